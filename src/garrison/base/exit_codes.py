@@ -1,0 +1,67 @@
+"""One exit-code space for every command. The numbers are a stable contract: scripts match on them.
+
+0 to 5 are those of the seed's `vllm-preflight`; a usage error is 64 so that 2 keeps its meaning.
+"""
+
+from enum import IntEnum
+
+__all__ = ["ExitCode"]
+
+
+class ExitCode(IntEnum):
+    OK = 0
+    INVALID = 1
+    PORT_FOREIGN = 2
+    PORT_OTHER_USER = 3
+    PORT_UNATTRIBUTABLE = 4
+    PORT_STUCK = 5
+    MODEL_NOT_FOUND = 10
+    MODEL_INVALID = 11
+    FETCH_FAILED = 12
+    LOCKED = 13
+    DISK_FULL = 14
+    ENGINE_MISSING = 20
+    ENGINE_DIED = 21
+    ENGINE_TIMEOUT = 22
+    APPLY_FAILED = 30
+    UNREACHABLE = 31
+    DRIFT = 32
+    CONFLICT = 33
+    DENIED = 40
+    USAGE = 64
+    INTERNAL = 70
+
+    @property
+    def label(self) -> str:
+        """The name used in docs and JSON: `port-foreign` for `PORT_FOREIGN`."""
+        return self.name.lower().replace("_", "-")
+
+    @property
+    def meaning(self) -> str:
+        """One line for the reference and for `--help`."""
+        return _MEANINGS[self]
+
+
+_MEANINGS = {
+    ExitCode.OK: "done",
+    ExitCode.INVALID: "bad value, bad config, or a failed GPU threshold",
+    ExitCode.PORT_FOREIGN: "the port is held by something that is not ours to stop",
+    ExitCode.PORT_OTHER_USER: "a vLLM of another user holds the port",
+    ExitCode.PORT_UNATTRIBUTABLE: "a listener that cannot be mapped to a process holds the port",
+    ExitCode.PORT_STUCK: "the holder was signalled and the port is still listening",
+    ExitCode.MODEL_NOT_FOUND: "no source has the model",
+    ExitCode.MODEL_INVALID: "the model was found, but is incomplete or corrupt",
+    ExitCode.FETCH_FAILED: "network, credentials or hub error while fetching",
+    ExitCode.LOCKED: "another command holds the lock and did not let go in time",
+    ExitCode.DISK_FULL: "not enough room, said before the download starts",
+    ExitCode.ENGINE_MISSING: "the engine's executable is not there",
+    ExitCode.ENGINE_DIED: "the engine exited before it was ready",
+    ExitCode.ENGINE_TIMEOUT: "the engine was not ready in time",
+    ExitCode.APPLY_FAILED: "at least one action failed permanently",
+    ExitCode.UNREACHABLE: "nothing failed, but a target could not be observed",
+    ExitCode.DRIFT: "`--exit-code` was asked for and there is drift or a non-empty plan",
+    ExitCode.CONFLICT: "rejected: the stack drifted, or another command holds it",
+    ExitCode.DENIED: "authentication or permission",
+    ExitCode.USAGE: "bad command line",
+    ExitCode.INTERNAL: "a bug; the message says where the report is",
+}

@@ -1,0 +1,358 @@
+"""Every setting, once. The reference page and `garrison config show` are made from this table.
+
+A value comes from the first of: a flag, `GARRISON_<NAME>`, the seed's own variable, the config file, the default.
+The table is plain dataclasses: pydantic-settings alone takes many times as long to import as an interpreter takes to
+start, and `vllm-preflight` runs before every start of a server.
+"""
+
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, fields
+from dataclasses import Field as DataclassField
+from pathlib import Path
+from typing import Any, Self
+
+from garrison.base import values
+from garrison.base.errors import InvalidError
+
+__all__ = ["SOURCES", "Origin", "Setting", "Settings", "config_path", "seed_variables"]
+
+SOURCES = ("flox", "local", "hf-cache", "r2", "hf-hub")
+GPU_CONDITIONS = ("temperature", "memory", "utilization")
+
+Origin = str
+"""Where a value came from: `flag`, the variable's name, the config file's path, or `default`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One row of the table.
+
+    Attributes:
+        seeds: the seed's own variables, tried in order after `GARRISON_<NAME>`.
+        seed_default: the default in the `vllm-*` commands, where the seed documents another than ours.
+        secret: never shown, only whether it is set.
+    """
+
+    name: str
+    group: str
+    help: str
+    parse: values.Parser
+    default: Any
+    seeds: tuple[str, ...] = ()
+    seed_default: Any = None
+    secret: bool = False
+
+    @property
+    def env(self) -> str:
+        return "GARRISON_" + self.name.upper()
+
+
+def _setting(
+    group: str,
+    help: str,
+    parse: values.Parser,
+    default: Any = None,
+    *,
+    seeds: tuple[str, ...] = (),
+    seed_default: Any = None,
+    secret: bool = False,
+) -> Any:
+    row = {"group": group, "help": help, "parse": parse, "seeds": seeds, "seed_default": seed_default, "secret": secret}
+    return field(default=default, metadata=row, repr=not secret)
+
+
+_FLAG = values.flag
+_WORD = values.word_flag
+_TEXT = values.text()
+_PATH = values.path
+_POSITIVE = values.integer(1)
+
+
+def _default_data_dir() -> Path:
+    return Path(os.environ.get("XDG_DATA_HOME") or "~/.local/share").expanduser() / "garrison"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Settings:
+    """The values in force. `origins` says for each name where its value came from."""
+
+    data_dir: Path = field(
+        default_factory=_default_data_dir,
+        metadata={"group": "general", "help": "Where engines, models and state live.", "parse": _PATH},
+    )
+
+    host: str = _setting(
+        "endpoint",
+        "Address an engine binds to.",
+        values.host,
+        "127.0.0.1",
+        seeds=("VLLM_HOST",),
+        seed_default="0.0.0.0",
+    )
+    port: int = _setting("endpoint", "Port an engine listens on.", values.integer(1, 65535), 8000, seeds=("VLLM_PORT",))
+
+    dry_run: bool = _setting(
+        "preflight", "Say what would happen; signal nothing.", _FLAG, False, seeds=("VLLM_DRY_RUN",)
+    )
+    skip_gpu_check: bool = _setting("preflight", "Skip all GPU checks.", _FLAG, False, seeds=("VLLM_SKIP_GPU_CHECK",))
+    min_free_gpu_gb: float = _setting(
+        "preflight",
+        "Least free memory a GPU must have, in GiB.",
+        values.number(0),
+        4.0,
+        seeds=("VLLM_MIN_FREE_GPU_GB",),
+    )
+    max_gpu_temp_c: int = _setting(
+        "preflight", "Highest temperature of a GPU, in °C.", _POSITIVE, 85, seeds=("VLLM_MAX_GPU_TEMP_C",)
+    )
+    max_gpu_util_pct: int = _setting(
+        "preflight", "Highest utilization of a GPU, in percent.", values.integer(0, 100), 95,
+        seeds=("VLLM_MAX_GPU_UTIL_PCT",),
+    )  # fmt: skip
+    gpu_fail_on: tuple[str, ...] = _setting(
+        "preflight", "GPU conditions that are fatal: temperature, memory, utilization.",
+        values.csv(GPU_CONDITIONS), ("temperature",), seeds=("VLLM_GPU_FAIL_ON",),
+    )  # fmt: skip
+    gpu_devices: tuple[str, ...] = _setting(
+        "preflight", "GPUs to check, by index or UUID; all when empty.", values.csv(), (),
+        seeds=("VLLM_GPU_DEVICES", "CUDA_VISIBLE_DEVICES"),
+    )  # fmt: skip
+    allow_other_uid_kill: bool = _setting(
+        "preflight", "Stop a vLLM that runs as another user.", _FLAG, False, seeds=("VLLM_ALLOW_OTHER_UID_KILL",)
+    )
+    stop_timeout: int = _setting(
+        "preflight", "Seconds for the whole stop: SIGTERM, wait, SIGKILL, port free.", values.integer(0), 15,
+        seeds=("VLLM_STOP_TIMEOUT",),
+    )  # fmt: skip
+    process_signatures: tuple[str, ...] = _setting(
+        "preflight", "Further command-line signatures that mean vLLM.", values.csv(), (),
+        seeds=("VLLM_PROCESS_SIGNATURES",),
+    )  # fmt: skip
+    preflight_lockfile: str = _setting(
+        "preflight", "Lock file; `{port}` stands for the port.", _TEXT, "/tmp/vllm-preflight.{port}.lock",
+        seeds=("VLLM_PREFLIGHT_LOCKFILE",),
+    )  # fmt: skip
+    preflight_json: bool = _setting(
+        "preflight", "Print one JSON object on standard output.", _FLAG, False, seeds=("VLLM_PREFLIGHT_JSON",)
+    )
+    preflight_proxy_child: bool = _setting(
+        "preflight", "Stay as the downstream command's parent until it has bound the port and after.", _FLAG, True,
+        seeds=("VLLM_PREFLIGHT_PROXY_CHILD",),
+    )  # fmt: skip
+    start_bind_timeout: float | None = _setting(
+        "preflight", "Seconds the downstream command has to bind the port; patience is by progress when unset.",
+        values.number(above=0), None, seeds=("VLLM_START_BIND_TIMEOUT",),
+    )  # fmt: skip
+    start_bind_poll: float = _setting(
+        "preflight", "Seconds between two looks at the port.", values.number(above=0), 0.2,
+        seeds=("VLLM_START_BIND_POLL",),
+    )  # fmt: skip
+    progress_window: float = _setting(
+        "start", "Seconds without log output and without CPU use after which a start counts as hung.",
+        values.number(above=0), 300.0,
+    )  # fmt: skip
+    ready_timeout: float | None = _setting(
+        "start", "Seconds an engine has to become ready; patience is by progress when unset.", values.number(above=0)
+    )
+
+    model: str | None = _setting("model", "Model directory name: one safe path element.", _TEXT, seeds=("VLLM_MODEL",))
+    model_org: str | None = _setting("model", "Organisation part of the model id.", _TEXT, seeds=("VLLM_MODEL_ORG",))
+    model_id: str | None = _setting("model", "Model id, `org/name`.", _TEXT, seeds=("VLLM_MODEL_ID",))
+    model_revision: str | None = _setting(
+        "model", "Branch, tag or commit on the hub.", _TEXT, seeds=("VLLM_MODEL_REVISION",)
+    )
+    models_dir: Path | None = _setting(
+        "model", "Where models live; `models` under the data directory when unset.", _PATH, seeds=("VLLM_MODELS_DIR",)
+    )
+    model_sources: tuple[str, ...] = _setting(
+        "model", "Sources, in the order they are tried.", values.csv(SOURCES), SOURCES, seeds=("VLLM_MODEL_SOURCES",)
+    )
+    model_env_file: Path | None = _setting(
+        "model", "The env file between resolve and serve.", _PATH, seeds=("VLLM_MODEL_ENV_FILE",)
+    )
+    flox_env: Path | None = _setting(
+        "model", "The Flox environment, for the `flox` source.", _PATH, seeds=("FLOX_ENV",)
+    )
+    flox_env_cache: Path | None = _setting(
+        "model", "Directory of env files and of the engine config.", _PATH, seeds=("FLOX_ENV_CACHE",)
+    )
+    r2_bucket: str | None = _setting("model", "Bucket of the `r2` source.", _TEXT, seeds=("R2_BUCKET",))
+    r2_models_prefix: str | None = _setting(
+        "model", "Key prefix of models in the bucket.", _TEXT, seeds=("R2_MODELS_PREFIX",)
+    )
+    r2_endpoint_url: str | None = _setting(
+        "model", "Endpoint of the S3-compatible store.", _TEXT, seeds=("R2_ENDPOINT_URL",)
+    )
+    hf_endpoint: str | None = _setting("model", "Another hub than the public one.", _TEXT, seeds=("HF_ENDPOINT",))
+    hf_token: str | None = _setting("model", "Token for gated models.", _TEXT, seeds=("HF_TOKEN",), secret=True)
+    resolve_lock_timeout: int = _setting(
+        "model",
+        "Seconds to wait for the lock of a model.",
+        values.integer(0),
+        300,
+        seeds=("VLLM_RESOLVE_LOCK_TIMEOUT",),
+    )
+    skip_tokenizer_check: bool = _setting(
+        "model", "Accept a model without tokenizer files.", _FLAG, False, seeds=("VLLM_SKIP_TOKENIZER_CHECK",)
+    )
+    keep_logs: bool = _setting(
+        "model", "Keep the log of a download that went well.", _FLAG, False, seeds=("VLLM_KEEP_LOGS",)
+    )
+
+    tensor_parallel_size: int | None = _setting(
+        "vllm-serve", "GPUs a layer is split over.", _POSITIVE, seeds=("VLLM_TENSOR_PARALLEL_SIZE",)
+    )
+    pipeline_parallel_size: int | None = _setting(
+        "vllm-serve", "GPUs the layers are spread over.", _POSITIVE, seeds=("VLLM_PIPELINE_PARALLEL_SIZE",)
+    )
+    kv_cache_dtype: str | None = _setting(
+        "vllm-serve", "Type of the KV cache.", values.text(whitespace=False), seeds=("VLLM_KV_CACHE_DTYPE",)
+    )
+    max_model_len: int | None = _setting(
+        "vllm-serve", "Longest sequence, in tokens.", _POSITIVE, seeds=("VLLM_MAX_MODEL_LEN",)
+    )
+    max_num_batched_tokens: int | None = _setting(
+        "vllm-serve", "Tokens a batch may hold.", _POSITIVE, seeds=("VLLM_MAX_NUM_BATCHED_TOKENS",)
+    )
+    served_model_name: str | None = _setting(
+        "vllm-serve", "Model name in answers.", _TEXT, seeds=("VLLM_SERVED_MODEL_NAME",)
+    )
+    prefix_caching: bool = _setting(
+        "vllm-serve", "Automatic prefix caching.", _WORD, False, seeds=("VLLM_PREFIX_CACHING",)
+    )
+    config_file: Path | None = _setting(
+        "vllm-serve", "The engine's own config file.", _PATH, seeds=("VLLM_CONFIG_FILE",)
+    )
+    env_file_trusted: bool = _setting(
+        "vllm-serve", "Run the env file as shell code instead of parsing it as data.", _WORD, False,
+        seeds=("VLLM_ENV_FILE_TRUSTED",),
+    )  # fmt: skip
+
+    origins: Mapping[str, Origin] = field(default_factory=dict, compare=False, repr=False)
+
+    @classmethod
+    def table(cls) -> list[Setting]:
+        """Every row, in the order of this file."""
+        return [_row(item) for item in fields(cls) if item.metadata]
+
+    @classmethod
+    def load(
+        cls,
+        environ: Mapping[str, str],
+        *,
+        groups: Iterable[str] | None = None,
+        flags: Mapping[str, Any] | None = None,
+        seed_defaults: bool = False,
+    ) -> Self:
+        """Read the rows of `groups` (all when None); the others keep their defaults and are not validated.
+
+        Args:
+            flags: values from the command line, already typed; None means not given.
+            seed_defaults: take the seed's defaults, as the `vllm-*` commands do.
+
+        Raises:
+            InvalidError: a value breaks its rule; the message names the variable and the rule.
+        """
+        given = {name: value for name, value in (flags or {}).items() if value is not None}
+        wanted = None if groups is None else set(groups)
+        file_values, file_name = _read_config_file(environ)
+        chosen: dict[str, Any] = {}
+        origins: dict[str, Origin] = {}
+        for row in cls.table():
+            if row.name in given:
+                chosen[row.name], origins[row.name] = given[row.name], "flag"
+                continue
+            if wanted is not None and row.group not in wanted:
+                continue
+            for variable in (row.env, *row.seeds):
+                if environ.get(variable, "") != "":
+                    chosen[row.name] = _parse(row, variable, environ[variable])
+                    origins[row.name] = variable
+                    break
+            else:
+                if row.name in file_values:
+                    raw = _as_text(file_values[row.name])
+                    chosen[row.name] = _parse(row, f"{row.name} in {file_name}", raw)
+                    origins[row.name] = file_name
+                elif seed_defaults and row.seed_default is not None:
+                    chosen[row.name] = row.seed_default
+        return cls(**chosen, origins=origins)
+
+    @property
+    def models_root(self) -> Path:
+        return self.models_dir or self.data_dir / "models"
+
+
+def seed_variables() -> frozenset[str]:
+    """The `VLLM_*` names Garrison reads. They are removed from an engine's environment: vLLM owns that prefix and
+    takes some of them for something else (`VLLM_PORT` is the first port of its internal pool)."""
+    return frozenset(seed for row in Settings.table() for seed in row.seeds if seed.startswith("VLLM_"))
+
+
+def config_path(environ: Mapping[str, str]) -> Path:
+    """`GARRISON_CONFIG`, or `config.yaml` under the XDG config directory."""
+    if explicit := environ.get("GARRISON_CONFIG"):
+        return Path(explicit).expanduser()
+    return Path(environ.get("XDG_CONFIG_HOME") or "~/.config").expanduser() / "garrison" / "config.yaml"
+
+
+def _row(item: "DataclassField[Any]") -> Setting:
+    meta = item.metadata
+    default = item.default if item.default is not None and not callable(item.default_factory) else None
+    return Setting(
+        name=item.name,
+        group=meta["group"],
+        help=meta["help"],
+        parse=meta["parse"],
+        default=default,
+        seeds=meta.get("seeds", ()),
+        seed_default=meta.get("seed_default"),
+        secret=meta.get("secret", False),
+    )
+
+
+def _parse(row: Setting, where: str, raw: str) -> Any:
+    try:
+        return row.parse(raw)
+    except ValueError as error:
+        shown = "" if row.secret else f", not {raw!r}"
+        raise InvalidError(
+            f"{where} must be {error}{shown}",
+            hint=f"{row.help} Unset it for the default.",
+            details={"setting": row.name},
+        ) from None
+
+
+def _as_text(value: Any) -> str:
+    if isinstance(value, bool):
+        return "1" if value else "0"
+    if isinstance(value, list | tuple):
+        return ",".join(str(part) for part in value)
+    return str(value)
+
+
+def _read_config_file(environ: Mapping[str, str]) -> tuple[Mapping[str, Any], str]:
+    path = config_path(environ)
+    if not path.is_file():
+        if environ.get("GARRISON_CONFIG"):
+            raise InvalidError(
+                f"GARRISON_CONFIG names {path}, which is not a file", hint="Unset it or create the file."
+            )
+        return {}, str(path)
+    import yaml  # only who has a config file pays for the parser
+
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
+        raise InvalidError(f"{path} cannot be read as YAML: {error}", hint="Mend or remove the file.") from None
+    if not isinstance(content, dict):
+        raise InvalidError(f"{path} must hold `name: value` lines", hint="`garrison config show` lists the names.")
+    known = {row.name for row in Settings.table()}
+    if unknown := sorted(str(key) for key in content if key not in known):
+        import difflib
+
+        close = difflib.get_close_matches(unknown[0], known, 1)
+        hint = f"Did you mean {close[0]}?" if close else "`garrison config show` lists the names."
+        raise InvalidError(f"{path}: unknown setting {unknown[0]!r}", hint=hint)
+    return content, str(path)

@@ -1,0 +1,130 @@
+"""Text to value, with the rule in the error: what settings and flags are parsed with.
+
+Each parser takes the text and returns the value or raises `ValueError` whose message completes the sentence
+"NAME must be …".
+"""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+__all__ = ["Parser", "choices", "csv", "flag", "host", "integer", "number", "path", "size_text", "text", "word_flag"]
+
+Parser = Callable[[str], Any]
+
+_TRUE = {"1", "true", "yes", "on"}
+_FALSE = {"0", "false", "no", "off"}
+_HOST = re.compile(r"[A-Za-z0-9_.:%-]+\Z")
+
+
+def text(*, whitespace: bool = True) -> Parser:
+    def parse(raw: str) -> str:
+        if not raw:
+            raise ValueError("non-empty")
+        if not whitespace and re.search(r"\s", raw):
+            raise ValueError("free of white space")
+        return raw
+
+    return parse
+
+
+def integer(low: int | None = None, high: int | None = None) -> Parser:
+    rule = "an integer" + _range(low, high)
+
+    def parse(raw: str) -> int:
+        if not re.fullmatch(r"[+-]?[0-9]+", raw.strip()):
+            raise ValueError(rule)
+        value = int(raw)
+        if (low is not None and value < low) or (high is not None and value > high):
+            raise ValueError(rule)
+        return value
+
+    return parse
+
+
+def number(low: float | None = None, *, above: float | None = None) -> Parser:
+    rule = f"a number above {above:g}" if above is not None else "a number" + _range(low, None)
+
+    def parse(raw: str) -> float:
+        # float() also takes nan, inf and 1_000, none of which anybody means here.
+        if not re.fullmatch(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)", raw.strip()):
+            raise ValueError(rule)
+        value = float(raw)
+        if (low is not None and value < low) or (above is not None and value <= above):
+            raise ValueError(rule)
+        return value
+
+    return parse
+
+
+def flag(raw: str) -> bool:
+    """The seed's `0 or 1`; the words people type are taken too."""
+    word = raw.strip().lower()
+    if word in _TRUE:
+        return True
+    if word in _FALSE:
+        return False
+    raise ValueError("0 or 1")
+
+
+def word_flag(raw: str) -> bool:
+    """The seed's `true/false/1/0/yes/no`."""
+    try:
+        return flag(raw)
+    except ValueError:
+        raise ValueError("true, false, 1, 0, yes or no") from None
+
+
+def csv(allowed: tuple[str, ...] | None = None) -> Parser:
+    """`a, b,c` to `("a", "b", "c")`; empty parts are dropped."""
+
+    def parse(raw: str) -> tuple[str, ...]:
+        parts = tuple(part.strip() for part in raw.split(",") if part.strip())
+        if allowed is not None and (unknown := [part for part in parts if part not in allowed]):
+            raise ValueError(f"a comma-separated list of {', '.join(allowed)} (not {unknown[0]!r})")
+        return parts
+
+    return parse
+
+
+def choices(*allowed: str) -> Parser:
+    def parse(raw: str) -> str:
+        if raw not in allowed:
+            raise ValueError("one of " + ", ".join(allowed))
+        return raw
+
+    return parse
+
+
+def host(raw: str) -> str:
+    """An IP address or a host name; brackets around an IPv6 address are taken off."""
+    bare = raw.strip()
+    if bare.startswith("[") and bare.endswith("]"):
+        bare = bare[1:-1]
+    if not _HOST.match(bare):
+        raise ValueError("an IP address or a host name")
+    return bare
+
+
+def path(raw: str) -> Path:
+    if not raw:
+        raise ValueError("a path")
+    return Path(raw).expanduser()
+
+
+def size_text(count: float) -> str:
+    """Bytes as people read them: `602 KiB`, `1.4 GiB`."""
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if abs(count) < 1024 or unit == "GiB":
+            return f"{count:.0f} {unit}" if unit in ("B", "KiB") or count >= 100 else f"{count:.1f} {unit}"
+        count /= 1024
+    raise AssertionError("unreachable")
+
+
+def _range(low: float | None, high: float | None) -> str:
+    if low is not None and high is not None:
+        return f" from {low:g} to {high:g}"
+    if low is not None:
+        return f" of at least {low:g}"
+    return ""
