@@ -7,8 +7,8 @@ start, and `vllm-preflight` runs before every start of a server.
 
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, fields
 from dataclasses import Field as DataclassField
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Self
 
