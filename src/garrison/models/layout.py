@@ -1,0 +1,105 @@
+"""Where models live on disk, and the names of everything beside them.
+
+<root>/<NAME>/                                 a model; hand-copied or installed
+<root>/<ORG>/<NAME>/                           where <NAME> is taken by another organisation's model
+<root>/<NAME>.bak.<time>                       the previous one, while it is being replaced
+<root>/hub/models--ORG--NAME/snapshots/<rev>/  a Hugging Face cache
+<root>/.staging/<slug>.<hash12>/<source>/      a download under way; kept when it is interrupted
+<root>/.locks/<slug>.<hash12>.lock             one lock a model id
+<data>/adapters/<NAME>/                        adapters
+"""
+
+import os
+import re
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Self
+
+from garrison.base.settings import Settings
+from garrison.models.names import RESERVED, ModelName, hash12, slug
+
+__all__ = ["RECORD_NAME", "Layout", "backup_of", "is_model_entry"]
+
+RECORD_NAME = ".garrison-model.json"
+"""File in an installed model that says which model it is and where it came from; see `models.record`."""
+
+_BACKUP = re.compile(r"(?P<name>.+)\.bak\.(?P<time>\d{8}T\d{6}\.\d{6}Z)\Z")
+_BACKUP_TIME = "%Y%m%dT%H%M%S.%fZ"
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Paths only; nothing here touches the disk. Both attributes are absolute."""
+
+    root: Path
+    data_dir: Path
+
+    @classmethod
+    def from_settings(cls, settings: Settings) -> Self:
+        return cls(root=_absolute(settings.models_root), data_dir=_absolute(settings.data_dir))
+
+    @property
+    def hub(self) -> Path:
+        """The `hub` directory of the Hugging Face cache whose `HF_HOME` is the models root."""
+        return self.root / "hub"
+
+    @property
+    def adapters(self) -> Path:
+        return self.data_dir / "adapters"
+
+    @property
+    def env_files(self) -> Path:
+        """Where env files go when there is no `FLOX_ENV_CACHE`."""
+        return self.data_dir / "env"
+
+    @property
+    def staging_root(self) -> Path:
+        return self.root / ".staging"
+
+    @property
+    def swap_lock(self) -> Path:
+        """Held for the moment in which directories below the root are renamed."""
+        return self.root / ".locks" / "swap.lock"
+
+    def model_dir(self, model: ModelName) -> Path:
+        """Where the model lives when its name is not taken by another one."""
+        return self.root / model.directory
+
+    def org_dir(self, model: ModelName) -> Path | None:
+        """`<root>/<ORG>/<NAME>`; None for a bare name."""
+        return self.root / model.org / model.directory if model.org else None
+
+    def staging_dir(self, model: ModelName, source: str) -> Path:
+        return self.staging_root / f"{model.slug}.{model.hash12}" / _staging_name(model, source)
+
+    def log_file(self, model: ModelName, source: str) -> Path:
+        """The log of a download."""
+        return self.staging_root / f"{model.slug}.{model.hash12}" / f"{source}.log"
+
+    def lock_path(self, model_id: str) -> Path:
+        """The lock of a model (or of an adapter, by `adapters/<NAME>`), for `base.locks.file_lock`."""
+        return self.root / ".locks" / f"{slug(model_id)}.{hash12(model_id)}.lock"
+
+    def backup_path(self, target: Path, now: datetime) -> Path:
+        """A name for the directory that `target` replaces; names sort by time."""
+        return target.with_name(f"{target.name}.bak.{now.strftime(_BACKUP_TIME)}")
+
+
+def backup_of(name: str) -> str | None:
+    """The name of the model that a directory is the backup of; None when it is no backup of ours."""
+    match = _BACKUP.match(name)
+    return match["name"] if match else None
+
+
+def is_model_entry(name: str) -> bool:
+    """Whether an entry of the models root can be a model or an organisation: not ours, not hidden, no backup."""
+    return name not in RESERVED and not name.startswith(".") and backup_of(name) is None
+
+
+def _absolute(path: Path) -> Path:
+    return Path(os.path.abspath(path.expanduser()))
+
+
+def _staging_name(model: ModelName, source: str) -> str:
+    return source if model.file is None else f"{source}.{hash12(model.file)}"

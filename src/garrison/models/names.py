@@ -1,0 +1,173 @@
+"""What people type for a model, taken apart: a name, a name with a revision, a path, one GGUF file of a repository.
+
+Qwen/Qwen2.5-0.5B-Instruct            org and name
+Qwen/Qwen2.5-0.5B-Instruct@main       with a branch, a tag or a commit
+Qwen2.5-0.5B-Instruct                 a name; the organisation comes from the settings or is not known
+Qwen/Qwen2.5-GGUF/q4_k_m.gguf         one file of a repository
+/models/mine, ./mine, ~/mine, mine/   a path; also any directory or .gguf file that exists
+"""
+
+import hashlib
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from os.path import exists as _path_exists
+from pathlib import Path
+
+from garrison.base.errors import InvalidError
+
+__all__ = ["RESERVED", "ModelName", "hash12", "parse_model", "safe_element", "slug"]
+
+RESERVED = frozenset({"hub", ".staging", ".locks"})
+"""Directory names under the models root that are not models."""
+
+_MAX_ELEMENT_BYTES = 200  # room for `.bak.<time>` within the 255 of a file name
+_UNSAFE = re.compile(r"[^A-Za-z0-9._-]")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+_REVISION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/+-]*\Z")
+
+
+@dataclass(frozen=True, slots=True)
+class ModelName:
+    """A model that was asked for.
+
+    Attributes:
+        name: one safe path element; the directory below the models root.
+        org: the organisation; None for a bare name and for a path.
+        revision: branch, tag or commit; None means the default branch.
+        file: one GGUF file of the repository, relative to its root.
+        path: set when a path was given; then nothing is looked up by name.
+    """
+
+    name: str
+    org: str | None = None
+    revision: str | None = None
+    file: str | None = None
+    path: Path | None = None
+
+    @property
+    def model_id(self) -> str:
+        """`org/name`, the bare name, or the absolute path."""
+        if self.path is not None:
+            return str(self.path)
+        return f"{self.org}/{self.name}" if self.org else self.name
+
+    @property
+    def slug(self) -> str:
+        return slug(self.model_id)
+
+    @property
+    def hash12(self) -> str:
+        return hash12(self.model_id)
+
+    @property
+    def directory(self) -> str:
+        """Name of the model's directory. A single GGUF file has its own, so that one does not replace another."""
+        if self.file is None:
+            return self.name
+        return f"{self.name}--{_UNSAFE.sub('-', self.file.removesuffix('.gguf'))}"
+
+    @property
+    def cache_directory(self) -> str:
+        """Name of the repository in a Hugging Face cache: `models--org--name`."""
+        return "models--" + "--".join(part for part in (self.org, self.name) if part)
+
+    def __str__(self) -> str:
+        text = self.model_id if self.file is None else f"{self.model_id}/{self.file}"
+        return f"{text}@{self.revision}" if self.revision else text
+
+
+def parse_model(
+    text: str,
+    *,
+    org: str | None = None,
+    revision: str | None = None,
+    exists: Callable[[str], bool] = _path_exists,
+) -> ModelName:
+    """Read what was typed for a model.
+
+    Args:
+        org: organisation of a bare name (`model_org` of the settings).
+        revision: used when `text` names none.
+        exists: looks at the disk; a relative path is one only when it is there.
+
+    Raises:
+        InvalidError: it is neither a path nor a usable name; the message says which rule it breaks.
+    """
+    if not text.strip():
+        raise InvalidError("the model name is empty", hint="Give ORG/NAME, a name, or the path of a model directory.")
+    if _CONTROL.search(text):
+        raise InvalidError(f"the model name {text!r} holds control characters", hint="Type the name by hand.")
+    if _is_path(text, exists):
+        return _from_path(text, revision)
+    bare, at, asked = text.partition("@")
+    if at and not _REVISION.match(asked) or ".." in asked:
+        raise InvalidError(
+            f"{asked!r} is not a revision (in {text!r})", hint="Give a branch, a tag or a commit after the @."
+        )
+    return replace(_from_name(bare, org), revision=asked or revision)
+
+
+def safe_element(value: str, what: str = "VLLM_MODEL") -> str:
+    """Return `value` if it can be the name of a directory below the models root.
+
+    The rule is documented for `VLLM_MODEL`: a single path element, no `/`, no `\\`, not `.` or `..`, no control
+    characters. Names the layout uses itself are refused too.
+
+    Raises:
+        InvalidError: it cannot; the message names `what` and the rule.
+    """
+    if value in ("", ".", "..") or "/" in value or "\\" in value or _CONTROL.search(value):
+        rule = "must be a single safe path element: no /, no \\, not . or .., no control characters"
+    elif value in RESERVED:
+        rule = f"must not be one of {', '.join(sorted(RESERVED))}, which the models root uses itself"
+    elif len(value.encode()) > _MAX_ELEMENT_BYTES:
+        rule = f"must be at most {_MAX_ELEMENT_BYTES} bytes long"
+    else:
+        return value
+    raise InvalidError(
+        f"{what} {rule}; it is {value[:300]!r}", hint="Give the name of a directory, as in Qwen2.5-0.5B-Instruct."
+    )
+
+
+def slug(model_id: str) -> str:
+    """The model id as part of a file name: unsafe characters become `-`. `hash12` tells two equal slugs apart."""
+    return _UNSAFE.sub("-", model_id).strip("-")[:120]
+
+
+def hash12(model_id: str) -> str:
+    """The first 12 hex digits of the SHA-256 of the model id, as in the name of the env file."""
+    return hashlib.sha256(model_id.encode()).hexdigest()[:12]
+
+
+def _is_path(text: str, exists: Callable[[str], bool]) -> bool:
+    if text.startswith(("/", "./", "../", "~")) or text in (".", ".."):
+        return True
+    return (text.endswith(("/", ".gguf")) or text.count("/") > 0) and exists(text)
+
+
+def _from_path(text: str, revision: str | None) -> ModelName:
+    # absolute(), not resolve(): a symlink that somebody points at the current version is meant as such.
+    path = Path(text).expanduser().absolute()
+    if ".." in path.parts:
+        path = path.resolve()
+    return ModelName(name=path.name or "root", revision=revision, path=path)
+
+
+def _from_name(text: str, org: str | None) -> ModelName:
+    parts = text.split("/")
+    file = None
+    if len(parts) > 2 and text.endswith(".gguf"):
+        file = "/".join(safe_element(part, "each part of the file name") for part in parts[2:])
+        parts = parts[:2]
+    if len(parts) > 2:
+        raise InvalidError(
+            f"{text!r} is neither ORG/NAME nor an existing path",
+            hint="Write a path with ./ or / in front, a hub model as ORG/NAME.",
+        )
+    name = safe_element(parts[-1], "the model name")
+    if len(parts) == 2:
+        org = parts[0]
+    if org is not None:
+        safe_element(org, "the organisation")
+    return ModelName(name=name, org=org, file=file)
