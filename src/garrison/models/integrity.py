@@ -1,0 +1,86 @@
+"""The quick check: what can be told about weights from headers and sizes, in milliseconds.
+
+A truncated shard, a missing one, a corrupt header, an empty file, an index that does not fit its shards. Changed bytes
+inside a tensor are not seen: that is what `digests.verify` is for.
+"""
+
+import os
+from pathlib import Path
+
+from garrison.base.errors import ModelInvalidError
+from garrison.models.content import lfs_pointer, pointer_error, unreadable
+from garrison.models.gguf import read_gguf
+from garrison.models.problem import Problem
+from garrison.models.safetensors import Header, read_header
+from garrison.models.validate import ModelFiles
+
+__all__ = ["check_weights", "find_fault"]
+
+_ZIP_START = b"PK\x03\x04"
+_ZIP_END = b"PK\x05\x06"
+_ZIP_END_MAX = 22 + 65535
+
+
+def check_weights(files: ModelFiles) -> dict[Path, Header]:
+    """Check every weight file; return the safetensors headers for who wants to know more.
+
+    Raises:
+        ModelInvalidError: the message names the file and what is wrong with it.
+    """
+    headers: dict[Path, Header] = {}
+    for path in (*files.weights, *files.spare):
+        match path.suffix:
+            case ".safetensors":
+                headers[path] = read_header(path)
+            case ".gguf":
+                read_gguf(path)
+            case _:
+                _check_pytorch(path)
+    _check_index(files, headers)
+    return headers
+
+
+def find_fault(files: ModelFiles) -> Problem | None:
+    """As `check_weights`, with the fault as a value."""
+    try:
+        check_weights(files)
+    except ModelInvalidError as error:
+        return Problem(error.details["file"], error.details["reason"], error.hint or "")
+    return None
+
+
+def _check_index(files: ModelFiles, headers: dict[Path, Header]) -> None:
+    """Every tensor the index names must be in the shard it names."""
+    if files.index is None:
+        return
+    named: dict[str, list[str]] = {}
+    for tensor, file in files.weight_map.items():
+        named.setdefault(file, []).append(tensor)
+    for file, tensors in sorted(named.items()):
+        header = headers.get(files.path / file)
+        if header is None:
+            continue
+        if missing := [tensor for tensor in tensors if tensor not in header.tensors]:
+            raise Problem(
+                str(files.path / file),
+                f"does not hold tensor {missing[0]!r}, which {files.index.name} says it does",
+                "The index and the shards are of different versions: fetch the model again.",
+            ).error()
+
+
+def _check_pytorch(path: Path) -> None:
+    """A pickle cannot be looked into without running it. Its zip envelope can be seen to end where it should."""
+    try:
+        with open(path, "rb") as handle:
+            size = os.fstat(handle.fileno()).st_size
+            start = handle.read(64)
+            if size == 0:
+                raise Problem(str(path), "is empty").error()
+            if lfs_pointer(start):
+                raise pointer_error(path)
+            if start.startswith(_ZIP_START):
+                handle.seek(max(0, size - _ZIP_END_MAX))
+                if _ZIP_END not in handle.read():
+                    raise Problem(str(path), f"is truncated: its archive does not end within {size} bytes").error()
+    except OSError as error:
+        raise unreadable(path, error) from None

@@ -1,0 +1,283 @@
+"""Whether a directory is a whole model: config, tokenizer, weight shards. Names and sizes only, no weights are read.
+
+The three checks are the seed's. Where its words and real hub directories differ, the engines decide: the weights that
+count are those an engine would load, safetensors before PyTorch before GGUF, so that a `pytorch_model.bin.index.json`
+that came along without its shards does no harm. `judge` is pure; `check_model` and `validate_model` look at the disk.
+"""
+
+import os
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from garrison.base.errors import ModelInvalidError
+from garrison.models.content import json_object
+from garrison.models.problem import Problem
+
+__all__ = ["Index", "ModelFiles", "WeightFormat", "check_model", "judge", "list_files", "validate_model"]
+
+WeightFormat = Literal["safetensors", "pytorch", "gguf"]
+
+_SUFFIXES: dict[str, WeightFormat] = {
+    ".safetensors": "safetensors",
+    ".bin": "pytorch",
+    ".pt": "pytorch",
+    ".pth": "pytorch",
+    ".gguf": "gguf",
+}
+_LOAD_ORDER: tuple[WeightFormat, ...] = ("safetensors", "pytorch", "gguf")
+_SHARD = re.compile(
+    r"(?P<stem>.+)-(?P<number>\d{5,})-of-(?P<total>\d{5,})(?P<suffix>\.(?:safetensors|bin|pt|pth|gguf))"
+)
+_MAX_SHARDS = 10_000
+# What trainers leave beside weights, under a weight's suffix. Engines pass them over too.
+_NO_WEIGHTS = {"training_args.bin", "optimizer.bin", "optimizer.pt", "scheduler.pt", "scaler.pt"}
+_NO_WEIGHTS_START = ("rng_state", "adapter_model.")
+
+_TOKENIZER_DIRS = ("", "tokenizer/", "tokenizer_files/")
+_TOKENIZER_SETS = (
+    ("tokenizer.json",),
+    ("tokenizer.model",),
+    ("spiece.model",),
+    ("vocab.json", "merges.txt"),
+    ("vocab.txt",),
+    ("tokenizer_config.json", "vocab.json"),
+    ("tokenizer_config.json", "vocab.txt"),
+    # Beyond the seed: Mistral's own format, and tiktoken's as Kimi ships it.
+    ("tekken.json",),
+    ("tiktoken.model",),
+)
+_DEPTH = 3
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFiles:
+    """The files of a whole model.
+
+    Attributes:
+        path: the directory, or the file when the model is a single GGUF.
+        config: None for GGUF, which carries it inside, where there is none beside it.
+        weights: what an engine loads, in order of name.
+        spare: further weight files of the same format at the root, such as `consolidated.safetensors` beside shards.
+        bytes: of `weights`.
+        weight_map: tensor to file, from the index that counts; empty without one.
+    """
+
+    path: Path
+    config: Path | None
+    weights: tuple[Path, ...]
+    bytes: int
+    format: WeightFormat
+    spare: tuple[Path, ...] = ()
+    index: Path | None = None
+    weight_map: Mapping[str, str] = field(default_factory=dict, repr=False, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Index:
+    """A `*.index.json`: its name in the directory and its weight map, tensor to file."""
+
+    name: str
+    weight_map: Mapping[str, str]
+
+
+def validate_model(path: Path, *, skip_tokenizer: bool = False, allow_gguf: bool = False) -> ModelFiles:
+    """The files of the model in `path`.
+
+    Args:
+        skip_tokenizer: accept a model without tokenizer files.
+        allow_gguf: accept a GGUF file, or a directory with one and nothing else: config and tokenizer are inside it.
+
+    Raises:
+        ModelInvalidError: a check failed; the message names the file.
+    """
+    verdict = check_model(path, skip_tokenizer=skip_tokenizer, allow_gguf=allow_gguf)
+    if isinstance(verdict, Problem):
+        raise verdict.error()
+    return verdict
+
+
+def check_model(path: Path, *, skip_tokenizer: bool = False, allow_gguf: bool = False) -> ModelFiles | Problem:
+    """As `validate_model`, with the fault as a value, for who looks further on a bad candidate."""
+    try:
+        if path.is_file():
+            return _single_file(path, allow_gguf)
+        files = list_files(path)
+        if "config.json" in files:
+            json_object(path / "config.json")
+        indexes = [read_index(path, name) for name in sorted(files) if _is_index(name)]
+    except ModelInvalidError as error:
+        return _as_problem(error)
+    return judge(path, files, indexes, skip_tokenizer=skip_tokenizer, allow_gguf=allow_gguf)
+
+
+def judge(
+    path: Path,
+    files: Mapping[str, int],
+    indexes: Iterable[Index],
+    *,
+    skip_tokenizer: bool = False,
+    allow_gguf: bool = False,
+) -> ModelFiles | Problem:
+    """The verdict over a listing (relative name to bytes) and the indexes in it. Touches no file."""
+    weights = _choose_weights(path, files, indexes)
+    if isinstance(weights, ModelFiles) and weights.format == "gguf" and allow_gguf:
+        return weights
+    if "config.json" not in files:
+        return Problem(str(path / "config.json"), "is missing", _config_hint(weights))
+    if not skip_tokenizer and not _has_tokenizer(files):
+        return Problem(
+            str(path),
+            "has no tokenizer files (tokenizer.json, tokenizer.model, vocab.json with merges.txt, …)",
+            "Copy them beside config.json, or skip the check: GARRISON_SKIP_TOKENIZER_CHECK=1.",
+        )
+    return weights
+
+
+def list_files(path: Path) -> dict[str, int]:
+    """Relative name, with `/`, to bytes, of what is under `path`. Hidden names and links to nothing are left out.
+
+    Raises:
+        ModelInvalidError: `path` is no directory or cannot be listed.
+    """
+    found: dict[str, int] = {}
+    _scan(path, "", _DEPTH, found)
+    return found
+
+
+def read_index(path: Path, name: str) -> Index:
+    """The weight map of the index `name`, with every file name checked to stay inside the model.
+
+    Raises:
+        ModelInvalidError: not JSON of the right form, or a name that leads out of the directory.
+    """
+    weight_map = json_object(path / name).get("weight_map")
+    if not isinstance(weight_map, dict) or not all(type(file) is str for file in weight_map.values()):
+        raise Problem(str(path / name), "has no weight_map from tensors to files").error()
+    for file in set(weight_map.values()):
+        if not _stays_inside(file):
+            raise Problem(
+                str(path / name),
+                f"names {file!r}, which leads out of the model's directory",
+                "Do not use this model: get it from a source you trust.",
+            ).error()
+    return Index(name, weight_map)
+
+
+def _single_file(path: Path, allow_gguf: bool) -> ModelFiles | Problem:
+    if path.suffix != ".gguf" or not allow_gguf:
+        return Problem(str(path), "is a file, not a model directory", "Give the directory that holds config.json.")
+    return ModelFiles(path, None, (path,), path.stat().st_size, "gguf")
+
+
+def _choose_weights(path: Path, files: Mapping[str, int], indexes: Iterable[Index]) -> ModelFiles | Problem:
+    indexes = list(indexes)
+    for wanted in _LOAD_ORDER:
+        present = [name for name in sorted(files) if "/" not in name and _format(name) == wanted]
+        mine = [index for index in indexes if _index_format(index) == wanted]
+        # An index none of whose shards is here came along with another format's download.
+        used = [index for index in mine if any(file in files for file in index.weight_map.values())]
+        if not present and not used:
+            continue
+        for index in used:
+            if missing := sorted(file for file in set(index.weight_map.values()) if file not in files):
+                return Problem(str(path / missing[0]), f"is missing; {index.name} names it" + _more(missing))
+        if missing := _missing_shards(present):
+            return Problem(str(path / missing[0]), "is missing from its set of shards" + _more(missing))
+        index_used = min(used, key=lambda index: (len(index.name), index.name), default=None)
+        return _model_files(path, files, wanted, present, index_used)
+    if indexes and (named := sorted(set(indexes[0].weight_map.values()))):
+        return Problem(str(path / named[0]), f"is missing; {indexes[0].name} names it" + _more(named))
+    if any(name.startswith("adapter_model.") for name in files):
+        return Problem(str(path), "is a LoRA adapter, not a model", "Import it with `garrison adapters import`.")
+    return Problem(str(path), "has no weight files (.safetensors, .bin, .pt, .pth, .gguf)")
+
+
+def _model_files(
+    path: Path, files: Mapping[str, int], wanted: WeightFormat, present: list[str], index: Index | None
+) -> ModelFiles:
+    names = sorted(set(index.weight_map.values())) if index else present
+    return ModelFiles(
+        path=path,
+        config=path / "config.json" if "config.json" in files else None,
+        weights=tuple(path / name for name in names),
+        bytes=sum(files[name] for name in names),
+        format=wanted,
+        spare=tuple(path / name for name in present if name not in names),
+        index=path / index.name if index else None,
+        weight_map=index.weight_map if index else {},
+    )
+
+
+def _missing_shards(present: list[str]) -> list[str]:
+    """The first missing name of each set `-00001-of-NNNNN` comes first."""
+    missing: list[str] = []
+    sets = {(m["stem"], m["total"], m["suffix"]) for name in present if (m := _SHARD.fullmatch(name))}
+    for stem, total, suffix in sorted(sets):
+        for number in range(1, min(int(total), _MAX_SHARDS) + 1):
+            name = f"{stem}-{number:0{len(total)}d}-of-{total}{suffix}"
+            if name not in present:
+                missing.append(name)
+    return missing
+
+
+def _format(name: str) -> WeightFormat | None:
+    if name in _NO_WEIGHTS or name.startswith(_NO_WEIGHTS_START):
+        return None
+    return _SUFFIXES.get(os.path.splitext(name)[1])
+
+
+def _index_format(index: Index) -> WeightFormat | None:
+    return next((found for file in index.weight_map.values() if (found := _format(file))), None)
+
+
+def _is_index(name: str) -> bool:
+    return "/" not in name and name.endswith(".index.json")
+
+
+def _has_tokenizer(files: Mapping[str, int]) -> bool:
+    sets = any(all(place + name in files for name in names) for place in _TOKENIZER_DIRS for names in _TOKENIZER_SETS)
+    return sets or any(name.endswith(".tiktoken") and "/" not in name for name in files)
+
+
+def _stays_inside(file: str) -> bool:
+    parts = file.split("/")
+    return bool(file) and "\0" not in file and "\\" not in file and not any(part in ("", ".", "..") for part in parts)
+
+
+def _scan(directory: Path, prefix: str, depth: int, found: dict[str, int]) -> None:
+    try:
+        with os.scandir(directory) as entries:
+            for entry in entries:
+                if entry.name.startswith("."):
+                    continue
+                try:
+                    if entry.is_dir():
+                        if depth > 1:
+                            _scan(directory / entry.name, f"{prefix}{entry.name}/", depth - 1, found)
+                    else:
+                        found[prefix + entry.name] = entry.stat().st_size
+                except FileNotFoundError:
+                    continue  # a link to nothing
+    except NotADirectoryError:
+        raise Problem(str(directory), "is not a directory").error() from None
+    except FileNotFoundError:
+        raise Problem(str(directory), "does not exist").error() from None
+    except OSError as error:
+        raise Problem(str(directory), f"cannot be listed: {error.strerror}", "Make it readable.").error() from None
+
+
+def _more(missing: list[str]) -> str:
+    return f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
+
+
+def _config_hint(weights: ModelFiles | Problem) -> str:
+    if isinstance(weights, ModelFiles) and weights.format == "gguf":
+        return "A GGUF without config.json is for llama.cpp: `garrison serve --engine llama_cpp`."
+    return "Give the directory that holds config.json, or copy the file into it."
+
+
+def _as_problem(error: ModelInvalidError) -> Problem:
+    return Problem(error.details["file"], error.details["reason"], error.hint or "")
