@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from garrison.base.errors import ModelInvalidError
 from garrison.models.content import json_object
@@ -177,22 +177,27 @@ def _choose_weights(path: Path, files: Mapping[str, int], indexes: Iterable[Inde
     for wanted in _LOAD_ORDER:
         present = [name for name in sorted(files) if "/" not in name and _format(name) == wanted]
         mine = [index for index in indexes if _index_format(index) == wanted]
-        # An index none of whose shards is here came along with another format's download.
+        # An index none of whose shards is here came along with the download of another format or of another set.
         used = [index for index in mine if any(file in files for file in index.weight_map.values())]
         if not present and not used:
             continue
-        for index in used:
+        for index in used or mine:
             if missing := sorted(file for file in set(index.weight_map.values()) if file not in files):
                 return Problem(str(path / missing[0]), f"is missing; {index.name} names it" + _more(missing))
         if missing := _missing_shards(present):
             return Problem(str(path / missing[0]), "is missing from its set of shards" + _more(missing))
-        index_used = min(used, key=lambda index: (len(index.name), index.name), default=None)
+        index_used = min(used, key=_precedence, default=None)
         return _model_files(path, files, wanted, present, index_used)
     if indexes and (named := sorted(set(indexes[0].weight_map.values()))):
         return Problem(str(path / named[0]), f"is missing; {indexes[0].name} names it" + _more(named))
     if any(name.startswith("adapter_model.") for name in files):
         return Problem(str(path), "is a LoRA adapter, not a model", "Import it with `garrison adapters import`.")
     return Problem(str(path), "has no weight files (.safetensors, .bin, .pt, .pth, .gguf)")
+
+
+def _precedence(index: Index) -> tuple[int, str]:
+    """`model.safetensors.index.json` is what engines look for; others have longer names."""
+    return len(index.name), index.name
 
 
 def _model_files(
@@ -226,7 +231,7 @@ def _missing_shards(present: list[str]) -> list[str]:
 def _format(name: str) -> WeightFormat | None:
     if name in _NO_WEIGHTS or name.startswith(_NO_WEIGHTS_START):
         return None
-    return _SUFFIXES.get(os.path.splitext(name)[1])
+    return _SUFFIXES.get(name[name.rfind(".") :])
 
 
 def _index_format(index: Index) -> WeightFormat | None:

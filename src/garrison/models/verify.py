@@ -1,0 +1,176 @@
+"""SHA-256 of every file of a model: written once, checked again when somebody asks.
+
+The record is `.garrison.sha256` in the model's directory, in the format of `sha256sum`: `cd MODEL && sha256sum -c
+.garrison.sha256` checks it without us. Where the publisher shipped a `sha256sums.txt`, its digests go before ours: it
+knows what the files should have been. In a Hugging Face cache the blobs' names are digests, and nothing is written.
+"""
+
+import os
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from garrison.base.files import write_atomic
+from garrison.models.content import unreadable
+from garrison.models.hashing import BytesDone, hash_files
+from garrison.models.problem import Problem
+from garrison.models.sha256sums import parse_sums, render_sums
+
+__all__ = ["RECORDED_NAME", "FileVerdict", "Verification", "record_digests", "verify"]
+
+RECORDED_NAME = ".garrison.sha256"
+SHIPPED_NAME = "sha256sums.txt"
+
+State = Literal["ok", "changed", "missing", "extra", "recorded"]
+
+_HUB_BLOB = re.compile(r"[0-9a-f]{64}|[0-9a-f]{40}")
+
+
+@dataclass(frozen=True, slots=True)
+class FileVerdict:
+    """What became of one file.
+
+    Attributes:
+        name: relative to the model, with `/`.
+        state: `recorded` when no digest was known before, `extra` when others were and this one was not.
+        bytes: size now; 0 when missing.
+        expected, actual: hex digests where known.
+    """
+
+    name: str
+    state: State
+    bytes: int
+    expected: str | None
+    actual: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Verification:
+    """`source` says where the expected digests came from: a file name, `hub` for a hub cache, None for nowhere."""
+
+    path: Path
+    files: tuple[FileVerdict, ...]
+    source: str | None
+
+    @property
+    def ok(self) -> bool:
+        return not self.faults
+
+    @property
+    def faults(self) -> tuple[FileVerdict, ...]:
+        """Changed and missing files."""
+        return tuple(file for file in self.files if file.state in ("changed", "missing"))
+
+    @property
+    def bytes(self) -> int:
+        return sum(file.bytes for file in self.files)
+
+    def raise_faults(self) -> None:
+        """Raises ModelInvalidError naming the first fault; details list all of them under `faults`."""
+        if not self.faults:
+            return
+        first = self.faults[0]
+        reason = "is missing" if first.state == "missing" else f"is not what {self.source} says it was: it has changed"
+        error = Problem(str(self.path / first.name), reason, "Fetch or import the model again.").error()
+        error.details["faults"] = [{"file": file.name, "state": file.state} for file in self.faults]
+        raise error
+
+
+def verify(
+    path: Path, *, progress: BytesDone | None = None, threads: int | None = None, record: bool = True
+) -> Verification:
+    """Hash every file of the model in `path` and compare with what is on record.
+
+    Args:
+        record: when nothing is on record and the directory is not a hub snapshot, write the record.
+
+    Raises:
+        ModelInvalidError: a file cannot be read, or a record is malformed. Changed files do not raise.
+    """
+    files = _files(path)
+    expected, source = _expected(path, files)
+    git = {name for name, digest in expected.items() if len(digest) == 40}
+    actual = hash_files(path, files, git_blobs=git, progress=progress, threads=threads)
+    if source is None and record:
+        write_atomic(path / RECORDED_NAME, render_sums(actual))
+    return Verification(path, tuple(_verdicts(files, expected, actual, source)), source)
+
+
+def record_digests(path: Path, *, progress: BytesDone | None = None, threads: int | None = None) -> Mapping[str, str]:
+    """Hash every file in `path` and write the record; a `sha256sums.txt` that came along is checked on the way.
+
+    Raises:
+        ModelInvalidError: a file differs from the shipped `sha256sums.txt`, or cannot be read.
+    """
+    files = _files(path)
+    actual = hash_files(path, files, progress=progress, threads=threads)
+    # What it lists and we do not have need not have been downloaded; whether the model is whole is not asked here.
+    shipped = {name: digest for name, digest in _read(path / SHIPPED_NAME).items() if name in files}
+    Verification(path, tuple(_verdicts(files, shipped, actual, SHIPPED_NAME)), SHIPPED_NAME).raise_faults()
+    write_atomic(path / RECORDED_NAME, render_sums(actual))
+    return actual
+
+
+def _verdicts(
+    files: Mapping[str, int], expected: Mapping[str, str], actual: Mapping[str, str], source: str | None
+) -> Iterator[FileVerdict]:
+    unlisted: State = "extra" if source else "recorded"
+    for name in sorted({*files, *expected}):
+        if name not in files:
+            yield FileVerdict(name, "missing", 0, expected[name], None)
+            continue
+        state: State = unlisted
+        if name in expected:
+            state = "ok" if expected[name] == actual[name] else "changed"
+        yield FileVerdict(name, state, files[name], expected.get(name), actual[name])
+
+
+def _expected(path: Path, files: Mapping[str, int]) -> tuple[dict[str, str], str | None]:
+    hub = {name: digest for name in files if (digest := _blob_name(path / name))}
+    if hub:
+        return hub, "hub"
+    recorded, shipped = _read(path / RECORDED_NAME), _read(path / SHIPPED_NAME)
+    if recorded:
+        return recorded | {name: digest for name, digest in shipped.items() if name in recorded}, RECORDED_NAME
+    return shipped, SHIPPED_NAME if shipped else None
+
+
+def _blob_name(path: Path) -> str | None:
+    """The digest in the name of the blob that a hub cache's link leads to."""
+    if not path.is_symlink():
+        return None
+    target = path.readlink()
+    if target.parent.name == "blobs" and _HUB_BLOB.fullmatch(target.name):
+        return target.name
+    return None
+
+
+def _read(path: Path) -> dict[str, str]:
+    try:
+        return parse_sums(path.read_bytes(), path)
+    except FileNotFoundError:
+        return {}
+    except OSError as error:
+        raise unreadable(path, error) from None
+
+
+def _files(path: Path) -> dict[str, int]:
+    """Every regular file that is part of the model; what is hidden (ours, git's, the hub's) is not."""
+    found: dict[str, int] = {}
+    try:
+        for directory, names, files in os.walk(path, onerror=_raise):
+            names[:] = sorted(name for name in names if not name.startswith("."))
+            prefix = os.path.relpath(directory, path)
+            for name in files:
+                relative = name if prefix == "." else f"{prefix}/{name}"
+                if not name.startswith(".") and relative != SHIPPED_NAME:
+                    found[relative] = (path / relative).stat().st_size
+    except OSError as error:
+        raise unreadable(Path(error.filename or path), error) from None
+    return found
+
+
+def _raise(error: OSError) -> None:
+    raise error
