@@ -14,7 +14,7 @@ from garrison.models.problem import Problem
 from garrison.models.safetensors import Header, read_header
 from garrison.models.validate import ModelFiles
 
-__all__ = ["check_weights", "find_fault"]
+__all__ = ["check_pytorch", "check_weights", "find_fault"]
 
 _ZIP_START = b"PK\x03\x04"
 _ZIP_END = b"PK\x05\x06"
@@ -35,7 +35,7 @@ def check_weights(files: ModelFiles) -> dict[Path, Header]:
             case ".gguf":
                 read_gguf(path)
             case _:
-                _check_pytorch(path)
+                check_pytorch(path)
     _check_index(files, headers)
     return headers
 
@@ -68,7 +68,7 @@ def _check_index(files: ModelFiles, headers: dict[Path, Header]) -> None:
             ).error()
 
 
-def _check_pytorch(path: Path) -> None:
+def check_pytorch(path: Path) -> None:
     """A pickle cannot be looked into without running it. Its zip envelope can be seen to end where it should."""
     try:
         with open(path, "rb") as handle:

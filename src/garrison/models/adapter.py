@@ -1,0 +1,318 @@
+"""What a LoRA adapter directory holds, and whether its weights are what its config says.
+
+A server loads an adapter whose shapes are wrong and answers with garbage, or with a 500 that means nothing, so
+everything that can be told without the base model is told here. Whether it fits a base: `models.fit`.
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from garrison.base.errors import ModelInvalidError
+from garrison.models.content import json_object
+from garrison.models.integrity import check_pytorch
+from garrison.models.problem import Problem
+from garrison.models.safetensors import Header, read_header
+
+__all__ = ["AdapterConfig", "AdapterInfo", "LoraModule", "adapter_digest", "inspect_adapter", "parse_config"]
+
+CONFIG_NAME = "adapter_config.json"
+_WEIGHT_NAMES = ("adapter_model.safetensors", "adapter_model.bin")
+_DIGESTED = (CONFIG_NAME, *_WEIGHT_NAMES, "new_embeddings.safetensors", "new_embeddings.bin")
+_PREFIX = "base_model.model."
+_LORA = re.compile(
+    r"(?P<module>.+)\.lora_(?P<embedding>embedding_)?(?P<side>[AB])(?:\.(?P<adapter>[^.]+))??(?:\.weight)?"
+)
+_BELONGS = re.compile(r".+\.(lora_magnitude_vector|lora_[AB]\.bias)(\..+)?")
+_HINT = "Train or export the adapter again, or copy it again whole."
+
+
+@dataclass(frozen=True, slots=True)
+class LoraModule:
+    """One adapted module. `name` is the base model's own; sizes are features in and out."""
+
+    name: str
+    rank: int
+    inputs: int
+    outputs: int
+    embedding: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class AdapterConfig:
+    """`adapter_config.json`, the parts that matter. `target_modules` has one entry when it is a pattern."""
+
+    peft_type: str
+    rank: int
+    alpha: float
+    target_modules: tuple[str, ...]
+    target_pattern: bool
+    base_model: str | None
+    rank_pattern: Mapping[str, int] = field(default_factory=dict)
+    modules_to_save: tuple[str, ...] = ()
+    target_parameters: tuple[str, ...] = ()
+    bias: str = "none"
+    use_dora: bool = False
+    use_rslora: bool = False
+    fan_in_fan_out: bool = False
+
+    def rank_of(self, module: str) -> int:
+        """PEFT's rule: a key of `rank_pattern` is a pattern for the end of the module's name."""
+        for key, rank in self.rank_pattern.items():
+            if re.match(rf"(.*\.)?({key})$", module):
+                return rank
+        return self.rank
+
+    def targets(self, module: str) -> bool:
+        """PEFT's rule: a list names the ends of modules, a string is a pattern for the whole name."""
+        if not self.target_pattern:
+            return any(module == target or module.endswith("." + target) for target in self.target_modules)
+        pattern = self.target_modules[0]
+        return pattern == "all-linear" or re.fullmatch(pattern, module) is not None
+
+
+@dataclass(frozen=True, slots=True)
+class AdapterInfo:
+    """An adapter that passed every check that needs no base model.
+
+    Attributes:
+        name: of the directory.
+        rank: `r` of the config; `max_rank` is the highest over `rank_pattern` and the tensors, what a server must allow.
+        target_modules: sorted; the one pattern when the config has a pattern.
+        dtype: of the tensors, `mixed` when they differ, None for a pickle.
+        bytes: of the weights file.
+        modules: what is adapted, from the tensors; empty for a pickle.
+        refused_by_vllm: what vLLM will not load it for, each a short reason.
+        warnings: what is odd and does no harm.
+    """
+
+    name: str
+    path: Path
+    config: AdapterConfig
+    weights: Path
+    bytes: int
+    dtype: str | None
+    max_rank: int
+    modules: tuple[LoraModule, ...] = ()
+    refused_by_vllm: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def peft_type(self) -> str:
+        return self.config.peft_type
+
+    @property
+    def rank(self) -> int:
+        return self.config.rank
+
+    @property
+    def alpha(self) -> float:
+        return self.config.alpha
+
+    @property
+    def target_modules(self) -> tuple[str, ...]:
+        return self.config.target_modules
+
+    @property
+    def base_model(self) -> str | None:
+        return self.config.base_model
+
+    @property
+    def shapes_checked(self) -> bool:
+        """False for a pickle: its shapes cannot be read without running it."""
+        return self.weights.suffix == ".safetensors"
+
+    def digest(self) -> str:
+        return adapter_digest(self.path)
+
+
+def inspect_adapter(path: Path) -> AdapterInfo:
+    """Read and check the adapter in directory `path`.
+
+    Raises:
+        ModelInvalidError: no adapter, an incomplete config, weights missing or broken, or tensors that do not agree
+            with the config. The message names the file.
+    """
+    if not path.is_dir():
+        raise Problem(str(path), "is not a directory" if path.exists() else "does not exist").error()
+    config = parse_config(json_object(path / CONFIG_NAME), path / CONFIG_NAME)
+    weights = next((path / name for name in _WEIGHT_NAMES if (path / name).exists()), None)
+    if weights is None:
+        raise Problem(str(path / _WEIGHT_NAMES[0]), "is missing", _HINT).error()
+    if weights.suffix == ".bin":
+        check_pytorch(weights)
+        unchecked = f"{weights.name} is a pickle: its shapes cannot be checked without running it"
+        return _info(path, config, weights, weights.stat().st_size, None, (), (unchecked,))
+    header = read_header(weights)
+    modules = tuple(_modules(header, config, weights))
+    dtypes = {tensor.dtype for tensor in header.tensors.values()}
+    dtype = dtypes.pop() if len(dtypes) == 1 else "mixed"
+    return _info(path, config, weights, header.size, dtype, modules, tuple(_warnings(header, config, modules)))
+
+
+def parse_config(raw: Mapping[str, Any], path: Path) -> AdapterConfig:
+    """The config as a value. Pure; `path` is for the message.
+
+    Raises:
+        ModelInvalidError: not a LoRA config, or a field is missing or of the wrong kind.
+    """
+    kind = raw.get("peft_type")
+    if kind != "LORA":
+        what = f"is of type {kind}, not LORA" if isinstance(kind, str) else "has no peft_type"
+        raise Problem(str(path), what, "Only LoRA adapters can be served.").error()
+    rank, alpha = raw.get("r"), raw.get("lora_alpha")
+    if type(rank) is not int or rank < 1:
+        raise _wrong(path, "r", "a whole number of at least 1", rank)
+    if type(alpha) not in (int, float):
+        raise _wrong(path, "lora_alpha", "a number", alpha)
+    rank_pattern = raw.get("rank_pattern") or {}
+    if not isinstance(rank_pattern, dict) or not all(type(r) is int and r > 0 for r in rank_pattern.values()):
+        raise _wrong(path, "rank_pattern", "a map from module patterns to ranks", rank_pattern)
+    parameters = _names(raw, "target_parameters", path)
+    targets = raw.get("target_modules")
+    pattern = isinstance(targets, str)
+    modules = (targets,) if isinstance(targets, str) else tuple(sorted(_names(raw, "target_modules", path)))
+    if not any(modules) and not parameters:
+        raise _wrong(path, "target_modules", "a list of module names, or a pattern", targets)
+    for text in (*rank_pattern, *(modules if pattern else ())):
+        _compiles(text, path)
+    base = raw.get("base_model_name_or_path")
+    return AdapterConfig(
+        peft_type=kind,
+        rank=rank,
+        alpha=alpha,
+        target_modules=modules,
+        target_pattern=pattern,
+        base_model=base if isinstance(base, str) and base else None,
+        rank_pattern=rank_pattern,
+        modules_to_save=_names(raw, "modules_to_save", path),
+        target_parameters=parameters,
+        bias=str(raw.get("bias") or "none"),
+        use_dora=raw.get("use_dora") is True,
+        use_rslora=raw.get("use_rslora") is True,
+        fan_in_fan_out=raw.get("fan_in_fan_out") is True,
+    )
+
+
+def adapter_digest(path: Path) -> str:
+    """SHA-256 over the names and contents of the files a server reads from the adapter in `path`, as hex.
+
+    Equal for copies in different places; other files, such as a README, do not count.
+
+    Raises:
+        ModelInvalidError: there is no such file, or one cannot be read.
+    """
+    import hashlib
+
+    from garrison.models.hashing import hash_files
+
+    present = {name: (path / name).stat().st_size for name in _DIGESTED if (path / name).is_file()}
+    if not present:
+        raise Problem(str(path / CONFIG_NAME), "is missing").error()
+    digests = hash_files(path, present)
+    return hashlib.sha256("".join(f"{name}\0{digests[name]}\n" for name in sorted(digests)).encode()).hexdigest()
+
+
+def _info(
+    path: Path,
+    config: AdapterConfig,
+    weights: Path,
+    size: int,
+    dtype: str | None,
+    modules: tuple[LoraModule, ...],
+    warnings: tuple[str, ...],
+) -> AdapterInfo:
+    return AdapterInfo(
+        name=path.resolve().name,
+        path=path,
+        config=config,
+        weights=weights,
+        bytes=size,
+        dtype=dtype,
+        max_rank=max([module.rank for module in modules] or [config.rank, *config.rank_pattern.values()]),
+        modules=modules,
+        refused_by_vllm=tuple(_refusals(config)),
+        warnings=warnings,
+    )
+
+
+def _modules(header: Header, config: AdapterConfig, weights: Path) -> Iterator[LoraModule]:
+    """The adapted modules; raises on pairs that are not, on shapes and on modules the config does not target."""
+    shapes: dict[str, dict[str, tuple[int, ...]]] = {}
+    embeddings = set()
+    for name, tensor in header.tensors.items():
+        if match := _LORA.fullmatch(name):
+            module = match["module"].removeprefix(_PREFIX)
+            shapes.setdefault(module, {})[match["side"]] = tensor.shape
+            if match["embedding"]:
+                embeddings.add(module)
+    if not shapes:
+        raise Problem(str(weights), "holds no LoRA tensors (…lora_A.weight, …lora_B.weight)", _HINT).error()
+    for module, sides in sorted(shapes.items()):
+        if missing := {"A", "B"} - sides.keys():
+            raise Problem(str(weights), f"has no lora_{missing.pop()} for module {module}", _HINT).error()
+        if not config.targets(module) and not config.target_parameters:
+            named = ", ".join(config.target_modules)
+            what = f"adapts module {module}, which {CONFIG_NAME} does not target ({named})"
+            raise Problem(str(weights), what, _HINT).error()
+        yield _module(module, sides["A"], sides["B"], config, weights, embedding=module in embeddings)
+
+
+def _module(
+    name: str, a: tuple[int, ...], b: tuple[int, ...], config: AdapterConfig, weights: Path, *, embedding: bool
+) -> LoraModule:
+    rank = config.rank_of(name)
+    # A convolution's lora_A is [rank, in, height, width], and lora_B ends in 1, 1.
+    if len(a) < 2 or len(b) < 2:
+        raise Problem(str(weights), f"module {name}: lora_A {list(a)} and lora_B {list(b)} are no matrices").error()
+    if a[0] != b[1]:
+        what = f"module {name}: lora_A {list(a)} and lora_B {list(b)} are not of one rank"
+        raise Problem(str(weights), what, _HINT).error()
+    # The experts of a fused parameter lie beside one another: rank times their number.
+    agrees = a[0] % rank == 0 if config.target_parameters else a[0] == rank
+    if not agrees:
+        what = f"module {name} has rank {a[0]} in its tensors and {rank} in {CONFIG_NAME}"
+        raise Problem(str(weights), what, _HINT).error()
+    return LoraModule(name, rank, a[1], b[0], embedding)
+
+
+def _refusals(config: AdapterConfig) -> Iterator[str]:
+    if config.use_dora:
+        yield "use_dora: DoRA is not supported"
+    if config.modules_to_save:
+        yield f"modules_to_save: {', '.join(config.modules_to_save)}"
+    if config.bias != "none":
+        yield f"bias: {config.bias}"
+
+
+def _warnings(header: Header, config: AdapterConfig, modules: tuple[LoraModule, ...]) -> Iterator[str]:
+    if not config.target_pattern:
+        for target in config.target_modules:
+            if not any(module.name == target or module.name.endswith("." + target) for module in modules):
+                yield f"{CONFIG_NAME} targets {target}, and no tensor adapts it"
+    others = [name for name in header.tensors if not _LORA.fullmatch(name) and not _BELONGS.fullmatch(name)]
+    if others and not config.modules_to_save and config.bias == "none":
+        yield f"{len(others)} tensors are no LoRA tensors, such as {min(others)}"
+
+
+def _names(raw: Mapping[str, Any], key: str, path: Path) -> tuple[str, ...]:
+    value = raw.get(key)
+    if value is None:
+        return ()
+    if not isinstance(value, list) or not all(type(name) is str and name for name in value):
+        raise _wrong(path, key, "a list of names", value)
+    return tuple(value)
+
+
+def _compiles(pattern: str, path: Path) -> None:
+    try:
+        re.compile(pattern)
+    except re.error as error:
+        raise Problem(str(path), f"has a pattern that cannot be read, {pattern!r}: {error}", _HINT).error() from None
+
+
+def _wrong(path: Path, key: str, rule: str, value: Any) -> ModelInvalidError:
+    what = f"has no {key}" if value is None else f"{key} must be {rule}, not {str(value)[:80]!r}"
+    return Problem(str(path), what, _HINT).error()
