@@ -1,12 +1,16 @@
 """Where models live on disk, and the names of everything beside them.
 
-<root>/<NAME>/                                 a model; hand-copied or installed
-<root>/<ORG>/<NAME>/                           where <NAME> is taken by another organisation's model
-<root>/<NAME>.bak.<time>                       the previous one, while it is being replaced
-<root>/hub/models--ORG--NAME/snapshots/<rev>/  a Hugging Face cache
-<root>/.staging/<slug>.<hash12>/<source>/      a download under way; kept when it is interrupted
-<root>/.locks/<slug>.<hash12>.lock             one lock a model id
-<data>/adapters/<NAME>/                        adapters
+    <root>/<NAME>/                                 a model; hand-copied or installed
+    <root>/<ORG>/<NAME>/                           where <NAME> is taken by another organisation's model
+    <root>/<NAME>.bak.<time>                       the previous one, while it is being replaced
+    <root>/<NAME>.replaced.<time>                  a hand-copied one that was broken and has been replaced
+    <root>/hub/models--ORG--NAME/snapshots/<rev>/  a Hugging Face cache
+    <root>/.staging/<slug>.<hash12>/<source>/      a download under way; kept when it is interrupted
+    <root>/.staging/trash.<time>                   on its way out
+    <root>/.locks/<slug>.<hash12>.lock             one lock a model id
+    <data>/adapters/<NAME>/                        adapters
+
+Nothing here touches the disk.
 """
 
 import os
@@ -24,13 +28,13 @@ __all__ = ["RECORD_NAME", "Layout", "backup_of", "is_model_entry"]
 RECORD_NAME = ".garrison-model.json"
 """File in an installed model that says which model it is and where it came from; see `models.record`."""
 
-_BACKUP = re.compile(r"(?P<name>.+)\.bak\.(?P<time>\d{8}T\d{6}\.\d{6}Z)\Z")
-_BACKUP_TIME = "%Y%m%dT%H%M%S.%fZ"
+_ASIDE = re.compile(r"(?P<name>.+)\.(?P<kind>bak|replaced)\.\d{8}T\d{6}\.\d{6}Z\Z")
+_TIME = "%Y%m%dT%H%M%S.%fZ"
 
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """Paths only; nothing here touches the disk. Both attributes are absolute."""
+    """Paths below the models root and the data directory. Both attributes are absolute."""
 
     root: Path
     data_dir: Path
@@ -83,22 +87,30 @@ class Layout:
 
     def backup_path(self, target: Path, now: datetime) -> Path:
         """A name for the directory that `target` replaces; names sort by time."""
-        return target.with_name(f"{target.name}.bak.{now.strftime(_BACKUP_TIME)}")
+        return target.with_name(f"{target.name}.bak.{now.strftime(_TIME)}")
+
+    def replaced_path(self, target: Path, now: datetime) -> Path:
+        """Where a directory that we did not make goes when it is replaced: it is not ours to delete."""
+        return target.with_name(f"{target.name}.replaced.{now.strftime(_TIME)}")
+
+    def trash_path(self, now: datetime) -> Path:
+        return self.staging_root / f"trash.{now.strftime(_TIME)}"
 
 
 def backup_of(name: str) -> str | None:
     """The name of the model that a directory is the backup of; None when it is no backup of ours."""
-    match = _BACKUP.match(name)
-    return match["name"] if match else None
+    match = _ASIDE.match(name)
+    return match["name"] if match and match["kind"] == "bak" else None
 
 
 def is_model_entry(name: str) -> bool:
-    """Whether an entry of the models root can be a model or an organisation: not ours, not hidden, no backup."""
-    return name not in RESERVED and not name.startswith(".") and backup_of(name) is None
+    """Whether an entry of the models root can be a model or an organisation: not ours, not hidden, not set aside."""
+    return name not in RESERVED and not name.startswith(".") and _ASIDE.match(name) is None
 
 
 def _absolute(path: Path) -> Path:
-    return Path(os.path.abspath(path.expanduser()))
+    # Not resolve(): a models root that is a symlink stays what the user wrote.
+    return Path(os.path.abspath(path.expanduser()))  # noqa: PTH100 - Path.absolute() keeps `..`
 
 
 def _staging_name(model: ModelName, source: str) -> str:

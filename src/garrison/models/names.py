@@ -16,7 +16,16 @@ from pathlib import Path
 
 from garrison.base.errors import InvalidError
 
-__all__ = ["RESERVED", "ModelName", "hash12", "parse_model", "safe_element", "slug"]
+__all__ = [
+    "RESERVED",
+    "ModelName",
+    "hash12",
+    "model_from_directory",
+    "parse_model",
+    "safe_element",
+    "safe_revision",
+    "slug",
+]
 
 RESERVED = frozenset({"hub", ".staging", ".locks"})
 """Directory names under the models root that are not models."""
@@ -34,6 +43,7 @@ class ModelName:
     Attributes:
         name: one safe path element; the directory below the models root.
         org: the organisation; None for a bare name and for a path.
+        given_id: the hub's id where it is not `org/name` (`VLLM_MODEL_ID`).
         revision: branch, tag or commit; None means the default branch.
         file: one GGUF file of the repository, relative to its root.
         path: set when a path was given; then nothing is looked up by name.
@@ -44,12 +54,15 @@ class ModelName:
     revision: str | None = None
     file: str | None = None
     path: Path | None = None
+    given_id: str | None = None
 
     @property
     def model_id(self) -> str:
         """`org/name`, the bare name, or the absolute path."""
         if self.path is not None:
             return str(self.path)
+        if self.given_id is not None:
+            return self.given_id
         return f"{self.org}/{self.name}" if self.org else self.name
 
     @property
@@ -70,7 +83,7 @@ class ModelName:
     @property
     def cache_directory(self) -> str:
         """Name of the repository in a Hugging Face cache: `models--org--name`."""
-        return "models--" + "--".join(part for part in (self.org, self.name) if part)
+        return "models--" + self.model_id.replace("/", "--")
 
     def __str__(self) -> str:
         text = self.model_id if self.file is None else f"{self.model_id}/{self.file}"
@@ -101,11 +114,53 @@ def parse_model(
     if _is_path(text, exists):
         return _from_path(text, revision)
     bare, at, asked = text.partition("@")
-    if at and not _REVISION.match(asked) or ".." in asked:
+    model = _from_name(bare, org)
+    return replace(model, revision=safe_revision(asked) if at else revision and safe_revision(revision))
+
+
+def model_from_directory(name: str, *, model_id: str | None, org: str | None, revision: str | None) -> ModelName:
+    """The model of the `vllm-*` commands, which name the directory and the id apart.
+
+    Args:
+        name: `VLLM_MODEL`, a single safe path element.
+        model_id: `VLLM_MODEL_ID`; derived from `org` when None.
+
+    Raises:
+        InvalidError: a rule is broken, or neither `model_id` nor `org` is given.
+    """
+    safe_element(name)
+    if model_id is None and org is None:
         raise InvalidError(
-            f"{asked!r} is not a revision (in {text!r})", hint="Give a branch, a tag or a commit after the @."
+            "VLLM_MODEL_ID or VLLM_MODEL_ORG must be set",
+            hint="The model id is VLLM_MODEL_ID, or VLLM_MODEL_ORG/VLLM_MODEL.",
         )
-    return replace(_from_name(bare, org), revision=asked or revision)
+    model_id = model_id or f"{org}/{name}"
+    parts = model_id.split("/")
+    if len(parts) > 2:
+        raise InvalidError(
+            f"VLLM_MODEL_ID must be ORG/NAME; it is {model_id!r}", hint="As in Qwen/Qwen2.5-0.5B-Instruct."
+        )
+    for part in parts:
+        safe_element(part, "each part of the model id")
+    return ModelName(
+        name=name,
+        org=parts[0] if len(parts) == 2 else None,
+        revision=revision and safe_revision(revision),
+        given_id=model_id,
+    )
+
+
+def safe_revision(text: str) -> str:
+    """Return `text` if it can be a branch, a tag or a commit, also as part of a path.
+
+    Raises:
+        InvalidError: it cannot.
+    """
+    if not _REVISION.match(text) or ".." in text or len(text) > _MAX_ELEMENT_BYTES:
+        raise InvalidError(
+            f"{text[:300]!r} is not a revision", hint="Give a branch, a tag or a commit, as in ORG/NAME@main."
+        )
+    return text
 
 
 def safe_element(value: str, what: str = "VLLM_MODEL") -> str:
