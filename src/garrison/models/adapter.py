@@ -22,9 +22,7 @@ CONFIG_NAME = "adapter_config.json"
 _WEIGHT_NAMES = ("adapter_model.safetensors", "adapter_model.bin")
 _DIGESTED = (CONFIG_NAME, *_WEIGHT_NAMES, "new_embeddings.safetensors", "new_embeddings.bin")
 _PREFIX = "base_model.model."
-_LORA = re.compile(
-    r"(?P<module>.+)\.lora_(?P<embedding>embedding_)?(?P<side>[AB])(?:\.(?P<adapter>[^.]+))??(?:\.weight)?"
-)
+_LORA = re.compile(r"(?P<module>.+)\.lora_(?P<embedding>embedding_)?(?P<side>[AB])(?:\.(?!bias)[^.]+)??(?:\.weight)?")
 _BELONGS = re.compile(r".+\.(lora_magnitude_vector|lora_[AB]\.bias)(\..+)?")
 _HINT = "Train or export the adapter again, or copy it again whole."
 
@@ -79,7 +77,7 @@ class AdapterInfo:
 
     Attributes:
         name: of the directory.
-        rank: `r` of the config; `max_rank` is the highest over `rank_pattern` and the tensors, what a server must allow.
+        max_rank: the highest over `r`, `rank_pattern` and the tensors: what a server must allow.
         target_modules: sorted; the one pattern when the config has a pattern.
         dtype: of the tensors, `mixed` when they differ, None for a pickle.
         bytes: of the weights file.
@@ -165,7 +163,7 @@ def parse_config(raw: Mapping[str, Any], path: Path) -> AdapterConfig:
     rank, alpha = raw.get("r"), raw.get("lora_alpha")
     if type(rank) is not int or rank < 1:
         raise _wrong(path, "r", "a whole number of at least 1", rank)
-    if type(alpha) not in (int, float):
+    if not isinstance(alpha, int | float) or isinstance(alpha, bool):
         raise _wrong(path, "lora_alpha", "a number", alpha)
     rank_pattern = raw.get("rank_pattern") or {}
     if not isinstance(rank_pattern, dict) or not all(type(r) is int and r > 0 for r in rank_pattern.values()):
@@ -225,7 +223,7 @@ def _info(
     warnings: tuple[str, ...],
 ) -> AdapterInfo:
     return AdapterInfo(
-        name=path.resolve().name,
+        name=path.absolute().name,
         path=path,
         config=config,
         weights=weights,
