@@ -1,0 +1,93 @@
+"""The console script `garrison`."""
+
+import os
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from itertools import groupby
+
+from garrison.base.errors import UsageError
+from garrison.cli.table import COMMANDS, Command, find
+
+__all__ = ["main"]
+
+_WIDTH = max(len(command.name) for command in COMMANDS)
+
+
+def main() -> int:
+    """Run the command that `sys.argv` names; the result is the exit code."""
+    from garrison.cli.outermost import outermost
+
+    return outermost(lambda: run(sys.argv[1:]), json="--json" in _before_separator(sys.argv[1:]))
+
+
+def run(argv: Sequence[str]) -> int:
+    """One command line, without the program's name.
+
+    Raises:
+        GarrisonError: as the command does; `UsageError` for a command that is not there.
+    """
+    if not argv or argv[0] in ("-h", "--help", "help"):
+        if len(argv) > 1 and (command := find(argv[1])):
+            return _run_command(command, ["--help"])
+        print(root_help(color=_color_wanted()))
+        return 0
+    if argv[0] in ("-V", "--version", "version"):
+        from garrison import __version__
+
+        print(f"garrison {__version__}")
+        return 0
+    command = find(argv[0])
+    if command is None:
+        raise _unknown(argv[0])
+    return _run_command(command, list(argv[1:]))
+
+
+def root_help(*, color: bool) -> str:
+    bold, dim, cyan, off = ("\033[1m", "\033[2m", "\033[36m", "\033[0m") if color else ("", "", "", "")
+    lines = [
+        f"{bold}garrison{off} keeps inference nodes serving exactly what was declared.",
+        "",
+        f"{bold}Usage:{off} garrison COMMAND [options]",
+    ]
+    for group, commands in groupby(COMMANDS, key=lambda command: command.group):
+        lines += ["", f"{bold}{group}{off}"]
+        lines += [f"  {cyan}{command.name:<{_WIDTH}}{off}  {command.help}" for command in commands]
+    lines += [
+        "",
+        f"{dim}`garrison COMMAND --help` explains one. Exit codes: docs/reference/exit-codes.md{off}",
+    ]
+    return "\n".join(lines)
+
+
+def _run_command(command: Command, argv: list[str]) -> int:
+    from typer.main import get_command
+
+    # What follows `--` is the engine's or the downstream command's: it is kept verbatim, away from the parser.
+    own = _before_separator(argv)
+    rest = argv[len(own) + 1 :]
+    program = get_command(import_module(command.module).app)
+    result = program.main(
+        args=own, prog_name=f"garrison {command.name}", standalone_mode=False, obj=tuple(rest) if rest else ()
+    )
+    return result if isinstance(result, int) else 0
+
+
+def _before_separator(argv: Sequence[str]) -> list[str]:
+    return list(argv[: argv.index("--")]) if "--" in argv else list(argv)
+
+
+def _unknown(name: str) -> UsageError:
+    import difflib
+
+    close = difflib.get_close_matches(name, [command.name for command in COMMANDS], 1)
+    hint = f"Did you mean `garrison {close[0]}`?" if close else "`garrison --help` lists the commands."
+    return UsageError(f"there is no command {name!r}", hint=hint)
+
+
+def _color_wanted() -> bool:
+    return sys.stdout.isatty() and "NO_COLOR" not in os.environ and os.environ.get("TERM") != "dumb"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,79 @@
+"""The outermost loop of every console script: errors become a sentence, a next step and an exit code."""
+
+import json as json_module
+import os
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+
+from garrison.base.errors import GarrisonError, InternalError, UsageError
+
+__all__ = ["outermost", "report"]
+
+_INTERRUPTED = 130
+_BROKEN_PIPE = 141
+
+
+def outermost(call: Callable[[], int], *, json: bool) -> int:
+    """Run `call`; its result, or the exit code of its error. With `json` errors go to standard output too."""
+    try:
+        code = call()
+        sys.stdout.flush()
+    except GarrisonError as error:
+        return report(error, json=json)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return _INTERRUPTED
+    except BrokenPipeError:
+        # The reader went away (`garrison models list | head`). Python would complain once more at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return _BROKEN_PIPE
+    except Exception as error:  # noqa: BLE001 - the one place that catches all: a bug is reported, not thrown at people
+        return _unexpected(error, json=json)
+    return code
+
+
+def report(error: GarrisonError, *, json: bool) -> int:
+    """Print `error` and give its exit code."""
+    if json:
+        print(json_module.dumps(error.to_json(), default=str))
+    color = sys.stderr.isatty() and "NO_COLOR" not in os.environ
+    red, dim, off = ("\033[1;31m", "\033[2m", "\033[0m") if color else ("", "", "")
+    print(f"{red}error:{off} {error.message}", file=sys.stderr)
+    if error.hint:
+        print(f"{dim}  →{off} {error.hint}", file=sys.stderr)
+    return int(error.exit_code)
+
+
+def _unexpected(error: Exception, *, json: bool) -> int:
+    # Typer is imported by now if it raised; importing it only to ask would slow every other failure down.
+    typer = sys.modules.get("typer")
+    if typer is not None:
+        if isinstance(error, typer.Exit):
+            return int(error.exit_code)
+        if isinstance(error, typer.Abort):
+            return _INTERRUPTED
+        if isinstance(error, sys.modules["typer.exceptions"].TyperException):
+            context = getattr(error, "ctx", None)
+            hint = f"`{context.command_path} --help` shows the usage." if context else None
+            return report(UsageError(error.format_message(), hint=hint), json=json)
+    path = _write_report(error)
+    where = f"The report is in {path}; please send it with the command that you ran." if path else None
+    return report(InternalError(f"this is a bug: {type(error).__name__}: {error}", hint=where), json=json)
+
+
+def _write_report(error: Exception) -> Path | None:
+    from garrison.base.settings import Settings
+
+    directory = Settings().data_dir / "reports"
+    path = directory / f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{os.getpid()}.txt"
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        # No argv and no environment: either may hold a secret.
+        path.write_text("".join(traceback.format_exception(error)), encoding="utf-8")
+    except OSError:
+        traceback.print_exception(error)
+        return None
+    return path

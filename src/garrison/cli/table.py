@@ -1,0 +1,35 @@
+"""The commands, with the line that help shows for each. Standard library only: help is printed from this table."""
+
+from dataclasses import dataclass
+
+__all__ = ["COMMANDS", "Command", "find"]
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    name: str
+    group: str
+    help: str
+    module: str
+    """Holds `app`, a Typer application."""
+
+
+COMMANDS = (
+    Command("serve", "Serve", "Bring a model from a name to a live OpenAI endpoint.", "garrison.cli.serve"),
+    Command("preflight", "Serve", "Check and reclaim the port, check the GPUs.", "garrison.cli.preflight"),
+    Command("resolve", "Serve", "Find or fetch a model and pin it.", "garrison.cli.resolve"),
+    Command("wait", "Serve", "Wait until an endpoint is ready.", "garrison.cli.wait"),
+    Command("smoke", "Serve", "Try every API of an endpoint and tick it off.", "garrison.cli.smoke"),
+    Command(
+        "doctor", "Serve", "Say whether this machine can serve, with a remedy for what is red.", "garrison.cli.doctor"
+    ),
+    Command("models", "Artifacts", "Import, list, show, verify and remove models.", "garrison.cli.models"),
+    Command("adapters", "Artifacts", "Import, list, show, verify and remove LoRA adapters.", "garrison.cli.adapters"),
+    Command("engine", "Engines", "Install, list, choose, describe and remove engines.", "garrison.cli.engine"),
+    Command("sim", "Engines", "Run the vLLM simulator.", "garrison.cli.sim"),
+    Command("config", "Settings", "Show every setting, its value and where it came from.", "garrison.cli.config"),
+)
+
+
+def find(name: str) -> Command | None:
+    return next((command for command in COMMANDS if command.name == name), None)

@@ -1,0 +1,154 @@
+"""`garrison.yaml` for one server: model, engine, options, adapters.
+
+    model: Qwen/Qwen2.5-0.5B-Instruct
+    engine: vllm
+    port: 8000
+    options:                    # the engine's own flags, in this order
+      max-model-len: 4096
+      enforce-eager: true       # --enforce-eager; false gives --no-enforce-eager
+    adapters:
+      sql: /models/adapters/sql
+
+Relative paths are relative to the manifest.
+"""
+
+import difflib
+import json
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from garrison.base.documents import Document, read_document
+from garrison.base.errors import InvalidError
+from garrison.launch.spec import AdapterSpec, LaunchSpec
+
+__all__ = ["ServeManifest", "load_manifest"]
+
+_Scalar = str | int | float | bool
+
+
+class ServeManifest(BaseModel):
+    """The keys of the file."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    model: str = Field(min_length=1, description="A name (`org/name`, `org/name@revision`), a directory or a file.")
+    engine: str = Field("vllm", description="`vllm`, `llama_cpp`, `mlx_lm` or `sim`.")
+    executable: str | None = Field(None, description="An engine of your own instead of an installed one.")
+    host: str = Field("127.0.0.1", description="Address to bind.")
+    port: int = Field(8000, ge=1, le=65535, description="Port to listen on.")
+    served_model_name: str | None = Field(None, description="Model name in answers; the model's id when left out.")
+    options: dict[str, _Scalar | list[_Scalar] | dict[str, Any] | None] = Field(
+        default_factory=dict, description="The engine's own flags without the dashes, in order."
+    )
+    args: list[str] = Field(default_factory=list, description="Engine arguments, verbatim, after the options.")
+    env: dict[str, str] = Field(default_factory=dict, description="Variables for the engine.")
+    adapters: dict[str, str] = Field(
+        default_factory=dict, description="Name to directory, or to the name of an imported adapter."
+    )
+    runtime_lora: bool = Field(False, description="Allow loading and unloading adapters while the engine runs.")
+    max_loras: int | None = Field(None, ge=1, description="Adapters in one batch.")
+    max_lora_rank: int | None = Field(None, ge=1, description="The highest rank to make room for.")
+    api_key_env: str | None = Field(None, description="The variable that holds the key clients must send.")
+
+    @field_validator("env", mode="before")
+    @classmethod
+    def _env_text(cls, value: Any) -> Any:
+        """`VLLM_CPU_KVCACHE_SPACE: 1` means the text `1`; a boolean means nothing certain and is refused."""
+        if not isinstance(value, dict):
+            return value
+        return {
+            key: str(item) if isinstance(item, int | float) and not isinstance(item, bool) else item
+            for key, item in value.items()
+        }
+
+
+def load_manifest(path: Path) -> LaunchSpec:
+    """Read the file, or `garrison.yaml` in the directory.
+
+    Raises:
+        InvalidError: the file is not there or a line of it is wrong; the message has file, line and column.
+    """
+    file = path / "garrison.yaml" if path.is_dir() else path
+    try:
+        text = file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
+        raise InvalidError(f"cannot read the manifest {file}: {reason}", hint="Name it with --file.") from None
+    manifest = _validate(read_document(text, str(file)))
+    directory = file.absolute().parent
+    return LaunchSpec(
+        model=_beside(directory, manifest.model),
+        engine=manifest.engine,
+        executable=None if manifest.executable is None else Path(_beside(directory, manifest.executable)),
+        host=manifest.host,
+        port=manifest.port,
+        served_name=manifest.served_model_name,
+        args=(*option_args(manifest.options), *manifest.args),
+        env=manifest.env,
+        adapters=tuple(AdapterSpec(name, _beside(directory, where)) for name, where in manifest.adapters.items()),
+        runtime_lora=manifest.runtime_lora,
+        max_loras=manifest.max_loras,
+        max_lora_rank=manifest.max_lora_rank,
+        api_key_env=manifest.api_key_env,
+    )
+
+
+def option_args(options: dict[str, Any]) -> tuple[str, ...]:
+    """`{"max-model-len": 4096, "enforce-eager": True}` to `("--max-model-len", "4096", "--enforce-eager")`.
+
+    True gives the flag, false its negation, null nothing, a list its items after one flag, a mapping one JSON word.
+    """
+    args: list[str] = []
+    for name, value in options.items():
+        flag = name if name.startswith("-") else f"--{name.replace('_', '-')}"
+        match value:
+            case None:
+                continue
+            case True:
+                args.append(flag)
+            case False:
+                args.append(f"--no-{flag.lstrip('-')}")
+            case list():
+                args += [flag, *(_word(item) for item in value)]
+            case _:
+                args += [flag, _word(value)]
+    return tuple(args)
+
+
+def _word(value: Any) -> str:
+    if isinstance(value, str):
+        return value
+    return json.dumps(value, separators=(",", ":")) if isinstance(value, dict | bool) else str(value)
+
+
+def _beside(directory: Path, text: str) -> str:
+    """An explicit relative path is taken from the manifest; anything else may be a name and stays as it is."""
+    if text.startswith(("./", "../")) or text in (".", ".."):
+        return str((directory / text).resolve())
+    return str(Path(text).expanduser()) if text.startswith("~") else text
+
+
+def _validate(document: Document) -> ServeManifest:
+    if not isinstance(document.content, dict):
+        raise InvalidError(f"{document.name} holds no `key: value` lines", hint="Start with `model: org/name`.")
+    try:
+        return ServeManifest.model_validate(document.content)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        path = tuple(part for part in first["loc"])
+        raise _located(document, path, first["type"], first["msg"]) from None
+
+
+def _located(document: Document, path: tuple[str | int, ...], kind: str, text: str) -> InvalidError:
+    where = document.where(path)
+    key = ".".join(str(part) for part in path)
+    if kind == "missing":
+        return InvalidError(f"{where}: the key {key!r} is missing", hint=f"Add a line `{key}: …`.")
+    if kind == "extra_forbidden":
+        known = list(ServeManifest.model_fields)
+        close = difflib.get_close_matches(str(path[-1]), known, 1)
+        hint = f"Did you mean {close[0]!r}?" if close else "Known keys: " + ", ".join(known)
+        return InvalidError(f"{where}: unknown key {key!r}", hint=hint)
+    return InvalidError(f"{where}: {key}: {text[:1].lower()}{text[1:]}", hint="Mend the line.")

@@ -1,0 +1,134 @@
+"""From what is to be served to a command that can be run: engine and arguments first, since they cost nothing, then
+the model, then the adapters."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from garrison.base.errors import InvalidError, ModelInvalidError
+from garrison.base.settings import Settings
+from garrison.engines import registry
+from garrison.engines.argv import last_value
+from garrison.engines.catalogue import Finding, check_args
+from garrison.engines.engine import Endpoint, Engine, EngineCommand, LoraModule, LoraOptions, ServeOptions, endpoint_of
+from garrison.engines.executable import Located, locate
+from garrison.launch.spec import AdapterSpec, LaunchSpec
+from garrison.models.adapter import AdapterInfo, inspect_adapter
+from garrison.models.layout import Layout
+
+__all__ = ["Chosen", "PreparedAdapter", "choose", "command", "prepare_adapters"]
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """What is known before anything is looked for or fetched.
+
+    Attributes:
+        endpoint: where the engine will listen; the user's own `--host` and `--port` among its arguments count.
+        findings: what the option catalogue has to say about the arguments; advice, never a change.
+    """
+
+    engine: Engine
+    located: Located
+    version: str
+    endpoint: Endpoint
+    findings: Sequence[Finding]
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedAdapter:
+    name: str
+    info: AdapterInfo
+
+
+def choose(spec: LaunchSpec, settings: Settings, environ: Mapping[str, str]) -> Chosen:
+    """Find the engine and check the arguments.
+
+    Raises:
+        EngineMissingError: its program is nowhere.
+        InvalidError: there is no such engine.
+    """
+    engine = registry.engine(spec.engine)
+    explicit = str(spec.executable) if spec.executable is not None else None
+    located = locate(engine, data_dir=settings.data_dir, environ=environ, explicit=explicit)
+    version = engine.version(located.path)
+    return Chosen(
+        engine=engine,
+        located=located,
+        version=version,
+        endpoint=endpoint_of(spec.args, Endpoint(spec.host, spec.port)),
+        findings=check_args(engine.catalogue(version), spec.args),
+    )
+
+
+def prepare_adapters(adapters: Sequence[AdapterSpec], layout: Layout) -> tuple[PreparedAdapter, ...]:
+    """Inspect each adapter on disk.
+
+    Raises:
+        InvalidError: there is no such directory and no imported adapter of that name.
+        ModelInvalidError: it is incomplete or corrupt; the message names adapter and file.
+    """
+    prepared = []
+    for adapter in adapters:
+        path = _adapter_path(adapter, layout)
+        try:
+            prepared.append(PreparedAdapter(adapter.name, inspect_adapter(path)))
+        except ModelInvalidError as error:
+            raise ModelInvalidError(
+                f"adapter {adapter.name!r}: {error.message}", hint=error.hint, details=error.details
+            ) from None
+    return tuple(prepared)
+
+
+def command(
+    spec: LaunchSpec, chosen: Chosen, *, model: str, served_name: str, adapters: Sequence[PreparedAdapter]
+) -> EngineCommand:
+    """The command that serves the resolved `model`. Pure but for a look at what the model's directory holds.
+
+    Raises:
+        InvalidError: the engine cannot do what is asked, or an adapter is named like the model.
+    """
+    if clash := [adapter.name for adapter in adapters if adapter.name == served_name]:
+        raise InvalidError(f"the adapter {clash[0]!r} is named like the model", hint="Rename the adapter.")
+    made = chosen.engine.command(
+        chosen.located.path,
+        ServeOptions(
+            model=chosen.engine.locate_model(model),
+            host=spec.host,
+            port=spec.port,
+            served_name=served_name,
+            args=spec.args,
+            lora=_lora(spec, adapters),
+            api_key_env=spec.api_key_env,
+        ),
+    )
+    return EngineCommand(made.argv, {**made.env, **spec.env}, made.unset, made.env_from)
+
+
+def served_name(spec: LaunchSpec, model_id: str) -> str:
+    """What clients call the model: as the user says, else its id, else, for a path, its last part."""
+    given = spec.served_name or last_value(spec.args, {"--served-model-name", "--alias", "-a"})
+    if given:
+        return given
+    return Path(model_id).name.removesuffix(".gguf") if model_id.startswith("/") else model_id
+
+
+def _lora(spec: LaunchSpec, adapters: Sequence[PreparedAdapter]) -> LoraOptions | None:
+    if not adapters and not spec.runtime_lora:
+        return None
+    return LoraOptions(
+        modules=tuple(LoraModule(adapter.name, str(adapter.info.path)) for adapter in adapters),
+        max_loras=spec.max_loras or (len(adapters) or None),
+        max_rank=max([spec.max_lora_rank or 0, *(adapter.info.rank for adapter in adapters)]),
+        runtime_updates=spec.runtime_lora,
+    )
+
+
+def _adapter_path(adapter: AdapterSpec, layout: Layout) -> Path:
+    for candidate in (Path(adapter.source).expanduser(), layout.adapters / adapter.source):
+        if candidate.exists():
+            return candidate.absolute()
+    raise InvalidError(
+        f"adapter {adapter.name!r}: {adapter.source!r} is neither a directory nor an imported adapter",
+        hint="`garrison adapters list` shows the imported ones; `garrison adapters import DIR` adds one.",
+    )

@@ -1,0 +1,126 @@
+"""The processes of one engine: found, measured and stopped, none left behind.
+
+Garrison makes itself the reaper of its descendants, so that a worker whose parent died is still found, as a child of
+ours, and not lost to pid 1.
+"""
+
+import contextlib
+import ctypes
+import os
+import signal
+import sys
+from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
+
+from garrison.preflight.processes import Process, ProcessId
+from garrison.preflight.procfs import Procfs
+from garrison.preflight.tree import post_order
+
+__all__ = ["ProcessTree", "die_with_parent", "reap_orphans_here"]
+
+_PR_SET_PDEATHSIG = 1
+_PR_SET_CHILD_SUBREAPER = 36
+_POLL_SECONDS = 0.05
+_PAGE = os.sysconf("SC_PAGE_SIZE")
+_TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
+_libc = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
+
+
+def reap_orphans_here() -> None:
+    """Orphaned descendants become children of this process."""
+    if _libc is not None:
+        _libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+def die_with_parent() -> None:
+    """Between fork and exec: SIGTERM when the parent is gone, even by kill -9. The library is loaded by then."""
+    if _libc is not None:
+        _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+
+
+class ProcessTree:
+    """The engine's main process, its descendants, and orphans of theirs that this process has adopted.
+
+    Make it before the engine is started: children that are there by then are somebody else's and stay untouched.
+    """
+
+    def __init__(self) -> None:
+        self._processes = Procfs()
+        self._not_ours = frozenset(process.id for process in self._children(self._processes.snapshot()))
+        self.main: ProcessId | None = None
+
+    def started(self, main_pid: int) -> None:
+        """The engine's main process is `main_pid`."""
+        found = self._processes.read(main_pid)
+        self.main = found.id if found else None
+
+    def alive(self) -> tuple[ProcessId, ...]:
+        """Children before their parents; zombies are not alive."""
+        snapshot = self._processes.snapshot()
+        roots = [process.id for process in self._children(snapshot) if process.id not in self._not_ours]
+        return post_order(roots, snapshot)
+
+    def cpu_seconds(self) -> float:
+        """CPU time used so far by the processes that are alive."""
+        return sum(process.cpu for process in self._living()) / _TICKS_PER_SECOND
+
+    def memory_bytes(self) -> int:
+        """Resident memory of the tree; pages that are shared count in each process."""
+        total = 0
+        for process in self._living():
+            with contextlib.suppress(OSError, ValueError, IndexError):
+                total += int(Path(f"/proc/{process.id.pid}/statm").read_bytes().split()[1]) * _PAGE
+        return total
+
+    def signal_main(self, number: int) -> bool:
+        return self.main is not None and self._processes.signal(self.main, number)
+
+    async def stop(self, *, timeout: float, sleep: Callable[[float], Awaitable[None]]) -> bool:
+        """End everything: the main process is asked first, since engines stop their own workers; what is left is asked
+        too; then killed. True when nothing is left. `timeout` seconds bound the whole of it."""
+        if self.signal_main(signal.SIGTERM):
+            await self._wait(timeout * 0.6, self._main_gone, sleep)
+        self._signal_all(signal.SIGTERM)
+        if await self._wait(timeout * 0.2, self._all_gone, sleep):
+            return True
+        self.kill()
+        return await self._wait(max(1.0, timeout * 0.2), self._all_gone, sleep)
+
+    def kill(self) -> None:
+        self._signal_all(signal.SIGKILL)
+
+    def _signal_all(self, number: int) -> None:
+        for process in self.alive():
+            self._processes.signal(process, number)
+
+    def _main_gone(self) -> bool:
+        return self.main is None or self._processes.read(self.main.pid) is None
+
+    def _all_gone(self) -> bool:
+        _reap(self.main.pid if self.main else 0)
+        return not self.alive()
+
+    async def _wait(self, seconds: float, done: Callable[[], bool], sleep: Callable[[float], Awaitable[None]]) -> bool:
+        for _ in range(max(1, round(seconds / _POLL_SECONDS))):
+            if done():
+                return True
+            await sleep(_POLL_SECONDS)
+        return done()
+
+    def _children(self, snapshot: Mapping[int, Process]) -> list[Process]:
+        own = self._processes.own_pid()
+        return [process for process in snapshot.values() if process.parent == own]
+
+    def _living(self) -> list[Process]:
+        snapshot = self._processes.snapshot()
+        return [snapshot[process.pid] for process in self.alive() if process.pid in snapshot]
+
+
+def _reap(main_pid: int) -> None:
+    """Collect orphans that ended. The main process is left to asyncio, which waits for it."""
+    snapshot_children = Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children")
+    with contextlib.suppress(OSError):
+        for pid in map(int, snapshot_children.read_text(encoding="ascii").split()):
+            if pid != main_pid:
+                with contextlib.suppress(ChildProcessError):
+                    os.waitpid(pid, os.WNOHANG)

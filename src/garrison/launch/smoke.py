@@ -1,0 +1,250 @@
+"""Try every API of an endpoint once, as a client would, and say what works.
+
+Each step is one value; a step that needs what an earlier one did not find is left out, with the reason.
+"""
+
+import json
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from garrison.launch.ready import origin
+
+if TYPE_CHECKING:
+    import httpx2
+
+__all__ = ["SmokeReport", "SmokeStep", "smoke"]
+
+_CONNECT_SECONDS = 5.0
+_PROMPT = "The capital of France is"
+
+
+@dataclass(frozen=True, slots=True)
+class SmokeStep:
+    """`outcome` is `ok`, `failed` or `skipped`; `detail` says what was seen, or why not."""
+
+    name: str
+    outcome: str
+    seconds: float
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class SmokeReport:
+    url: str
+    model: str | None
+    steps: tuple[SmokeStep, ...]
+
+    @property
+    def ok(self) -> bool:
+        return all(step.outcome != "failed" for step in self.steps)
+
+    def to_json(self) -> dict[str, Any]:
+        return {"ok": self.ok, "url": self.url, "model": self.model, "steps": [asdict(step) for step in self.steps]}
+
+
+class _Failed(Exception):  # noqa: N818 - a control value of this file, not an error anybody sees
+    """The step failed; the text says how."""
+
+
+class _Skipped(Exception):  # noqa: N818 - as above
+    """The step does not apply; the text says why."""
+
+
+async def smoke(
+    url: str,
+    *,
+    model: str | None = None,
+    key: str | None = None,
+    timeout: float = 60.0,
+    on_step: Callable[[SmokeStep], None] = lambda _: None,
+    transport: "httpx2.AsyncBaseTransport | None" = None,
+) -> SmokeReport:
+    """Run the steps in order: health, models, completion, chat, streaming chat, and one chat for each adapter.
+
+    Args:
+        model: the base model to ask; the first that is listed when None.
+        key: the bearer token; it goes to this origin alone, redirects are not followed.
+        timeout: seconds for each answer.
+
+    Raises:
+        InvalidError: `url` is not an address.
+    """
+    import httpx2
+
+    base = origin(url)
+    headers = {"Authorization": f"Bearer {key}"} if key else {}
+    limits = httpx2.Timeout(timeout, connect=_CONNECT_SECONDS)
+    async with httpx2.AsyncClient(
+        base_url=base, headers=headers, timeout=limits, transport=transport, trust_env=False
+    ) as client:
+        run = _Run(client, model, on_step)
+        await run.all()
+        return SmokeReport(base, run.model, tuple(run.steps))
+
+
+class _Run:
+    def __init__(self, client: "httpx2.AsyncClient", model: str | None, on_step: Callable[[SmokeStep], None]) -> None:
+        self.model = model
+        self.steps: list[SmokeStep] = []
+        self._client = client
+        self._on_step = on_step
+        self._adapters: list[str] = []
+
+    async def all(self) -> None:
+        await self._step("health", self._health)
+        await self._step("models", self._models)
+        await self._step("completion", self._completion)
+        await self._step("chat", self._chat)
+        await self._step("streaming chat", self._streaming_chat)
+        if not self._adapters:
+            await self._step("adapters", self._no_adapters)
+        for adapter in self._adapters:
+            await self._step(f"adapter {adapter}", lambda name=adapter: self._adapter(name))
+
+    async def _step(self, name: str, act: Callable[[], Awaitable[str]]) -> None:
+        import httpx2
+
+        begun = time.perf_counter()
+        try:
+            outcome, detail = "ok", await act()
+        except _Skipped as skipped:
+            outcome, detail = "skipped", str(skipped)
+        except _Failed as failed:
+            outcome, detail = "failed", str(failed)
+        except httpx2.ConnectError:
+            outcome, detail = "failed", "nothing listens there"
+        except httpx2.TimeoutException:
+            outcome, detail = "failed", "no answer in time"
+        except httpx2.HTTPError as error:
+            outcome, detail = "failed", f"{type(error).__name__}: {error}"
+        step = SmokeStep(name, outcome, round(time.perf_counter() - begun, 4), detail)
+        self.steps.append(step)
+        self._on_step(step)
+
+    async def _health(self) -> str:
+        response = await self._client.get("/health")
+        if response.status_code == 404:
+            raise _Skipped("this server has no /health")
+        _expect_200(response)
+        return "200"
+
+    async def _models(self) -> str:
+        body = await self._json("GET", "/v1/models")
+        listed = body.get("data")
+        if not isinstance(listed, list) or not listed:
+            raise _Failed("the list of models is empty or not a list")
+        # Engines other than vLLM have no `parent`: then all are base models.
+        bases = [str(entry.get("id")) for entry in listed if isinstance(entry, dict) and not entry.get("parent")]
+        self._adapters = [str(entry.get("id")) for entry in listed if isinstance(entry, dict) and entry.get("parent")]
+        wanted = self.model
+        self.model = wanted or (bases[0] if bases else None)
+        if wanted and wanted not in bases + self._adapters:
+            raise _Failed(f"{wanted!r} is not listed; there are: {', '.join(bases + self._adapters)}")
+        return ", ".join(bases) + (f" and adapters {', '.join(self._adapters)}" if self._adapters else "")
+
+    async def _completion(self) -> str:
+        body = await self._json("POST", "/v1/completions", {"prompt": _PROMPT, "max_tokens": 8, "temperature": 0})
+        return _quoted(_first_choice(body).get("text"))
+
+    async def _chat(self) -> str:
+        return await self._chat_with(self._needed_model())
+
+    async def _adapter(self, name: str) -> str:
+        return await self._chat_with(name)
+
+    async def _no_adapters(self) -> str:
+        raise _Skipped("none is served")
+
+    async def _chat_with(self, model: str) -> str:
+        body = await self._json("POST", "/v1/chat/completions", {**_CHAT, "model": model})
+        message = _first_choice(body).get("message")
+        if not isinstance(message, dict):
+            raise _Failed("the answer has no message")
+        return _quoted(message.get("content"))
+
+    async def _streaming_chat(self) -> str:
+        text, chunks, begun, first = "", 0, time.perf_counter(), 0.0
+        request = {**_CHAT, "model": self._needed_model(), "stream": True}
+        async with self._client.stream("POST", "/v1/chat/completions", json=request) as response:
+            if response.status_code != 200:
+                await response.aread()
+                _expect_200(response)
+            async for data in _events(response):
+                if data == "[DONE]":
+                    break
+                piece = _parsed(data)
+                if "error" in piece:
+                    raise _Failed(f"the stream says: {str(piece['error'])[:200]}")
+                choices = piece.get("choices") or [{}]
+                content = (choices[0].get("delta") or {}).get("content")
+                if content:
+                    first = first or time.perf_counter() - begun
+                    chunks += 1
+                    text += content
+            else:
+                raise _Failed("the stream ended without [DONE]")
+        if not text:
+            raise _Failed("the stream held no text")
+        return f"{_quoted(text)} in {chunks} chunks, the first after {first * 1000:.0f} ms"
+
+    async def _json(self, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
+        if body is not None:
+            body = {"model": self._needed_model(), **body}
+        response = await self._client.request(method, path, json=body)
+        _expect_200(response)
+        return _parsed(response.text)
+
+    def _needed_model(self) -> str:
+        if self.model is None:
+            raise _Skipped("no model is known")
+        return self.model
+
+
+_CHAT = {"messages": [{"role": "user", "content": "Say hello."}], "max_tokens": 16, "temperature": 0}
+
+
+def _expect_200(response: "httpx2.Response") -> None:
+    if response.status_code == 200:
+        return
+    message = response.text[:200]
+    if response.status_code in (401, 403):
+        raise _Failed(f"{response.status_code}: it asks for a key; name its variable with --key-env")
+    try:
+        body = response.json()
+        error = body.get("error", body) if isinstance(body, dict) else body
+        message = str(error.get("message", error) if isinstance(error, dict) else error)[:300]
+    except ValueError:
+        pass
+    raise _Failed(f"{response.status_code}: {message}")
+
+
+def _parsed(text: str) -> dict[str, Any]:
+    try:
+        body = json.loads(text)
+    except ValueError:
+        raise _Failed(f"not JSON: {text[:80]!r}") from None
+    if not isinstance(body, dict):
+        raise _Failed(f"not a JSON object: {text[:80]!r}")
+    return body
+
+
+def _first_choice(body: dict[str, Any]) -> dict[str, Any]:
+    choices = body.get("choices")
+    if not isinstance(choices, list) or not choices or not isinstance(choices[0], dict):
+        raise _Failed("the answer has no choices")
+    return choices[0]
+
+
+def _quoted(text: object) -> str:
+    if not isinstance(text, str) or not text:
+        raise _Failed("the answer holds no text")
+    flat = " ".join(text.split())
+    return f"“{flat[:60]}{'…' if len(flat) > 60 else ''}”"
+
+
+async def _events(response: "httpx2.Response") -> AsyncIterator[str]:
+    async for line in response.aiter_lines():
+        if line.startswith("data:"):
+            yield line[5:].strip()

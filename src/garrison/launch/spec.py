@@ -1,0 +1,45 @@
+"""What is to be served: the value that a command line and a manifest are both turned into."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+__all__ = ["AdapterSpec", "LaunchSpec"]
+
+
+@dataclass(frozen=True, slots=True)
+class AdapterSpec:
+    """An adapter to serve from the start. `source` is a directory, or the name of an imported one."""
+
+    name: str
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
+class LaunchSpec:
+    """One engine to start.
+
+    Attributes:
+        model: a name (`org/name`, `org/name@revision`), a directory or a file.
+        executable: an engine of the user's own instead of an installed one.
+        args: engine arguments, verbatim and in order; they win over everything Garrison adds.
+        env: variables for the engine.
+        runtime_lora: adapters will be loaded and unloaded while it runs.
+        max_loras: adapters in one batch; the number of adapters when None.
+        max_lora_rank: the highest rank to make room for; that of the adapters when None.
+        api_key_env: the variable that holds the key clients must send.
+    """
+
+    model: str
+    engine: str = "vllm"
+    executable: Path | None = None
+    host: str = "127.0.0.1"
+    port: int = 8000
+    served_name: str | None = None
+    args: tuple[str, ...] = ()
+    env: Mapping[str, str] = field(default_factory=dict)
+    adapters: tuple[AdapterSpec, ...] = ()
+    runtime_lora: bool = False
+    max_loras: int | None = None
+    max_lora_rank: int | None = None
+    api_key_env: str | None = None

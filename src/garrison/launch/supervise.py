@@ -1,0 +1,252 @@
+"""Garrison as the parent of an engine: startup, main_loop, shutdown.
+
+The state is visible in `Supervisor.state`; what it decides about patience is in `patience.py`, and what it does to
+processes in `process_tree.py`.
+"""
+
+import asyncio
+import contextlib
+import signal
+import subprocess
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from garrison.base.errors import EngineDiedError, EngineMissingError, EngineTimeoutError, GarrisonError
+from garrison.engines.diagnose import diagnose
+from garrison.engines.engine import Endpoint, Engine, EngineCommand
+from garrison.engines.phases import phase_of
+from garrison.launch.engine_log import EngineLog
+from garrison.launch.patience import CpuWatch, Life, Patience, verdict
+from garrison.launch.process_tree import ProcessTree, die_with_parent, reap_orphans_here
+from garrison.launch.ready import base_url, probe
+from garrison.launch.view import StartView
+
+if TYPE_CHECKING:
+    import httpx2
+
+__all__ = ["Job", "State", "Supervisor"]
+
+_POLL_SECONDS = 0.1
+_SHOWN_LOG_LINES = 25
+_STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_PASSED_SIGNALS = (signal.SIGUSR1, signal.SIGUSR2, signal.SIGQUIT)
+
+
+class State(Enum):
+    NEW = "new"
+    STARTING = "starting"
+    READY = "ready"
+    STOPPING = "stopping"
+    STOPPED = "stopped"
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What to run and how long to wait for it.
+
+    Attributes:
+        endpoint: where the engine will listen, read back from its final argv.
+        log_path: gets the engine's output.
+        stop_timeout: seconds for the whole stop.
+        on_bound: called once, when the engine listens: the port's lock can go.
+    """
+
+    engine: Engine
+    command: EngineCommand
+    endpoint: Endpoint
+    environ: Mapping[str, str]
+    log_path: Path
+    patience: Patience
+    stop_timeout: float
+    on_bound: Callable[[], None] = lambda: None
+
+
+class Supervisor:
+    def __init__(self, job: Job, view: StartView) -> None:
+        self.state = State.NEW
+        self._job = job
+        self._view = view
+        self._log = EngineLog(job.log_path, self._on_line)
+        self._tree = ProcessTree()
+        self._child: asyncio.subprocess.Process | None = None
+        self._reader: asyncio.Task[None] | None = None
+        self._stop_signal: signal.Signals | None = None
+        self._wake = asyncio.Event()
+        self._started = 0.0
+        self._last_output = 0.0
+        self._phase = ""
+
+    async def run(self) -> int:
+        """Start the engine, stay until it ends or a signal asks for the end, leave nothing behind.
+
+        Returns:
+            0 after a stop that was asked for; 128 and the signal's number when it came before the engine was ready.
+
+        Raises:
+            EngineMissingError: it cannot be executed.
+            EngineDiedError: it ended by itself. Details: `returncode`, `log_path`, `log_tail`, `diagnosis`.
+            EngineTimeoutError: it was not ready in time, or showed no life for too long.
+        """
+        with self._signals():
+            try:
+                await self._startup()
+                was_ready = self.state is State.READY
+                if was_ready:
+                    await self._main_loop()
+            finally:
+                await self._shutdown()
+        if self._stop_signal is not None and not was_ready:
+            return 128 + self._stop_signal
+        return 0
+
+    async def _startup(self) -> None:
+        import httpx2
+
+        self.state = State.STARTING
+        reap_orphans_here()
+        self._started = self._last_output = self._now()
+        await self._spawn()
+        transport = httpx2.AsyncHTTPTransport(uds=self._job.endpoint.uds) if self._job.endpoint.uds else None
+        base = base_url(self._job.endpoint)
+        async with httpx2.AsyncClient(base_url=base, timeout=2.0, trust_env=False, transport=transport) as client:
+            await self._until_ready(client)
+
+    async def _until_ready(self, client: "httpx2.AsyncClient") -> None:
+        readiness = self._job.engine.readiness
+        bound = False
+        watch = CpuWatch(self._started)
+        while self._stop_signal is None:
+            if self._ended():
+                raise self._died("before it was ready")
+            answer = await probe(client, readiness.path, readiness.loading)
+            if not bound and (answer.ready or answer.reason.startswith("loading")):
+                bound = True
+                self._job.on_bound()
+            if answer.ready and not self._ended():
+                self.state = State.READY
+                self._view.ready(seconds=self._seconds(), memory_bytes=self._tree.memory_bytes())
+                return
+            now = self._now()
+            watch.saw(now, self._tree.cpu_seconds())
+            life = Life(now - self._started, now - self._last_output, now - watch.last_work)
+            if reason := verdict(self._job.patience, life):
+                raise self._failure(EngineTimeoutError, f"{self._job.engine.title} {reason}")
+            await self._sleep(_POLL_SECONDS)
+
+    async def _main_loop(self) -> None:
+        while self._stop_signal is None:
+            if self._ended():
+                raise self._died("while it was serving")
+            await self._sleep(0.5)
+
+    async def _shutdown(self) -> None:
+        if self._child is not None:
+            begun = self._now()
+            if self._tree.alive():
+                self.state = State.STOPPING
+                self._view.stopping(self._stop_signal.name if self._stop_signal else "it did not start")
+            # A second signal must not be swallowed while this waits: `_on_stop` kills at once.
+            clean = await self._tree.stop(timeout=self._job.stop_timeout, sleep=asyncio.sleep)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._child.wait(), 2.0)
+            if not clean:
+                pids = ", ".join(str(process.pid) for process in self._tree.alive())
+                self._view.note(f"still alive after SIGKILL: {pids}")
+            elif self.state is State.STOPPING:
+                self._view.stopped(seconds=self._now() - begun)
+        if self._reader is not None:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._reader, 2.0)
+        self._log.close()
+        self.state = State.STOPPED
+
+    async def _spawn(self) -> None:
+        command = self._job.command
+        try:
+            self._child = await asyncio.create_subprocess_exec(
+                *command.argv,
+                env=command.environment(self._job.environ),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                # A group and a session of its own: Ctrl-C reaches Garrison alone, which ends the engine in order.
+                start_new_session=True,
+                preexec_fn=die_with_parent,
+            )
+        except OSError as error:
+            raise EngineMissingError(
+                f"cannot run {command.argv[0]}: {error.strerror}",
+                hint=f"`garrison engine install {self._job.engine.name}` makes a working one.",
+            ) from None
+        self._tree.started(self._child.pid)
+        self._reader = asyncio.create_task(self._read(self._child))
+
+    async def _read(self, child: asyncio.subprocess.Process) -> None:
+        assert child.stdout is not None
+        while data := await child.stdout.read(65536):
+            self._last_output = self._now()
+            self._log.feed(data)
+
+    def _on_line(self, text: str) -> None:
+        self._view.line(text)
+        seen = phase_of(self._job.engine.name, text)
+        if seen is not None and seen.phase != self._phase and self.state is State.STARTING:
+            self._phase = seen.phase
+            self._view.phase(seen.phase, seconds=self._seconds(), memory_bytes=self._tree.memory_bytes())
+
+    def _died(self, when: str) -> GarrisonError:
+        assert self._child is not None
+        code = self._child.returncode
+        how = f"was killed by {signal.Signals(-code).name}" if code is not None and code < 0 else f"exited with {code}"
+        return self._failure(EngineDiedError, f"{self._job.engine.title} {how} {when}", returncode=code)
+
+    def _failure(self, kind: type[GarrisonError], message: str, *, returncode: int | None = None) -> GarrisonError:
+        tail = list(self._log.tail)
+        found = diagnose(self._job.engine, tail, returncode)
+        details: dict[str, object] = {
+            "returncode": returncode,
+            "log_path": str(self._job.log_path),
+            "log_tail": tail[-_SHOWN_LOG_LINES:],
+        }
+        if found is None:
+            return kind(message, hint=f"The whole log is in {self._job.log_path}.", details=details)
+        details["diagnosis"] = {"cause": found.cause, "message": found.message, "remedy": found.remedy}
+        return kind(f"{message}: {found.message}", hint=found.remedy, details=details)
+
+    def _ended(self) -> bool:
+        return self._child is not None and self._child.returncode is not None
+
+    @contextlib.contextmanager
+    def _signals(self) -> Iterator[None]:
+        loop = asyncio.get_running_loop()
+        for number in _STOP_SIGNALS:
+            loop.add_signal_handler(number, self._on_stop, number)
+        for number in _PASSED_SIGNALS:
+            loop.add_signal_handler(number, self._tree.signal_main, number)
+        try:
+            yield
+        finally:
+            for number in (*_STOP_SIGNALS, *_PASSED_SIGNALS):
+                loop.remove_signal_handler(number)
+
+    def _on_stop(self, number: signal.Signals) -> None:
+        if self._stop_signal is not None:
+            self._view.note("asked again: killing the engine now")
+            self._tree.kill()
+        else:
+            self._stop_signal = number
+        self._wake.set()
+
+    async def _sleep(self, seconds: float) -> None:
+        """Until `seconds` are over, a signal came or the engine ended."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._wake.wait(), seconds)
+
+    def _now(self) -> float:
+        return asyncio.get_running_loop().time()
+
+    def _seconds(self) -> float:
+        return self._now() - self._started

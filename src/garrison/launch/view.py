@@ -1,0 +1,54 @@
+"""What a start shows while it runs. The terminal's view lives in `cli`; the silent one is the twin for tests."""
+
+from dataclasses import dataclass, field
+from typing import Protocol
+
+__all__ = ["RecordingView", "StartView"]
+
+
+class StartView(Protocol):
+    def note(self, text: str) -> None:
+        """A sentence for people: what was decided, found or is waited for."""
+
+    def phase(self, name: str, *, seconds: float, memory_bytes: int) -> None:
+        """The engine entered a phase, `seconds` after it was started, with `memory_bytes` resident in its tree."""
+
+    def line(self, text: str) -> None:
+        """A line of the engine's output."""
+
+    def ready(self, *, seconds: float, memory_bytes: int) -> None:
+        """The endpoint answers."""
+
+    def stopping(self, reason: str) -> None:
+        """The engine is being stopped."""
+
+    def stopped(self, *, seconds: float) -> None:
+        """Nothing of the engine is left."""
+
+
+@dataclass
+class RecordingView:
+    """The in-memory twin: everything that was shown, in order, by kind."""
+
+    events: list[tuple[str, str]] = field(default_factory=list)
+
+    def note(self, text: str) -> None:
+        self.events.append(("note", text))
+
+    def phase(self, name: str, *, seconds: float, memory_bytes: int) -> None:
+        self.events.append(("phase", name))
+
+    def line(self, text: str) -> None:
+        self.events.append(("line", text))
+
+    def ready(self, *, seconds: float, memory_bytes: int) -> None:
+        self.events.append(("ready", ""))
+
+    def stopping(self, reason: str) -> None:
+        self.events.append(("stopping", reason))
+
+    def stopped(self, *, seconds: float) -> None:
+        self.events.append(("stopped", ""))
+
+    def of(self, kind: str) -> list[str]:
+        return [text for seen, text in self.events if seen == kind]
