@@ -1,0 +1,1 @@
+"""What each engine is: how it is found, started, asked, understood and installed."""

@@ -1,0 +1,204 @@
+"""What options an engine takes, as its own `--help` tells, and what is odd about given arguments."""
+
+import difflib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+from typing import Any
+
+from garrison.base.errors import InvalidError
+from garrison.engines.argv import flag_of, is_flag, normal
+from garrison.engines.environments import version_key
+
+__all__ = ["Catalogue", "Finding", "Option", "check_args", "from_json", "load", "nearest_flag", "shipped", "to_json"]
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """One option.
+
+    Attributes:
+        flag: its spelling in documents and in what we write, `--max-model-len`.
+        aliases: other spellings, short ones included.
+        negations: spellings that say no, `--no-enable-lora`.
+        type: `flag` takes no value; `integer`, `number`, `text`, `json`, `path` and `choice` take values.
+        nargs: values it takes: `0`, `1`, `?` (none or one), `+` (one or more), or a number.
+        default: as the help prints it; None where it prints none.
+        repeatable: giving it again adds a value instead of replacing it.
+        removed: the engine only knows it to refuse it.
+    """
+
+    flag: str
+    aliases: tuple[str, ...] = ()
+    negations: tuple[str, ...] = ()
+    type: str = "text"
+    nargs: str = "1"
+    choices: tuple[str, ...] = ()
+    default: str | None = None
+    group: str = ""
+    help: str = ""
+    metavar: str | None = None
+    env: str | None = None
+    repeatable: bool = False
+    removed: bool = False
+
+    @property
+    def spellings(self) -> tuple[str, ...]:
+        return (self.flag, *self.aliases, *self.negations)
+
+
+@dataclass(frozen=True, slots=True)
+class Catalogue:
+    """The options of one version of one engine."""
+
+    engine: str
+    version: str
+    options: tuple[Option, ...]
+
+    def by_spelling(self) -> Mapping[str, Option]:
+        return {spelling: option for option in self.options for spelling in option.spellings}
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Something worth saying about an argument. `level` is `warning` or `error`; an error is what the engine is known
+    to refuse, and it is still the engine that decides."""
+
+    level: str
+    flag: str
+    message: str
+    suggestion: str | None = None
+
+
+def check_args(catalogue: Catalogue, args: Sequence[str]) -> list[Finding]:
+    """Look at arguments as the engine's parser will, and say what it will not like. `args` are not changed."""
+    if not catalogue.options:
+        return []
+    known = catalogue.by_spelling()
+    return [finding for flag, values in _split(args, known) for finding in _check(catalogue, known, flag, values)]
+
+
+def nearest_flag(catalogue: Catalogue, flag: str) -> str | None:
+    """The known spelling most like `flag`, or None when none is near."""
+    wanted = flag_of(flag).partition(".")[0]
+    spellings = [spelling for spelling in catalogue.by_spelling() if spelling.startswith("--") == flag.startswith("--")]
+    close = difflib.get_close_matches(wanted, spellings, 1, cutoff=0.75)
+    return close[0] if close else None
+
+
+def shipped(engine: str) -> list[str]:
+    """Versions with a catalogue of their own, oldest first."""
+    prefix, suffix = f"{engine}-", ".json"
+    directory = resources.files("garrison.engines") / "catalogues"
+    found = [item.name for item in directory.iterdir() if item.name.startswith(prefix) and item.name.endswith(suffix)]
+    return sorted((name.removeprefix(prefix).removesuffix(suffix) for name in found), key=version_key)
+
+
+def load(engine: str, version: str | None = None) -> Catalogue:
+    """The catalogue of that version; else of the newest older one; else of the oldest. The newest when None.
+
+    Raises:
+        InvalidError: none is shipped for the engine.
+    """
+    versions = shipped(engine)
+    if not versions:
+        raise InvalidError(f"no option catalogue is shipped for {engine}", hint=f"`garrison engine describe {engine}`")
+    return _load(engine, _nearest_version(versions, version))
+
+
+def to_json(catalogue: Catalogue) -> dict[str, Any]:
+    """The shape of the shipped files: fields equal to their default are left out."""
+    empty = Option("")
+    names = [name for name in Option.__slots__ if name != "flag"]
+    options = [
+        {"flag": option.flag}
+        | {name: getattr(option, name) for name in names if getattr(option, name) != getattr(empty, name)}
+        for option in catalogue.options
+    ]
+    return {"schema": 1, "engine": catalogue.engine, "version": catalogue.version, "options": options}
+
+
+def from_json(content: Mapping[str, Any]) -> Catalogue:
+    options = tuple(_option(item) for item in content["options"])
+    return Catalogue(content["engine"], content["version"], options)
+
+
+def _option(item: Mapping[str, Any]) -> Option:
+    values: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in item.items()}
+    return Option(**values)
+
+
+@cache
+def _load(engine: str, version: str) -> Catalogue:
+    data = resources.files("garrison.engines") / "catalogues" / f"{engine}-{version}.json"
+    return from_json(json.loads(data.read_text(encoding="utf-8")))
+
+
+def _nearest_version(versions: Sequence[str], wanted: str | None) -> str:
+    if wanted is None or not version_key(wanted):
+        return versions[-1]
+    older = [version for version in versions if version_key(version) <= version_key(wanted)]
+    return older[-1] if older else versions[0]
+
+
+def _split(args: Sequence[str], known: Mapping[str, Option]) -> Iterator[tuple[str, list[str]]]:
+    """Each flag as it was written, with the values that belong to it."""
+    position = 0
+    while position < len(args):
+        token = args[position]
+        position += 1
+        if not is_flag(token):
+            continue
+        if "=" in token and token.startswith("--"):
+            flag, value = token.split("=", 1)
+            yield flag, [value]
+            continue
+        option = known.get(flag_of(token))
+        limit = _most_values(option) if option is not None else 1
+        values: list[str] = []
+        while position < len(args) and len(values) < limit and not is_flag(args[position]):
+            values.append(args[position])
+            position += 1
+        yield token, values
+
+
+def _most_values(option: Option) -> int:
+    if option.nargs == "+":
+        return 1 << 30
+    return 1 if option.nargs == "?" else int(option.nargs)
+
+
+def _check(catalogue: Catalogue, known: Mapping[str, Option], flag: str, values: Sequence[str]) -> Iterator[Finding]:
+    spelling = normal(flag)
+    option = known.get(spelling)
+    if option is None and "." in spelling:
+        option = known.get(spelling.partition(".")[0])
+        if option is not None and option.type == "json":
+            return  # `--compilation-config.mode 3`: a key of a JSON option, which only the engine can judge
+        option = None
+    if option is None:
+        if catalogue.engine == "vllm" and spelling.startswith("-O"):
+            return  # -O, -O2, -O=2: understood, though the help does not list it
+        near = nearest_flag(catalogue, flag)
+        hint = f"did you mean {near}?" if near else "it is passed on as it is"
+        message = f"{catalogue.engine} {catalogue.version} does not list {flag}; {hint}"
+        yield Finding("warning", flag, message, near)
+        return
+    if option.removed:
+        yield Finding("error", flag, f"{flag} has been removed: {option.help}")
+        return
+    if len(values) < _fewest_values(option, spelling):
+        yield Finding("error", flag, f"{flag} needs a value")
+    for value in values if option.choices else ():
+        if value not in option.choices:
+            close = difflib.get_close_matches(value, option.choices, 1)
+            listed = ", ".join(option.choices)
+            yield Finding("error", flag, f"{flag} takes one of {listed}; not {value!r}", close[0] if close else None)
+
+
+def _fewest_values(option: Option, spelling: str) -> int:
+    if spelling in option.negations or option.nargs in ("0", "?"):
+        return 0
+    return 1 if option.nargs == "+" else int(option.nargs)

@@ -1,0 +1,177 @@
+"""What Garrison asks of an engine, and the values that go in and come out."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from garrison.base.errors import InvalidError
+from garrison.engines.argv import Endpoint, endpoint_of
+
+if TYPE_CHECKING:
+    from garrison.engines.catalogue import Catalogue
+    from garrison.engines.parse_command import ParsedCommand
+
+__all__ = [
+    "Capabilities",
+    "Endpoint",
+    "Engine",
+    "EngineCommand",
+    "LoraModule",
+    "LoraOptions",
+    "Readiness",
+    "ServeOptions",
+    "endpoint_of",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class LoraModule:
+    """An adapter that is loaded when the engine starts. `path` is a directory, for llama.cpp a GGUF file."""
+
+    name: str
+    path: str
+    base_model_name: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LoraOptions:
+    """What the declared adapters ask of the engine.
+
+    Attributes:
+        max_loras: adapters in one batch; the engine's default when None.
+        max_rank: the highest rank among the adapters, those loaded later included; 0 when unknown.
+        runtime_updates: adapters will be loaded and unloaded while the engine runs.
+    """
+
+    modules: tuple[LoraModule, ...] = ()
+    max_loras: int | None = None
+    max_rank: int = 0
+    runtime_updates: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ServeOptions:
+    """One server to start.
+
+    Attributes:
+        model: an absolute path, or an id for engines that take one.
+        args: the user's own engine arguments, verbatim and in order; they win over everything else here.
+        api_key_env: the variable of Garrison's environment that holds the key clients must send; the key itself never
+            enters a value, an argv or a log.
+    """
+
+    model: str
+    host: str = "127.0.0.1"
+    port: int = 8000
+    served_name: str | None = None
+    args: tuple[str, ...] = ()
+    lora: LoraOptions | None = None
+    api_key_env: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class EngineCommand:
+    """A checked command, ready to exec or spawn.
+
+    Attributes:
+        argv: the absolute executable first.
+        env: variables to set.
+        env_from: variables to set from another variable of the caller's environment: how a secret reaches the engine
+            without being a value here. Target name to source name.
+        unset: variables to remove.
+    """
+
+    argv: tuple[str, ...]
+    env: Mapping[str, str] = field(default_factory=dict)
+    unset: frozenset[str] = frozenset()
+    env_from: Mapping[str, str] = field(default_factory=dict)
+
+    def environment(self, environ: Mapping[str, str]) -> dict[str, str]:
+        """The engine's environment, made from the caller's.
+
+        Raises:
+            InvalidError: a variable named in `env_from` is not set.
+        """
+        result = {name: value for name, value in environ.items() if name not in self.unset}
+        for target, source in self.env_from.items():
+            if not environ.get(source):
+                raise InvalidError(
+                    f"the variable {source}, which should hold the API key, is not set",
+                    hint=f"Export {source}, or leave the key out.",
+                    details={"variable": source},
+                )
+            result[target] = environ[source]
+        return result | dict(self.env)
+
+
+@dataclass(frozen=True, slots=True)
+class Readiness:
+    """How to ask whether the engine is ready: GET `path`.
+
+    Attributes:
+        means: what a 200 proves.
+        loading: statuses that mean "not yet".
+        dead: statuses that mean it will never be ready, although the process lives.
+    """
+
+    path: str
+    means: str
+    loading: frozenset[int] = frozenset()
+    dead: frozenset[int] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    """What the engine can do. `apis` are the API families it speaks: `completions`, `chat`, `embeddings`, `responses`,
+    `messages` (Anthropic's), `rerank`, `tokenize`."""
+
+    runtime_lora: bool
+    static_lora: bool
+    sleep: bool
+    metrics: bool
+    apis: frozenset[str]
+
+
+class Engine(Protocol):
+    """A program that serves a model."""
+
+    name: str
+    title: str
+    executable: str
+    """File name of the program, as it is looked for in an engine's environment and on PATH."""
+    readiness: Readiness
+    capabilities: Capabilities
+    default_endpoint: Endpoint
+    """Where it listens when its argv does not say."""
+
+    def locate_model(self, model: str) -> str:
+        """What to put into the argv for a resolved model: the same path, or a file in it. Looks at the disk.
+
+        Raises:
+            ModelInvalidError: the directory holds nothing this engine can serve, or more than one thing.
+        """
+
+    def command(self, executable: Path, options: ServeOptions) -> EngineCommand:
+        """The command that serves `options`. Pure.
+
+        Raises:
+            InvalidError: the engine cannot do what the options ask.
+        """
+
+    def catalogue(self, version: str | None = None) -> "Catalogue":
+        """The options of the shipped version nearest to `version`, the newest when None."""
+
+    def parse_command(self, text: str) -> "ParsedCommand":
+        """A pasted command line of this engine.
+
+        Raises:
+            InvalidError: it is not understood, or it is another engine's.
+        """
+
+    def version(self, executable: Path) -> str:
+        """The version of that program, from the metadata beside it, or by running it.
+
+        Raises:
+            EngineMissingError: it cannot be run.
+        """

@@ -1,0 +1,125 @@
+"""Where engine environments live under the data directory, which are whole, and which one is in use.
+
+<data_dir>/engines/<engine>/<version>[+device]/       a virtual environment
+<data_dir>/engines/<engine>/<version>[+device]/garrison-engine.json    written last: without it the rest is rubble
+<data_dir>/engines/<engine>/in-use                    the name of the environment `engine use` chose
+"""
+
+import json
+import re
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from garrison.base.errors import InvalidError
+from garrison.base.files import write_atomic
+
+__all__ = ["MARKER", "Environment", "environment_of", "environments", "in_use", "mark_complete", "root", "use"]
+
+MARKER = "garrison-engine.json"
+_IN_USE = "in-use"
+
+
+@dataclass(frozen=True, slots=True)
+class Environment:
+    """A whole environment. `executable` is relative to `path` on disk and absolute here."""
+
+    engine: str
+    version: str
+    device: str
+    path: Path
+    executable: Path
+    installed_at: str
+
+    @property
+    def name(self) -> str:
+        return self.path.name
+
+    def to_json(self) -> dict[str, Any]:
+        return {key: str(value) for key, value in asdict(self).items()} | {"name": self.name}
+
+
+def root(data_dir: Path, engine: str) -> Path:
+    return data_dir / "engines" / engine
+
+
+def environments(data_dir: Path, engine: str) -> list[Environment]:
+    """The whole ones, oldest version first."""
+    directory = root(data_dir, engine)
+    found = [_read(engine, marker) for marker in directory.glob(f"*/{MARKER}")]
+    return sorted((item for item in found if item is not None), key=lambda item: (version_key(item.version), item.name))
+
+
+def environment_of(data_dir: Path, engine: str, name: str) -> Environment:
+    """The one called `name` (`0.32.0+cpu`), or the only one of version `name` (`0.32.0`).
+
+    Raises:
+        InvalidError: there is none, or more than one.
+    """
+    known = environments(data_dir, engine)
+    exact = [item for item in known if item.name == name]
+    found = exact or [item for item in known if item.version == name]
+    if len(found) == 1:
+        return found[0]
+    names = ", ".join(item.name for item in known) or "none"
+    what = f"{len(found)} environments" if found else "no environment"
+    raise InvalidError(
+        f"{engine} has {what} for {name!r}; installed: {names}",
+        hint=f"`garrison engine install {engine} --version {name.split('+')[0]}` installs it."
+        if not found
+        else "Name it with its device.",
+    )
+
+
+def in_use(data_dir: Path, engine: str) -> Environment | None:
+    """The one `engine use` chose; where nothing was chosen or the choice is gone, the newest."""
+    known = environments(data_dir, engine)
+    try:
+        chosen = (root(data_dir, engine) / _IN_USE).read_text(encoding="utf-8").strip()
+    except OSError:
+        chosen = ""
+    return next((item for item in known if item.name == chosen), known[-1] if known else None)
+
+
+def use(data_dir: Path, engine: str, name: str) -> Environment:
+    """From now on serve with that environment.
+
+    Raises:
+        InvalidError: it is not installed.
+    """
+    chosen = environment_of(data_dir, engine, name)
+    write_atomic(root(data_dir, engine) / _IN_USE, chosen.name + "\n")
+    return chosen
+
+
+def mark_complete(path: Path, *, engine: str, version: str, device: str, executable: str, installed_at: str) -> None:
+    """Make a finished installation visible."""
+    content = {
+        "schema": 1,
+        "engine": engine,
+        "version": version,
+        "device": device,
+        "executable": executable,
+        "installed_at": installed_at,
+    }
+    write_atomic(path / MARKER, json.dumps(content, indent=2) + "\n")
+
+
+def version_key(version: str) -> tuple[int, ...]:
+    """`0.32.0+cpu` to (0, 32, 0): versions compare by their numbers."""
+    return tuple(int(part) for part in re.findall(r"\d+", version.split("+")[0]))
+
+
+def _read(engine: str, marker: Path) -> Environment | None:
+    try:
+        content = json.loads(marker.read_text(encoding="utf-8"))
+        return Environment(
+            engine=engine,
+            version=str(content["version"]),
+            device=str(content["device"]),
+            path=marker.parent,
+            executable=marker.parent / str(content["executable"]),
+            installed_at=str(content["installed_at"]),
+        )
+    except (OSError, ValueError, KeyError, TypeError):
+        return None

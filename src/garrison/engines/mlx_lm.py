@@ -1,0 +1,88 @@
+"""MLX LM: `mlx_lm.server`, on Apple's GPUs and, with its CPU backend, on Linux. Facts are from 0.32."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from garrison.base.errors import InvalidError
+from garrison.engines.argv import Endpoint, gives
+from garrison.engines.engine import Capabilities, EngineCommand, LoraOptions, Readiness, ServeOptions
+
+if TYPE_CHECKING:
+    from garrison.engines.catalogue import Catalogue
+    from garrison.engines.parse_command import ParsedCommand
+
+__all__ = ["MlxLm"]
+
+
+class MlxLm:
+    name = "mlx_lm"
+    title = "MLX LM"
+    executable = "mlx_lm.server"
+    # It listens before the model is loaded and answers 200 meanwhile; 503 is a generation thread that has died.
+    readiness = Readiness(
+        "/health", "it listens; the first request may still wait for the weights", dead=frozenset({503})
+    )
+    capabilities = Capabilities(
+        runtime_lora=False,
+        static_lora=True,
+        sleep=False,
+        metrics=False,
+        apis=frozenset({"completions", "chat"}),
+    )
+    default_endpoint = Endpoint("127.0.0.1", 8080)
+
+    def locate_model(self, model: str) -> str:
+        return model
+
+    def command(self, executable: Path, options: ServeOptions) -> EngineCommand:
+        """`mlx_lm.server --model DIR --host H --port P [--adapter-path DIR] ARGS`.
+
+        `served_name` has no flag: clients say `default_model`, or the path it was started with.
+        """
+        args = options.args
+        if options.api_key_env is not None:
+            raise InvalidError(
+                "mlx_lm.server has no API key", hint="Leave the key out and keep its port on the loopback address."
+            )
+        argv = [str(executable)]
+        if not gives(args, {"--model"}):
+            argv += ["--model", options.model]
+        if not gives(args, {"--host"}):
+            argv += ["--host", options.host]
+        if not gives(args, {"--port"}):
+            argv += ["--port", str(options.port)]
+        if options.lora is not None:
+            argv += _adapter(options.lora, args)
+        return EngineCommand((*argv, *args))
+
+    def catalogue(self, version: str | None = None) -> "Catalogue":
+        from garrison.engines.catalogue import load
+
+        return load(self.name, version)
+
+    def parse_command(self, text: str) -> "ParsedCommand":
+        from garrison.engines.parse_command import parse_command
+
+        return parse_command(text, self.name)
+
+    def version(self, executable: Path) -> str:
+        from garrison.engines.version import version_of
+
+        return version_of(executable, ("mlx-lm",), None)
+
+
+def _adapter(lora: LoraOptions, args: tuple[str, ...]) -> list[str]:
+    if lora.runtime_updates:
+        raise InvalidError(
+            "mlx_lm.server loads its adapter only when it starts",
+            hint="Drop the runtime updates, or use --engine vllm.",
+        )
+    if len(lora.modules) > 1:
+        names = ", ".join(module.name for module in lora.modules)
+        raise InvalidError(
+            f"mlx_lm.server serves one adapter, not {len(lora.modules)} ({names})",
+            hint="Keep one, or use --engine vllm.",
+        )
+    if not lora.modules or gives(args, {"--adapter-path"}):
+        return []
+    return ["--adapter-path", lora.modules[0].path]

@@ -1,0 +1,36 @@
+"""The vLLM simulator, which ships with Garrison: it takes vLLM's flags and needs no installation."""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from garrison.engines.engine import EngineCommand, ServeOptions
+from garrison.engines.vllm import Vllm
+
+if TYPE_CHECKING:
+    from garrison.engines.catalogue import Catalogue
+
+__all__ = ["Sim"]
+
+
+class Sim(Vllm):
+    name = "sim"
+    title = "vLLM simulator"
+    executable = "python"
+
+    def command(self, executable: Path, options: ServeOptions) -> EngineCommand:
+        """As vLLM's, with `PYTHON -m garrison.sim --model MODEL` for `vllm serve MODEL`."""
+        as_vllm = super().command(executable, options)
+        argv = (str(executable), "-m", "garrison.sim", "--model", *as_vllm.argv[2:])
+        return EngineCommand(argv, as_vllm.env, as_vllm.unset, as_vllm.env_from)
+
+    def catalogue(self, version: str | None = None) -> "Catalogue":
+        """Empty: the simulator refuses by itself what it does not know."""
+        from garrison.engines.catalogue import Catalogue
+
+        return Catalogue(self.name, version or self.version(Path(sys.executable)), ())
+
+    def version(self, executable: Path) -> str:
+        from garrison import __version__
+
+        return __version__

