@@ -2,17 +2,15 @@
 
 import os
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from pathlib import Path
 
 from garrison.base.errors import ModelInvalidError
 from garrison.models.content import unreadable
+from garrison.models.progress import Progress, Silent
 
-__all__ = ["BytesDone", "hash_files"]
-
-BytesDone = Callable[[int, int], None]
-"""Progress: bytes hashed so far and bytes in all. Called by one thread at a time, not always the same one."""
+__all__ = ["hash_files"]
 
 _BUFFER_BYTES = 1024 * 1024
 _REPORT_BYTES = 16 * 1024 * 1024
@@ -24,7 +22,7 @@ def hash_files(
     files: Mapping[str, int],
     *,
     git_blobs: AbstractSet[str] = frozenset(),
-    progress: BytesDone | None = None,
+    progress: Progress | None = None,
     threads: int | None = None,
 ) -> dict[str, str]:
     """Hex digest of each of `files` (relative name to size), in parallel, largest first.
@@ -36,9 +34,11 @@ def hash_files(
         ModelInvalidError: a file cannot be read.
     """
     queue = sorted(files, key=lambda name: -files[name])
-    work = _Hashing(path, iter(queue), git_blobs, sum(files.values()), progress)
+    progress = progress or Silent()
+    work = _Hashing(path, iter(queue), git_blobs, progress)
     count = max(1, min(threads or len(os.sched_getaffinity(0)), _MAX_THREADS, len(queue)))
     workers = [threading.Thread(target=work.run, name=f"hash-{number}") for number in range(count)]
+    progress.started(len(queue), sum(files.values()))
     try:
         for worker in workers:
             worker.start()
@@ -46,6 +46,7 @@ def hash_files(
             worker.join()
     finally:
         work.stopped.set()  # after Ctrl-C the workers end at their next block
+        progress.finished()
     if work.fault is not None:
         raise work.fault
     return {name: work.digests[name] for name in sorted(work.digests)}
@@ -54,19 +55,15 @@ def hash_files(
 class _Hashing:
     """What the worker threads share."""
 
-    def __init__(
-        self, path: Path, queue: Iterator[str], git_blobs: AbstractSet[str], total: int, progress: BytesDone | None
-    ) -> None:
+    def __init__(self, path: Path, queue: Iterator[str], git_blobs: AbstractSet[str], progress: Progress) -> None:
         self.path = path
         self.queue = queue
         self.git_blobs = git_blobs
-        self.total = total
         self.progress = progress
         self.lock = threading.Lock()
         self.stopped = threading.Event()
         self.digests: dict[str, str] = {}
         self.fault: ModelInvalidError | None = None
-        self.done = 0
 
     def run(self) -> None:
         buffer = memoryview(bytearray(_BUFFER_BYTES))
@@ -97,15 +94,9 @@ class _Hashing:
                     hasher.update(buffer[:count])
                     unreported += count
                     if unreported >= _REPORT_BYTES:
-                        self._report(unreported)
+                        self.progress.advanced(unreported)
                         unreported = 0
-                self._report(unreported)
+                self.progress.advanced(unreported)
         except OSError as error:
             raise unreadable(path, error) from None
         return hasher.hexdigest()
-
-    def _report(self, count: int) -> None:
-        with self.lock:
-            self.done += count
-            if self.progress is not None:
-                self.progress(self.done, self.total)

@@ -49,7 +49,7 @@ _TOKENIZER_SETS = (
     ("tekken.json",),
     ("tiktoken.model",),
 )
-_DEPTH = 3
+_MAX_DEPTH = 8  # also ends a loop of links
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,9 +104,10 @@ def check_model(path: Path, *, skip_tokenizer: bool = False, allow_gguf: bool = 
     try:
         if path.is_file():
             return _single_file(path, allow_gguf)
-        files = list_files(path)
+        files = list_files(path, depth=1)
         if "config.json" in files:
             json_object(path / "config.json")
+            files = list_files(path)
         indexes = [read_index(path, name) for name in sorted(files) if _is_index(name)]
     except ModelInvalidError as error:
         return _as_problem(error)
@@ -136,14 +137,16 @@ def judge(
     return weights
 
 
-def list_files(path: Path) -> dict[str, int]:
-    """Relative name, with `/`, to bytes, of what is under `path`. Hidden names and links to nothing are left out.
+def list_files(path: Path, *, depth: int = _MAX_DEPTH) -> dict[str, int]:
+    """Relative name, with `/`, to bytes, of the regular files under `path`, links followed.
+
+    Hidden names, links to nothing and what is neither file nor directory are left out; `depth` 1 is the root alone.
 
     Raises:
-        ModelInvalidError: `path` is no directory or cannot be listed.
+        ModelInvalidError: `path` is no directory, or one under it cannot be listed.
     """
     found: dict[str, int] = {}
-    _scan(path, "", _DEPTH, found)
+    _scan(path, "", depth, found)
     return found
 
 
@@ -259,11 +262,10 @@ def _scan(directory: Path, prefix: str, depth: int, found: dict[str, int]) -> No
                 if entry.name.startswith("."):
                     continue
                 try:
-                    if entry.is_dir():
-                        if depth > 1:
-                            _scan(directory / entry.name, f"{prefix}{entry.name}/", depth - 1, found)
-                    else:
+                    if entry.is_file():
                         found[prefix + entry.name] = entry.stat().st_size
+                    elif depth > 1 and entry.is_dir():
+                        _scan(directory / entry.name, f"{prefix}{entry.name}/", depth - 1, found)
                 except FileNotFoundError:
                     continue  # a link to nothing
     except NotADirectoryError:

@@ -5,7 +5,6 @@ The record is `.garrison.sha256` in the model's directory, in the format of `sha
 knows what the files should have been. In a Hugging Face cache the blobs' names are digests, and nothing is written.
 """
 
-import os
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -14,9 +13,11 @@ from typing import Literal
 
 from garrison.base.files import write_atomic
 from garrison.models.content import unreadable
-from garrison.models.hashing import BytesDone, hash_files
+from garrison.models.hashing import hash_files
 from garrison.models.problem import Problem
+from garrison.models.progress import Progress
 from garrison.models.sha256sums import parse_sums, render_sums
+from garrison.models.validate import list_files
 
 __all__ = ["RECORDED_NAME", "FileVerdict", "Verification", "record_digests", "verify"]
 
@@ -79,7 +80,7 @@ class Verification:
 
 
 def verify(
-    path: Path, *, progress: BytesDone | None = None, threads: int | None = None, record: bool = True
+    path: Path, *, progress: Progress | None = None, threads: int | None = None, record: bool = True
 ) -> Verification:
     """Hash every file of the model in `path` and compare with what is on record.
 
@@ -98,7 +99,7 @@ def verify(
     return Verification(path, tuple(_verdicts(files, expected, actual, source)), source)
 
 
-def record_digests(path: Path, *, progress: BytesDone | None = None, threads: int | None = None) -> Mapping[str, str]:
+def record_digests(path: Path, *, progress: Progress | None = None, threads: int | None = None) -> Mapping[str, str]:
     """Hash every file in `path` and write the record; a `sha256sums.txt` that came along is checked on the way.
 
     Raises:
@@ -157,20 +158,7 @@ def _read(path: Path) -> dict[str, str]:
 
 
 def _files(path: Path) -> dict[str, int]:
-    """Every regular file that is part of the model; what is hidden (ours, git's, the hub's) is not."""
-    found: dict[str, int] = {}
-    try:
-        for directory, names, files in os.walk(path, onerror=_raise):
-            names[:] = sorted(name for name in names if not name.startswith("."))
-            prefix = os.path.relpath(directory, path)
-            for name in files:
-                relative = name if prefix == "." else f"{prefix}/{name}"
-                if not name.startswith(".") and relative != SHIPPED_NAME:
-                    found[relative] = (path / relative).stat().st_size
-    except OSError as error:
-        raise unreadable(Path(error.filename or path), error) from None
-    return found
-
-
-def _raise(error: OSError) -> None:
-    raise error
+    """What digests are kept of: all files but hidden ones (ours, git's, the hub's) and the publisher's own list."""
+    files = list_files(path)
+    files.pop(SHIPPED_NAME, None)
+    return files

@@ -1,0 +1,158 @@
+"""Unpacking a tar that a stranger may have packed: plain files and directories below one directory, nothing else.
+
+Links, devices, absolute names and `..` are refused, not mended. The standard library's own filter is not used: it is
+missing in the first releases of Python 3.11, Debian 12's among them, and lets links through.
+"""
+
+import os
+import tarfile
+import zlib
+from pathlib import Path
+
+from garrison.base.errors import InvalidError, ModelInvalidError
+from garrison.models.content import unreadable
+from garrison.models.problem import Problem
+from garrison.models.progress import Progress, Silent
+from garrison.models.space import FreeBytes, disk_full, free_bytes, out_of_space, require_space
+
+__all__ = ["is_archive", "member_path", "unpack"]
+
+_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst", ".tzst")
+_ZSTD_START = b"\x28\xb5\x2f\xfd"
+_MAX_MEMBERS = 100_000
+_BUFFER_BYTES = 1024 * 1024
+_SOURCE = "Get the archive again, from a source you trust."
+
+
+def is_archive(path: Path) -> bool:
+    """Whether the name of the file says that it is a tar."""
+    return path.name.lower().endswith(_SUFFIXES) and path.is_file()
+
+
+def unpack(
+    archive: Path, target: Path, *, progress: Progress | None = None, free: FreeBytes = free_bytes
+) -> dict[str, int]:
+    """Unpack into `target`, which is made; a single directory at the top is left away. Hidden files are passed over.
+
+    Returns:
+        Relative name to bytes of what was unpacked.
+
+    Raises:
+        ModelInvalidError: broken, or it holds what a model has no use for; the message names the member.
+        InvalidError: packed in a way this Python cannot read.
+        DiskFullError: the contents do not fit, as far as can be told before each file.
+    """
+    progress = progress or Silent()
+    size = _check_start(archive)
+    require_space(target.parent, size, free=free)
+    target.mkdir(parents=True, mode=0o755)
+    progress.started(1, 0)
+    try:
+        with tarfile.open(archive, "r:*") as tar:
+            return _members(tar, archive, target, progress, free)
+    except (tarfile.TarError, EOFError, zlib.error, UnicodeDecodeError) as error:
+        raise Problem(str(archive), f"is no whole tar archive: {error}", "Copy it again.").error() from None
+    except OSError as error:
+        if out_of_space(error):
+            raise disk_full(target, size, free(target)) from None
+        # gzip and bzip2 report broken content so, without a number.
+        if error.errno is None:
+            raise Problem(str(archive), f"is no whole tar archive: {error}", "Copy it again.").error() from None
+        raise unreadable(archive, error) from None
+    finally:
+        progress.finished()
+
+
+def member_path(name: str, archive: Path) -> str | None:
+    """The member's name as a relative path; None for one to pass over. Pure.
+
+    Raises:
+        ModelInvalidError: it leads out of the archive.
+    """
+    parts = [part for part in name.split("/") if part not in ("", ".")]
+    if name.startswith("/") or ".." in parts or "\0" in name or "\\" in name:
+        raise Problem(str(archive), f"holds {name!r}, which leads out of it", _SOURCE).error()
+    if not parts or any(part.startswith(".") for part in parts):
+        return None
+    return "/".join(parts)
+
+
+def _members(tar: tarfile.TarFile, archive: Path, target: Path, progress: Progress, free: FreeBytes) -> dict[str, int]:
+    written: dict[str, int] = {}
+    for count, member in enumerate(tar, 1):
+        if count > _MAX_MEMBERS:
+            raise Problem(str(archive), f"holds more than {_MAX_MEMBERS} files", _SOURCE).error()
+        name = member_path(member.name, archive)
+        if not member.isdir() and (problem := _refuse(member, archive)):
+            raise problem
+        if name is None or member.isdir():
+            continue
+        if name in written:
+            raise Problem(str(archive), f"holds {name!r} twice", _SOURCE).error()
+        require_space(target, member.size, free=free)
+        _write(tar, member, target / name, archive, progress)
+        written[name] = member.size
+    if not written:
+        raise Problem(str(archive), "holds no files").error()
+    return _strip_top(target, written)
+
+
+def _refuse(member: tarfile.TarInfo, archive: Path) -> ModelInvalidError | None:
+    if member.issym() or member.islnk():
+        hint = "Pack the files themselves: `tar --dereference --hard-dereference -cf …`."
+        return Problem(str(archive), f"holds the link {member.name!r}", hint).error()
+    if not member.isreg() or member.issparse():
+        what = f"holds {member.name!r}, which is no plain file"
+        return Problem(str(archive), what, "Pack plain files, without --sparse.").error()
+    return None
+
+
+def _write(tar: tarfile.TarFile, member: tarfile.TarInfo, path: Path, archive: Path, progress: Progress) -> None:
+    content = tar.extractfile(member)
+    assert content is not None  # a regular file has content
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o644)
+    except (FileExistsError, NotADirectoryError):
+        raise Problem(
+            str(archive), f"holds {member.name!r} both as a file and as a directory", _SOURCE
+        ).error() from None
+    left = member.size
+    with content, os.fdopen(descriptor, "wb", buffering=0) as out:
+        while block := content.read(_BUFFER_BYTES):
+            out.write(block)
+            left -= len(block)
+            progress.advanced(len(block))
+        os.fsync(descriptor)
+    if left:
+        raise Problem(str(archive), f"is truncated within {member.name!r}", "Copy it again.").error()
+
+
+def _strip_top(target: Path, written: dict[str, int]) -> dict[str, int]:
+    tops = {name.partition("/")[0] for name in written}
+    if len(tops) > 1 or any("/" not in name for name in written):
+        return written
+    top = tops.pop()
+    aside = target.with_name(f"{target.name}.top")
+    (target / top).rename(aside)
+    target.rmdir()
+    aside.rename(target)
+    return {name.partition("/")[2]: size for name, size in written.items()}
+
+
+def _check_start(archive: Path) -> int:
+    """Size of the archive; raises when it cannot be one that is read here."""
+    try:
+        with open(archive, "rb") as handle:
+            start = handle.read(4)
+            size = os.fstat(handle.fileno()).st_size
+    except OSError as error:
+        raise unreadable(archive, error) from None
+    if not start:
+        raise Problem(str(archive), "is empty").error()
+    if start == _ZSTD_START:
+        raise InvalidError(
+            f"{archive} is compressed with zstd, which this Python cannot read",
+            hint=f"Run `zstd -d {archive.name}` and import the .tar.",
+        )
+    return size

@@ -1,0 +1,46 @@
+"""Room on the disk, asked for before it is used."""
+
+import errno
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from garrison.base.errors import DiskFullError
+from garrison.base.values import size_text
+
+__all__ = ["FreeBytes", "disk_full", "free_bytes", "out_of_space", "require_space"]
+
+FreeBytes = Callable[[Path], int]
+"""Bytes this user can still write below a directory; tests hand in their own."""
+
+_RESERVE_BYTES = 64 * 1024 * 1024  # directories, the record, whatever else writes in the meantime
+_NO_SPACE = {errno.ENOSPC, errno.EDQUOT}
+
+
+def free_bytes(directory: Path) -> int:
+    """Of the file system of `directory`, or of the nearest parent that exists."""
+    while not directory.exists() and directory != directory.parent:
+        directory = directory.parent
+    status = os.statvfs(directory)
+    return status.f_bavail * status.f_frsize
+
+
+def require_space(directory: Path, needed: int, *, free: FreeBytes = free_bytes) -> None:
+    """Raises DiskFullError (details: `needed_bytes`, `free_bytes`, `path`) when `needed` bytes and a little more are
+    not free."""
+    available = free(directory)
+    if available < needed + _RESERVE_BYTES:
+        raise disk_full(directory, needed, available)
+
+
+def out_of_space(error: OSError) -> bool:
+    return error.errno in _NO_SPACE
+
+
+def disk_full(directory: Path, needed: int, available: int) -> DiskFullError:
+    return DiskFullError(
+        f"{directory} has {size_text(available)} free, and {size_text(needed)} are needed",
+        hint="Make room (`garrison models list` shows sizes, `garrison models remove` frees them), or set "
+        "GARRISON_MODELS_DIR to a larger disk.",
+        details={"needed_bytes": needed, "free_bytes": available, "path": str(directory)},
+    )
