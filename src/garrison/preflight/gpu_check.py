@@ -1,0 +1,111 @@
+"""The GPUs' half of the preflight: memory that came free after a stop, and the thresholds."""
+
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+
+from garrison.base.errors import GpuThresholdError, InvalidError
+from garrison.preflight.gpu_probe import GpuProbe, read_gpus
+from garrison.preflight.gpus import Gpu, Problem, held_mib, judge, select
+from garrison.preflight.machine import Machine
+from garrison.preflight.report import GpuCheckSource, PreflightRequest, gpus_json
+
+__all__ = ["GpuFinding", "MemoryHeld", "check_gpus", "memory_held", "wait_for_release"]
+
+_RELEASE_SECONDS = 30.0
+_RELEASE_POLL = 0.25
+# The driver may keep a little of a context's memory for itself; nine tenths back is back.
+_RELEASED_SHARE = 0.9
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryHeld:
+    """What some processes hold: MiB by GPU UUID, and the memory then in use on those GPUs."""
+
+    pids: frozenset[int]
+    held: dict[str, int]
+    used: dict[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class GpuFinding:
+    source: GpuCheckSource = "skipped"
+    gpus: tuple[Gpu, ...] = ()
+    problems: tuple[Problem, ...] = ()
+    would_fail: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+
+def memory_held(pids: Collection[int], probes: Iterable[GpuProbe]) -> MemoryHeld | None:
+    """What `pids` hold on the GPUs now; None when they hold nothing or nothing can be read."""
+    try:
+        _, gpus, _ = read_gpus(probes)
+    except InvalidError:  # the threshold check will say it
+        return None
+    held = held_mib(gpus, pids)
+    if not held:
+        return None
+    return MemoryHeld(frozenset(pids), held, {gpu.uuid: gpu.memory_used_mib or 0 for gpu in gpus if gpu.uuid in held})
+
+
+def wait_for_release(before: MemoryHeld, probes: Sequence[GpuProbe], machine: Machine) -> tuple[int, bool]:
+    """Poll until the memory is back, half a minute at most: (MiB that came free, whether that is all of it)."""
+    deadline = machine.clock.monotonic() + _RELEASE_SECONDS
+    while True:
+        released, complete = _released(before, probes)
+        if complete or machine.clock.monotonic() >= deadline:
+            return released, complete
+        machine.clock.sleep(_RELEASE_POLL)
+
+
+def _released(before: MemoryHeld, probes: Sequence[GpuProbe]) -> tuple[int, bool]:
+    try:
+        _, gpus, _ = read_gpus(probes)
+    except InvalidError:
+        return 0, False
+    now = {gpu.uuid: gpu for gpu in gpus}
+    released, complete = 0, True
+    for uuid, held in before.held.items():
+        gpu = now.get(uuid)
+        if gpu is None:
+            return released, False
+        back = max(0, before.used[uuid] - (gpu.memory_used_mib or 0))
+        gone = not held_mib((gpu,), before.pids)
+        released += back
+        # Another process may take memory meanwhile; its share cannot be told from what is still held by the dead,
+        # except that the driver no longer lists them.
+        complete = complete and gone and back >= _RELEASED_SHARE * held
+    return released, complete
+
+
+def check_gpus(request: PreflightRequest, probes: Iterable[GpuProbe]) -> GpuFinding:
+    """Read the GPUs and judge them. In a dry run what is fatal is listed in `would_fail` instead of raised.
+
+    Raises:
+        GpuThresholdError: a condition in `fail_on` is met. Details: `gpus`, `gpu_check_source`.
+        InvalidError: the driver reports no GPU, or `gpu_devices` names one that is not there.
+    """
+    try:
+        return _judged(request, probes)
+    except InvalidError as error:
+        if not request.dry_run:
+            raise
+        return GpuFinding("unavailable", would_fail=(error.message,))
+
+
+def _judged(request: PreflightRequest, probes: Iterable[GpuProbe]) -> GpuFinding:
+    source, gpus, reasons = read_gpus(probes)
+    if source == "unavailable":
+        return GpuFinding("unavailable", warnings=("the GPUs were not checked: " + "; ".join(reasons),))
+    chosen = select(gpus, request.gpu_devices)
+    problems = judge(chosen, request.thresholds)
+    fatal = tuple(f"GPU {one.gpu}: {one.condition}: {one.message}" for one in problems if one.fatal)
+    if fatal and not request.dry_run:
+        raise GpuThresholdError(
+            "; ".join(fatal),
+            hint="Free or cool the GPU, choose others with VLLM_GPU_DEVICES, or change the limit or VLLM_GPU_FAIL_ON.",
+            details={"gpus": gpus_json(chosen, problems), "gpu_check_source": source},
+        )
+    warnings = [f"GPU {one.gpu}: {one.condition}: {one.message}" for one in problems if not one.fatal]
+    if not chosen:
+        warnings.append("no GPU is selected: none was checked")
+    return GpuFinding("nvml" if source == "nvml" else "nvidia-smi", chosen, problems, fatal, tuple(warnings))

@@ -1,0 +1,66 @@
+"""The seam to the GPU driver, and the cascade over the ways to it: NVML, then `nvidia-smi`, then nothing."""
+
+from collections.abc import Iterable, Sequence
+from typing import Protocol
+
+from garrison.base.errors import InvalidError
+from garrison.preflight.gpus import Gpu
+
+__all__ = ["GpuProbe", "MemoryGpuProbe", "ProbeError", "default_probes", "read_gpus"]
+
+
+class ProbeError(Exception):
+    """This way to the driver is not there; the next one is tried."""
+
+
+class GpuProbe(Protocol):
+    source: str
+    """`nvml` or `nvidia-smi`."""
+
+    def read(self) -> tuple[Gpu, ...]:
+        """Every GPU of the machine. Raises ProbeError."""
+
+
+class MemoryGpuProbe:
+    """The in-memory twin: answers the readings in order and then the last one again; None plays a missing driver."""
+
+    def __init__(self, *readings: Sequence[Gpu] | None, source: str = "nvml") -> None:
+        self.source = source
+        self._readings = [None if one is None else tuple(one) for one in readings]
+
+    def read(self) -> tuple[Gpu, ...]:
+        reading = self._readings.pop(0) if len(self._readings) > 1 else self._readings[0]
+        if reading is None:
+            raise ProbeError(f"no {self.source} here")
+        return reading
+
+
+def default_probes() -> tuple[GpuProbe, ...]:
+    """The seed's cascade."""
+    from garrison.preflight.nvidia_smi import NvidiaSmiProbe
+    from garrison.preflight.nvml import NvmlProbe
+
+    return (NvmlProbe(), NvidiaSmiProbe())
+
+
+def read_gpus(probes: Iterable[GpuProbe]) -> tuple[str, tuple[Gpu, ...], tuple[str, ...]]:
+    """(source, GPUs, why the earlier probes failed) of the first probe that answers; `unavailable` when none does.
+
+    Raises:
+        InvalidError: the driver is there and sees no GPU: something is broken, not merely absent.
+    """
+    reasons: list[str] = []
+    for probe in probes:
+        try:
+            gpus = probe.read()
+        except ProbeError as error:
+            reasons.append(f"{probe.source}: {error}")
+            continue
+        if not gpus:
+            raise InvalidError(
+                "the NVIDIA driver is loaded and reports no GPU",
+                hint="Look at `nvidia-smi` and `dmesg`, and in a container at the GPUs passed in; or set "
+                "VLLM_SKIP_GPU_CHECK=1.",
+            )
+        return probe.source, gpus, tuple(reasons)
+    return "unavailable", (), tuple(reasons)

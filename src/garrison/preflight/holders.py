@@ -1,0 +1,117 @@
+"""Who holds the port, and whether that may be stopped."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from garrison.preflight.addresses import Address
+from garrison.preflight.classify import signature_of
+from garrison.preflight.listeners import Listener, Sockets, conflicting
+from garrison.preflight.processes import Process, Processes
+from garrison.preflight.tree import rootmost
+
+__all__ = ["Holder", "PortVerdict", "find_holders", "judge_holders"]
+
+_ATTEMPTS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """A listener in the way and the root-most processes that have its socket open; none when nobody is seen to."""
+
+    listener: Listener
+    roots: tuple[Process, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class PortVerdict:
+    """What to do about the port.
+
+    Attributes:
+        kind: `free`; `ours`: stop `roots`; else why nothing may be stopped.
+        roots: the processes whose trees are to be stopped, or that stand in the way; by pid.
+        listeners: the listeners the verdict is about.
+    """
+
+    kind: Literal["free", "ours", "foreign", "above-us", "other-user", "unattributable"]
+    roots: tuple[Process, ...] = ()
+    listeners: tuple[Listener, ...] = ()
+
+
+def judge_holders(
+    holders: Sequence[Holder],
+    *,
+    own_uid: int,
+    own_line: Iterable[int] = (),
+    signatures: Sequence[str] = (),
+    allow_other_uid: bool = False,
+) -> PortVerdict:
+    """The seed's order: what is not vLLM decides first, then another user's, then what nobody is seen to hold.
+
+    Args:
+        own_line: this process and its ancestors, which it must not stop.
+    """
+
+    def is_vllm(process: Process) -> bool:
+        return signature_of(process.exe, process.argv, signatures) is not None
+
+    def chosen(kind: Literal["foreign", "above-us", "other-user"], pairs: list[tuple[Holder, Process]]) -> PortVerdict:
+        return PortVerdict(kind, _by_pid(root for _, root in pairs), _once(holder.listener for holder, _ in pairs))
+
+    if not holders:
+        return PortVerdict("free")
+    line = set(own_line)
+    pairs = [(holder, root) for holder in holders for root in holder.roots]
+    if foreign := [pair for pair in pairs if not is_vllm(pair[1])]:
+        return chosen("foreign", foreign)
+    if above := [pair for pair in pairs if pair[1].id.pid in line]:
+        return chosen("above-us", above)
+    if not allow_other_uid and (others := [pair for pair in pairs if pair[1].uid != own_uid]):
+        return chosen("other-user", others)
+    if unknown := [holder for holder in holders if not holder.roots]:
+        return PortVerdict("unattributable", (), _once(holder.listener for holder in unknown))
+    return PortVerdict("ours", _by_pid(root for _, root in pairs), _once(holder.listener for holder in holders))
+
+
+def _by_pid(processes: Iterable[Process]) -> tuple[Process, ...]:
+    return tuple({process.id.pid: process for process in sorted(processes, key=lambda one: one.id)}.values())
+
+
+def _once(listeners: Iterable[Listener]) -> tuple[Listener, ...]:
+    return tuple(dict.fromkeys(listeners))
+
+
+def find_holders(
+    wanted: Sequence[Address], port: int, *, sockets: Sockets, processes: Processes
+) -> tuple[tuple[Holder, ...], Mapping[int, Process]]:
+    """The listeners a bind to `wanted` would meet, each with its holders, and the process table they were found in.
+
+    A listener may close, and a process end, between two looks: what nobody holds is looked for again before it counts
+    as such. The process table is empty when the port is free: nothing was looked at.
+
+    Raises:
+        ScanError: the socket table cannot be read.
+    """
+    holders: tuple[Holder, ...] = ()
+    snapshot: Mapping[int, Process] = {}
+    for _ in range(_ATTEMPTS):
+        listeners = conflicting(wanted, sockets.listeners(port))
+        if not listeners:
+            return (), {}
+        owners = processes.owners([one.inode for one in listeners if one.pid is None])
+        snapshot = processes.snapshot()
+        holders = tuple(Holder(one, _roots(one, owners, snapshot, processes)) for one in listeners)
+        if all(holder.roots for holder in holders):
+            break
+    return holders, snapshot
+
+
+def _roots(
+    listener: Listener,
+    owners: Mapping[int, frozenset[int]],
+    snapshot: Mapping[int, Process],
+    processes: Processes,
+) -> tuple[Process, ...]:
+    pids = {listener.pid} if listener.pid is not None else owners.get(listener.inode, frozenset())
+    read = (processes.read(pid) for pid in rootmost(pids, snapshot))
+    return tuple(process for process in read if process is not None)

@@ -1,0 +1,81 @@
+"""The seam to the machine's sockets: who listens on a port, and what a host name means for a bind."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Protocol
+
+from garrison.preflight.addresses import Address, conflicts, from_packed
+
+__all__ = ["Listener", "MemorySockets", "ScanError", "Sockets", "conflicting"]
+
+
+class ScanError(Exception):
+    """The socket table of this machine cannot be read."""
+
+
+@dataclass(frozen=True, slots=True)
+class Listener:
+    """A TCP socket in state LISTEN.
+
+    Attributes:
+        inode: the socket's inode; 0 for a socket of the kernel's own.
+        uid: owner of the socket, as the kernel has it.
+        pid: the owner where the table says so itself (psutil); else it is found through the inode.
+    """
+
+    address: Address
+    port: int
+    inode: int
+    uid: int
+    pid: int | None = None
+
+    def __str__(self) -> str:
+        return f"{self.address}:{self.port}" if self.address.is_v4 else f"[{self.address}]:{self.port}"
+
+
+class Sockets(Protocol):
+    def listeners(self, port: int) -> tuple[Listener, ...]:
+        """Every listener on `port`, whatever its address. Raises ScanError."""
+
+    def resolve(self, host: str) -> tuple[Address, ...]:
+        """The addresses a bind to `host` means: one for an IP address, any number for a name. Raises OSError."""
+
+    def can_bind(self, addresses: Iterable[Address], port: int) -> bool:
+        """Try it and let go at once: the answer of last resort where the table cannot be read."""
+
+
+def conflicting(wanted: Iterable[Address], held: Iterable[Listener]) -> tuple[Listener, ...]:
+    """The listeners that a bind to any of `wanted` would meet, in the order given."""
+    wanted = tuple(wanted)
+    return tuple(listener for listener in held if any(conflicts(address, listener.address) for address in wanted))
+
+
+class MemorySockets:
+    """The in-memory twin. `table` is what listens; `readable=False` plays a machine whose table is closed."""
+
+    def __init__(self, table: Iterable[Listener] = (), *, readable: bool = True) -> None:
+        self.table = list(table)
+        self.readable = readable
+        self.names: dict[str, tuple[Address, ...]] = {"localhost": (Address(b"\x7f\0\0\1"), Address(bytes(15) + b"\1"))}
+        self.before_read: Callable[[], None] = lambda: None
+
+    def listeners(self, port: int) -> tuple[Listener, ...]:
+        if not self.readable:
+            raise ScanError("the socket table is closed")
+        self.before_read()
+        return tuple(listener for listener in self.table if listener.port == port)
+
+    def resolve(self, host: str) -> tuple[Address, ...]:
+        import socket
+
+        for family in (socket.AF_INET, socket.AF_INET6):
+            try:
+                return (from_packed(socket.inet_pton(family, host)),)
+            except OSError:
+                continue
+        if host not in self.names:
+            raise OSError(f"no such name: {host}")
+        return self.names[host]
+
+    def can_bind(self, addresses: Iterable[Address], port: int) -> bool:
+        return not conflicting(addresses, (listener for listener in self.table if listener.port == port))

@@ -1,0 +1,136 @@
+"""Processes of a Linux machine, from `/proc`, signalled through a pidfd where the kernel has it (5.3 and later)."""
+
+# ruff: noqa: PTH115, PTH208 - a scan touches thousands of links; a Path object each would double its time
+
+import os
+import signal
+from collections.abc import Collection, Mapping
+
+from garrison.preflight.processes import Process, ProcessId
+
+__all__ = ["Procfs", "parse_stat"]
+
+_ZOMBIE = (b"Z", b"X", b"x")
+
+
+def parse_stat(content: bytes) -> tuple[bytes, int, int, int]:
+    """`/proc/<pid>/stat` to (state, parent pid, CPU ticks, start time); the command name may hold anything."""
+    fields = content[content.rindex(b")") + 2 :].split()
+    return fields[0], int(fields[1]), int(fields[11]) + int(fields[12]), int(fields[19])
+
+
+class Procfs:
+    """`Processes` of the running Linux machine."""
+
+    def __init__(self, root: str = "/proc", *, use_pidfd: bool = hasattr(os, "pidfd_open")) -> None:
+        self._root = root
+        self._use_pidfd = use_pidfd
+
+    def owners(self, inodes: Collection[int]) -> Mapping[int, frozenset[int]]:
+        targets = {f"socket:[{inode}]": inode for inode in inodes if inode}
+        found: dict[int, set[int]] = {}
+        for pid in self._pids():
+            for target in self._open_files(pid):
+                if (inode := targets.get(target)) is not None:
+                    found.setdefault(inode, set()).add(pid)
+        return {inode: frozenset(pids) for inode, pids in found.items()}
+
+    def read(self, pid: int) -> Process | None:
+        process = self._stat(pid)
+        if process is None:
+            return None
+        try:
+            uid = self._real_uid(pid)
+            argv = self._argv(pid)
+        except OSError:
+            return None
+        whole = Process(process.id, process.parent, uid, self._exe(pid), argv, process.cpu)
+        # Between two reads the pid may have changed hands: then nothing of this belongs together.
+        again = self._stat(pid)
+        return whole if again is not None and again.id == process.id else None
+
+    def snapshot(self) -> Mapping[int, Process]:
+        return {pid: process for pid in self._pids() if (process := self._stat(pid)) is not None}
+
+    def signal(self, process: ProcessId, number: int) -> bool:
+        if not self._use_pidfd:
+            return self._signal_by_pid(process, number)
+        try:
+            descriptor = os.pidfd_open(process.pid)
+        except ProcessLookupError:
+            return False
+        except OSError:  # a kernel or a sandbox without the call
+            return self._signal_by_pid(process, number)
+        try:
+            # The descriptor is one process for good: its start time, read after opening, says whether it is the right
+            # one, and nothing can come between this check and the signal.
+            if not self._is(process):
+                return False
+            signal.pidfd_send_signal(descriptor, number)
+        except ProcessLookupError:
+            return False
+        finally:
+            os.close(descriptor)
+        return True
+
+    def own_pid(self) -> int:
+        return os.getpid()
+
+    def own_uid(self) -> int:
+        return os.geteuid()
+
+    def _signal_by_pid(self, process: ProcessId, number: int) -> bool:
+        if not self._is(process):
+            return False
+        try:
+            os.kill(process.pid, number)
+        except ProcessLookupError:
+            return False
+        return True
+
+    def _is(self, process: ProcessId) -> bool:
+        found = self._stat(process.pid)
+        return found is not None and found.id == process
+
+    def _pids(self) -> list[int]:
+        return [int(name) for name in os.listdir(self._root) if name.isdigit()]
+
+    def _stat(self, pid: int) -> Process | None:
+        try:
+            with open(f"{self._root}/{pid}/stat", "rb", buffering=0) as file:
+                state, parent, cpu, start = parse_stat(file.read())
+        except (OSError, ValueError):
+            return None
+        return None if state in _ZOMBIE else Process(ProcessId(pid, start), parent, -1, cpu=cpu)
+
+    def _open_files(self, pid: int) -> list[str]:
+        directory = f"{self._root}/{pid}/fd"
+        targets = []
+        try:
+            for name in os.listdir(directory):
+                try:
+                    targets.append(os.readlink(f"{directory}/{name}"))
+                except FileNotFoundError:
+                    continue
+        except OSError:  # gone, or another user's
+            return targets
+        return targets
+
+    def _real_uid(self, pid: int) -> int:
+        with open(f"{self._root}/{pid}/status", "rb") as lines:
+            for line in lines:
+                if line.startswith(b"Uid:"):
+                    return int(line.split()[1])
+        raise OSError(f"{self._root}/{pid}/status has no Uid line")
+
+    def _argv(self, pid: int) -> tuple[str, ...]:
+        with open(f"{self._root}/{pid}/cmdline", "rb") as file:
+            content = file.read()
+        # setproctitle pads with zeros what the old arguments took.
+        return tuple(os.fsdecode(part) for part in content.rstrip(b"\0").split(b"\0")) if content else ()
+
+    def _exe(self, pid: int) -> str | None:
+        try:
+            return os.readlink(f"{self._root}/{pid}/exe").removesuffix(" (deleted)")
+        except OSError:
+            return None

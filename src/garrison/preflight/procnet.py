@@ -1,0 +1,159 @@
+"""The listeners of a Linux machine, from `/proc/net/tcp` and `/proc/net/tcp6`.
+
+Format: https://docs.kernel.org/networking/proc_net_tcp.html. The kernel lists every listening socket before the first
+established one, so reading stops there and costs nothing on a machine with a hundred thousand connections.
+"""
+
+import os
+import socket
+import struct
+import sys
+from collections.abc import Iterable, Iterator
+
+from garrison.preflight.addresses import Address, from_packed
+from garrison.preflight.listeners import Listener, ScanError
+
+__all__ = ["ProcNet", "parse_listeners"]
+
+_LISTEN = b"0A"
+_SOCK_DIAG_BY_FAMILY = 20
+_NLM_F_REQUEST_DUMP = 0x301
+_NLMSG_ERROR, _NLMSG_DONE = 2, 3
+_INET_DIAG_SKV6ONLY = 11
+
+
+def parse_listeners(lines: Iterable[bytes], port: int, v6only: Iterable[int] = ()) -> Iterator[Listener]:
+    """The listeners on `port` in the lines of one table, header included.
+
+    Args:
+        v6only: inodes of the sockets that are known to take IPv6 alone; the table does not say it.
+    """
+    rows = iter(lines)
+    next(rows, None)
+    suffix = b":%04X" % port
+    for row in rows:
+        fields = row.split(None, 10)
+        if len(fields) < 10:
+            continue
+        if fields[3] != _LISTEN:
+            return
+        if not fields[1].endswith(suffix):
+            continue
+        inode = int(fields[9])
+        packed = _packed(fields[1][: -len(suffix)])
+        yield Listener(from_packed(packed, v6only=inode in v6only), port, inode, int(fields[7]))
+
+
+def _packed(text: bytes) -> bytes:
+    """The table prints each 32-bit word of an address as this machine's integer."""
+    words = bytes.fromhex(text.decode("ascii"))
+    if sys.byteorder == "big":
+        return words
+    return b"".join(words[start : start + 4][::-1] for start in range(0, len(words), 4))
+
+
+class ProcNet:
+    """`Sockets` of the running Linux machine."""
+
+    def __init__(self, root: str = "/proc") -> None:
+        self._root = root
+
+    def listeners(self, port: int) -> tuple[Listener, ...]:
+        found = list(self._read("tcp", port, ()))
+        six = tuple(self._read("tcp6", port, ()))
+        if any(listener.address.is_wildcard and not listener.address.is_v4 for listener in six):
+            v6only = _v6only_inodes()
+            six = tuple(self._read("tcp6", port, v6only))
+        return (*found, *six)
+
+    def resolve(self, host: str) -> tuple[Address, ...]:
+        address = host.partition("%")[0]
+        for family in (socket.AF_INET, socket.AF_INET6):
+            try:
+                packed = socket.inet_pton(family, address)
+            except OSError:
+                continue
+            return (from_packed(packed, v6only=family == socket.AF_INET6 and self._bind_v6only()),)
+        answers = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+        texts = dict.fromkeys((family, str(name[0]).partition("%")[0]) for family, _, _, _, name in answers)
+        return tuple(from_packed(socket.inet_pton(family, text)) for family, text in texts)
+
+    def can_bind(self, addresses: Iterable[Address], port: int) -> bool:
+        return all(_can_bind(address, port) for address in addresses)
+
+    def _read(self, table: str, port: int, v6only: Iterable[int]) -> Iterator[Listener]:
+        try:
+            with open(os.path.join(self._root, "net", table), "rb") as lines:
+                yield from parse_listeners(lines, port, v6only)
+        except FileNotFoundError:
+            if table == "tcp":
+                raise ScanError(f"{self._root}/net/tcp is not there") from None
+        except OSError as error:
+            raise ScanError(f"{self._root}/net/{table}: {error.strerror}") from None
+
+    def _bind_v6only(self) -> bool:
+        """A new IPv6 socket takes IPv4 too, unless the machine was told otherwise."""
+        try:
+            with open(os.path.join(self._root, "sys/net/ipv6/bindv6only"), "rb") as setting:
+                return setting.read().strip() == b"1"
+        except OSError:
+            return False
+
+
+def _can_bind(address: Address, port: int) -> bool:
+    family = socket.AF_INET if address.is_v4 else socket.AF_INET6
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((str(address), port))
+        except OSError:
+            return False
+    return True
+
+
+def _v6only_inodes() -> frozenset[int]:
+    """Inodes of the listening IPv6 sockets with IPV6_V6ONLY set, asked of the kernel by sock_diag(7).
+
+    Empty where that cannot be asked: such a listener then counts as dual-stack, which at worst reports a conflict
+    that is none.
+    """
+    request = struct.pack("=BBBxI", socket.AF_INET6, socket.IPPROTO_TCP, 0, 1 << 10) + bytes(48)
+    header = struct.pack("=IHHII", 16 + len(request), _SOCK_DIAG_BY_FAMILY, _NLM_F_REQUEST_DUMP, 1, 0)
+    found: set[int] = set()
+    try:
+        # 4 is NETLINK_SOCK_DIAG, which the socket module does not name.
+        with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 4) as netlink:
+            netlink.settimeout(1.0)
+            netlink.sendall(header + request)
+            while _collect_v6only(netlink.recv(1 << 17), found):
+                pass
+    except OSError:
+        return frozenset()
+    return frozenset(found)
+
+
+def _collect_v6only(answer: bytes, found: set[int]) -> bool:
+    """Add the inodes of one datagram to `found`; whether more is to come."""
+    offset = 0
+    while offset + 16 <= len(answer):
+        length, kind = struct.unpack_from("=IH", answer, offset)
+        if kind in (_NLMSG_ERROR, _NLMSG_DONE) or length < 16:
+            return False
+        message = answer[offset + 16 : offset + length]
+        (inode,) = struct.unpack_from("=I", message, 68)
+        if _attribute(message[72:], _INET_DIAG_SKV6ONLY) == b"\1":
+            found.add(inode)
+        offset += (length + 3) & ~3
+    return bool(answer)
+
+
+def _attribute(attributes: bytes, wanted: int) -> bytes | None:
+    offset = 0
+    while offset + 4 <= len(attributes):
+        length, kind = struct.unpack_from("=HH", attributes, offset)
+        if length < 4:
+            return None
+        if kind == wanted:
+            return attributes[offset + 4 : offset + length]
+        offset += (length + 3) & ~3
+    return None

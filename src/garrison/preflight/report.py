@@ -1,0 +1,112 @@
+"""What a preflight is asked and what it answers."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from garrison.base.settings import Settings
+from garrison.preflight.gpus import Gpu, Problem, Thresholds
+
+__all__ = ["GpuCheckSource", "PortAction", "PreflightReport", "PreflightRequest"]
+
+PortAction = Literal["noop", "stopped", "would-stop"]
+"""`noop` and `stopped` are the seed's; `would-stop` is what a dry run says instead of `stopped`."""
+
+GpuCheckSource = Literal["skipped", "nvml", "nvidia-smi", "unavailable"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PreflightRequest:
+    """The endpoint to clear and the limits to check.
+
+    Attributes:
+        host: an IP address or a name; every address of a name counts.
+        stop_timeout: seconds from SIGTERM to SIGKILL, and again (at least two) until the port is free.
+        signatures: command-line signatures that mean vLLM, beyond the built-in ones.
+    """
+
+    host: str
+    port: int
+    dry_run: bool = False
+    skip_gpu: bool = False
+    thresholds: Thresholds = field(default_factory=Thresholds)
+    gpu_devices: tuple[str, ...] = ()
+    allow_other_uid_kill: bool = False
+    stop_timeout: float = 15
+    signatures: tuple[str, ...] = ()
+    lockfile: Path
+
+    @classmethod
+    def from_settings(cls, settings: Settings) -> Self:
+        return cls(
+            host=settings.host,
+            port=settings.port,
+            dry_run=settings.dry_run,
+            skip_gpu=settings.skip_gpu_check,
+            thresholds=Thresholds(
+                settings.min_free_gpu_gb, settings.max_gpu_temp_c, settings.max_gpu_util_pct, settings.gpu_fail_on
+            ),
+            gpu_devices=settings.gpu_devices,
+            allow_other_uid_kill=settings.allow_other_uid_kill,
+            stop_timeout=settings.stop_timeout,
+            signatures=settings.process_signatures,
+            lockfile=Path(settings.preflight_lockfile.replace("{port}", str(settings.port))).expanduser(),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PreflightReport:
+    """A preflight that found nothing in the way, or cleared it. What went wrong is an error, not a report.
+
+    Attributes:
+        reclaimed_roots: pids of the servers that were stopped, each with its tree.
+        blocked_roots: always empty here; in the JSON of a failure the pids that stand in the way.
+        could_scan: whether the socket table could be read; when not, the port was tried by binding it.
+        would_stop_roots: in a dry run, what would be stopped.
+        killed: pids that did not end on SIGTERM.
+        released_mib: GPU memory that came free after the stop; None when nothing was stopped or nothing measured.
+        gpu_problems: thresholds that were passed without being fatal, and in a dry run the fatal ones too.
+        would_fail: in a dry run, what would have ended a real run with exit 1.
+    """
+
+    host: str
+    port: int
+    ok: Literal[True] = True
+    port_action: PortAction = "noop"
+    reclaimed_roots: tuple[int, ...] = ()
+    blocked_roots: tuple[int, ...] = ()
+    could_scan: bool = True
+    gpus: tuple[Gpu, ...] = ()
+    gpu_check_source: GpuCheckSource = "skipped"
+    would_stop_roots: tuple[int, ...] = ()
+    killed: tuple[int, ...] = ()
+    released_mib: int | None = None
+    gpu_problems: tuple[Problem, ...] = ()
+    would_fail: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """The seed's nine fields in the seed's order, then ours."""
+        return {
+            "ok": self.ok,
+            "host": self.host,
+            "port": self.port,
+            "port_action": self.port_action,
+            "reclaimed_roots": list(self.reclaimed_roots),
+            "blocked_roots": list(self.blocked_roots),
+            "could_scan": self.could_scan,
+            "gpus": gpus_json(self.gpus, self.gpu_problems),
+            "gpu_check_source": self.gpu_check_source,
+            "would_stop_roots": list(self.would_stop_roots),
+            "killed": list(self.killed),
+            "released_mib": self.released_mib,
+            "would_fail": list(self.would_fail),
+            "warnings": list(self.warnings),
+        }
+
+
+def gpus_json(gpus: tuple[Gpu, ...], problems: tuple[Problem, ...]) -> list[dict[str, Any]]:
+    """Each GPU with the messages of its problems under `warnings`."""
+    return [
+        gpu.to_json([f"{one.condition}: {one.message}" for one in problems if one.gpu == gpu.index]) for gpu in gpus
+    ]

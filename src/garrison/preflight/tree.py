@@ -1,0 +1,49 @@
+"""Who descends from whom, as a function of one snapshot of the process table."""
+
+from collections.abc import Iterable, Mapping
+
+from garrison.preflight.processes import Process, ProcessId
+
+__all__ = ["post_order", "rootmost"]
+
+
+def post_order(roots: Iterable[ProcessId], snapshot: Mapping[int, Process]) -> tuple[ProcessId, ...]:
+    """The trees under `roots`, children before their parents, each process once; roots that are gone are left out."""
+    children: dict[int, list[Process]] = {}
+    for process in snapshot.values():
+        children.setdefault(process.parent, []).append(process)
+    ordered: dict[ProcessId, None] = {}
+    entered: set[int] = set()
+
+    def visit(process: Process) -> None:
+        if process.id.pid in entered:
+            return
+        entered.add(process.id.pid)
+        for child in sorted(children.get(process.id.pid, ()), key=lambda one: one.id):
+            # A child is never older than its parent: that would be a pid that changed hands during the snapshot.
+            if child.id.start >= process.id.start:
+                visit(child)
+        ordered[process.id] = None
+
+    for root in roots:
+        found = snapshot.get(root.pid)
+        if found is not None and found.id == root:
+            visit(found)
+    return tuple(ordered)
+
+
+def rootmost(pids: Iterable[int], snapshot: Mapping[int, Process]) -> tuple[int, ...]:
+    """Those of `pids` that have no ancestor among `pids`: workers inherit a listening socket from the server."""
+    holders = set(pids)
+
+    def has_holder_above(pid: int) -> bool:
+        seen = {pid}
+        above = snapshot[pid].parent if pid in snapshot else 0
+        while above in snapshot and above not in seen:
+            if above in holders:
+                return True
+            seen.add(above)
+            above = snapshot[above].parent
+        return False
+
+    return tuple(sorted(pid for pid in holders if not has_holder_above(pid)))
