@@ -50,7 +50,7 @@ def unpack(
     try:
         with tarfile.open(archive, "r:*") as tar:
             return _members(tar, archive, target, progress, free)
-    except (tarfile.TarError, EOFError, zlib.error, UnicodeDecodeError) as error:
+    except _broken_errors() as error:
         raise Problem(str(archive), f"is no whole tar archive: {error}", "Copy it again.").error() from None
     except OSError as error:
         if out_of_space(error):
@@ -75,6 +75,15 @@ def member_path(name: str, archive: Path) -> str | None:
     if not parts or any(part.startswith(".") for part in parts):
         return None
     return "/".join(parts)
+
+
+def _broken_errors() -> tuple[type[Exception], ...]:
+    errors: tuple[type[Exception], ...] = (tarfile.TarError, EOFError, zlib.error, UnicodeDecodeError)
+    try:
+        from lzma import LZMAError
+    except ImportError:  # a Python built without liblzma; tarfile then refuses .xz by itself
+        return errors
+    return (*errors, LZMAError)
 
 
 def _members(tar: tarfile.TarFile, archive: Path, target: Path, progress: Progress, free: FreeBytes) -> dict[str, int]:
@@ -118,11 +127,12 @@ def _write(tar: tarfile.TarFile, member: tarfile.TarInfo, path: Path, archive: P
             str(archive), f"holds {member.name!r} both as a file and as a directory", _SOURCE
         ).error() from None
     left = member.size
-    with content, os.fdopen(descriptor, "wb", buffering=0) as out:
+    with content, os.fdopen(descriptor, "wb") as out:
         while block := content.read(_BUFFER_BYTES):
             out.write(block)
             left -= len(block)
             progress.advanced(len(block))
+        out.flush()
         os.fsync(descriptor)
     if left:
         raise Problem(str(archive), f"is truncated within {member.name!r}", "Copy it again.").error()

@@ -19,7 +19,7 @@ from garrison.models.progress import Progress
 from garrison.models.sha256sums import parse_sums, render_sums
 from garrison.models.validate import list_files
 
-__all__ = ["RECORDED_NAME", "FileVerdict", "Verification", "record_digests", "verify"]
+__all__ = ["RECORDED_NAME", "FileVerdict", "Verification", "read_recorded", "record_digests", "verify"]
 
 RECORDED_NAME = ".garrison.sha256"
 SHIPPED_NAME = "sha256sums.txt"
@@ -112,6 +112,11 @@ def record_digests(path: Path, *, progress: Progress | None = None, threads: int
     Verification(path, tuple(_verdicts(files, shipped, actual, SHIPPED_NAME)), SHIPPED_NAME).raise_faults()
     write_atomic(path / RECORDED_NAME, render_sums(actual))
     return actual
+
+
+def read_recorded(path: Path) -> dict[str, str]:
+    """The digests that `record_digests` wrote, name to hex; empty when it has not. Raises as `verify`."""
+    return _read(path / RECORDED_NAME)
 
 
 def _verdicts(

@@ -1,0 +1,325 @@
+"""The models on this machine: list, show, import, verify, remove. The functions behind `garrison models`.
+
+A model is a directory below the models root that somebody copied there, imported or downloaded, or a snapshot in the
+hub cache below it. Whatever is made here is made in a staging directory and takes its place by a rename.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from garrison.base.clock import Clock, SystemClock
+from garrison.base.errors import InvalidError, ModelInvalidError, ModelNotFoundError
+from garrison.base.locks import file_lock
+from garrison.models.adopt import adopt
+from garrison.models.info import ModelInfo, model_info
+from garrison.models.integrity import check_weights, find_fault
+from garrison.models.layout import Layout, is_model_entry
+from garrison.models.names import ModelName, parse_model
+from garrison.models.problem import Problem
+from garrison.models.progress import Progress
+from garrison.models.record import ModelRecord, read_record
+from garrison.models.space import FreeBytes, free_bytes
+from garrison.models.swap import discard
+from garrison.models.validate import WeightFormat, check_model, list_files, validate_model
+from garrison.models.verify import RECORDED_NAME, Verification, verify
+
+__all__ = [
+    "ImportedModel",
+    "ModelDetails",
+    "ModelEntry",
+    "find_model",
+    "import_model",
+    "list_models",
+    "remove_model",
+    "show_model",
+    "verify_model",
+]
+
+_LOCK_SECONDS = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class ModelEntry:
+    """A line of `garrison models list`.
+
+    Attributes:
+        name: what to call it by: the directory below the root, or `org/name` in the hub cache.
+        model_id: from the record or the cache; the name where neither knows.
+        source: where it came from; `local` for a hand-copied one.
+        bytes: of all its files.
+        format: None when it is not a whole model.
+        reason: why it cannot be served; None when it can.
+    """
+
+    name: str
+    model_id: str
+    source: str
+    path: Path
+    revision: str | None
+    bytes: int
+    format: WeightFormat | None
+    reason: str | None
+
+    @property
+    def valid(self) -> bool:
+        return self.reason is None
+
+
+@dataclass(frozen=True, slots=True)
+class ModelDetails:
+    """`garrison models show`: the line, what it is, and whether its digests are on record."""
+
+    entry: ModelEntry
+    info: ModelInfo | None
+    record: ModelRecord | None
+    digests_recorded: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ImportedModel:
+    """`changed` is False when the same content was there already; `kept` is where a hand-copied predecessor went."""
+
+    model_id: str
+    path: Path
+    bytes: int
+    changed: bool
+    kept: Path | None = None
+
+
+def list_models(layout: Layout, *, skip_tokenizer: bool = False) -> list[ModelEntry]:
+    """Every model below the root, broken ones with their reason, by name. Empty when there is no root.
+
+    Raises:
+        InvalidError: the root cannot be listed.
+    """
+    found = [_entry(path, name, skip_tokenizer) for name, path in _directories(layout.root)]
+    found += [_hub_entry(path, skip_tokenizer) for path in _snapshots(layout.hub)]
+    return sorted(found, key=lambda entry: (entry.name.lower(), entry.revision or ""))
+
+
+def find_model(layout: Layout, name: str, *, skip_tokenizer: bool = False) -> ModelEntry:
+    """The model called `name`: its name, its id, its path, or `NAME@REVISION` of a hub snapshot.
+
+    Raises:
+        ModelNotFoundError: nothing is called that.
+        InvalidError: several are; the message lists them.
+    """
+    entries = list_models(layout, skip_tokenizer=skip_tokenizer)
+    wanted, _, revision = name.partition("@")
+    exact = [entry for entry in entries if wanted in (entry.name, str(entry.path))]
+    matches = exact or [entry for entry in entries if wanted == entry.model_id]
+    if revision:
+        matches = [entry for entry in matches if (entry.revision or "").startswith(revision)]
+    if len(matches) == 1:
+        return matches[0]
+    if matches:
+        several = ", ".join(str(entry.path) for entry in matches)
+        raise InvalidError(f"{name} names {len(matches)} models: {several}", hint="Give the path of one of them.")
+    import difflib
+
+    close = difflib.get_close_matches(wanted, {entry.name for entry in entries}, 1)
+    hint = f"Did you mean {close[0]}?" if close else "`garrison models list` shows what there is."
+    raise ModelNotFoundError(f"there is no model {name} below {layout.root}", hint=hint, details={"tried": []})
+
+
+def show_model(layout: Layout, name: str, *, skip_tokenizer: bool = False) -> ModelDetails:
+    """Everything about one model; `info` is None when it is broken. Raises as `find_model`."""
+    entry = find_model(layout, name, skip_tokenizer=skip_tokenizer)
+    try:
+        info = model_info(entry.path)
+    except ModelInvalidError:
+        info = None
+    return ModelDetails(entry, info, read_record(entry.path), (entry.path / RECORDED_NAME).is_file())
+
+
+def verify_model(
+    layout: Layout, name: str, *, skip_tokenizer: bool = False, progress: Progress | None = None
+) -> Verification:
+    """Hash every file of the model and compare with what is on record; record it when nothing is.
+
+    `name` may also be a path outside the root.
+
+    Raises:
+        ModelInvalidError: incomplete or corrupt by the quick check, which comes first. Changed files do not raise:
+            see `Verification.raise_faults`.
+        ModelNotFoundError, InvalidError: as `find_model`.
+    """
+    outside = Path(name).expanduser()
+    is_path = outside.is_absolute() or name.startswith(".")
+    path = outside if is_path and outside.is_dir() else find_model(layout, name).path
+    check_weights(validate_model(path, skip_tokenizer=skip_tokenizer, allow_gguf=True))
+    return verify(path, progress=progress)
+
+
+def import_model(
+    layout: Layout,
+    origin: Path,
+    *,
+    model_id: str | None = None,
+    replacing: bool = False,
+    move: bool = False,
+    skip_tokenizer: bool = False,
+    progress: Progress | None = None,
+    clock: Clock | None = None,
+    free: FreeBytes = free_bytes,
+    lock_timeout: float = _LOCK_SECONDS,
+) -> ImportedModel:
+    """Check the model in a directory, a `.gguf` file or a tar, and adopt it into the library.
+
+    Args:
+        model_id: `ORG/NAME` or a name; by default the name of the directory or file.
+        replacing: put it in the place of another content of that name.
+        move: rename instead of copying where origin and root are on one file system; else delete it after the copy.
+
+    Raises:
+        ModelInvalidError: incomplete or corrupt; the message names the file.
+        InvalidError: the name is taken by other content, or cannot be used.
+        DiskFullError: said before the copy starts.
+        LockedError: another command works on this model.
+    """
+    clock = clock or SystemClock()
+    model = parse_model(model_id or _default_name(origin), exists=lambda _: False)
+    with file_lock(
+        layout.lock_path(model.model_id), timeout=lock_timeout, purpose=f"is working on {model.model_id}", clock=clock
+    ):
+        target = _target(layout, model)
+        staging = layout.staging_dir(model, "import")
+
+        def check(path: Path) -> None:
+            check_weights(validate_model(path, skip_tokenizer=skip_tokenizer, allow_gguf=True))
+
+        adopted = adopt(
+            origin,
+            target,
+            staging,
+            layout,
+            ModelRecord(model.model_id, "import", clock.now().isoformat()),
+            check=check,
+            replacing=replacing,
+            move=move,
+            progress=progress,
+            clock=clock,
+            free=free,
+        )
+    return ImportedModel(model.model_id, target, adopted.bytes, adopted.changed, adopted.kept)
+
+
+def remove_model(
+    layout: Layout, name: str, *, clock: Clock | None = None, lock_timeout: float = _LOCK_SECONDS
+) -> ModelEntry:
+    """Remove a model below the root; of one in the hub cache, the whole repository with its blobs.
+
+    It is gone by a rename, before its files are deleted. A model that is a link loses the link only.
+
+    Raises:
+        ModelNotFoundError, InvalidError: as `find_model`; or the file system refuses.
+        LockedError: another command works on this model.
+    """
+    clock = clock or SystemClock()
+    entry = find_model(layout, name)
+    path = entry.path.parent.parent if entry.source == "hf-cache" else entry.path
+    require_inside(path, layout.root)
+    with file_lock(
+        layout.lock_path(entry.model_id), timeout=lock_timeout, purpose=f"is working on {entry.model_id}", clock=clock
+    ):
+        try:
+            discard(path, layout, clock)
+        except OSError as error:
+            raise InvalidError(
+                f"{path} cannot be removed: {error.strerror}", hint="Check the permissions of the models directory."
+            ) from None
+    return entry
+
+
+def require_inside(path: Path, root: Path) -> None:
+    """Raises InvalidError when `path` is not below `root`. By name: what a link leads to is not removed."""
+    if root not in path.parents or ".." in path.parts:
+        raise InvalidError(f"{path} is not below {root}", hint="Remove it by hand, if it is to go.")
+
+
+def _target(layout: Layout, model: ModelName) -> Path:
+    """The model's place; below its organisation when another organisation's model has the name."""
+    target = layout.model_dir(model)
+    record = read_record(target)
+    own = layout.org_dir(model)
+    if own is not None and (own.exists() or (record is not None and not record.is_for(model))):
+        return own
+    return target
+
+
+def _default_name(origin: Path) -> str:
+    name = origin.absolute().name
+    if origin.is_dir():
+        return name
+    for suffix in (".zst", ".gz", ".bz2", ".xz", ".tar", ".tgz", ".tbz2", ".txz", ".tzst", ".gguf"):
+        name = name.removesuffix(suffix)
+    return name
+
+
+def _directories(root: Path) -> Iterator[tuple[str, Path]]:
+    """Name and path of what may be a model below `root`: a directory with files, a GGUF, or one of an organisation."""
+    for path in _children(root):
+        if not is_model_entry(path.name):
+            continue
+        if path.is_file():
+            if path.suffix == ".gguf":
+                yield path.name, path
+        elif any(child.is_file() for child in _children(path)):
+            yield path.name, path
+        else:
+            for child in _children(path):
+                if is_model_entry(child.name) and any(inner.is_file() for inner in _children(child)):
+                    yield f"{path.name}/{child.name}", child
+
+
+def _snapshots(hub: Path) -> Iterator[Path]:
+    for repository in _children(hub):
+        if repository.name.startswith("models--"):
+            yield from _children(repository / "snapshots")
+
+
+def _children(directory: Path) -> list[Path]:
+    if not directory.is_dir():
+        return []
+    try:
+        return sorted(directory.iterdir())
+    except OSError:
+        return []  # a directory of somebody else's is none of our models
+
+
+def _entry(path: Path, name: str, skip_tokenizer: bool) -> ModelEntry:
+    record = read_record(path) if path.is_dir() else None
+    return _judged(
+        ModelEntry(
+            name=name,
+            model_id=record.model_id if record else name,
+            source=record.source if record else "local",
+            path=path,
+            revision=record.revision if record else None,
+            bytes=0,
+            format=None,
+            reason=None,
+        ),
+        skip_tokenizer,
+    )
+
+
+def _hub_entry(path: Path, skip_tokenizer: bool) -> ModelEntry:
+    name = path.parent.parent.name.removeprefix("models--").replace("--", "/")
+    return _judged(ModelEntry(name, name, "hf-cache", path, path.name, 0, None, None), skip_tokenizer)
+
+
+def _judged(entry: ModelEntry, skip_tokenizer: bool) -> ModelEntry:
+    verdict = check_model(entry.path, skip_tokenizer=skip_tokenizer, allow_gguf=True)
+    problem = verdict if isinstance(verdict, Problem) else find_fault(verdict)
+    try:
+        size = sum(list_files(entry.path).values()) if entry.path.is_dir() else entry.path.stat().st_size
+    except (ModelInvalidError, OSError):
+        size = 0
+    return replace(
+        entry,
+        bytes=size,
+        format=None if isinstance(verdict, Problem) else verdict.format,
+        reason=str(problem) if problem else None,
+    )
