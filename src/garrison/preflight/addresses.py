@@ -11,7 +11,7 @@ __all__ = ["Address", "conflicts", "from_packed"]
 _MAPPED_PREFIX = bytes(10) + b"\xff\xff"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Address:
     """An address a socket is bound to, or is about to be.
 

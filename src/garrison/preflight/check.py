@@ -1,23 +1,26 @@
 """The preflight: the port is free or made free, the GPUs are within their limits.
 
-Exit codes, steps and field names are those the seed documents for `vllm-preflight`.
+Exit codes, steps and field names are those the seed documents for `vllm-preflight`. It runs before every start of a
+server, and on a free port with the GPUs skipped it imports neither the process nor the GPU half.
 """
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from garrison.base.clock import Clock
 from garrison.base.errors import GarrisonError
 from garrison.base.locks import FileLock, file_lock
-from garrison.preflight.gpu_check import GpuFinding, check_gpus, memory_held, wait_for_release
-from garrison.preflight.gpu_probe import GpuProbe, default_probes
-from garrison.preflight.listeners import Sockets
-from garrison.preflight.machine import Machine, this_machine
-from garrison.preflight.port import Finding, look_at_port, stop_holders
-from garrison.preflight.processes import Processes
-from garrison.preflight.reclaim import Stopped
-from garrison.preflight.report import PortAction, PreflightReport, PreflightRequest
-from garrison.preflight.tree import post_order
+from garrison.preflight.machine import Machine
+from garrison.preflight.port import Finding, look_at_port
+from garrison.preflight.report import PreflightReport, PreflightRequest
+
+if TYPE_CHECKING:
+    from garrison.preflight.gpu_probe import GpuProbe
+    from garrison.preflight.holders import PortVerdict
+    from garrison.preflight.listeners import Sockets
+    from garrison.preflight.processes import Processes
 
 __all__ = ["PreflightReport", "PreflightRequest", "check", "port_lock"]
 
@@ -25,9 +28,9 @@ __all__ = ["PreflightReport", "PreflightRequest", "check", "port_lock"]
 def check(
     request: PreflightRequest,
     *,
-    processes: Processes | None = None,
-    sockets: Sockets | None = None,
-    gpus: Sequence[GpuProbe] | None = None,
+    processes: "Processes | None" = None,
+    sockets: "Sockets | None" = None,
+    gpus: "Sequence[GpuProbe] | None" = None,
     clock: Clock | None = None,
     say: Callable[[str], None],
 ) -> PreflightReport:
@@ -42,35 +45,28 @@ def check(
         GpuThresholdError, InvalidError: exit 1.
         Every one has `host` and `port` in its details, those of the port also `pids`, `cmdlines` and `uids`.
     """
-    machine = this_machine(say, processes=processes, sockets=sockets, clock=clock)
-    probes = () if request.skip_gpu else default_probes() if gpus is None else gpus
+    machine = Machine(say, processes=processes, sockets=sockets, clock=clock)
     with _naming_the_endpoint(request):
         finding = look_at_port(request, machine)
-        action, stopped, released, warnings = _clear(request, finding, probes, machine)
-        gpu = GpuFinding() if request.skip_gpu else check_gpus(request, probes)
-    if not finding.could_scan:
-        warnings.append("the listeners of this machine cannot be read; the port was tried by binding it")
-    warnings += gpu.warnings
-    for warning in warnings:
+        report = PreflightReport(host=request.host, port=request.port, could_scan=finding.could_scan)
+        if not finding.could_scan:
+            warning = "the listeners of this machine cannot be read; the port was tried by binding it"
+            report = replace(report, warnings=(warning,))
+        if finding.verdict is None:
+            say(f"{request.host} port {request.port} is free")
+        elif request.dry_run:
+            roots = tuple(root.id.pid for root in finding.verdict.roots)
+            say(f"{request.host} port {request.port}: would stop pid {', '.join(map(str, roots))}")
+            report = replace(report, port_action="would-stop", would_stop_roots=roots)
+        else:
+            report = _reclaim(request, finding, finding.verdict, gpus, machine, report)
+        if not request.skip_gpu:
+            report = _with_gpus(request, gpus, report)
+    for warning in report.warnings:
         say(f"warning: {warning}")
-    for failure in gpu.would_fail:
+    for failure in report.would_fail:
         say(f"would fail: {failure}")
-    roots = tuple(root.id.pid for root in finding.verdict.roots)
-    return PreflightReport(
-        host=request.host,
-        port=request.port,
-        port_action=action,
-        reclaimed_roots=roots if action == "stopped" else (),
-        could_scan=finding.could_scan,
-        gpus=gpu.gpus,
-        gpu_check_source=gpu.source,
-        would_stop_roots=roots if action == "would-stop" else (),
-        killed=tuple(one.pid for one in stopped.killed) if stopped else (),
-        released_mib=released,
-        gpu_problems=gpu.problems,
-        would_fail=gpu.would_fail,
-        warnings=tuple(warnings),
-    )
+    return report
 
 
 @contextlib.contextmanager
@@ -86,23 +82,27 @@ def port_lock(request: PreflightRequest, *, clock: Clock | None = None) -> Itera
         yield lock
 
 
-def _clear(
-    request: PreflightRequest, finding: Finding, probes: Sequence[GpuProbe], machine: Machine
-) -> tuple[PortAction, Stopped | None, int | None, list[str]]:
-    """Stop what may be stopped, and wait for its GPU memory: (action, what was stopped, MiB released, warnings)."""
-    where = f"{request.host} port {request.port}"
-    roots = finding.verdict.roots
-    if finding.verdict.kind == "free":
-        machine.say(f"{where} is free")
-        return "noop", None, None, []
-    if request.dry_run:
-        machine.say(f"{where}: would stop pid {', '.join(str(root.id.pid) for root in roots)}")
-        return "would-stop", None, None, []
-    warnings = []
+def _reclaim(
+    request: PreflightRequest,
+    finding: Finding,
+    verdict: "PortVerdict",
+    gpus: "Sequence[GpuProbe] | None",
+    machine: Machine,
+    report: PreflightReport,
+) -> PreflightReport:
+    """Stop what holds the port, and see the GPU memory it held come free."""
+    from garrison.preflight.gpu_check import memory_held, wait_for_release
+    from garrison.preflight.gpu_probe import default_probes
+    from garrison.preflight.stop import stop_holders
+    from garrison.preflight.tree import post_order
+
+    probes = () if request.skip_gpu else default_probes() if gpus is None else gpus
+    roots = verdict.roots
     tree = post_order((root.id for root in roots), machine.processes.snapshot())
-    before = memory_held([one.pid for one in tree], probes) if probes else None
+    before = memory_held([one.pid for one in tree], probes)
     stopped = stop_holders(request, finding, machine)
-    machine.say(f"{where} is free: stopped {len(stopped.signalled)} processes")
+    machine.say(f"{request.host} port {request.port} is free: {len(stopped.signalled)} processes were stopped")
+    warnings = list(report.warnings)
     if stopped.survivors:
         pids = ", ".join(str(one.pid) for one in stopped.survivors)
         warnings.append(f"the port is free, but pid {pids} did not end even on SIGKILL and may hold GPU memory")
@@ -112,7 +112,31 @@ def _clear(
         machine.say(f"{released} MiB of GPU memory came free")
         if not complete:
             warnings.append(f"of {sum(before.held.values())} MiB of GPU memory only {released} MiB came free in time")
-    return "stopped", stopped, released, warnings
+    return replace(
+        report,
+        port_action="stopped",
+        reclaimed_roots=tuple(root.id.pid for root in roots),
+        killed=tuple(one.pid for one in stopped.killed),
+        released_mib=released,
+        warnings=tuple(warnings),
+    )
+
+
+def _with_gpus(
+    request: PreflightRequest, gpus: "Sequence[GpuProbe] | None", report: PreflightReport
+) -> PreflightReport:
+    from garrison.preflight.gpu_check import check_gpus
+    from garrison.preflight.gpu_probe import default_probes
+
+    found = check_gpus(request, default_probes() if gpus is None else gpus)
+    return replace(
+        report,
+        gpus=found.gpus,
+        gpu_check_source=found.source,
+        gpu_problems=found.problems,
+        would_fail=found.would_fail,
+        warnings=(*report.warnings, *found.warnings),
+    )
 
 
 @contextlib.contextmanager

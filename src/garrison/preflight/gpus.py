@@ -5,8 +5,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from garrison.base.errors import InvalidError
+from garrison.preflight.thresholds import Thresholds
 
-__all__ = ["Gpu", "GpuProcess", "Problem", "Thresholds", "held_mib", "judge", "select", "throttle_words"]
+__all__ = ["Gpu", "GpuProcess", "Problem", "held_mib", "judge", "select", "throttle_words"]
 
 # What CUDA_VISIBLE_DEVICES is set to when no GPU shall be seen.
 _NONE = ("-1", "none", "void", "nodevfiles")
@@ -62,16 +63,6 @@ class Gpu:
         body = asdict(self)
         del body["mig_uuids"]
         return body | {"warnings": list(warnings)}
-
-
-@dataclass(frozen=True, slots=True)
-class Thresholds:
-    """Limits of the check. `fail_on` names the conditions that are fatal; the others only warn."""
-
-    min_free_gb: float = 4.0
-    max_temp_c: int = 85
-    max_util_pct: int = 95
-    fail_on: tuple[str, ...] = ("temperature",)
 
 
 @dataclass(frozen=True, slots=True)

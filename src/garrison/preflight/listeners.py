@@ -13,7 +13,7 @@ class ScanError(Exception):
     """The socket table of this machine cannot be read."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Listener:
     """A TCP socket in state LISTEN.
 

@@ -1,52 +1,61 @@
 """The machine a preflight runs on: its seams in one value, real unless the caller brings twins."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from garrison.base.clock import Clock, SystemClock
-from garrison.preflight.listeners import Sockets
-from garrison.preflight.processes import Processes
 
-__all__ = ["Machine", "this_machine"]
+if TYPE_CHECKING:
+    from garrison.preflight.listeners import Sockets
+    from garrison.preflight.processes import Processes
+
+__all__ = ["Machine"]
 
 
-@dataclass(frozen=True, slots=True)
 class Machine:
-    """`say` takes one sentence for people."""
+    """The running machine, read from `/proc` where there is one and through psutil elsewhere.
 
-    processes: Processes
-    sockets: Sockets
-    clock: Clock
-    say: Callable[[str], None]
+    Each seam is made when it is first used: on a free port no process is ever looked at.
 
+    Args:
+        say: takes one sentence for people.
+    """
 
-def this_machine(
-    say: Callable[[str], None],
-    *,
-    processes: Processes | None = None,
-    sockets: Sockets | None = None,
-    clock: Clock | None = None,
-) -> Machine:
-    """The running machine, read from `/proc` where there is one and through psutil elsewhere."""
-    return Machine(processes or _processes(), sockets or _sockets(), clock or SystemClock(), say)
+    def __init__(
+        self,
+        say: Callable[[str], None],
+        *,
+        processes: "Processes | None" = None,
+        sockets: "Sockets | None" = None,
+        clock: Clock | None = None,
+    ) -> None:
+        self.say = say
+        self.clock: Clock = clock or SystemClock()
+        self._processes = processes
+        self._sockets = sockets
 
+    @cached_property
+    def processes(self) -> "Processes":
+        if self._processes is not None:
+            return self._processes
+        if Path("/proc/self/stat").exists():
+            from garrison.preflight.procfs import Procfs
 
-def _processes() -> Processes:
-    if Path("/proc/self/stat").exists():
-        from garrison.preflight.procfs import Procfs
+            return Procfs()
+        from garrison.preflight.portable import PsutilProcesses
 
-        return Procfs()
-    from garrison.preflight.portable import PsutilProcesses
+        return PsutilProcesses()
 
-    return PsutilProcesses()
+    @cached_property
+    def sockets(self) -> "Sockets":
+        if self._sockets is not None:
+            return self._sockets
+        if Path("/proc/net/tcp").exists():
+            from garrison.preflight.procnet import ProcNet
 
+            return ProcNet()
+        from garrison.preflight.portable import PsutilSockets
 
-def _sockets() -> Sockets:
-    from garrison.preflight.procnet import ProcNet
-
-    if Path("/proc/net/tcp").exists():
-        return ProcNet()
-    from garrison.preflight.portable import PsutilSockets
-
-    return PsutilSockets()
+        return PsutilSockets()

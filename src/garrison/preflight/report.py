@@ -2,10 +2,13 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from garrison.base.settings import Settings
-from garrison.preflight.gpus import Gpu, Problem, Thresholds
+from garrison.preflight.thresholds import Thresholds
+
+if TYPE_CHECKING:
+    from garrison.preflight.gpus import Gpu, Problem
 
 __all__ = ["GpuCheckSource", "PortAction", "PreflightReport", "PreflightRequest"]
 
@@ -15,7 +18,7 @@ PortAction = Literal["noop", "stopped", "would-stop"]
 GpuCheckSource = Literal["skipped", "nvml", "nvidia-smi", "unavailable"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class PreflightRequest:
     """The endpoint to clear and the limits to check.
 
@@ -54,7 +57,7 @@ class PreflightRequest:
         )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class PreflightReport:
     """A preflight that found nothing in the way, or cleared it. What went wrong is an error, not a report.
 
@@ -76,12 +79,12 @@ class PreflightReport:
     reclaimed_roots: tuple[int, ...] = ()
     blocked_roots: tuple[int, ...] = ()
     could_scan: bool = True
-    gpus: tuple[Gpu, ...] = ()
+    gpus: "tuple[Gpu, ...]" = ()
     gpu_check_source: GpuCheckSource = "skipped"
     would_stop_roots: tuple[int, ...] = ()
     killed: tuple[int, ...] = ()
     released_mib: int | None = None
-    gpu_problems: tuple[Problem, ...] = ()
+    gpu_problems: "tuple[Problem, ...]" = ()
     would_fail: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
 
@@ -105,7 +108,7 @@ class PreflightReport:
         }
 
 
-def gpus_json(gpus: tuple[Gpu, ...], problems: tuple[Problem, ...]) -> list[dict[str, Any]]:
+def gpus_json(gpus: "tuple[Gpu, ...]", problems: "tuple[Problem, ...]") -> list[dict[str, Any]]:
     """Each GPU with the messages of its problems under `warnings`."""
     return [
         gpu.to_json([f"{one.condition}: {one.message}" for one in problems if one.gpu == gpu.index]) for gpu in gpus

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 
 from garrison.preflight.processes import Process, ProcessId
 
-__all__ = ["post_order", "rootmost"]
+__all__ = ["line_of", "post_order", "rootmost"]
 
 
 def post_order(roots: Iterable[ProcessId], snapshot: Mapping[int, Process]) -> tuple[ProcessId, ...]:
@@ -47,3 +47,12 @@ def rootmost(pids: Iterable[int], snapshot: Mapping[int, Process]) -> tuple[int,
         return False
 
     return tuple(sorted(pid for pid in holders if not has_holder_above(pid)))
+
+
+def line_of(pid: int, snapshot: Mapping[int, Process]) -> tuple[int, ...]:
+    """`pid` and its ancestors."""
+    line: list[int] = []
+    while pid in snapshot and pid not in line:
+        line.append(pid)
+        pid = snapshot[pid].parent
+    return tuple(line)

@@ -1,0 +1,164 @@
+"""`vllm-preflight`: the port is free or made free, the GPUs are fit, then the downstream command.
+
+It runs before every start of a server, so nothing heavy is on its path: the standard library and the settings.
+"""
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from garrison.base.errors import InvalidError, UsageError
+from garrison.base.settings import Settings
+from garrison.cli.outermost import outermost
+
+__all__ = ["main", "parse", "run"]
+
+_USAGE = """\
+usage: vllm-preflight [--dry-run] [--json] [--] [COMMAND [ARG...]]
+
+Frees the port when a stale vLLM holds it, checks the GPUs, then runs COMMAND.
+Without COMMAND it only checks.
+
+  --dry-run   say what would happen, signal nothing, start nothing (VLLM_DRY_RUN=1)
+  --json      one JSON object on standard output (VLLM_PREFLIGHT_JSON=1); not with COMMAND
+  -h, --help  this text
+
+exit codes:
+  0   port free or freed, GPUs fit; with COMMAND: its own exit code
+  1   bad value, or a GPU beyond a fatal limit
+  2   a process that is not vLLM holds the port; it is never stopped
+  3   another user's vLLM holds the port
+  4   the listener on the port cannot be mapped to a process
+  5   still listening after SIGTERM and SIGKILL; or COMMAND did not bind in VLLM_START_BIND_TIMEOUT
+  13  another preflight is at work on this port
+  20  COMMAND is not there
+  22  COMMAND showed no sign of life before it bound the port, and was stopped
+  64  bad command line
+
+environment:
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The console script. `argv` is without the program's name."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    json = "--json" in arguments[: _command_at(arguments)] or _asks_for_json(os.environ)
+
+    def call() -> int:
+        flags, command = parse(arguments)
+        if flags.pop("help", False):
+            print(_USAGE + _environment(), end="")
+            return 0
+        settings = Settings.load(os.environ, groups=("endpoint", "preflight", "start"), flags=flags, seed_defaults=True)
+        return run(settings, command, json=settings.preflight_json)
+
+    return outermost(call, json=json)
+
+
+def parse(arguments: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
+    """(flags for `Settings.load`, downstream command). What follows the command's name belongs to it.
+
+    Raises:
+        UsageError: an option nobody knows.
+    """
+    at = _command_at(arguments)
+    known = {"-h": "help", "--help": "help", "--dry-run": "dry_run", "--json": "preflight_json"}
+    flags: dict[str, Any] = {}
+    for argument in arguments[:at]:
+        if argument == "--":
+            break
+        if argument not in known:
+            raise UsageError(
+                f"vllm-preflight has no option {argument}",
+                hint="`vllm-preflight --help` shows the usage; the command's own options come after its name.",
+            )
+        flags[known[argument]] = True
+    return flags, list(arguments[at:])
+
+
+def run(settings: Settings, command: Sequence[str], *, json: bool, say: Callable[[str], None] | None = None) -> int:
+    """Preflight, then `command` if there is one; gives the exit code, of the command where it was run.
+
+    Shared by `vllm-preflight` and `garrison preflight`. Sentences go to standard error, with `json` one object to
+    standard output. In a dry run neither is the lock taken nor the command started.
+
+    Raises:
+        GarrisonError: with its exit code; `check`, `port_lock` and `run_proxied` say which.
+    """
+    from garrison.preflight.check import PreflightRequest, check, port_lock
+
+    if json and command:
+        raise InvalidError(
+            "JSON output and a downstream command exclude each other",
+            hint="Unset VLLM_PREFLIGHT_JSON, or run the command after the preflight: `vllm-preflight && …`.",
+        )
+    say = say or _say
+    request = PreflightRequest.from_settings(settings)
+    if request.dry_run:
+        report = check(request, say=say)
+        if command:
+            say("would start " + _shown(command))
+        _print(report, json)
+        return 0
+    with port_lock(request) as lock:
+        report = check(request, say=say)
+        _print(report, json)
+        if not command:
+            return 0
+        from garrison.preflight.proxy import Patience, exec_downstream, run_proxied
+
+        say("starting " + _shown(command))
+        sys.stdout.flush()
+        sys.stderr.flush()
+        if not settings.preflight_proxy_child:
+            exec_downstream(command, lock=lock)
+        return run_proxied(command, request, lock=lock, patience=Patience.from_settings(settings), say=say)
+
+
+def _command_at(arguments: Sequence[str]) -> int:
+    """Where the downstream command begins: after `--`, or at the first argument that is no option."""
+    for index, argument in enumerate(arguments):
+        if argument == "--":
+            return index + 1
+        if not argument.startswith("-"):
+            return index
+    return len(arguments)
+
+
+def _asks_for_json(environ: "os._Environ[str]") -> bool:
+    """Whether errors are to be JSON too, known before the settings are read, for those may be the error."""
+    raw = environ.get("GARRISON_PREFLIGHT_JSON") or environ.get("VLLM_PREFLIGHT_JSON") or ""
+    return raw.strip().lower() in ("1", "true", "yes", "on")
+
+
+def _print(report: Any, json: bool) -> None:
+    if json:
+        from json import dumps
+
+        print(dumps(report.to_json()))
+
+
+def _say(sentence: str) -> None:
+    print(f"vllm-preflight: {sentence}", file=sys.stderr)
+
+
+def _shown(command: Sequence[str]) -> str:
+    from garrison.preflight.redact import shown_command
+
+    return shown_command(command)
+
+
+def _environment() -> str:
+    """The variables, from the settings table."""
+    rows = [row for row in Settings.table() if row.group in ("endpoint", "preflight") and row.seeds]
+    lines = []
+    for row in rows:
+        default = row.seed_default if row.seed_default is not None else row.default
+        if isinstance(default, bool):
+            default = int(default)
+        if isinstance(default, tuple):
+            default = ",".join(default)
+        shown = "unset" if default in (None, "") else f"{default:g}" if isinstance(default, float) else str(default)
+        lines.append(f"  {row.seeds[0]:<29} {row.help} Default: {shown}\n")
+    return "".join(lines)

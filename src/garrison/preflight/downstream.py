@@ -1,0 +1,149 @@
+"""The seam to the downstream command: start it, hear signals, reap it."""
+
+import contextlib
+import os
+import signal
+from collections.abc import Iterable, Sequence
+from typing import Protocol, Self
+
+from garrison.base.clock import Clock
+from garrison.base.errors import EngineMissingError, GarrisonError, InvalidError
+
+__all__ = ["FORWARDED", "Child", "MemoryChild", "SpawnedChild", "replace_process"]
+
+FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
+# si_code of a signal the kernel sent, as it does for Ctrl-C: the child is in the foreground group and has it already.
+_SI_KERNEL = 0x80
+# Python ignores these two; a command that inherits that dies of EPIPE messages instead of a quiet SIGPIPE.
+_IGNORED_BY_PYTHON = (signal.SIGPIPE, signal.SIGXFSZ)
+
+
+class Child(Protocol):
+    """The downstream command. Its environment and its three streams are this process's own."""
+
+    pid: int
+
+    def wait(self, seconds: float) -> tuple[int | None, int | None]:
+        """Wait up to `seconds` for whichever is first: (exit code or None, signal to pass on or None).
+
+        The exit code is a shell's: 128 + n when signal n ended it.
+        """
+
+    def send(self, number: int) -> None:
+        """Signal the child; nothing when it is gone."""
+
+
+class MemoryChild:
+    """The in-memory twin: `events` are what `wait` answers, one after the other; the last is an exit code."""
+
+    def __init__(self, events: Iterable[tuple[int | None, int | None]], *, pid: int = 4242, clock: Clock) -> None:
+        self.pid = pid
+        self.sent: list[int] = []
+        self._events = list(events)
+        self._clock = clock
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        return None
+
+    def wait(self, seconds: float) -> tuple[int | None, int | None]:
+        self._clock.sleep(seconds)
+        return self._events.pop(0) if self._events else (None, None)
+
+    def send(self, number: int) -> None:
+        self.sent.append(number)
+
+
+class SpawnedChild:
+    """A child of this process, as a context manager: signals are blocked and waited for while it is open.
+
+    The child's pid cannot be taken by another process before it is reaped here, so a plain kill() is exact.
+    """
+
+    def __init__(self, argv: Sequence[str]) -> None:
+        if not hasattr(signal, "sigtimedwait"):
+            raise InvalidError("this system has no sigtimedwait", hint="Set VLLM_PREFLIGHT_PROXY_CHILD=0.")
+        # What was ignored when we were started (nohup) stays ignored, here and in the child.
+        wanted = (number for number in FORWARDED if signal.getsignal(number) != signal.SIG_IGN)
+        self._waited = {*wanted, signal.SIGCHLD}
+        self._code: int | None = None
+        if signal.getsignal(signal.SIGCHLD) == signal.SIG_IGN:
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        self._old_mask = signal.pthread_sigmask(signal.SIG_BLOCK, self._waited)
+        try:
+            self.pid = os.posix_spawnp(
+                argv[0], list(argv), os.environ, setsigmask=self._old_mask, setsigdef=_IGNORED_BY_PYTHON
+            )
+        except OSError as error:
+            self._restore()
+            raise _cannot_start(argv[0], error) from None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._restore()
+
+    def wait(self, seconds: float) -> tuple[int | None, int | None]:
+        if (code := self._reap()) is not None:
+            return code, None
+        heard = signal.sigtimedwait(self._waited, seconds)
+        if heard is not None and heard.si_signo != signal.SIGCHLD and heard.si_code != _SI_KERNEL:
+            return self._reap(), heard.si_signo
+        return self._reap(), None
+
+    def send(self, number: int) -> None:
+        if self._code is None:
+            with contextlib.suppress(PermissionError):  # it became another user, by sudo for one
+                os.kill(self.pid, number)
+
+    def _reap(self) -> int | None:
+        if self._code is None and os.getpid() == 1:
+            self._reap_orphans()
+        elif self._code is None:
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
+            if pid:
+                self._code = _shell_code(status)
+        return self._code
+
+    def _reap_orphans(self) -> None:
+        """As pid 1 of a container every orphan ends here, and nobody else takes its zombie away."""
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if pid == self.pid:
+                self._code = _shell_code(status)
+            if not pid:
+                return
+
+    def _restore(self) -> None:
+        signal.pthread_sigmask(signal.SIG_SETMASK, self._old_mask)
+
+
+def replace_process(argv: Sequence[str]) -> GarrisonError:
+    """Become the command, by exec; returns, with the error, only when that failed."""
+    for number in _IGNORED_BY_PYTHON:
+        signal.signal(number, signal.SIG_DFL)
+    try:
+        os.execvp(argv[0], list(argv))  # noqa: S606 - an argv list and no shell
+    except OSError as error:
+        return _cannot_start(argv[0], error)
+
+
+def _shell_code(status: int) -> int:
+    code = os.waitstatus_to_exitcode(status)
+    return code if code >= 0 else 128 - code
+
+
+def _cannot_start(program: str, error: OSError) -> GarrisonError:
+    if isinstance(error, FileNotFoundError):
+        return EngineMissingError(
+            f"the command {program!r} is not there", hint="Give its full path, or put its directory on PATH."
+        )
+    return InvalidError(
+        f"the command {program!r} cannot be run: {error.strerror}", hint="Look at its mode and at its first line."
+    )

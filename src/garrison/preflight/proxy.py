@@ -1,0 +1,193 @@
+"""The downstream command as a child: the port's lock is held until the child has bound the port, signals are passed
+on, and the exit code is the child's.
+
+The environment is handed on unchanged, the `VLLM_*` names that Garrison reads included. The seed promises
+`vllm-preflight ./start.sh`, and such a script goes on to `vllm-resolve-model` and `vllm-serve`, which read their
+settings from those very names. They are taken away where Garrison itself starts an engine.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import NoReturn, Self
+
+from garrison.base.clock import Clock
+from garrison.base.errors import EngineTimeoutError, GarrisonError, PortStuckError
+from garrison.base.locks import FileLock
+from garrison.base.settings import Settings
+from garrison.preflight.addresses import Address
+from garrison.preflight.downstream import Child, SpawnedChild, replace_process
+from garrison.preflight.listeners import ScanError, Sockets, conflicting
+from garrison.preflight.machine import Machine
+from garrison.preflight.port import resolve_host
+from garrison.preflight.processes import Process, Processes, ProcessId
+from garrison.preflight.progress import Progress, observe
+from garrison.preflight.reclaim import stop_trees
+from garrison.preflight.report import PreflightRequest
+from garrison.preflight.tree import post_order
+
+__all__ = ["Patience", "exec_downstream", "run_proxied"]
+
+# CPU use is looked at every so often: reading the process table at each look at the port would itself be load.
+_PROGRESS_SECONDS = 2.0
+_AFTER_BIND_SECONDS = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How long the command may take to bind the port, in seconds.
+
+    Attributes:
+        bind_timeout: a hard limit; None: as long as there is progress.
+        poll: between two looks at the port.
+        window: without a limit, how long the command's processes may use no CPU at all.
+    """
+
+    bind_timeout: float | None = None
+    poll: float = 0.2
+    window: float = 300.0
+
+    @classmethod
+    def from_settings(cls, settings: Settings) -> Self:
+        return cls(settings.start_bind_timeout, settings.start_bind_poll, settings.progress_window)
+
+
+def run_proxied(
+    argv: Sequence[str],
+    request: PreflightRequest,
+    *,
+    lock: FileLock,
+    patience: Patience | None = None,
+    processes: Processes | None = None,
+    sockets: Sockets | None = None,
+    clock: Clock | None = None,
+    start: Callable[[Sequence[str]], AbstractContextManager[Child]] = SpawnedChild,
+    say: Callable[[str], None],
+) -> int:
+    """Start `argv`, release `lock` once it has bound the port, pass signals on, and return its exit code.
+
+    A command that ends without ever binding the port is no error: its exit code is the answer.
+
+    Raises:
+        PortStuckError: exit 5. `bind_timeout` passed; the command and all it started were stopped.
+        EngineTimeoutError: exit 22. No sign of life within the window; stopped likewise.
+        EngineMissingError, InvalidError: the command cannot be started.
+    """
+    machine = Machine(say, processes=processes, sockets=sockets, clock=clock)
+    addresses = resolve_host(request, machine)
+    with start(argv) as child:
+        code = _until_bound(child, request, addresses, patience or Patience(), machine)
+        lock.release()
+        while code is None:
+            code = _step(child, _AFTER_BIND_SECONDS)
+        return code
+
+
+def exec_downstream(argv: Sequence[str], *, lock: FileLock) -> NoReturn:
+    """Become `argv`. The lock ends here; one that lived as long as the server would block the next reclaim.
+
+    Raises:
+        EngineMissingError, InvalidError: the command cannot be started.
+    """
+    # A flock would end by itself at exec, its descriptor being close-on-exec; the fallback directory would not.
+    lock.release()
+    raise replace_process(argv)
+
+
+def _step(child: Child, seconds: float) -> int | None:
+    """Wait a little and pass a signal on, if one came; the exit code when the child has ended."""
+    code, number = child.wait(seconds)
+    if number is not None:
+        child.send(number)
+    return code
+
+
+def _until_bound(
+    child: Child, request: PreflightRequest, addresses: Sequence[Address], patience: Patience, machine: Machine
+) -> int | None:
+    """Returns None once the child has bound the port, or its exit code when it ended before."""
+    begun = machine.clock.monotonic()
+    progress, looked = Progress(begun, {}), begun - _PROGRESS_SECONDS
+    strangers: set[int] = set()
+    while True:
+        if (code := _step(child, patience.poll)) is not None:
+            return code
+        if _is_bound(child.pid, request, addresses, strangers, machine):
+            machine.say(f"port {request.port} is bound after {machine.clock.monotonic() - begun:.1f} s")
+            return None
+        now = machine.clock.monotonic()
+        if patience.bind_timeout is not None:
+            if now - begun >= patience.bind_timeout:
+                _stop(child, request, machine)
+                raise _too_late(request, patience.bind_timeout)
+        elif now - looked >= min(_PROGRESS_SECONDS, patience.window / 4):
+            looked = now
+            progress = observe(progress, *_tree(child.pid, machine), now)
+            if progress.silent_for(now) >= patience.window:
+                _stop(child, request, machine)
+                raise _hung(request, patience.window)
+
+
+def _is_bound(
+    pid: int, request: PreflightRequest, addresses: Sequence[Address], strangers: set[int], machine: Machine
+) -> bool:
+    """Whether the child, or something it started, listens on the port.
+
+    A listener nobody can be seen to hold counts as the child's: the port was free when it was started, and a child
+    that became another user cannot be looked into.
+    """
+    try:
+        listeners = conflicting(addresses, machine.sockets.listeners(request.port))
+    except ScanError:
+        return not machine.sockets.can_bind(addresses, request.port)
+    fresh = [listener for listener in listeners if listener.inode not in strangers]
+    if not fresh:
+        return False
+    owners = machine.processes.owners([listener.inode for listener in fresh])
+    ours = {one.pid for one in _tree(pid, machine)[0]}
+    for listener in fresh:
+        pids = {listener.pid} if listener.pid is not None else owners.get(listener.inode, frozenset())
+        if not pids or pids & ours:
+            return True
+        strangers.add(listener.inode)
+        machine.say(f"warning: {listener} is now held by pid {min(pids)}, which the command did not start")
+    return False
+
+
+def _tree(pid: int, machine: Machine) -> tuple[tuple[ProcessId, ...], Mapping[int, Process]]:
+    """The processes under `pid`, itself included, and the table they were found in."""
+    snapshot = machine.processes.snapshot()
+    root = snapshot.get(pid)
+    return (post_order((root.id,), snapshot) if root else ()), snapshot
+
+
+def _stop(child: Child, request: PreflightRequest, machine: Machine) -> None:
+    """Stop the command and all it started, and take its zombie away."""
+    machine.say("stopping the command")
+    root = machine.processes.read(child.pid)
+    if root is not None:
+        stop_trees(
+            (root.id,),
+            processes=machine.processes,
+            is_free=lambda: True,
+            timeout=request.stop_timeout,
+            clock=machine.clock,
+            say=machine.say,
+        )
+    child.wait(0)
+
+
+def _too_late(request: PreflightRequest, seconds: float) -> GarrisonError:
+    return PortStuckError(
+        f"the command did not bind {request.host} port {request.port} within {seconds:g} s and was stopped",
+        hint="Raise VLLM_START_BIND_TIMEOUT, or unset it: then the command has time as long as it makes progress.",
+        details={"host": request.host, "port": request.port},
+    )
+
+
+def _hung(request: PreflightRequest, seconds: float) -> GarrisonError:
+    return EngineTimeoutError(
+        f"the command used no CPU for {seconds:g} s, had not bound {request.host} port {request.port}, and was stopped",
+        hint="Look at its output; GARRISON_PROGRESS_WINDOW widens the window, VLLM_START_BIND_TIMEOUT sets a limit.",
+        details={"host": request.host, "port": request.port},
+    )

@@ -1,0 +1,57 @@
+"""The errors of a port that may not be had: who stands in the way, and what to do about it."""
+
+from collections.abc import Iterable
+
+from garrison.base.errors import PortError, PortForeignError, PortOtherUserError, PortUnattributableError
+from garrison.preflight.holders import PortVerdict
+from garrison.preflight.processes import Process
+from garrison.preflight.redact import shown_command
+from garrison.preflight.report import PreflightRequest
+
+__all__ = ["holder_details", "refusal"]
+
+
+def refusal(verdict: PortVerdict, request: PreflightRequest) -> PortError:
+    """The error for a verdict that is neither `free` nor `ours`."""
+    where = ", ".join(str(listener) for listener in verdict.listeners)
+    who = "; ".join(f"pid {one.id.pid} (uid {one.uid}): {shown_command(one.argv)}" for one in verdict.roots)
+    details = holder_details(verdict.roots, verdict.listeners)
+    if verdict.kind == "other-user":
+        return PortOtherUserError(
+            f"{where} is held by another user's vLLM: {who}",
+            hint="Ask its user to stop it, or set VLLM_ALLOW_OTHER_UID_KILL=1.",
+            details=details,
+        )
+    if verdict.kind == "unattributable":
+        owners = sorted({listener.uid for listener in verdict.listeners})
+        return PortUnattributableError(
+            f"{where} listens, and no process can be seen to hold it"
+            + (f" (its socket belongs to uid {', '.join(map(str, owners))})" if min(owners) >= 0 else ""),
+            hint="Run as the user that owns it or as root, relax hidepid on /proc, or free the port yourself; "
+            "in a container the listener may live outside it.",
+            details=details | {"uids": owners, "could_scan": False},
+        )
+    if verdict.kind == "above-us":
+        return PortForeignError(
+            f"{where} is held by a server that this command runs under: {who}",
+            hint="Run it from outside that server, or choose another port.",
+            details=details,
+        )
+    return PortForeignError(
+        f"{where} is held by a process that is not vLLM: {who}",
+        hint=f"Stop it, or choose another port (VLLM_PORT={min(request.port + 1, 65535)}). If it is a launcher of "
+        "vLLM, name it in VLLM_PROCESS_SIGNATURES.",
+        details=details,
+    )
+
+
+def holder_details(processes: Iterable[Process], listeners: Iterable[object]) -> dict[str, list[object]]:
+    """`pids`, `cmdlines` and `uids` run in parallel."""
+    listed = tuple(processes)
+    return {
+        "pids": [one.id.pid for one in listed],
+        "cmdlines": [shown_command(one.argv) for one in listed],
+        "uids": [one.uid for one in listed],
+        "blocked_roots": [one.id.pid for one in listed],
+        "listeners": [str(listener) for listener in listeners],
+    }

@@ -1,0 +1,55 @@
+"""Stopping what holds the port, with the verdict's processes in the errors."""
+
+from garrison.base.errors import PortOtherUserError, PortStuckError
+from garrison.preflight.holders import find_holders
+from garrison.preflight.listeners import conflicting
+from garrison.preflight.machine import Machine
+from garrison.preflight.port import Finding
+from garrison.preflight.reclaim import Stopped, stop_trees
+from garrison.preflight.redact import shown_command
+from garrison.preflight.refusal import holder_details
+from garrison.preflight.report import PreflightRequest
+
+__all__ = ["stop_holders"]
+
+
+def stop_holders(request: PreflightRequest, finding: Finding, machine: Machine) -> Stopped:
+    """Stop the trees that hold the port and see it free.
+
+    Raises:
+        PortStuckError: it still listens.
+        PortOtherUserError: the system does not let us signal one of the processes.
+    """
+
+    def in_the_way() -> bool:
+        return bool(conflicting(finding.addresses, machine.sockets.listeners(request.port)))
+
+    assert finding.verdict is not None
+    roots = finding.verdict.roots
+    for root in roots:
+        machine.say(f"stopping pid {root.id.pid}, which holds port {request.port}: {shown_command(root.argv)}")
+    try:
+        stopped = stop_trees(
+            (root.id for root in roots),
+            processes=machine.processes,
+            is_free=lambda: not in_the_way(),
+            timeout=request.stop_timeout,
+            clock=machine.clock,
+            say=machine.say,
+        )
+    except PermissionError:
+        raise PortOtherUserError(
+            f"port {request.port} is held by processes this user may not signal",
+            hint="Run as their user or as root.",
+            details=holder_details(roots, finding.verdict.listeners),
+        ) from None
+    if stopped.free:
+        return stopped
+    holders, _ = find_holders(finding.addresses, request.port, sockets=machine.sockets, processes=machine.processes)
+    present = tuple(root for holder in holders for root in holder.roots) or roots
+    raise PortStuckError(
+        f"port {request.port} is still held {request.stop_timeout:g} s after the stop",
+        hint="Raise VLLM_STOP_TIMEOUT, or look at the processes named: one may be restarted by a supervisor.",
+        details=holder_details(present, (holder.listener for holder in holders))
+        | {"stopped_roots": [root.id.pid for root in roots], "survivors": [one.pid for one in stopped.survivors]},
+    )
