@@ -122,7 +122,7 @@ class Settings:
         "preflight", "Stop a vLLM that runs as another user.", _FLAG, False, seeds=("VLLM_ALLOW_OTHER_UID_KILL",)
     )
     stop_timeout: int = _setting(
-        "preflight", "Seconds for the whole stop: SIGTERM, wait, SIGKILL, port free.", values.integer(0), 15,
+        "preflight", "Seconds from SIGTERM to SIGKILL, and again until the port is free.", values.integer(0), 15,
         seeds=("VLLM_STOP_TIMEOUT",),
     )  # fmt: skip
     process_signatures: tuple[str, ...] = _setting(
@@ -227,6 +227,11 @@ class Settings:
     env_file_trusted: bool = _setting(
         "vllm-serve", "Run the env file as shell code instead of parsing it as data.", _WORD, False,
         seeds=("VLLM_ENV_FILE_TRUSTED",),
+    )  # fmt: skip
+
+    strict_flags: bool = _setting(
+        "vllm-serve", "Refuse extra flags that a variable sets, instead of leaving them out.", _FLAG, False,
+        seeds=("VLLM_STRICT_FLAGS",),
     )  # fmt: skip
 
     origins: Mapping[str, Origin] = field(default_factory=dict, compare=False, repr=False)
