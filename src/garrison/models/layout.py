@@ -15,6 +15,7 @@ Nothing here touches the disk.
 
 import os
 import re
+import secrets
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -94,7 +95,7 @@ class Layout:
         return target.with_name(f"{target.name}.replaced.{now.strftime(_TIME)}")
 
     def trash_path(self, now: datetime) -> Path:
-        return self.staging_root / f"trash.{now.strftime(_TIME)}"
+        return self.staging_root / f"trash.{now.strftime(_TIME)}.{secrets.token_hex(3)}"
 
 
 def backup_of(name: str) -> str | None:

@@ -1,0 +1,211 @@
+"""What a long step tells the one who waits: steps, and bytes of a transfer.
+
+One protocol, four shapes: a Rich bar on a terminal, a JSON line a step for programs, sparse plain lines for logs, and a
+twin that remembers for tests.
+"""
+
+import json
+import sys
+import threading
+from typing import TYPE_CHECKING, Any, Protocol, TextIO
+
+from garrison.base.clock import Clock, SystemClock
+from garrison.base.values import size_text
+
+if TYPE_CHECKING:
+    from rich.progress import Progress as RichBar
+    from rich.progress import TaskID
+
+__all__ = ["JsonLines", "Lines", "MemoryProgress", "Progress", "RichProgress", "Silent", "choose"]
+
+_TENTHS = 10
+
+
+class Progress(Protocol):
+    """`advanced` may come from several threads at once; the others come from one."""
+
+    def step(self, name: str, **facts: Any) -> None:
+        """Something happened. `facts` are JSON-ready; `message`, where there is one, is the sentence for people."""
+
+    def started(self, files: int, total: int, done: int = 0) -> None:
+        """A transfer of `total` bytes begins, of which `done` are there already."""
+
+    def advanced(self, count: int) -> None:
+        """`count` bytes arrived; negative when a transfer has to take some back."""
+
+    def finished(self) -> None:
+        """The transfer has ended, well or not. Harmless when none was under way."""
+
+
+def choose(*, json_lines: bool, out: TextIO | None = None, err: TextIO | None = None) -> Progress:
+    """The shape that fits: JSON lines when asked for, a bar when standard error is a terminal, else plain lines."""
+    if json_lines:
+        return JsonLines(out or sys.stdout)
+    err = err or sys.stderr
+    return RichProgress(err) if err.isatty() else Lines(err)
+
+
+class Silent:
+    def step(self, name: str, **facts: Any) -> None: ...
+    def started(self, files: int, total: int, done: int = 0) -> None: ...
+    def advanced(self, count: int) -> None: ...
+    def finished(self) -> None: ...
+
+
+class MemoryProgress:
+    """The in-memory twin: `steps` as (name, facts), `bytes` that arrived, `transfers` as (files, total, done)."""
+
+    def __init__(self) -> None:
+        self.steps: list[tuple[str, dict[str, Any]]] = []
+        self.transfers: list[tuple[int, int, int]] = []
+        self.bytes = 0
+        self.open = False
+        self._lock = threading.Lock()
+
+    def step(self, name: str, **facts: Any) -> None:
+        self.steps.append((name, facts))
+
+    def started(self, files: int, total: int, done: int = 0) -> None:
+        self.transfers.append((files, total, done))
+        self.open = True
+
+    def advanced(self, count: int) -> None:
+        with self._lock:
+            self.bytes += count
+
+    def finished(self) -> None:
+        self.open = False
+
+
+class _Tenths:
+    """Counts bytes and says when another tenth of them is there."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._total = 0
+
+    def begin(self, files: int, total: int, done: int) -> None:
+        self._files, self._total, self._done, self._first = files, total, done, done
+        self._tenth = done * _TENTHS // total if total else _TENTHS
+        self._since = self._clock.monotonic()
+
+    def add(self, count: int) -> int | None:
+        """The percentage, when it is worth a line."""
+        if not self._total:
+            return None
+        with self._lock:
+            self._done += count
+            tenth = self._done * _TENTHS // self._total
+            if tenth <= self._tenth:
+                return None
+            self._tenth = tenth
+            return tenth * 100 // _TENTHS
+
+    def facts(self) -> dict[str, Any]:
+        seconds = self._clock.monotonic() - self._since
+        rate = (self._done - self._first) / seconds if seconds > 0 else 0.0
+        return {"files": self._files, "bytes": self._done, "total_bytes": self._total, "bytes_per_s": round(rate)}
+
+    def end(self) -> dict[str, Any] | None:
+        if not self._total:
+            return None
+        facts = self.facts()
+        self._total = 0
+        return facts
+
+
+class JsonLines:
+    """One JSON object a line: `{"step": name, ...facts}`; a transfer gives one a tenth."""
+
+    def __init__(self, out: TextIO, clock: Clock | None = None) -> None:
+        self._out = out
+        self._tenths = _Tenths(clock or SystemClock())
+
+    def step(self, name: str, **facts: Any) -> None:
+        self._out.write(json.dumps({"step": name, **facts}) + "\n")
+        self._out.flush()
+
+    def started(self, files: int, total: int, done: int = 0) -> None:
+        self._tenths.begin(files, total, done)
+        self.step("download", state="started", files=files, bytes=done, total_bytes=total)
+
+    def advanced(self, count: int) -> None:
+        if self._tenths.add(count) is not None:
+            self.step("download", state="running", **self._tenths.facts())
+
+    def finished(self) -> None:
+        if facts := self._tenths.end():
+            self.step("download", state="ended", **facts)
+
+
+class Lines:
+    """Plain lines, few of them, for logs."""
+
+    def __init__(self, out: TextIO, clock: Clock | None = None) -> None:
+        self._out = out
+        self._tenths = _Tenths(clock or SystemClock())
+
+    def step(self, name: str, **facts: Any) -> None:
+        if message := facts.get("message"):
+            self._write(message)
+
+    def started(self, files: int, total: int, done: int = 0) -> None:
+        self._tenths.begin(files, total, done)
+        resumed = f", {size_text(done)} of it there already" if done else ""
+        self._write(f"downloading {files} file{'' if files == 1 else 's'}, {size_text(total)}{resumed}")
+
+    def advanced(self, count: int) -> None:
+        if (percent := self._tenths.add(count)) is not None:
+            rate = self._tenths.facts()["bytes_per_s"]
+            self._write(f"{percent:3d} %  {size_text(rate)}/s")
+
+    def finished(self) -> None:
+        self._tenths.end()
+
+    def _write(self, line: str) -> None:
+        self._out.write(line + "\n")
+        self._out.flush()
+
+
+class RichProgress:
+    """A bar with bytes, rate and time left while a transfer runs; a line a step otherwise."""
+
+    def __init__(self, err: TextIO) -> None:
+        self._err = err
+        self._bar: RichBar | None = None
+        self._task: TaskID | None = None
+
+    def step(self, name: str, **facts: Any) -> None:
+        if not (message := facts.get("message")):
+            return
+        if self._bar is not None:
+            self._bar.console.print(message, markup=False, highlight=False)
+        else:
+            self._err.write(message + "\n")
+            self._err.flush()
+
+    def started(self, files: int, total: int, done: int = 0) -> None:
+        from rich import progress as rich_progress  # a terminal is there and a transfer begins: now it is worth it
+        from rich.console import Console
+
+        self.finished()
+        self._bar = rich_progress.Progress(
+            rich_progress.TextColumn("{task.description}"),
+            rich_progress.BarColumn(),
+            rich_progress.DownloadColumn(binary_units=True),
+            rich_progress.TransferSpeedColumn(),
+            rich_progress.TimeRemainingColumn(compact=True),
+            console=Console(file=self._err),
+        )
+        self._task = self._bar.add_task(f"{files} file{'' if files == 1 else 's'}", total=total, completed=done)
+        self._bar.start()
+
+    def advanced(self, count: int) -> None:
+        if self._bar is not None and self._task is not None:
+            self._bar.advance(self._task, count)
+
+    def finished(self) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None

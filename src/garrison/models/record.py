@@ -1,0 +1,74 @@
+"""The record in an installed model: which model it is and where it came from.
+
+Written last into a download before it takes its place, so that a directory with a record is whole. A hand-copied
+directory has none and is taken as what its name says.
+"""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from garrison.base.files import write_atomic
+from garrison.models.layout import RECORD_NAME
+from garrison.models.names import ModelName
+
+__all__ = ["ModelRecord", "read_record", "write_record"]
+
+_SCHEMA = 1
+
+
+@dataclass(frozen=True, slots=True)
+class ModelRecord:
+    """Attributes:
+    model_id: `org/name`.
+    source: the source it came from, or `import`.
+    revision: the commit, where it is known.
+    asked: the branch, tag or commit that was asked for.
+    created_at: UTC, ISO 8601.
+    """
+
+    model_id: str
+    source: str
+    created_at: str
+    revision: str | None = None
+    asked: str | None = None
+
+    def is_for(self, model: ModelName) -> bool:
+        """Whether the directory holds what is asked for. What is not known counts as fitting: the user put it there."""
+        return self.same_id(model) and self._same_revision(model)
+
+    def same_id(self, model: ModelName) -> bool:
+        """Whether it is the same model, of whatever revision."""
+        mine, asked = self.model_id.lower(), model.model_id.lower()  # the hub does not tell cases apart
+        if mine == asked or "/" not in mine:
+            return True
+        return "/" not in asked and mine.endswith("/" + asked)
+
+    def _same_revision(self, model: ModelName) -> bool:
+        if model.revision is None or (self.revision is None and self.asked is None):
+            return True
+        if model.revision == (self.asked or "main"):
+            return True
+        # A commit may be given short, as people do; seven digits is git's own least.
+        return len(model.revision) >= 7 and (self.revision or "").startswith(model.revision)
+
+
+def read_record(directory: Path) -> ModelRecord | None:
+    """The record; None when there is none, or none that can be read: then the directory is like a hand-copied one."""
+    try:
+        content = json.loads((directory / RECORD_NAME).read_bytes())
+    except (OSError, ValueError):
+        return None
+    if not isinstance(content, dict) or content.get("schema") != _SCHEMA:
+        return None
+    fields = {name: content.get(name) for name in ModelRecord.__slots__}
+    if not all(isinstance(fields[name], str) for name in ("model_id", "source", "created_at")):
+        return None
+    if not all(value is None or isinstance(value, str) for value in fields.values()):
+        return None
+    return ModelRecord(**fields)  # type: ignore[arg-type]  # checked above, name by name
+
+
+def write_record(directory: Path, record: ModelRecord) -> None:
+    """Write it in one step."""
+    write_atomic(directory / RECORD_NAME, json.dumps({"schema": _SCHEMA, **asdict(record)}, indent=2) + "\n")

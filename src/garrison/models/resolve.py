@@ -1,0 +1,293 @@
+"""From a model's name to a directory on disk that an engine can be given: the first source that has a whole one.
+
+The lock of the model is taken before any source is asked, what an interrupted run left is mended, a download is checked
+before it takes its place. The path in the answer names one version and keeps naming it.
+"""
+
+import contextlib
+import os
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from garrison.base.clock import Clock, SystemClock
+from garrison.base.errors import FetchError, GarrisonError, ModelInvalidError, ModelNotFoundError
+from garrison.base.locks import file_lock
+from garrison.models import swap
+from garrison.models.integrity import find_fault
+from garrison.models.problem import Problem
+from garrison.models.progress import Progress, Silent
+from garrison.models.record import ModelRecord, read_record, write_record
+from garrison.models.request import NETWORK_SOURCES, ResolveRequest
+from garrison.models.sources.local import LocalSource
+from garrison.models.sources.snapshots import FloxSource, HfCacheSource
+from garrison.models.sources.source import Broken, Found, Outcome, Skipped, Source, Workspace
+from garrison.models.sources.staging import Staging
+from garrison.models.validate import check_model
+
+__all__ = ["Attempt", "ResolvedModel", "default_sources", "resolve"]
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """What a source said. `outcome` is `found`, `skipped`, `invalid` or `failed`."""
+
+    source: str
+    outcome: str
+    reason: str = ""
+
+    def to_json(self) -> dict[str, str]:
+        return {"source": self.source, "outcome": self.outcome, "reason": self.reason}
+
+
+@dataclass(frozen=True, slots=True)
+class ResolvedModel:
+    """A model an engine can be given.
+
+    Attributes:
+        name: the directory's name, `VLLM_MODEL`.
+        model_id: `org/name`, a bare name, or the path that was given.
+        revision: the commit, where it is known.
+        asked_revision: the branch, tag or commit that was asked for.
+        path: absolute; a directory, or a GGUF file.
+        source: where it was found.
+        hf_home: the Hugging Face home whose cache it is in; None for a directory of its own.
+        tried: the sources in the order they were asked, the last of them `source`.
+        kept: where a broken directory that was replaced went, because it was not ours to delete.
+    """
+
+    name: str
+    model_id: str
+    revision: str | None
+    asked_revision: str | None
+    path: Path
+    source: str
+    hf_home: Path | None = None
+    tried: tuple[Attempt, ...] = ()
+    kept: Path | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "model": self.name,
+            "model_id": self.model_id,
+            "revision": self.revision,
+            "path": str(self.path),
+            "source": self.source,
+            "hf_home": str(self.hf_home) if self.hf_home else None,
+            "tried": [attempt.to_json() for attempt in self.tried],
+        }
+
+
+def default_sources(names: Sequence[str]) -> tuple[Source, ...]:
+    """The sources of these names, in this order. Those that need a heavy library import it when they are asked."""
+    from garrison.models.sources.hf_hub import HfHubSource
+    from garrison.models.sources.r2 import R2Source
+
+    kinds: dict[str, Callable[[], Source]] = {
+        "flox": FloxSource,
+        "local": LocalSource,
+        "hf-cache": HfCacheSource,
+        "r2": R2Source,
+        "hf-hub": HfHubSource,
+    }
+    return tuple(kinds[name]() for name in names)
+
+
+def resolve(
+    request: ResolveRequest,
+    *,
+    sources: Sequence[Source] | None = None,
+    progress: Progress | None = None,
+    clock: Clock | None = None,
+    free_bytes: Callable[[Path], int] | None = None,
+    at: Callable[[str], None] | None = None,
+) -> ResolvedModel:
+    """Find the model, fetching it where no source has it on disk.
+
+    Args:
+        sources: instead of those that `request` names.
+        free_bytes: free on the file system of a directory.
+        at: called at each step of the swap (`swap.SWAP_STEPS`).
+
+    Raises:
+        ModelNotFoundError, ModelInvalidError, FetchError: no source has a whole one; the first of invalid, failed, not
+            found that happened. Details: `tried`.
+        LockedError: another command resolves the same model for longer than `request.lock_timeout`.
+        DiskFullError: a download does not fit.
+        InvalidError: the request cannot be answered as it is.
+    """
+    return _Resolver(request, progress or Silent(), clock or SystemClock(), free_bytes or _free_bytes, at).run(sources)
+
+
+class _Resolver:
+    def __init__(
+        self,
+        request: ResolveRequest,
+        progress: Progress,
+        clock: Clock,
+        free_bytes: Callable[[Path], int],
+        at: Callable[[str], None] | None,
+    ) -> None:
+        self.request = request
+        self.progress = progress
+        self.clock = clock
+        self.at = at
+        self.workspace = Workspace(check=self._check, free_bytes=free_bytes, clock=clock)
+        self.tried: list[Attempt] = []
+        self.first_error: dict[str, GarrisonError] = {}
+
+    def run(self, sources: Sequence[Source] | None) -> ResolvedModel:
+        if self.request.model.path is not None:
+            # A path is not searched for, and nothing is put in its place: no lock.
+            return self._search([LocalSource()])
+        if sources is None:
+            sources = default_sources(self.request.sources)
+        if not self._writable():
+            return self._search(sources)
+        layout, model = self.request.layout, self.request.model
+        lock = file_lock(
+            layout.lock_path(model.model_id),
+            timeout=self.request.lock_timeout,
+            purpose=f"is resolving {model}",
+            clock=self.clock,
+            on_wait=lambda message: self.progress.step("wait", message=message),
+        )
+        with lock:
+            for target in filter(None, (layout.model_dir(model), layout.org_dir(model))):
+                if restored := swap.recover(target, layout, self.clock):
+                    message = f"an interrupted run left {restored.name}; it is {target} again"
+                    self.progress.step("recover", path=str(target), message=message)
+            return self._search(sources)
+
+    def _search(self, sources: Sequence[Source]) -> ResolvedModel:
+        for source in sources:
+            self.progress.step("search", source=source.name)
+            try:
+                outcome = self._ask(source)
+                kept = None
+                if isinstance(outcome, Found) and outcome.staged:
+                    outcome, kept = self._install(source.name, outcome)
+            except (FetchError, ModelInvalidError) as error:
+                self._note(source.name, "invalid" if isinstance(error, ModelInvalidError) else "failed", error)
+                continue
+            if isinstance(outcome, Found):
+                return self._resolved(source.name, outcome, kept)
+            if isinstance(outcome, Broken):
+                self._note(source.name, "invalid", outcome.problem.error())
+            else:
+                self._note(source.name, "skipped", outcome.reason)
+        raise self._verdict()
+
+    def _ask(self, source: Source) -> Outcome:
+        if source.name not in NETWORK_SOURCES:
+            return source.find(self.request, self.workspace, self.progress)
+        if self.request.offline:
+            return Skipped("the network is not to be used")
+        if not self._writable():
+            return Skipped(f"{self.request.layout.root} is not writable")
+        from garrison.models.download_log import download_log  # logging is not needed before
+
+        log = self.request.layout.log_file(self.request.model, source.name)
+        with download_log(log, keep=self.request.keep_logs):
+            return source.find(self.request, self.workspace, self.progress)
+
+    def _install(self, source: str, found: Found) -> tuple[Outcome, Path | None]:
+        """Check a download and give it its place."""
+        layout, model = self.request.layout, self.request.model
+        self.progress.step("check", path=str(found.path), message="checking the download")
+        staged = found.path / model.file if model.file else found.path
+        problem = self._check(staged)
+        if problem is not None:
+            # The next run is not to resume what is broken.
+            swap.discard(found.path, layout, self.clock)
+            Staging(found.path).forget()
+            return Broken(problem), None
+        record = ModelRecord(
+            model_id=model.model_id,
+            source=source,
+            created_at=self.clock.now().isoformat(),
+            revision=found.revision,
+            asked=model.revision,
+        )
+        write_record(found.path, record)
+        target = self._target()
+        kept = swap.install(found.path, target, layout, self.clock, self.at)
+        Staging(found.path).forget()
+        with contextlib.suppress(OSError):  # not empty while a log is kept
+            found.path.parent.rmdir()
+        if kept is not None:
+            self.progress.step("kept", path=str(kept), message=f"what {target} held before is kept as {kept}")
+        return Found(target / model.file if model.file else target, found.revision), kept
+
+    def _target(self) -> Path:
+        """`<root>/<NAME>`, unless that is another organisation's model."""
+        layout, model = self.request.layout, self.request.model
+        target, org_dir = layout.model_dir(model), layout.org_dir(model)
+        record = read_record(target)
+        if record is not None and not record.same_id(model) and org_dir is not None:
+            return org_dir
+        return target
+
+    def _check(self, path: Path) -> Problem | None:
+        verdict = check_model(path, skip_tokenizer=self.request.skip_tokenizer, allow_gguf=self.request.allow_gguf)
+        if isinstance(verdict, Problem):
+            return verdict
+        return find_fault(verdict) or (self._verify(path) if self.request.verify else None)
+
+    def _verify(self, path: Path) -> Problem | None:
+        from garrison.models.verify import verify  # hashing is for who asks
+
+        if path.is_file():
+            path = path.parent
+        self.progress.step("verify", path=str(path), message=f"verifying {path}")
+        try:
+            verify(path, progress=self.progress, record=os.access(path, os.W_OK)).raise_faults()
+        except ModelInvalidError as error:
+            return Problem(
+                error.details.get("file", str(path)), error.details.get("reason", error.message), error.hint or ""
+            )
+        return None
+
+    def _writable(self) -> bool:
+        root = self.request.layout.root
+        return not root.exists() or os.access(root, os.W_OK | os.X_OK)
+
+    def _note(self, source: str, outcome: str, why: GarrisonError | str) -> None:
+        reason = why if isinstance(why, str) else why.message
+        self.tried.append(Attempt(source, outcome, reason))
+        if isinstance(why, GarrisonError):
+            self.first_error.setdefault(outcome, why)
+        message = f"{source}: {reason}"
+        self.progress.step("tried", source=source, outcome=outcome, reason=reason, message=message)
+
+    def _resolved(self, source: str, found: Found, kept: Path | None) -> ResolvedModel:
+        self.tried.append(Attempt(source, "found"))
+        self.progress.step("found", source=source, path=str(found.path), message=f"{source}: {found.path}")
+        model = self.request.model
+        return ResolvedModel(
+            name=model.name,
+            model_id=model.model_id,
+            revision=found.revision,
+            asked_revision=model.revision,
+            path=found.path,
+            source=source,
+            hf_home=found.hf_home,
+            tried=tuple(self.tried),
+            kept=kept,
+        )
+
+    def _verdict(self) -> GarrisonError:
+        details = {"model_id": self.request.model.model_id, "tried": [attempt.to_json() for attempt in self.tried]}
+        for outcome in ("invalid", "failed"):
+            if error := self.first_error.get(outcome):
+                error.details.update(details)
+                return error
+        said = "; ".join(f"{attempt.source}: {attempt.reason}" for attempt in self.tried) or "no source is named"
+        hint = "Check the name, or copy the model directory below the models root."
+        return ModelNotFoundError(f"no source has {self.request.model} ({said})", hint=hint, details=details)
+
+
+def _free_bytes(directory: Path) -> int:
+    return shutil.disk_usage(directory).free

@@ -1,0 +1,41 @@
+"""AWS credentials as people who come from the aws command have them: in a file, by profile.
+
+obstore reads the `AWS_*` variables, web identities and instance metadata; it does not read `~/.aws/credentials`.
+Format: docs.aws.amazon.com/cli/latest/userguide/cli-configure-files.html.
+"""
+
+import configparser
+from collections.abc import Mapping
+from pathlib import Path
+
+__all__ = ["given_by_environment", "shared_credentials"]
+
+_ENVIRONMENT = (
+    "AWS_ACCESS_KEY_ID",
+    "AWS_WEB_IDENTITY_TOKEN_FILE",
+    "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
+    "AWS_CONTAINER_CREDENTIALS_FULL_URI",
+)
+_KEYS = {
+    "aws_access_key_id": "access_key_id",
+    "aws_secret_access_key": "secret_access_key",
+    "aws_session_token": "session_token",
+}
+
+
+def given_by_environment(environ: Mapping[str, str]) -> bool:
+    """Whether obstore finds credentials by itself, without asking a metadata service."""
+    return any(environ.get(name) for name in _ENVIRONMENT)
+
+
+def shared_credentials(environ: Mapping[str, str]) -> dict[str, str]:
+    """The profile's keys under obstore's names; empty when there are none."""
+    path = Path(environ.get("AWS_SHARED_CREDENTIALS_FILE") or Path(environ.get("HOME", "/")) / ".aws" / "credentials")
+    parser = configparser.RawConfigParser()
+    try:
+        parser.read(path, encoding="utf-8")
+        section = parser[environ.get("AWS_PROFILE") or "default"]
+    except (configparser.Error, UnicodeDecodeError, OSError, KeyError):
+        return {}
+    found = {ours: section[theirs] for theirs, ours in _KEYS.items() if theirs in section}
+    return found if "access_key_id" in found and "secret_access_key" in found else {}

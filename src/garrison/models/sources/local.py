@@ -1,0 +1,58 @@
+"""Source `local`: a directory below the models root, hand-copied or installed, or the path that was given."""
+
+import os
+from pathlib import Path
+
+from garrison.models.problem import Problem
+from garrison.models.progress import Progress
+from garrison.models.record import ModelRecord, read_record
+from garrison.models.request import ResolveRequest
+from garrison.models.sources.source import Broken, Found, Outcome, Skipped, Workspace
+
+__all__ = ["LocalSource"]
+
+
+class LocalSource:
+    name = "local"
+
+    def find(self, request: ResolveRequest, workspace: Workspace, progress: Progress) -> Outcome:
+        """The first candidate that is whole; a broken one is told only when no other is whole."""
+        problem: Problem | None = None
+        reasons: list[str] = []
+        for directory in _candidates(request):
+            path = directory / request.model.file if request.model.file else directory
+            if not os.path.lexists(path):
+                reasons.append(f"{path} does not exist")
+                continue
+            record = read_record(directory)
+            if record is not None and request.model.path is None and not record.is_for(request.model):
+                reasons.append(f"{path} holds {_text(record)}")
+                continue
+            fault = workspace.check(path)
+            if fault is None:
+                return Found(_pinned(path), record.revision if record else None)
+            problem = problem or fault
+        if problem is not None:
+            return Broken(problem)
+        return Skipped("; ".join(reasons))
+
+
+def _candidates(request: ResolveRequest) -> list[Path]:
+    model, layout = request.model, request.layout
+    if model.path is not None:
+        return [model.path]
+    places = [layout.model_dir(model), *([org_dir] if (org_dir := layout.org_dir(model)) else [])]
+    if model.file is not None:
+        # A whole repository copied by hand holds the file too.
+        places += [layout.root / model.name, *([layout.root / model.org / model.name] if model.org else [])]
+    return places
+
+
+def _pinned(path: Path) -> Path:
+    """What a link points at now: it may point elsewhere when the engine reads it."""
+    return path.resolve() if path.is_symlink() else path
+
+
+def _text(record: ModelRecord) -> str:
+    at = record.asked or record.revision
+    return f"{record.model_id}@{at}" if at else record.model_id

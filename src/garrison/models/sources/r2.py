@@ -1,0 +1,257 @@
+"""Source `r2`: `s3://BUCKET/PREFIX/NAME/` of any S3-compatible store, fetched in parallel ranges.
+
+Ranges are asked for in order, a window of them at a time, and written in order by one writer: the length of a part is
+then how far it came, and the next run goes on from there. Every range is asked for with `If-Match`, so that an object
+that changes on the way is noticed.
+"""
+
+import logging
+import os
+from collections import deque
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from garrison.base.errors import FetchError, InvalidError
+from garrison.models.progress import Progress
+from garrison.models.request import ResolveRequest
+from garrison.models.sources.aws_credentials import given_by_environment, shared_credentials
+from garrison.models.sources.source import Found, Outcome, Skipped, Workspace
+from garrison.models.sources.staging import Pending, RemoteFile, Staging, write_failed
+
+if TYPE_CHECKING:
+    from obstore.store import S3Config, S3Store
+
+__all__ = ["R2Source"]
+
+_CHUNK = 8 * 1024 * 1024
+_WORKERS = 8
+_WINDOW = 12  # chunks in memory: asked for, or here and waiting for their turn
+_TRIES = 4
+_LOG = logging.getLogger("garrison.models.sources")
+_CREDENTIALS_HINT = "Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY to a key that may read the bucket."
+
+
+@dataclass(frozen=True, slots=True)
+class _Range:
+    item: Pending
+    start: int
+    end: int
+
+
+class R2Source:
+    name = "r2"
+
+    def __init__(
+        self,
+        *,
+        environ: Mapping[str, str] | None = None,
+        read_timeout: float = 30.0,
+        retry_budget: float = 60.0,
+        first_backoff: float = 0.5,
+    ) -> None:
+        """Args: `read_timeout`, seconds without a byte; `retry_budget`, seconds of retries for one range."""
+        self._environ = os.environ if environ is None else environ
+        self._read_timeout = read_timeout
+        self._retry_budget = retry_budget
+        self._first_backoff = first_backoff
+
+    def find(self, request: ResolveRequest, workspace: Workspace, progress: Progress) -> Outcome:
+        if request.r2_bucket is None or request.r2_prefix is None:
+            missing = "R2_BUCKET" if request.r2_bucket is None else "R2_MODELS_PREFIX"
+            return Skipped(f"{missing} is not set")
+        try:
+            import obstore  # heavy, and only this source needs it
+        except ImportError:
+            return Skipped("obstore is not installed")
+        credentials = {} if given_by_environment(self._environ) else shared_credentials(self._environ)
+        if request.r2_endpoint and not credentials and not given_by_environment(self._environ):
+            # Only AWS itself has a metadata service to ask; elsewhere that would only cost the time.
+            return Skipped("no AWS credentials: AWS_ACCESS_KEY_ID is not set and there is no credentials file")
+        place = f"s3://{request.r2_bucket}/{request.r2_prefix.strip('/')}/{request.model.name}/"
+        try:
+            store = self._store(request, credentials)
+            files = _list(store, request.model.file)
+            if not files:
+                return Skipped(f"{place} holds no files")
+            staging = Staging(request.layout.staging_dir(request.model, self.name))
+            pending = staging.prepare(files, workspace.free_bytes)
+            _LOG.info("%s: %d files, %d to fetch", place, len(files), len(pending))
+            _download(store, staging, pending, files, progress, workspace)
+        except FileNotFoundError as error:
+            return Skipped(f"{place} is not there: {error}")
+        except obstore.exceptions.BaseError as error:
+            raise _explained(error, place) from None
+        return Found(staging.directory, staged=True)
+
+    def _store(self, request: ResolveRequest, credentials: dict[str, str]) -> "S3Store":
+        from obstore.store import S3Store
+
+        endpoint = request.r2_endpoint
+        config: S3Config = {}
+        config.update(credentials)  # type: ignore[typeddict-item]  # the names are obstore's, see aws_credentials
+        if endpoint:
+            config["endpoint"] = endpoint
+        if not self._environ.get("AWS_REGION") and not self._environ.get("AWS_DEFAULT_REGION"):
+            config["region"] = "auto" if endpoint else "us-east-1"
+        return S3Store(
+            request.r2_bucket,
+            prefix=f"{(request.r2_prefix or '').strip('/')}/{request.model.name}".lstrip("/"),
+            config=config,
+            client_options={
+                "allow_http": bool(endpoint) and _may_use_http(endpoint or "", self._environ),
+                "connect_timeout": timedelta(seconds=10),
+                "read_timeout": timedelta(seconds=self._read_timeout),
+                "timeout": timedelta(seconds=600),
+            },
+            retry_config={
+                "max_retries": 6,
+                "retry_timeout": timedelta(seconds=self._retry_budget),
+                "backoff": {
+                    "init_backoff": timedelta(seconds=self._first_backoff),
+                    "max_backoff": timedelta(seconds=8),
+                    "base": 2,
+                },
+            },
+        )
+
+
+def _list(store: "S3Store", only: str | None) -> list[RemoteFile]:
+    import obstore
+
+    files = [
+        RemoteFile(path=entry["path"], size=entry["size"], tag=entry["e_tag"] or "")
+        for page in obstore.list(store)
+        for entry in page
+        if not entry["path"].endswith("/")  # a console's way to make a folder
+    ]
+    return [file for file in files if only is None or file.path == only]
+
+
+def _download(
+    store: "S3Store",
+    staging: Staging,
+    pending: tuple[Pending, ...],
+    files: list[RemoteFile],
+    progress: Progress,
+    workspace: Workspace,
+) -> None:
+    total = sum(file.size for file in files)
+    progress.started(len(files), total, total - sum(item.file.size - item.offset for item in pending))
+    pool = ThreadPoolExecutor(_WORKERS, thread_name_prefix="r2")
+    try:
+        for item in pending:
+            if item.offset == item.file.size:  # nothing of it is left to ask for
+                staging.part(item.file).touch()
+                staging.finish(item.file)
+        _write_in_order(_in_window(pool, store, pending, workspace), staging, progress)
+    except OSError as error:
+        if isinstance(error, FileNotFoundError) and error.errno is None:
+            raise  # obstore's word for an object that is not there
+        raise write_failed(staging.directory, error) from None
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+        progress.finished()
+
+
+def _in_window(
+    pool: ThreadPoolExecutor, store: "S3Store", pending: tuple[Pending, ...], workspace: Workspace
+) -> Iterator[tuple[_Range, Any]]:
+    """The ranges with their bytes, in order; never more than a window of them in memory."""
+    waiting: deque[tuple[_Range, Future[Any]]] = deque()
+    for piece in _ranges(pending):
+        if len(waiting) == _WINDOW:
+            first, answer = waiting.popleft()
+            yield first, answer.result()
+        waiting.append((piece, pool.submit(_fetch, store, piece, workspace)))
+    for piece, answer in waiting:
+        yield piece, answer.result()
+
+
+def _ranges(pending: tuple[Pending, ...]) -> Iterator[_Range]:
+    for item in pending:
+        for start in range(item.offset, item.file.size, _CHUNK):
+            yield _Range(item, start, min(start + _CHUNK, item.file.size))
+
+
+def _fetch(store: "S3Store", piece: _Range, workspace: Workspace) -> Any:
+    """The bytes of a range. obstore retries requests; a body that ends early or breaks off is retried here."""
+    import obstore
+
+    file = piece.item.file
+    options: Any = {"range": (piece.start, piece.end)} | ({"if_match": file.tag} if file.tag else {})
+    for attempt in range(1, _TRIES + 1):
+        try:
+            content = obstore.get(store, file.path, options=options).bytes()
+        except obstore.exceptions.GenericError as error:
+            _LOG.warning("%s, bytes %d to %d: %s", file.path, piece.start, piece.end, error)
+            if attempt == _TRIES:
+                raise
+        else:
+            if len(content) == piece.end - piece.start:
+                return content
+            _LOG.warning("%s: asked for %d bytes, got %d", file.path, piece.end - piece.start, len(content))
+        workspace.clock.sleep(0.2 * attempt)
+    raise FetchError(
+        f"the store keeps sending a wrong number of bytes for {file.path}",
+        hint="Run this again; what was fetched is kept.",
+    )
+
+
+def _write_in_order(answers: Iterator[tuple[_Range, Any]], staging: Staging, progress: Progress) -> None:
+    handle = -1
+    try:
+        for piece, content in answers:
+            file = piece.item.file
+            if piece.start == piece.item.offset:
+                flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | (0 if piece.start else os.O_TRUNC)
+                handle = os.open(staging.part(file), flags, 0o666)
+                os.lseek(handle, piece.start, os.SEEK_SET)
+            view = memoryview(content)
+            while view:
+                view = view[os.write(handle, view) :]
+            progress.advanced(piece.end - piece.start)
+            if piece.end == file.size:
+                os.close(handle)
+                handle = -1
+                staging.finish(file)
+    finally:
+        if handle >= 0:
+            os.close(handle)
+
+
+def _may_use_http(endpoint: str, environ: Mapping[str, str]) -> bool:
+    url = urlsplit(endpoint)
+    if url.scheme == "https":
+        return False
+    if url.scheme != "http" or not url.hostname:
+        raise InvalidError(
+            f"R2_ENDPOINT_URL must be a URL, not {endpoint!r}", hint="As in https://ID.r2.cloudflarestorage.com"
+        )
+    loopback = url.hostname in ("localhost", "::1") or url.hostname.startswith("127.")
+    if not loopback and environ.get("AWS_ALLOW_HTTP", "").lower() not in ("1", "true"):
+        raise InvalidError(
+            f"R2_ENDPOINT_URL is plain HTTP to another machine: {endpoint}",
+            hint="Use https, or set AWS_ALLOW_HTTP=true in a network you trust.",
+        )
+    return True
+
+
+def _explained(error: Exception, place: str) -> FetchError:
+    import obstore
+
+    if isinstance(error, obstore.exceptions.PermissionDeniedError | obstore.exceptions.UnauthenticatedError):
+        return FetchError(f"the store refuses {place}: {_first_line(error)}", hint=_CREDENTIALS_HINT)
+    if isinstance(error, obstore.exceptions.PreconditionError):
+        return FetchError(f"{place} changed while it was downloaded", hint="Run this again.")
+    return FetchError(
+        f"{place} could not be fetched: {_first_line(error)}", hint="Run this again; what was fetched is kept."
+    )
+
+
+def _first_line(error: Exception) -> str:
+    text = str(error).strip().splitlines()
+    return text[0][:300] if text else type(error).__name__

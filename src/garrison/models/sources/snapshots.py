@@ -1,0 +1,79 @@
+"""Sources `flox` and `hf-cache`: snapshots in a Hugging Face cache directory, one picked and pinned.
+
+The snapshot is the one `refs/main` names, or the revision that was asked for; where there is no such reference or it is
+not whole, the newest that is whole. Layout: huggingface.co/docs/huggingface_hub/guides/manage-cache.
+"""
+
+from pathlib import Path
+
+from garrison.models.names import ModelName
+from garrison.models.problem import Problem
+from garrison.models.progress import Progress
+from garrison.models.request import ResolveRequest
+from garrison.models.sources.source import Broken, Found, Outcome, Skipped, Workspace
+
+__all__ = ["FloxSource", "HfCacheSource"]
+
+_SHORT_COMMIT = 7
+
+
+class FloxSource:
+    name = "flox"
+
+    def find(self, request: ResolveRequest, workspace: Workspace, progress: Progress) -> Outcome:
+        if request.flox_env is None:
+            return Skipped("FLOX_ENV is not set")
+        home = request.flox_env.absolute() / "share" / "models"
+        return _search([home], request.model, workspace)
+
+
+class HfCacheSource:
+    name = "hf-cache"
+
+    def find(self, request: ResolveRequest, workspace: Workspace, progress: Progress) -> Outcome:
+        return _search([request.layout.root, *request.hf_homes], request.model, workspace)
+
+
+def _search(homes: list[Path], model: ModelName, workspace: Workspace) -> Outcome:
+    problem: Problem | None = None
+    reasons: list[str] = []
+    for home in homes:
+        repository = home / "hub" / model.cache_directory
+        snapshots = _snapshots(repository, model.revision)
+        if not snapshots:
+            what = f"revision {model.revision}" if model.revision else "snapshot"
+            reasons.append(f"no {what} in {repository}")
+        for snapshot in snapshots:
+            path = snapshot / model.file if model.file else snapshot
+            if model.file and not path.is_file():
+                reasons.append(f"{snapshot} has no {model.file}")
+                continue
+            fault = workspace.check(path)
+            if fault is None:
+                return Found(path, revision=snapshot.name, hf_home=home)
+            problem = problem or fault
+    return Broken(problem) if problem else Skipped("; ".join(reasons))
+
+
+def _snapshots(repository: Path, revision: str | None) -> list[Path]:
+    """Candidates, best first; only those of `revision` when one is asked for."""
+    try:
+        present = {entry.name: entry for entry in (repository / "snapshots").iterdir() if entry.is_dir()}
+    except OSError:
+        return []
+    named = _reference(repository, revision or "main")
+    if revision is not None:
+        if named in present:
+            return [present[named]]
+        if revision in present:
+            return [present[revision]]
+        return [present[name] for name in present if len(revision) >= _SHORT_COMMIT and name.startswith(revision)]
+    newest_first = sorted(present.values(), key=lambda entry: (entry.stat().st_mtime_ns, entry.name), reverse=True)
+    return sorted(newest_first, key=lambda entry: entry.name != named)
+
+
+def _reference(repository: Path, revision: str) -> str:
+    try:
+        return (repository / "refs" / revision).read_text(encoding="ascii").strip()
+    except (OSError, UnicodeDecodeError):
+        return ""

@@ -1,0 +1,91 @@
+"""The seam of a source: asked for a model, it has it, has a broken one, or has none and says why."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from garrison.base.clock import Clock
+from garrison.models.problem import Problem
+from garrison.models.progress import Progress
+from garrison.models.request import ResolveRequest
+
+__all__ = ["Broken", "Found", "MemorySource", "Outcome", "Skipped", "Source", "Workspace"]
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A whole model.
+
+    Attributes:
+        path: absolute; a directory, or a GGUF file. It names one version and keeps naming it.
+        revision: the commit, where it is known.
+        hf_home: the Hugging Face home whose cache it is in.
+        staged: it was downloaded into the staging directory, is not checked yet and has to take its place.
+    """
+
+    path: Path
+    revision: str | None = None
+    hf_home: Path | None = None
+    staged: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Skipped:
+    """The source has nothing to say about this model. `reason` completes "SOURCE: …"."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Broken:
+    """The source has it, and it cannot be used."""
+
+    problem: Problem
+
+
+Outcome = Found | Skipped | Broken
+
+
+@dataclass(frozen=True, slots=True)
+class Workspace:
+    """What a source may use.
+
+    Attributes:
+        check: the fault of a candidate; None when it is whole.
+        free_bytes: free on the file system of a directory that exists.
+    """
+
+    check: Callable[[Path], Problem | None]
+    free_bytes: Callable[[Path], int]
+    clock: Clock
+
+
+class Source(Protocol):
+    @property
+    def name(self) -> str:
+        """One of `SOURCES`."""
+
+    def find(self, request: ResolveRequest, workspace: Workspace, progress: Progress) -> Outcome:
+        """Look, and fetch where that is what the source does.
+
+        Raises:
+            FetchError: network, credentials or the hub failed; what was fetched is kept for the next run.
+            DiskFullError: there is not room enough, said before the transfer.
+            InvalidError: the request cannot be answered as it is.
+        """
+
+
+@dataclass(slots=True)
+class MemorySource:
+    """The in-memory twin: answers what it was made with, and remembers the requests."""
+
+    name: str
+    answer: Outcome | Exception
+    asked: list[ResolveRequest] = field(default_factory=list)
+
+    def find(self, request: ResolveRequest, workspace: Workspace, progress: Progress) -> Outcome:
+        self.asked.append(request)
+        if isinstance(self.answer, Exception):
+            raise self.answer
+        return self.answer

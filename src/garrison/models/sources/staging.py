@@ -1,0 +1,161 @@
+"""A download under way: what is there already, what is missing, and whether there is room for it.
+
+A file is `<name>.part` until it is whole. Beside the directory, `<directory>.json` says which version each file is of;
+a file of another version, or one that no longer belongs, is dropped before anything is fetched.
+"""
+
+import errno
+import json
+import os
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from garrison.base.errors import DiskFullError, FetchError
+from garrison.base.files import write_atomic
+from garrison.base.values import size_text
+from garrison.models.layout import RECORD_NAME
+
+__all__ = ["Pending", "Plan", "RemoteFile", "Staging", "no_room", "plan", "write_failed"]
+
+_PART = ".part"
+
+
+@dataclass(frozen=True, slots=True)
+class RemoteFile:
+    """Attributes:
+    path: relative, with `/`.
+    size: bytes.
+    tag: changes when the content does: an ETag or a digest.
+    """
+
+    path: str
+    size: int
+    tag: str
+
+
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """A file that is not whole here: its first `offset` bytes are."""
+
+    file: RemoteFile
+    offset: int
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """`drop` holds relative names of what is in the way."""
+
+    pending: tuple[Pending, ...]
+    drop: tuple[str, ...]
+
+    @property
+    def needed_bytes(self) -> int:
+        return sum(item.file.size - item.offset for item in self.pending)
+
+
+class Staging:
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self._versions = directory.with_name(directory.name + ".json")
+
+    def prepare(self, files: Iterable[RemoteFile], free_bytes: Callable[[Path], int]) -> tuple[Pending, ...]:
+        """Make the directory ready for `files` and say which of them are to be fetched.
+
+        Raises:
+            DiskFullError: they do not fit.
+            FetchError: a name would lead out of the directory.
+        """
+        files = list(files)
+        for file in files:
+            _check_name(file.path)
+        self.directory.parent.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.directory.mkdir(parents=True, exist_ok=True)
+        decided = plan(files, self._recorded(), _present(self.directory))
+        for name in decided.drop:
+            (self.directory / name).unlink()
+        write_atomic(self._versions, json.dumps({file.path: [file.size, file.tag] for file in files}))
+        free = free_bytes(self.directory)
+        if decided.needed_bytes > free:
+            raise no_room(self.directory, decided.needed_bytes, free)
+        for item in decided.pending:
+            self.part(item.file).parent.mkdir(parents=True, exist_ok=True)
+        return decided.pending
+
+    def part(self, file: RemoteFile) -> Path:
+        return self.directory / (file.path + _PART)
+
+    def finish(self, file: RemoteFile) -> None:
+        """The part is whole: give it its name."""
+        self.part(file).rename(self.directory / file.path)
+
+    def forget(self) -> None:
+        """The directory has moved on: remove what lies beside it."""
+        self._versions.unlink(missing_ok=True)
+
+    def _recorded(self) -> dict[str, tuple[int, str]]:
+        try:
+            content = json.loads(self._versions.read_bytes())
+            return {str(path): (int(size), str(tag)) for path, (size, tag) in content.items()}
+        except (OSError, ValueError, TypeError, AttributeError):
+            return {}
+
+
+def plan(files: Iterable[RemoteFile], recorded: Mapping[str, tuple[int, str]], present: Mapping[str, int]) -> Plan:
+    """What to fetch and what to drop. Pure.
+
+    Args:
+        recorded: path to (size, tag) of the download that was under way.
+        present: relative name to bytes of what lies in the directory, parts included.
+    """
+    pending: list[Pending] = []
+    keep: set[str] = set()
+    for file in files:
+        part = file.path + _PART
+        known = recorded.get(file.path) == (file.size, file.tag)
+        if known and present.get(file.path) == file.size:
+            keep.add(file.path)
+        elif known and 0 < present.get(part, 0) <= file.size:
+            keep.add(part)
+            pending.append(Pending(file, present[part]))
+        else:
+            pending.append(Pending(file, 0))
+    return Plan(tuple(pending), tuple(sorted(set(present) - keep)))
+
+
+def no_room(directory: Path, needed: int, free: int) -> DiskFullError:
+    return DiskFullError(
+        f"the download needs {size_text(needed)}, and {directory} has {size_text(free)} free",
+        hint="Make room there, or point the models directory at a larger disk: GARRISON_MODELS_DIR.",
+        details={"needed_bytes": needed, "free_bytes": free, "path": str(directory)},
+    )
+
+
+def write_failed(path: Path, error: OSError) -> DiskFullError | FetchError:
+    """What a failed write of a download means."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return DiskFullError(
+            f"the disk is full: {path}",
+            hint="Make room and run this again; what was fetched is kept.",
+            details={"path": str(path)},
+        )
+    return FetchError(
+        f"{path} cannot be written: {error.strerror}", hint="Check the permissions of the models directory."
+    )
+
+
+def _present(directory: Path) -> dict[str, int]:
+    found: dict[str, int] = {}
+    for parent, _, names in os.walk(directory):
+        for name in names:
+            path = Path(parent, name)
+            found[path.relative_to(directory).as_posix()] = path.lstat().st_size
+    return found
+
+
+def _check_name(name: str) -> None:
+    bad = any(part in ("", ".", "..") for part in name.split("/")) or "\\" in name or not name.isprintable()
+    if bad or name.endswith(_PART) or name == RECORD_NAME:
+        raise FetchError(
+            f"the source offers a file named {name!r}, which cannot be stored", hint="Do not use this source for it."
+        )
