@@ -16,11 +16,29 @@ import shutil
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from garrison.base.errors import InvalidError
 from garrison.base.files import write_atomic
+from garrison.base.settings import Settings
+from garrison.models.layout import Layout
+from garrison.models.names import ModelName
 
-__all__ = ["ALLOWED_KEYS", "ALLOWED_PREFIXES", "encode_value", "parse", "read_env_file", "render", "write_env_file"]
+if TYPE_CHECKING:
+    from garrison.models.resolve import ResolvedModel
+
+__all__ = [
+    "ALLOWED_KEYS",
+    "ALLOWED_PREFIXES",
+    "encode_value",
+    "env_file_path",
+    "identity",
+    "parse",
+    "read_env_file",
+    "render",
+    "variables",
+    "write_env_file",
+]
 
 ALLOWED_PREFIXES = ("VLLM_", "_VLLM_")
 ALLOWED_KEYS = frozenset(
@@ -52,6 +70,36 @@ _ESCAPES = {"\\": "\\", '"': '"', "n": "\n", "t": "\t"}
 _SHELL_SECONDS = 10.0
 _SHELL = 'set -a; . "$1" >&2 || exit 3; exec "$2" -0'
 _SHELL_OWN = {"_", "SHLVL", "PWD", "OLDPWD"}
+
+
+def env_file_path(settings: Settings, layout: Layout, model: ModelName) -> Path:
+    """`model_env_file`, or `vllm-model.<slug>.<hash12>.env` in `FLOX_ENV_CACHE` or below the data directory."""
+    if settings.model_env_file is not None:
+        return settings.model_env_file
+    directory = settings.flox_env_cache or layout.env_files
+    return directory / f"vllm-model.{model.slug}.{model.hash12}.env"
+
+
+def identity(model: ModelName) -> str:
+    """What resolve and serve must agree on: `id` or `id@revision`."""
+    return f"{model.model_id}@{model.revision}" if model.revision else model.model_id
+
+
+def variables(model: ModelName, resolved: "ResolvedModel") -> dict[str, str]:
+    """The content of the env file, in order. `_VLLM_RESOLVED_MODEL` is always a path: a name could be fetched anew."""
+    found: dict[str, str | None] = {
+        "HF_HOME": str(resolved.hf_home) if resolved.hf_home else None,
+        "HF_HUB_OFFLINE": "1" if resolved.source == "flox" else None,
+        "VLLM_MODEL": resolved.name,
+        "VLLM_MODEL_ID": resolved.model_id,
+        "VLLM_MODEL_PATH": None if resolved.hf_home else str(resolved.path),
+        "VLLM_MODEL_REVISION": resolved.asked_revision,
+        "_VLLM_MODEL_IDENTITY": identity(model),
+        "_VLLM_RESOLVED_MODEL": str(resolved.path),
+        "_VLLM_RESOLVED_VIA": resolved.source,
+        "_VLLM_RESOLVED_SNAPSHOT": resolved.revision,
+    }
+    return {key: value for key, value in found.items() if value is not None}
 
 
 def render(values: Mapping[str, str], *, generator: str = "vllm-resolve-model") -> str:

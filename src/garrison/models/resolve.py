@@ -6,7 +6,6 @@ before it takes its place. The path in the answer names one version and keeps na
 
 import contextlib
 import os
-import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,7 @@ from typing import Any
 from garrison.base.clock import Clock, SystemClock
 from garrison.base.errors import FetchError, GarrisonError, ModelInvalidError, ModelNotFoundError
 from garrison.base.locks import file_lock
-from garrison.models import swap
+from garrison.models import space, swap
 from garrison.models.integrity import find_fault
 from garrison.models.problem import Problem
 from garrison.models.progress import Progress, Silent
@@ -118,7 +117,9 @@ def resolve(
         DiskFullError: a download does not fit.
         InvalidError: the request cannot be answered as it is.
     """
-    return _Resolver(request, progress or Silent(), clock or SystemClock(), free_bytes or _free_bytes, at).run(sources)
+    return _Resolver(request, progress or Silent(), clock or SystemClock(), free_bytes or space.free_bytes, at).run(
+        sources
+    )
 
 
 class _Resolver:
@@ -287,7 +288,3 @@ class _Resolver:
         said = "; ".join(f"{attempt.source}: {attempt.reason}" for attempt in self.tried) or "no source is named"
         hint = "Check the name, or copy the model directory below the models root."
         return ModelNotFoundError(f"no source has {self.request.model} ({said})", hint=hint, details=details)
-
-
-def _free_bytes(directory: Path) -> int:
-    return shutil.disk_usage(directory).free

@@ -66,7 +66,7 @@ class HfHubSource:
         staging = Staging(request.layout.staging_dir(request.model, self.name))
         pending = staging.prepare(files, workspace.free_bytes)
         _LOG.info("%s at %s: %d files, %d to fetch", hub.place, info.sha, len(files), len(pending))
-        _download(hub, str(info.sha), staging, pending, files, progress)
+        _download(hub, str(info.sha), staging, pending, files, progress, workspace)
         return Found(staging.directory, revision=info.sha, staged=True)
 
 
@@ -272,6 +272,7 @@ def _download(
     pending: tuple[Pending, ...],
     files: list[RemoteFile],
     progress: Progress,
+    workspace: Workspace,
 ) -> None:
     import httpx2
     from huggingface_hub.errors import HfHubHTTPError
@@ -289,7 +290,7 @@ def _download(
     except (HfHubHTTPError, httpx2.HTTPError) as error:  # the first is an OSError too
         raise hub.explained(error) from None
     except OSError as error:
-        raise write_failed(staging.directory, error) from None
+        raise write_failed(staging.directory, error, total, workspace.free_bytes) from None
     finally:
         hub.stop.set()
         pool.shutdown(wait=True, cancel_futures=True)

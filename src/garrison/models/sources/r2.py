@@ -151,7 +151,7 @@ def _download(
     except OSError as error:
         if isinstance(error, FileNotFoundError) and error.errno is None:
             raise  # obstore's word for an object that is not there
-        raise write_failed(staging.directory, error) from None
+        raise write_failed(staging.directory, error, total, workspace.free_bytes) from None
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
         progress.finished()

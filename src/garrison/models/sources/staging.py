@@ -4,7 +4,6 @@ A file is `<name>.part` until it is whole. Beside the directory, `<directory>.js
 a file of another version, or one that no longer belongs, is dropped before anything is fetched.
 """
 
-import errno
 import json
 import os
 from collections.abc import Callable, Iterable, Mapping
@@ -13,10 +12,10 @@ from pathlib import Path
 
 from garrison.base.errors import DiskFullError, FetchError
 from garrison.base.files import write_atomic
-from garrison.base.values import size_text
 from garrison.models.layout import RECORD_NAME
+from garrison.models.space import disk_full, out_of_space, require_space
 
-__all__ = ["Pending", "Plan", "RemoteFile", "Staging", "no_room", "plan", "write_failed"]
+__all__ = ["Pending", "Plan", "RemoteFile", "Staging", "plan", "write_failed"]
 
 _PART = ".part"
 
@@ -75,9 +74,8 @@ class Staging:
         for name in decided.drop:
             (self.directory / name).unlink()
         write_atomic(self._versions, json.dumps({file.path: [file.size, file.tag] for file in files}))
-        free = free_bytes(self.directory)
-        if decided.needed_bytes > free:
-            raise no_room(self.directory, decided.needed_bytes, free)
+        if decided.needed_bytes:
+            require_space(self.directory, decided.needed_bytes, free=free_bytes)
         for item in decided.pending:
             self.part(item.file).parent.mkdir(parents=True, exist_ok=True)
         return decided.pending
@@ -123,22 +121,12 @@ def plan(files: Iterable[RemoteFile], recorded: Mapping[str, tuple[int, str]], p
     return Plan(tuple(pending), tuple(sorted(set(present) - keep)))
 
 
-def no_room(directory: Path, needed: int, free: int) -> DiskFullError:
-    return DiskFullError(
-        f"the download needs {size_text(needed)}, and {directory} has {size_text(free)} free",
-        hint="Make room there, or point the models directory at a larger disk: GARRISON_MODELS_DIR.",
-        details={"needed_bytes": needed, "free_bytes": free, "path": str(directory)},
-    )
-
-
-def write_failed(path: Path, error: OSError) -> DiskFullError | FetchError:
+def write_failed(
+    path: Path, error: OSError, needed: int, free_bytes: Callable[[Path], int]
+) -> DiskFullError | FetchError:
     """What a failed write of a download means."""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return DiskFullError(
-            f"the disk is full: {path}",
-            hint="Make room and run this again; what was fetched is kept.",
-            details={"path": str(path)},
-        )
+    if out_of_space(error):
+        return disk_full(path, needed, free_bytes(path))
     return FetchError(
         f"{path} cannot be written: {error.strerror}", hint="Check the permissions of the models directory."
     )
