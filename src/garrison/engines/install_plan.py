@@ -1,0 +1,77 @@
+"""The commands of an installation, decided from values."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from email.parser import HeaderParser
+from pathlib import Path
+
+from garrison.engines.package_sources import PackageSources
+from garrison.engines.recipes import Recipe
+
+__all__ = ["Tools", "alias_metadata", "create_command", "install_command", "remaining_requirements"]
+
+
+@dataclass(frozen=True, slots=True)
+class Tools:
+    """`python` is the interpreter environments are made from; without `uv`, venv and pip are used."""
+
+    python: Path
+    uv: Path | None = None
+
+
+def create_command(tools: Tools, environment: Path) -> tuple[str, ...]:
+    """Make an empty environment."""
+    if tools.uv is not None:
+        return (str(tools.uv), "venv", "--no-project", "--python", str(tools.python), str(environment))
+    return (str(tools.python), "-m", "venv", str(environment))
+
+
+def install_command(
+    tools: Tools,
+    environment: Path,
+    recipe: Recipe,
+    sources: PackageSources,
+    requirements: Sequence[str],
+    *,
+    alone: bool = False,
+) -> tuple[str, ...]:
+    """Put `requirements` into the environment; `alone` leaves out what they require."""
+    python = str(environment / "bin" / "python")
+    if tools.uv is not None:
+        argv = [str(tools.uv), "pip", "install", "--python", python]
+        if recipe.torch_backend is not None and not sources.names_any:
+            argv += ["--torch-backend", recipe.torch_backend]
+    else:
+        argv = [python, "-m", "pip", "install", "--progress-bar", "off"]
+    if sources.offline:
+        argv += ["--no-index"]
+    if recipe.notice is not None:
+        argv += ["--verbose"]  # else a build that takes a quarter of an hour says nothing
+    if alone:
+        argv += ["--no-deps"]
+    return (*argv, *requirements)
+
+
+def remaining_requirements(metadata: str, left_out: frozenset[str]) -> list[str]:
+    """What a distribution's metadata requires, without its extras and without `left_out`; markers are kept."""
+    required = HeaderParser().parsestr(metadata).get_all("Requires-Dist") or []
+    return [line for line in required if not _is_extra(line) and _name(line) not in left_out]
+
+
+def alias_metadata(name: str, version: str, stands_beside: str) -> dict[str, str]:
+    """Files of a distribution that is nothing but its metadata: file name to content."""
+    directory = f"{name}-{version}.dist-info"
+    metadata = f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\nSummary: Names the build of {stands_beside}\n"
+    files = {f"{directory}/METADATA": metadata, f"{directory}/INSTALLER": "garrison\n"}
+    record = "".join(f"{path},,\n" for path in (*files, f"{directory}/RECORD"))
+    return files | {f"{directory}/RECORD": record}
+
+
+def _is_extra(requirement: str) -> bool:
+    return re.search(r";.*\bextra\s*==", requirement) is not None
+
+
+def _name(requirement: str) -> str:
+    found = re.match(r"[A-Za-z0-9][A-Za-z0-9._-]*", requirement)
+    return re.sub(r"[-_.]+", "-", found[0]).lower() if found else ""

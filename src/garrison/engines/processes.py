@@ -1,0 +1,129 @@
+"""Running a program to its end, with its output in a log file: the seam between an installation and the system."""
+
+import contextlib
+import os
+import selectors
+import subprocess
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+__all__ = ["Runner", "ScriptedRunner", "SystemRunner"]
+
+_TICK_SECONDS = 5.0
+_GRACE_SECONDS = 10.0
+
+
+class Runner(Protocol):
+    def run(
+        self,
+        argv: Sequence[str],
+        *,
+        env: Mapping[str, str],
+        log: Path,
+        on_line: Callable[[str], None],
+        hold: int | None,
+    ) -> int:
+        """Run `argv` to its end and return its status; both outputs are appended to `log`.
+
+        Args:
+            on_line: called with each line, and every few seconds with an empty one while there is none.
+            hold: a descriptor the program keeps open. A lock held through it outlives us: when we are killed, the next
+                command waits for the program we leave behind instead of deleting under its hands.
+        """
+
+
+class SystemRunner:
+    def run(
+        self,
+        argv: Sequence[str],
+        *,
+        env: Mapping[str, str],
+        log: Path,
+        on_line: Callable[[str], None],
+        hold: int | None,
+    ) -> int:
+        with log.open("ab") as handle:
+            handle.write(f"$ {' '.join(argv)}\n".encode())
+            handle.flush()
+            child = subprocess.Popen(
+                argv,
+                env=dict(env),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                pass_fds=() if hold is None else (hold,),
+                cwd=log.parent,
+            )
+            try:
+                assert child.stdout is not None
+                _follow(child.stdout.fileno(), handle.write, on_line)
+                return child.wait()
+            except BaseException:
+                _end(child)
+                raise
+            finally:
+                if child.stdout is not None:
+                    child.stdout.close()
+
+
+@dataclass
+class ScriptedRunner:
+    """The in-memory twin: records what it is asked to run and does what `effect` says."""
+
+    effect: Callable[[Sequence[str]], tuple[int, str]] = lambda argv: (0, "")
+    ran: list[tuple[str, ...]] = field(default_factory=list)
+    environments: list[dict[str, str]] = field(default_factory=list)
+
+    def run(
+        self,
+        argv: Sequence[str],
+        *,
+        env: Mapping[str, str],
+        log: Path,
+        on_line: Callable[[str], None],
+        hold: int | None,
+    ) -> int:
+        self.ran.append(tuple(argv))
+        self.environments.append(dict(env))
+        status, output = self.effect(argv)
+        with log.open("a", encoding="utf-8") as handle:
+            handle.write(output + "\n")
+        for line in output.splitlines():
+            on_line(line)
+        return status
+
+
+def _follow(descriptor: int, write: Callable[[bytes], object], on_line: Callable[[str], None]) -> None:
+    rest = b""
+    with selectors.DefaultSelector() as selector:
+        selector.register(descriptor, selectors.EVENT_READ)
+        while True:
+            if not selector.select(_TICK_SECONDS):
+                on_line("")
+                continue
+            block = os.read(descriptor, 65536)
+            if not block:
+                break
+            write(block)
+            *lines, rest = (rest + block).split(b"\n")
+            for line in lines:
+                on_line(line.decode(errors="replace").rstrip("\r"))
+    if rest:
+        on_line(rest.decode(errors="replace"))
+
+
+def _end(child: "subprocess.Popen[bytes]") -> None:
+    """Stop a program that we started: by request, then by force."""
+    with contextlib.suppress(ProcessLookupError):
+        child.terminate()
+    deadline = time.monotonic() + _GRACE_SECONDS
+    while child.poll() is None:
+        if time.monotonic() >= deadline:
+            child.kill()
+            child.wait()
+            return
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            child.wait(timeout=0.1)

