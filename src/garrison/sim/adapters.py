@@ -1,0 +1,105 @@
+"""Reading an adapter's files: the simulator's one seam to the disk, with an in-memory twin."""
+
+import hashlib
+import json
+import os
+import struct
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+__all__ = ["AdapterBrokenError", "AdapterReader", "AdapterWeights", "DirectoryAdapters", "MemoryAdapters"]
+
+
+@dataclass(frozen=True, slots=True)
+class AdapterWeights:
+    """What a read gave: the digest of configuration and weights, and the rank."""
+
+    digest: str
+    rank: int
+
+
+class AdapterBrokenError(Exception):
+    """The files are there and vLLM's loader raises on them. The message is what it says."""
+
+
+class AdapterReader(Protocol):
+    def read(self, path: str) -> AdapterWeights:
+        """Read the adapter at `path`, now.
+
+        Raises:
+            FileNotFoundError: no adapter there.
+            AdapterBrokenError: there is one and it cannot be loaded.
+        """
+
+
+class DirectoryAdapters:
+    """Real adapter directories. As vLLM does, it looks at the rank and at the file's own consistency, not at whether
+    the shapes fit the base."""
+
+    def read(self, path: str) -> AdapterWeights:
+        directory = Path(path)
+        raw = (directory / "adapter_config.json").read_bytes()
+        rank = _rank(raw)
+        digest = hashlib.sha256(raw)
+        for name in ("adapter_model.safetensors", "adapter_model.bin", "adapter_model.pt"):
+            file = directory / name
+            if file.is_file():
+                content = file.read_bytes()
+                if name.endswith(".safetensors"):
+                    _check_safetensors(content)
+                digest.update(content)
+                return AdapterWeights(digest.hexdigest(), rank)
+        raise AdapterBrokenError(f"{os.fspath(directory)} doesn't contain tensors")
+
+
+@dataclass(slots=True)
+class MemoryAdapters:
+    """The in-memory twin: `files` maps a path to weights, or to the message its load fails with."""
+
+    files: dict[str, AdapterWeights | str] = field(default_factory=dict)
+    reads: int = 0
+
+    def put(self, path: str, digest: str, rank: int = 8) -> None:
+        self.files[path] = AdapterWeights(digest, rank)
+
+    def read(self, path: str) -> AdapterWeights:
+        self.reads += 1
+        found = self.files.get(path)
+        if found is None:
+            raise FileNotFoundError(path)
+        if isinstance(found, str):
+            raise AdapterBrokenError(found)
+        return found
+
+
+def _rank(raw: bytes) -> int:
+    try:
+        config: Any = json.loads(raw)
+    except ValueError as error:
+        raise AdapterBrokenError(str(error)) from None
+    if not isinstance(config, dict):
+        raise AdapterBrokenError("PEFTHelper argument after ** must be a mapping")
+    if missing := [key for key in ("r", "lora_alpha", "target_modules") if key not in config]:
+        raise AdapterBrokenError(f"Missing required configuration fields: {missing}")
+    rank = config["r"]
+    if not isinstance(rank, int) or rank <= 0:
+        raise AdapterBrokenError(f"LoRA rank `r` must be a positive integer, got {rank}.")
+    if config.get("use_dora"):
+        raise AdapterBrokenError("vLLM does not yet support DoRA.")
+    return rank
+
+
+def _check_safetensors(content: bytes) -> None:
+    if len(content) < 8:
+        raise AdapterBrokenError("Error while deserializing header: header too small")
+    (length,) = struct.unpack_from("<Q", content)
+    if length > len(content) - 8:
+        raise AdapterBrokenError("Error while deserializing header: invalid header length")
+    try:
+        header = json.loads(content[8 : 8 + length])
+        end = max((entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"), default=0)
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError):
+        raise AdapterBrokenError("Error while deserializing header: invalid header") from None
+    if 8 + length + end != len(content):
+        raise AdapterBrokenError("Error while deserializing header: incomplete metadata, file not fully covered")

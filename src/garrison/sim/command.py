@@ -1,0 +1,281 @@
+"""`garrison sim`: a simulator as a process. Flags follow vLLM's where vLLM has one; others of vLLM's are accepted with
+a warning, because the simulator stands in for it. The model comes first or as `--model`.
+
+Standard output and standard error carry lines like vLLM's, so that a start can be followed phase by phase. Exit codes:
+0 after SIGTERM or SIGINT and, as seen on vLLM, after the death of the engine; 1 when the port is taken or an adapter of
+`--lora-modules` cannot be loaded; 64 for a bad command line.
+"""
+
+import argparse
+import contextlib
+import json
+import os
+import re
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from garrison.base.errors import GarrisonError, InvalidError, UsageError
+from garrison.base.exit_codes import ExitCode
+from garrison.sim.config import LoraModule, SimConfig
+from garrison.sim.faults import DISGUISES, Faults, faults_from_json
+from garrison.sim.startup import phases
+
+if TYPE_CHECKING:
+    import asyncio
+    import socket
+
+    from garrison.sim.simulator import Simulator
+
+__all__ = ["config_from", "main", "parser"]
+
+_SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?)([kKmMgG]?)\Z")
+_FACTORS = {"": 1, "k": 10**3, "K": 2**10, "m": 10**6, "M": 2**20, "g": 10**9, "G": 2**30}
+_KNOBS = ("ttft", "tokens_per_second", "failure_rate", "hang", "cut_after_tokens", "load_delay", "disguise")
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run until a signal or the death of the engine. Returns the exit code."""
+    import asyncio
+
+    try:
+        args, unknown = _parse(argv)
+        config = config_from(args, os.environ)
+    except GarrisonError as error:
+        return _fail(error)
+    for flag in unknown:
+        _log(f"the simulator does not know {flag} and goes on without it", "APIServer", "WARNING", "sim.py")
+    try:
+        import uvloop
+    except ImportError:
+        return asyncio.run(_serve(args, config))
+    return uvloop.run(_serve(args, config))
+
+
+def config_from(args: argparse.Namespace, environ: Mapping[str, str]) -> SimConfig:
+    """The configuration that flags and vLLM's own variables ask for.
+
+    Raises:
+        InvalidError: a value vLLM refuses, too.
+    """
+    keys = args.api_key or [key for key in [environ.get("VLLM_API_KEY")] if key]
+    return SimConfig(
+        model=args.model,
+        served_names=tuple(args.served_model_name or ()),
+        host=args.host,
+        port=args.port,
+        enable_lora=args.enable_lora,
+        runtime_lora=args.allow_runtime_lora_updating or _on(environ, "VLLM_ALLOW_RUNTIME_LORA_UPDATING"),
+        max_loras=args.max_loras,
+        max_lora_rank=args.max_lora_rank,
+        max_cpu_loras=args.max_cpu_loras,
+        lora_modules=tuple(map(_lora_module, args.lora_modules or ())),
+        api_keys=tuple(keys),
+        max_model_len=args.max_model_len,
+        block_size=args.block_size,
+        prefix_caching=args.enable_prefix_caching,
+        max_num_seqs=args.max_num_seqs,
+        enable_sleep_mode=args.enable_sleep_mode,
+        dev_mode=args.dev_mode or _on(environ, "VLLM_SERVER_DEV_MODE"),
+        survive_engine_death=args.survive_engine_death or _on(environ, "VLLM_KEEP_ALIVE_ON_ENGINE_DEATH"),
+        error_shape=args.error_shape,
+        seed=args.seed,
+        ssl_certfile=args.ssl_certfile,
+        ssl_keyfile=args.ssl_keyfile,
+        control=not args.no_control,
+        faults=_faults(args),
+    )
+
+
+def parser() -> argparse.ArgumentParser:
+    """The flags the simulator knows."""
+    shell = _Parser(prog="garrison sim", description="An OpenAI-compatible server that behaves as vLLM was seen to.")
+    add = shell.add_argument
+    add("--model", default="sim/tiny", help="path or name of the base model; may also come first, without the flag")
+    add("--host", default="127.0.0.1")
+    add("--port", type=int, default=8000, help="0 takes a free port")
+    add("--served-model-name", nargs="+", metavar="NAME")
+    add("--enable-lora", action=argparse.BooleanOptionalAction, default=False)
+    add("--max-loras", type=int, default=1)
+    add("--max-lora-rank", type=int, default=16)
+    add("--max-cpu-loras", type=int)
+    add("--lora-modules", nargs="+", metavar="NAME=PATH")
+    add("--api-key", nargs="+", metavar="KEY")
+    add("--max-model-len", type=_size, default=4096, help="tokens; 32k and 32K are understood")
+    add("--block-size", type=int, default=128, help="tokens of a prefix-cache block")
+    add("--enable-prefix-caching", action=argparse.BooleanOptionalAction, default=True)
+    add("--max-num-seqs", type=int, default=256)
+    add("--enable-sleep-mode", action=argparse.BooleanOptionalAction, default=False)
+    add("--seed", type=int, default=0)
+    add("--ssl-certfile")
+    add("--ssl-keyfile")
+    add("--shutdown-timeout", type=float, default=30.0, help="seconds SIGTERM gives to requests under way")
+    own = shell.add_argument_group("of the simulator")
+    add = own.add_argument
+    add("--startup-delay", type=float, default=0.0, help="seconds a start takes")
+    add("--allow-runtime-lora-updating", action="store_true", help="as VLLM_ALLOW_RUNTIME_LORA_UPDATING=1")
+    add("--dev-mode", action="store_true", help="as VLLM_SERVER_DEV_MODE=1")
+    add("--survive-engine-death", action="store_true", help="as VLLM_KEEP_ALIVE_ON_ENGINE_DEATH=1")
+    add("--error-shape", choices=["nested", "flat"], default="nested", help="flat: as versions before 0.32")
+    add("--no-control", action="store_true", help="do not answer /_sim")
+    knobs = shell.add_argument_group("faults, see also POST /_sim/faults")
+    add = knobs.add_argument
+    add("--ttft", type=float, help="seconds before the first token")
+    add("--tokens-per-second", type=float)
+    add("--failure-rate", type=float, help="share of /v1 requests answered 500")
+    add("--hang", action="store_true", default=None, help="never answer /v1")
+    add("--cut-after-tokens", type=int, help="reset a stream after that many tokens")
+    add("--load-delay", type=float, help="seconds a load of an adapter takes")
+    add("--disguise", choices=DISGUISES)
+    add("--script", metavar="JSON|@FILE", help="rules, as a JSON list")
+    return shell
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(message, hint="`garrison sim --help` lists the flags.")
+
+
+def _parse(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
+    """Flags and the names of those that are not ours, whose values are dropped with them."""
+    shell = parser()
+    known = {option for action in shell._actions for option in action.option_strings}
+    rest = list(argv)
+    if rest and rest[0] == "serve":
+        rest = rest[1:]
+    kept = ["--model", rest.pop(0)] if rest and not rest[0].startswith("-") else []
+    unknown: list[str] = []
+    keeping = True
+    for word in rest:
+        if re.match(r"--?[A-Za-z]", word):
+            name, equals, value = word.partition("=")
+            name = name.replace("_", "-")
+            keeping = name in known
+            if not keeping:
+                unknown.append(name)
+            word = name + equals + value
+        if keeping:
+            kept.append(word)
+    return shell.parse_args(kept), unknown
+
+
+async def _serve(args: argparse.Namespace, config: SimConfig) -> int:
+    import asyncio
+    import signal
+
+    from garrison.sim.simulator import Simulator, bind
+
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopping.set)
+    _log(f"vLLM server version {config.version}, serving model {config.model} (simulated)", where="api_utils.py:347")
+    try:
+        sock = bind(config.host, config.port)
+    except OSError as error:
+        print(f"OSError: {error}", file=sys.stderr, flush=True)
+        return int(ExitCode.INVALID)
+    if not await _start_up(config, args.startup_delay, stopping):
+        sock.close()
+        return int(ExitCode.OK)
+    try:
+        simulator = Simulator(config)
+    except ValueError as error:
+        sock.close()
+        print(f"ValueError: {error}", file=sys.stderr, flush=True)
+        return int(ExitCode.INVALID)
+    try:
+        await _run(simulator, sock, stopping, args.shutdown_timeout)
+    except GarrisonError as error:
+        sock.close()
+        return _fail(error)
+    return int(ExitCode.OK)
+
+
+async def _start_up(config: SimConfig, delay: float, stopping: "asyncio.Event") -> bool:
+    """The phases of a start over `delay` seconds. False: stopped meanwhile."""
+    import asyncio
+
+    for phase in phases(config, delay):
+        if phase.seconds:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(stopping.wait(), phase.seconds)
+        if stopping.is_set():
+            return False
+        _log(phase.text, phase.who, where=phase.where)
+    return True
+
+
+async def _run(simulator: "Simulator", sock: "socket.socket", stopping: "asyncio.Event", drain: float) -> None:
+    import asyncio
+
+    address = sock.getsockname()
+    scheme = "https" if simulator.config.ssl_certfile else "http"
+    host = f"[{address[0]}]" if ":" in address[0] else address[0]
+    _log(f"Starting vLLM server on {scheme}://{host}:{address[1]}", where="entry.py:140")
+    _say(f"Started server process [{os.getpid()}]")
+    _say("Waiting for application startup.")
+    _say("Application startup complete.")
+    await simulator.start(sock)
+    ends = [asyncio.ensure_future(stopping.wait()), asyncio.ensure_future(simulator.exited.wait())]
+    await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+    for end in ends:
+        end.cancel()
+    _say("Shutting down")
+    await simulator.stop(drain)
+    _say("Application shutdown complete.")
+    _say(f"Finished server process [{os.getpid()}]")
+
+
+def _faults(args: argparse.Namespace) -> Faults:
+    given: dict[str, Any] = {name: value for name in _KNOBS if (value := getattr(args, name)) is not None}
+    if args.script is not None:
+        text = Path(args.script[1:]).read_text(encoding="utf-8") if args.script.startswith("@") else args.script
+        try:
+            given["script"] = json.loads(text)
+        except ValueError as error:
+            raise InvalidError(f"--script is not JSON: {error}", hint='[{"path": "/health", "status": 503}]') from None
+    return faults_from_json(given)
+
+
+def _lora_module(text: str) -> LoraModule:
+    """`name=path`, or the JSON object that vLLM takes as well."""
+    if text.startswith("{"):
+        try:
+            body = json.loads(text)
+            return LoraModule(body["name"], body["path"], body.get("base_model_name"))
+        except (ValueError, KeyError) as error:
+            raise InvalidError(f"--lora-modules: {text!r}: {error}", hint="name=path, or JSON.") from None
+    name, equals, path = text.partition("=")
+    if not (name and equals and path):
+        raise InvalidError(f"--lora-modules needs name=path, not {text!r}", hint="--lora-modules sql=/adapters/sql")
+    return LoraModule(name, path)
+
+
+def _size(text: str) -> int:
+    match = _SIZE.match(text)
+    if match is None:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a count of tokens")
+    return int(float(match[1]) * _FACTORS[match[2]])
+
+
+def _on(environ: Mapping[str, str], name: str) -> bool:
+    return environ.get(name, "0").strip().lower() in ("1", "true")
+
+
+def _log(text: str, who: str = "APIServer", level: str = "INFO", where: str = "sim.py") -> None:
+    stamp = time.strftime("%m-%d %H:%M:%S")
+    print(f"({who} pid={os.getpid()}) {level} {stamp} [{where}] {text}", flush=True)
+
+
+def _say(text: str) -> None:
+    print(f"INFO:     {text}", file=sys.stderr, flush=True)
+
+
+def _fail(error: GarrisonError) -> int:
+    print(f"error: {error.message}", file=sys.stderr)
+    if error.hint:
+        print(f"hint: {error.hint}", file=sys.stderr, flush=True)
+    return int(error.exit_code)

@@ -1,0 +1,103 @@
+"""What a simulator is started with. Names and defaults follow vLLM's flags where vLLM has one."""
+
+from dataclasses import dataclass, field
+
+from garrison.base.errors import InvalidError
+from garrison.sim.faults import Faults
+
+__all__ = ["LORA_RANKS", "LoraModule", "SimConfig"]
+
+LORA_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
+"""The values vLLM takes for `--max-lora-rank`."""
+
+
+@dataclass(frozen=True, slots=True)
+class LoraModule:
+    """An adapter that is loaded at start and again at every restart: `--lora-modules name=path`."""
+
+    name: str
+    path: str
+    base_model_name: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SimConfig:
+    """One simulated server.
+
+    Attributes:
+        model: path or name of the base model; `root` in the model list and part of what decides the answers.
+        served_names: public names of the base; the model itself when empty. The first is the adapters' parent.
+        port: 0 takes a free one.
+        runtime_lora: whether the load and unload routes exist (`VLLM_ALLOW_RUNTIME_LORA_UPDATING`).
+        max_cpu_loras: adapters the CPU cache holds; `max_loras` when None.
+        error_shape: `nested` as in 0.32; `flat` as in older versions, where "already loaded" and "not found" of an
+            adapter are both 400.
+        dev_mode: whether the development routes exist (`VLLM_SERVER_DEV_MODE`).
+        survive_engine_death: answer 500 and 503 after the engine has died (`VLLM_KEEP_ALIVE_ON_ENGINE_DEATH`); by
+            default the server ends, as vLLM's does.
+        max_num_seqs: requests that run at a time; the others wait.
+        keep_alive_timeout: seconds an idle connection is kept (`VLLM_HTTP_TIMEOUT_KEEP_ALIVE`).
+        head_timeout: seconds a client has to complete a request it has begun.
+        control: whether `/_sim` answers (to loopback peers only).
+
+    Raises:
+        InvalidError: a combination vLLM refuses to start with.
+    """
+
+    model: str = "sim/tiny"
+    served_names: tuple[str, ...] = ()
+    host: str = "127.0.0.1"
+    port: int = 8000
+    enable_lora: bool = False
+    runtime_lora: bool = False
+    max_loras: int = 1
+    max_lora_rank: int = 16
+    max_cpu_loras: int | None = None
+    lora_modules: tuple[LoraModule, ...] = ()
+    api_keys: tuple[str, ...] = field(default=(), repr=False)
+    max_model_len: int = 4096
+    block_size: int = 128
+    prefix_caching: bool = True
+    cache_blocks: int = 4096
+    max_num_seqs: int = 256
+    enable_sleep_mode: bool = False
+    dev_mode: bool = False
+    survive_engine_death: bool = False
+    error_shape: str = "nested"
+    version: str = "0.32.0"
+    embedding_size: int = 64
+    seed: int = 0
+    ssl_certfile: str | None = None
+    ssl_keyfile: str | None = None
+    keep_alive_timeout: float = 5.0
+    head_timeout: float = 30.0
+    max_head_bytes: int = 64 * 1024
+    max_body_bytes: int = 64 * 1024 * 1024
+    control: bool = True
+    faults: Faults = field(default_factory=Faults)
+
+    def __post_init__(self) -> None:
+        if self.max_lora_rank not in LORA_RANKS:
+            ranks = ", ".join(map(str, LORA_RANKS))
+            raise InvalidError(f"max_lora_rank must be one of {ranks}, not {self.max_lora_rank}", hint="Take the next.")
+        if self.max_cpu_loras is not None and self.max_cpu_loras < self.max_loras:
+            raise InvalidError(
+                f"max_cpu_loras ({self.max_cpu_loras}) must be at least max_loras ({self.max_loras})",
+                hint="Raise --max-cpu-loras or lower --max-loras.",
+            )
+        if self.error_shape not in ("nested", "flat"):
+            raise InvalidError(
+                f"error_shape must be nested or flat, not {self.error_shape!r}", hint="Take one of them."
+            )
+        if self.lora_modules and not self.enable_lora:
+            raise InvalidError("lora_modules need enable_lora", hint="Add --enable-lora.")
+        if bool(self.ssl_certfile) != bool(self.ssl_keyfile):
+            raise InvalidError("TLS needs a certificate and its key", hint="Give --ssl-certfile and --ssl-keyfile.")
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return self.served_names or (self.model,)
+
+    @property
+    def cpu_loras(self) -> int:
+        return self.max_cpu_loras or self.max_loras

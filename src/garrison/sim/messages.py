@@ -1,0 +1,71 @@
+"""Requests and responses as values: what the HTTP layer hands up and takes back."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from http import HTTPStatus
+
+__all__ = ["ConnectionDroppedError", "Later", "Request", "Response", "head"]
+
+_REASONS = {status.value: status.phrase for status in HTTPStatus}
+
+
+class ConnectionDroppedError(Exception):
+    """Raised by a handler or a stream: the connection is reset (RST) instead of answered further."""
+
+
+@dataclass(slots=True)
+class Request:
+    """One parsed request.
+
+    Attributes:
+        path: without the query, not decoded.
+        query: the part after `?`, "" without one.
+        headers: lower-case names; of a repeated one the last counts.
+        peer: the client's IP address.
+        keep_alive: whether the connection stays open after the answer.
+        http10: HTTP/1.0: a stream is ended by closing.
+    """
+
+    method: str
+    path: str
+    query: str
+    headers: Mapping[str, str]
+    body: bytes
+    peer: str
+    keep_alive: bool = True
+    http10: bool = False
+
+
+@dataclass(slots=True)
+class Response:
+    """An answer. `body` is bytes, or an iterator whose pieces are sent as chunks.
+
+    Attributes:
+        cut: send the headers and half of the body, then reset the connection.
+    """
+
+    status: int = 200
+    body: bytes | AsyncIterator[bytes] = b""
+    content_type: str | None = None
+    headers: tuple[tuple[str, str], ...] = ()
+    close: bool = False
+    cut: bool = False
+
+
+Later = Callable[[], Awaitable[Response]]
+"""An answer that takes time. Called once, when its turn has come: a coroutine made earlier might never be awaited."""
+
+
+def head(response: Response, date: str, *, length: int | None, chunked: bool, close: bool) -> bytes:
+    """Status line and headers, as uvicorn orders them."""
+    lines = [f"HTTP/1.1 {response.status} {_REASONS.get(response.status, '')}\r\ndate: {date}\r\nserver: uvicorn"]
+    if length is not None:
+        lines.append(f"content-length: {length}")
+    if response.content_type:
+        lines.append(f"content-type: {response.content_type}")
+    lines.extend(f"{name}: {value}" for name, value in response.headers)
+    if chunked:
+        lines.append("transfer-encoding: chunked")
+    if close:
+        lines.append("connection: close")
+    return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
