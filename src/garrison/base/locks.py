@@ -31,9 +31,13 @@ class FileLock:
     def __init__(self, path: Path, descriptor: int | None) -> None:
         self.path = path
         self.descriptor = descriptor
+        self._held = True
 
     def release(self) -> None:
         """Let go. Calling it twice is harmless."""
+        if not self._held:
+            return
+        self._held = False
         if self.descriptor is not None:
             os.close(self.descriptor)
             self.descriptor = None

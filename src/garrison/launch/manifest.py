@@ -36,8 +36,8 @@ class ServeManifest(BaseModel):
     model: str = Field(min_length=1, description="A name (`org/name`, `org/name@revision`), a directory or a file.")
     engine: str = Field("vllm", description="`vllm`, `llama_cpp`, `mlx_lm` or `sim`.")
     executable: str | None = Field(None, description="An engine of your own instead of an installed one.")
-    host: str = Field("127.0.0.1", description="Address to bind.")
-    port: int = Field(8000, ge=1, le=65535, description="Port to listen on.")
+    host: str | None = Field(None, description="Address to bind; `127.0.0.1` when left out.")
+    port: int | None = Field(None, ge=1, le=65535, description="Port to listen on; 8000 when left out.")
     served_model_name: str | None = Field(None, description="Model name in answers; the model's id when left out.")
     options: dict[str, _Scalar | list[_Scalar] | dict[str, Any] | None] = Field(
         default_factory=dict, description="The engine's own flags without the dashes, in order."
@@ -64,8 +64,8 @@ class ServeManifest(BaseModel):
         }
 
 
-def load_manifest(path: Path) -> LaunchSpec:
-    """Read the file, or `garrison.yaml` in the directory.
+def load_manifest(path: Path, *, host: str = "127.0.0.1", port: int = 8000) -> LaunchSpec:
+    """Read the file, or `garrison.yaml` in the directory. `host` and `port` are for a manifest that names none.
 
     Raises:
         InvalidError: the file is not there or a line of it is wrong; the message has file, line and column.
@@ -82,8 +82,8 @@ def load_manifest(path: Path) -> LaunchSpec:
         model=_beside(directory, manifest.model),
         engine=manifest.engine,
         executable=None if manifest.executable is None else Path(_beside(directory, manifest.executable)),
-        host=manifest.host,
-        port=manifest.port,
+        host=manifest.host or host,
+        port=manifest.port or port,
         served_name=manifest.served_model_name,
         args=(*option_args(manifest.options), *manifest.args),
         env=manifest.env,

@@ -14,6 +14,7 @@ from garrison.engines.engine import Endpoint, Engine, EngineCommand, LoraModule,
 from garrison.engines.executable import Located, locate
 from garrison.launch.spec import AdapterSpec, LaunchSpec
 from garrison.models.adapter import AdapterInfo, inspect_adapter
+from garrison.models.fit import BaseShapes, check_against_base, read_base_shapes
 from garrison.models.layout import Layout
 
 __all__ = ["Chosen", "PreparedAdapter", "choose", "command", "prepare_adapters"]
@@ -61,23 +62,39 @@ def choose(spec: LaunchSpec, settings: Settings, environ: Mapping[str, str]) -> 
     )
 
 
-def prepare_adapters(adapters: Sequence[AdapterSpec], layout: Layout) -> tuple[PreparedAdapter, ...]:
-    """Inspect each adapter on disk.
+def prepare_adapters(adapters: Sequence[AdapterSpec], model: Path, layout: Layout) -> tuple[PreparedAdapter, ...]:
+    """Inspect each adapter on disk and hold it against the base model in the directory `model`.
+
+    A real vLLM takes an adapter whose shapes do not fit and answers with garbage; Garrison does not start it.
 
     Raises:
         InvalidError: there is no such directory and no imported adapter of that name.
-        ModelInvalidError: it is incomplete or corrupt; the message names adapter and file.
+        ModelInvalidError: it is incomplete, corrupt or made for another base; the message names adapter and file.
     """
-    prepared = []
-    for adapter in adapters:
-        path = _adapter_path(adapter, layout)
-        try:
-            prepared.append(PreparedAdapter(adapter.name, inspect_adapter(path)))
-        except ModelInvalidError as error:
-            raise ModelInvalidError(
-                f"adapter {adapter.name!r}: {error.message}", hint=error.hint, details=error.details
-            ) from None
-    return tuple(prepared)
+    base = read_base_shapes(model) if adapters and (model / "config.json").is_file() else None
+    return tuple(_prepare_adapter(adapter, base, layout) for adapter in adapters)
+
+
+def _prepare_adapter(adapter: AdapterSpec, base: BaseShapes | None, layout: Layout) -> PreparedAdapter:
+    path = _adapter_path(adapter, layout)
+    if path.suffix == ".gguf":
+        raise InvalidError(
+            f"adapter {adapter.name!r}: {path} is a GGUF adapter", hint="Pass it to the engine: -- --lora FILE"
+        )
+    try:
+        info = inspect_adapter(path)
+    except ModelInvalidError as error:
+        raise ModelInvalidError(
+            f"adapter {adapter.name!r}: {error.message}", hint=error.hint, details=error.details
+        ) from None
+    problems = check_against_base(info, base) if base is not None else []
+    if problems:
+        raise ModelInvalidError(
+            f"adapter {adapter.name!r} does not fit the model: {problems[0]}",
+            hint=f"It was made for {info.base_model or 'another base'}; serve it with that model.",
+            details={"adapter": adapter.name, "problems": problems},
+        )
+    return PreparedAdapter(adapter.name, info)
 
 
 def command(
@@ -119,7 +136,7 @@ def _lora(spec: LaunchSpec, adapters: Sequence[PreparedAdapter]) -> LoraOptions 
     return LoraOptions(
         modules=tuple(LoraModule(adapter.name, str(adapter.info.path)) for adapter in adapters),
         max_loras=spec.max_loras or (len(adapters) or None),
-        max_rank=max([spec.max_lora_rank or 0, *(adapter.info.rank for adapter in adapters)]),
+        max_rank=max([spec.max_lora_rank or 0, *(adapter.info.max_rank for adapter in adapters)]),
         runtime_updates=spec.runtime_lora,
     )
 

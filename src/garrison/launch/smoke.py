@@ -7,6 +7,7 @@ import json
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from garrison.launch.ready import origin
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["SmokeReport", "SmokeStep", "smoke"]
 
 _CONNECT_SECONDS = 5.0
+_MLX_DEFAULT = "default_model"
 _PROMPT = "The capital of France is"
 
 
@@ -101,7 +103,7 @@ class _Run:
         if not self._adapters:
             await self._step("adapters", self._no_adapters)
         for adapter in self._adapters:
-            await self._step(f"adapter {adapter}", lambda name=adapter: self._adapter(name))
+            await self._step(f"adapter {adapter}", partial(self._chat_with, adapter))
 
     async def _step(self, name: str, act: Callable[[], Awaitable[str]]) -> None:
         import httpx2
@@ -133,8 +135,13 @@ class _Run:
     async def _models(self) -> str:
         body = await self._json("GET", "/v1/models")
         listed = body.get("data")
-        if not isinstance(listed, list) or not listed:
-            raise _Failed("the list of models is empty or not a list")
+        if not isinstance(listed, list):
+            raise _Failed("the list of models is not a list")
+        if self.model == _MLX_DEFAULT:
+            # mlx_lm.server lists the hub cache, not what it serves, and tries to fetch any name but this one.
+            raise _Skipped(f"{_MLX_DEFAULT} is not meant to be listed")
+        if not listed:
+            raise _Failed("the list of models is empty")
         # Engines other than vLLM have no `parent`: then all are base models.
         bases = [str(entry.get("id")) for entry in listed if isinstance(entry, dict) and not entry.get("parent")]
         self._adapters = [str(entry.get("id")) for entry in listed if isinstance(entry, dict) and entry.get("parent")]
@@ -150,9 +157,6 @@ class _Run:
 
     async def _chat(self) -> str:
         return await self._chat_with(self._needed_model())
-
-    async def _adapter(self, name: str) -> str:
-        return await self._chat_with(name)
 
     async def _no_adapters(self) -> str:
         raise _Skipped("none is served")

@@ -1,0 +1,144 @@
+"""`garrison adapters`."""
+
+import json as json_module
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from garrison.base.values import size_text
+from garrison.cli.library_view import print_facts, print_table, print_verification
+from garrison.cli.options import Json, settings
+from garrison.cli.options import app as make_app
+from garrison.models.adapter import AdapterInfo
+from garrison.models.adapter_library import (
+    find_adapter,
+    import_adapter,
+    list_adapters,
+    remove_adapter,
+    show_adapter,
+    verify_adapter,
+)
+from garrison.models.layout import Layout
+from garrison.models.progress import choose
+
+app = make_app("Import, list, show, verify and remove LoRA adapters.", no_args_is_help=True)
+
+Name = Annotated[str, typer.Argument(help="Its name.")]
+
+
+@app.command("import")
+def import_(
+    origin: Annotated[Path, typer.Argument(metavar="DIR|TAR", help="A PEFT directory, or a tar of one.")],
+    name: Annotated[str | None, typer.Option("--as", metavar="NAME", help="The name it gets.")] = None,
+    replace: Annotated[bool, typer.Option("--replace", help="Replace another adapter of that name.")] = False,
+    move: Annotated[bool, typer.Option("--move", help="Move instead of copying.")] = False,
+    json: Json = False,
+) -> int:
+    """Check an adapter (config, rank, modules, shapes) and adopt it."""
+    done = import_adapter(_layout(), origin, name=name, replacing=replace, move=move, progress=choose(json_lines=False))
+    if json:
+        print(json_module.dumps({"ok": True, **_info(done.info), "changed": done.changed}))
+        return 0
+    what = "imported" if done.changed else "already there:"
+    print(f"{what} {done.info.name}, rank {done.info.rank}, {size_text(done.info.bytes)}, at {done.info.path}")
+    for reason in done.info.refused_by_vllm:
+        print(f"vLLM will not load it: {reason}", file=sys.stderr)
+    if done.kept:
+        print(f"the directory that was there before is kept at {done.kept}", file=sys.stderr)
+    return 0
+
+
+@app.command("list")
+def list_(json: Json = False) -> int:
+    """Every imported adapter, broken ones with their reason."""
+    entries = list_adapters(_layout())
+    if json:
+        body = [
+            {
+                "name": entry.name,
+                "path": str(entry.path),
+                "bytes": entry.bytes,
+                "valid": entry.valid,
+                "reason": entry.reason,
+            }
+            for entry in entries
+        ]
+        print(json_module.dumps(body))
+        return 0
+    rows = [
+        (
+            entry.name,
+            str(entry.info.rank) if entry.info else "–",
+            entry.info.base_model or "–" if entry.info else "–",
+            size_text(entry.bytes),
+            entry.reason or "ok",
+        )
+        for entry in entries
+    ]
+    empty = f"no adapters below {_layout().adapters}; `garrison adapters import DIR` adopts one"
+    print_table(("adapter", "rank", "base model", "size", "state"), rows, empty=empty)
+    return 0
+
+
+@app.command()
+def show(name: Name, json: Json = False) -> int:
+    """Everything about one adapter."""
+    info = show_adapter(_layout(), name)
+    body = {**_info(info), "digest": info.digest()}
+    if json:
+        print(json_module.dumps(body))
+        return 0
+    print_facts(
+        [
+            (key.replace("_", " "), ", ".join(value) or None if isinstance(value, list) else value)
+            for key, value in body.items()
+        ]
+    )
+    return 0
+
+
+@app.command()
+def verify(name: Name, json: Json = False) -> int:
+    """Hash every file and compare with what is on record; record it when nothing is. Exit code 11 on a difference."""
+    return print_verification(verify_adapter(_layout(), name, progress=choose(json_lines=False)), json=json)
+
+
+@app.command()
+def remove(
+    name: Name,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    json: Json = False,
+) -> int:
+    """Remove an adapter from disk. An engine that serves it dies at the next request for it: unload it there first."""
+    layout = _layout()
+    if not yes:
+        entry = find_adapter(layout, name)
+        typer.confirm(f"remove {entry.name} at {entry.path}?", abort=True, err=True)
+    gone = remove_adapter(layout, name)
+    print(
+        json_module.dumps({"ok": True, "name": gone.name, "path": str(gone.path)}) if json else f"removed {gone.name}"
+    )
+    return 0
+
+
+def _layout() -> Layout:
+    return Layout.from_settings(settings("model"))
+
+
+def _info(info: AdapterInfo) -> dict[str, Any]:
+    return {
+        "name": info.name,
+        "path": str(info.path),
+        "peft_type": info.peft_type,
+        "rank": info.rank,
+        "max_rank": info.max_rank,
+        "alpha": info.alpha,
+        "target_modules": list(info.target_modules),
+        "base_model": info.base_model,
+        "dtype": info.dtype,
+        "bytes": info.bytes,
+        "refused_by_vllm": list(info.refused_by_vllm),
+        "warnings": list(info.warnings),
+    }

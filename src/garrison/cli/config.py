@@ -1,0 +1,65 @@
+"""`garrison config`."""
+
+import json as json_module
+import os
+from typing import Annotated, Any
+
+import typer
+
+from garrison.base.settings import Setting, Settings, config_path
+from garrison.cli.options import Json
+from garrison.cli.options import app as make_app
+
+app = make_app("Show every setting, its value and where it came from.", no_args_is_help=True)
+
+
+@app.callback()
+def _config() -> None:
+    """Settings: every one, once."""
+
+
+@app.command()
+def show(
+    json: Json = False,
+    changed: Annotated[bool, typer.Option("--changed", help="Only what is not the default.")] = False,
+) -> int:
+    """Every setting, its value and where it came from. Secrets are shown as set or unset."""
+    values = Settings.load(os.environ)
+    rows = [row for row in Settings.table() if not changed or row.name in values.origins]
+    if json:
+        print(json_module.dumps({row.name: _entry(row, values) for row in rows}))
+        return 0
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for title in ("setting", "value", "from", "variables"):
+        table.add_column(title, overflow="fold")
+    for row in rows:
+        entry = _entry(row, values)
+        table.add_row(row.name, _shown(entry["value"]), entry["from"], " ".join(entry["variables"]))
+    console = Console()
+    console.print(table)
+    console.print(f"\nconfig file: {config_path(os.environ)}", highlight=False)
+    return 0
+
+
+def _entry(row: Setting, values: Settings) -> dict[str, Any]:
+    value = getattr(values, row.name)
+    if row.secret:
+        value = "set" if value else "unset"
+    elif value is not None and not isinstance(value, str | int | float | bool | tuple):
+        value = str(value)
+    return {
+        "value": list(value) if isinstance(value, tuple) else value,
+        "from": values.origins.get(row.name, "default"),
+        "variables": [row.env, *row.seeds],
+        "group": row.group,
+        "help": row.help,
+    }
+
+
+def _shown(value: Any) -> str:
+    if value is None or value == []:
+        return "–"
+    return ",".join(map(str, value)) if isinstance(value, list) else str(value)

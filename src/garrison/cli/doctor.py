@@ -1,0 +1,43 @@
+"""`garrison doctor`."""
+
+import json as json_module
+import os
+
+from garrison.base.exit_codes import ExitCode
+from garrison.cli.options import Host, Json, Offline, Port, settings
+from garrison.cli.options import app as make_app
+from garrison.launch.doctor import checks
+from garrison.launch.machine_facts import machine_facts
+
+app = make_app("Say whether this machine can serve, with a remedy for what is red.")
+
+_MARKS = {"ok": "[green]✓[/]", "warn": "[yellow]![/]", "fail": "[bold red]✗[/]"}
+
+
+@app.command()
+def doctor(host: Host = None, port: Port = None, offline: Offline = False, json: Json = False) -> int:
+    """One page that says whether this machine can serve. Exit code 1 when a line is red."""
+    facts = machine_facts(settings("endpoint", "preflight", "model", host=host, port=port), os.environ, offline=offline)
+    page = checks(facts)
+    healthy = all(check.status != "fail" for check in page)
+    if json:
+        print(json_module.dumps({"ok": healthy, "checks": [check.to_json() for check in page]}, ensure_ascii=False))
+        return ExitCode.OK if healthy else ExitCode.INVALID
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table(box=None, show_header=False, pad_edge=False)
+    table.add_column()
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    for check in page:
+        value = escape(check.value) + (f"\n[dim]→[/] {escape(check.remedy)}" if check.remedy else "")
+        table.add_row(_MARKS[check.status], check.name, value)
+    console = Console(highlight=False)
+    console.print(table)
+    red = sum(check.status == "fail" for check in page)
+    yellow = sum(check.status == "warn" for check in page)
+    verdict = "[bold green]This machine can serve" if healthy else f"[bold red]This machine cannot serve yet: {red} red"
+    console.print(f"\n{verdict}[/]" + (f", {yellow} to look at." if yellow else "."))
+    return ExitCode.OK if healthy else ExitCode.INVALID

@@ -1,0 +1,71 @@
+"""What `models` and `adapters` share on the terminal: a table, and the verdicts of a verification."""
+
+import json as json_module
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from garrison.base.exit_codes import ExitCode
+
+if TYPE_CHECKING:
+    from garrison.models.verify import Verification
+
+__all__ = ["print_facts", "print_table", "print_verification"]
+
+_MARKS = {
+    "ok": "[green]✓[/]",
+    "recorded": "[green]+[/]",
+    "changed": "[red]✗[/]",
+    "missing": "[red]✗[/]",
+    "extra": "[dim]·[/]",
+}
+
+
+def print_table(titles: Sequence[str], rows: Sequence[Sequence[str]], *, empty: str) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    console = Console(highlight=False)
+    if not rows:
+        console.print(empty, markup=False)
+        return
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for title in titles:
+        table.add_column(title, overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(cell) for cell in row))
+    console.print(table)
+
+
+def print_facts(facts: Sequence[tuple[str, Any]]) -> None:
+    """`name  value` lines; what is None is left out."""
+    width = max(len(name) for name, _ in facts)
+    for name, value in facts:
+        if value is not None:
+            print(f"{name:<{width}}  {value}")
+
+
+def print_verification(verification: "Verification", *, json: bool) -> int:
+    """A line a file, and the exit code: 11 when a file changed or is missing."""
+    if json:
+        from dataclasses import asdict
+
+        files = [asdict(file) for file in verification.files]
+        print(json_module.dumps({"ok": verification.ok, "path": str(verification.path), "files": files}))
+    else:
+        from rich.console import Console
+        from rich.markup import escape
+
+        console = Console(highlight=False, soft_wrap=True)
+        for file in verification.files:
+            console.print(f"{_MARKS[file.state]} {file.state:<9} {escape(file.name)}")
+        console.print(_verdict(verification))
+    return ExitCode.OK if verification.ok else ExitCode.MODEL_INVALID
+
+
+def _verdict(verification: "Verification") -> str:
+    if verification.faults:
+        return f"[bold red]{len(verification.faults)} of {len(verification.files)} files are not what they were[/]"
+    if verification.source is None:
+        return "[green]nothing was on record; the digests are now[/]"
+    return f"[bold green]all {len(verification.files)} files are as {verification.source} says[/]"

@@ -1,0 +1,143 @@
+"""`garrison models`."""
+
+import json as json_module
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from garrison.base.values import size_text
+from garrison.cli.library_view import print_facts, print_table, print_verification
+from garrison.cli.options import Json, settings
+from garrison.cli.options import app as make_app
+from garrison.models.layout import Layout
+from garrison.models.library import (
+    ModelEntry,
+    import_model,
+    list_models,
+    remove_model,
+    show_model,
+    verify_model,
+)
+from garrison.models.progress import choose
+
+app = make_app("Import, list, show, verify and remove models.", no_args_is_help=True)
+
+Name = Annotated[str, typer.Argument(help="Its name, its id, or its path.")]
+
+
+@app.command("import")
+def import_(
+    origin: Annotated[Path, typer.Argument(metavar="DIR|TAR", help="A directory, a tar, or a .gguf file.")],
+    name: Annotated[str | None, typer.Option("--as", metavar="ORG/NAME", help="The id it gets.")] = None,
+    replace: Annotated[bool, typer.Option("--replace", help="Replace another model of that name.")] = False,
+    move: Annotated[bool, typer.Option("--move", help="Move instead of copying.")] = False,
+    skip_tokenizer: Annotated[
+        bool, typer.Option("--skip-tokenizer-check", help="Accept a model without tokenizer files.")
+    ] = False,
+    json: Json = False,
+) -> int:
+    """Check a model and adopt it: from then on it resolves by its name, without a network."""
+    done = import_model(
+        _layout(), origin, model_id=name, replacing=replace, move=move, skip_tokenizer=skip_tokenizer,
+        progress=choose(json_lines=False),
+    )  # fmt: skip
+    if json:
+        print(
+            json_module.dumps({"ok": True, "model_id": done.model_id, "path": str(done.path), "changed": done.changed})
+        )
+        return 0
+    what = "imported" if done.changed else "already there:"
+    print(f"{what} {done.model_id}, {size_text(done.bytes)}, at {done.path}")
+    if done.kept:
+        print(f"the directory that was there before is kept at {done.kept}", file=sys.stderr)
+    return 0
+
+
+@app.command("list")
+def list_(json: Json = False) -> int:
+    """Every model below the models directory, broken ones with their reason."""
+    entries = list_models(_layout())
+    if json:
+        print(json_module.dumps([_entry(entry) for entry in entries]))
+        return 0
+    rows = [
+        (entry.model_id, entry.source, size_text(entry.bytes), entry.format or "–", entry.reason or "ok")
+        for entry in entries
+    ]
+    empty = f"no models below {_layout().root}; `garrison models import DIR` adopts one"
+    print_table(("model", "source", "size", "format", "state"), rows, empty=empty)
+    return 0
+
+
+@app.command()
+def show(name: Name, json: Json = False) -> int:
+    """Everything about one model."""
+    details = show_model(_layout(), name)
+    info: dict[str, Any] = {}
+    if details.info is not None:
+        from dataclasses import asdict
+
+        info = asdict(details.info)
+    if json:
+        body = {**_entry(details.entry), "info": info or None, "digests_recorded": details.digests_recorded}
+        print(json_module.dumps(body, default=str))
+        return 0
+    entry = details.entry
+    described = [(key.replace("_", " "), value) for key, value in info.items() if not isinstance(value, dict)]
+    on_record = "on record" if details.digests_recorded else "not on record; `garrison models verify` records them"
+    facts = [
+        ("model", entry.model_id),
+        ("state", entry.reason or "ok"),
+        ("path", entry.path),
+        ("source", entry.source),
+        ("revision", entry.revision),
+        ("size", size_text(entry.bytes)),
+        *((name, value) for name, value in described if name not in ("path", "format")),
+        ("digests", on_record),
+    ]
+    print_facts(facts)
+    return 0
+
+
+@app.command()
+def verify(name: Name, json: Json = False) -> int:
+    """Hash every file and compare with what is on record; record it when nothing is. Exit code 11 on a difference."""
+    return print_verification(verify_model(_layout(), name, progress=choose(json_lines=False)), json=json)
+
+
+@app.command()
+def remove(
+    name: Name,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    json: Json = False,
+) -> int:
+    """Remove a model from disk."""
+    layout = _layout()
+    if not yes:
+        entry = show_model(layout, name).entry
+        typer.confirm(f"remove {entry.model_id}, {size_text(entry.bytes)}, at {entry.path}?", abort=True, err=True)
+    gone = remove_model(layout, name)
+    print(
+        json_module.dumps({"ok": True, **_entry(gone)}) if json else f"removed {gone.model_id}, {size_text(gone.bytes)}"
+    )
+    return 0
+
+
+def _layout() -> Layout:
+    return Layout.from_settings(settings("model"))
+
+
+def _entry(entry: ModelEntry) -> dict[str, Any]:
+    return {
+        "name": entry.name,
+        "model_id": entry.model_id,
+        "source": entry.source,
+        "path": str(entry.path),
+        "revision": entry.revision,
+        "bytes": entry.bytes,
+        "format": entry.format,
+        "valid": entry.valid,
+        "reason": entry.reason,
+    }

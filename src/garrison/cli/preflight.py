@@ -1,0 +1,55 @@
+"""`garrison preflight`: the same checks as `vllm-preflight`, with flags and Garrison's own defaults."""
+
+import sys
+from typing import Annotated
+
+import typer
+
+from garrison.cli.options import Host, Json, Port, settings
+from garrison.cli.options import app as make_app
+from garrison.cli.vllm_preflight import run
+
+app = make_app("Check and reclaim the port, check the GPUs.")
+
+
+@app.command(
+    context_settings={"allow_interspersed_args": False},
+    epilog="A command behind the options is started when all is well: garrison preflight -- vllm serve …",
+)
+def preflight(
+    context: typer.Context,
+    command: Annotated[list[str] | None, typer.Argument(help="A downstream command.", show_default=False)] = None,
+    host: Host = None,
+    port: Port = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would happen; signal nothing.")] = False,
+    skip_gpu: Annotated[bool, typer.Option("--skip-gpu-check", help="Skip all GPU checks.")] = False,
+    stop_timeout: Annotated[int | None, typer.Option(min=0, help="Seconds for the whole stop. Default: 15.")] = None,
+    bind_timeout: Annotated[
+        float | None, typer.Option(min=0.1, help="Seconds COMMAND has to bind; by default patience is by progress.")
+    ] = None,
+    exec_command: Annotated[
+        bool, typer.Option("--exec", help="Replace this process by COMMAND instead of staying its parent.")
+    ] = False,
+    json: Json = False,
+) -> int:
+    """Check and reclaim the port, check the GPUs, then run a command if one is given.
+
+    Exit codes 0 to 5 are those of vllm-preflight: 2 held by something else, 3 by another user's vLLM, 4 not
+    attributable, 5 would not stop.
+    """
+    values = settings(
+        "endpoint", "preflight", "start",
+        host=host,
+        port=port,
+        dry_run=dry_run or None,
+        skip_gpu_check=skip_gpu or None,
+        stop_timeout=stop_timeout,
+        start_bind_timeout=bind_timeout,
+        preflight_proxy_child=False if exec_command else None,
+        preflight_json=json or None,
+    )  # fmt: skip
+    return run(values, [*(command or ()), *context.obj], json=values.preflight_json, say=_say)
+
+
+def _say(sentence: str) -> None:
+    print(f"garrison: {sentence}", file=sys.stderr)

@@ -1,0 +1,68 @@
+"""`garrison resolve`."""
+
+import json as json_module
+import os
+from typing import Annotated
+
+import typer
+
+from garrison.cli.options import Json, Offline, settings
+from garrison.cli.options import app as make_app
+from garrison.cli.vllm_resolve_model import run
+from garrison.models.progress import choose
+from garrison.models.request import user_hf_home
+
+app = make_app("Find or fetch a model and pin it.")
+
+
+@app.command()
+def resolve(
+    model: Annotated[
+        str | None,
+        typer.Argument(
+            help="org/name, org/name@revision, a directory or a .gguf file. Default: VLLM_MODEL.", show_default=False
+        ),
+    ] = None,
+    source: Annotated[
+        list[str] | None,
+        typer.Option("--source", help="flox, local, hf-cache, r2, hf-hub; repeatable, tried in order."),
+    ] = None,
+    allow: Annotated[
+        list[str] | None, typer.Option("--allow", metavar="PATTERN", help="Fetch only files that match; repeatable.")
+    ] = None,
+    offline: Offline = False,
+    verify: Annotated[bool, typer.Option("--verify", help="Check every file against its digest.")] = False,
+    skip_tokenizer: Annotated[
+        bool, typer.Option("--skip-tokenizer-check", help="Accept a model without tokenizer files.")
+    ] = False,
+    json: Json = False,
+) -> int:
+    """Find or fetch a model and pin it: the path that is printed names one version and keeps naming it.
+
+    With --json one JSON object a step; the last has the path. Exit codes: 10 not found, 11 broken, 12 fetch failed,
+    13 locked, 14 disk full.
+    """
+    flags = {"model_sources": _sources(source)} if source else {}
+    answer = run(
+        settings("model", **flags),
+        model,
+        progress=choose(json_lines=json),
+        offline=offline,
+        verify=verify,
+        skip_tokenizer=skip_tokenizer or None,
+        allow_patterns=tuple(allow or ()),
+        hf_homes=(user_hf_home(os.environ),),
+    )
+    print(json_module.dumps({"step": "resolved", **answer}) if json else answer["path"])
+    return 0
+
+
+def _sources(given: list[str]) -> tuple[str, ...]:
+    from garrison.base import values
+    from garrison.base.errors import UsageError
+    from garrison.base.settings import SOURCES
+
+    try:
+        return tuple(values.csv(SOURCES)(",".join(given)))
+    except ValueError as error:
+        raise UsageError(f"--source must be {error}", hint="For example: --source local --source hf-cache") from None

@@ -1,0 +1,179 @@
+"""`garrison serve`."""
+
+import json as json_module
+import os
+import shlex
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from garrison.base.errors import EngineDiedError, EngineTimeoutError, GarrisonError, UsageError
+from garrison.base.settings import Settings
+from garrison.cli.options import Host, Offline, Port, settings
+from garrison.cli.options import app as make_app
+from garrison.cli.start_view import start_view
+from garrison.launch.ready import base_url
+from garrison.launch.serve import Prepared, prepare, start, start_by_exec
+from garrison.launch.spec import AdapterSpec, LaunchSpec
+from garrison.launch.view import StartView
+from garrison.models.progress import choose
+
+app = make_app("Bring a model from a name to a live OpenAI endpoint: preflight, resolve, start.")
+
+_GROUPS = ("endpoint", "preflight", "start", "model")
+
+
+@app.command(epilog="Everything after -- goes to the engine verbatim: garrison serve org/name -- --max-model-len 4096")
+def serve(
+    context: typer.Context,
+    model: Annotated[
+        str | None,
+        typer.Argument(help="A name (org/name, org/name@revision), a directory, or a file.", show_default=False),
+    ] = None,
+    file: Annotated[
+        Path | None, typer.Option("--file", "-f", help="A manifest instead of a model: garrison.yaml.")
+    ] = None,
+    engine: Annotated[
+        str | None, typer.Option("--engine", "-e", help="vllm (the default), llama_cpp, mlx_lm or sim.")
+    ] = None,
+    executable: Annotated[Path | None, typer.Option(help="An engine of your own instead of an installed one.")] = None,
+    host: Host = None,
+    port: Port = None,
+    name: Annotated[str | None, typer.Option("--served-model-name", help="Model name in answers.")] = None,
+    adapter: Annotated[
+        list[str] | None,
+        typer.Option("--adapter", "-a", metavar="NAME=PATH", help="A LoRA adapter to serve; repeatable."),
+    ] = None,
+    runtime_lora: Annotated[
+        bool, typer.Option("--runtime-lora", help="Allow loading and unloading adapters while it runs.")
+    ] = False,
+    max_lora_rank: Annotated[int | None, typer.Option(min=1, help="The highest rank to make room for.")] = None,
+    max_loras: Annotated[int | None, typer.Option(min=1, help="Adapters in one batch.")] = None,
+    api_key_env: Annotated[
+        str | None, typer.Option(metavar="NAME", help="The variable that holds the key clients must send.")
+    ] = None,
+    offline: Offline = False,
+    verify: Annotated[bool, typer.Option("--verify", help="Check every file of the model against its digest.")] = False,
+    replace_process: Annotated[
+        bool, typer.Option("--exec", help="Replace this process by the engine instead of staying its parent.")
+    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be run; stop and start nothing.")] = False,
+    print_cmd: Annotated[bool, typer.Option("--print-cmd", help="Print the engine's command, then run it.")] = False,
+    ready_timeout: Annotated[
+        float | None, typer.Option(min=0.1, help="Seconds to become ready; by default patience is by progress.")
+    ] = None,
+    logs: Annotated[
+        bool | None, typer.Option("--logs/--no-logs", help="Show the engine's log. Default: only without a terminal.")
+    ] = None,
+) -> int:
+    """Bring a model from a name to a live OpenAI endpoint: preflight, resolve, start.
+
+    By default Garrison stays as the engine's parent: it shows the phases of the start, passes on signals, and leaves no
+    process behind. Ctrl-C stops the engine; a second one kills it.
+    """
+    values = settings(*_GROUPS, host=host, port=port, ready_timeout=ready_timeout)
+    spec = _spec(model, file, values, engine=engine)
+    spec = replace(
+        spec,
+        host=host or spec.host,
+        port=port or spec.port,
+        executable=executable or spec.executable,
+        served_name=name or spec.served_name,
+        args=(*spec.args, *context.obj),
+        adapters=(*spec.adapters, *(_adapter(text) for text in adapter or ())),
+        runtime_lora=runtime_lora or spec.runtime_lora,
+        max_loras=max_loras or spec.max_loras,
+        max_lora_rank=max_lora_rank or spec.max_lora_rank,
+        api_key_env=api_key_env or spec.api_key_env,
+    )
+    view = start_view(logs=logs)
+    prepared = prepare(
+        spec, values, os.environ, view=view, progress=choose(json_lines=False), offline=offline, verify=verify
+    )
+    if dry_run or print_cmd:
+        _print_command(prepared)
+    if dry_run:
+        return 0
+    if replace_process:
+        start_by_exec(prepared, values, os.environ, view)
+    return _start(prepared, values, view)
+
+
+def _start(prepared: Prepared, values: Settings, view: StartView) -> int:
+    try:
+        return start(prepared, values, os.environ, _WithCall(view, prepared))
+    except (EngineDiedError, EngineTimeoutError) as error:
+        _show_tail(error)
+        raise
+
+
+class _WithCall:
+    """The view, and after ready a line that can be pasted."""
+
+    def __init__(self, view: StartView, prepared: Prepared) -> None:
+        self._prepared = prepared
+        self.note, self.phase, self.line = view.note, view.phase, view.line
+        self.stopping, self.stopped = view.stopping, view.stopped
+        self._ready = view.ready
+
+    def ready(self, *, seconds: float, memory_bytes: int) -> None:
+        self._ready(seconds=seconds, memory_bytes=memory_bytes)
+        url = base_url(self._prepared.chosen.endpoint)
+        key = self._prepared.spec.api_key_env
+        header = f' -H "Authorization: Bearer ${key}"' if key else ""
+        body = {"model": self._prepared.served_name, "messages": [{"role": "user", "content": "Hello!"}]}
+        self.note(f"OpenAI endpoint: {url}/v1")
+        self.note(
+            f"try it: curl {url}/v1/chat/completions{header} -H 'Content-Type: application/json'"
+            f" -d {shlex.quote(json_module.dumps(body))}"
+        )
+
+
+def _spec(model: str | None, file: Path | None, values: Settings, *, engine: str | None) -> LaunchSpec:
+    if file is None and model is None and Path("garrison.yaml").is_file():
+        file = Path("garrison.yaml")
+    if file is None and model is not None and model.endswith((".yaml", ".yml")) and Path(model).is_file():
+        file, model = Path(model), None
+    if file is not None and model is not None:
+        raise UsageError("give a model or a manifest, not both", hint="Drop MODEL, or --file.")
+    if file is not None:
+        from garrison.launch.manifest import load_manifest
+
+        spec = load_manifest(file, host=values.host, port=values.port)
+        return replace(spec, engine=engine or spec.engine)
+    if model is None and (values.model or values.model_id):
+        model = values.model_id or "/".join(part for part in (values.model_org, values.model) if part)
+    if model is None:
+        raise UsageError(
+            "no model is named, and there is no garrison.yaml here",
+            hint="garrison serve org/name, garrison serve ./directory, or garrison serve --file garrison.yaml",
+        )
+    return LaunchSpec(model=model, engine=engine or "vllm", host=values.host, port=values.port)
+
+
+def _adapter(text: str) -> AdapterSpec:
+    name, equals, source = text.partition("=")
+    if not equals:
+        return AdapterSpec(Path(text).name, text)
+    if not name or not source:
+        raise UsageError(f"--adapter {text!r} is not NAME=PATH", hint="For example: --adapter sql=/models/adapters/sql")
+    return AdapterSpec(name, source)
+
+
+def _print_command(prepared: Prepared) -> None:
+    made = prepared.command
+    variables = [f"{name}={shlex.quote(value)}" for name, value in sorted(made.env.items())]
+    variables += [f'{name}="${source}"' for name, source in sorted(made.env_from.items())]
+    print(" ".join(["CMD:", *variables, shlex.join(made.argv)]), file=sys.stderr)
+
+
+def _show_tail(error: GarrisonError) -> None:
+    lines = error.details.get("log_tail") or []
+    if lines:
+        print("\nthe end of the engine's log:", file=sys.stderr)
+        for line in lines:
+            print(f"  │ {line}", file=sys.stderr)
+        print(file=sys.stderr)

@@ -1,0 +1,62 @@
+"""`garrison smoke`."""
+
+import asyncio
+import json as json_module
+import os
+from typing import Annotated
+
+import typer
+
+from garrison.base.errors import InvalidError
+from garrison.base.exit_codes import ExitCode
+from garrison.cli.options import Json, KeyEnv
+from garrison.cli.options import app as make_app
+from garrison.launch.smoke import SmokeStep
+from garrison.launch.smoke import smoke as run_smoke
+
+app = make_app("Try every API of an endpoint and tick it off.")
+
+_MARKS = {"ok": "[green]✓[/]", "failed": "[bold red]✗[/]", "skipped": "[dim]–[/]"}
+
+
+@app.command()
+def smoke(
+    url: Annotated[str, typer.Argument(help="http://host:port; /v1 at the end does no harm.")],
+    model: Annotated[
+        str | None, typer.Option("--model", "-m", help="The model to ask; default: the first listed.")
+    ] = None,
+    key_env: KeyEnv = None,
+    timeout: Annotated[float, typer.Option("--timeout", "-t", min=0.1, help="Seconds for each answer.")] = 60.0,
+    json: Json = False,
+) -> int:
+    """Health, models, completion, chat, streaming chat, adapters: a tick or a cross each, with time and reason.
+
+    Exit code 0 when nothing failed, 31 when something did.
+    """
+    from rich.console import Console
+    from rich.markup import escape
+
+    console = Console(highlight=False, soft_wrap=True)
+
+    def show(step: SmokeStep) -> None:
+        if not json:
+            mark = _MARKS[step.outcome]
+            console.print(f"{mark} {step.name:<16} [dim]{step.seconds * 1000:7.0f} ms[/]  {escape(step.detail)}")
+
+    report = asyncio.run(run_smoke(url, model=model, key=_key(key_env), timeout=timeout, on_step=show))
+    if json:
+        print(json_module.dumps(report.to_json(), ensure_ascii=False))
+    else:
+        failed = sum(step.outcome == "failed" for step in report.steps)
+        console.print(
+            f"[bold green]all well[/] at {report.url}" if report.ok else f"[bold red]{failed} failed[/] at {report.url}"
+        )
+    return ExitCode.OK if report.ok else ExitCode.UNREACHABLE
+
+
+def _key(variable: str | None) -> str | None:
+    if variable is None:
+        return None
+    if not os.environ.get(variable):
+        raise InvalidError(f"the variable {variable} is not set", hint=f"export {variable}=…, or leave --key-env out.")
+    return os.environ[variable]

@@ -1,0 +1,110 @@
+"""The terminal's view of a start: a line a phase with time and memory, then how to call the endpoint."""
+
+import sys
+from typing import TextIO
+
+from garrison.base.values import size_text
+
+__all__ = ["LineView", "RichView", "start_view"]
+
+
+def start_view(*, logs: bool | None) -> "LineView | RichView":
+    """Rich on a terminal, plain lines elsewhere. `logs` shows the engine's own output; by default only where nobody
+    watches: a journal or a container's log wants it, a person wants the phases."""
+    if sys.stderr.isatty():
+        return RichView(logs=bool(logs))
+    return LineView(sys.stderr, logs=logs is not False)
+
+
+class LineView:
+    """Plain lines, each complete, for journals."""
+
+    def __init__(self, out: TextIO, *, logs: bool) -> None:
+        self._out = out
+        self._logs = logs
+
+    def note(self, text: str) -> None:
+        self._write(f"garrison: {text}")
+
+    def phase(self, name: str, *, seconds: float, memory_bytes: int) -> None:
+        self._write(f"garrison: {name} (after {seconds:.1f} s, {size_text(memory_bytes)})")
+
+    def line(self, text: str) -> None:
+        if self._logs:
+            self._write(text)
+
+    def ready(self, *, seconds: float, memory_bytes: int) -> None:
+        self._write(f"garrison: ready after {seconds:.1f} s, {size_text(memory_bytes)}")
+
+    def stopping(self, reason: str) -> None:
+        self._write(f"garrison: stopping ({reason})")
+
+    def stopped(self, *, seconds: float) -> None:
+        self._write(f"garrison: stopped in {seconds:.1f} s, no process left")
+
+    def _write(self, text: str) -> None:
+        self._out.write(text + "\n")
+        self._out.flush()
+
+
+class RichView:
+    """For people: the phase under way turns, the ones behind it stand with their times."""
+
+    def __init__(self, *, logs: bool) -> None:
+        from rich.console import Console
+        from rich.status import Status
+
+        self._console = Console(stderr=True, highlight=False)
+        self._status: Status | None = None
+        self._logs = logs
+        self._name, self._since = "starting", 0.0
+
+    def note(self, text: str) -> None:
+        self._console.print(f"[dim]·[/] {_escaped(text)}")
+
+    def phase(self, name: str, *, seconds: float, memory_bytes: int) -> None:
+        self._settle(seconds, memory_bytes)
+        self._name, self._since = name, seconds
+        self._spin(f"{name} …")
+
+    def line(self, text: str) -> None:
+        if self._logs:
+            self._console.print(f"[dim]{_escaped(text)}[/]")
+        elif self._status is None and self._name == "starting":
+            self._spin("starting …")
+
+    def ready(self, *, seconds: float, memory_bytes: int) -> None:
+        self._settle(seconds, memory_bytes)
+        self._name = "serving"
+        self._console.print(
+            f"[bold green]✓ ready[/] after [bold]{seconds:.1f} s[/], {size_text(memory_bytes)} of memory"
+        )
+
+    def stopping(self, reason: str) -> None:
+        self._halt()
+        self._spin(f"stopping ({reason}) …")
+
+    def stopped(self, *, seconds: float) -> None:
+        self._halt()
+        self._console.print(f"[green]✓[/] stopped in {seconds:.1f} s, no process left")
+
+    def _settle(self, seconds: float, memory_bytes: int) -> None:
+        self._halt()
+        took = f"{seconds - self._since:6.1f} s"
+        self._console.print(f"[green]✓[/] {self._name:<12} [dim]{took}  {size_text(memory_bytes):>9}[/]")
+
+    def _spin(self, text: str) -> None:
+        self._halt()
+        self._status = self._console.status(_escaped(text), spinner="dots")
+        self._status.start()
+
+    def _halt(self) -> None:
+        if self._status is not None:
+            self._status.stop()
+            self._status = None
+
+
+def _escaped(text: str) -> str:
+    from rich.markup import escape
+
+    return escape(text)

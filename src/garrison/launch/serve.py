@@ -1,0 +1,143 @@
+"""Preflight, resolve, start: one flow, one exit-code space.
+
+The port is looked at twice. First without touching anything, so that a foreign listener ends the command before a
+download begins; then, when the model is there, for real: an old server is stopped as late as possible, because until
+then it serves.
+"""
+
+import contextlib
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from garrison.base.errors import EngineMissingError
+from garrison.base.locks import FileLock
+from garrison.base.settings import Settings
+from garrison.engines.engine import EngineCommand
+from garrison.launch.patience import Patience
+from garrison.launch.prepare import Chosen, PreparedAdapter, choose, command, prepare_adapters, served_name
+from garrison.launch.spec import LaunchSpec
+from garrison.launch.view import StartView
+from garrison.models.layout import Layout
+from garrison.models.progress import Progress
+from garrison.models.request import ResolveRequest, user_hf_home
+from garrison.models.resolve import ResolvedModel, resolve
+from garrison.preflight.check import PreflightRequest, check, port_lock
+
+__all__ = ["Prepared", "prepare", "start", "start_by_exec"]
+
+_LOOPBACK = ("127.", "::1", "localhost")
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """All that is needed to start, checked."""
+
+    spec: LaunchSpec
+    chosen: Chosen
+    model: ResolvedModel
+    served_name: str
+    adapters: tuple[PreparedAdapter, ...]
+    command: EngineCommand
+
+
+def prepare(
+    spec: LaunchSpec,
+    settings: Settings,
+    environ: Mapping[str, str],
+    *,
+    view: StartView,
+    progress: Progress,
+    offline: bool = False,
+    verify: bool = False,
+) -> Prepared:
+    """Everything up to the start; nothing is stopped or started.
+
+    Raises:
+        GarrisonError: as `choose`, `check`, `resolve` and `command` do.
+    """
+    chosen = choose(spec, settings, environ)
+    _advise(spec, chosen, view)
+    if chosen.endpoint.uds is None:
+        check(replace(_request(chosen, settings), dry_run=True, skip_gpu=True), say=view.note)
+    request = ResolveRequest.from_settings(
+        settings, spec.model, offline=offline, verify=verify, hf_homes=(user_hf_home(environ),)
+    )
+    model = resolve(request, progress=progress)
+    view.note(f"model {model.model_id} from {model.source}: {model.path}")
+    adapters = prepare_adapters(spec.adapters, model.path, Layout.from_settings(settings))
+    name = served_name(spec, model.model_id)
+    made = command(spec, chosen, model=str(model.path), served_name=name, adapters=adapters)
+    return Prepared(spec, chosen, model, name, adapters, made)
+
+
+def start_by_exec(prepared: Prepared, settings: Settings, environ: Mapping[str, str], view: StartView) -> None:
+    """Reclaim the port, check the GPUs, replace this process by the engine. The port's lock ends at exec.
+
+    Raises:
+        EngineMissingError: it cannot be executed.
+    """
+    with _ready_port(prepared, settings, view):
+        made = prepared.command
+        environment = made.environment(environ)
+        sys.stdout.flush()
+        sys.stderr.flush()
+        try:
+            os.execve(made.argv[0], list(made.argv), environment)  # noqa: S606 - replacing ourselves by the engine is the job; no shell is involved
+        except OSError as error:
+            raise EngineMissingError(
+                f"cannot run {made.argv[0]}: {error.strerror}", hint="Install the engine again, or name another one."
+            ) from None
+
+
+def start(prepared: Prepared, settings: Settings, environ: Mapping[str, str], view: StartView) -> int:
+    """Reclaim the port, check the GPUs, start the engine and stay its parent until it ends.
+
+    Returns and raises as `Supervisor.run` does.
+    """
+    import asyncio
+
+    from garrison.launch.supervise import Job, Supervisor
+
+    with _ready_port(prepared, settings, view) as lock:
+        job = Job(
+            engine=prepared.chosen.engine,
+            command=prepared.command,
+            endpoint=prepared.chosen.endpoint,
+            environ=environ,
+            log_path=log_path(settings, prepared.chosen),
+            patience=Patience(settings.progress_window, settings.ready_timeout),
+            stop_timeout=float(settings.stop_timeout),
+            on_bound=lock.release if lock is not None else lambda: None,
+        )
+        return asyncio.run(Supervisor(job, view).run())
+
+
+def log_path(settings: Settings, chosen: Chosen) -> Path:
+    return settings.data_dir / "logs" / f"{chosen.engine.name}-{chosen.endpoint.port}.log"
+
+
+@contextlib.contextmanager
+def _ready_port(prepared: Prepared, settings: Settings, view: StartView) -> Iterator[FileLock | None]:
+    if prepared.chosen.endpoint.uds is not None:
+        yield None
+        return
+    request = _request(prepared.chosen, settings)
+    with port_lock(request) as lock:
+        check(request, say=view.note)
+        yield lock
+
+
+def _request(chosen: Chosen, settings: Settings) -> PreflightRequest:
+    return PreflightRequest.from_settings(replace(settings, host=chosen.endpoint.host, port=chosen.endpoint.port))
+
+
+def _advise(spec: LaunchSpec, chosen: Chosen, view: StartView) -> None:
+    for finding in chosen.findings:
+        suggestion = f" Did you mean {finding.suggestion}?" if finding.suggestion else ""
+        view.note(f"{finding.flag}: {finding.message}.{suggestion}")
+    host = chosen.endpoint.host
+    if not host.startswith(_LOOPBACK) and spec.api_key_env is None and "--api-key" not in spec.args:
+        view.note(f"{host} can be reached from the network and no key is asked for; --api-key-env NAME sets one")

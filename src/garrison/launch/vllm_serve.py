@@ -1,0 +1,200 @@
+"""What `vllm-serve` does: the env file that `vllm-resolve-model` wrote, plus variables, become the argv of
+`vllm serve`. Names, order and files are the seed's contract.
+"""
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+
+from garrison.base.errors import InvalidError
+from garrison.base.files import write_atomic
+from garrison.base.settings import Settings, seed_variables
+from garrison.engines.argv import flag_of, is_flag
+from garrison.models.envfile import env_file_path, identity, read_env_file
+from garrison.models.layout import Layout
+from garrison.models.names import ModelName, model_from_directory
+
+__all__ = ["Extras", "Plan", "argv", "environment", "guard", "plan"]
+
+_REQUIRED = (
+    ("host", "VLLM_HOST"),
+    ("port", "VLLM_PORT"),
+    ("tensor_parallel_size", "VLLM_TENSOR_PARALLEL_SIZE"),
+    ("pipeline_parallel_size", "VLLM_PIPELINE_PARALLEL_SIZE"),
+    ("kv_cache_dtype", "VLLM_KV_CACHE_DTYPE"),
+    ("max_model_len", "VLLM_MAX_MODEL_LEN"),
+    ("max_num_batched_tokens", "VLLM_MAX_NUM_BATCHED_TOKENS"),
+    ("served_model_name", "VLLM_SERVED_MODEL_NAME"),
+)
+
+_GUARDED = {
+    "--config": "VLLM_CONFIG_FILE",
+    "--host": "VLLM_HOST",
+    "--port": "VLLM_PORT",
+    "--tensor-parallel-size": "VLLM_TENSOR_PARALLEL_SIZE",
+    "-tp": "VLLM_TENSOR_PARALLEL_SIZE",
+    "--pipeline-parallel-size": "VLLM_PIPELINE_PARALLEL_SIZE",
+    "-pp": "VLLM_PIPELINE_PARALLEL_SIZE",
+    "--kv-cache-dtype": "VLLM_KV_CACHE_DTYPE",
+    "--max-model-len": "VLLM_MAX_MODEL_LEN",
+    "--max-num-batched-tokens": "VLLM_MAX_NUM_BATCHED_TOKENS",
+    "--served-model-name": "VLLM_SERVED_MODEL_NAME",
+    "--enable-prefix-caching": "VLLM_PREFIX_CACHING",
+    "--no-enable-prefix-caching": "VLLM_PREFIX_CACHING",
+}
+_VALUELESS = {"--enable-prefix-caching", "--no-enable-prefix-caching"}
+
+
+@dataclass(frozen=True, slots=True)
+class Extras:
+    """Extra arguments, with those taken out that a variable already sets."""
+
+    kept: tuple[str, ...]
+    warnings: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """`argv` without the executable; `variables` are those of the env file."""
+
+    argv: tuple[str, ...]
+    variables: Mapping[str, str]
+    warnings: tuple[str, ...]
+
+
+def plan(settings: Settings, environ: Mapping[str, str], extra: Sequence[str]) -> Plan:
+    """Check the variables, read the env file, find the config file.
+
+    Raises:
+        InvalidError: something is missing or wrong; a missing variable is named with all the others that are.
+    """
+    _require(settings)
+    extras = guard(extra, strict=settings.strict_flags)
+    variables = _env_file_variables(settings, environ)
+    config = config_file(settings)
+    return Plan(argv(settings, variables["_VLLM_RESOLVED_MODEL"], config, extras.kept), variables, extras.warnings)
+
+
+def argv(settings: Settings, model: str, config: Path, extra: Sequence[str]) -> tuple[str, ...]:
+    """The documented order, without the executable."""
+    return (
+        "serve",
+        model,
+        *("--config", str(config)),
+        *("--host", settings.host),
+        *("--port", str(settings.port)),
+        *("--tensor-parallel-size", str(settings.tensor_parallel_size)),
+        *("--pipeline-parallel-size", str(settings.pipeline_parallel_size)),
+        *("--kv-cache-dtype", str(settings.kv_cache_dtype)),
+        *("--max-model-len", str(settings.max_model_len)),
+        *("--max-num-batched-tokens", str(settings.max_num_batched_tokens)),
+        *("--served-model-name", str(settings.served_model_name)),
+        # vLLM's own default is on: leaving the flag out would not turn it off.
+        "--enable-prefix-caching" if settings.prefix_caching else "--no-enable-prefix-caching",
+        *extra,
+    )
+
+
+def guard(extra: Sequence[str], *, strict: bool) -> Extras:
+    """Take out what a variable sets: the server must be what the variables say, or preflight cleared another port.
+
+    Raises:
+        InvalidError: `strict`, and there is such a flag.
+    """
+    kept: list[str] = []
+    warnings: list[str] = []
+    position = 0
+    while position < len(extra):
+        token = extra[position]
+        flag = flag_of(token) if is_flag(token) else ""
+        position += 1
+        if flag not in _GUARDED:
+            kept.append(token)
+            continue
+        if strict:
+            raise InvalidError(f"{flag} is set by {_GUARDED[flag]}", hint=f"Set {_GUARDED[flag]} instead of the flag.")
+        warnings.append(f"{flag} is left out: {_GUARDED[flag]} sets it")
+        if "=" not in token and flag not in _VALUELESS and position < len(extra) and not is_flag(extra[position]):
+            position += 1
+    return Extras(tuple(kept), tuple(warnings))
+
+
+def environment(environ: Mapping[str, str], variables: Mapping[str, str]) -> dict[str, str]:
+    """The caller's environment and the env file's variables, less the names that are Garrison's and not vLLM's."""
+    ours = seed_variables()
+    merged = {**environ, **variables}
+    return {name: value for name, value in merged.items() if name not in ours and not name.startswith("_VLLM_")}
+
+
+def config_file(settings: Settings) -> Path:
+    """`VLLM_CONFIG_FILE`, else `vllm-config.yaml` in the cache directory, put there on the first run.
+
+    Raises:
+        InvalidError: it is not a file that can be read.
+    """
+    if settings.config_file is not None:
+        path = settings.config_file
+    else:
+        path = _cache_directory(settings) / "vllm-config.yaml"
+        if not path.exists():
+            write_atomic(path, resources.files("garrison.launch").joinpath("vllm-config.yaml").read_bytes())
+    if not path.is_file() or not os.access(path, os.R_OK):
+        raise InvalidError(f"the config file {path} cannot be read", hint="Create it, or unset VLLM_CONFIG_FILE.")
+    return path
+
+
+def _require(settings: Settings) -> None:
+    missing = [variable for name, variable in _REQUIRED if name not in settings.origins]
+    if missing:
+        raise InvalidError(
+            f"{', '.join(missing)} {'is' if len(missing) == 1 else 'are'} not set",
+            hint="Export what is missing; `vllm-serve --help` lists the variables.",
+            details={"missing": missing},
+        )
+
+
+def _cache_directory(settings: Settings) -> Path:
+    directory = settings.flox_env_cache
+    if directory is None:
+        raise InvalidError("FLOX_ENV_CACHE is not set", hint="Set it to the directory of env file and engine config.")
+    if not directory.is_dir():
+        raise InvalidError(f"FLOX_ENV_CACHE names {directory}, which is not a directory", hint="Create it.")
+    return directory
+
+
+def _env_file_variables(settings: Settings, environ: Mapping[str, str]) -> Mapping[str, str]:
+    expected: ModelName | None = None
+    if settings.model is not None or settings.model_id is not None:
+        expected = _expected(settings)
+    if settings.model_env_file is not None:
+        path = settings.model_env_file
+    elif expected is None:
+        raise InvalidError(
+            "VLLM_MODEL_ID is not set, nor VLLM_MODEL with VLLM_MODEL_ORG", hint="Name the model that was resolved."
+        )
+    else:
+        _cache_directory(settings)
+        path = env_file_path(settings, Layout.from_settings(settings), expected)
+    if not path.is_file():
+        raise InvalidError(f"the env file {path} is not there", hint="Run vllm-resolve-model first.")
+    variables = read_env_file(path, trusted=settings.env_file_trusted, environ=environ)
+    if not variables.get("_VLLM_RESOLVED_MODEL"):
+        raise InvalidError(f"{path} does not define _VLLM_RESOLVED_MODEL", hint="Run vllm-resolve-model again.")
+    found = variables.get("_VLLM_MODEL_IDENTITY")
+    if expected is not None and found is not None and found != identity(expected):
+        raise InvalidError(
+            f"{path} is for {found}, and {identity(expected)} is to be served",
+            hint="Run vllm-resolve-model with the same variables.",
+        )
+    return variables
+
+
+def _expected(settings: Settings) -> ModelName:
+    if settings.model_id is None and settings.model_org is None:
+        raise InvalidError("VLLM_MODEL_ID is not set, nor VLLM_MODEL_ORG", hint="Set one of the two.")
+    name = settings.model or str(settings.model_id).rpartition("/")[2]
+    return model_from_directory(
+        name, model_id=settings.model_id, org=settings.model_org, revision=settings.model_revision
+    )
