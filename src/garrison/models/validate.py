@@ -124,7 +124,7 @@ def judge(
 ) -> ModelFiles | Problem:
     """The verdict over a listing (relative name to bytes) and the indexes in it. Touches no file."""
     weights = _choose_weights(path, files, indexes)
-    if isinstance(weights, ModelFiles) and weights.format == "gguf" and allow_gguf:
+    if allow_gguf and _is_gguf(weights):
         return weights
     if "config.json" not in files:
         return Problem(str(path / "config.json"), "is missing", _config_hint(weights))
@@ -198,6 +198,10 @@ def _choose_weights(path: Path, files: Mapping[str, int], indexes: Iterable[Inde
     return Problem(str(path), "has no weight files (.safetensors, .bin, .pt, .pth, .gguf)")
 
 
+def _is_gguf(weights: ModelFiles | Problem) -> bool:
+    return weights.format == "gguf" if isinstance(weights, ModelFiles) else weights.file.endswith(".gguf")
+
+
 def _precedence(index: Index) -> tuple[int, str]:
     """`model.safetensors.index.json` is what engines look for; others have longer names."""
     return len(index.name), index.name
@@ -222,10 +226,10 @@ def _model_files(
 def _missing_shards(present: list[str]) -> list[str]:
     """The first missing name of each set `-00001-of-NNNNN` comes first."""
     missing: list[str] = []
-    sets = {(m["stem"], m["total"], m["suffix"]) for name in present if (m := _SHARD.fullmatch(name))}
-    for stem, total, suffix in sorted(sets):
+    sets = {(m["stem"], len(m["number"]), m["total"], m["suffix"]) for name in present if (m := _SHARD.fullmatch(name))}
+    for stem, width, total, suffix in sorted(sets):
         for number in range(1, min(int(total), _MAX_SHARDS) + 1):
-            name = f"{stem}-{number:0{len(total)}d}-of-{total}{suffix}"
+            name = f"{stem}-{number:0{width}d}-of-{total}{suffix}"
             if name not in present:
                 missing.append(name)
     return missing
@@ -246,8 +250,10 @@ def _is_index(name: str) -> bool:
 
 
 def _has_tokenizer(files: Mapping[str, int]) -> bool:
-    sets = any(all(place + name in files for name in names) for place in _TOKENIZER_DIRS for names in _TOKENIZER_SETS)
-    return sets or any(name.endswith(".tiktoken") and "/" not in name for name in files)
+    if any(all(place + name in files for name in names) for place in _TOKENIZER_DIRS for names in _TOKENIZER_SETS):
+        return True
+    # Under the model's own name, as Qwen's first ones.
+    return any(name.endswith(".tiktoken") and name[: name.rfind("/") + 1] in _TOKENIZER_DIRS for name in files)
 
 
 def _stays_inside(file: str) -> bool:

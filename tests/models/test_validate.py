@@ -1,0 +1,334 @@
+"""The seed's three checks ("Model validation"), one row a test, and what real hub directories look like."""
+
+import json
+import os
+
+import pytest
+
+from garrison.base.errors import ModelInvalidError
+from garrison.models.problem import Problem
+from garrison.models.validate import Index, ModelFiles, check_model, judge, list_files, validate_model
+
+CONFIG = {"config.json": 2}
+TOKENIZER = {"tokenizer.json": 2}
+SHARDS = {f"model-{n:05d}-of-00003.safetensors": 10 for n in (1, 2, 3)}
+BIN_SHARDS = {f"pytorch_model-{n:05d}-of-00002.bin": 10 for n in (1, 2)}
+SAFE_INDEX = "model.safetensors.index.json"
+
+
+def index(files, name=SAFE_INDEX):
+    return Index(name, {f"tensor.{n}": file for n, file in enumerate(sorted(files))})
+
+
+def verdict(tmp_path, files, *indexes, **options):
+    listing = files | {i.name: 100 for i in indexes}
+    return judge(tmp_path, listing, indexes, **options)
+
+
+def names(files):
+    return [path.name for path in files]
+
+
+# Check 1: config.json
+
+
+def test_config_json_missing(tmp_path):
+    found = verdict(tmp_path, TOKENIZER | {"model.safetensors": 1})
+    assert found == Problem(str(tmp_path / "config.json"), "is missing", found.hint)
+
+
+def test_config_json_must_be_at_the_root(tmp_path):
+    assert isinstance(verdict(tmp_path, TOKENIZER | {"a/config.json": 1, "model.safetensors": 1}), Problem)
+
+
+# Check 2: tokenizer assets
+
+TOKENIZERS = {
+    "tokenizer.json": ["tokenizer.json"],
+    "tokenizer.model": ["tokenizer.model"],
+    "spiece.model": ["spiece.model"],
+    "vocab.json + merges.txt": ["vocab.json", "merges.txt"],
+    "vocab.txt": ["vocab.txt"],
+    "tokenizer_config.json + vocab.json": ["tokenizer_config.json", "vocab.json"],
+    "tokenizer_config.json + vocab.txt": ["tokenizer_config.json", "vocab.txt"],
+    "tekken.json": ["tekken.json"],
+    "tiktoken.model": ["tiktoken.model"],
+    "qwen.tiktoken": ["qwen.tiktoken"],
+}
+NO_TOKENIZERS = {
+    "nothing": [],
+    "vocab.json alone": ["vocab.json"],
+    "merges.txt alone": ["merges.txt"],
+    "tokenizer_config.json alone": ["tokenizer_config.json"],
+    "in another directory": ["other/tokenizer.json"],
+    "halves in two directories": ["vocab.json", "tokenizer/merges.txt"],
+}
+
+
+@pytest.mark.parametrize("place", ["", "tokenizer/", "tokenizer_files/"], ids=["root", "tokenizer", "tokenizer_files"])
+@pytest.mark.parametrize("assets", TOKENIZERS.values(), ids=TOKENIZERS)
+def test_tokenizer_recognised(tmp_path, assets, place):
+    files = CONFIG | {place + name: 1 for name in assets} | {"model.safetensors": 1}
+    assert isinstance(verdict(tmp_path, files), ModelFiles)
+
+
+@pytest.mark.parametrize("assets", NO_TOKENIZERS.values(), ids=NO_TOKENIZERS)
+def test_tokenizer_missing(tmp_path, assets):
+    files = CONFIG | dict.fromkeys(assets, 1) | {"model.safetensors": 1}
+    found = verdict(tmp_path, files)
+    assert isinstance(found, Problem)
+    assert "tokenizer" in found.reason
+    assert "GARRISON_SKIP_TOKENIZER_CHECK" in found.hint
+
+
+def test_tokenizer_check_skipped(tmp_path):
+    assert isinstance(verdict(tmp_path, CONFIG | {"model.safetensors": 1}, skip_tokenizer=True), ModelFiles)
+
+
+# Check 3: weights
+
+
+def test_index_with_all_its_shards(tmp_path):
+    found = verdict(tmp_path, CONFIG | TOKENIZER | SHARDS, index(SHARDS))
+    assert names(found.weights) == sorted(SHARDS)
+    assert (found.bytes, found.format, found.index) == (30, "safetensors", tmp_path / SAFE_INDEX)
+
+
+@pytest.mark.parametrize("gone", sorted(SHARDS))
+def test_index_naming_a_missing_shard(tmp_path, gone):
+    files = {name: size for name, size in SHARDS.items() if name != gone}
+    found = verdict(tmp_path, CONFIG | TOKENIZER | files, index(SHARDS))
+    assert found.file == str(tmp_path / gone)
+    assert "is missing" in found.reason
+    assert SAFE_INDEX in found.reason
+
+
+def test_index_with_none_of_its_shards(tmp_path):
+    found = verdict(tmp_path, CONFIG | TOKENIZER, index(SHARDS))
+    assert found.file == str(tmp_path / "model-00001-of-00003.safetensors")
+    assert "and 2 more" in found.reason
+
+
+def test_index_whose_shards_are_all_gone_beside_another_file_of_the_format(tmp_path):
+    found = verdict(tmp_path, CONFIG | TOKENIZER | {"model.safetensors": 1}, index(SHARDS))
+    assert "is missing" in found.reason
+
+
+def test_shards_in_a_directory_of_their_own(tmp_path):
+    files = {"weights/a.safetensors": 3, "weights/b.safetensors": 4}
+    found = verdict(tmp_path, CONFIG | TOKENIZER | files, index(files))
+    assert found.weights == (tmp_path / "weights/a.safetensors", tmp_path / "weights/b.safetensors")
+
+
+def test_set_of_shards_without_an_index(tmp_path):
+    assert names(verdict(tmp_path, CONFIG | TOKENIZER | SHARDS).weights) == sorted(SHARDS)
+
+
+@pytest.mark.parametrize("gone", sorted(SHARDS))
+def test_set_of_shards_with_one_missing(tmp_path, gone):
+    files = {name: size for name, size in SHARDS.items() if name != gone}
+    found = verdict(tmp_path, CONFIG | TOKENIZER | files)
+    assert found.file == str(tmp_path / gone)
+
+
+def test_a_set_that_claims_to_have_no_end(tmp_path):
+    found = verdict(tmp_path, CONFIG | TOKENIZER | {"model-00001-of-999999999.safetensors": 1})
+    assert found.file.endswith("model-000000002-of-999999999.safetensors")
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "pytorch_model.bin", "model.pt", "consolidated.00.pth"])
+def test_one_weight_like_file(tmp_path, name):
+    assert names(verdict(tmp_path, CONFIG | TOKENIZER | {name: 1}).weights) == [name]
+
+
+def test_gguf_counts_as_weights_beside_a_config(tmp_path):
+    assert verdict(tmp_path, CONFIG | TOKENIZER | {"model.gguf": 1}).format == "gguf"
+
+
+@pytest.mark.parametrize(
+    "files",
+    [{}, {"training_args.bin": 1, "optimizer.pt": 1, "rng_state_0.pth": 1}, {"sub/model.safetensors": 1}],
+    ids=["none", "only-a-trainers", "only-below"],
+)
+def test_no_weights(tmp_path, files):
+    assert "no weight files" in verdict(tmp_path, CONFIG | TOKENIZER | files).reason
+
+
+def test_an_adapter_is_called_one(tmp_path):
+    found = verdict(tmp_path, CONFIG | TOKENIZER | {"adapter_model.safetensors": 1})
+    assert "LoRA adapter" in found.reason
+    assert "garrison adapters import" in found.hint
+
+
+# Hub directories as they are
+
+
+def test_a_bin_index_that_came_without_its_shards_does_no_harm(tmp_path):
+    other = index(BIN_SHARDS, "pytorch_model.bin.index.json")
+    found = verdict(tmp_path, CONFIG | TOKENIZER | SHARDS, index(SHARDS), other)
+    assert found.format == "safetensors"
+    assert found.index == tmp_path / SAFE_INDEX
+
+
+def test_a_safetensors_index_that_came_with_bin_shards_does_no_harm(tmp_path):
+    bins = index(BIN_SHARDS, "pytorch_model.bin.index.json")
+    found = verdict(tmp_path, CONFIG | TOKENIZER | BIN_SHARDS, index(SHARDS), bins)
+    assert (found.format, names(found.weights)) == ("pytorch", sorted(BIN_SHARDS))
+
+
+def test_incomplete_safetensors_are_not_excused_by_whole_bins(tmp_path):
+    files = BIN_SHARDS | {"model-00001-of-00003.safetensors": 1}
+    assert isinstance(verdict(tmp_path, CONFIG | TOKENIZER | files, index(SHARDS)), Problem)
+
+
+def test_consolidated_beside_shards_is_spare(tmp_path):
+    found = verdict(tmp_path, CONFIG | TOKENIZER | SHARDS | {"consolidated.safetensors": 99}, index(SHARDS))
+    assert (names(found.spare), found.bytes) == (["consolidated.safetensors"], 30)
+
+
+def test_two_indexes_of_one_format_the_engines_own_counts(tmp_path):
+    other = index({"consolidated.safetensors"}, "consolidated.safetensors.index.json")
+    found = verdict(tmp_path, CONFIG | TOKENIZER | SHARDS | {"consolidated.safetensors": 9}, other, index(SHARDS))
+    assert found.index == tmp_path / SAFE_INDEX
+
+
+# GGUF, where it was asked for
+
+
+def test_a_directory_with_gguf_alone(tmp_path):
+    assert "llama_cpp" in verdict(tmp_path, {"q4.gguf": 7}).hint
+    found = verdict(tmp_path, {"q4.gguf": 7}, allow_gguf=True)
+    assert (found.config, found.bytes, found.format) == (None, 7, "gguf")
+
+
+def test_split_gguf_with_a_part_missing(tmp_path):
+    found = verdict(tmp_path, {"q4-00001-of-00002.gguf": 7}, allow_gguf=True)
+    assert found.file.endswith("q4-00002-of-00002.gguf")
+
+
+def test_a_single_gguf_file(tmp_path, make):
+    path = make.gguf(tmp_path / "q4.gguf")
+    assert validate_model(path, allow_gguf=True).weights == (path,)
+    assert isinstance(check_model(path), Problem)
+
+
+# On disk
+
+
+def reason(path, **options):
+    with pytest.raises(ModelInvalidError) as caught:
+        validate_model(path, **options)
+    assert caught.value.details["file"] in caught.value.message
+    return caught.value.message
+
+
+def test_a_whole_model(tmp_path, make):
+    found = validate_model(make.model(tmp_path / "m", shards=3))
+    assert len(found.weights) == 3
+    assert found.bytes == sum(path.stat().st_size for path in found.weights)
+    assert found.weight_map["lm_head.weight"].endswith(".safetensors")
+
+
+def test_a_hub_snapshot_of_links(tmp_path, make):
+    assert len(validate_model(make.hub_snapshot(tmp_path / "hub", shards=2)).weights) == 2
+
+
+def test_a_pruned_blob_is_a_missing_shard(tmp_path, make):
+    snapshot = make.hub_snapshot(tmp_path / "hub", shards=2)
+    shard = snapshot / "model-00002-of-00002.safetensors"
+    shard.resolve().unlink()
+    assert str(shard) in reason(snapshot)
+
+
+@pytest.mark.parametrize(
+    "file",
+    ["../other/model.safetensors", "/etc/passwd", "a/../../b", "a\\..\\b", "", "./x", "a//b", "..", "a\0b"],
+)
+def test_an_index_that_leads_out_of_the_directory(tmp_path, make, file):
+    path = make.model(tmp_path / "m")
+    make.index(path / SAFE_INDEX, {"t": file})
+    assert "leads out of the model's directory" in reason(path)
+
+
+INDEXES = {
+    "a list": "[]",
+    "no weight_map": "{}",
+    "weight_map is a list": '{"weight_map": []}',
+    "file is a number": '{"weight_map": {"a": 1}}',
+    "not JSON": "{",
+    "empty": "",
+}
+
+
+@pytest.mark.parametrize("content", INDEXES.values(), ids=INDEXES)
+def test_an_index_that_is_none(tmp_path, make, content):
+    path = make.model(tmp_path / "m")
+    (path / SAFE_INDEX).write_text(content)
+    assert str(path / SAFE_INDEX) in reason(path)
+
+
+CONFIGS = {
+    "a list": (b"[]", "must hold a JSON object, not a list"),
+    "null": (b"null", "must hold a JSON object, not null"),
+    "not UTF-8": (b'{"a": "\xff"}', "is not UTF-8 text"),
+    "not JSON": (b"<html>", "is not valid JSON"),
+    "empty": (b"", "is empty"),
+    "nested too deep": (b"[" * 100_000, "is not valid JSON"),
+    "an LFS pointer": (b"version https://git-lfs.github.com/spec/v1\n", "Git LFS pointer"),
+}
+
+
+@pytest.mark.parametrize(("content", "why"), CONFIGS.values(), ids=CONFIGS)
+def test_a_config_that_is_none(tmp_path, make, content, why):
+    path = make.model(tmp_path / "m")
+    (path / "config.json").write_bytes(content)
+    message = reason(path)
+    assert str(path / "config.json") in message
+    assert why in message
+
+
+def test_a_path_that_is_not_there(tmp_path):
+    assert reason(tmp_path / "none").endswith("does not exist")
+
+
+def test_a_file_that_is_no_model(tmp_path):
+    (tmp_path / "README.md").touch()
+    assert "not a model directory" in reason(tmp_path / "README.md")
+
+
+@pytest.mark.parametrize("name", ["", "config.json"], ids=["the-directory", "the-config"])
+def test_permission_denied(public_path, make, unprivileged, name):
+    path = make.model(public_path / "m")
+    (path / name).chmod(0)
+    with unprivileged():
+        assert "Permission denied" in reason(path)
+    (path / name).chmod(0o755)
+
+
+def test_a_loop_of_links_ends(tmp_path, make):
+    path = make.model(tmp_path / "m")
+    (path / "again").symlink_to(".")
+    assert validate_model(path)
+
+
+def test_pipes_and_hidden_files_are_not_listed(tmp_path, make):
+    path = make.model(tmp_path / "m")
+    os.mkfifo(path / "other.safetensors")
+    (path / ".hidden.safetensors").touch()
+    assert set(list_files(path)) == {"config.json", "tokenizer.json", "model.safetensors"}
+
+
+def test_a_directory_that_is_no_model_is_not_walked(tmp_path, monkeypatch):
+    (tmp_path / "deep" / "deeper").mkdir(parents=True)
+    seen = []
+    scandir = os.scandir
+    monkeypatch.setattr(os, "scandir", lambda path: (seen.append(str(path)), scandir(path))[1])
+    assert isinstance(check_model(tmp_path), Problem)
+    assert seen == [str(tmp_path)]
+
+
+def test_the_value_and_the_error_say_the_same(tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps({}))
+    problem = check_model(tmp_path)
+    assert isinstance(problem, Problem)
+    assert str(problem) == reason(tmp_path)
