@@ -1,0 +1,182 @@
+"""`garrison engine`."""
+
+import json as json_module
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from garrison.base.settings import Settings
+from garrison.cli.library_view import print_table
+from garrison.cli.options import Json, Offline, settings
+from garrison.cli.options import app as make_app
+from garrison.engines import registry
+from garrison.engines.environments import environment_of, environments, in_use
+from garrison.engines.environments import use as use_environment
+from garrison.engines.install import InstallRequest, Progress
+from garrison.engines.install import install as install_engine
+from garrison.engines.install import remove as remove_environment
+
+if TYPE_CHECKING:
+    from rich.status import Status
+
+    from garrison.engines.catalogue import Catalogue
+
+app = make_app("Install, list, choose, describe and remove engines.", no_args_is_help=True)
+
+Engine = Annotated[str, typer.Argument(help="vllm, llama_cpp or mlx_lm.")]
+Name = Annotated[str, typer.Argument(metavar="VERSION", help="As `garrison engine list` shows it: 0.32.0+cpu.")]
+
+
+@app.command()
+def install(
+    engine: Engine,
+    version: Annotated[str | None, typer.Option(help="Default: the version Garrison was tested with.")] = None,
+    device: Annotated[str, typer.Option(help="cpu, cuda, or auto: cuda where an NVIDIA driver is.")] = "auto",
+    find_links: Annotated[
+        list[str] | None, typer.Option(metavar="DIR", help="A directory of wheels to take packages from; repeatable.")
+    ] = None,
+    extra_index_url: Annotated[
+        list[str] | None, typer.Option(metavar="URL", help="A further package index; repeatable.")
+    ] = None,
+    offline: Offline = False,
+    again: Annotated[bool, typer.Option("--again", help="Install anew what is there already.")] = False,
+    json: Json = False,
+) -> int:
+    """Install an engine into an environment of its own; the first of its kind is put to use.
+
+    Without a network: --offline --find-links DIR, with the wheels in DIR.
+    """
+    values = settings()
+    show = _Steps(engine)
+    request = InstallRequest(
+        engine=registry.engine(engine).name,
+        version=version,
+        device=device,
+        find_links=tuple(find_links or ()),
+        extra_indexes=tuple(extra_index_url or ()),
+        offline=offline,
+        again=again,
+    )
+    try:
+        made = install_engine(request, data_dir=values.data_dir, environ=os.environ, progress=show)
+    finally:
+        show.close()
+    if json:
+        print(json_module.dumps({"ok": True, **made.to_json()}))
+    else:
+        print(f"{made.engine} {made.name} at {made.executable}")
+    return 0
+
+
+@app.command("list")
+def list_(json: Json = False) -> int:
+    """Installed environments; the one in use is marked."""
+    data_dir = settings().data_dir
+    found = [item for name in registry.names() for item in environments(data_dir, name)]
+    chosen = {name: in_use(data_dir, name) for name in registry.names()}
+    if json:
+        print(json_module.dumps([{**item.to_json(), "in_use": item == chosen[item.engine]} for item in found]))
+        return 0
+    rows = [
+        (item.engine, item.name, "✓" if item == chosen[item.engine] else "", item.installed_at, str(item.path))
+        for item in found
+    ]
+    empty = "no engine is installed; `garrison engine install vllm` installs one"
+    print_table(("engine", "version", "in use", "installed", "path"), rows, empty=empty)
+    return 0
+
+
+@app.command()
+def use(engine: Engine, version: Name) -> int:
+    """Choose the environment that `garrison serve` takes."""
+    chosen = use_environment(settings().data_dir, registry.engine(engine).name, version)
+    print(f"{chosen.engine} {chosen.name} is in use")
+    return 0
+
+
+@app.command()
+def remove(
+    engine: Engine, version: Name, yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False
+) -> int:
+    """Remove an environment."""
+    data_dir = settings().data_dir
+    found = environment_of(data_dir, registry.engine(engine).name, version)
+    if not yes:
+        typer.confirm(f"remove {found.engine} {found.name} at {found.path}?", abort=True, err=True)
+    remove_environment(data_dir, found.engine, found.name)
+    print(f"removed {found.engine} {found.name}")
+    return 0
+
+
+@app.command()
+def describe(
+    engine: Engine,
+    executable: Annotated[Path | None, typer.Option(help="The program to ask. Default: the one in use.")] = None,
+    option: Annotated[str | None, typer.Option("--option", "-o", help="Only this flag.")] = None,
+    shipped: Annotated[bool, typer.Option("--shipped", help="What Garrison ships, without asking a program.")] = False,
+    json: Json = False,
+) -> int:
+    """The engine's options, read from its own --help; with --json the catalogue as Garrison ships it."""
+    catalogue = _catalogue(engine, executable, settings(), shipped=shipped)
+    if json:
+        from garrison.engines.catalogue import to_json
+
+        print(json_module.dumps(to_json(catalogue), indent=1, ensure_ascii=False))
+        return 0
+    options = catalogue.options
+    if option is not None:
+        from garrison.base.errors import InvalidError
+        from garrison.engines.catalogue import nearest_flag
+
+        options = tuple(item for item in options if option in item.spellings)
+        if not options:
+            close = nearest_flag(catalogue, option)
+            raise InvalidError(f"{engine} has no option {option}", hint=f"Did you mean {close}?" if close else None)
+    rows = [
+        (" ".join(item.spellings), item.type or "", "" if item.default is None else str(item.default), item.help)
+        for item in options
+    ]
+    print_table(("flag", "type", "default", f"{catalogue.engine} {catalogue.version}"), rows, empty="no options")
+    return 0
+
+
+def _catalogue(engine: str, executable: Path | None, values: Settings, *, shipped: bool) -> "Catalogue":
+    kind = registry.engine(engine)
+    if shipped:
+        return kind.catalogue()
+    from garrison.engines.describe import describe as describe_engine
+    from garrison.engines.executable import locate
+
+    explicit = str(executable) if executable is not None else None
+    located = locate(kind, data_dir=values.data_dir, environ=os.environ, explicit=explicit)
+    return describe_engine(kind, located.path)
+
+
+class _Steps:
+    """A turning line on a terminal, a line a step elsewhere."""
+
+    def __init__(self, engine: str) -> None:
+        self._engine = engine
+        self._step = ""
+        self._status: Status | None = None
+        if sys.stderr.isatty():
+            from rich.console import Console
+
+            self._status = Console(stderr=True).status("…")
+            self._status.start()
+
+    def __call__(self, progress: Progress) -> None:
+        if self._status is not None:
+            from rich.markup import escape
+
+            self._status.update(f"{progress.step} [dim]{progress.elapsed:.0f} s  {escape(progress.line[:100])}[/]")
+        elif progress.step != self._step:
+            print(f"{self._engine}: {progress.step} {progress.line}".rstrip(), file=sys.stderr)
+        self._step = progress.step
+
+    def close(self) -> None:
+        if self._status is not None:
+            self._status.stop()
