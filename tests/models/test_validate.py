@@ -133,7 +133,7 @@ def test_set_of_shards_with_one_missing(tmp_path, gone):
 
 def test_a_set_that_claims_to_have_no_end(tmp_path):
     found = verdict(tmp_path, CONFIG | TOKENIZER | {"model-00001-of-999999999.safetensors": 1})
-    assert found.file.endswith("model-000000002-of-999999999.safetensors")
+    assert found.file.endswith("model-00002-of-999999999.safetensors")
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "pytorch_model.bin", "model.pt", "consolidated.00.pth"])

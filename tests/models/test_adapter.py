@@ -1,0 +1,207 @@
+import json
+import shutil
+
+import pytest
+
+from garrison.base.errors import ModelInvalidError
+from garrison.models.adapter import adapter_digest, inspect_adapter
+
+Q = "base_model.model.model.layers.0.self_attn.q_proj"
+
+
+def fault(path):
+    with pytest.raises(ModelInvalidError) as caught:
+        inspect_adapter(path)
+    assert caught.value.details["file"] in caught.value.message
+    return caught.value.message
+
+
+def test_a_whole_adapter(tmp_path, make):
+    info = inspect_adapter(make.adapter(tmp_path / "poet", rank=4))
+    assert (info.name, info.peft_type, info.rank, info.alpha, info.max_rank) == ("poet", "LORA", 4, 8, 4)
+    assert info.target_modules == ("q_proj", "v_proj")
+    assert (info.base_model, info.dtype) == ("acme/tiny", "BF16")
+    assert info.bytes == (tmp_path / "poet" / "adapter_model.safetensors").stat().st_size
+    assert [(m.name, m.rank, m.inputs, m.outputs) for m in info.modules][:2] == [
+        ("model.layers.0.self_attn.q_proj", 4, 16, 16),
+        ("model.layers.0.self_attn.v_proj", 4, 16, 8),
+    ]
+    assert info.shapes_checked
+    assert (info.refused_by_vllm, info.warnings) == ((), ())
+
+
+def test_rank_pattern_sets_the_rank_of_a_module_and_the_highest(tmp_path, make):
+    shapes = make.lora_shapes(4) | {f"{Q}.lora_A.weight": (16, 16), f"{Q}.lora_B.weight": (16, 16)}
+    path = make.adapter(tmp_path / "a", shapes=shapes, rank_pattern={r"layers\.0\.self_attn\.q_proj": 16})
+    info = inspect_adapter(path)
+    assert (info.rank, info.max_rank) == (4, 16)
+
+
+def test_rank_pattern_that_the_tensors_do_not_follow(tmp_path, make):
+    path = make.adapter(tmp_path / "a", rank_pattern={"q_proj": 16})
+    assert "q_proj has rank 4 in its tensors and 16 in adapter_config.json" in fault(path)
+
+
+def test_targets_may_be_a_pattern(tmp_path, make):
+    path = make.adapter(tmp_path / "a", target_modules=r".*\.self_attn\.(q|v)_proj")
+    assert inspect_adapter(path).target_modules == (r".*\.self_attn\.(q|v)_proj",)
+
+
+def test_targets_may_be_all_linear(tmp_path, make):
+    assert inspect_adapter(make.adapter(tmp_path / "a", target_modules="all-linear"))
+
+
+def test_the_name_of_the_adapter_within_the_tensors_is_passed_over(tmp_path, make):
+    shapes = {f"{Q}.lora_A.default.weight": (4, 16), f"{Q}.lora_B.default.weight": (16, 4)}
+    info = inspect_adapter(make.adapter(tmp_path / "a", shapes=shapes, target_modules=["q_proj"]))
+    assert [module.name for module in info.modules] == ["model.layers.0.self_attn.q_proj"]
+
+
+def test_embeddings_and_convolutions(tmp_path, make):
+    shapes = {
+        "base_model.model.model.embed_tokens.lora_embedding_A": (4, 64),
+        "base_model.model.model.embed_tokens.lora_embedding_B": (16, 4),
+        "base_model.model.conv.lora_A.weight": (4, 3, 2, 2),
+        "base_model.model.conv.lora_B.weight": (8, 4, 1, 1),
+    }
+    info = inspect_adapter(make.adapter(tmp_path / "a", shapes=shapes, target_modules=["embed_tokens", "conv"]))
+    assert [(m.inputs, m.outputs, m.embedding) for m in info.modules] == [(3, 8, False), (64, 16, True)]
+
+
+@pytest.mark.parametrize(
+    ("config", "why"),
+    [
+        ({"use_dora": True}, "use_dora"),
+        ({"modules_to_save": ["lm_head"]}, "modules_to_save: lm_head"),
+        ({"bias": "all"}, "bias: all"),
+    ],
+    ids=["dora", "modules-to-save", "bias"],
+)
+def test_what_vllm_refuses_is_said(tmp_path, make, config, why):
+    (reason,) = inspect_adapter(make.adapter(tmp_path / "a", **config)).refused_by_vllm
+    assert why in reason
+
+
+def test_a_target_without_tensors_is_odd_and_no_fault(tmp_path, make):
+    path = make.adapter(tmp_path / "a", target_modules=["q_proj", "v_proj", "gate"])
+    assert inspect_adapter(path).warnings == ("adapter_config.json targets gate, and no tensor adapts it",)
+
+
+def test_other_tensors_are_odd_and_no_fault(tmp_path, make):
+    shapes = make.lora_shapes() | {"base_model.model.lm_head.weight": (2, 2)}
+    assert "lm_head" in inspect_adapter(make.adapter(tmp_path / "a", shapes=shapes)).warnings[0]
+
+
+def test_a_pickle_is_accepted_and_said_to_be_unchecked(tmp_path, make):
+    path = make.adapter(tmp_path / "a", rank_pattern={"q_proj": 32})
+    (path / "adapter_model.safetensors").unlink()
+    (path / "adapter_model.bin").write_bytes(b"\x80\x02pickle")
+    info = inspect_adapter(path)
+    assert not info.shapes_checked
+    assert (info.dtype, info.modules, info.max_rank) == (None, (), 32)
+    assert "pickle" in info.warnings[0]
+
+
+CONFIGS = {
+    "r missing": ({"r": ...}, "has no r"),
+    "r is zero": ({"r": 0}, "r must be"),
+    "r is text": ({"r": "8"}, "r must be"),
+    "r is a flag": ({"r": True}, "r must be"),
+    "lora_alpha missing": ({"lora_alpha": ...}, "has no lora_alpha"),
+    "lora_alpha is text": ({"lora_alpha": "8"}, "lora_alpha must be"),
+    "target_modules missing": ({"target_modules": ...}, "has no target_modules"),
+    "target_modules empty": ({"target_modules": []}, "target_modules must be"),
+    "target_modules is a number": ({"target_modules": 1}, "target_modules must be"),
+    "target_modules is no pattern": ({"target_modules": "(q"}, "pattern that cannot be read"),
+    "peft_type missing": ({"peft_type": ...}, "has no peft_type"),
+    "peft_type of another kind": ({"peft_type": "IA3"}, "is of type IA3, not LORA"),
+    "rank_pattern is a list": ({"rank_pattern": [1]}, "rank_pattern must be"),
+    "rank_pattern is no pattern": ({"rank_pattern": {"(": 4}}, "pattern that cannot be read"),
+}
+
+
+@pytest.mark.parametrize(("config", "why"), CONFIGS.values(), ids=CONFIGS)
+def test_an_incomplete_config(tmp_path, make, config, why):
+    message = fault(make.adapter(tmp_path / "a", **config))
+    assert message.startswith(str(tmp_path / "a" / "adapter_config.json"))
+    assert why in message
+
+
+@pytest.mark.parametrize("content", [b"[]", b"{", b"\xff", b""], ids=["list", "cut", "not-utf-8", "empty"])
+def test_a_config_that_is_none(tmp_path, make, content):
+    path = make.adapter(tmp_path / "a")
+    (path / "adapter_config.json").write_bytes(content)
+    assert str(path / "adapter_config.json") in fault(path)
+
+
+@pytest.mark.parametrize("name", ["adapter_config.json", "adapter_model.safetensors"])
+def test_a_missing_file(tmp_path, make, name):
+    path = make.adapter(tmp_path / "a")
+    (path / name).unlink()
+    assert fault(path) == f"{path / name} is missing"
+
+
+def test_no_such_directory(tmp_path):
+    assert fault(tmp_path / "a").endswith("does not exist")
+
+
+def test_truncated_weights(tmp_path, make, cut):
+    path = make.adapter(tmp_path / "a")
+    cut(path / "adapter_model.safetensors", 1)
+    assert "adapter_model.safetensors is truncated" in fault(path)
+
+
+def shapes_of(change):
+    return {
+        name: shape
+        for name, shape in ({f"{Q}.lora_A.weight": (4, 16), f"{Q}.lora_B.weight": (16, 4)} | change).items()
+        if shape
+    }
+
+
+SHAPES = {
+    "A missing": ({f"{Q}.lora_A.weight": None}, "has no lora_A for module model.layers.0.self_attn.q_proj"),
+    "B missing": ({f"{Q}.lora_B.weight": None}, "has no lora_B for module"),
+    "ranks of A and B differ": ({f"{Q}.lora_B.weight": (16, 8)}, "are not of one rank"),
+    "A is transposed": ({f"{Q}.lora_A.weight": (16, 4)}, "are not of one rank"),
+    "A is a vector": ({f"{Q}.lora_A.weight": (64,)}, "are no matrices"),
+    "rank is not the config's": (
+        {f"{Q}.lora_A.weight": (8, 16), f"{Q}.lora_B.weight": (16, 8)},
+        "has rank 8 in its tensors and 4 in adapter_config.json",
+    ),
+    "module is not targeted": (
+        {
+            "base_model.model.mlp.up_proj.lora_A.weight": (4, 16),
+            "base_model.model.mlp.up_proj.lora_B.weight": (16, 4),
+        },
+        "adapts module mlp.up_proj, which adapter_config.json does not target",
+    ),
+}
+
+
+@pytest.mark.parametrize(("change", "why"), SHAPES.values(), ids=SHAPES)
+def test_tensors_that_do_not_agree(tmp_path, make, change, why):
+    message = fault(make.adapter(tmp_path / "a", shapes=shapes_of(change), target_modules=["q_proj"]))
+    assert message.startswith(str(tmp_path / "a" / "adapter_model.safetensors"))
+    assert why in message
+
+
+def test_no_lora_tensors_at_all(tmp_path, make):
+    assert "holds no LoRA tensors" in fault(make.adapter(tmp_path / "a", shapes={"a.weight": (2, 2)}))
+
+
+def test_the_digest_is_of_what_a_server_reads(tmp_path, make):
+    path = make.adapter(tmp_path / "a")
+    digest = adapter_digest(path)
+    assert len(digest) == 64
+    shutil.copytree(path, tmp_path / "b")
+    (tmp_path / "b" / "README.md").write_text("hello")
+    assert adapter_digest(tmp_path / "b") == inspect_adapter(path).digest() == digest
+    config = json.loads((path / "adapter_config.json").read_text())
+    (path / "adapter_config.json").write_text(json.dumps(config | {"lora_alpha": 9}))
+    assert adapter_digest(path) != digest
+
+
+def test_the_digest_of_nothing(tmp_path):
+    with pytest.raises(ModelInvalidError, match=r"adapter_config.json is missing"):
+        adapter_digest(tmp_path)
