@@ -202,7 +202,8 @@ class _Hub:
                 handle.truncate()
             handle.seek(have)
             room = file.size - have
-            for chunk in response.iter_bytes(_CHUNK):
+            # As they come: with a chunk size, what was gathered for a chunk is lost when the connection is cut.
+            for chunk in response.iter_bytes():
                 if self.stop.is_set():
                     raise _StoppedError
                 if len(chunk) > room:

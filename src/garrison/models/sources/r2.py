@@ -7,6 +7,7 @@ that changes on the way is noticed.
 
 import logging
 import os
+import re
 from collections import deque
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -84,6 +85,8 @@ class R2Source:
         except FileNotFoundError as error:
             return Skipped(f"{place} is not there: {error}")
         except obstore.exceptions.BaseError as error:
+            if _status(error) == 404:
+                return Skipped(f"there is no bucket {request.r2_bucket}")
             raise _explained(error, place) from None
         return Found(staging.directory, staged=True)
 
@@ -243,13 +246,20 @@ def _may_use_http(endpoint: str, environ: Mapping[str, str]) -> bool:
 def _explained(error: Exception, place: str) -> FetchError:
     import obstore
 
-    if isinstance(error, obstore.exceptions.PermissionDeniedError | obstore.exceptions.UnauthenticatedError):
+    refused = (obstore.exceptions.PermissionDeniedError, obstore.exceptions.UnauthenticatedError)
+    if isinstance(error, refused) or _status(error) in (401, 403):
         return FetchError(f"the store refuses {place}: {_first_line(error)}", hint=_CREDENTIALS_HINT)
     if isinstance(error, obstore.exceptions.PreconditionError):
         return FetchError(f"{place} changed while it was downloaded", hint="Run this again.")
     return FetchError(
         f"{place} could not be fetched: {_first_line(error)}", hint="Run this again; what was fetched is kept."
     )
+
+
+def _status(error: Exception) -> int | None:
+    """The HTTP status; for a listing obstore has it only in the words of a generic error."""
+    match = re.search(r"status code: (\d{3})", str(error))
+    return int(match[1]) if match else None
 
 
 def _first_line(error: Exception) -> str:

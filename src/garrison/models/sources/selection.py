@@ -5,7 +5,6 @@ from collections.abc import Iterable, Sequence
 from fnmatch import fnmatchcase
 
 from garrison.base.errors import InvalidError
-from garrison.models.layout import RECORD_NAME
 
 __all__ = ["select_files"]
 
@@ -52,7 +51,8 @@ def _without_spare_gguf(wanted: list[str]) -> list[str]:
 
 
 def _hidden(name: str) -> bool:
-    return any(part.startswith(".") for part in name.split("/")) or name == RECORD_NAME
+    # A name that leads out is not hidden away: staging refuses it, loudly.
+    return any(part.startswith(".") and part not in (".", "..") for part in name.split("/"))
 
 
 def _for_others(name: str) -> bool:
