@@ -50,6 +50,9 @@ def stop_trees(
     roots = tuple(roots)
     tree = post_order(roots, processes.snapshot())
     signalled = _send(tree, signal.SIGTERM, processes)
+    # A child born between the look and the signal would be an orphan a moment from now, and out of sight.
+    late = (one for one in post_order(signalled, processes.snapshot()) if one not in signalled)
+    signalled += _send(late, signal.SIGTERM, processes)
     if _wait(signalled, processes, is_free, timeout, clock):
         return Stopped(signalled, (), (), True)
     # What was started after the first look belongs to the tree as well.

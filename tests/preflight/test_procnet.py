@@ -1,0 +1,108 @@
+import socket
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from garrison.preflight.addresses import Address
+from garrison.preflight.listeners import ScanError
+from garrison.preflight.procnet import ProcNet, parse_listeners
+
+HEADER = b"  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n"
+V4 = [
+    HEADER,
+    b"   0: 0100007F:1F90 00000000:0000 0A 00000000:00000000 00:00000000 00000000  1000        0 60442 1 0 100 0 0 10 0\n",
+    b"   1: 00000000:0050 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 60448 1 0 100 0 0 10 0\n",
+    b"   2: 0100007F:1F90 0100007F:A2BB 01 00000000:00000000 00:00000000 00000000  1000        0 60999 1 0 100 0 0 10 0\n",
+    b"   3: 00000000:1F90 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 1 1 0 100 0 0 10 0\n",
+]
+V6 = [
+    HEADER,
+    b"   0: 00000000000000000000000001000000:1F90 00000000000000000000000000000000:0000 0A 00000000:00000000 00:00000000 "
+    b"00000000  1000        0 7001 1 0 100 0 0 10 0\n",
+    b"   1: 0000000000000000FFFF00000100007F:1F90 00000000000000000000000000000000:0000 0A 00000000:00000000 00:00000000 "
+    b"00000000  1000        0 7002 1 0 100 0 0 10 0\n",
+    b"   2: 00000000000000000000000000000000:1F90 00000000000000000000000000000000:0000 0A 00000000:00000000 00:00000000 "
+    b"00000000  1000        0 7003 1 0 100 0 0 10 0\n",
+]
+little_endian = pytest.mark.skipif(sys.byteorder == "big", reason="the sample is of a little-endian machine")
+
+
+@little_endian
+def test_v4_line_by_line() -> None:
+    (found,) = parse_listeners(V4, 8080)
+    assert found.address == Address(b"\x7f\0\0\1")
+    assert (found.port, found.inode, found.uid) == (8080, 60442, 1000)
+    assert str(found) == "127.0.0.1:8080"
+
+
+@little_endian
+def test_reading_stops_at_the_first_connection() -> None:
+    def lines() -> Iterator[bytes]:
+        yield from V4[:4]
+        raise AssertionError("read on")
+
+    assert [one.inode for one in parse_listeners(lines(), 8080)] == [60442]
+
+
+@little_endian
+def test_v6_mapped_and_v6only() -> None:
+    loopback, mapped, wildcard = parse_listeners(V6, 8080, v6only={7003})
+    assert loopback.address == Address(bytes(15) + b"\1")
+    assert mapped.address == Address(b"\x7f\0\0\1")
+    assert wildcard.address == Address(bytes(16), v6only=True)
+    assert str(wildcard) == "[::]:8080"
+
+
+def test_empty_and_torn_tables() -> None:
+    assert list(parse_listeners([], 80)) == []
+    assert list(parse_listeners([HEADER, b"\n", b"  0: 0100\n"], 80)) == []
+
+
+def test_a_machine_without_ipv6(tmp_path: Path) -> None:
+    (tmp_path / "net").mkdir()
+    (tmp_path / "net" / "tcp").write_bytes(HEADER)
+    assert ProcNet(str(tmp_path)).listeners(80) == ()
+
+
+def test_no_table_is_an_error_and_not_a_free_port(tmp_path: Path) -> None:
+    with pytest.raises(ScanError):
+        ProcNet(str(tmp_path)).listeners(80)
+
+
+def test_addresses_and_names() -> None:
+    sockets = ProcNet()
+    assert sockets.resolve("0.0.0.0") == (Address(bytes(4)),)
+    assert sockets.resolve("::ffff:127.0.0.1") == (Address(b"\x7f\0\0\1"),)
+    assert sockets.resolve("fe80::1%eth0") == (Address(b"\xfe\x80" + bytes(13) + b"\1"),)
+    assert Address(b"\x7f\0\0\1") in sockets.resolve("localhost")
+    with pytest.raises(OSError):
+        sockets.resolve("no-such-host.invalid")
+
+
+@pytest.mark.parametrize(("setting", "v6only"), [("1", True), ("0", False), (None, False)])
+def test_a_new_v6_socket_follows_the_machine(tmp_path: Path, setting: str | None, v6only: bool) -> None:
+    if setting is not None:
+        (tmp_path / "sys/net/ipv6").mkdir(parents=True)
+        (tmp_path / "sys/net/ipv6/bindv6only").write_text(setting + "\n")
+    assert ProcNet(str(tmp_path)).resolve("::") == (Address(bytes(16), v6only=v6only),)
+
+
+@pytest.mark.system
+@pytest.mark.parametrize("v6only", [True, False])
+def test_the_kernel_is_asked_whether_a_socket_is_v6only(v6only: bool) -> None:
+    with socket.socket(socket.AF_INET6) as listening:
+        listening.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, int(v6only))
+        listening.bind(("::", 0))
+        listening.listen()
+        (found,) = ProcNet().listeners(listening.getsockname()[1])
+    assert found.address == Address(bytes(16), v6only=v6only)
+
+
+@pytest.mark.system
+def test_can_bind() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        port = listening.getsockname()[1]
+        assert not ProcNet().can_bind([Address(bytes(4))], port)
+    assert ProcNet().can_bind([Address(bytes(4)), Address(bytes(16))], port)
