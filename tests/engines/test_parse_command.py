@@ -1,0 +1,156 @@
+import re
+import shlex
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from garrison.base.errors import InvalidError
+from garrison.engines.parse_command import parse_command
+
+# The rows of llamactl's parser that its users rely on, and those it gets wrong.
+ROWS = [
+    ("vllm serve m", "vllm", "m", ()),
+    ("vllm m --port 1", "vllm", "m", ("--port", "1")),
+    ("/usr/bin/vllm serve m --port 8000", "vllm", "m", ("--port", "8000")),
+    ("vllm serve --model m", "vllm", "m", ()),
+    ("vllm serve --model=m --a=b", "vllm", "m", ("--a=b",)),
+    ("vllm serve m --api-key a --api-key b", "vllm", "m", ("--api-key", "a", "--api-key", "b")),
+    ("vllm serve m --enable-expert-parallel", "vllm", "m", ("--enable-expert-parallel",)),
+    ("vllm serve m --unknown-flag value", "vllm", "m", ("--unknown-flag", "value")),
+    ("vllm serve m --compilation-config '{\"mode\": 3}'", "vllm", "m", ("--compilation-config", '{"mode": 3}')),
+    ("vllm serve m --compilation-config 3 --revision 1234", "vllm", "m",
+     ("--compilation-config", "3", "--revision", "1234")),
+    ("vllm serve m --max-model-len 32k --swap-space 4.5", "vllm", "m",
+     ("--max-model-len", "32k", "--swap-space", "4.5")),
+    ("vllm serve m --lora-modules a=b c=d", "vllm", "m", ("--lora-modules", "a=b", "c=d")),
+    ("vllm serve m -tp 2", "vllm", "m", ("-tp", "2")),
+    ("vllm serve m --served-model-name foo bar", "vllm", "m", ("--served-model-name", "foo", "bar")),
+    ("vllm serve --enforce-eager m", "vllm", "m", ("--enforce-eager",)),
+    ("vllm serve --dtype half m", "vllm", "m", ("--dtype", "half")),
+    ("vllm serve m --hf-overrides.rope_theta 1", "vllm", "m", ("--hf-overrides.rope_theta", "1")),
+    ("vllm serve m --no-enable-prefix-caching --seed 0", "vllm", "m", ("--no-enable-prefix-caching", "--seed", "0")),
+    ("python -m vllm.entrypoints.openai.api_server --model m -O3", "vllm", "m", ("-O3",)),
+    ("python3.11 -u -m vllm.entrypoints.cli.main serve m", "vllm", "m", ()),
+    ("uv run vllm serve m", "vllm", "m", ()),
+    ("llama-server -m x.gguf -ngl -1", "llama_cpp", "x.gguf", ("-ngl", "-1")),
+    ("llama-server --model=x.gguf -ngl all --reasoning-budget -1", "llama_cpp", "x.gguf",
+     ("-ngl", "all", "--reasoning-budget", "-1")),
+    ("llama-server -hf a/b:Q4 -fa on --temp 0", "llama_cpp", None, ("-hf", "a/b:Q4", "-fa", "on", "--temp", "0")),
+    ("llama-server -m x.gguf -nkvo --control-vector-layer-range 1 2", "llama_cpp", "x.gguf",
+     ("-nkvo", "--control-vector-layer-range", "1", "2")),
+    ("mlx_lm.server --model X --temp 0.0", "mlx_lm", "X", ("--temp", "0.0")),
+    ("mlx_lm server --model X", "mlx_lm", "X", ()),
+    ("python -m mlx_lm.server --model X", "mlx_lm", "X", ()),
+    ("python -m garrison.sim --model X --port 1", "sim", "X", ("--port", "1")),
+    ("$ nohup vllm serve m &", "vllm", "m", ()),
+    ("vllm serve m \\\n  --port 1 \\\n  # a remark\n", "vllm", "m", ("--port", "1")),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("text", "engine", "model", "args"), ROWS, ids=[row[0][:60] for row in ROWS])
+def test_command_lines(text: str, engine: str, model: str | None, args: tuple[str, ...]) -> None:
+    parsed = parse_command(text)
+    assert (parsed.engine, parsed.model, parsed.args) == (engine, model, args)
+
+
+@pytest.mark.parametrize(
+    ("text", "env"),
+    [
+        ("CUDA_VISIBLE_DEVICES=0 HF_TOKEN='a b' vllm serve m", {"CUDA_VISIBLE_DEVICES": "0", "HF_TOKEN": "a b"}),
+        ("env A=1 vllm serve m", {"A": "1"}),
+        ("export A=1\nB=2\nvllm serve m", {"A": "1", "B": "2"}),
+        ("A= vllm serve m", {"A": ""}),
+    ],
+)
+def test_assignments_are_environment(text: str, env: dict[str, str]) -> None:
+    parsed = parse_command(text)
+    assert parsed.env == env
+    assert parsed.model == "m"
+    assert parsed.argv == ("vllm", "serve", "m")
+
+
+def test_options_keep_each_occurrence_with_its_values() -> None:
+    parsed = parse_command("vllm serve m --middleware a --middleware b --enforce-eager --lora-modules x=1 y=2 --s=")
+    assert parsed.options == {
+        "--middleware": (("a",), ("b",)),
+        "--enforce-eager": ((),),
+        "--lora-modules": (("x=1", "y=2"),),
+        "--s": (("",),),
+    }
+
+
+@pytest.mark.parametrize(
+    ("text", "engine", "model", "args"),
+    [
+        ("serve m --port 1", "vllm", "m", ("--port", "1")),
+        ("--model m --port 1", "vllm", "m", ("--port", "1")),
+        ("org/m --port 1", "vllm", "org/m", ("--port", "1")),
+        ("-m x.gguf -c 0", "llama_cpp", "x.gguf", ("-c", "0")),
+    ],
+)
+def test_arguments_alone_are_understood_when_the_engine_is_known(
+    text: str, engine: str, model: str, args: tuple[str, ...]
+) -> None:
+    parsed = parse_command(text, engine)
+    assert (parsed.executable, parsed.argv, parsed.model, parsed.args) == (None, (), model, args)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "empty"),
+        ("   # nothing", "empty"),
+        ("A=1", "empty"),
+        ("vllm serve 'm", "not closed"),
+        ("vllm serve m ---flag x", "three dashes"),
+        ("nginx -g x", "'nginx' is not the program"),
+        ("python train.py", "runs no module"),
+        ("python -m http.server", "http.server"),
+        ("vllm bench serve", "starts no server"),
+        ("vllm serve a\nvllm serve b", "2 commands"),
+        ("vllm serve $MODEL", "MODEL"),
+        ("vllm serve m > log 2>&1", "shell"),
+        ("docker compose up", "only `docker run`"),
+        ("docker run", "no image"),
+    ],
+)
+def test_what_is_not_understood_is_refused_by_name(text: str, said: str) -> None:
+    with pytest.raises(InvalidError, match=said):
+        parse_command(text)
+
+
+def test_another_engines_command_is_refused() -> None:
+    with pytest.raises(InvalidError, match="starts vllm, not llama_cpp"):
+        parse_command("vllm serve m", "llama_cpp")
+
+
+def test_secrets_stay_out_of_the_repr() -> None:
+    parsed = parse_command("HF_TOKEN=hf_secret vllm serve m --api-key s3cret")
+    assert "secret" not in repr(parsed)
+    assert "s3cret" not in repr(parsed)
+
+
+TEXT = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=12)
+FLAGS = st.sampled_from(
+    ["--port", "--max-model-len", "--enforce-eager", "--no-enable-lora", "-tp", "--a.b.c", "--lora-modules", "--x=1"]
+)
+WORDS = st.lists(st.one_of(FLAGS, TEXT, st.integers().map(str), st.just('{"a": [1, "b c"]}')), max_size=8)
+
+
+@given(
+    st.sampled_from([("vllm", "serve", "m"), ("llama-server",), ("mlx_lm.server",), ("/opt/v/bin/vllm", "serve", "m")]),
+    WORDS.filter(lambda words: not any(re.match(r"---+\w", word) for word in words)),
+)
+def test_what_shlex_joins_is_parsed_to_the_same_argv(head: tuple[str, ...], words: list[str]) -> None:
+    argv = (*head, *words)
+    parsed = parse_command(shlex.join(argv))
+    assert parsed.argv == argv
+    assert parsed.executable == head[0]
+
+
+@given(WORDS.filter(lambda words: not any(re.match(r"---+\w|--model", word) for word in words)))
+def test_no_argument_is_lost_or_moved(words: list[str]) -> None:
+    parsed = parse_command(shlex.join(("vllm", "serve", "m", *words)))
+    assert parsed.model == "m"
+    assert parsed.args == tuple(words)
