@@ -6,7 +6,7 @@ import shlex
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -19,7 +19,7 @@ from garrison.launch.ready import base_url
 from garrison.launch.serve import Prepared, prepare, start, start_by_exec
 from garrison.launch.spec import AdapterSpec, LaunchSpec
 from garrison.launch.view import StartView
-from garrison.models.progress import choose
+from garrison.models.progress import Progress, choose
 
 app = make_app("Bring a model from a name to a live OpenAI endpoint: preflight, resolve, start.")
 
@@ -91,7 +91,13 @@ def serve(
     )
     view = start_view(logs=logs)
     prepared = prepare(
-        spec, values, os.environ, view=view, progress=choose(json_lines=False), offline=offline, verify=verify
+        spec,
+        values,
+        os.environ,
+        view=view,
+        progress=_Transfers(choose(json_lines=False)),
+        offline=offline,
+        verify=verify,
     )
     if dry_run or print_cmd:
         _print_command(prepared)
@@ -116,7 +122,7 @@ class _WithCall:
     def __init__(self, view: StartView, prepared: Prepared) -> None:
         self._prepared = prepared
         self.note, self.phase, self.line = view.note, view.phase, view.line
-        self.stopping, self.stopped = view.stopping, view.stopped
+        self.stopping, self.stopped, self.end = view.stopping, view.stopped, view.end
         self._ready = view.ready
 
     def ready(self, *, seconds: float, memory_bytes: int) -> None:
@@ -130,6 +136,18 @@ class _WithCall:
             f"try it: curl {url}/v1/chat/completions{header} -H 'Content-Type: application/json'"
             f" -d {shlex.quote(json_module.dumps(body))}"
         )
+
+
+class _Transfers:
+    """Of resolving only what takes time: which sources had nothing is said when all of them had nothing."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self.started, self.advanced, self.finished = progress.started, progress.advanced, progress.finished
+
+    def step(self, name: str, **facts: Any) -> None:
+        if name not in ("search", "tried", "found"):
+            self._progress.step(name, **facts)
 
 
 def _spec(model: str | None, file: Path | None, values: Settings, *, engine: str | None) -> LaunchSpec:

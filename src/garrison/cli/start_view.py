@@ -42,6 +42,9 @@ class LineView:
     def stopped(self, *, seconds: float) -> None:
         self._write(f"garrison: stopped in {seconds:.1f} s, no process left")
 
+    def end(self) -> None:
+        """Every line is complete already."""
+
     def _write(self, text: str) -> None:
         self._out.write(text + "\n")
         self._out.flush()
@@ -87,6 +90,9 @@ class RichView:
     def stopped(self, *, seconds: float) -> None:
         self._halt()
         self._console.print(f"[green]✓[/] stopped in {seconds:.1f} s, no process left")
+
+    def end(self) -> None:
+        self._halt()
 
     def _settle(self, seconds: float, memory_bytes: int) -> None:
         self._halt()

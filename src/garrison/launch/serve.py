@@ -61,7 +61,7 @@ def prepare(
     chosen = choose(spec, settings, environ)
     _advise(spec, chosen, view)
     if chosen.endpoint.uds is None:
-        check(replace(_request(chosen, settings), dry_run=True, skip_gpu=True), say=view.note)
+        check(replace(_request(chosen, settings), dry_run=True, skip_gpu=True), say=lambda _: None)
     request = ResolveRequest.from_settings(
         settings, spec.model, offline=offline, verify=verify, hf_homes=(user_hf_home(environ),)
     )
@@ -136,8 +136,7 @@ def _request(chosen: Chosen, settings: Settings) -> PreflightRequest:
 
 def _advise(spec: LaunchSpec, chosen: Chosen, view: StartView) -> None:
     for finding in chosen.findings:
-        suggestion = f" Did you mean {finding.suggestion}?" if finding.suggestion else ""
-        view.note(f"{finding.flag}: {finding.message}.{suggestion}")
+        view.note(f"{finding.level}: {finding.message}")
     host = chosen.endpoint.host
     if not host.startswith(_LOOPBACK) and spec.api_key_env is None and "--api-key" not in spec.args:
         view.note(f"{host} can be reached from the network and no key is asked for; --api-key-env NAME sets one")

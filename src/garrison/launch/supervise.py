@@ -98,6 +98,7 @@ class Supervisor:
                     await self._main_loop()
             finally:
                 await self._shutdown()
+                self._view.end()
         if self._stop_signal is not None and not was_ready:
             return 128 + self._stop_signal
         return 0
@@ -193,9 +194,10 @@ class Supervisor:
     def _on_line(self, text: str) -> None:
         self._view.line(text)
         seen = phase_of(self._job.engine.name, text)
-        if seen is not None and seen.phase != self._phase and self.state is State.STARTING:
-            self._phase = seen.phase
-            self._view.phase(seen.phase, seconds=self._seconds(), memory_bytes=self._tree.memory_bytes())
+        if self.state is not State.STARTING or seen is None or seen.phase in (self._phase, "ready"):
+            return
+        self._phase = seen.phase
+        self._view.phase(seen.phase, seconds=self._seconds(), memory_bytes=self._tree.memory_bytes())
 
     def _died(self, when: str) -> GarrisonError:
         assert self._child is not None
@@ -205,7 +207,7 @@ class Supervisor:
 
     def _failure(self, kind: type[GarrisonError], message: str, *, returncode: int | None = None) -> GarrisonError:
         tail = list(self._log.tail)
-        found = diagnose(self._job.engine, tail, returncode)
+        found = diagnose(tail, returncode, catalogue=self._job.engine.catalogue())
         details: dict[str, object] = {
             "returncode": returncode,
             "log_path": str(self._job.log_path),

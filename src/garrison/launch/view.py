@@ -25,6 +25,9 @@ class StartView(Protocol):
     def stopped(self, *, seconds: float) -> None:
         """Nothing of the engine is left."""
 
+    def end(self) -> None:
+        """Nothing more will be shown: what turns must stand still."""
+
 
 @dataclass
 class RecordingView:
@@ -49,6 +52,9 @@ class RecordingView:
 
     def stopped(self, *, seconds: float) -> None:
         self.events.append(("stopped", ""))
+
+    def end(self) -> None:
+        self.events.append(("end", ""))
 
     def of(self, kind: str) -> list[str]:
         return [text for seen, text in self.events if seen == kind]
