@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from garrison.base.errors import ModelInvalidError
-from garrison.models.content import json_object
+from garrison.models.content import is_file, json_object
 from garrison.models.integrity import check_pytorch
 from garrison.models.problem import Problem
 from garrison.models.safetensors import Header, read_header
+from garrison.models.validate import list_files
 
 __all__ = ["AdapterConfig", "AdapterInfo", "LoraModule", "adapter_digest", "inspect_adapter", "parse_config"]
 
@@ -133,10 +134,9 @@ def inspect_adapter(path: Path) -> AdapterInfo:
         ModelInvalidError: no adapter, an incomplete config, weights missing or broken, or tensors that do not agree
             with the config. The message names the file.
     """
-    if not path.is_dir():
-        raise Problem(str(path), "is not a directory" if path.exists() else "does not exist").error()
+    list_files(path, depth=1)  # raises for what is no directory, or cannot be read
     config = parse_config(json_object(path / CONFIG_NAME), path / CONFIG_NAME)
-    weights = next((path / name for name in _WEIGHT_NAMES if (path / name).exists()), None)
+    weights = next((path / name for name in _WEIGHT_NAMES if is_file(path / name)), None)
     if weights is None:
         raise Problem(str(path / _WEIGHT_NAMES[0]), "is missing", _HINT).error()
     if weights.suffix == ".bin":
@@ -206,7 +206,7 @@ def adapter_digest(path: Path) -> str:
 
     from garrison.models.hashing import hash_files
 
-    present = {name: (path / name).stat().st_size for name in _DIGESTED if (path / name).is_file()}
+    present = {name: (path / name).stat().st_size for name in _DIGESTED if is_file(path / name)}
     if not present:
         raise Problem(str(path / CONFIG_NAME), "is missing").error()
     digests = hash_files(path, present)

@@ -12,6 +12,7 @@ from garrison.base.locks import file_lock
 from garrison.models.adapter import AdapterInfo, inspect_adapter
 from garrison.models.adopt import adopt
 from garrison.models.archive import is_archive
+from garrison.models.content import is_dir
 from garrison.models.layout import Layout, is_model_entry
 from garrison.models.names import safe_element
 from garrison.models.progress import Progress
@@ -66,10 +67,10 @@ def list_adapters(layout: Layout) -> list[AdapterEntry]:
     Raises:
         InvalidError: the directory cannot be listed.
     """
-    if not layout.adapters.is_dir():
+    if not is_dir(layout.adapters):
         return []
     try:
-        paths = sorted(path for path in layout.adapters.iterdir() if is_model_entry(path.name) and path.is_dir())
+        paths = sorted(path for path in layout.adapters.iterdir() if is_model_entry(path.name) and is_dir(path))
     except OSError as error:
         raise InvalidError(
             f"{layout.adapters} cannot be listed: {error.strerror}", hint="Make it readable for this user."
@@ -84,7 +85,7 @@ def find_adapter(layout: Layout, name: str) -> AdapterEntry:
         ModelNotFoundError: there is none.
     """
     path = layout.adapters / safe_element(name, "the adapter name")
-    if path.is_dir():
+    if is_dir(path):
         return _entry(path)
     import difflib
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from garrison.base.clock import Clock
-from garrison.base.errors import InvalidError
+from garrison.base.errors import GarrisonError, InvalidError
 from garrison.models.archive import is_archive, unpack
 from garrison.models.copying import copy_files
 from garrison.models.hashing import hash_files
@@ -19,7 +19,7 @@ from garrison.models.layout import Layout
 from garrison.models.problem import Problem
 from garrison.models.progress import Progress
 from garrison.models.record import ModelRecord, write_record
-from garrison.models.space import FreeBytes
+from garrison.models.space import FreeBytes, disk_full, out_of_space
 from garrison.models.swap import install, recover
 from garrison.models.validate import list_files
 from garrison.models.verify import read_recorded, record_digests
@@ -60,17 +60,17 @@ def adopt(
         As `library.import_model`.
     """
     _refuse_own_place(origin, target)
-    recover(target, layout, clock)
-    shutil.rmtree(staging, ignore_errors=True)
-    staging.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    if not is_archive(origin):
-        files = _files(origin)
-        check(origin)
-        if os.path.lexists(target) and not replacing:
-            return _already_there(origin, files, target, progress)
-    # A move goes without staging: a kill must not leave the only copy where the next import clears up.
-    staged = origin if move and _can_rename(origin, staging) else staging
     try:
+        recover(target, layout, clock)
+        shutil.rmtree(staging, ignore_errors=True)
+        staging.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        if not is_archive(origin):
+            files = _files(origin)
+            check(origin)
+            if os.path.lexists(target) and not replacing:
+                return _already_there(origin, files, target, progress)
+        # A move goes without staging: a kill must not leave the only copy where the next import clears up.
+        staged = origin if move and _can_rename(origin, staging) else staging
         if staged is staging:
             _stage(origin, staging, check, progress, free)
         files = list_files(staged)
@@ -79,10 +79,12 @@ def adopt(
         record_digests(staged, progress=progress)
         write_record(staged, record)
         kept = install(staged, target, layout, clock)
+        if move and staged is staging:
+            _delete(origin)
+    except OSError as error:
+        raise _refused(error, target, free) from None
     finally:
         shutil.rmtree(staging, ignore_errors=True)
-    if move and staged is staging:
-        _delete(origin)
     return Adopted(sum(files.values()), changed=True, kept=kept)
 
 
@@ -95,6 +97,15 @@ def _stage(
     else:
         root = origin if origin.is_dir() else origin.parent
         copy_files(root, staging, _files(origin), progress=progress, free=free)
+
+
+def _refused(error: OSError, target: Path, free: FreeBytes) -> GarrisonError:
+    if out_of_space(error):
+        return disk_full(target.parent, 0, free(target.parent))
+    return InvalidError(
+        f"{error.filename or target} cannot be written: {error.strerror}",
+        hint="Check the permissions of the library's directory and of what is imported.",
+    )
 
 
 def _refuse_own_place(origin: Path, target: Path) -> None:

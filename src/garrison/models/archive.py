@@ -10,7 +10,7 @@ import zlib
 from pathlib import Path
 
 from garrison.base.errors import InvalidError, ModelInvalidError
-from garrison.models.content import unreadable
+from garrison.models.content import is_file, unreadable
 from garrison.models.problem import Problem
 from garrison.models.progress import Progress, Silent
 from garrison.models.space import FreeBytes, disk_full, free_bytes, out_of_space, require_space
@@ -26,7 +26,7 @@ _SOURCE = "Get the archive again, from a source you trust."
 
 def is_archive(path: Path) -> bool:
     """Whether the name of the file says that it is a tar."""
-    return path.name.lower().endswith(_SUFFIXES) and path.is_file()
+    return path.name.lower().endswith(_SUFFIXES) and is_file(path)
 
 
 def unpack(

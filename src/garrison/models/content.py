@@ -9,7 +9,7 @@ from typing import Any
 from garrison.base.errors import ModelInvalidError
 from garrison.models.problem import Problem
 
-__all__ = ["json_object", "lfs_pointer", "parse_json_object", "pointer_error", "unreadable"]
+__all__ = ["is_dir", "is_file", "json_object", "lfs_pointer", "parse_json_object", "pointer_error", "unreadable"]
 
 _MAX_JSON_BYTES = 512 * 1024 * 1024
 _LFS_START = b"version https://git-lfs"
@@ -45,6 +45,22 @@ def parse_json_object(content: bytes, path: Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise Problem(str(path), f"must hold a JSON object, not {_kind(value)}").error()
     return value
+
+
+def is_dir(path: Path) -> bool:
+    """False too where this user may not look; `Path.is_dir` raises there in the Pythons we run on."""
+    try:
+        return path.is_dir()
+    except OSError:
+        return False
+
+
+def is_file(path: Path) -> bool:
+    """As `is_dir`."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False
 
 
 def lfs_pointer(start: bytes) -> bool:

@@ -7,6 +7,7 @@ import errno
 import fcntl
 import os
 from collections.abc import Mapping
+from io import FileIO
 from pathlib import Path
 
 from garrison.base.errors import InvalidError
@@ -39,14 +40,16 @@ def copy_files(
     """
     progress = progress or Silent()
     total = sum(files.values())
-    target.mkdir(parents=True, mode=0o755)
-    cloned = _try_clone(source, target, files)
-    if cloned is None:
-        require_space(target, total, free=free)
-    progress.started(len(files), total)
     try:
+        target.mkdir(parents=True, mode=0o755)
+        cloned = _try_clone(source, target, files)
+        if cloned is None:
+            require_space(target, total, free=free)
+        progress.started(len(files), total)
         for name in files:
-            if name != cloned:
+            if name == cloned:
+                progress.advanced(files[name])
+            else:
                 _copy(source / name, target / name, progress)
         for directory in {(target / name).parent for name in files} | {target}:
             fsync_dir(directory)
@@ -66,34 +69,34 @@ def _try_clone(source: Path, target: Path, files: Mapping[str, int]) -> str | No
     if not files:
         return None
     name = max(files, key=lambda name: files[name])
-    try:
-        with open(source / name, "rb") as read:
-            (target / name).parent.mkdir(parents=True, exist_ok=True)
-            with open(target / name, "xb") as write:
-                try:
-                    fcntl.ioctl(write.fileno(), _FICLONE, read.fileno())
-                except OSError:
-                    (target / name).unlink()
-                    return None
-                os.fsync(write.fileno())
-    except OSError as error:
-        raise unreadable(source / name, error) from None
+    with _open_source(source / name) as read:
+        (target / name).parent.mkdir(parents=True, exist_ok=True)
+        with open(target / name, "xb") as write:
+            try:
+                fcntl.ioctl(write.fileno(), _FICLONE, read.fileno())
+            except OSError:
+                (target / name).unlink()
+                return None
+            os.fsync(write.fileno())
     return name
 
 
 def _copy(source: Path, target: Path, progress: Progress) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        read = open(source, "rb", buffering=0)  # noqa: SIM115 - closed below; opening alone is the source's fault
-    except OSError as error:
-        raise unreadable(source, error) from None
-    with read, open(target, "xb", buffering=0) as write:
+    with _open_source(source) as read, open(target, "xb", buffering=0) as write:
         try:
             fcntl.ioctl(write.fileno(), _FICLONE, read.fileno())
             progress.advanced(os.fstat(read.fileno()).st_size)
         except OSError:
             _copy_bytes(read.fileno(), write.fileno(), progress)
         os.fsync(write.fileno())
+
+
+def _open_source(source: Path) -> FileIO:
+    try:
+        return FileIO(source, "rb")
+    except OSError as error:
+        raise unreadable(source, error) from None
 
 
 def _copy_bytes(read: int, write: int, progress: Progress) -> None:

@@ -4,6 +4,7 @@ A model is a directory below the models root that somebody copied there, importe
 hub cache below it. Whatever is made here is made in a staging directory and takes its place by a rename.
 """
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,6 +13,7 @@ from garrison.base.clock import Clock, SystemClock
 from garrison.base.errors import InvalidError, ModelInvalidError, ModelNotFoundError
 from garrison.base.locks import file_lock
 from garrison.models.adopt import adopt
+from garrison.models.content import is_dir, is_file
 from garrison.models.info import ModelInfo, model_info
 from garrison.models.integrity import check_weights, find_fault
 from garrison.models.layout import Layout, is_model_entry
@@ -93,6 +95,14 @@ def list_models(layout: Layout, *, skip_tokenizer: bool = False) -> list[ModelEn
     Raises:
         InvalidError: the root cannot be listed.
     """
+    try:
+        os.scandir(layout.root).close()
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        raise InvalidError(
+            f"{layout.root} cannot be listed: {error.strerror}", hint="Make it readable for this user."
+        ) from None
     found = [_entry(path, name, skip_tokenizer) for name, path in _directories(layout.root)]
     found += [_hub_entry(path, skip_tokenizer) for path in _snapshots(layout.hub)]
     return sorted(found, key=lambda entry: (entry.name.lower(), entry.revision or ""))
@@ -130,7 +140,7 @@ def show_model(layout: Layout, name: str, *, skip_tokenizer: bool = False) -> Mo
         info = model_info(entry.path)
     except ModelInvalidError:
         info = None
-    return ModelDetails(entry, info, read_record(entry.path), (entry.path / RECORDED_NAME).is_file())
+    return ModelDetails(entry, info, read_record(entry.path), is_file(entry.path / RECORDED_NAME))
 
 
 def verify_model(
@@ -147,7 +157,7 @@ def verify_model(
     """
     outside = Path(name).expanduser()
     is_path = outside.is_absolute() or name.startswith(".")
-    path = outside if is_path and outside.is_dir() else find_model(layout, name).path
+    path = outside if is_path and is_dir(outside) else find_model(layout, name).path
     check_weights(validate_model(path, skip_tokenizer=skip_tokenizer, allow_gguf=True))
     return verify(path, progress=progress)
 
@@ -179,7 +189,7 @@ def import_model(
         LockedError: another command works on this model.
     """
     clock = clock or SystemClock()
-    model = parse_model(model_id or _default_name(origin), exists=lambda _: False)
+    model = _parse_id(model_id or _default_name(origin))
     with file_lock(
         layout.lock_path(model.model_id), timeout=lock_timeout, purpose=f"is working on {model.model_id}", clock=clock
     ):
@@ -238,6 +248,13 @@ def require_inside(path: Path, root: Path) -> None:
         raise InvalidError(f"{path} is not below {root}", hint="Remove it by hand, if it is to go.")
 
 
+def _parse_id(text: str) -> ModelName:
+    model = parse_model(text, exists=lambda _: False)
+    if model.path is not None or model.revision is not None or model.file is not None:
+        raise InvalidError(f"{text!r} is not ORG/NAME or a name", hint="Give it a name with --as ORG/NAME.")
+    return model
+
+
 def _target(layout: Layout, model: ModelName) -> Path:
     """The model's place; below its organisation when another organisation's model has the name."""
     target = layout.model_dir(model)
@@ -250,7 +267,7 @@ def _target(layout: Layout, model: ModelName) -> Path:
 
 def _default_name(origin: Path) -> str:
     name = origin.absolute().name
-    if origin.is_dir():
+    if is_dir(origin):
         return name
     for suffix in (".zst", ".gz", ".bz2", ".xz", ".tar", ".tgz", ".tbz2", ".txz", ".tzst", ".gguf"):
         name = name.removesuffix(suffix)
@@ -262,14 +279,14 @@ def _directories(root: Path) -> Iterator[tuple[str, Path]]:
     for path in _children(root):
         if not is_model_entry(path.name):
             continue
-        if path.is_file():
+        if is_file(path):
             if path.suffix == ".gguf":
                 yield path.name, path
-        elif any(child.is_file() for child in _children(path)):
+        elif any(is_file(child) for child in _children(path)):
             yield path.name, path
         else:
             for child in _children(path):
-                if is_model_entry(child.name) and any(inner.is_file() for inner in _children(child)):
+                if is_model_entry(child.name) and any(is_file(inner) for inner in _children(child)):
                     yield f"{path.name}/{child.name}", child
 
 
@@ -280,7 +297,7 @@ def _snapshots(hub: Path) -> Iterator[Path]:
 
 
 def _children(directory: Path) -> list[Path]:
-    if not directory.is_dir():
+    if not is_dir(directory):
         return []
     try:
         return sorted(directory.iterdir())
@@ -289,7 +306,7 @@ def _children(directory: Path) -> list[Path]:
 
 
 def _entry(path: Path, name: str, skip_tokenizer: bool) -> ModelEntry:
-    record = read_record(path) if path.is_dir() else None
+    record = read_record(path) if is_dir(path) else None
     return _judged(
         ModelEntry(
             name=name,
@@ -314,7 +331,7 @@ def _judged(entry: ModelEntry, skip_tokenizer: bool) -> ModelEntry:
     verdict = check_model(entry.path, skip_tokenizer=skip_tokenizer, allow_gguf=True)
     problem = verdict if isinstance(verdict, Problem) else find_fault(verdict)
     try:
-        size = sum(list_files(entry.path).values()) if entry.path.is_dir() else entry.path.stat().st_size
+        size = sum(list_files(entry.path).values()) if is_dir(entry.path) else entry.path.stat().st_size
     except (ModelInvalidError, OSError):
         size = 0
     return replace(

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Literal
 
 from garrison.base.errors import ModelInvalidError
-from garrison.models.content import json_object
+from garrison.models.content import is_file, json_object
 from garrison.models.problem import Problem
 
 __all__ = ["Index", "ModelFiles", "WeightFormat", "check_model", "judge", "list_files", "validate_model"]
@@ -102,7 +102,7 @@ def validate_model(path: Path, *, skip_tokenizer: bool = False, allow_gguf: bool
 def check_model(path: Path, *, skip_tokenizer: bool = False, allow_gguf: bool = False) -> ModelFiles | Problem:
     """As `validate_model`, with the fault as a value, for who looks further on a bad candidate."""
     try:
-        if path.is_file():
+        if is_file(path):
             return _single_file(path, allow_gguf)
         files = list_files(path, depth=1)
         if "config.json" in files:
