@@ -6,6 +6,7 @@ before it takes its place. The path in the answer names one version and keeps na
 
 import contextlib
 import os
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -134,7 +135,7 @@ class _Resolver:
         self.request = request
         self.progress = progress
         self.clock = clock
-        self.at = at
+        self.at = at or _pass
         self.workspace = Workspace(check=self._check, free_bytes=free_bytes, clock=clock)
         self.tried: list[Attempt] = []
         self.first_error: dict[str, GarrisonError] = {}
@@ -160,7 +161,9 @@ class _Resolver:
                 if restored := swap.recover(target, layout, self.clock):
                     message = f"an interrupted run left {restored.name}; it is {target} again"
                     self.progress.step("recover", path=str(target), message=message)
-            return self._search(sources)
+            resolved = self._search(sources)
+            self._tidy()
+            return resolved
 
     def _search(self, sources: Sequence[Source]) -> ResolvedModel:
         for source in sources:
@@ -199,12 +202,14 @@ class _Resolver:
         layout, model = self.request.layout, self.request.model
         self.progress.step("check", path=str(found.path), message="checking the download")
         staged = found.path / model.file if model.file else found.path
+        self.at("before-check")
         problem = self._check(staged)
         if problem is not None:
             # The next run is not to resume what is broken.
             swap.discard(found.path, layout, self.clock)
             Staging(found.path).forget()
             return Broken(problem), None
+        self.at("before-record")
         record = ModelRecord(
             model_id=model.model_id,
             source=source,
@@ -216,8 +221,6 @@ class _Resolver:
         target = self._target()
         kept = swap.install(found.path, target, layout, self.clock, self.at)
         Staging(found.path).forget()
-        with contextlib.suppress(OSError):  # not empty while a log is kept
-            found.path.parent.rmdir()
         if kept is not None:
             self.progress.step("kept", path=str(kept), message=f"what {target} held before is kept as {kept}")
         return Found(target / model.file if model.file else target, found.revision), kept
@@ -250,6 +253,15 @@ class _Resolver:
                 error.details.get("file", str(path)), error.details.get("reason", error.message), error.hint or ""
             )
         return None
+
+    def _tidy(self) -> None:
+        """Remove what is left of downloads of this model, unless one is still to be resumed."""
+        place = self.request.layout.staging_dir(self.request.model, "any").parent
+        with contextlib.suppress(OSError):
+            if self.request.keep_logs:
+                place.rmdir()  # not while a log is in it
+            elif not any(entry.is_dir() for entry in place.iterdir()):
+                shutil.rmtree(place)
 
     def _writable(self) -> bool:
         root = self.request.layout.root
@@ -288,3 +300,7 @@ class _Resolver:
         said = "; ".join(f"{attempt.source}: {attempt.reason}" for attempt in self.tried) or "no source is named"
         hint = "Check the name, or copy the model directory below the models root."
         return ModelNotFoundError(f"no source has {self.request.model} ({said})", hint=hint, details=details)
+
+
+def _pass(_step: str) -> None:
+    return None

@@ -23,8 +23,16 @@ from garrison.models.record import read_record
 
 __all__ = ["SWAP_STEPS", "discard", "install", "recover"]
 
-SWAP_STEPS = ("before-backup", "before-rename", "before-cleanup", "before-delete", "done")
-"""The moments `install` calls its `at` with, in order; tests end the process there."""
+SWAP_STEPS = (
+    "before-check",
+    "before-record",
+    "before-backup",
+    "before-rename",
+    "before-cleanup",
+    "before-delete",
+    "done",
+)
+"""The moments, in order, that `at` is called with, the first two by `resolve`; tests end the process there."""
 
 At = Callable[[str], None]
 
