@@ -211,9 +211,9 @@ def request(path: Path) -> PreflightRequest:
 
 def test_lock_second_preflight_fails_at_once(tmp_path: Path) -> None:
     clock = FakeClock()
-    with port_lock(request(tmp_path / "lock")), pytest.raises(LockedError) as caught:
-        with port_lock(request(tmp_path / "lock"), clock=clock):
-            pass
+    first, second = port_lock(request(tmp_path / "lock")), port_lock(request(tmp_path / "lock"), clock=clock)
+    with first, pytest.raises(LockedError) as caught, second:
+        pass
     assert caught.value.exit_code == 13
     assert caught.value.details["port"] == 8000
     assert clock.monotonic() == 0

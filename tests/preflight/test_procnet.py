@@ -15,9 +15,8 @@ HEADER = b"  sl  local_address rem_address   st tx_queue rx_queue tr tm->when re
 def row(local: str, state: str, uid: int, inode: int) -> bytes:
     """A line as the kernel prints it."""
     remote = "0" * len(local.partition(":")[0]) + ":0000"
-    return (
-        f"   0: {local} {remote} {state} 00000000:00000000 00:00000000 00000000 {uid:5}        0 {inode} 1 0 100 0 0 10 0\n"
-    ).encode()
+    queues = "00000000:00000000 00:00000000 00000000"
+    return f"   0: {local} {remote} {state} {queues} {uid:5}        0 {inode} 1 0 100 0 0 10 0\n".encode()
 
 
 V4 = [

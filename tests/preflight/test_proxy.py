@@ -4,7 +4,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -129,7 +129,7 @@ def test_no_progress_within_the_window_ends_it_with_22(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def preflight(stage: Any, port: int) -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
+def preflight(stage: Any, port: int) -> Callable[..., subprocess.Popen[bytes]]:
     """Start the console script for `port` with a downstream command."""
 
     def start(*command: str, **environment: str) -> subprocess.Popen[bytes]:
@@ -149,7 +149,7 @@ def preflight(stage: Any, port: int) -> Iterator[Callable[..., subprocess.Popen[
             stderr=subprocess.PIPE,
         )
 
-    yield start
+    return start
 
 
 def is_locked(path: Path) -> bool:
