@@ -31,6 +31,7 @@ from garrison.engines.install_failure import explain_failure
 from garrison.engines.install_plan import (
     Tools,
     alias_metadata,
+    build_variables,
     create_command,
     install_command,
     remaining_requirements,
@@ -208,7 +209,7 @@ class _Build:
             self.run("finishing", (str(self.path / "bin" / "python"), "-c", f"import {self.recipe.imports}"))
         for name, target in self.recipe.links.items():
             (self.path / "bin" / name).symlink_to(os.path.relpath(self.site_packages() / target, self.path / "bin"))
-        self.run("checking that it runs", (str(self.path / self.recipe.executable), *self.recipe.check))
+        self.run("checking that it runs", (str(self.path / self.recipe.executable), *self.recipe.check), show=False)
 
     def install_packages(self, tools: Tools) -> None:
         first = self.recipe.requirement(self.version)
@@ -235,15 +236,17 @@ class _Build:
     def site_packages(self) -> Path:
         return next(self.path.glob("lib/python3*/site-packages"))
 
-    def run(self, step: str, argv: tuple[str, ...]) -> None:
+    def run(self, step: str, argv: tuple[str, ...], *, show: bool = True) -> None:
         self.tell(step)
-        environ = child_environment(self.environ, self.sources) | dict(self.recipe.build_environ)
+        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        build = build_variables(self.recipe, self.environ, os.cpu_count() or 1, memory)
+        environ = child_environment(self.environ, self.sources) | build
         try:
             status = self.runner.run(
                 argv,
                 env=environ,
                 log=self.log,
-                on_line=lambda line: self.tell(step, line),
+                on_line=lambda line: self.tell(step, line if show else ""),
                 hold=self.lock.descriptor,
             )
         except OSError as error:

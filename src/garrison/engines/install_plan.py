@@ -1,7 +1,7 @@
 """The commands of an installation, decided from values."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from email.parser import HeaderParser
 from pathlib import Path
@@ -9,7 +9,7 @@ from pathlib import Path
 from garrison.engines.package_sources import PackageSources
 from garrison.engines.recipes import Recipe
 
-__all__ = ["Tools", "alias_metadata", "create_command", "install_command", "remaining_requirements"]
+__all__ = ["Tools", "alias_metadata", "build_variables", "create_command", "install_command", "remaining_requirements"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +51,18 @@ def install_command(
     if alone:
         argv += ["--no-deps"]
     return (*argv, *requirements)
+
+
+def build_variables(recipe: Recipe, environ: Mapping[str, str], cpus: int, memory_bytes: int) -> dict[str, str]:
+    """Variables for a build from source; none for what is never built.
+
+    llama.cpp's build would start all its compilers at once; one takes up to 2 GiB.
+    """
+    if not recipe.cmake_args:
+        return {}
+    jobs = environ.get("LLAMA_CPP_BUILD_JOBS") or str(max(1, min(cpus, memory_bytes // (2 << 30))))
+    cmake_args = " ".join((*recipe.cmake_args, *environ.get("CMAKE_ARGS", "").split()))
+    return {"CMAKE_ARGS": cmake_args, "LLAMA_CPP_BUILD_JOBS": jobs}
 
 
 def remaining_requirements(metadata: str, left_out: frozenset[str]) -> list[str]:

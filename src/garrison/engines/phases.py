@@ -8,7 +8,8 @@ from dataclasses import dataclass
 __all__ = ["PHASES", "PhaseSign", "phase_of"]
 
 PHASES = ("download", "weights", "compile", "kv-cache", "warm-up", "ready")
-"""In the order they come in; an engine may leave some out. `ready` here is what the log says, not what /health says."""
+"""In the order they come in on a GPU; on a CPU vLLM warms up before it makes room for the KV cache. An engine may leave
+phases out. `ready` is what the log says: whether requests are answered, /health says."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,15 +50,18 @@ _VLLM = (
     _rule("weights", r"Loading \S+ checkpoint shards:\s+(?P<percent>\d+)% Completed"),
     _rule("weights", rf"Loading weights took {_SECONDS} seconds", finished=True),
     _rule("weights", rf"Model loading took {_GIB} GiB memory and {_SECONDS} seconds", finished=True),
-    _rule("compile", r"Using cache directory: .* for vLLM's torch\.compile"),
+    _rule("compile", r"Starting torch\.compile|Using cache directory: .* for vLLM's torch\.compile"),
+    _rule("compile", r"Warming up model for the compilation"),
     _rule("compile", rf"Dynamo bytecode transform time: {_SECONDS} s"),
+    _rule("compile", rf"Compiling a graph for compile range .* takes {_SECONDS} s"),
     _rule(
-        "compile", rf"torch\.compile (?:and initial profiling/warmup run together )?took {_SECONDS} s", finished=True
+        "compile", rf"torch\.compile (?:and initial profiling.warmup run together )?took {_SECONDS} s", finished=True
     ),
+    _rule("compile", r"saved AOT compiled function to ", finished=True),
     _rule("kv-cache", rf"Available KV cache memory: {_GIB} GiB"),
     _rule("kv-cache", rf"Explicitly set \({_GIB}/[\d.]+\) GiB for KV cache"),
     _rule("kv-cache", r"[GC]PU KV cache size: [\d,]+ tokens", finished=True),
-    _rule("warm-up", r"Warming up model for the compilation"),
+    _rule("warm-up", rf"Initial profiling/warmup run took {_SECONDS} s"),
     _rule("warm-up", r"Capturing CUDA graphs.*?(?P<percent>\d+)%"),
     _rule("warm-up", rf"Graph capturing finished in {_SECONDS} secs, took {_GIB} GiB", finished=True),
     _rule("warm-up", r"Warming up done", finished=True),

