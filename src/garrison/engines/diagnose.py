@@ -10,7 +10,10 @@ from dataclasses import dataclass
 
 from garrison.engines.catalogue import Catalogue, nearest_flag
 
-__all__ = ["CAUSES", "Diagnosis", "diagnose"]
+__all__ = ["CAUSES", "LOG_LINES", "Diagnosis", "diagnose"]
+
+LOG_LINES = 400
+"""How many of the last lines to hand in: vLLM prints the cause in a child and two tracebacks of its parents after it."""
 
 
 @dataclass(frozen=True, slots=True)
