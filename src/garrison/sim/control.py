@@ -85,7 +85,7 @@ def snapshot(state: ServerState) -> dict[str, Any]:
             "cached_blocks": engine.cached_blocks,
         },
         "faults": faults_to_json(state.faults) | {"used": list(state.used)},
-        "counters": asdict(counters),
+        "counters": counters.to_json(),
     }
 
 

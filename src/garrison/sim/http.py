@@ -3,6 +3,7 @@
 An `App` answers a request at once with a `Response`, or with something to await for one; only the latter costs a task.
 Bounds: bytes of a head, bytes of a body, requests read ahead on one connection, seconds an idle or a half-sent request
 may take. A client that goes away cancels the task that works for it; one that does not read is not answered further.
+One that has sent too many requests ahead is not read further, and so is not seen to go away either, as with uvicorn.
 """
 
 import asyncio
@@ -120,6 +121,7 @@ class Connection(asyncio.Protocol):
         "_busy",
         "_closing",
         "_head_bytes",
+        "_head_size",
         "_headers",
         "_in_message",
         "_last",
@@ -154,6 +156,7 @@ class Connection(asyncio.Protocol):
         self._since = loop.time()
         self._in_message = False
         self._head_bytes = 0
+        self._head_size = 0
         self._target = b""
         self._headers: dict[str, str] = {}
         self._body: list[bytes] = []
@@ -216,20 +219,23 @@ class Connection(asyncio.Protocol):
         self._in_message = True
         self._since = self._loop.time()
         self._target = b""
+        self._head_size = 0
         self._headers = {}
         self._body = []
         self._body_size = 0
 
     def on_url(self, url: bytes) -> None:
         self._target += url
+        self._head_size += len(url)
 
     def on_header(self, name: bytes, value: bytes) -> None:
+        self._head_size += len(name) + len(value) + 4
         self._headers[name.decode("latin-1").lower()] = value.decode("latin-1")
 
     def on_headers_complete(self) -> None:
         self._head_bytes = -1
         limits = self._server.limits
-        if len(self._target) + sum(map(len, self._headers.values())) > limits.head_bytes:
+        if self._head_size > limits.head_bytes:
             self._refuse(431)
         length = self._headers.get("content-length", "")
         if length.isdigit() and int(length) > limits.body_bytes:

@@ -2,7 +2,8 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from typing import Any
 
 from garrison.sim.engine import Engine
 
@@ -32,6 +33,11 @@ class Counters:
     prompt_tokens: int = 0
     generation_tokens: int = 0
     restarts: int = 0
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON-ready, one key a field."""
+        values = {item.name: getattr(self, item.name) for item in fields(self)}
+        return {name: dict(value) if isinstance(value, Counter) else value for name, value in values.items()}
 
 
 def render(engine: Engine, counters: Counters, now: float) -> bytes:
