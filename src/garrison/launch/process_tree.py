@@ -97,8 +97,10 @@ class ProcessTree:
         return self.main is None or self._processes.read(self.main.pid) is None
 
     def _all_gone(self) -> bool:
+        gone = not self.alive()
+        # Last, so that what was a zombie when it was looked at is collected too: nothing is left for pid 1.
         _reap(self.main.pid if self.main else 0)
-        return not self.alive()
+        return gone
 
     async def _wait(self, seconds: float, done: Callable[[], bool], sleep: Callable[[float], Awaitable[None]]) -> bool:
         for _ in range(max(1, round(seconds / _POLL_SECONDS))):
