@@ -3,14 +3,19 @@
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from garrison.base.errors import InvalidError
+
+if TYPE_CHECKING:
+    import yaml
 
 __all__ = ["Document", "Path", "read_document"]
 
 Path = tuple[str | int, ...]
 """Where a value is in a document: keys and indexes from the top."""
+
+_MOST_VALUES = 100_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,18 +38,14 @@ def read_document(text: str, name: str) -> Document:
     """Parse `text` by the suffix of `name`: `.toml`, `.json`, and YAML for all else.
 
     Raises:
-        InvalidError: it does not parse, or a key is given twice.
+        InvalidError: it does not parse, a key is given twice, or it is nested too deeply or expands to too much.
     """
-    if name.endswith(".toml"):
-        return Document(name, _toml(text, name))
-    if name.endswith(".json"):
-        # YAML takes nearly all JSON, but not tabs: the strict parser speaks first.
-        try:
-            json.loads(text)
-        except ValueError as error:
-            raise InvalidError(f"{name} is not valid JSON: {error}", hint="Mend the file.") from None
-        text = text.replace("\t", " ")
-    return _yaml(text, name)
+    try:
+        if name.endswith(".toml"):
+            return Document(name, _toml(text, name))
+        return _json(text, name) if name.endswith(".json") else _yaml(text, name)
+    except RecursionError:
+        raise InvalidError(f"{name} is nested too deeply, or holds itself", hint="Mend the file.") from None
 
 
 def _toml(text: str, name: str) -> Any:
@@ -52,46 +53,87 @@ def _toml(text: str, name: str) -> Any:
 
     try:
         return tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except ValueError as error:  # TOMLDecodeError, and int() for a number that is too long
         raise InvalidError(f"{name} is not valid TOML: {error}", hint="Mend the file.") from None
+
+
+def _json(text: str, name: str) -> Document:
+    """Values by the JSON parser, positions by YAML's. YAML takes nearly all JSON and gives some of it another meaning:
+    `1e5` is text there, and a surrogate pair two characters."""
+    import yaml
+
+    twice: list[str] = []
+
+    def mapping(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found = dict(pairs)
+        if len(found) < len(pairs):
+            twice.append(next(key for index, (key, _) in enumerate(pairs) if key in dict(pairs[:index])))
+        return found
+
+    try:
+        content = json.loads(text, object_pairs_hook=mapping)
+    except ValueError as error:
+        raise InvalidError(f"{name} is not valid JSON: {error}", hint="Mend the file.") from None
+    try:
+        _, positions = _compose(text.replace("\t", " "), name)
+    except yaml.YAMLError:
+        positions = {}
+    if twice:
+        raise InvalidError(f"{name}: {twice[0]!r} is given twice", hint="Remove one of the two.")
+    return Document(name, content, positions)
 
 
 def _yaml(text: str, name: str) -> Document:
     import yaml
 
-    positions: dict[Path, tuple[int, int]] = {}
-
-    def walk(node: yaml.Node | None, path: Path) -> None:
-        if node is None:
-            return
-        positions.setdefault(path, (node.start_mark.line + 1, node.start_mark.column + 1))
-        if isinstance(node, yaml.MappingNode):
-            seen: set[str] = set()
-            for key, value in node.value:
-                at = f"{name}:{key.start_mark.line + 1}:{key.start_mark.column + 1}"
-                if not isinstance(key, yaml.ScalarNode):
-                    raise InvalidError(f"{at}: a key must be a plain word", hint="Mend the file.")
-                if key.value in seen:
-                    raise InvalidError(f"{at}: {key.value!r} is given twice", hint="Remove one of the two.")
-                seen.add(key.value)
-                positions[(*path, key.value)] = (key.start_mark.line + 1, key.start_mark.column + 1)
-                walk(value, (*path, key.value))
-        elif isinstance(node, yaml.SequenceNode):
-            for index, value in enumerate(node.value):
-                walk(value, (*path, index))
-
     try:
-        loader = yaml.SafeLoader(text)
-        try:
-            node = loader.get_single_node()
-            walk(node, ())
-            content = None if node is None else loader.construct_document(node)
-        finally:
-            loader.dispose()
+        node, positions = _compose(text, name)
+        content = None if node is None else yaml.constructor.SafeConstructor().construct_document(node)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
         at = f"{name}:{mark.line + 1}:{mark.column + 1}" if mark else name
         raise InvalidError(f"{at}: {error.problem or 'not valid YAML'}", hint="Mend the file.") from None
     except yaml.YAMLError as error:
         raise InvalidError(f"{name} is not valid YAML: {error}", hint="Mend the file.") from None
+    except (ValueError, KeyError, AttributeError, TypeError) as error:
+        # PyYAML's constructors let these out: `2026-13-45`, `!!bool maybe`, `!!timestamp soon`.
+        raise InvalidError(
+            f"{name} is not valid YAML: a value does not fit its type ({error})", hint="Put it in quotes."
+        ) from None
     return Document(name, content, positions)
+
+
+def _compose(text: str, name: str) -> "tuple[yaml.Node | None, dict[Path, tuple[int, int]]]":
+    """The node tree, and where each value of it is."""
+    import yaml
+
+    positions: dict[Path, tuple[int, int]] = {}
+
+    def walk(node: yaml.Node, path: Path) -> None:
+        if len(positions) > _MOST_VALUES:  # an alias is walked each time it is used
+            raise InvalidError(f"{name} expands to more than {_MOST_VALUES} values", hint="Use fewer aliases.")
+        positions.setdefault(path, (node.start_mark.line + 1, node.start_mark.column + 1))
+        if isinstance(node, yaml.MappingNode):
+            seen: set[str] = set()
+            for key, value in node.value:
+                place = (key.start_mark.line + 1, key.start_mark.column + 1)
+                at = f"{name}:{place[0]}:{place[1]}"
+                if not isinstance(key, yaml.ScalarNode):
+                    raise InvalidError(f"{at}: a key must be a plain word", hint="Mend the file.")
+                if key.value in seen:
+                    raise InvalidError(f"{at}: {key.value!r} is given twice", hint="Remove one of the two.")
+                seen.add(key.value)
+                positions[(*path, key.value)] = place
+                walk(value, (*path, key.value))
+        elif isinstance(node, yaml.SequenceNode):
+            for index, value in enumerate(node.value):
+                walk(value, (*path, index))
+
+    loader = yaml.SafeLoader(text)
+    try:
+        node = loader.get_single_node()
+    finally:
+        loader.dispose()
+    if node is not None:
+        walk(node, ())
+    return node, positions

@@ -71,7 +71,8 @@ class GarrisonError(Exception):
         self.details: dict[str, Any] = dict(details or {})
 
     def to_json(self) -> dict[str, Any]:
-        """`{"ok": false, "code", "exit_code", "error", "hint"?, ...details}`; the shape `--json` prints on failure."""
+        """`{"ok": false, "code", "exit_code", "error", "hint"?, ...details}`; the shape `--json` prints on failure.
+        A detail cannot take the place of one of these."""
         body: dict[str, Any] = {
             "ok": False,
             "code": self.code,
@@ -80,7 +81,7 @@ class GarrisonError(Exception):
         }
         if self.hint:
             body["hint"] = self.hint
-        return body | self.details
+        return body | {name: value for name, value in self.details.items() if name not in body}
 
 
 class InvalidError(GarrisonError):

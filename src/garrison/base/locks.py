@@ -156,18 +156,25 @@ def _fallback(path: Path) -> Path:
 
 def _try_directory(path: Path) -> bool:
     directory = _fallback(path)
-    try:
-        directory.mkdir(mode=0o700)
-    except FileExistsError:
+    if not _make(directory):
         if not _is_stale(directory):
             return False
-        # Only one of several waiters wins this rename; the others see the directory gone and try again.
+        # Only one of several waiters wins this rename; then all of them run for the place that is free.
         with contextlib.suppress(OSError):
             grave = directory.with_name(f"{directory.name}.stale.{os.getpid()}")
             directory.rename(grave)
             shutil.rmtree(grave, ignore_errors=True)
-        return False
+        if not _make(directory):
+            return False
     (directory / "pid").write_text(f"{os.getpid()} {start_time(os.getpid())}\n", encoding="ascii")
+    return True
+
+
+def _make(directory: Path) -> bool:
+    try:
+        directory.mkdir(mode=0o700)
+    except FileExistsError:
+        return False
     return True
 
 

@@ -276,7 +276,7 @@ class Settings:
                     origins[row.name] = variable
                     break
             else:
-                if row.name in file_values:
+                if file_values.get(row.name) is not None:  # `name:` with nothing behind it is as good as no line
                     raw = _as_text(file_values[row.name])
                     chosen[row.name] = _parse(row, f"{row.name} in {file_name}", raw)
                     origins[row.name] = file_name

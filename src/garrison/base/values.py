@@ -110,7 +110,10 @@ def host(raw: str) -> str:
 def path(raw: str) -> Path:
     if not raw:
         raise ValueError("a path")
-    return Path(raw).expanduser()
+    try:
+        return Path(raw).expanduser()
+    except RuntimeError:
+        raise ValueError("a path; there is no such user") from None
 
 
 def size_text(count: float) -> str:

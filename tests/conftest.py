@@ -1,0 +1,118 @@
+"""What several rooms' tests share: a clean environment, a tiny model, waiting with a deadline, the command line."""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.append(str(ROOT / "scripts"))
+
+_OWN_PREFIXES = ("GARRISON_", "VLLM_", "_VLLM_", "HF_", "FLOX_", "R2_", "XDG_", "CUDA_VISIBLE")
+_POLL_SECONDS = 0.02
+
+
+@dataclass(frozen=True)
+class Done:
+    """A command that has ended."""
+
+    code: int
+    out: str
+    err: str
+
+
+def environment(home: Path) -> dict[str, str]:
+    """This process's environment without anything that Garrison reads; data, config and home are below `home`."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(_OWN_PREFIXES)}
+    return kept | {
+        "HOME": str(home),
+        "GARRISON_DATA_DIR": str(home / "data"),
+        "XDG_CONFIG_HOME": str(home / "config"),
+        "XDG_DATA_HOME": str(home / "share"),
+        "NO_COLOR": "1",
+        "TERM": "dumb",
+        "COLUMNS": "200",
+    }
+
+
+@pytest.fixture
+def clean_environ(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Mapping[str, str]:
+    """`os.environ` without anything that Garrison reads, and with a data directory of the test's own."""
+    (tmp_path / "home").mkdir()
+    wanted = environment(tmp_path / "home")
+    for name in set(os.environ) - set(wanted):
+        monkeypatch.delenv(name)
+    for name, value in wanted.items():
+        monkeypatch.setenv(name, value)
+    return os.environ
+
+
+Until = Callable[..., Any]
+
+
+@pytest.fixture
+def until() -> Until:
+    """`until(condition, seconds=…)`: polls until `condition()` is true and gives it back; fails at the deadline."""
+
+    def wait(condition: Callable[[], Any], *, seconds: float = 20.0, what: str = "the condition") -> Any:
+        deadline = time.monotonic() + seconds
+        while not (found := condition()):
+            if time.monotonic() > deadline:
+                pytest.fail(f"{what} did not come true within {seconds:g} s")
+            time.sleep(_POLL_SECONDS)
+        return found
+
+    return wait
+
+
+@pytest.fixture
+def cli(
+    clean_environ: Mapping[str, str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., Done]:
+    """`cli("models", "list")`: the console script's `main`, in this process."""
+
+    def call(*arguments: str | Path, program: str = "garrison") -> Done:
+        from garrison.cli import main, vllm_serve
+
+        monkeypatch.setattr(sys, "argv", [program, *map(str, arguments)])
+        capsys.readouterr()
+        code = {"garrison": main.main, "vllm-serve": vllm_serve.main}[program]()
+        captured = capsys.readouterr()
+        return Done(int(code), captured.out, captured.err)
+
+    return call
+
+
+@pytest.fixture
+def run(clean_environ: Mapping[str, str]) -> Callable[..., Done]:
+    """`run("-m", "garrison.cli.main", …)`: this Python in a process of its own, to its end."""
+
+    def call(*arguments: str | Path, seconds: float = 60.0, **options: Any) -> Done:
+        argv = [sys.executable, *map(str, arguments)]
+        options.setdefault("env", dict(clean_environ))
+        done = subprocess.run(argv, capture_output=True, text=True, timeout=seconds, check=False, **options)
+        return Done(done.returncode, done.stdout, done.stderr)
+
+    return call
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A Hugging Face directory of a tiny Llama. Shared: do not write to it."""
+    import tiny_model as maker
+
+    return Path(maker.make_model(tmp_path_factory.mktemp("model") / "tiny"))
+
+
+@pytest.fixture
+def adapter(tmp_path: Path) -> Iterator[Callable[..., Path]]:
+    """`adapter("sql", rank=16)`: a PEFT directory that fits the tiny model, unless told otherwise."""
+    import tiny_model as maker
+
+    yield lambda name, **options: Path(maker.make_adapter(tmp_path / "made" / name, **options))
