@@ -4,7 +4,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -111,8 +111,8 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def adapter(tmp_path: Path) -> Iterator[Callable[..., Path]]:
+def adapter(tmp_path: Path) -> Callable[..., Path]:
     """`adapter("sql", rank=16)`: a PEFT directory that fits the tiny model, unless told otherwise."""
     import tiny_model as maker
 
-    yield lambda name, **options: Path(maker.make_adapter(tmp_path / "made" / name, **options))
+    return lambda name, **options: Path(maker.make_adapter(tmp_path / "made" / name, **options))

@@ -159,10 +159,12 @@ def test_seed_value_refused(config: dict[str, str], variable: str, raw: str) -> 
 @pytest.mark.parametrize("row", Settings.table(), ids=lambda row: row.name)
 def test_a_refusal_under_our_own_name_names_it(config: dict[str, str], row: Any) -> None:
     value = "never\tfits\n" if row.name not in ("data_dir",) else ""
+    refused = None
     try:
         Settings.load(config | {row.env: value})
     except InvalidError as error:
-        assert error.message.startswith(row.env)
+        refused = error
+    assert refused is None or refused.message.startswith(row.env)
 
 
 def test_the_host_is_loopback_unless_the_seed_asks(config: dict[str, str]) -> None:
@@ -274,7 +276,7 @@ def test_secrets_are_not_in_repr(config: dict[str, str]) -> None:
 
 
 def test_every_setting_that_sounds_secret_is_one() -> None:
-    sounding = {row.name for row in Settings.table() if any(word in row.name for word in ("token", "key", "password"))}
+    sounding = {row.name for row in Settings.table() if row.name.endswith(("_token", "_key", "_password"))}
     assert sounding == {row.name for row in Settings.table() if row.secret} == {"hf_token"}
 
 
@@ -308,7 +310,9 @@ def test_sources_in_their_order() -> None:
 
 @given(st.dictionaries(st.sampled_from([row.env for row in Settings.table()]), st.text(max_size=12), max_size=3))
 def test_any_text_in_any_variable_loads_or_is_invalid(environ: dict[str, str]) -> None:
+    refused = None
     try:
         Settings.load(environ | {"XDG_CONFIG_HOME": "/nonexistent"})
     except InvalidError as error:
-        assert error.hint
+        refused = error
+    assert refused is None or refused.hint
