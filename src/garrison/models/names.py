@@ -203,7 +203,10 @@ def _is_path(text: str, exists: Callable[[str], bool]) -> bool:
 
 def _from_path(text: str, revision: str | None) -> ModelName:
     # absolute(), not resolve(): a symlink that somebody points at the current version is meant as such.
-    path = Path(text).expanduser().absolute()
+    try:
+        path = Path(text).expanduser().absolute()
+    except RuntimeError:
+        raise InvalidError(f"there is no home directory for {text!r}", hint="Write the path out.") from None
     if ".." in path.parts:
         path = path.resolve()
     return ModelName(name=path.name or "root", revision=revision, path=path)

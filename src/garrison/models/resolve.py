@@ -9,6 +9,7 @@ import os
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -81,18 +82,28 @@ class ResolvedModel:
 
 
 def default_sources(names: Sequence[str]) -> tuple[Source, ...]:
-    """The sources of these names, in this order. Those that need a heavy library import it when they are asked."""
-    from garrison.models.sources.hf_hub import HfHubSource
-    from garrison.models.sources.r2 import R2Source
-
+    """The sources of these names, in this order."""
     kinds: dict[str, Callable[[], Source]] = {
         "flox": FloxSource,
         "local": LocalSource,
         "hf-cache": HfCacheSource,
-        "r2": R2Source,
-        "hf-hub": HfHubSource,
+        "r2": lambda: _Deferred("r2", "garrison.models.sources.r2", "R2Source"),
+        "hf-hub": lambda: _Deferred("hf-hub", "garrison.models.sources.hf_hub", "HfHubSource"),
     }
     return tuple(kinds[name]() for name in names)
+
+
+@dataclass(frozen=True, slots=True)
+class _Deferred:
+    """A source that is imported when it is asked: most models are found before."""
+
+    name: str
+    module: str
+    kind: str
+
+    def find(self, request: ResolveRequest, workspace: Workspace, progress: Progress) -> Outcome:
+        source: Source = getattr(import_module(self.module), self.kind)()
+        return source.find(request, workspace, progress)
 
 
 def resolve(
@@ -265,7 +276,7 @@ class _Resolver:
 
     def _writable(self) -> bool:
         root = self.request.layout.root
-        return not root.exists() or os.access(root, os.W_OK | os.X_OK)
+        return not root.exists() or os.access(root, os.W_OK | os.X_OK, effective_ids=True)
 
     def _note(self, source: str, outcome: str, why: GarrisonError | str) -> None:
         reason = why if isinstance(why, str) else why.message
