@@ -156,6 +156,7 @@ CORRUPT = {
     "shape-does-not-fill-the-span": json.dumps({"a": entry(shape=(2,))}).encode(),
     "a-gap-before-the-first": json.dumps({"a": entry(offsets=(4, 8))}).encode(),
     "two-overlap": json.dumps({"a": entry(offsets=(0, 4)), "b": entry(offsets=(2, 6))}).encode(),
+    "dtype-is-no-name": json.dumps({"a": entry(dtype="F3:")}).encode(),
     "dtype-is-null": json.dumps({"a": entry(dtype=None)}).encode(),
 }
 

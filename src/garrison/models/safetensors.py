@@ -1,12 +1,13 @@
 """The header of a safetensors file: what it promises, and whether the file can keep it.
 
 Eight bytes little-endian length, that many bytes of JSON, then the tensors without gaps. The header is compared with
-the size of the file, so a truncated file is found without reading its tensors. Imports only json and struct: this is
-on the path of every start of a server.
+the size of the file, so a truncated file is found without reading its tensors. Imports little: this is on the path of every start of a
+server.
 """
 
 import json
 import os
+import re
 import struct
 from math import prod
 from pathlib import Path
@@ -28,6 +29,9 @@ _BITS = {
     "U32": 32, "I32": 32, "F32": 32,
     "U64": 64, "I64": 64, "F64": 64, "C64": 64,
 }  # fmt: skip
+
+
+_DTYPE = re.compile(r"[A-Z]+[0-9]+(_[A-Z0-9]+)*")
 
 
 class Tensor(NamedTuple):
@@ -151,8 +155,10 @@ def _tensor(name: str, entry: Any, path: Path) -> Tensor:
         well_formed = False
     if not well_formed:
         raise _corrupt(path, f"the entry of tensor {name!r} is malformed")
-    # A type newer than this table is the engine's business; its extent is still held to the file's size.
     bits = _BITS.get(dtype)
+    # A type newer than this table is the engine's business; its extent is still held to the file's size.
+    if bits is None and not _DTYPE.fullmatch(dtype):
+        raise _corrupt(path, f"tensor {name!r} is of the unknown type {dtype!r}")
     if bits is not None and prod(shape) * bits != (end - start) * 8:
         raise _corrupt(path, f"tensor {name!r} of {dtype} {shape} does not fill its {end - start} bytes")
     return Tensor(dtype, tuple(shape), start, end)
