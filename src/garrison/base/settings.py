@@ -79,7 +79,7 @@ class Settings:
 
     data_dir: Path = field(
         default_factory=_default_data_dir,
-        metadata={"group": "general", "help": "Where engines, models and state live.", "parse": _PATH},
+        metadata={"group": "general", "help": "Where engines, models and state live; `garrison` under `XDG_DATA_HOME` when unset.", "parse": _PATH},
     )
 
     host: str = _setting(

@@ -87,7 +87,7 @@ def load_manifest(path: Path, *, host: str = "127.0.0.1", port: int = 8000) -> L
         served_name=manifest.served_model_name,
         args=(*option_args(manifest.options), *manifest.args),
         env=manifest.env,
-        adapters=tuple(AdapterSpec(name, _beside(directory, where)) for name, where in manifest.adapters.items()),
+        adapters=tuple(AdapterSpec(name, _adapter(directory, where)) for name, where in manifest.adapters.items()),
         runtime_lora=manifest.runtime_lora,
         max_loras=manifest.max_loras,
         max_lora_rank=manifest.max_lora_rank,
@@ -128,6 +128,11 @@ def _beside(directory: Path, text: str) -> str:
     if text.startswith(("./", "../")) or text in (".", ".."):
         return str((directory / text).resolve())
     return str(Path(text).expanduser()) if text.startswith("~") else text
+
+
+def _adapter(directory: Path, text: str) -> str:
+    """An adapter's name has no slash: with one it is a path, and taken from the manifest."""
+    return str((directory / Path(text).expanduser()).resolve()) if "/" in text else text
 
 
 def _validate(document: Document) -> ServeManifest:
