@@ -21,6 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from garrison.base.documents import Document, read_document
 from garrison.base.errors import InvalidError
+from garrison.engines.argv import normal
 from garrison.launch.spec import AdapterSpec, LaunchSpec
 
 __all__ = ["ServeManifest", "load_manifest"]
@@ -102,7 +103,7 @@ def option_args(options: dict[str, Any]) -> tuple[str, ...]:
     """
     args: list[str] = []
     for name, value in options.items():
-        flag = name if name.startswith("-") else f"--{name.replace('_', '-')}"
+        flag = name if name.startswith("-") else normal(f"--{name}")
         match value:
             case None:
                 continue
@@ -142,12 +143,13 @@ def _validate(document: Document) -> ServeManifest:
         return ServeManifest.model_validate(document.content)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        path = tuple(part for part in first["loc"])
-        raise _located(document, path, first["type"], first["msg"]) from None
+        raise _located(document, first["loc"], first["type"], first["msg"]) from None
 
 
 def _located(document: Document, path: tuple[str | int, ...], kind: str, text: str) -> InvalidError:
-    where = document.where(path)
+    if kind not in ("missing", "extra_forbidden"):
+        path = _within(document.content, path)
+    where = document.where(tuple(map(str, path)) if kind == "invalid_key" else path)
     key = ".".join(str(part) for part in path)
     if kind == "missing":
         return InvalidError(f"{where}: the key {key!r} is missing", hint=f"Add a line `{key}: …`.")
@@ -156,4 +158,15 @@ def _located(document: Document, path: tuple[str | int, ...], kind: str, text: s
         close = difflib.get_close_matches(str(path[-1]), known, 1)
         hint = f"Did you mean {close[0]!r}?" if close else "Known keys: " + ", ".join(known)
         return InvalidError(f"{where}: unknown key {key!r}", hint=hint)
+    if path[0] == "options" and len(path) > 1:
+        text = "an option is text, a number, true, false, null, a list of these, or a mapping"
     return InvalidError(f"{where}: {key}: {text[:1].lower()}{text[1:]}", hint="Mend the line.")
+
+
+def _within(content: Any, path: tuple[str | int, ...]) -> tuple[str | int, ...]:
+    """The part of `path` that is in the file: pydantic ends it with the alternative of a union that was tried."""
+    for length, part in enumerate(path):
+        if not (isinstance(content, dict) and part in content or isinstance(content, list) and isinstance(part, int)):
+            return path[:length]
+        content = content[part]
+    return path

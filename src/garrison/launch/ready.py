@@ -38,13 +38,16 @@ def origin(url: str) -> str:
     Raises:
         InvalidError: no host, or another scheme than http and https.
     """
-    parts = urlsplit(url if "://" in url else f"http://{url}")
+    refused = InvalidError(f"{url!r} is not the address of a server", hint="Give it as http://host:port.")
+    if any(character.isspace() or not character.isprintable() for character in url):
+        raise refused  # urlsplit would drop some of them and keep others
     try:
+        parts = urlsplit(url if "://" in url else f"http://{url}")
         port = parts.port
     except ValueError:
-        port = 0
+        raise refused from None
     if parts.scheme not in ("http", "https") or not parts.hostname or port == 0:
-        raise InvalidError(f"{url!r} is not the address of a server", hint="Give it as http://host:port.")
+        raise refused
     path = parts.path.rstrip("/").removesuffix("/v1")
     return urlunsplit((parts.scheme, parts.netloc, path, "", ""))
 

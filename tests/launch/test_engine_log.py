@@ -1,0 +1,138 @@
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from garrison.launch import engine_log
+from garrison.launch.engine_log import EngineLog
+
+
+def fed(directory: Path, *pieces: bytes) -> tuple[list[str], bytes]:
+    """The lines that were seen, and the file."""
+    lines: list[str] = []
+    log = EngineLog(directory / "x.log", lines.append)
+    for piece in pieces:
+        log.feed(piece)
+    log.close()
+    return lines, log.path.read_bytes()
+
+
+LINES = {
+    "whole": ([b"one\ntwo\n"], ["one", "two"]),
+    "cut": ([b"o", b"ne\nt", b"wo", b"\n"], ["one", "two"]),
+    "cut in a character": (["grün\n".encode()[:3], "grün\n".encode()[3:]], ["grün"]),
+    "cut between CR and LF": ([b"one\r", b"\ntwo\n"], ["one", "two"]),
+    "no newline at the end": ([b"one\ntwo"], ["one", "two"]),
+    "progress bar": ([b"0%\r50%\r100%\n"], ["0%", "50%", "100%"]),
+    "blank lines": ([b"\n\n  \none\n\n"], ["one"]),
+    "leading blanks stay": ([b"   one  \n"], ["   one"]),
+    "colours": ([b"\x1b[1;31mred\x1b[0m and \x1b[32mgreen\x1b[m\n"], ["red and green"]),
+    "cursor moves": ([b"\x1b[2K\x1b[1Aone\x1b[?25h\n"], ["one"]),
+    "window title": ([b"\x1b]0;title\x07one\n"], ["one"]),
+    "colour cut": ([b"\x1b[3", b"1mred\n"], ["red"]),
+    "not UTF-8": ([b"a\xffb\n"], ["a�b"]),
+    "nothing": ([b""], []),
+}
+
+
+@pytest.mark.parametrize(("pieces", "lines"), LINES.values(), ids=LINES)
+def test_lines(tmp_path: Path, pieces: list[bytes], lines: list[str]) -> None:
+    seen, content = fed(tmp_path, *pieces)
+    assert seen == lines
+    assert content == b"".join(pieces)
+
+
+@settings(max_examples=50)
+@given(data=st.data(), text=st.text(st.characters(codec="utf-8"), max_size=60))
+def test_where_it_is_cut_makes_no_difference(tmp_path_factory: Any, data: st.DataObject, text: str) -> None:
+    raw = text.encode()
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(raw)), max_size=4)))
+    pieces = [raw[start:end] for start, end in zip([0, *cuts], [*cuts, len(raw)], strict=True)]
+    directory = tmp_path_factory.mktemp("log")
+    assert fed(directory, *pieces) == fed(directory, raw)
+
+
+def test_a_line_without_an_end_is_given_out_in_parts(tmp_path: Path) -> None:
+    lines: list[str] = []
+    log = EngineLog(tmp_path / "x.log", lines.append)
+    for _ in range(40):
+        log.feed(b"x" * 10_000)
+    assert lines
+    assert all(len(line) <= 80_000 for line in lines)
+    log.close()
+    assert sum(map(len, lines)) == 400_000
+
+
+def test_the_tail_is_bounded(tmp_path: Path) -> None:
+    log = EngineLog(tmp_path / "x.log")
+    log.feed(b"".join(b"%d\n" % number for number in range(1000)))
+    log.close()
+    assert list(log.tail) == [str(number) for number in range(800, 1000)]
+
+
+def test_mode_and_directory(tmp_path: Path) -> None:
+    log = EngineLog(tmp_path / "logs" / "x.log")
+    assert log.path.stat().st_mode & 0o777 == 0o600
+    log.close()
+
+
+def test_an_old_log_of_another_mode_is_replaced(tmp_path: Path) -> None:
+    path = tmp_path / "x.log"
+    path.write_text("old")
+    path.chmod(0o644)
+    _, content = fed(tmp_path, b"new\n")
+    assert (content, path.stat().st_mode & 0o777) == (b"new\n", 0o600)
+
+
+def test_a_symlink_in_its_place_is_not_written_through(tmp_path: Path) -> None:
+    victim = tmp_path / "victim"
+    victim.write_text("untouched")
+    (tmp_path / "x.log").symlink_to(victim)
+    fed(tmp_path, b"new\n")
+    assert victim.read_text() == "untouched"
+
+
+def test_rotation_bounds_the_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine_log, "_MAX_FILE_BYTES", 1000)
+    log = EngineLog(tmp_path / "x.log")
+    for number in range(1000):
+        log.feed(b"%09d\n" % number)
+        assert sum(file.stat().st_size for file in tmp_path.iterdir()) <= 1000
+    log.close()
+    assert {file.name for file in tmp_path.iterdir()} == {"x.log", "x.log.1"}
+    kept = (tmp_path / "x.log.1").read_bytes() + log.path.read_bytes()
+    assert kept.endswith(b"000000998\n000000999\n")
+    assert len(kept) > 500
+    assert {file.stat().st_mode & 0o777 for file in tmp_path.iterdir()} == {0o600}
+
+
+def test_a_full_disk_stops_the_file_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[str] = []
+    log = EngineLog(tmp_path / "x.log", seen.append)
+    log.feed(b"one\n")
+    assert log._file is not None
+    log._file.close()
+    log._file = open("/dev/full", "ab", buffering=0)  # noqa: SIM115 - the log closes it
+    log.feed(b"two\n")
+    log.feed(b"three\n")
+    log.close()
+    assert seen == list(log.tail) == ["one", "two", "three"]
+
+
+def test_a_directory_that_goes_away_stops_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine_log, "_MAX_FILE_BYTES", 20)
+    log = EngineLog(tmp_path / "logs" / "x.log")
+    log.path.unlink()
+    log.path.parent.rmdir()
+    for _ in range(10):
+        log.feed(b"line\n")
+    log.close()
+    assert len(log.tail) == 10
+
+
+def test_close_twice(tmp_path: Path) -> None:
+    log = EngineLog(tmp_path / "x.log")
+    log.close()
+    log.close()

@@ -1,0 +1,221 @@
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from garrison.base.errors import InvalidError
+from garrison.launch.manifest import ServeManifest, load_manifest, option_args
+from garrison.launch.spec import AdapterSpec, LaunchSpec
+
+
+def write(directory: Path, text: str, name: str = "garrison.yaml") -> Path:
+    path = directory / name
+    path.write_text(text)
+    return path
+
+
+FULL = """\
+model: Qwen/Qwen2.5-0.5B-Instruct
+engine: llama_cpp
+executable: /opt/llama-server
+host: 0.0.0.0
+port: 9000
+served_model_name: qwen
+options:
+  max-model-len: 4096
+  enforce-eager: true
+args: [--seed, "7"]
+env:
+  VLLM_CPU_KVCACHE_SPACE: 1
+  NAME: text
+adapters:
+  sql: /models/adapters/sql
+  law: law
+runtime_lora: true
+max_loras: 2
+max_lora_rank: 16
+api_key_env: KEY
+"""
+
+
+def test_every_key(tmp_path: Path) -> None:
+    assert load_manifest(write(tmp_path, FULL)) == LaunchSpec(
+        model="Qwen/Qwen2.5-0.5B-Instruct",
+        engine="llama_cpp",
+        executable=Path("/opt/llama-server"),
+        host="0.0.0.0",
+        port=9000,
+        served_name="qwen",
+        args=("--max-model-len", "4096", "--enforce-eager", "--seed", "7"),
+        env={"VLLM_CPU_KVCACHE_SPACE": "1", "NAME": "text"},
+        adapters=(AdapterSpec("sql", "/models/adapters/sql"), AdapterSpec("law", "law")),
+        runtime_lora=True,
+        max_loras=2,
+        max_lora_rank=16,
+        api_key_env="KEY",
+    )
+
+
+def test_the_full_example_has_every_key() -> None:
+    assert set(ServeManifest.model_fields) == {line.split(":")[0] for line in FULL.splitlines() if line[0] != " "}
+
+
+def test_defaults_come_from_the_settings(tmp_path: Path) -> None:
+    path = write(tmp_path, "model: acme/tiny\n")
+    assert load_manifest(path) == LaunchSpec(model="acme/tiny")
+    assert load_manifest(path, host="::1", port=9) == LaunchSpec(model="acme/tiny", host="::1", port=9)
+
+
+def test_a_directory_means_the_garrison_yaml_in_it(tmp_path: Path) -> None:
+    write(tmp_path, "model: acme/tiny\n")
+    assert load_manifest(tmp_path).model == "acme/tiny"
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [("m.json", '{"model": "acme/tiny", "port": 9}'), ("m.toml", 'model = "acme/tiny"\nport = 9\n')],
+)
+def test_other_formats(tmp_path: Path, name: str, text: str) -> None:
+    assert load_manifest(write(tmp_path, text, name)) == LaunchSpec(model="acme/tiny", port=9)
+
+
+OPTIONS: dict[str, tuple[Any, tuple[str, ...]]] = {
+    "number": ({"max-model-len": 4096}, ("--max-model-len", "4096")),
+    "zero": ({"seed": 0}, ("--seed", "0")),
+    "negative number": ({"seed": -1}, ("--seed", "-1")),
+    "fraction": ({"gpu-memory-utilization": 0.85}, ("--gpu-memory-utilization", "0.85")),
+    "true": ({"enforce-eager": True}, ("--enforce-eager",)),
+    "false": ({"enable-prefix-caching": False}, ("--no-enable-prefix-caching",)),
+    "null": ({"seed": None}, ()),
+    "text": ({"dtype": "bfloat16"}, ("--dtype", "bfloat16")),
+    "32k": ({"max-model-len": "32k"}, ("--max-model-len", "32k")),
+    "empty text": ({"chat-template": ""}, ("--chat-template", "")),
+    "text with blanks": ({"chat-template": "a b"}, ("--chat-template", "a b")),
+    "list": ({"served-model-name": ["a", "b"]}, ("--served-model-name", "a", "b")),
+    "list of numbers": ({"sizes": [1, 2.5, -3]}, ("--sizes", "1", "2.5", "-3")),
+    "JSON": ({"compilation-config": {"mode": 0, "sizes": [1, 2]}},
+             ("--compilation-config", '{"mode":0,"sizes":[1,2]}')),
+    "JSON with false and null": ({"c": {"a": False, "b": None}}, ("--c", '{"a":false,"b":null}')),
+    "empty JSON": ({"c": {}}, ("--c", "{}")),
+    "order": ({"b": 1, "a": 2}, ("--b", "1", "--a", "2")),
+    "underscores": ({"max_model_len": 1}, ("--max-model-len", "1")),
+    "short flag": ({"-tp": 2}, ("-tp", "2")),
+    "flag with dashes": ({"--seed": 2}, ("--seed", "2")),
+    "dotted key": ({"compilation-config.cudagraph_mode": "NONE"}, ("--compilation-config.cudagraph_mode", "NONE")),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("options", "args"), OPTIONS.values(), ids=OPTIONS)
+def test_options(options: Any, args: tuple[str, ...]) -> None:
+    assert option_args(options) == args
+
+
+YAML_OPTIONS = {
+    "32k stays text": ("max-model-len: 32k", ("--max-model-len", "32k")),
+    "exponent stays as written": ("rope-theta: 1e6", ("--rope-theta", "1e6")),
+    "version stays text": ('revision: "1.10"', ("--revision", "1.10")),
+    "yes is true": ("enforce-eager: yes", ("--enforce-eager",)),
+    "nothing": ("seed:", ()),
+    "list of JSON": ('lora-modules: [\'{"name": "a"}\']', ("--lora-modules", '{"name": "a"}')),
+}
+
+
+@pytest.mark.parametrize(("line", "args"), YAML_OPTIONS.values(), ids=YAML_OPTIONS)
+def test_options_from_yaml(tmp_path: Path, line: str, args: tuple[str, ...]) -> None:
+    assert load_manifest(write(tmp_path, f"model: m\noptions:\n  {line}\n")).args == args
+
+
+PATHS = {
+    "./": ("./models/tiny", "{here}/models/tiny"),
+    "../": ("../tiny", "{parent}/tiny"),
+    ".": (".", "{here}"),
+    "absolute": ("/models/tiny", "/models/tiny"),
+    "name": ("acme/tiny", "acme/tiny"),
+    "bare name": ("tiny", "tiny"),
+    "name with revision": ("acme/tiny@main", "acme/tiny@main"),
+    "home": ("~/tiny", str(Path("~/tiny").expanduser())),
+}
+
+
+@pytest.mark.parametrize(("given_path", "expected"), PATHS.values(), ids=PATHS)
+def test_paths_are_relative_to_the_manifest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given_path: str, expected: str
+) -> None:
+    directory = tmp_path / "stack"
+    directory.mkdir()
+    write(directory, f"model: {given_path}\nexecutable: {given_path}\nadapters:\n  a: {given_path}\n")
+    monkeypatch.chdir(tmp_path)
+    spec = load_manifest(Path("stack"))
+    wanted = expected.format(here=directory, parent=tmp_path)
+    assert (spec.model, str(spec.executable), spec.adapters[0].source) == (wanted, wanted, wanted)
+
+
+WRONG = {
+    "unknown key, near": ("model: m\nmodle: n\n", ":2:1: unknown key 'modle'", "Did you mean 'model'?"),
+    "unknown key, far": ("model: m\nzzz: n\n", ":2:1: unknown key 'zzz'", "Known keys: model, engine"),
+    "key of a later part": ("model: m\ntargets: []\n", ":2:1: unknown key 'targets'", ""),
+    "missing model": ("port: 1\n", ":1:1: the key 'model' is missing", "model: …"),
+    "empty model": ("model: ''\n", ":1:1: model: ", "Mend"),
+    "model is no text": ("model: 7\n", ":1:1: model: ", "Mend"),
+    "port is text": ("model: m\nport: '8000'\n", ":2:1: port: ", "Mend"),
+    "port out of range": ("model: m\nport: 70000\n", ":2:1: port: ", "Mend"),
+    "port is a boolean": ("model: m\nport: true\n", ":2:1: port: ", "Mend"),
+    "env boolean": ("model: m\nenv:\n  A: 'x'\n  B: true\n", ":4:3: env.B: ", "Mend"),
+    "env list": ("model: m\nenv: [A]\n", ":2:1: env: ", "Mend"),
+    "adapter is a number": ("model: m\nadapters:\n  sql: 5\n", ":3:3: adapters.sql: ", "Mend"),
+    "args is text": ("model: m\nargs: --seed 7\n", ":2:1: args: ", "Mend"),
+    "args of a number": ("model: m\nargs: [--seed, 7]\n", ":2:16: args.1: ", "Mend"),
+    "runtime_lora is text": ("model: m\nruntime_lora: 'yes'\n", ":2:1: runtime_lora: ", "Mend"),
+    "max_loras zero": ("model: m\nmax_loras: 0\n", ":2:1: max_loras: ", "Mend"),
+    "list in a list": ("model: m\noptions:\n  a: [[1]]\n", ":3:3: options.a: an option is text", "Mend"),
+    "date": ("model: m\noptions:\n  a: 2026-01-01\n", ":3:3: options.a: an option is text", "Mend"),
+    "key twice": ("model: m\nmodel: n\n", ":2:1: 'model' is given twice", "Remove"),
+    "option twice": ("model: m\noptions:\n  a: 1\n  a: 2\n", ":4:3: 'a' is given twice", "Remove"),
+    "number as key": ("model: m\n1: x\n", ":2:1: ", ""),
+    "not closed": ("model: [\n", ":2:1: ", "Mend"),
+    "list": ("- model\n", "holds no `key: value` lines", "Start with"),
+    "empty": ("", "holds no `key: value` lines", "Start with"),
+}
+
+
+@pytest.mark.parametrize(("text", "said", "hint"), WRONG.values(), ids=WRONG)
+def test_wrong(tmp_path: Path, text: str, said: str, hint: str) -> None:
+    path = write(tmp_path, text)
+    with pytest.raises(InvalidError) as caught:
+        load_manifest(path)
+    assert caught.value.message.startswith(str(path))
+    assert said in caught.value.message
+    assert hint in (caught.value.hint or "")
+
+
+def test_not_there(tmp_path: Path) -> None:
+    with pytest.raises(InvalidError, match=r"cannot read the manifest .*No such file"):
+        load_manifest(tmp_path / "garrison.yaml")
+
+
+def test_no_text(tmp_path: Path) -> None:
+    (tmp_path / "garrison.yaml").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(InvalidError, match="not UTF-8 text"):
+        load_manifest(tmp_path)
+
+
+SCALARS = st.text() | st.integers() | st.booleans() | st.floats(allow_nan=False, allow_infinity=False)
+NAMES = st.text("abcdefghij-", min_size=1, max_size=8).filter(lambda name: not name.startswith("-"))
+
+
+@given(st.dictionaries(NAMES, SCALARS | st.lists(SCALARS, max_size=3), max_size=4))
+def test_values_follow_their_flag(options: dict[str, Any]) -> None:
+    args = list(option_args(options))
+    for name, value in options.items():
+        if value is True or value is False:
+            assert args.pop(0) == (f"--{name}" if value else f"--no-{name}")
+            continue
+        assert args.pop(0) == f"--{name}"
+        for item in value if isinstance(value, list) else [value]:
+            word = args.pop(0)
+            assert word == (
+                item if isinstance(item, str) else str(item).lower() if isinstance(item, bool) else str(item)
+            )
+    assert args == []
