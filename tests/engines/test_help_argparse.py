@@ -39,6 +39,10 @@ Frontend:
                         Experts. (default: False)
   -q, --quantization QUANTIZATION
                         Method. (default: None)
+  --tool-call-parser {apertus,hermes} or name registered in --tool-parser-plugin
+                        A parser. (default: None)
+  --traces {all,model,None} [{all,model,None} ...]
+                        What to trace. (default: None)
   --ratio RATIO         A ratio. (default: 0.92)
 
 When passing JSON CLI arguments, the following sets of arguments are equivalent:
@@ -51,7 +55,7 @@ def test_every_form_of_an_option() -> None:
     assert list(options) == [
         "--api-server-count", "--allowed-origins", "--api-key", "--middleware", "--port", "--enable-lora",
         "--max-lora-rank", "--load-strategy", "--config-format", "--hf-token", "--compilation-config",
-        "--enable-expert-parallel", "--quantization", "--ratio",
+        "--enable-expert-parallel", "--quantization", "--tool-call-parser", "--traces", "--ratio",
     ]  # fmt: skip
     assert options["--api-server-count"].aliases == ("-asc",)
     assert options["--api-server-count"].group == ""
@@ -65,6 +69,9 @@ def test_every_form_of_an_option() -> None:
     assert options["--load-strategy"].choices == ("eager", "lazy")
     assert options["--config-format"].metavar == "['auto', 'hf']"
     assert options["--config-format"].choices == ()
+    assert options["--tool-call-parser"].choices == ()
+    assert options["--tool-call-parser"].nargs == "1"
+    assert (options["--traces"].choices, options["--traces"].nargs) == (("all", "model"), "+")
     assert options["--hf-token"].nargs == "?"
     assert options["--compilation-config"].type == "json"
     assert options["--compilation-config"].default == "{'mode': None, 'x': (1, 2)}"

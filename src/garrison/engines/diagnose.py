@@ -13,7 +13,7 @@ from garrison.engines.catalogue import Catalogue, nearest_flag
 __all__ = ["CAUSES", "LOG_LINES", "Diagnosis", "diagnose"]
 
 LOG_LINES = 400
-"""How many of the last lines to hand in: vLLM prints the cause in a child and two tracebacks of its parents after it."""
+"""How many of the last lines to hand in: vLLM prints the cause first and two tracebacks of its parents after it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +108,7 @@ def _kv_cache(found: re.Match[str]) -> tuple[str, str]:
     rest = found.string[found.end() :]
     estimate = re.search(r"estimated maximum model length is (\d+)", rest)
     has = re.search(r"available KV cache memory \(([\d.]+) GiB\)", rest)
-    room = f" and there are {has[1]}" if has else ""
+    room = f", and {has[1]} GiB are there" if has else ""
     shorter = f"Use --max-model-len {estimate[1]}" if estimate else "Lower --max-model-len"
     message = f"one request of {found[1]} tokens needs {found[2]} GiB of KV cache{room}"
     return message, f"{shorter}, or raise --gpu-memory-utilization; on the CPU raise VLLM_CPU_KVCACHE_SPACE."

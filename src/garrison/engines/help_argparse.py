@@ -11,7 +11,8 @@ __all__ = ["parse_argparse"]
 _SECTION = re.compile(r"(\S.*):\Z")
 _ENTRY = re.compile(r"  (-.*?)(?:\s{2,}(\S.*))?\Z")
 _SPELLING = re.compile(r"(-{1,2}[A-Za-z0-9][\w.-]*)(?: (.+))?\Z")
-_CHOICES = re.compile(r"\{([^{}]*)\}")
+_CHOICES = re.compile(r"\[?\{([^{}]*)\}\]?( \[\{[^{}]*\} \.\.\.\])?\Z")
+"""Nothing may follow: in `{a,b} or name registered in …` the braces are examples."""
 _REMOVED_FROM_FORMS = {"-h", "--help"}
 
 
@@ -48,7 +49,7 @@ def _option(group: str, invocation: str, help: str) -> Option | None:
     negations = tuple(name for name in names if name.startswith("--no-") and "--" + name[5:] in names)
     positive = [name for name in names if name not in negations]
     flag = next((name for name in positive if name.startswith("--")), positive[0])
-    found = _CHOICES.match(metavar.removeprefix("["))
+    found = _CHOICES.match(metavar)
     choices = tuple(choice for choice in found[1].split(",") if choice != "None") if found else ()
     nargs = _nargs(metavar)
     default, said = default_of(help)
