@@ -68,28 +68,43 @@ def test_embeddings_and_convolutions(tmp_path, make):
     assert [(m.inputs, m.outputs, m.embedding) for m in info.modules] == [(3, 8, False), (64, 16, True)]
 
 
-@pytest.mark.parametrize(
-    ("config", "why"),
-    [
-        ({"use_dora": True}, "use_dora"),
-        ({"modules_to_save": ["lm_head"]}, "modules_to_save: lm_head"),
-        ({"bias": "all"}, "bias: all"),
-    ],
-    ids=["dora", "modules-to-save", "bias"],
-)
+REFUSED = {
+    "dora": ({"use_dora": True}, "use_dora"),
+    "modules_to_save": ({"modules_to_save": ["lm_head", "score"]}, "modules_to_save: lm_head"),
+    "bias": ({"bias": "all"}, "bias: all"),
+    "lora_bias": ({"lora_bias": True}, "lora_bias"),
+    "pissa": ({"init_lora_weights": "pissa"}, "init_lora_weights: pissa"),
+    "alora": ({"alora_invocation_tokens": [1]}, "alora_invocation_tokens"),
+    "replication": ({"layer_replication": [[0, 1]]}, "layer_replication"),
+}
+
+
+@pytest.mark.parametrize(("config", "why"), REFUSED.values(), ids=REFUSED)
 def test_what_vllm_refuses_is_said(tmp_path, make, config, why):
     (reason,) = inspect_adapter(make.adapter(tmp_path / "a", **config)).refused_by_vllm
     assert why in reason
 
 
+@pytest.mark.parametrize("init", [True, "gaussian", "EVA"])
+def test_inits_that_leave_the_base_alone_are_not_refused(tmp_path, make, init):
+    info = inspect_adapter(make.adapter(tmp_path / "a", init_lora_weights=init, modules_to_save=["score"]))
+    assert info.refused_by_vllm == ()
+
+
+def test_tensors_that_vllm_cannot_name_are_said(tmp_path, make):
+    shapes = make.lora_shapes() | {"base_model.model.lm_head.weight": (2, 2)}
+    (reason,) = inspect_adapter(make.adapter(tmp_path / "a", shapes=shapes)).refused_by_vllm
+    assert "base_model.model.lm_head.weight" in reason
+
+
+def test_the_highest_rank_is_the_configs_where_no_module_has_it(tmp_path, make):
+    path = make.adapter(tmp_path / "a", r=16, rank_pattern={"q_proj": 4, "v_proj": 4})
+    assert inspect_adapter(path).max_rank == 16
+
+
 def test_a_target_without_tensors_is_odd_and_no_fault(tmp_path, make):
     path = make.adapter(tmp_path / "a", target_modules=["q_proj", "v_proj", "gate"])
     assert inspect_adapter(path).warnings == ("adapter_config.json targets gate, and no tensor adapts it",)
-
-
-def test_other_tensors_are_odd_and_no_fault(tmp_path, make):
-    shapes = make.lora_shapes() | {"base_model.model.lm_head.weight": (2, 2)}
-    assert "lm_head" in inspect_adapter(make.adapter(tmp_path / "a", shapes=shapes)).warnings[0]
 
 
 def test_a_pickle_is_accepted_and_said_to_be_unchecked(tmp_path, make):

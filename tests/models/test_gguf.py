@@ -64,3 +64,13 @@ def test_any_bytes_after_the_magic_are_read_or_refused(tmp_path_factory, content
     path.write_bytes(b"GGUF\x03\0\0\0" + content)
     with contextlib.suppress(ModelInvalidError):
         read_gguf(path)
+
+
+def test_sizes_of_blocks_and_names_of_types_are_those_of_the_formats_own_library():
+    from gguf.constants import GGML_QUANT_SIZES, LlamaFileType
+
+    from garrison.models import gguf, info
+
+    assert {kind: sizes for kind, sizes in GGML_QUANT_SIZES.items() if kind in gguf._BLOCKS} == gguf._BLOCKS
+    names = {int(kind): kind.name.removeprefix("ALL_").removeprefix("MOSTLY_") for kind in LlamaFileType}
+    assert {kind: names[kind].removesuffix("_MOE") for kind in info._GGUF_TYPES} == info._GGUF_TYPES

@@ -34,7 +34,7 @@ def test_a_broken_model(tmp_path):
         model_info(tmp_path)
 
 
-# vLLM's arithmetic: what it takes for --max-model-len when nobody says.
+# The arithmetic of vLLM 0.32: what it takes for --max-model-len when nobody says.
 CONTEXTS = {
     "plain": ({"max_position_embeddings": 4096}, 4096),
     "gpt2": ({"n_positions": 1024}, 1024),
@@ -45,13 +45,17 @@ CONTEXTS = {
             "max_position_embeddings": 40960,
             "rope_scaling": {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32768},
         },
-        131072,
+        40960,
     ),
     "llama3": ({"max_position_embeddings": 131072, "rope_scaling": {"rope_type": "llama3", "factor": 8.0}}, 131072),
     "longrope": ({"max_position_embeddings": 131072, "rope_scaling": {"type": "longrope", "factor": 32.0}}, 131072),
     "rope_parameters": (
         {"max_position_embeddings": 100, "rope_parameters": {"rope_type": "dynamic", "factor": 3}},
         300,
+    ),
+    "gemma3": (
+        {"model_type": "gemma3", "max_position_embeddings": 100, "rope_scaling": {"rope_type": "linear", "factor": 8}},
+        100,
     ),
     "nonsense": ({"max_position_embeddings": "x", "rope_scaling": [1]}, None),
 }

@@ -24,7 +24,11 @@ _WEIGHT_NAMES = ("adapter_model.safetensors", "adapter_model.bin")
 _DIGESTED = (CONFIG_NAME, *_WEIGHT_NAMES, "new_embeddings.safetensors", "new_embeddings.bin")
 _PREFIX = "base_model.model."
 _LORA = re.compile(r"(?P<module>.+)\.lora_(?P<embedding>embedding_)?(?P<side>[AB])(?:\.(?!bias)[^.]+)??(?:\.weight)?")
-_BELONGS = re.compile(r".+\.(lora_magnitude_vector|lora_[AB]\.bias)(\..+)?")
+_VLLM_TENSOR = re.compile(r".+\.(lora_[AB]\.weight|lora_embedding_[AB]|(score|classifier)\.(weight|bias))")
+_CLASSIFIERS = ("score", "classifier")
+# These inits leave the base model as it is, so the adapter is a plain one.
+_PLAIN_INITS = ("gaussian", "eva", "orthogonal", "mica", "lora_ga")
+_REFUSED_KEYS = ("use_dora", "lora_bias", "alora_invocation_tokens", "layer_replication", "use_bdlora", "use_qalora")
 _HINT = "Train or export the adapter again, or copy it again whole."
 
 
@@ -56,6 +60,7 @@ class AdapterConfig:
     use_dora: bool = False
     use_rslora: bool = False
     fan_in_fan_out: bool = False
+    refused_by_vllm: tuple[str, ...] = ()
 
     def rank_of(self, module: str) -> int:
         """PEFT's rule: a key of `rank_pattern` is a pattern for the end of the module's name."""
@@ -83,7 +88,7 @@ class AdapterInfo:
         dtype: of the tensors, `mixed` when they differ, None for a pickle.
         bytes: of the weights file.
         modules: what is adapted, from the tensors; empty for a pickle.
-        refused_by_vllm: what vLLM will not load it for, each a short reason.
+        refused_by_vllm: what vLLM 0.32 will not load it for, each a short reason.
         warnings: what is odd and does no harm.
     """
 
@@ -147,7 +152,8 @@ def inspect_adapter(path: Path) -> AdapterInfo:
     modules = tuple(_modules(header, config, weights))
     dtypes = {tensor.dtype for tensor in header.tensors.values()}
     dtype = dtypes.pop() if len(dtypes) == 1 else "mixed"
-    return _info(path, config, weights, header.size, dtype, modules, tuple(_warnings(header, config, modules)))
+    warnings, refused = tuple(_warnings(config, modules)), tuple(_refused_tensors(header))
+    return _info(path, config, weights, header.size, dtype, modules, warnings, refused)
 
 
 def parse_config(raw: Mapping[str, Any], path: Path) -> AdapterConfig:
@@ -191,6 +197,7 @@ def parse_config(raw: Mapping[str, Any], path: Path) -> AdapterConfig:
         use_dora=raw.get("use_dora") is True,
         use_rslora=raw.get("use_rslora") is True,
         fan_in_fan_out=raw.get("fan_in_fan_out") is True,
+        refused_by_vllm=tuple(_refused_features(raw)),
     )
 
 
@@ -221,6 +228,7 @@ def _info(
     dtype: str | None,
     modules: tuple[LoraModule, ...],
     warnings: tuple[str, ...],
+    refused: tuple[str, ...] = (),
 ) -> AdapterInfo:
     return AdapterInfo(
         name=path.absolute().name,
@@ -229,9 +237,10 @@ def _info(
         weights=weights,
         bytes=size,
         dtype=dtype,
-        max_rank=max([module.rank for module in modules] or [config.rank, *config.rank_pattern.values()]),
+        # vLLM counts the ranks of the config, whether or not a module has them.
+        max_rank=max([config.rank, *config.rank_pattern.values(), *(module.rank for module in modules)]),
         modules=modules,
-        refused_by_vllm=tuple(_refusals(config)),
+        refused_by_vllm=config.refused_by_vllm + refused,
         warnings=warnings,
     )
 
@@ -276,23 +285,32 @@ def _module(
     return LoraModule(name, rank, a[1], b[0], embedding)
 
 
-def _refusals(config: AdapterConfig) -> Iterator[str]:
-    if config.use_dora:
-        yield "use_dora: DoRA is not supported"
-    if config.modules_to_save:
-        yield f"modules_to_save: {', '.join(config.modules_to_save)}"
-    if config.bias != "none":
-        yield f"bias: {config.bias}"
+def _refused_features(raw: Mapping[str, Any]) -> Iterator[str]:
+    """What vLLM 0.32 refuses in a config (`vllm.lora.peft_helper`)."""
+    saved = raw.get("modules_to_save")
+    if isinstance(saved, list) and (others := [str(name) for name in saved if name not in _CLASSIFIERS]):
+        yield f"modules_to_save: {', '.join(others)}"
+    if (raw.get("bias") or "none") != "none":
+        yield f"bias: {raw['bias']}"
+    init = raw.get("init_lora_weights")
+    if isinstance(init, str) and init.lower() not in _PLAIN_INITS:
+        yield f"init_lora_weights: {init} changes the base model's weights"
+    yield from (key for key in _REFUSED_KEYS if raw.get(key))
 
 
-def _warnings(header: Header, config: AdapterConfig, modules: tuple[LoraModule, ...]) -> Iterator[str]:
-    if not config.target_pattern:
-        for target in config.target_modules:
-            if not any(module.name == target or module.name.endswith("." + target) for module in modules):
-                yield f"{CONFIG_NAME} targets {target}, and no tensor adapts it"
-    others = [name for name in header.tensors if not _LORA.fullmatch(name) and not _BELONGS.fullmatch(name)]
-    if others and not config.modules_to_save and config.bias == "none":
-        yield f"{len(others)} tensors are no LoRA tensors, such as {min(others)}"
+def _refused_tensors(header: Header) -> Iterator[str]:
+    """Names that vLLM 0.32 cannot read (`vllm.lora.utils.parse_fine_tuned_lora_name`)."""
+    unknown = [name for name in header.tensors if not _VLLM_TENSOR.fullmatch(name) and "base_layer" not in name]
+    if unknown:
+        yield f"{len(unknown)} tensors that are no LoRA matrices, such as {min(unknown)}"
+
+
+def _warnings(config: AdapterConfig, modules: tuple[LoraModule, ...]) -> Iterator[str]:
+    if config.target_pattern:
+        return
+    for target in config.target_modules:
+        if not any(module.name == target or module.name.endswith("." + target) for module in modules):
+            yield f"{CONFIG_NAME} targets {target}, and no tensor adapts it"
 
 
 def _names(raw: Mapping[str, Any], key: str, path: Path) -> tuple[str, ...]:

@@ -16,8 +16,8 @@ from garrison.models.validate import ModelFiles, WeightFormat, validate_model
 __all__ = ["ModelInfo", "context_length", "count_parameters", "model_info"]
 
 _CONTEXT_KEYS = ("max_position_embeddings", "n_positions", "max_sequence_length", "max_seq_len", "seq_length")
-# These stretch the context already counted in max_position_embeddings, or do not stretch it.
-_NO_FACTOR = {"default", "mrope", "su", "longrope", "llama3"}
+# With these, max_position_embeddings is the stretched length already: vLLM 0.32 does not multiply it again.
+_NO_FACTOR = {"su", "longrope", "llama3", "yarn", "deepseek_yarn", "deepseek_llama_scaling"}
 # Beside a quantized matrix; no parameters of the model's own.
 _QUANT_PARTS = ("qzeros", "scales", "g_idx", "weight_scale", "weight_scale_inv", "input_scale", "absmax", "quant_map")
 _DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
@@ -25,7 +25,8 @@ _GGUF_TYPES = {
     0: "F32", 1: "F16", 2: "Q4_0", 3: "Q4_1", 7: "Q8_0", 8: "Q5_0", 9: "Q5_1", 10: "Q2_K", 11: "Q3_K_S",
     12: "Q3_K_M", 13: "Q3_K_L", 14: "Q4_K_S", 15: "Q4_K_M", 16: "Q5_K_S", 17: "Q5_K_M", 18: "Q6_K", 19: "IQ2_XXS",
     20: "IQ2_XS", 21: "Q2_K_S", 22: "IQ3_XS", 23: "IQ3_XXS", 24: "IQ1_S", 25: "IQ4_NL", 26: "IQ3_S", 27: "IQ3_M",
-    28: "IQ2_S", 29: "IQ2_M", 30: "IQ4_XS", 31: "IQ1_M", 32: "BF16", 36: "TQ1_0", 37: "TQ2_0", 38: "MXFP4",
+    28: "IQ2_S", 29: "IQ2_M", 30: "IQ4_XS", 31: "IQ1_M", 32: "BF16", 36: "TQ1_0", 37: "TQ2_0", 38: "MXFP4", 39: "NVFP4",
+    40: "Q1_0",
 }  # fmt: skip
 
 
@@ -74,11 +75,10 @@ def context_length(config: Mapping[str, Any]) -> int | None:
     text = _text_config(config)
     length = next((value for key in _CONTEXT_KEYS if (value := _whole(text, key))), None)
     rope = _rope(text)
-    kind, factor = _rope_type(rope), rope.get("factor")
-    if length is None or kind is None or kind in _NO_FACTOR or not isinstance(factor, int | float):
+    factor = rope.get("factor")
+    stretched = _rope_type(rope) in _NO_FACTOR or "gemma3" in str(text.get("model_type"))
+    if length is None or stretched or not isinstance(factor, int | float):
         return length
-    if kind == "yarn":
-        length = _whole(rope, "original_max_position_embeddings") or length
     return int(length * factor)
 
 

@@ -1,8 +1,8 @@
 """The header of a safetensors file: what it promises, and whether the file can keep it.
 
 Eight bytes little-endian length, that many bytes of JSON, then the tensors without gaps. The header is compared with
-the size of the file, so a truncated file is found without reading its tensors. Imports little: this is on the path of every start of a
-server.
+the size of the file, so a truncated file is found without reading its tensors. Imports little: this is on the path of
+every start of a server.
 """
 
 import json
