@@ -145,11 +145,31 @@ def test_paths_are_relative_to_the_manifest(
 ) -> None:
     directory = tmp_path / "stack"
     directory.mkdir()
-    write(directory, f"model: {given_path}\nexecutable: {given_path}\nadapters:\n  a: {given_path}\n")
+    write(directory, f"model: {given_path}\nexecutable: {given_path}\n")
     monkeypatch.chdir(tmp_path)
     spec = load_manifest(Path("stack"))
     wanted = expected.format(here=directory, parent=tmp_path)
-    assert (spec.model, str(spec.executable), spec.adapters[0].source) == (wanted, wanted, wanted)
+    assert (spec.model, str(spec.executable)) == (wanted, wanted)
+
+
+ADAPTERS = {
+    "name": ("sql", "sql"),
+    "a path without ./": ("adapters/sql", "{here}/adapters/sql"),
+    "./": ("./sql", "{here}/sql"),
+    "../": ("../sql", "{parent}/sql"),
+    ".": (".", "{here}"),
+    "absolute": ("/adapters/sql", "/adapters/sql"),
+    "home": ("~/sql", str(Path("~/sql").expanduser())),
+}
+
+
+@pytest.mark.parametrize(("given_path", "expected"), ADAPTERS.values(), ids=ADAPTERS)
+def test_adapters_with_a_slash_are_paths_beside_the_manifest(tmp_path: Path, given_path: str, expected: str) -> None:
+    directory = tmp_path / "stack"
+    directory.mkdir()
+    write(directory, f"model: m\nadapters:\n  a: {given_path}\n")
+    wanted = expected.format(here=directory, parent=tmp_path)
+    assert load_manifest(directory).adapters == (AdapterSpec("a", wanted),)
 
 
 WRONG = {
@@ -215,7 +235,5 @@ def test_values_follow_their_flag(options: dict[str, Any]) -> None:
         assert args.pop(0) == f"--{name}"
         for item in value if isinstance(value, list) else [value]:
             word = args.pop(0)
-            assert word == (
-                item if isinstance(item, str) else str(item).lower() if isinstance(item, bool) else str(item)
-            )
+            assert word == (str(item).lower() if isinstance(item, bool) else str(item))
     assert args == []

@@ -133,7 +133,7 @@ def _beside(directory: Path, text: str) -> str:
 
 def _adapter(directory: Path, text: str) -> str:
     """An adapter's name has no slash: with one it is a path, and taken from the manifest."""
-    return str((directory / Path(text).expanduser()).resolve()) if "/" in text else text
+    return str((directory / Path(text).expanduser()).resolve()) if "/" in text or text in (".", "..") else text
 
 
 def _validate(document: Document) -> ServeManifest:
@@ -166,7 +166,10 @@ def _located(document: Document, path: tuple[str | int, ...], kind: str, text: s
 def _within(content: Any, path: tuple[str | int, ...]) -> tuple[str | int, ...]:
     """The part of `path` that is in the file: pydantic ends it with the alternative of a union that was tried."""
     for length, part in enumerate(path):
-        if not (isinstance(content, dict) and part in content or isinstance(content, list) and isinstance(part, int)):
+        if isinstance(content, list) and isinstance(part, int):
+            content = content[part]
+        elif isinstance(content, dict) and part in content:
+            content = content[part]
+        else:
             return path[:length]
-        content = content[part]
     return path
