@@ -427,6 +427,11 @@ class TestOffline:
         if "hf-cache" in sources:
             assert resolve(asking("acme/cached", sources=sources)).source == "hf-cache"
 
+    def test_a_timeout_that_is_no_number(self, asking: Asking, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("HF_HUB_DOWNLOAD_TIMEOUT", "soon")
+        with pytest.raises(InvalidError, match="HF_HUB_DOWNLOAD_TIMEOUT"):
+            resolve(asking(sources=("hf-hub",)))
+
     def test_hf_hub_offline_is_heeded(self, asking: Asking, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("HF_HUB_OFFLINE", "1")
         with pytest.raises(ModelNotFoundError, match="HF_HUB_OFFLINE is set"):

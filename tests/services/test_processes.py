@@ -149,6 +149,15 @@ def test_two_at_once_one_downloads_and_both_succeed(hub: Hub, tmp_path: Path, mo
     assert len(hub.content_requests) == len(model_files)
 
 
+def test_two_organisations_with_one_name_at_once(hub: Hub, tmp_path: Path, model_files: dict[str, bytes]) -> None:
+    others = {**model_files, "tokenizer.json": b'{"version": "other"}'}
+    hub.add("other/tiny", others)
+    running = [console(tmp_path, hub, sources="local,hf-hub", VLLM_MODEL_ORG=org) for org in ("acme", "other")]
+    answers = [json.loads(process.communicate(timeout=60)[0]) for process in running]
+    assert [process.returncode for process in running] == [0, 0]
+    assert [files(Path(answer["path"])) for answer in answers] == [model_files, others]
+
+
 def test_ctrl_c_leaves_what_can_be_resumed(hub: Hub, tmp_path: Path, model_files: dict[str, bytes]) -> None:
     shard = "model-00001-of-00002.safetensors"
     hub.faults.append(Fault(shard, "stall", at=200_000, seconds=20))

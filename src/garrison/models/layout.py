@@ -67,6 +67,11 @@ class Layout:
         """Held for the moment in which directories below the root are renamed."""
         return self.root / ".locks" / "swap.lock"
 
+    @property
+    def install_lock(self) -> Path:
+        """Held from the choice of a new model's directory until the model is in it."""
+        return self.root / ".locks" / "install.lock"
+
     def model_dir(self, model: ModelName) -> Path:
         """Where the model lives when its name is not taken by another one."""
         return self.root / model.directory

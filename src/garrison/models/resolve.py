@@ -30,6 +30,8 @@ from garrison.models.validate import check_model
 
 __all__ = ["Attempt", "ResolvedModel", "default_sources", "resolve"]
 
+_INSTALL_SECONDS = 120.0  # renames and a deletion; not the download
+
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
@@ -229,8 +231,12 @@ class _Resolver:
             asked=model.revision,
         )
         write_record(found.path, record)
-        target = self._target()
-        kept = swap.install(found.path, target, layout, self.clock, self.at)
+        # Two organisations' models of one name have two locks; they must not both find the name free.
+        with file_lock(
+            layout.install_lock, timeout=_INSTALL_SECONDS, purpose="is installing a model", clock=self.clock
+        ):
+            target = self._target()
+            kept = swap.install(found.path, target, layout, self.clock, self.at)
         Staging(found.path).forget()
         if kept is not None:
             self.progress.step("kept", path=str(kept), message=f"what {target} held before is kept as {kept}")

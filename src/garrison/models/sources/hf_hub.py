@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from garrison.base.clock import Clock
-from garrison.base.errors import FetchError
+from garrison.base.errors import FetchError, InvalidError
+from garrison.base.values import number
 from garrison.models.progress import Progress
 from garrison.models.request import ResolveRequest
 from garrison.models.sources.selection import select_files
@@ -44,7 +45,7 @@ class HfHubSource:
     ) -> None:
         """Args: seconds without a byte, and for a connection, after which a request counts as failed."""
         self._environ = os.environ if environ is None else environ
-        self._read_timeout = float(self._environ.get("HF_HUB_DOWNLOAD_TIMEOUT") or read_timeout)
+        self._read_timeout = _seconds(self._environ, "HF_HUB_DOWNLOAD_TIMEOUT", read_timeout)
         self._connect_timeout = connect_timeout
 
     def find(self, request: ResolveRequest, workspace: Workspace, progress: Progress) -> Outcome:
@@ -327,6 +328,16 @@ def _digest_fits(part: Path, file: RemoteFile) -> bool:
         while chunk := handle.read(_CHUNK):
             digest.update(chunk)
     return bool(digest.hexdigest() == file.tag)
+
+
+def _seconds(environ: Mapping[str, str], name: str, default: float) -> float:
+    raw = environ.get(name)
+    if not raw:
+        return default
+    try:
+        return float(number(above=0)(raw))
+    except ValueError as error:
+        raise InvalidError(f"{name} must be {error}, not {raw!r}", hint="Unset it for the default.") from None
 
 
 def _first_line(text: str) -> str:
