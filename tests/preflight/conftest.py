@@ -26,6 +26,7 @@ parser.add_argument("--port", type=int)
 parser.add_argument("--ignore-term", action="store_true")
 parser.add_argument("--workers", type=int, default=0)
 parser.add_argument("--after", type=float, default=0)
+parser.add_argument("--listen-after", type=float, default=0)
 parser.add_argument("--note")
 parser.add_argument("--api-key")
 options = parser.parse_args()
@@ -36,6 +37,7 @@ family = socket.AF_INET6 if ":" in options.host else socket.AF_INET
 listening = socket.socket(family)
 listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
 listening.bind((options.host, options.port))
+time.sleep(options.listen_after)
 listening.listen()
 for _ in range(options.workers):
     if os.fork() == 0:

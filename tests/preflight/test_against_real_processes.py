@@ -22,9 +22,14 @@ from garrison.base.errors import (
 from garrison.preflight.check import PreflightReport, PreflightRequest, check
 from garrison.preflight.processes import ProcessId
 from garrison.preflight.procfs import Procfs
+from garrison.preflight.procnet import ProcNet
 
 pytestmark = pytest.mark.system
 as_root = pytest.mark.skipif(os.geteuid() != 0 and "CI" not in os.environ, reason="starting as another user needs root")
+
+bound_is_listed = pytest.mark.skipif(
+    tuple(map(int, os.uname().release.split(".")[:2])) < (6, 8), reason="kernels before 6.8 do not list bound sockets"
+)
 
 
 def request(port: int, host: str = "127.0.0.1", **fields: Any) -> PreflightRequest:
@@ -79,6 +84,17 @@ def test_workers_that_inherited_the_socket_go_with_the_server(
     report = run(port)
     assert report.reclaimed_roots == (pid,)
     assert all(is_gone(worker) for worker in workers)
+
+
+@bound_is_listed
+def test_a_vllm_that_still_loads_has_the_port_already(
+    stage: Any, port: int, polled: Any, is_gone: Callable[[int], bool]
+) -> None:
+    """It binds at once, listens when the model is loaded, and sets SO_REUSEPORT: a second one would start beside it."""
+    loading = stage.start([stage.python, str(stage.vllm), "serve", "x", "--port", str(port), "--listen-after", "600"])
+    polled(lambda: ProcNet().listeners(port), "it has bound")
+    assert run(port).reclaimed_roots == (loading.pid,)
+    assert is_gone(loading.pid)
 
 
 def test_an_orphaned_worker_under_vllms_title_is_vllm(stage: Any, port: int, is_gone: Callable[[int], bool]) -> None:

@@ -1,3 +1,4 @@
+import os
 import socket
 import sys
 from collections.abc import Iterator
@@ -112,3 +113,26 @@ def test_can_bind() -> None:
         port = listening.getsockname()[1]
         assert not ProcNet().can_bind([Address(bytes(4))], port)
     assert ProcNet().can_bind([Address(bytes(4)), Address(bytes(16))], port)
+
+
+def kernel_lists_bound_sockets() -> bool:
+    major, minor = os.uname().release.split(".")[:2]
+    return (int(major), int(minor)) >= (6, 8)
+
+
+@pytest.mark.system
+@pytest.mark.skipif(not kernel_lists_bound_sockets(), reason="kernels before 6.8 do not list bound sockets")
+@pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0", "::1", "::"])
+def test_a_socket_that_is_bound_and_does_not_listen_yet(host: str) -> None:
+    """As a vLLM that loads its model."""
+    sockets = ProcNet()
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as bound:
+        bound.bind((host, 0))
+        port = bound.getsockname()[1]
+        (found,) = sockets.listeners(port)
+        assert (found.address, found.listening) == (sockets.resolve(host)[0], False)
+        assert found.inode == os.fstat(bound.fileno()).st_ino
+        assert "not listening yet" in str(found)
+        bound.listen()
+        (found,) = sockets.listeners(port)
+        assert found.listening

@@ -78,6 +78,14 @@ def test_the_lock_is_held_until_the_port_is_bound(tmp_path: Path, holder: int | 
     assert bench.free_at == pytest.approx(5)
 
 
+def test_a_socket_that_is_bound_and_does_not_listen_is_not_there_yet(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, *[WAITING] * 3, (0, None))
+    bench.sockets.table.append(Listener(LOOPBACK, 8000, 9, 0, listening=False))
+    bench.processes.sockets = {9: {50}}
+    assert bench.run() == 0
+    assert not any("listens on" in sentence for sentence in bench.said)
+
+
 def test_a_strangers_listener_does_not_count_and_is_said_once(tmp_path: Path) -> None:
     bench = Bench(tmp_path, *[WAITING] * 10, (1, None))
     bench.bind(60, at=2)

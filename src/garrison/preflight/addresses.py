@@ -41,7 +41,8 @@ def from_packed(packed: bytes, *, v6only: bool = False) -> Address:
     """4 or 16 bytes to an `Address`; mapped IPv6 becomes the IPv4 address it stands for."""
     if packed.startswith(_MAPPED_PREFIX) and len(packed) == 16:
         return Address(packed[12:])
-    return Address(packed, v6only and len(packed) == 16)
+    # The kernel marks every socket bound to a specific IPv6 address v6-only; it means something for `::` alone.
+    return Address(packed, v6only and len(packed) == 16 and not any(packed))
 
 
 def conflicts(wanted: Address, held: Address) -> bool:

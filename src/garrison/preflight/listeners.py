@@ -15,7 +15,7 @@ class ScanError(Exception):
 
 @dataclass(frozen=True)
 class Listener:
-    """A TCP socket in state LISTEN.
+    """A TCP socket that has a port: in state LISTEN, or bound and about to be.
 
     Attributes:
         inode: the socket's inode; 0 for a socket of the kernel's own.
@@ -28,14 +28,18 @@ class Listener:
     inode: int
     uid: int
     pid: int | None = None
+    listening: bool = True
 
     def __str__(self) -> str:
-        return f"{self.address}:{self.port}" if self.address.is_v4 else f"[{self.address}]:{self.port}"
+        where = f"{self.address}:{self.port}" if self.address.is_v4 else f"[{self.address}]:{self.port}"
+        return where if self.listening else f"{where} (bound, not listening yet)"
 
 
 class Sockets(Protocol):
     def listeners(self, port: int) -> tuple[Listener, ...]:
-        """Every listener on `port`, whatever its address. Raises ScanError."""
+        """Every listener on `port`, whatever its address, and every socket that is bound to it and does not listen yet,
+        where the system tells. Raises ScanError.
+        """
 
     def resolve(self, host: str) -> tuple[Address, ...]:
         """The addresses a bind to `host` means: one for an IP address, any number for a name. Raises OSError."""

@@ -1,4 +1,4 @@
-"""The listeners of a Linux machine, from `/proc/net/tcp` and `/proc/net/tcp6`.
+"""Who holds a port of a Linux machine, from `/proc/net/tcp` and `/proc/net/tcp6`.
 
 Format: https://docs.kernel.org/networking/proc_net_tcp.html. The kernel lists every listening socket before the first
 established one, so reading stops there and costs nothing on a machine with a hundred thousand connections.
@@ -6,20 +6,16 @@ established one, so reading stops there and costs nothing on a machine with a hu
 
 import os
 import socket
-import struct
 import sys
 from collections.abc import Iterable, Iterator
 
+from garrison.preflight import sock_diag
 from garrison.preflight.addresses import Address, from_packed
 from garrison.preflight.listeners import Listener, ScanError
 
 __all__ = ["ProcNet", "parse_listeners"]
 
 _LISTEN = b"0A"
-_SOCK_DIAG_BY_FAMILY = 20
-_NLM_F_REQUEST_DUMP = 0x301
-_NLMSG_ERROR, _NLMSG_DONE = 2, 3
-_INET_DIAG_SKV6ONLY = 11
 
 
 def parse_listeners(lines: Iterable[bytes], port: int, v6only: Iterable[int] = ()) -> Iterator[Listener]:
@@ -62,9 +58,9 @@ class ProcNet:
         found = list(self._read("tcp", port, ()))
         six = tuple(self._read("tcp6", port, ()))
         if any(listener.address.is_wildcard and not listener.address.is_v4 for listener in six):
-            v6only = _v6only_inodes()
+            v6only = {one.inode for one in sock_diag.dump(socket.AF_INET6, sock_diag.LISTENING) if one.v6only}
             six = tuple(self._read("tcp6", port, v6only))
-        return (*found, *six)
+        return (*found, *six, *self._bound(port))
 
     def resolve(self, host: str) -> tuple[Address, ...]:
         address = host.partition("%")[0]
@@ -91,6 +87,13 @@ class ProcNet:
         except OSError as error:
             raise ScanError(f"{self._root}/net/{table}: {error.strerror}") from None
 
+    def _bound(self, port: int) -> Iterator[Listener]:
+        for family in (socket.AF_INET, socket.AF_INET6):
+            for one in sock_diag.dump(family, sock_diag.BOUND):
+                if one.port == port:
+                    address = from_packed(one.packed, v6only=one.v6only)
+                    yield Listener(address, port, one.inode, one.uid, listening=False)
+
     def _bind_v6only(self) -> bool:
         """A new IPv6 socket takes IPv4 too, unless the machine was told otherwise."""
         try:
@@ -109,51 +112,3 @@ def _can_bind(address: Address, port: int) -> bool:
         except OSError:
             return False
     return True
-
-
-def _v6only_inodes() -> frozenset[int]:
-    """Inodes of the listening IPv6 sockets with IPV6_V6ONLY set, asked of the kernel by sock_diag(7).
-
-    Empty where that cannot be asked: such a listener then counts as dual-stack, which at worst reports a conflict
-    that is none.
-    """
-    request = struct.pack("=BBBxI", socket.AF_INET6, socket.IPPROTO_TCP, 0, 1 << 10) + bytes(48)
-    header = struct.pack("=IHHII", 16 + len(request), _SOCK_DIAG_BY_FAMILY, _NLM_F_REQUEST_DUMP, 1, 0)
-    found: set[int] = set()
-    try:
-        # 4 is NETLINK_SOCK_DIAG, which the socket module does not name.
-        with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 4) as netlink:
-            netlink.settimeout(1.0)
-            netlink.sendall(header + request)
-            while _collect_v6only(netlink.recv(1 << 17), found):
-                pass
-    except OSError:
-        return frozenset()
-    return frozenset(found)
-
-
-def _collect_v6only(answer: bytes, found: set[int]) -> bool:
-    """Add the inodes of one datagram to `found`; whether more is to come."""
-    offset = 0
-    while offset + 16 <= len(answer):
-        length, kind = struct.unpack_from("=IH", answer, offset)
-        if kind in (_NLMSG_ERROR, _NLMSG_DONE) or length < 16:
-            return False
-        message = answer[offset + 16 : offset + length]
-        (inode,) = struct.unpack_from("=I", message, 68)
-        if _attribute(message[72:], _INET_DIAG_SKV6ONLY) == b"\1":
-            found.add(inode)
-        offset += (length + 3) & ~3
-    return bool(answer)
-
-
-def _attribute(attributes: bytes, wanted: int) -> bytes | None:
-    offset = 0
-    while offset + 4 <= len(attributes):
-        length, kind = struct.unpack_from("=HH", attributes, offset)
-        if length < 4:
-            return None
-        if kind == wanted:
-            return attributes[offset + 4 : offset + length]
-        offset += (length + 3) & ~3
-    return None

@@ -113,7 +113,7 @@ def _until_bound(
         if (code := _step(child, patience.poll)) is not None:
             return code
         if _is_bound(child.pid, request, addresses, strangers, machine):
-            machine.say(f"port {request.port} is bound after {machine.clock.monotonic() - begun:.1f} s")
+            machine.say(f"the command listens on port {request.port} after {machine.clock.monotonic() - begun:.1f} s")
             return None
         now = machine.clock.monotonic()
         if patience.bind_timeout is not None:
@@ -133,6 +133,9 @@ def _is_bound(
 ) -> bool:
     """Whether the child, or something it started, listens on the port.
 
+    Bound alone is not enough: vLLM binds at once and listens when the model is loaded, and until then a second
+    preflight shall find the lock and not a server to stop.
+
     A listener nobody can be seen to hold counts as the child's: the port was free when it was started, and a child
     that became another user cannot be looked into.
     """
@@ -140,7 +143,7 @@ def _is_bound(
         listeners = conflicting(addresses, machine.sockets.listeners(request.port))
     except ScanError:
         return not machine.sockets.can_bind(addresses, request.port)
-    fresh = [listener for listener in listeners if listener.inode not in strangers]
+    fresh = [one for one in listeners if one.listening and one.inode not in strangers]
     if not fresh:
         return False
     owners = machine.processes.owners([listener.inode for listener in fresh])

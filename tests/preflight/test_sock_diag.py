@@ -1,0 +1,42 @@
+import socket
+import struct
+
+import pytest
+
+from garrison.preflight.sock_diag import LISTENING, DiagSocket, dump, parse_dump
+
+
+def message(kind: int, body: bytes) -> bytes:
+    return struct.pack("=IHHII", 16 + len(body), kind, 0, 1, 0) + body
+
+
+def entry(family: int, packed: bytes, port: int, uid: int, inode: int, attributes: bytes = b"") -> bytes:
+    body = struct.pack("=BBBB", family, 10, 0, 0) + struct.pack("!HH", port, 0) + packed.ljust(16, b"\0") + bytes(28)
+    return message(20, body + struct.pack("=IIIII", 0, 0, 0, uid, inode) + attributes)
+
+
+def test_two_sockets_and_the_end() -> None:
+    v6only = struct.pack("=HHB3x", 5, 11, 1)
+    other = struct.pack("=HHI", 8, 15, 7)
+    answer = (
+        entry(socket.AF_INET, b"\x7f\0\0\1", 8000, 1000, 77)
+        + entry(socket.AF_INET6, bytes(16), 8001, 0, 78, other + v6only)
+        + message(3, bytes(4))
+    )
+    assert list(parse_dump(answer)) == [
+        DiagSocket(b"\x7f\0\0\1", 8000, 77, 1000, False),
+        DiagSocket(bytes(16), 8001, 78, 0, True),
+        None,
+    ]
+
+
+@pytest.mark.parametrize("answer", [b"", b"\0" * 8, message(2, struct.pack("=i", -1)), message(20, b"short")])
+def test_errors_and_torn_answers_end_it(answer: bytes) -> None:
+    assert [one for one in parse_dump(answer) if one is not None] == []
+
+
+@pytest.mark.system
+def test_the_kernels_own_answer() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        port = listening.getsockname()[1]
+        assert [one.packed for one in dump(socket.AF_INET, LISTENING) if one.port == port] == [b"\x7f\0\0\1"]
