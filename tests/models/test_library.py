@@ -369,6 +369,26 @@ def test_kill_9_shows_nothing_and_the_next_import_clears_up(layout, tmp_path, ma
     assert leftovers(layout) == []
 
 
+@pytest.mark.parametrize("how", ["directory", "tar", "move"])
+@pytest.mark.parametrize("damaged", [False, True], ids=["whole", "damaged"])
+def test_digests_recorded_elsewhere_travel_along_and_are_checked(layout, tmp_path, make, how, damaged):
+    elsewhere = Layout(root=tmp_path / "elsewhere", data_dir=tmp_path)
+    origin = import_model(elsewhere, make.model(tmp_path / "tiny")).path
+    if damaged:
+        weights = origin / "model.safetensors"
+        weights.write_bytes(weights.read_bytes()[:-1] + b"\xff")
+    if how == "tar":
+        origin = pack(tmp_path / "tiny.tar.gz", origin)
+    if not damaged:
+        import_model(layout, origin, move=how == "move")
+        assert verify_model(layout, "tiny").ok
+        return
+    with pytest.raises(ModelInvalidError, match=r"model\.safetensors is not what \.garrison\.sha256 says"):
+        import_model(layout, origin, move=how == "move")
+    assert visible(layout) == []
+    assert origin.exists()
+
+
 # verify
 
 

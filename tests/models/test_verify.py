@@ -105,6 +105,16 @@ def test_what_differs_from_shipped_sums_is_not_recorded(tmp_path, make):
     assert read_recorded(path) == {}
 
 
+def test_what_differs_from_an_earlier_record_is_not_recorded_over_it(tmp_path, make):
+    path = make.model(tmp_path / "m")
+    record_digests(path)
+    before = read_recorded(path)
+    flip(path / "model.safetensors")
+    with pytest.raises(ModelInvalidError, match=r"model\.safetensors is not what \.garrison\.sha256 says"):
+        record_digests(path)
+    assert read_recorded(path) == before
+
+
 def test_files_that_shipped_sums_list_and_nobody_fetched_do_no_harm(tmp_path, make):
     path = make.model(tmp_path / "m")
     shipped(path, **{"pytorch_model.bin": "0" * 64})

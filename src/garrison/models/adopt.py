@@ -13,6 +13,7 @@ from pathlib import Path
 from garrison.base.clock import Clock
 from garrison.base.errors import GarrisonError, InvalidError
 from garrison.models.archive import is_archive, unpack
+from garrison.models.content import is_file
 from garrison.models.copying import copy_files
 from garrison.models.hashing import hash_files
 from garrison.models.layout import Layout
@@ -22,7 +23,7 @@ from garrison.models.record import ModelRecord, write_record
 from garrison.models.space import FreeBytes, disk_full, out_of_space
 from garrison.models.swap import install, recover
 from garrison.models.validate import list_files
-from garrison.models.verify import read_recorded, record_digests
+from garrison.models.verify import RECORDED_NAME, read_recorded, record_digests
 
 __all__ = ["Adopted", "adopt"]
 
@@ -96,7 +97,10 @@ def _stage(
         check(staging)
     else:
         root = origin if origin.is_dir() else origin.parent
-        copy_files(root, staging, _files(origin), progress=progress, free=free)
+        files = _files(origin)
+        if is_file(origin / RECORDED_NAME):  # made elsewhere: the copy is held to it
+            files[RECORDED_NAME] = (origin / RECORDED_NAME).stat().st_size
+        copy_files(root, staging, files, progress=progress, free=free)
 
 
 def _refused(error: OSError, target: Path, free: FreeBytes) -> GarrisonError:

@@ -14,6 +14,7 @@ from garrison.models.content import is_file, unreadable
 from garrison.models.problem import Problem
 from garrison.models.progress import Progress, Silent
 from garrison.models.space import FreeBytes, disk_full, free_bytes, out_of_space, require_space
+from garrison.models.verify import RECORDED_NAME
 
 __all__ = ["is_archive", "member_path", "unpack"]
 
@@ -32,7 +33,8 @@ def is_archive(path: Path) -> bool:
 def unpack(
     archive: Path, target: Path, *, progress: Progress | None = None, free: FreeBytes = free_bytes
 ) -> dict[str, int]:
-    """Unpack into `target`, which is made; a single directory at the top is left away. Hidden files are passed over.
+    """Unpack into `target`, which is made; a single directory at the top is left away. Hidden files but the record
+    of digests are passed over.
 
     Returns:
         Relative name to bytes of what was unpacked.
@@ -72,7 +74,7 @@ def member_path(name: str, archive: Path) -> str | None:
     parts = [part for part in name.split("/") if part not in ("", ".")]
     if name.startswith("/") or ".." in parts or "\0" in name or "\\" in name:
         raise Problem(str(archive), f"holds {name!r}, which leads out of it", _SOURCE).error()
-    if not parts or any(part.startswith(".") for part in parts):
+    if not parts or any(part.startswith(".") and part != RECORDED_NAME for part in parts):
         return None
     return "/".join(parts)
 

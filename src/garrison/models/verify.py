@@ -100,16 +100,19 @@ def verify(
 
 
 def record_digests(path: Path, *, progress: Progress | None = None, threads: int | None = None) -> Mapping[str, str]:
-    """Hash every file in `path` and write the record; a `sha256sums.txt` that came along is checked on the way.
+    """Hash every file in `path` and write the record.
+
+    What came along is checked on the way: a record made elsewhere, and the publisher's `sha256sums.txt`.
 
     Raises:
-        ModelInvalidError: a file differs from the shipped `sha256sums.txt`, or cannot be read.
+        ModelInvalidError: a file differs from either, is missing from the record, or cannot be read.
     """
     files = _files(path)
     actual = hash_files(path, files, progress=progress, threads=threads)
-    # What it lists and we do not have need not have been downloaded; whether the model is whole is not asked here.
+    # What the publisher lists and we do not have need not have been downloaded; a record is of what was there.
     shipped = {name: digest for name, digest in _read(path / SHIPPED_NAME).items() if name in files}
-    Verification(path, tuple(_verdicts(files, shipped, actual, SHIPPED_NAME)), SHIPPED_NAME).raise_faults()
+    for source, expected in ((SHIPPED_NAME, shipped), (RECORDED_NAME, read_recorded(path))):
+        Verification(path, tuple(_verdicts(files, expected, actual, source)), source).raise_faults()
     write_atomic(path / RECORDED_NAME, render_sums(actual))
     return actual
 
