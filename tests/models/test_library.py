@@ -158,6 +158,12 @@ def test_import_takes_the_directorys_name(layout, tmp_path, make):
     assert import_model(layout, make.model(tmp_path / "tiny")).path == layout.root / "tiny"
 
 
+def test_import_from_another_library_keeps_the_id(layout, tmp_path, make):
+    elsewhere = Layout(root=tmp_path / "elsewhere", data_dir=tmp_path)
+    origin = import_model(elsewhere, make.model(tmp_path / "tiny"), model_id="acme/tiny").path
+    assert import_model(layout, origin).model_id == "acme/tiny"
+
+
 def test_import_of_a_hub_snapshot_makes_files_of_its_links(layout, tmp_path, make):
     done = import_model(layout, make.hub_snapshot(tmp_path / "hub", shards=2), model_id="acme/tiny")
     assert not any(path.is_symlink() for path in done.path.rglob("*"))

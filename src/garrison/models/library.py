@@ -178,7 +178,8 @@ def import_model(
     """Check the model in a directory, a `.gguf` file or a tar, and adopt it into the library.
 
     Args:
-        model_id: `ORG/NAME` or a name; by default the name of the directory or file.
+        model_id: `ORG/NAME` or a name; by default the one in the record of a directory that was a library's, else the
+            name of the directory or file.
         replacing: put it in the place of another content of that name.
         move: rename instead of copying where origin and root are on one file system; else delete it after the copy.
 
@@ -189,7 +190,7 @@ def import_model(
         LockedError: another command works on this model.
     """
     clock = clock or SystemClock()
-    model = _parse_id(model_id or _default_name(origin))
+    model = _parse_id(model_id or _default_id(origin))
     with file_lock(
         layout.lock_path(model.model_id), timeout=lock_timeout, purpose=f"is working on {model.model_id}", clock=clock
     ):
@@ -265,7 +266,9 @@ def _target(layout: Layout, model: ModelName) -> Path:
     return target
 
 
-def _default_name(origin: Path) -> str:
+def _default_id(origin: Path) -> str:
+    if record := read_record(origin):
+        return record.model_id
     name = origin.absolute().name
     if is_dir(origin):
         return name
