@@ -109,12 +109,7 @@ def _choice(call: Call, at: int, one: Answer) -> dict[str, Any]:
 
 async def _stream(state: ServerState, call: Call) -> AsyncIterator[bytes]:
     """Server-sent events. Headers have gone out by now, so an engine that dies is an event, not a status."""
-    shell = {
-        "id": ("chatcmpl-" if call.chat else "cmpl-") + state.identity(),
-        "object": "chat.completion.chunk" if call.chat else "text_completion",
-        "created": int(time.time()),
-        "model": call.model or state.base_names[0],
-    }
+    shell = _shell(state, call)
     finished = False
     try:
         async with state.slot(call.model, call.prompt_tokens):
@@ -142,7 +137,18 @@ async def _stream(state: ServerState, call: Call) -> AsyncIterator[bytes]:
             state.counters.finished["abort"] += 1
 
 
-async def _tokens(state: ServerState, call: Call, shell: dict[str, Any], answers: list[Answer]) -> AsyncIterator[bytes]:
+def _shell(state: ServerState, call: Call) -> bytes:
+    """What all events of a stream begin with: an open JSON object."""
+    fields = {
+        "id": ("chatcmpl-" if call.chat else "cmpl-") + state.identity(),
+        "object": "chat.completion.chunk" if call.chat else "text_completion",
+        "created": int(time.time()),
+        "model": call.model or state.base_names[0],
+    }
+    return dumps(fields)[:-1] + b","
+
+
+async def _tokens(state: ServerState, call: Call, shell: bytes, answers: list[Answer]) -> AsyncIterator[bytes]:
     sent = 0
     for at, one in enumerate(answers):
         # What a stop string cut away entirely still ends with an event that says so.
@@ -164,8 +170,8 @@ async def _tokens(state: ServerState, call: Call, shell: dict[str, Any], answers
                 break
 
 
-def _event(shell: dict[str, Any], rest: dict[str, Any]) -> bytes:
-    return b"data: " + dumps(shell | rest) + b"\n\n"
+def _event(shell: bytes, rest: dict[str, Any]) -> bytes:
+    return b"data: " + shell + dumps(rest)[1:] + b"\n\n"
 
 
 def _opening(at: int) -> dict[str, Any]:
