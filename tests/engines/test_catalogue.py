@@ -39,6 +39,16 @@ def test_a_wrong_choice_names_the_nearest() -> None:
     assert (finding.level, finding.suggestion) == ("error", "bfloat16")
 
 
+def test_every_value_of_a_list_is_looked_at() -> None:
+    (finding,) = check_args(VLLM, ["--collect-detailed-traces", "model", "wroker"])
+    assert (finding.level, finding.suggestion) == ("error", "worker")
+
+
+def test_a_switch_takes_no_value() -> None:
+    (finding,) = check_args(VLLM, ["--enable-prefix-caching=false"])
+    assert (finding.level, finding.suggestion) == ("error", "--no-enable-prefix-caching")
+
+
 @pytest.mark.parametrize("args", [("--port",), ("--port", "--dtype", "half"), ("--lora-modules",)])
 def test_a_missing_value_is_an_error(args: tuple[str, ...]) -> None:
     assert levels(VLLM, *args) == [("error", args[0])]
@@ -54,6 +64,7 @@ GOOD = [
     (VLLM, ("--gpu-memory-utilization", "0.0", "--chat-template", "")),
     (LLAMA, ("-ngl", "-1", "-c", "0", "-fa", "on", "--temp", "0", "-nkvo", "--no-warmup", "-n", "-1")),
     (LLAMA, ("--control-vector-layer-range", "1", "2", "--reasoning-budget", "-1", "--seed", "-1")),
+    (LLAMA, ("--reverse-prompt", "--user", "--grammar", "-x")),
     (MLX, ("--model", "x", "--temp", "0.0", "--chat-template-args", "{}", "--trust-remote-code")),
 ]
 

@@ -37,6 +37,13 @@ def test_images(text: str, engine: str, model: str, args: tuple[str, ...]) -> No
     assert (parsed.engine, parsed.model, parsed.args) == (engine, model, args)
 
 
+def test_values_that_are_glued_to_a_letter() -> None:
+    parsed = parse_command("docker run -it -p8000:8000 -eA=1 vllm/vllm-openai org/m")
+    assert parsed.env == {"A": "1"}
+    assert parsed.container is not None
+    assert parsed.container.values("--publish") == ("8000:8000",)
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [

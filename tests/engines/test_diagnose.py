@@ -68,6 +68,8 @@ WRITTEN = [
     ("vllm: /lib/x86_64-linux-gnu/libc.so.6: version `GLIBC_2.34' not found (required by x)", "glibc", "container"),
     ("RuntimeError: The NVIDIA driver on your system is too old (found version 11040).", "gpu-driver", "doctor"),
     ("vllm serve: error: argument --dtype: invalid choice: 'flaot16' (choose from auto)", "bad-value", "describe"),
+    ("User-specified max_model_len (9000) is greater than the derived max_model_len (max_position_embeddings=4096.0 or "
+     "model_max_length=2048 in model's config.json)", "context-too-long", "--max-model-len 2048"),
     ("Illegal instruction (core dumped)", "cpu-instructions", "Install it again"),
 ]  # fmt: skip
 
@@ -95,6 +97,6 @@ def test_every_cause_is_shown_by_a_test() -> None:
 
 
 def test_a_value_of_an_unknown_flag_is_not_repeated() -> None:
-    found = diagnose(["vllm: error: unrecognized arguments: --api-kye s3cret --tokn=s3cret"], 2)
+    found = diagnose(["vllm: error: unrecognized arguments: --tokn=s3cret --api-kye s3cret"], 2)
     assert found is not None
     assert "s3cret" not in repr(found)

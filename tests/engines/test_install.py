@@ -73,6 +73,7 @@ def test_the_cpu_build_of_vllm(tmp_path: Path) -> None:
     site = made.path / "lib" / "python3.11" / "site-packages"
     assert (site / "vllm-0.32.0+cpu.dist-info" / "METADATA").is_file()
     assert (made.path / "requirements.txt").read_text() == "regex\n"
+    assert None not in runner.held, "the lock must outlive a killed installation"
     steps = [" ".join(argv[1:3]) for argv in runner.ran]
     assert steps == ["venv --no-project", "pip install", "pip install", "--version"]
     assert "--no-deps" in runner.ran[1]

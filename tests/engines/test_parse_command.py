@@ -80,6 +80,11 @@ def test_options_keep_each_occurrence_with_its_values() -> None:
     }
 
 
+def test_llama_server_takes_any_next_word_for_a_value() -> None:
+    parsed = parse_command("llama-server -m x.gguf -r --user --port 1")
+    assert parsed.options == {"-r": (("--user",),), "--port": (("1",),)}
+
+
 @pytest.mark.parametrize(
     ("text", "engine", "model", "args"),
     [

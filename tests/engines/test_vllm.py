@@ -41,6 +41,11 @@ def test_the_users_arguments_survive_exactly(args: tuple[str, ...]) -> None:
     assert command(*args).argv[-len(args) :] == args
 
 
+def test_the_users_arguments_come_after_the_flags_of_the_adapters() -> None:
+    made = command("--max-loras=4", "--x", lora=LoraOptions((LoraModule("a", "/a"),), max_loras=1))
+    assert made.argv[-5:] == ("--enable-lora", "--lora-modules", "a=/a", "--max-loras=4", "--x")
+
+
 @pytest.mark.parametrize("port", [("--port", "9"), ("--port=9",)])
 def test_a_flag_of_the_users_is_not_given_twice(port: tuple[str, ...]) -> None:
     made = command(*port)

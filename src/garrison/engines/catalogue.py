@@ -77,7 +77,10 @@ def check_args(catalogue: Catalogue, args: Sequence[str]) -> list[Finding]:
     if not catalogue.options:
         return []
     known = catalogue.by_spelling()
-    return [finding for flag, values in _split(args, known) for finding in _check(catalogue, known, flag, values)]
+    # llama-server takes the next word for a value whatever it looks like; the others' parsers do not.
+    greedy = catalogue.engine == "llama_cpp"
+    pairs = _split(args, known, greedy=greedy)
+    return [finding for flag, values in pairs for finding in _check(catalogue, known, flag, values)]
 
 
 def nearest_flag(catalogue: Catalogue, flag: str) -> str | None:
@@ -143,7 +146,7 @@ def _nearest_version(versions: Sequence[str], wanted: str | None) -> str:
     return older[-1] if older else versions[0]
 
 
-def _split(args: Sequence[str], known: Mapping[str, Option]) -> Iterator[tuple[str, list[str]]]:
+def _split(args: Sequence[str], known: Mapping[str, Option], *, greedy: bool) -> Iterator[tuple[str, list[str]]]:
     """Each flag as it was written, with the values that belong to it."""
     position = 0
     while position < len(args):
@@ -151,14 +154,15 @@ def _split(args: Sequence[str], known: Mapping[str, Option]) -> Iterator[tuple[s
         position += 1
         if not is_flag(token):
             continue
-        if "=" in token and token.startswith("--"):
+        if "=" in token:
             flag, value = token.split("=", 1)
             yield flag, [value]
             continue
         option = known.get(flag_of(token))
         limit = _most_values(option) if option is not None else 1
         values: list[str] = []
-        while position < len(args) and len(values) < limit and not is_flag(args[position]):
+        take_all = greedy and option is not None
+        while position < len(args) and len(values) < limit and (take_all or not is_flag(args[position])):
             values.append(args[position])
             position += 1
         yield token, values
@@ -189,8 +193,10 @@ def _check(catalogue: Catalogue, known: Mapping[str, Option], flag: str, values:
     if option.removed:
         yield Finding("error", flag, f"{flag} has been removed: {option.help}")
         return
-    if len(values) < _fewest_values(option, spelling):
+    if len(values) < _fewest_values(option):
         yield Finding("error", flag, f"{flag} needs a value")
+    if option.nargs == "0" and values:
+        yield Finding("error", flag, f"{flag} takes no value", option.negations[0] if option.negations else None)
     for value in values if option.choices else ():
         if value not in option.choices:
             close = difflib.get_close_matches(value, option.choices, 1)
@@ -198,7 +204,7 @@ def _check(catalogue: Catalogue, known: Mapping[str, Option], flag: str, values:
             yield Finding("error", flag, f"{flag} takes one of {listed}; not {value!r}", close[0] if close else None)
 
 
-def _fewest_values(option: Option, spelling: str) -> int:
-    if spelling in option.negations or option.nargs in ("0", "?"):
+def _fewest_values(option: Option) -> int:
+    if option.nargs == "?":
         return 0
     return 1 if option.nargs == "+" else int(option.nargs)

@@ -76,6 +76,7 @@ class ScriptedRunner:
     effect: Callable[[Sequence[str]], tuple[int, str]] = lambda argv: (0, "")
     ran: list[tuple[str, ...]] = field(default_factory=list)
     environments: list[dict[str, str]] = field(default_factory=list)
+    held: list[int | None] = field(default_factory=list)
 
     def run(
         self,
@@ -88,6 +89,7 @@ class ScriptedRunner:
     ) -> int:
         self.ran.append(tuple(argv))
         self.environments.append(dict(env))
+        self.held.append(hold)
         status, output = self.effect(argv)
         with log.open("a", encoding="utf-8") as handle:
             handle.write(output + "\n")
