@@ -166,10 +166,8 @@ def _located(document: Document, path: tuple[str | int, ...], kind: str, text: s
 def _within(content: Any, path: tuple[str | int, ...]) -> tuple[str | int, ...]:
     """The part of `path` that is in the file: pydantic ends it with the alternative of a union that was tried."""
     for length, part in enumerate(path):
-        if isinstance(content, list) and isinstance(part, int):
-            content = content[part]
-        elif isinstance(content, dict) and part in content:
-            content = content[part]
-        else:
+        inside = isinstance(part, int) if isinstance(content, list) else isinstance(content, dict) and part in content
+        if not inside:
             return path[:length]
+        content = content[part]
     return path

@@ -143,8 +143,11 @@ class _Run:
         if not listed:
             raise _Failed("the list of models is empty")
         # Engines other than vLLM have no `parent`: then all are base models.
-        bases = [str(entry.get("id")) for entry in listed if isinstance(entry, dict) and not entry.get("parent")]
-        self._adapters = [str(entry.get("id")) for entry in listed if isinstance(entry, dict) and entry.get("parent")]
+        named = [entry for entry in listed if isinstance(entry, dict) and isinstance(entry.get("id"), str)]
+        bases = [entry["id"] for entry in named if not entry.get("parent")]
+        self._adapters = [entry["id"] for entry in named if entry.get("parent")]
+        if not bases:
+            raise _Failed(f"the list of models names no model: {str(listed)[:80]}")
         wanted = self.model
         self.model = wanted or (bases[0] if bases else None)
         if wanted and wanted not in bases + self._adapters:
@@ -181,9 +184,7 @@ class _Run:
                 piece = _parsed(data)
                 if "error" in piece:
                     raise _Failed(f"the stream says: {str(piece['error'])[:200]}")
-                choices = piece.get("choices") or [{}]
-                content = (choices[0].get("delta") or {}).get("content")
-                if content:
+                if content := _delta(piece):
                     first = first or time.perf_counter() - begun
                     chunks += 1
                     text += content
@@ -239,6 +240,19 @@ def _first_choice(body: dict[str, Any]) -> dict[str, Any]:
     if not isinstance(choices, list) or not choices or not isinstance(choices[0], dict):
         raise _Failed("the answer has no choices")
     return choices[0]
+
+
+def _delta(piece: dict[str, Any]) -> str:
+    """The text a chunk adds; chunks with a role, a usage or an end add none."""
+    choices = piece.get("choices")
+    if not choices:
+        return ""
+    choice = choices[0] if isinstance(choices, list) else None
+    delta = choice.get("delta") or {} if isinstance(choice, dict) else None
+    content = (delta.get("content") or "") if isinstance(delta, dict) else None
+    if not isinstance(content, str):
+        raise _Failed(f"a chunk of the stream is not one: {str(piece)[:80]}")
+    return content
 
 
 def _quoted(text: object) -> str:

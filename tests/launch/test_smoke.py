@@ -1,0 +1,246 @@
+import json
+from collections.abc import AsyncIterator, Callable, Mapping
+from typing import Any
+
+import httpx2
+import pytest
+
+from garrison.base.errors import InvalidError
+from garrison.launch.smoke import SmokeReport, smoke
+from garrison.sim.config import LoraModule, SimConfig
+from garrison.sim.faults import Faults
+from garrison.sim.simulator import Simulator
+
+STEPS = ["health", "models", "completion", "chat", "streaming chat"]
+
+
+@pytest.fixture
+async def sim() -> AsyncIterator[Callable[..., Any]]:
+    running: list[Simulator] = []
+
+    async def start(**options: Any) -> str:
+        simulator = Simulator(SimConfig(**({"port": 0, "model": "acme/tiny"} | options)))
+        await simulator.start()
+        running.append(simulator)
+        return f"http://127.0.0.1:{simulator.port}"
+
+    yield start
+    for simulator in running:
+        await simulator.stop()
+
+
+def outcomes(report: SmokeReport) -> dict[str, str]:
+    return {step.name: step.outcome for step in report.steps}
+
+
+def detail(report: SmokeReport, name: str) -> str:
+    return next(step.detail for step in report.steps if step.name == name)
+
+
+@pytest.mark.system
+class TestAgainstTheSimulator:
+    async def test_all_well(self, sim: Any) -> None:
+        seen: list[str] = []
+        url = await sim()
+        report = await smoke(url + "/v1", on_step=lambda step: seen.append(step.name))
+        assert report.ok
+        assert outcomes(report) == dict.fromkeys(STEPS, "ok") | {"adapters": "skipped"}
+        assert seen == [*STEPS, "adapters"]
+        assert (report.url, report.model) == (url, "acme/tiny")
+        assert "chunks" in detail(report, "streaming chat")
+
+    async def test_every_adapter_is_asked(self, sim: Any, adapter: Any) -> None:
+        modules = tuple(LoraModule(name, str(adapter(name))) for name in ("sql", "law"))
+        report = await smoke(await sim(enable_lora=True, max_loras=2, lora_modules=modules))
+        assert report.ok
+        assert [step.name for step in report.steps][len(STEPS) :] == ["adapter sql", "adapter law"]
+        assert "adapters sql, law" in detail(report, "models")
+
+    async def test_key_missing(self, sim: Any) -> None:
+        report = await smoke(await sim(api_keys=("sk-1",)))
+        assert not report.ok
+        assert outcomes(report)["health"] == "ok"
+        assert outcomes(report)["models"] == "failed"
+        assert detail(report, "models") == "401: it asks for a key; name its variable with --key-env"
+
+    async def test_key_given(self, sim: Any) -> None:
+        report = await smoke(await sim(api_keys=("sk-1",)), key="sk-1")
+        assert report.ok
+        assert "sk-1" not in json.dumps(report.to_json())
+
+    async def test_a_model_that_is_not_there(self, sim: Any) -> None:
+        report = await smoke(await sim(), model="nope")
+        assert not report.ok
+        assert "'nope' is not listed; there are: acme/tiny" in detail(report, "models")
+        assert outcomes(report)["chat"] == "failed"
+
+    async def test_a_stream_that_is_cut(self, sim: Any) -> None:
+        report = await smoke(await sim(faults=Faults(cut_after_tokens=2)))
+        assert outcomes(report)["streaming chat"] == "failed"
+
+    async def test_nothing_listens(self, sim: Any) -> None:
+        report = await smoke("http://127.0.0.1:9")
+        assert not report.ok
+        assert detail(report, "health") == "nothing listens there"
+
+
+MODELS = {"object": "list", "data": [{"id": "base", "parent": None}]}
+COMPLETION = {"choices": [{"text": "Paris"}]}
+CHAT = {"choices": [{"message": {"role": "assistant", "content": "Hello"}}]}
+
+
+def events(*pieces: object) -> str:
+    return "".join(f"data: {piece if isinstance(piece, str) else json.dumps(piece)}\n\n" for piece in pieces)
+
+
+def chunk(text: str | None) -> dict[str, Any]:
+    return {"choices": [{"delta": {"content": text}}]}
+
+
+STREAM = events(chunk("Hel"), chunk("lo"), {"choices": [], "usage": {}}, "[DONE]")
+WELL: Mapping[str, Any] = {
+    "/health": "",
+    "/v1/models": MODELS,
+    "/v1/completions": COMPLETION,
+    "/v1/chat/completions": CHAT,
+    "stream": STREAM,
+}
+
+
+def server(answers: Mapping[str, Any]) -> httpx2.MockTransport:
+    """`answers` over those of a server that is well. An int is a status, an exception is raised, text goes as it is."""
+    all_answers = {**WELL, **answers}
+
+    def handle(request: httpx2.Request) -> httpx2.Response:
+        path = request.url.path
+        if path == "/v1/chat/completions" and json.loads(request.content).get("stream"):
+            path = "stream"
+        answer = all_answers[path]
+        if isinstance(answer, type):
+            raise answer("because", request=request)
+        if isinstance(answer, tuple):
+            return httpx2.Response(answer[0], json=answer[1])
+        if isinstance(answer, int):
+            return httpx2.Response(answer, text="")
+        return httpx2.Response(200, text=answer if isinstance(answer, str) else json.dumps(answer))
+
+    return httpx2.MockTransport(handle)
+
+
+async def ask(answers: Mapping[str, Any], **options: Any) -> SmokeReport:
+    return await smoke("http://x", transport=server(answers), **options)
+
+
+async def test_a_server_that_is_well() -> None:
+    report = await ask({})
+    assert report.ok
+    assert detail(report, "streaming chat").startswith("“Hello” in 2 chunks")
+
+
+HTML = "<html><body>Please log in</body></html>"
+
+# answers, the step that fails, what it says
+BROKEN: dict[str, tuple[dict[str, Any], str, str]] = {
+    "health 503": ({"/health": 503}, "health", "503"),
+    "health timeout": ({"/health": httpx2.ReadTimeout}, "health", "no answer in time"),
+    "health reset": ({"/health": httpx2.ReadError}, "health", "ReadError: because"),
+    "health redirect": ({"/health": 307}, "health", "307"),
+    "models: empty list": ({"/v1/models": {"data": []}}, "models", "the list of models is empty"),
+    "models: captive portal": ({"/v1/models": HTML}, "models", "not JSON: '<html>"),
+    "models: empty object": ({"/v1/models": {}}, "models", "not a list"),
+    "models: list": ({"/v1/models": []}, "models", "not a JSON object"),
+    "models: data is text": ({"/v1/models": {"data": "x"}}, "models", "not a list"),
+    "models: entries are no objects": ({"/v1/models": {"data": [1, None]}}, "models", "names no model"),
+    "models: entries without id": ({"/v1/models": {"data": [{}]}}, "models", "names no model"),
+    "models: 401": ({"/v1/models": 401}, "models", "401: it asks for a key"),
+    "models: 403": ({"/v1/models": 403}, "models", "403: it asks for a key"),
+    "models: 404": ({"/v1/models": (404, {"detail": "Not Found"})}, "models", "404"),
+    "completion: no choices": ({"/v1/completions": {"choices": []}}, "completion", "no choices"),
+    "completion: choices are null": ({"/v1/completions": {"choices": None}}, "completion", "no choices"),
+    "completion: choice is text": ({"/v1/completions": {"choices": ["x"]}}, "completion", "no choices"),
+    "completion: empty text": ({"/v1/completions": {"choices": [{"text": ""}]}}, "completion", "holds no text"),
+    "completion: HTML": ({"/v1/completions": HTML}, "completion", "not JSON"),
+    "completion: 500 nested": ({"/v1/completions": (500, {"error": {"message": "boom"}})}, "completion", "500: boom"),
+    "completion: 500 flat": ({"/v1/completions": (500, {"message": "boom"})}, "completion", "500: boom"),
+    "completion: 500 text": ({"/v1/completions": (500, {"error": "boom"})}, "completion", "500: boom"),
+    "completion: 500 list": ({"/v1/completions": (500, ["boom"])}, "completion", "500: "),
+    "chat: no message": ({"/v1/chat/completions": {"choices": [{}]}}, "chat", "no message"),
+    "chat: content is null": (
+        {"/v1/chat/completions": {"choices": [{"message": {"content": None}}]}}, "chat", "holds no text",
+    ),
+    "stream: without [DONE]": ({"stream": events(chunk("x"))}, "streaming chat", "without [DONE]"),
+    "stream: nothing": ({"stream": ""}, "streaming chat", "without [DONE]"),
+    "stream: no text": ({"stream": events(chunk(None), "[DONE]")}, "streaming chat", "held no text"),
+    "stream: error inside": (
+        {"stream": events(chunk("x"), {"error": {"message": "it died"}}, "[DONE]")}, "streaming chat", "it died",
+    ),
+    "stream: not JSON": ({"stream": events("{oops", "[DONE]")}, "streaming chat", "not JSON"),
+    "stream: list": ({"stream": events([1], "[DONE]")}, "streaming chat", "not a JSON object"),
+    "stream: choice is null": ({"stream": events({"choices": [None]}, "[DONE]")}, "streaming chat", "a chunk"),
+    "stream: choices is an object": ({"stream": events({"choices": {"a": 1}})}, "streaming chat", "a chunk"),
+    "stream: delta is text": ({"stream": events({"choices": [{"delta": "x"}]})}, "streaming chat", "a chunk"),
+    "stream: content is a list": ({"stream": events(chunk(["x"]), "[DONE]")}, "streaming chat", "a chunk"),
+    "stream: 401": ({"stream": 401}, "streaming chat", "401: it asks for a key"),
+    "stream: 500": ({"stream": (500, {"error": {"message": "boom"}})}, "streaming chat", "500: boom"),
+    "stream: HTML": ({"stream": HTML}, "streaming chat", "without [DONE]"),
+    "stream: cut": ({"stream": httpx2.RemoteProtocolError}, "streaming chat", "RemoteProtocolError"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("answers", "step", "said"), BROKEN.values(), ids=BROKEN)
+async def test_broken(answers: dict[str, Any], step: str, said: str) -> None:
+    report = await ask(answers)
+    assert not report.ok
+    assert outcomes(report)[step] == "failed"
+    assert said in detail(report, step)
+    assert len(detail(report, step)) < 400
+    assert len(report.steps) >= len(STEPS)
+
+
+async def test_steps_that_need_a_model_are_left_out() -> None:
+    report = await ask({"/v1/models": HTML})
+    assert outcomes(report) == {
+        "health": "ok", "models": "failed", "completion": "skipped", "chat": "skipped", "streaming chat": "skipped",
+        "adapters": "skipped",
+    }  # fmt: skip
+
+
+async def test_a_named_model_is_asked_although_the_list_is_broken() -> None:
+    report = await ask({"/v1/models": HTML}, model="base")
+    assert outcomes(report)["chat"] == "ok"
+    assert not report.ok
+
+
+async def test_no_health_is_no_failure() -> None:
+    report = await ask({"/health": 404})
+    assert outcomes(report)["health"] == "skipped"
+    assert report.ok
+
+
+async def test_the_default_model_of_mlx_is_not_looked_for_in_the_list() -> None:
+    report = await ask({"/v1/models": {"data": [{"id": "somebody/elses"}]}}, model="default_model")
+    assert outcomes(report)["models"] == "skipped"
+    assert report.ok
+    assert report.model == "default_model"
+
+
+async def test_json() -> None:
+    body = json.loads(json.dumps((await ask({"/health": 503})).to_json()))
+    assert (body["ok"], body["url"], body["model"]) == (False, "http://x", "base")
+    assert body["steps"][0].keys() == {"name", "outcome", "seconds", "detail"}
+
+
+async def test_the_key_goes_to_no_other_origin() -> None:
+    asked: list[tuple[str, str | None]] = []
+
+    def handle(request: httpx2.Request) -> httpx2.Response:
+        asked.append((request.url.host, request.headers.get("Authorization")))
+        return httpx2.Response(302, headers={"Location": "http://elsewhere/"})
+
+    await smoke("http://x", key="sk-1", transport=httpx2.MockTransport(handle))
+    assert set(asked) == {("x", "Bearer sk-1")}
+
+
+async def test_no_address() -> None:
+    with pytest.raises(InvalidError):
+        await smoke("ftp://x")
