@@ -2,7 +2,7 @@ from collections.abc import Callable
 
 import pytest
 
-from garrison.engines.phases import PHASES, PhaseSign, phase_of
+from garrison.engines.phases import PHASES, PhaseSign, is_fatal, phase_of
 
 
 def signs(engine: str, lines: list[str]) -> list[PhaseSign]:
@@ -61,3 +61,12 @@ def test_lines(line: str, sign: PhaseSign | None) -> None:
 def test_a_start_that_failed_was_never_ready(name: str, log_of: Callable[[str], list[str]]) -> None:
     assert "ready" not in {sign.phase for sign in signs("vllm", log_of(name))}
     assert {sign.phase for sign in signs("vllm", log_of(name))} <= set(PHASES)
+
+
+@pytest.mark.parametrize(("name", "fatal"), [("mlx-missing", True), ("mlx-port-taken", True), ("mlx-ready", False)])
+def test_mlx_lm_lives_on_without_a_port_or_a_model(name: str, fatal: bool, log_of: Callable[[str], list[str]]) -> None:
+    assert any(is_fatal("mlx_lm", line) for line in log_of(name)) is fatal
+
+
+def test_the_others_end_by_themselves(log_of: Callable[[str], list[str]]) -> None:
+    assert not any(is_fatal("vllm", line) for line in log_of("vllm-port-taken"))

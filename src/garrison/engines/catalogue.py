@@ -1,11 +1,10 @@
 """What options an engine takes, as its own `--help` tells, and what is odd about given arguments."""
 
-import difflib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from importlib import resources
+from pathlib import Path
 from typing import Any
 
 from garrison.base.errors import InvalidError
@@ -13,6 +12,10 @@ from garrison.engines.argv import flag_of, is_flag, normal
 from garrison.engines.environments import version_key
 
 __all__ = ["Catalogue", "Finding", "Option", "check_args", "from_json", "load", "nearest_flag", "shipped", "to_json"]
+
+
+_DIRECTORY = Path(__file__).with_name("catalogues")
+"""Not importlib.resources, which takes longer to import than the rest of this room."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,16 +90,13 @@ def nearest_flag(catalogue: Catalogue, flag: str) -> str | None:
     """The known spelling most like `flag`, or None when none is near."""
     wanted = flag_of(flag).partition(".")[0]
     spellings = [spelling for spelling in catalogue.by_spelling() if spelling.startswith("--") == flag.startswith("--")]
-    close = difflib.get_close_matches(wanted, spellings, 1, cutoff=0.75)
-    return close[0] if close else None
+    return _nearest(wanted, spellings, cutoff=0.75)
 
 
 def shipped(engine: str) -> list[str]:
     """Versions with a catalogue of their own, oldest first."""
-    prefix, suffix = f"{engine}-", ".json"
-    directory = resources.files("garrison.engines") / "catalogues"
-    found = [item.name for item in directory.iterdir() if item.name.startswith(prefix) and item.name.endswith(suffix)]
-    return sorted((name.removeprefix(prefix).removesuffix(suffix) for name in found), key=version_key)
+    found = _DIRECTORY.glob(f"{engine}-*.json")
+    return sorted((path.name.removeprefix(f"{engine}-").removesuffix(".json") for path in found), key=version_key)
 
 
 def load(engine: str, version: str | None = None) -> Catalogue:
@@ -135,8 +135,7 @@ def _option(item: Mapping[str, Any]) -> Option:
 
 @cache
 def _load(engine: str, version: str) -> Catalogue:
-    data = resources.files("garrison.engines") / "catalogues" / f"{engine}-{version}.json"
-    return from_json(json.loads(data.read_text(encoding="utf-8")))
+    return from_json(json.loads((_DIRECTORY / f"{engine}-{version}.json").read_text(encoding="utf-8")))
 
 
 def _nearest_version(versions: Sequence[str], wanted: str | None) -> str:
@@ -199,12 +198,19 @@ def _check(catalogue: Catalogue, known: Mapping[str, Option], flag: str, values:
         yield Finding("error", flag, f"{flag} takes no value", option.negations[0] if option.negations else None)
     for value in values if option.choices else ():
         if value not in option.choices:
-            close = difflib.get_close_matches(value, option.choices, 1)
             listed = ", ".join(option.choices)
-            yield Finding("error", flag, f"{flag} takes one of {listed}; not {value!r}", close[0] if close else None)
+            message = f"{flag} takes one of {listed}; not {value!r}"
+            yield Finding("error", flag, message, _nearest(value, option.choices, cutoff=0.6))
 
 
 def _fewest_values(option: Option) -> int:
     if option.nargs == "?":
         return 0
     return 1 if option.nargs == "+" else int(option.nargs)
+
+
+def _nearest(wanted: str, known: Iterable[str], *, cutoff: float) -> str | None:
+    import difflib  # only who mistypes pays for it
+
+    close = difflib.get_close_matches(wanted, list(known), 1, cutoff)
+    return close[0] if close else None

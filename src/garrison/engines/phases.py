@@ -5,7 +5,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-__all__ = ["PHASES", "PhaseSign", "phase_of"]
+__all__ = ["PHASES", "PhaseSign", "is_fatal", "phase_of"]
 
 PHASES = ("download", "weights", "compile", "kv-cache", "warm-up", "ready")
 """In the order they come in on a GPU; on a CPU vLLM warms up before it makes room for the KV cache. An engine may leave
@@ -79,6 +79,7 @@ _MLX_LM = (
     _rule("download", r"Fetching \d+ files:\s+(?P<percent>\d+)%"),
     _rule("ready", r"Starting httpd at ", finished=True),
 )
+_FATAL = {"mlx_lm": re.compile(r"generation thread died|OSError: \[Errno \d+\] Address already in use")}
 _RULES: Mapping[str, Sequence[_Rule]] = {
     "vllm": _VLLM,
     "sim": _VLLM,
@@ -93,6 +94,15 @@ def phase_of(engine: str, line: str) -> PhaseSign | None:
         if found := rule.pattern.search(line):
             return _sign(rule, found.groupdict())
     return None
+
+
+def is_fatal(engine: str, line: str) -> bool:
+    """Whether `line` says that the engine will never be ready although its process may live on.
+
+    mlx_lm.server does: without a port, or without a model, its other thread keeps the process alive for ever.
+    """
+    pattern = _FATAL.get(engine)
+    return pattern is not None and pattern.search(line) is not None
 
 
 def _sign(rule: _Rule, groups: Mapping[str, str | None]) -> PhaseSign:

@@ -1,6 +1,5 @@
 """Engines by name. A module is imported when its engine is asked for."""
 
-import difflib
 from importlib import import_module
 from typing import cast
 
@@ -32,6 +31,8 @@ def engine(name: str) -> Engine:
     wanted = name.replace("-", "_").lower()
     wanted = _ALSO_KNOWN_AS.get(wanted, wanted)
     if wanted not in _CLASSES:
+        import difflib  # only who mistypes pays for it
+
         close = difflib.get_close_matches(wanted, [*_CLASSES, *_ALSO_KNOWN_AS], 1)
         hint = f"Did you mean {_ALSO_KNOWN_AS.get(close[0], close[0])}?" if close else "Engines: " + ", ".join(_CLASSES)
         raise InvalidError(f"there is no engine {name!r}", hint=hint, details={"engine": name, "known": list(_CLASSES)})
