@@ -53,17 +53,22 @@ def hub(model_files: dict[str, bytes], monkeypatch: pytest.MonkeyPatch) -> Itera
     close_session()
 
 
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[s3_module.S3]:
+    with s3_module.S3() as server:
+        yield server
+
+
 @pytest.fixture
-def s3(model_files: dict[str, bytes], monkeypatch: pytest.MonkeyPatch) -> Iterator[s3_module.S3]:
-    """A store that has the model as models/prefix/tiny/."""
+def s3(s3_server: s3_module.S3, model_files: dict[str, bytes], monkeypatch: pytest.MonkeyPatch) -> s3_module.S3:
+    """A store that has the model as models/prefix/tiny/, and nothing else."""
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     for name, value in s3_module.KEY.items():
         monkeypatch.setenv(name, value)
-    with s3_module.S3() as server:
-        for name, content in model_files.items():
-            server.put(f"prefix/tiny/{name}", content)
-        server.requests.clear()
-        yield server
+    s3_server.reset()
+    for name, content in model_files.items():
+        s3_server.put(f"prefix/tiny/{name}", content)
+    return s3_server
 
 
 Asking = Callable[..., ResolveRequest]

@@ -40,11 +40,17 @@ class S3:
         self.server.daemon_threads = True
         self.thread = threading.Thread(target=self.server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
         self.thread.start()
-        self._put(f"/{BUCKET}", b"")
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def reset(self) -> None:
+        """Empty, but for the bucket; no faults, nothing counted."""
         self._ask("POST", "/moto-api/reset", b"")
+        self._put(f"/{BUCKET}", b"")
+        self.faults.clear()
+        self.requests.clear()
+        self.bytes_served = 0
+
+    def __exit__(self, *_: object) -> None:
         self.server.shutdown()
         self.server.server_close()
         self.thread.join()

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 from hub import COMMIT, Fault, Hub
+from s3 import KEY, S3
+from s3 import Fault as S3Fault
 
 from garrison.models.layout import is_model_entry
 from garrison.models.record import ModelRecord, read_record, write_record
@@ -175,6 +177,19 @@ def test_ctrl_c_leaves_what_can_be_resumed(hub: Hub, tmp_path: Path, model_files
     assert process.returncode == 0
     assert files(root / "tiny") == model_files
     assert str(hub.gets(shard)[-1]).startswith("bytes=")
+
+
+def test_ctrl_c_is_heard_while_a_store_is_silent(hub: Hub, s3: S3, tmp_path: Path) -> None:
+    s3.faults.append(S3Fault("model-00001-of-00002.safetensors", "slow", times=99, seconds=20))
+    place = {"R2_BUCKET": "models", "R2_MODELS_PREFIX": "prefix", "R2_ENDPOINT_URL": s3.url}
+    process = console(tmp_path, hub, sources="r2", **place, **KEY)
+    until(lambda: bool(s3.gets("model-00001-of-00002.safetensors")))
+    asked = time.monotonic()
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=15)
+    assert process.returncode == 130, said
+    assert time.monotonic() - asked < 10
+    assert visible(tmp_path / "models") == []
 
 
 @pytest.mark.parametrize("sources", ["local", "local,hf-cache"])

@@ -40,6 +40,11 @@ def test_plan(
     assert decided.drop == tuple(drop)
 
 
+def test_without_a_tag_a_part_may_be_of_anything() -> None:
+    file = RemoteFile("a.bin", 100, "")
+    assert plan([file], {"a.bin": (100, "")}, {"a.bin.part": 40}).pending == (Pending(file, 0),)
+
+
 @given(st.dictionaries(st.sampled_from(["a.bin", "a.bin.part", "sub/b.bin", "x"]), st.integers(0, 120)))
 def test_needed_bytes_never_exceed_the_whole(present: dict[str, int]) -> None:
     decided = plan([A, B], {"a.bin": (100, "v1"), "sub/b.bin": (50, "v1")}, present)

@@ -10,7 +10,6 @@ import os
 import re
 from collections import deque
 from collections.abc import Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
@@ -29,8 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["R2Source"]
 
 _CHUNK = 8 * 1024 * 1024
-_WORKERS = 8
-_WINDOW = 12  # chunks in memory: asked for, or here and waiting for their turn
+_WINDOW = 10  # chunks in memory: asked for, or here and waiting for their turn
 _TRIES = 4
 _LOG = logging.getLogger("garrison.models.sources")
 _CREDENTIALS_HINT = "Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY to a key that may read the bucket."
@@ -142,36 +140,49 @@ def _download(
     progress: Progress,
     workspace: Workspace,
 ) -> None:
+    import asyncio
+
     total = sum(file.size for file in files)
     progress.started(len(files), total, total - sum(item.file.size - item.offset for item in pending))
-    pool = ThreadPoolExecutor(_WORKERS, thread_name_prefix="r2")
     try:
         for item in pending:
             if item.offset == item.file.size:  # nothing of it is left to ask for
                 staging.part(item.file).touch()
                 staging.finish(item.file)
-        _write_in_order(_in_window(pool, store, pending, workspace), staging, progress)
+        # Not threads: a thread that waits in obstore cannot be told of a Ctrl-C, a task can.
+        asyncio.run(_transfer(store, staging, pending, progress))
     except OSError as error:
         if isinstance(error, FileNotFoundError) and error.errno is None:
             raise  # obstore's word for an object that is not there
         raise write_failed(staging.directory, error, total, workspace.free_bytes) from None
     finally:
-        pool.shutdown(wait=True, cancel_futures=True)
         progress.finished()
 
 
-def _in_window(
-    pool: ThreadPoolExecutor, store: "S3Store", pending: tuple[Pending, ...], workspace: Workspace
-) -> Iterator[tuple[_Range, Any]]:
-    """The ranges with their bytes, in order; never more than a window of them in memory."""
-    waiting: deque[tuple[_Range, Future[Any]]] = deque()
-    for piece in _ranges(pending):
-        if len(waiting) == _WINDOW:
-            first, answer = waiting.popleft()
-            yield first, answer.result()
-        waiting.append((piece, pool.submit(_fetch, store, piece, workspace)))
-    for piece, answer in waiting:
-        yield piece, answer.result()
+async def _transfer(store: "S3Store", staging: Staging, pending: tuple[Pending, ...], progress: Progress) -> None:
+    """Ask for the ranges in order, a window of them at a time, and write them in order."""
+    import asyncio
+
+    writer = _Writer(staging, progress)
+    waiting: deque[tuple[_Range, asyncio.Task[Any]]] = deque()
+
+    async def write_first() -> None:
+        piece, answer = waiting[0]
+        writer.write(piece, await answer)
+        waiting.popleft()
+
+    try:
+        for piece in _ranges(pending):
+            if len(waiting) == _WINDOW:
+                await write_first()
+            waiting.append((piece, asyncio.create_task(_fetch(store, piece))))
+        while waiting:
+            await write_first()
+    finally:
+        for _, answer in waiting:
+            answer.cancel()
+        await asyncio.gather(*(answer for _, answer in waiting), return_exceptions=True)
+        writer.close()
 
 
 def _ranges(pending: tuple[Pending, ...]) -> Iterator[_Range]:
@@ -180,15 +191,17 @@ def _ranges(pending: tuple[Pending, ...]) -> Iterator[_Range]:
             yield _Range(item, start, min(start + _CHUNK, item.file.size))
 
 
-def _fetch(store: "S3Store", piece: _Range, workspace: Workspace) -> Any:
+async def _fetch(store: "S3Store", piece: _Range) -> Any:
     """The bytes of a range. obstore retries requests; a body that ends early or breaks off is retried here."""
+    import asyncio
+
     import obstore
 
     file = piece.item.file
     options: Any = {"range": (piece.start, piece.end)} | ({"if_match": file.tag} if file.tag else {})
     for attempt in range(1, _TRIES + 1):
         try:
-            content = obstore.get(store, file.path, options=options).bytes()
+            content = await (await obstore.get_async(store, file.path, options=options)).bytes_async()
         except obstore.exceptions.GenericError as error:
             _LOG.warning("%s, bytes %d to %d: %s", file.path, piece.start, piece.end, error)
             if attempt == _TRIES:
@@ -197,33 +210,39 @@ def _fetch(store: "S3Store", piece: _Range, workspace: Workspace) -> Any:
             if len(content) == piece.end - piece.start:
                 return content
             _LOG.warning("%s: asked for %d bytes, got %d", file.path, piece.end - piece.start, len(content))
-        workspace.clock.sleep(0.2 * attempt)
+        await asyncio.sleep(0.2 * attempt)
     raise FetchError(
         f"the store keeps sending a wrong number of bytes for {file.path}",
         hint="Run this again; what was fetched is kept.",
     )
 
 
-def _write_in_order(answers: Iterator[tuple[_Range, Any]], staging: Staging, progress: Progress) -> None:
-    handle = -1
-    try:
-        for piece, content in answers:
-            file = piece.item.file
-            if piece.start == piece.item.offset:
-                flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | (0 if piece.start else os.O_TRUNC)
-                handle = os.open(staging.part(file), flags, 0o666)
-                os.lseek(handle, piece.start, os.SEEK_SET)
-            view = memoryview(content)
-            while view:
-                view = view[os.write(handle, view) :]
-            progress.advanced(piece.end - piece.start)
-            if piece.end == file.size:
-                os.close(handle)
-                handle = -1
-                staging.finish(file)
-    finally:
-        if handle >= 0:
-            os.close(handle)
+class _Writer:
+    """Appends ranges, which come in order, to the part of their file, and finishes the file after its last."""
+
+    def __init__(self, staging: Staging, progress: Progress) -> None:
+        self._staging = staging
+        self._progress = progress
+        self._handle = -1
+
+    def write(self, piece: _Range, content: Any) -> None:
+        file = piece.item.file
+        if piece.start == piece.item.offset:
+            flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | (0 if piece.start else os.O_TRUNC)
+            self._handle = os.open(self._staging.part(file), flags, 0o666)
+            os.lseek(self._handle, piece.start, os.SEEK_SET)
+        view = memoryview(content)
+        while view:
+            view = view[os.write(self._handle, view) :]
+        self._progress.advanced(piece.end - piece.start)
+        if piece.end == file.size:
+            self.close()
+            self._staging.finish(file)
+
+    def close(self) -> None:
+        if self._handle >= 0:
+            os.close(self._handle)
+            self._handle = -1
 
 
 def _may_use_http(endpoint: str, environ: Mapping[str, str]) -> bool:

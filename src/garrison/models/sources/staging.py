@@ -113,7 +113,7 @@ def plan(files: Iterable[RemoteFile], recorded: Mapping[str, tuple[int, str]], p
         known = recorded.get(file.path) == (file.size, file.tag)
         if known and present.get(file.path) == file.size:
             keep.add(file.path)
-        elif known and 0 < present.get(part, 0) <= file.size:
+        elif known and file.tag and 0 < present.get(part, 0) <= file.size:
             keep.add(part)
             pending.append(Pending(file, present[part]))
         else:
