@@ -107,6 +107,9 @@ def command(
     """
     if clash := [adapter.name for adapter in adapters if adapter.name == served_name]:
         raise InvalidError(f"the adapter {clash[0]!r} is named like the model", hint="Rename the adapter.")
+    names = [adapter.name for adapter in adapters]
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise InvalidError(f"two adapters are named {twice[0]!r}", hint="Rename one of them.")
     made = chosen.engine.command(
         chosen.located.path,
         ServeOptions(
@@ -143,7 +146,7 @@ def _lora(spec: LaunchSpec, adapters: Sequence[PreparedAdapter]) -> LoraOptions 
 
 def _adapter_path(adapter: AdapterSpec, layout: Layout) -> Path:
     for candidate in (Path(adapter.source).expanduser(), layout.adapters / adapter.source):
-        if candidate.exists():
+        if adapter.source and candidate.exists():
             return candidate.absolute()
     raise InvalidError(
         f"adapter {adapter.name!r}: {adapter.source!r} is neither a directory nor an imported adapter",

@@ -45,6 +45,7 @@ _GUARDED = {
     "--no-enable-prefix-caching": "VLLM_PREFIX_CACHING",
 }
 _VALUELESS = {"--enable-prefix-caching", "--no-enable-prefix-caching"}
+_SEVERAL_VALUES = {"--served-model-name"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +117,10 @@ def guard(extra: Sequence[str], *, strict: bool) -> Extras:
         if strict:
             raise InvalidError(f"{flag} is set by {_GUARDED[flag]}", hint=f"Set {_GUARDED[flag]} instead of the flag.")
         warnings.append(f"{flag} is left out: {_GUARDED[flag]} sets it")
-        if "=" not in token and flag not in _VALUELESS and position < len(extra) and not is_flag(extra[position]):
+        if "=" in token or flag in _VALUELESS:
+            continue
+        end = len(extra) if flag in _SEVERAL_VALUES else position + 1
+        while position < min(end, len(extra)) and not is_flag(extra[position]):
             position += 1
     return Extras(tuple(kept), tuple(warnings))
 
@@ -139,7 +143,14 @@ def config_file(settings: Settings) -> Path:
     else:
         path = _cache_directory(settings) / "vllm-config.yaml"
         if not path.exists():
-            write_atomic(path, resources.files("garrison.launch").joinpath("vllm-config.yaml").read_bytes())
+            packaged = resources.files("garrison.launch").joinpath("vllm-config.yaml").read_bytes()
+            try:
+                write_atomic(path, packaged)
+            except OSError as error:
+                raise InvalidError(
+                    f"the config file {path} cannot be written: {error.strerror}",
+                    hint="Make FLOX_ENV_CACHE writable, or name a file with VLLM_CONFIG_FILE.",
+                ) from None
     if not path.is_file() or not os.access(path, os.R_OK):
         raise InvalidError(f"the config file {path} cannot be read", hint="Create it, or unset VLLM_CONFIG_FILE.")
     return path
@@ -166,7 +177,9 @@ def _cache_directory(settings: Settings) -> Path:
 
 def _env_file_variables(settings: Settings, environ: Mapping[str, str]) -> Mapping[str, str]:
     expected: ModelName | None = None
-    if settings.model is not None or settings.model_id is not None:
+    # With the env file named, the model need not be; half a name then says nothing.
+    half_named = settings.model_id is None and settings.model_org is None
+    if settings.model_id is not None or (settings.model is not None and not (half_named and settings.model_env_file)):
         expected = _expected(settings)
     if settings.model_env_file is not None:
         path = settings.model_env_file

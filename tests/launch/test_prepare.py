@@ -1,0 +1,286 @@
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from garrison.base.errors import EngineMissingError, InvalidError, ModelInvalidError
+from garrison.base.settings import Settings
+from garrison.engines.engine import Endpoint
+from garrison.launch.prepare import choose, command, prepare_adapters, served_name
+from garrison.launch.spec import AdapterSpec, LaunchSpec
+from garrison.models.layout import Layout
+
+MakeAdapter = Callable[..., Path]
+
+
+@pytest.fixture
+def program(tmp_path: Path) -> Path:
+    """A vLLM that only tells its version."""
+    path = tmp_path / "bin" / "vllm"
+    path.parent.mkdir()
+    path.write_text("#!/bin/sh\necho 0.32.0\n")
+    path.chmod(0o755)
+    return path
+
+
+@pytest.fixture
+def spec(program: Path) -> LaunchSpec:
+    return LaunchSpec(model="acme/tiny", executable=program)
+
+
+@pytest.fixture
+def layout(tmp_path: Path) -> Layout:
+    return Layout(root=tmp_path / "models", data_dir=tmp_path / "data")
+
+
+def choose_(spec: LaunchSpec, environ: Mapping[str, str] | None = None) -> Any:
+    return choose(spec, Settings(data_dir=Path("/nonexistent")), environ or {})
+
+
+def argv(spec: LaunchSpec, layout: Layout, model: Path, name: str = "acme/tiny") -> tuple[str, ...]:
+    adapters = prepare_adapters(spec.adapters, model, layout)
+    return command(spec, choose_(spec), model=str(model), served_name=name, adapters=adapters).argv
+
+
+def after(words: tuple[str, ...], flag: str) -> str:
+    return words[words.index(flag) + 1]
+
+
+class TestChoose:
+    def test_explicit_executable(self, spec: LaunchSpec, program: Path) -> None:
+        found = choose_(spec)
+        assert (found.located.path, found.located.origin) == (program, "explicit")
+        assert found.endpoint == Endpoint("127.0.0.1", 8000)
+
+    def test_path(self, program: Path) -> None:
+        found = choose_(LaunchSpec(model="m"), {"PATH": str(program.parent)})
+        assert (found.located.path, found.located.origin) == (program, "path")
+
+    def test_missing(self) -> None:
+        with pytest.raises(EngineMissingError) as caught:
+            choose_(LaunchSpec(model="m"), {"PATH": "/nonexistent"})
+        assert caught.value.hint == "garrison engine install vllm"
+
+    def test_explicit_missing(self, tmp_path: Path) -> None:
+        with pytest.raises(EngineMissingError, match="not a program"):
+            choose_(LaunchSpec(model="m", executable=tmp_path / "nope"), {"PATH": "/nonexistent"})
+
+    def test_unknown_engine(self) -> None:
+        with pytest.raises(InvalidError, match="vlm"):
+            choose_(LaunchSpec(model="m", engine="vlm"))
+
+    def test_sim_needs_nothing(self) -> None:
+        found = choose_(LaunchSpec(model="m", engine="sim"), {"PATH": "/nonexistent"})
+        assert found.located.path == Path(sys.executable).absolute()
+
+    ENDPOINTS = (
+        ((), Endpoint("127.0.0.1", 8000)),
+        (("--port", "9000"), Endpoint("127.0.0.1", 9000)),
+        (("--port=9000", "--host=::1"), Endpoint("::1", 9000)),
+        (("--port", "9000", "--port", "9001"), Endpoint("127.0.0.1", 9001)),
+        (("--uds", "/run/v.sock"), Endpoint("127.0.0.1", 8000, "/run/v.sock")),
+    )
+
+    @pytest.mark.parametrize(("args", "endpoint"), ENDPOINTS, ids=[" ".join(args) for args, _ in ENDPOINTS])
+    def test_the_users_own_endpoint_counts(self, spec: LaunchSpec, args: tuple[str, ...], endpoint: Endpoint) -> None:
+        assert choose_(replace(spec, args=args)).endpoint == endpoint
+
+    def test_a_flag_that_is_not_listed_is_found_and_the_nearest_named(self, spec: LaunchSpec) -> None:
+        (finding,) = choose_(replace(spec, args=("--max-modle-len", "4096"))).findings
+        assert (finding.flag, finding.suggestion) == ("--max-modle-len", "--max-model-len")
+
+    def test_nothing_to_say(self, spec: LaunchSpec) -> None:
+        assert list(choose_(replace(spec, args=("--max-model-len", "32k", "--seed", "0"))).findings) == []
+
+
+class TestAdapters:
+    def test_directory(self, tiny_model: Path, adapter: MakeAdapter, layout: Layout) -> None:
+        path = adapter("sql", rank=16)
+        (found,) = prepare_adapters([AdapterSpec("sql", str(path))], tiny_model, layout)
+        assert (found.name, found.info.path, found.info.max_rank) == ("sql", path, 16)
+
+    def test_relative_directory(
+        self, tiny_model: Path, adapter: MakeAdapter, layout: Layout, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        path = adapter("sql")
+        monkeypatch.chdir(path.parent)
+        (found,) = prepare_adapters([AdapterSpec("sql", "sql")], tiny_model, layout)
+        assert found.info.path == path
+
+    def test_imported_one_by_name(self, tiny_model: Path, adapter: MakeAdapter, layout: Layout) -> None:
+        layout.adapters.mkdir(parents=True)
+        adapter("sql").rename(layout.adapters / "sql")
+        (found,) = prepare_adapters([AdapterSpec("public-name", "sql")], tiny_model, layout)
+        assert (found.name, found.info.path) == ("public-name", layout.adapters / "sql")
+
+    def test_missing(self, tiny_model: Path, layout: Layout) -> None:
+        with pytest.raises(InvalidError, match=r"adapter 'sql': 'nope' is neither") as caught:
+            prepare_adapters([AdapterSpec("sql", "nope")], tiny_model, layout)
+        assert "garrison adapters import" in str(caught.value.hint)
+
+    @pytest.mark.parametrize("source", ["../adapters/x", "/nope/x", ""], ids=["dots", "absolute", "empty"])
+    def test_missing_path(self, tiny_model: Path, layout: Layout, source: str) -> None:
+        with pytest.raises(InvalidError, match="adapter 'sql'"):
+            prepare_adapters([AdapterSpec("sql", source)], tiny_model, layout)
+
+    @pytest.mark.parametrize("gone", ["adapter_config.json", "adapter_model.safetensors"])
+    def test_incomplete(self, tiny_model: Path, adapter: MakeAdapter, layout: Layout, gone: str) -> None:
+        path = adapter("sql")
+        (path / gone).unlink()
+        with pytest.raises(ModelInvalidError, match="adapter 'sql'") as caught:
+            prepare_adapters([AdapterSpec("sql", str(path))], tiny_model, layout)
+        assert "adapter_" in caught.value.message
+
+    def test_truncated(self, tiny_model: Path, adapter: MakeAdapter, layout: Layout) -> None:
+        path = adapter("sql")
+        weights = path / "adapter_model.safetensors"
+        weights.write_bytes(weights.read_bytes()[:-10])
+        with pytest.raises(ModelInvalidError, match=r"adapter 'sql': .*adapter_model.safetensors"):
+            prepare_adapters([AdapterSpec("sql", str(path))], tiny_model, layout)
+
+    def test_wrong_shape_for_the_base(self, tiny_model: Path, adapter: MakeAdapter, layout: Layout) -> None:
+        path = adapter("sql", width=32, base="acme/other")
+        with pytest.raises(ModelInvalidError, match="adapter 'sql' does not fit the model") as caught:
+            prepare_adapters([AdapterSpec("sql", str(path))], tiny_model, layout)
+        assert "acme/other" in str(caught.value.hint)
+        assert caught.value.details["adapter"] == "sql"
+
+    def test_gguf(self, tiny_model: Path, tmp_path: Path, layout: Layout) -> None:
+        (tmp_path / "a.gguf").touch()
+        with pytest.raises(InvalidError, match="GGUF adapter") as caught:
+            prepare_adapters([AdapterSpec("sql", str(tmp_path / "a.gguf"))], tiny_model, layout)
+        assert "--lora" in str(caught.value.hint)
+
+    def test_the_first_broken_one_is_named(self, tiny_model: Path, adapter: MakeAdapter, layout: Layout) -> None:
+        good, bad = adapter("good"), adapter("bad", width=32)
+        with pytest.raises(ModelInvalidError, match="adapter 'bad'"):
+            prepare_adapters([AdapterSpec("good", str(good)), AdapterSpec("bad", str(bad))], tiny_model, layout)
+
+
+class TestCommand:
+    def test_without_adapters(self, spec: LaunchSpec, program: Path, layout: Layout, tiny_model: Path) -> None:
+        assert argv(spec, layout, tiny_model) == (
+            str(program), "serve", str(tiny_model), "--host", "127.0.0.1", "--port", "8000",
+            "--served-model-name", "acme/tiny",
+        )  # fmt: skip
+
+    def test_args_come_last_and_verbatim(self, spec: LaunchSpec, layout: Layout, tiny_model: Path) -> None:
+        args = (
+            "--max-model-len",
+            "32k",
+            "--no-enable-prefix-caching",
+            "--seed",
+            "-1",
+            "--x={}",
+            "--x={}",
+            "--zero",
+            "0",
+        )
+        assert argv(replace(spec, args=args), layout, tiny_model)[-len(args) :] == args
+
+    def test_adapters_give_the_flags(
+        self, spec: LaunchSpec, layout: Layout, tiny_model: Path, adapter: MakeAdapter
+    ) -> None:
+        paths = {name: adapter(name, rank=rank) for name, rank in (("sql", 8), ("law", 24))}
+        declared = tuple(AdapterSpec(name, str(path)) for name, path in paths.items())
+        words = argv(replace(spec, adapters=declared), layout, tiny_model)
+        assert "--enable-lora" in words
+        assert after(words, "--max-loras") == "2"
+        assert after(words, "--max-lora-rank") == "32"
+        start = words.index("--lora-modules") + 1
+        assert words[start : start + 2] == (f"sql={paths['sql']}", f"law={paths['law']}")
+
+    RANKS = ((1, "8"), (8, "8"), (9, "16"), (16, "16"), (17, "32"), (33, "64"), (65, "128"), (129, "256"), (257, "320"),
+             (321, "512"), (512, "512"))  # fmt: skip
+
+    @pytest.mark.parametrize(("rank", "allowed"), RANKS, ids=[str(rank) for rank, _ in RANKS])
+    def test_smallest_allowed_rank(
+        self, spec: LaunchSpec, layout: Layout, tiny_model: Path, rank: int, allowed: str
+    ) -> None:
+        words = argv(replace(spec, runtime_lora=True, max_lora_rank=rank), layout, tiny_model)
+        assert after(words, "--max-lora-rank") == allowed
+
+    def test_rank_too_high(self, spec: LaunchSpec, layout: Layout, tiny_model: Path) -> None:
+        with pytest.raises(InvalidError, match="513"):
+            argv(replace(spec, runtime_lora=True, max_lora_rank=513), layout, tiny_model)
+
+    def test_declared_numbers_win_over_counted_ones(
+        self, spec: LaunchSpec, layout: Layout, tiny_model: Path, adapter: MakeAdapter
+    ) -> None:
+        declared = (AdapterSpec("sql", str(adapter("sql"))),)
+        words = argv(replace(spec, adapters=declared, max_loras=4, max_lora_rank=64), layout, tiny_model)
+        assert (after(words, "--max-loras"), after(words, "--max-lora-rank")) == ("4", "64")
+
+    def test_a_declared_rank_below_an_adapters_does_not_lower_it(
+        self, spec: LaunchSpec, layout: Layout, tiny_model: Path, adapter: MakeAdapter
+    ) -> None:
+        declared = (AdapterSpec("sql", str(adapter("sql", rank=16))),)
+        words = argv(replace(spec, adapters=declared, max_lora_rank=8), layout, tiny_model)
+        assert after(words, "--max-lora-rank") == "16"
+
+    def test_the_users_own_flag_is_not_doubled(
+        self, spec: LaunchSpec, layout: Layout, tiny_model: Path, adapter: MakeAdapter
+    ) -> None:
+        declared = (AdapterSpec("sql", str(adapter("sql"))),)
+        words = argv(replace(spec, adapters=declared, args=("--max-lora-rank", "256")), layout, tiny_model)
+        assert words.count("--max-lora-rank") == 1
+        assert after(words, "--max-lora-rank") == "256"
+
+    def test_runtime_updates(self, spec: LaunchSpec, tiny_model: Path) -> None:
+        asked = replace(spec, runtime_lora=True)
+        made = command(asked, choose_(asked), model=str(tiny_model), served_name="m", adapters=())
+        assert "--enable-lora" in made.argv
+        assert made.env == {"VLLM_ALLOW_RUNTIME_LORA_UPDATING": "True"}
+
+    def test_an_adapter_named_like_the_model(
+        self, spec: LaunchSpec, layout: Layout, tiny_model: Path, adapter: MakeAdapter
+    ) -> None:
+        declared = (AdapterSpec("acme/tiny", str(adapter("sql"))),)
+        with pytest.raises(InvalidError, match="named like the model"):
+            argv(replace(spec, adapters=declared), layout, tiny_model)
+
+    def test_two_adapters_of_one_name(
+        self, spec: LaunchSpec, layout: Layout, tiny_model: Path, adapter: MakeAdapter
+    ) -> None:
+        path = str(adapter("sql"))
+        with pytest.raises(InvalidError, match="'sql'"):
+            argv(replace(spec, adapters=(AdapterSpec("sql", path), AdapterSpec("sql", path))), layout, tiny_model)
+
+    def test_environment(self, spec: LaunchSpec, tiny_model: Path) -> None:
+        asked = replace(spec, env={"VLLM_LOGGING_LEVEL": "DEBUG"}, api_key_env="MY_KEY")
+        made = command(asked, choose_(asked), model=str(tiny_model), served_name="m", adapters=())
+        found = made.environment(
+            {"MY_KEY": "sk-1", "VLLM_PORT": "8000", "VLLM_HOST": "x", "HF_TOKEN": "t", "PATH": "/b"}
+        )
+        assert found["VLLM_API_KEY"] == "sk-1"
+        assert found["VLLM_LOGGING_LEVEL"] == "DEBUG"
+        assert found["PATH"] == "/b"
+        assert {"VLLM_PORT", "VLLM_HOST"}.isdisjoint(found)
+        assert not any("sk-1" in word for word in made.argv)
+        assert "sk-1" not in repr(made)
+
+    def test_key_variable_not_set(self, spec: LaunchSpec, tiny_model: Path) -> None:
+        asked = replace(spec, api_key_env="MY_KEY")
+        made = command(asked, choose_(asked), model=str(tiny_model), served_name="m", adapters=())
+        with pytest.raises(InvalidError, match="MY_KEY"):
+            made.environment({})
+
+
+NAMES = {
+    "id": (LaunchSpec("x"), "acme/tiny", "acme/tiny"),
+    "path": (LaunchSpec("x"), "/models/tiny", "tiny"),
+    "file": (LaunchSpec("x"), "/models/tiny-Q4.gguf", "tiny-Q4"),
+    "told": (LaunchSpec("x", served_name="qwen"), "acme/tiny", "qwen"),
+    "--served-model-name": (LaunchSpec("x", args=("--served-model-name", "q")), "acme/tiny", "q"),
+    "--served-model-name=": (LaunchSpec("x", args=("--served-model-name=q",)), "acme/tiny", "q"),
+    "--alias of llama.cpp": (LaunchSpec("x", args=("--alias", "q")), "acme/tiny", "q"),
+    "-a of llama.cpp": (LaunchSpec("x", args=("-a", "q")), "acme/tiny", "q"),
+}
+
+
+@pytest.mark.parametrize(("spec_", "model_id", "name"), NAMES.values(), ids=NAMES)
+def test_served_name(spec_: LaunchSpec, model_id: str, name: str) -> None:
+    assert served_name(spec_, model_id) == name
