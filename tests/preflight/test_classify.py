@@ -32,6 +32,8 @@ VLLM = [
 FOREIGN = [
     ("shell-mentions-it", "/bin/bash", ["bash", "-c", "echo vllm serve; python -m http.server"]),
     ("python-code-mentions-it", PYTHON, ["python", "-c", "import this  # vllm serve", "vllm", "serve"]),
+    ("python-code-is-called-so", PYTHON, ["python", "-c", "vllm", "serve"]),
+    ("python-code-attached", PYTHON, ["python", "-cvllm", "/v/bin/vllm", "serve"]),
     ("argument-mentions-it", PYTHON, ["python", "app.py", "--note", "vllm serve"]),
     ("argument-is-a-module", PYTHON, ["python", "app.py", "-m", "vllm.entrypoints.api_server"]),
     ("other-subcommand", PYTHON, ["python", "/v/bin/vllm", "bench"]),
