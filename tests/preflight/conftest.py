@@ -1,5 +1,6 @@
 """Real processes for the tests: started here, watched with a deadline, ended here."""
 
+import contextlib
 import os
 import shutil
 import signal
@@ -102,13 +103,23 @@ class Stage:
         return child.pid
 
     def end(self) -> None:
+        """End what was started and everything below it, so that no worker is left as an orphan."""
+        below = [pid for child in self.started if child.poll() is None for pid in descendants_of(child.pid)]
         for child in reversed(self.started):
             if child.poll() is None:
                 child.send_signal(signal.SIGKILL)
+        for pid in below:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        for child in self.started:
             child.wait(20)
             for stream in (child.stdin, child.stdout, child.stderr):
                 if stream is not None:
                     stream.close()
+
+
+def descendants_of(pid: int) -> list[int]:
+    return [found for child in children_of(pid) for found in (child, *descendants_of(child))]
 
 
 def listens(port: int, host: str = "127.0.0.1") -> bool:
