@@ -131,7 +131,7 @@ class TestKilled:
         hub.faults.append(Fault(shard, "stall", at=200_000, seconds=20))
         command = [sys.executable, "-c", KILLED_AT, str(root), hub.url, "nowhere", "acme/tiny@main"]
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        until(lambda: any(path.stat().st_size >= 150_000 for path in root.rglob("*.part")))
+        until(lambda: sum(path.stat().st_size for path in root.rglob(f"{shard}.part")) >= 150_000)
         process.kill()
         process.wait(10)
         assert files(root / "tiny") == old
@@ -165,7 +165,7 @@ def test_ctrl_c_leaves_what_can_be_resumed(hub: Hub, tmp_path: Path, model_files
     hub.faults.append(Fault(shard, "stall", at=200_000, seconds=20))
     process = console(tmp_path, hub, sources="hf-hub", HF_HUB_DOWNLOAD_TIMEOUT="1")
     root = tmp_path / "models"
-    until(lambda: any(path.stat().st_size >= 150_000 for path in root.rglob("*.part")))
+    until(lambda: sum(path.stat().st_size for path in root.rglob(f"{shard}.part")) >= 150_000)
     process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=30)
     assert process.returncode == 130, said
