@@ -1,6 +1,5 @@
 """Is an endpoint ready? Asked of an engine that is starting, and of any OpenAI endpoint by `garrison wait`."""
 
-import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -92,6 +91,8 @@ async def wait_ready(
     Raises:
         EngineTimeoutError: the time is over. Details: `url`, `reason`.
     """
+    import asyncio
+
     import httpx2
 
     base = origin(url)
