@@ -90,7 +90,7 @@ def test_workers_that_inherited_the_socket_go_with_the_server(
 def test_a_vllm_that_still_loads_has_the_port_already(
     stage: Any, port: int, polled: Any, is_gone: Callable[[int], bool]
 ) -> None:
-    """It binds at once, listens when the model is loaded, and sets SO_REUSEPORT: a second one would start beside it."""
+    """It binds at once, with SO_REUSEADDR, and listens when the model is loaded: a second one would bind it as well."""
     loading = stage.start([stage.python, str(stage.vllm), "serve", "x", "--port", str(port), "--listen-after", "600"])
     polled(lambda: ProcNet().listeners(port), "it has bound")
     assert run(port).reclaimed_roots == (loading.pid,)

@@ -1,7 +1,7 @@
 """Which listeners stand in the way of a bind: the kernel's conflict rule as a function of two addresses.
 
-The rule is Linux's `ipv6_rcv_saddr_equal` for two sockets of one port, without `SO_REUSEPORT`: vLLM sets that option,
-so the kernel would let it bind beside another vLLM and split the connections between the two.
+The rule is Linux's `ipv6_rcv_saddr_equal` for two sockets of one port, without `SO_REUSEPORT`: with several API servers
+vLLM sets that option, and the kernel would let it bind beside another vLLM and split the connections between the two.
 """
 
 from dataclasses import dataclass

@@ -1,7 +1,8 @@
 """What `/proc/net/tcp` does not tell, asked of the kernel by sock_diag(7): which IPv6 sockets take IPv6 alone, and
 which sockets are bound without listening.
 
-vLLM binds its port at once and listens when the model is loaded, minutes later. Kernels from 6.8 on list such sockets.
+vLLM binds its port at once, with SO_REUSEADDR, and listens when the model is loaded: a second one binds it too, loads
+its model, and only then fails. Kernels from 6.8 on list such sockets.
 """
 
 import socket
