@@ -24,7 +24,7 @@ def test_json_lines_are_one_object_each() -> None:
     transfer(JsonLines(out, clock), clock)
     lines = [json.loads(line) for line in out.getvalue().splitlines()]
     assert lines[0] == {"step": "search", "source": "local"}
-    assert lines[2] == {"step": "download", "state": "started", "files": 2, "bytes": 200, "total_bytes": 1000}
+    assert lines[2] == {"step": "downloading", "state": "started", "files": 2, "bytes": 200, "total_bytes": 1000}
     assert [line["bytes"] for line in lines if line.get("state") == "running"] == [
         300,
         400,
@@ -36,7 +36,7 @@ def test_json_lines_are_one_object_each() -> None:
         1000,
     ]
     assert lines[-1] == {
-        "step": "download", "state": "ended", "files": 2, "bytes": 1000, "total_bytes": 1000, "bytes_per_s": 100
+        "step": "downloading", "state": "ended", "files": 2, "bytes": 1000, "total_bytes": 1000, "bytes_per_s": 100
     }  # fmt: skip
 
 

@@ -48,7 +48,7 @@ def unpack(
     size = _check_start(archive)
     require_space(target.parent, size, free=free)
     target.mkdir(parents=True, mode=0o755)
-    progress.started(1, 0)
+    progress.started(1, 0, doing="unpacking")
     try:
         with tarfile.open(archive, "r:*") as tar:
             return _members(tar, archive, target, progress, free)

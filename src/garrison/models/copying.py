@@ -45,7 +45,7 @@ def copy_files(
         cloned = _try_clone(source, target, files)
         if cloned is None:
             require_space(target, total, free=free)
-        progress.started(len(files), total)
+        progress.started(len(files), total, doing="copying")
         for name in files:
             if name == cloned:
                 progress.advanced(files[name])

@@ -38,7 +38,7 @@ def hash_files(
     work = _Hashing(path, iter(queue), git_blobs, progress)
     count = max(1, min(threads or len(os.sched_getaffinity(0)), _MAX_THREADS, len(queue)))
     workers = [threading.Thread(target=work.run, name=f"hash-{number}") for number in range(count)]
-    progress.started(len(queue), sum(files.values()))
+    progress.started(len(queue), sum(files.values()), doing="hashing")
     try:
         for worker in workers:
             worker.start()

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["JsonLines", "Lines", "MemoryProgress", "Progress", "RichProgress", "Silent", "choose"]
 
 _TENTHS = 10
+_WORTH_A_LINE = 256 * 1024 * 1024
 
 
 class Progress(Protocol):
@@ -27,8 +28,9 @@ class Progress(Protocol):
     def step(self, name: str, **facts: Any) -> None:
         """Something happened. `facts` are JSON-ready; `message`, where there is one, is the sentence for people."""
 
-    def started(self, files: int, total: int, done: int = 0) -> None:
-        """A transfer of `total` bytes begins, of which `done` are there already."""
+    def started(self, files: int, total: int, done: int = 0, *, doing: str = "downloading") -> None:
+        """A transfer of `total` bytes begins, of which `done` are there already. `doing` is the word for it:
+        `downloading`, `copying`, `unpacking`, `hashing`."""
 
     def advanced(self, count: int) -> None:
         """`count` bytes arrived; negative when a transfer has to take some back."""
@@ -47,7 +49,7 @@ def choose(*, json_lines: bool, out: TextIO | None = None, err: TextIO | None = 
 
 class Silent:
     def step(self, name: str, **facts: Any) -> None: ...
-    def started(self, files: int, total: int, done: int = 0) -> None: ...
+    def started(self, files: int, total: int, done: int = 0, *, doing: str = "downloading") -> None: ...
     def advanced(self, count: int) -> None: ...
     def finished(self) -> None: ...
 
@@ -65,7 +67,7 @@ class MemoryProgress:
     def step(self, name: str, **facts: Any) -> None:
         self.steps.append((name, facts))
 
-    def started(self, files: int, total: int, done: int = 0) -> None:
+    def started(self, files: int, total: int, done: int = 0, *, doing: str = "downloading") -> None:
         self.transfers.append((files, total, done))
         self.open = True
 
@@ -120,23 +122,25 @@ class JsonLines:
 
     def __init__(self, out: TextIO, clock: Clock | None = None) -> None:
         self._out = out
+        self._doing = "downloading"
         self._tenths = _Tenths(clock or SystemClock())
 
     def step(self, name: str, **facts: Any) -> None:
         self._out.write(json.dumps({"step": name, **facts}) + "\n")
         self._out.flush()
 
-    def started(self, files: int, total: int, done: int = 0) -> None:
+    def started(self, files: int, total: int, done: int = 0, *, doing: str = "downloading") -> None:
         self._tenths.begin(files, total, done)
-        self.step("download", state="started", files=files, bytes=done, total_bytes=total)
+        self._doing = doing
+        self.step(doing, state="started", files=files, bytes=done, total_bytes=total)
 
     def advanced(self, count: int) -> None:
         if self._tenths.add(count) is not None:
-            self.step("download", state="running", **self._tenths.facts())
+            self.step(self._doing, state="running", **self._tenths.facts())
 
     def finished(self) -> None:
         if facts := self._tenths.end():
-            self.step("download", state="ended", **facts)
+            self.step(self._doing, state="ended", **facts)
 
 
 class Lines:
@@ -144,19 +148,23 @@ class Lines:
 
     def __init__(self, out: TextIO, clock: Clock | None = None) -> None:
         self._out = out
+        self._shown = True
         self._tenths = _Tenths(clock or SystemClock())
 
     def step(self, name: str, **facts: Any) -> None:
         if message := facts.get("message"):
             self._write(message)
 
-    def started(self, files: int, total: int, done: int = 0) -> None:
+    def started(self, files: int, total: int, done: int = 0, *, doing: str = "downloading") -> None:
         self._tenths.begin(files, total, done)
+        # On a disk a little is done before it is read about.
+        self._shown = doing == "downloading" or total >= _WORTH_A_LINE
         resumed = f", {size_text(done)} of it there already" if done else ""
-        self._write(f"downloading {files} file{'' if files == 1 else 's'}, {size_text(total)}{resumed}")
+        if self._shown:
+            self._write(f"{doing} {files} file{'' if files == 1 else 's'}, {size_text(total)}{resumed}")
 
     def advanced(self, count: int) -> None:
-        if (percent := self._tenths.add(count)) is not None:
+        if (percent := self._tenths.add(count)) is not None and self._shown:
             rate = self._tenths.facts()["bytes_per_s"]
             self._write(f"{percent:3d} %  {size_text(rate)}/s")
 
@@ -185,7 +193,7 @@ class RichProgress:
             self._err.write(message + "\n")
             self._err.flush()
 
-    def started(self, files: int, total: int, done: int = 0) -> None:
+    def started(self, files: int, total: int, done: int = 0, *, doing: str = "downloading") -> None:
         from rich import progress as rich_progress  # a terminal is there and a transfer begins: now it is worth it
         from rich.console import Console
 
@@ -198,7 +206,7 @@ class RichProgress:
             rich_progress.TimeRemainingColumn(compact=True),
             console=Console(file=self._err),
         )
-        self._task = self._bar.add_task(f"{files} file{'' if files == 1 else 's'}", total=total, completed=done)
+        self._task = self._bar.add_task(f"{doing} {files} file{'' if files == 1 else 's'}", total=total, completed=done)
         self._bar.start()
 
     def advanced(self, count: int) -> None:
