@@ -25,7 +25,7 @@ def test_a_documented_vllm_container() -> None:
 @pytest.mark.parametrize(
     ("text", "engine", "model", "args"),
     [
-        ("podman run ghcr.io/ggml-org/llama.cpp:server -m /models/x.gguf -c 0", "llama_cpp", "/models/x.gguf",
+        ("podman run registry.example/org/llama.cpp:server -m /models/x.gguf -c 0", "llama_cpp", "/models/x.gguf",
          ("-c", "0")),
         ("docker run -d -p8000:8000 -eA=1 vllm/vllm-openai org/m --port 1", "vllm", "org/m", ("--port", "1")),
         ("docker run --entrypoint vllm acme/own:1 serve org/m", "vllm", "org/m", ()),

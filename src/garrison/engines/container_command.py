@@ -103,6 +103,6 @@ def _options(runtime: str, argv: Sequence[str], position: int) -> tuple[list[tup
 
 
 def _engine(image: str) -> str | None:
-    """By the repository's name: `vllm/vllm-openai:v0.32.0`, `ghcr.io/ggml-org/llama.cpp:server`."""
+    """By the repository's name: `vllm/vllm-openai:v0.32.0`, `registry.example/org/llama.cpp:server`."""
     repository = image.rsplit("/", 1)[-1].split("@")[0].split(":")[0]
     return _IMAGES.get(repository)
