@@ -306,7 +306,7 @@ def test_ctrl_c_ends_at_once_and_leaves_nothing_half_visible(
     hub: Hub, asking: Asking, tmp_path: Path, model_files: dict[str, bytes]
 ) -> None:
     class Interrupting(MemoryProgress):
-        def started(self, files: int, total: int, done: int = 0) -> None:
+        def started(self, files: int, total: int, done: int = 0, *, doing: str = "downloading") -> None:
             super().started(files, total, done)
             raise KeyboardInterrupt
 

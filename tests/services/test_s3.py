@@ -196,7 +196,7 @@ def test_an_object_that_changed_is_fetched_from_the_start(
 
 def test_an_object_that_changes_on_the_way_is_noticed(fetch: Fetch, s3: S3, model_files: dict[str, bytes]) -> None:
     class Changing(MemoryProgress):
-        def started(self, files: int, total: int, done: int = 0) -> None:
+        def started(self, files: int, total: int, done: int = 0, *, doing: str = "downloading") -> None:
             super().started(files, total, done)
             s3.put(f"prefix/tiny/{SHARD}", model_files[SHARD][:-1] + b"!")
 

@@ -10,8 +10,8 @@ import logging
 import os
 import threading
 from collections.abc import Callable, Mapping
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from pathlib import Path
+from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from garrison.base.clock import Clock
@@ -281,22 +281,58 @@ def _download(
 
     total = sum(file.size for file in files)
     progress.started(len(files), total, total - sum(item.file.size - item.offset for item in pending))
-    pool = ThreadPoolExecutor(_WORKERS, thread_name_prefix="hf-hub")
+    # The largest first, so that the end is not one long file alone.
+    largest_first = sorted(pending, key=lambda item: item.offset - item.file.size)
     try:
-        # The largest first, so that the end is not one long file alone.
-        largest_first = sorted(pending, key=lambda item: item.offset - item.file.size)
-        futures = [pool.submit(hub.fetch, item, commit, staging, progress) for item in largest_first]
-        done, _ = wait(futures, return_when=FIRST_EXCEPTION)
-        for future in done:
-            future.result()
+        _side_by_side(largest_first, lambda item: hub.fetch(item, commit, staging, progress), hub.stop)
     except (HfHubHTTPError, httpx2.HTTPError) as error:  # the first is an OSError too
         raise hub.explained(error) from None
     except OSError as error:
         raise write_failed(staging.directory, error, total, workspace.free_bytes) from None
     finally:
-        hub.stop.set()
-        pool.shutdown(wait=True, cancel_futures=True)
         progress.finished()
+
+
+def _side_by_side(items: list[Pending], fetch: Callable[[Pending], None], stop: threading.Event) -> None:
+    """Run `fetch` for each item in a few threads; the first error ends all of them and is raised.
+
+    Not a pool: it waits for its threads when the program ends, and a thread that waits for a silent hub would keep a
+    Ctrl-C waiting for as long.
+    """
+    todo: SimpleQueue[Pending] = SimpleQueue()
+    done: SimpleQueue[BaseException | None] = SimpleQueue()
+    for item in items:
+        todo.put(item)
+
+    def work() -> None:
+        while not stop.is_set():
+            try:
+                item = todo.get_nowait()
+            except Empty:
+                return
+            try:
+                fetch(item)
+            except BaseException as error:  # noqa: BLE001 - not dropped: handed to the thread that waits, which raises it
+                done.put(error)
+                return
+            done.put(None)
+
+    count = min(_WORKERS, len(items))
+    threads = [threading.Thread(target=work, name=f"hf-hub-{number}", daemon=True) for number in range(count)]
+    for thread in threads:
+        thread.start()
+    interrupted = False
+    try:
+        for _ in items:
+            if error := done.get():
+                raise error
+    except KeyboardInterrupt:
+        interrupted = True
+        raise
+    finally:
+        stop.set()
+        for thread in [] if interrupted else threads:
+            thread.join()
 
 
 def _network_errors() -> tuple[type[Exception], ...]:
