@@ -39,7 +39,7 @@ def test_a_file_that_goes_away_is_named(tmp_path):
 
 def test_a_progress_that_is_interrupted_ends_the_work(tmp_path):
     class Interrupted(MemoryProgress):
-        def started(self, files, total, done=0):
+        def started(self, files, total, done=0, *, doing="downloading"):
             raise KeyboardInterrupt
 
     (tmp_path / "a").touch()

@@ -330,7 +330,7 @@ class Interrupted(MemoryProgress):
         if self.left == 0:
             self.act()
 
-    def started(self, files, total, done=0):
+    def started(self, files, total, done=0, *, doing="downloading"):
         self._count()
 
     def advanced(self, count):
