@@ -89,6 +89,10 @@ class ProcessTree:
     def kill(self) -> None:
         self._signal_all(signal.SIGKILL)
 
+    def reap(self) -> None:
+        """Collect orphans that ended. The main process is left to asyncio, which waits for it."""
+        _reap(self.main.pid if self.main else 0)
+
     def _signal_all(self, number: int) -> None:
         for process in self.alive():
             self._processes.signal(process, number)
@@ -99,7 +103,7 @@ class ProcessTree:
     def _all_gone(self) -> bool:
         gone = not self.alive()
         # Last, so that what was a zombie when it was looked at is collected too: nothing is left for pid 1.
-        _reap(self.main.pid if self.main else 0)
+        self.reap()
         return gone
 
     async def _wait(self, seconds: float, done: Callable[[], bool], sleep: Callable[[float], Awaitable[None]]) -> bool:
@@ -119,7 +123,6 @@ class ProcessTree:
 
 
 def _reap(main_pid: int) -> None:
-    """Collect orphans that ended. The main process is left to asyncio, which waits for it."""
     snapshot_children = Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children")
     with contextlib.suppress(OSError):
         for pid in map(int, snapshot_children.read_text(encoding="ascii").split()):

@@ -141,6 +141,7 @@ class Supervisor:
         while self._stop_signal is None:
             if self._ended():
                 raise self._died("while it was serving")
+            self._tree.reap()
             await self._sleep(0.5)
 
     async def _shutdown(self) -> None:

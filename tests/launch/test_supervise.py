@@ -1,0 +1,452 @@
+"""`garrison serve` as the parent of an engine, with real processes: the engine is a program that these tests write."""
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytestmark = pytest.mark.system
+
+ENGINE = r"""
+import json, os, signal, socket, subprocess, sys, time
+from pathlib import Path
+
+if "--version" in sys.argv:
+    print("0.32.0")
+    sys.exit()
+plan = json.loads(os.environ["FAKE"])
+record = Path(plan["record"])
+
+def note(name, text):
+    (record / (name + ".part")).write_text(str(text))
+    (record / (name + ".part")).rename(record / name)
+
+CHILD = '''
+import os, signal, sys
+from pathlib import Path
+kind, name = sys.argv[1:]
+if kind == "orphan" and os.fork():
+    os._exit(0)
+if kind == "setsid":
+    os.setsid()
+if kind != "polite":
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+part = Path(name + ".part")
+part.write_text(str(os.getpid()))
+part.rename(name)
+if kind != "short":
+    while True:
+        signal.pause()
+'''
+signal.signal(signal.SIGUSR1, lambda *_: note("usr1", "1"))
+if plan.get("stubborn"):
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+children = plan.get("children", [])
+for number, kind in enumerate(children):
+    subprocess.Popen([sys.executable, "-I", "-c", CHILD, kind, str(record / f"child{number}.pid")])
+while not all((record / f"child{number}.pid").exists() for number in range(len(children))):
+    time.sleep(0.01)
+note("argv", json.dumps(sys.argv[1:]))
+note("environment", json.dumps(dict(os.environ)))
+note("engine.pid", os.getpid())
+for line in plan.get("lines", []):
+    print(line, flush=True)
+while plan.get("waits") and not (record / "go").exists():
+    time.sleep(0.01)
+if "exit" in plan:
+    sys.stderr.write(plan.get("last", ""))
+    sys.stderr.flush()
+    os._exit(plan["exit"])
+host, port = (sys.argv[sys.argv.index(flag) + 1] for flag in ("--host", "--port"))
+server = socket.create_server((host, int(port)))
+while True:
+    try:
+        client, _ = server.accept()
+    except InterruptedError:
+        continue
+    with client:
+        client.recv(65536)
+        status = 503 if plan.get("loading") and not (record / "go").exists() else 200
+        client.sendall(f"HTTP/1.1 {status} X\r\nContent-Length: 0\r\nConnection: close\r\n\r\n".encode())
+"""
+
+PHASES = [
+    "INFO 11-20 Starting to load model /models/tiny...",
+    "INFO 11-20 Loading weights took 1.25 seconds",
+    "INFO 11-20 Starting torch.compile",
+]
+
+
+@dataclass
+class Garrison:
+    """One `garrison serve` and what its engine recorded."""
+
+    process: subprocess.Popen[bytes]
+    out: Path
+    record: Path
+    home: Path
+    port: int
+    until: Callable[..., Any]
+
+    @property
+    def text(self) -> str:
+        return self.out.read_text(errors="replace")
+
+    def noted(self, name: str) -> str:
+        path = self.record / name
+        self.until(path.exists, what=f"{name}; the output is {self.text!r}")
+        return path.read_text()
+
+    def engine_pid(self) -> int:
+        return int(self.noted("engine.pid"))
+
+    def ready(self) -> None:
+        self.until(lambda: "ready after" in self.text or self.process.poll() is not None, what="ready")
+        assert self.process.poll() is None, self.text
+
+    def end(self, seconds: float = 30) -> int:
+        return self.process.wait(seconds)
+
+    def pids(self) -> list[int]:
+        return [int(path.read_text()) for path in self.record.glob("*.pid")]
+
+    def left(self) -> list[int]:
+        return [pid for pid in self.pids() if alive(pid)]
+
+
+def alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in ("Z", "X")
+    except OSError:
+        return False
+
+
+Start = Callable[..., Garrison]
+
+
+@pytest.fixture
+def start(tmp_path: Path, tiny_model: Path, clean_environ: Mapping[str, str], until: Any) -> Iterator[Start]:
+    """`start({"exit": 3}, "--port", "1")`: the plan of the engine, and further arguments."""
+    program = tmp_path / "vllm"
+    program.write_text(f"#!{sys.executable} -I\n{ENGINE}")
+    program.chmod(0o755)
+    started: list[Garrison] = []
+
+    def begin(
+        plan: Mapping[str, Any] | None = None,
+        *arguments: str,
+        variables: Mapping[str, str] | None = None,
+        wrapper: str | None = None,
+    ) -> Garrison:
+        record = tmp_path / f"record{len(started)}"
+        record.mkdir()
+        with socket.create_server(("127.0.0.1", 0)) as probe:
+            port = probe.getsockname()[1]
+        environ = {
+            **clean_environ,
+            "GARRISON_SKIP_GPU_CHECK": "1",
+            "GARRISON_STOP_TIMEOUT": "3",
+            "GARRISON_PREFLIGHT_LOCKFILE": str(tmp_path / "{port}.lock"),
+            "FAKE": json.dumps({"record": str(record), **(plan or {})}),
+            **(variables or {}),
+        }
+        out = tmp_path / f"out{len(started)}"
+        command = [sys.executable, "-m", "garrison.cli.main", "serve", str(tiny_model)]
+        command += ["--executable", str(program), "--port", str(port), *arguments]
+        if wrapper is not None:
+            command = ["sh", "-c", wrapper, str(record / "wrapper.pid"), *command]
+        with out.open("wb") as stream:
+            process = subprocess.Popen(
+                command, env=environ, stdin=subprocess.DEVNULL, stdout=stream, stderr=stream, cwd=tmp_path
+            )
+        started.append(Garrison(process, out, record, Path(clean_environ["GARRISON_DATA_DIR"]), port, until))
+        return started[-1]
+
+    yield begin
+    for garrison in started:
+        for pid in [*garrison.pids(), garrison.process.pid]:
+            if alive(pid):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+        garrison.process.wait(10)
+
+
+class TestStop:
+    def test_sigterm_after_ready(self, start: Start) -> None:
+        garrison = start()
+        garrison.ready()
+        garrison.process.terminate()
+        assert garrison.end() == 0
+        assert garrison.left() == []
+        assert "stopping (SIGTERM)" in garrison.text
+        assert "no process left" in garrison.text
+
+    def test_sigint_after_ready(self, start: Start) -> None:
+        garrison = start()
+        garrison.ready()
+        garrison.process.send_signal(signal.SIGINT)
+        assert garrison.end() == 0
+        assert garrison.left() == []
+
+    @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+    def test_a_signal_before_ready(self, start: Start, number: signal.Signals) -> None:
+        garrison = start({"waits": True})
+        garrison.engine_pid()
+        garrison.process.send_signal(number)
+        assert garrison.end() == 128 + number
+        assert garrison.left() == []
+
+    @pytest.mark.parametrize("kind", ["polite", "stubborn", "setsid", "orphan"])
+    def test_no_descendant_is_left(self, start: Start, kind: str) -> None:
+        garrison = start({"children": [kind, kind]})
+        garrison.ready()
+        assert len(garrison.left()) == 3
+        garrison.process.terminate()
+        assert garrison.end() == 0
+        assert garrison.left() == []
+        assert "no process left" in garrison.text
+
+    def test_an_engine_that_ignores_sigterm_is_killed_within_the_timeout(self, start: Start) -> None:
+        garrison = start({"stubborn": True, "children": ["stubborn"]})
+        garrison.ready()
+        garrison.process.terminate()
+        assert garrison.end(10) == 0
+        assert garrison.left() == []
+
+    def test_a_second_ctrl_c_kills_at_once(self, start: Start) -> None:
+        garrison = start({"stubborn": True, "children": ["setsid"]}, variables={"GARRISON_STOP_TIMEOUT": "600"})
+        garrison.ready()
+        garrison.process.send_signal(signal.SIGINT)
+        garrison.until(lambda: "stopping" in garrison.text)
+        assert garrison.process.poll() is None
+        garrison.process.send_signal(signal.SIGINT)
+        assert garrison.end(15) == 0
+        assert garrison.left() == []
+        assert "killing the engine now" in garrison.text
+
+    def test_kill_9_of_garrison_takes_the_engine_with_it(self, start: Start) -> None:
+        garrison = start()
+        garrison.ready()
+        garrison.process.kill()
+        garrison.end()
+        garrison.until(lambda: garrison.left() == [], what="the engine's end")
+
+    def test_children_that_were_there_before_stay(self, start: Start) -> None:
+        """What a wrapper script started before it exec'd Garrison is a child of Garrison, and not the engine's."""
+        garrison = start(wrapper='sleep 600 & echo $! > "$0"; exec "$@"')
+        garrison.ready()
+        garrison.process.terminate()
+        assert garrison.end() == 0
+        assert garrison.left() == [int((garrison.record / "wrapper.pid").read_text())]
+
+
+class TestDeath:
+    def test_exit_before_ready(self, start: Start) -> None:
+        garrison = start({"exit": 3, "lines": ["one", "two"], "last": "ValueError: odd\n"})
+        assert garrison.end() == 21
+        assert "vLLM exited with 3 before it was ready" in garrison.text
+        assert "the end of the engine's log:" in garrison.text
+        assert "│ ValueError: odd" in garrison.text
+        assert garrison.left() == []
+
+    def test_the_very_last_lines_are_in_the_tail(self, start: Start) -> None:
+        """The process is seen to end before its output has been read: the output is waited for."""
+        last = "".join(f"{number:07d} {'x' * 90}\n" for number in range(600))
+        garrison = start({"exit": 3, "last": last})
+        assert garrison.end() == 21
+        assert "│ 0000599 xxx" in garrison.text
+
+    def test_out_of_memory_is_diagnosed(self, start: Start) -> None:
+        last = "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB\n"
+        garrison = start({"exit": 1, "last": last})
+        assert garrison.end() == 21
+        assert "gpu-memory-utilization" in garrison.text or "--max-model-len" in garrison.text
+
+    def test_killed_before_ready(self, start: Start) -> None:
+        garrison = start({"waits": True, "children": ["setsid"]})
+        os.kill(garrison.engine_pid(), signal.SIGKILL)
+        assert garrison.end() == 21
+        assert "was killed by SIGKILL before it was ready" in garrison.text
+        assert garrison.left() == []
+
+    def test_death_while_serving(self, start: Start) -> None:
+        garrison = start({"children": ["stubborn"]})
+        garrison.ready()
+        os.kill(garrison.engine_pid(), signal.SIGKILL)
+        assert garrison.end() == 21
+        assert "was killed by SIGKILL while it was serving" in garrison.text
+        assert garrison.left() == []
+
+    def test_a_program_that_cannot_be_executed(self, start: Start, tmp_path: Path) -> None:
+        (tmp_path / "broken").write_text("#!/nonexistent/python\n")
+        (tmp_path / "broken").chmod(0o755)
+        garrison = start({}, "--executable", str(tmp_path / "broken"))
+        assert garrison.end() == 20
+        assert "garrison engine install vllm" in garrison.text or "cannot" in garrison.text
+
+
+class TestPatience:
+    def test_an_engine_that_hangs_silently(self, start: Start) -> None:
+        garrison = start({"waits": True}, variables={"GARRISON_PROGRESS_WINDOW": "0.5"})
+        assert garrison.end() == 22
+        assert "vLLM wrote nothing and used no CPU for 0.5 s" in garrison.text
+        assert garrison.left() == []
+
+    def test_ready_timeout(self, start: Start) -> None:
+        garrison = start({"waits": True}, "--ready-timeout", "0.5")
+        assert garrison.end() == 22
+        assert "vLLM was not ready within 0.5 s" in garrison.text
+        assert garrison.left() == []
+
+    def test_loading_is_waited_for(self, start: Start) -> None:
+        garrison = start({"loading": True})
+        garrison.engine_pid()
+        (garrison.record / "go").touch()
+        garrison.ready()
+
+
+class TestLock:
+    def test_held_until_the_engine_listens_and_released_then(self, start: Start, tmp_path: Path) -> None:
+        from garrison.base.errors import LockedError
+        from garrison.base.locks import file_lock
+
+        garrison = start({"waits": True})
+        garrison.engine_pid()
+        lock = tmp_path / f"{garrison.port}.lock"
+        with pytest.raises(LockedError, match=str(garrison.process.pid)), file_lock(lock, timeout=0, purpose="x"):
+            pass
+        (garrison.record / "go").touch()
+        garrison.ready()
+        with file_lock(lock, timeout=0, purpose="x"):
+            pass
+
+
+class TestSignalsAndEnvironment:
+    def test_sigusr1_is_passed_on(self, start: Start) -> None:
+        garrison = start()
+        garrison.ready()
+        garrison.process.send_signal(signal.SIGUSR1)
+        assert garrison.noted("usr1") == "1"
+        assert garrison.process.poll() is None
+
+    def test_environment_and_argv(self, start: Start, tiny_model: Path) -> None:
+        variables = {"VLLM_PORT": "1", "VLLM_LOGGING_LEVEL": "DEBUG", "KEY": "sk-secret"}
+        garrison = start(
+            {}, "--api-key-env", "KEY", "--", "--max-model-len", "32k", "--seed", "-1", variables=variables
+        )
+        garrison.ready()
+        argv, environ = json.loads(garrison.noted("argv")), json.loads(garrison.noted("environment"))
+        assert argv[:2] == ["serve", str(tiny_model)]
+        assert argv[-4:] == ["--max-model-len", "32k", "--seed", "-1"]
+        assert environ["VLLM_LOGGING_LEVEL"] == "DEBUG"
+        assert environ["VLLM_API_KEY"] == "sk-secret"
+        assert "VLLM_PORT" not in environ
+        assert "sk-secret" not in garrison.text
+        assert "sk-secret" not in " ".join(argv)
+
+    def test_no_zombies_gather_while_it_serves(self, start: Start) -> None:
+        garrison = start({"children": ["orphan"]})
+        garrison.ready()
+        (orphan,) = [int(path.read_text()) for path in garrison.record.glob("child*.pid")]
+        os.kill(orphan, signal.SIGKILL)
+        garrison.until(lambda: not Path(f"/proc/{orphan}").exists(), what="the orphan's end")
+
+
+class TestOutput:
+    def test_phases_lines_and_how_to_call_it(self, start: Start) -> None:
+        garrison = start({"lines": PHASES})
+        garrison.ready()
+        garrison.until(lambda: "try it:" in garrison.text)
+        text = garrison.text
+        for line in PHASES:
+            assert f"{line}\n" in text
+        assert "garrison: weights (after " in text
+        assert "garrison: compile (after " in text
+        assert f"OpenAI endpoint: http://127.0.0.1:{garrison.port}/v1" in text
+        assert f"curl http://127.0.0.1:{garrison.port}/v1/chat/completions" in text
+        assert text.index("weights (after") < text.index("compile (after") < text.index("ready after")
+        assert "\x1b" not in text
+
+    def test_no_logs(self, start: Start) -> None:
+        garrison = start({"lines": PHASES}, "--no-logs")
+        garrison.ready()
+        assert PHASES[0] not in garrison.text
+        assert "garrison: weights (after " in garrison.text
+
+    def test_log_file(self, start: Start) -> None:
+        garrison = start({"lines": PHASES})
+        garrison.ready()
+        (log,) = (garrison.home / "logs").glob("*.log")
+        assert log.name == f"vllm-{garrison.port}.log"
+        assert log.read_text() == "".join(f"{line}\n" for line in PHASES)
+        assert log.stat().st_mode & 0o777 == 0o600
+
+    def test_dry_run_starts_nothing(self, start: Start, tiny_model: Path) -> None:
+        garrison = start({}, "--dry-run", "--", "--max-model-len", "4096")
+        assert garrison.end() == 0
+        assert f"CMD: {garrison.out.parent}/vllm serve {tiny_model} " in garrison.text
+        assert "--max-model-len 4096" in garrison.text
+        assert not (garrison.record / "engine.pid").exists()
+
+    def test_print_cmd_starts_it_too(self, start: Start) -> None:
+        garrison = start({}, "--print-cmd", "--api-key-env", "KEY", variables={"KEY": "sk-secret"})
+        garrison.ready()
+        assert 'CMD: VLLM_API_KEY="$KEY" ' in garrison.text
+        assert "sk-secret" not in garrison.text
+
+
+class TestExec:
+    def test_the_process_becomes_the_engine(self, start: Start) -> None:
+        garrison = start({}, "--exec")
+        assert garrison.engine_pid() == garrison.process.pid
+        garrison.process.terminate()
+        assert garrison.end() == -signal.SIGTERM
+
+    def test_its_exit_code_is_the_engines(self, start: Start) -> None:
+        assert start({"exit": 3}, "--exec").end() == 3
+
+    def test_the_lock_ends_at_exec(self, start: Start, tmp_path: Path) -> None:
+        from garrison.base.locks import file_lock
+
+        garrison = start({}, "--exec")
+        garrison.engine_pid()
+        with file_lock(tmp_path / f"{garrison.port}.lock", timeout=0, purpose="x"):
+            pass
+
+    def test_environment(self, start: Start) -> None:
+        garrison = start({}, "--exec", variables={"VLLM_PORT": "1", "VLLM_LOGGING_LEVEL": "DEBUG"})
+        environ = json.loads(garrison.noted("environment"))
+        assert environ["VLLM_LOGGING_LEVEL"] == "DEBUG"
+        assert "VLLM_PORT" not in environ
+
+
+class TestPort:
+    def test_a_foreign_listener_ends_it_before_anything_is_done(self, start: Start) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            garrison = start({}, "--port", str(listener.getsockname()[1]))
+            assert garrison.end() == 2
+        assert not (garrison.record / "engine.pid").exists()
+
+    def test_the_engines_own_port_argument_is_the_one_that_is_looked_at(self, start: Start) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            garrison = start({}, "--", "--port", str(listener.getsockname()[1]))
+            assert garrison.end() == 2
+
+    def test_the_engine_of_before_is_replaced(self, start: Start, tmp_path: Path) -> None:
+        first = start()
+        first.ready()
+        engine = first.engine_pid()
+        second = start({}, "--port", str(first.port), variables={"GARRISON_PROCESS_SIGNATURES": str(tmp_path / "vllm")})
+        second.ready()
+        assert not alive(engine)
+        assert first.end() in (0, 21)
+        assert alive(second.engine_pid())
