@@ -69,7 +69,6 @@ def test_the_simulator_is_always_there(tmp_path: Path) -> None:
     [
         pytest.param("llama_cpp", "--version", marks=pytest.mark.engine("llama_cpp")),
         pytest.param("mlx_lm", "--help", marks=pytest.mark.engine("mlx_lm")),
-        pytest.param("vllm", "--version", marks=pytest.mark.engine("vllm")),
     ],
 )
 def test_a_real_engine_runs_from_its_environment(

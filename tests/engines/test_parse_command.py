@@ -2,7 +2,7 @@ import re
 import shlex
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from garrison.base.errors import InvalidError
@@ -143,6 +143,7 @@ FLAGS = st.sampled_from(
 WORDS = st.lists(st.one_of(FLAGS, TEXT, st.integers().map(str), st.just('{"a": [1, "b c"]}')), max_size=8)
 
 
+@settings(deadline=None)
 @given(
     st.sampled_from([("vllm", "serve", "m"), ("llama-server",), ("mlx_lm.server",), ("/opt/v/bin/vllm", "serve", "m")]),
     WORDS.filter(lambda words: not any(re.match(r"---+\w", word) for word in words)),
@@ -154,6 +155,7 @@ def test_what_shlex_joins_is_parsed_to_the_same_argv(head: tuple[str, ...], word
     assert parsed.executable == head[0]
 
 
+@settings(deadline=None)
 @given(WORDS.filter(lambda words: not any(re.match(r"---+\w|--model", word) for word in words)))
 def test_no_argument_is_lost_or_moved(words: list[str]) -> None:
     parsed = parse_command(shlex.join(("vllm", "serve", "m", *words)))

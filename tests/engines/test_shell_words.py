@@ -1,7 +1,7 @@
 import shlex
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from garrison.base.errors import InvalidError
@@ -58,6 +58,7 @@ def test_a_home_directory_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     assert split_commands("a ~/m '~/m' x~") == [["a", "/home/u/m", "~/m", "x~"]]
 
 
+@settings(deadline=None)
 @given(st.lists(st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"])), min_size=1))
 def test_what_shlex_joins_is_split_again(words: list[str]) -> None:
     assert split_commands(shlex.join(words)) == [words]

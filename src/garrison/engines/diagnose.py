@@ -295,7 +295,7 @@ def _by_status(exit_code: int | None) -> Diagnosis | None:
 
 
 def _bare(line: str) -> str:
-    """Without colours, and without the prefixes vLLM puts before lines of its processes."""
+    """Without colours."""
     return re.sub(r"\x1b\[[0-9;]*m", "", line).rstrip("\n")
 
 

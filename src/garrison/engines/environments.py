@@ -46,7 +46,8 @@ def root(data_dir: Path, engine: str) -> Path:
 def environments(data_dir: Path, engine: str) -> list[Environment]:
     """The whole ones, oldest version first."""
     directory = root(data_dir, engine)
-    found = [_read(engine, marker) for marker in directory.glob(f"*/{MARKER}")]
+    markers = (marker for marker in directory.glob(f"*/{MARKER}") if not marker.parent.name.startswith("."))
+    found = [_read(engine, marker) for marker in markers]
     return sorted((item for item in found if item is not None), key=lambda item: (version_key(item.version), item.name))
 
 

@@ -2,7 +2,8 @@
 
 An environment is built at its final path, since the scripts in it name their interpreter by that path, and counts only
 once the marker is in it, which is written last. What a killed installation leaves has no marker: nobody uses it, and
-the next installation removes it and starts again, quickly, from the packages that uv or pip has kept.
+the next installation removes it and starts again, quickly, from the packages that uv or pip has kept. One that replaces
+a whole environment sets that aside first, and brings it back when it fails.
 """
 
 import os
@@ -18,7 +19,6 @@ from garrison.base.files import write_atomic
 from garrison.base.locks import FileLock, file_lock
 from garrison.base.values import size_text
 from garrison.engines.environments import (
-    MARKER,
     Environment,
     environment_of,
     environments,
@@ -39,6 +39,7 @@ from garrison.engines.install_plan import (
 from garrison.engines.package_sources import PackageSources, child_environment, sources_from
 from garrison.engines.processes import Runner, SystemRunner
 from garrison.engines.recipes import Recipe, recipe
+from garrison.engines.replacement import clear, recover, replacing
 from garrison.engines.version import distribution_version
 
 __all__ = ["InstallRequest", "Progress", "find_tools", "has_nvidia", "install", "installed", "remove", "use"]
@@ -84,7 +85,7 @@ def install(
     """Install an engine, or find it installed. The first environment of an engine is also put to use.
 
     Raises:
-        InvalidError: no such engine, device or version form.
+        InvalidError: no such engine, device or version form; or what is to be replaced is running.
         DiskFullError: not enough room, said before anything is fetched.
         LockedError: another installation of the same environment takes too long.
         FetchError: a package was not found or could not be fetched. Details: `log`, `log_tail`.
@@ -108,34 +109,18 @@ def install(
         clock=clock,
         on_wait=lambda sentence: tell("wait", sentence),
     ) as lock:
+        recover(path)
         there = [item for item in environments(data_dir, request.engine) if item.path == path]
         if there and not request.again:
             return there[0]
-        _clear(path)
+        _refuse_running(request.engine, path)
         _check_room(chosen, home, free_bytes)
         if chosen.notice is not None:
             tell("notice", chosen.notice)
-        sources = sources_from(
-            environ,
-            find_links=[_absolute(link) for link in request.find_links],
-            extra_indexes=request.extra_indexes,
-            offline=request.offline,
-        )
-        build = _Build(chosen, version, path, sources, environ, runner or SystemRunner(), lock, tell)
-        try:
+        build = _Build(chosen, version, path, _sources(request, environ), environ, runner or SystemRunner(), lock, tell)
+        with replacing(path):
             build.carry_out(tools or find_tools(environ))
-        except BaseException:
-            _clear(path)
-            raise
-        found = distribution_version(path / chosen.executable, (chosen.distribution,)) or version
-        mark_complete(
-            path,
-            engine=request.engine,
-            version=version if _same(version, found) else found,
-            device=chosen.device,
-            executable=chosen.executable,
-            installed_at=clock.now().isoformat(timespec="seconds"),
-        )
+            build.mark(clock)
     if len(environments(data_dir, request.engine)) == 1:
         use(data_dir, request.engine, path.name)
     tell("done", str(path / chosen.executable))
@@ -161,13 +146,8 @@ def remove(data_dir: Path, engine: str, name: str, *, lock_timeout: float = 0) -
     found = environment_of(data_dir, engine, name)
     lock = root(data_dir, engine) / f".{found.name}.lock"
     with file_lock(lock, timeout=lock_timeout, purpose=f"is installing {engine} {found.name}"):
-        if pids := _running_from(found.path):
-            raise InvalidError(
-                f"{engine} {found.name} is running (pid {', '.join(map(str, pids))})",
-                hint="Stop it first.",
-                details={"pids": pids},
-            )
-        _clear(found.path)
+        _refuse_running(engine, found.path)
+        clear(found.path)
     return found
 
 
@@ -210,6 +190,17 @@ class _Build:
         for name, target in self.recipe.links.items():
             (self.path / "bin" / name).symlink_to(os.path.relpath(self.site_packages() / target, self.path / "bin"))
         self.run("checking that it runs", (str(self.path / self.recipe.executable), *self.recipe.check), show=False)
+
+    def mark(self, clock: Clock) -> None:
+        found = distribution_version(self.path / self.recipe.executable, (self.recipe.distribution,)) or self.version
+        mark_complete(
+            self.path,
+            engine=self.recipe.engine,
+            version=self.version if _same(self.version, found) else found,
+            device=self.recipe.device,
+            executable=self.recipe.executable,
+            installed_at=clock.now().isoformat(timespec="seconds"),
+        )
 
     def install_packages(self, tools: Tools) -> None:
         first = self.recipe.requirement(self.version)
@@ -258,6 +249,15 @@ class _Build:
             raise explain_failure(self.recipe, step, status, self.log, tail, self.sources)
 
 
+def _sources(request: InstallRequest, environ: Mapping[str, str]) -> PackageSources:
+    return sources_from(
+        environ,
+        find_links=[_absolute(link) for link in request.find_links],
+        extra_indexes=request.extra_indexes,
+        offline=request.offline,
+    )
+
+
 def _version(text: str) -> str:
     bare = text.split("+")[0].removeprefix("v")
     if not bare or not bare[0].isdigit() or not all(part.isalnum() for part in bare.split(".")):
@@ -284,11 +284,13 @@ def _check_room(chosen: Recipe, home: Path, free_bytes: Callable[[Path], int]) -
         )
 
 
-def _clear(path: Path) -> None:
-    """The marker goes first, so that a removal that is cut short leaves rubble and no engine."""
-    (path / MARKER).unlink(missing_ok=True)
-    if path.exists():
-        shutil.rmtree(path)
+def _refuse_running(engine: str, path: Path) -> None:
+    if pids := _running_from(path):
+        raise InvalidError(
+            f"{engine} {path.name} is running (pid {', '.join(map(str, pids))})",
+            hint="Stop it first.",
+            details={"pids": pids},
+        )
 
 
 def _running_from(path: Path) -> list[int]:

@@ -47,7 +47,7 @@ def install_command(
     if sources.offline:
         argv += ["--no-index"]
     if recipe.notice is not None:
-        argv += ["--verbose"]  # else a build that takes a quarter of an hour says nothing
+        argv += ["--verbose"]  # else a build that takes many minutes says nothing
     if alone:
         argv += ["--no-deps"]
     return (*argv, *requirements)

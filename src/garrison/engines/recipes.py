@@ -60,9 +60,7 @@ class Recipe:
         return f"{version}+{self.device}" if self.device else version
 
 
-_COMPILES = (
-    "is compiled on this machine, which takes from some minutes to a quarter of an hour and needs a C++ compiler"
-)
+_COMPILES = "is compiled on this machine, which takes from some minutes to half an hour and needs a C++ compiler"
 
 _LLAMA_CPP = Recipe(
     engine="llama_cpp",
