@@ -66,6 +66,11 @@ def _run_command(command: Command, argv: list[str]) -> int:
     # What follows `--` is the engine's or the downstream command's: it is kept verbatim, away from the parser.
     own = _before_separator(argv)
     rest = argv[len(own) + 1 :]
+    if rest and not command.takes_rest:
+        raise UsageError(
+            f"`garrison {command.name}` takes nothing behind --: {rest[0]!r}",
+            hint=f"`garrison {command.name} --help` shows the usage.",
+        )
     program = get_command(import_module(command.module).app)
     result = program.main(
         args=own, prog_name=f"garrison {command.name}", standalone_mode=False, obj=tuple(rest) if rest else ()

@@ -1,10 +1,7 @@
 """The outermost loop of every console script: errors become a sentence, a next step and an exit code."""
 
-import json as json_module
 import os
 import sys
-import time
-import traceback
 from collections.abc import Callable
 from pathlib import Path
 
@@ -27,19 +24,30 @@ def outermost(call: Callable[[], int], *, json: bool) -> int:
         print("interrupted", file=sys.stderr)
         return _INTERRUPTED
     except BrokenPipeError:
-        # The reader went away (`garrison models list | head`). Python would complain once more at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return _BROKEN_PIPE
+        return _reader_gone()
+    except SystemExit as ended:
+        # Typer and Rich turn a broken pipe into `sys.exit(1)`, which has another meaning here.
+        if isinstance(ended.__context__, BrokenPipeError):
+            return _reader_gone()
+        raise
     except Exception as error:  # noqa: BLE001 - the one place that catches all: a bug is reported, not thrown at people
         return _unexpected(error, json=json)
     return code
 
 
+def _reader_gone() -> int:
+    """`garrison models list | head`. Python would complain once more at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return _BROKEN_PIPE
+
+
 def report(error: GarrisonError, *, json: bool) -> int:
     """Print `error` and give its exit code."""
     if json:
+        import json as json_module  # here and below: most runs end well and need none of it
+
         print(json_module.dumps(error.to_json(), default=str))
-    color = sys.stderr.isatty() and "NO_COLOR" not in os.environ
+    color = sys.stderr.isatty() and "NO_COLOR" not in os.environ and os.environ.get("TERM") != "dumb"
     red, dim, off = ("\033[1;31m", "\033[2m", "\033[0m") if color else ("", "", "")
     print(f"{red}error:{off} {error.message}", file=sys.stderr)
     if error.hint:
@@ -65,14 +73,21 @@ def _unexpected(error: Exception, *, json: bool) -> int:
 
 
 def _write_report(error: Exception) -> Path | None:
+    import time
+    import traceback
+
+    from garrison.base.files import write_atomic
     from garrison.base.settings import Settings
 
-    directory = Settings().data_dir / "reports"
+    try:
+        directory = Settings.load(os.environ, groups=("general",)).data_dir / "reports"
+    except GarrisonError:  # a broken config file is no reason to lose the report
+        directory = Settings().data_dir / "reports"
     path = directory / f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{os.getpid()}.txt"
     try:
         directory.mkdir(parents=True, exist_ok=True)
         # No argv and no environment: either may hold a secret.
-        path.write_text("".join(traceback.format_exception(error)), encoding="utf-8")
+        write_atomic(path, "".join(traceback.format_exception(error)), mode=0o600)
     except OSError:
         traceback.print_exception(error)
         return None

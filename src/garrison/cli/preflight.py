@@ -13,7 +13,7 @@ app = make_app("Check and reclaim the port, check the GPUs.")
 
 
 @app.command(
-    context_settings={"allow_interspersed_args": False},
+    context_settings={"allow_interspersed_args": False, "help_option_names": ["-h", "--help"]},
     epilog="A command behind the options is started when all is well: garrison preflight -- vllm serve …",
 )
 def preflight(

@@ -12,11 +12,13 @@ class Command:
     help: str
     module: str
     """Holds `app`, a Typer application."""
+    takes_rest: bool = False
+    """What follows `--` is handed on by the command."""
 
 
 COMMANDS = (
-    Command("serve", "Serve", "Bring a model from a name to a live OpenAI endpoint.", "garrison.cli.serve"),
-    Command("preflight", "Serve", "Check and reclaim the port, check the GPUs.", "garrison.cli.preflight"),
+    Command("serve", "Serve", "Bring a model from a name to a live OpenAI endpoint.", "garrison.cli.serve", True),
+    Command("preflight", "Serve", "Check and reclaim the port, check the GPUs.", "garrison.cli.preflight", True),
     Command("resolve", "Serve", "Find or fetch a model and pin it.", "garrison.cli.resolve"),
     Command("wait", "Serve", "Wait until an endpoint is ready.", "garrison.cli.wait"),
     Command("smoke", "Serve", "Try every API of an endpoint and tick it off.", "garrison.cli.smoke"),
@@ -26,7 +28,7 @@ COMMANDS = (
     Command("models", "Artifacts", "Import, list, show, verify and remove models.", "garrison.cli.models"),
     Command("adapters", "Artifacts", "Import, list, show, verify and remove LoRA adapters.", "garrison.cli.adapters"),
     Command("engine", "Engines", "Install, list, choose, describe and remove engines.", "garrison.cli.engine"),
-    Command("sim", "Engines", "Run the vLLM simulator.", "garrison.cli.sim"),
+    Command("sim", "Engines", "Run the vLLM simulator.", "garrison.cli.sim", True),
     Command("config", "Settings", "Show every setting, its value and where it came from.", "garrison.cli.config"),
 )
 

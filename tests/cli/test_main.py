@@ -1,0 +1,225 @@
+import json
+import re
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+
+from garrison.cli.main import root_help, run
+from garrison.cli.table import COMMANDS, find
+
+HEAVY = ("typer", "rich", "pydantic", "fastapi", "nicegui", "sqlalchemy", "huggingface_hub", "obstore", "httpx2",
+         "asyncio", "yaml", "psutil", "pynvml", "uvloop", "httptools")  # fmt: skip
+
+# What each may import of them. A cold path that grows is felt at every start of a server.
+COLD = {
+    "garrison --help": ("garrison.cli.main", ["garrison", "--help"]),
+    "garrison": ("garrison.cli.main", ["garrison"]),
+    "garrison --version": ("garrison.cli.main", ["garrison", "--version"]),
+    "garrison unknown": ("garrison.cli.main", ["garrison", "srve"]),
+    "vllm-preflight": ("garrison.cli.vllm_preflight", ["vllm-preflight"]),
+    "vllm-preflight with a command": ("garrison.cli.vllm_preflight", ["vllm-preflight", "--", "true"]),
+    "vllm-preflight --help": ("garrison.cli.vllm_preflight", ["vllm-preflight", "--help"]),
+    "vllm-serve --help": ("garrison.cli.vllm_serve", ["vllm-serve", "--help"]),
+}
+
+
+@pytest.mark.parametrize(("module", "argv"), COLD.values(), ids=COLD)
+def test_cold_imports(run: Any, clean_environ: Any, tmp_path: Any, module: str, argv: list[str]) -> None:
+    program = (
+        f"import sys; sys.argv = {argv!r}\n"
+        f"from {module} import main\n"
+        "code = main()\n"
+        f"print('IMPORTED', [name for name in {HEAVY!r} if name in sys.modules])\n"
+    )
+    environ = {
+        **clean_environ,
+        "GARRISON_SKIP_GPU_CHECK": "1",
+        "GARRISON_PORT": "54321",
+        "GARRISON_PREFLIGHT_LOCKFILE": str(tmp_path / "x.lock"),
+        "GARRISON_PREFLIGHT_PROXY_CHILD": "1",
+    }
+    done = run("-c", program, env=environ)
+    assert "IMPORTED []" in done.out, done
+
+
+COMMAND_LINES = [[command.name] for command in COMMANDS] + [
+    [group, name] for group in ("models", "adapters") for name in ("import", "list", "show", "verify", "remove")
+] + [["config", "show"]]  # fmt: skip
+
+
+@pytest.mark.parametrize("flag", ["--help", "-h"])
+@pytest.mark.parametrize("words", COMMAND_LINES, ids=" ".join)
+def test_help_of_every_command(cli: Any, words: list[str], flag: str) -> None:
+    if words == ["sim"]:
+        pytest.importorskip("garrison.sim.command")
+        with pytest.raises(SystemExit) as ended:
+            cli(*words, flag)
+        assert ended.value.code == 0
+        return
+    done = cli(*words, flag)
+    assert done.code == 0, done
+    assert "Usage:" in done.out or "usage:" in done.out
+
+
+@pytest.mark.parametrize("argv", [[], ["--help"], ["-h"], ["help"]], ids=str)
+def test_root_help(cli: Any, argv: list[str]) -> None:
+    done = cli(*argv)
+    assert done.code == 0
+    for command in COMMANDS:
+        assert re.search(rf"(?m)^  {command.name} +{re.escape(command.help)}$", done.out)
+    assert "\x1b" not in done.out
+
+
+def test_root_help_in_colour() -> None:
+    assert "\x1b[1m" in root_help(color=True)
+    assert re.sub(r"\x1b\[[0-9]*m", "", root_help(color=True)) == root_help(color=False)
+
+
+def test_help_of_one_command(cli: Any) -> None:
+    assert cli("help", "wait").out == cli("wait", "--help").out
+
+
+@pytest.mark.parametrize("flag", ["--version", "-V", "version"])
+def test_version(cli: Any, flag: str) -> None:
+    from garrison import __version__
+
+    assert cli(flag).out == f"garrison {__version__}\n"
+
+
+UNKNOWN = {
+    "srve": "Did you mean `garrison serve`?",
+    "model": "Did you mean `garrison models`?",
+    "zzz": "`garrison --help` lists the commands.",
+    "--nope": "`garrison --help` lists the commands.",
+}
+
+
+@pytest.mark.parametrize(("word", "hint"), UNKNOWN.items(), ids=UNKNOWN)
+def test_unknown_command(cli: Any, word: str, hint: str) -> None:
+    done = cli(word)
+    assert done.code == 64
+    assert done.out == ""
+    assert done.err == f"error: there is no command {word!r}\n  → {hint}\n"
+
+
+USAGE = {
+    "unknown flag": (["wait", "http://x", "--tiemout", "3"], "--tiemout"),
+    "unknown flag of serve": (["serve", "m", "--prot", "3"], "--prot"),
+    "missing argument": (["wait"], "Missing argument 'url'"),
+    "too many arguments": (["wait", "http://x", "http://y"], "http://y"),
+    "text for a number": (["serve", "m", "--port", "eight"], "'--port'"),
+    "port out of range": (["serve", "m", "--port", "70000"], "'--port'"),
+    "port zero": (["preflight", "--port", "0"], "'--port'"),
+    "negative timeout": (["wait", "http://x", "--timeout", "-1"], "'--timeout'"),
+    "flag without a value": (["serve", "m", "--port"], "--port"),
+    "unknown subcommand": (["models", "lst"], "lst"),
+    "unknown source": (["resolve", "acme/tiny", "--source", "floppy"], "floppy"),
+    "no model and no manifest": (["serve"], "no model is named"),
+    "model and manifest": (["serve", "m", "--file", "garrison.yaml"], "not both"),
+    "adapter without a path": (["serve", "m", "--adapter", "sql="], "--adapter 'sql=' is not NAME=PATH"),
+    "adapter without a name": (["serve", "m", "--adapter", "=x"], "--adapter '=x' is not NAME=PATH"),
+}
+
+
+@pytest.mark.parametrize(("argv", "said"), USAGE.values(), ids=USAGE)
+def test_usage_errors(cli: Any, tmp_path: Any, monkeypatch: pytest.MonkeyPatch, argv: list[str], said: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    done = cli(*argv)
+    assert done.code == 64, done
+    assert said in done.err
+    assert done.err.startswith("error: ")
+    assert "Traceback" not in done.err
+
+
+JSON_FAILURES = {
+    "usage": (["wait", "--json"], "usage", 64),
+    "unknown command": (["srve", "--json"], "usage", 64),
+    "invalid": (["wait", "ftp://x", "--json"], "invalid", 1),
+    "model not found": (["models", "show", "nope", "--json"], "model-not-found", 10),
+    "adapter not found": (["adapters", "show", "nope", "--json"], "model-not-found", 10),
+    "timeout": (["wait", "http://127.0.0.1:9", "--timeout", "0", "--json"], "engine-timeout", 22),
+    "resolve": (["resolve", "acme/nope", "--offline", "--json"], "model-not-found", 10),
+}
+
+
+@pytest.mark.parametrize(("argv", "code", "exit_code"), JSON_FAILURES.values(), ids=JSON_FAILURES)
+def test_json_on_failure_is_one_object(cli: Any, argv: list[str], code: str, exit_code: int) -> None:
+    done = cli(*argv)
+    last = json.loads(done.out.splitlines()[-1])
+    assert len(done.out.splitlines()) == 1 or argv[0] == "resolve"  # resolve prints one a step
+    assert (last["ok"], last["code"], last["exit_code"], done.code) == (False, code, exit_code, exit_code)
+    assert last["error"]
+
+
+def test_json_behind_the_separator_is_the_engines(cli: Any) -> None:
+    done = cli("serve", "acme/nope", "--engine", "nope", "--", "--json")
+    assert (done.code, done.out) == (1, "")
+
+
+def test_an_engine_argument_is_not_parsed(cli: Any) -> None:
+    done = cli("serve", "acme/nope", "--engine", "nope", "--", "--port", "eight")
+    assert done.code == 1
+    assert "nope" in done.err
+
+
+@pytest.mark.parametrize("argv", [["wait", "http://x", "--", "y"], ["models", "list", "--", "y"]], ids=" ".join)
+def test_words_behind_a_separator_that_nobody_takes_are_a_usage_error(cli: Any, argv: list[str]) -> None:
+    done = cli(*argv)
+    assert done.code == 64
+    assert "y" in done.err
+
+
+def test_run_gives_the_code_and_raises_the_error(clean_environ: Any) -> None:
+    from garrison.base.errors import UsageError
+
+    with pytest.raises(UsageError):
+        run(["srve"])
+
+
+def test_find() -> None:
+    assert find("serve") is COMMANDS[0]
+    assert find("serv") is None
+
+
+def test_the_names_are_distinct() -> None:
+    assert len({command.name for command in COMMANDS}) == len(COMMANDS)
+
+
+@pytest.mark.system
+def test_as_a_module(run: Any) -> None:
+    done = run("-m", "garrison.cli.main", "srve")
+    assert (done.code, done.out) == (64, "")
+
+
+@pytest.mark.system
+def test_console_scripts_are_installed() -> None:
+    from importlib.metadata import entry_points
+
+    scripts = {point.name: point.value for point in entry_points(group="console_scripts") if "garrison" in point.value}
+    assert scripts == {
+        "garrison": "garrison.cli.main:main",
+        "vllm-preflight": "garrison.cli.vllm_preflight:main",
+        "vllm-resolve-model": "garrison.cli.vllm_resolve_model:main",
+        "vllm-serve": "garrison.cli.vllm_serve:main",
+    }
+
+
+@pytest.mark.system
+@pytest.mark.parametrize(
+    "argv", [["--help"], ["config", "show", "--json"], ["config", "show"], ["doctor", "--offline"]], ids=" ".join
+)
+def test_a_reader_that_goes_away_is_no_error(clean_environ: Any, argv: list[str]) -> None:
+    """`garrison … | head -0`: quiet, and with the code a shell gives for it."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "garrison.cli.main", *argv],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=dict(clean_environ), text=True,
+    )  # fmt: skip
+    assert process.stdout is not None
+    process.stdout.close()
+    assert process.stderr is not None
+    said = process.stderr.read()
+    process.stderr.close()
+    assert process.wait(60) == 141
+    assert said == ""

@@ -1,0 +1,108 @@
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from garrison.base.errors import InvalidError, all_errors
+from garrison.cli.outermost import outermost, report
+
+SECRET = "sk-very-secret"
+
+
+@pytest.fixture(autouse=True)
+def _clean(clean_environ: Any) -> None:
+    pass
+
+
+def raising(error: BaseException) -> Any:
+    def call(*_: object, **__: object) -> int:
+        raise error
+
+    return call
+
+
+def test_the_result_is_the_code(capsys: Any) -> None:
+    assert outermost(lambda: 3, json=False) == 3
+    assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("cls", all_errors(), ids=lambda cls: cls.code)
+@pytest.mark.parametrize("as_json", [False, True], ids=["text", "json"])
+def test_every_error(capsys: Any, cls: Any, as_json: bool) -> None:
+    error = cls("it broke", hint="Mend it.", details={"path": Path("/x")})
+    assert outermost(raising(error), json=as_json) == int(cls.exit_code)
+    out, err = capsys.readouterr()
+    assert err == "error: it broke\n  → Mend it.\n"
+    if not as_json:
+        assert out == ""
+        return
+    (line,) = out.splitlines()
+    body = json.loads(line)
+    assert (body["ok"], body["code"], body["exit_code"]) == (False, cls.code, int(cls.exit_code))
+    assert (body["error"], body["hint"], body["path"]) == ("it broke", "Mend it.", "/x")
+
+
+def test_no_hint(capsys: Any) -> None:
+    report(InvalidError("it broke"), json=False)
+    assert capsys.readouterr().err == "error: it broke\n"
+
+
+def test_interrupt(capsys: Any) -> None:
+    assert outermost(raising(KeyboardInterrupt()), json=False) == 130
+    assert capsys.readouterr().err == "interrupted\n"
+
+
+def test_interrupt_inside_a_command(cli: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("garrison.cli.wait.wait_ready", raising(KeyboardInterrupt()))
+    assert cli("wait", "http://x").code == 130
+
+
+@pytest.mark.parametrize("as_json", [False, True], ids=["text", "json"])
+def test_a_bug_is_reported(capsys: Any, clean_environ: Any, monkeypatch: pytest.MonkeyPatch, as_json: bool) -> None:
+    monkeypatch.setenv("MY_KEY", SECRET)
+    monkeypatch.setattr("sys.argv", ["garrison", "serve", SECRET])
+    assert outermost(raising(ZeroDivisionError("division by zero")), json=as_json) == 70
+    out, err = capsys.readouterr()
+    (path,) = (Path(clean_environ["GARRISON_DATA_DIR"]) / "reports").iterdir()
+    assert "error: this is a bug: ZeroDivisionError: division by zero" in err
+    assert str(path) in err
+    assert "Traceback" not in err
+    content = path.read_text()
+    assert content.startswith("Traceback")
+    assert "ZeroDivisionError" in content
+    assert SECRET not in content
+    assert "MY_KEY" not in content
+    assert path.stat().st_mode & 0o077 == 0
+    if as_json:
+        assert json.loads(out)["code"] == "internal"
+
+
+def test_a_bug_without_a_place_for_the_report(capsys: Any, clean_environ: Any) -> None:
+    Path(clean_environ["GARRISON_DATA_DIR"]).write_text("a file")
+    assert outermost(raising(ZeroDivisionError("x")), json=False) == 70
+    err = capsys.readouterr().err
+    assert "this is a bug" in err
+    assert "Traceback" in err
+
+
+@pytest.mark.parametrize(
+    ("no_color", "coloured"), [(None, True), ("1", False), ("", False)], ids=["unset", "1", "empty"]
+)
+def test_no_color(capsys: Any, monkeypatch: pytest.MonkeyPatch, no_color: str | None, coloured: bool) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
+    if no_color is None:
+        monkeypatch.delenv("NO_COLOR")
+    else:
+        monkeypatch.setenv("NO_COLOR", no_color)
+    report(InvalidError("x"), json=False)
+    assert ("\x1b" in capsys.readouterr().err) == coloured
+
+
+def test_dumb_terminals_get_no_colour(capsys: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
+    monkeypatch.delenv("NO_COLOR")
+    monkeypatch.setenv("TERM", "dumb")
+    report(InvalidError("x"), json=False)
+    assert "\x1b" not in capsys.readouterr().err
