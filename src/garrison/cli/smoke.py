@@ -41,7 +41,9 @@ def smoke(
     def show(step: SmokeStep) -> None:
         if not json:
             mark = _MARKS[step.outcome]
-            console.print(f"{mark} {step.name:<16} [dim]{step.seconds * 1000:7.0f} ms[/]  {escape(step.detail)}")
+            console.print(
+                f"{mark} {escape(f'{step.name:<16}')} [dim]{step.seconds * 1000:7.0f} ms[/]  {escape(step.detail)}"
+            )
 
     report = asyncio.run(run_smoke(url, model=model, key=_key(key_env), timeout=timeout, on_step=show))
     if json:

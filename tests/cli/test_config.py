@@ -1,0 +1,54 @@
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from garrison.base.settings import Settings
+
+
+def test_json_has_every_setting(cli: Any) -> None:
+    body = json.loads(cli("config", "show", "--json").out)
+    assert list(body) == [row.name for row in Settings.table()]
+    assert body["port"] == {
+        "value": 8000,
+        "from": "default",
+        "variables": ["GARRISON_PORT", "VLLM_PORT"],
+        "group": "endpoint",
+        "help": "Port an engine listens on.",
+    }
+
+
+def test_where_values_come_from(cli: Any, clean_environ: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = Path(clean_environ["XDG_CONFIG_HOME"]) / "garrison" / "config.yaml"
+    file.parent.mkdir(parents=True)
+    file.write_text("stop_timeout: 7\n")
+    monkeypatch.setenv("VLLM_PORT", "9000")
+    body = json.loads(cli("config", "show", "--json", "--changed").out)
+    assert {name: entry["from"] for name, entry in body.items()} == {
+        "data_dir": "GARRISON_DATA_DIR",
+        "port": "VLLM_PORT",
+        "stop_timeout": str(file),
+    }
+
+
+@pytest.mark.parametrize("arguments", [[], ["--json"]], ids=["table", "json"])
+def test_secrets_are_not_shown(cli: Any, monkeypatch: pytest.MonkeyPatch, arguments: list[str]) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_abcdefghij")
+    done = cli("config", "show", *arguments)
+    assert "hf_abcdefghij" not in done.out + done.err
+    assert "set" in done.out
+
+
+def test_table(cli: Any) -> None:
+    out = cli("config", "show").out
+    for row in Settings.table():
+        assert row.name in out
+    assert "config file: " in out
+
+
+def test_a_wrong_value_is_said(cli: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VLLM_PORT", "tcp://10.0.0.1:8000")
+    done = cli("config", "show")
+    assert done.code == 1
+    assert "VLLM_PORT must be an integer from 1 to 65535" in done.err

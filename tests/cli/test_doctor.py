@@ -1,0 +1,82 @@
+import json
+import socket
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from garrison.launch.machine_facts import machine_facts
+
+
+@pytest.fixture
+def engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A vLLM on PATH, so that the page need not be red for want of one."""
+    program = tmp_path / "bin" / "vllm"
+    program.parent.mkdir()
+    program.write_text("#!/bin/sh\necho 0.32.0\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{program.parent}:/usr/bin:/bin")
+    return program
+
+
+def lines(out: str) -> dict[str, dict[str, Any]]:
+    return {check["name"]: check for check in json.loads(out)["checks"]}
+
+
+def test_json(cli: Any, engine: Path) -> None:
+    done = cli("doctor", "--offline", "--json", "--port", "54321")
+    body = json.loads(done.out)
+    found = lines(done.out)
+    assert body["ok"] == all(check["status"] != "fail" for check in body["checks"])
+    assert done.code == (0 if body["ok"] else 1)
+    assert found["vllm"]["value"] == f"0.32.0 at {engine}"
+    assert found["hub"]["value"] == "not asked (offline)"
+    assert found["port"]["value"] == "127.0.0.1:54321 is free"
+    for check in body["checks"]:
+        assert check["status"] == "ok" or check["remedy"]
+
+
+@pytest.mark.system
+def test_a_port_that_is_held(cli: Any, engine: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        done = cli("doctor", "--offline", "--json", "--port", str(listener.getsockname()[1]))
+    assert lines(done.out)["port"]["status"] == "warn"
+
+
+@pytest.mark.system
+def test_a_hub_that_is_away(cli: Any, engine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    found = lines(cli("doctor", "--json", "--port", "54321").out)
+    assert found["hub"]["status"] == "warn"
+    assert found["hub"]["value"].startswith("http://127.0.0.1:9: ConnectError")
+    assert "Air-gapped" in found["hub"]["remedy"]
+
+
+def test_no_engine_is_red(cli: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/nonexistent")
+    done = cli("doctor", "--offline", "--port", "54321")
+    assert done.code == 1
+    assert "✗ engines" in done.out.replace("  ", " ")
+    assert "→ garrison engine install vllm" in done.out
+    assert "This machine cannot serve yet: " in done.out
+
+
+def test_an_engine_that_does_not_run(cli: Any, engine: Path) -> None:
+    engine.write_text("#!/bin/sh\nexit 3\n")
+    found = lines(cli("doctor", "--offline", "--json", "--port", "54321").out)
+    assert found["vllm"]["status"] == "fail"
+
+
+def test_green_page(cli: Any, engine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def well(*arguments: Any, **options: Any) -> Any:
+        gib = 1024**3
+        return replace(
+            machine_facts(*arguments, **options), driver=None, gpus=(), gpu_problem=None, memory_available=100 * gib,
+            disk_free=100 * gib, shm_total=gib, port=None, open_files=65536, processes=65536, supported_system=True,
+        )  # fmt: skip
+
+    monkeypatch.setattr("garrison.cli.doctor.machine_facts", well)
+    done = cli("doctor", "--offline")
+    assert done.code == 0
+    assert done.out.splitlines()[-1] == "This machine can serve."
