@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from garrison.base.values import size_text
-from garrison.cli.library_view import print_facts, print_table, print_verification
+from garrison.cli.library_view import confirm, print_facts, print_table, print_verification
 from garrison.cli.options import Json, settings
 from garrison.cli.options import app as make_app
 from garrison.models.adapter import AdapterInfo
@@ -115,7 +115,7 @@ def remove(
     layout = _layout()
     if not yes:
         entry = find_adapter(layout, name)
-        typer.confirm(f"remove {entry.name} at {entry.path}?", abort=True, err=True)
+        confirm(f"remove {entry.name} at {entry.path}?")
     gone = remove_adapter(layout, name)
     print(
         json_module.dumps({"ok": True, "name": gone.name, "path": str(gone.path)}) if json else f"removed {gone.name}"

@@ -1,15 +1,17 @@
 """What `models` and `adapters` share on the terminal: a table, and the verdicts of a verification."""
 
 import json as json_module
+import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from garrison.base.errors import UsageError
 from garrison.base.exit_codes import ExitCode
 
 if TYPE_CHECKING:
     from garrison.models.verify import Verification
 
-__all__ = ["print_facts", "print_table", "print_verification"]
+__all__ = ["confirm", "print_facts", "print_table", "print_verification"]
 
 _MARKS = {
     "ok": "[green]✓[/]",
@@ -18,6 +20,22 @@ _MARKS = {
     "missing": "[red]✗[/]",
     "extra": "[dim]·[/]",
 }
+
+
+def confirm(question: str) -> None:
+    """Return when somebody at a terminal says yes. Typer's own leaves a blank on standard output.
+
+    Raises:
+        UsageError: nobody can be asked.
+        typer.Abort: the answer was not yes.
+    """
+    import typer
+
+    if not sys.stdin.isatty():
+        raise UsageError(f"not done: {question}", hint="There is no terminal to ask at; --yes says yes.")
+    print(f"{question} [y/N]: ", end="", file=sys.stderr, flush=True)
+    if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+        raise typer.Abort
 
 
 def print_table(titles: Sequence[str], rows: Sequence[Sequence[str]], *, empty: str) -> None:

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from garrison.base.values import size_text
-from garrison.cli.library_view import print_facts, print_table, print_verification
+from garrison.cli.library_view import confirm, print_facts, print_table, print_verification
 from garrison.cli.options import Json, settings
 from garrison.cli.options import app as make_app
 from garrison.models.layout import Layout
@@ -117,7 +117,7 @@ def remove(
     layout = _layout()
     if not yes:
         entry = show_model(layout, name).entry
-        typer.confirm(f"remove {entry.model_id}, {size_text(entry.bytes)}, at {entry.path}?", abort=True, err=True)
+        confirm(f"remove {entry.model_id}, {size_text(entry.bytes)}, at {entry.path}?")
     gone = remove_model(layout, name)
     print(
         json_module.dumps({"ok": True, **_entry(gone)}) if json else f"removed {gone.model_id}, {size_text(gone.bytes)}"
