@@ -1,7 +1,6 @@
 """The console script `vllm-serve`: exec `vllm serve` with checked arguments. The contract is the seed's."""
 
 import os
-import shlex
 import sys
 
 from garrison.base.errors import EngineMissingError, UsageError
@@ -51,13 +50,14 @@ def _serve(extra: list[str], *, print_command: bool, dry_run: bool) -> None:
     from garrison.engines.executable import locate
     from garrison.engines.registry import engine
     from garrison.launch.vllm_serve import environment, plan
+    from garrison.preflight.redact import shown_command
 
     settings = Settings.load(os.environ, groups=("general", "endpoint", "model", "vllm-serve"), seed_defaults=True)
     made = plan(settings, os.environ, extra)
     for warning in made.warnings:
         print(f"warning: {warning}", file=sys.stderr)
     if print_command or dry_run:
-        print(f"CMD: {shlex.join(('vllm', *made.argv))}", file=sys.stderr)
+        print(f"CMD: {shown_command(('vllm', *made.argv))}", file=sys.stderr)
     if dry_run:
         return
     located = locate(engine("vllm"), data_dir=settings.data_dir, environ=os.environ)
