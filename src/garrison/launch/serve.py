@@ -15,6 +15,7 @@ from pathlib import Path
 from garrison.base.errors import EngineMissingError
 from garrison.base.locks import FileLock
 from garrison.base.settings import Settings
+from garrison.engines.argv import gives
 from garrison.engines.engine import EngineCommand
 from garrison.launch.patience import Patience
 from garrison.launch.prepare import Chosen, PreparedAdapter, choose, command, prepare_adapters, served_name
@@ -138,5 +139,5 @@ def _advise(spec: LaunchSpec, chosen: Chosen, view: StartView) -> None:
     for finding in chosen.findings:
         view.note(f"{finding.level}: {finding.message}")
     host = chosen.endpoint.host
-    if not host.startswith(_LOOPBACK) and spec.api_key_env is None and "--api-key" not in spec.args:
+    if not host.startswith(_LOOPBACK) and spec.api_key_env is None and not gives(spec.args, {"--api-key"}):
         view.note(f"{host} can be reached from the network and no key is asked for; --api-key-env NAME sets one")
