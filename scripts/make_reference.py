@@ -2,11 +2,13 @@
 """Write docs/reference/ from the code. A test compares the two, so run this after changing a command, a setting, an
 exit code, an error or the manifest."""
 
+import os
 import sys
 from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 from typer.main import get_command
 
@@ -100,7 +102,9 @@ def _default(item: Any) -> str:
 def _sim_help() -> str:
     from garrison.sim.command import parser
 
-    return parser().format_help()
+    # argparse breaks lines at the width of the terminal, which must not matter here.
+    with mock.patch.dict(os.environ, COLUMNS="100"):
+        return parser().format_help()
 
 
 def _settings() -> str:

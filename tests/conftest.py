@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.append(str(ROOT / "scripts"))
+sys.path += [str(ROOT / "scripts"), str(ROOT / "tests" / "support")]
 
-_OWN_PREFIXES = ("GARRISON_", "VLLM_", "_VLLM_", "HF_", "FLOX_", "R2_", "XDG_", "CUDA_VISIBLE")
+from tests_environment import environment  # noqa: E402 - it lies in the directory added above
+
 _POLL_SECONDS = 0.02
 
 
@@ -25,20 +26,6 @@ class Done:
     code: int
     out: str
     err: str
-
-
-def environment(home: Path) -> dict[str, str]:
-    """This process's environment without anything that Garrison reads; data, config and home are below `home`."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(_OWN_PREFIXES)}
-    return kept | {
-        "HOME": str(home),
-        "GARRISON_DATA_DIR": str(home / "data"),
-        "XDG_CONFIG_HOME": str(home / "config"),
-        "XDG_DATA_HOME": str(home / "share"),
-        "NO_COLOR": "1",
-        "TERM": "dumb",
-        "COLUMNS": "200",
-    }
 
 
 @pytest.fixture

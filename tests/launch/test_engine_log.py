@@ -5,6 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from garrison.base.errors import InvalidError
+from garrison.engines.diagnose import LOG_LINES
 from garrison.launch import engine_log
 from garrison.launch.engine_log import EngineLog
 
@@ -69,7 +71,7 @@ def test_the_tail_is_bounded(tmp_path: Path) -> None:
     log = EngineLog(tmp_path / "x.log")
     log.feed(b"".join(b"%d\n" % number for number in range(1000)))
     log.close()
-    assert list(log.tail) == [str(number) for number in range(800, 1000)]
+    assert list(log.tail) == [str(number) for number in range(1000 - LOG_LINES, 1000)]
 
 
 def test_mode_and_directory(tmp_path: Path) -> None:
@@ -130,6 +132,14 @@ def test_a_directory_that_goes_away_stops_nothing(tmp_path: Path, monkeypatch: p
         log.feed(b"line\n")
     log.close()
     assert len(log.tail) == 10
+
+
+@pytest.mark.parametrize("name", ["file/x.log", "directory"], ids=["no directory", "a directory in its place"])
+def test_a_log_that_cannot_be_made_is_said(tmp_path: Path, name: str) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "directory").mkdir()
+    with pytest.raises(InvalidError, match="cannot be written"):
+        EngineLog(tmp_path / name)
 
 
 def test_close_twice(tmp_path: Path) -> None:

@@ -283,4 +283,9 @@ NAMES = {
 
 @pytest.mark.parametrize(("spec_", "model_id", "name"), NAMES.values(), ids=NAMES)
 def test_served_name(spec_: LaunchSpec, model_id: str, name: str) -> None:
-    assert served_name(spec_, model_id) == name
+    assert served_name(spec_, choose_(replace(spec_, engine="sim")), model_id) == name
+
+
+def test_an_engine_that_leaves_no_choice_of_a_name() -> None:
+    spec = LaunchSpec("x", engine="mlx_lm", executable=Path("/bin/true"), served_name="qwen")
+    assert served_name(spec, choose_(spec), "acme/tiny") == "default_model"

@@ -79,7 +79,11 @@ class Settings:
 
     data_dir: Path = field(
         default_factory=_default_data_dir,
-        metadata={"group": "general", "help": "Where engines, models and state live; `garrison` under `XDG_DATA_HOME` when unset.", "parse": _PATH},
+        metadata={
+            "group": "general",
+            "help": "Where engines, models and state live; `garrison` under `XDG_DATA_HOME` when unset.",
+            "parse": _PATH,
+        },
     )
 
     host: str = _setting(
@@ -298,7 +302,7 @@ def seed_variables() -> frozenset[str]:
 def config_path(environ: Mapping[str, str]) -> Path:
     """`GARRISON_CONFIG`, or `config.yaml` under the XDG config directory."""
     if explicit := environ.get("GARRISON_CONFIG"):
-        return Path(explicit).expanduser()
+        return Path(os.path.expanduser(explicit))  # Path's own raises where there is no such user
     return Path(environ.get("XDG_CONFIG_HOME") or "~/.config").expanduser() / "garrison" / "config.yaml"
 
 

@@ -144,6 +144,8 @@ class Engine(Protocol):
     capabilities: Capabilities
     default_endpoint: Endpoint
     """Where it listens when its argv does not say."""
+    fixed_model_name: str | None
+    """What clients must call the model, where the engine leaves no choice."""
 
     def locate_model(self, model: str) -> str:
         """What to put into the argv for a resolved model: the same path, or a file in it. Looks at the disk.

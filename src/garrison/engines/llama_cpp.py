@@ -29,6 +29,7 @@ class LlamaCpp:
         apis=frozenset({"completions", "chat", "embeddings", "responses", "messages", "rerank", "tokenize"}),
     )
     default_endpoint = Endpoint("127.0.0.1", 8080)
+    fixed_model_name: str | None = None
 
     def locate_model(self, model: str) -> str:
         """A GGUF file: `model` itself, or the only one in that directory. A split model's first part stands for it."""

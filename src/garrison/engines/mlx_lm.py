@@ -30,6 +30,7 @@ class MlxLm:
         apis=frozenset({"completions", "chat"}),
     )
     default_endpoint = Endpoint("127.0.0.1", 8080)
+    fixed_model_name: str | None = "default_model"  # any other name is taken for one on the hub, and fetched
 
     def locate_model(self, model: str) -> str:
         return model

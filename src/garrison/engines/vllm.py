@@ -35,6 +35,7 @@ class Vllm:
         apis=frozenset({"completions", "chat", "embeddings", "responses", "messages", "rerank", "tokenize"}),
     )
     default_endpoint = Endpoint("0.0.0.0", 8000)
+    fixed_model_name: str | None = None
 
     def locate_model(self, model: str) -> str:
         return model

@@ -6,9 +6,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 
+from garrison.base.errors import InvalidError
+from garrison.engines.diagnose import LOG_LINES
+
 __all__ = ["EngineLog"]
 
-_TAIL_LINES = 200
 _MAX_LINE_BYTES = 64 * 1024
 _MAX_FILE_BYTES = 32 * 1024 * 1024
 # Progress bars move with carriage returns; colours and cursor moves have no meaning in a file.
@@ -20,17 +22,26 @@ class EngineLog:
     """Takes bytes as they come.
 
     The file is kept to 32 MiB, the older half in `<name>.1`. It holds prompts if the engine logs them: mode 600.
+
+    Raises:
+        InvalidError: it cannot be made; said before an engine starts.
     """
 
     def __init__(self, path: Path, on_line: Callable[[str], None] = lambda _: None) -> None:
         self.path = path
-        self.tail: deque[str] = deque(maxlen=_TAIL_LINES)
+        self.tail: deque[str] = deque(maxlen=LOG_LINES)
         self._on_line = on_line
         self._rest = b""
         self._file: BinaryIO | None = None
         self._written = 0
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._open()
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._open()
+        except OSError as error:
+            raise InvalidError(
+                f"the engine's log {path} cannot be written: {error.strerror}",
+                hint="Name a directory that can be written: GARRISON_DATA_DIR.",
+            ) from None
 
     def feed(self, data: bytes) -> None:
         """Any piece of output; lines may be cut anywhere."""

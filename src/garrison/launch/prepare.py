@@ -17,7 +17,7 @@ from garrison.models.adapter import AdapterInfo, inspect_adapter
 from garrison.models.fit import BaseShapes, check_against_base, read_base_shapes
 from garrison.models.layout import Layout
 
-__all__ = ["Chosen", "PreparedAdapter", "choose", "command", "prepare_adapters"]
+__all__ = ["Chosen", "PreparedAdapter", "choose", "command", "prepare_adapters", "served_name"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,11 +125,12 @@ def command(
     return EngineCommand(made.argv, {**made.env, **spec.env}, made.unset, made.env_from)
 
 
-def served_name(spec: LaunchSpec, model_id: str) -> str:
-    """What clients call the model: as the user says, else its id, else, for a path, its last part."""
+def served_name(spec: LaunchSpec, chosen: Chosen, model_id: str) -> str:
+    """What clients call the model: what the engine insists on, else as the user says, else its id, else, for a path,
+    its last part."""
     given = spec.served_name or last_value(spec.args, {"--served-model-name", "--alias", "-a"})
-    if given:
-        return given
+    if chosen.engine.fixed_model_name or given:
+        return chosen.engine.fixed_model_name or str(given)
     return Path(model_id).name.removesuffix(".gguf") if model_id.startswith("/") else model_id
 
 

@@ -19,10 +19,11 @@ _PROBE_SECONDS = 5.0
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """`reason` completes "not ready: …"; for a ready endpoint it says what proved it."""
+    """`reason` completes "not ready: …"; for a ready endpoint it says what proved it. `dead` means: never again."""
 
     ready: bool
     reason: str
+    dead: bool = False
 
 
 def base_url(endpoint: Endpoint) -> str:
@@ -51,7 +52,12 @@ def origin(url: str) -> str:
     return urlunsplit((parts.scheme, parts.netloc, path, "", ""))
 
 
-async def probe(client: "httpx2.AsyncClient", path: str, loading: frozenset[int] = frozenset({503})) -> Answer:
+async def probe(
+    client: "httpx2.AsyncClient",
+    path: str,
+    loading: frozenset[int] = frozenset({503}),
+    dead: frozenset[int] = frozenset(),
+) -> Answer:
     """One GET of `path`. 200 is ready; where the path is not there, a list of models is proof as well."""
     import httpx2
 
@@ -69,6 +75,8 @@ async def probe(client: "httpx2.AsyncClient", path: str, loading: frozenset[int]
         return Answer(False, f"{type(error).__name__}: {error}")
     if response.status_code == 200:
         return Answer(True, f"{response.request.url.path} answers 200")
+    if response.status_code in dead:
+        return Answer(False, f"{path} answers {response.status_code}, which it will go on doing", dead=True)
     if response.status_code in loading:
         return Answer(False, f"loading (HTTP {response.status_code})")
     return Answer(False, f"{response.request.url.path} answers {response.status_code}")

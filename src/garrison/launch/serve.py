@@ -69,7 +69,7 @@ def prepare(
     model = resolve(request, progress=progress)
     view.note(f"model {model.model_id} from {model.source}: {model.path}")
     adapters = prepare_adapters(spec.adapters, model.path, Layout.from_settings(settings))
-    name = served_name(spec, model.model_id)
+    name = served_name(spec, chosen, model.model_id)
     made = command(spec, chosen, model=str(model.path), served_name=name, adapters=adapters)
     return Prepared(spec, chosen, model, name, adapters, made)
 

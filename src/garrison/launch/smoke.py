@@ -133,13 +133,13 @@ class _Run:
         return "200"
 
     async def _models(self) -> str:
+        if self.model == _MLX_DEFAULT:
+            # mlx_lm.server lists the hub cache, not what it serves, and tries to fetch any name but this one.
+            raise _Skipped(f"{_MLX_DEFAULT} is not meant to be listed")
         body = await self._json("GET", "/v1/models")
         listed = body.get("data")
         if not isinstance(listed, list):
             raise _Failed("the list of models is not a list")
-        if self.model == _MLX_DEFAULT:
-            # mlx_lm.server lists the hub cache, not what it serves, and tries to fetch any name but this one.
-            raise _Skipped(f"{_MLX_DEFAULT} is not meant to be listed")
         if not listed:
             raise _Failed("the list of models is empty")
         # Engines other than vLLM have no `parent`: then all are base models.

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from garrison.base.errors import EngineDiedError, EngineMissingError, EngineTimeoutError, GarrisonError
 from garrison.engines.diagnose import diagnose
 from garrison.engines.engine import Endpoint, Engine, EngineCommand
-from garrison.engines.phases import phase_of
+from garrison.engines.phases import is_fatal, phase_of
 from garrison.launch.engine_log import EngineLog
 from garrison.launch.patience import CpuWatch, Life, Patience, verdict
 from garrison.launch.process_tree import ProcessTree, die_with_parent, reap_orphans_here
@@ -78,6 +78,7 @@ class Supervisor:
         self._started = 0.0
         self._last_output = 0.0
         self._phase = ""
+        self._fatal = False
 
     async def run(self) -> int:
         """Start the engine, stay until it ends or a signal asks for the end, leave nothing behind.
@@ -120,9 +121,11 @@ class Supervisor:
         bound = False
         watch = CpuWatch(self._started)
         while self._stop_signal is None:
-            if self._ended():
+            if self._ended() or self._fatal:
                 raise self._died("before it was ready")
-            answer = await probe(client, readiness.path, readiness.loading)
+            answer = await probe(client, readiness.path, readiness.loading, readiness.dead)
+            if answer.dead:
+                raise self._failure(EngineDiedError, f"{self._job.engine.title} cannot serve: {answer.reason}")
             if not bound and (answer.ready or answer.reason.startswith("loading")):
                 bound = True
                 self._job.on_bound()
@@ -194,6 +197,7 @@ class Supervisor:
 
     def _on_line(self, text: str) -> None:
         self._view.line(text)
+        self._fatal = self._fatal or is_fatal(self._job.engine.name, text)
         seen = phase_of(self._job.engine.name, text)
         if self.state is not State.STARTING or seen is None or seen.phase in (self._phase, "ready"):
             return
@@ -203,7 +207,9 @@ class Supervisor:
     def _died(self, when: str) -> GarrisonError:
         assert self._child is not None
         code = self._child.returncode
-        how = f"was killed by {signal.Signals(-code).name}" if code is not None and code < 0 else f"exited with {code}"
+        if code is None:
+            return self._failure(EngineDiedError, f"{self._job.engine.title} hangs on after a fatal error")
+        how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"exited with {code}"
         return self._failure(EngineDiedError, f"{self._job.engine.title} {how} {when}", returncode=code)
 
     def _failure(self, kind: type[GarrisonError], message: str, *, returncode: int | None = None) -> GarrisonError:
