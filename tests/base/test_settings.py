@@ -259,6 +259,11 @@ def test_a_config_file_that_is_named_must_be_there(config: dict[str, str], tmp_p
         Settings.load(config | {"GARRISON_CONFIG": str(tmp_path / "no.yaml")})
 
 
+def test_a_config_file_of_a_user_who_is_not_there(config: dict[str, str]) -> None:
+    with pytest.raises(InvalidError, match="GARRISON_CONFIG names"):
+        Settings.load(config | {"GARRISON_CONFIG": "~nosuchuser/x.yaml"})
+
+
 def test_a_config_file_that_is_no_text(config: dict[str, str]) -> None:
     config_path(config).write_bytes(b"\xff\xfe")
     with pytest.raises(InvalidError, match="cannot be read"):

@@ -302,7 +302,10 @@ def seed_variables() -> frozenset[str]:
 def config_path(environ: Mapping[str, str]) -> Path:
     """`GARRISON_CONFIG`, or `config.yaml` under the XDG config directory."""
     if explicit := environ.get("GARRISON_CONFIG"):
-        return Path(os.path.expanduser(explicit))  # Path's own raises where there is no such user
+        try:
+            return Path(explicit).expanduser()
+        except RuntimeError:  # `~nobody/x`: then it is not a file, and that is said where it is read
+            return Path(explicit)
     return Path(environ.get("XDG_CONFIG_HOME") or "~/.config").expanduser() / "garrison" / "config.yaml"
 
 
