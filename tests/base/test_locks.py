@@ -216,10 +216,13 @@ class TestDirectoryFallback:
         (tmp_path / "x.lock.d" / "pid").write_text("4194305 1")
         take(tmp_path / "x.lock", timeout=0)
 
-    def test_a_directory_without_a_pid_is_young_for_a_minute(self, tmp_path: Path) -> None:
+    @pytest.mark.parametrize("content", [None, "", "abc 1", "1"], ids=["no file", "empty", "words", "half"])
+    def test_a_directory_without_a_pid_is_young_for_a_minute(self, tmp_path: Path, content: str | None) -> None:
         directory = tmp_path / "x.lock.d"
         directory.mkdir()
-        with pytest.raises(LockedError, match="another command is at work"):
+        if content is not None:
+            (directory / "pid").write_text(content)
+        with pytest.raises(LockedError, match="is at work"):
             take(tmp_path / "x.lock", timeout=1)
         os.utime(directory, (0, 0))
         take(tmp_path / "x.lock", timeout=1)

@@ -181,9 +181,10 @@ def _make(directory: Path) -> bool:
 def _is_stale(directory: Path) -> bool:
     try:
         pid_text, started = (directory / "pid").read_text(encoding="ascii").split()
+        pid = int(pid_text)
     except (OSError, ValueError):
         # Between mkdir and the write of the pid there is a moment without it; a minute is no moment.
         with contextlib.suppress(OSError):
             return time.time() - directory.stat().st_mtime > 60
         return False
-    return str(start_time(int(pid_text))) != started
+    return str(start_time(pid)) != started
