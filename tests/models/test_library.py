@@ -202,7 +202,7 @@ def test_import_of_a_broken_model_leaves_nothing(layout, tmp_path, make, cut, pa
 
 
 def test_import_of_nothing(layout, tmp_path):
-    with pytest.raises(ModelInvalidError, match="does not exist"):
+    with pytest.raises(InvalidError, match="does not exist"):
         import_model(layout, tmp_path / "none")
 
 

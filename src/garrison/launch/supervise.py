@@ -31,6 +31,7 @@ __all__ = ["Job", "State", "Supervisor"]
 
 _POLL_SECONDS = 0.1
 _SHOWN_LOG_LINES = 25
+_DRAIN_SECONDS = 1.0
 _STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _PASSED_SIGNALS = (signal.SIGUSR1, signal.SIGUSR2, signal.SIGQUIT)
 
@@ -122,7 +123,7 @@ class Supervisor:
         watch = CpuWatch(self._started)
         while self._stop_signal is None:
             if self._ended() or self._fatal:
-                raise self._died("before it was ready")
+                raise await self._died("before it was ready")
             answer = await probe(client, readiness.path, readiness.loading, readiness.dead)
             if answer.dead:
                 raise self._failure(EngineDiedError, f"{self._job.engine.title} cannot serve: {answer.reason}")
@@ -143,7 +144,7 @@ class Supervisor:
     async def _main_loop(self) -> None:
         while self._stop_signal is None:
             if self._ended():
-                raise self._died("while it was serving")
+                raise await self._died("while it was serving")
             self._tree.reap()
             await self._sleep(0.5)
 
@@ -162,9 +163,7 @@ class Supervisor:
                 self._view.note(f"still alive after SIGKILL: {pids}")
             elif self.state is State.STOPPING:
                 self._view.stopped(seconds=self._now() - begun)
-        if self._reader is not None:
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._reader, 2.0)
+        await self._drain()
         self._log.close()
         self.state = State.STOPPED
 
@@ -195,6 +194,11 @@ class Supervisor:
             self._last_output = self._now()
             self._log.feed(data)
 
+    async def _drain(self) -> None:
+        """The last words are often the telling ones. A descendant may hold the pipe open, so there is a limit."""
+        if self._reader is not None:
+            await asyncio.wait([self._reader], timeout=_DRAIN_SECONDS)
+
     def _on_line(self, text: str) -> None:
         self._view.line(text)
         self._fatal = self._fatal or is_fatal(self._job.engine.name, text)
@@ -204,8 +208,9 @@ class Supervisor:
         self._phase = seen.phase
         self._view.phase(seen.phase, seconds=self._seconds(), memory_bytes=self._tree.memory_bytes())
 
-    def _died(self, when: str) -> GarrisonError:
+    async def _died(self, when: str) -> GarrisonError:
         assert self._child is not None
+        await self._drain()
         code = self._child.returncode
         if code is None:
             return self._failure(EngineDiedError, f"{self._job.engine.title} hangs on after a fatal error")

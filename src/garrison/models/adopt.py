@@ -17,7 +17,6 @@ from garrison.models.content import is_file
 from garrison.models.copying import copy_files
 from garrison.models.hashing import hash_files
 from garrison.models.layout import Layout
-from garrison.models.problem import Problem
 from garrison.models.progress import Progress
 from garrison.models.record import ModelRecord, write_record
 from garrison.models.space import FreeBytes, disk_full, out_of_space
@@ -114,7 +113,7 @@ def _refused(error: OSError, target: Path, free: FreeBytes) -> GarrisonError:
 
 def _refuse_own_place(origin: Path, target: Path) -> None:
     if not os.path.lexists(origin):
-        raise Problem(str(origin), "does not exist", "Check the path.").error()
+        raise InvalidError(f"{origin} does not exist", hint="Check the path.")
     here, there = origin.resolve(), target.resolve()
     if here == there or there in here.parents or here in there.parents:
         raise InvalidError(
