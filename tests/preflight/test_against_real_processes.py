@@ -97,7 +97,9 @@ def test_a_vllm_that_still_loads_has_the_port_already(
     assert is_gone(loading.pid)
 
 
-def test_an_orphaned_worker_under_vllms_title_is_vllm(stage: Any, port: int, is_gone: Callable[[int], bool]) -> None:
+def test_an_orphaned_worker_under_vllms_title_is_vllm(
+    stage: Any, port: int, is_gone: Callable[[int], bool], until: Callable[..., Any]
+) -> None:
     with socket.create_server(("127.0.0.1", port)) as listening:
         worker = stage.start(
             ["VLLM::EngineCore"],
@@ -109,6 +111,8 @@ def test_an_orphaned_worker_under_vllms_title_is_vllm(stage: Any, port: int, is_
     assert worker.stdin is not None
     worker.stdin.write(b"import signal; signal.pause()\n")
     worker.stdin.close()
+    # The command line can still be empty for a moment when exec has already closed the pipe that Popen waits on.
+    until(Path(f"/proc/{worker.pid}/cmdline").read_bytes, what="the worker's command line")
     assert run(port).reclaimed_roots == (worker.pid,)
     assert is_gone(worker.pid)
 
