@@ -16,7 +16,8 @@ from garrison.engines import registry
 from garrison.engines.executable import locate
 from garrison.launch.doctor import EngineFact, GpuFact, MachineFacts
 from garrison.preflight.check import PreflightRequest, check
-from garrison.preflight.gpu_probe import ProbeError, default_probes
+from garrison.preflight.gpu_cascade import default_probes
+from garrison.preflight.gpu_probe import ProbeError
 
 __all__ = ["machine_facts"]
 

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NoReturn
 
 from garrison.base.errors import EngineMissingError
 from garrison.base.locks import FileLock
@@ -74,7 +75,7 @@ def prepare(
     return Prepared(spec, chosen, model, name, adapters, made)
 
 
-def start_by_exec(prepared: Prepared, settings: Settings, environ: Mapping[str, str], view: StartView) -> None:
+def start_by_exec(prepared: Prepared, settings: Settings, environ: Mapping[str, str], view: StartView) -> NoReturn:
     """Reclaim the port, check the GPUs, replace this process by the engine. The port's lock ends at exec.
 
     Raises:

@@ -91,8 +91,8 @@ def _reclaim(
     report: PreflightReport,
 ) -> PreflightReport:
     """Stop what holds the port, and see the GPU memory it held come free."""
+    from garrison.preflight.gpu_cascade import default_probes
     from garrison.preflight.gpu_check import memory_held, wait_for_release
-    from garrison.preflight.gpu_probe import default_probes
     from garrison.preflight.stop import stop_holders
     from garrison.preflight.tree import post_order
 
@@ -125,8 +125,8 @@ def _reclaim(
 def _with_gpus(
     request: PreflightRequest, gpus: "Sequence[GpuProbe] | None", report: PreflightReport
 ) -> PreflightReport:
+    from garrison.preflight.gpu_cascade import default_probes
     from garrison.preflight.gpu_check import check_gpus
-    from garrison.preflight.gpu_probe import default_probes
 
     found = check_gpus(request, default_probes() if gpus is None else gpus)
     return replace(

@@ -6,7 +6,7 @@ from typing import Protocol
 from garrison.base.errors import InvalidError
 from garrison.preflight.gpus import Gpu
 
-__all__ = ["GpuProbe", "MemoryGpuProbe", "ProbeError", "default_probes", "read_gpus"]
+__all__ = ["GpuProbe", "MemoryGpuProbe", "ProbeError", "read_gpus"]
 
 
 class ProbeError(Exception):
@@ -33,14 +33,6 @@ class MemoryGpuProbe:
         if reading is None:
             raise ProbeError(f"no {self.source} here")
         return reading
-
-
-def default_probes() -> tuple[GpuProbe, ...]:
-    """The seed's cascade."""
-    from garrison.preflight.nvidia_smi import NvidiaSmiProbe
-    from garrison.preflight.nvml import NvmlProbe
-
-    return (NvmlProbe(), NvidiaSmiProbe())
 
 
 def read_gpus(probes: Iterable[GpuProbe]) -> tuple[str, tuple[Gpu, ...], tuple[str, ...]]:
