@@ -36,7 +36,7 @@ def main() -> int:
     url = f"http://127.0.0.1:{port}"
     say(f"3/6 garrison serve {NAME}")
     with served(port) as server:
-        run("wait", url, "--timeout", str(READY_SECONDS))
+        wait(url, server)
         say("4/6 a streamed chat with the base model")
         base = stream_chat(url, NAME)
         say("5/6 load the adapter while the engine runs, and ask again")
@@ -61,6 +61,15 @@ def say(text: str) -> None:
 def run(*arguments: str) -> None:
     print(f"    $ garrison {' '.join(arguments)}", flush=True)
     subprocess.run(["garrison", *arguments], check=True)
+
+
+def wait(url: str, server: subprocess.Popen[bytes]) -> None:
+    """Until the endpoint is ready; no longer than the server lives."""
+    print(f"    $ garrison wait {url}", flush=True)
+    deadline = time.monotonic() + READY_SECONDS
+    while subprocess.run(["garrison", "wait", url, "--timeout", "2", "--quiet"], stderr=subprocess.DEVNULL).returncode:
+        if server.poll() is not None or time.monotonic() > deadline:
+            raise SystemExit("the server did not become ready; its last words are above")
 
 
 @contextlib.contextmanager

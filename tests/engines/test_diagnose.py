@@ -14,6 +14,7 @@ REAL = [
     ("vllm-missing-model", "model-missing", "/srv/models/nowhere", "path"),
     ("vllm-kv-small", "kv-cache-too-small", "8000000 tokens", "Use --max-model-len "),
     ("vllm-architecture", "architecture", "FrobnicatorForCausalLM", "newer version"),
+    ("vllm-no-libnuma", "system-library", "libnuma.so.1", "apt-get install libnuma1"),
     ("llama-unknown-flag", "unknown-flag", "--ctx-sise", "Did you mean --ctx-size?"),
     ("llama-missing", "model-missing", "/srv/models/nowhere.gguf", "path"),
     ("llama-corrupt", "model-corrupt", "damaged", "garrison models verify"),

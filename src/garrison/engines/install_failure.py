@@ -6,6 +6,7 @@ from pathlib import Path
 from garrison.base.errors import DiskFullError, EngineMissingError, FetchError, GarrisonError
 from garrison.engines.package_sources import PackageSources
 from garrison.engines.recipes import Recipe
+from garrison.engines.system_libraries import MISSING, remedy
 
 __all__ = ["explain_failure"]
 
@@ -31,6 +32,9 @@ def explain_failure(
     what = f"{recipe.engine} could not be installed: {step} ended with {status}"
     if "No space left on device" in text or "os error 28" in text:
         return DiskFullError(f"{what}: no space left", hint=f"Free some room; the log is {log}", details=details)
+    if missing := MISSING.search(text):
+        library = missing[1]
+        return EngineMissingError(f"{what}: {library} is missing", hint=remedy(library), details=details)
     if "ensurepip is not available" in text:
         hint = "Install python3-venv with the system's package manager, or uv, and run this again."
         return EngineMissingError(f"{what}: this Python cannot make environments", hint=hint, details=details)

@@ -29,7 +29,7 @@ class Recipe:
             installed alone first, and then the rest of what its metadata asks for.
         stands_for: a distribution whose metadata is written, with `+device` in its version, because the engine asks.
         torch_backend: what uv is told where no other source of torch is named.
-        imports: a module that must be imported once to finish the installation.
+        imports: modules that must be imported once, to finish the installation or to prove it.
         links: program in `bin` to a path under `site-packages`.
         check: arguments that make the program prove that it runs.
         room: bytes that must be free.
@@ -88,6 +88,7 @@ _RECIPES = (
         left_out=frozenset({"torchvision", "torchaudio", "torchcodec"}),
         stands_for="vllm",
         torch_backend="cpu",
+        imports="torch, vllm._C",  # `vllm --version` is content without the libraries this needs
     ),
     Recipe(
         engine="vllm",

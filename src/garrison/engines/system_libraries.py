@@ -1,0 +1,31 @@
+"""Shared libraries that engines need from the system, and the package that has each.
+
+A wheel cannot carry them all: on a bare Debian the CPU build of vLLM installs, answers `--version`, and dies at its
+start for want of libnuma.
+"""
+
+import re
+
+__all__ = ["MISSING", "remedy"]
+
+MISSING = re.compile(r"(lib[\w.+-]+\.so[.\d]*): cannot open shared object file")
+"""The loader's words; the group is the library."""
+
+_DEBIAN = {
+    "libnuma.so.1": "libnuma1",
+    "libgomp.so.1": "libgomp1",
+    "libstdc++.so.6": "libstdc++6",
+    "libGL.so.1": "libgl1",
+    "libcurl.so.4": "libcurl4",
+    "libssl.so.3": "libssl3",
+}
+
+
+def remedy(library: str) -> str:
+    """The next step for who misses `library`."""
+    if library.startswith("libcuda.so"):
+        return "Install the NVIDIA driver, or the engine's build for the CPU: --device cpu."
+    package = _DEBIAN.get(library)
+    if package is not None:
+        return f"Install it: on Debian and Ubuntu, apt-get install {package}."
+    return f"Install the system package that has {library}; on Debian and Ubuntu, `apt-file search {library}` names it."
