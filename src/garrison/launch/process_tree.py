@@ -91,7 +91,10 @@ class ProcessTree:
 
     def reap(self) -> None:
         """Collect orphans that ended. The main process is left to asyncio, which waits for it."""
-        _reap(self.main.pid if self.main else 0)
+        for child in self._children(self._processes.snapshot(zombies=True)):
+            if child.id != self.main and child.id not in self._not_ours:
+                with contextlib.suppress(ChildProcessError):
+                    os.waitpid(child.id.pid, os.WNOHANG)
 
     def _signal_all(self, number: int) -> None:
         for process in self.alive():
@@ -101,10 +104,12 @@ class ProcessTree:
         return self.main is None or self._processes.read(self.main.pid) is None
 
     def _all_gone(self) -> bool:
-        gone = not self.alive()
-        # Last, so that what was a zombie when it was looked at is collected too: nothing is left for pid 1.
+        """Nothing is left, not even a zombie: one may be a process whose other threads are still at work, and it is the
+        parent of its children until they end."""
         self.reap()
-        return gone
+        snapshot = self._processes.snapshot(zombies=True)
+        left = post_order([child.id for child in self._children(snapshot) if child.id not in self._not_ours], snapshot)
+        return all(process == self.main for process in left) and self._main_gone()
 
     async def _wait(self, seconds: float, done: Callable[[], bool], sleep: Callable[[float], Awaitable[None]]) -> bool:
         for _ in range(max(1, round(seconds / _POLL_SECONDS))):
@@ -120,12 +125,3 @@ class ProcessTree:
     def _living(self) -> list[Process]:
         snapshot = self._processes.snapshot()
         return [snapshot[process.pid] for process in self.alive() if process.pid in snapshot]
-
-
-def _reap(main_pid: int) -> None:
-    snapshot_children = Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children")
-    with contextlib.suppress(OSError):
-        for pid in map(int, snapshot_children.read_text(encoding="ascii").split()):
-            if pid != main_pid:
-                with contextlib.suppress(ChildProcessError):
-                    os.waitpid(pid, os.WNOHANG)

@@ -49,8 +49,10 @@ class Procfs:
         again = self._stat(pid)
         return whole if again is not None and again.id == process.id else None
 
-    def snapshot(self) -> Mapping[int, Process]:
-        return {pid: process for pid in self._pids() if (process := self._stat(pid)) is not None}
+    def snapshot(self, *, zombies: bool = False) -> Mapping[int, Process]:
+        """With `zombies` also those: a process whose first thread has ended is one while its other threads live, and
+        its children are still its own."""
+        return {pid: process for pid in self._pids() if (process := self._stat(pid, zombies=zombies)) is not None}
 
     def signal(self, process: ProcessId, number: int) -> bool:
         if not self._use_pidfd:
@@ -95,13 +97,13 @@ class Procfs:
     def _pids(self) -> list[int]:
         return [int(name) for name in os.listdir(self._root) if name.isdigit()]
 
-    def _stat(self, pid: int) -> Process | None:
+    def _stat(self, pid: int, *, zombies: bool = False) -> Process | None:
         try:
             with open(f"{self._root}/{pid}/stat", "rb", buffering=0) as file:
                 state, parent, cpu, start = parse_stat(file.read())
         except (OSError, ValueError):
             return None
-        return None if state in _ZOMBIE else Process(ProcessId(pid, start), parent, -1, cpu=cpu)
+        return None if state in _ZOMBIE and not zombies else Process(ProcessId(pid, start), parent, -1, cpu=cpu)
 
     def _open_files(self, pid: int) -> list[str]:
         directory = f"{self._root}/{pid}/fd"
