@@ -450,3 +450,36 @@ class TestPort:
         assert not alive(engine)
         assert first.end() in (0, 21)
         assert alive(second.engine_pid())
+
+
+class TestNobodyLooks:
+    def test_a_reader_that_goes_away_stops_nothing(self, start: Start) -> None:
+        """`garrison serve … | head`: the engine writes far more than a pipe holds, and is stopped in order after."""
+        lines = ["x" * 200] * 3000
+        wrapper = '("$@" & echo $! > "$0"; wait) 2>&1 | head -c 100'
+        garrison = start({"lines": lines, "waits": True}, wrapper=wrapper)
+        engine = garrison.engine_pid()
+        (garrison.record / "go").touch()
+        garrison.until(lambda: _answers(garrison.port), what="the engine listens")
+        served_by = int((garrison.record / "wrapper.pid").read_text())
+        os.kill(served_by, signal.SIGTERM)
+        garrison.until(lambda: not alive(served_by) and not alive(engine), what="both have ended")
+        assert garrison.left() == []
+
+    def test_nohup(self, start: Start) -> None:
+        garrison = start(wrapper='trap "" HUP; exec "$@"')
+        garrison.ready()
+        garrison.process.send_signal(signal.SIGHUP)
+        garrison.process.send_signal(signal.SIGUSR1)
+        assert garrison.noted("usr1") == "1"
+        assert "stopping" not in garrison.text
+        garrison.process.terminate()
+        assert garrison.end() == 0
+
+
+def _answers(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=1).close()
+    except OSError:
+        return False
+    return True

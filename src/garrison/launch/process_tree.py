@@ -4,12 +4,14 @@ Garrison makes itself the reaper of its descendants, so that a worker whose pare
 ours, and not lost to pid 1.
 """
 
+import asyncio
 import contextlib
 import ctypes
 import os
 import signal
 import sys
-from collections.abc import Awaitable, Callable, Mapping
+import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from garrison.preflight.processes import Process, ProcessId
@@ -32,10 +34,12 @@ def reap_orphans_here() -> None:
         _libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
-def die_with_parent() -> None:
+def die_with_parent(parent: int) -> None:
     """Between fork and exec: SIGTERM when the parent is gone, even by kill -9. The library is loaded by then."""
     if _libc is not None:
         _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+        if os.getppid() != parent:  # it went before we asked to be told
+            os._exit(1)
 
 
 class ProcessTree:
@@ -73,18 +77,21 @@ class ProcessTree:
         return total
 
     def signal_main(self, number: int) -> bool:
-        return self.main is not None and self._processes.signal(self.main, number)
+        with contextlib.suppress(PermissionError):
+            return self.main is not None and self._processes.signal(self.main, number)
+        return False
 
-    async def stop(self, *, timeout: float, sleep: Callable[[float], Awaitable[None]]) -> bool:
+    async def stop(self, *, timeout: float) -> bool:
         """End everything: the main process is asked first, since engines stop their own workers; what is left is asked
-        too; then killed. True when nothing is left. `timeout` seconds bound the whole of it."""
+        too; then killed. True when nothing is left. `timeout` seconds bound the whole of it, but for the second that
+        the kernel has at least to take away what was killed."""
         if self.signal_main(signal.SIGTERM):
-            await self._wait(timeout * 0.6, self._main_gone, sleep)
+            await _until(self._main_gone, timeout * 0.6)
         self._signal_all(signal.SIGTERM)
-        if await self._wait(timeout * 0.2, self._all_gone, sleep):
+        if await _until(self._all_gone, timeout * 0.2):
             return True
         self.kill()
-        return await self._wait(max(1.0, timeout * 0.2), self._all_gone, sleep)
+        return await _until(self._all_gone, max(1.0, timeout * 0.2))
 
     def kill(self) -> None:
         self._signal_all(signal.SIGKILL)
@@ -98,7 +105,9 @@ class ProcessTree:
 
     def _signal_all(self, number: int) -> None:
         for process in self.alive():
-            self._processes.signal(process, number)
+            # One that became another user, by a setuid program, must not keep the others from being signalled.
+            with contextlib.suppress(PermissionError):
+                self._processes.signal(process, number)
 
     def _main_gone(self) -> bool:
         return self.main is None or self._processes.read(self.main.pid) is None
@@ -111,13 +120,6 @@ class ProcessTree:
         left = post_order([child.id for child in self._children(snapshot) if child.id not in self._not_ours], snapshot)
         return all(process == self.main for process in left) and self._main_gone()
 
-    async def _wait(self, seconds: float, done: Callable[[], bool], sleep: Callable[[float], Awaitable[None]]) -> bool:
-        for _ in range(max(1, round(seconds / _POLL_SECONDS))):
-            if done():
-                return True
-            await sleep(_POLL_SECONDS)
-        return done()
-
     def _children(self, snapshot: Mapping[int, Process]) -> list[Process]:
         own = self._processes.own_pid()
         return [process for process in snapshot.values() if process.parent == own]
@@ -125,3 +127,13 @@ class ProcessTree:
     def _living(self) -> list[Process]:
         snapshot = self._processes.snapshot()
         return [snapshot[process.pid] for process in self.alive() if process.pid in snapshot]
+
+
+async def _until(done: Callable[[], bool], seconds: float) -> bool:
+    """Whether it came true in time. By the clock: on a crowded machine a look at all processes takes a while itself."""
+    deadline = time.monotonic() + seconds
+    while not done():
+        if time.monotonic() >= deadline:
+            return False
+        await asyncio.sleep(_POLL_SECONDS)
+    return True

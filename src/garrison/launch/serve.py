@@ -81,11 +81,14 @@ def start_by_exec(prepared: Prepared, settings: Settings, environ: Mapping[str, 
     Raises:
         EngineMissingError: it cannot be executed.
     """
-    with _ready_port(prepared, settings, view):
+    with _ready_port(prepared, settings, view) as lock:
         made = prepared.command
         environment = made.environment(environ)
         sys.stdout.flush()
         sys.stderr.flush()
+        # A flock would end by itself at exec; the fallback directory names this pid, which lives on as the engine's.
+        if lock is not None:
+            lock.release()
         try:
             os.execve(made.argv[0], list(made.argv), environment)  # noqa: S606 - replacing ourselves by the engine is the job; no shell is involved
         except OSError as error:

@@ -6,11 +6,13 @@ processes in `process_tree.py`.
 
 import asyncio
 import contextlib
+import os
 import signal
 import subprocess
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import Enum
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,7 +24,7 @@ from garrison.launch.engine_log import EngineLog
 from garrison.launch.patience import CpuWatch, Life, Patience, verdict
 from garrison.launch.process_tree import ProcessTree, die_with_parent, reap_orphans_here
 from garrison.launch.ready import base_url, probe
-from garrison.launch.view import StartView
+from garrison.launch.view import LastingView, StartView
 
 if TYPE_CHECKING:
     import httpx2
@@ -69,7 +71,7 @@ class Supervisor:
     def __init__(self, job: Job, view: StartView) -> None:
         self.state = State.NEW
         self._job = job
-        self._view = view
+        self._view = LastingView(view)
         self._log = EngineLog(job.log_path, self._on_line)
         self._tree = ProcessTree()
         self._child: asyncio.subprocess.Process | None = None
@@ -155,7 +157,7 @@ class Supervisor:
                 self.state = State.STOPPING
                 self._view.stopping(self._stop_signal.name if self._stop_signal else "it did not start")
             # A second signal must not be swallowed while this waits: `_on_stop` kills at once.
-            clean = await self._tree.stop(timeout=self._job.stop_timeout, sleep=asyncio.sleep)
+            clean = await self._tree.stop(timeout=self._job.stop_timeout)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._child.wait(), 2.0)
             if not clean:
@@ -178,7 +180,7 @@ class Supervisor:
                 stderr=subprocess.STDOUT,
                 # A group and a session of its own: Ctrl-C reaches Garrison alone, which ends the engine in order.
                 start_new_session=True,
-                preexec_fn=die_with_parent,
+                preexec_fn=partial(die_with_parent, os.getpid()),
             )
         except OSError as error:
             raise EngineMissingError(
@@ -236,14 +238,17 @@ class Supervisor:
     @contextlib.contextmanager
     def _signals(self) -> Iterator[None]:
         loop = asyncio.get_running_loop()
-        for number in _STOP_SIGNALS:
+        # Who starts us under nohup wants the engine to outlive the terminal.
+        nohup = {signal.SIGHUP} if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN else set()
+        stop_signals = [number for number in _STOP_SIGNALS if number not in nohup]
+        for number in stop_signals:
             loop.add_signal_handler(number, self._on_stop, number)
         for number in _PASSED_SIGNALS:
             loop.add_signal_handler(number, self._tree.signal_main, number)
         try:
             yield
         finally:
-            for number in (*_STOP_SIGNALS, *_PASSED_SIGNALS):
+            for number in (*stop_signals, *_PASSED_SIGNALS):
                 loop.remove_signal_handler(number)
 
     def _on_stop(self, number: signal.Signals) -> None:
@@ -255,7 +260,7 @@ class Supervisor:
         self._wake.set()
 
     async def _sleep(self, seconds: float) -> None:
-        """Until `seconds` are over, a signal came or the engine ended."""
+        """Until `seconds` are over or a stop was asked for."""
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._wake.wait(), seconds)
 

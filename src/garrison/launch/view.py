@@ -1,9 +1,13 @@
 """What a start shows while it runs. The terminal's view lives in `cli`; the silent one is the twin for tests."""
 
+import contextlib
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import ParamSpec, Protocol
 
-__all__ = ["RecordingView", "StartView"]
+__all__ = ["LastingView", "RecordingView", "StartView"]
+
+_P = ParamSpec("_P")
 
 
 class StartView(Protocol):
@@ -27,6 +31,15 @@ class StartView(Protocol):
 
     def end(self) -> None:
         """Nothing more will be shown: what turns must stand still."""
+
+
+class LastingView:
+    """A view whose terminal or pipe may go away: no engine hangs, or is left behind, because nobody looks any more."""
+
+    def __init__(self, view: StartView) -> None:
+        self.note, self.phase, self.line = _lasting(view.note), _lasting(view.phase), _lasting(view.line)
+        self.ready, self.stopping, self.stopped = _lasting(view.ready), _lasting(view.stopping), _lasting(view.stopped)
+        self.end = _lasting(view.end)
 
 
 @dataclass
@@ -58,3 +71,11 @@ class RecordingView:
 
     def of(self, kind: str) -> list[str]:
         return [text for seen, text in self.events if seen == kind]
+
+
+def _lasting(show: Callable[_P, None]) -> Callable[_P, None]:
+    def attempt(*args: _P.args, **kwargs: _P.kwargs) -> None:
+        with contextlib.suppress(OSError):
+            show(*args, **kwargs)
+
+    return attempt
