@@ -58,7 +58,7 @@ while not all((record / f"child{number}.pid").exists() for number in range(len(c
 note("argv", json.dumps(sys.argv[1:]))
 note("environment", json.dumps(dict(os.environ)))
 note("engine.pid", os.getpid())
-for line in plan.get("lines", []):
+for line in plan.get("lines", []) * plan.get("times", 1):
     print(line, flush=True)
 while plan.get("waits") and not (record / "go").exists():
     time.sleep(0.01)
@@ -455,11 +455,9 @@ class TestPort:
 class TestNobodyLooks:
     def test_a_reader_that_goes_away_stops_nothing(self, start: Start) -> None:
         """`garrison serve … | head`: the engine writes far more than a pipe holds, and is stopped in order after."""
-        lines = ["x" * 200] * 3000
-        wrapper = '("$@" & echo $! > "$0"; wait) 2>&1 | head -c 100'
-        garrison = start({"lines": lines, "waits": True}, wrapper=wrapper)
+        wrapper = '("$@" & echo $! > "$0"; wait) 2>&1 | head -c 3000'
+        garrison = start({"lines": ["x" * 200], "times": 4000}, wrapper=wrapper)
         engine = garrison.engine_pid()
-        (garrison.record / "go").touch()
         garrison.until(lambda: _answers(garrison.port), what="the engine listens")
         served_by = int((garrison.record / "wrapper.pid").read_text())
         os.kill(served_by, signal.SIGTERM)
