@@ -227,6 +227,20 @@ class TestFaults:
         hub.sizes = False
         assert (fetch().path / SHARD).read_bytes() == model_files[SHARD]
 
+    def test_a_mirror_without_sizes_that_refuses_to_tell_them(self, fetch: Fetch, hub: Hub) -> None:
+        hub.sizes = False
+        hub.faults.append(Fault("/resolve/", "401", times=9))
+        with pytest.raises(FetchError, match="refuses the request"):
+            fetch()
+
+    @pytest.mark.parametrize(
+        "endpoint", ["hub.local", "ftp://hub.local", "http://[::1", "http://hub:port", "http:///x"]
+    )
+    def test_an_endpoint_that_is_no_url(self, asking: Asking, endpoint: str) -> None:
+        request = asking(sources=("hf-hub",), hf_endpoint=endpoint)
+        with pytest.raises(InvalidError, match="HF_ENDPOINT must be a URL"):
+            resolve(request, sources=[HfHubSource(environ={})], clock=FakeClock())
+
     @pytest.mark.parametrize("name", ["../evil.json", "a/../../evil.json", "/evil.json"])
     def test_a_name_that_leads_out_is_refused(
         self, fetch: Fetch, hub: Hub, model_files: dict[str, bytes], tmp_path: Path, name: str

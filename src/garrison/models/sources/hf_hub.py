@@ -1,18 +1,20 @@
 """Source `hf-hub`: a repository of the Hugging Face hub or a mirror of it, pinned to a commit.
 
 huggingface_hub finds the files, the addresses and the headers. The transfer is ours: since its version 2 an interrupted
-download starts over, and a model of many gigabytes must not. Every file is hashed on the way and compared with what the
-hub says of it.
+download starts over, and a model of many gigabytes must not. Every file is hashed when it is whole and compared with
+what the hub says of it.
 """
 
 import hashlib
 import logging
 import os
+import re
 import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import urlsplit
 
 from garrison.base.clock import Clock
 from garrison.base.errors import FetchError, InvalidError
@@ -82,7 +84,7 @@ class _Hub:
         constants.HF_HUB_DISABLE_TELEMETRY = True  # read when headers are built; nobody asked us to report
         self.repo_id = request.model.model_id
         self.revision = request.model.revision
-        self.endpoint = (request.hf_endpoint or constants.ENDPOINT).rstrip("/")
+        self.endpoint = _checked((request.hf_endpoint or constants.ENDPOINT).rstrip("/"))
         self.place = f"{self.endpoint}/{self.repo_id}"
         self.clock = clock
         self.stop = threading.Event()
@@ -95,7 +97,6 @@ class _Hub:
         from huggingface_hub import HfApi
         from huggingface_hub.errors import (
             GatedRepoError,
-            HfHubHTTPError,
             HFValidationError,
             RepositoryNotFoundError,
             RevisionNotFoundError,
@@ -117,7 +118,7 @@ class _Hub:
             return Skipped(f"{self.place} does not exist{private}")
         except HFValidationError:
             return Skipped(f"{self.repo_id!r} is not the name of a hub repository")
-        except HfHubHTTPError as error:
+        except _network_errors() as error:
             raise self.explained(error) from None
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise self._not_a_hub(f"{type(error).__name__}: {error}") from None
@@ -131,15 +132,19 @@ class _Hub:
         if sibling.size is not None:
             return RemoteFile(sibling.rfilename, sibling.size, tag)
         from huggingface_hub import get_hf_file_metadata
+        from huggingface_hub.errors import HfHubHTTPError
 
-        metadata = self._retried(
-            lambda: get_hf_file_metadata(
-                self.url(sibling.rfilename, commit),
-                token=self._token,
-                timeout=self._timeout.read,
-                endpoint=self.endpoint,
+        try:
+            metadata = self._retried(
+                lambda: get_hf_file_metadata(
+                    self.url(sibling.rfilename, commit),
+                    token=self._token,
+                    timeout=self._timeout.read,
+                    endpoint=self.endpoint,
+                )
             )
-        )
+        except HfHubHTTPError as error:
+            raise self.explained(error) from None
         if metadata.size is None:
             raise FetchError(f"the hub does not say how long {sibling.rfilename} is", hint="Use another HF_ENDPOINT.")
         return RemoteFile(sibling.rfilename, metadata.size, tag or metadata.etag or "")
@@ -175,16 +180,14 @@ class _Hub:
             except _network_errors() as error:
                 if not _is_transient(error):
                     raise
-                problem = f"{type(error).__name__}: {error}"
+                problem = _said(error)
             now = part.stat().st_size
             if now >= file.size:
                 return
             tries = _TRIES if now > have else tries - 1
             _LOG.warning("%s: %s at byte %d of %d", file.path, problem, now, file.size)
             if tries == 0:
-                raise FetchError(
-                    f"{file.path} could not be fetched from {self.place}: {_first_line(problem)}", hint=_AGAIN
-                )
+                raise FetchError(f"{file.path} could not be fetched from {self.place}: {problem}", hint=_AGAIN)
             self._pause(_TRIES - tries + 1)
 
     def _append(self, file: RemoteFile, commit: str, part: Path, have: int, progress: Progress) -> None:
@@ -224,7 +227,7 @@ class _Hub:
             except _network_errors() as error:
                 if not _is_transient(error):
                     raise
-                _LOG.warning("%s: %s: %s", self.place, type(error).__name__, error)
+                _LOG.warning("%s: %s", self.place, _said(error))
                 if attempt == _TRIES:
                     raise self.explained(error) from None
             self._pause(attempt)
@@ -259,7 +262,7 @@ class _Hub:
                 details={"status": status},
             )
         details = {"status": status} if status else {}
-        said = f"HTTP {status}" if status else f"{type(error).__name__}: {_first_line(str(error))}"
+        said = f"HTTP {status}" if status else _said(error)
         return FetchError(f"{self.place} could not be fetched: {said}", hint=_AGAIN, details=details)
 
 
@@ -374,6 +377,22 @@ def _seconds(environ: Mapping[str, str], name: str, default: float) -> float:
         return float(number(above=0)(raw))
     except ValueError as error:
         raise InvalidError(f"{name} must be {error}, not {raw!r}", hint="Unset it for the default.") from None
+
+
+def _checked(endpoint: str) -> str:
+    try:
+        url = urlsplit(endpoint)
+        valid = url.scheme in ("http", "https") and bool(url.hostname) and (url.port is None or url.port > 0)
+    except ValueError:
+        valid = False
+    if not valid:
+        raise InvalidError(f"HF_ENDPOINT must be a URL, not {endpoint!r}", hint="As in https://hub.example.org")
+    return endpoint
+
+
+def _said(error: Exception) -> str:
+    """The first line. A download is redirected to an address whose query is the right to read it: that is left out."""
+    return re.sub(r"\?[^\s'\"]+", "?…", f"{type(error).__name__}: {_first_line(str(error))}")
 
 
 def _first_line(text: str) -> str:
