@@ -53,6 +53,13 @@ def test_a_single_directory_at_the_top_is_left_away(tmp_path):
     assert sorted(os.listdir(tmp_path)) == ["m.tar", "out"]
 
 
+def test_what_a_killed_import_left_of_the_top_directory_is_cleared(tmp_path):
+    path = tar(tmp_path / "m.tar", {"tiny/config.json": b"{}"})
+    (tmp_path / "out.top" / "d").mkdir(parents=True)
+    unpack(path, tmp_path / "out")
+    assert sorted(os.listdir(tmp_path)) == ["m.tar", "out"]
+
+
 def test_hidden_files_are_passed_over(tmp_path):
     path = tar(tmp_path / "m.tar", {"tiny/config.json": b"{}", "tiny/._config.json": b"x", "tiny/.git/config": b"x"})
     assert unpack(path, tmp_path / "out") == {"config.json": 2}

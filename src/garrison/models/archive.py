@@ -5,6 +5,7 @@ missing in the first releases of Python 3.11, Debian 12's among them, and lets l
 """
 
 import os
+import shutil
 import tarfile
 import zlib
 from pathlib import Path
@@ -146,6 +147,8 @@ def _strip_top(target: Path, written: dict[str, int]) -> dict[str, int]:
         return written
     top = tops.pop()
     aside = target.with_name(f"{target.name}.top")
+    if aside.exists():  # of an import that was killed between the two renames
+        shutil.rmtree(aside)
     (target / top).rename(aside)
     target.rmdir()
     aside.rename(target)
