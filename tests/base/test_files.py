@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from garrison.base import files
-from garrison.base.files import write_atomic
+from garrison.base.files import fsync_tree, write_atomic
 
 
 def mode(path: Path) -> int:
@@ -85,3 +85,18 @@ def test_file_and_directory_are_flushed_to_disk(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(files.os, "fsync", lambda fd: flushed.append(os.path.isdir(f"/proc/self/fd/{fd}")))
     write_atomic(tmp_path / "a", "x")
     assert flushed == [False, True]
+
+
+def test_a_tree_is_flushed_file_by_file_and_directory_by_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "d").mkdir()
+    (tmp_path / "a").touch()
+    (tmp_path / "d" / "b").touch()
+    (tmp_path / "gone").symlink_to("nowhere")
+    flushed: list[str] = []
+    monkeypatch.setattr(files.os, "fsync", lambda fd: flushed.append(os.readlink(f"/proc/self/fd/{fd}")))
+    fsync_tree(tmp_path)
+    assert sorted(flushed) == sorted(
+        str(path) for path in (tmp_path, tmp_path / "a", tmp_path / "d", tmp_path / "d" / "b")
+    )

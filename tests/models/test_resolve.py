@@ -1,5 +1,6 @@
 """Resolve without a network: the tables of the seed, row by row."""
 
+import errno
 import os
 import socket
 import subprocess
@@ -381,6 +382,19 @@ class TestInstall:
         assert (found.path, found.revision) == (root / "tiny", "c" * 40)
         assert read_record(root / "tiny") == ModelRecord("acme/tiny", "s", "2026-01-01T00:00:00+00:00", "c" * 40)
         assert resolve(asking()).source == "local"
+
+    def test_not_before_its_files_are_on_the_disk(
+        self, asking: Asking, staged: Any, root: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def full(_descriptor: int) -> None:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        monkeypatch.setattr("garrison.base.files.os.fsync", full)
+        source = staged()
+        with pytest.raises(DiskFullError):
+            resolve(asking(), sources=[source])
+        assert not (root / "tiny").exists()
+        assert read_record(source.answer.path) is None
 
     def test_not_over_another_organisation_s(self, asking: Asking, staged: Any, make: Any, root: Path) -> None:
         write_record(make.model(root / "tiny"), ModelRecord("other/tiny", "hf-hub", "now"))

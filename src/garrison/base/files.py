@@ -4,7 +4,7 @@ import os
 import secrets
 from pathlib import Path
 
-__all__ = ["fsync_dir", "write_atomic"]
+__all__ = ["fsync_dir", "fsync_tree", "write_atomic"]
 
 
 def write_atomic(path: Path, content: bytes | str, *, mode: int = 0o644) -> None:
@@ -27,7 +27,20 @@ def write_atomic(path: Path, content: bytes | str, *, mode: int = 0o644) -> None
 
 def fsync_dir(directory: Path) -> None:
     """Make renames in `directory` durable."""
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    _fsync(directory, os.O_RDONLY | os.O_DIRECTORY)
+
+
+def fsync_tree(directory: Path) -> None:
+    """Make everything below `directory` durable, so that a rename of it can be. Links are left alone."""
+    for parent, _, names in os.walk(directory):
+        for name in names:
+            if not (path := Path(parent, name)).is_symlink():
+                _fsync(path, os.O_RDONLY)
+        fsync_dir(Path(parent))
+
+
+def _fsync(path: Path, flags: int) -> None:
+    descriptor = os.open(path, flags)
     try:
         os.fsync(descriptor)
     finally:

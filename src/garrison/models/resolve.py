@@ -15,6 +15,7 @@ from typing import Any
 
 from garrison.base.clock import Clock, SystemClock
 from garrison.base.errors import FetchError, GarrisonError, ModelInvalidError, ModelNotFoundError
+from garrison.base.files import fsync_tree
 from garrison.base.locks import file_lock
 from garrison.models import space, swap
 from garrison.models.integrity import find_fault
@@ -25,7 +26,7 @@ from garrison.models.request import NETWORK_SOURCES, ResolveRequest
 from garrison.models.sources.local import LocalSource
 from garrison.models.sources.snapshots import FloxSource, HfCacheSource
 from garrison.models.sources.source import Broken, Found, Outcome, Skipped, Source, Workspace
-from garrison.models.sources.staging import Staging
+from garrison.models.sources.staging import Staging, write_failed
 from garrison.models.validate import check_model
 
 __all__ = ["Attempt", "ResolvedModel", "default_sources", "resolve"]
@@ -222,7 +223,6 @@ class _Resolver:
             swap.discard(found.path, layout, self.clock)
             Staging(found.path).forget()
             return Broken(problem), None
-        self.at("before-record")
         record = ModelRecord(
             model_id=model.model_id,
             source=source,
@@ -230,7 +230,13 @@ class _Resolver:
             revision=found.revision,
             asked=model.revision,
         )
-        write_record(found.path, record)
+        try:
+            # A record says that the model is whole: a power cut that leaves the record must leave the files.
+            fsync_tree(found.path)
+            self.at("before-record")
+            write_record(found.path, record)
+        except OSError as error:
+            raise write_failed(found.path, error, 0, self.workspace.free_bytes) from None
         # Two organisations' models of one name have two locks; they must not both find the name free.
         with file_lock(
             layout.install_lock, timeout=_INSTALL_SECONDS, purpose="is installing a model", clock=self.clock
