@@ -18,7 +18,7 @@ from garrison.models.library import (
     verify_model,
 )
 from garrison.models.progress import MemoryProgress
-from garrison.models.record import read_record
+from garrison.models.record import ModelRecord, read_record, write_record
 from garrison.models.validate import list_files, validate_model
 
 
@@ -470,3 +470,16 @@ def test_remove_waits_for_the_lock(layout, tmp_path, make):
     ):
         remove_model(layout, "tiny", clock=FakeClock())
     assert visible(layout) == ["tiny"]
+
+
+def test_a_name_that_is_taken_while_files_are_copied_is_not_taken_over(layout, make, tmp_path):
+    """Two organisations' models of one name have two locks."""
+
+    def free(_):
+        if not (layout.root / "tiny").exists():
+            write_record(make.model(layout.root / "tiny", shards=2), ModelRecord("other/tiny", "import", "now"))
+        return 1 << 40
+
+    with pytest.raises(InvalidError, match="with other content"):
+        import_model(layout, make.model(tmp_path / "tiny"), model_id="acme/tiny", free=free)
+    assert read_record(layout.root / "tiny").model_id == "other/tiny"

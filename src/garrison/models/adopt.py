@@ -12,6 +12,7 @@ from pathlib import Path
 
 from garrison.base.clock import Clock
 from garrison.base.errors import GarrisonError, InvalidError
+from garrison.base.locks import file_lock
 from garrison.models.archive import is_archive, unpack
 from garrison.models.content import is_file
 from garrison.models.copying import copy_files
@@ -20,7 +21,7 @@ from garrison.models.layout import Layout
 from garrison.models.progress import Progress
 from garrison.models.record import ModelRecord, write_record
 from garrison.models.space import FreeBytes, disk_full, out_of_space
-from garrison.models.swap import install, recover
+from garrison.models.swap import INSTALL_SECONDS, install, recover
 from garrison.models.validate import list_files
 from garrison.models.verify import RECORDED_NAME, read_recorded, record_digests
 
@@ -78,7 +79,12 @@ def adopt(
             return _already_there(staged, files, target, progress)
         record_digests(staged, progress=progress)
         write_record(staged, record)
-        kept = install(staged, target, layout, clock)
+        # The name may have been given to another organisation's model meanwhile: its lock is another one.
+        with file_lock(layout.install_lock, timeout=INSTALL_SECONDS, purpose="is installing a model", clock=clock):
+            taken = os.path.lexists(target) and not replacing
+            kept = None if taken else install(staged, target, layout, clock)
+        if taken:
+            return _already_there(staged, files, target, progress)
         if move and staged is staging:
             _delete(origin)
     except OSError as error:

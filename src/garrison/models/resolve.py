@@ -31,8 +31,6 @@ from garrison.models.validate import check_model
 
 __all__ = ["Attempt", "ResolvedModel", "default_sources", "resolve"]
 
-_INSTALL_SECONDS = 120.0  # renames and a deletion; not the download
-
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
@@ -239,7 +237,7 @@ class _Resolver:
             raise write_failed(found.path, error, 0, self.workspace.free_bytes) from None
         # Two organisations' models of one name have two locks; they must not both find the name free.
         with file_lock(
-            layout.install_lock, timeout=_INSTALL_SECONDS, purpose="is installing a model", clock=self.clock
+            layout.install_lock, timeout=swap.INSTALL_SECONDS, purpose="is installing a model", clock=self.clock
         ):
             target = self._target()
             kept = swap.install(found.path, target, layout, self.clock, self.at)

@@ -21,7 +21,7 @@ from garrison.base.locks import file_lock
 from garrison.models.layout import Layout, backup_of
 from garrison.models.record import read_record
 
-__all__ = ["SWAP_STEPS", "discard", "install", "recover"]
+__all__ = ["INSTALL_SECONDS", "SWAP_STEPS", "discard", "install", "recover"]
 
 SWAP_STEPS = (
     "before-check",
@@ -35,6 +35,9 @@ SWAP_STEPS = (
 """The moments, in order, that `at` is called with, the first two by `resolve`; tests end the process there."""
 
 At = Callable[[str], None]
+
+INSTALL_SECONDS = 120.0
+"""How long to wait for `layout.install_lock`: others hold it for renames and a deletion, not for a download."""
 
 _LOCK_SECONDS = 60.0  # renames take moments; a minute is a file system that hangs
 _PURPOSE = "is renaming directories below the models root"
