@@ -216,6 +216,16 @@ class TestDirectoryFallback:
         (tmp_path / "x.lock.d" / "pid").write_text("4194305 1")
         take(tmp_path / "x.lock", timeout=0)
 
+    def test_a_lock_that_was_freed_and_taken_while_it_was_judged_is_not_stolen(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        path, real = tmp_path / "x.lock", locks._is_stale
+        monkeypatch.setattr(locks, "_is_stale", lambda directory: directory.name.endswith(".d") or real(directory))
+        with file_lock(path, timeout=0, purpose="is at work"):
+            with pytest.raises(LockedError, match="is at work"):
+                take(path, timeout=0)
+            assert sorted(os.listdir(tmp_path)) == ["x.lock", "x.lock.d"]
+
     @pytest.mark.parametrize("content", [None, "", "abc 1", "1"], ids=["no file", "empty", "words", "half"])
     def test_a_directory_without_a_pid_is_young_for_a_minute(self, tmp_path: Path, content: str | None) -> None:
         directory = tmp_path / "x.lock.d"

@@ -163,6 +163,9 @@ def _try_directory(path: Path) -> bool:
         with contextlib.suppress(OSError):
             grave = directory.with_name(f"{directory.name}.stale.{os.getpid()}")
             directory.rename(grave)
+            if not _is_stale(grave):  # somebody was quicker, and what was renamed is theirs
+                grave.rename(directory)
+                return False
             shutil.rmtree(grave, ignore_errors=True)
         if not _make(directory):
             return False
