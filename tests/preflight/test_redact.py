@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from garrison.preflight.redact import shown_command
+from garrison.preflight.redact import shown_command, shown_variable
 
 ROWS = [
     (["vllm", "serve", "--api-key", "SECRET", "--port", "1"], "vllm serve --api-key *** --port 1"),
@@ -32,3 +32,17 @@ def test_shown(argv: list[str], shown: str) -> None:
 def test_no_secret_survives_either_spelling(option: str, secret: str) -> None:
     assert secret not in shown_command(["vllm", option, secret, "--port", "1"])
     assert secret not in shown_command(["vllm", f"{option}={secret}"])
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "shown"),
+    [
+        ("HF_TOKEN", "SECRET SECRET", "HF_TOKEN=***"),
+        ("VLLM_API_KEY", "SECRET", "VLLM_API_KEY=***"),
+        ("HTTPS_PROXY", "http://me:SECRET@proxy:1", "HTTPS_PROXY='http://***@proxy:1'"),
+        ("VLLM_CPU_KVCACHE_SPACE", "1", "VLLM_CPU_KVCACHE_SPACE=1"),
+        ("A", "two words", "A='two words'"),
+    ],
+)
+def test_shown_variable(name: str, value: str, shown: str) -> None:
+    assert shown_variable(name, value) == shown

@@ -20,7 +20,7 @@ from garrison.launch.serve import Prepared, prepare, start, start_by_exec
 from garrison.launch.spec import AdapterSpec, LaunchSpec
 from garrison.launch.view import StartView
 from garrison.models.progress import Progress, choose
-from garrison.preflight.redact import shown_command
+from garrison.preflight.redact import shown_command, shown_variable
 
 app = make_app("Bring a model from a name to a live OpenAI endpoint: preflight, resolve, start.")
 
@@ -184,7 +184,7 @@ def _adapter(text: str) -> AdapterSpec:
 
 def _print_command(prepared: Prepared) -> None:
     made = prepared.command
-    variables = [f"{name}={shlex.quote(value)}" for name, value in sorted(made.env.items())]
+    variables = [shown_variable(name, value) for name, value in sorted(made.env.items())]
     variables += [f'{name}="${source}"' for name, source in sorted(made.env_from.items())]
     print(" ".join(["CMD:", *variables, shown_command(made.argv)]), file=sys.stderr)
 

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Sequence
 
-__all__ = ["shown_command"]
+__all__ = ["shown_command", "shown_variable"]
 
 _HIDDEN = "***"
 # argparse takes any unambiguous beginning of an option, and `_` for `-`.
@@ -33,6 +33,15 @@ def shown_command(argv: Sequence[str]) -> str:
         else:
             shown.append(_HIDDEN if hiding else _scrub(argument))
     return shlex.join(shown).replace(f"'{_HIDDEN}'", _HIDDEN)
+
+
+def shown_variable(name: str, value: str) -> str:
+    """`NAME=value` as a shell takes it, without the value when the name is one of a secret."""
+    import shlex
+
+    if name.replace("_", "-").lower().split("-")[-1] in _ENDINGS:
+        return f"{name}={_HIDDEN}"
+    return f"{name}={shlex.quote(_scrub(value))}"
 
 
 def _names_a_secret(option: str) -> bool:
