@@ -88,6 +88,14 @@ def test_an_old_log_of_another_mode_is_replaced(tmp_path: Path) -> None:
     assert (content, path.stat().st_mode & 0o777) == (b"new\n", 0o600)
 
 
+def test_the_log_of_the_engine_before_is_kept(tmp_path: Path) -> None:
+    for words in (b"first\n", b"second\n", b""):
+        fed(tmp_path, words)
+    assert (tmp_path / "x.log.1").read_bytes() == b"second\n"
+    fed(tmp_path, b"")
+    assert (tmp_path / "x.log.1").read_bytes() == b"second\n"
+
+
 def test_a_symlink_in_its_place_is_not_written_through(tmp_path: Path) -> None:
     victim = tmp_path / "victim"
     victim.write_text("untouched")

@@ -21,7 +21,8 @@ _ESCAPE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\x1b\][^\x07]*\x07")
 class EngineLog:
     """Takes bytes as they come.
 
-    The file is kept to 32 MiB, the older half in `<name>.1`. It holds prompts if the engine logs them: mode 600.
+    The file is kept to 32 MiB, the older half in `<name>.1`; the log of the engine before goes there too, since it may
+    say why that one ended. It holds prompts if the engine logs them: mode 600.
 
     Raises:
         InvalidError: it cannot be made; said before an engine starts.
@@ -36,6 +37,8 @@ class EngineLog:
         self._written = 0
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
+            if path.is_file() and not path.is_symlink() and path.stat().st_size:
+                self._set_aside()
             self._open()
         except OSError as error:
             raise InvalidError(
@@ -73,7 +76,7 @@ class EngineLog:
         try:
             if self._written + len(data) > _MAX_FILE_BYTES // 2:
                 self._file.close()
-                self.path.replace(self.path.with_name(self.path.name + ".1"))
+                self._set_aside()
                 self._open()
             self._file.write(data)
             self._written += len(data)
@@ -81,6 +84,9 @@ class EngineLog:
             # A full disk must not stop a server that runs; the tail in memory goes on.
             self._file.close()
             self._file = None
+
+    def _set_aside(self) -> None:
+        self.path.replace(self.path.with_name(self.path.name + ".1"))
 
     def _open(self) -> None:
         self.path.unlink(missing_ok=True)
