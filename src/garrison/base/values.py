@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-__all__ = ["Parser", "choices", "csv", "flag", "host", "integer", "number", "path", "size_text", "text", "word_flag"]
+__all__ = ["Parser", "csv", "flag", "host", "integer", "number", "path", "size_text", "text", "word_flag"]
 
 Parser = Callable[[str], Any]
 
@@ -84,15 +84,6 @@ def csv(allowed: tuple[str, ...] | None = None) -> Parser:
         if allowed is not None and (unknown := [part for part in parts if part not in allowed]):
             raise ValueError(f"a comma-separated list of {', '.join(allowed)} (not {unknown[0]!r})")
         return parts
-
-    return parse
-
-
-def choices(*allowed: str) -> Parser:
-    def parse(raw: str) -> str:
-        if raw not in allowed:
-            raise ValueError("one of " + ", ".join(allowed))
-        return raw
 
     return parse
 

@@ -22,7 +22,6 @@ from garrison.engines.environments import (
     Environment,
     environment_of,
     environments,
-    in_use,
     mark_complete,
     root,
     use,
@@ -42,7 +41,7 @@ from garrison.engines.recipes import Recipe, recipe
 from garrison.engines.replacement import clear, recover, replacing
 from garrison.engines.version import distribution_version
 
-__all__ = ["InstallRequest", "Progress", "find_tools", "has_nvidia", "install", "installed", "remove", "use"]
+__all__ = ["InstallRequest", "Progress", "find_tools", "has_nvidia", "install", "remove"]
 
 _LOG_TAIL = 20
 _LOCK_SECONDS = 3600.0
@@ -125,15 +124,6 @@ def install(
         use(data_dir, request.engine, path.name)
     tell("done", str(path / chosen.executable))
     return environment_of(data_dir, request.engine, path.name)
-
-
-def installed(data_dir: Path, engines: Sequence[str]) -> list[tuple[Environment, bool]]:
-    """Every whole environment of `engines`, and whether it is the one in use."""
-    return [
-        (item, (chosen := in_use(data_dir, engine)) is not None and chosen.name == item.name)
-        for engine in engines
-        for item in environments(data_dir, engine)
-    ]
 
 
 def remove(data_dir: Path, engine: str, name: str, *, lock_timeout: float = 0) -> Environment:

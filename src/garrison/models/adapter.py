@@ -123,11 +123,6 @@ class AdapterInfo:
     def base_model(self) -> str | None:
         return self.config.base_model
 
-    @property
-    def shapes_checked(self) -> bool:
-        """False for a pickle: its shapes cannot be read without running it."""
-        return self.weights.suffix == ".safetensors"
-
     def digest(self) -> str:
         return adapter_digest(self.path)
 
