@@ -9,7 +9,7 @@ a whole environment sets that aside first, and brings it back when it fails.
 import os
 import shutil
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
