@@ -9,7 +9,7 @@ import pytest
 from garrison.base.errors import EngineMissingError, InvalidError, ModelInvalidError
 from garrison.base.settings import Settings
 from garrison.engines.engine import Endpoint
-from garrison.launch.prepare import choose, command, prepare_adapters, served_name
+from garrison.launch.prepare import choose, command, prepare_adapters, require_key, served_name
 from garrison.launch.spec import AdapterSpec, LaunchSpec
 from garrison.models.layout import Layout
 
@@ -193,7 +193,7 @@ class TestCommand:
         start = words.index("--lora-modules") + 1
         assert words[start : start + 2] == (f"sql={paths['sql']}", f"law={paths['law']}")
 
-    RANKS = ((1, "8"), (8, "8"), (9, "16"), (16, "16"), (17, "32"), (33, "64"), (65, "128"), (129, "256"), (257, "320"),
+    RANKS = ((1, "1"), (2, "8"), (8, "8"), (9, "16"), (16, "16"), (17, "32"), (33, "64"), (65, "128"), (129, "256"), (257, "320"),
              (321, "512"), (512, "512"))  # fmt: skip
 
     @pytest.mark.parametrize(("rank", "allowed"), RANKS, ids=[str(rank) for rank, _ in RANKS])
@@ -289,3 +289,11 @@ def test_served_name(spec_: LaunchSpec, model_id: str, name: str) -> None:
 def test_an_engine_that_leaves_no_choice_of_a_name() -> None:
     spec = LaunchSpec("x", engine="mlx_lm", executable=Path("/bin/true"), served_name="qwen")
     assert served_name(spec, choose_(spec), "acme/tiny") == "default_model"
+
+
+def test_a_key_that_is_not_there_is_missed_before_anything_is_fetched(spec: LaunchSpec) -> None:
+    asked = replace(spec, api_key_env="MY_KEY")
+    with pytest.raises(InvalidError, match="MY_KEY"):
+        require_key(asked, {})
+    require_key(asked, {"MY_KEY": "sk-1"})
+    require_key(spec, {})

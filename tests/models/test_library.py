@@ -297,6 +297,16 @@ def test_move_renames(layout, tmp_path, make):
     assert verify_model(layout, "tiny").source == ".garrison.sha256"
 
 
+def test_a_move_to_another_disk_leaves_what_was_not_copied(layout, tmp_path, make, monkeypatch):
+    monkeypatch.setattr("garrison.models.adopt._can_rename", lambda origin, staging: False)
+    origin = make.model(tmp_path / "tiny")
+    (origin / ".git").mkdir()
+    (origin / ".git" / "HEAD").write_text("ref: refs/heads/main\n")
+    import_model(layout, origin, move=True)
+    assert [path.name for path in origin.iterdir()] == [".git"]
+    assert (origin / ".git" / "HEAD").is_file()
+
+
 def test_move_of_a_tar_removes_it_afterwards(layout, tmp_path, make):
     path = pack(tmp_path / "tiny.tar.gz", make.model(tmp_path / "tiny"))
     import_model(layout, path, move=True)

@@ -6,6 +6,8 @@ from pathlib import Path
 
 __all__ = ["fsync_dir", "fsync_tree", "write_atomic"]
 
+_FSYNC_THREADS = 8
+
 
 def write_atomic(path: Path, content: bytes | str, *, mode: int = 0o644) -> None:
     """Write beside `path`, flush to disk, rename over it. The file has `mode` from its first byte on."""
@@ -32,11 +34,15 @@ def fsync_dir(directory: Path) -> None:
 
 def fsync_tree(directory: Path) -> None:
     """Make everything below `directory` durable, so that a rename of it can be. Links are left alone."""
-    for parent, _, names in os.walk(directory):
-        for name in names:
-            if not (path := Path(parent, name)).is_symlink():
-                _fsync(path, os.O_RDONLY)
-        fsync_dir(Path(parent))
+    from concurrent.futures import ThreadPoolExecutor  # only who has just written much comes here
+
+    found = [(Path(parent), names) for parent, _, names in os.walk(directory)]
+    files = [path for parent, names in found for name in names if not (path := parent / name).is_symlink()]
+    # Together, since a file system writes what waits for several of them in one go.
+    with ThreadPoolExecutor(_FSYNC_THREADS) as pool:
+        list(pool.map(lambda path: _fsync(path, os.O_RDONLY), files))
+    for parent, _ in found:
+        fsync_dir(parent)
 
 
 def _fsync(path: Path, flags: int) -> None:

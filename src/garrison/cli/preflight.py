@@ -23,7 +23,9 @@ def preflight(
     port: Port = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would happen; signal nothing.")] = False,
     skip_gpu: Annotated[bool, typer.Option("--skip-gpu-check", help="Skip all GPU checks.")] = False,
-    stop_timeout: Annotated[int | None, typer.Option(min=0, help="Seconds for the whole stop. Default: 15.")] = None,
+    stop_timeout: Annotated[
+        int | None, typer.Option(min=0, help="Seconds from SIGTERM to SIGKILL. Default: 15.")
+    ] = None,
     bind_timeout: Annotated[
         float | None, typer.Option(min=0.1, help="Seconds COMMAND has to bind; by default patience is by progress.")
     ] = None,

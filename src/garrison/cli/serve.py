@@ -61,7 +61,9 @@ def serve(
     replace_process: Annotated[
         bool, typer.Option("--exec", help="Replace this process by the engine instead of staying its parent.")
     ] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be run; stop and start nothing.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Resolve the model, say what would be run; stop and start nothing.")
+    ] = False,
     print_cmd: Annotated[bool, typer.Option("--print-cmd", help="Print the engine's command, then run it.")] = False,
     ready_timeout: Annotated[
         float | None, typer.Option(min=0.1, help="Seconds to become ready; by default patience is by progress.")

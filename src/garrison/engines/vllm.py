@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
 __all__ = ["LORA_RANKS", "Vllm", "lora_rank"]
 
-LORA_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
-"""What `--max-lora-rank` takes. It takes 1 too, which saves nothing worth a special case."""
+LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
+"""What `--max-lora-rank` takes."""
 
 RUNTIME_UPDATES = "VLLM_ALLOW_RUNTIME_LORA_UPDATING"
 """Without it the routes that load and unload adapters answer 404."""

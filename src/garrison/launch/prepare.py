@@ -17,7 +17,7 @@ from garrison.models.adapter import AdapterInfo, inspect_adapter
 from garrison.models.fit import BaseShapes, check_against_base, read_base_shapes
 from garrison.models.layout import Layout
 
-__all__ = ["Chosen", "PreparedAdapter", "choose", "command", "prepare_adapters", "served_name"]
+__all__ = ["Chosen", "PreparedAdapter", "choose", "command", "prepare_adapters", "require_key", "served_name"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,8 +62,15 @@ def choose(spec: LaunchSpec, settings: Settings, environ: Mapping[str, str]) -> 
     )
 
 
-def prepare_adapters(adapters: Sequence[AdapterSpec], model: Path, layout: Layout) -> tuple[PreparedAdapter, ...]:
-    """Inspect each adapter on disk and hold it against the base model in the directory `model`.
+def require_key(spec: LaunchSpec, environ: Mapping[str, str]) -> None:
+    """Raises InvalidError when the variable that should hold the API key is not set."""
+    EngineCommand((), env_from={"key": spec.api_key_env} if spec.api_key_env else {}).environment(environ)
+
+
+def prepare_adapters(
+    adapters: Sequence[AdapterSpec], model: Path | None, layout: Layout
+) -> tuple[PreparedAdapter, ...]:
+    """Inspect each adapter on disk and hold it against the base model in the directory `model`, where it is known.
 
     A real vLLM takes an adapter whose shapes do not fit and answers with garbage; Garrison does not start it.
 
@@ -71,7 +78,7 @@ def prepare_adapters(adapters: Sequence[AdapterSpec], model: Path, layout: Layou
         InvalidError: there is no such directory and no imported adapter of that name.
         ModelInvalidError: it is incomplete, corrupt or made for another base; the message names adapter and file.
     """
-    base = read_base_shapes(model) if adapters and (model / "config.json").is_file() else None
+    base = read_base_shapes(model) if adapters and model is not None and (model / "config.json").is_file() else None
     return tuple(_prepare_adapter(adapter, base, layout) for adapter in adapters)
 
 

@@ -19,7 +19,7 @@ from garrison.base.settings import Settings
 from garrison.engines.argv import gives
 from garrison.engines.engine import EngineCommand
 from garrison.launch.patience import Patience
-from garrison.launch.prepare import Chosen, PreparedAdapter, choose, command, prepare_adapters, served_name
+from garrison.launch.prepare import Chosen, PreparedAdapter, choose, command, prepare_adapters, require_key, served_name
 from garrison.launch.spec import LaunchSpec
 from garrison.launch.view import StartView
 from garrison.models.layout import Layout
@@ -64,6 +64,9 @@ def prepare(
     _advise(spec, chosen, view)
     if chosen.endpoint.uds is None:
         check(replace(_request(chosen, settings), dry_run=True, skip_gpu=True), say=lambda _: None)
+    # What can be known without the model is known before it is fetched.
+    prepare_adapters(spec.adapters, None, Layout.from_settings(settings))
+    require_key(spec, environ)
     request = ResolveRequest.from_settings(
         settings, spec.model, offline=offline, verify=verify, hf_homes=(user_hf_home(environ),)
     )

@@ -4,6 +4,7 @@ The staging directory is on the library's file system and carries a name of its 
 deleted by the next one. The caller holds the lock of the name.
 """
 
+import contextlib
 import os
 import shutil
 from collections.abc import Callable
@@ -86,7 +87,7 @@ def adopt(
         if taken:
             return _already_there(staged, files, target, progress)
         if move and staged is staging:
-            _delete(origin)
+            _delete(origin, files)
     except OSError as error:
         raise _refused(error, target, free) from None
     finally:
@@ -161,8 +162,13 @@ def _can_rename(origin: Path, staging: Path) -> bool:
     return origin.stat().st_dev == staging.parent.stat().st_dev
 
 
-def _delete(origin: Path) -> None:
-    if origin.is_dir() and not origin.is_symlink():
-        shutil.rmtree(origin)
-    else:
+def _delete(origin: Path, files: dict[str, int]) -> None:
+    """What was copied, and the directories that are empty then: what was left behind (`.git`) is not ours to delete."""
+    if not origin.is_dir() or origin.is_symlink():
         origin.unlink()
+        return
+    for name in [*files, RECORDED_NAME]:
+        (origin / name).unlink(missing_ok=True)
+    for directory, _, _ in os.walk(origin, topdown=False):
+        with contextlib.suppress(OSError):  # not empty
+            Path(directory).rmdir()
