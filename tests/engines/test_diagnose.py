@@ -47,6 +47,8 @@ WRITTEN = [
     ("torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB.", "gpu-memory", "--max-model-len"),
     ("ValueError: Free memory on device cuda:0 (10.0/80.0 GiB) on startup is less than desired GPU memory utilization "
      "(0.92, 73.6 GiB). Decrease GPU memory utilization", "gpu-memory", "--gpu-memory-utilization 0.10"),
+    ("ValueError: Available memory on node 0 (15.48/17.09 GiB) on startup is less than desired CPU memory utilization "
+     "(0.92, 15.72 GiB).", "host-memory", "--gpu-memory-utilization 0.88"),
     ("ValueError: No available memory for the cache blocks. Try increasing", "kv-cache-too-small", "quantized"),
     ("ValueError: To serve at least one request with the model's max seq len (131072), (16.0 GiB KV cache is needed, "
      "which is larger than the available KV cache memory (4.5 GiB). Based on the available memory, the estimated "

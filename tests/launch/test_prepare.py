@@ -193,8 +193,8 @@ class TestCommand:
         start = words.index("--lora-modules") + 1
         assert words[start : start + 2] == (f"sql={paths['sql']}", f"law={paths['law']}")
 
-    RANKS = ((1, "1"), (2, "8"), (8, "8"), (9, "16"), (16, "16"), (17, "32"), (33, "64"), (65, "128"), (129, "256"), (257, "320"),
-             (321, "512"), (512, "512"))  # fmt: skip
+    RANKS = ((1, "1"), (2, "8"), (8, "8"), (9, "16"), (16, "16"), (17, "32"), (33, "64"), (65, "128"), (129, "256"),
+             (257, "320"), (321, "512"), (512, "512"))  # fmt: skip
 
     @pytest.mark.parametrize(("rank", "allowed"), RANKS, ids=[str(rank) for rank, _ in RANKS])
     def test_smallest_allowed_rank(
@@ -297,3 +297,15 @@ def test_a_key_that_is_not_there_is_missed_before_anything_is_fetched(spec: Laun
         require_key(asked, {})
     require_key(asked, {"MY_KEY": "sk-1"})
     require_key(spec, {})
+
+
+def test_a_bare_name_is_an_imported_adapter_first(
+    layout: Layout, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import tiny_model as maker
+
+    imported = maker.make_adapter(layout.adapters / "poet", rank=8)
+    here = maker.make_adapter(tmp_path / "here" / "poet", rank=16)
+    monkeypatch.chdir(here.parent)
+    assert prepare_adapters((AdapterSpec("p", "poet"),), tiny_model, layout)[0].info.path == imported
+    assert prepare_adapters((AdapterSpec("p", "./poet"),), tiny_model, layout)[0].info.rank == 16

@@ -3,6 +3,7 @@
 import json as json_module
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -22,7 +23,7 @@ from garrison.engines.install import remove as remove_environment
 if TYPE_CHECKING:
     from rich.status import Status
 
-    from garrison.engines.catalogue import Catalogue
+    from garrison.engines.catalogue import Catalogue, Option
 
 app = make_app("Install, list, choose, describe and remove engines.", no_args_is_help=True)
 
@@ -121,26 +122,30 @@ def describe(
 ) -> int:
     """The engine's options, read from its own --help; with --json the catalogue as Garrison ships it."""
     catalogue = _catalogue(engine, executable, settings(), shipped=shipped)
+    if option is not None:
+        catalogue = replace(catalogue, options=_only(catalogue, option))
     if json:
         from garrison.engines.catalogue import to_json
 
         print(json_module.dumps(to_json(catalogue), indent=1, ensure_ascii=False))
         return 0
-    options = catalogue.options
-    if option is not None:
-        from garrison.base.errors import InvalidError
-        from garrison.engines.catalogue import nearest_flag
-
-        options = tuple(item for item in options if option in item.spellings)
-        if not options:
-            close = nearest_flag(catalogue, option)
-            raise InvalidError(f"{engine} has no option {option}", hint=f"Did you mean {close}?" if close else None)
     rows = [
         (" ".join(item.spellings), item.type or "", "" if item.default is None else str(item.default), item.help)
-        for item in options
+        for item in catalogue.options
     ]
     print_table(("flag", "type", "default", f"{catalogue.engine} {catalogue.version}"), rows, empty="no options")
     return 0
+
+
+def _only(catalogue: "Catalogue", flag: str) -> "tuple[Option, ...]":
+    from garrison.base.errors import InvalidError
+    from garrison.engines.catalogue import nearest_flag
+
+    options = tuple(item for item in catalogue.options if flag in item.spellings)
+    if not options:
+        close = nearest_flag(catalogue, flag)
+        raise InvalidError(f"{catalogue.engine} has no option {flag}", hint=f"Did you mean {close}?" if close else None)
+    return options
 
 
 def _catalogue(engine: str, executable: Path | None, values: Settings, *, shipped: bool) -> "Catalogue":

@@ -64,6 +64,8 @@ def _unexpected(error: Exception, *, json: bool) -> int:
         if isinstance(error, typer.Abort):
             return _INTERRUPTED
         if isinstance(error, sys.modules["typer.exceptions"].TyperException):
+            if type(error).__name__ == "NoArgsIsHelpError":  # the help has been printed
+                return int(UsageError.exit_code)
             context = getattr(error, "ctx", None)
             hint = f"`{context.command_path} --help` shows the usage." if context else None
             return report(UsageError(error.format_message(), hint=hint), json=json)

@@ -108,14 +108,15 @@ def serve(
         return 0
     if replace_process:
         start_by_exec(prepared, values, os.environ, view)
-    return _start(prepared, values, view)
+    return _start(prepared, values, view, logs_shown=logs is True or (logs is None and not sys.stderr.isatty()))
 
 
-def _start(prepared: Prepared, values: Settings, view: StartView) -> int:
+def _start(prepared: Prepared, values: Settings, view: StartView, *, logs_shown: bool) -> int:
     try:
         return start(prepared, values, os.environ, _WithCall(view, prepared))
     except (EngineDiedError, EngineTimeoutError) as error:
-        _show_tail(error)
+        if not logs_shown:
+            _show_tail(error)
         raise
 
 

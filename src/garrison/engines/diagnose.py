@@ -136,6 +136,20 @@ def _free_memory(found: re.Match[str]) -> tuple[str, str]:
 
 
 @_rule(
+    "host-memory",
+    r"Available memory on node (\d+) \(([\d.]+)/([\d.]+) GiB\) on startup is less than desired CPU memory utilization "
+    r"\(([\d.]+)",
+)
+def _node_memory(found: re.Match[str]) -> tuple[str, str]:
+    fits = int(float(found[2]) / float(found[3]) * 100 - 2) / 100
+    message = (
+        f"{found[2]} of {found[3]} GiB of memory are free on node {found[1]}, and {float(found[4]):.0%} was asked for"
+    )
+    lower = f"Use --gpu-memory-utilization {fits:.2f} (it counts on the CPU too), or stop" if fits > 0 else "Stop"
+    return message, f"{lower} what else takes memory."
+
+
+@_rule(
     "gpu-memory",
     r"CUDA out of memory|torch\.(?:cuda\.)?OutOfMemoryError|HIP out of memory|cudaMalloc failed: out of memory|"
     r"\[METAL\][^\n]*Insufficient Memory|CUDA error: out of memory",

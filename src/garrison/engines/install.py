@@ -94,7 +94,11 @@ def install(
     chosen = recipe(request.engine, request.device, has_nvidia=has_nvidia(environ), is_macos=sys.platform == "darwin")
     version = _version(request.version or chosen.tested_version)
     home = root(data_dir, request.engine)
-    home.mkdir(parents=True, exist_ok=True)
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        hint = "Set GARRISON_DATA_DIR to a directory that this user can write."
+        raise InvalidError(f"{home} cannot be made: {error.strerror}", hint=hint) from None
     path = home / chosen.environment_name(version)
     started = clock.monotonic()
 

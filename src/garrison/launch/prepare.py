@@ -98,7 +98,7 @@ def _prepare_adapter(adapter: AdapterSpec, base: BaseShapes | None, layout: Layo
     if problems:
         raise ModelInvalidError(
             f"adapter {adapter.name!r} does not fit the model: {problems[0]}",
-            hint=f"It was made for {info.base_model or 'another base'}; serve it with that model.",
+            hint=f"Its config names {info.base_model or 'no model'} as its base: serve it with the model it fits.",
             details={"adapter": adapter.name, "problems": problems},
         )
     return PreparedAdapter(adapter.name, info)
@@ -153,7 +153,9 @@ def _lora(spec: LaunchSpec, adapters: Sequence[PreparedAdapter]) -> LoraOptions 
 
 
 def _adapter_path(adapter: AdapterSpec, layout: Layout) -> Path:
-    for candidate in (Path(adapter.source).expanduser(), layout.adapters / adapter.source):
+    given, imported = Path(adapter.source).expanduser(), layout.adapters / adapter.source
+    # A bare name is an imported adapter's first, as a model's is, whatever lies in the current directory.
+    for candidate in (given, imported) if "/" in adapter.source else (imported, given):
         if adapter.source and candidate.exists():
             return candidate.absolute()
     raise InvalidError(

@@ -63,7 +63,10 @@ def prepare(
     chosen = choose(spec, settings, environ)
     _advise(spec, chosen, view)
     if chosen.endpoint.uds is None:
-        check(replace(_request(chosen, settings), dry_run=True, skip_gpu=True), say=lambda _: None)
+        report = check(replace(_request(chosen, settings), dry_run=True, skip_gpu=True), say=lambda _: None)
+        if report.would_stop_roots:
+            pids = ", ".join(map(str, report.would_stop_roots))
+            view.note(f"port {report.port} is held by a vLLM of yours, pid {pids}; the start will stop it")
     # What can be known without the model is known before it is fetched.
     prepare_adapters(spec.adapters, None, Layout.from_settings(settings))
     require_key(spec, environ)
@@ -72,6 +75,8 @@ def prepare(
     )
     model = resolve(request, progress=progress)
     view.note(f"model {model.model_id} from {model.source}: {model.path}")
+    if request.model.revision is not None and model.revision is None:
+        view.note(f"warning: which revision that is is not on record; it is taken for {request.model.revision}")
     adapters = prepare_adapters(spec.adapters, model.path, Layout.from_settings(settings))
     name = served_name(spec, chosen, model.model_id)
     made = command(spec, chosen, model=str(model.path), served_name=name, adapters=adapters)

@@ -215,7 +215,9 @@ def _expect_200(response: "httpx2.Response") -> None:
         return
     message = response.text[:200]
     if response.status_code in (401, 403):
-        raise _Failed(f"{response.status_code}: it asks for a key; name its variable with --key-env")
+        refused = "authorization" in response.request.headers
+        what = "it refuses the key" if refused else "it asks for a key; name its variable with --key-env"
+        raise _Failed(f"{response.status_code}: {what}")
     try:
         body = response.json()
         error = body.get("error", body) if isinstance(body, dict) else body

@@ -74,7 +74,9 @@ class Verification:
             return
         first = self.faults[0]
         reason = "is missing" if first.state == "missing" else f"is not what {self.source} says it was: it has changed"
-        error = Problem(str(self.path / first.name), reason, "Fetch or import the model again.").error()
+        error = Problem(
+            str(self.path / first.name), reason, "Fetch the model again, or import it again with --replace."
+        ).error()
         error.details["faults"] = [{"file": file.name, "state": file.state} for file in self.faults]
         raise error
 

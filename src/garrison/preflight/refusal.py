@@ -39,8 +39,8 @@ def refusal(verdict: PortVerdict, request: PreflightRequest) -> PortError:
         )
     return PortForeignError(
         f"{where} is held by a process that is not vLLM: {who}",
-        hint=f"Stop it, or choose another port (VLLM_PORT={min(request.port + 1, 65535)}). If it is a launcher of "
-        "vLLM, name it in VLLM_PROCESS_SIGNATURES.",
+        hint="Stop it, or choose another port (--port, VLLM_PORT). If it is a launcher of vLLM, name it in "
+        "VLLM_PROCESS_SIGNATURES.",
         details=details,
     )
 

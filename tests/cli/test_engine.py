@@ -1,0 +1,41 @@
+"""`garrison engine`, as far as no engine is needed."""
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+Cli = Callable[..., Any]
+
+
+def test_describe_gives_the_one_option_that_was_asked_for(cli: Cli) -> None:
+    done = cli("engine", "describe", "vllm", "--shipped", "--option", "--max-model-len", "--json")
+    assert done.code == 0
+    assert [option["flag"] for option in json.loads(done.out)["options"]] == ["--max-model-len"]
+
+
+def test_describe_suggests_with_json_as_without(cli: Cli) -> None:
+    for extra in ((), ("--json",)):
+        done = cli("engine", "describe", "vllm", "--shipped", "--option", "--max-modle-len", *extra)
+        assert done.code == 1
+        assert "Did you mean --max-model-len?" in done.err
+
+
+def test_no_engine_is_no_error(cli: Cli) -> None:
+    done = cli("engine", "list")
+    assert done.code == 0
+    assert "garrison engine install vllm" in done.out
+
+
+def test_a_data_directory_that_cannot_be_made(cli: Cli, clean_environ: Any, monkeypatch: Any, tmp_path: Any) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("GARRISON_DATA_DIR", str(tmp_path / "file" / "data"))
+    done = cli("engine", "install", "mlx_lm")
+    assert done.code == 1
+    assert "GARRISON_DATA_DIR" in done.err
+
+
+def test_a_group_alone_prints_its_help_and_no_empty_error(cli: Cli) -> None:
+    done = cli("engine")
+    assert done.code == 64
+    assert "install" in done.out + done.err
+    assert "error:" not in done.err
