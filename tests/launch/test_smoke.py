@@ -63,6 +63,10 @@ class TestAgainstTheSimulator:
         assert outcomes(report)["models"] == "failed"
         assert detail(report, "models") == "401: it asks for a key; name its variable with --key-env"
 
+    async def test_key_refused(self, sim: Any) -> None:
+        report = await smoke(await sim(api_keys=("sk-1",)), key="sk-2")
+        assert detail(report, "models") == "401: it refuses the key"
+
     async def test_key_given(self, sim: Any) -> None:
         report = await smoke(await sim(api_keys=("sk-1",)), key="sk-1")
         assert report.ok

@@ -64,6 +64,18 @@ def test_only_its_own_prefix(fetch: Fetch, s3: S3, model_files: dict[str, bytes]
     assert {p.name for p in found.path.iterdir()} == {*model_files, "sub", ".garrison-model.json"}
 
 
+def test_allow_patterns_choose_the_files(fetch: Fetch, s3: S3, model_files: dict[str, bytes]) -> None:
+    s3.put("prefix/tiny/original/consolidated.00.pth", b"x")
+    found = fetch(allow_patterns=("*.json", "*.safetensors"))
+    assert "original" not in content_names(found.path)
+    assert s3.gets("consolidated.00.pth") == []
+    assert content_names(found.path) == {name for name in model_files if name.endswith((".json", ".safetensors"))}
+
+
+def content_names(path: Path) -> set[str]:
+    return {entry.name for entry in path.iterdir() if entry.name[0] != "."}
+
+
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [

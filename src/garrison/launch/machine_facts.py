@@ -139,7 +139,11 @@ def _hugepages() -> str | None:
     except OSError:
         return None
     chosen = modes[modes.find("[") + 1 : modes.find("]")] if "[" in modes else modes.strip()
-    return f"transparent: {chosen}"
+    try:
+        reserved = int(Path("/proc/sys/vm/nr_hugepages").read_text(encoding="ascii"))
+    except (OSError, ValueError):
+        return f"transparent: {chosen}"
+    return f"transparent: {chosen}; {reserved} reserved"
 
 
 def _port(settings: Settings) -> tuple[str | None, str | None]:

@@ -9,9 +9,10 @@ import logging
 import os
 import re
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -73,7 +74,7 @@ class R2Source:
         place = f"s3://{request.r2_bucket}/{request.r2_prefix.strip('/')}/{request.model.name}/"
         try:
             store = self._store(request, credentials)
-            files = _list(store, request.model.file)
+            files = _list(store, request.model.file, request.allow_patterns)
             if not files:
                 return Skipped(f"{place} holds no files")
             staging = Staging(request.layout.staging_dir(request.model, self.name))
@@ -120,7 +121,8 @@ class R2Source:
         )
 
 
-def _list(store: "S3Store", only: str | None) -> list[RemoteFile]:
+def _list(store: "S3Store", only: str | None, patterns: Sequence[str]) -> list[RemoteFile]:
+    """What is to be fetched. Unlike a hub's repository the prefix was filled for us: all of it, unless patterns say."""
     import obstore
 
     files = [
@@ -129,7 +131,9 @@ def _list(store: "S3Store", only: str | None) -> list[RemoteFile]:
         for entry in page
         if not entry["path"].endswith("/")  # a console's way to make a folder
     ]
-    return [file for file in files if only is None or file.path == only]
+    if only is not None:
+        return [file for file in files if file.path == only]
+    return [file for file in files if not patterns or any(fnmatchcase(file.path, pattern) for pattern in patterns)]
 
 
 def _download(
