@@ -251,7 +251,7 @@ class TestStop:
 
 class TestDeath:
     def test_exit_before_ready(self, start: Start) -> None:
-        garrison = start({"exit": 3, "lines": ["one", "two"], "last": "ValueError: odd\n"})
+        garrison = start({"exit": 3, "lines": ["one", "two"], "last": "ValueError: odd\n"}, "--no-logs")
         assert garrison.end() == 21
         assert "vLLM exited with 3 before it was ready" in garrison.text
         assert "the end of the engine's log:" in garrison.text
@@ -261,9 +261,14 @@ class TestDeath:
     def test_the_very_last_lines_are_in_the_tail(self, start: Start) -> None:
         """The process is seen to end before its output has been read: the output is waited for."""
         last = "".join(f"{number:07d} {'x' * 90}\n" for number in range(600))
-        garrison = start({"exit": 3, "last": last})
+        garrison = start({"exit": 3, "last": last}, "--no-logs")
         assert garrison.end() == 21
         assert "│ 0000599 xxx" in garrison.text
+
+    def test_what_was_shown_is_not_shown_again(self, start: Start) -> None:
+        garrison = start({"exit": 3, "last": "ValueError: odd\n"}, "--logs")
+        assert garrison.end() == 21
+        assert garrison.text.count("ValueError: odd") == 1
 
     def test_out_of_memory_is_diagnosed(self, start: Start) -> None:
         last = "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB\n"
