@@ -36,7 +36,10 @@ _WORKERS = 8
 _CHUNK = 1024 * 1024
 _TRIES = 5
 _LOG = logging.getLogger("garrison.models.sources")
-_AGAIN = "Run this again; what was fetched is kept."
+_AGAIN = (
+    "Run this again; what was fetched is kept. Where there is no network: --offline, and `garrison models import` "
+    "brings models; behind a mirror, set HF_ENDPOINT."
+)
 
 
 class HfHubSource:
