@@ -108,7 +108,7 @@ def serve(
         return 0
     if replace_process:
         start_by_exec(prepared, values, os.environ, view)
-    return _start(prepared, values, view, logs_shown=logs is True or (logs is None and not sys.stderr.isatty()))
+    return _start(prepared, values, view, logs_shown=view.logs)
 
 
 def _start(prepared: Prepared, values: Settings, view: StartView, *, logs_shown: bool) -> int:

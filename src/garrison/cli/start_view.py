@@ -21,7 +21,7 @@ class LineView:
 
     def __init__(self, out: TextIO, *, logs: bool) -> None:
         self._out = out
-        self._logs = logs
+        self.logs = logs
 
     def note(self, text: str) -> None:
         self._write(f"garrison: {text}")
@@ -30,7 +30,7 @@ class LineView:
         self._write(f"garrison: {name} (after {seconds:.1f} s, {size_text(memory_bytes)})")
 
     def line(self, text: str) -> None:
-        if self._logs:
+        if self.logs:
             self._write(text)
 
     def ready(self, *, seconds: float, memory_bytes: int) -> None:
@@ -59,7 +59,7 @@ class RichView:
 
         self._console = Console(stderr=True, highlight=False)
         self._status: Status | None = None
-        self._logs = logs
+        self.logs = logs
         self._name, self._since = "starting", 0.0
 
     def note(self, text: str) -> None:
@@ -71,7 +71,7 @@ class RichView:
         self._spin(f"{name} …")
 
     def line(self, text: str) -> None:
-        if self._logs:
+        if self.logs:
             self._console.print(f"[dim]{_escaped(text)}[/]")
         elif self._status is None and self._name == "starting":
             self._spin("starting …")
