@@ -18,6 +18,10 @@
     │   ├── EngineMissingError      engine-missing          20   424
     │   ├── EngineDiedError         engine-died             21   502
     │   └── EngineTimeoutError      engine-timeout          22   504
+    ├── FleetError
+    │   ├── ApplyFailedError        apply-failed            30   502
+    │   ├── UnreachableError        unreachable             31   504
+    │   └── ConflictError           conflict                33   409
     ├── DeniedError                 denied                  40   403
     ├── UsageError                  usage                   64   400
     └── InternalError               internal                70   500
@@ -32,6 +36,8 @@ from typing import Any, ClassVar
 from garrison.base.exit_codes import ExitCode
 
 __all__ = [
+    "ApplyFailedError",
+    "ConflictError",
     "DeniedError",
     "DiskFullError",
     "EngineDiedError",
@@ -39,6 +45,7 @@ __all__ = [
     "EngineMissingError",
     "EngineTimeoutError",
     "FetchError",
+    "FleetError",
     "GarrisonError",
     "GpuThresholdError",
     "InternalError",
@@ -52,6 +59,7 @@ __all__ = [
     "PortOtherUserError",
     "PortStuckError",
     "PortUnattributableError",
+    "UnreachableError",
     "UsageError",
     "all_errors",
 ]
@@ -203,6 +211,35 @@ class EngineTimeoutError(EngineError):
     code = "engine-timeout"
     exit_code = ExitCode.ENGINE_TIMEOUT
     http_status = 504
+
+
+class FleetError(GarrisonError):
+    """What was declared and what targets serve could not be made equal."""
+
+
+class ApplyFailedError(FleetError):
+    """At least one action failed permanently. Details: `failed`, one entry an action."""
+
+    code = "apply-failed"
+    exit_code = ExitCode.APPLY_FAILED
+    http_status = 502
+
+
+class UnreachableError(FleetError):
+    """Nothing failed, but a target could not be observed. Details: `targets`, name to cause."""
+
+    code = "unreachable"
+    exit_code = ExitCode.UNREACHABLE
+    http_status = 504
+
+
+class ConflictError(FleetError):
+    """Rejected: somebody else changed what would be overwritten, or another command holds the stack. Details:
+    `conflicts`, or `holder` and `since`."""
+
+    code = "conflict"
+    exit_code = ExitCode.CONFLICT
+    http_status = 409
 
 
 class DeniedError(GarrisonError):

@@ -1,0 +1,66 @@
+"""What is known of an adapter's files, and the seam to where they are kept."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from garrison.fleet.failure import Failure
+from garrison.fleet.target import TargetSpec
+
+if TYPE_CHECKING:
+    from garrison.models.adapter import AdapterInfo
+
+__all__ = ["Artifacts", "Content", "Staged"]
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """The adapter at one path, read here.
+
+    Attributes:
+        digest: `models.adapter.adapter_digest`; None where the files are broken.
+        info: what the inspection found; None where it failed, or when only the digest was asked for.
+        failure: why it must not be loaded.
+    """
+
+    path: str
+    digest: str | None = None
+    info: "AdapterInfo | None" = None
+    failure: Failure | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Staged:
+    """Files in an adapter store. `how`: `there`, `reflink`, `hardlink` or `copy`."""
+
+    path: str
+    how: str
+
+
+class Artifacts(Protocol):
+    """Calls block on the disk; callers in an event loop use a thread."""
+
+    def digest(self, path: str) -> str | None:
+        """Of the adapter at `path`, quickly if its files have not changed since it was last asked; None where the path
+        cannot be read here or holds no adapter."""
+
+    def check(self, path: str, target: TargetSpec, base_root: str | None) -> Content | None:
+        """Everything that can be told before a load: completeness, rank against `target.max_lora_rank`, shapes against
+        the base model where `base_root` can be read here, what vLLM refuses. None where `path` cannot be read here."""
+
+    def can_stage(self, target: TargetSpec) -> bool:
+        """Whether the target has an adapter store that can be written here."""
+
+    def staged_path(self, target: TargetSpec, digest: str) -> str | None:
+        """Where the content would be in the target's store; None where it has none. Pure."""
+
+    def stage(self, target: TargetSpec, source: str, digest: str) -> Staged:
+        """Put the files at `source` into the store, whole and durable before the name appears.
+
+        Raises:
+            DiskFullError: no room.
+            ModelInvalidError: the content is no longer what `digest` says.
+            InvalidError: the store cannot be written.
+        """
+
+    def intact(self, path: str) -> bool | None:
+        """Whether a staged path still holds what its name says; None where it is no path of a store."""

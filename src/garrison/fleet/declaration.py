@@ -1,0 +1,92 @@
+"""What a manifest says, as values: every adapter with the one target it goes to."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from garrison.fleet.target import Secret, TargetSpec
+
+__all__ = ["ADAPTER_TYPE", "MODEL_TYPE", "AdapterSpec", "Declaration", "Hook", "ModelSpec", "Policy"]
+
+ADAPTER_TYPE = "VLLM::Inference::LoRAAdapter"
+MODEL_TYPE = "VLLM::Inference::Model"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AdapterSpec:
+    """One adapter on one target.
+
+    Attributes:
+        label: the manifest's key; what a renamed adapter keeps.
+        lora_name: the name clients ask for. Create-only.
+        lora_path: where the weights are, as the server sees it.
+        base_model_name: the base it must hang on; None: whichever the target serves. Create-only.
+        is_3d_lora_weight: layout of MoE weights. Create-only, and not reported by vLLM.
+        digest: of the content at `lora_path` (`models.adapter.adapter_digest`); None where it cannot be read here.
+        probe: overrides the target's.
+    """
+
+    target: str
+    label: str
+    lora_name: str
+    lora_path: str
+    base_model_name: str | None = None
+    is_3d_lora_weight: bool = False
+    digest: str | None = None
+    probe: bool | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON-ready; `AdapterSpec(**body)` reads it back."""
+        return {
+            "target": self.target,
+            "label": self.label,
+            "lora_name": self.lora_name,
+            "lora_path": self.lora_path,
+            "base_model_name": self.base_model_name,
+            "is_3d_lora_weight": self.is_3d_lora_weight,
+            "digest": self.digest,
+            "probe": self.probe,
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelSpec:
+    """A base model somebody declared. It is set when vLLM starts: it can be seen, not changed."""
+
+    target: str
+    label: str
+    id: str | None = None
+    root: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Policy:
+    """What the agent does. `interval` in seconds."""
+
+    on_drift: Literal["report", "restore"] = "report"
+    interval: float = 30.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hook:
+    """Somebody to tell: a URL that gets a POST, or a command that gets the event as JSON on its standard input.
+
+    `on` holds event kinds: `drift`, `restored`, `unreachable`, `recovered`.
+    """
+
+    on: tuple[str, ...]
+    url: str | None = None
+    command: tuple[str, ...] = ()
+    headers: Mapping[str, str | Secret] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Declaration:
+    """One stack, whole. `targets` holds every target the manifest declares, with or without adapters."""
+
+    stack: str
+    targets: Mapping[str, TargetSpec] = field(default_factory=dict)
+    adapters: tuple[AdapterSpec, ...] = ()
+    models: tuple[ModelSpec, ...] = ()
+    policy: Policy = Policy()
+    hooks: tuple[Hook, ...] = ()

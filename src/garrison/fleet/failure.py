@@ -1,0 +1,71 @@
+"""What can go wrong with one operation on a target, as a value. The codes are those of the formae plugin contract."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from garrison.fleet.observation import Cause
+
+__all__ = ["Failure", "FailureCode"]
+
+
+class FailureCode(StrEnum):
+    """`recoverable` ones are tried again, within a budget."""
+
+    NETWORK_FAILURE = "NetworkFailure"
+    SERVICE_TIMEOUT = "ServiceTimeout"
+    SERVICE_INTERNAL_ERROR = "ServiceInternalError"
+    THROTTLING = "Throttling"
+    NOT_STABILIZED = "NotStabilized"
+    INVALID_REQUEST = "InvalidRequest"
+    INVALID_CREDENTIALS = "InvalidCredentials"
+    ACCESS_DENIED = "AccessDenied"
+    NOT_FOUND = "NotFound"
+    ALREADY_EXISTS = "AlreadyExists"
+    RESOURCE_CONFLICT = "ResourceConflict"
+    NOT_UPDATABLE = "NotUpdatable"
+    SERVICE_LIMIT_EXCEEDED = "ServiceLimitExceeded"
+
+    @property
+    def recoverable(self) -> bool:
+        return self in _RECOVERABLE
+
+
+_RECOVERABLE = frozenset(
+    {
+        FailureCode.NETWORK_FAILURE,
+        FailureCode.SERVICE_TIMEOUT,
+        FailureCode.SERVICE_INTERNAL_ERROR,
+        FailureCode.THROTTLING,
+        FailureCode.NOT_STABILIZED,
+    }
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failure:
+    """Why an action was refused or failed.
+
+    Attributes:
+        message: what happened, safe to show.
+        hint: the next step.
+        recoverable: whether trying again can help; the code's own answer unless it was known better (a 500 that says
+            the rank is too high will say so for ever).
+        retry_after: seconds the server asked for.
+        cause: the cause of an unknown target.
+    """
+
+    code: FailureCode
+    message: str
+    hint: str | None = None
+    recoverable: bool = False
+    retry_after: float | None = None
+    cause: Cause | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        body: dict[str, Any] = {"code": str(self.code), "message": self.message, "recoverable": self.recoverable}
+        if self.hint:
+            body["hint"] = self.hint
+        if self.cause:
+            body["cause"] = str(self.cause)
+        return body

@@ -1,0 +1,117 @@
+"""What a target was seen to serve: three-valued, with the reason where it is unknown.
+
+    present   the list was believed, and the name is in it
+    absent    the list was believed, and the name is not in it
+    unknown   no list that could be believed; `cause` says why
+
+A list is believed when the target answered 200 with a well-formed vLLM model list that still holds the base model
+expected there.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+__all__ = ["Capabilities", "Cause", "Presence", "Served", "Sighting"]
+
+
+class Presence(StrEnum):
+    PRESENT = "present"
+    ABSENT = "absent"
+    UNKNOWN = "unknown"
+
+
+class Cause(StrEnum):
+    """Why a target is unknown."""
+
+    DNS = "dns"
+    REFUSED = "refused"
+    TIMEOUT = "timeout"
+    RESET = "reset"
+    TLS = "tls"
+    UNAUTHORIZED = "unauthorized"
+    FORBIDDEN = "forbidden"
+    NOT_VLLM = "not-vllm"
+    WRONG_BASE = "wrong-base"
+    SERVER_ERROR = "server-error"
+    MALFORMED = "malformed"
+    LOCAL = "local"
+    """The fault is on our side: a secret or a certificate file that cannot be read, no file descriptors left."""
+    NEVER_ASKED = "never-asked"
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """One entry of a model list: a base model when `parent` is None, else an adapter."""
+
+    name: str
+    root: str | None
+    parent: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Capabilities:
+    """What a server can do, as far as it tells; None where it does not.
+
+    Attributes:
+        started_at: Unix seconds, from `process_start_time_seconds`; another value is another process.
+        lora_routes: whether adapters can be loaded at run time.
+        max_loras: adapters in one batch.
+    """
+
+    version: str | None = None
+    healthy: bool | None = None
+    lora_routes: bool | None = None
+    max_loras: int | None = None
+    max_lora_rank: int | None = None
+    prefix_caching: bool | None = None
+    started_at: float | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in self.__slots__}
+
+    @classmethod
+    def from_json(cls, body: Mapping[str, Any]) -> "Capabilities":
+        return cls(**{name: body.get(name) for name in cls.__slots__})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sighting:
+    """One look at one target.
+
+    Attributes:
+        cause: None when the list was believed.
+        detail: the reason in words, safe to show.
+        served: the believed list by name; empty when unknown.
+        base: the base model by which the list was believed.
+        retry_after: seconds the server asked us to wait, where it did.
+        seconds: how long the look took.
+        capabilities: when they were probed in this look.
+    """
+
+    target: str
+    at: datetime
+    cause: Cause | None = None
+    detail: str = ""
+    served: Mapping[str, Served] = field(default_factory=dict)
+    base: str | None = None
+    retry_after: float | None = None
+    seconds: float = 0.0
+    capabilities: Capabilities | None = None
+
+    @property
+    def known(self) -> bool:
+        return self.cause is None
+
+    @property
+    def adapters(self) -> dict[str, Served]:
+        return {name: one for name, one in self.served.items() if one.parent is not None}
+
+    def presence(self, name: str) -> Presence:
+        """Of the adapter `name`."""
+        if not self.known:
+            return Presence.UNKNOWN
+        found = self.served.get(name)
+        return Presence.PRESENT if found is not None and found.parent is not None else Presence.ABSENT

@@ -1,0 +1,113 @@
+"""A target as it is declared: where it is, how to trust it, and where its secrets come from (never the secrets)."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+__all__ = ["NO_STORE", "Secret", "TargetSpec", "Tls"]
+
+NO_STORE = "none"
+"""`adapter_store: none`: adapters are always loaded from the declared path."""
+
+
+@dataclass(frozen=True, slots=True)
+class Secret:
+    """Where a secret is read when it is needed. Only this reference is stored or shown.
+
+    Attributes:
+        kind: `env` (a variable's name), `file` (a path; the content without the last line break) or `command` (argv;
+            its standard output, likewise).
+        value: name, path or argv.
+    """
+
+    kind: Literal["env", "file", "command"]
+    value: str | tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tls:
+    """Paths of PEM files. `insecure` turns verification off, and is said aloud wherever the target is shown."""
+
+    ca: str | None = None
+    cert: str | None = None
+    key: str | None = None
+    insecure: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TargetSpec:
+    """One target.
+
+    Attributes:
+        name: its identity; everything else may change in place.
+        base_url: `scheme://host:port`, with a path prefix where a proxy has one; never with `/v1` or a slash at its
+            end.
+        base_model: the model id that must be in its list for the list to be believed; the one first seen when None.
+        headers: sent with every request; a value may be a secret.
+        adapter_store: a directory that Garrison writes and the server reads, `none`, or None for the default: our own
+            below the data directory for a loopback address, none for any other.
+        max_lora_rank: the server's limit, where it is known.
+        prefix_caching: False where the server is known to run without it.
+        timeout: seconds for connecting, and for an answer other than a load's.
+        load_timeout: seconds a load may take.
+        probe: whether a loaded adapter is asked for a token; None: if the server answers in time.
+    """
+
+    name: str
+    base_url: str
+    base_model: str | None = None
+    labels: Mapping[str, str] = field(default_factory=dict)
+    api_key: Secret | None = None
+    headers: Mapping[str, str | Secret] = field(default_factory=dict)
+    tls: Tls = Tls()
+    adapter_store: str | None = None
+    max_lora_rank: int | None = None
+    prefix_caching: bool | None = None
+    timeout: float = 5.0
+    load_timeout: float = 120.0
+    probe: bool | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON-ready, without what has its default; `from_json` reads it back. References to secrets, no secrets."""
+        body: dict[str, Any] = {"base_url": self.base_url}
+        for name in ("base_model", "adapter_store", "max_lora_rank", "prefix_caching", "probe"):
+            if (value := getattr(self, name)) is not None:
+                body[name] = value
+        if self.labels:
+            body["labels"] = dict(self.labels)
+        if self.api_key:
+            body["api_key"] = _secret_json(self.api_key)
+        if self.headers:
+            body["headers"] = {
+                name: _secret_json(value) if isinstance(value, Secret) else value
+                for name, value in self.headers.items()
+            }
+        tls = {name: getattr(self.tls, name) for name in ("ca", "cert", "key", "insecure") if getattr(self.tls, name)}
+        if tls:
+            body["tls"] = tls
+        for name, default in (("timeout", 5.0), ("load_timeout", 120.0)):
+            if getattr(self, name) != default:
+                body[name] = getattr(self, name)
+        return body
+
+    @classmethod
+    def from_json(cls, name: str, body: Mapping[str, Any]) -> "TargetSpec":
+        values = dict(body)
+        if "api_key" in values:
+            values["api_key"] = _secret(values["api_key"])
+        if "headers" in values:
+            values["headers"] = {
+                key: _secret(value) if isinstance(value, dict) else value for key, value in values["headers"].items()
+            }
+        if "tls" in values:
+            values["tls"] = Tls(**values["tls"])
+        return cls(name=name, **values)
+
+
+def _secret_json(secret: Secret) -> dict[str, Any]:
+    return {secret.kind: list(secret.value) if isinstance(secret.value, tuple) else secret.value}
+
+
+def _secret(body: Mapping[str, Any]) -> Secret:
+    ((kind, value),) = body.items()
+    return Secret(kind, tuple(value) if isinstance(value, list) else value)  # type: ignore[arg-type] # written by us

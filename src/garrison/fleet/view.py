@@ -1,0 +1,98 @@
+"""Who watches an operation on the fleet: what a terminal draws, and what tests record."""
+
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from garrison.fleet.failure import Failure
+from garrison.fleet.observation import Sighting
+from garrison.fleet.plan_values import Action, Plan
+from garrison.store.records import ActionState
+
+__all__ = ["FleetView", "Outcome", "RecordingView", "SilentView"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """How an action ended.
+
+    Attributes:
+        gap_ms: how long the name was away, for an update.
+        notes: what was seen beside the result, such as a probe's answer.
+    """
+
+    action: Action
+    state: ActionState
+    failure: Failure | None = None
+    seconds: float = 0.0
+    gap_ms: float | None = None
+    notes: tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """The pinned shape of `--json`."""
+        return {
+            "kind": str(self.action.kind),
+            "type": self.action.key.type,
+            "target": self.action.target,
+            "name": self.action.name,
+            "label": self.action.label,
+            "state": str(self.state),
+            "seconds": round(self.seconds, 3),
+            "gap_ms": None if self.gap_ms is None else round(self.gap_ms, 1),
+            "notes": list(self.notes),
+            "failure": self.failure.to_json() if self.failure else None,
+        }
+
+
+class FleetView(Protocol):
+    """All calls come from one thread, and return at once."""
+
+    def observing(self, targets: int) -> None: ...
+
+    def observed(self, sighting: Sighting) -> None: ...
+
+    def planned(self, plan: Plan) -> None: ...
+
+    def started(self, action: Action) -> None: ...
+
+    def step(self, action: Action, step: str) -> None:
+        """A step began: `check`, `stage`, `load`, `list`, `probe`, `unload`, `put-back`, `wait` (with a reason)."""
+
+    def ended(self, outcome: Outcome) -> None: ...
+
+    def note(self, text: str) -> None:
+        """Something the user should know that belongs to no action."""
+
+
+class SilentView:
+    def observing(self, targets: int) -> None: ...
+
+    def observed(self, sighting: Sighting) -> None: ...
+
+    def planned(self, plan: Plan) -> None: ...
+
+    def started(self, action: Action) -> None: ...
+
+    def step(self, action: Action, step: str) -> None: ...
+
+    def ended(self, outcome: Outcome) -> None: ...
+
+    def note(self, text: str) -> None: ...
+
+
+@dataclass(slots=True)
+class RecordingView(SilentView):
+    """The in-memory twin."""
+
+    steps: list[tuple[str, str, str]] = field(default_factory=list)
+    """(target, name, step)"""
+    outcomes: list[Outcome] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    def step(self, action: Action, step: str) -> None:
+        self.steps.append((action.target, action.name, step))
+
+    def ended(self, outcome: Outcome) -> None:
+        self.outcomes.append(outcome)
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)

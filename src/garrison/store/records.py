@@ -1,0 +1,233 @@
+"""The rows, as values. Specs are plain JSON here: what they mean is the fleet's business.
+
+Times are UTC. A `Key` is the identity of a resource: the same adapter name on two targets is two resources.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+__all__ = [
+    "ActionRecord",
+    "ActionState",
+    "CommandRecord",
+    "CommandState",
+    "Event",
+    "Holder",
+    "Key",
+    "Lease",
+    "Operation",
+    "Resource",
+    "StackRecord",
+    "TargetRecord",
+]
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Key:
+    target: str
+    type: str
+    name: str
+
+
+class Operation(StrEnum):
+    """What made a version of a resource."""
+
+    CREATED = "created"
+    UPDATED = "updated"
+    ADOPTED = "adopted"
+    LOST = "lost"
+    """The tombstone: declared, and proved absent. It is still the stack's."""
+    DELETED = "deleted"
+    RELEASED = "released"
+    """No longer ours, and left where it is."""
+    FORGOTTEN = "forgotten"
+
+    @property
+    def owned(self) -> bool:
+        """Whether the stack still has it."""
+        return self in (Operation.CREATED, Operation.UPDATED, Operation.ADOPTED, Operation.LOST)
+
+    @property
+    def serves(self) -> bool:
+        """Whether, after this, the target served it."""
+        return self in (Operation.CREATED, Operation.UPDATED, Operation.ADOPTED)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Resource:
+    """One version of what was last applied under a key. Versions are appended, from 1, and never changed.
+
+    Attributes:
+        label: the manifest's key.
+        spec: the adapter as it was declared (JSON).
+        served_path: the path it was loaded from, which is what the target's list shows as `root`.
+        parent: the base model it was seen to hang on.
+        cause: why, for a tombstone and for what was done without a command.
+    """
+
+    key: Key
+    stack: str
+    label: str
+    operation: Operation
+    spec: Mapping[str, Any]
+    served_path: str
+    parent: str | None
+    at: datetime
+    version: int = 0
+    command: str | None = None
+    cause: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StackRecord:
+    """A stack as it was last applied: `declaration` is what its targets shall serve.
+
+    Attributes:
+        version: counts the applies.
+        policy, hooks: of the manifest (JSON).
+        ending: it was destroyed, and something is still owed by a target that is out of reach.
+    """
+
+    name: str
+    declaration: Mapping[str, Any]
+    at: datetime
+    version: int = 0
+    command: str | None = None
+    ending: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TargetRecord:
+    """A target: how it is declared, and how it was last seen. Only `forget` removes one that still owes something.
+
+    Attributes:
+        spec: as declared (JSON, references to secrets only).
+        state: `new` (never asked), `reachable` (the last look was believed) or `unreachable`.
+        cause, detail: why it is not reachable.
+        since: when `state` became what it is.
+        last_seen: the last time a list was believed.
+        last_checked: the last look.
+        base: the base model by which lists are believed.
+        served: the last believed list: entries {name, root, parent}.
+        capabilities: the last probe's answer.
+    """
+
+    name: str
+    spec: Mapping[str, Any]
+    declared_at: datetime
+    state: str = "new"
+    cause: str | None = None
+    detail: str = ""
+    since: datetime | None = None
+    last_seen: datetime | None = None
+    last_checked: datetime | None = None
+    base: str | None = None
+    served: tuple[Mapping[str, Any], ...] = ()
+    capabilities: Mapping[str, Any] = field(default_factory=dict)
+
+
+class CommandState(StrEnum):
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    OWED = "owed"
+    """Nothing failed, and a target that is out of reach still owes something."""
+    INTERRUPTED = "interrupted"
+    """It was killed; a later command or the agent settled what it had begun."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CommandRecord:
+    """`kind`: apply, destroy, adopt, forget, restore (the agent). `by`: `user@host pid`."""
+
+    id: str
+    kind: str
+    stack: str
+    started_at: datetime
+    by: str
+    mode: str | None = None
+    state: CommandState = CommandState.RUNNING
+    ended_at: datetime | None = None
+    summary: Mapping[str, Any] = field(default_factory=dict)
+
+
+class ActionState(StrEnum):
+    PLANNED = "planned"
+    STARTED = "started"
+    """The intention is recorded; its effect may or may not have happened."""
+    DONE = "done"
+    FAILED = "failed"
+    SKIPPED = "skipped"
+    """Not begun, since its target was out of reach."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ActionRecord:
+    """One action of a command.
+
+    Attributes:
+        step: the last step that was begun.
+        before, after: {spec, served_path, parent} of what was and what shall be; None where there is nothing.
+        error: a failure (JSON).
+        gap_ms: how long the name was away during an update.
+    """
+
+    command: str
+    seq: int
+    key: Key
+    label: str
+    kind: str
+    reason: str
+    state: ActionState = ActionState.PLANNED
+    step: str = ""
+    before: Mapping[str, Any] | None = None
+    after: Mapping[str, Any] | None = None
+    error: Mapping[str, Any] | None = None
+    gap_ms: float | None = None
+    started_at: datetime | None = None
+    ended_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Holder:
+    """Who writes a stack. (`host`, `pid`, `started`) is a process: `started` is its start time in clock ticks after
+    boot, and `host` carries the boot's id, so that two machines of one name differ."""
+
+    host: str
+    pid: int
+    started: int | None
+    user: str
+    purpose: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lease:
+    """The right to write a stack until `expires_at`. `token` tells this acquisition from any other."""
+
+    stack: str
+    token: str
+    holder: Holder
+    acquired_at: datetime
+    expires_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """Something that changed, or was done. `before` and `after` are JSON.
+
+    `kind`: see `garrison.fleet.events`.
+    """
+
+    at: datetime
+    kind: str
+    stack: str | None = None
+    target: str | None = None
+    name: str | None = None
+    cause: str | None = None
+    before: Mapping[str, Any] | None = None
+    after: Mapping[str, Any] | None = None
+    command: str | None = None
+    id: int = 0
