@@ -1,0 +1,102 @@
+"""What became of actions whose command was killed. The intention was recorded before the effect, so a look at the target
+tells how far it came. No I/O.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime
+
+from garrison.fleet.observation import Served, Sighting
+from garrison.store.records import ActionRecord, ActionState, Key, Operation, Resource
+
+__all__ = ["Settled", "settle"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settled:
+    """An action's end, and the versions it makes. `action` stays `started` where its target cannot be seen yet."""
+
+    action: ActionRecord
+    resources: tuple[Resource, ...] = ()
+
+
+def settle(
+    stack: str,
+    actions: Iterable[ActionRecord],
+    recorded: Mapping[Key, Resource],
+    sightings: Mapping[str, Sighting],
+    now: datetime,
+) -> list[Settled]:
+    """For each action that was not ended, in order.
+
+    A load that happened is recorded as done, a delete likewise; what did not happen is left to the next plan. An update
+    that was cut in its gap leaves a tombstone, so that the adapter is loaded again without anybody being blamed.
+    """
+    return [_one(stack, action, recorded, sightings.get(action.key.target), now) for action in actions]
+
+
+def _one(
+    stack: str, action: ActionRecord, recorded: Mapping[Key, Resource], seen: Sighting | None, now: datetime
+) -> Settled:
+    if action.state is ActionState.PLANNED:
+        return Settled(action=replace(action, state=ActionState.SKIPPED, ended_at=now))
+    if seen is None or not seen.known:
+        return Settled(action=action)
+    there = _adapter(seen, action.key.name)
+    resources: list[Resource] = []
+    if action.after is not None and there is not None and there.root == action.after["served_path"]:
+        operation = Operation.CREATED if action.before is None else Operation.UPDATED
+        resources.append(_version(stack, action, there, operation, now))
+        resources += _old_name(action, recorded, seen, now)
+        return Settled(action=_ended(action, ActionState.DONE, now), resources=tuple(resources))
+    own = recorded.get(action.key)
+    if there is None and own is not None and own.stack == stack and own.operation.serves:
+        operation = Operation.DELETED if action.after is None else Operation.LOST
+        resources.append(_gone(own, operation, action, now))
+    done = action.after is None and there is None
+    return Settled(
+        action=_ended(action, ActionState.DONE if done else ActionState.FAILED, now), resources=tuple(resources)
+    )
+
+
+def _old_name(
+    action: ActionRecord, recorded: Mapping[Key, Resource], seen: Sighting, now: datetime
+) -> Iterable[Resource]:
+    """A replaced name that is gone already; one that is still there is deleted by the next plan."""
+    before = action.before or {}
+    name = before.get("name")
+    if name in (None, action.key.name):
+        return
+    old = recorded.get(replace(action.key, name=str(name)))
+    if old is not None and _adapter(seen, str(name)) is None:
+        yield _gone(old, Operation.DELETED, action, now)
+
+
+def _adapter(seen: Sighting, name: str) -> Served | None:
+    found = seen.served.get(name)
+    return found if found is not None and found.parent is not None else None
+
+
+def _version(stack: str, action: ActionRecord, there: Served, operation: Operation, now: datetime) -> Resource:
+    assert action.after is not None
+    return Resource(
+        key=action.key,
+        stack=stack,
+        label=action.label,
+        operation=operation,
+        spec=action.after["spec"],
+        served_path=action.after["served_path"],
+        parent=there.parent,
+        at=now,
+        command=action.command,
+        cause="interrupted",
+    )
+
+
+def _gone(resource: Resource, operation: Operation, action: ActionRecord, now: datetime) -> Resource:
+    return replace(resource, operation=operation, at=now, command=action.command, cause="interrupted")
+
+
+def _ended(action: ActionRecord, state: ActionState, now: datetime) -> ActionRecord:
+    error = None if state is ActionState.DONE else {"code": "Interrupted", "message": "the command was killed"}
+    return replace(action, state=state, ended_at=now, error=error)
