@@ -1,5 +1,5 @@
-"""What became of actions whose command was killed. The intention was recorded before the effect, so a look at the target
-tells how far it came. No I/O.
+"""What became of actions whose command was killed. The intention was recorded before the effect, so a look at the
+target tells how far it came. No I/O.
 """
 
 from collections.abc import Iterable, Mapping

@@ -170,7 +170,7 @@ class ActionRecord:
 
     Attributes:
         step: the last step that was begun.
-        before, after: {spec, served_path, parent} of what was and what shall be; None where there is nothing.
+        before, after: {spec, served_path, parent} of what was and what shall be; None where there is nothing. Where a replacement has another name, `before` also carries the old `name`.
         error: a failure (JSON).
         gap_ms: how long the name was away during an update.
     """
