@@ -1,4 +1,4 @@
-"""One writer a stack. A lease in the store says who it is; it is renewed while the work lasts and expires with its holder.
+"""One writer a stack. A lease in the store says who it is; it is renewed while the work lasts and ends with its holder.
 
 Who finds it held is told by whom and since when. A holder on this machine whose process is gone is not waited for.
 """
@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator
 from datetime import timedelta
 from pathlib import Path
 
-from garrison.base.errors import ConflictError
+from garrison.base.errors import ConflictError, GarrisonError
 from garrison.base.locks import start_time
 from garrison.fleet.context import Fleet
 from garrison.store.records import Holder, Lease
@@ -39,13 +39,22 @@ async def hold(fleet: Fleet, stack: str, purpose: str) -> AsyncIterator[Lease]:
 
     async def renew() -> None:
         nonlocal lost
+        expires_at = lease.expires_at
         while True:
             await asyncio.sleep(LEASE_SECONDS / _RENEWALS_PER_LEASE)
-            until = fleet.clock.now() + timedelta(seconds=LEASE_SECONDS)
-            if not await fleet.db(fleet.store.renew, lease.token, until):
+            now = fleet.clock.now()
+            until = now + timedelta(seconds=LEASE_SECONDS)
+            try:
+                ours = await fleet.db(fleet.store.renew, lease.token, until)
+            except GarrisonError:  # the database is away: the lease is ours until it expires
+                if now < expires_at:
+                    continue
+                ours = False
+            if not ours:
                 lost = True
                 body.cancel()
                 return
+            expires_at = until
 
     renewal = asyncio.create_task(renew())
     try:
@@ -62,7 +71,8 @@ async def hold(fleet: Fleet, stack: str, purpose: str) -> AsyncIterator[Lease]:
         renewal.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await renewal
-        await fleet.db(fleet.store.release, lease.token)
+        with contextlib.suppress(GarrisonError):  # then it expires
+            await fleet.db(fleet.store.release, lease.token)
 
 
 def this_process(purpose: str) -> Holder:

@@ -1,0 +1,80 @@
+"""Where what is served differs from what was last applied. No I/O."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Any
+
+from garrison.fleet import events
+from garrison.fleet.observation import Served, Sighting
+from garrison.store.records import Event, Operation, Resource
+
+__all__ = ["Drift", "find_drift", "tombstone"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Drift:
+    """One adapter that is not as it was applied.
+
+    `kind`: `missing` (proved absent), `path` (another path under its name) or `base` (it hangs on another base model).
+    """
+
+    kind: str
+    resource: Resource
+    observed: Served | None
+    seen: Sighting
+
+    @property
+    def words(self) -> str:
+        """What happened, for people."""
+        if self.observed is None:
+            return "not served any more"
+        if self.kind == "path":
+            return f"applied from {self.resource.served_path}, served from {self.observed.root}"
+        return f"applied on {self.resource.parent}, hangs on {self.observed.parent}"
+
+    def to_json(self) -> dict[str, Any]:
+        """The pinned shape of `--json`."""
+        return {
+            "kind": self.kind,
+            "stack": self.resource.stack,
+            "target": self.resource.key.target,
+            "type": self.resource.key.type,
+            "name": self.resource.key.name,
+            "label": self.resource.label,
+            "applied": {"path": self.resource.served_path, "base": self.resource.parent},
+            "served": {"path": self.observed.root, "base": self.observed.parent} if self.observed else None,
+            "applied_at": self.resource.at.isoformat(),
+        }
+
+
+def find_drift(resources: Iterable[Resource], seen: Sighting) -> list[Drift]:
+    """Of the owned `resources` on the target of `seen`. A target that is unknown gives none: unknown is not absent."""
+    if not seen.known:
+        return []
+    found = []
+    for resource in resources:
+        one = seen.served.get(resource.key.name)
+        observed = one if one is not None and one.parent is not None else None
+        if observed is None:
+            found.append(Drift(kind="missing", resource=resource, observed=None, seen=seen))
+        elif observed.root != resource.served_path:
+            found.append(Drift(kind="path", resource=resource, observed=observed, seen=seen))
+        elif resource.parent is not None and observed.parent != resource.parent:
+            found.append(Drift(kind="base", resource=resource, observed=observed, seen=seen))
+    return found
+
+
+def tombstone(drift: Drift, cause: str) -> tuple[Resource, Event]:
+    """The version that says a declared adapter was proved absent, and the event that tells it."""
+    gone = drift.resource
+    at = drift.seen.at
+    told = Event(
+        at=at,
+        kind=events.DRIFT,
+        stack=gone.stack,
+        target=gone.key.target,
+        name=gone.key.name,
+        cause=cause,
+        before={"served_path": gone.served_path, "parent": gone.parent},
+    )
+    return replace(gone, operation=Operation.LOST, at=at, cause=cause, command=None), told
