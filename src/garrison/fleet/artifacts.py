@@ -56,6 +56,10 @@ class Artifacts(Protocol):
     def stage(self, target: TargetSpec, source: str, digest: str) -> Staged:
         """Put the files at `source` into the store, whole and durable before the name appears.
 
+        Load from the path that is given back. It is `staged_path`, or where that entry was spoiled by an edit in place
+        of the file it is linked to, a fresh name beside it: a server that has read the spoiled files keeps blocks of
+        them under their path.
+
         Raises:
             DiskFullError: no room.
             ModelInvalidError: the content is no longer what `digest` says.
