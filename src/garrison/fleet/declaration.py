@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from garrison.fleet.target import Secret, TargetSpec
+from garrison.fleet.target import Secret, TargetSpec, headers_from_json, headers_to_json
 
 __all__ = ["ADAPTER_TYPE", "MODEL_TYPE", "AdapterSpec", "Declaration", "Hook", "ModelSpec", "Policy"]
 
@@ -58,6 +58,10 @@ class ModelSpec:
     id: str | None = None
     root: str | None = None
 
+    def to_json(self) -> dict[str, Any]:
+        """JSON-ready; `ModelSpec(**body)` reads it back."""
+        return {"target": self.target, "label": self.label, "id": self.id, "root": self.root}
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Policy:
@@ -65,6 +69,10 @@ class Policy:
 
     on_drift: Literal["report", "restore"] = "report"
     interval: float = 30.0
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON-ready; `Policy(**body)` reads it back."""
+        return {"on_drift": self.on_drift, "interval": self.interval}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,6 +87,26 @@ class Hook:
     command: tuple[str, ...] = ()
     headers: Mapping[str, str | Secret] = field(default_factory=dict)
 
+    def to_json(self) -> dict[str, Any]:
+        """JSON-ready, without what has its default; `from_json` reads it back. References to secrets, no secrets."""
+        body: dict[str, Any] = {"on": list(self.on)}
+        if self.url is not None:
+            body["url"] = self.url
+        if self.command:
+            body["command"] = list(self.command)
+        if self.headers:
+            body["headers"] = headers_to_json(self.headers)
+        return body
+
+    @classmethod
+    def from_json(cls, body: Mapping[str, Any]) -> "Hook":
+        return cls(
+            on=tuple(body["on"]),
+            url=body.get("url"),
+            command=tuple(body.get("command", ())),
+            headers=headers_from_json(body.get("headers", {})),
+        )
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Declaration:
@@ -90,3 +118,25 @@ class Declaration:
     models: tuple[ModelSpec, ...] = ()
     policy: Policy = Policy()
     hooks: tuple[Hook, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON-ready; `from_json` reads it back equal. References to secrets, no secrets."""
+        return {
+            "stack": self.stack,
+            "targets": {name: target.to_json() for name, target in self.targets.items()},
+            "adapters": [adapter.to_json() for adapter in self.adapters],
+            "models": [model.to_json() for model in self.models],
+            "policy": self.policy.to_json(),
+            "hooks": [hook.to_json() for hook in self.hooks],
+        }
+
+    @classmethod
+    def from_json(cls, body: Mapping[str, Any]) -> "Declaration":
+        return cls(
+            stack=body["stack"],
+            targets={name: TargetSpec.from_json(name, target) for name, target in body["targets"].items()},
+            adapters=tuple(AdapterSpec(**adapter) for adapter in body["adapters"]),
+            models=tuple(ModelSpec(**model) for model in body["models"]),
+            policy=Policy(**body["policy"]),
+            hooks=tuple(Hook.from_json(hook) for hook in body["hooks"]),
+        )

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-__all__ = ["NO_STORE", "Secret", "TargetSpec", "Tls"]
+__all__ = ["NO_STORE", "Secret", "TargetSpec", "Tls", "headers_from_json", "headers_to_json"]
 
 NO_STORE = "none"
 """`adapter_store: none`: adapters are always loaded from the declared path."""
@@ -22,6 +22,14 @@ class Secret:
 
     kind: Literal["env", "file", "command"]
     value: str | tuple[str, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        return {self.kind: list(self.value) if isinstance(self.value, tuple) else self.value}
+
+    @classmethod
+    def from_json(cls, body: Mapping[str, Any]) -> "Secret":
+        ((kind, value),) = body.items()
+        return cls(kind, tuple(value) if isinstance(value, list) else value)  # type: ignore[arg-type] # written by us
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,12 +84,9 @@ class TargetSpec:
         if self.labels:
             body["labels"] = dict(self.labels)
         if self.api_key:
-            body["api_key"] = _secret_json(self.api_key)
+            body["api_key"] = self.api_key.to_json()
         if self.headers:
-            body["headers"] = {
-                name: _secret_json(value) if isinstance(value, Secret) else value
-                for name, value in self.headers.items()
-            }
+            body["headers"] = headers_to_json(self.headers)
         tls = {name: getattr(self.tls, name) for name in ("ca", "cert", "key", "insecure") if getattr(self.tls, name)}
         if tls:
             body["tls"] = tls
@@ -94,20 +99,17 @@ class TargetSpec:
     def from_json(cls, name: str, body: Mapping[str, Any]) -> "TargetSpec":
         values = dict(body)
         if "api_key" in values:
-            values["api_key"] = _secret(values["api_key"])
+            values["api_key"] = Secret.from_json(values["api_key"])
         if "headers" in values:
-            values["headers"] = {
-                key: _secret(value) if isinstance(value, dict) else value for key, value in values["headers"].items()
-            }
+            values["headers"] = headers_from_json(values["headers"])
         if "tls" in values:
             values["tls"] = Tls(**values["tls"])
         return cls(name=name, **values)
 
 
-def _secret_json(secret: Secret) -> dict[str, Any]:
-    return {secret.kind: list(secret.value) if isinstance(secret.value, tuple) else secret.value}
+def headers_to_json(headers: Mapping[str, str | Secret]) -> dict[str, Any]:
+    return {name: value.to_json() if isinstance(value, Secret) else value for name, value in headers.items()}
 
 
-def _secret(body: Mapping[str, Any]) -> Secret:
-    ((kind, value),) = body.items()
-    return Secret(kind, tuple(value) if isinstance(value, list) else value)  # type: ignore[arg-type] # written by us
+def headers_from_json(body: Mapping[str, Any]) -> dict[str, str | Secret]:
+    return {name: Secret.from_json(value) if isinstance(value, Mapping) else value for name, value in body.items()}
