@@ -79,11 +79,12 @@ class Policy:
 class Hook:
     """Somebody to tell: a URL that gets a POST, or a command that gets the event as JSON on its standard input.
 
-    `on` holds event kinds: `drift`, `restored`, `unreachable`, `recovered`.
+    `on` holds event kinds: `drift`, `restored`, `unreachable`, `recovered`. A chat service's URL is a secret in itself,
+    so it may be a reference to one.
     """
 
     on: tuple[str, ...]
-    url: str | None = None
+    url: str | Secret | None = None
     command: tuple[str, ...] = ()
     headers: Mapping[str, str | Secret] = field(default_factory=dict)
 
@@ -91,7 +92,7 @@ class Hook:
         """JSON-ready, without what has its default; `from_json` reads it back. References to secrets, no secrets."""
         body: dict[str, Any] = {"on": list(self.on)}
         if self.url is not None:
-            body["url"] = self.url
+            body["url"] = self.url.to_json() if isinstance(self.url, Secret) else self.url
         if self.command:
             body["command"] = list(self.command)
         if self.headers:
@@ -100,9 +101,10 @@ class Hook:
 
     @classmethod
     def from_json(cls, body: Mapping[str, Any]) -> "Hook":
+        url = body.get("url")
         return cls(
             on=tuple(body["on"]),
-            url=body.get("url"),
+            url=Secret.from_json(url) if isinstance(url, Mapping) else url,
             command=tuple(body.get("command", ())),
             headers=headers_from_json(body.get("headers", {})),
         )
