@@ -48,7 +48,8 @@ class Drift:
 
 
 def find_drift(resources: Iterable[Resource], seen: Sighting) -> list[Drift]:
-    """Of the owned `resources` on the target of `seen`. A target that is unknown gives none: unknown is not absent."""
+    """Of the owned `resources` on the target of `seen`. A target that is unknown gives none: unknown is not absent. Nor is
+    anything missing from one whose run-time LoRA is off."""
     if not seen.known:
         return []
     found = []
@@ -56,6 +57,8 @@ def find_drift(resources: Iterable[Resource], seen: Sighting) -> list[Drift]:
         one = seen.served.get(resource.key.name)
         observed = one if one is not None and one.parent is not None else None
         if observed is None:
+            if seen.lora_routes is False:
+                continue
             found.append(Drift(kind="missing", resource=resource, observed=None, seen=seen))
         elif observed.root != resource.served_path:
             found.append(Drift(kind="path", resource=resource, observed=observed, seen=seen))

@@ -37,6 +37,8 @@ class Cause(StrEnum):
     WRONG_BASE = "wrong-base"
     SERVER_ERROR = "server-error"
     MALFORMED = "malformed"
+    NO_LORA_ROUTES = "no-lora-routes"
+    """The list is believed, and run-time LoRA is off: what is not in it cannot be loaded, so nothing is proved by it."""
     LOCAL = "local"
     """The fault is on our side: a secret or a certificate file that cannot be read, no file descriptors left."""
     NEVER_ASKED = "never-asked"
@@ -88,7 +90,7 @@ class Sighting:
         base: the base model by which the list was believed.
         retry_after: seconds the server asked us to wait, where it did.
         seconds: how long the look took.
-        capabilities: when they were probed in this look.
+        capabilities: when they were probed in this look, or as they are remembered.
     """
 
     target: str
@@ -114,4 +116,11 @@ class Sighting:
         if not self.known:
             return Presence.UNKNOWN
         found = self.served.get(name)
-        return Presence.PRESENT if found is not None and found.parent is not None else Presence.ABSENT
+        if found is not None and found.parent is not None:
+            return Presence.PRESENT
+        return Presence.UNKNOWN if self.lora_routes is False else Presence.ABSENT
+
+    @property
+    def lora_routes(self) -> bool | None:
+        """Whether adapters can be loaded at run time; None where that is not known."""
+        return self.capabilities.lora_routes if self.capabilities else None

@@ -25,6 +25,7 @@ from garrison.fleet.declaration import AdapterSpec, Declaration, ModelSpec
 from garrison.fleet.failure import Failure, FailureCode
 from garrison.fleet.observation import Cause, Served, Sighting
 from garrison.fleet.plan_values import Action, ActionKind, Change, Plan, TargetChange, Way
+from garrison.fleet.settle import INTERRUPTED
 from garrison.store.records import Resource, TargetRecord
 
 __all__ = ["Mode", "PlanOptions", "check_models", "plan"]
@@ -249,6 +250,8 @@ def _impossible(spec: AdapterSpec, scene: _Scene) -> Failure | None:
             message=f"{spec.lora_name} is the name of the base model that {spec.target} serves",
             hint="Give the adapter another lora_name.",
         )
+    if seen.lora_routes is False and scene.observed(spec.target, spec.lora_name) is None:
+        return _routes_off(spec.target)
     if spec.base_model_name is not None and spec.base_model_name not in bases:
         return Failure(
             code=FailureCode.INVALID_REQUEST,
@@ -280,8 +283,14 @@ def _missing(spec: AdapterSpec, recorded: Resource | None, scene: _Scene) -> Act
         changes=changes,
         desired=spec,
         recorded=recorded,
-        drift=recorded is not None,
+        owed=_is_owed(recorded, changes),
+        drift=recorded is not None and not _is_owed(recorded, changes),
     )
+
+
+def _is_owed(recorded: Resource | None, changes: Sequence[Change]) -> bool:
+    """Declared and never applied as it is declared now, or cut short by a kill: nobody else undid it."""
+    return recorded is None or bool(changes) or recorded.cause == INTERRUPTED
 
 
 def _others(spec: AdapterSpec, recorded: Resource | None, observed: Served, scene: _Scene) -> Action:
@@ -387,6 +396,15 @@ def _swap(
     )
 
 
+def _routes_off(target: str) -> Failure:
+    return Failure(
+        code=FailureCode.INVALID_REQUEST,
+        message=f"{target} has no routes to load or unload adapters",
+        hint="Start vLLM with --enable-lora and VLLM_ALLOW_RUNTIME_LORA_UPDATING=True in its environment.",
+        cause=Cause.NO_LORA_ROUTES,
+    )
+
+
 def _stale(spec: AdapterSpec, scene: _Scene) -> Failure | None:
     """vLLM answers prompts it has cached from the old weights' blocks when new ones come from the same path."""
     if scene.prefix_caching.get(spec.target) is False or scene.options.accept_stale_cache:
@@ -437,6 +455,8 @@ def _undeclared(recorded: Resource, scene: _Scene) -> Action:
     if observed.root != recorded.served_path or not recorded.operation.serves:
         reason = f"no longer declared; somebody loaded it from {observed.root}, which is left alone"
         return replace(base, kind=ActionKind.RELEASE, way=Way.RECORD, reason=reason, observed=observed)
+    if scene.sightings[target].lora_routes is False:
+        return replace(base, kind=ActionKind.BLOCKED, reason="no longer declared", failure=_routes_off(target))
     reason = "the stack is destroyed" if scene.mode == "destroy" else "no longer declared"
     return replace(base, kind=ActionKind.DELETE, way=Way.UNLOAD, reason=reason, observed=observed)
 

@@ -9,7 +9,10 @@ from datetime import datetime
 from garrison.fleet.observation import Served, Sighting
 from garrison.store.records import ActionRecord, ActionState, Key, Operation, Resource
 
-__all__ = ["Settled", "settle"]
+__all__ = ["INTERRUPTED", "Settled", "settle"]
+
+INTERRUPTED = "interrupted"
+"""The cause of versions that settling makes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,12 +92,12 @@ def _version(stack: str, action: ActionRecord, there: Served, operation: Operati
         parent=there.parent,
         at=now,
         command=action.command,
-        cause="interrupted",
+        cause=INTERRUPTED,
     )
 
 
 def _gone(resource: Resource, operation: Operation, action: ActionRecord, now: datetime) -> Resource:
-    return replace(resource, operation=operation, at=now, command=action.command, cause="interrupted")
+    return replace(resource, operation=operation, at=now, command=action.command, cause=INTERRUPTED)
 
 
 def _ended(action: ActionRecord, state: ActionState, now: datetime) -> ActionRecord:

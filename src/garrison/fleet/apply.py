@@ -1,0 +1,206 @@
+"""Making targets serve what a manifest says: settle, look, plan, ask, record the intention, act, record the result."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from garrison.base.errors import ConflictError
+from garrison.base.exit_codes import ExitCode
+from garrison.fleet import events
+from garrison.fleet.commands import action_records, new_command
+from garrison.fleet.context import Fleet
+from garrison.fleet.declaration import Declaration
+from garrison.fleet.execute import execute
+from garrison.fleet.lease import hold
+from garrison.fleet.plan import Mode, PlanOptions
+from garrison.fleet.plan_values import Action, ActionKind, Plan
+from garrison.fleet.recall import recall
+from garrison.fleet.survey import Survey, decide, survey
+from garrison.fleet.view import FleetView, Outcome
+from garrison.store.records import ActionState, CommandRecord, CommandState, Event, StackRecord
+
+__all__ = ["Applied", "Confirm", "apply", "carry", "destroy", "patched", "preview", "tidy"]
+
+Confirm = Callable[[Plan], bool]
+"""Asked once, when something would change; it may wait for a person."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Applied:
+    """How it ended. `command` is None where nothing was begun: nothing to do, only simulated, or not confirmed."""
+
+    plan: Plan
+    outcomes: tuple[Outcome, ...] = ()
+    command: str | None = None
+    confirmed: bool = True
+
+    @property
+    def failed(self) -> tuple[Outcome, ...]:
+        return tuple(one for one in self.outcomes if one.state is ActionState.FAILED)
+
+    @property
+    def owed(self) -> tuple[Outcome, ...]:
+        return tuple(one for one in self.outcomes if one.state is ActionState.SKIPPED)
+
+    @property
+    def exit_code(self) -> ExitCode:
+        """0, 30 when an action failed for good, 31 when nothing failed and a target could not be observed."""
+        if not self.confirmed:
+            return ExitCode.OK
+        if self.failed or any(action.failure and not action.failure.recoverable for action in self.plan.blocked):
+            return ExitCode.APPLY_FAILED
+        return ExitCode.UNREACHABLE if self.owed or self.plan.unknown else ExitCode.OK
+
+    def to_json(self) -> dict[str, Any]:
+        """The pinned shape of `--json`."""
+        return {
+            "ok": self.exit_code is ExitCode.OK,
+            "exit_code": int(self.exit_code),
+            "command": self.command,
+            "plan": self.plan.to_json(),
+            "outcomes": [one.to_json() for one in self.outcomes],
+        }
+
+
+async def preview(
+    fleet: Fleet, declaration: Declaration, view: FleetView, *, mode: Mode = "reconcile", options: PlanOptions
+) -> Plan:
+    """The plan of an apply, without a lease and without an effect. Conflicts are in it, not raised."""
+    found = await survey(fleet, await _whole(fleet, declaration, mode), view)
+    drafted = await decide(fleet, found, mode=mode, options=options)
+    view.planned(drafted)
+    return drafted
+
+
+async def apply(
+    fleet: Fleet,
+    declaration: Declaration,
+    view: FleetView,
+    *,
+    mode: Mode = "reconcile",
+    options: PlanOptions,
+    confirm: Confirm,
+) -> Applied:
+    """Make the targets serve what `declaration` says. What is out of reach stays owed.
+
+    Raises:
+        ConflictError: another command holds the stack, or applying would overwrite what somebody else did.
+        InvalidError: a declared base model is not the one that is served.
+    """
+    purpose = "destroy" if mode == "destroy" else "apply"
+    async with hold(fleet, declaration.stack, purpose):
+        whole = await _whole(fleet, declaration, mode)
+        found = await recall(fleet, whole, view)
+        drafted = await decide(fleet, found, mode=mode, options=options)
+        view.planned(drafted)
+        _reject_conflicts(drafted)
+        if drafted.empty and _declared_already(found):
+            return Applied(plan=drafted)
+        if drafted.changes_required and not await asyncio.to_thread(confirm, drafted):
+            return Applied(plan=drafted, confirmed=False)
+        return await _carry_out(fleet, found, drafted, view)
+
+
+async def destroy(fleet: Fleet, stack: str, view: FleetView, *, options: PlanOptions, confirm: Confirm) -> Applied:
+    """Unload everything the stack owns. The stack is gone when nothing is owed any more.
+
+    Raises:
+        ConflictError: another command holds the stack.
+    """
+    empty = Declaration(stack=stack)
+    return await apply(fleet, empty, view, mode="destroy", options=options, confirm=confirm)
+
+
+def _reject_conflicts(drafted: Plan) -> None:
+    if not drafted.conflicts:
+        return
+    first = drafted.conflicts[0]
+    assert first.failure is not None
+    more = f", and {len(drafted.conflicts) - 1} more" if len(drafted.conflicts) > 1 else ""
+    raise ConflictError(
+        f"rejected: {first.failure.message}{more}",
+        hint=first.failure.hint,
+        details={"conflicts": [action.to_json() for action in drafted.conflicts]},
+    )
+
+
+def _declared_already(found: Survey) -> bool:
+    """Whether the store's declaration is word for word this one: then an apply leaves no trace."""
+    return found.stack is not None and found.stack.declaration == found.declaration.to_json()
+
+
+async def _whole(fleet: Fleet, declaration: Declaration, mode: Mode) -> Declaration:
+    """What the stack shall be afterwards. A patch adds to what was applied before; the others stand for themselves."""
+    if mode != "patch":
+        return declaration
+    stack = await fleet.db(fleet.store.stack, declaration.stack)
+    return declaration if stack is None else patched(Declaration.from_json(stack.declaration), declaration)
+
+
+def patched(before: Declaration, patch: Declaration) -> Declaration:
+    """`before` with everything the patch declares added or changed. Policy and hooks stay as they were."""
+    named = {(one.target, one.lora_name): one for one in before.adapters}
+    named |= {(one.target, one.lora_name): one for one in patch.adapters}
+    models = {(one.target, one.label): one for one in (*before.models, *patch.models)}
+    return replace(
+        before,
+        targets=dict(before.targets) | dict(patch.targets),
+        adapters=tuple(named.values()),
+        models=tuple(models.values()),
+    )
+
+
+async def _carry_out(fleet: Fleet, found: Survey, drafted: Plan, view: FleetView) -> Applied:
+    now = fleet.clock.now()
+    command = new_command(drafted.stack, "destroy" if drafted.mode == "destroy" else "apply", now, mode=drafted.mode)
+    work = [action for action in drafted.actions if action.kind is not ActionKind.KEEP]
+    records = action_records(command.id, work)
+    stack = StackRecord(
+        name=drafted.stack,
+        declaration=found.declaration.to_json(),
+        at=now,
+        command=command.id,
+        ending=drafted.mode == "destroy",
+    )
+    declared = [
+        replace(found.records[name], spec=spec.to_json(), declared_at=now)
+        for name, spec in found.declaration.targets.items()
+    ]
+    told = Event(at=now, kind=events.APPLIED, stack=stack.name, command=command.id, cause=drafted.mode)
+    await fleet.db(fleet.store.declare, stack, declared, command, records, [told])
+    await fleet.db(fleet.store.sight, [found.records[name] for name in found.declaration.targets])
+    outcomes = await carry(fleet, found, command, work, view)
+    await tidy(fleet, drafted.stack)
+    return Applied(plan=drafted, outcomes=tuple(outcomes), command=command.id)
+
+
+async def carry(
+    fleet: Fleet, found: Survey, command: CommandRecord, work: Sequence[Action], view: FleetView
+) -> list[Outcome]:
+    """Execute the actions of a command that is on record, and end it."""
+    outcomes = await execute(fleet, work, command=command.id, stack=command.stack, found=found, view=view)
+    failed = sum(one.state is ActionState.FAILED for one in outcomes)
+    owed = sum(one.state is ActionState.SKIPPED for one in outcomes)
+    state = CommandState.FAILED if failed else CommandState.OWED if owed else CommandState.SUCCEEDED
+    summary = {"done": len(outcomes) - failed - owed, "failed": failed, "owed": owed}
+    ended = replace(command, state=state, ended_at=fleet.clock.now(), summary=summary)
+    await fleet.db(fleet.store.finish, ended)
+    return outcomes
+
+
+async def tidy(fleet: Fleet, name: str) -> None:
+    """A destroyed stack that is owed nothing goes, and with it the targets that no stack declares any more."""
+    stack = await fleet.db(fleet.store.stack, name)
+    if stack is None:
+        return
+    owned = await fleet.db(fleet.store.resources)
+    if stack.ending and not any(one.stack == name for one in owned):
+        told = Event(at=fleet.clock.now(), kind=events.DESTROYED, stack=name, command=stack.command)
+        await fleet.db(fleet.store.drop_stack, name)
+        await fleet.db(fleet.store.add_events, [told])
+    stacks = await fleet.db(fleet.store.stacks)
+    needed = {target for one in stacks for target in one.declaration.get("targets", {})}
+    needed |= {one.key.target for one in owned}
+    known = await fleet.db(fleet.store.targets)
+    await fleet.db(fleet.store.drop_targets, [one.name for one in known if one.name not in needed])

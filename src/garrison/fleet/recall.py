@@ -1,0 +1,70 @@
+"""A survey by who holds the stack: killed commands are settled, and what is proved absent gets its tombstone."""
+
+from collections.abc import Collection
+from dataclasses import replace
+
+from garrison.fleet import events
+from garrison.fleet.context import Fleet
+from garrison.fleet.declaration import Declaration
+from garrison.fleet.drift import find_drift, tombstone
+from garrison.fleet.settle import settle
+from garrison.fleet.survey import Survey, survey
+from garrison.fleet.view import FleetView
+from garrison.store.records import ActionState, CommandState, Event, TargetRecord
+
+__all__ = ["recall", "restarted"]
+
+
+async def recall(
+    fleet: Fleet, declaration: Declaration, view: FleetView, *, only: Collection[str] | None = None
+) -> Survey:
+    """`survey`, and what follows from it. Call it under the lease of the stack."""
+    found = await survey(fleet, declaration, view, only=only)
+    settled = await _settle(fleet, found, view)
+    buried = await _bury(fleet, found)
+    if not settled and not buried:
+        return found
+    recorded = await fleet.db(fleet.store.resources)
+    return replace(
+        found,
+        recorded=tuple(one for one in recorded if one.stack == declaration.stack or one.key.target in found.targets),
+    )
+
+
+async def _settle(fleet: Fleet, found: Survey, view: FleetView) -> bool:
+    """Whether any killed command was found. It stays unfinished while one of its targets is out of reach."""
+    unfinished = await fleet.db(fleet.store.unfinished, found.declaration.stack)
+    for command, actions in unfinished:
+        recorded = {one.key: one for one in await fleet.db(fleet.store.resources, stack=command.stack)}
+        now = fleet.clock.now()
+        open_actions = [one for one in actions if one.state in (ActionState.PLANNED, ActionState.STARTED)]
+        ends = settle(command.stack, open_actions, recorded, found.sightings, now)
+        for end in ends:
+            await fleet.db(fleet.store.save_action, end.action, end.resources)
+        waiting = sorted({end.action.key.target for end in ends if end.action.state is ActionState.STARTED})
+        if waiting:
+            view.note(f"command {command.id} was killed while it worked on {', '.join(waiting)}, out of reach now")
+            continue
+        told = Event(at=now, kind=events.INTERRUPTED, stack=command.stack, command=command.id, cause=command.kind)
+        done = replace(command, state=CommandState.INTERRUPTED, ended_at=now)
+        await fleet.db(fleet.store.finish, done, [told])
+        view.note(f"command {command.id} ({command.kind}) was killed; what it had begun is settled")
+    return bool(unfinished)
+
+
+async def _bury(fleet: Fleet, found: Survey) -> bool:
+    """Write the tombstones of owned adapters that are proved absent and were served when we last acted."""
+    pairs = []
+    for target, seen in found.sightings.items():
+        owned = [one for one in found.owned if one.key.target == target and one.operation.serves]
+        cause = "restarted" if restarted(found.known.get(target), found.records[target]) else "unloaded"
+        pairs += [tombstone(one, cause) for one in find_drift(owned, seen) if one.kind == "missing"]
+    if pairs:
+        await fleet.db(fleet.store.put, [version for version, _ in pairs], [told for _, told in pairs])
+    return bool(pairs)
+
+
+def restarted(before: TargetRecord | None, after: TargetRecord) -> bool:
+    """Whether another process answers than the one remembered."""
+    was = before.capabilities.get("started_at") if before else None
+    return was is not None and was != after.capabilities.get("started_at")

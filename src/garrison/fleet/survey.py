@@ -1,0 +1,196 @@
+"""Everything a plan is decided from: how targets are declared, what was last applied, and a look at each of them."""
+
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, replace
+
+from garrison.fleet.context import Fleet
+from garrison.fleet.declaration import AdapterSpec, Declaration
+from garrison.fleet.observation import Capabilities, Sighting
+from garrison.fleet.observe import Look, Observer
+from garrison.fleet.plan import Mode, PlanOptions, check_models, plan
+from garrison.fleet.plan_values import Action, ActionKind, Plan, Way
+from garrison.fleet.remember import remember, served_of
+from garrison.fleet.target import TargetSpec
+from garrison.fleet.view import FleetView
+from garrison.store.records import Event, Resource, StackRecord, TargetRecord
+
+__all__ = ["Survey", "decide", "look", "look_of", "managed_names", "survey", "with_digests"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Survey:
+    """What was found out for one stack.
+
+    Attributes:
+        targets: every target that is involved: declared now, or still serving something of the stack.
+        known: targets that were declared before, as they are remembered.
+        records: how every one of `targets` is remembered, this look included.
+        recorded: what this stack owns anywhere, and what others own on these targets.
+    """
+
+    declaration: Declaration
+    stack: StackRecord | None
+    targets: Mapping[str, TargetSpec]
+    known: Mapping[str, TargetRecord]
+    records: Mapping[str, TargetRecord]
+    recorded: tuple[Resource, ...]
+    sightings: Mapping[str, Sighting]
+
+    @property
+    def owned(self) -> tuple[Resource, ...]:
+        return tuple(one for one in self.recorded if one.stack == self.declaration.stack)
+
+
+async def survey(
+    fleet: Fleet, declaration: Declaration, view: FleetView, *, only: Collection[str] | None = None
+) -> Survey:
+    """Read what is remembered, look at the targets, remember what was seen.
+
+    Args:
+        only: look at these targets alone; the others count as not asked.
+    """
+    stack = await fleet.db(fleet.store.stack, declaration.stack)
+    everything = await fleet.db(fleet.store.resources)
+    known = {one.name: one for one in await fleet.db(fleet.store.targets)}
+    owned = [one for one in everything if one.stack == declaration.stack]
+    specs = {name: TargetSpec.from_json(name, known[name].spec) for name in {one.key.target for one in owned}}
+    specs |= declaration.targets
+    records = {name: known.get(name) or _new_record(fleet, spec) for name, spec in specs.items()}
+    asked = {name: spec for name, spec in specs.items() if only is None or name in only}
+    seen = await look(fleet, asked, records, managed_names(everything), view)
+    return Survey(
+        declaration=await with_digests(fleet, declaration, owned),
+        stack=stack,
+        targets=specs,
+        known=known,
+        records=records | {name: record for name, (_, record) in seen.items()},
+        recorded=tuple(one for one in everything if one.stack == declaration.stack or one.key.target in specs),
+        sightings={name: sighting for name, (sighting, _) in seen.items()},
+    )
+
+
+def managed_names(resources: Iterable[Resource]) -> dict[str, set[str]]:
+    """Names that some stack owns, by target."""
+    found: dict[str, set[str]] = {}
+    for one in resources:
+        found.setdefault(one.key.target, set()).add(one.key.name)
+    return found
+
+
+async def look(
+    fleet: Fleet,
+    targets: Mapping[str, TargetSpec],
+    records: Mapping[str, TargetRecord],
+    managed: Mapping[str, Collection[str]],
+    view: FleetView,
+) -> dict[str, tuple[Sighting, TargetRecord]]:
+    """Look at each target once and remember it. One that is not in the store is not put there by a look."""
+    view.observing(len(targets))
+    found: dict[str, tuple[Sighting, TargetRecord]] = {}
+    changed: list[TargetRecord] = []
+    calm: list[str] = []
+    told: list[Event] = []
+    at = fleet.clock.now()
+    looks = [look_of(spec, records[name]) for name, spec in targets.items()]
+    async for sighting in Observer(fleet.dialer, fleet.clock).observe(looks):
+        after = remember(records[sighting.target], sighting, managed.get(sighting.target, ()))
+        seen = replace(sighting, capabilities=Capabilities.from_json(after.record.capabilities))
+        found[seen.target] = (seen, after.record)
+        told += after.events
+        if after.changed:
+            changed.append(after.record)
+        else:
+            calm.append(seen.target)
+        view.observed(seen)
+    if changed or told:
+        await fleet.db(fleet.store.sight, changed, told)
+    if calm:
+        await fleet.db(fleet.store.touch, calm, at)
+    return found
+
+
+def look_of(spec: TargetSpec, record: TargetRecord) -> Look:
+    """What the observer has to know of a target."""
+    return Look(spec, base=spec.base_model or record.base, served=served_of(record), probe=record.state != "reachable")
+
+
+async def with_digests(fleet: Fleet, declaration: Declaration, owned: Iterable[Resource]) -> Declaration:
+    """`declaration` with the digest of each adapter whose content can be read here. Where it cannot be read any more,
+    and the content that was applied is still in the adapter store, that content is meant."""
+    applied = {(one.key.target, one.key.name): one.spec for one in owned}
+    digests: dict[str, str | None] = {}
+    adapters: list[AdapterSpec] = []
+    for spec in declaration.adapters:
+        if spec.lora_path not in digests:
+            digests[spec.lora_path] = await fleet.disk(fleet.artifacts.digest, spec.lora_path)
+        digest = digests[spec.lora_path]
+        last = applied.get((spec.target, spec.lora_name), {})
+        if digest is None and last.get("digest") and last.get("lora_path") == spec.lora_path:
+            digest = await _kept(fleet, declaration.targets[spec.target], str(last["digest"]))
+        adapters.append(replace(spec, digest=digest))
+    return replace(declaration, adapters=tuple(adapters))
+
+
+async def decide(fleet: Fleet, found: Survey, *, mode: Mode, options: PlanOptions) -> Plan:
+    """The plan, with loads blocked whose files would not do.
+
+    Raises:
+        InvalidError: a declared base model is not the one that is served.
+    """
+    check_models(found.declaration.models, found.sightings)
+    stores = {name for name, spec in found.targets.items() if await fleet.disk(fleet.artifacts.can_stage, spec)}
+
+    def staged_path(target: str, digest: str) -> str | None:
+        return fleet.artifacts.staged_path(found.targets[target], digest) if target in stores else None
+
+    drafted = plan(
+        found.declaration,
+        found.recorded,
+        found.sightings,
+        mode=mode,
+        options=options,
+        known_targets=found.known,
+        declared_before=_targets_before(found.stack),
+        staged_path=staged_path,
+        prefix_caching={name: _prefix_caching(spec, found.records[name]) for name, spec in found.targets.items()},
+    )
+    return replace(drafted, actions=tuple([await _checked(fleet, found, action) for action in drafted.actions]))
+
+
+async def _checked(fleet: Fleet, found: Survey, action: Action) -> Action:
+    """vLLM answers 200 to an adapter that does not fit and serves garbage: what can be told from the files is told
+    before anything is sent."""
+    if action.desired is None or action.way not in (Way.LOAD, Way.SWAP, Way.LOAD_THEN_UNLOAD):
+        return action
+    seen = found.sightings[action.target]
+    base = seen.served.get(seen.base) if seen.base else None
+    content = await fleet.disk(
+        fleet.artifacts.check, action.desired.lora_path, found.targets[action.target], base.root if base else None
+    )
+    if content is None or content.failure is None:
+        return action
+    reason = "its files would not do"
+    return replace(action, kind=ActionKind.BLOCKED, way=None, reason=reason, failure=content.failure)
+
+
+async def _kept(fleet: Fleet, target: TargetSpec, digest: str) -> str | None:
+    path = fleet.artifacts.staged_path(target, digest)
+    if path is None:
+        return None
+    intact = await fleet.disk(fleet.artifacts.intact, path)
+    return digest if intact else None
+
+
+def _new_record(fleet: Fleet, spec: TargetSpec) -> TargetRecord:
+    return TargetRecord(name=spec.name, spec=spec.to_json(), declared_at=fleet.clock.now())
+
+
+def _targets_before(stack: StackRecord | None) -> Collection[str]:
+    return stack.declaration.get("targets", {}).keys() if stack else ()
+
+
+def _prefix_caching(spec: TargetSpec, record: TargetRecord) -> bool | None:
+    if spec.prefix_caching is not None:
+        return spec.prefix_caching
+    known: bool | None = record.capabilities.get("prefix_caching")
+    return known
