@@ -13,9 +13,9 @@ from garrison.fleet.context import Fleet
 from garrison.fleet.declaration import Declaration
 from garrison.fleet.execute import execute
 from garrison.fleet.lease import hold
-from garrison.fleet.plan import Mode, PlanOptions
 from garrison.fleet.plan_values import Action, ActionKind, Plan
 from garrison.fleet.recall import recall
+from garrison.fleet.scene import Mode, PlanOptions
 from garrison.fleet.survey import Survey, decide, survey
 from garrison.fleet.view import FleetView, Outcome
 from garrison.store.records import ActionState, CommandRecord, CommandState, Event, StackRecord
@@ -67,7 +67,7 @@ async def preview(
     fleet: Fleet, declaration: Declaration, view: FleetView, *, mode: Mode = "reconcile", options: PlanOptions
 ) -> Plan:
     """The plan of an apply, without a lease and without an effect. Conflicts are in it, not raised."""
-    found = await survey(fleet, await _whole(fleet, declaration, mode), view)
+    found = await survey(fleet, declaration, view)
     drafted = await decide(fleet, found, mode=mode, options=options)
     view.planned(drafted)
     return drafted
@@ -90,12 +90,11 @@ async def apply(
     """
     purpose = "destroy" if mode == "destroy" else "apply"
     async with hold(fleet, declaration.stack, purpose):
-        whole = await _whole(fleet, declaration, mode)
-        found = await recall(fleet, whole, view)
+        found = await recall(fleet, declaration, view)
         drafted = await decide(fleet, found, mode=mode, options=options)
         view.planned(drafted)
         _reject_conflicts(drafted)
-        if drafted.empty and _declared_already(found):
+        if drafted.empty and _declared_already(found, mode):
             return Applied(plan=drafted)
         if drafted.changes_required and not await asyncio.to_thread(confirm, drafted):
             return Applied(plan=drafted, confirmed=False)
@@ -125,17 +124,16 @@ def _reject_conflicts(drafted: Plan) -> None:
     )
 
 
-def _declared_already(found: Survey) -> bool:
+def _declared_already(found: Survey, mode: str) -> bool:
     """Whether the store's declaration is word for word this one: then an apply leaves no trace."""
-    return found.stack is not None and found.stack.declaration == found.declaration.to_json()
+    return found.stack is not None and found.stack.declaration == _afterwards(found, mode).to_json()
 
 
-async def _whole(fleet: Fleet, declaration: Declaration, mode: Mode) -> Declaration:
-    """What the stack shall be afterwards. A patch adds to what was applied before; the others stand for themselves."""
-    if mode != "patch":
-        return declaration
-    stack = await fleet.db(fleet.store.stack, declaration.stack)
-    return declaration if stack is None else patched(Declaration.from_json(stack.declaration), declaration)
+def _afterwards(found: Survey, mode: str) -> Declaration:
+    """What the stack shall be. A patch adds to what was applied before; the others stand for themselves."""
+    if mode != "patch" or found.stack is None:
+        return found.declaration
+    return patched(Declaration.from_json(found.stack.declaration), found.declaration)
 
 
 def patched(before: Declaration, patch: Declaration) -> Declaration:
@@ -158,7 +156,7 @@ async def _carry_out(fleet: Fleet, found: Survey, drafted: Plan, view: FleetView
     records = action_records(command.id, work)
     stack = StackRecord(
         name=drafted.stack,
-        declaration=found.declaration.to_json(),
+        declaration=_afterwards(found, drafted.mode).to_json(),
         at=now,
         command=command.id,
         ending=drafted.mode == "destroy",

@@ -17,20 +17,18 @@ served now (or not, or unknown).
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, Literal
+from dataclasses import replace
+from typing import Any
 
 from garrison.base.errors import InvalidError
 from garrison.fleet.declaration import AdapterSpec, Declaration, ModelSpec
-from garrison.fleet.failure import Failure, FailureCode
-from garrison.fleet.observation import Cause, Served, Sighting
+from garrison.fleet.observation import Sighting
+from garrison.fleet.plan_declared import declared, impossible, renamed
 from garrison.fleet.plan_values import Action, ActionKind, Change, Plan, TargetChange, Way
-from garrison.fleet.settle import INTERRUPTED
+from garrison.fleet.scene import Mode, PlanOptions, Scene, routes_off
 from garrison.store.records import Resource, TargetRecord
 
-__all__ = ["Mode", "PlanOptions", "check_models", "plan"]
-
-Mode = Literal["reconcile", "patch", "destroy"]
+__all__ = ["check_models", "plan"]
 
 _ORDER = {
     ActionKind.RELEASE: 0,
@@ -42,65 +40,6 @@ _ORDER = {
     ActionKind.KEEP: 6,
     ActionKind.BLOCKED: 7,
 }
-_RETURNS = "It is done by the next apply, or by the agent, once the target is seen."
-_THREE_WAYS = (
-    "Keep what is there: `garrison extract` it and fold it into the manifest. Overwrite it: --force. "
-    "Or leave it as it is."
-)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PlanOptions:
-    """What the user allowed.
-
-    Attributes:
-        force: overwrite what somebody else changed since it was applied.
-        adopt: take over adapters that others loaded under a declared name.
-        accept_stale_cache: load new content at an unchanged path even where the server may answer from old blocks.
-    """
-
-    force: bool = False
-    adopt: bool = False
-    accept_stale_cache: bool = False
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Scene:
-    """What every decision may look at."""
-
-    stack: str
-    mode: Mode
-    options: PlanOptions
-    sightings: Mapping[str, Sighting]
-    staged_path: Callable[[str, str], str | None]
-    prefix_caching: Mapping[str, bool | None]
-
-    def sighting(self, target: str) -> Sighting | None:
-        return self.sightings.get(target)
-
-    def unknown(self, target: str) -> Failure | None:
-        """Why nothing can be said about `target`; None when it was seen."""
-        seen = self.sightings.get(target)
-        if seen is not None and seen.known:
-            return None
-        cause, detail = (seen.cause, seen.detail) if seen else (Cause.NEVER_ASKED, "it was not asked")
-        return Failure(
-            code=FailureCode.NETWORK_FAILURE,
-            message=f"target {target} is out of reach ({cause}): {detail}",
-            hint=_RETURNS,
-            recoverable=True,
-            cause=cause,
-        )
-
-    def observed(self, target: str, name: str) -> Served | None:
-        seen = self.sightings.get(target)
-        found = seen.served.get(name) if seen else None
-        return found if found is not None and found.parent is not None else None
-
-    def load_path(self, spec: AdapterSpec) -> tuple[str, bool]:
-        """The path to load from, and whether files are put there first."""
-        staged = self.staged_path(spec.target, spec.digest) if spec.digest else None
-        return (staged, True) if staged else (spec.lora_path, False)
 
 
 def plan(
@@ -126,7 +65,7 @@ def plan(
         staged_path: (target, digest) to the path in the target's adapter store; None where it has none.
         prefix_caching: whether a target caches prefixes; None or missing where that is not known.
     """
-    scene = _Scene(
+    scene = Scene(
         stack=declaration.stack,
         mode=mode,
         options=options or PlanOptions(),
@@ -172,276 +111,44 @@ def check_models(models: Iterable[ModelSpec], sightings: Mapping[str, Sighting])
         )
 
 
-def _decide_all(declaration: Declaration, recorded: Sequence[Resource], scene: _Scene) -> Iterable[Action]:
+def _decide_all(declaration: Declaration, recorded: Sequence[Resource], scene: Scene) -> Iterable[Action]:
     owned = {(one.key.target, one.key.name): one for one in recorded}
-    declared = {(spec.target, spec.lora_name): spec for spec in declaration.adapters}
-    renamed = _renamed(declared, owned, scene)
-    for place, spec in declared.items():
-        old = renamed.get(place)
-        yield _replaced_name(spec, old, scene) if old else _declared(spec, owned.get(place), scene)
-    going = {(old.key.target, old.key.name) for old in renamed.values()}
+    wanted = {(spec.target, spec.lora_name): spec for spec in declaration.adapters}
+    renames = _renames(wanted, owned, scene)
+    for place, spec in wanted.items():
+        old = renames.get(place)
+        yield renamed(spec, old, scene) if old else declared(spec, owned.get(place), scene)
+    going = {(old.key.target, old.key.name) for old in renames.values()}
     for place, one in owned.items():
-        if one.stack == scene.stack and place not in declared and place not in going:
+        if one.stack == scene.stack and place not in wanted and place not in going:
             yield _undeclared(one, scene)
 
 
-def _renamed(
-    declared: Mapping[tuple[str, str], AdapterSpec], owned: Mapping[tuple[str, str], Resource], scene: _Scene
+def _renames(
+    wanted: Mapping[tuple[str, str], AdapterSpec], owned: Mapping[tuple[str, str], Resource], scene: Scene
 ) -> dict[tuple[str, str], Resource]:
     """Declared places whose label belonged to another name on the same target, where both are as they should be."""
     by_label = {
         (one.key.target, one.label): one
         for place, one in owned.items()
-        if one.stack == scene.stack and place not in declared
+        if one.stack == scene.stack and place not in wanted
     }
     found = {}
-    for place, spec in declared.items():
+    for place, spec in wanted.items():
         old = by_label.get((spec.target, spec.label))
         if old is None or place in owned or scene.mode == "patch" or scene.unknown(spec.target):
             continue
         now = scene.observed(spec.target, old.key.name)
         as_recorded = now is not None and now.root == old.served_path
-        if as_recorded and scene.observed(spec.target, spec.lora_name) is None and not _impossible(spec, scene):
+        if as_recorded and scene.observed(spec.target, spec.lora_name) is None and not impossible(spec, scene):
             found[place] = old
     return found
-
-
-# --- declared
-
-
-def _declared(spec: AdapterSpec, recorded: Resource | None, scene: _Scene) -> Action:
-    if recorded is not None and recorded.stack != scene.stack:
-        failure = Failure(
-            code=FailureCode.RESOURCE_CONFLICT,
-            message=f"{spec.lora_name} on {spec.target} belongs to the stack {recorded.stack}",
-            hint=f"Take it out of the manifest of {recorded.stack} first, or give this one another lora_name.",
-        )
-        return _blocked(spec, recorded, None, failure, "owned by another stack", conflict=True)
-    if unknown := scene.unknown(spec.target):
-        return _unseen(spec, recorded, unknown)
-    observed = scene.observed(spec.target, spec.lora_name)
-    if impossible := _impossible(spec, scene):
-        return _blocked(spec, recorded, observed, impossible, "no load can bring this about")
-    if observed is None:
-        return _missing(spec, recorded, scene)
-    if recorded is None or not recorded.operation.serves:
-        return _others(spec, recorded, observed, scene)
-    if observed.root != recorded.served_path:
-        return _overwritten(spec, recorded, observed, scene)
-    if recorded.parent is not None and observed.parent != recorded.parent:
-        return _moved_base(spec, recorded, observed, scene)
-    return _as_recorded(spec, recorded, observed, scene)
-
-
-def _unseen(spec: AdapterSpec, recorded: Resource | None, unknown: Failure) -> Action:
-    if recorded is not None and recorded.operation.serves and not _differences(spec, recorded):
-        return _keep(spec, recorded, None, f"as applied; not seen now ({unknown.cause})")
-    what = "to be updated" if recorded is not None and recorded.operation.serves else "to be loaded"
-    return replace(_blocked(spec, recorded, None, unknown, f"{what} when the target is seen again"), owed=True)
-
-
-def _impossible(spec: AdapterSpec, scene: _Scene) -> Failure | None:
-    """What no load can bring about."""
-    seen = scene.sightings[spec.target]
-    bases = {name: one.root for name, one in seen.served.items() if one.parent is None}
-    if spec.lora_name in bases:
-        return Failure(
-            code=FailureCode.INVALID_REQUEST,
-            message=f"{spec.lora_name} is the name of the base model that {spec.target} serves",
-            hint="Give the adapter another lora_name.",
-        )
-    if seen.lora_routes is False and scene.observed(spec.target, spec.lora_name) is None:
-        return _routes_off(spec.target)
-    if spec.base_model_name is not None and spec.base_model_name not in bases:
-        return Failure(
-            code=FailureCode.INVALID_REQUEST,
-            message=f"declared for the base model {spec.base_model_name}; {spec.target} serves {', '.join(bases)}",
-            hint="vLLM would hang it on the base it serves. Correct base_model_name or the target.",
-        )
-    return None
-
-
-def _missing(spec: AdapterSpec, recorded: Resource | None, scene: _Scene) -> Action:
-    path, stage = scene.load_path(spec)
-    changes = tuple(_differences(spec, recorded)) if recorded else ()
-    if recorded is None:
-        reason = "not there"
-    elif recorded.operation.serves:
-        reason = "somebody unloaded it, or the server was restarted"
-    else:
-        reason = f"gone from the target since {recorded.at:%Y-%m-%d %H:%M:%S} UTC"
-    return Action(
-        kind=ActionKind.REPLACE if any(change.immutable for change in changes) else ActionKind.CREATE,
-        target=spec.target,
-        name=spec.lora_name,
-        label=spec.label,
-        reason=reason,
-        way=Way.LOAD,
-        way_reason=_way_reason(stage),
-        stage=stage,
-        load_path=path,
-        changes=changes,
-        desired=spec,
-        recorded=recorded,
-        owed=_is_owed(recorded, changes),
-        drift=recorded is not None and not _is_owed(recorded, changes),
-    )
-
-
-def _is_owed(recorded: Resource | None, changes: Sequence[Change]) -> bool:
-    """Declared and never applied as it is declared now, or cut short by a kill: nobody else undid it."""
-    return recorded is None or bool(changes) or recorded.cause == INTERRUPTED
-
-
-def _others(spec: AdapterSpec, recorded: Resource | None, observed: Served, scene: _Scene) -> Action:
-    """There, and not by us: never recorded, or proved gone and then loaded by somebody."""
-    path, _stage = scene.load_path(spec)
-    if observed.root in (path, spec.lora_path):
-        return _adopt(spec, recorded, observed, "already served as declared", drift=recorded is not None)
-    if scene.options.adopt or (recorded is not None and scene.options.force):
-        return _swap(spec, recorded, observed, scene, "taken over from somebody who loaded another path")
-    failure = Failure(
-        code=FailureCode.ALREADY_EXISTS,
-        message=f"{spec.lora_name} on {spec.target} was loaded by somebody else, from {observed.root}",
-        hint="Take it over with --adopt, declare the path that is there, or give this one another lora_name.",
-    )
-    return _blocked(spec, recorded, observed, failure, "loaded by somebody else", conflict=True)
-
-
-def _overwritten(spec: AdapterSpec, recorded: Resource, observed: Served, scene: _Scene) -> Action:
-    path, _stage = scene.load_path(spec)
-    if observed.root in (path, spec.lora_path):
-        return _adopt(spec, recorded, observed, "somebody already made it what is declared", drift=True)
-    if scene.options.force or scene.options.adopt:
-        action = _swap(spec, recorded, observed, scene, "somebody loaded another path under this name")
-        return replace(action, drift=True)
-    failure = Failure(
-        code=FailureCode.RESOURCE_CONFLICT,
-        message=f"{spec.lora_name} on {spec.target} was applied from {recorded.served_path} "
-        f"and is now served from {observed.root}",
-        hint=_THREE_WAYS,
-    )
-    action = _blocked(spec, recorded, observed, failure, "changed by somebody since it was applied", conflict=True)
-    return replace(action, drift=True, changes=(Change("lora_path", recorded.served_path, observed.root),))
-
-
-def _moved_base(spec: AdapterSpec, recorded: Resource, observed: Served, scene: _Scene) -> Action:
-    change = Change("base_model_name", recorded.parent, observed.parent, immutable=True)
-    if spec.base_model_name == observed.parent or scene.options.force:
-        if observed.root in (scene.load_path(spec)[0], spec.lora_path):
-            action = _adopt(spec, recorded, observed, "already served as declared, on another base", drift=True)
-            return replace(action, changes=(change,))
-        action = _swap(spec, recorded, observed, scene, "create-only field changed", kind=ActionKind.REPLACE)
-        others = tuple(one for one in action.changes if one.field != "base_model_name")
-        return replace(action, changes=(change, *others), drift=True)
-    failure = Failure(
-        code=FailureCode.RESOURCE_CONFLICT,
-        message=f"{spec.lora_name} on {spec.target} was applied on the base {recorded.parent} "
-        f"and now hangs on {observed.parent}",
-        hint=_THREE_WAYS,
-    )
-    action = _blocked(spec, recorded, observed, failure, "the target changed its base model", conflict=True)
-    return replace(action, drift=True, changes=(change,))
-
-
-def _as_recorded(spec: AdapterSpec, recorded: Resource, observed: Served, scene: _Scene) -> Action:
-    differences = _differences(spec, recorded)
-    if not differences:
-        return _keep(spec, recorded, observed, "as declared")
-    if any(change.field == "is_3d_lora_weight" for change in differences):
-        return _swap(spec, recorded, observed, scene, "create-only field changed", kind=ActionKind.REPLACE)
-    path, _stage = scene.load_path(spec)
-    same_content = spec.digest is not None and spec.digest == recorded.spec.get("digest")
-    touches_weights = any(change.field in ("lora_path", "content") for change in differences)
-    if not touches_weights or same_content or (path == recorded.served_path and spec.digest is None):
-        return _adopt(spec, recorded, observed, "the same weights, declared in other words")
-    return _swap(spec, recorded, observed, scene, _update_reason(differences))
-
-
-def _swap(
-    spec: AdapterSpec,
-    recorded: Resource | None,
-    observed: Served,
-    scene: _Scene,
-    reason: str,
-    *,
-    kind: ActionKind = ActionKind.UPDATE,
-) -> Action:
-    """Unload, and load again from a path that the server has not cached under this name."""
-    path, stage = scene.load_path(spec)
-    changes = tuple(_differences(spec, recorded)) if recorded else ()
-    if not changes:
-        changes = (Change("lora_path", observed.root, path),)
-    way_reason = _way_reason(stage)
-    if path == observed.root:
-        if failure := _stale(spec, scene):
-            blocked = _blocked(spec, recorded, observed, failure, "new content at an unchanged path")
-            return replace(blocked, changes=changes)
-        way_reason = "the path is unchanged, and old prefix blocks do no harm here"
-    return Action(
-        kind=kind,
-        target=spec.target,
-        name=spec.lora_name,
-        label=spec.label,
-        reason=reason,
-        way=Way.SWAP,
-        way_reason=way_reason,
-        stage=stage,
-        load_path=path,
-        changes=changes,
-        desired=spec,
-        recorded=recorded,
-        observed=observed,
-        replaced=recorded if kind is ActionKind.REPLACE else None,
-    )
-
-
-def _routes_off(target: str) -> Failure:
-    return Failure(
-        code=FailureCode.INVALID_REQUEST,
-        message=f"{target} has no routes to load or unload adapters",
-        hint="Start vLLM with --enable-lora and VLLM_ALLOW_RUNTIME_LORA_UPDATING=True in its environment.",
-        cause=Cause.NO_LORA_ROUTES,
-    )
-
-
-def _stale(spec: AdapterSpec, scene: _Scene) -> Failure | None:
-    """vLLM answers prompts it has cached from the old weights' blocks when new ones come from the same path."""
-    if scene.prefix_caching.get(spec.target) is False or scene.options.accept_stale_cache:
-        return None
-    return Failure(
-        code=FailureCode.NOT_UPDATABLE,
-        message=f"the content at {spec.lora_path} changed, and {spec.target} would answer prompts it has cached "
-        "from the old weights' blocks",
-        hint="Put the new weights at another path; or give the target an adapter_store that both sides see; or, "
-        "knowing that, --accept-stale-cache.",
-    )
-
-
-def _replaced_name(spec: AdapterSpec, old: Resource, scene: _Scene) -> Action:
-    path, stage = scene.load_path(spec)
-    renamed = Change("lora_name", old.key.name, spec.lora_name, immutable=True)
-    return Action(
-        kind=ActionKind.REPLACE,
-        target=spec.target,
-        name=spec.lora_name,
-        label=spec.label,
-        reason="create-only field changed",
-        way=Way.LOAD_THEN_UNLOAD,
-        way_reason="the names differ: the new one answers before the old one goes",
-        stage=stage,
-        load_path=path,
-        changes=(renamed, *_differences(spec, old)),
-        desired=spec,
-        observed=scene.observed(spec.target, old.key.name),
-        replaced=old,
-    )
 
 
 # --- not declared
 
 
-def _undeclared(recorded: Resource, scene: _Scene) -> Action:
+def _undeclared(recorded: Resource, scene: Scene) -> Action:
     target, name = recorded.key.target, recorded.key.name
     base = Action(kind=ActionKind.KEEP, target=target, name=name, label=recorded.label, reason="", recorded=recorded)
     if scene.mode == "patch":
@@ -456,82 +163,9 @@ def _undeclared(recorded: Resource, scene: _Scene) -> Action:
         reason = f"no longer declared; somebody loaded it from {observed.root}, which is left alone"
         return replace(base, kind=ActionKind.RELEASE, way=Way.RECORD, reason=reason, observed=observed)
     if scene.sightings[target].lora_routes is False:
-        return replace(base, kind=ActionKind.BLOCKED, reason="no longer declared", failure=_routes_off(target))
+        return replace(base, kind=ActionKind.BLOCKED, reason="no longer declared", failure=routes_off(target))
     reason = "the stack is destroyed" if scene.mode == "destroy" else "no longer declared"
     return replace(base, kind=ActionKind.DELETE, way=Way.UNLOAD, reason=reason, observed=observed)
-
-
-# --- small parts
-
-
-def _differences(spec: AdapterSpec, recorded: Resource) -> list[Change]:
-    """Declared against last applied. What is left out, or cannot be read here, causes no difference."""
-    before: Mapping[str, Any] = recorded.spec
-    found: list[Change] = []
-    if recorded.key.name == spec.lora_name and before.get("is_3d_lora_weight", False) != spec.is_3d_lora_weight:
-        was, now = str(before.get("is_3d_lora_weight", False)).lower(), str(spec.is_3d_lora_weight).lower()
-        found.append(Change("is_3d_lora_weight", was, now, immutable=True))
-    was_base, base = before.get("base_model_name"), spec.base_model_name
-    if was_base and base and was_base != base:
-        found.append(Change("base_model_name", was_base, base, immutable=True))
-    if before.get("lora_path") != spec.lora_path:
-        found.append(Change("lora_path", before.get("lora_path"), spec.lora_path))
-    old, new = before.get("digest"), spec.digest
-    if old and new and old != new:
-        found.append(Change("content", _short(old), _short(new)))
-    if recorded.label != spec.label:
-        found.append(Change("label", recorded.label, spec.label))
-    return found
-
-
-def _update_reason(changes: Sequence[Change]) -> str:
-    names = {change.field for change in changes}
-    if {"lora_path", "content"} <= names:
-        return "another path with other content"
-    return "another path" if "lora_path" in names else "new content at the same path"
-
-
-def _way_reason(stage: bool) -> str:
-    if stage:
-        return "from the adapter store, at a path that carries the content's digest"
-    return "from the declared path: the files cannot be read here, or the target has no adapter store"
-
-
-def _short(digest: str) -> str:
-    return f"sha256:{digest[:12]}"
-
-
-def _keep(spec: AdapterSpec, recorded: Resource | None, observed: Served | None, reason: str) -> Action:
-    return Action(
-        kind=ActionKind.KEEP,
-        target=spec.target,
-        name=spec.lora_name,
-        label=spec.label,
-        reason=reason,
-        desired=spec,
-        recorded=recorded,
-        observed=observed,
-    )
-
-
-def _adopt(
-    spec: AdapterSpec, recorded: Resource | None, observed: Served, reason: str, *, drift: bool = False
-) -> Action:
-    action = _keep(spec, recorded, observed, reason)
-    return replace(action, kind=ActionKind.ADOPT, way=Way.RECORD, load_path=observed.root, drift=drift)
-
-
-def _blocked(
-    spec: AdapterSpec,
-    recorded: Resource | None,
-    observed: Served | None,
-    failure: Failure,
-    reason: str,
-    *,
-    conflict: bool = False,
-) -> Action:
-    action = _keep(spec, recorded, observed, reason)
-    return replace(action, kind=ActionKind.BLOCKED, failure=failure, conflict=conflict)
 
 
 def _target_changes(

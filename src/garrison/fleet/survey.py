@@ -7,9 +7,10 @@ from garrison.fleet.context import Fleet
 from garrison.fleet.declaration import AdapterSpec, Declaration
 from garrison.fleet.observation import Capabilities, Sighting
 from garrison.fleet.observe import Look, Observer
-from garrison.fleet.plan import Mode, PlanOptions, check_models, plan
+from garrison.fleet.plan import check_models, plan
 from garrison.fleet.plan_values import Action, ActionKind, Plan, Way
 from garrison.fleet.remember import remember, served_of
+from garrison.fleet.scene import Mode, PlanOptions
 from garrison.fleet.target import TargetSpec
 from garrison.fleet.view import FleetView
 from garrison.store.records import Event, Resource, StackRecord, TargetRecord

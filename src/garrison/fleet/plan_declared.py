@@ -1,0 +1,310 @@
+"""What becomes of one adapter that is declared: see the table in `plan`. No I/O."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from garrison.fleet.declaration import AdapterSpec
+from garrison.fleet.failure import Failure, FailureCode
+from garrison.fleet.observation import Served
+from garrison.fleet.plan_values import Action, ActionKind, Change, Way
+from garrison.fleet.scene import Scene, routes_off
+from garrison.fleet.settle import INTERRUPTED
+from garrison.store.records import Resource
+
+__all__ = ["declared", "impossible", "renamed"]
+
+_THREE_WAYS = (
+    "Keep what is there: `garrison extract` it and fold it into the manifest. Overwrite it: --force. "
+    "Or leave it as it is."
+)
+
+
+def declared(spec: AdapterSpec, recorded: Resource | None, scene: Scene) -> Action:
+    if recorded is not None and recorded.stack != scene.stack:
+        failure = Failure(
+            code=FailureCode.RESOURCE_CONFLICT,
+            message=f"{spec.lora_name} on {spec.target} belongs to the stack {recorded.stack}",
+            hint=f"Take it out of the manifest of {recorded.stack} first, or give this one another lora_name.",
+        )
+        return _blocked(spec, recorded, None, failure, "owned by another stack", conflict=True)
+    if unknown := scene.unknown(spec.target):
+        return _unseen(spec, recorded, unknown)
+    observed = scene.observed(spec.target, spec.lora_name)
+    if failure := impossible(spec, scene):
+        return _blocked(spec, recorded, observed, failure, "no load can bring this about")
+    if observed is None:
+        return _missing(spec, recorded, scene)
+    if recorded is None or not recorded.operation.serves:
+        return _others(spec, recorded, observed, scene)
+    if observed.root != recorded.served_path:
+        return _overwritten(spec, recorded, observed, scene)
+    if recorded.parent is not None and observed.parent != recorded.parent:
+        return _moved_base(spec, recorded, observed, scene)
+    return _as_recorded(spec, recorded, observed, scene)
+
+
+def _unseen(spec: AdapterSpec, recorded: Resource | None, unknown: Failure) -> Action:
+    if recorded is not None and recorded.operation.serves and not _differences(spec, recorded):
+        return _keep(spec, recorded, None, f"as applied; not seen now ({unknown.cause})")
+    what = "to be updated" if recorded is not None and recorded.operation.serves else "to be loaded"
+    return replace(_blocked(spec, recorded, None, unknown, f"{what} when the target is seen again"), owed=True)
+
+
+def impossible(spec: AdapterSpec, scene: Scene) -> Failure | None:
+    """What no load can bring about."""
+    seen = scene.sightings[spec.target]
+    bases = {name: one.root for name, one in seen.served.items() if one.parent is None}
+    if spec.lora_name in bases:
+        return Failure(
+            code=FailureCode.INVALID_REQUEST,
+            message=f"{spec.lora_name} is the name of the base model that {spec.target} serves",
+            hint="Give the adapter another lora_name.",
+        )
+    if seen.lora_routes is False and scene.observed(spec.target, spec.lora_name) is None:
+        return routes_off(spec.target)
+    if spec.base_model_name is not None and spec.base_model_name not in bases:
+        return Failure(
+            code=FailureCode.INVALID_REQUEST,
+            message=f"declared for the base model {spec.base_model_name}; {spec.target} serves {', '.join(bases)}",
+            hint="vLLM would hang it on the base it serves. Correct base_model_name or the target.",
+        )
+    return None
+
+
+def _missing(spec: AdapterSpec, recorded: Resource | None, scene: Scene) -> Action:
+    path, stage = scene.load_path(spec)
+    changes = tuple(_differences(spec, recorded)) if recorded else ()
+    if recorded is None:
+        reason = "not there"
+    elif recorded.operation.serves:
+        reason = "somebody unloaded it, or the server was restarted"
+    else:
+        reason = f"gone from the target since {recorded.at:%Y-%m-%d %H:%M:%S} UTC"
+    return Action(
+        kind=ActionKind.REPLACE if any(change.immutable for change in changes) else ActionKind.CREATE,
+        target=spec.target,
+        name=spec.lora_name,
+        label=spec.label,
+        reason=reason,
+        way=Way.LOAD,
+        way_reason=_way_reason(stage),
+        stage=stage,
+        load_path=path,
+        changes=changes,
+        desired=spec,
+        recorded=recorded,
+        owed=_is_owed(recorded, changes),
+        drift=recorded is not None and not _is_owed(recorded, changes),
+    )
+
+
+def _is_owed(recorded: Resource | None, changes: Sequence[Change]) -> bool:
+    """Declared and never applied as it is declared now, or cut short by a kill: nobody else undid it."""
+    return recorded is None or bool(changes) or recorded.cause == INTERRUPTED
+
+
+def _others(spec: AdapterSpec, recorded: Resource | None, observed: Served, scene: Scene) -> Action:
+    """There, and not by us: never recorded, or proved gone and then loaded by somebody."""
+    path, _stage = scene.load_path(spec)
+    if observed.root in (path, spec.lora_path):
+        return _adopt(spec, recorded, observed, "already served as declared", drift=recorded is not None)
+    if scene.options.adopt or (recorded is not None and scene.options.force):
+        return _swap(spec, recorded, observed, scene, "taken over from somebody who loaded another path")
+    failure = Failure(
+        code=FailureCode.ALREADY_EXISTS,
+        message=f"{spec.lora_name} on {spec.target} was loaded by somebody else, from {observed.root}",
+        hint="Take it over with --adopt, declare the path that is there, or give this one another lora_name.",
+    )
+    return _blocked(spec, recorded, observed, failure, "loaded by somebody else", conflict=True)
+
+
+def _overwritten(spec: AdapterSpec, recorded: Resource, observed: Served, scene: Scene) -> Action:
+    path, _stage = scene.load_path(spec)
+    if observed.root in (path, spec.lora_path):
+        return _adopt(spec, recorded, observed, "somebody already made it what is declared", drift=True)
+    if scene.options.force or scene.options.adopt:
+        action = _swap(spec, recorded, observed, scene, "somebody loaded another path under this name")
+        return replace(action, drift=True)
+    failure = Failure(
+        code=FailureCode.RESOURCE_CONFLICT,
+        message=f"{spec.lora_name} on {spec.target} was applied from {recorded.served_path} "
+        f"and is now served from {observed.root}",
+        hint=_THREE_WAYS,
+    )
+    action = _blocked(spec, recorded, observed, failure, "changed by somebody since it was applied", conflict=True)
+    return replace(action, drift=True, changes=(Change("lora_path", recorded.served_path, observed.root),))
+
+
+def _moved_base(spec: AdapterSpec, recorded: Resource, observed: Served, scene: Scene) -> Action:
+    change = Change("base_model_name", recorded.parent, observed.parent, immutable=True)
+    if spec.base_model_name == observed.parent or scene.options.force:
+        if observed.root in (scene.load_path(spec)[0], spec.lora_path):
+            action = _adopt(spec, recorded, observed, "already served as declared, on another base", drift=True)
+            return replace(action, changes=(change,))
+        action = _swap(spec, recorded, observed, scene, "create-only field changed", kind=ActionKind.REPLACE)
+        others = tuple(one for one in action.changes if one.field != "base_model_name")
+        return replace(action, changes=(change, *others), drift=True)
+    failure = Failure(
+        code=FailureCode.RESOURCE_CONFLICT,
+        message=f"{spec.lora_name} on {spec.target} was applied on the base {recorded.parent} "
+        f"and now hangs on {observed.parent}",
+        hint=_THREE_WAYS,
+    )
+    action = _blocked(spec, recorded, observed, failure, "the target changed its base model", conflict=True)
+    return replace(action, drift=True, changes=(change,))
+
+
+def _as_recorded(spec: AdapterSpec, recorded: Resource, observed: Served, scene: Scene) -> Action:
+    differences = _differences(spec, recorded)
+    if not differences:
+        return _keep(spec, recorded, observed, "as declared")
+    if any(change.field == "is_3d_lora_weight" for change in differences):
+        return _swap(spec, recorded, observed, scene, "create-only field changed", kind=ActionKind.REPLACE)
+    path, _stage = scene.load_path(spec)
+    same_content = spec.digest is not None and spec.digest == recorded.spec.get("digest")
+    touches_weights = any(change.field in ("lora_path", "content") for change in differences)
+    if not touches_weights or same_content or (path == recorded.served_path and spec.digest is None):
+        return _adopt(spec, recorded, observed, "the same weights, declared in other words")
+    return _swap(spec, recorded, observed, scene, _update_reason(differences))
+
+
+def _swap(
+    spec: AdapterSpec,
+    recorded: Resource | None,
+    observed: Served,
+    scene: Scene,
+    reason: str,
+    *,
+    kind: ActionKind = ActionKind.UPDATE,
+) -> Action:
+    """Unload, and load again from a path that the server has not cached under this name."""
+    path, stage = scene.load_path(spec)
+    changes = tuple(_differences(spec, recorded)) if recorded else ()
+    if not changes:
+        changes = (Change("lora_path", observed.root, path),)
+    way_reason = _way_reason(stage)
+    if path == observed.root:
+        if failure := _stale(spec, scene):
+            blocked = _blocked(spec, recorded, observed, failure, "new content at an unchanged path")
+            return replace(blocked, changes=changes)
+        way_reason = "the path is unchanged, and old prefix blocks do no harm here"
+    return Action(
+        kind=kind,
+        target=spec.target,
+        name=spec.lora_name,
+        label=spec.label,
+        reason=reason,
+        way=Way.SWAP,
+        way_reason=way_reason,
+        stage=stage,
+        load_path=path,
+        changes=changes,
+        desired=spec,
+        recorded=recorded,
+        observed=observed,
+        replaced=recorded if kind is ActionKind.REPLACE else None,
+    )
+
+
+def _stale(spec: AdapterSpec, scene: Scene) -> Failure | None:
+    """vLLM answers prompts it has cached from the old weights' blocks when new ones come from the same path."""
+    if scene.prefix_caching.get(spec.target) is False or scene.options.accept_stale_cache:
+        return None
+    return Failure(
+        code=FailureCode.NOT_UPDATABLE,
+        message=f"the content at {spec.lora_path} changed, and {spec.target} would answer prompts it has cached "
+        "from the old weights' blocks",
+        hint="Put the new weights at another path; or give the target an adapter_store that both sides see; or, "
+        "knowing that, --accept-stale-cache.",
+    )
+
+
+def renamed(spec: AdapterSpec, old: Resource, scene: Scene) -> Action:
+    path, stage = scene.load_path(spec)
+    renamed = Change("lora_name", old.key.name, spec.lora_name, immutable=True)
+    return Action(
+        kind=ActionKind.REPLACE,
+        target=spec.target,
+        name=spec.lora_name,
+        label=spec.label,
+        reason="create-only field changed",
+        way=Way.LOAD_THEN_UNLOAD,
+        way_reason="the names differ: the new one answers before the old one goes",
+        stage=stage,
+        load_path=path,
+        changes=(renamed, *_differences(spec, old)),
+        desired=spec,
+        observed=scene.observed(spec.target, old.key.name),
+        replaced=old,
+    )
+
+
+def _differences(spec: AdapterSpec, recorded: Resource) -> list[Change]:
+    """Declared against last applied. What is left out, or cannot be read here, causes no difference."""
+    before: Mapping[str, Any] = recorded.spec
+    found: list[Change] = []
+    if recorded.key.name == spec.lora_name and before.get("is_3d_lora_weight", False) != spec.is_3d_lora_weight:
+        was, now = str(before.get("is_3d_lora_weight", False)).lower(), str(spec.is_3d_lora_weight).lower()
+        found.append(Change("is_3d_lora_weight", was, now, immutable=True))
+    was_base, base = before.get("base_model_name"), spec.base_model_name
+    if was_base and base and was_base != base:
+        found.append(Change("base_model_name", was_base, base, immutable=True))
+    if before.get("lora_path") != spec.lora_path:
+        found.append(Change("lora_path", before.get("lora_path"), spec.lora_path))
+    old, new = before.get("digest"), spec.digest
+    if old and new and old != new:
+        found.append(Change("content", _short(old), _short(new)))
+    if recorded.label != spec.label:
+        found.append(Change("label", recorded.label, spec.label))
+    return found
+
+
+def _update_reason(changes: Sequence[Change]) -> str:
+    names = {change.field for change in changes}
+    if {"lora_path", "content"} <= names:
+        return "another path with other content"
+    return "another path" if "lora_path" in names else "new content at the same path"
+
+
+def _way_reason(stage: bool) -> str:
+    if stage:
+        return "from the adapter store, at a path that carries the content's digest"
+    return "from the declared path: the files cannot be read here, or the target has no adapter store"
+
+
+def _short(digest: str) -> str:
+    return f"sha256:{digest[:12]}"
+
+
+def _keep(spec: AdapterSpec, recorded: Resource | None, observed: Served | None, reason: str) -> Action:
+    return Action(
+        kind=ActionKind.KEEP,
+        target=spec.target,
+        name=spec.lora_name,
+        label=spec.label,
+        reason=reason,
+        desired=spec,
+        recorded=recorded,
+        observed=observed,
+    )
+
+
+def _adopt(
+    spec: AdapterSpec, recorded: Resource | None, observed: Served, reason: str, *, drift: bool = False
+) -> Action:
+    action = _keep(spec, recorded, observed, reason)
+    return replace(action, kind=ActionKind.ADOPT, way=Way.RECORD, load_path=observed.root, drift=drift)
+
+
+def _blocked(
+    spec: AdapterSpec,
+    recorded: Resource | None,
+    observed: Served | None,
+    failure: Failure,
+    reason: str,
+    *,
+    conflict: bool = False,
+) -> Action:
+    action = _keep(spec, recorded, observed, reason)
+    return replace(action, kind=ActionKind.BLOCKED, failure=failure, conflict=conflict)

@@ -1,0 +1,78 @@
+"""What every decision of a plan may look at. Values and lookups, no I/O."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from garrison.fleet.declaration import AdapterSpec
+from garrison.fleet.failure import Failure, FailureCode
+from garrison.fleet.observation import Cause, Served, Sighting
+
+__all__ = ["Mode", "PlanOptions", "Scene", "routes_off"]
+
+Mode = Literal["reconcile", "patch", "destroy"]
+
+_RETURNS = "It is done by the next apply, or by the agent, once the target is seen."
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlanOptions:
+    """What the user allowed.
+
+    Attributes:
+        force: overwrite what somebody else changed since it was applied.
+        adopt: take over adapters that others loaded under a declared name.
+        accept_stale_cache: load new content at an unchanged path even where the server may answer from old blocks.
+    """
+
+    force: bool = False
+    adopt: bool = False
+    accept_stale_cache: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scene:
+    """What every decision may look at."""
+
+    stack: str
+    mode: Mode
+    options: PlanOptions
+    sightings: Mapping[str, Sighting]
+    staged_path: Callable[[str, str], str | None]
+    prefix_caching: Mapping[str, bool | None]
+
+    def sighting(self, target: str) -> Sighting | None:
+        return self.sightings.get(target)
+
+    def unknown(self, target: str) -> Failure | None:
+        """Why nothing can be said about `target`; None when it was seen."""
+        seen = self.sightings.get(target)
+        if seen is not None and seen.known:
+            return None
+        cause, detail = (seen.cause, seen.detail) if seen else (Cause.NEVER_ASKED, "it was not asked")
+        return Failure(
+            code=FailureCode.NETWORK_FAILURE,
+            message=f"target {target} is out of reach ({cause}): {detail}",
+            hint=_RETURNS,
+            recoverable=True,
+            cause=cause,
+        )
+
+    def observed(self, target: str, name: str) -> Served | None:
+        seen = self.sightings.get(target)
+        found = seen.served.get(name) if seen else None
+        return found if found is not None and found.parent is not None else None
+
+    def load_path(self, spec: AdapterSpec) -> tuple[str, bool]:
+        """The path to load from, and whether files are put there first."""
+        staged = self.staged_path(spec.target, spec.digest) if spec.digest else None
+        return (staged, True) if staged else (spec.lora_path, False)
+
+
+def routes_off(target: str) -> Failure:
+    return Failure(
+        code=FailureCode.INVALID_REQUEST,
+        message=f"{target} has no routes to load or unload adapters",
+        hint="Start vLLM with --enable-lora and VLLM_ALLOW_RUNTIME_LORA_UPDATING=True in its environment.",
+        cause=Cause.NO_LORA_ROUTES,
+    )
