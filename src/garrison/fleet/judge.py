@@ -1,0 +1,188 @@
+"""Whether an answer to `GET /v1/models` is to be believed. Pure.
+
+Believed is one thing only: 200 and a well-formed vLLM model list that holds the base model expected there, as a base.
+From everything else nothing follows about any adapter:
+
+    answer                                                          cause
+    another 2xx, not JSON, cut off, another shape, an empty list    malformed
+    HTML; a redirect; 404 and its like; entries that are no vLLM's  not-vllm
+    a list without the expected base, or with several to choose     wrong-base
+    401                                                             unauthorized
+    403                                                             forbidden
+    408, 429, 5xx                                                   server-error
+
+An adapter whose `parent` is not in the list does not spoil it: vLLM makes no such entry, older ones did when they were
+asked to, and the parent is compared with what was declared wherever it matters.
+"""
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from email.utils import parsedate_to_datetime
+from types import MappingProxyType
+from typing import Any
+from urllib.parse import urlsplit
+
+from garrison.fleet.observation import Cause, Served
+from garrison.fleet.transport import Answer
+
+__all__ = ["LONGEST_RETRY_AFTER", "Verdict", "judge", "retry_after"]
+
+LONGEST_RETRY_AFTER = 3600.0
+"""Seconds. A server cannot keep us away for longer by asking."""
+
+_NOTHING: Mapping[str, Served] = MappingProxyType({})
+_SHOWN_CHARACTERS = 120
+_SHOWN_NAMES = 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """`cause` is None when the list is believed: then `served` and `base` are set. `detail` is safe to show."""
+
+    cause: Cause | None = None
+    detail: str = ""
+    served: Mapping[str, Served] = field(default_factory=dict)
+    base: str | None = None
+    retry_after: float | None = None
+
+
+def judge(answer: Answer, expected: str | None, now: datetime, before: Mapping[str, Served] = _NOTHING) -> Verdict:
+    """Args:
+    expected: the base model by which the list is believed. None: the list's only one, by its first name; several names
+        of one base share their `root`.
+    before: what was served at the last look. Where nothing has changed, it is given back itself, so that a fleet that
+        is at rest takes no new memory.
+    """
+    if answer.status != 200:
+        return _refused(answer, now)
+    try:
+        body = json.loads(answer.body.decode())  # by itself it would take other encodings, and lone surrogates
+    except (ValueError, RecursionError):
+        return _not_json(answer)
+    entries = body.get("data") if isinstance(body, dict) and body.get("object", "list") == "list" else None
+    if not isinstance(entries, list):
+        return _malformed("the answer is JSON, and not a model list")
+    if not entries:
+        return _malformed("the model list is empty")
+    served = _served(entries, before, odd=b"\\u" in answer.body)
+    return served if isinstance(served, Verdict) else _by_base(served, expected)
+
+
+def retry_after(answer: Answer, now: datetime) -> float | None:
+    """Seconds that the server asks us to wait, in either form of the header; None where it asks for nothing."""
+    value = answer.headers.get("retry-after", "").strip()
+    if re.fullmatch(r"[0-9]{1,9}", value):
+        return min(float(value), LONGEST_RETRY_AFTER)
+    try:
+        at = parsedate_to_datetime(value)
+        seconds = (at - now).total_seconds() if at.tzinfo else (at - now.replace(tzinfo=None)).total_seconds()
+    except (ValueError, TypeError, OverflowError):
+        return None
+    return min(max(seconds, 0.0), LONGEST_RETRY_AFTER)
+
+
+def _by_base(served: Mapping[str, Served], expected: str | None) -> Verdict:
+    bases = [one for one in served.values() if one.parent is None]
+    if expected is not None:
+        found = served.get(expected)
+        if found is not None and found.parent is None:
+            return Verdict(served=served, base=expected)
+        there = _names([one.name for one in bases])
+        detail = f"{expected!r} is an adapter there" if found is not None else f"it serves {there}, not {expected!r}"
+        return Verdict(cause=Cause.WRONG_BASE, detail=detail)
+    if not bases:
+        return Verdict(cause=Cause.WRONG_BASE, detail="the list holds no base model")
+    if len({one.root for one in bases}) > 1:
+        detail = f"it serves several base models ({_names([one.name for one in bases])}); declare base_model"
+        return Verdict(cause=Cause.WRONG_BASE, detail=detail)
+    return Verdict(served=served, base=bases[0].name)
+
+
+def _served(entries: list[Any], before: Mapping[str, Served], *, odd: bool) -> Mapping[str, Served] | Verdict:
+    """Args:
+    odd: the body has escapes, so that a name may hold what cannot be stored.
+    """
+    served: dict[str, Served] = {}
+    same = len(entries) == len(before)
+    for entry in entries:
+        if not isinstance(entry, dict) or not isinstance(name := entry.get("id"), str) or not name:
+            return _malformed("an entry of the model list has no id")
+        if "root" not in entry or "parent" not in entry or entry.get("owned_by", "vllm") != "vllm":
+            return Verdict(cause=Cause.NOT_VLLM, detail=_stranger(entry))
+        root, parent = entry["root"], entry["parent"]
+        if not (root is None or isinstance(root, str)) or not (parent is None or (isinstance(parent, str) and parent)):
+            return _malformed(f"the entry {_quoted(name)} of the model list has a root or parent that is no text")
+        if odd and not all(map(_storable, (name, root, parent))):
+            return _malformed("a name or path in the model list holds characters that no name has")
+        known = before.get(name)
+        if known is None or known.root != root or known.parent != parent:
+            known = Served(name, root, parent)
+            same = False
+        if served.setdefault(name, known) != known:
+            return _malformed(f"{_quoted(name)} is in the model list twice")
+    return before if same and len(served) == len(before) else served
+
+
+def _refused(answer: Answer, now: datetime) -> Verdict:
+    status = answer.status
+    if status == 401:
+        return Verdict(cause=Cause.UNAUTHORIZED, detail="401: the API key is missing or not the server's")
+    if status == 403:
+        return Verdict(cause=Cause.FORBIDDEN, detail="403: the API key or the address may not do this")
+    if status >= 500 or status in (408, 429):
+        return Verdict(
+            cause=Cause.SERVER_ERROR, detail=f"the server answered {status}", retry_after=retry_after(answer, now)
+        )
+    if 300 <= status < 400:
+        where = _origin(answer.headers.get("location", ""))
+        return Verdict(cause=Cause.NOT_VLLM, detail=f"{status}: it redirects to {where}; redirects are not followed")
+    if status < 300:
+        return _malformed(f"the server answered {status} to a question for its models")
+    return Verdict(cause=Cause.NOT_VLLM, detail=f"{status} at /v1/models: no vLLM there, or another path in base_url")
+
+
+def _not_json(answer: Answer) -> Verdict:
+    html = "html" in answer.headers.get("content-type", "").lower() or answer.body.lstrip()[:1] == b"<"
+    if html:
+        return Verdict(cause=Cause.NOT_VLLM, detail="it answers with a web page, as a portal or a proxy does")
+    return _malformed("the answer is cut off, or no JSON")
+
+
+def _malformed(detail: str) -> Verdict:
+    return Verdict(cause=Cause.MALFORMED, detail=detail)
+
+
+def _stranger(entry: Mapping[str, Any]) -> str:
+    owner = entry.get("owned_by")
+    by = f", owned by {_quoted(owner)}" if isinstance(owner, str) else ""
+    return f"the model list is not a vLLM's: {_quoted(str(entry['id']))}{by}"
+
+
+def _origin(location: str) -> str:
+    """Scheme, host and port; what else is in a location may be a secret."""
+    try:
+        parts = urlsplit(location)
+        port = f":{parts.port}" if parts.port else ""
+    except ValueError:
+        return "somewhere"
+    return _quoted(f"{parts.scheme}://{parts.hostname}{port}") if parts.hostname else "another path"
+
+
+def _names(names: list[str]) -> str:
+    if not names:
+        return "no base model"
+    more = f" and {len(names) - _SHOWN_NAMES} more" if len(names) > _SHOWN_NAMES else ""
+    return ", ".join(map(_quoted, names[:_SHOWN_NAMES])) + more
+
+
+def _quoted(text: str) -> str:
+    """Foreign text, as one short line that no terminal obeys."""
+    return ascii(text if len(text) <= _SHOWN_CHARACTERS else text[:_SHOWN_CHARACTERS] + "...")
+
+
+def _storable(text: str | None) -> bool:
+    """No database stores a lone surrogate, and PostgreSQL no NUL."""
+    return text is None or not re.search("[\x00-\x1f\x7f\ud800-\udfff]", text)

@@ -1,0 +1,72 @@
+"""What a server can do, asked on a connection that is open anyway. A question that fails leaves None."""
+
+import json
+import re
+from collections.abc import Iterable
+
+from garrison.fleet.observation import Capabilities
+from garrison.fleet.transport import Answer, Connection, TransportError
+
+__all__ = ["capabilities_from", "probe_capabilities"]
+
+_PATHS = ("/health", "/version", "/v1/load_lora_adapter", "/metrics")
+_START = re.compile(r"^process_start_time_seconds(?:\{[^}]*\})? (\S+)", re.MULTILINE)
+_LABELLED = re.compile(r"^(vllm:lora_requests_info|vllm:cache_config_info)\{(.*)\} ", re.MULTILINE)
+_LABEL = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"')
+
+
+async def probe_capabilities(connection: Connection, timeout: float) -> Capabilities:
+    """Ask for health, version, the LoRA routes and metrics; `timeout` seconds for each. After one that gets no answer
+    the rest is not asked: whoever answered the list a moment ago will be there at the next look, or unknown."""
+    answers: dict[str, Answer] = {}
+    for path in _PATHS:
+        try:
+            answers[path] = await connection.request("GET", path, timeout=timeout)
+        except TransportError:
+            break
+    return capabilities_from(*(answers.get(path) for path in _PATHS))
+
+
+def capabilities_from(
+    health: Answer | None, version: Answer | None, load_route: Answer | None, metrics: Answer | None
+) -> Capabilities:
+    """Pure. `load_route` answers a GET of the route that loads: 405 where it is there, 404 where it is not."""
+    text = metrics.body.decode("utf-8", "replace") if metrics is not None and metrics.status == 200 else ""
+    labels = {family: dict(_LABEL.findall(found)) for family, found in _LABELLED.findall(text)}
+    caching = labels.get("vllm:cache_config_info", {}).get("enable_prefix_caching")
+    return Capabilities(
+        version=_version(version),
+        healthy=None if health is None else health.status == 200,
+        lora_routes=None if load_route is None else {405: True, 404: False}.get(load_route.status),
+        max_loras=_count(labels.get("vllm:lora_requests_info", {}).get("max_lora")),
+        prefix_caching={"True": True, "False": False}.get(caching or ""),
+        started_at=_start(_START.findall(text)),
+    )
+
+
+def _version(answer: Answer | None) -> str | None:
+    if answer is None or answer.status != 200:
+        return None
+    try:
+        body = json.loads(answer.body)
+    except (ValueError, RecursionError):
+        return None
+    found = body.get("version") if isinstance(body, dict) else None
+    return found if isinstance(found, str) and len(found) <= 100 and found.isascii() and found.isprintable() else None
+
+
+def _count(text: str | None) -> int | None:
+    return int(text) if text is not None and re.fullmatch(r"[0-9]{1,6}", text) else None
+
+
+def _start(found: Iterable[str]) -> float | None:
+    """The value is there once for each registry of the process. Where processes share a page the newest counts."""
+    starts = []
+    for text in found:
+        try:
+            value = float(text)
+        except ValueError:
+            continue
+        if 0 < value < 1e11:
+            starts.append(value)
+    return max(starts, default=None)

@@ -1,0 +1,72 @@
+"""TLS as a target declares it: one context for each declaration, made anew when one of its files changes."""
+
+import ssl
+from collections.abc import Iterable
+from pathlib import Path
+
+from garrison.fleet.target import TargetSpec, Tls
+
+__all__ = ["TlsContexts", "TlsFileError", "insecure_targets"]
+
+_Stamp = tuple[tuple[int, int, int] | None, ...]
+
+
+class TlsFileError(Exception):
+    """A CA, certificate or key that cannot be used. The message names the field and the file, never a content."""
+
+
+def insecure_targets(targets: Iterable[TargetSpec]) -> tuple[str, ...]:
+    """Names of the targets whose certificate is not verified; who shows targets says so aloud."""
+    return tuple(target.name for target in targets if target.tls.insecure and target.base_url.startswith("https:"))
+
+
+class TlsContexts:
+    """Contexts by declaration. A new one costs milliseconds, so they are shared."""
+
+    def __init__(self) -> None:
+        self._made: dict[Tls, tuple[_Stamp, ssl.SSLContext]] = {}
+
+    def get(self, tls: Tls) -> ssl.SSLContext:
+        """The context of `tls`: a declared CA takes the place of the system's.
+
+        Raises:
+            TlsFileError: a file is missing or not what it should be.
+        """
+        stamp = tuple(_stamp(path) for path in (tls.ca, tls.cert, tls.key))
+        made = self._made.get(tls)
+        if made is None or made[0] != stamp:
+            made = self._made[tls] = (stamp, _context(tls))
+        return made[1]
+
+
+def _context(tls: Tls) -> ssl.SSLContext:
+    try:
+        context = ssl.create_default_context(cafile=tls.ca)
+    except (OSError, ssl.SSLError) as error:
+        raise TlsFileError(f"tls.ca: {tls.ca}: {_words(error, 'no PEM certificates')}") from None
+    if tls.insecure:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    if tls.cert is not None:
+        try:
+            # An encrypted key would ask at the terminal.
+            context.load_cert_chain(tls.cert, tls.key, password=lambda: "")
+        except (OSError, ssl.SSLError) as error:
+            where = tls.cert if tls.key is None else f"{tls.cert}, {tls.key}"
+            raise TlsFileError(f"tls.cert: {where}: {_words(error, 'not a matching PEM pair')}") from None
+    context.set_alpn_protocols(["http/1.1"])
+    return context
+
+
+def _words(error: OSError, otherwise: str) -> str:
+    return otherwise if isinstance(error, ssl.SSLError) else (error.strerror or "cannot be read").lower()
+
+
+def _stamp(path: str | None) -> tuple[int, int, int] | None:
+    if path is None:
+        return None
+    try:
+        found = Path(path).stat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_size, found.st_mtime_ns
