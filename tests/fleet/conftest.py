@@ -1,7 +1,9 @@
 """Targets for the fleet's tests: simulators that stop with their test."""
 
 import asyncio
+import os
 from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -37,3 +39,16 @@ async def start_sim() -> AsyncIterator[StartSim]:
     yield run
     for sim in running:
         await sim.stop()
+
+
+@pytest.fixture
+def settled() -> Callable[[Path], str]:
+    """`settled(adapter)`: its files are an hour old, so that a stamp tells every later write. The path, as text."""
+
+    def age(adapter: Path) -> str:
+        for file in adapter.iterdir():
+            then = file.stat().st_mtime - 3600
+            os.utime(file, (then, then))
+        return str(adapter)
+
+    return age

@@ -17,11 +17,20 @@ from garrison.models.problem import Problem
 from garrison.models.safetensors import Header, read_header
 from garrison.models.validate import list_files
 
-__all__ = ["AdapterConfig", "AdapterInfo", "LoraModule", "adapter_digest", "inspect_adapter", "parse_config"]
+__all__ = [
+    "ADAPTER_FILES",
+    "AdapterConfig",
+    "AdapterInfo",
+    "LoraModule",
+    "adapter_digest",
+    "inspect_adapter",
+    "parse_config",
+]
 
 CONFIG_NAME = "adapter_config.json"
 _WEIGHT_NAMES = ("adapter_model.safetensors", "adapter_model.bin")
-_DIGESTED = (CONFIG_NAME, *_WEIGHT_NAMES, "new_embeddings.safetensors", "new_embeddings.bin")
+ADAPTER_FILES = (CONFIG_NAME, *_WEIGHT_NAMES, "new_embeddings.safetensors", "new_embeddings.bin")
+"""What a server reads from an adapter directory, where it is there. Other files do not count."""
 _PREFIX = "base_model.model."
 _LORA = re.compile(r"(?P<module>.+)\.lora_(?P<embedding>embedding_)?(?P<side>[AB])(?:\.(?!bias)[^.]+)??(?:\.weight)?")
 _VLLM_TENSOR = re.compile(r".+\.(lora_[AB]\.weight|lora_embedding_[AB]|(score|classifier)\.(weight|bias))")
@@ -208,7 +217,7 @@ def adapter_digest(path: Path) -> str:
 
     from garrison.models.hashing import hash_files
 
-    present = {name: (path / name).stat().st_size for name in _DIGESTED if is_file(path / name)}
+    present = {name: (path / name).stat().st_size for name in ADAPTER_FILES if is_file(path / name)}
     if not present:
         raise Problem(str(path / CONFIG_NAME), "is missing").error()
     digests = hash_files(path, present)

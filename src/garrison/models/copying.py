@@ -16,7 +16,7 @@ from garrison.models.content import unreadable
 from garrison.models.progress import Progress, Silent
 from garrison.models.space import FreeBytes, disk_full, free_bytes, out_of_space, require_space
 
-__all__ = ["copy_files"]
+__all__ = ["clone_file", "copy_files"]
 
 _FICLONE = 0x40049409  # _IOW(0x94, 9, int) in linux/fs.h: share the blocks until one side writes
 _CHUNK_BYTES = 32 * 1024 * 1024
@@ -64,21 +64,30 @@ def copy_files(
         progress.finished()
 
 
+def clone_file(source: Path, target: Path) -> bool:
+    """Make `target` a copy that shares its blocks with `source`; False where the file system cannot.
+
+    Raises:
+        ModelInvalidError: the source cannot be read.
+        OSError: the target cannot be made.
+    """
+    with _open_source(source) as read, open(target, "xb") as write:
+        try:
+            fcntl.ioctl(write.fileno(), _FICLONE, read.fileno())
+        except OSError:
+            target.unlink()
+            return False
+        os.fsync(write.fileno())
+    return True
+
+
 def _try_clone(source: Path, target: Path, files: Mapping[str, int]) -> str | None:
     """Clone the largest file; its name when that works here."""
     if not files:
         return None
     name = max(files, key=lambda name: files[name])
-    with _open_source(source / name) as read:
-        (target / name).parent.mkdir(parents=True, exist_ok=True)
-        with open(target / name, "xb") as write:
-            try:
-                fcntl.ioctl(write.fileno(), _FICLONE, read.fileno())
-            except OSError:
-                (target / name).unlink()
-                return None
-            os.fsync(write.fileno())
-    return name
+    (target / name).parent.mkdir(parents=True, exist_ok=True)
+    return name if clone_file(source / name, target / name) else None
 
 
 def _copy(source: Path, target: Path, progress: Progress) -> None:

@@ -1,0 +1,386 @@
+"""A directory of adapters by the digest of their content, from which servers load.
+
+    <root>/<digest>/                  an entry: adapter_config.json, adapter_model.*, new_embeddings.*
+    <root>/<digest>/.garrison.json    how it came here, and the stamps of its files
+    <root>/<digest>-2/                the same content again, where <digest> was spoiled
+    <root>/.garrison-owners           the databases that put entries here, one identity a line
+    <root>/.garrison-spoiled          names of spoiled entries that are gone: no name is used twice
+    <root>/.garrison.lock             held while an entry appears, is taken into use, or goes
+    <root>/.staging.<random>/         on its way in
+    <root>/.trash.<random>/           on its way out
+
+An entry appears by one rename, when it is whole and on the disk: a kill leaves nothing or all of it. Its files share
+their blocks with the source where the file system can (reflink), else their inode (hard link), else they are a copy.
+
+A hard link outlives the removal or the replacement of its source, but an edit in place of the source changes the entry
+too: it is spoiled. The stamps tell. A spoiled entry is never loaded from again, and never mended: a server that has
+read it keeps wrong prefix blocks under that path. The content goes to a fresh name instead, and new content of a
+source that was edited in place is copied.
+"""
+
+import contextlib
+import json
+import os
+import re
+import secrets
+import shutil
+import socket
+import threading
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from garrison.base.clock import Clock, SystemClock
+from garrison.base.errors import DiskFullError, InvalidError, ModelInvalidError
+from garrison.base.files import fsync_dir, fsync_tree, write_atomic
+from garrison.base.locks import FileLock, file_lock
+from garrison.fleet.adapter_digests import read_stamp
+from garrison.fleet.artifacts import Staged
+from garrison.models.adapter import ADAPTER_FILES, adapter_digest
+from garrison.models.content import is_file
+from garrison.models.copying import clone_file, copy_files
+from garrison.models.space import FreeBytes, disk_full, free_bytes, out_of_space, require_space
+
+__all__ = ["AdapterStore", "Entry", "intact"]
+
+_MANIFEST = ".garrison.json"
+_OWNERS = ".garrison-owners"
+_SPOILED = ".garrison-spoiled"
+_LOCK = ".garrison.lock"
+_STAGING = ".staging."
+_TRASH = ".trash."
+_ENTRY = re.compile(r"(?P<digest>[0-9a-f]{64})(?:-(?P<generation>[1-9]\d*))?")
+_LOCK_SECONDS = 60.0
+_ROOM = (
+    "`garrison adapters gc` frees what no target serves; or put the store (adapter_store of the target) on the file "
+    "system that holds the adapters, where nothing is copied."
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """What upkeep needs to know of an entry.
+
+    Attributes:
+        bytes: what the disk would get back: files that nothing else links to.
+        used_at: when it was last staged or found again, in Unix seconds.
+    """
+
+    path: Path
+    bytes: int
+    used_at: float
+
+
+class AdapterStore:
+    """One store. `identity` is that of the database which remembers who serves from it."""
+
+    def __init__(self, root: Path, identity: str, *, clock: Clock | None = None, free: FreeBytes = free_bytes) -> None:
+        self.root = root
+        self._identity = identity
+        self._clock = clock or SystemClock()
+        self._free = free
+        self._staging: dict[str, threading.Lock] = {}
+        self._staging_guard = threading.Lock()
+
+    def path_of(self, digest: str) -> Path:
+        return self.root / digest
+
+    def stage(self, source: Path, digest: str) -> Staged:
+        """As `Artifacts.stage`. Several threads and processes may stage the same content: all get the one entry.
+
+        Raises:
+            DiskFullError, ModelInvalidError, InvalidError: as there.
+            LockedError: another command held the store for a minute.
+        """
+        with self._alone(digest), self._failing_clearly():
+            self._make_root()
+            with self.locked():
+                self._own()
+                if found := self._take(digest):
+                    return Staged(str(found), "there")
+            temporary = self.root / f"{_STAGING}{secrets.token_hex(8)}"
+            try:
+                how = self._build(source, digest, temporary)
+                with self.locked():
+                    if found := self._take(digest):
+                        return Staged(str(found), "there")
+                    entry = self._free_name(digest)
+                    temporary.rename(entry)
+                    fsync_dir(self.root)
+                    return Staged(str(entry), how)
+            finally:
+                shutil.rmtree(temporary, ignore_errors=True)
+
+    def owners(self) -> set[str]:
+        """Identities of the databases that have staged here."""
+        return {line.split()[0] for line in self._lines(_OWNERS)}
+
+    @property
+    def owners_file(self) -> Path:
+        return self.root / _OWNERS
+
+    def entries(self) -> list[Entry]:
+        """By name. Empty when there is no store yet."""
+        if not self.root.is_dir():
+            return []
+        return [_entry(path) for path in sorted(self.root.iterdir()) if _ENTRY.fullmatch(path.name) and path.is_dir()]
+
+    def leftovers(self, before: float) -> list[Path]:
+        """What killed commands left: all that was on its way out, and what nobody has worked on since `before`."""
+        if not self.root.is_dir():
+            return []
+        return [
+            path
+            for path in sorted(self.root.iterdir())
+            if path.name.startswith(_TRASH) or (path.name.startswith(_STAGING) and _last_written(path) < before)
+        ]
+
+    def trash(self, path: Path) -> Path:
+        """Take an entry out of the store by one rename; `locked` is held. The result is left to be deleted."""
+        if not intact(path, clock=self._clock):
+            names = self._lines(_SPOILED)
+            write_atomic(self.root / _SPOILED, "".join(f"{name}\n" for name in (*names, path.name)))
+        gone = self.root / f"{_TRASH}{secrets.token_hex(8)}"
+        path.rename(gone)
+        fsync_dir(self.root)
+        return gone
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[FileLock]:
+        """While it is held, no entry appears, goes, or is taken into use."""
+        with file_lock(
+            self.root / _LOCK, timeout=_LOCK_SECONDS, purpose="works on the adapter store", clock=self._clock
+        ) as lock:
+            yield lock
+
+    # --- parts of staging
+
+    def _make_root(self) -> None:
+        if not self.root.is_dir():
+            self.root.mkdir(parents=True, exist_ok=True)
+            self.root.chmod(0o755)
+
+    def _own(self) -> None:
+        if self._identity not in self.owners():
+            line = f"{self._identity} {socket.gethostname()} since {self._clock.now():%Y-%m-%d %H:%M:%S} UTC"
+            write_atomic(self.owners_file, "".join(f"{one}\n" for one in (*self._lines(_OWNERS), line)))
+
+    def _take(self, digest: str) -> Path | None:
+        """The newest whole entry of that content, marked as used now."""
+        for number in sorted(self._generations(digest), reverse=True):
+            entry = _generation(self.root, digest, number)
+            if intact(entry, clock=self._clock):
+                now = self._clock.now().timestamp()
+                os.utime(entry / _MANIFEST, (now, now))
+                return entry
+        return None
+
+    def _generations(self, digest: str) -> set[int]:
+        """Numbers of the entries that content has, spoiled ones too."""
+        found = (_ENTRY.fullmatch(path.name) for path in self.root.glob(f"{digest}*"))
+        return {int(match["generation"] or 1) for match in found if match}
+
+    def _free_name(self, digest: str) -> Path:
+        spoiled = {
+            int(match["generation"] or 1)
+            for name in self._lines(_SPOILED)
+            if (match := _ENTRY.fullmatch(name)) and match["digest"] == digest
+        }
+        return _generation(self.root, digest, max(self._generations(digest) | spoiled, default=0) + 1)
+
+    def _lines(self, name: str) -> list[str]:
+        try:
+            text = (self.root / name).read_text(encoding="utf-8")
+        except FileNotFoundError:
+            return []
+        return [line for line in text.splitlines() if line.strip()]
+
+    def _build(self, source: Path, digest: str, temporary: Path) -> str:
+        """A whole entry at `temporary`, on the disk; how its files came there."""
+        # Links are followed first: a hub cache holds links to blobs, and a link to a link is no file.
+        files = {name: (source / name).resolve() for name in ADAPTER_FILES if is_file(source / name)}
+        if not files:
+            raise _changed(source)
+        temporary.mkdir()
+        temporary.chmod(0o755)  # mkdir heeds the umask, and the server may be another user
+        how = self._fill(files, temporary)
+        stamp = read_stamp(str(temporary))
+        if stamp is None or adapter_digest(temporary) != digest or read_stamp(str(temporary)) != stamp:
+            raise _changed(source)
+        now = self._clock.now()
+        manifest = {
+            "digest": digest,
+            "how": how,
+            "source": str(source),
+            "staged_at": now.isoformat(),
+            "stamp": stamp.text,
+            # What only we write cannot change unseen.
+            "settled": how != "hardlink" or stamp.settled(now.timestamp()),
+        }
+        write_atomic(temporary / _MANIFEST, json.dumps(manifest, indent=1) + "\n")
+        os.utime(temporary / _MANIFEST, (now.timestamp(), now.timestamp()))
+        fsync_tree(temporary)
+        return how
+
+    def _fill(self, files: Mapping[str, Path], temporary: Path) -> str:
+        if _clone(files, temporary):
+            how = "reflink"
+        elif not self._edited_in_place(files) and _link(files, temporary):
+            return "hardlink"  # the modes are the source's
+        else:
+            self._copy(files, temporary)
+            how = "copy"
+        for name, file in files.items():
+            # Nobody has to write here, and everybody may have to read.
+            (temporary / name).chmod((file.stat().st_mode | 0o444) & 0o555)
+        return how
+
+    def _copy(self, files: Mapping[str, Path], temporary: Path) -> None:
+        sizes = {name: file.stat().st_size for name, file in files.items()}
+        require_space(temporary, sum(sizes.values()), free=self._free)
+        for name, file in files.items():
+            part = temporary / f"{_STAGING}{name}"
+            copy_files(file.parent, part, {file.name: sizes[name]}, free=self._free)
+            (part / file.name).rename(temporary / name)
+            part.rmdir()
+
+    def _edited_in_place(self, files: Mapping[str, Path]) -> bool:
+        """Whether an entry is linked to one of the files and spoiled: who wrote into it once will do it again."""
+        inodes = {(found.st_dev, found.st_ino) for file in files.values() if (found := file.stat()).st_nlink > 1}
+        return bool(inodes) and any(
+            not intact(entry.path, clock=self._clock)
+            for entry in self.entries()
+            if any((found.st_dev, found.st_ino) in inodes for found in _stats(entry.path))
+        )
+
+    @contextlib.contextmanager
+    def _alone(self, digest: str) -> Iterator[None]:
+        """One thread of this process at a time; the others find what it made."""
+        with self._staging_guard:
+            lock = self._staging.setdefault(digest, threading.Lock())
+        with lock:
+            yield
+
+    @contextlib.contextmanager
+    def _failing_clearly(self) -> Iterator[None]:
+        try:
+            yield
+        except DiskFullError as error:
+            raise DiskFullError(error.message, hint=_ROOM, details=error.details) from None
+        except OSError as error:
+            if out_of_space(error):
+                full = disk_full(self.root, 0, self._free(self.root))
+                raise DiskFullError(f"the disk of {self.root} is full", hint=_ROOM, details=full.details) from None
+            raise InvalidError(
+                f"the adapter store {self.root} cannot be written: {error.strerror or error}",
+                hint="Make it writable for this user, or declare another adapter_store for the target, or `none`.",
+            ) from None
+
+
+def intact(path: Path, *, clock: Clock | None = None) -> bool | None:
+    """Whether an entry still holds the content that its name says; None where `path` is no place in a store.
+
+    A stat a file where nothing changed; else the files are read, and their new stamps kept if they are as they were.
+    """
+    match = _ENTRY.fullmatch(path.name)
+    if match is None or not is_file(path.parent / _OWNERS):
+        return None
+    stamp = read_stamp(str(path))
+    if stamp is None:
+        return False
+    manifest = _read_manifest(path)
+    if manifest.get("spoiled"):
+        return False
+    if manifest.get("stamp") == stamp.text and manifest.get("settled"):
+        return True
+    try:
+        whole = adapter_digest(path) == match["digest"]
+    except ModelInvalidError:
+        return False
+    if read_stamp(str(path)) != stamp:
+        return False
+    if not whole:
+        # For good, even if the old content comes back: a server may have read what was there in between.
+        _write_manifest(path, manifest | {"spoiled": True})
+    elif stamp.settled((clock or SystemClock()).now().timestamp()):
+        _write_manifest(path, manifest | {"digest": match["digest"], "stamp": stamp.text, "settled": True})
+    return whole
+
+
+def _write_manifest(path: Path, manifest: Mapping[str, Any]) -> None:
+    """What was found, so that the files need not be read again. The time of the last use stays."""
+    # Who may not write here reads them again.
+    with contextlib.suppress(OSError):
+        used = (_stat(path / _MANIFEST) or path.stat()).st_mtime
+        write_atomic(path / _MANIFEST, json.dumps(manifest, indent=1) + "\n")
+        os.utime(path / _MANIFEST, (used, used))
+
+
+def _read_manifest(path: Path) -> dict[str, Any]:
+    try:
+        body = json.loads((path / _MANIFEST).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return body if isinstance(body, dict) else {}
+
+
+def _generation(root: Path, digest: str, number: int) -> Path:
+    return root / (digest if number == 1 else f"{digest}-{number}")
+
+
+def _clone(files: Mapping[str, Path], target: Path) -> bool:
+    made = []
+    for name, file in files.items():
+        if not clone_file(file, target / name):
+            break
+        made.append(name)
+    else:
+        return True
+    for name in made:
+        (target / name).unlink()
+    return False
+
+
+def _link(files: Mapping[str, Path], target: Path) -> bool:
+    """False on another file system, and where the kernel forbids links to files of others."""
+    made = []
+    try:
+        for name, file in files.items():
+            os.link(file, target / name)
+            made.append(name)
+    except OSError:
+        for name in made:
+            (target / name).unlink()
+        return False
+    return True
+
+
+def _changed(source: Path) -> ModelInvalidError:
+    return ModelInvalidError(
+        f"the files at {source} are no longer those that were read", hint="Plan again: they have changed."
+    )
+
+
+def _entry(path: Path) -> Entry:
+    used = _stat(path / _MANIFEST) or path.stat()
+    return Entry(path, sum(found.st_size for found in _stats(path) if found.st_nlink == 1), used.st_mtime)
+
+
+def _last_written(path: Path) -> float:
+    """Files under a hard link have the time of their source, so the directory's own counts too."""
+    own = _stat(path)
+    return max([found.st_mtime for found in _stats(path)] + ([own.st_mtime] if own else []), default=0.0)
+
+
+def _stats(path: Path) -> list[os.stat_result]:
+    """Of all files below `path`."""
+    places = (Path(parent) / name for parent, _, names in os.walk(path) for name in names)
+    return [found for place in places if (found := _stat(place)) is not None]
+
+
+def _stat(path: Path) -> os.stat_result | None:
+    try:
+        return path.stat()
+    except OSError:
+        return None

@@ -1,0 +1,138 @@
+import os
+from pathlib import Path
+
+import pytest
+
+from garrison.fleet import disk_artifacts
+from garrison.fleet.disk_artifacts import DiskArtifacts, store_root
+from garrison.fleet.target import NO_STORE, TargetSpec
+from garrison.models.adapter import adapter_digest
+
+
+def target(url="http://127.0.0.1:8000", **fields):
+    return TargetSpec(name="edge", base_url=url, **fields)
+
+
+@pytest.fixture
+def artifacts(tmp_path):
+    return DiskArtifacts(tmp_path / "data", "db1")
+
+
+@pytest.fixture
+def base(tmp_path):
+    import tiny_model
+
+    return str(tiny_model.make_model(tmp_path / "base"))
+
+
+STORES = {
+    "loopback": (target(), "/data/adapter-store"),
+    "localhost": (target("http://localhost:8000"), "/data/adapter-store"),
+    "ipv6": (target("http://[::1]:8000"), "/data/adapter-store"),
+    "any-address": (target("http://0.0.0.0:8000"), "/data/adapter-store"),
+    "127/8": (target("https://127.1.2.3"), "/data/adapter-store"),
+    "elsewhere": (target("http://10.0.0.2:8000"), None),
+    "a-name": (target("http://localhost.example.org:8000"), None),
+    "declared": (target("http://10.0.0.2:8000", adapter_store="/shared"), "/shared"),
+    "declared-here": (target(adapter_store="/shared"), "/shared"),
+    "off": (target(adapter_store=NO_STORE), None),
+}
+
+
+@pytest.mark.parametrize(("spec", "root"), STORES.values(), ids=STORES)
+def test_which_store_a_target_has(spec, root):
+    assert store_root(spec, Path("/data")) == (Path(root) if root else None)
+    path = DiskArtifacts(Path("/data"), "db1").staged_path(spec, "ab12")
+    assert path == (f"{root}/ab12" if root else None)
+
+
+def test_the_default_store_is_made_when_it_is_needed(artifacts, adapter, tmp_path):
+    assert artifacts.can_stage(target())
+    digest = adapter_digest(made := adapter("sql"))
+    staged = artifacts.stage(target(), str(made), digest)
+    assert staged.path == artifacts.staged_path(target(), digest)
+    assert artifacts.digest(staged.path) == digest
+    assert artifacts.intact(staged.path) is True
+    assert artifacts.intact(str(made)) is None
+
+
+@pytest.mark.parametrize(("below", "can"), [("", True), ("new", True), ("not/mounted", False)])
+def test_a_declared_store_needs_its_parent(artifacts, tmp_path, below, can):
+    assert artifacts.can_stage(target(adapter_store=str(tmp_path / below))) is can
+
+
+def test_a_store_that_cannot_be_written(artifacts, tmp_path, monkeypatch):
+    monkeypatch.setattr(disk_artifacts.os, "access", lambda path, mode: False)  # root may write anywhere
+    assert not artifacts.can_stage(target(adapter_store=str(tmp_path)))
+
+
+def test_a_good_adapter(artifacts, adapter, base):
+    made = adapter("sql")
+    content = artifacts.check(str(made), target(max_lora_rank=8), base)
+    assert (content.failure, content.digest, content.info.rank) == (None, adapter_digest(made), 8)
+
+
+def truncated(path):
+    os.truncate(path / "adapter_model.safetensors", (path / "adapter_model.safetensors").stat().st_size - 10)
+
+
+def emptied(path):
+    (path / "adapter_model.safetensors").unlink()
+
+
+def unconfigured(path):
+    (path / "adapter_config.json").unlink()
+
+
+@pytest.mark.parametrize("break_it", [truncated, emptied, unconfigured])
+def test_a_broken_adapter_is_refused(artifacts, adapter, base, break_it):
+    break_it(made := adapter("sql"))
+    failure = artifacts.check(str(made), target(), base).failure
+    assert (failure.code, failure.recoverable) == ("InvalidRequest", False)
+    assert "adapter_" in failure.message
+
+
+def test_wrong_shapes_are_refused(artifacts, adapter, base):
+    failure = artifacts.check(str(adapter("narrow", width=32)), target(), base).failure
+    assert failure.code == "InvalidRequest"
+    assert "32 inputs, and the base model has 64" in failure.message
+
+
+@pytest.mark.parametrize("root", [None, "acme/tiny", "/nowhere", "{here}"])
+def test_where_the_base_cannot_be_read_shapes_are_not_judged(artifacts, adapter, tmp_path, root):
+    made = adapter("narrow", width=32)
+    root = str(tmp_path) if root == "{here}" else root
+    assert artifacts.check(str(made), target(), root).failure is None
+
+
+def test_a_base_is_read_once(artifacts, adapter, base, monkeypatch):
+    reads = []
+    real = disk_artifacts.read_base_shapes
+    monkeypatch.setattr(disk_artifacts, "read_base_shapes", lambda path: reads.append(path) or real(path))
+    for name in "abc":
+        artifacts.check(str(adapter(name)), target(), base)
+    assert len(reads) == 1
+
+
+def test_rank_against_the_server(artifacts, adapter):
+    failure = artifacts.check(str(adapter("big", rank=16)), target(max_lora_rank=8), None).failure
+    assert "--max-lora-rank 16" in failure.hint
+
+
+@pytest.mark.parametrize("path", ["/nowhere/sql", "acme/sql", "relative"])
+def test_what_is_not_here_is_not_judged(artifacts, path):
+    assert artifacts.check(path, target(), None) is None
+
+
+def test_files_that_change_while_they_are_checked(artifacts, adapter, monkeypatch):
+    made = adapter("sql")
+    real = disk_artifacts.inspect_adapter
+
+    def slow(path):
+        info = real(path)
+        (made / "adapter_model.safetensors").write_bytes(b"half")
+        return info
+
+    monkeypatch.setattr(disk_artifacts, "inspect_adapter", slow)
+    failure = artifacts.check(str(made), target(), None).failure
+    assert (failure.code, failure.recoverable) == ("NotStabilized", True)
