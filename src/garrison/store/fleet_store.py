@@ -1,7 +1,11 @@
 """The seam to the database: what the fleet asks of it, in the fleet's words.
 
-Every method is one transaction and blocks; callers in an event loop use a thread. Times are handed in. `MemoryStore`
-is the in-memory twin, `SqlStore` the real one; one suite of tests runs on both.
+Every method is one transaction and blocks, for seconds at worst; callers in an event loop use a thread. What was
+written is on the disk when a method returns. Times are handed in. `MemoryStore` is the in-memory twin, `SqlStore` the
+real one; one suite of tests runs on both.
+
+A store that cannot do what it is asked raises a leaf of GarrisonError: LockedError (another program is writing),
+DiskFullError, UnreachableError (the server is down), DeniedError, InvalidError (damaged, or not Garrison's).
 """
 
 from collections.abc import Collection, Iterable, Sequence
@@ -14,6 +18,7 @@ from garrison.store.records import (
     Event,
     Key,
     Lease,
+    Observation,
     Resource,
     StackRecord,
     TargetRecord,
@@ -39,10 +44,14 @@ class FleetStore(Protocol):
         events: Sequence[Event] = (),
     ) -> StackRecord:
         """The intention, before any effect: stack (its version is counted up), the specs of `targets` (how they were
-        seen is kept), the command and its actions."""
+        seen is kept; a new one is stored whole), the command and its actions. The stack as it is stored."""
 
     def drop_stack(self, name: str) -> None:
-        """Remove the stack's row; its history stays. Nothing may be owned by it any more."""
+        """Remove the stack's row; its history stays.
+
+        Raises:
+            ConflictError: it still owns something.
+        """
 
     # --- targets
 
@@ -50,16 +59,24 @@ class FleetStore(Protocol):
         """By name; all when None."""
 
     def sight(self, targets: Sequence[TargetRecord], events: Sequence[Event] = ()) -> None:
-        """How targets were seen: all but `spec` and `declared_at`. One that was forgotten meanwhile is left out."""
+        """How targets were seen: all but `spec` and `declared_at`. One that was forgotten meanwhile is left out. What
+        changed becomes an observation, at `last_checked`."""
 
     def touch(self, names: Collection[str], at: datetime) -> None:
         """They were seen again, unchanged: `last_seen` and `last_checked`. Cheap for thousands."""
 
     def forget(self, target: str, at: datetime, event: Event) -> int:
-        """Drop the target; its owned resources get a version `forgotten`. How many there were."""
+        """Drop the target; its owned resources get a version `forgotten`, with the event's command and cause. How many
+        there were."""
 
     def drop_targets(self, names: Collection[str]) -> None:
-        """Remove the rows of targets that no stack declares and that owe nothing."""
+        """Remove the rows of targets that no stack declares, which the caller knows; one at which something is still
+        owned stays."""
+
+    def observations(
+        self, *, target: str | None = None, since: datetime | None = None, limit: int = 200
+    ) -> list[Observation]:
+        """Newest first."""
 
     # --- resources
 
@@ -67,10 +84,10 @@ class FleetStore(Protocol):
         """The newest version of each owned resource, by key."""
 
     def versions(self, key: Key) -> list[Resource]:
-        """All versions, oldest first."""
+        """All versions that are kept, oldest first."""
 
     def put(self, resources: Sequence[Resource], events: Sequence[Event] = ()) -> None:
-        """Append a version each; the store numbers them."""
+        """Append a version each; the store numbers them, from 1 for a key it has nothing of."""
 
     # --- commands and actions
 
@@ -80,10 +97,19 @@ class FleetStore(Protocol):
     def save_action(
         self, action: ActionRecord, resources: Sequence[Resource] = (), events: Sequence[Event] = ()
     ) -> None:
-        """The action's new state, and in the same transaction what it made of resources."""
+        """The action's new state, and in the same transaction what it made of resources. One that the command did not
+        begin with is added to it.
+
+        Raises:
+            InternalError: there is no such command.
+        """
 
     def finish(self, command: CommandRecord, events: Sequence[Event] = ()) -> None:
-        """State, end and summary of a command."""
+        """State, end and summary of a command.
+
+        Raises:
+            InternalError: there is no such command.
+        """
 
     def commands(self, *, stack: str | None = None, limit: int = 50) -> list[CommandRecord]:
         """Newest first."""
@@ -98,10 +124,11 @@ class FleetStore(Protocol):
 
     def acquire(self, lease: Lease, now: datetime, *, instead_of: str | None = None) -> Lease | None:
         """Take the stack if nobody has it, if the holder's lease has expired, or if its token is `instead_of` (a
-        holder known to be dead). None when it is ours now, else the lease of who has it."""
+        holder known to be dead). None when it is ours now, else the lease of who has it. Of two who ask at once, one
+        gets it."""
 
     def renew(self, token: str, expires_at: datetime) -> bool:
-        """False when it is no longer ours."""
+        """False when it is no longer ours. One that has expired and was not taken is ours again."""
 
     def release(self, token: str) -> None: ...
 
@@ -138,7 +165,8 @@ class FleetStore(Protocol):
     def put_content(self, path: str, stamp: str, digest: str) -> None: ...
 
     def prune(self, before: datetime) -> int:
-        """Delete events, ended commands and superseded resource versions older than that, but never what a current
-        resource or a running command refers to. How many rows went."""
+        """Delete what is older: events, observations but each target's last, ended commands with their actions, and
+        resource versions, but never the version that is owned, nor what a stack, an owned resource or a running command
+        refers to. How many rows went."""
 
     def close(self) -> None: ...

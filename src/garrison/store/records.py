@@ -18,6 +18,7 @@ __all__ = [
     "Holder",
     "Key",
     "Lease",
+    "Observation",
     "Operation",
     "Resource",
     "StackRecord",
@@ -127,6 +128,20 @@ class TargetRecord:
     base: str | None = None
     served: tuple[Mapping[str, Any], ...] = ()
     capabilities: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Observation:
+    """How a target was seen from `at` on, until its next one: a row a change of state, cause, base or list. The fields
+    are those of `TargetRecord`."""
+
+    target: str
+    at: datetime
+    state: str
+    cause: str | None = None
+    detail: str = ""
+    base: str | None = None
+    served: tuple[Mapping[str, Any], ...] = ()
 
 
 class CommandState(StrEnum):

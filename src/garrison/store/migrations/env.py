@@ -1,0 +1,13 @@
+"""Alembic's entry. `garrison.store.sql.upgrade` hands in a connection whose transaction holds the writer's lock."""
+
+from alembic import context
+
+from garrison.store.sql.schema import VERSION_TABLE, metadata
+
+context.configure(
+    connection=context.config.attributes["connection"],
+    target_metadata=metadata,
+    version_table=VERSION_TABLE,
+)
+with context.begin_transaction():
+    context.run_migrations()

@@ -1,0 +1,36 @@
+"""What every store decides in the same way."""
+
+from datetime import datetime
+
+from garrison.store.records import Lease, Observation, TargetRecord
+
+__all__ = ["can_take", "observation_of", "seen_otherwise"]
+
+
+def can_take(held: Lease | None, wanted: Lease, now: datetime, instead_of: str | None) -> bool:
+    """Whether `wanted` may take the place of `held`. Asking again with one's own token is harmless."""
+    return held is None or held.expires_at <= now or held.token in (wanted.token, instead_of)
+
+
+def seen_otherwise(before: TargetRecord, after: TargetRecord) -> bool:
+    """Whether the second look saw something else, so that it is an observation of its own."""
+    return (before.state, before.cause, before.base, before.served) != (
+        after.state,
+        after.cause,
+        after.base,
+        after.served,
+    )
+
+
+def observation_of(target: TargetRecord) -> Observation:
+    """Of a target that was looked at."""
+    at = target.last_checked or target.since or target.declared_at
+    return Observation(
+        target=target.name,
+        at=at,
+        state=target.state,
+        cause=target.cause,
+        detail=target.detail,
+        base=target.base,
+        served=target.served,
+    )

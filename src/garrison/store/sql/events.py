@@ -1,0 +1,44 @@
+"""The history."""
+
+from collections.abc import Collection, Iterable
+from datetime import datetime
+
+from sqlalchemy import Connection, insert, select
+
+from garrison.store.records import Event
+from garrison.store.sql.schema import events
+
+__all__ = ["add", "find"]
+
+_FIELDS = tuple(name for name in Event.__slots__ if name != "id")
+
+
+def add(connection: Connection, added: Iterable[Event]) -> None:
+    if rows := [{name: getattr(one, name) for name in _FIELDS} for one in added]:
+        connection.execute(insert(events), rows)
+
+
+def find(
+    connection: Connection,
+    *,
+    stack: str | None,
+    target: str | None,
+    name: str | None,
+    kinds: Collection[str] | None,
+    since: datetime | None,
+    after_id: int | None,
+    limit: int,
+) -> list[Event]:
+    query = select(events).limit(limit)
+    for column, wanted in ((events.c.stack, stack), (events.c.target, target), (events.c.name, name)):
+        if wanted is not None:
+            query = query.where(column == wanted)
+    if kinds is not None:
+        query = query.where(events.c.kind.in_(kinds))
+    if since is not None:
+        query = query.where(events.c.at >= since)
+    if after_id is not None:
+        query = query.where(events.c.id > after_id).order_by(events.c.id)
+    else:
+        query = query.order_by(events.c.id.desc())
+    return [Event(**row) for row in connection.execute(query).mappings()]

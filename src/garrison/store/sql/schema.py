@@ -1,0 +1,216 @@
+"""The tables. A change here needs a migration; a test compares the two.
+
+History outlives what it tells of, so rows refer to stacks, targets and commands by name. The two foreign keys are those
+that must never dangle: an action's command, and the version of a resource that a stack owns.
+"""
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Float,
+    ForeignKey,
+    ForeignKeyConstraint,
+    Index,
+    Integer,
+    MetaData,
+    Table,
+)
+
+from garrison.store.sql.columns import Json, Utc, Words
+
+__all__ = [
+    "REVISION",
+    "VERSION_TABLE",
+    "actions",
+    "commands",
+    "contents",
+    "events",
+    "leases",
+    "meta",
+    "metadata",
+    "observations",
+    "owned",
+    "resources",
+    "stacks",
+    "targets",
+]
+
+REVISION = "0001"
+"""The last migration: what this program works with."""
+
+VERSION_TABLE = "garrison_revision"
+
+metadata = MetaData(
+    naming_convention={
+        "pk": "pk_%(table_name)s",
+        "fk": "fk_%(table_name)s_%(referred_table_name)s",
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+    }
+)
+
+# SQLite counts up a row id only where the column is INTEGER.
+_Number = BigInteger().with_variant(Integer(), "sqlite")
+
+meta = Table(
+    "meta",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=False),
+    Column("identity", Words, nullable=False),
+    Column("revision", BigInteger, nullable=False),
+    comment="one row",
+)
+
+stacks = Table(
+    "stacks",
+    metadata,
+    Column("name", Words, primary_key=True),
+    Column("declaration", Json, nullable=False),
+    Column("at", Utc, nullable=False),
+    Column("version", Integer, nullable=False),
+    Column("command", Words),
+    Column("ending", Boolean, nullable=False),
+)
+
+targets = Table(
+    "targets",
+    metadata,
+    Column("name", Words, primary_key=True),
+    Column("spec", Json, nullable=False),
+    Column("declared_at", Utc, nullable=False),
+    Column("state", Words, nullable=False),
+    Column("cause", Words),
+    Column("detail", Words, nullable=False),
+    Column("since", Utc),
+    Column("last_seen", Utc),
+    Column("last_checked", Utc),
+    Column("base", Words),
+    Column("served", Json, nullable=False),
+    Column("capabilities", Json, nullable=False),
+)
+
+observations = Table(
+    "observations",
+    metadata,
+    Column("id", _Number, primary_key=True),
+    Column("target", Words, nullable=False),
+    Column("at", Utc, nullable=False),
+    Column("state", Words, nullable=False),
+    Column("cause", Words),
+    Column("detail", Words, nullable=False),
+    Column("base", Words),
+    Column("served", Json, nullable=False),
+    Index(None, "target", "id"),
+    sqlite_autoincrement=True,
+    comment="how a target was seen, a row a change",
+)
+
+resources = Table(
+    "resources",
+    metadata,
+    Column("target", Words, primary_key=True),
+    Column("type", Words, primary_key=True),
+    Column("name", Words, primary_key=True),
+    Column("version", Integer, primary_key=True, autoincrement=False),
+    Column("stack", Words, nullable=False),
+    Column("label", Words, nullable=False),
+    Column("operation", Words, nullable=False),
+    Column("spec", Json, nullable=False),
+    Column("served_path", Words, nullable=False),
+    Column("parent", Words),
+    Column("at", Utc, nullable=False),
+    Column("command", Words),
+    Column("cause", Words),
+    Index(None, "at"),
+    comment="versions; rows are added, never changed",
+)
+
+owned = Table(
+    "owned",
+    metadata,
+    Column("target", Words, primary_key=True),
+    Column("type", Words, primary_key=True),
+    Column("name", Words, primary_key=True),
+    Column("version", Integer, nullable=False),
+    Column("stack", Words, nullable=False, index=True),
+    ForeignKeyConstraint(
+        ["target", "type", "name", "version"],
+        ["resources.target", "resources.type", "resources.name", "resources.version"],
+    ),
+    comment="which version of a resource its stack has now",
+)
+
+commands = Table(
+    "commands",
+    metadata,
+    Column("number", _Number, primary_key=True),
+    Column("id", Words, nullable=False, unique=True),
+    Column("kind", Words, nullable=False),
+    Column("stack", Words, nullable=False),
+    Column("mode", Words),
+    Column("state", Words, nullable=False),
+    Column("started_at", Utc, nullable=False),
+    Column("ended_at", Utc),
+    Column("by", Words, nullable=False),
+    Column("summary", Json, nullable=False),
+    Index(None, "stack", "number"),
+    sqlite_autoincrement=True,
+)
+
+actions = Table(
+    "actions",
+    metadata,
+    Column("command", Words, ForeignKey("commands.id", ondelete="CASCADE"), primary_key=True),
+    Column("seq", Integer, primary_key=True, autoincrement=False),
+    Column("target", Words, nullable=False),
+    Column("type", Words, nullable=False),
+    Column("name", Words, nullable=False),
+    Column("label", Words, nullable=False),
+    Column("kind", Words, nullable=False),
+    Column("reason", Words, nullable=False),
+    Column("state", Words, nullable=False),
+    Column("step", Words, nullable=False),
+    Column("before", Json),
+    Column("after", Json),
+    Column("error", Json),
+    Column("gap_ms", Float(53)),
+    Column("started_at", Utc),
+    Column("ended_at", Utc),
+)
+
+leases = Table(
+    "leases",
+    metadata,
+    Column("stack", Words, primary_key=True),
+    Column("token", Words, nullable=False, unique=True),
+    Column("holder", Json, nullable=False),
+    Column("acquired_at", Utc, nullable=False),
+    Column("expires_at", Utc, nullable=False),
+)
+
+events = Table(
+    "events",
+    metadata,
+    Column("id", _Number, primary_key=True),
+    Column("at", Utc, nullable=False, index=True),
+    Column("kind", Words, nullable=False),
+    Column("stack", Words),
+    Column("target", Words),
+    Column("name", Words),
+    Column("cause", Words),
+    Column("before", Json),
+    Column("after", Json),
+    Column("command", Words),
+    Index(None, "stack", "id"),
+    Index(None, "target", "id"),
+    sqlite_autoincrement=True,
+)
+
+contents = Table(
+    "contents",
+    metadata,
+    Column("path", Words, primary_key=True),
+    Column("stamp", Words, nullable=False),
+    Column("digest", Words, nullable=False),
+)

@@ -1,0 +1,119 @@
+"""Bringing a database to the schema this program works with, when it is opened. Safe for several processes at once."""
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection, inspect
+
+from garrison.base.errors import DeniedError, DiskFullError, InvalidError
+from garrison.base.locks import file_lock
+from garrison.store.sql.database import Database
+from garrison.store.sql.schema import REVISION, VERSION_TABLE, metadata
+
+__all__ = ["bring_up", "make_file"]
+
+_PATIENCE = 120.0
+_MIGRATIONS = Path(__file__).parent.parent / "migrations"
+
+
+def make_file(path: Path) -> None:
+    """An empty file of our own (mode 0600, which SQLite gives its companions too), unless there is one.
+
+    Raises:
+        DeniedError, DiskFullError, InvalidError: it cannot be made, or is a directory.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+    except PermissionError:
+        raise DeniedError(
+            f"the database {path} cannot be opened for writing",
+            hint="Garrison must be able to write the file and its directory; GARRISON_DATA_DIR names another.",
+        ) from None
+    except OSError as error:
+        if error.errno in (28, 122):  # ENOSPC, EDQUOT
+            raise DiskFullError(f"no room to make the database {path}", hint="Free some room there.") from None
+        raise InvalidError(
+            f"the database {path} cannot be made: {error.strerror}", hint="GARRISON_DATA_DIR names another directory."
+        ) from None
+
+
+def bring_up(database: Database) -> None:
+    """Migrate to `REVISION` if it is not there. Alembic is imported only then.
+
+    Raises:
+        InvalidError: made by a newer program, or not Garrison's.
+        LockedError: another process has been migrating for minutes.
+    """
+    with database.read() as connection:
+        if _revision(connection) == REVISION:
+            return
+        _check_ours(connection, database)
+    with _alone(database), database.write() as connection:
+        found = _revision(connection)
+        if found == REVISION:
+            return
+        _migrate(connection, database, found)
+
+
+def _migrate(connection: Connection, database: Database, found: str | None) -> None:
+    from alembic import command
+    from alembic.config import Config
+    from alembic.script import ScriptDirectory
+
+    config = Config()
+    config.set_main_option("script_location", str(_MIGRATIONS).replace("%", "%%"))
+    known = [script.revision for script in ScriptDirectory.from_config(config).walk_revisions()]
+    if found is not None and found not in known:
+        raise InvalidError(
+            f"the database {database.address.shown} was made by a newer Garrison: it is at revision {found}, "
+            f"this program knows revisions up to {REVISION}",
+            hint="Use the newer Garrison, or put back the backup from before its first start.",
+            details={"database_revision": found, "program_revision": REVISION},
+        )
+    config.attributes["connection"] = connection
+    command.upgrade(config, "head")
+
+
+@contextlib.contextmanager
+def _alone(database: Database) -> Iterator[None]:
+    """PostgreSQL's writer lock is enough. SQLite's is not: to enter WAL mode takes the whole file, and fails at once if
+    another process has it open for the same."""
+    path = database.address.path
+    if path is None:
+        yield
+        return
+    lock = path.with_name(f".{path.name}.lock")
+    with file_lock(lock, timeout=_PATIENCE, purpose="is upgrading the database"):
+        with database.outside_transactions() as connection:
+            _enter_wal(connection)
+        yield
+
+
+def _enter_wal(connection: Any) -> None:
+    # It stays in the file. A file system that cannot do it (some network mounts) keeps the rollback journal: slower,
+    # as safe.
+    connection.cursor().execute("PRAGMA journal_mode=WAL").fetchall()
+
+
+def _revision(connection: Connection) -> str | None:
+    if not inspect(connection).has_table(VERSION_TABLE):
+        return None
+    row = connection.exec_driver_sql(f"SELECT version_num FROM {VERSION_TABLE}").first()  # noqa: S608 - our constant
+    return None if row is None else str(row[0])
+
+
+def _check_ours(connection: Connection, database: Database) -> None:
+    tables = set(inspect(connection).get_table_names())
+    if VERSION_TABLE in tables:
+        return
+    foreign = tables if database.address.path is not None else tables & set(metadata.tables)
+    if foreign:
+        raise InvalidError(
+            f"the database {database.address.shown} is not Garrison's: it has a table {min(foreign)!r} of something "
+            "else",
+            hint="Give Garrison a database of its own.",
+        )
