@@ -73,6 +73,7 @@ class MemoryTarget:
         served: adapters by name, with the path each was loaded from.
         paths: paths that hold an adapter, None: every path does.
         broken: paths whose load is answered with this.
+        hollow: paths whose load is answered with 200, and nothing is loaded.
         idle: paths of adapters that change nothing: the server answers as the base does.
         static: adapters of its command line, which are there again after a restart.
         down: raised at every request.
@@ -85,6 +86,7 @@ class MemoryTarget:
     static: dict[str, str] = field(default_factory=dict)
     paths: set[str] | None = None
     broken: dict[str, Answer] = field(default_factory=dict)
+    hollow: set[str] = field(default_factory=set)
     idle: set[str] = field(default_factory=set)
     lora_routes: bool = True
     max_loras: int = 1
@@ -146,7 +148,8 @@ class MemoryTarget:
             return self.broken[path]
         if self.paths is not None and path not in self.paths:
             return refusal(404, "NotFoundError", f"Loading lora {name} failed: No adapter found for {path}")
-        self.served[name] = path
+        if path not in self.hollow:
+            self.served[name] = path
         return Answer(200, f"Success: LoRA adapter '{name}' added successfully.".encode())
 
     def _unload(self, body: Mapping[str, Any]) -> Answer:

@@ -1,0 +1,195 @@
+"""Carrying out the actions of a plan: targets in parallel, the actions of one target in order on one connection.
+
+What cannot be reached is skipped and stays owed; what failed on one target stops no other. Where the target was lost
+after something had been sent, the action stays `started`, and a later look at the target tells what became of it.
+"""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from garrison.fleet.action_log import ActionLog
+from garrison.fleet.commands import action_records
+from garrison.fleet.context import Fleet
+from garrison.fleet.failure import Failure
+from garrison.fleet.observation import Served, Sighting
+from garrison.fleet.plan_values import Action, ActionKind, Way
+from garrison.fleet.steps import ExecuteOptions, StepError, Steps, Visit
+from garrison.fleet.target import TargetSpec
+from garrison.fleet.transport import TransportError
+from garrison.fleet.view import FleetView, Outcome
+from garrison.fleet.vllm_answers import transport_failure
+from garrison.fleet.vllm_api import VllmApi
+from garrison.fleet.ways import WAYS, Result, record
+from garrison.store.records import ActionState, Operation, Resource
+
+__all__ = ["ExecuteOptions", "execute"]
+
+
+async def execute(
+    fleet: Fleet,
+    actions: Sequence[Action],
+    *,
+    command: str,
+    stack: str,
+    targets: Mapping[str, TargetSpec],
+    sightings: Mapping[str, Sighting],
+    view: FleetView,
+    options: ExecuteOptions | None = None,
+) -> list[Outcome]:
+    """One outcome an action, in their order; none for what is only kept.
+
+    Args:
+        actions: the very sequence whose `commands.action_records` the command was stored with.
+        targets: how to reach every target that is acted on.
+        sightings: the looks that the actions were decided from.
+
+    Raises:
+        GarrisonError: the store failed. What had been begun is on record as such.
+    """
+    run = _Run(fleet, command, stack, targets, sightings, view, options or ExecuteOptions())
+    outcomes: dict[int, Outcome] = {}
+    groups: dict[str, list[_Item]] = {}
+    for action, planned in zip(actions, action_records(command, actions), strict=True):
+        if action.kind is not ActionKind.KEEP:
+            item = _Item(action, planned.seq, ActionLog(fleet, stack, action, planned))
+            groups.setdefault(action.target, []).append(item)
+    places = asyncio.Semaphore(run.options.parallel)
+
+    async def one(target: str, items: list[_Item]) -> None:
+        async with places:
+            outcomes.update(await run.target(target, items))
+
+    try:
+        async with asyncio.TaskGroup() as group:
+            for target, items in groups.items():
+                group.create_task(one(target, items))
+    except BaseExceptionGroup as failed:  # the others were ended by the first
+        raise failed.exceptions[0] from None
+    return [outcomes[seq] for seq in sorted(outcomes)]
+
+
+@dataclass(frozen=True, slots=True)
+class _Item:
+    action: Action
+    seq: int
+    log: ActionLog
+
+
+@dataclass(frozen=True, slots=True)
+class _Run:
+    fleet: Fleet
+    command: str
+    stack: str
+    targets: Mapping[str, TargetSpec]
+    sightings: Mapping[str, Sighting]
+    view: FleetView
+    options: ExecuteOptions
+
+    async def target(self, name: str, items: Sequence[_Item]) -> dict[int, Outcome]:
+        """The outcomes of one target's actions, by `seq`."""
+        ended: dict[int, Outcome] = {}
+        ways = [(item, way) for item in items if (way := _way(item.action)) is not None]
+        for item in items:
+            if _way(item.action) is None:
+                ended[item.seq] = await self._blocked(item)
+        for item in (item for item, way in ways if way is Way.RECORD):
+            ended[item.seq] = await self._record(item)
+        if sent := [(item, way) for item, way in ways if way is not Way.RECORD]:
+            ended |= await self._visit(name, sent)
+        return ended
+
+    async def _visit(self, name: str, work: Sequence[tuple[_Item, Way]]) -> dict[int, Outcome]:
+        ended: dict[int, Outcome] = {}
+        away: Failure | None = None
+        target = self.targets[name]
+        try:
+            async with self.fleet.dialer.open(target) as connection:
+                api = VllmApi(connection, target, self.fleet.clock)
+                visit = Visit(target=target, api=api, base=_base(self.sightings.get(name)))
+                for item, way in work:
+                    if away is not None or self.options.stopping():
+                        ended[item.seq] = await self._skip(item, away)
+                        continue
+                    outcome = ended[item.seq] = await self._act(item, way, visit)
+                    if outcome.failure is not None and outcome.failure.cause is not None:
+                        away = outcome.failure
+        except TransportError as error:  # on entering: a secret or a certificate that cannot be read
+            failure = transport_failure(error)
+            for item, _ in work:
+                if item.seq not in ended:
+                    ended[item.seq] = await self._skip(item, failure)
+        return ended
+
+    async def _act(self, item: _Item, way: Way, visit: Visit) -> Outcome:
+        started = self.fleet.clock.monotonic()
+        self.view.started(item.action)
+        steps = Steps(self.fleet, visit, item.action, item.log, self.view, self.options)
+        await item.log.begin()
+        self.options.checkpoint("intended")
+        failure: Failure | None = None
+        result = Result()
+        state = ActionState.DONE
+        try:
+            result = await WAYS[way](steps)
+        except StepError as error:
+            failure = error.failure
+            state = _state(steps, failure)
+            result = Result(resources=_tombstone(item, error))
+        await item.log.end(state, step=steps.name, resources=result.resources, failure=failure, gap_ms=result.gap_ms)
+        self.options.checkpoint("recorded")
+        return self._ended(
+            Outcome(
+                action=item.action,
+                state=state,
+                failure=failure,
+                seconds=self.fleet.clock.monotonic() - started,
+                gap_ms=result.gap_ms,
+                notes=tuple(steps.notes),
+            )
+        )
+
+    async def _record(self, item: _Item) -> Outcome:
+        self.view.started(item.action)
+        await item.log.end(ActionState.DONE, resources=record(item.action, item.log))
+        self.options.checkpoint("recorded")
+        return self._ended(Outcome(action=item.action, state=ActionState.DONE))
+
+    async def _blocked(self, item: _Item) -> Outcome:
+        """What is owed by a target that was not seen is skipped; what nothing can bring about has failed."""
+        failure = item.action.failure
+        if failure is not None and failure.cause is not None:
+            return await self._skip(item, failure)
+        await item.log.end(ActionState.FAILED, failure=failure)
+        return self._ended(Outcome(action=item.action, state=ActionState.FAILED, failure=failure))
+
+    async def _skip(self, item: _Item, failure: Failure | None) -> Outcome:
+        await item.log.end(ActionState.SKIPPED, failure=failure)
+        return self._ended(Outcome(action=item.action, state=ActionState.SKIPPED, failure=failure))
+
+    def _ended(self, outcome: Outcome) -> Outcome:
+        self.view.ended(outcome)
+        return outcome
+
+
+def _way(action: Action) -> Way | None:
+    """None for what is blocked."""
+    return None if action.kind is ActionKind.BLOCKED else action.way
+
+
+def _state(steps: Steps, failure: Failure) -> ActionState:
+    away = failure.cause is not None
+    if steps.uncertain or (steps.touched and away):
+        return ActionState.STARTED
+    return ActionState.SKIPPED if away else ActionState.FAILED
+
+
+def _tombstone(item: _Item, error: StepError) -> tuple[Resource, ...]:
+    recorded = item.action.recorded
+    if not error.lost or recorded is None or not recorded.operation.serves:
+        return ()
+    return (item.log.gone(recorded, Operation.LOST, f"a failed {item.action.kind}"),)
+
+
+def _base(seen: Sighting | None) -> Served | None:
+    return seen.served.get(seen.base) if seen is not None and seen.base is not None else None

@@ -1,0 +1,331 @@
+"""The steps that actions are made of, on one target: check, stage, load, list, probe, unload. Each tries again where
+that can help, within a budget, and raises `StepError` where it cannot.
+
+A request without a whole answer may have been done: the list is read before it is sent again.
+"""
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field, replace
+
+from garrison.base.errors import DiskFullError, GarrisonError
+from garrison.fleet.action_log import ActionLog
+from garrison.fleet.checkpoints import Checkpoint, pass_by
+from garrison.fleet.context import Fleet
+from garrison.fleet.declaration import AdapterSpec
+from garrison.fleet.failure import Failure, FailureCode
+from garrison.fleet.generation_probe import probe
+from garrison.fleet.observation import Served, Sighting
+from garrison.fleet.plan_values import Action
+from garrison.fleet.retry import RetryBudget, decide_retry
+from garrison.fleet.target import TargetSpec
+from garrison.fleet.view import FleetView
+from garrison.fleet.vllm_answers import Completion, unknown_failure
+from garrison.fleet.vllm_api import VllmApi
+
+__all__ = ["ExecuteOptions", "StepError", "Steps", "Visit"]
+
+Sleep = Callable[[float], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExecuteOptions:
+    """How actions are carried out.
+
+    Attributes:
+        parallel: targets at a time.
+        probe: whether a loaded adapter is asked for a token where neither it nor its target says; None: if the server
+            answers in time.
+        retries: what each step may spend.
+        stopping: asked before each action; once true, what has not begun is left to be done later.
+        checkpoint: called between every two steps with a name out of `CHECKPOINTS`.
+        sleep: how waits between attempts pass.
+    """
+
+    parallel: int = 16
+    probe: bool | None = None
+    retries: RetryBudget = field(default_factory=RetryBudget)
+    stopping: Callable[[], bool] = lambda: False
+    checkpoint: Checkpoint = pass_by
+    sleep: Sleep = asyncio.sleep
+
+
+@dataclass(slots=True, kw_only=True)
+class Visit:
+    """One target during one run: its connection, and what was learnt on it.
+
+    Attributes:
+        base: the base model by which its lists are believed, as it was last seen; None where it never was.
+        base_answers: what its base answered to the probe.
+    """
+
+    target: TargetSpec
+    api: VllmApi
+    base: Served | None = None
+    base_answers: dict[str, Completion | Failure] = field(default_factory=dict)
+
+
+class StepError(Exception):
+    """A step ended for good. `lost`: what was served before the action is proved not to be served now."""
+
+    def __init__(self, failure: Failure, *, lost: bool = False) -> None:
+        super().__init__(failure.message)
+        self.failure = failure
+        self.lost = lost
+
+
+class Steps:
+    """The steps of one action.
+
+    Attributes:
+        name: the step that was begun last.
+        notes: what was seen beside the result.
+        touched: a request that changes something has left.
+        uncertain: whether the last such request was done is not known.
+        ours: the adapter that now has the action's name was loaded by this action.
+    """
+
+    def __init__(
+        self, fleet: Fleet, visit: Visit, action: Action, log: ActionLog, view: FleetView, options: ExecuteOptions
+    ) -> None:
+        self._fleet = fleet
+        self._visit = visit
+        self._view = view
+        self._options = options
+        self.action = action
+        self.log = log
+        self.checkpoint = options.checkpoint
+        self.clock = fleet.clock
+        self.path = action.load_path or (action.desired.lora_path if action.desired else "")
+        self.name = ""
+        self.notes: list[str] = []
+        self.touched = False
+        self.uncertain = False
+        self.ours = False
+
+    def patience(self) -> "Patience":
+        return Patience(self._fleet, self._view, self.action, self._options)
+
+    async def check(self, spec: AdapterSpec) -> None:
+        """Refuse files that would be served as garbage, before anything is sent. An intact copy in the adapter store
+        stands for the content that was declared, whatever has become of its source."""
+        self._begin("check")
+        artifacts, disk = self._fleet.artifacts, self._fleet.disk
+        kept = await self._kept()
+        source = spec.lora_path if self.action.stage and not kept else self.path
+        root = self._visit.base.root if self._visit.base else None
+        content = await disk(artifacts.check, source, self._visit.target, root)
+        if content is not None and content.failure is not None:
+            raise StepError(content.failure)
+        if not kept and content is not None and None not in (content.digest, spec.digest):
+            self._same_content(source, spec, content.digest)
+        self.checkpoint("checked")
+
+    async def stage(self, spec: AdapterSpec) -> None:
+        """Put the files into the target's adapter store, where the plan says so."""
+        if not self.action.stage or await self._kept():
+            return
+        assert spec.digest is not None
+        self._begin("stage")
+        try:
+            staged = await self._fleet.disk(
+                self._fleet.artifacts.stage, self._visit.target, spec.lora_path, spec.digest
+            )
+        except GarrisonError as error:
+            full = isinstance(error, DiskFullError)
+            code = FailureCode.SERVICE_LIMIT_EXCEEDED if full else FailureCode.INVALID_REQUEST
+            raise StepError(Failure(code=code, message=error.message, hint=error.hint)) from error
+        if staged.path != self.path:
+            self.path = staged.path
+            await self.log.loads_from(staged.path)
+        self.checkpoint("staged")
+
+    async def list(self) -> Sighting:
+        """A list that is believed."""
+        self._begin("list")
+        patience = self.patience()
+        while not (seen := await self._visit.api.list(self._visit.base.name if self._visit.base else None)).known:
+            await patience.wait(unknown_failure(seen))
+        self.uncertain = False
+        if seen.base is not None:
+            self._visit.base = seen.served.get(seen.base)
+        return seen
+
+    async def there(self, name: str) -> Served | None:
+        """The adapter that now has `name`; None where that is proved absent."""
+        return adapter_of(await self.list(), name)
+
+    async def load(self, name: str, path: str, *, is_3d: bool) -> None:
+        patience = self.patience()
+        while (failure := await self.try_load(name, path, is_3d=is_3d)) is not None:
+            await patience.wait(failure)
+
+    async def try_load(self, name: str, path: str, *, is_3d: bool, step: str = "load") -> Failure | None:
+        """Load once. None: it was answered with yes, or the list shows it from this path."""
+        self._begin(step)
+        reply = await self._visit.api.load(name, path, is_3d=is_3d, staged=self.action.stage)
+        was_unsure, self.uncertain = self.uncertain, reply.uncertain
+        self.touched = self.touched or reply.sent
+        failure = reply.failure
+        if failure is None:
+            self.ours = True
+            return None
+        taken = failure.code is FailureCode.ALREADY_EXISTS
+        if not taken and not reply.uncertain:
+            return failure
+        there = await self.there(name)
+        if there is not None and there.root == path:
+            self.ours = self.ours or reply.uncertain or was_unsure
+            return None
+        if there is not None:
+            raise StepError(_taken(name, there))
+        # It may still be at it; a definite answer to a later load of the name would end the doubt.
+        self.uncertain = failure.code is FailureCode.SERVICE_TIMEOUT
+        if taken:
+            message = f"the server says that {name} is loaded, and does not list it"
+            return Failure(code=FailureCode.NOT_STABILIZED, message=message, recoverable=True)
+        return failure
+
+    async def unload(self, name: str) -> None:
+        patience = self.patience()
+        while (failure := await self._try_unload(name)) is not None:
+            await patience.wait(failure)
+
+    async def verify(self, name: str, spec: AdapterSpec) -> Served:
+        """The list shows what was loaded: the name, from the path, on the base."""
+        seen = await self.list()
+        there = adapter_of(seen, name)
+        if there is None:
+            raise StepError(_did_nothing(name))
+        if there.root != self.path:
+            message = f"{name} was loaded from {self.path}, and the server lists it from {there.root}"
+            raise StepError(Failure(code=FailureCode.RESOURCE_CONFLICT, message=message))
+        wanted = spec.base_model_name or seen.base
+        if not _same_base(seen, there.parent, wanted):
+            message = f"{name} hangs on the base model {there.parent}, not on {wanted}"
+            hint = "vLLM hangs every adapter on the base it serves. Correct base_model_name, or the target."
+            raise StepError(Failure(code=FailureCode.INVALID_REQUEST, message=message, hint=hint))
+        self.checkpoint("verified")
+        return there
+
+    async def probe(self, name: str, spec: AdapterSpec, base: str | None) -> None:
+        """Ask the adapter for a token, unless that is turned off."""
+        chosen = (spec.probe, self._visit.target.probe, self._options.probe)
+        wanted = next((one for one in chosen if one is not None), None)
+        if wanted is False or base is None:
+            return
+        self._begin("probe")
+        answers = self._visit.base_answers
+        verdict = await probe(self._visit.api, name, base, must_answer=wanted is True, base_answers=answers)
+        if verdict.note:
+            self.notes.append(verdict.note)
+        if verdict.failure:
+            raise StepError(verdict.failure)
+        self.checkpoint("probed")
+
+    async def undo(self, name: str) -> None:
+        """Unload again what this action loaded and what is not right. It has failed already: what goes wrong here is
+        noted, unless the target is out of reach, which is for a later look to settle."""
+        if not self.ours:
+            return
+        try:
+            await self.unload(name)
+            left = await self.there(name)
+        except StepError as error:
+            if error.failure.cause is not None:
+                raise
+            self.notes.append(f"could not be unloaded again: {error.failure.message}")
+            return
+        self.ours = left is not None
+        self.notes.append(f"still served from {left.root}" if left else "what was loaded is unloaded again")
+        self.checkpoint("undone")
+
+    async def _try_unload(self, name: str) -> Failure | None:
+        """Unload once. None: it was answered with yes, or the name is not there."""
+        self._begin("unload")
+        reply = await self._visit.api.unload(name)
+        self.touched = self.touched or reply.sent
+        self.uncertain = reply.uncertain
+        if reply.failure is None or reply.failure.code is FailureCode.NOT_FOUND:
+            return None
+        if reply.uncertain and await self.there(name) is None:
+            return None
+        return reply.failure
+
+    async def _kept(self) -> bool:
+        """Whether the content is in the adapter store already, unspoiled."""
+        intact = await self._fleet.disk(self._fleet.artifacts.intact, self.path) if self.action.stage else None
+        return intact is True
+
+    def _begin(self, step: str) -> None:
+        self.name = step
+        self._view.step(self.action, step)
+
+    def _same_content(self, source: str, spec: AdapterSpec, digest: str | None) -> None:
+        if digest != spec.digest:
+            message = f"the content at {source} is no longer what was planned"
+            hint = "`garrison apply` rolls out what is there now."
+            raise StepError(Failure(code=FailureCode.NOT_UPDATABLE, message=message, hint=hint))
+
+
+class Patience:
+    """What is left of one step's budget for trying again."""
+
+    def __init__(self, fleet: Fleet, view: FleetView, action: Action, options: ExecuteOptions) -> None:
+        self._clock = fleet.clock
+        self._draws: random.Random = fleet.draws
+        self._view = view
+        self._action = action
+        self._options = options
+        self._attempt = 0
+        self._began = fleet.clock.monotonic()
+
+    async def wait(self, failure: Failure) -> None:
+        """Until the next attempt.
+
+        Raises:
+            StepError: there is none.
+        """
+        self._attempt += 1
+        decision = decide_retry(
+            self._options.retries,
+            attempt=self._attempt,
+            failure=failure,
+            elapsed=self._clock.monotonic() - self._began,
+            draw=self._draws.random(),
+        )
+        if decision.wait is None:
+            tried = f" (given up: {decision.reason})" if failure.recoverable else ""
+            raise StepError(replace(failure, message=failure.message + tried))
+        self._view.step(self._action, f"wait {decision.wait:.1f} s: {failure.message}")
+        await self._options.sleep(decision.wait)
+
+
+def adapter_of(seen: Sighting, name: str) -> Served | None:
+    return seen.adapters.get(name)
+
+
+def _same_base(seen: Sighting, parent: str | None, wanted: str | None) -> bool:
+    """By name, or as two names of one model."""
+    if parent == wanted or wanted is None:
+        return True
+    one, other = seen.served.get(parent or ""), seen.served.get(wanted)
+    return one is not None and other is not None and one.parent is other.parent is None and one.root == other.root
+
+
+def _taken(name: str, there: Served) -> Failure:
+    return Failure(
+        code=FailureCode.ALREADY_EXISTS,
+        message=f"{name} was loaded by somebody else meanwhile, from {there.root}",
+        hint="Take it over with --adopt, declare the path that is there, or give this one another lora_name.",
+    )
+
+
+def _did_nothing(name: str) -> Failure:
+    return Failure(
+        code=FailureCode.NOT_STABILIZED,
+        message=f"the server answered that {name} is loaded, and does not list it",
+        hint="Is it one of several API processes, or replicas behind one address? Each has a list of its own: run vLLM "
+        "with --api-server-count 1, and give every replica a target.",
+    )

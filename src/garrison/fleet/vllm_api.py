@@ -1,0 +1,106 @@
+"""The calls that Garrison makes to a vLLM server, typed, on one connection.
+
+`load_inplace` is never sent: it makes every later batch read the adapter from disk. Nor is `base_model_name`, which
+vLLM ignores: an adapter hangs on the base that is served, and the list is compared afterwards.
+"""
+
+from dataclasses import dataclass
+
+from garrison.base.clock import Clock
+from garrison.fleet.failure import Failure, FailureCode
+from garrison.fleet.judge import judge
+from garrison.fleet.observation import Sighting
+from garrison.fleet.target import TargetSpec
+from garrison.fleet.transport import Answer, Connection, TransportError
+from garrison.fleet.vllm_answers import (
+    Completion,
+    completion_of,
+    load_failure,
+    transport_failure,
+    unload_failure,
+)
+
+__all__ = ["Reply", "VllmApi"]
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """How a server took a request that changes something.
+
+    Attributes:
+        failure: None: it said yes. What it did is for the list to show.
+        sent: the request left.
+        uncertain: it left, and what came back does not tell whether it was done.
+    """
+
+    failure: Failure | None = None
+    sent: bool = True
+    uncertain: bool = False
+
+
+class VllmApi:
+    """One server's routes. No call raises for what the server or the network does."""
+
+    def __init__(self, connection: Connection, target: TargetSpec, clock: Clock) -> None:
+        self._connection = connection
+        self._target = target
+        self._clock = clock
+
+    async def list(self, base: str | None) -> Sighting:
+        """`GET /v1/models`, judged. `base` must be in the list for it to be believed; any base model where None."""
+        started, now = self._clock.monotonic(), self._clock.now()
+        try:
+            answer = await self._connection.request("GET", "/v1/models", timeout=self._target.timeout)
+        except TransportError as error:
+            return Sighting(target=self._target.name, at=now, cause=error.cause, detail=error.detail)
+        verdict = judge(answer, base, now)
+        return Sighting(
+            target=self._target.name,
+            at=now,
+            cause=verdict.cause,
+            detail=verdict.detail,
+            served=verdict.served,
+            base=verdict.base,
+            retry_after=verdict.retry_after,
+            seconds=self._clock.monotonic() - started,
+        )
+
+    async def load(self, name: str, path: str, *, is_3d: bool = False, staged: bool = False) -> Reply:
+        """`POST /v1/load_lora_adapter`, within the target's `load_timeout`."""
+        body: dict[str, object] = {"lora_name": name, "lora_path": path}
+        if is_3d:
+            body["is_3d_lora_weight"] = True
+        answer = await self._post("/v1/load_lora_adapter", body, self._target.load_timeout)
+        if isinstance(answer, Reply):
+            return answer
+        return _reply(load_failure(answer, path=path, staged=staged, now=self._clock.now()))
+
+    async def unload(self, name: str) -> Reply:
+        """`POST /v1/unload_lora_adapter`. The failure `NotFound` says that the name is not loaded."""
+        answer = await self._post("/v1/unload_lora_adapter", {"lora_name": name}, self._target.timeout)
+        if isinstance(answer, Reply):
+            return answer
+        return _reply(unload_failure(answer, now=self._clock.now()))
+
+    async def complete(self, model: str, prompt: str, *, seed: int, timeout: float) -> Completion | Failure:
+        """One token of `POST /v1/completions` at temperature 0, with its log probability where the server gives it."""
+        body = {"model": model, "prompt": prompt, "max_tokens": 1, "temperature": 0, "seed": seed}
+        answer = await self._post("/v1/completions", body | {"logprobs": 1}, timeout)
+        if isinstance(answer, Answer) and answer.status == 400:  # `--max-logprobs 0`
+            answer = await self._post("/v1/completions", body, timeout)
+        if isinstance(answer, Answer):
+            return completion_of(answer, now=self._clock.now())
+        assert answer.failure is not None
+        return answer.failure
+
+    async def _post(self, path: str, body: dict[str, object], timeout: float) -> Answer | Reply:
+        try:
+            return await self._connection.request("POST", path, json=body, timeout=timeout)
+        except TransportError as error:
+            return Reply(transport_failure(error), sent=error.sent, uncertain=error.sent)
+
+
+def _reply(failure: Failure | None) -> Reply:
+    """A 5xx or a timeout may come from a proxy whose upstream went on."""
+    unsure = failure is not None and failure.recoverable and failure.code is not FailureCode.THROTTLING
+    return Reply(failure, uncertain=unsure)

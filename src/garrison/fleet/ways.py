@@ -1,0 +1,208 @@
+"""The ways in which an action is done, each a sequence of steps. What a way leaves behind is returned as versions of
+resources, which are recorded with the action's end."""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, replace
+
+from garrison.fleet.action_log import ActionLog
+from garrison.fleet.declaration import AdapterSpec
+from garrison.fleet.failure import Failure, FailureCode
+from garrison.fleet.observation import Served
+from garrison.fleet.plan_values import Action, ActionKind, Way
+from garrison.fleet.steps import StepError, Steps
+from garrison.store.records import Operation, Resource
+
+__all__ = ["WAYS", "Result", "record"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    """`gap_ms`: milliseconds from the answer to the unload to the answer to the load."""
+
+    resources: tuple[Resource, ...] = ()
+    gap_ms: float | None = None
+
+
+async def load(steps: Steps) -> Result:
+    """A name that is not served."""
+    spec = _desired(steps.action)
+    await _prepare(steps, spec)
+    return Result(resources=(await _load_and_verify(steps, spec),))
+
+
+async def unload(steps: Steps) -> Result:
+    """A name that shall go. That it is gone already is as good."""
+    action = steps.action
+    there = await _untouched(steps, action.name, action.recorded, action.observed)
+    steps.checkpoint("looked")
+    if there is not None:
+        await _take_away(steps, action.name, there)
+    gone = (steps.log.gone(action.recorded, Operation.DELETED),) if action.recorded else ()
+    return Result(resources=gone)
+
+
+async def swap(steps: Steps) -> Result:
+    """Another path under a name that is served: unload and load, back to back. If the new one does not come up, the old
+    one is put back before anything else is tried."""
+    action, spec = steps.action, _desired(steps.action)
+    await _prepare(steps, spec)
+    old = await _untouched(steps, action.name, action.recorded, action.observed)
+    steps.checkpoint("looked")
+    if old is None or (old.root == steps.path != _observed_root(action)):
+        return Result(resources=(await _load_and_verify(steps, spec, lost=_was_recorded(action)),))
+    patience = steps.patience()
+    while True:
+        await steps.unload(action.name)
+        steps.checkpoint("unloaded")
+        since = steps.clock.monotonic()
+        failure = await steps.try_load(action.name, steps.path, is_3d=spec.is_3d_lora_weight)
+        gap_ms = (steps.clock.monotonic() - since) * 1000
+        if failure is None:
+            steps.checkpoint("loaded")
+            try:
+                return Result(resources=(await _verify(steps, spec),), gap_ms=gap_ms)
+            except StepError as error:
+                if error.failure.cause is not None:
+                    raise
+                failure = replace(error.failure, recoverable=False)
+        await _put_back(steps, old, failure)
+        await patience.wait(failure)
+
+
+async def load_then_unload(steps: Steps) -> Result:
+    """A new name for what an old one served: the new one answers before the old one goes."""
+    action, spec = steps.action, _desired(steps.action)
+    old = action.replaced
+    if old is None:
+        raise AssertionError(f"{action.name} on {action.target} replaces nothing")
+    await _prepare(steps, spec)
+    created = await _load_and_verify(steps, spec)
+    await steps.log.keep("unload", [created])
+    steps.checkpoint("half-recorded")
+    there = await _untouched(steps, old.key.name, old, action.observed)
+    steps.checkpoint("looked")
+    if there is not None:
+        await _take_away(steps, old.key.name, there)
+    return Result(resources=(steps.log.gone(old, Operation.DELETED, f"replaced by {action.name}"),))
+
+
+def record(action: Action, log: ActionLog) -> tuple[Resource, ...]:
+    """Only our record changes, and nothing is sent."""
+    if action.kind is ActionKind.RELEASE:
+        return (log.gone(action.recorded, Operation.RELEASED, action.reason),) if action.recorded else ()
+    there = action.observed
+    path = (there.root if there else action.load_path) or _desired(action).lora_path
+    parent = there.parent if there else None
+    return (log.version(Operation.ADOPTED, served_path=path, parent=parent, cause=action.reason),)
+
+
+WAYS: dict[Way, Callable[[Steps], Awaitable[Result]]] = {
+    Way.LOAD: load,
+    Way.UNLOAD: unload,
+    Way.SWAP: swap,
+    Way.LOAD_THEN_UNLOAD: load_then_unload,
+}
+
+
+async def _prepare(steps: Steps, spec: AdapterSpec) -> None:
+    await steps.check(spec)
+    await steps.stage(spec)
+
+
+async def _load_and_verify(steps: Steps, spec: AdapterSpec, *, lost: bool = False) -> Resource:
+    """`lost`: if it fails, the name that was recorded is proved not to be served."""
+    try:
+        await steps.load(spec.lora_name, steps.path, is_3d=spec.is_3d_lora_weight)
+        steps.checkpoint("loaded")
+        return await _verify(steps, spec)
+    except StepError as error:
+        error.lost = lost and error.failure.cause is None
+        raise
+
+
+async def _verify(steps: Steps, spec: AdapterSpec) -> Resource:
+    """List, compare and probe; what does not stand is unloaded again."""
+    try:
+        there = await steps.verify(spec.lora_name, spec)
+        await steps.probe(spec.lora_name, spec, there.parent)
+    except StepError as error:
+        if error.failure.cause is None:
+            await steps.undo(spec.lora_name)
+        raise
+    operation = Operation.UPDATED if steps.action.kind is ActionKind.UPDATE else Operation.CREATED
+    return steps.log.version(operation, served_path=steps.path, parent=there.parent)
+
+
+async def _take_away(steps: Steps, name: str, old: Served) -> None:
+    await steps.unload(name)
+    steps.checkpoint("unloaded")
+    there = await steps.there(name)
+    if there is not None and there.root == old.root:
+        message = f"the server answered that {name} is unloaded, and still lists it"
+        hint = "Is it on vLLM's command line (--lora-modules), or does a resolver load it again when it is asked for?"
+        raise StepError(Failure(code=FailureCode.NOT_STABILIZED, message=message, hint=hint))
+    if there is not None:
+        steps.notes.append(f"somebody loaded {name} again meanwhile, from {there.root}: left alone")
+    steps.checkpoint("gone")
+
+
+async def _put_back(steps: Steps, old: Served, because: Failure) -> None:
+    """Serve the old path again under the name.
+
+    Raises:
+        StepError: it cannot be put back: `because`, and that the old one is lost.
+    """
+    name = steps.action.name
+    assert old.root is not None
+    is_3d = _is_3d(steps.action)
+    patience = steps.patience()
+    refused = ""
+    try:
+        while (failure := await steps.try_load(name, old.root, is_3d=is_3d, step="put-back")) is not None:
+            await patience.wait(failure)
+    except StepError as error:
+        if error.failure.cause is not None:
+            raise
+        refused = f": {error.failure.message}"
+    there = await steps.there(name)
+    if there is None or there.root != old.root:
+        now = f"is served from {there.root}" if there else "is not served"
+        steps.notes.append(f"the old one, {old.root}, could not be put back{refused}; {name} {now}")
+        raise StepError(replace(because, recoverable=False), lost=there is None)
+    steps.ours = False
+    steps.notes.append(f"the old one serves again, from {old.root}")
+    steps.checkpoint("put-back")
+
+
+async def _untouched(steps: Steps, name: str, recorded: Resource | None, observed: Served | None) -> Served | None:
+    """What is served under `name` now, if it is what the plan was made from."""
+    there = await steps.there(name)
+    expected = {recorded.served_path if recorded else None, observed.root if observed else None, steps.path}
+    if there is not None and there.root not in expected - {None, ""}:
+        raise StepError(
+            Failure(
+                code=FailureCode.RESOURCE_CONFLICT,
+                message=f"{name} changed since the plan was made: it is served from {there.root} now",
+                hint="Plan again, and see whether that may be overwritten.",
+            )
+        )
+    return there
+
+
+def _desired(action: Action) -> AdapterSpec:
+    if action.desired is None:
+        raise AssertionError(f"{action.kind} {action.name} on {action.target} has nothing to load")
+    return action.desired
+
+
+def _observed_root(action: Action) -> str | None:
+    return action.observed.root if action.observed else None
+
+
+def _was_recorded(action: Action) -> bool:
+    return action.recorded is not None and action.recorded.operation.serves
+
+
+def _is_3d(action: Action) -> bool:
+    spec = action.recorded.spec if action.recorded else {}
+    return bool(spec.get("is_3d_lora_weight", False))
