@@ -1,8 +1,12 @@
-"""Targets for the fleet's tests: simulators that stop with their test."""
+"""Targets for the fleet's tests: simulators and bare sockets that stop with their test, and certificates."""
 
 import asyncio
-import os
-from collections.abc import AsyncIterator, Awaitable, Callable
+import contextlib
+import socket
+import ssl
+import subprocess
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -41,14 +45,111 @@ async def start_sim() -> AsyncIterator[StartSim]:
         await sim.stop()
 
 
+@dataclass
+class RawServer:
+    """A server that says what it was told to say. `heard` holds each request, whole, in order."""
+
+    port: int
+    heard: list[bytes]
+    connections: int = 0
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+
+StartRaw = Callable[..., Awaitable[RawServer]]
+
+
 @pytest.fixture
-def settled() -> Callable[[Path], str]:
-    """`settled(adapter)`: its files are an hour old, so that a stamp tells every later write. The path, as text."""
+async def start_raw() -> AsyncIterator[StartRaw]:
+    """`await start_raw(answer, …)`: each connection gets these answers to its requests in order, and is then closed.
+    None closes instead of answering; `...` never answers. `tls`: an `ssl.SSLContext`."""
+    servers: list[asyncio.Server] = []
+    writers: list[asyncio.StreamWriter] = []
 
-    def age(adapter: Path) -> str:
-        for file in adapter.iterdir():
-            then = file.stat().st_mtime - 3600
-            os.utime(file, (then, then))
-        return str(adapter)
+    async def run(*answers: Any, tls: ssl.SSLContext | None = None) -> RawServer:
+        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            writers.append(writer)
+            found.connections += 1
+            with contextlib.suppress(OSError, asyncio.IncompleteReadError):
+                for answer in answers:
+                    head = await reader.readuntil(b"\r\n\r\n")
+                    length = [line for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:")]
+                    body = await reader.readexactly(int(length[0].split(b":")[1])) if length else b""
+                    found.heard.append(head + body)
+                    if answer is ...:
+                        await reader.read()
+                    if not isinstance(answer, bytes):
+                        break
+                    writer.write(answer)
+                    await writer.drain()
+                writer.close()
 
-    return age
+        server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=tls)
+        servers.append(server)
+        found = RawServer(server.sockets[0].getsockname()[1], [])
+        return found
+
+    yield run
+    for server in servers:
+        server.close()
+    for writer in writers:
+        writer.transport.abort()
+    await asyncio.sleep(0.01)
+
+
+@pytest.fixture
+def refusing_port() -> int:
+    """A port of this machine that nothing listens on."""
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return int(found.getsockname()[1])
+
+
+@pytest.fixture
+def black_hole() -> Iterator[int]:
+    """A port whose connections are never completed: its queue is full, and the kernel drops what else comes."""
+    with contextlib.ExitStack() as stack:
+        listener = stack.enter_context(socket.socket())
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(0)
+        for _ in range(4):
+            filler = stack.enter_context(socket.socket())
+            filler.setblocking(False)
+            filler.connect_ex(listener.getsockname())
+        yield int(listener.getsockname()[1])
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """A self-signed one, which is its own CA. PEM files."""
+
+    cert: str
+    key: str
+
+    def server(self) -> ssl.SSLContext:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(self.cert, self.key)
+        return context
+
+
+Certify = Callable[..., Certificate]
+
+
+@pytest.fixture(scope="session")
+def certify(tmp_path_factory: pytest.TempPathFactory) -> Certify:
+    """`certify("good")`: a certificate of that name for 127.0.0.1 and localhost, or for other `names`."""
+    directory: Path = tmp_path_factory.mktemp("certificates")
+
+    def make(name: str, names: str = "IP:127.0.0.1,DNS:localhost") -> Certificate:
+        made = Certificate(str(directory / f"{name}.pem"), str(directory / f"{name}.key"))
+        if not Path(made.cert).exists():
+            command = (
+                f"openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN={name}"
+            )
+            extra = ["-addext", f"subjectAltName={names}", "-keyout", made.key, "-out", made.cert]
+            subprocess.run([*command.split(), *extra], check=True, capture_output=True)
+        return made
+
+    return make
