@@ -4,6 +4,7 @@ import hmac
 import re
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any
 from urllib.parse import parse_qs, unquote
@@ -77,7 +78,8 @@ class Routes:
                 return response
             answer = self._route(request)
             response = answer if isinstance(answer, Response) else await answer()
-            response.cut = action == "cut" and isinstance(response.body, bytes)
+            if action == "cut" and isinstance(response.body, bytes):
+                return replace(response, cut=True)  # the model list's answer is kept and given to others too
             return response
 
         return later
