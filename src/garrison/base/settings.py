@@ -238,6 +238,14 @@ class Settings:
         seeds=("VLLM_STRICT_FLAGS",),
     )  # fmt: skip
 
+    database_url: str | None = _setting(
+        "fleet", "The database, `sqlite:///path` or `postgresql://user@host/database`; `garrison.db` in the data directory when unset.",
+        _TEXT, secret=True,
+    )  # fmt: skip
+    retention: int = _setting(
+        "fleet", "Days that history is kept: events, observations, ended commands, superseded versions.", _POSITIVE, 90
+    )
+
     origins: Mapping[str, Origin] = field(default_factory=dict, compare=False, repr=False)
 
     @classmethod
@@ -291,6 +299,11 @@ class Settings:
     @property
     def models_root(self) -> Path:
         return self.models_dir or self.data_dir / "models"
+
+    @property
+    def database(self) -> str | Path:
+        """What `store.sql.store.open_store` takes: the URL, or the path of a SQLite file."""
+        return self.database_url or self.data_dir / "garrison.db"
 
 
 def seed_variables() -> frozenset[str]:
