@@ -16,6 +16,7 @@ from garrison.base.errors import all_errors
 from garrison.base.exit_codes import ExitCode
 from garrison.base.settings import Setting, Settings
 from garrison.cli.table import COMMANDS, Command
+from garrison.fleet.manifest.schema import manifest_schema
 from garrison.launch.manifest import ServeManifest
 
 HERE = Path(__file__).resolve().parent.parent / "docs" / "reference"
@@ -39,6 +40,7 @@ def pages() -> dict[str, str]:
         "exit-codes.md": _MADE + _exit_codes(),
         "errors.md": _MADE + _errors(),
         "manifest.md": _MADE + _manifest(),
+        "fleet-manifest.md": _MADE + _fleet_manifest(),
     }
 
 
@@ -172,6 +174,86 @@ def _manifest() -> str:
         "an error names file, line and column.\n\n"
         f"| key | type | default | |\n|---|---|---|---|\n{rows}\n"
     )
+
+
+_FLEET = """# Fleet manifest
+
+`garrison apply`, `plan`, `destroy` and `eval` read `garrison.yaml` from the current directory, or what `--file` names:
+files, directories (every manifest in one, merged; not below), and `-` for standard input. YAML, JSON and TOML are
+understood, and `.pkl` where the `pkl` program is installed. Several files are one declaration: `stack` and `policy`
+once or equal, the rest joined; nothing may be declared twice. Up to ten mistakes are shown at once, with file, line and
+column. `garrison schema` prints the JSON Schema for editors; `examples/fleet/` has manifests to start from.
+
+- **Keys** may be written `base_url`, `baseUrl` or `BaseUrl`.
+- **Variables**: `${NAME}`, `${NAME:-default}` (taken when unset or empty) in any value, not in keys; `$${` is a literal
+  `${`. A number or a flag may be given by a variable. One that is not set and has no default is an error.
+- **Secrets** are references: `{env: NAME}`, `{file: PATH}` or `{command: [program, argument]}`, read when they are
+  needed; `api_key: ${NAME}` means `{env: NAME}`. A key that is written into the manifest is refused, and so is a user
+  or a password in a URL. `VLLM_API_KEY` is sent to nobody unless a target says so.
+- **Paths** on this side (`tls`, a secret's `file`, `adapter_store`) are relative to the manifest, `~` is your home.
+  `lora_path` is the server's; only `./x` and `../x` are relative to the manifest. In standard input, to the current
+  directory.
+- **Times** are seconds, or text: `500ms`, `30s`, `5m`, `1h`.
+- **Addresses**: `base_url`, or `host` with `port` and `scheme`. Two targets with one address are an error, as are two
+  adapters with one `lora_name` on one target, an adapter with the name of its target's `base_model`, and a `select`
+  that matches nothing.
+
+## Formas of formae
+
+A document with `Stacks`, `Targets` and `Resources`, as `formae eval` and `pkl eval -f json` print it, is understood.
+Resources of other plugins are left out with a warning; a reference to one is an error, since only formae resolves it. A
+policy of type `auto-reconcile` becomes `on_drift: restore`. The read-only fields `id`, `parent` and `root` of an
+extract are left out with a warning. When `VLLM_API_KEY` is set, the targets of a forma get
+`api_key: {env: VLLM_API_KEY}` with a warning: the plugin sends that key to every target. `${NAME}` is plain text there.
+
+A `.pkl` file is evaluated in a clean environment: it sees the variables that it reads by name (`read("env:NAME")`), and
+packages that it imports see no others. `--prop NAME=VALUE` gives what it reads as `prop:NAME`.
+"""
+
+
+def _fleet_manifest() -> str:
+    schema = manifest_schema()
+    sections = {"The manifest": schema} | {title: schema["$defs"][name] for title, name in _FLEET_SECTIONS.items()}
+    return _FLEET + "".join(_keys(title, body) for title, body in sections.items())
+
+
+_FLEET_SECTIONS = {
+    "`targets.NAME`": "TargetModel",
+    "`adapters.LABEL`": "AdapterModel",
+    "`models.LABEL`": "ModelModel",
+    "`policy`": "PolicyModel",
+    "`hooks[]`": "HookModel",
+    "`tls`": "TlsModel",
+    "A secret": "SecretModel",
+}
+
+
+def _keys(title: str, body: dict[str, Any]) -> str:
+    """One kind of mapping as a table, each key once."""
+    required = {way["required"][0] for rule in body.get("allOf", ()) for way in rule.get("anyOf", ())}
+    rows = []
+    for name, value in body["properties"].items():
+        if value["description"].startswith("The same as"):
+            continue
+        default = "required" if name in required else _shown_json(value.get("default"))
+        rows.append(f"| `{name}` | {_fleet_type(value)} | {default} | {_cell(value['description'])} |")
+    head = f"\n## {title}\n\n{body['description']}\n\n| key | type | default | |\n|---|---|---|---|\n"
+    return head + "\n".join(rows) + "\n"
+
+
+def _fleet_type(body: dict[str, Any]) -> str:
+    if "enum" in body or "const" in body:
+        return " or ".join(f"`{word}`" for word in body.get("enum", [body.get("const")]))
+    if "$ref" in body:
+        return {"SecretModel": "secret"}.get(body["$ref"].rsplit("/", 1)[-1], "mapping")
+    if "anyOf" in body:
+        # Text is how a variable or a time is given to what is of another type.
+        kinds = [_fleet_type(way) for way in body["anyOf"] if "pattern" not in way]
+        timed = any("ms|s|m|h" in way.get("pattern", "") for way in body["anyOf"])
+        return " or ".join(["time" if timed else kind for kind in kinds])
+    if body.get("type") == "array":
+        return f"list of {_fleet_type(body['items'])}"
+    return {"object": "mapping", "string": "text", "boolean": "`true` or `false`"}.get(body["type"], str(body["type"]))
 
 
 def _type(body: dict[str, Any]) -> str:

@@ -34,16 +34,17 @@ class Document:
         return self.name
 
 
-def read_document(text: str, name: str) -> Document:
-    """Parse `text` by the suffix of `name`: `.toml`, `.json`, and YAML for all else.
+def read_document(text: str, name: str, *, suffix: str | None = None) -> Document:
+    """Parse `text` by `suffix`, or that of `name`: `.toml`, `.json`, and YAML for all else.
 
     Raises:
         InvalidError: it does not parse, a key is given twice, or it is nested too deeply or expands to too much.
     """
     try:
-        if name.endswith(".toml"):
+        kind = suffix or name
+        if kind.endswith(".toml"):
             return Document(name, _toml(text, name))
-        return _json(text, name) if name.endswith(".json") else _yaml(text, name)
+        return _json(text, name) if kind.endswith(".json") else _yaml(text, name)
     except RecursionError:
         raise InvalidError(f"{name} is nested too deeply, or holds itself", hint="Mend the file.") from None
 

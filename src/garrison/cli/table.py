@@ -29,6 +29,8 @@ COMMANDS = (
     Command("adapters", "Artifacts", "Import, list, show, verify and remove LoRA adapters.", "garrison.cli.adapters"),
     Command("engine", "Engines", "Install, list, choose, describe and remove engines.", "garrison.cli.engine"),
     Command("sim", "Engines", "Run the vLLM simulator.", "garrison.cli.sim", True),
+    Command("eval", "Fleet", "Check a manifest and print what it declares.", "garrison.cli.eval"),
+    Command("schema", "Fleet", "Print the JSON Schema of the manifest, for editors.", "garrison.cli.schema"),
     Command("config", "Settings", "Show every setting, its value and where it came from.", "garrison.cli.config"),
 )
 

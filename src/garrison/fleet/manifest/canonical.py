@@ -1,0 +1,215 @@
+"""One spelling: keys in snake_case whatever the file's habit, variables replaced, paths made absolute.
+
+`loraName`, `LoraName` and `lora_name` are one key; giving two of them is a mistake. Only keys that the manifest knows
+are touched: the names of targets, adapters, labels and headers stay as they are.
+"""
+
+import os
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from types import NoneType, UnionType
+from typing import Annotated, Any, Union, get_args, get_origin
+
+from pydantic import BaseModel
+
+from garrison.base.documents import Document, Path
+from garrison.fleet.manifest.draft import Draft, Problems, did_you_mean, dotted
+from garrison.fleet.manifest.model import AdapterModel, FleetManifest, SecretModel
+from garrison.fleet.manifest.variables import has_variable, only_variable, substitute
+from garrison.fleet.target import NO_STORE
+
+__all__ = ["canonical", "spellings"]
+
+_TRUE_WORDS = ("on", "On", "ON", "yes", "Yes", "YES", "true", "True", "TRUE", "y", "Y")
+_READ_ONLY = ("id", "parent", "root")
+_TELLING = re.compile(r"auth|cookie|token|secret|passw|credential|signature|api-?key", re.IGNORECASE)
+
+_ENV = SecretModel.model_fields["env"].annotation
+
+
+def canonical(
+    document: Document,
+    *,
+    directory: str,
+    environ: Mapping[str, str],
+    problems: Problems,
+    warnings: list[str],
+    variables: bool = True,
+) -> Draft:
+    """The draft of one document.
+
+    Args:
+        directory: what relative paths are relative to.
+        variables: whether `${NAME}` is replaced; not in what another program has made.
+    """
+    walk = _Walk(document, environ, problems, warnings, variables)
+    content = walk.value(document.content, (), (), FleetManifest)
+    draft = Draft(document.name, content, walk.places, walk.written)
+    _anchor(draft, directory, environ.get("HOME"))
+    return draft
+
+
+def spellings(key: str) -> tuple[str, ...]:
+    """`base_url` to `base_url`, `baseUrl`, `BaseUrl`."""
+    pascal = "".join(part.capitalize() for part in key.split("_"))
+    return tuple(dict.fromkeys((key, pascal[:1].lower() + pascal[1:], pascal)))
+
+
+@dataclass(slots=True)
+class _Walk:
+    """Through the document along the model: `source` is a path there, `path` the canonical one."""
+
+    document: Document
+    environ: Mapping[str, str]
+    problems: Problems
+    warnings: list[str]
+    variables: bool
+    places: dict[Path, str] = field(default_factory=dict)
+    written: dict[Path, str] = field(default_factory=dict)
+
+    def value(self, value: Any, source: Path, path: Path, kind: Any) -> Any:
+        self.places[path] = self.document.where(source)
+        if isinstance(value, str):
+            return self.text(value, path, kind)
+        if isinstance(value, dict):
+            return self.mapping(value, source, path, kind)
+        if isinstance(value, list):
+            inner = _member(kind, list)
+            return [self.value(item, (*source, at), (*path, at), inner) for at, item in enumerate(value)]
+        return value
+
+    def mapping(self, value: dict[Any, Any], source: Path, path: Path, kind: Any) -> dict[str, Any]:
+        model = _model(kind)
+        known = {} if model is None else {way: name for name in model.model_fields for way in spellings(name)}
+        found: dict[str, Any] = {}
+        spelled: dict[str, str] = {}
+        for key, item in value.items():
+            word = self.key(key, source)
+            if word is None:
+                self.mistake((*path, str(key)), source, f"the key {str(key)!r} is not text", "Put it in quotes.")
+                continue
+            at = (*source, word)
+            if model is None:
+                found[word] = self.value(item, at, (*path, word), _member(kind, dict))
+                continue
+            name = known.get(word)
+            if name is None and model is AdapterModel and word.lower() in _READ_ONLY:
+                text = f"{self.document.where(at)}: left out {word!r}: it is read back from the server, never declared"
+                self.warnings.append(text)
+            elif name is None:
+                hint = _hint(path, word, model)
+                self.mistake((*path, word), at, f"unknown key {dotted((*path, word))!r}", hint)
+            elif name in spelled:
+                text = f"{spelled[name]!r} and {word!r} are two spellings of one key"
+                self.mistake((*path, name), at, text, "Remove one of the two.")
+            else:
+                spelled[name] = word
+                found[name] = self.value(item, at, (*path, name), model.model_fields[name].annotation)
+        return found
+
+    def key(self, key: Any, source: Path) -> str | None:
+        """YAML reads the key `on` as a boolean."""
+        if key is True:
+            return next((word for word in _TRUE_WORDS if (*source, word) in self.document.positions), None)
+        return key if isinstance(key, str) and key.isprintable() else None
+
+    def text(self, text: str, path: Path, kind: Any) -> Any:
+        if SecretModel in _alternatives(kind):
+            return self.secret(text, path)
+        if not self.variables or "${" not in text or kind == _ENV:  # `env: ${KEY}` would make the secret a name
+            return text
+        try:
+            made = substitute(text, self.environ)
+        except ValueError as error:
+            self.problems.add(self.places[path], path, f"{dotted(path)}: {error}", "Set it, or give a default.")
+            return text
+        self.written[path] = text
+        return made
+
+    def secret(self, text: str, path: Path) -> Any:
+        """A variable in the place of a secret is a reference: its content never gets into a declaration."""
+        name = only_variable(text) if self.variables else None
+        if name is not None:
+            return {"env": name}
+        last = str(path[-1])
+        if last == "api_key":
+            self.mistake(path, None, "api_key: a secret has no place in a manifest", "Write api_key: {env: NAME}.")
+        elif "headers" in path and _TELLING.search(last):
+            text_ = f"the header {last!r} looks like a secret, which has no place in a manifest"
+            self.mistake(path, None, text_, f"Write {last}: {{env: NAME}}.")
+        elif self.variables and has_variable(text):
+            text_ = f"{dotted(path)}: a variable may be a secret here, so it must be the whole value"
+            self.mistake(path, None, text_, "Write {env: NAME}.")
+        elif self.variables:
+            return substitute(text, {})
+        return text
+
+    def mistake(self, path: Path, source: Path | None, text: str, hint: str) -> None:
+        where = self.places[path] if source is None else self.document.where(source)
+        self.problems.add(where, path, text, hint)
+
+
+def _hint(path: Path, word: str, model: type[BaseModel]) -> str:
+    if not path and word == "model":
+        return "A manifest with `model` is for `garrison serve`; one for a fleet begins with `stack`."
+    return did_you_mean(word, model.model_fields)
+
+
+def _alternatives(kind: Any) -> tuple[Any, ...]:
+    """What a type may be, without the wrapping."""
+    origin = get_origin(kind)
+    if origin is Annotated:
+        return _alternatives(get_args(kind)[0])
+    if origin in (Union, UnionType):
+        return tuple(one for part in get_args(kind) for one in _alternatives(part) if one is not NoneType)
+    return (kind,)
+
+
+def _model(kind: Any) -> type[BaseModel] | None:
+    return next((one for one in _alternatives(kind) if isinstance(one, type) and issubclass(one, BaseModel)), None)
+
+
+def _member(kind: Any, of: type) -> Any:
+    """The type of what a list or a mapping holds."""
+    return next((get_args(one)[-1] for one in _alternatives(kind) if get_origin(one) is of), None)
+
+
+def _anchor(draft: Draft, directory: str, home: str | None) -> None:
+    """Make paths on our side absolute. `lora_path` is the server's unless it says `./`."""
+
+    def place(holder: Any, key: str, *, always: bool) -> None:
+        text = holder.get(key) if isinstance(holder, dict) else None
+        if not isinstance(text, str):
+            return
+        if always and home and (text == "~" or text.startswith("~/")):
+            holder[key] = home + text[1:]
+        elif (always and not text.startswith("/") and text) or text.startswith(("./", "../")) or text in (".", ".."):
+            holder[key] = os.path.normpath(os.path.join(directory, text))
+
+    for target in _entries(draft.content, "targets"):
+        for key in ("ca", "cert", "key"):
+            place(target.get("tls"), key, always=True)
+        for secret in _secrets(target):
+            place(secret, "file", always=True)
+        place(target, "adapter_store", always=target.get("adapter_store") != NO_STORE)
+    for adapter in _entries(draft.content, "adapters"):
+        place(adapter, "lora_path", always=False)
+    hooks = draft.content.get("hooks")
+    for hook in hooks if isinstance(hooks, list) else ():
+        for secret in _secrets(hook) if isinstance(hook, dict) else ():
+            place(secret, "file", always=True)
+
+
+def _entries(content: Mapping[str, Any], key: str) -> Iterator[dict[str, Any]]:
+    found = content.get(key)
+    for entry in found.values() if isinstance(found, dict) else ():
+        if isinstance(entry, dict):
+            yield entry
+
+
+def _secrets(holder: Mapping[str, Any]) -> Iterator[Any]:
+    yield holder.get("api_key")
+    yield holder.get("url")
+    headers = holder.get("headers")
+    yield from headers.values() if isinstance(headers, dict) else ()

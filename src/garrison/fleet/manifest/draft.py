@@ -1,0 +1,90 @@
+"""A manifest on its way to a declaration: its content under the canonical keys, and where each value was written."""
+
+import difflib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from garrison.base.documents import Path
+from garrison.base.errors import InvalidError
+
+__all__ = ["Draft", "Problems", "did_you_mean", "dotted"]
+
+_MOST_SHOWN = 10
+_MOST_KEPT = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """
+    Attributes:
+        name: the file, for what has no place of its own.
+        content: snake_case keys.
+        places: `file:line:column` by path.
+        written: the text as written, by path, where a variable was put in: errors show it instead of the value.
+    """
+
+    name: str
+    content: dict[str, Any]
+    places: Mapping[Path, str] = field(default_factory=dict)
+    written: Mapping[Path, str] = field(default_factory=dict)
+
+    def where(self, path: Path) -> str:
+        """Of the value at `path`, or of the nearest parent that has a place."""
+        for length in range(len(path), 0, -1):
+            if place := self.places.get(path[:length]):
+                return place
+        return self.places.get((), self.name)
+
+    def shown(self, path: Path, value: object) -> str:
+        """`value` for a message: quoted, and never what a variable holds."""
+        return repr(self.written.get(path, value))
+
+
+@dataclass(slots=True)
+class Problems:
+    """Mistakes, collected so that one run shows several of them."""
+
+    found: list[tuple[Path, str, str, str | None]] = field(default_factory=list)
+
+    def add(self, where: str, path: Path, text: str, hint: str | None = None) -> None:
+        """The first one of a value is enough: the next may only follow from it."""
+        if len(self.found) < _MOST_KEPT and not any(
+            path[: len(other)] == other or other[: len(path)] == path for other, *_ in self.found if other
+        ):
+            self.found.append((path, where, text, hint))
+
+    def refuse(self) -> None:
+        """
+        Raises:
+            InvalidError: there are some. `details["problems"]` has each as {where, problem, hint}.
+        """
+        if not self.found:
+            return
+        details = {"problems": [{"where": at, "problem": text, "hint": hint} for _, at, text, hint in self.found]}
+        if len(self.found) == 1:
+            _, where, text, hint = self.found[0]
+            raise InvalidError(f"{where}: {text}", hint=hint or "Mend the line.", details=details)
+        lines = [f"{at}: {text}" + (f" ({hint})" if hint else "") for _, at, text, hint in self.found[:_MOST_SHOWN]]
+        more = len(self.found) - len(lines)
+        tail = [f"and {more} more"] if more else []
+        raise InvalidError(
+            f"the manifest has {len(self.found)} mistakes:\n  " + "\n  ".join(lines + tail),
+            hint="Mend these lines.",
+            details=details,
+        )
+
+
+def dotted(path: Iterable[str | int]) -> str:
+    return ".".join(map(str, path))
+
+
+def did_you_mean(word: str, known: Iterable[str], *, what: str = "keys") -> str:
+    """A hint: the nearest of `known`, or all of them."""
+    names = list(known)
+    folded = {name.replace("_", "").lower(): name for name in names}
+    close = difflib.get_close_matches(word.replace("_", "").replace("-", "").lower(), folded, 1)
+    if close:
+        return f"Did you mean {folded[close[0]]!r}?"
+    shown = ", ".join(names[:20]) + (", …" if len(names) > 20 else "")
+    return f"Known {what}: {shown}." if names else f"There are no {what}."

@@ -1,0 +1,88 @@
+"""A declaration as a manifest, short enough to read. Loading it gives the same declaration."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import yaml
+
+from garrison.fleet.declaration import AdapterSpec, Declaration, Policy
+from garrison.fleet.manifest.variables import escape
+
+__all__ = ["dump_manifest", "manifest_body"]
+
+
+def dump_manifest(declaration: Declaration) -> str:
+    """YAML. Defaults are left out; an adapter that is the same on several targets is written once.
+
+    Adapters of one label that differ from each other get labels of their own: `sql`, `sql-edge-2`.
+    """
+    return "\n".join(_block(key, value) for key, value in manifest_body(declaration).items())
+
+
+def _block(key: str, value: Any) -> str:
+    style = None if isinstance(value, dict | list) else False  # None: what holds no more mappings goes on one line
+    text: str = yaml.safe_dump({key: value}, sort_keys=False, allow_unicode=True, default_flow_style=style, width=120)
+    return text
+
+
+def manifest_body(declaration: Declaration) -> dict[str, Any]:
+    """The same as a mapping; `$` that would begin a variable is escaped."""
+    body: dict[str, Any] = {"stack": declaration.stack}
+    if declaration.targets:
+        body["targets"] = {name: target.to_json() for name, target in declaration.targets.items()}
+    if declaration.adapters:
+        body["adapters"] = _adapters(declaration.adapters)
+    if declaration.models:
+        body["models"] = {
+            model.label: {"target": model.target}
+            | {key: value for key in ("id", "root") if (value := getattr(model, key)) is not None}
+            for model in declaration.models
+        }
+    default = Policy().to_json()
+    policy = {key: value for key, value in declaration.policy.to_json().items() if value != default[key]}
+    if policy:
+        body["policy"] = policy
+    if declaration.hooks:
+        body["hooks"] = [hook.to_json() for hook in declaration.hooks]
+    return {key: _escaped(value) for key, value in body.items()}
+
+
+def _adapters(adapters: tuple[AdapterSpec, ...]) -> dict[str, Any]:
+    same: dict[tuple[str, tuple[tuple[str, Any], ...]], list[str]] = {}
+    for adapter in adapters:
+        same.setdefault((adapter.label, tuple(_fields(adapter).items())), []).append(adapter.target)
+    written: dict[str, Any] = {}
+    labels = {label for label, _ in same}
+    for (label, fields), targets in same.items():
+        key = label if label not in written else _free(f"{label}-{targets[0]}", labels)
+        labels.add(key)
+        body: dict[str, Any] = {"target": targets[0]} if len(targets) == 1 else {"targets": targets}
+        body |= dict(fields)
+        if body["lora_name"] == key:
+            del body["lora_name"]
+        written[key] = body
+    return written
+
+
+def _fields(adapter: AdapterSpec) -> dict[str, Any]:
+    body = {"lora_name": adapter.lora_name, "lora_path": adapter.lora_path}
+    optional = {"base_model_name": adapter.base_model_name, "probe": adapter.probe}
+    flag = {"is_3d_lora_weight": True} if adapter.is_3d_lora_weight else {}
+    return body | {key: value for key, value in optional.items() if value is not None} | flag
+
+
+def _free(label: str, taken: set[str]) -> str:
+    number = 2
+    found = label
+    while found in taken:
+        found = f"{label}-{number}"
+        number += 1
+    return found
+
+
+def _escaped(value: Any) -> Any:
+    if isinstance(value, str):
+        return escape(value)
+    if isinstance(value, Mapping):
+        return {key: _escaped(item) for key, item in value.items()}
+    return [_escaped(item) for item in value] if isinstance(value, list | tuple) else value

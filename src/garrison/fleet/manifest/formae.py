@@ -1,0 +1,202 @@
+"""The shape of formae's formas: lists of stacks, targets and resources, as `formae eval` and `pkl eval -f json` print.
+
+It is turned into a manifest's, with the places kept. Values come from Pkl's evaluation, so `${NAME}` in them is text.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from garrison.base.documents import Document, Path
+from garrison.fleet.declaration import ADAPTER_TYPE, MODEL_TYPE
+from garrison.fleet.manifest.draft import Problems
+
+__all__ = ["is_forma", "translate"]
+
+KEY_VARIABLE = "VLLM_API_KEY"
+_PARTS = ("Stacks", "Targets", "Resources", "Policies")
+_NAMESPACE = "VLLM"
+
+
+def is_forma(content: Any) -> bool:
+    """Whether it is a forma: `Resources` or `Stacks`, or `Targets` that are a list."""
+    if not isinstance(content, dict):
+        return False
+    return any(isinstance(_get(content, part), list) for part in _PARTS)
+
+
+def translate(document: Document, *, environ: Mapping[str, str], problems: Problems, warnings: list[str]) -> Document:
+    """The same as a manifest. What is not vLLM's is left out with a warning.
+
+    The plugin sends the one key of `VLLM_API_KEY` to every target; so do we to those of a forma, with a warning.
+    """
+    work = _Translation(document, problems, warnings)
+    stacks = work.parts("Stacks")
+    resources = work.resources()
+    content: dict[str, Any] = {"stack": work.stack(stacks, resources), "targets": {}, "adapters": {}, "models": {}}
+    work.move((), ("stack",))
+    for path, target in work.parts("Targets"):
+        work.target(path, target, content["targets"], key=bool(environ.get(KEY_VARIABLE)))
+    for path, resource, kind in resources:
+        work.resource(path, resource, "adapters" if kind == ADAPTER_TYPE else "models", content)
+    policy = work.policy(stacks)
+    if policy:
+        content["policy"] = policy
+    if environ.get(KEY_VARIABLE) and content["targets"]:
+        warnings.append(f"{document.name}: every target is sent the key in {KEY_VARIABLE}, as the vLLM plugin does")
+    return Document(document.name, content, work.positions)
+
+
+@dataclass(slots=True)
+class _Translation:
+    document: Document
+    problems: Problems
+    warnings: list[str]
+    positions: dict[Path, tuple[int, int]] = field(default_factory=dict)
+
+    def parts(self, name: str) -> list[tuple[Path, dict[str, Any]]]:
+        content = self.document.content
+        key = next((one for one in (name, name.lower()) if one in content), name)
+        found = content.get(key)
+        if found is None:
+            return []
+        if not isinstance(found, list):
+            self.problem((key,), f"{key} is not a list")
+            return []
+        for at, item in enumerate(found):
+            if not isinstance(item, dict):
+                self.problem((key, at), f"{key}: an entry is not a mapping")
+        return [((key, at), item) for at, item in enumerate(found) if isinstance(item, dict)]
+
+    def resources(self) -> list[tuple[Path, dict[str, Any], str]]:
+        ours: list[tuple[Path, dict[str, Any], str]] = []
+        others: dict[str, int] = {}
+        for path, resource in self.parts("Resources"):
+            kind = str(_get(resource, "Type"))
+            if kind in (ADAPTER_TYPE, MODEL_TYPE):
+                ours.append((path, resource, kind))
+            elif kind.startswith(f"{_NAMESPACE}::") or "::" not in kind:
+                self.problem(path, f"unknown resource type {kind!r}", f"Known types: {ADAPTER_TYPE}, {MODEL_TYPE}.")
+            else:
+                others[kind] = others.get(kind, 0) + 1
+        if others:
+            shown = ", ".join(f"{count} {kind}" for kind, count in sorted(others.items()))
+            self.warnings.append(f"{self.document.name}: left out what is not vLLM's: {shown}")
+        return ours
+
+    def stack(
+        self, stacks: list[tuple[Path, dict[str, Any]]], resources: list[tuple[Path, dict[str, Any], str]]
+    ) -> Any:
+        declared = [str(_get(stack, "Label")) for _, stack in stacks]
+        default = declared[0] if declared else "default"
+        used = [label or default for _, resource, _ in resources if (label := _label(_get(resource, "Stack"))) != ""]
+        names = list(dict.fromkeys(used)) or [default]
+        if len(names) > 1:
+            text = "the resources are of several stacks: " + ", ".join(names)
+            self.problem((), text, "A manifest declares one stack: make a file of each.")
+        return names[0]
+
+    def target(self, path: Path, target: dict[str, Any], targets: dict[str, Any], *, key: bool) -> None:
+        label, config = _get(target, "Label"), _get(target, "Config")
+        namespace = _get(target, "Namespace") or (config.get("Type", _NAMESPACE) if isinstance(config, dict) else "")
+        if str(namespace).upper() != _NAMESPACE:
+            self.warnings.append(f"{self.document.name}: left out the target {label!r} of {namespace}")
+            return
+        if not self.fresh(path, label, targets, "target"):
+            return
+        if not isinstance(config, dict):
+            self.problem(path, f"the target {label!r} has no Config")
+            return
+        given = {name: value for name, value in config.items() if value is not None}
+        if _get(given, "BaseUrl") is not None:  # it wins over the parts, there
+            given = {name: value for name, value in given.items() if name.lower() not in ("host", "port", "scheme")}
+        for name, value in given.items():
+            if isinstance(value, dict) and "$res" in value:
+                text = f"the target {label!r}: {name} is a reference to another resource, which only formae resolves"
+                self.problem((*path, "Config", name), text, "Write the address.")
+        if key and "api_key" not in given and "apiKey" not in given:
+            given["api_key"] = {"env": KEY_VARIABLE}
+        targets[label] = given
+        self.move((*path, "Config"), ("targets", label), given)
+
+    def resource(self, path: Path, resource: dict[str, Any], part: str, content: dict[str, Any]) -> None:
+        label, properties = _get(resource, "Label"), _get(resource, "Properties")
+        if not self.fresh(path, label, content[part], "resource"):
+            return
+        if not isinstance(properties, dict):
+            self.problem(path, f"the resource {label!r} has no Properties")
+            return
+        target = _label(_get(resource, "Target"))
+        if not target and len(content["targets"]) == 1:
+            target = next(iter(content["targets"]))
+        if not target:
+            self.problem(path, f"the resource {label!r} names no Target")
+            return
+        given = {name: value for name, value in properties.items() if value is not None}
+        content[part][label] = given | {"target": target}
+        self.move((*path, "Properties"), (part, label), given)
+
+    def fresh(self, path: Path, label: Any, known: Mapping[str, Any], what: str) -> bool:
+        if not isinstance(label, str) or not label:
+            self.problem(path, f"a {what} without a Label")
+            return False
+        if label in known:
+            self.problem(path, f"the {what} {label!r} is declared twice", "Remove or rename one of the two.")
+            return False
+        return True
+
+    def policy(self, stacks: list[tuple[Path, dict[str, Any]]]) -> dict[str, Any]:
+        shared = {_get(policy, "Label"): policy for _, policy in self.parts("Policies") if _is_word(policy)}
+        made: dict[str, Any] = {}
+        for path, stack in stacks:
+            listed = _get(stack, "Policies")
+            for policy in listed if isinstance(listed, list) else ():
+                found = policy
+                if isinstance(policy, dict) and isinstance(policy.get("$ref"), str):
+                    found = shared.get(policy["$ref"].removeprefix("policy://"))
+                kind = _get(found, "Type") if isinstance(found, dict) else None
+                if kind == "auto-reconcile" and isinstance(found, dict):
+                    made = {"on_drift": "restore"}
+                    if (seconds := _get(found, "IntervalSeconds")) is not None:
+                        made["interval"] = seconds
+                    self.move((*path, "Policies"), ("policy",))
+                else:
+                    self.warnings.append(
+                        f"{self.document.where(path)}: left out a policy: {kind or 'of no known type'}"
+                    )
+        return made
+
+    def move(self, source: Path, path: Path, value: Any = None) -> None:
+        """Give `path`, and what is below it in `value`, the places that `source` has."""
+        nearest = source
+        while nearest and nearest not in self.document.positions:
+            nearest = nearest[:-1]
+        if nearest in self.document.positions:
+            self.positions[path] = self.document.positions[nearest]
+        if isinstance(value, dict):
+            for key, item in value.items():
+                self.move((*source, key), (*path, key), item)
+        elif isinstance(value, list):
+            for at, item in enumerate(value):
+                self.move((*source, at), (*path, at), item)
+
+    def problem(self, path: Path, text: str, hint: str = "Mend the entry.") -> None:
+        self.problems.add(self.document.where(path), ("forma", *path), text, hint)
+
+
+def _get(holder: Mapping[str, Any], name: str) -> Any:
+    """`Label` is `label` in some renderings."""
+    if name in holder:
+        return holder[name]
+    return holder.get(name[:1].lower() + name[1:])
+
+
+def _label(value: Any) -> str:
+    """Of a stack or a target that is named, or referred to."""
+    if isinstance(value, dict):
+        value = value.get("$label", _get(value, "Label"))
+    return value if isinstance(value, str) else ""
+
+
+def _is_word(policy: Mapping[str, Any]) -> bool:
+    return isinstance(_get(policy, "Label"), str)

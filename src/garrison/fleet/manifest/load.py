@@ -1,0 +1,178 @@
+"""Reading manifests: files, directories, standard input; YAML, JSON, TOML, Pkl."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TextIO
+
+from garrison.base.documents import Document, read_document
+from garrison.base.documents import Path as Place
+from garrison.base.errors import InvalidError
+from garrison.fleet.declaration import Declaration
+from garrison.fleet.manifest.canonical import canonical
+from garrison.fleet.manifest.declare import declare
+from garrison.fleet.manifest.draft import Draft, Problems
+from garrison.fleet.manifest.formae import is_forma, translate
+from garrison.fleet.manifest.merge import merge
+from garrison.fleet.manifest.pkl import Evaluate, evaluate
+
+__all__ = ["DEFAULT_FILE", "STANDARD_INPUT", "SUFFIXES", "Loaded", "load_declaration"]
+
+DEFAULT_FILE = "garrison.yaml"
+STANDARD_INPUT = "-"
+SUFFIXES = (".yaml", ".yml", ".json", ".toml", ".pkl")
+_MOST_CHARACTERS = 16 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """
+    Attributes:
+        warnings: what is odd and stops nothing.
+        sources: what was read, in order.
+    """
+
+    declaration: Declaration
+    warnings: tuple[str, ...] = ()
+    sources: tuple[str, ...] = ()
+    places: Mapping[Place, str] = field(default_factory=dict)
+
+    def where(self, *path: str | int) -> str:
+        """`file:line:column` of the value at `path` (`"adapters", "sql", "lora_path"`), or of the nearest parent."""
+        return Draft(", ".join(self.sources), {}, self.places).where(path)
+
+
+def load_declaration(
+    sources: Sequence[str],
+    *,
+    environ: Mapping[str, str],
+    stdin: TextIO | None = None,
+    properties: Mapping[str, str] | None = None,
+    directory: Path | None = None,
+    run_pkl: Evaluate = evaluate,
+) -> Loaded:
+    """The declaration that `sources` make together.
+
+    Args:
+        sources: files, directories (every manifest in them, by name, not below) and `-` for `stdin`; `garrison.yaml`
+            when there are none.
+        environ: what `${NAME}` is taken from.
+        properties: for `.pkl` files: what they read as `prop:NAME`.
+        directory: what relative sources, and paths in standard input, are relative to; the current one when None.
+
+    Raises:
+        InvalidError: a source cannot be read, or is wrong; the message has file, line and column of up to ten mistakes.
+    """
+    here = Path.cwd() if directory is None else directory
+    problems = Problems()
+    warnings: list[str] = []
+    drafts = []
+    for document, base in _documents(sources or (DEFAULT_FILE,), here, environ, stdin, properties or {}, run_pkl):
+        forma = is_forma(document.content)
+        checked = _mapping(document)
+        if forma:
+            checked = translate(checked, environ=environ, problems=problems, warnings=warnings)
+        draft = canonical(
+            checked,
+            directory=str(base),
+            environ=environ,
+            problems=problems,
+            warnings=warnings,
+            variables=not forma,
+        )
+        drafts.append(draft)
+    merged = merge(drafts, problems)
+    return Loaded(
+        declaration=declare(merged, problems),
+        warnings=tuple(dict.fromkeys(warnings)),
+        sources=tuple(draft.name for draft in drafts),
+        places=merged.places,
+    )
+
+
+def _documents(
+    sources: Sequence[str],
+    here: Path,
+    environ: Mapping[str, str],
+    stdin: TextIO | None,
+    properties: Mapping[str, str],
+    run_pkl: Evaluate,
+) -> list[tuple[Document, Path]]:
+    """Each document with the directory that its relative paths are relative to."""
+    found: list[tuple[Document, Path]] = []
+    for source in sources:
+        if source == STANDARD_INPUT:
+            found.append((_standard_input(stdin), here))
+            continue
+        for name, file in _files(source, here):
+            if file.suffix == ".pkl":
+                text = run_pkl(file, environ=environ, properties=properties)
+                content = read_document(text, name, suffix=".json").content
+                found.append((Document(name, content), file.parent))
+            else:
+                found.append((read_document(_text(name, file), name), file.parent))
+    return found
+
+
+def _files(source: str, here: Path) -> list[tuple[str, Path]]:
+    """The files that `source` stands for, each with the name it goes by in messages."""
+    path = here / source
+    try:
+        if not path.is_dir():
+            return [(source, path)]
+        names = sorted(entry.name for entry in path.iterdir() if entry.suffix in SUFFIXES and entry.is_file())
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "no path"
+        raise InvalidError(f"cannot read {source!r}: {reason}", hint="Name a manifest with --file.") from None
+    names = [name for name in names if not name.startswith(".")]
+    if not names:
+        raise InvalidError(
+            f"there is no manifest in the directory {source}", hint="A manifest ends in " + ", ".join(SUFFIXES) + "."
+        )
+    return [(str(Path(source) / name), path / name) for name in names]
+
+
+def _text(name: str, file: Path) -> str:
+    try:
+        with file.open(encoding="utf-8") as handle:
+            return _bounded(name, handle)
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
+        raise InvalidError(
+            f"cannot read the manifest {name}: {reason}", hint="Name a file or a directory with --file."
+        ) from None
+
+
+def _standard_input(stdin: TextIO | None) -> Document:
+    name = "<standard input>"
+    if stdin is None:
+        raise InvalidError("there is no standard input to read a manifest from", hint="Name a file with --file.")
+    try:
+        text = _bounded(name, stdin)
+    except UnicodeDecodeError:
+        raise InvalidError(f"{name}: not UTF-8 text", hint="Send YAML or JSON.") from None
+    try:
+        json.loads(text)
+    except (ValueError, RecursionError):
+        return read_document(text, name, suffix=".yaml")
+    return read_document(text, name, suffix=".json")
+
+
+def _bounded(name: str, handle: TextIO) -> str:
+    text = handle.read(_MOST_CHARACTERS + 1)
+    if len(text) > _MOST_CHARACTERS:
+        raise InvalidError(f"{name} is longer than {_MOST_CHARACTERS} characters", hint="Is it a manifest?")
+    return text
+
+
+def _mapping(document: Document) -> Document:
+    content = document.content
+    if not isinstance(content, dict):
+        raise InvalidError(f"{document.where(())}: no `key: value` lines", hint="Begin with `stack: NAME`.")
+    if "model" in content and "stack" not in content and "targets" not in content:
+        raise InvalidError(
+            f"{document.where(('model',))}: this is a manifest for `garrison serve`, which starts one server",
+            hint="One for a fleet begins with `stack`; name it with --file.",
+        )
+    return document

@@ -1,0 +1,60 @@
+"""Several drafts as one: what is named is joined, and nothing is declared twice."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from garrison.base.documents import Path
+from garrison.fleet.manifest.draft import Draft, Problems
+
+__all__ = ["merge"]
+
+_NAMED = {"targets": "target", "adapters": "adapter", "models": "model"}
+
+
+def merge(drafts: Sequence[Draft], problems: Problems) -> Draft:
+    """`stack` and `policy` may be given once, or equal; hooks are joined."""
+    if len(drafts) == 1:
+        return drafts[0]
+    content: dict[str, Any] = {}
+    places: dict[Path, str] = {}
+    written: dict[Path, str] = {}
+    for draft in drafts:
+        before = len(content.get("hooks", ()))
+        refused = {path for path in _join(content, draft) if _report(places, draft, path, problems)}
+        for table, into in ((draft.places, places), (draft.written, written)):
+            for path, value in table.items():
+                if path[:1] not in refused and path[:2] not in refused:
+                    into.setdefault(_moved(path, before), value)
+    names = ", ".join(draft.name for draft in drafts)
+    return Draft(names, content, places, written)
+
+
+def _join(content: dict[str, Any], draft: Draft) -> list[Path]:
+    """Put `draft` into `content`; the paths that were there already come back."""
+    twice: list[Path] = []
+    for key, value in draft.content.items():
+        held = content.get(key)
+        if held is None:
+            content[key] = value.copy() if isinstance(value, dict | list) else value
+        elif key in _NAMED and isinstance(value, dict) and isinstance(held, dict):
+            twice += [(key, name) for name in value if name in held]
+            held.update({name: entry for name, entry in value.items() if name not in held})
+        elif key == "hooks" and isinstance(value, list) and isinstance(held, list):
+            held += value
+        elif held != value:
+            twice.append((key,))
+    return twice
+
+
+def _report(places: Mapping[Path, str], draft: Draft, path: Path, problems: Problems) -> bool:
+    what = f"the {_NAMED[str(path[0])]} {path[1]!r}" if len(path) > 1 else f"another {path[0]}"
+    text = f"{what} is declared in {places.get(path)} and in {draft.where(path)}"
+    problems.add(draft.where(path), path, text, "Keep one of the two.")
+    return True
+
+
+def _moved(path: Path, hooks: int) -> Path:
+    """Hooks of a later file come after those of the earlier ones."""
+    if len(path) > 1 and path[0] == "hooks" and isinstance(path[1], int):
+        return ("hooks", path[1] + hooks, *path[2:])
+    return path

@@ -1,0 +1,233 @@
+"""The keys of the manifest, their types and what they mean: what validates, and what the schema and reference are made
+from."""
+
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, WithJsonSchema, model_validator
+from pydantic.functional_validators import AfterValidator
+
+__all__ = ["AdapterModel", "FleetManifest", "HookModel", "ModelModel", "PolicyModel", "SecretModel", "TargetModel"]
+
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+_DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h)?\Z")
+_SECONDS = {None: 1.0, "s": 1.0, "ms": 0.001, "m": 60.0, "h": 3600.0}
+_VARIABLE = {"type": "string", "pattern": r"\$\{"}
+
+
+def _plain(text: str) -> str:
+    if _CONTROL.search(text):
+        raise ValueError("it holds a control character")
+    return text
+
+
+def _name(text: str) -> str:
+    if text != text.strip():
+        raise ValueError("a name has no blanks at its ends")
+    return _plain(text)
+
+
+def _word(text: str) -> str:
+    if "\0" in text:
+        raise ValueError("it holds a NUL")
+    return text
+
+
+def _integer(value: Any) -> Any:
+    """A variable gives text: `port: "${PORT:-8000}"`."""
+    return int(value) if isinstance(value, str) and re.fullmatch(r"[0-9]{1,18}", value) else value
+
+
+def _flag(value: Any) -> Any:
+    return {"true": True, "false": False}.get(value.lower(), value) if isinstance(value, str) else value
+
+
+def _seconds(value: Any) -> Any:
+    if isinstance(value, str):
+        match = _DURATION.match(value.strip())
+        if match is None:
+            raise ValueError("a time is a number of seconds, or text such as 500ms, 30s, 5m, 1h")
+        return float(match[1]) * _SECONDS[match[2]]
+    # A boolean is an int to Python; an int may be too long for a float.
+    return float(value) if isinstance(value, int) and not isinstance(value, bool) and abs(value) < 1e9 else value
+
+
+def _label_text(value: Any) -> Any:
+    """`rack: 7` and `edge: true` mean text."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    return str(value) if isinstance(value, int) and abs(value) < 10**18 else value
+
+
+Text = Annotated[str, StringConstraints(min_length=1, max_length=4096), AfterValidator(_plain)]
+Name = Annotated[str, StringConstraints(min_length=1, max_length=200), AfterValidator(_name)]
+Word = Annotated[str, AfterValidator(_word)]
+Variable = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", max_length=200)]
+LabelText = Annotated[Annotated[str, AfterValidator(_plain)], BeforeValidator(_label_text)]
+Flag = Annotated[bool, BeforeValidator(_flag), WithJsonSchema({"anyOf": [{"type": "boolean"}, _VARIABLE]})]
+
+
+def _schema(kind: str, low: float, high: float, pattern: str) -> WithJsonSchema:
+    return WithJsonSchema(
+        {"anyOf": [{"type": kind, "minimum": low, "maximum": high}, {"type": "string", "pattern": pattern}]}
+    )
+
+
+_DIGITS = r"^[0-9]+$|\$\{"
+_TIME = r"^[0-9]+(\.[0-9]+)?(ms|s|m|h)?$|\$\{"
+Port = Annotated[int, BeforeValidator(_integer), Field(ge=1, le=65535), _schema("integer", 1, 65535, _DIGITS)]
+Rank = Annotated[int, BeforeValidator(_integer), Field(ge=1, le=65536), _schema("integer", 1, 65536, _DIGITS)]
+Timeout = Annotated[float, BeforeValidator(_seconds), Field(ge=0.05, le=86400), _schema("number", 0.05, 86400, _TIME)]
+Interval = Annotated[float, BeforeValidator(_seconds), Field(ge=0.1, le=86400), _schema("number", 0.1, 86400, _TIME)]
+
+
+class _Keys(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+class SecretModel(_Keys):
+    """Where a secret is read when it is needed: exactly one of the three."""
+
+    env: Variable | None = Field(None, description="A variable's name.")
+    file: Text | None = Field(None, description="A file; relative to the manifest.")
+    command: list[Word] | None = Field(None, min_length=1, description="A program and its arguments; its output.")
+
+    @model_validator(mode="after")
+    def _one(self) -> "SecretModel":
+        if (self.env is not None) + (self.file is not None) + (self.command is not None) != 1:
+            raise ValueError("give exactly one of env, file, command")
+        return self
+
+
+class TlsModel(_Keys):
+    """Paths of PEM files, relative to the manifest."""
+
+    ca: Text | None = Field(None, description="Certificates to trust instead of the system's.")
+    cert: Text | None = Field(None, description="Our certificate, where the server asks for one.")
+    key: Text | None = Field(None, description="Its private key, when it is not in `cert`.")
+    insecure: Flag = Field(False, description="Accept any certificate. Said aloud wherever the target is shown.")
+
+    @model_validator(mode="after")
+    def _pair(self) -> "TlsModel":
+        if self.key is not None and self.cert is None:
+            raise ValueError("key needs cert")
+        return self
+
+
+def _no_tls() -> TlsModel:
+    return TlsModel.model_validate({})
+
+
+class TargetModel(_Keys):
+    """A vLLM server. Its key is its identity: all else may change in place."""
+
+    type: Literal["VLLM", "vllm"] | None = Field(None, description="`VLLM`; there is no other yet.")
+    base_url: Text | None = Field(
+        None, description="`http://host:8000`. `/v1` or a slash at the end does no harm; a path prefix is kept."
+    )
+    host: Text | None = Field(None, description="Instead of `base_url`: a name, an IPv4 or an IPv6 address.")
+    port: Port | None = Field(None, description="With `host`; 8000 when left out.")
+    scheme: Literal["http", "https"] | None = Field(None, description="With `host`; `http` when left out.")
+    base_model: Text | None = Field(
+        None,
+        description="The model that must be in its list for the list to be believed; the first one seen when left out.",
+    )
+    labels: dict[Name, LabelText] = Field(default_factory=dict, description="For `select`.")
+    api_key: SecretModel | None = Field(None, description="Sent as a bearer token, to this target alone.")
+    headers: dict[Name, Text | SecretModel] = Field(default_factory=dict, description="Sent with every request.")
+    tls: TlsModel = Field(
+        default_factory=_no_tls,
+        description="How to trust the server, and how it trusts us.",
+    )
+    adapter_store: Text | None = Field(
+        None,
+        description="A directory that Garrison writes and the server reads under the same path, or `none`. Left out: "
+        "our own below the data directory for a loopback address, none for any other.",
+    )
+    max_lora_rank: Rank | None = Field(None, description="The server's limit, where it is known.")
+    prefix_caching: Flag | None = Field(None, description="`false` where the server is known to run without it.")
+    timeout: Timeout = Field(5.0, description="For connecting, and for an answer other than a load's.")
+    load_timeout: Timeout = Field(120.0, description="For a load.")
+    probe: Flag | None = Field(
+        None,
+        description="Ask a loaded adapter for one token. Left out: if the server answers in time.",
+    )
+
+
+class AdapterModel(_Keys):
+    """A LoRA adapter, on the targets that exactly one of `target`, `targets` and `select` names."""
+
+    type: Literal["VLLM::Inference::LoRAAdapter"] | None = Field(None, description="`VLLM::Inference::LoRAAdapter`.")
+    target: Text | None = Field(None, description="A key of `targets`.")
+    targets: list[Text] | None = Field(None, min_length=1, description="Keys of `targets`.")
+    select: dict[Name, LabelText] | None = Field(
+        None, min_length=1, description="Every target with these labels; at least one must have them."
+    )
+    lora_name: Name | None = Field(None, description="What clients ask for; the key when left out. Create-only.")
+    lora_path: Text = Field(
+        description="Where the weights are, as the server sees it (`~` is the server's home). `./x` and `../x` are "
+        "relative to the manifest."
+    )
+    base_model_name: Text | None = Field(
+        None, description="The model it must hang on; whichever the target serves when left out. Create-only."
+    )
+    is_3d_lora_weight: Flag = Field(False, description="Layout of MoE weights. Create-only.")
+    probe: Flag | None = Field(None, description="Overrides the target's.")
+
+    @model_validator(mode="after")
+    def _one(self) -> "AdapterModel":
+        if (self.target is not None) + (self.targets is not None) + (self.select is not None) != 1:
+            raise ValueError("give exactly one of target, targets, select")
+        return self
+
+
+class ModelModel(_Keys):
+    """A base model, to be seen and not changed: it is set when vLLM starts."""
+
+    type: Literal["VLLM::Inference::Model"] | None = Field(None, description="`VLLM::Inference::Model`.")
+    target: Text = Field(description="A key of `targets`.")
+    id: Text | None = Field(None, description="The model's id.")
+    root: Text | None = Field(None, description="Where it was loaded from.")
+
+
+class PolicyModel(_Keys):
+    """What the agent does."""
+
+    on_drift: Literal["report", "restore"] = Field(
+        "report", description="`report`: drift is recorded and told; `restore`: it is also mended."
+    )
+    interval: Interval = Field(30.0, description="Time between two looks at a target.")
+
+
+def _default_policy() -> PolicyModel:
+    return PolicyModel.model_validate({})
+
+
+class HookModel(_Keys):
+    """Somebody to tell: exactly one of `url` and `command`."""
+
+    on: list[Literal["drift", "restored", "unreachable", "recovered"]] = Field(min_length=1, description="When.")
+    url: Text | SecretModel | None = Field(None, description="Gets a POST with the event as JSON.")
+    command: list[Word] | None = Field(
+        None, min_length=1, description="A program and its arguments; gets the event as JSON on its standard input."
+    )
+    headers: dict[Name, Text | SecretModel] = Field(default_factory=dict, description="With `url`.")
+
+    @model_validator(mode="after")
+    def _one(self) -> "HookModel":
+        if (self.url is None) == (self.command is None):
+            raise ValueError("give exactly one of url, command")
+        if self.headers and self.url is None:
+            raise ValueError("headers go with url")
+        return self
+
+
+class FleetManifest(_Keys):
+    """What a fleet of vLLM servers shall serve."""
+
+    stack: Name = Field(description="The unit of reconciliation: everything that this manifest owns.")
+    targets: dict[Name, TargetModel] = Field(default_factory=dict, description="Servers, by a name of your own.")
+    adapters: dict[Name, AdapterModel] = Field(default_factory=dict, description="Adapters, by a label of your own.")
+    models: dict[Name, ModelModel] = Field(default_factory=dict, description="Base models, to be seen only.")
+    policy: PolicyModel = Field(default_factory=_default_policy, description="What is done about drift.")
+    hooks: list[HookModel] = Field(default_factory=list, description="Who is told of drift and outages.")

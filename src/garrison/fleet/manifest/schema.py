@@ -1,0 +1,53 @@
+"""The manifest's JSON Schema (draft 2020-12), for editors; made from the model that validates."""
+
+from typing import Any
+
+from garrison.fleet.manifest.canonical import spellings
+from garrison.fleet.manifest.model import FleetManifest
+
+__all__ = ["manifest_schema"]
+
+_TITLE = "Garrison fleet manifest"
+_EITHER = {
+    "AdapterModel": ("target", "targets", "select"),
+    "SecretModel": ("env", "file", "command"),
+    "HookModel": ("url", "command"),
+}
+
+
+def manifest_schema() -> dict[str, Any]:
+    """Every key in each spelling that is accepted. A value of another type may be text with a variable in it."""
+    made = FleetManifest.model_json_schema()
+    definitions = {name: _object(name, body) for name, body in made.pop("$defs").items()}
+    schema = _object("FleetManifest", made) | {"title": _TITLE}
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema, "$defs": definitions}
+
+
+def _object(name: str, body: dict[str, Any]) -> dict[str, Any]:
+    made = {key: value for key, value in body.items() if key not in ("title", "properties", "required")}
+    properties: dict[str, Any] = {}
+    for key, value in body["properties"].items():
+        plain, *others = spellings(key)
+        properties[plain] = _value(value)
+        for other in others:
+            properties[other] = properties[plain] | {"description": f"The same as `{key}`."}
+    required = [{"anyOf": [{"required": [way]} for way in spellings(key)]} for key in body.get("required", ())]
+    if name in _EITHER:
+        required.append({"oneOf": [{"required": [way]} for key in _EITHER[name] for way in spellings(key)]})
+    made["properties"] = properties
+    if required:
+        made["allOf"] = required
+    return made
+
+
+def _value(value: dict[str, Any]) -> dict[str, Any]:
+    """Without titles, and without the null that stands for a key that is left out."""
+    made = {key: part for key, part in value.items() if key != "title" and not (key == "default" and part is None)}
+    ways = [way for way in _flat(made.pop("anyOf", ())) if way.get("type") != "null"]
+    if not ways:
+        return made
+    return made | (ways[0] if len(ways) == 1 else {"anyOf": ways})
+
+
+def _flat(ways: Any) -> list[dict[str, Any]]:
+    return [inner for way in ways for inner in (_flat(way["anyOf"]) if "anyOf" in way else [way])]
