@@ -11,7 +11,7 @@ from garrison.fleet import events
 from garrison.fleet.commands import action_records, new_command
 from garrison.fleet.context import Fleet
 from garrison.fleet.declaration import Declaration
-from garrison.fleet.execute import execute
+from garrison.fleet.execute import ExecuteOptions, execute
 from garrison.fleet.lease import hold
 from garrison.fleet.plan_values import Action, ActionKind, Plan
 from garrison.fleet.recall import recall
@@ -41,7 +41,7 @@ class Applied:
 
     @property
     def owed(self) -> tuple[Outcome, ...]:
-        return tuple(one for one in self.outcomes if one.state is ActionState.SKIPPED)
+        return tuple(one for one in self.outcomes if one.state in (ActionState.SKIPPED, ActionState.STARTED))
 
     @property
     def exit_code(self) -> ExitCode:
@@ -81,6 +81,7 @@ async def apply(
     mode: Mode = "reconcile",
     options: PlanOptions,
     confirm: Confirm,
+    execution: ExecuteOptions | None = None,
 ) -> Applied:
     """Make the targets serve what `declaration` says. What is out of reach stays owed.
 
@@ -98,7 +99,7 @@ async def apply(
             return Applied(plan=drafted)
         if drafted.changes_required and not await asyncio.to_thread(confirm, drafted):
             return Applied(plan=drafted, confirmed=False)
-        return await _carry_out(fleet, found, drafted, view)
+        return await _carry_out(fleet, found, drafted, view, execution)
 
 
 async def destroy(fleet: Fleet, stack: str, view: FleetView, *, options: PlanOptions, confirm: Confirm) -> Applied:
@@ -149,7 +150,9 @@ def patched(before: Declaration, patch: Declaration) -> Declaration:
     )
 
 
-async def _carry_out(fleet: Fleet, found: Survey, drafted: Plan, view: FleetView) -> Applied:
+async def _carry_out(
+    fleet: Fleet, found: Survey, drafted: Plan, view: FleetView, execution: ExecuteOptions | None
+) -> Applied:
     now = fleet.clock.now()
     command = new_command(drafted.stack, "destroy" if drafted.mode == "destroy" else "apply", now, mode=drafted.mode)
     work = [action for action in drafted.actions if action.kind is not ActionKind.KEEP]
@@ -168,16 +171,33 @@ async def _carry_out(fleet: Fleet, found: Survey, drafted: Plan, view: FleetView
     told = Event(at=now, kind=events.APPLIED, stack=stack.name, command=command.id, cause=drafted.mode)
     await fleet.db(fleet.store.declare, stack, declared, command, records, [told])
     await fleet.db(fleet.store.sight, [found.records[name] for name in found.declaration.targets])
-    outcomes = await carry(fleet, found, command, work, view)
+    outcomes = await carry(fleet, found, command, work, view, execution)
     await tidy(fleet, drafted.stack)
     return Applied(plan=drafted, outcomes=tuple(outcomes), command=command.id)
 
 
 async def carry(
-    fleet: Fleet, found: Survey, command: CommandRecord, work: Sequence[Action], view: FleetView
+    fleet: Fleet,
+    found: Survey,
+    command: CommandRecord,
+    work: Sequence[Action],
+    view: FleetView,
+    options: ExecuteOptions | None = None,
 ) -> list[Outcome]:
-    """Execute the actions of a command that is on record, and end it."""
-    outcomes = await execute(fleet, work, command=command.id, stack=command.stack, found=found, view=view)
+    """Execute the actions of a command that is on record, and end it. A command whose target was lost in the middle of
+    an action is left open: the next look at the target settles it."""
+    outcomes = await execute(
+        fleet,
+        work,
+        command=command.id,
+        stack=command.stack,
+        targets=found.targets,
+        sightings=found.sightings,
+        view=view,
+        options=options,
+    )
+    if any(one.state is ActionState.STARTED for one in outcomes):
+        return outcomes
     failed = sum(one.state is ActionState.FAILED for one in outcomes)
     owed = sum(one.state is ActionState.SKIPPED for one in outcomes)
     state = CommandState.FAILED if failed else CommandState.OWED if owed else CommandState.SUCCEEDED

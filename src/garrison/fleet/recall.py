@@ -16,11 +16,21 @@ __all__ = ["recall", "restarted"]
 
 
 async def recall(
-    fleet: Fleet, declaration: Declaration, view: FleetView, *, only: Collection[str] | None = None
+    fleet: Fleet,
+    declaration: Declaration,
+    view: FleetView,
+    *,
+    only: Collection[str] | None = None,
+    as_applied: bool = False,
+    running: Collection[str] = (),
 ) -> Survey:
-    """`survey`, and what follows from it. Call it under the lease of the stack."""
-    found = await survey(fleet, declaration, view, only=only)
-    settled = await _settle(fleet, found, view)
+    """`survey`, and what follows from it. Call it under the lease of the stack.
+
+    Args:
+        running: commands of this very process that are under way under the same lease.
+    """
+    found = await survey(fleet, declaration, view, only=only, as_applied=as_applied)
+    settled = await _settle(fleet, found, running, view)
     buried = await _bury(fleet, found)
     if not settled and not buried:
         return found
@@ -31,10 +41,11 @@ async def recall(
     )
 
 
-async def _settle(fleet: Fleet, found: Survey, view: FleetView) -> bool:
+async def _settle(fleet: Fleet, found: Survey, running: Collection[str], view: FleetView) -> bool:
     """Whether any killed command was found. It stays unfinished while one of its targets is out of reach."""
     unfinished = await fleet.db(fleet.store.unfinished, found.declaration.stack)
-    for command, actions in unfinished:
+    killed = [(command, actions) for command, actions in unfinished if command.id not in running]
+    for command, actions in killed:
         recorded = {one.key: one for one in await fleet.db(fleet.store.resources, stack=command.stack)}
         now = fleet.clock.now()
         open_actions = [one for one in actions if one.state in (ActionState.PLANNED, ActionState.STARTED)]
@@ -43,13 +54,13 @@ async def _settle(fleet: Fleet, found: Survey, view: FleetView) -> bool:
             await fleet.db(fleet.store.save_action, end.action, end.resources)
         waiting = sorted({end.action.key.target for end in ends if end.action.state is ActionState.STARTED})
         if waiting:
-            view.note(f"command {command.id} was killed while it worked on {', '.join(waiting)}, out of reach now")
+            view.note(f"command {command.id} was cut short on {', '.join(waiting)}, which is out of reach")
             continue
         told = Event(at=now, kind=events.INTERRUPTED, stack=command.stack, command=command.id, cause=command.kind)
         done = replace(command, state=CommandState.INTERRUPTED, ended_at=now)
         await fleet.db(fleet.store.finish, done, [told])
-        view.note(f"command {command.id} ({command.kind}) was killed; what it had begun is settled")
-    return bool(unfinished)
+        view.note(f"command {command.id} ({command.kind}) was cut short; what it had begun is settled")
+    return bool(killed)
 
 
 async def _bury(fleet: Fleet, found: Survey) -> bool:

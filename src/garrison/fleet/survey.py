@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 from garrison.fleet.context import Fleet
 from garrison.fleet.declaration import AdapterSpec, Declaration
-from garrison.fleet.observation import Capabilities, Sighting
+from garrison.fleet.observation import Capabilities, Served, Sighting
 from garrison.fleet.observe import Look, Observer
 from garrison.fleet.plan import check_models, plan
 from garrison.fleet.plan_values import Action, ActionKind, Plan, Way
@@ -15,7 +15,7 @@ from garrison.fleet.target import TargetSpec
 from garrison.fleet.view import FleetView
 from garrison.store.records import Event, Resource, StackRecord, TargetRecord
 
-__all__ = ["Survey", "decide", "look", "look_of", "managed_names", "survey", "with_digests"]
+__all__ = ["Survey", "decide", "look", "look_of", "managed_names", "survey", "with_memory"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,12 +43,18 @@ class Survey:
 
 
 async def survey(
-    fleet: Fleet, declaration: Declaration, view: FleetView, *, only: Collection[str] | None = None
+    fleet: Fleet,
+    declaration: Declaration,
+    view: FleetView,
+    *,
+    only: Collection[str] | None = None,
+    as_applied: bool = False,
 ) -> Survey:
     """Read what is remembered, look at the targets, remember what was seen.
 
     Args:
         only: look at these targets alone; the others count as not asked.
+        as_applied: the declaration is the store's, and means the content that it was applied with.
     """
     stack = await fleet.db(fleet.store.stack, declaration.stack)
     everything = await fleet.db(fleet.store.resources)
@@ -60,7 +66,7 @@ async def survey(
     asked = {name: spec for name, spec in specs.items() if only is None or name in only}
     seen = await look(fleet, asked, records, managed_names(everything), view)
     return Survey(
-        declaration=await with_digests(fleet, declaration, owned),
+        declaration=declaration if as_applied else await _with_digests(fleet, declaration, owned),
         stack=stack,
         targets=specs,
         known=known,
@@ -93,16 +99,19 @@ async def look(
     told: list[Event] = []
     at = fleet.clock.now()
     looks = [look_of(spec, records[name]) for name, spec in targets.items()]
-    async for sighting in Observer(fleet.dialer, fleet.clock).observe(looks):
+
+    def saw(sighting: Sighting) -> None:
         after = remember(records[sighting.target], sighting, managed.get(sighting.target, ()))
-        seen = replace(sighting, capabilities=Capabilities.from_json(after.record.capabilities))
+        seen = with_memory(sighting, after.record)
         found[seen.target] = (seen, after.record)
-        told += after.events
+        told.extend(after.events)
         if after.changed:
             changed.append(after.record)
         else:
             calm.append(seen.target)
         view.observed(seen)
+
+    await Observer(fleet.dialer, fleet.clock).observe(looks, saw)
     if changed or told:
         await fleet.db(fleet.store.sight, changed, told)
     if calm:
@@ -110,12 +119,23 @@ async def look(
     return found
 
 
-def look_of(spec: TargetSpec, record: TargetRecord) -> Look:
-    """What the observer has to know of a target."""
-    return Look(spec, base=spec.base_model or record.base, served=served_of(record), probe=record.state != "reachable")
+def look_of(spec: TargetSpec, record: TargetRecord, served: Mapping[str, Served] | None = None) -> Look:
+    """What the observer has to know of a target. `served`: its last list, where it is at hand."""
+    return Look(
+        target=spec,
+        base=spec.base_model or record.base,
+        served=served_of(record) if served is None else served,
+        probe=record.state != "reachable",
+        doubtful=record.state == "unreachable",
+    )
 
 
-async def with_digests(fleet: Fleet, declaration: Declaration, owned: Iterable[Resource]) -> Declaration:
+def with_memory(seen: Sighting, record: TargetRecord) -> Sighting:
+    """The sighting with the capabilities that are remembered, where this look did not ask for them."""
+    return replace(seen, capabilities=Capabilities.from_json(record.capabilities))
+
+
+async def _with_digests(fleet: Fleet, declaration: Declaration, owned: Iterable[Resource]) -> Declaration:
     """`declaration` with the digest of each adapter whose content can be read here. Where it cannot be read any more,
     and the content that was applied is still in the adapter store, that content is meant."""
     applied = {(one.key.target, one.key.name): one.spec for one in owned}

@@ -1,0 +1,343 @@
+"""The reconcile loop: look at every target when it is due, tell what changed, and make equal again what may be.
+
+    agent = Agent(fleet, view)
+    await agent.startup()
+    await agent.main_loop()      # until request_stop()
+    await agent.shutdown()
+
+It works from the store: stacks as they were last applied, by whichever process. What is owed is always done; drift is
+mended under `on_drift: restore`. A target has at most one look under way, and its own schedule, so that one that is out
+of reach costs nobody else a second. The stack is held only while something is done to it.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import dataclass, field, replace
+
+from garrison.base.errors import ConflictError, GarrisonError
+from garrison.fleet.context import Fleet
+from garrison.fleet.declaration import Declaration
+from garrison.fleet.duties import duties
+from garrison.fleet.mend import Mended
+from garrison.fleet.mender import Mender
+from garrison.fleet.observation import Sighting
+from garrison.fleet.observe import Observer
+from garrison.fleet.plan import plan
+from garrison.fleet.remember import remember
+from garrison.fleet.retry import next_look
+from garrison.fleet.scene import PlanOptions
+from garrison.fleet.survey import with_memory
+from garrison.fleet.view import FleetView
+from garrison.fleet.watched import Watched, watch
+from garrison.store.records import ActionState, Event, Key, TargetRecord
+
+__all__ = ["Agent", "AgentState"]
+
+_LONGEST_WAIT = 1.0
+"""Seconds between two looks at whether another process changed something in the store."""
+_BATCH_SECONDS = 0.05
+"""What is seen within this time is written together."""
+
+
+@dataclass(slots=True)
+class AgentState:
+    """What the agent has done so far."""
+
+    stacks: int = 0
+    targets: int = 0
+    out_of_reach: int = 0
+    looks: int = 0
+    mended: int = 0
+    failed: int = 0
+    store_failures: int = 0
+    stopping: bool = False
+
+
+@dataclass(slots=True)
+class _Unwritten:
+    changed: dict[str, TargetRecord] = field(default_factory=dict)
+    calm: set[str] = field(default_factory=set)
+    events: list[Event] = field(default_factory=list)
+
+    def __bool__(self) -> bool:
+        return bool(self.changed or self.calm or self.events)
+
+
+class Agent:
+    """The loop over the stacks of one store.
+
+    Args:
+        on_event: told of every event in the history from now on, in order, whoever wrote it; must return at once.
+        interval: seconds between two looks at a target, instead of its stacks' policies.
+        stacks: these alone; all when None.
+    """
+
+    def __init__(
+        self,
+        fleet: Fleet,
+        view: FleetView,
+        *,
+        on_event: Callable[[Event], None] = lambda _event: None,
+        interval: float | None = None,
+        stacks: Collection[str] | None = None,
+    ) -> None:
+        self.state = AgentState()
+        self._fleet = fleet
+        self._view = view
+        self._on_event = on_event
+        self._interval = interval
+        self._only = stacks
+        self._observer = Observer(fleet.dialer, fleet.clock)
+        self._watched: dict[str, Watched] = {}
+        self._declarations: dict[str, Declaration] = {}
+        self._ending: set[str] = set()
+        self._revision = -1
+        self._unwritten = _Unwritten()
+        self._told: set[tuple[Key, str | None]] = set()
+        self._hopeless: dict[Key, object] = {}
+        self._mender = Mender(fleet, view, self._told, self._mended)
+        self._last_event = 0
+        self._cycles: set[asyncio.Task[None]] = set()
+        self._wake = asyncio.Event()
+        self._stop = asyncio.Event()
+
+    def request_stop(self) -> None:
+        """Let the main loop end. What is under way is finished by `shutdown`."""
+        self.state.stopping = True
+        self._stop.set()
+        self._wake.set()
+
+    async def startup(self) -> None:
+        """Read what is to be watched, and what commands that were killed left behind.
+
+        Raises:
+            GarrisonError: the store cannot be read.
+        """
+        newest = await self._fleet.db(self._fleet.store.events, limit=1)
+        self._last_event = newest[0].id if newest else 0
+        await self._reload()
+
+    async def main_loop(self) -> None:
+        """Until `request_stop`. A store that fails is told and tried again."""
+        while not self._stop.is_set():
+            try:
+                await self.step()
+            except GarrisonError as error:
+                self.state.store_failures += 1
+                self._view.note(f"the store failed, trying again: {error.message}")
+                await self._sleep(_LONGEST_WAIT)
+                continue
+            await self._sleep(self._until_due())
+
+    async def shutdown(self, seconds: float = 30.0) -> None:
+        """Give looks and actions under way `seconds`, then end them. What is cut short is settled by the next start."""
+        for task in self._cycles:
+            task.cancel()
+        await asyncio.gather(*self._cycles, return_exceptions=True)
+        await self._mender.close(seconds)
+        with contextlib.suppress(GarrisonError):
+            await self._write()
+            await self._tell()
+
+    async def step(self) -> None:
+        """Write what was seen, follow what others changed, and begin the looks that are due."""
+        await self._write()
+        await self._reload()
+        await self._tell()
+        now = self._fleet.clock.monotonic()
+        due = [one for one in self._watched.values() if not one.looking and one.due <= now]
+        if due:
+            self._begin(due)
+
+    async def once(self) -> None:
+        """One pass: every target is looked at, and what is due is done, to its end."""
+        for one in self._watched.values():
+            one.due = 0.0
+        while True:
+            await self.step()
+            if not self._cycles and not self._mender.busy and not self._unwritten:
+                return
+            self._wake.clear()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_BATCH_SECONDS):
+                    await self._wake.wait()
+
+    # --- looking
+
+    def _begin(self, due: Iterable[Watched]) -> None:
+        looks = []
+        for one in due:
+            one.looking = True
+            looks.append(one.next_look())
+
+        async def cycle() -> None:
+            try:
+                await self._observer.observe(looks, self._saw)
+            finally:
+                for look in looks:
+                    if (left := self._watched.get(look.target.name)) is not None:
+                        left.looking = False
+                self._wake.set()
+
+        task = asyncio.create_task(cycle())
+        self._cycles.add(task)
+        task.add_done_callback(self._cycles.discard)
+
+    def _saw(self, seen: Sighting) -> None:
+        self.state.looks += 1
+        one = self._watched.get(seen.target)
+        if one is None:  # forgotten while it was looked at
+            return
+        failed_before = one.failures > 0
+        one.saw(seen)
+        one.due = self._fleet.clock.monotonic() + next_look(
+            one.interval,
+            self._fleet.draws.random(),
+            failures=one.failures,
+            recovered=failed_before and seen.known,
+            retry_after=seen.retry_after,
+        )
+        if seen.known and seen.served is one.calm and seen.capabilities is None and one.record.state == "reachable":
+            self._unwritten.calm.add(seen.target)
+            return
+        after = remember(one.record, seen, one.managed)
+        one.record = after.record
+        self._unwritten.events += after.events
+        if after.changed:
+            self._unwritten.changed[seen.target] = after.record
+            self._unwritten.calm.discard(seen.target)
+        else:
+            self._unwritten.calm.add(seen.target)
+        self._view.observed(seen)
+        self._wake.set()
+        if seen.known:
+            self._judge(one, with_memory(seen, after.record))
+
+    def _judge(self, one: Watched, seen: Sighting) -> None:
+        """Hand the target to the mender for each stack that has something to do or to tell there."""
+        busy = [stack for stack in one.stacks if self._has_duties(stack, one, seen)]
+        one.calm = None if busy else seen.served
+        for stack in busy:
+            self._mender.want(stack, seen.target, hopeless=self._hopeless_here(one))
+
+    def _has_duties(self, stack: str, one: Watched, seen: Sighting) -> bool:
+        declaration = self._declarations[stack]
+        here = replace(declaration, targets={one.spec.name: one.spec}, adapters=tuple(one.adapters.get(stack, ())))
+        restore = declaration.policy.on_drift == "restore"
+        drafted = plan(
+            here,
+            one.resources,
+            {seen.target: seen},
+            mode="destroy" if stack in self._ending else "reconcile",
+            options=PlanOptions(force=restore),
+            staged_path=lambda _target, digest: self._fleet.artifacts.staged_path(one.spec, digest),
+        )
+        owned = [resource for resource in one.resources if resource.stack == stack]
+        return bool(duties(drafted, owned, [seen], restore=restore, hopeless=self._hopeless_here(one), told=self._told))
+
+    # --- mending
+
+    def _mended(self, stack: str, mended: Mended | GarrisonError | None) -> None:
+        """The mender is done with some targets of `stack`."""
+        self._wake.set()
+        if isinstance(mended, ConflictError):  # somebody else is at it; the next look tells whether anything is left
+            return
+        if isinstance(mended, GarrisonError):
+            self.state.failed += 1
+            self._view.note(f"{stack}: {mended.message}")
+            return
+        if mended is None:
+            return
+        self.state.mended += sum(one.action.acts and one.failure is None for one in mended.outcomes)
+        self.state.failed += len(mended.failed)
+        self._told |= {(one.resource.key, one.observed.root) for one in mended.told if one.observed}
+        for key in mended.failed:
+            one = self._watched.get(key.target)
+            if one is not None:
+                self._hopeless[key] = self._circumstances(one, key)
+        acted_on = {one.action.target for one in mended.outcomes if one.state is ActionState.DONE}
+        for name in mended.survey.sightings:
+            one = self._watched.get(name)
+            if one is not None:
+                one.record = mended.survey.records[name]
+                if name in acted_on:  # what was done is seen, not assumed
+                    one.due = self._fleet.clock.monotonic()
+
+    def _hopeless_here(self, one: Watched) -> set[Key]:
+        """What failed for good on this target, as long as neither its declaration nor the server's process changed."""
+        return {
+            key
+            for key, then in self._hopeless.items()
+            if key.target == one.spec.name and then == self._circumstances(one, key)
+        }
+
+    def _circumstances(self, one: Watched, key: Key) -> object:
+        declared = [spec for specs in one.adapters.values() for spec in specs if spec.lora_name == key.name]
+        return declared, one.record.capabilities.get("started_at"), one.record.spec
+
+    # --- the store
+
+    async def _write(self) -> None:
+        """What was seen since the last write; kept for the next attempt where the store fails."""
+        unwritten, self._unwritten = self._unwritten, _Unwritten()
+        if not unwritten:
+            return
+        store, now = self._fleet.store, self._fleet.clock.now()
+        try:
+            if unwritten.changed or unwritten.events:
+                await self._fleet.db(store.sight, list(unwritten.changed.values()), unwritten.events)
+            if unwritten.calm:
+                await self._fleet.db(store.touch, unwritten.calm, now)
+        except GarrisonError:
+            later = self._unwritten
+            later.changed = unwritten.changed | later.changed
+            later.calm |= unwritten.calm
+            later.events = unwritten.events + later.events
+            raise
+
+    async def _reload(self) -> None:
+        store = self._fleet.store
+        revision = await self._fleet.db(store.revision)
+        if revision == self._revision:
+            return
+        stacks = [one for one in await self._fleet.db(store.stacks) if self._only is None or one.name in self._only]
+        targets = await self._fleet.db(store.targets)
+        resources = await self._fleet.db(store.resources)
+        now = self._fleet.clock.monotonic()
+        self._declarations = {one.name: Declaration.from_json(one.declaration) for one in stacks}
+        self._ending = {one.name for one in stacks if one.ending}
+        mine = [one for one in resources if one.stack in self._declarations or self._only is None]
+        self._watched = watch(
+            stacks, self._declarations, targets, mine, self._watched, now=now, interval=self._interval
+        )
+        for stack in stacks:
+            for _, actions in await self._fleet.db(store.unfinished, stack.name):
+                for target in {action.key.target for action in actions} & self._watched.keys():
+                    self._mender.want(stack.name, target, hopeless=())
+        self._revision = revision
+        self.state.stacks, self.state.targets = len(stacks), len(self._watched)
+        self.state.out_of_reach = sum(one.record.state == "unreachable" for one in self._watched.values())
+
+    async def _tell(self) -> None:
+        for event in await self._fleet.db(self._fleet.store.events, after_id=self._last_event, limit=1000):
+            self._last_event = event.id
+            self._on_event(event)
+
+    # --- waiting
+
+    def _until_due(self) -> float:
+        now = self._fleet.clock.monotonic()
+        due = min((one.due for one in self._watched.values() if not one.looking), default=now + _LONGEST_WAIT)
+        return min(_LONGEST_WAIT, max(_BATCH_SECONDS, due - now))
+
+    async def _sleep(self, seconds: float) -> None:
+        """Until something is seen or mended, a stop is asked for, or `seconds` are over."""
+        self._wake.clear()
+        if self._unwritten:
+            seconds = min(seconds, _BATCH_SECONDS)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._wake.wait()
+        if not self._stop.is_set() and self._wake.is_set():
+            await asyncio.sleep(_BATCH_SECONDS)

@@ -1,0 +1,64 @@
+"""What the agent does about a plan, and what it only tells. No I/O.
+
+What is owed (declared or destroyed, and not done since a target was out of reach or a command was killed) is always
+done. What somebody else undid or overwrote is mended where the policy says `restore`, and told where it says `report`.
+"""
+
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+
+from garrison.fleet.drift import Drift, find_drift
+from garrison.fleet.observation import Sighting
+from garrison.fleet.plan_values import Action, Plan
+from garrison.store.records import Key, Resource
+
+__all__ = ["Duties", "duties"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Duties:
+    """`act`: to be executed. `bury`: adapters that get a tombstone. `tell`: drift that leaves the record as it is."""
+
+    act: tuple[Action, ...] = ()
+    bury: tuple[Drift, ...] = ()
+    tell: tuple[Drift, ...] = ()
+
+    def __bool__(self) -> bool:
+        return bool(self.act or self.bury or self.tell)
+
+
+def duties(
+    drafted: Plan,
+    owned: Iterable[Resource],
+    sightings: Iterable[Sighting],
+    *,
+    restore: bool,
+    hopeless: Collection[Key] = (),
+    told: Collection[tuple[Key, str | None]] = (),
+) -> Duties:
+    """What is to be done now.
+
+    Args:
+        drafted: made with `force` where `restore`.
+        hopeless: what failed for good, and would again.
+        told: drift that has been told: (key, path that is served).
+    """
+    resources = list(owned)
+    found: list[Drift] = []
+    for seen in sightings:
+        found += find_drift((one for one in resources if one.key.target == seen.target), seen)
+    return Duties(
+        act=tuple(
+            action
+            for action in drafted.actions
+            if (action.acts or action.records) and (restore or not action.drift) and action.key not in hopeless
+        ),
+        bury=tuple(one for one in found if one.kind == "missing" and one.resource.operation.serves),
+        tell=tuple(
+            one
+            for one in found
+            if one.observed is not None
+            and one.resource.operation.serves
+            and (one.resource.key, one.observed.root) not in told
+        ),
+    )
