@@ -2,6 +2,7 @@ import os
 import threading
 
 import pytest
+from aged_files import aged
 
 from garrison.base.clock import FakeClock, SystemClock
 from garrison.fleet import adapter_digests
@@ -36,15 +37,15 @@ def reads(monkeypatch):
     return seen
 
 
-def test_files_are_read_once_while_nothing_changes(adapter, reads, settled):
-    path = settled(adapter("sql"))
+def test_files_are_read_once_while_nothing_changes(adapter, reads):
+    path = aged(adapter("sql"))
     digests = AdapterDigests()
     assert digests.digest(path) == digests.digest(path) == adapter_digest(adapter("sql"))
     assert reads == [path]
 
 
-def test_the_record_outlives_the_process(adapter, reads, settled):
-    path, record = settled(adapter("sql")), Record()
+def test_the_record_outlives_the_process(adapter, reads):
+    path, record = aged(adapter("sql")), Record()
     first = AdapterDigests(record).digest(path)
     assert AdapterDigests(record).digest(path) == first
     assert reads == [path]
@@ -73,9 +74,9 @@ def embeddings(path):
 
 
 @pytest.mark.parametrize("change", [rewritten, replaced, same_size_same_time, embeddings])
-def test_a_change_shows(adapter, settled, change):
+def test_a_change_shows(adapter, change):
     made, record = adapter("sql"), Record()
-    path = settled(made)
+    path = aged(made)
     before = AdapterDigests(record)
     first = before.digest(path)
     change(made)
@@ -83,9 +84,9 @@ def test_a_change_shows(adapter, settled, change):
     assert AdapterDigests(record).digest(path) not in (None, first)
 
 
-def test_a_readme_is_no_change(adapter, reads, settled):
+def test_a_readme_is_no_change(adapter, reads):
     made = adapter("sql")
-    path, digests = settled(made), AdapterDigests()
+    path, digests = aged(made), AdapterDigests()
     digests.digest(path)
     (made / "README.md").write_text("new")
     digests.digest(path)
@@ -104,7 +105,7 @@ def test_files_too_young_to_show_a_second_write_are_read_each_time(adapter, read
     assert len(reads) == 2
 
 
-def test_a_file_that_changes_while_it_is_read_gives_the_later_digest(adapter, monkeypatch, settled):
+def test_a_file_that_changes_while_it_is_read_gives_the_later_digest(adapter, monkeypatch):
     made = adapter("sql")
     other = adapter_digest(adapter("other", seed=2))
     content = (adapter("other", seed=2) / "adapter_model.safetensors").read_bytes()
@@ -116,12 +117,12 @@ def test_a_file_that_changes_while_it_is_read_gives_the_later_digest(adapter, mo
         return digest
 
     monkeypatch.setattr(adapter_digests, "adapter_digest", slow)
-    assert AdapterDigests().digest(settled(made)) == other
+    assert AdapterDigests().digest(aged(made)) == other
 
 
-def test_a_file_that_never_rests_has_no_digest(adapter, monkeypatch, settled):
+def test_a_file_that_never_rests_has_no_digest(adapter, monkeypatch):
     made = adapter("sql")
-    path = settled(made)
+    path = aged(made)
 
     def busy(path):
         with open(made / "adapter_model.safetensors", "ab") as file:
@@ -143,7 +144,7 @@ def test_a_relative_path_is_the_servers(adapter, monkeypatch):
     assert AdapterDigests().digest("sql") is None
 
 
-def test_a_hub_cache_of_links(adapter, tmp_path, settled):
+def test_a_hub_cache_of_links(adapter, tmp_path):
     made = adapter("sql")
     (tmp_path / "snapshot").mkdir()
     for file in made.iterdir():
@@ -151,8 +152,8 @@ def test_a_hub_cache_of_links(adapter, tmp_path, settled):
     assert AdapterDigests().digest(str(tmp_path / "snapshot")) == adapter_digest(made)
 
 
-def test_many_threads_read_once(adapter, reads, settled):
-    path, digests = settled(adapter("sql")), AdapterDigests()
+def test_many_threads_read_once(adapter, reads):
+    path, digests = aged(adapter("sql")), AdapterDigests()
     threads = [threading.Thread(target=digests.digest, args=(path,)) for _ in range(8)]
     for thread in threads:
         thread.start()

@@ -7,13 +7,17 @@ import textwrap
 import threading
 import time
 from collections import namedtuple
+from pathlib import Path
 
 import pytest
+from aged_files import aged
 
 from garrison.base.clock import FakeClock
 from garrison.base.errors import DiskFullError, InvalidError, ModelInvalidError
-from garrison.fleet import adapter_store
-from garrison.fleet.adapter_store import AdapterStore, intact
+from garrison.fleet import adapter_entry, adapter_store
+from garrison.fleet.adapter_entry import intact
+from garrison.fleet.adapter_store import AdapterStore
+from garrison.fleet.artifacts import Staged
 from garrison.models.adapter import adapter_digest
 
 WEIGHTS = "adapter_model.safetensors"
@@ -41,9 +45,9 @@ Made = namedtuple("Made", "path digest")
 
 
 @pytest.fixture
-def sql(adapter, settled):
+def sql(adapter):
     path = adapter("sql")
-    settled(path)
+    aged(path)
     return Made(path, adapter_digest(path))
 
 
@@ -67,7 +71,7 @@ def test_an_entry_holds_what_a_server_reads(store, sql):
 
 def test_staging_again_finds_it(store, sql):
     first = store.stage(sql.path, sql.digest)
-    assert store.stage(sql.path, sql.digest) == adapter_store.Staged(first.path, "there")
+    assert store.stage(sql.path, sql.digest) == Staged(first.path, "there")
 
 
 def test_the_source_may_be_gone_once_it_is_there(store, sql, tmp_path):
@@ -183,8 +187,8 @@ def test_an_edit_in_place_spoils_a_link_and_is_never_loaded_from(store, sql, ada
 
     again = store.stage(adapter("same"), sql.digest)  # the old content, from elsewhere
     assert (again.path, again.how) == (f"{store.path_of(sql.digest)}-2", "hardlink")
-    assert adapter_digest(adapter_store.Path(again.path)) == sql.digest
-    assert intact(adapter_store.Path(again.path)) is True
+    assert adapter_digest(Path(again.path)) == sql.digest
+    assert intact(Path(again.path)) is True
     assert store.stage(sql.path, sql.digest).path == again.path
 
 
@@ -226,11 +230,11 @@ def test_the_name_of_a_whole_entry_is(store, sql):
     assert store.stage(sql.path, sql.digest).path == first.path
 
 
-def test_touching_the_source_costs_one_read_and_no_more(store, sql, monkeypatch, no_reflink, settled):
+def test_touching_the_source_costs_one_read_and_no_more(store, sql, monkeypatch, no_reflink):
     store.stage(sql.path, sql.digest)
-    settled(sql.path)
+    aged(sql.path)
     reads = []
-    monkeypatch.setattr(adapter_store, "adapter_digest", lambda path: reads.append(path) or adapter_digest(path))
+    monkeypatch.setattr(adapter_entry, "adapter_digest", lambda path: reads.append(path) or adapter_digest(path))
     assert intact(store.path_of(sql.digest)) is True
     assert intact(store.path_of(sql.digest)) is True
     assert len(reads) == 1
@@ -315,7 +319,8 @@ KILLED = """
     import os, signal, sys
     from pathlib import Path
     from garrison.fleet import adapter_store
-    from garrison.fleet.adapter_store import AdapterStore, intact
+    from garrison.fleet.adapter_entry import intact
+    from garrison.fleet.adapter_store import AdapterStore
     source, root, digest, share = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3], sys.argv[4] == "share"
     if not share:
         adapter_store.clone_file = adapter_store._link = lambda *_: False

@@ -21,55 +21,47 @@ source that was edited in place is copied.
 import contextlib
 import json
 import os
-import re
 import secrets
 import shutil
 import socket
 import threading
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 from garrison.base.clock import Clock, SystemClock
 from garrison.base.errors import DiskFullError, InvalidError, ModelInvalidError
 from garrison.base.files import fsync_dir, fsync_tree, write_atomic
 from garrison.base.locks import FileLock, file_lock
 from garrison.fleet.adapter_digests import read_stamp
+from garrison.fleet.adapter_entry import (
+    MANIFEST,
+    OWNERS,
+    Entry,
+    digest_of,
+    entry_name,
+    files_below,
+    generation_of,
+    intact,
+    read_entry,
+    stat,
+)
 from garrison.fleet.artifacts import Staged
 from garrison.models.adapter import ADAPTER_FILES, adapter_digest
 from garrison.models.content import is_file
 from garrison.models.copying import clone_file, copy_files
 from garrison.models.space import FreeBytes, disk_full, free_bytes, out_of_space, require_space
 
-__all__ = ["AdapterStore", "Entry", "intact"]
+__all__ = ["AdapterStore"]
 
-_MANIFEST = ".garrison.json"
-_OWNERS = ".garrison-owners"
 _SPOILED = ".garrison-spoiled"
 _LOCK = ".garrison.lock"
 _STAGING = ".staging."
 _TRASH = ".trash."
-_ENTRY = re.compile(r"(?P<digest>[0-9a-f]{64})(?:-(?P<generation>[1-9]\d*))?")
 _LOCK_SECONDS = 60.0
 _ROOM = (
     "`garrison adapters gc` frees what no target serves; or put the store (adapter_store of the target) on the file "
     "system that holds the adapters, where nothing is copied."
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """What upkeep needs to know of an entry.
-
-    Attributes:
-        bytes: what the disk would get back: files that nothing else links to.
-        used_at: when it was last staged or found again, in Unix seconds.
-    """
-
-    path: Path
-    bytes: int
-    used_at: float
 
 
 class AdapterStore:
@@ -114,17 +106,18 @@ class AdapterStore:
 
     def owners(self) -> set[str]:
         """Identities of the databases that have staged here."""
-        return {line.split()[0] for line in self._lines(_OWNERS)}
+        return {line.split()[0] for line in self._lines(OWNERS)}
 
     @property
     def owners_file(self) -> Path:
-        return self.root / _OWNERS
+        return self.root / OWNERS
 
     def entries(self) -> list[Entry]:
         """By name. Empty when there is no store yet."""
         if not self.root.is_dir():
             return []
-        return [_entry(path) for path in sorted(self.root.iterdir()) if _ENTRY.fullmatch(path.name) and path.is_dir()]
+        places = (path for path in sorted(self.root.iterdir()) if digest_of(path.name) and path.is_dir())
+        return [entry for path in places if (entry := read_entry(path)) is not None]
 
     def leftovers(self, before: float) -> list[Path]:
         """What killed commands left: all that was on its way out, and what nobody has worked on since `before`."""
@@ -164,30 +157,25 @@ class AdapterStore:
     def _own(self) -> None:
         if self._identity not in self.owners():
             line = f"{self._identity} {socket.gethostname()} since {self._clock.now():%Y-%m-%d %H:%M:%S} UTC"
-            write_atomic(self.owners_file, "".join(f"{one}\n" for one in (*self._lines(_OWNERS), line)))
+            write_atomic(self.owners_file, "".join(f"{one}\n" for one in (*self._lines(OWNERS), line)))
 
     def _take(self, digest: str) -> Path | None:
         """The newest whole entry of that content, marked as used now."""
         for number in sorted(self._generations(digest), reverse=True):
-            entry = _generation(self.root, digest, number)
+            entry = self.root / entry_name(digest, number)
             if intact(entry, clock=self._clock):
                 now = self._clock.now().timestamp()
-                os.utime(entry / _MANIFEST, (now, now))
+                os.utime(entry / MANIFEST, (now, now))
                 return entry
         return None
 
     def _generations(self, digest: str) -> set[int]:
         """Numbers of the entries that content has, spoiled ones too."""
-        found = (_ENTRY.fullmatch(path.name) for path in self.root.glob(f"{digest}*"))
-        return {int(match["generation"] or 1) for match in found if match}
+        return _numbers(digest, (path.name for path in self.root.glob(f"{digest}*")))
 
     def _free_name(self, digest: str) -> Path:
-        spoiled = {
-            int(match["generation"] or 1)
-            for name in self._lines(_SPOILED)
-            if (match := _ENTRY.fullmatch(name)) and match["digest"] == digest
-        }
-        return _generation(self.root, digest, max(self._generations(digest) | spoiled, default=0) + 1)
+        taken = self._generations(digest) | _numbers(digest, self._lines(_SPOILED))
+        return self.root / entry_name(digest, max(taken, default=0) + 1)
 
     def _lines(self, name: str) -> list[str]:
         try:
@@ -218,8 +206,8 @@ class AdapterStore:
             # What only we write cannot change unseen.
             "settled": how != "hardlink" or stamp.settled(now.timestamp()),
         }
-        write_atomic(temporary / _MANIFEST, json.dumps(manifest, indent=1) + "\n")
-        os.utime(temporary / _MANIFEST, (now.timestamp(), now.timestamp()))
+        write_atomic(temporary / MANIFEST, json.dumps(manifest, indent=1) + "\n")
+        os.utime(temporary / MANIFEST, (now.timestamp(), now.timestamp()))
         fsync_tree(temporary)
         return how
 
@@ -251,7 +239,7 @@ class AdapterStore:
         return bool(inodes) and any(
             not intact(entry.path, clock=self._clock)
             for entry in self.entries()
-            if any((found.st_dev, found.st_ino) in inodes for found in _stats(entry.path))
+            if any((found.st_dev, found.st_ino) in inodes for found in files_below(entry.path))
         )
 
     @contextlib.contextmanager
@@ -278,55 +266,8 @@ class AdapterStore:
             ) from None
 
 
-def intact(path: Path, *, clock: Clock | None = None) -> bool | None:
-    """Whether an entry still holds the content that its name says; None where `path` is no place in a store.
-
-    A stat a file where nothing changed; else the files are read, and their new stamps kept if they are as they were.
-    """
-    match = _ENTRY.fullmatch(path.name)
-    if match is None or not is_file(path.parent / _OWNERS):
-        return None
-    stamp = read_stamp(str(path))
-    if stamp is None:
-        return False
-    manifest = _read_manifest(path)
-    if manifest.get("spoiled"):
-        return False
-    if manifest.get("stamp") == stamp.text and manifest.get("settled"):
-        return True
-    try:
-        whole = adapter_digest(path) == match["digest"]
-    except ModelInvalidError:
-        return False
-    if read_stamp(str(path)) != stamp:
-        return False
-    if not whole:
-        # For good, even if the old content comes back: a server may have read what was there in between.
-        _write_manifest(path, manifest | {"spoiled": True})
-    elif stamp.settled((clock or SystemClock()).now().timestamp()):
-        _write_manifest(path, manifest | {"digest": match["digest"], "stamp": stamp.text, "settled": True})
-    return whole
-
-
-def _write_manifest(path: Path, manifest: Mapping[str, Any]) -> None:
-    """What was found, so that the files need not be read again. The time of the last use stays."""
-    # Who may not write here reads them again.
-    with contextlib.suppress(OSError):
-        used = (_stat(path / _MANIFEST) or path.stat()).st_mtime
-        write_atomic(path / _MANIFEST, json.dumps(manifest, indent=1) + "\n")
-        os.utime(path / _MANIFEST, (used, used))
-
-
-def _read_manifest(path: Path) -> dict[str, Any]:
-    try:
-        body = json.loads((path / _MANIFEST).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return body if isinstance(body, dict) else {}
-
-
-def _generation(root: Path, digest: str, number: int) -> Path:
-    return root / (digest if number == 1 else f"{digest}-{number}")
+def _numbers(digest: str, names: Iterable[str]) -> set[int]:
+    return {number for name in names if digest_of(name) == digest and (number := generation_of(name))}
 
 
 def _clone(files: Mapping[str, Path], target: Path) -> bool:
@@ -362,25 +303,7 @@ def _changed(source: Path) -> ModelInvalidError:
     )
 
 
-def _entry(path: Path) -> Entry:
-    used = _stat(path / _MANIFEST) or path.stat()
-    return Entry(path, sum(found.st_size for found in _stats(path) if found.st_nlink == 1), used.st_mtime)
-
-
 def _last_written(path: Path) -> float:
     """Files under a hard link have the time of their source, so the directory's own counts too."""
-    own = _stat(path)
-    return max([found.st_mtime for found in _stats(path)] + ([own.st_mtime] if own else []), default=0.0)
-
-
-def _stats(path: Path) -> list[os.stat_result]:
-    """Of all files below `path`."""
-    places = (Path(parent) / name for parent, _, names in os.walk(path) for name in names)
-    return [found for place in places if (found := _stat(place)) is not None]
-
-
-def _stat(path: Path) -> os.stat_result | None:
-    try:
-        return path.stat()
-    except OSError:
-        return None
+    own = stat(path)
+    return max([found.st_mtime for found in files_below(path)] + ([own.st_mtime] if own else []), default=0.0)

@@ -10,7 +10,8 @@ from garrison.base.clock import Clock, SystemClock
 from garrison.base.errors import InvalidError, ModelInvalidError
 from garrison.fleet.adapter_check import being_written, broken, refusal
 from garrison.fleet.adapter_digests import AdapterDigests, ContentRecord, read_stamp
-from garrison.fleet.adapter_store import AdapterStore, intact
+from garrison.fleet.adapter_entry import intact
+from garrison.fleet.adapter_store import AdapterStore
 from garrison.fleet.artifacts import Content, Staged
 from garrison.fleet.target import NO_STORE, TargetSpec
 from garrison.models.adapter import AdapterInfo, inspect_adapter
