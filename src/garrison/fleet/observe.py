@@ -21,9 +21,9 @@ from garrison.fleet.transport import Dialer, TransportError
 
 __all__ = ["Look", "Observer"]
 
-_PLACES = 64
+_PLACES = 128
 _SECOND_LANE = 1024
-_PATIENCE_SECONDS = 0.25
+_PATIENCE_SECONDS = 0.1
 _SPARE_DESCRIPTORS = 256
 """For the database, logs, pipes and whoever else is in this process."""
 _MODELS = "/v1/models"
