@@ -115,3 +115,60 @@ def test_remove_without_a_terminal_and_without_yes_does_nothing(
     assert (done.code, done.out) == (64, "")
     assert "--yes" in done.err
     assert (adapters_dir(clean_environ) / "sql" / "adapter_config.json").exists()
+
+
+@pytest.mark.parametrize("json_wanted", [False, True], ids=["text", "json"])
+def test_gc_without_a_store(cli: Any, json_wanted: bool) -> None:
+    done = cli("adapters", "gc", *(["--json"] if json_wanted else []))
+    assert done.code == 0
+    if json_wanted:
+        assert json.loads(done.out) == {"ok": True, "dry_run": False, "stores": []}
+    else:
+        assert "garrison apply" in done.out
+
+
+def test_gc_frees_and_says_for_whom_it_kept(cli: Any, clean_environ: Any, adapter: Any) -> None:
+    from garrison.base.clock import FakeClock
+    from garrison.fleet.adapter_store import AdapterStore
+    from garrison.models.adapter import adapter_digest
+    from garrison.store.records import CommandRecord, StackRecord, TargetRecord
+    from garrison.store.sql.store import open_store
+
+    data_dir = Path(clean_environ["GARRISON_DATA_DIR"])
+    long_ago = FakeClock()
+    store = open_store(data_dir / "garrison.db")
+    files = AdapterStore(data_dir / "adapter-store", store.identity(), clock=long_ago)
+    used, unused = (
+        Path(files.stage(made, adapter_digest(made)).path)
+        for made in (adapter("used", seed=1), adapter("unused", seed=2))
+    )
+    now = long_ago.now()
+    edge = TargetRecord(
+        name="edge-2",
+        spec={"base_url": "http://10.0.0.2:8000"},
+        declared_at=now,
+        state="unreachable",
+        cause="timeout",
+        since=now,
+        served=({"name": "sql", "root": str(used), "parent": "acme/tiny"},),
+    )
+    command = CommandRecord(id="c1", kind="apply", stack="s", started_at=now, by="me")
+    store.declare(StackRecord(name="s", declaration={}, at=now), [edge], command, [])
+    store.sight([edge])
+    store.close()
+
+    done = cli("adapters", "gc", "--dry-run")
+    assert (done.code, f"would free {unused.name[:12]}" in done.out) == (0, True)
+    assert unused.exists()
+    assert cli("adapters", "gc", "--json", "--dry-run").code == 0
+    done = cli("adapters", "gc")
+    assert f"kept {used.name[:12]}" in done.out
+    assert "sql on edge-2 (unreachable since " in done.out
+    assert "freed 1 entry" in done.out
+    assert used.exists()
+    assert not unused.exists()
+
+    (data_dir / "adapter-store" / ".garrison-owners").write_text("somebody-else\n")
+    done = cli("adapters", "gc")
+    assert done.code == 1
+    assert "left alone: another database staged here too" in done.out

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from garrison.base.exit_codes import ExitCode
 from garrison.base.values import size_text
 from garrison.cli.library_view import confirm, print_facts, print_table, print_verification
 from garrison.cli.options import Json, settings
@@ -23,7 +24,9 @@ from garrison.models.adapter_library import (
 from garrison.models.layout import Layout
 from garrison.models.progress import choose
 
-app = make_app("Import, list, show, verify and remove LoRA adapters.", no_args_is_help=True)
+app = make_app(
+    "Import, list, show, verify and remove LoRA adapters; free what is no longer served.", no_args_is_help=True
+)
 
 Name = Annotated[str, typer.Argument(help="Its name.")]
 
@@ -121,6 +124,34 @@ def remove(
         json_module.dumps({"ok": True, "name": gone.name, "path": str(gone.path)}) if json else f"removed {gone.name}"
     )
     return 0
+
+
+@app.command()
+def gc(
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would go; remove nothing.")] = False,
+    json: Json = False,
+) -> int:
+    """Free what no target serves, last served or is to be given from the adapter stores. Imported adapters stay."""
+    from contextlib import closing
+
+    from garrison.base.clock import SystemClock
+    from garrison.cli.adapter_gc_view import print_collected
+    from garrison.fleet.adapter_gc import collect_all
+    from garrison.store.sql.store import open_store
+
+    clock = SystemClock()
+    with closing(open_store(settings("fleet").database)) as store:
+        done = collect_all(store, _layout().data_dir, clock, dry_run=dry_run)
+    if json:
+        body = {
+            "ok": not any(one.refused for one in done),
+            "dry_run": dry_run,
+            "stores": [one.to_json() for one in done],
+        }
+        print(json_module.dumps(body))
+    else:
+        print_collected(done, dry_run=dry_run, now=clock.now())
+    return ExitCode.INVALID if any(one.refused for one in done) else ExitCode.OK
 
 
 def _layout() -> Layout:
