@@ -170,6 +170,7 @@ class Steps:
         failure = reply.failure
         if failure is None:
             self.ours = True
+            self.checkpoint("loaded")
             return None
         taken = failure.code is FailureCode.ALREADY_EXISTS
         if not taken and not reply.uncertain:
@@ -177,6 +178,7 @@ class Steps:
         there = await self.there(name)
         if there is not None and there.root == path:
             self.ours = self.ours or reply.uncertain or was_unsure
+            self.checkpoint("loaded")
             return None
         if there is not None:
             raise StepError(_taken(name, there))
@@ -191,6 +193,7 @@ class Steps:
         patience = self.patience()
         while (failure := await self._try_unload(name)) is not None:
             await patience.wait(failure)
+        self.checkpoint("unloaded")
 
     async def verify(self, name: str, spec: AdapterSpec) -> Served:
         """The list shows what was loaded: the name, from the path, on the base."""

@@ -53,12 +53,10 @@ async def swap(steps: Steps) -> Result:
     patience = steps.patience()
     while True:
         await steps.unload(action.name)
-        steps.checkpoint("unloaded")
         since = steps.clock.monotonic()
         failure = await steps.try_load(action.name, steps.path, is_3d=spec.is_3d_lora_weight)
         gap_ms = (steps.clock.monotonic() - since) * 1000
         if failure is None:
-            steps.checkpoint("loaded")
             try:
                 return Result(resources=(await _verify(steps, spec),), gap_ms=gap_ms)
             except StepError as error:
@@ -113,7 +111,6 @@ async def _load_and_verify(steps: Steps, spec: AdapterSpec, *, lost: bool = Fals
     """`lost`: if it fails, the name that was recorded is proved not to be served."""
     try:
         await steps.load(spec.lora_name, steps.path, is_3d=spec.is_3d_lora_weight)
-        steps.checkpoint("loaded")
         return await _verify(steps, spec)
     except StepError as error:
         error.lost = lost and error.failure.cause is None
@@ -135,7 +132,6 @@ async def _verify(steps: Steps, spec: AdapterSpec) -> Resource:
 
 async def _take_away(steps: Steps, name: str, old: Served) -> None:
     await steps.unload(name)
-    steps.checkpoint("unloaded")
     there = await steps.there(name)
     if there is not None and there.root == old.root:
         message = f"the server answered that {name} is unloaded, and still lists it"

@@ -1,0 +1,88 @@
+"""What a token from the adapter and one from its base tell."""
+
+from typing import Any
+
+import pytest
+
+from garrison.base.clock import FakeClock
+from garrison.fleet.failure import Failure, FailureCode
+from garrison.fleet.generation_probe import judge_probe, probe
+from garrison.fleet.memory_targets import MemoryFault, MemoryTarget, MemoryTargets, refusal
+from garrison.fleet.observation import Cause
+from garrison.fleet.target import TargetSpec
+from garrison.fleet.transport import TransportError
+from garrison.fleet.vllm_answers import Completion
+from garrison.fleet.vllm_api import VllmApi
+
+A = Completion(" a", -1.5)
+
+
+def failure(code: FailureCode) -> Failure:
+    return Failure(code=code, message="no")
+
+
+SLOW, BROKEN = failure(FailureCode.SERVICE_TIMEOUT), failure(FailureCode.SERVICE_INTERNAL_ERROR)
+REFUSED = failure(FailureCode.INVALID_REQUEST)
+
+TABLE: list[tuple[str, Completion | Failure, Completion | Failure | None, bool, bool, str]] = [
+    ("another token", A, Completion(" b", -1.5), False, False, ""),
+    ("the same token, less likely", A, Completion(" a", -1.6), False, False, ""),
+    ("the same token, as likely", A, A, False, False, "answers like the base"),
+    ("the same token, nobody knows how likely", Completion(" a"), Completion(" a"), False, False, ""),
+    ("the base does not answer", A, SLOW, False, False, ""),
+    ("no answer in time", SLOW, None, False, False, "had no answer"),
+    ("no answer in time, and it must", SLOW, None, True, True, ""),
+    ("throttled", failure(FailureCode.THROTTLING), None, False, False, "had no answer"),
+    ("refused", REFUSED, A, False, True, ""),
+    ("refused, and the base too", REFUSED, REFUSED, False, False, "not probed"),
+    ("refused, and the base too, and it must", REFUSED, REFUSED, True, True, ""),
+    ("broken", BROKEN, A, False, True, ""),
+    ("broken, and the base too", BROKEN, BROKEN, False, True, ""),
+]
+
+
+@pytest.mark.parametrize(
+    ("adapter", "base", "must", "fails", "note"), [row[1:] for row in TABLE], ids=[row[0] for row in TABLE]
+)
+def test_judge(adapter: Any, base: Any, must: bool, fails: bool, note: str) -> None:
+    verdict = judge_probe(adapter, base, must_answer=must)
+    assert (verdict.failure is not None) == fails
+    assert (note in (verdict.note or "")) if note else verdict.note is None
+    if verdict.failure:
+        assert not verdict.failure.recoverable
+
+
+async def run(server: MemoryTarget, answers: dict[str, Completion | Failure] | None = None) -> tuple[Any, list[str]]:
+    targets, spec = MemoryTargets({"edge": server}), TargetSpec(name="edge", base_url="http://edge")
+    async with targets.open(spec) as connection:
+        api = VllmApi(connection, spec, FakeClock())
+        kept = {} if answers is None else answers
+        verdict = await probe(api, "sql", "acme/tiny", must_answer=False, base_answers=kept)
+    return verdict, [one.json["model"] for one in targets.requests]
+
+
+async def test_an_adapter_that_changes_nothing_is_noted() -> None:
+    verdict, asked = await run(MemoryTarget(served={"sql": "/m"}, idle={"/m"}))
+    assert "answers like the base" in verdict.note
+    assert asked == ["sql", "acme/tiny"]
+
+
+async def test_the_base_is_asked_once_a_target() -> None:
+    answers: dict[str, Completion | Failure] = {}
+    await run(MemoryTarget(served={"sql": "/m"}), answers)
+    verdict, asked = await run(MemoryTarget(served={"sql": "/m"}), answers)
+    assert verdict.failure is verdict.note is None
+    assert asked == ["sql"]
+
+
+async def test_who_gives_no_answer_is_asked_nothing_more() -> None:
+    fault = MemoryFault("/v1/completions", TransportError(Cause.TIMEOUT, "5 s", sent=True))
+    verdict, asked = await run(MemoryTarget(served={"sql": "/m"}, faults=[fault]))
+    assert "had no answer" in verdict.note
+    assert asked == ["sql"]
+
+
+async def test_an_adapter_that_breaks_the_engine_fails() -> None:
+    dead = refusal(500, "InternalServerError", "EngineCore encountered an issue.")
+    verdict, _ = await run(MemoryTarget(served={"sql": "/m"}, faults=[MemoryFault("/v1/completions", dead)]))
+    assert verdict.failure is not None
