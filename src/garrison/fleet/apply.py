@@ -16,8 +16,8 @@ from garrison.fleet.lease import hold
 from garrison.fleet.plan_values import Action, ActionKind, Plan
 from garrison.fleet.recall import recall
 from garrison.fleet.scene import Mode, PlanOptions
-from garrison.fleet.survey import Survey, decide, survey
-from garrison.fleet.view import FleetView, Outcome
+from garrison.fleet.survey import Survey, decide, look, managed_names, survey
+from garrison.fleet.view import FleetView, Outcome, SilentView
 from garrison.store.records import ActionState, CommandRecord, CommandState, Event, StackRecord
 
 __all__ = ["Applied", "Confirm", "apply", "carry", "destroy", "patched", "preview", "tidy"]
@@ -196,6 +196,7 @@ async def carry(
         view=view,
         options=options,
     )
+    await _look_again(fleet, found, outcomes)
     if any(one.state is ActionState.STARTED for one in outcomes):
         return outcomes
     failed = sum(one.state is ActionState.FAILED for one in outcomes)
@@ -205,6 +206,20 @@ async def carry(
     ended = replace(command, state=state, ended_at=fleet.clock.now(), summary=summary)
     await fleet.db(fleet.store.finish, ended)
     return outcomes
+
+
+async def _look_again(fleet: Fleet, found: Survey, outcomes: Sequence[Outcome]) -> None:
+    """What is remembered of the targets that were acted on is what they serve now. What we did there ourselves is no
+    news."""
+    acted = {one.action.target for one in outcomes if one.action.acts and one.state is not ActionState.SKIPPED}
+    ours = managed_names(await fleet.db(fleet.store.resources))
+    for one in outcomes:
+        ours.setdefault(one.action.target, set()).add(one.action.name)
+        if one.action.replaced is not None:
+            ours[one.action.target].add(one.action.replaced.key.name)
+    records = {one.name: one for one in await fleet.db(fleet.store.targets, acted)}
+    targets = {name: found.targets[name] for name in records}
+    await look(fleet, targets, records, ours, SilentView())
 
 
 async def tidy(fleet: Fleet, name: str) -> None:

@@ -31,8 +31,8 @@ def declared(spec: AdapterSpec, recorded: Resource | None, scene: Scene) -> Acti
     if unknown := scene.unknown(spec.target):
         return _unseen(spec, recorded, unknown)
     observed = scene.observed(spec.target, spec.lora_name)
-    if failure := impossible(spec, scene):
-        return _blocked(spec, recorded, observed, failure, "no load can bring this about")
+    if hopeless := impossible(spec, scene):
+        return _blocked(spec, recorded, observed, hopeless, "no load can bring this about")
     if observed is None:
         return _missing(spec, recorded, scene)
     if recorded is None or not recorded.operation.serves:

@@ -10,9 +10,9 @@ from garrison.fleet.drift import find_drift, tombstone
 from garrison.fleet.settle import settle
 from garrison.fleet.survey import Survey, survey
 from garrison.fleet.view import FleetView
-from garrison.store.records import ActionState, CommandState, Event, TargetRecord
+from garrison.store.records import ActionState, CommandState, Event
 
-__all__ = ["recall", "restarted"]
+__all__ = ["recall"]
 
 
 async def recall(
@@ -68,14 +68,14 @@ async def _bury(fleet: Fleet, found: Survey) -> bool:
     pairs = []
     for target, seen in found.sightings.items():
         owned = [one for one in found.owned if one.key.target == target and one.operation.serves]
-        cause = "restarted" if restarted(found.known.get(target), found.records[target]) else "unloaded"
-        pairs += [tombstone(one, cause) for one in find_drift(owned, seen) if one.kind == "missing"]
+        missing = [one for one in find_drift(owned, seen) if one.kind == "missing"]
+        if not missing:
+            continue
+        since = min(one.resource.at for one in missing)
+        restarts = await fleet.db(
+            fleet.store.events, target=target, kinds={events.RESTARTED}, since=since, limit=1
+        )  # fmt: skip
+        pairs += [tombstone(one, "restarted" if restarts else "unloaded") for one in missing]
     if pairs:
         await fleet.db(fleet.store.put, [version for version, _ in pairs], [told for _, told in pairs])
     return bool(pairs)
-
-
-def restarted(before: TargetRecord | None, after: TargetRecord) -> bool:
-    """Whether another process answers than the one remembered."""
-    was = before.capabilities.get("started_at") if before else None
-    return was is not None and was != after.capabilities.get("started_at")

@@ -1,0 +1,178 @@
+"""Stories of the agent, over the in-memory twins."""
+
+from collections.abc import Iterator
+
+import pytest
+from fleet_world import World, adapter
+
+from garrison.fleet import events
+from garrison.fleet.agent import Agent
+from garrison.fleet.memory_targets import MemoryFault, json_answer
+from garrison.fleet.observation import Cause
+from garrison.fleet.transport import TransportError
+from garrison.store.records import CommandState, Operation
+
+DOWN = TransportError(Cause.REFUSED, "connection refused")
+
+
+@pytest.fixture
+def world() -> Iterator[World]:
+    made = World()
+    yield made
+    made.fleet.close()
+
+
+async def test_nothing_to_do_is_one_list_a_target_and_no_more(world: World) -> None:
+    await world.apply(world.declaration(adapter()))
+    asked = len(world.targets.requests)
+    agent = await world.agent_pass()
+    assert [(one.method, one.path) for one in world.targets.requests[asked:]] == [("GET", "/v1/models")]
+    assert agent.state.mended == 0
+    assert len(world.store.commands()) == 1
+
+
+@pytest.mark.parametrize("on_drift", ["report", "restore"])
+async def test_a_restarted_vllm(world: World, on_drift: str) -> None:
+    await world.apply(world.declaration(adapter("sql"), adapter("chat"), on_drift=on_drift))
+    world.edge.restart()
+    await world.agent_pass()
+    assert [one.cause for one in world.told(events.DRIFT)] == ["restarted", "restarted"]
+    assert len(world.told(events.RESTARTED)) == 1
+    restored = {one.name for one in world.told(events.RESTORED)}
+    if on_drift == "restore":
+        assert world.edge.served == {"sql": "/models/sql", "chat": "/models/chat"}
+        assert restored == {"sql", "chat"}
+    else:
+        assert world.edge.served == {}
+        assert restored == set()
+        recorded = world.recorded("sql")
+        assert recorded is not None
+        assert recorded.operation is Operation.LOST
+    before = len(world.store.events(limit=1000))
+    await world.agent_pass()
+    assert len(world.store.events(limit=1000)) == before, "told once"
+
+
+@pytest.mark.parametrize("on_drift", ["report", "restore"])
+async def test_another_path_under_our_name(world: World, on_drift: str) -> None:
+    await world.apply(world.declaration(adapter(), on_drift=on_drift))
+    world.edge.served["sql"] = "/tmp/theirs"
+    await world.agent_pass()
+    told = world.told(events.DRIFT)
+    assert [one.cause for one in told] == ["path"]
+    wanted = "/models/sql" if on_drift == "restore" else "/tmp/theirs"
+    assert world.edge.served == {"sql": wanted}
+
+
+async def test_drift_that_lasts_is_told_once_by_one_agent(world: World) -> None:
+    await world.apply(world.declaration(adapter()))
+    world.edge.served["sql"] = "/tmp/theirs"
+    agent = Agent(world.fleet, world.view)
+    await agent.startup()
+    for _ in range(3):
+        await agent.once()
+    await agent.shutdown()
+    assert len(world.told(events.DRIFT)) == 1
+
+
+async def test_out_of_reach_is_told_once_and_deletes_nothing(world: World) -> None:
+    await world.apply(world.declaration(adapter(), on_drift="restore"))
+    world.edge.down = DOWN
+    for _ in range(3):
+        await world.agent_pass()
+    assert [one.cause for one in world.told(events.UNREACHABLE)] == ["refused"]
+    assert not world.told(events.DRIFT)
+    world.edge.down = None
+    await world.agent_pass()
+    assert len(world.told(events.RECOVERED)) == 1
+    assert not world.told(events.DRIFT)
+
+
+async def test_what_is_owed_is_done_when_the_target_returns(world: World) -> None:
+    await world.apply(world.declaration(adapter("sql"), adapter("old")))
+    world.edge.down = DOWN
+    await world.apply(world.declaration(adapter("sql", lora_path="/models/v2"), adapter("new")))
+    await world.agent_pass()
+    world.edge.down = None
+    await world.agent_pass()
+    assert world.edge.served == {"sql": "/models/v2", "new": "/models/new"}
+
+
+@pytest.mark.parametrize("returned", ["re-imaged", "with-old", "with-extra"])
+async def test_a_target_that_returns(world: World, returned: str) -> None:
+    await world.apply(world.declaration(adapter("sql"), adapter("old"), on_drift="restore"))
+    world.edge.down = DOWN
+    await world.apply(world.declaration(adapter("sql", lora_path="/models/v2"), on_drift="restore"))
+    world.edge.down = None
+    if returned == "re-imaged":
+        world.edge.restart()
+    elif returned == "with-extra":
+        world.edge.served["theirs"] = "/tmp/theirs"
+    await world.agent_pass()
+    extra = {"theirs": "/tmp/theirs"} if returned == "with-extra" else {}
+    assert world.edge.served == {"sql": "/models/v2"} | extra
+
+
+async def test_what_fails_for_good_is_not_tried_for_ever(world: World) -> None:
+    world.edge.broken["/models/sql"] = json_answer({"error": {"message": "LoRA rank 64 is too high", "code": 500}}, 500)
+    await world.apply(world.declaration(adapter(), on_drift="restore"))
+    agent = Agent(world.fleet, world.view)
+    await agent.startup()
+    loads = len(world.targets.asked("POST", "/v1/load_lora_adapter"))
+    for _ in range(4):
+        await agent.once()
+    assert len(world.targets.asked("POST", "/v1/load_lora_adapter")) <= loads + 1
+    world.edge.broken.clear()
+    world.edge.restart()
+    world.edge.served["other"] = "/x"
+    await agent.once()
+    await agent.shutdown()
+
+
+async def test_a_killed_command_is_completed(world: World) -> None:
+    """The apply dies between the load and its record; the agent finishes the bookkeeping and the rest."""
+    from garrison.fleet.apply import apply
+    from garrison.fleet.scene import PlanOptions
+    from garrison.fleet.steps import ExecuteOptions
+
+    class Killed(BaseException):
+        pass
+
+    def checkpoint(name: str) -> None:
+        if name == "loaded":
+            raise Killed
+
+    with pytest.raises(Killed):
+        await apply(
+            world.fleet,
+            world.declaration(adapter("sql"), adapter("chat")),
+            world.view,
+            options=PlanOptions(),
+            confirm=lambda _plan: True,
+            execution=ExecuteOptions(probe=False, checkpoint=checkpoint),
+        )
+    assert len(world.edge.served) == 1
+    await world.agent_pass()
+    assert world.edge.served == {"sql": "/models/sql", "chat": "/models/chat"}
+    assert {one.operation for one in world.store.resources()} == {Operation.CREATED}
+    assert CommandState.RUNNING not in {one.state for one in world.store.commands()}
+    assert not world.told(events.DRIFT)
+
+
+async def test_a_failing_list_in_between_is_unknown(world: World) -> None:
+    await world.apply(world.declaration(adapter(), on_drift="restore"))
+    loads = len(world.targets.asked("POST", "/v1/load_lora_adapter"))
+    for answer in (json_answer({}), json_answer({"object": "list", "data": []}), json_answer({"detail": "x"}, 404)):
+        world.edge.faults.append(MemoryFault("/v1/models", answer, times=1))
+        await world.agent_pass()
+    assert len(world.targets.asked("POST", "/v1/load_lora_adapter")) == loads
+    assert not world.told(events.DRIFT)
+
+
+async def test_what_others_do_beside_us_is_history(world: World) -> None:
+    await world.apply(world.declaration(adapter()))
+    world.edge.served["theirs"] = "/tmp/theirs"
+    await world.agent_pass()
+    del world.edge.served["theirs"]
+    await world.agent_pass()
+    assert [(one.name, one.cause) for one in world.told(events.CHANGED)] == [("theirs", "appeared"), ("theirs", "gone")]

@@ -1,0 +1,262 @@
+"""Stories of apply, over the in-memory twins."""
+
+from collections.abc import Iterator
+
+import pytest
+from fleet_world import World, adapter
+
+from garrison.base.errors import ConflictError, InvalidError
+from garrison.base.exit_codes import ExitCode
+from garrison.fleet import events
+from garrison.fleet.declaration import ModelSpec
+from garrison.fleet.lease import this_process
+from garrison.fleet.observation import Cause
+from garrison.fleet.plan_values import ActionKind
+from garrison.fleet.transport import TransportError
+from garrison.store.records import CommandState, Holder, Lease, Operation
+
+
+@pytest.fixture
+def world() -> Iterator[World]:
+    made = World()
+    yield made
+    made.fleet.close()
+
+
+DOWN = TransportError(Cause.REFUSED, "connection refused")
+
+
+async def test_create_then_nothing_to_do(world: World) -> None:
+    first = await world.apply(world.declaration(adapter()))
+    assert first.exit_code == ExitCode.OK
+    assert world.edge.served == {"sql": "/models/sql"}
+    recorded = world.recorded("sql")
+    assert recorded is not None
+    assert (recorded.operation, recorded.parent, recorded.version) == (Operation.CREATED, "acme/tiny", 1)
+    asked = len(world.targets.requests)
+    again = await world.apply(world.declaration(adapter()))
+    assert again.plan.empty
+    assert again.command is None
+    assert {(one.method, one.path) for one in world.targets.requests[asked:]} == {("GET", "/v1/models")}
+
+
+async def test_what_left_the_manifest_is_unloaded_and_what_others_loaded_stays(world: World) -> None:
+    world.edge.served["theirs"] = "/tmp/theirs"
+    await world.apply(world.declaration(adapter("sql"), adapter("chat")))
+    await world.apply(world.declaration(adapter("chat")))
+    assert world.edge.served == {"theirs": "/tmp/theirs", "chat": "/models/chat"}
+
+
+async def test_patch_adds_and_changes_and_leaves_the_rest(world: World) -> None:
+    await world.apply(world.declaration(adapter("sql"), adapter("chat")))
+    done = await world.apply(world.declaration(adapter("sql", lora_path="/models/v2"), adapter("code")), mode="patch")
+    assert done.exit_code == ExitCode.OK
+    assert world.edge.served == {"sql": "/models/v2", "chat": "/models/chat", "code": "/models/code"}
+    whole = await world.plan(
+        world.declaration(adapter("sql", lora_path="/models/v2"), adapter("chat"), adapter("code"))
+    )
+    assert whole.empty
+
+
+async def test_new_content_is_served_from_its_own_path(world: World) -> None:
+    world.artifacts.default_store = "/store"
+    world.artifacts.digests["/models/sql"] = "d1"
+    await world.apply(world.declaration(adapter()))
+    assert world.edge.served == {"sql": "/store/d1"}
+    world.artifacts.digests["/models/sql"] = "d2"
+    done = await world.apply(world.declaration(adapter()))
+    assert world.edge.served == {"sql": "/store/d2"}
+    assert done.outcomes[0].gap_ms is not None
+    recorded = world.recorded("sql")
+    assert recorded is not None
+    assert (recorded.operation, recorded.spec["digest"]) == (Operation.UPDATED, "d2")
+
+
+async def test_files_that_would_not_do_are_never_sent(world: World) -> None:
+    from garrison.fleet.failure import Failure, FailureCode
+
+    failure = Failure(code=FailureCode.INVALID_REQUEST, message="rank 64 is above 16", hint="Raise it.")
+    world.artifacts.refused["/models/sql"] = failure
+    done = await world.apply(world.declaration(adapter(), adapter("chat")))
+    assert done.exit_code == ExitCode.APPLY_FAILED
+    assert world.edge.served == {"chat": "/models/chat"}
+    assert not [one for one in world.targets.asked("POST", "/v1/load_lora_adapter") if one.json["lora_name"] == "sql"]
+
+
+async def test_an_adapter_that_somebody_unloaded_is_loaded_again_without_a_flag(world: World) -> None:
+    await world.apply(world.declaration(adapter()))
+    del world.edge.served["sql"]
+    done = await world.apply(world.declaration(adapter()))
+    assert done.exit_code == ExitCode.OK
+    assert world.edge.served == {"sql": "/models/sql"}
+    operations = [one.operation for one in world.store.versions(world.store.resources()[0].key)]
+    assert operations == [Operation.CREATED, Operation.LOST, Operation.CREATED]
+    assert [one.cause for one in world.told(events.DRIFT)] == ["unloaded"]
+
+
+async def test_what_somebody_loaded_over_ours_is_rejected_and_force_overwrites(world: World) -> None:
+    await world.apply(world.declaration(adapter()))
+    world.edge.served["sql"] = "/tmp/theirs"
+    with pytest.raises(ConflictError, match="/tmp/theirs") as raised:
+        await world.apply(world.declaration(adapter()))
+    for way in ("extract", "--force", "leave"):
+        assert way in (raised.value.hint or "")
+    assert world.edge.served == {"sql": "/tmp/theirs"}
+    await world.apply(world.declaration(adapter()), force=True)
+    assert world.edge.served == {"sql": "/models/sql"}
+
+
+async def test_what_somebody_loaded_before_us_is_taken_over_only_when_asked(world: World) -> None:
+    world.edge.served["sql"] = "/tmp/theirs"
+    with pytest.raises(ConflictError, match="loaded by somebody else"):
+        await world.apply(world.declaration(adapter()))
+    done = await world.apply(world.declaration(adapter()), adopt=True)
+    assert done.exit_code == ExitCode.OK
+    assert world.edge.served == {"sql": "/models/sql"}
+
+
+async def test_what_is_there_as_declared_is_only_recorded(world: World) -> None:
+    world.edge.served["sql"] = "/models/sql"
+    done = await world.apply(world.declaration(adapter()))
+    assert not done.plan.changes_required
+    assert not world.targets.asked("POST", "/v1/load_lora_adapter")
+    recorded = world.recorded("sql")
+    assert recorded is not None
+    assert recorded.operation is Operation.ADOPTED
+    assert (await world.apply(world.declaration(adapter()))).plan.empty
+
+
+async def test_a_target_out_of_reach_blocks_nobody_and_owes(world: World) -> None:
+    both = World(targets=2)
+    both.edge.down = DOWN
+    declaration = both.declaration(adapter("sql"), adapter("sql", "edge-2"))
+    done = await both.apply(declaration)
+    assert done.exit_code == ExitCode.UNREACHABLE
+    assert both.targets["edge-2"].served == {"sql": "/models/sql"}
+    both.edge.down = None
+    done = await both.apply(declaration)
+    assert done.exit_code == ExitCode.OK
+    assert both.edge.served == {"sql": "/models/sql"}
+    both.fleet.close()
+
+
+async def test_out_of_reach_is_never_deleted(world: World) -> None:
+    await world.apply(world.declaration(adapter()))
+    for down in (DOWN, TransportError(Cause.TIMEOUT, "no answer")):
+        world.edge.down = down
+        done = await world.apply(world.declaration(adapter()))
+        assert done.exit_code == ExitCode.UNREACHABLE
+        recorded = world.recorded("sql")
+        assert recorded is not None
+        assert recorded.operation is Operation.CREATED
+    assert not world.told(events.DRIFT)
+
+
+async def test_destroy_unloads_ours_and_the_stack_is_gone(world: World) -> None:
+    world.edge.served["theirs"] = "/tmp/theirs"
+    await world.apply(world.declaration(adapter()))
+    done = await world.destroy()
+    assert done.exit_code == ExitCode.OK
+    assert world.edge.served == {"theirs": "/tmp/theirs"}
+    assert world.store.stacks() == []
+    assert world.store.targets() == []
+    assert world.told(events.DESTROYED)
+
+
+async def test_a_destroy_that_cannot_reach_a_target_stays_owed(world: World) -> None:
+    await world.apply(world.declaration(adapter()))
+    world.edge.down = DOWN
+    done = await world.destroy()
+    assert done.exit_code == ExitCode.UNREACHABLE
+    assert [one.ending for one in world.store.stacks()] == [True]
+    assert [one.name for one in world.store.targets()] == ["edge-1"]
+    world.edge.down = None
+    await world.agent_pass()
+    assert world.edge.served == {}
+    assert world.store.stacks() == []
+
+
+async def test_a_changed_address_is_a_change_in_place(world: World) -> None:
+    from dataclasses import replace
+
+    await world.apply(world.declaration(adapter()))
+    declaration = world.declaration(adapter())
+    moved = {"edge-1": replace(declaration.targets["edge-1"], base_url="http://elsewhere:9000")}
+    done = await world.apply(replace(declaration, targets=moved))
+    assert [(one.kind, one.name) for one in done.plan.targets] == [("update", "edge-1")]
+    assert not done.plan.changes_required
+    assert world.store.targets()[0].spec["base_url"] == "http://elsewhere:9000"
+
+
+async def test_a_base_model_cannot_be_changed_by_declaring_it(world: World) -> None:
+    from dataclasses import replace
+
+    declaration = replace(world.declaration(), models=(ModelSpec(target="edge-1", label="m", id="acme/huge"),))
+    with pytest.raises(InvalidError, match="acme/huge"):
+        await world.apply(declaration)
+
+
+async def test_one_writer_a_stack_and_a_dead_one_is_not_waited_for(world: World) -> None:
+    from dataclasses import replace
+    from datetime import timedelta
+
+    now = world.clock.now()
+    me = this_process("apply")
+    other = Holder(host="elsewhere/boot", pid=1, started=1, user="ann", purpose="apply")
+    lease = Lease(stack="lab", token="t", holder=other, acquired_at=now, expires_at=now + timedelta(seconds=30))
+    assert world.store.acquire(lease, now) is None
+    with pytest.raises(ConflictError, match="ann@elsewhere") as raised:
+        await world.apply(world.declaration(adapter()))
+    assert raised.value.details["since"] == now.isoformat()
+    world.clock.advance(31)
+    assert (await world.apply(world.declaration(adapter()))).exit_code == ExitCode.OK
+    dead = replace(lease, token="u", holder=replace(me, started=1), expires_at=now + timedelta(days=9))
+    assert world.store.acquire(dead, world.clock.now()) is None
+    assert (await world.apply(world.declaration(adapter("chat")))).exit_code == ExitCode.OK
+
+
+async def test_not_confirmed_means_nothing_happens(world: World) -> None:
+    from garrison.fleet.apply import apply
+    from garrison.fleet.scene import PlanOptions
+
+    done = await apply(
+        world.fleet, world.declaration(adapter()), world.view, options=PlanOptions(), confirm=lambda _plan: False
+    )
+    assert not done.confirmed
+    assert world.edge.served == {}
+    assert world.store.stacks() == []
+    assert world.store.leases() == []
+
+
+async def test_a_preview_leaves_no_trace(world: World) -> None:
+    found = await world.plan(world.declaration(adapter()))
+    assert found.actions[0].kind is ActionKind.CREATE
+    assert world.edge.served == {}
+    assert world.store.stacks() == []
+    assert world.store.commands() == []
+
+
+async def test_commands_are_on_record_with_their_end(world: World) -> None:
+    await world.apply(world.declaration(adapter()))
+    (command,) = world.store.commands()
+    assert (command.kind, command.state, command.summary) == (
+        "apply",
+        CommandState.SUCCEEDED,
+        {"done": 1, "failed": 0, "owed": 0},
+    )
+
+
+async def test_run_time_lora_that_is_off_is_no_absence(world: World) -> None:
+    await world.apply(world.declaration(adapter()))
+    world.edge.lora_routes = False
+    world.edge.restart()
+    done = await world.apply(world.declaration(adapter()))
+    assert done.exit_code == ExitCode.APPLY_FAILED
+    failure = done.plan.blocked[0].failure
+    assert failure is not None
+    assert failure.cause is Cause.NO_LORA_ROUTES
+    assert "VLLM_ALLOW_RUNTIME_LORA_UPDATING" in (failure.hint or "")
+    assert not world.told(events.DRIFT)
+    recorded = world.recorded("sql")
+    assert recorded is not None
+    assert recorded.operation is Operation.CREATED
