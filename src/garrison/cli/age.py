@@ -1,0 +1,57 @@
+"""How long ago, in words: `3 m ago`. Times themselves are shown in UTC."""
+
+import re
+from datetime import datetime, timedelta
+
+from garrison.base.errors import UsageError
+
+__all__ = ["ago", "duration", "parse_since", "utc"]
+
+_UNITS = (("d", 86_400), ("h", 3_600), ("m", 60), ("s", 1))
+_SINCE = re.compile(r"(\d+(?:\.\d+)?)\s*([smhdw]?)")
+_SECONDS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 604_800, "": 1}
+
+
+def ago(then: datetime | None, now: datetime) -> str:
+    """`never` for None; a clock that went back gives `just now`."""
+    if then is None:
+        return "never"
+    seconds = int((now - then).total_seconds())
+    return f"{duration(seconds)} ago" if seconds >= 1 else "just now"
+
+
+def duration(seconds: float) -> str:
+    """In the largest unit that fits: `0 s`, `59 s`, `3 m`, `26 h`, `5 d`. Hours go on to two days."""
+    whole = int(seconds)
+    for unit, size in _UNITS:
+        if whole >= (2 * size if unit == "d" else size):
+            return f"{whole // size} {unit}"
+    return "0 s"
+
+
+def utc(at: datetime) -> str:
+    return f"{at:%Y-%m-%d %H:%M:%S}"
+
+
+def parse_since(text: str, now: datetime) -> datetime:
+    """`90`, `90s`, `15m`, `2h`, `3d`, `1w`, or a time such as `2026-01-31` or `2026-01-31T12:00`, in UTC.
+
+    Raises:
+        UsageError: it is neither.
+    """
+    if match := _SINCE.fullmatch(text.strip()):
+        try:
+            return now - timedelta(seconds=float(match[1]) * _SECONDS[match[2]])
+        except OverflowError:
+            raise _no_time(text) from None
+    try:
+        found = datetime.fromisoformat(text.strip())
+    except ValueError:
+        raise _no_time(text) from None
+    return found.astimezone(now.tzinfo) if found.tzinfo else found.replace(tzinfo=now.tzinfo)
+
+
+def _no_time(text: str) -> UsageError:
+    return UsageError(
+        f"--since {text!r} is no time", hint="For example: --since 2h, 15m, 3d, or 2026-01-31T12:00 (UTC)."
+    )

@@ -1,0 +1,148 @@
+"""`garrison apply`."""
+
+import json as json_module
+from dataclasses import replace
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from garrison.base.errors import UsageError
+from garrison.base.exit_codes import ExitCode
+from garrison.cli.fleet_options import AcceptStale, Adopt, All, File, Files, Force, ModeName, Modes, Props, Yes
+from garrison.cli.fleet_options import declaration as load
+from garrison.cli.options import Json
+from garrison.cli.options import app as make_app
+
+if TYPE_CHECKING:
+    from garrison.cli.fleet_wiring import Stop
+    from garrison.cli.page import Page
+    from garrison.cli.progress_view import QuietProgress
+    from garrison.fleet.apply import Applied
+    from garrison.fleet.context import Fleet
+    from garrison.fleet.declaration import Declaration
+    from garrison.fleet.scene import PlanOptions
+
+app = make_app("Make the targets serve what a manifest declares.")
+
+
+@app.command()
+def apply(
+    files: Files = None,
+    file: File = None,
+    mode: Modes = ModeName.RECONCILE,
+    simulate: Annotated[bool, typer.Option("--simulate", help="Only show the plan, as `garrison plan` does.")] = False,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Stay until what targets out of reach owe is done, or Ctrl-C.")
+    ] = False,
+    yes: Yes = False,
+    force: Force = False,
+    adopt: Adopt = False,
+    accept_stale_cache: AcceptStale = False,
+    prop: Props = None,
+    everything: All = False,
+    json: Json = False,
+) -> int:
+    """Make the targets serve what a manifest declares: look, show the plan, ask, act.
+
+    What a target out of reach owes is done by a later apply, by --watch, or by `garrison agent`. Exit code 30 when an
+    action failed, 31 when nothing failed and something is owed, 33 when somebody else's change would be overwritten.
+    The first Ctrl-C ends what is under way and begins nothing new; a second one stops at once. Both can be followed by
+    another apply.
+    """
+    from garrison.fleet.scene import PlanOptions
+
+    options = PlanOptions(force=force, adopt=adopt, accept_stale_cache=accept_stale_cache)
+    declared = load(files, file, prop)
+    if simulate:
+        from garrison.cli.plan import simulate as show
+
+        if watch:
+            raise UsageError("--simulate does nothing that --watch could wait for", hint="Choose one.")
+        return show(declared, mode=mode, options=options, exit_code=False, everything=everything, json=json)
+    return _apply(declared, mode, options, watch=watch, yes=yes, everything=everything, json=json)
+
+
+def _apply(
+    declared: "Declaration",
+    mode: ModeName,
+    options: "PlanOptions",
+    *,
+    watch: bool,
+    yes: bool,
+    everything: bool,
+    json: bool,
+) -> int:
+    from garrison.cli.applied_view import show_applied, show_interrupted
+    from garrison.cli.fleet_wiring import INTERRUPTED, Stop, open_fleet, run
+    from garrison.cli.page import Page
+    from garrison.cli.plan_facts import plan_facts
+    from garrison.cli.plan_view import show_plan
+    from garrison.cli.progress_view import progress_view
+    from garrison.cli.question import Question
+    from garrison.fleet.apply import apply as apply_declaration
+    from garrison.fleet.execute import ExecuteOptions
+
+    with open_fleet() as fleet:
+        page, stop = Page(), Stop()
+        facts = plan_facts(fleet, declared, everything=everything)
+        view = progress_view(page, stop, lambda drafted: show_plan(drafted, page, facts), json=json)
+        applying = apply_declaration(
+            fleet, declared, view, mode=mode.value, options=options,
+            confirm=Question(stop, yes=yes, json=json), execution=ExecuteOptions(stopping=stop.stopping),
+        )  # fmt: skip
+        try:
+            applied = run(applying, stop)
+            view.end()
+            if not json:
+                show_applied(applied, page, watching=watch and not stop.asked)
+            if watch and applied.owed and not stop.asked:
+                applied = _watch(fleet, declared, applied, view, page, stop, json=json)
+        except KeyboardInterrupt:
+            view.end()
+            if not json:
+                begun = stop.working or bool(view.outcomes)
+                show_interrupted(view.outcomes, len(view.under_way), page, begun=begun, again="garrison apply")
+            return INTERRUPTED
+        finally:
+            view.end()
+    code = INTERRUPTED if stop.asked and applied.owed else int(applied.exit_code)
+    if json:
+        body = applied.to_json() | {"ok": code == ExitCode.OK, "exit_code": code}
+        print(json_module.dumps(body, ensure_ascii=False))
+    elif code == INTERRUPTED:
+        show_interrupted(applied.outcomes, 0, page, begun=True, again="garrison apply")
+    return code
+
+
+def _watch(
+    fleet: "Fleet",
+    declared: "Declaration",
+    applied: "Applied",
+    view: "QuietProgress",
+    page: "Page",
+    stop: "Stop",
+    *,
+    json: bool,
+) -> "Applied":
+    """`applied` with what became of what was owed."""
+    from garrison.cli.applied_view import show_applied
+    from garrison.cli.fleet_wiring import run
+    from garrison.fleet.insist import insist
+
+    def waiting(owed: int, seconds: float) -> None:
+        stop.working = False
+        view.waiting(owed, seconds)
+
+    targets = {one.action.target for one in applied.owed}
+    insisted = run(
+        insist(fleet, declared.stack, view, targets=targets, longest=declared.policy.interval, waiting=waiting), stop
+    )
+    ended: dict[Any, Any] = {one.action.key: one for one in (*applied.outcomes, *insisted.outcomes)}
+    plan = replace(
+        applied.plan, unknown={name: why for name, why in applied.plan.unknown.items() if name not in targets}
+    )
+    done = replace(applied, outcomes=tuple(ended.values()), plan=plan)
+    view.end()
+    if not json:
+        show_applied(done, page)
+    return done

@@ -1,0 +1,80 @@
+"""`garrison destroy`."""
+
+import json as json_module
+from typing import TYPE_CHECKING
+
+from garrison.base.errors import InvalidError, UsageError
+from garrison.base.exit_codes import ExitCode
+from garrison.cli.fleet_options import All, File, Files, Props, Stack, Yes
+from garrison.cli.fleet_options import declaration as load
+from garrison.cli.options import Json
+from garrison.cli.options import app as make_app
+
+if TYPE_CHECKING:
+    from garrison.fleet.context import Fleet
+
+app = make_app("Unload everything that a stack owns.")
+
+
+@app.command()
+def destroy(
+    files: Files = None,
+    file: File = None,
+    stack: Stack = None,
+    yes: Yes = False,
+    prop: Props = None,
+    everything: All = False,
+    json: Json = False,
+) -> int:
+    """Unload everything that a stack owns, and forget the stack. Adapters that others loaded stay. What a target out of
+    reach serves stays owed until it is seen again."""
+    from garrison.cli.applied_view import show_applied, show_interrupted
+    from garrison.cli.fleet_wiring import INTERRUPTED, Stop, open_fleet, run
+    from garrison.cli.page import Page
+    from garrison.cli.plan_facts import plan_facts
+    from garrison.cli.plan_view import show_plan
+    from garrison.cli.progress_view import progress_view
+    from garrison.cli.question import Question
+    from garrison.fleet.apply import destroy as destroy_stack
+    from garrison.fleet.scene import PlanOptions
+
+    if stack is not None and (files or file):
+        raise UsageError("give a manifest or --stack, not both", hint="--stack needs no manifest.")
+    name = stack if stack is not None else load(files, file, prop).stack
+    with open_fleet() as fleet:
+        _known(fleet, name)
+        page, stop = Page(), Stop()
+        facts = plan_facts(fleet, None, everything=everything)
+        view = progress_view(page, stop, lambda drafted: show_plan(drafted, page, facts), json=json)
+        question = Question(stop, yes=yes, json=json)
+        again = f"garrison destroy --stack {name}"
+        try:
+            applied = run(destroy_stack(fleet, name, view, options=PlanOptions(), confirm=question), stop)
+            view.end()
+        except KeyboardInterrupt:
+            view.end()
+            if not json:
+                begun = stop.working or bool(view.outcomes)
+                show_interrupted(view.outcomes, len(view.under_way), page, begun=begun, again=again)
+            return INTERRUPTED
+        finally:
+            view.end()
+        gone = fleet.store.stack(name) is None
+    if json:
+        print(json_module.dumps(applied.to_json() | {"destroyed": gone}, ensure_ascii=False))
+        return applied.exit_code
+    show_applied(applied, page)
+    if gone:
+        page.line(f"The stack {name} is gone.")
+    elif applied.exit_code is ExitCode.UNREACHABLE:
+        page.line(f"The stack {name} is gone as soon as nothing is owed any more.")
+    return applied.exit_code
+
+
+def _known(fleet: "Fleet", name: str) -> None:
+    if fleet.store.stack(name) is not None or fleet.store.resources(stack=name):
+        return
+    there = ", ".join(one.name for one in fleet.store.stacks()) or "none"
+    raise InvalidError(
+        f"there is no stack {name!r} on record", hint=f"Known stacks: {there}. `garrison status` shows them."
+    )

@@ -1,0 +1,116 @@
+"""Where the fleet's views write. On a terminal, long lines are wrapped below their own start; in a pipe a line is a
+line, for grep. What servers and manifests say is shown without control characters."""
+
+from collections.abc import Iterable, Sequence
+from typing import TextIO
+
+from rich.console import Console, RenderableType
+from rich.padding import Padding
+from rich.panel import Panel
+from rich.rule import Rule
+from rich.text import Text
+
+__all__ = ["Page", "counted", "plain", "sentence"]
+
+_LONGEST_LINE = 1_000_000
+
+
+class Page:
+    """`wraps` is whether somebody looks at it; asked of the console when None."""
+
+    def __init__(self, console: Console | None = None, *, out: TextIO | None = None) -> None:
+        self.console = console or Console(file=out, highlight=False)
+        self.wraps = self.console.is_terminal
+        if not self.wraps:
+            self.console = _for_a_pipe(self.console)
+
+    @property
+    def width(self) -> int:
+        return self.console.width
+
+    def blank(self) -> None:
+        self.console.print()
+
+    def line(self, *parts: tuple[str, str] | str, indent: int = 0) -> None:
+        """Parts are text, or text with a style. What follows the first line is indented below the last part."""
+        head = Text(" " * indent)
+        for part in parts[:-1]:
+            head.append_text(_styled(part))
+        self.entry(head, _styled(parts[-1]))
+
+    def entry(self, head: Text, body: Text) -> None:
+        """`head` and behind it `body`; lines that follow stand below the body, or below a deep indent if that would
+        leave no room."""
+        for one in self.laid_out(head, body):
+            self.console.print(one, soft_wrap=not self.wraps)
+
+    def laid_out(self, head: Text, body: Text) -> list[Text]:
+        if not self.wraps or not body:
+            return [_trimmed(head + body)]
+        indent = head.cell_len if head.cell_len <= self.width // 2 else min(8, self.width // 4)
+        if head.cell_len + body.cell_len <= self.width:
+            return [_trimmed(head + body)]
+        if indent != head.cell_len:
+            return [head, *self.laid_out(Text(" " * indent), body)]
+        lines = body.wrap(self.console, max(10, self.width - indent), overflow="fold")
+        first, *rest = lines
+        return [_trimmed(one) for one in (head + first, *(Text(" " * indent) + one for one in rest))]
+
+    def heading(self, title: Text) -> None:
+        """A rule across the terminal with the title in it."""
+        if not self.wraps:
+            self.console.print(title)
+            return
+        self.console.print(Rule(Text("── ", "dim") + title, align="left", style="dim", characters="─"))
+
+    def card(self, title: Text, lines: Sequence[tuple[Text, Text]], *, style: str, indent: int) -> None:
+        """A frame on a terminal, indented lines in a pipe."""
+        if not self.wraps:
+            self.entry(Text(" " * indent), title)
+            for head, body in lines:
+                self.entry(Text(" " * (indent + 2)) + head, body)
+            return
+        inner = Page(Console(width=max(20, self.width - indent - 4), force_terminal=True))
+        laid: list[Text] = []
+        for head, body in lines:
+            laid += inner.laid_out(head, body)
+        panel = Panel(Text("\n").join(laid), title=title, title_align="left", border_style=style, padding=(0, 1))
+        self.print(Padding(panel, (0, 0, 0, indent)))
+
+    def print(self, what: RenderableType) -> None:
+        self.console.print(what)
+
+
+def plain(text: str) -> str:
+    """Without control characters: a name on a server must not move the cursor."""
+    return (
+        text
+        if text.isprintable()
+        else "".join(sign if sign.isprintable() else " " if sign.isspace() else "�" for sign in text)
+    )
+
+
+def counted(number: int, one: str, many: str | None = None) -> str:
+    """`1 target`, `2,000 targets`."""
+    return f"{number:,} {one if number == 1 else many or one + 's'}"
+
+
+def sentence(names: Iterable[str], most: int = 5) -> str:
+    """`a, b and 3 more`."""
+    known = [plain(name) for name in names]
+    if len(known) <= most:
+        return ", ".join(known)
+    return f"{', '.join(known[:most])} and {len(known) - most:,} more"
+
+
+def _trimmed(line: Text) -> Text:
+    line.rstrip()
+    return line
+
+
+def _styled(part: tuple[str, str] | str) -> Text:
+    return Text(plain(part)) if isinstance(part, str) else Text(plain(part[0]), part[1])
+
+
+def _for_a_pipe(console: Console) -> Console:
+    return Console(file=console.file, highlight=False, width=_LONGEST_LINE, color_system=None)

@@ -1,0 +1,84 @@
+"""`garrison plan`."""
+
+import json as json_module
+from typing import TYPE_CHECKING
+
+from garrison.base.exit_codes import ExitCode
+from garrison.cli.fleet_options import AcceptStale, Adopt, All, ExitCodes, File, Files, Force, ModeName, Modes, Props
+from garrison.cli.fleet_options import declaration as load
+from garrison.cli.options import Json
+from garrison.cli.options import app as make_app
+
+if TYPE_CHECKING:
+    from garrison.fleet.declaration import Declaration
+    from garrison.fleet.plan_values import Plan
+    from garrison.fleet.scene import PlanOptions
+
+__all__ = ["app", "exit_code_of", "simulate"]
+
+app = make_app("Show what an apply would do, and do nothing.")
+
+
+@app.command()
+def plan(
+    files: Files = None,
+    file: File = None,
+    mode: Modes = ModeName.RECONCILE,
+    exit_code: ExitCodes = False,
+    force: Force = False,
+    adopt: Adopt = False,
+    accept_stale_cache: AcceptStale = False,
+    prop: Props = None,
+    everything: All = False,
+    json: Json = False,
+) -> int:
+    """Show what an apply would do, and why. The targets are looked at; nothing is sent that changes them."""
+    from garrison.fleet.scene import PlanOptions
+
+    options = PlanOptions(force=force, adopt=adopt, accept_stale_cache=accept_stale_cache)
+    declared = load(files, file, prop)
+    return simulate(declared, mode=mode, options=options, exit_code=exit_code, everything=everything, json=json)
+
+
+def simulate(
+    declared: "Declaration",
+    *,
+    mode: ModeName,
+    options: "PlanOptions",
+    exit_code: bool,
+    everything: bool,
+    json: bool,
+) -> int:
+    """What `apply --simulate` does too."""
+    from garrison.cli.fleet_wiring import Stop, open_fleet, run
+    from garrison.cli.page import Page
+    from garrison.cli.plan_facts import plan_facts
+    from garrison.cli.plan_view import show_plan
+    from garrison.cli.progress_view import progress_view
+    from garrison.fleet.apply import preview
+
+    with open_fleet() as fleet:
+        page, stop = Page(), Stop()
+        facts = plan_facts(fleet, declared, everything=everything)
+        view = progress_view(page, stop, lambda drafted: show_plan(drafted, page, facts), json=json)
+        try:
+            drafted = run(preview(fleet, declared, view, mode=mode.value, options=options), stop)
+        finally:
+            view.end()
+    code = exit_code_of(drafted) if exit_code else ExitCode.OK
+    if json:
+        print(json_module.dumps({"ok": True, "exit_code": int(code), "plan": drafted.to_json()}, ensure_ascii=False))
+    return code
+
+
+def exit_code_of(drafted: "Plan") -> ExitCode:
+    """32 when something would change on a target or in the record, 31 when not and a target is out of reach. Recording
+    what is already served as declared is no change."""
+    from garrison.fleet.plan_values import ActionKind
+
+    calm = (ActionKind.KEEP, ActionKind.ADOPT)
+    if any(action.kind not in calm for action in drafted.actions):
+        return ExitCode.DRIFT
+    if any(target.kind != "keep" for target in drafted.targets):
+        return ExitCode.DRIFT
+    return ExitCode.UNREACHABLE if drafted.unknown else ExitCode.OK

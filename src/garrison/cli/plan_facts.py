@@ -1,0 +1,22 @@
+"""What is remembered of the targets of a plan, for its view."""
+
+from garrison.cli.plan_view import PlanFacts
+from garrison.fleet.context import Fleet
+from garrison.fleet.declaration import Declaration
+
+__all__ = ["plan_facts"]
+
+
+def plan_facts(fleet: Fleet, declared: Declaration | None, *, everything: bool) -> PlanFacts:
+    """`declared`: None where the plan is of what is on record."""
+    known = fleet.store.targets()
+    specs = {one.name: one.spec for one in known}
+    if declared is not None:
+        specs |= {name: target.to_json() for name, target in declared.targets.items()}
+    return PlanFacts(
+        now=fleet.clock.now(),
+        last_seen={one.name: one.last_seen for one in known},
+        addresses={name: str(spec["base_url"]) for name, spec in specs.items()},
+        insecure=frozenset(name for name, spec in specs.items() if spec.get("tls", {}).get("insecure")),
+        everything=everything,
+    )
