@@ -84,7 +84,7 @@ async def start_raw() -> AsyncIterator[StartRaw]:
                         break
                     writer.write(answer)
                     await writer.drain()
-                writer.close()
+            writer.close()
 
         server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=tls)
         servers.append(server)

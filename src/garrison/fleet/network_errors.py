@@ -43,6 +43,7 @@ def transport_error(error: OSError, *, sent: bool) -> TransportError:
 def _tls_detail(error: ssl.SSLError) -> str:
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"the certificate is not trusted: {error.verify_message}"
-    if error.reason in ("WRONG_VERSION_NUMBER", "HTTP_REQUEST", "RECORD_LAYER_FAILURE"):
+    reason = getattr(error, "reason", None) or "handshake failed"  # asyncio makes some without one
+    if reason in ("WRONG_VERSION_NUMBER", "HTTP_REQUEST", "RECORD_LAYER_FAILURE"):
         return "the server does not speak TLS here; declare it as http"
-    return f"TLS: {(error.reason or 'handshake failed').lower().replace('_', ' ')}"
+    return f"TLS: {reason.lower().replace('_', ' ')}"
