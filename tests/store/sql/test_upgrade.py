@@ -1,0 +1,193 @@
+"""Opening a database: new, old, newer, foreign, damaged, and by several processes at once."""
+
+import os
+import sqlite3
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import create_engine
+from store_samples import action, command, done, event, key, lease, resource, seen, stack
+
+from garrison.base.errors import DeniedError, InvalidError
+from garrison.store.sql.address import parse_address
+from garrison.store.sql.schema import REVISION, VERSION_TABLE, metadata
+
+MIGRATIONS = Path(__file__).parents[3] / "src" / "garrison" / "store" / "migrations"
+RELEASED = sorted((Path(__file__).parents[1] / "fixtures").glob("*.sql"))
+
+OPENER = """
+import sys
+from pathlib import Path
+from garrison.store.sql.store import open_store
+place = sys.argv[1]
+sys.stdin.readline()
+store = open_store(place if "://" in place else Path(place))
+print(store.identity())
+"""
+
+
+def statement(place, text: str) -> None:
+    engine = create_engine(parse_address(place).url)
+    with engine.begin() as connection:
+        connection.exec_driver_sql(text)
+    engine.dispose()
+
+
+def test_the_program_knows_its_last_migration():
+    scripts = ScriptDirectory(str(MIGRATIONS))
+    assert scripts.get_heads() == [REVISION]
+
+
+def test_the_migrations_make_what_the_schema_says(place, opened):
+    opened(place)
+    engine = create_engine(parse_address(place).url)
+    with engine.connect() as connection:
+        context = MigrationContext.configure(
+            connection, opts={"version_table": VERSION_TABLE, "compare_type": True, "compare_server_default": True}
+        )
+        assert compare_metadata(context, metadata) == []
+    engine.dispose()
+
+
+def test_a_missing_column_would_be_noticed(place, opened):
+    opened(place).close()
+    statement(place, "ALTER TABLE contents DROP COLUMN digest")
+    engine = create_engine(parse_address(place).url)
+    with engine.connect() as connection:
+        context = MigrationContext.configure(connection, opts={"version_table": VERSION_TABLE})
+        assert len(compare_metadata(context, metadata)) == 1
+    engine.dispose()
+
+
+@pytest.mark.parametrize("dump", RELEASED, ids=lambda path: path.stem)
+def test_a_database_of_a_released_program_is_brought_up(dump: Path, tmp_path: Path, opened):
+    """The dump was written by that program: see `write_fixture` at the end of this file."""
+    path = tmp_path / "garrison.db"
+    with sqlite3.connect(path) as connection:
+        connection.executescript(dump.read_text(encoding="utf-8"))
+    connection.close()
+    store = opened(path)
+    assert store.stack("cabinet") == stack(version=1)
+    assert store.targets() == [seen("edge", "sql")]
+    assert store.resources() == [resource(version=1)]
+    assert store.unfinished("cabinet") == [(command(), [done(action(0)), action(1)])]
+    assert store.leases() == [lease()]
+    assert [one.kind for one in store.events()] == ["drift", "applied"]
+    assert store.content("/a", "stamp") == "digest"
+    assert store.identity() == "0" * 32
+    store.put([resource()])
+    assert len(store.versions(key())) == 2
+
+
+def test_there_is_a_dump_of_each_revision():
+    revisions = [script.revision for script in ScriptDirectory(str(MIGRATIONS)).walk_revisions()]
+    assert sorted(revisions) == [path.stem for path in RELEASED]
+
+
+def test_a_newer_database_is_refused_and_left_as_it_is(place, opened):
+    opened(place).close()
+    statement(place, f"UPDATE {VERSION_TABLE} SET version_num = '0907'")
+    with pytest.raises(
+        InvalidError, match=f"at revision 0907, this program knows revisions up to {REVISION}"
+    ) as caught:
+        opened(place)
+    assert "newer Garrison" in caught.value.hint
+    statement(place, f"UPDATE {VERSION_TABLE} SET version_num = '{REVISION}'")
+    assert opened(place).stacks() == []
+
+
+def test_a_database_of_something_else_is_refused(place, opened):
+    if isinstance(place, Path):
+        place.parent.mkdir()
+    statement(place, "CREATE TABLE events (id integer)")
+    with pytest.raises(InvalidError, match="not Garrison's: it has a table 'events'"):
+        opened(place)
+
+
+@pytest.mark.service
+def test_a_server_database_may_hold_other_tables(postgresql, opened):
+    place = postgresql.database()
+    statement(place, "CREATE TABLE invoices (id integer)")
+    assert opened(place).stacks() == []
+
+
+@pytest.mark.parametrize("content", [b"this is no database " * 50, b"SQLite format 3\0" + b"\xff" * 4096])
+def test_a_file_that_is_no_database_is_refused_and_kept(content: bytes, tmp_path: Path, opened):
+    path = tmp_path / "garrison.db"
+    path.write_bytes(content)
+    with pytest.raises(InvalidError, match="not a SQLite database, or is damaged") as caught:
+        opened(path)
+    assert "backup" in caught.value.hint
+    assert path.read_bytes() == content
+
+
+def test_the_file_is_its_owners_alone(tmp_path: Path, opened):
+    path = tmp_path / "deep" / "er" / "garrison.db"
+    old = os.umask(0)
+    try:
+        store = opened(path)
+        store.add_events([event()])
+    finally:
+        os.umask(old)
+    files = [one for one in path.parent.iterdir() if not one.name.startswith(".")]
+    assert {one.name for one in files} == {"garrison.db", "garrison.db-wal", "garrison.db-shm"}
+    assert {stat.S_IMODE(one.stat().st_mode) for one in path.parent.iterdir()} == {0o600}
+
+
+def test_a_directory_in_the_way_is_said(tmp_path: Path, opened):
+    with pytest.raises(InvalidError, match="cannot be made: Is a directory"):
+        opened(tmp_path)
+    (tmp_path / "file").touch()
+    with pytest.raises(InvalidError, match="cannot be made"):
+        opened(tmp_path / "file" / "garrison.db")
+
+
+def test_a_directory_that_may_not_be_written_is_said(tmp_path: Path, opened):
+    tmp_path.chmod(0o500)
+    own = os.geteuid()
+    os.seteuid(own or 65534)  # root may write anywhere
+    try:
+        with pytest.raises(DeniedError, match="cannot be opened for writing"):
+            opened(tmp_path / "garrison.db")
+    finally:
+        os.seteuid(own)
+        tmp_path.chmod(0o700)
+
+
+@pytest.mark.system
+def test_processes_that_open_a_new_database_at_once_all_succeed(place):
+    children = [
+        subprocess.Popen([sys.executable, "-c", OPENER, str(place)], stdin=-1, stdout=-1, stderr=-1, text=True)
+        for _ in range(4)
+    ]
+    for child in children:
+        child.stdin.write("go\n")
+        child.stdin.flush()
+    done = [child.communicate(timeout=60) for child in children]
+    assert [err for _, err in done if err] == []
+    assert len({out for out, _ in done}) == 1
+
+
+def write_fixture(path: Path) -> None:
+    """How a dump is made when a revision is released: `python -c` with this function, once, by that program."""
+    from garrison.store.sql.store import open_store
+
+    database = path.with_suffix(".db")
+    store = open_store(database)
+    store.declare(stack(), [seen("edge", "sql")], command(), [action(0), action(1)], [event()])
+    store.save_action(done(action(0)), [resource()], [event("drift")])
+    store.acquire(lease(), lease().acquired_at)
+    store.put_content("/a", "stamp", "digest")
+    store.close()
+    with sqlite3.connect(database) as connection:
+        connection.execute("UPDATE meta SET identity = ?", ("0" * 32,))
+        connection.commit()
+        path.write_text("\n".join(connection.iterdump()) + "\n", encoding="utf-8")
+    connection.close()
+    database.unlink()

@@ -1,0 +1,90 @@
+"""Records to put into a store, each with something in every field that a test does not name."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from garrison.store.records import (
+    ActionRecord,
+    ActionState,
+    CommandRecord,
+    Event,
+    Holder,
+    Key,
+    Lease,
+    Operation,
+    Resource,
+    StackRecord,
+    TargetRecord,
+)
+
+TYPE = "VLLM::Inference::LoRAAdapter"
+START = datetime(2026, 3, 1, 12, 0, 0, 123456, tzinfo=UTC)
+
+
+def at(seconds: float = 0, *, days: float = 0) -> datetime:
+    return START + timedelta(seconds=seconds, days=days)
+
+
+def key(name: str = "sql", target: str = "edge") -> Key:
+    return Key(target, TYPE, name)
+
+
+def stack(name: str = "cabinet", **values: Any) -> StackRecord:
+    return StackRecord(**{"name": name, "declaration": {"targets": ["edge"], "é": 1}, "at": START} | values)
+
+
+def target(name: str = "edge", **values: Any) -> TargetRecord:
+    spec = {"base_url": f"http://{name}:8000", "api_key": {"env": "KEY"}}
+    return TargetRecord(**{"name": name, "spec": spec, "declared_at": START} | values)
+
+
+def seen(name: str = "edge", *adapters: str, seconds: float = 0, **values: Any) -> TargetRecord:
+    """A target whose list was believed."""
+    served = tuple({"name": one, "root": f"/store/{one}", "parent": "acme/tiny"} for one in adapters)
+    when = at(seconds)
+    found = {"state": "reachable", "since": when, "last_seen": when, "last_checked": when, "base": "acme/tiny"}
+    return target(name, **found | {"served": served, "capabilities": {"version": "0.32.0"}} | values)
+
+
+def command(id: str = "c1", **values: Any) -> CommandRecord:
+    plain = {"id": id, "kind": "apply", "stack": "cabinet", "started_at": START, "by": "ada@node 7", "mode": "patch"}
+    return CommandRecord(**plain | values)
+
+
+def action(seq: int = 0, command: str = "c1", **values: Any) -> ActionRecord:
+    plain = {
+        "command": command, "seq": seq, "key": key(f"a{seq}"), "label": "sql", "kind": "create", "reason": "new",
+        "after": {"spec": {"lora_path": "/x"}, "served_path": "/x", "parent": None},
+    }  # fmt: skip
+    return ActionRecord(**plain | values)
+
+
+def done(one: ActionRecord, **values: Any) -> ActionRecord:
+    from dataclasses import replace
+
+    ended = {"state": ActionState.DONE, "step": "list", "gap_ms": 4.25, "started_at": at(1), "ended_at": at(2)}
+    return replace(one, **ended | values)
+
+
+def resource(name: str = "sql", target: str = "edge", **values: Any) -> Resource:
+    plain = {
+        "key": key(name, target), "stack": "cabinet", "label": name, "operation": Operation.CREATED,
+        "spec": {"lora_path": "/models/sql", "tags": ["a", 1, None, 1.5, True]}, "served_path": "/store/ab",
+        "parent": "acme/tiny", "at": START, "command": None, "cause": None,
+    }  # fmt: skip
+    return Resource(**plain | values)
+
+
+def event(kind: str = "applied", **values: Any) -> Event:
+    plain = {
+        "at": START, "kind": kind, "stack": "cabinet", "target": "edge", "name": "sql", "cause": "why",
+        "before": {"root": "/a"}, "after": None, "command": "c1",
+    }  # fmt: skip
+    return Event(**plain | values)
+
+
+def lease(token: str = "t1", stack: str = "cabinet", *, until: float = 30, **values: Any) -> Lease:
+    holder = Holder(host="node/boot", pid=7, started=99, user="ada", purpose="apply")
+    return Lease(
+        **{"stack": stack, "token": token, "holder": holder, "acquired_at": START, "expires_at": at(until)} | values
+    )

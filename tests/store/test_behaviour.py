@@ -1,0 +1,436 @@
+"""What every store does: in memory, on SQLite, on PostgreSQL."""
+
+from dataclasses import replace
+from datetime import datetime, timedelta, timezone
+from types import MappingProxyType
+
+import pytest
+from store_samples import START, action, at, command, done, event, key, lease, resource, seen, stack, target
+
+from garrison.base.errors import ConflictError, InternalError
+from garrison.store.fleet_store import FleetStore
+from garrison.store.records import ActionState, CommandState, Observation, Operation
+
+
+def names(found):
+    return [one.name for one in found]
+
+
+def facts(found):
+    """Events without their ids."""
+    return [replace(one, id=0) for one in found]
+
+
+class TestStacks:
+    def test_declare_stores_the_intention_in_one_step(self, store: FleetStore):
+        actions = [action(1), action(0, before={"served_path": "/old"})]
+        stored = store.declare(stack(command="c1"), [target("b"), target("a")], command(), actions, [event()])
+        assert stored == stack(command="c1", version=1)
+        assert store.stack("cabinet") == stored
+        assert store.stacks() == [stored]
+        assert store.targets() == [target("a"), target("b")]
+        assert store.commands() == [command()]
+        assert store.actions("c1") == [actions[1], actions[0]]
+        assert facts(store.events()) == [event()]
+
+    def test_each_declaration_counts_the_version_up(self, store: FleetStore):
+        store.declare(stack(), [], command("c1"), [])
+        stored = store.declare(stack(declaration={"targets": []}, ending=True, version=40), [], command("c2"), [])
+        assert stored == store.stack("cabinet") == stack(declaration={"targets": []}, ending=True, version=2)
+
+    def test_stacks_come_by_name_in_code_point_order(self, store: FleetStore):
+        for number, name in enumerate(["b", "a", "B", "é", "a-b", "a b", "ab"]):
+            store.declare(stack(name), [], command(f"c{number}", stack=name), [])
+        assert names(store.stacks()) == sorted(["b", "a", "B", "é", "a-b", "a b", "ab"])
+
+    def test_a_command_cannot_begin_twice_and_leaves_nothing(self, store: FleetStore):
+        store.begin(command(), [])
+        with pytest.raises(InternalError):
+            store.declare(stack(), [target()], command(), [], [event()])
+        assert (store.stacks(), store.targets(), store.events()) == ([], [], [])
+
+    def test_a_stack_that_owns_something_is_not_dropped(self, store: FleetStore):
+        store.declare(stack(), [target()], command(), [])
+        store.put([resource(operation=Operation.LOST)])
+        with pytest.raises(ConflictError, match="still owns 1"):
+            store.drop_stack("cabinet")
+        store.put([resource(operation=Operation.DELETED)])
+        store.drop_stack("cabinet")
+        store.drop_stack("nobody")
+        assert store.stack("cabinet") is None
+        assert len(store.versions(key())) == 2
+
+
+class TestTargets:
+    def test_a_declaration_keeps_how_a_target_was_seen(self, store: FleetStore):
+        store.declare(stack(), [target()], command("c1"), [])
+        store.sight([seen("edge", "a")])
+        store.declare(stack(), [target(spec={"base_url": "http://new"}, declared_at=at(5))], command("c2"), [])
+        assert store.targets() == [seen("edge", "a", spec={"base_url": "http://new"}, declared_at=at(5))]
+
+    def test_a_new_target_is_stored_as_it_was_seen(self, store: FleetStore):
+        store.declare(stack(), [seen("edge", "a")], command("c1"), [])
+        assert store.targets() == [seen("edge", "a")]
+        assert len(store.observations()) == 1
+
+    def test_names_choose(self, store: FleetStore):
+        store.declare(stack(), [target("a"), target("b"), target("c")], command(), [])
+        assert names(store.targets(["c", "a", "nobody"])) == ["a", "c"]
+        assert store.targets([]) == []
+
+    def test_a_look_keeps_the_declaration(self, store: FleetStore):
+        store.declare(stack(), [target()], command(), [])
+        store.sight([seen("edge", "a", spec={"base_url": "http://old"}, declared_at=at(-9))], [event("recovered")])
+        assert store.targets() == [seen("edge", "a")]
+        assert [one.kind for one in store.events()] == ["recovered"]
+
+    def test_a_look_at_a_forgotten_target_brings_nothing_back(self, store: FleetStore):
+        store.declare(stack(), [target()], command(), [])
+        store.forget("edge", at(1), event("forgotten"))
+        store.sight([seen("edge")])
+        store.touch(["edge"], at(2))
+        assert (store.targets(), store.observations()) == ([], [])
+
+    def test_touch_moves_two_times_and_nothing_else(self, store: FleetStore):
+        store.declare(stack(), [target("edge"), target("other")], command(), [])
+        store.sight([seen("edge", "a"), seen("other")])
+        store.touch({"edge", "nobody"}, at(60))
+        store.touch([], at(70))
+        assert store.targets() == [seen("edge", "a", last_seen=at(60), last_checked=at(60)), seen("other")]
+
+    def test_thousands_of_names_fit(self, store: FleetStore):
+        many = [f"t{number:04}" for number in range(2100)]
+        store.declare(stack(), [target(name) for name in many], command(), [])
+        store.sight([seen(name) for name in many])
+        store.touch(many, at(60))
+        assert {one.last_seen for one in store.targets(many)} == {at(60)}
+        store.drop_targets(many[1:])
+        assert names(store.targets()) == many[:1]
+
+    def test_forgetting_releases_what_is_owned_there(self, store: FleetStore):
+        store.declare(stack(), [target("edge"), target("other")], command(), [])
+        store.put([resource("a"), resource("b", operation=Operation.LOST), resource("c", "other"), resource("d")])
+        store.put([resource("d", operation=Operation.DELETED)])
+        gone = event("forgotten", command="c9", cause="asked")
+        assert store.forget("edge", at(9), gone) == 2
+        assert names(store.targets()) == ["other"]
+        assert [one.key.name for one in store.resources()] == ["c"]
+        expected = resource("a", operation=Operation.FORGOTTEN, version=2, at=at(9), command="c9", cause="asked")
+        assert store.versions(key("a")) == [resource("a", version=1), expected]
+        assert facts(store.events()) == [gone]
+        assert store.forget("edge", at(10), gone) == 0
+
+    def test_a_target_at_which_something_is_owned_is_not_dropped(self, store: FleetStore):
+        store.declare(stack(), [target("a"), target("b")], command(), [])
+        store.put([resource("x", "a", operation=Operation.LOST), resource("x", "b")])
+        store.put([resource("x", "b", operation=Operation.RELEASED)])
+        store.drop_targets(["a", "b", "nobody"])
+        store.drop_targets([])
+        assert names(store.targets()) == ["a"]
+
+    def test_observations_are_changes(self, store: FleetStore):
+        store.declare(stack(), [target()], command(), [])
+        first, gone = seen("edge", "a", seconds=1), {"state": "unreachable", "cause": "timeout", "detail": "5 s"}
+        store.sight([first])
+        store.sight([replace(first, last_checked=at(2), capabilities={}, detail="other words")])
+        store.touch(["edge"], at(3))
+        store.sight([replace(first, last_checked=at(4), **gone)])
+        store.sight([replace(first, last_checked=at(5), **gone)])
+        store.sight([seen("edge", "a", "b", seconds=6)])
+        assert [(one.at, one.state, one.cause) for one in store.observations()] == [
+            (at(6), "reachable", None),
+            (at(4), "unreachable", "timeout"),
+            (at(1), "reachable", None),
+        ]
+        assert store.observations(limit=1)[0] == Observation(
+            target="edge", at=at(6), state="reachable", base="acme/tiny", served=seen("edge", "a", "b").served
+        )
+        assert [one.at for one in store.observations(target="edge", since=at(4))] == [at(6), at(4)]
+        assert store.observations(target="nobody") == []
+
+
+class TestResources:
+    def test_versions_are_counted_by_key(self, store: FleetStore):
+        store.put([resource("a"), resource("b"), resource("a", served_path="/two", version=77)])
+        store.put([resource("a", operation=Operation.UPDATED, served_path="/three", cause="because")])
+        assert [(one.version, one.served_path) for one in store.versions(key("a"))] == [
+            (1, "/store/ab"),
+            (2, "/two"),
+            (3, "/three"),
+        ]
+        assert store.versions(key("b")) == [resource("b", version=1)]
+        assert store.versions(key("nobody")) == []
+
+    def test_the_newest_owned_version_is_current(self, store: FleetStore):
+        owned = [one for one in Operation if one.owned]
+        store.put([resource(str(one)) for one in Operation])
+        store.put([resource(str(one), operation=one) for one in Operation])
+        assert [(one.key.name, one.version) for one in store.resources()] == sorted((str(one), 2) for one in owned)
+
+    def test_what_was_deleted_can_come_back(self, store: FleetStore):
+        store.put([resource()])
+        store.put([resource(operation=Operation.DELETED), resource(stack="other")])
+        assert store.resources() == [resource(stack="other", version=3)]
+
+    def test_choosing_by_stack_and_target(self, store: FleetStore):
+        store.put([resource("a", "x"), resource("a", "y"), resource("b", "x", stack="two")])
+        assert [one.key for one in store.resources()] == [key("a", "x"), key("b", "x"), key("a", "y")]
+        assert [one.key for one in store.resources(stack="cabinet")] == [key("a", "x"), key("a", "y")]
+        assert [one.key for one in store.resources(target="x")] == [key("a", "x"), key("b", "x")]
+        assert [one.key for one in store.resources(stack="two", target="y")] == []
+
+    def test_a_resource_may_change_its_stack(self, store: FleetStore):
+        store.put([resource()])
+        store.put([resource(stack="two", operation=Operation.ADOPTED)])
+        assert (store.resources(stack="cabinet"), len(store.resources(stack="two"))) == ([], 1)
+
+    def test_keys_are_ordered_by_code_point(self, store: FleetStore):
+        odd = ["b", "B", "a_b", "a-b", "a b", "ab", "é", "z", "ß", "\U0001f600", "\uffee"]
+        store.put([resource(name) for name in odd])
+        assert [one.key.name for one in store.resources()] == sorted(odd)
+
+
+class TestCommands:
+    def test_newest_first_by_stack(self, store: FleetStore):
+        for number in range(4):
+            store.begin(command(f"c{number}", stack="ab"[number % 2]), [], [event(command=f"c{number}")])
+        assert [one.id for one in store.commands(limit=3)] == ["c3", "c2", "c1"]
+        assert [one.id for one in store.commands(stack="a")] == ["c2", "c0"]
+        assert [one.command for one in store.events()] == ["c3", "c2", "c1", "c0"]
+
+    def test_an_action_and_what_it_made_are_saved_together(self, store: FleetStore):
+        store.begin(command(), [action(0), action(1)])
+        ended = done(action(0), error={"code": "NotFound"})
+        store.save_action(ended, [resource(command="c1")], [event("action-done")])
+        assert store.actions("c1") == [ended, action(1)]
+        assert store.resources() == [resource(command="c1", version=1)]
+        assert [one.kind for one in store.events()] == ["action-done"]
+
+    def test_an_action_of_no_command_changes_nothing(self, store: FleetStore):
+        with pytest.raises(InternalError, match="no command c1"):
+            store.save_action(action(), [resource()], [event()])
+        with pytest.raises(InternalError, match="no command c1"):
+            store.finish(command(), [event()])
+        assert (store.resources(), store.events(), store.actions("c1")) == ([], [], [])
+
+    def test_an_action_can_be_added(self, store: FleetStore):
+        store.begin(command(), [action(0)])
+        store.save_action(action(7, state=ActionState.STARTED))
+        assert [one.seq for one in store.actions("c1")] == [0, 7]
+
+    def test_finish_sets_state_end_and_summary(self, store: FleetStore):
+        store.begin(command(), [])
+        ended = command(by="?", mode="?", state=CommandState.FAILED, ended_at=at(3), summary={"failed": 1})
+        store.finish(ended, [event()])
+        assert store.commands() == [replace(ended, by=command().by, mode=command().mode)]
+        assert facts(store.events()) == [event()]
+
+    def test_unfinished_are_those_that_run_oldest_first(self, store: FleetStore):
+        store.begin(command("c1"), [action(1, "c1"), action(0, "c1")])
+        store.begin(command("c2"), [])
+        store.begin(command("c3", stack="other"), [action(0, "c3")])
+        store.begin(command("c4"), [action(0, "c4")])
+        store.finish(command("c2", state=CommandState.INTERRUPTED, ended_at=at(1)))
+        assert store.unfinished("cabinet") == [
+            (command("c1"), [action(0, "c1"), action(1, "c1")]),
+            (command("c4"), [action(0, "c4")]),
+        ]
+        assert store.unfinished("nobody") == []
+
+
+class TestLeases:
+    def test_one_holder_a_stack(self, store: FleetStore):
+        assert store.acquire(lease("t1"), at(0)) is None
+        assert store.acquire(lease("t2"), at(1)) == lease("t1")
+        assert store.acquire(lease("t3", "other"), at(1)) is None
+        assert store.leases() == [lease("t1"), lease("t3", "other")]
+
+    @pytest.mark.parametrize(("now", "taken"), [(29.9, False), (30, True), (31, True)])
+    def test_an_expired_one_can_be_taken(self, store: FleetStore, now: float, taken: bool):
+        store.acquire(lease("t1", until=30), at(0))
+        found = store.acquire(lease("t2", until=90), at(now))
+        assert found == (None if taken else lease("t1", until=30))
+        assert store.renew("t1", at(99)) is not taken
+
+    def test_that_of_a_dead_holder_can_be_taken(self, store: FleetStore):
+        store.acquire(lease("t1"), at(0))
+        assert store.acquire(lease("t2"), at(1), instead_of="another") == lease("t1")
+        assert store.acquire(lease("t2"), at(1), instead_of="t1") is None
+        assert store.leases() == [lease("t2")]
+
+    def test_asking_again_with_the_same_token_is_harmless(self, store: FleetStore):
+        store.acquire(lease("t1"), at(0))
+        assert store.acquire(lease("t1", until=50), at(1)) is None
+        assert store.leases() == [lease("t1", until=50)]
+
+    def test_renew_and_release(self, store: FleetStore):
+        store.acquire(lease("t1"), at(0))
+        assert store.renew("t1", at(60)) is True
+        assert store.leases() == [lease("t1", until=60)]
+        assert store.renew("nobody", at(60)) is False
+        store.release("nobody")
+        assert len(store.leases()) == 1
+        store.release("t1")
+        assert store.leases() == []
+        assert store.renew("t1", at(60)) is False
+
+
+class TestEvents:
+    def test_every_field_comes_back(self, store: FleetStore):
+        full, bare = (
+            event(after={"x": [1]}),
+            event("restarted", stack=None, target=None, name=None, cause=None, before=None, command=None),
+        )
+        store.add_events(iter([full, bare]))
+        store.add_events([])
+        assert facts(store.events()) == [bare, full]
+
+    def test_filters(self, store: FleetStore):
+        rows = [("drift", "s", "a", "x", 0), ("drift", "s", "b", "y", 1), ("restored", "t", "a", "x", 2)]
+        store.add_events(event(kind, stack=s, target=t, name=n, at=at(when)) for kind, s, t, n, when in rows)
+
+        def found(**wanted):
+            return [(one.at - START).seconds for one in store.events(**wanted)]
+
+        assert found() == [2, 1, 0]
+        assert found(limit=2) == [2, 1]
+        assert found(stack="s") == [1, 0]
+        assert found(target="a") == [2, 0]
+        assert found(name="y") == [1]
+        assert found(kinds=["restored", "applied"]) == [2]
+        assert found(kinds=[]) == []
+        assert found(since=at(1)) == [2, 1]
+        assert found(stack="s", target="a", name="x", kinds={"drift"}, since=at(0)) == [0]
+
+    def test_a_follower_reads_on_from_where_it_was(self, store: FleetStore):
+        store.add_events(event(name=str(number)) for number in range(5))
+        first = store.events(after_id=0, limit=2)
+        rest = store.events(after_id=first[-1].id)
+        assert [one.name for one in first + rest] == list("01234")
+        assert store.events(after_id=rest[-1].id) == []
+        store.prune(at(1))
+        store.add_events([event(name="later")])
+        assert [one.name for one in store.events(after_id=rest[-1].id)] == ["later"]
+
+
+class TestUpkeep:
+    @pytest.mark.parametrize(
+        ("change", "counts"),
+        [
+            pytest.param(lambda s: s.declare(stack(), [], command("c9"), []), True, id="declare"),
+            pytest.param(lambda s: s.put([resource()]), True, id="put"),
+            pytest.param(lambda s: s.save_action(action(), [resource()]), True, id="save_action with a resource"),
+            pytest.param(lambda s: s.forget("edge", at(1), event()), True, id="forget"),
+            pytest.param(lambda s: s.drop_targets(["spare"]), True, id="drop_targets"),
+            pytest.param(lambda s: s.drop_stack("cabinet"), True, id="drop_stack"),
+            pytest.param(lambda s: s.sight([seen("edge", "a")]), False, id="sight"),
+            pytest.param(lambda s: s.touch(["edge"], at(1)), False, id="touch"),
+            pytest.param(lambda s: s.save_action(done(action())), False, id="save_action"),
+            pytest.param(lambda s: s.add_events([event()]), False, id="add_events"),
+            pytest.param(lambda s: s.acquire(lease(), at(0)), False, id="acquire"),
+            pytest.param(lambda s: s.drop_targets(["nobody"]), False, id="drop_targets of none"),
+            pytest.param(lambda s: s.drop_stack("nobody"), False, id="drop_stack of none"),
+        ],
+    )
+    def test_the_revision_grows_with_what_is_declared_or_applied(self, store: FleetStore, change, counts: bool):
+        store.declare(stack(), [target("edge"), target("spare")], command(), [action()])
+        before = store.revision()
+        change(store)
+        assert (store.revision() > before) is counts
+
+    def test_the_identity_stays(self, store: FleetStore):
+        assert store.identity() == store.identity()
+        assert len(store.identity()) == 32
+
+    def test_a_digest_holds_for_its_stamp(self, store: FleetStore):
+        store.put_content("/a", "stamp 1", "d1")
+        assert store.content("/a", "stamp 1") == "d1"
+        assert store.content("/a", "stamp 2") is None
+        assert store.content("/b", "stamp 1") is None
+        store.put_content("/a", "stamp 2", "d2")
+        assert (store.content("/a", "stamp 1"), store.content("/a", "stamp 2")) == (None, "d2")
+
+    def test_times_keep_their_microseconds_and_any_zone(self, store: FleetStore):
+        odd = datetime(2026, 3, 1, 23, 30, 0, 1, tzinfo=timezone(timedelta(hours=-7)))
+        store.add_events([event(at=odd)])
+        assert store.events(since=odd)[0].at == odd
+        assert store.events(since=odd + timedelta(microseconds=1)) == []
+
+    @pytest.mark.parametrize("odd", ["nul \0", "half \ud800", "smile \U0001f600", "quote ' \" \\", "line\nbreak"])
+    def test_what_a_strange_server_says_can_be_stored(self, store: FleetStore, odd: str):
+        served = ({"name": odd, "root": None, "parent": None},)
+        store.declare(stack(), [target()], command(), [])
+        store.sight([seen("edge", detail=odd, served=served, capabilities=MappingProxyType({"version": odd}))])
+        (found,) = store.targets()
+        assert found.served == served
+        assert found.capabilities["version"] == odd
+        assert found.detail[:4] == odd[:4]
+
+
+class TestRetention:
+    """Day 0 is old, day 10 is kept; the border is day 5."""
+
+    def test_old_history_goes(self, store: FleetStore):
+        store.declare(stack(), [target()], command(), [])
+        store.add_events([event(at=at(days=0)), event(at=at(days=5)), event(at=at(days=10))])
+        for day in (0, 1, 10):
+            store.sight([seen("edge", f"a{day}", seconds=day * 86400)])
+        assert store.prune(at(days=5)) == 1 + 2
+        assert [one.at for one in store.events()] == [at(days=10), at(days=5)]
+        assert [one.at for one in store.observations()] == [at(days=10)]
+        assert store.prune(at(days=5)) == 0
+
+    def test_the_last_observation_of_a_target_stays_and_of_a_forgotten_one_goes(self, store: FleetStore):
+        store.declare(stack(), [target("edge"), target("gone")], command(), [])
+        store.sight([seen("edge"), seen("gone")])
+        store.forget("gone", at(days=0), event(at=at(days=10)))
+        store.prune(at(days=5))
+        assert [one.target for one in store.observations()] == ["edge"]
+
+    def test_commands_that_ended_long_ago_go_with_their_actions(self, store: FleetStore):
+        for name, state, ended in [
+            ("old", CommandState.SUCCEEDED, at(days=0)),
+            ("fresh", CommandState.SUCCEEDED, at(days=10)),
+            ("runs", CommandState.RUNNING, None),
+            ("made", CommandState.OWED, at(days=0)),
+            ("stack", CommandState.FAILED, at(days=0)),
+        ]:
+            store.begin(command(name), [action(0, name), action(1, name)])
+            if ended:
+                store.finish(command(name, state=state, ended_at=ended))
+        store.put([resource(command="made")])
+        store.declare(stack(command="stack"), [], command("d"), [])
+        assert store.prune(at(days=5)) == 3
+        assert [one.id for one in store.commands()] == ["d", "stack", "made", "runs", "fresh"]
+        assert store.actions("old") == []
+        assert len(store.actions("runs")) == 2
+
+    def test_what_is_owned_stays_however_old(self, store: FleetStore):
+        store.put([resource(), resource(operation=Operation.UPDATED), resource("lost", operation=Operation.LOST)])
+        assert store.prune(at(days=5)) == 1
+        assert [one.version for one in store.versions(key())] == [2]
+        assert [one.key.name for one in store.resources()] == ["lost", "sql"]
+        store.put([resource(operation=Operation.DELETED, at=at(days=10))])
+        assert [one.version for one in store.versions(key())] == [2, 3]
+
+    def test_what_is_owned_no_more_goes_whole(self, store: FleetStore):
+        store.put([resource(), resource(operation=Operation.DELETED)])
+        assert store.prune(at(days=5)) == 2
+        assert (store.versions(key()), store.resources()) == ([], [])
+        store.put([resource()])
+        assert [one.version for one in store.versions(key())] == [1]
+
+    def test_versions_of_a_running_command_stay_with_all_after_them(self, store: FleetStore):
+        store.begin(command("runs"), [])
+        store.put([resource(), resource(command="runs"), resource(operation=Operation.DELETED)])
+        assert store.prune(at(days=5)) == 1
+        assert [one.version for one in store.versions(key())] == [2, 3]
+        assert store.resources() == []
+
+    def test_leases_digests_and_declarations_stay(self, store: FleetStore):
+        store.declare(stack(), [target()], command(state=CommandState.SUCCEEDED, ended_at=at(0)), [])
+        store.acquire(lease(), at(0))
+        store.put_content("/a", "s", "d")
+        store.prune(at(days=5))
+        assert (len(store.stacks()), len(store.targets()), len(store.leases())) == (1, 1, 1)
+        assert store.content("/a", "s") == "d"
