@@ -176,3 +176,79 @@ async def test_what_others_do_beside_us_is_history(world: World) -> None:
     del world.edge.served["theirs"]
     await world.agent_pass()
     assert [(one.name, one.cause) for one in world.told(events.CHANGED)] == [("theirs", "appeared"), ("theirs", "gone")]
+
+
+async def test_new_weights_at_an_applied_path_are_told_and_not_rolled_out(world: World) -> None:
+    world.artifacts.default_store = "/store"
+    world.artifacts.digests["/models/sql"] = "d1"
+    await world.apply(world.declaration(adapter(), on_drift="restore"))
+    world.artifacts.digests["/models/sql"] = "d2"
+    agent = Agent(world.fleet, world.view)
+    await agent.startup()
+    for _ in range(3):
+        await agent.once()
+        world.clock.advance(60)
+    await agent.shutdown()
+    assert [(one.name, one.cause) for one in world.told(events.CHANGED)] == [("sql", "content")]
+    assert world.edge.served == {"sql": "/store/d1"}
+    world.edge.restart()
+    await world.agent_pass()
+    assert world.edge.served == {"sql": "/store/d1"}, "what was applied is what is restored"
+
+
+async def test_what_is_too_old_goes(world: World) -> None:
+    from datetime import timedelta
+
+    await world.apply(world.declaration(adapter()))
+    world.clock.advance(10 * 24 * 3600)
+    agent = Agent(world.fleet, world.view, retention=timedelta(days=5))
+    await agent.startup()
+    await agent.once()
+    await agent.shutdown()
+    assert not world.told(events.APPLIED)
+    assert world.recorded("sql") is not None
+
+
+async def test_the_loop_stops_when_asked(world: World) -> None:
+    import asyncio
+
+    await world.apply(world.declaration(adapter()))
+    agent = Agent(world.fleet, world.view)
+    await agent.startup()
+    loop = asyncio.create_task(agent.main_loop())
+    async with asyncio.timeout(5):
+        while agent.state.looks == 0:
+            await asyncio.sleep(0.01)
+        agent.request_stop()
+        await loop
+        await agent.shutdown()
+    assert agent.state.stopping
+
+
+async def test_a_store_that_fails_is_tried_again(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    import asyncio
+
+    from garrison.base.errors import UnreachableError
+    from garrison.fleet import agent as agent_module
+
+    await world.apply(world.declaration(adapter()))
+    monkeypatch.setattr(agent_module, "_LONGEST_WAIT", 0.01)
+    agent = Agent(world.fleet, world.view)
+    await agent.startup()
+    real, failures = world.store.revision, [UnreachableError("the database is away", hint="Start it.")] * 2
+
+    def revision() -> int:
+        if failures:
+            raise failures.pop()
+        return real()
+
+    monkeypatch.setattr(world.store, "revision", revision)
+    loop = asyncio.create_task(agent.main_loop())
+    async with asyncio.timeout(5):
+        while agent.state.looks == 0:
+            await asyncio.sleep(0.01)
+        agent.request_stop()
+        await loop
+        await agent.shutdown()
+    assert agent.state.store_failures == 2
+    assert any("the database is away" in note for note in world.view.notes)

@@ -14,8 +14,10 @@ import asyncio
 import contextlib
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field, replace
+from datetime import timedelta
 
 from garrison.base.errors import ConflictError, GarrisonError
+from garrison.fleet.contents import changed_contents
 from garrison.fleet.context import Fleet
 from garrison.fleet.declaration import Declaration
 from garrison.fleet.duties import duties
@@ -36,6 +38,9 @@ __all__ = ["Agent", "AgentState"]
 
 _LONGEST_WAIT = 1.0
 """Seconds between two looks at whether another process changed something in the store."""
+_UPKEEP_SECONDS = 30.0
+"""Between two looks at the adapters' files."""
+_PRUNE_SECONDS = 24 * 3600.0
 _BATCH_SECONDS = 0.05
 """What is seen within this time is written together."""
 
@@ -71,6 +76,7 @@ class Agent:
         on_event: told of every event in the history from now on, in order, whoever wrote it; must return at once.
         interval: seconds between two looks at a target, instead of its stacks' policies.
         stacks: these alone; all when None.
+        retention: how long events and observations are kept; for ever when None.
     """
 
     def __init__(
@@ -81,6 +87,7 @@ class Agent:
         on_event: Callable[[Event], None] = lambda _event: None,
         interval: float | None = None,
         stacks: Collection[str] | None = None,
+        retention: timedelta | None = None,
     ) -> None:
         self.state = AgentState()
         self._fleet = fleet
@@ -88,6 +95,7 @@ class Agent:
         self._on_event = on_event
         self._interval = interval
         self._only = stacks
+        self._retention = retention
         self._observer = Observer(fleet.dialer, fleet.clock)
         self._watched: dict[str, Watched] = {}
         self._declarations: dict[str, Declaration] = {}
@@ -97,6 +105,8 @@ class Agent:
         self._told: set[tuple[Key, str | None]] = set()
         self._hopeless: dict[Key, object] = {}
         self._mender = Mender(fleet, view, self._told, self._mended)
+        self._contents_told: set[str] = set()
+        self._upkeep_due = self._prune_due = fleet.clock.monotonic()
         self._last_event = 0
         self._cycles: set[asyncio.Task[None]] = set()
         self._wake = asyncio.Event()
@@ -144,6 +154,7 @@ class Agent:
         """Write what was seen, follow what others changed, and begin the looks that are due."""
         await self._write()
         await self._reload()
+        await self._upkeep()
         await self._tell()
         now = self._fleet.clock.monotonic()
         due = [one for one in self._watched.values() if not one.looking and one.due <= now]
@@ -319,6 +330,19 @@ class Agent:
         self.state.stacks, self.state.targets = len(stacks), len(self._watched)
         self.state.out_of_reach = sum(one.record.state == "unreachable" for one in self._watched.values())
 
+    async def _upkeep(self) -> None:
+        """Now and then: whether the files of adapters changed, and what is too old to keep."""
+        now = self._fleet.clock.monotonic()
+        if now >= self._upkeep_due:
+            self._upkeep_due = now + _UPKEEP_SECONDS
+            found = await changed_contents(self._fleet, self._declarations.values())
+            fresh = [one for one in found if _content(one) not in self._contents_told]
+            self._contents_told |= {_content(one) for one in fresh}
+            self._unwritten.events += fresh
+        if self._retention is not None and now >= self._prune_due:
+            self._prune_due = now + _PRUNE_SECONDS
+            await self._fleet.db(self._fleet.store.prune, self._fleet.clock.now() - self._retention)
+
     async def _tell(self) -> None:
         for event in await self._fleet.db(self._fleet.store.events, after_id=self._last_event, limit=1000):
             self._last_event = event.id
@@ -341,3 +365,7 @@ class Agent:
                 await self._wake.wait()
         if not self._stop.is_set() and self._wake.is_set():
             await asyncio.sleep(_BATCH_SECONDS)
+
+
+def _content(told: Event) -> str:
+    return f"{told.stack} {told.target} {told.name} {told.after}"

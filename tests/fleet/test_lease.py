@@ -1,0 +1,70 @@
+"""One writer a stack."""
+
+import asyncio
+from collections.abc import Iterator
+
+import pytest
+from fleet_world import World
+
+from garrison.base.errors import ConflictError
+from garrison.fleet import lease as lease_module
+from garrison.fleet.lease import hold
+
+
+@pytest.fixture
+def world() -> Iterator[World]:
+    made = World()
+    yield made
+    made.fleet.close()
+
+
+async def test_it_is_given_back(world: World) -> None:
+    async with hold(world.fleet, "lab", "apply"):
+        assert [one.stack for one in world.store.leases()] == ["lab"]
+        with pytest.raises(ConflictError, match="holds the stack lab"):
+            async with hold(world.fleet, "lab", "apply"):
+                pass
+        async with hold(world.fleet, "other", "apply"):
+            pass
+    assert world.store.leases() == []
+
+
+async def test_it_is_given_back_after_an_error(world: World) -> None:
+    with pytest.raises(RuntimeError):
+        async with hold(world.fleet, "lab", "apply"):
+            raise RuntimeError
+    assert world.store.leases() == []
+
+
+async def test_who_loses_it_is_stopped(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lease_module, "LEASE_SECONDS", 0.03)
+
+    async def work() -> None:
+        async with hold(world.fleet, "lab", "apply") as held:
+            world.store.release(held.token)
+            await asyncio.sleep(10)
+
+    with pytest.raises(ConflictError, match="was taken by another command"):
+        await work()
+
+
+async def test_it_is_renewed_while_the_work_lasts(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lease_module, "LEASE_SECONDS", 0.03)
+    async with hold(world.fleet, "lab", "apply") as held:
+        world.clock.advance(100)
+        async with asyncio.timeout(5):
+            while world.store.leases()[0].expires_at == held.expires_at:
+                await asyncio.sleep(0.005)
+
+
+async def test_a_cancel_from_outside_stays_a_cancel(world: World) -> None:
+    async def work() -> None:
+        async with hold(world.fleet, "lab", "apply"):
+            await asyncio.sleep(10)
+
+    task = asyncio.create_task(work())
+    await asyncio.sleep(0.01)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert world.store.leases() == []
