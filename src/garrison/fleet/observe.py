@@ -52,8 +52,9 @@ class Observer:
     """Looks at targets.
 
     Args:
-        places: looks that run at once.
-        second_lane: slow looks that run besides; less where the process may not have as many descriptors.
+        places: looks of one call that run at once.
+        second_lane: slow looks that run besides, those of all calls together; less where the process may not have as
+            many descriptors.
         patience: seconds after which a look gives its place back.
     """
 
@@ -71,6 +72,7 @@ class Observer:
         self._places = places
         self._second_lane = _room(places) if second_lane is None else second_lane
         self._patience = patience
+        self._slow = 0
 
     async def observe(
         self, looks: Iterable[Look], seen: Callable[[Sighting], None] | None = None
@@ -125,7 +127,6 @@ class _Cycle:
             (self._doubtful if look.doubtful else self._waiting).append(look)
         self._busy: dict[int, float] = {}
         """Looks in a place, by worker, with the loop's time when each began; the longest-running first."""
-        self._slow = 0
         self._numbers = 0
         self._sweep: asyncio.TimerHandle | None = None
         self._sightings: dict[str, Sighting] = {}
@@ -135,8 +136,7 @@ class _Cycle:
         try:
             async with asyncio.TaskGroup() as group:
                 # Half of the second lane is for those that turn out to be slow.
-                for _ in range(min(len(self._doubtful), max(1, observer._second_lane // 2))):
-                    self._slow += 1
+                for _ in range(min(len(self._doubtful), max(1, observer._second_lane // 2 - observer._slow))):
                     group.create_task(self._work_slowly())
                 for _ in range(min(len(self._waiting), observer._places)):
                     self._start(group)
@@ -161,30 +161,33 @@ class _Cycle:
             return
         overdue = asyncio.get_running_loop().time() - self._observer._patience
         for number, begun in list(self._busy.items()):
-            if begun > overdue or self._slow >= self._observer._second_lane:
+            if begun > overdue or self._observer._slow >= self._observer._second_lane:
                 break
             del self._busy[number]
-            self._slow += 1
+            self._observer._slow += 1
             if self._waiting or self._doubtful:
                 self._start(group)
         self._sweep_later(group)
 
     async def _work(self, number: int) -> None:
         loop = asyncio.get_running_loop()
-        while self._waiting or self._doubtful:
-            look = (self._waiting or self._doubtful).popleft()
-            self._busy.pop(number, None)
-            self._busy[number] = loop.time()
-            self._saw(await self._observer.look(look))
-            if number not in self._busy:
-                self._slow -= 1
-                return
-        self._busy.pop(number, None)
+        try:
+            while number in self._busy and (self._waiting or self._doubtful):
+                del self._busy[number]
+                self._busy[number] = loop.time()  # now the last one
+                look = (self._waiting or self._doubtful).popleft()
+                self._saw(await self._observer.look(look))
+        finally:
+            if self._busy.pop(number, None) is None:
+                self._observer._slow -= 1
 
     async def _work_slowly(self) -> None:
-        while self._doubtful:
-            self._saw(await self._observer.look(self._doubtful.popleft()))
-        self._slow -= 1
+        self._observer._slow += 1
+        try:
+            while self._doubtful:
+                self._saw(await self._observer.look(self._doubtful.popleft()))
+        finally:
+            self._observer._slow -= 1
 
     def _saw(self, sighting: Sighting) -> None:
         self._sightings[sighting.target] = sighting
