@@ -5,6 +5,7 @@ exit code, an error or the manifest."""
 import os
 import sys
 from collections.abc import Iterator
+from enum import EnumType
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -91,7 +92,11 @@ def _flags(item: Any) -> str:
     if item.is_flag:
         return spelled
     # Typer keeps the type under a name of its own; uv.lock holds its version, and a test runs this.
-    return f"{spelled} {item.metavar or _WORDS[item.type_descriptor.annotation]}"
+    return f"{spelled} {item.metavar or _word(item.type_descriptor.annotation)}"
+
+
+def _word(kind: Any) -> str:
+    return "|".join(kind) if isinstance(kind, EnumType) else _WORDS[kind]
 
 
 def _default(item: Any) -> str:

@@ -59,7 +59,7 @@ def _validated(draft: Draft, problems: Problems) -> FleetManifest | None:
 
 def _add(draft: Draft, loc: Path, kind: str, text: str, problems: Problems) -> None:
     path, value, branches = _inside(draft.content, loc)
-    if branches and isinstance(value, dict) != (branches[0] == SecretModel.__name__):
+    if branches and kind != "missing" and isinstance(value, dict) != (SecretModel.__name__ in str(branches[0])):
         return  # the error of an alternative that was not meant
     key = dotted(path)
     if kind == "missing":
@@ -67,7 +67,7 @@ def _add(draft: Draft, loc: Path, kind: str, text: str, problems: Problems) -> N
         hint = _stack_hint(draft) if path == ("stack",) else f"Add a line `{loc[-1]}: …`."
         problems.add(draft.where(path), path, f"the key {dotted(path)!r} is missing", hint)
         return
-    text = text.removeprefix("Value error, ")
+    text = text.removeprefix("Value error, ").replace("valid dictionary", "valid mapping")
     prefix = f"{key}: " if key else ""
     problems.add(draft.where(path), path, f"{prefix}{text[:1].lower()}{text[1:]}")
 

@@ -61,18 +61,25 @@ class Problems:
         """
         if not self.found:
             return
-        details = {"problems": [{"where": at, "problem": text, "hint": hint} for _, at, text, hint in self.found]}
-        if len(self.found) == 1:
-            _, where, text, hint = self.found[0]
+        found = sorted(self.found, key=lambda one: _order(one[1]))
+        details = {"problems": [{"where": at, "problem": text, "hint": hint} for _, at, text, hint in found]}
+        if len(found) == 1:
+            _, where, text, hint = found[0]
             raise InvalidError(f"{where}: {text}", hint=hint or "Mend the line.", details=details)
-        lines = [f"{at}: {text}" + (f" ({hint})" if hint else "") for _, at, text, hint in self.found[:_MOST_SHOWN]]
-        more = len(self.found) - len(lines)
+        lines = [f"{at}: {text}" + (f" ({hint})" if hint else "") for _, at, text, hint in found[:_MOST_SHOWN]]
+        more = len(found) - len(lines)
         tail = [f"and {more} more"] if more else []
         raise InvalidError(
-            f"the manifest has {len(self.found)} mistakes:\n  " + "\n  ".join(lines + tail),
+            f"the manifest has {len(found)} mistakes:\n  " + "\n  ".join(lines + tail),
             hint="Mend these lines.",
             details=details,
         )
+
+
+def _order(where: str) -> tuple[str, int, int]:
+    """`file:line:column` in the order of reading."""
+    name, line, column = (["", "", *where.rsplit(":", 2)])[-3:]
+    return (name, int(line), int(column)) if line.isdecimal() and column.isdecimal() else (where, 0, 0)
 
 
 def dotted(path: Iterable[str | int]) -> str:

@@ -14,15 +14,15 @@ from garrison.fleet.manifest.draft import Problems
 __all__ = ["is_forma", "translate"]
 
 KEY_VARIABLE = "VLLM_API_KEY"
-_PARTS = ("Stacks", "Targets", "Resources", "Policies")
 _NAMESPACE = "VLLM"
 
 
 def is_forma(content: Any) -> bool:
-    """Whether it is a forma: `Resources` or `Stacks`, or `Targets` that are a list."""
+    """Whether it is a forma: it has lists of stacks, resources or policies, or `Targets` that are a list."""
     if not isinstance(content, dict):
         return False
-    return any(isinstance(_get(content, part), list) for part in _PARTS)
+    parts = [_get(content, part) for part in ("Stacks", "Resources", "Policies")]
+    return any(isinstance(part, list) for part in [*parts, content.get("Targets")])
 
 
 def translate(document: Document, *, environ: Mapping[str, str], problems: Problems, warnings: list[str]) -> Document:
@@ -110,8 +110,9 @@ class _Translation:
         given = {name: value for name, value in config.items() if value is not None}
         if _get(given, "BaseUrl") is not None:  # it wins over the parts, there
             given = {name: value for name, value in given.items() if name.lower() not in ("host", "port", "scheme")}
-        for name, value in given.items():
+        for name, value in list(given.items()):
             if isinstance(value, dict) and "$res" in value:
+                del given[name]
                 text = f"the target {label!r}: {name} is a reference to another resource, which only formae resolves"
                 self.problem((*path, "Config", name), text, "Write the address.")
         if key and "api_key" not in given and "apiKey" not in given:

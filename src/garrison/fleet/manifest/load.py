@@ -123,7 +123,7 @@ def _files(source: str, here: Path) -> list[tuple[str, Path]]:
             return [(source, path)]
         names = sorted(entry.name for entry in path.iterdir() if entry.suffix in SUFFIXES and entry.is_file())
     except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "no path"
+        reason = error.strerror if isinstance(error, OSError) else "not a path"
         raise InvalidError(f"cannot read {source!r}: {reason}", hint="Name a manifest with --file.") from None
     names = [name for name in names if not name.startswith(".")]
     if not names:
@@ -137,10 +137,10 @@ def _text(name: str, file: Path) -> str:
     try:
         with file.open(encoding="utf-8") as handle:
             return _bounded(name, handle)
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:  # ValueError: not UTF-8, or a name that can be no file's
         reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
         raise InvalidError(
-            f"cannot read the manifest {name}: {reason}", hint="Name a file or a directory with --file."
+            f"cannot read the manifest {name!r}: {reason}", hint="Name a file or a directory with --file."
         ) from None
 
 

@@ -28,8 +28,8 @@ def _name(text: str) -> str:
 
 
 def _word(text: str) -> str:
-    if "\0" in text:
-        raise ValueError("it holds a NUL")
+    """A program's argument may have several lines."""
+    _plain(re.sub(r"[\t\n]", " ", text))
     return text
 
 

@@ -8,6 +8,8 @@ from garrison.fleet.manifest.model import FleetManifest
 __all__ = ["manifest_schema"]
 
 _TITLE = "Garrison fleet manifest"
+_SECRET = {"$ref": "#/$defs/SecretModel"}
+_VARIABLE = {"type": "string", "pattern": r"^\$\{[A-Za-z_][A-Za-z0-9_]*\}$"}
 _EITHER = {
     "AdapterModel": ("target", "targets", "select"),
     "SecretModel": ("env", "file", "command"),
@@ -44,6 +46,8 @@ def _value(value: dict[str, Any]) -> dict[str, Any]:
     """Without titles, and without the null that stands for a key that is left out."""
     made = {key: part for key, part in value.items() if key != "title" and not (key == "default" and part is None)}
     ways = [way for way in _flat(made.pop("anyOf", ())) if way.get("type") != "null"]
+    if ways == [_SECRET]:
+        ways.append(_VARIABLE)
     if not ways:
         return made
     return made | (ways[0] if len(ways) == 1 else {"anyOf": ways})
