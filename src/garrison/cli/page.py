@@ -1,6 +1,7 @@
 """Where the fleet's views write. On a terminal, long lines are wrapped below their own start; in a pipe a line is a
 line, for grep. What servers and manifests say is shown without control characters."""
 
+import re
 from collections.abc import Iterable, Sequence
 from typing import TextIO
 
@@ -10,9 +11,10 @@ from rich.panel import Panel
 from rich.rule import Rule
 from rich.text import Text
 
-__all__ = ["Page", "counted", "plain", "sentence"]
+__all__ = ["Page", "counted", "plain", "sentence", "shortened"]
 
 _LONGEST_LINE = 1_000_000
+_DIGEST = re.compile(r"\b([0-9a-f]{12})[0-9a-f]{52}\b")
 
 
 class Page:
@@ -88,6 +90,11 @@ def plain(text: str) -> str:
         if text.isprintable()
         else "".join(sign if sign.isprintable() else " " if sign.isspace() else "�" for sign in text)
     )
+
+
+def shortened(text: str) -> str:
+    """`plain`, and of digests the first twelve digits: people compare, and `--json` has the rest."""
+    return _DIGEST.sub(r"\1…", plain(text))
 
 
 def counted(number: int, one: str, many: str | None = None) -> str:

@@ -1,0 +1,50 @@
+"""`garrison drift`."""
+
+import json as json_module
+
+from garrison.base.exit_codes import ExitCode
+from garrison.cli.fleet_options import All, ExitCodes, Stack
+from garrison.cli.options import Json
+from garrison.cli.options import app as make_app
+
+app = make_app("Say what differs from what was last applied.")
+
+
+@app.command()
+def drift(
+    stack: Stack = None,
+    exit_code: ExitCodes = False,
+    everything: All = False,
+    json: Json = False,
+) -> int:
+    """Say what differs from what was last applied, seen now. A target that is not seen proves nothing and is listed
+    apart."""
+    from garrison.cli.drift_view import show_drifts
+    from garrison.cli.fleet_wiring import Stop, open_fleet, run
+    from garrison.cli.page import Page
+    from garrison.cli.progress_view import progress_view
+    from garrison.fleet.inspect_fleet import find_drifts
+
+    with open_fleet() as fleet:
+        page, stop = Page(), Stop()
+        view = progress_view(page, stop, lambda _: None, json=json)
+        try:
+            found = run(find_drifts(fleet, view, stack=stack), stop)
+        finally:
+            view.end()
+        now = fleet.clock.now()
+    code = ExitCode.OK
+    if exit_code:
+        code = ExitCode.DRIFT if found.found else ExitCode.UNREACHABLE if found.unknown else ExitCode.OK
+    if json:
+        body = {
+            "ok": True,
+            "exit_code": int(code),
+            "checked": found.checked,
+            "drift": [one.to_json() for one in found.found],
+            "unknown": found.unknown,
+        }
+        print(json_module.dumps(body, ensure_ascii=False))
+    else:
+        show_drifts(found, page, now, everything=everything)
+    return code

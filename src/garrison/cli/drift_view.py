@@ -1,0 +1,72 @@
+"""`garrison drift` on the terminal."""
+
+from datetime import datetime
+from itertools import groupby
+
+from rich.text import Text
+
+from garrison.cli.age import ago
+from garrison.cli.page import Page, counted, plain, shortened
+from garrison.fleet.drift import Drift
+from garrison.fleet.inspect_fleet import Drifts
+
+__all__ = ["show_drifts"]
+
+_MOST = 40
+_MOST_UNKNOWN = 12
+_NAME_WIDTH = 28
+_LOOKS = {"missing": ("✕", "red"), "path": ("≠", "yellow"), "base": ("≠", "red")}
+
+
+def show_drifts(drifts: Drifts, page: Page, now: datetime, *, everything: bool) -> None:
+    _found(drifts, page, now, everything=everything)
+    _unknown(drifts.unknown, page, everything=everything)
+
+
+def _found(drifts: Drifts, page: Page, now: datetime, *, everything: bool) -> None:
+    compared = f"{counted(drifts.checked, 'adapter')} compared with what was last applied"
+    if not drifts.found:
+        page.line(("✓ ", "green"), ("no drift", "green"), (f"  {compared}", "dim"))
+        return
+    page.heading(
+        Text.assemble(("drift", "bold red"), f"  {counted(len(drifts.found), 'adapter')}", (f"  {compared}", "dim"))
+    )
+    shown = drifts.found if everything else drifts.found[:_MOST]
+    width = min(_NAME_WIDTH, max(len(_place(one)) for one in shown))
+    for stack, group in groupby(shown, key=lambda one: one.resource.stack):
+        page.blank()
+        page.line(("stack ", "dim"), (plain(stack), "bold"))
+        for one in group:
+            glyph, style = _LOOKS[one.kind]
+            head = Text.assemble("  ", (f"{glyph} {one.kind:<8}", style), (f"{_place(one):<{width}}", "bold"), "  ")
+            page.entry(head, Text.assemble(shortened(one.words), (f"  applied {ago(one.resource.at, now)}", "dim")))
+    if len(drifts.found) > len(shown):
+        page.line("  ", (f"… and {len(drifts.found) - len(shown):,} more (--all shows them, or --json)", "dim"))
+    page.blank()
+    if any(one.kind == "missing" for one in drifts.found):
+        page.line("  ", ("→ ", "dim"), "Missing: `garrison apply` loads it again.")
+    if any(one.kind != "missing" for one in drifts.found):
+        page.line(
+            "  ",
+            ("→ ", "dim"),
+            "Changed by somebody: `garrison extract` keeps it, `garrison apply --force` overwrites it.",
+        )
+
+
+def _unknown(unknown: dict[str, str], page: Page, *, everything: bool) -> None:
+    if not unknown:
+        return
+    page.blank()
+    told = f"not seen: not counted as drift  {counted(len(unknown), 'target')}"
+    page.heading(Text(told, "yellow"))
+    names = list(unknown) if everything else list(unknown)[:_MOST_UNKNOWN]
+    width = min(_NAME_WIDTH, max(len(name) for name in names))
+    for name in names:
+        head = Text.assemble("  ", ("? ", "yellow"), (f"{plain(name):<{width}}", "bold"), "  ")
+        page.entry(head, Text(plain(unknown[name])))
+    if len(unknown) > len(names):
+        page.line("  ", (f"… and {counted(len(unknown) - len(names), 'more target')} (--all, or --json)", "dim"))
+
+
+def _place(one: Drift) -> str:
+    return f"{plain(one.resource.key.target)}/{plain(one.resource.key.name)}"

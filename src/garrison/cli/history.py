@@ -1,0 +1,87 @@
+"""`garrison history`."""
+
+import json as json_module
+import time
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from garrison.base.errors import UsageError
+from garrison.cli.fleet_options import Stack
+from garrison.cli.options import Json
+from garrison.cli.options import app as make_app
+
+if TYPE_CHECKING:
+    from garrison.store.records import Event
+
+app = make_app("Show what changed and what was done, with times.")
+
+_FOLLOW_SECONDS = 1.0
+_BATCH = 500
+
+
+@app.command()
+def history(
+    stack: Stack = None,
+    target: Annotated[str | None, typer.Option("--target", "-t", metavar="NAME", help="Of one target.")] = None,
+    name: Annotated[str | None, typer.Option("--name", "-n", metavar="NAME", help="Of one adapter.")] = None,
+    kind: Annotated[
+        list[str] | None,
+        typer.Option("--kind", "-k", metavar="KIND", help="drift, restored, unreachable …; repeatable."),
+    ] = None,
+    since: Annotated[str | None, typer.Option("--since", metavar="WHEN", help="2h, 15m, 3d, or a time (UTC).")] = None,
+    limit: Annotated[int, typer.Option("--limit", "-l", min=1, help="The newest so many.")] = 100,
+    follow: Annotated[bool, typer.Option("--follow", help="Stay, and show what comes, until Ctrl-C.")] = False,
+    json: Json = False,
+) -> int:
+    """Show what changed and what was done: every change of an observation and every action, with time and cause, the
+    newest last. Times are UTC. --json prints a line an event."""
+    from garrison.cli.age import parse_since
+    from garrison.cli.fleet_wiring import open_fleet
+    from garrison.cli.history_view import event_json, show_event
+    from garrison.cli.page import Page
+
+    kinds = _kinds(kind)
+    page = Page()
+
+    def show(event: "Event") -> None:
+        if json:
+            print(json_module.dumps(event_json(event), ensure_ascii=False), flush=True)
+        else:
+            show_event(event, page)
+
+    with open_fleet() as fleet:
+        store = fleet.store
+        begin = parse_since(since, fleet.clock.now()) if since else None
+        found = store.events(stack=stack, target=target, name=name, kinds=kinds, since=begin, limit=limit)
+        for event in reversed(found):
+            show(event)
+        if not found and not json and not follow:
+            page.line("Nothing on record" + (" since then." if since else "."))
+        newest = store.events(limit=1)
+        last = newest[0].id if newest else 0
+        try:
+            while follow:
+                time.sleep(_FOLLOW_SECONDS)
+                for event in store.events(
+                    stack=stack, target=target, name=name, kinds=kinds, after_id=last, limit=_BATCH
+                ):
+                    last = event.id
+                    show(event)
+        except KeyboardInterrupt:
+            return 0
+    return 0
+
+
+def _kinds(given: list[str] | None) -> list[str] | None:
+    import difflib
+
+    from garrison.fleet import events
+
+    known = sorted(getattr(events, name) for name in events.__all__ if isinstance(getattr(events, name), str))
+    for one in given or ():
+        if one not in known:
+            close = difflib.get_close_matches(one, known, 1)
+            hint = f"Did you mean {close[0]}?" if close else f"There are {', '.join(known)}."
+            raise UsageError(f"--kind {one!r} is no kind of event", hint=hint)
+    return given or None

@@ -1,0 +1,72 @@
+"""A line an event of the history."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from rich.text import Text
+
+from garrison.cli.age import utc
+from garrison.cli.page import Page, plain, shortened
+from garrison.fleet import events
+from garrison.store.records import Event
+
+__all__ = ["event_json", "show_event"]
+
+_WORD_WIDTH = 13
+_STYLES = {
+    events.DRIFT: "yellow",
+    events.RESTORED: "green",
+    events.UNREACHABLE: "yellow",
+    events.RECOVERED: "green",
+    events.RESTARTED: "cyan",
+    events.ACTION_FAILED: "bold red",
+    events.ACTION_DONE: "green",
+    events.INTERRUPTED: "yellow",
+    events.FORGOTTEN: "red",
+    events.DESTROYED: "red",
+}
+
+
+def show_event(event: Event, page: Page) -> None:
+    place = "/".join(plain(part) for part in (event.target, event.name) if part)
+    head = Text.assemble(
+        (f"{utc(event.at)}  ", "dim"), (f"{event.kind:<{_WORD_WIDTH}}", _STYLES.get(event.kind, "")), "  "
+    )
+    words = [Text(place, "bold")] if place else []
+    words += [Text(plain(event.stack), "" if place else "bold")] if event.stack else []
+    words += [Text(shortened(event.cause))] if event.cause else []
+    words += [change for change in [_change(event.before, event.after)] if change]
+    words += [Text(plain(event.command), "dim")] if event.command else []
+    page.entry(head, Text("  ").join(words))
+
+
+def event_json(event: Event) -> dict[str, Any]:
+    """The pinned shape of a line of `--json`."""
+    return {
+        "id": event.id,
+        "at": event.at.isoformat(),
+        "kind": event.kind,
+        "stack": event.stack,
+        "target": event.target,
+        "name": event.name,
+        "cause": event.cause,
+        "before": dict(event.before) if event.before is not None else None,
+        "after": dict(event.after) if event.after is not None else None,
+        "command": event.command,
+    }
+
+
+def _change(before: Mapping[str, Any] | None, after: Mapping[str, Any] | None) -> Text:
+    """What differs, of plain values; nested ones are for `--json`."""
+    old, new = before or {}, after or {}
+    parts = []
+    for name in dict.fromkeys((*old, *new)):
+        was, now = old.get(name), new.get(name)
+        if was == now or isinstance(was, Mapping | list) or isinstance(now, Mapping | list):
+            continue
+        shown = [shortened(str(value)) for value in (was, now) if value is not None]
+        if not shown:
+            continue
+        text = " → ".join(shown) if len(shown) == 2 else f"{shown[0]} → –" if now is None and after else shown[0]
+        parts.append(Text.assemble((f"{name} ", "dim"), text))
+    return Text(", ").join(parts)

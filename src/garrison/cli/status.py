@@ -1,0 +1,41 @@
+"""`garrison status`."""
+
+import json as json_module
+from typing import Annotated
+
+import typer
+
+from garrison.cli.fleet_options import All, Stack
+from garrison.cli.options import Json
+from garrison.cli.options import app as make_app
+
+app = make_app("Say how every stack and target is.")
+
+
+@app.command()
+def status(
+    stack: Stack = None,
+    cached: Annotated[bool, typer.Option("--cached", help="Ask no target; show what was last seen.")] = False,
+    everything: All = False,
+    json: Json = False,
+) -> int:
+    """Say how every stack, target and adapter is, what is owed, and who is at work. Every target is asked once, side by
+    side, within its own timeout."""
+    from garrison.cli.fleet_wiring import Stop, open_fleet, run
+    from garrison.cli.page import Page
+    from garrison.cli.progress_view import progress_view
+    from garrison.cli.status_view import show_status
+    from garrison.fleet.inspect_fleet import status_of
+
+    with open_fleet() as fleet:
+        page, stop = Page(), Stop()
+        view = progress_view(page, stop, lambda _: None, json=json)
+        try:
+            found = run(status_of(fleet, view, stack=stack, cached=cached), stop)
+        finally:
+            view.end()
+    if json:
+        print(json_module.dumps({"ok": True} | found.to_json(), ensure_ascii=False))
+    else:
+        show_status(found, page, everything=everything)
+    return 0

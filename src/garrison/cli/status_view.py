@@ -1,0 +1,170 @@
+"""`garrison status` on the terminal: a summary, then what is not well. Good on one target and on thousands."""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+
+from rich.text import Text
+
+from garrison.cli.age import ago, duration, utc
+from garrison.cli.page import Page, counted, plain, sentence, shortened
+from garrison.fleet.status import AdapterStatus, FleetStatus, StackStatus, TargetStatus
+
+__all__ = ["STATE_LOOKS", "show_status"]
+
+_MOST_ADAPTERS = 12
+_MOST_TARGETS = 20
+_MOST_STACKS = 20
+_NAME_WIDTH = 28
+
+STATE_LOOKS = {
+    "served": ("✓", "green"),
+    "missing": ("✕", "red"),
+    "drifted": ("≠", "red"),
+    "owed": ("⊘", "yellow"),
+    "unknown": ("?", "yellow"),
+}
+_TARGET_LOOKS = {"reachable": ("✓", "green"), "unreachable": ("?", "yellow"), "new": ("·", "dim")}
+_TARGET_WORDS = {"reachable": "reachable", "unreachable": "out of reach", "new": "never asked"}
+
+
+def show_status(status: FleetStatus, page: Page, *, everything: bool) -> None:
+    if not status.stacks and not status.targets:
+        page.line("Nothing is declared yet. `garrison apply` with a manifest begins.")
+        return
+    _summary(status, page)
+    _stacks(status, page, everything=everything)
+    _targets(status, page, everything=everything)
+
+
+def _summary(status: FleetStatus, page: Page) -> None:
+    title = Text.assemble(
+        ("status", "bold"),
+        f"  {counted(len(status.stacks), 'stack')}, {counted(len(status.targets), 'target')}, "
+        f"{counted(sum(status.adapters.values()), 'adapter')}",
+        ("  as last seen; nobody was asked" if status.cached else "", "dim"),
+    )
+    page.heading(title)
+    targets = [Text("  targets   ", "dim")]
+    for state, (glyph, style) in _TARGET_LOOKS.items():
+        if number := sum(one.state == state for one in status.targets):
+            targets.append(Text(f"{glyph} {number:,} {_TARGET_WORDS[state]}   ", style))
+    page.entry(targets[0], Text().join(targets[1:]))
+    page.entry(Text("  adapters  ", "dim"), _counts(status.adapters) or Text("none"))
+    insecure = [one.name for one in status.targets if one.insecure]
+    if insecure:
+        warning = f"INSECURE: the certificate of {sentence(insecure)} is not verified"
+        page.line("  ", ("! ", "bold red"), (warning, "bold red"))
+
+
+def _counts(counts: Mapping[str, int]) -> Text:
+    return Text("   ").join(
+        Text(f"{glyph} {counts[state]:,} {state}", style)
+        for state, (glyph, style) in STATE_LOOKS.items()
+        if counts.get(state)
+    )
+
+
+# --- stacks
+
+
+def _stacks(status: FleetStatus, page: Page, *, everything: bool) -> None:
+    shown: Sequence[StackStatus] = status.stacks
+    if not everything and len(shown) > _MOST_STACKS:
+        shown = sorted(shown, key=_calm)[:_MOST_STACKS]
+    for stack in shown:
+        page.blank()
+        _stack(stack, status.at, page, everything=everything)
+    if len(status.stacks) > len(shown):
+        page.line(
+            "  ", (f"… and {counted(len(status.stacks) - len(shown), 'more stack')} (--all, --stack NAME)", "dim")
+        )
+
+
+def _calm(stack: StackStatus) -> bool:
+    return not (stack.lease or stack.interrupted or stack.ending or set(stack.counts) - {"served"})
+
+
+def _stack(stack: StackStatus, now: datetime, page: Page, *, everything: bool) -> None:
+    applied = f"  applied {ago(stack.applied_at, now)} (version {stack.version}), on drift: {stack.on_drift}"
+    title = Text.assemble(("stack ", "dim"), (plain(stack.name), "bold"), (applied, "dim"))
+    if stack.ending:
+        title.append("  being destroyed", "bold red")
+    page.heading(title)
+    page.entry(Text("  "), _counts(stack.counts) or Text("no adapters", "dim"))
+    if stack.lease:
+        holder = stack.lease.holder
+        who = f"{holder.user}@{holder.host.partition('/')[0]} (pid {holder.pid})"
+        held = f"held by {who} for {duration((now - stack.lease.acquired_at).total_seconds())}: {holder.purpose}"
+        page.line("  ", ("◐ ", "cyan"), held)
+    for command in stack.interrupted:
+        text = f"command {command.id} ({command.kind} by {command.by}) was cut short {ago(command.started_at, now)}"
+        page.line("  ", ("! ", "yellow"), f"{text}; the next apply or the agent settles it")
+    rows = [one for one in stack.adapters if everything or one.state != "served"]
+    order = list(STATE_LOOKS)
+    rows.sort(key=lambda one: (order.index(one.state), one.target, one.name) if not everything else ())
+    _adapters(rows if everything else rows[:_MOST_ADAPTERS], page)
+    if not everything and len(rows) > _MOST_ADAPTERS:
+        page.line("  ", (f"… and {counted(len(rows) - _MOST_ADAPTERS, 'more adapter')} (--all, or --json)", "dim"))
+
+
+def _adapters(rows: Sequence[AdapterStatus], page: Page) -> None:
+    width = min(_NAME_WIDTH, max((len(f"{one.target}/{one.name}") for one in rows), default=0))
+    for one in rows:
+        glyph, style = STATE_LOOKS[one.state]
+        place = f"{plain(one.target)}/{plain(one.name)}"
+        head = Text.assemble("  ", (f"{glyph} {one.state:<8}", style), f"{place:<{width}}  ")
+        page.entry(head, Text(shortened(one.detail or one.path or ""), "dim"))
+
+
+# --- targets
+
+
+def _targets(status: FleetStatus, page: Page, *, everything: bool) -> None:
+    """All of a few; of many those that are not well."""
+    few = everything or len(status.targets) <= _MOST_TARGETS
+    shown = [one for one in status.targets if few or not one.well or one.insecure]
+    calm = len(status.targets) - len(shown)
+    if not everything:
+        shown = sorted(shown, key=lambda one: (one.state == "reachable", one.name))[:_MOST_TARGETS]
+    page.blank()
+    page.heading(Text("targets", "bold"))
+    width = min(_NAME_WIDTH, max((len(one.name) for one in shown), default=0))
+    for one in shown:
+        _target(one, status.at, width, page)
+    left = len(status.targets) - len(shown) - calm
+    if left > 0:
+        page.line("  ", (f"… and {counted(left, 'more target')} that is not well" if left == 1 else
+                         f"… and {left:,} more targets that are not well (--all, or --json)", "dim"))  # fmt: skip
+    if calm:
+        page.line("  ", ("✓ ", "green"), (f"{counted(calm, 'target')} reachable, with everything served", "dim"))
+
+
+def _target(one: TargetStatus, now: datetime, width: int, page: Page) -> None:
+    glyph, style = _TARGET_LOOKS[one.state]
+    head = Text.assemble("  ", (f"{glyph} ", style), (f"{plain(one.name):<{width}}", "bold"), "  ")
+    page.entry(head, _target_facts(one, now))
+    indent = Text(" " * 6)
+    if one.insecure:
+        page.entry(indent, Text("INSECURE: its certificate is not verified", "bold red"))
+    if one.lora_routes is False and one.state == "reachable":
+        page.entry(indent, Text("cannot load adapters: start it with --enable-lora and "
+                                "VLLM_ALLOW_RUNTIME_LORA_UPDATING=True in its environment", "yellow"))  # fmt: skip
+
+
+def _target_facts(one: TargetStatus, now: datetime) -> Text:
+    if one.state == "new":
+        return Text.assemble("never asked", (f"  {plain(one.base_url)}", "dim"))
+    if one.state == "unreachable":
+        since = f"since {utc(one.since)} UTC ({ago(one.since, now)})" if one.since else ""
+        seen = f"last seen {ago(one.last_seen, now)}" if one.last_seen else "never seen"
+        said = Text(plain(f"{one.cause}: {one.detail}" if one.detail else str(one.cause)), "yellow")
+        return said.append(f"  out of reach {since}, {seen}  {plain(one.base_url)}", "dim")
+    facts = [plain(one.base_url)]
+    facts += [plain(one.base)] if one.base else []
+    facts += [f"vLLM {plain(one.version)}"] if one.version else []
+    text = Text("  ".join(facts), "dim")
+    if one.adapters:
+        text = _counts(one.adapters).append("  ").append_text(text)
+    if one.unmanaged:
+        text.append(f"  {len(one.unmanaged):,} unmanaged", "cyan")
+    return text.append(f"  seen {ago(one.last_seen, now)}", "dim")

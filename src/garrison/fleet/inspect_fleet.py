@@ -1,0 +1,117 @@
+"""Looking at what is on record: the targets of one stack or of all, asked now or as they are remembered."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from garrison.base.errors import InvalidError
+from garrison.fleet.context import Fleet
+from garrison.fleet.drift import Drift, find_drift
+from garrison.fleet.observation import Sighting
+from garrison.fleet.remember import last_sighting
+from garrison.fleet.status import FleetStatus, fleet_status
+from garrison.fleet.survey import look, managed_names, with_memory
+from garrison.fleet.target import TargetSpec
+from garrison.fleet.view import FleetView
+from garrison.store.records import Resource, StackRecord, TargetRecord
+
+__all__ = ["Drifts", "find_drifts", "status_of"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Drifts:
+    """`unknown`: targets that were not seen and are therefore not counted, with the reason in words."""
+
+    found: tuple[Drift, ...]
+    unknown: dict[str, str]
+    checked: int
+    """Adapters that were compared."""
+
+
+async def status_of(fleet: Fleet, view: FleetView, *, stack: str | None, cached: bool) -> FleetStatus:
+    """
+    Raises:
+        InvalidError: there is no such stack.
+    """
+    known = await _known(fleet, stack)
+    if cached:
+        sightings = {one.name: with_memory(last_sighting(one), one) for one in known.targets}
+        records = known.targets
+    else:
+        seen = await _look(fleet, known, view)
+        sightings = {name: sighting for name, (sighting, _) in seen.items()}
+        records = tuple(record for _, (_, record) in sorted(seen.items()))
+    leases = await fleet.db(fleet.store.leases)
+    unfinished = {
+        one.name: [command for command, _ in await fleet.db(fleet.store.unfinished, one.name)] for one in known.stacks
+    }
+    return fleet_status(
+        known.stacks,
+        records,
+        known.resources,
+        sightings,
+        now=fleet.clock.now(),
+        leases=leases,
+        unfinished=unfinished,
+        cached=cached,
+    )
+
+
+async def find_drifts(fleet: Fleet, view: FleetView, *, stack: str | None) -> Drifts:
+    """What is served against what was last applied, seen now.
+
+    Raises:
+        InvalidError: there is no such stack.
+    """
+    known = await _known(fleet, stack)
+    seen = await _look(fleet, known, view)
+    found: list[Drift] = []
+    unknown: dict[str, str] = {}
+    checked = 0
+    here: dict[str, list[Resource]] = {}
+    for resource in known.resources:
+        if stack is None or resource.stack == stack:
+            here.setdefault(resource.key.target, []).append(resource)
+    for name, (sighting, _) in sorted(seen.items()):
+        if sighting.known:
+            found += find_drift(here.get(name, ()), sighting)
+            checked += len(here.get(name, ()))
+        elif here.get(name):
+            unknown[name] = f"{sighting.cause}: {sighting.detail}"
+    found.sort(key=lambda one: (one.resource.stack, one.resource.key))
+    return Drifts(found=tuple(found), unknown=unknown, checked=checked)
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    stacks: tuple[StackRecord, ...]
+    targets: tuple[TargetRecord, ...]
+    resources: tuple[Resource, ...]
+
+
+async def _known(fleet: Fleet, stack: str | None) -> _Known:
+    """What is on record of one stack, or of all: its targets, and what anybody owns there."""
+    stacks = await fleet.db(fleet.store.stacks)
+    resources = await fleet.db(fleet.store.resources)
+    targets = await fleet.db(fleet.store.targets)
+    if stack is None:
+        return _Known(tuple(stacks), tuple(targets), tuple(resources))
+    chosen = [one for one in stacks if one.name == stack]
+    if not chosen:
+        raise _no_stack(stack, stacks)
+    names = set(chosen[0].declaration.get("targets", {})) | {one.key.target for one in resources if one.stack == stack}
+    return _Known(
+        tuple(chosen),
+        tuple(one for one in targets if one.name in names),
+        tuple(one for one in resources if one.key.target in names),
+    )
+
+
+async def _look(fleet: Fleet, known: _Known, view: FleetView) -> dict[str, tuple[Sighting, TargetRecord]]:
+    specs = {one.name: TargetSpec.from_json(one.name, one.spec) for one in known.targets}
+    records = {one.name: one for one in known.targets}
+    return await look(fleet, specs, records, managed_names(known.resources), view)
+
+
+def _no_stack(name: str, stacks: Sequence[StackRecord]) -> InvalidError:
+    there = ", ".join(one.name for one in stacks) or "none"
+    return InvalidError(f"there is no stack {name!r} on record", hint=f"On record: {there}.")

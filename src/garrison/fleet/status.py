@@ -1,0 +1,353 @@
+"""How every stack and every target is: declared, recorded and observed side by side. Values and one pure function."""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from garrison.fleet.declaration import ADAPTER_TYPE, AdapterSpec, Declaration
+from garrison.fleet.drift import Drift, find_drift
+from garrison.fleet.observation import Presence, Sighting
+from garrison.fleet.target import TargetSpec
+from garrison.store.records import CommandRecord, Lease, Operation, Resource, StackRecord, TargetRecord
+
+__all__ = ["ADAPTER_STATES", "AdapterStatus", "FleetStatus", "StackStatus", "TargetStatus", "fleet_status"]
+
+ADAPTER_STATES = ("served", "missing", "drifted", "owed", "unknown")
+"""`missing`: proved absent. `drifted`: another path or base than was applied. `owed`: declared or destroyed, and not
+done yet. `unknown`: its target cannot be seen, or cannot load adapters."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AdapterStatus:
+    """One adapter of a stack on one target; `detail` says in words why it is not well."""
+
+    stack: str
+    target: str
+    name: str
+    label: str
+    state: str
+    detail: str = ""
+    path: str | None = None
+    since: datetime | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "stack": self.stack,
+            "target": self.target,
+            "type": ADAPTER_TYPE,
+            "name": self.name,
+            "label": self.label,
+            "state": self.state,
+            "detail": self.detail or None,
+            "path": self.path,
+            "since": _iso(self.since),
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TargetStatus:
+    """One target.
+
+    Attributes:
+        state: `reachable`, `unreachable` or `new` (never asked).
+        since: since when it is in that state.
+        stacks: that declare it or own something on it.
+        adapters: how many of them are in which state, over all stacks.
+        unmanaged: adapters that nobody owns.
+    """
+
+    name: str
+    base_url: str
+    state: str
+    cause: str | None = None
+    detail: str = ""
+    since: datetime | None = None
+    last_seen: datetime | None = None
+    last_checked: datetime | None = None
+    base: str | None = None
+    version: str | None = None
+    lora_routes: bool | None = None
+    insecure: bool = False
+    stacks: tuple[str, ...] = ()
+    adapters: Mapping[str, int]
+    unmanaged: tuple[str, ...] = ()
+
+    @property
+    def well(self) -> bool:
+        bad = any(number for state, number in self.adapters.items() if state != "served")
+        return self.state == "reachable" and self.lora_routes is not False and not bad
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "name": self.name,
+            "base_url": self.base_url,
+            "state": self.state,
+            "cause": self.cause,
+            "detail": self.detail or None,
+            "since": _iso(self.since),
+            "last_seen": _iso(self.last_seen),
+            "last_checked": _iso(self.last_checked),
+            "base": self.base,
+            "version": self.version,
+            "lora_routes": self.lora_routes,
+            "insecure": self.insecure,
+            "stacks": list(self.stacks),
+            "adapters": dict(self.adapters),
+            "unmanaged": list(self.unmanaged),
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StackStatus:
+    """One stack. `lease`: who writes it now. `interrupted`: commands that were cut short and are not settled yet."""
+
+    name: str
+    version: int
+    applied_at: datetime
+    on_drift: str
+    ending: bool
+    targets: tuple[str, ...]
+    adapters: tuple[AdapterStatus, ...]
+    lease: Lease | None = None
+    interrupted: tuple[CommandRecord, ...] = ()
+
+    @property
+    def counts(self) -> dict[str, int]:
+        counted = Counter(one.state for one in self.adapters)
+        return {state: counted[state] for state in ADAPTER_STATES if counted[state]}
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "name": self.name,
+            "version": self.version,
+            "applied_at": self.applied_at.isoformat(),
+            "on_drift": self.on_drift,
+            "ending": self.ending,
+            "targets": list(self.targets),
+            "counts": self.counts,
+            "adapters": [one.to_json() for one in self.adapters],
+            "lease": _lease_json(self.lease) if self.lease else None,
+            "interrupted": [
+                {"command": one.id, "kind": one.kind, "by": one.by, "started_at": one.started_at.isoformat()}
+                for one in self.interrupted
+            ],
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FleetStatus:
+    """`cached`: nobody was asked; it is what is remembered."""
+
+    at: datetime
+    cached: bool
+    stacks: tuple[StackStatus, ...]
+    targets: tuple[TargetStatus, ...]
+
+    @property
+    def adapters(self) -> Counter[str]:
+        return Counter(one.state for stack in self.stacks for one in stack.adapters)
+
+    @property
+    def unknown(self) -> tuple[TargetStatus, ...]:
+        return tuple(one for one in self.targets if one.state != "reachable")
+
+    def to_json(self) -> dict[str, Any]:
+        """The pinned shape of `--json`."""
+        return {
+            "at": self.at.isoformat(),
+            "cached": self.cached,
+            "summary": {
+                "stacks": len(self.stacks),
+                "targets": dict(sorted(Counter(one.state for one in self.targets).items())),
+                "adapters": {state: self.adapters[state] for state in ADAPTER_STATES if self.adapters[state]},
+            },
+            "stacks": [one.to_json() for one in self.stacks],
+            "targets": [one.to_json() for one in self.targets],
+        }
+
+
+def fleet_status(
+    stacks: Sequence[StackRecord],
+    targets: Iterable[TargetRecord],
+    resources: Sequence[Resource],
+    sightings: Mapping[str, Sighting],
+    *,
+    now: datetime,
+    leases: Iterable[Lease] = (),
+    unfinished: Mapping[str, Sequence[CommandRecord]] | None = None,
+    cached: bool = False,
+) -> FleetStatus:
+    """
+    Args:
+        targets: as they are remembered after the look.
+        resources: what is owned, by whichever stack.
+        sightings: the look at each target; `remember.last_sighting` where nobody was asked.
+        unfinished: commands in state `running`, by stack.
+    """
+    held = {lease.stack: lease for lease in leases if lease.expires_at > now}
+    found = [
+        _stack(one, resources, sightings, held.get(one.name), (unfinished or {}).get(one.name, ())) for one in stacks
+    ]
+    here: dict[str, list[AdapterStatus]] = {}
+    for stack in found:
+        for adapter in stack.adapters:
+            here.setdefault(adapter.target, []).append(adapter)
+    declared: dict[str, set[str]] = {}
+    for stack in found:
+        for name in stack.targets:
+            declared.setdefault(name, set()).add(stack.name)
+    owned: dict[str, set[str]] = {}
+    for resource in resources:
+        owned.setdefault(resource.key.target, set()).add(resource.key.name)
+    return FleetStatus(
+        at=now,
+        cached=cached,
+        stacks=tuple(found),
+        targets=tuple(
+            _target(
+                record,
+                sightings.get(record.name),
+                here.get(record.name, ()),
+                declared.get(record.name, set()),
+                owned.get(record.name, set()),
+            )
+            for record in targets
+        ),
+    )
+
+
+def _stack(
+    record: StackRecord,
+    resources: Iterable[Resource],
+    sightings: Mapping[str, Sighting],
+    lease: Lease | None,
+    unfinished: Sequence[CommandRecord],
+) -> StackStatus:
+    declaration = Declaration.from_json(record.declaration)
+    wanted = {} if record.ending else {(one.target, one.lora_name): one for one in declaration.adapters}
+    owned = {(one.key.target, one.key.name): one for one in resources if one.stack == record.name}
+    places = sorted(wanted.keys() | owned.keys())
+    return StackStatus(
+        name=record.name,
+        version=record.version,
+        applied_at=record.at,
+        on_drift=declaration.policy.on_drift,
+        ending=record.ending,
+        targets=tuple(sorted(declaration.targets.keys() | {target for target, _ in places})),
+        adapters=tuple(
+            _adapter(record.name, place, wanted.get(place), owned.get(place), sightings.get(place[0]))
+            for place in places
+        ),
+        lease=lease,
+        # While somebody holds the stack, its running command is not interrupted.
+        interrupted=() if lease else tuple(unfinished),
+    )
+
+
+def _adapter(
+    stack: str, place: tuple[str, str], wanted: AdapterSpec | None, owned: Resource | None, seen: Sighting | None
+) -> AdapterStatus:
+    state, detail = _judge(place[1], wanted, owned, seen)
+    label = wanted.label if wanted else owned.label if owned else place[1]
+    return AdapterStatus(
+        stack=stack,
+        target=place[0],
+        name=place[1],
+        label=label,
+        state=state,
+        detail=detail,
+        path=owned.served_path if owned else None,
+        since=owned.at if owned else None,
+    )
+
+
+def _judge(name: str, wanted: AdapterSpec | None, owned: Resource | None, seen: Sighting | None) -> tuple[str, str]:
+    """State and why, in words."""
+    serves = owned is not None and owned.operation.serves
+    if seen is None or not seen.known:
+        if wanted is None:
+            return "owed", "to be unloaded when the target is seen again"
+        if owned is None or not serves:
+            return "owed", "to be loaded when the target is seen again"
+        if _changed(wanted, owned):
+            return "owed", "to be updated when the target is seen again"
+        return "unknown", "as it was applied, when the target was last seen"
+    if seen.lora_routes is False and seen.presence(name) is not Presence.PRESENT:
+        return "unknown", "the target cannot load adapters at run time"
+    if owned is None:
+        return "owed", "declared, and not loaded yet"
+    drifts = find_drift([owned], seen)
+    if wanted is None:
+        return ("owed", "no longer declared, and not unloaded yet")
+    if drifts:
+        return _drifted(drifts[0])
+    if _changed(wanted, owned):
+        return "owed", "declared in another way than it was applied"
+    return "served", ""
+
+
+def _drifted(drift: Drift) -> tuple[str, str]:
+    if drift.observed is not None:
+        return "drifted", drift.words
+    gone = drift.resource
+    if gone.operation is Operation.LOST:
+        return "missing", f"gone since {gone.at:%Y-%m-%d %H:%M:%S} UTC" + (f" ({gone.cause})" if gone.cause else "")
+    return "missing", drift.words
+
+
+def _changed(wanted: AdapterSpec, owned: Resource) -> bool:
+    """Declared since in another way than it was applied."""
+    before = owned.spec
+    digest, base = before.get("digest"), before.get("base_model_name")
+    return (
+        before.get("lora_path") != wanted.lora_path
+        or before.get("is_3d_lora_weight", False) != wanted.is_3d_lora_weight
+        or bool(wanted.digest and digest and wanted.digest != digest)
+        or bool(wanted.base_model_name and base and wanted.base_model_name != base)
+    )
+
+
+def _target(
+    record: TargetRecord,
+    seen: Sighting | None,
+    adapters: Iterable[AdapterStatus],
+    stacks: set[str],
+    owned: set[str],
+) -> TargetStatus:
+    spec = TargetSpec.from_json(record.name, record.spec)
+    counted = Counter(one.state for one in adapters)
+    served = seen.adapters if seen is not None and seen.known else {}
+    return TargetStatus(
+        name=record.name,
+        base_url=spec.base_url,
+        state=record.state,
+        cause=record.cause,
+        detail=record.detail,
+        since=record.since,
+        last_seen=record.last_seen,
+        last_checked=record.last_checked,
+        base=record.base,
+        version=record.capabilities.get("version"),
+        lora_routes=record.capabilities.get("lora_routes"),
+        insecure=spec.tls.insecure,
+        stacks=tuple(sorted(stacks | {one.stack for one in adapters})),
+        adapters={state: counted[state] for state in ADAPTER_STATES if counted[state]},
+        unmanaged=tuple(sorted(name for name in served if name not in owned)),
+    )
+
+
+def _lease_json(lease: Lease) -> dict[str, Any]:
+    holder = lease.holder
+    return {
+        "holder": f"{holder.user}@{holder.host.partition('/')[0]}",
+        "pid": holder.pid,
+        "purpose": holder.purpose,
+        "since": lease.acquired_at.isoformat(),
+        "expires_at": lease.expires_at.isoformat(),
+    }
+
+
+def _iso(at: datetime | None) -> str | None:
+    return at.isoformat() if at else None
