@@ -1,0 +1,114 @@
+"""What is there, as a declaration whose apply would change nothing. Pure.
+
+A managed adapter is written as it was applied; where somebody changed it since, as it is served now. An unmanaged one
+is written with the path and base it is served with, and becomes the stack's by an apply that sends the target nothing.
+What is not there (lost, or never loaded) is left out, and said.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from garrison.base.errors import UsageError
+from garrison.fleet.declaration import ADAPTER_TYPE, AdapterSpec, Declaration
+from garrison.fleet.inventory_rows import AdapterRow
+from garrison.fleet.remember import served_of
+from garrison.fleet.target import TargetSpec
+from garrison.store.records import Key, Resource, StackRecord, TargetRecord
+
+__all__ = ["Extract", "extract"]
+
+_DEFAULT_STACK = "extracted"
+
+
+@dataclass(frozen=True, slots=True)
+class Extract:
+    """`notes` are for whoever reads the manifest: what is left out, and how to apply it."""
+
+    declaration: Declaration
+    notes: tuple[str, ...]
+
+
+def extract(
+    rows: Iterable[AdapterRow],
+    stacks: Sequence[StackRecord],
+    targets: Sequence[TargetRecord],
+    resources: Sequence[Resource],
+    *,
+    stack: str | None = None,
+) -> Extract:
+    """A declaration of the adapters in `rows`.
+
+    Args:
+        rows: of the inventory: all, or what a query took.
+        resources: the owned ones.
+        stack: its name. With the name of a stack on record, managed adapters of other stacks are left out. When None:
+            the one stack that `rows` belong to, or `extracted` where none is managed.
+
+    Raises:
+        UsageError: the rows belong to several stacks, and none was chosen.
+    """
+    chosen = list(rows)
+    name = stack or _only_stack(chosen)
+    chosen = [row for row in chosen if row.stack in (None, name)]
+    records = {one.name: one for one in targets}
+    owned = {one.key: one for one in resources}
+    adapters: list[AdapterSpec] = []
+    left_out: list[str] = []
+    # Managed ones first: a label that two would have stays theirs.
+    for row in sorted(chosen, key=lambda row: (not row.managed, row.target, row.name)):
+        resource = owned.get(Key(row.target, ADAPTER_TYPE, row.name)) if row.managed else None
+        spec = _spec(row, resource, records.get(row.target))
+        if spec is None:
+            left_out.append(f"left out, since it is not there: {row.name} on {row.target} ({row.detail or row.status})")
+        else:
+            adapters.append(spec)
+    before = next((one for one in stacks if one.name == name), None)
+    whole = before is not None and _is_whole(name, chosen, resources)
+    notes = [*left_out]
+    if before is not None and not whole:
+        notes.append(f"this is a part of the stack {name}: apply it with --mode patch, or the rest is unloaded")
+    return Extract(_declaration(name, adapters, records, before if whole else None), tuple(notes))
+
+
+def _only_stack(rows: Iterable[AdapterRow]) -> str:
+    names = sorted({row.stack for row in rows if row.stack is not None})
+    if len(names) > 1:
+        raise UsageError(
+            f"these adapters belong to {len(names)} stacks: {', '.join(names)}",
+            hint=f"A manifest holds one: choose it with --stack {names[0]}.",
+        )
+    return names[0] if names else _DEFAULT_STACK
+
+
+def _spec(row: AdapterRow, resource: Resource | None, record: TargetRecord | None) -> AdapterSpec | None:
+    served = served_of(record).get(row.name) if record is not None else None
+    root = served.root if served is not None else None
+    if not row.managed:
+        if served is None or root is None:
+            return None
+        return AdapterSpec(
+            target=row.target, label=row.name, lora_name=row.name, lora_path=root, base_model_name=served.parent
+        )
+    if resource is None or row.status == "missing" or (not resource.operation.serves and root is None):
+        return None
+    spec = replace(AdapterSpec(**resource.spec), digest=None)
+    if served is None or root is None:
+        return spec  # as it was applied on a target that is away
+    if root != resource.served_path:
+        spec = replace(spec, lora_path=root)
+    return replace(spec, base_model_name=served.parent) if resource.parent not in (None, served.parent) else spec
+
+
+def _is_whole(stack: str, rows: Iterable[AdapterRow], resources: Iterable[Resource]) -> bool:
+    taken = {(row.target, row.name) for row in rows if row.stack == stack}
+    return all((one.key.target, one.key.name) in taken for one in resources if one.stack == stack)
+
+
+def _declaration(
+    name: str, adapters: Sequence[AdapterSpec], records: Mapping[str, TargetRecord], before: StackRecord | None
+) -> Declaration:
+    """Policy, hooks and all targets are those of the stack where it is whole, so that nothing of it changes."""
+    known = Declaration.from_json(before.declaration) if before is not None else Declaration(stack=name)
+    used = {spec.target for spec in adapters} | known.targets.keys()
+    targets = {one: TargetSpec.from_json(one, records[one].spec) for one in sorted(used) if one in records}
+    return replace(known, targets=targets, adapters=tuple(adapters))

@@ -1,0 +1,156 @@
+from datetime import UTC, datetime
+
+import pytest
+
+from garrison.base.errors import UsageError
+from garrison.fleet.declaration import ADAPTER_TYPE, AdapterSpec, Declaration, Policy
+from garrison.fleet.extract import extract
+from garrison.fleet.inventory import take_stock
+from garrison.fleet.manifest.dump import dump_manifest
+from garrison.fleet.manifest.load import load_declaration
+from garrison.fleet.plan import plan
+from garrison.fleet.plan_values import ActionKind
+from garrison.fleet.remember import last_sighting
+from garrison.fleet.target import TargetSpec
+from garrison.store.records import Key, Operation, Resource, StackRecord, TargetRecord
+
+NOW = datetime(2026, 1, 2, tzinfo=UTC)
+
+
+class World:
+    """Records, as a few applies and other people have left them."""
+
+    def __init__(self):
+        self.targets, self.resources, self.stacks = {}, [], {}
+
+    def target(self, name, *adapters, state="reachable"):
+        served = [("acme/tiny", "/models/tiny", None), *((a, r, "acme/tiny") for a, r in adapters)]
+        self.targets[name] = TargetRecord(
+            name=name, spec=TargetSpec(name=name, base_url=f"http://{name}:8000").to_json(), declared_at=NOW,
+            state=state, since=NOW, last_seen=NOW, cause="timeout" if state == "unreachable" else None,
+            base="acme/tiny", served=tuple({"name": n, "root": r, "parent": p} for n, r, p in served),
+        )  # fmt: skip
+        return self
+
+    def applied(self, target, name, *, stack="s", path=None, served_path=None, label=None, lost=False, **fields):
+        path = path or f"/a/{name}"
+        spec = AdapterSpec(target=target, label=label or name, lora_name=name, lora_path=path, **fields)
+        self.resources.append(
+            Resource(
+                key=Key(target, ADAPTER_TYPE, name), stack=stack, label=spec.label,
+                operation=Operation.LOST if lost else Operation.CREATED, spec=spec.to_json(),
+                served_path=served_path or path, parent="acme/tiny", at=NOW,
+            )
+        )  # fmt: skip
+        before = self.stacks.get(stack, Declaration(stack=stack, policy=Policy(on_drift="restore")))
+        targets = before.targets | {target: TargetSpec.from_json(target, self.targets[target].spec)}
+        self.stacks[stack] = Declaration(
+            stack=stack, targets=targets, adapters=(*before.adapters, spec), policy=before.policy
+        )
+        return self
+
+    def records(self):
+        stacks = [StackRecord(name=n, declaration=d.to_json(), at=NOW, version=1) for n, d in self.stacks.items()]
+        return stacks, list(self.targets.values()), self.resources
+
+    def extract(self, stack=None, keep=lambda row: True):
+        rows = filter(keep, take_stock(*self.records(), NOW).adapters)
+        return extract(rows, *self.records(), stack=stack)
+
+    def plan_of(self, declaration, **options):
+        """What applying the manifest of `declaration` would do, from text to plan."""
+        return plan(
+            declaration,
+            self.resources,
+            {name: last_sighting(record) for name, record in self.targets.items()},
+            known_targets=self.targets,
+            declared_before=self.stacks.get(declaration.stack, Declaration(stack="")).targets,
+            **options,
+        )
+
+
+@pytest.fixture
+def read_back(tmp_path):
+    def read(declaration):
+        (tmp_path / "garrison.yaml").write_text(dump_manifest(declaration))
+        return load_declaration([str(tmp_path / "garrison.yaml")], environ={}).declaration
+
+    return read
+
+
+def test_a_whole_stack_comes_back_and_changes_nothing(read_back):
+    world = World().target("a", ("sql", "/store/1"), ("chat", "/a/chat")).target("b", ("sql", "/a/sql"))
+    world.applied("a", "sql", served_path="/store/1").applied("a", "chat", base_model_name="acme/tiny")
+    world.applied("b", "sql")
+    found = world.extract()
+    assert found.notes == ()
+    declaration = read_back(found.declaration)
+    assert (declaration.stack, declaration.policy.on_drift) == ("s", "restore")
+    assert world.plan_of(declaration).empty
+
+
+SCENES = {
+    "unmanaged": lambda: World().target("a", ("sql", "/x/sql"), ("odd $name", "/x/$HOME/a b")),
+    "on-two-targets": lambda: World().target("a", ("sql", "/x/1")).target("b", ("sql", "/x/2")),
+    "beside-managed": lambda: World().target("a", ("sql", "/a/sql"), ("chat", "/x")).applied("a", "sql"),
+    "label-taken": lambda: World().target("a", ("sql", "/a/sql"), ("two", "/x")).applied("a", "sql", label="two"),
+    "another-path": lambda: World().target("a", ("sql", "/somebody")).applied("a", "sql"),
+    "lost": lambda: World().target("a").applied("a", "sql", lost=True),
+    "lost-and-loaded-again": lambda: World().target("a", ("sql", "/a/sql")).applied("a", "sql", lost=True),
+    "missing": lambda: World().target("a").applied("a", "sql"),
+    "away": lambda: World().target("a", ("sql", "/a/sql"), state="unreachable").applied("a", "sql"),
+    "3d": lambda: World().target("a", ("sql", "/a/sql")).applied("a", "sql", is_3d_lora_weight=True),
+    "probe-off": lambda: World().target("a", ("sql", "/a/sql")).applied("a", "sql", probe=False),
+}
+
+
+@pytest.mark.parametrize("scene", SCENES.values(), ids=SCENES)
+def test_nothing_is_sent_to_any_target(read_back, scene):
+    world = scene()
+    declaration = read_back(world.extract().declaration)
+    planned = world.plan_of(declaration)
+    assert not planned.changes_required, planned.to_json()
+    assert not planned.conflicts
+    quiet = {ActionKind.KEEP, ActionKind.ADOPT, ActionKind.RELEASE}
+    assert {action.kind for action in planned.actions} <= quiet
+
+
+def test_another_base_is_written_as_it_is(read_back):
+    world = World().target("a", ("sql", "/a/sql")).applied("a", "sql")
+    record = world.targets["a"]
+    moved = [one | {"name": "new"} if one["parent"] is None else one | {"parent": "new"} for one in record.served]
+    world.targets["a"] = TargetRecord(
+        **{n: getattr(record, n) for n in record.__slots__} | {"base": "new", "served": tuple(moved)}
+    )
+    planned = world.plan_of(read_back(world.extract().declaration))
+    assert not planned.changes_required, planned.to_json()
+
+
+def test_what_is_not_there_is_left_out_and_said():
+    found = World().target("a", ("chat", "/a/chat")).applied("a", "sql", lost=True).applied("a", "chat").extract()
+    assert [spec.lora_name for spec in found.declaration.adapters] == ["chat"]
+    assert "left out, since it is not there: sql on a" in found.notes[0]
+
+
+def test_a_part_says_how_it_is_applied(read_back):
+    world = World().target("a", ("sql", "/a/sql"), ("chat", "/a/chat")).applied("a", "sql").applied("a", "chat")
+    found = world.extract(keep=lambda row: row.name == "sql")
+    assert "--mode patch" in found.notes[0]
+    assert not world.plan_of(read_back(found.declaration), mode="patch").changes_required
+    assert world.plan_of(read_back(found.declaration)).changes_required  # which is why it is said
+
+
+def test_a_stack_is_chosen_among_several():
+    world = World().target("a", ("sql", "/a/sql"), ("chat", "/a/chat"), ("x", "/x"))
+    world.applied("a", "sql", stack="one").applied("a", "chat", stack="two")
+    with pytest.raises(UsageError) as caught:
+        world.extract()
+    assert "--stack one" in caught.value.hint
+    found = world.extract(stack="two").declaration
+    assert (found.stack, [spec.lora_name for spec in found.adapters]) == ("two", ["chat", "x"])
+    found = world.extract(stack="new").declaration
+    assert (found.stack, [spec.lora_name for spec in found.adapters]) == ("new", ["x"])
+
+
+def test_only_unmanaged_ones_make_a_new_stack():
+    assert World().target("a", ("x", "/x")).extract().declaration.stack == "extracted"
