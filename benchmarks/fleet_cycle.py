@@ -203,7 +203,7 @@ def serve(count: int, talk: Connection) -> None:
 
     import uvloop
 
-    _many_descriptors()
+    many_descriptors()
     uvloop.run(run())
 
 
@@ -246,7 +246,7 @@ def black_holes(count: int) -> Iterator[list[int]]:
         yield ports
 
 
-def _many_descriptors() -> None:
+def many_descriptors() -> None:
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
@@ -261,7 +261,7 @@ def main() -> None:
     args = shell.parse_args()
     if args.quick:
         args.targets, args.rounds = [60], 2
-    _many_descriptors()
+    many_descriptors()
     run: Callable[..., Any] = asyncio.run
     if args.loop == "uvloop":
         import uvloop

@@ -47,12 +47,13 @@ _BATCH_SECONDS = 0.05
 
 @dataclass(slots=True)
 class AgentState:
-    """What the agent has done so far."""
+    """What the agent has done so far. `last_believed`: the clock's monotonic seconds of the last look that was."""
 
     stacks: int = 0
     targets: int = 0
     out_of_reach: int = 0
     looks: int = 0
+    last_believed: float = 0.0
     mended: int = 0
     failed: int = 0
     store_failures: int = 0
@@ -202,7 +203,10 @@ class Agent:
             return
         failed_before = one.failures > 0
         one.saw(seen)
-        one.due = self._fleet.clock.monotonic() + next_look(
+        now = self._fleet.clock.monotonic()
+        if seen.known:
+            self.state.last_believed = now
+        one.due = now + next_look(
             one.interval,
             self._fleet.draws.random(),
             failures=one.failures,
