@@ -142,7 +142,7 @@ class MemoryTarget:
             text = f"The lora adapter '{name}' has already been loaded. If you want to load the adapter in place, set"
             return refusal(400, "InvalidUserInput", text + " 'load_inplace' to True.")
         if name in self._base_names():
-            text = f"The lora adapter name '{name}' conflicts with a served base model."
+            text = f"The lora adapter '{name}' conflicts with a served base model."
             return refusal(400, "InvalidUserInput", text)
         if path in self.broken:
             return self.broken[path]
@@ -161,7 +161,8 @@ class MemoryTarget:
     def _complete(self, body: Mapping[str, Any]) -> Answer:
         name = body["model"]
         if name not in self._base_names() and name not in self.served:
-            return refusal(404, "NotFoundError", f"The model `{name}` does not exist.")
+            aliases = ", ".join(self._base_names())
+            return refusal(404, "NotFoundError", f"The model `{name}` does not exist. Valid aliases: {aliases}.")
         path = self.served.get(name, "")
         voice = hashlib.sha256(f"{self.base}\0{'' if path in self.idle else path}\0{body.get('prompt')}".encode())
         token = f" {voice.hexdigest()[:6]}"
