@@ -160,6 +160,31 @@ def test_a_directory_that_may_not_be_written_is_said(tmp_path: Path, opened):
         tmp_path.chmod(0o700)
 
 
+def test_a_database_made_from_a_dump_is_put_into_wal_mode_when_that_is_possible(tmp_path: Path, opened):
+    path = tmp_path / "garrison.db"
+    with sqlite3.connect(path) as connection:
+        connection.executescript(RELEASED[-1].read_text(encoding="utf-8"))
+        connection.execute("BEGIN IMMEDIATE")
+        opened(path, wait=0.1).close()
+        connection.rollback()
+    connection.close()
+    assert path.read_bytes()[18:20] == b"\1\1"
+    opened(path).close()
+    assert path.read_bytes()[18:20] == b"\2\2"
+
+
+@pytest.mark.system
+def test_opening_what_is_up_to_date_imports_neither_alembic_nor_psycopg(tmp_path: Path, run, opened):
+    path = tmp_path / "garrison.db"
+    opened(path)
+    program = (
+        "import sys; from pathlib import Path; from garrison.store.sql.store import open_store;"
+        "open_store(Path(sys.argv[1])).close(); print(sorted({'alembic', 'psycopg'} & set(sys.modules)))"
+    )
+    done = run("-c", program, path)
+    assert (done.out, done.err) == ("[]\n", "")
+
+
 @pytest.mark.system
 def test_processes_that_open_a_new_database_at_once_all_succeed(place):
     children = [

@@ -8,7 +8,7 @@ from typing import Any
 
 from sqlalchemy import Connection, inspect
 
-from garrison.base.errors import DeniedError, DiskFullError, InvalidError
+from garrison.base.errors import DeniedError, DiskFullError, InvalidError, LockedError
 from garrison.base.locks import file_lock
 from garrison.store.sql.database import Database
 from garrison.store.sql.schema import REVISION, VERSION_TABLE, metadata
@@ -49,9 +49,15 @@ def bring_up(database: Database) -> None:
         LockedError: another process has been migrating for minutes.
     """
     with database.read() as connection:
-        if _revision(connection) == REVISION:
+        current = _revision(connection) == REVISION
+        if current and (database.address.path is None or _in_wal(connection)):
             return
         _check_ours(connection, database)
+    if current:
+        # Made again from a dump. Somebody has it open and it cannot be changed now? The next one to open it will.
+        with contextlib.suppress(LockedError), _alone(database):
+            pass
+        return
     with _alone(database), database.write() as connection:
         found = _revision(connection)
         if found == REVISION:
@@ -97,6 +103,10 @@ def _enter_wal(connection: Any) -> None:
     # It stays in the file. A file system that cannot do it (some network mounts) keeps the rollback journal: slower,
     # as safe.
     connection.cursor().execute("PRAGMA journal_mode=WAL").fetchall()
+
+
+def _in_wal(connection: Connection) -> bool:
+    return connection.exec_driver_sql("PRAGMA journal_mode").scalar() == "wal"
 
 
 def _revision(connection: Connection) -> str | None:
