@@ -185,6 +185,15 @@ async def test_routes_that_are_off(bench: Bench) -> None:
     assert "VLLM_ALLOW_RUNTIME_LORA_UPDATING" in str(outcome.failure.hint)
 
 
+async def test_what_cannot_be_unloaded_again_is_owned(bench: Bench) -> None:
+    bench.edge.faults += [MemoryFault("/v1/completions", BROKEN), MemoryFault(UNLOAD, refusal(400, "x", "no"))]
+    outcome = await bench.one(create())
+    assert outcome.state is FAILED
+    assert outcome.notes == ("what was loaded could not be unloaded again: HTTP 400: no",)
+    assert bench.edge.served == {"sql": NEW}
+    assert bench.owned()["sql"].served_path == NEW
+
+
 # --- files
 
 

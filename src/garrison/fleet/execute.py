@@ -135,7 +135,7 @@ class _Run:
         except StepError as error:
             failure = error.failure
             state = _state(steps, failure)
-            result = Result(resources=_tombstone(item, error))
+            result = Result(resources=_left_behind(item, error))
         await item.log.end(state, step=steps.name, resources=result.resources, failure=failure, gap_ms=result.gap_ms)
         self.options.checkpoint("recorded")
         return self._ended(
@@ -184,8 +184,12 @@ def _state(steps: Steps, failure: Failure) -> ActionState:
     return ActionState.SKIPPED if away else ActionState.FAILED
 
 
-def _tombstone(item: _Item, error: StepError) -> tuple[Resource, ...]:
-    recorded = item.action.recorded
+def _left_behind(item: _Item, error: StepError) -> tuple[Resource, ...]:
+    """What a failed action changed all the same. Ours is ours, even where it is not right: so it is not orphaned."""
+    recorded, left = item.action.recorded, error.left
+    if left is not None and left.root is not None:
+        cause = f"a failed {item.action.kind}, not unloaded again"
+        return (item.log.version(Operation.CREATED, served_path=left.root, parent=left.parent, cause=cause),)
     if not error.lost or recorded is None or not recorded.operation.serves:
         return ()
     return (item.log.gone(recorded, Operation.LOST, f"a failed {item.action.kind}"),)

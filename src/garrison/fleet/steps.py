@@ -67,12 +67,18 @@ class Visit:
 
 
 class StepError(Exception):
-    """A step ended for good. `lost`: what was served before the action is proved not to be served now."""
+    """A step ended for good.
 
-    def __init__(self, failure: Failure, *, lost: bool = False) -> None:
+    Attributes:
+        lost: what was served before the action is proved not to be served now.
+        left: what the action loaded, is not right, and could not be unloaded again.
+    """
+
+    def __init__(self, failure: Failure, *, lost: bool = False, left: Served | None = None) -> None:
         super().__init__(failure.message)
         self.failure = failure
         self.lost = lost
+        self.left = left
 
 
 class Steps:
@@ -227,22 +233,25 @@ class Steps:
             raise StepError(verdict.failure)
         self.checkpoint("probed")
 
-    async def undo(self, name: str) -> None:
-        """Unload again what this action loaded and what is not right. It has failed already: what goes wrong here is
-        noted, unless the target is out of reach, which is for a later look to settle."""
+    async def undo(self, name: str) -> Served | None:
+        """Unload again what this action loaded and what is not right. What is left of it; None when it is gone, or was
+        not this action's."""
         if not self.ours:
-            return
+            return None
+        refused = ""
         try:
             await self.unload(name)
-            left = await self.there(name)
         except StepError as error:
             if error.failure.cause is not None:
                 raise
-            self.notes.append(f"could not be unloaded again: {error.failure.message}")
-            return
+            refused = f": {error.failure.message}"
+        left = await self.there(name)
         self.ours = left is not None
-        self.notes.append(f"still served from {left.root}" if left else "what was loaded is unloaded again")
+        self.notes.append(
+            f"what was loaded could not be unloaded again{refused}" if left else "what was loaded is unloaded again"
+        )
         self.checkpoint("undone")
+        return left
 
     async def _try_unload(self, name: str) -> Failure | None:
         """Unload once. None: it was answered with yes, or the name is not there."""
@@ -320,7 +329,7 @@ def _same_base(seen: Sighting, parent: str | None, wanted: str | None) -> bool:
 def _taken(name: str, there: Served) -> Failure:
     return Failure(
         code=FailureCode.ALREADY_EXISTS,
-        message=f"{name} was loaded by somebody else meanwhile, from {there.root}",
+        message=f"{name} is loaded already, from {there.root}",
         hint="Take it over with --adopt, declare the path that is there, or give this one another lora_name.",
     )
 

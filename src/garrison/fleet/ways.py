@@ -60,7 +60,7 @@ async def swap(steps: Steps) -> Result:
             try:
                 return Result(resources=(await _verify(steps, spec),), gap_ms=gap_ms)
             except StepError as error:
-                if error.failure.cause is not None:
+                if error.failure.cause is not None or error.left is not None:
                     raise
                 failure = replace(error.failure, recoverable=False)
         await _put_back(steps, old, failure)
@@ -113,7 +113,7 @@ async def _load_and_verify(steps: Steps, spec: AdapterSpec, *, lost: bool = Fals
         await steps.load(spec.lora_name, steps.path, is_3d=spec.is_3d_lora_weight)
         return await _verify(steps, spec)
     except StepError as error:
-        error.lost = lost and error.failure.cause is None
+        error.lost = lost and error.failure.cause is None and error.left is None
         raise
 
 
@@ -124,7 +124,7 @@ async def _verify(steps: Steps, spec: AdapterSpec) -> Resource:
         await steps.probe(spec.lora_name, spec, there.parent)
     except StepError as error:
         if error.failure.cause is None:
-            await steps.undo(spec.lora_name)
+            error.left = await steps.undo(spec.lora_name)
         raise
     operation = Operation.UPDATED if steps.action.kind is ActionKind.UPDATE else Operation.CREATED
     return steps.log.version(operation, served_path=steps.path, parent=there.parent)

@@ -1,0 +1,146 @@
+"""How one event reaches one hook: a POST over the transport of targets, or a command with the event on its input."""
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from garrison.base.clock import Clock, SystemClock
+from garrison.fleet.declaration import Hook
+from garrison.fleet.failure import Failure, FailureCode
+from garrison.fleet.judge import retry_after
+from garrison.fleet.secrets import SecretError, Secrets
+from garrison.fleet.target import Secret, TargetSpec
+from garrison.fleet.transport import Answer, Dialer, TransportError
+from garrison.fleet.vllm_answers import transport_failure
+
+__all__ = ["HookDelivery", "shown"]
+
+_OURS = ("GARRISON_", "VLLM_")
+_ANSWER_BYTES = 64 * 1024
+
+
+class HookDelivery:
+    """The real delivery.
+
+    Args:
+        dialer: connections are verified as those to targets are; redirects are not followed.
+        secrets: for URLs that are references.
+        seconds: one delivery's deadline.
+        environ: what a command gets, without `GARRISON_*` and `VLLM_*`.
+    """
+
+    def __init__(
+        self,
+        dialer: Dialer,
+        secrets: Secrets,
+        *,
+        seconds: float = 10.0,
+        environ: Mapping[str, str] | None = None,
+        clock: Clock | None = None,
+    ) -> None:
+        self._dialer = dialer
+        self._secrets = secrets
+        self._seconds = seconds
+        self._environ = os.environ if environ is None else environ
+        self._clock = clock or SystemClock()
+
+    async def deliver(self, hook: Hook, body: Mapping[str, Any]) -> Failure | None:
+        return await self._run(hook.command, body) if hook.command else await self._post(hook, body)
+
+    async def _post(self, hook: Hook, body: Mapping[str, Any]) -> Failure | None:
+        try:
+            url = await self._secrets.text(hook.url) if isinstance(hook.url, Secret) else hook.url or ""
+        except SecretError as error:
+            return _permanent(str(error))
+        place = _split(url)
+        if place is None:
+            return _permanent("its url is no http or https URL, or holds a user name; credentials go into headers")
+        origin, path = place
+        target = TargetSpec(name="hook", base_url=origin, headers=hook.headers, timeout=self._seconds)
+        try:
+            async with self._dialer.open(target) as connection:
+                answer = await connection.request(
+                    "POST", path, json=dict(body), timeout=self._seconds, limit=_ANSWER_BYTES
+                )
+        except TransportError as error:
+            return transport_failure(error)
+        return self._refused(answer)
+
+    def _refused(self, answer: Answer) -> Failure | None:
+        status = answer.status
+        if 200 <= status < 300:
+            return None
+        if status in (408, 429) or status >= 500:
+            code = FailureCode.THROTTLING if status == 429 else FailureCode.SERVICE_INTERNAL_ERROR
+            asked = retry_after(answer, self._clock.now())
+            return Failure(code=code, message=f"HTTP {status}", recoverable=True, retry_after=asked)
+        return _permanent(f"HTTP {status}")
+
+    async def _run(self, argv: tuple[str, ...], body: Mapping[str, Any]) -> Failure | None:
+        environ = {name: value for name, value in self._environ.items() if not name.startswith(_OURS)}
+        nothing = asyncio.subprocess.DEVNULL
+        try:
+            child = await asyncio.create_subprocess_exec(
+                *argv,
+                stdin=asyncio.subprocess.PIPE,
+                stdout=nothing,
+                stderr=nothing,
+                env=environ,
+                start_new_session=True,
+            )
+        except OSError as error:
+            return _permanent(f"it cannot be run: {(error.strerror or 'failed').lower()}")
+        try:
+            async with asyncio.timeout(self._seconds):
+                await child.communicate(json.dumps(body).encode() + b"\n")
+        except TimeoutError:
+            message = f"it did not end within {self._seconds:g} s"
+            return Failure(code=FailureCode.SERVICE_TIMEOUT, message=message, recoverable=True)
+        finally:
+            await _end(child)
+        if child.returncode:
+            message = f"it ended with status {child.returncode}"
+            return Failure(code=FailureCode.SERVICE_INTERNAL_ERROR, message=message, recoverable=True)
+        return None
+
+
+def shown(hook: Hook) -> str:
+    """A hook in words. A URL's path and a command's arguments may be secrets."""
+    if hook.command:
+        return f"the hook {Path(hook.command[0]).name}"
+    if isinstance(hook.url, Secret):
+        return f"the hook with its url from {hook.url.kind}"
+    place = _split(hook.url or "")
+    return f"the hook {place[0]}" if place else "a hook"
+
+
+def _split(url: str) -> tuple[str, str] | None:
+    """Origin, and path with query."""
+    try:
+        parts = urlsplit(url)
+        port = f":{parts.port}" if parts.port is not None else ""
+    except ValueError:
+        return None
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.username is not None:
+        return None
+    host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
+    query = f"?{parts.query}" if parts.query else ""
+    return f"{parts.scheme}://{host}{port}", (parts.path or "/") + query
+
+
+def _permanent(message: str) -> Failure:
+    return Failure(code=FailureCode.INVALID_REQUEST, message=message)
+
+
+async def _end(child: asyncio.subprocess.Process) -> None:
+    """The group, so that what a script started goes too. It is ours as long as its leader was not waited for."""
+    if child.returncode is None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(child.pid, signal.SIGKILL)
+        await child.wait()
