@@ -34,10 +34,10 @@ def test_a_key_that_yaml_cannot_read_is_still_found_twice_in_json() -> None:
         read_document('{"\x7f": 1, "\x7f": 2}', "x.json")
 
 
-def test_toml_has_no_positions_but_its_name() -> None:
+def test_toml_has_positions() -> None:
     found = read_document("[a]\nb = 1\n", "x.toml")
     assert found.content == {"a": {"b": 1}}
-    assert found.where(("a", "b")) == "x.toml"
+    assert found.where(("a", "b")) == "x.toml:2:1"
 
 
 def test_json_has_positions() -> None:

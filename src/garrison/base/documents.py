@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from garrison.base.errors import InvalidError
+from garrison.base.toml_positions import toml_positions
 
 if TYPE_CHECKING:
     import yaml
@@ -15,12 +16,12 @@ __all__ = ["Document", "Path", "read_document"]
 Path = tuple[str | int, ...]
 """Where a value is in a document: keys and indexes from the top."""
 
-_MOST_VALUES = 100_000
+_MOST_VALUES = 300_000
 
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """A parsed file. `positions` are (line, column), from 1; TOML has none."""
+    """A parsed file. `positions` are (line, column), from 1; in TOML, of what begins a line."""
 
     name: str
     content: Any
@@ -43,7 +44,8 @@ def read_document(text: str, name: str, *, suffix: str | None = None) -> Documen
     try:
         kind = suffix or name
         if kind.endswith(".toml"):
-            return Document(name, _toml(text, name))
+            content = _toml(text, name)
+            return Document(name, content, toml_positions(text, content))
         return _json(text, name) if kind.endswith(".json") else _yaml(text, name)
     except RecursionError:
         raise InvalidError(f"{name} is nested too deeply, or holds itself", hint="Mend the file.") from None
@@ -79,6 +81,10 @@ def _json(text: str, name: str) -> Document:
         _, positions = _compose(text.replace("\t", " "), name)
     except yaml.YAMLError:
         positions = {}
+    except InvalidError:
+        if twice:
+            raise
+        positions = {}  # too many values: what JSON takes is not refused for the sake of their places
     if twice:
         raise InvalidError(f"{name}: {twice[0]!r} is given twice", hint="Remove one of the two.")
     return Document(name, content, positions)
