@@ -79,6 +79,10 @@ class Page:
         panel = Panel(Text("\n").join(laid), title=title, title_align="left", border_style=style, padding=(0, 1))
         self.print(Padding(panel, (0, 0, 0, indent)))
 
+    def flush(self) -> None:
+        """A journal wants the line now."""
+        self.console.file.flush()
+
     def print(self, what: RenderableType) -> None:
         self.console.print(what)
 

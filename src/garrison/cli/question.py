@@ -8,7 +8,7 @@ from garrison.cli.fleet_wiring import Stop
 from garrison.cli.page import counted
 from garrison.fleet.plan_values import Plan
 
-__all__ = ["Question", "asked", "question_of"]
+__all__ = ["Question", "asked", "permission", "question_of"]
 
 _POLL_SECONDS = 0.1
 
@@ -37,6 +37,19 @@ class Question:
             details = {"plan": plan.to_json()}
             raise UsageError("not applied: --json does not ask", hint="--yes says yes.", details=details)
         return asked(question_of(plan), self._stop)
+
+
+def permission(question: str, stop: Stop, *, yes: bool, json: bool) -> bool:
+    """For what is no plan.
+
+    Raises:
+        UsageError: nobody can be asked.
+    """
+    if yes:
+        return True
+    if json:
+        raise UsageError("not done: --json does not ask", hint="--yes says yes.")
+    return asked(question, stop)
 
 
 def question_of(plan: Plan) -> str:

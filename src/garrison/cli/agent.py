@@ -1,0 +1,123 @@
+"""`garrison agent`."""
+
+import asyncio
+import signal
+from datetime import timedelta
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from garrison.base.exit_codes import ExitCode
+from garrison.cli.options import Json, settings
+from garrison.cli.options import app as make_app
+
+if TYPE_CHECKING:
+    from garrison.cli.agent_view import AgentView
+    from garrison.fleet.agent import Agent
+    from garrison.fleet.context import Fleet
+
+app = make_app("Keep the fleet as it was declared, on a timer.")
+
+_GRACE_SECONDS = 30.0
+
+
+@app.command()
+def agent(
+    interval: Annotated[
+        float | None,
+        typer.Option(
+            "--interval", min=0.1, metavar="SECONDS", help="Between two looks at a target; else its stacks say."
+        ),
+    ] = None,
+    stack: Annotated[
+        list[str] | None, typer.Option("--stack", "-s", metavar="NAME", help="These stacks alone; repeatable.")
+    ] = None,
+    once: Annotated[bool, typer.Option("--once", help="Look once at everything, do what is due, and end.")] = False,
+    json: Json = False,
+) -> int:
+    """Keep the fleet as it was last applied: look at every target on a timer, do what is owed, and mend drift where a
+    stack's policy is `on_drift: restore`. Prints a line an event.
+
+    SIGTERM or Ctrl-C ends what is under way first; a second one ends at once, and the next start settles what was cut
+    short. With --once the exit code is 30 when something failed and 31 when a target is out of reach.
+    """
+    from garrison.cli.fleet_wiring import open_fleet
+
+    with open_fleet() as fleet:
+        return asyncio.run(_run(fleet, interval=interval, stacks=stack, once=once, json=json))
+
+
+async def _run(fleet: "Fleet", *, interval: float | None, stacks: list[str] | None, once: bool, json: bool) -> int:
+    from garrison.cli.agent_view import AgentView
+    from garrison.cli.fleet_wiring import INTERRUPTED
+    from garrison.cli.page import Page, counted
+    from garrison.fleet.agent import Agent
+
+    view = AgentView(fleet.clock, Page(), json=json)
+    made = Agent(fleet, view, on_event=view.event, interval=interval, stacks=stacks, retention=_retention())
+    await made.startup()
+    if not once:
+        watched = f"{counted(made.state.targets, 'target')} of {counted(made.state.stacks, 'stack')}"
+        view.note(f"watching {watched}")
+    forced = await _until_stopped(made, view, once=once)
+    if not once:
+        view.note("stopped at once; the next start settles what was cut short" if forced else "stopped")
+    if forced:
+        return INTERRUPTED
+    return _exit_code(fleet, made, stacks) if once else ExitCode.OK
+
+
+async def _until_stopped(made: "Agent", view: "AgentView", *, once: bool) -> bool:
+    """Whether it was ended by force."""
+    loop = asyncio.get_running_loop()
+    work = asyncio.create_task(made.once() if once else made.main_loop())
+    ending = asyncio.create_task(_ending(made, work))
+    signals = 0
+
+    def signalled() -> None:
+        nonlocal signals
+        signals += 1
+        if signals > 1:
+            ending.cancel()
+            return
+        view.note("stopping: what is under way is ended first; once more stops at once")
+        made.request_stop()
+        if once:
+            work.cancel()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, signalled)
+    try:
+        await ending
+    except asyncio.CancelledError:
+        if signals < 2:
+            raise
+        return True
+    finally:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.remove_signal_handler(number)
+    return False
+
+
+async def _ending(made: "Agent", work: "asyncio.Task[None]") -> None:
+    await asyncio.wait([work])
+    await made.shutdown(_GRACE_SECONDS)
+    if not work.cancelled():
+        work.result()
+
+
+def _exit_code(fleet: "Fleet", made: "Agent", stacks: list[str] | None) -> ExitCode:
+    if made.state.failed:
+        return ExitCode.APPLY_FAILED
+    watched = {
+        name
+        for one in fleet.store.stacks()
+        if stacks is None or one.name in stacks
+        for name in one.declaration.get("targets", {})
+    }
+    away = any(one.state == "unreachable" for one in fleet.store.targets() if one.name in watched)
+    return ExitCode.UNREACHABLE if away else ExitCode.OK
+
+
+def _retention() -> timedelta:
+    return timedelta(days=settings("fleet").retention)

@@ -1,0 +1,37 @@
+"""What the agent tells while it runs: a line an event of the history, with its time."""
+
+import json as json_module
+
+from garrison.base.clock import Clock
+from garrison.cli.age import utc
+from garrison.cli.history_view import event_json, show_event
+from garrison.cli.page import Page
+from garrison.fleet.view import SilentView
+from garrison.store.records import Event
+
+__all__ = ["AgentView"]
+
+
+class AgentView(SilentView):
+    """With `json`, a line of JSON an event; notes have the kind `note` and a `text`."""
+
+    def __init__(self, clock: Clock, page: Page, *, json: bool) -> None:
+        self._clock = clock
+        self._page = page
+        self._json = json
+
+    def event(self, event: Event) -> None:
+        if self._json:
+            print(json_module.dumps(event_json(event), ensure_ascii=False), flush=True)
+            return
+        show_event(event, self._page)
+        self._page.flush()
+
+    def note(self, text: str) -> None:
+        now = self._clock.now()
+        if self._json:
+            body = {"at": now.isoformat(), "kind": "note", "text": text}
+            print(json_module.dumps(body, ensure_ascii=False), flush=True)
+            return
+        self._page.line((f"{utc(now)}  ", "dim"), ("· ", "dim"), text)
+        self._page.flush()
