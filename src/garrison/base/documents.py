@@ -11,7 +11,7 @@ from garrison.base.toml_positions import toml_positions
 if TYPE_CHECKING:
     import yaml
 
-__all__ = ["Document", "Path", "read_document"]
+__all__ = ["Document", "Path", "inside", "read_document"]
 
 Path = tuple[str | int, ...]
 """Where a value is in a document: keys and indexes from the top."""
@@ -49,6 +49,24 @@ def read_document(text: str, name: str, *, suffix: str | None = None) -> Documen
         return _json(text, name) if kind.endswith(".json") else _yaml(text, name)
     except RecursionError:
         raise InvalidError(f"{name} is nested too deeply, or holds itself", hint="Mend the file.") from None
+
+
+def inside(content: Any, loc: Path) -> tuple[Path, Any, Path]:
+    """For the place that a validator names: the part of it that is in the file, what is there, and the parts that are
+    not, which name the alternatives of a union that were tried."""
+    path: Path = ()
+    tried: Path = ()
+    for part in loc:
+        if isinstance(content, list):
+            found = isinstance(part, int) and part < len(content)
+        else:
+            found = isinstance(content, dict) and part in content
+        if found:
+            content = content[part]
+            path = (*path, part)
+        else:
+            tried = (*tried, part)
+    return path, content, tried
 
 
 def _toml(text: str, name: str) -> Any:

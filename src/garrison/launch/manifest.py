@@ -19,7 +19,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from garrison.base.documents import Document, read_document
+from garrison.base.documents import Document, inside, read_document
 from garrison.base.errors import InvalidError
 from garrison.engines.argv import normal
 from garrison.launch.spec import AdapterSpec, LaunchSpec
@@ -148,7 +148,7 @@ def _validate(document: Document) -> ServeManifest:
 
 def _located(document: Document, path: tuple[str | int, ...], kind: str, text: str) -> InvalidError:
     if kind not in ("missing", "extra_forbidden"):
-        path = _within(document.content, path)
+        path, _, _ = inside(document.content, path)
     where = document.where(tuple(map(str, path)) if kind == "invalid_key" else path)
     key = ".".join(str(part) for part in path)
     if kind == "missing":
@@ -161,13 +161,3 @@ def _located(document: Document, path: tuple[str | int, ...], kind: str, text: s
     if path[0] == "options" and len(path) > 1:
         text = "an option is text, a number, true, false, null, a list of these, or a mapping"
     return InvalidError(f"{where}: {key}: {text[:1].lower()}{text[1:]}", hint="Mend the line.")
-
-
-def _within(content: Any, path: tuple[str | int, ...]) -> tuple[str | int, ...]:
-    """The part of `path` that is in the file: pydantic ends it with the alternative of a union that was tried."""
-    for length, part in enumerate(path):
-        inside = isinstance(part, int) if isinstance(content, list) else isinstance(content, dict) and part in content
-        if not inside:
-            return path[:length]
-        content = content[part]
-    return path

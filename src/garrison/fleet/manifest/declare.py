@@ -1,11 +1,10 @@
 """From a draft to the declaration: types, then what only the whole can tell."""
 
 from collections.abc import Mapping
-from typing import Any
 
 from pydantic import ValidationError
 
-from garrison.base.documents import Path
+from garrison.base.documents import Path, inside
 from garrison.fleet.declaration import AdapterSpec, Declaration, Hook, ModelSpec, Policy
 from garrison.fleet.manifest.address import address
 from garrison.fleet.manifest.draft import Draft, Problems, did_you_mean, dotted
@@ -58,7 +57,7 @@ def _validated(draft: Draft, problems: Problems) -> FleetManifest | None:
 
 
 def _add(draft: Draft, loc: Path, kind: str, text: str, problems: Problems) -> None:
-    path, value, branches = _inside(draft.content, loc)
+    path, value, branches = inside(draft.content, loc)
     if branches and kind != "missing" and isinstance(value, dict) != (SecretModel.__name__ in str(branches[0])):
         return  # the error of an alternative that was not meant
     key = dotted(path)
@@ -74,24 +73,6 @@ def _add(draft: Draft, loc: Path, kind: str, text: str, problems: Problems) -> N
 
 def _stack_hint(draft: Draft) -> str:
     return "Add a line `stack: NAME`: everything that the manifest owns goes by that name."
-
-
-def _inside(content: Any, loc: Path) -> tuple[Path, Any, list[str | int]]:
-    """The part of an error's place that is in the file, what is there, and the parts that are not: the alternatives
-    of a union that were tried."""
-    path: Path = ()
-    branches: list[str | int] = []
-    for part in loc:
-        if isinstance(content, list):
-            found = isinstance(part, int) and part < len(content)
-        else:
-            found = isinstance(content, dict) and part in content
-        if found:
-            content = content[part]
-            path = (*path, part)
-        else:
-            branches.append(part)
-    return path, content, branches
 
 
 def _targets(draft: Draft, manifest: FleetManifest, problems: Problems) -> dict[str, TargetSpec]:
