@@ -1,0 +1,49 @@
+"""`garrison discover`."""
+
+import json as json_module
+from typing import Annotated
+
+import typer
+
+from garrison.base.exit_codes import ExitCode
+from garrison.cli.fleet_options import File, declaration
+from garrison.cli.options import Json, KeyEnv
+from garrison.cli.options import app as make_app
+
+app = make_app("Look at targets and list what nobody declared.")
+
+
+@app.command()
+def discover(
+    file: File = None,
+    target: Annotated[
+        list[str] | None,
+        typer.Option("--target", "-t", metavar="NAME|URL", help="Only these. A URL need not be on record."),
+    ] = None,
+    key_env: KeyEnv = None,
+    json: Json = False,
+) -> int:
+    """Look at every target on record, of a manifest, or named, and list its base models and unmanaged adapters.
+
+    What is seen of targets on record is remembered. Exit code 31 when one could not be seen.
+    """
+    from garrison.cli.discover_view import show_discovered
+    from garrison.cli.fleet_wiring import Stop, open_fleet, run
+    from garrison.cli.page import Page
+    from garrison.fleet.discover import choose_targets
+    from garrison.fleet.discover import discover as look_at
+    from garrison.fleet.target import Secret
+    from garrison.fleet.view import SilentView
+
+    declared = declaration(file, None, None).targets if file else None
+    api_key = Secret("env", key_env) if key_env else None
+    with open_fleet() as fleet:
+        chosen = choose_targets(target or (), declared, fleet.store.targets(), api_key=api_key)
+        found = run(look_at(fleet, chosen, SilentView()), Stop())
+    code = ExitCode.OK if all(one.seen.known for one in found) else ExitCode.UNREACHABLE
+    if json:
+        body = {"ok": code is ExitCode.OK, "exit_code": int(code), "targets": [one.to_json() for one in found]}
+        print(json_module.dumps(body, ensure_ascii=False))
+    else:
+        show_discovered(found, Page())
+    return code

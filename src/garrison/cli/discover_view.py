@@ -1,0 +1,45 @@
+"""What `garrison discover` found, target by target."""
+
+from collections.abc import Sequence
+
+from rich.text import Text
+
+from garrison.cli.page import Page, counted, plain
+from garrison.fleet.discover import Discovered
+
+__all__ = ["show_discovered"]
+
+
+def show_discovered(found: Sequence[Discovered], page: Page) -> None:
+    if not found:
+        page.line(
+            "no target is on record yet: `garrison discover --target http://HOST:8000` looks at a server, and "
+            "`garrison apply` with a manifest begins"
+        )
+        return
+    for one in found:
+        _target(one, page)
+    unseen = sum(not one.seen.known for one in found)
+    unmanaged = sum(len(one.unmanaged) for one in found)
+    away = f", {unseen:,} out of reach" if unseen else ""
+    page.line((f"{counted(len(found), 'target')}{away}; {counted(unmanaged, 'unmanaged adapter')}", "bold"))
+    if any(one.unmanaged for one in found if one.known):
+        page.line(("`garrison extract --query status:unmanaged` writes a manifest of them", "dim"))
+
+
+def _target(one: Discovered, page: Page) -> None:
+    name = plain(one.target.name)
+    address = "" if one.target.base_url == one.target.name else f"  {plain(one.target.base_url)}"
+    if not one.seen.known:
+        why = f"{one.seen.cause}: {one.seen.detail}"
+        page.entry(Text.assemble(("? ", "yellow"), (name, "bold"), (address, "dim"), "  "), Text(plain(why), "yellow"))
+        return
+    page.entry(Text.assemble(("✓ ", "green"), (name, "bold")), Text(address, "dim"))
+    for model in one.models:
+        page.entry(Text("    model      "), Text(f"{plain(model.name)}  {plain(model.root or '')}".rstrip()))
+    for adapter in one.unmanaged:
+        path = f"{plain(adapter.name)}  {plain(adapter.root or '')}  on {plain(adapter.parent or '')}"
+        page.entry(Text("    unmanaged  ", "cyan"), Text(path))
+    managed = len(one.seen.adapters) - len(one.unmanaged)
+    if managed:
+        page.line("    ", (f"and {counted(managed, 'managed adapter')}", "dim"))

@@ -1,0 +1,88 @@
+"""`garrison inventory`."""
+
+import json as json_module
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from garrison.cli.fleet_options import All
+from garrison.cli.options import Json
+from garrison.cli.options import app as make_app
+
+if TYPE_CHECKING:
+    from garrison.fleet.context import Fleet
+    from garrison.fleet.inventory import Inventory
+
+__all__ = ["Queries", "app", "stock_of"]
+
+app = make_app("List what is on record, managed or not.")
+
+Queries = Annotated[
+    str | None,
+    typer.Option("--query", "-q", metavar="QUERY", help="For example: 'stack:cabinet-7 status:drifted target:edge*'."),
+]
+
+
+class Noun(StrEnum):
+    """What can be listed."""
+
+    TARGETS = "targets"
+    ADAPTERS = "adapters"
+    MODELS = "models"
+    STACKS = "stacks"
+
+
+@app.command()
+def inventory(
+    noun: Annotated[Noun, typer.Argument(help="What to list.")] = Noun.ADAPTERS,
+    query: Queries = None,
+    everything: All = False,
+    json: Json = False,
+) -> int:
+    """List what is on record, managed or not, as it was last seen. No target is asked: `garrison discover` does that.
+
+    A query is made of field:value terms. `*` stands for anything; terms of different fields must all hold, of several
+    terms of one field one is enough; +field:value must hold by itself, -field:value must not. An unknown field says
+    which there are.
+    """
+    from garrison.cli.fleet_wiring import open_fleet
+    from garrison.cli.inventory_view import show_rows
+    from garrison.cli.page import Page
+    from garrison.fleet.inventory_rows import FIELDS, Row, select
+    from garrison.fleet.query import parse_query
+
+    asked = parse_query(query or "", FIELDS[noun])
+    with open_fleet() as fleet:
+        stock, now = stock_of(fleet), fleet.clock.now()
+    rows: tuple[Row, ...] = getattr(stock, noun)
+    found = select(rows, asked)
+    if json:
+        print(json_module.dumps([row.to_json() for row in found], ensure_ascii=False))
+    elif found:
+        show_rows(noun, found, Page(), now, everything=everything)
+    else:
+        Page().line(_nothing(noun, len(rows), stock))
+    return 0
+
+
+def stock_of(fleet: "Fleet") -> "Inventory":
+    """Everything on record, as rows."""
+    from garrison.fleet.inventory import take_stock
+
+    store = fleet.store
+    return take_stock(store.stacks(), store.targets(), store.resources(), fleet.clock.now())
+
+
+def _nothing(noun: str, there: int, stock: "Inventory") -> str:
+    """What to do next, for an empty list."""
+    if there:
+        return f"none of {there:,} {noun} matches the query; `garrison inventory {noun}` shows them all"
+    if not stock.targets:
+        return (
+            "nothing is on record yet: `garrison apply` with a manifest begins, and "
+            "`garrison discover --target http://HOST:8000` looks at a server"
+        )
+    if noun == "stacks":
+        return "no stack is on record; `garrison apply` with a manifest makes one"
+    return f"no {noun} were seen on {len(stock.targets):,} targets; `garrison discover` looks again"
