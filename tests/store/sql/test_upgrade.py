@@ -7,11 +7,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import alembic.command
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import create_engine
+from sqlalchemy import create_engine, inspect
 from store_samples import action, command, done, event, key, lease, resource, seen, stack
 
 from garrison.base.errors import DeniedError, InvalidError
@@ -88,6 +89,23 @@ def test_a_database_of_a_released_program_is_brought_up(dump: Path, tmp_path: Pa
 def test_there_is_a_dump_of_each_revision():
     revisions = [script.revision for script in ScriptDirectory(str(MIGRATIONS)).walk_revisions()]
     assert sorted(revisions) == [path.stem for path in RELEASED]
+
+
+def test_an_upgrade_that_fails_leaves_what_was_there(place, opened, monkeypatch):
+    upgrade = alembic.command.upgrade
+
+    def upgrade_and_fail(*arguments):
+        upgrade(*arguments)
+        raise ZeroDivisionError
+
+    with monkeypatch.context() as patched:
+        patched.setattr(alembic.command, "upgrade", upgrade_and_fail)
+        with pytest.raises(ZeroDivisionError):
+            opened(place)
+    engine = create_engine(parse_address(place).url)
+    assert inspect(engine).get_table_names() == []
+    engine.dispose()
+    assert opened(place).stacks() == []
 
 
 def test_a_newer_database_is_refused_and_left_as_it_is(place, opened):
@@ -189,7 +207,7 @@ def test_opening_what_is_up_to_date_imports_neither_alembic_nor_psycopg(tmp_path
 def test_processes_that_open_a_new_database_at_once_all_succeed(place):
     children = [
         subprocess.Popen([sys.executable, "-c", OPENER, str(place)], stdin=-1, stdout=-1, stderr=-1, text=True)
-        for _ in range(4)
+        for _ in range(3)
     ]
     for child in children:
         child.stdin.write("go\n")

@@ -46,7 +46,7 @@ def bring_up(database: Database) -> None:
 
     Raises:
         InvalidError: made by a newer program, or not Garrison's.
-        LockedError: another process has been migrating for minutes.
+        LockedError: another process is still at it.
     """
     with database.read() as connection:
         current = _revision(connection) == REVISION
@@ -80,6 +80,8 @@ def _migrate(connection: Connection, database: Database, found: str | None) -> N
             hint="Use the newer Garrison, or put back the backup from before its first start.",
             details={"database_revision": found, "program_revision": REVISION},
         )
+    if database.address.path is None:
+        connection.exec_driver_sql("SET LOCAL statement_timeout = 0")  # a large table may take its time
     config.attributes["connection"] = connection
     command.upgrade(config, "head")
 
