@@ -180,3 +180,11 @@ async def test_of_a_server_that_restarts(start_sim: StartSim) -> None:
     assert sighting.presence("sql") is Presence.ABSENT
     assert sighting.capabilities is not None
     assert sighting.capabilities.started_at == sim.state.engine.started_at
+
+
+async def test_of_a_server_that_came_back_without_its_lora_routes(start_sim: StartSim) -> None:
+    """The list is believed, and nothing can be loaded there: what is not in it was not lost, it cannot be served."""
+    sim = await start_sim(runtime_lora=False)
+    sighting = await look(sim.url)
+    assert (sighting.known, sighting.lora_routes) == (True, False)
+    assert sighting.presence("sql") is Presence.UNKNOWN
