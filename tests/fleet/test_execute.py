@@ -139,6 +139,17 @@ async def test_the_wrong_base(bench: Bench) -> None:
     assert outcome.notes == ("what was loaded is unloaded again",)
 
 
+async def test_a_list_with_another_path(bench: Bench) -> None:
+    entries = [(BASE, BASE, None), ("sql", "/elsewhere", BASE)]
+    data = [{"id": name, "root": root, "parent": parent, "owned_by": "vllm"} for name, root, parent in entries]
+    bench.edge.faults.append(MemoryFault(LIST, json_answer({"object": "list", "data": data}), times=1))
+    outcome = await bench.one(create())
+    assert outcome.state is FAILED
+    assert outcome.failure is not None
+    assert "lists it from /elsewhere" in outcome.failure.message
+    assert bench.edge.served == {}
+
+
 async def test_another_name_of_the_same_base(bench: Bench) -> None:
     bench.edge.names = (BASE, "alias")
     assert (await bench.one(create(spec(base_model_name="alias")))).state is DONE
@@ -497,6 +508,7 @@ async def test_a_target_that_is_lost_owes_the_rest(bench: Bench) -> None:
     assert [one.state for one in outcomes] == [DONE, SKIPPED, SKIPPED]
     assert [one.action for one in outcomes] == actions
     assert [one.failure.cause for one in outcomes if one.failure] == [Cause.REFUSED] * 2
+    assert bench.asked() == ["load", "list", "complete", "complete"] + ["load"] * 4
     assert [one.state for one in bench.store.actions(COMMAND)] == [DONE, SKIPPED, SKIPPED]
 
 

@@ -293,8 +293,10 @@ async def test_a_command_that_does_not_read(tmp_path: Path) -> None:
 async def test_what_a_hanging_command_started_goes_with_it(tmp_path: Path, until: Any) -> None:
     pid_file = tmp_path / "pid"
     hook = Hook(on=ALL, command=("sh", "-c", f"sleep 60 & echo $! > {pid_file}; wait"))
+    started = time.monotonic()
     failure = await delivery(seconds=1.0).deliver(hook, {})
     assert failure is not None
+    assert time.monotonic() - started < 20
     pid = int(pid_file.read_text())
     until(lambda: _gone(pid), seconds=5, what="the end of the grandchild")
 
