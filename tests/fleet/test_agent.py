@@ -252,3 +252,30 @@ async def test_a_store_that_fails_is_tried_again(world: World, monkeypatch: pyte
         await agent.shutdown()
     assert agent.state.store_failures == 2
     assert any("the database is away" in note for note in world.view.notes)
+
+
+async def test_hooks_are_told_of_what_any_command_wrote(world: World) -> None:
+    from dataclasses import replace
+
+    from garrison.fleet.declaration import Hook
+    from garrison.fleet.hooks import Hooks
+
+    told: list[tuple[str, str | None]] = []
+
+    class Deliver:
+        async def deliver(self, hook: Hook, body: dict[str, object]) -> None:
+            told.append((str(body["kind"]), body["name"]))  # type: ignore[arg-type] # a name is text or null
+
+    hook = Hook(on=("drift", "restored", "unreachable", "recovered"), command=("notify",))
+    await world.apply(replace(world.declaration(adapter(), on_drift="restore"), hooks=(hook,)))
+    hooks = Hooks(Deliver(), clock=world.clock, note=world.view.note, sleep=world.sleep)  # type: ignore[arg-type] # above
+    agent = Agent(world.fleet, world.view, hooks=hooks)
+    await agent.startup()
+    world.edge.restart()
+    await agent.once()
+    world.edge.down = DOWN
+    await agent.once()
+    world.edge.down = None
+    await agent.once()
+    await agent.shutdown()
+    assert told == [("drift", "sql"), ("restored", "sql"), ("unreachable", None), ("recovered", None)]

@@ -41,10 +41,13 @@ def agent(
     SIGTERM or Ctrl-C ends what is under way first; a second one ends at once, and the next start settles what was cut
     short. With --once the exit code is 30 when something failed and 31 when a target is out of reach.
     """
+    import uvloop
+
     from garrison.cli.fleet_wiring import open_fleet
 
-    with open_fleet() as fleet:
-        return asyncio.run(_run(fleet, interval=interval, stacks=stack, once=once, json=json))
+    # The loop in C: a cycle over thousands of targets costs a third less.
+    with open_fleet() as fleet, asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(_run(fleet, interval=interval, stacks=stack, once=once, json=json))
 
 
 async def _run(fleet: "Fleet", *, interval: float | None, stacks: list[str] | None, once: bool, json: bool) -> int:
@@ -52,9 +55,21 @@ async def _run(fleet: "Fleet", *, interval: float | None, stacks: list[str] | No
     from garrison.cli.fleet_wiring import INTERRUPTED
     from garrison.cli.page import Page, counted
     from garrison.fleet.agent import Agent
+    from garrison.fleet.hook_delivery import HookDelivery
+    from garrison.fleet.hooks import Hooks
+    from garrison.fleet.secrets import Secrets
 
     view = AgentView(fleet.clock, Page(), json=json)
-    made = Agent(fleet, view, on_event=view.event, interval=interval, stacks=stacks, retention=_retention())
+    hooks = Hooks(HookDelivery(fleet.dialer, Secrets()), clock=fleet.clock, note=view.note)
+    made = Agent(
+        fleet,
+        view,
+        on_event=view.event,
+        hooks=hooks,
+        interval=interval,
+        stacks=stacks,
+        retention=timedelta(days=settings("fleet").retention),
+    )
     await made.startup()
     if not once:
         watched = f"{counted(made.state.targets, 'target')} of {counted(made.state.stacks, 'stack')}"
@@ -117,7 +132,3 @@ def _exit_code(fleet: "Fleet", made: "Agent", stacks: list[str] | None) -> ExitC
     }
     away = any(one.state == "unreachable" for one in fleet.store.targets() if one.name in watched)
     return ExitCode.UNREACHABLE if away else ExitCode.OK
-
-
-def _retention() -> timedelta:
-    return timedelta(days=settings("fleet").retention)

@@ -21,6 +21,7 @@ from garrison.fleet.contents import changed_contents
 from garrison.fleet.context import Fleet
 from garrison.fleet.declaration import Declaration
 from garrison.fleet.duties import duties
+from garrison.fleet.hooks import Hooks
 from garrison.fleet.mend import Mended
 from garrison.fleet.mender import Mender
 from garrison.fleet.observation import Sighting
@@ -41,6 +42,8 @@ _LONGEST_WAIT = 1.0
 _UPKEEP_SECONDS = 30.0
 """Between two looks at the adapters' files."""
 _PRUNE_SECONDS = 24 * 3600.0
+_HOOKS_SECONDS = 5.0
+"""For hooks that were not told of everything yet, at the end."""
 _BATCH_SECONDS = 0.05
 """What is seen within this time is written together."""
 
@@ -75,6 +78,7 @@ class Agent:
 
     Args:
         on_event: told of every event in the history from now on, in order, whoever wrote it; must return at once.
+        hooks: told likewise, as the stacks' manifests say.
         interval: seconds between two looks at a target, instead of its stacks' policies.
         stacks: these alone; all when None.
         retention: how long events and observations are kept; for ever when None.
@@ -86,6 +90,7 @@ class Agent:
         view: FleetView,
         *,
         on_event: Callable[[Event], None] = lambda _event: None,
+        hooks: Hooks | None = None,
         interval: float | None = None,
         stacks: Collection[str] | None = None,
         retention: timedelta | None = None,
@@ -94,6 +99,7 @@ class Agent:
         self._fleet = fleet
         self._view = view
         self._on_event = on_event
+        self._hooks = hooks
         self._interval = interval
         self._only = stacks
         self._retention = retention
@@ -150,6 +156,8 @@ class Agent:
         with contextlib.suppress(GarrisonError):
             await self._write()
             await self._tell()
+        if self._hooks is not None:
+            await self._hooks.close(_HOOKS_SECONDS)
 
     async def step(self) -> None:
         """Write what was seen, follow what others changed, and begin the looks that are due."""
@@ -321,6 +329,8 @@ class Agent:
         resources = await self._fleet.db(store.resources)
         now = self._fleet.clock.monotonic()
         self._declarations = {one.name: Declaration.from_json(one.declaration) for one in stacks}
+        if self._hooks is not None:
+            self._hooks.watch(self._declarations.values())
         self._ending = {one.name for one in stacks if one.ending}
         mine = [one for one in resources if one.stack in self._declarations or self._only is None]
         self._watched = watch(
@@ -351,6 +361,8 @@ class Agent:
         for event in await self._fleet.db(self._fleet.store.events, after_id=self._last_event, limit=1000):
             self._last_event = event.id
             self._on_event(event)
+            if self._hooks is not None:
+                self._hooks.offer(event)
 
     # --- waiting
 
