@@ -61,11 +61,15 @@ def test_origin(url: str, origin: Origin) -> None:
     assert origin_of(url) == origin
 
 
-@pytest.mark.parametrize("url", ["", "h:8000", "ftp://h", "http://", "http://h\r\nx: y", "http://h:x", "http://[::1"])
+@pytest.mark.parametrize(
+    "url", ["", "h:8000", "ftp://h", "http://", "http://h\r\nx: y", "http://h:x", "http://[::1", "http://u:s3cr3t@h"]
+)
 async def test_no_origin(url: str) -> None:
     with pytest.raises(ValueError):
         origin_of(url)
-    assert (await refused(spec(url))).cause is Cause.LOCAL
+    error = await refused(spec(url))
+    assert error.cause is Cause.LOCAL
+    assert "s3cr3t" not in error.detail
 
 
 # --- what is sent

@@ -58,6 +58,8 @@ def origin_of(base_url: str) -> Origin:
     parts = urlsplit(base_url)
     if parts.scheme not in ("http", "https") or not parts.hostname or _UNSENDABLE.search(base_url):
         raise ValueError("not an http or https URL")
+    if parts.username is not None or parts.password is not None:
+        raise ValueError("it holds a user name or a password; use api_key or headers")
     tls = parts.scheme == "https"
     port = parts.port or (443 if tls else 80)
     host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
