@@ -109,6 +109,8 @@ class Agent:
         self._ending: set[str] = set()
         self._revision = -1
         self._unwritten = _Unwritten()
+        self._due_work: set[tuple[str, str]] = set()
+        """(stack, target) for the mender, once what was seen is written: it starts from the store."""
         self._told: set[tuple[Key, str | None]] = set()
         self._hopeless: dict[Key, object] = {}
         self._mender = Mender(fleet, view, self._told, self._mended)
@@ -163,6 +165,7 @@ class Agent:
         """Write what was seen, follow what others changed, and begin the looks that are due."""
         await self._write()
         await self._reload()
+        self._hand_over()
         await self._upkeep()
         await self._tell()
         now = self._fleet.clock.monotonic()
@@ -176,7 +179,7 @@ class Agent:
             one.due = 0.0
         while True:
             await self.step()
-            if not self._cycles and not self._mender.busy and not self._unwritten:
+            if not (self._cycles or self._mender.busy or self._unwritten or self._due_work):
                 return
             self._wake.clear()
             with contextlib.suppress(TimeoutError):
@@ -241,8 +244,7 @@ class Agent:
         """Hand the target to the mender for each stack that has something to do or to tell there."""
         busy = [stack for stack in one.stacks if self._has_duties(stack, one, seen)]
         one.calm = None if busy else seen.served
-        for stack in busy:
-            self._mender.want(stack, seen.target, hopeless=self._hopeless_here(one))
+        self._due_work |= {(stack, seen.target) for stack in busy}
 
     def _has_duties(self, stack: str, one: Watched, seen: Sighting) -> bool:
         declaration = self._declarations[stack]
@@ -260,6 +262,12 @@ class Agent:
         return bool(duties(drafted, owned, [seen], restore=restore, hopeless=self._hopeless_here(one), told=self._told))
 
     # --- mending
+
+    def _hand_over(self) -> None:
+        due, self._due_work = self._due_work, set()
+        for stack, target in due:
+            if (one := self._watched.get(target)) is not None:
+                self._mender.want(stack, target, hopeless=self._hopeless_here(one))
 
     def _mended(self, stack: str, mended: Mended | GarrisonError | None) -> None:
         """The mender is done with some targets of `stack`."""
@@ -338,8 +346,7 @@ class Agent:
         )
         for stack in stacks:
             for _, actions in await self._fleet.db(store.unfinished, stack.name):
-                for target in {action.key.target for action in actions} & self._watched.keys():
-                    self._mender.want(stack.name, target, hopeless=())
+                self._due_work |= {(stack.name, action.key.target) for action in actions}
         self._revision = revision
         self.state.stacks, self.state.targets = len(stacks), len(self._watched)
         self.state.out_of_reach = sum(one.record.state == "unreachable" for one in self._watched.values())
@@ -374,7 +381,7 @@ class Agent:
     async def _sleep(self, seconds: float) -> None:
         """Until something is seen or mended, a stop is asked for, or `seconds` are over."""
         self._wake.clear()
-        if self._unwritten:
+        if self._unwritten or self._due_work:
             seconds = min(seconds, _BATCH_SECONDS)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
