@@ -9,7 +9,7 @@ import pytest
 from fleet_bench import BASE, COMMAND, NEW, OLD, STACK, Bench, applied, create, delete, rename, spec, update
 
 from garrison.base.clock import SystemClock
-from garrison.base.errors import DiskFullError
+from garrison.base.errors import DiskFullError, InternalError
 from garrison.fleet import events
 from garrison.fleet.failure import Failure, FailureCode
 from garrison.fleet.http import HttpDialer
@@ -20,6 +20,7 @@ from garrison.fleet.target import Secret, TargetSpec
 from garrison.fleet.transport import Answer, TransportError
 from garrison.sim.adapters import MemoryAdapters
 from garrison.sim.faults import Faults, Rule
+from garrison.store.memory import MemoryStore
 from garrison.store.records import ActionState, Operation
 
 LOAD, UNLOAD, LIST = "/v1/load_lora_adapter", "/v1/unload_lora_adapter", "/v1/models"
@@ -555,6 +556,23 @@ async def test_no_more_than_so_many_at_a_time(bench: Bench) -> None:
     bench.fleet.dialer = Counting()
     await bench.run(*(create(spec(target=f"node-{at}")) for at in range(9)), parallel=3)
     assert (most, open_now) == (3, 0)
+
+
+async def test_a_store_that_fails_cuts_no_update_short(bench: Bench) -> None:
+    class Failing(MemoryStore):
+        def save_action(self, action: Any, *rest: Any) -> None:
+            if action.key.target == "edge" and action.state is DONE:
+                raise InternalError("the disk is full")
+            super().save_action(action, *rest)
+
+    bench.store = bench.fleet.store = Failing()
+    bench.targets.targets["node"] = MemoryTarget(base=BASE, served={"sql": OLD})
+    with pytest.raises(InternalError):
+        await bench.run(create(), update(spec(target="node")), create(spec("more", target="node")))
+    assert bench.edge.served == {"sql": NEW}
+    assert bench.targets["node"].served == {"sql": NEW}
+    states = [(one.key.target, one.key.name, one.state) for one in bench.store.actions(COMMAND)]
+    assert states == [("edge", "sql", STARTED), ("node", "sql", DONE), ("node", "more", ActionState.PLANNED)]
 
 
 async def test_a_stop_lets_the_action_end_and_leaves_the_rest(bench: Bench) -> None:

@@ -45,9 +45,9 @@ async def execute(
         sightings: the looks that the actions were decided from.
 
     Raises:
-        GarrisonError: the store failed. What had been begun is on record as such.
+        GarrisonError: the store failed. Nothing more was begun then; what had been is on record as such.
     """
-    run = _Run(fleet, command, stack, targets, sightings, view, options or ExecuteOptions())
+    run = _Run(fleet, stack, targets, sightings, view, options or ExecuteOptions(), asyncio.Event())
     outcomes: dict[int, Outcome] = {}
     groups: dict[str, list[_Item]] = {}
     for action, planned in zip(actions, action_records(command, actions), strict=True):
@@ -58,14 +58,17 @@ async def execute(
 
     async def one(target: str, items: list[_Item]) -> None:
         async with places:
-            outcomes.update(await run.target(target, items))
+            try:
+                outcomes.update(await run.target(target, items))
+            except BaseException:
+                run.broken.set()
+                raise
 
-    try:
-        async with asyncio.TaskGroup() as group:
-            for target, items in groups.items():
-                group.create_task(one(target, items))
-    except BaseExceptionGroup as failed:  # the others were ended by the first
-        raise failed.exceptions[0] from None
+    # Who is between an unload and a load is not cut short because another target's record could not be written.
+    ends = await asyncio.gather(*(one(target, items) for target, items in groups.items()), return_exceptions=True)
+    for error in ends:
+        if error is not None:
+            raise error
     return [outcomes[seq] for seq in sorted(outcomes)]
 
 
@@ -78,13 +81,15 @@ class _Item:
 
 @dataclass(frozen=True, slots=True)
 class _Run:
+    """`broken`: something failed that is no fault of a target; no further action is begun."""
+
     fleet: Fleet
-    command: str
     stack: str
     targets: Mapping[str, TargetSpec]
     sightings: Mapping[str, Sighting]
     view: FleetView
     options: ExecuteOptions
+    broken: asyncio.Event
 
     async def target(self, name: str, items: Sequence[_Item]) -> dict[int, Outcome]:
         """The outcomes of one target's actions, by `seq`."""
@@ -108,6 +113,8 @@ class _Run:
                 api = VllmApi(connection, target, self.fleet.clock)
                 visit = Visit(target=target, api=api, base=_base(self.sightings.get(name)))
                 for item, way in work:
+                    if self.broken.is_set():
+                        break
                     if away is not None or self.options.stopping():
                         ended[item.seq] = await self._skip(item, away)
                         continue
