@@ -16,7 +16,8 @@ __all__ = ["show_applied", "show_interrupted"]
 _MOST = 12
 
 
-def show_applied(applied: Applied, page: Page, *, watching: bool = False) -> None:
+def show_applied(applied: Applied, page: Page, *, continued: bool = False) -> None:
+    """`continued`: what is owed is told by what comes next."""
     if not applied.confirmed:
         page.line("Nothing was done.")
         return
@@ -25,27 +26,33 @@ def show_applied(applied: Applied, page: Page, *, watching: bool = False) -> Non
     page.blank()
     _done(applied.outcomes, page)
     _failed(applied.failed, page)
-    _owed(applied.owed, page, watching=watching)
+    if not continued:
+        _owed(applied.owed, page)
 
 
-def show_interrupted(outcomes: Sequence[Outcome], under_way: int, page: Page, *, begun: bool, again: str) -> None:
-    """After Ctrl-C: what is done, what is not, and how to go on."""
-    page.blank()
+def show_interrupted(
+    outcomes: Sequence[Outcome], page: Page, *, under_way: int = 0, untouched: int = 0, begun: bool, again: str
+) -> None:
+    """After Ctrl-C: what is done, what is not, and how to go on.
+
+    Args:
+        under_way: actions that were cut short.
+        untouched: actions without an outcome that were not begun.
+        begun: whether the intention is on record.
+    """
     if not begun:
+        page.blank()
         page.line(("interrupted", "bold yellow"), ": nothing was begun.")
         return
     done = sum(one.state is ActionState.DONE for one in outcomes)
     failed = sum(one.state is ActionState.FAILED for one in outcomes)
-    left = len(outcomes) - done - failed
+    owed = len(outcomes) - done - failed + untouched
     words = [f"{done:,} done"] + ([f"{failed:,} failed"] if failed else [])
-    words += [f"{left:,} not begun"] if left else []
+    words += [f"{owed:,} still owed"] if owed else []
     words += [f"{under_way:,} cut short, which the next command settles"] if under_way else []
     page.line(("interrupted", "bold yellow"), f": {', '.join(words)}.")
-    page.line(
-        "  ",
-        ("→ ", "dim"),
-        f"What is declared is on record: `{again}` goes on from here, and so does `garrison agent`.",
-    )
+    ways = f"What is declared is on record: `{again}` goes on from here, and so does `garrison agent`."
+    page.line("  ", ("→ ", "dim"), ways)
 
 
 def _done(outcomes: Sequence[Outcome], page: Page) -> None:
@@ -74,7 +81,7 @@ def _failed(failed: Sequence[Outcome], page: Page) -> None:
         page.line("  ", ("→ ", "dim"), hint)
 
 
-def _owed(owed: Sequence[Outcome], page: Page, *, watching: bool) -> None:
+def _owed(owed: Sequence[Outcome], page: Page) -> None:
     if not owed:
         return
     targets = sorted({one.action.target for one in owed})
@@ -83,7 +90,5 @@ def _owed(owed: Sequence[Outcome], page: Page, *, watching: bool) -> None:
         (f"{len(owed):,} owed", "yellow"),
         f" on {counted(len(targets), 'target')}: {sentence(targets)}",
     )
-    if watching:
-        return
     ways = "Done by the next `garrison apply`, by `garrison apply --watch`, or by `garrison agent`, once they answer."
     page.line("  ", ("→ ", "dim"), ways)

@@ -94,14 +94,17 @@ def _apply(
             applied = run(applying, stop)
             view.end()
             if not json:
-                show_applied(applied, page, watching=watch and not stop.asked)
+                show_applied(applied, page, continued=watch or stop.asked)
             if watch and applied.owed and not stop.asked:
                 applied = _watch(fleet, declared, applied, view, page, stop, json=json)
         except KeyboardInterrupt:
             view.end()
             if not json:
                 begun = stop.working or bool(view.outcomes)
-                show_interrupted(view.outcomes, len(view.under_way), page, begun=begun, again="garrison apply")
+                show_interrupted(
+                    view.outcomes, page, under_way=len(view.under_way), untouched=view.untouched, begun=begun,
+                    again="garrison apply",
+                )  # fmt: skip
             return INTERRUPTED
         finally:
             view.end()
@@ -110,7 +113,7 @@ def _apply(
         body = applied.to_json() | {"ok": code == ExitCode.OK, "exit_code": code}
         print(json_module.dumps(body, ensure_ascii=False))
     elif code == INTERRUPTED:
-        show_interrupted(applied.outcomes, 0, page, begun=True, again="garrison apply")
+        show_interrupted(applied.outcomes, page, begun=True, again="garrison apply")
     return code
 
 
@@ -134,9 +137,11 @@ def _watch(
         view.waiting(owed, seconds)
 
     targets = {one.action.target for one in applied.owed}
-    insisted = run(
-        insist(fleet, declared.stack, view, targets=targets, longest=declared.policy.interval, waiting=waiting), stop
-    )
+    insisting = insist(
+        fleet, declared.stack, view, targets=targets, owed=len(applied.owed), longest=declared.policy.interval,
+        waiting=waiting,
+    )  # fmt: skip
+    insisted = run(insisting, stop)
     ended: dict[Any, Any] = {one.action.key: one for one in (*applied.outcomes, *insisted.outcomes)}
     plan = replace(
         applied.plan, unknown={name: why for name, why in applied.plan.unknown.items() if name not in targets}

@@ -55,7 +55,14 @@ def destroy(
             view.end()
             if not json:
                 begun = stop.working or bool(view.outcomes)
-                show_interrupted(view.outcomes, len(view.under_way), page, begun=begun, again=again)
+                show_interrupted(
+                    view.outcomes,
+                    page,
+                    under_way=len(view.under_way),
+                    untouched=view.untouched,
+                    begun=begun,
+                    again=again,
+                )
             return INTERRUPTED
         finally:
             view.end()

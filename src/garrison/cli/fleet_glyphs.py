@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from garrison.fleet.plan_values import Action, ActionKind
 from garrison.store.records import ActionState
 
-__all__ = ["CONFLICT", "DONE_WORDS", "MARKS", "STATE_MARKS", "Mark", "mark_of"]
+__all__ = ["CONFLICT", "DONE_WORDS", "MARKS", "OWED", "STATE_MARKS", "Mark", "mark_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +30,9 @@ MARKS = {
     ActionKind.KEEP: Mark("=", "keep", "dim"),
 }
 """In the order in which they are counted."""
+
+OWED = Mark("⊘", "owed", "yellow")
+"""Blocked only because its target is out of reach."""
 
 CONFLICT = Mark("⚠", "conflict", "bold red")
 

@@ -58,6 +58,21 @@ class Page:
         first, *rest = lines
         return [_trimmed(one) for one in (head + first, *(Text(" " * indent) + one for one in rest))]
 
+    def flow(self, head: Text, items: Sequence[Text]) -> None:
+        """Items side by side; none is broken in two where it fits a line."""
+        room = max(10, self.width - head.cell_len)
+        lines: list[Text] = []
+        for item in items:
+            if lines and self.wraps and lines[-1].cell_len + 3 + item.cell_len > room:
+                lines.append(Text())
+            if not lines:
+                lines.append(Text())
+            if lines[-1]:
+                lines[-1].append("   ")
+            lines[-1].append_text(item)
+        for number, line in enumerate(lines):
+            self.entry(Text(" " * head.cell_len) if number else head, line)
+
     def heading(self, title: Text) -> None:
         """A rule across the terminal with the title in it."""
         if not self.wraps:

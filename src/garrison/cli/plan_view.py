@@ -9,7 +9,7 @@ from itertools import groupby
 from rich.text import Text
 
 from garrison.cli.age import ago
-from garrison.cli.fleet_glyphs import CONFLICT, MARKS, mark_of
+from garrison.cli.fleet_glyphs import CONFLICT, MARKS, OWED, mark_of
 from garrison.cli.page import Page, counted, plain, sentence
 from garrison.fleet.plan_values import Action, ActionKind, Change, Plan, TargetChange
 
@@ -50,16 +50,16 @@ def show_plan(plan: Plan, page: Page, facts: PlanFacts) -> None:
 
 def show_counts(plan: Plan, page: Page) -> None:
     """`+ 3 create  ✎ 1 update  = 12 keep`."""
-    parts = []
-    conflicts = len(plan.conflicts)
-    for kind, mark in MARKS.items():
-        number = sum(action.kind is kind for action in plan.actions) - (conflicts if kind is ActionKind.BLOCKED else 0)
-        if number:
-            parts.append(Text(f"{mark.glyph} {number:,} {mark.word}", mark.style))
-    if conflicts:
-        parts.append(Text(f"{CONFLICT.glyph} {conflicts:,} {CONFLICT.word}", CONFLICT.style))
+    waiting = sum(_waits(action, plan) for action in plan.actions)
+    apart = len(plan.conflicts) + waiting
+    counted_here = [
+        (mark, sum(action.kind is kind for action in plan.actions) - (apart if kind is ActionKind.BLOCKED else 0))
+        for kind, mark in MARKS.items()
+    ]
+    counted_here += [(OWED, waiting), (CONFLICT, len(plan.conflicts))]
+    parts = [Text(f"{mark.glyph} {number:,} {mark.word}", mark.style) for mark, number in counted_here if number]
     if parts:
-        page.entry(Text("  "), Text("   ").join(parts))
+        page.flow(Text("  "), parts)
 
 
 def _header(plan: Plan, page: Page) -> None:

@@ -40,6 +40,15 @@ class QuietProgress(SilentView):
         self._stop = stop
         self.outcomes: list[Outcome] = []
         self.under_way: dict[tuple[str, str], Action] = {}
+        self.total = 0
+
+    @property
+    def untouched(self) -> int:
+        """Actions of the plan that were not even begun."""
+        return max(0, self.total - len(self.outcomes) - len(self.under_way))
+
+    def planned(self, plan: Plan) -> None:
+        self.total = sum(action.kind is not ActionKind.KEEP for action in plan.actions)
 
     def started(self, action: Action) -> None:
         self._stop.working = True
@@ -63,15 +72,16 @@ class LineProgress(QuietProgress):
         self._page = page
         self._show = show
         self._lines = 0
-        self._total = 0
         self._owed: int | None = None
 
     def planned(self, plan: Plan) -> None:
-        self._total = sum(action.kind is not ActionKind.KEEP for action in plan.actions)
+        super().planned(plan)
         self._show(plan)
 
     def ended(self, outcome: Outcome) -> None:
         super().ended(outcome)
+        if self._stop.asked and outcome.state is ActionState.SKIPPED:
+            return
         if self._lines == 0:
             self._page.blank()
         self._lines += 1
@@ -134,7 +144,7 @@ class LiveProgress(LineProgress):
         with self._lock:
             self._rows.pop(outcome.action.target, None)
         super().ended(outcome)
-        if len(self.outcomes) >= self._total:
+        if len(self.outcomes) >= self.total:
             self.end()
 
     def waiting(self, owed: int, seconds: float) -> None:
@@ -151,7 +161,7 @@ class LiveProgress(LineProgress):
 
     def _tell(self, outcome: Outcome) -> None:
         """Of a long command only what went wrong stands; the rest is counted."""
-        if self._total <= _MOST_LINES or outcome.state is ActionState.FAILED:
+        if self.total <= _MOST_LINES or outcome.state is ActionState.FAILED:
             super()._tell(outcome)
 
     def _draw(self, make: Callable[[], Table]) -> None:
@@ -183,7 +193,7 @@ class LiveProgress(LineProgress):
 
     def _sum(self) -> Text:
         states = [one.state for one in self.outcomes]
-        text = Text(f"{states.count(ActionState.DONE):,} of {self._total:,} done", "bold")
+        text = Text(f"{states.count(ActionState.DONE):,} of {self.total:,} done", "bold")
         if failed := states.count(ActionState.FAILED):
             text.append(f", {failed:,} failed", "bold red")
         if owed := states.count(ActionState.SKIPPED) + states.count(ActionState.STARTED):

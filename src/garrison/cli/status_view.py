@@ -1,6 +1,6 @@
 """`garrison status` on the terminal: a summary, then what is not well. Good on one target and on thousands."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 
 from rich.text import Text
@@ -24,6 +24,7 @@ STATE_LOOKS = {
     "unknown": ("?", "yellow"),
 }
 _TARGET_LOOKS = {"reachable": ("✓", "green"), "unreachable": ("?", "yellow"), "new": ("·", "dim")}
+_TARGET_ORDER = ("unreachable", "new", "reachable")
 _TARGET_WORDS = {"reachable": "reachable", "unreachable": "out of reach", "new": "never asked"}
 
 
@@ -44,24 +45,26 @@ def _summary(status: FleetStatus, page: Page) -> None:
         ("  as last seen; nobody was asked" if status.cached else "", "dim"),
     )
     page.heading(title)
-    targets = [Text("  targets   ", "dim")]
-    for state, (glyph, style) in _TARGET_LOOKS.items():
-        if number := sum(one.state == state for one in status.targets):
-            targets.append(Text(f"{glyph} {number:,} {_TARGET_WORDS[state]}   ", style))
-    page.entry(targets[0], Text().join(targets[1:]))
-    page.entry(Text("  adapters  ", "dim"), _counts(status.adapters) or Text("none"))
+    targets = [(state, sum(one.state == state for one in status.targets)) for state in _TARGET_LOOKS]
+    looks = [
+        Text(f"{_TARGET_LOOKS[state][0]} {number:,} {_TARGET_WORDS[state]}", _TARGET_LOOKS[state][1])
+        for state, number in targets
+        if number
+    ]
+    page.flow(Text("  targets   ", "dim"), looks)
+    page.flow(Text("  adapters  ", "dim"), _counts(status.adapters) or [Text("none")])
     insecure = [one.name for one in status.targets if one.insecure]
     if insecure:
         warning = f"INSECURE: the certificate of {sentence(insecure)} is not verified"
         page.line("  ", ("! ", "bold red"), (warning, "bold red"))
 
 
-def _counts(counts: Mapping[str, int]) -> Text:
-    return Text("   ").join(
+def _counts(counts: Mapping[str, int]) -> list[Text]:
+    return [
         Text(f"{glyph} {counts[state]:,} {state}", style)
         for state, (glyph, style) in STATE_LOOKS.items()
         if counts.get(state)
-    )
+    ]
 
 
 # --- stacks
@@ -90,7 +93,7 @@ def _stack(stack: StackStatus, now: datetime, page: Page, *, everything: bool) -
     if stack.ending:
         title.append("  being destroyed", "bold red")
     page.heading(title)
-    page.entry(Text("  "), _counts(stack.counts) or Text("no adapters", "dim"))
+    page.flow(Text("  "), _counts(stack.counts) or [Text("no adapters", "dim")])
     if stack.lease:
         holder = stack.lease.holder
         who = f"{holder.user}@{holder.host.partition('/')[0]} (pid {holder.pid})"
@@ -99,21 +102,39 @@ def _stack(stack: StackStatus, now: datetime, page: Page, *, everything: bool) -
     for command in stack.interrupted:
         text = f"command {command.id} ({command.kind} by {command.by}) was cut short {ago(command.started_at, now)}"
         page.line("  ", ("! ", "yellow"), f"{text}; the next apply or the agent settles it")
-    rows = [one for one in stack.adapters if everything or one.state != "served"]
+    if everything:
+        _rows([[one] for one in stack.adapters], page)
+        return
+    groups = _alike(one for one in stack.adapters if one.state != "served")
+    _rows(groups[:_MOST_ADAPTERS], page)
+    if left := sum(len(group) for group in groups[_MOST_ADAPTERS:]):
+        page.line("  ", (f"… and {counted(left, 'more adapter')} (--all shows them, or --json)", "dim"))
+
+
+def _alike(adapters: Iterable[AdapterStatus]) -> list[list[AdapterStatus]]:
+    """What is the same on one target is one line, the worst first."""
+    found: dict[tuple[int, str, str], list[AdapterStatus]] = {}
     order = list(STATE_LOOKS)
-    rows.sort(key=lambda one: (order.index(one.state), one.target, one.name) if not everything else ())
-    _adapters(rows if everything else rows[:_MOST_ADAPTERS], page)
-    if not everything and len(rows) > _MOST_ADAPTERS:
-        page.line("  ", (f"… and {counted(len(rows) - _MOST_ADAPTERS, 'more adapter')} (--all, or --json)", "dim"))
+    for one in adapters:
+        found.setdefault((order.index(one.state), one.target, one.detail), []).append(one)
+    return [found[key] for key in sorted(found)]
 
 
-def _adapters(rows: Sequence[AdapterStatus], page: Page) -> None:
-    width = min(_NAME_WIDTH, max((len(f"{one.target}/{one.name}") for one in rows), default=0))
-    for one in rows:
+def _rows(groups: Sequence[Sequence[AdapterStatus]], page: Page) -> None:
+    places = [_place(group) for group in groups]
+    width = min(_NAME_WIDTH, max(map(len, places), default=0))
+    for place, group in zip(places, groups, strict=True):
+        one = group[0]
         glyph, style = STATE_LOOKS[one.state]
-        place = f"{plain(one.target)}/{plain(one.name)}"
         head = Text.assemble("  ", (f"{glyph} {one.state:<8}", style), f"{place:<{width}}  ")
         page.entry(head, Text(shortened(one.detail or one.path or ""), "dim"))
+
+
+def _place(group: Sequence[AdapterStatus]) -> str:
+    first = group[0]
+    if len(group) == 1:
+        return f"{plain(first.target)}/{plain(first.name)}"
+    return f"{plain(first.target)}, {counted(len(group), 'adapter')}"
 
 
 # --- targets
@@ -125,7 +146,7 @@ def _targets(status: FleetStatus, page: Page, *, everything: bool) -> None:
     shown = [one for one in status.targets if few or not one.well or one.insecure]
     calm = len(status.targets) - len(shown)
     if not everything:
-        shown = sorted(shown, key=lambda one: (one.state == "reachable", one.name))[:_MOST_TARGETS]
+        shown = sorted(shown, key=lambda one: (_TARGET_ORDER.index(one.state), one.name))[:_MOST_TARGETS]
     page.blank()
     page.heading(Text("targets", "bold"))
     width = min(_NAME_WIDTH, max((len(one.name) for one in shown), default=0))
@@ -164,7 +185,7 @@ def _target_facts(one: TargetStatus, now: datetime) -> Text:
     facts += [f"vLLM {plain(one.version)}"] if one.version else []
     text = Text("  ".join(facts), "dim")
     if one.adapters:
-        text = _counts(one.adapters).append("  ").append_text(text)
+        text = Text("   ").join(_counts(one.adapters)).append("  ").append_text(text)
     if one.unmanaged:
         text.append(f"  {len(one.unmanaged):,} unmanaged", "cyan")
     return text.append(f"  seen {ago(one.last_seen, now)}", "dim")

@@ -32,6 +32,7 @@ async def insist(
     view: FleetView,
     *,
     targets: Collection[str],
+    owed: int,
     longest: float = 30.0,
     waiting: Callable[[int, float], None] = lambda _owed, _seconds: None,
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
@@ -40,12 +41,13 @@ async def insist(
     something is done, so that others can apply and the agent can do the same work.
 
     Args:
+        owed: how many actions are, as far as is known.
         longest: seconds between two looks at most; they start at one and double while nothing moves.
         waiting: told before each wait how much is owed and how long it takes.
     """
     found: dict[Key, Outcome] = {}
     hopeless: set[Key] = set()
-    wait, owed = _FIRST_WAIT, len(targets)
+    wait = _FIRST_WAIT
     while True:
         waiting(owed, wait)
         await sleep(wait * fleet.draws.uniform(0.8, 1.2))
