@@ -111,7 +111,7 @@ class _Run:
         try:
             async with self.fleet.dialer.open(target) as connection:
                 api = VllmApi(connection, target, self.fleet.clock)
-                visit = Visit(target=target, api=api, base=_base(self.sightings.get(name)))
+                visit = Visit(target=target, api=api, base=_base(target, self.sightings.get(name)))
                 for item, way in work:
                     if self.broken.is_set():
                         break
@@ -202,5 +202,8 @@ def _left_behind(item: _Item, error: StepError) -> tuple[Resource, ...]:
     return (item.log.gone(recorded, Operation.LOST, f"a failed {item.action.kind}"),)
 
 
-def _base(seen: Sighting | None) -> Served | None:
-    return seen.served.get(seen.base) if seen is not None and seen.base is not None else None
+def _base(target: TargetSpec, seen: Sighting | None) -> Served | None:
+    """The base model by which lists are believed: the one last seen, else the declared one."""
+    if seen is not None and seen.base is not None:
+        return seen.served.get(seen.base)
+    return Served(target.base_model, None) if target.base_model else None
