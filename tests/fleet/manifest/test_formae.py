@@ -1,3 +1,4 @@
+import contextlib
 import copy
 import io
 import json
@@ -5,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from garrison.base.errors import InvalidError
 from garrison.fleet.declaration import AdapterSpec, Declaration, ModelSpec, Policy
@@ -178,6 +181,21 @@ def test_refused(change: Any, message: str) -> None:
     with pytest.raises(InvalidError) as caught:
         load(changed(change))
     assert message in f"{caught.value.message} {caught.value.hint}"
+
+
+WORDS = ["Label", "label", "Type", "Stack", "Target", "Namespace", "Config", "Properties", "Policies", "$ref", "$label"]
+VALUES = st.recursive(
+    st.none() | st.integers() | st.sampled_from(["a", "VLLM", "ttl", "VLLM::Inference::LoRAAdapter", "policy://a"]),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.sampled_from(WORDS), inner, max_size=4),
+    max_leaves=10,
+)
+ENTRIES = st.lists(st.dictionaries(st.sampled_from(WORDS), VALUES, max_size=6) | VALUES, max_size=3)
+
+
+@given(st.dictionaries(st.sampled_from(["Stacks", "Targets", "Resources", "Policies"]), ENTRIES | VALUES, min_size=1))
+def test_garbage_is_refused_or_read(forma: Any) -> None:
+    with contextlib.suppress(InvalidError):
+        load(forma, VLLM_API_KEY="x")
 
 
 def test_a_file_keeps_its_places(tmp_path: Path) -> None:

@@ -87,9 +87,8 @@ class _Translation:
     def stack(
         self, stacks: list[tuple[Path, dict[str, Any]]], resources: list[tuple[Path, dict[str, Any], str]]
     ) -> Any:
-        declared = [str(_get(stack, "Label")) for _, stack in stacks]
-        default = declared[0] if declared else "default"
-        used = [label or default for _, resource, _ in resources if (label := _label(_get(resource, "Stack"))) != ""]
+        default = next((label for _, stack in stacks if (label := _label(stack))), "default")
+        used = [_label(_get(resource, "Stack")) or default for _, resource, _ in resources]
         names = list(dict.fromkeys(used)) or [default]
         if len(names) > 1:
             text = "the resources are of several stacks: " + ", ".join(names)
