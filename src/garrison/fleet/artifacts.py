@@ -56,6 +56,9 @@ class Artifacts(Protocol):
     def stage(self, target: TargetSpec, source: str, digest: str) -> Staged:
         """Put the files at `source` into the store, whole and durable before the name appears.
 
+        Call it before every load from the store: what is there already is marked as in use, so that nobody frees it
+        before the load is on record, and its source is not looked at.
+
         Load from the path that is given back. It is `staged_path`, or where that entry was spoiled by an edit in place
         of the file it is linked to, a fresh name beside it: a server that has read the spoiled files keeps blocks of
         them under their path.
@@ -64,6 +67,7 @@ class Artifacts(Protocol):
             DiskFullError: no room.
             ModelInvalidError: the content is no longer what `digest` says.
             InvalidError: the store cannot be written.
+            LockedError: another command held the store for too long.
         """
 
     def intact(self, path: str) -> bool | None:
