@@ -110,6 +110,15 @@ async def test_in_order(setting: Setting) -> None:
     assert setting.deliveries.ids == [0, 1, 2, 3, 4]
 
 
+async def test_what_was_offered_is_delivered_after_the_manifest_changed(setting: Setting) -> None:
+    hooks = setting.hooks()
+    hooks.offer(event(1))
+    hooks.watch([])
+    hooks.offer(event(2))
+    await hooks.close(1)
+    assert setting.deliveries.ids == [1]
+
+
 async def test_a_hook_that_two_stacks_share_is_told_once(setting: Setting) -> None:
     hooks = setting.hooks(stack(HOOK), stack(HOOK, name="other"))
     hooks.offer(event(kind=events.UNREACHABLE, stack=None))

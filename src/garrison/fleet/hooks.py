@@ -107,6 +107,8 @@ class Hooks:
             for one in declarations
             for hook in one.hooks
         )
+        kept = {one.key for one in self._subscriptions}
+        self._queues = {key: one for key, one in self._queues.items() if key in kept or one.worker is not None}
 
     def offer(self, event: Event) -> None:
         """Queue it for who wants it; once for a hook that several stacks share."""
