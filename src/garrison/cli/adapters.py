@@ -25,7 +25,7 @@ from garrison.models.layout import Layout
 from garrison.models.progress import choose
 
 app = make_app(
-    "Import, list, show, verify and remove LoRA adapters; free what is no longer served.", no_args_is_help=True
+    "Import, list, show, verify and remove LoRA adapters.", no_args_is_help=True
 )
 
 Name = Annotated[str, typer.Argument(help="Its name.")]

@@ -129,8 +129,8 @@ class Steps:
         self.checkpoint("checked")
 
     async def stage(self, spec: AdapterSpec) -> None:
-        """Put the files into the target's adapter store, where the plan says so. What is there already is taken into use,
-        so that nobody frees it meanwhile; its source need not be there any more."""
+        """Put the files into the target's adapter store, where the plan says so. What is there already is taken into
+        use, so that nobody frees it meanwhile; its source need not be there any more."""
         if not self.action.stage:
             return
         assert spec.digest is not None
