@@ -376,6 +376,16 @@ async def test_the_new_one_is_there_already(bench: Bench) -> None:
     assert "unload" not in bench.asked()
 
 
+@pytest.mark.parametrize(("there", "lost"), [({"sql": NEW}, False), ({}, True)], ids=["the new one", "nothing"])
+async def test_only_what_is_proved_absent_is_lost(bench: Bench, there: dict[str, str], lost: bool) -> None:
+    bench.serve(sql=OLD)
+    bench.edge.served = dict(there)
+    bench.edge.faults.append(MemoryFault("/v1/completions", BROKEN))
+    assert (await bench.one(update())).state is FAILED
+    assert bench.edge.served == there
+    assert (bench.owned()["sql"].operation is Operation.LOST) == lost
+
+
 async def test_the_same_path_is_unloaded_and_loaded(bench: Bench) -> None:
     bench.serve(sql=NEW)
     assert (await bench.one(update(old=NEW))).state is DONE

@@ -49,7 +49,8 @@ async def swap(steps: Steps) -> Result:
     old = await _untouched(steps, action.name, action.recorded, action.observed)
     steps.checkpoint("looked")
     if old is None or (old.root == steps.path != _observed_root(action)):
-        return Result(resources=(await _load_and_verify(steps, spec, lost=_was_recorded(action)),))
+        lost = old is None and _was_recorded(action)
+        return Result(resources=(await _load_and_verify(steps, spec, lost=lost),))
     patience = steps.patience()
     while True:
         await steps.unload(action.name)
