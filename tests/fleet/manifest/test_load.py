@@ -246,7 +246,9 @@ MISTAKES = {
     "a list for a mapping": ("stack: s\ntargets: [a]", ":2:1: targets: input should be a valid mapping", ""),
     "text for the whole": ("hello", "no `key: value` lines", "stack: NAME"),
     "nothing at all": ("", "no `key: value` lines", ""),
-    "a key that is a number": ("stack: s\ntargets: {7: {host: h}}", "the key '7' is not text", "quotes"),
+    "a key that is a number": ("stack: s\ntargets: {7: {host: h}}", "the key '7' is not plain text", "quotes"),
+    "a key with blanks": ("stack: s\ntargets: {' t': {host: h}}", ":2:11: targets. t: a name has no blanks", ""),
+    "a key that is too long": (f"stack: s\ntargets: {{{'t' * 201}: {{host: h}}}}", ":2:11: targets.ttt", ""),
     "a name with blanks": ("stack: ' s '", ":1:1: stack: a name has no blanks", ""),
     "a control character": ('stack: "a\\e[31m"', ":1:1: stack: it holds a control character", ""),
     "both file and command": (

@@ -87,7 +87,7 @@ class _Walk:
         for key, item in value.items():
             word = self.key(key, source)
             if word is None:
-                self.mistake((*path, str(key)), source, f"the key {str(key)!r} is not text", "Put it in quotes.")
+                self.mistake((*path, str(key)), source, f"the key {str(key)!r} is not plain text", "Put it in quotes.")
                 continue
             at = (*source, word)
             if model is None:

@@ -58,7 +58,12 @@ def _validated(draft: Draft, problems: Problems) -> FleetManifest | None:
 
 def _add(draft: Draft, loc: Path, kind: str, text: str, problems: Problems) -> None:
     path, value, branches = inside(draft.content, loc)
-    if branches and kind != "missing" and isinstance(value, dict) != (SecretModel.__name__ in str(branches[0])):
+    if (
+        branches
+        and kind != "missing"
+        and branches != ("[key]",)
+        and isinstance(value, dict) != (SecretModel.__name__ in str(branches[0]))
+    ):
         return  # the error of an alternative that was not meant
     key = dotted(path)
     if kind == "missing":
