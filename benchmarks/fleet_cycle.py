@@ -2,9 +2,9 @@
 
     python benchmarks/fleet_cycle.py [--quick] [--targets 100 500 2000] [--rounds 7] [--loop uvloop] [--json FILE]
 
-Simulated targets run in processes of their own. Both sides run in one process and one event loop, in turns; medians of
-wall and CPU time are compared. The bare client opens a connection with asyncio's streams, reads to the end and parses
-the JSON, as many at a time as the observer has places.
+Simulated targets run in processes of their own. Both sides run in one process and one event loop, in turns; wall and
+CPU time are compared round by round. The bare client opens a connection with asyncio's streams, reads to the end and
+parses the JSON, as many at a time as the observer has places.
 
 Black-holed targets are ports whose accept queue is full: the kernel drops every further SYN, so that connecting neither
 fails nor ends, as with a host that is switched off. They need no privileges and no packet filter. "The rest" is seen
@@ -133,18 +133,27 @@ async def measure(cycle: Cycle, fleet: Fleet) -> Cost:
     return Cost(rest, time.perf_counter() - begun, time.process_time() - cpu)
 
 
-async def in_turns(cycles: dict[str, tuple[Cycle, Fleet]], rounds: int) -> dict[str, Cost]:
-    """Medians, after one round that does not count."""
-    costs: dict[str, list[Cost]] = {name: [] for name in cycles}
+Costs = dict[str, list[Cost]]
+
+
+async def in_turns(cycles: dict[str, tuple[Cycle, Fleet]], rounds: int) -> Costs:
+    """What each cycle cost in each round, after one round that does not count."""
+    costs: Costs = {name: [] for name in cycles}
     for at in range(rounds + 1):
         for name, (cycle, fleet) in cycles.items():
             cost = await measure(cycle, fleet)
             if at:
                 costs[name].append(cost)
-    return {
-        name: Cost(*(statistics.median(getattr(cost, part) for cost in found) for part in ("rest", "whole", "cpu")))
-        for name, found in costs.items()
-    }
+    return costs
+
+
+def median(costs: list[Cost]) -> Cost:
+    return Cost(*(statistics.median(getattr(cost, part) for cost in costs) for part in ("rest", "whole", "cpu")))
+
+
+def ratio(ours: list[Cost], base: list[Cost], part: str) -> float:
+    """The median of the rounds' ratios: what else the machine does meanwhile falls on both."""
+    return float(statistics.median(getattr(a, part) / getattr(b, part) for a, b in zip(ours, base, strict=True)))
 
 
 async def compare(ports: list[int], holes: list[int], rounds: int) -> dict[str, Any]:
@@ -161,18 +170,21 @@ async def compare(ports: list[int], holes: list[int], rounds: int) -> dict[str, 
         },
         rounds,
     )
-    for name, cost in costs.items():
+    medians = {name: median(found) for name, found in costs.items()}
+    for name, cost in medians.items():
         print(f"  {name:26} {cost.rest * 1000:7.1f} ms, {cost.cpu * 1000:7.1f} ms CPU", flush=True)
     ours, base = costs["observe"], costs["bare"]
     without, with_holes = costs["observe without 5 %"], costs["observe, 5 % black-holed"]
     rss = psutil.Process().memory_info().rss / 2**20
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(f"  wall: ratio {ours.rest / base.rest:.2f}; CPU: ratio {ours.cpu / base.cpu:.2f} (aim: at most 2)")
-    print(f"  the rest beside black holes: ratio {with_holes.rest / without.rest:.2f} (aim: below 1.10)")
+    wall, cpu, beside = ratio(ours, base, "rest"), ratio(ours, base, "cpu"), ratio(with_holes, without, "rest")
+    print(f"  wall: ratio {wall:.2f}; CPU: ratio {cpu:.2f} (aim: at most 2)")
+    print(f"  the rest beside black holes: ratio {beside:.2f} (aim: below 1.10)")
     print(f"  memory: {rss:.0f} MiB, at most {peak:.0f} MiB (aim: below 400)", flush=True)
     return {
         "targets": len(ports),
-        "seconds": {name: {"rest": cost.rest, "whole": cost.whole, "cpu": cost.cpu} for name, cost in costs.items()},
+        "seconds": {name: {"rest": cost.rest, "whole": cost.whole, "cpu": cost.cpu} for name, cost in medians.items()},
+        "ratios": {"wall": wall, "cpu": cpu, "rest beside black holes": beside},
         "rss_mib": rss,
         "peak_rss_mib": peak,
     }
