@@ -105,3 +105,8 @@ def test_the_seeds_variables_are_removed_and_the_key_stays_out_of_the_argv() -> 
     assert "VLLM_PORT" in made.unset
     assert made.env_from == {"VLLM_API_KEY": "MY_KEY"}
     assert "MY_KEY" not in made.argv
+
+
+def test_garrisons_own_secrets_are_not_handed_on() -> None:
+    given = {"GARRISON_DATABASE_URL": "postgresql://u:p@h/d", "GARRISON_HF_TOKEN": "x", "HF_TOKEN": "y", "PATH": "/bin"}
+    assert EngineCommand(("vllm",)).environment(given) == {"HF_TOKEN": "y", "PATH": "/bin"}

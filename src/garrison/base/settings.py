@@ -15,7 +15,7 @@ from typing import Any, Self
 from garrison.base import values
 from garrison.base.errors import InvalidError
 
-__all__ = ["SOURCES", "Origin", "Setting", "Settings", "config_path", "seed_variables"]
+__all__ = ["SOURCES", "Origin", "Setting", "Settings", "config_path", "secret_variables", "seed_variables"]
 
 SOURCES = ("flox", "local", "hf-cache", "r2", "hf-hub")
 GPU_CONDITIONS = ("temperature", "memory", "utilization")
@@ -310,6 +310,12 @@ def seed_variables() -> frozenset[str]:
     """The `VLLM_*` names Garrison reads. They are removed from an engine's environment: vLLM owns that prefix and
     takes some of them for something else (`VLLM_PORT` is the first port of its internal pool)."""
     return frozenset(seed for row in Settings.table() for seed in row.seeds if seed.startswith("VLLM_"))
+
+
+def secret_variables() -> frozenset[str]:
+    """Garrison's own names of secrets. No engine needs them, so none gets them; a seed's name (`HF_TOKEN`) may be the
+    engine's too and is left."""
+    return frozenset(row.env for row in Settings.table() if row.secret)
 
 
 def config_path(environ: Mapping[str, str]) -> Path:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from garrison.base.errors import InvalidError
+from garrison.base.settings import secret_variables
 from garrison.engines.argv import Endpoint, endpoint_of
 
 if TYPE_CHECKING:
@@ -88,12 +89,13 @@ class EngineCommand:
     env_from: Mapping[str, str] = field(default_factory=dict)
 
     def environment(self, environ: Mapping[str, str]) -> dict[str, str]:
-        """The engine's environment, made from the caller's.
+        """The engine's environment, made from the caller's; Garrison's own secrets are not handed on.
 
         Raises:
             InvalidError: a variable named in `env_from` is not set.
         """
-        result = {name: value for name, value in environ.items() if name not in self.unset}
+        dropped = self.unset | secret_variables()
+        result = {name: value for name, value in environ.items() if name not in dropped}
         for target, source in self.env_from.items():
             if not environ.get(source):
                 raise InvalidError(

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from garrison.base.errors import InvalidError
 from garrison.base.files import write_atomic
-from garrison.base.settings import Settings, seed_variables
+from garrison.base.settings import Settings, secret_variables, seed_variables
 from garrison.engines.argv import flag_of, is_flag
 from garrison.models.envfile import env_file_path, identity, read_env_file
 from garrison.models.layout import Layout
@@ -127,7 +127,7 @@ def guard(extra: Sequence[str], *, strict: bool) -> Extras:
 
 def environment(environ: Mapping[str, str], variables: Mapping[str, str]) -> dict[str, str]:
     """The caller's environment and the env file's variables, less the names that are Garrison's and not vLLM's."""
-    ours = seed_variables()
+    ours = seed_variables() | secret_variables()
     merged = {**environ, **variables}
     return {name: value for name, value in merged.items() if name not in ours and not name.startswith("_VLLM_")}
 
