@@ -29,6 +29,11 @@ def test_discover_looks_at_a_server_that_is_not_on_record(cli, start, adapter):
     assert rows(cli, "targets") == []
 
 
+def test_the_url_of_a_target_on_record_is_that_target(cli, applied):
+    (edge,) = json.loads(cli("discover", "--target", f"{applied.url}/", "--json").out)["targets"]
+    assert (edge["name"], edge["known"]) == ("edge", True)
+
+
 def test_discover_of_a_manifest(cli, start, manifest):
     file = manifest({"edge": {"base_url": start().url}, "far": {"base_url": "http://127.0.0.1:1"}}, {})
     done = cli("discover", "-f", file, "--json")

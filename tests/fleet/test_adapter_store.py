@@ -121,6 +121,14 @@ def test_no_room_is_said_before_a_byte_is_copied(tmp_path, sql, no_link):
     assert store.leftovers(float("inf")) == []
 
 
+def test_room_is_for_all_files_together(tmp_path, sql, no_link):
+    reserve = 64 * 1024 * 1024
+    each_alone = (sql.path / WEIGHTS).stat().st_size + reserve + 10
+    store = AdapterStore(tmp_path / "store", "db1", free=lambda _path: each_alone)
+    with pytest.raises(DiskFullError):
+        store.stage(sql.path, sql.digest)
+
+
 def test_room_is_not_asked_for_a_link(tmp_path, sql, no_reflink):
     store = AdapterStore(tmp_path / "store", "db1", free=lambda _path: 0)
     assert store.stage(sql.path, sql.digest).how == "hardlink"

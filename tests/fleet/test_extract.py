@@ -132,6 +132,20 @@ def test_what_is_not_there_is_left_out_and_said():
     assert "left out, since it is not there: sql on a" in found.notes[0]
 
 
+def test_a_label_that_two_would_have_stays_with_the_managed_one(read_back):
+    world = World().target("a", ("zed", "/a/zed"), ("two", "/x")).applied("a", "zed", label="two")
+    planned = world.plan_of(read_back(world.extract().declaration))
+    assert {action.name: action.kind for action in planned.actions} == {
+        "zed": ActionKind.KEEP,
+        "two": ActionKind.ADOPT,
+    }
+
+
+def test_a_part_keeps_the_policy_of_its_stack():
+    world = World().target("a", ("sql", "/a/sql"), ("chat", "/a/chat")).applied("a", "sql").applied("a", "chat")
+    assert world.extract(keep=lambda row: row.name == "sql").declaration.policy.on_drift == "restore"
+
+
 def test_a_part_says_how_it_is_applied(read_back):
     world = World().target("a", ("sql", "/a/sql"), ("chat", "/a/chat")).applied("a", "sql").applied("a", "chat")
     found = world.extract(keep=lambda row: row.name == "sql")

@@ -63,11 +63,10 @@ def extract(
         else:
             adapters.append(spec)
     before = next((one for one in stacks if one.name == name), None)
-    whole = before is not None and _is_whole(name, chosen, resources)
     notes = [*left_out]
-    if before is not None and not whole:
+    if before is not None and not _is_whole(name, chosen, resources):
         notes.append(f"this is a part of the stack {name}: apply it with --mode patch, or the rest is unloaded")
-    return Extract(_declaration(name, adapters, records, before if whole else None), tuple(notes))
+    return Extract(_declaration(name, adapters, records, before), tuple(notes))
 
 
 def _only_stack(rows: Iterable[AdapterRow]) -> str:
@@ -107,7 +106,7 @@ def _is_whole(stack: str, rows: Iterable[AdapterRow], resources: Iterable[Resour
 def _declaration(
     name: str, adapters: Sequence[AdapterSpec], records: Mapping[str, TargetRecord], before: StackRecord | None
 ) -> Declaration:
-    """Policy, hooks and all targets are those of the stack where it is whole, so that nothing of it changes."""
+    """Policy, hooks and all targets are those of the stack, so that nothing of it changes."""
     known = Declaration.from_json(before.declaration) if before is not None else Declaration(stack=name)
     used = {spec.target for spec in adapters} | known.targets.keys()
     targets = {one: TargetSpec.from_json(one, records[one].spec) for one in sorted(used) if one in records}
