@@ -136,7 +136,12 @@ async def measure(cycle: Cycle, fleet: Fleet) -> Cost:
 Costs = dict[str, list[Cost]]
 
 
-async def in_turns(cycles: dict[str, tuple[Cycle, Fleet]], rounds: int) -> Costs:
+async def in_turns(cycles: dict[str, tuple[Cycle, Fleet]], rounds: int) -> dict[str, Cost]:
+    """Medians over the rounds."""
+    return {name: median(found) for name, found in (await by_round(cycles, rounds)).items()}
+
+
+async def by_round(cycles: dict[str, tuple[Cycle, Fleet]], rounds: int) -> Costs:
     """What each cycle cost in each round, after one round that does not count."""
     costs: Costs = {name: [] for name in cycles}
     for at in range(rounds + 1):
@@ -161,7 +166,7 @@ async def compare(ports: list[int], holes: list[int], rounds: int) -> dict[str, 
     observer = Observer(HttpDialer())
     cycle = observing(observer)
     gone = max(1, int(len(ports) * BLACK_HOLED))
-    costs = await in_turns(
+    costs = await by_round(
         {
             "bare": (bare, Fleet(ports)),
             "observe": (cycle, Fleet(ports)),
