@@ -2,6 +2,7 @@ import os
 from pathlib import Path
 
 import pytest
+from aged_files import aged
 
 from garrison.fleet import disk_artifacts
 from garrison.fleet.disk_artifacts import DiskArtifacts, store_root
@@ -136,3 +137,21 @@ def test_files_that_change_while_they_are_checked(artifacts, adapter, monkeypatc
     monkeypatch.setattr(disk_artifacts, "inspect_adapter", slow)
     failure = artifacts.check(str(made), target(), None).failure
     assert (failure.code, failure.recoverable) == ("NotStabilized", True)
+
+
+def test_a_database_remembers_digests(tmp_path, adapter, monkeypatch):
+    from garrison.fleet import adapter_digests
+    from garrison.store.sql.store import open_store
+
+    made = aged(adapter("sql"))
+    store = open_store(tmp_path / "garrison.db")
+    digest = DiskArtifacts(tmp_path, store.identity(), record=store).digest(made)
+    store.close()
+
+    def fail(path):
+        raise AssertionError(f"{path} was read again")
+
+    monkeypatch.setattr(adapter_digests, "adapter_digest", fail)
+    store = open_store(tmp_path / "garrison.db")
+    assert DiskArtifacts(tmp_path, store.identity(), record=store).digest(made) == digest
+    store.close()
