@@ -7,7 +7,7 @@ from rich.table import Table
 from rich.text import Text
 
 from garrison.cli.age import ago, duration
-from garrison.cli.page import Page, plain, sentence
+from garrison.cli.page import Page, plain, sentence, shortened
 from garrison.cli.status_view import STATE_LOOKS
 from garrison.fleet.inventory_rows import UNMANAGED, AdapterRow, ModelRow, Reach, Row, StackRow, TargetRow
 
@@ -39,7 +39,7 @@ def table(titles: Sequence[str], rows: Sequence[Sequence[Cell]], page: Page) -> 
         for title in titles:
             laid.add_column(title, overflow="fold")
         for row in rows:
-            laid.add_row(*(cell if isinstance(cell, Text) else Text(plain(cell)) for cell in row))
+            laid.add_row(*(cell if isinstance(cell, Text) else Text(shortened(plain(cell))) for cell in row))
         page.print(laid)
         return
     lines = [list(titles), *([plain(str(cell)) for cell in row] for row in rows)]
@@ -60,9 +60,11 @@ _TITLES = {
 def _cells(row: Row, now: datetime) -> list[Cell]:
     match row:
         case AdapterRow():
+            # Why it is unknown says the age of the knowledge; that it was well then goes without saying.
+            detail = "" if row.status == "unknown" and row.reach.state == "unreachable" else row.detail
             return [
                 _look(row.status), row.target, row.name, row.stack or "–", row.path or "–", row.base or "–",
-                _note(row.detail, row.reach, now),
+                _note(detail, row.reach, now),
             ]  # fmt: skip
         case ModelRow():
             return [_look(row.status), row.target, row.name, row.path or "–", _note("", row.reach, now)]
@@ -81,17 +83,15 @@ def _cells(row: Row, now: datetime) -> list[Cell]:
 def _target(row: TargetRow, now: datetime) -> list[Cell]:
     one = row.status
     counts = dict(one.adapters) | ({UNMANAGED: row.unmanaged} if row.unmanaged else {})
-    note = []
-    if one.insecure:
-        note.append("INSECURE: its certificate is not verified")
+    note = Text("INSECURE: its certificate is not verified", "bold red") if one.insecure else Text()
     if one.state == "unreachable":
         why = f"{one.cause}: {one.detail}" if one.detail else str(one.cause)
-        note.append(f"{why}; out of reach for {_age(one.since, now)}")
+        note.append(f"{'; ' if note else ''}{plain(why)}; out of reach for {_age(one.since, now)}", "not bold yellow")
     if one.lora_routes is False:
-        note.append("cannot load adapters at run time")
+        note.append(f"{'; ' if note else ''}cannot load adapters at run time", "not bold yellow")
     return [
         _look(one.state), one.name, one.base_url, one.base or "–", one.version or "–", sentence(one.stacks) or "–",
-        _counts(counts), ago(one.last_seen, now), "; ".join(note),
+        _counts(counts), ago(one.last_seen, now), note,
     ]  # fmt: skip
 
 

@@ -1,0 +1,70 @@
+import io
+from datetime import UTC, datetime, timedelta
+
+from rich.console import Console
+
+from garrison.cli.inventory_view import show_rows
+from garrison.cli.page import Page
+from garrison.fleet.inventory_rows import AdapterRow, Reach, TargetRow
+from garrison.fleet.status import TargetStatus
+
+NOW = datetime(2026, 1, 2, tzinfo=UTC)
+SEEN = Reach(state="reachable", since=NOW, last_seen=NOW - timedelta(minutes=3), cause=None)
+AWAY = Reach(
+    state="unreachable", since=NOW - timedelta(hours=30), last_seen=NOW - timedelta(days=2), cause="timeout",
+    detail="no answer in 5 s",
+)  # fmt: skip
+DIGEST = "ab" * 32
+
+
+def adapter(name="sql", status="served", reach=SEEN, **fields):
+    path = f"/store/{DIGEST}"
+    return AdapterRow(**{"target": "edge", "name": name, "status": status, "path": path, "reach": reach} | fields)
+
+
+def shown(noun, rows, *, terminal=False, everything=False):
+    out = io.StringIO()
+    page = Page(Console(file=out, force_terminal=terminal, width=160, color_system=None))
+    show_rows(noun, rows, page, NOW, everything=everything)
+    return out.getvalue()
+
+
+def test_a_pipe_gets_whole_paths_in_columns():
+    rows = [adapter(stack="cabinet-7", base="acme/tiny"), adapter(status="unknown", reach=AWAY, detail="as applied")]
+    assert shown("adapters", rows).splitlines() == [
+        f"status     target  adapter  stack      {'path':<71}  base model  note",
+        f"✓ served   edge    sql      cabinet-7  /store/{DIGEST}  acme/tiny   seen 3 m ago",
+        f"? unknown  edge    sql      –          /store/{DIGEST}  –           "
+        "out of reach for 30 h (timeout: no answer in 5 s); last seen 2 d ago",
+    ]
+
+
+def test_a_terminal_gets_short_digests_and_a_limit():
+    text = shown("adapters", [adapter(f"a{n}") for n in range(250)], terminal=True)
+    assert DIGEST not in text
+    assert "/store/abababababab…" in text
+    assert "… and 50 more (--all, --query or --json)" in text
+    assert text.count("✓ served") == 200
+    everything = shown("adapters", [adapter(f"a{n}") for n in range(250)], terminal=True, everything=True)
+    assert everything.count("✓ served") == 250
+
+
+def test_what_servers_say_cannot_move_the_cursor():
+    assert "\x1b" not in shown("adapters", [adapter("evil\x1b[2J\nx")])
+    assert len(shown("adapters", [adapter("evil\nx")]).splitlines()) == 2
+
+
+def test_an_unverified_certificate_is_said_aloud():
+    status = TargetStatus(
+        name="edge",
+        base_url="https://edge",
+        state="unreachable",
+        cause="timeout",
+        since=NOW,
+        insecure=True,
+        adapters={},
+    )
+    text = shown("targets", [TargetRow(status=status, unmanaged=2)])
+    assert "INSECURE" in text
+    assert "timeout; out of reach for 0 s" in text
+    assert "2 unmanaged" in text
