@@ -1,8 +1,17 @@
 """Simulated servers and what was applied to them, for the commands that only look."""
 
+import os
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
 import pytest
 import yaml
+from fleet_world import World
 from threaded_sims import simulators
+
+FIXTURES = Path(__file__).with_name("fixtures")
 
 
 @pytest.fixture
@@ -37,3 +46,37 @@ def applied(cli, start, adapter, manifest):
     sim.load("stranger", adapter("stranger", seed=2))
     assert cli("discover").code == 31
     return sim
+
+
+@pytest.fixture
+def world(monkeypatch):
+    """Targets `edge-1` and `edge-2`, a store and files in memory: what `open_fleet` opens."""
+    from garrison.cli import fleet_wiring
+
+    made = World(targets=2)
+
+    @contextmanager
+    def open_fleet():
+        fleet = replace(made.fleet, _database=ThreadPoolExecutor(1), _disk=ThreadPoolExecutor(1))
+        try:
+            yield fleet
+        finally:
+            fleet.close()
+
+    monkeypatch.setattr(fleet_wiring, "open_fleet", open_fleet)
+    yield made
+    made.fleet.close()
+
+
+@pytest.fixture
+def golden():
+    """`golden("plan-80.txt", text)`: compares with tests/cli/fixtures; `GOLDEN_UPDATE=1` writes it anew."""
+
+    def compare(name, text):
+        path = FIXTURES / name
+        if os.environ.get("GOLDEN_UPDATE") == "1":
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(text, encoding="utf-8")
+        assert text == path.read_text(encoding="utf-8")
+
+    return compare

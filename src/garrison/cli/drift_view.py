@@ -24,13 +24,13 @@ def show_drifts(drifts: Drifts, page: Page, now: datetime, *, everything: bool) 
 
 
 def _found(drifts: Drifts, page: Page, now: datetime, *, everything: bool) -> None:
-    compared = f"{counted(drifts.checked, 'adapter')} compared with what was last applied"
     if not drifts.found:
+        compared = f"{counted(drifts.checked, 'adapter')} compared with what was last applied"
         page.line(("✓ ", "green"), ("no drift", "green"), (f"  {compared}", "dim"))
         return
-    page.heading(
-        Text.assemble(("drift", "bold red"), f"  {counted(len(drifts.found), 'adapter')}", (f"  {compared}", "dim"))
-    )
+    differ = f"{len(drifts.found):,} of {counted(drifts.checked, 'adapter')} "
+    differ += "differs" if len(drifts.found) == 1 else "differ"
+    page.heading(Text.assemble(("drift", "bold red"), f"  {differ} from what was last applied"))
     shown = drifts.found if everything else drifts.found[:_MOST]
     width = min(_NAME_WIDTH, max(len(_place(one)) for one in shown))
     for stack, group in groupby(shown, key=lambda one: one.resource.stack):

@@ -53,7 +53,7 @@ class Page:
         if head.cell_len + body.cell_len <= self.width:
             return [_trimmed(head + body)]
         if indent != head.cell_len:
-            return [head, *self.laid_out(Text(" " * indent), body)]
+            return [_trimmed(head), *self.laid_out(Text(" " * indent), body)]
         lines = body.wrap(self.console, max(10, self.width - indent), overflow="fold")
         first, *rest = lines
         return [_trimmed(one) for one in (head + first, *(Text(" " * indent) + one for one in rest))]
@@ -130,8 +130,9 @@ def sentence(names: Iterable[str], most: int = 5) -> str:
 
 
 def _trimmed(line: Text) -> Text:
-    line.rstrip()
-    return line
+    trimmed = line.copy()
+    trimmed.rstrip()
+    return trimmed
 
 
 def _styled(part: tuple[str, str] | str) -> Text:

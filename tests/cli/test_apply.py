@@ -1,0 +1,270 @@
+import json
+import os
+import pty
+import select
+import signal
+import sys
+import time
+import urllib.request
+from dataclasses import replace
+
+import pytest
+from fleet_files import write
+from rendered import ESCAPE
+
+from garrison.fleet.memory_targets import refusal
+from garrison.fleet.observation import Cause
+from garrison.fleet.transport import TransportError
+
+DOWN = TransportError(Cause.REFUSED, "connection refused")
+
+
+@pytest.fixture
+def file(tmp_path):
+    return write(tmp_path / "garrison.json")
+
+
+def test_json_is_pinned(cli, world, file, golden):
+    done = cli("apply", file, "--yes", "--json")
+    assert (done.code, done.err) == (0, "")
+    body = json.loads(done.out)
+    assert body.pop("command").startswith("2026")
+    body["outcomes"].sort(key=lambda one: (one["target"], one["name"]))
+    for one in body["outcomes"]:
+        one["notes"], one["seconds"], one["gap_ms"] = [], 0.0, None
+    golden("apply.json", json.dumps(body, indent=1) + "\n")
+
+
+def test_a_first_and_a_second_time(cli, world, file, golden):
+    lines = cli("apply", file, "--yes").out.splitlines(keepends=True)
+    ended = [line for line in lines if line.startswith("✓ edge")]  # targets are worked on side by side
+    place = lines.index(ended[0])
+    golden("apply-first.txt", "".join([*lines[:place], *sorted(ended), *lines[place + len(ended) :]]))
+    assert world.edge.served == {"sql": "/models/sql", "chat": "/models/chat"}
+    golden("apply-again.txt", cli("apply", file).out)
+
+
+def test_the_form_of_formae(cli, world, file):
+    assert cli("apply", "--mode", "reconcile", "--watch", "--yes", file).code == 0
+
+
+def test_nobody_can_be_asked(cli, world, file, monkeypatch):
+    done = cli("apply", file)
+    assert done.code == 64
+    assert "+ 3 create" in done.out
+    assert "Apply 3 actions to 2 targets?" in done.err
+    assert "--yes" in done.err
+    assert world.edge.served == {}
+
+
+def test_json_does_not_ask(cli, world, file):
+    done = cli("apply", file, "--json")
+    body = json.loads(done.out)
+    assert (done.code, body["code"], body["plan"]["counts"]) == (64, "usage", {"create": 3})
+
+
+def test_simulate_is_plan(cli, world, file):
+    assert cli("apply", file, "--simulate") == cli("plan", file)
+    assert cli("apply", file, "--simulate", "--watch").code == 64
+
+
+def test_a_conflict_is_33_with_the_ways_out(cli, world, file):
+    cli("apply", file, "--yes")
+    world.edge.served["sql"] = "/tmp/theirs"
+    done = cli("apply", file, "--yes")
+    assert done.code == 33
+    assert "conflict" in done.out
+    assert "garrison extract" in done.err
+    assert "--force" in done.err
+    body = json.loads(cli("apply", file, "--yes", "--json").out)
+    assert [one["name"] for one in body["conflicts"]] == ["sql"]
+    assert cli("apply", file, "--yes", "--force").code == 0
+    assert world.edge.served["sql"] == "/models/sql"
+
+
+def test_a_failure_is_30_with_its_hint(cli, world, file):
+    world.edge.broken["/models/sql"] = refusal(
+        500, "InternalServerError", "LoRA rank 64 is greater than max_lora_rank 16"
+    )
+    done = cli("apply", file, "--yes")
+    assert done.code == 30
+    assert "✗ 1 failed" in done.out
+    assert "edge-1/sql  " in done.out
+    assert "--max-lora-rank" in done.out
+    assert world.targets["edge-2"].served == {"sql": "/models/sql"}
+
+
+def test_out_of_reach_is_31_and_owed(cli, world, file):
+    world.targets["edge-2"].down = DOWN
+    done = cli("apply", file, "--yes")
+    assert done.code == 31
+    assert "⊘ 1 owed on 1 target: edge-2" in done.out
+    assert "garrison agent" in done.out
+
+
+def test_watch_stays_until_nothing_is_owed(cli, world, file, monkeypatch):
+    edge = world.targets["edge-2"]
+    edge.down = DOWN
+    looks = []
+
+    async def sleep(seconds):
+        looks.append(seconds)
+        if len(looks) == 3:
+            edge.down = None
+
+    from garrison.fleet import insist
+
+    monkeypatch.setattr(insist.insist, "__kwdefaults__", insist.insist.__kwdefaults__ | {"sleep": sleep})
+    done = cli("apply", file, "--yes", "--watch")
+    assert done.code == 0, done
+    assert edge.served == {"sql": "/models/sql"}
+    assert "waiting: 1 action owed" in done.out
+    assert "✓ 3 created on 2 targets" in done.out
+    assert len(looks) == 3
+
+
+def test_an_unknown_mode_is_a_usage_error(cli, world, file):
+    assert cli("apply", file, "--mode", "destroy").code == 64
+
+
+def test_nothing_declared(cli, world, tmp_path):
+    done = cli("apply", write(tmp_path / "empty.json", targets={}, adapters={}), "--yes")
+    assert done.code == 0
+    assert "the stack declares no adapters" in done.out
+
+
+# --- at a terminal, in a process of its own
+
+
+class Terminal:
+    """A command on a pseudo terminal."""
+
+    def __init__(self, argv, env, cwd):
+        self.pid, self.fd = pty.fork()
+        if self.pid == 0:
+            os.chdir(cwd)
+            os.execve(sys.executable, [sys.executable, "-m", "garrison.cli.main", *argv], env)
+        self.text = ""
+
+    def until(self, words, seconds=30.0):
+        """Read until `words` were shown."""
+        deadline = time.monotonic() + seconds
+        while words not in self.text:
+            assert time.monotonic() < deadline, self.text
+            assert self._read(), self.text
+
+    def type(self, keys):
+        os.write(self.fd, keys)
+
+    def end(self):
+        """The exit code, after everything was read."""
+        while self._read():
+            pass
+        _, status = os.waitpid(self.pid, 0)
+        os.close(self.fd)
+        return os.waitstatus_to_exitcode(status)
+
+    def _read(self):
+        ready, _, _ = select.select([self.fd], [], [], 30.0)
+        try:
+            found = os.read(self.fd, 65536) if ready else b""
+        except OSError:  # the other end is closed
+            return False
+        self.text += ESCAPE.sub("", found.decode())
+        return bool(found)
+
+
+def slow_loads(sim, seconds):
+    sim.sim.state.faults = replace(sim.sim.state.faults, load_delay=seconds)
+
+
+def served(sim):
+    with urllib.request.urlopen(f"{sim.url}/v1/models", timeout=10) as answer:
+        return sorted(one["id"] for one in json.load(answer)["data"] if one["parent"])
+
+
+@pytest.fixture
+def terminal(clean_environ, tmp_path):
+    env = dict(clean_environ) | {"TERM": "xterm-256color", "COLUMNS": "100"}
+    return lambda *argv: Terminal([str(word) for word in argv], env, tmp_path)
+
+
+@pytest.fixture
+def slow(start, manifest, adapter):
+    """A manifest for a simulated server whose loads take their time."""
+    sim = start()
+    slow_loads(sim, 0.7)
+    adapters = {name: {"target": "edge", "lora_path": str(adapter(name, seed=7))} for name in ("a", "b", "c")}
+    return sim, manifest({"edge": {"base_url": sim.url}}, adapters)
+
+
+@pytest.mark.system
+@pytest.mark.filterwarnings("ignore:.*forkpty.*:DeprecationWarning")
+@pytest.mark.parametrize(
+    ("answer", "said", "code"), [(b"n\n", "Nothing was done.", 0), (b"\x03", "nothing was begun", 130)]
+)
+def test_no_and_ctrl_c_at_the_question(terminal, slow, answer, said, code):
+    sim, file = slow
+    shown = terminal("apply", file)
+    shown.until("[y/N]")
+    shown.type(answer)
+    assert shown.end() == code
+    assert said in shown.text
+    assert "Traceback" not in shown.text
+    assert served(sim) == []
+
+
+@pytest.mark.system
+@pytest.mark.filterwarnings("ignore:.*forkpty.*:DeprecationWarning")
+def test_ctrl_c_ends_what_is_under_way_and_the_next_apply_goes_on(terminal, slow):
+    sim, file = slow
+    shown = terminal("apply", file)
+    shown.until("[y/N]")
+    shown.type(b"y\n")
+    shown.until("load 0 s")
+    shown.type(b"\x03")
+    assert shown.end() == 130
+    assert "interrupted: 1 done, 2 still owed." in shown.text
+    assert "`garrison apply` goes on from here" in shown.text
+    assert "Traceback" not in shown.text
+    assert served(sim) == ["a"]
+    slow_loads(sim, 0.0)
+    again = terminal("apply", file, "--yes")
+    assert again.end() == 0
+    assert served(sim) == ["a", "b", "c"]
+
+
+@pytest.mark.system
+@pytest.mark.filterwarnings("ignore:.*forkpty.*:DeprecationWarning")
+def test_a_second_ctrl_c_stops_at_once_and_is_settled_later(terminal, slow):
+    sim, file = slow
+    shown = terminal("apply", file, "--yes")
+    shown.until("load 0 s")
+    shown.type(b"\x03")
+    shown.until("stopping")
+    shown.type(b"\x03")
+    assert shown.end() == 130
+    assert "interrupted: 0 done, 2 still owed, 1 cut short" in shown.text
+    assert "Traceback" not in shown.text
+    slow_loads(sim, 0.0)
+    again = terminal("apply", file, "--yes")
+    assert again.end() == 0
+    assert "was cut short" in again.text
+    assert served(sim) == ["a", "b", "c"]
+
+
+@pytest.mark.system
+@pytest.mark.filterwarnings("ignore:.*forkpty.*:DeprecationWarning")
+def test_sigterm_is_as_ctrl_c(terminal, slow):
+    _, file = slow
+    shown = terminal("apply", file, "--yes")
+    shown.until("load 0 s")
+    os.kill(shown.pid, signal.SIGTERM)
+    assert shown.end() == 130
+    assert "interrupted: 1 done, 2 still owed." in shown.text
+
+
+def test_the_manifest_names_the_place(cli, world, tmp_path):
+    done = cli("apply", write(tmp_path / "bad.json", adapters={"sql": {"target": "nope", "lora_path": "/x"}}), "--yes")
+    assert done.code == 1
+    assert "bad.json" in done.err

@@ -1,0 +1,72 @@
+import json
+
+import pytest
+from fleet_files import write
+
+from garrison.fleet.observation import Cause
+from garrison.fleet.transport import TransportError
+
+DOWN = TransportError(Cause.REFUSED, "connection refused")
+
+
+@pytest.fixture
+def file(cli, world, tmp_path):
+    """A manifest that is applied."""
+    path = write(tmp_path / "garrison.json")
+    assert cli("apply", path, "--yes").code == 0
+    return path
+
+
+@pytest.mark.parametrize("way", ["manifest", "stack"])
+def test_unloads_what_is_ours_and_nothing_else(cli, world, file, way):
+    world.edge.served["theirs"] = "/tmp/theirs"
+    done = cli("destroy", "--yes", *([file] if way == "manifest" else ["--stack", "lab"]))
+    assert done.code == 0
+    assert "✕ 3 delete" in done.out
+    assert "Adapters that nobody declared are never touched." in done.out
+    assert "theirs" not in done.out
+    assert "The stack lab is gone." in done.out
+    assert world.edge.served == {"theirs": "/tmp/theirs"}
+    assert world.store.stacks() == []
+
+
+def test_asks_first(cli, world, file):
+    done = cli("destroy", file)
+    assert done.code == 64
+    assert "Unload 3 adapters from 2 targets?" in done.err
+    assert world.edge.served
+
+
+def test_what_is_out_of_reach_stays_owed(cli, world, file):
+    world.targets["edge-2"].down = DOWN
+    done = cli("destroy", file, "--yes")
+    assert done.code == 31
+    assert "⊘ 1 owed on 1 target: edge-2" in done.out
+    assert "gone as soon as nothing is owed" in done.out
+    assert "being destroyed" in cli("status", "--cached").out
+    world.targets["edge-2"].down = None
+    assert cli("agent", "--once").code == 0
+    assert world.targets["edge-2"].served == {}
+    assert world.store.stacks() == []
+
+
+def test_json_is_pinned(cli, world, file):
+    body = json.loads(cli("destroy", file, "--yes", "--json").out)
+    assert {key: body[key] for key in ("ok", "exit_code", "destroyed")} == {
+        "ok": True,
+        "exit_code": 0,
+        "destroyed": True,
+    }
+    assert sorted((one["kind"], one["target"], one["name"], one["state"]) for one in body["outcomes"]) == [
+        ("delete", "edge-1", "chat", "done"), ("delete", "edge-1", "sql", "done"), ("delete", "edge-2", "sql", "done"),
+    ]  # fmt: skip
+
+
+def test_a_stack_that_is_not_there(cli, world, file):
+    done = cli("destroy", "--stack", "nope")
+    assert done.code == 1
+    assert "Known stacks: lab." in done.err
+
+
+def test_manifest_and_stack_exclude_each_other(cli, world, file):
+    assert cli("destroy", file, "--stack", "lab").code == 64

@@ -1,0 +1,55 @@
+import json
+
+import pytest
+from fleet_files import write
+
+from garrison.fleet.observation import Cause
+from garrison.fleet.transport import TransportError
+
+DOWN = TransportError(Cause.REFUSED, "connection refused")
+
+
+@pytest.fixture
+def file(cli, world, tmp_path):
+    path = write(tmp_path / "garrison.json")
+    assert cli("apply", path, "--yes").code == 0
+    return path
+
+
+def test_none(cli, world, file):
+    done = cli("drift", "--exit-code")
+    assert (done.code, done.out) == (0, "✓ no drift  3 adapters compared with what was last applied\n")
+
+
+def test_missing_and_another_path(cli, world, file, golden):
+    world.edge.served.pop("chat")
+    world.edge.served["sql"] = "/tmp/other"
+    world.targets["edge-2"].down = DOWN
+    assert cli("drift").code == 0
+    done = cli("drift", "--exit-code")
+    assert done.code == 32
+    golden("drift.txt", done.out)
+    done = cli("drift", "--json", "--exit-code")
+    assert done.code == 32
+    golden("drift.json", json.dumps(json.loads(done.out), indent=1) + "\n")
+
+
+def test_out_of_reach_is_no_drift(cli, world, file):
+    for target in world.targets.targets.values():
+        target.down = DOWN
+    done = cli("drift", "--exit-code")
+    assert done.code == 31
+    assert "✓ no drift  0 adapters compared" in done.out
+    assert "not seen: not counted as drift  2 targets" in done.out
+    assert cli("drift").code == 0
+
+
+def test_unmanaged_is_no_drift(cli, world, file):
+    world.edge.served["theirs"] = "/tmp/theirs"
+    assert cli("drift", "--exit-code").code == 0
+
+
+def test_looking_writes_no_tombstone(cli, world, file):
+    world.edge.served.clear()
+    cli("drift")
+    assert all(one.operation.serves for one in world.store.resources())

@@ -1,0 +1,105 @@
+import json
+import time
+from datetime import UTC, datetime
+
+import pytest
+from fleet_files import write
+from rendered import in_a_pipe
+
+from garrison.base.errors import UsageError
+from garrison.cli.age import parse_since
+from garrison.cli.history_view import show_event
+from garrison.store.records import Event
+
+NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
+
+
+@pytest.fixture
+def file(cli, world, tmp_path):
+    path = write(tmp_path / "garrison.json")
+    assert cli("apply", path, "--yes").code == 0
+    return path
+
+
+def test_newest_last(cli, world, file):
+    lines = cli("history").out.splitlines()
+    assert lines[0].startswith("2026-01-01 00:00:00  applied        lab  reconcile")
+    assert sum("action-done" in line for line in lines) == 3
+
+
+def test_json_lines_are_pinned(cli, world, file):
+    lines = [json.loads(line) for line in cli("history", "--json", "--kind", "applied").out.splitlines()]
+    assert len(lines) == 1
+    assert lines[0].pop("command")
+    assert lines[0] == {
+        "id": 1, "at": "2026-01-01T00:00:00+00:00", "kind": "applied", "stack": "lab", "target": None, "name": None,
+        "cause": "reconcile", "before": None, "after": None,
+    }  # fmt: skip
+
+
+def test_filters(cli, world, file):
+    assert len(cli("history", "--target", "edge-2").out.splitlines()) == 1
+    assert len(cli("history", "--name", "sql").out.splitlines()) == 2
+    assert len(cli("history", "--limit", "2").out.splitlines()) == 2
+    world.clock.advance(7200)
+    assert cli("history", "--since", "1h").out == "Nothing on record since then.\n"
+    assert len(cli("history", "--since", "3h").out.splitlines()) == 4
+    assert cli("history", "--stack", "nope").out == "Nothing on record.\n"
+
+
+def test_a_wrong_kind_suggests(cli, world, file):
+    done = cli("history", "--kind", "drifted")
+    assert done.code == 64
+    assert "Did you mean drift?" in done.err
+
+
+def test_follow_shows_what_comes(cli, world, file, monkeypatch):
+    pauses = []
+
+    def sleep(seconds):
+        pauses.append(seconds)
+        if len(pauses) == 2:
+            world.store.add_events([Event(at=NOW, kind="drift", target="edge-1", name="sql", cause="unloaded")])
+        if len(pauses) == 4:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(time, "sleep", sleep)
+    done = cli("history", "--follow", "--kind", "drift")
+    assert done.code == 0
+    assert done.out == "2026-03-01 12:00:00  drift          edge-1/sql  unloaded\n"
+
+
+def test_a_change_is_shown_from_to():
+    digest = "ab" * 32
+    event = Event(
+        at=NOW, kind="drift", stack="lab", target="e", name="sql", cause="path",
+        before={"served_path": f"/store/{digest}", "parent": "acme/tiny"},
+        after={"served_path": "/tmp/x", "parent": "acme/tiny", "served": [1]},
+    )  # fmt: skip
+    assert in_a_pipe(lambda page: show_event(event, page)) == (
+        "2026-03-01 12:00:00  drift          e/sql  lab  path  served_path /store/abababababab… → /tmp/x\n"
+    )
+
+
+SINCE = {
+    "90": "2026-03-01T11:58:30+00:00",
+    "15m": "2026-03-01T11:45:00+00:00",
+    "2h": "2026-03-01T10:00:00+00:00",
+    "1.5h": "2026-03-01T10:30:00+00:00",
+    "3d": "2026-02-26T12:00:00+00:00",
+    "1w": "2026-02-22T12:00:00+00:00",
+    "2026-02-01": "2026-02-01T00:00:00+00:00",
+    "2026-02-01T10:00": "2026-02-01T10:00:00+00:00",
+    "2026-02-01T10:00+02:00": "2026-02-01T08:00:00+00:00",
+}
+
+
+@pytest.mark.parametrize(("text", "at"), SINCE.items(), ids=SINCE)
+def test_since(text, at):
+    assert parse_since(text, NOW).isoformat() == at
+
+
+@pytest.mark.parametrize("text", ["", "yesterday", "2x", "-3h", "99999999999999w"])
+def test_since_that_is_no_time(text):
+    with pytest.raises(UsageError):
+        parse_since(text, NOW)

@@ -1,0 +1,46 @@
+import pytest
+from plan_samples import NOW, fleet_status, target_status
+from rendered import in_a_pipe, on_a_terminal
+
+from garrison.cli.status_view import show_status
+from garrison.fleet.status import FleetStatus
+
+
+def show(status, *, everything=False):
+    return lambda page: show_status(status, page, everything=everything)
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_two_thousand_targets(golden, width):
+    golden(f"status-{width}.txt", on_a_terminal(show(fleet_status()), width))
+
+
+def test_in_a_pipe(golden):
+    golden("status-pipe.txt", in_a_pipe(show(fleet_status())))
+
+
+def test_one_target(golden):
+    status = FleetStatus(at=NOW, cached=True, stacks=(), targets=(target_status("local", adapters={}),))
+    golden("status-one.txt", in_a_pipe(show(status)))
+
+
+def test_all_shows_all():
+    text = in_a_pipe(show(fleet_status(nodes=30), everything=True))
+    assert text.count("/models/a") == 300
+    assert text.count("http://") == 37
+
+
+def test_nothing_declared_says_how_to_begin():
+    assert "garrison apply" in in_a_pipe(show(FleetStatus(at=NOW, cached=False, stacks=(), targets=())))
+
+
+@pytest.mark.parametrize("width", [40, 80, 200])
+def test_no_line_is_wider_than_the_terminal(width):
+    lines = on_a_terminal(show(fleet_status(3)), width).splitlines()
+    assert [line for line in lines if len(line) > width] == []
+
+
+def test_insecure_is_said_aloud():
+    text = in_a_pipe(show(fleet_status(0)))
+    assert text.count("INSECURE") == 2
+    assert "! INSECURE: the certificate of edge-1 is not verified" in text.splitlines()[3]
