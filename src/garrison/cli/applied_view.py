@@ -24,6 +24,9 @@ def show_applied(applied: Applied, page: Page, *, continued: bool = False) -> No
     if applied.command is None:
         return
     page.blank()
+    if not applied.outcomes:
+        page.line(("✓ ", "green"), "recorded; nothing had to be sent to a target")
+        return
     _done(applied.outcomes, page)
     _failed(applied.failed, page)
     if not continued:

@@ -99,12 +99,18 @@ def _apply(
                 applied = _watch(fleet, declared, applied, view, page, stop, json=json)
         except KeyboardInterrupt:
             view.end()
-            if not json:
-                begun = stop.working or bool(view.outcomes)
-                show_interrupted(
-                    view.outcomes, page, under_way=len(view.under_way), untouched=view.untouched, begun=begun,
-                    again="garrison apply",
-                )  # fmt: skip
+            if json:
+                outcomes = [one.to_json() for one in view.outcomes]
+                print(
+                    json_module.dumps(
+                        {"ok": False, "code": "interrupted", "exit_code": INTERRUPTED, "outcomes": outcomes}
+                    )
+                )
+                return INTERRUPTED
+            show_interrupted(
+                view.outcomes, page, under_way=len(view.under_way), untouched=view.untouched,
+                begun=stop.working or bool(view.outcomes), again="garrison apply",
+            )  # fmt: skip
             return INTERRUPTED
         finally:
             view.end()
@@ -139,7 +145,7 @@ def _watch(
     targets = {one.action.target for one in applied.owed}
     insisting = insist(
         fleet, declared.stack, view, targets=targets, owed=len(applied.owed), longest=declared.policy.interval,
-        waiting=waiting,
+        waiting=waiting, stopping=stop.stopping,
     )  # fmt: skip
     insisted = run(insisting, stop)
     ended: dict[Any, Any] = {one.action.key: one for one in (*applied.outcomes, *insisted.outcomes)}

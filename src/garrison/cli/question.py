@@ -6,7 +6,7 @@ import sys
 from garrison.base.errors import UsageError
 from garrison.cli.fleet_wiring import Stop
 from garrison.cli.page import counted
-from garrison.fleet.plan_values import Plan
+from garrison.fleet.plan_values import ActionKind, Plan
 
 __all__ = ["Question", "asked", "permission", "question_of"]
 
@@ -53,7 +53,7 @@ def permission(question: str, stop: Stop, *, yes: bool, json: bool) -> bool:
 
 
 def question_of(plan: Plan) -> str:
-    work = [action for action in plan.actions if action.acts or action in plan.blocked]
+    work = [action for action in plan.actions if action.acts or action.kind is ActionKind.BLOCKED]
     targets = counted(len({action.target for action in work}), "target")
     if plan.mode == "destroy":
         return f"Unload {counted(len(work), 'adapter')} from {targets}?"

@@ -35,6 +35,7 @@ async def insist(
     owed: int,
     longest: float = 30.0,
     waiting: Callable[[int, float], None] = lambda _owed, _seconds: None,
+    stopping: Callable[[], bool] = lambda: False,
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
 ) -> Insisted:
     """Look at `targets` again and again, and do what is owed there as soon as they answer. The stack is held only while
@@ -43,6 +44,7 @@ async def insist(
     Args:
         owed: how many actions are, as far as is known.
         longest: seconds between two looks at most; they start at one and double while nothing moves.
+        stopping: asked after each round; once true, it ends with what is left.
         waiting: told before each wait how much is owed and how long it takes.
     """
     found: dict[Key, Outcome] = {}
@@ -64,6 +66,6 @@ async def insist(
         hopeless |= mended.failed.keys()
         unclear = sum(one.state is ActionState.STARTED for one in mended.outcomes)
         owed = mended.owed + unclear
-        if not owed:
-            return Insisted(tuple(found.values()))
+        if not owed or stopping():
+            return Insisted(tuple(found.values()), owed)
         wait = _FIRST_WAIT if moved else min(2 * wait, longest)

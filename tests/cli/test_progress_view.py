@@ -1,0 +1,134 @@
+import io
+
+import pytest
+from plan_samples import NOW, action, full_plan
+from rendered import ESCAPE
+from rich.console import Console
+
+from garrison.cli.fleet_wiring import Stop
+from garrison.cli.page import Page
+from garrison.cli.progress_view import LineProgress, LiveProgress, QuietProgress, progress_view
+from garrison.fleet.failure import Failure, FailureCode
+from garrison.fleet.observation import Cause, Sighting
+from garrison.fleet.plan_values import ActionKind, Plan
+from garrison.fleet.view import Outcome
+from garrison.store.records import ActionState
+
+FAILED = Failure(code=FailureCode.INVALID_REQUEST, message="rank 128 is too high", hint="Train it lower.")
+
+
+def page_of(*, terminal, height=12):
+    out = io.StringIO()
+    console = Console(file=out, width=80, height=height, force_terminal=terminal or None, highlight=False)
+    return out, Page(console)
+
+
+def work(targets):
+    return [action(ActionKind.CREATE, "sql", f"edge-{number}") for number in range(targets)]
+
+
+def play(view, actions, state=ActionState.DONE, **outcome):
+    view.observing(2)
+    view.observed(Sighting(target="edge-0", at=NOW))
+    view.observed(Sighting(target="edge-1", at=NOW, cause=Cause.REFUSED))
+    view.planned(Plan(stack="s", mode="reconcile", actions=tuple(actions)))
+    for one in actions:
+        view.started(one)
+        view.step(one, "load")
+    for one in actions:
+        view.ended(Outcome(action=one, state=state, **outcome))
+    view.end()
+
+
+def test_lines_in_a_pipe():
+    out, page = page_of(terminal=False)
+    view = LineProgress(page, Stop(), lambda plan: page.line(f"PLAN {plan.stack}"))
+    play(view, work(2), seconds=1.25, gap_ms=4.6)
+    assert out.getvalue().splitlines() == [
+        "PLAN s",
+        "",
+        "✓ edge-0/sql  created  1.2 s; the name was away for 5 ms",
+        "✓ edge-1/sql  created  1.2 s; the name was away for 5 ms",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("state", "line"),
+    [
+        (ActionState.FAILED, "✗ edge-0/sql  create failed  rank 128 is too high"),
+        (ActionState.SKIPPED, "⊘ edge-0/sql  create owed  rank 128 is too high"),
+        (ActionState.STARTED, "◐ edge-0/sql  create cut short  rank 128 is too high"),
+    ],
+    ids=str,
+)
+def test_what_did_not_go_well(state, line):
+    out, page = page_of(terminal=False)
+    play(LineProgress(page, Stop(), lambda _: None), work(1), state, failure=FAILED)
+    assert out.getvalue().splitlines()[-1] == line
+
+
+def test_the_drawing_has_a_bounded_height():
+    _, page = page_of(terminal=True, height=12)
+    view = LiveProgress(page, Stop(), lambda _: None)
+    actions = work(500)
+    view.planned(Plan(stack="s", mode="reconcile", actions=tuple(actions)))
+    for one in actions:
+        view.started(one)
+        view.step(one, "load")
+    view.end()
+    lines = page.console.render_lines(view._working())
+    assert len(lines) <= 10
+    text = "\n".join("".join(part.text for part in line) for line in lines)
+    assert "edge-0  + create sql  load 0 s" in text
+    assert "more targets at work" in text
+    assert "0 of 500 done" in text
+
+
+def test_live_leaves_a_line_for_each_of_few_and_only_failures_of_many():
+    for number, lines in ((5, 5), (500, 1)):
+        out, page = page_of(terminal=True)
+        view = LiveProgress(page, Stop(), lambda _: None)
+        actions = work(number)
+        view.planned(Plan(stack="s", mode="reconcile", actions=tuple(actions)))
+        for one in actions[1:]:
+            view.ended(Outcome(action=one, state=ActionState.DONE))
+        view.ended(Outcome(action=actions[0], state=ActionState.FAILED, failure=FAILED))
+        text = ESCAPE.sub("", out.getvalue())
+        assert sum("/sql" in line for line in text.splitlines()) == lines
+        assert "✗ edge-0/sql  create failed" in text
+
+
+def test_live_puts_the_cursor_back():
+    out, page = page_of(terminal=True)
+    play(LiveProgress(page, Stop(), lambda _: None), work(3))
+    text = out.getvalue()
+    assert text.count("\x1b[?25l") == text.count("\x1b[?25h") > 0
+
+
+def test_what_was_not_begun_is_counted():
+    stop = Stop()
+    view = QuietProgress(stop)
+    view.planned(full_plan())
+    assert (stop.working, view.untouched) == (False, 12)
+    first = full_plan().actions[0]
+    view.started(first)
+    assert (stop.working, len(view.under_way), view.untouched) == (True, 1, 11)
+    view.ended(Outcome(action=first, state=ActionState.DONE))
+    assert (len(view.under_way), view.untouched) == (0, 11)
+
+
+def test_when_stopping_what_is_only_left_is_not_told_one_by_one():
+    out, page = page_of(terminal=False)
+    stop = Stop()
+    view = LineProgress(page, stop, lambda _: None)
+    stop.asked = True
+    play(view, work(3), ActionState.SKIPPED)
+    assert out.getvalue() == ""
+
+
+def test_the_view_fits_the_place():
+    _, terminal = page_of(terminal=True)
+    _, pipe = page_of(terminal=False)
+    kinds = [type(progress_view(page, Stop(), lambda _: None, json=json)) for page, json in
+             ((terminal, False), (pipe, False), (terminal, True))]  # fmt: skip
+    assert kinds == [LiveProgress, LineProgress, QuietProgress]

@@ -1,0 +1,45 @@
+"""What the command's tests do not reach: kills, and stacks that are going."""
+
+from collections.abc import Iterator
+
+import pytest
+from fleet_world import World, adapter
+
+from garrison.base.errors import DiskFullError
+from garrison.fleet.adopt import adopt
+from garrison.store.records import CommandState, Operation
+
+
+@pytest.fixture
+def world() -> Iterator[World]:
+    made = World()
+    made.edge.served["mine"] = "/tmp/mine"
+    yield made
+    made.fleet.close()
+
+
+async def test_a_kill_after_the_intention_is_made_good(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    await world.apply(world.declaration(adapter()))
+
+    def killed(*_args: object) -> None:
+        raise DiskFullError("as good as a kill")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(world.store, "save_action", killed)
+        with pytest.raises(DiskFullError):
+            await adopt(world.fleet, "lab", lambda one: one.served.name == "mine", world.view, confirm=lambda _: True)
+    assert world.recorded("mine") is None
+    await world.agent_pass()
+    mine = world.recorded("mine")
+    assert mine is not None
+    assert mine.operation is Operation.ADOPTED
+    assert world.edge.served == {"mine": "/tmp/mine", "sql": "/models/sql"}
+    assert CommandState.RUNNING not in [one.state for one in world.store.commands()]
+
+
+async def test_what_is_adopted_is_unloaded_by_destroy(world: World) -> None:
+    await world.apply(world.declaration(adapter()))
+    await adopt(world.fleet, "lab", lambda one: one.served.name == "mine", world.view, confirm=lambda _: True)
+    await world.destroy()
+    assert world.edge.served == {}
+    assert world.store.stacks() == []

@@ -1,0 +1,97 @@
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from fleet_world import World, adapter
+
+from garrison.fleet.insist import Insisted, insist
+from garrison.fleet.lease import hold
+from garrison.fleet.memory_targets import refusal
+from garrison.fleet.observation import Cause
+from garrison.fleet.transport import TransportError
+from garrison.store.records import ActionState
+
+DOWN = TransportError(Cause.REFUSED, "connection refused")
+
+
+@pytest.fixture
+def world() -> Iterator[World]:
+    made = World(targets=2)
+    yield made
+    made.fleet.close()
+
+
+async def owed(world: World) -> None:
+    """`sql` is owed by `edge-1`."""
+    world.edge.down = DOWN
+    await world.apply(world.declaration(adapter("sql"), adapter("sql", "edge-2")))
+
+
+async def stay(world: World, script: Any, **options: Any) -> tuple[Insisted, list[float]]:
+    waits: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        world.clock.advance(seconds)
+        waits.append(seconds)
+        assert len(waits) < 20
+        script(len(waits))
+
+    insisted = await insist(world.fleet, "lab", world.view, targets={"edge-1"}, owed=1, sleep=sleep, **options)
+    return insisted, waits
+
+
+async def test_until_the_target_is_back(world: World) -> None:
+    await owed(world)
+    insisted, waits = await stay(world, lambda number: setattr(world.edge, "down", None if number > 4 else DOWN))
+    assert [(one.action.name, one.state) for one in insisted.outcomes] == [("sql", ActionState.DONE)]
+    assert insisted.owed == 0
+    assert world.edge.served == {"sql": "/models/sql"}
+    assert waits == sorted(waits), "the waits grow"
+    assert len(waits) == 5
+
+
+async def test_the_waits_are_bounded(world: World) -> None:
+    await owed(world)
+    _, waits = await stay(world, lambda number: setattr(world.edge, "down", None if number > 9 else DOWN), longest=4.0)
+    assert max(waits) <= 4.0 * 1.2
+
+
+async def test_what_fails_for_good_is_not_tried_for_ever(world: World) -> None:
+    await owed(world)
+    world.edge.broken["/models/sql"] = refusal(404, "NotFoundError", "No adapter found for /models/sql")
+    insisted, waits = await stay(world, lambda _: setattr(world.edge, "down", None))
+    assert [one.state for one in insisted.outcomes] == [ActionState.FAILED]
+    assert len(waits) == 1
+
+
+async def test_only_those_targets_are_asked(world: World) -> None:
+    await owed(world)
+    asked = len(world.targets.asked("GET", "/v1/models", "edge-2"))
+    await stay(world, lambda _: setattr(world.edge, "down", None))
+    assert len(world.targets.asked("GET", "/v1/models", "edge-2")) == asked
+
+
+async def test_another_holder_is_waited_for(world: World) -> None:
+    await owed(world)
+    world.edge.down = None
+    holder = hold(world.fleet, "lab", "a test")
+    await holder.__aenter__()
+    rounds = []
+
+    async def sleep(seconds: float) -> None:
+        rounds.append(seconds)
+        if len(rounds) == 3:
+            await holder.__aexit__(None, None, None)
+
+    insisted = await insist(world.fleet, "lab", world.view, targets={"edge-1"}, owed=1, sleep=sleep)
+    assert len(rounds) == 3
+    assert len(insisted.outcomes) == 1
+
+
+async def test_ends_when_the_stack_is_gone_and_when_asked(world: World) -> None:
+    await owed(world)
+    insisted, _ = await stay(world, lambda _: None, stopping=lambda: True)
+    assert insisted.owed == 1
+    world.edge.down = None
+    await world.destroy()
+    assert await stay(world, lambda _: None) == (Insisted(), [pytest.approx(1.0, rel=0.3)])

@@ -1,0 +1,114 @@
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from fleet_world import adapter
+
+from garrison.fleet.declaration import ADAPTER_TYPE, Declaration
+from garrison.fleet.observation import Capabilities, Cause, Served, Sighting
+from garrison.fleet.status import AdapterStatus, fleet_status
+from garrison.fleet.target import TargetSpec, Tls
+from garrison.store.records import (
+    CommandRecord,
+    Holder,
+    Key,
+    Lease,
+    Operation,
+    Resource,
+    StackRecord,
+    TargetRecord,
+)
+
+NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
+EDGE = TargetSpec(name="edge-1", base_url="http://edge-1:8000", tls=Tls(insecure=True))
+RECORD = TargetRecord(name="edge-1", spec=EDGE.to_json(), declared_at=NOW, state="reachable", last_seen=NOW)
+
+
+def stack(*adapters: Any, **changes: Any) -> StackRecord:
+    declared = Declaration(stack="lab", targets={"edge-1": EDGE}, adapters=adapters)
+    return replace(StackRecord(name="lab", declaration=declared.to_json(), at=NOW, version=3), **changes)
+
+
+def recorded(operation: Operation = Operation.CREATED, **spec: Any) -> Resource:
+    return Resource(
+        key=Key("edge-1", ADAPTER_TYPE, "sql"), stack="lab", label="sql", operation=operation,
+        spec=adapter(**spec).to_json(), served_path="/models/sql", parent="acme/tiny", at=NOW, cause="restarted",
+    )  # fmt: skip
+
+
+def seen(*adapters: Served, **changes: Any) -> Sighting:
+    served = {one.name: one for one in (Served("acme/tiny", "acme/tiny"), *adapters)}
+    return replace(Sighting(target="edge-1", at=NOW, served=served, base="acme/tiny"), **changes)
+
+
+def states(declared: StackRecord, resources: list[Resource], look: Sighting) -> list[AdapterStatus]:
+    status = fleet_status([declared], [RECORD], resources, {"edge-1": look}, now=NOW)
+    return list(status.stacks[0].adapters)
+
+
+SERVED = Served("sql", "/models/sql", "acme/tiny")
+AWAY = Sighting(target="edge-1", at=NOW, cause=Cause.REFUSED, detail="refused")
+NO_ROUTES = Capabilities(lora_routes=False)
+JUDGED = {
+    "as applied": (stack(adapter()), [recorded()], seen(SERVED), "served", ""),
+    "unloaded": (stack(adapter()), [recorded()], seen(), "missing", "not served any more"),
+    "a tombstone": (stack(adapter()), [recorded(Operation.LOST)], seen(), "missing", "(restarted)"),
+    "loaded again by somebody": (stack(adapter()), [recorded(Operation.LOST)], seen(SERVED), "served", ""),
+    "another path": (stack(adapter()), [recorded()], seen(replace(SERVED, root="/x")), "drifted", "served from /x"),
+    "another base": (stack(adapter()), [recorded()], seen(replace(SERVED, parent="b")), "drifted", "hangs on b"),
+    "never loaded": (stack(adapter()), [], seen(), "owed", "not loaded yet"),
+    "not unloaded": (stack(), [recorded()], seen(SERVED), "owed", "not unloaded yet"),
+    "destroyed": (stack(adapter(), ending=True), [recorded()], seen(SERVED), "owed", "not unloaded yet"),
+    "another path declared": (stack(adapter(lora_path="/y")), [recorded()], seen(SERVED), "owed", "another way"),
+    "other content declared": (stack(adapter(digest="b")), [recorded(digest="a")], seen(SERVED), "owed", "another way"),
+    "a base that was left out": (stack(adapter()), [recorded(base_model_name="acme/tiny")], seen(SERVED), "served", ""),
+    "away": (stack(adapter()), [recorded()], AWAY, "unknown", "as it was applied"),
+    "away, never loaded": (stack(adapter()), [], AWAY, "owed", "to be loaded"),
+    "away, lost before": (stack(adapter()), [recorded(Operation.LOST)], AWAY, "owed", "to be loaded"),
+    "away, to be changed": (stack(adapter(lora_path="/y")), [recorded()], AWAY, "owed", "to be updated"),
+    "away, to be removed": (stack(), [recorded()], AWAY, "owed", "to be unloaded"),
+    "routes off": (stack(adapter()), [recorded()], seen(capabilities=NO_ROUTES), "unknown", "cannot load adapters"),
+    "routes off, still there": (stack(adapter()), [recorded()], seen(SERVED, capabilities=NO_ROUTES), "served", ""),
+}
+
+
+@pytest.mark.parametrize(("declared", "resources", "look", "state", "detail"), JUDGED.values(), ids=JUDGED)
+def test_an_adapter(declared: StackRecord, resources: list[Resource], look: Sighting, state: str, detail: str) -> None:
+    (one,) = states(declared, resources, look)
+    assert one.state == state
+    assert detail in one.detail
+    assert bool(one.detail) is bool(detail)
+
+
+def test_a_target_and_its_unmanaged_adapters() -> None:
+    look = seen(SERVED, Served("theirs", "/t", "acme/tiny"))
+    (target,) = fleet_status([stack(adapter())], [RECORD], [recorded()], {"edge-1": look}, now=NOW).targets
+    assert (target.unmanaged, target.insecure, target.stacks) == (("theirs",), True, ("lab",))
+    assert dict(target.adapters) == {"served": 1}
+    assert target.well
+
+
+def test_what_another_stack_owns_is_not_unmanaged() -> None:
+    other = replace(recorded(), stack="other")
+    (target,) = fleet_status([stack()], [RECORD], [other], {"edge-1": seen(SERVED)}, now=NOW).targets
+    assert target.unmanaged == ()
+
+
+def test_who_holds_it_and_what_was_interrupted() -> None:
+    lease = Lease(
+        stack="lab", token="t", holder=Holder(host="h/boot", pid=7, started=1, user="u", purpose="apply"),
+        acquired_at=NOW, expires_at=NOW + timedelta(seconds=30),
+    )  # fmt: skip
+    command = CommandRecord(id="c", kind="apply", stack="lab", started_at=NOW, by="u@h 7")
+
+    def of(leases: list[Lease]) -> Any:
+        status = fleet_status([stack()], [], [], {}, now=NOW, leases=leases, unfinished={"lab": [command]})
+        return status.to_json()["stacks"][0]
+
+    held = of([lease])
+    assert held["lease"]["holder"] == "u@h"
+    assert held["interrupted"] == []
+    expired = of([replace(lease, expires_at=NOW)])
+    assert expired["lease"] is None
+    assert expired["interrupted"][0]["command"] == "c"
