@@ -3,10 +3,12 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 from fleet_files import write
 
+from garrison.cli.fleet_wiring import open_fleet
 from garrison.fleet.observation import Cause
 from garrison.fleet.transport import TransportError
 
@@ -47,8 +49,14 @@ def test_quiet_when_nothing_happens(cli, world, file):
 
 
 @pytest.fixture
-def running(applied, clean_environ):
-    """`running("--interval", …)`: the agent in a process of its own."""
+def running(applied, running_alone):
+    """`running("--interval", …)`: the agent over what was applied."""
+    return running_alone
+
+
+@pytest.fixture
+def running_alone(clean_environ):
+    """The agent in a process of its own."""
     processes = []
 
     def start(*words):
@@ -77,3 +85,43 @@ def test_a_signal_ends_it_gracefully(running, number):
     assert err == ""
     assert "stopping: what is under way is ended first" in out
     assert out.splitlines()[-1].endswith("· stopped")
+
+
+def test_hooks_of_the_manifest_are_told(cli, world, tmp_path):
+    told = tmp_path / "told.json"
+    hook = {
+        "on": ["drift"],
+        "command": [sys.executable, "-c", f"import sys; open({str(told)!r}, 'w').write(sys.stdin.read())"],
+    }
+    assert cli("apply", write(tmp_path / "garrison.json", hooks=[hook]), "--yes").code == 0
+    world.targets["edge-2"].served.clear()
+    assert cli("agent", "--once").code == 0
+    assert json.loads(told.read_text())["target"] == "edge-2"
+
+
+@pytest.mark.system
+def test_a_second_signal_ends_it_at_once(cli, start, manifest, adapter, running_alone, until):
+    """While a load takes long: the first signal waits for it, the second does not."""
+    sim = start()
+    targets = {"edge": {"base_url": sim.url}}
+    adapters = {"sql": {"target": "edge", "lora_path": str(adapter("sql"))}}
+    file = manifest(targets, adapters)
+    file.write_text(file.read_text() + "policy: {on_drift: restore}\n")
+    assert cli("apply", file, "--yes").code == 0
+    sim.unload("sql")
+    sim.sim.state.faults = replace(sim.sim.state.faults, load_delay=60.0)
+    process = running_alone("--interval", "0.2")
+    until(lambda: any(one.kind == "restore" for one in _commands()), what="the agent's command")
+    os.kill(process.pid, signal.SIGTERM)
+    line = ""
+    while "stopping" not in line:
+        line = process.stdout.readline()
+    os.kill(process.pid, signal.SIGTERM)
+    out, err = process.communicate(timeout=20)
+    assert (process.returncode, err) == (130, "")
+    assert "the next start settles what was cut short" in out
+
+
+def _commands():
+    with open_fleet() as fleet:
+        return fleet.store.commands()

@@ -53,7 +53,7 @@ def agent(
 async def _run(fleet: "Fleet", *, interval: float | None, stacks: list[str] | None, once: bool, json: bool) -> int:
     from garrison.cli.agent_view import AgentView
     from garrison.cli.fleet_wiring import INTERRUPTED
-    from garrison.cli.page import Page, counted
+    from garrison.cli.page import Page
     from garrison.fleet.agent import Agent
     from garrison.fleet.hook_delivery import HookDelivery
     from garrison.fleet.hooks import Hooks
@@ -70,10 +70,6 @@ async def _run(fleet: "Fleet", *, interval: float | None, stacks: list[str] | No
         stacks=stacks,
         retention=timedelta(days=settings("fleet").retention),
     )
-    await made.startup()
-    if not once:
-        watched = f"{counted(made.state.targets, 'target')} of {counted(made.state.stacks, 'stack')}"
-        view.note(f"watching {watched}")
     forced = await _until_stopped(made, view, once=once)
     if not once:
         view.note("stopped at once; the next start settles what was cut short" if forced else "stopped")
@@ -83,9 +79,9 @@ async def _run(fleet: "Fleet", *, interval: float | None, stacks: list[str] | No
 
 
 async def _until_stopped(made: "Agent", view: "AgentView", *, once: bool) -> bool:
-    """Whether it was ended by force."""
+    """From its startup to its shutdown; whether that was by force."""
     loop = asyncio.get_running_loop()
-    work = asyncio.create_task(made.once() if once else made.main_loop())
+    work = asyncio.create_task(_work(made, view, once=once))
     ending = asyncio.create_task(_ending(made, work))
     signals = 0
 
@@ -112,6 +108,18 @@ async def _until_stopped(made: "Agent", view: "AgentView", *, once: bool) -> boo
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.remove_signal_handler(number)
     return False
+
+
+async def _work(made: "Agent", view: "AgentView", *, once: bool) -> None:
+    from garrison.cli.page import counted
+
+    await made.startup()
+    if once:
+        await made.once()
+        return
+    watched = f"{counted(made.state.targets, 'target')} of {counted(made.state.stacks, 'stack')}"
+    view.note(f"watching {watched}")
+    await made.main_loop()
 
 
 async def _ending(made: "Agent", work: "asyncio.Task[None]") -> None:

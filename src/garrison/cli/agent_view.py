@@ -4,8 +4,9 @@ import json as json_module
 
 from garrison.base.clock import Clock
 from garrison.cli.age import utc
-from garrison.cli.history_view import event_json, show_event
+from garrison.cli.history_view import show_event
 from garrison.cli.page import Page
+from garrison.fleet.hooks import event_json
 from garrison.fleet.view import SilentView
 from garrison.store.records import Event
 

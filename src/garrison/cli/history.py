@@ -38,8 +38,9 @@ def history(
     newest last. Times are UTC. --json prints a line an event."""
     from garrison.cli.age import parse_since
     from garrison.cli.fleet_wiring import open_fleet
-    from garrison.cli.history_view import event_json, show_event
+    from garrison.cli.history_view import show_event
     from garrison.cli.page import Page
+    from garrison.fleet.hooks import event_json
 
     kinds = _kinds(kind)
     page = Page()

@@ -10,7 +10,7 @@ from garrison.cli.page import Page, plain, shortened
 from garrison.fleet import events
 from garrison.store.records import Event
 
-__all__ = ["event_json", "show_event"]
+__all__ = ["show_event"]
 
 _WORD_WIDTH = 13
 _STYLES = {
@@ -38,22 +38,6 @@ def show_event(event: Event, page: Page) -> None:
     words += [change for change in [_change(event.before, event.after)] if change]
     words += [Text(plain(event.command), "dim")] if event.command else []
     page.entry(head, Text("  ").join(words))
-
-
-def event_json(event: Event) -> dict[str, Any]:
-    """The pinned shape of a line of `--json`."""
-    return {
-        "id": event.id,
-        "at": event.at.isoformat(),
-        "kind": event.kind,
-        "stack": event.stack,
-        "target": event.target,
-        "name": event.name,
-        "cause": event.cause,
-        "before": dict(event.before) if event.before is not None else None,
-        "after": dict(event.after) if event.after is not None else None,
-        "command": event.command,
-    }
 
 
 def _change(before: Mapping[str, Any] | None, after: Mapping[str, Any] | None) -> Text:
