@@ -29,6 +29,7 @@ def test_says_what_is_lost(cli, world, file, golden):
 def test_the_agent_does_not_bring_it_back_and_an_apply_does(cli, world, file):
     cli("forget", "edge-2", "--yes")
     world.targets["edge-2"].down = None
+    assert json.loads(cli("status", "--cached", "--json").out)["summary"]["adapters"] == {"served": 2}
     assert cli("agent", "--once").code == 0
     assert [one.name for one in world.store.targets()] == ["edge-1"]
     assert world.targets["edge-2"].served == {"sql": "/models/sql"}

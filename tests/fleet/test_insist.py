@@ -64,6 +64,26 @@ async def test_what_fails_for_good_is_not_tried_for_ever(world: World) -> None:
     assert len(waits) == 1
 
 
+async def test_what_failed_for_good_is_left_alone_while_another_target_is_waited_for(world: World) -> None:
+    edges = [world.targets["edge-1"], world.targets["edge-2"]]
+    for edge in edges:
+        edge.down = DOWN
+    await world.apply(world.declaration(adapter("sql"), adapter("sql", "edge-2")))
+    edges[0].down = None
+    edges[0].broken["/models/sql"] = refusal(404, "NotFoundError", "No adapter found for /models/sql")
+    rounds = []
+
+    async def sleep(seconds: float) -> None:
+        rounds.append(seconds)
+        edges[1].down = DOWN if len(rounds) < 4 else None
+
+    insisted = await insist(world.fleet, "lab", world.view, targets={"edge-1", "edge-2"}, owed=2, sleep=sleep)
+    assert len(world.targets.asked("POST", "/v1/load_lora_adapter", "edge-1")) == 1
+    assert sorted((one.action.target, str(one.state)) for one in insisted.outcomes) == [
+        ("edge-1", "failed"), ("edge-2", "done"),
+    ]  # fmt: skip
+
+
 async def test_only_those_targets_are_asked(world: World) -> None:
     await owed(world)
     asked = len(world.targets.asked("GET", "/v1/models", "edge-2"))

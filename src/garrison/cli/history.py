@@ -50,6 +50,7 @@ def history(
             print(json_module.dumps(event_json(event), ensure_ascii=False), flush=True)
         else:
             show_event(event, page)
+            page.flush()
 
     with open_fleet() as fleet:
         store = fleet.store

@@ -77,6 +77,7 @@ class LineProgress(QuietProgress):
     def planned(self, plan: Plan) -> None:
         super().planned(plan)
         self._show(plan)
+        self._page.flush()
 
     def ended(self, outcome: Outcome) -> None:
         super().ended(outcome)
@@ -102,6 +103,7 @@ class LineProgress(QuietProgress):
             (f"{mark.glyph} ", mark.style), (f"{plain(action.target)}/{plain(action.name)}", "bold"), "  "
         )
         self._page.entry(head, Text.assemble((word, mark.style), (_aside(outcome), "dim")))
+        self._page.flush()
 
 
 class LiveProgress(LineProgress):
