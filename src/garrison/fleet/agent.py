@@ -30,7 +30,7 @@ from garrison.fleet.plan import plan
 from garrison.fleet.remember import remember
 from garrison.fleet.retry import next_look
 from garrison.fleet.scene import PlanOptions
-from garrison.fleet.survey import with_memory
+from garrison.fleet.survey import begun_on, with_memory
 from garrison.fleet.view import FleetView
 from garrison.fleet.watched import Watched, watch
 from garrison.store.records import ActionState, Event, Key, TargetRecord
@@ -44,6 +44,8 @@ _UPKEEP_SECONDS = 30.0
 _PRUNE_SECONDS = 24 * 3600.0
 _HOOKS_SECONDS = 5.0
 """For hooks that were not told of everything yet, at the end."""
+_SETTLE_SECONDS = 5.0
+"""Between two looks for commands that were killed: nothing in the store tells when that happens."""
 _BATCH_SECONDS = 0.05
 """What is seen within this time is written together."""
 
@@ -107,12 +109,15 @@ class Agent:
         self._watched: dict[str, Watched] = {}
         self._declarations: dict[str, Declaration] = {}
         self._ending: set[str] = set()
+        self._begun: dict[str, set[str]] = {}
+        """Targets with something to settle, by stack."""
+        self._settle_due = 0.0
         self._revision = -1
         self._unwritten = _Unwritten()
         self._due_work: set[tuple[str, str]] = set()
         """(stack, target) for the mender, once what was seen is written: it starts from the store."""
         self._told: set[tuple[Key, str | None]] = set()
-        self._hopeless: dict[Key, object] = {}
+        self._hopeless: dict[tuple[str, Key], object] = {}
         self._mender = Mender(fleet, view, self._told, self._mended)
         self._contents_told: set[str] = set()
         self._upkeep_due = self._prune_due = fleet.clock.monotonic()
@@ -165,6 +170,7 @@ class Agent:
         """Write what was seen, follow what others changed, and begin the looks that are due."""
         await self._write()
         await self._reload()
+        await self._settle()
         self._hand_over()
         await self._upkeep()
         await self._tell()
@@ -242,7 +248,8 @@ class Agent:
 
     def _judge(self, one: Watched, seen: Sighting) -> None:
         """Hand the target to the mender for each stack that has something to do or to tell there."""
-        busy = [stack for stack in one.stacks if self._has_duties(stack, one, seen)]
+        begun = [stack for stack in one.stacks if seen.target in self._begun.get(stack, ())]
+        busy = [stack for stack in one.stacks if stack in begun or self._has_duties(stack, one, seen)]
         one.calm = None if busy else seen.served
         self._due_work |= {(stack, seen.target) for stack in busy}
 
@@ -259,7 +266,8 @@ class Agent:
             staged_path=lambda _target, digest: self._fleet.artifacts.staged_path(one.spec, digest),
         )
         owned = [resource for resource in one.resources if resource.stack == stack]
-        return bool(duties(drafted, owned, [seen], restore=restore, hopeless=self._hopeless_here(one), told=self._told))
+        hopeless = self._hopeless_here(stack, one)
+        return bool(duties(drafted, owned, [seen], restore=restore, hopeless=hopeless, told=self._told))
 
     # --- mending
 
@@ -267,7 +275,7 @@ class Agent:
         due, self._due_work = self._due_work, set()
         for stack, target in due:
             if (one := self._watched.get(target)) is not None:
-                self._mender.want(stack, target, hopeless=self._hopeless_here(one))
+                self._mender.want(stack, target, hopeless=self._hopeless_here(stack, one))
 
     def _mended(self, stack: str, mended: Mended | GarrisonError | None) -> None:
         """The mender is done with some targets of `stack`."""
@@ -286,7 +294,7 @@ class Agent:
         for key in mended.failed:
             one = self._watched.get(key.target)
             if one is not None:
-                self._hopeless[key] = self._circumstances(one, key)
+                self._hopeless[stack, key] = self._circumstances(one, key)
         acted_on = {one.action.target for one in mended.outcomes if one.state is ActionState.DONE}
         for name in mended.survey.sightings:
             one = self._watched.get(name)
@@ -295,12 +303,13 @@ class Agent:
                 if name in acted_on:  # what was done is seen, not assumed
                     one.due = self._fleet.clock.monotonic()
 
-    def _hopeless_here(self, one: Watched) -> set[Key]:
-        """What failed for good on this target, as long as neither its declaration nor the server's process changed."""
+    def _hopeless_here(self, stack: str, one: Watched) -> set[Key]:
+        """What failed for good for `stack` on this target, as long as neither its declaration nor the server's process
+        changed."""
         return {
             key
-            for key, then in self._hopeless.items()
-            if key.target == one.spec.name and then == self._circumstances(one, key)
+            for (owner, key), then in self._hopeless.items()
+            if owner == stack and key.target == one.spec.name and then == self._circumstances(one, key)
         }
 
     def _circumstances(self, one: Watched, key: Key) -> object:
@@ -340,16 +349,42 @@ class Agent:
         if self._hooks is not None:
             self._hooks.watch(self._declarations.values())
         self._ending = {one.name for one in stacks if one.ending}
+        self._begun = {stack.name: await begun_on(self._fleet, stack.name) for stack in stacks}
         mine = [one for one in resources if one.stack in self._declarations or self._only is None]
         self._watched = watch(
-            stacks, self._declarations, targets, mine, self._watched, now=now, interval=self._interval
+            stacks,
+            self._declarations,
+            targets,
+            mine,
+            self._watched,
+            begun=self._begun,
+            now=now,
+            interval=self._interval,
         )
-        for stack in stacks:
-            for _, actions in await self._fleet.db(store.unfinished, stack.name):
-                self._due_work |= {(stack.name, action.key.target) for action in actions}
         self._revision = revision
         self.state.stacks, self.state.targets = len(stacks), len(self._watched)
         self.state.out_of_reach = sum(one.record.state == "unreachable" for one in self._watched.values())
+
+    async def _settle(self) -> None:
+        """Have killed commands settled: by the next look at a target where one had begun something, or now where there
+        is none to look at. A destroyed stack goes likewise."""
+        now = self._fleet.clock.monotonic()
+        if now < self._settle_due:
+            return
+        self._settle_due = now + _SETTLE_SECONDS
+        owing = {one.stack for watched in self._watched.values() for one in watched.resources}
+        for stack in [name for name in self._declarations if not self._mender.works_on(name)]:
+            unfinished = await self._fleet.db(self._fleet.store.unfinished, stack)
+            before, begun = self._begun.get(stack), await begun_on(self._fleet, stack)
+            self._begun[stack] = begun
+            watched = [self._watched[name] for name in begun & self._watched.keys()]
+            for one in watched:
+                one.calm = None
+                if before != begun:
+                    one.due = now
+            over = stack in self._ending and stack not in owing
+            if (unfinished or over) and not watched:
+                self._mender.want(stack, None)
 
     async def _upkeep(self) -> None:
         """Now and then: whether the files of adapters changed, and what is too old to keep."""

@@ -16,7 +16,7 @@ from garrison.fleet.lease import hold
 from garrison.fleet.plan_values import Action, ActionKind, Plan
 from garrison.fleet.recall import recall
 from garrison.fleet.scene import Mode, PlanOptions
-from garrison.fleet.survey import Survey, decide, look, managed_names, survey
+from garrison.fleet.survey import Survey, begun_on, decide, look, managed_names, survey
 from garrison.fleet.view import FleetView, Outcome, SilentView
 from garrison.store.records import ActionState, CommandRecord, CommandState, Event, StackRecord
 
@@ -96,6 +96,7 @@ async def apply(
         view.planned(drafted)
         _reject_conflicts(drafted)
         if drafted.empty and _declared_already(found, mode):
+            await tidy(fleet, declaration.stack)  # a destroy may have been killed right before this
             return Applied(plan=drafted)
         if drafted.changes_required and not await asyncio.to_thread(confirm, drafted):
             return Applied(plan=drafted, confirmed=False)
@@ -127,7 +128,9 @@ def _reject_conflicts(drafted: Plan) -> None:
 
 def _declared_already(found: Survey, mode: str) -> bool:
     """Whether the store's declaration is word for word this one: then an apply leaves no trace."""
-    return found.stack is not None and found.stack.declaration == _afterwards(found, mode).to_json()
+    if found.stack is None or found.stack.ending != (mode == "destroy"):
+        return False
+    return found.stack.declaration == _afterwards(found, mode).to_json()
 
 
 def _afterwards(found: Survey, mode: str) -> Declaration:
@@ -223,17 +226,22 @@ async def _look_again(fleet: Fleet, found: Survey, outcomes: Sequence[Outcome]) 
 
 
 async def tidy(fleet: Fleet, name: str) -> None:
-    """A destroyed stack that is owed nothing goes, and with it the targets that no stack declares any more."""
+    """A destroyed stack that is owed nothing goes, and with it the targets that no stack declares any more. Where a
+    command was killed in the middle of something, both stay until that is settled."""
     stack = await fleet.db(fleet.store.stack, name)
     if stack is None:
         return
     owned = await fleet.db(fleet.store.resources)
-    if stack.ending and not any(one.stack == name for one in owned):
+    unfinished = await fleet.db(fleet.store.unfinished, name)
+    if stack.ending and not unfinished and not any(one.stack == name for one in owned):
         told = Event(at=fleet.clock.now(), kind=events.DESTROYED, stack=name, command=stack.command)
         await fleet.db(fleet.store.drop_stack, name)
         await fleet.db(fleet.store.add_events, [told])
     stacks = await fleet.db(fleet.store.stacks)
     needed = {target for one in stacks for target in one.declaration.get("targets", {})}
     needed |= {one.key.target for one in owned}
-    known = await fleet.db(fleet.store.targets)
-    await fleet.db(fleet.store.drop_targets, [one.name for one in known if one.name not in needed])
+    spare = {one.name for one in await fleet.db(fleet.store.targets)} - needed
+    if spare:
+        for one in stacks:
+            spare -= await begun_on(fleet, one.name)
+        await fleet.db(fleet.store.drop_targets, sorted(spare))

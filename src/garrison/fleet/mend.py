@@ -70,7 +70,11 @@ async def mend(
     if due.tell:
         await fleet.db(fleet.store.add_events, [_told(one) for one in due.tell])
     owed = sum(action.owed for action in drafted.blocked)
-    failed = {one.key: one.failure.message for one in drafted.blocked if one.failure and not one.failure.recoverable}
+    failed = {
+        one.key: one.failure.message
+        for one in drafted.blocked
+        if one.failure and not one.failure.recoverable and not one.conflict  # others may let go of it
+    }
     if not due.act:
         await tidy(fleet, stack)
         return Mended(survey=found, told=due.tell, owed=owed, failed=failed)

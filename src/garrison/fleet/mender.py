@@ -26,9 +26,9 @@ Done = Callable[[str, Mended | GarrisonError | None], None]
 
 @dataclass(slots=True)
 class _Session:
-    wanted: dict[str, Collection[Key]] = field(default_factory=dict)
+    wanted: dict[str | None, Collection[Key]] = field(default_factory=dict)
     """Targets that wait for their turn, with what failed for good on them."""
-    busy: set[str] = field(default_factory=set)
+    busy: set[str | None] = field(default_factory=set)
     batches: int = 0
     running: set[str] = field(default_factory=set)
     """Commands under way."""
@@ -56,8 +56,13 @@ class Mender:
         """Whether anything is wanted or under way."""
         return any(one.task is not None for one in self._sessions.values())
 
-    def want(self, stack: str, target: str, *, hopeless: Collection[Key]) -> None:
-        """Have `target` mended for `stack`. One that is being mended now is looked at again by the agent afterwards."""
+    def works_on(self, stack: str) -> bool:
+        session = self._sessions.get(stack)
+        return session is not None and session.task is not None
+
+    def want(self, stack: str, target: str | None, *, hopeless: Collection[Key] = ()) -> None:
+        """Have `target` mended for `stack`. One that is being mended now is looked at again by the agent afterwards.
+        None: nothing but the end of killed commands, which needs no look at a target."""
         session = self._sessions.setdefault(stack, _Session())
         if self._closing or target in session.busy:
             return
@@ -105,14 +110,14 @@ class Mender:
             session.wanted.clear()
             self._done(stack, error)
 
-    async def _batch(self, stack: str, session: _Session, batch: dict[str, Collection[Key]]) -> None:
+    async def _batch(self, stack: str, session: _Session, batch: dict[str | None, Collection[Key]]) -> None:
         result: Mended | GarrisonError | None
         try:
             result = await mend(
                 self._fleet,
                 stack,
                 self._view,
-                only=batch.keys(),
+                only={target for target in batch if target is not None},
                 hopeless={key for keys in batch.values() for key in keys},
                 told=self._told,
                 running=session.running,

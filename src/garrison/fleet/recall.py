@@ -30,14 +30,16 @@ async def recall(
         running: commands of this very process that are under way under the same lease.
     """
     found = await survey(fleet, declaration, view, only=only, as_applied=as_applied)
-    settled = await _settle(fleet, found, running, view)
-    buried = await _bury(fleet, found)
-    if not settled and not buried:
-        return found
-    recorded = await fleet.db(fleet.store.resources)
+    if await _settle(fleet, found, running, view):  # what a killed command did is nobody's drift
+        found = await _read_again(fleet, found)
+    return await _read_again(fleet, found) if await _bury(fleet, found) else found
+
+
+async def _read_again(fleet: Fleet, found: Survey) -> Survey:
+    stack, recorded = found.declaration.stack, await fleet.db(fleet.store.resources)
     return replace(
         found,
-        recorded=tuple(one for one in recorded if one.stack == declaration.stack or one.key.target in found.targets),
+        recorded=tuple(one for one in recorded if one.stack == stack or one.key.target in found.targets),
     )
 
 
@@ -49,7 +51,9 @@ async def _settle(fleet: Fleet, found: Survey, running: Collection[str], view: F
         recorded = {one.key: one for one in await fleet.db(fleet.store.resources, stack=command.stack)}
         now = fleet.clock.now()
         open_actions = [one for one in actions if one.state in (ActionState.PLANNED, ActionState.STARTED)]
-        ends = settle(command.stack, open_actions, recorded, found.sightings, now)
+        known = found.known.keys() | found.sightings.keys()
+        forgotten = {one.key.target for one in open_actions} - known
+        ends = settle(command.stack, open_actions, recorded, found.sightings, now, forgotten=forgotten)
         for end in ends:
             await fleet.db(fleet.store.save_action, end.action, end.resources)
         waiting = sorted({end.action.key.target for end in ends if end.action.state is ActionState.STARTED})

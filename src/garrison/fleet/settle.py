@@ -2,7 +2,7 @@
 target tells how far it came. No I/O.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 
@@ -29,13 +29,21 @@ def settle(
     recorded: Mapping[Key, Resource],
     sightings: Mapping[str, Sighting],
     now: datetime,
+    *,
+    forgotten: Collection[str] = (),
 ) -> list[Settled]:
-    """For each action that was not ended, in order.
+    """For each action that was not ended, in order. What had been begun on a target that was `forgotten` since has
+    failed: nobody will ever look.
 
     A load that happened is recorded as done, a delete likewise; what did not happen is left to the next plan. An update
     that was cut in its gap leaves a tombstone, so that the adapter is loaded again without anybody being blamed.
     """
-    return [_one(stack, action, recorded, sightings.get(action.key.target), now) for action in actions]
+    return [
+        Settled(action=_ended(action, ActionState.FAILED, now))
+        if action.state is ActionState.STARTED and action.key.target in forgotten
+        else _one(stack, action, recorded, sightings.get(action.key.target), now)
+        for action in actions
+    ]
 
 
 def _one(

@@ -13,9 +13,9 @@ from garrison.fleet.remember import remember, served_of
 from garrison.fleet.scene import Mode, PlanOptions
 from garrison.fleet.target import TargetSpec
 from garrison.fleet.view import FleetView
-from garrison.store.records import Event, Resource, StackRecord, TargetRecord
+from garrison.store.records import ActionState, Event, Resource, StackRecord, TargetRecord
 
-__all__ = ["Survey", "decide", "look", "look_of", "managed_names", "survey", "with_memory"]
+__all__ = ["Survey", "begun_on", "decide", "look", "look_of", "managed_names", "survey", "with_memory"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,7 +23,8 @@ class Survey:
     """What was found out for one stack.
 
     Attributes:
-        targets: every target that is involved: declared now, or still serving something of the stack.
+        targets: every target that is involved: declared now, still serving something of the stack, or in the middle
+            of one of its commands that was killed.
         known: targets that were declared before, as they are remembered.
         records: how every one of `targets` is remembered, this look included.
         recorded: what this stack owns anywhere, and what others own on these targets.
@@ -60,7 +61,8 @@ async def survey(
     everything = await fleet.db(fleet.store.resources)
     known = {one.name: one for one in await fleet.db(fleet.store.targets)}
     owned = [one for one in everything if one.stack == declaration.stack]
-    specs = {name: TargetSpec.from_json(name, known[name].spec) for name in {one.key.target for one in owned}}
+    begun = await begun_on(fleet, declaration.stack) & known.keys()
+    specs = {name: TargetSpec.from_json(name, known[name].spec) for name in {one.key.target for one in owned} | begun}
     specs |= declaration.targets
     records = {name: known.get(name) or _new_record(fleet, spec) for name, spec in specs.items()}
     asked = {name: spec for name, spec in specs.items() if only is None or name in only}
@@ -74,6 +76,13 @@ async def survey(
         recorded=tuple(one for one in everything if one.stack == declaration.stack or one.key.target in specs),
         sightings={name: sighting for name, (sighting, _) in seen.items()},
     )
+
+
+async def begun_on(fleet: Fleet, stack: str) -> set[str]:
+    """Targets on which something may have been done that is not on record yet: a command had begun it, and was killed,
+    or is under way."""
+    unfinished = await fleet.db(fleet.store.unfinished, stack)
+    return {one.key.target for _, actions in unfinished for one in actions if one.state is ActionState.STARTED}
 
 
 def managed_names(resources: Iterable[Resource]) -> dict[str, set[str]]:

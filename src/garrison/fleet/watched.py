@@ -62,12 +62,14 @@ def watch(
     resources: Iterable[Resource],
     before: Mapping[str, Watched],
     *,
+    begun: Mapping[str, Iterable[str]],
     now: float,
     interval: float | None,
 ) -> dict[str, Watched]:
     """Every target that some stack declares or owns something on. What was kept of it stays; new ones are due at once.
 
     Args:
+        begun: targets on which a command of a stack that has not ended began something, by stack.
         interval: seconds between two looks, instead of the shortest of its stacks' policies.
     """
     owned: dict[str, list[Resource]] = {}
@@ -82,6 +84,8 @@ def watch(
             intervals[name] = min(intervals.get(name, float("inf")), declaration.policy.interval)
         for spec in declaration.adapters:
             adapters.setdefault(spec.target, {}).setdefault(stack.name, []).append(spec)
+        for name in begun.get(stack.name, ()):
+            adapters.setdefault(name, {}).setdefault(stack.name, [])
     found = {}
     for record in targets:
         here, declared = owned.get(record.name, []), adapters.get(record.name, {})
