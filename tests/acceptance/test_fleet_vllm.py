@@ -411,6 +411,67 @@ async def test_api_key(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     assert b"not-the-key" not in written
 
 
+# --- the same by the command line
+
+
+def test_the_life_of_an_adapter_by_commands(lab: Lab) -> None:
+    name, path = lab.name("sql"), lab.adapter()
+    manifest = write_manifest(lab, path)
+    assert command(lab, 32, "plan", manifest, "--exit-code")["plan"]["counts"] == {"create": 1}
+    assert command(lab, 0, "apply", manifest, "--yes")["outcomes"][0]["state"] == "done"
+    assert list(lab.served) == [name]
+    assert command(lab, 0, "plan", manifest, "--exit-code")["plan"]["counts"] == {"keep": 1}
+    lab.server.unload(name)
+    assert [one["kind"] for one in command(lab, 32, "drift", "--exit-code")["drift"]] == ["missing"]
+    command(lab, 0, "apply", manifest, "--yes")
+    lab.adapter(width=32)
+    (refused,) = command(lab, 30, "apply", manifest, "--yes")["outcomes"]
+    assert (refused["state"], refused["failure"]["code"]) == ("failed", "InvalidRequest")
+    (adapter,) = command(lab, 0, "status")["stacks"][0]["adapters"]
+    assert list(lab.served) == [adapter["name"]]
+    assert command(lab, 0, "destroy", manifest, "--yes")["destroyed"]
+    assert lab.served == {}
+
+
+def test_what_somebody_loaded_is_discovered_adopted_and_extracted(lab: Lab) -> None:
+    guest, path = lab.name("guest"), lab.adapter("guest", seed=2)
+    lab.server.load(guest, path)
+    manifest = write_manifest(lab, lab.adapter())
+    command(lab, 0, "apply", manifest, "--yes")
+    before = lab.served
+    (seen,) = command(lab, 0, "discover")["targets"]
+    assert lab.base in [one["name"] for one in seen["models"]]
+    assert {"name": guest, "path": str(path), "base": lab.base} in seen["unmanaged"]
+    assert lab.name("sql") not in [one["name"] for one in seen["unmanaged"]]
+    command(lab, 0, "adopt", f"{TARGET}/{guest}", "--stack", lab.tag, "--yes")
+    extracted = lab.home / "extracted.yaml"
+    done = lab.garrison("extract", "--stack", lab.tag, "--output", str(extracted))
+    assert done.returncode == 0, done.stderr
+    assert command(lab, 0, "plan", str(extracted), "--exit-code")["plan"]["counts"] == {"keep": 2}
+    assert lab.served == before
+    assert command(lab, 0, "destroy", "--stack", lab.tag, "--yes")["destroyed"]
+    assert lab.served == {}
+
+
+def write_manifest(lab: Lab, path: Path) -> str:
+    """One adapter, `sql`, on the server."""
+    target = {"base_url": lab.server.url + "/v1", "base_model": lab.base, "adapter_store": str(lab.files / "store")}
+    key = {"api_key": {"env": KEY_VARIABLE}} if lab.server.key else {}
+    adapters = {lab.name("sql"): {"target": TARGET, "lora_path": str(path)}}
+    manifest = {"stack": lab.tag, "targets": {TARGET: target | key}, "adapters": adapters}
+    written = lab.home / "garrison.json"
+    written.write_text(json.dumps(manifest))
+    return str(written)
+
+
+def command(lab: Lab, code: int, *arguments: str) -> Any:
+    """`garrison … --json`, which must end with `code` and tell no secret: what it printed."""
+    done = lab.garrison(*arguments, "--json")
+    assert done.returncode == code, done.stdout + done.stderr
+    assert not lab.server.key or lab.server.key not in done.stdout + done.stderr
+    return json.loads(done.stdout)
+
+
 # --- a server that stops and starts
 
 
@@ -456,51 +517,14 @@ async def test_without_the_routes_nothing_is_known(own: StartedServer, lab: Lab)
     await lab.agent_pass()
     sent = len(lab.dialer.sent)
     applied = await lab.apply(declaration)
+    (outcome,) = applied.outcomes
     assert applied.exit_code == 30
-    assert failure_of(applied).cause is Cause.NO_LORA_ROUTES
+    assert outcome.state is ActionState.SKIPPED
+    assert outcome.failure is not None
+    assert outcome.failure.cause is Cause.NO_LORA_ROUTES
     assert lab.changes(sent) == []
     assert lab.recorded() == recorded
     assert lab.told(events.DRIFT) == []
-
-
-# --- the same by the command line
-
-
-def test_the_life_of_an_adapter_by_commands(lab: Lab) -> None:
-    name, path = lab.name("sql"), lab.adapter()
-    target = {"base_url": lab.server.url + "/v1", "base_model": lab.base, "adapter_store": str(lab.files / "store")}
-    key = {"api_key": {"env": KEY_VARIABLE}} if lab.server.key else {}
-    manifest = {
-        "stack": lab.tag,
-        "targets": {TARGET: target | key},
-        "adapters": {name: {"target": TARGET, "lora_path": str(path)}},
-    }
-    (lab.home / "garrison.json").write_text(json.dumps(manifest))
-    file = ("-f", "garrison.json")
-
-    def run(code: int, *arguments: str) -> Any:
-        done = lab.garrison(*arguments, "--json")
-        assert done.returncode == code, done.stdout + done.stderr
-        if lab.server.key:
-            assert lab.server.key not in done.stdout + done.stderr
-        return json.loads(done.stdout)
-
-    assert run(32, "plan", *file, "--exit-code")["plan"]["counts"] == {"create": 1}
-    assert run(0, "apply", *file, "--yes")["outcomes"][0]["state"] == "done"
-    assert list(lab.served) == [name]
-    assert run(0, "plan", *file, "--exit-code")["plan"]["counts"] == {"keep": 1}
-    lab.server.unload(name)
-    assert [one["kind"] for one in run(32, "drift", "--exit-code")["drift"]] == ["missing"]
-    run(0, "apply", *file, "--yes")
-    guest = lab.name("guest")
-    lab.server.load(guest, lab.adapter("guest", seed=3))
-    (seen,) = run(0, "status")["targets"]
-    assert (seen["adapters"], guest in seen["unmanaged"]) == ({"served": 1}, True)
-    lab.adapter(width=32)
-    refused = run(30, "apply", *file, "--yes")["outcomes"][0]
-    assert (refused["state"], refused["failure"]["code"]) == ("failed", "InvalidRequest")
-    assert run(0, "destroy", *file, "--yes")["destroyed"]
-    assert list(lab.served) == [guest]
 
 
 def loads_in_log(server: Server) -> int | None:
