@@ -6,7 +6,7 @@ import pytest
 
 from garrison.base.clock import FakeClock
 from garrison.fleet.failure import Failure, FailureCode
-from garrison.fleet.generation_probe import judge_probe, probe
+from garrison.fleet.generation_probe import PROMPT, judge_probe, probe
 from garrison.fleet.memory_targets import MemoryFault, MemoryTarget, MemoryTargets, refusal
 from garrison.fleet.observation import Cause
 from garrison.fleet.target import TargetSpec
@@ -86,3 +86,8 @@ async def test_an_adapter_that_breaks_the_engine_fails() -> None:
     dead = refusal(500, "InternalServerError", "EngineCore encountered an issue.")
     verdict, _ = await run(MemoryTarget(served={"sql": "/m"}, faults=[MemoryFault("/v1/completions", dead)]))
     assert verdict.failure is not None
+
+
+def test_the_prompt_is_not_a_short_one() -> None:
+    """A token is a word at most: a first prompt of four kills a vLLM on a CPU with AMX."""
+    assert len(PROMPT.split()) >= 16

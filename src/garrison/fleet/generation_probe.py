@@ -9,7 +9,9 @@ from garrison.fleet.vllm_api import VllmApi
 
 __all__ = ["ProbeVerdict", "judge_probe", "probe"]
 
-PROMPT = "The quick brown fox"
+PROMPT = "The quick brown fox jumps over the lazy dog, and the dog looks up at the fox and does not move at all."
+"""Not shorter: on a CPU with AMX, vLLM 0.32 dies of an illegal instruction when the first prompt since its start has
+four tokens, and the probe may be that first prompt."""
 SEED = 7
 SHORT_SECONDS = 5.0
 """How long an answer is waited for that nobody insists on."""
