@@ -128,6 +128,11 @@ class TestTargets:
         store.drop_targets([])
         assert names(store.targets()) == ["a"]
 
+    def test_a_target_that_a_stack_declares_by_now_is_not_dropped(self, store: FleetStore):
+        store.declare(stack(), [target("edge"), target("spare")], command(), [])
+        store.drop_targets(["edge", "spare"])
+        assert names(store.targets()) == ["edge"]
+
     def test_observations_are_changes(self, store: FleetStore):
         store.declare(stack(), [target()], command(), [])
         first, gone = seen("edge", "a", seconds=1), {"state": "unreachable", "cause": "timeout", "detail": "5 s"}

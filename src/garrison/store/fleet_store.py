@@ -70,8 +70,8 @@ class FleetStore(Protocol):
         there were."""
 
     def drop_targets(self, names: Collection[str]) -> None:
-        """Remove the rows of targets that no stack declares, which the caller knows; one at which something is still
-        owned stays."""
+        """Remove the rows of targets. One that a stack declares by now, or at which something is owned, stays: another
+        command may have declared it since the caller looked."""
 
     def observations(
         self, *, target: str | None = None, since: datetime | None = None, limit: int = 200

@@ -23,7 +23,7 @@ from garrison.store.records import (
     StackRecord,
     TargetRecord,
 )
-from garrison.store.rules import can_take, observation_of, seen_otherwise
+from garrison.store.rules import can_take, declared_targets, observation_of, seen_otherwise
 
 __all__ = ["MemoryStore"]
 
@@ -138,8 +138,8 @@ class MemoryStore:
 
     @_locked
     def drop_targets(self, names: Collection[str]) -> None:
-        owing = {one.key.target for one in self.resources()}
-        gone = [self._targets.pop(name) for name in names if name in self._targets and name not in owing]
+        needed = {one.key.target for one in self.resources()} | declared_targets(self._stacks.values())
+        gone = [self._targets.pop(name) for name in names if name in self._targets and name not in needed]
         if gone:
             self._revision += 1
 

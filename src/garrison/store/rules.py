@@ -1,10 +1,11 @@
 """What every store decides in the same way."""
 
+from collections.abc import Iterable
 from datetime import datetime
 
-from garrison.store.records import Lease, Observation, TargetRecord
+from garrison.store.records import Lease, Observation, StackRecord, TargetRecord
 
-__all__ = ["can_take", "observation_of", "seen_otherwise"]
+__all__ = ["can_take", "declared_targets", "observation_of", "seen_otherwise"]
 
 
 def can_take(held: Lease | None, wanted: Lease, now: datetime, instead_of: str | None) -> bool:
@@ -34,3 +35,8 @@ def observation_of(target: TargetRecord) -> Observation:
         base=target.base,
         served=target.served,
     )
+
+
+def declared_targets(stacks: Iterable[StackRecord]) -> set[str]:
+    """Names of the targets that some stack declares."""
+    return {name for stack in stacks for name in stack.declaration.get("targets", ())}

@@ -15,6 +15,7 @@ from garrison.store.records import (
     StackRecord,
     TargetRecord,
 )
+from garrison.store.rules import declared_targets
 from garrison.store.sql import commands as _commands
 from garrison.store.sql import events as _events
 from garrison.store.sql import leases as _leases
@@ -118,7 +119,8 @@ class SqlStore:
         if not names:
             return
         with self._database.write() as connection:
-            if _targets.drop(connection, names):
+            spare = set(names) - declared_targets(_stacks.all_stacks(connection))
+            if _targets.drop(connection, spare):
                 _stacks.count_up(connection)
 
     def observations(
