@@ -3,8 +3,10 @@
 from collections.abc import Iterator
 
 import pytest
-from fleet_world import World, adapter
+from fleet_world import BASE, World, adapter
 
+from garrison.base.errors import DiskFullError, GarrisonError, LockedError
+from garrison.base.exit_codes import ExitCode
 from garrison.fleet import events
 from garrison.fleet.agent import Agent
 from garrison.fleet.memory_targets import MemoryFault, json_answer
@@ -279,3 +281,50 @@ async def test_hooks_are_told_of_what_any_command_wrote(world: World) -> None:
     await agent.once()
     await agent.shutdown()
     assert told == [("drift", "sql"), ("restored", "sql"), ("unreachable", None), ("recovered", None)]
+
+
+async def test_a_server_that_refused_adapters_and_was_started_anew_between_two_looks(world: World) -> None:
+    world.edge.lora_routes = False
+    assert (await world.apply(world.declaration(adapter()))).exit_code == ExitCode.APPLY_FAILED
+    world.edge.restart()
+    world.edge.lora_routes = True
+    await world.agent_pass()
+    assert world.edge.served == {"sql": "/models/sql"}
+
+
+@pytest.mark.parametrize("error", [LockedError("held"), DiskFullError("1 GB is missing")], ids=["locked", "full"])
+async def test_files_that_could_not_be_staged_for_a_while(world: World, error: GarrisonError) -> None:
+    world.artifacts.default_store, world.artifacts.digests["/models/sql"] = "/store", "abc"
+    world.edge.down = DOWN
+    await world.apply(world.declaration(adapter()))
+    world.edge.down = None
+    world.artifacts.stage_errors["abc"] = error
+    agent = Agent(world.fleet, world.view)
+    await agent.startup()
+    await agent.once()
+    assert world.edge.served == {}
+    world.artifacts.stage_errors.clear()
+    await agent.once()
+    await agent.shutdown()
+    assert world.edge.served == {"sql": "/store/abc"}
+
+
+async def test_a_name_that_somebody_took_meanwhile_and_let_go(world: World) -> None:
+    """They load it after the look and before our load."""
+    world.edge.down = DOWN
+    await world.apply(world.declaration(adapter()))
+    world.edge.down = None
+    answer = json_answer({"error": {"message": "'sql' has already been loaded", "type": "x"}}, 400)
+    world.edge.faults.append(MemoryFault("/v1/load_lora_adapter", answer, times=1, method="POST"))
+    theirs = [(BASE, BASE, None), ("sql", "/tmp/theirs", BASE)]
+    data = [{"id": name, "root": root, "parent": parent} for name, root, parent in theirs]
+    # The agent's look and its second one are before the load.
+    world.edge.faults.append(MemoryFault("/v1/models", json_answer({"data": data}), skip=2, times=2))
+    agent = Agent(world.fleet, world.view)
+    await agent.startup()
+    await agent.once()
+    assert [one.after["code"] for one in world.told(events.ACTION_FAILED) if one.after] == ["AlreadyExists"]
+    for _ in range(2):
+        await agent.once()
+    await agent.shutdown()
+    assert world.edge.served == {"sql": "/models/sql"}

@@ -151,6 +151,17 @@ async def test_a_list_with_another_path(bench: Bench) -> None:
     assert bench.edge.served == {}
 
 
+async def test_what_somebody_else_loaded_meanwhile_is_not_unloaded(bench: Bench) -> None:
+    entries = [(BASE, BASE, None), ("sql", "/elsewhere", BASE)]
+    data = [{"id": name, "root": root, "parent": parent, "owned_by": "vllm"} for name, root, parent in entries]
+    bench.edge.faults.append(MemoryFault(LIST, json_answer({"object": "list", "data": data})))
+    outcome = await bench.one(create())
+    assert outcome.state is FAILED
+    assert outcome.failure is not None
+    assert outcome.failure.code is FailureCode.RESOURCE_CONFLICT
+    assert "unload" not in bench.asked()
+
+
 async def test_another_name_of_the_same_base(bench: Bench) -> None:
     bench.edge.names = (BASE, "alias")
     assert (await bench.one(create(spec(base_model_name="alias")))).state is DONE

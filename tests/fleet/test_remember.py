@@ -85,3 +85,8 @@ def test_what_is_remembered_can_be_looked_at() -> None:
     assert last_sighting(KNOWN).presence("sql") == "present"
     assert last_sighting(NEW).cause is Cause.NEVER_ASKED
     assert last_sighting(remember(KNOWN, away(), []).record).cause is Cause.REFUSED
+
+
+def test_what_a_target_serves_when_it_is_seen_first_is_no_news() -> None:
+    record = remember(NEW, away(), []).record
+    assert [one.kind for one in remember(record, seen("theirs", at=LATER), []).events] == [events.RECOVERED]

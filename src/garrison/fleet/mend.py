@@ -11,6 +11,7 @@ from garrison.fleet.context import Fleet
 from garrison.fleet.declaration import Declaration
 from garrison.fleet.drift import Drift
 from garrison.fleet.duties import duties
+from garrison.fleet.failure import FailureCode
 from garrison.fleet.recall import recall
 from garrison.fleet.scene import PlanOptions
 from garrison.fleet.survey import Survey, decide
@@ -102,7 +103,10 @@ def _mended_drift(one: Outcome) -> bool:
 
 
 def _hopeless(one: Outcome) -> bool:
-    return one.state is ActionState.FAILED and one.failure is not None and not one.failure.recoverable
+    """What somebody else has under the name now, others may let go of: the next plan tells."""
+    if one.state is not ActionState.FAILED or one.failure is None or one.failure.recoverable:
+        return False
+    return one.failure.code not in (FailureCode.ALREADY_EXISTS, FailureCode.RESOURCE_CONFLICT)
 
 
 def _restored(fleet: Fleet, stack: str, command: str, one: Outcome) -> Event:

@@ -36,7 +36,7 @@ def remember(record: TargetRecord, seen: Sighting, managed: Collection[str]) -> 
         assert seen.capabilities is not None
         was = {"started_at": record.capabilities.get("started_at")}
         told.append(_event(seen, events.RESTARTED, before=was, after={"started_at": seen.capabilities.started_at}))
-    if record.state != "new":
+    if record.last_seen is not None:
         told += _unmanaged_changes(before, seen, managed)
     same_served = before == seen.served
     capabilities = _merged(record.capabilities, seen.capabilities)

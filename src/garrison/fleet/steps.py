@@ -9,7 +9,7 @@ import random
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
 
-from garrison.base.errors import DiskFullError, GarrisonError
+from garrison.base.errors import DiskFullError, GarrisonError, LockedError
 from garrison.fleet.action_log import ActionLog
 from garrison.fleet.checkpoints import Checkpoint, pass_by
 from garrison.fleet.context import Fleet
@@ -142,7 +142,8 @@ class Steps:
         except GarrisonError as error:
             full = isinstance(error, DiskFullError)
             code = FailureCode.SERVICE_LIMIT_EXCEEDED if full else FailureCode.INVALID_REQUEST
-            raise StepError(Failure(code=code, message=error.message, hint=error.hint)) from error
+            later = isinstance(error, DiskFullError | LockedError)
+            raise StepError(Failure(code=code, message=error.message, hint=error.hint, recoverable=later)) from error
         if staged.path != self.path:
             self.path = staged.path
             await self.log.loads_from(staged.path)
@@ -210,6 +211,9 @@ class Steps:
             raise StepError(_did_nothing(name))
         if there.root != self.path:
             message = f"{name} was loaded from {self.path}, and the server lists it from {there.root}"
+            now = await self.there(name)
+            # Somebody was quicker, and what is there is not for us to unload.
+            self.ours = self.ours and now is not None and now.root == self.path
             raise StepError(Failure(code=FailureCode.RESOURCE_CONFLICT, message=message))
         wanted = spec.base_model_name or seen.base
         if not _same_base(seen, there.parent, wanted):

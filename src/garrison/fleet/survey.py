@@ -134,7 +134,7 @@ def look_of(spec: TargetSpec, record: TargetRecord, served: Mapping[str, Served]
         target=spec,
         base=spec.base_model or record.base,
         served=served_of(record) if served is None else served,
-        probe=record.state != "reachable",
+        probe=record.state != "reachable" or _refuses(record),
         doubtful=record.state == "unreachable",
     )
 
@@ -209,6 +209,12 @@ async def _kept(fleet: Fleet, target: TargetSpec, digest: str) -> str | None:
         return None
     intact = await fleet.disk(fleet.artifacts.intact, path)
     return digest if intact else None
+
+
+def _refuses(record: TargetRecord) -> bool:
+    """Whether it was remembered as a server that cannot load adapters. It may have been started anew since, between two
+    looks, so that is asked each time."""
+    return record.capabilities.get("lora_routes") is False
 
 
 def _new_record(fleet: Fleet, spec: TargetSpec) -> TargetRecord:
