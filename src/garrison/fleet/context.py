@@ -20,7 +20,7 @@ T = TypeVar("T")
 
 @dataclass(slots=True, kw_only=True)
 class Fleet:
-    """The seams. The store and the artifacts block: each has a thread of its own, and one, so that calls stay in order."""
+    """The seams. The store and the artifacts block: each has one thread of its own, so that calls stay in order."""
 
     store: FleetStore
     dialer: Dialer

@@ -48,8 +48,8 @@ class Drift:
 
 
 def find_drift(resources: Iterable[Resource], seen: Sighting) -> list[Drift]:
-    """Of the owned `resources` on the target of `seen`. A target that is unknown gives none: unknown is not absent. Nor is
-    anything missing from one whose run-time LoRA is off."""
+    """Of the owned `resources` on the target of `seen`. A target that is unknown gives none: unknown is not absent. Nor
+    is anything missing from one whose run-time LoRA is off."""
     if not seen.known:
         return []
     found = []

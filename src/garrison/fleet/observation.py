@@ -38,7 +38,7 @@ class Cause(StrEnum):
     SERVER_ERROR = "server-error"
     MALFORMED = "malformed"
     NO_LORA_ROUTES = "no-lora-routes"
-    """The list is believed, and run-time LoRA is off: what is not in it cannot be loaded, so nothing is proved by it."""
+    """The list is believed, and run-time LoRA is off: what is not in it cannot be loaded, so it proves nothing."""
     LOCAL = "local"
     """The fault is on our side: a secret or a certificate file that cannot be read, no file descriptors left."""
     NEVER_ASKED = "never-asked"

@@ -41,9 +41,6 @@ class Scene:
     staged_path: Callable[[str, str], str | None]
     prefix_caching: Mapping[str, bool | None]
 
-    def sighting(self, target: str) -> Sighting | None:
-        return self.sightings.get(target)
-
     def unknown(self, target: str) -> Failure | None:
         """Why nothing can be said about `target`; None when it was seen."""
         seen = self.sightings.get(target)

@@ -87,8 +87,8 @@ class StackRecord:
     """A stack as it was last applied: `declaration` is what its targets shall serve.
 
     Attributes:
+        declaration: the manifest, whole (JSON).
         version: counts the applies.
-        policy, hooks: of the manifest (JSON).
         ending: it was destroyed, and something is still owed by a target that is out of reach.
     """
 
@@ -185,7 +185,8 @@ class ActionRecord:
 
     Attributes:
         step: the last step that was begun.
-        before, after: {spec, served_path, parent} of what was and what shall be; None where there is nothing. Where a replacement has another name, `before` also carries the old `name`.
+        before, after: {spec, served_path, parent} of what was and what shall be; None where there is nothing. Where a
+            replacement has another name, `before` also carries the old `name`.
         error: a failure (JSON).
         gap_ms: how long the name was away during an update.
     """
