@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import pytest
 from fleet_world import World, adapter
 
+from garrison.base.exit_codes import ExitCode
 from garrison.fleet import events
 from garrison.fleet.agent import Agent
 from garrison.fleet.apply import apply
@@ -175,3 +176,28 @@ async def test_an_answer_that_was_lost_ends_its_command_when_the_target_is_back(
 
 def _raise(_name: str) -> None:
     raise KilledError
+
+
+async def test_what_an_apply_asked_for_again_is_owed_though_drift_is_only_reported(world: World) -> None:
+    await world.apply(world.declaration(adapter()))
+    world.edge.restart()
+    await killed(world, world.declaration(adapter()), at="intended")
+    await world.agent_pass()
+    assert world.edge.served == {"sql": "/models/sql"}
+
+
+async def test_and_so_is_what_was_asked_for_while_the_target_was_away(world: World) -> None:
+    await world.apply(world.declaration(adapter()))
+    world.edge.restart()
+    await world.agent_pass()
+    world.edge.down = DOWN
+    await world.apply(world.declaration(adapter()))
+    world.edge.down = None
+    await world.agent_pass()
+    assert world.edge.served == {"sql": "/models/sql"}
+
+
+async def test_a_destroy_that_still_waits_for_a_target_does_not_say_ok(world: World) -> None:
+    await killed(world, world.declaration(adapter()))
+    world.edge.down = DOWN
+    assert (await world.destroy()).exit_code is ExitCode.UNREACHABLE

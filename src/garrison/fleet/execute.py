@@ -14,6 +14,7 @@ from garrison.fleet.context import Fleet
 from garrison.fleet.failure import Failure
 from garrison.fleet.observation import Served, Sighting
 from garrison.fleet.plan_values import Action, ActionKind, Way
+from garrison.fleet.settle import ASKED_AGAIN
 from garrison.fleet.steps import ExecuteOptions, StepError, Steps, Visit
 from garrison.fleet.target import TargetSpec
 from garrison.fleet.transport import TransportError
@@ -171,7 +172,7 @@ class _Run:
         return self._ended(Outcome(action=item.action, state=ActionState.FAILED, failure=failure))
 
     async def _skip(self, item: _Item, failure: Failure | None) -> Outcome:
-        await item.log.end(ActionState.SKIPPED, failure=failure)
+        await item.log.end(ActionState.SKIPPED, failure=failure, resources=_asked_again(item))
         return self._ended(Outcome(action=item.action, state=ActionState.SKIPPED, failure=failure))
 
     def _ended(self, outcome: Outcome) -> Outcome:
@@ -189,6 +190,14 @@ def _state(steps: Steps, failure: Failure) -> ActionState:
     if steps.uncertain or (steps.touched and away):
         return ActionState.STARTED
     return ActionState.SKIPPED if away else ActionState.FAILED
+
+
+def _asked_again(item: _Item) -> tuple[Resource, ...]:
+    """A tombstone that was to be loaded again stays owed, whoever had undone it before."""
+    lost = item.action.recorded
+    if lost is None or lost.operation is not Operation.LOST or item.action.desired is None:
+        return ()
+    return (item.log.gone(lost, Operation.LOST, ASKED_AGAIN),) if lost.cause != ASKED_AGAIN else ()
 
 
 def _left_behind(item: _Item, error: StepError) -> tuple[Resource, ...]:

@@ -75,7 +75,7 @@ def plan(
     )
     actions = [*_decide_all(declaration, recorded, scene)]
     actions.sort(key=lambda action: (action.target, _ORDER[action.kind], action.name))
-    involved = {action.target for action in actions} | declaration.targets.keys()
+    involved = {action.target for action in actions} | declaration.targets.keys() | sightings.keys()
     unknown = {name: failure.message for name in sorted(involved) if (failure := scene.unknown(name))}
     return Plan(
         stack=declaration.stack,

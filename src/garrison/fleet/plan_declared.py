@@ -9,7 +9,7 @@ from garrison.fleet.failure import Failure, FailureCode
 from garrison.fleet.observation import Served
 from garrison.fleet.plan_values import Action, ActionKind, Change, Way
 from garrison.fleet.scene import Scene, routes_off
-from garrison.fleet.settle import INTERRUPTED
+from garrison.fleet.settle import ASKED_AGAIN, INTERRUPTED
 from garrison.store.records import Resource
 
 __all__ = ["declared", "impossible", "renamed"]
@@ -100,8 +100,8 @@ def _missing(spec: AdapterSpec, recorded: Resource | None, scene: Scene) -> Acti
 
 
 def _is_owed(recorded: Resource | None, changes: Sequence[Change]) -> bool:
-    """Declared and never applied as it is declared now, or cut short by a kill: nobody else undid it."""
-    return recorded is None or bool(changes) or recorded.cause == INTERRUPTED
+    """Declared and never applied as it is declared now, cut short by a kill, or asked for again since it was undone."""
+    return recorded is None or bool(changes) or recorded.cause in (INTERRUPTED, ASKED_AGAIN)
 
 
 def _others(spec: AdapterSpec, recorded: Resource | None, observed: Served, scene: Scene) -> Action:

@@ -9,10 +9,12 @@ from datetime import datetime
 from garrison.fleet.observation import Served, Sighting
 from garrison.store.records import ActionRecord, ActionState, Key, Operation, Resource
 
-__all__ = ["INTERRUPTED", "Settled", "settle"]
+__all__ = ["ASKED_AGAIN", "INTERRUPTED", "Settled", "settle"]
 
 INTERRUPTED = "interrupted"
 """The cause of versions that settling makes."""
+ASKED_AGAIN = "asked for again"
+"""The cause of a tombstone's newer version: a command wanted it loaded, and its target was out of reach. It is owed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,8 +51,11 @@ def settle(
 def _one(
     stack: str, action: ActionRecord, recorded: Mapping[Key, Resource], seen: Sighting | None, now: datetime
 ) -> Settled:
+    own = recorded.get(action.key)
+    own = own if own is not None and own.stack == stack else None
     if action.state is ActionState.PLANNED:
-        return Settled(action=replace(action, state=ActionState.SKIPPED, ended_at=now))
+        skipped = replace(action, state=ActionState.SKIPPED, ended_at=now)
+        return Settled(action=skipped, resources=tuple(_asked_again(own, action, now)))
     if seen is None or not seen.known:
         return Settled(action=action)
     there = _adapter(seen, action.key.name)
@@ -60,14 +65,20 @@ def _one(
         resources.append(_version(stack, action, there, operation, now))
         resources += _old_name(action, recorded, seen, now)
         return Settled(action=_ended(action, ActionState.DONE, now), resources=tuple(resources))
-    own = recorded.get(action.key)
-    if there is None and own is not None and own.stack == stack and own.operation.serves:
+    resources += _asked_again(own, action, now)
+    if there is None and own is not None and own.operation.serves:
         operation = Operation.DELETED if action.after is None else Operation.LOST
         resources.append(_gone(own, operation, action, now))
     done = action.after is None and there is None
     return Settled(
         action=_ended(action, ActionState.DONE if done else ActionState.FAILED, now), resources=tuple(resources)
     )
+
+
+def _asked_again(own: Resource | None, action: ActionRecord, now: datetime) -> Iterable[Resource]:
+    """A tombstone that was to be loaded again is owed, whoever had undone it before."""
+    if own is not None and own.operation is Operation.LOST and action.after is not None:
+        yield _gone(own, Operation.LOST, action, now)
 
 
 def _old_name(
