@@ -1,5 +1,6 @@
 """Dropping a target: the only way in which one that is out of reach goes."""
 
+import contextlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -87,13 +88,15 @@ async def forget(
         )
     if not await fleet.disk(confirm, loss):
         return Forgotten(loss=loss, confirmed=False)
-    for stack in sorted({*loss.declared_by, *(one.stack for one in loss.adapters)}):
-        async with hold(fleet, stack, "forget"):
+    stacks = sorted({*loss.declared_by, *(one.stack for one in loss.adapters)})
+    async with contextlib.AsyncExitStack() as held:
+        for stack in stacks:
+            await held.enter_async_context(hold(fleet, stack, "forget"))
+        # First what is owned: as long as it were, and no longer declared, an agent would unload it.
+        told = Event(at=fleet.clock.now(), kind=events.FORGOTTEN, target=target, cause="forgotten by command")
+        await fleet.db(fleet.store.forget, target, fleet.clock.now(), told)
+        for stack in stacks:
             await _undeclare(fleet, stack, target)
-    told = Event(at=fleet.clock.now(), kind=events.FORGOTTEN, target=target, cause="forgotten by command")
-    await fleet.db(fleet.store.forget, target, fleet.clock.now(), told)
-    for stack in sorted({one.stack for one in loss.adapters}):
-        async with hold(fleet, stack, "forget"):
             await tidy(fleet, stack)
     return Forgotten(loss=loss)
 

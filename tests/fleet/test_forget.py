@@ -1,0 +1,58 @@
+"""Dropping a target, over the in-memory twins."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from fleet_world import World, adapter
+
+from garrison.base.errors import ConflictError
+from garrison.fleet.forget import Forgotten, forget
+from garrison.fleet.lease import hold
+
+
+@pytest.fixture
+def world() -> Iterator[World]:
+    made = World()
+    yield made
+    made.fleet.close()
+
+
+async def drop(world: World) -> Forgotten:
+    return await forget(world.fleet, "edge-1", world.view, confirm=lambda _loss: True, force=True)
+
+
+async def test_what_every_stack_has_there_goes_and_the_server_is_not_touched(world: World) -> None:
+    await world.apply(world.declaration(adapter("a"), stack="one"))
+    await world.apply(world.declaration(adapter("b"), stack="two"))
+    await drop(world)
+    await world.agent_pass()
+    assert world.edge.served == {"a": "/models/a", "b": "/models/b"}
+    assert world.store.targets() == []
+    assert world.store.resources() == []
+    assert [one.declaration["adapters"] for one in world.store.stacks()] == [[], []]
+
+
+@pytest.mark.parametrize("method", ["forget", "declare"])
+async def test_a_kill_in_the_middle_unloads_nothing(world: World, monkeypatch: pytest.MonkeyPatch, method: str) -> None:
+    await world.apply(world.declaration(adapter("a"), on_drift="restore"))
+
+    def killed(*_: Any) -> None:
+        raise RuntimeError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(world.store, method, killed)
+        with pytest.raises(RuntimeError):
+            await drop(world)
+    await world.agent_pass()
+    assert world.edge.served == {"a": "/models/a"}
+
+
+async def test_every_stack_is_held_first(world: World) -> None:
+    await world.apply(world.declaration(adapter("a"), stack="one"))
+    await world.apply(world.declaration(adapter("b"), stack="two"))
+    async with hold(world.fleet, "two", "apply"):
+        with pytest.raises(ConflictError, match="holds the stack two"):
+            await drop(world)
+    assert len(world.store.resources()) == 2
+    assert [one.version for one in world.store.stacks()] == [1, 1]
