@@ -2,6 +2,8 @@
 
 import asyncio
 from collections.abc import Iterator
+from dataclasses import replace
+from datetime import timedelta
 
 import pytest
 from fleet_world import World
@@ -9,6 +11,7 @@ from fleet_world import World
 from garrison.base.errors import ConflictError
 from garrison.fleet import lease as lease_module
 from garrison.fleet.lease import hold
+from garrison.store.records import Lease
 
 
 @pytest.fixture
@@ -68,3 +71,17 @@ async def test_a_cancel_from_outside_stays_a_cancel(world: World) -> None:
     with pytest.raises(asyncio.CancelledError):
         await task
     assert world.store.leases() == []
+
+
+async def test_a_process_that_cannot_be_seen_from_here_is_not_judged_dead(world: World) -> None:
+    """Another container of this machine: the same name and boot, and pids of its own."""
+    ours = lease_module.this_process("apply")
+    machine, _, namespace = ours.host.rpartition("/")
+    assert namespace.startswith("pid:")
+    there = replace(ours, host=f"{machine}/pid:[1]", pid=1, started=1)
+    now = world.clock.now()
+    until = now + timedelta(seconds=30)
+    world.store.acquire(Lease(stack="lab", token="t", holder=there, acquired_at=now, expires_at=until), now)
+    with pytest.raises(ConflictError, match="holds the stack lab"):
+        async with hold(world.fleet, "lab", "apply"):
+            pass

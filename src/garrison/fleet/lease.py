@@ -105,17 +105,18 @@ async def _acquire(fleet: Fleet, stack: str, purpose: str) -> Lease:
 
 
 def _is_dead(holder: Holder) -> bool:
-    """Only a process of this boot of this machine can be judged."""
+    """Only a process that this one can see can be judged: of this boot of this machine, not in another container."""
     if holder.host != _host() or holder.started is None:
         return False
     return start_time(holder.pid) != holder.started
 
 
 def _host() -> str:
-    """`name/boot-id`: after a reboot, pids start again."""
+    """`name/boot-id/pid-namespace`: after a reboot pids start again, and two containers of one name each have their
+    own."""
     with contextlib.suppress(OSError):
         boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
-        return f"{platform.node()}/{boot}"
+        return f"{platform.node()}/{boot}/{Path('/proc/self/ns/pid').readlink()}"
     return platform.node()
 
 
