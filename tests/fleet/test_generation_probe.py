@@ -6,7 +6,7 @@ import pytest
 
 from garrison.base.clock import FakeClock
 from garrison.fleet.failure import Failure, FailureCode
-from garrison.fleet.generation_probe import PROMPT, judge_probe, probe
+from garrison.fleet.generation_probe import PROMPT, BaseAnswers, judge_probe, probe
 from garrison.fleet.memory_targets import MemoryFault, MemoryTarget, MemoryTargets, refusal
 from garrison.fleet.observation import Cause
 from garrison.fleet.target import TargetSpec
@@ -26,9 +26,10 @@ REFUSED = failure(FailureCode.INVALID_REQUEST)
 
 TABLE: list[tuple[str, Completion | Failure, Completion | Failure | None, bool, bool, str]] = [
     ("another token", A, Completion(" b", -1.5), False, False, ""),
-    ("the same token, less likely", A, Completion(" a", -1.6), False, False, ""),
+    ("the same token, less likely, asked for", A, Completion(" a", -1.6), True, False, ""),
     ("the same token, as likely", A, A, False, False, "answers like the base"),
-    ("the same token, nobody knows how likely", Completion(" a"), Completion(" a"), False, False, ""),
+    ("the same token, nobody asked how likely", Completion(" a"), Completion(" a"), False, False, "first token"),
+    ("the same token, nobody knows how likely", Completion(" a"), Completion(" a"), True, False, ""),
     ("the base does not answer", A, SLOW, False, False, ""),
     ("no answer in time", SLOW, None, False, False, "had no answer"),
     ("no answer in time, and it must", SLOW, None, True, True, ""),
@@ -52,18 +53,19 @@ def test_judge(adapter: Any, base: Any, must: bool, fails: bool, note: str) -> N
         assert not verdict.failure.recoverable
 
 
-async def run(server: MemoryTarget, answers: dict[str, Completion | Failure] | None = None) -> tuple[Any, list[str]]:
+async def run(server: MemoryTarget, answers: BaseAnswers | None = None, *, must: bool = False) -> tuple[Any, list[str]]:
     targets, spec = MemoryTargets({"edge": server}), TargetSpec(name="edge", base_url="http://edge")
     async with targets.open(spec) as connection:
         api = VllmApi(connection, spec, FakeClock())
         kept = {} if answers is None else answers
-        verdict = await probe(api, "sql", "acme/tiny", must_answer=False, base_answers=kept)
+        verdict = await probe(api, "sql", "acme/tiny", must_answer=must, base_answers=kept)
     return verdict, [one.json["model"] for one in targets.requests]
 
 
-async def test_an_adapter_that_changes_nothing_is_noted() -> None:
-    verdict, asked = await run(MemoryTarget(served={"sql": "/m"}, idle={"/m"}))
-    assert "answers like the base" in verdict.note
+@pytest.mark.parametrize(("must", "note"), [(False, "first token is the base's"), (True, "answers like the base")])
+async def test_an_adapter_that_changes_nothing_is_noted(must: bool, note: str) -> None:
+    verdict, asked = await run(MemoryTarget(served={"sql": "/m"}, idle={"/m"}), must=must)
+    assert note in verdict.note
     assert asked == ["sql", "acme/tiny"]
 
 

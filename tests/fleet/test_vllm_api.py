@@ -191,9 +191,12 @@ async def test_whether_it_was_done(result: Any, code: str, sent: bool, uncertain
 
 async def test_a_token() -> None:
     async with api_of(MemoryTarget()) as (api, targets):
-        found = await api.complete("acme/tiny", "hi", seed=7, timeout=5)
+        found = await api.complete("acme/tiny", "hi", seed=7, timeout=5, logprob=True)
+        plain = await api.complete("acme/tiny", "hi", seed=7, timeout=5)
     assert isinstance(found, Completion)
     assert found.logprob is not None
+    assert isinstance(plain, Completion)
+    assert plain.logprob is None
     assert targets.requests[-1].json["max_tokens"] == 1
 
 
@@ -202,7 +205,7 @@ async def test_a_server_without_log_probabilities_is_asked_without() -> None:
         faults=[MemoryFault("/v1/completions", refusal(400, "BadRequestError", "max_logprobs"), times=1)]
     )
     async with api_of(server) as (api, targets):
-        assert isinstance(await api.complete("acme/tiny", "hi", seed=7, timeout=5), Completion)
+        assert isinstance(await api.complete("acme/tiny", "hi", seed=7, timeout=5, logprob=True), Completion)
     assert "logprobs" not in targets.requests[-1].json
 
 

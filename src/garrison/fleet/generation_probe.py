@@ -7,7 +7,10 @@ from garrison.fleet.failure import Failure, FailureCode
 from garrison.fleet.vllm_answers import Completion
 from garrison.fleet.vllm_api import VllmApi
 
-__all__ = ["ProbeVerdict", "judge_probe", "probe"]
+__all__ = ["BaseAnswers", "ProbeVerdict", "judge_probe", "probe"]
+
+BaseAnswers = dict[tuple[str, bool], Completion | Failure]
+"""(base model, whether its probability was asked for) to what it answered."""
 
 PROMPT = "The quick brown fox jumps over the lazy dog, and the dog looks up at the fox and does not move at all."
 """Not shorter: on a CPU with AMX, vLLM 0.32 dies of an illegal instruction when the first prompt since its start has
@@ -31,22 +34,22 @@ class ProbeVerdict:
     note: str | None = None
 
 
-async def probe(
-    api: VllmApi, name: str, base: str, *, must_answer: bool, base_answers: dict[str, Completion | Failure]
-) -> ProbeVerdict:
+async def probe(api: VllmApi, name: str, base: str, *, must_answer: bool, base_answers: BaseAnswers) -> ProbeVerdict:
     """Ask the adapter `name` for a token, then its base for one to compare it with.
 
     Args:
-        must_answer: a server that does not answer in time is a failure, not a note.
+        must_answer: a server that does not answer in time is a failure, not a note; and the tokens' probabilities are
+            compared too, for which vLLM stops for some seconds once after its start.
         base_answers: what bases of this target answered before; read and filled.
     """
     seconds = LONG_SECONDS if must_answer else SHORT_SECONDS
-    adapter = await api.complete(name, PROMPT, seed=SEED, timeout=seconds)
+    adapter = await api.complete(name, PROMPT, seed=SEED, timeout=seconds, logprob=must_answer)
     if isinstance(adapter, Failure) and adapter.code in _NO_ANSWER:
         return judge_probe(adapter, None, must_answer=must_answer)
-    if base not in base_answers:
-        base_answers[base] = await api.complete(base, PROMPT, seed=SEED, timeout=seconds)
-    return judge_probe(adapter, base_answers[base], must_answer=must_answer)
+    key = (base, must_answer)
+    if key not in base_answers:
+        base_answers[key] = await api.complete(base, PROMPT, seed=SEED, timeout=seconds, logprob=must_answer)
+    return judge_probe(adapter, base_answers[key], must_answer=must_answer)
 
 
 def judge_probe(adapter: Completion | Failure, base: Completion | Failure | None, *, must_answer: bool) -> ProbeVerdict:
@@ -64,6 +67,8 @@ def judge_probe(adapter: Completion | Failure, base: Completion | Failure | None
         return ProbeVerdict(failure=_probe_failure(adapter, f"loaded, but it does not answer: {adapter.message}"))
     if isinstance(base, Completion) and _same(adapter, base):
         return ProbeVerdict(note="answers like the base: the same token with the same probability")
+    if isinstance(base, Completion) and adapter.token == base.token and not must_answer:
+        return ProbeVerdict(note="its first token is the base's; `probe: true` compares the probability too")
     return ProbeVerdict()
 
 

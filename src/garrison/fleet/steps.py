@@ -15,13 +15,13 @@ from garrison.fleet.checkpoints import Checkpoint, pass_by
 from garrison.fleet.context import Fleet
 from garrison.fleet.declaration import AdapterSpec
 from garrison.fleet.failure import Failure, FailureCode
-from garrison.fleet.generation_probe import probe
+from garrison.fleet.generation_probe import BaseAnswers, probe
 from garrison.fleet.observation import Served, Sighting
 from garrison.fleet.plan_values import Action
 from garrison.fleet.retry import RetryBudget, decide_retry
 from garrison.fleet.target import TargetSpec
 from garrison.fleet.view import FleetView
-from garrison.fleet.vllm_answers import Completion, unknown_failure
+from garrison.fleet.vllm_answers import unknown_failure
 from garrison.fleet.vllm_api import VllmApi
 
 __all__ = ["ExecuteOptions", "StepError", "Steps", "Visit"]
@@ -63,7 +63,7 @@ class Visit:
     target: TargetSpec
     api: VllmApi
     base: Served | None = None
-    base_answers: dict[str, Completion | Failure] = field(default_factory=dict)
+    base_answers: BaseAnswers = field(default_factory=dict)
 
 
 class StepError(Exception):

@@ -82,11 +82,14 @@ class VllmApi:
             return answer
         return _reply(unload_failure(answer, now=self._clock.now()))
 
-    async def complete(self, model: str, prompt: str, *, seed: int, timeout: float) -> Completion | Failure:
-        """One token of `POST /v1/completions` at temperature 0, with its log probability where the server gives it."""
+    async def complete(
+        self, model: str, prompt: str, *, seed: int, timeout: float, logprob: bool = False
+    ) -> Completion | Failure:
+        """One token of `POST /v1/completions` at temperature 0, with its log probability where that is asked for and the
+        server gives it. vLLM 0.32 compiles for the first such request, and answers nobody for 5 to 14 s meanwhile."""
         body = {"model": model, "prompt": prompt, "max_tokens": 1, "temperature": 0, "seed": seed}
-        answer = await self._post("/v1/completions", body | {"logprobs": 1}, timeout)
-        if isinstance(answer, Answer) and answer.status == 400:  # `--max-logprobs 0`
+        answer = await self._post("/v1/completions", body | ({"logprobs": 1} if logprob else {}), timeout)
+        if logprob and isinstance(answer, Answer) and answer.status == 400:  # `--max-logprobs 0`
             answer = await self._post("/v1/completions", body, timeout)
         if isinstance(answer, Answer):
             return completion_of(answer, now=self._clock.now())
