@@ -519,7 +519,7 @@ async def test_without_the_routes_nothing_is_known(own: StartedServer, lab: Lab)
     applied = await lab.apply(declaration)
     (outcome,) = applied.outcomes
     assert applied.exit_code == 30
-    assert outcome.state is ActionState.SKIPPED
+    assert outcome.state is ActionState.FAILED
     assert outcome.failure is not None
     assert outcome.failure.cause is Cause.NO_LORA_ROUTES
     assert lab.changes(sent) == []

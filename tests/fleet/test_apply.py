@@ -13,7 +13,7 @@ from garrison.fleet.lease import this_process
 from garrison.fleet.observation import Cause
 from garrison.fleet.plan_values import ActionKind
 from garrison.fleet.transport import TransportError
-from garrison.store.records import CommandState, Holder, Lease, Operation
+from garrison.store.records import ActionState, CommandState, Holder, Lease, Operation
 
 
 @pytest.fixture
@@ -255,6 +255,7 @@ async def test_run_time_lora_that_is_off_is_no_absence(world: World) -> None:
     failure = done.plan.blocked[0].failure
     assert failure is not None
     assert failure.cause is Cause.NO_LORA_ROUTES
+    assert [one.state for one in done.outcomes] == [ActionState.FAILED], "it needs somebody to restart vLLM"
     assert "VLLM_ALLOW_RUNTIME_LORA_UPDATING" in (failure.hint or "")
     assert not world.told(events.DRIFT)
     recorded = world.recorded("sql")

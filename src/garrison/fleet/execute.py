@@ -166,7 +166,7 @@ class _Run:
     async def _blocked(self, item: _Item) -> Outcome:
         """What is owed by a target that was not seen is skipped; what nothing can bring about has failed."""
         failure = item.action.failure
-        if failure is not None and failure.cause is not None:
+        if failure is not None and failure.recoverable:
             return await self._skip(item, failure)
         await item.log.end(ActionState.FAILED, failure=failure)
         return self._ended(Outcome(action=item.action, state=ActionState.FAILED, failure=failure))

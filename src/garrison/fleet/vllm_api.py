@@ -85,7 +85,7 @@ class VllmApi:
     async def complete(
         self, model: str, prompt: str, *, seed: int, timeout: float, logprob: bool = False
     ) -> Completion | Failure:
-        """One token of `POST /v1/completions` at temperature 0, with its log probability where that is asked for and the
+        """One token of `POST /v1/completions` at temperature 0, with its log probability where it is asked for and the
         server gives it. vLLM 0.32 compiles for the first such request, and answers nobody for 5 to 14 s meanwhile."""
         body = {"model": model, "prompt": prompt, "max_tokens": 1, "temperature": 0, "seed": seed}
         answer = await self._post("/v1/completions", body | ({"logprobs": 1} if logprob else {}), timeout)
