@@ -150,8 +150,8 @@ class TargetModel(_Keys):
     load_timeout: Timeout = Field(120.0, description="For a load.")
     probe: Flag | None = Field(
         None,
-        description="Ask a loaded adapter for one token. Left out: if the server answers in time; `true`: it must, and its "
-        "probability is compared with the base's, for which vLLM stops for some seconds once after its start.",
+        description="Ask a loaded adapter for one token. Left out: if the server answers in time; `true`: it must, "
+        "and its probability is compared with the base's, for which vLLM stops for some seconds once after its start.",
     )
 
 
