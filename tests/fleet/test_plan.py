@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from garrison.base.errors import InvalidError
 from garrison.fleet.declaration import ADAPTER_TYPE, AdapterSpec, Declaration, ModelSpec
+from garrison.fleet.failure import FailureCode
 from garrison.fleet.observation import Capabilities, Cause, Served, Sighting
 from garrison.fleet.plan import check_models, plan
 from garrison.fleet.plan_values import Action, ActionKind, Plan, Way
@@ -176,6 +177,21 @@ def test_what_is_missing_or_unknown_is_no_conflict(row: str) -> None:
     wanted, recorded, sightings, more, *_ = ROWS[row]
     found = plan(declared(wanted) if wanted else declared(), [recorded] if recorded else [], sightings, **more)
     assert not found.conflicts
+
+
+@pytest.mark.parametrize(
+    ("cause", "code"),
+    [
+        (Cause.REFUSED, FailureCode.NETWORK_FAILURE),
+        (Cause.TIMEOUT, FailureCode.SERVICE_TIMEOUT),
+        (Cause.UNAUTHORIZED, FailureCode.INVALID_CREDENTIALS),
+        (Cause.FORBIDDEN, FailureCode.ACCESS_DENIED),
+    ],
+)
+def test_what_stands_in_the_way_of_an_unknown_target_has_its_own_code(cause: Cause, code: FailureCode) -> None:
+    action = only(plan(declared(spec()), [], away(cause)))
+    assert action.failure is not None
+    assert (action.failure.code, action.owed) == (code, True)
 
 
 def test_a_renamed_adapter_is_replaced_and_the_new_name_comes_first() -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 from garrison.fleet.observation import Cause
 
-__all__ = ["Failure", "FailureCode"]
+__all__ = ["Failure", "FailureCode", "code_of_unknown"]
 
 
 class FailureCode(StrEnum):
@@ -40,6 +40,18 @@ _RECOVERABLE = frozenset(
         FailureCode.NOT_STABILIZED,
     }
 )
+
+_UNKNOWN = {
+    Cause.TIMEOUT: FailureCode.SERVICE_TIMEOUT,
+    Cause.UNAUTHORIZED: FailureCode.INVALID_CREDENTIALS,
+    Cause.FORBIDDEN: FailureCode.ACCESS_DENIED,
+    Cause.SERVER_ERROR: FailureCode.SERVICE_INTERNAL_ERROR,
+}
+
+
+def code_of_unknown(cause: Cause | None) -> FailureCode:
+    """What stands in the way of an operation on a target that is unknown."""
+    return _UNKNOWN.get(cause, FailureCode.NETWORK_FAILURE) if cause else FailureCode.NETWORK_FAILURE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

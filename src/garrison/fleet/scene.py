@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from garrison.fleet.declaration import AdapterSpec
-from garrison.fleet.failure import Failure, FailureCode
+from garrison.fleet.failure import Failure, FailureCode, code_of_unknown
 from garrison.fleet.observation import Cause, Served, Sighting
 
 __all__ = ["Mode", "PlanOptions", "Scene", "routes_off"]
@@ -48,7 +48,7 @@ class Scene:
             return None
         cause, detail = (seen.cause, seen.detail) if seen else (Cause.NEVER_ASKED, "it was not asked")
         return Failure(
-            code=FailureCode.NETWORK_FAILURE,
+            code=code_of_unknown(cause),
             message=f"target {target} is out of reach ({cause}): {detail}",
             hint=_RETURNS,
             recoverable=True,

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
-from garrison.fleet.failure import Failure, FailureCode
+from garrison.fleet.failure import Failure, FailureCode, code_of_unknown
 from garrison.fleet.judge import retry_after
 from garrison.fleet.observation import Cause, Sighting
 from garrison.fleet.transport import Answer, TransportError
@@ -39,12 +39,6 @@ _BROKEN_FILES = re.compile(
 )
 _START_WITH_LORA = "Start vLLM with --enable-lora and VLLM_ALLOW_RUNTIME_LORA_UPDATING=True in its environment."
 _RETRYABLE_CAUSES = frozenset({Cause.DNS, Cause.REFUSED, Cause.TIMEOUT, Cause.RESET, Cause.SERVER_ERROR})
-_UNKNOWN_CODES = {
-    Cause.TIMEOUT: FailureCode.SERVICE_TIMEOUT,
-    Cause.UNAUTHORIZED: FailureCode.INVALID_CREDENTIALS,
-    Cause.FORBIDDEN: FailureCode.ACCESS_DENIED,
-    Cause.SERVER_ERROR: FailureCode.SERVICE_INTERNAL_ERROR,
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +115,7 @@ def unknown_failure(seen: Sighting) -> Failure:
     """The list could not be believed, so nothing can be said about the target."""
     assert seen.cause is not None
     return Failure(
-        code=_UNKNOWN_CODES.get(seen.cause, FailureCode.NETWORK_FAILURE),
+        code=code_of_unknown(seen.cause),
         message=f"the target cannot be observed ({seen.cause}): {seen.detail}",
         recoverable=seen.cause in _RETRYABLE_CAUSES or seen.retry_after is not None,
         retry_after=seen.retry_after,
