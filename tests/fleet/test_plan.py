@@ -118,6 +118,18 @@ ROWS: dict[str, tuple[Any, Any, dict[str, Sighting], dict[str, Any], ActionKind,
         ActionKind.REPLACE, Way.SWAP),
     "unloaded-by-somebody": (spec(), applied(), seen(), {}, ActionKind.CREATE, Way.LOAD),
     "tombstone": (spec(), LOST, seen(), {}, ActionKind.CREATE, Way.LOAD),
+    "tombstone-new-content-same-path": (
+        spec(digest=NEW), applied(spec(digest=OLD), operation=Operation.LOST, cause="unloaded"), seen(), {},
+        ActionKind.BLOCKED, None),
+    "tombstone-new-content-same-path-accepted": (
+        spec(digest=NEW), applied(spec(digest=OLD), operation=Operation.LOST, cause="unloaded"), seen(),
+        {"options": PlanOptions(accept_stale_cache=True)}, ActionKind.CREATE, Way.LOAD),
+    "tombstone-of-a-restart-new-content-same-path": (
+        spec(digest=NEW), applied(spec(digest=OLD), operation=Operation.LOST, cause="restarted"), seen(), {},
+        ActionKind.CREATE, Way.LOAD),
+    "tombstone-new-content-staged": (
+        spec(digest=NEW), applied(spec(digest=OLD), operation=Operation.LOST, served_path="/store/aaaaaaaa"), seen(),
+        STORE, ActionKind.CREATE, Way.LOAD),
     "tombstone-loaded-by-somebody-as-declared": (
         spec(), LOST, seen({"sql": "/models/sql"}), {}, ActionKind.ADOPT, Way.RECORD),
     "tombstone-loaded-by-somebody-else": (spec(), LOST, seen({"sql": "/tmp/x"}), {}, ActionKind.BLOCKED, None),

@@ -8,7 +8,10 @@ from garrison.fleet import events
 from garrison.fleet.observation import Served, Sighting
 from garrison.store.records import Event, Operation, Resource
 
-__all__ = ["Drift", "find_drift", "tombstone"]
+__all__ = ["UNLOADED", "Drift", "find_drift", "tombstone"]
+
+UNLOADED = "unloaded"
+"""The cause of a tombstone where the server is the same process."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,6 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 from garrison.fleet.declaration import AdapterSpec
+from garrison.fleet.drift import UNLOADED
 from garrison.fleet.failure import Failure, FailureCode
 from garrison.fleet.observation import Served
 from garrison.fleet.plan_values import Action, ActionKind, Change, Way
@@ -81,6 +82,9 @@ def _missing(spec: AdapterSpec, recorded: Resource | None, scene: Scene) -> Acti
         reason = "somebody unloaded it, or the server was restarted"
     else:
         reason = f"gone from the target since {recorded.at:%Y-%m-%d %H:%M:%S} UTC"
+    if _cached(recorded, path, changes) and (failure := _stale(spec, scene)):
+        blocked = _blocked(spec, recorded, None, failure, "new content at an unchanged path")
+        return replace(blocked, changes=changes)
     return Action(
         kind=ActionKind.REPLACE if any(change.immutable for change in changes) else ActionKind.CREATE,
         target=spec.target,
@@ -97,6 +101,13 @@ def _missing(spec: AdapterSpec, recorded: Resource | None, scene: Scene) -> Acti
         owed=_is_owed(recorded, changes),
         drift=recorded is not None and not _is_owed(recorded, changes),
     )
+
+
+def _cached(recorded: Resource | None, path: str, changes: Sequence[Change]) -> bool:
+    """Whether the server keeps blocks of other weights under `path`: an unload leaves them, a restart does not."""
+    if recorded is None or recorded.served_path != path or recorded.cause != UNLOADED:
+        return False
+    return any(change.field == "content" for change in changes)
 
 
 def _is_owed(recorded: Resource | None, changes: Sequence[Change]) -> bool:
