@@ -174,7 +174,7 @@ async def test_an_answer_that_was_lost_ends_its_command_when_the_target_is_back(
     assert recorded.operation is Operation.CREATED
 
 
-def _raise(_name: str) -> None:
+def _raise(*_: object) -> None:
     raise KilledError
 
 
@@ -201,3 +201,18 @@ async def test_a_destroy_that_still_waits_for_a_target_does_not_say_ok(world: Wo
     await killed(world, world.declaration(adapter()))
     world.edge.down = DOWN
     assert (await world.destroy()).exit_code is ExitCode.UNREACHABLE
+
+
+async def test_what_is_owned_on_a_forgotten_target_is_found_by_its_declaration(world: World) -> None:
+    """The target was forgotten while its command was cut short, and the next one was killed before it declared it."""
+    await killed(world, world.declaration(adapter()))
+    now = world.clock.now()
+    world.store.forget("edge-1", now, Event(at=now, kind=events.FORGOTTEN, target="edge-1"))
+    declare, world.store.declare = world.store.declare, _raise  # type: ignore[method-assign] # killed right there
+    with pytest.raises(KilledError):
+        await world.apply(world.declaration(adapter(), adapter("chat")))
+    world.store.declare = declare  # type: ignore[method-assign] # as it was
+    await world.agent_pass()
+    await world.destroy()
+    assert world.edge.served == {}
+    assert world.store.stacks() == []

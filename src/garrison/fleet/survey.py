@@ -62,7 +62,10 @@ async def survey(
     known = {one.name: one for one in await fleet.db(fleet.store.targets)}
     owned = [one for one in everything if one.stack == declaration.stack]
     begun = await begun_on(fleet, declaration.stack) & known.keys()
-    specs = {name: TargetSpec.from_json(name, known[name].spec) for name in {one.key.target for one in owned} | begun}
+    bodies = dict(stack.declaration.get("targets", {})) if stack else {}
+    bodies |= {name: record.spec for name, record in known.items()}
+    involved = ({one.key.target for one in owned} | begun) & bodies.keys()
+    specs = {name: TargetSpec.from_json(name, bodies[name]) for name in involved}
     specs |= declaration.targets
     records = {name: known.get(name) or _new_record(fleet, spec) for name, spec in specs.items()}
     asked = {name: spec for name, spec in specs.items() if only is None or name in only}
