@@ -1,6 +1,7 @@
 """Stories of the agent, over the in-memory twins."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 from fleet_world import BASE, World, adapter
@@ -9,6 +10,7 @@ from garrison.base.errors import DiskFullError, GarrisonError, LockedError
 from garrison.base.exit_codes import ExitCode
 from garrison.fleet import events
 from garrison.fleet.agent import Agent
+from garrison.fleet.declaration import ModelSpec
 from garrison.fleet.memory_targets import MemoryFault, json_answer
 from garrison.fleet.observation import Cause
 from garrison.fleet.transport import TransportError
@@ -328,3 +330,17 @@ async def test_a_name_that_somebody_took_meanwhile_and_let_go(world: World) -> N
         await agent.once()
     await agent.shutdown()
     assert world.edge.served == {"sql": "/models/sql"}
+
+
+async def test_a_target_with_another_base_than_declared_keeps_no_other_waiting() -> None:
+    world = World(2)
+    model = ModelSpec(target="edge-1", label="base", id=BASE, root=BASE)
+    declared = world.declaration(adapter(), adapter(target="edge-2"), on_drift="restore")
+    await world.apply(replace(declared, models=(model,)))
+    for one in world.targets.targets.values():
+        one.restart()
+    world.edge.root = "/models/another"
+    await world.agent_pass()
+    world.fleet.close()
+    assert world.targets["edge-2"].served == {"sql": "/models/sql"}
+    assert world.edge.served == {}

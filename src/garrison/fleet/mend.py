@@ -1,9 +1,10 @@
 """One stack made equal to what was last applied, as far as the policy allows: what the agent does when it must act."""
 
 from collections.abc import Collection
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+from garrison.base.errors import InvalidError
 from garrison.fleet import events
 from garrison.fleet.apply import carry, tidy
 from garrison.fleet.commands import action_records, new_command
@@ -12,6 +13,7 @@ from garrison.fleet.declaration import Declaration
 from garrison.fleet.drift import Drift
 from garrison.fleet.duties import duties
 from garrison.fleet.failure import FailureCode
+from garrison.fleet.plan import check_models
 from garrison.fleet.recall import recall
 from garrison.fleet.scene import PlanOptions
 from garrison.fleet.survey import Survey, decide
@@ -61,7 +63,9 @@ async def mend(
     running = set() if running is None else running
     declaration = Declaration.from_json(record.declaration)
     restore = declaration.policy.on_drift == "restore"
-    found = await recall(fleet, declaration, view, only=only, as_applied=True, running=running)
+    found = _of_the_declared_base(
+        await recall(fleet, declaration, view, only=only, as_applied=True, running=running), view
+    )
     drafted = await decide(
         fleet, found, mode="destroy" if record.ending else "reconcile", options=PlanOptions(force=restore)
     )
@@ -96,6 +100,19 @@ async def mend(
         owed=owed + sum(one.state is ActionState.SKIPPED for one in outcomes),
         failed=failed | {one.action.key: one.failure.message for one in outcomes if _hopeless(one) and one.failure},
     )
+
+
+def _of_the_declared_base(found: Survey, view: FleetView) -> Survey:
+    """`found` without the looks at targets that serve another base model than a declared one: nothing is done there,
+    and no other target waits for it."""
+    wrong = set()
+    for model in found.declaration.models:
+        try:
+            check_models([model], found.sightings)
+        except InvalidError as error:
+            wrong.add(model.target)
+            view.note(error.message)
+    return replace(found, sightings={name: seen for name, seen in found.sightings.items() if name not in wrong})
 
 
 def _mended_drift(one: Outcome) -> bool:
