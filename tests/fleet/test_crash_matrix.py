@@ -5,12 +5,8 @@ Which checkpoints a way passes is found out by letting it live once. `fleet_chil
 """
 
 import asyncio
-import json
-import os
 import shutil
 import signal
-import subprocess
-import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -18,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests_environment import environment
+from fleet_nursery import PARALLEL, Nursery
 from tiny_model import make_adapter
 
 from garrison.base.clock import SystemClock
@@ -39,8 +35,6 @@ from garrison.store.sql.store import open_store
 pytestmark = [pytest.mark.system]
 
 BASE = "acme/tiny"
-SUPPORT = Path(__file__).parent.parent / "support"
-PARALLEL = 2
 
 Wanted = dict[str, str]
 """Adapter name to the files it is loaded from."""
@@ -92,49 +86,6 @@ AROUND = [
     ["finish", "before"],
     ["finish", "after"],
 ]
-
-
-class Nursery:
-    """Warm processes that fork a child for each job; one child each at a time."""
-
-    def __init__(self, home: Path) -> None:
-        env = environment(home) | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
-        argv = [sys.executable, str(SUPPORT / "fleet_child.py")]
-        self._processes = [
-            subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=env)
-            for _ in range(PARALLEL)
-        ]
-        self._free: asyncio.Queue[subprocess.Popen[str]] = asyncio.Queue()
-
-    def open(self) -> None:
-        """In this test's loop."""
-        self._free = asyncio.Queue()
-        for process in self._processes:
-            self._free.put_nowait(process)
-
-    async def run(self, **job: Any) -> dict[str, Any]:
-        process = await self._free.get()
-        try:
-            return await asyncio.to_thread(self._ask, process, job)
-        finally:
-            self._free.put_nowait(process)
-
-    def close(self) -> None:
-        for process in self._processes:
-            assert process.stdin is not None
-            assert process.stdout is not None
-            process.stdin.close()
-            process.wait(20)
-            process.stdout.close()
-
-    @staticmethod
-    def _ask(process: "subprocess.Popen[str]", job: dict[str, Any]) -> dict[str, Any]:
-        assert process.stdin is not None
-        assert process.stdout is not None
-        process.stdin.write(json.dumps(job) + "\n")
-        process.stdin.flush()
-        answer: dict[str, Any] = json.loads(process.stdout.readline())
-        return answer
 
 
 @pytest.fixture(scope="module")
