@@ -236,6 +236,7 @@ class Fleets(RuleBasedStateMachine):
             self.agent_starts()
         self._pass(5 * INTERVAL)
         self._nothing_is_owed()
+        self.agent_stops()  # so that nobody else holds a stack
         taken = {stack for stack in STACKS if stack in self.manifests and self._taken(stack)}
         self._everything_is_as_declared(taken)
         for stack in STACKS:
@@ -303,7 +304,10 @@ class Fleets(RuleBasedStateMachine):
         for stack in taken:
             for spec in self.manifests[stack].adapters:
                 assert owners[spec.target, spec.lora_name].stack == stack
-                assert self._as_declared(spec), f"{stack}: {spec} is not served"
+                # New content at a path that the server may have cached is refused where it cannot be staged.
+                refused = spec.target in WITHOUT_STORE and spec.lora_path in READABLE and self.edits
+                gone = self.lab.served((spec.target, spec.lora_name)) is None
+                assert self._as_declared(spec) or (refused and gone), f"{stack}: {spec} is not served"
         assert not self._orphans()
 
     # --- parts
@@ -385,6 +389,9 @@ class Fleets(RuleBasedStateMachine):
             place = (one["target"], one["name"])
             owner = owners.get(place)
             theirs = owner is not None and owner.stack != process.stack
+            rival = next((one for one in self.lab.store.stacks() if one.name != process.stack), None)
+            if rival is not None:  # it may have been killed before it recorded what it loaded
+                theirs = theirs or place in {(one["target"], one["lora_name"]) for one in rival.declaration["adapters"]}
             assert theirs or self.lab.loaded_by.get(place) == OTHERS, f"no conflict: {one}"
 
     def _as_declared(self, spec: AdapterSpec) -> bool:
