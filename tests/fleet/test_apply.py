@@ -8,10 +8,12 @@ from fleet_world import World, adapter
 from garrison.base.errors import ConflictError, InvalidError
 from garrison.base.exit_codes import ExitCode
 from garrison.fleet import events
-from garrison.fleet.declaration import ModelSpec
+from garrison.fleet.declaration import AdapterSpec, Declaration, ModelSpec
 from garrison.fleet.lease import this_process
+from garrison.fleet.memory_targets import MemoryFault, MemoryTarget, json_answer
 from garrison.fleet.observation import Cause
 from garrison.fleet.plan_values import ActionKind
+from garrison.fleet.target import TargetSpec
 from garrison.fleet.transport import TransportError
 from garrison.store.records import ActionState, CommandState, Holder, Lease, Operation
 
@@ -261,3 +263,94 @@ async def test_run_time_lora_that_is_off_is_no_absence(world: World) -> None:
     recorded = world.recorded("sql")
     assert recorded is not None
     assert recorded.operation is Operation.CREATED
+
+
+# --- addresses
+
+
+def declared_at(stack: str, name: str, url: str, *adapters: AdapterSpec) -> Declaration:
+    return Declaration(stack=stack, targets={name: TargetSpec(name=name, base_url=url)}, adapters=adapters)
+
+
+@pytest.mark.parametrize("url", ["http://edge-1:8000", "http://edge-1:8000/"])
+async def test_one_server_under_two_names_is_rejected_across_stacks(world: World, url: str) -> None:
+    world.targets.targets["zz"] = world.edge
+    await world.apply(world.declaration(adapter()))
+    with pytest.raises(ConflictError, match="on record as the target edge-1 of lab") as raised:
+        await world.apply(declared_at("other", "zz", url.rstrip("/"), adapter(target="zz")))
+    assert "Call it edge-1" in (raised.value.hint or "")
+    assert world.edge.served == {"sql": "/models/sql"}
+
+
+async def test_the_names_of_loopback_are_one_server(world: World) -> None:
+    world.targets.targets |= {"a": world.edge, "b": world.edge}
+    await world.apply(declared_at("one", "a", "http://localhost:8000", adapter(target="a")))
+    with pytest.raises(ConflictError, match="target a of one"):
+        await world.apply(declared_at("two", "b", "http://127.0.0.1:8000", adapter(target="b")))
+
+
+async def test_a_target_that_gets_another_name_is_rejected_and_nothing_is_unloaded(world: World) -> None:
+    world.targets.targets["renamed"] = world.edge
+    await world.apply(declared_at("lab", "edge-1", "http://edge-1:8000", adapter()))
+    with pytest.raises(ConflictError, match="is declared here as renamed"):
+        await world.apply(declared_at("lab", "renamed", "http://edge-1:8000", adapter(target="renamed")))
+    assert world.edge.served == {"sql": "/models/sql"}
+
+
+async def test_another_stacks_target_is_not_moved(world: World) -> None:
+    await world.apply(declared_at("one", "edge-1", "http://edge-1:8000", adapter()))
+    elsewhere = declared_at("two", "edge-1", "http://elsewhere:8000", adapter("chat"))
+    with pytest.raises(ConflictError, match="edge-1 is at http://edge-1:8000 for one"):
+        await world.apply(elsewhere)
+    assert world.store.targets()[0].spec["base_url"] == "http://edge-1:8000"
+    await world.apply(elsewhere, force=True)
+    assert world.store.targets()[0].spec["base_url"] == "http://elsewhere:8000"
+
+
+async def test_what_was_applied_at_the_old_address_is_owed_at_the_new_one(world: World) -> None:
+    await world.apply(declared_at("lab", "edge-1", "http://edge-1:8000", adapter()))
+    old, world.targets.targets["edge-1"] = world.edge, MemoryTarget(down=DOWN)
+    moved = declared_at("lab", "edge-1", "http://edge-9:8000", adapter())
+    done = await world.apply(moved)
+    assert done.exit_code == ExitCode.UNREACHABLE
+    assert [(one.kind, one.owed) for one in done.plan.actions] == [(ActionKind.BLOCKED, True)]
+    assert done.plan.warnings == ("edge-1 was at http://edge-1:8000: what that server serves stays there, and nobody "
+                                  "looks after it",)  # fmt: skip
+    assert world.store.targets()[0].last_seen is None
+    world.edge.down = None
+    await world.agent_pass()
+    assert world.edge.served == {"sql": "/models/sql"}
+    assert old.served == {"sql": "/models/sql"}
+    assert not world.told(events.DRIFT)
+    assert [one.cause for one in world.told(events.CHANGED)] == ["address"]
+
+
+async def test_a_plan_for_another_address_leaves_what_is_remembered_alone(world: World) -> None:
+    await world.apply(declared_at("lab", "edge-1", "http://edge-1:8000", adapter()))
+    before = world.store.targets()
+    world.targets.targets["edge-1"] = MemoryTarget(base="somebody/elses")
+    await world.plan(declared_at("lab", "edge-1", "http://edge-9:8000", adapter()))
+    assert world.store.targets() == before
+
+
+async def test_what_is_wrong_on_our_side_is_no_news_of_the_target(world: World) -> None:
+    await world.apply(world.declaration(adapter()))
+    world.edge.down = TransportError(Cause.LOCAL, "the variable K7 is not set")
+    await world.plan(world.declaration(adapter()))
+    assert world.store.targets()[0].state == "reachable"
+    assert not world.told(events.UNREACHABLE)
+
+
+async def test_an_empty_stack_can_be_destroyed(world: World) -> None:
+    await world.apply(world.declaration())
+    assert world.store.stacks()
+    await world.destroy()
+    assert world.store.stacks() == []
+
+
+async def test_all_gone_at_once_is_a_restart_where_the_server_does_not_say(world: World) -> None:
+    world.edge.faults.append(MemoryFault("/metrics", json_answer({}, 404)))
+    await world.apply(world.declaration(adapter("sql"), adapter("chat")))
+    world.edge.restart()
+    await world.apply(world.declaration(adapter("sql"), adapter("chat")))
+    assert {one.cause for one in world.told(events.DRIFT)} == {"restarted"}

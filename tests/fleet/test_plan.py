@@ -99,7 +99,7 @@ ROWS: dict[str, tuple[Any, Any, dict[str, Sighting], dict[str, Any], ActionKind,
     "content-not-readable-now": (
         spec(), applied(spec(digest=OLD)), seen({"sql": "/models/sql"}), {}, ActionKind.KEEP, None),
     "content-not-readable-then": (
-        spec(digest=NEW), applied(), seen({"sql": "/models/sql"}), {}, ActionKind.KEEP, None),
+        spec(digest=NEW), applied(), seen({"sql": "/models/sql"}), {}, ActionKind.ADOPT, Way.RECORD),
     "base-left-out": (
         spec(base_model_name=None), applied(spec(base_model_name=BASE)), seen({"sql": "/models/sql"}), {},
         ActionKind.KEEP, None),

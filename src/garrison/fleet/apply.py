@@ -3,11 +3,13 @@
 import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Any
 
 from garrison.base.errors import ConflictError
 from garrison.base.exit_codes import ExitCode
 from garrison.fleet import events
+from garrison.fleet.addresses import MOVED
 from garrison.fleet.commands import action_records, new_command
 from garrison.fleet.context import Fleet
 from garrison.fleet.declaration import Declaration
@@ -86,7 +88,8 @@ async def apply(
     """Make the targets serve what `declaration` says. What is out of reach stays owed.
 
     Raises:
-        ConflictError: another command holds the stack, or applying would overwrite what somebody else did.
+        ConflictError: another command holds the stack, applying would overwrite what somebody else did, one server is
+            declared under two names, or another stack's target would be moved.
         InvalidError: a declared base model is not the one that is served.
     """
     purpose = "destroy" if mode == "destroy" else "apply"
@@ -173,10 +176,27 @@ async def _carry_out(
     ]
     told = Event(at=now, kind=events.APPLIED, stack=stack.name, command=command.id, cause=drafted.mode)
     await fleet.db(fleet.store.declare, stack, declared, command, records, [told])
-    await fleet.db(fleet.store.sight, [found.records[name] for name in found.declaration.targets])
+    fresh = [name for name in found.declaration.targets if name not in found.known or name in found.moved]
+    await fleet.db(fleet.store.sight, [found.records[name] for name in fresh], _moved_events(found, now))
+    if left := [one for one in found.recorded if one.cause == MOVED and one.command is None]:
+        await fleet.db(fleet.store.put, [replace(one, at=now, command=command.id) for one in left])
     outcomes = await carry(fleet, found, command, work, view, execution)
     await tidy(fleet, drafted.stack)
     return Applied(plan=drafted, outcomes=tuple(outcomes), command=command.id)
+
+
+def _moved_events(found: Survey, now: datetime) -> list[Event]:
+    return [
+        Event(
+            at=now,
+            kind=events.CHANGED,
+            target=name,
+            cause="address",
+            before={"base_url": address},
+            after={"base_url": found.targets[name].base_url},
+        )
+        for name, address in found.moved.items()
+    ]
 
 
 async def carry(

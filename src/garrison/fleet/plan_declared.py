@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from garrison.fleet.addresses import MOVED
 from garrison.fleet.declaration import AdapterSpec
 from garrison.fleet.drift import UNLOADED
 from garrison.fleet.failure import Failure, FailureCode
@@ -81,7 +82,8 @@ def _missing(spec: AdapterSpec, recorded: Resource | None, scene: Scene) -> Acti
     elif recorded.operation.serves:
         reason = "somebody unloaded it, or the server was restarted"
     else:
-        reason = f"gone from the target since {recorded.at:%Y-%m-%d %H:%M:%S} UTC"
+        moved, since = recorded.cause == MOVED, f"{recorded.at:%Y-%m-%d %H:%M:%S} UTC"
+        reason = "the target is at another address now" if moved else f"gone from the target since {since}"
     if _cached(recorded, path, changes) and (failure := _stale(spec, scene)):
         blocked = _blocked(spec, recorded, None, failure, "new content at an unchanged path")
         return replace(blocked, changes=changes)
@@ -92,7 +94,7 @@ def _missing(spec: AdapterSpec, recorded: Resource | None, scene: Scene) -> Acti
         label=spec.label,
         reason=reason,
         way=Way.LOAD,
-        way_reason=_way_reason(stage),
+        way_reason=_way_reason(spec, stage),
         stage=stage,
         load_path=path,
         changes=changes,
@@ -112,14 +114,14 @@ def _cached(recorded: Resource | None, path: str, changes: Sequence[Change]) -> 
 
 def _is_owed(recorded: Resource | None, changes: Sequence[Change]) -> bool:
     """Declared and never applied as it is declared now, cut short by a kill, or asked for again since it was undone."""
-    return recorded is None or bool(changes) or recorded.cause in (INTERRUPTED, ASKED_AGAIN)
+    return recorded is None or bool(changes) or recorded.cause in (INTERRUPTED, ASKED_AGAIN, MOVED)
 
 
 def _others(spec: AdapterSpec, recorded: Resource | None, observed: Served, scene: Scene) -> Action:
     """There, and not by us: never recorded, or proved gone and then loaded by somebody."""
     path, _stage = scene.load_path(spec)
     if observed.root in (path, spec.lora_path):
-        return _adopt(spec, recorded, observed, "already served as declared", drift=recorded is not None)
+        return _adopt(spec, recorded, observed, "already served as declared", drift=not _is_owed(recorded, ()))
     if scene.options.adopt or (recorded is not None and scene.options.force):
         return _swap(spec, recorded, observed, scene, "taken over from somebody who loaded another path")
     failure = Failure(
@@ -169,6 +171,8 @@ def _moved_base(spec: AdapterSpec, recorded: Resource, observed: Served, scene: 
 def _as_recorded(spec: AdapterSpec, recorded: Resource, observed: Served, scene: Scene) -> Action:
     differences = _differences(spec, recorded)
     if not differences:
+        if spec.digest and not recorded.spec.get("digest"):
+            return _adopt(spec, recorded, observed, "its content can be read now, and is on record from here on")
         return _keep(spec, recorded, observed, "as declared")
     if any(change.field == "is_3d_lora_weight" for change in differences):
         return _swap(spec, recorded, observed, scene, "create-only field changed", kind=ActionKind.REPLACE)
@@ -194,12 +198,17 @@ def _swap(
     changes = tuple(_differences(spec, recorded)) if recorded else ()
     if not changes:
         changes = (Change("lora_path", observed.root, path),)
-    way_reason = _way_reason(stage)
+    way_reason = _way_reason(spec, stage)
     if path == observed.root:
         if failure := _stale(spec, scene):
-            blocked = _blocked(spec, recorded, observed, failure, "new content at an unchanged path")
+            blocked = _blocked(spec, recorded, observed, failure, "another adapter at an unchanged path")
             return replace(blocked, changes=changes)
-        way_reason = "the path is unchanged, and old prefix blocks do no harm here"
+        cached = scene.prefix_caching.get(spec.target) is not False
+        way_reason = (
+            "at the same path, as you accepted: cached prompts may be answered from the old weights' blocks"
+            if cached
+            else "at the same path: the server caches no prefixes"
+        )
     return Action(
         kind=kind,
         target=spec.target,
@@ -224,10 +233,10 @@ def _stale(spec: AdapterSpec, scene: Scene) -> Failure | None:
         return None
     return Failure(
         code=FailureCode.NOT_UPDATABLE,
-        message=f"the content at {spec.lora_path} changed, and {spec.target} would answer prompts it has cached "
-        "from the old weights' blocks",
-        hint="Put the new weights at another path; or give the target an adapter_store that both sides see; or, "
-        "knowing that, --accept-stale-cache.",
+        message=f"{spec.lora_name} would be loaded anew from the same path, and {spec.target} would answer prompts it "
+        "has cached from the old blocks",
+        hint="Put the weights at another path; or, where its content changed, give the target an adapter_store that "
+        "both sides see; or, knowing that, --accept-stale-cache.",
     )
 
 
@@ -278,10 +287,12 @@ def _update_reason(changes: Sequence[Change]) -> str:
     return "another path" if "lora_path" in names else "new content at the same path"
 
 
-def _way_reason(stage: bool) -> str:
+def _way_reason(spec: AdapterSpec, stage: bool) -> str:
     if stage:
         return "from the adapter store, at a path that carries the content's digest"
-    return "from the declared path: the files cannot be read here, or the target has no adapter store"
+    if spec.digest is None:
+        return "from the declared path: no adapter can be read there from this machine"
+    return "from the declared path: the target has no adapter store"
 
 
 def _short(digest: str) -> str:

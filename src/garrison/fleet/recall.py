@@ -4,9 +4,10 @@ from collections.abc import Collection
 from dataclasses import replace
 
 from garrison.fleet import events
+from garrison.fleet.addresses import as_moved
 from garrison.fleet.context import Fleet
 from garrison.fleet.declaration import Declaration
-from garrison.fleet.drift import find_drift, tombstone
+from garrison.fleet.drift import UNLOADED, find_drift, tombstone
 from garrison.fleet.settle import settle
 from garrison.fleet.survey import Survey, survey
 from garrison.fleet.view import FleetView
@@ -39,7 +40,9 @@ async def _read_again(fleet: Fleet, found: Survey) -> Survey:
     stack, recorded = found.declaration.stack, await fleet.db(fleet.store.resources)
     return replace(
         found,
-        recorded=tuple(one for one in recorded if one.stack == stack or one.key.target in found.targets),
+        recorded=as_moved(
+            (one for one in recorded if one.stack == stack or one.key.target in found.targets), found.moved
+        ),
     )
 
 
@@ -55,8 +58,10 @@ async def _settle(fleet: Fleet, found: Survey, running: Collection[str], view: F
         forgotten = {one.key.target for one in open_actions} - known
         ends = settle(command.stack, open_actions, recorded, found.sightings, now, forgotten=forgotten)
         for end in ends:
-            await fleet.db(fleet.store.save_action, end.action, end.resources)
-        waiting = sorted({end.action.key.target for end in ends if end.action.state is ActionState.STARTED})
+            if end.action.state is not ActionState.STARTED:  # it may have been settled beside us, by another look
+                await fleet.db(fleet.store.save_action, end.action, end.resources)
+        left = await fleet.db(fleet.store.actions, command.id)
+        waiting = sorted({one.key.target for one in left if one.state is ActionState.STARTED})
         if waiting:
             view.note(f"command {command.id} was cut short on {', '.join(waiting)}, which is out of reach")
             continue
@@ -79,7 +84,11 @@ async def _bury(fleet: Fleet, found: Survey) -> bool:
         restarts = await fleet.db(
             fleet.store.events, target=target, kinds={events.RESTARTED}, since=since, limit=1
         )  # fmt: skip
-        pairs += [tombstone(one, "restarted" if restarts else "unloaded") for one in missing]
+        # A server that does not say when it started has been started anew when all are gone at once.
+        silent = found.records[target].capabilities.get("started_at") is None
+        all_at_once = silent and len(missing) == len(owned) > 1
+        cause = "restarted" if restarts or all_at_once else UNLOADED
+        pairs += [tombstone(one, cause) for one in missing]
     if pairs:
         await fleet.db(fleet.store.put, [version for version, _ in pairs], [told for _, told in pairs])
     return bool(pairs)

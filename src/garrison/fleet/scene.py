@@ -12,6 +12,7 @@ __all__ = ["Mode", "PlanOptions", "Scene", "routes_off"]
 
 Mode = Literal["reconcile", "patch", "destroy"]
 
+_WRONG_BASE = "If that is the model it should serve, declare it: base_model of the target."
 _RETURNS = "It is done by the next apply, or by the agent, once the target is seen."
 
 
@@ -50,7 +51,7 @@ class Scene:
         return Failure(
             code=code_of_unknown(cause),
             message=f"target {target} is out of reach ({cause}): {detail}",
-            hint=_RETURNS,
+            hint=_WRONG_BASE if cause is Cause.WRONG_BASE else _RETURNS,
             recoverable=True,
             cause=cause,
         )

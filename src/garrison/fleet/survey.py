@@ -1,11 +1,12 @@
 """Everything a plan is decided from: how targets are declared, what was last applied, and a look at each of them."""
 
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
+from garrison.fleet.addresses import as_moved, check_addresses, moved_targets
 from garrison.fleet.context import Fleet
 from garrison.fleet.declaration import AdapterSpec, Declaration
-from garrison.fleet.observation import Capabilities, Served, Sighting
+from garrison.fleet.observation import Capabilities, Cause, Served, Sighting
 from garrison.fleet.observe import Look, Observer
 from garrison.fleet.plan import check_models, plan
 from garrison.fleet.plan_values import Action, ActionKind, Plan, Way
@@ -27,6 +28,7 @@ class Survey:
             of one of its commands that was killed.
         known: targets that were declared before, as they are remembered.
         records: how every one of `targets` is remembered, this look included.
+        moved: targets that are on record at another address, with that address.
         recorded: what this stack owns anywhere, and what others own on these targets.
     """
 
@@ -37,6 +39,7 @@ class Survey:
     records: Mapping[str, TargetRecord]
     recorded: tuple[Resource, ...]
     sightings: Mapping[str, Sighting]
+    moved: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def owned(self) -> tuple[Resource, ...]:
@@ -67,16 +70,23 @@ async def survey(
     involved = ({one.key.target for one in owned} | begun) & bodies.keys()
     specs = {name: TargetSpec.from_json(name, bodies[name]) for name in involved}
     specs |= declaration.targets
-    records = {name: known.get(name) or _new_record(fleet, spec) for name, spec in specs.items()}
+    moved = moved_targets(declaration.targets, known)
+    records = {
+        name: known[name] if name in known and name not in moved else _new_record(fleet, spec)
+        for name, spec in specs.items()
+    }
     asked = {name: spec for name, spec in specs.items() if only is None or name in only}
-    seen = await look(fleet, asked, records, managed_names(everything), view)
+    seen = await look(fleet, asked, records, managed_names(everything), view, untold=moved)
     return Survey(
         declaration=declaration if as_applied else await _with_digests(fleet, declaration, owned),
         stack=stack,
         targets=specs,
         known=known,
         records=records | {name: record for name, (_, record) in seen.items()},
-        recorded=tuple(one for one in everything if one.stack == declaration.stack or one.key.target in specs),
+        moved=moved,
+        recorded=as_moved(
+            (one for one in everything if one.stack == declaration.stack or one.key.target in specs), moved
+        ),
         sightings={name: sighting for name, (sighting, _) in seen.items()},
     )
 
@@ -102,8 +112,15 @@ async def look(
     records: Mapping[str, TargetRecord],
     managed: Mapping[str, Collection[str]],
     view: FleetView,
+    *,
+    untold: Collection[str] = (),
 ) -> dict[str, tuple[Sighting, TargetRecord]]:
-    """Look at each target once and remember it. One that is not in the store is not put there by a look."""
+    """Look at each target once and remember it. One that is not in the store is not put there by a look.
+
+    Args:
+        untold: targets whose sighting is not remembered: they are declared at this address by a manifest that is not
+            applied yet.
+    """
     view.observing(len(targets))
     found: dict[str, tuple[Sighting, TargetRecord]] = {}
     changed: list[TargetRecord] = []
@@ -116,12 +133,15 @@ async def look(
         after = remember(records[sighting.target], sighting, managed.get(sighting.target, ()))
         seen = with_memory(sighting, after.record)
         found[seen.target] = (seen, after.record)
+        view.observed(seen)
+        # What is wrong on this side, such as a key that this shell does not have, is no news of the target.
+        if seen.target in untold or seen.cause is Cause.LOCAL:
+            return
         told.extend(after.events)
         if after.changed:
             changed.append(after.record)
         else:
             calm.append(seen.target)
-        view.observed(seen)
 
     await Observer(fleet.dialer, fleet.clock).observe(looks, saw)
     if changed or told:
@@ -137,7 +157,7 @@ def look_of(spec: TargetSpec, record: TargetRecord, served: Mapping[str, Served]
         target=spec,
         base=spec.base_model or record.base,
         served=served_of(record) if served is None else served,
-        probe=record.state != "reachable" or _refuses(record),
+        probe=record.state != "reachable" or _may_be_another(record),
         doubtful=record.state == "unreachable",
     )
 
@@ -169,8 +189,17 @@ async def decide(fleet: Fleet, found: Survey, *, mode: Mode, options: PlanOption
 
     Raises:
         InvalidError: a declared base model is not the one that is served.
+        ConflictError: one server under two names, or another stack's target moved.
     """
     check_models(found.declaration.models, found.sightings)
+    check_addresses(
+        found.declaration,
+        found.moved,
+        found.known,
+        await fleet.db(fleet.store.stacks),
+        found.recorded,
+        force=options.force,
+    )
     stores = {name for name, spec in found.targets.items() if await fleet.disk(fleet.artifacts.can_stage, spec)}
 
     def staged_path(target: str, digest: str) -> str | None:
@@ -187,7 +216,12 @@ async def decide(fleet: Fleet, found: Survey, *, mode: Mode, options: PlanOption
         staged_path=staged_path,
         prefix_caching={name: _prefix_caching(spec, found.records[name]) for name, spec in found.targets.items()},
     )
-    return replace(drafted, actions=tuple([await _checked(fleet, found, action) for action in drafted.actions]))
+    warnings = [
+        f"{name} was at {address}: what that server serves stays there, and nobody looks after it"
+        for name, address in sorted(found.moved.items())
+    ]
+    actions = tuple([await _checked(fleet, found, action) for action in drafted.actions])
+    return replace(drafted, actions=actions, warnings=(*drafted.warnings, *warnings))
 
 
 async def _checked(fleet: Fleet, found: Survey, action: Action) -> Action:
@@ -214,10 +248,10 @@ async def _kept(fleet: Fleet, target: TargetSpec, digest: str) -> str | None:
     return digest if intact else None
 
 
-def _refuses(record: TargetRecord) -> bool:
-    """Whether it was remembered as a server that cannot load adapters. It may have been started anew since, between two
-    looks, so that is asked each time."""
-    return record.capabilities.get("lora_routes") is False
+def _may_be_another(record: TargetRecord) -> bool:
+    """Whether something is remembered that would mislead if the server was started anew between two looks: that it
+    cannot load adapters, or that it keeps no prefix blocks. Then it is asked each time."""
+    return any(record.capabilities.get(name) is False for name in ("lora_routes", "prefix_caching"))
 
 
 def _new_record(fleet: Fleet, spec: TargetSpec) -> TargetRecord:
