@@ -265,3 +265,12 @@ def test_start_time_of_a_name_with_spaces_and_parentheses(tmp_path: Path, until:
     finally:
         process.kill()
         process.wait()
+
+
+def test_a_full_disk_costs_only_the_holders_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "pwrite", full)
+    with file_lock(tmp_path / "x.lock", timeout=0, purpose="is at it"):
+        pass

@@ -1,3 +1,4 @@
+import errno
 import json
 from pathlib import Path
 from typing import Any
@@ -106,3 +107,9 @@ def test_dumb_terminals_get_no_colour(capsys: Any, monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("TERM", "dumb")
     report(InvalidError("x"), json=False)
     assert "\x1b" not in capsys.readouterr().err
+
+
+def test_a_full_disk_is_no_bug(capsys: Any) -> None:
+    assert outermost(raising(OSError(errno.ENOSPC, "No space left on device", "/data/x")), json=False) == 14
+    assert "no room left on the disk (/data/x)" in capsys.readouterr().err
+    assert outermost(raising(OSError(errno.EIO, "Input/output error")), json=False) == 70

@@ -237,3 +237,10 @@ def test_values_follow_their_flag(options: dict[str, Any]) -> None:
             word = args.pop(0)
             assert word == (str(item).lower() if isinstance(item, bool) else str(item))
     assert args == []
+
+
+def test_a_manifest_of_a_fleet_is_told_apart(tmp_path: Path) -> None:
+    (tmp_path / "garrison.yaml").write_text("stack: lab\ntargets: {}\n")
+    with pytest.raises(InvalidError, match="declares adapters on targets") as raised:
+        load_manifest(tmp_path)
+    assert "garrison apply" in (raised.value.hint or "")

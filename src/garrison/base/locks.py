@@ -130,8 +130,10 @@ def _open(path: Path) -> int:
 
 
 def _write_holder(descriptor: int) -> None:
-    os.ftruncate(descriptor, 0)
-    os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+    """Who holds it, for the message to others. A full disk takes only that."""
+    with contextlib.suppress(OSError):
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
 
 
 def _holder_text(path: Path) -> int | None:

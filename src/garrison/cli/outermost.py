@@ -1,11 +1,12 @@
 """The outermost loop of every console script: errors become a sentence, a next step and an exit code."""
 
+import errno
 import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from garrison.base.errors import GarrisonError, InternalError, UsageError
+from garrison.base.errors import DiskFullError, GarrisonError, InternalError, UsageError
 
 __all__ = ["outermost", "report"]
 
@@ -25,6 +26,13 @@ def outermost(call: Callable[[], int], *, json: bool) -> int:
         return _INTERRUPTED
     except BrokenPipeError:
         return _reader_gone()
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            return _unexpected(error, json=json)
+        where = f" ({error.filename})" if error.filename else ""
+        return report(
+            DiskFullError(f"no room left on the disk{where}", hint="Free some, then run it again."), json=json
+        )
     except SystemExit as ended:
         # Typer and Rich turn a broken pipe into `sys.exit(1)`, which has another meaning here.
         if isinstance(ended.__context__, BrokenPipeError):

@@ -139,6 +139,11 @@ def _adapter(directory: Path, text: str) -> str:
 def _validate(document: Document) -> ServeManifest:
     if not isinstance(document.content, dict):
         raise InvalidError(f"{document.name} holds no `key: value` lines", hint="Start with `model: org/name`.")
+    if "model" not in document.content and document.content.keys() & {"stack", "targets"}:
+        raise InvalidError(
+            f"{document.name} declares adapters on targets, not a server to start",
+            hint="`garrison plan` and `garrison apply` read it; `garrison serve` needs a manifest with `model:`.",
+        )
     try:
         return ServeManifest.model_validate(document.content)
     except ValidationError as error:
