@@ -135,3 +135,10 @@ def test_every_field_that_can_be_asked_is_in_every_row(noun):
 def test_nothing_on_record():
     stock = take_stock([], [], [], NOW)
     assert (stock.targets, stock.adapters, stock.models, stock.stacks) == ((), (), (), ())
+
+
+@pytest.mark.parametrize(("query", "found"), [("status:drifted", 1), ("status:missing", 1), ("-status:drifted", 0)])
+@pytest.mark.parametrize("noun", ["adapters", "stacks"])
+def test_drifted_finds_what_is_missing(noun, query, found):
+    rows = getattr(take_stock([stack(SQL)], [target("edge")], [resource(SQL)], NOW), noun)
+    assert len(select(rows, parse_query(query, FIELDS[noun]))) == found

@@ -34,7 +34,8 @@ FIELDS: Mapping[str, Fields] = {
     },
     "stacks": {"name": None, "stack": None, "target": None, "status": (*ADAPTER_STATES, "empty")},
 }  # fmt: skip
-"""What can be asked of each noun. `labels` are those of the target, as `site=lab`; `label` is the manifest's key."""
+"""What can be asked of each noun. `labels` are those of the target, as `site=lab`; `label` is the manifest's key.
+The status `drifted` also finds `missing`."""
 
 NOUNS = tuple(FIELDS)
 
@@ -89,8 +90,9 @@ class AdapterRow:
     @property
     def fields(self) -> Mapping[str, Value]:
         return {
-            "name": self.name, "target": self.target, "stack": self.stack, "label": self.label, "status": self.status,
-            "managed": self.managed, "type": ("adapter", ADAPTER_TYPE), "path": self.path, "base": self.base,
+            "name": self.name, "target": self.target, "stack": self.stack, "label": self.label,
+            "status": _findable(self.status), "managed": self.managed, "type": ("adapter", ADAPTER_TYPE),
+            "path": self.path, "base": self.base,
             "labels": self.labels,
         }  # fmt: skip
 
@@ -170,7 +172,8 @@ class StackRow:
     @property
     def fields(self) -> Mapping[str, Value]:
         one = self.status
-        return {"name": one.name, "stack": one.name, "target": one.targets, "status": tuple(one.counts) or ("empty",)}
+        states = tuple(value for state in one.counts for value in _findable(state))
+        return {"name": one.name, "stack": one.name, "target": one.targets, "status": states or ("empty",)}
 
     def to_json(self) -> dict[str, Any]:
         one = self.status
@@ -197,6 +200,11 @@ R = TypeVar("R", bound=Row)
 
 def select(rows: Iterable[R], query: Query) -> list[R]:
     return [row for row in rows if query.matches(row.fields)]
+
+
+def _findable(status: str) -> tuple[str, ...]:
+    """What is missing has drifted too: who asks for drift wants both."""
+    return (status, "drifted") if status == "missing" else (status,)
 
 
 def _iso(at: datetime | None) -> str | None:
