@@ -6,7 +6,7 @@ from rich.console import Console
 from garrison.cli.inventory_view import show_rows
 from garrison.cli.page import Page
 from garrison.fleet.inventory_rows import AdapterRow, Reach, TargetRow
-from garrison.fleet.status import TargetStatus
+from garrison.fleet.status import LAST_SEEN_WELL, TargetStatus
 
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
 SEEN = Reach(state="reachable", since=NOW, last_seen=NOW - timedelta(minutes=3), cause=None)
@@ -30,7 +30,7 @@ def shown(noun, rows, *, terminal=False, everything=False):
 
 
 def test_a_pipe_gets_whole_paths_in_columns():
-    rows = [adapter(stack="cabinet-7", base="acme/tiny"), adapter(status="unknown", reach=AWAY, detail="as applied")]
+    rows = [adapter(stack="cabinet-7", base="acme/tiny"), adapter(status="unknown", reach=AWAY, detail=LAST_SEEN_WELL)]
     assert shown("adapters", rows).splitlines() == [
         f"status     target  adapter  stack      {'path':<71}  base model  note",
         f"✓ served   edge    sql      cabinet-7  /store/{DIGEST}  acme/tiny   seen 3 m ago",
@@ -68,3 +68,8 @@ def test_an_unverified_certificate_is_said_aloud():
     assert "INSECURE" in text
     assert "timeout; out of reach for 0 s" in text
     assert "2 unmanaged" in text
+
+
+def test_what_was_gone_before_its_target_was_away_says_so():
+    (_, line) = shown("adapters", [adapter(status="unknown", reach=AWAY, detail="missing then")]).splitlines()
+    assert "missing then; out of reach" in line

@@ -1,10 +1,15 @@
 import json
+from dataclasses import replace
+from datetime import timedelta
 
 import pytest
 from fleet_files import write
 
+from garrison.fleet.failure import Failure, FailureCode
+from garrison.fleet.lease import this_process
 from garrison.fleet.observation import Cause
 from garrison.fleet.transport import TransportError
+from garrison.store.records import Lease
 
 DOWN = TransportError(Cause.REFUSED, "connection refused")
 
@@ -49,3 +54,33 @@ def test_nothing_yet(cli, world):
     done = cli("status")
     assert done.code == 0
     assert "Nothing is declared yet" in done.out
+
+
+def test_what_failed_for_good_is_told_with_its_hint_until_it_is_applied(cli, world, tmp_path):
+    failure = Failure(code=FailureCode.INVALID_REQUEST, message="/models/chat has rank 128", hint="Train it anew.")
+    world.artifacts.refused["/models/chat"] = failure
+    path = write(tmp_path / "garrison.json")
+    assert cli("apply", path, "--yes").code == 30
+    lines = cli("status").out.splitlines()
+    (number,) = (number for number, line in enumerate(lines) if "edge-1/chat" in line)
+    assert "✗ failed" in lines[number]
+    assert "/models/chat has rank 128" in lines[number]
+    assert lines[number + 1] == "    → Train it anew."
+    rows = json.loads(cli("inventory", "--query", "status:failed", "--json").out)
+    assert [(row["name"], row["detail"]) for row in rows] == [("chat", "/models/chat has rank 128")]
+    world.artifacts.refused.clear()
+    assert cli("apply", path, "--yes").code == 0
+    assert "failed" not in cli("status").out
+
+
+def test_a_holder_that_was_killed_holds_nothing(cli, world, file):
+    now = world.clock.now()
+    gone = replace(this_process("apply"), started=1)
+    lease = Lease(stack="lab", token="t", holder=gone, acquired_at=now, expires_at=now + timedelta(seconds=30))
+    assert world.store.acquire(lease, now) is None
+    told = cli("status").out
+    assert "which was killed: apply; the next command settles what it had begun" in told
+    world.store.release("t")
+    world.store.acquire(replace(lease, holder=this_process("apply")), now)
+    assert "held by" in cli("status").out
+    assert "killed" not in cli("status").out

@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 from fleet_world import adapter
 
-from garrison.fleet.declaration import ADAPTER_TYPE, Declaration
+from garrison.fleet.declaration import ADAPTER_TYPE, Declaration, Policy
+from garrison.fleet.last_failure import LastFailure
 from garrison.fleet.observation import Capabilities, Cause, Served, Sighting
 from garrison.fleet.status import AdapterStatus, fleet_status
 from garrison.fleet.target import TargetSpec, Tls
@@ -25,8 +26,9 @@ EDGE = TargetSpec(name="edge-1", base_url="http://edge-1:8000", tls=Tls(insecure
 RECORD = TargetRecord(name="edge-1", spec=EDGE.to_json(), declared_at=NOW, state="reachable", last_seen=NOW)
 
 
-def stack(*adapters: Any, **changes: Any) -> StackRecord:
-    declared = Declaration(stack="lab", targets={"edge-1": EDGE}, adapters=adapters)
+def stack(*adapters: Any, on_drift: Any = "report", **changes: Any) -> StackRecord:
+    policy = Policy(on_drift=on_drift)
+    declared = Declaration(stack="lab", targets={"edge-1": EDGE}, adapters=adapters, policy=policy)
     return replace(StackRecord(name="lab", declaration=declared.to_json(), at=NOW, version=3), **changes)
 
 
@@ -65,12 +67,20 @@ JUDGED = {
     "a base that was left out": (stack(adapter()), [recorded(base_model_name="acme/tiny")], seen(SERVED), "served", ""),
     "away": (stack(adapter()), [recorded()], AWAY, "unknown", "as it was applied"),
     "away, never loaded": (stack(adapter()), [], AWAY, "owed", "to be loaded"),
-    "away, lost before": (stack(adapter()), [recorded(Operation.LOST)], AWAY, "owed", "to be loaded"),
+    "away, lost before": (
+        stack(adapter()), [recorded(Operation.LOST)], AWAY, "unknown", "missing when the target was last seen"
+    ),
+    "away, lost before, cut short": (
+        stack(adapter()), [replace(recorded(Operation.LOST), cause="interrupted")], AWAY, "owed", "to be loaded"
+    ),
+    "away, lost before, and restored": (
+        stack(adapter(), on_drift="restore"), [recorded(Operation.LOST)], AWAY, "owed", "to be loaded"
+    ),
     "away, to be changed": (stack(adapter(lora_path="/y")), [recorded()], AWAY, "owed", "to be updated"),
     "away, to be removed": (stack(), [recorded()], AWAY, "owed", "to be unloaded"),
     "routes off": (stack(adapter()), [recorded()], seen(capabilities=NO_ROUTES), "unknown", "cannot load adapters"),
     "routes off, still there": (stack(adapter()), [recorded()], seen(SERVED, capabilities=NO_ROUTES), "served", ""),
-}
+}  # fmt: skip
 
 
 @pytest.mark.parametrize(("declared", "resources", "look", "state", "detail"), JUDGED.values(), ids=JUDGED)
@@ -79,6 +89,33 @@ def test_an_adapter(declared: StackRecord, resources: list[Resource], look: Sigh
     assert one.state == state
     assert detail in one.detail
     assert bool(one.detail) is bool(detail)
+
+
+LATER = NOW + timedelta(seconds=1)
+NO_FILES = LastFailure(at=LATER, message="/models/sql holds no adapter", hint="Put it there.")
+FAILED = {
+    "never loaded": (stack(adapter()), [], seen(), NO_FILES, "failed"),
+    "lost": (stack(adapter()), [recorded(Operation.LOST)], seen(), NO_FILES, "failed"),
+    "served all the same": (stack(adapter()), [recorded()], seen(SERVED), NO_FILES, "served"),
+    "applied again since": (stack(adapter(), at=LATER + timedelta(1)), [], seen(), NO_FILES, "owed"),
+    "lost since": (
+        stack(adapter()), [replace(recorded(Operation.LOST), at=LATER + timedelta(1))], seen(), NO_FILES, "missing"
+    ),
+    "away": (stack(adapter()), [], AWAY, NO_FILES, "owed"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("declared", "resources", "look", "failure", "state"), FAILED.values(), ids=FAILED)
+def test_what_failed_for_good(
+    declared: StackRecord, resources: list[Resource], look: Sighting, failure: LastFailure, state: str
+) -> None:
+    status = fleet_status(
+        [declared], [RECORD], resources, {"edge-1": look}, now=NOW, failures={("lab", "edge-1", "sql"): failure}
+    )
+    (one,) = status.stacks[0].adapters
+    assert one.state == state
+    assert (one.hint == "Put it there.") is (state == "failed")
+    assert ("holds no adapter" in one.detail) is (state == "failed")
 
 
 def test_a_target_and_its_unmanaged_adapters() -> None:
@@ -102,8 +139,8 @@ def test_who_holds_it_and_what_was_interrupted() -> None:
     )  # fmt: skip
     command = CommandRecord(id="c", kind="apply", stack="lab", started_at=NOW, by="u@h 7")
 
-    def of(leases: list[Lease]) -> Any:
-        status = fleet_status([stack()], [], [], {}, now=NOW, leases=leases, unfinished={"lab": [command]})
+    def of(leases: list[Lease], dead: Any = ()) -> Any:
+        status = fleet_status([stack()], [], [], {}, now=NOW, leases=leases, dead=dead, unfinished={"lab": [command]})
         return status.to_json()["stacks"][0]
 
     held = of([lease])
@@ -112,3 +149,6 @@ def test_who_holds_it_and_what_was_interrupted() -> None:
     expired = of([replace(lease, expires_at=NOW)])
     assert expired["lease"] is None
     assert expired["interrupted"][0]["command"] == "c"
+    killed = of([lease], dead={"t"})
+    assert killed["lease"]["dead"] is True
+    assert killed["interrupted"][0]["command"] == "c"

@@ -20,7 +20,12 @@ app = make_app("List what is on record, managed or not.")
 
 Queries = Annotated[
     str | None,
-    typer.Option("--query", "-q", metavar="QUERY", help="For example: 'stack:cabinet-7 status:drifted target:edge*'."),
+    typer.Option(
+        "--query",
+        "-q",
+        metavar="QUERY",
+        help="For example: 'stack:cabinet-7 status:drifted target:edge*' (drifted: missing ones too).",
+    ),
 ]
 
 
@@ -69,9 +74,11 @@ def inventory(
 def stock_of(fleet: "Fleet") -> "Inventory":
     """Everything on record, as rows."""
     from garrison.fleet.inventory import take_stock
+    from garrison.fleet.last_failure import read_failures
 
-    store = fleet.store
-    return take_stock(store.stacks(), store.targets(), store.resources(), fleet.clock.now())
+    store, stacks = fleet.store, fleet.store.stacks()
+    failures = read_failures(store, stacks)
+    return take_stock(stacks, store.targets(), store.resources(), fleet.clock.now(), failures)
 
 
 def _nothing(noun: str, there: int, stock: "Inventory") -> str:

@@ -10,6 +10,7 @@ from garrison.cli.age import ago, duration
 from garrison.cli.page import Page, plain, sentence, shortened
 from garrison.cli.status_view import STATE_LOOKS
 from garrison.fleet.inventory_rows import UNMANAGED, AdapterRow, ModelRow, Reach, Row, StackRow, TargetRow
+from garrison.fleet.status import LAST_SEEN_WELL
 
 __all__ = ["show_rows", "table"]
 
@@ -61,7 +62,7 @@ def _cells(row: Row, now: datetime) -> list[Cell]:
     match row:
         case AdapterRow():
             # Why it is unknown says the age of the knowledge; that it was well then goes without saying.
-            detail = "" if row.status == "unknown" and row.reach.state == "unreachable" else row.detail
+            detail = "" if row.detail == LAST_SEEN_WELL and row.reach.state == "unreachable" else row.detail
             return [
                 _look(row.status), row.target, row.name, row.stack or "–", row.path or "–", row.base or "–",
                 _note(detail, row.reach, now),

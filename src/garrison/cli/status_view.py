@@ -18,6 +18,7 @@ _NAME_WIDTH = 28
 
 STATE_LOOKS = {
     "served": ("✓", "green"),
+    "failed": ("✗", "bold red"),
     "missing": ("✕", "red"),
     "drifted": ("≠", "red"),
     "owed": ("⊘", "yellow"),
@@ -97,8 +98,12 @@ def _stack(stack: StackStatus, now: datetime, page: Page, *, everything: bool) -
     if stack.lease:
         holder = stack.lease.holder
         who = f"{holder.user}@{holder.host.partition('/')[0]} (pid {holder.pid})"
-        held = f"held by {who} for {duration((now - stack.lease.acquired_at).total_seconds())}: {holder.purpose}"
-        page.line("  ", ("◐ ", "cyan"), held)
+        age = duration((now - stack.lease.acquired_at).total_seconds())
+        if stack.dead:
+            held = f"was held by {who}, which was killed: {holder.purpose}; the next command settles what it had begun"
+            page.line("  ", ("! ", "yellow"), held)
+        else:
+            page.line("  ", ("◐ ", "cyan"), f"held by {who} for {age}: {holder.purpose}")
     for command in stack.interrupted:
         text = f"command {command.id} ({command.kind} by {command.by}) was cut short {ago(command.started_at, now)}"
         page.line("  ", ("! ", "yellow"), f"{text}; the next apply or the agent settles it")
@@ -127,7 +132,9 @@ def _rows(groups: Sequence[Sequence[AdapterStatus]], page: Page) -> None:
         one = group[0]
         glyph, style = STATE_LOOKS[one.state]
         head = Text.assemble("  ", (f"{glyph} {one.state:<8}", style), f"{place:<{width}}  ")
-        page.entry(head, Text(shortened(one.detail or one.path or ""), "dim"))
+        page.entry(head, Text(shortened(one.detail or one.path or ""), "" if one.state == "failed" else "dim"))
+        if one.hint:
+            page.entry(Text("    → ", "dim"), Text(shortened(one.hint), "dim"))
 
 
 def _place(group: Sequence[AdapterStatus]) -> str:

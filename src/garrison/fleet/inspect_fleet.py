@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from garrison.base.errors import InvalidError
 from garrison.fleet.context import Fleet
 from garrison.fleet.drift import Drift, find_drift
+from garrison.fleet.last_failure import read_failures
+from garrison.fleet.lease import is_dead
 from garrison.fleet.observation import Sighting
 from garrison.fleet.remember import last_sighting
 from garrison.fleet.status import FleetStatus, fleet_status
@@ -51,7 +53,9 @@ async def status_of(fleet: Fleet, view: FleetView, *, stack: str | None, cached:
         sightings,
         now=fleet.clock.now(),
         leases=leases,
+        dead={one.token for one in leases if is_dead(one.holder)},
         unfinished=unfinished,
+        failures=await fleet.db(read_failures, fleet.store, known.stacks),
         cached=cached,
     )
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from garrison.fleet.declaration import ADAPTER_TYPE
 from garrison.fleet.inventory_rows import UNMANAGED, AdapterRow, ModelRow, Reach, StackRow, TargetRow
+from garrison.fleet.last_failure import LastFailure, Place
 from garrison.fleet.observation import Capabilities
 from garrison.fleet.remember import last_sighting
 from garrison.fleet.status import AdapterStatus, fleet_status
@@ -27,13 +28,17 @@ class Inventory:
 
 
 def take_stock(
-    stacks: Sequence[StackRecord], targets: Sequence[TargetRecord], resources: Sequence[Resource], now: datetime
+    stacks: Sequence[StackRecord],
+    targets: Sequence[TargetRecord],
+    resources: Sequence[Resource],
+    now: datetime,
+    failures: Mapping[Place, LastFailure] | None = None,
 ) -> Inventory:
-    """All rows. `resources` are the owned ones."""
+    """All rows. `resources` are the owned ones; `failures` see `last_failure.last_failures`."""
     sightings = {
         one.name: replace(last_sighting(one), capabilities=Capabilities.from_json(one.capabilities)) for one in targets
     }
-    status = fleet_status(stacks, targets, resources, sightings, now=now, cached=True)
+    status = fleet_status(stacks, targets, resources, sightings, now=now, failures=failures, cached=True)
     records = {one.name: one for one in targets}
     owned = {one.key: one for one in resources}
     names = {(key.target, key.name) for key in owned}

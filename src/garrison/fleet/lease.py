@@ -18,7 +18,7 @@ from garrison.base.locks import start_time
 from garrison.fleet.context import Fleet
 from garrison.store.records import Holder, Lease
 
-__all__ = ["LEASE_SECONDS", "hold", "this_process"]
+__all__ = ["LEASE_SECONDS", "hold", "is_dead", "this_process"]
 
 LEASE_SECONDS = 30.0
 _RENEWALS_PER_LEASE = 3
@@ -90,7 +90,7 @@ async def _acquire(fleet: Fleet, stack: str, purpose: str) -> Lease:
         expires_at=now + timedelta(seconds=LEASE_SECONDS),
     )
     held = await fleet.db(fleet.store.acquire, wanted, now)
-    if held is not None and _is_dead(held.holder):
+    if held is not None and is_dead(held.holder):
         held = await fleet.db(fleet.store.acquire, wanted, now, instead_of=held.token)
     if held is None:
         return wanted
@@ -104,7 +104,7 @@ async def _acquire(fleet: Fleet, stack: str, purpose: str) -> Lease:
     )
 
 
-def _is_dead(holder: Holder) -> bool:
+def is_dead(holder: Holder) -> bool:
     """Only a process that this one can see can be judged: of this boot of this machine, not in another container."""
     if holder.host != _host() or holder.started is None:
         return False

@@ -1,27 +1,43 @@
 """How every stack and every target is: declared, recorded and observed side by side. Values and one pure function."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
 from garrison.fleet.declaration import ADAPTER_TYPE, AdapterSpec, Declaration
 from garrison.fleet.drift import Drift, find_drift
+from garrison.fleet.last_failure import LastFailure, Place
 from garrison.fleet.observation import Presence, Sighting
+from garrison.fleet.settle import ASKED_AGAIN, INTERRUPTED
 from garrison.fleet.target import TargetSpec
 from garrison.store.records import CommandRecord, Lease, Operation, Resource, StackRecord, TargetRecord
 
-__all__ = ["ADAPTER_STATES", "AdapterStatus", "FleetStatus", "StackStatus", "TargetStatus", "fleet_status"]
+__all__ = [
+    "ADAPTER_STATES",
+    "LAST_SEEN_WELL",
+    "AdapterStatus",
+    "FleetStatus",
+    "StackStatus",
+    "TargetStatus",
+    "fleet_status",
+]
 
-ADAPTER_STATES = ("served", "missing", "drifted", "owed", "unknown")
-"""`missing`: proved absent. `drifted`: another path or base than was applied. `owed`: declared or destroyed, and not
-done yet. `unknown`: its target cannot be seen, or cannot load adapters."""
+ADAPTER_STATES = ("served", "failed", "missing", "drifted", "owed", "unknown")
+"""`failed`: the last action on it failed for good: a person has to mend that. `missing`: proved absent. `drifted`:
+another path or base than was applied. `owed`: declared or destroyed, and not done yet. `unknown`: its target cannot be
+seen, or cannot load adapters."""
+
+LAST_SEEN_WELL = "as it was applied, when the target was last seen"
+
+_OWED_CAUSES = (INTERRUPTED, ASKED_AGAIN, "moved")
+"""Of tombstones that somebody wants loaded, whatever the policy says of drift."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AdapterStatus:
-    """One adapter of a stack on one target; `detail` says in words why it is not well."""
+    """One adapter of a stack on one target; `detail` says in words why it is not well, `hint` what to do."""
 
     stack: str
     target: str
@@ -29,6 +45,7 @@ class AdapterStatus:
     label: str
     state: str
     detail: str = ""
+    hint: str | None = None
     path: str | None = None
     since: datetime | None = None
 
@@ -41,6 +58,7 @@ class AdapterStatus:
             "label": self.label,
             "state": self.state,
             "detail": self.detail or None,
+            "hint": self.hint,
             "path": self.path,
             "since": _iso(self.since),
         }
@@ -101,7 +119,8 @@ class TargetStatus:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StackStatus:
-    """One stack. `lease`: who writes it now. `interrupted`: commands that were cut short and are not settled yet."""
+    """One stack. `lease`: who writes it now; `dead` when that process is gone, though its lease has not ended.
+    `interrupted`: commands that were cut short and are not settled yet."""
 
     name: str
     version: int
@@ -111,6 +130,7 @@ class StackStatus:
     targets: tuple[str, ...]
     adapters: tuple[AdapterStatus, ...]
     lease: Lease | None = None
+    dead: bool = False
     interrupted: tuple[CommandRecord, ...] = ()
 
     @property
@@ -128,7 +148,7 @@ class StackStatus:
             "targets": list(self.targets),
             "counts": self.counts,
             "adapters": [one.to_json() for one in self.adapters],
-            "lease": _lease_json(self.lease) if self.lease else None,
+            "lease": _lease_json(self.lease) | {"dead": self.dead} if self.lease else None,
             "interrupted": [
                 {"command": one.id, "kind": one.kind, "by": one.by, "started_at": one.started_at.isoformat()}
                 for one in self.interrupted
@@ -176,7 +196,9 @@ def fleet_status(
     *,
     now: datetime,
     leases: Iterable[Lease] = (),
+    dead: Collection[str] = (),
     unfinished: Mapping[str, Sequence[CommandRecord]] | None = None,
+    failures: Mapping[Place, LastFailure] | None = None,
     cached: bool = False,
 ) -> FleetStatus:
     """
@@ -184,12 +206,19 @@ def fleet_status(
         targets: as they are remembered after the look.
         resources: what is owned, by whichever stack.
         sightings: the look at each target; `remember.last_sighting` where nobody was asked.
+        dead: tokens of leases whose holders are known to be gone.
         unfinished: commands in state `running`, by stack.
+        failures: see `last_failure.last_failures`.
     """
     held = {lease.stack: lease for lease in leases if lease.expires_at > now}
-    found = [
-        _stack(one, resources, sightings, held.get(one.name), (unfinished or {}).get(one.name, ())) for one in stacks
-    ]
+    found = []
+    for record in stacks:
+        lease = held.get(record.name)
+        ended = lease is not None and lease.token in dead
+        # While somebody holds the stack, its running command is not interrupted.
+        cut_short = () if lease and not ended else tuple((unfinished or {}).get(record.name, ()))
+        adapters = _adapters(record, resources, sightings, failures or {})
+        found.append(_stack(record, adapters, lease, cut_short, dead=ended))
     here: dict[str, list[AdapterStatus]] = {}
     for stack in found:
         for adapter in stack.adapters:
@@ -220,60 +249,73 @@ def fleet_status(
 
 def _stack(
     record: StackRecord,
-    resources: Iterable[Resource],
-    sightings: Mapping[str, Sighting],
+    adapters: Sequence[AdapterStatus],
     lease: Lease | None,
-    unfinished: Sequence[CommandRecord],
+    interrupted: tuple[CommandRecord, ...],
+    *,
+    dead: bool,
 ) -> StackStatus:
     declaration = Declaration.from_json(record.declaration)
-    wanted = {} if record.ending else {(one.target, one.lora_name): one for one in declaration.adapters}
-    owned = {(one.key.target, one.key.name): one for one in resources if one.stack == record.name}
-    places = sorted(wanted.keys() | owned.keys())
     return StackStatus(
         name=record.name,
         version=record.version,
         applied_at=record.at,
         on_drift=declaration.policy.on_drift,
         ending=record.ending,
-        targets=tuple(sorted(declaration.targets.keys() | {target for target, _ in places})),
-        adapters=tuple(
-            _adapter(record.name, place, wanted.get(place), owned.get(place), sightings.get(place[0]))
-            for place in places
-        ),
+        targets=tuple(sorted(declaration.targets.keys() | {one.target for one in adapters})),
+        adapters=tuple(adapters),
         lease=lease,
-        # While somebody holds the stack, its running command is not interrupted.
-        interrupted=() if lease else tuple(unfinished),
+        dead=dead,
+        interrupted=interrupted,
     )
 
 
-def _adapter(
-    stack: str, place: tuple[str, str], wanted: AdapterSpec | None, owned: Resource | None, seen: Sighting | None
+def _adapters(
+    record: StackRecord,
+    resources: Iterable[Resource],
+    sightings: Mapping[str, Sighting],
+    failures: Mapping[Place, LastFailure],
+) -> list[AdapterStatus]:
+    """What the stack wants or owns, by target and name."""
+    declaration = Declaration.from_json(record.declaration)
+    wanted = {} if record.ending else {(one.target, one.lora_name): one for one in declaration.adapters}
+    owned = {(one.key.target, one.key.name): one for one in resources if one.stack == record.name}
+    restore = declaration.policy.on_drift == "restore"
+    found = []
+    for place in sorted(wanted.keys() | owned.keys()):
+        want, own = wanted.get(place), owned.get(place)
+        state, detail = _judge(place[1], want, own, sightings.get(place[0]), restore=restore)
+        one = AdapterStatus(
+            stack=record.name,
+            target=place[0],
+            name=place[1],
+            label=want.label if want else own.label if own else place[1],
+            state=state,
+            detail=detail,
+            path=own.served_path if own else None,
+            since=own.at if own else None,
+        )
+        found.append(_failed(one, failures.get((record.name, *place)), record, sightings.get(place[0])))
+    return found
+
+
+def _failed(
+    one: AdapterStatus, failure: LastFailure | None, record: StackRecord, seen: Sighting | None
 ) -> AdapterStatus:
-    state, detail = _judge(place[1], wanted, owned, seen)
-    label = wanted.label if wanted else owned.label if owned else place[1]
-    return AdapterStatus(
-        stack=stack,
-        target=place[0],
-        name=place[1],
-        label=label,
-        state=state,
-        detail=detail,
-        path=owned.served_path if owned else None,
-        since=owned.at if owned else None,
-    )
+    """`one`, or that its last action failed: only where that is why it is not as declared."""
+    if failure is None or seen is None or not seen.known or one.state not in ("owed", "missing"):
+        return one
+    if failure.at < record.at or (one.since is not None and failure.at < one.since):
+        return one
+    return replace(one, state="failed", detail=failure.message, hint=failure.hint)
 
 
-def _judge(name: str, wanted: AdapterSpec | None, owned: Resource | None, seen: Sighting | None) -> tuple[str, str]:
+def _judge(
+    name: str, wanted: AdapterSpec | None, owned: Resource | None, seen: Sighting | None, *, restore: bool
+) -> tuple[str, str]:
     """State and why, in words."""
-    serves = owned is not None and owned.operation.serves
     if seen is None or not seen.known:
-        if wanted is None:
-            return "owed", "to be unloaded when the target is seen again"
-        if owned is None or not serves:
-            return "owed", "to be loaded when the target is seen again"
-        if _changed(wanted, owned):
-            return "owed", "to be updated when the target is seen again"
-        return "unknown", "as it was applied, when the target was last seen"
+        return _unseen(wanted, owned, restore=restore)
     if seen.lora_routes is False and seen.presence(name) is not Presence.PRESENT:
         return "unknown", "the target cannot load adapters at run time"
     if owned is None:
@@ -286,6 +328,21 @@ def _judge(name: str, wanted: AdapterSpec | None, owned: Resource | None, seen: 
     if _changed(wanted, owned):
         return "owed", "declared in another way than it was applied"
     return "served", ""
+
+
+def _unseen(wanted: AdapterSpec | None, owned: Resource | None, *, restore: bool) -> tuple[str, str]:
+    """On a target that is not seen: what is owed there, and else how it was."""
+    if wanted is None:
+        return "owed", "to be unloaded when the target is seen again"
+    if owned is None:
+        return "owed", "to be loaded when the target is seen again"
+    if owned.operation is Operation.LOST:
+        if restore or owned.cause in _OWED_CAUSES or _changed(wanted, owned):
+            return "owed", "to be loaded when the target is seen again"
+        return "unknown", "missing when the target was last seen"
+    if _changed(wanted, owned):
+        return "owed", "to be updated when the target is seen again"
+    return "unknown", LAST_SEEN_WELL
 
 
 def _drifted(drift: Drift) -> tuple[str, str]:
