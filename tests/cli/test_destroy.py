@@ -70,3 +70,25 @@ def test_a_stack_that_is_not_there(cli, world, file):
 
 def test_manifest_and_stack_exclude_each_other(cli, world, file):
     assert cli("destroy", file, "--stack", "lab").code == 64
+
+
+@pytest.mark.parametrize("left_out", [{"adapters": {}}, {"adapters": {}, "targets": {}}], ids=["adapters", "targets"])
+def test_a_stack_that_serves_nothing_goes_too(cli, world, tmp_path, left_out):
+    path = write(tmp_path / "garrison.json", **left_out)
+    assert cli("apply", path, "--yes").code == 0
+    assert [one.name for one in world.store.stacks()] == ["lab"]
+    done = cli("destroy", "--stack", "lab", "--yes")
+    assert (done.code, done.err) == (0, "")
+    assert "No changes needed" not in done.out
+    assert "The stack owns nothing that would have to be unloaded." in done.out
+    assert "The stack lab is gone." in done.out
+    assert world.store.stacks() == []
+    assert world.store.targets() == []
+
+
+def test_without_a_manifest_the_hint_names_the_stack_option(cli, world, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    done = cli("destroy")
+    assert done.code == 1
+    assert "which stack? There is no garrison.yaml here" in done.err
+    assert "garrison destroy --stack NAME" in done.err

@@ -1,11 +1,14 @@
 """`garrison destroy`."""
 
 import json as json_module
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
 
 from garrison.base.errors import InvalidError, UsageError
 from garrison.base.exit_codes import ExitCode
-from garrison.cli.fleet_options import All, File, Files, Props, Stack, Yes
+from garrison.cli.fleet_options import All, File, Files, Props, Yes
 from garrison.cli.fleet_options import declaration as load
 from garrison.cli.options import Json
 from garrison.cli.options import app as make_app
@@ -14,6 +17,10 @@ if TYPE_CHECKING:
     from garrison.fleet.context import Fleet
 
 app = make_app("Unload everything that a stack owns.")
+
+Stack = Annotated[
+    str | None, typer.Option("--stack", "-s", metavar="NAME", help="The stack, by its name; no manifest is needed.")
+]
 
 
 @app.command()
@@ -36,10 +43,16 @@ def destroy(
     from garrison.cli.progress_view import progress_view
     from garrison.cli.question import Question
     from garrison.fleet.apply import destroy as destroy_stack
+    from garrison.fleet.manifest.load import DEFAULT_FILE
     from garrison.fleet.scene import PlanOptions
 
     if stack is not None and (files or file):
         raise UsageError("give a manifest or --stack, not both", hint="--stack needs no manifest.")
+    if stack is None and not (files or file) and not Path(DEFAULT_FILE).exists():
+        raise InvalidError(
+            f"which stack? There is no {DEFAULT_FILE} here",
+            hint="`garrison destroy --stack NAME` needs no manifest; `garrison status` shows the stacks.",
+        )
     name = stack if stack is not None else load(files, file, prop).stack
     with open_fleet() as fleet:
         _known(fleet, name)

@@ -66,12 +66,12 @@ def _header(plan: Plan, page: Page) -> None:
     title = Text.assemble(("plan", "bold"), "  ", plain(plan.stack), ("  " + plan.mode, "dim"))
     page.heading(title)
     show_counts(plan, page)
-    if plan.empty and not plan.conflicts:
+    if plan.mode == "destroy" and not plan.actions:
+        page.line("  ", "The stack owns nothing that would have to be unloaded.")
+    elif plan.empty and not plan.conflicts:
         what = "everything is as declared" if plan.actions else "the stack declares no adapters, and owns none"
         tail = f", as far as can be seen: {counted(len(plan.unknown), 'target')} out of reach" if plan.unknown else ""
         page.line("  ", (f"No changes needed: {what}{tail}.", "green" if not plan.unknown else "yellow"))
-    elif plan.mode == "destroy" and not plan.actions:
-        page.line("  ", "The stack owns nothing that would have to be unloaded.")
 
 
 def _targets(changes: Sequence[TargetChange], page: Page, facts: PlanFacts) -> None:
