@@ -53,3 +53,13 @@ def test_looking_writes_no_tombstone(cli, world, file):
     world.edge.served.clear()
     cli("drift")
     assert all(one.operation.serves for one in world.store.resources())
+
+
+def test_a_tombstone_tells_since_when_it_is_gone(cli, world, file):
+    world.edge.served.pop("chat")
+    world.clock.advance(90)
+    cli("agent", "--once")
+    world.clock.advance(8)
+    (line,) = [line for line in cli("drift").out.splitlines() if "edge-1/chat" in line]
+    assert "gone since 2026-01-01 00:01:30 UTC (8 s ago, unloaded)" in line
+    assert "applied" not in line

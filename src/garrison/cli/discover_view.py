@@ -4,8 +4,10 @@ from collections.abc import Sequence
 
 from rich.text import Text
 
+from garrison.cli.not_asked import local_hint
 from garrison.cli.page import Page, counted, plain
 from garrison.fleet.discover import Discovered
+from garrison.fleet.observation import Cause
 
 __all__ = ["show_discovered"]
 
@@ -21,7 +23,9 @@ def show_discovered(found: Sequence[Discovered], page: Page) -> None:
         _target(one, page)
     unseen = sum(not one.seen.known for one in found)
     unmanaged = sum(len(one.unmanaged) for one in found)
-    away = f", {unseen:,} out of reach" if unseen else ""
+    ours = sum(one.seen.cause is Cause.LOCAL for one in found)
+    away = f", {unseen - ours:,} out of reach" if unseen > ours else ""
+    away += f", {ours:,} not asked" if ours else ""
     page.line((f"{counted(len(found), 'target')}{away}; {counted(unmanaged, 'unmanaged adapter')}", "bold"))
     if any(one.unmanaged for one in found if one.known):
         page.line(("`garrison extract --query status:unmanaged` writes a manifest of them", "dim"))
@@ -31,8 +35,11 @@ def _target(one: Discovered, page: Page) -> None:
     name = plain(one.target.name)
     address = "" if one.target.base_url == one.target.name else f"  {plain(one.target.base_url)}"
     if not one.seen.known:
-        why = f"{one.seen.cause}: {one.seen.detail}"
+        local = one.seen.cause is Cause.LOCAL
+        why = f"{'not asked' if local else one.seen.cause}: {one.seen.detail}"
         page.entry(Text.assemble(("? ", "yellow"), (name, "bold"), (address, "dim"), "  "), Text(plain(why), "yellow"))
+        if local:
+            page.line("    ", ("→ ", "dim"), (local_hint(one.seen.detail), "dim"))
         return
     page.entry(Text.assemble(("✓ ", "green"), (name, "bold")), Text(address, "dim"))
     for model in one.models:

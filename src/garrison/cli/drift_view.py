@@ -5,10 +5,12 @@ from itertools import groupby
 
 from rich.text import Text
 
-from garrison.cli.age import ago
+from garrison.cli.age import ago, utc
+from garrison.cli.not_asked import detail_of, local_hint
 from garrison.cli.page import Page, counted, plain, shortened
 from garrison.fleet.drift import Drift
 from garrison.fleet.inspect_fleet import Drifts
+from garrison.store.records import Operation
 
 __all__ = ["show_drifts"]
 
@@ -39,7 +41,7 @@ def _found(drifts: Drifts, page: Page, now: datetime, *, everything: bool) -> No
         for one in group:
             glyph, style = _LOOKS[one.kind]
             head = Text.assemble("  ", (f"{glyph} {one.kind:<8}", style), (f"{_place(one):<{width}}", "bold"), "  ")
-            page.entry(head, Text.assemble(shortened(one.words), (f"  applied {ago(one.resource.at, now)}", "dim")))
+            page.entry(head, Text.assemble(shortened(one.words), (f"  {_since(one, now)}", "dim")))
     if len(drifts.found) > len(shown):
         page.line("  ", (f"… and {len(drifts.found) - len(shown):,} more (--all shows them, or --json)", "dim"))
     page.blank()
@@ -63,9 +65,21 @@ def _unknown(unknown: dict[str, str], page: Page, *, everything: bool) -> None:
     width = min(_NAME_WIDTH, max(len(name) for name in names))
     for name in names:
         head = Text.assemble("  ", ("? ", "yellow"), (f"{plain(name):<{width}}", "bold"), "  ")
-        page.entry(head, Text(plain(unknown[name])))
+        fault = detail_of(unknown[name])
+        page.entry(head, Text(plain(unknown[name] if fault is None else f"not asked: {fault}")))
+        if fault is not None:
+            page.line("      ", ("→ ", "dim"), (local_hint(fault), "dim"))
     if len(unknown) > len(names):
         page.line("  ", (f"… and {counted(len(unknown) - len(names), 'more target')} (--all, or --json)", "dim"))
+
+
+def _since(one: Drift, now: datetime) -> str:
+    """A tombstone was made when the adapter was found gone, not when it was applied."""
+    at = one.resource.at
+    if one.resource.operation is not Operation.LOST:
+        return f"applied {ago(at, now)}"
+    cause = f", {plain(one.resource.cause)}" if one.resource.cause else ""
+    return f"gone since {utc(at)} UTC ({ago(at, now)}{cause})"
 
 
 def _place(one: Drift) -> str:

@@ -10,6 +10,7 @@ from rich.text import Text
 
 from garrison.cli.age import ago
 from garrison.cli.fleet_glyphs import CONFLICT, MARKS, OWED, mark_of
+from garrison.cli.not_asked import detail_of, local_hint
 from garrison.cli.page import Page, counted, plain, sentence
 from garrison.fleet.plan_values import Action, ActionKind, Change, Plan, TargetChange
 
@@ -231,9 +232,36 @@ def _unknown(plan: Plan, page: Page, facts: PlanFacts) -> None:
     for action in plan.actions:
         if _waits(action, plan):
             waiting[action.target].append(action)
+    faults = {name: fault for name, said in plan.unknown.items() if (fault := detail_of(_cause(name, said)))}
+    if faults:
+        _not_asked(faults, waiting, page, facts)
+    if len(plan.unknown) > len(faults):
+        _out_of_reach([name for name in plan.unknown if name not in faults], plan, waiting, page, facts)
+
+
+def _not_asked(
+    faults: Mapping[str, str], waiting: Mapping[str, Sequence[Action]], page: Page, facts: PlanFacts
+) -> None:
+    """Something is missing on this side, and with it done there is no more to wait for."""
     page.blank()
-    page.heading(Text.assemble(("out of reach", "bold yellow"), (f"  {counted(len(plan.unknown), 'target')}", "dim")))
-    names = sorted(plan.unknown, key=lambda name: (-len(waiting[name]), name))
+    page.heading(Text.assemble(("not asked", "bold yellow"), (f"  {counted(len(faults), 'target')}", "dim")))
+    names = sorted(faults) if facts.everything else sorted(faults)[:_MOST_TARGETS]
+    width = min(_NAME_WIDTH, max(len(name) for name in names))
+    for name in names:
+        head = Text.assemble("  ", ("! ", "yellow"), (f"{plain(name):<{width}}", "bold"), "  ")
+        page.entry(head, Text(f"not asked: {faults[name]}"))
+        page.line("      ", ("→ ", "dim"), (local_hint(faults[name]), "dim"))
+    _more(len(faults) - len(names), "target", page)
+    if owed := sum(len(waiting[name]) for name in faults):
+        page.line("  ", (f"{_stays_owed(owed)} until then.", "dim"))
+
+
+def _out_of_reach(
+    away: Sequence[str], plan: Plan, waiting: Mapping[str, Sequence[Action]], page: Page, facts: PlanFacts
+) -> None:
+    page.blank()
+    page.heading(Text.assemble(("out of reach", "bold yellow"), (f"  {counted(len(away), 'target')}", "dim")))
+    names = sorted(away, key=lambda name: (-len(waiting[name]), name))
     shown = names if facts.everything else names[:_MOST_TARGETS]
     width = min(_NAME_WIDTH, max(len(name) for name in shown))
     for name in shown:
@@ -245,9 +273,13 @@ def _unknown(plan: Plan, page: Page, facts: PlanFacts) -> None:
             said = f"{counted(len(actions), 'adapter')} {reason}: {sentence(action.name for action in actions)}"
             page.line("      ", ("⊘ ", "yellow"), said)
     _more(len(names) - len(shown), "target", page)
-    owed = sum(len(actions) for actions in waiting.values())
-    tail = f"{counted(owed, 'action')} stay owed until they answer again" if owed else "nothing is owed there"
+    owed = sum(len(waiting[name]) for name in away)
+    tail = f"{_stays_owed(owed)} until they answer again" if owed else "nothing is owed there"
     page.line("  ", (f"Nothing is concluded from their silence; {tail}.", "dim"))
+
+
+def _stays_owed(number: int) -> str:
+    return f"{counted(number, 'action')} {'stays' if number == 1 else 'stay'} owed"
 
 
 def _cause(name: str, message: str) -> str:

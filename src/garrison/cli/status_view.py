@@ -6,6 +6,7 @@ from datetime import datetime
 from rich.text import Text
 
 from garrison.cli.age import ago, duration, utc
+from garrison.cli.not_asked import is_local, local_hint
 from garrison.cli.page import Page, counted, plain, sentence, shortened
 from garrison.fleet.status import AdapterStatus, FleetStatus, StackStatus, TargetStatus
 
@@ -46,12 +47,13 @@ def _summary(status: FleetStatus, page: Page) -> None:
         ("  as last seen; nobody was asked" if status.cached else "", "dim"),
     )
     page.heading(title)
-    targets = [(state, sum(one.state == state for one in status.targets)) for state in _TARGET_LOOKS]
     looks = [
         Text(f"{_TARGET_LOOKS[state][0]} {number:,} {_TARGET_WORDS[state]}", _TARGET_LOOKS[state][1])
-        for state, number in targets
-        if number
+        for state in _TARGET_LOOKS
+        if (number := sum(one.state == state and not is_local(one.cause) for one in status.targets))
     ]
+    if ours := sum(is_local(one.cause) for one in status.targets):
+        looks.append(Text(f"! {ours:,} not asked", "yellow"))
     page.flow(Text("  targets   ", "dim"), looks)
     page.flow(Text("  adapters  ", "dim"), _counts(status.adapters) or [Text("none")])
     insecure = [one.name for one in status.targets if one.insecure]
@@ -172,6 +174,8 @@ def _target(one: TargetStatus, now: datetime, width: int, page: Page) -> None:
     head = Text.assemble("  ", (f"{glyph} ", style), (f"{plain(one.name):<{width}}", "bold"), "  ")
     page.entry(head, _target_facts(one, now))
     indent = Text(" " * 6)
+    if is_local(one.cause):
+        page.entry(indent + Text("→ ", "dim"), Text(plain(local_hint(one.detail)), "dim"))
     if one.insecure:
         page.entry(indent, Text("INSECURE: its certificate is not verified", "bold red"))
     if one.lora_routes is False and one.state == "reachable":
@@ -183,6 +187,9 @@ def _target_facts(one: TargetStatus, now: datetime) -> Text:
     if one.state == "new":
         return Text.assemble("never asked", (f"  {plain(one.base_url)}", "dim"))
     if one.state == "unreachable":
+        if is_local(one.cause):
+            said = Text(plain(f"not asked: {one.detail}"), "yellow")
+            return said.append(f"  last seen {ago(one.last_seen, now)}  {plain(one.base_url)}", "dim")
         since = f"since {utc(one.since)} UTC ({ago(one.since, now)})" if one.since else ""
         seen = f"last seen {ago(one.last_seen, now)}" if one.last_seen else "never seen"
         said = Text(plain(f"{one.cause}: {one.detail}" if one.detail else str(one.cause)), "yellow")

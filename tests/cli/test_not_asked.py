@@ -1,0 +1,38 @@
+"""A secret that is missing here is no silence of the target."""
+
+import pytest
+from fleet_files import write
+
+from garrison.fleet.observation import Cause
+from garrison.fleet.transport import TransportError
+
+FAULT = "api_key: the variable EDGE2_KEY is not set"
+HINT = "→ export it, or let the manifest take it from a file or a command"
+
+
+@pytest.fixture
+def file(cli, world, tmp_path):
+    path = write(tmp_path / "garrison.json")
+    assert cli("apply", path, "--yes").code == 0
+    world.edge.served.pop("chat")
+    world.targets["edge-2"].down = TransportError(Cause.LOCAL, FAULT)
+    return path
+
+
+@pytest.mark.parametrize("command", ["status", "drift", "discover", "plan"])
+def test_every_view_says_what_is_missing_here(cli, world, file, command):
+    told = cli(command, *([file] if command == "plan" else [])).out
+    lines = told.splitlines()
+    (number,) = (number for number, line in enumerate(lines) if FAULT in line)
+    assert f"not asked: {FAULT}" in lines[number]
+    assert lines[number + 1].strip() == HINT
+    assert "silence" not in told
+    assert "1 out of reach" not in told
+    assert "local" not in told
+
+
+def test_what_is_owed_there_waits_for_us(cli, world, tmp_path):
+    world.targets["edge-2"].down = TransportError(Cause.LOCAL, FAULT)
+    told = cli("plan", write(tmp_path / "garrison.json")).out
+    assert "not asked  1 target" in told
+    assert "1 action stays owed until then." in told
