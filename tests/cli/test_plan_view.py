@@ -5,6 +5,7 @@ from plan_samples import action, full_plan, large_plan, plan_facts
 from rendered import in_a_pipe, on_a_terminal
 
 from garrison.cli.plan_view import show_plan
+from garrison.fleet.failure import Failure, FailureCode
 from garrison.fleet.plan_values import ActionKind, Plan
 
 
@@ -75,3 +76,13 @@ def test_a_name_cannot_move_the_cursor_or_be_markup():
     assert "\x1b" not in text
     assert "[red]x" in text
     assert "\nfake line" not in text
+
+
+def test_what_passes_is_owed_and_not_blocked():
+    passing = Failure(code=FailureCode.NOT_STABILIZED, message="its files are being written", recoverable=True)
+    lasting = Failure(code=FailureCode.INVALID_REQUEST, message="rank 128")
+    actions = (action(ActionKind.BLOCKED, "sql", failure=passing), action(ActionKind.BLOCKED, "wide", failure=lasting))
+    told = in_a_pipe(lambda page: show_plan(Plan(stack="s", mode="reconcile", actions=actions), page, plan_facts()))
+    assert "⊘ 1 blocked   ⊘ 1 owed" in told
+    assert "⊘ owed     sql" in told
+    assert "⊘ blocked  wide" in told

@@ -126,6 +126,14 @@ def test_when_stopping_what_is_only_left_is_not_told_one_by_one():
     assert out.getvalue() == ""
 
 
+def test_what_the_plan_told_as_owed_gets_no_line_of_its_own():
+    out, page = page_of(terminal=False)
+    view = LineProgress(page, Stop(), lambda _: None)
+    for one in (action(ActionKind.BLOCKED, "sql"), action(ActionKind.CREATE, "chat")):
+        view.ended(Outcome(action=one, state=ActionState.SKIPPED, failure=FAILED))
+    assert out.getvalue().splitlines() == ["", "⊘ edge-2/chat  create owed  rank 128 is too high"]
+
+
 def test_the_view_fits_the_place():
     _, terminal = page_of(terminal=True)
     _, pipe = page_of(terminal=False)

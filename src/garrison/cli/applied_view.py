@@ -75,13 +75,22 @@ def _failed(failed: Sequence[Outcome], page: Page) -> None:
     if not failed:
         return
     page.line(("✗ ", "bold red"), (f"{len(failed):,} failed", "bold red"))
-    for one in failed[:_MOST]:
-        head = Text.assemble("  ", (f"{plain(one.action.target)}/{plain(one.action.name)}", "bold"), "  ")
-        page.entry(head, Text(plain(one.failure.message) if one.failure else "failed"))
+    for hint, group in _by_hint(failed[:_MOST]).items():
+        for one in group:
+            head = Text.assemble("  ", (f"{plain(one.action.target)}/{plain(one.action.name)}", "bold"), "  ")
+            page.entry(head, Text(plain(one.failure.message) if one.failure else "failed"))
+        if hint:
+            page.line("    ", ("→ ", "dim"), hint)
     if len(failed) > _MOST:
         page.line("  ", (f"… and {len(failed) - _MOST:,} more (`garrison history` or --json)", "dim"))
-    for hint in dict.fromkeys(one.failure.hint for one in failed[:_MOST] if one.failure and one.failure.hint):
-        page.line("  ", ("→ ", "dim"), hint)
+
+
+def _by_hint(failed: Sequence[Outcome]) -> dict[str | None, list[Outcome]]:
+    """What has one way out stands together, above it."""
+    found: dict[str | None, list[Outcome]] = {}
+    for one in failed:
+        found.setdefault(one.failure.hint if one.failure else None, []).append(one)
+    return found
 
 
 def _owed(owed: Sequence[Outcome], page: Page) -> None:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from garrison.fleet.plan_values import Action, ActionKind
 from garrison.store.records import ActionState
 
-__all__ = ["CONFLICT", "DONE_WORDS", "MARKS", "OWED", "STATE_MARKS", "Mark", "mark_of"]
+__all__ = ["CONFLICT", "DONE_WORDS", "MARKS", "OWED", "STATE_MARKS", "Mark", "is_owed", "mark_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +32,7 @@ MARKS = {
 """In the order in which they are counted."""
 
 OWED = Mark("⊘", "owed", "yellow")
-"""Blocked only because its target is out of reach."""
+"""Blocked only by what passes: its target is out of reach, as a rule."""
 
 CONFLICT = Mark("⚠", "conflict", "bold red")
 
@@ -57,4 +57,13 @@ STATE_MARKS = {
 
 
 def mark_of(action: Action) -> Mark:
-    return CONFLICT if action.conflict else MARKS[action.kind]
+    if action.conflict:
+        return CONFLICT
+    return OWED if is_owed(action) else MARKS[action.kind]
+
+
+def is_owed(action: Action) -> bool:
+    """Whether it is blocked, and will be done once what is in the way has passed."""
+    if action.kind is not ActionKind.BLOCKED or action.conflict:
+        return False
+    return action.failure is not None and action.failure.recoverable

@@ -9,7 +9,7 @@ from itertools import groupby
 from rich.text import Text
 
 from garrison.cli.age import ago
-from garrison.cli.fleet_glyphs import CONFLICT, MARKS, OWED, mark_of
+from garrison.cli.fleet_glyphs import CONFLICT, MARKS, OWED, is_owed, mark_of
 from garrison.cli.not_asked import detail_of, local_hint
 from garrison.cli.page import Page, counted, plain, sentence
 from garrison.fleet.plan_values import Action, ActionKind, Change, Plan, TargetChange
@@ -51,7 +51,7 @@ def show_plan(plan: Plan, page: Page, facts: PlanFacts) -> None:
 
 def show_counts(plan: Plan, page: Page) -> None:
     """`+ 3 create  ✎ 1 update  = 12 keep`."""
-    waiting = sum(_waits(action, plan) for action in plan.actions)
+    waiting = sum(_waits(action, plan) or is_owed(action) for action in plan.actions)
     apart = len(plan.conflicts) + waiting
     counted_here = [
         (mark, sum(action.kind is kind for action in plan.actions) - (apart if kind is ActionKind.BLOCKED else 0))

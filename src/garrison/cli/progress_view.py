@@ -81,7 +81,9 @@ class LineProgress(QuietProgress):
 
     def ended(self, outcome: Outcome) -> None:
         super().ended(outcome)
-        if self._stop.asked and outcome.state is ActionState.SKIPPED:
+        # The plan has told what waits, by target, and the summary counts it.
+        told = outcome.action.kind is ActionKind.BLOCKED or self._stop.asked
+        if told and outcome.state is ActionState.SKIPPED:
             return
         if self._lines == 0:
             self._page.blank()

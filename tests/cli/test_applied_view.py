@@ -1,0 +1,33 @@
+from plan_samples import action
+from rendered import in_a_pipe
+
+from garrison.cli.applied_view import show_applied
+from garrison.fleet.apply import Applied
+from garrison.fleet.failure import Failure, FailureCode
+from garrison.fleet.plan_values import ActionKind, Plan
+from garrison.fleet.view import Outcome
+from garrison.store.records import ActionState
+
+
+def failed(name, message, hint):
+    failure = Failure(code=FailureCode.INVALID_REQUEST, message=message, hint=hint)
+    return Outcome(action=action(ActionKind.CREATE, name), state=ActionState.FAILED, failure=failure)
+
+
+def test_a_hint_stands_under_what_it_helps_and_once_for_those_alike():
+    outcomes = (
+        failed("wide", "rank 128", "Train it lower."),
+        failed("gone", "no such file", "Put it there."),
+        failed("wider", "rank 256", "Train it lower."),
+        failed("odd", "who knows", None),
+    )
+    applied = Applied(plan=Plan(stack="s", mode="reconcile"), outcomes=outcomes, command="c")
+    assert in_a_pipe(lambda page: show_applied(applied, page)).splitlines()[1:] == [
+        "✗ 4 failed",
+        "  edge-2/wide  rank 128",
+        "  edge-2/wider  rank 256",
+        "    → Train it lower.",
+        "  edge-2/gone  no such file",
+        "    → Put it there.",
+        "  edge-2/odd  who knows",
+    ]
