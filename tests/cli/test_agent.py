@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 from fleet_files import write
 
+from garrison.cli.agent import _seconds
 from garrison.cli.fleet_wiring import open_fleet
 from garrison.fleet.observation import Cause
 from garrison.fleet.transport import TransportError
@@ -46,6 +47,18 @@ def test_once_says_31_when_a_target_is_out_of_reach(cli, world, file):
 def test_quiet_when_nothing_happens(cli, world, file):
     done = cli("agent", "--once")
     assert (done.code, done.out) == (0, "")
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("10", 10.0), ("10s", 10.0), ("1m", 60.0), ("500ms", 0.5)])
+def test_an_interval_is_written_as_in_the_manifest(text, seconds):
+    assert _seconds(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["soon", "0.01", "-1", "2d"])
+def test_an_interval_that_is_none(cli, world, text):
+    done = cli("agent", "--once", f"--interval={text}")
+    assert done.code == 64
+    assert f"--interval {text!r}" in done.err
 
 
 @pytest.fixture

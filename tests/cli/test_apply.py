@@ -65,6 +65,7 @@ def test_json_does_not_ask(cli, world, file):
 
 def test_simulate_is_plan(cli, world, file):
     assert cli("apply", file, "--simulate") == cli("plan", file)
+    assert cli("apply", file, "--dry-run") == cli("plan", file)
     assert cli("apply", file, "--simulate", "--watch").code == 64
 
 

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from garrison.base.errors import UsageError
 from garrison.base.exit_codes import ExitCode
+from garrison.cli.on_record import OnRecord
 from garrison.cli.options import Json, settings
 from garrison.cli.options import app as make_app
 
@@ -21,13 +23,11 @@ app = make_app("Keep the fleet as it was declared, on a timer.")
 _GRACE_SECONDS = 30.0
 
 
-@app.command()
+@app.command(cls=OnRecord)
 def agent(
     interval: Annotated[
-        float | None,
-        typer.Option(
-            "--interval", min=0.1, metavar="SECONDS", help="Between two looks at a target; else its stacks say."
-        ),
+        str | None,
+        typer.Option("--interval", metavar="TIME", help="Between two looks at a target: 10s, 1m; else its stacks say."),
     ] = None,
     stack: Annotated[
         list[str] | None, typer.Option("--stack", "-s", metavar="NAME", help="These stacks alone; repeatable.")
@@ -45,9 +45,27 @@ def agent(
 
     from garrison.cli.fleet_wiring import open_fleet
 
+    seconds = None if interval is None else _seconds(interval)
     # The loop in C: a cycle over thousands of targets costs a third less.
     with open_fleet() as fleet, asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(_run(fleet, interval=interval, stacks=stack, once=once, json=json))
+        return runner.run(_run(fleet, interval=seconds, stacks=stack, once=once, json=json))
+
+
+def _seconds(text: str) -> float:
+    """As the manifest's `interval`.
+
+    Raises:
+        UsageError: it is no time, or too short or long a one.
+    """
+    from pydantic import TypeAdapter, ValidationError
+
+    from garrison.fleet.manifest.model import Interval
+
+    try:
+        return TypeAdapter[float](Interval).validate_python(text)
+    except ValidationError as error:
+        said = error.errors()[0]["msg"].removeprefix("Value error, ")
+        raise UsageError(f"--interval {text!r}: {said[:1].lower()}{said[1:]}", hint="For example 10s or 1m.") from None
 
 
 async def _run(fleet: "Fleet", *, interval: float | None, stacks: list[str] | None, once: bool, json: bool) -> int:

@@ -30,7 +30,9 @@ def apply(
     files: Files = None,
     file: File = None,
     mode: Modes = ModeName.RECONCILE,
-    simulate: Annotated[bool, typer.Option("--simulate", help="Only show the plan, as `garrison plan` does.")] = False,
+    simulate: Annotated[
+        bool, typer.Option("--simulate", "--dry-run", help="Only show the plan, as `garrison plan` does.")
+    ] = False,
     watch: Annotated[
         bool, typer.Option("--watch", help="Stay until what targets out of reach owe is done, or Ctrl-C.")
     ] = False,

@@ -4,13 +4,14 @@ import json as json_module
 
 from garrison.base.exit_codes import ExitCode
 from garrison.cli.fleet_options import All, ExitCodes, Stack
+from garrison.cli.on_record import OnRecord
 from garrison.cli.options import Json
 from garrison.cli.options import app as make_app
 
 app = make_app("Say what differs from what was last applied.")
 
 
-@app.command()
+@app.command(cls=OnRecord)
 def drift(
     stack: Stack = None,
     exit_code: ExitCodes = False,

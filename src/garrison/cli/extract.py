@@ -8,13 +8,14 @@ import typer
 
 from garrison.base.errors import InvalidError
 from garrison.cli.inventory import Queries
+from garrison.cli.on_record import OnRecord
 from garrison.cli.options import Json
 from garrison.cli.options import app as make_app
 
 app = make_app("Write a manifest from what is there.")
 
 
-@app.command()
+@app.command(cls=OnRecord)
 def extract(
     query: Queries = None,
     stack: Annotated[

@@ -8,6 +8,7 @@ import typer
 
 from garrison.base.errors import UsageError
 from garrison.cli.fleet_options import Stack
+from garrison.cli.on_record import OnRecord
 from garrison.cli.options import Json
 from garrison.cli.options import app as make_app
 
@@ -20,7 +21,7 @@ _FOLLOW_SECONDS = 1.0
 _BATCH = 500
 
 
-@app.command()
+@app.command(cls=OnRecord)
 def history(
     stack: Stack = None,
     target: Annotated[str | None, typer.Option("--target", "-t", metavar="NAME", help="Of one target.")] = None,

@@ -6,13 +6,14 @@ from typing import Annotated
 import typer
 
 from garrison.cli.fleet_options import All, Stack
+from garrison.cli.on_record import OnRecord
 from garrison.cli.options import Json
 from garrison.cli.options import app as make_app
 
 app = make_app("Say how every stack and target is.")
 
 
-@app.command()
+@app.command(cls=OnRecord)
 def status(
     stack: Stack = None,
     cached: Annotated[bool, typer.Option("--cached", help="Ask no target; show what was last seen.")] = False,
