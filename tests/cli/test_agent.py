@@ -3,6 +3,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from dataclasses import replace
 
 import pytest
@@ -129,6 +130,9 @@ def test_a_second_signal_ends_it_at_once(cli, start, manifest, adapter, running_
     line = ""
     while "stopping" not in line:
         line = process.stdout.readline()
+    os.kill(process.pid, signal.SIGTERM)  # the same wish, told twice
+    time.sleep(1.2)
+    assert process.poll() is None
     os.kill(process.pid, signal.SIGTERM)
     out, err = process.communicate(timeout=20)
     assert (process.returncode, err) == (130, "")

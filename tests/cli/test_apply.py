@@ -3,6 +3,7 @@ import os
 import pty
 import select
 import signal
+import subprocess
 import sys
 import time
 import urllib.request
@@ -12,6 +13,7 @@ import pytest
 from fleet_files import write
 from rendered import ESCAPE
 
+from garrison.cli.fleet_wiring import open_fleet
 from garrison.fleet.memory_targets import refusal
 from garrison.fleet.observation import Cause
 from garrison.fleet.transport import TransportError
@@ -239,10 +241,12 @@ def test_ctrl_c_ends_what_is_under_way_and_the_next_apply_goes_on(terminal, slow
 @pytest.mark.filterwarnings("ignore:.*forkpty.*:DeprecationWarning")
 def test_a_second_ctrl_c_stops_at_once_and_is_settled_later(terminal, slow):
     sim, file = slow
+    slow_loads(sim, 5.0)
     shown = terminal("apply", file, "--yes")
     shown.until("load 0 s")
     shown.type(b"\x03")
     shown.until("stopping")
+    time.sleep(1.2)  # what comes sooner is the same wish
     shown.type(b"\x03")
     assert shown.end() == 130
     assert "interrupted: 0 done, 2 still owed, 1 cut short" in shown.text
@@ -263,6 +267,29 @@ def test_sigterm_is_as_ctrl_c(terminal, slow):
     os.kill(shown.pid, signal.SIGTERM)
     assert shown.end() == 130
     assert "interrupted: 1 done, 2 still owed." in shown.text
+
+
+@pytest.mark.system
+def test_without_a_terminal_it_says_that_it_is_stopping(slow, clean_environ, until):
+    sim, file = slow
+    slow_loads(sim, 2.0)
+    command = [sys.executable, "-m", "garrison.cli.main", "apply", str(file), "--yes"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=dict(clean_environ)) as process:
+        assert process.stdout is not None
+        until(_loading, what="the first load")
+        for _ in range(2):  # as `timeout` does
+            os.kill(process.pid, signal.SIGTERM)
+        out = process.stdout.read()
+    assert process.returncode == 130
+    lines = out.splitlines()
+    told = lines.index("· stopping: what is under way is ended first; Ctrl-C again stops at once")
+    assert "created" in "".join(lines[told:])
+    assert "interrupted: 1 done, 2 still owed." in out
+
+
+def _loading():
+    with open_fleet() as fleet:
+        return any(one.started_at for _, actions in fleet.store.unfinished("cabinet-7") for one in actions)
 
 
 def test_the_manifest_names_the_place(cli, world, tmp_path):

@@ -84,6 +84,18 @@ def test_the_drawing_has_a_bounded_height():
     assert "0 of 500 done" in text
 
 
+def test_that_it_is_stopping_is_whole_at_80_columns():
+    _, page = page_of(terminal=True)
+    stop = Stop()
+    view = LiveProgress(page, stop, lambda _: None)
+    view.planned(Plan(stack="s", mode="reconcile", actions=tuple(work(500))))
+    stop.asked = True
+    stop.tell()
+    lines = ["".join(part.text for part in line) for line in page.console.render_lines(view._working())]
+    assert any("Ctrl-C again stops at once" in line for line in lines)
+    view.end()
+
+
 def test_live_leaves_a_line_for_each_of_few_and_only_failures_of_many():
     for number, lines in ((5, 5), (500, 1)):
         out, page = page_of(terminal=True)

@@ -12,6 +12,7 @@ from garrison.base.exit_codes import ExitCode
 from garrison.cli.on_record import OnRecord
 from garrison.cli.options import Json, settings
 from garrison.cli.options import app as make_app
+from garrison.cli.signals import Wishes
 
 if TYPE_CHECKING:
     from garrison.cli.agent_view import AgentView
@@ -101,12 +102,12 @@ async def _until_stopped(made: "Agent", view: "AgentView", *, once: bool) -> boo
     loop = asyncio.get_running_loop()
     work = asyncio.create_task(_work(made, view, once=once))
     ending = asyncio.create_task(_ending(made, work))
-    signals = 0
+    wishes = Wishes()
 
     def signalled() -> None:
-        nonlocal signals
-        signals += 1
-        if signals > 1:
+        if not wishes.heard():
+            return
+        if wishes.number > 1:
             ending.cancel()
             return
         view.note("stopping: what is under way is ended first; once more stops at once")
@@ -119,7 +120,7 @@ async def _until_stopped(made: "Agent", view: "AgentView", *, once: bool) -> boo
     try:
         await ending
     except asyncio.CancelledError:
-        if signals < 2:
+        if wishes.number < 2:
             raise
         return True
     finally:

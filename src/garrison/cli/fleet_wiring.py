@@ -3,12 +3,13 @@
 import asyncio
 import contextlib
 import signal
-from collections.abc import Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from garrison.cli.options import settings
+from garrison.cli.signals import Wishes
 from garrison.fleet.context import Fleet
 
 __all__ = ["INTERRUPTED", "Stop", "open_fleet", "run"]
@@ -27,10 +28,14 @@ class Stop:
     Attributes:
         working: targets are being changed.
         asked: somebody wants it to end.
+        tell: says so, where what is under way goes on.
+        wishes: the signals, counted.
     """
 
     working: bool = False
     asked: bool = False
+    tell: Callable[[], None] = lambda: None
+    wishes: Wishes = field(default_factory=Wishes)
 
     def stopping(self) -> bool:
         return self.asked
@@ -71,9 +76,14 @@ def run(work: Coroutine[Any, Any, T], stop: Stop | None = None) -> T:
         assert task is not None
 
         def signalled() -> None:
-            if asked.asked or not asked.working:
-                task.cancel()
+            if not asked.wishes.heard():
+                return
+            ends = asked.asked or not asked.working
             asked.asked = True
+            if ends:
+                task.cancel()
+            else:
+                asked.tell()
 
         for number in (signal.SIGINT, signal.SIGTERM):
             # Only the main thread has signals; elsewhere (a test) there is nothing to be told.

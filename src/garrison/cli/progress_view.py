@@ -23,6 +23,7 @@ __all__ = ["LineProgress", "LiveProgress", "QuietProgress", "progress_view"]
 _MOST_ROWS = 8
 _MOST_LINES = 60
 _REFRESHES_PER_SECOND = 8
+_STOPPING = "stopping: what is under way is ended first; Ctrl-C again stops at once"
 
 ShowPlan = Callable[[Plan], None]
 
@@ -73,6 +74,7 @@ class LineProgress(QuietProgress):
         self._show = show
         self._lines = 0
         self._owed: int | None = None
+        stop.tell = self.stopping
 
     def planned(self, plan: Plan) -> None:
         super().planned(plan)
@@ -97,6 +99,11 @@ class LineProgress(QuietProgress):
         if owed != self._owed:
             self._owed = owed
             self._page.line(("· ", "dim"), f"waiting: {counted(owed, 'action')} owed")
+
+    def stopping(self) -> None:
+        """Somebody wants it to end."""
+        self._page.line(("· ", "dim"), (_STOPPING, "yellow"))
+        self._page.flush()
 
     def _tell(self, outcome: Outcome) -> None:
         action, mark = outcome.action, STATE_MARKS[outcome.state]
@@ -158,6 +165,9 @@ class LiveProgress(LineProgress):
         )
         self._draw(lambda: _rows([(_spinner(), Text(text))]))
 
+    def stopping(self) -> None:
+        """The next frame says it."""
+
     def end(self) -> None:
         if self._live is not None:
             self._live.stop()
@@ -193,6 +203,8 @@ class LiveProgress(LineProgress):
         if len(rows) > room:
             lines.append((Text("·"), Text(f"… and {counted(len(rows) - room, 'more target')} at work", "dim")))
         lines.append((Text("="), self._sum()))
+        if self._stop.asked:  # a line of its own: behind the sum it would be cut off
+            lines.append((Text("·"), Text(_STOPPING, "yellow")))
         return _rows(lines)
 
     def _sum(self) -> Text:
@@ -202,8 +214,6 @@ class LiveProgress(LineProgress):
             text.append(f", {failed:,} failed", "bold red")
         if owed := states.count(ActionState.SKIPPED) + states.count(ActionState.STARTED):
             text.append(f", {owed:,} owed", "yellow")
-        if self._stop.asked:
-            text.append("  stopping: what is under way is ended first (Ctrl-C again stops at once)", "yellow")
         return text
 
 
