@@ -103,3 +103,21 @@ def test_since(text, at):
 def test_since_that_is_no_time(text):
     with pytest.raises(UsageError):
         parse_since(text, NOW)
+
+
+def test_when_a_server_started_is_a_time():
+    told = Event(
+        at=NOW, kind="restarted", target="edge", before={"started_at": 1_772_366_400.5}, after={"started_at": 1e300}
+    )
+    line = in_a_pipe(lambda page: show_event(told, page))
+    assert line.endswith("edge  started_at 2026-03-01 12:00:00 UTC → 1e+300\n")
+
+
+def test_a_failed_action_says_its_message_and_then_its_hint():
+    after = {"step": "load", "code": "InvalidRequest", "message": "rank 128", "recoverable": False, "hint": "Lower it."}
+    told = Event(
+        at=NOW, kind="action-failed", stack="lab", target="edge", name="sql", cause="create: not there",
+        before={"served_path": "/a", "digest": None}, after=after, command="c1",
+    )  # fmt: skip
+    line = in_a_pipe(lambda page: show_event(told, page))
+    assert line == "2026-03-01 12:00:00  action-failed  edge/sql  lab  create: not there  rank 128  → Lower it.  c1\n"

@@ -1,6 +1,7 @@
 """A line an event of the history."""
 
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import Any
 
 from rich.text import Text
@@ -35,7 +36,12 @@ def show_event(event: Event, page: Page) -> None:
     words = [Text(place, "bold")] if place else []
     words += [Text(plain(event.stack), "" if place else "bold")] if event.stack else []
     words += [Text(shortened(event.cause))] if event.cause else []
-    words += [change for change in [_change(event.before, event.after)] if change]
+    failed = event.after if event.kind == events.ACTION_FAILED else None
+    if failed and failed.get("message"):
+        words += [Text(shortened(str(failed["message"])), "red")]
+        words += [Text(f"→ {shortened(str(failed['hint']))}", "dim")] if failed.get("hint") else []
+    else:
+        words += [change for change in [_change(event.before, event.after)] if change]
     words += [Text(plain(event.command), "dim")] if event.command else []
     page.entry(head, Text("  ").join(words))
 
@@ -48,9 +54,19 @@ def _change(before: Mapping[str, Any] | None, after: Mapping[str, Any] | None) -
         was, now = old.get(name), new.get(name)
         if was == now or isinstance(was, Mapping | list) or isinstance(now, Mapping | list):
             continue
-        shown = [shortened(str(value)) for value in (was, now) if value is not None]
+        shown = [_shown(name, value) for value in (was, now) if value is not None]
         if not shown:
             continue
         text = " → ".join(shown) if len(shown) == 2 else f"{shown[0]} → –" if now is None and after else shown[0]
         parts.append(Text.assemble((f"{name} ", "dim"), text))
     return Text(", ").join(parts)
+
+
+def _shown(name: str, value: object) -> str:
+    """A time as a time: servers tell when they started in seconds since 1970."""
+    if name == "started_at" and isinstance(value, int | float):
+        try:
+            return f"{utc(datetime.fromtimestamp(value, UTC))} UTC"
+        except (ValueError, OverflowError, OSError):  # no time that there is
+            return str(value)
+    return shortened(str(value))
