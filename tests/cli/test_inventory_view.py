@@ -1,9 +1,10 @@
 import io
 from datetime import UTC, datetime, timedelta
 
+import pytest
 from rich.console import Console
 
-from garrison.cli.inventory_view import show_rows
+from garrison.cli.inventory_view import _ending, show_rows
 from garrison.cli.page import Page
 from garrison.fleet.inventory_rows import AdapterRow, Reach, TargetRow
 from garrison.fleet.status import LAST_SEEN_WELL, TargetStatus
@@ -22,9 +23,9 @@ def adapter(name="sql", status="served", reach=SEEN, **fields):
     return AdapterRow(**{"target": "edge", "name": name, "status": status, "path": path, "reach": reach} | fields)
 
 
-def shown(noun, rows, *, terminal=False, everything=False):
+def shown(noun, rows, *, terminal=False, everything=False, width=160):
     out = io.StringIO()
-    page = Page(Console(file=out, force_terminal=terminal, width=160, color_system=None))
+    page = Page(Console(file=out, force_terminal=terminal, width=width, color_system=None))
     show_rows(noun, rows, page, NOW, everything=everything)
     return out.getvalue()
 
@@ -73,3 +74,37 @@ def test_an_unverified_certificate_is_said_aloud():
 def test_what_was_gone_before_its_target_was_away_says_so():
     (_, line) = shown("adapters", [adapter(status="unknown", reach=AWAY, detail="missing then")]).splitlines()
     assert "missing then; out of reach" in line
+
+
+def test_at_80_columns_no_word_is_broken():
+    store = f"/home/u/.local/share/garrison/adapter-store/{DIGEST}"
+    rows = [
+        adapter(stack="cabinet-7", base="acme/tiny", path=store),
+        adapter(
+            "support-v2",
+            status="failed",
+            path=store,
+            detail="/models/wide has rank 128, and edge-2 takes ranks up to 64",
+        ),
+    ]
+    assert shown("adapters", rows, terminal=True, width=80).splitlines() == [
+        "status    target  adapter     stack      path             base model  note",
+        "✓ served  edge    sql         cabinet-7  …/abababababab…  acme/tiny",
+        "        seen 3 m ago",
+        "✗ failed  edge    support-v2  –          …/abababababab…  –",
+        "        /models/wide has rank 128, and edge-2 takes ranks up to 64; seen 3 m ago",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("path", "room", "shown"),
+    [
+        ("/a/b", 16, "/a/b"),
+        ("/home/u/adapter-store/5e9752390a96…", 30, "…/adapter-store/5e9752390a96…"),
+        ("/home/u/adapter-store/5e9752390a96…", 20, "…/5e9752390a96…"),
+        ("/models/a-very-long-name-without-end", 16, "…ame-without-end"),
+    ],
+)
+def test_the_end_of_a_path_tells_most(path, room, shown):
+    assert _ending(path, room) == shown
+    assert len(shown) <= room

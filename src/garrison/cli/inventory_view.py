@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 
-from rich.table import Table
 from rich.text import Text
 
 from garrison.cli.age import ago, duration
@@ -34,14 +33,10 @@ def show_rows(noun: str, rows: Sequence[Row], page: Page, now: datetime, *, ever
 
 
 def table(titles: Sequence[str], rows: Sequence[Sequence[Cell]], page: Page) -> None:
-    """Columns; in a pipe a row is a line. What servers say is shown without control characters."""
+    """Columns. In a pipe a row is a line, and whole; on a terminal paths lose their beginning where they do not fit,
+    and the last column goes below its row. What servers say is shown without control characters."""
     if page.wraps:
-        laid = Table(box=None, pad_edge=False, header_style="bold")
-        for title in titles:
-            laid.add_column(title, overflow="fold")
-        for row in rows:
-            laid.add_row(*(cell if isinstance(cell, Text) else Text(shortened(plain(cell))) for cell in row))
-        page.print(laid)
+        _fitted(titles, rows, page)
         return
     lines = [list(titles), *([plain(str(cell)) for cell in row] for row in rows)]
     widths = [max(len(line[column]) for line in lines) for column in range(len(titles))]
@@ -49,6 +44,40 @@ def table(titles: Sequence[str], rows: Sequence[Sequence[Cell]], page: Page) -> 
         text = "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True))
         page.console.file.write(text.rstrip() + "\n")
 
+
+def _fitted(titles: Sequence[str], rows: Sequence[Sequence[Cell]], page: Page) -> None:
+    laid = [[cell if isinstance(cell, Text) else Text(shortened(plain(cell))) for cell in row] for row in rows]
+    columns = [list(column) for column in zip([Text(title, "bold") for title in titles], *laid, strict=True)]
+    widths = [max(cell.cell_len for cell in column) for column in columns]
+    for title in _SHORTENED:
+        excess = sum(widths[:-1]) + 2 * len(widths[:-1]) - page.width
+        if excess > 0 and title in titles[:-1]:
+            number = list(titles).index(title)
+            room = max(_LEAST_ROOM, widths[number] - excess)
+            columns[number] = [Text(_ending(cell.plain, room), cell.style) for cell in columns[number]]
+            widths[number] = max(cell.cell_len for cell in columns[number])
+    for *cells, last in zip(*columns, strict=True):
+        head = Text()
+        for cell, width in zip(cells, widths, strict=False):
+            head.append_text(cell).append(" " * (width - cell.cell_len + 2))
+        page.entry(head, last)
+
+
+def _ending(path: str, room: int) -> str:
+    """`…/adapter-store/5e9752390a96…`: as many of the last parts of a path as there is room for."""
+    if len(path) <= room:
+        return path
+    kept = ""
+    for part in reversed(path.split("/")):
+        if len(part) + len(kept) + 2 > room:
+            break
+        kept = f"/{part}{kept}"
+    return f"…{kept or path[1 - room :]}"
+
+
+_SHORTENED = ("path", "address", "base model", "stacks")
+"""Columns that are shortened where a row does not fit, in this order."""
+_LEAST_ROOM = 16
 
 _TITLES = {
     "adapters": ("status", "target", "adapter", "stack", "path", "base model", "note"),
