@@ -50,6 +50,21 @@ def test_quiet_when_nothing_happens(cli, world, file):
     assert (done.code, done.out) == (0, "")
 
 
+def test_what_was_out_of_reach_before_is_told_once_at_the_start(cli, world, file):
+    world.targets["edge-2"].down = DOWN
+    assert cli("agent", "--once").code == 31
+    done = cli("agent", "--once")
+    assert done.code == 31
+    assert "· 1 of 2 targets out of reach: edge-2" in done.out
+    assert len(done.out.splitlines()) == 1
+
+
+def test_with_nothing_applied_it_says_what_to_do_first(cli, world):
+    done = cli("agent", "--once")
+    assert done.code == 0
+    assert done.out.endswith("· nothing is applied yet: `garrison apply` first\n")
+
+
 @pytest.mark.parametrize(("text", "seconds"), [("10", 10.0), ("10s", 10.0), ("1m", 60.0), ("500ms", 0.5)])
 def test_an_interval_is_written_as_in_the_manifest(text, seconds):
     assert _seconds(text) == seconds

@@ -133,6 +133,9 @@ async def _work(made: "Agent", view: "AgentView", *, once: bool) -> None:
     from garrison.cli.page import counted
 
     await made.startup()
+    view.first_pass(made.state.targets)
+    if not made.state.stacks:
+        view.note("nothing is applied yet: `garrison apply` first")
     if once:
         await made.once()
         return
