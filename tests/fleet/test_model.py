@@ -221,9 +221,11 @@ class Fleets(RuleBasedStateMachine):
             if sys.exc_info()[0] is None:
                 self._calm()
         finally:
-            if self.host is not None:
-                self.lab.loop.run_until_complete(self.host.bury())
-            self.lab.close()
+            try:
+                if self.host is not None:
+                    self.lab.turn(self.host.bury())
+            finally:
+                self.lab.close()
 
     def _calm(self) -> None:
         doubtful = any(server.broken for server in self.lab.targets.targets.values()) or self.edits
@@ -377,7 +379,7 @@ class Fleets(RuleBasedStateMachine):
         except ConflictError as error:
             rejected, done = error, None
         finally:
-            self.lab.loop.run_until_complete(process.bury())
+            self.lab.turn(process.bury())
         if rejected is not None:
             assert "conflicts" in rejected.details or self.agent is not None, f"held by nobody: {rejected.message}"
             self._justified(process, rejected)

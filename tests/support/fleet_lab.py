@@ -62,9 +62,6 @@ class Lab:
         self.alive: set[int] = set()
         self.odd: list[str] = []
         self._pids = 0
-        self._patches = contextlib.ExitStack()
-        self._patches.enter_context(mock.patch("garrison.fleet.lease.start_time", self._start_time))
-        self._patches.enter_context(mock.patch("asyncio.to_thread", _at_once))
         self.loop.set_task_factory(_task)
         self.loop.set_exception_handler(self._unhandled)
 
@@ -80,9 +77,17 @@ class Lab:
 
     def run(self, work: Coroutine[Any, Any, Any]) -> Any:
         """Until `work` has ended; whatever else is under way goes on beside it."""
-        result = self.loop.run_until_complete(work)
+        result = self.turn(work)
         self.check()
         return result
+
+    def turn(self, work: Coroutine[Any, Any, Any]) -> Any:
+        """`run` without the check. What is replaced for the loop is so for this time only: other tests have threads."""
+        with (
+            mock.patch("garrison.fleet.lease.start_time", self._start_time),
+            mock.patch("asyncio.to_thread", _at_once),
+        ):
+            return self.loop.run_until_complete(work)
 
     def served(self, place: Place) -> str | None:
         return self.targets[place[0]].served.get(place[1])
@@ -115,12 +120,13 @@ class Lab:
         self.neglected.add(place)
 
     def close(self) -> None:
-        self._patches.close()
-        for task in asyncio.all_tasks(self.loop):
-            task.cancel()
-        self.loop.run_until_complete(asyncio.sleep(1))
-        self.loop.run_until_complete(self.loop.shutdown_asyncgens())
-        self.loop.close()
+        try:
+            for task in asyncio.all_tasks(self.loop):
+                task.cancel()
+            self.turn(asyncio.sleep(1))
+            self.turn(self.loop.shutdown_asyncgens())
+        finally:
+            self.loop.close()
 
     # --- what holds at any time
 
