@@ -98,6 +98,19 @@ class TestTargets:
         store.touch([], at(70))
         assert store.targets() == [seen("edge", "a", last_seen=at(60), last_checked=at(60)), seen("other")]
 
+    def test_touch_gives_back_what_is_on_record_as_unreachable(self, store: FleetStore):
+        store.declare(stack(), [target(name) for name in ("a", "b", "c", "d")], command(), [])
+        away = [seen(name, state="unreachable", cause="unauthorized") for name in ("d", "b")]
+        store.sight([seen("a"), *away])
+        assert store.touch(["a", "b", "c", "d", "nobody"], at(60)) == ["b", "d"]
+        assert store.touch([], at(70)) == []
+        assert {one.name: one.last_checked for one in store.targets()} == {
+            "a": at(60),
+            "b": away[1].last_checked,
+            "c": at(60),
+            "d": away[0].last_checked,
+        }
+
     def test_thousands_of_names_fit(self, store: FleetStore):
         many = [f"t{number:04}" for number in range(2100)]
         store.declare(stack(), [target(name) for name in many], command(), [])

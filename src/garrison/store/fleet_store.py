@@ -62,8 +62,9 @@ class FleetStore(Protocol):
         """How targets were seen: all but `spec` and `declared_at`. One that was forgotten meanwhile is left out. What
         changed becomes an observation, at `last_checked`."""
 
-    def touch(self, names: Collection[str], at: datetime) -> None:
-        """They were seen again, unchanged: `last_seen` and `last_checked`. Cheap for thousands."""
+    def touch(self, names: Collection[str], at: datetime) -> list[str]:
+        """They were seen again, unchanged: `last_seen` and `last_checked`. Cheap for thousands. Those on record as
+        unreachable were seen otherwise by somebody: they are left as they are, and given back, by name."""
 
     def forget(self, target: str, at: datetime, event: Event) -> int:
         """Drop the target; its owned resources get a version `forgotten`, with the event's command and cause. How many

@@ -119,10 +119,13 @@ class MemoryStore:
         self._add(events)
 
     @_locked
-    def touch(self, names: Collection[str], at: datetime) -> None:
-        for name in names:
-            if name in self._targets:
-                self._targets[name] = replace(self._targets[name], last_seen=at, last_checked=at)
+    def touch(self, names: Collection[str], at: datetime) -> list[str]:
+        known = [self._targets[name] for name in sorted(set(names) & self._targets.keys())]
+        away = [one.name for one in known if one.state == "unreachable"]
+        for one in known:
+            if one.state != "unreachable":
+                self._targets[one.name] = replace(one, last_seen=at, last_checked=at)
+        return away
 
     @_locked
     def forget(self, target: str, at: datetime, event: Event) -> int:

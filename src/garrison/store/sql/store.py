@@ -101,11 +101,11 @@ class SqlStore:
             _targets.sight(connection, targets)
             _events.add(connection, events)
 
-    def touch(self, names: Collection[str], at: datetime) -> None:
+    def touch(self, names: Collection[str], at: datetime) -> list[str]:
         if not names:
-            return
+            return []
         with self._database.write() as connection:
-            _targets.touch(connection, names, at)
+            return _targets.touch(connection, names, at)
 
     def forget(self, target: str, at: datetime, event: Event) -> int:
         with self._database.write() as connection:

@@ -56,9 +56,15 @@ def sight(connection: Connection, seen: Sequence[TargetRecord]) -> None:
     connection.execute(update(targets).where(_THIS), [{"this": target.name} | _seen(target) for target in seen])
 
 
-def touch(connection: Connection, names: Collection[str], at: datetime) -> None:
+def touch(connection: Connection, names: Collection[str], at: datetime) -> list[str]:
+    """Those on record as unreachable, by name; they are left alone."""
+    away: list[str] = []
+    is_away = targets.c.state == "unreachable"
     for some in _batches(names):
-        connection.execute(update(targets).where(_any(some)).values(last_seen=at, last_checked=at))
+        found = connection.execute(update(targets).where(_any(some), ~is_away).values(last_seen=at, last_checked=at))
+        if found.rowcount < len(some):
+            away += connection.scalars(select(targets.c.name).where(_any(some), is_away))
+    return sorted(away)
 
 
 def forget(connection: Connection, name: str) -> None:
