@@ -1,7 +1,11 @@
 """Stories of the agent, over the in-memory twins."""
 
-from collections.abc import Iterator
+import asyncio
+import contextlib
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from fleet_world import BASE, World, adapter
@@ -11,6 +15,7 @@ from garrison.base.exit_codes import ExitCode
 from garrison.fleet import events
 from garrison.fleet.agent import Agent
 from garrison.fleet.declaration import ModelSpec
+from garrison.fleet.memory_artifacts import MemoryArtifacts
 from garrison.fleet.memory_targets import MemoryFault, json_answer
 from garrison.fleet.observation import Cause
 from garrison.fleet.transport import TransportError
@@ -236,7 +241,7 @@ async def test_a_store_that_fails_is_tried_again(world: World, monkeypatch: pyte
     from garrison.fleet import agent as agent_module
 
     await world.apply(world.declaration(adapter()))
-    monkeypatch.setattr(agent_module, "_LONGEST_WAIT", 0.01)
+    monkeypatch.setattr(agent_module, "_FIRST_STORE_WAIT", 0.01)
     agent = Agent(world.fleet, world.view)
     await agent.startup()
     real, failures = world.store.revision, [UnreachableError("the database is away", hint="Start it.")] * 2
@@ -344,3 +349,284 @@ async def test_a_target_with_another_base_than_declared_keeps_no_other_waiting()
     world.fleet.close()
     assert world.targets["edge-2"].served == {"sql": "/models/sql"}
     assert world.edge.served == {}
+
+
+@contextlib.asynccontextmanager
+async def running(world: World, **options: Any) -> AsyncIterator[Agent]:
+    """An agent whose main loop runs; the clock stands still."""
+    agent = Agent(world.fleet, world.view, **options)
+    await agent.startup()
+    loop = asyncio.create_task(agent.main_loop())
+    try:
+        yield agent
+    finally:
+        agent.request_stop()
+        await loop
+        await agent.shutdown()
+
+
+async def until(met: Callable[[], bool]) -> None:
+    async with asyncio.timeout(5):
+        while not met():
+            await asyncio.sleep(0.01)
+
+
+async def passes(world: World, agent: Agent, count: int, seconds: float = 30.0) -> None:
+    for _ in range(count):
+        world.clock.advance(seconds)
+        await agent.once()
+
+
+async def test_who_keeps_loading_theirs_over_ours_is_not_fought_at_full_speed(world: World) -> None:
+    await world.apply(world.declaration(adapter(), on_drift="restore"))
+    swaps = []
+
+    async def somebody() -> None:
+        while True:
+            if world.edge.served.get("sql") == "/models/sql" and not agent._mender.busy:
+                world.edge.served["sql"] = "/tmp/theirs"
+            await asyncio.sleep(0)
+
+    agent = Agent(world.fleet, world.view)
+    await agent.startup()
+    other = asyncio.create_task(somebody())
+    for _ in range(120):  # an hour
+        world.clock.advance(30)
+        await agent.once()
+        swaps.append(len(world.store.commands(limit=1000)))
+    other.cancel()
+    assert swaps[0] <= 1 + 2, "the second is right after the first"
+    assert swaps[-1] <= 1 + 9, "then an interval, doubled each time"
+    assert [one.name for one in world.told(events.DRIFT) if one.cause == "fights"] == ["sql"]
+    assert world.edge.served == {"sql": "/tmp/theirs"}
+    with contextlib.suppress(asyncio.CancelledError):
+        await other
+    await passes(world, agent, 2, 3600)
+    assert world.edge.served == {"sql": "/models/sql"}, "who gives up is not left with theirs"
+    await agent.shutdown()
+
+
+async def test_another_path_long_after_is_mended_and_told_as_the_first(world: World) -> None:
+    await world.apply(world.declaration(adapter(), on_drift="restore"))
+    agent = Agent(world.fleet, world.view)
+    await agent.startup()
+    for _ in range(2):
+        world.edge.served["sql"] = "/tmp/theirs"
+        await passes(world, agent, 4)
+        assert world.edge.served == {"sql": "/models/sql"}
+    await agent.shutdown()
+    assert [one.cause for one in world.told(events.DRIFT)] == ["path", "path"]
+
+
+async def test_a_server_that_restarts_again_and_again_is_no_fight(world: World) -> None:
+    await world.apply(world.declaration(adapter(), on_drift="restore"))
+    agent = Agent(world.fleet, world.view)
+    await agent.startup()
+    for _ in range(4):
+        world.edge.restart()
+        await passes(world, agent, 1)
+        assert world.edge.served == {"sql": "/models/sql"}
+    await agent.shutdown()
+    assert {one.cause for one in world.told(events.DRIFT)} == {"restarted"}
+
+
+async def test_what_another_process_could_not_reach_is_told_to_be_back(world: World) -> None:
+    """A `status` from a shell without the key writes that the target refuses it."""
+    await world.apply(world.declaration(adapter()))
+    agent = Agent(world.fleet, world.view)
+    await agent.startup()
+    await passes(world, agent, 2)
+    (record,) = world.store.targets()
+    world.store.sight([replace(record, state="unreachable", cause=str(Cause.UNAUTHORIZED))])
+    await passes(world, agent, 2)
+    await agent.shutdown()
+    (record,) = world.store.targets()
+    assert record.state == "reachable"
+    assert len(world.told(events.RECOVERED)) == 1
+    assert agent.state.out_of_reach == 0
+
+
+async def test_a_failing_store_is_told_once_and_left_alone_longer_and_longer(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from garrison.base.errors import UnreachableError
+
+    await world.apply(world.declaration(adapter()))
+    waits: list[float] = []
+    real = world.store.sight
+
+    def sight(*_args: object) -> None:
+        raise UnreachableError("the database is away", hint="Start it.")
+
+    async def waited(_agent: Agent, seconds: float) -> None:
+        waits.append(seconds)
+        if len(waits) == 8:
+            monkeypatch.setattr(world.store, "sight", real)
+        await asyncio.sleep(0)
+
+    monkeypatch.setattr(world.store, "sight", sight)
+    monkeypatch.setattr(Agent, "_stopped_within", waited)
+    world.edge.down = DOWN
+    async with running(world):
+        await until(lambda: "the store works again" in world.view.notes)
+    assert waits == [1, 2, 4, 8, 16, 30, 30, 30]
+    assert [one for one in world.view.notes if "the database is away" in one] == [
+        "the store failed, trying again: the database is away"
+    ]
+    assert len(world.told(events.UNREACHABLE)) == 1, "what was seen is not lost"
+
+
+@pytest.mark.parametrize("clears", ["time", "out-of-reach"])
+async def test_what_failed_for_good_is_tried_again_some_day(world: World, clears: str) -> None:
+    """A mount that comes late: the server could not find the path, and finds it now."""
+    world.edge.down = DOWN
+    await world.apply(world.declaration(adapter(), on_drift="restore"))
+    world.edge.down, world.edge.paths = None, set()
+    agent = Agent(world.fleet, world.view)
+    await agent.startup()
+
+    def loads() -> int:
+        return len(world.targets.asked("POST", "/v1/load_lora_adapter"))
+
+    await passes(world, agent, 9)
+    assert loads() == 1
+    await passes(world, agent, 3)
+    assert loads() == 2, "after ten intervals"
+    await passes(world, agent, 15)
+    assert loads() == 2, "then twice as long"
+    world.edge.paths = None
+    if clears == "out-of-reach":
+        world.edge.down = DOWN
+        await passes(world, agent, 1)
+        world.edge.down = None
+        await passes(world, agent, 1)
+    else:
+        await passes(world, agent, 6)
+    await agent.shutdown()
+    assert world.edge.served == {"sql": "/models/sql"}
+
+
+async def test_a_disk_that_hangs_stops_no_look(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    world.artifacts.digests["/models/sql"] = "d1"
+    await world.apply(world.declaration(adapter()))
+    hung, calls = threading.Event(), []
+
+    def digest(_artifacts: MemoryArtifacts, path: str) -> str | None:
+        calls.append(path)
+        hung.wait(10)
+        return "d1"
+
+    monkeypatch.setattr(MemoryArtifacts, "digest", digest)
+    async with running(world) as agent:
+        for looks in (1, 2, 3):
+            await until(lambda looks=looks: agent.state.looks >= looks)  # type: ignore[misc] # a default in a lambda
+            world.clock.advance(60)
+    hung.set()
+    assert len(calls) == 1, "never two at once"
+
+
+async def test_what_came_back_under_report_is_told_when_it_goes_again(world: World) -> None:
+    await world.apply(world.declaration(adapter()))
+    agent = Agent(world.fleet, world.view)
+    await agent.startup()
+    for _ in range(2):
+        del world.edge.served["sql"]
+        await passes(world, agent, 2)
+        recorded = world.recorded("sql")
+        assert recorded is not None
+        assert recorded.operation is Operation.LOST
+        world.edge.served["sql"] = "/models/sql"
+        await passes(world, agent, 2)
+        recorded = world.recorded("sql")
+        assert recorded is not None
+        assert recorded.operation.serves
+    await agent.shutdown()
+    assert [one.cause for one in world.told(events.DRIFT)] == ["unloaded", "unloaded"]
+    assert not world.targets.asked("POST", "/v1/load_lora_adapter")[1:]
+
+
+async def test_the_same_foreign_path_is_told_again_when_it_was_gone_between(world: World) -> None:
+    await world.apply(world.declaration(adapter()))
+    agent = Agent(world.fleet, world.view)
+    await agent.startup()
+    for _ in range(2):
+        world.edge.served["sql"] = "/tmp/theirs"
+        await passes(world, agent, 2)
+        world.edge.served["sql"] = "/models/sql"
+        await passes(world, agent, 2)
+    await agent.shutdown()
+    assert [one.cause for one in world.told(events.DRIFT)] == ["path", "path"]
+
+
+@pytest.mark.parametrize("where", ["look", "judge", "mender", "lease", "files"])
+async def test_a_bug_is_said_and_counted_and_stops_nothing(
+    world: World, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    from garrison.fleet import agent as agent_module
+
+    world.artifacts.digests["/models/sql"] = "d1"
+    await world.apply(world.declaration(adapter(), on_drift="restore"))
+    world.edge.restart()
+    calls = []
+
+    def bug(*_args: object, **_options: object) -> Any:
+        calls.append(1)
+        raise KeyError("sk-secret")
+
+    places: dict[str, tuple[object, str]] = {
+        "look": (world.targets, "open"),
+        "judge": (agent_module, "duties"),
+        "mender": (MemoryArtifacts, "check"),
+        "lease": (world.store, "acquire"),
+        "files": (MemoryArtifacts, "digest"),
+    }
+    monkeypatch.setattr(*places[where], bug)
+    async with running(world) as agent:
+        await until(lambda: agent.state.bugs > 0)
+        await asyncio.sleep(0.3)
+        assert len(calls) == agent.state.bugs == agent.state.failed == 1
+        world.clock.advance(60)
+        await until(lambda: agent.state.bugs > 1)
+    notes = [one for one in world.view.notes if "a bug in Garrison" in one]
+    assert len(notes) == agent.state.bugs
+    assert "KeyError in test_agent.py" in notes[0]
+    assert "sk-secret" not in notes[0]
+
+
+async def test_a_stack_that_is_applied_while_the_store_is_read(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    await world.apply(world.declaration(adapter("a"), stack="a"))
+    real = world.store.resources
+    (ours,) = real()
+
+    def resources(**options: Any) -> Any:
+        theirs = replace(ours, key=replace(ours.key, name="b"), stack="b")
+        return [*real(**options), theirs]
+
+    monkeypatch.setattr(world.store, "resources", resources)
+    agent = await world.agent_pass()
+    assert agent.state.looks == 1
+    assert agent.state.bugs == 0
+
+
+async def test_what_other_stacks_own_is_managed_and_not_touched(world: World) -> None:
+    await world.apply(world.declaration(adapter("a"), stack="a", on_drift="restore"))
+    await world.apply(world.declaration(adapter("b"), stack="b", on_drift="restore"))
+    agent = Agent(world.fleet, world.view, stacks=["a"])
+    await agent.startup()
+    await agent.once()
+    world.edge.served.clear()
+    await passes(world, agent, 2)
+    await agent.shutdown()
+    assert world.edge.served == {"a": "/models/a"}
+    assert not world.told(events.CHANGED)
+
+
+async def test_how_many_are_out_of_reach_is_kept_current(world: World) -> None:
+    await world.apply(world.declaration(adapter()))
+    agent = Agent(world.fleet, world.view)
+    await agent.startup()
+    for down in (None, DOWN, None):
+        world.edge.down = down
+        await passes(world, agent, 2)
+        assert agent.state.out_of_reach == (down is not None)
+    await agent.shutdown()

@@ -12,26 +12,31 @@ of reach costs nobody else a second. The stack is held only while something is d
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Collection, Iterable
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass, replace
 from datetime import timedelta
 
 from garrison.base.errors import ConflictError, GarrisonError
-from garrison.fleet.contents import changed_contents
+from garrison.fleet import events
+from garrison.fleet.bugs import bug_of, bug_words
+from garrison.fleet.contents import ContentWatch
 from garrison.fleet.context import Fleet
 from garrison.fleet.declaration import Declaration
+from garrison.fleet.drift import find_drift
 from garrison.fleet.duties import duties
 from garrison.fleet.hooks import Hooks
+from garrison.fleet.left_alone import LeftAlone, undone_by_somebody
 from garrison.fleet.mend import Mended
 from garrison.fleet.mender import Mender
 from garrison.fleet.observation import Sighting
-from garrison.fleet.observe import Observer
+from garrison.fleet.observe import Look, Observer
 from garrison.fleet.plan import plan
 from garrison.fleet.remember import remember
 from garrison.fleet.retry import next_look
 from garrison.fleet.scene import PlanOptions
 from garrison.fleet.survey import begun_on, with_memory
-from garrison.fleet.view import FleetView
+from garrison.fleet.unwritten import Unwritten
+from garrison.fleet.view import FleetView, Outcome
 from garrison.fleet.watched import Watched, watch
 from garrison.store.records import ActionState, Event, Key, TargetRecord
 
@@ -39,8 +44,6 @@ __all__ = ["Agent", "AgentState"]
 
 _LONGEST_WAIT = 1.0
 """Seconds between two looks at whether another process changed something in the store."""
-_UPKEEP_SECONDS = 30.0
-"""Between two looks at the adapters' files."""
 _PRUNE_SECONDS = 24 * 3600.0
 _HOOKS_SECONDS = 5.0
 """For hooks that were not told of everything yet, at the end."""
@@ -48,11 +51,19 @@ _SETTLE_SECONDS = 5.0
 """Between two looks for commands that were killed: nothing in the store tells when that happens."""
 _BATCH_SECONDS = 0.05
 """What is seen within this time is written together."""
+_FIRST_STORE_WAIT = 1.0
+"""Before a store that fails is tried again; doubled each time."""
+_LONGEST_STORE_WAIT = 30.0
+_CONTENTS_SECONDS = 60.0
+"""For the pass over the files, where the agent looks once."""
+_MOST_REASONS = 50
+"""Different words for a failing store that are said before it works again."""
 
 
 @dataclass(slots=True)
 class AgentState:
-    """What the agent has done so far. `last_believed`: the clock's monotonic seconds of the last look that was."""
+    """What the agent has done so far. `last_believed`: the clock's monotonic seconds of the last look that was. `bugs`:
+    how often something ended that nobody expected; each counts as `failed`, too."""
 
     stacks: int = 0
     targets: int = 0
@@ -62,17 +73,8 @@ class AgentState:
     mended: int = 0
     failed: int = 0
     store_failures: int = 0
+    bugs: int = 0
     stopping: bool = False
-
-
-@dataclass(slots=True)
-class _Unwritten:
-    changed: dict[str, TargetRecord] = field(default_factory=dict)
-    calm: set[str] = field(default_factory=set)
-    events: list[Event] = field(default_factory=list)
-
-    def __bool__(self) -> bool:
-        return bool(self.changed or self.calm or self.events)
 
 
 class Agent:
@@ -113,14 +115,15 @@ class Agent:
         """Targets with something to settle, by stack."""
         self._settle_due = 0.0
         self._revision = -1
-        self._unwritten = _Unwritten()
+        self._unwritten = Unwritten()
         self._due_work: set[tuple[str, str]] = set()
         """(stack, target) for the mender, once what was seen is written: it starts from the store."""
-        self._told: set[tuple[Key, str | None]] = set()
-        self._hopeless: dict[tuple[str, Key], object] = {}
-        self._mender = Mender(fleet, view, self._told, self._mended)
-        self._contents_told: set[str] = set()
-        self._upkeep_due = self._prune_due = fleet.clock.monotonic()
+        self._told: dict[Key, str | None] = {}
+        """Drift that was told: the path that was served."""
+        self._left_alone = LeftAlone()
+        self._mender = Mender(fleet, view, self._told, self._mended, self._mender_bug)
+        self._contents = ContentWatch(fleet, found=self._found, note=view.note, ended=self._contents_ended)
+        self._prune_due = fleet.clock.monotonic()
         self._last_event = 0
         self._cycles: set[asyncio.Task[None]] = set()
         self._wake = asyncio.Event()
@@ -143,15 +146,23 @@ class Agent:
         await self._reload()
 
     async def main_loop(self) -> None:
-        """Until `request_stop`. A store that fails is told and tried again."""
+        """Until `request_stop`. A store that fails is tried again, less and less often; each reason is told once until
+        it works again."""
+        wait, told = _FIRST_STORE_WAIT, set[str]()
         while not self._stop.is_set():
             try:
                 await self.step()
             except GarrisonError as error:
                 self.state.store_failures += 1
-                self._view.note(f"the store failed, trying again: {error.message}")
-                await self._sleep(_LONGEST_WAIT)
+                if error.message not in told and len(told) < _MOST_REASONS:
+                    self._view.note(f"the store failed, trying again: {error.message}")
+                    told.add(error.message)
+                await self._stopped_within(wait)
+                wait = min(_LONGEST_STORE_WAIT, 2 * wait)
                 continue
+            if told:
+                self._view.note("the store works again")
+            wait, told = _FIRST_STORE_WAIT, set()
             await self._sleep(self._until_due())
 
     async def shutdown(self, seconds: float = 30.0) -> None:
@@ -159,6 +170,7 @@ class Agent:
         for task in self._cycles:
             task.cancel()
         await asyncio.gather(*self._cycles, return_exceptions=True)
+        await self._contents.close()
         await self._mender.close(seconds)
         with contextlib.suppress(GarrisonError):
             await self._write()
@@ -186,7 +198,12 @@ class Agent:
         while True:
             await self.step()
             if not (self._cycles or self._mender.busy or self._unwritten or self._due_work):
-                return
+                if not self._contents.busy:
+                    return
+                if not await self._contents.wait(_CONTENTS_SECONDS):
+                    self._view.note(f"the adapters' files could not be read within {_CONTENTS_SECONDS:.0f} s")
+                    return
+                continue
             self._wake.clear()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_BATCH_SECONDS):
@@ -209,9 +226,24 @@ class Agent:
                         left.looking = False
                 self._wake.set()
 
+        def ended(task: asyncio.Task[None]) -> None:
+            self._cycles.discard(task)
+            if (error := bug_of(task)) is not None:
+                self._bug("looking at targets", error)
+                self._put_off(looks)
+
         task = asyncio.create_task(cycle())
         self._cycles.add(task)
-        task.add_done_callback(self._cycles.discard)
+        task.add_done_callback(ended)
+
+    def _put_off(self, looks: Iterable[Look]) -> None:
+        """Those that were not come to, each by a part of its interval, so that the one that cannot be looked at keeps
+        the others waiting no more than once."""
+        now = self._fleet.clock.monotonic()
+        for look in looks:
+            one = self._watched.get(look.target.name)
+            if one is not None and one.due <= now:
+                one.due = now + one.interval * (0.1 + 0.9 * self._fleet.draws.random())
 
     def _saw(self, seen: Sighting) -> None:
         self.state.looks += 1
@@ -230,27 +262,34 @@ class Agent:
             recovered=failed_before and seen.known,
             retry_after=seen.retry_after,
         )
-        if seen.known and seen.served is one.calm and seen.capabilities is None and one.record.state == "reachable":
+        calm = seen.known and seen.served is one.calm and now < one.calm_until
+        if calm and seen.capabilities is None and one.record.state == "reachable":
             self._unwritten.calm.add(seen.target)
             return
         after = remember(one.record, seen, one.managed)
-        one.record = after.record
-        self._unwritten.events += after.events
-        if after.changed:
-            self._unwritten.changed[seen.target] = after.record
-            self._unwritten.calm.discard(seen.target)
-        else:
-            self._unwritten.calm.add(seen.target)
+        self._remember(one, after.record)
+        self._unwritten.saw(after)
         self._view.observed(seen)
         self._wake.set()
         if seen.known:
             self._judge(one, with_memory(seen, after.record))
+        else:
+            self._left_alone.went_away(seen.target)
+
+    def _remember(self, one: Watched, record: TargetRecord) -> None:
+        self.state.out_of_reach += (record.state == "unreachable") - (one.record.state == "unreachable")
+        one.record = record
 
     def _judge(self, one: Watched, seen: Sighting) -> None:
         """Hand the target to the mender for each stack that has something to do or to tell there."""
+        drifted = {drift.resource.key for drift in find_drift(one.resources, seen)}
+        for resource in one.resources:
+            if resource.key not in drifted:
+                self._told.pop(resource.key, None)
         begun = [stack for stack in one.stacks if seen.target in self._begun.get(stack, ())]
         busy = [stack for stack in one.stacks if stack in begun or self._has_duties(stack, one, seen)]
         one.calm = None if busy else seen.served
+        one.calm_until = self._left_alone.until(seen.target, now=self._fleet.clock.monotonic())
         self._due_work |= {(stack, seen.target) for stack in busy}
 
     def _has_duties(self, stack: str, one: Watched, seen: Sighting) -> bool:
@@ -266,7 +305,7 @@ class Agent:
             staged_path=lambda _target, digest: self._fleet.artifacts.staged_path(one.spec, digest),
         )
         owned = [resource for resource in one.resources if resource.stack == stack]
-        hopeless = self._hopeless_here(stack, one)
+        hopeless = self._left_alone_here(stack, one)
         return bool(duties(drafted, owned, [seen], restore=restore, hopeless=hopeless, told=self._told))
 
     # --- mending
@@ -275,7 +314,7 @@ class Agent:
         due, self._due_work = self._due_work, set()
         for stack, target in due:
             if (one := self._watched.get(target)) is not None:
-                self._mender.want(stack, target, hopeless=self._hopeless_here(stack, one))
+                self._mender.want(stack, target, hopeless=self._left_alone_here(stack, one))
 
     def _mended(self, stack: str, mended: Mended | GarrisonError | None) -> None:
         """The mender is done with some targets of `stack`."""
@@ -290,27 +329,44 @@ class Agent:
             return
         self.state.mended += sum(one.action.acts and one.failure is None for one in mended.outcomes)
         self.state.failed += len(mended.failed)
-        self._told |= {(one.resource.key, one.observed.root) for one in mended.told if one.observed}
-        for key in mended.failed:
-            one = self._watched.get(key.target)
-            if one is not None:
-                self._hopeless[stack, key] = self._circumstances(one, key)
-        acted_on = {one.action.target for one in mended.outcomes if one.state is ActionState.DONE}
+        self._told.update({one.resource.key: one.observed.root for one in mended.told if one.observed})
+        now = self._fleet.clock.monotonic()
         for name in mended.survey.sightings:
-            one = self._watched.get(name)
-            if one is not None:
-                one.record = mended.survey.records[name]
-                if name in acted_on:  # what was done is seen, not assumed
-                    one.due = self._fleet.clock.monotonic()
+            if (one := self._watched.get(name)) is not None:
+                self._remember(one, mended.survey.records[name])
+        for key in mended.failed:
+            if (one := self._watched.get(key.target)) is not None:
+                self._left_alone.failed(
+                    stack, key, self._circumstances(one, key), now=now, interval=one.interval
+                )  # fmt: skip
+        for outcome in mended.outcomes:
+            one = self._watched.get(outcome.action.target)
+            if one is not None and outcome.state is ActionState.DONE and not self._fought_over(one, stack, outcome):
+                one.due = now  # what was done is seen, not assumed
 
-    def _hopeless_here(self, stack: str, one: Watched) -> set[Key]:
-        """What failed for good for `stack` on this target, as long as neither its declaration nor the server's process
-        changed."""
-        return {
-            key
-            for (owner, key), then in self._hopeless.items()
-            if owner == stack and key.target == one.spec.name and then == self._circumstances(one, key)
-        }
+    def _fought_over(self, one: Watched, stack: str, outcome: Outcome) -> bool:
+        """Whether somebody undid it at once, as before; told when that begins."""
+        if not undone_by_somebody(outcome):
+            return False
+        now = self._fleet.clock.monotonic()
+        restores = self._left_alone.restored(outcome.action.key, now=now, interval=one.interval)
+        if restores == 2:
+            told = Event(
+                at=self._fleet.clock.now(),
+                kind=events.DRIFT,
+                stack=stack,
+                target=outcome.action.target,
+                name=outcome.action.name,
+                cause="fights",
+                after={"restores": restores},
+            )
+            self._unwritten.tell([told])
+        return restores > 1
+
+    def _left_alone_here(self, stack: str, one: Watched) -> set[Key]:
+        return self._left_alone.keys(
+            stack, one.spec.name, lambda key: self._circumstances(one, key), now=self._fleet.clock.monotonic()
+        )
 
     def _circumstances(self, one: Watched, key: Key) -> object:
         declared = [spec for specs in one.adapters.values() for spec in specs if spec.lora_name == key.name]
@@ -319,22 +375,17 @@ class Agent:
     # --- the store
 
     async def _write(self) -> None:
-        """What was seen since the last write; kept for the next attempt where the store fails."""
-        unwritten, self._unwritten = self._unwritten, _Unwritten()
-        if not unwritten:
+        """What was seen since the last write."""
+        if not self._unwritten:
             return
-        store, now = self._fleet.store, self._fleet.clock.now()
-        try:
-            if unwritten.changed or unwritten.events:
-                await self._fleet.db(store.sight, list(unwritten.changed.values()), unwritten.events)
-            if unwritten.calm:
-                await self._fleet.db(store.touch, unwritten.calm, now)
-        except GarrisonError:
-            later = self._unwritten
-            later.changed = unwritten.changed | later.changed
-            later.calm |= unwritten.calm
-            later.events = unwritten.events + later.events
-            raise
+        away = await self._unwritten.write(self._fleet)
+        if self._unwritten.dropped:
+            self._view.note(f"{self._unwritten.dropped} events were lost while the store failed")
+            self._unwritten.dropped = 0
+        for record in away:  # another process could not reach it: the next look tells that it is back
+            if (one := self._watched.get(record.name)) is not None:
+                self._remember(one, record)
+                one.calm, one.due = None, self._fleet.clock.monotonic()
 
     async def _reload(self) -> None:
         store = self._fleet.store
@@ -344,26 +395,32 @@ class Agent:
         stacks = [one for one in await self._fleet.db(store.stacks) if self._only is None or one.name in self._only]
         targets = await self._fleet.db(store.targets)
         resources = await self._fleet.db(store.resources)
-        now = self._fleet.clock.monotonic()
+        begun = {stack.name: await begun_on(self._fleet, stack.name) for stack in stacks}
+        # From here on nothing waits: looks that end meanwhile find either the old copies or the new ones.
         self._declarations = {one.name: Declaration.from_json(one.declaration) for one in stacks}
-        if self._hooks is not None:
-            self._hooks.watch(self._declarations.values())
         self._ending = {one.name for one in stacks if one.ending}
-        self._begun = {stack.name: await begun_on(self._fleet, stack.name) for stack in stacks}
-        mine = [one for one in resources if one.stack in self._declarations or self._only is None]
+        self._begun = begun
         self._watched = watch(
             stacks,
             self._declarations,
             targets,
-            mine,
+            resources,
             self._watched,
-            begun=self._begun,
-            now=now,
+            begun=begun,
+            now=self._fleet.clock.monotonic(),
             interval=self._interval,
         )
         self._revision = revision
+        self._forget_others({one.key for one in resources})
         self.state.stacks, self.state.targets = len(stacks), len(self._watched)
         self.state.out_of_reach = sum(one.record.state == "unreachable" for one in self._watched.values())
+        if self._hooks is not None:
+            self._hooks.watch(self._declarations.values())
+
+    def _forget_others(self, owned: Collection[Key]) -> None:
+        self._left_alone.keep(self._watched.keys())
+        for key in [key for key in self._told if key not in owned]:
+            del self._told[key]
 
     async def _settle(self) -> None:
         """Have killed commands settled: by the next look at a target where one had begun something, or now where there
@@ -389,15 +446,14 @@ class Agent:
     async def _upkeep(self) -> None:
         """Now and then: whether the files of adapters changed, and what is too old to keep."""
         now = self._fleet.clock.monotonic()
-        if now >= self._upkeep_due:
-            self._upkeep_due = now + _UPKEEP_SECONDS
-            found = await changed_contents(self._fleet, self._declarations.values())
-            fresh = [one for one in found if _content(one) not in self._contents_told]
-            self._contents_told |= {_content(one) for one in fresh}
-            self._unwritten.events += fresh
+        self._contents.begin(self._declarations.values())
         if self._retention is not None and now >= self._prune_due:
             self._prune_due = now + _PRUNE_SECONDS
             await self._fleet.db(self._fleet.store.prune, self._fleet.clock.now() - self._retention)
+
+    def _found(self, changed: Sequence[Event]) -> None:
+        self._unwritten.tell(changed)
+        self._wake.set()
 
     async def _tell(self) -> None:
         for event in await self._fleet.db(self._fleet.store.events, after_id=self._last_event, limit=1000):
@@ -405,6 +461,21 @@ class Agent:
             self._on_event(event)
             if self._hooks is not None:
                 self._hooks.offer(event)
+
+    # --- what nobody expected
+
+    def _bug(self, doing: str, error: BaseException) -> None:
+        self.state.bugs += 1
+        self.state.failed += 1
+        self._view.note(f"a bug in Garrison, {doing}: {bug_words(error)}")
+        self._wake.set()
+
+    def _mender_bug(self, stack: str, error: BaseException) -> None:
+        self._bug(f"mending {stack}", error)
+
+    def _contents_ended(self, task: asyncio.Task[None]) -> None:
+        if (error := bug_of(task)) is not None:
+            self._bug("reading the adapters' files", error)
 
     # --- waiting
 
@@ -424,6 +495,7 @@ class Agent:
         if not self._stop.is_set() and self._wake.is_set():
             await asyncio.sleep(_BATCH_SECONDS)
 
-
-def _content(told: Event) -> str:
-    return f"{told.stack} {told.target} {told.name} {told.after}"
+    async def _stopped_within(self, seconds: float) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._stop.wait()

@@ -1,13 +1,80 @@
 """New weights at a path that was applied: told, and rolled out by the next apply only. Reads files, sends nothing."""
 
-from collections.abc import Iterable
+import asyncio
+from collections.abc import Callable, Iterable
 
+from garrison.base.errors import GarrisonError
 from garrison.fleet import events
 from garrison.fleet.context import Fleet
 from garrison.fleet.declaration import Declaration
 from garrison.store.records import Event
 
-__all__ = ["changed_contents"]
+__all__ = ["ContentWatch", "changed_contents"]
+
+_SECONDS = 30.0
+"""Between two passes over the files."""
+
+
+class ContentWatch:
+    """Passes over the adapters' files beside everything else: a disk may take its time, or hang.
+
+    Args:
+        found: told of what changed, once for each content.
+        note: told why a pass failed.
+        ended: the task's done callback.
+    """
+
+    def __init__(
+        self,
+        fleet: Fleet,
+        *,
+        found: Callable[[list[Event]], None],
+        note: Callable[[str], None],
+        ended: Callable[[asyncio.Task[None]], None],
+    ) -> None:
+        self._fleet = fleet
+        self._found = found
+        self._note = note
+        self._ended = ended
+        self._told: set[str] = set()
+        self._due = fleet.clock.monotonic()
+        self._task: asyncio.Task[None] | None = None
+
+    @property
+    def busy(self) -> bool:
+        return self._task is not None and not self._task.done()
+
+    def begin(self, declarations: Iterable[Declaration]) -> None:
+        """A pass, if one is due and none is under way."""
+        now = self._fleet.clock.monotonic()
+        if self.busy or now < self._due:
+            return
+        self._due = now + _SECONDS
+        self._task = asyncio.create_task(self._look(list(declarations)))
+        self._task.add_done_callback(self._ended)
+
+    async def wait(self, seconds: float) -> bool:
+        """For the pass under way, if there is one, no longer than `seconds`; whether it is over."""
+        if self._task is not None:
+            await asyncio.wait([self._task], timeout=seconds)
+        return not self.busy
+
+    async def close(self) -> None:
+        """End the pass under way. A read that hangs is left behind."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait([self._task])
+
+    async def _look(self, declarations: list[Declaration]) -> None:
+        try:
+            found = await changed_contents(self._fleet, declarations)
+        except GarrisonError as error:
+            self._note(f"the adapters' files could not be looked at: {error.message}")
+            return
+        fresh = [one for one in found if _content(one) not in self._told]
+        self._told |= {_content(one) for one in fresh}
+        if fresh:
+            self._found(fresh)
 
 
 async def changed_contents(fleet: Fleet, declarations: Iterable[Declaration]) -> list[Event]:
@@ -38,3 +105,7 @@ async def changed_contents(fleet: Fleet, declarations: Iterable[Declaration]) ->
                 )
             )
     return found
+
+
+def _content(told: Event) -> str:
+    return f"{told.stack} {told.target} {told.name} {told.after}"

@@ -4,7 +4,7 @@ What is owed (declared or destroyed, and not done since a target was out of reac
 done. What somebody else undid or overwrote is mended where the policy says `restore`, and told where it says `report`.
 """
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from garrison.fleet.drift import Drift, find_drift
@@ -34,16 +34,17 @@ def duties(
     *,
     restore: bool,
     hopeless: Collection[Key] = (),
-    told: Collection[tuple[Key, str | None]] = (),
+    told: Mapping[Key, str | None] | None = None,
 ) -> Duties:
     """What is to be done now.
 
     Args:
         drafted: made with `force` where `restore`.
-        hopeless: what failed for good, and would again.
-        told: drift that has been told: (key, path that is served).
+        hopeless: what is left alone for now: it failed for good, or somebody undoes it each time.
+        told: drift that has been told: the path that is served, by key.
     """
     resources = list(owned)
+    told = told or {}
     found: list[Drift] = []
     for seen in sightings:
         found += find_drift((one for one in resources if one.key.target == seen.target), seen)
@@ -51,7 +52,9 @@ def duties(
         act=tuple(
             action
             for action in drafted.actions
-            if (action.acts or action.records) and (restore or not action.drift) and action.key not in hopeless
+            if (action.acts or action.records)
+            and (restore or not action.drift or _back(action))
+            and action.key not in hopeless
         ),
         bury=tuple(one for one in found if one.kind == "missing" and one.resource.operation.serves),
         tell=tuple(
@@ -59,6 +62,12 @@ def duties(
             for one in found
             if one.observed is not None
             and one.resource.operation.serves
-            and (one.resource.key, one.observed.root) not in told
+            and not (one.resource.key in told and told[one.resource.key] == one.observed.root)
         ),
     )
+
+
+def _back(action: Action) -> bool:
+    """Whether what was proved absent is served as declared again: without our record of it, the next loss would tell
+    nothing."""
+    return action.records and action.recorded is not None and not action.recorded.operation.serves

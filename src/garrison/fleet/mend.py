@@ -1,6 +1,6 @@
 """One stack made equal to what was last applied, as far as the policy allows: what the agent does when it must act."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -47,7 +47,7 @@ async def mend(
     *,
     only: Collection[str] | None = None,
     hopeless: Collection[Key] = (),
-    told: Collection[tuple[Key, str | None]] = (),
+    told: Mapping[Key, str | None] | None = None,
     running: set[str] | None = None,
 ) -> Mended | None:
     """Look at the stack's targets and do what is due. None when the stack is gone. Call it under the stack's lease.

@@ -5,10 +5,11 @@ batches run at once, so that a load that takes minutes on one target delays no o
 """
 
 import asyncio
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 
 from garrison.base.errors import GarrisonError
+from garrison.fleet.bugs import bug_of
 from garrison.fleet.context import Fleet
 from garrison.fleet.lease import hold
 from garrison.fleet.mend import Mended, mend
@@ -22,6 +23,8 @@ _BATCHES = 8
 
 Done = Callable[[str, Mended | GarrisonError | None], None]
 """(stack, how a batch ended; None when the stack is gone)"""
+Bug = Callable[[str, BaseException], None]
+"""(stack, what ended its session and should not have)"""
 
 
 @dataclass(slots=True)
@@ -37,17 +40,18 @@ class _Session:
 
 
 class Mender:
-    """Call `want`; `done` is told how each batch ended.
+    """Call `want`; `done` is told how each batch ended, `bug` what nobody expected.
 
     Args:
         told: drift that has been told, see `duties`; read when a batch begins.
     """
 
-    def __init__(self, fleet: Fleet, view: FleetView, told: Collection[tuple[Key, str | None]], done: Done) -> None:
+    def __init__(self, fleet: Fleet, view: FleetView, told: Mapping[Key, str | None], done: Done, bug: Bug) -> None:
         self._fleet = fleet
         self._view = view
         self._told = told
         self._done = done
+        self._bug = bug
         self._sessions: dict[str, _Session] = {}
         self._closing = False
 
@@ -88,8 +92,11 @@ class Mender:
     def _start(self, stack: str, session: _Session) -> None:
         session.task = asyncio.create_task(self._run(stack, session))
 
-        def ended(_task: asyncio.Task[None]) -> None:
+        def ended(task: asyncio.Task[None]) -> None:
             session.task = None
+            if (error := bug_of(task)) is not None:
+                session.wanted.clear()  # the next looks ask again
+                self._bug(stack, error)
             if session.wanted and not self._closing:
                 self._start(stack, session)
 

@@ -23,7 +23,8 @@ class Watched:
         looking: a look is under way; there is never a second one.
         failures: looks in a row that were not believed.
         calm: the list for which nothing was to be done; an equal list is this very object.
-        stacks: the stacks that declare it or own something on it.
+        calm_until: the clock's monotonic seconds when that is to be asked again.
+        stacks: the stacks that declare it or own something on it, of those that are acted for.
     """
 
     spec: TargetSpec
@@ -34,6 +35,7 @@ class Watched:
     looking: bool = False
     failures: int = 0
     calm: Mapping[str, Served] | None = None
+    calm_until: float = float("inf")
     stacks: tuple[str, ...] = ()
     adapters: dict[str, list[AdapterSpec]] = field(default_factory=dict)
     """What each stack declares here."""
@@ -66,9 +68,11 @@ def watch(
     now: float,
     interval: float | None,
 ) -> dict[str, Watched]:
-    """Every target that some stack declares or owns something on. What was kept of it stays; new ones are due at once.
+    """Every target that one of `stacks` declares or owns something on. What was kept of it stays; new ones are due at
+    once.
 
     Args:
+        resources: what is owned by any stack: that of others is managed, too.
         begun: targets on which a command of a stack that has not ended began something, by stack.
         interval: seconds between two looks, instead of the shortest of its stacks' policies.
     """
@@ -89,7 +93,8 @@ def watch(
     found = {}
     for record in targets:
         here, declared = owned.get(record.name, []), adapters.get(record.name, {})
-        if not here and not declared:
+        involved = declared.keys() | {one.stack for one in here if one.stack in declarations}
+        if not involved:
             continue
         old = before.get(record.name)
         found[record.name] = Watched(
@@ -100,7 +105,7 @@ def watch(
             served=old.served if old else served_of(record),
             looking=old.looking if old else False,
             failures=old.failures if old else 0,
-            stacks=tuple(sorted(declared.keys() | {one.stack for one in here})),
+            stacks=tuple(sorted(involved)),
             adapters=declared,
             resources=here,
         )
