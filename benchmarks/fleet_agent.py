@@ -3,8 +3,8 @@
     python benchmarks/fleet_agent.py [--quick] [--targets 100 500 2000] [--rounds 7] [--json FILE]
 
 Simulated targets with ten adapters each, all of them recorded as applied in a SQLite database; `agent` runs as the
-command does, on uvloop. The bare client only lists the same models, in the same process and event loop, in turns; the
-medians are compared. Targets, black holes and the bare client: see `fleet_cycle`.
+command does, on uvloop. The bare client only lists the same models, in the same process and event loop, in turns;
+ratios are taken round by round, and their medians shown. Targets, black holes and the bare client: see `fleet_cycle`.
 """
 
 import argparse
@@ -25,8 +25,10 @@ from fleet_cycle import (
     Fleet,
     bare,
     black_holes,
-    in_turns,
+    by_round,
     many_descriptors,
+    median,
+    ratio,
     simulated,
 )
 
@@ -127,19 +129,22 @@ async def compare(ports: list[int], holes: list[int], rounds: int, directory: Pa
         if name == "agent":
             await agents[-1].once()
             rss = psutil.Process().memory_info().rss / 2**20
-    costs = await in_turns(cycles, rounds)
+    costs = await by_round(cycles, rounds)
     for agent in agents:
         await agent.shutdown()
-    for name, cost in costs.items():
+    medians = {name: median(found) for name, found in costs.items()}
+    for name, cost in medians.items():
         print(f"  {name:24} {cost.rest * 1000:7.1f} ms, {cost.cpu * 1000:7.1f} ms CPU", flush=True)
-    ours, base = costs["agent"], costs["bare"]
     without, with_holes = costs["agent without 5 %"], costs["agent, 5 % black-holed"]
-    print(f"  wall: ratio {ours.whole / base.whole:.2f}; CPU: ratio {ours.cpu / base.cpu:.2f} (aim: at most 2)")
-    print(f"  the rest beside black holes: ratio {with_holes.rest / without.rest:.2f} (aim: below 1.10)")
+    wall, cpu = ratio(costs["agent"], costs["bare"], "whole"), ratio(costs["agent"], costs["bare"], "cpu")
+    beside = ratio(with_holes, without, "rest")
+    print(f"  wall: ratio {wall:.2f}; CPU: ratio {cpu:.2f} (aim: at most 2)")
+    print(f"  the rest beside black holes: ratio {beside:.2f} (aim: below 1.10)")
     print(f"  memory with one agent: {rss:.0f} MiB (aim: below 400)", flush=True)
     return {
         "targets": len(ports),
-        "seconds": {name: {"rest": cost.rest, "whole": cost.whole, "cpu": cost.cpu} for name, cost in costs.items()},
+        "seconds": {name: {"rest": cost.rest, "whole": cost.whole, "cpu": cost.cpu} for name, cost in medians.items()},
+        "ratios": {"wall": wall, "cpu": cpu, "rest beside black holes": beside},
         "rss_mib": rss,
         "peak_rss_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
     }
