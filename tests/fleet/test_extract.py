@@ -89,8 +89,15 @@ def test_a_whole_stack_comes_back_and_changes_nothing(read_back):
     assert world.plan_of(declaration).empty
 
 
+def test_a_name_that_no_manifest_takes_is_left_out_and_said(read_back):
+    world = World().target("a", ("my sql", "/x/sql"), ("acme/chat", "/x/chat"))
+    found = world.extract()
+    assert found.notes == ("left out, since no manifest takes its name: 'my sql' on a",)
+    assert [one.lora_name for one in read_back(found.declaration).adapters] == ["acme/chat"]
+
+
 SCENES = {
-    "unmanaged": lambda: World().target("a", ("sql", "/x/sql"), ("odd $name", "/x/$HOME/a b")),
+    "unmanaged": lambda: World().target("a", ("sql", "/x/sql"), ("odd$name", "/x/$HOME/a b")),
     "on-two-targets": lambda: World().target("a", ("sql", "/x/1")).target("b", ("sql", "/x/2")),
     "beside-managed": lambda: World().target("a", ("sql", "/a/sql"), ("chat", "/x")).applied("a", "sql"),
     "label-taken": lambda: World().target("a", ("sql", "/a/sql"), ("two", "/x")).applied("a", "sql", label="two"),

@@ -2,13 +2,14 @@
 
 import json as json_module
 
+from garrison.cli.options import Json
 from garrison.cli.options import app as make_app
 
 app = make_app("Print the JSON Schema of the fleet manifest.")
 
 
 @app.command()
-def schema() -> int:
+def schema(json: Json = False) -> int:
     """Print the JSON Schema (draft 2020-12) of the fleet manifest, for editors: `garrison schema >
     garrison.schema.json`, and `# yaml-language-server: $schema=garrison.schema.json` as the manifest's first line."""
     from garrison.fleet.manifest.schema import manifest_schema

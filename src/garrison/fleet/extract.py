@@ -5,6 +5,7 @@ is written with the path and base it is served with, and becomes the stack's by 
 What is not there (lost, or never loaded) is left out, and said.
 """
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -58,7 +59,9 @@ def extract(
     for row in sorted(chosen, key=lambda row: (not row.managed, row.target, row.name)):
         resource = owned.get(Key(row.target, ADAPTER_TYPE, row.name)) if row.managed else None
         spec = _spec(row, resource, records.get(row.target))
-        if spec is None:
+        if not row.managed and (re.search(r"\s", row.name) or not row.name.isprintable()):
+            left_out.append(f"left out, since no manifest takes its name: {row.name!r} on {row.target}")
+        elif spec is None:
             left_out.append(f"left out, since it is not there: {row.name} on {row.target} ({row.detail or row.status})")
         else:
             adapters.append(spec)

@@ -62,7 +62,7 @@ def declarations(draw: st.DrawFn) -> Declaration:
     for label in draw(st.lists(NAMES, unique=True, max_size=4)) if names else ():
         body = {
             "label": label,
-            "lora_name": f"{label}{draw(st.sampled_from(['', '-v2']))}",
+            "lora_name": f"{''.join(label.split())}{draw(st.sampled_from(['', '-v2']))}",
             "lora_path": draw(PATHS | st.sampled_from(["acme/a", "~/a"])),
             "base_model_name": draw(st.none() | TEXT),
             "is_3d_lora_weight": draw(st.booleans()),

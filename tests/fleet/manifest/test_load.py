@@ -245,7 +245,7 @@ MISTAKES = {
     "another type": (target("{host: h, type: compose}"), "targets.t.type: input should be 'VLLM'", ""),
     "a list for a mapping": ("stack: s\ntargets: [a]", ":2:1: targets: input should be a valid mapping", ""),
     "text for the whole": ("hello", "no `key: value` lines", "stack: NAME"),
-    "nothing at all": ("", "no `key: value` lines", ""),
+    "nothing at all": ("", "it is empty", "Begin with"),
     "a key that is a number": ("stack: s\ntargets: {7: {host: h}}", "the key '7' is not plain text", "quotes"),
     "a key with blanks": ("stack: s\ntargets: {' t': {host: h}}", ":2:11: targets. t: a name has no blanks", ""),
     "a key that is too long": (f"stack: s\ntargets: {{{'t' * 201}: {{host: h}}}}", ":2:11: targets.ttt", ""),
@@ -496,3 +496,63 @@ def test_garbage_is_refused_or_read(content: Any) -> None:
 def test_garbage_text(text: str) -> None:
     with contextlib.suppress(InvalidError):
         load(text)
+
+
+@pytest.mark.parametrize("text", ["", "\n", "# a comment\n", "---\n", "{}"], ids=repr)
+def test_what_is_empty_is_called_so(text: str) -> None:
+    assert "it is empty" in refused(text)
+
+
+def test_standard_input_may_be_toml() -> None:
+    text = 'stack = "s"\n[targets.t]\nbase_url = "http://h:1"\n'
+    assert load(text).declaration.targets["t"].base_url == "http://h:1"
+    assert "<standard input>:3:" in refused(text.replace("base_url", "base_ulr"))
+
+
+PATHS = {"models/sql": True, "acme/sql": True, "./sql": False, "../sql": False, "/sql": False, "~/sql": False,
+         "s3://bucket/sql": False}  # fmt: skip
+
+
+@pytest.mark.parametrize(("path", "odd"), PATHS.items(), ids=PATHS)
+def test_a_relative_path_is_said_to_be_the_servers(path: str, odd: bool) -> None:
+    warnings = load(adapter(f"{{target: t, lora_path: {path}}}")).warnings
+    told = [f"<standard input>:5:18: the lora_path {path!r} is taken as the server's own path; beside the manifest it "
+            "begins with ./"]  # fmt: skip
+    assert list(warnings) == (told if odd else [])
+
+
+URLS = {"https://hooks.example/T0/B0": True, "${HOOK}": False, "{env: HOOK}": False, "http://localhost:9/x": False}
+
+
+@pytest.mark.parametrize(("url", "odd"), URLS.items(), ids=URLS)
+def test_a_literal_url_of_a_hook_is_perhaps_a_secret(url: str, odd: bool) -> None:
+    warnings = load(f"stack: s\nhooks:\n- {{on: [drift], url: {url if url.startswith('{') else repr(url)}}}\n").warnings
+    assert [("write url: ${NAME}" in one, "hooks.example" in one) for one in warnings] == (
+        [(True, False)] if odd else []
+    )
+
+
+@pytest.mark.parametrize("name", ["a b", "a\tb", "a\u00a0b", "a\nb"], ids=repr)
+def test_a_lora_name_without_blanks(name: str) -> None:
+    told = refused(adapter(json.dumps({"target": "t", "lora_path": "/x", "lora_name": name})))
+    assert "holds a blank" in told or "control character" in told
+
+
+def test_a_label_with_a_blank_needs_a_lora_name() -> None:
+    labelled = target("{host: h}") + "adapters:\n  my sql: {target: t, lora_path: /x"
+    assert "Or give it a lora_name." in refused(labelled + "}\n")
+    assert load(labelled + ", lora_name: acme/sql}\n").declaration.adapters[0].lora_name == "acme/sql"
+
+
+def test_mistakes_of_every_kind_are_told_together() -> None:
+    text = """stack: s
+targets: {t: {base_url: "ftp://h"}, u: {host: h}, v: {host: h}}
+adapters:
+  a: {target: nope, lora_path: /x}
+  b: {target: t, lora_path: /x}
+  c: {target: t, lora_path: /x, lora_name: b}
+"""
+    told = refused(text)
+    assert "the manifest has 4 mistakes" in told
+    for part in ("targets.t.base_url", "have one address", "there is no target 'nope'", "have one lora_name"):
+        assert part in told

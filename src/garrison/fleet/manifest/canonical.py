@@ -25,6 +25,8 @@ _TRUE_WORDS = ("on", "On", "ON", "yes", "Yes", "YES", "true", "True", "TRUE", "y
 _READ_ONLY = ("id", "parent", "root")
 _TELLING = re.compile(r"auth|cookie|token|secret|passw|credential|signature|api-?key", re.IGNORECASE)
 
+_LOOPBACK = re.compile(r"https?://(localhost|127\.[0-9.]+|\[::1\])([:/]|\Z)", re.IGNORECASE)
+
 _ENV = SecretModel.model_fields["env"].annotation
 
 
@@ -46,6 +48,7 @@ def canonical(
     walk = _Walk(document, environ, problems, warnings, variables)
     content = walk.value(document.content, (), (), FleetManifest)
     draft = Draft(document.name, content, walk.places, walk.written)
+    warnings += _oddities(draft)
     _anchor(draft, directory, environ.get("HOME"))
     return draft
 
@@ -173,6 +176,25 @@ def _model(kind: Any) -> type[BaseModel] | None:
 def _member(kind: Any, of: type) -> Any:
     """The type of what a list or a mapping holds."""
     return next((get_args(one)[-1] for one in _alternatives(kind) if get_origin(one) is of), None)
+
+
+def _oddities(draft: Draft) -> Iterator[str]:
+    """What may mean something else than it says."""
+    adapters = draft.content.get("adapters")
+    for label, adapter in adapters.items() if isinstance(adapters, dict) else ():
+        path = ("adapters", label, "lora_path")
+        text = adapter.get("lora_path") if isinstance(adapter, dict) else None
+        if isinstance(text, str) and text and text[0] not in "/~." and "://" not in text:
+            shown = draft.shown(path, text)
+            yield (
+                f"{draft.where(path)}: the lora_path {shown} is taken as the server's own path; beside the "
+                "manifest it begins with ./"
+            )
+    hooks = draft.content.get("hooks")
+    for index, hook in enumerate(hooks if isinstance(hooks, list) else ()):
+        url = hook.get("url") if isinstance(hook, dict) else None
+        if isinstance(url, str) and not _LOOPBACK.match(url):
+            yield f"{draft.where(('hooks', index, 'url'))}: the url of a hook is often a secret; write url: ${{NAME}}"
 
 
 def _anchor(draft: Draft, directory: str, home: str | None) -> None:

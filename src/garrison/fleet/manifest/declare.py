@@ -1,5 +1,6 @@
 """From a draft to the declaration: types, then what only the whole can tell."""
 
+import re
 from collections.abc import Mapping
 
 from pydantic import ValidationError
@@ -27,11 +28,10 @@ def declare(draft: Draft, problems: Problems) -> Declaration:
     problems.refuse()
     assert manifest is not None
     targets = _targets(draft, manifest, problems)
-    problems.refuse()
-    adapters = _adapters(draft, manifest, targets, problems)
+    adapters = _adapters(draft, manifest, problems)
     models = []
     for label, model in manifest.models.items():
-        if _known_target(draft, ("models", label, "target"), model.target, targets, problems):
+        if _known_target(draft, ("models", label, "target"), model.target, manifest.targets, problems):
             models.append(ModelSpec(target=model.target, label=label, id=model.id, root=model.root))
     problems.refuse()
     return Declaration(
@@ -133,16 +133,19 @@ def _check_headers(draft: Draft, path: Path, model: TargetModel | HookModel, pro
             problems.add(draft.where(at), at, "api_key and the header Authorization are one", "Remove one of the two.")
 
 
-def _adapters(
-    draft: Draft, manifest: FleetManifest, targets: Mapping[str, TargetSpec], problems: Problems
-) -> tuple[AdapterSpec, ...]:
+def _adapters(draft: Draft, manifest: FleetManifest, problems: Problems) -> tuple[AdapterSpec, ...]:
+    targets = manifest.targets
     made: list[AdapterSpec] = []
     served: dict[tuple[str, str], str] = {}
     for label, model in manifest.adapters.items():
         name = model.lora_name or label
         path: Path = ("adapters", label)
+        at = (*path, "lora_name")
+        if re.search(r"\s", name):
+            text = f"the lora_name {draft.shown(at, name)} holds a blank"
+            hint = "Write - or _ instead: names are given on command lines, as TARGET/NAME."
+            problems.add(draft.where(at), at, text, hint if model.lora_name else f"{hint} Or give it a lora_name.")
         for target in _chosen(draft, label, model, targets, problems):
-            at = (*path, "lora_name")
             if targets[target].base_model == name:
                 text = f"the adapter {label!r} has the name of the base model of {target!r}"
                 problems.add(draft.where(at), at, text, "Give it a lora_name of its own: vLLM refuses this one.")
@@ -165,7 +168,7 @@ def _adapters(
 
 
 def _chosen(
-    draft: Draft, label: str, model: AdapterModel, targets: Mapping[str, TargetSpec], problems: Problems
+    draft: Draft, label: str, model: AdapterModel, targets: Mapping[str, TargetModel], problems: Problems
 ) -> list[str]:
     """The names of its targets, in the manifest's order."""
     path: Path = ("adapters", label)
@@ -191,7 +194,7 @@ def _chosen(
     return found
 
 
-def _known_target(draft: Draft, path: Path, name: str, targets: Mapping[str, TargetSpec], problems: Problems) -> bool:
+def _known_target(draft: Draft, path: Path, name: str, targets: Mapping[str, TargetModel], problems: Problems) -> bool:
     if name in targets:
         return True
     text = f"{dotted(path)}: there is no target {draft.shown(path, name)}"

@@ -1,6 +1,8 @@
 """Reading manifests: files, directories, standard input; YAML, JSON, TOML, Pkl."""
 
+import contextlib
 import json
+import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -151,12 +153,12 @@ def _standard_input(stdin: TextIO | None) -> Document:
     try:
         text = _bounded(name, stdin)
     except UnicodeDecodeError:
-        raise InvalidError(f"{name}: not UTF-8 text", hint="Send YAML or JSON.") from None
-    try:
-        json.loads(text)
-    except (ValueError, RecursionError):
-        return read_document(text, name, suffix=".yaml")
-    return read_document(text, name, suffix=".json")
+        raise InvalidError(f"{name}: not UTF-8 text", hint="Send YAML, JSON or TOML.") from None
+    for suffix, parse in ((".json", json.loads), (".toml", tomllib.loads)):
+        with contextlib.suppress(ValueError, RecursionError):
+            if parse(text) != {}:  # comments alone are TOML too
+                return read_document(text, name, suffix=suffix)
+    return read_document(text, name, suffix=".yaml")
 
 
 def _bounded(name: str, handle: TextIO) -> str:
@@ -168,6 +170,8 @@ def _bounded(name: str, handle: TextIO) -> str:
 
 def _mapping(document: Document) -> Document:
     content = document.content
+    if content is None or content == {}:
+        raise InvalidError(f"{document.where(())}: it is empty", hint="Begin with `stack: NAME`.")
     if not isinstance(content, dict):
         raise InvalidError(f"{document.where(())}: no `key: value` lines", hint="Begin with `stack: NAME`.")
     if "model" in content and "stack" not in content and "targets" not in content:

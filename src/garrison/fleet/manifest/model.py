@@ -164,7 +164,9 @@ class AdapterModel(_Keys):
     select: dict[Name, LabelText] | None = Field(
         None, min_length=1, description="Every target with these labels; at least one must have them."
     )
-    lora_name: Name | None = Field(None, description="What clients ask for; the key when left out. Create-only.")
+    lora_name: Name | None = Field(
+        None, description="What clients ask for, without blanks; the key when left out. Create-only."
+    )
     lora_path: Text = Field(
         description="Where the weights are, as the server sees it (`~` is the server's home). `./x` and `../x` are "
         "relative to the manifest."
