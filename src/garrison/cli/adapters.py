@@ -24,9 +24,7 @@ from garrison.models.adapter_library import (
 from garrison.models.layout import Layout
 from garrison.models.progress import choose
 
-app = make_app(
-    "Import, list, show, verify and remove LoRA adapters.", no_args_is_help=True
-)
+app = make_app("Import, list, show, verify and remove LoRA adapters.", no_args_is_help=True)
 
 Name = Annotated[str, typer.Argument(help="Its name.")]
 

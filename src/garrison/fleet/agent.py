@@ -115,6 +115,8 @@ class Agent:
         """Targets with something to settle, by stack."""
         self._settle_due = 0.0
         self._revision = -1
+        self._single = False
+        """Only one pass is wanted: nobody is looked at again because it failed."""
         self._unwritten = Unwritten()
         self._due_work: set[tuple[str, str]] = set()
         """(stack, target) for the mender, once what was seen is written: it starts from the store."""
@@ -192,7 +194,8 @@ class Agent:
             self._begin(due)
 
     async def once(self) -> None:
-        """One pass: every target is looked at, and what is due is done, to its end."""
+        """One pass: every target is looked at, again where something was done, and what is due is done, to its end."""
+        self._single = True
         for one in self._watched.values():
             one.due = 0.0
         while True:
@@ -204,10 +207,7 @@ class Agent:
                     self._view.note(f"the adapters' files could not be read within {_CONTENTS_SECONDS:.0f} s")
                     return
                 continue
-            self._wake.clear()
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(_BATCH_SECONDS):
-                    await self._wake.wait()
+            await self._sleep(_LONGEST_WAIT if self._cycles else _BATCH_SECONDS)
 
     # --- looking
 
@@ -224,10 +224,10 @@ class Agent:
                 for look in looks:
                     if (left := self._watched.get(look.target.name)) is not None:
                         left.looking = False
-                self._wake.set()
 
         def ended(task: asyncio.Task[None]) -> None:
             self._cycles.discard(task)
+            self._wake.set()
             if (error := bug_of(task)) is not None:
                 self._bug("looking at targets", error)
                 self._put_off(looks)
@@ -258,8 +258,8 @@ class Agent:
         one.due = now + next_look(
             one.interval,
             self._fleet.draws.random(),
-            failures=one.failures,
-            recovered=failed_before and seen.known,
+            failures=0 if self._single else one.failures,
+            recovered=failed_before and seen.known and not self._single,
             retry_after=seen.retry_after,
         )
         calm = seen.known and seen.served is one.calm and now < one.calm_until
@@ -487,12 +487,12 @@ class Agent:
     async def _sleep(self, seconds: float) -> None:
         """Until something is seen or mended, a stop is asked for, or `seconds` are over."""
         self._wake.clear()
-        if self._unwritten or self._due_work:
+        if self._unwritten.urgent or self._due_work:
             seconds = min(seconds, _BATCH_SECONDS)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._wake.wait()
-        if not self._stop.is_set() and self._wake.is_set():
+        if self._cycles and self._wake.is_set() and not self._stop.is_set():  # more is coming: write it together
             await asyncio.sleep(_BATCH_SECONDS)
 
     async def _stopped_within(self, seconds: float) -> None:

@@ -25,6 +25,11 @@ class Unwritten:
     def __bool__(self) -> bool:
         return bool(self.changed or self.calm or self.events)
 
+    @property
+    def urgent(self) -> bool:
+        """Whether there is more than times to write: those can wait for the end of a pass, and go in one piece."""
+        return bool(self.changed or self.events)
+
     def saw(self, after: Remembered) -> None:
         name = after.record.name
         if after.changed:
