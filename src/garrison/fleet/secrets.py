@@ -17,6 +17,7 @@ __all__ = ["SecretError", "Secrets"]
 _KEPT_SECONDS = 60.0
 _FAILURE_KEPT_SECONDS = 10.0
 _DOUBTED_SECONDS = 5.0
+_PIPE_SECONDS = 1.0
 _LIMIT_BYTES = 64 * 1024
 _OURS = ("GARRISON_", "VLLM_")
 
@@ -139,6 +140,12 @@ async def _end(child: asyncio.subprocess.Process) -> None:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(child.pid, signal.SIGKILL)
         await child.wait()
+    # Its pipe is open until its end was read; who left the group may hold it for longer than anybody waits.
+    if child.stdout is not None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_PIPE_SECONDS):
+                while await child.stdout.read(_LIMIT_BYTES):
+                    pass
 
 
 def _file(path: str) -> bytes:
