@@ -1,16 +1,15 @@
 """How one event reaches one hook: a POST over the transport of targets, or a command with the event on its input."""
 
 import asyncio
-import contextlib
 import json
 import os
-import signal
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 from garrison.base.clock import Clock, SystemClock
+from garrison.fleet.child_process import end_group
 from garrison.fleet.declaration import Hook
 from garrison.fleet.failure import Failure, FailureCode
 from garrison.fleet.judge import retry_after
@@ -103,7 +102,7 @@ class HookDelivery:
             message = f"it did not end within {self._seconds:g} s"
             return Failure(code=FailureCode.SERVICE_TIMEOUT, message=message, recoverable=True)
         finally:
-            await _end(child)
+            await end_group(child)
         if child.returncode:
             message = f"it ended with status {child.returncode}"
             return Failure(code=FailureCode.SERVICE_INTERNAL_ERROR, message=message, recoverable=True)
@@ -136,11 +135,3 @@ def _split(url: str) -> tuple[str, str] | None:
 
 def _permanent(message: str) -> Failure:
     return Failure(code=FailureCode.INVALID_REQUEST, message=message)
-
-
-async def _end(child: asyncio.subprocess.Process) -> None:
-    """The group, so that what a script started goes too. It is ours as long as its leader was not waited for."""
-    if child.returncode is None:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(child.pid, signal.SIGKILL)
-        await child.wait()

@@ -1,15 +1,14 @@
 """References become text here, at the moment they are needed, and nowhere else."""
 
 import asyncio
-import contextlib
 import os
-import signal
 import stat
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from garrison.fleet.child_process import end_group
 from garrison.fleet.target import Secret
 
 __all__ = ["SecretError", "Secrets"]
@@ -17,7 +16,6 @@ __all__ = ["SecretError", "Secrets"]
 _KEPT_SECONDS = 60.0
 _FAILURE_KEPT_SECONDS = 10.0
 _DOUBTED_SECONDS = 5.0
-_PIPE_SECONDS = 1.0
 _LIMIT_BYTES = 64 * 1024
 _OURS = ("GARRISON_", "VLLM_")
 
@@ -116,7 +114,7 @@ class Secrets:
         except TimeoutError:
             raise SecretError(f"{program} did not end within {self._command_seconds:g} s") from None
         finally:
-            await _end(child)
+            await end_group(child)
         if status:
             raise SecretError(f"{program} ended with status {status}")
         return raw
@@ -132,20 +130,6 @@ async def _at_most(stream: asyncio.StreamReader, limit: int) -> bytes:
     while len(pieces) < limit and (piece := await stream.read(limit - len(pieces))):
         pieces += piece
     return pieces
-
-
-async def _end(child: asyncio.subprocess.Process) -> None:
-    """The group, so that what a script started goes too. It is ours as long as its leader was not waited for."""
-    if child.returncode is None:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(child.pid, signal.SIGKILL)
-        await child.wait()
-    # Its pipe is open until its end was read; who left the group may hold it for longer than anybody waits.
-    if child.stdout is not None:
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_PIPE_SECONDS):
-                while await child.stdout.read(_LIMIT_BYTES):
-                    pass
 
 
 def _file(path: str) -> bytes:

@@ -1,0 +1,30 @@
+"""The end of a child process that was started in a group of its own."""
+
+import asyncio
+import contextlib
+import os
+import signal
+
+__all__ = ["end_group"]
+
+_PIPE_SECONDS = 1.0
+_PIECE_BYTES = 64 * 1024
+
+
+async def end_group(child: asyncio.subprocess.Process) -> None:
+    """Kill the group if its leader still runs, so that what a script started goes too, and let go of its pipes.
+
+    The group is ours as long as its leader was not waited for. The rest of the output is read first: asyncio's `wait`
+    does not return while a pipe that nobody reads is open. A process that left the group may hold it; it is not waited
+    for.
+    """
+    if child.returncode is None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(child.pid, signal.SIGKILL)
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(_PIPE_SECONDS):
+            while child.stdout is not None and await child.stdout.read(_PIECE_BYTES):
+                pass
+            await child.wait()
+    # There is no public way to the transport, and without this an open pipe outlives the loop.
+    child._transport.close()  # type: ignore[attr-defined] # see above
