@@ -1,6 +1,7 @@
 """Stories of apply, over the in-memory twins."""
 
 from collections.abc import Iterator
+from contextlib import AbstractAsyncContextManager
 
 import pytest
 from fleet_world import World, adapter
@@ -14,7 +15,7 @@ from garrison.fleet.memory_targets import MemoryFault, MemoryTarget, json_answer
 from garrison.fleet.observation import Cause
 from garrison.fleet.plan_values import ActionKind
 from garrison.fleet.target import TargetSpec
-from garrison.fleet.transport import TransportError
+from garrison.fleet.transport import Connection, TransportError
 from garrison.store.records import ActionState, CommandState, Holder, Lease, Operation
 
 
@@ -354,3 +355,22 @@ async def test_all_gone_at_once_is_a_restart_where_the_server_does_not_say(world
     world.edge.restart()
     await world.apply(world.declaration(adapter("sql"), adapter("chat")))
     assert {one.cause for one in world.told(events.DRIFT)} == {"restarted"}
+
+
+async def test_a_target_that_was_moved_for_all_is_where_it_was_moved_to(world: World) -> None:
+    """The other stack was applied at the old address; its agent and its next look go to the new one."""
+    await world.apply(declared_at("one", "edge-1", "http://edge-1:8000", adapter()))
+    asked: list[str] = []
+    real = world.targets.open
+
+    def dial(target: TargetSpec) -> AbstractAsyncContextManager[Connection]:
+        asked.append(target.base_url)
+        return real(target)
+
+    await world.apply(declared_at("two", "edge-1", "http://elsewhere:8000", adapter("chat")), force=True)
+    world.targets.open = dial  # type: ignore[method-assign] # what is dialled is what is asked here
+    world.edge.served.clear()
+    await world.agent_pass()
+    assert set(asked) == {"http://elsewhere:8000"}
+    assert world.told(events.DRIFT)
+    assert not world.told(events.UNREACHABLE)

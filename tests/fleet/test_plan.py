@@ -10,13 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from garrison.base.errors import InvalidError
+from garrison.fleet.causes import INTERRUPTED
 from garrison.fleet.declaration import ADAPTER_TYPE, AdapterSpec, Declaration, ModelSpec
 from garrison.fleet.failure import FailureCode
 from garrison.fleet.observation import Capabilities, Cause, Served, Sighting
 from garrison.fleet.plan import check_models, plan
 from garrison.fleet.plan_values import Action, ActionKind, Plan, Way
 from garrison.fleet.scene import PlanOptions
-from garrison.fleet.settle import INTERRUPTED
 from garrison.fleet.target import TargetSpec
 from garrison.store.records import Key, Operation, Resource, TargetRecord
 

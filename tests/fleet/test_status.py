@@ -22,7 +22,7 @@ from garrison.store.records import (
 )
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
-EDGE = TargetSpec(name="edge-1", base_url="http://edge-1:8000", tls=Tls(insecure=True))
+EDGE = TargetSpec(name="edge-1", base_url="https://edge-1:8000", tls=Tls(insecure=True))
 RECORD = TargetRecord(name="edge-1", spec=EDGE.to_json(), declared_at=NOW, state="reachable", last_seen=NOW)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from garrison.fleet.target import TargetSpec, Tls
-from garrison.fleet.tls import TlsContexts, TlsFileError, insecure_targets
+from garrison.fleet.tls import TlsContexts, TlsFileError
 
 from .conftest import Certify
 
@@ -32,13 +32,13 @@ def test_insecure() -> None:
     assert (context.verify_mode, context.check_hostname) == (ssl.CERT_NONE, False)
 
 
-def test_insecure_targets_are_named() -> None:
+def test_what_anybody_may_pose_as_is_told() -> None:
     targets = [
         TargetSpec(name="a", base_url="https://a", tls=Tls(insecure=True)),
         TargetSpec(name="b", base_url="https://b"),
         TargetSpec(name="c", base_url="http://c", tls=Tls(insecure=True)),
     ]
-    assert insecure_targets(targets) == ("a",)
+    assert [one.name for one in targets if one.unverified] == ["a"]
 
 
 def test_a_renewed_file_is_read_again(certify: Certify, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from garrison.cli.plan_view import PlanFacts
 from garrison.fleet.context import Fleet
 from garrison.fleet.declaration import Declaration
+from garrison.fleet.target import TargetSpec
 
 __all__ = ["plan_facts"]
 
@@ -10,13 +11,13 @@ __all__ = ["plan_facts"]
 def plan_facts(fleet: Fleet, declared: Declaration | None, *, everything: bool) -> PlanFacts:
     """`declared`: None where the plan is of what is on record."""
     known = fleet.store.targets()
-    specs = {one.name: one.spec for one in known}
+    specs = {one.name: TargetSpec.from_json(one.name, one.spec) for one in known}
     if declared is not None:
-        specs |= {name: target.to_json() for name, target in declared.targets.items()}
+        specs |= declared.targets
     return PlanFacts(
         now=fleet.clock.now(),
         last_seen={one.name: one.last_seen for one in known},
-        addresses={name: str(spec["base_url"]) for name, spec in specs.items()},
-        insecure=frozenset(name for name, spec in specs.items() if spec.get("tls", {}).get("insecure")),
+        addresses={name: spec.base_url for name, spec in specs.items()},
+        insecure=frozenset(name for name, spec in specs.items() if spec.unverified),
         everything=everything,
     )

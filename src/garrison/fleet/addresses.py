@@ -7,14 +7,12 @@ from dataclasses import replace
 from urllib.parse import urlsplit
 
 from garrison.base.errors import ConflictError
+from garrison.fleet.causes import MOVED
 from garrison.fleet.declaration import Declaration
 from garrison.fleet.target import TargetSpec
 from garrison.store.records import Operation, Resource, StackRecord, TargetRecord
 
-__all__ = ["MOVED", "as_moved", "check_addresses", "moved_targets", "server_of"]
-
-MOVED = "moved"
-"""The cause of versions whose target was declared to be at another address since."""
+__all__ = ["as_moved", "check_addresses", "moved_targets", "server_of"]
 
 _LOOPBACK = {"localhost", "127.0.0.1", "::1"}
 
@@ -60,26 +58,29 @@ def check_addresses(
         ConflictError: one of these. Moving a target that others use is allowed with `force`.
     """
     needed = _needed_by(stacks, recorded)
+    elsewhere = {
+        server_of(str(record.spec["base_url"])): name
+        for name, record in known.items()
+        if name not in declaration.targets and needed.get(name)
+    }
     for name, spec in declaration.targets.items():
-        for other, record in known.items():
-            users = needed.get(other, set())
-            if other == name or other in declaration.targets or not users:
-                continue
-            if server_of(str(record.spec["base_url"])) == server_of(spec.base_url):
-                raise ConflictError(
-                    f"rejected: {spec.base_url} is on record as the target {other} of {', '.join(sorted(users))}, "
-                    f"and is declared here as {name}",
-                    hint=f"Call it {other} here too. To give it another name, `garrison forget {other} --force` first: "
-                    "what it serves is then taken over under the new name.",
-                    details={"target": name, "known_as": other, "stacks": sorted(users)},
-                )
-        others = needed.get(name, set()) - {declaration.stack}
+        other = elsewhere.get(server_of(spec.base_url))
+        if other is not None:
+            users = sorted(needed[other])
+            raise ConflictError(
+                f"rejected: {spec.base_url} is on record as the target {other} of {', '.join(users)}, "
+                f"and is declared here as {name}",
+                hint=f"Call it {other} here too. To give it another name, `garrison forget {other} --force` first: "
+                "what it serves is then taken over under the new name.",
+                details={"target": name, "known_as": other, "stacks": users},
+            )
+        others = sorted(needed.get(name, set()) - {declaration.stack})
         if name in moved and others and not force:
             raise ConflictError(
-                f"rejected: the target {name} is at {moved[name]} for {', '.join(sorted(others))}, "
+                f"rejected: the target {name} is at {moved[name]} for {', '.join(others)}, "
                 f"and is declared here at {spec.base_url}",
                 hint=f"Give this one another name. If {name} did move, --force moves it for all.",
-                details={"target": name, "from": moved[name], "to": spec.base_url, "stacks": sorted(others)},
+                details={"target": name, "from": moved[name], "to": spec.base_url, "stacks": others},
             )
 
 

@@ -34,7 +34,7 @@ from garrison.fleet.plan import plan
 from garrison.fleet.remember import remember
 from garrison.fleet.retry import next_look
 from garrison.fleet.scene import PlanOptions
-from garrison.fleet.survey import begun_on, with_memory
+from garrison.fleet.survey import begun_on, targets_begun, with_memory
 from garrison.fleet.unwritten import Unwritten
 from garrison.fleet.view import FleetView, Outcome
 from garrison.fleet.watched import Watched, watch
@@ -432,7 +432,7 @@ class Agent:
         owing = {one.stack for watched in self._watched.values() for one in watched.resources}
         for stack in [name for name in self._declarations if not self._mender.works_on(name)]:
             unfinished = await self._fleet.db(self._fleet.store.unfinished, stack)
-            before, begun = self._begun.get(stack), await begun_on(self._fleet, stack)
+            before, begun = self._begun.get(stack), targets_begun(unfinished)
             self._begun[stack] = begun
             watched = [self._watched[name] for name in begun & self._watched.keys()]
             for one in watched:

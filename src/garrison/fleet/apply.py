@@ -9,7 +9,8 @@ from typing import Any
 from garrison.base.errors import ConflictError
 from garrison.base.exit_codes import ExitCode
 from garrison.fleet import events
-from garrison.fleet.addresses import MOVED
+from garrison.fleet.addresses import check_addresses
+from garrison.fleet.causes import MOVED
 from garrison.fleet.commands import action_records, new_command
 from garrison.fleet.context import Fleet
 from garrison.fleet.declaration import Declaration
@@ -68,8 +69,15 @@ class Applied:
 async def preview(
     fleet: Fleet, declaration: Declaration, view: FleetView, *, mode: Mode = "reconcile", options: PlanOptions
 ) -> Plan:
-    """The plan of an apply, without a lease and without an effect. Conflicts are in it, not raised."""
+    """The plan of an apply, without a lease and without an effect. Conflicts are in it, not raised.
+
+    Raises:
+        ConflictError: one server is declared under two names, or another stack's target would be moved: then there is
+            no plan.
+        InvalidError: a declared base model is not the one that is served.
+    """
     found = await survey(fleet, declaration, view)
+    await _check_addresses(fleet, found, options)
     drafted = await decide(fleet, found, mode=mode, options=options)
     view.planned(drafted)
     return drafted
@@ -95,6 +103,7 @@ async def apply(
     purpose = "destroy" if mode == "destroy" else "apply"
     async with hold(fleet, declaration.stack, purpose):
         found = await recall(fleet, declaration, view)
+        await _check_addresses(fleet, found, options)
         drafted = await decide(fleet, found, mode=mode, options=options)
         view.planned(drafted)
         _reject_conflicts(drafted)
@@ -114,6 +123,11 @@ async def destroy(fleet: Fleet, stack: str, view: FleetView, *, options: PlanOpt
     """
     empty = Declaration(stack=stack)
     return await apply(fleet, empty, view, mode="destroy", options=options, confirm=confirm)
+
+
+async def _check_addresses(fleet: Fleet, found: Survey, options: PlanOptions) -> None:
+    stacks = await fleet.db(fleet.store.stacks)
+    check_addresses(found.declaration, found.moved, found.known, stacks, found.recorded, force=options.force)
 
 
 def _reject_conflicts(drafted: Plan) -> None:

@@ -8,10 +8,7 @@ from garrison.fleet import events
 from garrison.fleet.observation import Served, Sighting
 from garrison.store.records import Event, Operation, Resource
 
-__all__ = ["UNLOADED", "Drift", "find_drift", "tombstone"]
-
-UNLOADED = "unloaded"
-"""The cause of a tombstone where the server is the same process."""
+__all__ = ["Drift", "find_drift", "find_drift_everywhere", "tombstone"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,8 +54,7 @@ def find_drift(resources: Iterable[Resource], seen: Sighting) -> list[Drift]:
         return []
     found = []
     for resource in resources:
-        one = seen.served.get(resource.key.name)
-        observed = one if one is not None and one.parent is not None else None
+        observed = seen.adapter(resource.key.name)
         if observed is None:
             if seen.lora_routes is False:
                 continue
@@ -68,6 +64,14 @@ def find_drift(resources: Iterable[Resource], seen: Sighting) -> list[Drift]:
         elif resource.parent is not None and observed.parent != resource.parent:
             found.append(Drift(kind="base", resource=resource, observed=observed, seen=seen))
     return found
+
+
+def find_drift_everywhere(resources: Iterable[Resource], sightings: Iterable[Sighting]) -> list[Drift]:
+    """`find_drift` for many targets, each with its own resources."""
+    here: dict[str, list[Resource]] = {}
+    for one in resources:
+        here.setdefault(one.key.target, []).append(one)
+    return [drift for seen in sightings for drift in find_drift(here.get(seen.target, ()), seen)]
 
 
 def tombstone(drift: Drift, cause: str) -> tuple[Resource, Event]:

@@ -7,7 +7,7 @@ done. What somebody else undid or overwrote is mended where the policy says `res
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
-from garrison.fleet.drift import Drift, find_drift
+from garrison.fleet.drift import Drift, find_drift_everywhere
 from garrison.fleet.observation import Sighting
 from garrison.fleet.plan_values import Action, Plan
 from garrison.store.records import Key, Resource
@@ -43,11 +43,8 @@ def duties(
         hopeless: what is left alone for now: it failed for good, or somebody undoes it each time.
         told: drift that has been told: the path that is served, by key.
     """
-    resources = list(owned)
     told = told or {}
-    found: list[Drift] = []
-    for seen in sightings:
-        found += find_drift((one for one in resources if one.key.target == seen.target), seen)
+    found = find_drift_everywhere(owned, sightings)
     return Duties(
         act=tuple(
             action

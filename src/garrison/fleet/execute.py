@@ -9,12 +9,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from garrison.fleet.action_log import ActionLog
+from garrison.fleet.causes import ASKED_AGAIN
 from garrison.fleet.commands import action_records
 from garrison.fleet.context import Fleet
 from garrison.fleet.failure import Failure
 from garrison.fleet.observation import Served, Sighting
 from garrison.fleet.plan_values import Action, ActionKind, Way
-from garrison.fleet.settle import ASKED_AGAIN
 from garrison.fleet.steps import ExecuteOptions, StepError, Steps, Visit
 from garrison.fleet.target import TargetSpec
 from garrison.fleet.transport import TransportError

@@ -1,11 +1,12 @@
 """Looking at what is on record: the targets of one stack or of all, asked now or as they are remembered."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from garrison.base.errors import InvalidError
 from garrison.fleet.context import Fleet
-from garrison.fleet.drift import Drift, find_drift
+from garrison.fleet.drift import Drift, find_drift_everywhere
 from garrison.fleet.last_failure import read_failures
 from garrison.fleet.lease import is_dead
 from garrison.fleet.observation import Sighting
@@ -68,19 +69,14 @@ async def find_drifts(fleet: Fleet, view: FleetView, *, stack: str | None) -> Dr
     """
     known = await _known(fleet, stack)
     seen = await _look(fleet, known, view)
-    found: list[Drift] = []
-    unknown: dict[str, str] = {}
-    checked = 0
-    here: dict[str, list[Resource]] = {}
-    for resource in known.resources:
-        if stack is None or resource.stack == stack:
-            here.setdefault(resource.key.target, []).append(resource)
-    for name, (sighting, _) in sorted(seen.items()):
-        if sighting.known:
-            found += find_drift(here.get(name, ()), sighting)
-            checked += len(here.get(name, ()))
-        elif here.get(name):
-            unknown[name] = f"{sighting.cause}: {sighting.detail}"
+    compared = [one for one in known.resources if stack is None or one.stack == stack]
+    sightings = {name: sighting for name, (sighting, _) in sorted(seen.items())}
+    asked_of = Counter(one.key.target for one in compared)
+    found = find_drift_everywhere(compared, sightings.values())
+    unknown = {
+        name: f"{one.cause}: {one.detail}" for name, one in sightings.items() if not one.known and asked_of[name]
+    }
+    checked = sum(asked_of[name] for name, one in sightings.items() if one.known)
     found.sort(key=lambda one: (one.resource.stack, one.resource.key))
     return Drifts(found=tuple(found), unknown=unknown, checked=checked)
 

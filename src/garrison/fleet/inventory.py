@@ -2,16 +2,16 @@
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from garrison.fleet.declaration import ADAPTER_TYPE
 from garrison.fleet.inventory_rows import UNMANAGED, AdapterRow, ModelRow, Reach, StackRow, TargetRow
 from garrison.fleet.last_failure import LastFailure, Place
-from garrison.fleet.observation import Capabilities
 from garrison.fleet.remember import last_sighting
 from garrison.fleet.status import AdapterStatus, fleet_status
+from garrison.fleet.survey import with_memory
 from garrison.store.records import Key, Resource, StackRecord, TargetRecord
 
 __all__ = ["Inventory", "take_stock"]
@@ -35,9 +35,7 @@ def take_stock(
     failures: Mapping[Place, LastFailure] | None = None,
 ) -> Inventory:
     """All rows. `resources` are the owned ones; `failures` see `last_failure.last_failures`."""
-    sightings = {
-        one.name: replace(last_sighting(one), capabilities=Capabilities.from_json(one.capabilities)) for one in targets
-    }
+    sightings = {one.name: with_memory(last_sighting(one), one) for one in targets}
     status = fleet_status(stacks, targets, resources, sightings, now=now, failures=failures, cached=True)
     records = {one.name: one for one in targets}
     owned = {one.key: one for one in resources}

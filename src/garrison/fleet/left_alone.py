@@ -7,6 +7,7 @@ give up.
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
+from garrison.fleet.causes import RESTARTED
 from garrison.fleet.view import Outcome
 from garrison.store.records import ActionState, Key, Operation
 
@@ -94,5 +95,5 @@ class LeftAlone:
 def undone_by_somebody(one: Outcome) -> bool:
     """Whether it restored what somebody had unloaded or overwritten; what a restart took is nobody's doing."""
     recorded = one.action.recorded
-    restarted = recorded is not None and recorded.operation is Operation.LOST and recorded.cause == "restarted"
+    restarted = recorded is not None and recorded.operation is Operation.LOST and recorded.cause == RESTARTED
     return one.state is ActionState.DONE and one.action.drift and one.action.acts and not restarted

@@ -111,12 +111,16 @@ class Sighting:
     def adapters(self) -> dict[str, Served]:
         return {name: one for name, one in self.served.items() if one.parent is not None}
 
+    def adapter(self, name: str) -> Served | None:
+        """The adapter that the list shows under `name`; None where it shows none, or was not believed."""
+        found = self.served.get(name)
+        return found if found is not None and found.parent is not None else None
+
     def presence(self, name: str) -> Presence:
         """Of the adapter `name`."""
         if not self.known:
             return Presence.UNKNOWN
-        found = self.served.get(name)
-        if found is not None and found.parent is not None:
+        if self.adapter(name) is not None:
             return Presence.PRESENT
         return Presence.UNKNOWN if self.lora_routes is False else Presence.ABSENT
 

@@ -1,17 +1,15 @@
 """What becomes of one adapter that is declared: see the table in `plan`. No I/O."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
-from garrison.fleet.addresses import MOVED
+from garrison.fleet.causes import MOVED, OWED, UNLOADED
 from garrison.fleet.declaration import AdapterSpec
-from garrison.fleet.drift import UNLOADED
+from garrison.fleet.differences import differences
 from garrison.fleet.failure import Failure, FailureCode
 from garrison.fleet.observation import Served
 from garrison.fleet.plan_values import Action, ActionKind, Change, Way
 from garrison.fleet.scene import Scene, routes_off
-from garrison.fleet.settle import ASKED_AGAIN, INTERRUPTED
 from garrison.store.records import Resource
 
 __all__ = ["declared", "impossible", "renamed"]
@@ -47,7 +45,7 @@ def declared(spec: AdapterSpec, recorded: Resource | None, scene: Scene) -> Acti
 
 
 def _unseen(spec: AdapterSpec, recorded: Resource | None, unknown: Failure) -> Action:
-    if recorded is not None and recorded.operation.serves and not _differences(spec, recorded):
+    if recorded is not None and recorded.operation.serves and not differences(spec, recorded):
         return _keep(spec, recorded, None, f"as applied; not seen now ({unknown.cause})")
     what = "to be updated" if recorded is not None and recorded.operation.serves else "to be loaded"
     return replace(_blocked(spec, recorded, None, unknown, f"{what} when the target is seen again"), owed=True)
@@ -76,7 +74,7 @@ def impossible(spec: AdapterSpec, scene: Scene) -> Failure | None:
 
 def _missing(spec: AdapterSpec, recorded: Resource | None, scene: Scene) -> Action:
     path, stage = scene.load_path(spec)
-    changes = tuple(_differences(spec, recorded)) if recorded else ()
+    changes = tuple(differences(spec, recorded)) if recorded else ()
     if recorded is None:
         reason = "not there"
     elif recorded.operation.serves:
@@ -114,7 +112,7 @@ def _cached(recorded: Resource | None, path: str, changes: Sequence[Change]) -> 
 
 def _is_owed(recorded: Resource | None, changes: Sequence[Change]) -> bool:
     """Declared and never applied as it is declared now, cut short by a kill, or asked for again since it was undone."""
-    return recorded is None or bool(changes) or recorded.cause in (INTERRUPTED, ASKED_AGAIN, MOVED)
+    return recorded is None or bool(changes) or recorded.cause in OWED
 
 
 def _others(spec: AdapterSpec, recorded: Resource | None, observed: Served, scene: Scene) -> Action:
@@ -169,19 +167,19 @@ def _moved_base(spec: AdapterSpec, recorded: Resource, observed: Served, scene: 
 
 
 def _as_recorded(spec: AdapterSpec, recorded: Resource, observed: Served, scene: Scene) -> Action:
-    differences = _differences(spec, recorded)
-    if not differences:
+    changes = differences(spec, recorded)
+    if not changes:
         if spec.digest and not recorded.spec.get("digest"):
             return _adopt(spec, recorded, observed, "its content can be read now, and is on record from here on")
         return _keep(spec, recorded, observed, "as declared")
-    if any(change.field == "is_3d_lora_weight" for change in differences):
+    if any(change.field == "is_3d_lora_weight" for change in changes):
         return _swap(spec, recorded, observed, scene, "create-only field changed", kind=ActionKind.REPLACE)
     path, _stage = scene.load_path(spec)
     same_content = spec.digest is not None and spec.digest == recorded.spec.get("digest")
-    touches_weights = any(change.field in ("lora_path", "content") for change in differences)
+    touches_weights = any(change.field in ("lora_path", "content") for change in changes)
     if not touches_weights or same_content or (path == recorded.served_path and spec.digest is None):
         return _adopt(spec, recorded, observed, "the same weights, declared in other words")
-    return _swap(spec, recorded, observed, scene, _update_reason(differences))
+    return _swap(spec, recorded, observed, scene, _update_reason(changes))
 
 
 def _swap(
@@ -195,7 +193,7 @@ def _swap(
 ) -> Action:
     """Unload, and load again from a path that the server has not cached under this name."""
     path, stage = scene.load_path(spec)
-    changes = tuple(_differences(spec, recorded)) if recorded else ()
+    changes = tuple(differences(spec, recorded)) if recorded else ()
     if not changes:
         changes = (Change("lora_path", observed.root, path),)
     way_reason = _way_reason(spec, stage)
@@ -253,31 +251,11 @@ def renamed(spec: AdapterSpec, old: Resource, scene: Scene) -> Action:
         way_reason="the names differ: the new one answers before the old one goes",
         stage=stage,
         load_path=path,
-        changes=(renamed, *_differences(spec, old)),
+        changes=(renamed, *differences(spec, old)),
         desired=spec,
         observed=scene.observed(spec.target, old.key.name),
         replaced=old,
     )
-
-
-def _differences(spec: AdapterSpec, recorded: Resource) -> list[Change]:
-    """Declared against last applied. What is left out, or cannot be read here, causes no difference."""
-    before: Mapping[str, Any] = recorded.spec
-    found: list[Change] = []
-    if recorded.key.name == spec.lora_name and before.get("is_3d_lora_weight", False) != spec.is_3d_lora_weight:
-        was, now = str(before.get("is_3d_lora_weight", False)).lower(), str(spec.is_3d_lora_weight).lower()
-        found.append(Change("is_3d_lora_weight", was, now, immutable=True))
-    was_base, base = before.get("base_model_name"), spec.base_model_name
-    if was_base and base and was_base != base:
-        found.append(Change("base_model_name", was_base, base, immutable=True))
-    if before.get("lora_path") != spec.lora_path:
-        found.append(Change("lora_path", before.get("lora_path"), spec.lora_path))
-    old, new = before.get("digest"), spec.digest
-    if old and new and old != new:
-        found.append(Change("content", _short(old), _short(new)))
-    if recorded.label != spec.label:
-        found.append(Change("label", recorded.label, spec.label))
-    return found
 
 
 def _update_reason(changes: Sequence[Change]) -> str:
@@ -293,10 +271,6 @@ def _way_reason(spec: AdapterSpec, stage: bool) -> str:
     if spec.digest is None:
         return "from the declared path: no adapter can be read there from this machine"
     return "from the declared path: the target has no adapter store"
-
-
-def _short(digest: str) -> str:
-    return f"sha256:{digest[:12]}"
 
 
 def _keep(spec: AdapterSpec, recorded: Resource | None, observed: Served | None, reason: str) -> Action:

@@ -1,13 +1,15 @@
 """A survey by who holds the stack: killed commands are settled, and what is proved absent gets its tombstone."""
 
+from collections import Counter
 from collections.abc import Collection
 from dataclasses import replace
 
 from garrison.fleet import events
 from garrison.fleet.addresses import as_moved
+from garrison.fleet.causes import RESTARTED, UNLOADED
 from garrison.fleet.context import Fleet
 from garrison.fleet.declaration import Declaration
-from garrison.fleet.drift import UNLOADED, find_drift, tombstone
+from garrison.fleet.drift import Drift, find_drift_everywhere, tombstone
 from garrison.fleet.settle import settle
 from garrison.fleet.survey import Survey, survey
 from garrison.fleet.view import FleetView
@@ -74,21 +76,20 @@ async def _settle(fleet: Fleet, found: Survey, running: Collection[str], view: F
 
 async def _bury(fleet: Fleet, found: Survey) -> bool:
     """Write the tombstones of owned adapters that are proved absent and were served when we last acted."""
+    served = [one for one in found.owned if one.operation.serves]
+    missing: dict[str, list[Drift]] = {}
+    for one in find_drift_everywhere(served, found.sightings.values()):
+        if one.kind == "missing":
+            missing.setdefault(one.resource.key.target, []).append(one)
+    at = Counter(one.key.target for one in served)
     pairs = []
-    for target, seen in found.sightings.items():
-        owned = [one for one in found.owned if one.key.target == target and one.operation.serves]
-        missing = [one for one in find_drift(owned, seen) if one.kind == "missing"]
-        if not missing:
-            continue
-        since = min(one.resource.at for one in missing)
-        restarts = await fleet.db(
-            fleet.store.events, target=target, kinds={events.RESTARTED}, since=since, limit=1
-        )  # fmt: skip
+    for target, gone in missing.items():
+        since = min(one.resource.at for one in gone)
+        told = await fleet.db(fleet.store.events, target=target, kinds={events.RESTARTED}, since=since, limit=1)
         # A server that does not say when it started has been started anew when all are gone at once.
         silent = found.records[target].capabilities.get("started_at") is None
-        all_at_once = silent and len(missing) == len(owned) > 1
-        cause = "restarted" if restarts or all_at_once else UNLOADED
-        pairs += [tombstone(one, cause) for one in missing]
+        all_at_once = silent and len(gone) == at[target] > 1
+        pairs += [tombstone(one, RESTARTED if told or all_at_once else UNLOADED) for one in gone]
     if pairs:
         await fleet.db(fleet.store.put, [version for version, _ in pairs], [told for _, told in pairs])
     return bool(pairs)

@@ -58,8 +58,7 @@ class Scene:
 
     def observed(self, target: str, name: str) -> Served | None:
         seen = self.sightings.get(target)
-        found = seen.served.get(name) if seen else None
-        return found if found is not None and found.parent is not None else None
+        return seen.adapter(name) if seen is not None else None
 
     def load_path(self, spec: AdapterSpec) -> tuple[str, bool]:
         """The path to load from, and whether files are put there first."""

@@ -6,15 +6,11 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 
+from garrison.fleet.causes import INTERRUPTED
 from garrison.fleet.observation import Served, Sighting
 from garrison.store.records import ActionRecord, ActionState, Key, Operation, Resource
 
-__all__ = ["ASKED_AGAIN", "INTERRUPTED", "Settled", "settle"]
-
-INTERRUPTED = "interrupted"
-"""The cause of versions that settling makes."""
-ASKED_AGAIN = "asked for again"
-"""The cause of a tombstone's newer version: a command wanted it loaded, and its target was out of reach. It is owed."""
+__all__ = ["Settled", "settle"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,7 +54,7 @@ def _one(
         return Settled(action=skipped, resources=tuple(_asked_again(own, action, now)))
     if seen is None or not seen.known:
         return Settled(action=action)
-    there = _adapter(seen, action.key.name)
+    there = seen.adapter(action.key.name)
     resources: list[Resource] = []
     if action.after is not None and there is not None and there.root == action.after["served_path"]:
         operation = Operation.CREATED if action.before is None else Operation.UPDATED
@@ -90,13 +86,8 @@ def _old_name(
     if name in (None, action.key.name):
         return
     old = recorded.get(replace(action.key, name=str(name)))
-    if old is not None and _adapter(seen, str(name)) is None:
+    if old is not None and seen.adapter(str(name)) is None:
         yield _gone(old, Operation.DELETED, action, now)
-
-
-def _adapter(seen: Sighting, name: str) -> Served | None:
-    found = seen.served.get(name)
-    return found if found is not None and found.parent is not None else None
 
 
 def _version(stack: str, action: ActionRecord, there: Served, operation: Operation, now: datetime) -> Resource:

@@ -6,11 +6,12 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
+from garrison.fleet.causes import OWED
 from garrison.fleet.declaration import ADAPTER_TYPE, AdapterSpec, Declaration
+from garrison.fleet.differences import differences
 from garrison.fleet.drift import Drift, find_drift
 from garrison.fleet.last_failure import LastFailure, Place
 from garrison.fleet.observation import Presence, Sighting
-from garrison.fleet.settle import ASKED_AGAIN, INTERRUPTED
 from garrison.fleet.target import TargetSpec
 from garrison.store.records import CommandRecord, Lease, Operation, Resource, StackRecord, TargetRecord
 
@@ -30,9 +31,6 @@ another path or base than was applied. `owed`: declared or destroyed, and not do
 seen, or cannot load adapters."""
 
 LAST_SEEN_WELL = "as it was applied, when the target was last seen"
-
-_OWED_CAUSES = (INTERRUPTED, ASKED_AGAIN, "moved")
-"""Of tombstones that somebody wants loaded, whatever the policy says of drift."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -337,7 +335,7 @@ def _unseen(wanted: AdapterSpec | None, owned: Resource | None, *, restore: bool
     if owned is None:
         return "owed", "to be loaded when the target is seen again"
     if owned.operation is Operation.LOST:
-        if restore or owned.cause in _OWED_CAUSES or _changed(wanted, owned):
+        if restore or owned.cause in OWED or _changed(wanted, owned):
             return "owed", "to be loaded when the target is seen again"
         return "unknown", "missing when the target was last seen"
     if _changed(wanted, owned):
@@ -355,15 +353,8 @@ def _drifted(drift: Drift) -> tuple[str, str]:
 
 
 def _changed(wanted: AdapterSpec, owned: Resource) -> bool:
-    """Declared since in another way than it was applied."""
-    before = owned.spec
-    digest, base = before.get("digest"), before.get("base_model_name")
-    return (
-        before.get("lora_path") != wanted.lora_path
-        or before.get("is_3d_lora_weight", False) != wanted.is_3d_lora_weight
-        or bool(wanted.digest and digest and wanted.digest != digest)
-        or bool(wanted.base_model_name and base and wanted.base_model_name != base)
-    )
+    """Declared since in another way than it was applied; under which key does not matter to a target."""
+    return any(change.field != "label" for change in differences(wanted, owned))
 
 
 def _target(
@@ -388,7 +379,7 @@ def _target(
         base=record.base,
         version=record.capabilities.get("version"),
         lora_routes=record.capabilities.get("lora_routes"),
-        insecure=spec.tls.insecure,
+        insecure=spec.unverified,
         stacks=tuple(sorted(stacks | {one.stack for one in adapters})),
         adapters={state: counted[state] for state in ADAPTER_STATES if counted[state]},
         unmanaged=tuple(sorted(name for name in served if name not in owned)),

@@ -162,7 +162,7 @@ class Steps:
 
     async def there(self, name: str) -> Served | None:
         """The adapter that now has `name`; None where that is proved absent."""
-        return adapter_of(await self.list(), name)
+        return (await self.list()).adapter(name)
 
     async def load(self, name: str, path: str, *, is_3d: bool) -> None:
         patience = self.patience()
@@ -206,7 +206,7 @@ class Steps:
     async def verify(self, name: str, spec: AdapterSpec) -> Served:
         """The list shows what was loaded: the name, from the path, on the base."""
         seen = await self.list()
-        there = adapter_of(seen, name)
+        there = seen.adapter(name)
         if there is None:
             raise StepError(_did_nothing(name))
         if there.root != self.path:
@@ -317,10 +317,6 @@ class Patience:
             raise StepError(replace(failure, message=failure.message + tried))
         self._view.step(self._action, f"wait {decision.wait:.1f} s: {failure.message}")
         await self._options.sleep(decision.wait)
-
-
-def adapter_of(seen: Sighting, name: str) -> Served | None:
-    return seen.adapters.get(name)
 
 
 def _same_base(seen: Sighting, parent: str | None, wanted: str | None) -> bool:

@@ -3,7 +3,7 @@
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
-from garrison.fleet.addresses import as_moved, check_addresses, moved_targets
+from garrison.fleet.addresses import as_moved, moved_targets
 from garrison.fleet.context import Fleet
 from garrison.fleet.declaration import AdapterSpec, Declaration
 from garrison.fleet.observation import Capabilities, Cause, Served, Sighting
@@ -14,9 +14,9 @@ from garrison.fleet.remember import remember, served_of
 from garrison.fleet.scene import Mode, PlanOptions
 from garrison.fleet.target import TargetSpec
 from garrison.fleet.view import FleetView
-from garrison.store.records import ActionState, Event, Resource, StackRecord, TargetRecord
+from garrison.store.records import ActionRecord, ActionState, CommandRecord, Event, Resource, StackRecord, TargetRecord
 
-__all__ = ["Survey", "begun_on", "decide", "look", "look_of", "managed_names", "survey", "with_memory"]
+__all__ = ["Survey", "begun_on", "decide", "look", "look_of", "managed_names", "survey", "targets_begun", "with_memory"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,8 +69,13 @@ async def survey(
     bodies |= {name: record.spec for name, record in known.items()}
     involved = ({one.key.target for one in owned} | begun) & bodies.keys()
     specs = {name: TargetSpec.from_json(name, bodies[name]) for name in involved}
-    specs |= declaration.targets
-    moved = moved_targets(declaration.targets, known)
+    # A stack as it was applied may hold an address that another stack has changed since: the record counts.
+    declared = {name: spec for name, spec in declaration.targets.items() if not as_applied or name not in known}
+    if as_applied:
+        declared |= {name: TargetSpec.from_json(name, known[name].spec) for name in declaration.targets.keys() & known}
+        declaration = replace(declaration, targets=declared)
+    specs |= declared
+    moved = moved_targets(declared, known)
     records = {
         name: known[name] if name in known and name not in moved else _new_record(fleet, spec)
         for name, spec in specs.items()
@@ -94,7 +99,10 @@ async def survey(
 async def begun_on(fleet: Fleet, stack: str) -> set[str]:
     """Targets on which something may have been done that is not on record yet: a command had begun it, and was killed,
     or is under way."""
-    unfinished = await fleet.db(fleet.store.unfinished, stack)
+    return targets_begun(await fleet.db(fleet.store.unfinished, stack))
+
+
+def targets_begun(unfinished: Iterable[tuple[CommandRecord, Iterable[ActionRecord]]]) -> set[str]:
     return {one.key.target for _, actions in unfinished for one in actions if one.state is ActionState.STARTED}
 
 
@@ -189,17 +197,8 @@ async def decide(fleet: Fleet, found: Survey, *, mode: Mode, options: PlanOption
 
     Raises:
         InvalidError: a declared base model is not the one that is served.
-        ConflictError: one server under two names, or another stack's target moved.
     """
     check_models(found.declaration.models, found.sightings)
-    check_addresses(
-        found.declaration,
-        found.moved,
-        found.known,
-        await fleet.db(fleet.store.stacks),
-        found.recorded,
-        force=options.force,
-    )
     stores = {name for name, spec in found.targets.items() if await fleet.disk(fleet.artifacts.can_stage, spec)}
 
     def staged_path(target: str, digest: str) -> str | None:

@@ -75,6 +75,11 @@ class TargetSpec:
     load_timeout: float = 120.0
     probe: bool | None = None
 
+    @property
+    def unverified(self) -> bool:
+        """Whether anybody may pose as the server: its certificate is not looked at. Who shows it says so aloud."""
+        return self.tls.insecure and self.base_url.startswith("https:")
+
     def to_json(self) -> dict[str, Any]:
         """JSON-ready, without what has its default; `from_json` reads it back. References to secrets, no secrets."""
         body: dict[str, Any] = {"base_url": self.base_url}

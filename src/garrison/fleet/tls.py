@@ -1,23 +1,17 @@
 """TLS as a target declares it: one context for each declaration, made anew when one of its files changes."""
 
 import ssl
-from collections.abc import Iterable
 from pathlib import Path
 
-from garrison.fleet.target import TargetSpec, Tls
+from garrison.fleet.target import Tls
 
-__all__ = ["TlsContexts", "TlsFileError", "insecure_targets"]
+__all__ = ["TlsContexts", "TlsFileError"]
 
 _Stamp = tuple[tuple[int, int, int] | None, ...]
 
 
 class TlsFileError(Exception):
     """A CA, certificate or key that cannot be used. The message names the field and the file, never a content."""
-
-
-def insecure_targets(targets: Iterable[TargetSpec]) -> tuple[str, ...]:
-    """Names of the targets whose certificate is not verified; who shows targets says so aloud."""
-    return tuple(target.name for target in targets if target.tls.insecure and target.base_url.startswith("https:"))
 
 
 class TlsContexts:
