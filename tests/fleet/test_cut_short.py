@@ -174,7 +174,7 @@ async def test_an_answer_that_was_lost_ends_its_command_when_the_target_is_back(
     assert recorded.operation is Operation.CREATED
 
 
-def _raise(*_: object) -> None:
+def _raise(*_: object, **__: object) -> None:
     raise KilledError
 
 

@@ -30,7 +30,7 @@ STORE = "/store"
 GARRISON, OTHERS = "garrison", "others"
 
 _CURRENT: "contextvars.ContextVar[Process | None]" = contextvars.ContextVar("process", default=None)
-_WRITES = {"drop_stack", "sight", "forget", "drop_targets", "begin", "finish", "renew", "release"}
+_WRITES = {"drop_stack", "respecify", "sight", "forget", "drop_targets", "begin", "finish", "renew", "release"}
 
 Place = tuple[str, str]
 """(target, adapter name)"""
@@ -324,9 +324,11 @@ class _Store:
                 replace(lease, holder=replace(lease.holder, pid=pid, started=pid)), now, instead_of=instead_of
             )
 
-    def declare(self, stack: Any, targets: Any, command: Any, actions: Any, events: Any = ()) -> Any:
+    def declare(
+        self, stack: Any, targets: Any, command: Any, actions: Any, events: Any = (), *, seen: Any = None
+    ) -> Any:
         with self._process.effect():
-            done = self._store.declare(stack, targets, command, actions, events)
+            done = self._store.declare(stack, targets, command, actions, events, seen=seen)
             self._process.lab.neglected -= {
                 (one.key.target, one.key.name)
                 for one in actions

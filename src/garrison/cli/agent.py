@@ -40,7 +40,8 @@ def agent(
     stack's policy is `on_drift: restore`. Prints a line an event.
 
     SIGTERM or Ctrl-C ends what is under way first; a second one ends at once, and the next start settles what was cut
-    short. With --once the exit code is 30 when something failed and 31 when a target is out of reach.
+    short. With --once the exit code is 30 when something failed, and 31 when a target is out of reach or cannot load an
+    adapter that is missing there.
     """
     import uvloop
 
@@ -94,7 +95,7 @@ async def _run(fleet: "Fleet", *, interval: float | None, stacks: list[str] | No
         view.note("stopped at once; the next start settles what was cut short" if forced else "stopped")
     if forced:
         return INTERRUPTED
-    return _exit_code(fleet, made, stacks) if once else ExitCode.OK
+    return _exit_code(made) if once else ExitCode.OK
 
 
 async def _until_stopped(made: "Agent", view: "AgentView", *, once: bool) -> bool:
@@ -151,14 +152,7 @@ async def _ending(made: "Agent", work: "asyncio.Task[None]") -> None:
         work.result()
 
 
-def _exit_code(fleet: "Fleet", made: "Agent", stacks: list[str] | None) -> ExitCode:
+def _exit_code(made: "Agent") -> ExitCode:
     if made.state.failed:
         return ExitCode.APPLY_FAILED
-    watched = {
-        name
-        for one in fleet.store.stacks()
-        if stacks is None or one.name in stacks
-        for name in one.declaration.get("targets", {})
-    }
-    away = any(one.state == "unreachable" for one in fleet.store.targets() if one.name in watched)
-    return ExitCode.UNREACHABLE if away else ExitCode.OK
+    return ExitCode.UNREACHABLE if made.state.out_of_reach else ExitCode.OK

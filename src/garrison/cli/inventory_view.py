@@ -118,7 +118,8 @@ def _target(row: TargetRow, now: datetime) -> list[Cell]:
         why = f"{one.cause}: {one.detail}" if one.detail else str(one.cause)
         note.append(f"{'; ' if note else ''}{plain(why)}; out of reach for {_age(one.since, now)}", "not bold yellow")
     if one.lora_routes is False:
-        note.append(f"{'; ' if note else ''}cannot load adapters at run time", "not bold yellow")
+        named = f"{one.cause}: " if one.cause and one.state == "reachable" else ""
+        note.append(f"{'; ' if note else ''}{named}cannot load adapters at run time", "not bold yellow")
     return [
         _look(one.state), one.name, one.base_url, one.base or "–", one.version or "–", sentence(one.stacks) or "–",
         _counts(counts), ago(one.last_seen, now), note,

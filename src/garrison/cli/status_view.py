@@ -179,7 +179,8 @@ def _target(one: TargetStatus, now: datetime, width: int, page: Page) -> None:
     if one.insecure:
         page.entry(indent, Text("INSECURE: its certificate is not verified", "bold red"))
     if one.lora_routes is False and one.state == "reachable":
-        page.entry(indent, Text("cannot load adapters: start it with --enable-lora and "
+        named = f"{one.cause}: " if one.cause else ""
+        page.entry(indent, Text(f"{named}cannot load adapters: start it with --enable-lora and "
                                 "VLLM_ALLOW_RUNTIME_LORA_UPDATING=True in its environment", "yellow"))  # fmt: skip
 
 

@@ -100,8 +100,8 @@ async def adopt(
         known = {one.name: one for one in await fleet.db(fleet.store.targets)}
         asked = _asked(known, only)
         recorded = await fleet.db(fleet.store.resources)
-        seen = await look(fleet, asked, known, managed_names(recorded), view)
-        sightings = {name: sighting for name, (sighting, _) in seen.items()}
+        seen = await look(fleet, asked, known, managed_names(recorded), view, record=asked)
+        sightings = {name: one.sighting for name, one in seen.items()}
         chosen = [one for one in candidates(sightings.values(), recorded) if choose(one)]
         _refuse(stack, chosen, sightings)
         new = [one for one in chosen if one.owner is None]
@@ -112,7 +112,7 @@ async def adopt(
             return Adopted(stack=stack, addition=addition, already=already)
         if not await fleet.disk(confirm, list(addition.adapters)):
             return Adopted(stack=stack, addition=addition, already=already, confirmed=False)
-        records = {name: record for name, (_, record) in seen.items()}
+        records = {name: one.record for name, one in seen.items()}
         command = await _record(fleet, addition, new, before, records)
         return Adopted(stack=stack, addition=addition, command=command, already=already)
 

@@ -62,8 +62,13 @@ _MOST_REASONS = 50
 
 @dataclass(slots=True)
 class AgentState:
-    """What the agent has done so far. `last_believed`: the clock's monotonic seconds of the last look that was. `bugs`:
-    how often something ended that nobody expected; each counts as `failed`, too."""
+    """What the agent has done so far.
+
+    Attributes:
+        out_of_reach: targets that cannot be seen, or cannot load an adapter that is missing there.
+        last_believed: the clock's monotonic seconds of the last look that was believed.
+        bugs: unexpected errors; each counts as `failed` too.
+    """
 
     stacks: int = 0
     targets: int = 0
@@ -266,7 +271,7 @@ class Agent:
         if calm and seen.capabilities is None and one.record.state == "reachable":
             self._unwritten.calm.add(seen.target)
             return
-        after = remember(one.record, seen, one.managed)
+        after = remember(one.record, seen, one.managed, wanted=one.wanted)
         self._remember(one, after.record)
         self._unwritten.saw(after)
         self._view.observed(seen)
@@ -277,7 +282,7 @@ class Agent:
             self._left_alone.went_away(seen.target)
 
     def _remember(self, one: Watched, record: TargetRecord) -> None:
-        self.state.out_of_reach += (record.state == "unreachable") - (one.record.state == "unreachable")
+        self.state.out_of_reach += _is_away(record) - _is_away(one.record)
         one.record = record
 
     def _judge(self, one: Watched, seen: Sighting) -> None:
@@ -413,7 +418,7 @@ class Agent:
         self._revision = revision
         self._forget_others({one.key for one in resources})
         self.state.stacks, self.state.targets = len(stacks), len(self._watched)
-        self.state.out_of_reach = sum(one.record.state == "unreachable" for one in self._watched.values())
+        self.state.out_of_reach = sum(_is_away(one.record) for one in self._watched.values())
         if self._hooks is not None:
             self._hooks.watch(self._declarations.values())
 
@@ -499,3 +504,7 @@ class Agent:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._stop.wait()
+
+
+def _is_away(record: TargetRecord) -> bool:
+    return record.state == "unreachable" or record.cause is not None

@@ -19,6 +19,7 @@ from garrison.fleet.lease import hold
 from garrison.fleet.plan_values import Action, ActionKind, Plan
 from garrison.fleet.recall import recall
 from garrison.fleet.scene import Mode, PlanOptions
+from garrison.fleet.shared_targets import check_shared, orphaned_settings
 from garrison.fleet.survey import Survey, begun_on, decide, look, managed_names, survey
 from garrison.fleet.view import FleetView, Outcome, SilentView
 from garrison.store.records import ActionState, CommandRecord, CommandState, Event, StackRecord
@@ -69,15 +70,15 @@ class Applied:
 async def preview(
     fleet: Fleet, declaration: Declaration, view: FleetView, *, mode: Mode = "reconcile", options: PlanOptions
 ) -> Plan:
-    """The plan of an apply, without a lease and without an effect. Conflicts are in it, not raised.
+    """The plan of an apply, without a lease and without an effect. Conflicts of adapters are in it, not raised.
 
     Raises:
-        ConflictError: one server is declared under two names, or another stack's target would be moved: then there is
-            no plan.
+        ConflictError: one server is declared under two names, or another stack's target would be moved or changed: then
+            there is no plan.
         InvalidError: a declared base model is not the one that is served.
     """
     found = await survey(fleet, declaration, view)
-    await _check_addresses(fleet, found, options)
+    await _check_targets(fleet, found, options)
     drafted = await decide(fleet, found, mode=mode, options=options)
     view.planned(drafted)
     return drafted
@@ -97,13 +98,13 @@ async def apply(
 
     Raises:
         ConflictError: another command holds the stack, applying would overwrite what somebody else did, one server is
-            declared under two names, or another stack's target would be moved.
+            declared under two names, or another stack's target would be moved or changed.
         InvalidError: a declared base model is not the one that is served.
     """
     purpose = "destroy" if mode == "destroy" else "apply"
     async with hold(fleet, declaration.stack, purpose):
         found = await recall(fleet, declaration, view)
-        await _check_addresses(fleet, found, options)
+        await _check_targets(fleet, found, options)
         drafted = await decide(fleet, found, mode=mode, options=options)
         view.planned(drafted)
         _reject_conflicts(drafted)
@@ -125,9 +126,10 @@ async def destroy(fleet: Fleet, stack: str, view: FleetView, *, options: PlanOpt
     return await apply(fleet, empty, view, mode="destroy", options=options, confirm=confirm)
 
 
-async def _check_addresses(fleet: Fleet, found: Survey, options: PlanOptions) -> None:
+async def _check_targets(fleet: Fleet, found: Survey, options: PlanOptions) -> None:
     stacks = await fleet.db(fleet.store.stacks)
     check_addresses(found.declaration, found.moved, found.known, stacks, found.recorded, force=options.force)
+    check_shared(found.declaration, found.known, stacks, force=options.force)
 
 
 def _reject_conflicts(drafted: Plan) -> None:
@@ -189,9 +191,11 @@ async def _carry_out(
         for name, spec in found.declaration.targets.items()
     ]
     told = Event(at=now, kind=events.APPLIED, stack=stack.name, command=command.id, cause=drafted.mode)
-    await fleet.db(fleet.store.declare, stack, declared, command, records, [told])
-    fresh = [name for name in found.declaration.targets if name not in found.known or name in found.moved]
-    await fleet.db(fleet.store.sight, [found.records[name] for name in fresh], _moved_events(found, now))
+    seen = {name: record.spec for name, record in found.known.items()}
+    await fleet.db(fleet.store.declare, stack, declared, command, records, [told], seen=seen)
+    fresh = [name for name in found.declaration.targets if name in found.pending or name in found.moved]
+    news = [event for name in fresh if name in found.pending for event in found.pending[name].events]
+    await fleet.db(fleet.store.sight, [found.records[name] for name in fresh], [*_moved_events(found, now), *news])
     if left := [one for one in found.recorded if one.cause == MOVED and one.command is None]:
         await fleet.db(fleet.store.put, [replace(one, at=now, command=command.id) for one in left])
     outcomes = await carry(fleet, found, command, work, view, execution)
@@ -256,12 +260,13 @@ async def _look_again(fleet: Fleet, found: Survey, outcomes: Sequence[Outcome]) 
             ours[one.action.target].add(one.action.replaced.key.name)
     records = {one.name: one for one in await fleet.db(fleet.store.targets, acted)}
     targets = {name: found.targets[name] for name in records}
-    await look(fleet, targets, records, ours, SilentView())
+    await look(fleet, targets, records, ours, SilentView(), record=targets)
 
 
 async def tidy(fleet: Fleet, name: str) -> None:
-    """A destroyed stack that is owed nothing goes, and with it the targets that no stack declares any more. Where a
-    command was killed in the middle of something, both stay until that is settled."""
+    """A destroyed stack that is owed nothing goes, and with it the targets that no stack declares any more and the
+    settings that only it declared. Where a command was killed in the middle of something, both stay until that is
+    settled."""
     stack = await fleet.db(fleet.store.stack, name)
     if stack is None:
         return
@@ -274,7 +279,10 @@ async def tidy(fleet: Fleet, name: str) -> None:
     stacks = await fleet.db(fleet.store.stacks)
     needed = {target for one in stacks for target in one.declaration.get("targets", {})}
     needed |= {one.key.target for one in owned}
-    spare = {one.name for one in await fleet.db(fleet.store.targets)} - needed
+    known = await fleet.db(fleet.store.targets)
+    if orphaned := orphaned_settings(stacks, known, fleet.clock.now()):
+        await fleet.db(fleet.store.respecify, [one for one, _ in orphaned], [told for _, told in orphaned])
+    spare = {one.name for one in known} - needed
     if spare:
         for one in stacks:
             spare -= await begun_on(fleet, one.name)

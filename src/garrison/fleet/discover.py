@@ -82,12 +82,15 @@ def choose_targets(
 
 
 async def discover(fleet: Fleet, targets: Mapping[str, TargetSpec], view: FleetView) -> list[Discovered]:
-    """Look at each of `targets` once. What is seen of one that is on record, as it is on record, is remembered."""
+    """Look at each of `targets` once. What is seen of one that is on record, as it is on record, is remembered: this is
+    how the inventory is brought up to date without an agent."""
     records = {one.name: one for one in await fleet.db(fleet.store.targets)}
     managed = managed_names(await fleet.db(fleet.store.resources))
     known = {name: spec for name, spec in targets.items() if name in records and _same(spec, records[name])}
     strange = [Look(target=spec, probe=True) for name, spec in targets.items() if name not in known]
-    seen = {name: one for name, (one, _) in (await look(fleet, known, records, managed, view)).items()}
+    seen = {
+        name: one.sighting for name, one in (await look(fleet, known, records, managed, view, record=known)).items()
+    }
     if strange:
         seen |= await Observer(fleet.dialer, fleet.clock).observe(strange, view.observed)
     return [
@@ -97,7 +100,7 @@ async def discover(fleet: Fleet, targets: Mapping[str, TargetSpec], view: FleetV
 
 
 def _same(spec: TargetSpec, record: TargetRecord) -> bool:
-    """Declared as it is on record: what another address serves must not be remembered under this name."""
+    """Whether it is declared as it is on record."""
     return TargetSpec.from_json(record.name, record.spec) == spec
 
 

@@ -106,15 +106,15 @@ async def _loss(fleet: Fleet, record: TargetRecord, view: FleetView) -> Loss:
     stacks = await fleet.db(fleet.store.stacks)
     spec = TargetSpec.from_json(record.name, record.spec)
     seen = await look(fleet, {record.name: spec}, {record.name: record}, managed_names(resources), view)
-    sighting, after = seen[record.name]
+    now = seen[record.name]
     here = tuple(one for one in resources if one.key.target == record.name)
     wanted = {one.name: _wanted(one, record.name) for one in stacks}
     return Loss(
-        target=after,
+        target=now.record,
         adapters=here,
         owed=tuple(sorted(one.key.name for one in here if one.key.name not in wanted.get(one.stack, ()))),
         declared_by=tuple(one.name for one in stacks if record.name in one.declaration.get("targets", {})),
-        reachable=sighting.known,
+        reachable=now.sighting.known,
     )
 
 

@@ -1,7 +1,10 @@
-"""Looking at what is on record: the targets of one stack or of all, asked now or as they are remembered."""
+"""Looking at what is on record: the targets of one stack or of all, asked now or as they are remembered.
 
-from collections import Counter
-from collections.abc import Sequence
+Nothing is written. What a command sees depends on where and as whom it runs; the agent, `discover` and the commands that
+change targets add to what is remembered.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from garrison.base.errors import InvalidError
@@ -9,25 +12,32 @@ from garrison.fleet.context import Fleet
 from garrison.fleet.drift import Drift, find_drift_everywhere
 from garrison.fleet.last_failure import read_failures
 from garrison.fleet.lease import is_dead
-from garrison.fleet.observation import Sighting
+from garrison.fleet.observation import Cause, Presence, Sighting
 from garrison.fleet.remember import last_sighting
 from garrison.fleet.status import FleetStatus, fleet_status
-from garrison.fleet.survey import look, managed_names, with_memory
+from garrison.fleet.survey import Seen, look, managed_names, with_memory
 from garrison.fleet.target import TargetSpec
 from garrison.fleet.view import FleetView
 from garrison.store.records import Resource, StackRecord, TargetRecord
 
 __all__ = ["Drifts", "find_drifts", "status_of"]
 
+_MOST_NAMED = 5
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Drifts:
-    """`unknown`: targets that were not seen and are therefore not counted, with the reason in words."""
+    """What differs.
+
+    Attributes:
+        unknown: targets of which something cannot be told, with the cause and the reason in words: those that were not
+            seen, and those that cannot load an adapter that is missing there.
+        checked: adapters that were compared.
+    """
 
     found: tuple[Drift, ...]
     unknown: dict[str, str]
     checked: int
-    """Adapters that were compared."""
 
 
 async def status_of(fleet: Fleet, view: FleetView, *, stack: str | None, cached: bool) -> FleetStatus:
@@ -41,8 +51,8 @@ async def status_of(fleet: Fleet, view: FleetView, *, stack: str | None, cached:
         records = known.targets
     else:
         seen = await _look(fleet, known, view)
-        sightings = {name: sighting for name, (sighting, _) in seen.items()}
-        records = tuple(record for _, (_, record) in sorted(seen.items()))
+        sightings = {name: one.sighting for name, one in seen.items()}
+        records = tuple(one.record for _, one in sorted(seen.items()))
     leases = await fleet.db(fleet.store.leases)
     unfinished = {
         one.name: [command for command, _ in await fleet.db(fleet.store.unfinished, one.name)] for one in known.stacks
@@ -70,15 +80,38 @@ async def find_drifts(fleet: Fleet, view: FleetView, *, stack: str | None) -> Dr
     known = await _known(fleet, stack)
     seen = await _look(fleet, known, view)
     compared = [one for one in known.resources if stack is None or one.stack == stack]
-    sightings = {name: sighting for name, (sighting, _) in sorted(seen.items())}
-    asked_of = Counter(one.key.target for one in compared)
+    sightings = {name: one.sighting for name, one in sorted(seen.items())}
     found = find_drift_everywhere(compared, sightings.values())
-    unknown = {
-        name: f"{one.cause}: {one.detail}" for name, one in sightings.items() if not one.known and asked_of[name]
-    }
-    checked = sum(asked_of[name] for name, one in sightings.items() if one.known)
     found.sort(key=lambda one: (one.resource.stack, one.resource.key))
-    return Drifts(found=tuple(found), unknown=unknown, checked=checked)
+    return Drifts(
+        found=tuple(found),
+        unknown=_unknown(sightings, known.stacks, compared),
+        checked=sum(
+            one.key.target in sightings and sightings[one.key.target].presence(one.key.name) is not Presence.UNKNOWN
+            for one in compared
+        ),
+    )
+
+
+def _unknown(
+    sightings: Mapping[str, Sighting], stacks: Iterable[StackRecord], compared: Iterable[Resource]
+) -> dict[str, str]:
+    """By target. One that was not seen counts, whether or not anything was loaded there yet."""
+    wanted: dict[str, set[str]] = {}
+    for one in compared:
+        wanted.setdefault(one.key.target, set()).add(one.key.name)
+    for stack in stacks:
+        for adapter in stack.declaration.get("adapters", ()):
+            wanted.setdefault(adapter["target"], set()).add(adapter["lora_name"])
+    found = {}
+    for name, seen in sightings.items():
+        missing = sorted(one for one in wanted.get(name, ()) if seen.presence(one) is Presence.UNKNOWN)
+        if not seen.known:
+            found[name] = f"{seen.cause}: {seen.detail}"
+        elif missing:
+            named = ", ".join(missing[:_MOST_NAMED]) + (", …" if len(missing) > _MOST_NAMED else "")
+            found[name] = f"{Cause.NO_LORA_ROUTES}: it cannot load adapters at run time, and does not serve {named}"
+    return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +139,7 @@ async def _known(fleet: Fleet, stack: str | None) -> _Known:
     )
 
 
-async def _look(fleet: Fleet, known: _Known, view: FleetView) -> dict[str, tuple[Sighting, TargetRecord]]:
+async def _look(fleet: Fleet, known: _Known, view: FleetView) -> dict[str, Seen]:
     specs = {one.name: TargetSpec.from_json(one.name, one.spec) for one in known.targets}
     records = {one.name: one for one in known.targets}
     return await look(fleet, specs, records, managed_names(known.resources), view)

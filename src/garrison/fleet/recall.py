@@ -32,7 +32,7 @@ async def recall(
     Args:
         running: commands of this very process that are under way under the same lease.
     """
-    found = await survey(fleet, declaration, view, only=only, as_applied=as_applied)
+    found = await survey(fleet, declaration, view, only=only, as_applied=as_applied, record=True)
     if await _settle(fleet, found, running, view):  # what a killed command did is nobody's drift
         found = await _read_again(fleet, found)
     return await _read_again(fleet, found) if await _bury(fleet, found) else found
@@ -86,10 +86,17 @@ async def _bury(fleet: Fleet, found: Survey) -> bool:
     for target, gone in missing.items():
         since = min(one.resource.at for one in gone)
         told = await fleet.db(fleet.store.events, target=target, kinds={events.RESTARTED}, since=since, limit=1)
+        restarted = bool(told) or _saw_restart(found, target)
         # A server that does not say when it started has been started anew when all are gone at once.
         silent = found.records[target].capabilities.get("started_at") is None
         all_at_once = silent and len(gone) == at[target] > 1
-        pairs += [tombstone(one, RESTARTED if told or all_at_once else UNLOADED) for one in gone]
+        pairs += [tombstone(one, RESTARTED if restarted or all_at_once else UNLOADED) for one in gone]
     if pairs:
         await fleet.db(fleet.store.put, [version for version, _ in pairs], [told for _, told in pairs])
     return bool(pairs)
+
+
+def _saw_restart(found: Survey, target: str) -> bool:
+    """Whether this look saw it, and it is not in the history yet."""
+    pending = found.pending.get(target)
+    return pending is not None and any(one.kind == events.RESTARTED for one in pending.events)

@@ -10,6 +10,8 @@ from garrison.store.records import Event, TargetRecord
 
 __all__ = ["Remembered", "last_sighting", "remember", "served_of"]
 
+_MOST_NAMED = 5
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Remembered:
@@ -20,17 +22,29 @@ class Remembered:
     changed: bool = True
 
 
-def remember(record: TargetRecord, seen: Sighting, managed: Collection[str]) -> Remembered:
+def remember(
+    record: TargetRecord, seen: Sighting, managed: Collection[str], *, wanted: Collection[str] | None = None
+) -> Remembered:
     """`record` after the look.
 
     Args:
         managed: names of adapters that some stack owns on this target: what happens to those is drift, told elsewhere.
+        wanted: names of adapters that shall be served here; None where the caller does not know all of them. A target
+            that cannot load one that is missing answers, and is not well: its cause is `no-lora-routes`.
     """
     if not seen.known:
         return _out_of_reach(record, seen)
     before, restarted = served_of(record), _restarted(record, seen)
+    capabilities = _merged(record.capabilities, seen.capabilities)
+    detail = _cannot_load(record, seen, capabilities, wanted)
+    cause = str(Cause.NO_LORA_ROUTES) if detail else None
     told: list[Event] = []
-    if record.state == "unreachable":
+    if cause and record.cause != cause:
+        before_it = {"cause": record.cause} if record.cause else None
+        told.append(
+            _event(seen, events.UNREACHABLE, cause=cause, before=before_it, after={"cause": cause, "detail": detail})
+        )
+    elif record.cause and not cause:
         told.append(_event(seen, events.RECOVERED, before={"cause": record.cause, "since": _time(record)}))
     if restarted:
         assert seen.capabilities is not None
@@ -39,14 +53,13 @@ def remember(record: TargetRecord, seen: Sighting, managed: Collection[str]) -> 
     if record.last_seen is not None:
         told += _unmanaged_changes(before, seen, managed)
     same_served = before == seen.served
-    capabilities = _merged(record.capabilities, seen.capabilities)
     changed = bool(told) or not same_served or record.state != "reachable" or record.base != seen.base
-    changed = changed or capabilities != dict(record.capabilities)
+    changed = changed or capabilities != dict(record.capabilities) or record.detail != detail
     updated = replace(
         record,
         state="reachable",
-        cause=None,
-        detail="",
+        cause=cause,
+        detail=detail,
         since=record.since if record.state == "reachable" else seen.at,
         last_seen=seen.at,
         last_checked=seen.at,
@@ -88,6 +101,21 @@ def _out_of_reach(record: TargetRecord, seen: Sighting) -> Remembered:
         last_checked=seen.at,
     )
     return Remembered(record=updated, events=told)
+
+
+def _cannot_load(
+    record: TargetRecord, seen: Sighting, capabilities: Mapping[str, Any], wanted: Collection[str] | None
+) -> str:
+    """What is missing on a target whose run-time LoRA is off, in words; empty where nothing is."""
+    if capabilities.get("lora_routes") is not False:
+        return ""
+    if wanted is None:
+        return record.detail if record.cause == Cause.NO_LORA_ROUTES else ""
+    missing = sorted(name for name in wanted if seen.adapter(name) is None)
+    if not missing:
+        return ""
+    names = ", ".join(missing[:_MOST_NAMED]) + (f" and {more} more" if (more := len(missing) - _MOST_NAMED) > 0 else "")
+    return f"run-time LoRA is off, so these adapters are not served and cannot be loaded: {names}"
 
 
 def _restarted(record: TargetRecord, seen: Sighting) -> bool:

@@ -11,7 +11,7 @@ from garrison.fleet.declaration import ADAPTER_TYPE, AdapterSpec, Declaration
 from garrison.fleet.differences import differences
 from garrison.fleet.drift import Drift, find_drift
 from garrison.fleet.last_failure import LastFailure, Place
-from garrison.fleet.observation import Presence, Sighting
+from garrison.fleet.observation import Cause, Presence, Sighting
 from garrison.fleet.target import TargetSpec
 from garrison.store.records import CommandRecord, Lease, Operation, Resource, StackRecord, TargetRecord
 
@@ -68,6 +68,8 @@ class TargetStatus:
 
     Attributes:
         state: `reachable`, `unreachable` or `new` (never asked).
+        cause, detail: why it is not reachable; `no-lora-routes` where it is reachable and cannot load an adapter that
+            is missing.
         since: since when it is in that state.
         stacks: that declare it or own something on it.
         adapters: how many of them are in which state, over all stacks.
@@ -315,7 +317,7 @@ def _judge(
     if seen is None or not seen.known:
         return _unseen(wanted, owned, restore=restore)
     if seen.lora_routes is False and seen.presence(name) is not Presence.PRESENT:
-        return "unknown", "the target cannot load adapters at run time"
+        return "unknown", f"{Cause.NO_LORA_ROUTES}: the target cannot load adapters at run time"
     if owned is None:
         return "owed", "declared, and not loaded yet"
     drifts = find_drift([owned], seen)
@@ -365,14 +367,20 @@ def _target(
     owned: set[str],
 ) -> TargetStatus:
     spec = TargetSpec.from_json(record.name, record.spec)
+    adapters = list(adapters)
     counted = Counter(one.state for one in adapters)
     served = seen.adapters if seen is not None and seen.known else {}
+    cause, detail = record.cause, record.detail
+    if record.state == "reachable":
+        missing = [one.name for one in adapters if one.name not in served]
+        blocked = seen is not None and seen.lora_routes is False and bool(missing)
+        cause, detail = (str(Cause.NO_LORA_ROUTES), "cannot load adapters at run time") if blocked else (None, "")
     return TargetStatus(
         name=record.name,
         base_url=spec.base_url,
         state=record.state,
-        cause=record.cause,
-        detail=record.detail,
+        cause=cause,
+        detail=detail,
         since=record.since,
         last_seen=record.last_seen,
         last_checked=record.last_checked,

@@ -16,7 +16,21 @@ from garrison.fleet.target import TargetSpec
 from garrison.fleet.view import FleetView
 from garrison.store.records import ActionRecord, ActionState, CommandRecord, Event, Resource, StackRecord, TargetRecord
 
-__all__ = ["Survey", "begun_on", "decide", "look", "look_of", "managed_names", "survey", "targets_begun", "with_memory"]
+__all__ = [
+    "Seen",
+    "Survey",
+    "begun_on",
+    "decide",
+    "look",
+    "look_of",
+    "managed_names",
+    "survey",
+    "targets_begun",
+    "with_memory",
+]
+
+_CREDENTIALS = frozenset({Cause.UNAUTHORIZED, Cause.FORBIDDEN, Cause.TLS})
+"""Causes that this process may have brought itself: its key, its certificate, its CA."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,6 +43,8 @@ class Survey:
         known: targets that were declared before, as they are remembered.
         records: how every one of `targets` is remembered, this look included.
         moved: targets that are on record at another address, with that address.
+        pending: looks at targets that are not on record as they were asked: new ones, and those with another address
+            or other settings. They are stored once the targets are declared so.
         recorded: what this stack owns anywhere, and what others own on these targets.
     """
 
@@ -40,6 +56,7 @@ class Survey:
     recorded: tuple[Resource, ...]
     sightings: Mapping[str, Sighting]
     moved: Mapping[str, str] = field(default_factory=dict)
+    pending: "Mapping[str, Seen]" = field(default_factory=dict)
 
     @property
     def owned(self) -> tuple[Resource, ...]:
@@ -53,12 +70,14 @@ async def survey(
     *,
     only: Collection[str] | None = None,
     as_applied: bool = False,
+    record: bool = False,
 ) -> Survey:
-    """Read what is remembered, look at the targets, remember what was seen.
+    """Read what is remembered, and look at the targets.
 
     Args:
         only: look at these targets alone; the others count as not asked.
         as_applied: the declaration is the store's, and means the content that it was applied with.
+        record: store what was seen. Without it nothing changes.
     """
     stack = await fleet.db(fleet.store.stack, declaration.stack)
     everything = await fleet.db(fleet.store.resources)
@@ -69,7 +88,7 @@ async def survey(
     bodies |= {name: record.spec for name, record in known.items()}
     involved = ({one.key.target for one in owned} | begun) & bodies.keys()
     specs = {name: TargetSpec.from_json(name, bodies[name]) for name in involved}
-    # A stack as it was applied may hold an address that another stack has changed since: the record counts.
+    # Another stack may have changed the target since this one was applied: the record counts.
     declared = {name: spec for name, spec in declaration.targets.items() if not as_applied or name not in known}
     if as_applied:
         declared |= {name: TargetSpec.from_json(name, known[name].spec) for name in declaration.targets.keys() & known}
@@ -81,18 +100,22 @@ async def survey(
         for name, spec in specs.items()
     }
     asked = {name: spec for name, spec in specs.items() if only is None or name in only}
-    seen = await look(fleet, asked, records, managed_names(everything), view, untold=moved)
+    as_recorded = {
+        name for name, spec in asked.items() if name in known and TargetSpec.from_json(name, known[name].spec) == spec
+    }
+    seen = await look(fleet, asked, records, managed_names(everything), view, record=as_recorded if record else ())
     return Survey(
         declaration=declaration if as_applied else await _with_digests(fleet, declaration, owned),
         stack=stack,
         targets=specs,
         known=known,
-        records=records | {name: record for name, (_, record) in seen.items()},
+        records=records | {name: one.record for name, one in seen.items() if one.counts},
         moved=moved,
+        pending={name: one for name, one in seen.items() if one.counts and name not in as_recorded},
         recorded=as_moved(
             (one for one in everything if one.stack == declaration.stack or one.key.target in specs), moved
         ),
-        sightings={name: sighting for name, (sighting, _) in seen.items()},
+        sightings={name: one.sighting for name, one in seen.items()},
     )
 
 
@@ -114,6 +137,22 @@ def managed_names(resources: Iterable[Resource]) -> dict[str, set[str]]:
     return found
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Seen:
+    """One look at one target, and what it would change.
+
+    Attributes:
+        record: the target as it would be remembered after this look.
+        events: what the look would add to the history.
+        counts: whether the look says something about the target, and not about this process: see `_counts`.
+    """
+
+    sighting: Sighting
+    record: TargetRecord
+    events: tuple[Event, ...] = ()
+    counts: bool = True
+
+
 async def look(
     fleet: Fleet,
     targets: Mapping[str, TargetSpec],
@@ -121,16 +160,17 @@ async def look(
     managed: Mapping[str, Collection[str]],
     view: FleetView,
     *,
-    untold: Collection[str] = (),
-) -> dict[str, tuple[Sighting, TargetRecord]]:
-    """Look at each target once and remember it. One that is not in the store is not put there by a look.
+    record: Collection[str] = (),
+) -> dict[str, Seen]:
+    """Look at each target once.
 
     Args:
-        untold: targets whose sighting is not remembered: they are declared at this address by a manifest that is not
-            applied yet.
+        record: targets whose sighting is stored. They must be asked as they are on record, with the same settings:
+            anything else says nothing about the target that others share. A target that is not in the store is not
+            put there.
     """
     view.observing(len(targets))
-    found: dict[str, tuple[Sighting, TargetRecord]] = {}
+    found: dict[str, Seen] = {}
     changed: list[TargetRecord] = []
     calm: list[str] = []
     told: list[Event] = []
@@ -138,18 +178,19 @@ async def look(
     looks = [look_of(spec, records[name]) for name, spec in targets.items()]
 
     def saw(sighting: Sighting) -> None:
-        after = remember(records[sighting.target], sighting, managed.get(sighting.target, ()))
+        name = sighting.target
+        after = remember(records[name], sighting, managed.get(name, ()))
         seen = with_memory(sighting, after.record)
-        found[seen.target] = (seen, after.record)
+        counts = _counts(seen, records[name])
+        found[name] = Seen(sighting=seen, record=after.record, events=after.events, counts=counts)
         view.observed(seen)
-        # What is wrong on this side, such as a key that this shell does not have, is no news of the target.
-        if seen.target in untold or seen.cause is Cause.LOCAL:
+        if name not in record or not counts:
             return
         told.extend(after.events)
         if after.changed:
             changed.append(after.record)
         else:
-            calm.append(seen.target)
+            calm.append(name)
 
     await Observer(fleet.dialer, fleet.clock).observe(looks, saw)
     if changed or told:
@@ -157,6 +198,14 @@ async def look(
     if calm:
         await fleet.db(fleet.store.touch, calm, at)
     return found
+
+
+def _counts(seen: Sighting, record: TargetRecord) -> bool:
+    """Whether `seen` may be remembered. A command runs with the environment of whoever started it: a key that is wrong
+    or missing there is no news of a target that others see well."""
+    if seen.cause is Cause.LOCAL:
+        return False
+    return seen.cause not in _CREDENTIALS or record.state != "reachable"
 
 
 def look_of(spec: TargetSpec, record: TargetRecord, served: Mapping[str, Served] | None = None) -> Look:

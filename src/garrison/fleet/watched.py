@@ -46,6 +46,11 @@ class Watched:
     def managed(self) -> set[str]:
         return {one.key.name for one in self.resources}
 
+    @property
+    def wanted(self) -> set[str]:
+        """Names of adapters that shall be served here, or were loaded here and are not to be unloaded."""
+        return self.managed | {spec.lora_name for specs in self.adapters.values() for spec in specs}
+
     def next_look(self) -> Look:
         return look_of(self.spec, self.record, self.served)
 

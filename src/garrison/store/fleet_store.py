@@ -8,9 +8,9 @@ A store that cannot do what it is asked raises a leaf of GarrisonError: LockedEr
 DiskFullError, UnreachableError (the server is down), DeniedError, InvalidError (damaged, or not Garrison's).
 """
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
-from typing import Protocol
+from typing import Any, Protocol
 
 from garrison.store.records import (
     ActionRecord,
@@ -42,9 +42,18 @@ class FleetStore(Protocol):
         command: CommandRecord,
         actions: Sequence[ActionRecord],
         events: Sequence[Event] = (),
+        *,
+        seen: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> StackRecord:
         """The intention, before any effect: stack (its version is counted up), the specs of `targets` (how they were
-        seen is kept; a new one is stored whole), the command and its actions. The stack as it is stored."""
+        seen is kept; a new one is stored whole), the command and its actions. The stack as it is stored.
+
+        Args:
+            seen: the specs on record when this was decided, by target.
+
+        Raises:
+            ConflictError: another command has declared one of `targets` otherwise since. Nothing is written.
+        """
 
     def drop_stack(self, name: str) -> None:
         """Remove the stack's row; its history stays.
@@ -57,6 +66,9 @@ class FleetStore(Protocol):
 
     def targets(self, names: Collection[str] | None = None) -> list[TargetRecord]:
         """By name; all when None."""
+
+    def respecify(self, targets: Sequence[TargetRecord], events: Sequence[Event] = ()) -> None:
+        """Replace the specs of targets. One that was forgotten meanwhile is left out."""
 
     def sight(self, targets: Sequence[TargetRecord], events: Sequence[Event] = ()) -> None:
         """How targets were seen: all but `spec` and `declared_at`. One that was forgotten meanwhile is left out. What

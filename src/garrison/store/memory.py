@@ -3,11 +3,11 @@
 import secrets
 import threading
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from functools import update_wrapper
-from typing import Concatenate, ParamSpec, TypeVar
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from garrison.base.errors import ConflictError, InternalError
 from garrison.store.records import (
@@ -23,7 +23,7 @@ from garrison.store.records import (
     StackRecord,
     TargetRecord,
 )
-from garrison.store.rules import can_take, declared_targets, observation_of, seen_otherwise
+from garrison.store.rules import can_take, declared_targets, observation_of, refuse_changed, seen_otherwise
 
 __all__ = ["MemoryStore"]
 
@@ -76,7 +76,10 @@ class MemoryStore:
         command: CommandRecord,
         actions: Sequence[ActionRecord],
         events: Sequence[Event] = (),
+        *,
+        seen: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> StackRecord:
+        refuse_changed(targets, self._targets, seen)
         self._begin(command, actions)
         before = self._stacks.get(stack.name)
         stored = replace(stack, version=before.version + 1 if before else 1)
@@ -106,6 +109,15 @@ class MemoryStore:
         return [
             self._targets[name] for name in sorted(self._targets if names is None else self._targets.keys() & names)
         ]
+
+    @_locked
+    def respecify(self, targets: Sequence[TargetRecord], events: Sequence[Event] = ()) -> None:
+        for target in targets:
+            known = self._targets.get(target.name)
+            if known is not None:
+                self._targets[target.name] = replace(known, spec=target.spec, declared_at=target.declared_at)
+        self._revision += 1
+        self._add(events)
 
     @_locked
     def sight(self, targets: Sequence[TargetRecord], events: Sequence[Event] = ()) -> None:

@@ -1,11 +1,13 @@
 """What every store decides in the same way."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import datetime
+from typing import Any
 
+from garrison.base.errors import ConflictError
 from garrison.store.records import Lease, Observation, StackRecord, TargetRecord
 
-__all__ = ["can_take", "declared_targets", "observation_of", "seen_otherwise"]
+__all__ = ["can_take", "declared_targets", "observation_of", "refuse_changed", "seen_otherwise"]
 
 
 def can_take(held: Lease | None, wanted: Lease, now: datetime, instead_of: str | None) -> bool:
@@ -40,3 +42,25 @@ def observation_of(target: TargetRecord) -> Observation:
 def declared_targets(stacks: Iterable[StackRecord]) -> set[str]:
     """Names of the targets that some stack declares."""
     return {name for stack in stacks for name in stack.declaration.get("targets", ())}
+
+
+def refuse_changed(
+    declared: Iterable[TargetRecord],
+    known: Mapping[str, TargetRecord],
+    seen: Mapping[str, Mapping[str, Any]] | None,
+) -> None:
+    """Refuse to overwrite what another command has declared since the caller looked.
+
+    Raises:
+        ConflictError: the spec on record of one of `declared` is neither the one in `seen` nor the new one.
+    """
+    if seen is None:
+        return
+    for target in declared:
+        record = known.get(target.name)
+        if record is not None and record.spec not in (seen.get(target.name), target.spec):
+            raise ConflictError(
+                f"rejected: another command has changed target {target.name} in the meantime",
+                hint="Plan again: nothing was changed.",
+                details={"target": target.name},
+            )

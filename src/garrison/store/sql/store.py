@@ -1,8 +1,9 @@
 """`SqlStore`: the queries of the nouns, each in its transaction."""
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from garrison.store.records import (
     ActionRecord,
@@ -77,11 +78,13 @@ class SqlStore:
         command: CommandRecord,
         actions: Sequence[ActionRecord],
         events: Sequence[Event] = (),
+        *,
+        seen: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> StackRecord:
         with self._database.write() as connection:
             _commands.begin(connection, command, actions)
             stored = _stacks.save(connection, stack)
-            _targets.declare(connection, targets)
+            _targets.declare(connection, targets, seen)
             _stacks.count_up(connection)
             _events.add(connection, events)
             return stored
@@ -95,6 +98,12 @@ class SqlStore:
     def targets(self, names: Collection[str] | None = None) -> list[TargetRecord]:
         with self._database.read() as connection:
             return _targets.find(connection, names)
+
+    def respecify(self, targets: Sequence[TargetRecord], events: Sequence[Event] = ()) -> None:
+        with self._database.write() as connection:
+            _targets.respecify(connection, targets)
+            _stacks.count_up(connection)
+            _events.add(connection, events)
 
     def sight(self, targets: Sequence[TargetRecord], events: Sequence[Event] = ()) -> None:
         with self._database.write() as connection:

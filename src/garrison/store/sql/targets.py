@@ -1,6 +1,6 @@
 """Targets, and how they were seen."""
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import datetime
 from itertools import islice
 from typing import Any
@@ -8,10 +8,10 @@ from typing import Any
 from sqlalchemy import Connection, bindparam, delete, insert, select, update
 
 from garrison.store.records import Observation, TargetRecord
-from garrison.store.rules import observation_of, seen_otherwise
+from garrison.store.rules import observation_of, refuse_changed, seen_otherwise
 from garrison.store.sql.schema import observations, owned, targets
 
-__all__ = ["declare", "drop", "find", "forget", "list_observations", "sight", "touch"]
+__all__ = ["declare", "drop", "find", "forget", "list_observations", "respecify", "sight", "touch"]
 
 _BATCH = 500
 """Names in one statement; both databases take some ten thousand parameters."""
@@ -27,13 +27,13 @@ def find(connection: Connection, names: Collection[str] | None = None) -> list[T
     return sorted(found, key=lambda target: target.name)
 
 
-def declare(connection: Connection, declared: Sequence[TargetRecord]) -> None:
-    known = {target.name for target in find(connection, [target.name for target in declared])}
+def declare(
+    connection: Connection, declared: Sequence[TargetRecord], seen: Mapping[str, Mapping[str, Any]] | None = None
+) -> None:
+    known = {target.name: target for target in find(connection, [target.name for target in declared])}
+    refuse_changed(declared, known, seen)
     if old := [target for target in declared if target.name in known]:
-        connection.execute(
-            update(targets).where(_THIS),
-            [{"this": target.name, "spec": target.spec, "declared_at": target.declared_at} for target in old],
-        )
+        respecify(connection, old)
     if new := [target for target in declared if target.name not in known]:
         connection.execute(
             insert(targets),
@@ -43,6 +43,13 @@ def declare(connection: Connection, declared: Sequence[TargetRecord]) -> None:
             ],
         )
         _observe(connection, [target for target in new if target.state != "new"])
+
+
+def respecify(connection: Connection, declared: Sequence[TargetRecord]) -> None:
+    connection.execute(
+        update(targets).where(_THIS),
+        [{"this": target.name, "spec": target.spec, "declared_at": target.declared_at} for target in declared],
+    )
 
 
 def sight(connection: Connection, seen: Sequence[TargetRecord]) -> None:

@@ -1,0 +1,133 @@
+"""Targets that several stacks declare. Their settings belong to all of these stacks, not to the last apply. No I/O."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from datetime import datetime
+
+from garrison.base.errors import ConflictError
+from garrison.fleet import events
+from garrison.fleet.addresses import server_of
+from garrison.fleet.declaration import Declaration
+from garrison.fleet.target import TargetSpec
+from garrison.store.records import Event, StackRecord, TargetRecord
+
+__all__ = ["Dispute", "check_shared", "disputes", "orphaned_settings"]
+
+_MOST_NAMED = 5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dispute:
+    """A target declared with settings that differ from those on record, which other stacks rely on.
+
+    Attributes:
+        fields: names of the settings that differ, as in the manifest. Values are left out: a header may hold a secret.
+        stacks: the other stacks that declare the target.
+    """
+
+    target: str
+    fields: tuple[str, ...]
+    stacks: tuple[str, ...]
+
+
+def disputes(
+    declaration: Declaration, known: Mapping[str, TargetRecord], stacks: Iterable[StackRecord]
+) -> list[Dispute]:
+    """Where `declaration` would change a target for other stacks, by target. Moved targets are not its business: see
+    `addresses`."""
+    declared_by: dict[str, list[str]] = {}
+    for stack in stacks:
+        if stack.name != declaration.stack:
+            for name in stack.declaration.get("targets", {}):
+                declared_by.setdefault(name, []).append(stack.name)
+    found = []
+    for name, spec in sorted(declaration.targets.items()):
+        if name not in known or name not in declared_by:
+            continue
+        changed = changed_settings(TargetSpec.from_json(name, known[name].spec), spec)
+        if changed:
+            found.append(Dispute(target=name, fields=changed, stacks=tuple(sorted(declared_by[name]))))
+    return found
+
+
+def changed_settings(before: TargetSpec, now: TargetSpec) -> tuple[str, ...]:
+    """Names of the settings in which two specs of one target differ. Another server is a move, not a setting; neither
+    is another spelling of the same plain-HTTP address. With TLS the spelling decides which certificate is accepted."""
+    names = [one.name for one in fields(TargetSpec) if one.name != "base_url"]
+    changed = [name for name in names if getattr(before, name) != getattr(now, name)]
+    if server_of(before.base_url) == server_of(now.base_url) and before.base_url != now.base_url:
+        plain = before.base_url.startswith("http:") and now.base_url.startswith("http:")
+        changed += [] if plain else ["base_url"]
+    return tuple(changed)
+
+
+def check_shared(
+    declaration: Declaration,
+    known: Mapping[str, TargetRecord],
+    stacks: Iterable[StackRecord],
+    *,
+    force: bool,
+) -> None:
+    """No stack changes the settings of another stack's target, unless with `force`.
+
+    Raises:
+        ConflictError: names both stacks and the settings.
+    """
+    found = [] if force else disputes(declaration, known, stacks)
+    if not found:
+        return
+    first = found[0]
+    declare = "declares" if len(first.stacks) == 1 else "declare"
+    more = f", and settings of {len(found) - 1} more" if len(found) > 1 else ""
+    raise ConflictError(
+        f"rejected: stack {declaration.stack} would change {', '.join(first.fields)} of target {first.target}, "
+        f"which {_names(first.stacks)} also {declare}{more}",
+        hint=f"Declare {first.target} alike in every manifest, or use --force to change it for all of them.",
+        details={
+            "stack": declaration.stack,
+            "targets": [
+                {"target": one.target, "fields": list(one.fields), "stacks": list(one.stacks)} for one in found
+            ],
+        },
+    )
+
+
+def orphaned_settings(
+    stacks: Sequence[StackRecord], known: Iterable[TargetRecord], now: datetime
+) -> list[tuple[TargetRecord, Event]]:
+    """Targets whose settings on record are those of no stack that still declares them, with the settings of the stack
+    applied last. The address stays: where a server is does not depend on who declared it."""
+    declared: dict[str, list[StackRecord]] = {}
+    for stack in stacks:
+        for name in stack.declaration.get("targets", {}):
+            declared.setdefault(name, []).append(stack)
+    found = []
+    for record in known:
+        owners = declared.get(record.name, ())
+        current = _settings(record.spec)
+        if not owners or any(_settings(one.declaration["targets"][record.name]) == current for one in owners):
+            continue
+        heir = max(owners, key=lambda one: (one.at, one.name))
+        spec = _settings(heir.declaration["targets"][record.name]) | {"base_url": record.spec["base_url"]}
+        changed = changed_settings(
+            TargetSpec.from_json(record.name, record.spec), TargetSpec.from_json(record.name, spec)
+        )
+        told = Event(
+            at=now, kind=events.CHANGED, stack=heir.name, target=record.name, cause="settings",
+            after={"fields": list(changed), "from": heir.name},
+        )  # fmt: skip
+        found.append((replace(record, spec=spec, declared_at=now), told))
+    return found
+
+
+def _settings(spec: Mapping[str, object]) -> dict[str, object]:
+    return {name: value for name, value in spec.items() if name != "base_url"}
+
+
+def _names(stacks: Sequence[str]) -> str:
+    named = list(stacks[:_MOST_NAMED])
+    if len(stacks) > _MOST_NAMED:
+        named.append(f"{len(stacks) - _MOST_NAMED} more")
+    if len(named) == 1:
+        return f"stack {named[0]}"
+    return f"stacks {', '.join(named[:-1])} and {named[-1]}"
