@@ -22,6 +22,7 @@ from garrison.fleet import events
 from garrison.fleet.agent import Agent
 from garrison.fleet.apply import Applied
 from garrison.fleet.failure import Failure, FailureCode
+from garrison.fleet.inspect_fleet import find_drifts, status_of
 from garrison.fleet.observation import Cause, Presence
 from garrison.fleet.observe import Look, Observer
 from garrison.fleet.plan_values import ActionKind, Change, Way
@@ -514,7 +515,14 @@ async def test_without_the_routes_nothing_is_known(own: StartedServer, lab: Lab)
     assert own.call("GET", LOAD).status_code == 404
     seen = await Observer(lab.dialer).look(Look(target=lab.target(), base=lab.base, probe=True))
     assert (seen.known, seen.lora_routes, seen.presence(lab.name("sql"))) == (True, False, Presence.UNKNOWN)
-    await lab.agent_pass()
+    agent = await lab.agent_pass()
+    assert agent.state.out_of_reach == 1
+    assert [one.cause for one in lab.told(events.UNREACHABLE)] == ["no-lora-routes"]
+    found = await find_drifts(lab.fleet, lab.view, stack=None)
+    assert (found.found, found.checked) == ((), 0)
+    assert found.unknown[TARGET].startswith("no-lora-routes: ")
+    (target,) = (await status_of(lab.fleet, lab.view, stack=None, cached=False)).targets
+    assert (target.cause, target.well) == ("no-lora-routes", False)
     sent = len(lab.dialer.sent)
     applied = await lab.apply(declaration)
     (outcome,) = applied.outcomes

@@ -39,9 +39,32 @@ def test_out_of_reach_is_no_drift(cli, world, file):
         target.down = DOWN
     done = cli("drift", "--exit-code")
     assert done.code == 31
-    assert "✓ no drift  0 adapters compared" in done.out
-    assert "not seen: not counted as drift  2 targets" in done.out
+    assert "? no drift seen  0 adapters compared" in done.out
+    assert "unknown: not counted as drift  2 targets" in done.out
     assert cli("drift").code == 0
+
+
+def test_a_server_that_cannot_load_what_is_missing_is_unknown(cli, world, file):
+    for target in world.targets.targets.values():
+        target.lora_routes = False
+        target.restart()
+    done = cli("drift", "--exit-code")
+    assert done.code == 31
+    assert "? no drift seen  0 adapters compared" in done.out
+    assert "no-lora-routes: it cannot load adapters at run time" in done.out
+    body = json.loads(cli("drift", "--exit-code", "--json").out)
+    assert (body["exit_code"], body["checked"], sorted(body["unknown"])) == (31, 0, ["edge-1", "edge-2"])
+    assert "no-lora-routes" in cli("status").out
+    assert cli("agent", "--once").code == 31
+    assert "no-lora-routes" in cli("inventory", "targets").out
+    assert "no-lora-routes" in cli("history").out
+
+
+def test_out_of_reach_with_nothing_loaded_yet_is_unknown(cli, world, tmp_path):
+    for target in world.targets.targets.values():
+        target.down = DOWN
+    assert cli("apply", write(tmp_path / "garrison.json"), "--yes").code == 31
+    assert cli("drift", "--exit-code").code == 31
 
 
 def test_unmanaged_is_no_drift(cli, world, file):

@@ -28,7 +28,8 @@ def show_drifts(drifts: Drifts, page: Page, now: datetime, *, everything: bool) 
 def _found(drifts: Drifts, page: Page, now: datetime, *, everything: bool) -> None:
     if not drifts.found:
         compared = f"{counted(drifts.checked, 'adapter')} compared with what was last applied"
-        page.line(("✓ ", "green"), ("no drift", "green"), (f"  {compared}", "dim"))
+        glyph, said, style = ("?", "no drift seen", "yellow") if drifts.unknown else ("✓", "no drift", "green")
+        page.line((f"{glyph} ", style), (said, style), (f"  {compared}", "dim"))
         return
     differ = f"{len(drifts.found):,} of {counted(drifts.checked, 'adapter')} "
     differ += "differs" if len(drifts.found) == 1 else "differ"
@@ -59,7 +60,7 @@ def _unknown(unknown: dict[str, str], page: Page, *, everything: bool) -> None:
     if not unknown:
         return
     page.blank()
-    told = f"not seen: not counted as drift  {counted(len(unknown), 'target')}"
+    told = f"unknown: not counted as drift  {counted(len(unknown), 'target')}"
     page.heading(Text(told, "yellow"))
     names = list(unknown) if everything else list(unknown)[:_MOST_UNKNOWN]
     width = min(_NAME_WIDTH, max(len(name) for name in names))
