@@ -1,7 +1,7 @@
 """Looking at what is on record: the targets of one stack or of all, asked now or as they are remembered.
 
-Nothing is written. What a command sees depends on where and as whom it runs; the agent, `discover` and the commands that
-change targets add to what is remembered.
+Nothing is written. What a command sees depends on where and as whom it runs; the agent, `discover` and the commands
+that change targets add to what is remembered.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
