@@ -1,6 +1,7 @@
 """What several rooms' tests share: a clean environment, a tiny model, waiting with a deadline, the command line."""
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -17,6 +18,9 @@ sys.path += [str(ROOT / "scripts"), str(ROOT / "tests" / "support")]
 from tests_environment import environment  # noqa: E402 - it lies in the directory added above
 
 _POLL_SECONDS = 0.02
+
+# Under nohup it is ignored, and so by every child that a test signals with it.
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @dataclass(frozen=True)
