@@ -129,8 +129,8 @@ def test_files_that_change_while_they_are_checked(artifacts, adapter, monkeypatc
     made = adapter("sql")
     real = disk_artifacts.inspect_adapter
 
-    def slow(path):
-        info = real(path)
+    def slow(path, tree):
+        info = real(path, tree)
         (made / "adapter_model.safetensors").write_bytes(b"half")
         return info
 
@@ -148,7 +148,7 @@ def test_a_database_remembers_digests(tmp_path, adapter, monkeypatch):
     digest = DiskArtifacts(tmp_path, store.identity(), record=store).digest(made)
     store.close()
 
-    def fail(path):
+    def fail(path, tree=None):
         raise AssertionError(f"{path} was read again")
 
     monkeypatch.setattr(adapter_digests, "adapter_digest", fail)
