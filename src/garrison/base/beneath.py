@@ -291,17 +291,22 @@ def _walk(root: int, name: str, flags: int) -> int:
 def _step(part: str, flags: int, directory: int) -> int | str:
     """A descriptor of `part`, or what it holds where it is a link."""
     refused: OSError | None = None
-    try:
-        descriptor = os.open(part, flags | os.O_NOFOLLOW, dir_fd=directory)
-        if not stat.S_ISLNK(os.fstat(descriptor).st_mode):
-            return descriptor
-        os.close(descriptor)
-    except OSError as error:
-        if error.errno not in (errno.ELOOP, errno.ENOTDIR):
-            raise
-        refused = error
-    try:
-        return os.readlink(part, dir_fd=directory)
-    except OSError as error:
-        # No link, so the open failed for what it is; or it was a link a moment ago.
-        raise refused or error from None
+    for _ in range(_RACES):
+        try:
+            descriptor = os.open(part, flags | os.O_NOFOLLOW, dir_fd=directory)
+            if not stat.S_ISLNK(os.fstat(descriptor).st_mode):
+                return descriptor
+            os.close(descriptor)
+        except OSError as error:
+            if error.errno not in (errno.ELOOP, errno.ENOTDIR):
+                raise
+            refused = error
+        try:
+            return os.readlink(part, dir_fd=directory)
+        except OSError as error:
+            if error.errno != errno.EINVAL:
+                raise
+            if refused is not None and refused.errno == errno.ENOTDIR:
+                raise refused from None
+        # It was a link a moment ago, and is none now.
+    raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), part)
