@@ -320,3 +320,28 @@ def test_the_module_can_be_imported_without_ctypes(run):
     assert "ctypes" not in vars(beneath)
     done = run("-c", "import sys; from garrison.base import beneath; print('ctypes' in sys.modules)")
     assert done.out.strip() == "False", done.err
+
+
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.EPERM, errno.EINVAL])
+def test_a_kernel_or_sandbox_without_the_call(tree, monkeypatch, number):
+    def refuse(*_):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.undo()
+    openat2.supported.cache_clear()
+    monkeypatch.setattr(openat2, "open_beneath", refuse)
+    try:
+        assert not openat2.supported()
+        assert read(tree, "deep/down/file") == b"deep"
+    finally:
+        openat2.supported.cache_clear()
+
+
+def test_a_directory_in_which_something_is_renamed_all_the_time(tree, monkeypatch):
+    """The kernel gives up then, as it does for `..`; a component at a time still works."""
+
+    def again(*_):
+        raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+
+    monkeypatch.setattr(openat2, "open_beneath", again)
+    assert read(tree, "file") == b"file"

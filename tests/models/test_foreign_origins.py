@@ -316,7 +316,7 @@ def test_removing_a_moved_origin_goes_through_no_link(public_path, layout, make,
         return real(*arguments, **options)
 
     monkeypatch.setattr(adopt, "record_digests", swap)
-    with pytest.raises(InvalidError):
+    with pytest.raises(InvalidError, match="was imported and could not be removed"):
         import_model(layout, origin, move=True)
     assert (mine / "notes.txt").read_text() == "mine"
 

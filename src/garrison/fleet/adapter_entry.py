@@ -18,7 +18,7 @@ from garrison.base.errors import ModelInvalidError
 from garrison.base.files import write_atomic
 from garrison.fleet.adapter_digests import Stamp, read_stamp
 from garrison.fleet.artifacts import EntryFault
-from garrison.models.adapter import adapter_digest
+from garrison.models.adapter import ADAPTER_FILES, adapter_digest
 from garrison.models.content import is_file
 
 __all__ = [
@@ -97,7 +97,8 @@ def fault_of(path: Path, *, clock: Clock | None = None) -> EntryFault | None:
     whole = _holds(path, manifest, stamp, clock or SystemClock())
     if not whole:
         return EntryFault.CHANGED
-    linked = manifest.get("how") == "hardlink" or any(found.st_nlink > 1 for found in files_below(path))
+    files = (stat(path / name) for name in ADAPTER_FILES)
+    linked = manifest.get("how") == "hardlink" or any(found is not None and found.st_nlink > 1 for found in files)
     return EntryFault.SHARED if linked else None
 
 

@@ -201,7 +201,8 @@ async def decide(fleet: Fleet, found: Survey, *, mode: Mode, options: PlanOption
         InvalidError: a declared base model is not the one that is served.
     """
     check_models(found.declaration.models, found.sightings)
-    faults = await entry_faults(fleet, (one.served_path for one in found.recorded))
+    seen = (one for one in found.recorded if one.key.target in found.sightings)
+    faults = await entry_faults(fleet, (one.served_path for one in seen))
     stores = {name for name, spec in found.targets.items() if await fleet.disk(fleet.artifacts.can_stage, spec)}
 
     def staged_path(target: str, digest: str) -> str | None:

@@ -100,7 +100,7 @@ def adopt(
             if taken:
                 return _already_there(staged, files, target, progress)
             if move and staged is staging:
-                _delete(origin, files, tree)
+                _remove(origin, files, tree)
         except OSError as error:
             raise _refused(error, target, free) from None
         finally:
@@ -206,6 +206,17 @@ def _narrow(directory: Path) -> None:
         os.fchmod(descriptor, stat.S_IMODE(status.st_mode) & directory_mode(descriptor, status.st_gid))
     finally:
         os.close(descriptor)
+
+
+def _remove(origin: Path, files: dict[str, int], tree: Tree | None) -> None:
+    """Raises InvalidError when it cannot be removed."""
+    try:
+        _delete(origin, files, tree)
+    except OSError as error:
+        raise InvalidError(
+            f"{origin} was imported and could not be removed: {error.filename or origin}: {error.strerror}",
+            hint="Remove it by hand, if it is to go.",
+        ) from None
 
 
 def _delete(origin: Path, files: dict[str, int], tree: Tree | None) -> None:
