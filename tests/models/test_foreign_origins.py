@@ -287,16 +287,19 @@ def test_what_a_stranger_owns_is_copied_and_not_moved(theirs, bring, kind):
     assert not theirs.exists()
 
 
-@pytest.mark.parametrize("share", ["hard link", "writable file", "writable directory"])
+@pytest.mark.parametrize("share", ["hard link", "writable file", "writable directory", "writable parent"])
 def test_what_others_can_write_is_copied_and_not_moved(public_path, layout, make, share):
     origin = make.model(public_path / "tiny")
     if share == "hard link":
         os.link(origin / "model.safetensors", public_path / "another name")
     else:
-        (origin / "model.safetensors" if share == "writable file" else origin).chmod(0o777)
+        changed = {"file": origin / "model.safetensors", "directory": origin, "parent": public_path}
+        changed[share.removeprefix("writable ")].chmod(0o777)
+    inode = origin.stat().st_ino
     path = import_model(layout, origin, move=True).path
     found = (path / "model.safetensors").stat()
     assert (found.st_nlink, found.st_mode & 0o022) == (1, 0)
+    assert path.stat().st_ino != inode
     assert not origin.exists()
 
 

@@ -179,7 +179,7 @@ def _can_rename(origin: Path, staging: Path) -> bool:
     """
     if not origin.is_dir() or origin.is_symlink():
         return False
-    ours = _ours(origin.lstat())
+    ours = _ours(origin.lstat()) and _keeps_names(origin.absolute().parent.stat())
     for directory, directories, names in os.walk(origin):
         for path in (Path(directory, name) for name in (*directories, *names)):
             status = path.lstat()
@@ -194,8 +194,18 @@ def _can_rename(origin: Path, staging: Path) -> bool:
 
 def _ours(status: os.stat_result) -> bool:
     shared = stat.S_ISREG(status.st_mode) and status.st_nlink > 1
+    return status.st_uid == os.geteuid() and not _others_write(status) and not shared
+
+
+def _keeps_names(directory: os.stat_result) -> bool:
+    """Whether nobody else can put something else under a name of ours in that directory."""
+    trusted = directory.st_uid in (0, os.geteuid())
+    return trusted and (not _others_write(directory) or bool(directory.st_mode & stat.S_ISVTX))
+
+
+def _others_write(status: os.stat_result) -> bool:
     others = 0o002 if status.st_gid == os.getegid() else 0o022  # a user's own group is often the user alone
-    return status.st_uid == os.geteuid() and not status.st_mode & others and not shared
+    return bool(status.st_mode & others)
 
 
 def _narrow(directory: Path) -> None:
