@@ -220,9 +220,10 @@ def test_faults_of_entries(artifacts, adapter, tmp_path):
     with open(entry / "adapter_model.safetensors", "r+b") as file:
         file.write(b"other")
     assert artifacts.faults([str(entry)]) == {str(entry): EntryFault.CHANGED}
-    assert artifacts.has_source(target(), str(made), digest)
-    made.rename(tmp_path / "moved")
-    assert not artifacts.has_source(target(), str(made), digest)
+    assert not artifacts.holds(target(), digest)
+    artifacts.stage(target(), str(made), digest)
+    assert artifacts.holds(target(), digest)
+    assert not artifacts.holds(target(adapter_store=NO_STORE), digest)
 
 
 def test_an_entry_that_is_as_it_was_is_not_opened(artifacts, adapter, monkeypatch):

@@ -8,6 +8,7 @@ from fleet_world import World, adapter
 from garrison.fleet import events
 from garrison.fleet.artifacts import EntryFault
 from garrison.fleet.entry_faults import entry_faults
+from garrison.fleet.failure import Failure, FailureCode
 from garrison.fleet.inspect_fleet import find_drifts, status_of
 from garrison.fleet.plan_values import ActionKind, Way
 from garrison.store.records import Operation
@@ -147,6 +148,24 @@ async def test_a_broken_source_does_not_keep_an_intact_entry_from_being_loaded(w
     agent = await world.agent_pass()
     assert (agent.state.mended, agent.state.failed) == (1, 0)
     assert world.edge.served["sql"] == ENTRY
+
+
+async def test_a_broken_source_is_not_what_a_faulty_entry_is_replaced_by(world: World) -> None:
+    """Its digest is the one that was applied, and it would be served as garbage all the same."""
+    harmed(world, "changed")
+    world.artifacts.refused["/models/sql"] = Failure(code=FailureCode.INVALID_REQUEST, message="truncated")
+    agent = await world.agent_pass()
+    assert (agent.state.mended, agent.state.failed) == (0, 1)
+    assert world.edge.served["sql"] == ENTRY
+
+
+async def test_broken_files_are_not_staged() -> None:
+    made = World()
+    made.artifacts.default_store, made.artifacts.digests["/models/sql"] = "/store", "a" * 64
+    made.artifacts.refused["/models/sql"] = Failure(code=FailureCode.INVALID_REQUEST, message="truncated")
+    applied = await made.apply(made.declaration(adapter()))
+    assert applied.exit_code == 30
+    assert made.edge.served == {}
 
 
 async def test_many_entries_are_looked_at_in_parts(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

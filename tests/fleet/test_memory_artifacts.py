@@ -45,11 +45,11 @@ def test_faults_and_what_stands_in_for_a_source():
     artifacts.shared.add(path)
     del artifacts.digests["/a/sql"]
     assert artifacts.faults([path]) == {path: EntryFault.SHARED}
-    assert artifacts.has_source(HERE, "/a/sql", "d1")
+    assert artifacts.holds(HERE, "d1")
     assert artifacts.stage(HERE, "/a/sql", "d1").path == "/store/d1-2"
     artifacts.spoiled |= {path, "/store/d1-2"}
     assert artifacts.faults([path]) == {path: EntryFault.CHANGED}
-    assert not artifacts.has_source(HERE, "/a/sql", "d1")
+    assert not artifacts.holds(HERE, "d1")
 
 
 def test_a_path_that_a_server_has_loaded_is_not_given_back():

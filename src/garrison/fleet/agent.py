@@ -449,7 +449,7 @@ class Agent:
     async def _upkeep(self) -> None:
         """Now and then: whether the files of adapters changed, and what is too old to keep."""
         now = self._fleet.clock.monotonic()
-        applied = [resource for one in self._watched.values() for resource in one.resources]
+        applied = (resource for one in self._watched.values() for resource in one.resources)
         self._contents.begin(self._declarations.values(), applied)
         if self._retention is not None and now >= self._prune_due:
             self._prune_due = now + _PRUNE_SECONDS

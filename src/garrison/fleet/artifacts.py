@@ -63,8 +63,8 @@ class Artifacts(Protocol):
     def staged_path(self, target: TargetSpec, digest: str) -> str | None:
         """Where the content would be in the target's store; None where it has none. Pure."""
 
-    def has_source(self, target: TargetSpec, source: str, digest: str) -> bool:
-        """Whether `stage` would find that content: at `source`, or in the target's store, in whatever entry."""
+    def holds(self, target: TargetSpec, digest: str) -> bool:
+        """Whether the target's store has that content, be it in an entry that must not be loaded from again."""
 
     def stage(self, target: TargetSpec, source: str, digest: str, *, instead_of: str | None = None) -> Staged:
         """Put the files at `source` into the store, whole and durable before the name appears. Where the source has

@@ -81,9 +81,7 @@ class DiskArtifacts:
         root = store_root(target, self._data_dir)
         return str(root / digest) if root is not None else None
 
-    def has_source(self, target: TargetSpec, source: str, digest: str) -> bool:
-        if self.digest(source) == digest:
-            return True
+    def holds(self, target: TargetSpec, digest: str) -> bool:
         root = store_root(target, self._data_dir)
         return root is not None and self._store(root).holds(digest)
 

@@ -50,8 +50,10 @@ class MemoryArtifacts:
         store = self._store(target)
         return f"{store}/{digest}" if store is not None else None
 
-    def has_source(self, target: TargetSpec, source: str, digest: str) -> bool:
-        return self.digests.get(source) == digest or self._kept(target, digest)
+    def holds(self, target: TargetSpec, digest: str) -> bool:
+        store = self._store(target)
+        here = (path for path, staged in self.staged.items() if staged == digest and path not in self.spoiled)
+        return any(path.startswith(f"{store}/") for path in here)
 
     def stage(self, target: TargetSpec, source: str, digest: str, *, instead_of: str | None = None) -> Staged:
         path = self.staged_path(target, digest)
@@ -65,7 +67,7 @@ class MemoryArtifacts:
             generation += 1
         if path in self.staged:
             return Staged(path, "there")
-        if not self.has_source(target, source, digest):
+        if self.digests.get(source) != digest and not self.holds(target, digest):
             raise ModelInvalidError(f"the files at {source} are no longer those that were read", hint="Plan again.")
         self.staged[path] = digest
         return Staged(path, "copy")
@@ -76,12 +78,6 @@ class MemoryArtifacts:
     def faults(self, paths: Sequence[str]) -> dict[str, EntryFault]:
         shared = dict.fromkeys(self.shared.intersection(paths), EntryFault.SHARED)
         return shared | dict.fromkeys(self.spoiled.intersection(paths), EntryFault.CHANGED)
-
-    def _kept(self, target: TargetSpec, digest: str) -> bool:
-        """Whether an entry of the target's store has the content, be it one that is shared."""
-        store = self._store(target)
-        here = (path for path, staged in self.staged.items() if staged == digest and path not in self.spoiled)
-        return any(path.startswith(f"{store}/") for path in here)
 
     def _store(self, target: TargetSpec) -> str | None:
         if target.adapter_store == NO_STORE:

@@ -122,9 +122,10 @@ class Steps:
         source = spec.lora_path if self.action.stage and not kept else self.path
         root = self._visit.base.root if self._visit.base else None
         content = await disk(artifacts.check, source, self._visit.target, root)
-        gone = self.action.stage and not kept and (content is None or content.digest != spec.digest)
-        if gone and spec.digest and await disk(artifacts.has_source, self._visit.target, source, spec.digest):
-            content = None  # another entry of the store has it still
+        if self.action.stage and spec.digest and not kept:
+            changed = await disk(artifacts.digest, source) != spec.digest
+            if changed and await disk(artifacts.holds, self._visit.target, spec.digest):
+                content = None  # another entry of the store has it still
         if content is not None and content.failure is not None:
             raise StepError(content.failure)
         if not kept and content is not None and None not in (content.digest, spec.digest):

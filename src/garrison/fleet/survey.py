@@ -241,11 +241,10 @@ async def _checked(fleet: Fleet, found: Survey, action: Action) -> Action:
     place = action.load_path if kept and action.load_path else spec.lora_path
     content = await fleet.disk(fleet.artifacts.check, place, target, base.root if base else None)
     failure = content.failure if content is not None else None
-    if action.stage and spec.digest and not kept and (content is None or content.digest != spec.digest):
-        if await fleet.disk(fleet.artifacts.has_source, target, spec.lora_path, spec.digest):
-            failure = None  # another entry of the store has it still
-        elif failure is None:
-            failure = _nowhere(action.reason, spec)
+    digest = spec.digest if action.stage and not kept else None
+    if digest and await fleet.disk(fleet.artifacts.digest, spec.lora_path) != digest:
+        another = await fleet.disk(fleet.artifacts.holds, target, digest)  # entry of the store has it still
+        failure = None if another else failure or _nowhere(action.reason, spec)
     if failure is None:
         return action
     reason = "its files cannot be loaded"
@@ -267,7 +266,7 @@ async def _kept(fleet: Fleet, target: TargetSpec, digest: str) -> str | None:
     if path is None:
         return None
     intact = await fleet.disk(fleet.artifacts.intact, path)
-    return digest if intact or await fleet.disk(fleet.artifacts.has_source, target, path, digest) else None
+    return digest if intact or await fleet.disk(fleet.artifacts.holds, target, digest) else None
 
 
 def _may_be_another(record: TargetRecord) -> bool:
