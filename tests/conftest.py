@@ -1,11 +1,13 @@
 """What several rooms' tests share: a clean environment, a tiny model, waiting with a deadline, the command line."""
 
+import contextlib
 import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -107,3 +109,29 @@ def adapter(tmp_path: Path) -> Callable[..., Path]:
     import tiny_model as maker
 
     return lambda name, **options: Path(maker.make_adapter(tmp_path / "made" / name, **options))
+
+
+@pytest.fixture
+def public_path() -> Iterator[Path]:
+    """A directory that another user can enter, unlike `tmp_path`."""
+    with tempfile.TemporaryDirectory() as directory:
+        os.chmod(directory, 0o755)
+        yield Path(directory)
+
+
+@pytest.fixture
+def unprivileged() -> Callable[[], contextlib.AbstractContextManager[None]]:
+    """Root may read everything; inside this context we are nobody, when we are root at all."""
+
+    @contextlib.contextmanager
+    def become_nobody() -> Iterator[None]:
+        if os.geteuid() != 0:
+            yield
+            return
+        os.seteuid(65534)
+        try:
+            yield
+        finally:
+            os.seteuid(0)
+
+    return become_nobody

@@ -10,8 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from garrison.base.beneath import Tree
 from garrison.base.errors import ModelInvalidError
-from garrison.models.content import is_file, json_object
+from garrison.models.content import file_size, json_object
 from garrison.models.integrity import check_pytorch
 from garrison.models.problem import Problem
 from garrison.models.safetensors import Header, read_header
@@ -136,23 +137,25 @@ class AdapterInfo:
         return adapter_digest(self.path)
 
 
-def inspect_adapter(path: Path) -> AdapterInfo:
-    """Read and check the adapter in directory `path`.
+def inspect_adapter(path: Path, tree: Tree | None = None) -> AdapterInfo:
+    """Read and check the adapter in directory `path`. `tree` as in `content.open_file`.
 
     Raises:
         ModelInvalidError: no adapter, an incomplete config, weights missing or broken, or tensors that do not agree
             with the config. The message names the file.
     """
-    list_files(path, depth=1)  # raises for what is no directory, or cannot be read
-    config = parse_config(json_object(path / CONFIG_NAME), path / CONFIG_NAME)
-    weights = next((path / name for name in _WEIGHT_NAMES if is_file(path / name)), None)
+    if tree is None:
+        list_files(path, depth=1)  # raises for what is no directory, or cannot be read
+    config = parse_config(json_object(path / CONFIG_NAME, tree), path / CONFIG_NAME)
+    sizes = {path / name: file_size(path / name, tree) for name in _WEIGHT_NAMES}
+    weights, size = next(((file, size) for file, size in sizes.items() if size is not None), (None, 0))
     if weights is None:
         raise Problem(str(path / _WEIGHT_NAMES[0]), "is missing", _HINT).error()
     if weights.suffix == ".bin":
-        check_pytorch(weights)
+        check_pytorch(weights, tree)
         unchecked = f"{weights.name} is a pickle: its shapes cannot be checked without running it"
-        return _info(path, config, weights, weights.stat().st_size, None, (), (unchecked,))
-    header = read_header(weights)
+        return _info(path, config, weights, size, None, (), (unchecked,))
+    header = read_header(weights, tree)
     modules = tuple(_modules(header, config, weights))
     dtypes = {tensor.dtype for tensor in header.tensors.values()}
     dtype = dtypes.pop() if len(dtypes) == 1 else "mixed"
@@ -205,10 +208,10 @@ def parse_config(raw: Mapping[str, Any], path: Path) -> AdapterConfig:
     )
 
 
-def adapter_digest(path: Path) -> str:
+def adapter_digest(path: Path, tree: Tree | None = None) -> str:
     """SHA-256 over the names and contents of the files a server reads from the adapter in `path`, as hex.
 
-    Equal for copies in different places; other files, such as a README, do not count.
+    Equal for copies in different places; other files, such as a README, do not count. `tree` as in `content.open_file`.
 
     Raises:
         ModelInvalidError: there is no such file, or one cannot be read.
@@ -217,10 +220,11 @@ def adapter_digest(path: Path) -> str:
 
     from garrison.models.hashing import hash_files
 
-    present = {name: (path / name).stat().st_size for name in ADAPTER_FILES if is_file(path / name)}
+    sizes = {name: file_size(path / name, tree) for name in ADAPTER_FILES}
+    present = {name: size for name, size in sizes.items() if size is not None}
     if not present:
         raise Problem(str(path / CONFIG_NAME), "is missing").error()
-    digests = hash_files(path, present)
+    digests = hash_files(path, present, tree=tree)
     return hashlib.sha256("".join(f"{name}\0{digests[name]}\n" for name in sorted(digests)).encode()).hexdigest()
 
 
