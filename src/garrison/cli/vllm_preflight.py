@@ -6,11 +6,14 @@ It runs before every start of a server, so nothing heavy is on its path: the sta
 import os
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from garrison.base.errors import InvalidError, UsageError
 from garrison.base.settings import Settings
 from garrison.cli.outermost import outermost
+
+if TYPE_CHECKING:
+    from garrison.preflight.holders import PortVerdict
 
 __all__ = ["main", "parse", "run"]
 
@@ -50,7 +53,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         if flags.pop("help", False):
             print(_USAGE + _environment(), end="")
             return 0
-        settings = Settings.load(os.environ, groups=("endpoint", "preflight", "start"), flags=flags, seed_defaults=True)
+        settings = Settings.load(
+            os.environ, groups=("general", "endpoint", "preflight", "start"), flags=flags, seed_defaults=True
+        )
         return run(settings, command, json=settings.preflight_json)
 
     return outermost(call, json=json)
@@ -77,11 +82,21 @@ def parse(arguments: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
     return flags, list(arguments[at:])
 
 
-def run(settings: Settings, command: Sequence[str], *, json: bool, say: Callable[[str], None] | None = None) -> int:
+def run(
+    settings: Settings,
+    command: Sequence[str],
+    *,
+    json: bool,
+    say: Callable[[str], None] | None = None,
+    may_stop: "Callable[[PortVerdict], None]" = lambda _: None,
+) -> int:
     """Preflight, then `command` if there is one; gives the exit code, of the command where it was run.
 
     Shared by `vllm-preflight` and `garrison preflight`. Sentences go to standard error, with `json` one object to
     standard output. In a dry run neither is the lock taken nor the command started.
+
+    Args:
+        may_stop: as `check` takes it.
 
     Raises:
         GarrisonError: with its exit code; `check`, `port_lock` and `run_proxied` say which.
@@ -96,13 +111,13 @@ def run(settings: Settings, command: Sequence[str], *, json: bool, say: Callable
     say = say or _say
     request = PreflightRequest.from_settings(settings)
     if request.dry_run:
-        report = check(request, say=say)
+        report = check(request, say=say, may_stop=may_stop)
         if command:
             say("would start " + _shown(command))
         _print(report, json)
         return 0
     with port_lock(request) as lock:
-        report = check(request, say=say)
+        report = check(request, say=say, may_stop=may_stop)
         _print(report, json)
         if not command:
             return 0
