@@ -104,6 +104,15 @@ def test_no_is_no() -> None:
         Bench(ask=lambda _: False).permission(verdict())
 
 
+def test_one_that_was_stuck_may_have_recovered() -> None:
+    """Between the early look and the stop there may be an hour of downloading."""
+    bench = Bench("stuck")
+    bench.permission.agree(verdict())
+    bench.servers.server = replace(bench.servers.server, state="serves")
+    with pytest.raises(PortForeignError):
+        bench.permission(verdict())
+
+
 WRONG = Finding("error", "--x", "--x takes no value")
 
 
@@ -180,6 +189,11 @@ def test_described(seconds: int, age: str) -> None:
     assert said.startswith("pid 100, model x, started 20")
     assert f"({age} ago)" in said
     assert said.endswith("and is at work: vllm serve x, started by pid 1: sh")
+
+
+def test_a_command_line_moves_no_cursor() -> None:
+    said = described(PortServer(100, "vllm serve x\x1b[2J\n", "serves"), NOW)
+    assert said.endswith(r"vllm serve x\x1b[2J\n")
 
 
 def test_described_with_nothing_known() -> None:

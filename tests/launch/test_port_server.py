@@ -73,6 +73,14 @@ def test_bound_and_not_listening_is_starting(mute: int) -> None:
     assert found.look(loading).state == "starts"
 
 
+def test_of_two_listeners_one_that_answers_is_enough(mute: int) -> None:
+    """One server on each of two addresses: neither is stopped while one of them serves."""
+    with answering(200, host="127.0.0.2") as port, socket.create_server(("127.0.0.1", port)):
+        found, verdict = servers(port, seconds=5)
+        both = (verdict.listeners[0], replace(verdict.listeners[0], address=Address(b"\x7f\0\0\2")))
+        assert found.look(replace(verdict, listeners=both)).state == "serves"
+
+
 @pytest.fixture
 def certificate(tmp_path: Path) -> tuple[Path, Path]:
     cert, key = tmp_path / "c.pem", tmp_path / "k.pem"
@@ -82,7 +90,7 @@ def certificate(tmp_path: Path) -> tuple[Path, Path]:
 
 
 @contextlib.contextmanager
-def answering(status: int, context: ssl.SSLContext | None = None) -> Iterator[int]:
+def answering(status: int, context: ssl.SSLContext | None = None, host: str = "127.0.0.1") -> Iterator[int]:
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             self.send_response(status)
@@ -96,7 +104,7 @@ def answering(status: int, context: ssl.SSLContext | None = None) -> Iterator[in
         def handle_error(self, *_: object) -> None:
             pass
 
-    server = Quiet(("127.0.0.1", 0), Handler)
+    server = Quiet((host, 0), Handler)
     if context is not None:
         server.socket = context.wrap_socket(server.socket, server_side=True)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})

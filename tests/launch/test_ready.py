@@ -105,6 +105,24 @@ async def test_a_failed_handshake_is_not_silence(cause: BaseException, reason: s
     assert reason in answer.reason
 
 
+@pytest.mark.parametrize(
+    ("alert", "reason"),
+    [
+        ("TLSV13_ALERT_CERTIFICATE_REQUIRED", "it talks only to clients with a certificate"),
+        ("SSLV3_ALERT_BAD_CERTIFICATE", "it ends the TLS connection: SSLV3_ALERT_BAD_CERTIFICATE"),
+    ],
+)
+async def test_an_alert_after_the_handshake_is_an_answer(alert: str, reason: str) -> None:
+    def handle(_: httpx2.Request) -> httpx2.Response:
+        error = ssl.SSLError(1, f"[SSL: {alert}] alert")
+        error.reason = alert
+        raise error
+
+    async with httpx2.AsyncClient(base_url="https://x", transport=httpx2.MockTransport(handle)) as client:
+        answer = await probe(client, "/health")
+    assert (answer, answer.heard, answer.unsure) == (Answer(False, reason), True, True)
+
+
 async def test_a_refused_connection_is_silence_however_it_is_wrapped() -> None:
     def handle(_: httpx2.Request) -> httpx2.Response:
         raise _wrapped(ConnectionRefusedError(111, "Connection refused"))

@@ -71,16 +71,10 @@ class Permission:
         """
         self._see_the_arguments()
         roots = frozenset(root.id for root in verdict.roots)
-        # It was asked before the download, and is the same server still.
-        if roots <= self._given:
+        # Somebody agreed before the download, and it is the same server still.
+        if self._replace or roots <= self._given:
             return
-        self._permit(verdict)
-        self._given = roots
-
-    def _permit(self, verdict: PortVerdict) -> None:
         port = self._request.port
-        if self._replace:
-            return
         server = self._servers.look(verdict)
         now = self._clock.now()
         if not server.is_alive:
@@ -91,6 +85,7 @@ class Permission:
         self._say(f"port {port} is held by a vLLM of yours: {described(server, now)}")
         if not self._ask(f"Stop pid {server.pid} and take port {port}?"):
             raise _refused(verdict, server, port, now)
+        self._given = roots
 
     def _see_the_arguments(self) -> None:
         if wrong := [finding.message for finding in self._findings if finding.level == "error"]:

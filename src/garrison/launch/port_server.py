@@ -61,7 +61,7 @@ class PortServer:
 
 class PortServers(Protocol):
     def look(self, verdict: PortVerdict) -> PortServer:
-        """The first of the servers that a verdict of `ours` is about."""
+        """The first of the servers that a verdict of `ours` is about; its state is that of the liveliest of them."""
 
     def pids(self, verdict: PortVerdict) -> frozenset[int]:
         """Their processes and all that descend from them."""
@@ -82,7 +82,7 @@ class MachineServers:
         return PortServer(
             pid=root.id.pid,
             command=shown_command(root.argv),
-            state=self._state(verdict, listening[0]) if listening else "starts",
+            state=self._state(verdict, listening),
             model=model_of(root.argv),
             since=_started(root.id.pid),
             parent=None if parent is None else f"pid {parent.id.pid}: {shown_command(parent.argv)}",
@@ -92,11 +92,13 @@ class MachineServers:
         snapshot = self._machine.processes.snapshot()
         return frozenset(one.pid for one in post_order((root.id for root in verdict.roots), snapshot))
 
-    def _state(self, verdict: PortVerdict, listener: Listener) -> ServerState:
+    def _state(self, verdict: PortVerdict, listening: Sequence[Listener]) -> ServerState:
         before = self._cpu(verdict)
-        endpoint = endpoint_to_ask(verdict.roots[0], listener, self._port)
-        if asyncio.run(_answers(endpoint, self._seconds)):
+        endpoints = [endpoint_to_ask(verdict.roots[0], listener, self._port) for listener in listening]
+        if asyncio.run(_one_answers(endpoints, self._seconds)):
             return "serves"
+        if len(listening) < len(verdict.listeners):
+            return "starts"
         return "works" if self._cpu(verdict) - before >= self._seconds else "stuck"
 
     def _cpu(self, verdict: PortVerdict) -> int:
@@ -148,7 +150,11 @@ def described(server: PortServer, now: datetime) -> str:
         facts.append(f"started {server.since:%Y-%m-%d %H:%M:%S} UTC ({_age((now - server.since).total_seconds())} ago)")
     facts.append(_STATE_WORDS[server.state])
     started = f", started by {server.parent}" if server.parent is not None else ""
-    return f"{', '.join(facts)}: {server.command}{started}"
+    return _visible(f"{', '.join(facts)}: {server.command}{started}")
+
+
+async def _one_answers(endpoints: Sequence[Endpoint], seconds: float) -> bool:
+    return any(await asyncio.gather(*(_answers(endpoint, seconds) for endpoint in endpoints)))
 
 
 async def _answers(endpoint: Endpoint, seconds: float) -> bool:
@@ -172,6 +178,11 @@ def _started(pid: int) -> datetime | None:
         return datetime.fromtimestamp(psutil.Process(pid).create_time(), UTC)
     except psutil.Error:
         return None
+
+
+def _visible(text: str) -> str:
+    """A process names its arguments itself: nothing in them may move the cursor."""
+    return "".join(one if one.isprintable() else repr(one)[1:-1] for one in text)
 
 
 def _age(seconds: float) -> str:

@@ -23,6 +23,7 @@ __all__ = [
     "place",
     "probe",
     "reachable",
+    "tls_alert",
     "wait_ready",
 ]
 
@@ -129,6 +130,8 @@ async def probe(
         return Answer(False, f"no answer within {client.timeout.read or _PROBE_SECONDS:g} s")
     except httpx2.HTTPError as error:
         return Answer(False, f"{type(error).__name__}: {error}", heard=True, unsure=True, http=False)
+    except ssl.SSLError as error:  # an alert that comes after the handshake is let out as it is
+        return Answer(False, tls_alert(error), heard=True, unsure=True, http=False)
     asked, status = response.request.url.path, response.status_code
     if status == 200:
         return Answer(True, f"{asked} answers 200", heard=True)
@@ -147,6 +150,13 @@ def no_connection(error: "httpx2.ConnectError") -> Answer:
         if isinstance(cause, ssl.SSLError | ConnectionResetError) or type(cause).__name__ == "EndOfStream":
             return Answer(False, "it does not complete a TLS handshake", heard=True, unsure=True, http=False)
     return Answer(False, "nothing listens")
+
+
+def tls_alert(error: ssl.SSLError) -> str:
+    """What a server that ended an established TLS connection said."""
+    if "CERTIFICATE_REQUIRED" in str(error.reason):
+        return "it talks only to clients with a certificate"
+    return f"it ends the TLS connection: {error.reason or error}"
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:

@@ -4,13 +4,14 @@ Each step is one value; a step that needs what an earlier one did not find is le
 """
 
 import json
+import ssl
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from garrison.launch.ready import no_connection, place
+from garrison.launch.ready import no_connection, place, tls_alert
 
 if TYPE_CHECKING:
     import httpx2
@@ -130,6 +131,8 @@ class _Run:
             outcome, detail = "failed", "no answer in time"
         except httpx2.HTTPError as error:
             outcome, detail = "failed", f"{type(error).__name__}: {error}"
+        except ssl.SSLError as error:
+            outcome, detail = "failed", tls_alert(error)
         step = SmokeStep(name, outcome, round(time.perf_counter() - begun, 4), detail)
         self.steps.append(step)
         self._on_step(step)

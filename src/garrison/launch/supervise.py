@@ -206,8 +206,9 @@ class Supervisor:
         if self._child is not None:
             begun = self._now()
             if self._tree.alive():
+                ended = "its main process has ended" if self.state is State.READY else "it did not start"
                 self.state = State.STOPPING
-                self._view.stopping(self._stop_signal.name if self._stop_signal else "it did not start")
+                self._view.stopping(self._stop_signal.name if self._stop_signal else ended)
             # A second signal must not be swallowed while this waits: `_on_stop` kills at once.
             clean = await self._tree.stop(timeout=self._job.stop_timeout)
             with contextlib.suppress(TimeoutError):
@@ -270,7 +271,7 @@ class Supervisor:
             return self._replaced(note, when)
         code = self._child.returncode
         if code is None:
-            return self._failure(EngineDiedError, f"{self._job.engine.title} hangs on after a fatal error")
+            return self._failure(EngineDiedError, f"{self._job.engine.title} did not end after a fatal error")
         how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"exited with {code}"
         return self._failure(EngineDiedError, f"{self._job.engine.title} {how} {when}", returncode=code)
 
