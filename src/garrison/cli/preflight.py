@@ -64,7 +64,7 @@ def preflight(
         say=_say,
     )
     words = [*(command or ()), *context.obj]
-    return run(values, words, json=values.preflight_json, say=_say, may_stop=permission)
+    return run(values, words, json=values.preflight_json, say=_say, may_stop=permission, port_of_command=True)
 
 
 def _say(sentence: str) -> None:
