@@ -240,6 +240,33 @@ def test_llama_cpp(home_with: Home, tmp_path: Path) -> None:
     run_example("llama_cpp.sh", home_with("llama_cpp"), str(gguf))
 
 
+@pytest.mark.engine("llama_cpp")
+def test_llama_cpps_own_flags(home_with: Home, tmp_path: Path) -> None:
+    """TLS and a prefix; with a key the prefix answers 401, which is an answer."""
+    env = home_with("llama_cpp")
+    cert, key = certificate(tmp_path)
+    gguf = str(maker.make_gguf(tmp_path / "tiny.gguf"))
+    tls = ["--ssl-cert-file", str(cert), "--ssl-key-file", str(key), "--api-prefix", "/llama"]
+    for name, flags, words in (
+        ("tls", tls, ("garrison: ready after ", "OpenAI endpoint: https://127.0.0.1:{port}/llama/v1")),
+        ("keyed", [*tls, "--api-key", "sk-x"], ("garrison: running after ", "/llama/health answers 401")),
+    ):
+        log, port = tmp_path / name, free_port()
+        command = [GARRISON, "serve", gguf, "--engine", "llama_cpp", "--port", str(port), "--", *flags]
+        with log.open("wb") as output:
+            server = subprocess.Popen(command, env=env, stdout=output, stderr=output)
+        try:
+            text = said(log, "try it: curl --insecure")
+            assert all(one.format(port=port) in text for one in words), text
+            if name == "tls":
+                url = f"https://127.0.0.1:{port}/llama/v1"
+                assert garrison(env, "wait", url, "-k", "--timeout", "20").returncode == 0
+                assert smoke(env, url, "-k")["chat"] == "ok"
+        finally:
+            server.terminate()
+            assert server.wait(60) == 0
+
+
 @pytest.mark.engine("mlx_lm")
 def test_mlx_lm(home_with: Home, tiny_model: Path) -> None:
     run_example("mlx_lm.sh", home_with("mlx_lm"), str(tiny_model))

@@ -142,6 +142,22 @@ async def test_health_on_a_port_of_its_own() -> None:
             assert probe.endpoint.port == 1
 
 
+async def test_a_key_that_is_asked_for_everywhere_does_not_take_the_prefix_away() -> None:
+    """llama-server asks for its key before it looks whether a path is there."""
+
+    async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+        writer.close()
+
+    async with await asyncio.start_server(refuse, "127.0.0.1", 0) as server:
+        endpoint = Endpoint("127.0.0.1", server.sockets[0].getsockname()[1], prefix="/llama")
+        async with EngineProbe(endpoint, engine("llama_cpp").readiness, timeout=5) as probe:
+            answer = await probe.ask()
+    assert (answer.ready, answer.unsure, answer.reason) == (False, True, "/llama/health answers 401")
+    assert probe.endpoint == endpoint
+
+
 @pytest.fixture
 def chatter() -> Iterator[int]:
     """Accepts, says something that is not HTTP, and closes."""

@@ -114,7 +114,7 @@ class PortError(GarrisonError):
 
 
 class PortForeignError(PortError):
-    """What holds the port may not be stopped: it is not vLLM, or it is, and serves, and nobody said that it may be."""
+    """What holds the port may not be stopped: it is not vLLM, or it serves and --replace was not given."""
 
     code = "port-foreign"
     exit_code = ExitCode.PORT_FOREIGN

@@ -47,8 +47,8 @@ class EngineProbe:
             return await self._knock()
         first: Answer | None = None
         for way in _ways(self.endpoint):
-            if first is not None and first.http and way.tls != self.endpoint.tls:
-                break  # it speaks HTTP in the way it was asked: the other way is no way
+            if first is not None and first.http and (way.tls != self.endpoint.tls or not first.missing):
+                break  # it speaks HTTP in the way it was asked; only a path that is not there may have another prefix
             answer = await probe(self._client(way), self._readiness.path, self._readiness.loading, self._readiness.dead)
             if not answer.unsure:
                 if answer.heard:

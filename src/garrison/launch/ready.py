@@ -41,6 +41,7 @@ class Answer:
         heard: something answered there at all.
         unsure: it answered, in a way that tells neither that it is ready nor that it is not.
         http: what answered speaks HTTP, in the way it was asked.
+        missing: there is no such path.
     """
 
     ready: bool
@@ -49,6 +50,7 @@ class Answer:
     heard: bool = field(default=False, compare=False)
     unsure: bool = field(default=False, compare=False)
     http: bool = field(default=True, compare=False)
+    missing: bool = field(default=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +141,7 @@ async def probe(
         return Answer(False, f"{path} answers {status}, which it will go on doing", dead=True, heard=True)
     if status in loading:
         return Answer(False, f"loading (HTTP {status})", heard=True)
-    return Answer(False, f"{asked} answers {status}", heard=True, unsure=status < 500)
+    return Answer(False, f"{asked} answers {status}", heard=True, unsure=status < 500, missing=status == 404)
 
 
 def no_connection(error: "httpx2.ConnectError") -> Answer:
