@@ -21,6 +21,7 @@ from garrison.engines.diagnose import diagnose
 from garrison.engines.engine import Endpoint, Engine, EngineCommand
 from garrison.engines.phases import is_fatal, phase_of
 from garrison.launch.engine_log import EngineLog
+from garrison.launch.listener_owner import stranger_on
 from garrison.launch.patience import CpuWatch, Life, Patience, verdict
 from garrison.launch.process_tree import ProcessTree, die_with_parent, reap_orphans_here
 from garrison.launch.ready import Answer
@@ -168,14 +169,14 @@ class Supervisor:
                 bound = True
                 self._on_bound()
             if not self._ended() and (answer.ready or self._must_be_ready(answer)):
-                self._now_ready(answer, probe)
+                await self._now_ready(answer, probe)
                 return
             now = self._now()
             watch.saw(now, self._tree.cpu_seconds())
             life = Life(now - self._started, now - self._last_output, now - watch.last_work)
             if reason := verdict(self._job.patience, life):
                 if answer.unsure and not self._ended():
-                    self._now_ready(answer, probe)
+                    await self._now_ready(answer, probe)
                     return
                 raise self._failure(EngineTimeoutError, f"{self._job.engine.title} {reason}: {answer.reason}")
             await self._sleep(_POLL_SECONDS)
@@ -185,13 +186,19 @@ class Supervisor:
         has said that it is."""
         return answer.unsure and (self._job.engine.readiness.listens_when_ready or self._says_ready)
 
-    def _now_ready(self, answer: Answer, probe: "EngineProbe") -> None:
+    async def _now_ready(self, answer: Answer, probe: "EngineProbe") -> None:
+        ours = {process.pid for process in self._tree.alive()}
+        stranger = await asyncio.to_thread(stranger_on, probe.endpoint, ours)
+        if self._ended():
+            raise await self._died("before it was ready")
         self.state = State.READY
         memory = self._tree.memory_bytes()
-        if answer.ready:
+        if answer.ready and stranger is None:
             self._view.ready(seconds=self._seconds(), memory_bytes=memory)
         else:
             why = f"it listens, and whether it is ready cannot be told: {answer.reason}"
+            if stranger is not None:  # a container's process is one, too
+                why = f"what answers on its port is pid {stranger}, which it did not start"
             self._view.running(why, seconds=self._seconds(), memory_bytes=memory)
         self._view.reached(probe.endpoint)
 
