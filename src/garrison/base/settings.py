@@ -301,6 +301,11 @@ class Settings:
         return self.models_dir or self.data_dir / "models"
 
     @property
+    def run_dir(self) -> Path:
+        """Files of running commands; for their user alone."""
+        return self.data_dir / "run"
+
+    @property
     def database(self) -> str | Path:
         """What `store.sql.store.open_store` takes: the URL, or the path of a SQLite file."""
         return self.database_url or self.data_dir / "garrison.db"

@@ -1,6 +1,6 @@
 """What Garrison asks of an engine, and the values that go in and come out."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -58,6 +58,8 @@ class ServeOptions:
     Attributes:
         model: an absolute path, or an id for engines that take one.
         args: the user's own engine arguments, verbatim and in order; they win over everything else here.
+        file_args: what the engine's own config file says, as arguments. They are the user's too, but not written to the
+            argv: the engine reads its file itself.
         api_key_env: the variable of Garrison's environment that holds the key clients must send; the key itself never
             enters a value, an argv or a log.
     """
@@ -69,6 +71,12 @@ class ServeOptions:
     args: tuple[str, ...] = ()
     lora: LoraOptions | None = None
     api_key_env: str | None = None
+    file_args: tuple[str, ...] = ()
+
+    @property
+    def given(self) -> tuple[str, ...]:
+        """Everything the user says; later words win."""
+        return (*self.file_args, *self.args)
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +121,7 @@ class Readiness:
 
     Attributes:
         means: what a 200 proves.
+        listens_when_ready: it accepts connections only once it can serve: then any answer proves that it is ready.
         loading: statuses that mean "not yet".
         dead: statuses that mean it will never be ready, although the process lives.
     """
@@ -121,6 +130,7 @@ class Readiness:
     means: str
     loading: frozenset[int] = frozenset()
     dead: frozenset[int] = frozenset()
+    listens_when_ready: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,6 +164,24 @@ class Engine(Protocol):
 
         Raises:
             ModelInvalidError: the directory holds nothing this engine can serve, or more than one thing.
+        """
+
+    def file_args(self, args: Sequence[str]) -> tuple[str, ...]:
+        """What the engine's own config file, named in `args`, says, as arguments. Looks at the disk.
+
+        Raises:
+            InvalidError: the file cannot be read, so the engine would not start.
+        """
+
+    def endpoint(
+        self, argv: Sequence[str], default: Endpoint | None = None, environ: Mapping[str, str] | None = None
+    ) -> Endpoint:
+        """Where and how the engine with this argv will listen. Pure.
+
+        Args:
+            argv: with the config file's arguments before the others.
+            default: for what the argv does not say; `default_endpoint` when None.
+            environ: the engine's environment, where variables stand for flags.
         """
 
     def command(self, executable: Path, options: ServeOptions) -> EngineCommand:

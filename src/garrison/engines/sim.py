@@ -1,6 +1,7 @@
 """The vLLM simulator, which ships with Garrison: it takes vLLM's flags and needs no installation."""
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,6 +24,10 @@ class Sim(Vllm):
         as_vllm = super().command(executable, options)
         argv = (str(executable), "-m", "garrison.sim", "--model", *as_vllm.argv[2:])
         return EngineCommand(argv, as_vllm.env, as_vllm.unset, as_vllm.env_from)
+
+    def file_args(self, args: Sequence[str]) -> tuple[str, ...]:
+        """None: the simulator reads no config file."""
+        return ()
 
     def catalogue(self, version: str | None = None) -> "Catalogue":
         """Empty: the simulator refuses by itself what it does not know."""

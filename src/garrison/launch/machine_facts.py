@@ -159,7 +159,7 @@ def _port(settings: Settings) -> tuple[str | None, str | None]:
     pids = ", ".join(map(str, report.would_stop_roots))
     return (
         f"{settings.host}:{settings.port} is held by a vLLM of yours, pid {pids}",
-        "`garrison serve` will stop it first.",
+        "`garrison serve --replace` stops it first; without --replace it asks, or refuses.",
     )
 
 
