@@ -154,3 +154,9 @@ def test_close_twice(tmp_path: Path) -> None:
     log = EngineLog(tmp_path / "x.log")
     log.close()
     log.close()
+
+
+@pytest.mark.timeout(10)
+def test_titles_that_never_end(tmp_path: Path) -> None:
+    lines, _ = fed(tmp_path, *[b"\x1b]" * 32_000 + b"\n"] * 20)
+    assert len(lines) == 20

@@ -24,6 +24,8 @@ _PARSERS: dict[str, Callable[[str], list[Option]]] = {
     "mlx_lm": parse_argparse,
 }
 _HELP_SECONDS = 300
+_HELP_CHARACTERS = 4 * 1024 * 1024
+_LINE_CHARACTERS = 8000
 
 
 def describe(engine: Engine, executable: Path) -> Catalogue:
@@ -58,7 +60,7 @@ def catalogue_from_help(engine: str, version: str, text: str) -> Catalogue:
     Raises:
         InvalidError: it holds no options.
     """
-    options = _PARSERS[engine](text)
+    options = _PARSERS[engine]("\n".join(line[:_LINE_CHARACTERS] for line in text[:_HELP_CHARACTERS].splitlines()))
     if not options:
         raise InvalidError(
             f"the help of {engine} {version} holds no options that can be read",

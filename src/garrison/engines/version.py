@@ -15,7 +15,9 @@ __all__ = ["UNKNOWN", "distribution_version", "parse_version", "run_version", "v
 UNKNOWN = "unknown"
 _RUN_SECONDS = 180
 _LLAMA_BUILD = re.compile(r"\bbuild (\d+)|^version: (\d+) \(", re.MULTILINE)
-_NUMBERS = re.compile(r"\d+(?:\.\d+)*(?:[-+.]?[A-Za-z][A-Za-z0-9.]*)*")
+# Every further part starts with a sign that the part before cannot hold, so there is one way to read a line.
+_NUMBERS = re.compile(r"\d+(?:\.\d+)*(?:[-+.]?[A-Za-z][A-Za-z0-9.]*(?:[-+][A-Za-z][A-Za-z0-9.]*)*)?")
+_BUILD_DIGITS = 18
 
 
 def version_of(executable: Path, distributions: Sequence[str], run_with: Sequence[str] | None) -> str:
@@ -75,7 +77,7 @@ def run_version(executable: Path, arguments: Sequence[str]) -> str:
 def parse_version(output: str) -> str | None:
     """`0.32.0+cpu` from vLLM's last line; the build number from llama-server's, unless it was built without one."""
     if llama := _LLAMA_BUILD.search(output):
-        build = llama[1] or llama[2]
+        build = (llama[1] or llama[2])[:_BUILD_DIGITS]
         if int(build):
             return build
     for line in reversed(output.strip().splitlines()):

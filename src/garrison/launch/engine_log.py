@@ -15,7 +15,7 @@ _MAX_LINE_BYTES = 64 * 1024
 _MAX_FILE_BYTES = 32 * 1024 * 1024
 # Progress bars move with carriage returns; colours and cursor moves have no meaning in a file.
 _BREAK = re.compile(rb"[\r\n]+")
-_ESCAPE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\x1b\][^\x07]*\x07")
+_ESCAPE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\x1b\][^\x07\x1b]*\x07")
 
 
 class EngineLog:
