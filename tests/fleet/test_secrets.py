@@ -108,7 +108,7 @@ async def test_a_command_gets_no_shell_no_input_and_none_of_our_variables() -> N
     code = "import os, sys; print(sorted(os.environ), repr(sys.stdin.read()), sys.argv[1])"
     environ = {"HOME": "/h", "GARRISON_API_KEY": "a", "VLLM_API_KEY": "b", "LC_ALL": "C.UTF-8"}
     found = await Secrets(environ).text(Secret("command", (sys.executable, "-c", code, "$HOME; `id`")))
-    assert found == "['HOME', 'LC_ALL'] '' $HOME; `id`"
+    assert found == "['HOME', 'LC_ALL', 'PYTHONSAFEPATH'] '' $HOME; `id`"
 
 
 @pytest.mark.system

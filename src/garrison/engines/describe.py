@@ -5,6 +5,7 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
+from garrison.base.children import DIRECTORY, child_environment
 from garrison.base.errors import EngineMissingError, InvalidError
 from garrison.engines.catalogue import Catalogue, Option
 from garrison.engines.engine import Engine
@@ -38,11 +39,18 @@ def describe(engine: Engine, executable: Path) -> Catalogue:
     if engine.name not in HELP_ARGUMENTS:
         raise InvalidError(f"{engine.title} has no catalogue", hint="Its options are in `garrison sim --help`.")
     # argparse wraps at COLUMNS, and breaks words at hyphens when it does.
-    environ = os.environ | {"COLUMNS": "100000", "NO_COLOR": "1"}
-    argv = [str(executable), *HELP_ARGUMENTS[engine.name]]
+    environ = child_environment(os.environ) | {"COLUMNS": "100000", "NO_COLOR": "1"}
+    argv = [str(executable.absolute()), *HELP_ARGUMENTS[engine.name]]
     try:
         done = subprocess.run(
-            argv, capture_output=True, text=True, timeout=_HELP_SECONDS, check=False, env=environ, errors="replace"
+            argv,
+            capture_output=True,
+            text=True,
+            timeout=_HELP_SECONDS,
+            check=False,
+            env=environ,
+            cwd=DIRECTORY,
+            errors="replace",
         )
     except (OSError, subprocess.TimeoutExpired) as error:
         raise EngineMissingError(f"{executable} cannot be run: {error}", hint=_hint(engine)) from None

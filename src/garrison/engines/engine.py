@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from garrison.base.children import child_environment
 from garrison.base.errors import InvalidError
 from garrison.base.settings import secret_variables
 from garrison.engines.argv import Endpoint, endpoint_of
@@ -89,13 +90,14 @@ class EngineCommand:
     env_from: Mapping[str, str] = field(default_factory=dict)
 
     def environment(self, environ: Mapping[str, str]) -> dict[str, str]:
-        """The engine's environment, made from the caller's; Garrison's own secrets are not handed on.
+        """The engine's environment, made from the caller's. Garrison's own secrets are not handed on, and no Python
+        below takes modules from the current directory.
 
         Raises:
             InvalidError: a variable named in `env_from` is not set.
         """
         dropped = self.unset | secret_variables()
-        result = {name: value for name, value in environ.items() if name not in dropped}
+        result = {name: value for name, value in child_environment(environ).items() if name not in dropped}
         for target, source in self.env_from.items():
             if not environ.get(source):
                 raise InvalidError(

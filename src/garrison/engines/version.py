@@ -3,11 +3,13 @@
 `vllm --version` imports torch and takes up to 20 s; the name of a directory beside it says the same.
 """
 
+import os
 import re
 import subprocess
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from garrison.base.children import DIRECTORY, child_environment
 from garrison.base.errors import EngineMissingError
 
 __all__ = ["UNKNOWN", "distribution_version", "parse_version", "run_version", "version_of"]
@@ -57,9 +59,18 @@ def run_version(executable: Path, arguments: Sequence[str]) -> str:
     Raises:
         EngineMissingError: it does not start, fails, or takes longer than three minutes. Details: `output`.
     """
-    argv = [str(executable), *arguments]
+    argv = [str(executable.absolute()), *arguments]
     try:
-        done = subprocess.run(argv, capture_output=True, text=True, timeout=_RUN_SECONDS, check=False, errors="replace")
+        done = subprocess.run(
+            argv,
+            capture_output=True,
+            text=True,
+            timeout=_RUN_SECONDS,
+            check=False,
+            errors="replace",
+            env=child_environment(os.environ),
+            cwd=DIRECTORY,
+        )
     except (OSError, subprocess.TimeoutExpired) as error:
         raise EngineMissingError(
             f"{executable} cannot be run: {error}", hint="Install the engine again: `garrison engine install`."

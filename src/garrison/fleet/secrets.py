@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from garrison.base.children import DIRECTORY, child_environment
 from garrison.fleet.child_process import end_group
 from garrison.fleet.target import Secret
 
@@ -96,11 +97,11 @@ class Secrets:
 
     async def _run(self, argv: tuple[str, ...]) -> bytes:
         program = _program(argv)
-        environ = {name: value for name, value in self._environ.items() if not name.startswith(_OURS)}
+        environ = child_environment(self._environ, without=_OURS)
         pipe, none = asyncio.subprocess.PIPE, asyncio.subprocess.DEVNULL
         try:
             child = await asyncio.create_subprocess_exec(
-                *argv, stdin=none, stdout=pipe, stderr=none, env=environ, start_new_session=True
+                *argv, stdin=none, stdout=pipe, stderr=none, env=environ, cwd=DIRECTORY, start_new_session=True
             )
         except OSError as error:
             raise SecretError(f"{program} cannot be run: {(error.strerror or 'failed').lower()}") from None

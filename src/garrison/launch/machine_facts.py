@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 
+from garrison.base.children import DIRECTORY, find_program
 from garrison.base.errors import EngineError, GarrisonError
 from garrison.base.settings import Settings
 from garrison.engines import registry
@@ -103,13 +104,13 @@ def _driver() -> tuple[str | None, str | None, str | None]:
 
 
 def _driver_by_smi(nvml_error: str) -> tuple[str | None, str | None, str | None]:
-    program = shutil.which("nvidia-smi")
+    program = find_program("nvidia-smi", os.environ)
     has_card = Path("/proc/driver/nvidia").exists()
     if program is None:
         return None, None, f"NVML: {nvml_error}" if has_card else None
     asked = [program, "--query-gpu=driver_version", "--format=csv,noheader"]
     try:
-        answer = subprocess.run(asked, capture_output=True, text=True, timeout=_SMI_SECONDS, check=True)
+        answer = subprocess.run(asked, capture_output=True, text=True, timeout=_SMI_SECONDS, check=True, cwd=DIRECTORY)
     except (OSError, subprocess.SubprocessError) as error:
         return None, None, f"nvidia-smi: {error}"
     return answer.stdout.split("\n")[0].strip() or None, None, None
