@@ -170,7 +170,8 @@ def test_commands_of_a_manifest(garrison: Any, foreign: Path, tmp_path: Path) ->
     (mine / "key.sh").chmod(0o755)
     (mine / "m.yaml").write_text(
         "stack: s\ntargets:\n  edge: {base_url: 'http://127.0.0.1:1', api_key: {command: [./key.sh]}}\n"
-        "  other: {base_url: 'http://127.0.0.1:2', api_key: {command: [cat, /dev/null]}}\nadapters: {a: {targets: [edge, other], lora_path: /a}}\n"
+        "  other: {base_url: 'http://127.0.0.1:2', api_key: {command: [cat, /dev/null]}}\n"
+        "adapters: {a: {targets: [edge, other], lora_path: /a}}\n"
     )
     garrison("apply", mine / "m.yaml", "--yes")
     assert (mine / "where").read_text() == "/\n"
