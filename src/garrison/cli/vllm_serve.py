@@ -47,11 +47,11 @@ def _run() -> int:
 
 def _serve(extra: list[str], *, print_command: bool, dry_run: bool) -> None:
     from garrison.base.children import child_environment
+    from garrison.base.redaction import shown_command
     from garrison.base.settings import Settings
     from garrison.engines.executable import locate
     from garrison.engines.registry import engine
     from garrison.launch.vllm_serve import environment, plan
-    from garrison.preflight.redact import shown_command
 
     settings = Settings.load(os.environ, groups=("general", "endpoint", "model", "vllm-serve"), seed_defaults=True)
     made = plan(settings, os.environ, extra)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from garrison.base.children import child_environment
 from garrison.base.errors import InvalidError
+from garrison.base.redaction import SecretValueError, know_arguments, know_environment, secret_text
 from garrison.base.settings import secret_variables
 from garrison.engines.argv import Endpoint, endpoint_of
 
@@ -94,7 +95,7 @@ class EngineCommand:
         below takes modules from the current directory.
 
         Raises:
-            InvalidError: a variable named in `env_from` is not set.
+            InvalidError: a variable named in `env_from` is not set, or does not hold one line of text.
         """
         dropped = self.unset | secret_variables()
         result = {name: value for name, value in child_environment(environ).items() if name not in dropped}
@@ -105,8 +106,18 @@ class EngineCommand:
                     hint=f"Export {source}, or leave the key out.",
                     details={"variable": source},
                 )
-            result[target] = environ[source]
-        return result | dict(self.env)
+            try:
+                result[target] = secret_text(environ[source])
+            except SecretValueError as error:
+                raise InvalidError(
+                    f"the variable {source}, which should hold the API key, {error}",
+                    hint=f"Export {source} again; the key is one line of text.",
+                    details={"variable": source},
+                ) from None
+        made = result | dict(self.env)
+        know_environment(made)
+        know_arguments(self.argv)
+        return made
 
 
 @dataclass(frozen=True, slots=True)

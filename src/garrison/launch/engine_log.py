@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from garrison.base.errors import InvalidError
+from garrison.base.redaction import LineRedactor
 from garrison.engines.diagnose import LOG_LINES
 
 __all__ = ["EngineLog"]
@@ -19,7 +20,7 @@ _ESCAPE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\x1b\][^\x07\x1b]*\x07")
 
 
 class EngineLog:
-    """Takes bytes as they come.
+    """Takes bytes as they come, and passes whole lines on without the secrets in them.
 
     The file is kept to 32 MiB, the older half in `<name>.1`; the log of the engine before goes there too, since it may
     say why that one ended. It holds prompts if the engine logs them: mode 600.
@@ -33,6 +34,7 @@ class EngineLog:
         self.tail: deque[str] = deque(maxlen=LOG_LINES)
         self._on_line = on_line
         self._rest = b""
+        self._redactor = LineRedactor()
         self._file: BinaryIO | None = None
         self._written = 0
         try:
@@ -48,6 +50,9 @@ class EngineLog:
 
     def feed(self, data: bytes) -> None:
         """Any piece of output; lines may be cut anywhere."""
+        self._pass_on(self._redactor.feed(data))
+
+    def _pass_on(self, data: bytes) -> None:
         self._write(data)
         *lines, self._rest = _BREAK.split(self._rest + data)
         if len(self._rest) > _MAX_LINE_BYTES:
@@ -57,6 +62,7 @@ class EngineLog:
             self._take(line)
 
     def close(self) -> None:
+        self._pass_on(self._redactor.end())
         if self._rest:
             self._take(self._rest)
             self._rest = b""

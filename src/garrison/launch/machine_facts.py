@@ -12,6 +12,7 @@ from pathlib import Path
 
 from garrison.base.children import DIRECTORY, find_program
 from garrison.base.errors import EngineError, GarrisonError
+from garrison.base.redaction import redacted
 from garrison.base.settings import Settings
 from garrison.engines import registry
 from garrison.engines.executable import locate
@@ -58,7 +59,7 @@ def machine_facts(settings: Settings, environ: Mapping[str, str], *, offline: bo
         port=port,
         port_hint=hint,
         engines=tuple(_engine(name, settings, environ) for name in registry.names() if name != "sim"),
-        hub_url=hub_url,
+        hub_url=redacted(hub_url),
         hub_asked=not offline,
         hub=hub,
         clock_skew=skew,
@@ -183,9 +184,9 @@ def _hub(url: str) -> tuple[str | None, float | None]:
     try:
         response = httpx2.head(url, timeout=_HUB_SECONDS, follow_redirects=False)
     except httpx2.HTTPError as error:
-        return f"{type(error).__name__}: {error}", None
+        return redacted(f"{type(error).__name__}: {error}"), None
     except httpx2.InvalidURL as error:
-        return f"not an address: {error}", None
+        return redacted(f"not an address: {error}"), None
     skew = None
     if date := response.headers.get("date"):
         try:

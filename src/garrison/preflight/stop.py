@@ -1,12 +1,12 @@
 """Stopping what holds the port, with the verdict's processes in the errors."""
 
 from garrison.base.errors import PortOtherUserError, PortStuckError
+from garrison.base.redaction import shown_command
 from garrison.preflight.holders import find_holders
 from garrison.preflight.listeners import conflicting
 from garrison.preflight.machine import Machine
 from garrison.preflight.port import Finding
 from garrison.preflight.reclaim import Stopped, stop_trees
-from garrison.preflight.redact import shown_command
 from garrison.preflight.refusal import holder_details
 from garrison.preflight.report import PreflightRequest
 

@@ -13,6 +13,7 @@ from typing import Protocol
 
 from garrison.base.children import find_program
 from garrison.base.errors import InvalidError
+from garrison.base.redaction import redacted
 
 __all__ = ["Evaluate", "evaluate", "named_variables"]
 
@@ -67,7 +68,7 @@ def evaluate(
     text = complaint.decode(errors="replace")
     for name, value in sorted(given.items(), key=lambda item: -len(item[1])):
         text = text.replace(value, f"${{{name}}}") if value else text
-    raise InvalidError(f"{file}: pkl refuses it:\n{text.strip()[-4000:]}", hint="Correct the file.")
+    raise InvalidError(f"{file}: pkl refuses it:\n{redacted(text.strip()[-4000:])}", hint="Correct the file.")
 
 
 def named_variables(text: str) -> tuple[str, ...]:

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from garrison.preflight.redact import shown_command, shown_variable
+from garrison.base.redaction import shown_command, shown_variable
 
 ROWS = [
     (["vllm", "serve", "--api-key", "SECRET", "--port", "1"], "vllm serve --api-key *** --port 1"),
