@@ -32,6 +32,7 @@ _SHORTEST = 4
 """Shorter values are not looked for: they would be found in words that have nothing to do with them."""
 _SHORTEST_ANYWHERE = 8
 """Values shorter than this are only hidden where they stand alone."""
+_MOST_KNOWN = 256
 _LINE_BYTES = 64 * 1024
 _OVERLAP_BYTES = 4096
 
@@ -39,6 +40,16 @@ _OVERLAP_BYTES = 4096
 _BEGINNINGS = ("--api-k", "--hf-t")
 _ENDINGS = ("key", "token", "secret", "password", "passwd", "credential", "credentials", "auth")
 _NO_SECRETS = frozenset({"true", "false", "none", "null", "auto", "empty", "basic", "bearer"})
+_CERTAIN = frozenset(
+    {
+        "HF_TOKEN",
+        "HUGGING_FACE_HUB_TOKEN",
+        "VLLM_API_KEY",
+        "LLAMA_API_KEY",
+        "AWS_SECRET_ACCESS_KEY",
+        "AWS_SESSION_TOKEN",
+    }
+)
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 _KNOWN_WORDS = r"\*\*\*|(?:bearer|basic|token)[ \t]|(?:None|null|True|False)\b"
@@ -103,7 +114,7 @@ class _Known:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._values: set[str] = set()
+        self._values: dict[str, None] = {}
         self._spellings: tuple[str, ...] = ()
         self._pattern: re.Pattern[str] | None = None
 
@@ -112,7 +123,9 @@ class _Known:
         if len(value) < _SHORTEST or value.lower() in _NO_SECRETS or value in self._values:
             return
         with self._lock:
-            self._values = self._values | {value}
+            # A command may give a new secret every minute, for months; the oldest is out of use.
+            newest = list(self._values)[-_MOST_KNOWN + 1 :]
+            self._values = dict.fromkeys((*newest, value))
             spellings = {one: len(found) for found in self._values for one in _spellings(found)}
             longest_first = sorted(spellings, key=len, reverse=True)
             self._pattern = re.compile("|".join(_alone(one, spellings[one]) for one in longest_first))
@@ -137,7 +150,8 @@ def know_secret(value: str | None) -> None:
 def know_environment(environ: Mapping[str, str]) -> None:
     """Know every variable that is named as a secret is."""
     for name, value in environ.items():
-        if _is_secret_name(name) and len(value.strip()) >= _SHORTEST_ANYWHERE and not value.startswith("/"):
+        guessed = _is_secret_name(name) and len(value.strip()) >= _SHORTEST_ANYWHERE and not value.startswith("/")
+        if guessed or name in _CERTAIN:
             know_secret(value)
         elif "://" in value and "@" in value:
             know_secret(_password_of(value))

@@ -28,6 +28,9 @@ __all__ = [
 ]
 
 
+_KEYS_OF_ENGINES = {"HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "VLLM_API_KEY", "LLAMA_API_KEY"}
+
+
 @dataclass(frozen=True, slots=True)
 class LoraModule:
     """An adapter that is loaded when the engine starts. `path` is a directory, for llama.cpp a GGUF file."""
@@ -99,6 +102,9 @@ class EngineCommand:
         """
         dropped = self.unset | secret_variables()
         result = {name: value for name, value in child_environment(environ).items() if name not in dropped}
+        for name in _KEYS_OF_ENGINES & result.keys():
+            if result[name].strip():
+                result[name] = _one_line(name, result[name])
         for target, source in self.env_from.items():
             if not environ.get(source):
                 raise InvalidError(
@@ -106,18 +112,23 @@ class EngineCommand:
                     hint=f"Export {source}, or leave the key out.",
                     details={"variable": source},
                 )
-            try:
-                result[target] = secret_text(environ[source])
-            except SecretValueError as error:
-                raise InvalidError(
-                    f"the variable {source}, which should hold the API key, {error}",
-                    hint=f"Export {source} again; the key is one line of text.",
-                    details={"variable": source},
-                ) from None
+            result[target] = _one_line(source, environ[source])
         made = result | dict(self.env)
         know_environment(made)
         know_arguments(self.argv)
         return made
+
+
+def _one_line(variable: str, raw: str) -> str:
+    """A key as it is used: an engine that got it with its last line break would refuse every client."""
+    try:
+        return secret_text(raw)
+    except SecretValueError as error:
+        raise InvalidError(
+            f"the variable {variable}, which should hold a key, {error}",
+            hint=f"Export {variable} again; a key is one line of text.",
+            details={"variable": variable},
+        ) from None
 
 
 @dataclass(frozen=True, slots=True)

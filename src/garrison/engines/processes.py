@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from garrison.base.redaction import LineRedactor, redacted
+from garrison.base.redaction import LineRedactor, know_environment, redacted
 
 __all__ = ["Runner", "ScriptedRunner", "SystemRunner"]
 
@@ -47,6 +47,7 @@ class SystemRunner:
         on_line: Callable[[str], None],
         hold: int | None,
     ) -> int:
+        know_environment(env)
         with log.open("ab") as handle:
             handle.write(f"$ {redacted(' '.join(argv))}\n".encode())
             handle.flush()
