@@ -5,13 +5,11 @@ a URL repeats them; and what looks like a secret, or stands where one is expecte
 rule reads a line once, however it was made, since engines and servers write the lines.
 """
 
-import json
 import re
 import threading
 from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any
-from urllib.parse import quote, quote_plus
 
 __all__ = [
     "HIDDEN",
@@ -285,6 +283,9 @@ def _password_of(url: str) -> str | None:
 
 def _spellings(value: str) -> set[str]:
     """As it is, as Python and JSON write it into a message, and as a URL holds it."""
+    import json  # most commands know no secret, and this module is on the path of every one
+    from urllib.parse import quote, quote_plus
+
     return {
         value,
         repr(value)[1:-1],
