@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from garrison.base.errors import EngineDiedError, EngineTimeoutError, GarrisonError, UsageError
+from garrison.base.redaction import shown_command, shown_variable
 from garrison.base.settings import Settings
 from garrison.cli.asker import asker
 from garrison.cli.call_line import call_line
@@ -20,7 +21,6 @@ from garrison.launch.serve import Prepared, prepare, start, start_by_exec
 from garrison.launch.spec import AdapterSpec, LaunchSpec
 from garrison.launch.view import StartView
 from garrison.models.progress import Progress, choose
-from garrison.preflight.redact import shown_command, shown_variable
 
 app = make_app("Bring a model from a name to a live OpenAI endpoint: preflight, resolve, start.")
 

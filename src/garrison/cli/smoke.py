@@ -9,6 +9,7 @@ import typer
 
 from garrison.base.errors import InvalidError
 from garrison.base.exit_codes import ExitCode
+from garrison.base.redaction import SecretValueError, redacted, redacted_value, secret_text
 from garrison.cli.options import Insecure, Json, KeyEnv
 from garrison.cli.options import app as make_app
 from garrison.launch.smoke import SmokeStep
@@ -42,15 +43,14 @@ def smoke(
     def show(step: SmokeStep) -> None:
         if not json:
             mark = _MARKS[step.outcome]
-            console.print(
-                f"{mark} {escape(f'{step.name:<16}')} [dim]{step.seconds * 1000:7.0f} ms[/]  {escape(step.detail)}"
-            )
+            detail = escape(redacted(step.detail))
+            console.print(f"{mark} {escape(f'{step.name:<16}')} [dim]{step.seconds * 1000:7.0f} ms[/]  {detail}")
 
     report = asyncio.run(
         run_smoke(url, model=model, key=_key(key_env), timeout=timeout, insecure=insecure, on_step=show)
     )
     if json:
-        print(json_module.dumps(report.to_json(), ensure_ascii=False))
+        print(json_module.dumps(redacted_value(report.to_json()), ensure_ascii=False))
     else:
         failed = sum(step.outcome == "failed" for step in report.steps)
         console.print(
@@ -64,4 +64,7 @@ def _key(variable: str | None) -> str | None:
         return None
     if not os.environ.get(variable):
         raise InvalidError(f"the variable {variable} is not set", hint=f"export {variable}=…, or leave --key-env out.")
-    return os.environ[variable]
+    try:
+        return secret_text(os.environ[variable])
+    except SecretValueError as error:
+        raise InvalidError(f"the variable {variable} {error}", hint=f"Export {variable} again.") from None

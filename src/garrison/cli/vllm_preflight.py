@@ -186,7 +186,7 @@ def _say(sentence: str) -> None:
 
 
 def _shown(command: Sequence[str]) -> str:
-    from garrison.preflight.redact import shown_command
+    from garrison.base.redaction import shown_command
 
     return shown_command(command)
 

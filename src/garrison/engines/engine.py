@@ -5,7 +5,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from garrison.base.children import child_environment
 from garrison.base.errors import InvalidError
+from garrison.base.redaction import SecretValueError, know_arguments, know_environment, secret_text
 from garrison.base.settings import secret_variables
 from garrison.engines.argv import Endpoint, endpoint_of
 
@@ -24,6 +26,9 @@ __all__ = [
     "ServeOptions",
     "endpoint_of",
 ]
+
+
+_KEYS_OF_ENGINES = {"HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "VLLM_API_KEY", "LLAMA_API_KEY"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,13 +102,17 @@ class EngineCommand:
     env_from: Mapping[str, str] = field(default_factory=dict)
 
     def environment(self, environ: Mapping[str, str]) -> dict[str, str]:
-        """The engine's environment, made from the caller's; Garrison's own secrets are not handed on.
+        """The engine's environment, made from the caller's. Garrison's own secrets are not handed on, and no Python
+        below takes modules from the current directory.
 
         Raises:
-            InvalidError: a variable named in `env_from` is not set.
+            InvalidError: a variable named in `env_from` is not set, or does not hold one line of text.
         """
         dropped = self.unset | secret_variables()
-        result = {name: value for name, value in environ.items() if name not in dropped}
+        result = {name: value for name, value in child_environment(environ).items() if name not in dropped}
+        for name in _KEYS_OF_ENGINES & result.keys():
+            if result[name].strip():
+                result[name] = _one_line(name, result[name])
         for target, source in self.env_from.items():
             if not environ.get(source):
                 raise InvalidError(
@@ -111,8 +120,23 @@ class EngineCommand:
                     hint=f"Export {source}, or leave the key out.",
                     details={"variable": source},
                 )
-            result[target] = environ[source]
-        return result | dict(self.env)
+            result[target] = _one_line(source, environ[source])
+        made = result | dict(self.env)
+        know_environment(made)
+        know_arguments(self.argv)
+        return made
+
+
+def _one_line(variable: str, raw: str) -> str:
+    """A key as it is used: an engine that got it with its last line break would refuse every client."""
+    try:
+        return secret_text(raw)
+    except SecretValueError as error:
+        raise InvalidError(
+            f"the variable {variable}, which should hold a key, {error}",
+            hint=f"Export {variable} again; a key is one line of text.",
+            details={"variable": variable},
+        ) from None
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,12 +1,12 @@
 """Finding an engine's program: the path that was given, then the environment in use, then PATH."""
 
 import os
-import shutil
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from garrison.base.children import find_program
 from garrison.base.errors import EngineMissingError
 from garrison.engines.engine import Engine
 from garrison.engines.environments import in_use
@@ -78,5 +78,5 @@ def require_runnable(path: Path) -> None:
 
 
 def _which(name: str, environ: Mapping[str, str]) -> Path | None:
-    found = shutil.which(Path(name).expanduser() if name.startswith("~") else name, path=environ.get("PATH"))
-    return Path(found).absolute() if found else None
+    found = find_program(str(Path(name).expanduser()) if name.startswith("~") else name, environ)
+    return Path(found) if found else None

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from garrison.base.children import SAFE_PYTHON
 from garrison.engines.engine import EngineCommand, ServeOptions
 from garrison.engines.vllm import Vllm
 
@@ -20,9 +21,9 @@ class Sim(Vllm):
     executable = "python"
 
     def command(self, executable: Path, options: ServeOptions) -> EngineCommand:
-        """As vLLM's, with `PYTHON -m garrison.sim --model MODEL` for `vllm serve MODEL`."""
+        """As vLLM's, with `PYTHON -P -m garrison.sim --model MODEL` for `vllm serve MODEL`."""
         as_vllm = super().command(executable, options)
-        argv = (str(executable), "-m", "garrison.sim", "--model", *as_vllm.argv[2:])
+        argv = (str(executable), SAFE_PYTHON, "-m", "garrison.sim", "--model", *as_vllm.argv[2:])
         return EngineCommand(argv, as_vllm.env, as_vllm.unset, as_vllm.env_from)
 
     def file_args(self, args: Sequence[str]) -> tuple[str, ...]:

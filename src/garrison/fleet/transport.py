@@ -11,6 +11,7 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from garrison.base.redaction import redacted
 from garrison.fleet.observation import Cause
 from garrison.fleet.target import TargetSpec
 
@@ -33,6 +34,7 @@ class TransportError(Exception):
     """
 
     def __init__(self, cause: Cause, detail: str, *, sent: bool = False) -> None:
+        detail = redacted(detail)  # libraries put what was sent into their messages
         super().__init__(detail)
         self.cause = cause
         self.detail = detail

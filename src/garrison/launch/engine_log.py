@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from garrison.base.errors import DiskFullError, InvalidError
+from garrison.base.redaction import LineRedactor
 from garrison.engines.diagnose import LOG_LINES
 
 __all__ = ["EngineLog"]
@@ -20,11 +21,11 @@ _LEAST_FREE_BYTES = 64 * 1024
 _MOST_NAMES = 100
 # Progress bars move with carriage returns; colours and cursor moves have no meaning in a file.
 _BREAK = re.compile(rb"[\r\n]+")
-_ESCAPE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\x1b\][^\x07]*\x07")
+_ESCAPE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\x1b\][^\x07\x1b]*\x07")
 
 
 class EngineLog:
-    """Takes bytes as they come.
+    """Takes bytes as they come, and passes whole lines on without the secrets in them.
 
     Making one opens the file and changes nothing in it; `begin`, or the first output, starts a new log: only then is it
     sure that an engine starts. The file is kept to 32 MiB, the older half in `<name>.1`; the log of the engine before
@@ -45,6 +46,7 @@ class EngineLog:
         self.tail: deque[str] = deque(maxlen=LOG_LINES)
         self._on_line = on_line
         self._rest = b""
+        self._redactor = LineRedactor()
         self._file: BinaryIO | None = None
         self._begun = False
         self._written = 0
@@ -77,6 +79,9 @@ class EngineLog:
 
     def feed(self, data: bytes) -> None:
         """Any piece of output; lines may be cut anywhere."""
+        self._pass_on(self._redactor.feed(data))
+
+    def _pass_on(self, data: bytes) -> None:
         self._write(data)
         *lines, self._rest = _BREAK.split(self._rest + data)
         if len(self._rest) > _MAX_LINE_BYTES:
@@ -86,6 +91,7 @@ class EngineLog:
             self._take(line)
 
     def close(self) -> None:
+        self._pass_on(self._redactor.end())
         if self._rest:
             self._take(self._rest)
             self._rest = b""

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import Literal, Protocol
 
 from garrison.base.errors import PortForeignError
+from garrison.base.redaction import shown_command
 from garrison.engines.argv import is_flag, last_value
 from garrison.engines.engine import Endpoint
 from garrison.engines.registry import engine
@@ -16,7 +17,6 @@ from garrison.preflight.holders import PortVerdict
 from garrison.preflight.listeners import Listener
 from garrison.preflight.machine import Machine
 from garrison.preflight.processes import Process
-from garrison.preflight.redact import shown_command
 from garrison.preflight.tree import post_order
 
 __all__ = ["MachineServers", "PortServer", "PortServers", "described", "require_unused_socket"]
