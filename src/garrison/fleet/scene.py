@@ -1,4 +1,4 @@
-"""What every decision of a plan may look at. Values and lookups, no I/O."""
+"""The context of the decisions in a plan. Values and lookups, no I/O."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -12,18 +12,18 @@ __all__ = ["Mode", "PlanOptions", "Scene", "routes_off"]
 
 Mode = Literal["reconcile", "patch", "destroy"]
 
-_WRONG_BASE = "If that is the model it should serve, declare it: base_model of the target."
-_RETURNS = "It is done by the next apply, or by the agent, once the target is seen."
+_WRONG_BASE = "If it should serve that model, declare it as the target's base_model."
+_RETURNS = "The next apply, or the agent, carries this out once the target is reachable."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlanOptions:
-    """What the user allowed.
+    """Conflicts and risks that the user accepted.
 
     Attributes:
-        force: overwrite what somebody else changed since it was applied.
-        adopt: take over adapters that others loaded under a declared name.
-        accept_stale_cache: load new content at an unchanged path even where the server may answer from old blocks.
+        force: overwrite outside changes made since the last apply.
+        adopt: take over adapters that another party loaded under a declared name.
+        accept_stale_cache: load new content from an unchanged path although the server may answer from old blocks.
     """
 
     force: bool = False
@@ -33,7 +33,7 @@ class PlanOptions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scene:
-    """What every decision may look at."""
+    """What every decision in a plan depends on, apart from the adapter itself; see `plan.plan` for the fields."""
 
     stack: str
     mode: Mode
@@ -43,30 +43,32 @@ class Scene:
     prefix_caching: Mapping[str, bool | None]
 
     def unknown(self, target: str) -> Failure | None:
-        """Why nothing can be said about `target`; None when it was seen."""
+        """Return why `target` is unknown; None if it was observed."""
         seen = self.sightings.get(target)
         if seen is not None and seen.known:
             return None
         cause, detail = (seen.cause, seen.detail) if seen else (Cause.NEVER_ASKED, "it was not asked")
         return Failure(
             code=code_of_unknown(cause),
-            message=f"target {target} is out of reach ({cause}): {detail}",
+            message=f"target {target} is unreachable ({cause}): {detail}",
             hint=_WRONG_BASE if cause is Cause.WRONG_BASE else _RETURNS,
             recoverable=True,
             cause=cause,
         )
 
     def observed(self, target: str, name: str) -> Served | None:
+        """Return the adapter served as `name` on `target`, if any."""
         seen = self.sightings.get(target)
         return seen.adapter(name) if seen is not None else None
 
     def load_path(self, spec: AdapterSpec) -> tuple[str, bool]:
-        """The path to load from, and whether files are put there first."""
+        """Return the path to load from, and whether files are copied there first."""
         staged = self.staged_path(spec.target, spec.digest) if spec.digest else None
         return (staged, True) if staged else (spec.lora_path, False)
 
 
 def routes_off(target: str) -> Failure:
+    """Return the failure of loading or unloading on a target whose run-time LoRA is off."""
     return Failure(
         code=FailureCode.INVALID_REQUEST,
         message=f"{target} has no routes to load or unload adapters",
