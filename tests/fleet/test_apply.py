@@ -111,7 +111,7 @@ async def test_what_somebody_loaded_over_ours_is_rejected_and_force_overwrites(w
 
 async def test_what_somebody_loaded_before_us_is_taken_over_only_when_asked(world: World) -> None:
     world.edge.served["sql"] = "/tmp/theirs"
-    with pytest.raises(ConflictError, match="loaded by somebody else"):
+    with pytest.raises(ConflictError, match="loaded by another party"):
         await world.apply(world.declaration(adapter()))
     done = await world.apply(world.declaration(adapter()), adopt=True)
     assert done.exit_code == ExitCode.OK
@@ -277,7 +277,7 @@ def declared_at(stack: str, name: str, url: str, *adapters: AdapterSpec) -> Decl
 async def test_one_server_under_two_names_is_rejected_across_stacks(world: World, url: str) -> None:
     world.targets.targets["zz"] = world.edge
     await world.apply(world.declaration(adapter()))
-    with pytest.raises(ConflictError, match="on record as the target edge-1 of lab") as raised:
+    with pytest.raises(ConflictError, match="on record as target edge-1 of lab") as raised:
         await world.apply(declared_at("other", "zz", url.rstrip("/"), adapter(target="zz")))
     assert "Call it edge-1" in (raised.value.hint or "")
     assert world.edge.served == {"sql": "/models/sql"}

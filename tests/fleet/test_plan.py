@@ -288,9 +288,9 @@ def test_targets_that_changed_are_told() -> None:
 def test_a_base_model_cannot_be_declared_to_be_another() -> None:
     check_models([ModelSpec(target="edge", label="base", id=BASE)], seen())
     check_models([ModelSpec(target="edge", label="base", id="other")], away())
-    with pytest.raises(InvalidError, match="serves the base model") as raised:
+    with pytest.raises(InvalidError, match="serves base model") as raised:
         check_models([ModelSpec(target="edge", label="base", id="acme/huge")], seen())
-    assert "restart vLLM" in (raised.value.hint or "")
+    assert "Restart vLLM" in (raised.value.hint or "")
     with pytest.raises(InvalidError, match="from /other"):
         check_models([ModelSpec(target="edge", label="base", id=BASE, root="/other")], seen())
 

@@ -136,7 +136,7 @@ class TargetModel(_Keys):
     scheme: Literal["http", "https"] | None = Field(None, description="Used with `host`; default `http`.")
     base_model: Text | None = Field(
         None,
-        description="The model that must be in its list for the list to be believed; the first one seen when left out.",
+        description="The base model that the server's list must contain to be believed; default: the first one seen.",
     )
     labels: dict[Name, LabelText] = Field(default_factory=dict, description="Labels for `select`.")
     api_key: SecretModel | None = Field(None, description="Sent as a bearer token, to this target only.")
