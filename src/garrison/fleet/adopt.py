@@ -155,7 +155,7 @@ def _refuse(stack: str, chosen: Iterable[Candidate], sightings: Mapping[str, Sig
     if unknown:
         name, why = next(iter(unknown.items()))
         raise UnreachableError(
-            f"no matching adapter was found, and target {name} is unreachable ({why})",
+            f"no matching adapter was found, and target {name} is out of reach ({why})",
             hint="An adapter must be observed to be adopted; try again when the target answers.",
             details={"targets": unknown},
         )

@@ -50,7 +50,7 @@ class Scene:
         cause, detail = (seen.cause, seen.detail) if seen else (Cause.NEVER_ASKED, "it was not asked")
         return Failure(
             code=code_of_unknown(cause),
-            message=f"target {target} is unreachable ({cause}): {detail}",
+            message=f"target {target} is out of reach ({cause}): {detail}",
             hint=_WRONG_BASE if cause is Cause.WRONG_BASE else _RETURNS,
             recoverable=True,
             cause=cause,
