@@ -253,7 +253,7 @@ def renamed(spec: AdapterSpec, old: Resource, scene: Scene) -> Action:
         label=spec.label,
         reason="create-only field changed",
         way=Way.LOAD_THEN_UNLOAD,
-        way_reason="the names differ, so the new one is served before the old one is unloaded",
+        way_reason="the names differ: load the new one, then unload the old one",
         stage=stage,
         load_path=path,
         changes=(renamed, *differences(spec, old)),
@@ -272,7 +272,7 @@ def _update_reason(changes: Sequence[Change]) -> str:
 
 def _way_reason(spec: AdapterSpec, stage: bool) -> str:
     if stage:
-        return "from the adapter store, at a path that contains the digest of the content"
+        return "from the adapter store, at a path with the digest of the content"
     if spec.digest is None:
         return "from the declared path: no adapter is readable there from this machine"
     return "from the declared path: the target has no adapter store"
