@@ -76,7 +76,8 @@ def full_plan() -> Plan:
             *(action(kinds.KEEP, f"k{number}", "local", "as declared") for number in range(1200)),
             *(action(kinds.BLOCKED, name, "edge-7", LOAD_LATER, failure=AWAY, owed=True) for name in ("sql", "chat")),
             action(
-                kinds.BLOCKED, "old", "edge-7", "will be unloaded when the target is seen again", failure=AWAY, owed=True
+                kinds.BLOCKED, "old", "edge-7", "will be unloaded when the target is seen again",
+                failure=AWAY, owed=True,
             ),
         ),
         targets=(

@@ -9,6 +9,8 @@ __all__ = ["ExitCode"]
 
 
 class ExitCode(IntEnum):
+    """Exit status of a command."""
+
     OK = 0
     INVALID = 1
     PORT_FOREIGN = 2

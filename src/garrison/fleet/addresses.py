@@ -62,6 +62,7 @@ def check_addresses(
         ConflictError: one of these rules is violated. `force` allows moving a shared target.
     """
     needed = _needed_by(stacks, recorded)
+    # Targets on record that no stack needs do not claim their server.
     elsewhere = {
         server_of(str(record.spec["base_url"])): name
         for name, record in known.items()

@@ -112,6 +112,7 @@ async def adopt(
         addition = await _addition(fleet, stack, new, asked, before)
         if not new:
             return Adopted(stack=stack, addition=addition, already=already)
+        # `confirm` may wait at a terminal, so it must not run on the event loop.
         if not await fleet.disk(confirm, list(addition.adapters)):
             return Adopted(stack=stack, addition=addition, already=already, confirmed=False)
         records = {name: one.record for name, one in seen.items()}

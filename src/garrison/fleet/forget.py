@@ -90,6 +90,7 @@ async def forget(
             "adapters then stay loaded, unmanaged.",
             details=loss.to_json(),
         )
+    # Ask before taking the leases: no lease is held while a person thinks. A worker thread, since it may block.
     if not await fleet.disk(confirm, loss):
         return Forgotten(loss=loss, confirmed=False)
     stacks = sorted({*loss.declared_by, *(one.stack for one in loss.adapters)})

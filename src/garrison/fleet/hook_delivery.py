@@ -102,7 +102,7 @@ class HookDelivery:
             message = f"the command did not end within {self._seconds:g} s"
             return Failure(code=FailureCode.SERVICE_TIMEOUT, message=message, recoverable=True)
         finally:
-            await end_group(child)
+            await end_group(child)  # on cancellation and deadline, too; the command may have started children
         if child.returncode:
             message = f"the command ended with status {child.returncode}"
             return Failure(code=FailureCode.SERVICE_INTERNAL_ERROR, message=message, recoverable=True)

@@ -125,7 +125,7 @@ class Hooks:
 
     async def close(self, seconds: float) -> int:
         """Accept no more events, allow `seconds` to deliver those queued, and return how many were not delivered."""
-        self._closed = True
+        self._closed = True  # first: a worker that fails from now on is not replaced
         workers = [queue.worker for queue in self._queues.values() if queue.worker is not None]
         if workers:
             await asyncio.wait(workers, timeout=seconds)

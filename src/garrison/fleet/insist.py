@@ -57,7 +57,7 @@ async def insist(
     wait = _FIRST_WAIT
     while True:
         waiting(owed, wait)
-        await sleep(wait * fleet.draws.uniform(0.8, 1.2))
+        await sleep(wait * fleet.draws.uniform(0.8, 1.2))  # jitter, so that several watches do not run in step
         try:
             async with hold(fleet, stack, _PURPOSE):
                 mended = await mend(fleet, stack, view, only=targets, hopeless=hopeless)
@@ -69,6 +69,7 @@ async def insist(
         moved = [one for one in mended.outcomes if one.state is not ActionState.SKIPPED]
         found |= {one.action.key: one for one in moved}
         hopeless |= mended.failed.keys()
+        # An action that may or may not have been carried out is settled in the next round.
         unclear = sum(one.state is ActionState.STARTED for one in mended.outcomes)
         owed = mended.owed + unclear
         if not owed or stopping():

@@ -69,6 +69,7 @@ async def hold(fleet: Fleet, stack: str, purpose: str) -> AsyncIterator[Lease]:
             hint="Run `garrison history` to see by which one, and run this command again when it has ended.",
         ) from None
     finally:
+        # Stop renewing before releasing, or a late renewal would find the lease gone and cancel the caller.
         renewal.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await renewal

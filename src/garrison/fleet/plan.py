@@ -169,6 +169,7 @@ def _undeclared(recorded: Resource, scene: Scene) -> Action:
     if observed.root != recorded.served_path or not recorded.operation.serves:
         reason = f"no longer declared; now loaded from {observed.root} by another party, and left alone"
         return replace(base, kind=ActionKind.RELEASE, way=Way.RECORD, reason=reason, observed=observed)
+    # Only now: a release sends nothing, so it needs no routes.
     if scene.sightings[target].lora_routes is False:
         return replace(base, kind=ActionKind.BLOCKED, reason="no longer declared", failure=routes_off(target))
     reason = "the stack is destroyed" if scene.mode == "destroy" else "no longer declared"

@@ -29,6 +29,7 @@ def declared(spec: AdapterSpec, recorded: Resource | None, scene: Scene) -> Acti
             hint=f"Remove it from the manifest of {recorded.stack} first, or give this adapter another lora_name.",
         )
         return _blocked(spec, recorded, None, failure, "owned by another stack", conflict=True)
+    # The order matters: everything below relies on a believed list, and unknown must never pass for absent.
     if unknown := scene.unknown(spec.target):
         return _unseen(spec, recorded, unknown)
     observed = scene.observed(spec.target, spec.lora_name)
@@ -178,6 +179,7 @@ def _as_recorded(spec: AdapterSpec, recorded: Resource, observed: Served, scene:
     path, _stage = scene.load_path(spec)
     same_content = spec.digest is not None and spec.digest == recorded.spec.get("digest")
     touches_weights = any(change.field in ("lora_path", "content") for change in changes)
+    # The served weights are the declared ones, so only the record changes. A swap would interrupt requests for nothing.
     if not touches_weights or same_content or (path == recorded.served_path and spec.digest is None):
         return _adopt(spec, recorded, observed, "same weights, declared differently")
     return _swap(spec, recorded, observed, scene, _update_reason(changes))

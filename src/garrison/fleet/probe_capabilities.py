@@ -44,6 +44,7 @@ def capabilities_from(
     return Capabilities(
         version=_version(version),
         healthy=None if health is None else health.status == 200,
+        # Any other status, such as 401, does not tell whether the route exists.
         lora_routes=None if load_route is None else {405: True, 404: False}.get(load_route.status),
         max_loras=_count(labels.get("vllm:lora_requests_info", {}).get("max_lora")),
         prefix_caching={"True": True, "False": False}.get(caching or ""),

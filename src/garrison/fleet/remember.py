@@ -41,7 +41,7 @@ def remember(
     capabilities = _merged(record.capabilities, seen.capabilities)
     detail = _cannot_load(record, seen, capabilities, wanted)
     cause = str(Cause.NO_LORA_ROUTES) if detail else None
-    told: list[Event] = []
+    told: list[Event] = []  # one event per transition, not one per observation
     if cause and record.cause != cause:
         before_it = {"cause": record.cause} if record.cause else None
         told.append(

@@ -51,13 +51,14 @@ def _one(
 ) -> Settled:
     own = recorded.get(action.key)
     own = own if own is not None and own.stack == stack else None
-    if action.state is ActionState.PLANNED:
+    if action.state is ActionState.PLANNED:  # never begun, so no observation is needed to settle it
         skipped = replace(action, state=ActionState.SKIPPED, ended_at=now)
         return Settled(action=skipped, resources=tuple(_asked_again(own, action, now)))
     if seen is None or not seen.known:
         return Settled(action=action)
     there = seen.adapter(action.key.name)
     resources: list[Resource] = []
+    # The path proves the load, even if the process was killed before it saw the answer.
     if action.after is not None and there is not None and there.root == action.after["served_path"]:
         operation = Operation.CREATED if action.before is None else Operation.UPDATED
         resources.append(_version(stack, action, there, operation, now))

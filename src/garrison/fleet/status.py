@@ -230,6 +230,7 @@ def fleet_status(
         cut_short = () if lease and not ended else tuple((unfinished or {}).get(record.name, ()))
         adapters = _adapters(record, resources, sightings, failures or {})
         found.append(_stack(record, adapters, lease, cut_short, dead=ended))
+    # Indexes by target, built once: a scan per target would make the cost quadratic in the size of the fleet.
     here: dict[str, list[AdapterStatus]] = {}
     for stack in found:
         for adapter in stack.adapters:
@@ -316,6 +317,7 @@ def _failed(
     """Turn `one` into `failed` if the last failure explains why it is not served as declared."""
     if failure is None or seen is None or not seen.known or one.state not in ("owed", "missing"):
         return one
+    # A failure before the last apply, or before the adapter's current version, is superseded.
     if failure.at < record.at or (one.since is not None and failure.at < one.since):
         return one
     return replace(one, state="failed", detail=failure.message, hint=failure.hint)

@@ -190,6 +190,7 @@ class Steps:
         taken = failure.code is FailureCode.ALREADY_EXISTS
         if not taken and not reply.uncertain:
             return failure
+        # The request, or an earlier one without an answer, may have been carried out: only the list can tell.
         there = await self.there(name)
         if there is not None and there.root == path:
             self.ours = self.ours or reply.uncertain or was_unsure

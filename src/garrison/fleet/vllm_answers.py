@@ -31,6 +31,7 @@ _NO_SUCH = re.compile(r"cannot be found|not found|no adapter found|does not exis
 _NAME_OF_BASE = re.compile(r"conflicts with a served base model", re.IGNORECASE)
 _RANK = re.compile(r"rank \S+ is greater than max_lora_rank", re.IGNORECASE)
 _LORA_OFF = re.compile(r"LoRA is not enabled", re.IGNORECASE)
+# Messages of vLLM, PEFT and safetensors about adapters that no retry can load, although vLLM answers 500.
 _BROKEN_FILES = re.compile(
     r"safetensor|deserializing header|size mismatch|\bshapes?\b|target.modules|modules_to_save|lora rank|rank_pattern|"
     r"doesn't contain tensors|missing required configuration|adapter_config|PEFTHelper|does not (yet )?support|"

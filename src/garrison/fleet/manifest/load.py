@@ -160,6 +160,7 @@ def _standard_input(stdin: TextIO | None) -> Document:
         text = _bounded(name, stdin)
     except UnicodeDecodeError:
         raise InvalidError(f"{name}: not UTF-8 text", hint="Send YAML, JSON or TOML.") from None
+    # YAML last: it accepts nearly any text, JSON and many TOML files included.
     for suffix, parse in ((".json", json.loads), (".toml", tomllib.loads)):
         with contextlib.suppress(ValueError, RecursionError):
             if parse(text) != {}:  # a YAML file of comments alone is also valid TOML
