@@ -46,8 +46,8 @@ async def unload(steps: Steps) -> Result:
 async def swap(steps: Steps) -> Result:
     """Serve another path under a name that is served: unload and load, back to back.
 
-    If the new adapter fails, the old one is put back before anything else is tried: vLLM cannot replace an adapter in
-    place, and the name is not served in between.
+    The name is not served in between. If the new adapter fails, the old one is therefore put back before anything else
+    is tried.
     """
     action, spec = steps.action, _desired(steps.action)
     await _prepare(steps, spec)
