@@ -141,9 +141,8 @@ def _compose(text: str, name: str) -> "tuple[yaml.Node | None, dict[Path, tuple[
     positions: dict[Path, tuple[int, int]] = {}
 
     def walk(node: yaml.Node, path: Path) -> None:
-        if (
-            len(positions) > _MOST_VALUES
-        ):  # an alias is walked at every use, so that a small file can expand to millions
+        # An alias is walked at every use, so a small file can expand to millions of values.
+        if len(positions) > _MOST_VALUES:
             raise InvalidError(f"{name} expands to more than {_MOST_VALUES} values", hint="Use fewer aliases.")
         positions.setdefault(path, (node.start_mark.line + 1, node.start_mark.column + 1))
         if isinstance(node, yaml.MappingNode):

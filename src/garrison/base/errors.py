@@ -208,7 +208,7 @@ class EngineDiedError(EngineError):
 
 
 class EngineTimeoutError(EngineError):
-    """The engine was not ready in time, or stopped responding for too long."""
+    """The engine was not ready in time, or showed no activity for too long."""
 
     code = "engine-timeout"
     exit_code = ExitCode.ENGINE_TIMEOUT
