@@ -612,7 +612,7 @@ async def test_probing_can_be_turned_off_and_insisted_on(bench: Bench) -> None:
     assert set(bench.edge.served) == {"a"}
 
 
-async def test_an_adapter_that_changes_nothing_is_said_so(bench: Bench) -> None:
+async def test_an_adapter_that_changes_nothing_is_noted(bench: Bench) -> None:
     bench.edge.idle.add(NEW)
     outcome = await bench.one(create(spec("sql", NEW, probe=True)))
     assert outcome.state is DONE

@@ -77,7 +77,7 @@ async def test_the_base_is_asked_once_a_target() -> None:
     assert asked == ["sql"]
 
 
-async def test_who_gives_no_answer_is_asked_nothing_more() -> None:
+async def test_after_no_answer_the_base_is_not_asked() -> None:
     fault = MemoryFault("/v1/completions", TransportError(Cause.TIMEOUT, "5 s", sent=True))
     verdict, asked = await run(MemoryTarget(served={"sql": "/m"}, faults=[fault]))
     assert "no answer to the probe" in verdict.note

@@ -95,7 +95,7 @@ WANTED: list[tuple[str, Event, bool]] = [
 
 
 @pytest.mark.parametrize(("offered", "told"), [row[1:] for row in WANTED], ids=[row[0] for row in WANTED])
-async def test_who_is_told(setting: Setting, offered: Event, told: bool) -> None:
+async def test_which_hooks_get_an_event(setting: Setting, offered: Event, told: bool) -> None:
     hooks = setting.hooks(stack(replace(HOOK, on=(events.DRIFT, events.UNREACHABLE, events.APPLIED))))
     hooks.offer(offered)
     assert await hooks.close(1) == 0
@@ -119,7 +119,7 @@ async def test_what_was_offered_is_delivered_after_the_manifest_changed(setting:
     assert setting.deliveries.ids == [1]
 
 
-async def test_a_hook_that_two_stacks_share_is_told_once(setting: Setting) -> None:
+async def test_a_hook_shared_by_two_stacks_gets_an_event_once(setting: Setting) -> None:
     hooks = setting.hooks(stack(HOOK), stack(HOOK, name="other"))
     hooks.offer(event(kind=events.UNREACHABLE, stack=None))
     await hooks.close(1)
@@ -138,7 +138,7 @@ async def test_what_cannot_be_delivered_now_is_tried_again(setting: Setting) -> 
 
 
 @pytest.mark.parametrize(("failure", "attempts"), [(BUSY, HOOK_RETRIES.attempts), (NEVER, 1)], ids=["busy", "never"])
-async def test_what_is_given_up_is_said(setting: Setting, failure: Failure, attempts: int) -> None:
+async def test_a_delivery_that_fails_permanently_is_noted(setting: Setting, failure: Failure, attempts: int) -> None:
     setting.deliveries.answers = [failure] * attempts
     hooks = setting.hooks()
     hooks.offer(event(1))

@@ -39,7 +39,7 @@ async def test_it_is_given_back_after_an_error(world: World) -> None:
     assert world.store.leases() == []
 
 
-async def test_who_loses_it_is_stopped(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_holder_that_loses_the_lease_is_stopped(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lease_module, "LEASE_SECONDS", 0.03)
 
     async def work() -> None:

@@ -260,7 +260,7 @@ def test_destroy_deletes_and_says_so() -> None:
     assert (action.kind, action.reason) == (ActionKind.DELETE, "the stack is destroyed")
 
 
-def test_an_interrupted_update_is_owed_and_nobodys_drift() -> None:
+def test_an_interrupted_update_is_owed_and_not_drift() -> None:
     cut = applied(operation=Operation.LOST, cause=INTERRUPTED)
     action = only(plan(declared(spec()), [cut], seen()))
     assert (action.owed, action.drift) == (True, False)
@@ -275,7 +275,7 @@ def test_staged_content_is_loaded_from_the_path_that_carries_its_digest() -> Non
     assert (plain.load_path, plain.stage) == ("/models/sql", False)
 
 
-def test_targets_that_changed_are_told() -> None:
+def test_changed_targets_are_listed() -> None:
     now = TargetSpec(name="edge", base_url="http://edge:9000")
     known = {"edge": TargetRecord(name="edge", spec={"base_url": "http://edge:8000"}, declared_at=AT)}
     declaration = Declaration(stack="lab", targets={"edge": now})

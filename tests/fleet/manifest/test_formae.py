@@ -95,7 +95,7 @@ def test_lower_case_parts_are_the_same() -> None:
     assert load(forma).declaration == load(FORMA).declaration
 
 
-def test_the_plugins_key_is_sent_to_its_targets_and_said() -> None:
+def test_the_plugin_key_is_sent_to_forma_targets_with_a_warning() -> None:
     loaded = load(FORMA, VLLM_API_KEY="sesame")
     keys = {name: target.api_key for name, target in loaded.declaration.targets.items()}
     assert keys == {"node-a": Secret("env", "VLLM_API_KEY"), "node-b": Secret("env", "VLLM_API_KEY")}
@@ -103,7 +103,7 @@ def test_the_plugins_key_is_sent_to_its_targets_and_said() -> None:
     assert "sesame" not in repr(loaded)
 
 
-def test_a_manifest_of_ours_does_not_use_the_plugins_key() -> None:
+def test_a_native_manifest_does_not_use_the_plugin_key() -> None:
     text = io.StringIO("stack: s\ntargets: {t: {host: localhost}}")
     loaded = load_declaration(["-"], environ={"VLLM_API_KEY": "sesame"}, stdin=text)
     assert loaded.declaration.targets["t"].api_key is None

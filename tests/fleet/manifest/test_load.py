@@ -518,7 +518,7 @@ PATHS = {"models/sql": True, "acme/sql": True, "./sql": False, "../sql": False, 
 
 
 @pytest.mark.parametrize(("path", "odd"), PATHS.items(), ids=PATHS)
-def test_a_relative_path_is_said_to_be_the_servers(path: str, odd: bool) -> None:
+def test_a_bare_relative_lora_path_warns_that_it_is_on_the_server(path: str, odd: bool) -> None:
     warnings = load(adapter(f"{{target: t, lora_path: {path}}}")).warnings
     told = [f"<standard input>:5:18: lora_path {path!r} is a path on the server; to make it relative to the manifest, "
             "begin it with ./"]  # fmt: skip
@@ -548,7 +548,7 @@ def test_a_label_with_a_blank_needs_a_lora_name() -> None:
     assert load(labelled + ", lora_name: acme/sql}\n").declaration.adapters[0].lora_name == "acme/sql"
 
 
-def test_mistakes_of_every_kind_are_told_together() -> None:
+def test_errors_of_every_kind_are_reported_together() -> None:
     text = """stack: s
 targets: {t: {base_url: "ftp://h"}, u: {host: h}, v: {host: h}}
 adapters:
