@@ -238,7 +238,7 @@ def _keys(title: str, body: dict[str, Any]) -> str:
     required = {way["required"][0] for rule in body.get("allOf", ()) for way in rule.get("anyOf", ())}
     rows = []
     for name, value in body["properties"].items():
-        if value["description"].startswith("The same as"):
+        if value["description"].startswith("Same as"):
             continue
         default = "required" if name in required else _shown_json(value.get("default"))
         rows.append(f"| `{name}` | {_fleet_type(value)} | {default} | {_cell(value['description'])} |")

@@ -79,7 +79,7 @@ def test_twice_is_once(cli, world, file):
 def test_another_stacks_is_refused(cli, world, file):
     done = cli("adopt", "edge-1/sql", "--stack", "new", "--yes")
     assert done.code == 33
-    assert "sql on edge-1 belongs to the stack lab" in done.err
+    assert "sql on edge-1 belongs to stack lab" in done.err
     assert world.store.stack("new") is None
 
 

@@ -59,7 +59,7 @@ def test_a_destroyed_stack_goes_with_its_last_target(cli, world, file):
 def test_one_that_answers_is_kept_unless_forced(cli, world, file):
     done = cli("forget", "edge-1", "--yes")
     assert done.code == 1
-    assert "edge-1 answers" in done.err
+    assert "edge-1 is reachable" in done.err
     assert "--force" in done.err
     assert cli("forget", "edge-1", "--yes", "--force").code == 0
     assert world.edge.served == {"sql": "/models/sql", "chat": "/models/chat"}

@@ -50,7 +50,7 @@ def test_thousands_of_actions_stay_readable():
 
 def test_all_shows_all():
     text = on_a_terminal(show(large_plan(), everything=True))
-    assert text.count("not there") == 2000
+    assert text.count("not served yet") == 2000
     assert text.count("timeout") == 100
     assert "more" not in text
 
