@@ -14,7 +14,9 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
-__all__ = ["Capabilities", "Cause", "Presence", "Served", "Sighting"]
+from garrison.net.errors import TransportError
+
+__all__ = ["Capabilities", "Cause", "Presence", "Served", "Sighting", "cause_of"]
 
 
 class Presence(StrEnum):
@@ -24,7 +26,7 @@ class Presence(StrEnum):
 
 
 class Cause(StrEnum):
-    """Why a target is unknown."""
+    """Why a target is unknown: everything a transport can fail with (`cause_of`), and what an answer can lack."""
 
     DNS = "dns"
     REFUSED = "refused"
@@ -40,8 +42,13 @@ class Cause(StrEnum):
     NO_LORA_ROUTES = "no-lora-routes"
     """The list is believed, and run-time LoRA is off: what is not in it cannot be loaded, so it proves nothing."""
     LOCAL = "local"
-    """The fault is on our side: a secret or a certificate file that cannot be read, no file descriptors left."""
+    """The fault is on this side: an unreadable secret or certificate file, no file descriptors left."""
     NEVER_ASKED = "never-asked"
+
+
+def cause_of(error: TransportError) -> Cause:
+    """Translate the transport's cause; every one of them is a cause of unknown under the same name."""
+    return Cause(error.cause)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from garrison.fleet.secrets import SecretError, Secrets
-from garrison.fleet.target import Secret
+from garrison.net.endpoint import Secret
+from garrison.net.secrets import SecretError, Secrets
 
 WORD = "s3cr3t"
 
@@ -155,7 +155,7 @@ async def test_who_leaves_early_leaves_no_process_and_no_lock(tmp_path: Path) ->
 def test_no_text_in_any_repr() -> None:
     secrets = Secrets({"KEY": WORD})
     asyncio.run(secrets.text(Secret("env", "KEY")))
-    from garrison.fleet.secrets import _Kept
+    from garrison.net.secrets import _Kept
 
     assert WORD not in repr(_Kept(0.0, WORD))
     assert WORD not in repr(secrets)

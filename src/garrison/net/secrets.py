@@ -8,8 +8,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from garrison.fleet.child_process import end_group
-from garrison.fleet.target import Secret
+from garrison.net.child_process import end_group
+from garrison.net.endpoint import Secret
 
 __all__ = ["SecretError", "Secrets"]
 
