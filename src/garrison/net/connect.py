@@ -1,6 +1,7 @@
 """From an origin to an open connection: the name, TCP or a unix socket, and TLS, within one deadline."""
 
 import asyncio
+import os
 import ssl
 
 from garrison.net.endpoint import Tls
@@ -11,6 +12,9 @@ from garrison.net.resolver import Resolver
 from garrison.net.tls import TlsContexts, TlsFileError
 
 __all__ = ["Connector"]
+
+_SOCKET_PATH_BYTES = 107
+_SOCKET_PATH = f"the path of a unix socket has at most {_SOCKET_PATH_BYTES} bytes, and no null byte"
 
 
 class Connector:
@@ -54,6 +58,8 @@ class Connector:
         """
         deadline = asyncio.get_running_loop().time() + timeout
         if uds is not None:
+            if len(os.fsencode(uds)) > _SOCKET_PATH_BYTES or "\0" in uds:  # uvloop would cut it and try what is left
+                raise TransportError(TransportCause.LOCAL, _SOCKET_PATH)
             return await self._open(uds, True, origin, context, deadline, 0)
         addresses = self._resolver.fresh(origin.host) or await self._resolve(origin.host, timeout)
         for at, address in enumerate(addresses, 1):
@@ -105,5 +111,3 @@ class Connector:
             raise TransportError(TransportCause.TIMEOUT, f"no connection within {share:.3g} s") from None
         except OSError as error:
             raise transport_error(error, sent=False) from None
-        except ValueError as error:  # uvloop, of a socket path that is too long or holds a null byte
-            raise TransportError(TransportCause.LOCAL, f"cannot connect: {error}") from None

@@ -126,9 +126,10 @@ class Connection(FlowControl):
     def data_received(self, data: bytes) -> None:
         if self._closing or self._last:
             return
-        if not self._reader.under_way:
-            self._since = self._loop.time()
+        idle = not self._reader.under_way
         self._reader.feed(data)
+        if idle and self._reader.under_way:
+            self._since = self._loop.time()
         self._pump()
 
     def eof_received(self) -> bool:

@@ -60,7 +60,7 @@ class RequestReader:
         expects_continue: the client waits for `100 Continue` before it sends the body.
         upgrade: the client asks for another protocol, or for a tunnel (CONNECT). The request ends as usual and is the
             last one; bytes after it are in `rest`, for a caller that switches.
-        under_way: some of a request has arrived, and not all of it.
+        under_way: a request has begun and is not complete. Blank lines before one do not count.
         open: more can follow.
     """
 
@@ -68,7 +68,6 @@ class RequestReader:
         "_body_bytes",
         "_head_bytes",
         "_head_size",
-        "_in_message",
         "_limits",
         "_overhead",
         "_parser",
@@ -82,6 +81,7 @@ class RequestReader:
         "open",
         "rest",
         "target",
+        "under_way",
         "upgrade",
     )
 
@@ -96,13 +96,9 @@ class RequestReader:
         self._overhead = 0
         self.method = self.target = self.rest = b""
         self.headers: HeaderList = []
-        self.http10 = self.expects_continue = self.upgrade = self._in_message = False
+        self.http10 = self.expects_continue = self.upgrade = self.under_way = False
         self._skipped = b""
         self.open = True
-
-    @property
-    def under_way(self) -> bool:
-        return self._in_message or self._head_bytes > 0
 
     def feed(self, data: bytes) -> None:
         """Read on. Never raises for what `data` holds; a sink's own exceptions pass through."""
@@ -159,7 +155,7 @@ class RequestReader:
     def on_message_begin(self) -> None:
         if not self.open:
             raise _Stop
-        self._in_message = True
+        self.under_way = True
         self._head_size = self._body_bytes = self._overhead = 0
         self.target = b""
         self.headers = []
@@ -216,7 +212,7 @@ class RequestReader:
     def on_message_complete(self) -> None:
         if self._skipped:
             return
-        self._in_message = False
+        self.under_way = False
         self._head_bytes = 0
         keep_alive = self._parser.should_keep_alive() and not self.upgrade
         if not keep_alive:
