@@ -12,9 +12,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from garrison.net.errors import TransportError
+if TYPE_CHECKING:
+    from garrison.net.errors import TransportError
 
 __all__ = ["Capabilities", "Cause", "Presence", "Served", "Sighting", "cause_of"]
 
@@ -46,7 +47,7 @@ class Cause(StrEnum):
     NEVER_ASKED = "never-asked"
 
 
-def cause_of(error: TransportError) -> Cause:
+def cause_of(error: "TransportError") -> Cause:
     """Translate the transport's cause; every one of them is a cause of unknown under the same name."""
     return Cause(error.cause)
 

@@ -188,8 +188,9 @@ class Connection(FlowControl):
                 self._busy = True
                 self._task = self._loop.create_task(self._answer_later(item, answer))
                 self._task.add_done_callback(self._answered)
-        if not self._closing:
-            self.pause_reading(len(self._queue) >= self._host.limits.pipelined)
+        full = len(self._queue) >= self._host.limits.pipelined
+        if full is not self._read_paused and not self._closing:
+            self.pause_reading(full)
 
     async def _answer_later(self, request: Request, answer: Response | Later) -> None:
         try:

@@ -2,10 +2,13 @@
 
 from dataclasses import dataclass
 
-__all__ = ["BLANKS", "HeaderList", "Limits", "length_of", "overhead_allowed"]
+__all__ = ["BLANKS", "WIRE_FACTOR", "HeaderList", "Limits", "length_of"]
 
 BLANKS = 1024
 """Bytes by which a head may exceed its limit before it is complete: blanks around values are not counted one by one."""
+WIRE_FACTOR = 9
+"""Bytes on the wire for each byte of a body, beside a fixed allowance. The smallest chunk takes six bytes for its one.
+Without a bound, chunk extensions carry an endless stream that no limit of the body sees."""
 _MOST_DIGITS = 20
 
 HeaderList = list[tuple[bytes, bytes]]
@@ -23,15 +26,6 @@ class Limits:
 
     head_bytes: int = 64 * 1024
     body_bytes: int = 64 * 1024 * 1024
-
-
-def overhead_allowed(head_bytes: int, body: int) -> int:
-    """Bytes that chunk sizes, extensions and trailers may take beside `body` bytes.
-
-    The smallest chunk takes five bytes beside its one. Without a bound, chunk extensions carry an endless stream that
-    no body limit sees.
-    """
-    return head_bytes + 8 * body
 
 
 def length_of(value: bytes) -> int | None:

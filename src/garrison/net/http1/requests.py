@@ -5,11 +5,9 @@ from typing import NoReturn, Protocol
 
 import httptools
 
-from garrison.net.http1.limits import BLANKS, HeaderList, Limits, length_of, overhead_allowed
+from garrison.net.http1.limits import BLANKS, WIRE_FACTOR, HeaderList, Limits, length_of
 
 __all__ = ["Refusal", "RequestReader", "RequestSink"]
-
-_VERSIONS = ("1.1", "1.0")
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,13 +65,14 @@ class RequestReader:
     __slots__ = (
         "_body_bytes",
         "_head_bytes",
-        "_head_size",
-        "_limits",
-        "_overhead",
+        "_most_body",
+        "_most_head",
         "_parser",
         "_refusal",
         "_sink",
         "_skipped",
+        "_trailer_size",
+        "_wire_bytes",
         "expects_continue",
         "headers",
         "http10",
@@ -87,13 +86,14 @@ class RequestReader:
 
     def __init__(self, sink: RequestSink, limits: Limits) -> None:
         self._sink = sink
-        self._limits = limits
+        self._most_head = limits.head_bytes
+        self._most_body = limits.body_bytes
         self._parser = httptools.HttpRequestParser(self)
         self._refusal: Refusal | None = None
         self._head_bytes = 0
-        self._head_size = 0
+        self._trailer_size = 0
         self._body_bytes = 0
-        self._overhead = 0
+        self._wire_bytes = 0
         self.method = self.target = self.rest = b""
         self.headers: HeaderList = []
         self.http10 = self.expects_continue = self.upgrade = self.under_way = False
@@ -108,9 +108,10 @@ class RequestReader:
         if self._head_bytes >= 0:
             self._head_bytes += len(data)
         else:
-            self._overhead += len(data)
+            self._wire_bytes += len(data)
         self._parse(data)
-        if self._refusal is None and self.open:
+        # Complete messages reset both counters, so this is rarely more than two comparisons.
+        if self._refusal is None and (self._head_bytes > self._most_head or self._wire_bytes > self._most_head):
             self._check_unfinished()
         if self._refusal is not None:
             self.open = False
@@ -144,10 +145,11 @@ class RequestReader:
         self._parse(rest)
 
     def _check_unfinished(self) -> None:
-        head_bytes = self._limits.head_bytes
-        if self._head_bytes > head_bytes + BLANKS:
-            self._refusal = Refusal(431, f"the head is larger than {head_bytes} bytes")
-        elif self._overhead - self._body_bytes > overhead_allowed(head_bytes, self._body_bytes):
+        if not self.open:
+            return
+        if self._head_bytes > self._most_head + BLANKS:
+            self._refusal = Refusal(431, f"the head is larger than {self._most_head} bytes")
+        elif self._wire_bytes > self._most_head + WIRE_FACTOR * self._body_bytes:
             self._refusal = Refusal(413, "the framing of the body is larger than the body justifies")
 
     # --- httptools
@@ -156,39 +158,43 @@ class RequestReader:
         if not self.open:
             raise _Stop
         self.under_way = True
-        self._head_size = self._body_bytes = self._overhead = 0
+        self._body_bytes = self._wire_bytes = 0
         self.target = b""
         self.headers = []
 
     def on_url(self, url: bytes) -> None:
         self.target += url
-        self._grow(len(url))
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        self._grow(len(name) + len(value) + 4)
         if self._head_bytes >= 0:
-            self.headers.append((name, value))
+            self.headers.append((name, value))  # counted once the head is complete, and until then by what was fed
+            return
+        self._trailer_size += len(name) + len(value) + 4
+        if self._trailer_size > self._most_head:
+            self._refuse(431, f"the trailer section is larger than {self._most_head} bytes")
 
     def on_headers_complete(self) -> None:
         self._head_bytes = -1
-        self._head_size = 0
+        self._trailer_size = 0
         parser = self._parser
         version = parser.get_http_version()
-        if version not in _VERSIONS:
+        self.http10 = version == "1.0"
+        if version != "1.1" and not self.http10:
             self._refuse(505, f"HTTP/{version} is not supported")
         self.method = parser.get_method()
-        self.http10 = version == "1.0"
         self.upgrade = parser.should_upgrade()
         self.expects_continue = False
         body = b""
+        total = len(self.target)
         for name, value in self.headers:
             size = len(name)
+            total += size + len(value) + 4
             if size == 14 and name.lower() == b"content-length":
                 length = length_of(value)
                 if length is None:
                     self._refuse(400, "Content-Length is not a number")
-                elif length > self._limits.body_bytes:
-                    self._refuse(413, f"the body is larger than {self._limits.body_bytes} bytes")
+                elif length > self._most_body:
+                    self._refuse(413, f"the body is larger than {self._most_body} bytes")
                 body = b"content-length: %d" % length if length else b""
             elif size == 17 and name.lower() == b"transfer-encoding":
                 # A coding that another server on the way reads differently is how requests are smuggled.
@@ -199,14 +205,16 @@ class RequestReader:
                 body = b"transfer-encoding: chunked"
             elif size == 6 and name.lower() == b"expect":
                 self.expects_continue = not self.http10 and value.strip(b" \t").lower() == b"100-continue"
+        if total > self._most_head:
+            self._refuse(431, f"the head is larger than {self._most_head} bytes")
         if self.upgrade and self.method != b"CONNECT":
             self._skipped = body
         self._sink.request_head()
 
     def on_body(self, body: bytes) -> None:
         self._body_bytes += len(body)
-        if self._body_bytes > self._limits.body_bytes:
-            self._refuse(413, f"the body is larger than {self._limits.body_bytes} bytes")
+        if self._body_bytes > self._most_body:
+            self._refuse(413, f"the body is larger than {self._most_body} bytes")
         self._sink.request_body(body)
 
     def on_message_complete(self) -> None:
@@ -220,12 +228,6 @@ class RequestReader:
         self._sink.request_end(keep_alive)
 
     # ---
-
-    def _grow(self, size: int) -> None:
-        self._head_size += size
-        if self._head_size > self._limits.head_bytes:
-            what = "head" if self._head_bytes >= 0 else "trailer section"
-            self._refuse(431, f"the {what} is larger than {self._limits.head_bytes} bytes")
 
     def _refuse(self, status: int, reason: str) -> NoReturn:
         self._refusal = Refusal(status, reason)

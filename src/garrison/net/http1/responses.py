@@ -4,7 +4,7 @@ from typing import NoReturn, Protocol
 
 import httptools
 
-from garrison.net.http1.limits import BLANKS, HeaderList, length_of, overhead_allowed
+from garrison.net.http1.limits import BLANKS, WIRE_FACTOR, HeaderList, length_of
 
 __all__ = ["ResponseReader", "ResponseSink"]
 
@@ -48,13 +48,11 @@ class ResponseReader:
     __slots__ = (
         "_bodiless",
         "_body_bytes",
-        "_chunked",
         "_complete",
         "_end",
         "_failure",
         "_head_bytes",
         "_head_done",
-        "_head_size",
         "_keep",
         "_left",
         "_limit",
@@ -63,6 +61,7 @@ class ResponseReader:
         "_sink",
         "_sized",
         "_switch",
+        "_trailer_size",
         "headers",
         "interim",
         "rest",
@@ -78,7 +77,7 @@ class ResponseReader:
         self.waiting = False
         self.rest = b""
         self.status = self._limit = 0
-        self._received = self._body_bytes = self._head_size = 0
+        self._received = self._body_bytes = self._trailer_size = 0
         self._bodiless = self._switch = self._head_done = self._sized = self._complete = self._end = False
         self._keep = True
         self._failure = ""
@@ -94,7 +93,7 @@ class ResponseReader:
             limit: bytes of the body.
             switch: take 101 for a response; otherwise it is a failure, since nobody asked for it.
         """
-        self.status = self._received = self._body_bytes = self._head_size = 0
+        self.status = self._received = self._body_bytes = self._trailer_size = 0
         self._head_done = self._sized = self._complete = self._end = False
         self._keep = True
         self._failure = ""
@@ -131,7 +130,7 @@ class ResponseReader:
             self._finish()
         elif not self._head_done and self._received > self._head_bytes + BLANKS:
             self._fail(f"the answer's head is larger than {self._head_bytes} bytes")
-        elif self._received - self._body_bytes > overhead_allowed(2 * self._head_bytes, self._body_bytes):
+        elif self._received > 2 * self._head_bytes + WIRE_FACTOR * self._body_bytes:
             self._fail("the framing of the answer's body is larger than the body justifies")
 
     def eof(self) -> bool:
@@ -155,17 +154,18 @@ class ResponseReader:
         if self._complete:
             self._keep = False  # a response that nobody asked for
             raise _Stop
-        self._head_size = 0
         self.headers = []
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if self._complete:
             return
-        self._head_size += len(name) + len(value) + 4
-        if self._head_size > self._head_bytes:
-            what = "trailer section" if self._head_done else "head"
-            self._stop(f"the answer's {what} is larger than {self._head_bytes} bytes")
-        (self.trailers if self._head_done else self.headers).append((name, value))
+        if not self._head_done:
+            self.headers.append((name, value))  # counted once the head is complete, and until then by what was fed
+            return
+        self._trailer_size += len(name) + len(value) + 4
+        if self._trailer_size > self._head_bytes:
+            self._stop(f"the answer's trailer section is larger than {self._head_bytes} bytes")
+        self.trailers.append((name, value))
 
     def on_headers_complete(self) -> None:
         assert self._parser is not None
@@ -176,7 +176,6 @@ class ResponseReader:
                 return
             if not self._switch:
                 self._stop("the server switched to another protocol without being asked")
-        self._head_size = 0
         self._check_framing()
         self.status = status
         self._head_done = True
@@ -206,8 +205,10 @@ class ResponseReader:
         version = self._parser.get_http_version()
         if version not in _VERSIONS:
             self._stop(f"the answer is HTTP/{version}")
+        total = 0
         for name, value in self.headers:
             size = len(name)
+            total += size + len(value) + 4
             if size == 14 and name.lower() == b"content-length":
                 self._sized = True
                 length = length_of(value)
@@ -217,6 +218,8 @@ class ResponseReader:
                 if value.strip(b" \t").lower() != b"chunked" or version != "1.1":
                     self._stop("the answer has a transfer coding other than chunked")
                 self._sized = True
+        if total > self._head_bytes:
+            self._stop(f"the answer's head is larger than {self._head_bytes} bytes")
 
     def _complete_now(self) -> None:
         assert self._parser is not None
