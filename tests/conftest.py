@@ -1,10 +1,13 @@
 """What several rooms' tests share: a clean environment, a tiny model, waiting with a deadline, the command line."""
 
+import contextlib
 import os
+import signal
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +20,9 @@ sys.path += [str(ROOT / "scripts"), str(ROOT / "tests" / "support")]
 from tests_environment import environment  # noqa: E402 - it lies in the directory added above
 
 _POLL_SECONDS = 0.02
+
+# Under nohup it is ignored, and so by every child that a test signals with it.
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @dataclass(frozen=True)
@@ -38,6 +44,14 @@ def clean_environ(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Mapping[st
     for name, value in wanted.items():
         monkeypatch.setenv(name, value)
     return os.environ
+
+
+@pytest.fixture(autouse=True)
+def nothing_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The secrets that one test reads are not hidden from the next."""
+    from garrison.base import redaction
+
+    monkeypatch.setattr(redaction, "_KNOWN", redaction._Known())
 
 
 Until = Callable[..., Any]
@@ -103,3 +117,29 @@ def adapter(tmp_path: Path) -> Callable[..., Path]:
     import tiny_model as maker
 
     return lambda name, **options: Path(maker.make_adapter(tmp_path / "made" / name, **options))
+
+
+@pytest.fixture
+def public_path() -> Iterator[Path]:
+    """A directory that another user can enter, unlike `tmp_path`."""
+    with tempfile.TemporaryDirectory() as directory:
+        os.chmod(directory, 0o755)
+        yield Path(directory)
+
+
+@pytest.fixture
+def unprivileged() -> Callable[[], contextlib.AbstractContextManager[None]]:
+    """Root may read everything; inside this context we are nobody, when we are root at all."""
+
+    @contextlib.contextmanager
+    def become_nobody() -> Iterator[None]:
+        if os.geteuid() != 0:
+            yield
+            return
+        os.seteuid(65534)
+        try:
+            yield
+        finally:
+            os.seteuid(0)
+
+    return become_nobody

@@ -38,17 +38,19 @@ def garrison(env: dict[str, str], *arguments: str, seconds: float = 120) -> subp
 
 
 @contextlib.contextmanager
-def served(env: dict[str, str], log: Path, *arguments: str) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+def served(
+    env: dict[str, str], log: Path, *arguments: str, scheme: str = "http", port: int | None = None
+) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
     """`garrison serve` for the body, ready; stopped by SIGTERM after it, if the body has not."""
-    port = free_port()
+    port = port or free_port()
     with log.open("wb") as output:
         server = subprocess.Popen(
             [GARRISON, "serve", "--port", str(port), *arguments], env=env, stdout=output, stderr=output
         )
-    url = f"http://127.0.0.1:{port}"
+    url = f"{scheme}://127.0.0.1:{port}"
     try:
         deadline = time.monotonic() + READY_SECONDS
-        while garrison(env, "wait", url, "--quiet", "--timeout", "2").returncode != 0:
+        while garrison(env, "wait", url, "--quiet", "--insecure", "--timeout", "2").returncode != 0:
             assert server.poll() is None, log.read_text()
             assert time.monotonic() < deadline, log.read_text()
         yield url, server
@@ -126,6 +128,72 @@ class TestVllm:
         assert "--max-model-len" in done.stderr.split("error:")[-1]
 
 
+def certificate(directory: Path) -> tuple[Path, Path]:
+    cert, key = directory / "c.pem", directory / "k.pem"
+    make = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=node.example"
+    subprocess.run([*make.split(), "-keyout", key, "-out", cert], check=True, capture_output=True)
+    return cert, key
+
+
+def said(log: Path, words: str, seconds: float = 30) -> str:
+    """The log, once `words` are in it."""
+    deadline = time.monotonic() + seconds
+    while words not in (text := log.read_text()):
+        assert time.monotonic() < deadline, text
+        time.sleep(0.1)
+    return text
+
+
+@pytest.mark.engine("vllm")
+@pytest.mark.timeout(600)
+class TestVllmsOwnFlags:
+    """Whether it is ready is asked as its own flags say, and nobody stops it unasked."""
+
+    def test_tls_a_root_path_and_a_second_start(self, home_with: Home, tmp_path: Path, tiny_model: Path) -> None:
+        env = home_with("vllm")
+        cert, key = certificate(tmp_path)
+        flags = ["--ssl-certfile", str(cert), "--ssl-keyfile", str(key), "--root-path", "/serve", "--api-key", "sk-x"]
+        log = tmp_path / "log"
+        with served(env, log, str(tiny_model), "--", *QUICK, *flags, scheme="https") as (url, server):
+            assert f"OpenAI endpoint: {url}/serve/v1" in said(log, "try it: curl --insecure")
+            assert "garrison: ready after " in log.read_text()
+            for path in ("/health", "/serve/health"):
+                assert httpx2.get(url + path, verify=False, timeout=10).status_code == 200
+            refused = garrison(env, "wait", url, "--timeout", "15")
+            assert refused.returncode == 22
+            assert "--insecure" in refused.stderr
+            keyed = env | {"KEY": "sk-x"}
+            smoked = garrison(keyed, "smoke", f"{url}/serve/v1", "--insecure", "--key-env", "KEY", "--json")
+            assert smoked.returncode == 0, smoked.stdout
+            port = url.rsplit(":", 1)[1]
+            late = garrison(env, "serve", str(tiny_model), "--port", port, "--", *QUICK)
+            assert late.returncode == 2, late.stderr
+            assert "it serves" in late.stderr
+            assert "--replace" in late.stderr
+            assert "sk-x" not in late.stderr
+            assert server.poll() is None
+            assert httpx2.get(f"{url}/health", verify=False, timeout=10).status_code == 200
+
+    def test_headless_beside_a_server(self, home_with: Home, tmp_path: Path, tiny_model: Path) -> None:
+        """It waits for its head, and listens nowhere; the port it was given is somebody else's."""
+        env = home_with("vllm")
+        with socket.create_server(("127.0.0.1", 0)) as listener, (tmp_path / "log").open("wb") as output:
+            port = str(listener.getsockname()[1])
+            flags = ["--headless", "--data-parallel-address", "127.0.0.1", "--data-parallel-rpc-port", str(free_port())]
+            command = [GARRISON, "serve", str(tiny_model), "--port", port, "--", *QUICK, *flags]
+            server = subprocess.Popen(command, env=env, stdout=output, stderr=output)
+            try:
+                assert "headless" in said(tmp_path / "log", "garrison: running after", 60)
+                said(tmp_path / "log", "headless mode", 120)
+                assert server.poll() is None
+                server.terminate()
+                assert server.wait(60) == 0
+            finally:
+                if server.poll() is None:
+                    server.kill()
+                    server.wait()
+
+
 @pytest.mark.engine("vllm")
 @pytest.mark.timeout(400)
 def test_the_three_scripts_in_a_chain(home_with: Home, tmp_path: Path, tiny_model: Path) -> None:
@@ -170,6 +238,33 @@ def test_the_three_scripts_in_a_chain(home_with: Home, tmp_path: Path, tiny_mode
 def test_llama_cpp(home_with: Home, tmp_path: Path) -> None:
     gguf = maker.make_gguf(tmp_path / "tiny.gguf")
     run_example("llama_cpp.sh", home_with("llama_cpp"), str(gguf))
+
+
+@pytest.mark.engine("llama_cpp")
+def test_llama_cpps_own_flags(home_with: Home, tmp_path: Path) -> None:
+    """TLS and a prefix; with a key the prefix answers 401, which is an answer."""
+    env = home_with("llama_cpp")
+    cert, key = certificate(tmp_path)
+    gguf = str(maker.make_gguf(tmp_path / "tiny.gguf"))
+    tls = ["--ssl-cert-file", str(cert), "--ssl-key-file", str(key), "--api-prefix", "/llama"]
+    for name, flags, words in (
+        ("tls", tls, ("garrison: ready after ", "OpenAI endpoint: https://127.0.0.1:{port}/llama/v1")),
+        ("keyed", [*tls, "--api-key", "sk-x"], ("garrison: running after ", "/llama/health answers 401")),
+    ):
+        log, port = tmp_path / name, free_port()
+        command = [GARRISON, "serve", gguf, "--engine", "llama_cpp", "--port", str(port), "--", *flags]
+        with log.open("wb") as output:
+            server = subprocess.Popen(command, env=env, stdout=output, stderr=output)
+        try:
+            text = said(log, "try it: curl --insecure")
+            assert all(one.format(port=port) in text for one in words), text
+            if name == "tls":
+                url = f"https://127.0.0.1:{port}/llama/v1"
+                assert garrison(env, "wait", url, "-k", "--timeout", "20").returncode == 0
+                assert smoke(env, url, "-k")["chat"] == "ok"
+        finally:
+            server.terminate()
+            assert server.wait(60) == 0
 
 
 @pytest.mark.engine("mlx_lm")

@@ -4,6 +4,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,9 @@ import pytest
 
 from garrison.base import locks
 from garrison.base.clock import FakeClock
-from garrison.base.errors import InvalidError, LockedError
-from garrison.base.locks import file_lock, start_time
+from garrison.base.errors import GarrisonError, InvalidError, LockedError
+from garrison.base.identity import Identity, Place, this_place, this_process
+from garrison.base.locks import file_lock
 
 HOLDER = """
 import sys
@@ -163,6 +165,82 @@ for _ in range(20):
     assert Path(f"{path}.log").read_text().split() == ["in", "out"] * 80
 
 
+def leave_directory(path: Path, holder: Identity) -> None:
+    """The fallback's directory, as `holder` left it."""
+    directory = path.with_name(f"{path.name}.d")
+    directory.mkdir()
+    (directory / "pid").write_text(f"{holder}\n")
+
+
+NOBODY = 65534
+
+
+@pytest.mark.system
+def test_a_file_that_another_user_left_in_a_shared_place(tmp_path: Path, kind: str) -> None:
+    """As root leaves one in /tmp; and then root again, beside the other user's."""
+    shared = open_to_all(tmp_path / "shared", 0o1777)
+    path = shared / "port.lock"
+    take(path)
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert take_as_nobody(path) == ""
+    assert (shared / f"port.lock.{NOBODY}").stat().st_uid == NOBODY
+    take(path)
+
+
+@pytest.mark.system
+def test_root_takes_a_file_of_another_user_in_a_sticky_directory(tmp_path: Path) -> None:
+    """With `fs.protected_regular` the kernel refuses O_CREAT there, even to root."""
+    shared = open_to_all(tmp_path / "shared", 0o1777)
+    path = shared / "port.lock"
+    assert take_as_nobody(path) == ""
+    assert path.stat().st_uid == NOBODY
+    with file_lock(path, timeout=0, purpose="is at work") as lock:
+        assert lock.path == path
+
+
+@pytest.mark.system
+@pytest.mark.parametrize(("mode", "expected"), [(0o777, 0o666), (0o770, 0o660), (0o755, 0o600), (0o1777, 0o600)])
+def test_who_may_write_the_directory_may_take_its_locks(tmp_path: Path, mode: int, expected: int) -> None:
+    directory = open_to_all(tmp_path / "library", mode)
+    take(directory / "x.lock")
+    assert (directory / "x.lock").stat().st_mode & 0o777 == expected
+    if mode == 0o777:
+        with file_lock(directory / "x.lock", timeout=0, purpose="is at work"):
+            assert "LockedError" in take_as_nobody(directory / "x.lock"), "both lock the one file"
+
+
+def open_to_all(directory: Path, mode: int) -> Path:
+    directory.mkdir()
+    directory.chmod(mode)
+    for parent in list(directory.parents)[:3]:
+        if parent.stat().st_uid == os.geteuid() and parent != Path("/tmp"):
+            parent.chmod(parent.stat().st_mode | 0o011)
+    return directory
+
+
+def take_as_nobody(path: Path) -> str:
+    """Take the lock and let go as another user, in a forked child: that user may not see the checkout. What was raised,
+    in words."""
+    readable, writable = os.pipe()
+    if (child := os.fork()) == 0:
+        said = ""
+        try:
+            os.setgroups([])
+            os.setgid(NOBODY)
+            os.setuid(NOBODY)
+            take(path)
+        except (GarrisonError, OSError) as error:
+            said = repr(error)
+        finally:
+            os.write(writable, said.encode())
+            os._exit(0)
+    os.close(writable)
+    with open(readable) as file:
+        said = file.read()
+    os.waitpid(child, 0)
+    return said
+
+
 REFUSED = {
     "symlink": (lambda path: path.symlink_to(path.parent / "elsewhere"), "is a symlink"),
     "symlink to a file": (lambda path: (path.parent / "f").touch() or path.symlink_to("f"), "is a symlink"),
@@ -201,19 +279,45 @@ class TestDirectoryFallback:
             assert (tmp_path / "x.lock.d" / "pid").read_text().split()[0] == str(os.getpid())
         assert not (tmp_path / "x.lock.d").exists()
 
-    @pytest.mark.parametrize(
-        "content", ["4194305 1", f"{os.getpid()} 1"], ids=["pid of nobody", "pid that was used again"]
-    )
-    def test_a_dead_holder_is_seen(self, tmp_path: Path, content: str) -> None:
+    @pytest.mark.parametrize("pid", [4194305, os.getpid()], ids=["pid of nobody", "pid that was used again"])
+    def test_a_dead_holder_is_seen(self, tmp_path: Path, pid: int) -> None:
         path = tmp_path / "x.lock"
-        (tmp_path / "x.lock.d").mkdir()
-        (tmp_path / "x.lock.d" / "pid").write_text(content)
+        leave_directory(path, replace(this_process(), pid=pid, start=1))
         take(path, timeout=1)
         assert sorted(os.listdir(tmp_path)) == ["x.lock"]
 
+    @pytest.mark.parametrize(
+        "place",
+        [
+            Place("elsewhere", "another-boot", "pid:[4026531836]"),
+            Place(this_place().host, "another-boot", this_place().namespace),
+            Place(this_place().host, this_place().boot, "pid:[1]"),
+            Place("elsewhere"),
+        ],
+        ids=["another host", "another host of that name", "another container", "a host without boot ids"],
+    )
+    @pytest.mark.parametrize("pid", [4194305, os.getpid()], ids=["pid of nobody here", "pid of this process"])
+    def test_a_holder_elsewhere_is_not_judged_by_the_pids_of_this_host(
+        self, tmp_path: Path, place: Place, pid: int
+    ) -> None:
+        path = tmp_path / "x.lock"
+        leave_directory(path, Identity(place, pid, 1))
+        os.utime(tmp_path / "x.lock.d", (0, 0))
+        with pytest.raises(LockedError, match=f"pid {pid} on {place.host} is at work") as caught:
+            take(path, timeout=1)
+        assert str(tmp_path / "x.lock.d") in (caught.value.hint or "")
+        assert (tmp_path / "x.lock.d" / "pid").exists()
+
+    @pytest.mark.system
+    def test_another_user_of_a_shared_directory_sees_a_dead_holder(self, tmp_path: Path) -> None:
+        directory = open_to_all(tmp_path / "library", 0o777)
+        with file_lock(directory / "x.lock", timeout=0, purpose="is at work"):
+            assert "LockedError" in take_as_nobody(directory / "x.lock")
+            (directory / "x.lock.d" / "pid").write_text(f"{replace(this_process(), pid=4194305, start=1)}\n")
+            assert take_as_nobody(directory / "x.lock") == ""
+
     def test_a_dead_holder_is_seen_without_waiting(self, tmp_path: Path) -> None:
-        (tmp_path / "x.lock.d").mkdir()
-        (tmp_path / "x.lock.d" / "pid").write_text("4194305 1")
+        leave_directory(tmp_path / "x.lock", replace(this_process(), pid=4194305, start=1))
         take(tmp_path / "x.lock", timeout=0)
 
     def test_a_lock_that_was_freed_and_taken_while_it_was_judged_is_not_stolen(
@@ -245,26 +349,6 @@ def test_another_flock_error_is_not_swallowed(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr(locks.fcntl, "flock", broken)
     with pytest.raises(OSError, match="Input/output"):
         take(tmp_path / "x.lock")
-
-
-def test_start_time_is_that_of_the_process() -> None:
-    assert start_time(os.getpid()) == start_time(os.getpid())
-    assert start_time(4194305) is None
-
-
-@pytest.mark.system
-def test_start_time_of_a_name_with_spaces_and_parentheses(tmp_path: Path, until: Any) -> None:
-    program = tmp_path / "a) S 1 (b"
-    program.symlink_to("/bin/sleep")
-    process = subprocess.Popen([str(program), "60"])
-    try:
-        until(lambda: b"a) S" in Path(f"/proc/{process.pid}/stat").read_bytes())
-        found = start_time(process.pid)
-        assert found is not None
-        assert found > (start_time(os.getpid()) or 0)
-    finally:
-        process.kill()
-        process.wait()
 
 
 def test_a_full_disk_costs_only_the_holders_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

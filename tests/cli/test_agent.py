@@ -1,3 +1,4 @@
+import contextlib
 import json
 import os
 import signal
@@ -126,6 +127,43 @@ def test_hooks_of_the_manifest_are_told(cli, world, tmp_path):
     world.targets["edge-2"].served.clear()
     assert cli("agent", "--once").code == 0
     assert json.loads(told.read_text())["target"] == "edge-2"
+
+
+@pytest.mark.system
+@pytest.mark.parametrize("words", [(), ("--json",)], ids=["lines", "json"])
+def test_output_that_nobody_reads_does_not_hold_it_up(cli, start, manifest, adapter, clean_environ, until, words):
+    """Standard output is a full pipe: the agent looks on, does what is due, and hears SIGTERM."""
+    sim = start()
+    file = manifest({"edge": {"base_url": sim.url}}, {"sql": {"target": "edge", "lora_path": str(adapter("sql"))}})
+    file.write_text(file.read_text() + "policy: {on_drift: restore}\n")
+    assert cli("apply", file, "--yes").code == 0
+    readable, writable = full_pipe()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "garrison.cli.main", "agent", "--interval", "0.2", *words],
+        stdout=writable, stderr=subprocess.PIPE, text=True, env=dict(clean_environ),
+    )  # fmt: skip
+    try:
+        sim.unload("sql")
+        until(lambda: "sql" in sim.sim.state.engine.adapters, what="the adapter")
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(20) == 0
+    finally:
+        process.kill()
+        process.communicate()
+        os.close(readable)
+        os.close(writable)
+
+
+def full_pipe():
+    """Both ends of a pipe that takes no more byte."""
+    readable, writable = os.pipe()
+    os.set_blocking(writable, False)
+    for size in (65536, 1):
+        with contextlib.suppress(BlockingIOError):
+            while os.write(writable, b"x" * size):
+                pass
+    os.set_blocking(writable, True)
+    return readable, writable
 
 
 @pytest.mark.system

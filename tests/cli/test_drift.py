@@ -86,3 +86,18 @@ def test_a_tombstone_tells_since_when_it_is_gone(cli, world, file):
     (line,) = [line for line in cli("drift").out.splitlines() if "edge-1/chat" in line]
     assert "gone since 2026-01-01 00:01:30 UTC (8 s ago, unloaded)" in line
     assert "applied" not in line
+
+
+def test_a_changed_entry_of_the_store_is_no_all_clear(cli, world, file):
+    """It is the same path as ever, and the files in it are others."""
+    world.artifacts.spoiled.add(world.edge.served["sql"])
+    done = cli("drift", "--exit-code")
+    assert done.code == 32
+    assert "≠ content" in done.out
+    assert "no longer holds what was applied" in " ".join(done.out.split())
+    (found,) = [one for one in json.loads(cli("drift", "--json").out)["drift"] if one["target"] == "edge-1"]
+    assert (found["kind"], found["name"]) == ("content", "sql")
+    adapters = json.loads(cli("status", "--json").out)["stacks"][0]["adapters"]
+    assert {one["name"]: one["state"] for one in adapters if one["target"] == "edge-1"}["sql"] == "drifted"
+    listed = json.loads(cli("inventory", "adapters", "-q", "status:drifted", "--json").out)
+    assert {one["name"] for one in listed} == {"sql"}

@@ -113,3 +113,29 @@ def test_a_full_disk_is_no_bug(capsys: Any) -> None:
     assert outermost(raising(OSError(errno.ENOSPC, "No space left on device", "/data/x")), json=False) == 14
     assert "no room left on the disk (/data/x)" in capsys.readouterr().err
     assert outermost(raising(OSError(errno.EIO, "Input/output error")), json=False) == 70
+
+
+@pytest.mark.parametrize("as_json", [False, True], ids=["text", "json"])
+def test_what_a_library_says_is_shown_without_secrets(
+    capsys: Any, as_json: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_x\n")
+    monkeypatch.setenv("MY_API_KEY", "k3y-of-mine")
+    said = "Illegal header value b'Bearer hf_x\\n' at https://me:pw@host/?X-Amz-Signature=abc k3y-of-mine"
+    error = InvalidError(said, hint=said, details={"log_tail": [said], "response": {"said": said}})
+    report(error, json=as_json)
+    out, err = capsys.readouterr()
+    for secret in ("hf_x", "me:pw", "=abc", "k3y-of-mine"):
+        assert secret not in out + err
+    assert "Illegal header value" in err
+
+
+def test_the_report_of_a_bug_holds_no_secret(capsys: Any, monkeypatch: pytest.MonkeyPatch, clean_environ: Any) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_x")
+    assert outermost(raising(RuntimeError("b'Bearer hf_x\\n', {'api_key': 'sk-other-key-1'}")), json=True) == 70
+    (written,) = (Path(clean_environ["GARRISON_DATA_DIR"]) / "reports").iterdir()
+    captured = capsys.readouterr()
+    for text in (written.read_text(), captured.out, captured.err):
+        assert "RuntimeError" in text
+        assert "hf_x" not in text
+        assert "sk-other" not in text

@@ -66,3 +66,41 @@ def test_dry_run_starts_nothing(cli: Any, port: Any, tmp_path: Path) -> None:
 
 def test_json_and_a_command_exclude_each_other(cli: Any, port: Any) -> None:
     assert cli("preflight", "--port", port(), "--json", "--", "true").code == 1
+
+
+HEADLESS = "import sys, time; sys.argv[1:2] == ['serve'] or sys.exit(9); time.sleep(1.5); sys.exit(7)"
+
+
+@pytest.mark.parametrize("flags", [["--headless"], ["--uds", "x.sock"], ["--uds=x.sock"], ["--headles"]])
+def test_a_vllm_that_takes_no_port_is_not_stopped_for_it(
+    run: Any, clean_environ: Any, port: Any, tmp_path: Path, flags: list[str]
+) -> None:
+    """Neither is its port looked at, nor is it expected to bind one."""
+    program = tmp_path / "vllm"
+    program.write_text(f"#!{sys.executable} -I\n{HEADLESS}\n")
+    program.chmod(0o755)
+    environ = {**clean_environ, "GARRISON_START_BIND_TIMEOUT": "0.3"}
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        number = str(listener.getsockname()[1])
+        words = ["preflight", "--port", number, "--", program, "serve", "m", *flags]
+        done = run("-m", "garrison.cli.main", *words, env=environ)
+        assert done.code == 7, done.err
+
+
+def test_one_that_takes_a_port_has_to_bind_it(run: Any, clean_environ: Any, port: Any, tmp_path: Path) -> None:
+    program = tmp_path / "vllm"
+    program.write_text(f"#!{sys.executable} -I\n{HEADLESS}\n")
+    program.chmod(0o755)
+    environ = {**clean_environ, "GARRISON_START_BIND_TIMEOUT": "0.3"}
+    words = ["preflight", "--port", port(), "--", program, "serve", "m", "--help-me-not", "--api-key", "x"]
+    assert run("-m", "garrison.cli.main", *words, env=environ).code == 5
+
+
+def test_the_contract_of_vllm_preflight_clears_the_port_whatever_the_command_is(
+    run: Any, clean_environ: Any, port: Any, tmp_path: Path
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        environ = {**clean_environ, "VLLM_HOST": "127.0.0.1", "VLLM_PORT": str(listener.getsockname()[1])}
+        done = run("-c", "from garrison.cli.vllm_preflight import main; raise SystemExit(main())",
+                   "vllm", "serve", "m", "--headless", env=environ)  # fmt: skip
+    assert done.code == 2

@@ -80,7 +80,7 @@ def test_adapters(serve: Any, tiny_model: Path, adapter: Any) -> None:
 
 def test_sim(serve: Any, tiny_model: Path) -> None:
     words = serve(tiny_model, "--engine", "sim")
-    assert words[1:5] == ["-m", "garrison.sim", "--model", str(tiny_model)]
+    assert words[1:6] == ["-P", "-m", "garrison.sim", "--model", str(tiny_model)]
 
 
 def manifest(directory: Path, text: str, name: str = "garrison.yaml") -> Path:

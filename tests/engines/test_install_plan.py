@@ -24,7 +24,7 @@ def cpu(engine: str) -> Recipe:
 
 def test_environments_are_made_with_uv_or_else_venv() -> None:
     assert create_command(UV, ENVIRONMENT)[:2] == ("/usr/bin/uv", "venv")
-    assert create_command(PIP, ENVIRONMENT) == ("/usr/bin/python3", "-m", "venv", "/data/env")
+    assert create_command(PIP, ENVIRONMENT) == ("/usr/bin/python3", "-P", "-m", "venv", "/data/env")
 
 
 @pytest.mark.parametrize(

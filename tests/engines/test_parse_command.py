@@ -43,6 +43,7 @@ ROWS = [
     ("mlx_lm server --model X", "mlx_lm", "X", ()),
     ("python -m mlx_lm.server --model X", "mlx_lm", "X", ()),
     ("python -m garrison.sim --model X --port 1", "sim", "X", ("--port", "1")),
+    ("python -P -m garrison.sim --model X --port 1", "sim", "X", ("--port", "1")),
     ("$ nohup vllm serve m &", "vllm", "m", ()),
     ("vllm serve m \\\n  --port 1 \\\n  # a remark\n", "vllm", "m", ("--port", "1")),
 ]  # fmt: skip

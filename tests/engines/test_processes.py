@@ -68,3 +68,14 @@ with file_lock(Path({str(lock)!r}), timeout=0, purpose="x") as held:
     deadline = time.monotonic() + 10
     with file_lock(lock, timeout=deadline - time.monotonic(), purpose="is installing"):
         pass
+
+
+def test_what_a_tool_says_is_kept_and_told_without_secrets(tmp_path: Path) -> None:
+    script = "printf 'Looking in https://me:passw0rd-9@host/simple\\nand passw0'; sleep 0; printf 'rd-9 alone\\n'"
+    lines: list[str] = []
+    environ = {**os.environ, "PIP_INDEX_URL": "https://me:passw0rd-9@host/simple"}
+    log = tmp_path / "log"
+    SystemRunner().run(("/bin/sh", "-c", script), env=environ, log=log, on_line=lines.append, hold=None)
+    assert [line for line in lines if line] == ["Looking in https://***@host/simple", "and *** alone"]
+    assert "passw0rd-9@" not in log.read_text()
+    assert "and *** alone" in log.read_text()

@@ -11,7 +11,7 @@ def test_the_simulator_is_a_module_of_this_python_with_vllms_flags() -> None:
     )
     made = Sim().command(Path("/usr/bin/python3"), options)
     assert made.argv == (
-        "/usr/bin/python3", "-m", "garrison.sim", "--model", "/m", "--host", "127.0.0.1", "--port", "8001",
+        "/usr/bin/python3", "-P", "-m", "garrison.sim", "--model", "/m", "--host", "127.0.0.1", "--port", "8001",
         "--served-model-name", "acme", "--enable-lora", "--max-loras", "1", "--max-lora-rank", "8",
         "--lora-modules", "a=/a", "--seed", "0",
     )  # fmt: skip

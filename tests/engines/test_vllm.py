@@ -109,4 +109,4 @@ def test_the_seeds_variables_are_removed_and_the_key_stays_out_of_the_argv() -> 
 
 def test_garrisons_own_secrets_are_not_handed_on() -> None:
     given = {"GARRISON_DATABASE_URL": "postgresql://u:p@h/d", "GARRISON_HF_TOKEN": "x", "HF_TOKEN": "y", "PATH": "/bin"}
-    assert EngineCommand(("vllm",)).environment(given) == {"HF_TOKEN": "y", "PATH": "/bin"}
+    assert EngineCommand(("vllm",)).environment(given) == {"HF_TOKEN": "y", "PATH": "/bin", "PYTHONSAFEPATH": "1"}

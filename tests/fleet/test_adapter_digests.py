@@ -3,6 +3,7 @@ import threading
 
 import pytest
 from aged_files import aged
+from foreign_trees import hub_snapshot
 
 from garrison.base.clock import FakeClock, SystemClock
 from garrison.fleet import adapter_digests
@@ -29,7 +30,7 @@ def reads(monkeypatch):
     """Paths whose files were read, in order."""
     seen = []
 
-    def counting(path):
+    def counting(path, tree=None):
         seen.append(str(path))
         return adapter_digest(path)
 
@@ -110,7 +111,7 @@ def test_a_file_that_changes_while_it_is_read_gives_the_later_digest(adapter, mo
     other = adapter_digest(adapter("other", seed=2))
     content = (adapter("other", seed=2) / "adapter_model.safetensors").read_bytes()
 
-    def slow(path, done=[]):  # noqa: B006 - once
+    def slow(path, tree, done=[]):  # noqa: B006 - once
         digest = adapter_digest(path)
         if not done:
             done.append((made / "adapter_model.safetensors").write_bytes(content))
@@ -124,7 +125,7 @@ def test_a_file_that_never_rests_has_no_digest(adapter, monkeypatch):
     made = adapter("sql")
     path = aged(made)
 
-    def busy(path):
+    def busy(path, tree=None):
         with open(made / "adapter_model.safetensors", "ab") as file:
             file.write(b"x")
         return "half"
@@ -146,10 +147,15 @@ def test_a_relative_path_is_the_servers(adapter, monkeypatch):
 
 def test_a_hub_cache_of_links(adapter, tmp_path):
     made = adapter("sql")
-    (tmp_path / "snapshot").mkdir()
+    assert AdapterDigests().digest(str(hub_snapshot(made, tmp_path))) == adapter_digest(made)
+
+
+def test_links_that_lead_elsewhere_are_not_followed(adapter, tmp_path):
+    made = adapter("sql")
+    (tmp_path / "links").mkdir()
     for file in made.iterdir():
-        (tmp_path / "snapshot" / file.name).symlink_to(file)
-    assert AdapterDigests().digest(str(tmp_path / "snapshot")) == adapter_digest(made)
+        (tmp_path / "links" / file.name).symlink_to(file)
+    assert AdapterDigests().digest(str(tmp_path / "links")) is None
 
 
 def test_many_threads_read_once(adapter, reads):

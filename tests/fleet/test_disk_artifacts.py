@@ -3,8 +3,10 @@ from pathlib import Path
 
 import pytest
 from aged_files import aged
+from foreign_trees import hub_snapshot
 
 from garrison.fleet import disk_artifacts
+from garrison.fleet.artifacts import EntryFault
 from garrison.fleet.disk_artifacts import DiskArtifacts, store_root
 from garrison.fleet.target import NO_STORE, TargetSpec
 from garrison.models.adapter import adapter_digest
@@ -129,8 +131,8 @@ def test_files_that_change_while_they_are_checked(artifacts, adapter, monkeypatc
     made = adapter("sql")
     real = disk_artifacts.inspect_adapter
 
-    def slow(path):
-        info = real(path)
+    def slow(path, tree):
+        info = real(path, tree)
         (made / "adapter_model.safetensors").write_bytes(b"half")
         return info
 
@@ -148,10 +150,89 @@ def test_a_database_remembers_digests(tmp_path, adapter, monkeypatch):
     digest = DiskArtifacts(tmp_path, store.identity(), record=store).digest(made)
     store.close()
 
-    def fail(path):
+    def fail(path, tree=None):
         raise AssertionError(f"{path} was read again")
 
     monkeypatch.setattr(adapter_digests, "adapter_digest", fail)
     store = open_store(tmp_path / "garrison.db")
     assert DiskArtifacts(tmp_path, store.identity(), record=store).digest(made) == digest
     store.close()
+
+
+# --- links that lead out of an adapter
+
+
+@pytest.fixture
+def linked(adapter, tmp_path):
+    """An adapter whose weights lie elsewhere."""
+    made = adapter("sql")
+    (made / "adapter_model.safetensors").rename(tmp_path / "elsewhere")
+    (made / "adapter_model.safetensors").symlink_to(tmp_path / "elsewhere")
+    return made
+
+
+def test_links_that_lead_out_are_refused_where_files_would_be_copied(artifacts, linked, tmp_path):
+    content = artifacts.check(str(linked), target(), None)
+    assert (content.failure.code, content.failure.recoverable) == ("InvalidRequest", False)
+    assert f"is a link to {tmp_path / 'elsewhere'}, which leads out of {linked}" in content.failure.message
+    assert artifacts.digest(str(linked)) is None
+
+
+def test_what_is_loaded_in_place_is_the_servers_own_business(artifacts, linked):
+    assert artifacts.check(str(linked), target(adapter_store=NO_STORE), None) is None
+
+
+def test_a_link_that_leads_out_and_is_no_file_of_an_adapter(artifacts, adapter):
+    made = adapter("sql")
+    (made / "latest").symlink_to("/etc")
+    assert artifacts.check(str(made), target(), None).failure is None
+
+
+def test_an_adapter_in_a_hub_cache(artifacts, adapter, tmp_path):
+    snapshot = hub_snapshot(adapter("sql"), tmp_path)
+    content = artifacts.check(str(snapshot), target(), None)
+    assert (content.failure, content.digest) == (None, adapter_digest(tmp_path / "made" / "sql"))
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("name", ["adapter_config.json", "adapter_model.safetensors"])
+def test_a_pipe_blocks_nobody(artifacts, adapter, name):
+    made = adapter("sql")
+    (made / name).unlink()
+    os.mkfifo(made / name)
+    assert artifacts.check(str(made), target(), None).failure is not None
+
+
+# --- faults of entries
+
+
+def test_faults_of_entries(artifacts, adapter, tmp_path):
+    digest = adapter_digest(made := adapter("sql"))
+    entry = Path(artifacts.stage(target(), str(made), digest).path)
+    gone = entry.with_name("0" * 64)
+    assert artifacts.faults([str(entry), str(made), "/nowhere", "relative"]) == {}
+    assert artifacts.faults([str(gone)]) == {str(gone): EntryFault.MISSING}
+    os.link(entry / "adapter_model.safetensors", tmp_path / "another name")
+    assert artifacts.faults([str(entry)]) == {str(entry): EntryFault.SHARED}
+    (tmp_path / "another name").unlink()
+    assert artifacts.faults([str(entry)]) == {}
+    (entry / "adapter_model.safetensors").chmod(0o600)
+    with open(entry / "adapter_model.safetensors", "r+b") as file:
+        file.write(b"other")
+    assert artifacts.faults([str(entry)]) == {str(entry): EntryFault.CHANGED}
+    assert not artifacts.holds(target(), digest)
+    artifacts.stage(target(), str(made), digest)
+    assert artifacts.holds(target(), digest)
+    assert not artifacts.holds(target(adapter_store=NO_STORE), digest)
+
+
+def test_an_entry_that_is_as_it_was_is_not_opened(artifacts, adapter, monkeypatch):
+    """The agent asks for every adapter twice a minute."""
+    entry = artifacts.stage(target(), str(made := adapter("sql")), adapter_digest(made)).path
+    assert artifacts.faults([entry]) == {}
+
+    def fail(path, clock):
+        raise AssertionError(f"{path} was looked into")
+
+    monkeypatch.setattr(disk_artifacts, "fault_of", fail)
+    assert artifacts.faults([entry]) == {}

@@ -176,6 +176,28 @@ async def test_one_that_hangs_delays_no_other_and_not_the_end(setting: Setting) 
     assert setting.notes == ["1 event was not delivered to their hooks before the end"]
 
 
+async def test_an_unexpected_error_costs_one_event(setting: Setting, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = setting.deliveries.deliver
+
+    async def fails_once(hook: Hook, body: Mapping[str, Any]) -> Failure | None:
+        if body["id"] == 1:
+            raise KeyError("what was sent")
+        return await real(hook, body)
+
+    monkeypatch.setattr(setting.deliveries, "deliver", fails_once)
+    hooks = setting.hooks()
+    hooks.offer(event(1))
+    hooks.offer(event(2))
+    for _ in range(10):
+        await asyncio.sleep(0)
+    hooks.offer(event(3))
+    assert await hooks.close(5) == 0
+    assert [(body["id"], body["dropped"]) for _, body in setting.deliveries.told] == [(2, 1), (3, 0)]
+    assert len(setting.notes) == 1
+    assert "KeyError in test_hooks.py" in setting.notes[0]
+    assert "what was sent" not in setting.notes[0]
+
+
 async def test_after_the_end_nothing_is_taken(setting: Setting) -> None:
     hooks = setting.hooks()
     await hooks.close(1)

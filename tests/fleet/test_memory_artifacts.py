@@ -1,6 +1,7 @@
 import pytest
 
 from garrison.base.errors import ModelInvalidError
+from garrison.fleet.artifacts import EntryFault
 from garrison.fleet.memory_artifacts import MemoryArtifacts
 from garrison.fleet.target import NO_STORE, TargetSpec
 
@@ -35,3 +36,22 @@ def test_who_has_a_store(target, path):
     artifacts = MemoryArtifacts()
     assert artifacts.staged_path(target, "d") == path
     assert artifacts.can_stage(target) is (path is not None)
+
+
+def test_faults_and_what_stands_in_for_a_source():
+    artifacts = MemoryArtifacts({"/a/sql": "d1"}, default_store="/store")
+    path = artifacts.stage(HERE, "/a/sql", "d1").path
+    assert artifacts.faults([path, "/a/sql"]) == {}
+    artifacts.shared.add(path)
+    del artifacts.digests["/a/sql"]
+    assert artifacts.faults([path]) == {path: EntryFault.SHARED}
+    assert artifacts.holds(HERE, "d1")
+    assert artifacts.stage(HERE, "/a/sql", "d1").path == "/store/d1-2"
+    artifacts.spoiled |= {path, "/store/d1-2"}
+    assert artifacts.faults([path]) == {path: EntryFault.CHANGED}
+    assert not artifacts.holds(HERE, "d1")
+
+
+def test_a_path_that_a_server_has_loaded_is_not_given_back():
+    artifacts = MemoryArtifacts({"/a/sql": "d1"}, default_store="/store")
+    assert artifacts.stage(HERE, "/a/sql", "d1", instead_of="/store/d1").path == "/store/d1-2"

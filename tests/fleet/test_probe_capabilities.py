@@ -87,3 +87,17 @@ async def test_of_the_simulator(start_sim: StartSim) -> None:
     )
     closed = await start_sim(runtime_lora=False)
     assert (await probe(closed.url)).lora_routes is False
+
+
+HOSTILE = {
+    "braces that stay open": "process_start_time_seconds{\n" * 140_000,
+    "one long label": "vllm:cache_config_info{" + "a" * 4_000_000 + "} 1",
+    "many labels": "vllm:cache_config_info{" + 'a="' * 1_000_000 + "} 1",
+    "many names": "vllm:cache_config_info{" * 180_000,
+}
+
+
+@pytest.mark.timeout(10)
+@pytest.mark.parametrize("text", HOSTILE.values(), ids=HOSTILE)
+def test_a_page_that_is_made_to_be_slow_to_read(text: str) -> None:
+    assert capabilities_from(None, None, None, page(text)) == NOTHING

@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from garrison.base.errors import InvalidError
+from garrison.base.redaction import know_secret
 from garrison.engines.diagnose import LOG_LINES
 from garrison.launch import engine_log
 from garrison.launch.engine_log import EngineLog
@@ -154,3 +155,23 @@ def test_close_twice(tmp_path: Path) -> None:
     log = EngineLog(tmp_path / "x.log")
     log.close()
     log.close()
+
+
+@pytest.mark.timeout(10)
+def test_titles_that_never_end(tmp_path: Path) -> None:
+    lines, _ = fed(tmp_path, *[b"\x1b]" * 32_000 + b"\n"] * 20)
+    assert len(lines) == 20
+
+
+def test_a_secret_in_two_pieces_is_neither_in_the_file_nor_in_the_lines(tmp_path: Path) -> None:
+    know_secret("s3cr3t-of-the-engine")
+    pieces = [
+        b"INFO key s3cr3t-of",
+        b"-the-engine\nargs: {'api_key': ['oth",
+        b"er-key']}\n",
+        b"last s3cr3t-of-",
+        b"the-engine",
+    ]
+    lines, content = fed(tmp_path, *pieces)
+    assert lines == ["INFO key ***", "args: {'api_key': ['***']}", "last ***"]
+    assert content == b"INFO key ***\nargs: {'api_key': ['***']}\nlast ***"

@@ -1,4 +1,5 @@
 import asyncio
+import ssl
 from collections.abc import Callable
 
 import httpx2
@@ -6,7 +7,7 @@ import pytest
 
 from garrison.base.errors import EngineTimeoutError, InvalidError
 from garrison.engines.engine import Endpoint
-from garrison.launch.ready import Answer, base_url, origin, probe, wait_ready
+from garrison.launch.ready import Answer, Place, base_url, caller_url, origin, place, probe, wait_ready
 
 ORIGINS = {
     "localhost:8000": "http://localhost:8000",
@@ -48,12 +49,87 @@ BASES = [
     (Endpoint("::", 1), "http://[::1]:1"),
     (Endpoint("::1", 1), "http://[::1]:1"),
     (Endpoint("node", 1), "http://node:1"),
+    (Endpoint("0:0:0:0:0:0:0:0", 1), "http://[::1]:1"),
+    (Endpoint("127.0.0.1", 1, tls=True), "https://127.0.0.1:1"),
+    (Endpoint("::", 1, tls=True, prefix="/serve"), "https://[::1]:1/serve"),
+    (Endpoint("0.0.0.0", 1, prefix="/a/b"), "http://127.0.0.1:1/a/b"),
+    (Endpoint("node", 1, "/run/v.sock"), "http://localhost"),
+    (Endpoint("node", 1, "/run/v.sock", tls=True, prefix="/x"), "https://localhost/x"),
 ]
 
 
-@pytest.mark.parametrize(("endpoint", "url"), BASES, ids=[repr(row[0].host) for row in BASES])
+@pytest.mark.parametrize(("endpoint", "url"), BASES, ids=[row[1] for row in BASES])
 def test_base_url(endpoint: Endpoint, url: str) -> None:
     assert base_url(endpoint) == url
+
+
+def test_a_socket_is_named_to_people() -> None:
+    assert caller_url(Endpoint("node", 1, "/run/v.sock", tls=True)) == "unix:/run/v.sock"
+    assert caller_url(Endpoint("node", 1, tls=True)) == "https://node:1"
+
+
+def test_place() -> None:
+    assert place("unix:/run/v.sock") == Place("http://localhost", "/run/v.sock")
+    assert str(place("unix:/run/v.sock")) == "unix:/run/v.sock"
+    assert place("https://node/serve/v1") == Place("https://node/serve")
+    for odd in ("unix:run/v.sock", "unix:", "unix://node/x"):
+        with pytest.raises(InvalidError):
+            place(odd)
+
+
+def _wrapped(inner: BaseException) -> httpx2.ConnectError:
+    """As httpx2 raises it: an error of one name in another, and the cause among the arguments."""
+    error = httpx2.ConnectError("because")
+    error.__cause__ = Exception(inner)
+    return error
+
+
+TLS = {
+    "not trusted": (ssl.SSLCertVerificationError(1, "x"), "its certificate is not trusted", False),
+    "wrong version": (ssl.SSLError(1, "wrong version number"), "TLS handshake", True),
+    "reset": (ConnectionResetError(), "TLS handshake", True),
+}
+
+
+@pytest.mark.parametrize(("cause", "reason", "unsure"), TLS.values(), ids=TLS)
+async def test_a_failed_handshake_is_not_silence(cause: BaseException, reason: str, unsure: bool) -> None:
+    if isinstance(cause, ssl.SSLCertVerificationError):
+        cause.verify_message = "self-signed certificate"
+
+    def handle(_: httpx2.Request) -> httpx2.Response:
+        raise _wrapped(cause)
+
+    async with httpx2.AsyncClient(base_url="https://x", transport=httpx2.MockTransport(handle)) as client:
+        answer = await probe(client, "/health")
+    assert (answer.ready, answer.heard, answer.unsure) == (False, True, unsure)
+    assert reason in answer.reason
+
+
+@pytest.mark.parametrize(
+    ("alert", "reason"),
+    [
+        ("TLSV13_ALERT_CERTIFICATE_REQUIRED", "it talks only to clients with a certificate"),
+        ("SSLV3_ALERT_BAD_CERTIFICATE", "it ends the TLS connection: SSLV3_ALERT_BAD_CERTIFICATE"),
+    ],
+)
+async def test_an_alert_after_the_handshake_is_an_answer(alert: str, reason: str) -> None:
+    def handle(_: httpx2.Request) -> httpx2.Response:
+        error = ssl.SSLError(1, f"[SSL: {alert}] alert")
+        error.reason = alert
+        raise error
+
+    async with httpx2.AsyncClient(base_url="https://x", transport=httpx2.MockTransport(handle)) as client:
+        answer = await probe(client, "/health")
+    assert (answer, answer.heard, answer.unsure) == (Answer(False, reason), True, True)
+
+
+async def test_a_refused_connection_is_silence_however_it_is_wrapped() -> None:
+    def handle(_: httpx2.Request) -> httpx2.Response:
+        raise _wrapped(ConnectionRefusedError(111, "Connection refused"))
+
+    async with httpx2.AsyncClient(base_url="https://x", transport=httpx2.MockTransport(handle)) as client:
+        answer = await probe(client, "/health")
+    assert (answer, answer.heard) == (Answer(False, "nothing listens"), False)
 
 
 Handler = Callable[[httpx2.Request], httpx2.Response]

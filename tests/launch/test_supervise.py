@@ -1,183 +1,21 @@
 """`garrison serve` as the parent of an engine, with real processes: the engine is a program that these tests write."""
 
-import contextlib
 import json
 import os
 import signal
 import socket
-import subprocess
-import sys
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
+from garrison_serve import Start, alive
 
 pytestmark = pytest.mark.system
-
-ENGINE = r"""
-import json, os, signal, socket, subprocess, sys, time
-from pathlib import Path
-
-if "--version" in sys.argv:
-    print("0.32.0")
-    sys.exit()
-plan = json.loads(os.environ["FAKE"])
-record = Path(plan["record"])
-
-def note(name, text):
-    (record / (name + ".part")).write_text(str(text))
-    (record / (name + ".part")).rename(record / name)
-
-CHILD = '''
-import os, signal, sys
-from pathlib import Path
-kind, name = sys.argv[1:]
-if kind == "orphan" and os.fork():
-    os._exit(0)
-if kind == "setsid":
-    os.setsid()
-if kind != "polite":
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-part = Path(name + ".part")
-part.write_text(str(os.getpid()))
-part.rename(name)
-if kind != "short":
-    while True:
-        signal.pause()
-'''
-signal.signal(signal.SIGUSR1, lambda *_: note("usr1", "1"))
-if plan.get("stubborn"):
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-children = plan.get("children", [])
-for number, kind in enumerate(children):
-    subprocess.Popen([sys.executable, "-I", "-c", CHILD, kind, str(record / f"child{number}.pid")])
-while not all((record / f"child{number}.pid").exists() for number in range(len(children))):
-    time.sleep(0.01)
-note("argv", json.dumps(sys.argv[1:]))
-note("environment", json.dumps(dict(os.environ)))
-note("engine.pid", os.getpid())
-for line in plan.get("lines", []) * plan.get("times", 1):
-    print(line, flush=True)
-while plan.get("waits") and not (record / "go").exists():
-    time.sleep(0.01)
-if "exit" in plan:
-    sys.stderr.write(plan.get("last", ""))
-    sys.stderr.flush()
-    os._exit(plan["exit"])
-host, port = (sys.argv[sys.argv.index(flag) + 1] for flag in ("--host", "--port"))
-server = socket.create_server((host, int(port)))
-while True:
-    try:
-        client, _ = server.accept()
-    except InterruptedError:
-        continue
-    with client:
-        client.recv(65536)
-        status = 503 if plan.get("loading") and not (record / "go").exists() else 200
-        client.sendall(f"HTTP/1.1 {status} X\r\nContent-Length: 0\r\nConnection: close\r\n\r\n".encode())
-"""
 
 PHASES = [
     "INFO 11-20 Starting to load model /models/tiny...",
     "INFO 11-20 Loading weights took 1.25 seconds",
     "INFO 11-20 Starting torch.compile",
 ]
-
-
-@dataclass
-class Garrison:
-    """One `garrison serve` and what its engine recorded."""
-
-    process: subprocess.Popen[bytes]
-    out: Path
-    record: Path
-    home: Path
-    port: int
-    until: Callable[..., Any]
-
-    @property
-    def text(self) -> str:
-        return self.out.read_text(errors="replace")
-
-    def noted(self, name: str) -> str:
-        path = self.record / name
-        self.until(path.exists, what=f"{name}; the output is {self.text!r}")
-        return path.read_text()
-
-    def engine_pid(self) -> int:
-        return int(self.noted("engine.pid"))
-
-    def ready(self) -> None:
-        self.until(lambda: "ready after" in self.text or self.process.poll() is not None, what="ready")
-        assert self.process.poll() is None, self.text
-
-    def end(self, seconds: float = 30) -> int:
-        return self.process.wait(seconds)
-
-    def pids(self) -> list[int]:
-        return [int(path.read_text()) for path in self.record.glob("*.pid")]
-
-    def left(self) -> list[int]:
-        return [pid for pid in self.pids() if alive(pid)]
-
-
-def alive(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in ("Z", "X")
-    except OSError:
-        return False
-
-
-Start = Callable[..., Garrison]
-
-
-@pytest.fixture
-def start(tmp_path: Path, tiny_model: Path, clean_environ: Mapping[str, str], until: Any) -> Iterator[Start]:
-    """`start({"exit": 3}, "--port", "1")`: the plan of the engine, and further arguments."""
-    program = tmp_path / "vllm"
-    program.write_text(f"#!{sys.executable} -I\n{ENGINE}")
-    program.chmod(0o755)
-    started: list[Garrison] = []
-
-    def begin(
-        plan: Mapping[str, Any] | None = None,
-        *arguments: str,
-        variables: Mapping[str, str] | None = None,
-        wrapper: str | None = None,
-    ) -> Garrison:
-        record = tmp_path / f"record{len(started)}"
-        record.mkdir()
-        with socket.create_server(("127.0.0.1", 0)) as probe:
-            port = probe.getsockname()[1]
-        environ = {
-            **clean_environ,
-            "GARRISON_SKIP_GPU_CHECK": "1",
-            "GARRISON_STOP_TIMEOUT": "3",
-            "GARRISON_PREFLIGHT_LOCKFILE": str(tmp_path / "{port}.lock"),
-            "FAKE": json.dumps({"record": str(record), **(plan or {})}),
-            **(variables or {}),
-        }
-        out = tmp_path / f"out{len(started)}"
-        command = [sys.executable, "-m", "garrison.cli.main", "serve", str(tiny_model)]
-        command += ["--executable", str(program), "--port", str(port), *arguments]
-        if wrapper is not None:
-            command = ["sh", "-c", wrapper, str(record / "wrapper.pid"), *command]
-        with out.open("wb") as stream:
-            process = subprocess.Popen(
-                command, env=environ, stdin=subprocess.DEVNULL, stdout=stream, stderr=stream, cwd=tmp_path
-            )
-        started.append(Garrison(process, out, record, Path(clean_environ["GARRISON_DATA_DIR"]), port, until))
-        return started[-1]
-
-    yield begin
-    for garrison in started:
-        for pid in [*garrison.pids(), garrison.process.pid]:
-            if alive(pid):
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
-        garrison.process.wait(10)
 
 
 class TestStop:
@@ -445,16 +283,6 @@ class TestPort:
         with socket.create_server(("127.0.0.1", 0)) as listener:
             garrison = start({}, "--", "--port", str(listener.getsockname()[1]))
             assert garrison.end() == 2
-
-    def test_the_engine_of_before_is_replaced(self, start: Start, tmp_path: Path) -> None:
-        first = start()
-        first.ready()
-        engine = first.engine_pid()
-        second = start({}, "--port", str(first.port), variables={"GARRISON_PROCESS_SIGNATURES": str(tmp_path / "vllm")})
-        second.ready()
-        assert not alive(engine)
-        assert first.end() in (0, 21)
-        assert alive(second.engine_pid())
 
 
 class TestNobodyLooks:

@@ -1,11 +1,9 @@
 """Small models and adapters, written from nothing with the standard library."""
 
-import contextlib
 import json
 import os
 import struct
-import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -164,29 +162,3 @@ def cut() -> Callable[[Path, int], None]:
         os.truncate(path, path.stat().st_size - count)
 
     return cut
-
-
-@pytest.fixture
-def public_path() -> Iterator[Path]:
-    """A directory that another user can enter, unlike `tmp_path`."""
-    with tempfile.TemporaryDirectory() as directory:
-        os.chmod(directory, 0o755)
-        yield Path(directory)
-
-
-@pytest.fixture
-def unprivileged() -> Callable[[], contextlib.AbstractContextManager[None]]:
-    """Root may read everything; inside this context we are nobody, when we are root at all."""
-
-    @contextlib.contextmanager
-    def become_nobody() -> Iterator[None]:
-        if os.geteuid() != 0:
-            yield
-            return
-        os.seteuid(65534)
-        try:
-            yield
-        finally:
-            os.seteuid(0)
-
-    return become_nobody

@@ -218,3 +218,45 @@ def test_the_digest_is_of_what_a_server_reads(tmp_path, make):
 def test_the_digest_of_nothing(tmp_path):
     with pytest.raises(ModelInvalidError, match=r"adapter_config.json is missing"):
         adapter_digest(tmp_path)
+
+
+LEFT_OPEN = {
+    "ms-swift": {"target_modules": r"^(language_model|model)(?=\.).*\.(q_proj|v_proj)$"},
+    "no vision": {"target_modules": r"^(?!.*visual).*(q_proj|v_proj)$"},
+    "a rank": {"rank_pattern": {r"(?!visual).*q_proj": 4}},
+    "too long": {"target_modules": "|".join(f"model.layers.{n}.(q|v)_proj" for n in range(2000))},
+}
+
+
+@pytest.mark.parametrize("config", LEFT_OPEN.values(), ids=LEFT_OPEN)
+def test_a_pattern_that_cannot_be_told_is_a_warning_that_names_its_field(tmp_path, make, config):
+    info = inspect_adapter(make.adapter(tmp_path / "a", **config))
+    (field,) = config
+    (warning,) = info.warnings
+    assert field in warning
+    assert (info.refused_by_vllm, info.max_rank) == ((), 4)
+
+
+def test_a_rank_that_cannot_be_told_is_that_of_the_tensors(tmp_path, make):
+    shapes = make.lora_shapes(4) | {f"{Q}.lora_A.weight": (16, 16), f"{Q}.lora_B.weight": (16, 16)}
+    info = inspect_adapter(make.adapter(tmp_path / "a", shapes=shapes, rank_pattern={r"(?=.*q)layers.0.*": 16}))
+    assert {module.rank for module in info.modules} == {4, 16}
+
+
+def test_many_targets_without_tensors_are_counted(tmp_path, make):
+    names = ["q_proj", "v_proj", *(f"idle{number}" for number in range(30_000))]
+    warnings = inspect_adapter(make.adapter(tmp_path / "a", target_modules=names)).warnings
+    assert len(warnings) == 21
+    assert "29980 more" in warnings[-1]
+
+
+def test_a_rank_for_each_of_many_modules(tmp_path, make):
+    """As EVA writes it: one key a module."""
+    modules = [f"model.layers.{layer}.mlp.experts.{expert}.up_proj" for layer in range(20) for expert in range(100)]
+    shapes, ranks = {}, {}
+    for number, module in enumerate(modules):
+        ranks[module] = rank = number % 4 + 1
+        shapes[f"base_model.model.{module}.lora_A.weight"] = (rank, 2)
+        shapes[f"base_model.model.{module}.lora_B.weight"] = (2, rank)
+    path = make.adapter(tmp_path / "a", shapes=shapes, target_modules=["up_proj"], rank_pattern=ranks)
+    assert {module.name: module.rank for module in inspect_adapter(path).modules} == ranks

@@ -97,3 +97,9 @@ def test_a_packed_base_is_judged_by_its_config(tmp_path, make):
 
 def test_unknown_modules_and_pickles_cannot_be_told(tmp_path, make):
     assert check(make, tmp_path / "a", BaseShapes({}, {}), pair(f"{L}.mixer", 3, 5), target_modules=["mixer"]) == []
+
+
+def test_a_layer_with_a_number_that_python_does_not_read(tmp_path, make):
+    name = f"base_model.model.model.layers.{'9' * 5000}.self_attn.q_proj"
+    base = BaseShapes({"num_hidden_layers": 2}, {})
+    assert check(make, tmp_path / "a", base, pair(name, 16, 16), target_modules="all-linear") == []

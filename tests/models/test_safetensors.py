@@ -79,7 +79,7 @@ def test_a_link_to_nothing_names_what_is_gone(tmp_path):
 def test_a_directory(tmp_path):
     path = tmp_path / "m.safetensors"
     path.mkdir()
-    assert "cannot be read" in fault(path)
+    assert "is not a regular file" in fault(path)
 
 
 def test_permission_denied(public_path, make, unprivileged):

@@ -8,7 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from garrison.base.redaction import redacted
+from garrison.fleet.failure import Failure, FailureCode
 from garrison.net.endpoint import Secret
+from garrison.net.errors import TransportCause, TransportError
 from garrison.net.secrets import SecretError, Secrets
 
 WORD = "s3cr3t"
@@ -44,13 +47,33 @@ async def test_a_variable_is_read_each_time() -> None:
     assert await error_of(Secret("env", "KEY"), secrets) == "the variable KEY is empty"
 
 
-CONTENTS = {b"s3cr3t": WORD, b"s3cr3t\n": WORD, b"s3cr3t\r\n": WORD, b" s3cr3t \n\n": " s3cr3t \n"}
+CONTENTS = {b"s3cr3t": WORD, b"s3cr3t\n": WORD, b"s3cr3t\r\n": WORD, b" s3cr3t \n\n": WORD, b"\t s3cr3t\r\n\r\n": WORD}
 
 
 @pytest.mark.parametrize(("content", "text"), CONTENTS.items())
-async def test_a_file_is_its_content_without_the_last_line_break(tmp_path: Path, content: bytes, text: str) -> None:
+async def test_a_file_is_its_content_without_white_space_at_its_ends(tmp_path: Path, content: bytes, text: str) -> None:
     (tmp_path / "key").write_bytes(content)
     assert await Secrets({}).text(Secret("file", str(tmp_path / "key"))) == text
+
+
+@pytest.mark.parametrize("inside", ["\n", "\r", "\x00", "\x1b", "\u2028", "\x85"])
+async def test_a_secret_of_more_than_one_line_is_named_and_not_shown(tmp_path: Path, inside: str) -> None:
+    value = f"s3cr3t-one{inside}s3cr3t-two"
+    (tmp_path / "key").write_bytes(value.encode())
+    code = f"import sys; sys.stdout.buffer.write(bytes({list(value.encode())}))"
+    for secret in (Secret("env", "KEY"), Secret("file", str(tmp_path / "key")), python(code)):
+        message = await error_of(secret, Secrets({"KEY": value} if secret.kind == "env" else {}))
+        assert message.endswith("holds a line break or a control character")
+        assert "s3cr3t" not in message
+
+
+async def test_what_was_read_is_hidden_from_then_on(tmp_path: Path) -> None:
+    (tmp_path / "key").write_text(" s3cr3t\n")
+    assert redacted("the server said s3cr3t") == "the server said s3cr3t"
+    await Secrets({}).text(Secret("file", str(tmp_path / "key")))
+    assert redacted("the server said s3cr3t") == "the server said ***"
+    assert TransportError(TransportCause.MALFORMED, "bad header b's3cr3t\\n'").detail == "bad header b'***\\n'"
+    assert Failure(code=FailureCode.INVALID_REQUEST, message="no: s3cr3t").message == "no: ***"
 
 
 async def test_files_that_are_none(tmp_path: Path) -> None:
@@ -108,7 +131,7 @@ async def test_a_command_gets_no_shell_no_input_and_none_of_our_variables() -> N
     code = "import os, sys; print(sorted(os.environ), repr(sys.stdin.read()), sys.argv[1])"
     environ = {"HOME": "/h", "GARRISON_API_KEY": "a", "VLLM_API_KEY": "b", "LC_ALL": "C.UTF-8"}
     found = await Secrets(environ).text(Secret("command", (sys.executable, "-c", code, "$HOME; `id`")))
-    assert found == "['HOME', 'LC_ALL'] '' $HOME; `id`"
+    assert found == "['HOME', 'LC_ALL', 'PYTHONSAFEPATH'] '' $HOME; `id`"
 
 
 @pytest.mark.system

@@ -50,6 +50,10 @@ FLAGS: list[tuple[list[str], dict[str, Any]]] = [
     (["--enable-sleep-mode", "--dev-mode"], {"enable_sleep_mode": True, "dev_mode": True}),
     (["--ttft", "0.5", "--disguise", "redirect"], {"faults": Faults(ttft=0.5, disguise="redirect")}),
     (["--hang"], {"faults": Faults(hang=True)}),
+    (["--root-path", "/serve", "--uds", "/run/v.sock"], {"root_path": "/serve", "uds": "/run/v.sock"}),
+    (["--headless"], {"headless": True}),
+    (["--ssl-certfile", "c", "--ssl-keyfile=k", "--ssl-ca-certs", "ca", "--ssl-cert-reqs", "2"],
+     {"ssl_certfile": "c", "ssl_keyfile": "k", "ssl_ca_certs": "ca", "ssl_cert_reqs": 2}),
     (["--script", '[{"path": "/health", "status": 503}]'],
      {"faults": Faults(script=(Rule(path="/health", action="status", status=503),))}),
 ]  # fmt: skip

@@ -317,6 +317,32 @@ async def test_tls(start: Start, tmp_path: Path) -> None:
     assert (await call(sim, "GET", "/health", ssl=trust)).status == 200
 
 
+@pytest.mark.parametrize("root", ["/serve", "/v1"])
+async def test_a_root_path_answers_as_well(start: Start, root: str) -> None:
+    """As FastAPI does: a path that begins with it is taken without it, and `/v1` hides the routes of that name."""
+    sim = await start(root_path=root)
+    for path, status in {
+        "/health": 200,
+        f"{root}/health": 200,
+        f"{root}/v1/models": 200,
+        "/v1/models": 404 if root == "/v1" else 200,
+        f"{root}er/health": 404,
+        root: 404,
+    }.items():
+        assert (await call(sim, "GET", path)).status == status, path
+
+
+async def test_a_socket_file(start: Start, tmp_path: Path) -> None:
+    path = str(tmp_path / "v.sock")
+    await start(uds=path)
+    reader, writer = await asyncio.open_unix_connection(path)
+    writer.write(b"GET /health HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+    assert (await reader.read()).startswith(b"HTTP/1.1 200 ")
+    writer.close()
+    with pytest.raises(OSError, match="in use"):
+        await start(uds=path)
+
+
 async def test_small_writes_are_not_held_back(start: Start) -> None:
     sim = await start()
     client = await Client.open(sim)

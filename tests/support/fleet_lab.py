@@ -84,7 +84,7 @@ class Lab:
     def turn(self, work: Coroutine[Any, Any, Any]) -> Any:
         """`run` without the check. What is replaced for the loop is so for this time only: other tests have threads."""
         with (
-            mock.patch("garrison.fleet.lease.start_time", self._start_time),
+            mock.patch("garrison.base.identity.start_time", self._start_time),
             mock.patch("asyncio.to_thread", _at_once),
         ):
             return self.loop.run_until_complete(work)

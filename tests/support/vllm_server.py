@@ -76,6 +76,14 @@ class Server:
         assert answer.status_code == 200, answer.text
         return str(answer.json()["choices"][0]["text"])
 
+    def likely(self, model: str, prompt: list[int]) -> tuple[list[str], list[float]]:
+        """The next tokens, and the log probability of each."""
+        body = {"model": model, "prompt": prompt, "max_tokens": 8, "temperature": 0, "logprobs": 1}
+        answer = self.call("POST", "/v1/completions", body)
+        assert answer.status_code == 200, answer.text
+        told = answer.json()["choices"][0]["logprobs"]
+        return list(told["tokens"]), list(told["token_logprobs"])
+
     def chat(self, model: str) -> str:
         messages = [{"role": "user", "content": "Hello"}]
         body = {"model": model, "messages": messages, "max_tokens": 12, "temperature": 0}
@@ -101,13 +109,14 @@ class Server:
 class StartedServer(Server):
     """One that the tests start and stop; it comes back at the same address."""
 
-    def __init__(self, executable: Path, model: Path, home: Path) -> None:
+    def __init__(self, executable: Path, model: Path, home: Path, *, flags: tuple[str, ...] = ()) -> None:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port = int(probe.getsockname()[1])
         super().__init__(url=f"http://127.0.0.1:{self.port}", key="fleet-suite", shared=home)
         self._executable = executable
         self._model = model
+        self._flags = (*FLAGS, *flags)
         self._log = home / "vllm.log"
         self._process: subprocess.Popen[bytes] | None = None
         self.routes = True
@@ -117,7 +126,7 @@ class StartedServer(Server):
         own = {"VLLM_ALLOW_RUNTIME_LORA_UPDATING": "True"} if routes else {}
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("VLLM_", "GARRISON_"))}
         settings = {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_API_KEY": str(self.key), "HF_HUB_OFFLINE": "1"}
-        argv = [str(self._executable), "serve", str(self._model), *FLAGS, "--port", str(self.port)]
+        argv = [str(self._executable), "serve", str(self._model), *self._flags, "--port", str(self.port)]
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
                 argv, stdout=log, stderr=log, env=kept | settings | own, start_new_session=True

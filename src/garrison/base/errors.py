@@ -114,7 +114,7 @@ class PortError(GarrisonError):
 
 
 class PortForeignError(PortError):
-    """A listener that is not an engine of ours holds the port; it is never killed."""
+    """What holds the port may not be stopped: it is not vLLM, or it serves and --replace was not given."""
 
     code = "port-foreign"
     exit_code = ExitCode.PORT_FOREIGN

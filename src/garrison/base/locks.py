@@ -1,8 +1,14 @@
-"""An advisory lock on a file that says who holds it, and survives kill -9.
+"""An advisory lock on a file that names its holder and survives kill -9.
 
-`flock` where the file system has it: the kernel drops it with its holder. Where it has not (some network mounts), a
-directory beside the file, made atomically, with the holder's pid and start time in it, so that a dead holder is seen.
-The library filelock is not used: it takes three interpreter starts to import, and the seed's contract asks for the
+`flock` where the file system has it: the kernel drops the lock with its holder. Elsewhere (some network mounts) a
+directory beside the file, made atomically, with the holder's identity in it. A holder in the same place that is gone is
+recognised; a holder on another host cannot be judged from here, so its lock stays until it is released or removed.
+
+In a directory that several users may write, a lock file is as open to them as the directory is. In a sticky one such as
+/tmp it is private, and a file that another user left behind is not waited for: this user locks a file of its own beside
+it. Neither user could stop the other's processes anyway, and root can open both.
+
+The filelock library is not used: its import costs three interpreter starts, and the seed's contract asks for the
 symlink check and the directory fallback.
 """
 
@@ -14,19 +20,27 @@ import shutil
 import stat
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from garrison.base.clock import Clock, SystemClock
 from garrison.base.errors import InvalidError, LockedError
+from garrison.base.identity import Identity, is_gone, this_process
 
-__all__ = ["FileLock", "file_lock", "start_time"]
+__all__ = ["FileLock", "file_lock"]
 
 _POLL_SECONDS = 0.1
+_OPEN_ATTEMPTS = 10
 _UNSUPPORTED = {errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS}
 
 
 class FileLock:
-    """A lock that is held. `descriptor` is None in the directory fallback."""
+    """A lock that is held.
+
+    Attributes:
+        path: the file that is locked; one of this user's own where another user's file was in the way.
+        descriptor: None in the directory fallback.
+    """
 
     def __init__(self, path: Path, descriptor: int | None) -> None:
         self.path = path
@@ -72,20 +86,9 @@ def file_lock(
         lock.release()
 
 
-def start_time(pid: int) -> int | None:
-    """Clock ticks after boot at which `pid` started; None when it is gone or `/proc` is not there."""
-    try:
-        content = Path(f"/proc/{pid}/stat").read_bytes()
-    except OSError:
-        return None
-    # The command name, field 2, may hold spaces and parentheses: count from the last one.
-    fields = content[content.rindex(b")") + 2 :].split()
-    return int(fields[19])
-
-
 def _acquire(path: Path, timeout: float, purpose: str, clock: Clock, on_wait: Callable[[str], None] | None) -> FileLock:
     deadline = clock.monotonic() + timeout
-    descriptor = _open(path)
+    path, descriptor = _open(path)
     announced = False
     use_directory = False
     while True:
@@ -105,50 +108,112 @@ def _acquire(path: Path, timeout: float, purpose: str, clock: Clock, on_wait: Ca
         if use_directory and _try_directory(path):
             os.close(descriptor)
             return FileLock(path, None)
-        holder = _holder_text(_fallback(path) / "pid" if use_directory else path)
+        holder = _directory_holder(path) if use_directory else _file_holder(path)
         if clock.monotonic() >= deadline:
             os.close(descriptor)
             raise _locked(path, purpose, timeout, holder)
         if on_wait is not None and not announced:
             announced = True
-            on_wait(f"waiting for the lock {path}" + (f", held by pid {holder}" if holder else ""))
+            on_wait(f"waiting for the lock {path}" + (f", held by {holder}" if holder.pid else ""))
         clock.sleep(min(_POLL_SECONDS, max(0.0, deadline - clock.monotonic())))
 
 
-def _open(path: Path) -> int:
-    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+def _open(path: Path) -> tuple[Path, int]:
+    """The file to lock, and an open descriptor of it."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(path, flags, 0o600)
+        try:
+            descriptor = _open_file(path)
+        except PermissionError:
+            if not _is_anothers(path):
+                raise
+            path = path.with_name(f"{path.name}.{os.geteuid()}")
+            descriptor = _open_file(path)
     except OSError as error:
         what = "is a symlink" if error.errno == errno.ELOOP else f"cannot be opened: {error.strerror}"
         raise InvalidError(f"the lock file {path} {what}", hint="Remove it, or name another lock file.") from None
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
         raise InvalidError(f"the lock file {path} is not a regular file", hint="Remove it, or name another lock file.")
-    return descriptor
+    return path, descriptor
+
+
+def _open_file(path: Path) -> int:
+    flags = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+    for _ in range(_OPEN_ATTEMPTS):
+        try:
+            descriptor = os.open(path, flags | os.O_CREAT | os.O_EXCL, 0o600)
+        except FileExistsError:
+            # Without O_CREAT: in a sticky directory the kernel refuses it for a file of another user, even to root.
+            with contextlib.suppress(FileNotFoundError):  # it was removed between the two calls
+                return os.open(path, flags)
+        else:
+            with contextlib.suppress(OSError):
+                os.fchmod(descriptor, _mode(path.parent))
+            return descriptor
+    raise FileNotFoundError(errno.ENOENT, "it is removed again and again", str(path))
+
+
+def _mode(directory: Path) -> int:
+    """Those who share the directory share its locks."""
+    mode = directory.stat().st_mode
+    if mode & stat.S_ISVTX:
+        return 0o600
+    return 0o600 | (0o060 if mode & stat.S_IWGRP else 0) | (0o006 if mode & stat.S_IWOTH else 0)
+
+
+def _is_anothers(path: Path) -> bool:
+    try:
+        return path.lstat().st_uid != os.geteuid()
+    except OSError:
+        return False
 
 
 def _write_holder(descriptor: int) -> None:
-    """Who holds it, for the message to others. A full disk takes only that."""
+    """Record the holder, for the message to others. On a full disk only that is lost."""
     with contextlib.suppress(OSError):
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
 
 
-def _holder_text(path: Path) -> int | None:
+@dataclass(frozen=True, slots=True)
+class _Holder:
+    """`host` is set where the holder is not in the same place as this process."""
+
+    pid: int | None = None
+    host: str | None = None
+
+    def __str__(self) -> str:
+        if self.pid is None:
+            return "another command"
+        return f"pid {self.pid} on {self.host}" if self.host else f"pid {self.pid}"
+
+
+def _file_holder(path: Path) -> _Holder:
     with contextlib.suppress(OSError, ValueError, IndexError):
-        return int(path.read_text(encoding="ascii").split()[0])
-    return None
+        return _Holder(int(path.read_text(encoding="ascii").split()[0]))
+    return _Holder()
 
 
-def _locked(path: Path, purpose: str, timeout: float, holder: int | None) -> LockedError:
-    who = f"pid {holder}" if holder else "another command"
+def _directory_holder(path: Path) -> _Holder:
+    with contextlib.suppress(OSError, ValueError):
+        holder = Identity.parse((_fallback(path) / "pid").read_text(encoding="utf-8"))
+        return _Holder(holder.pid, None if is_gone(holder) is not None else holder.place.host)
+    return _Holder()
+
+
+def _locked(path: Path, purpose: str, timeout: float, holder: _Holder) -> LockedError:
     waited = f" after waiting {timeout:g} s" if timeout else ""
+    hint = "Wait for it to end, or end it, then run this again; the lock of a dead holder is freed by itself."
+    if holder.host:
+        hint = (
+            f"Wait for it to end, or end it on {holder.host}, then run this again. "
+            f"If it is gone for good, remove {_fallback(path)}: from here that cannot be told."
+        )
     return LockedError(
-        f"{who} {purpose}{waited} (lock {path})",
-        hint="Wait for it to end, or end it, then run this again; a dead holder's lock is freed by itself.",
-        details={"path": str(path), "pid": holder},
+        f"{holder} {purpose}{waited} (lock {path})",
+        hint=hint,
+        details={"path": str(path), "pid": holder.pid},
     )
 
 
@@ -161,7 +226,7 @@ def _try_directory(path: Path) -> bool:
     if not _make(directory):
         if not _is_stale(directory):
             return False
-        # Only one of several waiters wins this rename; then all of them run for the place that is free.
+        # Only one of several waiters wins this rename; then all of them compete for the free place.
         with contextlib.suppress(OSError):
             grave = directory.with_name(f"{directory.name}.stale.{os.getpid()}")
             directory.rename(grave)
@@ -171,7 +236,7 @@ def _try_directory(path: Path) -> bool:
             shutil.rmtree(grave, ignore_errors=True)
         if not _make(directory):
             return False
-    (directory / "pid").write_text(f"{os.getpid()} {start_time(os.getpid())}\n", encoding="ascii")
+    (directory / "pid").write_text(f"{this_process()}\n", encoding="utf-8")
     return True
 
 
@@ -180,16 +245,21 @@ def _make(directory: Path) -> bool:
         directory.mkdir(mode=0o700)
     except FileExistsError:
         return False
+    with contextlib.suppress(OSError):
+        mode = _mode(directory.parent)
+        directory.chmod(mode | (mode & 0o222) >> 1)  # to be entered by those who may write
     return True
 
 
 def _is_stale(directory: Path) -> bool:
+    """Whether its holder has ended. A holder that cannot be judged from here is taken to be alive."""
     try:
-        pid_text, started = (directory / "pid").read_text(encoding="ascii").split()
-        pid = int(pid_text)
+        holder = Identity.parse((directory / "pid").read_text(encoding="utf-8"))
+    except PermissionError:
+        return False
     except (OSError, ValueError):
-        # Between mkdir and the write of the pid there is a moment without it; a minute is no moment.
+        # Between mkdir and the write of the holder there is a moment without it; a minute is no moment.
         with contextlib.suppress(OSError):
             return time.time() - directory.stat().st_mtime > 60
         return False
-    return str(start_time(pid)) != started
+    return is_gone(holder) is True

@@ -189,7 +189,9 @@ class Settings:
         "model", "Endpoint of the S3-compatible store.", _TEXT, seeds=("R2_ENDPOINT_URL",)
     )
     hf_endpoint: str | None = _setting("model", "Another hub than the public one.", _TEXT, seeds=("HF_ENDPOINT",))
-    hf_token: str | None = _setting("model", "Token for gated models.", _TEXT, seeds=("HF_TOKEN",), secret=True)
+    hf_token: str | None = _setting(
+        "model", "Token for gated models.", values.secret, seeds=("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"), secret=True
+    )
     resolve_lock_timeout: int = _setting(
         "model",
         "Seconds to wait for the lock of a model.",
@@ -240,7 +242,7 @@ class Settings:
 
     database_url: str | None = _setting(
         "fleet", "The database, `sqlite:///path` or `postgresql://user@host/database`; `garrison.db` in the data directory when unset.",
-        _TEXT, secret=True,
+        values.secret, secret=True,
     )  # fmt: skip
     retention: int = _setting(
         "fleet", "Days that history is kept: events, observations, ended commands, superseded versions.", _POSITIVE, 90
@@ -299,6 +301,11 @@ class Settings:
     @property
     def models_root(self) -> Path:
         return self.models_dir or self.data_dir / "models"
+
+    @property
+    def run_dir(self) -> Path:
+        """Files of running commands; for their user alone."""
+        return self.data_dir / "run"
 
     @property
     def database(self) -> str | Path:

@@ -9,7 +9,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-__all__ = ["Parser", "csv", "flag", "host", "integer", "number", "path", "size_text", "text", "word_flag"]
+from garrison.base.redaction import SecretValueError, secret_text
+
+__all__ = ["Parser", "csv", "flag", "host", "integer", "number", "path", "secret", "size_text", "text", "word_flag"]
 
 Parser = Callable[[str], Any]
 
@@ -27,6 +29,14 @@ def text(*, whitespace: bool = True) -> Parser:
         return raw
 
     return parse
+
+
+def secret(raw: str) -> str:
+    """Without white space at its ends; from now on it is redacted. It is in no message."""
+    try:
+        return secret_text(raw)
+    except SecretValueError as error:
+        raise ValueError(f"one line of text; it {error}") from None
 
 
 def integer(low: int | None = None, high: int | None = None) -> Parser:

@@ -73,13 +73,12 @@ def _seconds(text: str) -> float:
 async def _run(fleet: "Fleet", *, interval: float | None, stacks: list[str] | None, once: bool, json: bool) -> int:
     from garrison.cli.agent_view import AgentView
     from garrison.cli.fleet_wiring import INTERRUPTED
-    from garrison.cli.page import Page
     from garrison.fleet.agent import Agent
     from garrison.fleet.hook_delivery import HookDelivery
     from garrison.fleet.hooks import Hooks
     from garrison.net.secrets import Secrets
 
-    view = AgentView(fleet.clock, Page(), json=json)
+    view = AgentView(fleet.clock, json=json)
     hooks = Hooks(HookDelivery(fleet.dialer, Secrets()), clock=fleet.clock, note=view.note)
     made = Agent(
         fleet,
@@ -93,6 +92,7 @@ async def _run(fleet: "Fleet", *, interval: float | None, stacks: list[str] | No
     forced = await _until_stopped(made, view, once=once)
     if not once:
         view.note("stopped at once; the next start settles what was cut short" if forced else "stopped")
+    view.end()
     if forced:
         return INTERRUPTED
     return _exit_code(made) if once else ExitCode.OK

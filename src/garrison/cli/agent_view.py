@@ -1,10 +1,15 @@
-"""What the agent tells while it runs: a line an event of the history, with its time."""
+"""What the agent prints while it runs: one line per event of the history, with its time. It never waits for its reader:
+see `live_stream`."""
 
 import json as json_module
+import sys
+from collections.abc import Mapping
+from typing import Any, TextIO, cast
 
 from garrison.base.clock import Clock
 from garrison.cli.age import utc
 from garrison.cli.history_view import show_event
+from garrison.cli.live_stream import LiveStream
 from garrison.cli.not_asked import is_local
 from garrison.cli.page import Page, counted, sentence
 from garrison.fleet.hooks import event_json
@@ -14,13 +19,16 @@ from garrison.store.records import Event
 
 __all__ = ["AgentView"]
 
+_DRAIN_SECONDS = 1.0
+
 
 class AgentView(SilentView):
     """With `json`, a line of JSON an event; notes have the kind `note` and a `text`."""
 
-    def __init__(self, clock: Clock, page: Page, *, json: bool) -> None:
+    def __init__(self, clock: Clock, *, json: bool) -> None:
         self._clock = clock
-        self._page = page
+        self._out = LiveStream(sys.stdout)
+        self._page = Page(out=cast("TextIO", self._out))
         self._json = json
         self._awaited = 0
         self._seen: dict[str, Sighting] = {}
@@ -46,16 +54,20 @@ class AgentView(SilentView):
 
     def event(self, event: Event) -> None:
         if self._json:
-            print(json_module.dumps(event_json(event), ensure_ascii=False), flush=True)
+            self._print_json(event_json(event))
             return
         show_event(event, self._page)
-        self._page.flush()
 
     def note(self, text: str) -> None:
         now = self._clock.now()
         if self._json:
-            body = {"at": now.isoformat(), "kind": "note", "text": text}
-            print(json_module.dumps(body, ensure_ascii=False), flush=True)
+            self._print_json({"at": now.isoformat(), "kind": "note", "text": text})
             return
         self._page.line((f"{utc(now)}  ", "dim"), ("· ", "dim"), text)
-        self._page.flush()
+
+    def end(self) -> None:
+        """Give the reader a moment for what is still waiting."""
+        self._out.drain(_DRAIN_SECONDS)
+
+    def _print_json(self, body: Mapping[str, Any]) -> None:
+        self._out.write(json_module.dumps(body, ensure_ascii=False) + "\n")

@@ -17,7 +17,7 @@ __all__ = ["show_drifts"]
 _MOST = 40
 _MOST_UNKNOWN = 12
 _NAME_WIDTH = 28
-_LOOKS = {"missing": ("✕", "red"), "path": ("≠", "yellow"), "base": ("≠", "red")}
+_LOOKS = {"missing": ("✕", "red"), "path": ("≠", "yellow"), "base": ("≠", "red"), "content": ("≠", "red")}
 
 
 def show_drifts(drifts: Drifts, page: Page, now: datetime, *, everything: bool) -> None:
@@ -48,7 +48,9 @@ def _found(drifts: Drifts, page: Page, now: datetime, *, everything: bool) -> No
     page.blank()
     if any(one.kind == "missing" for one in drifts.found):
         page.line("  ", ("→ ", "dim"), "Missing: `garrison apply` loads it again.")
-    if any(one.kind != "missing" for one in drifts.found):
+    if any(one.kind == "content" for one in drifts.found):
+        page.line("  ", ("→ ", "dim"), "Other content: `garrison apply`, or the agent, serves what was applied anew.")
+    if any(one.kind in ("path", "base") for one in drifts.found):
         page.line(
             "  ",
             ("→ ", "dim"),

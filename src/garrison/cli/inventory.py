@@ -77,8 +77,9 @@ def stock_of(fleet: "Fleet") -> "Inventory":
     from garrison.fleet.last_failure import read_failures
 
     store, stacks = fleet.store, fleet.store.stacks()
-    failures = read_failures(store, stacks)
-    return take_stock(stacks, store.targets(), store.resources(), fleet.clock.now(), failures)
+    failures, resources = read_failures(store, stacks), store.resources()
+    faults = fleet.artifacts.faults([one.served_path for one in resources])
+    return take_stock(stacks, store.targets(), resources, fleet.clock.now(), failures, faults)
 
 
 def _nothing(noun: str, there: int, stock: "Inventory") -> str:

@@ -7,12 +7,13 @@ import typer
 
 from garrison.base.settings import Settings
 
-__all__ = ["Host", "Json", "KeyEnv", "Offline", "Port", "app", "settings"]
+__all__ = ["Host", "Insecure", "Json", "KeyEnv", "Offline", "Port", "app", "settings"]
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on standard output.")]
 Host = Annotated[str | None, typer.Option("--host", help="Address to bind. Default: 127.0.0.1.", show_default=False)]
 Port = Annotated[int | None, typer.Option("--port", "-p", min=1, max=65535, help="Port to listen on. Default: 8000.")]
 Offline = Annotated[bool, typer.Option("--offline", help="Do not touch the network.")]
+Insecure = Annotated[bool, typer.Option("--insecure", "-k", help="Accept any certificate of an https server.")]
 KeyEnv = Annotated[str | None, typer.Option("--key-env", metavar="NAME", help="The variable that holds the API key.")]
 
 

@@ -50,16 +50,19 @@ def _reader_gone() -> int:
 
 
 def report(error: GarrisonError, *, json: bool) -> int:
-    """Print `error` and give its exit code."""
+    """Print `error`, without secrets, and give its exit code."""
+    from garrison.base.redaction import know_environment, redacted, redacted_value  # most runs end well and need none
+
+    know_environment(os.environ)
     if json:
         import json as json_module  # here and below: most runs end well and need none of it
 
-        print(json_module.dumps(error.to_json(), default=str))
+        print(json_module.dumps(redacted_value(error.to_json()), default=str))
     color = sys.stderr.isatty() and "NO_COLOR" not in os.environ and os.environ.get("TERM") != "dumb"
     red, dim, off = ("\033[1;31m", "\033[2m", "\033[0m") if color else ("", "", "")
-    print(f"{red}error:{off} {error.message}", file=sys.stderr)
+    print(f"{red}error:{off} {redacted(error.message)}", file=sys.stderr)
     if error.hint:
-        print(f"{dim}  →{off} {error.hint}", file=sys.stderr)
+        print(f"{dim}  →{off} {redacted(error.hint)}", file=sys.stderr)
     return int(error.exit_code)
 
 
@@ -87,18 +90,21 @@ def _write_report(error: Exception) -> Path | None:
     import traceback
 
     from garrison.base.files import write_atomic
+    from garrison.base.redaction import know_environment, redacted
     from garrison.base.settings import Settings
 
     try:
         directory = Settings.load(os.environ, groups=("general",)).data_dir / "reports"
     except GarrisonError:  # a broken config file is no reason to lose the report
         directory = Settings().data_dir / "reports"
+    know_environment(os.environ)
+    told = redacted("".join(traceback.format_exception(error)))
     path = directory / f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{os.getpid()}.txt"
     try:
         directory.mkdir(parents=True, exist_ok=True)
         # No argv and no environment: either may hold a secret.
-        write_atomic(path, "".join(traceback.format_exception(error)), mode=0o600)
+        write_atomic(path, told, mode=0o600)
     except OSError:
-        traceback.print_exception(error)
+        print(told, end="", file=sys.stderr)
         return None
     return path

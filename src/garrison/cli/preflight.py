@@ -5,9 +5,12 @@ from typing import Annotated
 
 import typer
 
+from garrison.cli.asker import asker
 from garrison.cli.options import Host, Json, Port, settings
 from garrison.cli.options import app as make_app
 from garrison.cli.vllm_preflight import run
+from garrison.launch.permission import Permission
+from garrison.preflight.report import PreflightRequest
 
 app = make_app("Check and reclaim the port, check the GPUs.")
 
@@ -32,12 +35,16 @@ def preflight(
     exec_command: Annotated[
         bool, typer.Option("--exec", help="Replace this process by COMMAND instead of staying its parent.")
     ] = False,
+    may_replace: Annotated[
+        bool, typer.Option("--replace", help="Stop a vLLM of yours that holds the port. Default: ask, or refuse.")
+    ] = False,
     json: Json = False,
 ) -> int:
-    """Check and reclaim the port, check the GPUs, then run a command if one is given.
+    """Check the port and reclaim it, check the GPUs, then run a command if one is given.
 
-    Exit codes 0 to 5 are those of vllm-preflight: 2 held by something else, 3 by another user's vLLM, 4 not
-    attributable, 5 would not stop.
+    A vLLM of yours that serves is stopped only with --replace, or when you say so at the terminal; vllm-preflight stops
+    it without asking. Exit codes 0 to 5 are those of vllm-preflight: 2 held by something else or not to be stopped, 3
+    by another user's vLLM, 4 not attributable, 5 would not stop.
     """
     values = settings(
         "endpoint", "preflight", "start",
@@ -50,7 +57,14 @@ def preflight(
         preflight_proxy_child=False if exec_command else None,
         preflight_json=json or None,
     )  # fmt: skip
-    return run(values, [*(command or ()), *context.obj], json=values.preflight_json, say=_say)
+    permission = Permission(
+        PreflightRequest.from_settings(values),
+        replace=may_replace,
+        ask=None if values.preflight_json or values.dry_run else asker(),
+        say=_say,
+    )
+    words = [*(command or ()), *context.obj]
+    return run(values, words, json=values.preflight_json, say=_say, may_stop=permission, port_of_command=True)
 
 
 def _say(sentence: str) -> None:

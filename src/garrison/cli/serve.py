@@ -1,8 +1,6 @@
 """`garrison serve`."""
 
-import json as json_module
 import os
-import shlex
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -11,16 +9,18 @@ from typing import Annotated, Any
 import typer
 
 from garrison.base.errors import EngineDiedError, EngineTimeoutError, GarrisonError, UsageError
+from garrison.base.redaction import shown_command, shown_variable
 from garrison.base.settings import Settings
+from garrison.cli.asker import asker
+from garrison.cli.call_line import call_line
 from garrison.cli.options import Host, Offline, Port, settings
 from garrison.cli.options import app as make_app
 from garrison.cli.start_view import start_view
-from garrison.launch.ready import base_url
+from garrison.engines.argv import Endpoint
 from garrison.launch.serve import Prepared, prepare, start, start_by_exec
 from garrison.launch.spec import AdapterSpec, LaunchSpec
 from garrison.launch.view import StartView
 from garrison.models.progress import Progress, choose
-from garrison.preflight.redact import shown_command, shown_variable
 
 app = make_app("Bring a model from a name to a live OpenAI endpoint: preflight, resolve, start.")
 
@@ -65,6 +65,9 @@ def serve(
         bool, typer.Option("--dry-run", help="Resolve the model, say what would be run; stop and start nothing.")
     ] = False,
     print_cmd: Annotated[bool, typer.Option("--print-cmd", help="Print the engine's command, then run it.")] = False,
+    may_replace: Annotated[
+        bool, typer.Option("--replace", help="Stop a vLLM of yours that holds the port. Default: ask, or refuse.")
+    ] = False,
     ready_timeout: Annotated[
         float | None, typer.Option(min=0.1, help="Seconds to become ready; by default patience is by progress.")
     ] = None,
@@ -92,6 +95,7 @@ def serve(
         max_lora_rank=max_lora_rank or spec.max_lora_rank,
         api_key_env=api_key_env or spec.api_key_env,
     )
+    dry_run = dry_run or values.dry_run
     view = start_view(logs=logs)
     prepared = prepare(
         spec,
@@ -101,6 +105,8 @@ def serve(
         progress=_Transfers(choose(json_lines=False)),
         offline=offline,
         verify=verify,
+        may_replace=may_replace,
+        ask=None if dry_run else asker(),
     )
     if dry_run or print_cmd:
         _print_command(prepared)
@@ -127,19 +133,13 @@ class _WithCall:
         self._prepared = prepared
         self.note, self.phase, self.line = view.note, view.phase, view.line
         self.stopping, self.stopped, self.end = view.stopping, view.stopped, view.end
-        self._ready = view.ready
+        self.ready, self.running, self._reached = view.ready, view.running, view.reached
 
-    def ready(self, *, seconds: float, memory_bytes: int) -> None:
-        self._ready(seconds=seconds, memory_bytes=memory_bytes)
-        url = base_url(self._prepared.chosen.endpoint)
-        key = self._prepared.spec.api_key_env
-        header = f' -H "Authorization: Bearer ${key}"' if key else ""
-        body = {"model": self._prepared.served_name, "messages": [{"role": "user", "content": "Hello!"}]}
-        self.note(f"OpenAI endpoint: {url}/v1")
-        self.note(
-            f"try it: curl {url}/v1/chat/completions{header} -H 'Content-Type: application/json'"
-            f" -d {shlex.quote(json_module.dumps(body))}"
-        )
+    def reached(self, endpoint: Endpoint) -> None:
+        self._reached(endpoint)
+        line = call_line(endpoint, self._prepared.served_name, self._prepared.spec.api_key_env)
+        if line is not None:
+            self.note(f"try it: {line}")
 
 
 class _Transfers:

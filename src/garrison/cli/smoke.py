@@ -9,7 +9,8 @@ import typer
 
 from garrison.base.errors import InvalidError
 from garrison.base.exit_codes import ExitCode
-from garrison.cli.options import Json, KeyEnv
+from garrison.base.redaction import SecretValueError, redacted, redacted_value, secret_text
+from garrison.cli.options import Insecure, Json, KeyEnv
 from garrison.cli.options import app as make_app
 from garrison.launch.smoke import SmokeStep
 from garrison.launch.smoke import smoke as run_smoke
@@ -21,12 +22,13 @@ _MARKS = {"ok": "[green]✓[/]", "failed": "[bold red]✗[/]", "skipped": "[dim]
 
 @app.command()
 def smoke(
-    url: Annotated[str, typer.Argument(help="http://host:port; /v1 at the end does no harm.")],
+    url: Annotated[str, typer.Argument(help="http://host:port, https://… or unix:/path; /v1 at the end does no harm.")],
     model: Annotated[
         str | None, typer.Option("--model", "-m", help="The model to ask; default: the first listed.")
     ] = None,
     key_env: KeyEnv = None,
     timeout: Annotated[float, typer.Option("--timeout", "-t", min=0.1, help="Seconds for each answer.")] = 60.0,
+    insecure: Insecure = False,
     json: Json = False,
 ) -> int:
     """Health, models, completion, chat, streaming chat, adapters: a tick or a cross each, with time and reason.
@@ -41,13 +43,14 @@ def smoke(
     def show(step: SmokeStep) -> None:
         if not json:
             mark = _MARKS[step.outcome]
-            console.print(
-                f"{mark} {escape(f'{step.name:<16}')} [dim]{step.seconds * 1000:7.0f} ms[/]  {escape(step.detail)}"
-            )
+            detail = escape(redacted(step.detail))
+            console.print(f"{mark} {escape(f'{step.name:<16}')} [dim]{step.seconds * 1000:7.0f} ms[/]  {detail}")
 
-    report = asyncio.run(run_smoke(url, model=model, key=_key(key_env), timeout=timeout, on_step=show))
+    report = asyncio.run(
+        run_smoke(url, model=model, key=_key(key_env), timeout=timeout, insecure=insecure, on_step=show)
+    )
     if json:
-        print(json_module.dumps(report.to_json(), ensure_ascii=False))
+        print(json_module.dumps(redacted_value(report.to_json()), ensure_ascii=False))
     else:
         failed = sum(step.outcome == "failed" for step in report.steps)
         console.print(
@@ -61,4 +64,7 @@ def _key(variable: str | None) -> str | None:
         return None
     if not os.environ.get(variable):
         raise InvalidError(f"the variable {variable} is not set", hint=f"export {variable}=…, or leave --key-env out.")
-    return os.environ[variable]
+    try:
+        return secret_text(os.environ[variable])
+    except SecretValueError as error:
+        raise InvalidError(f"the variable {variable} {error}", hint=f"Export {variable} again.") from None

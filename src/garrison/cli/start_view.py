@@ -4,6 +4,8 @@ import sys
 from typing import TextIO
 
 from garrison.base.values import size_text
+from garrison.cli.call_line import address_line
+from garrison.engines.argv import Endpoint
 
 __all__ = ["LineView", "RichView", "start_view"]
 
@@ -35,6 +37,13 @@ class LineView:
 
     def ready(self, *, seconds: float, memory_bytes: int) -> None:
         self._write(f"garrison: ready after {seconds:.1f} s, {size_text(memory_bytes)}")
+
+    def running(self, why: str, *, seconds: float, memory_bytes: int) -> None:
+        self._write(f"garrison: running after {seconds:.1f} s, {size_text(memory_bytes)} ({why})")
+
+    def reached(self, endpoint: Endpoint) -> None:
+        if (line := address_line(endpoint)) is not None:
+            self.note(line)
 
     def stopping(self, reason: str) -> None:
         self._write(f"garrison: stopping ({reason})")
@@ -82,6 +91,18 @@ class RichView:
         self._console.print(
             f"[bold green]✓ ready[/] after [bold]{seconds:.1f} s[/], {size_text(memory_bytes)} of memory"
         )
+
+    def running(self, why: str, *, seconds: float, memory_bytes: int) -> None:
+        self._settle(seconds, memory_bytes)
+        self._name = "serving"
+        self._console.print(
+            f"[bold green]✓ running[/] after [bold]{seconds:.1f} s[/], {size_text(memory_bytes)} of memory"
+        )
+        self._console.print(f"[dim]·[/] {_escaped(why)}")
+
+    def reached(self, endpoint: Endpoint) -> None:
+        if (line := address_line(endpoint)) is not None:
+            self.note(line)
 
     def stopping(self, reason: str) -> None:
         self._halt()

@@ -6,13 +6,19 @@ It runs before every start of a server, so nothing heavy is on its path: the sta
 import os
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 from garrison.base.errors import InvalidError, UsageError
 from garrison.base.settings import Settings
 from garrison.cli.outermost import outermost
 
+if TYPE_CHECKING:
+    from garrison.preflight.holders import PortVerdict
+
 __all__ = ["main", "parse", "run"]
+
+_MAY_TAKE_NO_PORT = ("--he", "--ud", "--api-s", "--api_s", "--config")
 
 _USAGE = """\
 usage: vllm-preflight [--dry-run] [--json] [--] [COMMAND [ARG...]]
@@ -50,7 +56,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         if flags.pop("help", False):
             print(_USAGE + _environment(), end="")
             return 0
-        settings = Settings.load(os.environ, groups=("endpoint", "preflight", "start"), flags=flags, seed_defaults=True)
+        settings = Settings.load(
+            os.environ, groups=("general", "endpoint", "preflight", "start"), flags=flags, seed_defaults=True
+        )
         return run(settings, command, json=settings.preflight_json)
 
     return outermost(call, json=json)
@@ -77,11 +85,24 @@ def parse(arguments: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
     return flags, list(arguments[at:])
 
 
-def run(settings: Settings, command: Sequence[str], *, json: bool, say: Callable[[str], None] | None = None) -> int:
+def run(
+    settings: Settings,
+    command: Sequence[str],
+    *,
+    json: bool,
+    say: Callable[[str], None] | None = None,
+    may_stop: "Callable[[PortVerdict], None]" = lambda _: None,
+    port_of_command: bool = False,
+) -> int:
     """Preflight, then `command` if there is one; gives the exit code, of the command where it was run.
 
     Shared by `vllm-preflight` and `garrison preflight`. Sentences go to standard error, with `json` one object to
     standard output. In a dry run neither is the lock taken nor the command started.
+
+    Args:
+        may_stop: as `check` takes it.
+        port_of_command: look at no port when `command` is a vLLM that takes none. By the seed's contract the port of
+            the settings is cleared whatever the command is.
 
     Raises:
         GarrisonError: with its exit code; `check`, `port_lock` and `run_proxied` say which.
@@ -94,15 +115,16 @@ def run(settings: Settings, command: Sequence[str], *, json: bool, say: Callable
             hint="Unset VLLM_PREFLIGHT_JSON, or run the command after the preflight: `vllm-preflight && …`.",
         )
     say = say or _say
-    request = PreflightRequest.from_settings(settings)
+    takes_port = not _takes_no_port(command)
+    request = replace(PreflightRequest.from_settings(settings), skip_port=port_of_command and not takes_port)
     if request.dry_run:
-        report = check(request, say=say)
+        report = check(request, say=say, may_stop=may_stop)
         if command:
             say("would start " + _shown(command))
         _print(report, json)
         return 0
     with port_lock(request) as lock:
-        report = check(request, say=say)
+        report = check(request, say=say, may_stop=may_stop)
         _print(report, json)
         if not command:
             return 0
@@ -113,7 +135,27 @@ def run(settings: Settings, command: Sequence[str], *, json: bool, say: Callable
         sys.stderr.flush()
         if not settings.preflight_proxy_child:
             exec_downstream(command, lock=lock)
-        return run_proxied(command, request, lock=lock, patience=Patience.from_settings(settings), say=say)
+        patience = Patience.from_settings(settings)
+        return run_proxied(command, request, lock=lock, patience=patience, say=say, takes_port=takes_port)
+
+
+def _takes_no_port(command: Sequence[str]) -> bool:
+    """Whether it is a vLLM without a TCP port: headless, or on a socket file."""
+    # The flags are looked for first: reading them as vLLM does takes longer than a whole preflight.
+    if not any(word.startswith(_MAY_TAKE_NO_PORT) for word in command):
+        return False
+    from garrison.preflight.classify import signature_of
+
+    if signature_of(command[0], command) is None:
+        return False
+    from garrison.engines.registry import engine
+
+    vllm = engine("vllm")
+    try:
+        file_args = vllm.file_args(command)
+    except InvalidError:  # vLLM will say it
+        file_args = ()
+    return not vllm.endpoint((*file_args, *command)).needs_port
 
 
 def _command_at(arguments: Sequence[str]) -> int:
@@ -144,7 +186,7 @@ def _say(sentence: str) -> None:
 
 
 def _shown(command: Sequence[str]) -> str:
-    from garrison.preflight.redact import shown_command
+    from garrison.base.redaction import shown_command
 
     return shown_command(command)
 

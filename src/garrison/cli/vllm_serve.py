@@ -46,11 +46,12 @@ def _run() -> int:
 
 
 def _serve(extra: list[str], *, print_command: bool, dry_run: bool) -> None:
+    from garrison.base.children import child_environment
+    from garrison.base.redaction import shown_command
     from garrison.base.settings import Settings
     from garrison.engines.executable import locate
     from garrison.engines.registry import engine
     from garrison.launch.vllm_serve import environment, plan
-    from garrison.preflight.redact import shown_command
 
     settings = Settings.load(os.environ, groups=("general", "endpoint", "model", "vllm-serve"), seed_defaults=True)
     made = plan(settings, os.environ, extra)
@@ -62,7 +63,8 @@ def _serve(extra: list[str], *, print_command: bool, dry_run: bool) -> None:
         return
     located = locate(engine("vllm"), data_dir=settings.data_dir, environ=os.environ)
     sys.stderr.flush()
+    child = child_environment(environment(os.environ, made.variables))
     try:
-        os.execve(located.path, [str(located.path), *made.argv], environment(os.environ, made.variables))  # noqa: S606 - replacing ourselves by the engine is the job; no shell is involved
+        os.execve(located.path, [str(located.path), *made.argv], child)  # noqa: S606 - replacing ourselves by the engine is the job; no shell is involved
     except OSError as error:
         raise EngineMissingError(f"cannot run {located.path}: {error.strerror}", hint="Install vLLM again.") from None

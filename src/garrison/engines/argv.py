@@ -8,18 +8,44 @@ import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
-__all__ = ["Endpoint", "endpoint_of", "flag_of", "gives", "is_flag", "last_value", "normal"]
+__all__ = ["Endpoint", "endpoint_of", "flag_of", "gives", "is_flag", "last_value", "normal", "port_of", "switched_on"]
 
 _NEGATIVE = re.compile(r"-(\d+(\.\d*)?|\.\d+)([eE][-+]?\d+)?[kKmMgGtT]?\Z")
 
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """Where an engine listens. `host` may be a wildcard address; `uds` is a socket path that replaces both."""
+    """Where an engine listens, and how it is spoken to there.
+
+    Attributes:
+        host: an address or a name; it may be a wildcard address.
+        port: 0 leaves the choice to the system.
+        uds: a socket path that replaces host and port.
+        tls: whether it speaks HTTPS.
+        client_cert: whether it talks only to clients that show a certificate.
+        prefix: the path in front of every route, `""` or `/serve`.
+        protocol: `http`, `grpc`, or `none` for an engine that is no server (vLLM's `--headless`).
+        health_port: the port that answers `/health`, where it is another than `port`.
+    """
 
     host: str
     port: int
     uds: str | None = None
+    tls: bool = False
+    client_cert: bool = False
+    prefix: str = ""
+    protocol: str = "http"
+    health_port: int | None = None
+
+    @property
+    def needs_port(self) -> bool:
+        """Whether it takes a TCP port that is known beforehand."""
+        return self.uds is None and self.protocol != "none" and self.port != 0
+
+    @property
+    def can_be_asked(self) -> bool:
+        """Whether there is a server, and it is known where."""
+        return self.needs_port or (self.uds is not None and self.protocol != "none")
 
 
 def is_flag(token: str) -> bool:
@@ -42,16 +68,22 @@ def normal(flag: str) -> str:
     return head.replace("_", "-") + dot + tail
 
 
-def gives(args: Sequence[str], flags: Collection[str]) -> bool:
-    """Whether one of `flags` is in `args`, in any of its forms."""
-    return any(is_flag(token) and flag_of(token) in flags for token in args)
+def gives(args: Sequence[str], flags: Collection[str], known: Collection[str] = ()) -> bool:
+    """Whether one of `flags` is in `args`, in any of its forms; `known` as in `last_value`."""
+    return any(_spelled_out(token, known) in flags for token in _options(args) if is_flag(token))
 
 
-def last_value(args: Sequence[str], flags: Collection[str]) -> str | None:
-    """The value of the last of `flags` in `args`, which is the one that every engine's parser keeps."""
+def last_value(args: Sequence[str], flags: Collection[str], known: Collection[str] = ()) -> str | None:
+    """The value of the last of `flags` in `args`, which is the one that every engine's parser keeps.
+
+    Args:
+        known: every spelling that the engine's parser knows, where it takes unambiguous beginnings of them, as argparse
+            does: `--ssl-certf` for `--ssl-certfile`.
+    """
+    args = _options(args)
     found: str | None = None
     for position, token in enumerate(args):
-        if not is_flag(token) or flag_of(token) not in flags:
+        if not is_flag(token) or _spelled_out(token, known) not in flags:
             continue
         if "=" in token:
             found = token.split("=", 1)[1]
@@ -60,13 +92,43 @@ def last_value(args: Sequence[str], flags: Collection[str]) -> str | None:
     return found
 
 
-def endpoint_of(argv: Sequence[str], default: Endpoint = Endpoint("127.0.0.1", 8000)) -> Endpoint:
+def switched_on(args: Sequence[str], flag: str, known: Collection[str] = ()) -> bool:
+    """Whether the switch `flag` is on: the last of `--x` and `--no-x` counts."""
+    off = flag.replace("--", "--no-", 1)
+    spelled = [_spelled_out(token, known) for token in _options(args) if is_flag(token)]
+    return next((found == flag for found in reversed(spelled) if found in (flag, off)), False)
+
+
+def endpoint_of(
+    argv: Sequence[str], default: Endpoint = Endpoint("127.0.0.1", 8000), known: Collection[str] = ()
+) -> Endpoint:
     """Where the engine with this argv will listen: what the argv says, and `default` for what it does not say.
 
-    A port that is no number is left to the engine to refuse: the default is given back for it.
+    A port that is not a number is left to the engine to refuse: the default is given back for it.
     """
-    host = last_value(argv, {"--host"}) or default.host
-    port_text = last_value(argv, {"--port"})
-    port = int(port_text) if port_text is not None and port_text.isdecimal() else default.port
-    uds = last_value(argv, {"--uds"}) or (host if host.endswith(".sock") else None)
-    return Endpoint(host, port, uds)
+    host = last_value(argv, {"--host"}, known) or default.host
+    if host.startswith("[") and host.endswith("]"):
+        host = host[1:-1]
+    uds = last_value(argv, {"--uds"}, known) or (host if host.endswith(".sock") else None)
+    port = port_of(argv, "--port", known)
+    return Endpoint(host, default.port if port is None else port, uds)
+
+
+def port_of(argv: Sequence[str], flag: str, known: Collection[str] = ()) -> int | None:
+    """The port that `flag` names; None without one, or when it is no port."""
+    text = last_value(argv, {flag}, known)
+    return int(text) if text is not None and text.isascii() and text.isdecimal() and int(text) < 65536 else None
+
+
+def _options(args: Sequence[str]) -> Sequence[str]:
+    """What comes before a lone `--`: behind it argparse sees no flags."""
+    return args[: args.index("--")] if "--" in args else args
+
+
+def _spelled_out(token: str, known: Collection[str]) -> str:
+    """The flag a token gives, in full."""
+    flag = flag_of(token)
+    if flag in known or not flag.startswith("--") or "." in flag:
+        return flag
+    longer = [spelling for spelling in known if spelling.startswith(flag)]
+    return longer[0] if len(longer) == 1 else flag

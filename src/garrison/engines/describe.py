@@ -5,6 +5,7 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
+from garrison.base.children import DIRECTORY, child_environment
 from garrison.base.errors import EngineMissingError, InvalidError
 from garrison.engines.catalogue import Catalogue, Option
 from garrison.engines.engine import Engine
@@ -24,6 +25,8 @@ _PARSERS: dict[str, Callable[[str], list[Option]]] = {
     "mlx_lm": parse_argparse,
 }
 _HELP_SECONDS = 300
+_HELP_CHARACTERS = 4 * 1024 * 1024
+_LINE_CHARACTERS = 8000
 
 
 def describe(engine: Engine, executable: Path) -> Catalogue:
@@ -36,11 +39,18 @@ def describe(engine: Engine, executable: Path) -> Catalogue:
     if engine.name not in HELP_ARGUMENTS:
         raise InvalidError(f"{engine.title} has no catalogue", hint="Its options are in `garrison sim --help`.")
     # argparse wraps at COLUMNS, and breaks words at hyphens when it does.
-    environ = os.environ | {"COLUMNS": "100000", "NO_COLOR": "1"}
-    argv = [str(executable), *HELP_ARGUMENTS[engine.name]]
+    environ = child_environment(os.environ) | {"COLUMNS": "100000", "NO_COLOR": "1"}
+    argv = [str(executable.absolute()), *HELP_ARGUMENTS[engine.name]]
     try:
         done = subprocess.run(
-            argv, capture_output=True, text=True, timeout=_HELP_SECONDS, check=False, env=environ, errors="replace"
+            argv,
+            capture_output=True,
+            text=True,
+            timeout=_HELP_SECONDS,
+            check=False,
+            env=environ,
+            cwd=DIRECTORY,
+            errors="replace",
         )
     except (OSError, subprocess.TimeoutExpired) as error:
         raise EngineMissingError(f"{executable} cannot be run: {error}", hint=_hint(engine)) from None
@@ -58,7 +68,7 @@ def catalogue_from_help(engine: str, version: str, text: str) -> Catalogue:
     Raises:
         InvalidError: it holds no options.
     """
-    options = _PARSERS[engine](text)
+    options = _PARSERS[engine]("\n".join(line[:_LINE_CHARACTERS] for line in text[:_HELP_CHARACTERS].splitlines()))
     if not options:
         raise InvalidError(
             f"the help of {engine} {version} holds no options that can be read",

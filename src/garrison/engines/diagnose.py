@@ -15,6 +15,7 @@ __all__ = ["CAUSES", "LOG_LINES", "Diagnosis", "diagnose"]
 
 LOG_LINES = 400
 """How many of the last lines to hand in: vLLM prints the cause first and two tracebacks of its parents after it."""
+_LINE_CHARACTERS = 2000
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +60,10 @@ def diagnose(log_tail: Sequence[str], exit_code: int | None, *, catalogue: Catal
         return unknown
     for rule in _RULES:
         if found := rule.pattern.search(text):
-            message, remedy = rule.explain(found)
+            try:
+                message, remedy = rule.explain(found)
+            except (ValueError, ArithmeticError):  # what stands for a number in the log is none
+                continue
             return Diagnosis(rule.cause, message, remedy)
     return _by_status(exit_code)
 
@@ -164,7 +168,7 @@ def _gpu_memory(found: re.Match[str]) -> tuple[str, str]:
 
 @_rule(
     "shared-memory",
-    r"Insufficient space in (\S+) for [^:]+: (\d+) MiB required, (\d+) MiB free",
+    r"Insufficient space in (\S+) for [^:\n]{1,200}: (\d+) MiB required, (\d+) MiB free",
 )
 def _shm(found: re.Match[str]) -> tuple[str, str]:
     return (
@@ -245,7 +249,7 @@ def _corrupt(found: re.Match[str]) -> tuple[str, str]:
 
 @_rule(
     "architecture",
-    r"Model architectures \['([^']+)'[^\]]*\] (?:are not supported|failed to be inspected)|"
+    r"Model architectures \['([^']+)'[^\]]{0,1000}\] (?:are not supported|failed to be inspected)|"
     r"unknown model architecture: '([^']+)'|Model type (\S+) not supported",
 )
 def _architecture(found: re.Match[str]) -> tuple[str, str]:
@@ -315,8 +319,8 @@ def _by_status(exit_code: int | None) -> Diagnosis | None:
 
 
 def _bare(line: str) -> str:
-    """Without colours."""
-    return re.sub(r"\x1b\[[0-9;]*m", "", line).rstrip("\n")
+    """Without colours and cut to a length that every telling line has: a pattern may take the square of it."""
+    return re.sub(r"\x1b\[[0-9;]*m", "", line[:_LINE_CHARACTERS]).rstrip("\n")
 
 
 CAUSES = tuple(dict.fromkeys(("unknown-flag", *(rule.cause for rule in _RULES))))

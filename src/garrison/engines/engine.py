@@ -1,11 +1,13 @@
 """What Garrison asks of an engine, and the values that go in and come out."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from garrison.base.children import child_environment
 from garrison.base.errors import InvalidError
+from garrison.base.redaction import SecretValueError, know_arguments, know_environment, secret_text
 from garrison.base.settings import secret_variables
 from garrison.engines.argv import Endpoint, endpoint_of
 
@@ -24,6 +26,9 @@ __all__ = [
     "ServeOptions",
     "endpoint_of",
 ]
+
+
+_KEYS_OF_ENGINES = {"HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "VLLM_API_KEY", "LLAMA_API_KEY"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +63,8 @@ class ServeOptions:
     Attributes:
         model: an absolute path, or an id for engines that take one.
         args: the user's own engine arguments, verbatim and in order; they win over everything else here.
+        file_args: what the engine's own config file says, as arguments. They are the user's too, but not written to the
+            argv: the engine reads its file itself.
         api_key_env: the variable of Garrison's environment that holds the key clients must send; the key itself never
             enters a value, an argv or a log.
     """
@@ -69,6 +76,12 @@ class ServeOptions:
     args: tuple[str, ...] = ()
     lora: LoraOptions | None = None
     api_key_env: str | None = None
+    file_args: tuple[str, ...] = ()
+
+    @property
+    def given(self) -> tuple[str, ...]:
+        """Everything the user says; later words win."""
+        return (*self.file_args, *self.args)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,13 +102,17 @@ class EngineCommand:
     env_from: Mapping[str, str] = field(default_factory=dict)
 
     def environment(self, environ: Mapping[str, str]) -> dict[str, str]:
-        """The engine's environment, made from the caller's; Garrison's own secrets are not handed on.
+        """The engine's environment, made from the caller's. Garrison's own secrets are not handed on, and no Python
+        below takes modules from the current directory.
 
         Raises:
-            InvalidError: a variable named in `env_from` is not set.
+            InvalidError: a variable named in `env_from` is not set, or does not hold one line of text.
         """
         dropped = self.unset | secret_variables()
-        result = {name: value for name, value in environ.items() if name not in dropped}
+        result = {name: value for name, value in child_environment(environ).items() if name not in dropped}
+        for name in _KEYS_OF_ENGINES & result.keys():
+            if result[name].strip():
+                result[name] = _one_line(name, result[name])
         for target, source in self.env_from.items():
             if not environ.get(source):
                 raise InvalidError(
@@ -103,8 +120,23 @@ class EngineCommand:
                     hint=f"Export {source}, or leave the key out.",
                     details={"variable": source},
                 )
-            result[target] = environ[source]
-        return result | dict(self.env)
+            result[target] = _one_line(source, environ[source])
+        made = result | dict(self.env)
+        know_environment(made)
+        know_arguments(self.argv)
+        return made
+
+
+def _one_line(variable: str, raw: str) -> str:
+    """A key as it is used: an engine that got it with its last line break would refuse every client."""
+    try:
+        return secret_text(raw)
+    except SecretValueError as error:
+        raise InvalidError(
+            f"the variable {variable}, which should hold a key, {error}",
+            hint=f"Export {variable} again; a key is one line of text.",
+            details={"variable": variable},
+        ) from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +145,7 @@ class Readiness:
 
     Attributes:
         means: what a 200 proves.
+        listens_when_ready: it accepts connections only once it can serve: then any answer proves that it is ready.
         loading: statuses that mean "not yet".
         dead: statuses that mean it will never be ready, although the process lives.
     """
@@ -121,6 +154,7 @@ class Readiness:
     means: str
     loading: frozenset[int] = frozenset()
     dead: frozenset[int] = frozenset()
+    listens_when_ready: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,6 +188,24 @@ class Engine(Protocol):
 
         Raises:
             ModelInvalidError: the directory holds nothing this engine can serve, or more than one thing.
+        """
+
+    def file_args(self, args: Sequence[str]) -> tuple[str, ...]:
+        """What the engine's own config file, named in `args`, says, as arguments. Looks at the disk.
+
+        Raises:
+            InvalidError: the file cannot be read, so the engine would not start.
+        """
+
+    def endpoint(
+        self, argv: Sequence[str], default: Endpoint | None = None, environ: Mapping[str, str] | None = None
+    ) -> Endpoint:
+        """Where and how the engine with this argv will listen. Pure.
+
+        Args:
+            argv: with the config file's arguments before the others.
+            default: for what the argv does not say; `default_endpoint` when None.
+            environ: the engine's environment, where variables stand for flags.
         """
 
     def command(self, executable: Path, options: ServeOptions) -> EngineCommand:

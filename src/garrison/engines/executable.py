@@ -1,17 +1,17 @@
 """Finding an engine's program: the path that was given, then the environment in use, then PATH."""
 
 import os
-import shutil
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from garrison.base.children import find_program
 from garrison.base.errors import EngineMissingError
 from garrison.engines.engine import Engine
 from garrison.engines.environments import in_use
 
-__all__ = ["Located", "locate"]
+__all__ = ["Located", "locate", "require_runnable"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +56,27 @@ def locate(engine: Engine, *, data_dir: Path, environ: Mapping[str, str], explic
     )
 
 
+def require_runnable(path: Path) -> None:
+    """See that the system can run the program, as far as that is known without running it.
+
+    Raises:
+        EngineMissingError: it may not be executed, or the interpreter its first line names is not there.
+    """
+    if not os.access(path, os.X_OK):
+        raise EngineMissingError(f"{path} may not be executed", hint=f"chmod +x {path}, or name another program.")
+    try:
+        with path.open("rb") as file:
+            first = file.readline(512)
+    except OSError:  # a program may be executable without being readable
+        return
+    interpreter = first[2:].split()[:1] if first.startswith(b"#!") else []
+    if interpreter and not os.access(interpreter[0], os.X_OK):
+        raise EngineMissingError(
+            f"{path} cannot be run: its interpreter {os.fsdecode(interpreter[0])} is not there",
+            hint="Install the engine again: `garrison engine install`.",
+        )
+
+
 def _which(name: str, environ: Mapping[str, str]) -> Path | None:
-    found = shutil.which(Path(name).expanduser() if name.startswith("~") else name, path=environ.get("PATH"))
-    return Path(found).absolute() if found else None
+    found = find_program(str(Path(name).expanduser()) if name.startswith("~") else name, environ)
+    return Path(found) if found else None

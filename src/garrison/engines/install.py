@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from garrison.base.children import SAFE_PYTHON, find_program
 from garrison.base.clock import Clock, SystemClock
 from garrison.base.errors import DiskFullError, EngineMissingError, InvalidError
 from garrison.base.files import write_atomic
@@ -149,13 +150,13 @@ def find_tools(environ: Mapping[str, str]) -> Tools:
     """uv from beside this interpreter, else from PATH; and this interpreter."""
     python = Path(sys.executable)
     beside = python.with_name("uv")
-    uv = str(beside) if os.access(beside, os.X_OK) else shutil.which("uv", path=environ.get("PATH"))
+    uv = str(beside) if os.access(beside, os.X_OK) else find_program("uv", environ)
     return Tools(python, Path(uv) if uv else None)
 
 
 def has_nvidia(environ: Mapping[str, str]) -> bool:
     """Whether an NVIDIA driver is seen."""
-    return Path("/proc/driver/nvidia").is_dir() or shutil.which("nvidia-smi", path=environ.get("PATH")) is not None
+    return Path("/proc/driver/nvidia").is_dir() or find_program("nvidia-smi", environ) is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,7 +181,9 @@ class _Build:
         if self.recipe.stands_for is not None:
             self.write_alias(self.recipe.stands_for)
         if self.recipe.imports is not None:
-            self.run("finishing", (str(self.path / "bin" / "python"), "-c", f"import {self.recipe.imports}"))
+            self.run(
+                "finishing", (str(self.path / "bin" / "python"), SAFE_PYTHON, "-c", f"import {self.recipe.imports}")
+            )
         for name, target in self.recipe.links.items():
             (self.path / "bin" / name).symlink_to(os.path.relpath(self.site_packages() / target, self.path / "bin"))
         self.run("checking that it runs", (str(self.path / self.recipe.executable), *self.recipe.check), show=False)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from email.parser import HeaderParser
 from pathlib import Path
 
+from garrison.base.children import SAFE_PYTHON
 from garrison.engines.package_sources import PackageSources
 from garrison.engines.recipes import Recipe
 
@@ -24,7 +25,7 @@ def create_command(tools: Tools, environment: Path) -> tuple[str, ...]:
     """Make an empty environment."""
     if tools.uv is not None:
         return (str(tools.uv), "venv", "--no-project", "--python", str(tools.python), str(environment))
-    return (str(tools.python), "-m", "venv", str(environment))
+    return (str(tools.python), SAFE_PYTHON, "-m", "venv", str(environment))
 
 
 def install_command(
@@ -43,7 +44,7 @@ def install_command(
         if recipe.torch_backend is not None and not sources.names_any:
             argv += ["--torch-backend", recipe.torch_backend]
     else:
-        argv = [python, "-m", "pip", "install", "--progress-bar", "off"]
+        argv = [python, SAFE_PYTHON, "-m", "pip", "install", "--progress-bar", "off"]
     if sources.offline:
         argv += ["--no-index"]
     if recipe.notice is not None:

@@ -1,10 +1,12 @@
 """llama.cpp: `llama-server`. Facts are from build 11434."""
 
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from garrison.base.errors import InvalidError, ModelInvalidError
-from garrison.engines.argv import Endpoint, gives
+from garrison.engines.argv import Endpoint, endpoint_of, gives, last_value
 from garrison.engines.engine import Capabilities, EngineCommand, LoraOptions, Readiness, ServeOptions
 
 if TYPE_CHECKING:
@@ -53,6 +55,29 @@ class LlamaCpp:
             f"{directory} holds {len(candidates)} models: {names}",
             hint="Name the file to serve.",
             details={"path": str(directory), "candidates": [path.name for path in candidates]},
+        )
+
+    def file_args(self, args: Sequence[str]) -> tuple[str, ...]:
+        return ()
+
+    def endpoint(
+        self, argv: Sequence[str], default: Endpoint | None = None, environ: Mapping[str, str] | None = None
+    ) -> Endpoint:
+        def value(flag: str, variable: str) -> str:
+            return last_value(argv, {flag}) or (environ or {}).get(variable, "")
+
+        found = endpoint_of(argv, default or self.default_endpoint)
+        # `--host` takes several addresses and socket paths; one of them is enough to reach it.
+        hosts = [host for host in found.host.split(",") if host]
+        tcp = [host for host in hosts if not host.endswith(".sock")]
+        return replace(
+            found,
+            host=tcp[0] if tcp else found.host,
+            uds=hosts[0] if hosts and not tcp else None,
+            # It takes both files, or speaks plain HTTP.
+            tls=bool(value("--ssl-key-file", "LLAMA_ARG_SSL_KEY_FILE"))
+            and bool(value("--ssl-cert-file", "LLAMA_ARG_SSL_CERT_FILE")),
+            prefix=value("--api-prefix", "LLAMA_ARG_API_PREFIX").rstrip("/"),
         )
 
     def command(self, executable: Path, options: ServeOptions) -> EngineCommand:

@@ -1,10 +1,11 @@
 """MLX LM: `mlx_lm.server`, on Apple's GPUs and, with its CPU backend, on Linux. Facts are from 0.32."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from garrison.base.errors import InvalidError
-from garrison.engines.argv import Endpoint, gives
+from garrison.engines.argv import Endpoint, endpoint_of, gives
 from garrison.engines.engine import Capabilities, EngineCommand, LoraOptions, Readiness, ServeOptions
 
 if TYPE_CHECKING:
@@ -34,6 +35,16 @@ class MlxLm:
 
     def locate_model(self, model: str) -> str:
         return model
+
+    def file_args(self, args: Sequence[str]) -> tuple[str, ...]:
+        return ()
+
+    def endpoint(
+        self, argv: Sequence[str], default: Endpoint | None = None, environ: Mapping[str, str] | None = None
+    ) -> Endpoint:
+        known = frozenset(self.catalogue().by_spelling())
+        found = endpoint_of(argv, default or self.default_endpoint, known)
+        return Endpoint(found.host, found.port)
 
     def command(self, executable: Path, options: ServeOptions) -> EngineCommand:
         """`mlx_lm.server --model DIR --host H --port P [--adapter-path DIR] ARGS`.

@@ -88,8 +88,12 @@ _RULES: Mapping[str, Sequence[_Rule]] = {
 }
 
 
+_LINE_CHARACTERS = 1000
+
+
 def phase_of(engine: str, line: str) -> PhaseSign | None:
     """What `line` of that engine's log tells about its start, or None when it tells nothing."""
+    line = line[:_LINE_CHARACTERS]  # a pattern may take the square of its length, and this runs on the event loop
     for rule in _RULES[engine]:
         if found := rule.pattern.search(line):
             return _sign(rule, found.groupdict())

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
+from garrison.base.redaction import LineRedactor, know_environment, redacted
+
 __all__ = ["Runner", "ScriptedRunner", "SystemRunner"]
 
 _TICK_SECONDS = 5.0
@@ -26,7 +28,7 @@ class Runner(Protocol):
         on_line: Callable[[str], None],
         hold: int | None,
     ) -> int:
-        """Run `argv` to its end and return its status; both outputs are appended to `log`.
+        """Run `argv` to its end and return its status; both outputs are appended to `log`, without secrets.
 
         Args:
             on_line: called with each line, and every few seconds with an empty one while there is none.
@@ -45,8 +47,9 @@ class SystemRunner:
         on_line: Callable[[str], None],
         hold: int | None,
     ) -> int:
+        know_environment(env)
         with log.open("ab") as handle:
-            handle.write(f"$ {' '.join(argv)}\n".encode())
+            handle.write(f"$ {redacted(' '.join(argv))}\n".encode())
             handle.flush()
             child = subprocess.Popen(
                 argv,
@@ -99,7 +102,15 @@ class ScriptedRunner:
 
 
 def _follow(descriptor: int, write: Callable[[bytes], object], on_line: Callable[[str], None]) -> None:
-    rest = b""
+    rest, redactor = b"", LineRedactor()
+
+    def pass_on(block: bytes) -> None:
+        nonlocal rest
+        write(block)
+        *lines, rest = (rest + block).split(b"\n")
+        for line in lines:
+            on_line(line.decode(errors="replace").rstrip("\r"))
+
     with selectors.DefaultSelector() as selector:
         selector.register(descriptor, selectors.EVENT_READ)
         while True:
@@ -109,10 +120,8 @@ def _follow(descriptor: int, write: Callable[[bytes], object], on_line: Callable
             block = os.read(descriptor, 65536)
             if not block:
                 break
-            write(block)
-            *lines, rest = (rest + block).split(b"\n")
-            for line in lines:
-                on_line(line.decode(errors="replace").rstrip("\r"))
+            pass_on(redactor.feed(block))
+    pass_on(redactor.end())
     if rest:
         on_line(rest.decode(errors="replace"))
 

@@ -1,9 +1,11 @@
 """The vLLM simulator, which ships with Garrison: it takes vLLM's flags and needs no installation."""
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from garrison.base.children import SAFE_PYTHON
 from garrison.engines.engine import EngineCommand, ServeOptions
 from garrison.engines.vllm import Vllm
 
@@ -19,10 +21,14 @@ class Sim(Vllm):
     executable = "python"
 
     def command(self, executable: Path, options: ServeOptions) -> EngineCommand:
-        """As vLLM's, with `PYTHON -m garrison.sim --model MODEL` for `vllm serve MODEL`."""
+        """As vLLM's, with `PYTHON -P -m garrison.sim --model MODEL` for `vllm serve MODEL`."""
         as_vllm = super().command(executable, options)
-        argv = (str(executable), "-m", "garrison.sim", "--model", *as_vllm.argv[2:])
+        argv = (str(executable), SAFE_PYTHON, "-m", "garrison.sim", "--model", *as_vllm.argv[2:])
         return EngineCommand(argv, as_vllm.env, as_vllm.unset, as_vllm.env_from)
+
+    def file_args(self, args: Sequence[str]) -> tuple[str, ...]:
+        """None: the simulator reads no config file."""
+        return ()
 
     def catalogue(self, version: str | None = None) -> "Catalogue":
         """Empty: the simulator refuses by itself what it does not know."""

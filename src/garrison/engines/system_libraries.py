@@ -8,7 +8,7 @@ import re
 
 __all__ = ["MISSING", "remedy"]
 
-MISSING = re.compile(r"(lib[\w.+-]+\.so[.\d]*): cannot open shared object file")
+MISSING = re.compile(r"(?<![\w.+-])(lib[\w.+-]{1,100}\.so[.\d]{0,20}): cannot open shared object file")
 """The loader's words; the group is the library."""
 
 _DEBIAN = {

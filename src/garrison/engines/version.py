@@ -3,11 +3,13 @@
 `vllm --version` imports torch and takes up to 20 s; the name of a directory beside it says the same.
 """
 
+import os
 import re
 import subprocess
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from garrison.base.children import DIRECTORY, child_environment
 from garrison.base.errors import EngineMissingError
 
 __all__ = ["UNKNOWN", "distribution_version", "parse_version", "run_version", "version_of"]
@@ -15,7 +17,9 @@ __all__ = ["UNKNOWN", "distribution_version", "parse_version", "run_version", "v
 UNKNOWN = "unknown"
 _RUN_SECONDS = 180
 _LLAMA_BUILD = re.compile(r"\bbuild (\d+)|^version: (\d+) \(", re.MULTILINE)
-_NUMBERS = re.compile(r"\d+(?:\.\d+)*(?:[-+.]?[A-Za-z][A-Za-z0-9.]*)*")
+# Every further part starts with a sign that the part before cannot hold, so there is one way to read a line.
+_NUMBERS = re.compile(r"\d+(?:\.\d+)*(?:[-+.]?[A-Za-z][A-Za-z0-9.]*(?:[-+][A-Za-z][A-Za-z0-9.]*)*)?")
+_BUILD_DIGITS = 18
 
 
 def version_of(executable: Path, distributions: Sequence[str], run_with: Sequence[str] | None) -> str:
@@ -55,9 +59,18 @@ def run_version(executable: Path, arguments: Sequence[str]) -> str:
     Raises:
         EngineMissingError: it does not start, fails, or takes longer than three minutes. Details: `output`.
     """
-    argv = [str(executable), *arguments]
+    argv = [str(executable.absolute()), *arguments]
     try:
-        done = subprocess.run(argv, capture_output=True, text=True, timeout=_RUN_SECONDS, check=False, errors="replace")
+        done = subprocess.run(
+            argv,
+            capture_output=True,
+            text=True,
+            timeout=_RUN_SECONDS,
+            check=False,
+            errors="replace",
+            env=child_environment(os.environ),
+            cwd=DIRECTORY,
+        )
     except (OSError, subprocess.TimeoutExpired) as error:
         raise EngineMissingError(
             f"{executable} cannot be run: {error}", hint="Install the engine again: `garrison engine install`."
@@ -75,7 +88,7 @@ def run_version(executable: Path, arguments: Sequence[str]) -> str:
 def parse_version(output: str) -> str | None:
     """`0.32.0+cpu` from vLLM's last line; the build number from llama-server's, unless it was built without one."""
     if llama := _LLAMA_BUILD.search(output):
-        build = llama[1] or llama[2]
+        build = (llama[1] or llama[2])[:_BUILD_DIGITS]
         if int(build):
             return build
     for line in reversed(output.strip().splitlines()):

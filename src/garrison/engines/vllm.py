@@ -1,12 +1,14 @@
 """vLLM: `vllm serve`. Facts are from vLLM 0.32."""
 
 import json
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from garrison.base.errors import InvalidError
 from garrison.base.settings import seed_variables
-from garrison.engines.argv import Endpoint, gives
+from garrison.engines.argv import Endpoint, endpoint_of, gives, last_value, port_of, switched_on
 from garrison.engines.engine import Capabilities, EngineCommand, LoraModule, LoraOptions, Readiness, ServeOptions
 
 if TYPE_CHECKING:
@@ -18,6 +20,8 @@ __all__ = ["LORA_RANKS", "Vllm", "lora_rank"]
 LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 """What `--max-lora-rank` takes."""
 
+_SUPERVISOR_PORT = 9256
+
 RUNTIME_UPDATES = "VLLM_ALLOW_RUNTIME_LORA_UPDATING"
 """Without it the routes that load and unload adapters answer 404."""
 
@@ -26,7 +30,7 @@ class Vllm:
     name = "vllm"
     title = "vLLM"
     executable = "vllm"
-    readiness = Readiness("/health", "the weights are loaded and the engine core answers")
+    readiness = Readiness("/health", "the weights are loaded and the engine core answers", listens_when_ready=True)
     capabilities = Capabilities(
         runtime_lora=True,
         static_lora=True,
@@ -40,6 +44,30 @@ class Vllm:
     def locate_model(self, model: str) -> str:
         return model
 
+    def file_args(self, args: Sequence[str]) -> tuple[str, ...]:
+        from garrison.engines.vllm_config import config_file, read_config
+
+        path = config_file(args)
+        return () if path is None else read_config(path)
+
+    def endpoint(
+        self, argv: Sequence[str], default: Endpoint | None = None, environ: Mapping[str, str] | None = None
+    ) -> Endpoint:
+        known = frozenset(self._vllm_catalogue().by_spelling())
+        found = endpoint_of(argv, default or self.default_endpoint, known)
+        reqs = last_value(argv, {"--ssl-cert-reqs"}, known)
+        root = last_value(argv, {"--root-path"}, known) or ""
+        return replace(
+            found,
+            # uvicorn speaks TLS when either file is given; one file may hold both.
+            tls=any(last_value(argv, {flag}, known) for flag in ("--ssl-certfile", "--ssl-keyfile")),
+            client_cert=reqs == "2",
+            # FastAPI answers with and without its root path; one that is written otherwise is never matched.
+            prefix=root if root.startswith("/") and not root.endswith("/") else "",
+            protocol=_protocol(argv, known),
+            health_port=_health_port(argv, known),
+        )
+
     def command(self, executable: Path, options: ServeOptions) -> EngineCommand:
         """`vllm serve MODEL --host H --port P [--served-model-name N] [LoRA flags] ARGS`.
 
@@ -49,7 +77,7 @@ class Vllm:
         ours = ["--host", options.host, "--port", str(options.port)]
         if options.served_name is not None:
             ours += ["--served-model-name", options.served_name]
-        kept = _without(ours, options.args)
+        kept = _without(ours, options.given)
         argv = [str(executable), "serve", options.model, *kept, *lora_flags(options), *options.args]
         env = {RUNTIME_UPDATES: "True"} if options.lora is not None and options.lora.runtime_updates else {}
         env_from = {"VLLM_API_KEY": options.api_key_env} if options.api_key_env is not None else {}
@@ -59,6 +87,10 @@ class Vllm:
         from garrison.engines.catalogue import load
 
         return load(self.name, version)
+
+    def _vllm_catalogue(self) -> "Catalogue":
+        """vLLM's, also where a subclass has none of its own."""
+        return Vllm.catalogue(Vllm())
 
     def parse_command(self, text: str) -> "ParsedCommand":
         from garrison.engines.parse_command import parse_command
@@ -77,13 +109,13 @@ def lora_flags(options: ServeOptions) -> list[str]:
     if lora is None or not _needed(lora):
         return []
     flags: list[str] = []
-    if not gives(options.args, {"--enable-lora", "--no-enable-lora"}):
+    if not gives(options.given, {"--enable-lora", "--no-enable-lora"}):
         flags += ["--enable-lora"]
-    if lora.max_loras is not None and not gives(options.args, {"--max-loras"}):
+    if lora.max_loras is not None and not gives(options.given, {"--max-loras"}):
         flags += ["--max-loras", str(lora.max_loras)]
-    if lora.max_rank and not gives(options.args, {"--max-lora-rank"}):
+    if lora.max_rank and not gives(options.given, {"--max-lora-rank"}):
         flags += ["--max-lora-rank", str(lora_rank(lora.max_rank))]
-    if lora.modules and not gives(options.args, {"--lora-modules"}):
+    if lora.modules and not gives(options.given, {"--lora-modules"}):
         flags += ["--lora-modules", *(_module(module) for module in lora.modules)]
     return flags
 
@@ -104,6 +136,19 @@ def lora_rank(highest: int) -> int:
     )
 
 
+def _protocol(argv: Sequence[str], known: frozenset[str]) -> str:
+    if switched_on(argv, "--headless", known) or last_value(argv, {"--api-server-count"}, known) == "0":
+        return "none"
+    return "grpc" if switched_on(argv, "--grpc", known) else "http"
+
+
+def _health_port(argv: Sequence[str], known: frozenset[str]) -> int | None:
+    """With one server for each local data-parallel rank, a supervisor beside them answers for all."""
+    if not gives(argv, {"--data-parallel-multi-port-external-lb", "-dpm"}, known):
+        return None
+    return port_of(argv, "--data-parallel-supervisor-port", known) or _SUPERVISOR_PORT
+
+
 def _needed(lora: LoraOptions) -> bool:
     return bool(lora.modules or lora.runtime_updates or lora.max_loras or lora.max_rank)
 
@@ -118,7 +163,7 @@ def _module(module: LoraModule) -> str:
     return json.dumps(content)
 
 
-def _without(flags: list[str], args: tuple[str, ...]) -> list[str]:
+def _without(flags: list[str], args: Sequence[str]) -> list[str]:
     """`flags`, pairs of flag and value, less the pairs whose flag is in `args`."""
     pairs = zip(flags[::2], flags[1::2], strict=True)
     return [part for flag, value in pairs if not gives(args, {flag}) for part in (flag, value)]

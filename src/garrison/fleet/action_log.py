@@ -34,7 +34,7 @@ class ActionLog:
         await self._fleet.db(self._fleet.store.save_action, self.record)
 
     async def loads_from(self, path: str) -> None:
-        """The files were put at another path than was planned: a copy that was there was spoiled."""
+        """The files were put at another path than was planned: an entry there could not be used."""
         after = {**(self.record.after or {}), "served_path": path}
         self.record = replace(self.record, after=after)
         await self._fleet.db(self._fleet.store.save_action, self.record)

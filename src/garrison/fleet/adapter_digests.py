@@ -9,6 +9,7 @@ from typing import Protocol
 from garrison.base.clock import Clock, SystemClock
 from garrison.base.errors import ModelInvalidError
 from garrison.models.adapter import ADAPTER_FILES, adapter_digest
+from garrison.models.content import open_tree
 
 __all__ = ["AdapterDigests", "ContentRecord", "Stamp", "read_stamp"]
 
@@ -69,7 +70,8 @@ class AdapterDigests:
         self._reading = threading.Lock()
 
     def digest(self, path: str) -> str | None:
-        """Of the adapter at `path`; None where there is none to be read here, or it is being written just now.
+        """Of the adapter at `path`; None where there is none to be read here, a link leads out of its directory, or it
+        is being written just now.
 
         A relative path is the server's own business: it starts from the server's directory, or names a hub repository.
         """
@@ -90,7 +92,8 @@ class AdapterDigests:
             return recorded
         for _ in range(_TRIES):
             try:
-                digest = adapter_digest(Path(path))
+                with open_tree(Path(path)) as tree:
+                    digest = adapter_digest(Path(path), tree)
             except ModelInvalidError:
                 return None
             after = read_stamp(path)

@@ -1,4 +1,8 @@
-"""One entry of an adapter store: its name, its manifest, and whether it still holds what its name says."""
+"""One entry of an adapter store: its name, its manifest, and whether it still holds what its name says.
+
+An entry is spoiled for good once its content was seen to differ from its name: a server may have read it. One whose
+files have a second name elsewhere still holds its content, and is replaced before somebody writes through that name.
+"""
 
 import contextlib
 import json
@@ -12,8 +16,9 @@ from typing import Any
 from garrison.base.clock import Clock, SystemClock
 from garrison.base.errors import ModelInvalidError
 from garrison.base.files import write_atomic
-from garrison.fleet.adapter_digests import read_stamp
-from garrison.models.adapter import adapter_digest
+from garrison.fleet.adapter_digests import Stamp, read_stamp
+from garrison.fleet.artifacts import EntryFault
+from garrison.models.adapter import ADAPTER_FILES, adapter_digest
 from garrison.models.content import is_file
 
 __all__ = [
@@ -22,9 +27,11 @@ __all__ = [
     "Entry",
     "digest_of",
     "entry_name",
+    "fault_of",
     "files_below",
     "generation_of",
     "intact",
+    "next_name",
     "read_entry",
     "stat",
 ]
@@ -49,8 +56,13 @@ class Entry:
 
 
 def entry_name(digest: str, generation: int) -> str:
-    """The first has the digest alone; the others came when those before them were spoiled."""
+    """The first has the digest alone; the others came when those before them could not be used any more."""
     return digest if generation == 1 else f"{digest}-{generation}"
+
+
+def next_name(name: str) -> str:
+    """The name that follows `name`, an entry's, for the same content."""
+    return entry_name(digest_of(name) or name, (generation_of(name) or 1) + 1)
 
 
 def digest_of(name: str) -> str | None:
@@ -65,21 +77,41 @@ def generation_of(name: str) -> int | None:
 
 
 def intact(path: Path, *, clock: Clock | None = None) -> bool | None:
-    """Whether an entry still holds the content that its name says; None where `path` is no place in a store.
+    """Whether an entry holds the content that its name says, and shares it with nobody; None where `path` is no place
+    in a store. Costs as `fault_of`."""
+    fault = fault_of(path, clock=clock)
+    return None if fault is None and not _in_a_store(path) else fault is None
+
+
+def fault_of(path: Path, *, clock: Clock | None = None) -> EntryFault | None:
+    """Why an entry must not be loaded from again; None where nothing is wrong, or `path` is no place in a store.
 
     A stat a file where nothing changed; else the files are read, and their new stamps kept if they are as they were.
     """
-    digest = digest_of(path.name)
-    if digest is None or not is_file(path.parent / OWNERS):
+    if not _in_a_store(path):
         return None
     stamp = read_stamp(str(path))
     if stamp is None:
-        return False
+        return EntryFault.MISSING
     manifest = _read_manifest(path)
+    whole = _holds(path, manifest, stamp, clock or SystemClock())
+    if not whole:
+        return EntryFault.CHANGED
+    files = (stat(path / name) for name in ADAPTER_FILES)
+    linked = manifest.get("how") == "hardlink" or any(found is not None and found.st_nlink > 1 for found in files)
+    return EntryFault.SHARED if linked else None
+
+
+def _in_a_store(path: Path) -> bool:
+    return digest_of(path.name) is not None and is_file(path.parent / OWNERS)
+
+
+def _holds(path: Path, manifest: Mapping[str, Any], stamp: Stamp, clock: Clock) -> bool:
     if manifest.get("spoiled"):
         return False
     if manifest.get("stamp") == stamp.text and manifest.get("settled"):
         return True
+    digest = digest_of(path.name)
     try:
         whole = adapter_digest(path) == digest
     except ModelInvalidError:
@@ -88,9 +120,9 @@ def intact(path: Path, *, clock: Clock | None = None) -> bool | None:
         return False
     if not whole:
         # For good, even if the old content comes back: a server may have read what was there in between.
-        _write_manifest(path, manifest | {"spoiled": True})
-    elif stamp.settled((clock or SystemClock()).now().timestamp()):
-        _write_manifest(path, manifest | {"digest": digest, "stamp": stamp.text, "settled": True})
+        _write_manifest(path, {**manifest, "spoiled": True})
+    elif stamp.settled(clock.now().timestamp()):
+        _write_manifest(path, {**manifest, "digest": digest, "stamp": stamp.text, "settled": True})
     return whole
 
 

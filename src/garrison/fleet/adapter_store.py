@@ -2,7 +2,7 @@
 
     <root>/<digest>/                  an entry: adapter_config.json, adapter_model.*, new_embeddings.*
     <root>/<digest>/.garrison.json    how it came here, and the stamps of its files
-    <root>/<digest>-2/                the same content again, where <digest> was spoiled
+    <root>/<digest>-2/                the same content again, where <digest> could not be used any more
     <root>/.garrison-owners           the databases that put entries here, one identity a line
     <root>/.garrison-spoiled          names of spoiled entries that are gone: no name is used twice
     <root>/.garrison.lock             held while an entry appears, is taken into use, or goes
@@ -10,12 +10,13 @@
     <root>/.trash.<random>/           on its way out
 
 An entry appears by one rename, when it is whole and on the disk: a kill leaves nothing or all of it. Its files share
-their blocks with the source where the file system can (reflink), else their inode (hard link), else they are a copy.
+their blocks with the source where the file system can (reflink), else they are a copy; either way nothing that is
+written to the source reaches them. Earlier versions made hard links: those entries are still recognised, and are never
+loaded from again.
 
-A hard link outlives the removal or the replacement of its source, but an edit in place of the source changes the entry
-too: it is spoiled. The stamps tell. A spoiled entry is never loaded from again, and never mended: a server that has
-read it keeps wrong prefix blocks under that path. The content goes to a fresh name instead, and new content of a
-source that was edited in place is copied.
+The source may be a stranger's: it is read below its own directory only, and an entry is no more readable than its
+source. A spoiled entry is never repaired in place, because a server that has read it keeps wrong prefix blocks under
+that path. The content goes to a fresh name instead.
 """
 
 import contextlib
@@ -24,8 +25,9 @@ import os
 import secrets
 import shutil
 import socket
+import stat as stat_bits
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from garrison.base.clock import Clock, SystemClock
@@ -47,9 +49,9 @@ from garrison.fleet.adapter_entry import (
 )
 from garrison.fleet.artifacts import Staged
 from garrison.models.adapter import ADAPTER_FILES, adapter_digest
-from garrison.models.content import is_file
-from garrison.models.copying import clone_file, copy_files
-from garrison.models.space import FreeBytes, disk_full, free_bytes, out_of_space, require_space
+from garrison.models.content import file_size, is_dir, open_tree
+from garrison.models.copying import copy_files
+from garrison.models.space import FreeBytes, disk_full, free_bytes, out_of_space
 
 __all__ = ["AdapterStore"]
 
@@ -59,8 +61,8 @@ _STAGING = ".staging."
 _TRASH = ".trash."
 _LOCK_SECONDS = 60.0
 _ROOM = (
-    "`garrison adapters gc` frees what no target serves; or put the store (adapter_store of the target) on the file "
-    "system that holds the adapters, where nothing is copied."
+    "`garrison adapters gc` frees what no target serves; or put the store (adapter_store of the target) on a larger "
+    "disk, or on the file system of the adapters where that one can share blocks (XFS, Btrfs)."
 )
 
 
@@ -78,7 +80,11 @@ class AdapterStore:
     def path_of(self, digest: str) -> Path:
         return self.root / digest
 
-    def stage(self, source: Path, digest: str) -> Staged:
+    def holds(self, digest: str) -> bool:
+        """Whether an entry has that content, be it one that must not be loaded from any more."""
+        return any(_holds(place, digest) for place in self._older(digest))
+
+    def stage(self, source: Path, digest: str, *, instead_of: Path | None = None) -> Staged:
         """As `Artifacts.stage`. Several threads and processes may stage the same content: all get the one entry.
 
         Raises:
@@ -89,15 +95,15 @@ class AdapterStore:
             self._make_root()
             with self.locked():
                 self._own()
-                if found := self._take(digest):
+                if found := self._take(digest, instead_of):
                     return Staged(str(found), "there")
             temporary = self.root / f"{_STAGING}{secrets.token_hex(8)}"
             try:
-                how = self._build(source, digest, temporary)
+                how = self._build_from_any((source, *self._older(digest)), digest, temporary)
                 with self.locked():
-                    if found := self._take(digest):
+                    if found := self._take(digest, instead_of):
                         return Staged(str(found), "there")
-                    entry = self._free_name(digest)
+                    entry = self._free_name(digest, instead_of)
                     temporary.rename(entry)
                     fsync_dir(self.root)
                     return Staged(str(entry), how)
@@ -153,28 +159,41 @@ class AdapterStore:
         if not self.root.is_dir():
             self.root.mkdir(parents=True, exist_ok=True)
             self.root.chmod(0o755)
+        if self.root.stat().st_mode & stat_bits.S_IWOTH:
+            raise InvalidError(
+                f"everybody may write into the adapter store {self.root}, and so change what servers load from it",
+                hint=f"Run `chmod o-w {self.root}`, or declare another adapter_store for the target.",
+            )
 
     def _own(self) -> None:
         if self._identity not in self.owners():
             line = f"{self._identity} {socket.gethostname()} since {self._clock.now():%Y-%m-%d %H:%M:%S} UTC"
             write_atomic(self.owners_file, "".join(f"{one}\n" for one in (*self._lines(OWNERS), line)))
 
-    def _take(self, digest: str) -> Path | None:
+    def _take(self, digest: str, instead_of: Path | None) -> Path | None:
         """The newest whole entry of that content, marked as used now."""
-        for number in sorted(self._generations(digest), reverse=True):
-            entry = self.root / entry_name(digest, number)
-            if intact(entry, clock=self._clock):
-                now = self._clock.now().timestamp()
-                os.utime(entry / MANIFEST, (now, now))
-                return entry
-        return None
+        entry = self._whole(digest, instead_of)
+        if entry is not None:
+            now = self._clock.now().timestamp()
+            os.utime(entry / MANIFEST, (now, now))
+        return entry
+
+    def _whole(self, digest: str, instead_of: Path | None) -> Path | None:
+        """The newest whole entry of that content that is not `instead_of`."""
+        entries = (self.root / entry_name(digest, number) for number in sorted(self._generations(digest), reverse=True))
+        return next((one for one in entries if one != instead_of and intact(one, clock=self._clock)), None)
+
+    def _older(self, digest: str) -> list[Path]:
+        """Entries that may still hold the content, though they must not be loaded from."""
+        return [self.root / entry_name(digest, number) for number in sorted(self._generations(digest))]
 
     def _generations(self, digest: str) -> set[int]:
         """Numbers of the entries that content has, spoiled ones too."""
         return _numbers(digest, (path.name for path in self.root.glob(f"{digest}*")))
 
-    def _free_name(self, digest: str) -> Path:
-        taken = self._generations(digest) | _numbers(digest, self._lines(_SPOILED))
+    def _free_name(self, digest: str, instead_of: Path | None) -> Path:
+        names = [*self._lines(_SPOILED), *([instead_of.name] if instead_of is not None else [])]
+        taken = self._generations(digest) | _numbers(digest, names)
         return self.root / entry_name(digest, max(taken, default=0) + 1)
 
     def _lines(self, name: str) -> list[str]:
@@ -184,15 +203,21 @@ class AdapterStore:
             return []
         return [line for line in text.splitlines() if line.strip()]
 
+    def _build_from_any(self, sources: Iterable[Path], digest: str, temporary: Path) -> str:
+        """As `_build`, from the first of `sources` that has the content."""
+        refused: ModelInvalidError | None = None
+        for source in sources:
+            try:
+                return self._build(source, digest, temporary)
+            except ModelInvalidError as error:
+                refused = refused or error
+                shutil.rmtree(temporary, ignore_errors=True)
+        assert refused is not None
+        raise refused
+
     def _build(self, source: Path, digest: str, temporary: Path) -> str:
         """A whole entry at `temporary`, on the disk; how its files came there."""
-        # Links are followed first: a hub cache holds links to blobs, and a link to a link is no file.
-        files = {name: (source / name).resolve() for name in ADAPTER_FILES if is_file(source / name)}
-        if not files:
-            raise _changed(source)
-        temporary.mkdir()
-        temporary.chmod(0o755)  # mkdir heeds the umask, and the server may be another user
-        how = self._fill(files, temporary)
+        how = self._fill(source, temporary)
         stamp = read_stamp(str(temporary))
         if stamp is None or adapter_digest(temporary) != digest or read_stamp(str(temporary)) != stamp:
             raise _changed(source)
@@ -203,44 +228,27 @@ class AdapterStore:
             "source": str(source),
             "staged_at": now.isoformat(),
             "stamp": stamp.text,
-            # What only we write cannot change unseen.
-            "settled": how != "hardlink" or stamp.settled(now.timestamp()),
+            "settled": True,  # only we write here, so nothing changes unseen
         }
         write_atomic(temporary / MANIFEST, json.dumps(manifest, indent=1) + "\n")
         os.utime(temporary / MANIFEST, (now.timestamp(), now.timestamp()))
         fsync_tree(temporary)
         return how
 
-    def _fill(self, files: Mapping[str, Path], temporary: Path) -> str:
-        if _clone(files, temporary):
-            how = "reflink"
-        elif not self._edited_in_place(files) and _link(files, temporary):
-            return "hardlink"  # the modes are the source's
-        else:
-            self._copy(files, temporary)
-            how = "copy"
-        for name, file in files.items():
-            # Nobody has to write here, and everybody may have to read.
-            (temporary / name).chmod((file.stat().st_mode | 0o444) & 0o555)
+    def _fill(self, source: Path, temporary: Path) -> str:
+        if not is_dir(source):
+            raise _changed(source)
+        with open_tree(source) as tree:
+            sizes = {name: file_size(source / name, tree) for name in ADAPTER_FILES}
+            files = {name: size for name, size in sizes.items() if size is not None}
+            if not files:
+                raise _changed(source)
+            # The server may be another user, whom a umask is not about; what it can read is for the source to say.
+            how = copy_files(source, temporary, files, free=self._free, tree=tree, umask=0)
+        for name in files:
+            copy = temporary / name
+            copy.chmod(copy.stat().st_mode & 0o444)  # nobody has to write here
         return how
-
-    def _copy(self, files: Mapping[str, Path], temporary: Path) -> None:
-        sizes = {name: file.stat().st_size for name, file in files.items()}
-        require_space(temporary, sum(sizes.values()), free=self._free)
-        for name, file in files.items():
-            part = temporary / f"{_STAGING}{name}"
-            copy_files(file.parent, part, {file.name: sizes[name]}, free=self._free)
-            (part / file.name).rename(temporary / name)
-            part.rmdir()
-
-    def _edited_in_place(self, files: Mapping[str, Path]) -> bool:
-        """Whether an entry is linked to one of the files and spoiled: who wrote into it once will do it again."""
-        inodes = {(found.st_dev, found.st_ino) for file in files.values() if (found := file.stat()).st_nlink > 1}
-        return bool(inodes) and any(
-            not intact(entry.path, clock=self._clock)
-            for entry in self.entries()
-            if any((found.st_dev, found.st_ino) in inodes for found in files_below(entry.path))
-        )
 
     @contextlib.contextmanager
     def _alone(self, digest: str) -> Iterator[None]:
@@ -270,31 +278,12 @@ def _numbers(digest: str, names: Iterable[str]) -> set[int]:
     return {number for name in names if digest_of(name) == digest and (number := generation_of(name))}
 
 
-def _clone(files: Mapping[str, Path], target: Path) -> bool:
-    made = []
-    for name, file in files.items():
-        if not clone_file(file, target / name):
-            break
-        made.append(name)
-    else:
-        return True
-    for name in made:
-        (target / name).unlink()
-    return False
-
-
-def _link(files: Mapping[str, Path], target: Path) -> bool:
-    """False on another file system, and where the kernel forbids links to files of others."""
-    made = []
+def _holds(place: Path, digest: str) -> bool:
     try:
-        for name, file in files.items():
-            os.link(file, target / name)
-            made.append(name)
-    except OSError:
-        for name in made:
-            (target / name).unlink()
+        with open_tree(place) as tree:
+            return adapter_digest(place, tree) == digest
+    except ModelInvalidError:
         return False
-    return True
 
 
 def _changed(source: Path) -> ModelInvalidError:
@@ -304,6 +293,6 @@ def _changed(source: Path) -> ModelInvalidError:
 
 
 def _last_written(path: Path) -> float:
-    """Files under a hard link have the time of their source, so the directory's own counts too."""
+    """Files of an unfinished entry may be as old as their source, so the directory's own time counts too."""
     own = stat(path)
     return max([found.st_mtime for found in files_below(path)] + ([own.st_mtime] if own else []), default=0.0)

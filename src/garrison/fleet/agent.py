@@ -129,7 +129,9 @@ class Agent:
         """Drift that was told: the path that was served."""
         self._left_alone = LeftAlone()
         self._mender = Mender(fleet, view, self._told, self._mended, self._mender_bug)
-        self._contents = ContentWatch(fleet, found=self._found, note=view.note, ended=self._contents_ended)
+        self._contents = ContentWatch(
+            fleet, found=self._found, faulty=self._faulty, note=view.note, ended=self._contents_ended
+        )
         self._prune_due = fleet.clock.monotonic()
         self._last_event = 0
         self._cycles: set[asyncio.Task[None]] = set()
@@ -308,6 +310,7 @@ class Agent:
             mode="destroy" if stack in self._ending else "reconcile",
             options=PlanOptions(force=restore),
             staged_path=lambda _target, digest: self._fleet.artifacts.staged_path(one.spec, digest),
+            faults=self._contents.faults,
         )
         owned = [resource for resource in one.resources if resource.stack == stack]
         hopeless = self._left_alone_here(stack, one)
@@ -451,13 +454,21 @@ class Agent:
     async def _upkeep(self) -> None:
         """Now and then: whether the files of adapters changed, and what is too old to keep."""
         now = self._fleet.clock.monotonic()
-        self._contents.begin(self._declarations.values())
+        applied = (resource for one in self._watched.values() for resource in one.resources)
+        self._contents.begin(self._declarations.values(), applied)
         if self._retention is not None and now >= self._prune_due:
             self._prune_due = now + _PRUNE_SECONDS
             await self._fleet.db(self._fleet.store.prune, self._fleet.clock.now() - self._retention)
 
     def _found(self, changed: Sequence[Event]) -> None:
         self._unwritten.tell(changed)
+        self._wake.set()
+
+    def _faulty(self, paths: Collection[str]) -> None:
+        """Entries of the store that adapters are served from must be replaced: their targets are looked at now."""
+        for one in self._watched.values():
+            if any(resource.served_path in paths for resource in one.resources):
+                one.calm, one.due = None, self._fleet.clock.monotonic()
         self._wake.set()
 
     async def _tell(self) -> None:

@@ -1,5 +1,6 @@
 """The adapter files of this machine: `Artifacts` over digests, checks and stores."""
 
+import contextlib
 import ipaddress
 import os
 from collections.abc import Sequence
@@ -10,12 +11,12 @@ from garrison.base.clock import Clock, SystemClock
 from garrison.base.errors import InvalidError, ModelInvalidError
 from garrison.fleet.adapter_check import being_written, broken, refusal
 from garrison.fleet.adapter_digests import AdapterDigests, ContentRecord, read_stamp
-from garrison.fleet.adapter_entry import intact
+from garrison.fleet.adapter_entry import fault_of, intact
 from garrison.fleet.adapter_store import AdapterStore
-from garrison.fleet.artifacts import Content, Staged
+from garrison.fleet.artifacts import Content, EntryFault, Staged
 from garrison.fleet.target import NO_STORE, TargetSpec
-from garrison.models.adapter import AdapterInfo, inspect_adapter
-from garrison.models.content import is_dir
+from garrison.models.adapter import ADAPTER_FILES, AdapterInfo, inspect_adapter
+from garrison.models.content import file_size, is_dir, open_tree
 from garrison.models.fit import BaseShapes, check_against_base, read_base_shapes
 
 __all__ = ["DiskArtifacts", "default_store", "store_root"]
@@ -40,6 +41,8 @@ class DiskArtifacts:
         self._clock = clock or SystemClock()
         self._digests = AdapterDigests(record, self._clock)
         self._stores: dict[Path, AdapterStore] = {}
+        self._whole: dict[str, tuple[str, int]] = {}
+        """Entries that were found whole, with their marks at that time."""
         self._bases: dict[str, tuple[float, BaseShapes]] = {}
 
     def digest(self, path: str) -> str | None:
@@ -49,8 +52,12 @@ class DiskArtifacts:
         if not path.startswith("/") or not is_dir(Path(path)):
             return None
         before = read_stamp(path)
+        if (outside := _leads_out(Path(path))) is not None:
+            # Nothing is copied of it. Where it is loaded in place, the server follows the links with its own rights.
+            return Content(path, failure=broken(outside)) if store_root(target, self._data_dir) else None
         try:
-            info = inspect_adapter(Path(path))
+            with open_tree(Path(path)) as tree:
+                info = inspect_adapter(Path(path), tree)
         except ModelInvalidError as error:
             still = read_stamp(path) == before
             return Content(path, failure=broken(error) if still else being_written(path))
@@ -74,14 +81,33 @@ class DiskArtifacts:
         root = store_root(target, self._data_dir)
         return str(root / digest) if root is not None else None
 
-    def stage(self, target: TargetSpec, source: str, digest: str) -> Staged:
+    def holds(self, target: TargetSpec, digest: str) -> bool:
+        root = store_root(target, self._data_dir)
+        return root is not None and self._store(root).holds(digest)
+
+    def stage(self, target: TargetSpec, source: str, digest: str, *, instead_of: str | None = None) -> Staged:
         root = store_root(target, self._data_dir)
         if root is None:
             raise InvalidError(f"{target.name} has no adapter store", hint="Declare one with adapter_store.")
-        return self._store(root).stage(Path(source), digest)
+        return self._store(root).stage(Path(source), digest, instead_of=Path(instead_of) if instead_of else None)
 
     def intact(self, path: str) -> bool | None:
         return intact(Path(path), clock=self._clock)
+
+    def faults(self, paths: Sequence[str]) -> dict[str, EntryFault]:
+        return {path: fault for path in paths if (fault := self._fault(path)) is not None}
+
+    def _fault(self, path: str) -> EntryFault | None:
+        """A few stats where the entry is as it was when it was last found whole."""
+        marks = _marks(path)
+        if marks is not None and self._whole.get(path) == marks:
+            return None
+        fault = fault_of(Path(path), clock=self._clock)
+        if fault is None and marks is not None and marks == _marks(path):
+            self._whole[path] = marks
+        else:
+            self._whole.pop(path, None)
+        return fault
 
     def _store(self, root: Path) -> AdapterStore:
         return self._stores.setdefault(root, AdapterStore(root, self._identity, clock=self._clock))
@@ -107,6 +133,29 @@ class DiskArtifacts:
             self._bases.clear()
         self._bases[root] = (changed, shapes)
         return shapes
+
+
+def _leads_out(path: Path) -> ModelInvalidError | None:
+    """That a file which a server would read is a link to somewhere outside the adapter; None where none is."""
+    try:
+        with open_tree(path) as tree:
+            for name in ADAPTER_FILES:
+                file_size(path / name, tree)
+    except ModelInvalidError as error:
+        return error
+    return None
+
+
+def _marks(path: str) -> tuple[str, int] | None:
+    """The stamp of an entry, and how many names its files have together."""
+    stamp = read_stamp(path)
+    if stamp is None:
+        return None
+    names = 0
+    for name in ADAPTER_FILES:
+        with contextlib.suppress(OSError):
+            names += os.stat(f"{path}/{name}").st_nlink  # noqa: PTH116 - as in `read_stamp`
+    return stamp.text, names
 
 
 def default_store(data_dir: Path) -> Path:

@@ -15,17 +15,23 @@ __all__ = ["Drift", "find_drift", "find_drift_everywhere", "tombstone"]
 class Drift:
     """One adapter that is not as it was applied.
 
-    `kind`: `missing` (proved absent), `path` (another path under its name) or `base` (it hangs on another base model).
+    Attributes:
+        kind: `missing` (proved absent), `path` (another path under its name), `base` (on another base model) or
+            `content` (other files at the path it was applied from).
+        detail: what happened, where `kind` does not say it.
     """
 
     kind: str
     resource: Resource
     observed: Served | None
     seen: Sighting
+    detail: str = ""
 
     @property
     def words(self) -> str:
         """What happened, for people."""
+        if self.detail:
+            return self.detail
         if self.observed is None:
             return "not served any more"
         if self.kind == "path":

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
+from garrison.base.redaction import redacted
 from garrison.fleet.observation import Cause
 
 __all__ = ["Failure", "FailureCode", "code_of_unknown"]
@@ -73,6 +74,10 @@ class Failure:
     recoverable: bool = False
     retry_after: float | None = None
     cause: Cause | None = None
+
+    def __post_init__(self) -> None:
+        # It is kept and shown for long, and may hold what a server said.
+        object.__setattr__(self, "message", redacted(self.message))
 
     def to_json(self) -> dict[str, Any]:
         body: dict[str, Any] = {"code": str(self.code), "message": self.message, "recoverable": self.recoverable}

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from garrison.base.children import DIRECTORY, child_environment
 from garrison.base.clock import Clock, SystemClock
 from garrison.fleet.declaration import Hook
 from garrison.fleet.failure import Failure, FailureCode
@@ -83,7 +84,7 @@ class HookDelivery:
         return _permanent(f"HTTP {status}")
 
     async def _run(self, argv: tuple[str, ...], body: Mapping[str, Any]) -> Failure | None:
-        environ = {name: value for name, value in self._environ.items() if not name.startswith(_OURS)}
+        environ = child_environment(self._environ, without=_OURS)
         nothing = asyncio.subprocess.DEVNULL
         try:
             child = await asyncio.create_subprocess_exec(
@@ -92,6 +93,7 @@ class HookDelivery:
                 stdout=nothing,
                 stderr=nothing,
                 env=environ,
+                cwd=DIRECTORY,
                 start_new_session=True,
             )
         except OSError as error:

@@ -26,6 +26,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from garrison.base.clock import Clock
+from garrison.fleet.bugs import bug_of, bug_words
 from garrison.fleet.declaration import Declaration, Hook
 from garrison.fleet.events import HOOK_KINDS
 from garrison.fleet.failure import Failure
@@ -140,7 +141,22 @@ class Hooks:
             queue.dropped += 1
         queue.waiting.append(event)
         if queue.worker is None:
-            queue.worker = asyncio.get_running_loop().create_task(self._work(queue))
+            self._start(queue)
+
+    def _start(self, queue: _Queue) -> None:
+        queue.worker = asyncio.get_running_loop().create_task(self._work(queue))
+        queue.worker.add_done_callback(lambda task: self._ended(queue, task))
+
+    def _ended(self, queue: _Queue, task: "asyncio.Task[None]") -> None:
+        """An unexpected error costs the event under way, not the events behind it."""
+        queue.worker = None
+        if (error := bug_of(task)) is None:
+            return
+        self._note(f"a bug in Garrison, in telling {shown(queue.hook)}: {bug_words(error)}")
+        queue.current = None
+        queue.dropped += 1
+        if queue.waiting and not self._closed:
+            self._start(queue)
 
     async def _work(self, queue: _Queue) -> None:
         """Until nothing waits."""
@@ -154,7 +170,6 @@ class Hooks:
                 self._note(f"{shown(queue.hook)} was not told of {event.kind} ({event.target}): {failure.message}")
                 queue.dropped += 1
             queue.current = None
-        queue.worker = None
 
     async def _insist(self, hook: Hook, body: Mapping[str, Any]) -> Failure | None:
         started, attempt = self._clock.monotonic(), 1

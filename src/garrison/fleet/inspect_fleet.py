@@ -1,7 +1,7 @@
 """Looking at what is on record: the targets of one stack or of all, asked now or as they are remembered.
 
-Nothing is written. What a command sees depends on where and as whom it runs; the agent, `discover` and the commands that
-change targets add to what is remembered.
+Nothing is written. What a command sees depends on where and as whom it runs; the agent, `discover` and the commands
+that change targets add to what is remembered.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from garrison.base.errors import InvalidError
 from garrison.fleet.context import Fleet
 from garrison.fleet.drift import Drift, find_drift_everywhere
+from garrison.fleet.entry_faults import content_drift, entry_faults
 from garrison.fleet.last_failure import read_failures
 from garrison.fleet.lease import is_dead
 from garrison.fleet.observation import Cause, Presence, Sighting
@@ -66,6 +67,7 @@ async def status_of(fleet: Fleet, view: FleetView, *, stack: str | None, cached:
         leases=leases,
         dead={one.token for one in leases if is_dead(one.holder)},
         unfinished=unfinished,
+        faults=await entry_faults(fleet, (one.served_path for one in known.resources)),
         failures=await fleet.db(read_failures, fleet.store, known.stacks),
         cached=cached,
     )
@@ -82,6 +84,7 @@ async def find_drifts(fleet: Fleet, view: FleetView, *, stack: str | None) -> Dr
     compared = [one for one in known.resources if stack is None or one.stack == stack]
     sightings = {name: one.sighting for name, one in sorted(seen.items())}
     found = find_drift_everywhere(compared, sightings.values())
+    found += content_drift(compared, sightings, await entry_faults(fleet, (one.served_path for one in compared)))
     found.sort(key=lambda one: (one.resource.stack, one.resource.key))
     return Drifts(
         found=tuple(found),

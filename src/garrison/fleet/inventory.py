@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import Any
 
 from garrison.fleet.declaration import ADAPTER_TYPE
+from garrison.fleet.entry_faults import Faults
 from garrison.fleet.inventory_rows import UNMANAGED, AdapterRow, ModelRow, Reach, StackRow, TargetRow
 from garrison.fleet.last_failure import LastFailure, Place
 from garrison.fleet.remember import last_sighting
@@ -33,10 +34,12 @@ def take_stock(
     resources: Sequence[Resource],
     now: datetime,
     failures: Mapping[Place, LastFailure] | None = None,
+    faults: Faults | None = None,
 ) -> Inventory:
-    """All rows. `resources` are the owned ones; `failures` see `last_failure.last_failures`."""
+    """All rows. `resources` are the owned ones; `failures` see `last_failure.last_failures`, `faults` see
+    `entry_faults.entry_faults`."""
     sightings = {one.name: with_memory(last_sighting(one), one) for one in targets}
-    status = fleet_status(stacks, targets, resources, sightings, now=now, failures=failures, cached=True)
+    status = fleet_status(stacks, targets, resources, sightings, now=now, failures=failures, faults=faults, cached=True)
     records = {one.name: one for one in targets}
     owned = {one.key: one for one in resources}
     names = {(key.target, key.name) for key in owned}

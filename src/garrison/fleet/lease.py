@@ -7,14 +7,13 @@ import asyncio
 import contextlib
 import getpass
 import os
-import platform
 import secrets
 from collections.abc import AsyncIterator
 from datetime import timedelta
-from pathlib import Path
 
 from garrison.base.errors import ConflictError, GarrisonError
-from garrison.base.locks import start_time
+from garrison.base.identity import Identity, Place, is_gone
+from garrison.base.identity import this_process as _this_process
 from garrison.fleet.context import Fleet
 from garrison.store.records import Holder, Lease
 
@@ -76,8 +75,9 @@ async def hold(fleet: Fleet, stack: str, purpose: str) -> AsyncIterator[Lease]:
 
 
 def this_process(purpose: str) -> Holder:
-    pid = os.getpid()
-    return Holder(host=_host(), pid=pid, started=start_time(pid), user=_user(), purpose=purpose)
+    """This process as the holder of a lease."""
+    own = _this_process()
+    return Holder(host=str(own.place), pid=own.pid, started=own.start, user=_user(), purpose=purpose)
 
 
 async def _acquire(fleet: Fleet, stack: str, purpose: str) -> Lease:
@@ -105,19 +105,8 @@ async def _acquire(fleet: Fleet, stack: str, purpose: str) -> Lease:
 
 
 def is_dead(holder: Holder) -> bool:
-    """Only a process that this one can see can be judged: of this boot of this machine, not in another container."""
-    if holder.host != _host() or holder.started is None:
-        return False
-    return start_time(holder.pid) != holder.started
-
-
-def _host() -> str:
-    """`name/boot-id/pid-namespace`: after a reboot pids start again, and two containers of one name each have their
-    own."""
-    with contextlib.suppress(OSError):
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
-        return f"{platform.node()}/{boot}/{Path('/proc/self/ns/pid').readlink()}"
-    return platform.node()
+    """Whether the holder has ended, as far as this process can tell: see `identity.is_gone`."""
+    return is_gone(Identity(Place.parse(holder.host), holder.pid, holder.started)) is True
 
 
 def _user() -> str:

@@ -8,6 +8,7 @@ served now (or not, or unknown).
     yes       no        there, as declared   adopt: nothing is sent
     yes       no        there, other path    conflict; with `adopt`, update
     yes       yes       as recorded          keep, update, or replace where a create-only field changed
+    yes       yes       from a faulty entry  update: the same content, from a fresh entry of the adapter store
     yes       yes       absent               create: a tombstone is mended without a flag
     yes       yes       another path         conflict; adopt where it is what is declared; with `force`, update
     no        yes       as recorded          delete (`patch` keeps)
@@ -21,6 +22,7 @@ from dataclasses import replace
 from typing import Any
 
 from garrison.base.errors import InvalidError
+from garrison.fleet.artifacts import EntryFault
 from garrison.fleet.declaration import AdapterSpec, Declaration, ModelSpec
 from garrison.fleet.observation import Sighting
 from garrison.fleet.plan_declared import declared, impossible, renamed
@@ -53,6 +55,7 @@ def plan(
     declared_before: Iterable[str] = (),
     staged_path: Callable[[str, str], str | None] = lambda _target, _digest: None,
     prefix_caching: Mapping[str, bool | None] | None = None,
+    faults: Mapping[str, EntryFault] | None = None,
 ) -> Plan:
     """The actions for one stack.
 
@@ -64,6 +67,7 @@ def plan(
         declared_before: targets of the stack's last applied manifest.
         staged_path: (target, digest) to the path in the target's adapter store; None where it has none.
         prefix_caching: whether a target caches prefixes; None or missing where that is not known.
+        faults: of the adapter stores' entries that are served, by path; see `entry_faults`.
     """
     scene = Scene(
         stack=declaration.stack,
@@ -71,6 +75,7 @@ def plan(
         options=options or PlanOptions(),
         sightings=sightings,
         staged_path=staged_path,
+        faults=faults or {},
         prefix_caching=prefix_caching or {},
     )
     actions = [*_decide_all(declaration, recorded, scene)]

@@ -3,9 +3,11 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
+from garrison.fleet.artifacts import EntryFault
 from garrison.fleet.causes import MOVED, OWED, UNLOADED
 from garrison.fleet.declaration import AdapterSpec
 from garrison.fleet.differences import differences
+from garrison.fleet.entry_faults import words
 from garrison.fleet.failure import Failure, FailureCode
 from garrison.fleet.observation import Served
 from garrison.fleet.plan_values import Action, ActionKind, Change, Way
@@ -168,6 +170,9 @@ def _moved_base(spec: AdapterSpec, recorded: Resource, observed: Served, scene: 
 
 def _as_recorded(spec: AdapterSpec, recorded: Resource, observed: Served, scene: Scene) -> Action:
     changes = differences(spec, recorded)
+    fault = scene.faults.get(recorded.served_path)
+    if fault is not None and not any(change.field in ("content", "is_3d_lora_weight") for change in changes):
+        return _anew(spec, recorded, observed, scene, fault)
     if not changes:
         if spec.digest and not recorded.spec.get("digest"):
             return _adopt(spec, recorded, observed, "its content can be read now, and is on record from here on")
@@ -180,6 +185,20 @@ def _as_recorded(spec: AdapterSpec, recorded: Resource, observed: Served, scene:
     if not touches_weights or same_content or (path == recorded.served_path and spec.digest is None):
         return _adopt(spec, recorded, observed, "the same weights, declared in other words")
     return _swap(spec, recorded, observed, scene, _update_reason(changes))
+
+
+def _anew(spec: AdapterSpec, recorded: Resource, observed: Served, scene: Scene, fault: EntryFault) -> Action:
+    """What is served lies in an entry of the store that must not be loaded from again: the same content from a fresh
+    entry. That is upkeep of what is ours, whatever the policy says of drift."""
+    what = words(recorded.served_path, fault)
+    if scene.load_path(spec)[1]:
+        return _swap(spec, recorded, observed, scene, f"{what}: the same content from a new entry")
+    failure = Failure(
+        code=FailureCode.NOT_UPDATABLE,
+        message=f"{what}, and the content cannot be read at {spec.lora_path} any more",
+        hint="Put the adapter's files back there, or declare another lora_path, and apply again.",
+    )
+    return _blocked(spec, recorded, observed, failure, "the files it is served from cannot be replaced")
 
 
 def _swap(

@@ -10,9 +10,10 @@ from garrison.net.transport import Answer, Connection, TransportError
 __all__ = ["capabilities_from", "probe_capabilities"]
 
 _PATHS = ("/health", "/version", "/v1/load_lora_adapter", "/metrics")
-_START = re.compile(r"^process_start_time_seconds(?:\{[^}]*\})? (\S+)", re.MULTILINE)
+# A server may send megabytes of anything: each of these reads a line once.
+_START = re.compile(r"^process_start_time_seconds(?:\{[^}\n]*\})? (\S+)", re.MULTILINE)
 _LABELLED = re.compile(r"^(vllm:lora_requests_info|vllm:cache_config_info)\{(.*)\} ", re.MULTILINE)
-_LABEL = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"')
+_LABEL = re.compile(r'\b(\w+)="((?:[^"\\]|\\.)*)"')
 
 
 async def probe_capabilities(connection: Connection, timeout: float) -> Capabilities:

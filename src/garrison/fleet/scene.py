@@ -2,8 +2,11 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import PurePosixPath
 from typing import Literal
 
+from garrison.fleet.adapter_entry import next_name
+from garrison.fleet.artifacts import EntryFault
 from garrison.fleet.declaration import AdapterSpec
 from garrison.fleet.failure import Failure, FailureCode, code_of_unknown
 from garrison.fleet.observation import Cause, Served, Sighting
@@ -40,6 +43,7 @@ class Scene:
     options: PlanOptions
     sightings: Mapping[str, Sighting]
     staged_path: Callable[[str, str], str | None]
+    faults: Mapping[str, EntryFault]
     prefix_caching: Mapping[str, bool | None]
 
     def unknown(self, target: str) -> Failure | None:
@@ -63,6 +67,8 @@ class Scene:
     def load_path(self, spec: AdapterSpec) -> tuple[str, bool]:
         """The path to load from, and whether files are put there first."""
         staged = self.staged_path(spec.target, spec.digest) if spec.digest else None
+        if staged and staged in self.faults:  # staging goes past it; which name is free, the disk tells then
+            staged = str(PurePosixPath(staged).with_name(next_name(PurePosixPath(staged).name)))
         return (staged, True) if staged else (spec.lora_path, False)
 
 

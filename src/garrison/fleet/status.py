@@ -6,10 +6,12 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
+from garrison.fleet.artifacts import EntryFault
 from garrison.fleet.causes import OWED
 from garrison.fleet.declaration import ADAPTER_TYPE, AdapterSpec, Declaration
 from garrison.fleet.differences import differences
 from garrison.fleet.drift import Drift, find_drift
+from garrison.fleet.entry_faults import Faults, words
 from garrison.fleet.last_failure import LastFailure, Place
 from garrison.fleet.observation import Cause, Presence, Sighting
 from garrison.fleet.target import TargetSpec
@@ -27,8 +29,8 @@ __all__ = [
 
 ADAPTER_STATES = ("served", "failed", "missing", "drifted", "owed", "unknown")
 """`failed`: the last action on it failed for good: a person has to mend that. `missing`: proved absent. `drifted`:
-another path or base than was applied. `owed`: declared or destroyed, and not done yet. `unknown`: its target cannot be
-seen, or cannot load adapters."""
+another path, base or content than was applied. `owed`: declared or destroyed, and not done yet. `unknown`: its target
+cannot be seen, or cannot load adapters."""
 
 LAST_SEEN_WELL = "as it was applied, when the target was last seen"
 
@@ -199,6 +201,7 @@ def fleet_status(
     dead: Collection[str] = (),
     unfinished: Mapping[str, Sequence[CommandRecord]] | None = None,
     failures: Mapping[Place, LastFailure] | None = None,
+    faults: Faults | None = None,
     cached: bool = False,
 ) -> FleetStatus:
     """
@@ -209,6 +212,7 @@ def fleet_status(
         dead: tokens of leases whose holders are known to be gone.
         unfinished: commands in state `running`, by stack.
         failures: see `last_failure.last_failures`.
+        faults: see `entry_faults.entry_faults`.
     """
     held = {lease.stack: lease for lease in leases if lease.expires_at > now}
     found = []
@@ -217,7 +221,7 @@ def fleet_status(
         ended = lease is not None and lease.token in dead
         # While somebody holds the stack, its running command is not interrupted.
         cut_short = () if lease and not ended else tuple((unfinished or {}).get(record.name, ()))
-        adapters = _adapters(record, resources, sightings, failures or {})
+        adapters = _adapters(record, resources, sightings, failures or {}, faults or {})
         found.append(_stack(record, adapters, lease, cut_short, dead=ended))
     here: dict[str, list[AdapterStatus]] = {}
     for stack in found:
@@ -275,6 +279,7 @@ def _adapters(
     resources: Iterable[Resource],
     sightings: Mapping[str, Sighting],
     failures: Mapping[Place, LastFailure],
+    faults: Faults,
 ) -> list[AdapterStatus]:
     """What the stack wants or owns, by target and name."""
     declaration = Declaration.from_json(record.declaration)
@@ -285,6 +290,8 @@ def _adapters(
     for place in sorted(wanted.keys() | owned.keys()):
         want, own = wanted.get(place), owned.get(place)
         state, detail = _judge(place[1], want, own, sightings.get(place[0]), restore=restore)
+        if state == "served" and own is not None and (fault := faults.get(own.served_path)) is not None:
+            state, detail = _faulty(own.served_path, fault)
         one = AdapterStatus(
             stack=record.name,
             target=place[0],
@@ -343,6 +350,11 @@ def _unseen(wanted: AdapterSpec | None, owned: Resource | None, *, restore: bool
     if _changed(wanted, owned):
         return "owed", "to be updated when the target is seen again"
     return "unknown", LAST_SEEN_WELL
+
+
+def _faulty(path: str, fault: EntryFault) -> tuple[str, str]:
+    detail = f"{words(path, fault)}; the next apply or pass of the agent serves it from a new one"
+    return ("owed" if fault is EntryFault.SHARED else "drifted"), detail
 
 
 def _drifted(drift: Drift) -> tuple[str, str]:

@@ -122,6 +122,10 @@ class Steps:
         source = spec.lora_path if self.action.stage and not kept else self.path
         root = self._visit.base.root if self._visit.base else None
         content = await disk(artifacts.check, source, self._visit.target, root)
+        if self.action.stage and spec.digest and not kept:
+            changed = await disk(artifacts.digest, source) != spec.digest
+            if changed and await disk(artifacts.holds, self._visit.target, spec.digest):
+                content = None  # another entry of the store has it still
         if content is not None and content.failure is not None:
             raise StepError(content.failure)
         if not kept and content is not None and None not in (content.digest, spec.digest):
@@ -136,8 +140,13 @@ class Steps:
         assert spec.digest is not None
         self._begin("stage")
         try:
+            served = self.action.observed.root if self.action.observed else None
             staged = await self._fleet.disk(
-                self._fleet.artifacts.stage, self._visit.target, spec.lora_path, spec.digest
+                self._fleet.artifacts.stage,
+                self._visit.target,
+                spec.lora_path,
+                spec.digest,
+                instead_of=served if served != self.path else None,
             )
         except GarrisonError as error:
             full = isinstance(error, DiskFullError)

@@ -6,6 +6,8 @@ from dataclasses import dataclass, field, replace
 from garrison.fleet.addresses import as_moved, moved_targets
 from garrison.fleet.context import Fleet
 from garrison.fleet.declaration import AdapterSpec, Declaration
+from garrison.fleet.entry_faults import entry_faults
+from garrison.fleet.failure import Failure, FailureCode
 from garrison.fleet.observation import Capabilities, Cause, Served, Sighting
 from garrison.fleet.observe import Look, Observer
 from garrison.fleet.plan import check_models, plan
@@ -242,12 +244,14 @@ async def _with_digests(fleet: Fleet, declaration: Declaration, owned: Iterable[
 
 
 async def decide(fleet: Fleet, found: Survey, *, mode: Mode, options: PlanOptions) -> Plan:
-    """The plan, with loads blocked whose files would not do.
+    """The plan, with loads blocked whose files cannot be loaded.
 
     Raises:
         InvalidError: a declared base model is not the one that is served.
     """
     check_models(found.declaration.models, found.sightings)
+    seen = (one for one in found.recorded if one.key.target in found.sightings)
+    faults = await entry_faults(fleet, (one.served_path for one in seen))
     stores = {name for name, spec in found.targets.items() if await fleet.disk(fleet.artifacts.can_stage, spec)}
 
     def staged_path(target: str, digest: str) -> str | None:
@@ -262,6 +266,7 @@ async def decide(fleet: Fleet, found: Survey, *, mode: Mode, options: PlanOption
         known_targets=found.known,
         declared_before=_targets_before(found.stack),
         staged_path=staged_path,
+        faults=faults,
         prefix_caching={name: _prefix_caching(spec, found.records[name]) for name, spec in found.targets.items()},
     )
     warnings = [
@@ -277,23 +282,40 @@ async def _checked(fleet: Fleet, found: Survey, action: Action) -> Action:
     before anything is sent."""
     if action.desired is None or action.way not in (Way.LOAD, Way.SWAP, Way.LOAD_THEN_UNLOAD):
         return action
-    seen = found.sightings[action.target]
+    seen, target = found.sightings[action.target], found.targets[action.target]
     base = seen.served.get(seen.base) if seen.base else None
-    content = await fleet.disk(
-        fleet.artifacts.check, action.desired.lora_path, found.targets[action.target], base.root if base else None
-    )
-    if content is None or content.failure is None:
+    spec = action.desired
+    # An intact copy in the store stands for its content, whatever has become of the source.
+    kept = action.stage and action.load_path and await fleet.disk(fleet.artifacts.intact, action.load_path)
+    place = action.load_path if kept and action.load_path else spec.lora_path
+    content = await fleet.disk(fleet.artifacts.check, place, target, base.root if base else None)
+    failure = content.failure if content is not None else None
+    digest = spec.digest if action.stage and not kept else None
+    if digest and await fleet.disk(fleet.artifacts.digest, spec.lora_path) != digest:
+        another = await fleet.disk(fleet.artifacts.holds, target, digest)  # entry of the store has it still
+        failure = None if another else failure or _nowhere(action.reason, spec)
+    if failure is None:
         return action
-    reason = "its files would not do"
-    return replace(action, kind=ActionKind.BLOCKED, way=None, reason=reason, failure=content.failure)
+    reason = "its files cannot be loaded"
+    return replace(action, kind=ActionKind.BLOCKED, way=None, reason=reason, failure=failure)
+
+
+def _nowhere(reason: str, spec: AdapterSpec) -> Failure:
+    return Failure(
+        code=FailureCode.NOT_UPDATABLE,
+        message=f"{spec.lora_name}: {reason}. Neither {spec.lora_path} nor the adapter store has the content that was "
+        "applied any more",
+        hint="`garrison apply` rolls out what is there now; or put the files back that were there.",
+    )
 
 
 async def _kept(fleet: Fleet, target: TargetSpec, digest: str) -> str | None:
+    """`digest`, where the target's store has that content."""
     path = fleet.artifacts.staged_path(target, digest)
     if path is None:
         return None
     intact = await fleet.disk(fleet.artifacts.intact, path)
-    return digest if intact else None
+    return digest if intact or await fleet.disk(fleet.artifacts.holds, target, digest) else None
 
 
 def _may_be_another(record: TargetRecord) -> bool:

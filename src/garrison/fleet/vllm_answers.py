@@ -172,8 +172,9 @@ def _never_fits(message: str) -> Failure | None:
 def _bad_path(message: str, path: str, staged: bool) -> Failure:
     if staged:
         hint = (
-            f"The server does not see {path}, which is in Garrison's adapter store. Give the target an "
-            "`adapter_store:` directory that both sides see, or `adapter_store: none` to load from the declared path."
+            f"{path} is in Garrison's adapter store. Either the server does not see that directory: give the target "
+            "an `adapter_store:` that both sides see, or `adapter_store: none` to load from the declared path. Or its "
+            "user may not read it, as a copy is no more readable than its source: make the source readable for it."
         )
     else:
         hint = f"{path} must be a path as the server sees it, with adapter_config.json and the weights in it."

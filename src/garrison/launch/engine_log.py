@@ -1,53 +1,87 @@
 """An engine's output: to a bounded file, its last lines in memory, each line to whoever listens."""
 
+import errno
+import fcntl
+import os
 import re
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from garrison.base.errors import InvalidError
+from garrison.base.errors import DiskFullError, InvalidError
+from garrison.base.redaction import LineRedactor
 from garrison.engines.diagnose import LOG_LINES
 
 __all__ = ["EngineLog"]
 
 _MAX_LINE_BYTES = 64 * 1024
 _MAX_FILE_BYTES = 32 * 1024 * 1024
+_LEAST_FREE_BYTES = 64 * 1024
+_MOST_NAMES = 100
 # Progress bars move with carriage returns; colours and cursor moves have no meaning in a file.
 _BREAK = re.compile(rb"[\r\n]+")
-_ESCAPE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\x1b\][^\x07]*\x07")
+_ESCAPE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\x1b\][^\x07\x1b]*\x07")
 
 
 class EngineLog:
-    """Takes bytes as they come.
+    """Takes bytes as they come, and passes whole lines on without the secrets in them.
 
-    The file is kept to 32 MiB, the older half in `<name>.1`; the log of the engine before goes there too, since it may
-    say why that one ended. It holds prompts if the engine logs them: mode 600.
+    Making one opens the file and changes nothing in it; `begin`, or the first output, starts a new log: only then is it
+    sure that an engine starts. The file is kept to 32 MiB, the older half in `<name>.1`; the log of the engine before
+    goes there too, since it may say why that one ended. It holds prompts if the engine logs them: mode 600.
+
+    The file is locked while it is in use. A second log of the same name, of an engine that is about to replace the
+    first, gets a name of its own: `vllm-8000.2.log`.
+
+    Attributes:
+        path: the file in use.
 
     Raises:
         InvalidError: it cannot be made; said before an engine starts.
+        DiskFullError: there is no room for it.
     """
 
     def __init__(self, path: Path, on_line: Callable[[str], None] = lambda _: None) -> None:
-        self.path = path
         self.tail: deque[str] = deque(maxlen=LOG_LINES)
         self._on_line = on_line
         self._rest = b""
+        self._redactor = LineRedactor()
         self._file: BinaryIO | None = None
+        self._begun = False
         self._written = 0
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            if path.is_file() and not path.is_symlink() and path.stat().st_size:
-                self._set_aside()
-            self._open()
+            self._file, self.path = _first_free(path)
+            self._see_room()
         except OSError as error:
+            self.close()
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise DiskFullError(
+                    f"there is no room for the engine's log {path}: {error.strerror}",
+                    hint="Free some, or name a directory on another disk: GARRISON_DATA_DIR.",
+                    details={"path": str(path), "needed_bytes": _LEAST_FREE_BYTES},
+                ) from None
             raise InvalidError(
                 f"the engine's log {path} cannot be written: {error.strerror}",
                 hint="Name a directory that can be written: GARRISON_DATA_DIR.",
             ) from None
 
+    def begin(self) -> None:
+        """Set aside the log of the engine before."""
+        self._begun = True
+        if self._file is not None and os.fstat(self._file.fileno()).st_size:
+            self._rotate()
+
+    def note(self, text: str) -> None:
+        """A line of Garrison's own, for whoever reads the file later."""
+        self._write(f"garrison: {text}\n".encode(errors="replace"))
+
     def feed(self, data: bytes) -> None:
         """Any piece of output; lines may be cut anywhere."""
+        self._pass_on(self._redactor.feed(data))
+
+    def _pass_on(self, data: bytes) -> None:
         self._write(data)
         *lines, self._rest = _BREAK.split(self._rest + data)
         if len(self._rest) > _MAX_LINE_BYTES:
@@ -57,6 +91,7 @@ class EngineLog:
             self._take(line)
 
     def close(self) -> None:
+        self._pass_on(self._redactor.end())
         if self._rest:
             self._take(self._rest)
             self._rest = b""
@@ -74,10 +109,10 @@ class EngineLog:
         if self._file is None:
             return
         try:
+            if not self._begun:
+                self.begin()
             if self._written + len(data) > _MAX_FILE_BYTES // 2:
-                self._file.close()
-                self._set_aside()
-                self._open()
+                self._rotate()
             self._file.write(data)
             self._written += len(data)
         except OSError:
@@ -85,11 +120,67 @@ class EngineLog:
             self._file.close()
             self._file = None
 
-    def _set_aside(self) -> None:
+    def _rotate(self) -> None:
+        """A new file under the same name. The old one is let go only when the new one is held."""
         self.path.replace(self.path.with_name(self.path.name + ".1"))
+        fresh, self.path = _first_free(self.path)
+        if self._file is not None:
+            self._file.close()
+        self._file, self._written = fresh, 0
 
-    def _open(self) -> None:
-        self.path.unlink(missing_ok=True)
-        self.path.touch(mode=0o600)
-        self._file = self.path.open("ab", buffering=0)
-        self._written = 0
+    def _see_room(self) -> None:
+        """An empty file can be made on a full disk; it is what is written to it that fails."""
+        assert self._file is not None
+        descriptor = self._file.fileno()
+        size = os.fstat(descriptor).st_size
+        try:
+            os.posix_fallocate(descriptor, size, _LEAST_FREE_BYTES)
+        except OSError as error:
+            if error.errno not in (errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL):
+                raise
+        finally:
+            os.ftruncate(descriptor, size)
+
+
+def _names(path: Path) -> Iterator[Path]:
+    yield path
+    for number in range(2, _MOST_NAMES):
+        yield path.with_name(f"{path.stem}.{number}{path.suffix}")
+
+
+def _open_locked(path: Path) -> BinaryIO | None:
+    """A file that holds the file's lock; None when a living log has it. A link in its place is removed."""
+    while True:
+        if path.is_symlink():
+            path.unlink(missing_ok=True)
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        descriptor = os.open(path, flags, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(descriptor)
+            return None
+        except OSError as error:
+            if error.errno not in (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS):
+                os.close(descriptor)
+                raise
+        # Its holder may have renamed it between the two calls: then another file has the name now.
+        if _is_at(descriptor, path):
+            os.fchmod(descriptor, 0o600)
+            return os.fdopen(descriptor, "ab", buffering=0)
+        os.close(descriptor)
+
+
+def _first_free(path: Path) -> tuple[BinaryIO, Path]:
+    for name in _names(path):
+        if (found := _open_locked(name)) is not None:
+            return found, name
+    raise OSError(errno.EBUSY, "every name for it is in use")
+
+
+def _is_at(descriptor: int, path: Path) -> bool:
+    try:
+        there = path.lstat()
+    except FileNotFoundError:
+        return False
+    return os.path.samestat(os.fstat(descriptor), there)

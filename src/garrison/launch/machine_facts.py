@@ -10,7 +10,9 @@ from collections.abc import Mapping
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 
+from garrison.base.children import DIRECTORY, find_program
 from garrison.base.errors import EngineError, GarrisonError
+from garrison.base.redaction import redacted
 from garrison.base.settings import Settings
 from garrison.engines import registry
 from garrison.engines.executable import locate
@@ -57,7 +59,7 @@ def machine_facts(settings: Settings, environ: Mapping[str, str], *, offline: bo
         port=port,
         port_hint=hint,
         engines=tuple(_engine(name, settings, environ) for name in registry.names() if name != "sim"),
-        hub_url=hub_url,
+        hub_url=redacted(hub_url),
         hub_asked=not offline,
         hub=hub,
         clock_skew=skew,
@@ -103,13 +105,13 @@ def _driver() -> tuple[str | None, str | None, str | None]:
 
 
 def _driver_by_smi(nvml_error: str) -> tuple[str | None, str | None, str | None]:
-    program = shutil.which("nvidia-smi")
+    program = find_program("nvidia-smi", os.environ)
     has_card = Path("/proc/driver/nvidia").exists()
     if program is None:
         return None, None, f"NVML: {nvml_error}" if has_card else None
     asked = [program, "--query-gpu=driver_version", "--format=csv,noheader"]
     try:
-        answer = subprocess.run(asked, capture_output=True, text=True, timeout=_SMI_SECONDS, check=True)
+        answer = subprocess.run(asked, capture_output=True, text=True, timeout=_SMI_SECONDS, check=True, cwd=DIRECTORY)
     except (OSError, subprocess.SubprocessError) as error:
         return None, None, f"nvidia-smi: {error}"
     return answer.stdout.split("\n")[0].strip() or None, None, None
@@ -159,7 +161,7 @@ def _port(settings: Settings) -> tuple[str | None, str | None]:
     pids = ", ".join(map(str, report.would_stop_roots))
     return (
         f"{settings.host}:{settings.port} is held by a vLLM of yours, pid {pids}",
-        "`garrison serve` will stop it first.",
+        "`garrison serve --replace` stops it first; without --replace it asks, or refuses.",
     )
 
 
@@ -182,9 +184,9 @@ def _hub(url: str) -> tuple[str | None, float | None]:
     try:
         response = httpx2.head(url, timeout=_HUB_SECONDS, follow_redirects=False)
     except httpx2.HTTPError as error:
-        return f"{type(error).__name__}: {error}", None
+        return redacted(f"{type(error).__name__}: {error}"), None
     except httpx2.InvalidURL as error:
-        return f"not an address: {error}", None
+        return redacted(f"not an address: {error}"), None
     skew = None
     if date := response.headers.get("date"):
         try:

@@ -10,8 +10,8 @@ from garrison.base.settings import Settings
 from garrison.engines import registry
 from garrison.engines.argv import last_value
 from garrison.engines.catalogue import Finding, check_args
-from garrison.engines.engine import Endpoint, Engine, EngineCommand, LoraModule, LoraOptions, ServeOptions, endpoint_of
-from garrison.engines.executable import Located, locate
+from garrison.engines.engine import Endpoint, Engine, EngineCommand, LoraModule, LoraOptions, ServeOptions
+from garrison.engines.executable import Located, locate, require_runnable
 from garrison.launch.spec import AdapterSpec, LaunchSpec
 from garrison.models.adapter import AdapterInfo, inspect_adapter
 from garrison.models.fit import BaseShapes, check_against_base, read_base_shapes
@@ -25,7 +25,8 @@ class Chosen:
     """What is known before anything is looked for or fetched.
 
     Attributes:
-        endpoint: where the engine will listen; the user's own `--host` and `--port` among its arguments count.
+        endpoint: where and how the engine will listen; the user's own flags and the engine's config file count.
+        file_args: what the engine's own config file says, as arguments.
         findings: what the option catalogue has to say about the arguments; advice, never a change.
     """
 
@@ -34,6 +35,7 @@ class Chosen:
     version: str
     endpoint: Endpoint
     findings: Sequence[Finding]
+    file_args: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,19 +48,23 @@ def choose(spec: LaunchSpec, settings: Settings, environ: Mapping[str, str]) -> 
     """Find the engine and check the arguments.
 
     Raises:
-        EngineMissingError: its program is nowhere.
-        InvalidError: there is no such engine.
+        EngineMissingError: its program is nowhere, or cannot be run.
+        InvalidError: there is no such engine, or its config file cannot be read.
     """
     engine = registry.engine(spec.engine)
     explicit = str(spec.executable) if spec.executable is not None else None
     located = locate(engine, data_dir=settings.data_dir, environ=environ, explicit=explicit)
+    require_runnable(located.path)
     version = engine.version(located.path)
+    file_args = engine.file_args(spec.args)
+    variables = {**environ, **spec.env}
     return Chosen(
         engine=engine,
         located=located,
         version=version,
-        endpoint=endpoint_of(spec.args, Endpoint(spec.host, spec.port)),
+        endpoint=engine.endpoint((*file_args, *spec.args), Endpoint(spec.host, spec.port), variables),
         findings=check_args(engine.catalogue(version), spec.args),
+        file_args=file_args,
     )
 
 
@@ -127,6 +133,7 @@ def command(
             args=spec.args,
             lora=_lora(spec, adapters),
             api_key_env=spec.api_key_env,
+            file_args=chosen.file_args,
         ),
     )
     return EngineCommand(made.argv, {**made.env, **spec.env}, made.unset, made.env_from)
@@ -135,7 +142,7 @@ def command(
 def served_name(spec: LaunchSpec, chosen: Chosen, model_id: str) -> str:
     """What clients call the model: what the engine insists on, else as the user says, else its id, else, for a path,
     its last part."""
-    given = spec.served_name or last_value(spec.args, {"--served-model-name", "--alias", "-a"})
+    given = spec.served_name or last_value((*chosen.file_args, *spec.args), {"--served-model-name", "--alias", "-a"})
     if chosen.engine.fixed_model_name or given:
         return chosen.engine.fixed_model_name or str(given)
     return Path(model_id).name.removesuffix(".gguf") if model_id.startswith("/") else model_id

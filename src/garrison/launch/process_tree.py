@@ -52,6 +52,8 @@ class ProcessTree:
         self._processes = Procfs()
         self._not_ours = frozenset(process.id for process in self._children(self._processes.snapshot()))
         self.main: ProcessId | None = None
+        self.seen: frozenset[ProcessId] = frozenset()
+        """The processes of the last look that found any."""
 
     def started(self, main_pid: int) -> None:
         """The engine's main process is `main_pid`."""
@@ -62,7 +64,9 @@ class ProcessTree:
         """Children before their parents; zombies are not alive."""
         snapshot = self._processes.snapshot()
         roots = [process.id for process in self._children(snapshot) if process.id not in self._not_ours]
-        return post_order(roots, snapshot)
+        found = post_order(roots, snapshot)
+        self.seen = frozenset(found) or self.seen
+        return found
 
     def cpu_seconds(self) -> float:
         """CPU time used so far by the processes that are alive."""

@@ -1,7 +1,9 @@
 """Is an endpoint ready? Asked of an engine that is starting, and of any OpenAI endpoint by `garrison wait`."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import ipaddress
+import ssl
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit, urlunsplit
 
@@ -11,7 +13,19 @@ from garrison.engines.engine import Endpoint
 if TYPE_CHECKING:
     import httpx2
 
-__all__ = ["Answer", "base_url", "origin", "probe", "wait_ready"]
+__all__ = [
+    "Answer",
+    "Place",
+    "base_url",
+    "caller_url",
+    "no_connection",
+    "origin",
+    "place",
+    "probe",
+    "reachable",
+    "tls_alert",
+    "wait_ready",
+]
 
 _POLL_SECONDS = 0.25
 _PROBE_SECONDS = 5.0
@@ -19,17 +33,48 @@ _PROBE_SECONDS = 5.0
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """`reason` completes "not ready: …"; for a ready endpoint it says what proved it. `dead` means: never again."""
+    """What one question to an endpoint showed.
+
+    Attributes:
+        reason: completes "not ready: …"; for a ready endpoint it says what proved it.
+        dead: it will never be ready.
+        heard: something answered there at all.
+        unsure: it answered, in a way that tells neither that it is ready nor that it is not.
+        http: what answered speaks HTTP, in the way it was asked.
+        missing: there is no such path.
+    """
 
     ready: bool
     reason: str
     dead: bool = False
+    heard: bool = field(default=False, compare=False)
+    unsure: bool = field(default=False, compare=False)
+    http: bool = field(default=True, compare=False)
+    missing: bool = field(default=False, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """An address that somebody typed: where requests go, and the socket they go through, if it is not TCP."""
+
+    url: str
+    uds: str | None = None
+
+    def __str__(self) -> str:
+        return f"unix:{self.uds}" if self.uds else self.url
 
 
 def base_url(endpoint: Endpoint) -> str:
     """Where this machine reaches an engine that listens there: a wildcard address is reached over loopback."""
-    host = {"0.0.0.0": "127.0.0.1", "": "127.0.0.1", "::": "::1"}.get(endpoint.host, endpoint.host)
-    return f"http://[{host}]:{endpoint.port}" if ":" in host else f"http://{host}:{endpoint.port}"
+    host = "localhost" if endpoint.uds else reachable(endpoint.host)
+    port = "" if endpoint.uds else f":{endpoint.port}"
+    scheme = "https" if endpoint.tls else "http"
+    return f"{scheme}://{f'[{host}]' if ':' in host else host}{port}{endpoint.prefix}"
+
+
+def caller_url(endpoint: Endpoint) -> str:
+    """The same for people: a socket path is named instead of a host."""
+    return f"unix:{endpoint.uds}" if endpoint.uds else base_url(endpoint)
 
 
 def origin(url: str) -> str:
@@ -52,6 +97,20 @@ def origin(url: str) -> str:
     return urlunsplit((parts.scheme, parts.netloc, path, "", ""))
 
 
+def place(url: str) -> Place:
+    """An address, or `unix:/run/vllm.sock` for a server that listens on a socket file.
+
+    Raises:
+        InvalidError: it is neither.
+    """
+    if not url.startswith("unix:"):
+        return Place(origin(url))
+    path = url.removeprefix("unix:")
+    if not path.startswith("/") or path.startswith("//") or not path.isprintable():
+        raise InvalidError(f"{url!r} is not the address of a server", hint="Give http://host:port, or unix:/path.")
+    return Place("http://localhost", path)
+
+
 async def probe(
     client: "httpx2.AsyncClient",
     path: str,
@@ -66,20 +125,65 @@ async def probe(
         if response.status_code == 404 and path != "/v1/models":
             response = await client.get("/v1/models")
             if response.status_code in (401, 403):
-                return Answer(True, "/v1/models asks for a key")
-    except httpx2.ConnectError:
-        return Answer(False, "nothing listens")
+                return Answer(True, "/v1/models asks for a key", heard=True)
+    except httpx2.ConnectError as error:
+        return no_connection(error)
     except httpx2.TimeoutException:
-        return Answer(False, f"no answer within {_PROBE_SECONDS:g} s")
+        return Answer(False, f"no answer within {client.timeout.read or _PROBE_SECONDS:g} s")
     except httpx2.HTTPError as error:
-        return Answer(False, f"{type(error).__name__}: {error}")
-    if response.status_code == 200:
-        return Answer(True, f"{response.request.url.path} answers 200")
-    if response.status_code in dead:
-        return Answer(False, f"{path} answers {response.status_code}, which it will go on doing", dead=True)
-    if response.status_code in loading:
-        return Answer(False, f"loading (HTTP {response.status_code})")
-    return Answer(False, f"{response.request.url.path} answers {response.status_code}")
+        return Answer(False, f"{type(error).__name__}: {error}", heard=True, unsure=True, http=False)
+    except ssl.SSLError as error:  # an alert that comes after the handshake is let out as it is
+        return Answer(False, tls_alert(error), heard=True, unsure=True, http=False)
+    asked, status = response.request.url.path, response.status_code
+    if status == 200:
+        return Answer(True, f"{asked} answers 200", heard=True)
+    if status in dead:
+        return Answer(False, f"{path} answers {status}, which it will go on doing", dead=True, heard=True)
+    if status in loading:
+        return Answer(False, f"loading (HTTP {status})", heard=True)
+    return Answer(False, f"{asked} answers {status}", heard=True, unsure=status < 500, missing=status == 404)
+
+
+def no_connection(error: "httpx2.ConnectError") -> Answer:
+    """Without a connection nothing listens, unless it was TLS that failed: then something does."""
+    for cause in _causes(error):
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            return Answer(False, f"its certificate is not trusted: {cause.verify_message}", heard=True, http=False)
+        if isinstance(cause, ssl.SSLError | ConnectionResetError) or type(cause).__name__ == "EndOfStream":
+            return Answer(False, "it does not complete a TLS handshake", heard=True, unsure=True, http=False)
+    return Answer(False, "nothing listens")
+
+
+def tls_alert(error: ssl.SSLError) -> str:
+    """What a server that ended an established TLS connection said."""
+    if "CERTIFICATE_REQUIRED" in str(error.reason):
+        return "it talks only to clients with a certificate"
+    return f"it ends the TLS connection: {error.reason or error}"
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """An exception and those behind it. httpx2 wraps them in one of its own name twice."""
+    seen: set[int] = set()
+    waiting: list[BaseException] = [error]
+    while waiting:
+        found = waiting.pop()
+        if id(found) in seen:
+            continue
+        seen.add(id(found))
+        yield found
+        inner = (found.__cause__, found.__context__, *found.args)
+        waiting += [one for one in inner if isinstance(one, BaseException)]
+
+
+def reachable(host: str) -> str:
+    """The address to connect to for a server that listens on `host`."""
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return host or "127.0.0.1"
+    if not address.is_unspecified:
+        return host
+    return "127.0.0.1" if address.version == 4 else "::1"
 
 
 async def wait_ready(
@@ -87,6 +191,7 @@ async def wait_ready(
     *,
     timeout: float,
     path: str = "/health",
+    insecure: bool = False,
     on_change: Callable[[str], None] = lambda _: None,
     transport: "httpx2.AsyncBaseTransport | None" = None,
 ) -> Answer:
@@ -94,21 +199,26 @@ async def wait_ready(
 
     Args:
         timeout: seconds.
+        insecure: accept any certificate.
         on_change: called with the reason each time it changes.
 
     Raises:
         EngineTimeoutError: the time is over. Details: `url`, `reason`.
+        InvalidError: `url` is not an address.
     """
     import asyncio
 
     import httpx2
 
-    base = origin(url)
+    target = place(url)
+    base = str(target)
+    if transport is None and target.uds is not None:
+        transport = httpx2.AsyncHTTPTransport(uds=target.uds)
     loop = asyncio.get_running_loop()
     deadline = loop.time() + timeout
     last = ""
     async with httpx2.AsyncClient(
-        base_url=base, timeout=_PROBE_SECONDS, transport=transport, trust_env=False
+        base_url=target.url, timeout=_PROBE_SECONDS, transport=transport, trust_env=False, verify=not insecure
     ) as client:
         while True:
             try:
@@ -123,7 +233,13 @@ async def wait_ready(
             if loop.time() >= deadline:
                 raise EngineTimeoutError(
                     f"{base} was not ready within {timeout:g} s: {last}",
-                    hint="Look at the engine's log, or wait longer with --timeout.",
+                    hint=_hint(last),
                     details={"url": base, "reason": last},
                 )
             await asyncio.sleep(min(_POLL_SECONDS, max(0.0, deadline - loop.time())))
+
+
+def _hint(reason: str) -> str:
+    if "certificate is not trusted" in reason:
+        return "If you trust the server, accept its certificate with --insecure; else add it to this machine's trust."
+    return "Look at the engine's log, or wait longer with --timeout."

@@ -8,7 +8,7 @@ then it serves.
 import contextlib
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NoReturn
@@ -19,6 +19,8 @@ from garrison.base.settings import Settings
 from garrison.engines.argv import gives
 from garrison.engines.engine import EngineCommand
 from garrison.launch.patience import Patience
+from garrison.launch.permission import Permission
+from garrison.launch.port_server import require_unused_socket
 from garrison.launch.prepare import Chosen, PreparedAdapter, choose, command, prepare_adapters, require_key, served_name
 from garrison.launch.spec import LaunchSpec
 from garrison.launch.view import StartView
@@ -43,6 +45,8 @@ class Prepared:
     served_name: str
     adapters: tuple[PreparedAdapter, ...]
     command: EngineCommand
+    request: PreflightRequest
+    permission: Permission
 
 
 def prepare(
@@ -54,33 +58,45 @@ def prepare(
     progress: Progress,
     offline: bool = False,
     verify: bool = False,
+    may_replace: bool = False,
+    ask: Callable[[str], bool] | None = None,
 ) -> Prepared:
     """Everything up to the start; nothing is stopped or started.
+
+    Args:
+        may_replace: a server that holds the port may be stopped.
+        ask: asks a person whether it may; None when nobody can be asked.
 
     Raises:
         GarrisonError: as `choose`, `check`, `resolve` and `command` do.
     """
     chosen = choose(spec, settings, environ)
     _advise(spec, chosen, view)
-    if chosen.endpoint.uds is None:
-        report = check(replace(_request(chosen, settings), dry_run=True, skip_gpu=True), say=lambda _: None)
+    request = _request(chosen, settings)
+    # The GPUs are looked at when the start is near: what is hot now may be cool after an hour of downloading.
+    early = replace(request, dry_run=True, skip_gpu=True)
+    permission = Permission(request, replace=may_replace, ask=ask, say=view.note, findings=chosen.findings)
+    if not request.skip_port:
+        report = check(early, say=lambda _: None, may_stop=permission.agree)
         if report.would_stop_roots:
             pids = ", ".join(map(str, report.would_stop_roots))
             view.note(f"port {report.port} is held by a vLLM of yours, pid {pids}; the start will stop it")
+    if chosen.endpoint.uds is not None:
+        require_unused_socket(chosen.endpoint.uds)
     # What can be known without the model is known before it is fetched.
     prepare_adapters(spec.adapters, None, Layout.from_settings(settings))
     require_key(spec, environ)
-    request = ResolveRequest.from_settings(
+    wanted = ResolveRequest.from_settings(
         settings, spec.model, offline=offline, verify=verify, hf_homes=(user_hf_home(environ),)
     )
-    model = resolve(request, progress=progress)
+    model = resolve(wanted, progress=progress)
     view.note(f"model {model.model_id} from {model.source}: {model.path}")
-    if request.model.revision is not None and model.revision is None:
-        view.note(f"warning: which revision that is is not on record; it is taken for {request.model.revision}")
+    if wanted.model.revision is not None and model.revision is None:
+        view.note(f"warning: which revision that is is not on record; it is taken for {wanted.model.revision}")
     adapters = prepare_adapters(spec.adapters, model.path, Layout.from_settings(settings))
     name = served_name(spec, chosen, model.model_id)
     made = command(spec, chosen, model=str(model.path), served_name=name, adapters=adapters)
-    return Prepared(spec, chosen, model, name, adapters, made)
+    return Prepared(spec, chosen, model, name, adapters, made, request, permission)
 
 
 def start_by_exec(prepared: Prepared, settings: Settings, environ: Mapping[str, str], view: StartView) -> NoReturn:
@@ -89,9 +105,9 @@ def start_by_exec(prepared: Prepared, settings: Settings, environ: Mapping[str, 
     Raises:
         EngineMissingError: it cannot be executed.
     """
-    with _ready_port(prepared, settings, view) as lock:
-        made = prepared.command
-        environment = made.environment(environ)
+    made = prepared.command
+    environment = made.environment(environ)
+    with _ready_port(prepared, view) as lock:
         sys.stdout.flush()
         sys.stderr.flush()
         # A flock would end by itself at exec; the fallback directory names this pid, which lives on as the engine's.
@@ -114,42 +130,54 @@ def start(prepared: Prepared, settings: Settings, environ: Mapping[str, str], vi
 
     from garrison.launch.supervise import Job, Supervisor
 
-    with _ready_port(prepared, settings, view) as lock:
-        job = Job(
-            engine=prepared.chosen.engine,
-            command=prepared.command,
-            endpoint=prepared.chosen.endpoint,
-            environ=environ,
-            log_path=log_path(settings, prepared.chosen),
-            patience=Patience(settings.progress_window, settings.ready_timeout),
-            stop_timeout=float(settings.stop_timeout),
-            on_bound=lock.release if lock is not None else lambda: None,
-        )
-        return asyncio.run(Supervisor(job, view).run())
+    job = Job(
+        engine=prepared.chosen.engine,
+        command=prepared.command,
+        endpoint=prepared.chosen.endpoint,
+        environment=prepared.command.environment(environ),
+        log_path=log_path(settings, prepared.chosen),
+        patience=Patience(settings.progress_window, settings.ready_timeout),
+        stop_timeout=float(settings.stop_timeout),
+        notes=settings.run_dir,
+    )
+    # Its log is opened here, before anything is stopped for this start.
+    with contextlib.closing(Supervisor(job, view)) as supervisor, _ready_port(prepared, view) as lock:
+        return asyncio.run(supervisor.run(on_bound=lock.release if lock is not None else lambda: None))
 
 
 def log_path(settings: Settings, chosen: Chosen) -> Path:
-    return settings.data_dir / "logs" / f"{chosen.engine.name}-{chosen.endpoint.port}.log"
+    """Where the engine's output goes: named for its port, else for its socket, else for having neither."""
+    where = chosen.endpoint
+    if where.needs_port:
+        name = str(where.port)
+    elif where.uds:
+        name = Path(where.uds).stem
+    else:
+        name = "headless" if where.protocol == "none" else "any-port"
+    return settings.data_dir / "logs" / f"{chosen.engine.name}-{name}.log"
 
 
 @contextlib.contextmanager
-def _ready_port(prepared: Prepared, settings: Settings, view: StartView) -> Iterator[FileLock | None]:
+def _ready_port(prepared: Prepared, view: StartView) -> Iterator[FileLock | None]:
+    request = prepared.request
     if prepared.chosen.endpoint.uds is not None:
-        yield None
-        return
-    request = _request(prepared.chosen, settings)
-    with port_lock(request) as lock:
-        check(request, say=view.note)
+        require_unused_socket(prepared.chosen.endpoint.uds)
+    with contextlib.nullcontext() if request.skip_port else port_lock(request) as lock:
+        check(request, say=view.note, may_stop=prepared.permission)
         yield lock
 
 
 def _request(chosen: Chosen, settings: Settings) -> PreflightRequest:
-    return PreflightRequest.from_settings(replace(settings, host=chosen.endpoint.host, port=chosen.endpoint.port))
+    where = chosen.endpoint
+    request = PreflightRequest.from_settings(replace(settings, host=where.host, port=where.port, dry_run=False))
+    return replace(request, skip_port=not where.needs_port)
 
 
 def _advise(spec: LaunchSpec, chosen: Chosen, view: StartView) -> None:
     for finding in chosen.findings:
         view.note(f"{finding.level}: {finding.message}")
     host = chosen.endpoint.host
+    if not chosen.endpoint.needs_port:
+        return
     if not host.startswith(_LOOPBACK) and spec.api_key_env is None and not gives(spec.args, {"--api-key"}):
         view.note(f"{host} can be reached from the network and no key is asked for; --api-key-env NAME sets one")

@@ -4,13 +4,14 @@ Each step is one value; a step that needs what an earlier one did not find is le
 """
 
 import json
+import ssl
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from garrison.launch.ready import origin
+from garrison.launch.ready import no_connection, place, tls_alert
 
 if TYPE_CHECKING:
     import httpx2
@@ -60,6 +61,7 @@ async def smoke(
     model: str | None = None,
     key: str | None = None,
     timeout: float = 60.0,
+    insecure: bool = False,
     on_step: Callable[[SmokeStep], None] = lambda _: None,
     transport: "httpx2.AsyncBaseTransport | None" = None,
 ) -> SmokeReport:
@@ -69,21 +71,29 @@ async def smoke(
         model: the base model to ask; the first that is listed when None.
         key: the bearer token; it goes to this origin alone, redirects are not followed.
         timeout: seconds for each answer.
+        insecure: accept any certificate.
 
     Raises:
         InvalidError: `url` is not an address.
     """
     import httpx2
 
-    base = origin(url)
+    target = place(url)
+    if transport is None and target.uds is not None:
+        transport = httpx2.AsyncHTTPTransport(uds=target.uds)
     headers = {"Authorization": f"Bearer {key}"} if key else {}
     limits = httpx2.Timeout(timeout, connect=_CONNECT_SECONDS)
     async with httpx2.AsyncClient(
-        base_url=base, headers=headers, timeout=limits, transport=transport, trust_env=False
+        base_url=target.url,
+        headers=headers,
+        timeout=limits,
+        transport=transport,
+        trust_env=False,
+        verify=not insecure,
     ) as client:
         run = _Run(client, model, on_step)
         await run.all()
-        return SmokeReport(base, run.model, tuple(run.steps))
+        return SmokeReport(str(target), run.model, tuple(run.steps))
 
 
 class _Run:
@@ -115,12 +125,14 @@ class _Run:
             outcome, detail = "skipped", str(skipped)
         except _Failed as failed:
             outcome, detail = "failed", str(failed)
-        except httpx2.ConnectError:
-            outcome, detail = "failed", "nothing listens there"
+        except httpx2.ConnectError as error:
+            outcome, detail = "failed", _why(error)
         except httpx2.TimeoutException:
             outcome, detail = "failed", "no answer in time"
         except httpx2.HTTPError as error:
             outcome, detail = "failed", f"{type(error).__name__}: {error}"
+        except ssl.SSLError as error:
+            outcome, detail = "failed", tls_alert(error)
         step = SmokeStep(name, outcome, round(time.perf_counter() - begun, 4), detail)
         self.steps.append(step)
         self._on_step(step)
@@ -208,6 +220,13 @@ class _Run:
 
 
 _CHAT = {"messages": [{"role": "user", "content": "Say hello."}], "max_tokens": 16, "temperature": 0}
+
+
+def _why(error: "httpx2.ConnectError") -> str:
+    answer = no_connection(error)
+    if not answer.heard:
+        return "nothing listens there"
+    return f"{answer.reason}; --insecure accepts any certificate" if not answer.unsure else answer.reason
 
 
 def _expect_200(response: "httpx2.Response") -> None:

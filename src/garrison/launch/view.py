@@ -5,6 +5,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import ParamSpec, Protocol
 
+from garrison.engines.argv import Endpoint
+from garrison.launch.ready import caller_url
+
 __all__ = ["LastingView", "RecordingView", "StartView"]
 
 _P = ParamSpec("_P")
@@ -23,6 +26,12 @@ class StartView(Protocol):
     def ready(self, *, seconds: float, memory_bytes: int) -> None:
         """The endpoint answers."""
 
+    def running(self, why: str, *, seconds: float, memory_bytes: int) -> None:
+        """The engine is taken to be up; `why` says why it is not known to be ready."""
+
+    def reached(self, endpoint: Endpoint) -> None:
+        """How clients reach it, after `ready` or `running`."""
+
     def stopping(self, reason: str) -> None:
         """The engine is being stopped."""
 
@@ -38,6 +47,7 @@ class LastingView:
 
     def __init__(self, view: StartView) -> None:
         self.note, self.phase, self.line = _lasting(view.note), _lasting(view.phase), _lasting(view.line)
+        self.running, self.reached = _lasting(view.running), _lasting(view.reached)
         self.ready, self.stopping, self.stopped = _lasting(view.ready), _lasting(view.stopping), _lasting(view.stopped)
         self.end = _lasting(view.end)
 
@@ -59,6 +69,12 @@ class RecordingView:
 
     def ready(self, *, seconds: float, memory_bytes: int) -> None:
         self.events.append(("ready", ""))
+
+    def running(self, why: str, *, seconds: float, memory_bytes: int) -> None:
+        self.events.append(("running", why))
+
+    def reached(self, endpoint: Endpoint) -> None:
+        self.events.append(("reached", caller_url(endpoint)))
 
     def stopping(self, reason: str) -> None:
         self.events.append(("stopping", reason))

@@ -5,14 +5,17 @@ everything that can be told without the base model is told here. Whether it fits
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
+from garrison.base.beneath import Tree
 from garrison.base.errors import ModelInvalidError
-from garrison.models.content import is_file, json_object
+from garrison.models.content import file_size, json_object
 from garrison.models.integrity import check_pytorch
+from garrison.models.module_names import RankPattern, Targets
+from garrison.models.patterns import Allowance, PatternError
 from garrison.models.problem import Problem
 from garrison.models.safetensors import Header, read_header
 from garrison.models.validate import list_files
@@ -38,6 +41,9 @@ _CLASSIFIERS = ("score", "classifier")
 # These inits leave the base model as it is, so the adapter is a plain one.
 _PLAIN_INITS = ("gaussian", "eva", "orthogonal", "mica", "lora_ga")
 _REFUSED_KEYS = ("use_dora", "lora_bias", "alora_invocation_tokens", "layer_replication", "use_bdlora", "use_qalora")
+_SHOWN = 80
+_SHOWN_NAMES = 300
+_MOST_WARNINGS = 20
 _HINT = "Train or export the adapter again, or copy it again whole."
 
 
@@ -70,20 +76,6 @@ class AdapterConfig:
     use_rslora: bool = False
     fan_in_fan_out: bool = False
     refused_by_vllm: tuple[str, ...] = ()
-
-    def rank_of(self, module: str) -> int:
-        """PEFT's rule: a key of `rank_pattern` is a pattern for the end of the module's name."""
-        for key, rank in self.rank_pattern.items():
-            if re.match(rf"(.*\.)?({key})$", module):
-                return rank
-        return self.rank
-
-    def targets(self, module: str) -> bool:
-        """PEFT's rule: a list names the ends of modules, a string is a pattern for the whole name."""
-        if not self.target_pattern:
-            return any(module == target or module.endswith("." + target) for target in self.target_modules)
-        pattern = self.target_modules[0]
-        return pattern == "all-linear" or re.fullmatch(pattern, module) is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,27 +128,30 @@ class AdapterInfo:
         return adapter_digest(self.path)
 
 
-def inspect_adapter(path: Path) -> AdapterInfo:
-    """Read and check the adapter in directory `path`.
+def inspect_adapter(path: Path, tree: Tree | None = None) -> AdapterInfo:
+    """Read and check the adapter in directory `path`. `tree` as in `content.open_file`.
 
     Raises:
         ModelInvalidError: no adapter, an incomplete config, weights missing or broken, or tensors that do not agree
             with the config. The message names the file.
     """
-    list_files(path, depth=1)  # raises for what is no directory, or cannot be read
-    config = parse_config(json_object(path / CONFIG_NAME), path / CONFIG_NAME)
-    weights = next((path / name for name in _WEIGHT_NAMES if is_file(path / name)), None)
+    if tree is None:
+        list_files(path, depth=1)  # raises for what is no directory, or cannot be read
+    config = parse_config(json_object(path / CONFIG_NAME, tree), path / CONFIG_NAME)
+    sizes = {path / name: file_size(path / name, tree) for name in _WEIGHT_NAMES}
+    weights, size = next(((file, size) for file, size in sizes.items() if size is not None), (None, 0))
     if weights is None:
         raise Problem(str(path / _WEIGHT_NAMES[0]), "is missing", _HINT).error()
     if weights.suffix == ".bin":
-        check_pytorch(weights)
+        check_pytorch(weights, tree)
         unchecked = f"{weights.name} is a pickle: its shapes cannot be checked without running it"
-        return _info(path, config, weights, weights.stat().st_size, None, (), (unchecked,))
-    header = read_header(weights)
-    modules = tuple(_modules(header, config, weights))
+        return _info(path, config, weights, size, None, (), (unchecked,))
+    header = read_header(weights, tree)
+    rules = _Rules.of(config)
+    modules = tuple(_modules(header, rules, weights))
     dtypes = {tensor.dtype for tensor in header.tensors.values()}
     dtype = dtypes.pop() if len(dtypes) == 1 else "mixed"
-    warnings, refused = tuple(_warnings(config, modules)), tuple(_refused_tensors(header))
+    warnings, refused = (*rules.left_open(), *rules.without_tensors(modules)), tuple(_refused_tensors(header))
     return _info(path, config, weights, header.size, dtype, modules, warnings, refused)
 
 
@@ -184,8 +179,12 @@ def parse_config(raw: Mapping[str, Any], path: Path) -> AdapterConfig:
     modules = (targets,) if isinstance(targets, str) else tuple(sorted(_names(raw, "target_modules", path)))
     if not any(modules) and not parameters:
         raise _wrong(path, "target_modules", "a list of module names, or a pattern", targets)
-    for text in (*rank_pattern, *(modules if pattern else ())):
-        _compiles(text, path)
+    try:
+        RankPattern(rank_pattern)
+        Targets(modules, pattern=pattern)
+    except PatternError as error:
+        what = f"has a pattern that cannot be read, {error.pattern[:_SHOWN]!r}: {error}"
+        raise Problem(str(path), what, _HINT).error() from None
     base = raw.get("base_model_name_or_path")
     return AdapterConfig(
         peft_type=kind,
@@ -205,10 +204,10 @@ def parse_config(raw: Mapping[str, Any], path: Path) -> AdapterConfig:
     )
 
 
-def adapter_digest(path: Path) -> str:
+def adapter_digest(path: Path, tree: Tree | None = None) -> str:
     """SHA-256 over the names and contents of the files a server reads from the adapter in `path`, as hex.
 
-    Equal for copies in different places; other files, such as a README, do not count.
+    Equal for copies in different places; other files, such as a README, do not count. `tree` as in `content.open_file`.
 
     Raises:
         ModelInvalidError: there is no such file, or one cannot be read.
@@ -217,10 +216,11 @@ def adapter_digest(path: Path) -> str:
 
     from garrison.models.hashing import hash_files
 
-    present = {name: (path / name).stat().st_size for name in ADAPTER_FILES if is_file(path / name)}
+    sizes = {name: file_size(path / name, tree) for name in ADAPTER_FILES}
+    present = {name: size for name, size in sizes.items() if size is not None}
     if not present:
         raise Problem(str(path / CONFIG_NAME), "is missing").error()
-    digests = hash_files(path, present)
+    digests = hash_files(path, present, tree=tree)
     return hashlib.sha256("".join(f"{name}\0{digests[name]}\n" for name in sorted(digests)).encode()).hexdigest()
 
 
@@ -249,7 +249,43 @@ def _info(
     )
 
 
-def _modules(header: Header, config: AdapterConfig, weights: Path) -> Iterator[LoraModule]:
+@dataclass(frozen=True, slots=True)
+class _Rules:
+    """The config, and its patterns ready to be asked about modules for as long as `allowance` lasts."""
+
+    config: AdapterConfig
+    targets: Targets
+    ranks: RankPattern
+    allowance: Allowance
+
+    @classmethod
+    def of(cls, config: AdapterConfig) -> Self:
+        targets = Targets(config.target_modules, pattern=config.target_pattern)
+        return cls(config, targets, RankPattern(config.rank_pattern), Allowance())
+
+    def leave_out(self, module: str) -> bool:
+        """Whether the config certainly does not target `module`."""
+        return not self.config.target_parameters and self.targets.has(module, self.allowance) is False
+
+    def rank_of(self, module: str) -> int | None:
+        return self.ranks.of(module, self.config.rank, self.allowance)
+
+    def left_open(self) -> Iterator[str]:
+        """What could not be told, one sentence each."""
+        if why := self.targets.undecided:
+            yield f"{CONFIG_NAME}: {why}; whether target_modules names every adapted module is unknown"
+        if why := self.ranks.undecided:
+            yield f"{CONFIG_NAME}: {why}; ranks that rank_pattern may set are taken from the tensors"
+
+    def without_tensors(self, modules: Iterable[LoraModule]) -> Iterator[str]:
+        idle = self.targets.without_modules((module.name for module in modules), self.allowance)
+        for target in idle[:_MOST_WARNINGS]:
+            yield f"{CONFIG_NAME} targets {target}, and no tensor adapts it"
+        if len(idle) > _MOST_WARNINGS:
+            yield f"{CONFIG_NAME} targets {len(idle) - _MOST_WARNINGS} more, and no tensor adapts them"
+
+
+def _modules(header: Header, rules: _Rules, weights: Path) -> Iterator[LoraModule]:
     """The adapted modules; raises on pairs that are not, on shapes and on modules the config does not target."""
     shapes: dict[str, dict[str, tuple[int, ...]]] = {}
     embeddings = set()
@@ -264,26 +300,27 @@ def _modules(header: Header, config: AdapterConfig, weights: Path) -> Iterator[L
     for module, sides in sorted(shapes.items()):
         if missing := {"A", "B"} - sides.keys():
             raise Problem(str(weights), f"has no lora_{missing.pop()} for module {module}", _HINT).error()
-        if not config.targets(module) and not config.target_parameters:
-            named = ", ".join(config.target_modules)
+        if rules.leave_out(module):
+            named = ", ".join(rules.config.target_modules)[:_SHOWN_NAMES]
             what = f"adapts module {module}, which {CONFIG_NAME} does not target ({named})"
             raise Problem(str(weights), what, _HINT).error()
-        yield _module(module, sides["A"], sides["B"], config, weights, embedding=module in embeddings)
+        yield _module(module, sides["A"], sides["B"], rules, weights, embedding=module in embeddings)
 
 
 def _module(
-    name: str, a: tuple[int, ...], b: tuple[int, ...], config: AdapterConfig, weights: Path, *, embedding: bool
+    name: str, a: tuple[int, ...], b: tuple[int, ...], rules: _Rules, weights: Path, *, embedding: bool
 ) -> LoraModule:
-    rank = config.rank_of(name)
+    rank, fused = rules.rank_of(name), bool(rules.config.target_parameters)
     # A convolution's lora_A is [rank, in, height, width], and lora_B ends in 1, 1.
     if len(a) < 2 or len(b) < 2:
         raise Problem(str(weights), f"module {name}: lora_A {list(a)} and lora_B {list(b)} are no matrices").error()
     if a[0] != b[1]:
         what = f"module {name}: lora_A {list(a)} and lora_B {list(b)} are not of one rank"
         raise Problem(str(weights), what, _HINT).error()
+    if rank is None:
+        rank = rules.config.rank if fused else a[0]
     # The experts of a fused parameter lie beside one another: rank times their number.
-    agrees = a[0] % rank == 0 if config.target_parameters else a[0] == rank
-    if not agrees:
+    elif a[0] % rank if fused else a[0] != rank:
         what = f"module {name} has rank {a[0]} in its tensors and {rank} in {CONFIG_NAME}"
         raise Problem(str(weights), what, _HINT).error()
     return LoraModule(name, rank, a[1], b[0], embedding)
@@ -309,14 +346,6 @@ def _refused_tensors(header: Header) -> Iterator[str]:
         yield f"{len(unknown)} tensors that are no LoRA matrices, such as {min(unknown)}"
 
 
-def _warnings(config: AdapterConfig, modules: tuple[LoraModule, ...]) -> Iterator[str]:
-    if config.target_pattern:
-        return
-    for target in config.target_modules:
-        if not any(module.name == target or module.name.endswith("." + target) for module in modules):
-            yield f"{CONFIG_NAME} targets {target}, and no tensor adapts it"
-
-
 def _names(raw: Mapping[str, Any], key: str, path: Path) -> tuple[str, ...]:
     value = raw.get(key)
     if value is None:
@@ -326,13 +355,6 @@ def _names(raw: Mapping[str, Any], key: str, path: Path) -> tuple[str, ...]:
     return tuple(value)
 
 
-def _compiles(pattern: str, path: Path) -> None:
-    try:
-        re.compile(pattern)
-    except re.error as error:
-        raise Problem(str(path), f"has a pattern that cannot be read, {pattern!r}: {error}", _HINT).error() from None
-
-
 def _wrong(path: Path, key: str, rule: str, value: Any) -> ModelInvalidError:
-    what = f"has no {key}" if value is None else f"{key} must be {rule}, not {str(value)[:80]!r}"
+    what = f"has no {key}" if value is None else f"{key} must be {rule}, not {str(value)[:_SHOWN]!r}"
     return Problem(str(path), what, _HINT).error()

@@ -6,6 +6,7 @@ They live in `<data_dir>/adapters/<NAME>/`. A hand-copied directory counts like 
 from dataclasses import dataclass
 from pathlib import Path
 
+from garrison.base.beneath import Tree
 from garrison.base.clock import Clock, SystemClock
 from garrison.base.errors import InvalidError, ModelInvalidError, ModelNotFoundError
 from garrison.base.locks import file_lock
@@ -183,8 +184,8 @@ def _home(layout: Layout) -> Layout:
     return Layout(root=layout.adapters, data_dir=layout.data_dir)
 
 
-def _check(path: Path) -> None:
-    inspect_adapter(path)
+def _check(path: Path, tree: Tree | None) -> None:
+    inspect_adapter(path, tree)
 
 
 def _entry(path: Path) -> AdapterEntry:

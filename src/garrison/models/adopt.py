@@ -1,4 +1,8 @@
-"""Bring a directory, a file or a tar into a library: check, stage, record, swap. A kill at any moment leaves what was.
+"""Bring a directory, a file or a tar into a library: check, stage, check again, record, swap. A kill at any moment
+leaves what was.
+
+A stranger may have made what is imported, and may still be writing it. It is read below its own directory only, and the
+copy is checked once it is ours: the check before is for a quick answer.
 
 The staging directory is on the library's file system and carries a name of its own; what a killed import left there is
 deleted by the next one. The caller holds the lock of the name.
@@ -7,26 +11,31 @@ deleted by the next one. The caller holds the lock of the name.
 import contextlib
 import os
 import shutil
+import stat
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from garrison.base.beneath import Tree
 from garrison.base.clock import Clock
 from garrison.base.errors import GarrisonError, InvalidError
 from garrison.base.locks import file_lock
 from garrison.models.archive import is_archive, unpack
-from garrison.models.content import is_file
+from garrison.models.content import file_size, open_file, open_tree
 from garrison.models.copying import copy_files
 from garrison.models.hashing import hash_files
 from garrison.models.layout import Layout
 from garrison.models.progress import Progress
+from garrison.models.readability import directory_mode
 from garrison.models.record import ModelRecord, write_record
 from garrison.models.space import FreeBytes, disk_full, out_of_space
 from garrison.models.swap import INSTALL_SECONDS, install, recover
 from garrison.models.validate import list_files
 from garrison.models.verify import RECORDED_NAME, read_recorded, record_digests
 
-__all__ = ["Adopted", "adopt"]
+__all__ = ["Adopted", "Check", "adopt"]
+
+Check = Callable[[Path, Tree | None], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +54,7 @@ def adopt(
     layout: Layout,
     record: ModelRecord,
     *,
-    check: Callable[[Path], None],
+    check: Check,
     replacing: bool,
     move: bool,
     progress: Progress | None,
@@ -55,58 +64,63 @@ def adopt(
     """Make the content of `origin` the directory `target`, by way of `staging`.
 
     Args:
-        check: raises ModelInvalidError when a directory is not what it should be.
+        check: raises ModelInvalidError when a directory is not what it should be; reads below the tree it is given.
         replacing: allow other content to be replaced; the same content is left as it is.
 
     Raises:
         As `library.import_model`.
     """
     _refuse_own_place(origin, target)
-    try:
-        recover(target, layout, clock)
-        shutil.rmtree(staging, ignore_errors=True)
-        staging.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        if not is_archive(origin):
-            files = _files(origin)
-            check(origin)
+    with _held(origin) as tree:
+        try:
+            recover(target, layout, clock)
+            shutil.rmtree(staging, ignore_errors=True)
+            staging.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            if not is_archive(origin):
+                files = _files(origin, tree)
+                check(origin, tree)
+                if os.path.lexists(target) and not replacing:
+                    return _already_there(origin, files, target, progress, tree)
+            # A move goes without staging: a kill must not leave the only copy where the next import clears up.
+            staged = origin if move and _can_rename(origin, staging) else staging
+            if staged is staging:
+                _stage(origin, staging, tree, progress, free)
+                check(staging, None)
+            else:
+                _narrow(origin)
+            files = list_files(staged)
             if os.path.lexists(target) and not replacing:
-                return _already_there(origin, files, target, progress)
-        # A move goes without staging: a kill must not leave the only copy where the next import clears up.
-        staged = origin if move and _can_rename(origin, staging) else staging
-        if staged is staging:
-            _stage(origin, staging, check, progress, free)
-        files = list_files(staged)
-        if os.path.lexists(target) and not replacing:
-            return _already_there(staged, files, target, progress)
-        record_digests(staged, progress=progress)
-        write_record(staged, record)
-        # The name may have been given to another organisation's model meanwhile: its lock is another one.
-        with file_lock(layout.install_lock, timeout=INSTALL_SECONDS, purpose="is installing a model", clock=clock):
-            taken = os.path.lexists(target) and not replacing
-            kept = None if taken else install(staged, target, layout, clock)
-        if taken:
-            return _already_there(staged, files, target, progress)
-        if move and staged is staging:
-            _delete(origin, files)
-    except OSError as error:
-        raise _refused(error, target, free) from None
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
+                return _already_there(staged, files, target, progress)
+            record_digests(staged, progress=progress)
+            write_record(staged, record)
+            # The name may have been given to another organisation's model meanwhile: its lock is another one.
+            with file_lock(layout.install_lock, timeout=INSTALL_SECONDS, purpose="is installing a model", clock=clock):
+                taken = os.path.lexists(target) and not replacing
+                kept = None if taken else install(staged, target, layout, clock)
+            if taken:
+                return _already_there(staged, files, target, progress)
+            if move and staged is staging:
+                _remove(origin, files, tree)
+        except OSError as error:
+            raise _refused(error, target, free) from None
+        finally:
+            shutil.rmtree(staging, ignore_errors=True)
     return Adopted(sum(files.values()), changed=True, kept=kept)
 
 
-def _stage(
-    origin: Path, staging: Path, check: Callable[[Path], None], progress: Progress | None, free: FreeBytes
-) -> None:
+def _held(origin: Path) -> contextlib.AbstractContextManager[Tree | None]:
+    """`origin` held open where it is a directory. A file is the one that was named, wherever a link puts it."""
+    return open_tree(origin) if origin.is_dir() else contextlib.nullcontext()
+
+
+def _stage(origin: Path, staging: Path, tree: Tree | None, progress: Progress | None, free: FreeBytes) -> None:
     if is_archive(origin):
         unpack(origin, staging, progress=progress, free=free)
-        check(staging)
-    else:
-        root = origin if origin.is_dir() else origin.parent
-        files = _files(origin)
-        if is_file(origin / RECORDED_NAME):  # made elsewhere: the copy is held to it
-            files[RECORDED_NAME] = (origin / RECORDED_NAME).stat().st_size
-        copy_files(root, staging, files, progress=progress, free=free)
+        return
+    files = _files(origin, tree)
+    if tree is not None and (size := file_size(origin / RECORDED_NAME, tree)) is not None:
+        files[RECORDED_NAME] = size  # made elsewhere: the copy is held to it
+    copy_files(origin if tree else origin.parent, staging, files, progress=progress, free=free, tree=tree)
 
 
 def _refused(error: OSError, target: Path, free: FreeBytes) -> GarrisonError:
@@ -129,17 +143,23 @@ def _refuse_own_place(origin: Path, target: Path) -> None:
         )
 
 
-def _files(origin: Path) -> dict[str, int]:
-    if origin.is_dir():
-        return list_files(origin)
-    return {origin.name: origin.stat().st_size}
+def _files(origin: Path, tree: Tree | None) -> dict[str, int]:
+    if tree is not None:
+        return list_files(origin, tree=tree)
+    descriptor = open_file(origin)
+    try:
+        return {origin.name: os.fstat(descriptor).st_size}
+    finally:
+        os.close(descriptor)
 
 
-def _already_there(origin: Path, files: dict[str, int], target: Path, progress: Progress | None) -> Adopted:
+def _already_there(
+    origin: Path, files: dict[str, int], target: Path, progress: Progress | None, tree: Tree | None = None
+) -> Adopted:
     """Raises InvalidError unless `target` holds the same files; sizes are compared before contents."""
     there = list_files(target) if target.is_dir() else {}
     root = origin if origin.is_dir() else origin.parent
-    same = files == there and hash_files(root, files, progress=progress) == (
+    same = files == there and hash_files(root, files, progress=progress, tree=tree) == (
         read_recorded(target) or hash_files(target, there, progress=progress)
     )
     if not same:
@@ -151,24 +171,76 @@ def _already_there(origin: Path, files: dict[str, int], target: Path, progress: 
 
 
 def _can_rename(origin: Path, staging: Path) -> bool:
-    """Whether `origin` is a plain directory on the library's file system. Links in it would lead elsewhere after."""
+    """Whether `origin` is a plain directory on the library's file system that nobody else can write into: not by its
+    modes or owners, and not through another name of one of its files. Anything else is copied.
+
+    Raises:
+        InvalidError: links in it would lead elsewhere afterwards.
+    """
     if not origin.is_dir() or origin.is_symlink():
         return False
-    if any(Path(directory, name).is_symlink() for directory, dirs, files in os.walk(origin) for name in dirs + files):
+    ours = _ours(origin.lstat()) and _keeps_names(origin.absolute().parent.stat())
+    for directory, directories, names in os.walk(origin):
+        for path in (Path(directory, name) for name in (*directories, *names)):
+            status = path.lstat()
+            if stat.S_ISLNK(status.st_mode):
+                raise InvalidError(
+                    f"{origin} holds links to files elsewhere, which cannot be moved",
+                    hint="Import it without --move: then the files are copied.",
+                )
+            ours = ours and _ours(status)
+    return ours and origin.stat().st_dev == staging.parent.stat().st_dev
+
+
+def _ours(status: os.stat_result) -> bool:
+    shared = stat.S_ISREG(status.st_mode) and status.st_nlink > 1
+    return status.st_uid == os.geteuid() and not _others_write(status) and not shared
+
+
+def _keeps_names(directory: os.stat_result) -> bool:
+    """Whether nobody else can put something else under a name of ours in that directory."""
+    trusted = directory.st_uid in (0, os.geteuid())
+    return trusted and (not _others_write(directory) or bool(directory.st_mode & stat.S_ISVTX))
+
+
+def _others_write(status: os.stat_result) -> bool:
+    others = 0o002 if status.st_gid == os.getegid() else 0o022  # a user's own group is often the user alone
+    return bool(status.st_mode & others)
+
+
+def _narrow(directory: Path) -> None:
+    """What nobody could reach where it was, nobody reaches where it goes."""
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        status = os.fstat(descriptor)
+        os.fchmod(descriptor, stat.S_IMODE(status.st_mode) & directory_mode(descriptor, status.st_gid))
+    finally:
+        os.close(descriptor)
+
+
+def _remove(origin: Path, files: dict[str, int], tree: Tree | None) -> None:
+    """Raises InvalidError when it cannot be removed."""
+    try:
+        _delete(origin, files, tree)
+    except OSError as error:
         raise InvalidError(
-            f"{origin} holds links to files elsewhere, which cannot be moved",
-            hint="Import it without --move: then the files are copied.",
-        )
-    return origin.stat().st_dev == staging.parent.stat().st_dev
+            f"{origin} was imported and could not be removed: {error.filename or origin}: {error.strerror}",
+            hint="Remove it by hand, if it is to go.",
+        ) from None
 
 
-def _delete(origin: Path, files: dict[str, int]) -> None:
-    """What was copied, and the directories that are empty then: what was left behind (`.git`) is not ours to delete."""
-    if not origin.is_dir() or origin.is_symlink():
+def _delete(origin: Path, files: dict[str, int], tree: Tree | None) -> None:
+    """What was copied, and the directories that are empty then: what was left behind (`.git`) is not ours to delete.
+    No link is followed on the way."""
+    if tree is None or origin.is_symlink():
         origin.unlink()
         return
     for name in [*files, RECORDED_NAME]:
-        (origin / name).unlink(missing_ok=True)
-    for directory, _, _ in os.walk(origin, topdown=False):
-        with contextlib.suppress(OSError):  # not empty
-            Path(directory).rmdir()
+        with contextlib.suppress(FileNotFoundError):
+            tree.unlink(name)
+    for _, directories, _, descriptor in os.fwalk(origin, topdown=False):
+        for name in directories:
+            with contextlib.suppress(OSError):  # not empty, or a link
+                os.rmdir(name, dir_fd=descriptor)
+    with contextlib.suppress(OSError):
+        origin.rmdir()

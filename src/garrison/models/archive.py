@@ -6,14 +6,17 @@ missing in the first releases of Python 3.11, Debian 12's among them, and lets l
 
 import os
 import shutil
+import stat
 import tarfile
 import zlib
 from pathlib import Path
+from typing import BinaryIO
 
 from garrison.base.errors import InvalidError, ModelInvalidError
-from garrison.models.content import is_file, unreadable
+from garrison.models.content import is_file, open_file, unreadable
 from garrison.models.problem import Problem
 from garrison.models.progress import Progress, Silent
+from garrison.models.readability import readers
 from garrison.models.space import FreeBytes, disk_full, free_bytes, out_of_space, require_space
 from garrison.models.verify import RECORDED_NAME
 
@@ -35,7 +38,7 @@ def unpack(
     archive: Path, target: Path, *, progress: Progress | None = None, free: FreeBytes = free_bytes
 ) -> dict[str, int]:
     """Unpack into `target`, which is made; a single directory at the top is left away. Hidden files but the record
-    of digests are passed over.
+    of digests are passed over. Nobody can read the files who cannot read the archive.
 
     Returns:
         Relative name to bytes of what was unpacked.
@@ -46,13 +49,23 @@ def unpack(
         DiskFullError: the contents do not fit, as far as can be told before each file.
     """
     progress = progress or Silent()
-    size = _check_start(archive)
+    with open(open_file(archive), "rb") as content:
+        return _unpack(content, archive, target, progress, free)
+
+
+def _unpack(content: BinaryIO, archive: Path, target: Path, progress: Progress, free: FreeBytes) -> dict[str, int]:
+    size = _check_start(content, archive)
     require_space(target.parent, size, free=free)
-    target.mkdir(parents=True, mode=0o755)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.mkdir(mode=0o700)
     progress.started(1, 0, doing="unpacking")
     try:
-        with tarfile.open(archive, "r:*") as tar:
-            return _members(tar, archive, target, progress, free)
+        with tarfile.open(fileobj=content, mode="r:*") as tar:
+            written = _members(tar, archive, target, progress, free)
+        status = target.stat()
+        readable = readers(content.fileno(), status.st_gid)
+        target.chmod(stat.S_IMODE(status.st_mode) & (0o700 | readable | readable >> 2))
+        return written
     except _broken_errors() as error:
         raise Problem(str(archive), f"is no whole tar archive: {error}", "Copy it again.").error() from None
     except OSError as error:
@@ -155,12 +168,12 @@ def _strip_top(target: Path, written: dict[str, int]) -> dict[str, int]:
     return {name.partition("/")[2]: size for name, size in written.items()}
 
 
-def _check_start(archive: Path) -> int:
+def _check_start(content: BinaryIO, archive: Path) -> int:
     """Size of the archive; raises when it cannot be one that is read here."""
     try:
-        with open(archive, "rb") as handle:
-            start = handle.read(4)
-            size = os.fstat(handle.fileno()).st_size
+        start = content.read(4)
+        content.seek(0)
+        size = os.fstat(content.fileno()).st_size
     except OSError as error:
         raise unreadable(archive, error) from None
     if not start:

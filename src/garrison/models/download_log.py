@@ -6,7 +6,17 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from garrison.base.redaction import redacted
+
 __all__ = ["download_log"]
+
+
+class _Redacting(logging.Formatter):
+    """Libraries put headers and signed addresses into their messages."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return redacted(super().format(record))
+
 
 _LOGGERS = ("garrison.models.sources", "huggingface_hub")
 
@@ -17,7 +27,7 @@ def download_log(path: Path, *, keep: bool) -> Iterator[None]:
     path.parent.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     path.parent.mkdir(exist_ok=True)
     handler = logging.FileHandler(path, mode="a", encoding="utf-8", delay=True)
-    formatter = logging.Formatter("%(asctime)sZ %(levelname)s %(name)s %(message)s", "%Y-%m-%dT%H:%M:%S")
+    formatter = _Redacting("%(asctime)sZ %(levelname)s %(name)s %(message)s", "%Y-%m-%dT%H:%M:%S")
     formatter.converter = time.gmtime
     handler.setFormatter(formatter)
     before = {name: _redirect(logging.getLogger(name), handler) for name in _LOGGERS}

@@ -12,12 +12,12 @@ quotes are a newline and a tab here. What we write uses neither.
 
 import os
 import re
-import shutil
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from garrison.base.children import find_program
 from garrison.base.errors import InvalidError
 from garrison.base.files import write_atomic
 from garrison.base.settings import Settings
@@ -258,7 +258,7 @@ def _refused(place: str, why: str) -> InvalidError:
 
 
 def _through_shell(path: Path, environ: dict[str, str]) -> dict[str, str]:
-    bash, env = shutil.which("bash"), shutil.which("env")
+    bash, env = find_program("bash", environ), find_program("env", environ)
     if bash is None or env is None:
         raise InvalidError(
             "trusted mode needs bash and env on the PATH", hint="Use safe mode: VLLM_ENV_FILE_TRUSTED=false."
@@ -270,7 +270,7 @@ def _through_shell(path: Path, environ: dict[str, str]) -> dict[str, str]:
         )
     except subprocess.TimeoutExpired:
         raise InvalidError(
-            f"{path} did not end within {_SHELL_SECONDS:g} s as shell code", hint="Mend the file."
+            f"{path} did not end within {_SHELL_SECONDS:g} s as shell code", hint="Correct the file."
         ) from None
     if done.returncode != 0:
         raise InvalidError(f"{path} failed as shell code (status {done.returncode})", hint="Run it in bash to see why.")

@@ -16,7 +16,8 @@ from garrison.models.validate import validate_model
 
 __all__ = ["BaseShapes", "check_against_base", "read_base_shapes"]
 
-_LAYER = re.compile(r"(?:^|\.)(?P<rest>(?:layers|h|blocks)\.(?P<number>\d+)\..+)")
+# Nine digits: Python refuses to read a number of some thousands.
+_LAYER = re.compile(r"(?:^|\.)(?P<rest>(?:layers|h|blocks)\.(?P<number>[0-9]{1,9})\..+)")
 # Types whose tensors have the shape of the matrix they stand for; packed ones (U8, I32) have not.
 _UNPACKED = {"F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2", "F8_E4M3FNUZ", "F8_E5M2FNUZ", "I8"}
 

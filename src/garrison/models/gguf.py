@@ -10,8 +10,9 @@ from math import prod
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from garrison.base.beneath import Tree
 from garrison.base.errors import ModelInvalidError
-from garrison.models.content import lfs_pointer, pointer_error, unreadable
+from garrison.models.content import lfs_pointer, open_file, pointer_error, unreadable
 from garrison.models.problem import Problem
 
 __all__ = ["GgufHeader", "read_gguf"]
@@ -72,14 +73,14 @@ class _Cursor:
         return self.data[start : self.at].decode("utf-8", "replace")
 
 
-def read_gguf(path: Path) -> GgufHeader:
-    """Read and check the head of the GGUF file `path`.
+def read_gguf(path: Path, tree: Tree | None = None) -> GgufHeader:
+    """Read and check the head of the GGUF file `path`. `tree` as in `content.open_file`.
 
     Raises:
         ModelInvalidError: missing, unreadable, empty, no GGUF, a version nobody reads any more, truncated, corrupt.
     """
     try:
-        with open(path, "rb") as handle:
+        with open(open_file(path, tree), "rb") as handle:
             size = os.fstat(handle.fileno()).st_size
             start = handle.read(64)
             _check_start(start, size, path)

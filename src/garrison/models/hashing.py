@@ -6,8 +6,9 @@ from collections.abc import Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from pathlib import Path
 
+from garrison.base.beneath import Tree
 from garrison.base.errors import ModelInvalidError
-from garrison.models.content import unreadable
+from garrison.models.content import open_file, unreadable
 from garrison.models.progress import Progress, Silent
 
 __all__ = ["hash_files"]
@@ -24,18 +25,20 @@ def hash_files(
     git_blobs: AbstractSet[str] = frozenset(),
     progress: Progress | None = None,
     threads: int | None = None,
+    tree: Tree | None = None,
 ) -> dict[str, str]:
     """Hex digest of each of `files` (relative name to size), in parallel, largest first.
 
     Args:
         git_blobs: names to hash as git does (SHA-1 over a header and the content), as the hub names small blobs.
+        tree: as in `content.open_file`.
 
     Raises:
         ModelInvalidError: a file cannot be read.
     """
     queue = sorted(files, key=lambda name: -files[name])
     progress = progress or Silent()
-    work = _Hashing(path, iter(queue), git_blobs, progress)
+    work = _Hashing(path, iter(queue), git_blobs, progress, tree)
     count = max(1, min(threads or len(os.sched_getaffinity(0)), _MAX_THREADS, len(queue)))
     workers = [threading.Thread(target=work.run, name=f"hash-{number}") for number in range(count)]
     progress.started(len(queue), sum(files.values()), doing="hashing")
@@ -55,8 +58,16 @@ def hash_files(
 class _Hashing:
     """What the worker threads share."""
 
-    def __init__(self, path: Path, queue: Iterator[str], git_blobs: AbstractSet[str], progress: Progress) -> None:
+    def __init__(
+        self,
+        path: Path,
+        queue: Iterator[str],
+        git_blobs: AbstractSet[str],
+        progress: Progress,
+        tree: Tree | None = None,
+    ) -> None:
         self.path = path
+        self.tree = tree
         self.queue = queue
         self.git_blobs = git_blobs
         self.progress = progress
@@ -82,7 +93,7 @@ class _Hashing:
         import hashlib
 
         try:
-            with open(path, "rb", buffering=0) as handle:
+            with open(open_file(path, self.tree), "rb", buffering=0) as handle:
                 descriptor = handle.fileno()
                 os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_SEQUENTIAL)
                 if git:

@@ -7,8 +7,9 @@ inside a tensor are not seen: that is what `digests.verify` is for.
 import os
 from pathlib import Path
 
+from garrison.base.beneath import Tree
 from garrison.base.errors import ModelInvalidError
-from garrison.models.content import lfs_pointer, pointer_error, unreadable
+from garrison.models.content import lfs_pointer, open_file, pointer_error, unreadable
 from garrison.models.gguf import read_gguf
 from garrison.models.problem import Problem
 from garrison.models.safetensors import Header, read_header
@@ -21,8 +22,8 @@ _ZIP_END = b"PK\x05\x06"
 _ZIP_END_MAX = 22 + 65535
 
 
-def check_weights(files: ModelFiles) -> dict[Path, Header]:
-    """Check every weight file; return the safetensors headers for who wants to know more.
+def check_weights(files: ModelFiles, tree: Tree | None = None) -> dict[Path, Header]:
+    """Check every weight file, and return the safetensors headers. `tree` as in `content.open_file`.
 
     Raises:
         ModelInvalidError: the message names the file and what is wrong with it.
@@ -31,11 +32,11 @@ def check_weights(files: ModelFiles) -> dict[Path, Header]:
     for path in (*files.weights, *files.spare):
         match path.suffix:
             case ".safetensors":
-                headers[path] = read_header(path)
+                headers[path] = read_header(path, tree)
             case ".gguf":
-                read_gguf(path)
+                read_gguf(path, tree)
             case _:
-                check_pytorch(path)
+                check_pytorch(path, tree)
     _check_index(files, headers)
     return headers
 
@@ -68,10 +69,10 @@ def _check_index(files: ModelFiles, headers: dict[Path, Header]) -> None:
             ).error()
 
 
-def check_pytorch(path: Path) -> None:
+def check_pytorch(path: Path, tree: Tree | None = None) -> None:
     """A pickle cannot be looked into without running it. Its zip envelope can be seen to end where it should."""
     try:
-        with open(path, "rb") as handle:
+        with open(open_file(path, tree), "rb") as handle:
             size = os.fstat(handle.fileno()).st_size
             start = handle.read(64)
             if size == 0:

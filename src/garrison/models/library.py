@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from garrison.base.beneath import Tree
 from garrison.base.clock import Clock, SystemClock
 from garrison.base.errors import InvalidError, ModelInvalidError, ModelNotFoundError
 from garrison.base.locks import file_lock
@@ -197,8 +198,8 @@ def import_model(
         target = _target(layout, model)
         staging = layout.staging_dir(model, "import")
 
-        def check(path: Path) -> None:
-            check_weights(validate_model(path, skip_tokenizer=skip_tokenizer, allow_gguf=True))
+        def check(path: Path, tree: Tree | None) -> None:
+            check_weights(validate_model(path, skip_tokenizer=skip_tokenizer, allow_gguf=True, tree=tree), tree)
 
         adopted = adopt(
             origin,

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from garrison.base.files import write_atomic
+from garrison.models.content import read_small
 from garrison.models.layout import RECORD_NAME
 from garrison.models.names import ModelName
 
@@ -56,8 +57,8 @@ class ModelRecord:
 def read_record(directory: Path) -> ModelRecord | None:
     """The record; None when there is none, or none that can be read: then the directory is like a hand-copied one."""
     try:
-        content = json.loads((directory / RECORD_NAME).read_bytes())
-    except (OSError, ValueError):
+        content = json.loads(read_small(directory, RECORD_NAME))
+    except (OSError, ValueError, RecursionError):
         return None
     if not isinstance(content, dict) or content.get("schema") != _SCHEMA:
         return None

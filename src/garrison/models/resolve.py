@@ -17,6 +17,7 @@ from garrison.base.clock import Clock, SystemClock
 from garrison.base.errors import FetchError, GarrisonError, ModelInvalidError, ModelNotFoundError
 from garrison.base.files import fsync_tree
 from garrison.base.locks import file_lock
+from garrison.base.redaction import redacted
 from garrison.models import space, swap
 from garrison.models.integrity import find_fault
 from garrison.models.problem import Problem
@@ -289,7 +290,7 @@ class _Resolver:
         return not root.exists() or os.access(root, os.W_OK | os.X_OK, effective_ids=True)
 
     def _note(self, source: str, outcome: str, why: GarrisonError | str) -> None:
-        reason = why if isinstance(why, str) else why.message
+        reason = redacted(why if isinstance(why, str) else why.message)
         self.tried.append(Attempt(source, outcome, reason))
         if isinstance(why, GarrisonError):
             self.first_error.setdefault(outcome, why)

@@ -13,8 +13,9 @@ from math import prod
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from garrison.base.beneath import Tree
 from garrison.base.errors import ModelInvalidError
-from garrison.models.content import lfs_pointer, pointer_error, unreadable
+from garrison.models.content import lfs_pointer, open_file, pointer_error, unreadable
 from garrison.models.problem import Problem
 
 __all__ = ["MAX_HEADER_BYTES", "Header", "Tensor", "parse_header", "read_header"]
@@ -55,14 +56,14 @@ class Header(NamedTuple):
     size: int
 
 
-def read_header(path: Path) -> Header:
-    """Read and check the header of the file `path` without reading its tensors.
+def read_header(path: Path, tree: Tree | None = None) -> Header:
+    """Read and check the header of the file `path` without reading its tensors. `tree` as in `content.open_file`.
 
     Raises:
         ModelInvalidError: missing, unreadable, empty, truncated, longer than its header says, or a corrupt header.
     """
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        descriptor = open_file(path, tree)
         try:
             size = os.fstat(descriptor).st_size
             start = os.read(descriptor, 8)

@@ -7,13 +7,14 @@ that came along without its shards does no harm. `judge` is pure; `check_model` 
 
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from garrison.base.beneath import OutsideError, Tree
 from garrison.base.errors import ModelInvalidError
-from garrison.models.content import is_file, json_object
+from garrison.models.content import is_file, json_object, unreadable
 from garrison.models.problem import Problem
 
 __all__ = ["Index", "ModelFiles", "WeightFormat", "check_model", "judge", "list_files", "validate_model"]
@@ -50,6 +51,7 @@ _TOKENIZER_SETS = (
     ("tiktoken.model",),
 )
 _MAX_DEPTH = 8  # also ends a loop of links
+_MAX_FILES = 100_000  # and this ends a tree whose links branch
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,32 +85,37 @@ class Index:
     weight_map: Mapping[str, str]
 
 
-def validate_model(path: Path, *, skip_tokenizer: bool = False, allow_gguf: bool = False) -> ModelFiles:
+def validate_model(
+    path: Path, *, skip_tokenizer: bool = False, allow_gguf: bool = False, tree: Tree | None = None
+) -> ModelFiles:
     """The files of the model in `path`.
 
     Args:
         skip_tokenizer: accept a model without tokenizer files.
         allow_gguf: accept a GGUF file, or a directory with one and nothing else: config and tokenizer are inside it.
+        tree: as in `content.open_file`.
 
     Raises:
         ModelInvalidError: a check failed; the message names the file.
     """
-    verdict = check_model(path, skip_tokenizer=skip_tokenizer, allow_gguf=allow_gguf)
+    verdict = check_model(path, skip_tokenizer=skip_tokenizer, allow_gguf=allow_gguf, tree=tree)
     if isinstance(verdict, Problem):
         raise verdict.error()
     return verdict
 
 
-def check_model(path: Path, *, skip_tokenizer: bool = False, allow_gguf: bool = False) -> ModelFiles | Problem:
-    """As `validate_model`, with the fault as a value, for who looks further on a bad candidate."""
+def check_model(
+    path: Path, *, skip_tokenizer: bool = False, allow_gguf: bool = False, tree: Tree | None = None
+) -> ModelFiles | Problem:
+    """As `validate_model`, with the fault as a value, for callers that look further after a bad candidate."""
     try:
         if is_file(path):
             return _single_file(path, allow_gguf)
-        files = list_files(path, depth=1)
+        files = list_files(path, depth=1, tree=tree)
         if "config.json" in files:
-            json_object(path / "config.json")
-            files = list_files(path)
-        indexes = [read_index(path, name) for name in sorted(files) if _is_index(name)]
+            json_object(path / "config.json", tree)
+            files = list_files(path, tree=tree)
+        indexes = [read_index(path, name, tree) for name in sorted(files) if _is_index(name)]
     except ModelInvalidError as error:
         return _as_problem(error)
     return judge(path, files, indexes, skip_tokenizer=skip_tokenizer, allow_gguf=allow_gguf)
@@ -137,26 +144,27 @@ def judge(
     return weights
 
 
-def list_files(path: Path, *, depth: int = _MAX_DEPTH) -> dict[str, int]:
-    """Relative name, with `/`, to bytes, of the regular files under `path`, links followed.
+def list_files(path: Path, *, depth: int = _MAX_DEPTH, tree: Tree | None = None) -> dict[str, int]:
+    """Relative name, with `/`, to bytes, of the regular files under `path`. `tree` as in `content.open_file`.
 
     Hidden names, links to nothing and what is neither file nor directory are left out; `depth` 1 is the root alone.
 
     Raises:
-        ModelInvalidError: `path` is no directory, or one under it cannot be listed.
+        ModelInvalidError: `path` is no directory, one under it cannot be listed, there are too many files, or a link
+            leads out of the tree.
     """
     found: dict[str, int] = {}
-    _scan(path, "", depth, found)
+    _scan(path, "", depth, found, tree)
     return found
 
 
-def read_index(path: Path, name: str) -> Index:
+def read_index(path: Path, name: str, tree: Tree | None = None) -> Index:
     """The weight map of the index `name`, with every file name checked to stay inside the model.
 
     Raises:
         ModelInvalidError: not JSON of the right form, or a name that leads out of the directory.
     """
-    weight_map = json_object(path / name).get("weight_map")
+    weight_map = json_object(path / name, tree).get("weight_map")
     if not isinstance(weight_map, dict) or not all(type(file) is str for file in weight_map.values()):
         raise Problem(str(path / name), "has no weight_map from tensors to files").error()
     for file in set(weight_map.values()):
@@ -261,25 +269,43 @@ def _stays_inside(file: str) -> bool:
     return bool(file) and "\0" not in file and "\\" not in file and not any(part in ("", ".", "..") for part in parts)
 
 
-def _scan(directory: Path, prefix: str, depth: int, found: dict[str, int]) -> None:
+def _scan(directory: Path, prefix: str, depth: int, found: dict[str, int], tree: Tree | None) -> None:
     try:
-        with os.scandir(directory) as entries:
-            for entry in entries:
-                if entry.name.startswith("."):
-                    continue
-                try:
-                    if entry.is_file():
-                        found[prefix + entry.name] = entry.stat().st_size
-                    elif depth > 1 and entry.is_dir():
-                        _scan(directory / entry.name, f"{prefix}{entry.name}/", depth - 1, found)
-                except FileNotFoundError:
-                    continue  # a link to nothing
+        for name, kind, size in _entries(directory) if tree is None else _entries_below(tree, prefix):
+            if kind == "file":
+                found[prefix + name] = size
+                if len(found) > _MAX_FILES:
+                    raise Problem(str(directory), f"holds more than {_MAX_FILES} files", "Is it a model?").error()
+            elif depth > 1:
+                _scan(directory / name, f"{prefix}{name}/", depth - 1, found, tree)
+    except OutsideError as error:
+        raise unreadable(directory, error) from None
     except NotADirectoryError:
         raise Problem(str(directory), "is not a directory").error() from None
     except FileNotFoundError:
         raise Problem(str(directory), "does not exist").error() from None
     except OSError as error:
         raise Problem(str(directory), f"cannot be listed: {error.strerror}", "Make it readable.").error() from None
+
+
+def _entries(directory: Path) -> Iterator[tuple[str, str, int]]:
+    """Name, kind and bytes of files and directories, links followed."""
+    with os.scandir(directory) as entries:
+        for entry in entries:
+            if entry.name.startswith("."):
+                continue
+            try:
+                if entry.is_file():
+                    yield entry.name, "file", entry.stat().st_size
+                elif entry.is_dir():
+                    yield entry.name, "directory", 0
+            except FileNotFoundError:
+                continue  # a link to nothing
+
+
+def _entries_below(tree: Tree, prefix: str) -> Iterator[tuple[str, str, int]]:
+    for entry in tree.scan(prefix.rstrip("/")):
+        yield entry.name, entry.kind, entry.bytes
 
 
 def _more(missing: list[str]) -> str:

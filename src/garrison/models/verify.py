@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from garrison.base.beneath import open_regular
 from garrison.base.files import write_atomic
 from garrison.models.content import unreadable
 from garrison.models.hashing import hash_files
@@ -23,6 +24,8 @@ __all__ = ["RECORDED_NAME", "FileVerdict", "Verification", "read_recorded", "rec
 
 RECORDED_NAME = ".garrison.sha256"
 SHIPPED_NAME = "sha256sums.txt"
+
+_MAX_LIST_BYTES = 64 * 1024 * 1024
 
 State = Literal["ok", "changed", "missing", "extra", "recorded"]
 
@@ -160,7 +163,8 @@ def _blob_name(path: Path) -> str | None:
 
 def _read(path: Path) -> dict[str, str]:
     try:
-        return parse_sums(path.read_bytes(), path)
+        with open(open_regular(path), "rb") as handle:
+            return parse_sums(handle.read(_MAX_LIST_BYTES), path)
     except FileNotFoundError:
         return {}
     except OSError as error:

@@ -6,6 +6,8 @@ import socket
 import ssl
 from enum import StrEnum
 
+from garrison.base.redaction import redacted
+
 __all__ = ["TransportCause", "TransportError", "transport_error"]
 
 
@@ -32,6 +34,7 @@ class TransportError(Exception):
     """
 
     def __init__(self, cause: TransportCause, detail: str, *, sent: bool = False) -> None:
+        detail = redacted(detail)  # libraries put what was sent into their messages
         super().__init__(detail)
         self.cause = cause
         self.detail = detail

@@ -8,6 +8,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from garrison.base.children import DIRECTORY, child_environment
+from garrison.base.redaction import SecretValueError, secret_text
 from garrison.net.child_process import end_group
 from garrison.net.endpoint import Secret
 
@@ -57,10 +59,10 @@ class Secrets:
         """The secret.
 
         Raises:
-            SecretError: it cannot be read, or is empty.
+            SecretError: it cannot be read, is empty, or holds a line break or a control character.
         """
         if secret.kind == "env":
-            return _not_empty(self._variable(str(secret.value)), f"the variable {secret.value}")
+            return _usable(self._variable(str(secret.value)), f"the variable {secret.value}")
         async with self._turns.setdefault(secret, asyncio.Lock()):
             kept = self._kept.get(secret)
             age = _KEPT_SECONDS if kept is None or kept.text is not None else _FAILURE_KEPT_SECONDS
@@ -90,17 +92,17 @@ class Secrets:
             else:
                 raw = await asyncio.to_thread(_file, secret.value)
                 what = f"the file {secret.value}"
-            return _Kept(self._monotonic(), _not_empty(_text(raw, what), what))
+            return _Kept(self._monotonic(), _usable(_text(raw, what), what))
         except SecretError as error:
             return _Kept(self._monotonic(), None, str(error))
 
     async def _run(self, argv: tuple[str, ...]) -> bytes:
         program = _program(argv)
-        environ = {name: value for name, value in self._environ.items() if not name.startswith(_OURS)}
+        environ = child_environment(self._environ, without=_OURS)
         pipe, none = asyncio.subprocess.PIPE, asyncio.subprocess.DEVNULL
         try:
             child = await asyncio.create_subprocess_exec(
-                *argv, stdin=none, stdout=pipe, stderr=none, env=environ, start_new_session=True
+                *argv, stdin=none, stdout=pipe, stderr=none, env=environ, cwd=DIRECTORY, start_new_session=True
             )
         except OSError as error:
             raise SecretError(f"{program} cannot be run: {(error.strerror or 'failed').lower()}") from None
@@ -148,13 +150,14 @@ def _file(path: str) -> bytes:
 
 def _text(raw: bytes, what: str) -> str:
     try:
-        text = raw.decode()
+        return raw.decode()
     except UnicodeDecodeError:
         raise SecretError(f"{what} is not text") from None
-    return text.removesuffix("\n").removesuffix("\r")
 
 
-def _not_empty(text: str, what: str) -> str:
-    if not text:
-        raise SecretError(f"{what} is empty")
-    return text
+def _usable(text: str, what: str) -> str:
+    """Without the white space that editors and `echo` leave at the ends; from now on it is redacted."""
+    try:
+        return secret_text(text)
+    except SecretValueError as error:
+        raise SecretError(f"{what} {error}") from None

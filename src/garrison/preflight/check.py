@@ -33,12 +33,15 @@ def check(
     gpus: "Sequence[GpuProbe] | None" = None,
     clock: Clock | None = None,
     say: Callable[[str], None],
+    may_stop: "Callable[[PortVerdict], None]" = lambda _: None,
 ) -> PreflightReport:
     """Clear the port, then check the GPUs. Does not take the lock: see `port_lock`.
 
     Args:
         gpus: the ways to the driver, in the order they are tried.
         say: takes one sentence for people, as it happens.
+        may_stop: called with what holds the port before it is stopped, and in a dry run as well; raises when that must
+            not be. vllm-preflight's contract is to stop it.
 
     Raises:
         PortForeignError: exit 2. PortOtherUserError: 3. PortUnattributableError: 4. PortStuckError: 5.
@@ -47,13 +50,16 @@ def check(
     """
     machine = Machine(say, processes=processes, sockets=sockets, clock=clock)
     with _naming_the_endpoint(request):
-        finding = look_at_port(request, machine)
+        finding = Finding(()) if request.skip_port else look_at_port(request, machine)
         report = PreflightReport(host=request.host, port=request.port, could_scan=finding.could_scan)
         if not finding.could_scan:
             warning = "the listeners of this machine cannot be read; the port was tried by binding it"
             report = replace(report, warnings=(warning,))
+        if finding.verdict is not None:
+            may_stop(finding.verdict)
         if finding.verdict is None:
-            say(f"{request.host} port {request.port} is free")
+            if not request.skip_port:
+                say(f"{request.host} port {request.port} is free")
         elif request.dry_run:
             roots = tuple(root.id.pid for root in finding.verdict.roots)
             say(f"{request.host} port {request.port}: would stop pid {', '.join(map(str, roots))}")

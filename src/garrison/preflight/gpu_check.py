@@ -1,7 +1,8 @@
 """The GPUs' half of the preflight: memory that came free after a stop, and the thresholds."""
 
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 from garrison.base.errors import GpuThresholdError, InvalidError
 from garrison.preflight.gpu_probe import GpuProbe, read_gpus
@@ -9,7 +10,7 @@ from garrison.preflight.gpus import Gpu, Problem, held_mib, judge, select
 from garrison.preflight.machine import Machine
 from garrison.preflight.report import GpuCheckSource, PreflightRequest, gpus_json
 
-__all__ = ["GpuFinding", "MemoryHeld", "check_gpus", "memory_held", "wait_for_release"]
+__all__ = ["GpuFinding", "MemoryHeld", "check_gpus", "foresee", "memory_held", "wait_for_release"]
 
 _RELEASE_SECONDS = 30.0
 _RELEASE_POLL = 0.25
@@ -92,20 +93,50 @@ def check_gpus(request: PreflightRequest, probes: Iterable[GpuProbe]) -> GpuFind
         return GpuFinding("unavailable", would_fail=(error.message,))
 
 
+def foresee(request: PreflightRequest, pids: Collection[int], probes: Iterable[GpuProbe]) -> None:
+    """What the check will say once `pids` have ended, as far as that can be told: their memory counts as free, and how
+    busy a GPU is now says nothing.
+
+    Raises:
+        GpuThresholdError, InvalidError: as `check_gpus`.
+    """
+    source, gpus, _ = read_gpus(probes)
+    if source == "unavailable":
+        return
+    held = held_mib(gpus, pids)
+    later = tuple(_without(gpu, held.get(gpu.uuid, 0)) for gpu in select(gpus, request.gpu_devices))
+    problems = judge(later, request.thresholds)
+    if fatal := _fatal(problems):
+        raise _beyond_limits(fatal, gpus_json(later, problems), source)
+
+
+def _without(gpu: Gpu, held: int) -> Gpu:
+    free = gpu.memory_free_mib
+    return replace(gpu, memory_free_mib=None if free is None else free + held, utilization_pct=None)
+
+
 def _judged(request: PreflightRequest, probes: Iterable[GpuProbe]) -> GpuFinding:
     source, gpus, reasons = read_gpus(probes)
     if source == "unavailable":
         return GpuFinding("unavailable", warnings=("the GPUs were not checked: " + "; ".join(reasons),))
     chosen = select(gpus, request.gpu_devices)
     problems = judge(chosen, request.thresholds)
-    fatal = tuple(f"GPU {one.gpu}: {one.condition}: {one.message}" for one in problems if one.fatal)
+    fatal = _fatal(problems)
     if fatal and not request.dry_run:
-        raise GpuThresholdError(
-            "; ".join(fatal),
-            hint="Free or cool the GPU, choose others with VLLM_GPU_DEVICES, or change the limit or VLLM_GPU_FAIL_ON.",
-            details={"gpus": gpus_json(chosen, problems), "gpu_check_source": source},
-        )
+        raise _beyond_limits(fatal, gpus_json(chosen, problems), source)
     warnings = [f"GPU {one.gpu}: {one.condition}: {one.message}" for one in problems if not one.fatal]
     if not chosen:
         warnings.append("no GPU is selected: none was checked")
     return GpuFinding("nvml" if source == "nvml" else "nvidia-smi", chosen, problems, fatal, tuple(warnings))
+
+
+def _fatal(problems: Iterable[Problem]) -> tuple[str, ...]:
+    return tuple(f"GPU {one.gpu}: {one.condition}: {one.message}" for one in problems if one.fatal)
+
+
+def _beyond_limits(fatal: Sequence[str], gpus: list[dict[str, Any]], source: str) -> GpuThresholdError:
+    return GpuThresholdError(
+        "; ".join(fatal),
+        hint="Free or cool the GPU, choose others with VLLM_GPU_DEVICES, or change the limit or VLLM_GPU_FAIL_ON.",
+        details={"gpus": gpus, "gpu_check_source": source},
+    )

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable, Sequence
 
+from garrison.base.children import DIRECTORY, find_program
 from garrison.preflight.gpu_probe import ProbeError
 from garrison.preflight.gpus import Gpu, GpuProcess, throttle_words
 
@@ -44,9 +45,13 @@ class NvidiaSmiProbe:
 def _run_nvidia_smi(arguments: Sequence[str]) -> tuple[int, str]:
     import subprocess  # only where NVML is not to be had
 
+    program = find_program("nvidia-smi", os.environ)
+    if program is None:
+        raise ProbeError("not installed")
     try:
         done = subprocess.run(
-            ["nvidia-smi", *arguments],
+            [program, *arguments],
+            cwd=DIRECTORY,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,

@@ -63,10 +63,15 @@ def run_proxied(
     clock: Clock | None = None,
     start: Callable[[Sequence[str]], AbstractContextManager[Child]] = SpawnedChild,
     say: Callable[[str], None],
+    takes_port: bool = True,
 ) -> int:
     """Start `argv`, release `lock` once it has bound the port, pass signals on, and return its exit code.
 
     A command that ends without ever binding the port is no error: its exit code is the answer.
+
+    Args:
+        takes_port: False for a command that is known not to bind the port: it is not stopped because the port stays
+            free.
 
     Raises:
         PortStuckError: exit 5. `bind_timeout` passed; the command and all it started were stopped.
@@ -74,9 +79,9 @@ def run_proxied(
         EngineMissingError, InvalidError: the command cannot be started.
     """
     machine = Machine(say, processes=processes, sockets=sockets, clock=clock)
-    addresses = resolve_host(request, machine)
+    addresses = resolve_host(request, machine) if takes_port else ()
     with start(argv) as child:
-        code = _until_bound(child, request, addresses, patience or Patience(), machine)
+        code = _until_bound(child, request, addresses, patience or Patience(), machine) if takes_port else None
         lock.release()
         while code is None:
             code = _step(child, _AFTER_BIND_SECONDS)

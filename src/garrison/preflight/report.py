@@ -26,6 +26,8 @@ class PreflightRequest:
         host: an IP address or a name; every address of a name counts.
         stop_timeout: seconds from SIGTERM to SIGKILL, and again (at least two) until the port is free.
         signatures: command-line signatures that mean vLLM, beyond the built-in ones.
+        skip_port: the server takes no TCP port: none is looked at, and nothing is stopped.
+        notes: where it is noted who stopped a server; nowhere when None.
     """
 
     host: str
@@ -38,6 +40,8 @@ class PreflightRequest:
     stop_timeout: float = 15
     signatures: tuple[str, ...] = ()
     lockfile: Path
+    skip_port: bool = False
+    notes: Path | None = field(default=None, compare=False)
 
     @classmethod
     def from_settings(cls, settings: Settings) -> Self:
@@ -54,6 +58,7 @@ class PreflightRequest:
             stop_timeout=settings.stop_timeout,
             signatures=settings.process_signatures,
             lockfile=Path(settings.preflight_lockfile.replace("{port}", str(settings.port))).expanduser(),
+            notes=settings.run_dir,
         )
 
 

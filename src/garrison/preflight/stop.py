@@ -1,14 +1,21 @@
 """Stopping what holds the port, with the verdict's processes in the errors."""
 
+import os
+import sys
+from pathlib import Path
+
 from garrison.base.errors import PortOtherUserError, PortStuckError
+from garrison.base.redaction import shown_command
 from garrison.preflight.holders import find_holders
 from garrison.preflight.listeners import conflicting
 from garrison.preflight.machine import Machine
 from garrison.preflight.port import Finding
+from garrison.preflight.processes import ProcessId
 from garrison.preflight.reclaim import Stopped, stop_trees
-from garrison.preflight.redact import shown_command
 from garrison.preflight.refusal import holder_details
 from garrison.preflight.report import PreflightRequest
+from garrison.preflight.stop_notes import StopNote, leave_note
+from garrison.preflight.tree import post_order
 
 __all__ = ["stop_holders"]
 
@@ -26,6 +33,9 @@ def stop_holders(request: PreflightRequest, finding: Finding, machine: Machine) 
 
     assert finding.verdict is not None
     roots = finding.verdict.roots
+    if request.notes is not None:
+        tree = post_order((root.id for root in roots), machine.processes.snapshot())
+        leave_note(request.notes, request.port, _note(tree))
     for root in roots:
         machine.say(f"stopping pid {root.id.pid}, which holds port {request.port}: {shown_command(root.argv)}")
     try:
@@ -53,3 +63,13 @@ def stop_holders(request: PreflightRequest, finding: Finding, machine: Machine) 
         details=holder_details(present, (holder.listener for holder in holders))
         | {"stopped_roots": [root.id.pid for root in roots], "survivors": [one.pid for one in stopped.survivors]},
     )
+
+
+def _note(stopped: tuple[ProcessId, ...]) -> StopNote:
+    import getpass  # here and not on the way of a free port
+
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):  # no such entry in the password file
+        user = str(os.geteuid())
+    return StopNote(stopped, os.getpid(), user, shown_command((Path(sys.argv[0]).name, *sys.argv[1:])))

@@ -18,6 +18,7 @@ _PATHS = (
 )
 
 
+_MESSAGE_CHARACTERS = 4096
 _encode = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
 
 
@@ -101,6 +102,7 @@ def _permission(identity: str, created: int) -> dict[str, Any]:
 
 
 def _sanitize(message: str) -> str:
+    message = message[:_MESSAGE_CHARACTERS]  # a pattern takes the square of its length
     for pattern in _PATHS:
         message = pattern.sub("<path>", message)
     return message.strip()

@@ -84,6 +84,11 @@ def config_from(args: argparse.Namespace, environ: Mapping[str, str]) -> SimConf
         seed=args.seed,
         ssl_certfile=args.ssl_certfile,
         ssl_keyfile=args.ssl_keyfile,
+        ssl_ca_certs=args.ssl_ca_certs,
+        ssl_cert_reqs=args.ssl_cert_reqs,
+        root_path=args.root_path,
+        uds=args.uds,
+        headless=args.headless,
         control=not args.no_control,
         faults=_faults(args),
     )
@@ -111,6 +116,11 @@ def parser() -> argparse.ArgumentParser:
     add("--seed", type=int, default=0)
     add("--ssl-certfile")
     add("--ssl-keyfile")
+    add("--ssl-ca-certs")
+    add("--ssl-cert-reqs", type=int, default=0, help="2: clients must show a certificate")
+    add("--root-path", default="", help="a prefix under which every route answers as well")
+    add("--uds", help="a socket file to listen on instead of a port")
+    add("--headless", action="store_true", help="start no server")
     add("--shutdown-timeout", type=float, default=30.0, help="seconds SIGTERM gives to requests under way")
     own = shell.add_argument_group("of the simulator")
     add = own.add_argument
@@ -165,15 +175,17 @@ async def _serve(args: argparse.Namespace, config: SimConfig) -> int:
     import asyncio
     import signal
 
-    from garrison.sim.simulator import Simulator, bind
+    from garrison.sim.simulator import Simulator, bind, bind_file
 
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
     _log(f"vLLM server version {config.version}, serving model {config.model} (simulated)", where="api_utils.py:347")
+    if config.headless:
+        return await _run_headless(config, args.startup_delay, stopping)
     try:
-        sock = bind(config.host, config.port)
+        sock = bind(config.host, config.port) if config.uds is None else bind_file(config.uds)
     except OSError as error:
         print(f"OSError: {error}", file=sys.stderr, flush=True)
         return int(ExitCode.INVALID)
@@ -194,6 +206,14 @@ async def _serve(args: argparse.Namespace, config: SimConfig) -> int:
     return int(ExitCode.OK)
 
 
+async def _run_headless(config: SimConfig, delay: float, stopping: "asyncio.Event") -> int:
+    _log("Launching 1 data parallel engine(s) in headless mode, with head node address tcp://127.0.0.1:29550.")
+    if await _start_up(config, delay, stopping):
+        await stopping.wait()
+    _log("Shutting down.")
+    return int(ExitCode.OK)
+
+
 async def _start_up(config: SimConfig, delay: float, stopping: "asyncio.Event") -> bool:
     """The phases of a start over `delay` seconds. False: stopped meanwhile."""
     import asyncio
@@ -211,10 +231,7 @@ async def _start_up(config: SimConfig, delay: float, stopping: "asyncio.Event") 
 async def _run(simulator: "Simulator", sock: "socket.socket", stopping: "asyncio.Event", drain: float) -> None:
     import asyncio
 
-    address = sock.getsockname()
-    scheme = "https" if simulator.config.ssl_certfile else "http"
-    host = f"[{address[0]}]" if ":" in address[0] else address[0]
-    _log(f"Starting vLLM server on {scheme}://{host}:{address[1]}", where="entry.py:140")
+    _log(f"Starting vLLM server on {_address(simulator.config, sock)}", where="entry.py:140")
     _say(f"Started server process [{os.getpid()}]")
     _say("Waiting for application startup.")
     _say("Application startup complete.")
@@ -227,6 +244,14 @@ async def _run(simulator: "Simulator", sock: "socket.socket", stopping: "asyncio
     await simulator.stop(drain)
     _say("Application shutdown complete.")
     _say(f"Finished server process [{os.getpid()}]")
+
+
+def _address(config: SimConfig, sock: "socket.socket") -> str:
+    if config.uds is not None:
+        return f"unix:{config.uds}"
+    host, port = sock.getsockname()[:2]
+    scheme = "https" if config.ssl_certfile else "http"
+    return f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}"
 
 
 def _faults(args: argparse.Namespace) -> Faults:

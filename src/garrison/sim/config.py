@@ -38,6 +38,10 @@ class SimConfig:
         max_num_seqs: requests that run at a time; the others wait.
         keep_alive_timeout: seconds an idle connection is kept (`VLLM_HTTP_TIMEOUT_KEEP_ALIVE`).
         head_timeout: seconds a client has to complete a request it has begun.
+        ssl_cert_reqs: 2 talks only to clients with a certificate that `ssl_ca_certs` vouches for.
+        root_path: a prefix under which every route answers as well.
+        uds: a socket file to listen on instead of `host` and `port`.
+        headless: no server: it starts, says so, and listens nowhere.
         control: whether `/_sim` answers (to loopback peers only).
 
     Raises:
@@ -69,6 +73,11 @@ class SimConfig:
     seed: int = 0
     ssl_certfile: str | None = None
     ssl_keyfile: str | None = None
+    ssl_ca_certs: str | None = None
+    ssl_cert_reqs: int = 0
+    root_path: str = ""
+    uds: str | None = None
+    headless: bool = False
     keep_alive_timeout: float = 5.0
     head_timeout: float = 30.0
     max_head_bytes: int = 64 * 1024
@@ -93,6 +102,8 @@ class SimConfig:
             raise InvalidError("lora_modules need enable_lora", hint="Add --enable-lora.")
         if bool(self.ssl_certfile) != bool(self.ssl_keyfile):
             raise InvalidError("TLS needs a certificate and its key", hint="Give --ssl-certfile and --ssl-keyfile.")
+        if self.ssl_cert_reqs == 2 and not self.ssl_ca_certs:
+            raise InvalidError("clients' certificates need a CA to check them", hint="Give --ssl-ca-certs.")
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -27,7 +27,8 @@ class HttpServer:
 
     async def start(self, sock: socket.socket, ssl: SSLContext | None = None) -> None:
         loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(lambda: Connection(self, loop), sock=sock, ssl=ssl, backlog=2048)
+        create = loop.create_unix_server if sock.family == socket.AF_UNIX else loop.create_server
+        self._server = await create(lambda: Connection(self, loop), sock=sock, ssl=ssl, backlog=2048)
 
     async def stop(self, drain: float = 0.0) -> None:
         """Stop accepting, give busy connections `drain` seconds, close what is left."""

@@ -41,6 +41,7 @@ class Routes:
 
     def __call__(self, request: Request) -> Response | Later:
         state = self._state
+        self._strip_root(request)
         path = request.path
         if path == "/_sim" or path.startswith("/_sim/"):
             return control.answer(state, request)
@@ -57,6 +58,12 @@ class Routes:
         if verdict.rule is None and verdict.action == "pass":
             return self._route(request)
         return self._injected(request, verdict)
+
+    def _strip_root(self, request: Request) -> None:
+        """As Starlette does: a path that begins with the root path, up to a slash, is taken without it."""
+        root = self._state.config.root_path
+        if root and (request.path == root or request.path.startswith(root + "/")):
+            request.path = request.path[len(root) :]
 
     def _injected(self, request: Request, verdict: Verdict) -> Response | Later:
         state, rule, action = self._state, verdict.rule, verdict.action

@@ -21,7 +21,7 @@ from garrison.sim.metrics import Counters
 from garrison.sim.routes import Routes
 from garrison.sim.state import ServerState, Sleep
 
-__all__ = ["Simulator", "bind"]
+__all__ = ["Simulator", "bind", "bind_file"]
 
 _DEATH_SECONDS = 0.1
 """How long a server whose engine died still answers (health 503) before it ends; uvicorn looks that often."""
@@ -37,6 +37,18 @@ def bind(host: str, port: int) -> socket.socket:
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         sock.bind((host, port))
+    except OSError:
+        sock.close()
+        raise
+    sock.setblocking(False)
+    return sock
+
+
+def bind_file(path: str) -> socket.socket:
+    """The same on a socket file. `OSError` if there is a file of that name, as with vLLM."""
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        sock.bind(path)
     except OSError:
         sock.close()
         raise
@@ -108,8 +120,11 @@ class Simulator:
     async def start(self, sock: socket.socket | None = None) -> None:
         """Listen, on `sock` if it was bound before. After `stop` it listens on the same port again; what the engine
         knows survives unless `restart` is called. `OSError` if the port is taken."""
-        sock = sock or bind(self.config.host, self.port)
-        self.port = sock.getsockname()[1]
+        if self.config.uds is not None:
+            sock = sock or bind_file(self.config.uds)
+        else:
+            sock = sock or bind(self.config.host, self.port)
+            self.port = sock.getsockname()[1]
         await self._http.start(sock, self._ssl())
 
     async def stop(self, drain: float = 0.0) -> None:
@@ -177,6 +192,9 @@ class Simulator:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         try:
             context.load_cert_chain(self.config.ssl_certfile, self.config.ssl_keyfile)
-        except (OSError, ssl.SSLError) as error:
+            if self.config.ssl_ca_certs is not None:
+                context.load_verify_locations(self.config.ssl_ca_certs)
+            context.verify_mode = ssl.VerifyMode(self.config.ssl_cert_reqs)
+        except (OSError, ValueError) as error:
             raise InvalidError(f"the certificate cannot be used: {error}", hint="Check --ssl-certfile.") from None
         return context

@@ -209,18 +209,27 @@ def _anchor(draft: Draft, directory: str, home: str | None) -> None:
         elif (always and not text.startswith("/") and text) or text.startswith(("./", "../")) or text in (".", ".."):
             holder[key] = os.path.normpath(os.path.join(directory, text))
 
+    def place_program(holder: Any) -> None:
+        """A command runs in a directory of Garrison's choice; a bare name is looked up on PATH."""
+        command = holder.get("command") if isinstance(holder, dict) else None
+        if isinstance(command, list) and command and isinstance(command[0], str) and "/" in command[0]:
+            command[0] = os.path.normpath(os.path.join(directory, command[0]))
+
     for target in _entries(draft.content, "targets"):
         for key in ("ca", "cert", "key"):
             place(target.get("tls"), key, always=True)
         for secret in _secrets(target):
             place(secret, "file", always=True)
+            place_program(secret)
         place(target, "adapter_store", always=target.get("adapter_store") != NO_STORE)
     for adapter in _entries(draft.content, "adapters"):
         place(adapter, "lora_path", always=False)
     hooks = draft.content.get("hooks")
     for hook in hooks if isinstance(hooks, list) else ():
+        place_program(hook)
         for secret in _secrets(hook) if isinstance(hook, dict) else ():
             place(secret, "file", always=True)
+            place_program(secret)
 
 
 def _entries(content: Mapping[str, Any], key: str) -> Iterator[dict[str, Any]]:

@@ -3,7 +3,6 @@
 import os
 import re
 import selectors
-import shutil
 import signal
 import subprocess
 import tempfile
@@ -12,7 +11,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
+from garrison.base.children import find_program
 from garrison.base.errors import InvalidError
+from garrison.base.redaction import redacted
 
 __all__ = ["Evaluate", "evaluate", "named_variables"]
 
@@ -50,7 +51,7 @@ def evaluate(
         InvalidError: the program is not installed, refuses the file, or does not end in time. The message has the
             program's, without the values of variables.
     """
-    program = shutil.which("pkl", path=environ.get("PATH"))
+    program = find_program("pkl", environ)
     if program is None:
         raise InvalidError(
             f"{file} needs the program pkl, which is not installed",
@@ -67,7 +68,7 @@ def evaluate(
     text = complaint.decode(errors="replace")
     for name, value in sorted(given.items(), key=lambda item: -len(item[1])):
         text = text.replace(value, f"${{{name}}}") if value else text
-    raise InvalidError(f"{file}: pkl refuses it:\n{text.strip()[-4000:]}", hint="Mend the file.")
+    raise InvalidError(f"{file}: pkl refuses it:\n{redacted(text.strip()[-4000:])}", hint="Correct the file.")
 
 
 def named_variables(text: str) -> tuple[str, ...]:

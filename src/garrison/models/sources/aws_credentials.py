@@ -8,6 +8,8 @@ import configparser
 from collections.abc import Mapping
 from pathlib import Path
 
+from garrison.base.redaction import know_secret
+
 __all__ = ["given_by_environment", "shared_credentials"]
 
 _ENVIRONMENT = (
@@ -37,5 +39,7 @@ def shared_credentials(environ: Mapping[str, str]) -> dict[str, str]:
         section = parser[environ.get("AWS_PROFILE") or "default"]
     except (configparser.Error, UnicodeDecodeError, OSError, KeyError):
         return {}
-    found = {ours: section[theirs] for theirs, ours in _KEYS.items() if theirs in section}
+    found = {ours: section[theirs].strip() for theirs, ours in _KEYS.items() if theirs in section}
+    for value in found.values():
+        know_secret(value)
     return found if "access_key_id" in found and "secret_access_key" in found else {}

@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 
 from garrison.base.clock import Clock
 from garrison.base.errors import FetchError, InvalidError
+from garrison.base.redaction import know_secret, redacted
 from garrison.base.values import number
 from garrison.models.progress import Progress
 from garrison.models.request import ResolveRequest
@@ -93,6 +94,7 @@ class _Hub:
         self.stop = threading.Event()
         self._token = request.hf_token
         self._headers = build_hf_headers(token=request.hf_token, library_name="garrison")
+        know_secret(self._headers.get("authorization", "").removeprefix("Bearer "))  # it may come from a file
         self._timeout = httpx2.Timeout(read_timeout, connect=connect_timeout)
 
     def info(self) -> "ModelInfo | Skipped":
@@ -399,4 +401,5 @@ def _said(error: Exception) -> str:
 
 
 def _first_line(text: str) -> str:
-    return text.strip().splitlines()[0][:300] if text.strip() else "no reason given"
+    lines = redacted(text).strip().splitlines()
+    return lines[0][:300] if lines else "no reason given"

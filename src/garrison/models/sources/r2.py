@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from garrison.base.errors import FetchError, InvalidError
+from garrison.base.redaction import SecretValueError, redacted, secret_text
 from garrison.models.progress import Progress
 from garrison.models.request import ResolveRequest
 from garrison.models.sources.aws_credentials import given_by_environment, shared_credentials
@@ -32,6 +33,11 @@ _CHUNK = 8 * 1024 * 1024
 _WINDOW = 10  # chunks in memory: asked for, or here and waiting for their turn
 _TRIES = 4
 _LOG = logging.getLogger("garrison.models.sources")
+_KEY_VARIABLES = {
+    "AWS_ACCESS_KEY_ID": "access_key_id",
+    "AWS_SECRET_ACCESS_KEY": "secret_access_key",
+    "AWS_SESSION_TOKEN": "session_token",
+}
 _CREDENTIALS_HINT = "Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY to a key that may read the bucket."
 
 
@@ -94,7 +100,7 @@ class R2Source:
 
         endpoint = request.r2_endpoint
         config: S3Config = {}
-        config.update(credentials)  # type: ignore[typeddict-item]  # the names are obstore's, see aws_credentials
+        config.update(credentials or _given_keys(self._environ))  # type: ignore[typeddict-item]  # the names are obstore's, see aws_credentials
         if endpoint:
             config["endpoint"] = endpoint
         if not self._environ.get("AWS_REGION") and not self._environ.get("AWS_DEFAULT_REGION"):
@@ -119,6 +125,22 @@ class R2Source:
                 },
             },
         )
+
+
+def _given_keys(environ: Mapping[str, str]) -> dict[str, str]:
+    """The keys that the environment holds, without the white space that obstore would sign with.
+
+    Raises:
+        InvalidError: one of them cannot be a key.
+    """
+    found = {}
+    for variable, name in _KEY_VARIABLES.items():
+        if environ.get(variable, "").strip():
+            try:
+                found[name] = secret_text(environ[variable])
+            except SecretValueError as error:
+                raise InvalidError(f"{variable} {error}", hint=f"Set {variable} again; it is one line.") from None
+    return found
 
 
 def _list(store: "S3Store", only: str | None, patterns: Sequence[str]) -> list[RemoteFile]:
@@ -286,5 +308,5 @@ def _status(error: Exception) -> int | None:
 
 
 def _first_line(error: Exception) -> str:
-    text = str(error).strip().splitlines()
+    text = redacted(str(error)).strip().splitlines()
     return text[0][:300] if text else type(error).__name__

@@ -1,0 +1,106 @@
+"""Which process is meant: one value for locks, leases, signals and the record of what was started.
+
+A pid alone names whatever process has it now. A process is its pid and its start time, and both mean something only on
+one boot of one host, in one pid namespace.
+"""
+
+import functools
+import os
+import platform
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+__all__ = ["Identity", "Place", "ProcessId", "is_gone", "start_time", "this_place", "this_process"]
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class ProcessId:
+    """A process within one place. `start` is in the system's own unit (clock ticks after boot on Linux): compare it,
+    never compute with it."""
+
+    pid: int
+    start: int
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a pid means something.
+
+    Attributes:
+        host: the host's name, for people. Two hosts may share one.
+        boot: the boot id of the kernel; empty where the system has none.
+        namespace: the pid namespace, as the kernel names it; containers of one host have their own.
+    """
+
+    host: str
+    boot: str = ""
+    namespace: str = ""
+
+    def __str__(self) -> str:
+        return "/".join((self.host, self.boot, self.namespace)) if self.boot else self.host
+
+    @classmethod
+    def parse(cls, text: str) -> "Place":
+        host, _, rest = text.partition("/")
+        boot, _, namespace = rest.partition("/")
+        return cls(host, boot, namespace)
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """A process anywhere. `start` is None where the system does not tell it: then only an end can be recognised."""
+
+    place: Place
+    pid: int
+    start: int | None
+
+    def __str__(self) -> str:
+        """One line, read back by `parse`."""
+        return f"{self.pid} {self.start} {self.place}"
+
+    @classmethod
+    def parse(cls, text: str) -> "Identity":
+        """
+        Raises:
+            ValueError: `text` is not what `str` of an identity gives.
+        """
+        pid, start, place = text.strip().split(" ", 2)
+        return cls(Place.parse(place), int(pid), None if start == "None" else int(start))
+
+
+def this_process() -> Identity:
+    """The identity of this process."""
+    pid = os.getpid()
+    return Identity(this_place(), pid, start_time(pid))
+
+
+@functools.cache
+def this_place() -> Place:
+    """The place of this process. It does not change while the process lives."""
+    with suppress(OSError):
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+        return Place(platform.node(), boot, str(Path("/proc/self/ns/pid").readlink()))
+    return Place(platform.node())
+
+
+def start_time(pid: int) -> int | None:
+    """Clock ticks after boot at which `pid` started; None when it is gone or `/proc` is not there."""
+    try:
+        content = Path(f"/proc/{pid}/stat").read_bytes()
+    except OSError:
+        return None
+    # The command name, field 2, may hold spaces and parentheses: count from the last one.
+    fields = content[content.rindex(b")") + 2 :].split()
+    return int(fields[19])
+
+
+def is_gone(process: Identity) -> bool | None:
+    """Whether `process` has ended; None where this process cannot tell: on another host, after a boot that may have
+    been another host's, or in another pid namespace."""
+    if process.place != this_place():
+        return None
+    found = start_time(process.pid)
+    if process.start is None:
+        return True if found is None and start_time(os.getpid()) is not None else None
+    return found != process.start

@@ -1,0 +1,302 @@
+"""Secrets are taken out of whatever is shown, logged or kept: of argv lists, of what libraries and children say.
+
+Two ways: values that were read as secrets are known and are found in every spelling in which an error message, a log or
+a URL repeats them; and what looks like a secret, or stands where one is expected, is hidden without being known. Every
+rule reads a line once, however it was made, since engines and servers write the lines.
+"""
+
+import re
+import threading
+from collections.abc import Mapping, Sequence
+from functools import cache
+from typing import Any
+
+__all__ = [
+    "HIDDEN",
+    "LineRedactor",
+    "SecretValueError",
+    "know_arguments",
+    "know_environment",
+    "know_secret",
+    "redacted",
+    "redacted_value",
+    "secret_text",
+    "shown_command",
+    "shown_variable",
+]
+
+HIDDEN = "***"
+_SHORTEST = 4
+"""Shorter values are not looked for: they would be found in words that have nothing to do with them."""
+_SHORTEST_ANYWHERE = 8
+"""Values shorter than this are only hidden where they stand alone."""
+_MOST_KNOWN = 256
+_LINE_BYTES = 64 * 1024
+_OVERLAP_BYTES = 4096
+
+# argparse takes any unambiguous beginning of an option, and `_` for `-`.
+_BEGINNINGS = ("--api-k", "--hf-t")
+_ENDINGS = ("key", "token", "secret", "password", "passwd", "credential", "credentials", "auth")
+_NO_SECRETS = frozenset({"true", "false", "none", "null", "auto", "empty", "basic", "bearer"})
+_CERTAIN = frozenset(
+    {
+        "HF_TOKEN",
+        "HUGGING_FACE_HUB_TOKEN",
+        "VLLM_API_KEY",
+        "LLAMA_API_KEY",
+        "AWS_SECRET_ACCESS_KEY",
+        "AWS_SESSION_TOKEN",
+    }
+)
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+
+_KNOWN_WORDS = r"\*\*\*|(?:bearer|basic|token)[ \t]|(?:None|null|True|False)\b"
+_VALUE = rf"""(?!{_KNOWN_WORDS})[^\s'"`,;<>()\[\]{{}}&]{{1,4096}}"""
+_NAME = (
+    r"(?:api|access|secret|account)[_-]?key(?:[_-]id)?|secret|passw(?:or)?d|passphrase|credentials?"
+    r"|(?:hf|hub|access|auth|api|refresh|session|security|bearer|wandb|github)[_-]?token|authorization"
+)
+# After a bare colon comes prose as well, so that what is hidden there must not be a word.
+_BETWEEN = r"""(?:['"]?[ \t]{0,8}=[ \t]{0,8}|['"][ \t]{0,8}:[ \t]{0,8}|:[ \t]{0,8}(?=[a-z]{0,64}[^a-z\s.,:;'"]))"""
+_OPEN = r"""[\[(]?(?:b(?=['"]))?['"]?(?:(?:bearer|basic|token)[ \t]+)?"""
+_NAMES_END = (
+    "key",
+    "id",
+    "secret",
+    "passwd",
+    "password",
+    "passphrase",
+    "credential",
+    "credentials",
+    "token",
+    "ization",
+)
+_OPTION = (
+    r"--(?:api[-_]k|hf[-_]t|(?:[a-z0-9]{1,32}[-_]){0,6}(?:key|token|secret|password|passwd)\b)[\w-]{0,32}"
+    r"""['"]?[ \t,=]{1,4}['"]?"""
+)
+_QUERY = (
+    r"[?&](?:x-(?:amz|goog)-[a-z-]{1,40}|signature|sig|policy|key-pair-id|awsaccesskeyid|(?:access_)?token"
+    r"|(?:api_?)?key)="
+)
+_ASSIGNED = r"(?<!\w)[A-Z0-9_]{0,64}(?:TOKEN|KEY|SECRET|PASSWORD|PASSWD|CREDENTIALS)="
+# What a text has in lower case that has something to hide, the beginning that is kept, what is hidden behind it, and
+# whether case counts. Most lines of a log have none of the first, and no pattern is tried on them.
+_RULES: tuple[tuple[tuple[str, ...], str, str, bool], ...] = (
+    (("://",), "://", r"[^/@\s'\"]{1,1024}(?=@)", False),
+    (("hf_",), r"(?<![A-Za-z0-9])hf_", r"(?:(?=[a-z]{0,40}[A-Z0-9])[A-Za-z0-9]{6,}|[a-z]{20,})", False),
+    (("sk-",), r"(?<![A-Za-z0-9])sk-", r"[A-Za-z0-9_-]{6,}", False),
+    (("gh", "glpat-", "xox"), r"\b(?:gh[pousr]_|glpat-|xox[abps]-)", r"[A-Za-z0-9_-]{10,}", False),
+    (("akia", "asia"), r"\b(?:AKIA|ASIA)", r"[A-Z0-9]{16}\b", False),
+    (("eyj",), r"\beyJ", r"[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]{4,}", False),
+    (("bearer",), r"\bbearer[ \t]{1,8}", rf"(?!tokens?\b|auth){_VALUE}", True),
+    (("basic",), r"\b[Bb]asic[ \t]{1,8}", r"(?=[a-z]{0,64}[A-Z0-9+/=])[A-Za-z0-9+/_-]{6,}={0,2}", False),
+    (("?", "&"), _QUERY, r"[^&\s'\"<>]{1,8192}", True),
+    (("--",), rf"(?<![\w-]){_OPTION}", _VALUE, True),
+    (
+        tuple(end + after for end in _NAMES_END for after in ("=", ":", "'", '"', " =", "\t=")),
+        rf"(?:{_NAME}){_BETWEEN}{_OPEN}",
+        _VALUE,
+        True,
+    ),
+    (("token=", "key=", "secret=", "password=", "passwd=", "credentials="), _ASSIGNED, r"(?!\*\*\*)\S{1,4096}", False),
+)
+
+
+class SecretValueError(ValueError):
+    """A secret cannot be used. The message completes "ORIGIN …" and never holds the secret."""
+
+
+class _Known:
+    """The secrets that this process has read, as one pattern."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._values: dict[str, None] = {}
+        self._spellings: tuple[str, ...] = ()
+        self._pattern: re.Pattern[str] | None = None
+
+    def add(self, value: str) -> None:
+        value = value.strip()
+        if len(value) < _SHORTEST or value.lower() in _NO_SECRETS or value in self._values:
+            return
+        with self._lock:
+            # A command may give a new secret every minute, for months; the oldest is out of use.
+            newest = list(self._values)[-_MOST_KNOWN + 1 :]
+            self._values = dict.fromkeys((*newest, value))
+            spellings = {one: len(found) for found in self._values for one in _spellings(found)}
+            longest_first = sorted(spellings, key=len, reverse=True)
+            self._pattern = re.compile("|".join(_alone(one, spellings[one]) for one in longest_first))
+            self._spellings = tuple(longest_first)
+
+    def hide(self, text: str) -> str:
+        # Looking for each of them takes a tenth of the time that the pattern takes, and finds nothing in most texts.
+        if self._pattern is None or not any(one in text for one in self._spellings):
+            return text
+        return self._pattern.sub(HIDDEN, text)
+
+
+_KNOWN = _Known()
+
+
+def know_secret(value: str | None) -> None:
+    """From now on `value` is hidden wherever `redacted` looks. White space at its ends does not count."""
+    if value:
+        _KNOWN.add(value)
+
+
+def know_environment(environ: Mapping[str, str]) -> None:
+    """Know every variable that is named as a secret is."""
+    for name, value in environ.items():
+        guessed = _is_secret_name(name) and len(value.strip()) >= _SHORTEST_ANYWHERE and not value.startswith("/")
+        if guessed or name in _CERTAIN:
+            know_secret(value)
+        elif "://" in value and "@" in value:
+            know_secret(_password_of(value))
+
+
+def know_arguments(argv: Sequence[str]) -> None:
+    """Know every value that `shown_command` hides behind its option."""
+    hiding = False
+    for argument in argv:
+        option, equals, value = argument.partition("=")
+        if argument.startswith("-"):
+            hiding = _names_a_secret(option) and not equals
+            if equals and _names_a_secret(option):
+                know_secret(value)
+        elif hiding:
+            know_secret(argument)
+
+
+def secret_text(raw: str) -> str:
+    """A secret as it is used: without white space at its ends, such as the newline of a file. It is known from now on.
+
+    Raises:
+        SecretValueError: nothing is left, or there are line breaks or control characters inside.
+    """
+    value = raw.strip()
+    if not value:
+        raise SecretValueError("is empty")
+    know_secret(value)
+    if _CONTROL.search(value):
+        for line in value.split():
+            know_secret(line)
+        raise SecretValueError("holds a line break or a control character")
+    return value
+
+
+def redacted(text: str) -> str:
+    """`text` without secrets."""
+    text = _KNOWN.hide(text)
+    low = text.lower()
+    for number, (hints, *_) in enumerate(_RULES):
+        if any(hint in low for hint in hints):
+            text = _pattern(number).sub(rf"\g<1>{HIDDEN}", text)
+    return text
+
+
+def redacted_value(value: Any) -> Any:
+    """The same JSON-ready value with every text in it redacted."""
+    if isinstance(value, str):
+        return redacted(value)
+    if isinstance(value, Mapping):
+        return {key: redacted_value(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [redacted_value(one) for one in value]
+    return value
+
+
+class LineRedactor:
+    """Output that comes in pieces, redacted a line at a time, so that a secret that is cut in two is found too."""
+
+    def __init__(self) -> None:
+        self._rest = b""
+
+    def feed(self, data: bytes) -> bytes:
+        """What is whole by now: up to the last line break, or up to a blank where a line is very long."""
+        self._rest += data
+        end = max(self._rest.rfind(b"\n"), self._rest.rfind(b"\r")) + 1
+        if len(self._rest) - end > _LINE_BYTES:
+            blank = self._rest.rfind(b" ", len(self._rest) - _OVERLAP_BYTES)
+            end = blank + 1 if blank >= 0 else len(self._rest)
+        whole, self._rest = self._rest[:end], self._rest[end:]
+        return _redacted_bytes(whole)
+
+    def end(self) -> bytes:
+        """What is left when no more will come."""
+        whole, self._rest = self._rest, b""
+        return _redacted_bytes(whole)
+
+
+def shown_command(argv: Sequence[str]) -> str:
+    """`argv` as one shell-quoted line without its secrets.
+
+    `--api-key V`, `--api-key=V` and their like lose every value up to the next option: vLLM takes several keys.
+    """
+    import shlex  # messages only
+
+    shown: list[str] = []
+    hiding = False
+    for argument in argv:
+        option, equals, _ = argument.partition("=")
+        if argument.startswith("-"):
+            secret = _names_a_secret(option)
+            hiding = secret and not equals
+            shown.append(f"{option}={HIDDEN}" if secret and equals else redacted(argument))
+        else:
+            shown.append(HIDDEN if hiding else redacted(argument))
+    return shlex.join(shown).replace(f"'{HIDDEN}'", HIDDEN)
+
+
+def shown_variable(name: str, value: str) -> str:
+    """`NAME=value` as a shell takes it, without the value when the name is one of a secret."""
+    import shlex
+
+    return f"{name}={HIDDEN}" if _is_secret_name(name) else f"{name}={shlex.quote(redacted(value))}"
+
+
+@cache
+def _pattern(number: int) -> re.Pattern[str]:
+    """Compiled when it is needed: most commands show nothing that has to be looked at."""
+    _, kept, hidden, ignore_case = _RULES[number]
+    return re.compile(f"({kept}){hidden}", re.IGNORECASE if ignore_case else 0)
+
+
+def _redacted_bytes(data: bytes) -> bytes:
+    return redacted(data.decode("utf-8", "surrogateescape")).encode("utf-8", "surrogateescape") if data else data
+
+
+def _is_secret_name(variable: str) -> bool:
+    return variable.replace("_", "-").lower().split("-")[-1] in _ENDINGS
+
+
+def _names_a_secret(option: str) -> bool:
+    name = option.replace("_", "-").lower()
+    return name.startswith(_BEGINNINGS) or name.split("-")[-1] in _ENDINGS
+
+
+def _password_of(url: str) -> str | None:
+    """Between the first colon of the user's part and its `@`; not with urlsplit, which refuses what others accept."""
+    authority = url.partition("://")[2].partition("/")[0]
+    return authority.rpartition("@")[0].partition(":")[2] or None
+
+
+def _spellings(value: str) -> set[str]:
+    """As it is, as Python and JSON write it into a message, and as a URL holds it."""
+    import json  # most commands know no secret, and this module is on the path of every one
+    from urllib.parse import quote, quote_plus
+
+    return {
+        value,
+        repr(value)[1:-1],
+        json.dumps(value)[1:-1],
+        json.dumps(value, ensure_ascii=False)[1:-1],
+        quote(value, safe=""),
+        quote(value),
+        quote_plus(value),
+    }
+
+
+def _alone(spelling: str, length: int) -> str:
+    pattern = re.escape(spelling)
+    return pattern if length >= _SHORTEST_ANYWHERE else rf"(?<![A-Za-z0-9]){pattern}(?![A-Za-z0-9])"

@@ -1,0 +1,156 @@
+"""What a server that holds a port is at, with sockets that really listen."""
+
+import contextlib
+import http.server
+import os
+import socket
+import ssl
+import subprocess
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from garrison.base.errors import PortForeignError
+from garrison.launch.port_server import MachineServers, require_unused_socket
+from garrison.preflight.addresses import Address
+from garrison.preflight.holders import PortVerdict
+from garrison.preflight.listeners import Listener
+from garrison.preflight.machine import Machine
+from garrison.preflight.processes import MemoryProcesses, Process, ProcessId
+
+pytestmark = pytest.mark.system
+LOOPBACK = Address(b"\x7f\0\0\1")
+ARGV = ("vllm", "serve", "acme/tiny")
+
+
+class Processes(MemoryProcesses):
+    """Their CPU time grows by `busy` ticks at each look."""
+
+    busy = 0
+
+    def snapshot(self) -> "dict[int, Process]":  # type: ignore[override] - the twin gives a dict
+        self.table = {pid: replace(one, cpu=one.cpu + self.busy) for pid, one in self.table.items()}
+        return dict(super().snapshot())
+
+
+def servers(
+    port: int, *, busy: int = 0, argv: tuple[str, ...] = ARGV, seconds: float = 10
+) -> tuple[MachineServers, PortVerdict]:
+    process = Process(ProcessId(os.getpid(), 5), 1, os.getuid(), "/usr/bin/python3", argv)
+    processes = Processes([process])
+    processes.busy = busy
+    machine = Machine(lambda _: None, processes=processes)
+    verdict = PortVerdict("ours", (process,), (Listener(LOOPBACK, port, 77, 0),))
+    return MachineServers(port, machine=machine, seconds=seconds), verdict
+
+
+@pytest.fixture
+def mute() -> Iterator[int]:
+    """The port of a listener that accepts and never answers."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        yield listener.getsockname()[1]
+
+
+def state(found: tuple[MachineServers, PortVerdict]) -> str:
+    servers, verdict = found
+    return servers.look(verdict).state
+
+
+def test_mute_and_idle_is_stuck(mute: int) -> None:
+    assert state(servers(mute, seconds=0.3)) == "stuck"
+
+
+def test_mute_and_at_work_is_no_reason_to_stop_it(mute: int) -> None:
+    assert state(servers(mute, busy=50, seconds=0.3)) == "works"
+
+
+def test_bound_and_not_listening_is_starting(mute: int) -> None:
+    found, verdict = servers(mute)
+    loading = replace(verdict, listeners=(replace(verdict.listeners[0], listening=False),))
+    assert found.look(loading).state == "starts"
+
+
+def test_of_two_listeners_one_that_answers_is_enough(mute: int) -> None:
+    """One server on each of two addresses: neither is stopped while one of them serves."""
+    with answering(200, host="127.0.0.2") as port, socket.create_server(("127.0.0.1", port)):
+        found, verdict = servers(port, seconds=5)
+        both = (verdict.listeners[0], replace(verdict.listeners[0], address=Address(b"\x7f\0\0\2")))
+        assert found.look(replace(verdict, listeners=both)).state == "serves"
+
+
+@pytest.fixture
+def certificate(tmp_path: Path) -> tuple[Path, Path]:
+    cert, key = tmp_path / "c.pem", tmp_path / "k.pem"
+    make = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=localhost"
+    subprocess.run([*make.split(), "-keyout", key, "-out", cert], check=True, capture_output=True)
+    return cert, key
+
+
+@contextlib.contextmanager
+def answering(status: int, context: ssl.SSLContext | None = None, host: str = "127.0.0.1") -> Iterator[int]:
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(status)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    class Quiet(http.server.ThreadingHTTPServer):
+        def handle_error(self, *_: object) -> None:
+            pass
+
+    server = Quiet((host, 0), Handler)
+    if context is not None:
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    try:
+        yield server.server_port
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join(10)
+
+
+@pytest.mark.parametrize("status", [200, 307, 401, 404, 500, 503])
+def test_any_answer_is_serving(status: int) -> None:
+    with answering(status) as port:
+        assert state(servers(port)) == "serves"
+
+
+@pytest.mark.parametrize("flags", [(), ("--ssl-certfile", "c")], ids=["not told", "told"])
+@pytest.mark.parametrize("mutual", [False, True], ids=["one way", "both ways"])
+def test_tls_is_serving(certificate: tuple[Path, Path], flags: tuple[str, ...], mutual: bool) -> None:
+    """Whatever its argv shows: a wrapper or a config file may have turned TLS on."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(*certificate)
+    if mutual:
+        context.verify_mode = ssl.CERT_REQUIRED
+        context.load_verify_locations(certificate[0])
+    with answering(200, context) as port:
+        assert state(servers(port, argv=(*ARGV, *flags))) == "serves"
+
+
+def test_what_is_known_of_it(mute: int) -> None:
+    found, verdict = servers(mute, argv=(*ARGV, "--api-key", "SECRET"), seconds=0.3)
+    server = found.look(verdict)
+    assert (server.pid, server.model, server.parent) == (os.getpid(), "acme/tiny", None)
+    assert server.command == "vllm serve acme/tiny --api-key ***"
+    assert server.since is not None
+
+
+def test_a_socket_file_with_a_server_is_in_use(tmp_path: Path) -> None:
+    path = str(tmp_path / "x.sock")
+    require_unused_socket(path)
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(path)
+        listener.listen()
+        with pytest.raises(PortForeignError, match=r"unix:.*x\.sock"):
+            require_unused_socket(path)
+    require_unused_socket(path)  # left behind
+    require_unused_socket("x" * 200)
