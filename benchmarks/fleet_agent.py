@@ -37,9 +37,9 @@ from garrison.fleet.commands import new_command
 from garrison.fleet.context import Fleet as FleetContext
 from garrison.fleet.declaration import ADAPTER_TYPE, AdapterSpec, Declaration
 from garrison.fleet.disk_artifacts import DiskArtifacts
-from garrison.fleet.http import HttpDialer
 from garrison.fleet.target import NO_STORE, TargetSpec
 from garrison.fleet.view import SilentView
+from garrison.net.client import HttpDialer
 from garrison.store.records import Key, Operation, Resource, StackRecord, TargetRecord
 from garrison.store.sql.store import open_store
 

@@ -31,10 +31,10 @@ from typing import Any
 
 import psutil
 
-from garrison.fleet.http import HttpDialer
 from garrison.fleet.observation import Sighting
 from garrison.fleet.observe import Look, Observer
 from garrison.fleet.target import TargetSpec
+from garrison.net.client import HttpDialer
 from garrison.sim.adapters import MemoryAdapters
 from garrison.sim.config import SimConfig
 from garrison.sim.simulator import Simulator

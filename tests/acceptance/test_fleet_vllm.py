@@ -26,7 +26,7 @@ from garrison.fleet.inspect_fleet import find_drifts, status_of
 from garrison.fleet.observation import Cause, Presence
 from garrison.fleet.observe import Look, Observer
 from garrison.fleet.plan_values import ActionKind, Change, Way
-from garrison.fleet.target import Secret
+from garrison.net.endpoint import Secret
 from garrison.store.records import ActionState, Operation
 
 pytestmark = [pytest.mark.engine("vllm"), pytest.mark.timeout(400)]

@@ -108,10 +108,10 @@ def test_what_cannot_be_adopted(cli, world, file, words, code, said):
 
 
 def test_out_of_reach_is_31(cli, world, file):
-    from garrison.fleet.observation import Cause
-    from garrison.fleet.transport import TransportError
+    from garrison.net.errors import TransportCause
+    from garrison.net.transport import TransportError
 
-    world.targets["edge-2"].down = TransportError(Cause.REFUSED, "connection refused")
+    world.targets["edge-2"].down = TransportError(TransportCause.REFUSED, "connection refused")
     done = cli("adopt", "edge-2/mine", "--stack", "lab", "--yes")
     assert done.code == 31
     assert "edge-2 is out of reach" in done.err

@@ -12,10 +12,10 @@ from fleet_files import write
 
 from garrison.cli.agent import _seconds
 from garrison.cli.fleet_wiring import open_fleet
-from garrison.fleet.observation import Cause
-from garrison.fleet.transport import TransportError
+from garrison.net.errors import TransportCause
+from garrison.net.transport import TransportError
 
-DOWN = TransportError(Cause.REFUSED, "connection refused")
+DOWN = TransportError(TransportCause.REFUSED, "connection refused")
 
 
 @pytest.fixture

@@ -15,10 +15,10 @@ from rendered import ESCAPE
 
 from garrison.cli.fleet_wiring import open_fleet
 from garrison.fleet.memory_targets import refusal
-from garrison.fleet.observation import Cause
-from garrison.fleet.transport import TransportError
+from garrison.net.errors import TransportCause
+from garrison.net.transport import TransportError
 
-DOWN = TransportError(Cause.REFUSED, "connection refused")
+DOWN = TransportError(TransportCause.REFUSED, "connection refused")
 
 
 @pytest.fixture

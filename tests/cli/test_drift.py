@@ -3,10 +3,10 @@ import json
 import pytest
 from fleet_files import write
 
-from garrison.fleet.observation import Cause
-from garrison.fleet.transport import TransportError
+from garrison.net.errors import TransportCause
+from garrison.net.transport import TransportError
 
-DOWN = TransportError(Cause.REFUSED, "connection refused")
+DOWN = TransportError(TransportCause.REFUSED, "connection refused")
 
 
 @pytest.fixture

@@ -3,8 +3,8 @@
 import pytest
 from fleet_files import write
 
-from garrison.fleet.observation import Cause
-from garrison.fleet.transport import TransportError
+from garrison.net.errors import TransportCause
+from garrison.net.transport import TransportError
 
 FAULT = "api_key: the variable EDGE2_KEY is not set"
 HINT = "→ export it, or let the manifest take it from a file or a command"
@@ -15,7 +15,7 @@ def file(cli, world, tmp_path):
     path = write(tmp_path / "garrison.json")
     assert cli("apply", path, "--yes").code == 0
     world.edge.served.pop("chat")
-    world.targets["edge-2"].down = TransportError(Cause.LOCAL, FAULT)
+    world.targets["edge-2"].down = TransportError(TransportCause.LOCAL, FAULT)
     return path
 
 
@@ -32,7 +32,7 @@ def test_every_view_says_what_is_missing_here(cli, world, file, command):
 
 
 def test_what_is_owed_there_waits_for_us(cli, world, tmp_path):
-    world.targets["edge-2"].down = TransportError(Cause.LOCAL, FAULT)
+    world.targets["edge-2"].down = TransportError(TransportCause.LOCAL, FAULT)
     told = cli("plan", write(tmp_path / "garrison.json")).out
     assert "not asked  1 target" in told
     assert "1 action stays owed until then." in told

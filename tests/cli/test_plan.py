@@ -5,11 +5,11 @@ import pytest
 from fleet_files import MANIFEST, write
 
 from garrison.cli.plan import exit_code_of
-from garrison.fleet.observation import Cause
 from garrison.fleet.plan_values import ActionKind, Plan, TargetChange
-from garrison.fleet.transport import TransportError
+from garrison.net.errors import TransportCause
+from garrison.net.transport import TransportError
 
-DOWN = TransportError(Cause.REFUSED, "connection refused")
+DOWN = TransportError(TransportCause.REFUSED, "connection refused")
 
 
 @pytest.fixture

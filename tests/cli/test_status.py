@@ -7,11 +7,11 @@ from fleet_files import write
 
 from garrison.fleet.failure import Failure, FailureCode
 from garrison.fleet.lease import this_process
-from garrison.fleet.observation import Cause
-from garrison.fleet.transport import TransportError
+from garrison.net.errors import TransportCause
+from garrison.net.transport import TransportError
 from garrison.store.records import Lease
 
-DOWN = TransportError(Cause.REFUSED, "connection refused")
+DOWN = TransportError(TransportCause.REFUSED, "connection refused")
 
 
 @pytest.fixture

@@ -5,10 +5,11 @@ from typing import Any
 
 import pytest
 
-from garrison.fleet.http import HttpDialer
 from garrison.fleet.observation import Cause, Presence, Served, Sighting
 from garrison.fleet.observe import Look, Observer
-from garrison.fleet.target import Secret, TargetSpec, Tls
+from garrison.fleet.target import TargetSpec
+from garrison.net.client import HttpDialer
+from garrison.net.endpoint import Secret, Tls
 from garrison.sim.faults import Faults, Rule
 
 from .conftest import Certify, StartRaw, StartSim

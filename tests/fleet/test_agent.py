@@ -18,10 +18,11 @@ from garrison.fleet.declaration import ModelSpec
 from garrison.fleet.memory_artifacts import MemoryArtifacts
 from garrison.fleet.memory_targets import MemoryFault, json_answer
 from garrison.fleet.observation import Cause
-from garrison.fleet.transport import TransportError
+from garrison.net.errors import TransportCause
+from garrison.net.transport import TransportError
 from garrison.store.records import CommandState, Operation
 
-DOWN = TransportError(Cause.REFUSED, "connection refused")
+DOWN = TransportError(TransportCause.REFUSED, "connection refused")
 
 
 @pytest.fixture

@@ -15,7 +15,8 @@ from garrison.fleet.memory_targets import MemoryFault, MemoryTarget, json_answer
 from garrison.fleet.observation import Cause
 from garrison.fleet.plan_values import ActionKind
 from garrison.fleet.target import TargetSpec
-from garrison.fleet.transport import Connection, TransportError
+from garrison.net.errors import TransportCause
+from garrison.net.transport import Connection, TransportError
 from garrison.store.records import ActionState, CommandState, Holder, Lease, Operation
 
 
@@ -26,7 +27,7 @@ def world() -> Iterator[World]:
     made.fleet.close()
 
 
-DOWN = TransportError(Cause.REFUSED, "connection refused")
+DOWN = TransportError(TransportCause.REFUSED, "connection refused")
 
 
 async def test_create_then_nothing_to_do(world: World) -> None:
@@ -145,7 +146,7 @@ async def test_an_unreachable_target_blocks_no_other_and_its_actions_are_owed(wo
 
 async def test_out_of_reach_is_never_deleted(world: World) -> None:
     await world.apply(world.declaration(adapter()))
-    for down in (DOWN, TransportError(Cause.TIMEOUT, "no answer")):
+    for down in (DOWN, TransportError(TransportCause.TIMEOUT, "no answer")):
         world.edge.down = down
         done = await world.apply(world.declaration(adapter()))
         assert done.exit_code == ExitCode.UNREACHABLE
@@ -336,7 +337,7 @@ async def test_a_plan_for_another_address_leaves_what_is_remembered_alone(world:
 
 async def test_what_is_wrong_on_our_side_is_no_news_of_the_target(world: World) -> None:
     await world.apply(world.declaration(adapter()))
-    world.edge.down = TransportError(Cause.LOCAL, "the variable K7 is not set")
+    world.edge.down = TransportError(TransportCause.LOCAL, "the variable K7 is not set")
     await world.plan(world.declaration(adapter()))
     assert world.store.targets()[0].state == "reachable"
     assert not world.told(events.UNREACHABLE)

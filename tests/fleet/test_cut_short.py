@@ -11,14 +11,14 @@ from garrison.fleet.agent import Agent
 from garrison.fleet.apply import apply
 from garrison.fleet.declaration import Declaration
 from garrison.fleet.memory_targets import MemoryFault
-from garrison.fleet.observation import Cause
 from garrison.fleet.scene import PlanOptions
 from garrison.fleet.steps import ExecuteOptions
-from garrison.fleet.transport import TransportError
+from garrison.net.errors import TransportCause
+from garrison.net.transport import TransportError
 from garrison.store.records import CommandState, Event, Operation
 
-DOWN = TransportError(Cause.REFUSED, "connection refused")
-LOST = TransportError(Cause.RESET, "the connection was reset", sent=True)
+DOWN = TransportError(TransportCause.REFUSED, "connection refused")
+LOST = TransportError(TransportCause.RESET, "the connection was reset", sent=True)
 
 
 class KilledError(BaseException):

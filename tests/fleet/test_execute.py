@@ -12,21 +12,23 @@ from garrison.base.clock import SystemClock
 from garrison.base.errors import DiskFullError, InternalError
 from garrison.fleet import events
 from garrison.fleet.failure import Failure, FailureCode
-from garrison.fleet.http import HttpDialer
 from garrison.fleet.memory_targets import MemoryFault, MemoryTarget, json_answer, refusal
 from garrison.fleet.observation import Cause, Served
 from garrison.fleet.plan_values import ActionKind, Way
-from garrison.fleet.target import Secret, TargetSpec
-from garrison.fleet.transport import Answer, TransportError
+from garrison.fleet.target import TargetSpec
+from garrison.net.client import HttpDialer
+from garrison.net.endpoint import Secret
+from garrison.net.errors import TransportCause
+from garrison.net.transport import Answer, TransportError
 from garrison.sim.adapters import MemoryAdapters
 from garrison.sim.faults import Faults, Rule
 from garrison.store.memory import MemoryStore
 from garrison.store.records import ActionState, Operation
 
 LOAD, UNLOAD, LIST = "/v1/load_lora_adapter", "/v1/unload_lora_adapter", "/v1/models"
-REFUSED = TransportError(Cause.REFUSED, "connection refused")
-HUNG = TransportError(Cause.TIMEOUT, "no answer within 120 s", sent=True)
-CUT = TransportError(Cause.RESET, "the connection was reset", sent=True)
+REFUSED = TransportError(TransportCause.REFUSED, "connection refused")
+HUNG = TransportError(TransportCause.TIMEOUT, "no answer within 120 s", sent=True)
+CUT = TransportError(TransportCause.RESET, "the connection was reset", sent=True)
 BROKEN = refusal(500, "InternalServerError", "EngineCore encountered an issue.")
 RANK = refusal(500, "InternalServerError", "LoRA rank 64 is greater than max_lora_rank 16.")
 BUSY = Answer(429, b"", {"retry-after": "3"})

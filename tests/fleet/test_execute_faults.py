@@ -8,17 +8,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from garrison.fleet.memory_targets import MemoryFault, refusal
-from garrison.fleet.observation import Cause, Served, Sighting
+from garrison.fleet.observation import Served, Sighting
 from garrison.fleet.settle import settle
-from garrison.fleet.transport import Answer, TransportError
+from garrison.net.errors import TransportCause
+from garrison.net.transport import Answer, TransportError
 from garrison.store.records import ActionState
 
 PATHS = ["/v1/load_lora_adapter", "/v1/unload_lora_adapter", "/v1/models", "/v1/completions", "/v1/*"]
 RESULTS: list[Answer | TransportError] = [
-    TransportError(Cause.REFUSED, "refused"),
-    TransportError(Cause.TIMEOUT, "timeout", sent=True),
-    TransportError(Cause.RESET, "reset", sent=True),
-    TransportError(Cause.TLS, "tls"),
+    TransportError(TransportCause.REFUSED, "refused"),
+    TransportError(TransportCause.TIMEOUT, "timeout", sent=True),
+    TransportError(TransportCause.RESET, "reset", sent=True),
+    TransportError(TransportCause.TLS, "tls"),
     Answer(200, b"<html>a portal</html>"),
     Answer(401, b""),
     Answer(404, b'{"detail": "Not Found"}'),

@@ -13,11 +13,11 @@ from garrison.fleet.failure import Failure
 from garrison.fleet.hooks import Hooks
 from garrison.fleet.inspect_fleet import Drifts, find_drifts, status_of
 from garrison.fleet.inventory import take_stock
-from garrison.fleet.observation import Cause
-from garrison.fleet.transport import TransportError
+from garrison.net.errors import TransportCause
+from garrison.net.transport import TransportError
 from garrison.store.records import Event
 
-DOWN = TransportError(Cause.REFUSED, "connection refused")
+DOWN = TransportError(TransportCause.REFUSED, "connection refused")
 
 
 @pytest.fixture

@@ -8,11 +8,11 @@ from garrison.base.clock import FakeClock
 from garrison.fleet.failure import Failure, FailureCode
 from garrison.fleet.generation_probe import PROMPT, BaseAnswers, judge_probe, probe
 from garrison.fleet.memory_targets import MemoryFault, MemoryTarget, MemoryTargets, refusal
-from garrison.fleet.observation import Cause
 from garrison.fleet.target import TargetSpec
-from garrison.fleet.transport import TransportError
 from garrison.fleet.vllm_answers import Completion
 from garrison.fleet.vllm_api import VllmApi
+from garrison.net.errors import TransportCause
+from garrison.net.transport import TransportError
 
 A = Completion(" a", -1.5)
 
@@ -78,7 +78,7 @@ async def test_the_base_is_asked_once_a_target() -> None:
 
 
 async def test_after_no_answer_the_base_is_not_asked() -> None:
-    fault = MemoryFault("/v1/completions", TransportError(Cause.TIMEOUT, "5 s", sent=True))
+    fault = MemoryFault("/v1/completions", TransportError(TransportCause.TIMEOUT, "5 s", sent=True))
     verdict, asked = await run(MemoryTarget(served={"sql": "/m"}, faults=[fault]))
     assert "no answer to the probe" in verdict.note
     assert asked == ["sql"]

@@ -18,9 +18,10 @@ from garrison.fleet.declaration import Declaration, Hook
 from garrison.fleet.failure import Failure, FailureCode
 from garrison.fleet.hook_delivery import HookDelivery, shown
 from garrison.fleet.hooks import HOOK_RETRIES, Hooks, event_json
-from garrison.fleet.http import HttpDialer
-from garrison.fleet.secrets import Secrets
-from garrison.fleet.target import Secret, TargetSpec
+from garrison.fleet.target import TargetSpec
+from garrison.net.client import HttpDialer
+from garrison.net.endpoint import Secret
+from garrison.net.secrets import Secrets
 from garrison.store.records import Event
 
 ALL = events.HOOK_KINDS

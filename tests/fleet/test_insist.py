@@ -7,11 +7,11 @@ from fleet_world import World, adapter
 from garrison.fleet.insist import Insisted, insist
 from garrison.fleet.lease import hold
 from garrison.fleet.memory_targets import refusal
-from garrison.fleet.observation import Cause
-from garrison.fleet.transport import TransportError
+from garrison.net.errors import TransportCause
+from garrison.net.transport import TransportError
 from garrison.store.records import ActionState
 
-DOWN = TransportError(Cause.REFUSED, "connection refused")
+DOWN = TransportError(TransportCause.REFUSED, "connection refused")
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from garrison.fleet.judge import LONGEST_RETRY_AFTER, judge, retry_after
 from garrison.fleet.observation import Cause, Served
-from garrison.fleet.transport import Answer
+from garrison.net.transport import Answer
 
 NOW = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
 

@@ -12,11 +12,14 @@ from garrison.fleet.discover import discover
 from garrison.fleet.inspect_fleet import find_drifts, status_of
 from garrison.fleet.memory_targets import MemoryTarget
 from garrison.fleet.observation import Cause
-from garrison.fleet.target import Secret, TargetSpec
-from garrison.fleet.transport import TransportError
+from garrison.fleet.target import TargetSpec
+from garrison.net.endpoint import Secret
+from garrison.net.errors import TransportCause
+from garrison.net.transport import TransportError
 from garrison.store.records import TargetRecord
 
-DOWN = TransportError(Cause.REFUSED, "connection refused")
+DOWN = TransportError(TransportCause.REFUSED, "connection refused")
+# A server that answers 401 comes to the same as a transport that reports it.
 DENIED = TransportError(Cause.UNAUTHORIZED, "401: the API key was not accepted")
 
 Look = Callable[[World], Awaitable[object]]
@@ -57,7 +60,14 @@ def everything(world: World) -> tuple[list[TargetRecord], int, int]:
 
 @pytest.mark.parametrize("look", LOOKS)
 @pytest.mark.parametrize(
-    "wrong", [DENIED, DOWN, TransportError(Cause.DNS, "no such host"), TransportError(Cause.TLS, "wrong CA"), None]
+    "wrong",
+    [
+        DENIED,
+        DOWN,
+        TransportError(TransportCause.DNS, "no such host"),
+        TransportError(TransportCause.TLS, "wrong CA"),
+        None,
+    ],
 )
 async def test_it_writes_nothing(world: World, look: str, wrong: TransportError | None) -> None:
     await world.apply(world.declaration(adapter()))
@@ -132,7 +142,9 @@ async def test_what_was_seen_with_new_settings_is_kept_once_they_are_declared(wo
 async def test_a_target_that_moved_out_of_reach_was_never_seen_there(world: World) -> None:
     before = world.declaration(adapter())
     await world.apply(before)
-    world.targets.targets["edge-1"] = MemoryTarget(down=TransportError(Cause.LOCAL, "the variable K is not set"))
+    world.targets.targets["edge-1"] = MemoryTarget(
+        down=TransportError(TransportCause.LOCAL, "the variable K is not set")
+    )
     spec = replace(before.targets["edge-1"], base_url="http://edge-9:8000")
     await world.apply(replace(before, targets={"edge-1": spec}))
     (record,) = world.store.targets()

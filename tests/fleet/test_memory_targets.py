@@ -5,11 +5,11 @@ from typing import Any
 
 import pytest
 
-from garrison.fleet.http import HttpDialer
 from garrison.fleet.memory_targets import MemoryFault, MemoryTarget, MemoryTargets, json_answer
-from garrison.fleet.observation import Cause
 from garrison.fleet.target import TargetSpec
-from garrison.fleet.transport import Answer, Dialer, TransportError
+from garrison.net.client import HttpDialer
+from garrison.net.errors import TransportCause
+from garrison.net.transport import Answer, Dialer, TransportError
 
 from .conftest import StartSim
 
@@ -97,7 +97,7 @@ async def test_a_restart_leaves_the_adapters_of_the_command_line() -> None:
 
 async def test_faults() -> None:
     targets = MemoryTargets({"edge": MemoryTarget()})
-    lost = TransportError(Cause.RESET, "gone", sent=True)
+    lost = TransportError(TransportCause.RESET, "gone", sent=True)
     targets["edge"].faults = [
         MemoryFault("/v1/models", json_answer({}, 503), skip=1, times=1),
         MemoryFault("/v1/load*", lost, after=True, times=1, method="POST"),
@@ -106,9 +106,9 @@ async def test_faults() -> None:
     assert (await ask(targets, LOAD)).status == 405
     with pytest.raises(TransportError) as caught:
         await ask(targets, LOAD, "POST", SQL)
-    assert (caught.value.cause, caught.value.sent) == (Cause.RESET, True)
+    assert (caught.value.cause, caught.value.sent) == (TransportCause.RESET, True)
     assert targets["edge"].served == {"sql": "/models/sql"}  # it acted, and nobody was told
-    targets["edge"].down = TransportError(Cause.REFUSED, "connection refused")
+    targets["edge"].down = TransportError(TransportCause.REFUSED, "connection refused")
     with pytest.raises(TransportError):
         await ask(targets)
     assert len(targets.asked("GET", "/v1/models", "edge")) == 4
@@ -120,4 +120,4 @@ async def test_a_body_beyond_the_limit() -> None:
     with pytest.raises(TransportError) as caught:
         async with targets.open(TargetSpec(name="edge", base_url="http://unused")) as connection:
             await connection.request("GET", "/v1/models", timeout=5, limit=10)
-    assert caught.value.cause is Cause.MALFORMED
+    assert caught.value.cause is TransportCause.MALFORMED

@@ -25,8 +25,9 @@ from garrison.fleet.declaration import AdapterSpec, Declaration, Policy
 from garrison.fleet.memory_targets import MemoryFault, json_answer, refusal
 from garrison.fleet.observation import Cause
 from garrison.fleet.scene import PlanOptions
-from garrison.fleet.transport import Answer, TransportError
 from garrison.fleet.view import SilentView
+from garrison.net.errors import TransportCause
+from garrison.net.transport import Answer, TransportError
 from garrison.store.records import CommandState, Event, StackRecord
 
 INTERVAL = 10.0
@@ -40,8 +41,8 @@ ELSEWHERE = "/m/c"
 HTML = Answer(200, b"<html>sign in</html>", {"content-type": "text/html"})
 FOREIGN = json_answer({"object": "list", "data": [{"id": "x/y", "object": "model", "owned_by": "vllm", "root": "x/y"}]})
 OUTAGES: dict[str, TransportError | Answer] = {
-    "refused": TransportError(Cause.REFUSED, "connection refused"),
-    "hangs": TransportError(Cause.TIMEOUT, "no answer", sent=True),
+    "refused": TransportError(TransportCause.REFUSED, "connection refused"),
+    "hangs": TransportError(TransportCause.TIMEOUT, "no answer", sent=True),
     "html": HTML,
     "500": refusal(500, "InternalServerError", "no"),
     "404": json_answer({"detail": "Not Found"}, 404),

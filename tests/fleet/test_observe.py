@@ -12,7 +12,8 @@ from garrison.fleet.memory_targets import MemoryFault, MemoryTarget, MemoryTarge
 from garrison.fleet.observation import Cause, Presence, Served, Sighting
 from garrison.fleet.observe import Look, Observer
 from garrison.fleet.target import TargetSpec
-from garrison.fleet.transport import Connection, TransportError
+from garrison.net.errors import TransportCause
+from garrison.net.transport import Connection, TransportError
 
 PROBES = ["/health", "/version", "/v1/load_lora_adapter", "/metrics"]
 
@@ -73,7 +74,7 @@ async def test_no_targets() -> None:
 
 async def test_exactly_one_sighting_whatever_happens() -> None:
     targets = MemoryTargets({name: MemoryTarget() for name in ("up", "down", "busy", "odd", "other")})
-    targets["down"].down = TransportError(Cause.REFUSED, "connection refused")
+    targets["down"].down = TransportError(TransportCause.REFUSED, "connection refused")
     busy = json_answer({}, 503)
     targets["busy"].faults.append(MemoryFault("/v1/models", type(busy)(503, b"", {"retry-after": "9"})))
     targets["odd"].faults.append(MemoryFault("/v1/models", json_answer({})))
@@ -142,8 +143,8 @@ async def test_not_probed_when_one_is_new_or_the_list_is_not_believed() -> None:
 @pytest.mark.parametrize(
     "fault",
     [
-        MemoryFault("/health", TransportError(Cause.RESET, "x", sent=True)),
-        MemoryFault("/metrics", TransportError(Cause.TIMEOUT, "x", sent=True)),
+        MemoryFault("/health", TransportError(TransportCause.RESET, "x", sent=True)),
+        MemoryFault("/metrics", TransportError(TransportCause.TIMEOUT, "x", sent=True)),
         MemoryFault("/version", refusal(500, "InternalServerError", "no")),
     ],
     ids=["health-reset", "metrics-timeout", "version-500"],

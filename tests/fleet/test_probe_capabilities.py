@@ -2,12 +2,12 @@
 
 import pytest
 
-from garrison.fleet.http import HttpDialer
 from garrison.fleet.observation import Capabilities
 from garrison.fleet.observe import Look, Observer
 from garrison.fleet.probe_capabilities import capabilities_from
 from garrison.fleet.target import TargetSpec
-from garrison.fleet.transport import Answer
+from garrison.net.client import HttpDialer
+from garrison.net.transport import Answer
 
 from .conftest import StartSim
 

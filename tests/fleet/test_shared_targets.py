@@ -11,7 +11,8 @@ from garrison.base.exit_codes import ExitCode
 from garrison.fleet import events
 from garrison.fleet.declaration import AdapterSpec, Declaration
 from garrison.fleet.plan_values import ActionKind
-from garrison.fleet.target import Secret, TargetSpec, Tls
+from garrison.fleet.target import TargetSpec
+from garrison.net.endpoint import Secret, Tls
 
 KEY = Secret("env", "EDGE_KEY")
 EDGE = TargetSpec(name="edge-1", base_url="http://edge-1:8000", api_key=KEY, labels={"site": "lab"})

@@ -9,7 +9,8 @@ from garrison.fleet.declaration import ADAPTER_TYPE, Declaration, Policy
 from garrison.fleet.last_failure import LastFailure
 from garrison.fleet.observation import Capabilities, Cause, Served, Sighting
 from garrison.fleet.status import AdapterStatus, fleet_status
-from garrison.fleet.target import TargetSpec, Tls
+from garrison.fleet.target import TargetSpec
+from garrison.net.endpoint import Tls
 from garrison.store.records import (
     CommandRecord,
     Holder,

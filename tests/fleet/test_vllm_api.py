@@ -11,13 +11,14 @@ from hypothesis import strategies as st
 
 from garrison.base.clock import FakeClock
 from garrison.fleet.failure import Failure, FailureCode
-from garrison.fleet.http import HttpDialer
 from garrison.fleet.memory_targets import MemoryFault, MemoryTarget, MemoryTargets, json_answer, refusal
 from garrison.fleet.observation import Cause
 from garrison.fleet.target import TargetSpec
-from garrison.fleet.transport import Answer, TransportError
 from garrison.fleet.vllm_answers import Completion, completion_of, load_failure, unload_failure
 from garrison.fleet.vllm_api import VllmApi
+from garrison.net.client import HttpDialer
+from garrison.net.errors import TransportCause
+from garrison.net.transport import Answer, TransportError
 from garrison.sim.adapters import MemoryAdapters
 
 NOW = FakeClock().now()
@@ -170,9 +171,9 @@ async def test_a_list() -> None:
 @pytest.mark.parametrize(
     ("result", "code", "sent", "uncertain"),
     [
-        pytest.param(TransportError(Cause.REFUSED, "no"), "NetworkFailure", False, False, id="refused"),
-        pytest.param(TransportError(Cause.TIMEOUT, "no", sent=True), "ServiceTimeout", True, True, id="hung"),
-        pytest.param(TransportError(Cause.RESET, "no", sent=True), "NetworkFailure", True, True, id="cut"),
+        pytest.param(TransportError(TransportCause.REFUSED, "no"), "NetworkFailure", False, False, id="refused"),
+        pytest.param(TransportError(TransportCause.TIMEOUT, "no", sent=True), "ServiceTimeout", True, True, id="hung"),
+        pytest.param(TransportError(TransportCause.RESET, "no", sent=True), "NetworkFailure", True, True, id="cut"),
         pytest.param(Answer(500, b""), "ServiceInternalError", True, True, id="500"),
         pytest.param(Answer(429, b""), "Throttling", True, False, id="429"),
         pytest.param(failed(RANK), "InvalidRequest", True, False, id="permanent 500"),

@@ -26,10 +26,10 @@ from garrison.fleet.apply import apply, destroy
 from garrison.fleet.context import Fleet
 from garrison.fleet.declaration import Declaration
 from garrison.fleet.disk_artifacts import DiskArtifacts
-from garrison.fleet.http import HttpDialer
 from garrison.fleet.scene import PlanOptions
 from garrison.fleet.steps import ExecuteOptions
 from garrison.fleet.view import SilentView
+from garrison.net.client import HttpDialer
 from garrison.store.sql.store import open_store
 
 Job = dict[str, Any]

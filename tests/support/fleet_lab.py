@@ -21,7 +21,7 @@ from garrison.fleet.context import Fleet
 from garrison.fleet.memory_artifacts import MemoryArtifacts
 from garrison.fleet.memory_targets import MemoryTarget, MemoryTargets, json_answer
 from garrison.fleet.target import NO_STORE, TargetSpec
-from garrison.fleet.transport import Answer, Connection, TransportError
+from garrison.net.transport import Answer, Connection, TransportError
 from garrison.store.memory import MemoryStore
 from garrison.store.records import ActionState, CommandState, Operation, Resource
 

@@ -18,12 +18,13 @@ from garrison.fleet.apply import Applied, apply, destroy, preview
 from garrison.fleet.context import Fleet
 from garrison.fleet.declaration import ADAPTER_TYPE, AdapterSpec, Declaration, Policy
 from garrison.fleet.disk_artifacts import DiskArtifacts
-from garrison.fleet.http import HttpDialer
 from garrison.fleet.plan_values import Plan
 from garrison.fleet.scene import PlanOptions
-from garrison.fleet.target import Secret, TargetSpec
-from garrison.fleet.transport import Answer, Connection
+from garrison.fleet.target import TargetSpec
 from garrison.fleet.view import RecordingView
+from garrison.net.client import HttpDialer
+from garrison.net.endpoint import Secret
+from garrison.net.transport import Answer, Connection
 from garrison.store.records import Event, Key, Resource, TargetRecord
 from garrison.store.sql.store import open_store
 

@@ -116,8 +116,7 @@ class PortError(GarrisonError):
 
 
 class PortForeignError(PortError):
-    """The port is held by a process that must not be stopped: not one of Garrison's engines, or one that serves, without
-    --replace."""
+    """The port is held by a process that is not stopped: a foreign one, or one that serves, without --replace."""
 
     code = "port-foreign"
     exit_code = ExitCode.PORT_FOREIGN

@@ -76,7 +76,7 @@ async def _run(fleet: "Fleet", *, interval: float | None, stacks: list[str] | No
     from garrison.fleet.agent import Agent
     from garrison.fleet.hook_delivery import HookDelivery
     from garrison.fleet.hooks import Hooks
-    from garrison.fleet.secrets import Secrets
+    from garrison.net.secrets import Secrets
 
     view = AgentView(fleet.clock, json=json)
     hooks = Hooks(HookDelivery(fleet.dialer, Secrets()), clock=fleet.clock, note=view.note)

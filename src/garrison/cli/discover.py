@@ -32,8 +32,8 @@ def discover(
     from garrison.cli.page import Page
     from garrison.fleet.discover import choose_targets
     from garrison.fleet.discover import discover as look_at
-    from garrison.fleet.target import Secret
     from garrison.fleet.view import SilentView
+    from garrison.net.endpoint import Secret
 
     declared = declaration(file, None, None).targets if file else None
     api_key = Secret("env", key_env) if key_env else None

@@ -49,7 +49,7 @@ def open_fleet() -> Iterator[Fleet]:
         GarrisonError: the database cannot be had.
     """
     from garrison.fleet.disk_artifacts import DiskArtifacts
-    from garrison.fleet.http import HttpDialer
+    from garrison.net.client import HttpDialer
     from garrison.store.sql.store import open_store
 
     values = settings("fleet")

@@ -9,7 +9,8 @@ from typing import ParamSpec, TypeVar
 
 from garrison.base.clock import Clock, SystemClock
 from garrison.fleet.artifacts import Artifacts
-from garrison.fleet.transport import Dialer
+from garrison.fleet.target import TargetSpec
+from garrison.net.transport import Dialer
 from garrison.store.fleet_store import FleetStore
 
 __all__ = ["Fleet"]
@@ -23,7 +24,7 @@ class Fleet:
     """The seams. The store and the artifacts block: each has one thread of its own, so that calls stay in order."""
 
     store: FleetStore
-    dialer: Dialer
+    dialer: Dialer[TargetSpec]
     artifacts: Artifacts
     clock: Clock = field(default_factory=SystemClock)
     draws: random.Random = field(default_factory=random.Random)

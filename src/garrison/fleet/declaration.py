@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from garrison.fleet.target import Secret, TargetSpec, headers_from_json, headers_to_json
+from garrison.fleet.target import TargetSpec, headers_from_json, headers_to_json
+from garrison.net.endpoint import Secret
 
 __all__ = ["ADAPTER_TYPE", "MODEL_TYPE", "AdapterSpec", "Declaration", "Hook", "ModelSpec", "Policy"]
 

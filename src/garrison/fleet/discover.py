@@ -10,8 +10,9 @@ from garrison.fleet.manifest.address import canonical_url
 from garrison.fleet.observation import Served, Sighting
 from garrison.fleet.observe import Look, Observer
 from garrison.fleet.survey import look, managed_names
-from garrison.fleet.target import Secret, TargetSpec
+from garrison.fleet.target import TargetSpec
 from garrison.fleet.view import FleetView
+from garrison.net.endpoint import Secret
 from garrison.store.records import TargetRecord
 
 __all__ = ["Discovered", "choose_targets", "discover"]

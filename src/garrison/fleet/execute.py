@@ -17,11 +17,11 @@ from garrison.fleet.observation import Served, Sighting
 from garrison.fleet.plan_values import Action, ActionKind, Way
 from garrison.fleet.steps import ExecuteOptions, StepError, Steps, Visit
 from garrison.fleet.target import TargetSpec
-from garrison.fleet.transport import TransportError
 from garrison.fleet.view import FleetView, Outcome
 from garrison.fleet.vllm_answers import transport_failure
 from garrison.fleet.vllm_api import VllmApi
 from garrison.fleet.ways import WAYS, Result, record
+from garrison.net.transport import TransportError
 from garrison.store.records import ActionState, Operation, Resource
 
 __all__ = ["ExecuteOptions", "execute"]

@@ -10,14 +10,15 @@ from urllib.parse import urlsplit
 
 from garrison.base.children import DIRECTORY, child_environment
 from garrison.base.clock import Clock, SystemClock
-from garrison.fleet.child_process import end_group
 from garrison.fleet.declaration import Hook
 from garrison.fleet.failure import Failure, FailureCode
 from garrison.fleet.judge import retry_after
-from garrison.fleet.secrets import SecretError, Secrets
-from garrison.fleet.target import Secret, TargetSpec
-from garrison.fleet.transport import Answer, Dialer, TransportError
+from garrison.fleet.target import TargetSpec
 from garrison.fleet.vllm_answers import transport_failure
+from garrison.net.child_process import end_group
+from garrison.net.endpoint import Secret
+from garrison.net.secrets import SecretError, Secrets
+from garrison.net.transport import Answer, Dialer, TransportError
 
 __all__ = ["HookDelivery", "shown"]
 
@@ -37,7 +38,7 @@ class HookDelivery:
 
     def __init__(
         self,
-        dialer: Dialer,
+        dialer: Dialer[TargetSpec],
         secrets: Secrets,
         *,
         seconds: float = 10.0,

@@ -26,7 +26,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from garrison.fleet.observation import Cause, Served
-from garrison.fleet.transport import Answer
+from garrison.net.transport import Answer
 
 __all__ = ["LONGEST_RETRY_AFTER", "Verdict", "judge", "retry_after"]
 

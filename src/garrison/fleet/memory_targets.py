@@ -5,7 +5,7 @@ the base 400, an unknown name 404, and without `lora_routes` the routes themselv
 
     targets = MemoryTargets({"local-vllm": MemoryTarget(base="acme/tiny")})
     targets["local-vllm"].served["sql"] = "/models/sql"          # somebody loads one out of band
-    targets["local-vllm"].down = TransportError(Cause.REFUSED, "connection refused")
+    targets["local-vllm"].down = TransportError(TransportCause.REFUSED, "connection refused")
     targets["local-vllm"].faults.append(MemoryFault("/v1/load_lora_adapter", REFUSED, after=True, times=1))
     targets.requests                                             # [("local-vllm", "GET", "/v1/models", None), …]
 """
@@ -18,9 +18,9 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from garrison.fleet.observation import Cause
 from garrison.fleet.target import TargetSpec
-from garrison.fleet.transport import Answer, Connection, TransportError
+from garrison.net.errors import TransportCause
+from garrison.net.transport import Answer, Connection, TransportError
 
 __all__ = ["MemoryFault", "MemoryRequest", "MemoryTarget", "MemoryTargets", "json_answer", "refusal"]
 
@@ -237,10 +237,10 @@ class _MemoryConnection:
         await asyncio.sleep(0)  # others get their turn, as with a socket
         server = self._targets.targets.get(self._name)
         if server is None:
-            raise TransportError(Cause.DNS, f"{self._name}: the name does not resolve")
+            raise TransportError(TransportCause.DNS, f"{self._name}: the name does not resolve")
         answer = server.answer(method, path, json)
         if len(answer.body) > limit:
-            raise TransportError(Cause.MALFORMED, f"the answer is larger than {limit} bytes", sent=True)
+            raise TransportError(TransportCause.MALFORMED, f"the answer is larger than {limit} bytes", sent=True)
         return answer
 
 

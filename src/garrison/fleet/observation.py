@@ -12,9 +12,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-__all__ = ["Capabilities", "Cause", "Presence", "Served", "Sighting"]
+if TYPE_CHECKING:
+    from garrison.net.errors import TransportError
+
+__all__ = ["Capabilities", "Cause", "Presence", "Served", "Sighting", "cause_of"]
 
 
 class Presence(StrEnum):
@@ -26,7 +29,7 @@ class Presence(StrEnum):
 
 
 class Cause(StrEnum):
-    """The reason why a target, or an adapter on it, is unknown."""
+    """Why a target is unknown: everything a transport can fail with (`cause_of`), and what an answer can lack."""
 
     DNS = "dns"
     REFUSED = "refused"
@@ -44,6 +47,11 @@ class Cause(StrEnum):
     LOCAL = "local"
     """The problem is on Garrison's side: an unreadable secret or certificate file, no file descriptors left."""
     NEVER_ASKED = "never-asked"
+
+
+def cause_of(error: "TransportError") -> Cause:
+    """Translate the transport's cause; every one of them is a cause of unknown under the same name."""
+    return Cause(error.cause)
 
 
 @dataclass(frozen=True, slots=True)

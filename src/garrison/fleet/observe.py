@@ -14,10 +14,10 @@ from dataclasses import dataclass, field
 
 from garrison.base.clock import Clock, SystemClock
 from garrison.fleet.judge import judge
-from garrison.fleet.observation import Capabilities, Served, Sighting
+from garrison.fleet.observation import Capabilities, Served, Sighting, cause_of
 from garrison.fleet.probe_capabilities import probe_capabilities
 from garrison.fleet.target import TargetSpec
-from garrison.fleet.transport import Dialer, TransportError
+from garrison.net.transport import Dialer, TransportError
 
 __all__ = ["Look", "Observer"]
 
@@ -60,7 +60,7 @@ class Observer:
 
     def __init__(
         self,
-        dialer: Dialer,
+        dialer: Dialer[TargetSpec],
         clock: Clock | None = None,
         *,
         places: int = _PLACES,
@@ -100,7 +100,7 @@ class Observer:
             return Sighting(
                 target=target.name,
                 at=at,
-                cause=error.cause,
+                cause=cause_of(error),
                 detail=error.detail,
                 seconds=time.perf_counter() - begun,
             )

@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterable
 
 from garrison.fleet.observation import Capabilities
-from garrison.fleet.transport import Answer, Connection, TransportError
+from garrison.net.transport import Answer, Connection, TransportError
 
 __all__ = ["capabilities_from", "probe_capabilities"]
 

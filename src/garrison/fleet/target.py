@@ -2,44 +2,14 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
-__all__ = ["NO_STORE", "Secret", "TargetSpec", "Tls", "headers_from_json", "headers_to_json"]
+from garrison.net.endpoint import Secret, Tls
+
+__all__ = ["NO_STORE", "TargetSpec", "headers_from_json", "headers_to_json"]
 
 NO_STORE = "none"
 """`adapter_store: none`: adapters are always loaded from the declared path."""
-
-
-@dataclass(frozen=True, slots=True)
-class Secret:
-    """Where a secret is read when it is needed. Only this reference is stored or shown.
-
-    Attributes:
-        kind: `env` (a variable's name), `file` (a path; the content without the last line break) or `command` (argv;
-            its standard output, likewise).
-        value: name, path or argv.
-    """
-
-    kind: Literal["env", "file", "command"]
-    value: str | tuple[str, ...]
-
-    def to_json(self) -> dict[str, Any]:
-        return {self.kind: list(self.value) if isinstance(self.value, tuple) else self.value}
-
-    @classmethod
-    def from_json(cls, body: Mapping[str, Any]) -> "Secret":
-        ((kind, value),) = body.items()
-        return cls(kind, tuple(value) if isinstance(value, list) else value)  # type: ignore[arg-type] # written by us
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Tls:
-    """Paths of PEM files. `insecure` turns verification off, and is said aloud wherever the target is shown."""
-
-    ca: str | None = None
-    cert: str | None = None
-    key: str | None = None
-    insecure: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,7 +37,7 @@ class TargetSpec:
     labels: Mapping[str, str] = field(default_factory=dict)
     api_key: Secret | None = None
     headers: Mapping[str, str | Secret] = field(default_factory=dict)
-    tls: Tls = Tls()
+    tls: Tls = Tls()  # noqa: RUF009 - immutable
     adapter_store: str | None = None
     max_lora_rank: int | None = None
     prefix_caching: bool | None = None

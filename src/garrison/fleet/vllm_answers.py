@@ -13,8 +13,8 @@ from typing import Any
 
 from garrison.fleet.failure import Failure, FailureCode, code_of_unknown
 from garrison.fleet.judge import retry_after
-from garrison.fleet.observation import Cause, Sighting
-from garrison.fleet.transport import Answer, TransportError
+from garrison.fleet.observation import Cause, Sighting, cause_of
+from garrison.net.transport import Answer, TransportError
 
 __all__ = [
     "Completion",
@@ -111,9 +111,10 @@ def completion_of(answer: Answer, *, now: datetime) -> Completion | Failure:
 
 def transport_failure(error: TransportError) -> Failure:
     """Return the failure for a request that got no complete answer."""
-    code = FailureCode.SERVICE_TIMEOUT if error.cause is Cause.TIMEOUT else FailureCode.NETWORK_FAILURE
-    retryable = error.cause in _RETRYABLE_CAUSES
-    return Failure(code=code, message=f"{error.cause}: {error.detail}", recoverable=retryable, cause=error.cause)
+    cause = cause_of(error)
+    code = FailureCode.SERVICE_TIMEOUT if cause is Cause.TIMEOUT else FailureCode.NETWORK_FAILURE
+    retryable = cause in _RETRYABLE_CAUSES
+    return Failure(code=code, message=f"{cause}: {error.detail}", recoverable=retryable, cause=cause)
 
 
 def unknown_failure(seen: Sighting) -> Failure:

@@ -9,9 +9,8 @@ from dataclasses import dataclass
 from garrison.base.clock import Clock
 from garrison.fleet.failure import Failure, FailureCode
 from garrison.fleet.judge import judge
-from garrison.fleet.observation import Sighting
+from garrison.fleet.observation import Sighting, cause_of
 from garrison.fleet.target import TargetSpec
-from garrison.fleet.transport import Answer, Connection, TransportError
 from garrison.fleet.vllm_answers import (
     Completion,
     completion_of,
@@ -19,6 +18,7 @@ from garrison.fleet.vllm_answers import (
     transport_failure,
     unload_failure,
 )
+from garrison.net.transport import Answer, Connection, TransportError
 
 __all__ = ["Reply", "VllmApi"]
 
@@ -52,7 +52,7 @@ class VllmApi:
         try:
             answer = await self._connection.request("GET", "/v1/models", timeout=self._target.timeout)
         except TransportError as error:
-            return Sighting(target=self._target.name, at=now, cause=error.cause, detail=error.detail)
+            return Sighting(target=self._target.name, at=now, cause=cause_of(error), detail=error.detail)
         verdict = judge(answer, base, now)
         return Sighting(
             target=self._target.name,

@@ -1,8 +1,9 @@
-"""One HTTP/1.1 connection: parsing, order of answers, streams, and its several ends.
+"""One HTTP/1.1 connection of the simulator: the order of answers, streams, and the ways it ends.
 
-Bounds: bytes of a head, bytes of a body, requests read ahead, seconds an idle or a half-sent request may take. A client
-that goes away cancels the task that works for it; one that does not read is not answered further. One that has sent too
-many requests ahead is not read further, and so is not seen to go away either, as with uvicorn.
+The framing is `garrison.net.http1`. This adds what a server decides: bytes of a head and of a body, requests read
+ahead, seconds an idle or a half-sent request may take. A client that goes away cancels the task that works for it; one
+that does not read gets no further answers. One that has sent too many requests ahead is not read further, and so is not
+seen to go away either, as with uvicorn.
 """
 
 import asyncio
@@ -15,8 +16,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol, cast
 
-import httptools
-
+from garrison.net.http1 import limits as http1
+from garrison.net.http1.flow import FlowControl
+from garrison.net.http1.requests import Refusal, RequestReader
+from garrison.net.http1.writing import CONTINUE, LAST_CHUNK, chunk, has_body
 from garrison.sim.messages import ConnectionDroppedError, Later, Request, Response, head
 
 __all__ = ["App", "Connection", "Host", "Limits"]
@@ -24,17 +27,26 @@ __all__ = ["App", "Connection", "Host", "Limits"]
 App = Callable[[Request], Response | Later]
 """Answers a request at once, or with something to await for the answer; only the latter costs a task."""
 
-_CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _LINGER_SECONDS = 2.0
 _RESET = struct.pack("ii", 1, 0)
+_REFUSALS = {
+    400: b"Invalid HTTP request received.",
+    408: b"Request timed out.",
+    413: b"Request body too large.",
+    431: b"Request header fields too large.",
+    501: b"Transfer coding not supported.",
+    505: b"HTTP version not supported.",
+}
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
-    """Bounds of a connection: bytes, requests, seconds."""
+class Limits(http1.Limits):
+    """Bounds of a connection: those of its messages, and requests and seconds.
 
-    head_bytes: int = 64 * 1024
-    body_bytes: int = 64 * 1024 * 1024
+    Attributes:
+        pipelined: requests read ahead of the one that is answered.
+    """
+
     pipelined: int = 16
     idle_seconds: float = 5.0
     head_seconds: float = 30.0
@@ -59,59 +71,45 @@ class Host(Protocol):
         """The Date header. `now` is the loop's time."""
 
 
-class Connection(asyncio.Protocol):
+class Connection(FlowControl):
+    """The protocol of one client, and the sink of what its reader finds."""
+
     __slots__ = (
         "_body",
-        "_body_size",
         "_busy",
         "_closing",
-        "_head_bytes",
-        "_head_size",
         "_headers",
         "_host",
-        "_in_message",
         "_last",
         "_loop",
-        "_parser",
         "_peer",
         "_queue",
-        "_read_paused",
+        "_reader",
         "_refused",
         "_since",
-        "_target",
         "_task",
-        "_transport",
-        "_writable",
     )
 
     def __init__(self, host: Host, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__()
         self._host = host
         self._loop = loop
-        self._transport: asyncio.Transport | None = None
-        self._parser: httptools.HttpRequestParser | None = None
+        self._reader = RequestReader(self, host.limits)
         self._peer = ""
         self._queue: deque[Request | Response] = deque()
         self._busy = False
         self._closing = False
         self._last = False
         self._task: asyncio.Task[None] | None = None
-        self._writable: asyncio.Future[None] | None = None
-        self._read_paused = False
-        self._refused: int | None = None
+        self._refused = False
         self._since = loop.time()
-        self._in_message = False
-        self._head_bytes = 0
-        self._head_size = 0
-        self._target = b""
         self._headers: dict[str, str] = {}
         self._body: list[bytes] = []
-        self._body_size = 0
 
     # --- asyncio.Protocol
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast("asyncio.Transport", transport)
-        self._parser = httptools.HttpRequestParser(self)
+        super().connection_made(transport)
         peer = transport.get_extra_info("peername")
         self._peer = peer[0] if isinstance(peer, tuple) else ""
         self._host.opened(self)
@@ -119,103 +117,61 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._host.closed(self)
         self._closing = True
-        self._parser = None
         self._queue.clear()
         if self._task is not None:
             self._host.abandoned()
             self._task.cancel()
-        if self._writable is not None and not self._writable.done():
-            self._writable.set_result(None)
+        super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        if self._parser is None or self._closing or self._last:
+        if self._closing or self._last:
             return
-        if self._head_bytes >= 0:
-            self._head_bytes += len(data)
-        try:
-            self._parser.feed_data(data)
-        except httptools.HttpParserUpgrade:
-            self._parser = None  # what follows is not HTTP; the request itself is answered as usual
-        except httptools.HttpParserError:
-            self._refuse(400)
-        if self._head_bytes > self._host.limits.head_bytes:
-            self._refuse(431)
-        if self._refused is not None and self._parser is not None:
-            self._parser = None
-            self._queue.append(_refusal(self._refused))
+        idle = not self._reader.under_way
+        self._reader.feed(data)
+        if idle and self._reader.under_way:
+            self._since = self._loop.time()
         self._pump()
 
     def eof_received(self) -> bool:
         return False
 
-    def pause_writing(self) -> None:
-        self._writable = self._loop.create_future()
-
     def resume_writing(self) -> None:
-        if self._writable is not None:
-            if not self._writable.done():
-                self._writable.set_result(None)
-            self._writable = None
+        super().resume_writing()
         self._pump()
 
-    # --- httptools
+    # --- RequestSink
 
-    def on_message_begin(self) -> None:
-        self._in_message = True
-        self._since = self._loop.time()
-        self._target = b""
-        self._head_size = 0
-        self._headers = {}
+    def request_head(self) -> None:
+        reader = self._reader
+        self._headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in reader.headers}
         self._body = []
-        self._body_size = 0
+        if reader.expects_continue and not self._busy:
+            self.send(CONTINUE)
 
-    def on_url(self, url: bytes) -> None:
-        self._target += url
-        self._head_size += len(url)
+    def request_body(self, piece: bytes) -> None:
+        self._body.append(piece)
 
-    def on_header(self, name: bytes, value: bytes) -> None:
-        self._head_size += len(name) + len(value) + 4
-        self._headers[name.decode("latin-1").lower()] = value.decode("latin-1")
-
-    def on_headers_complete(self) -> None:
-        self._head_bytes = -1
-        limits = self._host.limits
-        if self._head_size > limits.head_bytes:
-            self._refuse(431)
-        length = self._headers.get("content-length", "")
-        if length.isdigit() and int(length) > limits.body_bytes:
-            self._refuse(413)
-        expects = self._headers.get("expect", "").lower() == "100-continue"
-        if expects and self._refused is None and not self._busy and self._transport is not None:
-            self._transport.write(_CONTINUE)
-
-    def on_body(self, body: bytes) -> None:
-        self._body_size += len(body)
-        if self._body_size > self._host.limits.body_bytes:
-            self._refuse(413)
-            return
-        self._body.append(body)
-
-    def on_message_complete(self) -> None:
-        self._in_message = False
-        self._head_bytes = 0
-        if self._refused is not None or self._parser is None:
-            return
-        target, _, query = self._target.decode("latin-1").partition("?")
+    def request_end(self, keep_alive: bool) -> None:
+        reader = self._reader
+        target, _, query = reader.target.decode("latin-1").partition("?")
         if "://" in target[:8]:
             target = "/" + target.split("://", 1)[1].partition("/")[2]
         self._queue.append(
             Request(
-                method=self._parser.get_method().decode("latin-1"),
+                method=reader.method.decode("latin-1"),
                 path=target,
                 query=query,
                 headers=self._headers,
                 body=b"".join(self._body) if self._body else b"",
                 peer=self._peer,
-                keep_alive=self._parser.should_keep_alive() and not self._parser.should_upgrade(),
-                http10=self._parser.get_http_version() == "1.0",
+                keep_alive=keep_alive,
+                http10=reader.http10,
             )
         )
+
+    def request_refused(self, refusal: Refusal) -> None:
+        self._refused = True
+        self._queue.append(_refusal(refusal.status))
 
     # --- answering
 
@@ -232,7 +188,9 @@ class Connection(asyncio.Protocol):
                 self._busy = True
                 self._task = self._loop.create_task(self._answer_later(item, answer))
                 self._task.add_done_callback(self._answered)
-        self._regulate_reading()
+        full = len(self._queue) >= self._host.limits.pipelined
+        if full is not self._read_paused and not self._closing:
+            self.pause_reading(full)
 
     async def _answer_later(self, request: Request, answer: Response | Later) -> None:
         try:
@@ -254,42 +212,38 @@ class Connection(asyncio.Protocol):
             self._pump()
 
     def _send(self, request: Request | None, response: Response) -> None:
-        transport = self._transport
-        if transport is None or transport.is_closing():
-            return
         body = cast("bytes", response.body)
         close = response.close or request is None or not request.keep_alive or self._last
         self._since = self._loop.time()
         headers = head(response, self._host.date(self._since), length=len(body), chunked=False, close=close)
         if response.cut:
-            transport.write(headers + body[: len(body) // 2])
+            self.send(headers + body[: len(body) // 2])
             self._loop.call_soon(self.reset)
             return
-        bodiless = request is not None and request.method == "HEAD"
-        transport.write(headers if bodiless else headers + body)
-        if close:
+        bodiless = request is not None and not has_body(request.method, response.status)
+        if self.send(headers if bodiless else headers + body) and close:
             self._close_gently()
 
     async def _stream(self, request: Request, response: Response) -> None:
-        transport, body = self._transport, response.body
-        assert transport is not None
+        body = response.body
         assert not isinstance(body, bytes)
         close = response.close or not request.keep_alive or request.http10 or self._last
+        bodiless = not has_body(request.method, response.status)
         chunked = not request.http10
-        date = self._host.date(self._loop.time())
-        transport.write(head(response, date, length=None, chunked=chunked, close=close))
+        self.send(head(response, self._host.date(self._loop.time()), length=None, chunked=chunked, close=close))
         try:
             async for piece in body:
-                transport.write(b"%x\r\n%b\r\n" % (len(piece), piece) if chunked else piece)
-                if self._writable is not None:
-                    await self._writable
+                if bodiless:
+                    break
+                self.send(chunk(piece) if chunked else piece)
+                await self.drained()
                 if self._closing:
                     return
         finally:
             if (aclose := getattr(body, "aclose", None)) is not None:
                 await aclose()
-        if chunked:
-            transport.write(b"0\r\n\r\n")
+        if chunked and not bodiless:
+            self.send(LAST_CHUNK)
         self._since = self._loop.time()
         if close or self._last:
             self._close_gently()
@@ -301,14 +255,14 @@ class Connection(asyncio.Protocol):
         if self._busy or self._queue or self._closing:
             return
         limits = self._host.limits
-        if self._in_message or self._head_bytes > 0:
+        if self._reader.under_way:
             if now - self._since > limits.head_seconds:
                 self._send(None, _refusal(408))
         elif now - self._since > limits.idle_seconds:
             self.abort()
 
     def finish(self) -> None:
-        """Close now if idle, else after the answer that is under way."""
+        """Close now if idle, else after the answer in progress."""
         if self._busy:
             self._queue.clear()
             self._last = True
@@ -316,7 +270,7 @@ class Connection(asyncio.Protocol):
             self.abort()
 
     def abort(self) -> None:
-        """Close: what was answered completely still goes out, what is under way does not."""
+        """Close: what was answered completely still goes out, an answer in progress does not."""
         self._closing = True
         transport = self._transport
         if transport is None:
@@ -339,40 +293,19 @@ class Connection(asyncio.Protocol):
         transport.abort()
 
     def _close_gently(self) -> None:
-        """Half-close and read on for a moment: closing with unread input would destroy the answer on its way."""
+        """Half-close after a refusal, and read on for a moment: closing with unread input would destroy the answer on
+        its way."""
         self._closing = True
         transport = self._transport
         if transport is None:
             return
-        if self._refused is not None and transport.can_write_eof():
-            transport.resume_reading()
+        if self._refused and transport.can_write_eof():
+            self.pause_reading(False)
             transport.write_eof()
             self._loop.call_later(_LINGER_SECONDS, transport.close)
         else:
             transport.close()
 
-    def _refuse(self, status: int) -> None:
-        if self._refused is None:
-            self._refused = status
-
-    def _regulate_reading(self) -> None:
-        transport = self._transport
-        if transport is None or self._closing or transport.is_closing():
-            return
-        full = len(self._queue) >= self._host.limits.pipelined
-        if full and not self._read_paused:
-            self._read_paused = True
-            transport.pause_reading()
-        elif not full and self._read_paused:
-            self._read_paused = False
-            transport.resume_reading()
-
 
 def _refusal(status: int) -> Response:
-    texts = {
-        400: b"Invalid HTTP request received.",
-        408: b"Request timed out.",
-        413: b"Request body too large.",
-        431: b"Request header fields too large.",
-    }
-    return Response(status, texts[status], "text/plain; charset=utf-8", close=True)
+    return Response(status, _REFUSALS[status], "text/plain; charset=utf-8", close=True)

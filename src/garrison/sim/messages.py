@@ -2,11 +2,10 @@
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from http import HTTPStatus
+
+from garrison.net.http1.writing import status_line
 
 __all__ = ["ConnectionDroppedError", "Later", "Request", "Response", "head"]
-
-_REASONS = {status.value: status.phrase for status in HTTPStatus}
 
 
 class ConnectionDroppedError(Exception):
@@ -58,7 +57,7 @@ Later = Callable[[], Awaitable[Response]]
 
 def head(response: Response, date: str, *, length: int | None, chunked: bool, close: bool) -> bytes:
     """Status line and headers, as uvicorn orders them."""
-    lines = [f"HTTP/1.1 {response.status} {_REASONS.get(response.status, '')}\r\ndate: {date}\r\nserver: uvicorn"]
+    lines = [status_line(response.status), f"date: {date}", "server: uvicorn"]
     if length is not None:
         lines.append(f"content-length: {length}")
     if response.content_type:

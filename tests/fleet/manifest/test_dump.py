@@ -9,7 +9,8 @@ from garrison.fleet.events import HOOK_KINDS
 from garrison.fleet.manifest.address import canonical_url
 from garrison.fleet.manifest.dump import dump_manifest
 from garrison.fleet.manifest.load import load_declaration
-from garrison.fleet.target import Secret, TargetSpec, Tls
+from garrison.fleet.target import TargetSpec
+from garrison.net.endpoint import Secret, Tls
 
 TEXT = st.text(st.characters(exclude_categories=("Cc", "Cs", "Zl", "Zp")), min_size=1, max_size=12) | st.sampled_from(
     ["${A}", "$${A}", "on", "no", "1e5", "1", "null", "~", "a: b", "#", "2026-01-01", "é", "a\u00a0b"]

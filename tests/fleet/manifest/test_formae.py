@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from garrison.base.errors import InvalidError
 from garrison.fleet.declaration import AdapterSpec, Declaration, ModelSpec, Policy
 from garrison.fleet.manifest.load import Loaded, load_declaration
-from garrison.fleet.target import Secret, TargetSpec
+from garrison.fleet.target import TargetSpec
+from garrison.net.endpoint import Secret
 
 FORMA: dict[str, Any] = {
     "Description": {"Text": "a fleet", "Confirm": True},

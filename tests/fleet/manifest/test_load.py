@@ -15,7 +15,8 @@ from garrison.fleet.events import HOOK_KINDS
 from garrison.fleet.manifest.canonical import spellings
 from garrison.fleet.manifest.load import Loaded, load_declaration
 from garrison.fleet.manifest.model import FleetManifest, HookModel
-from garrison.fleet.target import Secret, TargetSpec, Tls
+from garrison.fleet.target import TargetSpec
+from garrison.net.endpoint import Secret, Tls
 
 ROOT = Path(__file__).resolve().parents[3]
 EXAMPLES = ROOT / "examples" / "fleet"

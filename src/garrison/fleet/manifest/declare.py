@@ -10,7 +10,8 @@ from garrison.fleet.declaration import AdapterSpec, Declaration, Hook, ModelSpec
 from garrison.fleet.manifest.address import address
 from garrison.fleet.manifest.draft import Draft, Problems, did_you_mean, dotted
 from garrison.fleet.manifest.model import AdapterModel, FleetManifest, HookModel, SecretModel, TargetModel
-from garrison.fleet.target import Secret, TargetSpec, Tls
+from garrison.fleet.target import TargetSpec
+from garrison.net.endpoint import Secret, Tls
 
 __all__ = ["declare"]
 

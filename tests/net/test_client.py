@@ -12,14 +12,14 @@ from typing import Any
 
 import pytest
 
-from garrison.fleet import http as http_module
-from garrison.fleet import resolver as resolver_module
-from garrison.fleet.http import HttpDialer, Origin, origin_of
-from garrison.fleet.network_errors import transport_error
-from garrison.fleet.observation import Cause
-from garrison.fleet.resolver import Resolver
-from garrison.fleet.target import Secret, TargetSpec, Tls
-from garrison.fleet.transport import Answer, TransportError
+from garrison.fleet.target import TargetSpec
+from garrison.net import client as http_module
+from garrison.net import resolver as resolver_module
+from garrison.net.client import HttpDialer, Origin, origin_of
+from garrison.net.endpoint import Secret, Tls
+from garrison.net.errors import TransportCause, transport_error
+from garrison.net.resolver import Resolver
+from garrison.net.transport import Answer, TransportError
 
 from .conftest import Certify, StartRaw, StartSim
 
@@ -68,7 +68,7 @@ async def test_no_origin(url: str) -> None:
     with pytest.raises(ValueError):
         origin_of(url)
     error = await refused(spec(url))
-    assert error.cause is Cause.LOCAL
+    assert error.cause is TransportCause.LOCAL
     assert "s3cr3t" not in error.detail
 
 
@@ -124,7 +124,7 @@ async def test_unsendable_headers(options: Any, start_raw: StartRaw, monkeypatch
     monkeypatch.delenv("NO_KEY", raising=False)
     server = await start_raw(ok())
     error = await refused(spec(server.url, **options))
-    assert (error.cause, error.sent) == (Cause.LOCAL, False)
+    assert (error.cause, error.sent) == (TransportCause.LOCAL, False)
     assert "k3y" not in error.detail
     assert server.connections == 0
 
@@ -161,21 +161,24 @@ async def test_taken(start_raw: StartRaw, raw: bytes, body: bytes) -> None:
     assert (answer.status, answer.body, answer.headers.get("link")) == (200, body, None)
 
 
-REFUSED: dict[str, tuple[bytes | None, Cause]] = {
-    "larger-than-the-limit": (ok(b"x" * 1001), Cause.MALFORMED),
-    "larger-in-chunks": (CHUNKED + b"300\r\n" + b"x" * 768 + b"\r\n" + b"300\r\n" + b"x" * 768, Cause.MALFORMED),
-    "larger-until-the-end": (b"HTTP/1.1 200 OK\r\n\r\n" + b"x" * 1001, Cause.MALFORMED),
-    "endless-trailer": (CHUNKED + b"0\r\n" + b"x-a: b\r\n" * 20_000, Cause.MALFORMED),
-    "two-lengths": (b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\ncontent-length: 3\r\n\r\nabc", Cause.MALFORMED),
-    "no-number": (b"HTTP/1.1 200 OK\r\ncontent-length: x\r\n\r\nabc", Cause.MALFORMED),
-    "tls-alert": (b"\x15\x03\x03\x00\x02\x02\x28", Cause.TLS),
-    "cut-chunks": (CHUNKED + b"5\r\nab", Cause.RESET),
-    "nothing": (None, Cause.RESET),
+REFUSED: dict[str, tuple[bytes | None, TransportCause]] = {
+    "larger-than-the-limit": (ok(b"x" * 1001), TransportCause.MALFORMED),
+    "larger-in-chunks": (
+        CHUNKED + b"300\r\n" + b"x" * 768 + b"\r\n" + b"300\r\n" + b"x" * 768,
+        TransportCause.MALFORMED,
+    ),
+    "larger-until-the-end": (b"HTTP/1.1 200 OK\r\n\r\n" + b"x" * 1001, TransportCause.MALFORMED),
+    "endless-trailer": (CHUNKED + b"0\r\n" + b"x-a: b\r\n" * 20_000, TransportCause.MALFORMED),
+    "two-lengths": (b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\ncontent-length: 3\r\n\r\nabc", TransportCause.MALFORMED),
+    "no-number": (b"HTTP/1.1 200 OK\r\ncontent-length: x\r\n\r\nabc", TransportCause.MALFORMED),
+    "tls-alert": (b"\x15\x03\x03\x00\x02\x02\x28", TransportCause.TLS),
+    "cut-chunks": (CHUNKED + b"5\r\nab", TransportCause.RESET),
+    "nothing": (None, TransportCause.RESET),
 }
 
 
 @pytest.mark.parametrize(("raw", "cause"), REFUSED.values(), ids=REFUSED.keys())
-async def test_refused(start_raw: StartRaw, raw: bytes | None, cause: Cause) -> None:
+async def test_refused(start_raw: StartRaw, raw: bytes | None, cause: TransportCause) -> None:
     server = await start_raw(raw)
     error = await refused(spec(server.url), limit=1000)
     assert (error.cause, error.sent) == (cause, True)
@@ -184,7 +187,7 @@ async def test_refused(start_raw: StartRaw, raw: bytes | None, cause: Cause) -> 
 async def test_an_endless_head(start_raw: StartRaw) -> None:
     server = await start_raw(b"HTTP/1.1 200 OK\r\n" + b"x-a: b\r\n" * 20_000)
     error = await refused(spec(server.url))
-    assert (error.cause, error.detail) == (Cause.MALFORMED, "the answer's head is larger than 65536 bytes")
+    assert (error.cause, error.detail) == (TransportCause.MALFORMED, "the answer's head is larger than 65536 bytes")
 
 
 async def test_a_drip_is_cut_off_at_the_deadline() -> None:
@@ -202,18 +205,18 @@ async def test_a_drip_is_cut_off_at_the_deadline() -> None:
         target = spec(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}")
         error = await refused(target, timeout=0.2)
         await ended.wait()
-    assert (error.cause, error.sent) == (Cause.TIMEOUT, True)
+    assert (error.cause, error.sent) == (TransportCause.TIMEOUT, True)
 
 
 async def test_nobody_accepts(black_hole: int) -> None:
     error = await refused(spec(f"http://127.0.0.1:{black_hole}", timeout=0.2), method="POST")
-    assert (error.cause, error.sent) == (Cause.TIMEOUT, False)
+    assert (error.cause, error.sent) == (TransportCause.TIMEOUT, False)
 
 
 async def test_a_handshake_that_hangs(start_raw: StartRaw) -> None:
     server = await start_raw(...)
     error = await refused(spec(server.url.replace("http:", "https:"), timeout=0.2))
-    assert (error.cause, error.sent) == (Cause.TIMEOUT, False)
+    assert (error.cause, error.sent) == (TransportCause.TIMEOUT, False)
 
 
 async def test_no_descriptors_left(start_raw: StartRaw, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -224,22 +227,22 @@ async def test_no_descriptors_left(start_raw: StartRaw, monkeypatch: pytest.Monk
 
     monkeypatch.setattr(asyncio.get_running_loop(), "create_connection", no_more)
     error = await refused(spec(server.url))
-    assert (error.cause, error.detail, error.sent) == (Cause.LOCAL, "too many open files", False)
+    assert (error.cause, error.detail, error.sent) == (TransportCause.LOCAL, "too many open files", False)
 
 
 def test_words_for_what_the_system_says() -> None:
     causes = {
-        socket.gaierror(-2, "Name or service not known"): Cause.DNS,
-        ConnectionRefusedError(111, "x"): Cause.REFUSED,
-        OSError(113, "No route to host"): Cause.REFUSED,
-        OSError(101, "Network is unreachable"): Cause.REFUSED,
-        TimeoutError(110, "x"): Cause.TIMEOUT,
-        ConnectionResetError(104, "x"): Cause.RESET,
-        ConnectionResetError(): Cause.RESET,
-        BrokenPipeError(32, "x"): Cause.RESET,
-        ssl.SSLError(1, "x"): Cause.TLS,
-        PermissionError(13, "x"): Cause.LOCAL,
-        OSError(99, "x"): Cause.LOCAL,
+        socket.gaierror(-2, "Name or service not known"): TransportCause.DNS,
+        ConnectionRefusedError(111, "x"): TransportCause.REFUSED,
+        OSError(113, "No route to host"): TransportCause.REFUSED,
+        OSError(101, "Network is unreachable"): TransportCause.REFUSED,
+        TimeoutError(110, "x"): TransportCause.TIMEOUT,
+        ConnectionResetError(104, "x"): TransportCause.RESET,
+        ConnectionResetError(): TransportCause.RESET,
+        BrokenPipeError(32, "x"): TransportCause.RESET,
+        ssl.SSLError(1, "x"): TransportCause.TLS,
+        PermissionError(13, "x"): TransportCause.LOCAL,
+        OSError(99, "x"): TransportCause.LOCAL,
     }
     assert {error: transport_error(error, sent=False).cause for error in causes} == causes
 
@@ -290,7 +293,7 @@ async def test_closed_at_the_second_request(start_raw: StartRaw) -> None:
         assert (server.connections, len(server.heard)) == (2, 3)
         with pytest.raises(TransportError) as caught:
             await connection.request("POST", "/", json={}, timeout=5)
-        assert (caught.value.cause, caught.value.sent) == (Cause.RESET, True)
+        assert (caught.value.cause, caught.value.sent) == (TransportCause.RESET, True)
         assert len(server.heard) == 4
         await connection.request("POST", "/", json={}, timeout=5)  # and the connection can be used on
 
@@ -301,7 +304,7 @@ async def test_an_answer_that_had_begun_is_not_asked_for_again(start_raw: StartR
         await connection.request("GET", "/", timeout=5)
         with pytest.raises(TransportError) as caught:
             await connection.request("GET", "/", timeout=5)
-    assert (caught.value.cause, len(server.heard)) == (Cause.RESET, 2)
+    assert (caught.value.cause, len(server.heard)) == (TransportCause.RESET, 2)
 
 
 async def test_an_idle_connection_is_opened_anew(start_raw: StartRaw, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -318,7 +321,7 @@ async def test_a_renewed_secret_is_used_at_once(start_sim: StartSim, tmp_path: P
     key.write_text("old\n")
     now = [0.0]
     sim = await start_sim(api_keys=("old",))
-    from garrison.fleet.secrets import Secrets
+    from garrison.net.secrets import Secrets
 
     dialer = HttpDialer(secrets=Secrets(monotonic=lambda: now[0]))
     target = spec(sim.url, api_key=Secret("file", str(key)))
@@ -338,7 +341,7 @@ async def test_a_renewed_secret_is_used_at_once(start_sim: StartSim, tmp_path: P
         now[0] += 100
         with pytest.raises(TransportError) as caught:
             await connection.request("GET", "/v1/models", timeout=5)
-    assert caught.value.cause is Cause.LOCAL
+    assert caught.value.cause is TransportCause.LOCAL
 
 
 async def test_client_certificates(start_raw: StartRaw, certify: Certify) -> None:
@@ -351,7 +354,7 @@ async def test_client_certificates(start_raw: StartRaw, certify: Certify) -> Non
     tls = Tls(ca=good.cert, cert=client.cert, key=client.key)
     assert (await ask(spec(url, tls=tls))).status == 200
     error = await refused(spec(url, tls=Tls(ca=good.cert)))
-    assert error.cause in (Cause.TLS, Cause.RESET)
+    assert error.cause in (TransportCause.TLS, TransportCause.RESET)
 
 
 # --- nothing is left behind
@@ -464,7 +467,7 @@ async def test_a_name_that_hangs_holds_up_no_other(names: dict[str, Any], start_
     names |= {"edge.test": ["127.0.0.1"]} | {f"dead-{at}.test": hang for at in range(40)}
     dialer = HttpDialer()
 
-    async def one(host: str) -> Cause | int:
+    async def one(host: str) -> TransportCause | int:
         try:
             async with dialer.open(spec(f"http://{host}:{server.port}", timeout=0.3)) as connection:
                 return (await connection.request("GET", "/", timeout=5)).status
@@ -475,7 +478,7 @@ async def test_a_name_that_hangs_holds_up_no_other(names: dict[str, Any], start_
     await asyncio.sleep(0.05)
     async with asyncio.timeout(0.2):
         assert await one("edge.test") == 200
-    assert set(await asyncio.gather(*dead)) == {Cause.DNS}
+    assert set(await asyncio.gather(*dead)) == {TransportCause.DNS}
     assert len(names["asked"]) == 41  # once each, however many ask
     hang.set()
 

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from garrison.fleet.target import TargetSpec, Tls
-from garrison.fleet.tls import TlsContexts, TlsFileError
+from garrison.fleet.target import TargetSpec
+from garrison.net.endpoint import Tls
+from garrison.net.tls import TlsContexts, TlsFileError
 
 from .conftest import Certify
 

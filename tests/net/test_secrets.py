@@ -10,10 +10,9 @@ import pytest
 
 from garrison.base.redaction import redacted
 from garrison.fleet.failure import Failure, FailureCode
-from garrison.fleet.observation import Cause
-from garrison.fleet.secrets import SecretError, Secrets
-from garrison.fleet.target import Secret
-from garrison.fleet.transport import TransportError
+from garrison.net.endpoint import Secret
+from garrison.net.errors import TransportCause, TransportError
+from garrison.net.secrets import SecretError, Secrets
 
 WORD = "s3cr3t"
 
@@ -73,7 +72,7 @@ async def test_what_was_read_is_hidden_from_then_on(tmp_path: Path) -> None:
     assert redacted("the server said s3cr3t") == "the server said s3cr3t"
     await Secrets({}).text(Secret("file", str(tmp_path / "key")))
     assert redacted("the server said s3cr3t") == "the server said ***"
-    assert TransportError(Cause.MALFORMED, "bad header b's3cr3t\\n'").detail == "bad header b'***\\n'"
+    assert TransportError(TransportCause.MALFORMED, "bad header b's3cr3t\\n'").detail == "bad header b'***\\n'"
     assert Failure(code=FailureCode.INVALID_REQUEST, message="no: s3cr3t").message == "no: ***"
 
 
@@ -179,7 +178,7 @@ async def test_who_leaves_early_leaves_no_process_and_no_lock(tmp_path: Path) ->
 def test_no_text_in_any_repr() -> None:
     secrets = Secrets({"KEY": WORD})
     asyncio.run(secrets.text(Secret("env", "KEY")))
-    from garrison.fleet.secrets import _Kept
+    from garrison.net.secrets import _Kept
 
     assert WORD not in repr(_Kept(0.0, WORD))
     assert WORD not in repr(secrets)

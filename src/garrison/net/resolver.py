@@ -1,12 +1,12 @@
-"""Names to addresses, so that one name that hangs holds up no other.
+"""Names to addresses, in such a way that one name that hangs holds up no other.
 
-The system's resolver blocks a thread for as long as it likes. It gets threads of its own here, which an ending process
-does not wait for; a name is asked about once at a time, an answer is kept for a while, and an old answer serves where a
-new one does not come.
+The system's resolver blocks a thread for as long as it likes. Here it gets threads of its own, which an ending process
+does not wait for. A name is looked up once at a time, an answer is kept for a while, and an old answer serves where no
+new one comes.
 """
 
 import asyncio
-import contextlib
+import errno
 import ipaddress
 import socket
 import threading
@@ -14,11 +14,13 @@ import time
 from collections import deque
 from concurrent.futures import Future
 
+from garrison.net.threads import outcome, start_thread
+
 __all__ = ["Resolver"]
 
 _FRESH_SECONDS = 30.0
 _PATIENCE_SECONDS = 0.5
-"""How long a new answer is waited for where there is an old one."""
+"""How long to wait for a new answer where there is an old one."""
 _THREADS = 128
 
 _Addresses = tuple[str, ...]
@@ -35,30 +37,30 @@ class Resolver:
         self._lock = threading.Lock()
 
     def fresh(self, host: str) -> _Addresses | None:
-        """Without asking; None where `addresses` has to."""
+        """The addresses where they are known without a lookup."""
         known = self._known.get(host)
         if known is None and _numeric(host):
             known = self._known[host] = (float("inf"), (host,))
         return known[1] if known is not None and time.monotonic() - known[0] < _FRESH_SECONDS else None
 
     async def addresses(self, host: str) -> _Addresses:
-        """At least one, the one to try first in front. The caller keeps the deadline.
+        """At least one address, the one to try first in front. The caller keeps the deadline.
 
         Raises:
             socket.gaierror: the name does not resolve.
+            OSError: the lookup cannot be made.
         """
-        asking = self._ask(host)
         known = self._known.get(host)
         if known is None:
-            return self._keep(host, await _result(asking))
+            return self._keep(host, await outcome(self._ask(host)))
         try:
             async with asyncio.timeout(_PATIENCE_SECONDS):
-                return self._keep(host, await _result(asking))
-        except (TimeoutError, socket.gaierror):
+                return self._keep(host, await outcome(self._ask(host)))
+        except OSError:  # no answer in time is one of them
             return known[1]
 
     def prefer(self, host: str, address: str) -> None:
-        """`address` took a connection: it is tried first from now on."""
+        """Try `address`, which has just accepted a connection, first from now on."""
         known = self._known.get(host)
         if known is not None and known[1][0] != address:
             self._known[host] = (known[0], (address, *(one for one in known[1] if one != address)))
@@ -78,9 +80,21 @@ class Resolver:
             asking = self._asking[host] = Future()
             self._waiting.append(host)
             if self._running < _THREADS:
-                self._running += 1
-                threading.Thread(target=self._work, name="resolver", daemon=True).start()
+                self._start_worker(host)
         return asking
+
+    def _start_worker(self, host: str) -> None:
+        """Start one more thread. Where none can be started, the running ones take the name; without any, nobody would
+        ever look it up, so it fails now."""
+        self._running += 1
+        try:
+            start_thread(self._work, "resolver")
+        except OSError:
+            self._running -= 1
+            if self._running == 0:
+                self._waiting.remove(host)
+                reason = OSError(errno.EAGAIN, "no thread can be started for the lookup")
+                self._asking.pop(host).set_exception(reason)
 
     def _work(self) -> None:
         while True:
@@ -89,43 +103,24 @@ class Resolver:
                     self._running -= 1
                     return
                 host = self._waiting.popleft()
-                asking = self._asking[host]
+            found: _Addresses = ()
+            failure: BaseException | None = None
             try:
                 found = _look_up(host)
-            except OSError as error:
-                outcome: _Addresses | OSError = error
-            else:
-                outcome = found
+            except BaseException as error:  # noqa: BLE001 - the outermost frame of a thread: a name must not hang
+                failure = error
             with self._lock:
-                del self._asking[host]
-            if isinstance(outcome, OSError):
-                asking.set_exception(outcome)
+                asking = self._asking.pop(host)
+            if failure is not None:
+                asking.set_exception(failure)
             else:
-                asking.set_result(outcome)
-
-
-async def _result(asking: "Future[_Addresses]") -> _Addresses:
-    """Leaving early leaves the lookup to those who still wait for it."""
-    loop = asyncio.get_running_loop()
-    waiter = loop.create_future()
-
-    def wake() -> None:
-        if not waiter.done():
-            waiter.set_result(None)
-
-    def done(_: "Future[_Addresses]") -> None:
-        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
-            loop.call_soon_threadsafe(wake)
-
-    asking.add_done_callback(done)
-    await waiter
-    return asking.result()
+                asking.set_result(found)
 
 
 def _look_up(host: str) -> _Addresses:
     try:
         entries = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
-    except UnicodeError:
+    except ValueError:  # a label that is too long, or a null byte
         raise socket.gaierror(socket.EAI_NONAME, "not a host name") from None
     return tuple(dict.fromkeys(str(sockaddr[0]) for *_, sockaddr in entries))
 

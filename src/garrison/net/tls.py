@@ -1,9 +1,10 @@
-"""TLS as a target declares it: one context for each declaration, made anew when one of its files changes."""
+"""TLS as an endpoint declares it: one context for each declaration, made anew when one of its files changes."""
 
 import ssl
 from pathlib import Path
 
-from garrison.fleet.target import Tls
+from garrison.net.endpoint import Tls
+from garrison.net.threads import call_in_thread
 
 __all__ = ["TlsContexts", "TlsFileError"]
 
@@ -11,7 +12,7 @@ _Stamp = tuple[tuple[int, int, int] | None, ...]
 
 
 class TlsFileError(Exception):
-    """A CA, certificate or key that cannot be used. The message names the field and the file, never a content."""
+    """A CA, certificate or key that cannot be used. The message names the field and the file, never its content."""
 
 
 class TlsContexts:
@@ -20,8 +21,20 @@ class TlsContexts:
     def __init__(self) -> None:
         self._made: dict[Tls, tuple[_Stamp, ssl.SSLContext]] = {}
 
+    async def load(self, tls: Tls) -> ssl.SSLContext:
+        """The context of `tls`, without waiting for a disk on the event loop. The caller keeps the deadline.
+
+        Raises:
+            TlsFileError: a file is missing or not what it should be.
+            OSError: no thread can be started.
+        """
+        made = self._made.get(tls)
+        if made is not None and tls.ca is tls.cert is tls.key is None:
+            return made[1]
+        return await call_in_thread(lambda: self.get(tls), "tls-files")
+
     def get(self, tls: Tls) -> ssl.SSLContext:
-        """The context of `tls`: a declared CA takes the place of the system's.
+        """The context of `tls`. A declared CA replaces those of the system.
 
         Raises:
             TlsFileError: a file is missing or not what it should be.
@@ -43,7 +56,7 @@ def _context(tls: Tls) -> ssl.SSLContext:
         context.verify_mode = ssl.CERT_NONE
     if tls.cert is not None:
         try:
-            # An encrypted key would ask at the terminal.
+            # Without a password here, OpenSSL would ask for that of an encrypted key at the terminal.
             context.load_cert_chain(tls.cert, tls.key, password=lambda: "")
         except (OSError, ssl.SSLError) as error:
             where = tls.cert if tls.key is None else f"{tls.cert}, {tls.key}"

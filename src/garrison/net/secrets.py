@@ -10,8 +10,8 @@ from pathlib import Path
 
 from garrison.base.children import DIRECTORY, child_environment
 from garrison.base.redaction import SecretValueError, secret_text
-from garrison.fleet.child_process import end_group
-from garrison.fleet.target import Secret
+from garrison.net.child_process import end_group
+from garrison.net.endpoint import Secret
 
 __all__ = ["SecretError", "Secrets"]
 

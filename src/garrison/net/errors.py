@@ -1,0 +1,84 @@
+"""Why no response came, as one error with a cause, and what the operating system and OpenSSL call it. Pure."""
+
+import errno
+import os
+import socket
+import ssl
+from enum import StrEnum
+
+from garrison.base.redaction import redacted
+
+__all__ = ["TransportCause", "TransportError", "transport_error"]
+
+
+class TransportCause(StrEnum):
+    """Why a request got no whole response."""
+
+    DNS = "dns"
+    REFUSED = "refused"
+    TIMEOUT = "timeout"
+    RESET = "reset"
+    TLS = "tls"
+    MALFORMED = "malformed"
+    LOCAL = "local"
+    """The fault is on this side: an unreadable secret or certificate file, no file descriptors left."""
+
+
+class TransportError(Exception):
+    """No whole response came.
+
+    Attributes:
+        cause: why.
+        detail: the reason in words, safe to show.
+        sent: whether any byte of the request had left; if so, the server may have acted on it.
+    """
+
+    def __init__(self, cause: TransportCause, detail: str, *, sent: bool = False) -> None:
+        detail = redacted(detail)  # libraries put what was sent into their messages
+        super().__init__(detail)
+        self.cause = cause
+        self.detail = detail
+        self.sent = sent
+
+
+_CAUSES = {
+    errno.ECONNREFUSED: TransportCause.REFUSED,
+    # The network answered at once that there is no way. The detail tells these apart.
+    errno.EHOSTUNREACH: TransportCause.REFUSED,
+    errno.ENETUNREACH: TransportCause.REFUSED,
+    errno.EHOSTDOWN: TransportCause.REFUSED,
+    errno.ENOENT: TransportCause.REFUSED,  # the path of a unix socket that nobody has bound
+    errno.ETIMEDOUT: TransportCause.TIMEOUT,
+    errno.ECONNRESET: TransportCause.RESET,
+    errno.ECONNABORTED: TransportCause.RESET,
+    errno.EPIPE: TransportCause.RESET,
+    errno.ENOTCONN: TransportCause.RESET,
+}
+
+
+def transport_error(error: OSError, *, sent: bool) -> TransportError:
+    """Translate an error from connecting or from a connection.
+
+    Whatever is not known to come from the server or the network (no descriptors, no ports, no permission) is `local`.
+    """
+    if isinstance(error, ssl.SSLError):
+        return TransportError(TransportCause.TLS, _tls_detail(error), sent=sent)
+    if isinstance(error, socket.gaierror):
+        detail = f"the name does not resolve: {error.strerror or 'no answer'}"
+        return TransportError(TransportCause.DNS, detail, sent=sent)
+    if isinstance(error, TimeoutError):
+        return TransportError(TransportCause.TIMEOUT, "the connection timed out", sent=sent)
+    if isinstance(error, ConnectionError) and error.errno is None:
+        return TransportError(TransportCause.RESET, "the connection was closed", sent=sent)
+    number = error.errno or 0
+    words = os.strerror(number).lower() if number else "the connection failed"
+    return TransportError(_CAUSES.get(number, TransportCause.LOCAL), words, sent=sent)
+
+
+def _tls_detail(error: ssl.SSLError) -> str:
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"the certificate is not trusted: {error.verify_message}"
+    reason = getattr(error, "reason", None) or "handshake failed"  # asyncio raises some without a reason
+    if reason in ("WRONG_VERSION_NUMBER", "HTTP_REQUEST", "RECORD_LAYER_FAILURE"):
+        return "the server does not speak TLS here; declare it as http"
+    return f"TLS: {reason.lower().replace('_', ' ')}"

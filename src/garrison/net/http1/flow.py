@@ -1,0 +1,60 @@
+"""Flow control of one connection: not to read what cannot be handled, not to write what is not read."""
+
+import asyncio
+from typing import cast
+
+__all__ = ["FlowControl"]
+
+
+class FlowControl(asyncio.Protocol):
+    """The part of a protocol that regulates its transport. A connection inherits it.
+
+    A transport may be gone or closing at any time; uvloop's raise when they are touched then, so each access asks.
+    """
+
+    __slots__ = ("_read_paused", "_transport", "_writable")
+
+    def __init__(self) -> None:
+        self._transport: asyncio.Transport | None = None
+        self._writable: asyncio.Future[None] | None = None
+        self._read_paused = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._transport = None
+        self.resume_writing()
+
+    def pause_writing(self) -> None:
+        if self._writable is None:
+            self._writable = asyncio.get_running_loop().create_future()
+
+    def resume_writing(self) -> None:
+        writable, self._writable = self._writable, None
+        if writable is not None and not writable.done():
+            writable.set_result(None)
+
+    async def drained(self) -> None:
+        """Wait until the peer has read enough of what was written, or is gone."""
+        if self._writable is not None:
+            await asyncio.shield(self._writable)  # one waiter's cancellation must not wake the others
+
+    def send(self, data: bytes) -> bool:
+        """Write unless the connection is gone; whether it was there."""
+        transport = self._transport
+        if transport is None or transport.is_closing():
+            return False
+        transport.write(data)
+        return True
+
+    def pause_reading(self, paused: bool) -> None:
+        """Stop reading from the socket, or go on. Asking twice does no harm."""
+        transport = self._transport
+        if paused == self._read_paused or transport is None or transport.is_closing():
+            return
+        self._read_paused = paused
+        if paused:
+            transport.pause_reading()
+        else:
+            transport.resume_reading()

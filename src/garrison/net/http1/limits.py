@@ -1,0 +1,37 @@
+"""Sizes that a peer may not exceed, and how framing overhead is bounded. Pure."""
+
+from dataclasses import dataclass
+
+__all__ = ["BLANKS", "WIRE_FACTOR", "HeaderList", "Limits", "length_of"]
+
+BLANKS = 1024
+"""Bytes by which a head may exceed its limit before it is complete: blanks around values are not counted one by one."""
+WIRE_FACTOR = 9
+"""Bytes on the wire for each byte of a body, beside a fixed allowance. The smallest chunk takes six bytes for its one.
+Without a bound, chunk extensions carry an endless stream that no limit of the body sees."""
+_MOST_DIGITS = 20
+
+HeaderList = list[tuple[bytes, bytes]]
+"""Names and values as they arrived, in order."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Bytes.
+
+    Attributes:
+        head_bytes: of a request line or a status line with its headers; of the trailers; of the framing around a body.
+        body_bytes: of one body, after chunked coding is removed.
+    """
+
+    head_bytes: int = 64 * 1024
+    body_bytes: int = 64 * 1024 * 1024
+
+
+def length_of(value: bytes) -> int | None:
+    """Read a Content-Length that llhttp has accepted; None where it has more digits than any length needs.
+
+    llhttp skips blanks and leading zeros. Thousands of zeros would make `int` raise.
+    """
+    digits = value.strip(b" \t")
+    return int(digits) if len(digits) <= _MOST_DIGITS and digits.isdigit() else None

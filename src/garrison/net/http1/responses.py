@@ -1,0 +1,243 @@
+"""Read responses: what a server sends on one connection becomes calls on a sink, one response for one request."""
+
+from typing import NoReturn, Protocol
+
+import httptools
+
+from garrison.net.http1.limits import BLANKS, WIRE_FACTOR, HeaderList, length_of
+
+__all__ = ["ResponseReader", "ResponseSink"]
+
+_VERSIONS = ("1.1", "1.0")
+_SWITCHING = 101
+_FIRST_FINAL = 200
+
+
+class ResponseSink(Protocol):
+    """What a reader found, in the order in which it arrived. The reader's attributes say the rest."""
+
+    def response_head(self) -> None:
+        """The head is complete: `status` and `headers` are set."""
+
+    def response_body(self, piece: bytes) -> None:
+        """Some of the body."""
+
+    def response_end(self, keep_alive: bool) -> None:
+        """The response is complete. Unless `keep_alive`, the connection carries no further request."""
+
+    def response_failed(self, reason: str) -> None:
+        """This is no response; the connection is of no further use."""
+
+
+class _Stop(Exception):  # noqa: N818 - leaves the parser from within a callback; it is not an error
+    """Stop parsing."""
+
+
+class ResponseReader:
+    """Reads one response after `expect`. Whatever arrives without one, `feed` refuses.
+
+    Attributes:
+        status: of the final response; 0 until its head is complete.
+        headers: its name and value pairs as sent.
+        trailers: what came after a chunked body; set when the response ends.
+        interim: responses before the final one (1xx), status and headers each.
+        rest: after 101, what already arrived in the other protocol.
+        waiting: a response is expected and not complete.
+    """
+
+    __slots__ = (
+        "_bodiless",
+        "_body_bytes",
+        "_complete",
+        "_end",
+        "_failure",
+        "_head_bytes",
+        "_head_done",
+        "_keep",
+        "_left",
+        "_limit",
+        "_parser",
+        "_received",
+        "_sink",
+        "_sized",
+        "_switch",
+        "_trailer_size",
+        "headers",
+        "interim",
+        "rest",
+        "status",
+        "trailers",
+        "waiting",
+    )
+
+    def __init__(self, sink: ResponseSink, *, head_bytes: int = 64 * 1024) -> None:
+        self._sink = sink
+        self._head_bytes = head_bytes
+        self._parser: httptools.HttpResponseParser | None = None
+        self.waiting = False
+        self.rest = b""
+        self.status = self._limit = 0
+        self._received = self._body_bytes = self._trailer_size = 0
+        self._bodiless = self._switch = self._head_done = self._sized = self._complete = self._end = False
+        self._keep = True
+        self._failure = ""
+        self.headers: HeaderList = []
+        self.trailers: HeaderList = []
+        self.interim: list[tuple[int, HeaderList]] = []
+
+    def expect(self, method: str, limit: int, *, switch: bool = False) -> None:
+        """Be ready for the response to a request that goes out now.
+
+        Args:
+            method: a response to HEAD has no body, whatever its headers say.
+            limit: bytes of the body.
+            switch: take 101 for a response; otherwise it is a failure, since nobody asked for it.
+        """
+        self.status = self._received = self._body_bytes = self._trailer_size = 0
+        self._head_done = self._sized = self._complete = self._end = False
+        self._keep = True
+        self._failure = ""
+        self.headers, self.trailers, self.interim = [], [], []
+        self._limit = limit
+        self._bodiless = method == "HEAD"
+        self._switch = switch
+        self.waiting = True
+        # A parser is kept from response to response; after HEAD or an early end it stands in the middle of one.
+        if self._parser is None:
+            self._parser = httptools.HttpResponseParser(self)
+
+    def feed(self, data: bytes) -> None:
+        """Read on. Never raises for what `data` holds; a sink's own exceptions pass through."""
+        if not self.waiting or self._parser is None:
+            self._fail("the server sent bytes that belong to no request")
+            return
+        self._received += len(data)
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade as upgrade:
+            self.rest = data[upgrade.args[0] :]
+            self._keep = False
+        except httptools.HttpParserCallbackError as error:
+            if not isinstance(error.__context__, _Stop):
+                raise (error.__context__ or error) from None
+        except httptools.HttpParserError as error:
+            self._keep = False
+            if not self._complete:
+                self._failure = f"the answer is not HTTP: {error}"
+        if self._failure:
+            self._fail(self._failure)
+        elif self._complete:
+            self._finish()
+        elif not self._head_done and self._received > self._head_bytes + BLANKS:
+            self._fail(f"the answer's head is larger than {self._head_bytes} bytes")
+        elif self._received > 2 * self._head_bytes + WIRE_FACTOR * self._body_bytes:
+            self._fail("the framing of the answer's body is larger than the body justifies")
+
+    def eof(self) -> bool:
+        """Note that the server sends no more; whether that was the end of a body that ends with the connection.
+
+        Where a response was still under way, the caller knows best what its end means, and reports it.
+        """
+        if not self.waiting or not self._head_done or self._sized:
+            return False
+        self._keep = False
+        self._finish()
+        return True
+
+    def keep_alive(self) -> bool:
+        """Whether the last response, now complete, left the connection fit for another request."""
+        return self._keep and not self.waiting
+
+    # --- httptools
+
+    def on_message_begin(self) -> None:
+        if self._complete:
+            self._keep = False  # a response that nobody asked for
+            raise _Stop
+        self.headers = []
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if self._complete:
+            return
+        if not self._head_done:
+            self.headers.append((name, value))  # counted once the head is complete, and until then by what was fed
+            return
+        self._trailer_size += len(name) + len(value) + 4
+        if self._trailer_size > self._head_bytes:
+            self._stop(f"the answer's trailer section is larger than {self._head_bytes} bytes")
+        self.trailers.append((name, value))
+
+    def on_headers_complete(self) -> None:
+        assert self._parser is not None
+        status = self._parser.get_status_code()
+        if status < _FIRST_FINAL:
+            if status != _SWITCHING:
+                self.interim.append((status, self.headers))
+                return
+            if not self._switch:
+                self._stop("the server switched to another protocol without being asked")
+        self._check_framing()
+        self.status = status
+        self._head_done = True
+        self._sink.response_head()
+        if self._bodiless:
+            # httptools cannot be told that no body follows: what it makes of later bytes is dropped with it.
+            self._complete_now()
+
+    def on_body(self, body: bytes) -> None:
+        if self._complete:
+            self._keep = False
+            raise _Stop
+        self._body_bytes += len(body)
+        if self._body_bytes > self._limit:
+            self._stop(f"the answer is larger than {self._limit} bytes")
+        self._sink.response_body(body)
+
+    def on_message_complete(self) -> None:
+        if self._head_done and not self._complete:
+            self._complete_now()
+            self._end = True
+
+    # ---
+
+    def _check_framing(self) -> None:
+        assert self._parser is not None
+        version = self._parser.get_http_version()
+        if version not in _VERSIONS:
+            self._stop(f"the answer is HTTP/{version}")
+        total = 0
+        for name, value in self.headers:
+            size = len(name)
+            total += size + len(value) + 4
+            if size == 14 and name.lower() == b"content-length":
+                self._sized = True
+                length = length_of(value)
+                if length is None or (length > self._limit and not self._bodiless):
+                    self._stop(f"the answer is larger than {self._limit} bytes")
+            elif size == 17 and name.lower() == b"transfer-encoding":
+                if value.strip(b" \t").lower() != b"chunked" or version != "1.1":
+                    self._stop("the answer has a transfer coding other than chunked")
+                self._sized = True
+        if total > self._head_bytes:
+            self._stop(f"the answer's head is larger than {self._head_bytes} bytes")
+
+    def _complete_now(self) -> None:
+        assert self._parser is not None
+        self._complete = True
+        self._keep = self._parser.should_keep_alive() and self.status != _SWITCHING
+
+    def _finish(self) -> None:
+        """Report the end: after `feed`, since bytes behind the response make the connection useless."""
+        self.waiting = False
+        if not self._end:
+            self._parser = None
+        self._sink.response_end(self._keep)
+
+    def _stop(self, reason: str) -> NoReturn:
+        self._failure = reason
+        raise _Stop
+
+    def _fail(self, reason: str) -> None:
+        self.waiting = self._keep = False
+        self._parser = None
+        self._sink.response_failed(reason)
