@@ -36,7 +36,7 @@ def test_cold_imports(run: Any, clean_environ: Any, tmp_path: Any, module: str, 
     environ = {
         **clean_environ,
         "GARRISON_SKIP_GPU_CHECK": "1",
-        "GARRISON_PORT": "54321",
+        "GARRISON_ENGINE_PORT": "54321",
         "GARRISON_PREFLIGHT_LOCKFILE": str(tmp_path / "x.lock"),
         "GARRISON_PREFLIGHT_PROXY_CHILD": "1",
     }

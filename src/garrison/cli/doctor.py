@@ -17,7 +17,9 @@ _MARKS = {"ok": "[green]✓[/]", "warn": "[yellow]![/]", "fail": "[bold red]✗[
 @app.command()
 def doctor(host: Host = None, port: Port = None, offline: Offline = False, json: Json = False) -> int:
     """One page that says whether this machine can serve. Exit code 1 when a line is red."""
-    facts = machine_facts(settings("endpoint", "preflight", "model", host=host, port=port), os.environ, offline=offline)
+    facts = machine_facts(
+        settings("endpoint", "preflight", "model", engine_host=host, engine_port=port), os.environ, offline=offline
+    )
     page = checks(facts)
     healthy = all(check.status != "fail" for check in page)
     if json:

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from garrison.base.settings import Settings
+from garrison.cli.outermost import warned
 
 __all__ = ["Host", "Insecure", "Json", "KeyEnv", "Offline", "Port", "app", "settings"]
 
@@ -30,4 +31,4 @@ def app(help: str, **extra: Any) -> typer.Typer:
 
 def settings(*groups: str, **flags: Any) -> Settings:
     """Flags over variables over the config file over defaults; only `groups` are read."""
-    return Settings.load(os.environ, groups=("general", *groups), flags=flags)
+    return warned(Settings.load(os.environ, groups=("general", *groups), flags=flags))

@@ -5,10 +5,14 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from garrison.base.errors import DiskFullError, GarrisonError, InternalError, UsageError
 
-__all__ = ["outermost", "report"]
+if TYPE_CHECKING:
+    from garrison.base.settings import Settings
+
+__all__ = ["outermost", "report", "warned"]
 
 _INTERRUPTED = 130
 _BROKEN_PIPE = 141
@@ -41,6 +45,13 @@ def outermost(call: Callable[[], int], *, json: bool) -> int:
     except Exception as error:  # noqa: BLE001 - the one place that catches all: a bug is reported, not thrown at people
         return _unexpected(error, json=json)
     return code
+
+
+def warned(settings: "Settings") -> "Settings":
+    """Print what is wrong with where the settings came from, and pass them on."""
+    for warning in settings.warnings:
+        print(f"warning: {warning}", file=sys.stderr)
+    return settings
 
 
 def _reader_gone() -> int:

@@ -80,7 +80,7 @@ def serve(
     By default Garrison stays as the engine's parent: it shows the phases of the start, passes on signals, and leaves no
     process behind. Ctrl-C stops the engine; a second one kills it.
     """
-    values = settings(*_GROUPS, host=host, port=port, ready_timeout=ready_timeout)
+    values = settings(*_GROUPS, engine_host=host, engine_port=port, ready_timeout=ready_timeout)
     spec = _spec(model, file, values, engine=engine)
     spec = replace(
         spec,
@@ -164,7 +164,7 @@ def _spec(model: str | None, file: Path | None, values: Settings, *, engine: str
     if file is not None:
         from garrison.launch.manifest import load_manifest
 
-        spec = load_manifest(file, host=values.host, port=values.port)
+        spec = load_manifest(file, host=values.engine_host, port=values.engine_port)
         return replace(spec, engine=engine or spec.engine)
     if model is None and (values.model or values.model_id):
         model = values.model_id or "/".join(part for part in (values.model_org, values.model) if part)
@@ -173,7 +173,7 @@ def _spec(model: str | None, file: Path | None, values: Settings, *, engine: str
             "no model is named, and there is no garrison.yaml here",
             hint="garrison serve org/name, garrison serve ./directory, or garrison serve --file garrison.yaml",
         )
-    return LaunchSpec(model=model, engine=engine or "vllm", host=values.host, port=values.port)
+    return LaunchSpec(model=model, engine=engine or "vllm", host=values.engine_host, port=values.engine_port)
 
 
 def _adapter(text: str) -> AdapterSpec:
