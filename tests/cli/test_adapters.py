@@ -171,4 +171,4 @@ def test_gc_frees_and_says_for_whom_it_kept(cli: Any, clean_environ: Any, adapte
     (data_dir / "adapter-store" / ".garrison-owners").write_text("somebody-else\n")
     done = cli("adapters", "gc")
     assert done.code == 1
-    assert "left alone: another database staged here too" in done.out
+    assert "skipped: another database staged here too" in done.out

@@ -20,7 +20,7 @@ def test_as_they_are_with_the_lines_to_add(cli, world, file, tmp_path):
     sent = len([one for one in world.targets.requests if one.method == "POST"])
     done = cli("adopt", "edge-1/mine", "--stack", "lab", "--yes")
     assert done.code == 0, done
-    lines = yaml.safe_load(done.out.partition("unloads them:\n")[2])
+    lines = yaml.safe_load(done.out.partition("will unload them:\n")[2])
     assert lines == {
         "adapters": {"mine": {"target": "edge-1", "lora_path": "/tmp/mine", "base_model_name": "acme/tiny"}}
     }
@@ -92,8 +92,8 @@ def test_asks_first(cli, world, file):
 
 
 WRONG = {
-    "nothing named": (["--stack", "lab"], 64, "name the adapters"),
-    "both": (["mine", "--query", "name:mine", "--stack", "lab"], 64, "name the adapters"),
+    "nothing named": (["--stack", "lab"], 64, "give either adapter names or --query"),
+    "both": (["mine", "--query", "name:mine", "--stack", "lab"], 64, "give either adapter names or --query"),
     "no stack": (["mine"], 64, "--stack"),
     "not served": (["nope", "--stack", "lab"], 1, "garrison discover"),
     "bad query": (["--query", "colour:red", "--stack", "lab"], 64, "colour"),

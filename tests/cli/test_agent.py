@@ -63,7 +63,7 @@ def test_what_was_out_of_reach_before_is_told_once_at_the_start(cli, world, file
 def test_with_nothing_applied_it_says_what_to_do_first(cli, world):
     done = cli("agent", "--once")
     assert done.code == 0
-    assert done.out.endswith("· nothing is applied yet: `garrison apply` first\n")
+    assert done.out.endswith("· nothing applied yet; run `garrison apply`\n")
 
 
 @pytest.mark.parametrize(("text", "seconds"), [("10", 10.0), ("10s", 10.0), ("1m", 60.0), ("500ms", 0.5)])
@@ -108,12 +108,12 @@ def running_alone(clean_environ):
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda one: one.name)
 def test_a_signal_ends_it_gracefully(running, number):
     process = running("--interval", "0.2")
-    assert "watching 2 targets of 1 stack" in process.stdout.readline()
+    assert "watching 2 targets in 1 stack" in process.stdout.readline()
     os.kill(process.pid, number)
     out, err = process.communicate(timeout=30)
     assert process.returncode == 0
     assert err == ""
-    assert "stopping: what is under way is ended first" in out
+    assert "stopping after work in progress" in out
     assert out.splitlines()[-1].endswith("· stopped")
 
 
@@ -189,7 +189,7 @@ def test_a_second_signal_ends_it_at_once(cli, start, manifest, adapter, running_
     os.kill(process.pid, signal.SIGTERM)
     out, err = process.communicate(timeout=20)
     assert (process.returncode, err) == (130, "")
-    assert "the next start settles what was cut short" in out
+    assert "the next start settles interrupted actions" in out
 
 
 def _commands():

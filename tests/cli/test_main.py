@@ -101,7 +101,7 @@ def test_unknown_command(cli: Any, word: str, hint: str) -> None:
     done = cli(word)
     assert done.code == 64
     assert done.out == ""
-    assert done.err == f"error: there is no command {word!r}\n  → {hint}\n"
+    assert done.err == f"error: unknown command {word!r}\n  → {hint}\n"
 
 
 USAGE = {

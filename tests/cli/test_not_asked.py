@@ -7,7 +7,7 @@ from garrison.fleet.observation import Cause
 from garrison.fleet.transport import TransportError
 
 FAULT = "api_key: the variable EDGE2_KEY is not set"
-HINT = "→ export it, or let the manifest take it from a file or a command"
+HINT = "→ export it, or have the manifest read it from a file or a command"
 
 
 @pytest.fixture

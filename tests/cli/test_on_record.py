@@ -6,7 +6,7 @@ import pytest
 def test_a_manifest_is_not_taken(cli, world, command, words):
     done = cli(command, *words)
     assert done.code == 64
-    assert f"`garrison {command}` takes no manifest: it works from what was applied" in done.err
+    assert f"`garrison {command}` takes no manifest; it works from what was applied" in done.err
     assert "--stack NAME" in done.err
 
 

@@ -58,7 +58,7 @@ def test_all_shows_all():
 NOTHING = {
     "all kept": (Plan(stack="s", mode="reconcile", actions=(action(ActionKind.KEEP, "a"),)),
                  "No changes needed: everything is as declared."),
-    "nothing at all": (Plan(stack="s", mode="reconcile"), "the stack declares no adapters, and owns none"),
+    "nothing at all": (Plan(stack="s", mode="reconcile"), "the stack declares and owns no adapters"),
     "not all seen": (Plan(stack="s", mode="reconcile", actions=(action(ActionKind.KEEP, "a"),), unknown={"b": "gone"}),
                      "as far as can be seen: 1 target out of reach"),
 }  # fmt: skip

@@ -47,8 +47,8 @@ def test_lines_in_a_pipe():
     assert out.getvalue().splitlines() == [
         "PLAN s",
         "",
-        "✓ edge-0/sql  created  1.2 s; the name was away for 5 ms",
-        "✓ edge-1/sql  created  1.2 s; the name was away for 5 ms",
+        "✓ edge-0/sql  created  1.2 s; name unavailable for 5 ms",
+        "✓ edge-1/sql  created  1.2 s; name unavailable for 5 ms",
     ]
 
 
@@ -92,7 +92,7 @@ def test_that_it_is_stopping_is_whole_at_80_columns():
     stop.asked = True
     stop.tell()
     lines = ["".join(part.text for part in line) for line in page.console.render_lines(view._working())]
-    assert any("Ctrl-C again stops at once" in line for line in lines)
+    assert any("press Ctrl-C again to stop now" in line for line in lines)
     view.end()
 
 
