@@ -192,13 +192,13 @@ occur once or be equal, the rest is joined, and nothing may be declared twice. U
 file, line and column. `garrison schema` prints the JSON Schema for editors; `examples/fleet/` has sample manifests.
 
 - **Keys** may be written `base_url`, `baseUrl` or `BaseUrl`.
-- **Variables**: `${NAME}` and `${NAME:-default}` (used when unset or empty) work in any value, but not in keys; `$${` is
-  a literal `${`. A variable may supply a number or a flag. An unset variable without a default is an error.
+- **Variables**: `${NAME}` and `${NAME:-default}` (used when unset or empty) work in any value, but not in keys; `$${`
+  is a literal `${`. A variable may supply a number or a flag. An unset variable without a default is an error.
 - **Secrets** are references: `{env: NAME}`, `{file: PATH}` or `{command: [program, argument]}`, read when needed;
   `api_key: ${NAME}` means `{env: NAME}`. A key written into the manifest is rejected, and so is a user or a password in
   a URL. `VLLM_API_KEY` is sent only to targets that refer to it.
-- **Paths** on this machine (`tls`, a secret's `file`, `adapter_store`) are relative to the manifest, and `~` is your home
-  directory. `lora_path` is a path on the server; only `./x` and `../x` are relative to the manifest. A manifest on
+- **Paths** on this machine (`tls`, a secret's `file`, `adapter_store`) are relative to the manifest, and `~` is your
+  home directory. `lora_path` is a path on the server; only `./x` and `../x` are relative to the manifest. A manifest on
   standard input is relative to the current directory.
 - **Times** are seconds or text: `500ms`, `30s`, `5m`, `1h`.
 - **Addresses**: `base_url`, or `host` with `port` and `scheme`. Two targets with one address are an error, as are two

@@ -50,7 +50,7 @@ def test_the_form_of_formae(cli, world, file):
     assert cli("apply", "--mode", "reconcile", "--watch", "--yes", file).code == 0
 
 
-def test_nobody_can_be_asked(cli, world, file, monkeypatch):
+def test_without_a_terminal_it_cannot_ask(cli, world, file, monkeypatch):
     done = cli("apply", file)
     assert done.code == 64
     assert "+ 3 create" in done.out
@@ -71,7 +71,7 @@ def test_simulate_is_plan(cli, world, file):
     assert cli("apply", file, "--simulate", "--watch").code == 64
 
 
-def test_a_conflict_is_33_with_the_ways_out(cli, world, file):
+def test_a_conflict_exits_33_with_the_options(cli, world, file):
     cli("apply", file, "--yes")
     world.edge.served["sql"] = "/tmp/theirs"
     done = cli("apply", file, "--yes")
@@ -219,7 +219,7 @@ def test_no_and_ctrl_c_at_the_question(terminal, slow, answer, said, code):
 
 @pytest.mark.system
 @pytest.mark.filterwarnings("ignore:.*forkpty.*:DeprecationWarning")
-def test_ctrl_c_ends_what_is_under_way_and_the_next_apply_goes_on(terminal, slow):
+def test_ctrl_c_finishes_work_in_progress_and_the_next_apply_continues(terminal, slow):
     sim, file = slow
     shown = terminal("apply", file)
     shown.until("[y/N]")
@@ -239,7 +239,7 @@ def test_ctrl_c_ends_what_is_under_way_and_the_next_apply_goes_on(terminal, slow
 
 @pytest.mark.system
 @pytest.mark.filterwarnings("ignore:.*forkpty.*:DeprecationWarning")
-def test_a_second_ctrl_c_stops_at_once_and_is_settled_later(terminal, slow):
+def test_a_second_ctrl_c_stops_now_and_is_settled_later(terminal, slow):
     sim, file = slow
     slow_loads(sim, 5.0)
     shown = terminal("apply", file, "--yes")
@@ -260,7 +260,7 @@ def test_a_second_ctrl_c_stops_at_once_and_is_settled_later(terminal, slow):
 
 @pytest.mark.system
 @pytest.mark.filterwarnings("ignore:.*forkpty.*:DeprecationWarning")
-def test_sigterm_is_as_ctrl_c(terminal, slow):
+def test_sigterm_acts_like_ctrl_c(terminal, slow):
     _, file = slow
     shown = terminal("apply", file, "--yes")
     shown.until("load 0 s")

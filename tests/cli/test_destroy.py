@@ -18,7 +18,7 @@ def file(cli, world, tmp_path):
 
 
 @pytest.mark.parametrize("way", ["manifest", "stack"])
-def test_unloads_what_is_ours_and_nothing_else(cli, world, file, way):
+def test_unloads_only_what_the_stack_owns(cli, world, file, way):
     world.edge.served["theirs"] = "/tmp/theirs"
     done = cli("destroy", "--yes", *([file] if way == "manifest" else ["--stack", "lab"]))
     assert done.code == 0
@@ -37,7 +37,7 @@ def test_asks_first(cli, world, file):
     assert world.edge.served
 
 
-def test_what_is_out_of_reach_stays_owed(cli, world, file):
+def test_unloading_stays_owed_on_targets_out_of_reach(cli, world, file):
     world.targets["edge-2"].down = DOWN
     done = cli("destroy", file, "--yes")
     assert done.code == 31
@@ -62,7 +62,7 @@ def test_json_is_pinned(cli, world, file):
     ]  # fmt: skip
 
 
-def test_a_stack_that_is_not_there(cli, world, file):
+def test_an_unknown_stack(cli, world, file):
     done = cli("destroy", "--stack", "nope")
     assert done.code == 1
     assert "Known stacks: lab." in done.err

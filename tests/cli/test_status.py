@@ -34,7 +34,7 @@ def test_json_is_pinned(cli, world, file, golden):
     golden("status.json", json.dumps(json.loads(done.out), indent=1) + "\n")
 
 
-def test_cached_asks_nobody(cli, world, file):
+def test_cached_contacts_no_target(cli, world, file):
     asked = len(world.targets.requests)
     world.edge.served.clear()
     done = cli("status", "--cached")
@@ -56,7 +56,7 @@ def test_nothing_yet(cli, world):
     assert "nothing applied yet; run `garrison apply`" in done.out
 
 
-def test_what_failed_for_good_is_told_with_its_hint_until_it_is_applied(cli, world, tmp_path):
+def test_a_permanent_failure_is_shown_with_its_hint_until_it_is_applied(cli, world, tmp_path):
     failure = Failure(code=FailureCode.INVALID_REQUEST, message="/models/chat has rank 128", hint="Train it anew.")
     world.artifacts.refused["/models/chat"] = failure
     path = write(tmp_path / "garrison.json")
