@@ -132,7 +132,7 @@ async def _until_stopped(made: "Agent", view: "AgentView", *, once: bool) -> boo
     try:
         await ending
     except asyncio.CancelledError:
-        if wishes.number < 2:
+        if wishes.number < 2:  # cancelled from outside, not by a second signal
             raise
         return True
     finally:

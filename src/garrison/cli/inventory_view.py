@@ -54,6 +54,7 @@ def _fitted(titles: Sequence[str], rows: Sequence[Sequence[Cell]], page: Page) -
     columns = [list(column) for column in zip([Text(title, "bold") for title in titles], *laid, strict=True)]
     widths = [max(cell.cell_len for cell in column) for column in columns]
     for title in _SHORTENED:
+        # The last column does not count: it wraps.
         excess = sum(widths[:-1]) + 2 * len(widths[:-1]) - page.width
         if excess > 0 and title in titles[:-1]:
             number = list(titles).index(title)

@@ -65,6 +65,7 @@ class Page:
         if head.cell_len + body.cell_len <= self.width:
             return [_trimmed(head + body)]
         if indent != head.cell_len:
+            # The head is too wide to share its line; the body follows below it.
             return [_trimmed(head), *self.laid_out(Text(" " * indent), body)]
         lines = body.wrap(self.console, max(10, self.width - indent), overflow="fold")
         first, *rest = lines
@@ -99,6 +100,7 @@ class Page:
             for head, body in lines:
                 self.entry(Text(" " * (indent + 2)) + head, body)
             return
+        # Laid out here at the width inside the frame, because Rich's own wrapping has no hanging indent.
         inner = Page(Console(width=max(20, self.width - indent - 4), force_terminal=True))
         laid: list[Text] = []
         for head, body in lines:
@@ -153,4 +155,5 @@ def _styled(part: tuple[str, str] | str) -> Text:
 
 
 def _for_a_pipe(console: Console) -> Console:
+    # A width that no line reaches: Rich fits tables and panels to the width even where text is not wrapped.
     return Console(file=console.file, highlight=False, width=_LONGEST_LINE, color_system=None)

@@ -72,6 +72,7 @@ def _header(plan: Plan, page: Page) -> None:
     if plan.mode == "destroy" and not plan.actions:
         page.line("  ", "The stack owns nothing to unload.")
     elif plan.empty and not plan.conflicts:
+        # Not green while a target is unknown: nothing proves that it serves what was declared.
         what = "everything is as declared" if plan.actions else "the stack declares and owns no adapters"
         tail = f", as far as can be seen: {counted(len(plan.unknown), 'target')} out of reach" if plan.unknown else ""
         page.line("  ", (f"No changes needed: {what}{tail}.", "green" if not plan.unknown else "yellow"))

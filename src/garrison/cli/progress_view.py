@@ -149,6 +149,7 @@ class LiveProgress(LineProgress):
     def started(self, action: Action) -> None:
         super().started(action)
         with self._lock:
+            # One row per target is enough: the actions of a target run one after the other.
             self._rows[action.target] = _Row(action)
         self._draw(self._working)
 
@@ -159,6 +160,7 @@ class LiveProgress(LineProgress):
 
     def ended(self, outcome: Outcome) -> None:
         with self._lock:
+            # Before the line is printed, so that no frame shows the action as both running and ended.
             self._rows.pop(outcome.action.target, None)
         super().ended(outcome)
         if len(self.outcomes) >= self.total:
