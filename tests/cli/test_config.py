@@ -47,7 +47,7 @@ def test_table(cli: Any) -> None:
     assert "config file: " in out
 
 
-def test_a_wrong_value_is_said(cli: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_invalid_value_is_reported(cli: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("VLLM_PORT", "tcp://10.0.0.1:8000")
     done = cli("config", "show")
     assert done.code == 1

@@ -62,7 +62,7 @@ def test_what_is_owed_by_a_target_out_of_reach_is_a_change(cli, world, file):
     assert "never seen" in done.out
 
 
-def test_a_conflict_is_shown_and_is_no_error(cli, world, file):
+def test_a_conflict_is_shown_and_is_not_an_error(cli, world, file):
     world.edge.served["sql"] = "/tmp/theirs"
     done = cli("plan", file)
     assert done.code == 0
