@@ -18,7 +18,7 @@ from fleet_nursery import PARALLEL, Nursery
 from tiny_model import make_adapter
 
 from garrison.base.clock import SystemClock
-from garrison.base.locks import start_time
+from garrison.base.identity import start_time
 from garrison.fleet import events
 from garrison.fleet.adapter_gc import collect_all
 from garrison.fleet.checkpoints import CHECKPOINTS
