@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections.abc import Hashable
 
 from garrison.net.errors import TransportCause, TransportError, transport_error
 from garrison.net.http1.flow import FlowControl
@@ -25,6 +26,7 @@ class Exchange(FlowControl):
     Attributes:
         idle_since: `time.monotonic()` at the end of the last response.
         answered_any: a byte came after the last request was sent.
+        key: what requests must have in common to share this connection; whoever opens it sets it, for a pool.
     """
 
     __slots__ = (
@@ -41,6 +43,7 @@ class Exchange(FlowControl):
         "_whole",
         "answered_any",
         "idle_since",
+        "key",
     )
 
     def __init__(self) -> None:
@@ -58,6 +61,7 @@ class Exchange(FlowControl):
         self._closed = False
         self.answered_any = False
         self.idle_since = time.monotonic()
+        self.key: Hashable = None
 
     @property
     def usable(self) -> bool:
