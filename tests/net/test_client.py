@@ -62,7 +62,18 @@ def test_origin(url: str, origin: Origin) -> None:
 
 
 @pytest.mark.parametrize(
-    "url", ["", "h:8000", "ftp://h", "http://", "http://h\r\nx: y", "http://h:x", "http://[::1", "http://u:s3cr3t@h"]
+    "url",
+    [
+        "",
+        "h:8000",
+        "ftp://h",
+        "http://",
+        "http://h\r\nx: y",
+        "http://h:x",
+        "http://[::1",
+        "http://u:s3cr3t@h",
+        "http://h h",
+    ],
 )
 async def test_no_origin(url: str) -> None:
     with pytest.raises(ValueError):

@@ -1,7 +1,10 @@
 """Connections that are kept for the next request: which, how many, and for how long."""
 
 import asyncio
+import shutil
 import ssl
+import time
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,6 +12,7 @@ from framing import MemoryTransport
 
 from garrison.net.client import HttpDialer
 from garrison.net.endpoint import Server, Tls
+from garrison.net.errors import TransportCause, TransportError
 from garrison.net.exchange import Exchange
 from garrison.net.origin import origin_of
 from garrison.net.pool import Pool, PoolKey
@@ -30,8 +34,9 @@ def key(url: str = "http://h", context: ssl.SSLContext | None = None, uds: str |
     return PoolKey.of(origin_of(url), context, uds)
 
 
-def idle(since: float = 0.0) -> Exchange:
+def idle(since: float = 0.0, of: PoolKey | None = None) -> Exchange:
     exchange = Exchange()
+    exchange.key = of or key()
     MemoryTransport().attach(exchange)
     exchange.idle_since = since
     return exchange
@@ -44,15 +49,15 @@ def is_closed(exchange: Exchange) -> bool:
 async def test_the_last_one_is_used_first() -> None:
     pool = Pool(monotonic=Time())
     first, second = idle(), idle()
-    pool.give(key(), first)
-    pool.give(key(), second)
+    pool.give(first)
+    pool.give(second)
     assert (pool.take(key()), pool.take(key()), pool.take(key()), len(pool)) == (second, first, None, 0)
 
 
 async def test_only_for_the_same_server_and_trust() -> None:
     pool = Pool(monotonic=Time())
     mine = key("https://h:1/prefix", ssl.create_default_context())
-    pool.give(mine, idle())
+    pool.give(idle(of=mine))
     others = [
         key("https://h:1", ssl.create_default_context()),
         key("http://h:1"),
@@ -66,25 +71,25 @@ async def test_only_for_the_same_server_and_trust() -> None:
 
 async def test_bounds() -> None:
     pool = Pool(per_origin=2, total=3, monotonic=Time())
-    given = [(url, idle()) for url in ("http://a", "http://a", "http://a", "http://b", "http://c")]
-    for url, exchange in given:
-        pool.give(key(url), exchange)
-    assert [is_closed(exchange) for _, exchange in given] == [False, False, True, False, True]
+    given = [idle(of=key(url)) for url in ("http://a", "http://a", "http://a", "http://b", "http://c")]
+    for exchange in given:
+        pool.give(exchange)
+    assert [is_closed(exchange) for exchange in given] == [False, False, True, False, True]
     assert len(pool) == 3
     pool.close()
-    assert all(is_closed(exchange) for _, exchange in given)
+    assert all(map(is_closed, given))
     assert len(pool) == 0
 
 
 async def test_too_old_or_closed_ones_are_not_used() -> None:
-    time = Time()
-    pool = Pool(idle_seconds=3, monotonic=time)
+    now = Time()
+    pool = Pool(idle_seconds=3, monotonic=now)
     old, young, closed, answering = idle(0), idle(2), idle(2), idle(2)
     for exchange in (old, young, closed):
-        pool.give(key(), exchange)
+        pool.give(exchange)
     answering.start(b"x", method="GET", limit=1, timeout=9, whole=True)
-    pool.give(key(), answering)  # in the middle of a response
-    time.now = 4
+    pool.give(answering)  # in the middle of a response
+    now.now = 4
     closed._transport.lose()
     assert (pool.take(key()), pool.take(key()), len(pool)) == (young, None, 0)
     assert is_closed(old)
@@ -93,10 +98,9 @@ async def test_too_old_or_closed_ones_are_not_used() -> None:
 
 async def test_what_nobody_takes_is_closed_in_time() -> None:
     pool = Pool(idle_seconds=0.05)
-    left = [Exchange() for _ in range(3)]
-    for at, exchange in enumerate(left):
-        MemoryTransport().attach(exchange)
-        pool.give(key(f"http://h{at % 2}"), exchange)
+    left = [idle(time.monotonic(), key(f"http://h{at % 2}")) for at in range(3)]
+    for exchange in left:
+        pool.give(exchange)
     async with asyncio.timeout(5):
         while len(pool):
             await asyncio.sleep(0.01)
@@ -108,7 +112,7 @@ async def test_what_nobody_takes_is_closed_in_time() -> None:
 async def test_bytes_that_nobody_asked_for_close_an_idle_connection() -> None:
     pool = Pool(monotonic=Time())
     exchange = idle()
-    pool.give(key(), exchange)
+    pool.give(exchange)
     exchange.data_received(b"HTTP/1.1 408 Request Timeout\r\n\r\n")
     assert is_closed(exchange)
     assert pool.take(key()) is None
@@ -143,8 +147,6 @@ async def test_a_pooled_connection_that_the_server_closed_costs_nothing(start_ra
             return (await connection.request(method, "/", timeout=5)).body
 
     assert (await ask("GET"), await ask("GET"), server.connections) == (b"ok", b"ok", 2)
-    from garrison.net.errors import TransportError
-
     with pytest.raises(TransportError):
         await ask("POST")
     assert len(server.heard) == 4
@@ -164,6 +166,27 @@ async def test_streams_left_early_are_not_kept(start_sim: StartSim) -> None:
     async with asyncio.timeout(5):
         while sim.open_connections:
             await asyncio.sleep(0.01)
+
+
+@pytest.mark.system
+async def test_a_connection_made_with_an_old_ca_serves_no_new_one(
+    start_raw: StartRaw, certify: Certify, tmp_path: Path
+) -> None:
+    good, other = certify("good"), certify("other")
+    ca = tmp_path / "ca.pem"
+    shutil.copy(good.cert, ca)
+    server = await start_raw(OK, OK, tls=good.server())
+    dialer = HttpDialer(pool=Pool())
+    endpoint = Server(base_url=server.url.replace("http:", "https:"), tls=Tls(ca=str(ca)))
+    async with dialer.open(endpoint) as connection:
+        await connection.request("GET", "/", timeout=5)
+        shutil.copy(other.cert, tmp_path / "new.pem")
+        (tmp_path / "new.pem").replace(ca)
+        await dialer.connector.context(endpoint.tls, 5)
+    with pytest.raises(TransportError) as caught:
+        async with dialer.open(endpoint) as connection:
+            await connection.request("GET", "/", timeout=5)
+    assert caught.value.cause is TransportCause.TLS
 
 
 @pytest.mark.system

@@ -366,7 +366,10 @@ async def test_a_path_stays_in_its_request_line(start_raw: StartRaw, path: str, 
     server = await start_raw(OK)
     async with HttpDialer().open(Server(base_url=server.url)) as connection:
         await connection.request("GET", path, timeout=5)
+    async with HttpDialer().open(Server(base_url=server.url + path.partition(" ")[0] + " b")) as connection:
+        await connection.request("GET", "/v1", timeout=5)
     assert server.heard[0].startswith(b"GET %b HTTP/1.1\r\nhost: " % target)
+    assert server.heard[1].split(b"\r\n")[0].count(b" ") == 2
 
 
 def run(loop: str, work: Any) -> None:

@@ -106,14 +106,13 @@ class Response:
 class HttpConnection:
     """One endpoint's connection. See `garrison.net.transport.Connection`."""
 
-    __slots__ = ("_closed", "_context", "_dialer", "_endpoint", "_exchange", "_origin", "_uds")
+    __slots__ = ("_closed", "_dialer", "_endpoint", "_exchange", "_origin", "_uds")
 
     def __init__(self, dialer: HttpDialer, endpoint: Endpoint, uds: str | None = None) -> None:
         self._dialer = dialer
         self._endpoint = endpoint
         self._uds = uds
         self._exchange: Exchange | None = None  # idle, for the next request
-        self._context: ssl.SSLContext | None = None
         self._closed = False
         try:
             self._origin = origin_of(endpoint.base_url)
@@ -201,18 +200,20 @@ class HttpConnection:
     async def _pooled(self) -> Exchange | None:
         if self._dialer.pool is None:
             return None
-        await self._load_context()
-        return self._dialer.pool.take(PoolKey.of(self._origin, self._context, self._uds))
+        return self._dialer.pool.take(PoolKey.of(self._origin, await self._context(), self._uds))
 
     async def _connect(self) -> Exchange:
         begun = time.monotonic()
-        await self._load_context()
-        left = self._endpoint.timeout - (time.monotonic() - begun)
-        return await self._dialer.connector.connect(self._origin, self._context, left, self._uds)
+        context = await self._context()
+        left = max(0.0, self._endpoint.timeout - (time.monotonic() - begun))
+        exchange = await self._dialer.connector.connect(self._origin, context, left, self._uds)
+        exchange.key = PoolKey.of(self._origin, context, self._uds)
+        return exchange
 
-    async def _load_context(self) -> None:
-        if self._origin.tls:
-            self._context = await self._dialer.connector.context(self._endpoint.tls, self._endpoint.timeout)
+    async def _context(self) -> ssl.SSLContext | None:
+        if not self._origin.tls:
+            return None
+        return await self._dialer.connector.context(self._endpoint.tls, self._endpoint.timeout)
 
     def _release(self, exchange: Exchange) -> None:
         """Keep an exchange whose response is complete for the next request."""
@@ -225,7 +226,7 @@ class HttpConnection:
         if self._dialer.pool is None:
             exchange.close()
         else:
-            self._dialer.pool.give(PoolKey.of(self._origin, self._context, self._uds), exchange)
+            self._dialer.pool.give(exchange)
 
     # --- what is sent
 

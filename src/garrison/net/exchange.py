@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections.abc import Hashable
 
 from garrison.net.errors import TransportCause, TransportError, transport_error
 from garrison.net.http1.flow import FlowControl
@@ -9,7 +10,8 @@ from garrison.net.http1.responses import ResponseReader
 
 __all__ = ["Exchange"]
 
-_TLS_ALERT = b"\x15\x03"
+_TLS_ALERT = b"\x15"
+"""The first byte of what a TLS server answers to plain text. No HTTP response begins with it."""
 _AHEAD_BYTES = 64 * 1024
 """A stream holds this much and one read for a slow consumer; then the socket is not read, and TCP slows the server."""
 
@@ -24,6 +26,7 @@ class Exchange(FlowControl):
     Attributes:
         idle_since: `time.monotonic()` at the end of the last response.
         answered_any: a byte came after the last request was sent.
+        key: what requests must have in common to share this connection; whoever opens it sets it, for a pool.
     """
 
     __slots__ = (
@@ -40,6 +43,7 @@ class Exchange(FlowControl):
         "_whole",
         "answered_any",
         "idle_since",
+        "key",
     )
 
     def __init__(self) -> None:
@@ -57,6 +61,7 @@ class Exchange(FlowControl):
         self._closed = False
         self.answered_any = False
         self.idle_since = time.monotonic()
+        self.key: Hashable = None
 
     @property
     def usable(self) -> bool:

@@ -7,7 +7,7 @@ from urllib.parse import quote, urlsplit
 
 __all__ = ["Origin", "origin_of", "request_target"]
 
-_CONTROL = re.compile(r"[\x00-\x20\x7f]")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _SENDABLE = re.compile(r"/[!-~]*\Z")
 _PRINTABLE = "".join(map(chr, range(0x21, 0x7F)))
 
@@ -31,7 +31,7 @@ def origin_of(base_url: str) -> Origin:
         ValueError: not an `http` or `https` URL with a host. The message repeats nothing of the URL.
     """
     parts = urlsplit(base_url)
-    if parts.scheme not in ("http", "https") or not parts.hostname or _CONTROL.search(base_url):
+    if parts.scheme not in ("http", "https") or not parts.hostname or _CONTROL.search(base_url) or " " in parts.netloc:
         raise ValueError("not an http or https URL")
     if parts.username is not None or parts.password is not None:
         raise ValueError("it holds a user name or a password; use api_key or headers")

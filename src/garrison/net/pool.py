@@ -78,14 +78,14 @@ class Pool:
             del self._idle[key]
         return found
 
-    def give(self, key: PoolKey, exchange: Exchange) -> None:
-        """Keep a connection whose last response was read to its end, or close it."""
-        idle = self._idle.get(key, [])
+    def give(self, exchange: Exchange) -> None:
+        """Keep a connection whose last response was read to its end, or close it. It is found again by its `key`."""
+        idle = self._idle.get(exchange.key, [])
         if not self._fit(exchange) or len(idle) >= self._per_origin or self._count >= self._total:
             exchange.close()
             return
         idle.append(exchange)
-        self._idle[key] = idle
+        self._idle[exchange.key] = idle
         self._count += 1
         if self._sweeper is None:
             self._sweep_later()

@@ -126,6 +126,15 @@ def test_too_large(raw: bytes, status: int) -> None:
     assert read.refusal.status == status
 
 
+@pytest.mark.parametrize("before", [b"GET / HTTP/1.1\r\n\r\n", POST + b"Content-Length: 1\r\n\r\na"])
+@pytest.mark.parametrize("cut", [0, 10, 40, 1000])
+def test_a_large_head_behind_another_request(before: bytes, cut: int) -> None:
+    raw = before + b"GET / HTTP/1.1\r\n" + b"X: 0123456789\r\n" * 300 + b"\r\n"
+    read = Requests(SMALL).read(*filter(None, (raw[:cut], raw[cut:])))
+    assert read.refusal is not None
+    assert (read.refusal.status, [one.ended for one in read.found]) == (431, [True])
+
+
 def test_chunks_of_one_byte_are_no_abuse() -> None:
     raw = CHUNKED + b"1\r\na\r\n" * 1000 + b"0\r\n\r\n"
     read = Requests(SMALL).read(*(raw[at : at + 64] for at in range(0, len(raw), 64)))

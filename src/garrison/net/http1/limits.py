@@ -2,13 +2,15 @@
 
 from dataclasses import dataclass
 
-__all__ = ["BLANKS", "WIRE_FACTOR", "HeaderList", "Limits", "length_of"]
+__all__ = ["BLANKS", "NOTED_LENGTHS", "WIRE_FACTOR", "HeaderList", "Limits", "head_size", "length_of"]
 
 BLANKS = 1024
 """Bytes by which a head may exceed its limit before it is complete: blanks around values are not counted one by one."""
 WIRE_FACTOR = 9
 """Bytes on the wire for each byte of a body, beside a fixed allowance. The smallest chunk takes six bytes for its one.
 Without a bound, chunk extensions carry an endless stream that no limit of the body sees."""
+NOTED_LENGTHS = frozenset(map(len, ("expect", "content-length", "transfer-encoding")))
+"""Lengths of the names that framing looks at. Most headers are passed over by it."""
 _MOST_DIGITS = 20
 
 HeaderList = list[tuple[bytes, bytes]]
@@ -26,6 +28,11 @@ class Limits:
 
     head_bytes: int = 64 * 1024
     body_bytes: int = 64 * 1024 * 1024
+
+
+def head_size(headers: HeaderList) -> int:
+    """Bytes of headers, without the blanks around their values."""
+    return sum(len(name) + len(value) + 4 for name, value in headers)
 
 
 def length_of(value: bytes) -> int | None:

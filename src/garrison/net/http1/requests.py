@@ -5,7 +5,7 @@ from typing import NoReturn, Protocol
 
 import httptools
 
-from garrison.net.http1.limits import BLANKS, WIRE_FACTOR, HeaderList, Limits, length_of
+from garrison.net.http1.limits import BLANKS, NOTED_LENGTHS, WIRE_FACTOR, HeaderList, Limits, head_size, length_of
 
 __all__ = ["Refusal", "RequestReader", "RequestSink"]
 
@@ -64,6 +64,7 @@ class RequestReader:
 
     __slots__ = (
         "_body_bytes",
+        "_fed",
         "_head_bytes",
         "_most_body",
         "_most_head",
@@ -91,6 +92,7 @@ class RequestReader:
         self._parser = httptools.HttpRequestParser(self)
         self._refusal: Refusal | None = None
         self._head_bytes = 0
+        self._fed = 0
         self._trailer_size = 0
         self._body_bytes = 0
         self._wire_bytes = 0
@@ -105,10 +107,13 @@ class RequestReader:
         if not self.open:
             return
         # What arrived is counted before it is parsed, since httptools reports nothing of an unfinished line.
+        size = len(data)
         if self._head_bytes >= 0:
-            self._head_bytes += len(data)
+            self._head_bytes += size
+            self._fed = self._head_bytes
         else:
-            self._wire_bytes += len(data)
+            self._wire_bytes += size
+            self._fed = size
         self._parse(data)
         # Complete messages reset both counters, so this is rarely more than two comparisons.
         if self._refusal is None and (self._head_bytes > self._most_head or self._wire_bytes > self._most_head):
@@ -185,10 +190,10 @@ class RequestReader:
         self.upgrade = parser.should_upgrade()
         self.expects_continue = False
         body = b""
-        total = len(self.target)
         for name, value in self.headers:
             size = len(name)
-            total += size + len(value) + 4
+            if size not in NOTED_LENGTHS:
+                continue
             if size == 14 and name.lower() == b"content-length":
                 length = length_of(value)
                 if length is None:
@@ -205,7 +210,8 @@ class RequestReader:
                 body = b"transfer-encoding: chunked"
             elif size == 6 and name.lower() == b"expect":
                 self.expects_continue = not self.http10 and value.strip(b" \t").lower() == b"100-continue"
-        if total > self._most_head:
+        # Few heads can be too large, so few are added up.
+        if self._fed > self._most_head and head_size(self.headers) + len(self.target) > self._most_head:
             self._refuse(431, f"the head is larger than {self._most_head} bytes")
         if self.upgrade and self.method != b"CONNECT":
             self._skipped = body

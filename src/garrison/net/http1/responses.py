@@ -4,7 +4,7 @@ from typing import NoReturn, Protocol
 
 import httptools
 
-from garrison.net.http1.limits import BLANKS, WIRE_FACTOR, HeaderList, length_of
+from garrison.net.http1.limits import BLANKS, NOTED_LENGTHS, WIRE_FACTOR, HeaderList, head_size, length_of
 
 __all__ = ["ResponseReader", "ResponseSink"]
 
@@ -97,7 +97,8 @@ class ResponseReader:
         self._head_done = self._sized = self._complete = self._end = False
         self._keep = True
         self._failure = ""
-        self.headers, self.trailers, self.interim = [], [], []
+        if self.trailers or self.interim:
+            self.trailers, self.interim = [], []
         self._limit = limit
         self._bodiless = method == "HEAD"
         self._switch = switch
@@ -205,10 +206,10 @@ class ResponseReader:
         version = self._parser.get_http_version()
         if version not in _VERSIONS:
             self._stop(f"the answer is HTTP/{version}")
-        total = 0
         for name, value in self.headers:
             size = len(name)
-            total += size + len(value) + 4
+            if size not in NOTED_LENGTHS:
+                continue
             if size == 14 and name.lower() == b"content-length":
                 self._sized = True
                 length = length_of(value)
@@ -218,7 +219,7 @@ class ResponseReader:
                 if value.strip(b" \t").lower() != b"chunked" or version != "1.1":
                     self._stop("the answer has a transfer coding other than chunked")
                 self._sized = True
-        if total > self._head_bytes:
+        if self._received > self._head_bytes and head_size(self.headers) > self._head_bytes:
             self._stop(f"the answer's head is larger than {self._head_bytes} bytes")
 
     def _complete_now(self) -> None:
