@@ -4,7 +4,7 @@ import os
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TextIO, cast
 
 import typer
 
@@ -13,6 +13,7 @@ from garrison.base.redaction import shown_command, shown_variable
 from garrison.base.settings import Settings
 from garrison.cli.asker import asker
 from garrison.cli.call_line import call_line
+from garrison.cli.live_stream import LiveStream
 from garrison.cli.options import Host, Offline, Port, settings
 from garrison.cli.options import app as make_app
 from garrison.cli.start_view import start_view
@@ -21,6 +22,8 @@ from garrison.launch.serve import Prepared, prepare, start, start_by_exec
 from garrison.launch.spec import AdapterSpec, LaunchSpec
 from garrison.launch.view import StartView
 from garrison.models.progress import Progress, choose
+
+_DRAIN_SECONDS = 1.0
 
 app = make_app("Bring a model from a name to a live OpenAI endpoint: preflight, resolve, start.")
 
@@ -114,16 +117,23 @@ def serve(
         return 0
     if replace_process:
         start_by_exec(prepared, values, os.environ, view)
-    return _start(prepared, values, view, logs_shown=view.logs)
+    return _start(prepared, values, logs=logs)
 
 
-def _start(prepared: Prepared, values: Settings, view: StartView, *, logs_shown: bool) -> int:
+def _start(prepared: Prepared, values: Settings, *, logs: bool | None) -> int:
+    # The engine's output and the signals pass through one event loop from here on: a reader that has stopped reading
+    # must not hold it up.
+    out = LiveStream(sys.stderr)
+    view = start_view(logs=logs, out=cast("TextIO", out))
     try:
         return start(prepared, values, os.environ, _WithCall(view, prepared))
     except (EngineDiedError, EngineTimeoutError) as error:
-        if not logs_shown:
+        out.drain(_DRAIN_SECONDS)
+        if not view.logs:
             _show_tail(error)
         raise
+    finally:
+        out.drain(_DRAIN_SECONDS)
 
 
 class _WithCall:
