@@ -84,8 +84,14 @@ def load(**environ: str) -> Settings:
 
 # (variable, setting, default, [(text, value)], [texts that are refused])
 VARIABLES: list[tuple[str, str, Any, list[tuple[str, Any]], list[str]]] = [
-    ("VLLM_HOST", "host", "0.0.0.0", [("127.0.0.1", "127.0.0.1"), ("::1", "::1"), ("a.b", "a.b")], ["a b", "a/b"]),
-    ("VLLM_PORT", "port", 8000, [("1", 1), ("65535", 65535)], ["0", "65536", "x", "80.5", "-1"]),
+    (
+        "VLLM_HOST",
+        "engine_host",
+        "0.0.0.0",
+        [("127.0.0.1", "127.0.0.1"), ("::1", "::1"), ("a.b", "a.b")],
+        ["a b", "a/b"],
+    ),
+    ("VLLM_PORT", "engine_port", 8000, [("1", 1), ("65535", 65535)], ["0", "65536", "x", "80.5", "-1"]),
     ("VLLM_DRY_RUN", "dry_run", False, [("0", False), ("1", True)], ["2", "maybe"]),
     ("VLLM_SKIP_GPU_CHECK", "skip_gpu_check", False, [("0", False), ("1", True)], ["2"]),
     ("VLLM_MIN_FREE_GPU_GB", "min_free_gpu_gb", 4.0, [("0", 0.0), ("7.5", 7.5)], ["-1", "nan", "x"]),
@@ -221,7 +227,7 @@ def test_exit_1_in_json_when_the_settings_are_bad(
     monkeypatch.setenv("VLLM_PORT", "0")
     assert main([]) == 1
     body = json.loads(capsys.readouterr().out)
-    assert (body["ok"], body["code"], body["setting"]) == (False, "invalid", "port")
+    assert (body["ok"], body["code"], body["setting"]) == (False, "invalid", "engine_port")
 
 
 def test_exit_1_for_json_with_a_command(capsys: pytest.CaptureFixture[str]) -> None:
