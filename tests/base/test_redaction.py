@@ -1,4 +1,8 @@
 import json
+import re
+import time
+from base64 import b64encode, urlsafe_b64encode
+from html import escape
 from itertools import pairwise
 from urllib.parse import quote, quote_plus
 
@@ -10,6 +14,7 @@ from garrison.base import redaction
 from garrison.base.redaction import (
     LineRedactor,
     SecretValueError,
+    excerpt,
     know_arguments,
     know_environment,
     know_secret,
@@ -141,6 +146,43 @@ def test_a_known_secret_is_found_in_every_spelling(value: str) -> None:
     for text in (value, repr(value), repr(value + "\n"), json.dumps(value), quote(value, safe=""), quote_plus(value)):
         assert redacted(f"[{text}]").count("***") >= 1
         assert value not in redacted(f"[{text}]")
+
+
+@pytest.mark.parametrize("value", ["Zq8-vR2+tY7/wN4=kL9", "p\u00e4\"ss'w/+rd<1>&x", "\udcff\udcfe-not-UTF-8"])
+def test_a_known_secret_is_found_as_servers_and_libraries_write_it(value: str) -> None:
+    raw = value.encode("utf-8", "surrogateescape")
+    know_secret(value)
+    percent = re.sub("%[0-9A-F]{2}", lambda code: code[0].lower(), quote(raw, safe=""))
+    for text in (ascii(value), repr(raw), json.dumps(value).replace("/", r"\/"), escape(value), percent):
+        assert redacted(f"[{text}]") in ("[***]", "['***']", "[b'***']", '["***"]', '[b"***"]', '["***"]')
+    for user in ("", "u:", "us:", "use:"):
+        for encode in (b64encode, urlsafe_b64encode):
+            basic = encode(user.encode() + raw).decode()
+            hidden = redacted(f"auth={basic}")
+            assert "***" in hidden
+            assert len(hidden) < len("auth=***") + len(user) * 2 + 6
+
+
+def test_many_secrets_are_known_at_once() -> None:
+    begun = time.perf_counter()
+    for number in range(256):
+        know_secret(f"secret/{number}+of+many")
+    assert time.perf_counter() - begun < 5
+    assert redacted("x secret/7+of+many y secret/255+of+many") == "x *** y ***"
+
+
+def test_an_excerpt_does_not_show_half_a_secret() -> None:
+    know_secret("s3cr3t-s3cr3t")
+    for longest in range(1, 60):
+        assert "s3cr" not in excerpt("x" * 20 + "s3cr3t-s3cr3t" * 3 + "y" * 20, longest)
+    assert excerpt("x" * 20, 5) == "xxxxx"
+
+
+def test_a_colour_in_the_middle_does_not_save_a_secret() -> None:
+    know_secret("s3cr3t-s3cr3t")
+    redactor = LineRedactor()
+    assert redactor.feed(b"\x1b[32mkey\x1b[0m s3cr3t-\x1b[1ms3cr3t\x1b[0m end\n") == b"key *** end\n"
+    assert redactor.feed(b"\x1b[32mINFO\x1b[0m well\n") == b"\x1b[32mINFO\x1b[0m well\n"
 
 
 def test_a_short_secret_is_hidden_where_it_stands_alone_and_a_shorter_one_not_at_all() -> None:

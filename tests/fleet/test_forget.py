@@ -6,9 +6,12 @@ from typing import Any
 import pytest
 from fleet_world import World, adapter
 
-from garrison.base.errors import ConflictError
+from garrison.base.errors import ConflictError, InvalidError
 from garrison.fleet.forget import Forgotten, forget
 from garrison.fleet.lease import hold
+from garrison.fleet.observation import Cause
+from garrison.net.errors import TransportCause
+from garrison.net.transport import TransportError
 
 
 @pytest.fixture
@@ -46,6 +49,29 @@ async def test_a_kill_in_the_middle_unloads_nothing(world: World, monkeypatch: p
             await drop(world)
     await world.agent_pass()
     assert world.edge.served == {"a": "/models/a"}
+
+
+@pytest.mark.parametrize("cause", [Cause.UNAUTHORIZED, Cause.FORBIDDEN, Cause.TLS, Cause.LOCAL])
+@pytest.mark.parametrize("outage", [False, True])
+async def test_wrong_credentials_do_not_make_a_target_unreachable(world: World, cause: Cause, outage: bool) -> None:
+    await world.apply(world.declaration(adapter("a")))
+    if outage:
+        world.edge.down = TransportError(TransportCause.REFUSED, "connection refused")
+        await world.agent_pass()
+    world.edge.down = TransportError(cause, "not with these")
+
+    async def without_force() -> Forgotten:
+        return await forget(world.fleet, "edge-1", world.view, confirm=lambda _loss: True)
+
+    if outage and cause is Cause.LOCAL:  # nothing was sent, and it was out of reach before
+        await without_force()
+        return
+    with pytest.raises(InvalidError, match=r"may be reachable with other credentials.*not with these"):
+        await without_force()
+    assert len(world.store.targets()) == len(world.store.resources()) == 1
+    await world.agent_pass()  # its own credentials are refused, too: now it is out of reach
+    await without_force()
+    assert world.store.targets() == []
 
 
 async def test_every_stack_is_held_first(world: World) -> None:

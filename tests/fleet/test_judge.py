@@ -8,8 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from garrison.base.redaction import know_secret
 from garrison.fleet.judge import LONGEST_RETRY_AFTER, judge, retry_after
 from garrison.fleet.observation import Cause, Served
+from garrison.fleet.vllm_answers import load_failure
 from garrison.net.transport import Answer
 
 NOW = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
@@ -217,3 +219,15 @@ def test_no_bytes_raise(body: bytes, status: int, location: str) -> None:
     verdict = judge(Answer(status, body, {"location": location, "retry-after": location}), "acme/tiny", NOW)
     assert verdict.cause is not None
     assert verdict.detail.isprintable()
+
+
+def test_no_half_of_the_key_is_shown() -> None:
+    key = "Zq8-vR2-tY7-wN4-kL9-Zq8"
+    know_secret(key)
+    said = "x" * 110 + key
+    body = {"object": "list", "data": [{"id": said, "owned_by": said}]}
+    assert "Zq8" not in judge(Answer(200, json.dumps(body).encode()), None, NOW).detail
+    long = {"error": {"message": "x" * 390 + key, "type": "BadRequestError"}}
+    failure = load_failure(Answer(400, json.dumps(long).encode()), path="/a", staged=False, now=NOW)
+    assert failure is not None
+    assert "Zq8" not in failure.message

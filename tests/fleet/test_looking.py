@@ -104,6 +104,24 @@ async def test_an_apply_with_wrong_credentials_is_no_news_of_a_target_that_is_we
     assert [one.cause for one in world.told(events.UNREACHABLE)] == [str(cause)]
 
 
+@pytest.mark.parametrize("command", ["apply", "discover"])
+@pytest.mark.parametrize("cause", [Cause.UNAUTHORIZED, Cause.FORBIDDEN, Cause.TLS, Cause.LOCAL])
+async def test_wrong_credentials_are_no_news_of_a_target_that_is_away(world: World, command: str, cause: Cause) -> None:
+    await world.apply(world.declaration(adapter()))
+    world.edge.down = DOWN
+    await world.agent_pass()
+    before = everything(world)
+    world.edge.down = TransportError(cause, "not with these")
+    if command == "apply":
+        await world.apply(world.declaration(adapter()))
+    else:
+        await discover(world.fleet, world.declaration().targets, world.view)
+    (record,) = world.store.targets()
+    assert (record.state, record.cause, record.detail) == ("unreachable", "refused", before[0][0].detail)
+    assert len(world.told(events.UNREACHABLE)) == 1
+    assert not [one for one in world.told(events.CHANGED) if one.cause == str(cause)]
+
+
 @pytest.mark.parametrize("cause", [Cause.UNAUTHORIZED, Cause.FORBIDDEN, Cause.TLS, Cause.LOCAL])
 async def test_discover_remembers_what_it_saw_but_not_that_its_key_is_wrong(world: World, cause: Cause) -> None:
     await world.apply(world.declaration(adapter()))

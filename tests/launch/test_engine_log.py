@@ -179,6 +179,13 @@ def test_a_secret_in_two_pieces_is_neither_in_the_file_nor_in_the_lines(tmp_path
     assert content == b"INFO key ***\nargs: {'api_key': ['***']}\nlast ***"
 
 
+def test_a_secret_with_colours_in_it_is_neither_in_the_file_nor_in_the_lines(tmp_path: Path) -> None:
+    know_secret("s3cr3t-of-the-engine")
+    lines, content = fed(tmp_path, b"key s3cr3t-\x1b[1;36mof\x1b[0m-the-eng", b"\x1b[2mine\x1b[0m\n")
+    assert lines == ["key ***"]
+    assert content == b"key ***\n"
+
+
 def test_a_log_in_use_is_left_alone(tmp_path: Path) -> None:
     """Neither is it set aside nor written to; the name is free again when its engine has ended."""
     first = EngineLog(tmp_path / "x.log")

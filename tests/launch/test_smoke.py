@@ -6,6 +6,7 @@ import httpx2
 import pytest
 
 from garrison.base.errors import InvalidError
+from garrison.base.redaction import know_secret
 from garrison.launch.smoke import SmokeReport, smoke
 from garrison.sim.config import LoraModule, SimConfig
 from garrison.sim.faults import Faults
@@ -248,3 +249,15 @@ async def test_the_key_goes_to_no_other_origin() -> None:
 async def test_no_address() -> None:
     with pytest.raises(InvalidError):
         await smoke("ftp://x")
+
+
+@pytest.mark.parametrize("pad", [45, 75, 190, 290])
+@pytest.mark.parametrize("packed", [True, False])
+async def test_no_half_of_the_key_is_shown(pad: int, packed: bool) -> None:
+    key = "Zq8-vR2-tY7-wN4-kL9-Zq8"
+    said = "x" * pad + key
+    know_secret(key)
+    answer: Any = (400, {"error": {"message": said}}) if packed else said
+    told = dict.fromkeys(("/v1/models", "/v1/completions", "/v1/chat/completions"), answer)
+    report = await ask({**told, "stream": events({"error": said})}, key=key, model="m")
+    assert "Zq8" not in json.dumps(report.to_json())

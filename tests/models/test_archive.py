@@ -2,6 +2,7 @@ import gzip
 import io
 import os
 import tarfile
+import tracemalloc
 
 import pytest
 
@@ -177,3 +178,39 @@ def test_a_bomb_is_bound_by_the_free_disk(tmp_path):
 )
 def test_member_path(tmp_path, name, path):
     assert member_path(name, tmp_path) == path
+
+
+@pytest.mark.parametrize(
+    "name", ["m/" + "a/" * 1500 + "f", "/".join("a" * 2000), "m/" + "x" * 300, "m/" + "d/" * 40 + ".hidden"]
+)
+def test_paths_that_are_too_long(tmp_path, name):
+    path = tar(tmp_path / "m.tar", {"m/config.json": b"{}", name: b"x"})
+    assert "path is too long" in fault(path, tmp_path / "out")
+
+
+def header(kind, size):
+    info = tarfile.TarInfo("x")
+    info.type, info.size = kind, size
+    return info.tobuf(tarfile.GNU_FORMAT)
+
+
+@pytest.mark.parametrize("kind", [tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK])
+@pytest.mark.parametrize("first", [True, False])
+def test_an_extended_header_is_not_read_whatever_its_size(tmp_path, kind, first):
+    path = tmp_path / "m.tar.gz"
+    before = b"" if first else header(tarfile.REGTYPE, 0)
+    with gzip.open(path, "wb", compresslevel=1) as packed:
+        packed.write(before + header(kind, 64 * 1024**2))
+        packed.write(bytes(64 * 1024**2))
+    tracemalloc.start()
+    try:
+        assert "no whole tar" in fault(path, tmp_path / "out")
+        assert tracemalloc.get_traced_memory()[1] < 16 * 1024**2
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_long_chain_of_extended_headers(tmp_path):
+    path = tmp_path / "m.tar"
+    path.write_bytes((header(tarfile.XGLTYPE, 512) + b"9 a=b\n\n\n\n".ljust(512, b"\0")) * 2000 + bytes(1024))
+    assert "no whole tar" in fault(path, tmp_path / "out")

@@ -12,6 +12,7 @@ from garrison.fleet.commands import new_command
 from garrison.fleet.context import Fleet
 from garrison.fleet.declaration import Declaration
 from garrison.fleet.lease import hold
+from garrison.fleet.observation import Cause
 from garrison.fleet.survey import look, managed_names
 from garrison.fleet.target import TargetSpec
 from garrison.fleet.view import FleetView
@@ -29,6 +30,7 @@ class Loss:
         owed: names of those whose unload is owed, and will now never happen.
         declared_by: stacks whose last applied manifest declares it; applying that manifest again brings it back.
         reachable: whether the target answered just now.
+        untold: why observing it said nothing about it, only about the credentials of this process.
     """
 
     target: TargetRecord
@@ -36,6 +38,7 @@ class Loss:
     owed: tuple[str, ...]
     declared_by: tuple[str, ...]
     reachable: bool
+    untold: str | None = None
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -75,7 +78,8 @@ async def forget(
         force: forget the target even if it answers.
 
     Raises:
-        InvalidError: the target is not on record, or it answers and `force` is False.
+        InvalidError: the target is not on record; or `force` is False, and it answers, or may answer to other
+            credentials than those of this process.
         ConflictError: another command holds one of its stacks.
     """
     known = {one.name: one for one in await fleet.db(fleet.store.targets)}
@@ -88,6 +92,13 @@ async def forget(
             f"target {target} is reachable, so its adapters can be unloaded properly",
             hint="Remove it from the manifest and apply, which unloads the managed adapters. Or use --force: its "
             "adapters then stay loaded, unmanaged.",
+            details=loss.to_json(),
+        )
+    if loss.untold and not force:
+        raise InvalidError(
+            f"target {target} may be reachable with other credentials than those used now ({loss.untold})",
+            hint="Try again with the key and certificates that it was applied with. Or use --force: its adapters then "
+            "stay loaded, unmanaged.",
             details=loss.to_json(),
         )
     # Ask before taking the leases: no lease is held while a person thinks. A worker thread, since it may block.
@@ -112,6 +123,8 @@ async def _loss(fleet: Fleet, record: TargetRecord, view: FleetView) -> Loss:
     spec = TargetSpec.from_json(record.name, record.spec)
     seen = await look(fleet, {record.name: spec}, {record.name: record}, managed_names(resources), view)
     now = seen[record.name]
+    # A variable that is not set says nothing of a target that was out of reach; a refused key says that it answers.
+    untold = not now.counts and (record.state == "reachable" or now.sighting.cause is not Cause.LOCAL)
     here = tuple(one for one in resources if one.key.target == record.name)
     wanted = {one.name: _wanted(one, record.name) for one in stacks}
     return Loss(
@@ -120,6 +133,7 @@ async def _loss(fleet: Fleet, record: TargetRecord, view: FleetView) -> Loss:
         owed=tuple(sorted(one.key.name for one in here if one.key.name not in wanted.get(one.stack, ()))),
         declared_by=tuple(one.name for one in stacks if record.name in one.declaration.get("targets", {})),
         reachable=now.sighting.known,
+        untold=f"{now.sighting.cause}: {now.sighting.detail}" if untold else None,
     )
 
 

@@ -25,6 +25,7 @@ from types import MappingProxyType
 from typing import Any
 from urllib.parse import urlsplit
 
+from garrison.base.redaction import excerpt
 from garrison.fleet.observation import Cause, Served
 from garrison.net.transport import Answer
 
@@ -191,7 +192,7 @@ def _names(names: list[str]) -> str:
 
 def _quoted(text: str) -> str:
     """Return text from a server as one short line without control characters."""
-    return ascii(text if len(text) <= _SHOWN_CHARACTERS else text[:_SHOWN_CHARACTERS] + "...")
+    return ascii(excerpt(text, _SHOWN_CHARACTERS) + ("..." if len(text) > _SHOWN_CHARACTERS else ""))
 
 
 def _storable(text: str | None) -> bool:

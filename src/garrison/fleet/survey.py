@@ -207,7 +207,8 @@ def _counts(seen: Sighting, record: TargetRecord) -> bool:
     or missing there is no news of a target that others see well."""
     if seen.cause is Cause.LOCAL:
         return False
-    return seen.cause not in _CREDENTIALS or record.state != "reachable"
+    # Of a target that was never seen, or whose credentials were refused before, it is all that is known.
+    return seen.cause not in _CREDENTIALS or record.state == "new" or record.cause in _CREDENTIALS
 
 
 def look_of(spec: TargetSpec, record: TargetRecord, served: Mapping[str, Served] | None = None) -> Look:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
+from garrison.base.redaction import excerpt
 from garrison.fleet.failure import Failure, FailureCode, code_of_unknown
 from garrison.fleet.judge import retry_after
 from garrison.fleet.observation import Cause, Sighting, cause_of
@@ -216,7 +217,7 @@ def _said(body: bytes) -> _Said | None:
 def _shown(message: str) -> str:
     """Return the message as one line of bounded length, without control characters."""
     line = " ".join("".join(sign if sign.isprintable() else " " for sign in message).split())
-    return line if len(line) <= _LONGEST_MESSAGE else f"{line[: _LONGEST_MESSAGE - 1]}…"
+    return line if len(line) <= _LONGEST_MESSAGE else f"{excerpt(line, _LONGEST_MESSAGE - 1)}…"
 
 
 def _first_logprob(given: Any) -> float | None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from garrison.base.errors import DiskFullError, InvalidError
-from garrison.base.redaction import LineRedactor
+from garrison.base.redaction import LineRedactor, without_colours
 from garrison.engines.diagnose import LOG_LINES
 
 __all__ = ["EngineLog"]
@@ -21,7 +21,6 @@ _LEAST_FREE_BYTES = 64 * 1024
 _MOST_NAMES = 100
 # Progress bars move with carriage returns; colours and cursor moves have no meaning in a file.
 _BREAK = re.compile(rb"[\r\n]+")
-_ESCAPE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\x1b\][^\x07\x1b]*\x07")
 
 
 class EngineLog:
@@ -101,7 +100,7 @@ class EngineLog:
             self._file = None
 
     def _take(self, raw: bytes) -> None:
-        text = _ESCAPE.sub("", raw.decode("utf-8", "replace")).rstrip()
+        text = without_colours(raw.decode("utf-8", "replace")).rstrip()
         if text:
             self.tail.append(text)
             self._on_line(text)

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from garrison.base.redaction import excerpt
 from garrison.launch.ready import no_connection, place, tls_alert
 
 if TYPE_CHECKING:
@@ -159,7 +160,7 @@ class _Run:
         bases = [entry["id"] for entry in named if not entry.get("parent")]
         self._adapters = [entry["id"] for entry in named if entry.get("parent")]
         if not bases:
-            raise _Failed(f"the list of models names no model: {str(listed)[:80]}")
+            raise _Failed(f"the list of models names no model: {excerpt(str(listed), 80)}")
         wanted = self.model
         self.model = wanted or (bases[0] if bases else None)
         if wanted and wanted not in bases + self._adapters:
@@ -195,7 +196,7 @@ class _Run:
                     break
                 piece = _parsed(data)
                 if "error" in piece:
-                    raise _Failed(f"the stream says: {str(piece['error'])[:200]}")
+                    raise _Failed(f"the stream says: {excerpt(str(piece['error']), 200)}")
                 if content := _delta(piece):
                     first = first or time.perf_counter() - begun
                     chunks += 1
@@ -232,7 +233,7 @@ def _why(error: "httpx2.ConnectError") -> str:
 def _expect_200(response: "httpx2.Response") -> None:
     if response.status_code == 200:
         return
-    message = response.text[:200]
+    message = excerpt(response.text, 200)
     if response.status_code in (401, 403):
         refused = "authorization" in response.request.headers
         what = "it refuses the key" if refused else "it asks for a key; name its variable with --key-env"
@@ -240,7 +241,7 @@ def _expect_200(response: "httpx2.Response") -> None:
     try:
         body = response.json()
         error = body.get("error", body) if isinstance(body, dict) else body
-        message = str(error.get("message", error) if isinstance(error, dict) else error)[:300]
+        message = excerpt(str(error.get("message", error) if isinstance(error, dict) else error), 300)
     except ValueError:
         pass
     raise _Failed(f"{response.status_code}: {message}")
@@ -250,9 +251,9 @@ def _parsed(text: str) -> dict[str, Any]:
     try:
         body = json.loads(text)
     except ValueError:
-        raise _Failed(f"not JSON: {text[:80]!r}") from None
+        raise _Failed(f"not JSON: {excerpt(text, 80)!r}") from None
     if not isinstance(body, dict):
-        raise _Failed(f"not a JSON object: {text[:80]!r}")
+        raise _Failed(f"not a JSON object: {excerpt(text, 80)!r}")
     return body
 
 
@@ -272,7 +273,7 @@ def _delta(piece: dict[str, Any]) -> str:
     delta = choice.get("delta") or {} if isinstance(choice, dict) else None
     content = (delta.get("content") or "") if isinstance(delta, dict) else None
     if not isinstance(content, str):
-        raise _Failed(f"a chunk of the stream is not one: {str(piece)[:80]}")
+        raise _Failed(f"a chunk of the stream is not one: {excerpt(str(piece), 80)}")
     return content
 
 
@@ -280,7 +281,7 @@ def _quoted(text: object) -> str:
     if not isinstance(text, str) or not text:
         raise _Failed("the answer holds no text")
     flat = " ".join(text.split())
-    return f"“{flat[:60]}{'…' if len(flat) > 60 else ''}”"
+    return f"“{excerpt(flat, 60)}{'…' if len(flat) > 60 else ''}”"
 
 
 async def _events(response: "httpx2.Response") -> AsyncIterator[str]:

@@ -10,7 +10,7 @@ import stat
 import tarfile
 import zlib
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Self
 
 from garrison.base.errors import InvalidError, ModelInvalidError
 from garrison.models.content import is_file, open_file, unreadable
@@ -25,8 +25,31 @@ __all__ = ["is_archive", "member_path", "unpack"]
 _SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst", ".tzst")
 _ZSTD_START = b"\x28\xb5\x2f\xfd"
 _MAX_MEMBERS = 100_000
+_MAX_DEPTH = 32
+_MAX_NAME_BYTES = 255  # of one component, as on every usual file system
+_MAX_HEADER_BYTES = 1024 * 1024
+_HEADERS = (
+    tarfile.XHDTYPE,
+    tarfile.XGLTYPE,
+    tarfile.SOLARIS_XHDTYPE,
+    tarfile.GNUTYPE_LONGNAME,
+    tarfile.GNUTYPE_LONGLINK,
+)
+_SHOWN = 80
 _BUFFER_BYTES = 1024 * 1024
 _SOURCE = "Get the archive again, from a source you trust."
+
+
+class _Member(tarfile.TarInfo):
+    """A member whose extended header is of a sane size: `tarfile` reads a header into memory as a whole, and a few
+    compressed megabytes hold one of many gigabytes."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
+        found = super().frombuf(buf, encoding, errors)
+        if found.size < 0 or (found.type in _HEADERS and found.size > _MAX_HEADER_BYTES):
+            raise tarfile.ReadError(f"a header gives a size of {found.size} bytes")
+        return found
 
 
 def is_archive(path: Path) -> bool:
@@ -60,7 +83,7 @@ def _unpack(content: BinaryIO, archive: Path, target: Path, progress: Progress, 
     target.mkdir(mode=0o700)
     progress.started(1, 0, doing="unpacking")
     try:
-        with tarfile.open(fileobj=content, mode="r:*") as tar:
+        with tarfile.open(fileobj=content, mode="r:*", tarinfo=_Member) as tar:
             written = _members(tar, archive, target, progress, free)
         status = target.stat()
         readable = readers(content.fileno(), status.st_gid)
@@ -88,13 +111,17 @@ def member_path(name: str, archive: Path) -> str | None:
     parts = [part for part in name.split("/") if part not in ("", ".")]
     if name.startswith("/") or ".." in parts or "\0" in name or "\\" in name:
         raise Problem(str(archive), f"holds {name!r}, which leads out of it", _SOURCE).error()
+    if len(parts) > _MAX_DEPTH or any(len(os.fsencode(part)) > _MAX_NAME_BYTES for part in parts):
+        shown = f"{name[:_SHOWN]}…"
+        raise Problem(str(archive), f"holds {shown!r}, whose path is too long", _SOURCE).error()
     if not parts or any(part.startswith(".") and part != RECORDED_NAME for part in parts):
         return None
     return "/".join(parts)
 
 
 def _broken_errors() -> tuple[type[Exception], ...]:
-    errors: tuple[type[Exception], ...] = (tarfile.TarError, EOFError, zlib.error, UnicodeDecodeError)
+    # `tarfile` calls itself for each extended header of a chain.
+    errors: tuple[type[Exception], ...] = (tarfile.TarError, EOFError, zlib.error, UnicodeDecodeError, RecursionError)
     try:
         from lzma import LZMAError
     except ImportError:  # a Python built without liblzma; tarfile then refuses .xz by itself
