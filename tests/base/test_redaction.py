@@ -1,4 +1,5 @@
 import json
+import os
 from itertools import pairwise
 from urllib.parse import quote, quote_plus
 
@@ -141,6 +142,14 @@ def test_a_known_secret_is_found_in_every_spelling(value: str) -> None:
     for text in (value, repr(value), repr(value + "\n"), json.dumps(value), quote(value, safe=""), quote_plus(value)):
         assert redacted(f"[{text}]").count("***") >= 1
         assert value not in redacted(f"[{text}]")
+
+
+def test_a_secret_that_is_not_utf_8_is_known() -> None:
+    """Python decodes such a variable to lone surrogates, which `quote` refuses by default."""
+    raw = os.fsdecode(b"\xffsecret-of-mine")
+    know_environment({"MY_TOKEN": raw})
+    for spelling in (raw, repr(raw), json.dumps(raw), "%FFsecret-of-mine"):
+        assert "secret-of-mine" not in redacted(spelling)
 
 
 def test_a_short_secret_is_hidden_where_it_stands_alone_and_a_shorter_one_not_at_all() -> None:

@@ -48,6 +48,8 @@ _CERTAIN = frozenset(
         "AWS_SESSION_TOKEN",
     }
 )
+_BYTES = "surrogateescape"
+"""As Python decodes the environment: a variable that is not UTF-8 is no error."""
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 _KNOWN_WORDS = r"\*\*\*|(?:bearer|basic|token)[ \t]|(?:None|null|True|False)\b"
@@ -291,9 +293,9 @@ def _spellings(value: str) -> set[str]:
         repr(value)[1:-1],
         json.dumps(value)[1:-1],
         json.dumps(value, ensure_ascii=False)[1:-1],
-        quote(value, safe=""),
-        quote(value),
-        quote_plus(value),
+        quote(value, safe="", errors=_BYTES),
+        quote(value, errors=_BYTES),
+        quote_plus(value, errors=_BYTES),
     }
 
 
