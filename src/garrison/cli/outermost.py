@@ -16,6 +16,7 @@ _BROKEN_PIPE = 141
 
 def outermost(call: Callable[[], int], *, json: bool) -> int:
     """Run `call`; its result, or the exit code of its error. With `json` errors go to standard output too."""
+    _open_standard_streams()
     try:
         code = call()
         sys.stdout.flush()
@@ -41,6 +42,21 @@ def outermost(call: Callable[[], int], *, json: bool) -> int:
     except Exception as error:  # noqa: BLE001 - the one place that catches all: a bug is reported, not thrown at people
         return _unexpected(error, json=json)
     return code
+
+
+def _open_standard_streams() -> None:
+    """Put the null device in place of each standard stream that was closed (`garrison status >&-`).
+
+    Python then has None for the stream, and the next file that is opened gets its descriptor: what a child process
+    prints would end up in that file.
+    """
+    for descriptor, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        if getattr(sys, name) is not None:
+            continue
+        null = os.open(os.devnull, os.O_RDWR)
+        if null == descriptor:  # always, unless something was opened in its place before: the lowest free one is taken
+            os.set_inheritable(null, True)
+        setattr(sys, name, open(null, mode, encoding="utf-8"))  # noqa: SIM115 - open for as long as the process runs
 
 
 def _reader_gone() -> int:
