@@ -1,4 +1,5 @@
 import json
+import os
 import re
 import time
 from base64 import b64encode, urlsafe_b64encode
@@ -183,6 +184,14 @@ def test_a_colour_in_the_middle_does_not_save_a_secret() -> None:
     redactor = LineRedactor()
     assert redactor.feed(b"\x1b[32mkey\x1b[0m s3cr3t-\x1b[1ms3cr3t\x1b[0m end\n") == b"key *** end\n"
     assert redactor.feed(b"\x1b[32mINFO\x1b[0m well\n") == b"\x1b[32mINFO\x1b[0m well\n"
+
+
+def test_a_secret_that_is_not_utf_8_is_known() -> None:
+    """Python decodes such a variable to lone surrogates, which `quote` refuses by default."""
+    raw = os.fsdecode(b"\xffsecret-of-mine")
+    know_environment({"MY_TOKEN": raw})
+    for spelling in (raw, repr(raw), json.dumps(raw), "%FFsecret-of-mine"):
+        assert "secret-of-mine" not in redacted(spelling)
 
 
 def test_a_short_secret_is_hidden_where_it_stands_alone_and_a_shorter_one_not_at_all() -> None:

@@ -156,6 +156,15 @@ def test_seed_value_refused(config: dict[str, str], variable: str, raw: str) -> 
     assert caught.value.details == {"setting": setting_of(variable)}
 
 
+@pytest.mark.parametrize("variable", ["HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "GARRISON_HF_TOKEN"])
+@pytest.mark.parametrize("raw", ["hf_é", "“hf_x”", "hf_\udcff"], ids=["latin-1", "quotes", "not-utf-8"])
+def test_a_token_that_no_header_can_hold_is_refused(config: dict[str, str], variable: str, raw: str) -> None:
+    """The library that sends it encodes it as ASCII, and its error was taken for a fault of the hub."""
+    with pytest.raises(InvalidError, match=f"{variable} must be ASCII text") as caught:
+        Settings.load(config | {variable: raw})
+    assert raw not in caught.value.message
+
+
 @pytest.mark.parametrize("row", Settings.table(), ids=lambda row: row.name)
 def test_a_refusal_under_our_own_name_names_it(config: dict[str, str], row: Any) -> None:
     value = "never\tfits\n" if row.name not in ("data_dir",) else ""

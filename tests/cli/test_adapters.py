@@ -44,6 +44,16 @@ def test_round_trip(cli: Any, clean_environ: Any, adapter: Any) -> None:
     assert listed(cli) == []
 
 
+def test_what_an_import_could_not_check_is_a_warning(cli: Any, adapter: Any) -> None:
+    made = adapter("sql")
+    config = made / "adapter_config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"target_modules": ".*(?=x)q_proj"}))
+    done = cli("adapters", "import", made)
+    assert (done.code, done.err.startswith("warning: adapter_config.json: target_modules")) == (0, True)
+    assert "warning" not in done.out
+    assert cli("adapters", "import", made).err == done.err, "also where the same content is there already"
+
+
 def test_import_twice_changes_nothing(cli: Any, adapter: Any) -> None:
     made = adapter("sql")
     assert "imported sql, rank 8" in cli("adapters", "import", made).out

@@ -1,5 +1,7 @@
 import errno
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -139,3 +141,43 @@ def test_the_report_of_a_bug_holds_no_secret(capsys: Any, monkeypatch: pytest.Mo
         assert "RuntimeError" in text
         assert "hf_x" not in text
         assert "sk-other" not in text
+
+
+CLOSED = """
+import os, sys
+from pathlib import Path
+from garrison.cli.outermost import outermost
+
+def call():
+    print("said")
+    print("said", file=sys.stderr)
+    opened = os.open(sys.argv[1], os.O_WRONLY | os.O_CREAT)
+    assert opened > 2, opened
+    assert os.system("true <&0 && echo from a child && echo from a child >&2") == 0
+    return 3
+
+sys.exit(outermost(call, json=False))
+"""
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", ">&- 2>&-", "<&- >&- 2>&-"])
+def test_a_closed_standard_stream_is_no_bug(tmp_path: Path, closed: str) -> None:
+    """Its descriptor is not given to the next file that is opened either, where a child would write into it."""
+    script = tmp_path / "script.py"
+    script.write_text(CLOSED)
+    file = tmp_path / "file"
+    done = subprocess.run(
+        ["/bin/sh", "-c", f'exec "$0" "$1" "$2" {closed}', sys.executable, str(script), str(file)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert (done.returncode, file.read_bytes()) == (3, b"")
+    assert "bug" not in done.stderr
+
+
+def test_a_closed_standard_error_does_not_hide_the_exit_code(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text("import sys; from garrison.cli.main import main; sys.exit(main())")
+    command = ["/bin/sh", "-c", 'exec "$0" "$1" nonsense >&- 2>&-', sys.executable, str(script)]
+    assert subprocess.run(command, timeout=60).returncode == 64

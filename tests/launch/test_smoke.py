@@ -68,6 +68,11 @@ class TestAgainstTheSimulator:
         report = await smoke(await sim(api_keys=("sk-1",)), key="sk-2")
         assert detail(report, "models") == "401: it refuses the key"
 
+    @pytest.mark.parametrize("key", ["sk-é", "„sk-1“", "sk-\udcff"], ids=["latin-1", "quotes", "not-utf-8"])
+    async def test_a_key_that_is_not_ascii_is_refused_by_the_server(self, sim: Any, key: str) -> None:
+        report = await smoke(await sim(api_keys=("sk-1",)), key=key)
+        assert detail(report, "models") == "401: it refuses the key"
+
     async def test_key_given(self, sim: Any) -> None:
         report = await smoke(await sim(api_keys=("sk-1",)), key="sk-1")
         assert report.ok

@@ -328,14 +328,42 @@ def test_removing_a_moved_origin_goes_through_no_link(public_path, layout, make,
 
 
 def test_links_that_branch_end(tmp_path, monkeypatch):
-    """Ten links to itself on each of eight levels would be a hundred million files."""
-    (tmp_path / "m").mkdir()
-    (tmp_path / "m" / "file").touch()
-    for number in range(10):
-        (tmp_path / "m" / f"loop-{number}").symlink_to(".")
+    """Ten links to the next directory in each of seven would be ten million files."""
+    for level in range(7):
+        (tmp_path / "m" / f"level-{level}").mkdir(parents=True)
+        (tmp_path / "m" / f"level-{level}" / "file").touch()
+        for number in range(10 if level else 0):
+            (tmp_path / "m" / f"level-{level - 1}" / f"link-{number}").symlink_to(f"../level-{level}")
     monkeypatch.setattr("garrison.models.validate._MAX_FILES", 1000)
     with pytest.raises(ModelInvalidError, match="more than 1000 files"):
         list_files(tmp_path / "m")
+
+
+@pytest.mark.parametrize(
+    ("links", "extra"),
+    [
+        ({"again": "."}, set()),
+        ({"again": ".", "once-more": "."}, set()),
+        ({"sub/up": ".."}, {"sub/notes.txt"}),
+        ({"sub/here": ".", "sub/up": "../sub"}, {"sub/notes.txt"}),
+        ({"sub/other": "../other", "other/sub": "../sub"}, {"sub/notes.txt", "other/sub/notes.txt"}),
+        ({"sub/again": ".", "other": "sub"}, {"sub/notes.txt", "other/notes.txt"}),
+    ],
+    ids=["to-itself", "twice", "to-its-parent", "below", "to-each-other", "a-link-beside-a-loop"],
+)
+def test_a_loop_of_links_is_copied_once(theirs, bring, way, kind, links, extra):
+    """Two links to the directory itself once made 255 copies of the weights."""
+    plain = set(list_files(theirs))
+    for link in links:
+        (theirs / link).parent.mkdir(exist_ok=True)
+    if extra:
+        (theirs / "sub").mkdir(exist_ok=True)
+        (theirs / "sub" / "notes.txt").write_text("notes")
+    for link, to in links.items():
+        (theirs / link).symlink_to(to)
+    copied = set(list_files(bring(theirs)))
+    assert copied == plain | extra
+    assert copied == set(list_files(theirs)), "without a tree held open the listing is the same"
 
 
 def test_a_model_that_its_owner_serves_in_place_may_hold_links(layout, public_path, make):

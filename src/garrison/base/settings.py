@@ -207,7 +207,7 @@ class Settings:
     )
     hf_endpoint: str | None = _setting("model", "Another hub than the public one.", _TEXT, seeds=("HF_ENDPOINT",))
     hf_token: str | None = _setting(
-        "model", "Token for gated models.", values.secret, seeds=("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"), secret=True
+        "model", "Token for gated models.", values.token, seeds=("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"), secret=True
     )
     resolve_lock_timeout: int = _setting(
         "model",

@@ -11,7 +11,20 @@ from typing import Any
 
 from garrison.base.redaction import SecretValueError, secret_text
 
-__all__ = ["Parser", "csv", "flag", "host", "integer", "number", "path", "secret", "size_text", "text", "word_flag"]
+__all__ = [
+    "Parser",
+    "csv",
+    "flag",
+    "host",
+    "integer",
+    "number",
+    "path",
+    "secret",
+    "size_text",
+    "text",
+    "token",
+    "word_flag",
+]
 
 Parser = Callable[[str], Any]
 
@@ -37,6 +50,14 @@ def secret(raw: str) -> str:
         return secret_text(raw)
     except SecretValueError as error:
         raise ValueError(f"one line of text; it {error}") from None
+
+
+def token(raw: str) -> str:
+    """As `secret`, of a token that libraries send in a header, which they encode as ASCII."""
+    value = secret(raw)
+    if not value.isascii():
+        raise ValueError("ASCII text; check that it was copied whole and alone")
+    return value
 
 
 def integer(low: int | None = None, high: int | None = None) -> Parser:

@@ -44,6 +44,8 @@ def import_(
         return 0
     what = "imported" if done.changed else "already there:"
     print(f"{what} {done.info.name}, rank {done.info.rank}, {size_text(done.info.bytes)}, at {done.info.path}")
+    for warning in done.info.warnings:
+        print(f"warning: {warning}", file=sys.stderr)
     for reason in done.info.refused_by_vllm:
         print(f"vLLM will not load it: {reason}", file=sys.stderr)
     if done.kept:

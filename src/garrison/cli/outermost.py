@@ -23,6 +23,7 @@ def outermost(call: Callable[[], int], *, json: bool) -> int:
 
     Errors go to standard error; with `json`, also to standard output as JSON.
     """
+    _open_standard_streams()
     try:
         code = call()
         sys.stdout.flush()
@@ -56,6 +57,21 @@ def warned(settings: "Settings") -> "Settings":
     for warning in settings.warnings:
         print(f"warning: {warning}", file=sys.stderr)
     return settings
+
+
+def _open_standard_streams() -> None:
+    """Put the null device in place of each standard stream that was closed (`garrison status >&-`).
+
+    Python then has None for the stream, and the next file that is opened gets its descriptor: what a child process
+    prints would end up in that file.
+    """
+    for descriptor, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        if getattr(sys, name) is not None:
+            continue
+        null = os.open(os.devnull, os.O_RDWR)
+        if null == descriptor:  # always, unless something was opened in its place before: the lowest free one is taken
+            os.set_inheritable(null, True)
+        setattr(sys, name, open(null, mode, encoding="utf-8"))  # noqa: SIM115 - open for as long as the process runs
 
 
 def _reader_gone() -> int:

@@ -82,7 +82,8 @@ async def smoke(
     target = place(url)
     if transport is None and target.uds is not None:
         transport = httpx2.AsyncHTTPTransport(uds=target.uds)
-    headers = {"Authorization": f"Bearer {key}"} if key else {}
+    # As bytes: httpx2 itself encodes as ASCII alone, and a key with other characters is the server's to refuse.
+    headers = {b"Authorization": f"Bearer {key}".encode(errors="surrogateescape")} if key else {}
     limits = httpx2.Timeout(timeout, connect=_CONNECT_SECONDS)
     async with httpx2.AsyncClient(
         base_url=target.url,

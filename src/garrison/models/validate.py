@@ -50,8 +50,8 @@ _TOKENIZER_SETS = (
     ("tekken.json",),
     ("tiktoken.model",),
 )
-_MAX_DEPTH = 8  # also ends a loop of links
-_MAX_FILES = 100_000  # and this ends a tree whose links branch
+_MAX_DEPTH = 8
+_MAX_FILES = 100_000  # also ends a tree whose links branch
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,14 +147,15 @@ def judge(
 def list_files(path: Path, *, depth: int = _MAX_DEPTH, tree: Tree | None = None) -> dict[str, int]:
     """Relative name, with `/`, to bytes, of the regular files under `path`. `tree` as in `content.open_file`.
 
-    Hidden names, links to nothing and what is neither file nor directory are left out; `depth` 1 is the root alone.
+    Hidden names, links to nothing, links to a directory that contains them, and what is neither file nor directory are
+    left out; `depth` 1 is the root alone.
 
     Raises:
         ModelInvalidError: `path` is no directory, one under it cannot be listed, there are too many files, or a link
             leads out of the tree.
     """
     found: dict[str, int] = {}
-    _scan(path, "", depth, found, tree)
+    _scan(path, "", depth, found, tree, frozenset())
     return found
 
 
@@ -269,15 +270,27 @@ def _stays_inside(file: str) -> bool:
     return bool(file) and "\0" not in file and "\\" not in file and not any(part in ("", ".", "..") for part in parts)
 
 
-def _scan(directory: Path, prefix: str, depth: int, found: dict[str, int], tree: Tree | None) -> None:
+def _scan(
+    directory: Path,
+    prefix: str,
+    depth: int,
+    found: dict[str, int],
+    tree: Tree | None,
+    above: frozenset[tuple[int, int]],
+) -> None:
+    """`above`: the directories on the way here. One that comes again is a loop of links, whose files are all listed
+    already; without this a copy would hold the model once for each turn."""
     try:
+        here = _identity(directory, prefix, tree)
+        if here in above:
+            return
         for name, kind, size in _entries(directory) if tree is None else _entries_below(tree, prefix):
             if kind == "file":
                 found[prefix + name] = size
                 if len(found) > _MAX_FILES:
                     raise Problem(str(directory), f"holds more than {_MAX_FILES} files", "Is it a model?").error()
             elif depth > 1:
-                _scan(directory / name, f"{prefix}{name}/", depth - 1, found, tree)
+                _scan(directory / name, f"{prefix}{name}/", depth - 1, found, tree, above | {here})
     except OutsideError as error:
         raise unreadable(directory, error) from None
     except NotADirectoryError:
@@ -286,6 +299,18 @@ def _scan(directory: Path, prefix: str, depth: int, found: dict[str, int], tree:
         raise Problem(str(directory), "does not exist").error() from None
     except OSError as error:
         raise Problem(str(directory), f"cannot be listed: {error.strerror}", "Make it readable.").error() from None
+
+
+def _identity(directory: Path, prefix: str, tree: Tree | None) -> tuple[int, int]:
+    if tree is None:
+        status = directory.stat()
+    else:
+        descriptor = tree.open_directory(prefix.rstrip("/"))
+        try:
+            status = os.fstat(descriptor)
+        finally:
+            os.close(descriptor)
+    return status.st_dev, status.st_ino
 
 
 def _entries(directory: Path) -> Iterator[tuple[str, str, int]]:
