@@ -194,7 +194,7 @@ WRONG = {
     "key twice": ("model: m\nmodel: n\n", ":2:1: 'model' is given twice", "Remove"),
     "option twice": ("model: m\noptions:\n  a: 1\n  a: 2\n", ":4:3: 'a' is given twice", "Remove"),
     "number as key": ("model: m\n1: x\n", ":2:1: ", ""),
-    "not closed": ("model: [\n", ":2:1: ", "Mend"),
+    "not closed": ("model: [\n", ":2:1: ", "Fix"),
     "list": ("- model\n", "holds no `key: value` lines", "Start with"),
     "empty": ("", "holds no `key: value` lines", "Start with"),
 }

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from garrison.base.errors import InvalidError
+from garrison.base.json_positions import LazyPositions, json_positions, repeated_key
 from garrison.base.toml_positions import toml_positions
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ def read_document(text: str, name: str, *, suffix: str | None = None) -> Documen
             return Document(name, content, toml_positions(text, content))
         return _json(text, name) if kind.endswith(".json") else _yaml(text, name)
     except RecursionError:
-        raise InvalidError(f"{name} is nested too deeply, or holds itself", hint="Mend the file.") from None
+        raise InvalidError(f"{name} is nested too deeply, or holds itself", hint="Fix the file.") from None
 
 
 def inside(content: Any, loc: Path) -> tuple[Path, Any, Path]:
@@ -75,37 +76,26 @@ def _toml(text: str, name: str) -> Any:
     try:
         return tomllib.loads(text)
     except ValueError as error:  # TOMLDecodeError, and int() for a number that is too long
-        raise InvalidError(f"{name} is not valid TOML: {error}", hint="Mend the file.") from None
+        raise InvalidError(f"{name} is not valid TOML: {error}", hint="Fix the file.") from None
 
 
 def _json(text: str, name: str) -> Document:
-    """Values by the JSON parser, positions by YAML's. YAML takes nearly all JSON and gives some of it another meaning:
-    `1e5` is text there, and a surrogate pair two characters."""
-    import yaml
-
-    twice: list[str] = []
+    twice = False
 
     def mapping(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        nonlocal twice
         found = dict(pairs)
-        if len(found) < len(pairs):
-            twice.append(next(key for index, (key, _) in enumerate(pairs) if key in dict(pairs[:index])))
+        twice = twice or len(found) < len(pairs)
         return found
 
     try:
         content = json.loads(text, object_pairs_hook=mapping)
     except ValueError as error:
-        raise InvalidError(f"{name} is not valid JSON: {error}", hint="Mend the file.") from None
-    try:
-        _, positions = _compose(text.replace("\t", " "), name)
-    except yaml.YAMLError:
-        positions = {}
-    except InvalidError:
-        if twice:
-            raise
-        positions = {}  # too many values: what JSON takes is not refused for the sake of their places
-    if twice:
-        raise InvalidError(f"{name}: {twice[0]!r} is given twice", hint="Remove one of the two.")
-    return Document(name, content, positions)
+        raise InvalidError(f"{name} is not valid JSON: {error}", hint="Fix the file.") from None
+    if twice and (found := repeated_key(text)) is not None:
+        key, (line, column) = found
+        raise InvalidError(f"{name}:{line}:{column}: {key!r} is given twice", hint="Remove one of the two.")
+    return Document(name, content, LazyPositions(lambda: json_positions(text)))
 
 
 def _yaml(text: str, name: str) -> Document:
@@ -117,9 +107,9 @@ def _yaml(text: str, name: str) -> Document:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
         at = f"{name}:{mark.line + 1}:{mark.column + 1}" if mark else name
-        raise InvalidError(f"{at}: {error.problem or 'not valid YAML'}", hint="Mend the file.") from None
+        raise InvalidError(f"{at}: {error.problem or 'not valid YAML'}", hint="Fix the file.") from None
     except yaml.YAMLError as error:
-        raise InvalidError(f"{name} is not valid YAML: {error}", hint="Mend the file.") from None
+        raise InvalidError(f"{name} is not valid YAML: {error}", hint="Fix the file.") from None
     except (ValueError, KeyError, AttributeError, TypeError) as error:
         # PyYAML's constructors let these out: `2026-13-45`, `!!bool maybe`, `!!timestamp soon`.
         raise InvalidError(
@@ -144,7 +134,7 @@ def _compose(text: str, name: str) -> "tuple[yaml.Node | None, dict[Path, tuple[
                 place = (key.start_mark.line + 1, key.start_mark.column + 1)
                 at = f"{name}:{place[0]}:{place[1]}"
                 if not isinstance(key, yaml.ScalarNode):
-                    raise InvalidError(f"{at}: a key must be a plain word", hint="Mend the file.")
+                    raise InvalidError(f"{at}: a key must be a plain word", hint="Fix the file.")
                 if key.value in seen:
                     raise InvalidError(f"{at}: {key.value!r} is given twice", hint="Remove one of the two.")
                 seen.add(key.value)

@@ -1,17 +1,39 @@
 """A manifest on its way to a declaration: its content under the canonical keys, and where each value was written."""
 
 import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from garrison.base.documents import Path
 from garrison.base.errors import InvalidError
 
-__all__ = ["Draft", "Problems", "did_you_mean", "dotted"]
+__all__ = ["Draft", "LazyPlaces", "Problems", "did_you_mean", "dotted"]
 
 _MOST_SHOWN = 10
 _MOST_KEPT = 100
+
+
+class LazyPlaces(Mapping[Path, str]):
+    """Places that are found when the first of them is asked for."""
+
+    def __init__(self, find: Callable[[], Mapping[Path, str]]) -> None:
+        self._find = find
+        self._found: Mapping[Path, str] | None = None
+
+    def __getitem__(self, path: Path) -> str:
+        return self._all()[path]
+
+    def __iter__(self) -> Iterator[Path]:
+        return iter(self._all())
+
+    def __len__(self) -> int:
+        return len(self._all())
+
+    def _all(self) -> Mapping[Path, str]:
+        if self._found is None:
+            self._found = self._find()
+        return self._found
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,13 +87,13 @@ class Problems:
         details = {"problems": [{"where": at, "problem": text, "hint": hint} for _, at, text, hint in found]}
         if len(found) == 1:
             _, where, text, hint = found[0]
-            raise InvalidError(f"{where}: {text}", hint=hint or "Mend the line.", details=details)
+            raise InvalidError(f"{where}: {text}", hint=hint or "Fix the line.", details=details)
         lines = [f"{at}: {text}" + (f" ({hint})" if hint else "") for _, at, text, hint in found[:_MOST_SHOWN]]
         more = len(found) - len(lines)
         tail = [f"and {more} more"] if more else []
         raise InvalidError(
             f"the manifest has {len(found)} mistakes:\n  " + "\n  ".join(lines + tail),
-            hint="Mend these lines.",
+            hint="Fix these lines.",
             details=details,
         )
 
