@@ -44,13 +44,13 @@ class ContentWatch:
     def busy(self) -> bool:
         return self._task is not None and not self._task.done()
 
-    def begin(self, declarations: Iterable[Declaration]) -> None:
-        """A pass, if one is due and none is under way."""
+    def begin(self, declarations: Callable[[], list[Declaration]]) -> None:
+        """Begin a pass over what is declared, if one is due and none is under way."""
         now = self._fleet.clock.monotonic()
         if self.busy or now < self._due:
             return
         self._due = now + _SECONDS
-        self._task = asyncio.create_task(self._look(list(declarations)))
+        self._task = asyncio.create_task(self._look(declarations()))
         self._task.add_done_callback(self._ended)
 
     async def wait(self, seconds: float) -> bool:

@@ -84,8 +84,8 @@ def choose_targets(
 async def discover(fleet: Fleet, targets: Mapping[str, TargetSpec], view: FleetView) -> list[Discovered]:
     """Look at each of `targets` once. What is seen of one that is on record, as it is on record, is remembered: this is
     how the inventory is brought up to date without an agent."""
-    records = {one.name: one for one in await fleet.db(fleet.store.targets)}
-    managed = managed_names(await fleet.db(fleet.store.resources))
+    records = {one.name: one for one in await fleet.read(fleet.store.targets, targets)}
+    managed = managed_names(await fleet.read(fleet.store.resources, targets=targets))
     known = {name: spec for name, spec in targets.items() if name in records and _same(spec, records[name])}
     strange = [Look(target=spec, probe=True) for name, spec in targets.items() if name not in known]
     seen = {

@@ -74,7 +74,7 @@ async def forget(
         InvalidError: it is not on record, or it answers and `force` is not given.
         ConflictError: another command holds one of its stacks.
     """
-    known = {one.name: one for one in await fleet.db(fleet.store.targets)}
+    known = {one.name: one for one in await fleet.read(fleet.store.targets)}
     if target not in known:
         there = ", ".join(known) or "none"
         raise InvalidError(f"there is no target {target!r} on record", hint=f"On record: {there}.")
@@ -102,8 +102,8 @@ async def forget(
 
 
 async def _loss(fleet: Fleet, record: TargetRecord, view: FleetView) -> Loss:
-    resources = await fleet.db(fleet.store.resources)
-    stacks = await fleet.db(fleet.store.stacks)
+    resources = await fleet.read(fleet.store.resources, targets=[record.name])
+    stacks = await fleet.read(fleet.store.stacks, at=[record.name])
     spec = TargetSpec.from_json(record.name, record.spec)
     seen = await look(fleet, {record.name: spec}, {record.name: record}, managed_names(resources), view)
     now = seen[record.name]
@@ -127,7 +127,7 @@ def _wanted(stack: StackRecord, target: str) -> set[str]:
 
 async def _undeclare(fleet: Fleet, name: str, target: str) -> None:
     """Otherwise the agent, which works from what was last applied, would bring it back."""
-    stack = await fleet.db(fleet.store.stack, name)
+    stack = await fleet.read(fleet.store.stack, name)
     if stack is None:
         return
     declared = Declaration.from_json(stack.declaration)

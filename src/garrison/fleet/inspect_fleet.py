@@ -1,7 +1,7 @@
 """Looking at what is on record: the targets of one stack or of all, asked now or as they are remembered.
 
-Nothing is written. What a command sees depends on where and as whom it runs; the agent, `discover` and the commands that
-change targets add to what is remembered.
+Nothing is written. What a command sees depends on where and as whom it runs; the agent, `discover` and the commands
+that change targets add to what is remembered.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -18,7 +18,7 @@ from garrison.fleet.status import FleetStatus, fleet_status
 from garrison.fleet.survey import Seen, look, managed_names, with_memory
 from garrison.fleet.target import TargetSpec
 from garrison.fleet.view import FleetView
-from garrison.store.records import Resource, StackRecord, TargetRecord
+from garrison.store.records import CommandRecord, Resource, StackRecord, TargetRecord
 
 __all__ = ["Drifts", "find_drifts", "status_of"]
 
@@ -53,10 +53,10 @@ async def status_of(fleet: Fleet, view: FleetView, *, stack: str | None, cached:
         seen = await _look(fleet, known, view)
         sightings = {name: one.sighting for name, one in seen.items()}
         records = tuple(one.record for _, one in sorted(seen.items()))
-    leases = await fleet.db(fleet.store.leases)
-    unfinished = {
-        one.name: [command for command, _ in await fleet.db(fleet.store.unfinished, one.name)] for one in known.stacks
-    }
+    leases = await fleet.read(fleet.store.leases, now=fleet.clock.now())
+    unfinished: dict[str, list[CommandRecord]] = {}
+    for command, _ in await fleet.read(fleet.store.unfinished, stack):
+        unfinished.setdefault(command.stack, []).append(command)
     return fleet_status(
         known.stacks,
         records,
@@ -66,7 +66,7 @@ async def status_of(fleet: Fleet, view: FleetView, *, stack: str | None, cached:
         leases=leases,
         dead={one.token for one in leases if is_dead(one.holder)},
         unfinished=unfinished,
-        failures=await fleet.db(read_failures, fleet.store, known.stacks),
+        failures=await fleet.read(read_failures, fleet.store, known.stacks),
         cached=cached,
     )
 
@@ -123,9 +123,9 @@ class _Known:
 
 async def _known(fleet: Fleet, stack: str | None) -> _Known:
     """What is on record of one stack, or of all: its targets, and what anybody owns there."""
-    stacks = await fleet.db(fleet.store.stacks)
-    resources = await fleet.db(fleet.store.resources)
-    targets = await fleet.db(fleet.store.targets)
+    stacks = await fleet.read(fleet.store.stacks)
+    resources = await fleet.read(fleet.store.resources)
+    targets = await fleet.read(fleet.store.targets)
     if stack is None:
         return _Known(tuple(stacks), tuple(targets), tuple(resources))
     chosen = [one for one in stacks if one.name == stack]
