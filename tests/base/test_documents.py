@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from garrison.base import documents
 from garrison.base.documents import read_document
 from garrison.base.errors import InvalidError
 
@@ -130,3 +131,28 @@ JSONISH = st.recursive(
 def test_json_that_we_write_is_read_back(content: object) -> None:
     assert read_document(json.dumps(content), "x.json").content == content
     assert read_document(json.dumps(content, ensure_ascii=False), "x.json").content == content
+
+
+def test_json_positions_are_where_yaml_sees_them() -> None:
+    text = '{"a": [1, {"b": null, "c": []}, "x\\n\\"{"],\n "é": {"d": -1.5e3,\n  "e": [[true], []]}}'
+    positions = read_document(text, "x.json").positions
+    assert dict(positions) == dict(read_document(text, "x.yaml").positions)
+    assert len(positions) == 13
+
+
+def test_json_is_read_without_its_positions(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They cost far more than the values, and only an error needs them."""
+
+    def unexpected(_text: str) -> None:
+        raise AssertionError("nobody asked where anything is")
+
+    monkeypatch.setattr(documents, "json_positions", unexpected)
+    found = read_document(json.dumps({"a": list(range(1000))}), "x.json")
+    assert len(found.content["a"]) == 1000
+    monkeypatch.undo()
+    assert found.where(("a", 999)).startswith("x.json:1:")
+
+
+def test_json_with_more_values_than_yaml_may_have_keeps_its_positions() -> None:
+    text = json.dumps(list(range(300_001)), indent=0)
+    assert read_document(text, "x.json").where((300_000,)) == "x.json:300002:1"

@@ -25,7 +25,7 @@ async def test_a_kill_after_the_intention_is_made_good(world: World, monkeypatch
         raise DiskFullError("as good as a kill")
 
     with monkeypatch.context() as patched:
-        patched.setattr(world.store, "save_action", killed)
+        patched.setattr(world.store, "save_actions", killed)
         with pytest.raises(DiskFullError):
             await adopt(world.fleet, "lab", lambda one: one.served.name == "mine", world.view, confirm=lambda _: True)
     assert world.recorded("mine") is None

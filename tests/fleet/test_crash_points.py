@@ -15,7 +15,7 @@ from garrison.fleet.memory_targets import MemoryFault, refusal
 from garrison.fleet.observation import Served, Sighting
 from garrison.fleet.plan_values import Action
 from garrison.fleet.settle import settle
-from garrison.store.records import ActionState
+from garrison.store.records import ActionResult, ActionState
 
 
 class KilledError(BaseException):
@@ -141,7 +141,7 @@ def settled(bench: Bench) -> None:
     recorded: dict[Any, Any] = {one.key: one for one in bench.store.resources(stack=STACK)}
     open_actions = [one for one in bench.store.actions(COMMAND) if one.state is ActionState.STARTED]
     for end in settle(STACK, open_actions, recorded, {"edge": seen}, bench.clock.now()):
-        bench.store.save_action(end.action, end.resources)
+        bench.store.save_actions([ActionResult(action=end.action, resources=end.resources)])
 
 
 def consistent(bench: Bench) -> None:

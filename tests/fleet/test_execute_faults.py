@@ -12,7 +12,7 @@ from garrison.fleet.observation import Served, Sighting
 from garrison.fleet.settle import settle
 from garrison.net.errors import TransportCause
 from garrison.net.transport import Answer, TransportError
-from garrison.store.records import ActionState
+from garrison.store.records import ActionResult, ActionState
 
 PATHS = ["/v1/load_lora_adapter", "/v1/unload_lora_adapter", "/v1/models", "/v1/completions", "/v1/*"]
 RESULTS: list[Answer | TransportError] = [
@@ -103,4 +103,4 @@ def look_again(bench: Bench) -> None:
     recorded = {one.key: one for one in bench.store.resources(stack=STACK)}
     open_actions = [one for one in bench.store.actions(COMMAND) if one.state is ActionState.STARTED]
     for end in settle(STACK, open_actions, recorded, {"edge": seen}, bench.clock.now()):
-        bench.store.save_action(end.action, end.resources)
+        bench.store.save_actions([ActionResult(action=end.action, resources=end.resources)])

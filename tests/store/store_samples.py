@@ -1,10 +1,13 @@
 """Records to put into a store, each with something in every field that a test does not name."""
 
+from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from garrison.store.fleet_store import FleetStore
 from garrison.store.records import (
     ActionRecord,
+    ActionResult,
     ActionState,
     CommandRecord,
     Event,
@@ -88,3 +91,9 @@ def lease(token: str = "t1", stack: str = "cabinet", *, until: float = 30, **val
     return Lease(
         **{"stack": stack, "token": token, "holder": holder, "acquired_at": START, "expires_at": at(until)} | values
     )
+
+
+def save(
+    store: FleetStore, one: ActionRecord, resources: Iterable[Resource] = (), events: Iterable[Event] = ()
+) -> None:
+    store.save_actions([ActionResult(action=one, resources=tuple(resources), events=tuple(events))])

@@ -5,11 +5,11 @@ from datetime import datetime, timedelta, timezone
 from types import MappingProxyType
 
 import pytest
-from store_samples import START, action, at, command, done, event, key, lease, resource, seen, stack, target
+from store_samples import START, action, at, command, done, event, key, lease, resource, save, seen, stack, target
 
 from garrison.base.errors import ConflictError, InternalError
 from garrison.store.fleet_store import FleetStore
-from garrison.store.records import ActionState, CommandState, Observation, Operation
+from garrison.store.records import ActionResult, ActionState, CommandState, Observation, Operation
 
 
 def names(found):
@@ -61,6 +61,142 @@ class TestStacks:
         assert len(store.versions(key())) == 2
 
 
+def whole(*targets, adapters=(), interval=5, **specs):
+    """A declaration of some targets, with their own specs where given."""
+    return {
+        "targets": {name: specs.get(name, {"base_url": f"http://{name}:8000"}) for name in targets},
+        "adapters": [{"target": one, "lora_name": name} for one, name in adapters],
+        "models": [{"target": name, "label": "m"} for name in targets],
+        "policy": {"interval": interval},
+    }
+
+
+class TestNarrowReads:
+    """What is asked of a few targets tells the same as the whole would, of these."""
+
+    def test_a_narrowed_stack_holds_its_head_and_those_targets(self, store: FleetStore):
+        body = whole("a", "b", "c", adapters=[("b", "sql"), ("a", "sql"), ("b", "chat")])
+        stored = store.declare(stack(declaration=body, command="c1"), [], command(), [])
+        narrow = {
+            "policy": {"interval": 5},
+            "targets": {"b": {"base_url": "http://b:8000"}},
+            "adapters": [{"target": "b", "lora_name": "sql"}, {"target": "b", "lora_name": "chat"}],
+            "models": [{"target": "b", "label": "m"}],
+        }
+        assert store.stack("cabinet", at=["b", "nobody"]) == replace(stored, declaration=narrow)
+        assert store.stacks(at={"b"}) == [replace(stored, declaration=narrow)]
+        head = {"policy": {"interval": 5}, "targets": {}, "adapters": [], "models": []}
+        assert store.stack("cabinet", at=()) == replace(stored, declaration=head)
+        assert store.stack("nobody", at=()) is None
+        assert store.stack("cabinet") == stored
+
+    def test_who_declares_a_target_and_what(self, store: FleetStore):
+        store.declare(stack("two", declaration=whole("b", "c")), [], command("c1", stack="two"), [])
+        store.declare(stack("one", declaration=whole("a", "b", adapters=[("b", "x")])), [], command("c2"), [])
+        found = [(one.target, one.stack, one.spec, len(one.adapters)) for one in store.declared(["b", "c", "nobody"])]
+        spec = {"base_url": "http://b:8000"}
+        assert found == [("b", "one", spec, 1), ("b", "two", spec, 0), ("c", "two", {"base_url": "http://c:8000"}, 0)]
+        store.declare(stack("two", declaration=whole("c")), [], command("c3"), [])
+        assert [one.stack for one in store.declared(["b"])] == ["one"]
+        store.drop_stack("one")
+        assert store.declared(["a", "b"]) == []
+
+    def test_an_adapter_on_a_target_that_is_not_declared_is_still_told(self, store: FleetStore):
+        store.declare(stack(declaration=whole("a", adapters=[("ghost", "x")])), [], command(), [])
+        (part,) = store.declared(["ghost"])
+        assert (part.spec, part.adapters) == (None, ({"target": "ghost", "lora_name": "x"},))
+        assert store.stack("cabinet", at=["ghost"]).declaration["targets"] == {}
+
+    def test_targets_are_found_by_their_address(self, store: FleetStore):
+        store.declare(stack(), [target("a"), target("b", spec={"base_url": "http://x"})], command(), [])
+        assert names(store.targets_at(["http://x", "http://a:8000", "http://nobody"])) == ["a", "b"]
+        store.respecify([target("b", spec={"base_url": "http://y"})])
+        assert names(store.targets_at(["http://x"])) == []
+        assert names(store.targets_at(["http://y"])) == ["b"]
+        assert store.targets_at([]) == []
+
+    def test_those_on_record_as_unreachable(self, store: FleetStore):
+        store.declare(stack(), [target(name) for name in "abc"], command(), [])
+        store.sight([seen("a"), seen("b", state="unreachable", cause="timeout"), seen("c", state="unreachable")])
+        assert names(store.unreachable(["a", "b", "nobody"])) == ["b"]
+        store.sight([seen("b")])
+        assert store.unreachable(["a", "b"]) == []
+
+    def test_resources_at_some_targets(self, store: FleetStore):
+        store.put([resource("a", target) for target in ("x", "y", "z")])
+        assert [one.key.target for one in store.resources(targets={"z", "x", "nobody"})] == ["x", "z"]
+        assert store.resources(targets=[]) == []
+
+    def test_last_times_are_by_target(self, store: FleetStore):
+        rows = [("restarted", "a", 1), ("restarted", "a", 5), ("drift", "a", 9), ("restarted", "b", 2)]
+        store.add_events(event(kind, target=name, at=at(when)) for kind, name, when in rows)
+        assert store.last_times("restarted", ["a", "c"]) == {"a": at(5)}
+        assert store.last_times("restarted", []) == {}
+
+
+class TestChanges:
+    """A copy that follows `changes` reads what is different, and nothing else."""
+
+    def told(self, store: FleetStore, since: int):
+        changes = store.changes(since)
+        assert changes.revision == store.revision()
+        return set(changes.stacks), set(changes.targets)
+
+    def test_a_new_apply_changes_the_targets_that_it_declares_differently(self, store: FleetStore):
+        targets = [target(name) for name in "abc"]
+        store.declare(stack(declaration=whole("a", "b", "c")), targets, command("c1"), [])
+        assert self.told(store, -1) == ({"cabinet"}, {"a", "b", "c"})
+        before = store.revision()
+        assert self.told(store, before) == (set(), set())
+        body = whole("a", "b", "c", adapters=[("b", "sql")])
+        store.declare(stack(declaration=body), targets, command("c2"), [])
+        assert self.told(store, before) == ({"cabinet"}, {"b"})
+        before = store.revision()
+        store.declare(stack(declaration=body), [target("a"), target("c", spec={"base_url": "x"})], command("c3"), [])
+        assert self.told(store, before) == ({"cabinet"}, {"c"})
+
+    def test_what_is_applied_or_dropped_there_counts(self, store: FleetStore):
+        store.declare(stack(declaration=whole("a")), [target("a"), target("b"), target("c")], command(), [action()])
+        for change, expected in [
+            (lambda: store.put([resource("x", "a"), resource("y", "b")]), {"a", "b"}),
+            (lambda: save(store, done(action()), [resource("x", "a", operation=Operation.DELETED)]), {"a"}),
+            (lambda: store.forget("b", at(1), event()), {"b"}),
+            (lambda: store.drop_targets(["a", "c"]), {"c"}),
+            (lambda: store.respecify([target("a", spec={"base_url": "x"})]), {"a"}),
+            (lambda: store.sight([seen("a", "sql")]), set()),
+        ]:
+            before = store.revision()
+            change()
+            assert self.told(store, before) == (set(), expected)
+        before = store.revision()
+        store.drop_stack("cabinet")
+        assert self.told(store, before) == ({"cabinet"}, {"a"})
+
+
+class TestToTidy:
+    def test_a_target_that_a_stack_stops_declaring(self, store: FleetStore):
+        targets = [target(name) for name in "abc"]
+        store.declare(stack(declaration=whole("a", "b", "c")), targets, command("c1"), [])
+        assert store.to_tidy() == []
+        store.declare(stack(declaration=whole("a")), targets[:1], command("c2"), [])
+        assert store.to_tidy() == ["b", "c"]
+        store.tidied(["b", "nobody"])
+        store.tidied([])
+        assert store.to_tidy() == ["c"]
+        store.drop_stack("cabinet")
+        assert store.to_tidy() == ["a", "c"]
+        store.declare(stack("two", declaration=whole("c")), targets[2:], command("c3"), [])
+        assert store.to_tidy() == ["a"]
+        store.drop_targets(["a"])
+        assert store.to_tidy() == []
+
+    def test_a_forgotten_one_is_not_on_the_list(self, store: FleetStore):
+        store.declare(stack(declaration=whole("a", "b")), [target("a"), target("b")], command("c1"), [])
+        store.forget("a", at(1), event())
+        store.declare(stack(declaration=whole()), [], command("c2"), [])
+        assert store.to_tidy() == ["b"]
+
+
 class TestTargets:
     def test_a_declaration_keeps_how_a_target_was_seen(self, store: FleetStore):
         store.declare(stack(), [target()], command("c1"), [])
@@ -88,22 +224,22 @@ class TestTargets:
         store.declare(stack(), [target()], command(), [])
         store.forget("edge", at(1), event("forgotten"))
         store.sight([seen("edge")])
-        store.touch(["edge"], at(2))
+        store.touch(dict.fromkeys(["edge"], at(2)))
         assert (store.targets(), store.observations()) == ([], [])
 
     def test_touch_moves_two_times_and_nothing_else(self, store: FleetStore):
         store.declare(stack(), [target("edge"), target("other")], command(), [])
         store.sight([seen("edge", "a"), seen("other")])
-        store.touch({"edge", "nobody"}, at(60))
-        store.touch([], at(70))
+        store.touch(dict.fromkeys({"edge", "nobody"}, at(60)))
+        store.touch(dict.fromkeys([], at(70)))
         assert store.targets() == [seen("edge", "a", last_seen=at(60), last_checked=at(60)), seen("other")]
 
     def test_touch_gives_back_what_is_on_record_as_unreachable(self, store: FleetStore):
         store.declare(stack(), [target(name) for name in ("a", "b", "c", "d")], command(), [])
         away = [seen(name, state="unreachable", cause="unauthorized") for name in ("d", "b")]
         store.sight([seen("a"), *away])
-        assert store.touch(["a", "b", "c", "d", "nobody"], at(60)) == ["b", "d"]
-        assert store.touch([], at(70)) == []
+        assert store.touch(dict.fromkeys(["a", "b", "c", "d", "nobody"], at(60))) == ["b", "d"]
+        assert store.touch(dict.fromkeys([], at(70))) == []
         assert {one.name: one.last_checked for one in store.targets()} == {
             "a": at(60),
             "b": away[1].last_checked,
@@ -115,7 +251,7 @@ class TestTargets:
         many = [f"t{number:04}" for number in range(2100)]
         store.declare(stack(), [target(name) for name in many], command(), [])
         store.sight([seen(name) for name in many])
-        store.touch(many, at(60))
+        store.touch(dict.fromkeys(many, at(60)))
         assert {one.last_seen for one in store.targets(many)} == {at(60)}
         store.drop_targets(many[1:])
         assert names(store.targets()) == many[:1]
@@ -151,7 +287,7 @@ class TestTargets:
         first, gone = seen("edge", "a", seconds=1), {"state": "unreachable", "cause": "timeout", "detail": "5 s"}
         store.sight([first])
         store.sight([replace(first, last_checked=at(2), capabilities={}, detail="other words")])
-        store.touch(["edge"], at(3))
+        store.touch(dict.fromkeys(["edge"], at(3)))
         store.sight([replace(first, last_checked=at(4), **gone)])
         store.sight([replace(first, last_checked=at(5), **gone)])
         store.sight([seen("edge", "a", "b", seconds=6)])
@@ -194,8 +330,8 @@ class TestResources:
         store.put([resource("a", "x"), resource("a", "y"), resource("b", "x", stack="two")])
         assert [one.key for one in store.resources()] == [key("a", "x"), key("b", "x"), key("a", "y")]
         assert [one.key for one in store.resources(stack="cabinet")] == [key("a", "x"), key("a", "y")]
-        assert [one.key for one in store.resources(target="x")] == [key("a", "x"), key("b", "x")]
-        assert [one.key for one in store.resources(stack="two", target="y")] == []
+        assert [one.key for one in store.resources(targets=["x"])] == [key("a", "x"), key("b", "x")]
+        assert [one.key for one in store.resources(stack="two", targets=["y"])] == []
 
     def test_a_resource_may_change_its_stack(self, store: FleetStore):
         store.put([resource()])
@@ -219,22 +355,59 @@ class TestCommands:
     def test_an_action_and_what_it_made_are_saved_together(self, store: FleetStore):
         store.begin(command(), [action(0), action(1)])
         ended = done(action(0), error={"code": "NotFound"})
-        store.save_action(ended, [resource(command="c1")], [event("action-done")])
+        save(store, ended, [resource(command="c1")], [event("action-done")])
         assert store.actions("c1") == [ended, action(1)]
         assert store.resources() == [resource(command="c1", version=1)]
         assert [one.kind for one in store.events()] == ["action-done"]
 
     def test_an_action_of_no_command_changes_nothing(self, store: FleetStore):
         with pytest.raises(InternalError, match="no command c1"):
-            store.save_action(action(), [resource()], [event()])
+            save(store, action(), [resource()], [event()])
         with pytest.raises(InternalError, match="no command c1"):
             store.finish(command(), [event()])
         assert (store.resources(), store.events(), store.actions("c1")) == ([], [], [])
 
     def test_an_action_can_be_added(self, store: FleetStore):
         store.begin(command(), [action(0)])
-        store.save_action(action(7, state=ActionState.STARTED))
+        save(store, action(7, state=ActionState.STARTED))
         assert [one.seq for one in store.actions("c1")] == [0, 7]
+
+    def test_many_results_are_one_step(self, store: FleetStore):
+        store.begin(command(), [action(seq) for seq in range(3)])
+        results = [
+            ActionResult(action=done(action(0)), resources=(resource("a"), resource("b")), events=(event("one"),)),
+            ActionResult(action=action(1, state=ActionState.STARTED)),
+            ActionResult(
+                action=done(action(1)), resources=(resource("a", served_path="/two"),), events=(event("two"),)
+            ),
+            ActionResult(action=action(9)),
+        ]
+        store.save_actions(results)
+        store.save_actions([])
+        assert store.actions("c1") == [done(action(0)), done(action(1)), action(2), action(9)]
+        assert [(one.version, one.served_path) for one in store.versions(key("a"))] == [(1, "/store/ab"), (2, "/two")]
+        assert [one.version for one in store.resources()] == [2, 1]
+        assert [one.kind for one in store.events()] == ["two", "one"]
+
+    def test_one_result_of_no_command_undoes_the_whole_step(self, store: FleetStore):
+        store.begin(command(), [action(0)])
+        good = ActionResult(action=done(action(0)), resources=(resource(),), events=(event(),))
+        with pytest.raises(InternalError, match="no command c7"):
+            store.save_actions([good, ActionResult(action=action(0, "c7"))])
+        assert (store.actions("c1"), store.resources(), store.events()) == ([action(0)], [], [])
+
+    def test_what_runs_is_told_for_all_stacks_at_once(self, store: FleetStore):
+        store.begin(command("c1"), [action(0, "c1", key=key(target="a")), action(1, "c1", key=key(target="b"))])
+        store.begin(command("c2", stack="two"), [action(0, "c2")])
+        store.begin(command("c3", stack="three"), [action(0, "c3")])
+        started = ActionState.STARTED
+        save(store, action(0, "c1", key=key(target="a"), state=started))
+        save(store, action(0, "c3", state=started))
+        store.finish(command("c3", stack="three", state=CommandState.FAILED, ended_at=at(1)))
+        assert store.begun() == {"cabinet": {"a"}, "two": set()}
+        assert [one.id for one, _ in store.unfinished()] == ["c1", "c2"]
+        assert [one.id for one, _ in store.unfinished("cabinet", besides={"c1"})] == []
+        assert [one.id for one, _ in store.unfinished(besides=["c1"])] == ["c2"]
 
     def test_finish_sets_state_end_and_summary(self, store: FleetStore):
         store.begin(command(), [])
@@ -256,41 +429,71 @@ class TestCommands:
         assert store.unfinished("nobody") == []
 
 
+def terms(found):
+    """Leases without their times, which a database server gives by its own clock, but with how long they last."""
+    return [(one.stack, one.token, one.expires_at - one.acquired_at) for one in found]
+
+
 class TestLeases:
     def test_one_holder_a_stack(self, store: FleetStore):
         assert store.acquire(lease("t1"), at(0)) is None
-        assert store.acquire(lease("t2"), at(1)) == lease("t1")
-        assert store.acquire(lease("t3", "other"), at(1)) is None
-        assert store.leases() == [lease("t1"), lease("t3", "other")]
+        assert terms([store.acquire(lease("t2"), at(0))]) == terms([lease("t1")])
+        assert store.acquire(lease("t3", "other"), at(0)) is None
+        assert terms(store.leases()) == terms([lease("t1"), lease("t3", "other")])
+        assert store.leases()[0].holder == lease().holder
 
+    @pytest.mark.parametrize(("until", "taken"), [(30, False), (0, True), (-1, True)])
+    def test_an_expired_one_can_be_taken(self, store: FleetStore, until: float, taken: bool):
+        store.acquire(lease("t1", until=until), at(0))
+        assert len(store.leases(now=at(0))) is not taken
+        found = store.acquire(lease("t2", until=90), at(0))
+        assert (found is None) is taken
+        assert store.renew("t1", at(99), at(0)) is not taken
+
+    @pytest.mark.parametrize("store", ["memory", "sqlite"], indirect=True)
     @pytest.mark.parametrize(("now", "taken"), [(29.9, False), (30, True), (31, True)])
-    def test_an_expired_one_can_be_taken(self, store: FleetStore, now: float, taken: bool):
+    def test_on_one_machine_the_callers_clock_decides(self, store: FleetStore, now: float, taken: bool):
         store.acquire(lease("t1", until=30), at(0))
+        assert store.leases(now=at(now)) == ([] if taken else [lease("t1", until=30)])
         found = store.acquire(lease("t2", until=90), at(now))
         assert found == (None if taken else lease("t1", until=30))
-        assert store.renew("t1", at(99)) is not taken
+
+    @pytest.mark.parametrize("store", [pytest.param("postgresql", marks=pytest.mark.service)], indirect=True)
+    @pytest.mark.parametrize("ahead", [40, -40])
+    def test_on_a_server_its_clock_decides_whatever_the_callers_say(self, store: FleetStore, ahead: float):
+        here, there = at(0), at(ahead)
+        assert store.acquire(lease("t1", acquired_at=here, until=30), here) is None
+        skewed = replace(lease("t2"), acquired_at=there, expires_at=there + timedelta(seconds=30))
+        assert store.acquire(skewed, there).token == "t1"
+        assert [one.token for one in store.leases(now=there)] == ["t1"]
+        assert store.renew("t1", at(30), here) is True
+        assert store.acquire(skewed, there).token == "t1"
+        store.release("t1")
+        assert store.acquire(skewed, there) is None
+        assert store.acquire(lease("t1"), here).token == "t2"
 
     def test_that_of_a_dead_holder_can_be_taken(self, store: FleetStore):
         store.acquire(lease("t1"), at(0))
-        assert store.acquire(lease("t2"), at(1), instead_of="another") == lease("t1")
-        assert store.acquire(lease("t2"), at(1), instead_of="t1") is None
-        assert store.leases() == [lease("t2")]
+        assert store.acquire(lease("t2"), at(0), instead_of="another").token == "t1"
+        assert store.acquire(lease("t2"), at(0), instead_of="t1") is None
+        assert terms(store.leases()) == terms([lease("t2")])
 
     def test_asking_again_with_the_same_token_is_harmless(self, store: FleetStore):
         store.acquire(lease("t1"), at(0))
-        assert store.acquire(lease("t1", until=50), at(1)) is None
-        assert store.leases() == [lease("t1", until=50)]
+        assert store.acquire(lease("t1", until=50), at(0)) is None
+        assert terms(store.leases()) == terms([lease("t1", until=50)])
 
     def test_renew_and_release(self, store: FleetStore):
         store.acquire(lease("t1"), at(0))
-        assert store.renew("t1", at(60)) is True
-        assert store.leases() == [lease("t1", until=60)]
-        assert store.renew("nobody", at(60)) is False
+        first = store.leases()[0]
+        assert store.renew("t1", at(60), at(0)) is True
+        assert store.leases()[0].expires_at - first.expires_at >= timedelta(seconds=30)
+        assert store.renew("nobody", at(60), at(0)) is False
         store.release("nobody")
         assert len(store.leases()) == 1
         store.release("t1")
         assert store.leases() == []
-        assert store.renew("t1", at(60)) is False
+        assert store.renew("t1", at(60), at(0)) is False
 
 
 class TestEvents:
@@ -337,13 +540,13 @@ class TestUpkeep:
         [
             pytest.param(lambda s: s.declare(stack(), [], command("c9"), []), True, id="declare"),
             pytest.param(lambda s: s.put([resource()]), True, id="put"),
-            pytest.param(lambda s: s.save_action(action(), [resource()]), True, id="save_action with a resource"),
+            pytest.param(lambda s: save(s, action(), [resource()]), True, id="save_actions with a resource"),
             pytest.param(lambda s: s.forget("edge", at(1), event()), True, id="forget"),
             pytest.param(lambda s: s.drop_targets(["spare"]), True, id="drop_targets"),
             pytest.param(lambda s: s.drop_stack("cabinet"), True, id="drop_stack"),
             pytest.param(lambda s: s.sight([seen("edge", "a")]), False, id="sight"),
-            pytest.param(lambda s: s.touch(["edge"], at(1)), False, id="touch"),
-            pytest.param(lambda s: s.save_action(done(action())), False, id="save_action"),
+            pytest.param(lambda s: s.touch({"edge": at(1)}), False, id="touch"),
+            pytest.param(lambda s: save(s, done(action())), False, id="save_actions"),
             pytest.param(lambda s: s.add_events([event()]), False, id="add_events"),
             pytest.param(lambda s: s.acquire(lease(), at(0)), False, id="acquire"),
             pytest.param(lambda s: s.drop_targets(["nobody"]), False, id="drop_targets of none"),
@@ -444,6 +647,17 @@ class TestRetention:
         assert store.prune(at(days=5)) == 1
         assert [one.version for one in store.versions(key())] == [2, 3]
         assert store.resources() == []
+
+    def test_many_rows_go_in_batches_and_all_of_them(self, store: FleetStore):
+        store.begin(command("old"), [action(seq, "old") for seq in range(1203)])
+        store.finish(command("old", state=CommandState.SUCCEEDED, ended_at=at(days=0)))
+        store.put([resource(number) for number in "ab" for _ in range(1101)])
+        store.add_events(event() for _ in range(1001))
+        store.declare(stack(), [target()], command(), [])
+        store.sight([seen("edge", "first")])
+        assert store.prune(at(days=5)) == 1 + 1203 + 2 * 1100 + 1001
+        assert [one.version for one in store.versions(key("a"))] == [1101]
+        assert (store.actions("old"), store.events(), len(store.observations())) == ([], [], 1)
 
     def test_leases_digests_and_declarations_stay(self, store: FleetStore):
         store.declare(stack(), [target()], command(state=CommandState.SUCCEEDED, ended_at=at(0)), [])

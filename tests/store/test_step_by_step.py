@@ -13,7 +13,7 @@ from store_samples import action, at, command, done, event, lease, resource, see
 
 from garrison.base.errors import ConflictError, GarrisonError
 from garrison.store.memory import MemoryStore
-from garrison.store.records import ActionState, CommandState, Operation
+from garrison.store.records import ActionResult, ActionState, CommandState, Operation
 from garrison.store.sql.store import open_store
 
 TARGETS = st.sampled_from(["edge", "lab", "Zoë"])
@@ -67,19 +67,38 @@ class Twins(RuleBasedStateMachine):
             before = store.revision()
             try:
                 answer = getattr(store, verb)(*arguments, **options)
+                changes = store.changes(before)
             except GarrisonError as error:
                 answer = type(error), error.message if isinstance(error, ConflictError) else None
-            answers.append((answer, store.revision() > before))
+                changes = None
+            changed = changes and (changes.stacks, changes.targets)
+            answers.append((answer, store.revision() > before, changed))
         assert answers[0] == answers[1], verb
         return answers[0][0]
 
     @rule(
-        name=STACKS, places=st.lists(TARGETS, unique=True), id=COMMANDS, seqs=ACTIONS, events=EVENTS, ends=st.booleans()
+        name=STACKS,
+        places=st.lists(TARGETS, unique=True),
+        id=COMMANDS,
+        seqs=ACTIONS,
+        events=EVENTS,
+        ends=st.booleans(),
+        timeout=st.integers(1, 3),
     )
-    def declare(self, name, places, id, seqs, events, ends):
-        declared = stack(name, ending=ends, command=id)
+    def declare(self, name, places, id, seqs, events, ends, timeout):
+        specs = {one: {"base_url": f"http://{one}:8000", "timeout": timeout} for one in places}
+        adapters = [{"target": one, "lora_name": "sql"} for one in places if timeout > 1]
+        body = {"targets": specs, "adapters": adapters, "models": [], "policy": {"interval": timeout}}
+        declared = stack(name, ending=ends, command=id, declaration=body)
         actions = [action(seq, id) for seq in seqs]
-        self.both("declare", declared, [target(one) for one in places], command(id, stack=name), actions, events)
+        self.both(
+            "declare",
+            declared,
+            [target(one, spec=specs[one]) for one in places],
+            command(id, stack=name),
+            actions,
+            events,
+        )
 
     @rule(name=STACKS)
     def drop_stack(self, name):
@@ -91,11 +110,20 @@ class Twins(RuleBasedStateMachine):
 
     @rule(places=st.sets(TARGETS), when=TIMES)
     def touch(self, places, when):
-        self.both("touch", places, when)
+        self.both("touch", dict.fromkeys(places, when))
 
     @rule(place=TARGETS, when=TIMES)
     def forget(self, place, when):
         self.both("forget", place, when, event("forgotten", target=place, at=when))
+
+    @rule(places=st.sets(TARGETS))
+    def tidied(self, places):
+        self.both("tidied", places)
+
+    @rule(places=st.sets(TARGETS), timeout=st.integers(1, 3))
+    def respecify(self, places, timeout):
+        specs = [target(one, spec={"base_url": "http://edge:8000", "timeout": timeout}) for one in sorted(places)]
+        self.both("respecify", specs)
 
     @rule(places=st.sets(TARGETS))
     def drop_targets(self, places):
@@ -110,8 +138,11 @@ class Twins(RuleBasedStateMachine):
         self.both("begin", command(id, stack=name), [action(seq, id) for seq in seqs])
 
     @rule(id=COMMANDS, seq=st.integers(0, 3), state=st.sampled_from(ActionState), resources=RESOURCES, events=EVENTS)
-    def save_action(self, id, seq, state, resources, events):
-        self.both("save_action", done(action(seq, id), state=state), resources, events)
+    def save_actions(self, id, seq, state, resources, events):
+        result = ActionResult(
+            action=done(action(seq, id), state=state), resources=tuple(resources), events=tuple(events)
+        )
+        self.both("save_actions", [result])
 
     @rule(id=COMMANDS, state=st.sampled_from(CommandState), when=TIMES)
     def finish(self, id, state, when):
@@ -124,9 +155,9 @@ class Twins(RuleBasedStateMachine):
             "acquire", replace(lease(token + name, name), expires_at=until), now, instead_of=instead and instead + name
         )
 
-    @rule(token=st.sampled_from("abc"), name=STACKS, until=TIMES)
-    def renew(self, token, name, until):
-        self.both("renew", token + name, until)
+    @rule(token=st.sampled_from("abc"), name=STACKS, until=TIMES, now=TIMES)
+    def renew(self, token, name, until, now):
+        self.both("renew", token + name, until, now)
 
     @rule(token=st.sampled_from("abc"), name=STACKS)
     def release(self, token, name):
@@ -153,7 +184,10 @@ class Twins(RuleBasedStateMachine):
     )
     def ask(self, name, place, since, after):
         self.both("events", stack=name, target=place, since=since, after_id=after, limit=3)
-        self.both("resources", stack=name, target=place)
+        self.both("resources", stack=name, targets=None if place is None else [place])
+        self.both("stacks", at=[place])
+        self.both("unreachable", [place])
+        self.both("last_times", "drift", [place, "edge"])
         self.both("observations", target=place, since=since, limit=2)
         self.both("commands", stack=name, limit=2)
 
@@ -161,7 +195,17 @@ class Twins(RuleBasedStateMachine):
     def they_agree(self):
         if not hasattr(self, "real"):
             return
-        for verb in ("stacks", "targets", "resources", "observations", "commands", "leases", "events"):
+        for verb in (
+            "stacks",
+            "targets",
+            "resources",
+            "observations",
+            "commands",
+            "leases",
+            "events",
+            "begun",
+            "to_tidy",
+        ):
             self.both(verb)
 
     @rule()
@@ -169,6 +213,10 @@ class Twins(RuleBasedStateMachine):
         for name in ("cabinet", "other"):
             self.both("stack", name)
             self.both("unfinished", name)
+            self.both("stack", name, at=["edge", "Zoë"])
+        self.both("declared", ["edge", "lab", "Zoë"])
+        self.both("targets_at", ["http://edge:8000", "http://Zoë:8000"])
+        self.both("unfinished", besides=["c2"])
         for one in ("c1", "c2", "c3", "c4"):
             self.both("actions", one)
         for place in ("edge", "lab", "Zoë"):

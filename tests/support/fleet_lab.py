@@ -30,7 +30,9 @@ STORE = "/store"
 GARRISON, OTHERS = "garrison", "others"
 
 _CURRENT: "contextvars.ContextVar[Process | None]" = contextvars.ContextVar("process", default=None)
-_WRITES = {"drop_stack", "respecify", "sight", "forget", "drop_targets", "begin", "finish", "renew", "release"}
+_WRITES = {
+    "drop_stack", "respecify", "sight", "forget", "tidied", "drop_targets", "begin", "finish", "renew", "release",
+}  # fmt: skip
 
 Place = tuple[str, str]
 """(target, adapter name)"""
@@ -291,6 +293,9 @@ class _LabFleet(Fleet):
         await asyncio.sleep(0)
         return call(*args, **kwargs)
 
+    async def read(self, call: Any, *args: Any, **kwargs: Any) -> Any:
+        return await self.db(call, *args, **kwargs)
+
     async def disk(self, call: Any, *args: Any, **kwargs: Any) -> Any:
         await asyncio.sleep(0)
         self.store.must_live()  # type: ignore[attr-defined] # see _Store
@@ -342,10 +347,11 @@ class _Store:
             self._process.tells(events)
             self._store.put(resources, events)
 
-    def save_action(self, action: Any, resources: Any = (), events: Any = ()) -> None:
+    def save_actions(self, results: Any) -> None:
         with self._process.effect():
-            self._process.changes(resources)
-            self._store.save_action(action, resources, events)
+            for one in results:
+                self._process.changes(one.resources)
+            self._store.save_actions(results)
 
     def add_events(self, events: Any) -> None:
         with self._process.effect():

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from garrison.base.errors import InvalidError
+from garrison.base.json_positions import LazyPositions, json_positions, repeated_key
 from garrison.base.toml_positions import toml_positions
 
 if TYPE_CHECKING:
@@ -82,36 +83,27 @@ def _toml(text: str, name: str) -> Any:
 
 
 def _json(text: str, name: str) -> Document:
-    """Take values from the JSON parser and positions from the YAML parser.
+    """Parse JSON. Positions are found by a second pass, when an error needs them.
 
-    YAML accepts nearly all JSON, but reads some of it differently: `1e5` is text there, and a surrogate pair is two
-    characters.
+    The YAML parser is not used: it is slow, and reads some JSON differently (`1e5` is text there, and a surrogate pair
+    is two characters).
     """
-    import yaml
-
-    twice: list[str] = []
+    twice = False
 
     def mapping(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        nonlocal twice
         found = dict(pairs)
-        if len(found) < len(pairs):
-            twice.append(next(key for index, (key, _) in enumerate(pairs) if key in dict(pairs[:index])))
+        twice = twice or len(found) < len(pairs)
         return found
 
     try:
         content = json.loads(text, object_pairs_hook=mapping)
     except ValueError as error:
         raise InvalidError(f"{name} is not valid JSON: {error}", hint="Fix the file.") from None
-    try:
-        _, positions = _compose(text.replace("\t", " "), name)
-    except yaml.YAMLError:
-        positions = {}
-    except InvalidError:
-        if twice:
-            raise
-        positions = {}  # too many values for YAML; valid JSON is not refused for lack of positions
-    if twice:
-        raise InvalidError(f"{name}: duplicate key {twice[0]!r}", hint="Remove one of the two.")
-    return Document(name, content, positions)
+    if twice and (found := repeated_key(text)) is not None:
+        key, (line, column) = found
+        raise InvalidError(f"{name}:{line}:{column}: duplicate key {key!r}", hint="Remove one of the two.")
+    return Document(name, content, LazyPositions(lambda: json_positions(text)))
 
 
 def _yaml(text: str, name: str) -> Document:

@@ -1,14 +1,15 @@
-"""What the store is told about one action: that it is begun, before any effect, and how it ended."""
+"""What is stored of one action: that it has begun, before any effect, and how it ended."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from garrison.base.clock import Clock
 from garrison.fleet import events
-from garrison.fleet.context import Fleet
 from garrison.fleet.failure import Failure
+from garrison.fleet.group_commit import GroupCommit
 from garrison.fleet.plan_values import Action
-from garrison.store.records import ActionRecord, ActionState, Event, Operation, Resource
+from garrison.store.records import ActionRecord, ActionResult, ActionState, Event, Operation, Resource
 
 __all__ = ["ActionLog"]
 
@@ -20,29 +21,30 @@ class ActionLog:
         record: as it was stored with its command.
     """
 
-    def __init__(self, fleet: Fleet, stack: str, action: Action, record: ActionRecord) -> None:
-        self._fleet = fleet
+    def __init__(self, commits: GroupCommit, clock: Clock, stack: str, action: Action, record: ActionRecord) -> None:
+        self._commits = commits
+        self._clock = clock
         self._stack = stack
         self._action = action
         self.record = record
 
     async def begin(self) -> None:
-        """The intention, in the store before anything is done. A conflict that the plan noted is overruled by now."""
+        """Store the intention, before anything is done. A conflict that the plan noted has been overruled by now."""
         self.record = replace(
-            self.record, state=ActionState.STARTED, started_at=self._fleet.clock.now(), ended_at=None, error=None
+            self.record, state=ActionState.STARTED, started_at=self._clock.now(), ended_at=None, error=None
         )
-        await self._fleet.db(self._fleet.store.save_action, self.record)
+        await self._commits.save(ActionResult(action=self.record))
 
     async def loads_from(self, path: str) -> None:
-        """The files were put at another path than was planned: an entry there could not be used."""
+        """Store that the files went to another path than planned: the entry there could not be used."""
         after = {**(self.record.after or {}), "served_path": path}
         self.record = replace(self.record, after=after)
-        await self._fleet.db(self._fleet.store.save_action, self.record)
+        await self._commits.save(ActionResult(action=self.record))
 
     async def keep(self, step: str, resources: Sequence[Resource]) -> None:
-        """A first effect is verified, and the action goes on."""
+        """Store a first effect that is verified; the action goes on."""
         self.record = replace(self.record, step=step)
-        await self._fleet.db(self._fleet.store.save_action, self.record, resources)
+        await self._commits.save(ActionResult(action=self.record, resources=tuple(resources)))
 
     async def end(
         self,
@@ -53,9 +55,21 @@ class ActionLog:
         failure: Failure | None = None,
         gap_ms: float | None = None,
     ) -> None:
-        """The end, with what it made of resources and what the history says, in one transaction. `STARTED` is an end
-        too: what became of it is for a later look to tell."""
-        now = self._fleet.clock.now()
+        """Store the end, with what it made of resources and what the history says, in one transaction. `STARTED` is an
+        end too: a later look tells what became of it."""
+        await self._commits.save(self.ended(state, step=step, resources=resources, failure=failure, gap_ms=gap_ms))
+
+    def ended(
+        self,
+        state: ActionState,
+        *,
+        step: str = "",
+        resources: Sequence[Resource] = (),
+        failure: Failure | None = None,
+        gap_ms: float | None = None,
+    ) -> ActionResult:
+        """What `end` stores, for a caller that stores several at once."""
+        now = self._clock.now()
         open_end = state is ActionState.STARTED
         self.record = replace(
             self.record,
@@ -67,7 +81,7 @@ class ActionLog:
             ended_at=None if open_end else now,
         )
         told = () if state is ActionState.SKIPPED else (self._event(state, resources, failure),)
-        await self._fleet.db(self._fleet.store.save_action, self.record, resources, told)
+        return ActionResult(action=self.record, resources=tuple(resources), events=told)
 
     def version(
         self, operation: Operation, *, served_path: str, parent: str | None, cause: str | None = None
@@ -86,14 +100,14 @@ class ActionLog:
             spec=spec,
             served_path=served_path,
             parent=parent,
-            at=self._fleet.clock.now(),
+            at=self._clock.now(),
             command=self.record.command,
             cause=cause,
         )
 
     def gone(self, resource: Resource, operation: Operation, cause: str | None = None) -> Resource:
         """The version that says `resource` is not ours, or not there, any more."""
-        now = self._fleet.clock.now()
+        now = self._clock.now()
         return replace(resource, operation=operation, at=now, command=self.record.command, cause=cause)
 
     def _event(self, state: ActionState, resources: Sequence[Resource], failure: Failure | None) -> Event:
@@ -101,7 +115,7 @@ class ActionLog:
         after = next((one for one in resources if one.key == self._action.key and one.operation.serves), None)
         failed = {"step": self.record.step} | failure.to_json() if failure else None
         return Event(
-            at=self._fleet.clock.now(),
+            at=self._clock.now(),
             kind=events.ACTION_DONE if done else events.ACTION_FAILED,
             stack=self._stack,
             target=self._action.target,

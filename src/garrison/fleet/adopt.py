@@ -17,6 +17,7 @@ from garrison.fleet.survey import look, managed_names
 from garrison.fleet.target import TargetSpec
 from garrison.fleet.view import FleetView
 from garrison.store.records import (
+    ActionResult,
     ActionState,
     CommandState,
     Event,
@@ -99,16 +100,16 @@ async def adopt(
         UnreachableError: no adapter was chosen, and a target could not be observed.
     """
     async with hold(fleet, stack, "adopt"):
-        known = {one.name: one for one in await fleet.db(fleet.store.targets)}
+        known = {one.name: one for one in await fleet.read(fleet.store.targets)}
         asked = _asked(known, only)
-        recorded = await fleet.db(fleet.store.resources)
+        recorded = await fleet.read(fleet.store.resources, targets=asked)
         seen = await look(fleet, asked, known, managed_names(recorded), view, record=asked)
         sightings = {name: one.sighting for name, one in seen.items()}
         chosen = [one for one in candidates(sightings.values(), recorded) if choose(one)]
         _refuse(stack, chosen, sightings)
         new = [one for one in chosen if one.owner is None]
         already = tuple(f"{one.target}/{one.served.name}" for one in chosen if one.owner is not None)
-        before = await fleet.db(fleet.store.stack, stack)
+        before = await fleet.read(fleet.store.stack, stack)
         addition = await _addition(fleet, stack, new, asked, before)
         if not new:
             return Adopted(stack=stack, addition=addition, already=already)
@@ -235,6 +236,7 @@ async def _record(
     targets = [records[name] for name in addition.targets]
     planned = action_records(command.id, actions)
     await fleet.db(fleet.store.declare, stack, targets, command, planned)
+    results = []
     for action, row in zip(actions, planned, strict=True):
         done = replace(row, state=ActionState.DONE, started_at=now, ended_at=now)
         resource = _version(addition.stack, action, command.id, fleet)
@@ -243,7 +245,8 @@ async def _record(
             cause="adopted as served", after={"served_path": action.load_path, "parent": resource.parent},
             command=command.id,
         )  # fmt: skip
-        await fleet.db(fleet.store.save_action, done, [resource], [told])
+        results.append(ActionResult(action=done, resources=(resource,), events=(told,)))
+    await fleet.db(fleet.store.save_actions, results)
     summary = {"done": len(actions), "failed": 0, "owed": 0}
     ended = replace(command, state=CommandState.SUCCEEDED, ended_at=fleet.clock.now(), summary=summary)
     await fleet.db(fleet.store.finish, ended)

@@ -14,14 +14,13 @@ import asyncio
 import contextlib
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from garrison.base.errors import ConflictError, GarrisonError
 from garrison.fleet import events
 from garrison.fleet.bugs import bug_of, bug_words
 from garrison.fleet.contents import ContentWatch
 from garrison.fleet.context import Fleet
-from garrison.fleet.declaration import Declaration
 from garrison.fleet.drift import find_drift
 from garrison.fleet.duties import duties
 from garrison.fleet.hooks import Hooks
@@ -34,10 +33,10 @@ from garrison.fleet.plan import plan
 from garrison.fleet.remember import remember
 from garrison.fleet.retry import next_look
 from garrison.fleet.scene import PlanOptions
-from garrison.fleet.survey import begun_on, targets_begun, with_memory
+from garrison.fleet.survey import with_memory
 from garrison.fleet.unwritten import Unwritten
 from garrison.fleet.view import FleetView, Outcome
-from garrison.fleet.watched import Watched, watch
+from garrison.fleet.watched import Watched, WatchList
 from garrison.store.records import ActionState, Event, Key, TargetRecord
 
 __all__ = ["Agent", "AgentState"]
@@ -54,6 +53,8 @@ _BATCH_SECONDS = 0.05
 _FIRST_STORE_WAIT = 1.0
 """Before a store that fails is tried again; doubled each time."""
 _LONGEST_STORE_WAIT = 30.0
+_TIMES_SECONDS = 60.0
+"""Between two writes of the times at which calm targets were seen: longer, and `status --cached` is out of date."""
 _CONTENTS_SECONDS = 60.0
 """For the pass over the files, where the agent looks once."""
 _MOST_REASONS = 50
@@ -109,17 +110,11 @@ class Agent:
         self._view = view
         self._on_event = on_event
         self._hooks = hooks
-        self._interval = interval
-        self._only = stacks
         self._retention = retention
         self._observer = Observer(fleet.dialer, fleet.clock)
-        self._watched: dict[str, Watched] = {}
-        self._declarations: dict[str, Declaration] = {}
-        self._ending: set[str] = set()
-        self._begun: dict[str, set[str]] = {}
-        """Targets with something to settle, by stack."""
+        self._list = WatchList(fleet, stacks=stacks, interval=interval)
+        self._watched = self._list.targets
         self._settle_due = 0.0
-        self._revision = -1
         self._single = False
         """Only one pass is wanted: nobody is looked at again because it failed."""
         self._unwritten = Unwritten()
@@ -133,14 +128,17 @@ class Agent:
             fleet, found=self._found, faulty=self._faulty, note=view.note, ended=self._contents_ended
         )
         self._prune_due = fleet.clock.monotonic()
+        self._pruning: asyncio.Task[None] | None = None
+        self._times_due = fleet.clock.monotonic()
         self._last_event = 0
         self._cycles: set[asyncio.Task[None]] = set()
         self._wake = asyncio.Event()
         self._stop = asyncio.Event()
 
     def request_stop(self) -> None:
-        """Let the main loop end. What is under way is finished by `shutdown`."""
+        """Let the main loop end, and begin no further action. `shutdown` finishes what is under way."""
         self.state.stopping = True
+        self._mender.stop()
         self._stop.set()
         self._wake.set()
 
@@ -150,7 +148,7 @@ class Agent:
         Raises:
             GarrisonError: the store cannot be read.
         """
-        newest = await self._fleet.db(self._fleet.store.events, limit=1)
+        newest = await self._fleet.read(self._fleet.store.events, limit=1)
         self._last_event = newest[0].id if newest else 0
         await self._reload()
 
@@ -181,6 +179,9 @@ class Agent:
         await asyncio.gather(*self._cycles, return_exceptions=True)
         await self._contents.close()
         await self._mender.close(seconds)
+        if self._pruning is not None:  # a thread ends with its batch; what is left is old tomorrow, too
+            self._pruning.cancel()
+        self._times_due = 0.0
         with contextlib.suppress(GarrisonError):
             await self._write()
             await self._tell()
@@ -257,7 +258,7 @@ class Agent:
         one = self._watched.get(seen.target)
         if one is None:  # forgotten while it was looked at
             return
-        failed_before = one.failures > 0
+        failed_before, before = one.failures > 0, one.remembered
         one.saw(seen)
         now = self._fleet.clock.monotonic()
         if seen.known:
@@ -271,9 +272,9 @@ class Agent:
         )
         calm = seen.known and seen.served is one.calm and now < one.calm_until
         if calm and seen.capabilities is None and one.record.state == "reachable":
-            self._unwritten.calm.add(seen.target)
+            self._unwritten.calm[seen.target] = seen.at
             return
-        after = remember(one.record, seen, one.managed, wanted=one.wanted)
+        after = remember(before, seen, one.managed, wanted=one.wanted)
         self._remember(one, after.record)
         self._unwritten.saw(after)
         self._view.observed(seen)
@@ -293,21 +294,21 @@ class Agent:
         for resource in one.resources:
             if resource.key not in drifted:
                 self._told.pop(resource.key, None)
-        begun = [stack for stack in one.stacks if seen.target in self._begun.get(stack, ())]
+        begun = [stack for stack in one.stacks if seen.target in self._list.begun.get(stack, ())]
         busy = [stack for stack in one.stacks if stack in begun or self._has_duties(stack, one, seen)]
         one.calm = None if busy else seen.served
         one.calm_until = self._left_alone.until(seen.target, now=self._fleet.clock.monotonic())
         self._due_work |= {(stack, seen.target) for stack in busy}
 
     def _has_duties(self, stack: str, one: Watched, seen: Sighting) -> bool:
-        declaration = self._declarations[stack]
+        declaration = self._list.heads[stack]
         here = replace(declaration, targets={one.spec.name: one.spec}, adapters=tuple(one.adapters.get(stack, ())))
         restore = declaration.policy.on_drift == "restore"
         drafted = plan(
             here,
             one.resources,
             {seen.target: seen},
-            mode="destroy" if stack in self._ending else "reconcile",
+            mode="destroy" if stack in self._list.ending else "reconcile",
             options=PlanOptions(force=restore),
             staged_path=lambda _target, digest: self._fleet.artifacts.staged_path(one.spec, digest),
             faults=self._contents.faults,
@@ -383,10 +384,14 @@ class Agent:
     # --- the store
 
     async def _write(self) -> None:
-        """What was seen since the last write."""
+        """What was seen since the last write. Times alone wait: they are most of what an idle agent has to write."""
         if not self._unwritten:
             return
-        away = await self._unwritten.write(self._fleet)
+        now = self._fleet.clock.monotonic()
+        times = self._single or now >= self._times_due
+        away = await self._unwritten.write(self._fleet, times=times)
+        if times:
+            self._times_due = now + _TIMES_SECONDS
         if self._unwritten.dropped:
             self._view.note(f"{self._unwritten.dropped} events were lost while the store failed")
             self._unwritten.dropped = 0
@@ -396,69 +401,59 @@ class Agent:
                 one.calm, one.due = None, self._fleet.clock.monotonic()
 
     async def _reload(self) -> None:
-        store = self._fleet.store
-        revision = await self._fleet.db(store.revision)
-        if revision == self._revision:
+        changes = await self._list.reload()
+        if changes is None:
             return
-        stacks = [one for one in await self._fleet.db(store.stacks) if self._only is None or one.name in self._only]
-        targets = await self._fleet.db(store.targets)
-        resources = await self._fleet.db(store.resources)
-        begun = {stack.name: await begun_on(self._fleet, stack.name) for stack in stacks}
-        # From here on nothing waits: looks that end meanwhile find either the old copies or the new ones.
-        self._declarations = {one.name: Declaration.from_json(one.declaration) for one in stacks}
-        self._ending = {one.name for one in stacks if one.ending}
-        self._begun = begun
-        self._watched = watch(
-            stacks,
-            self._declarations,
-            targets,
-            resources,
-            self._watched,
-            begun=begun,
-            now=self._fleet.clock.monotonic(),
-            interval=self._interval,
-        )
-        self._revision = revision
-        self._forget_others({one.key for one in resources})
-        self.state.stacks, self.state.targets = len(stacks), len(self._watched)
-        self.state.out_of_reach = sum(_is_away(one.record) for one in self._watched.values())
-        if self._hooks is not None:
-            self._hooks.watch(self._declarations.values())
-
-    def _forget_others(self, owned: Collection[Key]) -> None:
         self._left_alone.keep(self._watched.keys())
-        for key in [key for key in self._told if key not in owned]:
+        for key in [key for key in self._told if key.target in changes.targets and not self._owned(key)]:
             del self._told[key]
+        self.state.stacks, self.state.targets = len(self._list.heads), len(self._watched)
+        self.state.out_of_reach = sum(_is_away(one.record) for one in self._watched.values())
+        if changes.stacks and self._hooks is not None:
+            self._hooks.watch(self._list.declarations())
+
+    def _owned(self, key: Key) -> bool:
+        one = self._watched.get(key.target)
+        return one is not None and any(resource.key == key for resource in one.resources)
 
     async def _settle(self) -> None:
-        """Have killed commands settled: by the next look at a target where one had begun something, or now where there
-        is none to look at. A destroyed stack goes likewise."""
+        """Have killed commands settled: by the next look at a target where one had started something, or now where
+        there is none to look at. The same goes for a destroyed stack."""
         now = self._fleet.clock.monotonic()
         if now < self._settle_due:
             return
         self._settle_due = now + _SETTLE_SECONDS
-        owing = {one.stack for watched in self._watched.values() for one in watched.resources}
-        for stack in [name for name in self._declarations if not self._mender.works_on(name)]:
-            unfinished = await self._fleet.db(self._fleet.store.unfinished, stack)
-            before, begun = self._begun.get(stack), targets_begun(unfinished)
-            self._begun[stack] = begun
+        running = await self._fleet.read(self._fleet.store.begun)
+        owing = self._list.owing() if self._list.ending else set()
+        for stack in [name for name in self._list.heads if not self._mender.works_on(name)]:
+            before, begun = self._list.begun.get(stack), running.get(stack, set())
+            self._list.begun[stack] = begun
             watched = [self._watched[name] for name in begun & self._watched.keys()]
             for one in watched:
                 one.calm = None
                 if before != begun:
                     one.due = now
-            over = stack in self._ending and stack not in owing
-            if (unfinished or over) and not watched:
+            over = stack in self._list.ending and stack not in owing
+            if (stack in running or over) and not watched:
                 self._mender.want(stack, None)
 
     async def _upkeep(self) -> None:
         """Now and then: whether the files of adapters changed, and what is too old to keep."""
         now = self._fleet.clock.monotonic()
-        applied = (resource for one in self._watched.values() for resource in one.resources)
-        self._contents.begin(self._declarations.values(), applied)
+        self._contents.begin(
+            self._list.declarations,
+            lambda: [resource for one in self._watched.values() for resource in one.resources],
+        )
         if self._retention is not None and now >= self._prune_due:
             self._prune_due = now + _PRUNE_SECONDS
-            await self._fleet.db(self._fleet.store.prune, self._fleet.clock.now() - self._retention)
+            self._pruning = asyncio.create_task(self._prune(self._fleet.clock.now() - self._retention))
+
+    async def _prune(self, before: datetime) -> None:
+        """Beside everything else, and not in the writer's thread: the batches of a long prune let others in between."""
+        try:
+            await self._fleet.read(self._fleet.store.prune, before)
+        except GarrisonError as error:
+            self._view.note(f"old history could not be deleted, trying again tomorrow: {error.message}")
 
     def _found(self, changed: Sequence[Event]) -> None:
         self._unwritten.tell(changed)
@@ -472,7 +467,7 @@ class Agent:
         self._wake.set()
 
     async def _tell(self) -> None:
-        for event in await self._fleet.db(self._fleet.store.events, after_id=self._last_event, limit=1000):
+        for event in await self._fleet.read(self._fleet.store.events, after_id=self._last_event, limit=1000):
             self._last_event = event.id
             self._on_event(event)
             if self._hooks is not None:

@@ -9,7 +9,7 @@ from typing import Any
 from garrison.base.errors import ConflictError
 from garrison.base.exit_codes import ExitCode
 from garrison.fleet import events
-from garrison.fleet.addresses import check_addresses
+from garrison.fleet.addresses import check_addresses, spellings
 from garrison.fleet.causes import MOVED
 from garrison.fleet.commands import action_records, new_command
 from garrison.fleet.context import Fleet
@@ -20,7 +20,7 @@ from garrison.fleet.plan_values import Action, ActionKind, Plan
 from garrison.fleet.recall import recall
 from garrison.fleet.scene import Mode, PlanOptions
 from garrison.fleet.shared_targets import check_shared, orphaned_settings
-from garrison.fleet.survey import Survey, begun_on, decide, look, managed_names, survey
+from garrison.fleet.survey import Survey, decide, look, managed_names, survey
 from garrison.fleet.view import FleetView, Outcome, SilentView
 from garrison.store.records import ActionState, CommandRecord, CommandState, Event, StackRecord
 
@@ -127,9 +127,14 @@ async def destroy(fleet: Fleet, stack: str, view: FleetView, *, options: PlanOpt
 
 
 async def _check_targets(fleet: Fleet, found: Survey, options: PlanOptions) -> None:
-    stacks = await fleet.db(fleet.store.stacks)
-    check_addresses(found.declaration, found.moved, found.known, stacks, found.recorded, force=options.force)
-    check_shared(found.declaration, found.known, stacks, force=options.force)
+    targets = found.declaration.targets
+    spelled = {text for spec in targets.values() for text in spellings(spec.base_url)}
+    elsewhere = [one for one in await fleet.read(fleet.store.targets_at, spelled) if one.name not in targets]
+    names = {one.name for one in elsewhere}
+    declared = await fleet.read(fleet.store.declared, {*targets, *names})
+    recorded = [*found.recorded, *(await fleet.read(fleet.store.resources, targets=names))]
+    check_addresses(found.declaration, found.moved, elsewhere, declared, recorded, force=options.force)
+    check_shared(found.declaration, found.known, declared, force=options.force)
 
 
 def _reject_conflicts(drafted: Plan) -> None:
@@ -253,37 +258,46 @@ async def _look_again(fleet: Fleet, found: Survey, outcomes: Sequence[Outcome]) 
     """What is remembered of the targets that were acted on is what they serve now. What we did there ourselves is no
     news."""
     acted = {one.action.target for one in outcomes if one.action.acts and one.state is not ActionState.SKIPPED}
-    ours = managed_names(await fleet.db(fleet.store.resources))
+    ours = managed_names(await fleet.read(fleet.store.resources, targets=acted))
     for one in outcomes:
         ours.setdefault(one.action.target, set()).add(one.action.name)
         if one.action.replaced is not None:
             ours[one.action.target].add(one.action.replaced.key.name)
-    records = {one.name: one for one in await fleet.db(fleet.store.targets, acted)}
+    records = {one.name: one for one in await fleet.read(fleet.store.targets, acted)}
     targets = {name: found.targets[name] for name in records}
     await look(fleet, targets, records, ours, SilentView(), record=targets)
 
 
 async def tidy(fleet: Fleet, name: str) -> None:
-    """A destroyed stack that is owed nothing goes, and with it the targets that no stack declares any more and the
-    settings that only it declared. Where a command was killed in the middle of something, both stay until that is
-    settled."""
-    stack = await fleet.db(fleet.store.stack, name)
+    """Drop a destroyed stack that is owed nothing. Of the targets that a stack stopped declaring, drop those that no
+    stack declares any more and at which nothing is owned, and give the others the settings that are still declared.
+    What a killed command was in the middle of stays until that is settled."""
+    stack = await fleet.read(fleet.store.stack, name, at=())
     if stack is None:
         return
-    owned = await fleet.db(fleet.store.resources)
-    unfinished = await fleet.db(fleet.store.unfinished, name)
-    if stack.ending and not unfinished and not any(one.stack == name for one in owned):
-        told = Event(at=fleet.clock.now(), kind=events.DESTROYED, stack=name, command=stack.command)
-        await fleet.db(fleet.store.drop_stack, name)
-        await fleet.db(fleet.store.add_events, [told])
-    stacks = await fleet.db(fleet.store.stacks)
-    needed = {target for one in stacks for target in one.declaration.get("targets", {})}
-    needed |= {one.key.target for one in owned}
-    known = await fleet.db(fleet.store.targets)
-    if orphaned := orphaned_settings(stacks, known, fleet.clock.now()):
+    if stack.ending and name not in await fleet.read(fleet.store.begun):
+        await _drop_if_done(fleet, stack)
+    names = await fleet.read(fleet.store.to_tidy)
+    if not names:
+        return
+    declared = await fleet.read(fleet.store.declared, names)
+    known = await fleet.read(fleet.store.targets, names)
+    applied = {one.name: one.at for one in await fleet.read(fleet.store.stacks, at=())}
+    declared = [part for part in declared if part.stack in applied]
+    if orphaned := orphaned_settings(declared, applied, known, fleet.clock.now()):
         await fleet.db(fleet.store.respecify, [one for one, _ in orphaned], [told for _, told in orphaned])
-    spare = {one.name for one in known} - needed
-    if spare:
-        for one in stacks:
-            spare -= await begun_on(fleet, one.name)
+    still = {part.target for part in declared}
+    owned = {one.key.target for one in await fleet.read(fleet.store.resources, targets=names)}
+    begun = set[str]().union(*(await fleet.read(fleet.store.begun)).values())
+    if spare := set(names) - still - owned - begun:
         await fleet.db(fleet.store.drop_targets, sorted(spare))
+    if still:
+        await fleet.db(fleet.store.tidied, sorted(still))
+
+
+async def _drop_if_done(fleet: Fleet, stack: StackRecord) -> None:
+    if await fleet.read(fleet.store.resources, stack=stack.name):
+        return
+    told = Event(at=fleet.clock.now(), kind=events.DESTROYED, stack=stack.name, command=stack.command)
+    await fleet.db(fleet.store.drop_stack, stack.name)
+    await fleet.db(fleet.store.add_events, [told])

@@ -54,13 +54,13 @@ class ContentWatch:
     def busy(self) -> bool:
         return self._task is not None and not self._task.done()
 
-    def begin(self, declarations: Iterable[Declaration], applied: Iterable[Resource]) -> None:
-        """A pass, if one is due and none is under way."""
+    def begin(self, declarations: Callable[[], list[Declaration]], applied: Callable[[], list[Resource]]) -> None:
+        """Begin a pass over what is declared and applied, if one is due and none is under way."""
         now = self._fleet.clock.monotonic()
         if self.busy or now < self._due:
             return
         self._due = now + _SECONDS
-        self._task = asyncio.create_task(self._look(list(declarations), list(applied)))
+        self._task = asyncio.create_task(self._look(declarations(), applied()))
         self._task.add_done_callback(self._ended)
 
     async def wait(self, seconds: float) -> bool:

@@ -89,8 +89,8 @@ async def discover(fleet: Fleet, targets: Mapping[str, TargetSpec], view: FleetV
     The observation of a target is stored if the target is declared exactly as it is on record; this updates the
     inventory where no agent runs.
     """
-    records = {one.name: one for one in await fleet.db(fleet.store.targets)}
-    managed = managed_names(await fleet.db(fleet.store.resources))
+    records = {one.name: one for one in await fleet.read(fleet.store.targets, targets)}
+    managed = managed_names(await fleet.read(fleet.store.resources, targets=targets))
     known = {name: spec for name, spec in targets.items() if name in records and _same(spec, records[name])}
     # Anything else is only shown: another address or key may reach another server than the one on record.
     strange = [Look(target=spec, probe=True) for name, spec in targets.items() if name not in known]

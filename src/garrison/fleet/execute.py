@@ -13,6 +13,7 @@ from garrison.fleet.causes import ASKED_AGAIN
 from garrison.fleet.commands import action_records
 from garrison.fleet.context import Fleet
 from garrison.fleet.failure import Failure
+from garrison.fleet.group_commit import GroupCommit
 from garrison.fleet.observation import Served, Sighting
 from garrison.fleet.plan_values import Action, ActionKind, Way
 from garrison.fleet.steps import ExecuteOptions, StepError, Steps, Visit
@@ -48,12 +49,13 @@ async def execute(
     Raises:
         GarrisonError: the store failed. Nothing more was begun then; what had been is on record as such.
     """
-    run = _Run(fleet, stack, targets, sightings, view, options or ExecuteOptions(), asyncio.Event())
+    commits = GroupCommit(fleet)
+    run = _Run(fleet, commits, targets, sightings, view, options or ExecuteOptions(), asyncio.Event())
     outcomes: dict[int, Outcome] = {}
     groups: dict[str, list[_Item]] = {}
     for action, planned in zip(actions, action_records(command, actions), strict=True):
         if action.kind is not ActionKind.KEEP:
-            item = _Item(action, planned.seq, ActionLog(fleet, stack, action, planned))
+            item = _Item(action, planned.seq, ActionLog(commits, fleet.clock, stack, action, planned))
             groups.setdefault(action.target, []).append(item)
     places = asyncio.Semaphore(run.options.parallel)
 
@@ -65,7 +67,7 @@ async def execute(
                 run.broken.set()
                 raise
 
-    # Who is between an unload and a load is not cut short because another target's record could not be written.
+    # An action between an unload and a load is not cut short because another target's record could not be written.
     ends = await asyncio.gather(*(one(target, items) for target, items in groups.items()), return_exceptions=True)
     for error in ends:
         if error is not None:
@@ -82,10 +84,10 @@ class _Item:
 
 @dataclass(frozen=True, slots=True)
 class _Run:
-    """`broken`: something failed that is no fault of a target; no further action is begun."""
+    """One run. `broken`: something failed that is not a target's fault; no further action is begun."""
 
     fleet: Fleet
-    stack: str
+    commits: GroupCommit
     targets: Mapping[str, TargetSpec]
     sightings: Mapping[str, Sighting]
     view: FleetView
@@ -107,26 +109,23 @@ class _Run:
 
     async def _visit(self, name: str, work: Sequence[tuple[_Item, Way]]) -> dict[int, Outcome]:
         ended: dict[int, Outcome] = {}
-        away: Failure | None = None
+        if self.options.stopping():
+            return await self._skip([item for item, _ in work], None)
         target = self.targets[name]
         try:
             async with self.fleet.dialer.open(target) as connection:
                 api = VllmApi(connection, target, self.fleet.clock)
                 visit = Visit(target=target, api=api, base=_base(target, self.sightings.get(name)))
-                for item, way in work:
+                for at, (item, way) in enumerate(work, 1):
                     if self.broken.is_set():
                         break
-                    if away is not None or self.options.stopping():
-                        ended[item.seq] = await self._skip(item, away)
-                        continue
                     outcome = ended[item.seq] = await self._act(item, way, visit)
-                    if outcome.failure is not None and outcome.failure.cause is not None:
-                        away = outcome.failure
+                    away = outcome.failure if outcome.failure and outcome.failure.cause is not None else None
+                    if away is not None or self.options.stopping():
+                        return ended | await self._skip([item for item, _ in work[at:]], away)
         except TransportError as error:  # on entering: a secret or a certificate that cannot be read
             failure = transport_failure(error)
-            for item, _ in work:
-                if item.seq not in ended:
-                    ended[item.seq] = await self._skip(item, failure)
+            ended |= await self._skip([item for item, _ in work if item.seq not in ended], failure)
         return ended
 
     async def _act(self, item: _Item, way: Way, visit: Visit) -> Outcome:
@@ -167,13 +166,19 @@ class _Run:
         """What is owed by a target that was not seen is skipped; what nothing can bring about has failed."""
         failure = item.action.failure
         if failure is not None and failure.recoverable:
-            return await self._skip(item, failure)
+            return (await self._skip([item], failure))[item.seq]
         await item.log.end(ActionState.FAILED, failure=failure)
         return self._ended(Outcome(action=item.action, state=ActionState.FAILED, failure=failure))
 
-    async def _skip(self, item: _Item, failure: Failure | None) -> Outcome:
-        await item.log.end(ActionState.SKIPPED, failure=failure, resources=_asked_again(item))
-        return self._ended(Outcome(action=item.action, state=ActionState.SKIPPED, failure=failure))
+    async def _skip(self, items: Sequence[_Item], failure: Failure | None) -> dict[int, Outcome]:
+        """All of them at once: a run that is stopped has many."""
+        if not items:
+            return {}
+        skipped = ActionState.SKIPPED
+        await self.commits.save(
+            *(item.log.ended(skipped, failure=failure, resources=_asked_again(item)) for item in items)
+        )
+        return {item.seq: self._ended(Outcome(action=item.action, state=skipped, failure=failure)) for item in items}
 
     def _ended(self, outcome: Outcome) -> Outcome:
         self.view.ended(outcome)

@@ -82,7 +82,7 @@ async def forget(
             credentials than those of this process.
         ConflictError: another command holds one of its stacks.
     """
-    known = {one.name: one for one in await fleet.db(fleet.store.targets)}
+    known = {one.name: one for one in await fleet.read(fleet.store.targets)}
     if target not in known:
         there = ", ".join(known) or "none"
         raise InvalidError(f"no target {target!r} on record", hint=f"On record: {there}.")
@@ -118,8 +118,8 @@ async def forget(
 
 
 async def _loss(fleet: Fleet, record: TargetRecord, view: FleetView) -> Loss:
-    resources = await fleet.db(fleet.store.resources)
-    stacks = await fleet.db(fleet.store.stacks)
+    resources = await fleet.read(fleet.store.resources, targets=[record.name])
+    stacks = await fleet.read(fleet.store.stacks, at=[record.name])
     spec = TargetSpec.from_json(record.name, record.spec)
     seen = await look(fleet, {record.name: spec}, {record.name: record}, managed_names(resources), view)
     now = seen[record.name]
@@ -149,7 +149,7 @@ async def _undeclare(fleet: Fleet, name: str, target: str) -> None:
 
     Otherwise the agent, which works from the last applied declaration, would load its adapters again.
     """
-    stack = await fleet.db(fleet.store.stack, name)
+    stack = await fleet.read(fleet.store.stack, name)
     if stack is None:
         return
     declared = Declaration.from_json(stack.declaration)

@@ -19,7 +19,7 @@ from garrison.fleet.status import FleetStatus, fleet_status
 from garrison.fleet.survey import Seen, look, managed_names, with_memory
 from garrison.fleet.target import TargetSpec
 from garrison.fleet.view import FleetView
-from garrison.store.records import Resource, StackRecord, TargetRecord
+from garrison.store.records import CommandRecord, Resource, StackRecord, TargetRecord
 
 __all__ = ["Drifts", "find_drifts", "status_of"]
 
@@ -59,10 +59,10 @@ async def status_of(fleet: Fleet, view: FleetView, *, stack: str | None, cached:
         seen = await _look(fleet, known, view)
         sightings = {name: one.sighting for name, one in seen.items()}
         records = tuple(one.record for _, one in sorted(seen.items()))
-    leases = await fleet.db(fleet.store.leases)
-    unfinished = {
-        one.name: [command for command, _ in await fleet.db(fleet.store.unfinished, one.name)] for one in known.stacks
-    }
+    leases = await fleet.read(fleet.store.leases, now=fleet.clock.now())
+    unfinished: dict[str, list[CommandRecord]] = {}
+    for command, _ in await fleet.read(fleet.store.unfinished, stack):
+        unfinished.setdefault(command.stack, []).append(command)
     return fleet_status(
         known.stacks,
         records,
@@ -73,7 +73,7 @@ async def status_of(fleet: Fleet, view: FleetView, *, stack: str | None, cached:
         dead={one.token for one in leases if is_dead(one.holder)},
         unfinished=unfinished,
         faults=await entry_faults(fleet, (one.served_path for one in known.resources)),
-        failures=await fleet.db(read_failures, fleet.store, known.stacks),
+        failures=await fleet.read(read_failures, fleet.store, known.stacks),
         cached=cached,
     )
 
@@ -131,9 +131,9 @@ class _Known:
 
 async def _known(fleet: Fleet, stack: str | None) -> _Known:
     """Return what is on record of one stack, or of all: its targets, and the resources of every stack on them."""
-    stacks = await fleet.db(fleet.store.stacks)
-    resources = await fleet.db(fleet.store.resources)
-    targets = await fleet.db(fleet.store.targets)
+    stacks = await fleet.read(fleet.store.stacks)
+    resources = await fleet.read(fleet.store.resources)
+    targets = await fleet.read(fleet.store.targets)
     if stack is None:
         return _Known(tuple(stacks), tuple(targets), tuple(resources))
     chosen = [one for one in stacks if one.name == stack]

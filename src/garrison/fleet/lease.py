@@ -46,7 +46,7 @@ async def hold(fleet: Fleet, stack: str, purpose: str) -> AsyncIterator[Lease]:
             now = fleet.clock.now()
             until = now + timedelta(seconds=LEASE_SECONDS)
             try:
-                ours = await fleet.db(fleet.store.renew, lease.token, until)
+                ours = await fleet.db(fleet.store.renew, lease.token, until, now)
             except GarrisonError:  # the database is unreachable: the lease is valid until it expires
                 if now < expires_at:
                     continue

@@ -1,6 +1,6 @@
 """One stack made equal to what was last applied, as far as the policy allows: what the agent does when it must act."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -16,6 +16,7 @@ from garrison.fleet.failure import FailureCode
 from garrison.fleet.plan import check_models
 from garrison.fleet.recall import recall
 from garrison.fleet.scene import PlanOptions
+from garrison.fleet.steps import ExecuteOptions
 from garrison.fleet.survey import Survey, decide
 from garrison.fleet.view import FleetView, Outcome
 from garrison.store.records import ActionState, Event, Key
@@ -49,15 +50,17 @@ async def mend(
     hopeless: Collection[Key] = (),
     told: Mapping[Key, str | None] | None = None,
     running: set[str] | None = None,
+    stopping: Callable[[], bool] = lambda: False,
 ) -> Mended | None:
     """Look at the stack's targets and do what is due. None when the stack is gone. Call it under the stack's lease.
 
     Args:
-        only: these targets alone.
+        only: these targets alone; nothing is read of any other.
+        stopping: asked before each action; once true, what has not begun is left to be done later.
         hopeless, told: see `duties`.
         running: ids of commands that this process has under way; the one begun here is in it for its time.
     """
-    record = await fleet.db(fleet.store.stack, stack)
+    record = await fleet.read(fleet.store.stack, stack, at=only)
     if record is None:
         return None
     running = set() if running is None else running
@@ -87,11 +90,11 @@ async def mend(
     running.add(command.id)
     try:
         await fleet.db(fleet.store.begin, command, action_records(command.id, due.act))
-        outcomes = await carry(fleet, found, command, due.act, view)
+        outcomes = await carry(fleet, found, command, due.act, view, ExecuteOptions(stopping=stopping))
     finally:
         running.discard(command.id)
-    restored = [_restored(fleet, stack, command.id, one) for one in outcomes if _mended_drift(one)]
-    await fleet.db(fleet.store.add_events, restored)
+    if restored := [_restored(fleet, stack, command.id, one) for one in outcomes if _mended_drift(one)]:
+        await fleet.db(fleet.store.add_events, restored)
     await tidy(fleet, stack)
     return Mended(
         survey=found,

@@ -7,6 +7,7 @@ batches run at once, so that a load that takes minutes on one target delays no o
 import asyncio
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
+from itertools import islice
 
 from garrison.base.errors import GarrisonError
 from garrison.fleet.bugs import bug_of
@@ -20,6 +21,8 @@ __all__ = ["Mender"]
 
 _BATCHES = 8
 """Of one stack, at once."""
+_TARGETS = 32
+"""Of one batch. What is planned and recorded before anything is done, and given up when the agent stops, is bounded."""
 
 Done = Callable[[str, Mended | GarrisonError | None], None]
 """(stack, how a batch ended; None when the stack is gone)"""
@@ -75,9 +78,13 @@ class Mender:
         if session.task is None:
             self._start(stack, session)
 
+    def stop(self) -> None:
+        """Begin no further action. What batches under way have not begun is left for later."""
+        self._closing = True
+
     async def close(self, seconds: float) -> None:
         """Begin nothing more, give what is under way `seconds`, then end it."""
-        self._closing = True
+        self.stop()
         tasks = {one.task for one in self._sessions.values() if one.task is not None}
         for one in self._sessions.values():
             one.wanted.clear()
@@ -107,7 +114,9 @@ class Mender:
             async with hold(self._fleet, stack, "agent"), asyncio.TaskGroup() as group:
                 while session.wanted or session.busy:
                     if session.wanted and session.batches < _BATCHES:
-                        batch, session.wanted = session.wanted, {}
+                        batch = dict(islice(session.wanted.items(), _TARGETS))
+                        for target in batch:
+                            del session.wanted[target]
                         session.busy |= batch.keys()
                         session.batches += 1
                         group.create_task(self._batch(stack, session, batch))
@@ -128,6 +137,7 @@ class Mender:
                 hopeless={key for keys in batch.values() for key in keys},
                 told=self._told,
                 running=session.running,
+                stopping=lambda: self._closing,
             )
         except GarrisonError as error:
             result = error

@@ -11,9 +11,9 @@ from garrison.fleet.context import Fleet
 from garrison.fleet.declaration import Declaration
 from garrison.fleet.drift import Drift, find_drift_everywhere, tombstone
 from garrison.fleet.settle import settle
-from garrison.fleet.survey import Survey, survey
+from garrison.fleet.survey import Survey, recorded_for, survey
 from garrison.fleet.view import FleetView
-from garrison.store.records import ActionState, CommandState, Event
+from garrison.store.records import ActionResult, ActionState, CommandState, Event
 
 __all__ = ["recall"]
 
@@ -39,30 +39,30 @@ async def recall(
 
 
 async def _read_again(fleet: Fleet, found: Survey) -> Survey:
-    stack, recorded = found.declaration.stack, await fleet.db(fleet.store.resources)
-    return replace(
-        found,
-        recorded=as_moved(
-            (one for one in recorded if one.stack == stack or one.key.target in found.targets), found.moved
-        ),
-    )
+    recorded = await recorded_for(fleet, found.declaration.stack, found.targets, found.only)
+    return replace(found, recorded=as_moved(recorded, found.moved))
 
 
 async def _settle(fleet: Fleet, found: Survey, running: Collection[str], view: FleetView) -> bool:
     """Whether any killed command was found. It stays unfinished while one of its targets is out of reach."""
-    unfinished = await fleet.db(fleet.store.unfinished, found.declaration.stack)
-    killed = [(command, actions) for command, actions in unfinished if command.id not in running]
+    killed = await fleet.read(fleet.store.unfinished, found.declaration.stack, besides=running)
     for command, actions in killed:
-        recorded = {one.key: one for one in await fleet.db(fleet.store.resources, stack=command.stack)}
-        now = fleet.clock.now()
         open_actions = [one for one in actions if one.state in (ActionState.PLANNED, ActionState.STARTED)]
-        known = found.known.keys() | found.sightings.keys()
-        forgotten = {one.key.target for one in open_actions} - known
-        ends = settle(command.stack, open_actions, recorded, found.sightings, now, forgotten=forgotten)
-        for end in ends:
-            if end.action.state is not ActionState.STARTED:  # it may have been settled beside us, by another look
-                await fleet.db(fleet.store.save_action, end.action, end.resources)
-        left = await fleet.db(fleet.store.actions, command.id)
+        places = {one.key.target for one in open_actions}
+        recorded = {
+            one.key: one for one in await fleet.read(fleet.store.resources, stack=command.stack, targets=places)
+        }
+        known = {one.name for one in await fleet.read(fleet.store.targets, places)} | found.sightings.keys()
+        now = fleet.clock.now()
+        ends = settle(command.stack, open_actions, recorded, found.sightings, now, forgotten=places - known)
+        settled = [
+            ActionResult(action=end.action, resources=end.resources)
+            for end in ends
+            if end.action.state is not ActionState.STARTED  # another look may have settled it meanwhile
+        ]
+        if settled:
+            await fleet.db(fleet.store.save_actions, settled)
+        left = await fleet.read(fleet.store.actions, command.id)
         waiting = sorted({one.key.target for one in left if one.state is ActionState.STARTED})
         if waiting:
             view.note(f"command {command.id} was cut short on {', '.join(waiting)}, which is out of reach")
@@ -83,10 +83,10 @@ async def _bury(fleet: Fleet, found: Survey) -> bool:
             missing.setdefault(one.resource.key.target, []).append(one)
     at = Counter(one.key.target for one in served)
     pairs = []
+    restarts = await fleet.read(fleet.store.last_times, events.RESTARTED, missing) if missing else {}
     for target, gone in missing.items():
         since = min(one.resource.at for one in gone)
-        told = await fleet.db(fleet.store.events, target=target, kinds={events.RESTARTED}, since=since, limit=1)
-        restarted = bool(told) or _saw_restart(found, target)
+        restarted = (target in restarts and restarts[target] >= since) or _saw_restart(found, target)
         # A server that does not say when it started has been started anew when all are gone at once.
         silent = found.records[target].capabilities.get("started_at") is None
         all_at_once = silent and len(gone) == at[target] > 1

@@ -9,7 +9,7 @@ from garrison.fleet import events
 from garrison.fleet.addresses import server_of
 from garrison.fleet.declaration import Declaration
 from garrison.fleet.target import TargetSpec
-from garrison.store.records import Event, StackRecord, TargetRecord
+from garrison.store.records import Declared, Event, TargetRecord
 
 __all__ = ["Dispute", "check_shared", "disputes", "orphaned_settings"]
 
@@ -31,17 +31,19 @@ class Dispute:
 
 
 def disputes(
-    declaration: Declaration, known: Mapping[str, TargetRecord], stacks: Iterable[StackRecord]
+    declaration: Declaration, known: Mapping[str, TargetRecord], declared: Iterable[Declared]
 ) -> list[Dispute]:
     """Return the targets whose settings `declaration` would change for other stacks, sorted by name.
 
     Moved targets are handled in `addresses`.
+
+    Args:
+        declared: what stacks declare at the targets of `declaration`.
     """
     declared_by: dict[str, list[str]] = {}
-    for stack in stacks:
-        if stack.name != declaration.stack:
-            for name in stack.declaration.get("targets", {}):
-                declared_by.setdefault(name, []).append(stack.name)
+    for part in declared:
+        if part.stack != declaration.stack and part.spec is not None:
+            declared_by.setdefault(part.target, []).append(part.stack)
     found = []
     for name, spec in sorted(declaration.targets.items()):
         if name not in known or name not in declared_by:
@@ -69,7 +71,7 @@ def changed_settings(before: TargetSpec, now: TargetSpec) -> tuple[str, ...]:
 def check_shared(
     declaration: Declaration,
     known: Mapping[str, TargetRecord],
-    stacks: Iterable[StackRecord],
+    declared: Iterable[Declared],
     *,
     force: bool,
 ) -> None:
@@ -78,7 +80,7 @@ def check_shared(
     Raises:
         ConflictError: it would; the message names the stacks and the settings.
     """
-    found = [] if force else disputes(declaration, known, stacks)
+    found = [] if force else disputes(declaration, known, declared)
     if not found:
         return
     first = found[0]
@@ -98,31 +100,35 @@ def check_shared(
 
 
 def orphaned_settings(
-    stacks: Sequence[StackRecord], known: Iterable[TargetRecord], now: datetime
+    declared: Iterable[Declared], applied: Mapping[str, datetime], known: Iterable[TargetRecord], now: datetime
 ) -> list[tuple[TargetRecord, Event]]:
     """Return updated records of targets whose settings on record come from no stack that still declares them.
 
     They get the settings of the declaring stack that was applied last. The address stays, since the location of a
     server does not depend on which stack declared it.
+
+    Args:
+        declared: what stacks declare at the targets in `known`.
+        applied: when each stack was applied.
     """
-    declared: dict[str, list[StackRecord]] = {}
-    for stack in stacks:
-        for name in stack.declaration.get("targets", {}):
-            declared.setdefault(name, []).append(stack)
+    owners: dict[str, list[tuple[datetime, str, Mapping[str, object]]]] = {}
+    for part in declared:
+        if part.spec is not None:
+            owners.setdefault(part.target, []).append((applied[part.stack], part.stack, part.spec))
     found = []
     for record in known:
-        owners = declared.get(record.name, ())
+        claims = owners.get(record.name, ())
         current = _settings(record.spec)
-        if not owners or any(_settings(one.declaration["targets"][record.name]) == current for one in owners):
+        if not claims or any(_settings(spec) == current for _, _, spec in claims):
             continue
-        heir = max(owners, key=lambda one: (one.at, one.name))
-        spec = _settings(heir.declaration["targets"][record.name]) | {"base_url": record.spec["base_url"]}
+        _, heir, theirs = max(claims, key=lambda claim: claim[:2])
+        spec = _settings(theirs) | {"base_url": record.spec["base_url"]}
         changed = changed_settings(
             TargetSpec.from_json(record.name, record.spec), TargetSpec.from_json(record.name, spec)
         )
         told = Event(
-            at=now, kind=events.CHANGED, stack=heir.name, target=record.name, cause="settings",
-            after={"fields": list(changed), "from": heir.name},
+            at=now, kind=events.CHANGED, stack=heir, target=record.name, cause="settings",
+            after={"fields": list(changed), "from": heir},
         )  # fmt: skip
         found.append((replace(record, spec=spec, declared_at=now), told))
     return found

@@ -16,7 +16,7 @@ from garrison.fleet.remember import remember, served_of
 from garrison.fleet.scene import Mode, PlanOptions
 from garrison.fleet.target import TargetSpec
 from garrison.fleet.view import FleetView
-from garrison.store.records import ActionRecord, ActionState, CommandRecord, Event, Resource, StackRecord, TargetRecord
+from garrison.store.records import Event, Resource, StackRecord, TargetRecord
 
 __all__ = [
     "Seen",
@@ -26,8 +26,8 @@ __all__ = [
     "look",
     "look_of",
     "managed_names",
+    "recorded_for",
     "survey",
-    "targets_begun",
     "with_memory",
 ]
 
@@ -42,12 +42,13 @@ class Survey:
     Attributes:
         targets: every target that is involved: declared now, still serving something of the stack, or in the middle
             of one of its commands that was killed.
-        known: targets that were declared before, as they are remembered.
+        known: of these, those that were declared before, as they are remembered.
         records: how every one of `targets` is remembered, this look included.
         moved: targets that are on record at another address, with that address.
         pending: looks at targets that are not on record as they were asked: new ones, and those with another address
             or other settings. They are stored once the targets are declared so.
         recorded: what this stack owns anywhere, and what others own on these targets.
+        only: the targets that all of this is narrowed to; None where it is the whole stack.
     """
 
     declaration: Declaration
@@ -59,6 +60,7 @@ class Survey:
     sightings: Mapping[str, Sighting]
     moved: Mapping[str, str] = field(default_factory=dict)
     pending: "Mapping[str, Seen]" = field(default_factory=dict)
+    only: Collection[str] | None = None
 
     @property
     def owned(self) -> tuple[Resource, ...]:
@@ -78,14 +80,19 @@ async def survey(
 
     Args:
         only: look at these targets alone; the others count as not asked.
-        as_applied: the declaration is the store's, and means the content that it was applied with.
+        as_applied: the declaration is the store's, and means the content that it was applied with. With `only` it is
+            narrowed to those targets, and so is everything that is read: the cost does not depend on the fleet's size.
         record: store what was seen. Without it nothing changes.
     """
-    stack = await fleet.db(fleet.store.stack, declaration.stack)
-    everything = await fleet.db(fleet.store.resources)
-    known = {one.name: one for one in await fleet.db(fleet.store.targets)}
-    owned = [one for one in everything if one.stack == declaration.stack]
-    begun = await begun_on(fleet, declaration.stack) & known.keys()
+    narrow = only if as_applied else None
+    stack = await fleet.read(fleet.store.stack, declaration.stack, at=narrow)
+    begun = await begun_on(fleet, declaration.stack)
+    recorded = await recorded_for(fleet, declaration.stack, {*declaration.targets, *begun}, narrow)
+    owned = [one for one in recorded if one.stack == declaration.stack]
+    wanted = {*declaration.targets, *begun, *(one.key.target for one in owned)}
+    wanted &= wanted if narrow is None else set(narrow)
+    known = {one.name: one for one in await fleet.read(fleet.store.targets, wanted)}
+    begun &= known.keys()
     bodies = dict(stack.declaration.get("targets", {})) if stack else {}
     bodies |= {name: record.spec for name, record in known.items()}
     involved = ({one.key.target for one in owned} | begun) & bodies.keys()
@@ -105,7 +112,7 @@ async def survey(
     as_recorded = {
         name for name, spec in asked.items() if name in known and TargetSpec.from_json(name, known[name].spec) == spec
     }
-    seen = await look(fleet, asked, records, managed_names(everything), view, record=as_recorded if record else ())
+    seen = await look(fleet, asked, records, managed_names(recorded), view, record=as_recorded if record else ())
     return Survey(
         declaration=declaration if as_applied else await _with_digests(fleet, declaration, owned),
         stack=stack,
@@ -114,21 +121,28 @@ async def survey(
         records=records | {name: one.record for name, one in seen.items() if one.counts},
         moved=moved,
         pending={name: one for name, one in seen.items() if one.counts and name not in as_recorded},
-        recorded=as_moved(
-            (one for one in everything if one.stack == declaration.stack or one.key.target in specs), moved
-        ),
+        recorded=as_moved(recorded, moved),
+        only=narrow,
         sightings={name: one.sighting for name, one in seen.items()},
     )
 
 
+async def recorded_for(
+    fleet: Fleet, stack: str, targets: Collection[str], only: Collection[str] | None
+) -> list[Resource]:
+    """What the stack owns anywhere, and what others own on its targets; at the targets `only`, where given."""
+    if only is not None:
+        return await fleet.read(fleet.store.resources, targets=only)
+    owned = await fleet.read(fleet.store.resources, stack=stack)
+    involved = {*targets, *(one.key.target for one in owned)}
+    others = [one for one in await fleet.read(fleet.store.resources, targets=involved) if one.stack != stack]
+    return owned + others
+
+
 async def begun_on(fleet: Fleet, stack: str) -> set[str]:
-    """Targets on which something may have been done that is not on record yet: a command had begun it, and was killed,
-    or is under way."""
-    return targets_begun(await fleet.db(fleet.store.unfinished, stack))
-
-
-def targets_begun(unfinished: Iterable[tuple[CommandRecord, Iterable[ActionRecord]]]) -> set[str]:
-    return {one.key.target for _, actions in unfinished for one in actions if one.state is ActionState.STARTED}
+    """Targets on which something may have been done that is not on record yet: a command had started it, and was
+    killed, or is under way."""
+    return (await fleet.read(fleet.store.begun)).get(stack, set())
 
 
 def managed_names(resources: Iterable[Resource]) -> dict[str, set[str]]:
@@ -198,7 +212,7 @@ async def look(
     if changed or told:
         await fleet.db(fleet.store.sight, changed, told)
     if calm:
-        await fleet.db(fleet.store.touch, calm, at)
+        await fleet.db(fleet.store.touch, dict.fromkeys(calm, at))
     return found
 
 

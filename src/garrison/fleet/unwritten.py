@@ -1,7 +1,8 @@
-"""What the agent has seen and not written down yet. Bounded: by the targets, and by a number of events."""
+"""What the agent has seen and not written yet. It is bounded by the number of targets, and by a number of events."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from datetime import datetime
 
 from garrison.base.errors import GarrisonError
 from garrison.fleet.context import Fleet
@@ -15,10 +16,10 @@ _MOST_EVENTS = 10_000
 
 @dataclass(slots=True)
 class Unwritten:
-    """`calm`: targets that were seen unchanged. `dropped`: the oldest events, for which there was no room."""
+    """`calm`: when targets were seen unchanged. `dropped`: the oldest events, for which there was no room."""
 
     changed: dict[str, TargetRecord] = field(default_factory=dict)
-    calm: set[str] = field(default_factory=set)
+    calm: dict[str, datetime] = field(default_factory=dict)
     events: list[Event] = field(default_factory=list)
     dropped: int = 0
 
@@ -34,22 +35,26 @@ class Unwritten:
         name = after.record.name
         if after.changed:
             self.changed[name] = after.record
-            self.calm.discard(name)
-        else:
-            self.calm.add(name)
+            self.calm.pop(name, None)
+        elif after.record.last_checked is not None:
+            self.calm[name] = after.record.last_checked
         self.tell(after.events)
 
     def tell(self, events: Iterable[Event]) -> None:
         self._keep([*self.events, *events] if events else self.events)
 
-    async def write(self, fleet: Fleet) -> list[TargetRecord]:
+    async def write(self, fleet: Fleet, *, times: bool = True) -> list[TargetRecord]:
         """Write it; what could not be written is kept for the next attempt.
 
+        Args:
+            times: False keeps the times of calm targets for later.
+
         Returns:
-            How calm targets are on record that another process has written down as unreachable: they are not touched.
+            Calm targets that another process has recorded as unreachable, as they are on record. Their times are not
+            written.
 
         Raises:
-            GarrisonError: the store fails.
+            GarrisonError: the store failed.
         """
         if self.changed or self.events:
             changed, told = self.changed, self.events
@@ -62,13 +67,18 @@ class Unwritten:
                 raise
         if not self.calm:
             return []
-        calm, self.calm = self.calm, set()
+        away = await fleet.read(fleet.store.unreachable, list(self.calm))
+        for record in away:
+            self.calm.pop(record.name, None)
+        if not times:
+            return away
+        calm, self.calm = self.calm, {}
         try:
-            away = await fleet.db(fleet.store.touch, calm, fleet.clock.now())
-            return await fleet.db(fleet.store.targets, away) if away else []
+            await fleet.db(fleet.store.touch, calm)
         except GarrisonError:
-            self.calm |= calm - self.changed.keys()
+            self.calm = {name: at for name, at in calm.items() if name not in self.changed} | self.calm
             raise
+        return away
 
     def _keep(self, events: list[Event]) -> None:
         self.dropped += max(0, len(events) - _MOST_EVENTS)

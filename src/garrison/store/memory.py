@@ -1,19 +1,21 @@
 """The in-memory twin of `SqlStore`: for tests, and for what need not outlive a process."""
 
-import secrets
-import threading
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
-from functools import update_wrapper
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from typing import Any
 
-from garrison.base.errors import ConflictError, InternalError
+from garrison.base.errors import ConflictError
+from garrison.store.memory_state import MemoryState, locked
 from garrison.store.records import (
     ActionRecord,
+    ActionResult,
+    ActionState,
+    Changes,
     CommandRecord,
     CommandState,
+    Declared,
     Event,
     Key,
     Lease,
@@ -23,52 +25,36 @@ from garrison.store.records import (
     StackRecord,
     TargetRecord,
 )
-from garrison.store.rules import can_take, declared_targets, observation_of, refuse_changed, seen_otherwise
+from garrison.store.rules import can_take, observation_of, parts, refuse_changed, seen_otherwise
 
 __all__ = ["MemoryStore"]
 
-_P = ParamSpec("_P")
-_R = TypeVar("_R")
 
-
-def _locked(
-    method: "Callable[Concatenate[MemoryStore, _P], _R]",
-) -> "Callable[Concatenate[MemoryStore, _P], _R]":
-    def call(self: "MemoryStore", /, *args: _P.args, **kwargs: _P.kwargs) -> _R:
-        with self._lock:
-            return method(self, *args, **kwargs)
-
-    update_wrapper(call, method)
-    return call
-
-
-class MemoryStore:
-    def __init__(self) -> None:
-        self._lock = threading.RLock()
-        self._identity = secrets.token_hex(16)
-        self._revision = 0
-        self._stacks: dict[str, StackRecord] = {}
-        self._targets: dict[str, TargetRecord] = {}
-        self._observations: list[Observation] = []
-        self._versions: defaultdict[Key, list[Resource]] = defaultdict(list)
-        self._commands: dict[str, CommandRecord] = {}
-        self._actions: defaultdict[str, dict[int, ActionRecord]] = defaultdict(dict)
-        self._leases: dict[str, Lease] = {}
-        self._events: list[Event] = []
-        self._last_event = 0
-        self._contents: dict[str, tuple[str, str]] = {}
+class MemoryStore(MemoryState):
+    """`FleetStore` in memory. Its protocols say what the methods promise."""
 
     # --- stacks
 
-    @_locked
-    def stacks(self) -> list[StackRecord]:
-        return [self._stacks[name] for name in sorted(self._stacks)]
+    @locked
+    def stacks(self, *, at: Collection[str] | None = None) -> list[StackRecord]:
+        found = [self._stacks[name] for name in sorted(self._stacks)]
+        return found if at is None else [self._narrowed(one, at) for one in found]
 
-    @_locked
-    def stack(self, name: str) -> StackRecord | None:
-        return self._stacks.get(name)
+    @locked
+    def stack(self, name: str, *, at: Collection[str] | None = None) -> StackRecord | None:
+        found = self._stacks.get(name)
+        return found if at is None or found is None else self._narrowed(found, at)
 
-    @_locked
+    @locked
+    def declared(self, targets: Collection[str]) -> list[Declared]:
+        return [
+            Declared(stack=stack, target=target, spec=part["spec"], adapters=tuple(part["adapters"]))
+            for target in sorted(set(targets))
+            for stack, some in sorted(self._parts.items())
+            if (part := some.get(target)) is not None
+        ]
+
+    @locked
     def declare(
         self,
         stack: StackRecord,
@@ -79,47 +65,65 @@ class MemoryStore:
         *,
         seen: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> StackRecord:
-        refuse_changed(targets, self._targets, seen)
+        refuse_changed(targets, {name: one.spec for name, one in self._targets.items()}, seen)
         self._begin(command, actions)
         before = self._stacks.get(stack.name)
         stored = replace(stack, version=before.version + 1 if before else 1)
         self._stacks[stack.name] = stored
+        old, new = self._parts.get(stack.name, {}), parts(stack.declaration)
+        self._parts[stack.name] = new
+        changed = {name for name in old.keys() | new.keys() if old.get(name) != new.get(name)}
+        self._to_tidy |= (old.keys() - new.keys()) & self._targets.keys()
         for target in targets:
             known = self._targets.get(target.name)
+            if known is None or known.spec != target.spec:
+                changed.add(target.name)
             if known is not None:
                 target = replace(known, spec=target.spec, declared_at=target.declared_at)
             elif target.state != "new":
                 self._observations.append(observation_of(target))
             self._targets[target.name] = target
-        self._revision += 1
+            self._to_tidy.discard(target.name)
+        self._record(stacks=[stack.name], targets=changed)
         self._add(events)
         return stored
 
-    @_locked
+    @locked
     def drop_stack(self, name: str) -> None:
         if owned := len(self.resources(stack=name)):
             raise ConflictError(f"the stack {name} still owns {owned} resources", hint="Destroy it first.")
         if self._stacks.pop(name, None):
-            self._revision += 1
+            targets = self._parts.pop(name).keys()
+            self._to_tidy |= targets & self._targets.keys()
+            self._record(stacks=[name], targets=targets)
 
     # --- targets
 
-    @_locked
+    @locked
     def targets(self, names: Collection[str] | None = None) -> list[TargetRecord]:
         return [
             self._targets[name] for name in sorted(self._targets if names is None else self._targets.keys() & names)
         ]
 
-    @_locked
+    @locked
+    def targets_at(self, base_urls: Collection[str]) -> list[TargetRecord]:
+        return [one for one in self.targets() if one.spec.get("base_url") in base_urls]
+
+    @locked
+    def unreachable(self, names: Collection[str]) -> list[TargetRecord]:
+        return [one for one in self.targets(names) if one.state == "unreachable"]
+
+    @locked
     def respecify(self, targets: Sequence[TargetRecord], events: Sequence[Event] = ()) -> None:
         for target in targets:
             known = self._targets.get(target.name)
             if known is not None:
                 self._targets[target.name] = replace(known, spec=target.spec, declared_at=target.declared_at)
-        self._revision += 1
+        if targets:
+            self._record(targets=[target.name for target in targets])
         self._add(events)
 
-    @_locked
+    @locked
     def sight(self, targets: Sequence[TargetRecord], events: Sequence[Event] = ()) -> None:
         for target in targets:
             known = self._targets.get(target.name)
@@ -130,35 +134,48 @@ class MemoryStore:
             self._targets[target.name] = replace(target, spec=known.spec, declared_at=known.declared_at)
         self._add(events)
 
-    @_locked
-    def touch(self, names: Collection[str], at: datetime) -> list[str]:
-        known = [self._targets[name] for name in sorted(set(names) & self._targets.keys())]
+    @locked
+    def touch(self, times: Mapping[str, datetime]) -> list[str]:
+        known = self.targets(times)
         away = [one.name for one in known if one.state == "unreachable"]
         for one in known:
             if one.state != "unreachable":
+                at = times[one.name]
                 self._targets[one.name] = replace(one, last_seen=at, last_checked=at)
         return away
 
-    @_locked
+    @locked
     def forget(self, target: str, at: datetime, event: Event) -> int:
-        owned = self.resources(target=target)
+        owned = self.resources(targets=[target])
         self._put(
             replace(one, operation=Operation.FORGOTTEN, at=at, command=event.command, cause=event.cause)
             for one in owned
         )
         self._targets.pop(target, None)
-        self._revision += 1
+        self._to_tidy.discard(target)
+        self._record(targets=[target])
         self._add([event])
         return len(owned)
 
-    @_locked
-    def drop_targets(self, names: Collection[str]) -> None:
-        needed = {one.key.target for one in self.resources()} | declared_targets(self._stacks.values())
-        gone = [self._targets.pop(name) for name in names if name in self._targets and name not in needed]
-        if gone:
-            self._revision += 1
+    @locked
+    def to_tidy(self) -> list[str]:
+        return sorted(self._to_tidy)
 
-    @_locked
+    @locked
+    def tidied(self, names: Collection[str]) -> None:
+        self._to_tidy -= set(names)
+
+    @locked
+    def drop_targets(self, names: Collection[str]) -> None:
+        needed = {one.key.target for one in self.resources()} | {name for some in self._parts.values() for name in some}
+        gone = (set(names) & self._targets.keys()) - needed
+        for name in gone:
+            del self._targets[name]
+        self._to_tidy -= gone
+        if gone:
+            self._record(targets=gone)
+
+    @locked
     def observations(
         self, *, target: str | None = None, since: datetime | None = None, limit: int = 200
     ) -> list[Observation]:
@@ -171,43 +188,43 @@ class MemoryStore:
 
     # --- resources
 
-    @_locked
-    def resources(self, *, stack: str | None = None, target: str | None = None) -> list[Resource]:
+    @locked
+    def resources(self, *, stack: str | None = None, targets: Collection[str] | None = None) -> list[Resource]:
         return [
             versions[-1]
             for key, versions in sorted(self._versions.items())
             if versions
             and versions[-1].operation.owned
             and (stack is None or versions[-1].stack == stack)
-            and (target is None or key.target == target)
+            and (targets is None or key.target in targets)
         ]
 
-    @_locked
+    @locked
     def versions(self, key: Key) -> list[Resource]:
         return list(self._versions.get(key, ()))
 
-    @_locked
+    @locked
     def put(self, resources: Sequence[Resource], events: Sequence[Event] = ()) -> None:
         self._put(resources)
         self._add(events)
 
     # --- commands and actions
 
-    @_locked
+    @locked
     def begin(self, command: CommandRecord, actions: Sequence[ActionRecord], events: Sequence[Event] = ()) -> None:
         self._begin(command, actions)
         self._add(events)
 
-    @_locked
-    def save_action(
-        self, action: ActionRecord, resources: Sequence[Resource] = (), events: Sequence[Event] = ()
-    ) -> None:
-        self._known(action.command)
-        self._actions[action.command][action.seq] = action
-        self._put(resources)
-        self._add(events)
+    @locked
+    def save_actions(self, results: Sequence[ActionResult]) -> None:
+        for one in results:
+            self._known(one.action.command)
+        for one in results:
+            self._actions[one.action.command][one.action.seq] = one.action
+        self._put([resource for one in results for resource in one.resources])
+        self._add([event for one in results for event in one.events])
 
-    @_locked
+    @locked
     def finish(self, command: CommandRecord, events: Sequence[Event] = ()) -> None:
         known = self._known(command.id)
         self._commands[command.id] = replace(
@@ -215,25 +232,34 @@ class MemoryStore:
         )
         self._add(events)
 
-    @_locked
+    @locked
     def commands(self, *, stack: str | None = None, limit: int = 50) -> list[CommandRecord]:
         return [one for one in reversed(self._commands.values()) if stack is None or one.stack == stack][:limit]
 
-    @_locked
-    def unfinished(self, stack: str) -> list[tuple[CommandRecord, list[ActionRecord]]]:
+    @locked
+    def unfinished(
+        self, stack: str | None = None, *, besides: Collection[str] = ()
+    ) -> list[tuple[CommandRecord, list[ActionRecord]]]:
         return [
             (one, self.actions(one.id))
             for one in self._commands.values()
-            if one.stack == stack and one.state is CommandState.RUNNING
+            if stack in (None, one.stack) and one.state is CommandState.RUNNING and one.id not in besides
         ]
 
-    @_locked
+    @locked
+    def begun(self) -> dict[str, set[str]]:
+        found: defaultdict[str, set[str]] = defaultdict(set)
+        for command, actions in self.unfinished():
+            found[command.stack] |= {one.key.target for one in actions if one.state is ActionState.STARTED}
+        return dict(found)
+
+    @locked
     def actions(self, command: str) -> list[ActionRecord]:
         return [action for _, action in sorted(self._actions.get(command, {}).items())]
 
     # --- leases
 
-    @_locked
+    @locked
     def acquire(self, lease: Lease, now: datetime, *, instead_of: str | None = None) -> Lease | None:
         held = self._leases.get(lease.stack)
         if not can_take(held, lease, now, instead_of):
@@ -241,29 +267,31 @@ class MemoryStore:
         self._leases[lease.stack] = lease
         return None
 
-    @_locked
-    def renew(self, token: str, expires_at: datetime) -> bool:
+    @locked
+    def renew(self, token: str, expires_at: datetime, now: datetime) -> bool:
         for stack, lease in self._leases.items():
             if lease.token == token:
                 self._leases[stack] = replace(lease, expires_at=expires_at)
                 return True
         return False
 
-    @_locked
+    @locked
     def release(self, token: str) -> None:
         self._leases = {stack: lease for stack, lease in self._leases.items() if lease.token != token}
 
-    @_locked
-    def leases(self) -> list[Lease]:
-        return [self._leases[stack] for stack in sorted(self._leases)]
+    @locked
+    def leases(self, *, now: datetime | None = None) -> list[Lease]:
+        return [
+            self._leases[stack] for stack in sorted(self._leases) if now is None or self._leases[stack].expires_at > now
+        ]
 
     # --- events
 
-    @_locked
+    @locked
     def add_events(self, events: Iterable[Event]) -> None:
         self._add(events)
 
-    @_locked
+    @locked
     def events(
         self,
         *,
@@ -287,25 +315,42 @@ class MemoryStore:
         ]
         return (found if after_id is not None else found[::-1])[:limit]
 
+    @locked
+    def last_times(self, kind: str, targets: Collection[str]) -> dict[str, datetime]:
+        found: dict[str, datetime] = {}
+        for one in self._events:
+            if one.kind == kind and one.target is not None and one.target in targets:
+                found[one.target] = max(one.at, found.get(one.target, one.at))
+        return found
+
     # --- upkeep
 
-    @_locked
+    @locked
     def revision(self) -> int:
         return self._revision
+
+    @locked
+    def changes(self, since: int) -> Changes:
+        found = [one for one, revision in self._changed.items() if revision > since]
+        return Changes(
+            revision=self._revision,
+            stacks=frozenset(name for kind, name in found if kind == "stack"),
+            targets=frozenset(name for kind, name in found if kind == "target"),
+        )
 
     def identity(self) -> str:
         return self._identity
 
-    @_locked
+    @locked
     def content(self, path: str, stamp: str) -> str | None:
         known, digest = self._contents.get(path, (None, None))
         return digest if known == stamp else None
 
-    @_locked
+    @locked
     def put_content(self, path: str, stamp: str, digest: str) -> None:
         self._contents[path] = (stamp, digest)
 
-    @_locked
+    @locked
     def prune(self, before: datetime) -> int:
         size = self._size()
         self._events = [one for one in self._events if one.at >= before]
@@ -324,29 +369,3 @@ class MemoryStore:
         return size - self._size()
 
     def close(self) -> None: ...
-
-    def _size(self) -> int:
-        lists = [*self._versions.values(), *self._actions.values()]
-        return len(self._events) + len(self._observations) + len(self._commands) + sum(map(len, lists))
-
-    def _begin(self, command: CommandRecord, actions: Sequence[ActionRecord]) -> None:
-        if command.id in self._commands:
-            raise InternalError(f"there is a command {command.id} already")
-        self._commands[command.id] = command
-        self._actions[command.id] = {action.seq: action for action in actions}
-
-    def _known(self, command: str) -> CommandRecord:
-        if command not in self._commands:
-            raise InternalError(f"there is no command {command}")
-        return self._commands[command]
-
-    def _put(self, resources: Iterable[Resource]) -> None:
-        for one in resources:
-            versions = self._versions[one.key]
-            versions.append(replace(one, version=versions[-1].version + 1 if versions else 1))
-            self._revision += 1
-
-    def _add(self, events: Iterable[Event]) -> None:
-        for one in events:
-            self._last_event += 1
-            self._events.append(replace(one, id=self._last_event))

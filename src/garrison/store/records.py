@@ -11,9 +11,12 @@ from typing import Any
 
 __all__ = [
     "ActionRecord",
+    "ActionResult",
     "ActionState",
+    "Changes",
     "CommandRecord",
     "CommandState",
+    "Declared",
     "Event",
     "Holder",
     "Key",
@@ -98,6 +101,16 @@ class StackRecord:
     version: int = 0
     command: str | None = None
     ending: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Declared:
+    """What one stack declares at one target (JSON). `spec` is None where only adapters are declared for it."""
+
+    stack: str
+    target: str
+    spec: Mapping[str, Any] | None
+    adapters: tuple[Mapping[str, Any], ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -247,3 +260,22 @@ class Event:
     after: Mapping[str, Any] | None = None
     command: str | None = None
     id: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ActionResult:
+    """An action's new state, with the resource versions it made and what the history says."""
+
+    action: ActionRecord
+    resources: tuple[Resource, ...] = ()
+    events: tuple[Event, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Changes:
+    """Names of what was declared, applied or dropped up to `revision`. A target counts when its spec, what is owned
+    there, or what any stack declares there is different."""
+
+    revision: int
+    stacks: frozenset[str] = frozenset()
+    targets: frozenset[str] = frozenset()

@@ -1,13 +1,15 @@
-"""What every store decides in the same way."""
+"""Decisions that every store makes in the same way."""
 
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any
 
 from garrison.base.errors import ConflictError
-from garrison.store.records import Lease, Observation, StackRecord, TargetRecord
+from garrison.store.records import Lease, Observation, TargetRecord
 
-__all__ = ["can_take", "declared_targets", "observation_of", "refuse_changed", "seen_otherwise"]
+__all__ = ["can_take", "head_of", "narrowed", "observation_of", "parts", "refuse_changed", "seen_otherwise"]
+
+_BY_TARGET = ("targets", "adapters", "models")
 
 
 def can_take(held: Lease | None, wanted: Lease, now: datetime, instead_of: str | None) -> bool:
@@ -39,28 +41,58 @@ def observation_of(target: TargetRecord) -> Observation:
     )
 
 
-def declared_targets(stacks: Iterable[StackRecord]) -> set[str]:
-    """Names of the targets that some stack declares."""
-    return {name for stack in stacks for name in stack.declaration.get("targets", ())}
+def parts(declaration: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """The parts of a declaration that concern one target each: {spec, adapters, models} by target. `spec` is None where
+    adapters are declared for a target that is not."""
+    specs = declaration.get("targets", {})
+    specs = specs if isinstance(specs, Mapping) else dict.fromkeys(specs)
+    found: dict[str, dict[str, Any]] = {
+        name: {"spec": spec, "adapters": [], "models": []} for name, spec in specs.items()
+    }
+    for kind in ("adapters", "models"):
+        for one in declaration.get(kind, ()):
+            if (part := found.get(one["target"])) is None:
+                part = found[one["target"]] = {"spec": None, "adapters": [], "models": []}
+            part[kind].append(one)
+    return found
+
+
+def head_of(declaration: Mapping[str, Any]) -> dict[str, Any]:
+    """What a declaration says about no single target: its policy and hooks."""
+    return {key: value for key, value in declaration.items() if key not in _BY_TARGET}
+
+
+def narrowed(head: Mapping[str, Any], some: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """A declaration made of its head and `some` of its parts."""
+    return {
+        **head,
+        "targets": {name: part["spec"] for name, part in some.items() if part["spec"] is not None},
+        "adapters": [one for part in some.values() for one in part["adapters"]],
+        "models": [one for part in some.values() for one in part["models"]],
+    }
 
 
 def refuse_changed(
     declared: Iterable[TargetRecord],
-    known: Mapping[str, TargetRecord],
+    known: Mapping[str, Mapping[str, Any]],
     seen: Mapping[str, Mapping[str, Any]] | None,
 ) -> None:
     """Refuse to overwrite what another command has declared since the caller looked.
 
+    Args:
+        known: the specs on record now, by target.
+        seen: those on record when the caller looked.
+
     Raises:
-        ConflictError: the spec on record of one of `declared` is neither the one in `seen` nor the new one.
+        ConflictError: the spec of one of `declared` on record is neither the one in `seen` nor the new one.
     """
     if seen is None:
         return
     for target in declared:
-        record = known.get(target.name)
-        if record is not None and record.spec not in (seen.get(target.name), target.spec):
+        spec = known.get(target.name)
+        if spec is not None and spec not in (seen.get(target.name), target.spec):
             raise ConflictError(
                 f"rejected: another command has changed target {target.name} in the meantime",
-                hint="Plan again: nothing was changed.",
+                hint="Nothing was changed; plan again.",
                 details={"target": target.name},
             )

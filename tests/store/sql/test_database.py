@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pytest
 from sqlalchemy import create_engine, event
-from store_samples import action, at, command, resource, stack, target
+from store_samples import action, at, command, key, lease, resource, seen, stack, target
 from store_samples import event as sample_event
 
 from garrison.base.errors import DeniedError, DiskFullError, InvalidError, LockedError, UnreachableError
-from garrison.store.records import ActionState
+from garrison.store.records import ActionState, CommandState, Operation
+from garrison.store.sql import leases, retention
 from garrison.store.sql.address import parse_address
 
 WRITER = """
@@ -27,7 +28,7 @@ for n in range(100_000):
     actions = [action(seq, id) for seq in range(20)]
     store.declare(stack(command=id), [target(f"t{n}")], command(id), actions, [event(command=id)])
     print("declared", n, flush=True)
-    store.save_action(done(actions[0]), [resource(f"r{n}-{m}", command=id) for m in range(20)], [event(command=id)])
+    save(store, done(actions[0]), [resource(f"r{n}-{m}", command=id) for m in range(20)], [event(command=id)])
     print("done", n, flush=True)
 """
 WRITES = 25
@@ -99,6 +100,104 @@ def test_a_writer_waits_for_one_that_ends(place, opened):
     assert len(store.events()) == 1
 
 
+def test_a_heartbeat_waits_for_no_other_writer_of_a_server(postgresql_place, opened):
+    store, other = opened(postgresql_place), opened(postgresql_place, wait=0.2)
+    store.declare(stack(), [seen("edge", "sql")], command(), [])
+    store.acquire(lease("t1"), at(0))
+    with store._database.write():
+        assert other.touch({"edge": at(60)}) == []
+        assert other.renew("t1", at(90), at(0)) is True
+        other.release("t1")
+    assert store.targets()[0].last_seen == at(60)
+    assert store.leases() == []
+
+
+def test_a_renewal_under_way_is_waited_for_and_counts(postgresql_place, opened):
+    """The lease has expired, and is just being renewed: it is not taken behind the renewal's back."""
+    store, other = opened(postgresql_place), opened(postgresql_place)
+    store.acquire(lease("t1", until=0), at(0))
+    found = []
+    taker = threading.Thread(target=lambda: found.append(other.acquire(lease("t2"), at(0))))
+    with store._database.write(ordered=False) as connection:
+        assert leases.renew(connection, "t1", at(30), at(0)) is True
+        taker.start()
+        taker.join(0.3)
+        assert taker.is_alive()
+    taker.join(10)
+    assert [one.token for one in found] == ["t1"]
+
+
+@pytest.fixture
+def postgresql_place(postgresql) -> str:
+    return postgresql.database()
+
+
+def test_other_writers_get_in_while_old_history_is_deleted(place, opened, monkeypatch):
+    store, other = opened(place), opened(place, wait=0.2)
+    store.put([resource(operation=Operation.UPDATED) for _ in range(2001)])
+    written = []
+
+    def pause(_seconds: float) -> None:
+        other.add_events([sample_event(at=at(days=10))])
+        written.append(len(store.versions(key())))
+
+    monkeypatch.setattr(retention.time, "sleep", pause)
+    assert store.prune(at(days=5)) == 2000
+    assert [count for count in written if 1 < count < 2001] == [1501, 1001, 501]
+    assert len(other.events()) == len(written)
+
+
+def test_deleting_old_history_costs_what_it_deletes(tmp_path: Path, opened, monkeypatch):
+    """Instructions of SQLite's machine, which do not depend on what else the computer does."""
+    monkeypatch.setattr(retention.time, "sleep", lambda _seconds: None)
+
+    def cost(versions: int) -> float:
+        store = opened(tmp_path / f"{versions}.db")
+        commands = [f"c{number}" for number in range(versions // 10)]
+        for one in commands:
+            store.begin(command(one), [action(0, one)])
+            store.finish(command(one, state=CommandState.SUCCEEDED, ended_at=at(0)))
+        store.put([resource(f"r{n % 10}", command=commands[n // 10]) for n in range(versions)])
+        steps = 0
+
+        def count() -> int:
+            nonlocal steps
+            steps += 1
+            return 0
+
+        def watch(connection, *_: object) -> None:
+            connection.set_progress_handler(count, 100)
+
+        event.listen(store._database._engine, "checkout", watch)
+        assert store.prune(at(days=5)) == versions - 10 + 2 * (len(commands) - 1)
+        return steps / versions
+
+    assert cost(4000) < 1.5 * cost(1000)
+
+
+def test_what_runs_is_found_without_reading_all_that_ever_ran(tmp_path: Path, opened):
+    store = opened(tmp_path / "garrison.db")
+    store.begin(command(), [action(0)])
+    asked = []
+
+    def note(_connection, _cursor, statement: str, parameters, *_: object) -> None:
+        asked.append((statement, parameters))
+
+    event.listen(store._database._engine, "before_cursor_execute", note)
+    store.begun()
+    store.unfinished()
+    store.unfinished("cabinet")
+    store.unreachable(["edge"])
+    event.remove(store._database._engine, "before_cursor_execute", note)
+    with store._database.read() as connection:
+        for statement, parameters in asked:
+            plan = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", parameters).all()
+            steps = [row[3] for row in plan]
+            assert not [one for one in steps if one.startswith("SCAN") and "INDEX ix_" not in one], steps
+            assert not [one for one in steps if "ix_commands_stack_number" in one], steps
+    assert len(asked) >= 5
+
+
 def test_a_reader_sees_one_state_of_the_database(place, opened):
     store, other = opened(place), opened(place)
     with store._database.read() as connection:
@@ -146,7 +245,7 @@ def test_a_full_disk_is_said_and_nothing_is_half_written(sqlite_path: Path, open
     assert str(sqlite_path) in caught.value.message
     assert store.stack("cabinet") is None
     assert [one.id for one in store.commands()] == ["c1"]
-    store.touch(["edge"], at(1))
+    store.touch(dict.fromkeys(["edge"], at(1)))
 
 
 def test_a_file_damaged_while_open_is_said(sqlite_path: Path, opened):

@@ -1,5 +1,6 @@
 """Opening a database: new, old, newer, foreign, damaged, and by several processes at once."""
 
+import json
 import os
 import sqlite3
 import stat
@@ -10,12 +11,14 @@ from pathlib import Path
 import alembic.command
 import pytest
 from alembic.autogenerate import compare_metadata
+from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import create_engine, inspect
-from store_samples import action, command, done, event, key, lease, resource, seen, stack
+from sqlalchemy import create_engine, inspect, text
+from store_samples import action, at, command, done, event, key, lease, resource, save, seen, stack
 
 from garrison.base.errors import DeniedError, InvalidError
+from garrison.store.records import StackRecord
 from garrison.store.sql.address import parse_address
 from garrison.store.sql.schema import REVISION, VERSION_TABLE, metadata
 
@@ -33,10 +36,10 @@ print(store.identity())
 """
 
 
-def statement(place, text: str) -> None:
+def statement(place, words: str) -> None:
     engine = create_engine(parse_address(place).url)
     with engine.begin() as connection:
-        connection.exec_driver_sql(text)
+        connection.exec_driver_sql(words)
     engine.dispose()
 
 
@@ -82,8 +85,62 @@ def test_a_database_of_a_released_program_is_brought_up(dump: Path, tmp_path: Pa
     assert [one.kind for one in store.events()] == ["drift", "applied"]
     assert store.content("/a", "stamp") == "digest"
     assert store.identity() == "0" * 32
+    assert store.stack("cabinet", at=["edge"]).declaration == {
+        "é": 1, "targets": {}, "adapters": [], "models": [],
+    }  # fmt: skip
+    assert [(one.stack, one.target) for one in store.declared(["edge"])] == [("cabinet", "edge")]
+    assert store.targets_at(["http://edge:8000"]) == store.targets()
+    assert store.touch({"edge": at(60)}) == []
+    assert store.targets()[0].last_seen == at(60)
+    changes = store.changes(-1)
+    assert (set(changes.stacks), set(changes.targets)) == ({"cabinet"}, {"edge"})
     store.put([resource()])
     assert len(store.versions(key())) == 2
+
+
+def test_the_first_release_is_upgraded_on_either_database(place, opened):
+    """A whole declaration becomes parts that can be asked for one by one."""
+    body = {
+        "stack": "cabinet",
+        "targets": {"a": {"base_url": "http://a:8000"}, "b": {"base_url": "http://b:8000", "timeout": 9.0}},
+        "adapters": [{"target": "b", "lora_name": "x"}, {"target": "a", "lora_name": "x"}],
+        "models": [],
+        "policy": {"interval": 30.0},
+        "hooks": [],
+    }
+    address = parse_address(place)
+    if address.path is not None:
+        address.path.parent.mkdir(exist_ok=True)
+    engine = create_engine(address.url)
+    with engine.begin() as connection:
+        config = Config()
+        config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
+        config.attributes["connection"] = connection
+        alembic.command.upgrade(config, "0001")
+        connection.execute(
+            text("INSERT INTO stacks VALUES ('cabinet', :body, '2026-01-01 00:00:00', 3, NULL, false)"),
+            {"body": json.dumps(body)},
+        )
+        for name, spec in body["targets"].items():
+            connection.execute(
+                text(
+                    "INSERT INTO targets VALUES (:name, :spec, '2026-01-01 00:00:00', 'reachable', NULL, '', NULL, "
+                    "'2026-01-01 00:00:05', '2026-01-01 00:00:07', NULL, '[]', '{}')"
+                ),
+                {"name": name, "spec": json.dumps(spec)},
+            )
+    engine.dispose()
+    store = opened(place)
+    assert store.stack("cabinet").declaration == body
+    narrow = store.stack("cabinet", at=["b"]).declaration
+    assert narrow == body | {"targets": {"b": body["targets"]["b"]}, "adapters": body["adapters"][:1]}
+    assert [one.name for one in store.targets_at(["http://b:8000"])] == ["b"]
+    assert [(one.last_seen.second, one.last_checked.second) for one in store.targets()] == [(5, 7), (5, 7)]
+    assert store.to_tidy() == ["a", "b"], "an upgraded fleet is tidied once, whole"
+    assert store.changes(-1).targets == {"a", "b"}
+    before = store.revision()
+    store.declare(StackRecord(name="cabinet", declaration=body, at=at()), [], command("c9"), [])
+    assert store.changes(before).targets == set(), "the parts are written as the upgrade wrote them"
 
 
 def test_there_is_a_dump_of_each_revision():
@@ -224,7 +281,7 @@ def write_fixture(path: Path) -> None:
     database = path.with_suffix(".db")
     store = open_store(database)
     store.declare(stack(), [seen("edge", "sql")], command(), [action(0), action(1)], [event()])
-    store.save_action(done(action(0)), [resource()], [event("drift")])
+    save(store, done(action(0)), [resource()], [event("drift")])
     store.acquire(lease(), lease().acquired_at)
     store.put_content("/a", "stamp", "digest")
     store.close()

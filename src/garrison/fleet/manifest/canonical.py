@@ -6,15 +6,15 @@ rewritten: names of targets, adapters, labels and headers are kept verbatim.
 
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from types import NoneType, UnionType
-from typing import Annotated, Any, Union, get_args, get_origin
+from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 
 from pydantic import BaseModel
 
 from garrison.base.documents import Document, Path
-from garrison.fleet.manifest.draft import Draft, Problems, did_you_mean, dotted
+from garrison.fleet.manifest.draft import Draft, LazyPlaces, Problems, did_you_mean, dotted
 from garrison.fleet.manifest.model import AdapterModel, FleetManifest, SecretModel
 from garrison.fleet.manifest.variables import has_variable, only_variable, substitute
 from garrison.fleet.target import NO_STORE
@@ -26,6 +26,22 @@ _READ_ONLY = ("id", "parent", "root")
 _TELLING = re.compile(r"auth|cookie|token|secret|passw|credential|signature|api-?key", re.IGNORECASE)
 
 _LOOPBACK = re.compile(r"https?://(localhost|127\.[0-9.]+|\[::1\])([:/]|\Z)", re.IGNORECASE)
+
+T = TypeVar("T")
+
+
+def remembered(find: Callable[[Any], T]) -> Callable[[Any], T]:
+    """`find` asked once of each type. Types are told apart by identity, since not all can be hashed; they are kept, so
+    that none takes the place of another."""
+    known: dict[int, tuple[Any, T]] = {}
+
+    def ask(kind: Any) -> T:
+        if (held := known.get(id(kind))) is None:
+            held = known[id(kind)] = (kind, find(kind))
+        return held[1]
+
+    return ask
+
 
 _ENV = SecretModel.model_fields["env"].annotation
 
@@ -50,7 +66,7 @@ def canonical(
     """
     walk = _Walk(document, environ, problems, warnings, variables)
     content = walk.value(document.content, (), (), FleetManifest)
-    draft = Draft(document.name, content, walk.places, walk.written)
+    draft = Draft(document.name, content, LazyPlaces(lambda: _places(document)), walk.written)
     warnings += _oddities(draft)
     _anchor(draft, directory, environ.get("HOME"))
     return draft
@@ -62,32 +78,51 @@ def spellings(key: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys((key, pascal[:1].lower() + pascal[1:], pascal)))
 
 
+def _places(document: Document) -> dict[Path, str]:
+    """Where each value of the draft was written, by a second pass: only a document with mistakes needs it."""
+    walk = _Walk(document, {}, Problems(), [], variables=False, places={})
+    walk.value(document.content, (), (), FleetManifest)
+    return walk.places or {}
+
+
 @dataclass(slots=True)
 class _Walk:
-    """Walks the document along the model; `source` is a path in the document, `path` the canonical one."""
+    """Walks the document along the model; `source` is a path in the document, `path` the canonical one.
+
+    Attributes:
+        places: where each value was written, by canonical path, if that is asked for.
+    """
 
     document: Document
     environ: Mapping[str, str]
     problems: Problems
     warnings: list[str]
     variables: bool
-    places: dict[Path, str] = field(default_factory=dict)
+    places: dict[Path, str] | None = None
     written: dict[Path, str] = field(default_factory=dict)
 
     def value(self, value: Any, source: Path, path: Path, kind: Any) -> Any:
-        self.places[path] = self.document.where(source)
+        if self.places is not None:
+            self.places[path] = self.document.where(source)
         if isinstance(value, str):
-            return self.text(value, path, kind)
+            return self.text(value, source, path, kind)
         if isinstance(value, dict):
             return self.mapping(value, source, path, kind)
         if isinstance(value, list):
-            inner = _member(kind, list)
+            inner = _list_member(kind)
+            if self.places is None and _is_plain(inner):
+                return [
+                    item
+                    if type(item) is str and "${" not in item
+                    else self.value(item, (*source, at), (*path, at), inner)
+                    for at, item in enumerate(value)
+                ]
             return [self.value(item, (*source, at), (*path, at), inner) for at, item in enumerate(value)]
         return value
 
     def mapping(self, value: dict[Any, Any], source: Path, path: Path, kind: Any) -> dict[str, Any]:
         model = _model(kind)
-        known = {} if model is None else {way: name for name in model.model_fields for way in spellings(name)}
+        known = {} if model is None else _spelled(model)
         found: dict[str, Any] = {}
         spelled: dict[str, str] = {}
         for key, item in value.items():
@@ -97,7 +132,7 @@ class _Walk:
                 continue
             at = (*source, word)
             if model is None:
-                found[word] = self.value(item, at, (*path, word), _member(kind, dict))
+                found[word] = self.value(item, at, (*path, word), _mapping_member(kind))
                 continue
             name = known.get(word)
             if name is None and model is AdapterModel and word.lower() in _READ_ONLY:
@@ -125,40 +160,41 @@ class _Walk:
             return next((word for word in _TRUE_WORDS if (*source, word) in self.document.positions), None)
         return key if isinstance(key, str) and key.isprintable() else None
 
-    def text(self, text: str, path: Path, kind: Any) -> Any:
+    def text(self, text: str, source: Path, path: Path, kind: Any) -> Any:
         if SecretModel in _alternatives(kind):
-            return self.secret(text, path)
+            return self.secret(text, source, path)
         if not self.variables or "${" not in text or kind == _ENV:  # `env: ${KEY}` would use the secret as a name
             return text
         try:
             made = substitute(text, self.environ)
         except ValueError as error:
-            self.problems.add(self.places[path], path, f"{dotted(path)}: {error}", "Set it, or write a default.")
+            self.problems.add(
+                self.document.where(source), path, f"{dotted(path)}: {error}", "Set it, or write a default."
+            )
             return text
         self.written[path] = text
         return made
 
-    def secret(self, text: str, path: Path) -> Any:
+    def secret(self, text: str, source: Path, path: Path) -> Any:
         """Turn a variable in the place of a secret into a reference, so that its value never enters a declaration."""
         name = only_variable(text) if self.variables else None
         if name is not None:
             return {"env": name}
         last = str(path[-1])
         if last == "api_key":
-            self.mistake(path, None, "api_key: secrets do not belong in a manifest", "Write api_key: {env: NAME}.")
+            self.mistake(path, source, "api_key: secrets do not belong in a manifest", "Write api_key: {env: NAME}.")
         elif "headers" in path and _TELLING.search(last):
             text_ = f"header {last!r} looks like a secret, and secrets do not belong in a manifest"
-            self.mistake(path, None, text_, f"Write {last}: {{env: NAME}}.")
+            self.mistake(path, source, text_, f"Write {last}: {{env: NAME}}.")
         elif self.variables and has_variable(text):
             text_ = f"{dotted(path)}: a variable must be the whole value here, since it may hold a secret"
-            self.mistake(path, None, text_, "Write {env: NAME}.")
+            self.mistake(path, source, text_, "Write {env: NAME}.")
         elif self.variables:
             return substitute(text, {})
         return text
 
-    def mistake(self, path: Path, source: Path | None, text: str, hint: str) -> None:
-        where = self.places[path] if source is None else self.document.where(source)
-        self.problems.add(where, path, text, hint)
+    def mistake(self, path: Path, source: Path, text: str, hint: str) -> None:
+        self.problems.add(self.document.where(source), path, text, hint)
 
 
 def _hint(path: Path, word: str, model: type[BaseModel]) -> str:
@@ -167,6 +203,7 @@ def _hint(path: Path, word: str, model: type[BaseModel]) -> str:
     return did_you_mean(word, model.model_fields)
 
 
+@remembered
 def _alternatives(kind: Any) -> tuple[Any, ...]:
     """Return the members of a union, with `Annotated` and None removed."""
     origin = get_origin(kind)
@@ -177,8 +214,36 @@ def _alternatives(kind: Any) -> tuple[Any, ...]:
     return (kind,)
 
 
+@remembered
 def _model(kind: Any) -> type[BaseModel] | None:
     return next((one for one in _alternatives(kind) if isinstance(one, type) and issubclass(one, BaseModel)), None)
+
+
+@remembered
+def _spelled(model: type[BaseModel]) -> dict[str, str]:
+    """Return the model's fields by all their spellings."""
+    return {way: name for name in model.model_fields for way in spellings(name)}
+
+
+@remembered
+def _list_member(kind: Any) -> Any:
+    return _member(kind, list)
+
+
+@remembered
+def _mapping_member(kind: Any) -> Any:
+    return _member(kind, dict)
+
+
+@remembered
+def _is_plain(kind: Any) -> bool:
+    """Whether text of this type is neither a secret nor a reference to one."""
+    return SecretModel not in _alternatives(kind) and kind != _ENV
+
+
+def _all_plain(items: Iterable[object]) -> bool:
+    """Whether all of them are text without a variable, such as a long list of target names."""
+    return all(type(item) is str and "${" not in item for item in items)
 
 
 def _member(kind: Any, of: type) -> Any:

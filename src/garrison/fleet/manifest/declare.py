@@ -187,14 +187,14 @@ def _chosen(
     if model.target is not None:
         at = (*path, "target")
         return [model.target] if _known_target(draft, at, model.target, targets, problems) else []
-    found = []
+    chosen: dict[str, None] = {}
     for index, name in enumerate(model.targets or ()):
         at = (*path, "targets", index)
-        if name in found:
+        if name in chosen:
             problems.add(draft.where(at), at, f"{dotted(at)}: duplicate target {draft.shown(at, name)}", "Remove one.")
         elif _known_target(draft, at, name, targets, problems):
-            found.append(name)
-    return found
+            chosen[name] = None
+    return list(chosen)
 
 
 def _known_target(draft: Draft, path: Path, name: str, targets: Mapping[str, TargetModel], problems: Problems) -> bool:

@@ -1,17 +1,39 @@
 """A manifest between parsing and validation: its content under canonical keys, with the position of each value."""
 
 import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from garrison.base.documents import Path
 from garrison.base.errors import InvalidError
 
-__all__ = ["Draft", "Problems", "did_you_mean", "dotted"]
+__all__ = ["Draft", "LazyPlaces", "Problems", "did_you_mean", "dotted"]
 
 _MOST_SHOWN = 10
 _MOST_KEPT = 100
+
+
+class LazyPlaces(Mapping[Path, str]):
+    """Places that are found when the first of them is asked for."""
+
+    def __init__(self, find: Callable[[], Mapping[Path, str]]) -> None:
+        self._find = find
+        self._found: Mapping[Path, str] | None = None
+
+    def __getitem__(self, path: Path) -> str:
+        return self._all()[path]
+
+    def __iter__(self) -> Iterator[Path]:
+        return iter(self._all())
+
+    def __len__(self) -> int:
+        return len(self._all())
+
+    def _all(self) -> Mapping[Path, str]:
+        if self._found is None:
+            self._found = self._find()
+        return self._found
 
 
 @dataclass(frozen=True, slots=True)

@@ -81,14 +81,17 @@ def load_declaration(
         checked = _mapping(document)
         if forma:
             checked = translate(checked, environ=environ, problems=problems, warnings=warnings)
-        draft = canonical(
-            checked,
-            directory=str(base),
-            environ=environ,
-            problems=problems,
-            warnings=warnings,
-            variables=not forma,
-        )
+        try:
+            draft = canonical(
+                checked,
+                directory=str(base),
+                environ=environ,
+                problems=problems,
+                warnings=warnings,
+                variables=not forma,
+            )
+        except RecursionError:
+            raise InvalidError(f"{document.name} is nested too deeply", hint="Fix the file.") from None
         drafts.append(draft)
     merged = merge(drafts, problems)
     return Loaded(

@@ -7,7 +7,7 @@ from typing import Any
 
 from sqlalchemy import TEXT, DateTime, Dialect, Text, TypeDecorator
 
-__all__ = ["Json", "Utc", "Words"]
+__all__ = ["Json", "Utc", "Words", "dump"]
 
 
 class Words(TypeDecorator[str]):
@@ -34,7 +34,7 @@ class Json(TypeDecorator[Any]):
     cache_ok = True
 
     def process_bind_param(self, value: Any, dialect: Dialect) -> str | None:
-        return None if value is None else json.dumps(value, separators=(",", ":"), default=_plain)
+        return None if value is None else dump(value)
 
     def process_result_value(self, value: str | None, dialect: Dialect) -> Any:
         return None if value is None else json.loads(value)
@@ -57,6 +57,11 @@ class Utc(TypeDecorator[datetime]):
         if value is None:
             return None
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+def dump(value: Any) -> str:
+    """`value` as it stands in a column of JSON."""
+    return json.dumps(value, separators=(",", ":"), default=_plain)
 
 
 def _plain(value: object) -> Any:

@@ -1,16 +1,18 @@
 """Commands and their actions."""
 
-from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Row, insert, select, update
+from sqlalchemy import Connection, Row, bindparam, insert, literal_column, select, update
 
 from garrison.base.errors import InternalError
 from garrison.store.records import ActionRecord, ActionState, CommandRecord, CommandState, Key
 from garrison.store.sql.schema import actions, commands
 
-__all__ = ["actions_of", "begin", "finish", "list_commands", "save_action", "unfinished"]
+__all__ = ["actions_of", "begin", "begun", "finish", "list_commands", "save_actions", "unfinished"]
+
+# Not a parameter: SQLite uses the partial index only for the words of its condition.
+_RUNNING = commands.c.state == literal_column(f"'{CommandState.RUNNING}'")
 
 
 def begin(connection: Connection, command: CommandRecord, planned: Sequence[ActionRecord]) -> None:
@@ -20,14 +22,19 @@ def begin(connection: Connection, command: CommandRecord, planned: Sequence[Acti
         connection.execute(insert(actions), [_row(action) for action in planned])
 
 
-def save_action(connection: Connection, action: ActionRecord) -> None:
-    row = _row(action)
-    mine = (actions.c.command == action.command) & (actions.c.seq == action.seq)
-    if connection.execute(update(actions).where(mine).values(row)).rowcount:
+def save_actions(connection: Connection, saved: Sequence[ActionRecord]) -> None:
+    """The last state of each, as one statement for all."""
+    last = {(action.command, action.seq): action for action in saved}
+    rows = [{f"this_{name}": value for name, value in _row(action).items()} for action in last.values()]
+    if not rows or connection.execute(_UPDATE, rows).rowcount == len(rows):
         return
-    if connection.execute(select(commands.c.number).where(commands.c.id == action.command)).first() is None:
-        raise InternalError(f"there is no command {action.command}")
-    connection.execute(insert(actions).values(row))
+    for action in last.values():  # one that its command did not begin with, or one of no command
+        mine = (actions.c.command == action.command) & (actions.c.seq == action.seq)
+        if connection.execute(select(actions.c.seq).where(mine)).first() is not None:
+            continue
+        if connection.execute(select(commands.c.number).where(commands.c.id == action.command)).first() is None:
+            raise InternalError(f"there is no command {action.command}")
+        connection.execute(insert(actions).values(_row(action)))
 
 
 def finish(connection: Connection, command: CommandRecord) -> None:
@@ -43,16 +50,23 @@ def list_commands(connection: Connection, *, stack: str | None, limit: int) -> l
     return [_command(row) for row in connection.execute(query)]
 
 
-def unfinished(connection: Connection, stack: str) -> list[tuple[CommandRecord, list[ActionRecord]]]:
-    running = (commands.c.stack == stack) & (commands.c.state == str(CommandState.RUNNING))
-    found = [_command(row) for row in connection.execute(select(commands).where(running).order_by(commands.c.number))]
-    if not found:
-        return []
-    begun: defaultdict[str, list[ActionRecord]] = defaultdict(list)
-    theirs = actions.c.command.in_(select(commands.c.id).where(running))
-    for row in connection.execute(select(actions).where(theirs).order_by(actions.c.seq)):
-        begun[row.command].append(_action(row))
-    return [(command, begun[command.id]) for command in found]
+def unfinished(
+    connection: Connection, stack: str | None, besides: Collection[str]
+) -> list[tuple[CommandRecord, list[ActionRecord]]]:
+    query = select(commands).where(_RUNNING)
+    if stack is not None:
+        query = query.where(commands.c.stack == stack)
+    # Ordered here: asked to order, SQLite walks through all commands that ever ran.
+    rows = sorted(connection.execute(query), key=lambda row: row.number)
+    found = [one for row in rows if (one := _command(row)).id not in besides]
+    return [(command, actions_of(connection, command.id)) for command in found]
+
+
+def begun(connection: Connection) -> dict[str, set[str]]:
+    found: dict[str, set[str]] = {stack: set() for stack in connection.scalars(_STACKS)}
+    for stack, target in connection.execute(_STARTED) if found else ():
+        found[stack].add(target)
+    return found
 
 
 def actions_of(connection: Connection, command: str) -> list[ActionRecord]:
@@ -96,3 +110,18 @@ def _action(row: Row[Any]) -> ActionRecord:
         state=ActionState(row.state),
         **{name: values[name] for name in _SAME},
     )
+
+
+_STACKS = select(commands.c.stack).where(_RUNNING).distinct()
+_STARTED = (
+    select(commands.c.stack, actions.c.target)
+    .join_from(
+        commands, actions, (actions.c.command == commands.c.id) & (actions.c.state == literal_column("'started'"))
+    )
+    .where(_RUNNING)
+)
+_UPDATE = (
+    update(actions)
+    .where(actions.c.command == bindparam("this_command"), actions.c.seq == bindparam("this_seq"))
+    .values({name: bindparam(f"this_{name}") for name in (*_SAME, "target", "type", "name", "state")})
+)

@@ -1,9 +1,9 @@
 """Connections and transactions, on either database.
 
 One writer at a time, on both: SQLite by its own lock, PostgreSQL by an advisory lock that every writing transaction
-takes first. Writes here are few and short, and in exchange there is no deadlock and nothing to retry, versions are
-counted without gaps, and events have ids in the order in which they become visible, which is what a follower reads by.
-Readers never wait for a writer, and see one state of the database through their whole transaction.
+takes first, except for heartbeats. Writes here are few and short, and in exchange there is no deadlock and nothing to
+retry, versions are counted without gaps, and events have ids in the order in which they become visible, which is what a
+follower reads by. Readers never wait for a writer, and see one state of the database through their whole transaction.
 """
 
 import contextlib
@@ -50,13 +50,17 @@ class Database:
             yield connection
 
     @contextlib.contextmanager
-    def write(self) -> Iterator[Connection]:
-        """Committed, and on the disk, when the body is through; nothing of it if it raises.
+    def write(self, *, ordered: bool = True) -> Iterator[Connection]:
+        """Committed, and on disk, when the body is through; nothing of it if it raises.
+
+        Args:
+            ordered: False for what needs neither a number nor an order of its own, such as heartbeats. On PostgreSQL
+                that does not wait for other writers; SQLite has one lock for all.
 
         Raises: a leaf of GarrisonError, see `failures`.
         """
         with self._translated(), self._writer.begin() as connection:
-            if self.address.path is None:
+            if ordered and self.address.path is None:
                 connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_WRITER_LOCK})")
             yield connection
 

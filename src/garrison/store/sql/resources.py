@@ -1,29 +1,33 @@
 """Resources: versions that are only added, and which of them a stack has now."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, and_, bindparam, delete, func, insert, select
+from sqlalchemy import Connection, ScalarSelect, and_, bindparam, delete, func, insert, select
 
 from garrison.store.records import Event, Key, Operation, Resource
+from garrison.store.sql.batches import batches
 from garrison.store.sql.schema import owned, resources
 
 __all__ = ["current", "forget", "put", "versions"]
 
 _KEY = ("target", "type", "name")
-_BATCH = 500
 
 
-def current(connection: Connection, *, stack: str | None = None, target: str | None = None) -> list[Resource]:
+def current(
+    connection: Connection, *, stack: str | None = None, targets: Collection[str] | None = None
+) -> list[Resource]:
     same = and_(*(owned.c[name] == resources.c[name] for name in (*_KEY, "version")))
     query = select(resources).join_from(owned, resources, same).order_by(*(owned.c[name] for name in _KEY))
     if stack is not None:
         query = query.where(owned.c.stack == stack)
-    if target is not None:
-        query = query.where(owned.c.target == target)
-    return [_record(row) for row in connection.execute(query)]
+    if targets is None:
+        return [_record(row) for row in connection.execute(query)]
+    return [
+        _record(row) for some in batches(targets) for row in connection.execute(query.where(owned.c.target.in_(some)))
+    ]
 
 
 def versions(connection: Connection, key: Key) -> list[Resource]:
@@ -32,34 +36,19 @@ def versions(connection: Connection, key: Key) -> list[Resource]:
 
 
 def put(connection: Connection, added: Sequence[Resource]) -> None:
-    """Append. The caller holds the writer's lock, so that nobody counts the same version."""
+    """Append. The caller holds the writer's lock, so that nobody else takes the same version number."""
     if not added:
         return
-    last = _last_versions(connection, {one.key.target for one in added})
-    newest: dict[Key, Resource] = {}
-    rows = []
-    for one in added:
-        last[one.key] = last.get(one.key, 0) + 1
-        newest[one.key] = replace(one, version=last[one.key])
-        rows.append(_row(newest[one.key]))
-    connection.execute(insert(resources), rows)
-    connection.execute(
-        delete(owned).where(*(owned.c[name] == bindparam(f"this_{name}") for name in _KEY)),
-        [{f"this_{name}": getattr(key, name) for name in _KEY} for key in newest],
-    )
+    connection.execute(_APPEND, [_row(one) for one in added])
+    newest = {one.key: one for one in added}
+    connection.execute(_DISOWN, [_key(key) for key in newest])
     if ours := [one for one in newest.values() if one.operation.owned]:
-        connection.execute(
-            insert(owned),
-            [
-                {**{name: getattr(one.key, name) for name in _KEY}, "version": one.version, "stack": one.stack}
-                for one in ours
-            ],
-        )
+        connection.execute(_OWN, [_key(one.key) | {"this_stack": one.stack} for one in ours])
 
 
 def forget(connection: Connection, target: str, at: datetime, event: Event) -> int:
     """Everything owned at the target gets a version `forgotten`."""
-    found = current(connection, target=target)
+    found = current(connection, targets=[target])
     put(
         connection,
         [replace(one, operation=Operation.FORGOTTEN, at=at, command=event.command, cause=event.cause) for one in found],
@@ -67,32 +56,39 @@ def forget(connection: Connection, target: str, at: datetime, event: Event) -> i
     return len(found)
 
 
-def _last_versions(connection: Connection, targets: set[str]) -> dict[Key, int]:
-    columns = [resources.c[name] for name in _KEY]
-    query = select(*columns, func.max(resources.c.version)).group_by(*columns)
-    names = sorted(targets)
-    return {
-        Key(*row[:3]): row[3]
-        for start in range(0, len(names), _BATCH)
-        for row in connection.execute(query.where(resources.c.target.in_(names[start : start + _BATCH])))
-    }
+def _latest() -> ScalarSelect[int]:
+    """The latest version of the row's own key; one step in the primary key's index."""
+    before = resources.alias("before")
+    return (
+        select(func.coalesce(func.max(before.c.version), 0))
+        .where(*(before.c[name] == bindparam(f"this_{name}") for name in _KEY))
+        .scalar_subquery()
+    )
+
+
+_APPEND = insert(resources).values(
+    {column.name: bindparam(f"this_{column.name}") for column in resources.columns if column.name != "version"}
+    | {"version": _latest() + 1}
+)
+_DISOWN = delete(owned).where(*(owned.c[name] == bindparam(f"this_{name}") for name in _KEY))
+_OWN = insert(owned).values({name: bindparam(f"this_{name}") for name in (*_KEY, "stack")} | {"version": _latest()})
+
+
+def _key(key: Key) -> dict[str, Any]:
+    return {"this_target": key.target, "this_type": key.type, "this_name": key.name}
 
 
 def _row(one: Resource) -> dict[str, Any]:
-    return {
-        "target": one.key.target,
-        "type": one.key.type,
-        "name": one.key.name,
-        "version": one.version,
-        "stack": one.stack,
-        "label": one.label,
-        "operation": str(one.operation),
-        "spec": one.spec,
-        "served_path": one.served_path,
-        "parent": one.parent,
-        "at": one.at,
-        "command": one.command,
-        "cause": one.cause,
+    return _key(one.key) | {
+        "this_stack": one.stack,
+        "this_label": one.label,
+        "this_operation": str(one.operation),
+        "this_spec": one.spec,
+        "this_served_path": one.served_path,
+        "this_parent": one.parent,
+        "this_at": one.at,
+        "this_command": one.command,
+        "this_cause": one.cause,
     }
 
 

@@ -1,8 +1,13 @@
 """The tables. A change here needs a migration; a test compares the two.
 
-History outlives what it tells of, so rows refer to stacks, targets and commands by name. The two foreign keys are those
-that must never dangle: an action's command, and the version of a resource that a stack owns.
+History outlives its subjects, so rows refer to stacks, targets and commands by name. There are only two foreign keys,
+for references that must never dangle: an action's command, and the version of a resource that a stack owns.
+
+`declared`, `targets.base_url`, `stacks.head` and `changes` repeat what other columns say, so that a question about a
+few targets is answered without reading the whole fleet. They are written in the same transaction.
 """
+
+from typing import Any
 
 from sqlalchemy import (
     BigInteger,
@@ -15,6 +20,7 @@ from sqlalchemy import (
     Integer,
     MetaData,
     Table,
+    text,
 )
 
 from garrison.store.sql.columns import Json, Utc, Words
@@ -23,10 +29,13 @@ __all__ = [
     "REVISION",
     "VERSION_TABLE",
     "actions",
+    "changes",
     "commands",
     "contents",
+    "declared",
     "events",
     "leases",
+    "looks",
     "meta",
     "metadata",
     "observations",
@@ -34,10 +43,11 @@ __all__ = [
     "resources",
     "stacks",
     "targets",
+    "to_tidy",
 ]
 
-REVISION = "0001"
-"""The last migration: what this program works with."""
+REVISION = "0002"
+"""The latest migration: the schema that this program works with."""
 
 VERSION_TABLE = "garrison_revision"
 
@@ -49,6 +59,12 @@ metadata = MetaData(
         "uq": "uq_%(table_name)s_%(column_0_N_name)s",
     }
 )
+
+
+def _where(condition: str) -> dict[str, Any]:
+    """The condition of a partial index. A query uses it only where it says the same in the same words."""
+    return {"sqlite_where": text(condition), "postgresql_where": text(condition)}
+
 
 # SQLite counts up a row id only where the column is INTEGER.
 _Number = BigInteger().with_variant(Integer(), "sqlite")
@@ -71,6 +87,16 @@ stacks = Table(
     Column("version", Integer, nullable=False),
     Column("command", Words),
     Column("ending", Boolean, nullable=False),
+    Column("head", Json),
+)
+
+declared = Table(
+    "declared",
+    metadata,
+    Column("stack", Words, primary_key=True),
+    Column("target", Words, primary_key=True, index=True),
+    Column("body", Words, nullable=False),
+    comment="the part of a stack's declaration that concerns one target",
 )
 
 targets = Table(
@@ -83,11 +109,27 @@ targets = Table(
     Column("cause", Words),
     Column("detail", Words, nullable=False),
     Column("since", Utc),
-    Column("last_seen", Utc),
-    Column("last_checked", Utc),
     Column("base", Words),
     Column("served", Json, nullable=False),
     Column("capabilities", Json, nullable=False),
+    Column("base_url", Words, index=True),
+    Index("ix_targets_unreachable", "name", **_where("state = 'unreachable'")),
+)
+
+looks = Table(
+    "looks",
+    metadata,
+    Column("target", Words, primary_key=True),
+    Column("last_seen", Utc),
+    Column("last_checked", Utc),
+    comment="times of looks, kept apart from the rows that rarely change",
+)
+
+to_tidy = Table(
+    "to_tidy",
+    metadata,
+    Column("target", Words, primary_key=True),
+    comment="targets that a stack stopped declaring",
 )
 
 observations = Table(
@@ -155,6 +197,7 @@ commands = Table(
     Column("by", Words, nullable=False),
     Column("summary", Json, nullable=False),
     Index(None, "stack", "number"),
+    Index("ix_commands_running", "stack", **_where("state = 'running'")),
     sqlite_autoincrement=True,
 )
 
@@ -177,6 +220,7 @@ actions = Table(
     Column("gap_ms", Float(53)),
     Column("started_at", Utc),
     Column("ended_at", Utc),
+    Index("ix_actions_started", "command", "target", **_where("state = 'started'")),
 )
 
 leases = Table(
@@ -204,7 +248,17 @@ events = Table(
     Column("command", Words),
     Index(None, "stack", "id"),
     Index(None, "target", "id"),
+    Index(None, "target", "kind", "at"),
     sqlite_autoincrement=True,
+)
+
+changes = Table(
+    "changes",
+    metadata,
+    Column("kind", Words, primary_key=True),
+    Column("name", Words, primary_key=True),
+    Column("revision", BigInteger, nullable=False, index=True),
+    comment="the last revision at which a stack or a target changed, or went",
 )
 
 contents = Table(

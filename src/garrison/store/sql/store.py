@@ -5,9 +5,14 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from sqlalchemy import Connection
+
 from garrison.store.records import (
     ActionRecord,
+    ActionResult,
+    Changes,
     CommandRecord,
+    Declared,
     Event,
     Key,
     Lease,
@@ -16,11 +21,12 @@ from garrison.store.records import (
     StackRecord,
     TargetRecord,
 )
-from garrison.store.rules import declared_targets
 from garrison.store.sql import commands as _commands
 from garrison.store.sql import events as _events
 from garrison.store.sql import leases as _leases
 from garrison.store.sql import resources as _resources
+from garrison.store.sql import retention as _retention
+from garrison.store.sql import revisions as _revisions
 from garrison.store.sql import stacks as _stacks
 from garrison.store.sql import targets as _targets
 from garrison.store.sql import upkeep as _upkeep
@@ -32,7 +38,7 @@ __all__ = ["SqlStore", "open_store"]
 
 
 def open_store(place: str | Path, *, wait: float = 10.0) -> "SqlStore":
-    """Open, make where there is none, and bring to this program's schema. Threads may share the store.
+    """Open the database, make it where there is none, and bring it to this program's schema. Threads may share it.
 
     Args:
         place: a path is a SQLite file; text is a URL, `sqlite:///path` or `postgresql://user@host/database`.
@@ -40,7 +46,7 @@ def open_store(place: str | Path, *, wait: float = 10.0) -> "SqlStore":
 
     Raises:
         InvalidError: no such kind of database, damaged, not Garrison's, or made by a newer Garrison.
-        UnreachableError, DeniedError, LockedError, DiskFullError: it cannot be had.
+        UnreachableError, DeniedError, LockedError, DiskFullError: it cannot be opened.
     """
     address = parse_address(place)
     if address.path is not None:
@@ -55,7 +61,7 @@ def open_store(place: str | Path, *, wait: float = 10.0) -> "SqlStore":
 
 
 class SqlStore:
-    """`FleetStore` on SQLite or PostgreSQL; what its methods promise is said there."""
+    """`FleetStore` on SQLite or PostgreSQL. Its protocols say what the methods promise."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -63,13 +69,20 @@ class SqlStore:
 
     # --- stacks
 
-    def stacks(self) -> list[StackRecord]:
+    def stacks(self, *, at: Collection[str] | None = None) -> list[StackRecord]:
         with self._database.read() as connection:
-            return _stacks.all_stacks(connection)
+            return _stacks.all_stacks(connection) if at is None else _stacks.find_narrowed(connection, at)
 
-    def stack(self, name: str) -> StackRecord | None:
+    def stack(self, name: str, *, at: Collection[str] | None = None) -> StackRecord | None:
         with self._database.read() as connection:
-            return _stacks.find(connection, name)
+            if at is None:
+                return _stacks.find(connection, name)
+            found = _stacks.find_narrowed(connection, at, name=name)
+            return found[0] if found else None
+
+    def declared(self, targets: Collection[str]) -> list[Declared]:
+        with self._database.read() as connection:
+            return _stacks.declared_at(connection, targets)
 
     def declare(
         self,
@@ -83,15 +96,19 @@ class SqlStore:
     ) -> StackRecord:
         with self._database.write() as connection:
             _commands.begin(connection, command, actions)
-            stored = _stacks.save(connection, stack)
-            _targets.declare(connection, targets, seen)
-            _stacks.count_up(connection)
+            stored, changed, gone = _stacks.save(connection, stack)
+            _targets.leave_to_tidy(connection, gone)
+            changed |= _targets.declare(connection, targets, seen)
+            _revisions.record(connection, stacks=[stack.name], targets=changed)
             _events.add(connection, events)
             return stored
 
     def drop_stack(self, name: str) -> None:
         with self._database.write() as connection:
-            _stacks.drop(connection, name)
+            targets = _stacks.drop(connection, name)
+            if targets is not None:
+                _targets.leave_to_tidy(connection, targets)
+                _revisions.record(connection, stacks=[name], targets=targets)
 
     # --- targets
 
@@ -99,10 +116,21 @@ class SqlStore:
         with self._database.read() as connection:
             return _targets.find(connection, names)
 
+    def targets_at(self, base_urls: Collection[str]) -> list[TargetRecord]:
+        with self._database.read() as connection:
+            return _targets.find_at(connection, base_urls)
+
+    def unreachable(self, names: Collection[str]) -> list[TargetRecord]:
+        with self._database.read() as connection:
+            return _targets.unreachable(connection, names)
+
     def respecify(self, targets: Sequence[TargetRecord], events: Sequence[Event] = ()) -> None:
+        if not targets:
+            self.add_events(events)
+            return
         with self._database.write() as connection:
             _targets.respecify(connection, targets)
-            _stacks.count_up(connection)
+            _revisions.record(connection, targets=[target.name for target in targets])
             _events.add(connection, events)
 
     def sight(self, targets: Sequence[TargetRecord], events: Sequence[Event] = ()) -> None:
@@ -110,27 +138,36 @@ class SqlStore:
             _targets.sight(connection, targets)
             _events.add(connection, events)
 
-    def touch(self, names: Collection[str], at: datetime) -> list[str]:
-        if not names:
+    def touch(self, times: Mapping[str, datetime]) -> list[str]:
+        if not times:
             return []
-        with self._database.write() as connection:
-            return _targets.touch(connection, names, at)
+        with self._database.write(ordered=False) as connection:
+            return _targets.touch(connection, times)
 
     def forget(self, target: str, at: datetime, event: Event) -> int:
         with self._database.write() as connection:
             count = _resources.forget(connection, target, at, event)
             _targets.forget(connection, target)
-            _stacks.count_up(connection)
+            _revisions.record(connection, targets=[target])
             _events.add(connection, [event])
             return count
+
+    def to_tidy(self) -> list[str]:
+        with self._database.read() as connection:
+            return _targets.all_to_tidy(connection)
+
+    def tidied(self, names: Collection[str]) -> None:
+        if not names:
+            return
+        with self._database.write() as connection:
+            _targets.tidied(connection, names)
 
     def drop_targets(self, names: Collection[str]) -> None:
         if not names:
             return
         with self._database.write() as connection:
-            spare = set(names) - declared_targets(_stacks.all_stacks(connection))
-            if _targets.drop(connection, spare):
-                _stacks.count_up(connection)
+            if gone := _targets.drop(connection, names):
+                _revisions.record(connection, targets=gone)
 
     def observations(
         self, *, target: str | None = None, since: datetime | None = None, limit: int = 200
@@ -140,9 +177,9 @@ class SqlStore:
 
     # --- resources
 
-    def resources(self, *, stack: str | None = None, target: str | None = None) -> list[Resource]:
+    def resources(self, *, stack: str | None = None, targets: Collection[str] | None = None) -> list[Resource]:
         with self._database.read() as connection:
-            return _resources.current(connection, stack=stack, target=target)
+            return _resources.current(connection, stack=stack, targets=targets)
 
     def versions(self, key: Key) -> list[Resource]:
         with self._database.read() as connection:
@@ -150,9 +187,7 @@ class SqlStore:
 
     def put(self, resources: Sequence[Resource], events: Sequence[Event] = ()) -> None:
         with self._database.write() as connection:
-            _resources.put(connection, resources)
-            if resources:
-                _stacks.count_up(connection)
+            self._put(connection, resources)
             _events.add(connection, events)
 
     # --- commands and actions
@@ -162,15 +197,11 @@ class SqlStore:
             _commands.begin(connection, command, actions)
             _events.add(connection, events)
 
-    def save_action(
-        self, action: ActionRecord, resources: Sequence[Resource] = (), events: Sequence[Event] = ()
-    ) -> None:
+    def save_actions(self, results: Sequence[ActionResult]) -> None:
         with self._database.write() as connection:
-            _commands.save_action(connection, action)
-            _resources.put(connection, resources)
-            if resources:
-                _stacks.count_up(connection)
-            _events.add(connection, events)
+            _commands.save_actions(connection, [one.action for one in results])
+            self._put(connection, [resource for one in results for resource in one.resources])
+            _events.add(connection, [event for one in results for event in one.events])
 
     def finish(self, command: CommandRecord, events: Sequence[Event] = ()) -> None:
         with self._database.write() as connection:
@@ -181,9 +212,15 @@ class SqlStore:
         with self._database.read() as connection:
             return _commands.list_commands(connection, stack=stack, limit=limit)
 
-    def unfinished(self, stack: str) -> list[tuple[CommandRecord, list[ActionRecord]]]:
+    def unfinished(
+        self, stack: str | None = None, *, besides: Collection[str] = ()
+    ) -> list[tuple[CommandRecord, list[ActionRecord]]]:
         with self._database.read() as connection:
-            return _commands.unfinished(connection, stack)
+            return _commands.unfinished(connection, stack, besides)
+
+    def begun(self) -> dict[str, set[str]]:
+        with self._database.read() as connection:
+            return _commands.begun(connection)
 
     def actions(self, command: str) -> list[ActionRecord]:
         with self._database.read() as connection:
@@ -195,17 +232,17 @@ class SqlStore:
         with self._database.write() as connection:
             return _leases.acquire(connection, lease, now, instead_of)
 
-    def renew(self, token: str, expires_at: datetime) -> bool:
-        with self._database.write() as connection:
-            return _leases.renew(connection, token, expires_at)
+    def renew(self, token: str, expires_at: datetime, now: datetime) -> bool:
+        with self._database.write(ordered=False) as connection:
+            return _leases.renew(connection, token, expires_at, now)
 
     def release(self, token: str) -> None:
-        with self._database.write() as connection:
+        with self._database.write(ordered=False) as connection:
             _leases.release(connection, token)
 
-    def leases(self) -> list[Lease]:
+    def leases(self, *, now: datetime | None = None) -> list[Lease]:
         with self._database.read() as connection:
-            return _leases.all_leases(connection)
+            return _leases.all_leases(connection, now)
 
     # --- events
 
@@ -238,11 +275,19 @@ class SqlStore:
                 limit=limit,
             )
 
+    def last_times(self, kind: str, targets: Collection[str]) -> dict[str, datetime]:
+        with self._database.read() as connection:
+            return _events.last_times(connection, kind, targets)
+
     # --- upkeep
 
     def revision(self) -> int:
         with self._database.read() as connection:
-            return _upkeep.revision(connection)
+            return _revisions.current(connection)
+
+    def changes(self, since: int) -> Changes:
+        with self._database.read() as connection:
+            return _revisions.changes_since(connection, since)
 
     def identity(self) -> str:
         if self._identity is None:
@@ -259,8 +304,12 @@ class SqlStore:
             _upkeep.put_content(connection, path, stamp, digest)
 
     def prune(self, before: datetime) -> int:
-        with self._database.write() as connection:
-            return _upkeep.prune(connection, before)
+        return _retention.prune(self._database, before)
 
     def close(self) -> None:
         self._database.close()
+
+    def _put(self, connection: Connection, resources: Sequence[Resource]) -> None:
+        if resources:
+            _resources.put(connection, resources)
+            _revisions.record(connection, targets={one.key.target for one in resources})

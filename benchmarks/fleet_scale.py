@@ -1,0 +1,381 @@
+"""What the fleet's work costs as the fleet grows: apply, plan, one repair, many repairs, an idle look, reload, prune.
+
+    python benchmarks/fleet_scale.py [--quick] [--targets 100 1000 5000] [--only repair apply …] [--json FILE]
+
+Targets are the in-memory twins, so that the figures are those of Garrison and its SQLite database alone: CPU seconds
+of this process (the twins included), the longest stop of the event loop, and the bytes that it sent to disk.
+"""
+
+import argparse
+import asyncio
+import contextlib
+import json
+import random
+import resource
+import tempfile
+import time
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import uvloop
+
+from garrison.fleet.agent import Agent
+from garrison.fleet.apply import apply, preview
+from garrison.fleet.context import Fleet
+from garrison.fleet.declaration import ADAPTER_TYPE, AdapterSpec, Declaration, Policy
+from garrison.fleet.manifest.load import load_declaration
+from garrison.fleet.memory_artifacts import MemoryArtifacts
+from garrison.fleet.memory_targets import MemoryTarget, MemoryTargets
+from garrison.fleet.scene import PlanOptions
+from garrison.fleet.steps import ExecuteOptions
+from garrison.fleet.target import TargetSpec
+from garrison.fleet.view import SilentView
+from garrison.store.records import Key, Operation, Resource
+from garrison.store.sql.store import open_store
+
+ADAPTERS = 10
+BASE = "acme/tiny"
+_TICK = 0.005
+
+
+@dataclass(slots=True)
+class Cost:
+    """CPU seconds, wall seconds, bytes sent to disk, and the longest stop of the event loop in seconds."""
+
+    cpu: float = 0.0
+    wall: float = 0.0
+    written: int = 0
+    stop: float = 0.0
+
+
+@contextlib.asynccontextmanager
+async def measured() -> AsyncIterator[Cost]:
+    cost = Cost()
+    done = False
+
+    async def pulse() -> None:
+        while not done:
+            last = time.perf_counter()
+            await asyncio.sleep(_TICK)
+            cost.stop = max(cost.stop, time.perf_counter() - last - _TICK)
+
+    beat = asyncio.create_task(pulse())
+    await asyncio.sleep(0)
+    written, cpu, begun = bytes_written(), time.process_time(), time.perf_counter()
+    try:
+        yield cost
+    finally:
+        cost.cpu, cost.wall = time.process_time() - cpu, time.perf_counter() - begun
+        cost.written = bytes_written() - written
+        done = True
+        await beat
+
+
+def bytes_written() -> int:
+    """Bytes that this process has given the kernel to write."""
+    lines = dict(line.split(": ") for line in Path("/proc/self/io").read_text().splitlines())
+    return int(lines["wchar"])
+
+
+class Bench:
+    """A fleet of `count` targets with `adapters` each, declared by one stack, over a database of its own."""
+
+    def __init__(self, directory: Path, count: int, adapters: int = ADAPTERS, stack: str = "bench") -> None:
+        self.stack, self.count, self.adapters = stack, count, adapters
+        self.targets = MemoryTargets({f"t{at:05}": MemoryTarget(base=BASE) for at in range(count)})
+        self.store = open_store(directory / f"{stack}-{count}-{time.time_ns()}.db")
+        self.fleet = Fleet(store=self.store, dialer=self.targets, artifacts=MemoryArtifacts(), draws=random.Random(0))
+
+    def declaration(self, *, adapters: int | None = None, version: str = "v1") -> Declaration:
+        names = list(self.targets.targets)
+        return Declaration(
+            stack=self.stack,
+            targets={name: TargetSpec(name=name, base_url=f"http://{name}:8000") for name in names},
+            adapters=tuple(
+                AdapterSpec(target=name, label=f"a{at}", lora_name=f"a{at}", lora_path=f"/models/{version}/a{at}")
+                for name in names
+                for at in range(self.adapters if adapters is None else adapters)
+            ),
+            policy=Policy(on_drift="restore", interval=3600.0),
+        )
+
+    async def apply(self, declaration: Declaration) -> Any:
+        return await apply(
+            self.fleet,
+            declaration,
+            SilentView(),
+            options=PlanOptions(),
+            confirm=lambda _plan: True,
+            execution=ExecuteOptions(probe=False),
+        )
+
+    async def agent(self, **options: Any) -> Agent:
+        agent = Agent(self.fleet, SilentView(), **options)
+        await agent.startup()
+        await agent.once()
+        agent._single = False
+        return agent
+
+    def close(self) -> None:
+        self.fleet.close()
+
+
+@contextlib.contextmanager
+def bench(directory: Path, count: int, adapters: int = ADAPTERS, stack: str = "bench") -> Any:
+    made = Bench(directory, count, adapters, stack)
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+async def until(found: Callable[[], bool], seconds: float = 600.0, *, quiet: bool = False) -> None:
+    deadline = time.perf_counter() + seconds
+    while not found():
+        if time.perf_counter() > deadline:
+            if quiet:
+                return
+            raise TimeoutError
+        await asyncio.sleep(0.01)
+
+
+async def apply_all(directory: Path, count: int) -> dict[str, float]:
+    """A first apply of everything; then the plan of the same, and an apply that finds nothing to do."""
+    with bench(directory, count) as one:
+        declaration = one.declaration()
+        async with measured() as cost:
+            done = await one.apply(declaration)
+        assert len(done.outcomes) == count * ADAPTERS
+        async with measured() as again:
+            await preview(one.fleet, declaration, SilentView(), options=PlanOptions())
+    items = count * ADAPTERS
+    return {
+        "apply, ms CPU an adapter": cost.cpu / items * 1e3,
+        "apply, loop stopped ms": cost.stop * 1e3,
+        "plan of nothing, ms CPU an adapter": again.cpu / items * 1e3,
+    }
+
+
+async def one_adapter(directory: Path, count: int) -> dict[str, float]:
+    """A stack of one target and one adapter beside a fleet of `count` targets."""
+    with bench(directory, count) as one:
+        await one.apply(one.declaration())
+        one.targets.targets["single"] = MemoryTarget(base=BASE)
+        spec = TargetSpec(name="single", base_url="http://single:8000")
+        costs = []
+        for at in range(5):
+            adapter = AdapterSpec(target="single", label="a", lora_name=f"n{at}", lora_path=f"/models/{at}")
+            async with measured() as cost:
+                await one.apply(Declaration(stack="small", targets={"single": spec}, adapters=(adapter,)))
+            costs.append(cost.cpu)
+    return {"apply of one adapter beside them, ms CPU": sorted(costs)[len(costs) // 2] * 1e3}
+
+
+async def repair(directory: Path, count: int) -> dict[str, float]:
+    """One target is restarted; then all of them at once, with a stop in the middle of it the second time."""
+    with bench(directory, count) as one:
+        await one.apply(one.declaration())
+        agent = await one.agent()
+        loop = asyncio.create_task(agent.main_loop())
+        await asyncio.sleep(0.3)
+        costs, stops, rates = [], [], []
+        for _ in range(3):
+            async with measured() as cost:
+                await until(lambda: False, 1.0, quiet=True)
+            rates.append(cost.cpu / cost.wall)
+        for name in list(one.targets.targets)[:18:2]:
+            target = one.targets[name]
+            target.restart()
+            mended = agent.state.mended
+            async with measured() as cost:
+                agent._watched[name].due = 0.0
+                agent._wake.set()
+                await until(lambda: agent.state.mended - mended >= ADAPTERS)  # noqa: B023
+                await asyncio.sleep(0.3)
+            costs.append(cost.cpu - min(rates) * cost.wall)
+            stops.append(cost.stop)
+        for target in one.targets.targets.values():
+            target.restart()
+        mended = agent.state.mended
+        async with measured() as lost:
+            for watched in agent._watched.values():
+                watched.due = 0.0
+            agent._wake.set()
+            await until(lambda: agent.state.mended - mended >= ADAPTERS * count)
+        for target in one.targets.targets.values():
+            target.restart()
+        mended = agent.state.mended
+        for watched in agent._watched.values():
+            watched.due = 0.0
+        agent._wake.set()
+        await until(lambda: sum(len(target.served) for target in one.targets.targets.values()) > count)
+        begun = time.perf_counter()
+        agent.request_stop()
+        await loop
+        await agent.shutdown()
+        stopped = time.perf_counter() - begun
+    return {
+        "repair of one target, ms CPU": sorted(costs)[len(costs) // 2] * 1e3,
+        "repair of one target, loop stopped ms": max(stops) * 1e3,
+        "all lost, ms CPU an adapter": lost.cpu / (count * ADAPTERS) * 1e3,
+        "stop in the middle, s": stopped,
+    }
+
+
+async def idle(directory: Path, count: int) -> dict[str, float]:
+    """Two minutes of looks at an interval of five seconds, with the clock ahead of time."""
+    with bench(directory, count) as one:
+        declaration = replace(one.declaration(), policy=Policy(on_drift="restore", interval=5.0))
+        await one.apply(declaration)
+        clock = _Fast()
+        one.fleet.clock = clock
+        agent = await one.agent()
+        looks = agent.state.looks
+        async with measured() as cost:
+            for _ in range(24):
+                clock.ahead += 5.0
+                for watched in agent._watched.values():
+                    watched.due = 0.0
+                await agent.step()
+                await until(lambda: not agent._cycles)
+                await agent.step()
+        looks = agent.state.looks - looks
+        await agent.shutdown()
+    return {"idle, bytes a look": cost.written / looks, "idle, us CPU a look": cost.cpu / looks * 1e6}
+
+
+class _Fast:
+    """The system's clock, some seconds ahead."""
+
+    def __init__(self) -> None:
+        self.ahead = 0.0
+
+    def now(self) -> datetime:
+        return datetime.now(UTC) + timedelta(seconds=self.ahead)
+
+    def monotonic(self) -> float:
+        return time.monotonic() + self.ahead
+
+    def sleep(self, seconds: float) -> None:
+        raise AssertionError("nothing blocks the loop")
+
+
+async def reload(directory: Path, count: int) -> dict[str, float]:
+    """Somebody applies one more adapter at one of the targets, and the agent takes note: four adapters a target."""
+    with bench(directory, count, 4) as one:
+        await one.apply(one.declaration())
+        agent = await one.agent()
+        declaration = one.declaration()
+        more = AdapterSpec(target="t00003", label="more", lora_name="more", lora_path="/models/more")
+        await one.apply(replace(declaration, adapters=(*declaration.adapters, more)))
+        async with measured() as cost:
+            await agent.step()
+        assert "more" in agent._watched["t00003"].wanted
+        await agent.shutdown()
+    return {"reload, loop stopped ms": cost.stop * 1e3, "reload, ms CPU": cost.cpu * 1e3}
+
+
+async def prune(directory: Path, count: int) -> dict[str, float]:
+    """`20 * count` superseded versions of ten keys, and how long another writer waits meanwhile."""
+    versions = 20 * count
+    store = open_store(directory / f"prune-{count}.db")
+    old = datetime.now(UTC) - timedelta(days=100)
+    made = [
+        Resource(
+            key=Key("t", ADAPTER_TYPE, f"a{at % 10}"),
+            stack="bench",
+            label="a",
+            operation=Operation.UPDATED,
+            spec={"lora_path": "/models/a", "at": at},
+            served_path="/models/a",
+            parent=BASE,
+            at=old,
+        )
+        for at in range(versions)
+    ]
+    for at in range(0, versions, 1000):
+        store.put(made[at : at + 1000])
+    longest = 0.0
+
+    async def write() -> None:
+        nonlocal longest
+        while True:
+            begun = time.perf_counter()
+            await asyncio.to_thread(store.put_content, "/a", "s", str(begun))
+            longest = max(longest, time.perf_counter() - begun)
+            await asyncio.sleep(0.002)
+
+    writer = asyncio.create_task(write())
+    async with measured() as cost:
+        gone = await asyncio.to_thread(store.prune, datetime.now(UTC) - timedelta(days=90))
+    writer.cancel()
+    await asyncio.wait([writer])
+    assert gone == versions - 10
+    store.close()
+    return {"prune, us CPU a version": cost.cpu / versions * 1e6, "prune, another writer waits ms": longest * 1e3}
+
+
+async def documents(directory: Path, count: int) -> dict[str, float]:
+    """A JSON manifest with 20 adapters a target, read (`eval`) and planned."""
+    with bench(directory, count, 20) as one:
+        path = directory / "fleet.json"
+        manifest = {
+            "stack": "bench",
+            "targets": {name: {"base_url": f"http://{name}:8000"} for name in one.targets.targets},
+            "adapters": {
+                f"a{at}": {"lora_path": f"/models/a{at}", "targets": list(one.targets.targets)} for at in range(20)
+            },
+        }
+        path.write_text(json.dumps(manifest, indent=1))
+        begun = time.process_time()
+        loaded = load_declaration([str(path)], environ={})
+        read = time.process_time() - begun
+        async with measured() as cost:
+            found = await preview(one.fleet, loaded.declaration, SilentView(), options=PlanOptions())
+        assert len(found.actions) == count * 20
+    return {"read a JSON manifest of 20 each, s": read, "plan of it, s": read + cost.wall}
+
+
+SUBJECTS = {
+    "apply": apply_all,
+    "one": one_adapter,
+    "repair": repair,
+    "idle": idle,
+    "reload": reload,
+    "prune": prune,
+    "documents": documents,
+}
+
+
+def main() -> None:
+    shell = argparse.ArgumentParser(description="What the fleet's work costs as the fleet grows.")
+    shell.add_argument("--targets", type=int, nargs="+", default=[100, 1000, 5000])
+    shell.add_argument("--only", nargs="+", choices=list(SUBJECTS), default=list(SUBJECTS))
+    shell.add_argument("--quick", action="store_true", help="a smoke test: 20 and 40 targets")
+    shell.add_argument("--json", type=Path, help="write the figures here")
+    args = shell.parse_args()
+    if args.quick:
+        args.targets = [20, 40]
+    found: dict[str, dict[int, float]] = {}
+    with tempfile.TemporaryDirectory(prefix="garrison-bench.") as directory:
+        for subject in args.only:
+            for count in args.targets:
+                for name, value in uvloop.run(SUBJECTS[subject](Path(directory), count)).items():
+                    found.setdefault(name, {})[count] = value
+            for name, values in found.items():
+                if values and name not in _SHOWN:
+                    _SHOWN.add(name)
+                    print(f"{name:50}", *(f"{values[count]:12.3f}" for count in args.targets), flush=True)
+    print(f"peak memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MiB")
+    if args.json is not None:
+        args.json.write_text(json.dumps(found, indent=2) + "\n")
+
+
+_SHOWN: set[str] = set()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,30 @@
+"""Events: the history."""
+
+from collections.abc import Collection, Iterable
+from datetime import datetime
+from typing import Protocol
+
+from garrison.store.records import Event
+
+__all__ = ["EventStore"]
+
+
+class EventStore(Protocol):
+    def add_events(self, events: Iterable[Event]) -> None:
+        """Append to the history."""
+
+    def events(
+        self,
+        *,
+        stack: str | None = None,
+        target: str | None = None,
+        name: str | None = None,
+        kinds: Collection[str] | None = None,
+        since: datetime | None = None,
+        after_id: int | None = None,
+        limit: int = 200,
+    ) -> list[Event]:
+        """Newest first; with `after_id`, oldest first from there on, for a follower."""
+
+    def last_times(self, kind: str, targets: Collection[str]) -> dict[str, datetime]:
+        """When the last event of this kind happened, by target; targets without one are left out."""

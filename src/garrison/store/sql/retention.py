@@ -1,0 +1,155 @@
+"""Retention: what is too old is found by reading, and deleted in small batches with the writer's lock given up between.
+
+What is found stays too old whatever others write meanwhile: versions and observations are only appended, and a command
+that has ended does not run again.
+"""
+
+import time
+from collections.abc import Iterable, Iterator
+from datetime import datetime
+from itertools import islice
+from typing import Any, NamedTuple, TypeVar
+
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Delete,
+    and_,
+    bindparam,
+    case,
+    delete,
+    func,
+    literal_column,
+    or_,
+    select,
+)
+
+from garrison.store.records import CommandState
+from garrison.store.sql.database import Database
+from garrison.store.sql.schema import actions, commands, events, observations, owned, resources, stacks, targets
+
+__all__ = ["prune"]
+
+_BATCH = 500
+"""Rows that one transaction deletes, about."""
+
+_KEY = ("target", "type", "name")
+_RUNNING: ColumnElement[str] = literal_column(f"'{CommandState.RUNNING}'")
+
+T = TypeVar("T")
+
+
+def prune(database: Database, before: datetime) -> int:
+    """Delete what is older than `before`, see `UpkeepStore.prune`. How many rows went."""
+    with database.read() as connection:
+        versions = _old_versions(connection, before)
+        seen = _old_observations(connection, before)
+    gone = _delete_events(database, before)
+    gone += _delete(database, _OBSERVATION, ({"this": number} for number in seen))
+    gone += _delete(database, _VERSIONS, (step for span in versions for step in _steps(span)), rows=1)
+    # Only now: a command stays as long as an owned version refers to it, and those that went do not.
+    with database.read() as connection:
+        ended = _old_commands(connection, before)
+    for command, count in ended:
+        for start in range(0, count, _BATCH):
+            some = actions.c.command == command, actions.c.seq < start + _BATCH
+            gone += _write(database, delete(actions).where(*some))
+    gone += _delete(database, _ACTIONS, ({"this": command} for command, _ in ended))
+    return gone + _delete(database, _COMMAND, ({"this": command} for command, _ in ended))
+
+
+class _Span(NamedTuple):
+    """Versions of one key, from `first` up to but without `end`."""
+
+    key: dict[str, str]
+    first: int
+    end: int
+
+
+_EVENTS = delete(events).where(
+    events.c.id.in_(select(events.c.id).where(events.c.at < bindparam("before")).order_by(events.c.at).limit(_BATCH))
+)
+_OBSERVATION = delete(observations).where(observations.c.id == bindparam("this"))
+_ACTIONS = delete(actions).where(actions.c.command == bindparam("this"))
+_COMMAND = delete(commands).where(commands.c.id == bindparam("this"))
+_VERSIONS = delete(resources).where(
+    *(resources.c[name] == bindparam(f"this_{name}") for name in _KEY), resources.c.version < bindparam("end")
+)
+
+
+def _old_versions(connection: Connection, before: datetime) -> list[_Span]:
+    """What is kept of a key begins with its first version that must be kept, so that the last one always tells whether
+    it is owned."""
+    is_owned = and_(*(owned.c[name] == resources.c[name] for name in (*_KEY, "version")))
+    kept = or_(resources.c.at >= before, owned.c.version.is_not(None), commands.c.state == _RUNNING)
+    first = func.min(resources.c.version)
+    end = func.coalesce(func.min(case((kept, resources.c.version))), func.max(resources.c.version) + 1)
+    columns = [resources.c[name] for name in _KEY]
+    query = (
+        select(*columns, first, end)
+        .join_from(resources, owned, is_owned, isouter=True)
+        .join(commands, and_(commands.c.id == resources.c.command, commands.c.state == _RUNNING), isouter=True)
+        .group_by(*columns)
+        .having(first < end)
+    )
+    return [
+        _Span({f"this_{name}": value for name, value in zip(_KEY, row[:3], strict=True)}, row[3], row[4])
+        for row in connection.execute(query)
+    ]
+
+
+def _steps(span: _Span) -> Iterator[dict[str, Any]]:
+    """Ends of batches, the last versions last: as long as one is left, the next number is known."""
+    for end in range(span.first + _BATCH, span.end, _BATCH):
+        yield span.key | {"end": end}
+    yield span.key | {"end": span.end}
+
+
+def _old_observations(connection: Connection, before: datetime) -> list[int]:
+    last = (
+        select(func.max(observations.c.id))
+        .where(observations.c.target.in_(select(targets.c.name)))
+        .group_by(observations.c.target)
+    )
+    query = select(observations.c.id).where(observations.c.at < before, observations.c.id.not_in(last))
+    return list(connection.scalars(query))
+
+
+def _old_commands(connection: Connection, before: datetime) -> list[tuple[str, int]]:
+    """With one more than the number of each one's last action."""
+    same = and_(*(owned.c[name] == resources.c[name] for name in (*_KEY, "version")))
+    made = select(resources.c.command).join_from(owned, resources, same).where(resources.c.command.is_not(None))
+    used = made.union(select(stacks.c.command).where(stacks.c.command.is_not(None)))
+    count = func.coalesce(func.max(actions.c.seq) + 1, 0)
+    query = (
+        select(commands.c.id, count)
+        .join_from(commands, actions, actions.c.command == commands.c.id, isouter=True)
+        .where(commands.c.state != _RUNNING, commands.c.ended_at < before, commands.c.id.not_in(used))
+        .group_by(commands.c.id)
+    )
+    return [(row[0], row[1]) for row in connection.execute(query)]
+
+
+def _delete_events(database: Database, before: datetime) -> int:
+    gone = 0
+    while some := _write(database, _EVENTS, {"before": before}):
+        gone += some
+    return gone
+
+
+def _delete(database: Database, statement: Delete, rows_of: Iterable[dict[str, Any]], *, rows: int = _BATCH) -> int:
+    """`statement` for each of `rows_of`, `rows` of them in one transaction."""
+    rest = iter(rows_of)
+    gone = 0
+    while some := list(islice(rest, rows)):
+        gone += _write(database, statement, some)
+    return gone
+
+
+def _write(database: Database, statement: Delete, parameters: Any = None) -> int:
+    """One batch. Whoever waits for the lock polls for it, and gets in only if it is free for as long as it was held."""
+    begun = time.perf_counter()
+    with database.write() as connection:
+        gone = connection.execute(statement, parameters).rowcount
+    time.sleep(min(1.0, time.perf_counter() - begun))
+    return gone
