@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Start an engine with a model, try every API, stop it. The other scripts here call this one.
+# Start an engine with a model, try every API, and stop it. The other scripts here call this one.
 #
 #   examples/serve-and-smoke.sh ENGINE MODEL [engine arguments]
 set -euo pipefail
@@ -13,8 +13,8 @@ server=$!
 stop() { kill "$server" 2>/dev/null || true; wait "$server" || true; }
 trap stop EXIT
 
-# Ends early when the server does: waiting for a dead one helps nobody.
+# Stop waiting as soon as the server exits: a dead one will never be ready.
 until garrison wait "$url" --timeout 2 --quiet 2>/dev/null; do
-  kill -0 "$server" 2>/dev/null || { echo "the server has ended" >&2; exit 1; }
+  kill -0 "$server" 2>/dev/null || { echo "the server exited before it was ready; see its output above" >&2; exit 1; }
 done
 garrison smoke "$url" ${SMOKE_MODEL:+--model "$SMOKE_MODEL"}

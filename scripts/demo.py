@@ -1,4 +1,4 @@
-"""What `scripts/demo` does after the environment is there."""
+"""The workflow of `scripts/demo`, run once the environment is ready."""
 
 import contextlib
 import os
@@ -26,9 +26,9 @@ STOP_SECONDS = 60
 def main() -> int:
     begun = time.monotonic()
     os.environ["GARRISON_DATA_DIR"] = str(DATA)
-    say("1/6 the engine: vLLM for the CPU")
+    say("1/6 install the engine: vLLM for the CPU")
     run("engine", "install", "vllm", "--device", "cpu")
-    say("2/6 a tiny model and an adapter, made here from random numbers, adopted into the library")
+    say("2/6 make a tiny random model and an adapter, and import them into the library")
     made = DATA / "made"
     run("models", "import", str(make_model(made / "tiny")), "--as", NAME, "--replace")
     run("adapters", "import", str(make_adapter(made / "poet")), "--replace")
@@ -37,20 +37,20 @@ def main() -> int:
     say(f"3/6 garrison serve {NAME}")
     with served(port) as server:
         wait(url, server)
-        say("4/6 a streamed chat with the base model")
+        say("4/6 stream a chat with the base model")
         base = stream_chat(url, NAME)
-        say("5/6 load the adapter while the engine runs, and ask again")
+        say("5/6 load the adapter into the running engine, and ask again")
         load_adapter(url, "poet", DATA / "adapters" / "poet")
         adapted = stream_chat(url, "poet")
         if adapted == base:
-            raise SystemExit("the adapter changed nothing: the answers are the same")
+            raise SystemExit("the adapter had no effect: the answers are the same")
         print("    the answers differ")
         run("smoke", url)
         say("6/6 shut down")
         processes = psutil.Process(server.pid).children(recursive=True)
     if left := [process for process in processes if process.is_running()]:
-        raise SystemExit(f"processes are left: {left}")
-    say(f"done in {time.monotonic() - begun:.0f} s; no process left, port {port} is free again")
+        raise SystemExit(f"processes left behind: {left}")
+    say(f"done in {time.monotonic() - begun:.0f} s; no process left behind, port {port} is free again")
     return 0
 
 
@@ -64,21 +64,21 @@ def run(*arguments: str) -> None:
 
 
 def wait(url: str, server: subprocess.Popen[bytes]) -> None:
-    """Until the endpoint is ready; no longer than the server lives."""
+    """Wait until the endpoint is ready; stop as soon as the server exits."""
     print(f"    $ garrison wait {url}", flush=True)
     deadline = time.monotonic() + READY_SECONDS
     while subprocess.run(["garrison", "wait", url, "--timeout", "2", "--quiet"], stderr=subprocess.DEVNULL).returncode:
         if server.poll() is not None or time.monotonic() > deadline:
-            raise SystemExit("the server did not become ready; its last words are above")
+            raise SystemExit("the server did not become ready; its output is above")
 
 
 @contextlib.contextmanager
 def served(port: int) -> Iterator[subprocess.Popen[bytes]]:
-    """`garrison serve` for the body; ended with SIGTERM, and its exit code must be 0."""
+    """Run `garrison serve` during the body, then end it with SIGTERM and require exit code 0."""
     arguments = ["serve", NAME, "--port", str(port), "--runtime-lora", "--max-lora-rank", "8", "--no-logs"]
     engine = ["--enforce-eager", "--dtype", "bfloat16", "--max-model-len", "512"]
     print(f"    $ garrison {' '.join([*arguments, '--', *engine])}", flush=True)
-    # The CPU engine takes 4 GiB for its KV cache unless told otherwise.
+    # The CPU engine allocates 4 GiB for its KV cache by default.
     server = subprocess.Popen(
         ["garrison", *arguments, "--", *engine], env={**os.environ, "VLLM_CPU_KVCACHE_SPACE": "1"}
     )
@@ -86,7 +86,7 @@ def served(port: int) -> Iterator[subprocess.Popen[bytes]]:
         yield server
         server.send_signal(signal.SIGTERM)
         if (code := server.wait(STOP_SECONDS)) != 0:
-            raise SystemExit(f"garrison serve ended with exit code {code}")
+            raise SystemExit(f"garrison serve exited with code {code}")
     finally:
         if server.poll() is None:
             server.terminate()
@@ -94,7 +94,7 @@ def served(port: int) -> Iterator[subprocess.Popen[bytes]]:
 
 
 def stream_chat(url: str, model: str) -> str:
-    """Print the answer as it comes; the whole of it is the result."""
+    """Stream a chat, printing the answer as it arrives; return the whole answer."""
     text = ""
     request: dict[str, Any] = {
         "model": model,

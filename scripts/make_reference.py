@@ -1,6 +1,8 @@
 #!/usr/bin/env python3
-"""Write docs/reference/ from the code. A test compares the two, so run this after changing a command, a setting, an
-exit code, an error or the manifest."""
+"""Write docs/reference/ from the code.
+
+A test compares the two, so run this after changing a command, a setting, an exit code, an error or the manifest.
+"""
 
 import os
 import sys
@@ -34,7 +36,7 @@ def main() -> int:
 
 
 def pages() -> dict[str, str]:
-    """File name to content."""
+    """Return the pages, file name to content."""
     return {
         "cli.md": _MADE + _cli(),
         "settings.md": _MADE + _settings(),
@@ -91,7 +93,7 @@ def _flags(item: Any) -> str:
     )
     if item.is_flag:
         return spelled
-    # Typer keeps the type under a name of its own; uv.lock holds its version, and a test runs this.
+    # A private attribute of Typer's; uv.lock pins the version, and a test covers this.
     return f"{spelled} {item.metavar or _word(item.type_descriptor.annotation)}"
 
 
@@ -109,7 +111,7 @@ def _default(item: Any) -> str:
 def _sim_help() -> str:
     from garrison.sim.command import parser
 
-    # argparse breaks lines at the width of the terminal, which must not matter here.
+    # argparse wraps lines at the width of the terminal, which must not affect the page.
     with mock.patch.dict(os.environ, COLUMNS="100"):
         return parser().format_help()
 
@@ -150,8 +152,8 @@ def _shown(value: Any) -> str:
 def _exit_codes() -> str:
     rows = "\n".join(f"| {int(code)} | {code.label} | {_cell(code.meaning)} |" for code in ExitCode)
     return (
-        "# Exit codes\n\nOne space for every command, a stable contract.\n\n| code | name | when |\n|---|---|---|\n"
-        f"{rows}\n\n130 is Ctrl-C. A command that was run for you (`garrison preflight -- COMMAND`) gives its own.\n"
+        "# Exit codes\n\nOne space for all commands, and a stable contract.\n\n| code | name | when |\n|---|---|---|\n"
+        f"{rows}\n\n130 means Ctrl-C. `garrison preflight -- COMMAND` passes on the exit code of COMMAND.\n"
     )
 
 
@@ -162,7 +164,7 @@ def _errors() -> str:
     )
     return (
         "# Errors\n\nWith `--json` a failure is one object on standard output: `ok` (false), `code`, `exit_code`, "
-        "`error`, `hint` where there is a next step, and the facts that the last column names.\n\n"
+        "`error`, `hint` if there is a next step, and the details named in the last column.\n\n"
         f"| code | exit | HTTP | |\n|---|---|---|---|\n{rows}\n"
     )
 
@@ -175,7 +177,7 @@ def _manifest() -> str:
     )
     return (
         "# Manifest\n\n`garrison serve` reads `garrison.yaml` from the current directory, or the file named with "
-        "`--file`. YAML, JSON and TOML are understood. Relative paths (`./x`, `../x`) are relative to the file; "
+        "`--file`. YAML, JSON and TOML are supported. Relative paths (`./x`, `../x`) are relative to the file; "
         "an error names file, line and column.\n\n"
         f"| key | type | default | |\n|---|---|---|---|\n{rows}\n"
     )
@@ -184,35 +186,35 @@ def _manifest() -> str:
 _FLEET = """# Fleet manifest
 
 `garrison apply`, `plan`, `destroy` and `eval` read `garrison.yaml` from the current directory, or what `--file` names:
-files, directories (every manifest in one, merged; not below), and `-` for standard input. YAML, JSON and TOML are
-understood, and `.pkl` where the `pkl` program is installed. Several files are one declaration: `stack` and `policy`
-once or equal, the rest joined; nothing may be declared twice. Up to ten mistakes are shown at once, with file, line and
-column. `garrison schema` prints the JSON Schema for editors; `examples/fleet/` has manifests to start from.
+files, directories (all manifests directly in one are merged), and `-` for standard input. YAML, JSON and TOML are
+supported, and `.pkl` if the `pkl` program is installed. Several files form one declaration: `stack` and `policy` must
+occur once or be equal, the rest is joined, and nothing may be declared twice. Up to ten errors are shown at once, with
+file, line and column. `garrison schema` prints the JSON Schema for editors; `examples/fleet/` has sample manifests.
 
 - **Keys** may be written `base_url`, `baseUrl` or `BaseUrl`.
-- **Variables**: `${NAME}`, `${NAME:-default}` (taken when unset or empty) in any value, not in keys; `$${` is a literal
-  `${`. A number or a flag may be given by a variable. One that is not set and has no default is an error.
-- **Secrets** are references: `{env: NAME}`, `{file: PATH}` or `{command: [program, argument]}`, read when they are
-  needed; `api_key: ${NAME}` means `{env: NAME}`. A key that is written into the manifest is refused, and so is a user
-  or a password in a URL. `VLLM_API_KEY` is sent to nobody unless a target says so.
-- **Paths** on this side (`tls`, a secret's `file`, `adapter_store`) are relative to the manifest, `~` is your home.
-  `lora_path` is the server's; only `./x` and `../x` are relative to the manifest. In standard input, to the current
-  directory.
-- **Times** are seconds, or text: `500ms`, `30s`, `5m`, `1h`.
+- **Variables**: `${NAME}` and `${NAME:-default}` (used when unset or empty) work in any value, but not in keys; `$${`
+  is a literal `${`. A variable may supply a number or a flag. An unset variable without a default is an error.
+- **Secrets** are references: `{env: NAME}`, `{file: PATH}` or `{command: [program, argument]}`, read when needed;
+  `api_key: ${NAME}` means `{env: NAME}`. A key written into the manifest is rejected, and so is a user or a password in
+  a URL. `VLLM_API_KEY` is sent only to targets that refer to it.
+- **Paths** on this machine (`tls`, a secret's `file`, `adapter_store`) are relative to the manifest, and `~` is your
+  home directory. `lora_path` is a path on the server; only `./x` and `../x` are relative to the manifest. A manifest on
+  standard input is relative to the current directory.
+- **Times** are seconds or text: `500ms`, `30s`, `5m`, `1h`.
 - **Addresses**: `base_url`, or `host` with `port` and `scheme`. Two targets with one address are an error, as are two
   adapters with one `lora_name` on one target, an adapter with the name of its target's `base_model`, and a `select`
   that matches nothing.
 
 ## Formas of formae
 
-A document with `Stacks`, `Targets` and `Resources`, as `formae eval` and `pkl eval -f json` print it, is understood.
-Resources of other plugins are left out with a warning; a reference to one is an error, since only formae resolves it. A
-policy of type `auto-reconcile` becomes `on_drift: restore`. The read-only fields `id`, `parent` and `root` of an
-extract are left out with a warning. When `VLLM_API_KEY` is set, the targets of a forma get
-`api_key: {env: VLLM_API_KEY}` with a warning: the plugin sends that key to every target. `${NAME}` is plain text there.
+A document with `Stacks`, `Targets` and `Resources`, as printed by `formae eval` and `pkl eval -f json`, is accepted.
+Resources of other plugins are skipped with a warning; a reference to one is an error, since only formae can resolve it.
+A policy of type `auto-reconcile` becomes `on_drift: restore`. The read-only fields `id`, `parent` and `root` of an
+extract are skipped with a warning. If `VLLM_API_KEY` is set, the targets of a forma get `api_key: {env: VLLM_API_KEY}`
+with a warning, because the plugin sends that key to every target. `${NAME}` is plain text in a forma.
 
-A `.pkl` file is evaluated in a clean environment: it sees the variables that it reads by name (`read("env:NAME")`), and
-packages that it imports see no others. `--prop NAME=VALUE` gives what it reads as `prop:NAME`.
+A `.pkl` file is evaluated in a clean environment: it sees the variables it reads by name (`read("env:NAME")`), and the
+packages it imports see no others. `--prop NAME=VALUE` sets a property that the file reads as `prop:NAME`.
 """
 
 
@@ -234,11 +236,11 @@ _FLEET_SECTIONS = {
 
 
 def _keys(title: str, body: dict[str, Any]) -> str:
-    """One kind of mapping as a table, each key once."""
+    """Render one kind of mapping as a table, each key once, without its alternative spellings."""
     required = {way["required"][0] for rule in body.get("allOf", ()) for way in rule.get("anyOf", ())}
     rows = []
     for name, value in body["properties"].items():
-        if value["description"].startswith("The same as"):
+        if value["description"].startswith("Same as"):
             continue
         default = "required" if name in required else _shown_json(value.get("default"))
         rows.append(f"| `{name}` | {_fleet_type(value)} | {default} | {_cell(value['description'])} |")
@@ -252,7 +254,7 @@ def _fleet_type(body: dict[str, Any]) -> str:
     if "$ref" in body:
         return {"SecretModel": "secret"}.get(body["$ref"].rsplit("/", 1)[-1], "mapping")
     if "anyOf" in body:
-        # Text is how a variable or a time is given to what is of another type.
+        # Values of other types also accept text, for a variable or a time; that alternative is left out.
         kinds = [_fleet_type(way) for way in body["anyOf"] if "pattern" not in way]
         timed = any("ms|s|m|h" in way.get("pattern", "") for way in body["anyOf"])
         return " or ".join(["time" if timed else kind for kind in kinds])
@@ -276,7 +278,7 @@ def _cell(text: str) -> str:
 
 
 def _paragraph(text: str) -> str:
-    """The lines of a paragraph joined; paragraphs kept."""
+    """Join the lines of each paragraph."""
     return "\n\n".join(" ".join(part.split()) for part in text.split("\n\n"))
 
 

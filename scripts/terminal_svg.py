@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""Make docs/terminal.svg: a real `garrison serve` on a real terminal, its output drawn by Rich.
+"""Make docs/terminal.svg from a real `garrison serve` on a pseudo-terminal, rendered by Rich.
 
-Run `scripts/demo` first: it installs the engine and makes the model that are shown here.
+Run `scripts/demo` first: it installs the engine and makes the model used here.
 """
 
 import os
@@ -29,7 +29,7 @@ def main() -> int:
         "COLUMNS": "110",
         "TERM": "xterm-256color",
     }
-    console = Console(record=True, width=110, file=open(os.devnull, "w"), force_terminal=True)  # noqa: SIM115 - lives as long as the program
+    console = Console(record=True, width=110, file=open(os.devnull, "w"), force_terminal=True)  # noqa: SIM115 - stays open as long as the program runs
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -49,7 +49,7 @@ def main() -> int:
 
 
 def start(command: list[str]) -> tuple["Output", subprocess.Popen[bytes]]:
-    """Run on a terminal of its own."""
+    """Start a command on a pseudo-terminal of its own."""
     here, there = pty.openpty()
     process = subprocess.Popen(command, stdin=there, stdout=there, stderr=there, start_new_session=True)
     os.close(there)
@@ -63,7 +63,7 @@ def run(command: list[str]) -> str:
 
 
 class Output:
-    """Collects what a terminal gets; calling it waits for the end and gives the text."""
+    """Collects the output of a terminal; calling it waits for the end and returns the text."""
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
@@ -79,7 +79,7 @@ class Output:
         while True:
             try:
                 data = os.read(self._descriptor, 65536)
-            except OSError:  # Linux says EIO when the other side is closed
+            except OSError:  # Linux reports EIO once the other side is closed
                 return
             if not data:
                 return

@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
-"""Make a tiny random Llama, adapters for it, and a GGUF of it: real files for real engines, from nothing, in a second.
+"""Make a tiny random Llama, adapters for it, and a GGUF of it: real files for real engines, in a second.
 
     scripts/tiny_model.py model DIR [--shards N]      hidden 64, 2 layers, vocabulary 512, bf16; 0.4 MB
     scripts/tiny_model.py adapter DIR [--seed S] [--rank R]
     scripts/tiny_model.py gguf FILE                   the same weights for llama.cpp
 
-The weights are random, so the answers are word salad; the output layer knows only the words, so that the salad is
-readable, and never the end token, so that every answer has the length that was asked for.
+The weights are random, so the answers are word salad. The output layer produces only words, so that the answers are
+readable, and never the end token, so that every answer has the requested length.
 """
 
 import argparse
@@ -63,7 +63,7 @@ def main() -> int:
 
 
 def make_model(directory: Path, *, shards: int = 1, seed: int = 0) -> Path:
-    """A Hugging Face directory: config.json, tokenizer, safetensors (with an index when there are several shards)."""
+    """Make a Hugging Face directory: config.json, tokenizer, safetensors (with an index for several shards)."""
     directory.mkdir(parents=True, exist_ok=True)
     _write_json(directory / "config.json", _config())
     _write_json(directory / "generation_config.json", {"bos_token_id": BOS, "eos_token_id": EOS, "do_sample": False})
@@ -78,7 +78,7 @@ def make_model(directory: Path, *, shards: int = 1, seed: int = 0) -> Path:
     for number in range(shards):
         shard = f"model-{number + 1:05d}-of-{shards:05d}.safetensors"
         part = {name: tensors[name] for name in names[number::shards]}
-        # More shards than tensors: the rest hold a scrap each, so that a directory of hundreds stays tiny.
+        # With more shards than tensors, the rest hold one number each, so that a directory of hundreds stays tiny.
         part = part or {f"scrap.{number}": np.zeros((1,), np.float32)}
         weight_map |= dict.fromkeys(part, shard)
         write_safetensors(directory / shard, part)
@@ -98,7 +98,7 @@ def make_adapter(
     width: int = HIDDEN,
     strength: float = 0.5,
 ) -> Path:
-    """A PEFT directory with LoRA weights on q_proj and v_proj. Another `width` than 64 does not fit the model."""
+    """Make a PEFT directory with LoRA weights on q_proj and v_proj. A `width` other than 64 does not fit the model."""
     directory.mkdir(parents=True, exist_ok=True)
     random = np.random.default_rng(seed)
     tensors: dict[str, NDArray[np.float32]] = {}
@@ -130,7 +130,7 @@ def make_adapter(
 
 
 def make_gguf(path: Path, *, seed: int = 0) -> Path:
-    """The same model as one GGUF file, f32."""
+    """Make the same model as one GGUF file, f32."""
     import gguf
 
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -168,7 +168,7 @@ def make_gguf(path: Path, *, seed: int = 0) -> Path:
 
 
 def write_safetensors(path: Path, tensors: Tensors) -> None:
-    """bf16, in the order given."""
+    """Write tensors as bf16, in the given order."""
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     offset, parts = 0, []
     for name, tensor in tensors.items():
@@ -218,12 +218,12 @@ def _vocabulary() -> dict[str, int]:
 
 
 def _word_tokens() -> list[str]:
-    """Words with the byte-level mark of a leading space; the last rows of the vocabulary."""
+    """Return the words with the byte-level mark of a leading space: the last rows of the vocabulary."""
     return ["Ġ" + word for word in WORDS]
 
 
 def _byte_alphabet() -> list[str]:
-    """The 256 characters that byte-level BPE writes bytes with, in the order of the bytes (as GPT-2 does)."""
+    """Return the 256 characters that byte-level BPE uses for bytes, in byte order, as GPT-2 defines them."""
     printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
     shifted = iter(range(256, 512))
     return [chr(byte) if byte in printable else chr(next(shifted)) for byte in range(256)]
@@ -326,7 +326,7 @@ def _gguf_name(name: str) -> str:
 
 
 def _for_gguf(name: str, tensor: NDArray[np.float32]) -> NDArray[np.float32]:
-    """llama.cpp rotates neighbouring pairs where Hugging Face rotates halves: reorder the rows of q and k."""
+    """Reorder the rows of q and k: llama.cpp rotates neighbouring pairs where Hugging Face rotates halves."""
     if ".q_proj." not in name and ".k_proj." not in name:
         return tensor
     heads = HEADS if ".q_proj." in name else KV_HEADS

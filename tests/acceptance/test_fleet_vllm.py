@@ -367,7 +367,7 @@ async def test_the_probe_notes_an_adapter_that_does_nothing(lab: Lab) -> None:
     applied = await lab.apply(lab.declare(lab.spec(lab.adapter(strength=0.0), probe=True)))
     (outcome,) = applied.outcomes
     assert applied.exit_code == 0
-    assert outcome.notes == ("answers like the base: the same token with the same probability",)
+    assert outcome.notes == ("answers like the base model: same token, same probability",)
 
 
 # --- what Garrison relies on

@@ -199,12 +199,17 @@ def test_root_takes_a_file_of_another_user_in_a_sticky_directory(tmp_path: Path)
 
 
 @pytest.mark.system
-@pytest.mark.parametrize(("mode", "expected"), [(0o777, 0o666), (0o770, 0o660), (0o755, 0o600), (0o1777, 0o600)])
-def test_who_may_write_the_directory_may_take_its_locks(tmp_path: Path, mode: int, expected: int) -> None:
+@pytest.mark.parametrize(
+    ("mode", "expected"),
+    [(0o2770, 0o660), (0o2777, 0o660), (0o2755, 0o600), (0o770, 0o600), (0o777, 0o600), (0o1777, 0o600)],
+)
+def test_a_group_that_shares_the_directory_shares_its_locks(tmp_path: Path, mode: int, expected: int) -> None:
     directory = open_to_all(tmp_path / "library", mode)
+    os.chown(directory, -1, NOBODY)
+    directory.chmod(mode)
     take(directory / "x.lock")
     assert (directory / "x.lock").stat().st_mode & 0o777 == expected
-    if mode == 0o777:
+    if expected == 0o660:
         with file_lock(directory / "x.lock", timeout=0, purpose="is at work"):
             assert "LockedError" in take_as_nobody(directory / "x.lock"), "both lock the one file"
 
@@ -310,7 +315,9 @@ class TestDirectoryFallback:
 
     @pytest.mark.system
     def test_another_user_of_a_shared_directory_sees_a_dead_holder(self, tmp_path: Path) -> None:
-        directory = open_to_all(tmp_path / "library", 0o777)
+        directory = open_to_all(tmp_path / "library", 0o2770)
+        os.chown(directory, -1, NOBODY)
+        directory.chmod(0o2770)
         with file_lock(directory / "x.lock", timeout=0, purpose="is at work"):
             assert "LockedError" in take_as_nobody(directory / "x.lock")
             (directory / "x.lock.d" / "pid").write_text(f"{replace(this_process(), pid=4194305, start=1)}\n")

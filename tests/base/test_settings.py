@@ -25,8 +25,8 @@ def write(environ: Mapping[str, str], text: str) -> Path:
 
 # The seed's tables: variable, name of the setting, default in the vllm-* commands.
 DEFAULTS = [
-    ("VLLM_HOST", "host", "0.0.0.0"),
-    ("VLLM_PORT", "port", 8000),
+    ("VLLM_HOST", "engine_host", "0.0.0.0"),
+    ("VLLM_PORT", "engine_port", 8000),
     ("VLLM_DRY_RUN", "dry_run", False),
     ("VLLM_SKIP_GPU_CHECK", "skip_gpu_check", False),
     ("VLLM_MIN_FREE_GPU_GB", "min_free_gpu_gb", 4.0),
@@ -168,12 +168,12 @@ def test_a_refusal_under_our_own_name_names_it(config: dict[str, str], row: Any)
 
 
 def test_the_host_is_loopback_unless_the_seed_asks(config: dict[str, str]) -> None:
-    assert Settings.load(config).host == "127.0.0.1"
-    assert Settings.load(config, seed_defaults=True).host == "0.0.0.0"
-    assert Settings.load(config | {"GARRISON_HOST": "::1"}, seed_defaults=True).host == "::1"
+    assert Settings.load(config).engine_host == "127.0.0.1"
+    assert Settings.load(config, seed_defaults=True).engine_host == "0.0.0.0"
+    assert Settings.load(config | {"GARRISON_ENGINE_HOST": "::1"}, seed_defaults=True).engine_host == "::1"
 
 
-LAYERS = ["flag", "GARRISON_PORT", "VLLM_PORT", "file"]
+LAYERS = ["flag", "GARRISON_ENGINE_PORT", "VLLM_PORT", "file"]
 
 
 @pytest.mark.parametrize("first", range(len(LAYERS) + 1), ids=[*LAYERS, "default"])
@@ -181,16 +181,16 @@ def test_precedence(config: dict[str, str], first: int) -> None:
     """The layer `first` and all below it give a value: it wins."""
     given = LAYERS[first:]
     environ = config | {name: str(1000 + LAYERS.index(name)) for name in given if name.isupper()}
-    path = write(environ, "port: 1003\n" if "file" in given else "")
-    found = Settings.load(environ, flags={"port": 1000 if "flag" in given else None})
-    assert found.port == (1000 + first if given else 8000)
+    path = write(environ, "engine_port: 1003\n" if "file" in given else "")
+    found = Settings.load(environ, flags={"engine_port": 1000 if "flag" in given else None})
+    assert found.engine_port == (1000 + first if given else 8000)
     origin = {"flag": "flag", "file": str(path)}.get(given[0], given[0]) if given else None
-    assert found.origins.get("port") == origin
+    assert found.origins.get("engine_port") == origin
 
 
 def test_an_empty_variable_is_as_good_as_none(config: dict[str, str]) -> None:
-    found = Settings.load(config | {"GARRISON_PORT": "", "VLLM_PORT": "", "HF_TOKEN": ""})
-    assert (found.port, found.hf_token, found.origins) == (8000, None, {})
+    found = Settings.load(config | {"GARRISON_ENGINE_PORT": "", "VLLM_PORT": "", "HF_TOKEN": ""})
+    assert (found.engine_port, found.hf_token, found.origins) == (8000, None, {})
 
 
 def test_the_first_seed_variable_wins(config: dict[str, str]) -> None:
@@ -207,13 +207,13 @@ def test_a_flag_that_is_false_or_zero_is_given(config: dict[str, str]) -> None:
 def test_only_the_groups_asked_for_are_read_and_validated(config: dict[str, str]) -> None:
     environ = config | {"VLLM_PORT": "8001", "VLLM_MAX_MODEL_LEN": "wrong", "VLLM_STOP_TIMEOUT": "wrong"}
     found = Settings.load(environ, groups=("endpoint",))
-    assert (found.port, found.max_model_len, found.stop_timeout) == (8001, None, 15)
+    assert (found.engine_port, found.max_model_len, found.stop_timeout) == (8001, None, 15)
     with pytest.raises(InvalidError, match="VLLM_MAX_MODEL_LEN"):
         Settings.load(environ, groups=("endpoint", "vllm-serve"))
 
 
 FILE_VALUES = [
-    ("port: 9000", "port", 9000),
+    ("engine_port: 9000", "engine_port", 9000),
     ("skip_gpu_check: true", "skip_gpu_check", True),
     ("skip_gpu_check: false", "skip_gpu_check", False),
     ("skip_gpu_check: 1", "skip_gpu_check", True),
@@ -222,9 +222,9 @@ FILE_VALUES = [
     ("min_free_gpu_gb: 2.5", "min_free_gpu_gb", 2.5),
     ("models_dir: ~/m", "models_dir", Path("~/m").expanduser()),
     ("gpu_devices: 0", "gpu_devices", ("0",)),
-    ("port:", "port", 8000),
+    ("engine_port:", "engine_port", 8000),
     ("hf_token:", "hf_token", None),
-    ("", "port", 8000),
+    ("", "engine_port", 8000),
 ]
 
 
@@ -235,12 +235,12 @@ def test_config_file_value(config: dict[str, str], text: str, name: str, value: 
 
 
 FILE_WRONG = [
-    ("value", "port: 0\n", "port in ", "65535"),
-    ("unknown key, near", "prot: 8000\n", "unknown setting 'prot'", "Did you mean port?"),
+    ("value", "engine_port: 0\n", "engine_port in ", "65535"),
+    ("unknown key, near", "engine_prot: 8000\n", "unknown setting 'engine_prot'", "Did you mean engine_port?"),
     ("unknown key, far", "zzzzz: 1\n", "unknown setting 'zzzzz'", "garrison config show"),
     ("list", "- port\n", "must hold `name: value` lines", "garrison config show"),
     ("syntax", "port: [\n", "cannot be read as YAML", "Mend"),
-    ("mapping as a value", "host: {a: 1}\n", "host in ", "Unset"),
+    ("mapping as a value", "engine_host: {a: 1}\n", "engine_host in ", "Unset"),
 ]
 
 
@@ -322,3 +322,30 @@ def test_any_text_in_any_variable_loads_or_is_invalid(environ: dict[str, str]) -
     except InvalidError as error:
         refused = error
     assert refused is None or refused.hint
+
+
+FORMER = [
+    ("GARRISON_PORT", "9000", "port", "engine_port", 9000),
+    ("GARRISON_HOST", "::1", "host", "engine_host", "::1"),
+    ("GARRISON_CONFIG_FILE", "/etc/vllm.yaml", "config_file", "engine_config_file", Path("/etc/vllm.yaml")),
+]
+
+
+@pytest.mark.parametrize(("variable", "text", "key", "name", "value"), FORMER, ids=[row[0] for row in FORMER])
+def test_a_former_name_works_and_is_warned_of(
+    config: dict[str, str], variable: str, text: str, key: str, name: str, value: Any
+) -> None:
+    found = Settings.load(config | {variable: text})
+    assert (getattr(found, name), found.origins[name]) == (value, variable)
+    assert found.warnings == (f"{variable} is now GARRISON_{name.upper()}; the old name goes in the next release",)
+    path = write(config, f"{key}: '{text}'\n")
+    found = Settings.load(config)
+    assert (getattr(found, name), found.origins[name]) == (value, str(path))
+    assert found.warnings == (f"{path}: {key} is now {name}; the old name goes in the next release",)
+
+
+def test_the_name_of_today_wins_over_a_former_one(config: dict[str, str]) -> None:
+    found = Settings.load(config | {"GARRISON_PORT": "1", "GARRISON_ENGINE_PORT": "2", "VLLM_PORT": "3"})
+    assert (found.engine_port, found.warnings) == (2, ())
+    found = Settings.load(config | {"GARRISON_PORT": "1", "VLLM_PORT": "3"})
+    assert found.engine_port == 1

@@ -1,4 +1,4 @@
-"""Simulated servers and what was applied to them, for the commands that only look."""
+"""Fixtures for the commands: simulated servers, in-memory fleets, golden files."""
 
 import os
 from concurrent.futures import ThreadPoolExecutor
@@ -35,7 +35,7 @@ def manifest(tmp_path):
 
 @pytest.fixture
 def applied(cli, start, adapter, manifest):
-    """One target with a managed and an unmanaged adapter, and one that was never there."""
+    """One target with a managed and an unmanaged adapter, and one that was never reachable."""
     sim = start()
     sql = adapter("sql", seed=1)
     file = manifest(
@@ -50,7 +50,7 @@ def applied(cli, start, adapter, manifest):
 
 @pytest.fixture
 def world(monkeypatch):
-    """Targets `edge-1` and `edge-2`, a store and files in memory: what `open_fleet` opens."""
+    """Targets `edge-1` and `edge-2`, a store and files in memory; `open_fleet` opens them."""
     from garrison.cli import fleet_wiring
 
     made = World(targets=2)
@@ -70,7 +70,7 @@ def world(monkeypatch):
 
 @pytest.fixture
 def golden():
-    """`golden("plan-80.txt", text)`: compares with tests/cli/fixtures; `GOLDEN_UPDATE=1` writes it anew."""
+    """`golden("plan-80.txt", text)`: compares with tests/cli/fixtures; `GOLDEN_UPDATE=1` rewrites the file."""
 
     def compare(name, text):
         path = FIXTURES / name

@@ -50,7 +50,7 @@ def test_import_twice_changes_nothing(cli: Any, adapter: Any) -> None:
     assert "already there: sql" in cli("adapters", "import", made).out
 
 
-def test_another_one_of_that_name_needs_replace(cli: Any, adapter: Any, clean_environ: Any) -> None:
+def test_importing_another_adapter_under_the_name_needs_replace(cli: Any, adapter: Any, clean_environ: Any) -> None:
     cli("adapters", "import", adapter("one", seed=1), "--as", "sql")
     other = adapter("two", seed=2)
     assert cli("adapters", "import", other, "--as", "sql").code == 1
@@ -73,7 +73,7 @@ def test_a_tar_that_climbs_out_is_refused(cli: Any, tmp_path: Path, adapter: Any
 
 
 @pytest.mark.parametrize("gone", ["adapter_config.json", "adapter_model.safetensors"])
-def test_an_incomplete_one(cli: Any, adapter: Any, gone: str) -> None:
+def test_an_incomplete_adapter_is_refused(cli: Any, adapter: Any, gone: str) -> None:
     made = adapter("sql")
     (made / gone).unlink()
     done = cli("adapters", "import", made)
@@ -127,7 +127,7 @@ def test_gc_without_a_store(cli: Any, json_wanted: bool) -> None:
         assert "garrison apply" in done.out
 
 
-def test_gc_frees_and_says_for_whom_it_kept(cli: Any, clean_environ: Any, adapter: Any) -> None:
+def test_gc_reports_what_it_freed_and_why_it_kept_the_rest(cli: Any, clean_environ: Any, adapter: Any) -> None:
     from garrison.base.clock import FakeClock
     from garrison.fleet.adapter_store import AdapterStore
     from garrison.models.adapter import adapter_digest
@@ -171,4 +171,4 @@ def test_gc_frees_and_says_for_whom_it_kept(cli: Any, clean_environ: Any, adapte
     (data_dir / "adapter-store" / ".garrison-owners").write_text("somebody-else\n")
     done = cli("adapters", "gc")
     assert done.code == 1
-    assert "left alone: another database staged here too" in done.out
+    assert "skipped: another database staged here too" in done.out

@@ -16,11 +16,11 @@ def file(cli, world, tmp_path):
     return path
 
 
-def test_as_they_are_with_the_lines_to_add(cli, world, file, tmp_path):
+def test_adopts_unchanged_and_prints_the_manifest_lines(cli, world, file, tmp_path):
     sent = len([one for one in world.targets.requests if one.method == "POST"])
     done = cli("adopt", "edge-1/mine", "--stack", "lab", "--yes")
     assert done.code == 0, done
-    lines = yaml.safe_load(done.out.partition("unloads them:\n")[2])
+    lines = yaml.safe_load(done.out.partition("will unload them:\n")[2])
     assert lines == {
         "adapters": {"mine": {"target": "edge-1", "lora_path": "/tmp/mine", "base_model_name": "acme/tiny"}}
     }
@@ -70,16 +70,16 @@ def test_json_is_pinned(cli, world, file):
     }
 
 
-def test_twice_is_once(cli, world, file):
+def test_adopting_twice_changes_nothing(cli, world, file):
     cli("adopt", "edge-1/mine", "--stack", "lab", "--yes")
     done = cli("adopt", "edge-1/mine", "--stack", "lab", "--yes")
     assert (done.code, done.out) == (0, "already in lab: edge-1/mine\n")
 
 
-def test_another_stacks_is_refused(cli, world, file):
+def test_an_adapter_of_another_stack_is_refused(cli, world, file):
     done = cli("adopt", "edge-1/sql", "--stack", "new", "--yes")
     assert done.code == 33
-    assert "sql on edge-1 belongs to the stack lab" in done.err
+    assert "sql on edge-1 belongs to stack lab" in done.err
     assert world.store.stack("new") is None
 
 
@@ -92,8 +92,8 @@ def test_asks_first(cli, world, file):
 
 
 WRONG = {
-    "nothing named": (["--stack", "lab"], 64, "name the adapters"),
-    "both": (["mine", "--query", "name:mine", "--stack", "lab"], 64, "name the adapters"),
+    "nothing named": (["--stack", "lab"], 64, "give either adapter names or --query"),
+    "both": (["mine", "--query", "name:mine", "--stack", "lab"], 64, "give either adapter names or --query"),
     "no stack": (["mine"], 64, "--stack"),
     "not served": (["nope", "--stack", "lab"], 1, "garrison discover"),
     "bad query": (["--query", "colour:red", "--stack", "lab"], 64, "colour"),

@@ -25,7 +25,7 @@ def file(cli, world, tmp_path):
     return path
 
 
-def test_once_restores_and_tells(cli, world, file):
+def test_once_restores_and_reports(cli, world, file):
     world.edge.restart()
     done = cli("agent", "--once")
     assert done.code == 0
@@ -51,7 +51,7 @@ def test_quiet_when_nothing_happens(cli, world, file):
     assert (done.code, done.out) == (0, "")
 
 
-def test_what_was_out_of_reach_before_is_told_once_at_the_start(cli, world, file):
+def test_targets_already_out_of_reach_are_reported_once_at_the_start(cli, world, file):
     world.targets["edge-2"].down = DOWN
     assert cli("agent", "--once").code == 31
     done = cli("agent", "--once")
@@ -63,7 +63,7 @@ def test_what_was_out_of_reach_before_is_told_once_at_the_start(cli, world, file
 def test_with_nothing_applied_it_says_what_to_do_first(cli, world):
     done = cli("agent", "--once")
     assert done.code == 0
-    assert done.out.endswith("· nothing is applied yet: `garrison apply` first\n")
+    assert done.out.endswith("· nothing applied yet; run `garrison apply`\n")
 
 
 @pytest.mark.parametrize(("text", "seconds"), [("10", 10.0), ("10s", 10.0), ("1m", 60.0), ("500ms", 0.5)])
@@ -72,7 +72,7 @@ def test_an_interval_is_written_as_in_the_manifest(text, seconds):
 
 
 @pytest.mark.parametrize("text", ["soon", "0.01", "-1", "2d"])
-def test_an_interval_that_is_none(cli, world, text):
+def test_an_invalid_interval(cli, world, text):
     done = cli("agent", "--once", f"--interval={text}")
     assert done.code == 64
     assert f"--interval {text!r}" in done.err
@@ -108,16 +108,16 @@ def running_alone(clean_environ):
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda one: one.name)
 def test_a_signal_ends_it_gracefully(running, number):
     process = running("--interval", "0.2")
-    assert "watching 2 targets of 1 stack" in process.stdout.readline()
+    assert "watching 2 targets in 1 stack" in process.stdout.readline()
     os.kill(process.pid, number)
     out, err = process.communicate(timeout=30)
     assert process.returncode == 0
     assert err == ""
-    assert "stopping: what is under way is ended first" in out
+    assert "stopping after work in progress" in out
     assert out.splitlines()[-1].endswith("· stopped")
 
 
-def test_hooks_of_the_manifest_are_told(cli, world, tmp_path):
+def test_hooks_of_the_manifest_are_called(cli, world, tmp_path):
     told = tmp_path / "told.json"
     hook = {
         "on": ["drift"],
@@ -131,8 +131,8 @@ def test_hooks_of_the_manifest_are_told(cli, world, tmp_path):
 
 @pytest.mark.system
 @pytest.mark.parametrize("words", [(), ("--json",)], ids=["lines", "json"])
-def test_output_that_nobody_reads_does_not_hold_it_up(cli, start, manifest, adapter, clean_environ, until, words):
-    """Standard output is a full pipe: the agent looks on, does what is due, and hears SIGTERM."""
+def test_unread_output_does_not_block_the_agent(cli, start, manifest, adapter, clean_environ, until, words):
+    """Standard output is a full pipe: the agent keeps looking, does what is due, and obeys SIGTERM."""
     sim = start()
     file = manifest({"edge": {"base_url": sim.url}}, {"sql": {"target": "edge", "lora_path": str(adapter("sql"))}})
     file.write_text(file.read_text() + "policy: {on_drift: restore}\n")
@@ -155,7 +155,7 @@ def test_output_that_nobody_reads_does_not_hold_it_up(cli, start, manifest, adap
 
 
 def full_pipe():
-    """Both ends of a pipe that takes no more byte."""
+    """Both ends of a full pipe."""
     readable, writable = os.pipe()
     os.set_blocking(writable, False)
     for size in (65536, 1):
@@ -167,7 +167,7 @@ def full_pipe():
 
 
 @pytest.mark.system
-def test_a_second_signal_ends_it_at_once(cli, start, manifest, adapter, running_alone, until):
+def test_a_second_signal_stops_it_now(cli, start, manifest, adapter, running_alone, until):
     """While a load takes long: the first signal waits for it, the second does not."""
     sim = start()
     targets = {"edge": {"base_url": sim.url}}
@@ -189,7 +189,7 @@ def test_a_second_signal_ends_it_at_once(cli, start, manifest, adapter, running_
     os.kill(process.pid, signal.SIGTERM)
     out, err = process.communicate(timeout=20)
     assert (process.returncode, err) == (130, "")
-    assert "the next start settles what was cut short" in out
+    assert "the next start settles interrupted actions" in out
 
 
 def _commands():

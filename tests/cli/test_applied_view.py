@@ -14,7 +14,7 @@ def failed(name, message, hint):
     return Outcome(action=action(ActionKind.CREATE, name), state=ActionState.FAILED, failure=failure)
 
 
-def test_a_hint_stands_under_what_it_helps_and_once_for_those_alike():
+def test_a_hint_is_printed_once_below_the_failures_that_share_it():
     outcomes = (
         failed("wide", "rank 128", "Train it lower."),
         failed("gone", "no such file", "Put it there."),

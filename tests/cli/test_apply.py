@@ -50,7 +50,7 @@ def test_the_form_of_formae(cli, world, file):
     assert cli("apply", "--mode", "reconcile", "--watch", "--yes", file).code == 0
 
 
-def test_nobody_can_be_asked(cli, world, file, monkeypatch):
+def test_without_a_terminal_it_cannot_ask(cli, world, file, monkeypatch):
     done = cli("apply", file)
     assert done.code == 64
     assert "+ 3 create" in done.out
@@ -71,7 +71,7 @@ def test_simulate_is_plan(cli, world, file):
     assert cli("apply", file, "--simulate", "--watch").code == 64
 
 
-def test_a_conflict_is_33_with_the_ways_out(cli, world, file):
+def test_a_conflict_exits_33_with_the_options(cli, world, file):
     cli("apply", file, "--yes")
     world.edge.served["sql"] = "/tmp/theirs"
     done = cli("apply", file, "--yes")
@@ -133,7 +133,7 @@ def test_an_unknown_mode_is_a_usage_error(cli, world, file):
 def test_nothing_declared(cli, world, tmp_path):
     done = cli("apply", write(tmp_path / "empty.json", targets={}, adapters={}), "--yes")
     assert done.code == 0
-    assert "the stack declares no adapters" in done.out
+    assert "the stack declares and owns no adapters" in done.out
 
 
 # --- at a terminal, in a process of its own
@@ -204,7 +204,7 @@ def slow(start, manifest, adapter):
 @pytest.mark.system
 @pytest.mark.filterwarnings("ignore:.*forkpty.*:DeprecationWarning")
 @pytest.mark.parametrize(
-    ("answer", "said", "code"), [(b"n\n", "Nothing was done.", 0), (b"\x03", "nothing was begun", 130)]
+    ("answer", "said", "code"), [(b"n\n", "Nothing was done.", 0), (b"\x03", "nothing was started", 130)]
 )
 def test_no_and_ctrl_c_at_the_question(terminal, slow, answer, said, code):
     sim, file = slow
@@ -219,7 +219,7 @@ def test_no_and_ctrl_c_at_the_question(terminal, slow, answer, said, code):
 
 @pytest.mark.system
 @pytest.mark.filterwarnings("ignore:.*forkpty.*:DeprecationWarning")
-def test_ctrl_c_ends_what_is_under_way_and_the_next_apply_goes_on(terminal, slow):
+def test_ctrl_c_finishes_work_in_progress_and_the_next_apply_continues(terminal, slow):
     sim, file = slow
     shown = terminal("apply", file)
     shown.until("[y/N]")
@@ -228,7 +228,7 @@ def test_ctrl_c_ends_what_is_under_way_and_the_next_apply_goes_on(terminal, slow
     shown.type(b"\x03")
     assert shown.end() == 130
     assert "interrupted: 1 done, 2 still owed." in shown.text
-    assert "`garrison apply` goes on from here" in shown.text
+    assert "`garrison apply` continues from here" in shown.text
     assert "Traceback" not in shown.text
     assert served(sim) == ["a"]
     slow_loads(sim, 0.0)
@@ -239,7 +239,7 @@ def test_ctrl_c_ends_what_is_under_way_and_the_next_apply_goes_on(terminal, slow
 
 @pytest.mark.system
 @pytest.mark.filterwarnings("ignore:.*forkpty.*:DeprecationWarning")
-def test_a_second_ctrl_c_stops_at_once_and_is_settled_later(terminal, slow):
+def test_a_second_ctrl_c_stops_now_and_is_settled_later(terminal, slow):
     sim, file = slow
     slow_loads(sim, 5.0)
     shown = terminal("apply", file, "--yes")
@@ -260,7 +260,7 @@ def test_a_second_ctrl_c_stops_at_once_and_is_settled_later(terminal, slow):
 
 @pytest.mark.system
 @pytest.mark.filterwarnings("ignore:.*forkpty.*:DeprecationWarning")
-def test_sigterm_is_as_ctrl_c(terminal, slow):
+def test_sigterm_acts_like_ctrl_c(terminal, slow):
     _, file = slow
     shown = terminal("apply", file, "--yes")
     shown.until("load 0 s")
@@ -282,7 +282,7 @@ def test_without_a_terminal_it_says_that_it_is_stopping(slow, clean_environ, unt
         out = process.stdout.read()
     assert process.returncode == 130
     lines = out.splitlines()
-    told = lines.index("· stopping: what is under way is ended first; Ctrl-C again stops at once")
+    told = lines.index("· stopping after work in progress; press Ctrl-C again to stop now")
     assert "created" in "".join(lines[told:])
     assert "interrupted: 1 done, 2 still owed." in out
 

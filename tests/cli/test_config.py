@@ -10,10 +10,10 @@ from garrison.base.settings import Settings
 def test_json_has_every_setting(cli: Any) -> None:
     body = json.loads(cli("config", "show", "--json").out)
     assert list(body) == [row.name for row in Settings.table()]
-    assert body["port"] == {
+    assert body["engine_port"] == {
         "value": 8000,
         "from": "default",
-        "variables": ["GARRISON_PORT", "VLLM_PORT"],
+        "variables": ["GARRISON_ENGINE_PORT", "VLLM_PORT"],
         "group": "endpoint",
         "help": "Port an engine listens on.",
     }
@@ -27,7 +27,7 @@ def test_where_values_come_from(cli: Any, clean_environ: Any, monkeypatch: pytes
     body = json.loads(cli("config", "show", "--json", "--changed").out)
     assert {name: entry["from"] for name, entry in body.items()} == {
         "data_dir": "GARRISON_DATA_DIR",
-        "port": "VLLM_PORT",
+        "engine_port": "VLLM_PORT",
         "stop_timeout": str(file),
     }
 
@@ -47,7 +47,7 @@ def test_table(cli: Any) -> None:
     assert "config file: " in out
 
 
-def test_a_wrong_value_is_said(cli: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_invalid_value_is_reported(cli: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("VLLM_PORT", "tcp://10.0.0.1:8000")
     done = cli("config", "show")
     assert done.code == 1

@@ -18,14 +18,14 @@ def file(cli, world, tmp_path):
 
 
 @pytest.mark.parametrize("way", ["manifest", "stack"])
-def test_unloads_what_is_ours_and_nothing_else(cli, world, file, way):
+def test_unloads_only_what_the_stack_owns(cli, world, file, way):
     world.edge.served["theirs"] = "/tmp/theirs"
     done = cli("destroy", "--yes", *([file] if way == "manifest" else ["--stack", "lab"]))
     assert done.code == 0
     assert "✕ 3 delete" in done.out
-    assert "Adapters that nobody declared are never touched." in done.out
+    assert "Undeclared adapters are never touched." in done.out
     assert "theirs" not in done.out
-    assert "The stack lab is gone." in done.out
+    assert "Stack lab is destroyed." in done.out
     assert world.edge.served == {"theirs": "/tmp/theirs"}
     assert world.store.stacks() == []
 
@@ -37,12 +37,12 @@ def test_asks_first(cli, world, file):
     assert world.edge.served
 
 
-def test_what_is_out_of_reach_stays_owed(cli, world, file):
+def test_unloading_stays_owed_on_targets_out_of_reach(cli, world, file):
     world.targets["edge-2"].down = DOWN
     done = cli("destroy", file, "--yes")
     assert done.code == 31
     assert "⊘ 1 owed on 1 target: edge-2" in done.out
-    assert "gone as soon as nothing is owed" in done.out
+    assert "Stack lab will be destroyed once nothing is owed." in done.out
     assert "being destroyed" in cli("status", "--cached").out
     world.targets["edge-2"].down = None
     assert cli("agent", "--once").code == 0
@@ -62,7 +62,7 @@ def test_json_is_pinned(cli, world, file):
     ]  # fmt: skip
 
 
-def test_a_stack_that_is_not_there(cli, world, file):
+def test_an_unknown_stack(cli, world, file):
     done = cli("destroy", "--stack", "nope")
     assert done.code == 1
     assert "Known stacks: lab." in done.err
@@ -80,8 +80,8 @@ def test_a_stack_that_serves_nothing_goes_too(cli, world, tmp_path, left_out):
     done = cli("destroy", "--stack", "lab", "--yes")
     assert (done.code, done.err) == (0, "")
     assert "No changes needed" not in done.out
-    assert "The stack owns nothing that would have to be unloaded." in done.out
-    assert "The stack lab is gone." in done.out
+    assert "The stack owns nothing to unload." in done.out
+    assert "Stack lab is destroyed." in done.out
     assert world.store.stacks() == []
     assert world.store.targets() == []
 
@@ -90,5 +90,5 @@ def test_without_a_manifest_the_hint_names_the_stack_option(cli, world, tmp_path
     monkeypatch.chdir(tmp_path)
     done = cli("destroy")
     assert done.code == 1
-    assert "which stack? There is no garrison.yaml here" in done.err
+    assert "no stack given, and no garrison.yaml in this directory" in done.err
     assert "garrison destroy --stack NAME" in done.err

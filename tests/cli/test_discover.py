@@ -11,7 +11,7 @@ def rows(cli, *arguments):
     return json.loads(done.out)
 
 
-def test_discover_lists_what_nobody_declared(cli, applied):
+def test_discover_lists_unmanaged_adapters(cli, applied):
     done = cli("discover", "--target", "edge", "--json")
     (edge,) = json.loads(done.out)["targets"]
     assert done.code == 0
@@ -59,7 +59,7 @@ def test_discover_without_any_target(cli):
 
 
 @pytest.mark.parametrize(("target", "hint"), [("egde", "edge"), ("http://", "http://10.0.0.2:8000"), ("zzz", "Known")])
-def test_discover_of_what_is_no_target(cli, applied, target, hint):
+def test_discover_of_an_invalid_target(cli, applied, target, hint):
     done = cli("discover", "--target", target)
     assert done.code == 1
     assert hint in done.err

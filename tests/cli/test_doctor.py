@@ -11,7 +11,7 @@ from garrison.launch.machine_facts import machine_facts
 
 @pytest.fixture
 def engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A vLLM on PATH, so that the page need not be red for want of one."""
+    """A vLLM on PATH, so that the engine check passes."""
     program = tmp_path / "bin" / "vllm"
     program.parent.mkdir()
     program.write_text("#!/bin/sh\necho 0.32.0\n")

@@ -1,4 +1,4 @@
-"""`garrison engine`, as far as no engine is needed."""
+"""The parts of `garrison engine` that need no engine."""
 
 import json
 from collections.abc import Callable
@@ -7,7 +7,7 @@ from typing import Any
 Cli = Callable[..., Any]
 
 
-def test_describe_gives_the_one_option_that_was_asked_for(cli: Cli) -> None:
+def test_describe_shows_the_requested_option(cli: Cli) -> None:
     done = cli("engine", "describe", "vllm", "--shipped", "--option", "--max-model-len", "--json")
     assert done.code == 0
     assert [option["flag"] for option in json.loads(done.out)["options"]] == ["--max-model-len"]
@@ -20,7 +20,7 @@ def test_describe_suggests_with_json_as_without(cli: Cli) -> None:
         assert "Did you mean --max-model-len?" in done.err
 
 
-def test_no_engine_is_no_error(cli: Cli) -> None:
+def test_no_engine_installed_is_not_an_error(cli: Cli) -> None:
     done = cli("engine", "list")
     assert done.code == 0
     assert "garrison engine install vllm" in done.out

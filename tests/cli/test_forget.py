@@ -56,10 +56,10 @@ def test_a_destroyed_stack_goes_with_its_last_target(cli, world, file):
     assert world.store.stacks() == []
 
 
-def test_one_that_answers_is_kept_unless_forced(cli, world, file):
+def test_a_target_that_answers_is_kept_unless_forced(cli, world, file):
     done = cli("forget", "edge-1", "--yes")
     assert done.code == 1
-    assert "edge-1 answers" in done.err
+    assert "edge-1 is reachable" in done.err
     assert "--force" in done.err
     assert cli("forget", "edge-1", "--yes", "--force").code == 0
     assert world.edge.served == {"sql": "/models/sql", "chat": "/models/chat"}
@@ -72,7 +72,7 @@ def test_asks_first(cli, world, file):
     assert len(world.store.targets()) == 2
 
 
-def test_one_that_is_not_there(cli, world, file):
+def test_an_unknown_target(cli, world, file):
     done = cli("forget", "nope")
     assert done.code == 1
     assert "On record: edge-1, edge-2." in done.err

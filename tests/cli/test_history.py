@@ -53,7 +53,7 @@ def test_a_wrong_kind_suggests(cli, world, file):
     assert "Did you mean drift?" in done.err
 
 
-def test_follow_shows_what_comes(cli, world, file, monkeypatch):
+def test_follow_shows_new_events(cli, world, file, monkeypatch):
     pauses = []
 
     def sleep(seconds):
@@ -100,12 +100,12 @@ def test_since(text, at):
 
 
 @pytest.mark.parametrize("text", ["", "yesterday", "2x", "-3h", "99999999999999w"])
-def test_since_that_is_no_time(text):
+def test_an_invalid_since(text):
     with pytest.raises(UsageError):
         parse_since(text, NOW)
 
 
-def test_when_a_server_started_is_a_time():
+def test_the_start_of_a_server_is_shown_as_a_time():
     told = Event(
         at=NOW, kind="restarted", target="edge", before={"started_at": 1_772_366_400.5}, after={"started_at": 1e300}
     )

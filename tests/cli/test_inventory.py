@@ -53,7 +53,7 @@ def test_an_empty_list_says_what_to_do(cli, noun):
     assert rows(cli, noun) == []
 
 
-def test_a_query_that_nothing_matches(cli, applied):
+def test_a_query_without_matches(cli, applied):
     done = cli("inventory", "--query", "name:nope")
     assert (done.code, "none of 3 adapters" in done.out) == (0, True)
     assert rows(cli, "--query", "name:nope") == []

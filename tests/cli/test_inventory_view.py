@@ -55,7 +55,7 @@ def test_what_servers_say_cannot_move_the_cursor():
     assert len(shown("adapters", [adapter("evil\nx")]).splitlines()) == 2
 
 
-def test_an_unverified_certificate_is_said_aloud():
+def test_an_unverified_certificate_is_prominent():
     status = TargetStatus(
         name="edge",
         base_url="https://edge",
@@ -105,6 +105,6 @@ def test_at_80_columns_no_word_is_broken():
         ("/models/a-very-long-name-without-end", 16, "…ame-without-end"),
     ],
 )
-def test_the_end_of_a_path_tells_most(path, room, shown):
+def test_a_path_is_cut_at_its_beginning(path, room, shown):
     assert _ending(path, room) == shown
     assert len(shown) <= room

@@ -12,7 +12,7 @@ from garrison.cli.table import COMMANDS, find
 HEAVY = ("typer", "rich", "pydantic", "fastapi", "nicegui", "sqlalchemy", "huggingface_hub", "obstore", "httpx2",
          "asyncio", "yaml", "psutil", "pynvml", "uvloop", "httptools")  # fmt: skip
 
-# What each may import of them. A cold path that grows is felt at every start of a server.
+# What each may import of them. A slower cold path delays every start of a server.
 COLD = {
     "garrison --help": ("garrison.cli.main", ["garrison", "--help"]),
     "garrison": ("garrison.cli.main", ["garrison"]),
@@ -36,7 +36,7 @@ def test_cold_imports(run: Any, clean_environ: Any, tmp_path: Any, module: str, 
     environ = {
         **clean_environ,
         "GARRISON_SKIP_GPU_CHECK": "1",
-        "GARRISON_PORT": "54321",
+        "GARRISON_ENGINE_PORT": "54321",
         "GARRISON_PREFLIGHT_LOCKFILE": str(tmp_path / "x.lock"),
         "GARRISON_PREFLIGHT_PROXY_CHILD": "1",
     }
@@ -101,7 +101,7 @@ def test_unknown_command(cli: Any, word: str, hint: str) -> None:
     done = cli(word)
     assert done.code == 64
     assert done.out == ""
-    assert done.err == f"error: there is no command {word!r}\n  → {hint}\n"
+    assert done.err == f"error: unknown command {word!r}\n  → {hint}\n"
 
 
 USAGE = {
@@ -153,7 +153,7 @@ def test_json_on_failure_is_one_object(cli: Any, argv: list[str], code: str, exi
     assert last["error"]
 
 
-def test_json_behind_the_separator_is_the_engines(cli: Any) -> None:
+def test_json_after_the_separator_belongs_to_the_engine(cli: Any) -> None:
     done = cli("serve", "acme/nope", "--engine", "nope", "--", "--json")
     assert (done.code, done.out) == (1, "")
 
@@ -165,7 +165,7 @@ def test_an_engine_argument_is_not_parsed(cli: Any) -> None:
 
 
 @pytest.mark.parametrize("argv", [["wait", "http://x", "--", "y"], ["models", "list", "--", "y"]], ids=" ".join)
-def test_words_behind_a_separator_that_nobody_takes_are_a_usage_error(cli: Any, argv: list[str]) -> None:
+def test_unexpected_arguments_after_the_separator_are_a_usage_error(cli: Any, argv: list[str]) -> None:
     done = cli(*argv)
     assert done.code == 64
     assert "y" in done.err
@@ -210,7 +210,7 @@ def test_console_scripts_are_installed() -> None:
 @pytest.mark.parametrize(
     "argv", [["--help"], ["config", "show", "--json"], ["config", "show"], ["doctor", "--offline"]], ids=" ".join
 )
-def test_a_reader_that_goes_away_is_no_error(clean_environ: Any, argv: list[str]) -> None:
+def test_a_closed_pipe_is_not_an_error(clean_environ: Any, argv: list[str]) -> None:
     """`garrison … | head -0`: quiet, and with the code a shell gives for it."""
     process = subprocess.Popen(
         [sys.executable, "-m", "garrison.cli.main", *argv],

@@ -1,4 +1,4 @@
-"""A secret that is missing here is no silence of the target."""
+"""A secret missing on this side says nothing about the target."""
 
 import pytest
 from fleet_files import write
@@ -7,7 +7,7 @@ from garrison.net.errors import TransportCause
 from garrison.net.transport import TransportError
 
 FAULT = "api_key: the variable EDGE2_KEY is not set"
-HINT = "→ export it, or let the manifest take it from a file or a command"
+HINT = "→ export it, or have the manifest read it from a file or a command"
 
 
 @pytest.fixture
@@ -31,7 +31,7 @@ def test_every_view_says_what_is_missing_here(cli, world, file, command):
     assert "local" not in told
 
 
-def test_what_is_owed_there_waits_for_us(cli, world, tmp_path):
+def test_actions_wait_until_the_local_fault_is_fixed(cli, world, tmp_path):
     world.targets["edge-2"].down = TransportError(TransportCause.LOCAL, FAULT)
     told = cli("plan", write(tmp_path / "garrison.json")).out
     assert "not asked  1 target" in told

@@ -6,7 +6,7 @@ import pytest
 def test_a_manifest_is_not_taken(cli, world, command, words):
     done = cli(command, *words)
     assert done.code == 64
-    assert f"`garrison {command}` takes no manifest: it works from what was applied" in done.err
+    assert f"`garrison {command}` takes no manifest; it works from what was applied" in done.err
     assert "--stack NAME" in done.err
 
 
@@ -19,11 +19,11 @@ WAYS = {
 
 
 @pytest.mark.parametrize(("command", "way"), WAYS.items(), ids=WAYS)
-def test_a_bare_name_is_told_the_option(cli, world, command, way):
+def test_a_bare_name_gets_a_hint_naming_the_option(cli, world, command, way):
     done = cli(command, "lab")
     assert done.code == 64
     assert way in done.err
 
 
-def test_other_mistakes_are_told_as_everywhere(cli, world):
+def test_other_usage_errors_are_the_usual_ones(cli, world):
     assert "--nonsense" in cli("status", "--nonsense").err

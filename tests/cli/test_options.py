@@ -12,15 +12,15 @@ def _clean(clean_environ: Any) -> None:
 
 
 def test_flags_over_variables(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("GARRISON_PORT", "9000")
-    assert settings("endpoint").port == 9000
-    assert settings("endpoint", port=9001).port == 9001
-    assert settings("endpoint", port=None).port == 9000
+    monkeypatch.setenv("GARRISON_ENGINE_PORT", "9000")
+    assert settings("endpoint").engine_port == 9000
+    assert settings("endpoint", engine_port=9001).engine_port == 9001
+    assert settings("endpoint", engine_port=None).engine_port == 9000
 
 
 def test_only_the_groups_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("VLLM_PORT", "wrong")
-    assert settings("model").port == 8000
+    assert settings("model").engine_port == 8000
     with pytest.raises(InvalidError):
         settings("endpoint")
 
@@ -30,4 +30,4 @@ def test_the_data_directory_is_always_read(clean_environ: Any) -> None:
 
 
 def test_seed_defaults_are_for_the_seed_commands() -> None:
-    assert settings("endpoint").host == "127.0.0.1"
+    assert settings("endpoint").engine_host == "127.0.0.1"

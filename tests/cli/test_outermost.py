@@ -109,9 +109,9 @@ def test_dumb_terminals_get_no_colour(capsys: Any, monkeypatch: pytest.MonkeyPat
     assert "\x1b" not in capsys.readouterr().err
 
 
-def test_a_full_disk_is_no_bug(capsys: Any) -> None:
+def test_a_full_disk_is_not_a_bug(capsys: Any) -> None:
     assert outermost(raising(OSError(errno.ENOSPC, "No space left on device", "/data/x")), json=False) == 14
-    assert "no room left on the disk (/data/x)" in capsys.readouterr().err
+    assert "no space left on disk (/data/x)" in capsys.readouterr().err
     assert outermost(raising(OSError(errno.EIO, "Input/output error")), json=False) == 70
 
 

@@ -21,7 +21,7 @@ def test_wrapping_loses_no_word_and_keeps_to_the_width(body, head, width):
 
 
 @given(st.text(max_size=200))
-def test_in_a_pipe_it_is_one_line_of_printable_signs(body):
+def test_in_a_pipe_an_entry_is_one_printable_line(body):
     text = in_a_pipe(lambda page: page.line("x", body))
     assert text.endswith("\n")
     assert text[:-1].isprintable()

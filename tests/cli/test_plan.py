@@ -62,11 +62,11 @@ def test_what_is_owed_by_a_target_out_of_reach_is_a_change(cli, world, file):
     assert "never seen" in done.out
 
 
-def test_a_conflict_is_shown_and_is_no_error(cli, world, file):
+def test_a_conflict_is_shown_and_is_not_an_error(cli, world, file):
     world.edge.served["sql"] = "/tmp/theirs"
     done = cli("plan", file)
     assert done.code == 0
-    assert "⚠ sql on edge-1 was loaded by somebody else, from /tmp/theirs" in done.out
+    assert "⚠ sql on edge-1 was loaded by another party, from /tmp/theirs" in done.out
     assert cli("plan", file, "--exit-code").code == 32
     assert "⚠" not in cli("plan", file, "--adopt").out
 

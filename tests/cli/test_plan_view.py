@@ -32,7 +32,7 @@ def test_no_line_is_wider_than_the_terminal(plan, width):
     assert [line for line in lines if line != line.rstrip()] == []
 
 
-def test_colours_are_there_and_words_do_without_them():
+def test_words_suffice_without_colours():
     coloured = on_a_terminal(show(full_plan()), color=True)
     assert "\x1b[32m+ create" in coloured
     assert "\x1b[31m✕ delete" in coloured
@@ -50,7 +50,7 @@ def test_thousands_of_actions_stay_readable():
 
 def test_all_shows_all():
     text = on_a_terminal(show(large_plan(), everything=True))
-    assert text.count("not there") == 2000
+    assert text.count("not served yet") == 2000
     assert text.count("timeout") == 100
     assert "more" not in text
 
@@ -58,7 +58,7 @@ def test_all_shows_all():
 NOTHING = {
     "all kept": (Plan(stack="s", mode="reconcile", actions=(action(ActionKind.KEEP, "a"),)),
                  "No changes needed: everything is as declared."),
-    "nothing at all": (Plan(stack="s", mode="reconcile"), "the stack declares no adapters, and owns none"),
+    "nothing at all": (Plan(stack="s", mode="reconcile"), "the stack declares and owns no adapters"),
     "not all seen": (Plan(stack="s", mode="reconcile", actions=(action(ActionKind.KEEP, "a"),), unknown={"b": "gone"}),
                      "as far as can be seen: 1 target out of reach"),
 }  # fmt: skip
@@ -78,7 +78,7 @@ def test_a_name_cannot_move_the_cursor_or_be_markup():
     assert "\nfake line" not in text
 
 
-def test_what_passes_is_owed_and_not_blocked():
+def test_recoverable_failures_are_owed_not_blocked():
     passing = Failure(code=FailureCode.NOT_STABILIZED, message="its files are being written", recoverable=True)
     lasting = Failure(code=FailureCode.INVALID_REQUEST, message="rank 128")
     actions = (action(ActionKind.BLOCKED, "sql", failure=passing), action(ActionKind.BLOCKED, "wide", failure=lasting))

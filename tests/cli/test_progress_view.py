@@ -47,8 +47,8 @@ def test_lines_in_a_pipe():
     assert out.getvalue().splitlines() == [
         "PLAN s",
         "",
-        "✓ edge-0/sql  created  1.2 s; the name was away for 5 ms",
-        "✓ edge-1/sql  created  1.2 s; the name was away for 5 ms",
+        "✓ edge-0/sql  created  1.2 s; name unavailable for 5 ms",
+        "✓ edge-1/sql  created  1.2 s; name unavailable for 5 ms",
     ]
 
 
@@ -61,7 +61,7 @@ def test_lines_in_a_pipe():
     ],
     ids=str,
 )
-def test_what_did_not_go_well(state, line):
+def test_failed_and_unfinished_actions(state, line):
     out, page = page_of(terminal=False)
     play(LineProgress(page, Stop(), lambda _: None), work(1), state, failure=FAILED)
     assert out.getvalue().splitlines()[-1] == line
@@ -84,7 +84,7 @@ def test_the_drawing_has_a_bounded_height():
     assert "0 of 500 done" in text
 
 
-def test_that_it_is_stopping_is_whole_at_80_columns():
+def test_the_stopping_note_fits_80_columns():
     _, page = page_of(terminal=True)
     stop = Stop()
     view = LiveProgress(page, stop, lambda _: None)
@@ -92,7 +92,7 @@ def test_that_it_is_stopping_is_whole_at_80_columns():
     stop.asked = True
     stop.tell()
     lines = ["".join(part.text for part in line) for line in page.console.render_lines(view._working())]
-    assert any("Ctrl-C again stops at once" in line for line in lines)
+    assert any("press Ctrl-C again to stop now" in line for line in lines)
     view.end()
 
 
@@ -117,7 +117,7 @@ def test_live_puts_the_cursor_back():
     assert text.count("\x1b[?25l") == text.count("\x1b[?25h") > 0
 
 
-def test_what_was_not_begun_is_counted():
+def test_actions_not_started_are_counted():
     stop = Stop()
     view = QuietProgress(stop)
     view.planned(full_plan())
@@ -129,7 +129,7 @@ def test_what_was_not_begun_is_counted():
     assert (len(view.under_way), view.untouched) == (0, 11)
 
 
-def test_when_stopping_what_is_only_left_is_not_told_one_by_one():
+def test_when_stopping_skipped_actions_get_no_lines():
     out, page = page_of(terminal=False)
     stop = Stop()
     view = LineProgress(page, stop, lambda _: None)
@@ -138,7 +138,7 @@ def test_when_stopping_what_is_only_left_is_not_told_one_by_one():
     assert out.getvalue() == ""
 
 
-def test_what_the_plan_told_as_owed_gets_no_line_of_its_own():
+def test_actions_the_plan_shows_as_owed_get_no_lines():
     out, page = page_of(terminal=False)
     view = LineProgress(page, Stop(), lambda _: None)
     for one in (action(ActionKind.BLOCKED, "sql"), action(ActionKind.CREATE, "chat")):
@@ -146,7 +146,7 @@ def test_what_the_plan_told_as_owed_gets_no_line_of_its_own():
     assert out.getvalue().splitlines() == ["", "⊘ edge-2/chat  create owed  rank 128 is too high"]
 
 
-def test_the_view_fits_the_place():
+def test_the_view_fits_the_output():
     _, terminal = page_of(terminal=True)
     _, pipe = page_of(terminal=False)
     kinds = [type(progress_view(page, Stop(), lambda _: None, json=json)) for page, json in

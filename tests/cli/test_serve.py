@@ -22,7 +22,7 @@ def serve(cli: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable
     monkeypatch.chdir(tmp_path / "work")
     monkeypatch.setenv("PATH", f"{program.parent}:/usr/bin:/bin")
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        monkeypatch.setenv("GARRISON_PORT", str(listener.getsockname()[1]))
+        monkeypatch.setenv("GARRISON_ENGINE_PORT", str(listener.getsockname()[1]))
 
     def call(*arguments: str | Path) -> Words:
         before, after = list(arguments), []
@@ -112,7 +112,7 @@ def test_flags_win_over_the_manifest(serve: Any, tiny_model: Path, tmp_path: Pat
 def test_the_manifest_wins_over_variables(
     serve: Any, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("GARRISON_HOST", "127.0.0.9")
+    monkeypatch.setenv("GARRISON_ENGINE_HOST", "127.0.0.9")
     assert value(serve(tiny_model), "--host") == "127.0.0.9"
     path = manifest(tmp_path, f"model: {tiny_model}\nhost: 127.0.0.2\n")
     assert value(serve("--file", path), "--host") == "127.0.0.2"

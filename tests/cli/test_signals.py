@@ -12,7 +12,7 @@ HEARD = {
 
 
 @pytest.mark.parametrize(("times", "number"), HEARD.values(), ids=HEARD)
-def test_signals_that_follow_at_once_are_one(times, number):
+def test_signals_in_quick_succession_are_one_request(times, number):
     left = iter(times)
     wishes = Wishes(monotonic=lambda: next(left))
     assert sum(wishes.heard() for _ in times) == wishes.number == number

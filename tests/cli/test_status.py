@@ -34,11 +34,11 @@ def test_json_is_pinned(cli, world, file, golden):
     golden("status.json", json.dumps(json.loads(done.out), indent=1) + "\n")
 
 
-def test_cached_asks_nobody(cli, world, file):
+def test_cached_contacts_no_target(cli, world, file):
     asked = len(world.targets.requests)
     world.edge.served.clear()
     done = cli("status", "--cached")
-    assert "nobody was asked" in done.out
+    assert "no target was asked" in done.out
     assert "✓ 3 served" in done.out
     assert len(world.targets.requests) == asked
 
@@ -53,10 +53,10 @@ def test_one_stack(cli, world, file):
 def test_nothing_yet(cli, world):
     done = cli("status")
     assert done.code == 0
-    assert "Nothing is declared yet" in done.out
+    assert "nothing applied yet; run `garrison apply`" in done.out
 
 
-def test_what_failed_for_good_is_told_with_its_hint_until_it_is_applied(cli, world, tmp_path):
+def test_a_permanent_failure_is_shown_with_its_hint_until_it_is_applied(cli, world, tmp_path):
     failure = Failure(code=FailureCode.INVALID_REQUEST, message="/models/chat has rank 128", hint="Train it anew.")
     world.artifacts.refused["/models/chat"] = failure
     path = write(tmp_path / "garrison.json")
@@ -79,7 +79,7 @@ def test_a_holder_that_was_killed_holds_nothing(cli, world, file):
     lease = Lease(stack="lab", token="t", holder=gone, acquired_at=now, expires_at=now + timedelta(seconds=30))
     assert world.store.acquire(lease, now) is None
     told = cli("status").out
-    assert "which was killed: apply; the next command settles what it had begun" in told
+    assert "which was killed: apply; the next command settles its actions" in told
     world.store.release("t")
     world.store.acquire(replace(lease, holder=this_process("apply")), now)
     assert "held by" in cli("status").out

@@ -40,7 +40,7 @@ def test_no_line_is_wider_than_the_terminal(width):
     assert [line for line in lines if len(line) > width] == []
 
 
-def test_insecure_is_said_aloud():
+def test_insecure_is_prominent():
     text = in_a_pipe(show(fleet_status(0)))
     assert text.count("INSECURE") == 2
     assert "! INSECURE: the certificate of edge-1 is not verified" in text.splitlines()[3]

@@ -98,7 +98,7 @@ async def test_an_adapter_that_somebody_unloaded_is_loaded_again_without_a_flag(
     assert [one.cause for one in world.told(events.DRIFT)] == ["unloaded"]
 
 
-async def test_what_somebody_loaded_over_ours_is_rejected_and_force_overwrites(world: World) -> None:
+async def test_an_outside_change_is_rejected_and_force_overwrites_it(world: World) -> None:
     await world.apply(world.declaration(adapter()))
     world.edge.served["sql"] = "/tmp/theirs"
     with pytest.raises(ConflictError, match="/tmp/theirs") as raised:
@@ -110,9 +110,9 @@ async def test_what_somebody_loaded_over_ours_is_rejected_and_force_overwrites(w
     assert world.edge.served == {"sql": "/models/sql"}
 
 
-async def test_what_somebody_loaded_before_us_is_taken_over_only_when_asked(world: World) -> None:
+async def test_a_foreign_adapter_is_taken_over_only_with_adopt(world: World) -> None:
     world.edge.served["sql"] = "/tmp/theirs"
-    with pytest.raises(ConflictError, match="loaded by somebody else"):
+    with pytest.raises(ConflictError, match="loaded by another party"):
         await world.apply(world.declaration(adapter()))
     done = await world.apply(world.declaration(adapter()), adopt=True)
     assert done.exit_code == ExitCode.OK
@@ -130,7 +130,7 @@ async def test_what_is_there_as_declared_is_only_recorded(world: World) -> None:
     assert (await world.apply(world.declaration(adapter()))).plan.empty
 
 
-async def test_a_target_out_of_reach_blocks_nobody_and_owes(world: World) -> None:
+async def test_an_unreachable_target_blocks_no_other_and_its_actions_are_owed(world: World) -> None:
     both = World(targets=2)
     both.edge.down = DOWN
     declaration = both.declaration(adapter("sql"), adapter("sql", "edge-2"))
@@ -156,7 +156,7 @@ async def test_out_of_reach_is_never_deleted(world: World) -> None:
     assert not world.told(events.DRIFT)
 
 
-async def test_destroy_unloads_ours_and_the_stack_is_gone(world: World) -> None:
+async def test_destroy_unloads_managed_adapters_and_removes_the_stack(world: World) -> None:
     world.edge.served["theirs"] = "/tmp/theirs"
     await world.apply(world.declaration(adapter()))
     done = await world.destroy()
@@ -278,7 +278,7 @@ def declared_at(stack: str, name: str, url: str, *adapters: AdapterSpec) -> Decl
 async def test_one_server_under_two_names_is_rejected_across_stacks(world: World, url: str) -> None:
     world.targets.targets["zz"] = world.edge
     await world.apply(world.declaration(adapter()))
-    with pytest.raises(ConflictError, match="on record as the target edge-1 of lab") as raised:
+    with pytest.raises(ConflictError, match="on record as target edge-1 of lab") as raised:
         await world.apply(declared_at("other", "zz", url.rstrip("/"), adapter(target="zz")))
     assert "Call it edge-1" in (raised.value.hint or "")
     assert world.edge.served == {"sql": "/models/sql"}

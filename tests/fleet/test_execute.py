@@ -112,7 +112,7 @@ async def test_attempts_are_counted(bench: Bench) -> None:
     outcome = await bench.one(create())
     assert bench.asked() == ["load", "list"] * 4
     assert outcome.failure is not None
-    assert "given up: 4 attempts" in outcome.failure.message
+    assert "gave up: 4 attempts" in outcome.failure.message
     assert not bench.owned()
 
 
@@ -137,9 +137,9 @@ async def test_the_wrong_base(bench: Bench) -> None:
     outcome = await bench.one(create(spec(base_model_name="acme/other")))
     assert outcome.state is FAILED
     assert outcome.failure is not None
-    assert "hangs on the base model acme/tiny, not on acme/other" in outcome.failure.message
+    assert "attached to base model acme/tiny, not to acme/other" in outcome.failure.message
     assert bench.edge.served == {}
-    assert outcome.notes == ("what was loaded is unloaded again",)
+    assert outcome.notes == ("the adapter was unloaded again",)
 
 
 async def test_a_list_with_another_path(bench: Bench) -> None:
@@ -214,7 +214,7 @@ async def test_what_cannot_be_unloaded_again_is_owned(bench: Bench) -> None:
     bench.edge.faults += [MemoryFault("/v1/completions", BROKEN), MemoryFault(UNLOAD, refusal(400, "x", "no"))]
     outcome = await bench.one(create())
     assert outcome.state is FAILED
-    assert outcome.notes == ("what was loaded could not be unloaded again: HTTP 400: no",)
+    assert outcome.notes == ("the adapter could not be unloaded again: HTTP 400: no",)
     assert bench.edge.served == {"sql": NEW}
     assert bench.owned()["sql"].served_path == NEW
 
@@ -268,7 +268,7 @@ async def test_content_that_changed_since_the_plan(stored: Bench) -> None:
     outcome = await stored.one(staged())
     assert outcome.state is FAILED
     assert outcome.failure is not None
-    assert "no longer what was planned" in outcome.failure.message
+    assert "changed since the plan was made" in outcome.failure.message
     assert stored.asked() == []
 
 
@@ -308,7 +308,7 @@ async def test_a_new_version_that_does_not_load_is_put_back(bench: Bench) -> Non
     outcome = await bench.one(update())
     assert outcome.state is FAILED
     assert bench.edge.served == {"sql": OLD}
-    assert outcome.notes == (f"the old one serves again, from {OLD}",)
+    assert outcome.notes == (f"the old adapter is served again, from {OLD}",)
     assert (bench.owned()["sql"].version, bench.owned()["sql"].served_path) == (1, OLD)
 
 
@@ -331,7 +331,7 @@ async def test_the_old_one_serves_while_the_new_one_is_tried_again(bench: Bench)
     assert outcome.state is DONE
     changes = [(one.path, one.json["lora_path"]) for one in bench.targets.asked("POST", LOAD)]
     assert changes == [(LOAD, NEW), (LOAD, OLD), (LOAD, NEW)]
-    assert outcome.notes == (f"the old one serves again, from {OLD}",)
+    assert outcome.notes == (f"the old adapter is served again, from {OLD}",)
 
 
 @pytest.mark.parametrize("fault", ["probe", "base"])
@@ -343,7 +343,7 @@ async def test_a_new_version_that_is_not_right_is_put_back(bench: Bench, fault: 
     outcome = await bench.one(update(wanted))
     assert outcome.state is FAILED
     assert bench.edge.served == {"sql": OLD}
-    assert outcome.notes == ("what was loaded is unloaded again", f"the old one serves again, from {OLD}")
+    assert outcome.notes == ("the adapter was unloaded again", f"the old adapter is served again, from {OLD}")
     assert bench.owned()["sql"].version == 1
 
 
@@ -614,7 +614,7 @@ async def test_probing_can_be_turned_off_and_insisted_on(bench: Bench) -> None:
     assert set(bench.edge.served) == {"a"}
 
 
-async def test_an_adapter_that_changes_nothing_is_said_so(bench: Bench) -> None:
+async def test_an_adapter_that_changes_nothing_is_noted(bench: Bench) -> None:
     bench.edge.idle.add(NEW)
     outcome = await bench.one(create(spec("sql", NEW, probe=True)))
     assert outcome.state is DONE

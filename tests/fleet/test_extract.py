@@ -89,10 +89,10 @@ def test_a_whole_stack_comes_back_and_changes_nothing(read_back):
     assert world.plan_of(declaration).empty
 
 
-def test_a_name_that_no_manifest_takes_is_left_out_and_said(read_back):
+def test_a_name_invalid_in_a_manifest_is_omitted_with_a_note(read_back):
     world = World().target("a", ("my sql", "/x/sql"), ("acme/chat", "/x/chat"))
     found = world.extract()
-    assert found.notes == ("left out, since no manifest takes its name: 'my sql' on a",)
+    assert found.notes == ("omitted, its name is not valid in a manifest: 'my sql' on a",)
     assert [one.lora_name for one in read_back(found.declaration).adapters] == ["acme/chat"]
 
 
@@ -133,10 +133,10 @@ def test_another_base_is_written_as_it_is(read_back):
     assert not planned.changes_required, planned.to_json()
 
 
-def test_what_is_not_there_is_left_out_and_said():
+def test_an_adapter_that_is_not_served_is_omitted_with_a_note():
     found = World().target("a", ("chat", "/a/chat")).applied("a", "sql", lost=True).applied("a", "chat").extract()
     assert [spec.lora_name for spec in found.declaration.adapters] == ["chat"]
-    assert "left out, since it is not there: sql on a" in found.notes[0]
+    assert "omitted, not served: sql on a" in found.notes[0]
 
 
 def test_a_label_that_two_would_have_stays_with_the_managed_one(read_back):

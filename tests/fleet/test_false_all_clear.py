@@ -45,9 +45,7 @@ async def test_drift_names_the_cause(world: World, declared: Declaration) -> Non
     came_back_without_routes(world)
     found = await drifts(world)
     assert (found.found, found.checked) == ((), 0)
-    assert found.unknown == {
-        "edge-1": "no-lora-routes: it cannot load adapters at run time, and does not serve chat, sql"
-    }
+    assert found.unknown == {"edge-1": "no-lora-routes: cannot load adapters at run time, and does not serve chat, sql"}
 
 
 async def test_what_is_still_served_is_compared(world: World, declared: Declaration) -> None:

@@ -52,7 +52,7 @@ async def test_every_stack_is_held_first(world: World) -> None:
     await world.apply(world.declaration(adapter("a"), stack="one"))
     await world.apply(world.declaration(adapter("b"), stack="two"))
     async with hold(world.fleet, "two", "apply"):
-        with pytest.raises(ConflictError, match="holds the stack two"):
+        with pytest.raises(ConflictError, match="stack two has been held by"):
             await drop(world)
     assert len(world.store.resources()) == 2
     assert [one.version for one in world.store.stacks()] == [1, 1]

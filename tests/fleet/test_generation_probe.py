@@ -31,9 +31,9 @@ TABLE: list[tuple[str, Completion | Failure, Completion | Failure | None, bool, 
     ("the same token, nobody asked how likely", Completion(" a"), Completion(" a"), False, False, "first token"),
     ("the same token, nobody knows how likely", Completion(" a"), Completion(" a"), True, False, ""),
     ("the base does not answer", A, SLOW, False, False, ""),
-    ("no answer in time", SLOW, None, False, False, "had no answer"),
+    ("no answer in time", SLOW, None, False, False, "no answer to the probe"),
     ("no answer in time, and it must", SLOW, None, True, True, ""),
-    ("throttled", failure(FailureCode.THROTTLING), None, False, False, "had no answer"),
+    ("throttled", failure(FailureCode.THROTTLING), None, False, False, "no answer to the probe"),
     ("refused", REFUSED, A, False, True, ""),
     ("refused, and the base too", REFUSED, REFUSED, False, False, "not probed"),
     ("refused, and the base too, and it must", REFUSED, REFUSED, True, True, ""),
@@ -62,7 +62,7 @@ async def run(server: MemoryTarget, answers: BaseAnswers | None = None, *, must:
     return verdict, [one.json["model"] for one in targets.requests]
 
 
-@pytest.mark.parametrize(("must", "note"), [(False, "first token is the base's"), (True, "answers like the base")])
+@pytest.mark.parametrize(("must", "note"), [(False, "first token as the base model"), (True, "answers like the base")])
 async def test_an_adapter_that_changes_nothing_is_noted(must: bool, note: str) -> None:
     verdict, asked = await run(MemoryTarget(served={"sql": "/m"}, idle={"/m"}), must=must)
     assert note in verdict.note
@@ -77,10 +77,10 @@ async def test_the_base_is_asked_once_a_target() -> None:
     assert asked == ["sql"]
 
 
-async def test_who_gives_no_answer_is_asked_nothing_more() -> None:
+async def test_after_no_answer_the_base_is_not_asked() -> None:
     fault = MemoryFault("/v1/completions", TransportError(TransportCause.TIMEOUT, "5 s", sent=True))
     verdict, asked = await run(MemoryTarget(served={"sql": "/m"}, faults=[fault]))
-    assert "had no answer" in verdict.note
+    assert "no answer to the probe" in verdict.note
     assert asked == ["sql"]
 
 

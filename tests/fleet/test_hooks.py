@@ -96,7 +96,7 @@ WANTED: list[tuple[str, Event, bool]] = [
 
 
 @pytest.mark.parametrize(("offered", "told"), [row[1:] for row in WANTED], ids=[row[0] for row in WANTED])
-async def test_who_is_told(setting: Setting, offered: Event, told: bool) -> None:
+async def test_which_hooks_get_an_event(setting: Setting, offered: Event, told: bool) -> None:
     hooks = setting.hooks(stack(replace(HOOK, on=(events.DRIFT, events.UNREACHABLE, events.APPLIED))))
     hooks.offer(offered)
     assert await hooks.close(1) == 0
@@ -120,7 +120,7 @@ async def test_what_was_offered_is_delivered_after_the_manifest_changed(setting:
     assert setting.deliveries.ids == [1]
 
 
-async def test_a_hook_that_two_stacks_share_is_told_once(setting: Setting) -> None:
+async def test_a_hook_shared_by_two_stacks_gets_an_event_once(setting: Setting) -> None:
     hooks = setting.hooks(stack(HOOK), stack(HOOK, name="other"))
     hooks.offer(event(kind=events.UNREACHABLE, stack=None))
     await hooks.close(1)
@@ -139,14 +139,14 @@ async def test_what_cannot_be_delivered_now_is_tried_again(setting: Setting) -> 
 
 
 @pytest.mark.parametrize(("failure", "attempts"), [(BUSY, HOOK_RETRIES.attempts), (NEVER, 1)], ids=["busy", "never"])
-async def test_what_is_given_up_is_said(setting: Setting, failure: Failure, attempts: int) -> None:
+async def test_a_delivery_that_fails_permanently_is_noted(setting: Setting, failure: Failure, attempts: int) -> None:
     setting.deliveries.answers = [failure] * attempts
     hooks = setting.hooks()
     hooks.offer(event(1))
     hooks.offer(event(2))
     await hooks.close(1)
     assert setting.deliveries.ids == [1] * attempts + [2]
-    assert setting.notes == [f"the hook http://hooks.example was not told of drift (edge): {failure.message}"]
+    assert setting.notes == [f"hook http://hooks.example: drift of edge not delivered: {failure.message}"]
     assert [body["dropped"] for _, body in setting.deliveries.told] == [0] * attempts + [1]
 
 
@@ -173,7 +173,7 @@ async def test_one_that_hangs_delays_no_other_and_not_the_end(setting: Setting) 
     assert await hooks.close(0.05) == 1
     assert time.monotonic() - started < 5
     assert [name for name, _ in setting.deliveries.told] == ["http://other.example/"]
-    assert setting.notes == ["1 event was not delivered to their hooks before the end"]
+    assert setting.notes == ["1 event was not delivered to hooks before shutdown"]
 
 
 async def test_an_unexpected_error_costs_one_event(setting: Setting, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -224,9 +224,9 @@ def test_the_shape_of_an_event() -> None:
 @pytest.mark.parametrize(
     ("hook", "words"),
     [
-        (HOOK, "the hook http://hooks.example"),
-        (Hook(on=ALL, url=Secret("env", "HOOK_URL")), "the hook with its url from env"),
-        (Hook(on=ALL, command=("/usr/bin/notify", "--token", "x")), "the hook notify"),
+        (HOOK, "hook http://hooks.example"),
+        (Hook(on=ALL, url=Secret("env", "HOOK_URL")), "hook with url from env"),
+        (Hook(on=ALL, command=("/usr/bin/notify", "--token", "x")), "hook notify"),
         (Hook(on=ALL, url="http://user:pass@host/"), "a hook"),
     ],
     ids=["url", "secret", "command", "user name"],
@@ -306,7 +306,7 @@ async def test_a_command(tmp_path: Path) -> None:
     [
         pytest.param(script("raise SystemExit(3)"), True, "status 3", id="status"),
         pytest.param(script("import time; time.sleep(60)"), True, "did not end within 0.3 s", id="hangs"),
-        pytest.param(Hook(on=ALL, command=("/no/such/program",)), False, "cannot be run", id="not there"),
+        pytest.param(Hook(on=ALL, command=("/no/such/program",)), False, "cannot run the command", id="not there"),
     ],
 )
 async def test_a_command_that_fails(hook: Hook, recoverable: bool, words: str) -> None:

@@ -24,7 +24,7 @@ def world() -> Iterator[World]:
 async def test_it_is_given_back(world: World) -> None:
     async with hold(world.fleet, "lab", "apply"):
         assert [one.stack for one in world.store.leases()] == ["lab"]
-        with pytest.raises(ConflictError, match="holds the stack lab"):
+        with pytest.raises(ConflictError, match="stack lab has been held by"):
             async with hold(world.fleet, "lab", "apply"):
                 pass
         async with hold(world.fleet, "other", "apply"):
@@ -39,7 +39,7 @@ async def test_it_is_given_back_after_an_error(world: World) -> None:
     assert world.store.leases() == []
 
 
-async def test_who_loses_it_is_stopped(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_holder_that_loses_the_lease_is_stopped(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lease_module, "LEASE_SECONDS", 0.03)
 
     async def work() -> None:
@@ -47,7 +47,7 @@ async def test_who_loses_it_is_stopped(world: World, monkeypatch: pytest.MonkeyP
             world.store.release(held.token)
             await asyncio.sleep(10)
 
-    with pytest.raises(ConflictError, match="was taken by another command"):
+    with pytest.raises(ConflictError, match="was taken over by another command"):
         await work()
 
 
@@ -82,6 +82,6 @@ async def test_a_process_that_cannot_be_seen_from_here_is_not_judged_dead(world:
     now = world.clock.now()
     until = now + timedelta(seconds=30)
     world.store.acquire(Lease(stack="lab", token="t", holder=there, acquired_at=now, expires_at=until), now)
-    with pytest.raises(ConflictError, match="holds the stack lab"):
+    with pytest.raises(ConflictError, match="stack lab has been held by"):
         async with hold(world.fleet, "lab", "apply"):
             pass

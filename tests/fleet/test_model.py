@@ -280,6 +280,9 @@ class Fleets(RuleBasedStateMachine):
             return True
         if self.policies[stack.name] == "report" and place in self.lab.neglected:
             return True
+        # New content at a path that the server may have cached is refused where it cannot be staged.
+        if self.edits and place[0] in WITHOUT_STORE and one["lora_path"] in READABLE and self.lab.served(place) is None:
+            return True
         # New content is rolled out by apply only; the content that was applied may be nowhere any more.
         kept = f"{STORE}/{one['digest']}" in self.lab.artifacts.staged and place[0] not in WITHOUT_STORE
         return not kept and self.lab.artifacts.digests.get(one["lora_path"]) != one["digest"]

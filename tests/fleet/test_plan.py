@@ -260,7 +260,7 @@ def test_destroy_deletes_and_says_so() -> None:
     assert (action.kind, action.reason) == (ActionKind.DELETE, "the stack is destroyed")
 
 
-def test_an_interrupted_update_is_owed_and_nobodys_drift() -> None:
+def test_an_interrupted_update_is_owed_and_not_drift() -> None:
     cut = applied(operation=Operation.LOST, cause=INTERRUPTED)
     action = only(plan(declared(spec()), [cut], seen()))
     assert (action.owed, action.drift) == (True, False)
@@ -275,7 +275,7 @@ def test_staged_content_is_loaded_from_the_path_that_carries_its_digest() -> Non
     assert (plain.load_path, plain.stage) == ("/models/sql", False)
 
 
-def test_targets_that_changed_are_told() -> None:
+def test_changed_targets_are_listed() -> None:
     now = TargetSpec(name="edge", base_url="http://edge:9000")
     known = {"edge": TargetRecord(name="edge", spec={"base_url": "http://edge:8000"}, declared_at=AT)}
     declaration = Declaration(stack="lab", targets={"edge": now})
@@ -288,9 +288,9 @@ def test_targets_that_changed_are_told() -> None:
 def test_a_base_model_cannot_be_declared_to_be_another() -> None:
     check_models([ModelSpec(target="edge", label="base", id=BASE)], seen())
     check_models([ModelSpec(target="edge", label="base", id="other")], away())
-    with pytest.raises(InvalidError, match="serves the base model") as raised:
+    with pytest.raises(InvalidError, match="serves base model") as raised:
         check_models([ModelSpec(target="edge", label="base", id="acme/huge")], seen())
-    assert "restart vLLM" in (raised.value.hint or "")
+    assert "Restart vLLM" in (raised.value.hint or "")
     with pytest.raises(InvalidError, match="from /other"):
         check_models([ModelSpec(target="edge", label="base", id=BASE, root="/other")], seen())
 

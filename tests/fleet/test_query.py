@@ -62,16 +62,16 @@ def test_quoted(text, value):
 
 
 FAULTS = {
-    "field": ("nmae:sql", 1, "no field 'nmae'", "Did you mean name?"),
-    "second-field": ("name:sql  -tarket:x", 12, "no field 'tarket'", "Did you mean target?"),
-    "unlike-any": ("zzz:1", 1, "no field 'zzz'", "The fields are name, target"),
-    "value": ("status:driftet", 8, "status is never driftet", "Did you mean drifted?"),
-    "value-by-pattern": ("status:x*", 8, "status is never x*", "served, drifted, missing"),
-    "bare": ("sql", 1, "'sql' is no field:value", "name:sql"),
-    "quoted-bare": ('name:a "b c"', 8, "is no field:value", "name:"),
+    "field": ("nmae:sql", 1, "unknown field 'nmae'", "Did you mean name?"),
+    "second-field": ("name:sql  -tarket:x", 12, "unknown field 'tarket'", "Did you mean target?"),
+    "unlike-any": ("zzz:1", 1, "unknown field 'zzz'", "Fields: name, target"),
+    "value": ("status:driftet", 8, "invalid status driftet", "Did you mean drifted?"),
+    "value-by-pattern": ("status:x*", 8, "invalid status x*", "served, drifted, missing"),
+    "bare": ("sql", 1, "'sql' is not of the form field:value", "name:sql"),
+    "quoted-bare": ('name:a "b c"', 8, "is not of the form field:value", "name:"),
     "empty": ("name:", 6, "name: has no value", "name:*"),
-    "open-quote": ('name:"sql', 6, "an open quote", "quotes"),
-    "sign-alone": ("name:a -", 8, "is no field:value", "name:sql"),
+    "open-quote": ('name:"sql', 6, "unclosed quote", "Quote"),
+    "sign-alone": ("name:a -", 8, "is not of the form field:value", "name:sql"),
 }
 
 

@@ -55,30 +55,30 @@ AWAY = Sighting(target="edge-1", at=NOW, cause=Cause.REFUSED, detail="refused")
 NO_ROUTES = Capabilities(lora_routes=False)
 JUDGED = {
     "as applied": (stack(adapter()), [recorded()], seen(SERVED), "served", ""),
-    "unloaded": (stack(adapter()), [recorded()], seen(), "missing", "not served any more"),
+    "unloaded": (stack(adapter()), [recorded()], seen(), "missing", "no longer served"),
     "a tombstone": (stack(adapter()), [recorded(Operation.LOST)], seen(), "missing", "(restarted)"),
     "loaded again by somebody": (stack(adapter()), [recorded(Operation.LOST)], seen(SERVED), "served", ""),
     "another path": (stack(adapter()), [recorded()], seen(replace(SERVED, root="/x")), "drifted", "served from /x"),
-    "another base": (stack(adapter()), [recorded()], seen(replace(SERVED, parent="b")), "drifted", "hangs on b"),
+    "another base": (stack(adapter()), [recorded()], seen(replace(SERVED, parent="b")), "drifted", "attached to b"),
     "never loaded": (stack(adapter()), [], seen(), "owed", "not loaded yet"),
     "not unloaded": (stack(), [recorded()], seen(SERVED), "owed", "not unloaded yet"),
     "destroyed": (stack(adapter(), ending=True), [recorded()], seen(SERVED), "owed", "not unloaded yet"),
-    "another path declared": (stack(adapter(lora_path="/y")), [recorded()], seen(SERVED), "owed", "another way"),
-    "other content declared": (stack(adapter(digest="b")), [recorded(digest="a")], seen(SERVED), "owed", "another way"),
+    "another path declared": (stack(adapter(lora_path="/y")), [recorded()], seen(SERVED), "owed", "differently"),
+    "other content declared": (stack(adapter(digest="b")), [recorded(digest="a")], seen(SERVED), "owed", "differently"),
     "a base that was left out": (stack(adapter()), [recorded(base_model_name="acme/tiny")], seen(SERVED), "served", ""),
-    "away": (stack(adapter()), [recorded()], AWAY, "unknown", "as it was applied"),
-    "away, never loaded": (stack(adapter()), [], AWAY, "owed", "to be loaded"),
+    "away": (stack(adapter()), [recorded()], AWAY, "unknown", "as applied"),
+    "away, never loaded": (stack(adapter()), [], AWAY, "owed", "will be loaded"),
     "away, lost before": (
         stack(adapter()), [recorded(Operation.LOST)], AWAY, "unknown", "missing when the target was last seen"
     ),
     "away, lost before, cut short": (
-        stack(adapter()), [replace(recorded(Operation.LOST), cause="interrupted")], AWAY, "owed", "to be loaded"
+        stack(adapter()), [replace(recorded(Operation.LOST), cause="interrupted")], AWAY, "owed", "will be loaded"
     ),
     "away, lost before, and restored": (
-        stack(adapter(), on_drift="restore"), [recorded(Operation.LOST)], AWAY, "owed", "to be loaded"
+        stack(adapter(), on_drift="restore"), [recorded(Operation.LOST)], AWAY, "owed", "will be loaded"
     ),
-    "away, to be changed": (stack(adapter(lora_path="/y")), [recorded()], AWAY, "owed", "to be updated"),
-    "away, to be removed": (stack(), [recorded()], AWAY, "owed", "to be unloaded"),
+    "away, to be changed": (stack(adapter(lora_path="/y")), [recorded()], AWAY, "owed", "will be updated"),
+    "away, to be removed": (stack(), [recorded()], AWAY, "owed", "will be unloaded"),
     "routes off": (stack(adapter()), [recorded()], seen(capabilities=NO_ROUTES), "unknown", "cannot load adapters"),
     "routes off, still there": (stack(adapter()), [recorded()], seen(SERVED, capabilities=NO_ROUTES), "served", ""),
 }  # fmt: skip

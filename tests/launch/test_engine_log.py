@@ -1,3 +1,5 @@
+import errno
+import os
 from pathlib import Path
 from typing import Any
 
@@ -5,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from garrison.base.errors import InvalidError
+from garrison.base.errors import DiskFullError, InvalidError
 from garrison.base.redaction import know_secret
 from garrison.engines.diagnose import LOG_LINES
 from garrison.launch import engine_log
@@ -175,3 +177,61 @@ def test_a_secret_in_two_pieces_is_neither_in_the_file_nor_in_the_lines(tmp_path
     lines, content = fed(tmp_path, *pieces)
     assert lines == ["INFO key ***", "args: {'api_key': ['***']}", "last ***"]
     assert content == b"INFO key ***\nargs: {'api_key': ['***']}\nlast ***"
+
+
+def test_a_log_in_use_is_left_alone(tmp_path: Path) -> None:
+    """Neither is it set aside nor written to; the name is free again when its engine has ended."""
+    first = EngineLog(tmp_path / "x.log")
+    first.feed(b"first\n")
+    second = EngineLog(tmp_path / "x.log")
+    assert second.path == tmp_path / "x.2.log"
+    second.begin()
+    second.feed(b"second\n")
+    first.feed(b"more\n")
+    assert (tmp_path / "x.log").read_bytes() == b"first\nmore\n"
+    assert (tmp_path / "x.2.log").read_bytes() == b"second\n"
+    third = EngineLog(tmp_path / "x.log")
+    assert third.path == tmp_path / "x.3.log"
+    first.close()
+    fourth = EngineLog(tmp_path / "x.log")
+    assert fourth.path == tmp_path / "x.log"
+    for log in (second, third, fourth):
+        log.close()
+
+
+def test_a_log_that_is_only_opened_changes_nothing(tmp_path: Path) -> None:
+    """A start that comes to nothing does not rotate away what the engine before had to say."""
+    fed(tmp_path, b"first\n")
+    EngineLog(tmp_path / "x.log").close()
+    assert {path.name for path in tmp_path.iterdir()} == {"x.log"}
+    assert (tmp_path / "x.log").read_bytes() == b"first\n"
+
+
+def test_a_note_of_our_own_is_in_the_file_alone(tmp_path: Path) -> None:
+    seen: list[str] = []
+    log = EngineLog(tmp_path / "x.log", seen.append)
+    log.feed(b"one\n")
+    log.note("stopped by pid 7")
+    log.close()
+    assert log.path.read_bytes() == b"one\ngarrison: stopped by pid 7\n"
+    assert seen == list(log.tail) == ["one"]
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+def test_no_room_is_said_before_an_engine_starts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    def full(*_: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    fed(tmp_path, b"first\n")
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with pytest.raises(DiskFullError):
+        EngineLog(tmp_path / "x.log")
+    assert (tmp_path / "x.log").read_bytes() == b"first\n"
+
+
+def test_a_file_system_that_cannot_reserve_room_is_no_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*_: int) -> None:
+        raise OSError(errno.EOPNOTSUPP, "not supported")
+
+    monkeypatch.setattr(os, "posix_fallocate", refused)
+    assert fed(tmp_path, b"one\n")[1] == b"one\n"

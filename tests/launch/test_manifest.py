@@ -191,10 +191,10 @@ WRONG = {
     "max_loras zero": ("model: m\nmax_loras: 0\n", ":2:1: max_loras: ", "Mend"),
     "list in a list": ("model: m\noptions:\n  a: [[1]]\n", ":3:3: options.a: an option is text", "Mend"),
     "date": ("model: m\noptions:\n  a: 2026-01-01\n", ":3:3: options.a: an option is text", "Mend"),
-    "key twice": ("model: m\nmodel: n\n", ":2:1: 'model' is given twice", "Remove"),
-    "option twice": ("model: m\noptions:\n  a: 1\n  a: 2\n", ":4:3: 'a' is given twice", "Remove"),
+    "key twice": ("model: m\nmodel: n\n", ":2:1: duplicate key 'model'", "Remove"),
+    "option twice": ("model: m\noptions:\n  a: 1\n  a: 2\n", ":4:3: duplicate key 'a'", "Remove"),
     "number as key": ("model: m\n1: x\n", ":2:1: ", ""),
-    "not closed": ("model: [\n", ":2:1: ", "Mend"),
+    "not closed": ("model: [\n", ":2:1: ", "Fix"),
     "list": ("- model\n", "holds no `key: value` lines", "Start with"),
     "empty": ("", "holds no `key: value` lines", "Start with"),
 }

@@ -219,6 +219,23 @@ class TestOutput:
         assert text.index("weights (after") < text.index("compile (after") < text.index("ready after")
         assert "\x1b" not in text
 
+    def test_output_that_nobody_reads_does_not_hold_it_up(self, start: Start, tmp_path: Path) -> None:
+        """Standard error is a pipe without a reader: the engine is not held up in its log, and SIGTERM is heard."""
+        fifo = tmp_path / "unread"
+        os.mkfifo(fifo)
+        unread = os.open(fifo, os.O_RDWR)
+        try:
+            plan = {"lines": ["x" * 200], "times": 30_000}
+            garrison = start(plan, "--logs", wrapper=f"exec \"$@\" 2>'{fifo}'")
+            garrison.noted("asked")
+            log = garrison.home / "logs" / f"vllm-{garrison.port}.log"
+            garrison.until(lambda: log.stat().st_size > 30_000 * 200, what="the whole log")
+            garrison.process.send_signal(signal.SIGTERM)
+            assert garrison.end() == 0
+            assert garrison.left() == []
+        finally:
+            os.close(unread)
+
     def test_no_logs(self, start: Start) -> None:
         garrison = start({"lines": PHASES}, "--no-logs")
         garrison.ready()

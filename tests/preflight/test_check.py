@@ -246,3 +246,37 @@ def test_lock_file_must_be_a_regular_file(tmp_path: Path, kind: str) -> None:
 def test_lock_file_is_for_its_owner_alone(tmp_path: Path) -> None:
     with port_lock(request(tmp_path / "lock")):
         assert (tmp_path / "lock").stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize("dry_run", [False, True])
+def test_whoever_may_forbid_a_stop_is_asked_before_it(dry_run: bool) -> None:
+    bench = Bench()
+
+    def forbid(verdict: Any) -> None:
+        assert [root.id.pid for root in verdict.roots] == [100]
+        raise PortForeignError("no")
+
+    with pytest.raises(PortForeignError):
+        check(
+            PreflightRequest(host="0.0.0.0", port=8000, skip_gpu=True, lockfile=Path("/x"), dry_run=dry_run),
+            processes=bench.processes, sockets=bench.sockets, clock=bench.clock, say=bench.said.append, may_stop=forbid,
+        )  # fmt: skip
+    assert bench.processes.sent == []
+
+
+def test_a_start_that_takes_no_port_has_none_looked_at() -> None:
+    bench = Bench(("nginx",), exe="/usr/sbin/nginx")
+    assert bench.check(skip_port=True, host="no-such-host").port_action == "noop"
+    assert bench.said == []
+    assert bench.processes.sent == []
+
+
+def test_who_stops_a_server_is_noted_before_it_is_signalled(tmp_path: Path) -> None:
+    from garrison.preflight.stop_notes import read_note
+
+    bench = Bench()
+    found: list[Any] = []
+    bench.processes.on_signal = lambda process, _: found.append(read_note(tmp_path, 8000, [process]))
+    bench.check(notes=tmp_path)
+    assert len(found) == 2
+    assert all(note is not None for note in found)

@@ -46,7 +46,12 @@ def applied(name: str = "sql", path: str = OLD, target: str = "edge", **changes:
 def create(one: AdapterSpec | None = None, **changes: Any) -> Action:
     one = one or spec()
     values: dict[str, Any] = {"kind": ActionKind.CREATE, "way": Way.LOAD, "load_path": one.lora_path, "desired": one}
-    named: dict[str, Any] = {"target": one.target, "name": one.lora_name, "label": one.label, "reason": "not there"}
+    named: dict[str, Any] = {
+        "target": one.target,
+        "name": one.lora_name,
+        "label": one.label,
+        "reason": "not served yet",
+    }
     return Action(**(values | named | changes))
 
 

@@ -403,7 +403,8 @@ class _Line:
             return
         path, by = self._process.taken_away.get(place, ("", ""))
         lab.loaded_by[place] = by if path == now else GARRISON
-        lab.tampered.discard(place)
+        if lab.loaded_by[place] == GARRISON:  # what others had loaded, and is put back, is still theirs
+            lab.tampered.discard(place)
         self._process.absent.discard(place)
 
     def _believable(self, names: set[str]) -> None:

@@ -10,8 +10,8 @@ from garrison.fleet.status import AdapterStatus, FleetStatus, StackStatus, Targe
 from garrison.store.records import CommandRecord, Holder, Key, Lease, Operation, Resource
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
-STAGED = "from the adapter store, at a path that carries the content's digest"
-LOAD_LATER = "to be loaded when the target is seen again"
+STAGED = "from the adapter store, at a path with the digest of the content"
+LOAD_LATER = "will be loaded when the target is seen again"
 AWAY = Failure(
     code=FailureCode.NETWORK_FAILURE,
     message="target edge-7 is out of reach (refused): connection refused",
@@ -26,7 +26,7 @@ def recorded(name: str, target: str = "edge-2") -> Resource:
     )  # fmt: skip
 
 
-def action(kind: ActionKind, name: str, target: str = "edge-2", reason: str = "not there", **more) -> Action:
+def action(kind: ActionKind, name: str, target: str = "edge-2", reason: str = "not served yet", **more) -> Action:
     return Action(kind=kind, target=target, name=name, label=name, reason=reason, **more)
 
 
@@ -43,7 +43,7 @@ def full_plan() -> Plan:
             ),
             action(
                 kinds.REPLACE, "support-v2", reason="create-only field changed", way=Way.LOAD_THEN_UNLOAD,
-                way_reason="the names differ: the new one answers before the old one goes",
+                way_reason="the names differ: load the new one, then unload the old one",
                 replaced=recorded("support"),
                 changes=(
                     Change("lora_path", "/models/support", "/models/a-very-long-directory-name/of-support-2026-02"),
@@ -60,7 +60,7 @@ def full_plan() -> Plan:
                 ),
             ),
             action(
-                kinds.BLOCKED, "sql", "edge-3", "changed by somebody since it was applied", conflict=True, drift=True,
+                kinds.BLOCKED, "sql", "edge-3", "changed from outside since the last apply", conflict=True, drift=True,
                 failure=Failure(
                     code=FailureCode.RESOURCE_CONFLICT,
                     message="sql on edge-3 was applied from /models/sql and is now served from /tmp/experiment",
@@ -76,7 +76,8 @@ def full_plan() -> Plan:
             *(action(kinds.KEEP, f"k{number}", "local", "as declared") for number in range(1200)),
             *(action(kinds.BLOCKED, name, "edge-7", LOAD_LATER, failure=AWAY, owed=True) for name in ("sql", "chat")),
             action(
-                kinds.BLOCKED, "old", "edge-7", "to be unloaded when the target is seen again", failure=AWAY, owed=True
+                kinds.BLOCKED, "old", "edge-7", "will be unloaded when the target is seen again",
+                failure=AWAY, owed=True,
             ),
         ),
         targets=(
@@ -91,7 +92,7 @@ def full_plan() -> Plan:
             "edge-7": AWAY.message,
             "edge-8": "target edge-8 is out of reach (not-vllm): answered 200 with text/html, a page of a proxy",
         },
-        warnings=("the adapter chat is declared twice",),
+        warnings=("adapter chat is declared twice",),
     )  # fmt: skip
 
 
@@ -143,7 +144,7 @@ def fleet_status(nodes: int = 2000) -> FleetStatus:
         for number in range(3)
     ]
     adapters.append(adapter_status("edge-1", "chat", "drifted", "applied from /models/chat, served from /tmp/chat"))
-    owed = "to be loaded when the target is seen again"
+    owed = "will be loaded when the target is seen again"
     adapters += [adapter_status(f"edge-{one}", f"a{number}", "owed", owed) for one in (7, 8) for number in range(7)]
     adapters.append(adapter_status("edge-9", "sql", "unknown", "the target cannot load adapters at run time"))
     stacks = (

@@ -1,1 +1,4 @@
-"""What every room may use: errors and exit codes, settings, clock, small values. Imports nothing of ours."""
+"""Foundations that every other package may use: errors and exit codes, settings, the clock, file helpers, small values.
+
+Imports no other package of Garrison, and knows nothing of models, engines or fleets.
+"""

@@ -1,4 +1,4 @@
-"""Time as a value that is handed in: monotonic for waiting, UTC for what people read."""
+"""The clock as an injected dependency: monotonic time for waiting, UTC for display and storage."""
 
 import time
 from datetime import UTC, datetime, timedelta
@@ -8,17 +8,21 @@ __all__ = ["Clock", "FakeClock", "SystemClock"]
 
 
 class Clock(Protocol):
+    """Source of time and of blocking sleep."""
+
     def monotonic(self) -> float:
-        """Seconds from an arbitrary start; never goes back."""
+        """Return seconds from an arbitrary start; never goes back."""
 
     def now(self) -> datetime:
-        """The wall clock, in UTC."""
+        """Return the wall-clock time in UTC."""
 
     def sleep(self, seconds: float) -> None:
-        """Block for `seconds`; negative counts as zero."""
+        """Block for `seconds`; a negative value counts as zero."""
 
 
 class SystemClock:
+    """The clock of the operating system."""
+
     def monotonic(self) -> float:
         return time.monotonic()
 
@@ -30,7 +34,7 @@ class SystemClock:
 
 
 class FakeClock:
-    """The in-memory twin: time passes only when somebody sleeps or calls `advance`."""
+    """In-memory twin of the clock: time passes only in `sleep` and `advance`."""
 
     def __init__(self, start: datetime = datetime(2026, 1, 1, tzinfo=UTC)) -> None:
         self._start = start

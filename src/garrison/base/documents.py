@@ -1,4 +1,4 @@
-"""YAML, JSON and TOML read with positions, so that an error can say file, line and column."""
+"""Reads YAML, JSON and TOML with positions, so that an error can name file, line and column."""
 
 import json
 from collections.abc import Mapping
@@ -14,21 +14,21 @@ if TYPE_CHECKING:
 __all__ = ["Document", "Path", "inside", "read_document"]
 
 Path = tuple[str | int, ...]
-"""Where a value is in a document: keys and indexes from the top."""
+"""The location of a value in a document: keys and indexes from the root."""
 
 _MOST_VALUES = 300_000
 
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """A parsed file. `positions` are (line, column), from 1; in TOML, of what begins a line."""
+    """A parsed file. `positions` are (line, column) from 1; in TOML, only of tables and keys that begin a line."""
 
     name: str
     content: Any
     positions: Mapping[Path, tuple[int, int]] = field(default_factory=dict)
 
     def where(self, path: Path) -> str:
-        """`file:line:column` of the value at `path`, or of the nearest parent that has a position."""
+        """Return `file:line:column` of the value at `path`, or of its nearest ancestor with a position."""
         for length in range(len(path), -1, -1):
             if position := self.positions.get(path[:length]):
                 return f"{self.name}:{position[0]}:{position[1]}"
@@ -36,10 +36,10 @@ class Document:
 
 
 def read_document(text: str, name: str, *, suffix: str | None = None) -> Document:
-    """Parse `text` by `suffix`, or that of `name`: `.toml`, `.json`, and YAML for all else.
+    """Parse `text` by `suffix`, or by the suffix of `name`: `.toml`, `.json`, and YAML for anything else.
 
     Raises:
-        InvalidError: it does not parse, a key is given twice, or it is nested too deeply or expands to too much.
+        InvalidError: the text does not parse, repeats a key, is nested too deeply or expands to too many values.
     """
     try:
         kind = suffix or name
@@ -48,12 +48,15 @@ def read_document(text: str, name: str, *, suffix: str | None = None) -> Documen
             return Document(name, content, toml_positions(text, content))
         return _json(text, name) if kind.endswith(".json") else _yaml(text, name)
     except RecursionError:
-        raise InvalidError(f"{name} is nested too deeply, or holds itself", hint="Mend the file.") from None
+        raise InvalidError(f"{name} is nested too deeply, or contains itself", hint="Fix the file.") from None
 
 
 def inside(content: Any, loc: Path) -> tuple[Path, Any, Path]:
-    """For the place that a validator names: the part of it that is in the file, what is there, and the parts that are
-    not, which name the alternatives of a union that were tried."""
+    """Split the location that a validator reports into the part that exists in the file and the rest.
+
+    Returns the existing path, the value there, and the remaining parts, which name the alternatives of a union that
+    were tried.
+    """
     path: Path = ()
     tried: Path = ()
     for part in loc:
@@ -75,12 +78,15 @@ def _toml(text: str, name: str) -> Any:
     try:
         return tomllib.loads(text)
     except ValueError as error:  # TOMLDecodeError, and int() for a number that is too long
-        raise InvalidError(f"{name} is not valid TOML: {error}", hint="Mend the file.") from None
+        raise InvalidError(f"{name} is not valid TOML: {error}", hint="Fix the file.") from None
 
 
 def _json(text: str, name: str) -> Document:
-    """Values by the JSON parser, positions by YAML's. YAML takes nearly all JSON and gives some of it another meaning:
-    `1e5` is text there, and a surrogate pair two characters."""
+    """Take values from the JSON parser and positions from the YAML parser.
+
+    YAML accepts nearly all JSON, but reads some of it differently: `1e5` is text there, and a surrogate pair is two
+    characters.
+    """
     import yaml
 
     twice: list[str] = []
@@ -94,7 +100,7 @@ def _json(text: str, name: str) -> Document:
     try:
         content = json.loads(text, object_pairs_hook=mapping)
     except ValueError as error:
-        raise InvalidError(f"{name} is not valid JSON: {error}", hint="Mend the file.") from None
+        raise InvalidError(f"{name} is not valid JSON: {error}", hint="Fix the file.") from None
     try:
         _, positions = _compose(text.replace("\t", " "), name)
     except yaml.YAMLError:
@@ -102,9 +108,9 @@ def _json(text: str, name: str) -> Document:
     except InvalidError:
         if twice:
             raise
-        positions = {}  # too many values: what JSON takes is not refused for the sake of their places
+        positions = {}  # too many values for YAML; valid JSON is not refused for lack of positions
     if twice:
-        raise InvalidError(f"{name}: {twice[0]!r} is given twice", hint="Remove one of the two.")
+        raise InvalidError(f"{name}: duplicate key {twice[0]!r}", hint="Remove one of the two.")
     return Document(name, content, positions)
 
 
@@ -117,25 +123,26 @@ def _yaml(text: str, name: str) -> Document:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
         at = f"{name}:{mark.line + 1}:{mark.column + 1}" if mark else name
-        raise InvalidError(f"{at}: {error.problem or 'not valid YAML'}", hint="Mend the file.") from None
+        raise InvalidError(f"{at}: {error.problem or 'not valid YAML'}", hint="Fix the file.") from None
     except yaml.YAMLError as error:
-        raise InvalidError(f"{name} is not valid YAML: {error}", hint="Mend the file.") from None
+        raise InvalidError(f"{name} is not valid YAML: {error}", hint="Fix the file.") from None
     except (ValueError, KeyError, AttributeError, TypeError) as error:
-        # PyYAML's constructors let these out: `2026-13-45`, `!!bool maybe`, `!!timestamp soon`.
+        # PyYAML's constructors do not wrap these: `2026-13-45`, `!!bool maybe`, `!!timestamp soon`.
         raise InvalidError(
-            f"{name} is not valid YAML: a value does not fit its type ({error})", hint="Put it in quotes."
+            f"{name} is not valid YAML: a value does not match its type ({error})", hint="Quote the value."
         ) from None
     return Document(name, content, positions)
 
 
 def _compose(text: str, name: str) -> "tuple[yaml.Node | None, dict[Path, tuple[int, int]]]":
-    """The node tree, and where each value of it is."""
+    """Return the node tree and the position of each of its values."""
     import yaml
 
     positions: dict[Path, tuple[int, int]] = {}
 
     def walk(node: yaml.Node, path: Path) -> None:
-        if len(positions) > _MOST_VALUES:  # an alias is walked each time it is used
+        # An alias is walked at every use, so a small file can expand to millions of values.
+        if len(positions) > _MOST_VALUES:
             raise InvalidError(f"{name} expands to more than {_MOST_VALUES} values", hint="Use fewer aliases.")
         positions.setdefault(path, (node.start_mark.line + 1, node.start_mark.column + 1))
         if isinstance(node, yaml.MappingNode):
@@ -144,9 +151,9 @@ def _compose(text: str, name: str) -> "tuple[yaml.Node | None, dict[Path, tuple[
                 place = (key.start_mark.line + 1, key.start_mark.column + 1)
                 at = f"{name}:{place[0]}:{place[1]}"
                 if not isinstance(key, yaml.ScalarNode):
-                    raise InvalidError(f"{at}: a key must be a plain word", hint="Mend the file.")
+                    raise InvalidError(f"{at}: a key must be plain text", hint="Fix the file.")
                 if key.value in seen:
-                    raise InvalidError(f"{at}: {key.value!r} is given twice", hint="Remove one of the two.")
+                    raise InvalidError(f"{at}: duplicate key {key.value!r}", hint="Remove one of the two.")
                 seen.add(key.value)
                 positions[(*path, key.value)] = place
                 walk(value, (*path, key.value))

@@ -1,4 +1,4 @@
-"""Every error Garrison raises on purpose, in one tree.
+"""The tree of errors that Garrison raises on purpose.
 
     GarrisonError                   code                  exit  http
     ├── InvalidError                invalid                  1   400
@@ -26,8 +26,8 @@
     ├── UsageError                  usage                   64   400
     └── InternalError               internal                70   500
 
-A message says what happened; `hint` names the next step and is shown on its own line; `details` are the facts behind
-it, JSON-ready, and go into `--json` output. No secret may enter any of the three.
+A message says what happened. `hint` names the next step and is shown on its own line. `details` are the underlying
+facts, JSON-ready, and go into `--json` output. None of the three may contain a secret.
 """
 
 from collections.abc import Mapping
@@ -66,7 +66,7 @@ __all__ = [
 
 
 class GarrisonError(Exception):
-    """The root of the tree. Raise a leaf, never this."""
+    """Root of the tree. Raise a leaf, never this class."""
 
     code: ClassVar[str] = "internal"
     exit_code: ClassVar[ExitCode] = ExitCode.INTERNAL
@@ -79,8 +79,10 @@ class GarrisonError(Exception):
         self.details: dict[str, Any] = dict(details or {})
 
     def to_json(self) -> dict[str, Any]:
-        """`{"ok": false, "code", "exit_code", "error", "hint"?, ...details}`; the shape `--json` prints on failure.
-        A detail cannot take the place of one of these."""
+        """Return `{"ok": false, "code", "exit_code", "error", "hint"?, ...details}`, as `--json` prints on failure.
+
+        A detail cannot overwrite any of the named keys.
+        """
         body: dict[str, Any] = {
             "ok": False,
             "code": self.code,
@@ -101,52 +103,52 @@ class InvalidError(GarrisonError):
 
 
 class GpuThresholdError(InvalidError):
-    """A GPU is too hot, too busy or too full, and the user asked for that to be fatal."""
+    """A GPU exceeds a temperature, utilization or memory threshold that the user made fatal."""
 
     code = "gpu-threshold"
     http_status = 503
 
 
 class PortError(GarrisonError):
-    """The port that was asked for cannot be had. Details: `pids`, `cmdlines`, `uids`."""
+    """The requested port is not available. Details: `pids`, `cmdlines`, `uids`."""
 
     http_status = 409
 
 
 class PortForeignError(PortError):
-    """What holds the port may not be stopped: it is not vLLM, or it serves and --replace was not given."""
+    """The port is held by a process that is not stopped: a foreign one, or one that serves, without --replace."""
 
     code = "port-foreign"
     exit_code = ExitCode.PORT_FOREIGN
 
 
 class PortOtherUserError(PortError):
-    """A vLLM that runs as another user holds the port."""
+    """The port is held by a vLLM that runs as another user."""
 
     code = "port-other-user"
     exit_code = ExitCode.PORT_OTHER_USER
 
 
 class PortUnattributableError(PortError):
-    """Something listens, and its socket cannot be mapped to a process (hidepid, another namespace)."""
+    """The port has a listener whose socket cannot be mapped to a process (hidepid, another namespace)."""
 
     code = "port-unattributable"
     exit_code = ExitCode.PORT_UNATTRIBUTABLE
 
 
 class PortStuckError(PortError):
-    """The holder was signalled and the port still listens."""
+    """The holder was signalled, but still listens on the port."""
 
     code = "port-stuck"
     exit_code = ExitCode.PORT_STUCK
 
 
 class ModelError(GarrisonError):
-    """A model or an adapter could not be had."""
+    """A model or an adapter could not be obtained."""
 
 
 class ModelNotFoundError(ModelError):
-    """No source has it. Details: `tried`, one entry a source with its reason."""
+    """No source has the model. Details: `tried`, one entry per source with its reason."""
 
     code = "model-not-found"
     exit_code = ExitCode.MODEL_NOT_FOUND
@@ -154,7 +156,7 @@ class ModelNotFoundError(ModelError):
 
 
 class ModelInvalidError(ModelError):
-    """Found, but incomplete or corrupt. The message names the file."""
+    """The model was found, but is incomplete or corrupt. The message names the file."""
 
     code = "model-invalid"
     exit_code = ExitCode.MODEL_INVALID
@@ -162,7 +164,7 @@ class ModelInvalidError(ModelError):
 
 
 class FetchError(ModelError):
-    """The network, the credentials or the hub failed while fetching."""
+    """A fetch failed because of the network, the credentials or the hub."""
 
     code = "fetch-failed"
     exit_code = ExitCode.FETCH_FAILED
@@ -170,7 +172,7 @@ class FetchError(ModelError):
 
 
 class LockedError(GarrisonError):
-    """Another command holds the lock. Details: `path`, and `pid` where it is known."""
+    """Another command holds the lock. Details: `path`, and `pid` if known."""
 
     code = "locked"
     exit_code = ExitCode.LOCKED
@@ -178,7 +180,7 @@ class LockedError(GarrisonError):
 
 
 class DiskFullError(GarrisonError):
-    """Not enough room. Details: `needed_bytes`, `free_bytes`, `path`."""
+    """There is not enough disk space. Details: `needed_bytes`, `free_bytes`, `path`."""
 
     code = "disk-full"
     exit_code = ExitCode.DISK_FULL
@@ -190,7 +192,7 @@ class EngineError(GarrisonError):
 
 
 class EngineMissingError(EngineError):
-    """The engine's executable is not there."""
+    """The engine's executable does not exist."""
 
     code = "engine-missing"
     exit_code = ExitCode.ENGINE_MISSING
@@ -206,7 +208,7 @@ class EngineDiedError(EngineError):
 
 
 class EngineTimeoutError(EngineError):
-    """The engine was not ready in time, or showed no sign of life for too long."""
+    """The engine was not ready in time, or showed no activity for too long."""
 
     code = "engine-timeout"
     exit_code = ExitCode.ENGINE_TIMEOUT
@@ -214,11 +216,11 @@ class EngineTimeoutError(EngineError):
 
 
 class FleetError(GarrisonError):
-    """What was declared and what targets serve could not be made equal."""
+    """The targets could not be made to serve what was declared."""
 
 
 class ApplyFailedError(FleetError):
-    """At least one action failed permanently. Details: `failed`, one entry an action."""
+    """At least one action failed permanently. Details: `failed`, one entry per action."""
 
     code = "apply-failed"
     exit_code = ExitCode.APPLY_FAILED
@@ -226,7 +228,7 @@ class ApplyFailedError(FleetError):
 
 
 class UnreachableError(FleetError):
-    """Nothing failed, but a target could not be observed. Details: `targets`, name to cause."""
+    """No action failed, but a target could not be observed. Details: `targets`, from name to cause."""
 
     code = "unreachable"
     exit_code = ExitCode.UNREACHABLE
@@ -234,8 +236,10 @@ class UnreachableError(FleetError):
 
 
 class ConflictError(FleetError):
-    """Rejected: somebody else changed what would be overwritten, or another command holds the stack. Details:
-    `conflicts`, or `holder` and `since`."""
+    """The command was rejected: it would overwrite an outside change, or another command holds the stack.
+
+    Details: `conflicts`, or `holder` and `since`.
+    """
 
     code = "conflict"
     exit_code = ExitCode.CONFLICT
@@ -243,7 +247,7 @@ class ConflictError(FleetError):
 
 
 class DeniedError(GarrisonError):
-    """Authentication or permission."""
+    """Authentication failed, or permission was denied."""
 
     code = "denied"
     exit_code = ExitCode.DENIED
@@ -251,7 +255,7 @@ class DeniedError(GarrisonError):
 
 
 class UsageError(GarrisonError):
-    """A bad command line."""
+    """The command line is invalid."""
 
     code = "usage"
     exit_code = ExitCode.USAGE
@@ -259,14 +263,14 @@ class UsageError(GarrisonError):
 
 
 class InternalError(GarrisonError):
-    """A bug of ours."""
+    """A bug in Garrison."""
 
     code = "internal"
     exit_code = ExitCode.INTERNAL
 
 
 def all_errors() -> list[type[GarrisonError]]:
-    """Every leaf and branch that has a code of its own, in the order of the tree; the reference is made from it."""
+    """Return every class with a code of its own, in tree order; the error reference is generated from this list."""
     found: list[type[GarrisonError]] = []
 
     def walk(cls: type[GarrisonError]) -> None:

@@ -1,6 +1,6 @@
-"""One exit-code space for every command. The numbers are a stable contract: scripts match on them.
+"""The exit codes of every command. The numbers are a stable contract: scripts match on them.
 
-0 to 5 are those of the seed's `vllm-preflight`; a usage error is 64 so that 2 keeps its meaning.
+0 to 5 match `vllm-preflight`, which Garrison replaces; a usage error is 64 so that 2 keeps its meaning there.
 """
 
 from enum import IntEnum
@@ -9,6 +9,8 @@ __all__ = ["ExitCode"]
 
 
 class ExitCode(IntEnum):
+    """Exit status of a command."""
+
     OK = 0
     INVALID = 1
     PORT_FOREIGN = 2
@@ -33,35 +35,35 @@ class ExitCode(IntEnum):
 
     @property
     def label(self) -> str:
-        """The name used in docs and JSON: `port-foreign` for `PORT_FOREIGN`."""
+        """Name used in docs and JSON: `port-foreign` for `PORT_FOREIGN`."""
         return self.name.lower().replace("_", "-")
 
     @property
     def meaning(self) -> str:
-        """One line for the reference and for `--help`."""
+        """One-line description for the reference and for `--help`."""
         return _MEANINGS[self]
 
 
 _MEANINGS = {
-    ExitCode.OK: "done",
+    ExitCode.OK: "success",
     ExitCode.INVALID: "bad value, bad config, or a failed GPU threshold",
-    ExitCode.PORT_FOREIGN: "the port is held by something that is not ours to stop",
-    ExitCode.PORT_OTHER_USER: "a vLLM of another user holds the port",
-    ExitCode.PORT_UNATTRIBUTABLE: "a listener that cannot be mapped to a process holds the port",
-    ExitCode.PORT_STUCK: "the holder was signalled and still listens, or a command did not bind the port in its time",
+    ExitCode.PORT_FOREIGN: "the port is held by a process that Garrison must not stop",
+    ExitCode.PORT_OTHER_USER: "the port is held by another user's vLLM",
+    ExitCode.PORT_UNATTRIBUTABLE: "the port is held by a listener that cannot be mapped to a process",
+    ExitCode.PORT_STUCK: "the holder was signalled but still listens, or a command did not bind the port in time",
     ExitCode.MODEL_NOT_FOUND: "no source has the model",
     ExitCode.MODEL_INVALID: "the model was found, but is incomplete or corrupt",
-    ExitCode.FETCH_FAILED: "network, credentials or hub error while fetching",
-    ExitCode.LOCKED: "another command holds the lock and did not let go in time",
-    ExitCode.DISK_FULL: "not enough room, said before the download starts",
-    ExitCode.ENGINE_MISSING: "the engine's executable is not there",
-    ExitCode.ENGINE_DIED: "the engine exited before it was ready, or by itself while it was serving",
+    ExitCode.FETCH_FAILED: "network, credentials or hub error during a fetch",
+    ExitCode.LOCKED: "another command holds the lock and did not release it in time",
+    ExitCode.DISK_FULL: "not enough disk space; reported before the download starts",
+    ExitCode.ENGINE_MISSING: "the engine's executable does not exist",
+    ExitCode.ENGINE_DIED: "the engine exited before it was ready, or unexpectedly while serving",
     ExitCode.ENGINE_TIMEOUT: "the engine was not ready in time",
     ExitCode.APPLY_FAILED: "at least one action failed permanently",
-    ExitCode.UNREACHABLE: "nothing failed, but a target could not be observed",
-    ExitCode.DRIFT: "`--exit-code` was asked for and there is drift or a non-empty plan",
+    ExitCode.UNREACHABLE: "no action failed, but a target could not be observed",
+    ExitCode.DRIFT: "`--exit-code` was given and there is drift or a non-empty plan",
     ExitCode.CONFLICT: "rejected: the stack drifted, or another command holds it",
-    ExitCode.DENIED: "authentication or permission",
-    ExitCode.USAGE: "bad command line",
+    ExitCode.DENIED: "authentication failed or permission denied",
+    ExitCode.USAGE: "invalid command line",
     ExitCode.INTERNAL: "a bug; the message says where the report is",
 }

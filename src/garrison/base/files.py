@@ -1,4 +1,4 @@
-"""Writing files so that a reader, or a kill -9, sees the old content or the new and nothing between."""
+"""Atomic, durable file writes: a reader, or a process killed midway, sees either the old content or the new."""
 
 import os
 import secrets
@@ -10,7 +10,10 @@ _FSYNC_THREADS = 8
 
 
 def write_atomic(path: Path, content: bytes | str, *, mode: int = 0o644) -> None:
-    """Write beside `path`, flush to disk, rename over it. The file has `mode` from its first byte on."""
+    """Write a temporary file beside `path`, flush it to disk and rename it over `path`.
+
+    The file has `mode` from its first byte on, so a secret is never readable by others for a moment.
+    """
     data = content.encode() if isinstance(content, str) else content
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}.tmp")
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, mode)
@@ -33,12 +36,12 @@ def fsync_dir(directory: Path) -> None:
 
 
 def fsync_tree(directory: Path) -> None:
-    """Make everything below `directory` durable, so that a rename of it can be. Links are left alone."""
-    from concurrent.futures import ThreadPoolExecutor  # only who has just written much comes here
+    """Make everything below `directory` durable, so that renaming it is durable too. Symbolic links are skipped."""
+    from concurrent.futures import ThreadPoolExecutor  # imported here: only callers that wrote a whole tree need it
 
     found = [(Path(parent), names) for parent, _, names in os.walk(directory)]
     files = [path for parent, names in found for name in names if not (path := parent / name).is_symlink()]
-    # Together, since a file system writes what waits for several of them in one go.
+    # In parallel: a file system commits several waiting fsyncs in one journal transaction.
     with ThreadPoolExecutor(_FSYNC_THREADS) as pool:
         list(pool.map(lambda path: _fsync(path, os.O_RDONLY), files))
     for parent, _ in found:

@@ -4,9 +4,9 @@
 directory beside the file, made atomically, with the holder's identity in it. A holder in the same place that is gone is
 recognised; a holder on another host cannot be judged from here, so its lock stays until it is released or removed.
 
-In a directory that several users may write, a lock file is as open to them as the directory is. In a sticky one such as
-/tmp it is private, and a file that another user left behind is not waited for: this user locks a file of its own beside
-it. Neither user could stop the other's processes anyway, and root can open both.
+In a directory that a group shares, its lock files are shared too. Elsewhere they are private, and a file that another
+user left in a place such as /tmp is not waited for: this user locks a file of its own beside it. Neither user could
+stop the other's processes anyway, and root can open both.
 
 The filelock library is not used: its import costs three interpreter starts, and the seed's contract asks for the
 symlink check and the directory fallback.
@@ -155,11 +155,9 @@ def _open_file(path: Path) -> int:
 
 
 def _mode(directory: Path) -> int:
-    """Those who share the directory share its locks."""
-    mode = directory.stat().st_mode
-    if mode & stat.S_ISVTX:
-        return 0o600
-    return 0o600 | (0o060 if mode & stat.S_IWGRP else 0) | (0o006 if mode & stat.S_IWOTH else 0)
+    """A directory that a group shares (setgid and writable for it) shares its locks with the group."""
+    shared = stat.S_ISGID | stat.S_IWGRP
+    return 0o660 if directory.stat().st_mode & shared == shared else 0o600
 
 
 def _is_anothers(path: Path) -> bool:
@@ -247,7 +245,7 @@ def _make(directory: Path) -> bool:
         return False
     with contextlib.suppress(OSError):
         mode = _mode(directory.parent)
-        directory.chmod(mode | (mode & 0o222) >> 1)  # to be entered by those who may write
+        directory.chmod(mode | (mode & 0o222) >> 1)  # whoever may write may enter
     return True
 
 

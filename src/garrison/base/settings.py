@@ -32,6 +32,7 @@ class Setting:
         seeds: the seed's own variables, tried in order after `GARRISON_<NAME>`.
         seed_default: the default in the `vllm-*` commands, where the seed documents another than ours.
         secret: never shown, only whether it is set.
+        former: its name before, as a variable and in the config file. It works for one more release, with a warning.
     """
 
     name: str
@@ -42,10 +43,15 @@ class Setting:
     seeds: tuple[str, ...] = ()
     seed_default: Any = None
     secret: bool = False
+    former: str | None = None
 
     @property
     def env(self) -> str:
-        return "GARRISON_" + self.name.upper()
+        return _variable(self.name)
+
+    @property
+    def former_env(self) -> str | None:
+        return None if self.former is None else _variable(self.former)
 
 
 def _setting(
@@ -57,9 +63,17 @@ def _setting(
     seeds: tuple[str, ...] = (),
     seed_default: Any = None,
     secret: bool = False,
+    former: str | None = None,
 ) -> Any:
-    row = {"group": group, "help": help, "parse": parse, "seeds": seeds, "seed_default": seed_default, "secret": secret}
+    row = {
+        "group": group, "help": help, "parse": parse, "seeds": seeds, "seed_default": seed_default, "secret": secret,
+        "former": former,
+    }  # fmt: skip
     return field(default=default, metadata=row, repr=not secret)
+
+
+def _variable(name: str) -> str:
+    return "GARRISON_" + name.upper()
 
 
 _FLAG = values.flag
@@ -86,15 +100,18 @@ class Settings:
         },
     )
 
-    host: str = _setting(
+    engine_host: str = _setting(
         "endpoint",
         "Address an engine binds to.",
         values.host,
         "127.0.0.1",
         seeds=("VLLM_HOST",),
         seed_default="0.0.0.0",
+        former="host",
     )
-    port: int = _setting("endpoint", "Port an engine listens on.", values.integer(1, 65535), 8000, seeds=("VLLM_PORT",))
+    engine_port: int = _setting(
+        "endpoint", "Port an engine listens on.", values.integer(1, 65535), 8000, seeds=("VLLM_PORT",), former="port"
+    )
 
     dry_run: bool = _setting(
         "preflight", "Say what would happen; signal nothing.", _FLAG, False, seeds=("VLLM_DRY_RUN",)
@@ -227,8 +244,8 @@ class Settings:
     prefix_caching: bool = _setting(
         "vllm-serve", "Automatic prefix caching.", _WORD, False, seeds=("VLLM_PREFIX_CACHING",)
     )
-    config_file: Path | None = _setting(
-        "vllm-serve", "The engine's own config file.", _PATH, seeds=("VLLM_CONFIG_FILE",)
+    engine_config_file: Path | None = _setting(
+        "vllm-serve", "The engine's own config file.", _PATH, seeds=("VLLM_CONFIG_FILE",), former="config_file"
     )
     env_file_trusted: bool = _setting(
         "vllm-serve", "Run the env file as shell code instead of parsing it as data.", _WORD, False,
@@ -249,6 +266,7 @@ class Settings:
     )
 
     origins: Mapping[str, Origin] = field(default_factory=dict, compare=False, repr=False)
+    warnings: tuple[str, ...] = field(default=(), compare=False, repr=False)
 
     @classmethod
     def table(cls) -> list[Setting]:
@@ -278,25 +296,31 @@ class Settings:
         file_values, file_name = _read_config_file(environ)
         chosen: dict[str, Any] = {}
         origins: dict[str, Origin] = {}
+        warnings: list[str] = []
         for row in cls.table():
             if row.name in given:
                 chosen[row.name], origins[row.name] = given[row.name], "flag"
                 continue
             if wanted is not None and row.group not in wanted:
                 continue
-            for variable in (row.env, *row.seeds):
+            for variable in filter(None, (row.env, row.former_env, *row.seeds)):
                 if environ.get(variable, "") != "":
                     chosen[row.name] = _parse(row, variable, environ[variable])
                     origins[row.name] = variable
+                    if variable == row.former_env:
+                        warnings.append(f"{variable} is now {row.env}; the old name goes in the next release")
                     break
             else:
-                if file_values.get(row.name) is not None:  # `name:` with nothing behind it is as good as no line
-                    raw = _as_text(file_values[row.name])
-                    chosen[row.name] = _parse(row, f"{row.name} in {file_name}", raw)
+                # `name:` with nothing behind it is as good as no line.
+                key = next((key for key in (row.name, row.former) if key and file_values.get(key) is not None), None)
+                if key is not None:
+                    chosen[row.name] = _parse(row, f"{key} in {file_name}", _as_text(file_values[key]))
                     origins[row.name] = file_name
+                    if key == row.former:
+                        warnings.append(f"{file_name}: {key} is now {row.name}; the old name goes in the next release")
                 elif seed_defaults and row.seed_default is not None:
                     chosen[row.name] = row.seed_default
-        return cls(**chosen, origins=origins)
+        return cls(**chosen, origins=origins, warnings=tuple(warnings))
 
     @property
     def models_root(self) -> Path:
@@ -347,6 +371,7 @@ def _row(item: "DataclassField[Any]") -> Setting:
         seeds=meta.get("seeds", ()),
         seed_default=meta.get("seed_default"),
         secret=meta.get("secret", False),
+        former=meta.get("former"),
     )
 
 
@@ -387,7 +412,8 @@ def _read_config_file(environ: Mapping[str, str]) -> tuple[Mapping[str, Any], st
     if not isinstance(content, dict):
         raise InvalidError(f"{path} must hold `name: value` lines", hint="`garrison config show` lists the names.")
     known = {row.name for row in Settings.table()}
-    if unknown := sorted(str(key) for key in content if key not in known):
+    former = {row.former for row in Settings.table() if row.former}
+    if unknown := sorted(str(key) for key in content if key not in known | former):
         import difflib
 
         close = difflib.get_close_matches(unknown[0], known, 1)

@@ -1,6 +1,6 @@
-"""Where the keys of a TOML file are: the standard parser does not say.
+"""Positions of the keys in a TOML file, which the standard parser does not report.
 
-Tables and keys at the beginning of a line are found; what is inside a value on one line has its key's place.
+Only tables and keys that begin a line are found; anything inside an inline value has the position of its key.
 """
 
 import re
@@ -19,8 +19,11 @@ _QUOTES = re.compile(r'"""|\'\'\'|"(?:[^"\\\n]|\\.)*"|\'[^\'\n]*\'|#')
 
 
 def toml_positions(text: str, content: dict[str, Any]) -> dict[Path, tuple[int, int]]:
-    """(line, column) from 1, by path in `content`, which `text` was parsed to. A path that is not in `content` is
-    never given, so a misread line costs a place and nothing else."""
+    """Return (line, column), from 1, by path.
+
+    `content` is the parse of `text`. Paths that are not in `content` are dropped, so a line that this scanner misreads
+    costs a position and nothing else.
+    """
     found: dict[Path, tuple[int, int]] = {(): (1, 1)}
     counts: dict[Path, int] = {}
     table: Path = ()
@@ -43,7 +46,7 @@ def toml_positions(text: str, content: dict[str, Any]) -> dict[Path, tuple[int, 
 
 
 def _path(key: str, table: Path, counts: dict[Path, int]) -> Path:
-    """`a."b.c"` below `table`; a list of tables on the way means its last one."""
+    """Resolve a dotted key such as `a."b.c"` below `table`; a list of tables on the way stands for its last entry."""
     path = table
     for part in _ONE.findall(key):
         if path in counts:
@@ -64,7 +67,7 @@ def _holds(content: Any, path: Path) -> bool:
 
 
 def _open_quotes(line: str, inside: str | None) -> str | None:
-    """The quotes of several lines that are open after `line`."""
+    """Return the multi-line quotes that are still open after `line`, or None."""
     at = 0
     while True:
         if inside is not None:
@@ -73,7 +76,7 @@ def _open_quotes(line: str, inside: str | None) -> str | None:
                 return inside
             at, inside = at + 3, None
         match = _QUOTES.search(line, at)
-        if match is None or match[0] == "#":
+        if match is None or match[0] == "#":  # a comment: quotes after it do not count
             return None
         at = match.end()
         if match[0] in ('"""', "'''"):

@@ -1,4 +1,4 @@
-"""What `garrison adapters gc` freed, and for whom it kept the rest."""
+"""Rendering of `garrison adapters gc`: what was freed, what was kept, and why."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -17,18 +17,19 @@ _WHY = {
     "served": "",
     "applied": ", last applied there",
     "declared": ", declared there",
-    "running": ", in a command that has not ended",
+    "running": ", in an unfinished command",
 }
 
 
 def print_collected(stores: Sequence[Collected], *, dry_run: bool, now: datetime, page: Page | None = None) -> None:
+    """Print freed and kept entries by store; with `dry_run`, what would be freed."""
     page = page or Page()
     if not stores:
-        page.line("no adapter store on this machine yet; `garrison apply` makes one when it stages an adapter")
+        page.line("no adapter store on this machine yet; `garrison apply` creates one when it stages an adapter")
     for store in stores:
         page.line(("store ", "bold"), str(store.root))
         if store.refused is not None:
-            page.line(("⚠ left alone: ", "yellow"), store.refused, indent=2)
+            page.line(("⚠ skipped: ", "yellow"), store.refused, indent=2)
             continue
         for entry in store.freed:
             page.line(
@@ -48,7 +49,7 @@ def _entry(name: str, size: int) -> str:
 
 def _reason(kept: Kept, now: datetime) -> str:
     if not kept.pins:
-        return f"put there or asked for {ago(datetime.fromtimestamp(kept.entry.used_at, now.tzinfo), now)}"
+        return f"staged or requested {ago(datetime.fromtimestamp(kept.entry.used_at, now.tzinfo), now)}"
     told = "; ".join(_pin(pin, now) for pin in kept.pins[:_MOST_PINS])
     more = len(kept.pins) - _MOST_PINS
     return f"{told}; and {more:,} more" if more > 0 else told
@@ -61,6 +62,6 @@ def _pin(pin: Pin, now: datetime) -> str:
 
 def _summary(store: Collected, dry_run: bool) -> str:
     would = "would free" if dry_run else "freed"
-    left = f", and what {counted(store.leftovers, 'killed command')} left" if store.leftovers else ""
+    left = f", and leftovers of {counted(store.leftovers, 'killed command')}" if store.leftovers else ""
     gone = counted(len(store.freed), "entry", "entries")
     return f"{would} {gone}, {size_text(store.bytes)}{left}; kept {len(store.kept):,}"

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from garrison.fleet.adopt import Adopted, Choose
     from garrison.fleet.declaration import AdapterSpec
 
-app = make_app("Take unmanaged adapters into a stack as they are.")
+app = make_app("Adopt unmanaged adapters into a stack, unchanged.")
 
 _FIELDS = {"name": None, "target": None, "path": None, "base": None}
 _MOST = 40
@@ -26,20 +26,23 @@ _MOST = 40
 @app.command()
 def adopt(
     stack: Annotated[
-        str, typer.Option("--stack", "-s", metavar="NAME", help="The stack they become part of; it may be a new one.")
+        str, typer.Option("--stack", "-s", metavar="NAME", help="The stack to adopt into; may be a new one.")
     ],
     names: Annotated[
         list[str] | None,
-        typer.Argument(metavar="NAME|TARGET/NAME", help="Adapters as they are served.", show_default=False),
+        typer.Argument(metavar="NAME|TARGET/NAME", help="Adapters by their served name.", show_default=False),
     ] = None,
     query: Annotated[
-        str | None, typer.Option("--query", help="Of the unmanaged ones those that match: name, target, path, base.")
+        str | None, typer.Option("--query", help="Adopt the unmanaged adapters that match: name, target, path, base.")
     ] = None,
     yes: Yes = False,
     json: Json = False,
 ) -> int:
-    """Take unmanaged adapters into a stack, exactly as they are: nothing is loaded or unloaded. Prints the lines for
-    the manifest; without them, the next reconcile would unload what was adopted."""
+    """Adopt unmanaged adapters into a stack, exactly as they are served.
+
+    Nothing is loaded or unloaded. Prints the lines to add to the manifest;
+    without them, the next reconcile unloads the adopted adapters.
+    """
     from garrison.cli.fleet_wiring import Stop, open_fleet, run
     from garrison.cli.page import Page
     from garrison.cli.progress_view import progress_view
@@ -48,7 +51,7 @@ def adopt(
 
     if bool(names) == (query is not None):
         raise UsageError(
-            "name the adapters, or give --query", hint="For example: garrison adopt edge-2/sql --stack cabinet-7"
+            "give either adapter names or --query", hint="For example: garrison adopt edge-2/sql --stack cabinet-7"
         )
     with open_fleet() as fleet:
         page, stop = Page(), Stop()
@@ -74,7 +77,10 @@ def adopt(
 
 
 def _picked(names: Collection[str], known: Collection[str]) -> "tuple[Choose, set[str] | None]":
-    """By name; only the targets that are named are asked, where all are."""
+    """Build a chooser by name, and the set of targets to observe.
+
+    The set is None, which means all targets, unless every name includes its target.
+    """
     targets = {name.partition("/")[0] for name in names if "/" in name and name.partition("/")[0] in known}
     all_named = all("/" in name and name.partition("/")[0] in known for name in names)
     wanted = set(names)
@@ -85,6 +91,7 @@ def _picked(names: Collection[str], known: Collection[str]) -> "tuple[Choose, se
 
 
 def _matching(text: str) -> "Choose":
+    """Build a chooser of the unmanaged adapters that match a query."""
     from garrison.fleet.query import parse_query
 
     query = parse_query(text, _FIELDS)
@@ -97,7 +104,7 @@ def _matching(text: str) -> "Choose":
 
 
 def _show(adapters: "list[AdapterSpec]", stack: str, page: "Page") -> None:
-    page.line(("adopt", "bold"), f"  into {stack}, as they are; nothing is sent to the targets")
+    page.line(("adopt", "bold"), f"  into {stack}, unchanged; nothing is sent to the targets")
     width = min(28, max(len(f"{one.target}/{one.lora_name}") for one in adapters))
     for one in adapters[:_MOST]:
         page.line(
@@ -120,7 +127,7 @@ def _show_adopted(done: "Adopted", page: "Page") -> None:
     from garrison.fleet.manifest.dump import dump_manifest
 
     page.line(("✓ ", "green"), (f"{len(done.addition.adapters):,} adopted", "bold"), f" into {done.stack}")
-    page.line("  ", ("→ ", "dim"), f"Add this to the manifest of {done.stack}, or its next reconcile unloads them:")
+    page.line("  ", ("→ ", "dim"), f"Add this to the manifest of {done.stack}, or its next reconcile will unload them:")
     page.blank()
     _, _, lines = dump_manifest(done.addition).partition("\n\n")
     for line in lines.splitlines():

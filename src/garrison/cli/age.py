@@ -1,4 +1,4 @@
-"""How long ago, in words: `3 m ago`. Times themselves are shown in UTC."""
+"""Durations and times as people read and write them: `3 m ago`. Absolute times are UTC."""
 
 import re
 from datetime import datetime, timedelta
@@ -13,7 +13,10 @@ _SECONDS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 604_800, "": 1}
 
 
 def ago(then: datetime | None, now: datetime) -> str:
-    """`never` for None; a clock that went back gives `just now`."""
+    """Format how long before `now` something happened.
+
+    None gives `never`. Less than a second gives `just now`, and so does a time in the future: clocks can go back.
+    """
     if then is None:
         return "never"
     seconds = int((now - then).total_seconds())
@@ -21,7 +24,7 @@ def ago(then: datetime | None, now: datetime) -> str:
 
 
 def duration(seconds: float) -> str:
-    """In the largest unit that fits: `0 s`, `59 s`, `3 m`, `26 h`, `5 d`. Hours go on to two days."""
+    """Format a duration in its largest unit: `0 s`, `59 s`, `3 m`, `26 h`, `5 d`. Hours are used up to two days."""
     whole = int(seconds)
     for unit, size in _UNITS:
         if whole >= (2 * size if unit == "d" else size):
@@ -30,28 +33,32 @@ def duration(seconds: float) -> str:
 
 
 def utc(at: datetime) -> str:
+    """Format a UTC time to the second, without a zone."""
     return f"{at:%Y-%m-%d %H:%M:%S}"
 
 
 def parse_since(text: str, now: datetime) -> datetime:
-    """`90`, `90s`, `15m`, `2h`, `3d`, `1w`, or a time such as `2026-01-31` or `2026-01-31T12:00`, in UTC.
+    """Parse the value of `--since`: a duration before `now`, or a time.
+
+    Durations are `90`, `90s`, `15m`, `2h`, `3d` or `1w`. Times are ISO 8601, such as `2026-01-31` or
+    `2026-01-31T12:00`, and UTC unless they carry an offset.
 
     Raises:
-        UsageError: it is neither.
+        UsageError: `text` is neither.
     """
     if match := _SINCE.fullmatch(text.strip()):
         try:
             return now - timedelta(seconds=float(match[1]) * _SECONDS[match[2]])
         except OverflowError:
-            raise _no_time(text) from None
+            raise _invalid(text) from None
     try:
         found = datetime.fromisoformat(text.strip())
     except ValueError:
-        raise _no_time(text) from None
+        raise _invalid(text) from None
     return found.astimezone(now.tzinfo) if found.tzinfo else found.replace(tzinfo=now.tzinfo)
 
 
-def _no_time(text: str) -> UsageError:
+def _invalid(text: str) -> UsageError:
     return UsageError(
-        f"--since {text!r} is no time", hint="For example: --since 2h, 15m, 3d, or 2026-01-31T12:00 (UTC)."
+        f"invalid --since value {text!r}", hint="For example: --since 2h, 15m, 3d, or 2026-01-31T12:00 (UTC)."
     )

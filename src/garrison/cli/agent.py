@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from garrison.fleet.agent import Agent
     from garrison.fleet.context import Fleet
 
-app = make_app("Keep the fleet as it was declared, on a timer.")
+app = make_app("Keep the fleet as declared, on a timer.")
 
 _GRACE_SECONDS = 30.0
 
@@ -28,36 +28,43 @@ _GRACE_SECONDS = 30.0
 def agent(
     interval: Annotated[
         str | None,
-        typer.Option("--interval", metavar="TIME", help="Between two looks at a target: 10s, 1m; else its stacks say."),
+        typer.Option(
+            "--interval",
+            metavar="TIME",
+            help="Time between two looks at a target: 10s, 1m. Default: as its stacks declare.",
+        ),
     ] = None,
     stack: Annotated[
-        list[str] | None, typer.Option("--stack", "-s", metavar="NAME", help="These stacks alone; repeatable.")
+        list[str] | None, typer.Option("--stack", "-s", metavar="NAME", help="Only these stacks; repeatable.")
     ] = None,
-    once: Annotated[bool, typer.Option("--once", help="Look once at everything, do what is due, and end.")] = False,
+    once: Annotated[bool, typer.Option("--once", help="Look at every target once, do what is due, and exit.")] = False,
     json: Json = False,
 ) -> int:
-    """Keep the fleet as it was last applied: look at every target on a timer, do what is owed, and mend drift where a
-    stack's policy is `on_drift: restore`. Prints a line an event.
+    """Keep the fleet as it was last applied.
 
-    SIGTERM or Ctrl-C ends what is under way first; a second one ends at once, and the next start settles what was cut
-    short. With --once the exit code is 30 when something failed, and 31 when a target is out of reach or cannot load an
-    adapter that is missing there.
+    Looks at every target on a timer, carries out owed actions, and repairs drift
+    where a stack's policy is `on_drift: restore`. Prints one line per event.
+
+    SIGTERM or Ctrl-C stops the agent after work in progress. A second one stops
+    it now; the next start settles the actions this interrupts. With --once the
+    exit code is 30 when an action failed, and 31 when a target is out of reach or
+    cannot load an adapter that is missing there.
     """
     import uvloop
 
     from garrison.cli.fleet_wiring import open_fleet
 
     seconds = None if interval is None else _seconds(interval)
-    # The loop in C: a cycle over thousands of targets costs a third less.
+    # uvloop makes a cycle over thousands of targets a third cheaper.
     with open_fleet() as fleet, asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(_run(fleet, interval=seconds, stacks=stack, once=once, json=json))
 
 
 def _seconds(text: str) -> float:
-    """As the manifest's `interval`.
+    """Parse `--interval` like the manifest's `interval`; return seconds.
 
     Raises:
-        UsageError: it is no time, or too short or long a one.
+        UsageError: `text` is not a duration, or one that is too short or too long.
     """
     from pydantic import TypeAdapter, ValidationError
 
@@ -91,7 +98,7 @@ async def _run(fleet: "Fleet", *, interval: float | None, stacks: list[str] | No
     )
     forced = await _until_stopped(made, view, once=once)
     if not once:
-        view.note("stopped at once; the next start settles what was cut short" if forced else "stopped")
+        view.note("stopped now; the next start settles interrupted actions" if forced else "stopped")
     view.end()
     if forced:
         return INTERRUPTED
@@ -99,7 +106,7 @@ async def _run(fleet: "Fleet", *, interval: float | None, stacks: list[str] | No
 
 
 async def _until_stopped(made: "Agent", view: "AgentView", *, once: bool) -> bool:
-    """From its startup to its shutdown; whether that was by force."""
+    """Run the agent from startup to shutdown; return whether a second signal forced it to stop."""
     loop = asyncio.get_running_loop()
     work = asyncio.create_task(_work(made, view, once=once))
     ending = asyncio.create_task(_ending(made, work))
@@ -109,11 +116,15 @@ async def _until_stopped(made: "Agent", view: "AgentView", *, once: bool) -> boo
         if not wishes.heard():
             return
         if wishes.number > 1:
+            # Skips the rest of `shutdown`. Actions in flight are marked as started in the store, which is how the next
+            # start finds and settles them.
             ending.cancel()
             return
-        view.note("stopping: what is under way is ended first; once more stops at once")
+        view.note("stopping after work in progress; signal again to stop now")
         made.request_stop()
         if once:
+            # `once()` runs until nothing is due and does not check for a stop request; `shutdown` still finishes the
+            # actions in progress.
             work.cancel()
 
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -121,7 +132,7 @@ async def _until_stopped(made: "Agent", view: "AgentView", *, once: bool) -> boo
     try:
         await ending
     except asyncio.CancelledError:
-        if wishes.number < 2:
+        if wishes.number < 2:  # cancelled from outside, not by a second signal
             raise
         return True
     finally:
@@ -136,16 +147,17 @@ async def _work(made: "Agent", view: "AgentView", *, once: bool) -> None:
     await made.startup()
     view.first_pass(made.state.targets)
     if not made.state.stacks:
-        view.note("nothing is applied yet: `garrison apply` first")
+        view.note("nothing applied yet; run `garrison apply`")
     if once:
         await made.once()
         return
-    watched = f"{counted(made.state.targets, 'target')} of {counted(made.state.stacks, 'stack')}"
+    watched = f"{counted(made.state.targets, 'target')} in {counted(made.state.stacks, 'stack')}"
     view.note(f"watching {watched}")
     await made.main_loop()
 
 
 async def _ending(made: "Agent", work: "asyncio.Task[None]") -> None:
+    """Wait for `work`, then shut the agent down, also after an error of `work`, which is raised last."""
     await asyncio.wait([work])
     await made.shutdown(_GRACE_SECONDS)
     if not work.cancelled():

@@ -1,4 +1,4 @@
-"""How an apply ended: what was done, what failed and what to do about it, and what is still owed."""
+"""Rendering of a finished apply: what was done, what failed and the next step, and what is still owed."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -17,7 +17,11 @@ _MOST = 12
 
 
 def show_applied(applied: Applied, page: Page, *, continued: bool = False) -> None:
-    """`continued`: what is owed is told by what comes next."""
+    """Print the result of an apply or a destroy.
+
+    Args:
+        continued: leave out owed actions, because the caller goes on and reports them itself.
+    """
     if not applied.confirmed:
         page.line("Nothing was done.")
         return
@@ -25,7 +29,7 @@ def show_applied(applied: Applied, page: Page, *, continued: bool = False) -> No
         return
     page.blank()
     if not applied.outcomes:
-        page.line(("✓ ", "green"), "recorded; nothing had to be sent to a target")
+        page.line(("✓ ", "green"), "recorded; no target had to change")
         return
     _done(applied.outcomes, page)
     _failed(applied.failed, page)
@@ -36,25 +40,26 @@ def show_applied(applied: Applied, page: Page, *, continued: bool = False) -> No
 def show_interrupted(
     outcomes: Sequence[Outcome], page: Page, *, under_way: int = 0, untouched: int = 0, begun: bool, again: str
 ) -> None:
-    """After Ctrl-C: what is done, what is not, and how to go on.
+    """Print what is done and what is not after Ctrl-C, and how to continue.
 
     Args:
-        under_way: actions that were cut short.
-        untouched: actions without an outcome that were not begun.
-        begun: whether the intention is on record.
+        under_way: number of actions that were interrupted.
+        untouched: number of actions that were not started, and so have no outcome.
+        begun: whether the declaration was recorded.
+        again: the command that continues.
     """
     if not begun:
         page.blank()
-        page.line(("interrupted", "bold yellow"), ": nothing was begun.")
+        page.line(("interrupted", "bold yellow"), ": nothing was started.")
         return
     done = sum(one.state is ActionState.DONE for one in outcomes)
     failed = sum(one.state is ActionState.FAILED for one in outcomes)
     owed = len(outcomes) - done - failed + untouched
     words = [f"{done:,} done"] + ([f"{failed:,} failed"] if failed else [])
     words += [f"{owed:,} still owed"] if owed else []
-    words += [f"{under_way:,} cut short, which the next command settles"] if under_way else []
+    words += [f"{under_way:,} cut short, to be settled by the next command"] if under_way else []
     page.line(("interrupted", "bold yellow"), f": {', '.join(words)}.")
-    ways = f"What is declared is on record: `{again}` goes on from here, and so does `garrison agent`."
+    ways = f"The declaration is recorded: `{again}` continues from here, and so does `garrison agent`."
     page.line("  ", ("→ ", "dim"), ways)
 
 
@@ -68,7 +73,7 @@ def _done(outcomes: Sequence[Outcome], page: Page) -> None:
     page.line(("✓ ", "green"), (words, "bold"), f" on {where}")
     gaps = [one.gap_ms for one in done if one.gap_ms is not None]
     if gaps:
-        page.line("  ", (f"names were away for at most {max(gaps):.0f} ms while they were updated", "dim"))
+        page.line("  ", (f"names were unavailable for at most {max(gaps):.0f} ms during updates", "dim"))
 
 
 def _failed(failed: Sequence[Outcome], page: Page) -> None:
@@ -82,11 +87,11 @@ def _failed(failed: Sequence[Outcome], page: Page) -> None:
         if hint:
             page.line("    ", ("→ ", "dim"), hint)
     if len(failed) > _MOST:
-        page.line("  ", (f"… and {len(failed) - _MOST:,} more (`garrison history` or --json)", "dim"))
+        page.line("  ", (f"… and {len(failed) - _MOST:,} more (see `garrison history`, or use --json)", "dim"))
 
 
 def _by_hint(failed: Sequence[Outcome]) -> dict[str | None, list[Outcome]]:
-    """What has one way out stands together, above it."""
+    """Group failures by hint, so that each next step is printed once, below its failures."""
     found: dict[str | None, list[Outcome]] = {}
     for one in failed:
         found.setdefault(one.failure.hint if one.failure else None, []).append(one)
@@ -102,5 +107,5 @@ def _owed(owed: Sequence[Outcome], page: Page) -> None:
         (f"{len(owed):,} owed", "yellow"),
         f" on {counted(len(targets), 'target')}: {sentence(targets)}",
     )
-    ways = "Done by the next `garrison apply`, by `garrison apply --watch`, or by `garrison agent`, once they answer."
+    ways = "`garrison apply`, `garrison apply --watch` or `garrison agent` carries them out once the targets answer."
     page.line("  ", ("→ ", "dim"), ways)

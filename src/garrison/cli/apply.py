@@ -31,10 +31,10 @@ def apply(
     file: File = None,
     mode: Modes = ModeName.RECONCILE,
     simulate: Annotated[
-        bool, typer.Option("--simulate", "--dry-run", help="Only show the plan, as `garrison plan` does.")
+        bool, typer.Option("--simulate", "--dry-run", help="Only show the plan, like `garrison plan`.")
     ] = False,
     watch: Annotated[
-        bool, typer.Option("--watch", help="Stay until what targets out of reach owe is done, or Ctrl-C.")
+        bool, typer.Option("--watch", help="Stay until the actions owed on unreachable targets are done, or Ctrl-C.")
     ] = False,
     yes: Yes = False,
     force: Force = False,
@@ -44,12 +44,16 @@ def apply(
     everything: All = False,
     json: Json = False,
 ) -> int:
-    """Make the targets serve what a manifest declares: look, show the plan, ask, act.
+    """Make the targets serve what a manifest declares.
 
-    What a target out of reach owes is done by a later apply, by --watch, or by `garrison agent`. Exit code 30 when an
-    action failed, 31 when nothing failed and something is owed, 33 when somebody else's change would be overwritten.
-    The first Ctrl-C ends what is under way and begins nothing new; a second one stops at once. Both can be followed by
-    another apply.
+    Looks at the targets, shows the plan, asks for confirmation, and carries the
+    plan out. Actions owed on targets out of reach are carried out by a later
+    apply, by --watch, or by `garrison agent`.
+
+    Exit code 30 when an action failed, 31 when nothing failed but something is
+    owed, 33 when a change made by others would be overwritten. The first Ctrl-C
+    finishes work in progress and starts nothing new; a second one stops now.
+    After either, another apply continues.
     """
     from garrison.fleet.scene import PlanOptions
 
@@ -59,7 +63,10 @@ def apply(
         from garrison.cli.plan import simulate as show
 
         if watch:
-            raise UsageError("--simulate does nothing that --watch could wait for", hint="Choose one.")
+            raise UsageError(
+                "--simulate and --watch are mutually exclusive",
+                hint="--simulate changes nothing that --watch could wait for.",
+            )
         return show(declared, mode=mode, options=options, exit_code=False, everything=everything, json=json)
     return _apply(declared, mode, options, watch=watch, yes=yes, everything=everything, json=json)
 
@@ -100,6 +107,7 @@ def _apply(
             if watch and applied.owed and not stop.asked:
                 applied = _watch(fleet, declared, applied, view, page, stop, json=json)
         except KeyboardInterrupt:
+            # Cancelled without a result: the outcomes the view has collected are all there is to report.
             view.end()
             if json:
                 outcomes = [one.to_json() for one in view.outcomes]
@@ -116,6 +124,7 @@ def _apply(
             return INTERRUPTED
         finally:
             view.end()
+    # A Ctrl-C that arrived while the last actions finished interrupted nothing.
     code = INTERRUPTED if stop.asked and applied.owed else int(applied.exit_code)
     if json:
         body = applied.to_json() | {"ok": code == ExitCode.OK, "exit_code": code}
@@ -135,12 +144,13 @@ def _watch(
     *,
     json: bool,
 ) -> "Applied":
-    """`applied` with what became of what was owed."""
+    """Wait for the owed actions and carry them out; return `applied` updated with their outcomes."""
     from garrison.cli.applied_view import show_applied
     from garrison.cli.fleet_wiring import run
     from garrison.fleet.insist import insist
 
     def waiting(owed: int, seconds: float) -> None:
+        # No target is being changed between two attempts, so one Ctrl-C may end the wait.
         stop.working = False
         view.waiting(owed, seconds)
 
@@ -150,6 +160,7 @@ def _watch(
         waiting=waiting, stopping=stop.stopping,
     )  # fmt: skip
     insisted = run(insisting, stop)
+    # Later outcomes replace those of the first attempt, and these targets have been observed since.
     ended: dict[Any, Any] = {one.action.key: one for one in (*applied.outcomes, *insisted.outcomes)}
     plan = replace(
         applied.plan, unknown={name: why for name, why in applied.plan.unknown.items() if name not in targets}

@@ -15,15 +15,20 @@ app = make_app("Show every setting, its value and where it came from.", no_args_
 
 @app.callback()
 def _config() -> None:
-    """Settings: every one, once."""
+    """Inspect settings. Typer drops the name of a lone command; the callback keeps `show`."""
 
 
 @app.command()
 def show(
     json: Json = False,
-    changed: Annotated[bool, typer.Option("--changed", help="Only what is not the default.")] = False,
+    changed: Annotated[
+        bool, typer.Option("--changed", help="Show only settings that are not at their default.")
+    ] = False,
 ) -> int:
-    """Every setting, its value and where it came from. Secrets are shown as set or unset."""
+    """Show every setting, its value and where it came from.
+
+    Secrets are shown as set or unset.
+    """
     values = Settings.load(os.environ)
     rows = [row for row in Settings.table() if not changed or row.name in values.origins]
     if json:

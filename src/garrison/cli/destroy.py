@@ -16,10 +16,10 @@ from garrison.cli.options import app as make_app
 if TYPE_CHECKING:
     from garrison.fleet.context import Fleet
 
-app = make_app("Unload everything that a stack owns.")
+app = make_app("Unload everything a stack owns.")
 
 Stack = Annotated[
-    str | None, typer.Option("--stack", "-s", metavar="NAME", help="The stack, by its name; no manifest is needed.")
+    str | None, typer.Option("--stack", "-s", metavar="NAME", help="The stack by name; no manifest is needed.")
 ]
 
 
@@ -33,8 +33,11 @@ def destroy(
     everything: All = False,
     json: Json = False,
 ) -> int:
-    """Unload everything that a stack owns, and forget the stack. Adapters that others loaded stay. What a target out of
-    reach serves stays owed until it is seen again."""
+    """Unload everything a stack owns, and forget the stack.
+
+    Adapters that others loaded stay. On a target out of reach, unloading stays
+    owed until the target answers again.
+    """
     from garrison.cli.applied_view import show_applied, show_interrupted
     from garrison.cli.fleet_wiring import INTERRUPTED, Stop, open_fleet, run
     from garrison.cli.page import Page
@@ -50,8 +53,8 @@ def destroy(
         raise UsageError("give a manifest or --stack, not both", hint="--stack needs no manifest.")
     if stack is None and not (files or file) and not Path(DEFAULT_FILE).exists():
         raise InvalidError(
-            f"which stack? There is no {DEFAULT_FILE} here",
-            hint="`garrison destroy --stack NAME` needs no manifest; `garrison status` shows the stacks.",
+            f"no stack given, and no {DEFAULT_FILE} in this directory",
+            hint="`garrison destroy --stack NAME` needs no manifest; `garrison status` lists the stacks.",
         )
     name = stack if stack is not None else load(files, file, prop).stack
     with open_fleet() as fleet:
@@ -85,16 +88,15 @@ def destroy(
         return applied.exit_code
     show_applied(applied, page)
     if gone:
-        page.line(f"The stack {name} is gone.")
+        page.line(f"Stack {name} is destroyed.")
     elif applied.exit_code is ExitCode.UNREACHABLE:
-        page.line(f"The stack {name} is gone as soon as nothing is owed any more.")
+        page.line(f"Stack {name} will be destroyed once nothing is owed.")
     return applied.exit_code
 
 
 def _known(fleet: "Fleet", name: str) -> None:
+    """Check that the stack is on record. Resources outlive the declaration of a stack that is being destroyed."""
     if fleet.store.stack(name) is not None or fleet.store.resources(stack=name):
         return
     there = ", ".join(one.name for one in fleet.store.stacks()) or "none"
-    raise InvalidError(
-        f"there is no stack {name!r} on record", hint=f"Known stacks: {there}. `garrison status` shows them."
-    )
+    raise InvalidError(f"stack {name!r} is not on record", hint=f"Known stacks: {there}. `garrison status` shows them.")

@@ -10,7 +10,7 @@ from garrison.cli.fleet_options import File, declaration
 from garrison.cli.options import Json, KeyEnv
 from garrison.cli.options import app as make_app
 
-app = make_app("Look at targets and list what nobody declared.")
+app = make_app("Look at targets and list unmanaged adapters.")
 
 
 @app.command()
@@ -18,14 +18,16 @@ def discover(
     file: File = None,
     target: Annotated[
         list[str] | None,
-        typer.Option("--target", "-t", metavar="NAME|URL", help="Only these. A URL need not be on record."),
+        typer.Option("--target", "-t", metavar="NAME|URL", help="Only these targets; a URL need not be on record."),
     ] = None,
     key_env: KeyEnv = None,
     json: Json = False,
 ) -> int:
-    """Look at every target on record, of a manifest, or named, and list its base models and unmanaged adapters.
+    """Look at targets, and list their base models and unmanaged adapters.
 
-    What is seen of targets on record is remembered. Exit code 31 when one could not be seen.
+    Covers every target on record, or those of a manifest, or the named ones.
+    Observations of targets on record are stored. Exit code 31 when a target could
+    not be observed.
     """
     from garrison.cli.discover_view import show_discovered
     from garrison.cli.fleet_wiring import Stop, open_fleet, run

@@ -1,4 +1,4 @@
-"""What `garrison discover` found, target by target."""
+"""Rendering of `garrison discover`, target by target."""
 
 from collections.abc import Sequence
 
@@ -13,10 +13,11 @@ __all__ = ["show_discovered"]
 
 
 def show_discovered(found: Sequence[Discovered], page: Page) -> None:
+    """Print the models and unmanaged adapters of each target, then the totals."""
     if not found:
         page.line(
-            "no target is on record yet: `garrison discover --target http://HOST:8000` looks at a server, and "
-            "`garrison apply` with a manifest begins"
+            "no targets on record; apply a manifest with `garrison apply`, or look at a server with "
+            "`garrison discover --target http://HOST:8000`"
         )
         return
     for one in found:
@@ -28,7 +29,7 @@ def show_discovered(found: Sequence[Discovered], page: Page) -> None:
     away += f", {ours:,} not asked" if ours else ""
     page.line((f"{counted(len(found), 'target')}{away}; {counted(unmanaged, 'unmanaged adapter')}", "bold"))
     if any(one.unmanaged for one in found if one.known):
-        page.line(("`garrison extract --query status:unmanaged` writes a manifest of them", "dim"))
+        page.line(("`garrison extract --query status:unmanaged` writes a manifest for them", "dim"))
 
 
 def _target(one: Discovered, page: Page) -> None:

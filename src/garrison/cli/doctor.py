@@ -9,15 +9,20 @@ from garrison.cli.options import app as make_app
 from garrison.launch.doctor import checks
 from garrison.launch.machine_facts import machine_facts
 
-app = make_app("Say whether this machine can serve, with a remedy for what is red.")
+app = make_app("Check whether this machine can serve, with a remedy for each failure.")
 
 _MARKS = {"ok": "[green]✓[/]", "warn": "[yellow]![/]", "fail": "[bold red]✗[/]"}
 
 
 @app.command()
 def doctor(host: Host = None, port: Port = None, offline: Offline = False, json: Json = False) -> int:
-    """One page that says whether this machine can serve. Exit code 1 when a line is red."""
-    facts = machine_facts(settings("endpoint", "preflight", "model", host=host, port=port), os.environ, offline=offline)
+    """Check whether this machine can serve, and show a remedy for each failure.
+
+    Exit code 1 when a check fails.
+    """
+    facts = machine_facts(
+        settings("endpoint", "preflight", "model", engine_host=host, engine_port=port), os.environ, offline=offline
+    )
     page = checks(facts)
     healthy = all(check.status != "fail" for check in page)
     if json:
@@ -38,6 +43,7 @@ def doctor(host: Host = None, port: Port = None, offline: Offline = False, json:
     console.print(table)
     red = sum(check.status == "fail" for check in page)
     yellow = sum(check.status == "warn" for check in page)
-    verdict = "[bold green]This machine can serve" if healthy else f"[bold red]This machine cannot serve yet: {red} red"
-    console.print(f"\n{verdict}[/]" + (f", {yellow} to look at." if yellow else "."))
+    failed = f"[bold red]This machine cannot serve yet: {red} failed"
+    verdict = "[bold green]This machine can serve" if healthy else failed
+    console.print(f"\n{verdict}[/]" + (f", {yellow} warning{'s' if yellow > 1 else ''}." if yellow else "."))
     return ExitCode.OK if healthy else ExitCode.INVALID

@@ -8,7 +8,7 @@ from garrison.cli.on_record import OnRecord
 from garrison.cli.options import Json
 from garrison.cli.options import app as make_app
 
-app = make_app("Say what differs from what was last applied.")
+app = make_app("Show what differs from what was last applied.")
 
 
 @app.command(cls=OnRecord)
@@ -18,8 +18,11 @@ def drift(
     everything: All = False,
     json: Json = False,
 ) -> int:
-    """Say what differs from what was last applied, seen now. A target that is not seen proves nothing and is listed
-    apart."""
+    """Show what differs from what was last applied.
+
+    Every target is looked at now. One that cannot be observed proves nothing and
+    is listed separately.
+    """
     from garrison.cli.drift_view import show_drifts
     from garrison.cli.fleet_wiring import Stop, open_fleet, run
     from garrison.cli.page import Page

@@ -1,4 +1,4 @@
-"""`garrison drift` on the terminal."""
+"""Rendering of `garrison drift`."""
 
 from datetime import datetime
 from itertools import groupby
@@ -21,6 +21,7 @@ _LOOKS = {"missing": ("✕", "red"), "path": ("≠", "yellow"), "base": ("≠", 
 
 
 def show_drifts(drifts: Drifts, page: Page, now: datetime, *, everything: bool) -> None:
+    """Print drift by stack, then the targets that could not be compared. `everything`: do not truncate."""
     _found(drifts, page, now, everything=everything)
     _unknown(drifts.unknown, page, everything=everything)
 
@@ -28,6 +29,7 @@ def show_drifts(drifts: Drifts, page: Page, now: datetime, *, everything: bool) 
 def _found(drifts: Drifts, page: Page, now: datetime, *, everything: bool) -> None:
     if not drifts.found:
         compared = f"{counted(drifts.checked, 'adapter')} compared with what was last applied"
+        # Not green while a target is unknown: what could not be compared may have drifted.
         glyph, said, style = ("?", "no drift seen", "yellow") if drifts.unknown else ("✓", "no drift", "green")
         page.line((f"{glyph} ", style), (said, style), (f"  {compared}", "dim"))
         return
@@ -54,7 +56,7 @@ def _found(drifts: Drifts, page: Page, now: datetime, *, everything: bool) -> No
         page.line(
             "  ",
             ("→ ", "dim"),
-            "Changed by somebody: `garrison extract` keeps it, `garrison apply --force` overwrites it.",
+            "Changed by others: `garrison extract` keeps it, `garrison apply --force` overwrites it.",
         )
 
 
@@ -77,7 +79,10 @@ def _unknown(unknown: dict[str, str], page: Page, *, everything: bool) -> None:
 
 
 def _since(one: Drift, now: datetime) -> str:
-    """A tombstone was made when the adapter was found gone, not when it was applied."""
+    """Format when the adapter was applied or found gone.
+
+    The time of a tombstone is when the adapter was found gone, not when it was applied.
+    """
     at = one.resource.at
     if one.resource.operation is not Operation.LOST:
         return f"applied {ago(at, now)}"

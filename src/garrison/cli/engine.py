@@ -35,20 +35,21 @@ Name = Annotated[str, typer.Argument(metavar="VERSION", help="As `garrison engin
 def install(
     engine: Engine,
     version: Annotated[str | None, typer.Option(help="Default: the version Garrison was tested with.")] = None,
-    device: Annotated[str, typer.Option(help="cpu, cuda, or auto: cuda where an NVIDIA driver is.")] = "auto",
+    device: Annotated[str, typer.Option(help="cpu, cuda, or auto: cuda if there is an NVIDIA driver.")] = "auto",
     find_links: Annotated[
-        list[str] | None, typer.Option(metavar="DIR", help="A directory of wheels to take packages from; repeatable.")
+        list[str] | None, typer.Option(metavar="DIR", help="A directory of wheels to install from; repeatable.")
     ] = None,
     extra_index_url: Annotated[
-        list[str] | None, typer.Option(metavar="URL", help="A further package index; repeatable.")
+        list[str] | None, typer.Option(metavar="URL", help="An additional package index; repeatable.")
     ] = None,
     offline: Offline = False,
-    again: Annotated[bool, typer.Option("--again", help="Install anew what is there already.")] = False,
+    again: Annotated[bool, typer.Option("--again", help="Reinstall what is already installed.")] = False,
     json: Json = False,
 ) -> int:
-    """Install an engine into an environment of its own; the first of its kind is put to use.
+    """Install an engine into an environment of its own.
 
-    Without a network: --offline --find-links DIR, with the wheels in DIR.
+    The first environment of an engine becomes the one in use. Without a network:
+    --offline --find-links DIR, with the wheels in DIR.
     """
     values = settings()
     show = _Steps(engine)
@@ -74,7 +75,7 @@ def install(
 
 @app.command("list")
 def list_(json: Json = False) -> int:
-    """Installed environments; the one in use is marked."""
+    """List installed environments and mark the ones in use."""
     data_dir = settings().data_dir
     found = [item for name in registry.names() for item in environments(data_dir, name)]
     chosen = {name: in_use(data_dir, name) for name in registry.names()}
@@ -85,22 +86,24 @@ def list_(json: Json = False) -> int:
         (item.engine, item.name, "✓" if item == chosen[item.engine] else "", item.installed_at, str(item.path))
         for item in found
     ]
-    empty = "no engine is installed; `garrison engine install vllm` installs one"
+    empty = "no engine installed; `garrison engine install vllm` installs one"
     print_table(("engine", "version", "in use", "installed", "path"), rows, empty=empty)
     return 0
 
 
 @app.command()
 def use(engine: Engine, version: Name) -> int:
-    """Choose the environment that `garrison serve` takes."""
+    """Choose the environment that `garrison serve` uses."""
     chosen = use_environment(settings().data_dir, registry.engine(engine).name, version)
-    print(f"{chosen.engine} {chosen.name} is in use")
+    print(f"{chosen.engine} {chosen.name} is now in use")
     return 0
 
 
 @app.command()
 def remove(
-    engine: Engine, version: Name, yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False
+    engine: Engine,
+    version: Name,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")] = False,
 ) -> int:
     """Remove an environment."""
     data_dir = settings().data_dir
@@ -115,12 +118,17 @@ def remove(
 @app.command()
 def describe(
     engine: Engine,
-    executable: Annotated[Path | None, typer.Option(help="The program to ask. Default: the one in use.")] = None,
-    option: Annotated[str | None, typer.Option("--option", "-o", help="Only this flag.")] = None,
-    shipped: Annotated[bool, typer.Option("--shipped", help="What Garrison ships, without asking a program.")] = False,
+    executable: Annotated[Path | None, typer.Option(help="The program to query. Default: the one in use.")] = None,
+    option: Annotated[str | None, typer.Option("--option", "-o", help="Show only this flag.")] = None,
+    shipped: Annotated[
+        bool, typer.Option("--shipped", help="Show the catalogue shipped with Garrison; query no program.")
+    ] = False,
     json: Json = False,
 ) -> int:
-    """The engine's options, read from its own --help; with --json the catalogue as Garrison ships it."""
+    """Show an engine's options, read from its own --help.
+
+    With --json, print them as a catalogue in the format that Garrison ships.
+    """
     catalogue = _catalogue(engine, executable, settings(), shipped=shipped)
     if option is not None:
         catalogue = replace(catalogue, options=_only(catalogue, option))
@@ -138,6 +146,7 @@ def describe(
 
 
 def _only(catalogue: "Catalogue", flag: str) -> "tuple[Option, ...]":
+    """Return the options spelled `flag`; raise an error with a suggestion if there are none."""
     from garrison.base.errors import InvalidError
     from garrison.engines.catalogue import nearest_flag
 
@@ -161,7 +170,7 @@ def _catalogue(engine: str, executable: Path | None, values: Settings, *, shippe
 
 
 class _Steps:
-    """A turning line on a terminal, a line a step elsewhere."""
+    """Installation progress on standard error: a spinner on a terminal, one line per step elsewhere."""
 
     def __init__(self, engine: str) -> None:
         self._engine = engine

@@ -18,15 +18,18 @@ def evaluate(
     file: File = None,
     prop: Props = None,
     json: Json = False,
-    yaml: Annotated[bool, typer.Option("--yaml", help="Print a manifest; this is the default.")] = False,
+    yaml: Annotated[bool, typer.Option("--yaml", help="Print a manifest (the default).")] = False,
 ) -> int:
-    """Check a manifest and print what it declares, variables replaced and files merged. No server is asked, and of
-    secrets only the references are shown."""
+    """Check a manifest and print what it declares.
+
+    Variables are replaced and files merged. No server is contacted, and secrets
+    are shown only as references.
+    """
     from garrison.base.errors import UsageError
     from garrison.fleet.manifest.dump import dump_manifest
 
     if json and yaml:
-        raise UsageError("--json and --yaml exclude each other", hint="Choose one.")
+        raise UsageError("--json and --yaml are mutually exclusive", hint="Choose one.")
     declared = declaration(files, file, prop)
     print(json_module.dumps(declared.to_json()) if json else dump_manifest(declared), end="\n" if json else "")
     return 0

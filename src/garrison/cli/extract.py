@@ -12,7 +12,7 @@ from garrison.cli.on_record import OnRecord
 from garrison.cli.options import Json
 from garrison.cli.options import app as make_app
 
-app = make_app("Write a manifest from what is there.")
+app = make_app("Write a manifest from what was last seen.")
 
 
 @app.command(cls=OnRecord)
@@ -20,18 +20,20 @@ def extract(
     query: Queries = None,
     stack: Annotated[
         str | None,
-        typer.Option("--stack", "-s", metavar="NAME", help="The stack it declares; one on record, or a new one."),
+        typer.Option("--stack", "-s", metavar="NAME", help="The stack to declare: one on record, or a new one."),
     ] = None,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", metavar="FILE", help="Where to. Default: standard output.")
+        Path | None, typer.Option("--output", "-o", metavar="FILE", help="Output file. Default: standard output.")
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Overwrite FILE.")] = False,
     json: Json = False,
 ) -> int:
-    """Write a manifest from what was last seen, whose apply sends no target anything.
+    """Write a manifest from what was last seen; applying it sends nothing to any
+    target.
 
-    Managed adapters are written as they were declared, unmanaged ones with the path they are served from. Content that
-    changed at a declared path since it was applied is not a matter of the manifest: an apply rolls it out.
+    Managed adapters are written as declared, unmanaged ones with the path they
+    are served from. A manifest cannot express content that changed at a declared
+    path since it was applied: an apply rolls that out.
     """
     from garrison.base.files import write_atomic
     from garrison.cli.fleet_wiring import open_fleet
@@ -43,14 +45,14 @@ def extract(
 
     asked = parse_query(query or "", FIELDS["adapters"])
     if output is not None and not force and output.exists():
-        raise InvalidError(f"{output} exists", hint="Choose another file, or overwrite it with --force.")
+        raise InvalidError(f"{output} already exists", hint="Choose another file, or overwrite it with --force.")
     with open_fleet() as fleet:
         store, now = fleet.store, fleet.clock.now()
         rows = select(stock_of(fleet).adapters, asked)
         found = extract_rows(rows, store.stacks(), store.targets(), store.resources(), stack=stack)
     notes = list(found.notes)
     if not found.declaration.adapters:
-        notes.append("no adapter was last seen that fits; `garrison inventory` shows what is on record")
+        notes.append("no adapter matches; `garrison inventory` shows what is on record")
     for note in notes:
         print(f"note: {note}", file=sys.stderr)
     if json:
@@ -66,6 +68,6 @@ def extract(
     try:
         write_atomic(output, text)
     except OSError as error:
-        raise InvalidError(f"{output} cannot be written: {error.strerror}", hint="Name another file.") from None
-    print(f"wrote {output}; `garrison plan {output}` shows that it changes nothing", file=sys.stderr)
+        raise InvalidError(f"cannot write {output}: {error.strerror}", hint="Choose another file.") from None
+    print(f"wrote {output}; `garrison plan {output}` confirms that it changes nothing", file=sys.stderr)
     return 0

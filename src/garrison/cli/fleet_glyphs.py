@@ -1,4 +1,4 @@
-"""How an action is marked: a sign, a word and a colour, so that none of the three has to be understood alone."""
+"""Marks for actions: a glyph, a word and a colour, so that no reader depends on one of them alone."""
 
 from dataclasses import dataclass
 
@@ -10,6 +10,8 @@ __all__ = ["CONFLICT", "DONE_WORDS", "MARKS", "OWED", "STATE_MARKS", "Mark", "is
 
 @dataclass(frozen=True, slots=True)
 class Mark:
+    """A glyph with its word and Rich style."""
+
     glyph: str
     word: str
     style: str
@@ -29,10 +31,10 @@ MARKS = {
     ActionKind.BLOCKED: Mark("⊘", "blocked", "yellow"),
     ActionKind.KEEP: Mark("=", "keep", "dim"),
 }
-"""In the order in which they are counted."""
+"""Marks by action kind, in the order in which counts are shown."""
 
 OWED = Mark("⊘", "owed", "yellow")
-"""Blocked only by what passes: its target is out of reach, as a rule."""
+"""Blocked by something temporary, usually a target out of reach."""
 
 CONFLICT = Mark("⚠", "conflict", "bold red")
 
@@ -52,18 +54,19 @@ STATE_MARKS = {
     ActionState.FAILED: Mark("✗", "failed", "bold red"),
     ActionState.SKIPPED: Mark("⊘", "owed", "yellow"),
     ActionState.STARTED: Mark("◐", "cut short", "yellow"),
-    ActionState.PLANNED: Mark("·", "not begun", "dim"),
+    ActionState.PLANNED: Mark("·", "not started", "dim"),
 }
 
 
 def mark_of(action: Action) -> Mark:
+    """Return the mark of an action; conflicts and owed actions have their own."""
     if action.conflict:
         return CONFLICT
     return OWED if is_owed(action) else MARKS[action.kind]
 
 
 def is_owed(action: Action) -> bool:
-    """Whether it is blocked, and will be done once what is in the way has passed."""
+    """Return whether the action is blocked only by a recoverable failure, and will be carried out once that clears."""
     if action.kind is not ActionKind.BLOCKED or action.conflict:
         return False
     return action.failure is not None and action.failure.recoverable

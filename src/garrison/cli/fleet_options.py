@@ -1,4 +1,4 @@
-"""Options that the fleet's commands share, and how a command line becomes a declaration."""
+"""Options shared by the fleet commands, and the declaration built from them."""
 
 import os
 import sys
@@ -16,13 +16,13 @@ __all__ = ["AcceptStale", "Adopt", "All", "ExitCodes", "File", "Files", "Force",
 
 
 class ModeName(StrEnum):
-    """`reconcile`: exactly what is declared. `patch`: adds and changes, and removes nothing."""
+    """How far an apply goes: `reconcile` is exact, `patch` adds and changes but removes nothing."""
 
     RECONCILE = "reconcile"
     PATCH = "patch"
 
 
-Files = Annotated[list[str] | None, typer.Argument(metavar="FILE", help="As --file.", show_default=False)]
+Files = Annotated[list[str] | None, typer.Argument(metavar="FILE", help="Same as --file.", show_default=False)]
 File = Annotated[
     list[str] | None,
     typer.Option(
@@ -34,13 +34,12 @@ File = Annotated[
     ),
 ]
 Props = Annotated[
-    list[str] | None, typer.Option("--prop", metavar="NAME=VALUE", help="What a .pkl file reads as `prop:NAME`.")
+    list[str] | None,
+    typer.Option("--prop", metavar="NAME=VALUE", help="A property that a .pkl file reads as `prop:NAME`."),
 ]
-Modes = Annotated[
-    ModeName, typer.Option("--mode", help="reconcile: exactly what is declared; patch: only add and change.")
-]
-Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
-Force = Annotated[bool, typer.Option("--force", help="Overwrite what somebody else changed since it was applied.")]
+Modes = Annotated[ModeName, typer.Option("--mode", help="reconcile: exactly as declared; patch: only add and change.")]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")]
+Force = Annotated[bool, typer.Option("--force", help="Overwrite changes that others made since the last apply.")]
 Adopt = Annotated[
     bool,
     typer.Option("--adopt", "--overwrite", help="Take over adapters that others loaded under a declared name."),
@@ -49,23 +48,25 @@ AcceptStale = Annotated[
     bool,
     typer.Option(
         "--accept-stale-cache",
-        help="Load new content from an unchanged path, though prompts in the server's prefix cache may be answered "
-        "from the old weights.",
+        help="Load new content from an unchanged path, even though prompts in the server's prefix cache may be "
+        "answered from the old weights.",
     ),
 ]
 ExitCodes = Annotated[
     bool,
-    typer.Option("--exit-code", help="Exit 32 when there is something, 31 when not but a target is out of reach."),
+    typer.Option(
+        "--exit-code", help="Exit with 32 when there are changes or drift, else with 31 when a target is out of reach."
+    ),
 ]
-Stack = Annotated[str | None, typer.Option("--stack", "-s", metavar="NAME", help="One stack. Default: all.")]
-All = Annotated[bool, typer.Option("--all", help="Show everything, however long it gets.")]
+Stack = Annotated[str | None, typer.Option("--stack", "-s", metavar="NAME", help="Only this stack. Default: all.")]
+All = Annotated[bool, typer.Option("--all", help="Show everything; do not truncate.")]
 
 
 def declaration(files: Sequence[str] | None, more: Sequence[str] | None, props: Sequence[str] | None) -> "Declaration":
-    """What the manifests declare; their warnings go to standard error.
+    """Load the declaration from manifests and properties; print warnings to standard error.
 
     Raises:
-        InvalidError: a manifest cannot be used; the message names file, line and column.
+        InvalidError: a manifest is invalid; the message names file, line and column.
         UsageError: a property is not NAME=VALUE.
     """
     from garrison.base.errors import UsageError

@@ -1,4 +1,4 @@
-"""How commands come by a fleet, and how Ctrl-C reaches what they run."""
+"""Opening the fleet for a command, and running its work so that Ctrl-C reaches it."""
 
 import asyncio
 import contextlib
@@ -17,19 +17,20 @@ __all__ = ["INTERRUPTED", "Stop", "open_fleet", "run"]
 T = TypeVar("T")
 
 INTERRUPTED = 130
-"""The exit code of a command that was ended by Ctrl-C."""
+"""Exit code of a command ended by Ctrl-C."""
 
 
 @dataclass(slots=True)
 class Stop:
-    """What a first Ctrl-C (or SIGTERM) does: while work is under way it asks that nothing new be begun; otherwise, and
-    the second time, it cancels.
+    """Stop requests (Ctrl-C or SIGTERM) to a command, shared with its view.
+
+    A first request while targets are being changed only asks that nothing new be started. Any other cancels the work.
 
     Attributes:
-        working: targets are being changed.
-        asked: somebody wants it to end.
-        tell: says so, where what is under way goes on.
-        wishes: the signals, counted.
+        working: whether targets are being changed.
+        asked: whether a stop was requested.
+        tell: called when a request lets work in progress finish, to say so.
+        wishes: counts the requests.
     """
 
     working: bool = False
@@ -38,15 +39,16 @@ class Stop:
     wishes: Wishes = field(default_factory=Wishes)
 
     def stopping(self) -> bool:
+        """Return whether a stop was requested, in the form that operations take."""
         return self.asked
 
 
 @contextmanager
 def open_fleet() -> Iterator[Fleet]:
-    """The store, the adapter files and the network, as the settings say.
+    """Open the store, the adapter files and the network as configured; close them afterwards.
 
     Raises:
-        GarrisonError: the database cannot be had.
+        GarrisonError: the database cannot be opened.
     """
     from garrison.fleet.disk_artifacts import DiskArtifacts
     from garrison.net.client import HttpDialer
@@ -63,10 +65,10 @@ def open_fleet() -> Iterator[Fleet]:
 
 
 def run(work: Coroutine[Any, Any, T], stop: Stop | None = None) -> T:
-    """To its end, in an event loop of its own.
+    """Run `work` to its end in an event loop of its own, with SIGINT and SIGTERM going to `stop`.
 
     Raises:
-        KeyboardInterrupt: it was cancelled by a signal.
+        KeyboardInterrupt: a signal cancelled the work.
     """
     asked = stop or Stop()
 
@@ -78,7 +80,7 @@ def run(work: Coroutine[Any, Any, T], stop: Stop | None = None) -> T:
         def signalled() -> None:
             if not asked.wishes.heard():
                 return
-            ends = asked.asked or not asked.working
+            ends = asked.asked or not asked.working  # before `asked` is set: it tells a second request from a first
             asked.asked = True
             if ends:
                 task.cancel()
@@ -86,7 +88,7 @@ def run(work: Coroutine[Any, Any, T], stop: Stop | None = None) -> T:
                 asked.tell()
 
         for number in (signal.SIGINT, signal.SIGTERM):
-            # Only the main thread has signals; elsewhere (a test) there is nothing to be told.
+            # Only the main thread can handle signals; elsewhere, as in a test, the work runs without.
             with contextlib.suppress(ValueError, RuntimeError):
                 loop.add_signal_handler(number, signalled)
         try:

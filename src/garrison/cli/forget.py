@@ -22,13 +22,17 @@ app = make_app("Drop a target that will not come back.")
 def forget(
     target: Annotated[str, typer.Argument(help="The target's name.")],
     force: Annotated[
-        bool, typer.Option("--force", help="Even though it answers: what it serves stays there, unmanaged.")
+        bool, typer.Option("--force", help="Forget it although it answers; what it serves stays there, unmanaged.")
     ] = False,
     yes: Yes = False,
     json: Json = False,
 ) -> int:
-    """Drop a target and everything that is recorded and owed on it. A target that is out of reach goes in no other way.
-    The server is not touched. A manifest that still has the target brings it back with its next apply."""
+    """Drop a target with everything recorded and owed on it.
+
+    There is no other way to drop a target that is out of reach. The server is not
+    touched. A manifest that still declares the target brings it back with the
+    next apply.
+    """
     from garrison.cli.fleet_wiring import Stop, open_fleet, run
     from garrison.cli.page import Page
     from garrison.cli.progress_view import progress_view
@@ -53,7 +57,7 @@ def forget(
     if json:
         print(json_module.dumps(done.to_json(), ensure_ascii=False))
     elif done.confirmed:
-        page.line(("✓ ", "green"), f"{target} is forgotten")
+        page.line(("✓ ", "green"), f"{target} forgotten")
     else:
         page.line("Nothing was done.")
     return ExitCode.OK
@@ -71,15 +75,15 @@ def _show(loss: "Loss", page: "Page", now: datetime) -> None:
         names = sentence(one.key.name for one in loss.adapters)
         page.line("  ", ("✕ ", "red"), f"{counted(len(loss.adapters), 'adapter')} no longer recorded: {names}")
     else:
-        page.line("  ", "nothing is recorded there")
+        page.line("  ", "no adapters are recorded there")
     if loss.owed:
-        page.line("  ", ("✕ ", "red"), f"never to be unloaded there any more: {sentence(loss.owed)}")
+        page.line("  ", ("✕ ", "red"), f"will no longer be unloaded there: {sentence(loss.owed)}")
     if loss.adapters:
-        kept = "their files in the adapter store are no longer kept for it (`garrison adapters gc`)"
-        page.line("  ", ("· ", "dim"), (f"if it comes back it still serves them, unmanaged; {kept}", "dim"))
+        kept = "`garrison adapters gc` may free their files"
+        page.line("  ", ("· ", "dim"), (f"if it comes back, it still serves them, unmanaged; {kept}", "dim"))
     for stack in loss.declared_by:
         page.line(
             "  ",
             ("! ", "yellow"),
-            f"the manifest of {stack} had it: unless it is taken out, the next apply brings it back",
+            f"the manifest of {stack} declared it: remove it there, or the next apply brings it back",
         )

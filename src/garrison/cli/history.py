@@ -24,19 +24,26 @@ _BATCH = 500
 @app.command(cls=OnRecord)
 def history(
     stack: Stack = None,
-    target: Annotated[str | None, typer.Option("--target", "-t", metavar="NAME", help="Of one target.")] = None,
-    name: Annotated[str | None, typer.Option("--name", "-n", metavar="NAME", help="Of one adapter.")] = None,
+    target: Annotated[str | None, typer.Option("--target", "-t", metavar="NAME", help="Only this target.")] = None,
+    name: Annotated[str | None, typer.Option("--name", "-n", metavar="NAME", help="Only this adapter.")] = None,
     kind: Annotated[
         list[str] | None,
-        typer.Option("--kind", "-k", metavar="KIND", help="drift, restored, unreachable …; repeatable."),
+        typer.Option(
+            "--kind", "-k", metavar="KIND", help="Only this kind of event: drift, restored, unreachable …; repeatable."
+        ),
     ] = None,
-    since: Annotated[str | None, typer.Option("--since", metavar="WHEN", help="2h, 15m, 3d, or a time (UTC).")] = None,
-    limit: Annotated[int, typer.Option("--limit", "-l", min=1, help="The newest so many.")] = 100,
-    follow: Annotated[bool, typer.Option("--follow", help="Stay, and show what comes, until Ctrl-C.")] = False,
+    since: Annotated[
+        str | None, typer.Option("--since", metavar="WHEN", help="Only events since 2h, 15m, 3d ago, or a time (UTC).")
+    ] = None,
+    limit: Annotated[int, typer.Option("--limit", "-l", min=1, help="How many events to show, the newest.")] = 100,
+    follow: Annotated[bool, typer.Option("--follow", help="Keep showing new events until Ctrl-C.")] = False,
     json: Json = False,
 ) -> int:
-    """Show what changed and what was done: every change of an observation and every action, with time and cause, the
-    newest last. Times are UTC. --json prints a line an event."""
+    """Show what changed and what was done, newest last.
+
+    Covers every change of an observation and every action, with its time (UTC)
+    and cause. --json prints one line per event.
+    """
     from garrison.cli.age import parse_since
     from garrison.cli.fleet_wiring import open_fleet
     from garrison.cli.history_view import show_event
@@ -61,6 +68,7 @@ def history(
             show(event)
         if not found and not json and not follow:
             page.line("Nothing on record" + (" since then." if since else "."))
+        # From the newest event of all: the last one shown may be older, since the filters skip others.
         newest = store.events(limit=1)
         last = newest[0].id if newest else 0
         try:
@@ -77,6 +85,7 @@ def history(
 
 
 def _kinds(given: list[str] | None) -> list[str] | None:
+    """Check the values of `--kind`; None stands for all kinds."""
     import difflib
 
     from garrison.fleet import events
@@ -85,6 +94,6 @@ def _kinds(given: list[str] | None) -> list[str] | None:
     for one in given or ():
         if one not in known:
             close = difflib.get_close_matches(one, known, 1)
-            hint = f"Did you mean {close[0]}?" if close else f"There are {', '.join(known)}."
-            raise UsageError(f"--kind {one!r} is no kind of event", hint=hint)
+            hint = f"Did you mean {close[0]}?" if close else f"Kinds of events: {', '.join(known)}."
+            raise UsageError(f"unknown kind of event {one!r}", hint=hint)
     return given or None

@@ -1,4 +1,4 @@
-"""A line an event of the history."""
+"""Rendering of history events, one line each."""
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -29,6 +29,7 @@ _STYLES = {
 
 
 def show_event(event: Event, page: Page) -> None:
+    """Print time, kind, place, cause and change of an event; for a failed action, its message and next step."""
     place = "/".join(plain(part) for part in (event.target, event.name) if part)
     head = Text.assemble(
         (f"{utc(event.at)}  ", "dim"), (f"{event.kind:<{_WORD_WIDTH}}", _STYLES.get(event.kind, "")), "  "
@@ -47,7 +48,7 @@ def show_event(event: Event, page: Page) -> None:
 
 
 def _change(before: Mapping[str, Any] | None, after: Mapping[str, Any] | None) -> Text:
-    """What differs, of plain values; nested ones are for `--json`."""
+    """Format the plain values that differ; nested values are left to `--json`."""
     old, new = before or {}, after or {}
     parts = []
     for name in dict.fromkeys((*old, *new)):
@@ -63,10 +64,10 @@ def _change(before: Mapping[str, Any] | None, after: Mapping[str, Any] | None) -
 
 
 def _shown(name: str, value: object) -> str:
-    """A time as a time: servers tell when they started in seconds since 1970."""
+    """Format a value. `started_at` is shown as a time: servers report it in seconds since 1970."""
     if name == "started_at" and isinstance(value, int | float):
         try:
             return f"{utc(datetime.fromtimestamp(value, UTC))} UTC"
-        except (ValueError, OverflowError, OSError):  # no time that there is
+        except (ValueError, OverflowError, OSError):  # out of the range of datetime
             return str(value)
     return shortened(str(value))

@@ -24,13 +24,13 @@ Queries = Annotated[
         "--query",
         "-q",
         metavar="QUERY",
-        help="For example: 'stack:cabinet-7 status:drifted target:edge*' (drifted: missing ones too).",
+        help="For example: 'stack:cabinet-7 status:drifted target:edge*'. `drifted` includes missing adapters.",
     ),
 ]
 
 
 class Noun(StrEnum):
-    """What can be listed."""
+    """Kinds of records that can be listed."""
 
     TARGETS = "targets"
     ADAPTERS = "adapters"
@@ -45,11 +45,14 @@ def inventory(
     everything: All = False,
     json: Json = False,
 ) -> int:
-    """List what is on record, managed or not, as it was last seen. No target is asked: `garrison discover` does that.
+    """List what is on record, managed or not, as last seen.
 
-    A query is made of field:value terms. `*` stands for anything; terms of different fields must all hold, of several
-    terms of one field one is enough; +field:value must hold by itself, -field:value must not. An unknown field says
-    which there are.
+    No target is contacted; `garrison discover` does that.
+
+    A query consists of field:value terms, where `*` matches anything. Terms of
+    different fields must all match; of several terms of one field, one match is
+    enough. +field:value must always match, -field:value never. The error for an
+    unknown field lists the valid ones.
     """
     from garrison.cli.fleet_wiring import open_fleet
     from garrison.cli.inventory_view import show_rows
@@ -72,7 +75,7 @@ def inventory(
 
 
 def stock_of(fleet: "Fleet") -> "Inventory":
-    """Everything on record, as rows."""
+    """Return everything on record as rows, with the last failure of each adapter."""
     from garrison.fleet.inventory import take_stock
     from garrison.fleet.last_failure import read_failures
 
@@ -83,14 +86,14 @@ def stock_of(fleet: "Fleet") -> "Inventory":
 
 
 def _nothing(noun: str, there: int, stock: "Inventory") -> str:
-    """What to do next, for an empty list."""
+    """Explain why a list is empty, with the next step."""
     if there:
-        return f"none of {there:,} {noun} matches the query; `garrison inventory {noun}` shows them all"
+        return f"none of {there:,} {noun} match the query; `garrison inventory {noun}` shows all"
     if not stock.targets:
         return (
-            "nothing is on record yet: `garrison apply` with a manifest begins, and "
-            "`garrison discover --target http://HOST:8000` looks at a server"
+            "nothing on record yet; apply a manifest with `garrison apply`, or look at a server with "
+            "`garrison discover --target http://HOST:8000`"
         )
     if noun == "stacks":
-        return "no stack is on record; `garrison apply` with a manifest makes one"
+        return "no stacks on record; `garrison apply` creates one from a manifest"
     return f"no {noun} were seen on {len(stock.targets):,} targets; `garrison discover` looks again"

@@ -1,4 +1,4 @@
-"""Rows of the inventory on the terminal: what they are, how they are, and how old that is."""
+"""Rendering of inventory rows: what each is, its state, and how old that knowledge is."""
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -25,7 +25,7 @@ Cell = str | Text
 
 
 def show_rows(noun: str, rows: Sequence[Row], page: Page, now: datetime, *, everything: bool) -> None:
-    """One line a row. A terminal gets the first 200, unless `everything`; a pipe gets all."""
+    """Print one line per row. A terminal gets the first 200, unless `everything`; a pipe gets all."""
     shown = rows if everything or not page.wraps else rows[:_MOST_ROWS]
     table(_TITLES[noun], [_cells(row, now) for row in shown], page)
     if len(rows) > len(shown):
@@ -33,8 +33,11 @@ def show_rows(noun: str, rows: Sequence[Row], page: Page, now: datetime, *, ever
 
 
 def table(titles: Sequence[str], rows: Sequence[Sequence[Cell]], page: Page) -> None:
-    """Columns. In a pipe a row is a line, and whole; on a terminal paths lose their beginning where they do not fit,
-    and the last column goes below its row. What servers say is shown without control characters."""
+    """Print rows in columns, without control characters.
+
+    In a pipe each row is one whole line. On a terminal, paths lose their beginning where they do not fit, and the last
+    column wraps within its own width.
+    """
     if page.wraps:
         _fitted(titles, rows, page)
         return
@@ -46,10 +49,12 @@ def table(titles: Sequence[str], rows: Sequence[Sequence[Cell]], page: Page) -> 
 
 
 def _fitted(titles: Sequence[str], rows: Sequence[Sequence[Cell]], page: Page) -> None:
+    """Print rows in columns on a terminal, shortening columns until the row fits or none is left to shorten."""
     laid = [[cell if isinstance(cell, Text) else Text(shortened(plain(cell))) for cell in row] for row in rows]
     columns = [list(column) for column in zip([Text(title, "bold") for title in titles], *laid, strict=True)]
     widths = [max(cell.cell_len for cell in column) for column in columns]
     for title in _SHORTENED:
+        # The last column does not count: it wraps.
         excess = sum(widths[:-1]) + 2 * len(widths[:-1]) - page.width
         if excess > 0 and title in titles[:-1]:
             number = list(titles).index(title)
@@ -64,7 +69,7 @@ def _fitted(titles: Sequence[str], rows: Sequence[Sequence[Cell]], page: Page) -
 
 
 def _ending(path: str, room: int) -> str:
-    """`…/adapter-store/5e9752390a96…`: as many of the last parts of a path as there is room for."""
+    """Cut a path to as many of its last parts as fit: `…/adapter-store/5e9752390a96…`."""
     if len(path) <= room:
         return path
     kept = ""
@@ -76,7 +81,7 @@ def _ending(path: str, room: int) -> str:
 
 
 _SHORTENED = ("path", "address", "base model", "stacks")
-"""Columns that are shortened where a row does not fit, in this order."""
+"""Columns to shorten, in this order, where a row does not fit."""
 _LEAST_ROOM = 16
 
 _TITLES = {
@@ -90,7 +95,7 @@ _TITLES = {
 def _cells(row: Row, now: datetime) -> list[Cell]:
     match row:
         case AdapterRow():
-            # Why it is unknown says the age of the knowledge; that it was well then goes without saying.
+            # The note says why the target is out of reach and since when; "fine when last seen" adds nothing.
             detail = "" if row.detail == LAST_SEEN_WELL and row.reach.state == "unreachable" else row.detail
             return [
                 _look(row.status), row.target, row.name, row.stack or "–", row.path or "–", row.base or "–",
@@ -107,7 +112,7 @@ def _cells(row: Row, now: datetime) -> list[Cell]:
                 f"{one.name}{ending}", str(one.version), ago(one.applied_at, now), f"{len(one.targets):,}",
                 _counts(one.counts), one.on_drift,
             ]  # fmt: skip
-    raise AssertionError(f"no such row: {row!r}")
+    raise AssertionError(f"unknown kind of row: {row!r}")
 
 
 def _target(row: TargetRow, now: datetime) -> list[Cell]:
@@ -136,11 +141,11 @@ def _counts(counts: Mapping[str, int]) -> str:
 
 
 def _note(detail: str, reach: Reach, now: datetime) -> str:
-    """Why it is not well, and for what is out of reach how old the knowledge is."""
+    """Format what is wrong with a row and, for a target out of reach, how old that knowledge is."""
     if reach.state == "reachable":
         return "; ".join(part for part in (detail, f"seen {ago(reach.last_seen, now)}") if part)
     if reach.state == "new":
-        return "; ".join(part for part in (detail, "its target was never asked") if part)
+        return "; ".join(part for part in (detail, "target never asked") if part)
     why = f"{reach.cause}: {reach.detail}" if reach.detail else str(reach.cause)
     away = f"out of reach for {_age(reach.since, now)} ({why})"
     return "; ".join(part for part in (detail, away, f"last seen {ago(reach.last_seen, now)}") if part)

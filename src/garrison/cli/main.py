@@ -15,17 +15,17 @@ _WIDTH = max(len(command.name) for command in COMMANDS)
 
 
 def main() -> int:
-    """Run the command that `sys.argv` names; the result is the exit code."""
+    """Run the command named in `sys.argv` and return its exit code."""
     from garrison.cli.outermost import outermost
 
     return outermost(lambda: run(sys.argv[1:]), json="--json" in _before_separator(sys.argv[1:]))
 
 
 def run(argv: Sequence[str]) -> int:
-    """One command line, without the program's name.
+    """Run one command line, given without the program's name, and return the exit code.
 
     Raises:
-        GarrisonError: as the command does; `UsageError` for a command that is not there.
+        GarrisonError: raised by the command; `UsageError` for an unknown command.
     """
     if not argv or argv[0] in ("-h", "--help", "help"):
         if len(argv) > 1 and (command := find(argv[1])):
@@ -44,6 +44,7 @@ def run(argv: Sequence[str]) -> int:
 
 
 def root_help(*, color: bool) -> str:
+    """Render the help of `garrison` from the command table, without importing any command."""
     bold, dim, cyan, off = ("\033[1m", "\033[2m", "\033[36m", "\033[0m") if color else ("", "", "", "")
     lines = [
         f"{bold}garrison{off} keeps inference nodes serving exactly what was declared.",
@@ -55,7 +56,7 @@ def root_help(*, color: bool) -> str:
         lines += [f"  {cyan}{command.name:<{_WIDTH}}{off}  {command.help}" for command in commands]
     lines += [
         "",
-        f"{dim}`garrison COMMAND --help` explains one. Exit codes: docs/reference/exit-codes.md{off}",
+        f"{dim}`garrison COMMAND --help` describes a command. Exit codes: docs/reference/exit-codes.md{off}",
     ]
     return "\n".join(lines)
 
@@ -63,12 +64,12 @@ def root_help(*, color: bool) -> str:
 def _run_command(command: Command, argv: list[str]) -> int:
     from typer.main import get_command
 
-    # What follows `--` is the engine's or the downstream command's: it is kept verbatim, away from the parser.
+    # What follows `--` belongs to the engine or the downstream command. The parser never sees it, so it stays verbatim.
     own = _before_separator(argv)
     rest = argv[len(own) + 1 :]
     if rest and not command.takes_rest:
         raise UsageError(
-            f"`garrison {command.name}` takes nothing behind --: {rest[0]!r}",
+            f"`garrison {command.name}` takes no arguments after --: {rest[0]!r}",
             hint=f"`garrison {command.name} --help` shows the usage.",
         )
     program = get_command(import_module(command.module).app)
@@ -87,7 +88,7 @@ def _unknown(name: str) -> UsageError:
 
     close = difflib.get_close_matches(name, [command.name for command in COMMANDS], 1)
     hint = f"Did you mean `garrison {close[0]}`?" if close else "`garrison --help` lists the commands."
-    return UsageError(f"there is no command {name!r}", hint=hint)
+    return UsageError(f"unknown command {name!r}", hint=hint)
 
 
 def _color_wanted() -> bool:

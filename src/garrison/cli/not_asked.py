@@ -1,5 +1,7 @@
-"""Targets that were not even asked, since something is wrong on this side: a secret or a certificate that is not there.
-Their silence is ours."""
+"""Targets that were not contacted because of a fault on this side, such as a missing secret or certificate.
+
+Such a fault says nothing about the target.
+"""
 
 from garrison.fleet.observation import Cause
 
@@ -9,16 +11,17 @@ _PREFIX = f"{Cause.LOCAL}: "
 
 
 def is_local(cause: str | None) -> bool:
+    """Return whether a cause of unknown lies on this side."""
     return cause == Cause.LOCAL
 
 
 def detail_of(said: str) -> str | None:
-    """The fault in `local: api_key: …`; None where `said` tells of another cause."""
+    """Return the fault in `local: api_key: …`, or None if `said` names another cause."""
     return said.removeprefix(_PREFIX) if said.startswith(_PREFIX) else None
 
 
 def local_hint(detail: str) -> str:
-    """The next step."""
+    """Return the next step for a fault on this side."""
     if detail.endswith(" is not set"):
-        return "export it, or let the manifest take it from a file or a command"
-    return "mend it here; the target itself may be well"
+        return "export it, or have the manifest read it from a file or a command"
+    return "fix it on this machine; the target itself may be fine"

@@ -1,4 +1,4 @@
-"""Commands that work from what was applied: who gives them a manifest, or a bare name, is told what they take."""
+"""Explanatory usage errors of commands that work from what was applied, and so take no manifest and no bare name."""
 
 import re
 from pathlib import PurePath
@@ -16,6 +16,8 @@ _CHOICES = {"--stack": "--stack {}", "--target": "--target {}", "--name": "--nam
 
 
 class OnRecord(TyperCommand):
+    """A command that answers a manifest or a bare name with the option to use instead."""
+
     def parse_args(self, ctx, args):  # type: ignore[no-untyped-def]  # the types are private to Typer
         try:
             return super().parse_args(ctx, args)
@@ -28,16 +30,16 @@ class OnRecord(TyperCommand):
 
 
 def _told(message: str, option: str, command: str, taken: list[str]) -> UsageError | None:
-    """The error that names the way; None where the parser's own says enough."""
+    """Return an error that names the right option, or None if the parser's own error says enough."""
     extra = _EXTRA.search(message)
     word = extra["words"].split(" ")[0] if extra else ""
     if option in ("-f", "--file") or PurePath(word).suffix in _MANIFESTS:
-        ways = " `--stack NAME` names one stack." if "--stack" in taken else ""
+        ways = " `--stack NAME` selects one stack." if "--stack" in taken else ""
         return UsageError(
-            f"`garrison {command}` takes no manifest: it works from what was applied",
+            f"`garrison {command}` takes no manifest; it works from what was applied",
             hint=f"Leave it out.{ways} `garrison plan` compares a manifest with what is served.",
         )
     if not word:
         return None
     ways = ", ".join(text.format(word) for name, text in _CHOICES.items() if name in taken)
-    return UsageError(f"`garrison {command}` takes no name without an option: {word!r}", hint=f"Did you mean {ways}?")
+    return UsageError(f"`garrison {command}` does not take the bare name {word!r}", hint=f"Did you mean {ways}?")

@@ -1,4 +1,4 @@
-"""Options that several commands share, and how they become settings."""
+"""Options shared by several commands, and the settings made from them."""
 
 import os
 from typing import Annotated, Any
@@ -6,19 +6,22 @@ from typing import Annotated, Any
 import typer
 
 from garrison.base.settings import Settings
+from garrison.cli.outermost import warned
 
 __all__ = ["Host", "Insecure", "Json", "KeyEnv", "Offline", "Port", "app", "settings"]
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on standard output.")]
 Host = Annotated[str | None, typer.Option("--host", help="Address to bind. Default: 127.0.0.1.", show_default=False)]
 Port = Annotated[int | None, typer.Option("--port", "-p", min=1, max=65535, help="Port to listen on. Default: 8000.")]
-Offline = Annotated[bool, typer.Option("--offline", help="Do not touch the network.")]
+Offline = Annotated[bool, typer.Option("--offline", help="Do not use the network.")]
 Insecure = Annotated[bool, typer.Option("--insecure", "-k", help="Accept any certificate of an https server.")]
-KeyEnv = Annotated[str | None, typer.Option("--key-env", metavar="NAME", help="The variable that holds the API key.")]
+KeyEnv = Annotated[
+    str | None, typer.Option("--key-env", metavar="NAME", help="The environment variable that holds the API key.")
+]
 
 
 def app(help: str, **extra: Any) -> typer.Typer:
-    """A Typer application as every command here is made: no completion installer, our own error output."""
+    """Create the Typer application of a command, without a completion installer and without Typer's error output."""
     return typer.Typer(
         help=help,
         add_completion=False,
@@ -29,5 +32,8 @@ def app(help: str, **extra: Any) -> typer.Typer:
 
 
 def settings(*groups: str, **flags: Any) -> Settings:
-    """Flags over variables over the config file over defaults; only `groups` are read."""
-    return Settings.load(os.environ, groups=("general", *groups), flags=flags)
+    """Load settings: flags, then environment variables, then the config file, then defaults.
+
+    Only `general` and `groups` are read and validated; other settings keep their defaults.
+    """
+    return warned(Settings.load(os.environ, groups=("general", *groups), flags=flags))

@@ -1,21 +1,28 @@
-"""The outermost loop of every console script: errors become a sentence, a next step and an exit code."""
+"""The outermost call of every console script: errors become a message, a next step and an exit code."""
 
 import errno
 import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from garrison.base.errors import DiskFullError, GarrisonError, InternalError, UsageError
 
-__all__ = ["outermost", "report"]
+if TYPE_CHECKING:
+    from garrison.base.settings import Settings
+
+__all__ = ["outermost", "report", "warned"]
 
 _INTERRUPTED = 130
 _BROKEN_PIPE = 141
 
 
 def outermost(call: Callable[[], int], *, json: bool) -> int:
-    """Run `call`; its result, or the exit code of its error. With `json` errors go to standard output too."""
+    """Run `call` and return its result, or the exit code of its error.
+
+    Errors go to standard error; with `json`, also to standard output as JSON.
+    """
     try:
         code = call()
         sys.stdout.flush()
@@ -31,31 +38,40 @@ def outermost(call: Callable[[], int], *, json: bool) -> int:
             return _unexpected(error, json=json)
         where = f" ({error.filename})" if error.filename else ""
         return report(
-            DiskFullError(f"no room left on the disk{where}", hint="Free some, then run it again."), json=json
+            DiskFullError(f"no space left on disk{where}", hint="Free some space, then run the command again."),
+            json=json,
         )
     except SystemExit as ended:
         # Typer and Rich turn a broken pipe into `sys.exit(1)`, which has another meaning here.
         if isinstance(ended.__context__, BrokenPipeError):
             return _reader_gone()
         raise
-    except Exception as error:  # noqa: BLE001 - the one place that catches all: a bug is reported, not thrown at people
+    except Exception as error:  # noqa: BLE001 - the only catch-all: a bug becomes a report, not a traceback
         return _unexpected(error, json=json)
     return code
 
 
+def warned(settings: "Settings") -> "Settings":
+    """Print the warnings of `settings`, and return them."""
+    for warning in settings.warnings:
+        print(f"warning: {warning}", file=sys.stderr)
+    return settings
+
+
 def _reader_gone() -> int:
-    """`garrison models list | head`. Python would complain once more at exit."""
+    """Return the exit code for a closed pipe, as in `garrison models list | head`."""
+    # Python flushes standard output at exit, and would report the broken pipe again.
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return _BROKEN_PIPE
 
 
 def report(error: GarrisonError, *, json: bool) -> int:
-    """Print `error`, without secrets, and give its exit code."""
-    from garrison.base.redaction import know_environment, redacted, redacted_value  # most runs end well and need none
+    """Print `error`, without secrets, and return its exit code."""
+    from garrison.base.redaction import know_environment, redacted, redacted_value  # most runs succeed and need none
 
     know_environment(os.environ)
     if json:
-        import json as json_module  # here and below: most runs end well and need none of it
+        import json as json_module  # imported here and below because most runs succeed and need none of it
 
         print(json_module.dumps(redacted_value(error.to_json()), default=str))
     color = sys.stderr.isatty() and "NO_COLOR" not in os.environ and os.environ.get("TERM") != "dumb"
@@ -67,7 +83,7 @@ def report(error: GarrisonError, *, json: bool) -> int:
 
 
 def _unexpected(error: Exception, *, json: bool) -> int:
-    # Typer is imported by now if it raised; importing it only to ask would slow every other failure down.
+    # If Typer raised, it is already imported; importing it just to check would slow down every other failure.
     typer = sys.modules.get("typer")
     if typer is not None:
         if isinstance(error, typer.Exit):
@@ -75,17 +91,18 @@ def _unexpected(error: Exception, *, json: bool) -> int:
         if isinstance(error, typer.Abort):
             return _INTERRUPTED
         if isinstance(error, sys.modules["typer.exceptions"].TyperException):
-            if type(error).__name__ == "NoArgsIsHelpError":  # the help has been printed
+            if type(error).__name__ == "NoArgsIsHelpError":  # the help is already printed
                 return int(UsageError.exit_code)
             context = getattr(error, "ctx", None)
             hint = f"`{context.command_path} --help` shows the usage." if context else None
             return report(UsageError(error.format_message(), hint=hint), json=json)
     path = _write_report(error)
-    where = f"The report is in {path}; please send it with the command that you ran." if path else None
+    where = f"The report is in {path}; please send it together with the command you ran." if path else None
     return report(InternalError(f"this is a bug: {type(error).__name__}: {error}", hint=where), json=json)
 
 
 def _write_report(error: Exception) -> Path | None:
+    """Write the traceback to the data directory and return its path; print it if that fails."""
     import time
     import traceback
 
@@ -95,7 +112,7 @@ def _write_report(error: Exception) -> Path | None:
 
     try:
         directory = Settings.load(os.environ, groups=("general",)).data_dir / "reports"
-    except GarrisonError:  # a broken config file is no reason to lose the report
+    except GarrisonError:  # a broken config file must not cost us the report
         directory = Settings().data_dir / "reports"
     know_environment(os.environ)
     told = redacted("".join(traceback.format_exception(error)))

@@ -1,5 +1,8 @@
-"""Where the fleet's views write. On a terminal, long lines are wrapped below their own start; in a pipe a line is a
-line, for grep. What servers and manifests say is shown without control characters."""
+"""The output of the fleet's views.
+
+On a terminal, long lines wrap with a hanging indent; in a pipe they stay whole, for grep. Text from servers and
+manifests is shown without control characters.
+"""
 
 import re
 from collections.abc import Iterable, Sequence
@@ -18,7 +21,11 @@ _DIGEST = re.compile(r"\b([0-9a-f]{12})[0-9a-f]{52}\b")
 
 
 class Page:
-    """`wraps` is whether somebody looks at it; asked of the console when None."""
+    """A console that views write to.
+
+    Attributes:
+        wraps: whether the output is a terminal, so that lines are wrapped to its width.
+    """
 
     def __init__(self, console: Console | None = None, *, out: TextIO | None = None) -> None:
         self.console = console or Console(file=out, highlight=False)
@@ -28,38 +35,44 @@ class Page:
 
     @property
     def width(self) -> int:
+        """The width in columns."""
         return self.console.width
 
     def blank(self) -> None:
+        """Print an empty line."""
         self.console.print()
 
     def line(self, *parts: tuple[str, str] | str, indent: int = 0) -> None:
-        """Parts are text, or text with a style. What follows the first line is indented below the last part."""
+        """Print parts, each text or text with a style; continuation lines are indented to the last part."""
         head = Text(" " * indent)
         for part in parts[:-1]:
             head.append_text(_styled(part))
         self.entry(head, _styled(parts[-1]))
 
     def entry(self, head: Text, body: Text) -> None:
-        """`head` and behind it `body`; lines that follow stand below the body, or below a deep indent if that would
-        leave no room."""
+        """Print `head` followed by `body`; continuation lines start below the body.
+
+        A wide head would leave the body no room, so the body then starts on a line of its own with a smaller indent.
+        """
         for one in self.laid_out(head, body):
             self.console.print(one, soft_wrap=not self.wraps)
 
     def laid_out(self, head: Text, body: Text) -> list[Text]:
+        """Return the lines that `entry` prints."""
         if not self.wraps or not body:
             return [_trimmed(head + body)]
         indent = head.cell_len if head.cell_len <= self.width // 2 else min(8, self.width // 4)
         if head.cell_len + body.cell_len <= self.width:
             return [_trimmed(head + body)]
         if indent != head.cell_len:
+            # The head is too wide to share its line; the body follows below it.
             return [_trimmed(head), *self.laid_out(Text(" " * indent), body)]
         lines = body.wrap(self.console, max(10, self.width - indent), overflow="fold")
         first, *rest = lines
         return [_trimmed(one) for one in (head + first, *(Text(" " * indent) + one for one in rest))]
 
     def flow(self, head: Text, items: Sequence[Text]) -> None:
-        """Items side by side; none is broken in two where it fits a line."""
+        """Print items side by side; an item that fits on a line is not split."""
         room = max(10, self.width - head.cell_len)
         lines: list[Text] = []
         for item in items:
@@ -74,19 +87,20 @@ class Page:
             self.entry(Text(" " * head.cell_len) if number else head, line)
 
     def heading(self, title: Text) -> None:
-        """A rule across the terminal with the title in it."""
+        """Print a title in a rule across the terminal, or on a line of its own in a pipe."""
         if not self.wraps:
             self.console.print(title)
             return
         self.console.print(Rule(Text("── ", "dim") + title, align="left", style="dim", characters="─"))
 
     def card(self, title: Text, lines: Sequence[tuple[Text, Text]], *, style: str, indent: int) -> None:
-        """A frame on a terminal, indented lines in a pipe."""
+        """Print a title and lines in a frame on a terminal, indented in a pipe."""
         if not self.wraps:
             self.entry(Text(" " * indent), title)
             for head, body in lines:
                 self.entry(Text(" " * (indent + 2)) + head, body)
             return
+        # Laid out here at the width inside the frame, because Rich's own wrapping has no hanging indent.
         inner = Page(Console(width=max(20, self.width - indent - 4), force_terminal=True))
         laid: list[Text] = []
         for head, body in lines:
@@ -95,15 +109,16 @@ class Page:
         self.print(Padding(panel, (0, 0, 0, indent)))
 
     def flush(self) -> None:
-        """A journal wants the line now."""
+        """Flush the output, so that a journal gets the line now."""
         self.console.file.flush()
 
     def print(self, what: RenderableType) -> None:
+        """Print a Rich renderable as it is."""
         self.console.print(what)
 
 
 def plain(text: str) -> str:
-    """Without control characters: a name on a server must not move the cursor."""
+    """Replace control characters, so that a name on a server cannot move the cursor."""
     return (
         text
         if text.isprintable()
@@ -112,17 +127,17 @@ def plain(text: str) -> str:
 
 
 def shortened(text: str) -> str:
-    """`plain`, and of digests the first twelve digits: people compare, and `--json` has the rest."""
+    """Apply `plain`, and cut digests to twelve digits: enough to compare, and `--json` has all of them."""
     return _DIGEST.sub(r"\1…", plain(text))
 
 
 def counted(number: int, one: str, many: str | None = None) -> str:
-    """`1 target`, `2,000 targets`."""
+    """Format a number with its noun: `1 target`, `2,000 targets`."""
     return f"{number:,} {one if number == 1 else many or one + 's'}"
 
 
 def sentence(names: Iterable[str], most: int = 5) -> str:
-    """`a, b and 3 more`."""
+    """Join names, at most `most` of them: `a, b and 3 more`."""
     known = [plain(name) for name in names]
     if len(known) <= most:
         return ", ".join(known)
@@ -140,4 +155,5 @@ def _styled(part: tuple[str, str] | str) -> Text:
 
 
 def _for_a_pipe(console: Console) -> Console:
+    # A width that no line reaches: Rich fits tables and panels to the width even where text is not wrapped.
     return Console(file=console.file, highlight=False, width=_LONGEST_LINE, color_system=None)

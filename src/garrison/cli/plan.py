@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = ["app", "exit_code_of", "simulate"]
 
-app = make_app("Show what an apply would do, and do nothing.")
+app = make_app("Show what an apply would do, without doing it.")
 
 
 @app.command()
@@ -32,7 +32,10 @@ def plan(
     everything: All = False,
     json: Json = False,
 ) -> int:
-    """Show what an apply would do, and why. The targets are looked at; nothing is sent that changes them."""
+    """Show what an apply would do, and why.
+
+    The targets are looked at, but nothing is sent that changes them.
+    """
     from garrison.fleet.scene import PlanOptions
 
     options = PlanOptions(force=force, adopt=adopt, accept_stale_cache=accept_stale_cache)
@@ -49,7 +52,7 @@ def simulate(
     everything: bool,
     json: bool,
 ) -> int:
-    """What `apply --simulate` does too."""
+    """Show the plan of a declaration, for `plan` and `apply --simulate`; return the exit code."""
     from garrison.cli.fleet_wiring import Stop, open_fleet, run
     from garrison.cli.page import Page
     from garrison.cli.plan_facts import plan_facts
@@ -72,8 +75,11 @@ def simulate(
 
 
 def exit_code_of(drafted: "Plan") -> ExitCode:
-    """32 when something would change on a target or in the record, 31 when not and a target is out of reach. Recording
-    what is already served as declared is no change."""
+    """Return the exit code of a plan under `--exit-code`.
+
+    32 when something would change on a target or in the record; otherwise 31 when a target is out of reach, and 0.
+    Recording an adapter that is already served as declared does not count as a change.
+    """
     from garrison.fleet.plan_values import ActionKind
 
     calm = (ActionKind.KEEP, ActionKind.ADOPT)

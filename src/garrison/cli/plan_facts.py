@@ -1,4 +1,4 @@
-"""What is remembered of the targets of a plan, for its view."""
+"""What is on record about the targets of a plan, for its view."""
 
 from garrison.cli.plan_view import PlanFacts
 from garrison.fleet.context import Fleet
@@ -9,7 +9,12 @@ __all__ = ["plan_facts"]
 
 
 def plan_facts(fleet: Fleet, declared: Declaration | None, *, everything: bool) -> PlanFacts:
-    """`declared`: None where the plan is of what is on record."""
+    """Collect addresses, last sightings and TLS settings of all targets.
+
+    Args:
+        declared: overrides the targets on record; None for a plan made from the record alone, as `destroy` makes.
+        everything: do not truncate the view.
+    """
     known = fleet.store.targets()
     specs = {one.name: TargetSpec.from_json(one.name, one.spec) for one in known}
     if declared is not None:

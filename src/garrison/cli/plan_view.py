@@ -1,4 +1,4 @@
-"""A plan on the terminal: what would be done and why, by target; then what is in the way, then who is out of reach."""
+"""Rendering of a plan: actions with reasons by target, then conflicts, then targets that could not be observed."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -24,13 +24,13 @@ _TARGET_GLYPHS = {"create": ("+", "new", "green"), "update": ("✎", "changed", 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlanFacts:
-    """What the view knows beside the plan.
+    """What the view shows beside the plan itself.
 
     Attributes:
-        last_seen: of targets that are out of reach; None for one that was never seen.
-        addresses: base URLs.
+        last_seen: when each target was last seen; None for never.
+        addresses: base URLs by target.
         insecure: targets whose certificates are not verified.
-        everything: no folding, however long it gets.
+        everything: do not truncate, however long the plan is.
     """
 
     now: datetime
@@ -41,6 +41,7 @@ class PlanFacts:
 
 
 def show_plan(plan: Plan, page: Page, facts: PlanFacts) -> None:
+    """Print the whole plan, with sections that have nothing to show left out."""
     _header(plan, page)
     _targets(plan.targets, page, facts)
     _actions(plan, page, facts)
@@ -50,7 +51,8 @@ def show_plan(plan: Plan, page: Page, facts: PlanFacts) -> None:
 
 
 def show_counts(plan: Plan, page: Page) -> None:
-    """`+ 3 create  ✎ 1 update  = 12 keep`."""
+    """Print how many actions there are of each kind: `+ 3 create  ✎ 1 update  = 12 keep`."""
+    # Owed actions and conflicts are of kind `blocked` too, but have counts of their own.
     waiting = sum(_waits(action, plan) or is_owed(action) for action in plan.actions)
     apart = len(plan.conflicts) + waiting
     counted_here = [
@@ -68,9 +70,10 @@ def _header(plan: Plan, page: Page) -> None:
     page.heading(title)
     show_counts(plan, page)
     if plan.mode == "destroy" and not plan.actions:
-        page.line("  ", "The stack owns nothing that would have to be unloaded.")
+        page.line("  ", "The stack owns nothing to unload.")
     elif plan.empty and not plan.conflicts:
-        what = "everything is as declared" if plan.actions else "the stack declares no adapters, and owns none"
+        # Not green while a target is unknown: nothing proves that it serves what was declared.
+        what = "everything is as declared" if plan.actions else "the stack declares and owns no adapters"
         tail = f", as far as can be seen: {counted(len(plan.unknown), 'target')} out of reach" if plan.unknown else ""
         page.line("  ", (f"No changes needed: {what}{tail}.", "green" if not plan.unknown else "yellow"))
 
@@ -97,7 +100,7 @@ def _target_change(target: TargetChange, change: Change) -> Text:
 
 
 def _actions(plan: Plan, page: Page, facts: PlanFacts) -> None:
-    """Everything but keeps, conflicts, and what waits for a target that is out of reach."""
+    """Print the actions by target, except keeps, conflicts, and actions that wait for a target out of reach."""
     work = [
         action
         for action in plan.actions
@@ -121,11 +124,11 @@ def _actions(plan: Plan, page: Page, facts: PlanFacts) -> None:
             )
     if any(action.kind is ActionKind.DELETE for action in work):
         page.blank()
-        page.line("  ", ("Adapters that nobody declared are never touched.", "dim"))
+        page.line("  ", ("Undeclared adapters are never touched.", "dim"))
 
 
 def _bounded(work: Sequence[Action], facts: PlanFacts) -> tuple[list[Action], dict[ActionKind, int]]:
-    """The first of each kind, and how many of each are left out."""
+    """Return the first actions of each kind, and how many of each kind are left out."""
     if facts.everything:
         return list(work), {}
     taken: Counter[ActionKind] = Counter()
@@ -168,7 +171,7 @@ def _action(action: Action, width: int, page: Page) -> None:
 
 
 def _ways(actions: Sequence[Action], page: Page) -> None:
-    """Why that way, once for all actions of a target that share it."""
+    """Print how actions are carried out, once for all actions of a target that share the way."""
     shared: defaultdict[str, list[str]] = defaultdict(list)
     for action in actions:
         if action.way_reason and action.kind is not ActionKind.REPLACE:
@@ -188,7 +191,7 @@ def _reason(action: Action) -> Text:
 
 
 def _card(action: Action, reason: Text, page: Page) -> None:
-    """What cannot change in place, and what changes with it."""
+    """Print a replace as a card: the fields that cannot change in place first, then those that change with them."""
     mark = MARKS[ActionKind.REPLACE]
     old = action.replaced.key.name if action.replaced else action.name
     name = action.name if old == action.name else f"{old} → {action.name}"
@@ -214,7 +217,7 @@ def _conflicts(conflicts: Sequence[Action], page: Page, facts: PlanFacts) -> Non
     if not conflicts:
         return
     page.blank()
-    page.heading(Text.assemble(("conflicts", CONFLICT.style), ("  nothing is applied before they are settled", "dim")))
+    page.heading(Text.assemble(("conflicts", CONFLICT.style), ("  nothing is applied until they are resolved", "dim")))
     shown = conflicts if facts.everything else conflicts[:_MOST_PER_KIND]
     for action in shown:
         message = action.failure.message if action.failure else action.reason
@@ -225,7 +228,7 @@ def _conflicts(conflicts: Sequence[Action], page: Page, facts: PlanFacts) -> Non
 
 
 def _unknown(plan: Plan, page: Page, facts: PlanFacts) -> None:
-    """Silence proves nothing: these are told apart, with what they owe."""
+    """Print the targets that could not be observed, with what is owed there. Their silence proves nothing."""
     if not plan.unknown:
         return
     waiting: defaultdict[str, list[Action]] = defaultdict(list)
@@ -242,7 +245,7 @@ def _unknown(plan: Plan, page: Page, facts: PlanFacts) -> None:
 def _not_asked(
     faults: Mapping[str, str], waiting: Mapping[str, Sequence[Action]], page: Page, facts: PlanFacts
 ) -> None:
-    """Something is missing on this side, and with it done there is no more to wait for."""
+    """Print targets that were not contacted because of a fault on this side, which must be fixed here."""
     page.blank()
     page.heading(Text.assemble(("not asked", "bold yellow"), (f"  {counted(len(faults), 'target')}", "dim")))
     names = sorted(faults) if facts.everything else sorted(faults)[:_MOST_TARGETS]
@@ -259,6 +262,7 @@ def _not_asked(
 def _out_of_reach(
     away: Sequence[str], plan: Plan, waiting: Mapping[str, Sequence[Action]], page: Page, facts: PlanFacts
 ) -> None:
+    """Print targets that did not answer usefully, those with the most owed actions first."""
     page.blank()
     page.heading(Text.assemble(("out of reach", "bold yellow"), (f"  {counted(len(away), 'target')}", "dim")))
     names = sorted(away, key=lambda name: (-len(waiting[name]), name))
@@ -275,7 +279,7 @@ def _out_of_reach(
     _more(len(names) - len(shown), "target", page)
     owed = sum(len(waiting[name]) for name in away)
     tail = f"{_stays_owed(owed)} until they answer again" if owed else "nothing is owed there"
-    page.line("  ", (f"Nothing is concluded from their silence; {tail}.", "dim"))
+    page.line("  ", (f"Their silence proves nothing; {tail}.", "dim"))
 
 
 def _stays_owed(number: int) -> str:
@@ -283,13 +287,14 @@ def _stays_owed(number: int) -> str:
 
 
 def _cause(name: str, message: str) -> str:
-    """`target edge-7 is out of reach (refused): …` without what the line says already."""
+    """Shorten `target edge-7 is out of reach (refused): …` to `refused: …`; the line names the target already."""
     said = plain(message).removeprefix(f"target {plain(name)} is out of reach ")
     cause, closed, detail = said.partition("): ")
     return f"{cause.removeprefix('(')}: {detail}" if closed and cause.startswith("(") else said
 
 
 def _by_reason(actions: Iterable[Action]) -> Iterable[tuple[str, list[Action]]]:
+    """Group actions by reason, without the condition that holds for all of them."""
     found: defaultdict[str, list[Action]] = defaultdict(list)
     for action in actions:
         found[action.reason.removesuffix(" when the target is seen again")].append(action)
@@ -307,6 +312,7 @@ def _warnings(plan: Plan, page: Page, facts: PlanFacts) -> None:
 
 
 def _waits(action: Action, plan: Plan) -> bool:
+    """Return whether the action is blocked only because its target could not be observed."""
     return action.kind is ActionKind.BLOCKED and not action.conflict and action.target in plan.unknown
 
 

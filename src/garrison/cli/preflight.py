@@ -48,8 +48,8 @@ def preflight(
     """
     values = settings(
         "endpoint", "preflight", "start",
-        host=host,
-        port=port,
+        engine_host=host,
+        engine_port=port,
         dry_run=dry_run or None,
         skip_gpu_check=skip_gpu or None,
         stop_timeout=stop_timeout,

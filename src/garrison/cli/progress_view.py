@@ -1,4 +1,4 @@
-"""An operation on the fleet while it runs: live on a terminal, a line an event in a pipe, nothing under `--json`."""
+"""Progress of a fleet operation: live on a terminal, one line per event in a pipe, nothing under `--json`."""
 
 import threading
 import time
@@ -23,19 +23,20 @@ __all__ = ["LineProgress", "LiveProgress", "QuietProgress", "progress_view"]
 _MOST_ROWS = 8
 _MOST_LINES = 60
 _REFRESHES_PER_SECOND = 8
-_STOPPING = "stopping: what is under way is ended first; Ctrl-C again stops at once"
+_STOPPING = "stopping after work in progress; press Ctrl-C again to stop now"
 
 ShowPlan = Callable[[Plan], None]
 
 
 def progress_view(page: Page, stop: Stop, show: ShowPlan, *, json: bool) -> "QuietProgress":
+    """Choose the view for the output at hand; `show` prints the plan once it is made."""
     if json:
         return QuietProgress(stop)
     return LiveProgress(page, stop, show) if page.wraps else LineProgress(page, stop, show)
 
 
 class QuietProgress(SilentView):
-    """Shows nothing and counts: what a command says when it is interrupted."""
+    """Shows nothing, but keeps the outcomes that a command reports when it is interrupted."""
 
     def __init__(self, stop: Stop) -> None:
         self._stop = stop
@@ -45,7 +46,7 @@ class QuietProgress(SilentView):
 
     @property
     def untouched(self) -> int:
-        """Actions of the plan that were not even begun."""
+        """How many actions of the plan were not started."""
         return max(0, self.total - len(self.outcomes) - len(self.under_way))
 
     def planned(self, plan: Plan) -> None:
@@ -61,13 +62,15 @@ class QuietProgress(SilentView):
         self.outcomes.append(outcome)
 
     def waiting(self, owed: int, seconds: float) -> None:
-        """Between two looks at targets that are out of reach."""
+        """Called before each wait for targets that are out of reach."""
 
     def end(self) -> None:
-        """Leave the terminal as it was."""
+        """Restore the terminal. May be called more than once."""
 
 
 class LineProgress(QuietProgress):
+    """Prints one line per outcome."""
+
     def __init__(self, page: Page, stop: Stop, show: ShowPlan) -> None:
         super().__init__(stop)
         self._page = page
@@ -83,7 +86,7 @@ class LineProgress(QuietProgress):
 
     def ended(self, outcome: Outcome) -> None:
         super().ended(outcome)
-        # The plan has told what waits, by target, and the summary counts it.
+        # Skipped actions are in the plan already, by target, and the summary counts them.
         told = outcome.action.kind is ActionKind.BLOCKED or self._stop.asked
         if told and outcome.state is ActionState.SKIPPED:
             return
@@ -101,7 +104,7 @@ class LineProgress(QuietProgress):
             self._page.line(("· ", "dim"), f"waiting: {counted(owed, 'action')} owed")
 
     def stopping(self) -> None:
-        """Somebody wants it to end."""
+        """Report that a stop was requested and work in progress is being finished."""
         self._page.line(("· ", "dim"), (_STOPPING, "yellow"))
         self._page.flush()
 
@@ -116,7 +119,10 @@ class LineProgress(QuietProgress):
 
 
 class LiveProgress(LineProgress):
-    """A row for each target at work, as many as there is room for, and how far it is."""
+    """Shows a row per target at work, as many as fit, and a total.
+
+    Rich redraws from a thread of its own: `_lock` guards the rows.
+    """
 
     def __init__(self, page: Page, stop: Stop, show: ShowPlan) -> None:
         super().__init__(page, stop, show)
@@ -143,6 +149,7 @@ class LiveProgress(LineProgress):
     def started(self, action: Action) -> None:
         super().started(action)
         with self._lock:
+            # One row per target is enough: the actions of a target run one after the other.
             self._rows[action.target] = _Row(action)
         self._draw(self._working)
 
@@ -153,6 +160,7 @@ class LiveProgress(LineProgress):
 
     def ended(self, outcome: Outcome) -> None:
         with self._lock:
+            # Before the line is printed, so that no frame shows the action as both running and ended.
             self._rows.pop(outcome.action.target, None)
         super().ended(outcome)
         if len(self.outcomes) >= self.total:
@@ -160,13 +168,11 @@ class LiveProgress(LineProgress):
 
     def waiting(self, owed: int, seconds: float) -> None:
         self.end()
-        text = (
-            f"waiting for targets that are out of reach: {counted(owed, 'action')} owed, next look in {seconds:.0f} s"
-        )
+        text = f"waiting for targets out of reach: {counted(owed, 'action')} owed, next look in {seconds:.0f} s"
         self._draw(lambda: _rows([(_spinner(), Text(text))]))
 
     def stopping(self) -> None:
-        """The next frame says it."""
+        """Do nothing: the next frame shows it."""
 
     def end(self) -> None:
         if self._live is not None:
@@ -174,7 +180,7 @@ class LiveProgress(LineProgress):
             self._live = None
 
     def _tell(self, outcome: Outcome) -> None:
-        """Of a long command only what went wrong stands; the rest is counted."""
+        """Print an outcome; of a long command only failures, since the total counts the rest."""
         if self.total <= _MOST_LINES or outcome.state is ActionState.FAILED:
             super()._tell(outcome)
 
@@ -203,7 +209,7 @@ class LiveProgress(LineProgress):
         if len(rows) > room:
             lines.append((Text("·"), Text(f"… and {counted(len(rows) - room, 'more target')} at work", "dim")))
         lines.append((Text("="), self._sum()))
-        if self._stop.asked:  # a line of its own: behind the sum it would be cut off
+        if self._stop.asked:  # on a line of its own: after the total it would be cut off
             lines.append((Text("·"), Text(_STOPPING, "yellow")))
         return _rows(lines)
 
@@ -253,20 +259,21 @@ def _rows(lines: list[tuple[Spinner | Text, Text]]) -> Table:
 
 def _spinner() -> Spinner:
     spinner = Spinner("dots", style="cyan")
-    spinner.start_time = 0.0  # made anew for each frame; all turn together
+    spinner.start_time = 0.0  # created for each frame: a fixed start keeps all spinners in step
     return spinner
 
 
 def _aside(outcome: Outcome) -> str:
+    """Format the details of an outcome: duration, gap, failure, notes."""
     said = []
     if outcome.seconds >= 0.05:
         said.append(f"{outcome.seconds:.1f} s")
     if outcome.gap_ms is not None:
-        said.append(f"the name was away for {outcome.gap_ms:.0f} ms")
+        said.append(f"name unavailable for {outcome.gap_ms:.0f} ms")
     if outcome.failure:
         said.append(outcome.failure.message)
     said += outcome.notes
     return f"  {plain('; '.join(said))}" if said else ""
 
 
-_: type[FleetView] = QuietProgress  # what is shown is a view of the fleet
+_: type[FleetView] = QuietProgress  # mypy checks that these classes implement the protocol

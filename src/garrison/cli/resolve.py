@@ -25,10 +25,10 @@ def resolve(
     ] = None,
     source: Annotated[
         list[str] | None,
-        typer.Option("--source", help="flox, local, hf-cache, r2, hf-hub; repeatable, tried in order."),
+        typer.Option("--source", help="flox, local, hf-cache, r2 or hf-hub; repeatable, tried in order."),
     ] = None,
     allow: Annotated[
-        list[str] | None, typer.Option("--allow", metavar="PATTERN", help="Fetch only files that match; repeatable.")
+        list[str] | None, typer.Option("--allow", metavar="PATTERN", help="Fetch only matching files; repeatable.")
     ] = None,
     offline: Offline = False,
     verify: Annotated[bool, typer.Option("--verify", help="Check every file against its digest.")] = False,
@@ -37,10 +37,11 @@ def resolve(
     ] = False,
     json: Json = False,
 ) -> int:
-    """Find or fetch a model and pin it: the path that is printed names one version and keeps naming it.
+    """Find or fetch a model and pin it.
 
-    With --json one JSON object a step; the last has the path. Exit codes: 10 not found, 11 broken, 12 fetch failed,
-    13 locked, 14 disk full.
+    Prints a path that names one version of the model and keeps naming it. With
+    --json, prints one JSON object per step; the last has the path. Exit codes: 10
+    not found, 11 broken, 12 fetch failed, 13 locked, 14 disk full.
     """
     flags = {"model_sources": _sources(source)} if source else {}
     answer = run(

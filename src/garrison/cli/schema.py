@@ -10,8 +10,12 @@ app = make_app("Print the JSON Schema of the fleet manifest.")
 
 @app.command()
 def schema(json: Json = False) -> int:
-    """Print the JSON Schema (draft 2020-12) of the fleet manifest, for editors: `garrison schema >
-    garrison.schema.json`, and `# yaml-language-server: $schema=garrison.schema.json` as the manifest's first line."""
+    """Print the JSON Schema (draft 2020-12) of the fleet manifest, for editors.
+
+    Save it with `garrison schema > garrison.schema.json`, and make `#
+    yaml-language-server: $schema=garrison.schema.json` the first line of the
+    manifest.
+    """
     from garrison.fleet.manifest.schema import manifest_schema
 
     print(json_module.dumps(manifest_schema(), indent=2))

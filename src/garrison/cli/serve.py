@@ -4,7 +4,7 @@ import os
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TextIO, cast
 
 import typer
 
@@ -13,6 +13,7 @@ from garrison.base.redaction import shown_command, shown_variable
 from garrison.base.settings import Settings
 from garrison.cli.asker import asker
 from garrison.cli.call_line import call_line
+from garrison.cli.live_stream import LiveStream
 from garrison.cli.options import Host, Offline, Port, settings
 from garrison.cli.options import app as make_app
 from garrison.cli.start_view import start_view
@@ -21,6 +22,8 @@ from garrison.launch.serve import Prepared, prepare, start, start_by_exec
 from garrison.launch.spec import AdapterSpec, LaunchSpec
 from garrison.launch.view import StartView
 from garrison.models.progress import Progress, choose
+
+_DRAIN_SECONDS = 1.0
 
 app = make_app("Bring a model from a name to a live OpenAI endpoint: preflight, resolve, start.")
 
@@ -80,7 +83,7 @@ def serve(
     By default Garrison stays as the engine's parent: it shows the phases of the start, passes on signals, and leaves no
     process behind. Ctrl-C stops the engine; a second one kills it.
     """
-    values = settings(*_GROUPS, host=host, port=port, ready_timeout=ready_timeout)
+    values = settings(*_GROUPS, engine_host=host, engine_port=port, ready_timeout=ready_timeout)
     spec = _spec(model, file, values, engine=engine)
     spec = replace(
         spec,
@@ -114,16 +117,23 @@ def serve(
         return 0
     if replace_process:
         start_by_exec(prepared, values, os.environ, view)
-    return _start(prepared, values, view, logs_shown=view.logs)
+    return _start(prepared, values, logs=logs)
 
 
-def _start(prepared: Prepared, values: Settings, view: StartView, *, logs_shown: bool) -> int:
+def _start(prepared: Prepared, values: Settings, *, logs: bool | None) -> int:
+    # The engine's output and the signals pass through one event loop from here on: a reader that has stopped reading
+    # must not hold it up.
+    out = LiveStream(sys.stderr)
+    view = start_view(logs=logs, out=cast("TextIO", out))
     try:
         return start(prepared, values, os.environ, _WithCall(view, prepared))
     except (EngineDiedError, EngineTimeoutError) as error:
-        if not logs_shown:
+        out.drain(_DRAIN_SECONDS)
+        if not view.logs:
             _show_tail(error)
         raise
+    finally:
+        out.drain(_DRAIN_SECONDS)
 
 
 class _WithCall:
@@ -164,7 +174,7 @@ def _spec(model: str | None, file: Path | None, values: Settings, *, engine: str
     if file is not None:
         from garrison.launch.manifest import load_manifest
 
-        spec = load_manifest(file, host=values.host, port=values.port)
+        spec = load_manifest(file, host=values.engine_host, port=values.engine_port)
         return replace(spec, engine=engine or spec.engine)
     if model is None and (values.model or values.model_id):
         model = values.model_id or "/".join(part for part in (values.model_org, values.model) if part)
@@ -173,7 +183,7 @@ def _spec(model: str | None, file: Path | None, values: Settings, *, engine: str
             "no model is named, and there is no garrison.yaml here",
             hint="garrison serve org/name, garrison serve ./directory, or garrison serve --file garrison.yaml",
         )
-    return LaunchSpec(model=model, engine=engine or "vllm", host=values.host, port=values.port)
+    return LaunchSpec(model=model, engine=engine or "vllm", host=values.engine_host, port=values.engine_port)
 
 
 def _adapter(text: str) -> AdapterSpec:

@@ -1,5 +1,7 @@
-"""How often somebody asked a command to end. One wish may arrive twice: coreutils' `timeout` sends its signal to the
-command and to its process group."""
+"""Counting of stop requests.
+
+One request can arrive as two signals: coreutils' `timeout` signals the command and then its process group.
+"""
 
 import time
 from collections.abc import Callable
@@ -12,14 +14,14 @@ ONE_WISH_SECONDS = 1.0
 
 @dataclass(slots=True)
 class Wishes:
-    """Counts signals; those within `ONE_WISH_SECONDS` of the one that was counted last are the same wish."""
+    """Counts stop requests. A signal within `ONE_WISH_SECONDS` of the last one counted repeats the same request."""
 
     monotonic: Callable[[], float] = time.monotonic
     number: int = 0
     _at: float = field(default=0.0, init=False)
 
     def heard(self) -> bool:
-        """A signal came: whether it is a new wish."""
+        """Take note of a signal; return whether it is a new request."""
         now = self.monotonic()
         if self.number and now - self._at < ONE_WISH_SECONDS:
             return False

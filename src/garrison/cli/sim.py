@@ -1,4 +1,4 @@
-"""`garrison sim`: hands everything on to the simulator's own parser, whose flags are vLLM's."""
+"""`garrison sim`: passes everything on to the simulator's own parser, whose flags are vLLM's."""
 
 import typer
 
@@ -9,7 +9,7 @@ app = make_app("Run the vLLM simulator.")
 
 @app.command(add_help_option=False, context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
 def sim(context: typer.Context) -> int:
-    """Run the vLLM simulator; its flags are vLLM's, and `garrison sim --help` lists the knobs."""
+    """Run the vLLM simulator. Its flags are vLLM's, plus some of its own that make it slow or faulty."""
     from garrison.sim.command import main
 
     return main([*context.args, *context.obj])

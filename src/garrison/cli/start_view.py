@@ -1,4 +1,4 @@
-"""The terminal's view of a start: a line a phase with time and memory, then how to call the endpoint."""
+"""The terminal's view of a start: one line per phase with time and memory, then how to call the endpoint."""
 
 import sys
 from typing import TextIO
@@ -10,12 +10,18 @@ from garrison.engines.argv import Endpoint
 __all__ = ["LineView", "RichView", "start_view"]
 
 
-def start_view(*, logs: bool | None) -> "LineView | RichView":
-    """Rich on a terminal, plain lines elsewhere. `logs` shows the engine's own output; by default only where nobody
-    watches: a journal or a container's log wants it, a person wants the phases."""
-    if sys.stderr.isatty():
-        return RichView(logs=bool(logs))
-    return LineView(sys.stderr, logs=logs is not False)
+def start_view(*, logs: bool | None, out: TextIO | None = None) -> "LineView | RichView":
+    """Return a rich view on a terminal, and plain lines elsewhere.
+
+    Args:
+        logs: show the engine's own output. By default only without a terminal: a journal or a container's log wants
+            it, a person wants the phases.
+        out: standard error by default.
+    """
+    out = out or sys.stderr
+    if out.isatty():
+        return RichView(out, logs=bool(logs))
+    return LineView(out, logs=logs is not False)
 
 
 class LineView:
@@ -60,13 +66,13 @@ class LineView:
 
 
 class RichView:
-    """For people: the phase under way turns, the ones behind it stand with their times."""
+    """For people: a spinner on the current phase, and the time of each phase that is over."""
 
-    def __init__(self, *, logs: bool) -> None:
+    def __init__(self, out: TextIO, *, logs: bool) -> None:
         from rich.console import Console
         from rich.status import Status
 
-        self._console = Console(stderr=True, highlight=False)
+        self._console = Console(file=out, highlight=False)
         self._status: Status | None = None
         self.logs = logs
         self._name, self._since = "starting", 0.0

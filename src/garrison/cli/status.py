@@ -10,18 +10,21 @@ from garrison.cli.on_record import OnRecord
 from garrison.cli.options import Json
 from garrison.cli.options import app as make_app
 
-app = make_app("Say how every stack and target is.")
+app = make_app("Show the state of every stack and target.")
 
 
 @app.command(cls=OnRecord)
 def status(
     stack: Stack = None,
-    cached: Annotated[bool, typer.Option("--cached", help="Ask no target; show what was last seen.")] = False,
+    cached: Annotated[bool, typer.Option("--cached", help="Contact no target; show what was last seen.")] = False,
     everything: All = False,
     json: Json = False,
 ) -> int:
-    """Say how every stack, target and adapter is, what is owed, and who is at work. Every target is asked once, side by
-    side, within its own timeout."""
+    """Show the state of every stack, target and adapter, what is owed, and which
+    commands are at work.
+
+    All targets are looked at once, in parallel, each within its own timeout.
+    """
     from garrison.cli.fleet_wiring import Stop, open_fleet, run
     from garrison.cli.page import Page
     from garrison.cli.progress_view import progress_view

@@ -1,4 +1,4 @@
-"""`garrison status` on the terminal: a summary, then what is not well. Good on one target and on thousands."""
+"""Rendering of `garrison status`: a summary, then the problems, readable with one target and with thousands."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
@@ -31,8 +31,9 @@ _TARGET_WORDS = {"reachable": "reachable", "unreachable": "out of reach", "new":
 
 
 def show_status(status: FleetStatus, page: Page, *, everything: bool) -> None:
+    """Print the status; `everything`: do not truncate."""
     if not status.stacks and not status.targets:
-        page.line("Nothing is declared yet. `garrison apply` with a manifest begins.")
+        page.line("nothing applied yet; run `garrison apply` with a manifest")
         return
     _summary(status, page)
     _stacks(status, page, everything=everything)
@@ -44,7 +45,7 @@ def _summary(status: FleetStatus, page: Page) -> None:
         ("status", "bold"),
         f"  {counted(len(status.stacks), 'stack')}, {counted(len(status.targets), 'target')}, "
         f"{counted(sum(status.adapters.values()), 'adapter')}",
-        ("  as last seen; nobody was asked" if status.cached else "", "dim"),
+        ("  as last seen; no target was asked" if status.cached else "", "dim"),
     )
     page.heading(title)
     looks = [
@@ -87,6 +88,7 @@ def _stacks(status: FleetStatus, page: Page, *, everything: bool) -> None:
 
 
 def _calm(stack: StackStatus) -> bool:
+    """Return whether there is nothing to report; such stacks are left out first."""
     return not (stack.lease or stack.interrupted or stack.ending or set(stack.counts) - {"served"})
 
 
@@ -102,7 +104,7 @@ def _stack(stack: StackStatus, now: datetime, page: Page, *, everything: bool) -
         who = f"{holder.user}@{holder.host.partition('/')[0]} (pid {holder.pid})"
         age = duration((now - stack.lease.acquired_at).total_seconds())
         if stack.dead:
-            held = f"was held by {who}, which was killed: {holder.purpose}; the next command settles what it had begun"
+            held = f"was held by {who}, which was killed: {holder.purpose}; the next command settles its actions"
             page.line("  ", ("! ", "yellow"), held)
         else:
             page.line("  ", ("◐ ", "cyan"), f"held by {who} for {age}: {holder.purpose}")
@@ -119,7 +121,7 @@ def _stack(stack: StackStatus, now: datetime, page: Page, *, everything: bool) -
 
 
 def _alike(adapters: Iterable[AdapterStatus]) -> list[list[AdapterStatus]]:
-    """What is the same on one target is one line, the worst first."""
+    """Group adapters of one target in the same state for the same reason, the worst state first."""
     found: dict[tuple[int, str, str], list[AdapterStatus]] = {}
     order = list(STATE_LOOKS)
     for one in adapters:
@@ -150,7 +152,7 @@ def _place(group: Sequence[AdapterStatus]) -> str:
 
 
 def _targets(status: FleetStatus, page: Page, *, everything: bool) -> None:
-    """All of a few; of many those that are not well."""
+    """Print all targets if they are few, else those with problems."""
     few = everything or len(status.targets) <= _MOST_TARGETS
     shown = [one for one in status.targets if few or not one.well or one.insecure]
     calm = len(status.targets) - len(shown)
@@ -163,10 +165,9 @@ def _targets(status: FleetStatus, page: Page, *, everything: bool) -> None:
         _target(one, status.at, width, page)
     left = len(status.targets) - len(shown) - calm
     if left > 0:
-        page.line("  ", (f"… and {counted(left, 'more target')} that is not well" if left == 1 else
-                         f"… and {left:,} more targets that are not well (--all, or --json)", "dim"))  # fmt: skip
+        page.line("  ", (f"… and {counted(left, 'more target')} with problems (--all, or --json)", "dim"))
     if calm:
-        page.line("  ", ("✓ ", "green"), (f"{counted(calm, 'target')} reachable, with everything served", "dim"))
+        page.line("  ", ("✓ ", "green"), (f"{counted(calm, 'target')} reachable, serving everything", "dim"))
 
 
 def _target(one: TargetStatus, now: datetime, width: int, page: Page) -> None:

@@ -1,4 +1,4 @@
-"""The commands, with the line that help shows for each. Standard library only: help is printed from this table."""
+"""The commands and their one-line help. Standard library only: `garrison --help` is printed from this table."""
 
 from dataclasses import dataclass
 
@@ -7,13 +7,15 @@ __all__ = ["COMMANDS", "Command", "find"]
 
 @dataclass(frozen=True, slots=True)
 class Command:
+    """A command of `garrison`."""
+
     name: str
     group: str
     help: str
     module: str
     """Holds `app`, a Typer application."""
     takes_rest: bool = False
-    """What follows `--` is handed on by the command."""
+    """Whether the command passes on what follows `--`."""
 
 
 COMMANDS = (
@@ -21,26 +23,29 @@ COMMANDS = (
     Command("preflight", "Serve", "Check and reclaim the port, check the GPUs.", "garrison.cli.preflight", True),
     Command("resolve", "Serve", "Find or fetch a model and pin it.", "garrison.cli.resolve"),
     Command("wait", "Serve", "Wait until an endpoint is ready.", "garrison.cli.wait"),
-    Command("smoke", "Serve", "Try every API of an endpoint and tick it off.", "garrison.cli.smoke"),
+    Command("smoke", "Serve", "Try every API of an endpoint and report each.", "garrison.cli.smoke"),
     Command(
-        "doctor", "Serve", "Say whether this machine can serve, with a remedy for what is red.", "garrison.cli.doctor"
+        "doctor",
+        "Serve",
+        "Check whether this machine can serve, with a remedy for each failure.",
+        "garrison.cli.doctor",
     ),
     Command("models", "Artifacts", "Import, list, show, verify and remove models.", "garrison.cli.models"),
     Command("adapters", "Artifacts", "Import, list, show, verify and remove LoRA adapters.", "garrison.cli.adapters"),
     Command("engine", "Engines", "Install, list, choose, describe and remove engines.", "garrison.cli.engine"),
     Command("sim", "Engines", "Run the vLLM simulator.", "garrison.cli.sim", True),
-    Command("plan", "Fleet", "Show what an apply would do, and do nothing.", "garrison.cli.plan"),
+    Command("plan", "Fleet", "Show what an apply would do, without doing it.", "garrison.cli.plan"),
     Command("apply", "Fleet", "Make the targets serve what a manifest declares.", "garrison.cli.apply"),
-    Command("destroy", "Fleet", "Unload everything that a stack owns.", "garrison.cli.destroy"),
-    Command("status", "Fleet", "Say how every stack and target is.", "garrison.cli.status"),
-    Command("drift", "Fleet", "Say what differs from what was last applied.", "garrison.cli.drift"),
+    Command("destroy", "Fleet", "Unload everything a stack owns.", "garrison.cli.destroy"),
+    Command("status", "Fleet", "Show the state of every stack and target.", "garrison.cli.status"),
+    Command("drift", "Fleet", "Show what differs from what was last applied.", "garrison.cli.drift"),
     Command("inventory", "Fleet", "List what is on record, managed or not.", "garrison.cli.inventory"),
-    Command("discover", "Fleet", "Look at targets and list what nobody declared.", "garrison.cli.discover"),
-    Command("extract", "Fleet", "Write a manifest from what is there.", "garrison.cli.extract"),
-    Command("adopt", "Fleet", "Take unmanaged adapters into a stack as they are.", "garrison.cli.adopt"),
+    Command("discover", "Fleet", "Look at targets and list unmanaged adapters.", "garrison.cli.discover"),
+    Command("extract", "Fleet", "Write a manifest from what was last seen.", "garrison.cli.extract"),
+    Command("adopt", "Fleet", "Adopt unmanaged adapters into a stack, unchanged.", "garrison.cli.adopt"),
     Command("forget", "Fleet", "Drop a target that will not come back.", "garrison.cli.forget"),
     Command("history", "Fleet", "Show what changed and what was done, with times.", "garrison.cli.history"),
-    Command("agent", "Fleet", "Keep the fleet as it was declared, on a timer.", "garrison.cli.agent"),
+    Command("agent", "Fleet", "Keep the fleet as declared, on a timer.", "garrison.cli.agent"),
     Command("eval", "Fleet", "Check a manifest and print what it declares.", "garrison.cli.eval"),
     Command("schema", "Fleet", "Print the JSON Schema of the manifest, for editors.", "garrison.cli.schema"),
     Command("config", "Settings", "Show every setting, its value and where it came from.", "garrison.cli.config"),
@@ -48,4 +53,5 @@ COMMANDS = (
 
 
 def find(name: str) -> Command | None:
+    """Return the command of that name, or None."""
     return next((command for command in COMMANDS if command.name == name), None)

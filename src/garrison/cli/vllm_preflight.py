@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from garrison.base.errors import InvalidError, UsageError
 from garrison.base.settings import Settings
-from garrison.cli.outermost import outermost
+from garrison.cli.outermost import outermost, warned
 
 if TYPE_CHECKING:
     from garrison.preflight.holders import PortVerdict
@@ -56,8 +56,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         if flags.pop("help", False):
             print(_USAGE + _environment(), end="")
             return 0
-        settings = Settings.load(
-            os.environ, groups=("general", "endpoint", "preflight", "start"), flags=flags, seed_defaults=True
+        settings = warned(
+            Settings.load(
+                os.environ, groups=("general", "endpoint", "preflight", "start"), flags=flags, seed_defaults=True
+            )
         )
         return run(settings, command, json=settings.preflight_json)
 

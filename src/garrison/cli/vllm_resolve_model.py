@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from garrison.base.errors import InvalidError, UsageError
 from garrison.base.settings import Settings
-from garrison.cli.outermost import outermost
+from garrison.cli.outermost import outermost, warned
 
 if TYPE_CHECKING:
     from garrison.models.progress import Progress
@@ -64,7 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 f"vllm-resolve-model has no option {unknown[0]}",
                 hint="The model is named by VLLM_MODEL; `vllm-resolve-model --help` lists the variables.",
             )
-        settings = Settings.load(os.environ, groups=("general", "model"), seed_defaults=True)
+        settings = warned(Settings.load(os.environ, groups=("general", "model"), seed_defaults=True))
         _require(settings)
         from garrison.models.progress import choose
 

@@ -4,7 +4,7 @@ import os
 import sys
 
 from garrison.base.errors import EngineMissingError, UsageError
-from garrison.cli.outermost import outermost
+from garrison.cli.outermost import outermost, warned
 
 __all__ = ["main"]
 
@@ -53,7 +53,9 @@ def _serve(extra: list[str], *, print_command: bool, dry_run: bool) -> None:
     from garrison.engines.registry import engine
     from garrison.launch.vllm_serve import environment, plan
 
-    settings = Settings.load(os.environ, groups=("general", "endpoint", "model", "vllm-serve"), seed_defaults=True)
+    settings = warned(
+        Settings.load(os.environ, groups=("general", "endpoint", "model", "vllm-serve"), seed_defaults=True)
+    )
     made = plan(settings, os.environ, extra)
     for warning in made.warnings:
         print(f"warning: {warning}", file=sys.stderr)

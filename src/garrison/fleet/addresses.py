@@ -1,5 +1,6 @@
-"""Which target is which server. A target is its name; its address may change, and two names must not be one server.
-No I/O.
+"""Maps target names to servers. No I/O.
+
+A target is identified by its name. Its address may change, but two names must not denote one server.
 """
 
 from collections.abc import Iterable, Mapping
@@ -18,14 +19,14 @@ _LOOPBACK = {"localhost", "127.0.0.1", "::1"}
 
 
 def server_of(base_url: str) -> str:
-    """The same text for addresses that are surely one server: the names of loopback are one."""
+    """Return a key that is equal for addresses of the same server. All names of the loopback host count as one."""
     parts = urlsplit(base_url)
     host = "localhost" if parts.hostname in _LOOPBACK else parts.hostname
     return f"{host}:{parts.port or {'http': 80, 'https': 443}[parts.scheme]}{parts.path}"
 
 
 def moved_targets(declared: Mapping[str, TargetSpec], known: Mapping[str, TargetRecord]) -> dict[str, str]:
-    """Declared targets that are on record at another server, with the address there."""
+    """Return the declared targets that are on record at another server, with their recorded address."""
     return {
         name: str(known[name].spec["base_url"])
         for name, spec in declared.items()
@@ -34,7 +35,10 @@ def moved_targets(declared: Mapping[str, TargetSpec], known: Mapping[str, Target
 
 
 def as_moved(resources: Iterable[Resource], moved: Mapping[str, str]) -> tuple[Resource, ...]:
-    """What was applied at the old address says nothing of the new one: it is owed there until it is seen."""
+    """Mark the resources of moved targets as owed.
+
+    A record from the old address proves nothing about the server at the new one.
+    """
     return tuple(
         replace(one, operation=Operation.LOST, cause=MOVED, command=None)
         if one.key.target in moved and one.operation.serves
@@ -52,12 +56,13 @@ def check_addresses(
     *,
     force: bool,
 ) -> None:
-    """No server under two names, and no stack moves another's target.
+    """Check that no server has two names, and that the stack does not move a target that others use.
 
     Raises:
-        ConflictError: one of these. Moving a target that others use is allowed with `force`.
+        ConflictError: one of these rules is violated. `force` allows moving a shared target.
     """
     needed = _needed_by(stacks, recorded)
+    # Targets on record that no stack needs do not claim their server.
     elsewhere = {
         server_of(str(record.spec["base_url"])): name
         for name, record in known.items()
@@ -68,18 +73,18 @@ def check_addresses(
         if other is not None:
             users = sorted(needed[other])
             raise ConflictError(
-                f"rejected: {spec.base_url} is on record as the target {other} of {', '.join(users)}, "
-                f"and is declared here as {name}",
-                hint=f"Call it {other} here too. To give it another name, `garrison forget {other} --force` first: "
-                "what it serves is then taken over under the new name.",
+                f"rejected: {spec.base_url} is on record as target {other} of {', '.join(users)}, "
+                f"but is declared here as {name}",
+                hint=f"Call it {other} here too. To rename it, run `garrison forget {other} --force` first; "
+                "the adapters it serves are then adopted under the new name.",
                 details={"target": name, "known_as": other, "stacks": users},
             )
         others = sorted(needed.get(name, set()) - {declaration.stack})
         if name in moved and others and not force:
             raise ConflictError(
-                f"rejected: the target {name} is at {moved[name]} for {', '.join(others)}, "
-                f"and is declared here at {spec.base_url}",
-                hint=f"Give this one another name. If {name} did move, --force moves it for all.",
+                f"rejected: target {name} is at {moved[name]} for {', '.join(others)}, "
+                f"but is declared here at {spec.base_url}",
+                hint=f"Give this target another name. If {name} did move, use --force to move it for all stacks.",
                 details={"target": name, "from": moved[name], "to": spec.base_url, "stacks": others},
             )
 

@@ -1,4 +1,4 @@
-"""Taking adapters that nobody owns into a stack, exactly as they are served. Nothing is sent that changes a target."""
+"""Adopts unmanaged adapters into a stack exactly as they are served. Targets are only read, never changed."""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -32,7 +32,7 @@ __all__ = ["Adopted", "Candidate", "Choose", "ConfirmAdoption", "adopt", "candid
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """An adapter that was just seen. `owner`: the stack that has it, if any."""
+    """An adapter that was just observed. `owner` is the stack that owns it, if any."""
 
     target: str
     served: Served
@@ -49,12 +49,12 @@ ConfirmAdoption = Callable[[list[AdapterSpec]], bool]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Adopted:
-    """What was taken in.
+    """The result of an adoption.
 
     Attributes:
-        addition: the part of a manifest that declares it: the adapters, and targets the stack did not declare before.
-        command: None where nothing was done: all were the stack's already, or it was not confirmed.
-        already: names that were the stack's before, as `target/name`.
+        addition: the declaration to add to the manifest: the adapters, and targets that the stack did not declare.
+        command: None if nothing was recorded, since the stack owned all of them or the user declined.
+        already: adapters that the stack owned before, as `target/name`.
     """
 
     stack: str
@@ -64,7 +64,7 @@ class Adopted:
     already: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
-        """The pinned shape of `--json`."""
+        """Return the stable shape of `--json`."""
         return {
             "ok": self.confirmed,
             "stack": self.stack,
@@ -86,15 +86,17 @@ async def adopt(
     confirm: ConfirmAdoption,
     only: Iterable[str] | None = None,
 ) -> Adopted:
-    """Make the chosen adapters the stack's. A stack that is not there yet begins with them.
+    """Add the chosen adapters to `stack`, which is created if it does not exist.
 
     Args:
-        only: targets that are looked at; all that are on record when None.
+        choose: selects among the adapters that were observed.
+        confirm: asked before anything is recorded.
+        only: names of the targets to observe; all on record when None.
 
     Raises:
-        ConflictError: one belongs to another stack, or another command holds this one.
-        InvalidError: none was chosen, or a target is not on record.
-        UnreachableError: none was chosen, and a target could not be seen.
+        ConflictError: an adapter belongs to another stack, or another command holds this stack.
+        InvalidError: no adapter was chosen, or a target is not on record.
+        UnreachableError: no adapter was chosen, and a target could not be observed.
     """
     async with hold(fleet, stack, "adopt"):
         known = {one.name: one for one in await fleet.db(fleet.store.targets)}
@@ -110,6 +112,7 @@ async def adopt(
         addition = await _addition(fleet, stack, new, asked, before)
         if not new:
             return Adopted(stack=stack, addition=addition, already=already)
+        # `confirm` may wait at a terminal, so it must not run on the event loop.
         if not await fleet.disk(confirm, list(addition.adapters)):
             return Adopted(stack=stack, addition=addition, already=already, confirmed=False)
         records = {name: one.record for name, one in seen.items()}
@@ -118,7 +121,7 @@ async def adopt(
 
 
 def candidates(sightings: Iterable[Sighting], recorded: Iterable[Resource]) -> list[Candidate]:
-    """Every adapter that is served, by target and name. Pure."""
+    """Return every served adapter, sorted by target and name. Pure."""
     owners = {one.key: one.stack for one in recorded}
     return [
         Candidate(seen.target, served, owners.get(Key(seen.target, ADAPTER_TYPE, name)))
@@ -132,7 +135,7 @@ def _asked(known: Mapping[str, TargetRecord], only: Iterable[str] | None) -> dic
     for name in names:
         if name not in known:
             there = ", ".join(known) or "none"
-            raise InvalidError(f"there is no target {name!r} on record", hint=f"On record: {there}.")
+            raise InvalidError(f"no target {name!r} on record", hint=f"On record: {there}.")
     return {name: TargetSpec.from_json(name, known[name].spec) for name in names}
 
 
@@ -141,10 +144,10 @@ def _refuse(stack: str, chosen: Iterable[Candidate], sightings: Mapping[str, Sig
     foreign = [one for one in picked if one.owner not in (None, stack)]
     if foreign:
         first = foreign[0]
-        more = f", and {len(foreign) - 1} more of other stacks" if len(foreign) > 1 else ""
+        more = f"; {len(foreign) - 1} more belong to other stacks" if len(foreign) > 1 else ""
         raise ConflictError(
-            f"{first.served.name} on {first.target} belongs to the stack {first.owner}{more}",
-            hint=f"Take it out of the manifest of {first.owner} first, or choose others.",
+            f"{first.served.name} on {first.target} belongs to stack {first.owner}{more}",
+            hint=f"Remove it from the manifest of {first.owner} first, or choose other adapters.",
             details={"owned": [{"target": one.target, "name": one.served.name, "stack": one.owner} for one in foreign]},
         )
     if picked:
@@ -153,17 +156,17 @@ def _refuse(stack: str, chosen: Iterable[Candidate], sightings: Mapping[str, Sig
     if unknown:
         name, why = next(iter(unknown.items()))
         raise UnreachableError(
-            f"no such adapter was seen, and {name} is out of reach ({why})",
-            hint="What cannot be seen cannot be adopted; try again when the target answers.",
+            f"no matching adapter was found, and target {name} is out of reach ({why})",
+            hint="An adapter must be observed to be adopted; try again when the target answers.",
             details={"targets": unknown},
         )
-    raise InvalidError("no such adapter is served", hint="`garrison discover` lists what is served and unmanaged.")
+    raise InvalidError("no matching adapter is served", hint="Run `garrison discover` to list unmanaged adapters.")
 
 
 async def _addition(
     fleet: Fleet, stack: str, new: Iterable[Candidate], specs: Mapping[str, TargetSpec], before: StackRecord | None
 ) -> Declaration:
-    """Labels are names, unless a name is taken by something else in the stack."""
+    """Declare the new adapters. Each label is the adapter's name, unless the stack uses that label for another one."""
     declared = Declaration.from_json(before.declaration) if before else Declaration(stack=stack)
     adapters: list[AdapterSpec] = []
     taken = {(one.label, one.lora_name, one.lora_path) for one in declared.adapters}
@@ -186,7 +189,7 @@ async def _addition(
 
 
 def _free_label(name: str, target: str, path: str, taken: set[tuple[str, str, str]]) -> str:
-    """A label names one adapter; on several targets it is the same one where name and path are."""
+    """Return a label for an adapter; it is shared by targets that serve the same name from the same path."""
 
     def free(label: str) -> bool:
         return all(one == (label, name, path) for one in taken if one[0] == label)
@@ -206,8 +209,11 @@ async def _record(
     before: StackRecord | None,
     records: Mapping[str, TargetRecord],
 ) -> str:
-    """The intention first, then a version an adapter. After a kill between the two, the next apply or the agent finds
-    them declared and served, and records them."""
+    """Record the adoption and return the command's id.
+
+    The declaration is stored first, then one version per adapter. If the process is killed in between, the next apply
+    or the agent finds the adapters declared and served, and records them.
+    """
     now = fleet.clock.now()
     command = new_command(addition.stack, "adopt", now)
     actions = [
@@ -216,7 +222,7 @@ async def _record(
             target=spec.target,
             name=spec.lora_name,
             label=spec.label,
-            reason="adopted as it is",
+            reason="adopted as served",
             way=Way.RECORD,
             load_path=spec.lora_path,
             desired=spec,
@@ -234,7 +240,7 @@ async def _record(
         resource = _version(addition.stack, action, command.id, fleet)
         told = Event(
             at=now, kind=events.ADOPTED, stack=addition.stack, target=action.target, name=action.name,
-            cause="adopted as it is", after={"served_path": action.load_path, "parent": resource.parent},
+            cause="adopted as served", after={"served_path": action.load_path, "parent": resource.parent},
             command=command.id,
         )  # fmt: skip
         await fleet.db(fleet.store.save_action, done, [resource], [told])

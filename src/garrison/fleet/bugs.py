@@ -1,5 +1,4 @@
-"""An exception that nobody expected, as the history of a task has it: named by its kind and place, since its words may
-hold what was sent."""
+"""Describes unexpected exceptions by type and location, since their messages may contain request data."""
 
 import asyncio
 import traceback
@@ -9,12 +8,12 @@ __all__ = ["bug_of", "bug_words"]
 
 
 def bug_of(task: asyncio.Task[None]) -> BaseException | None:
-    """What ended a task that is done, retrieved; None where it ended as it should, or was cancelled."""
+    """Retrieve the exception that ended a finished task; None if the task succeeded or was cancelled."""
     return None if task.cancelled() else task.exception()
 
 
 def bug_words(error: BaseException) -> str:
-    """`KeyError in agent.py, line 7 (_judge)`; of a group, its first."""
+    """Return, for example, `KeyError in agent.py, line 7 (_judge)`; for a group, its first exception is described."""
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     frames = traceback.extract_tb(error.__traceback__)

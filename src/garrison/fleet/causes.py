@@ -1,17 +1,17 @@
-"""Why a resource has a version that no action of a command made: the causes of tombstones. No I/O."""
+"""Causes of tombstones: why a resource has a version that no action of a command made. No I/O."""
 
 __all__ = ["ASKED_AGAIN", "INTERRUPTED", "MOVED", "OWED", "RESTARTED", "UNLOADED"]
 
 UNLOADED = "unloaded"
-"""Somebody unloaded it: the server may still keep its prefix blocks."""
+"""It was unloaded from outside; the server may still cache its prefix blocks."""
 RESTARTED = "restarted"
-"""The server is another process now, and keeps nothing of it."""
+"""The server is another process now, so nothing of it is cached."""
 INTERRUPTED = "interrupted"
-"""Settling what a killed command had begun."""
+"""A killed command had begun to change it."""
 ASKED_AGAIN = "asked for again"
-"""A tombstone that somebody applied again, without success so far."""
+"""A tombstone that was applied again, without success so far."""
 MOVED = "moved"
-"""Its target was declared to be at another address since."""
+"""Its target has since been declared at another address."""
 
 OWED = frozenset({INTERRUPTED, ASKED_AGAIN, MOVED})
-"""Of tombstones that somebody wants loaded: no drift, whatever the policy says of that."""
+"""Causes of tombstones whose load is owed: they are not drift, and are loaded whatever the policy says about drift."""

@@ -1,4 +1,4 @@
-"""The boundaries between the steps of an action, by name, so that a test can end the process at each of them."""
+"""Named boundaries between the steps of an action, so that a test can kill the process at each of them."""
 
 from collections.abc import Callable
 
@@ -7,21 +7,21 @@ __all__ = ["CHECKPOINTS", "Checkpoint", "pass_by"]
 Checkpoint = Callable[[str], None]
 
 CHECKPOINTS = (
-    "intended",  # recorded as started; nothing has been done
+    "intended",  # recorded as started, but nothing has been done
     "checked",
     "staged",
-    "looked",  # what is served now was read again, before it is taken away
+    "looked",  # the current list was read again, just before an unload
     "unloaded",
     "loaded",
-    "verified",  # the list shows it as it shall be
+    "verified",  # the list shows the adapter as declared
     "probed",
-    "half-recorded",  # the new name is ours in the store, the old one still serves
-    "gone",  # the list shows that it is not served any more
-    "undone",  # what was loaded and is not right is unloaded again
-    "put-back",  # the old one was loaded again after a failed update
-    "recorded",  # the end is in the store
+    "half-recorded",  # the new name is recorded, and the old one is still served
+    "gone",  # the list no longer shows the adapter
+    "undone",  # an adapter that failed verification was unloaded again
+    "put-back",  # the old adapter was loaded again after a failed update
+    "recorded",  # the outcome is in the store
 )
 
 
 def pass_by(_name: str) -> None:
-    """Nothing happens."""
+    """Do nothing; the default outside of tests."""

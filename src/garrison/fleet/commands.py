@@ -1,4 +1,4 @@
-"""Commands and their actions as records: what is written down before anything is done."""
+"""Builds the records of commands and actions, which are stored before anything is done."""
 
 import secrets
 from collections.abc import Mapping, Sequence
@@ -13,7 +13,7 @@ __all__ = ["action_records", "new_command"]
 
 
 def new_command(stack: str, kind: str, now: datetime, *, mode: str | None = None) -> CommandRecord:
-    """A running command of this process. Ids sort by time."""
+    """Return the record of a command that this process begins now. Ids sort by time."""
     holder = this_process(kind)
     return CommandRecord(
         id=f"{now:%Y%m%d-%H%M%S}-{secrets.token_hex(3)}",
@@ -26,7 +26,7 @@ def new_command(stack: str, kind: str, now: datetime, *, mode: str | None = None
 
 
 def action_records(command: str, actions: Sequence[Action]) -> list[ActionRecord]:
-    """One record an action, in their order; `seq` counts from 0."""
+    """Return one record per action, in order; `seq` counts from 0."""
     return [
         ActionRecord(
             command=command,
@@ -48,7 +48,7 @@ def _before(action: Action) -> Mapping[str, Any] | None:
     if old is not None:
         named = {"name": old.key.name} if old.key.name != action.name else {}
         return {"spec": dict(old.spec), "served_path": old.served_path, "parent": old.parent} | named
-    if action.observed is not None:  # somebody else's, taken over
+    if action.observed is not None:  # an unmanaged adapter that is taken over
         return {"spec": None, "served_path": action.observed.root, "parent": action.observed.parent}
     return None
 

@@ -1,4 +1,4 @@
-"""What a manifest says, as values: every adapter with the one target it goes to."""
+"""The declaration: the contents of a manifest as values, with one entry per adapter and target."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -18,13 +18,13 @@ class AdapterSpec:
     """One adapter on one target.
 
     Attributes:
-        label: the manifest's key; what a renamed adapter keeps.
-        lora_name: the name clients ask for. Create-only.
-        lora_path: where the weights are, as the server sees it.
-        base_model_name: the base it must hang on; None: whichever the target serves. Create-only.
+        label: the key in the manifest; it identifies an adapter across a rename.
+        lora_name: the model name in client requests. Create-only.
+        lora_path: path of the weights on the server.
+        base_model_name: the base model it must be attached to; None: whichever the target serves. Create-only.
         is_3d_lora_weight: layout of MoE weights. Create-only, and not reported by vLLM.
-        digest: of the content at `lora_path` (`models.adapter.adapter_digest`); None where it cannot be read here.
-        probe: overrides the target's.
+        digest: of the content at `lora_path` (`models.adapter.adapter_digest`); None if it cannot be read locally.
+        probe: overrides the target's `probe`.
     """
 
     target: str
@@ -37,7 +37,7 @@ class AdapterSpec:
     probe: bool | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """JSON-ready; `AdapterSpec(**body)` reads it back."""
+        """Return JSON-ready values; `AdapterSpec(**body)` reads them back."""
         return {
             "target": self.target,
             "label": self.label,
@@ -52,7 +52,7 @@ class AdapterSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelSpec:
-    """A base model somebody declared. It is set when vLLM starts: it can be seen, not changed."""
+    """A declared base model. It is set when vLLM starts, so it can be checked but not changed."""
 
     target: str
     label: str
@@ -60,28 +60,28 @@ class ModelSpec:
     root: str | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """JSON-ready; `ModelSpec(**body)` reads it back."""
+        """Return JSON-ready values; `ModelSpec(**body)` reads them back."""
         return {"target": self.target, "label": self.label, "id": self.id, "root": self.root}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Policy:
-    """What the agent does. `interval` in seconds."""
+    """Policy of the agent. `interval` is in seconds."""
 
     on_drift: Literal["report", "restore"] = "report"
     interval: float = 30.0
 
     def to_json(self) -> dict[str, Any]:
-        """JSON-ready; `Policy(**body)` reads it back."""
+        """Return JSON-ready values; `Policy(**body)` reads them back."""
         return {"on_drift": self.on_drift, "interval": self.interval}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hook:
-    """Somebody to tell: a URL that gets a POST, or a command that gets the event as JSON on its standard input.
+    """A receiver of events: a URL that gets a POST, or a command that reads the event as JSON from standard input.
 
-    `on` holds event kinds: `drift`, `restored`, `unreachable`, `recovered`. A chat service's URL is a secret in itself,
-    so it may be a reference to one.
+    `on` holds event kinds: `drift`, `restored`, `unreachable`, `recovered`. `url` may be a reference to a secret, since
+    the webhook URL of a chat service is itself a credential.
     """
 
     on: tuple[str, ...]
@@ -90,7 +90,7 @@ class Hook:
     headers: Mapping[str, str | Secret] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
-        """JSON-ready, without what has its default; `from_json` reads it back. References to secrets, no secrets."""
+        """Return JSON-ready values without defaults; `from_json` reads them back. Contains references, no secrets."""
         body: dict[str, Any] = {"on": list(self.on)}
         if self.url is not None:
             body["url"] = self.url.to_json() if isinstance(self.url, Secret) else self.url
@@ -113,7 +113,7 @@ class Hook:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Declaration:
-    """One stack, whole. `targets` holds every target the manifest declares, with or without adapters."""
+    """One complete stack. `targets` holds every declared target, with or without adapters."""
 
     stack: str
     targets: Mapping[str, TargetSpec] = field(default_factory=dict)
@@ -123,7 +123,7 @@ class Declaration:
     hooks: tuple[Hook, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
-        """JSON-ready; `from_json` reads it back equal. References to secrets, no secrets."""
+        """Return JSON-ready values; `from_json` reads back an equal declaration. Contains references, no secrets."""
         return {
             "stack": self.stack,
             "targets": {name: target.to_json() for name, target in self.targets.items()},

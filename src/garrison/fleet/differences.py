@@ -1,4 +1,4 @@
-"""How an adapter is declared, against how it was last applied. No I/O."""
+"""Compares how an adapter is declared with how it was last applied. No I/O."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -11,7 +11,7 @@ __all__ = ["differences"]
 
 
 def differences(spec: AdapterSpec, recorded: Resource) -> list[Change]:
-    """Declared against last applied. What is left out, or cannot be read here, causes no difference."""
+    """Return the changed fields, except fields that are not declared and content that cannot be read locally."""
     before: Mapping[str, Any] = recorded.spec
     found: list[Change] = []
     if recorded.key.name == spec.lora_name and before.get("is_3d_lora_weight", False) != spec.is_3d_lora_weight:

@@ -1,4 +1,4 @@
-"""What targets serve that nobody declared: base models and unmanaged adapters, seen now."""
+"""Finds what targets serve without being declared: base models and unmanaged adapters, as observed now."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ __all__ = ["Discovered", "choose_targets", "discover"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Discovered:
-    """One target, seen now. `known`: it is on record, so what was seen is remembered."""
+    """One target as observed now. `known`: it is on record, so the observation was stored."""
 
     target: TargetSpec
     seen: Sighting
@@ -36,7 +36,7 @@ class Discovered:
         return [one for name, one in sorted(self.seen.adapters.items()) if name not in self.managed]
 
     def to_json(self) -> dict[str, Any]:
-        """The pinned shape of `--json`."""
+        """Return the stable shape of `--json`."""
         capabilities = self.seen.capabilities
         return {
             "name": self.target.name,
@@ -59,15 +59,16 @@ def choose_targets(
     *,
     api_key: Secret | None = None,
 ) -> dict[str, TargetSpec]:
-    """The targets to look at. Pure.
+    """Select the targets to observe. Pure.
 
     Args:
-        wanted: names of targets, or URLs; where there are none, all of the manifest, else all on record.
-        declared: targets of the manifest; None where none was given.
-        api_key: for bare URLs.
+        wanted: names of targets, or URLs; if empty, all targets of the manifest, or all on record without a manifest.
+        declared: targets of the manifest; None without a manifest.
+        records: targets on record.
+        api_key: key for targets given by URL.
 
     Raises:
-        InvalidError: no target of that name, or no URL of a server.
+        InvalidError: there is no target of that name, or the text is not the URL of a server.
     """
     recorded = {one.name: TargetSpec.from_json(one.name, one.spec) for one in records}
     pool = recorded if declared is None else dict(declared)
@@ -83,11 +84,15 @@ def choose_targets(
 
 
 async def discover(fleet: Fleet, targets: Mapping[str, TargetSpec], view: FleetView) -> list[Discovered]:
-    """Look at each of `targets` once. What is seen of one that is on record, as it is on record, is remembered: this is
-    how the inventory is brought up to date without an agent."""
+    """Observe each of `targets` once.
+
+    The observation of a target is stored if the target is declared exactly as it is on record; this updates the
+    inventory where no agent runs.
+    """
     records = {one.name: one for one in await fleet.db(fleet.store.targets)}
     managed = managed_names(await fleet.db(fleet.store.resources))
     known = {name: spec for name, spec in targets.items() if name in records and _same(spec, records[name])}
+    # Anything else is only shown: another address or key may reach another server than the one on record.
     strange = [Look(target=spec, probe=True) for name, spec in targets.items() if name not in known]
     seen = {
         name: one.sighting for name, one in (await look(fleet, known, records, managed, view, record=known)).items()
@@ -101,7 +106,7 @@ async def discover(fleet: Fleet, targets: Mapping[str, TargetSpec], view: FleetV
 
 
 def _same(spec: TargetSpec, record: TargetRecord) -> bool:
-    """Whether it is declared as it is on record."""
+    """Return whether `spec` equals the settings on record."""
     return TargetSpec.from_json(record.name, record.spec) == spec
 
 
@@ -109,7 +114,7 @@ def _by_url(text: str, known: Mapping[str, TargetSpec], api_key: Secret | None) 
     try:
         url = canonical_url(text)
     except ValueError as error:
-        raise InvalidError(f"--target: {error}", hint="For example --target http://10.0.0.2:8000.") from None
+        raise InvalidError(f"--target: {error}", hint="Example: --target http://10.0.0.2:8000.") from None
     found = next((spec for spec in known.values() if spec.base_url == url), None)
     return found or TargetSpec(name=url, base_url=url, api_key=api_key)
 
@@ -118,6 +123,6 @@ def _no_target(name: str, known: Mapping[str, TargetSpec]) -> InvalidError:
     import difflib
 
     close = difflib.get_close_matches(name, known, 1)
-    there = f"Known: {', '.join(sorted(known)[:10])}." if known else "None is on record yet."
-    hint = f"Did you mean {close[0]}?" if close else f"{there} A server that is not: --target http://HOST:PORT."
-    return InvalidError(f"there is no target {name!r}", hint=hint)
+    there = f"Known targets: {', '.join(sorted(known)[:10])}." if known else "No target is on record yet."
+    hint = f"Did you mean {close[0]}?" if close else f"{there} For any other server, use --target http://HOST:PORT."
+    return InvalidError(f"unknown target {name!r}", hint=hint)

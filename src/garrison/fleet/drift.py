@@ -1,4 +1,4 @@
-"""Where what is served differs from what was last applied. No I/O."""
+"""Finds drift: differences between what is served and what was last applied. No I/O."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -13,12 +13,12 @@ __all__ = ["Drift", "find_drift", "find_drift_everywhere", "tombstone"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Drift:
-    """One adapter that is not as it was applied.
+    """One adapter that is not served as it was applied.
 
     Attributes:
-        kind: `missing` (proved absent), `path` (another path under its name), `base` (on another base model) or
+        kind: `missing` (proved absent), `path` (served from another path), `base` (attached to another base model) or
             `content` (other files at the path it was applied from).
-        detail: what happened, where `kind` does not say it.
+        detail: what happened, if `kind` does not say it.
     """
 
     kind: str
@@ -29,17 +29,17 @@ class Drift:
 
     @property
     def words(self) -> str:
-        """What happened, for people."""
+        """Description for display."""
         if self.detail:
             return self.detail
         if self.observed is None:
-            return "not served any more"
+            return "no longer served"
         if self.kind == "path":
             return f"applied from {self.resource.served_path}, served from {self.observed.root}"
-        return f"applied on {self.resource.parent}, hangs on {self.observed.parent}"
+        return f"applied on {self.resource.parent}, attached to {self.observed.parent}"
 
     def to_json(self) -> dict[str, Any]:
-        """The pinned shape of `--json`."""
+        """Return the stable shape of `--json`."""
         return {
             "kind": self.kind,
             "stack": self.resource.stack,
@@ -54,8 +54,11 @@ class Drift:
 
 
 def find_drift(resources: Iterable[Resource], seen: Sighting) -> list[Drift]:
-    """Of the owned `resources` on the target of `seen`. A target that is unknown gives none: unknown is not absent. Nor
-    is anything missing from one whose run-time LoRA is off."""
+    """Return the drift of the owned `resources` on the target of `seen`.
+
+    An unknown target has no drift: unknown is not absent. On a target with run-time LoRA off nothing counts as missing,
+    since a missing adapter proves nothing there.
+    """
     if not seen.known:
         return []
     found = []
@@ -73,7 +76,7 @@ def find_drift(resources: Iterable[Resource], seen: Sighting) -> list[Drift]:
 
 
 def find_drift_everywhere(resources: Iterable[Resource], sightings: Iterable[Sighting]) -> list[Drift]:
-    """`find_drift` for many targets, each with its own resources."""
+    """Run `find_drift` for many targets, each with its own resources."""
     here: dict[str, list[Resource]] = {}
     for one in resources:
         here.setdefault(one.key.target, []).append(one)
@@ -81,7 +84,7 @@ def find_drift_everywhere(resources: Iterable[Resource], sightings: Iterable[Sig
 
 
 def tombstone(drift: Drift, cause: str) -> tuple[Resource, Event]:
-    """The version that says a declared adapter was proved absent, and the event that tells it."""
+    """Return the version that records a proved absence, and the event that reports it."""
     gone = drift.resource
     at = drift.seen.at
     told = Event(

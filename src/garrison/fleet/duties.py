@@ -1,7 +1,7 @@
-"""What the agent does about a plan, and what it only tells. No I/O.
+"""Decides which actions of a plan the agent carries out, and which drift it only reports. No I/O.
 
-What is owed (declared or destroyed, and not done since a target was out of reach or a command was killed) is always
-done. What somebody else undid or overwrote is mended where the policy says `restore`, and told where it says `report`.
+Owed actions (declared or destroyed, but not done because a target was unreachable or a command was killed) are always
+carried out. Outside changes are repaired if the policy is `restore`, and only reported if it is `report`.
 """
 
 from collections.abc import Collection, Iterable, Mapping
@@ -17,7 +17,13 @@ __all__ = ["Duties", "duties"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Duties:
-    """`act`: to be executed. `bury`: adapters that get a tombstone. `tell`: drift that leaves the record as it is."""
+    """The agent's work on one stack.
+
+    Attributes:
+        act: actions to execute.
+        bury: drift that is recorded as a tombstone.
+        tell: drift that is only reported; the record does not change.
+    """
 
     act: tuple[Action, ...] = ()
     bury: tuple[Drift, ...] = ()
@@ -36,12 +42,15 @@ def duties(
     hopeless: Collection[Key] = (),
     told: Mapping[Key, str | None] | None = None,
 ) -> Duties:
-    """What is to be done now.
+    """Select what to do now.
 
     Args:
-        drafted: made with `force` where `restore`.
-        hopeless: what is left alone for now: it failed for good, or somebody undoes it each time.
-        told: drift that has been told: the path that is served, by key.
+        drafted: the plan, made with `force` if `restore`.
+        owned: resources of the stack.
+        sightings: the last observation of each target.
+        restore: whether the policy is to repair drift.
+        hopeless: adapters to skip for now, since they failed permanently or are undone each time.
+        told: drift that was already reported, as the served path by key.
     """
     told = told or {}
     found = find_drift_everywhere(owned, sightings)
@@ -65,6 +74,8 @@ def duties(
 
 
 def _back(action: Action) -> bool:
-    """Whether what was proved absent is served as declared again: without our record of it, the next loss would tell
-    nothing."""
+    """Return whether an adapter that was proved absent is served as declared again.
+
+    It must be recorded, or its next loss would go unreported.
+    """
     return action.records and action.recorded is not None and not action.recorded.operation.serves

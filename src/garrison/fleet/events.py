@@ -1,4 +1,4 @@
-"""Kinds of events in the history. Hooks are told of the first four."""
+"""Kinds of events in the history. Hooks receive only those in `HOOK_KINDS`."""
 
 __all__ = [
     "ACTION_DONE",
@@ -18,21 +18,21 @@ __all__ = [
 ]
 
 DRIFT = "drift"
-"""What is served differs from what was last applied: a tombstone, another path, a changed base."""
+"""What is served differs from what was last applied: an adapter is gone, has another path or another base model."""
 RESTORED = "restored"
-"""The agent made it equal again."""
+"""The agent repaired the drift."""
 UNREACHABLE = "unreachable"
 RECOVERED = "recovered"
 RESTARTED = "restarted"
 """Another process answers at the target."""
 CHANGED = "changed"
-"""Something that is not managed came, went or changed on a target."""
+"""An unmanaged adapter appeared, disappeared or changed, a target's settings changed, or the cause of an outage did."""
 APPLIED = "applied"
 DESTROYED = "destroyed"
 ADOPTED = "adopted"
 FORGOTTEN = "forgotten"
 INTERRUPTED = "interrupted"
-"""A command was killed; what it had begun was settled."""
+"""A command was killed, and the actions it had begun were settled."""
 ACTION_DONE = "action-done"
 ACTION_FAILED = "action-failed"
 

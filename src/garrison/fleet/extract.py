@@ -1,8 +1,8 @@
-"""What is there, as a declaration whose apply would change nothing. Pure.
+"""Extracts a declaration from the current state, such that applying it changes nothing on any target. Pure.
 
-A managed adapter is written as it was applied; where somebody changed it since, as it is served now. An unmanaged one
-is written with the path and base it is served with, and becomes the stack's by an apply that sends the target nothing.
-What is not there (lost, or never loaded) is left out, and said.
+A managed adapter is written as it was applied, or as it is served now if it was changed from outside. An unmanaged one
+is written with its served path and base model; applying the manifest adopts it without sending anything to the target.
+An adapter that is not served (lost, or never loaded) is omitted, with a note.
 """
 
 import re
@@ -23,7 +23,7 @@ _DEFAULT_STACK = "extracted"
 
 @dataclass(frozen=True, slots=True)
 class Extract:
-    """`notes` are for whoever reads the manifest: what is left out, and how to apply it."""
+    """A declaration with notes for the reader of the manifest: what was omitted, and how to apply it."""
 
     declaration: Declaration
     notes: tuple[str, ...]
@@ -37,16 +37,18 @@ def extract(
     *,
     stack: str | None = None,
 ) -> Extract:
-    """A declaration of the adapters in `rows`.
+    """Declare the adapters in `rows`.
 
     Args:
-        rows: of the inventory: all, or what a query took.
-        resources: the owned ones.
-        stack: its name. With the name of a stack on record, managed adapters of other stacks are left out. When None:
-            the one stack that `rows` belong to, or `extracted` where none is managed.
+        rows: rows of the inventory: all of them, or the result of a query.
+        stacks: stacks on record.
+        targets: targets on record.
+        resources: all owned resources.
+        stack: name of the stack; adapters that belong to other stacks are omitted. When None: the only stack that
+            `rows` belong to, or `extracted` if none is managed.
 
     Raises:
-        UsageError: the rows belong to several stacks, and none was chosen.
+        UsageError: `rows` belong to several stacks, and `stack` is None.
     """
     chosen = list(rows)
     name = stack or _only_stack(chosen)
@@ -55,20 +57,20 @@ def extract(
     owned = {one.key: one for one in resources}
     adapters: list[AdapterSpec] = []
     left_out: list[str] = []
-    # Managed ones first: a label that two would have stays theirs.
+    # Managed adapters first, so that they keep their labels if an unmanaged one has the same name.
     for row in sorted(chosen, key=lambda row: (not row.managed, row.target, row.name)):
         resource = owned.get(Key(row.target, ADAPTER_TYPE, row.name)) if row.managed else None
         spec = _spec(row, resource, records.get(row.target))
         if not row.managed and (re.search(r"\s", row.name) or not row.name.isprintable()):
-            left_out.append(f"left out, since no manifest takes its name: {row.name!r} on {row.target}")
+            left_out.append(f"omitted, its name is not valid in a manifest: {row.name!r} on {row.target}")
         elif spec is None:
-            left_out.append(f"left out, since it is not there: {row.name} on {row.target} ({row.detail or row.status})")
+            left_out.append(f"omitted, not served: {row.name} on {row.target} ({row.detail or row.status})")
         else:
             adapters.append(spec)
     before = next((one for one in stacks if one.name == name), None)
     notes = [*left_out]
     if before is not None and not _is_whole(name, chosen, resources):
-        notes.append(f"this is a part of the stack {name}: apply it with --mode patch, or the rest is unloaded")
+        notes.append(f"this is only part of stack {name}: apply it with --mode patch, or the rest will be unloaded")
     return Extract(_declaration(name, adapters, records, before), tuple(notes))
 
 
@@ -77,7 +79,7 @@ def _only_stack(rows: Iterable[AdapterRow]) -> str:
     if len(names) > 1:
         raise UsageError(
             f"these adapters belong to {len(names)} stacks: {', '.join(names)}",
-            hint=f"A manifest holds one: choose it with --stack {names[0]}.",
+            hint=f"A manifest declares one stack; choose it, for example with --stack {names[0]}.",
         )
     return names[0] if names else _DEFAULT_STACK
 
@@ -95,7 +97,7 @@ def _spec(row: AdapterRow, resource: Resource | None, record: TargetRecord | Non
         return None
     spec = replace(AdapterSpec(**resource.spec), digest=None)
     if served is None or root is None:
-        return spec  # as it was applied on a target that is away
+        return spec  # the target is unreachable: written as it was applied
     if root != resource.served_path:
         spec = replace(spec, lora_path=root)
     return replace(spec, base_model_name=served.parent) if resource.parent not in (None, served.parent) else spec
@@ -109,7 +111,7 @@ def _is_whole(stack: str, rows: Iterable[AdapterRow], resources: Iterable[Resour
 def _declaration(
     name: str, adapters: Sequence[AdapterSpec], records: Mapping[str, TargetRecord], before: StackRecord | None
 ) -> Declaration:
-    """Policy, hooks and all targets are those of the stack, so that nothing of it changes."""
+    """Return the declaration with the stack's own policy, hooks and targets, so that applying it keeps them."""
     known = Declaration.from_json(before.declaration) if before is not None else Declaration(stack=name)
     used = {spec.target for spec in adapters} | known.targets.keys()
     targets = {one: TargetSpec.from_json(one, records[one].spec) for one in sorted(used) if one in records}

@@ -1,4 +1,4 @@
-"""What can go wrong with one operation on a target, as a value. The codes are those of the formae plugin contract."""
+"""Failures of operations on a target, as values. The codes are those of the formae plugin contract."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -11,7 +11,7 @@ __all__ = ["Failure", "FailureCode", "code_of_unknown"]
 
 
 class FailureCode(StrEnum):
-    """`recoverable` ones are tried again, within a budget."""
+    """Kind of failure. A `recoverable` one is retried, within a budget."""
 
     NETWORK_FAILURE = "NetworkFailure"
     SERVICE_TIMEOUT = "ServiceTimeout"
@@ -51,21 +51,21 @@ _UNKNOWN = {
 
 
 def code_of_unknown(cause: Cause | None) -> FailureCode:
-    """What stands in the way of an operation on a target that is unknown."""
+    """Return the failure code for an operation on a target that is unknown because of `cause`."""
     return _UNKNOWN.get(cause, FailureCode.NETWORK_FAILURE) if cause else FailureCode.NETWORK_FAILURE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Failure:
-    """Why an action was refused or failed.
+    """The reason why an action was refused or failed.
 
     Attributes:
-        message: what happened, safe to show.
+        message: what happened; safe to display.
         hint: the next step.
-        recoverable: whether trying again can help; the code's own answer unless it was known better (a 500 that says
-            the rank is too high will say so for ever).
-        retry_after: seconds the server asked for.
-        cause: the cause of an unknown target.
+        recoverable: whether a retry can help. Usually that of the code, but some errors are known to persist (a 500
+            because the rank is too high).
+        retry_after: seconds that the server asked to wait.
+        cause: why the target is unknown, if that is the reason.
     """
 
     code: FailureCode

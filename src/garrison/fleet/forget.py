@@ -1,4 +1,4 @@
-"""Dropping a target: the only way in which one that is out of reach goes."""
+"""Drops a target from the record: the only way to remove one that is unreachable."""
 
 import contextlib
 from collections.abc import Callable, Mapping
@@ -22,13 +22,13 @@ __all__ = ["ConfirmForgetting", "Forgotten", "Loss", "forget"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Loss:
-    """What goes with a target.
+    """What is lost when a target is forgotten.
 
     Attributes:
-        adapters: what stacks own there.
-        owed: of those, names that should have been unloaded there, and now never are.
-        declared_by: stacks whose last applied manifest has it; an apply of the same manifest brings it back.
-        reachable: it answered just now.
+        adapters: adapters that stacks own there.
+        owed: names of those whose unload is owed, and will now never happen.
+        declared_by: stacks whose last applied manifest declares it; applying that manifest again brings it back.
+        reachable: whether the target answered just now.
     """
 
     target: TargetRecord
@@ -53,46 +53,51 @@ ConfirmForgetting = Callable[[Loss], bool]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Forgotten:
+    """The result of forgetting a target; nothing was changed unless `confirmed`."""
+
     loss: Loss
     confirmed: bool = True
 
     def to_json(self) -> dict[str, Any]:
-        """The pinned shape of `--json`."""
+        """Return the stable shape of `--json`."""
         return {"ok": self.confirmed, "forgotten": self.confirmed, **self.loss.to_json()}
 
 
 async def forget(
     fleet: Fleet, target: str, view: FleetView, *, confirm: ConfirmForgetting, force: bool = False
 ) -> Forgotten:
-    """Drop `target`, what is owned on it, and its place in the stacks that declare it. The server is not touched: what
-    it serves it goes on serving, unmanaged.
+    """Drop `target`, the resources on it, and its entries in the stacks that declare it.
+
+    The server is not contacted for any change: it continues to serve its adapters, unmanaged.
 
     Args:
-        force: although it answers.
+        confirm: asked before anything changes.
+        force: forget the target even if it answers.
 
     Raises:
-        InvalidError: it is not on record, or it answers and `force` is not given.
+        InvalidError: the target is not on record, or it answers and `force` is False.
         ConflictError: another command holds one of its stacks.
     """
     known = {one.name: one for one in await fleet.db(fleet.store.targets)}
     if target not in known:
         there = ", ".join(known) or "none"
-        raise InvalidError(f"there is no target {target!r} on record", hint=f"On record: {there}.")
+        raise InvalidError(f"no target {target!r} on record", hint=f"On record: {there}.")
     loss = await _loss(fleet, known[target], view)
     if loss.reachable and not force:
         raise InvalidError(
-            f"{target} answers, so what it serves can be removed properly",
-            hint="Take it out of the manifest and apply: that unloads what is ours. Or --force: then its adapters stay "
-            "where they are, and nobody owns them.",
+            f"target {target} is reachable, so its adapters can be unloaded properly",
+            hint="Remove it from the manifest and apply, which unloads the managed adapters. Or use --force: its "
+            "adapters then stay loaded, unmanaged.",
             details=loss.to_json(),
         )
+    # Ask before taking the leases: no lease is held while a person thinks. A worker thread, since it may block.
     if not await fleet.disk(confirm, loss):
         return Forgotten(loss=loss, confirmed=False)
     stacks = sorted({*loss.declared_by, *(one.stack for one in loss.adapters)})
     async with contextlib.AsyncExitStack() as held:
         for stack in stacks:
             await held.enter_async_context(hold(fleet, stack, "forget"))
-        # First what is owned: as long as it were, and no longer declared, an agent would unload it.
+        # Resources before declarations: an agent unloads adapters that are owned and no longer declared.
         told = Event(at=fleet.clock.now(), kind=events.FORGOTTEN, target=target, cause="forgotten by command")
         await fleet.db(fleet.store.forget, target, fleet.clock.now(), told)
         for stack in stacks:
@@ -126,7 +131,10 @@ def _wanted(stack: StackRecord, target: str) -> set[str]:
 
 
 async def _undeclare(fleet: Fleet, name: str, target: str) -> None:
-    """Otherwise the agent, which works from what was last applied, would bring it back."""
+    """Remove `target` from the declaration of a stack.
+
+    Otherwise the agent, which works from the last applied declaration, would load its adapters again.
+    """
     stack = await fleet.db(fleet.store.stack, name)
     if stack is None:
         return

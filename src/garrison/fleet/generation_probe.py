@@ -1,4 +1,4 @@
-"""Whether a loaded adapter generates: one token with it, one with its base, and what the two tell."""
+"""Probes whether a loaded adapter generates text, by comparing one token of the adapter with one of its base model."""
 
 import math
 from dataclasses import dataclass, replace
@@ -10,15 +10,16 @@ from garrison.fleet.vllm_api import VllmApi
 __all__ = ["BaseAnswers", "ProbeVerdict", "judge_probe", "probe"]
 
 BaseAnswers = dict[tuple[str, bool], Completion | Failure]
-"""(base model, whether its probability was asked for) to what it answered."""
+"""Answers by (base model, whether the log probability was requested)."""
 
 PROMPT = "The quick brown fox jumps over the lazy dog, and the dog looks up at the fox and does not move at all."
-"""Not shorter: on a CPU with AMX, vLLM 0.32 dies of an illegal instruction when the first prompt since its start has
-four tokens, and the probe may be that first prompt."""
+"""Must not be shorter: on a CPU with AMX, vLLM 0.32 dies of an illegal instruction if the first prompt after its start
+has four tokens, and the probe may be that first prompt."""
 SEED = 7
 SHORT_SECONDS = 5.0
-"""How long an answer is waited for that nobody insists on."""
+"""Deadline of a probe that need not be answered."""
 LONG_SECONDS = 60.0
+"""Deadline of a probe that must be answered."""
 _SAME = 1e-6
 
 _NO_ANSWER = frozenset(
@@ -28,19 +29,19 @@ _NO_ANSWER = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class ProbeVerdict:
-    """`failure`: the adapter must not stay. `note`: what was seen and is no reason to unload it."""
+    """The result of a probe. With a `failure` the adapter must be unloaded; a `note` is no reason to unload it."""
 
     failure: Failure | None = None
     note: str | None = None
 
 
 async def probe(api: VllmApi, name: str, base: str, *, must_answer: bool, base_answers: BaseAnswers) -> ProbeVerdict:
-    """Ask the adapter `name` for a token, then its base for one to compare it with.
+    """Request a token from adapter `name`, and one from its base model to compare it with.
 
     Args:
-        must_answer: a server that does not answer in time is a failure, not a note; and the tokens' probabilities are
-            compared too, for which vLLM stops for some seconds once after its start.
-        base_answers: what bases of this target answered before; read and filled.
+        must_answer: treat no answer in time as a failure instead of a note, and compare the tokens' probabilities too,
+            for which vLLM pauses for some seconds once after its start.
+        base_answers: earlier answers of this target's base models; read and updated.
     """
     seconds = LONG_SECONDS if must_answer else SHORT_SECONDS
     adapter = await api.complete(name, PROMPT, seed=SEED, timeout=seconds, logprob=must_answer)
@@ -53,27 +54,27 @@ async def probe(api: VllmApi, name: str, base: str, *, must_answer: bool, base_a
 
 
 def judge_probe(adapter: Completion | Failure, base: Completion | Failure | None, *, must_answer: bool) -> ProbeVerdict:
-    """What the two answers tell. The base's is None where it was not asked.
+    """Judge the two answers; `base` is None if the base model was not asked.
 
-    A server that refuses its base in the same way does not generate text at all (an embedding model, a key for
-    management only): that is no fault of the adapter.
+    A server that refuses its base model in the same way does not generate text at all (an embedding model, a key for
+    management only), which is not the adapter's fault.
     """
     if isinstance(adapter, Failure):
         if adapter.code in _NO_ANSWER:
-            told = f"the probe had no answer: {adapter.message}"
+            told = f"no answer to the probe: {adapter.message}"
             return ProbeVerdict(failure=_probe_failure(adapter, told)) if must_answer else ProbeVerdict(note=told)
         if not must_answer and _refused_alike(adapter, base):
             return ProbeVerdict(note=f"not probed: the server refuses its base model too: {adapter.message}")
-        return ProbeVerdict(failure=_probe_failure(adapter, f"loaded, but it does not answer: {adapter.message}"))
+        return ProbeVerdict(failure=_probe_failure(adapter, f"loaded, but the probe failed: {adapter.message}"))
     if isinstance(base, Completion) and _same(adapter, base):
-        return ProbeVerdict(note="answers like the base: the same token with the same probability")
+        return ProbeVerdict(note="answers like the base model: same token, same probability")
     if isinstance(base, Completion) and adapter.token == base.token and not must_answer:
-        return ProbeVerdict(note="its first token is the base's; `probe: true` compares the probability too")
+        return ProbeVerdict(note="same first token as the base model; `probe: true` also compares the probability")
     return ProbeVerdict()
 
 
 def _probe_failure(failure: Failure, message: str) -> Failure:
-    """Of the adapter, not of the target, and not tried again: the load would be as before."""
+    """Blame the adapter, not the target, and rule out a retry: another load would have the same result."""
     return replace(failure, message=message, recoverable=False, cause=None)
 
 

@@ -1,4 +1,4 @@
-"""How one event reaches one hook: a POST over the transport of targets, or a command with the event on its input."""
+"""Delivers one event to one hook: a POST over the transport for targets, or a command that reads it from stdin."""
 
 import asyncio
 import json
@@ -27,13 +27,13 @@ _ANSWER_BYTES = 64 * 1024
 
 
 class HookDelivery:
-    """The real delivery.
+    """Delivery to real endpoints and commands.
 
     Args:
-        dialer: connections are verified as those to targets are; redirects are not followed.
-        secrets: for URLs that are references.
-        seconds: one delivery's deadline.
-        environ: what a command gets, without `GARRISON_*` and `VLLM_*`.
+        dialer: opens connections, verified like those to targets; redirects are not followed.
+        secrets: resolves URLs that are references.
+        seconds: deadline of one delivery.
+        environ: environment of commands, which get it without `GARRISON_*` and `VLLM_*`.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class HookDelivery:
             return _permanent(str(error))
         place = _split(url)
         if place is None:
-            return _permanent("its url is no http or https URL, or holds a user name; credentials go into headers")
+            return _permanent("its url is not an http or https URL, or contains credentials; put those into headers")
         origin, path = place
         target = TargetSpec(name="hook", base_url=origin, headers=hook.headers, timeout=self._seconds)
         try:
@@ -97,33 +97,33 @@ class HookDelivery:
                 start_new_session=True,
             )
         except OSError as error:
-            return _permanent(f"it cannot be run: {(error.strerror or 'failed').lower()}")
+            return _permanent(f"cannot run the command: {(error.strerror or 'failed').lower()}")
         try:
             async with asyncio.timeout(self._seconds):
                 await child.communicate(json.dumps(body).encode() + b"\n")
         except TimeoutError:
-            message = f"it did not end within {self._seconds:g} s"
+            message = f"the command did not end within {self._seconds:g} s"
             return Failure(code=FailureCode.SERVICE_TIMEOUT, message=message, recoverable=True)
         finally:
-            await end_group(child)
+            await end_group(child)  # on cancellation and deadline, too; the command may have started children
         if child.returncode:
-            message = f"it ended with status {child.returncode}"
+            message = f"the command ended with status {child.returncode}"
             return Failure(code=FailureCode.SERVICE_INTERNAL_ERROR, message=message, recoverable=True)
         return None
 
 
 def shown(hook: Hook) -> str:
-    """A hook in words. A URL's path and a command's arguments may be secrets."""
+    """Name a hook for display, without a URL's path and a command's arguments, which may be secrets."""
     if hook.command:
-        return f"the hook {Path(hook.command[0]).name}"
+        return f"hook {Path(hook.command[0]).name}"
     if isinstance(hook.url, Secret):
-        return f"the hook with its url from {hook.url.kind}"
+        return f"hook with url from {hook.url.kind}"
     place = _split(hook.url or "")
-    return f"the hook {place[0]}" if place else "a hook"
+    return f"hook {place[0]}" if place else "a hook"
 
 
 def _split(url: str) -> tuple[str, str] | None:
-    """Origin, and path with query."""
+    """Split a URL into origin and path with query; None if it is not a plain http or https URL."""
     try:
         parts = urlsplit(url)
         port = f":{parts.port}" if parts.port is not None else ""

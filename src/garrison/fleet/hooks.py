@@ -1,20 +1,20 @@
-"""Telling others: events go to webhooks and commands, in order for each, and never in anybody's way.
+"""Sends events to webhooks and commands, in order per hook, without delaying the caller or each other.
 
     hooks = Hooks(HookDelivery(dialer, secrets), clock=clock, note=view.note)
     hooks.watch(declarations)        # again whenever they change
     hooks.offer(event)               # returns at once
     await hooks.close(5.0)
 
-Each hook has a queue of its own, so that one that does not answer delays no other. A full queue drops its oldest event;
-how many were dropped is in the next one that is delivered. What is sent is one JSON object:
+Each hook has its own queue, so that a hook that does not answer delays no other. A full queue drops its oldest event;
+the next event that is delivered says how many were dropped. The payload is one JSON object:
 
     kind      drift, restored, unreachable or recovered
-    at        when, ISO 8601 in UTC
-    stack     whose adapter; null where it is about a target
-    target, name, cause, command     null where there is none
+    at        time, ISO 8601 in UTC
+    stack     owner of the adapter; null for an event about a target
+    target, name, cause, command     null if not applicable
     before, after                    objects, or null
-    id        of the event in the history; it grows
-    dropped   events that this hook was not told of since the one before
+    id        of the event in the history; increasing
+    dropped   number of events not delivered to this hook since the previous one
 """
 
 import asyncio
@@ -40,13 +40,15 @@ HOOK_RETRIES = RetryBudget(attempts=6, seconds=300.0, first=1.0, longest=60.0, l
 
 
 class Deliver(Protocol):
+    """Delivers one event to one hook."""
+
     async def deliver(self, hook: Hook, body: Mapping[str, Any]) -> Failure | None:
-        """Tell `hook` once, within a deadline. None: it took it."""
+        """Make one attempt, within a deadline. Returns None on success."""
 
 
 @dataclass(slots=True)
 class _Queue:
-    """`current` is being delivered and no longer waits."""
+    """Events of one hook. `current` is being delivered and is no longer in `waiting`."""
 
     hook: Hook
     current: Event | None = None
@@ -57,7 +59,7 @@ class _Queue:
 
 @dataclass(frozen=True, slots=True)
 class _Subscription:
-    """`targets`: those of the stack, for events that are about a target alone."""
+    """One hook of one stack. `targets` are the stack's, for events about a target rather than an adapter."""
 
     stack: str
     targets: frozenset[str]
@@ -71,12 +73,15 @@ class _Subscription:
 
 
 class Hooks:
-    """The hooks of some stacks. Belongs to one event loop.
+    """The hooks of several stacks. Belongs to one event loop.
 
     Args:
-        note: told when a hook is given up for an event, or events are dropped.
-        limit: events a queue holds.
-        sleep: how waits between attempts pass.
+        deliver: makes single attempts.
+        note: called with a message when an event could not be delivered, or events were dropped.
+        draws: source of jitter.
+        limit: maximum number of events in a queue.
+        retries: budget for one event.
+        sleep: waits between attempts.
     """
 
     def __init__(
@@ -102,7 +107,7 @@ class Hooks:
         self._closed = False
 
     def watch(self, declarations: Iterable[Declaration]) -> None:
-        """From now on the hooks of these. What was offered to others before is still delivered."""
+        """Replace the hooks by those of `declarations`. Events already queued for other hooks are still delivered."""
         self._subscriptions = tuple(
             _Subscription(one.stack, frozenset(one.targets), hook, json.dumps(hook.to_json(), sort_keys=True))
             for one in declarations
@@ -112,15 +117,15 @@ class Hooks:
         self._queues = {key: one for key, one in self._queues.items() if key in kept or one.worker is not None}
 
     def offer(self, event: Event) -> None:
-        """Queue it for who wants it; once for a hook that several stacks share."""
+        """Queue `event` for every hook subscribed to it; once for a hook that several stacks share."""
         if self._closed:
             return
         for key, hook in {one.key: one.hook for one in self._subscriptions if one.wants(event)}.items():
             self._put(self._queues.setdefault(key, _Queue(hook)), event)
 
     async def close(self, seconds: float) -> int:
-        """Take no more events, give those that wait `seconds`, then leave. How many were left undelivered."""
-        self._closed = True
+        """Accept no more events, allow `seconds` to deliver those queued, and return how many were not delivered."""
+        self._closed = True  # first: a worker that fails from now on is not replaced
         workers = [queue.worker for queue in self._queues.values() if queue.worker is not None]
         if workers:
             await asyncio.wait(workers, timeout=seconds)
@@ -130,14 +135,14 @@ class Hooks:
         left = sum(len(queue.waiting) + (queue.current is not None) for queue in self._queues.values())
         if left:
             what = "1 event was" if left == 1 else f"{left} events were"
-            self._note(f"{what} not delivered to their hooks before the end")
+            self._note(f"{what} not delivered to hooks before shutdown")
         return left
 
     def _put(self, queue: _Queue, event: Event) -> None:
         if len(queue.waiting) >= self._limit:
             queue.waiting.popleft()
             if not queue.dropped:
-                self._note(f"{shown(queue.hook)} does not keep up: its oldest events are dropped")
+                self._note(f"{shown(queue.hook)} does not keep up; dropping its oldest events")
             queue.dropped += 1
         queue.waiting.append(event)
         if queue.worker is None:
@@ -148,26 +153,26 @@ class Hooks:
         queue.worker.add_done_callback(lambda task: self._ended(queue, task))
 
     def _ended(self, queue: _Queue, task: "asyncio.Task[None]") -> None:
-        """An unexpected error costs the event under way, not the events behind it."""
+        """Start a new worker after an unexpected error, which costs the current event but not those behind it."""
         queue.worker = None
         if (error := bug_of(task)) is None:
             return
-        self._note(f"a bug in Garrison, in telling {shown(queue.hook)}: {bug_words(error)}")
+        self._note(f"bug in Garrison while delivering to {shown(queue.hook)}: {bug_words(error)}")
         queue.current = None
         queue.dropped += 1
         if queue.waiting and not self._closed:
             self._start(queue)
 
     async def _work(self, queue: _Queue) -> None:
-        """Until nothing waits."""
+        """Deliver events until the queue is empty."""
         while queue.waiting:
             event = queue.current = queue.waiting.popleft()
-            dropped = queue.dropped
+            dropped = queue.dropped  # more may be dropped while this event is on its way
             failure = await self._insist(queue.hook, event_json(event) | {"dropped": dropped})
             if failure is None:
                 queue.dropped -= dropped
             else:
-                self._note(f"{shown(queue.hook)} was not told of {event.kind} ({event.target}): {failure.message}")
+                self._note(f"{shown(queue.hook)}: {event.kind} of {event.target} not delivered: {failure.message}")
                 queue.dropped += 1
             queue.current = None
 
@@ -189,7 +194,7 @@ class Hooks:
 
 
 def event_json(event: Event) -> dict[str, Any]:
-    """JSON-ready, without `dropped`."""
+    """Return the JSON-ready payload, without `dropped`."""
     return {
         "kind": event.kind,
         "at": event.at.isoformat(),

@@ -1,4 +1,4 @@
-"""Staying with a stack until nothing of it is owed any more."""
+"""Implements `apply --watch`: repeats until no action of a stack is owed."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Collection
@@ -19,8 +19,10 @@ _PURPOSE = "apply --watch"
 
 @dataclass(frozen=True, slots=True)
 class Insisted:
-    """What was done while waiting, the last outcome of each adapter, and what is left: nothing, unless the stack has
-    gone or what is left failed for good."""
+    """The last outcome of each adapter, and how many actions are still owed.
+
+    Actions remain owed only if the caller stopped the watch, or if they failed permanently.
+    """
 
     outcomes: tuple[Outcome, ...] = ()
     owed: int = 0
@@ -38,25 +40,28 @@ async def insist(
     stopping: Callable[[], bool] = lambda: False,
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
 ) -> Insisted:
-    """Look at `targets` again and again, and do what is owed there as soon as they answer. The stack is held only while
-    something is done, so that others can apply and the agent can do the same work.
+    """Observe `targets` repeatedly, and carry out owed actions as soon as the targets answer.
+
+    The stack is held only during each round, so that other commands can apply and the agent can do the same work in
+    between.
 
     Args:
-        owed: how many actions are, as far as is known.
-        longest: seconds between two looks at most; they start at one and double while nothing moves.
-        stopping: asked after each round; once true, it ends with what is left.
-        waiting: told before each wait how much is owed and how long it takes.
+        owed: number of owed actions, as far as known.
+        longest: maximum seconds between two rounds; the wait begins at one second and doubles while nothing changes.
+        waiting: called before each wait with the number of owed actions and the seconds to wait.
+        stopping: checked after each round; when true, the watch ends.
+        sleep: waits between rounds.
     """
     found: dict[Key, Outcome] = {}
     hopeless: set[Key] = set()
     wait = _FIRST_WAIT
     while True:
         waiting(owed, wait)
-        await sleep(wait * fleet.draws.uniform(0.8, 1.2))
+        await sleep(wait * fleet.draws.uniform(0.8, 1.2))  # jitter, so that several watches do not run in step
         try:
             async with hold(fleet, stack, _PURPOSE):
                 mended = await mend(fleet, stack, view, only=targets, hopeless=hopeless)
-        except ConflictError:  # another command holds it, perhaps to do this very work
+        except ConflictError:  # another command holds the stack, possibly doing the same work
             wait = min(2 * wait, longest)
             continue
         if mended is None:
@@ -64,6 +69,7 @@ async def insist(
         moved = [one for one in mended.outcomes if one.state is not ActionState.SKIPPED]
         found |= {one.action.key: one for one in moved}
         hopeless |= mended.failed.keys()
+        # An action that may or may not have been carried out is settled in the next round.
         unclear = sum(one.state is ActionState.STARTED for one in mended.outcomes)
         owed = mended.owed + unclear
         if not owed or stopping():

@@ -1,7 +1,7 @@
-"""Looking at what is on record: the targets of one stack or of all, asked now or as they are remembered.
+"""Computes status and drift of one stack or of all, from targets observed now or as last recorded.
 
-Nothing is written. What a command sees depends on where and as whom it runs; the agent, `discover` and the commands
-that change targets add to what is remembered.
+Nothing is written: what a command can observe depends on the machine and user it runs as. Only the agent, `discover`
+and commands that change targets store observations.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -28,12 +28,13 @@ _MOST_NAMED = 5
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Drifts:
-    """What differs.
+    """The result of a drift check.
 
     Attributes:
-        unknown: targets of which something cannot be told, with the cause and the reason in words: those that were not
-            seen, and those that cannot load an adapter that is missing there.
-        checked: adapters that were compared.
+        found: adapters that are not served as applied.
+        unknown: targets that could not be checked completely, with cause and reason: those that were not observed, and
+            those that lack an adapter and cannot load any.
+        checked: number of adapters that were compared.
     """
 
     found: tuple[Drift, ...]
@@ -42,7 +43,11 @@ class Drifts:
 
 
 async def status_of(fleet: Fleet, view: FleetView, *, stack: str | None, cached: bool) -> FleetStatus:
-    """
+    """Return the status of one stack, or of all when None.
+
+    Args:
+        cached: use the last recorded observations instead of observing the targets.
+
     Raises:
         InvalidError: there is no such stack.
     """
@@ -74,7 +79,7 @@ async def status_of(fleet: Fleet, view: FleetView, *, stack: str | None, cached:
 
 
 async def find_drifts(fleet: Fleet, view: FleetView, *, stack: str | None) -> Drifts:
-    """What is served against what was last applied, seen now.
+    """Observe the targets and compare what they serve with what was last applied.
 
     Raises:
         InvalidError: there is no such stack.
@@ -99,7 +104,7 @@ async def find_drifts(fleet: Fleet, view: FleetView, *, stack: str | None) -> Dr
 def _unknown(
     sightings: Mapping[str, Sighting], stacks: Iterable[StackRecord], compared: Iterable[Resource]
 ) -> dict[str, str]:
-    """By target. One that was not seen counts, whether or not anything was loaded there yet."""
+    """Return the reason by target. An unobserved target counts even if nothing was loaded there yet."""
     wanted: dict[str, set[str]] = {}
     for one in compared:
         wanted.setdefault(one.key.target, set()).add(one.key.name)
@@ -113,7 +118,7 @@ def _unknown(
             found[name] = f"{seen.cause}: {seen.detail}"
         elif missing:
             named = ", ".join(missing[:_MOST_NAMED]) + (", …" if len(missing) > _MOST_NAMED else "")
-            found[name] = f"{Cause.NO_LORA_ROUTES}: it cannot load adapters at run time, and does not serve {named}"
+            found[name] = f"{Cause.NO_LORA_ROUTES}: cannot load adapters at run time, and does not serve {named}"
     return found
 
 
@@ -125,7 +130,7 @@ class _Known:
 
 
 async def _known(fleet: Fleet, stack: str | None) -> _Known:
-    """What is on record of one stack, or of all: its targets, and what anybody owns there."""
+    """Return what is on record of one stack, or of all: its targets, and the resources of every stack on them."""
     stacks = await fleet.db(fleet.store.stacks)
     resources = await fleet.db(fleet.store.resources)
     targets = await fleet.db(fleet.store.targets)
@@ -150,4 +155,4 @@ async def _look(fleet: Fleet, known: _Known, view: FleetView) -> dict[str, Seen]
 
 def _no_stack(name: str, stacks: Sequence[StackRecord]) -> InvalidError:
     there = ", ".join(one.name for one in stacks) or "none"
-    return InvalidError(f"there is no stack {name!r} on record", hint=f"On record: {there}.")
+    return InvalidError(f"no stack {name!r} on record", hint=f"On record: {there}.")

@@ -1,4 +1,4 @@
-"""Everything on record as rows: targets, adapters, base models and stacks, as they were last seen. Pure."""
+"""Builds the inventory: all targets, adapters, base models and stacks on record, as they were last seen. Pure."""
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,7 +20,7 @@ __all__ = ["Inventory", "take_stock"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Inventory:
-    """By target and name."""
+    """The rows of every noun, sorted by target and name."""
 
     targets: tuple[TargetRow, ...]
     adapters: tuple[AdapterRow, ...]
@@ -36,8 +36,13 @@ def take_stock(
     failures: Mapping[Place, LastFailure] | None = None,
     faults: Faults | None = None,
 ) -> Inventory:
-    """All rows. `resources` are the owned ones; `failures` see `last_failure.last_failures`, `faults` see
-    `entry_faults.entry_faults`."""
+    """Return the inventory.
+
+    Args:
+        resources: all owned resources.
+        failures: see `last_failure.last_failures`.
+        faults: see `entry_faults.entry_faults`.
+    """
     sightings = {one.name: with_memory(last_sighting(one), one) for one in targets}
     status = fleet_status(stacks, targets, resources, sightings, now=now, failures=failures, faults=faults, cached=True)
     records = {one.name: one for one in targets}
@@ -85,7 +90,7 @@ def _unmanaged(record: TargetRecord, owned: set[tuple[str, str]]) -> Iterator[Ad
                 status=UNMANAGED if seen else "unknown",
                 path=one["root"],
                 base=one["parent"],
-                detail="" if seen else "unmanaged, when the target was last seen",
+                detail="" if seen else "unmanaged when the target was last seen",
                 reach=_reach(record),
                 labels=_labels(record),
             )
@@ -106,7 +111,7 @@ def _models(record: TargetRecord, stacks: tuple[str, ...]) -> Iterator[ModelRow]
 
 
 def _served(record: TargetRecord | None) -> dict[str, Mapping[str, Any]]:
-    """The adapters of the last believed list."""
+    """Return the adapters in the last believed list, by name."""
     return {one["name"]: one for one in record.served if one["parent"] is not None} if record else {}
 
 

@@ -1,6 +1,7 @@
-"""The rows of the inventory: what can be asked of each, and its shape in `--json`. Values only.
+"""The rows of the inventory, with their query fields and their shape in `--json`. Values only.
 
-What is on a target that is out of reach is `unknown`, with when it was last seen, since when it is away, and why.
+Whatever is on an unreachable target is `unknown`; the row says when the target was last seen, since when it has been
+unreachable, and why.
 """
 
 from collections.abc import Iterable, Mapping
@@ -34,15 +35,15 @@ FIELDS: Mapping[str, Fields] = {
     },
     "stacks": {"name": None, "stack": None, "target": None, "status": (*ADAPTER_STATES, "empty")},
 }  # fmt: skip
-"""What can be asked of each noun. `labels` are those of the target, as `site=lab`; `label` is the manifest's key.
-The status `drifted` also finds `missing`."""
+"""The query fields of each noun. `labels` are those of the target, as `site=lab`; `label` is the key in the manifest.
+The status `drifted` also matches `missing`."""
 
 NOUNS = tuple(FIELDS)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reach:
-    """How the target of a row was last seen."""
+    """The last known state of a row's target."""
 
     state: str
     since: datetime | None
@@ -66,9 +67,9 @@ class AdapterRow:
 
     Attributes:
         status: one of `status.ADAPTER_STATES`, or `unmanaged`.
-        path, base: as it was last seen there; for one that is not there, as it was applied.
-        detail: why it is not well, in words.
-        at: when it was last applied.
+        path, base: as last seen on the target; if it is not served, as it was applied.
+        detail: what is wrong, for display.
+        at: time of the last apply.
     """
 
     target: str
@@ -115,7 +116,7 @@ class AdapterRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelRow:
-    """A base model. It is set when vLLM starts: nobody manages it."""
+    """A base model. It is set when vLLM starts, so it is never managed."""
 
     target: str
     name: str
@@ -146,7 +147,7 @@ class ModelRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TargetRow:
-    """A target; `unmanaged` also counts what a target out of reach was last seen to serve."""
+    """A target. On an unreachable one, `unmanaged` counts the adapters it was last seen to serve."""
 
     status: TargetStatus
     unmanaged: int
@@ -167,6 +168,8 @@ class TargetRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StackRow:
+    """A stack."""
+
     status: StackStatus
 
     @property
@@ -189,6 +192,8 @@ class StackRow:
 
 
 class Row(Protocol):
+    """What all rows have in common."""
+
     @property
     def fields(self) -> Mapping[str, Value]: ...
 
@@ -199,11 +204,12 @@ R = TypeVar("R", bound=Row)
 
 
 def select(rows: Iterable[R], query: Query) -> list[R]:
+    """Return the rows that match `query`."""
     return [row for row in rows if query.matches(row.fields)]
 
 
 def _findable(status: str) -> tuple[str, ...]:
-    """What is missing has drifted too: who asks for drift wants both."""
+    """Return the values of `status` in queries: a missing adapter has drifted, too."""
     return (status, "drifted") if status == "missing" else (status,)
 
 

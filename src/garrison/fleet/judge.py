@@ -1,18 +1,18 @@
-"""Whether an answer to `GET /v1/models` is to be believed. Pure.
+"""Judges whether an answer to `GET /v1/models` can be believed. Pure.
 
-Believed is one thing only: 200 and a well-formed vLLM model list that holds the base model expected there, as a base.
-From everything else nothing follows about any adapter:
+Only one answer is believed: status 200 and a well-formed vLLM model list that contains the expected base model as a
+base model. Any other answer proves nothing about any adapter:
 
     answer                                                          cause
     another 2xx, not JSON, cut off, another shape, an empty list    malformed
-    HTML; a redirect; 404 and its like; entries that are no vLLM's  not-vllm
-    a list without the expected base, or with several to choose     wrong-base
+    HTML; a redirect; 404 and similar; entries not made by vLLM     not-vllm
+    a list without the expected base, or with several candidates    wrong-base
     401                                                             unauthorized
     403                                                             forbidden
     408, 429, 5xx                                                   server-error
 
-An adapter whose `parent` is not in the list does not spoil it: vLLM makes no such entry, older ones did when they were
-asked to, and the parent is compared with what was declared wherever it matters.
+An adapter whose `parent` is not in the list does not invalidate the list: older vLLM versions produce such entries on
+request, and the parent is compared with the declaration wherever it matters.
 """
 
 import json
@@ -31,7 +31,7 @@ from garrison.net.transport import Answer
 __all__ = ["LONGEST_RETRY_AFTER", "Verdict", "judge", "retry_after"]
 
 LONGEST_RETRY_AFTER = 3600.0
-"""Seconds. A server cannot keep us away for longer by asking."""
+"""In seconds: the upper bound of what a server can ask Garrison to wait."""
 
 _NOTHING: Mapping[str, Served] = MappingProxyType({})
 _SHOWN_CHARACTERS = 120
@@ -40,7 +40,10 @@ _SHOWN_NAMES = 3
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
-    """`cause` is None when the list is believed: then `served` and `base` are set. `detail` is safe to show."""
+    """The result of judging an answer.
+
+    `cause` is None if the list is believed; then `served` and `base` are set. `detail` is safe to display.
+    """
 
     cause: Cause | None = None
     detail: str = ""
@@ -50,21 +53,24 @@ class Verdict:
 
 
 def judge(answer: Answer, expected: str | None, now: datetime, before: Mapping[str, Served] = _NOTHING) -> Verdict:
-    """Args:
-    expected: the base model by which the list is believed. None: the list's only one, by its first name; several names
-        of one base share their `root`.
-    before: what was served at the last look. Where nothing has changed, it is given back itself, so that a fleet that
-        is at rest takes no new memory.
+    """Judge `answer`.
+
+    Args:
+        expected: the base model that the list must contain. None: accept the list's only base model, by its first name;
+            several names of one base model share their `root`.
+        now: the current time, for `Retry-After` dates.
+        before: the list of the previous observation. If nothing has changed, this object itself is returned, so that
+            an idle fleet allocates no memory.
     """
     if answer.status != 200:
         return _refused(answer, now)
     try:
-        body = json.loads(answer.body.decode())  # by itself it would take other encodings, and lone surrogates
+        body = json.loads(answer.body.decode())  # given bytes, loads would accept other encodings and lone surrogates
     except (ValueError, RecursionError):
         return _not_json(answer)
     entries = body.get("data") if isinstance(body, dict) and body.get("object", "list") == "list" else None
     if not isinstance(entries, list):
-        return _malformed("the answer is JSON, and not a model list")
+        return _malformed("the answer is JSON, but not a model list")
     if not entries:
         return _malformed("the model list is empty")
     served = _served(entries, before, odd=b"\\u" in answer.body)
@@ -72,7 +78,7 @@ def judge(answer: Answer, expected: str | None, now: datetime, before: Mapping[s
 
 
 def retry_after(answer: Answer, now: datetime) -> float | None:
-    """Seconds that the server asks us to wait, in either form of the header; None where it asks for nothing."""
+    """Return the seconds in `Retry-After`, in either form of the header; None without a valid one."""
     value = answer.headers.get("retry-after", "").strip()
     if re.fullmatch(r"[0-9]{1,9}", value):
         return min(float(value), LONGEST_RETRY_AFTER)
@@ -94,7 +100,7 @@ def _by_base(served: Mapping[str, Served], expected: str | None) -> Verdict:
         detail = f"{expected!r} is an adapter there" if found is not None else f"it serves {there}, not {expected!r}"
         return Verdict(cause=Cause.WRONG_BASE, detail=detail)
     if not bases:
-        return Verdict(cause=Cause.WRONG_BASE, detail="the list holds no base model")
+        return Verdict(cause=Cause.WRONG_BASE, detail="the model list contains no base model")
     if len({one.root for one in bases}) > 1:
         detail = f"it serves several base models ({_names([one.name for one in bases])}); declare base_model"
         return Verdict(cause=Cause.WRONG_BASE, detail=detail)
@@ -102,36 +108,39 @@ def _by_base(served: Mapping[str, Served], expected: str | None) -> Verdict:
 
 
 def _served(entries: list[Any], before: Mapping[str, Served], *, odd: bool) -> Mapping[str, Served] | Verdict:
-    """Args:
-    odd: the body has escapes, so that a name may hold what cannot be stored.
+    """Validate the entries of a model list.
+
+    Args:
+        odd: the body has `\\u` escapes, so names may contain characters that cannot be stored. Checking every name of
+            every list would cost more than the rest of this function.
     """
     served: dict[str, Served] = {}
     same = len(entries) == len(before)
     for entry in entries:
         if not isinstance(entry, dict) or not isinstance(name := entry.get("id"), str) or not name:
-            return _malformed("an entry of the model list has no id")
+            return _malformed("an entry in the model list has no id")
         if "root" not in entry or "parent" not in entry or entry.get("owned_by", "vllm") != "vllm":
             return Verdict(cause=Cause.NOT_VLLM, detail=_stranger(entry))
         root, parent = entry["root"], entry["parent"]
         if not (root is None or isinstance(root, str)) or not (parent is None or (isinstance(parent, str) and parent)):
-            return _malformed(f"the entry {_quoted(name)} of the model list has a root or parent that is no text")
+            return _malformed(f"entry {_quoted(name)} in the model list has a root or parent that is not text")
         if odd and not all(map(_storable, (name, root, parent))):
-            return _malformed("a name or path in the model list holds characters that no name has")
+            return _malformed("a name or path in the model list contains invalid characters")
         known = before.get(name)
         if known is None or known.root != root or known.parent != parent:
             known = Served(name, root, parent)
             same = False
         if served.setdefault(name, known) != known:
-            return _malformed(f"{_quoted(name)} is in the model list twice")
+            return _malformed(f"duplicate entry {_quoted(name)} in the model list")
     return before if same and len(served) == len(before) else served
 
 
 def _refused(answer: Answer, now: datetime) -> Verdict:
     status = answer.status
     if status == 401:
-        return Verdict(cause=Cause.UNAUTHORIZED, detail="401: the API key is missing or not the server's")
+        return Verdict(cause=Cause.UNAUTHORIZED, detail="401: the API key is missing or wrong")
     if status == 403:
-        return Verdict(cause=Cause.FORBIDDEN, detail="403: the API key or the address may not do this")
+        return Verdict(cause=Cause.FORBIDDEN, detail="403: the API key or the client's address is not allowed")
     if status >= 500 or status in (408, 429):
         return Verdict(
             cause=Cause.SERVER_ERROR, detail=f"the server answered {status}", retry_after=retry_after(answer, now)
@@ -140,15 +149,17 @@ def _refused(answer: Answer, now: datetime) -> Verdict:
         where = _origin(answer.headers.get("location", ""))
         return Verdict(cause=Cause.NOT_VLLM, detail=f"{status}: it redirects to {where}; redirects are not followed")
     if status < 300:
-        return _malformed(f"the server answered {status} to a question for its models")
-    return Verdict(cause=Cause.NOT_VLLM, detail=f"{status} at /v1/models: no vLLM there, or another path in base_url")
+        return _malformed(f"the server answered {status} to a request for its models")
+    return Verdict(
+        cause=Cause.NOT_VLLM, detail=f"{status} at /v1/models: not a vLLM server, or a wrong path in base_url"
+    )
 
 
 def _not_json(answer: Answer) -> Verdict:
     html = "html" in answer.headers.get("content-type", "").lower() or answer.body.lstrip()[:1] == b"<"
     if html:
-        return Verdict(cause=Cause.NOT_VLLM, detail="it answers with a web page, as a portal or a proxy does")
-    return _malformed("the answer is cut off, or no JSON")
+        return Verdict(cause=Cause.NOT_VLLM, detail="the answer is a web page, perhaps from a portal or a proxy")
+    return _malformed("the answer is truncated, or not JSON")
 
 
 def _malformed(detail: str) -> Verdict:
@@ -158,11 +169,11 @@ def _malformed(detail: str) -> Verdict:
 def _stranger(entry: Mapping[str, Any]) -> str:
     owner = entry.get("owned_by")
     by = f", owned by {_quoted(owner)}" if isinstance(owner, str) else ""
-    return f"the model list is not a vLLM's: {_quoted(str(entry['id']))}{by}"
+    return f"the model list is not from vLLM: {_quoted(str(entry['id']))}{by}"
 
 
 def _origin(location: str) -> str:
-    """Scheme, host and port; what else is in a location may be a secret."""
+    """Return scheme, host and port of a redirect; the rest of the location may contain a secret."""
     try:
         parts = urlsplit(location)
         port = f":{parts.port}" if parts.port else ""
@@ -179,10 +190,10 @@ def _names(names: list[str]) -> str:
 
 
 def _quoted(text: str) -> str:
-    """Foreign text, as one short line that no terminal obeys."""
+    """Return text from a server as one short line without control characters."""
     return ascii(text if len(text) <= _SHOWN_CHARACTERS else text[:_SHOWN_CHARACTERS] + "...")
 
 
 def _storable(text: str | None) -> bool:
-    """No database stores a lone surrogate, and PostgreSQL no NUL."""
+    """Return whether a database can store `text`: none stores a lone surrogate, and PostgreSQL no NUL."""
     return text is None or not re.search("[\x00-\x1f\x7f\ud800-\udfff]", text)

@@ -1,4 +1,4 @@
-"""What failed for good and was not tried again since, as the history tells it."""
+"""Finds actions that failed permanently and have not been retried since, from the history."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -18,13 +18,15 @@ Place = tuple[str, str, str]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LastFailure:
+    """The last action on an adapter, which failed."""
+
     at: datetime
     message: str
     hint: str | None = None
 
 
 def last_failures(told: Iterable[Event]) -> dict[Place, LastFailure]:
-    """By place, of actions whose newest event says that they failed, though their target answered.
+    """Return the failures by place, for adapters whose newest event is a failure although their target answered.
 
     Args:
         told: `action-done` and `action-failed` events, newest first.
@@ -37,14 +39,17 @@ def last_failures(told: Iterable[Event]) -> dict[Place, LastFailure]:
             continue
         seen.add(place)
         failed: Mapping[str, str] = event.after or {}
-        # With a `cause` the target was lost on the way: that is owed, and no failure.
+        # With a `cause` the target became unreachable: the action is owed, and has not failed.
         if event.kind == events.ACTION_FAILED and failed.get("message") and not failed.get("cause"):
             found[place] = LastFailure(at=event.at, message=failed["message"], hint=failed.get("hint"))
     return found
 
 
 def read_failures(store: FleetStore, stacks: Iterable[StackRecord]) -> dict[Place, LastFailure]:
-    """Of the newest events since the oldest of `stacks` was applied: what is older was asked for again since."""
+    """Read the failures from the newest events since the oldest of `stacks` was applied.
+
+    Whatever failed before that has been applied again since.
+    """
     since = min((one.at for one in stacks), default=None)
     if since is None:
         return {}

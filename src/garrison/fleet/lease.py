@@ -1,6 +1,8 @@
-"""One writer a stack. A lease in the store says who it is; it is renewed while the work lasts and ends with its holder.
+"""Leases: at most one writer per stack.
 
-Who finds it held is told by whom and since when. A holder on this machine whose process is gone is not waited for.
+A lease in the store names the writer. It is renewed while the work lasts, and released at its end. A caller that finds
+the stack held gets an error that names the holder. A lease is taken over at once if its holder ran on this machine and
+its process is gone.
 """
 
 import asyncio
@@ -25,11 +27,11 @@ _RENEWALS_PER_LEASE = 3
 
 @contextlib.asynccontextmanager
 async def hold(fleet: Fleet, stack: str, purpose: str) -> AsyncIterator[Lease]:
-    """The right to write `stack`, for the body. A body that outlives a lost lease is cancelled.
+    """Hold the right to write `stack` during the body, which is cancelled if the lease is lost.
 
     Raises:
-        ConflictError: somebody else has it, or it was lost on the way (the database could not be reached for longer
-            than the lease lasts, or somebody took it).
+        ConflictError: another process holds the stack, or the lease was lost: the database was unreachable for longer
+            than the lease lasts, or another process took the stack.
     """
     lease = await _acquire(fleet, stack, purpose)
     body = asyncio.current_task()
@@ -45,7 +47,7 @@ async def hold(fleet: Fleet, stack: str, purpose: str) -> AsyncIterator[Lease]:
             until = now + timedelta(seconds=LEASE_SECONDS)
             try:
                 ours = await fleet.db(fleet.store.renew, lease.token, until)
-            except GarrisonError:  # the database is away: the lease is ours until it expires
+            except GarrisonError:  # the database is unreachable: the lease is valid until it expires
                 if now < expires_at:
                     continue
                 ours = False
@@ -61,21 +63,22 @@ async def hold(fleet: Fleet, stack: str, purpose: str) -> AsyncIterator[Lease]:
     except asyncio.CancelledError:
         if not lost:
             raise
-        body.uncancel()
+        body.uncancel()  # the cancellation came from `renew`: the caller gets an error instead
         raise ConflictError(
-            f"the stack {stack} was taken by another command while this one ran",
-            hint="`garrison history` shows by whom; run this again when it has ended.",
+            f"stack {stack} was taken over by another command while this one ran",
+            hint="Run `garrison history` to see by which one, and run this command again when it has ended.",
         ) from None
     finally:
+        # Stop renewing before releasing, or a late renewal would find the lease gone and cancel the caller.
         renewal.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await renewal
-        with contextlib.suppress(GarrisonError):  # then it expires
+        with contextlib.suppress(GarrisonError):  # if it cannot be released, the lease expires
             await fleet.db(fleet.store.release, lease.token)
 
 
 def this_process(purpose: str) -> Holder:
-    """This process as the holder of a lease."""
+    """Return this process as the holder of a lease."""
     own = _this_process()
     return Holder(host=str(own.place), pid=own.pid, started=own.start, user=_user(), purpose=purpose)
 
@@ -91,21 +94,23 @@ async def _acquire(fleet: Fleet, stack: str, purpose: str) -> Lease:
     )
     held = await fleet.db(fleet.store.acquire, wanted, now)
     if held is not None and is_dead(held.holder):
+        # Only in place of that token: of two processes that find the dead holder, one wins.
         held = await fleet.db(fleet.store.acquire, wanted, now, instead_of=held.token)
     if held is None:
         return wanted
     who = held.holder
     since = f"{held.acquired_at:%Y-%m-%d %H:%M:%S} UTC"
     raise ConflictError(
-        f"{who.user}@{who.host.partition('/')[0]} (pid {who.pid}) holds the stack {stack} since {since}: {who.purpose}",
-        hint="Wait for it to end, then run this again. A dead holder's lease ends by itself, "
-        f"after at most {LEASE_SECONDS:g} s.",
+        f"stack {stack} has been held by {who.user}@{who.host.partition('/')[0]} (pid {who.pid}) since {since}: "
+        f"{who.purpose}",
+        hint="Wait for that command to end, then run this one again. The lease of a dead process expires "
+        f"within {LEASE_SECONDS:g} s.",
         details={"stack": stack, "holder": f"{who.user}@{who.host} {who.pid}", "since": held.acquired_at.isoformat()},
     )
 
 
 def is_dead(holder: Holder) -> bool:
-    """Whether the holder has ended, as far as this process can tell: see `identity.is_gone`."""
+    """Return whether the holder is known to have ended, as far as this process can tell; see `identity.is_gone`."""
     return is_gone(Identity(Place.parse(holder.host), holder.pid, holder.started)) is True
 
 

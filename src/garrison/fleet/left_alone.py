@@ -1,7 +1,7 @@
-"""What the agent leaves alone for a while: what failed for good, and what somebody keeps undoing. No I/O.
+"""Backoff of the agent: adapters it leaves alone for a while, since they fail permanently or keep being undone. No I/O.
 
-Nothing is left alone for ever: files may come later, a server may be started with other limits, and who fought us may
-give up.
+Nothing is left alone forever: files may appear later, a server may be restarted with other limits, and another
+controller may stop undoing the agent's work.
 """
 
 from collections.abc import Callable, Collection
@@ -15,9 +15,9 @@ __all__ = ["LeftAlone", "undone_by_somebody"]
 
 _LONGEST = 3600.0
 _FIRST_INTERVALS = 10
-"""For what failed for good."""
+"""First wait after a permanent failure, in intervals of the policy."""
 _PEACE_INTERVALS = 3
-"""What is not undone for so long after a pause is no fight any more."""
+"""An adapter that is not undone for this many intervals after a pause starts from zero again."""
 
 
 @dataclass(slots=True)
@@ -35,14 +35,18 @@ class _Fight:
 
 
 class LeftAlone:
-    """Seconds are those of the clock's monotonic time."""
+    """Adapters to leave alone, by target. All times are seconds of the monotonic clock."""
 
     def __init__(self) -> None:
         self._failed: dict[str, dict[tuple[str, Key], _Failed]] = {}
         self._fights: dict[str, dict[Key, _Fight]] = {}
 
     def failed(self, stack: str, key: Key, circumstances: object, *, now: float, interval: float) -> None:
-        """It failed for good for `stack`: ten intervals, doubled up to an hour each time it fails again."""
+        """Record a permanent failure for `stack`.
+
+        The adapter is left alone for ten intervals; each further failure under the same circumstances doubles the wait,
+        up to an hour.
+        """
         here = self._failed.setdefault(key.target, {})
         before = here.get((stack, key))
         if before is None or before.circumstances != circumstances:
@@ -54,8 +58,10 @@ class LeftAlone:
         here[stack, key] = _Failed(circumstances, wait, now + wait)
 
     def restored(self, key: Key, *, now: float, interval: float) -> int:
-        """What somebody had undone is as applied again. How many times in a row: from the second on it is left alone,
-        for an interval, doubled up to an hour."""
+        """Record that an adapter undone from outside was restored; return how many times in a row.
+
+        From the second time on it is left alone for an interval, doubled each time up to an hour.
+        """
         here = self._fights.setdefault(key.target, {})
         fight = here.get(key)
         if fight is None or now - fight.until > max(fight.wait, _PEACE_INTERVALS * interval):
@@ -67,7 +73,7 @@ class LeftAlone:
         return fight.restores
 
     def keys(self, stack: str, target: str, circumstances: Callable[[Key], object], *, now: float) -> set[Key]:
-        """What is left alone now; what failed only as long as its circumstances are the same."""
+        """Return the adapters to leave alone now. A failed one is retried at once if its circumstances changed."""
         failed = {
             key
             for (owner, key), one in self._failed.get(target, {}).items()
@@ -76,24 +82,24 @@ class LeftAlone:
         return failed | {key for key, one in self._fights.get(target, {}).items() if now < one.until}
 
     def until(self, target: str, *, now: float) -> float:
-        """When something on the target is to be tried again; infinity when nothing is left alone."""
+        """Return when the next adapter on the target is due for a retry; infinity if none is left alone."""
         ends = [one.until for one in self._failed.get(target, {}).values()]
         ends += [one.until for one in self._fights.get(target, {}).values()]
         return min((end for end in ends if end > now), default=float("inf"))
 
     def went_away(self, target: str) -> None:
-        """The target was out of reach: it may be another server that comes back."""
+        """Drop the failures on a target that was unreachable: another server may come back in its place."""
         self._failed.pop(target, None)
 
     def keep(self, targets: Collection[str]) -> None:
-        """Drop what is on others than `targets`."""
+        """Drop everything on targets other than `targets`."""
         for kept in (self._failed, self._fights):
             for gone in kept.keys() - targets:
                 del kept[gone]
 
 
 def undone_by_somebody(one: Outcome) -> bool:
-    """Whether it restored what somebody had unloaded or overwritten; what a restart took is nobody's doing."""
+    """Return whether the action repaired an outside change; an adapter lost in a restart was not undone by anyone."""
     recorded = one.action.recorded
     restarted = recorded is not None and recorded.operation is Operation.LOST and recorded.cause == RESTARTED
     return one.state is ActionState.DONE and one.action.drift and one.action.acts and not restarted

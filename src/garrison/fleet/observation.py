@@ -1,11 +1,11 @@
-"""What a target was seen to serve: three-valued, with the reason where it is unknown.
+"""Observations: what a target was seen to serve, in three-valued logic.
 
-    present   the list was believed, and the name is in it
-    absent    the list was believed, and the name is not in it
-    unknown   no list that could be believed; `cause` says why
+    present   the list was believed and contains the name
+    absent    the list was believed and does not contain the name
+    unknown   there is no list that could be believed; `cause` says why
 
-A list is believed when the target answered 200 with a well-formed vLLM model list that still holds the base model
-expected there.
+A list is believed if the target answered 200 with a well-formed vLLM model list that still contains the expected base
+model.
 """
 
 from collections.abc import Mapping
@@ -21,6 +21,8 @@ __all__ = ["Capabilities", "Cause", "Presence", "Served", "Sighting", "cause_of"
 
 
 class Presence(StrEnum):
+    """Whether an adapter is served."""
+
     PRESENT = "present"
     ABSENT = "absent"
     UNKNOWN = "unknown"
@@ -41,9 +43,9 @@ class Cause(StrEnum):
     SERVER_ERROR = "server-error"
     MALFORMED = "malformed"
     NO_LORA_ROUTES = "no-lora-routes"
-    """The list is believed, and run-time LoRA is off: what is not in it cannot be loaded, so it proves nothing."""
+    """The list is believed, but run-time LoRA is off: a missing adapter cannot be loaded, so it proves nothing."""
     LOCAL = "local"
-    """The fault is on this side: an unreadable secret or certificate file, no file descriptors left."""
+    """The problem is on Garrison's side: an unreadable secret or certificate file, no file descriptors left."""
     NEVER_ASKED = "never-asked"
 
 
@@ -63,12 +65,12 @@ class Served:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Capabilities:
-    """What a server can do, as far as it tells; None where it does not.
+    """What a server can do, as far as it reports; None where it does not.
 
     Attributes:
-        started_at: Unix seconds, from `process_start_time_seconds`; another value is another process.
+        started_at: Unix seconds, from `process_start_time_seconds`; another value means another process.
         lora_routes: whether adapters can be loaded at run time.
-        max_loras: adapters in one batch.
+        max_loras: maximum number of adapters in one batch.
     """
 
     version: str | None = None
@@ -89,16 +91,17 @@ class Capabilities:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sighting:
-    """One look at one target.
+    """One observation of one target.
 
     Attributes:
-        cause: None when the list was believed.
-        detail: the reason in words, safe to show.
-        served: the believed list by name; empty when unknown.
+        at: when the observation began, in UTC.
+        cause: None if the list was believed.
+        detail: the reason for display.
+        served: the believed list by name; empty if the target is unknown.
         base: the base model by which the list was believed.
-        retry_after: seconds the server asked us to wait, where it did.
-        seconds: how long the look took.
-        capabilities: when they were probed in this look, or as they are remembered.
+        retry_after: seconds that the server asked to wait, if any.
+        seconds: duration of the observation.
+        capabilities: as probed in this observation, or as last recorded.
     """
 
     target: str
@@ -120,12 +123,12 @@ class Sighting:
         return {name: one for name, one in self.served.items() if one.parent is not None}
 
     def adapter(self, name: str) -> Served | None:
-        """The adapter that the list shows under `name`; None where it shows none, or was not believed."""
+        """Return the adapter listed as `name`; None if there is none, or the list was not believed."""
         found = self.served.get(name)
         return found if found is not None and found.parent is not None else None
 
     def presence(self, name: str) -> Presence:
-        """Of the adapter `name`."""
+        """Return whether adapter `name` is served."""
         if not self.known:
             return Presence.UNKNOWN
         if self.adapter(name) is not None:
@@ -134,5 +137,5 @@ class Sighting:
 
     @property
     def lora_routes(self) -> bool | None:
-        """Whether adapters can be loaded at run time; None where that is not known."""
+        """Whether adapters can be loaded at run time; None if not known."""
         return self.capabilities.lora_routes if self.capabilities else None

@@ -1,8 +1,8 @@
-"""Looking at many targets at once: one `GET /v1/models` each, and exactly one sighting each, whatever happens.
+"""Observes many targets at once: one `GET /v1/models` per target, and exactly one sighting each, whatever happens.
 
-Places are few, so that thousands of looks do not all run at once, and a place is not kept for long: a look that is not
-done after a short patience goes on in a second, wider lane, and its place goes to the next. Targets that were unknown
-at their last look begin in the second lane. So targets that are out of reach cost their own time and nobody else's.
+The first lane has few places, so that thousands of requests do not run at once. A request that takes longer than a
+short patience moves to a second, wider lane, and its place goes to the next target. Targets that were unknown at their
+last observation begin in the second lane. Thus unreachable targets do not delay the others.
 """
 
 import asyncio
@@ -25,20 +25,20 @@ _PLACES = 128
 _SECOND_LANE = 1024
 _PATIENCE_SECONDS = 0.1
 _SPARE_DESCRIPTORS = 256
-"""For the database, logs, pipes and whoever else is in this process."""
+"""File descriptors reserved for the database, logs, pipes and the rest of the process."""
 _MODELS = "/v1/models"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Look:
-    """One target to look at, and what is known of it.
+    """A target to observe, and what is known about it.
 
     Attributes:
-        base: the base model by which its list is believed; None: the one it serves.
-        served: the last believed list. An equal list is given back as this very object.
-        probe: ask for its capabilities too. This is done anyway when an adapter is gone that was there, since the
-            server may have been restarted.
-        doubtful: the last look was not believed; it begins in the second lane.
+        base: the base model that its list must contain; None: whichever it serves.
+        served: the last believed list. If the new list is equal, this very object is returned.
+        probe: probe its capabilities too. They are probed in any case if an adapter has disappeared, since the server
+            may have been restarted.
+        doubtful: the last observation was not believed; begin in the second lane.
     """
 
     target: TargetSpec
@@ -49,13 +49,13 @@ class Look:
 
 
 class Observer:
-    """Looks at targets.
+    """Observes targets.
 
     Args:
-        places: looks of one call that run at once.
-        second_lane: slow looks that run besides, those of all calls together; less where the process may not have as
-            many descriptors.
-        patience: seconds after which a look gives its place back.
+        places: requests of one call that run at once.
+        second_lane: slow requests that run in addition, over all calls; the default respects the process's limit of
+            file descriptors.
+        patience: seconds after which a request moves to the second lane.
     """
 
     def __init__(
@@ -77,13 +77,15 @@ class Observer:
     async def observe(
         self, looks: Iterable[Look], seen: Callable[[Sighting], None] | None = None
     ) -> dict[str, Sighting]:
-        """One sighting a look, by target name, in the order they came; `seen` is told of each at once, and must return
-        at once. Cancelling it leaves nothing behind."""
+        """Return one sighting per look, by target name, in the order of completion.
+
+        `seen` is called with each sighting immediately and must not block. Cancellation leaves no task behind.
+        """
         cycle = _Cycle(self, looks, seen)
         return await cycle.run()
 
     async def look(self, look: Look) -> Sighting:
-        """Look at one target."""
+        """Observe one target. Never raises for what the server or the network does."""
         begun, at = time.perf_counter(), self._clock.now()
         target = look.target
         try:
@@ -116,7 +118,7 @@ class Observer:
 
 
 class _Cycle:
-    """One pass over some targets. A worker has a place and takes look after look, until its place is taken from it."""
+    """One pass over a set of targets. A worker holds a place and processes looks until its place is taken away."""
 
     def __init__(self, observer: Observer, looks: Iterable[Look], seen: Callable[[Sighting], None] | None) -> None:
         self._observer = observer
@@ -126,7 +128,7 @@ class _Cycle:
         for look in looks:
             (self._doubtful if look.doubtful else self._waiting).append(look)
         self._busy: dict[int, float] = {}
-        """Looks in a place, by worker, with the loop's time when each began; the longest-running first."""
+        """Loop time at which each worker in a place began its current look; the oldest first."""
         self._numbers = 0
         self._sweep: asyncio.TimerHandle | None = None
         self._sightings: dict[str, Sighting] = {}
@@ -135,7 +137,7 @@ class _Cycle:
         observer = self._observer
         try:
             async with asyncio.TaskGroup() as group:
-                # Half of the second lane is for those that turn out to be slow.
+                # Half of the second lane is reserved for looks that turn out to be slow.
                 for _ in range(min(len(self._doubtful), max(1, observer._second_lane // 2 - observer._slow))):
                     group.create_task(self._work_slowly())
                 for _ in range(min(len(self._waiting), observer._places)):
@@ -156,12 +158,12 @@ class _Cycle:
         group.create_task(self._work(self._numbers))
 
     def _make_room(self, group: asyncio.TaskGroup) -> None:
-        """Send the looks that have used up their patience to the second lane, as far as it has room."""
+        """Move looks that exceeded their patience to the second lane, while it has room."""
         if not self._busy:
             return
         overdue = asyncio.get_running_loop().time() - self._observer._patience
         for number, begun in list(self._busy.items()):
-            if begun > overdue or self._observer._slow >= self._observer._second_lane:
+            if begun > overdue or self._observer._slow >= self._observer._second_lane:  # ordered: the rest is younger
                 break
             del self._busy[number]
             self._observer._slow += 1
@@ -173,12 +175,12 @@ class _Cycle:
         loop = asyncio.get_running_loop()
         try:
             while number in self._busy and (self._waiting or self._doubtful):
-                del self._busy[number]
-                self._busy[number] = loop.time()  # now the last one
+                del self._busy[number]  # insert again at the end, to keep the order by time
+                self._busy[number] = loop.time()
                 look = (self._waiting or self._doubtful).popleft()
                 self._saw(await self._observer.look(look))
         finally:
-            if self._busy.pop(number, None) is None:
+            if self._busy.pop(number, None) is None:  # `_make_room` took the place: this look ran in the second lane
                 self._observer._slow -= 1
 
     async def _work_slowly(self) -> None:
@@ -200,7 +202,7 @@ def _lost_one(before: Mapping[str, Served], now: Mapping[str, Served]) -> bool:
 
 
 def _room(places: int) -> int:
-    """How wide the second lane can be."""
+    """Return the width of the second lane that the process's limit of file descriptors permits."""
     allowed, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if allowed == resource.RLIM_INFINITY:
         return _SECOND_LANE

@@ -1,20 +1,20 @@
-"""What would make the targets serve what was declared: desired, recorded and observed in, actions out. No I/O.
+"""Computes the plan: the actions that make the targets serve what was declared. No I/O.
 
-One adapter is decided by three values: how it is declared (or not), how it was last applied (or never), and how it is
+Three values decide about each adapter: how it is declared (or not), how it was last applied (or never), and how it is
 served now (or not, or unknown).
 
     declared  recorded  observed             action
     yes       no        absent               create
-    yes       no        there, as declared   adopt: nothing is sent
-    yes       no        there, other path    conflict; with `adopt`, update
-    yes       yes       as recorded          keep, update, or replace where a create-only field changed
+    yes       no        as declared          adopt: nothing is sent
+    yes       no        another path         conflict; with `adopt`, update
+    yes       yes       as recorded          keep, update, or replace if a create-only field changed
     yes       yes       from a faulty entry  update: the same content, from a fresh entry of the adapter store
-    yes       yes       absent               create: a tombstone is mended without a flag
-    yes       yes       another path         conflict; adopt where it is what is declared; with `force`, update
+    yes       yes       absent               create: repairing a tombstone needs no flag
+    yes       yes       another path         conflict; adopt if it is the declared path; with `force`, update
     no        yes       as recorded          delete (`patch` keeps)
-    no        yes       absent               release: it is gone already
-    no        yes       another path         release: it is somebody else's now
-    either    either    unknown              keep where nothing is to be done, else blocked: owed until it is seen
+    no        yes       absent               release: already gone
+    no        yes       another path         release: no longer Garrison's
+    either    either    unknown              keep if nothing is to be done, else blocked: owed until it is seen
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -57,17 +57,19 @@ def plan(
     prefix_caching: Mapping[str, bool | None] | None = None,
     faults: Mapping[str, EntryFault] | None = None,
 ) -> Plan:
-    """The actions for one stack.
+    """Compute the actions for one stack.
 
     Args:
-        declaration: its adapters carry the digest of their content where it can be read here.
-        recorded: what is owned: by this stack anywhere, and by others on this stack's targets.
-        sightings: the last look at each target; one that is not in it is unknown.
-        known_targets: how targets are declared now, to tell new and changed ones.
+        declaration: the desired state; adapters carry the digest of their content if it can be read locally.
+        recorded: resources of this stack on any target, and of other stacks on this stack's targets.
+        sightings: the last observation of each target; a target without one is unknown.
+        mode: `patch` keeps adapters that are not declared; `destroy` unloads all of the stack's.
+        options: conflicts and risks that the user accepted.
+        known_targets: targets on record, to tell new and changed ones.
         declared_before: targets of the stack's last applied manifest.
-        staged_path: (target, digest) to the path in the target's adapter store; None where it has none.
-        prefix_caching: whether a target caches prefixes; None or missing where that is not known.
-        faults: of the adapter stores' entries that are served, by path; see `entry_faults`.
+        staged_path: maps (target, digest) to the path in the target's adapter store, or None if it has none.
+        prefix_caching: whether each target caches prefixes; None or missing if not known.
+        faults: faults of adapter store entries in use, by path; see `entry_faults`.
     """
     scene = Scene(
         stack=declaration.stack,
@@ -92,10 +94,10 @@ def plan(
 
 
 def check_models(models: Iterable[ModelSpec], sightings: Mapping[str, Sighting]) -> None:
-    """Base models are set when vLLM starts. Declaring one as it is does no harm; declaring another is an error.
+    """Check declared base models against the served ones. They are set when vLLM starts and cannot be changed.
 
     Raises:
-        InvalidError: a target serves another base model than the one declared.
+        InvalidError: a target serves another base model than the declared one.
     """
     for model in models:
         seen = sightings.get(model.target)
@@ -109,9 +111,9 @@ def check_models(models: Iterable[ModelSpec], sightings: Mapping[str, Sighting])
         what = f"{wanted} from {model.root}" if found is not None else wanted
         there = f"{wanted} from {found.root}" if found is not None else ", ".join(bases)
         raise InvalidError(
-            f"target {model.target} serves the base model {there}; the manifest declares {what}",
-            hint="A base model is set when vLLM starts and cannot be changed through its API: restart vLLM with the "
-            "other model, or declare what is there.",
+            f"target {model.target} serves base model {there}, but the manifest declares {what}",
+            hint="A base model is set when vLLM starts and cannot be changed through its API. Restart vLLM with the "
+            "declared model, or declare the served one.",
             details={"target": model.target, "declared": wanted, "served": sorted(bases)},
         )
 
@@ -123,6 +125,7 @@ def _decide_all(declaration: Declaration, recorded: Sequence[Resource], scene: S
     for place, spec in wanted.items():
         old = renames.get(place)
         yield renamed(spec, old, scene) if old else declared(spec, owned.get(place), scene)
+    # The old name of a rename is unloaded by the action for the new one.
     going = {(old.key.target, old.key.name) for old in renames.values()}
     for place, one in owned.items():
         if one.stack == scene.stack and place not in wanted and place not in going:
@@ -132,7 +135,11 @@ def _decide_all(declaration: Declaration, recorded: Sequence[Resource], scene: S
 def _renames(
     wanted: Mapping[tuple[str, str], AdapterSpec], owned: Mapping[tuple[str, str], Resource], scene: Scene
 ) -> dict[tuple[str, str], Resource]:
-    """Declared places whose label belonged to another name on the same target, where both are as they should be."""
+    """Find renames: labels that had another name on the same target.
+
+    A rename loads the new name before it unloads the old one, so it requires that the old one is served as recorded
+    and the new name is free; otherwise the two names are planned separately.
+    """
     by_label = {
         (one.key.target, one.label): one
         for place, one in owned.items()
@@ -159,14 +166,15 @@ def _undeclared(recorded: Resource, scene: Scene) -> Action:
     if scene.mode == "patch":
         return replace(base, reason="not in this manifest; patch leaves it")
     if unknown := scene.unknown(target):
-        reason = "to be unloaded when the target is seen again"
+        reason = "will be unloaded when the target is seen again"
         return replace(base, kind=ActionKind.BLOCKED, reason=reason, failure=unknown, owed=True)
     observed = scene.observed(target, name)
     if observed is None:
         return replace(base, kind=ActionKind.RELEASE, way=Way.RECORD, reason="no longer declared, and already gone")
     if observed.root != recorded.served_path or not recorded.operation.serves:
-        reason = f"no longer declared; somebody loaded it from {observed.root}, which is left alone"
+        reason = f"no longer declared; now loaded from {observed.root} by another party, and left alone"
         return replace(base, kind=ActionKind.RELEASE, way=Way.RECORD, reason=reason, observed=observed)
+    # Only now: a release sends nothing, so it needs no routes.
     if scene.sightings[target].lora_routes is False:
         return replace(base, kind=ActionKind.BLOCKED, reason="no longer declared", failure=routes_off(target))
     reason = "the stack is destroyed" if scene.mode == "destroy" else "no longer declared"

@@ -1,4 +1,4 @@
-"""A plan: what would make targets serve what was declared, and why. Values only; `plan` makes them."""
+"""Values of a plan: actions that make targets serve what was declared, each with its reason. `plan` computes them."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -15,34 +15,36 @@ __all__ = ["Action", "ActionKind", "Change", "Plan", "TargetChange", "Way"]
 
 
 class ActionKind(StrEnum):
+    """What an action does with an adapter."""
+
     CREATE = "create"
     UPDATE = "update"
     REPLACE = "replace"
     DELETE = "delete"
     ADOPT = "adopt"
-    """Already served as declared: only our record changes."""
+    """Already served as declared: only the record changes."""
     RELEASE = "release"
-    """No longer declared and no longer ours on the target: only our record changes."""
+    """No longer declared, and gone or changed from outside on the target: only the record changes."""
     KEEP = "keep"
     BLOCKED = "blocked"
 
 
 class Way(StrEnum):
-    """How an action is done."""
+    """How an action is carried out."""
 
     LOAD = "load"
     UNLOAD = "unload"
     SWAP = "swap"
-    """Unload the old, load the new from another path, back to back."""
+    """Unload the old adapter and load the new one under the same name, back to back."""
     LOAD_THEN_UNLOAD = "load-then-unload"
-    """The new name first, then the old one."""
+    """Load the new name, then unload the old one."""
     RECORD = "record"
     """Nothing is sent to the target."""
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One field. `immutable`: it cannot change in place."""
+    """A change of one field. `immutable`: the field cannot change in place."""
 
     field: str
     before: str | None
@@ -58,18 +60,18 @@ class Action:
     """One step of a plan, on one resource of one target.
 
     Attributes:
-        name: the adapter's name afterwards; of the one that goes, for a delete.
-        reason: why, in words.
-        way: how; None where nothing is done.
-        way_reason: why that way.
-        stage: whether the files are put into the target's adapter store first.
-        load_path: what the target is asked to load; where files are staged it is set by the adapter store's rule.
-        desired, recorded, observed: what it was decided from.
-        replaced: the record that goes, for a replace.
-        failure: why it is blocked or in conflict.
-        conflict: applying would overwrite what somebody else did.
-        owed: it was decided earlier, and its target was out of reach or its command was killed.
-        drift: it mends what somebody changed since it was applied.
+        name: the adapter's name after the action; for a delete, the name that is unloaded.
+        reason: why the action is needed, for display.
+        way: how it is carried out; None if nothing is done.
+        way_reason: why in that way, for display.
+        stage: whether the files are copied into the target's adapter store first.
+        load_path: the path that the target is asked to load; for staged files, the path in the adapter store.
+        desired, recorded, observed: the values that the decision is based on.
+        replaced: for a rename or replace, the resource that is replaced.
+        failure: why the action is blocked or in conflict.
+        conflict: applying would overwrite an outside change.
+        owed: it was requested earlier, but its target was unreachable or its command was killed.
+        drift: it repairs a change made from outside since the last apply.
     """
 
     kind: ActionKind
@@ -102,11 +104,11 @@ class Action:
 
     @property
     def records(self) -> bool:
-        """Whether our record changes without anything being sent."""
+        """Whether the record changes without anything being sent to the target."""
         return self.kind in (ActionKind.ADOPT, ActionKind.RELEASE)
 
     def to_json(self) -> dict[str, Any]:
-        """The pinned shape of `--json`."""
+        """Return the stable shape of `--json`."""
         body: dict[str, Any] = {
             "kind": str(self.kind),
             "type": ADAPTER_TYPE,
@@ -128,7 +130,7 @@ class Action:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TargetChange:
-    """A target that is new, declared in another way, or no longer declared. `kind`: create, update, delete, keep."""
+    """A change to a target's declaration. `kind` is create, update, delete or keep."""
 
     kind: str
     name: str
@@ -140,12 +142,12 @@ class TargetChange:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """Ordered by target, and within one target in the order of execution.
+    """The plan for one stack, ordered by target, and within a target in the order of execution.
 
     Attributes:
         mode: `reconcile`, `patch` or `destroy`.
-        unknown: targets that could not be observed, with the reason in words.
-        warnings: what is odd and stops nothing.
+        unknown: targets that could not be observed, with the reason for display.
+        warnings: suspicious values that do not prevent an apply.
     """
 
     stack: str
@@ -165,23 +167,23 @@ class Plan:
 
     @property
     def changes_required(self) -> bool:
-        """Whether a target would be sent anything, now or when it is back."""
+        """Whether anything would be sent to a target, now or when it is reachable again."""
         return any(action.acts or action.kind is ActionKind.BLOCKED for action in self.actions)
 
     @property
     def empty(self) -> bool:
-        """Neither a target nor our record would change."""
+        """Whether neither a target nor the record would change."""
         return not any(action.kind is not ActionKind.KEEP for action in self.actions) and all(
             target.kind == "keep" for target in self.targets
         )
 
     def counts(self) -> dict[str, int]:
-        """How many actions of each kind, in the order of `ActionKind`; kinds that do not occur are left out."""
+        """Return the number of actions of each kind that occurs, in the order of `ActionKind`."""
         counted = Counter(action.kind for action in self.actions)
         return {str(kind): counted[kind] for kind in ActionKind if counted[kind]}
 
     def to_json(self) -> dict[str, Any]:
-        """The pinned shape of `--json`."""
+        """Return the stable shape of `--json`."""
         return {
             "stack": self.stack,
             "mode": self.mode,

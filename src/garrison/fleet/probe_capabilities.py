@@ -1,4 +1,4 @@
-"""What a server can do, asked on a connection that is open anyway. A question that fails leaves None."""
+"""Probes a server's capabilities over an open connection. A request that fails leaves None."""
 
 import json
 import re
@@ -17,8 +17,11 @@ _LABEL = re.compile(r'\b(\w+)="((?:[^"\\]|\\.)*)"')
 
 
 async def probe_capabilities(connection: Connection, timeout: float) -> Capabilities:
-    """Ask for health, version, the LoRA routes and metrics; `timeout` seconds for each. After one that gets no answer
-    the rest is not asked: whoever answered the list a moment ago will be there at the next look, or unknown."""
+    """Request health, version, the LoRA routes and metrics, each within `timeout` seconds.
+
+    After the first request without an answer the rest are skipped: the server has just answered with its list, so
+    either the next observation probes it again, or the target becomes unknown.
+    """
     answers: dict[str, Answer] = {}
     for path in _PATHS:
         try:
@@ -31,13 +34,18 @@ async def probe_capabilities(connection: Connection, timeout: float) -> Capabili
 def capabilities_from(
     health: Answer | None, version: Answer | None, load_route: Answer | None, metrics: Answer | None
 ) -> Capabilities:
-    """Pure. `load_route` answers a GET of the route that loads: 405 where it is there, 404 where it is not."""
+    """Interpret the answers. Pure.
+
+    Args:
+        load_route: answer to a GET of the load route: 405 if the route exists, 404 if it does not.
+    """
     text = metrics.body.decode("utf-8", "replace") if metrics is not None and metrics.status == 200 else ""
     labels = {family: dict(_LABEL.findall(found)) for family, found in _LABELLED.findall(text)}
     caching = labels.get("vllm:cache_config_info", {}).get("enable_prefix_caching")
     return Capabilities(
         version=_version(version),
         healthy=None if health is None else health.status == 200,
+        # Any other status, such as 401, does not tell whether the route exists.
         lora_routes=None if load_route is None else {405: True, 404: False}.get(load_route.status),
         max_loras=_count(labels.get("vllm:lora_requests_info", {}).get("max_lora")),
         prefix_caching={"True": True, "False": False}.get(caching or ""),
@@ -61,7 +69,7 @@ def _count(text: str | None) -> int | None:
 
 
 def _start(found: Iterable[str]) -> float | None:
-    """The value is there once for each registry of the process. Where processes share a page the newest counts."""
+    """Return the newest start time: the metric occurs once per registry, and processes may share a metrics page."""
     starts = []
     for text in found:
         try:

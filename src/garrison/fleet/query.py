@@ -2,9 +2,9 @@
 
     stack:cabinet-7 status:drifted target:edge* -name:"old one"
 
-A term is `field:value`; `*` stands for anything, also for nothing, unless it is quoted. Terms of different fields must
-all hold; of several terms of one field, one is enough. `+` makes a term one that must hold by itself, `-` one that must
-not. Pure.
+A term is `field:value`; `*` matches any text, including none, unless it is quoted. Terms of different fields must all
+match; of several terms of one field, one must match. A term with `+` must match on its own, a term with `-` must not
+match. Pure.
 """
 
 import difflib
@@ -19,10 +19,10 @@ from garrison.base.errors import UsageError
 __all__ = ["EVERYTHING", "Fields", "Query", "Term", "Value", "parse_query"]
 
 Fields = Mapping[str, tuple[str, ...] | None]
-"""The fields a listing has. A tuple names all the values there are, so that a wrong one can be told; else None."""
+"""The fields of a listing. A tuple names all possible values, so that an invalid one is an error; None allows any."""
 
 Value = str | bool | None | tuple[str, ...]
-"""Of a field of a row. One of several is enough; None matches nothing."""
+"""The value of a field in a row. If there are several, one match suffices; None matches nothing."""
 
 _TERM = re.compile(
     r'(?P<sign>[+-]?)(?P<field>[^\s:"]*)(?P<colon>:?)(?P<value>(?:"(?:[^"\\]|\\.)*"|[^\s"])*)', re.DOTALL
@@ -34,7 +34,7 @@ _PLAIN = re.compile(r'[^\s"*]+')
 
 @dataclass(frozen=True, slots=True)
 class Term:
-    """`pattern` is the literal text between the stars: `edge*` is `("edge", "")`. `column` counts from 1."""
+    """One term. `pattern` is the literal text between the stars: `edge*` is `("edge", "")`. `column` counts from 1."""
 
     field: str
     pattern: tuple[str, ...]
@@ -42,7 +42,7 @@ class Term:
     column: int = dataclass_field(default=1, compare=False)
 
     def matches(self, value: Value) -> bool:
-        """Whether the value fits the pattern; the sign is the query's business."""
+        """Return whether the value matches the pattern; the sign is left to the query."""
         if value is None:
             return False
         if isinstance(value, bool):
@@ -55,12 +55,12 @@ class Term:
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """Without terms it takes everything."""
+    """A parsed query. Without terms it matches every row."""
 
     terms: tuple[Term, ...] = ()
 
     def matches(self, row: Mapping[str, Value]) -> bool:
-        """Whether the row with these fields belongs to the answer."""
+        """Return whether a row with these fields matches the query."""
         either: dict[str, bool] = {}
         for term in self.terms:
             found = term.matches(row.get(term.field))
@@ -79,10 +79,10 @@ EVERYTHING = Query()
 
 
 def parse_query(text: str, fields: Fields) -> Query:
-    """The query in `text`, over a listing that has `fields`.
+    """Parse `text` as a query over a listing that has `fields`.
 
     Raises:
-        UsageError: no such field or value, no term, or an open quote; the message names the column.
+        UsageError: unknown field or value, invalid term, or unclosed quote; the message names the column.
     """
     terms: list[Term] = []
     position = 0
@@ -91,9 +91,9 @@ def parse_query(text: str, fields: Fields) -> Query:
         if position == len(text):
             return Query(tuple(terms))
         match = _TERM.match(text, position)
-        assert match is not None  # every part of it may be empty
+        assert match is not None  # the pattern also matches the empty string
         if match.end() < len(text) and not text[match.end()].isspace():
-            raise _fault("an open quote", match.end(), 'A value with blanks stands in quotes: name:"a b".')
+            raise _fault("unclosed quote", match.end(), 'Quote a value that contains white space: name:"a b".')
         terms.append(_term(match, fields))
         position = match.end()
 
@@ -102,16 +102,18 @@ def _term(match: "re.Match[str]", fields: Fields) -> Term:
     name, column = match["field"], match.start() + 1
     if not match["colon"]:
         word = match["field"] + match["value"]
-        raise _fault(f"{word!r} is no field:value", match.start(), f"For a name: name:{word or 'sql'}.")
+        raise _fault(
+            f"{word!r} is not of the form field:value", match.start(), f"To match a name: name:{word or 'sql'}."
+        )
     if name not in fields:
-        raise _unknown(f"there is no field {name!r}", match.start("field"), name, tuple(fields), "The fields are")
+        raise _unknown(f"unknown field {name!r}", match.start("field"), name, tuple(fields), "Fields:")
     if not match["value"]:
-        raise _fault(f"{name}: has no value", match.end(), f"For any value at all: {name}:*.")
+        raise _fault(f"{name}: has no value", match.end(), f"To match any value: {name}:*.")
     pattern = _pattern(match["value"])
     allowed = fields[name]
     if allowed is not None and not any(_fits(pattern, value) for value in allowed):
         shown = match["value"]
-        raise _unknown(f"{name} is never {shown}", match.start("value"), shown, allowed, f"The values of {name} are")
+        raise _unknown(f"invalid {name} {shown}", match.start("value"), shown, allowed, f"Values of {name}:")
     sign: Literal["", "+", "-"] = "+" if match["sign"] == "+" else "-" if match["sign"] == "-" else ""
     return Term(name, pattern, sign, column)
 
@@ -129,7 +131,7 @@ def _pattern(text: str) -> tuple[str, ...]:
 
 
 def _fits(pattern: tuple[str, ...], value: str) -> bool:
-    """In one pass: what stands between two stars is taken where it first occurs."""
+    """Match in one pass: text between two stars is taken at its first occurrence, so there is no backtracking."""
     first, *middle = pattern
     if not middle:
         return value == first

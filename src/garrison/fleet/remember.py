@@ -1,4 +1,4 @@
-"""What a look at a target changes in what is remembered of it. No I/O."""
+"""Updates the record of a target from an observation. No I/O."""
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
@@ -15,7 +15,10 @@ _MOST_NAMED = 5
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Remembered:
-    """`changed` is False where only the times moved: `FleetStore.touch` is enough then."""
+    """The updated record and the events of the change.
+
+    `changed` is False if only the times differ; then `FleetStore.touch` is enough.
+    """
 
     record: TargetRecord
     events: tuple[Event, ...] = ()
@@ -25,12 +28,12 @@ class Remembered:
 def remember(
     record: TargetRecord, seen: Sighting, managed: Collection[str], *, wanted: Collection[str] | None = None
 ) -> Remembered:
-    """`record` after the look.
+    """Return `record` updated from the observation `seen`.
 
     Args:
-        managed: names of adapters that some stack owns on this target: what happens to those is drift, told elsewhere.
-        wanted: names of adapters that shall be served here; None where the caller does not know all of them. A target
-            that cannot load one that is missing answers, and is not well: its cause is `no-lora-routes`.
+        managed: names of adapters that any stack owns on this target; their changes are drift, reported elsewhere.
+        wanted: names of all adapters that should be served here; None if the caller does not know them all. If one is
+            missing and the target cannot load adapters, the target is reachable with the cause `no-lora-routes`.
     """
     if not seen.known:
         return _out_of_reach(record, seen)
@@ -38,7 +41,7 @@ def remember(
     capabilities = _merged(record.capabilities, seen.capabilities)
     detail = _cannot_load(record, seen, capabilities, wanted)
     cause = str(Cause.NO_LORA_ROUTES) if detail else None
-    told: list[Event] = []
+    told: list[Event] = []  # one event per transition, not one per observation
     if cause and record.cause != cause:
         before_it = {"cause": record.cause} if record.cause else None
         told.append(
@@ -50,7 +53,7 @@ def remember(
         assert seen.capabilities is not None
         was = {"started_at": record.capabilities.get("started_at")}
         told.append(_event(seen, events.RESTARTED, before=was, after={"started_at": seen.capabilities.started_at}))
-    if record.last_seen is not None:
+    if record.last_seen is not None:  # on first sight, existing adapters are not news
         told += _unmanaged_changes(before, seen, managed)
     same_served = before == seen.served
     changed = bool(told) or not same_served or record.state != "reachable" or record.base != seen.base
@@ -71,12 +74,12 @@ def remember(
 
 
 def served_of(record: TargetRecord) -> dict[str, Served]:
-    """The last believed list."""
+    """Return the last believed list, by name."""
     return {one["name"]: Served(one["name"], one["root"], one["parent"]) for one in record.served}
 
 
 def last_sighting(record: TargetRecord) -> Sighting:
-    """What is remembered, as if it had been seen at `last_checked`; for views that ask no target."""
+    """Return the record as a sighting at `last_checked`, for views that do not observe targets."""
     at = record.last_checked or record.declared_at
     if record.state == "reachable":
         return Sighting(target=record.name, at=at, served=served_of(record), base=record.base)
@@ -106,7 +109,7 @@ def _out_of_reach(record: TargetRecord, seen: Sighting) -> Remembered:
 def _cannot_load(
     record: TargetRecord, seen: Sighting, capabilities: Mapping[str, Any], wanted: Collection[str] | None
 ) -> str:
-    """What is missing on a target whose run-time LoRA is off, in words; empty where nothing is."""
+    """Describe the adapters missing on a target whose run-time LoRA is off; empty if none is missing."""
     if capabilities.get("lora_routes") is not False:
         return ""
     if wanted is None:
@@ -145,7 +148,7 @@ def _unmanaged_changes(before: Mapping[str, Served], seen: Sighting, managed: Co
 
 
 def _merged(old: Mapping[str, Any], new: Capabilities | None) -> dict[str, Any]:
-    """A probe that left something out does not unlearn it, unless another process answers now."""
+    """Merge probed capabilities: a value missing from the probe is kept, unless another process answers now."""
     if new is None:
         return dict(old)
     fresh = new.to_json()

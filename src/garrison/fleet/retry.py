@@ -1,4 +1,4 @@
-"""When to try again, and when not to. Values in, values out; who calls draws the random number and does the waiting."""
+"""Decides when to retry, and when not to. Pure: the caller draws the random number and does the waiting."""
 
 import math
 from dataclasses import dataclass
@@ -9,19 +9,19 @@ __all__ = ["RetryBudget", "RetryDecision", "decide_retry", "next_look"]
 
 _FIRST_LOOK_SECONDS = 1.0
 _LONGEST_DOUBLING = 30
-"""Doublings after which nothing grows any more; keeps the power finite."""
+"""Maximum number of doublings; keeps the power finite."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RetryBudget:
-    """What one step may spend.
+    """Limits for the attempts of one step. Durations are in seconds.
 
     Attributes:
-        attempts: in all, the first included.
-        seconds: since the first began; no wait ends later than that.
-        first: seconds, the upper bound of the first wait; it doubles with each attempt.
-        longest: seconds, the upper bound of any wait.
-        longest_asked: seconds; a server that asks for more is not waited for.
+        attempts: maximum number of attempts, including the first.
+        seconds: time since the first attempt began after which no wait may end.
+        first: upper bound of the first wait; it doubles with each attempt.
+        longest: upper bound of any wait.
+        longest_asked: longest `Retry-After` to honor; if the server asks for more, there is no retry.
     """
 
     attempts: int = 4
@@ -33,18 +33,19 @@ class RetryBudget:
 
 @dataclass(frozen=True, slots=True)
 class RetryDecision:
-    """`wait`: seconds until the next attempt; None: there is none. `reason` says why, for people."""
+    """Seconds to wait until the next attempt, or None to stop; `reason` says why, for display."""
 
     wait: float | None
     reason: str
 
 
 def decide_retry(budget: RetryBudget, *, attempt: int, failure: Failure, elapsed: float, draw: float) -> RetryDecision:
-    """What follows a failed attempt: exponential backoff with full jitter, never sooner than the server asked for.
+    """Decide what follows a failed attempt: exponential backoff with full jitter, plus what the server asked for.
 
     Args:
-        attempt: which one failed, from 1.
-        elapsed: seconds since the first began.
+        attempt: number of the failed attempt, from 1.
+        failure: why it failed.
+        elapsed: seconds since the first attempt began.
         draw: uniform in [0, 1).
     """
     if not failure.recoverable:
@@ -54,10 +55,10 @@ def decide_retry(budget: RetryBudget, *, attempt: int, failure: Failure, elapsed
     wait = draw * min(budget.longest, math.ldexp(budget.first, min(attempt - 1, _LONGEST_DOUBLING)))
     if failure.retry_after is not None:
         if failure.retry_after > budget.longest_asked:
-            return RetryDecision(None, f"the server asks to be left alone for {failure.retry_after:g} s")
+            return RetryDecision(None, f"the server asked to wait {failure.retry_after:g} s")
         wait += failure.retry_after
     if elapsed + wait > budget.seconds:
-        return RetryDecision(None, f"{elapsed:.0f} s of {budget.seconds:g} s are spent")
+        return RetryDecision(None, f"{elapsed:.0f} s of {budget.seconds:g} s used")
     return RetryDecision(wait, f"attempt {attempt + 1} of {budget.attempts}")
 
 
@@ -70,16 +71,17 @@ def next_look(
     retry_after: float | None = None,
     longest: float | None = None,
 ) -> float:
-    """Seconds until the agent looks at a target again.
+    """Return the seconds until the agent observes a target again.
 
-    A calm target is looked at once an interval, up to a tenth sooner, so that a fleet does not knock all at once. One
-    that fails is looked at again soon, then less and less often; one that has just recovered, at once.
+    A healthy target is observed once per interval, up to a tenth earlier, so that a fleet is not observed all at once.
+    A failing one is observed again soon, then less and less often; one that has just recovered, immediately.
 
     Args:
-        failures: looks in a row that could not be believed, the last included.
-        recovered: the last look was believed and the one before was not.
-        retry_after: seconds the server asked for; it gets them, up to ten intervals.
-        longest: seconds; the interval when None, so that a server that comes back is whole within one.
+        failures: consecutive observations that were not believed, including the last.
+        recovered: the last observation was believed, and the one before was not.
+        retry_after: seconds that the server asked to wait; honored up to ten intervals.
+        longest: upper bound of the backoff in seconds; the interval when None, so that a server that comes back is
+            complete within one interval.
     """
     if failures == 0:
         return 0.0 if recovered else interval * (1 - 0.1 * draw)

@@ -1,4 +1,4 @@
-"""What every decision of a plan may look at. Values and lookups, no I/O."""
+"""The context of the decisions in a plan. Values and lookups, no I/O."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -15,18 +15,18 @@ __all__ = ["Mode", "PlanOptions", "Scene", "routes_off"]
 
 Mode = Literal["reconcile", "patch", "destroy"]
 
-_WRONG_BASE = "If that is the model it should serve, declare it: base_model of the target."
-_RETURNS = "It is done by the next apply, or by the agent, once the target is seen."
+_WRONG_BASE = "If it should serve that model, declare it as the target's base_model."
+_RETURNS = "The next apply, or the agent, carries this out once the target is reachable."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlanOptions:
-    """What the user allowed.
+    """Conflicts and risks that the user accepted.
 
     Attributes:
-        force: overwrite what somebody else changed since it was applied.
-        adopt: take over adapters that others loaded under a declared name.
-        accept_stale_cache: load new content at an unchanged path even where the server may answer from old blocks.
+        force: overwrite outside changes made since the last apply.
+        adopt: take over adapters that another party loaded under a declared name.
+        accept_stale_cache: load new content from an unchanged path although the server may answer from old blocks.
     """
 
     force: bool = False
@@ -36,7 +36,7 @@ class PlanOptions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scene:
-    """What every decision may look at."""
+    """What every decision in a plan depends on, apart from the adapter itself; see `plan.plan` for the fields."""
 
     stack: str
     mode: Mode
@@ -47,7 +47,7 @@ class Scene:
     prefix_caching: Mapping[str, bool | None]
 
     def unknown(self, target: str) -> Failure | None:
-        """Why nothing can be said about `target`; None when it was seen."""
+        """Return why `target` is unknown; None if it was observed."""
         seen = self.sightings.get(target)
         if seen is not None and seen.known:
             return None
@@ -61,11 +61,12 @@ class Scene:
         )
 
     def observed(self, target: str, name: str) -> Served | None:
+        """Return the adapter served as `name` on `target`, if any."""
         seen = self.sightings.get(target)
         return seen.adapter(name) if seen is not None else None
 
     def load_path(self, spec: AdapterSpec) -> tuple[str, bool]:
-        """The path to load from, and whether files are put there first."""
+        """Return the path to load from, and whether files are copied there first."""
         staged = self.staged_path(spec.target, spec.digest) if spec.digest else None
         if staged and staged in self.faults:  # staging goes past it; which name is free, the disk tells then
             staged = str(PurePosixPath(staged).with_name(next_name(PurePosixPath(staged).name)))
@@ -73,6 +74,7 @@ class Scene:
 
 
 def routes_off(target: str) -> Failure:
+    """Return the failure of loading or unloading on a target whose run-time LoRA is off."""
     return Failure(
         code=FailureCode.INVALID_REQUEST,
         message=f"{target} has no routes to load or unload adapters",

@@ -1,5 +1,6 @@
-"""What became of actions whose command was killed. The intention was recorded before the effect, so a look at the
-target tells how far it came. No I/O.
+"""Settles actions whose command was killed. No I/O.
+
+The intention was recorded before the effect, so an observation of the target shows how far the action came.
 """
 
 from collections.abc import Collection, Iterable, Mapping
@@ -15,7 +16,7 @@ __all__ = ["Settled", "settle"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settled:
-    """An action's end, and the versions it makes. `action` stays `started` where its target cannot be seen yet."""
+    """The settled action and the versions it makes. `action` stays `started` while its target cannot be observed."""
 
     action: ActionRecord
     resources: tuple[Resource, ...] = ()
@@ -30,11 +31,12 @@ def settle(
     *,
     forgotten: Collection[str] = (),
 ) -> list[Settled]:
-    """For each action that was not ended, in order. What had been begun on a target that was `forgotten` since has
-    failed: nobody will ever look.
+    """Settle each unfinished action, in order.
 
-    A load that happened is recorded as done, a delete likewise; what did not happen is left to the next plan. An update
-    that was cut in its gap leaves a tombstone, so that the adapter is loaded again without anybody being blamed.
+    A load or delete that happened is recorded as done; one that did not is left to the next plan. An update that was
+    interrupted between its unload and its load leaves a tombstone with the cause `interrupted`, so that the adapter is
+    loaded again and not reported as drift. An action on a target that was `forgotten` since has failed, since the
+    target will never be observed again.
     """
     return [
         Settled(action=_ended(action, ActionState.FAILED, now))
@@ -49,13 +51,14 @@ def _one(
 ) -> Settled:
     own = recorded.get(action.key)
     own = own if own is not None and own.stack == stack else None
-    if action.state is ActionState.PLANNED:
+    if action.state is ActionState.PLANNED:  # never begun, so no observation is needed to settle it
         skipped = replace(action, state=ActionState.SKIPPED, ended_at=now)
         return Settled(action=skipped, resources=tuple(_asked_again(own, action, now)))
     if seen is None or not seen.known:
         return Settled(action=action)
     there = seen.adapter(action.key.name)
     resources: list[Resource] = []
+    # The path proves the load, even if the process was killed before it saw the answer.
     if action.after is not None and there is not None and there.root == action.after["served_path"]:
         operation = Operation.CREATED if action.before is None else Operation.UPDATED
         resources.append(_version(stack, action, there, operation, now))
@@ -72,7 +75,7 @@ def _one(
 
 
 def _asked_again(own: Resource | None, action: ActionRecord, now: datetime) -> Iterable[Resource]:
-    """A tombstone that was to be loaded again is owed, whoever had undone it before."""
+    """Mark a tombstone that the action was to load again as owed, whatever its cause was before."""
     if own is not None and own.operation is Operation.LOST and action.after is not None:
         yield _gone(own, Operation.LOST, action, now)
 
@@ -80,7 +83,7 @@ def _asked_again(own: Resource | None, action: ActionRecord, now: datetime) -> I
 def _old_name(
     action: ActionRecord, recorded: Mapping[Key, Resource], seen: Sighting, now: datetime
 ) -> Iterable[Resource]:
-    """A replaced name that is gone already; one that is still there is deleted by the next plan."""
+    """Record a replaced name as deleted if it is gone; otherwise the next plan deletes it."""
     before = action.before or {}
     name = before.get("name")
     if name in (None, action.key.name):

@@ -1,4 +1,4 @@
-"""Targets that several stacks declare. Their settings belong to all of these stacks, not to the last apply. No I/O."""
+"""Rules for targets that several stacks declare: their settings belong to all of these stacks. No I/O."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
@@ -33,8 +33,10 @@ class Dispute:
 def disputes(
     declaration: Declaration, known: Mapping[str, TargetRecord], stacks: Iterable[StackRecord]
 ) -> list[Dispute]:
-    """Where `declaration` would change a target for other stacks, by target. Moved targets are not its business: see
-    `addresses`."""
+    """Return the targets whose settings `declaration` would change for other stacks, sorted by name.
+
+    Moved targets are handled in `addresses`.
+    """
     declared_by: dict[str, list[str]] = {}
     for stack in stacks:
         if stack.name != declaration.stack:
@@ -51,8 +53,11 @@ def disputes(
 
 
 def changed_settings(before: TargetSpec, now: TargetSpec) -> tuple[str, ...]:
-    """Names of the settings in which two specs of one target differ. Another server is a move, not a setting; neither
-    is another spelling of the same plain-HTTP address. With TLS the spelling decides which certificate is accepted."""
+    """Return the names of the settings in which two specs of one target differ.
+
+    Another server is a move, not a changed setting. Another spelling of the same plain-HTTP address is not a change
+    either; with TLS it is, since the host name decides which certificate is accepted.
+    """
     names = [one.name for one in fields(TargetSpec) if one.name != "base_url"]
     changed = [name for name in names if getattr(before, name) != getattr(now, name)]
     if server_of(before.base_url) == server_of(now.base_url) and before.base_url != now.base_url:
@@ -68,10 +73,10 @@ def check_shared(
     *,
     force: bool,
 ) -> None:
-    """No stack changes the settings of another stack's target, unless with `force`.
+    """Check that the stack does not change the settings of a target that other stacks declare. `force` allows it.
 
     Raises:
-        ConflictError: names both stacks and the settings.
+        ConflictError: it would; the message names the stacks and the settings.
     """
     found = [] if force else disputes(declaration, known, stacks)
     if not found:
@@ -95,8 +100,11 @@ def check_shared(
 def orphaned_settings(
     stacks: Sequence[StackRecord], known: Iterable[TargetRecord], now: datetime
 ) -> list[tuple[TargetRecord, Event]]:
-    """Targets whose settings on record are those of no stack that still declares them, with the settings of the stack
-    applied last. The address stays: where a server is does not depend on who declared it."""
+    """Return updated records of targets whose settings on record come from no stack that still declares them.
+
+    They get the settings of the declaring stack that was applied last. The address stays, since the location of a
+    server does not depend on which stack declared it.
+    """
     declared: dict[str, list[StackRecord]] = {}
     for stack in stacks:
         for name in stack.declaration.get("targets", {}):

@@ -1,4 +1,4 @@
-"""How every stack and every target is: declared, recorded and observed side by side. Values and one pure function."""
+"""Computes the status of all stacks and targets from declared, recorded and observed state. Values, no I/O."""
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -28,16 +28,16 @@ __all__ = [
 ]
 
 ADAPTER_STATES = ("served", "failed", "missing", "drifted", "owed", "unknown")
-"""`failed`: the last action on it failed for good: a person has to mend that. `missing`: proved absent. `drifted`:
-another path, base or content than was applied. `owed`: declared or destroyed, and not done yet. `unknown`: its target
-cannot be seen, or cannot load adapters."""
+"""`failed`: the last action on the adapter failed permanently and needs a person to fix it. `missing`: proved absent.
+`drifted`: served with another path, base model or content than applied. `owed`: declared or destroyed, but not carried
+out yet. `unknown`: the target cannot be observed, or cannot load adapters."""
 
-LAST_SEEN_WELL = "as it was applied, when the target was last seen"
+LAST_SEEN_WELL = "as applied when the target was last seen"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AdapterStatus:
-    """One adapter of a stack on one target; `detail` says in words why it is not well, `hint` what to do."""
+    """One adapter of a stack on one target. `detail` says what is wrong, `hint` what to do about it."""
 
     stack: str
     target: str
@@ -70,12 +70,12 @@ class TargetStatus:
 
     Attributes:
         state: `reachable`, `unreachable` or `new` (never asked).
-        cause, detail: why it is not reachable; `no-lora-routes` where it is reachable and cannot load an adapter that
-            is missing.
-        since: since when it is in that state.
-        stacks: that declare it or own something on it.
-        adapters: how many of them are in which state, over all stacks.
-        unmanaged: adapters that nobody owns.
+        cause, detail: why it is unreachable; `no-lora-routes` if it is reachable, but lacks an adapter and cannot load
+            any.
+        since: when it entered that state.
+        stacks: stacks that declare it or own adapters on it.
+        adapters: number of adapters in each state, over all stacks.
+        unmanaged: names of adapters that no stack owns.
     """
 
     name: str
@@ -96,6 +96,7 @@ class TargetStatus:
 
     @property
     def well(self) -> bool:
+        """Whether the target is reachable, can load adapters, and serves all of them as declared."""
         bad = any(number for state, number in self.adapters.items() if state != "served")
         return self.state == "reachable" and self.lora_routes is not False and not bad
 
@@ -121,8 +122,13 @@ class TargetStatus:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StackStatus:
-    """One stack. `lease`: who writes it now; `dead` when that process is gone, though its lease has not ended.
-    `interrupted`: commands that were cut short and are not settled yet."""
+    """One stack.
+
+    Attributes:
+        lease: the current writer, if any.
+        dead: that process is gone, but its lease has not expired.
+        interrupted: commands that were killed and are not settled yet.
+    """
 
     name: str
     version: int
@@ -137,6 +143,7 @@ class StackStatus:
 
     @property
     def counts(self) -> dict[str, int]:
+        """Number of adapters in each state that occurs."""
         counted = Counter(one.state for one in self.adapters)
         return {state: counted[state] for state in ADAPTER_STATES if counted[state]}
 
@@ -160,7 +167,7 @@ class StackStatus:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FleetStatus:
-    """`cached`: nobody was asked; it is what is remembered."""
+    """The status of the fleet. `cached`: no target was observed; these are the last recorded observations."""
 
     at: datetime
     cached: bool
@@ -176,7 +183,7 @@ class FleetStatus:
         return tuple(one for one in self.targets if one.state != "reachable")
 
     def to_json(self) -> dict[str, Any]:
-        """The pinned shape of `--json`."""
+        """Return the stable shape of `--json`."""
         return {
             "at": self.at.isoformat(),
             "cached": self.cached,
@@ -204,25 +211,30 @@ def fleet_status(
     faults: Faults | None = None,
     cached: bool = False,
 ) -> FleetStatus:
-    """
+    """Compute the status of `stacks` and `targets`. Pure.
+
     Args:
-        targets: as they are remembered after the look.
-        resources: what is owned, by whichever stack.
-        sightings: the look at each target; `remember.last_sighting` where nobody was asked.
+        targets: records as updated by the observations.
+        resources: resources of all stacks.
+        sightings: the observation of each target, or `remember.last_sighting` if it was not observed.
+        now: decides which leases have expired.
+        leases: all leases in the store.
         dead: tokens of leases whose holders are known to be gone.
         unfinished: commands in state `running`, by stack.
         failures: see `last_failure.last_failures`.
         faults: see `entry_faults.entry_faults`.
+        cached: recorded in the result.
     """
     held = {lease.stack: lease for lease in leases if lease.expires_at > now}
     found = []
     for record in stacks:
         lease = held.get(record.name)
         ended = lease is not None and lease.token in dead
-        # While somebody holds the stack, its running command is not interrupted.
+        # While a live process holds the stack, its running command is not interrupted.
         cut_short = () if lease and not ended else tuple((unfinished or {}).get(record.name, ()))
         adapters = _adapters(record, resources, sightings, failures or {}, faults or {})
         found.append(_stack(record, adapters, lease, cut_short, dead=ended))
+    # Indexes by target, built once: a scan per target would make the cost quadratic in the size of the fleet.
     here: dict[str, list[AdapterStatus]] = {}
     for stack in found:
         for adapter in stack.adapters:
@@ -281,7 +293,7 @@ def _adapters(
     failures: Mapping[Place, LastFailure],
     faults: Faults,
 ) -> list[AdapterStatus]:
-    """What the stack wants or owns, by target and name."""
+    """Return the adapters that the stack declares or owns, sorted by target and name."""
     declaration = Declaration.from_json(record.declaration)
     wanted = {} if record.ending else {(one.target, one.lora_name): one for one in declaration.adapters}
     owned = {(one.key.target, one.key.name): one for one in resources if one.stack == record.name}
@@ -309,9 +321,10 @@ def _adapters(
 def _failed(
     one: AdapterStatus, failure: LastFailure | None, record: StackRecord, seen: Sighting | None
 ) -> AdapterStatus:
-    """`one`, or that its last action failed: only where that is why it is not as declared."""
+    """Turn `one` into `failed` if the last failure explains why it is not served as declared."""
     if failure is None or seen is None or not seen.known or one.state not in ("owed", "missing"):
         return one
+    # A failure before the last apply, or before the adapter's current version, is superseded.
     if failure.at < record.at or (one.since is not None and failure.at < one.since):
         return one
     return replace(one, state="failed", detail=failure.message, hint=failure.hint)
@@ -320,35 +333,35 @@ def _failed(
 def _judge(
     name: str, wanted: AdapterSpec | None, owned: Resource | None, seen: Sighting | None, *, restore: bool
 ) -> tuple[str, str]:
-    """State and why, in words."""
+    """Return the state, and the reason for display."""
     if seen is None or not seen.known:
         return _unseen(wanted, owned, restore=restore)
     if seen.lora_routes is False and seen.presence(name) is not Presence.PRESENT:
         return "unknown", f"{Cause.NO_LORA_ROUTES}: the target cannot load adapters at run time"
     if owned is None:
-        return "owed", "declared, and not loaded yet"
+        return "owed", "declared, but not loaded yet"
     drifts = find_drift([owned], seen)
     if wanted is None:
-        return ("owed", "no longer declared, and not unloaded yet")
+        return ("owed", "no longer declared, but not unloaded yet")
     if drifts:
         return _drifted(drifts[0])
     if _changed(wanted, owned):
-        return "owed", "declared in another way than it was applied"
+        return "owed", "declared differently than last applied"
     return "served", ""
 
 
 def _unseen(wanted: AdapterSpec | None, owned: Resource | None, *, restore: bool) -> tuple[str, str]:
-    """On a target that is not seen: what is owed there, and else how it was."""
+    """Return state and reason of an adapter on an unobserved target: what is owed there, else its last known state."""
     if wanted is None:
-        return "owed", "to be unloaded when the target is seen again"
+        return "owed", "will be unloaded when the target is seen again"
     if owned is None:
-        return "owed", "to be loaded when the target is seen again"
+        return "owed", "will be loaded when the target is seen again"
     if owned.operation is Operation.LOST:
         if restore or owned.cause in OWED or _changed(wanted, owned):
-            return "owed", "to be loaded when the target is seen again"
+            return "owed", "will be loaded when the target is seen again"
         return "unknown", "missing when the target was last seen"
     if _changed(wanted, owned):
-        return "owed", "to be updated when the target is seen again"
+        return "owed", "will be updated when the target is seen again"
     return "unknown", LAST_SEEN_WELL
 
 
@@ -367,7 +380,7 @@ def _drifted(drift: Drift) -> tuple[str, str]:
 
 
 def _changed(wanted: AdapterSpec, owned: Resource) -> bool:
-    """Declared since in another way than it was applied; under which key does not matter to a target."""
+    """Return whether the declaration changed since the last apply, except for the label, which no target sees."""
     return any(change.field != "label" for change in differences(wanted, owned))
 
 

@@ -1,7 +1,7 @@
-"""The steps that actions are made of, on one target: check, stage, load, list, probe, unload. Each tries again where
-that can help, within a budget, and raises `StepError` where it cannot.
+"""The steps of an action on one target: check, stage, load, list, probe, unload.
 
-A request without a whole answer may have been done: the list is read before it is sent again.
+Each step retries recoverable failures within a budget, and raises `StepError` when it gives up. A request without a
+complete answer may have been carried out, so the list is read before the request is sent again.
 """
 
 import asyncio
@@ -31,16 +31,16 @@ Sleep = Callable[[float], Awaitable[None]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExecuteOptions:
-    """How actions are carried out.
+    """Options for carrying out actions.
 
     Attributes:
-        parallel: targets at a time.
-        probe: whether a loaded adapter is asked for a token where neither it nor its target says; None: if the server
-            answers in time.
-        retries: what each step may spend.
-        stopping: asked before each action; once true, what has not begun is left to be done later.
-        checkpoint: called between every two steps with a name out of `CHECKPOINTS`.
-        sleep: how waits between attempts pass.
+        parallel: number of targets at a time.
+        probe: whether to request a token from a loaded adapter, if neither the adapter nor its target decides; None:
+            yes, but no answer in time is not an error.
+        retries: retry budget of each step.
+        stopping: checked before each action; once true, actions that have not begun stay owed.
+        checkpoint: called between steps with one of `CHECKPOINTS`.
+        sleep: waits between attempts.
     """
 
     parallel: int = 16
@@ -53,11 +53,11 @@ class ExecuteOptions:
 
 @dataclass(slots=True, kw_only=True)
 class Visit:
-    """One target during one run: its connection, and what was learnt on it.
+    """One target during one run: its connection, and what was learned over it.
 
     Attributes:
-        base: the base model by which its lists are believed, as it was last seen; None where it never was.
-        base_answers: what its base answered to the probe.
+        base: the base model that its lists must contain, as last seen; None if it was never seen.
+        base_answers: answers of its base model to the probe.
     """
 
     target: TargetSpec
@@ -67,11 +67,11 @@ class Visit:
 
 
 class StepError(Exception):
-    """A step ended for good.
+    """A step failed, and is not retried.
 
     Attributes:
-        lost: what was served before the action is proved not to be served now.
-        left: what the action loaded, is not right, and could not be unloaded again.
+        lost: the adapter that was served before the action is proved absent.
+        left: an adapter that the action loaded, that failed verification, and that could not be unloaded again.
     """
 
     def __init__(self, failure: Failure, *, lost: bool = False, left: Served | None = None) -> None:
@@ -86,9 +86,9 @@ class Steps:
 
     Attributes:
         name: the step that was begun last.
-        notes: what was seen beside the result.
-        touched: a request that changes something has left.
-        uncertain: whether the last such request was done is not known.
+        notes: observations besides the result.
+        touched: a request that changes the target was sent.
+        uncertain: it is not known whether the last such request was carried out.
         ours: the adapter that now has the action's name was loaded by this action.
     """
 
@@ -111,11 +111,14 @@ class Steps:
         self.ours = False
 
     def patience(self) -> "Patience":
+        """Return a fresh retry budget for one step."""
         return Patience(self._fleet, self._view, self.action, self._options)
 
     async def check(self, spec: AdapterSpec) -> None:
-        """Refuse files that would be served as garbage, before anything is sent. An intact copy in the adapter store
-        stands for the content that was declared, whatever has become of its source."""
+        """Refuse files that would be served as garbage, before anything is sent.
+
+        An intact copy in the adapter store represents the declared content, whatever happened to its source since.
+        """
         self._begin("check")
         artifacts, disk = self._fleet.artifacts, self._fleet.disk
         kept = await self._kept()
@@ -133,8 +136,11 @@ class Steps:
         self.checkpoint("checked")
 
     async def stage(self, spec: AdapterSpec) -> None:
-        """Put the files into the target's adapter store, where the plan says so. What is there already is taken into
-        use, so that nobody frees it meanwhile; its source need not be there any more."""
+        """Copy the files into the target's adapter store, if the plan says so.
+
+        Content that is already there is marked as used, so that garbage collection does not remove it meanwhile; its
+        source need not exist any more.
+        """
         if not self.action.stage:
             return
         assert spec.digest is not None
@@ -153,13 +159,13 @@ class Steps:
             code = FailureCode.SERVICE_LIMIT_EXCEEDED if full else FailureCode.INVALID_REQUEST
             later = isinstance(error, DiskFullError | LockedError)
             raise StepError(Failure(code=code, message=error.message, hint=error.hint, recoverable=later)) from error
-        if staged.path != self.path:
+        if staged.path != self.path:  # record the path before it is loaded, or a killed command could not be settled
             self.path = staged.path
             await self.log.loads_from(staged.path)
         self.checkpoint("staged")
 
     async def list(self) -> Sighting:
-        """A list that is believed."""
+        """Return a believed list, retrying within the budget."""
         self._begin("list")
         patience = self.patience()
         while not (seen := await self._visit.api.list(self._visit.base.name if self._visit.base else None)).known:
@@ -170,16 +176,17 @@ class Steps:
         return seen
 
     async def there(self, name: str) -> Served | None:
-        """The adapter that now has `name`; None where that is proved absent."""
+        """Return the adapter now served as `name`; None if it is proved absent."""
         return (await self.list()).adapter(name)
 
     async def load(self, name: str, path: str, *, is_3d: bool) -> None:
+        """Load an adapter, retrying within the budget."""
         patience = self.patience()
         while (failure := await self.try_load(name, path, is_3d=is_3d)) is not None:
             await patience.wait(failure)
 
     async def try_load(self, name: str, path: str, *, is_3d: bool, step: str = "load") -> Failure | None:
-        """Load once. None: it was answered with yes, or the list shows it from this path."""
+        """Make one attempt to load. None: the server confirmed it, or the list shows the name with this path."""
         self._begin(step)
         reply = await self._visit.api.load(name, path, is_3d=is_3d, staged=self.action.stage)
         was_unsure, self.uncertain = self.uncertain, reply.uncertain
@@ -192,6 +199,7 @@ class Steps:
         taken = failure.code is FailureCode.ALREADY_EXISTS
         if not taken and not reply.uncertain:
             return failure
+        # The request, or an earlier one without an answer, may have been carried out: only the list can tell.
         there = await self.there(name)
         if there is not None and there.root == path:
             self.ours = self.ours or reply.uncertain or was_unsure
@@ -199,41 +207,42 @@ class Steps:
             return None
         if there is not None:
             raise StepError(_taken(name, there))
-        # It may still be at it; a definite answer to a later load of the name would end the doubt.
+        # After a timeout the server may still be loading; only a definite answer to a later load resolves that.
         self.uncertain = failure.code is FailureCode.SERVICE_TIMEOUT
         if taken:
-            message = f"the server says that {name} is loaded, and does not list it"
+            message = f"the server says that {name} is loaded, but does not list it"
             return Failure(code=FailureCode.NOT_STABILIZED, message=message, recoverable=True)
         return failure
 
     async def unload(self, name: str) -> None:
+        """Unload an adapter, retrying within the budget."""
         patience = self.patience()
         while (failure := await self._try_unload(name)) is not None:
             await patience.wait(failure)
         self.checkpoint("unloaded")
 
     async def verify(self, name: str, spec: AdapterSpec) -> Served:
-        """The list shows what was loaded: the name, from the path, on the base."""
+        """Check that the list shows what was loaded: the name, the path and the base model."""
         seen = await self.list()
         there = seen.adapter(name)
         if there is None:
             raise StepError(_did_nothing(name))
         if there.root != self.path:
-            message = f"{name} was loaded from {self.path}, and the server lists it from {there.root}"
+            message = f"{name} was loaded from {self.path}, but the server lists it from {there.root}"
             now = await self.there(name)
-            # Somebody was quicker, and what is there is not for us to unload.
+            # Another client loaded the name first; its adapter must not be unloaded.
             self.ours = self.ours and now is not None and now.root == self.path
             raise StepError(Failure(code=FailureCode.RESOURCE_CONFLICT, message=message))
         wanted = spec.base_model_name or seen.base
         if not _same_base(seen, there.parent, wanted):
-            message = f"{name} hangs on the base model {there.parent}, not on {wanted}"
-            hint = "vLLM hangs every adapter on the base it serves. Correct base_model_name, or the target."
+            message = f"{name} is attached to base model {there.parent}, not to {wanted}"
+            hint = "vLLM attaches every adapter to the base model it serves. Correct base_model_name or the target."
             raise StepError(Failure(code=FailureCode.INVALID_REQUEST, message=message, hint=hint))
         self.checkpoint("verified")
         return there
 
     async def probe(self, name: str, spec: AdapterSpec, base: str | None) -> None:
-        """Ask the adapter for a token, unless that is turned off."""
+        """Request a token from the adapter, unless the probe is off."""
         chosen = (spec.probe, self._visit.target.probe, self._options.probe)
         wanted = next((one for one in chosen if one is not None), None)
         if wanted is False or base is None:
@@ -248,27 +257,29 @@ class Steps:
         self.checkpoint("probed")
 
     async def undo(self, name: str) -> Served | None:
-        """Unload again what this action loaded and what is not right. What is left of it; None when it is gone, or was
-        not this action's."""
+        """Unload an adapter that this action loaded and that failed verification.
+
+        Returns what is still served under the name; None if it is gone, or was not loaded by this action.
+        """
         if not self.ours:
             return None
         refused = ""
         try:
             await self.unload(name)
         except StepError as error:
-            if error.failure.cause is not None:
+            if error.failure.cause is not None:  # the target became unreachable: settled when it is seen again
                 raise
             refused = f": {error.failure.message}"
         left = await self.there(name)
         self.ours = left is not None
         self.notes.append(
-            f"what was loaded could not be unloaded again{refused}" if left else "what was loaded is unloaded again"
+            f"the adapter could not be unloaded again{refused}" if left else "the adapter was unloaded again"
         )
         self.checkpoint("undone")
         return left
 
     async def _try_unload(self, name: str) -> Failure | None:
-        """Unload once. None: it was answered with yes, or the name is not there."""
+        """Make one attempt to unload. None: the server confirmed it, or the name is not loaded."""
         self._begin("unload")
         reply = await self._visit.api.unload(name)
         self.touched = self.touched or reply.sent
@@ -280,7 +291,7 @@ class Steps:
         return reply.failure
 
     async def _kept(self) -> bool:
-        """Whether the content is in the adapter store already, unspoiled."""
+        """Return whether an intact copy of the content is already in the adapter store."""
         intact = await self._fleet.disk(self._fleet.artifacts.intact, self.path) if self.action.stage else None
         return intact is True
 
@@ -290,13 +301,13 @@ class Steps:
 
     def _same_content(self, source: str, spec: AdapterSpec, digest: str | None) -> None:
         if digest != spec.digest:
-            message = f"the content at {source} is no longer what was planned"
-            hint = "`garrison apply` rolls out what is there now."
+            message = f"the content at {source} changed since the plan was made"
+            hint = "Run `garrison apply` again to roll out the new content."
             raise StepError(Failure(code=FailureCode.NOT_UPDATABLE, message=message, hint=hint))
 
 
 class Patience:
-    """What is left of one step's budget for trying again."""
+    """The retry budget of one step."""
 
     def __init__(self, fleet: Fleet, view: FleetView, action: Action, options: ExecuteOptions) -> None:
         self._clock = fleet.clock
@@ -308,10 +319,10 @@ class Patience:
         self._began = fleet.clock.monotonic()
 
     async def wait(self, failure: Failure) -> None:
-        """Until the next attempt.
+        """Wait until the next attempt.
 
         Raises:
-            StepError: there is none.
+            StepError: the failure is permanent, or the budget is used up.
         """
         self._attempt += 1
         decision = decide_retry(
@@ -322,14 +333,14 @@ class Patience:
             draw=self._draws.random(),
         )
         if decision.wait is None:
-            tried = f" (given up: {decision.reason})" if failure.recoverable else ""
+            tried = f" (gave up: {decision.reason})" if failure.recoverable else ""
             raise StepError(replace(failure, message=failure.message + tried))
         self._view.step(self._action, f"wait {decision.wait:.1f} s: {failure.message}")
         await self._options.sleep(decision.wait)
 
 
 def _same_base(seen: Sighting, parent: str | None, wanted: str | None) -> bool:
-    """By name, or as two names of one model."""
+    """Return whether `parent` is `wanted`, by name or as another name of the same model."""
     if parent == wanted or wanted is None:
         return True
     one, other = seen.served.get(parent or ""), seen.served.get(wanted)
@@ -339,15 +350,15 @@ def _same_base(seen: Sighting, parent: str | None, wanted: str | None) -> bool:
 def _taken(name: str, there: Served) -> Failure:
     return Failure(
         code=FailureCode.ALREADY_EXISTS,
-        message=f"{name} is loaded already, from {there.root}",
-        hint="Take it over with --adopt, declare the path that is there, or give this one another lora_name.",
+        message=f"{name} is already loaded, from {there.root}",
+        hint="Take it over with --adopt, declare the served path, or give this adapter another lora_name.",
     )
 
 
 def _did_nothing(name: str) -> Failure:
     return Failure(
         code=FailureCode.NOT_STABILIZED,
-        message=f"the server answered that {name} is loaded, and does not list it",
-        hint="Is it one of several API processes, or replicas behind one address? Each has a list of its own: run vLLM "
-        "with --api-server-count 1, and give every replica a target.",
+        message=f"the server confirmed the load of {name}, but does not list it",
+        hint="Several API processes or replicas behind one address each have their own list. Run vLLM with "
+        "--api-server-count 1, and declare every replica as a target.",
     )

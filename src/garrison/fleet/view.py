@@ -1,4 +1,4 @@
-"""Who watches an operation on the fleet: what a terminal draws, and what tests record."""
+"""The observer interface of fleet operations: terminals draw its calls, and tests record them."""
 
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -16,8 +16,8 @@ class Outcome:
     """How an action ended.
 
     Attributes:
-        gap_ms: how long the name was away, for an update.
-        notes: what was seen beside the result, such as a probe's answer.
+        gap_ms: for an update, the milliseconds during which the name was not served.
+        notes: observations besides the result, such as the verdict of a probe.
     """
 
     action: Action
@@ -28,7 +28,7 @@ class Outcome:
     notes: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
-        """The pinned shape of `--json`."""
+        """Return the stable shape of `--json`."""
         return {
             "kind": str(self.action.kind),
             "type": self.action.key.type,
@@ -44,7 +44,7 @@ class Outcome:
 
 
 class FleetView(Protocol):
-    """All calls come from one thread, and return at once."""
+    """Receives the progress of an operation. All calls come from one thread and must not block."""
 
     def observing(self, targets: int) -> None: ...
 
@@ -60,10 +60,12 @@ class FleetView(Protocol):
     def ended(self, outcome: Outcome) -> None: ...
 
     def note(self, text: str) -> None:
-        """Something the user should know that belongs to no action."""
+        """Report something that the user should know and that belongs to no action."""
 
 
 class SilentView:
+    """A view that ignores every call."""
+
     def observing(self, targets: int) -> None: ...
 
     def observed(self, sighting: Sighting) -> None: ...
@@ -81,7 +83,7 @@ class SilentView:
 
 @dataclass(slots=True)
 class RecordingView(SilentView):
-    """The in-memory twin."""
+    """In-memory twin of a view, for tests."""
 
     steps: list[tuple[str, str, str]] = field(default_factory=list)
     """(target, name, step)"""

@@ -1,8 +1,8 @@
-"""What vLLM's answers mean. No I/O.
+"""Interprets vLLM's answers. No I/O.
 
-Seen on 0.32, errors nested below `error`; older versions put the same fields at the top, and answer 400 both for a name
-that is loaded already and for one that is not there. A 404 without a vLLM error in it is a route that does not exist,
-and says nothing about an adapter.
+vLLM 0.32 nests error fields below `error`. Older versions put the same fields at the top level, and answer 400 both for
+a name that is already loaded and for one that is not. A 404 without a vLLM error in its body means that the route does
+not exist, and says nothing about an adapter.
 """
 
 import json
@@ -31,6 +31,7 @@ _NO_SUCH = re.compile(r"cannot be found|not found|no adapter found|does not exis
 _NAME_OF_BASE = re.compile(r"conflicts with a served base model", re.IGNORECASE)
 _RANK = re.compile(r"rank \S+ is greater than max_lora_rank", re.IGNORECASE)
 _LORA_OFF = re.compile(r"LoRA is not enabled", re.IGNORECASE)
+# Messages of vLLM, PEFT and safetensors about adapters that no retry can load, although vLLM answers 500.
 _BROKEN_FILES = re.compile(
     r"safetensor|deserializing header|size mismatch|\bshapes?\b|target.modules|modules_to_save|lora rank|rank_pattern|"
     r"doesn't contain tensors|missing required configuration|adapter_config|PEFTHelper|does not (yet )?support|"
@@ -50,10 +51,10 @@ class Completion:
 
 
 def load_failure(answer: Answer, *, path: str, staged: bool, now: datetime) -> Failure | None:
-    """Why `POST /v1/load_lora_adapter` was refused; None for a 2xx, which proves nothing yet.
+    """Return why `POST /v1/load_lora_adapter` was refused; None for a 2xx, which does not yet prove the load.
 
     Args:
-        staged: `path` is in an adapter store of ours.
+        staged: `path` is in one of Garrison's adapter stores.
     """
     if 200 <= answer.status < 300:
         return None
@@ -73,8 +74,10 @@ def load_failure(answer: Answer, *, path: str, staged: bool, now: datetime) -> F
 
 
 def unload_failure(answer: Answer, *, now: datetime) -> Failure | None:
-    """Why `POST /v1/unload_lora_adapter` was refused; None for a 2xx. `NotFound` means that the name is not loaded, and
-    is not given for a route that does not exist."""
+    """Return why `POST /v1/unload_lora_adapter` was refused; None for a 2xx.
+
+    `NotFound` means that the name is not loaded; it is never returned for a route that does not exist.
+    """
     if 200 <= answer.status < 300:
         return None
     said = _said(answer.body)
@@ -87,8 +90,10 @@ def unload_failure(answer: Answer, *, now: datetime) -> Failure | None:
 
 
 def completion_of(answer: Answer, *, now: datetime) -> Completion | Failure:
-    """The first token of an answer of `POST /v1/completions`. `NotStabilized` means that something before the engine
-    answered, or that it takes no requests now."""
+    """Return the first token in an answer to `POST /v1/completions`.
+
+    `NotStabilized` means that a proxy in front of the engine answered, or that the engine accepts no requests now.
+    """
     if answer.status != 200:
         said = _said(answer.body)
         if answer.status == 404 and said is None:
@@ -105,7 +110,7 @@ def completion_of(answer: Answer, *, now: datetime) -> Completion | Failure:
 
 
 def transport_failure(error: TransportError) -> Failure:
-    """Describe a request that got no whole answer."""
+    """Return the failure for a request that got no complete answer."""
     cause = cause_of(error)
     code = FailureCode.SERVICE_TIMEOUT if cause is Cause.TIMEOUT else FailureCode.NETWORK_FAILURE
     retryable = cause in _RETRYABLE_CAUSES
@@ -113,7 +118,7 @@ def transport_failure(error: TransportError) -> Failure:
 
 
 def unknown_failure(seen: Sighting) -> Failure:
-    """The list could not be believed, so nothing can be said about the target."""
+    """Return the failure for a target whose list was not believed."""
     assert seen.cause is not None
     return Failure(
         code=code_of_unknown(seen.cause),
@@ -126,24 +131,24 @@ def unknown_failure(seen: Sighting) -> Failure:
 
 @dataclass(frozen=True, slots=True)
 class _Said:
-    """vLLM's own error, whichever shape it came in."""
+    """An error from vLLM, in either of its shapes."""
 
     type: str
     message: str
 
 
 def _general(answer: Answer, message: str, now: datetime) -> Failure:
-    """By status alone. What a server says when it refuses a key may repeat part of the key, so it is not shown."""
+    """Classify an answer by status. For 401 and 403 the server's message is omitted, since it may repeat the key."""
     status = answer.status
     told = f"HTTP {status}" + (f": {message}" if message else "")
     asked = retry_after(answer, now)
     match status:
         case 401:
-            hint = "Check the target's api_key, and that its variable, file or command gives the right one."
-            return _permanent(FailureCode.INVALID_CREDENTIALS, "the server refuses the API key (HTTP 401)", hint)
+            hint = "Check the target's api_key, and that its variable, file or command yields the right key."
+            return _permanent(FailureCode.INVALID_CREDENTIALS, "the server rejected the API key (HTTP 401)", hint)
         case 403:
-            hint = "The key is not allowed to do this; ask who runs the server, or give the target another api_key."
-            return _permanent(FailureCode.ACCESS_DENIED, "the server forbids it (HTTP 403)", hint)
+            hint = "The key lacks permission; ask the server's operator, or give the target another api_key."
+            return _permanent(FailureCode.ACCESS_DENIED, "the server denied permission (HTTP 403)", hint)
         case 429:
             return _recoverable(FailureCode.THROTTLING, told, asked)
         case 408 | 504:
@@ -151,20 +156,20 @@ def _general(answer: Answer, message: str, now: datetime) -> Failure:
         case _ if status >= 500:
             return _recoverable(FailureCode.SERVICE_INTERNAL_ERROR, told, asked)
         case _ if 300 <= status < 400:
-            hint = "Give the target the base_url of vLLM itself; redirects are not followed, so that keys stay put."
-            return _permanent(FailureCode.INVALID_REQUEST, f"answered with a redirect (HTTP {status})", hint)
+            hint = "Set base_url to vLLM itself; redirects are not followed, so that keys are not sent elsewhere."
+            return _permanent(FailureCode.INVALID_REQUEST, f"the server answered with a redirect (HTTP {status})", hint)
     return _permanent(FailureCode.INVALID_REQUEST, told)
 
 
 def _never_fits(message: str) -> Failure | None:
-    """A 500 that will be one for ever."""
+    """Return the failure for a 500 that a retry cannot change; None for any other."""
     if _RANK.search(message):
-        hint = "Restart vLLM with a larger --max-lora-rank, or take an adapter of a lower rank."
+        hint = "Restart vLLM with a larger --max-lora-rank, or use an adapter of a lower rank."
         return _permanent(FailureCode.INVALID_REQUEST, message, hint)
     if _LORA_OFF.search(message):
         return _permanent(FailureCode.INVALID_REQUEST, message, _START_WITH_LORA)
     if _BROKEN_FILES.search(message):
-        hint = "The server cannot load these files: make the adapter anew, or ask its maker. vLLM's log says more."
+        hint = "The server cannot load these files; see vLLM's log, and rebuild the adapter or ask its author."
         return _permanent(FailureCode.INVALID_REQUEST, message, hint)
     return None
 
@@ -177,7 +182,7 @@ def _bad_path(message: str, path: str, staged: bool) -> Failure:
             "user may not read it, as a copy is no more readable than its source: make the source readable for it."
         )
     else:
-        hint = f"{path} must be a path as the server sees it, with adapter_config.json and the weights in it."
+        hint = f"{path} must exist on the server, with adapter_config.json and the weights in it."
     return _permanent(FailureCode.INVALID_REQUEST, message, hint)
 
 
@@ -185,8 +190,8 @@ def _no_route(answer: Answer) -> Failure:
     body = _json(answer.body)
     if isinstance(body, dict) and body.get("detail") == "Not Found":
         return _permanent(FailureCode.INVALID_REQUEST, "the server has no such route (HTTP 404)", _START_WITH_LORA)
-    hint = f"Is something in front of vLLM, or the base_url another server's? If not: {_START_WITH_LORA}"
-    return _permanent(FailureCode.INVALID_REQUEST, "the server has no such route (HTTP 404, not vLLM's)", hint)
+    hint = f"Check for a proxy in front of vLLM, or a base_url of another server. Otherwise: {_START_WITH_LORA}"
+    return _permanent(FailureCode.INVALID_REQUEST, "the server has no such route (HTTP 404, not from vLLM)", hint)
 
 
 def _permanent(code: FailureCode, message: str, hint: str | None = None) -> Failure:
@@ -198,7 +203,7 @@ def _recoverable(code: FailureCode, message: str, retry_after: float | None) -> 
 
 
 def _said(body: bytes) -> _Said | None:
-    """None where the body is not an error of vLLM's."""
+    """Return the vLLM error in `body`; None if it contains none."""
     found = _json(body)
     if not isinstance(found, dict):
         return None
@@ -209,7 +214,7 @@ def _said(body: bytes) -> _Said | None:
 
 
 def _shown(message: str) -> str:
-    """One line of bounded length, without control characters."""
+    """Return the message as one line of bounded length, without control characters."""
     line = " ".join("".join(sign if sign.isprintable() else " " for sign in message).split())
     return line if len(line) <= _LONGEST_MESSAGE else f"{line[: _LONGEST_MESSAGE - 1]}…"
 

@@ -1,7 +1,7 @@
-"""The calls that Garrison makes to a vLLM server, typed, on one connection.
+"""Typed client for the vLLM routes that Garrison uses, over one connection.
 
-`load_inplace` is never sent: it makes every later batch read the adapter from disk. Nor is `base_model_name`, which
-vLLM ignores: an adapter hangs on the base that is served, and the list is compared afterwards.
+`load_inplace` is never sent: it makes every later batch read the adapter from disk. `base_model_name` is not sent
+either, since vLLM ignores it: an adapter is attached to the served base model, and the list is checked afterwards.
 """
 
 from dataclasses import dataclass
@@ -25,12 +25,12 @@ __all__ = ["Reply", "VllmApi"]
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """How a server took a request that changes something.
+    """The reply to a request that changes the server.
 
     Attributes:
-        failure: None: it said yes. What it did is for the list to show.
-        sent: the request left.
-        uncertain: it left, and what came back does not tell whether it was done.
+        failure: None if the server confirmed the request; only the list shows what it did.
+        sent: the request was sent.
+        uncertain: the request was sent, and the answer does not tell whether it was carried out.
     """
 
     failure: Failure | None = None
@@ -39,7 +39,7 @@ class Reply:
 
 
 class VllmApi:
-    """One server's routes. No call raises for what the server or the network does."""
+    """The routes of one server. No call raises for errors of the server or the network."""
 
     def __init__(self, connection: Connection, target: TargetSpec, clock: Clock) -> None:
         self._connection = connection
@@ -47,7 +47,7 @@ class VllmApi:
         self._clock = clock
 
     async def list(self, base: str | None) -> Sighting:
-        """`GET /v1/models`, judged. `base` must be in the list for it to be believed; any base model where None."""
+        """Request and judge `GET /v1/models`. The list must contain the base model `base`; None accepts any."""
         started, now = self._clock.monotonic(), self._clock.now()
         try:
             answer = await self._connection.request("GET", "/v1/models", timeout=self._target.timeout)
@@ -66,7 +66,7 @@ class VllmApi:
         )
 
     async def load(self, name: str, path: str, *, is_3d: bool = False, staged: bool = False) -> Reply:
-        """`POST /v1/load_lora_adapter`, within the target's `load_timeout`."""
+        """Send `POST /v1/load_lora_adapter`, within the target's `load_timeout`."""
         body: dict[str, object] = {"lora_name": name, "lora_path": path}
         if is_3d:
             body["is_3d_lora_weight"] = True
@@ -76,7 +76,7 @@ class VllmApi:
         return _reply(load_failure(answer, path=path, staged=staged, now=self._clock.now()))
 
     async def unload(self, name: str) -> Reply:
-        """`POST /v1/unload_lora_adapter`. The failure `NotFound` says that the name is not loaded."""
+        """Send `POST /v1/unload_lora_adapter`. The failure `NotFound` means that the name is not loaded."""
         answer = await self._post("/v1/unload_lora_adapter", {"lora_name": name}, self._target.timeout)
         if isinstance(answer, Reply):
             return answer
@@ -85,8 +85,11 @@ class VllmApi:
     async def complete(
         self, model: str, prompt: str, *, seed: int, timeout: float, logprob: bool = False
     ) -> Completion | Failure:
-        """One token of `POST /v1/completions` at temperature 0, with its log probability where it is asked for and the
-        server gives it. vLLM 0.32 compiles for the first such request, and answers nobody for 5 to 14 s meanwhile."""
+        """Request one token with `POST /v1/completions` at temperature 0.
+
+        `logprob` also requests its log probability, which the server may omit. vLLM 0.32 compiles for the first such
+        request, and serves no other requests for 5 to 14 s meanwhile.
+        """
         body = {"model": model, "prompt": prompt, "max_tokens": 1, "temperature": 0, "seed": seed}
         answer = await self._post("/v1/completions", body | ({"logprobs": 1} if logprob else {}), timeout)
         if logprob and isinstance(answer, Answer) and answer.status == 400:  # `--max-logprobs 0`
@@ -104,6 +107,6 @@ class VllmApi:
 
 
 def _reply(failure: Failure | None) -> Reply:
-    """A 5xx or a timeout may come from a proxy whose upstream went on."""
+    """Mark 5xx and timeouts as uncertain: they may come from a proxy whose upstream completed the request."""
     unsure = failure is not None and failure.recoverable and failure.code is not FailureCode.THROTTLING
     return Reply(failure, uncertain=unsure)

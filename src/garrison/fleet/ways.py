@@ -1,5 +1,7 @@
-"""The ways in which an action is done, each a sequence of steps. What a way leaves behind is returned as versions of
-resources, which are recorded with the action's end."""
+"""Procedures for carrying out actions, each a sequence of steps.
+
+A procedure returns the new versions of resources, which are recorded together with the end of the action.
+"""
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
@@ -17,21 +19,21 @@ __all__ = ["WAYS", "Result", "record"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
-    """`gap_ms`: milliseconds from the answer to the unload to the answer to the load."""
+    """New versions of resources. `gap_ms`: milliseconds between the answers to the unload and to the load."""
 
     resources: tuple[Resource, ...] = ()
     gap_ms: float | None = None
 
 
 async def load(steps: Steps) -> Result:
-    """A name that is not served."""
+    """Load a name that is not served."""
     spec = _desired(steps.action)
     await _prepare(steps, spec)
     return Result(resources=(await _load_and_verify(steps, spec),))
 
 
 async def unload(steps: Steps) -> Result:
-    """A name that shall go. That it is gone already is as good."""
+    """Unload a name. If it is already gone, that counts as success."""
     action = steps.action
     there = await _untouched(steps, action.name, action.recorded, action.observed)
     steps.checkpoint("looked")
@@ -42,8 +44,11 @@ async def unload(steps: Steps) -> Result:
 
 
 async def swap(steps: Steps) -> Result:
-    """Another path under a name that is served: unload and load, back to back. If the new one does not come up, the old
-    one is put back before anything else is tried."""
+    """Serve another path under a name that is served: unload and load, back to back.
+
+    The name is not served in between. If the new adapter fails, the old one is therefore put back before anything else
+    is tried.
+    """
     action, spec = steps.action, _desired(steps.action)
     await _prepare(steps, spec)
     old = await _untouched(steps, action.name, action.recorded, action.observed)
@@ -61,6 +66,7 @@ async def swap(steps: Steps) -> Result:
             try:
                 return Result(resources=(await _verify(steps, spec),), gap_ms=gap_ms)
             except StepError as error:
+                # Unreachable, or the new adapter still holds the name: the old one cannot be put back.
                 if error.failure.cause is not None or error.left is not None:
                     raise
                 failure = replace(error.failure, recoverable=False)
@@ -69,13 +75,14 @@ async def swap(steps: Steps) -> Result:
 
 
 async def load_then_unload(steps: Steps) -> Result:
-    """A new name for what an old one served: the new one answers before the old one goes."""
+    """Rename an adapter: the new name is served before the old one is unloaded."""
     action, spec = steps.action, _desired(steps.action)
     old = action.replaced
     if old is None:
         raise AssertionError(f"{action.name} on {action.target} replaces nothing")
     await _prepare(steps, spec)
     created = await _load_and_verify(steps, spec)
+    # Record the new name now: if the process is killed here, both names are served, and both must be known.
     await steps.log.keep("unload", [created])
     steps.checkpoint("half-recorded")
     there = await _untouched(steps, old.key.name, old, action.observed)
@@ -86,7 +93,7 @@ async def load_then_unload(steps: Steps) -> Result:
 
 
 def record(action: Action, log: ActionLog) -> tuple[Resource, ...]:
-    """Only our record changes, and nothing is sent."""
+    """Change only the record; nothing is sent to the target."""
     if action.kind is ActionKind.RELEASE:
         return (log.gone(action.recorded, Operation.RELEASED, action.reason),) if action.recorded else ()
     there = action.observed
@@ -109,7 +116,7 @@ async def _prepare(steps: Steps, spec: AdapterSpec) -> None:
 
 
 async def _load_and_verify(steps: Steps, spec: AdapterSpec, *, lost: bool = False) -> Resource:
-    """`lost`: if it fails, the name that was recorded is proved not to be served."""
+    """Load an adapter and verify it. `lost`: on failure, the recorded name is proved absent."""
     try:
         await steps.load(spec.lora_name, steps.path, is_3d=spec.is_3d_lora_weight)
         return await _verify(steps, spec)
@@ -119,7 +126,7 @@ async def _load_and_verify(steps: Steps, spec: AdapterSpec, *, lost: bool = Fals
 
 
 async def _verify(steps: Steps, spec: AdapterSpec) -> Resource:
-    """List, compare and probe; what does not stand is unloaded again."""
+    """List, compare and probe the new adapter; unload it again if one of these fails."""
     try:
         there = await steps.verify(spec.lora_name, spec)
         await steps.probe(spec.lora_name, spec, there.parent)
@@ -135,19 +142,19 @@ async def _take_away(steps: Steps, name: str, old: Served) -> None:
     await steps.unload(name)
     there = await steps.there(name)
     if there is not None and there.root == old.root:
-        message = f"the server answered that {name} is unloaded, and still lists it"
-        hint = "Is it on vLLM's command line (--lora-modules), or does a resolver load it again when it is asked for?"
+        message = f"the server confirmed the unload of {name}, but still lists it"
+        hint = "Check whether it is on vLLM's command line (--lora-modules), or a resolver plugin loads it on demand."
         raise StepError(Failure(code=FailureCode.NOT_STABILIZED, message=message, hint=hint))
     if there is not None:
-        steps.notes.append(f"somebody loaded {name} again meanwhile, from {there.root}: left alone")
+        steps.notes.append(f"{name} was loaded again by another party meanwhile, from {there.root}; left alone")
     steps.checkpoint("gone")
 
 
 async def _put_back(steps: Steps, old: Served, because: Failure) -> None:
-    """Serve the old path again under the name.
+    """Serve the old path under the name again.
 
     Raises:
-        StepError: it cannot be put back: `because`, and that the old one is lost.
+        StepError: the old adapter cannot be put back; carries the failure `because`, and whether the old one is lost.
     """
     name = steps.action.name
     assert old.root is not None
@@ -164,23 +171,23 @@ async def _put_back(steps: Steps, old: Served, because: Failure) -> None:
     there = await steps.there(name)
     if there is None or there.root != old.root:
         now = f"is served from {there.root}" if there else "is not served"
-        steps.notes.append(f"the old one, {old.root}, could not be put back{refused}; {name} {now}")
+        steps.notes.append(f"the old adapter, {old.root}, could not be put back{refused}; {name} {now}")
         raise StepError(replace(because, recoverable=False), lost=there is None)
     steps.ours = False
-    steps.notes.append(f"the old one serves again, from {old.root}")
+    steps.notes.append(f"the old adapter is served again, from {old.root}")
     steps.checkpoint("put-back")
 
 
 async def _untouched(steps: Steps, name: str, recorded: Resource | None, observed: Served | None) -> Served | None:
-    """What is served under `name` now, if it is what the plan was made from."""
+    """Return the adapter now served as `name`, after checking that it is the one the plan is based on."""
     there = await steps.there(name)
     expected = {recorded.served_path if recorded else None, observed.root if observed else None, steps.path}
     if there is not None and there.root not in expected - {None, ""}:
         raise StepError(
             Failure(
                 code=FailureCode.RESOURCE_CONFLICT,
-                message=f"{name} changed since the plan was made: it is served from {there.root} now",
-                hint="Plan again, and see whether that may be overwritten.",
+                message=f"{name} changed since the plan was made; it is now served from {there.root}",
+                hint="Run `garrison plan` again, and check whether the change may be overwritten.",
             )
         )
     return there

@@ -91,7 +91,8 @@ class EngineLog:
             self._take(line)
 
     def close(self) -> None:
-        self._pass_on(self._redactor.end())
+        if rest := self._redactor.end():  # a log that was only opened stays as it is
+            self._pass_on(rest)
         if self._rest:
             self._take(self._rest)
             self._rest = b""

@@ -55,7 +55,7 @@ def machine_facts(settings: Settings, environ: Mapping[str, str], *, offline: bo
         models_root_writable=os.access(root, os.W_OK),
         shm_total=_shm(),
         hugepages=_hugepages(),
-        endpoint=f"{settings.host}:{settings.port}",
+        endpoint=f"{settings.engine_host}:{settings.engine_port}",
         port=port,
         port_hint=hint,
         engines=tuple(_engine(name, settings, environ) for name in registry.names() if name != "sim"),
@@ -160,7 +160,7 @@ def _port(settings: Settings) -> tuple[str | None, str | None]:
         return None, None
     pids = ", ".join(map(str, report.would_stop_roots))
     return (
-        f"{settings.host}:{settings.port} is held by a vLLM of yours, pid {pids}",
+        f"{settings.engine_host}:{settings.engine_port} is held by a vLLM of yours, pid {pids}",
         "`garrison serve --replace` stops it first; without --replace it asks, or refuses.",
     )
 

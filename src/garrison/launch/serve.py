@@ -169,7 +169,9 @@ def _ready_port(prepared: Prepared, view: StartView) -> Iterator[FileLock | None
 
 def _request(chosen: Chosen, settings: Settings) -> PreflightRequest:
     where = chosen.endpoint
-    request = PreflightRequest.from_settings(replace(settings, host=where.host, port=where.port, dry_run=False))
+    request = PreflightRequest.from_settings(
+        replace(settings, engine_host=where.host, engine_port=where.port, dry_run=False)
+    )
     return replace(request, skip_port=not where.needs_port)
 
 

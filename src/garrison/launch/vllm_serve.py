@@ -19,8 +19,8 @@ from garrison.models.names import ModelName, model_from_directory
 __all__ = ["Extras", "Plan", "argv", "environment", "guard", "plan"]
 
 _REQUIRED = (
-    ("host", "VLLM_HOST"),
-    ("port", "VLLM_PORT"),
+    ("engine_host", "VLLM_HOST"),
+    ("engine_port", "VLLM_PORT"),
     ("tensor_parallel_size", "VLLM_TENSOR_PARALLEL_SIZE"),
     ("pipeline_parallel_size", "VLLM_PIPELINE_PARALLEL_SIZE"),
     ("kv_cache_dtype", "VLLM_KV_CACHE_DTYPE"),
@@ -84,8 +84,8 @@ def argv(settings: Settings, model: str, config: Path, extra: Sequence[str]) -> 
         "serve",
         model,
         *("--config", str(config)),
-        *("--host", settings.host),
-        *("--port", str(settings.port)),
+        *("--host", settings.engine_host),
+        *("--port", str(settings.engine_port)),
         *("--tensor-parallel-size", str(settings.tensor_parallel_size)),
         *("--pipeline-parallel-size", str(settings.pipeline_parallel_size)),
         *("--kv-cache-dtype", str(settings.kv_cache_dtype)),
@@ -138,8 +138,8 @@ def config_file(settings: Settings) -> Path:
     Raises:
         InvalidError: it is not a file that can be read.
     """
-    if settings.config_file is not None:
-        path = settings.config_file
+    if settings.engine_config_file is not None:
+        path = settings.engine_config_file
     else:
         path = _cache_directory(settings) / "vllm-config.yaml"
         if not path.exists():

@@ -46,8 +46,8 @@ class PreflightRequest:
     @classmethod
     def from_settings(cls, settings: Settings) -> Self:
         return cls(
-            host=settings.host,
-            port=settings.port,
+            host=settings.engine_host,
+            port=settings.engine_port,
             dry_run=settings.dry_run,
             skip_gpu=settings.skip_gpu_check,
             thresholds=Thresholds(
@@ -57,7 +57,7 @@ class PreflightRequest:
             allow_other_uid_kill=settings.allow_other_uid_kill,
             stop_timeout=settings.stop_timeout,
             signatures=settings.process_signatures,
-            lockfile=Path(settings.preflight_lockfile.replace("{port}", str(settings.port))).expanduser(),
+            lockfile=Path(settings.preflight_lockfile.replace("{port}", str(settings.engine_port))).expanduser(),
             notes=settings.run_dir,
         )
 

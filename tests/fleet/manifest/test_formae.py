@@ -96,7 +96,7 @@ def test_lower_case_parts_are_the_same() -> None:
     assert load(forma).declaration == load(FORMA).declaration
 
 
-def test_the_plugins_key_is_sent_to_its_targets_and_said() -> None:
+def test_the_plugin_key_is_sent_to_forma_targets_with_a_warning() -> None:
     loaded = load(FORMA, VLLM_API_KEY="sesame")
     keys = {name: target.api_key for name, target in loaded.declaration.targets.items()}
     assert keys == {"node-a": Secret("env", "VLLM_API_KEY"), "node-b": Secret("env", "VLLM_API_KEY")}
@@ -104,7 +104,7 @@ def test_the_plugins_key_is_sent_to_its_targets_and_said() -> None:
     assert "sesame" not in repr(loaded)
 
 
-def test_a_manifest_of_ours_does_not_use_the_plugins_key() -> None:
+def test_a_native_manifest_does_not_use_the_plugin_key() -> None:
     text = io.StringIO("stack: s\ntargets: {t: {host: localhost}}")
     loaded = load_declaration(["-"], environ={"VLLM_API_KEY": "sesame"}, stdin=text)
     assert loaded.declaration.targets["t"].api_key is None
@@ -123,7 +123,7 @@ def test_what_is_read_back_is_left_out() -> None:
     read_back = {"id": "chat", "parent": "acme/tiny", "root": "/adapters/chat"}
     loaded = load(changed(lambda forma: forma["Resources"][0]["Properties"].update(read_back)))
     assert loaded.declaration == load(FORMA).declaration
-    assert [warning.split("left out ")[1][:4] for warning in loaded.warnings] == ["'id'", "'par", "'roo"]
+    assert [warning.split("ignored ")[1][:4] for warning in loaded.warnings] == ["'id'", "'par", "'roo"]
 
 
 def test_what_is_not_vllms_is_left_out() -> None:
@@ -134,10 +134,10 @@ def test_what_is_not_vllms_is_left_out() -> None:
 
     loaded = load(changed(add))
     assert loaded.declaration == load(FORMA).declaration
-    assert [warning.split("left out ")[1] for warning in loaded.warnings] == [
-        "what is not vLLM's: 1 Docker::Compose::Stack",
-        "the target 'docker' of DOCKER",
-        "a policy: ttl",
+    assert [warning.split("ignored ")[1] for warning in loaded.warnings] == [
+        "resources that are not vLLM's: 1 Docker::Compose::Stack",
+        "target 'docker' of namespace DOCKER",
+        "a policy of type ttl",
     ]
 
 
@@ -155,23 +155,23 @@ REFUSED: dict[str, tuple[Any, str]] = {
         "Known types: VLLM::Inference::LoRAA",
     ),
     "no type": (lambda f: f["Resources"][0].pop("Type"), "unknown resource type"),
-    "no label": (lambda f: f["Resources"][0].pop("Label"), ":43:3: a resource without a Label"),
-    "a label twice": (lambda f: f["Resources"].append(f["Resources"][0]), "the resource 'a-chat' is declared twice"),
-    "a target twice": (lambda f: f["Targets"].append(f["Targets"][0]), "the target 'node-a' is declared twice"),
+    "no label": (lambda f: f["Resources"][0].pop("Label"), ":43:3: a resource has no Label"),
+    "a label twice": (lambda f: f["Resources"].append(f["Resources"][0]), "duplicate resource 'a-chat'"),
+    "a target twice": (lambda f: f["Targets"].append(f["Targets"][0]), "duplicate target 'node-a'"),
     "no properties": (lambda f: f["Resources"][0].pop("Properties"), "has no Properties"),
-    "no target": (lambda f: f["Resources"][0].pop("Target"), "names no Target"),
-    "an unknown target": (lambda f: f["Resources"][0].update(Target="node-c"), "no target 'node-c'"),
+    "no target": (lambda f: f["Resources"][0].pop("Target"), "has no Target"),
+    "an unknown target": (lambda f: f["Resources"][0].update(Target="node-c"), "unknown target 'node-c'"),
     "no config": (lambda f: f["Targets"][0].pop("Config"), "has no Config"),
     "two stacks": (lambda f: f["Resources"][1].update(Stack="other"), "several stacks: fleet, other"),
     "a reference": (
         lambda f: f["Targets"][0]["Config"].update(Host={"$res": True, "$label": "vm"}),
-        ":26:5: the target 'node-a': Host",
+        ":26:5: target 'node-a': Host",
     ),
     "an unknown property": (
         lambda f: f["Resources"][0]["Properties"].update(loraPth="x"),
         ":59:5: unknown key 'adapters.a-chat.loraPth'",
     ),
-    "no path": (lambda f: f["Resources"][0]["Properties"].pop("loraPath"), "'adapters.a-chat.lora_path' is missing"),
+    "no path": (lambda f: f["Resources"][0]["Properties"].pop("loraPath"), "missing key 'adapters.a-chat.lora_path'"),
     "entries that are none": (lambda f: f.update(Resources=[1]), "an entry is not a mapping"),
     "parts that are none": (lambda f: f.update(Stacks={}), "Stacks is not a list"),
 }

@@ -216,7 +216,7 @@ def test_targets_of_an_adapter(line: str, names: list[str]) -> None:
 
 
 MISTAKES = {
-    "no stack": ("targets: {}", ":1:1: the key 'stack' is missing", "stack: NAME"),
+    "no stack": ("targets: {}", ":1:1: missing key 'stack'", "stack: NAME"),
     "an unknown key": (target("{base_ulr: x}"), ":3:7: unknown key 'targets.t.base_ulr'", "'base_url'"),
     "an unknown key at the top": ("stack: s\nadaptors: {}", ":2:1: unknown key 'adaptors'", "'adapters'"),
     "a key of nothing like it": ("stack: s\nzzz: {}", ":2:1: unknown key 'zzz'", "Known keys: stack, targets"),
@@ -225,11 +225,11 @@ MISTAKES = {
         ":3:28: 'baseUrl' and 'base_url' are two",
         "",
     ),
-    "no address": (target("{base_model: x}"), ":3:3: targets.t: the address is missing", ""),
-    "two addresses": (target("{host: h, base_url: 'http://h'}"), "not both", ""),
+    "no address": (target("{base_model: x}"), ":3:3: targets.t: missing address", ""),
+    "two addresses": (target("{host: h, base_url: 'http://h'}"), "give either", ""),
     "one address twice": (
         target("{host: h}") + "  u: {base_url: 'http://h:8000/v1'}",
-        ":4:3: the targets 't' and 'u'",
+        ":4:3: targets 't' and 'u'",
         "",
     ),
     "a port that is none": (target("{host: h, port: 70000}"), ":3:16: targets.t.port: input should be less", ""),
@@ -245,33 +245,37 @@ MISTAKES = {
     "a flag that is none": (target("{host: h, probe: maybe}"), "targets.t.probe: input should be a valid boolean", ""),
     "another type": (target("{host: h, type: compose}"), "targets.t.type: input should be 'VLLM'", ""),
     "a list for a mapping": ("stack: s\ntargets: [a]", ":2:1: targets: input should be a valid mapping", ""),
-    "text for the whole": ("hello", "no `key: value` lines", "stack: NAME"),
-    "nothing at all": ("", "it is empty", "Begin with"),
-    "a key that is a number": ("stack: s\ntargets: {7: {host: h}}", "the key '7' is not plain text", "quotes"),
-    "a key with blanks": ("stack: s\ntargets: {' t': {host: h}}", ":2:11: targets. t: a name has no blanks", ""),
+    "text for the whole": ("hello", "not a mapping", "stack: NAME"),
+    "nothing at all": ("", "the manifest is empty", "Begin with"),
+    "a key that is a number": ("stack: s\ntargets: {7: {host: h}}", "key '7' is not plain text", "Quote"),
+    "a key with blanks": ("stack: s\ntargets: {' t': {host: h}}", ":2:11: targets. t: a name cannot begin or end", ""),
     "a key that is too long": (f"stack: s\ntargets: {{{'t' * 201}: {{host: h}}}}", ":2:11: targets.ttt", ""),
-    "a name with blanks": ("stack: ' s '", ":1:1: stack: a name has no blanks", ""),
-    "a control character": ('stack: "a\\e[31m"', ":1:1: stack: it holds a control character", ""),
+    "a name with blanks": ("stack: ' s '", ":1:1: stack: a name cannot begin or end", ""),
+    "a control character": ('stack: "a\\e[31m"', ":1:1: stack: contains a control character", ""),
     "both file and command": (
         target("{host: h, api_key: {file: a, command: [b]}}"),
         ":3:16: targets.t.api_key: give exactly one",
         "",
     ),
-    "a key to nothing": (target("{host: h, tls: {key: k}}"), "key needs cert", ""),
-    "a header that is none": (target("{host: h, headers: {'a b': c}}"), "is not the name of a header", ""),
-    "a framing header": (target("{host: h, headers: {Content-Length: '1'}}"), "is not yours to set", ""),
-    "a header twice": (target("{host: h, headers: {X-A: a, x-a: b}}"), "given twice", ""),
-    "key and header": (target("{host: h, api_key: {env: A}, headers: {authorization: {env: B}}}"), "are one", ""),
+    "a key to nothing": (target("{host: h, tls: {key: k}}"), "key requires cert", ""),
+    "a header that is none": (target("{host: h, headers: {'a b': c}}"), "invalid header name", ""),
+    "a framing header": (target("{host: h, headers: {Content-Length: '1'}}"), "is managed by Garrison", ""),
+    "a header twice": (target("{host: h, headers: {X-A: a, x-a: b}}"), "duplicate header", ""),
+    "key and header": (
+        target("{host: h, api_key: {env: A}, headers: {authorization: {env: B}}}"),
+        "set the same header",
+        "",
+    ),
     "no target": (adapter("{lora_path: /a}"), ":5:3: adapters.a: give exactly one of target, targets, select", ""),
     "target and targets": (adapter("{lora_path: /a, target: t, targets: [t]}"), "give exactly one of", ""),
     "an unknown target": (
         adapter("{lora_path: /a, target: tt}"),
-        ":5:22: adapters.a.target: there is no target 'tt'",
+        ":5:22: adapters.a.target: unknown target 'tt'",
         "'t'",
     ),
     "a target twice": (
         adapter("{lora_path: /a, targets: [t, t]}"),
-        ":5:35: adapters.a.targets.1: 't' is given twice",
+        ":5:35: adapters.a.targets.1: duplicate target 't'",
         "",
     ),
     "no targets": (adapter("{lora_path: /a, targets: []}"), "at least 1 item", ""),
@@ -280,15 +284,15 @@ MISTAKES = {
         ":5:22: adapters.a.select: no target",
         "site: lab",
     ),
-    "no path": (adapter("{target: t}"), ":5:3: the key 'adapters.a.lora_path' is missing", "lora_path: …"),
+    "no path": (adapter("{target: t}"), ":5:3: missing key 'adapters.a.lora_path'", "lora_path: …"),
     "the name of the base": (
         adapter("{target: t, lora_path: /a, lora_name: base}"),
-        ":5:33: the adapter 'a' has the name of the base",
+        ":5:33: adapter 'a' has the same name as the base",
         "",
     ),
     "a name twice": (
         adapter("{target: t, lora_path: /a}") + "  b: {target: t, lora_path: /b, lora_name: a}",
-        "'a' and 'b' have one lora_name on 't'",
+        "'a' and 'b' have the same lora_name on target 't'",
         "",
     ),
     "another resource type": (
@@ -296,7 +300,7 @@ MISTAKES = {
         "should be 'VLLM::Inference::LoRAAdapter'",
         "",
     ),
-    "a model on no target": ("stack: s\nmodels: {m: {target: t}}", "there is no target 't'", "There are no targets"),
+    "a model on no target": ("stack: s\nmodels: {m: {target: t}}", "unknown target 't'", "There are no targets"),
     "an unknown policy": (
         "stack: s\npolicy: {on_drift: fix}",
         ":2:10: policy.on_drift: input should be 'report' or 'restore'",
@@ -309,8 +313,8 @@ MISTAKES = {
     ),
     "a hook to nobody": ("stack: s\nhooks: [{on: [drift]}]", "give exactly one of url, command", ""),
     "a manifest to serve": ("model: acme/tiny\nengine: vllm", ":1:1: this is a manifest for `garrison serve`", "stack"),
-    "unset variable": (target("{host: '${NONE}'}"), ":3:7: targets.t.host: the variable NONE is not set", "default"),
-    "an unknown target by a variable": (adapter("{lora_path: /a, target: '${V}'}"), "there is no target '${V}'", ""),
+    "unset variable": (target("{host: '${NONE}'}"), ":3:7: targets.t.host: variable NONE is not set", "default"),
+    "an unknown target by a variable": (adapter("{lora_path: /a, target: '${V}'}"), "unknown target '${V}'", ""),
 }
 
 
@@ -320,7 +324,7 @@ def test_mistakes(text: str, message: str, hint: str) -> None:
     assert message in said
     assert hint in said
     assert "sesame" not in said
-    assert said.startswith("<standard input>:") or "mistakes" in said
+    assert said.startswith("<standard input>:") or "errors" in said
 
 
 SECRETS = {
@@ -346,7 +350,7 @@ def test_no_secret_in_an_error(text: str) -> None:
 def test_several_mistakes_at_once_in_the_order_of_the_file() -> None:
     lines = "\n".join(f"  t{n}: {{base_ulr: x}}" for n in range(12))
     said = refused(f"stack: s\ntargets:\n{lines}\npolicy: {{on_drift: fix}}")
-    assert said.startswith("the manifest has 13 mistakes:\n  <standard input>:3:8: unknown key 'targets.t0.base_ulr'")
+    assert said.startswith("the manifest has 13 errors:\n  <standard input>:3:8: unknown key 'targets.t0.base_ulr'")
     assert said.count("\n  ") == 11
     assert "and 3 more" in said
 
@@ -355,7 +359,7 @@ def test_read_only_fields_are_left_out_with_a_warning() -> None:
     loaded = load(adapter("{target: t, lora_path: /a, id: a, parent: base, root: /a}"))
     assert loaded.declaration == load(adapter("{target: t, lora_path: /a}")).declaration
     assert len(loaded.warnings) == 3
-    assert "left out 'id'" in loaded.warnings[0]
+    assert "ignored 'id'" in loaded.warnings[0]
 
 
 def test_yaml_reads_the_key_on_as_a_boolean() -> None:
@@ -394,14 +398,14 @@ class TestSources:
             (
                 "targets: {t: {host: h}}",
                 "targets: {t: {host: i}}",
-                "the target 't' is declared in {a}:1:11 and in {b}:1:11",
+                "target 't' is declared in {a}:1:11 and in {b}:1:11",
             ),
-            ("adapters: {t: {}}", "adapters: {t: {}}", "the adapter 't' is declared in {a}:1:12 and in {b}:1:12"),
-            ("stack: s", "stack: r", "another stack is declared in {a}:1:1 and in {b}:1:1"),
+            ("adapters: {t: {}}", "adapters: {t: {}}", "adapter 't' is declared in {a}:1:12 and in {b}:1:12"),
+            ("stack: s", "stack: r", "stack is declared differently in {a}:1:1 and in {b}:1:1"),
             (
                 "policy: {interval: 5s}",
                 "policy: {interval: 6s}",
-                "another policy is declared in {a}:1:1 and in {b}:1:1",
+                "policy is declared differently in {a}:1:1 and in {b}:1:1",
             ),
         ],
         ids=["target", "adapter", "stack", "policy"],
@@ -414,13 +418,13 @@ class TestSources:
         assert message.format(a=tmp_path / "a.yaml", b=tmp_path / "b.yaml") in said
 
     def test_the_default_is_garrison_yaml(self, tmp_path: Path) -> None:
-        with pytest.raises(InvalidError, match=r"cannot read the manifest 'garrison\.yaml'"):
+        with pytest.raises(InvalidError, match=r"cannot read manifest 'garrison\.yaml'"):
             load_declaration([], environ={}, directory=tmp_path)
         self.write(tmp_path, garrison="stack: s")
         assert load_declaration([], environ={}, directory=tmp_path).declaration == Declaration(stack="s")
 
     def test_a_directory_without_a_manifest(self, tmp_path: Path) -> None:
-        with pytest.raises(InvalidError, match="no manifest in the directory"):
+        with pytest.raises(InvalidError, match="no manifest in directory"):
             load_declaration([str(tmp_path)], environ={})
 
     def test_not_utf8(self, tmp_path: Path) -> None:
@@ -501,7 +505,7 @@ def test_garbage_text(text: str) -> None:
 
 @pytest.mark.parametrize("text", ["", "\n", "# a comment\n", "---\n", "{}"], ids=repr)
 def test_what_is_empty_is_called_so(text: str) -> None:
-    assert "it is empty" in refused(text)
+    assert "the manifest is empty" in refused(text)
 
 
 def test_standard_input_may_be_toml() -> None:
@@ -515,10 +519,10 @@ PATHS = {"models/sql": True, "acme/sql": True, "./sql": False, "../sql": False, 
 
 
 @pytest.mark.parametrize(("path", "odd"), PATHS.items(), ids=PATHS)
-def test_a_relative_path_is_said_to_be_the_servers(path: str, odd: bool) -> None:
+def test_a_bare_relative_lora_path_warns_that_it_is_on_the_server(path: str, odd: bool) -> None:
     warnings = load(adapter(f"{{target: t, lora_path: {path}}}")).warnings
-    told = [f"<standard input>:5:18: the lora_path {path!r} is taken as the server's own path; beside the manifest it "
-            "begins with ./"]  # fmt: skip
+    told = [f"<standard input>:5:18: lora_path {path!r} is a path on the server; to make it relative to the manifest, "
+            "begin it with ./"]  # fmt: skip
     assert list(warnings) == (told if odd else [])
 
 
@@ -536,16 +540,16 @@ def test_a_literal_url_of_a_hook_is_perhaps_a_secret(url: str, odd: bool) -> Non
 @pytest.mark.parametrize("name", ["a b", "a\tb", "a\u00a0b", "a\nb"], ids=repr)
 def test_a_lora_name_without_blanks(name: str) -> None:
     told = refused(adapter(json.dumps({"target": "t", "lora_path": "/x", "lora_name": name})))
-    assert "holds a blank" in told or "control character" in told
+    assert "contains white space" in told or "control character" in told
 
 
 def test_a_label_with_a_blank_needs_a_lora_name() -> None:
     labelled = target("{host: h}") + "adapters:\n  my sql: {target: t, lora_path: /x"
-    assert "Or give it a lora_name." in refused(labelled + "}\n")
+    assert "Or set lora_name." in refused(labelled + "}\n")
     assert load(labelled + ", lora_name: acme/sql}\n").declaration.adapters[0].lora_name == "acme/sql"
 
 
-def test_mistakes_of_every_kind_are_told_together() -> None:
+def test_errors_of_every_kind_are_reported_together() -> None:
     text = """stack: s
 targets: {t: {base_url: "ftp://h"}, u: {host: h}, v: {host: h}}
 adapters:
@@ -554,6 +558,6 @@ adapters:
   c: {target: t, lora_path: /x, lora_name: b}
 """
     told = refused(text)
-    assert "the manifest has 4 mistakes" in told
-    for part in ("targets.t.base_url", "have one address", "there is no target 'nope'", "have one lora_name"):
+    assert "the manifest has 4 errors" in told
+    for part in ("targets.t.base_url", "have the same address", "unknown target 'nope'", "have the same lora_name"):
         assert part in told

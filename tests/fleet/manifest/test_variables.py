@@ -29,12 +29,12 @@ def test_texts(text, made):
 
 
 WRONG = {
-    "unset": ("${B}", "the variable B is not set"),
-    "no name": ("${}", "a variable is"),
-    "no end": ("${A", "a variable is"),
-    "another operator": ("${A-x}", "a variable is"),
+    "unset": ("${B}", "variable B is not set"),
+    "no name": ("${}", "invalid variable"),
+    "no end": ("${A", "invalid variable"),
+    "another operator": ("${A-x}", "invalid variable"),
     "nested": ("${B:-${A}}", "not nested"),
-    "a name with a dash": ("${A-B}", "a variable is"),
+    "a name with a dash": ("${A-B}", "invalid variable"),
 }
 
 

@@ -1,4 +1,4 @@
-"""The address of a target: several ways to write it, one canonical form."""
+"""Target addresses: several ways to write one, one canonical form."""
 
 import ipaddress
 import re
@@ -14,30 +14,32 @@ _VISIBLE = re.compile(r"[!-~]*\Z")
 def address(
     base_url: str | None = None, host: str | None = None, port: int | None = None, scheme: str | None = None
 ) -> str:
-    """`scheme://host:port/prefix` from a URL, or from a host with port (8000) and scheme (http).
+    """Return `scheme://host:port/prefix` from a URL, or from a host with port (default 8000) and scheme (default http).
 
     Raises:
-        ValueError: it is none, or given twice, or holds a password. The message does not repeat it.
+        ValueError: the address is missing, invalid, given in both forms, or contains credentials. The message does not
+            repeat the address.
     """
     if base_url is not None:
         if host is not None or port is not None or scheme is not None:
-            raise ValueError("give base_url, or host with port and scheme, not both")
+            raise ValueError("give either base_url, or host with port and scheme")
         return canonical_url(base_url)
     if host is None:
-        raise ValueError("the address is missing: base_url, or host with port and scheme")
+        raise ValueError("missing address: give base_url, or host with port and scheme")
     if scheme not in (None, "http", "https"):
         raise ValueError("scheme must be http or https")
     return _join(scheme or "http", _host(host.removeprefix("[").removesuffix("]")), 8000 if port is None else port, "")
 
 
 def canonical_url(url: str) -> str:
-    """Lower case, without a default port, without `/v1` and without a slash at the end; two spellings of one address
-    give the same text.
+    """Normalize a server URL so that two spellings of one address give the same text.
+
+    The host is in lower case; the default port, a trailing `/v1` and trailing slashes are removed.
 
     Raises:
-        ValueError: it is no http or https URL of a server. The message does not repeat it.
+        ValueError: `url` is not the http or https URL of a server. The message does not repeat it.
     """
-    if not _VISIBLE.match(url):  # urlsplit would drop white space
+    if not _VISIBLE.match(url):  # urlsplit silently drops white space
         raise ValueError("not a URL such as http://host:8000")
     try:
         parts = urlsplit(url)
@@ -47,9 +49,9 @@ def canonical_url(url: str) -> str:
     if parts.scheme not in _DEFAULT_PORT or not host:
         raise ValueError("not a URL such as http://host:8000")
     if parts.username is not None or parts.password is not None:
-        raise ValueError("a user or a password in the URL would be stored and shown; use api_key or headers instead")
+        raise ValueError("credentials in the URL would be stored and displayed; use api_key or headers instead")
     if parts.query or parts.fragment or url.endswith(("?", "#")):
-        raise ValueError("the URL of a server has no ? and no #")
+        raise ValueError("a server URL cannot contain ? or #")
     if port == 0:
         raise ValueError("not a URL such as http://host:8000")
     path = parts.path.rstrip("/")
@@ -68,7 +70,7 @@ def _host(host: str) -> str:
         try:
             found = ipaddress.IPv6Address(host)
         except ValueError:
-            raise ValueError("host is neither a name nor an address (IPv6 without a port)") from None
+            raise ValueError("host is neither a name nor an address (write IPv6 without a port)") from None
         if found.scope_id is None or _HOST.match(found.scope_id):
             return f"[{found}]"
         host = ""

@@ -1,7 +1,7 @@
-"""One spelling: keys in snake_case whatever the file's habit, variables replaced, paths made absolute.
+"""Normalizes a parsed document: keys in snake_case, variables substituted, paths absolute.
 
-`loraName`, `LoraName` and `lora_name` are one key; giving two of them is a mistake. Only keys that the manifest knows
-are touched: the names of targets, adapters, labels and headers stay as they are.
+`loraName`, `LoraName` and `lora_name` are one key; giving two of them is an error. Only keys of the manifest model are
+rewritten: names of targets, adapters, labels and headers are kept verbatim.
 """
 
 import os
@@ -39,11 +39,14 @@ def canonical(
     warnings: list[str],
     variables: bool = True,
 ) -> Draft:
-    """The draft of one document.
+    """Return the draft of one document.
 
     Args:
-        directory: what relative paths are relative to.
-        variables: whether `${NAME}` is replaced; not in what another program has made.
+        directory: base of relative paths.
+        environ: source of `${NAME}`.
+        problems: collects errors.
+        warnings: collects warnings.
+        variables: whether `${NAME}` is substituted; False for the output of another program, where it is plain text.
     """
     walk = _Walk(document, environ, problems, warnings, variables)
     content = walk.value(document.content, (), (), FleetManifest)
@@ -54,14 +57,14 @@ def canonical(
 
 
 def spellings(key: str) -> tuple[str, ...]:
-    """`base_url` to `base_url`, `baseUrl`, `BaseUrl`."""
+    """Return the accepted spellings of a key: `base_url`, `baseUrl`, `BaseUrl`."""
     pascal = "".join(part.capitalize() for part in key.split("_"))
     return tuple(dict.fromkeys((key, pascal[:1].lower() + pascal[1:], pascal)))
 
 
 @dataclass(slots=True)
 class _Walk:
-    """Through the document along the model: `source` is a path there, `path` the canonical one."""
+    """Walks the document along the model; `source` is a path in the document, `path` the canonical one."""
 
     document: Document
     environ: Mapping[str, str]
@@ -90,7 +93,7 @@ class _Walk:
         for key, item in value.items():
             word = self.key(key, source)
             if word is None:
-                self.mistake((*path, str(key)), source, f"the key {str(key)!r} is not plain text", "Put it in quotes.")
+                self.mistake((*path, str(key)), source, f"key {str(key)!r} is not plain text", "Quote the key.")
                 continue
             at = (*source, word)
             if model is None:
@@ -98,7 +101,9 @@ class _Walk:
                 continue
             name = known.get(word)
             if name is None and model is AdapterModel and word.lower() in _READ_ONLY:
-                text = f"{self.document.where(at)}: left out {word!r}: it is read back from the server, never declared"
+                text = (
+                    f"{self.document.where(at)}: ignored {word!r}: it is reported by the server and cannot be declared"
+                )
                 self.warnings.append(text)
             elif name is None:
                 hint = _hint(path, word, model)
@@ -112,7 +117,10 @@ class _Walk:
         return found
 
     def key(self, key: Any, source: Path) -> str | None:
-        """YAML reads the key `on` as a boolean."""
+        """Return the key as written, or None if it is not printable text.
+
+        YAML 1.1 reads the key `on` as a boolean; the word in the file is found through its position.
+        """
         if key is True:
             return next((word for word in _TRUE_WORDS if (*source, word) in self.document.positions), None)
         return key if isinstance(key, str) and key.isprintable() else None
@@ -120,29 +128,29 @@ class _Walk:
     def text(self, text: str, path: Path, kind: Any) -> Any:
         if SecretModel in _alternatives(kind):
             return self.secret(text, path)
-        if not self.variables or "${" not in text or kind == _ENV:  # `env: ${KEY}` would make the secret a name
+        if not self.variables or "${" not in text or kind == _ENV:  # `env: ${KEY}` would use the secret as a name
             return text
         try:
             made = substitute(text, self.environ)
         except ValueError as error:
-            self.problems.add(self.places[path], path, f"{dotted(path)}: {error}", "Set it, or give a default.")
+            self.problems.add(self.places[path], path, f"{dotted(path)}: {error}", "Set it, or write a default.")
             return text
         self.written[path] = text
         return made
 
     def secret(self, text: str, path: Path) -> Any:
-        """A variable in the place of a secret is a reference: its content never gets into a declaration."""
+        """Turn a variable in the place of a secret into a reference, so that its value never enters a declaration."""
         name = only_variable(text) if self.variables else None
         if name is not None:
             return {"env": name}
         last = str(path[-1])
         if last == "api_key":
-            self.mistake(path, None, "api_key: a secret has no place in a manifest", "Write api_key: {env: NAME}.")
+            self.mistake(path, None, "api_key: secrets do not belong in a manifest", "Write api_key: {env: NAME}.")
         elif "headers" in path and _TELLING.search(last):
-            text_ = f"the header {last!r} looks like a secret, which has no place in a manifest"
+            text_ = f"header {last!r} looks like a secret, and secrets do not belong in a manifest"
             self.mistake(path, None, text_, f"Write {last}: {{env: NAME}}.")
         elif self.variables and has_variable(text):
-            text_ = f"{dotted(path)}: a variable may be a secret here, so it must be the whole value"
+            text_ = f"{dotted(path)}: a variable must be the whole value here, since it may hold a secret"
             self.mistake(path, None, text_, "Write {env: NAME}.")
         elif self.variables:
             return substitute(text, {})
@@ -155,12 +163,12 @@ class _Walk:
 
 def _hint(path: Path, word: str, model: type[BaseModel]) -> str:
     if not path and word == "model":
-        return "A manifest with `model` is for `garrison serve`; one for a fleet begins with `stack`."
+        return "A manifest with `model` is for `garrison serve`; a fleet manifest begins with `stack`."
     return did_you_mean(word, model.model_fields)
 
 
 def _alternatives(kind: Any) -> tuple[Any, ...]:
-    """What a type may be, without the wrapping."""
+    """Return the members of a union, with `Annotated` and None removed."""
     origin = get_origin(kind)
     if origin is Annotated:
         return _alternatives(get_args(kind)[0])
@@ -174,12 +182,12 @@ def _model(kind: Any) -> type[BaseModel] | None:
 
 
 def _member(kind: Any, of: type) -> Any:
-    """The type of what a list or a mapping holds."""
+    """Return the element type of a list, or the value type of a mapping."""
     return next((get_args(one)[-1] for one in _alternatives(kind) if get_origin(one) is of), None)
 
 
 def _oddities(draft: Draft) -> Iterator[str]:
-    """What may mean something else than it says."""
+    """Yield warnings about values that may not mean what their author intended."""
     adapters = draft.content.get("adapters")
     for label, adapter in adapters.items() if isinstance(adapters, dict) else ():
         path = ("adapters", label, "lora_path")
@@ -187,18 +195,18 @@ def _oddities(draft: Draft) -> Iterator[str]:
         if isinstance(text, str) and text and text[0] not in "/~." and "://" not in text:
             shown = draft.shown(path, text)
             yield (
-                f"{draft.where(path)}: the lora_path {shown} is taken as the server's own path; beside the "
-                "manifest it begins with ./"
+                f"{draft.where(path)}: lora_path {shown} is a path on the server; to make it relative to the "
+                "manifest, begin it with ./"
             )
     hooks = draft.content.get("hooks")
     for index, hook in enumerate(hooks if isinstance(hooks, list) else ()):
         url = hook.get("url") if isinstance(hook, dict) else None
         if isinstance(url, str) and not _LOOPBACK.match(url):
-            yield f"{draft.where(('hooks', index, 'url'))}: the url of a hook is often a secret; write url: ${{NAME}}"
+            yield f"{draft.where(('hooks', index, 'url'))}: a hook's url is often a secret; write url: ${{NAME}}"
 
 
 def _anchor(draft: Draft, directory: str, home: str | None) -> None:
-    """Make paths on our side absolute. `lora_path` is the server's unless it says `./`."""
+    """Make local paths absolute. A `lora_path` is a path on the server unless it begins with `./` or `../`."""
 
     def place(holder: Any, key: str, *, always: bool) -> None:
         text = holder.get(key) if isinstance(holder, dict) else None

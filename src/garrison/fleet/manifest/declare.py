@@ -1,4 +1,4 @@
-"""From a draft to the declaration: types, then what only the whole can tell."""
+"""Turns a draft into a declaration: first the types of single values, then the rules across the whole manifest."""
 
 import re
 from collections.abc import Mapping
@@ -21,12 +21,13 @@ _HEADER = frozenset("!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyz")
 
 
 def declare(draft: Draft, problems: Problems) -> Declaration:
-    """
+    """Validate `draft` and return its declaration.
+
     Raises:
-        InvalidError: a mistake, here or collected before.
+        InvalidError: the manifest has errors, found here or already in `problems`.
     """
     manifest = _validated(draft, problems)
-    problems.refuse()
+    problems.refuse()  # the checks across the manifest need every value to be valid
     assert manifest is not None
     targets = _targets(draft, manifest, problems)
     adapters = _adapters(draft, manifest, problems)
@@ -51,7 +52,7 @@ def _validated(draft: Draft, problems: Problems) -> FleetManifest | None:
     except ValidationError as error:
         for one in error.errors(include_url=False, include_input=False, include_context=False):
             _add(draft, one["loc"], one["type"], one["msg"], problems)
-        if not problems.found:  # each of them was one alternative of several: say the first
+        if not problems.found:  # every error belonged to an alternative of a union: report the first
             first = error.errors(include_url=False, include_input=False, include_context=False)[0]
             problems.add(draft.where(()), (), first["msg"])
         return None
@@ -65,12 +66,12 @@ def _add(draft: Draft, loc: Path, kind: str, text: str, problems: Problems) -> N
         and branches != ("[key]",)
         and isinstance(value, dict) != (SecretModel.__name__ in str(branches[0]))
     ):
-        return  # the error of an alternative that was not meant
+        return  # pydantic reports every alternative of a union: skip those that the user did not mean
     key = dotted(path)
     if kind == "missing":
         path = (*path, loc[-1])
         hint = _stack_hint(draft) if path == ("stack",) else f"Add a line `{loc[-1]}: …`."
-        problems.add(draft.where(path), path, f"the key {dotted(path)!r} is missing", hint)
+        problems.add(draft.where(path), path, f"missing key {dotted(path)!r}", hint)
         return
     text = text.removeprefix("Value error, ").replace("valid dictionary", "valid mapping")
     prefix = f"{key}: " if key else ""
@@ -78,7 +79,7 @@ def _add(draft: Draft, loc: Path, kind: str, text: str, problems: Problems) -> N
 
 
 def _stack_hint(draft: Draft) -> str:
-    return "Add a line `stack: NAME`: everything that the manifest owns goes by that name."
+    return "Add a line `stack: NAME`; it names everything that the manifest owns."
 
 
 def _targets(draft: Draft, manifest: FleetManifest, problems: Problems) -> dict[str, TargetSpec]:
@@ -91,11 +92,11 @@ def _targets(draft: Draft, manifest: FleetManifest, problems: Problems) -> dict[
         except ValueError as error:
             key = next((key for key in ("base_url", "host") if getattr(model, key) is not None), None)
             path = (*path, key) if key else path
-            problems.add(draft.where(path), path, f"{dotted(path)}: {error}", "Mend the address.")
+            problems.add(draft.where(path), path, f"{dotted(path)}: {error}", "Fix the address.")
             continue
         if url in at:
-            text = f"the targets {at[url]!r} and {name!r} have one address"
-            problems.add(draft.where(path), path, text, "Declare a server once; its labels may be many.")
+            text = f"targets {at[url]!r} and {name!r} have the same address"
+            problems.add(draft.where(path), path, text, "Declare each server once; it can have several labels.")
         at[url] = name
         _check_headers(draft, (*path, "headers"), model, problems)
         targets[name] = _target(name, url, model)
@@ -125,13 +126,14 @@ def _check_headers(draft: Draft, path: Path, model: TargetModel | HookModel, pro
     for name in model.headers:
         low, at = name.lower(), (*path, name)
         if not set(low) <= _HEADER:
-            problems.add(draft.where(at), at, f"{name!r} is not the name of a header")
+            problems.add(draft.where(at), at, f"invalid header name {name!r}")
         elif low in _FRAMING:
-            problems.add(draft.where(at), at, f"the header {name!r} is not yours to set", "Remove it.")
+            problems.add(draft.where(at), at, f"header {name!r} is managed by Garrison", "Remove it.")
         elif names.count(low) > 1:
-            problems.add(draft.where(at), at, f"the header {name!r} is given twice", "Remove one of the two.")
+            problems.add(draft.where(at), at, f"duplicate header {name!r}", "Remove one of the two.")
         elif low == "authorization" and isinstance(model, TargetModel) and model.api_key is not None:
-            problems.add(draft.where(at), at, "api_key and the header Authorization are one", "Remove one of the two.")
+            text = "api_key and header 'Authorization' set the same header"
+            problems.add(draft.where(at), at, text, "Remove one of the two.")
 
 
 def _adapters(draft: Draft, manifest: FleetManifest, problems: Problems) -> tuple[AdapterSpec, ...]:
@@ -143,15 +145,15 @@ def _adapters(draft: Draft, manifest: FleetManifest, problems: Problems) -> tupl
         path: Path = ("adapters", label)
         at = (*path, "lora_name")
         if re.search(r"\s", name):
-            text = f"the lora_name {draft.shown(at, name)} holds a blank"
-            hint = "Write - or _ instead: names are given on command lines, as TARGET/NAME."
-            problems.add(draft.where(at), at, text, hint if model.lora_name else f"{hint} Or give it a lora_name.")
+            text = f"lora_name {draft.shown(at, name)} contains white space"
+            hint = "Use - or _ instead: names are written on command lines as TARGET/NAME."
+            problems.add(draft.where(at), at, text, hint if model.lora_name else f"{hint} Or set lora_name.")
         for target in _chosen(draft, label, model, targets, problems):
             if targets[target].base_model == name:
-                text = f"the adapter {label!r} has the name of the base model of {target!r}"
-                problems.add(draft.where(at), at, text, "Give it a lora_name of its own: vLLM refuses this one.")
+                text = f"adapter {label!r} has the same name as the base model of target {target!r}"
+                problems.add(draft.where(at), at, text, "Give it another lora_name; vLLM rejects this one.")
             if (target, name) in served:
-                text = f"the adapters {served[target, name]!r} and {label!r} have one lora_name on {target!r}"
+                text = f"adapters {served[target, name]!r} and {label!r} have the same lora_name on target {target!r}"
                 problems.add(draft.where(at), at, text, "Give one of them another lora_name.")
             served[target, name] = label
             made.append(
@@ -171,7 +173,7 @@ def _adapters(draft: Draft, manifest: FleetManifest, problems: Problems) -> tupl
 def _chosen(
     draft: Draft, label: str, model: AdapterModel, targets: Mapping[str, TargetModel], problems: Problems
 ) -> list[str]:
-    """The names of its targets, in the manifest's order."""
+    """Return the names of the adapter's targets, in manifest order."""
     path: Path = ("adapters", label)
     if model.select is not None:
         wanted = model.select.items()
@@ -179,7 +181,7 @@ def _chosen(
         if not found:
             at = (*path, "select")
             have = sorted({f"{key}: {value}" for target in targets.values() for key, value in target.labels.items()})
-            hint = "The labels there are: " + "; ".join(have[:20]) + "." if have else "No target has labels."
+            hint = "Existing labels: " + "; ".join(have[:20]) + "." if have else "No target has labels."
             problems.add(draft.where(at), at, f"{dotted(at)}: no target has these labels", hint)
         return found
     if model.target is not None:
@@ -189,7 +191,7 @@ def _chosen(
     for index, name in enumerate(model.targets or ()):
         at = (*path, "targets", index)
         if name in found:
-            problems.add(draft.where(at), at, f"{dotted(at)}: {draft.shown(at, name)} is given twice", "Remove one.")
+            problems.add(draft.where(at), at, f"{dotted(at)}: duplicate target {draft.shown(at, name)}", "Remove one.")
         elif _known_target(draft, at, name, targets, problems):
             found.append(name)
     return found
@@ -198,7 +200,7 @@ def _chosen(
 def _known_target(draft: Draft, path: Path, name: str, targets: Mapping[str, TargetModel], problems: Problems) -> bool:
     if name in targets:
         return True
-    text = f"{dotted(path)}: there is no target {draft.shown(path, name)}"
+    text = f"{dotted(path)}: unknown target {draft.shown(path, name)}"
     problems.add(draft.where(path), path, text, did_you_mean(name, targets, what="targets"))
     return False
 

@@ -1,4 +1,4 @@
-"""A manifest on its way to a declaration: its content under the canonical keys, and where each value was written."""
+"""A manifest between parsing and validation: its content under canonical keys, with the position of each value."""
 
 import difflib
 from collections.abc import Iterable, Mapping
@@ -16,12 +16,13 @@ _MOST_KEPT = 100
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """
+    """A normalized manifest.
+
     Attributes:
-        name: the file, for what has no place of its own.
-        content: snake_case keys.
+        name: the file; the position of values that have none of their own.
+        content: the values, under snake_case keys.
         places: `file:line:column` by path.
-        written: the text as written, by path, where a variable was put in: errors show it instead of the value.
+        written: the original text by path, for values with a substituted variable; errors show it instead of the value.
     """
 
     name: str
@@ -30,34 +31,38 @@ class Draft:
     written: Mapping[Path, str] = field(default_factory=dict)
 
     def where(self, path: Path) -> str:
-        """Of the value at `path`, or of the nearest parent that has a place."""
+        """Return the position of the value at `path`, or of its nearest ancestor with a position."""
         for length in range(len(path), 0, -1):
             if place := self.places.get(path[:length]):
                 return place
         return self.places.get((), self.name)
 
     def shown(self, path: Path, value: object) -> str:
-        """`value` for a message: quoted, and never what a variable holds."""
+        """Return `value` quoted for a message; where a variable was substituted, the text as written."""
         return repr(self.written.get(path, value))
 
 
 @dataclass(slots=True)
 class Problems:
-    """Mistakes, collected so that one run shows several of them."""
+    """Collected errors, so that one run reports several of them."""
 
     found: list[tuple[Path, str, str, str | None]] = field(default_factory=list)
 
     def add(self, where: str, path: Path, text: str, hint: str | None = None) -> None:
-        """The first one of a value is enough: the next may only follow from it."""
+        """Record an error, unless one is recorded for the same value, its parent or its child.
+
+        A second error in one place is often only a consequence of the first.
+        """
         if len(self.found) < _MOST_KEPT and not any(
             path[: len(other)] == other or other[: len(path)] == path for other, *_ in self.found if other
         ):
             self.found.append((path, where, text, hint))
 
     def refuse(self) -> None:
-        """
+        """Raise the collected errors, if any.
+
         Raises:
-            InvalidError: there are some. `details["problems"]` has each as {where, problem, hint}.
+            InvalidError: `details["problems"]` lists each error as {where, problem, hint}.
         """
         if not self.found:
             return
@@ -65,29 +70,30 @@ class Problems:
         details = {"problems": [{"where": at, "problem": text, "hint": hint} for _, at, text, hint in found]}
         if len(found) == 1:
             _, where, text, hint = found[0]
-            raise InvalidError(f"{where}: {text}", hint=hint or "Mend the line.", details=details)
+            raise InvalidError(f"{where}: {text}", hint=hint or "Fix this line.", details=details)
         lines = [f"{at}: {text}" + (f" ({hint})" if hint else "") for _, at, text, hint in found[:_MOST_SHOWN]]
         more = len(found) - len(lines)
         tail = [f"and {more} more"] if more else []
         raise InvalidError(
-            f"the manifest has {len(found)} mistakes:\n  " + "\n  ".join(lines + tail),
-            hint="Mend these lines.",
+            f"the manifest has {len(found)} errors:\n  " + "\n  ".join(lines + tail),
+            hint="Fix these lines.",
             details=details,
         )
 
 
 def _order(where: str) -> tuple[str, int, int]:
-    """`file:line:column` in the order of reading."""
+    """Sort key of `file:line:column`: by file, then numerically by line and column."""
     name, line, column = (["", "", *where.rsplit(":", 2)])[-3:]
     return (name, int(line), int(column)) if line.isdecimal() and column.isdecimal() else (where, 0, 0)
 
 
 def dotted(path: Iterable[str | int]) -> str:
+    """Return a path as text: `adapters.sql.targets.0`."""
     return ".".join(map(str, path))
 
 
 def did_you_mean(word: str, known: Iterable[str], *, what: str = "keys") -> str:
-    """A hint: the nearest of `known`, or all of them."""
+    """Return a hint that suggests the closest of `known`, or lists them."""
     names = list(known)
     folded = {name.replace("_", "").lower(): name for name in names}
     close = difflib.get_close_matches(word.replace("_", "").replace("-", "").lower(), folded, 1)

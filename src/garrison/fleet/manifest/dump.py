@@ -1,4 +1,4 @@
-"""A declaration as a manifest, short enough to read. Loading it gives the same declaration."""
+"""Writes a declaration as a concise manifest. Loading the manifest gives an equal declaration."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -12,21 +12,22 @@ __all__ = ["dump_manifest", "manifest_body"]
 
 
 def dump_manifest(declaration: Declaration) -> str:
-    """YAML. Defaults are left out; an adapter that is the same on several targets is written once.
+    """Return `declaration` as YAML, without defaults.
 
-    Adapters of one label that differ from each other get labels of their own: `sql`, `sql-edge-2`.
+    An adapter that is the same on several targets is written once. Adapters that share a label but differ get separate
+    labels: `sql`, `sql-edge-2`.
     """
     return "\n".join(_block(key, value) for key, value in manifest_body(declaration).items())
 
 
 def _block(key: str, value: Any) -> str:
-    style = None if isinstance(value, dict | list) else False  # None: what holds no more mappings goes on one line
+    style = None if isinstance(value, dict | list) else False  # None: PyYAML writes leaf collections on one line
     text: str = yaml.safe_dump({key: value}, sort_keys=False, allow_unicode=True, default_flow_style=style, width=120)
     return text
 
 
 def manifest_body(declaration: Declaration) -> dict[str, Any]:
-    """The same as a mapping; `$` that would begin a variable is escaped."""
+    """Return `declaration` as a mapping with the manifest's keys; a `${` that would begin a variable is escaped."""
     body: dict[str, Any] = {"stack": declaration.stack}
     if declaration.targets:
         body["targets"] = {name: target.to_json() for name, target in declaration.targets.items()}

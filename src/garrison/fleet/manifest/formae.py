@@ -1,6 +1,7 @@
-"""The shape of formae's formas: lists of stacks, targets and resources, as `formae eval` and `pkl eval -f json` print.
+"""Translates formae's formas into manifests, keeping positions.
 
-It is turned into a manifest's, with the places kept. Values come from Pkl's evaluation, so `${NAME}` in them is text.
+A forma has lists of stacks, targets and resources, as `formae eval` and `pkl eval -f json` print them. Its values come
+from a Pkl evaluation, so `${NAME}` in them is plain text.
 """
 
 from collections.abc import Mapping
@@ -18,7 +19,7 @@ _NAMESPACE = "VLLM"
 
 
 def is_forma(content: Any) -> bool:
-    """Whether it is a forma: it has lists of stacks, resources or policies, or `Targets` that are a list."""
+    """Return whether `content` is a forma: it has a list of stacks, resources or policies, or `Targets` is a list."""
     if not isinstance(content, dict):
         return False
     parts = [_get(content, part) for part in ("Stacks", "Resources", "Policies")]
@@ -26,9 +27,10 @@ def is_forma(content: Any) -> bool:
 
 
 def translate(document: Document, *, environ: Mapping[str, str], problems: Problems, warnings: list[str]) -> Document:
-    """The same as a manifest. What is not vLLM's is left out with a warning.
+    """Return the forma as a manifest document; resources that are not vLLM's are dropped with a warning.
 
-    The plugin sends the one key of `VLLM_API_KEY` to every target; so do we to those of a forma, with a warning.
+    formae's vLLM plugin sends the key in `VLLM_API_KEY` to every target. Targets of a forma get the same key here, with
+    a warning.
     """
     work = _Translation(document, problems, warnings)
     stacks = work.parts("Stacks")
@@ -43,7 +45,7 @@ def translate(document: Document, *, environ: Mapping[str, str], problems: Probl
     if policy:
         content["policy"] = policy
     if environ.get(KEY_VARIABLE) and content["targets"]:
-        warnings.append(f"{document.name}: every target is sent the key in {KEY_VARIABLE}, as the vLLM plugin does")
+        warnings.append(f"{document.name}: every target gets the key in {KEY_VARIABLE}, as with the vLLM plugin")
     return Document(document.name, content, work.positions)
 
 
@@ -81,7 +83,7 @@ class _Translation:
                 others[kind] = others.get(kind, 0) + 1
         if others:
             shown = ", ".join(f"{count} {kind}" for kind, count in sorted(others.items()))
-            self.warnings.append(f"{self.document.name}: left out what is not vLLM's: {shown}")
+            self.warnings.append(f"{self.document.name}: ignored resources that are not vLLM's: {shown}")
         return ours
 
     def stack(
@@ -91,29 +93,29 @@ class _Translation:
         used = [_label(_get(resource, "Stack")) or default for _, resource, _ in resources]
         names = list(dict.fromkeys(used)) or [default]
         if len(names) > 1:
-            text = "the resources are of several stacks: " + ", ".join(names)
-            self.problem((), text, "A manifest declares one stack: make a file of each.")
+            text = "the resources belong to several stacks: " + ", ".join(names)
+            self.problem((), text, "A manifest declares one stack; write one file per stack.")
         return names[0]
 
     def target(self, path: Path, target: dict[str, Any], targets: dict[str, Any], *, key: bool) -> None:
         label, config = _get(target, "Label"), _get(target, "Config")
         namespace = _get(target, "Namespace") or (config.get("Type", _NAMESPACE) if isinstance(config, dict) else "")
         if str(namespace).upper() != _NAMESPACE:
-            self.warnings.append(f"{self.document.name}: left out the target {label!r} of {namespace}")
+            self.warnings.append(f"{self.document.name}: ignored target {label!r} of namespace {namespace}")
             return
         if not self.fresh(path, label, targets, "target"):
             return
         if not isinstance(config, dict):
-            self.problem(path, f"the target {label!r} has no Config")
+            self.problem(path, f"target {label!r} has no Config")
             return
         given = {name: value for name, value in config.items() if value is not None}
-        if _get(given, "BaseUrl") is not None:  # it wins over the parts, there
+        if _get(given, "BaseUrl") is not None:  # in formae it takes precedence over host, port and scheme
             given = {name: value for name, value in given.items() if name.lower() not in ("host", "port", "scheme")}
         for name, value in list(given.items()):
             if isinstance(value, dict) and "$res" in value:
                 del given[name]
-                text = f"the target {label!r}: {name} is a reference to another resource, which only formae resolves"
-                self.problem((*path, "Config", name), text, "Write the address.")
+                text = f"target {label!r}: {name} refers to another resource, which only formae can resolve"
+                self.problem((*path, "Config", name), text, "Write the address itself.")
         if key and "api_key" not in given and "apiKey" not in given:
             given["api_key"] = {"env": KEY_VARIABLE}
         targets[label] = given
@@ -124,13 +126,13 @@ class _Translation:
         if not self.fresh(path, label, content[part], "resource"):
             return
         if not isinstance(properties, dict):
-            self.problem(path, f"the resource {label!r} has no Properties")
+            self.problem(path, f"resource {label!r} has no Properties")
             return
         target = _label(_get(resource, "Target"))
         if not target and len(content["targets"]) == 1:
             target = next(iter(content["targets"]))
         if not target:
-            self.problem(path, f"the resource {label!r} names no Target")
+            self.problem(path, f"resource {label!r} has no Target")
             return
         given = {name: value for name, value in properties.items() if value is not None}
         content[part][label] = given | {"target": target}
@@ -138,10 +140,10 @@ class _Translation:
 
     def fresh(self, path: Path, label: Any, known: Mapping[str, Any], what: str) -> bool:
         if not isinstance(label, str) or not label:
-            self.problem(path, f"a {what} without a Label")
+            self.problem(path, f"a {what} has no Label")
             return False
         if label in known:
-            self.problem(path, f"the {what} {label!r} is declared twice", "Remove or rename one of the two.")
+            self.problem(path, f"duplicate {what} {label!r}", "Remove or rename one of the two.")
             return False
         return True
 
@@ -162,12 +164,12 @@ class _Translation:
                     self.move((*path, "Policies"), ("policy",))
                 else:
                     self.warnings.append(
-                        f"{self.document.where(path)}: left out a policy: {kind or 'of no known type'}"
+                        f"{self.document.where(path)}: ignored a policy of {f'type {kind}' if kind else 'unknown type'}"
                     )
         return made
 
     def move(self, source: Path, path: Path, value: Any = None) -> None:
-        """Give `path`, and what is below it in `value`, the places that `source` has."""
+        """Copy the positions of `source` to `path`, and those below it along `value`."""
         nearest = source
         while nearest and nearest not in self.document.positions:
             nearest = nearest[:-1]
@@ -180,19 +182,19 @@ class _Translation:
             for at, item in enumerate(value):
                 self.move((*source, at), (*path, at), item)
 
-    def problem(self, path: Path, text: str, hint: str = "Mend the entry.") -> None:
+    def problem(self, path: Path, text: str, hint: str = "Fix the entry.") -> None:
         self.problems.add(self.document.where(path), ("forma", *path), text, hint)
 
 
 def _get(holder: Mapping[str, Any], name: str) -> Any:
-    """`Label` is `label` in some renderings."""
+    """Return the value of `name`, whose first letter is in lower case in some renderings."""
     if name in holder:
         return holder[name]
     return holder.get(name[:1].lower() + name[1:])
 
 
 def _label(value: Any) -> str:
-    """Of a stack or a target that is named, or referred to."""
+    """Return the label of a stack or target that is given by name, as an object or as a reference."""
     if isinstance(value, dict):
         value = value.get("$label", _get(value, "Label"))
     return value if isinstance(value, str) else ""

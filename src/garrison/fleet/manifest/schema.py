@@ -1,4 +1,4 @@
-"""The manifest's JSON Schema (draft 2020-12), for editors; made from the model that validates."""
+"""Generates the manifest's JSON Schema (draft 2020-12), for editors, from the model that validates manifests."""
 
 from typing import Any
 
@@ -18,7 +18,10 @@ _EITHER = {
 
 
 def manifest_schema() -> dict[str, Any]:
-    """Every key in each spelling that is accepted. A value of another type may be text with a variable in it."""
+    """Return the schema, with every key in each accepted spelling.
+
+    A value that is not text may also be text that contains a variable.
+    """
     made = FleetManifest.model_json_schema()
     definitions = {name: _object(name, body) for name, body in made.pop("$defs").items()}
     schema = _object("FleetManifest", made) | {"title": _TITLE}
@@ -32,7 +35,7 @@ def _object(name: str, body: dict[str, Any]) -> dict[str, Any]:
         plain, *others = spellings(key)
         properties[plain] = _value(value)
         for other in others:
-            properties[other] = properties[plain] | {"description": f"The same as `{key}`."}
+            properties[other] = properties[plain] | {"description": f"Same as `{key}`."}
     required = [{"anyOf": [{"required": [way]} for way in spellings(key)]} for key in body.get("required", ())]
     if name in _EITHER:
         required.append({"oneOf": [{"required": [way]} for key in _EITHER[name] for way in spellings(key)]})
@@ -43,7 +46,7 @@ def _object(name: str, body: dict[str, Any]) -> dict[str, Any]:
 
 
 def _value(value: dict[str, Any]) -> dict[str, Any]:
-    """Without titles, and without the null that stands for a key that is left out."""
+    """Remove titles, and the null that pydantic adds for an optional key: in a manifest the key is simply absent."""
     made = {key: part for key, part in value.items() if key != "title" and not (key == "default" and part is None)}
     ways = [way for way in _flat(made.pop("anyOf", ())) if way.get("type") != "null"]
     if ways == [_SECRET]:
