@@ -1,4 +1,4 @@
-"""Open a connection to an origin: resolve its name, connect over TCP or a unix socket, start TLS, all in one deadline."""
+"""Open a connection to an origin: the name, TCP or a unix socket, and TLS, all in one deadline."""
 
 import asyncio
 import os
