@@ -90,7 +90,7 @@ class Response:
         self.headers = exchange.headers()
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        """The body in pieces, in the sizes in which it arrives. While nobody asks for one, the server is held back.
+        """The body in pieces, in the sizes in which it arrives. The server is slowed down while no piece is asked for.
 
         Raises:
             TransportError: the rest does not come, or not in time, or is larger than the limit.
@@ -179,7 +179,7 @@ class HttpConnection:
         return answer
 
     async def _sent(self, method: str, message: bytes, timeout: float, limit: int, reach: _Reach) -> Exchange:
-        """Send a message and wait until `reach`; send it anew where the server had closed between two requests.
+        """Send a message and wait for `reach`; send it again if the server had closed the connection in between.
 
         A request that the server may have acted on is not repeated, unless it is a GET without any byte of an answer.
         """
@@ -231,7 +231,7 @@ class HttpConnection:
     # --- what is sent
 
     async def _renewed(self, method: str, path: str, body: bytes, message: bytes) -> bytes | None:
-        """The message once more, where a secret in it has changed since it was read."""
+        """Build the message again, and return it if a secret in it has changed since it was read."""
         secrets = _secrets(self._endpoint)
         for secret in secrets:
             self._dialer.secrets.doubt(secret)

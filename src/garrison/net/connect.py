@@ -1,4 +1,4 @@
-"""From an origin to an open connection: the name, TCP or a unix socket, and TLS, within one deadline."""
+"""Open a connection to an origin: the name, TCP or a unix socket, and TLS, all in one deadline."""
 
 import asyncio
 import os

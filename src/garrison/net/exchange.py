@@ -13,7 +13,8 @@ __all__ = ["Exchange"]
 _TLS_ALERT = b"\x15"
 """The first byte of what a TLS server answers to plain text. No HTTP response begins with it."""
 _AHEAD_BYTES = 64 * 1024
-"""A stream holds this much and one read for a slow consumer; then the socket is not read, and TCP slows the server."""
+"""A stream buffers this much, plus one read, for a slow consumer. After that the socket is not read, which slows the
+server down."""
 
 
 class Exchange(FlowControl):

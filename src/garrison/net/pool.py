@@ -1,4 +1,4 @@
-"""Idle connections, kept for the next request to the same server."""
+"""Keep idle connections for the next request to the same server."""
 
 import asyncio
 import ssl
@@ -12,8 +12,7 @@ from garrison.net.origin import Origin
 __all__ = ["IDLE_SECONDS", "Pool", "PoolKey"]
 
 IDLE_SECONDS = 3.0
-"""A connection that was idle for longer is not used again: vLLM closes after 5 s, and what is sent into that moment is
-lost."""
+"""A connection idle for longer is not reused: vLLM closes after 5 s, and a request sent at that moment is lost."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,8 +1,8 @@
-"""Names to addresses, in such a way that one name that hangs holds up no other.
+"""Resolve names to addresses without letting one hanging lookup delay the others.
 
-The system's resolver blocks a thread for as long as it likes. Here it gets threads of its own, which an ending process
-does not wait for. A name is looked up once at a time, an answer is kept for a while, and an old answer serves where no
-new one comes.
+The system's resolver blocks a thread for as long as it likes. Here it gets threads of its own, which the process
+does not wait for when it exits. Each name is looked up once at a time, an answer is kept for a while, and an old answer
+is used when no new one arrives.
 """
 
 import asyncio

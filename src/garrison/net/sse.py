@@ -1,4 +1,4 @@
-"""Server-sent events out of a stream of bytes, as the HTML standard reads them, within a bound. Pure."""
+"""Parse server-sent events from a stream of bytes, as the HTML standard defines them and within a bound. Pure."""
 
 import re
 from collections.abc import AsyncIterable, AsyncIterator
@@ -22,7 +22,7 @@ class ServerEvent:
 
 
 class EventReader:
-    """Reads one stream. However its bytes are cut, it finds the same events.
+    """Parses one stream. The events do not depend on how its bytes were split.
 
     Args:
         limit: bytes of one event.
@@ -39,7 +39,7 @@ class EventReader:
         self._id = b""
 
     def feed(self, piece: bytes) -> list[ServerEvent]:
-        """The events that `piece` completes. What no blank line follows is no event, as the standard has it.
+        """Return the events that `piece` completes. Only a blank line completes an event, as the standard requires.
 
         Raises:
             TransportError: `malformed`: an event is larger than the limit.

@@ -1,4 +1,4 @@
-"""Calls that may hang, in threads that an ending process does not wait for."""
+"""Run calls that may hang in threads that the process does not wait for when it exits."""
 
 import asyncio
 import contextlib

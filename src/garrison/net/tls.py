@@ -1,4 +1,4 @@
-"""TLS as an endpoint declares it: one context for each declaration, made anew when one of its files changes."""
+"""TLS contexts: one for each declaration, rebuilt when one of its files changes."""
 
 import ssl
 from pathlib import Path
@@ -22,7 +22,7 @@ class TlsContexts:
         self._made: dict[Tls, tuple[_Stamp, ssl.SSLContext]] = {}
 
     async def load(self, tls: Tls) -> ssl.SSLContext:
-        """The context of `tls`, without waiting for a disk on the event loop. The caller keeps the deadline.
+        """Return the context of `tls` without blocking the event loop on a disk. The caller keeps the deadline.
 
         Raises:
             TlsFileError: a file is missing or not what it should be.

@@ -1,4 +1,4 @@
-"""Flow control of one connection: not to read what cannot be handled, not to write what is not read."""
+"""Flow control of one connection: stop reading what cannot be handled yet, and stop writing what is not being read."""
 
 import asyncio
 from typing import cast
@@ -7,9 +7,9 @@ __all__ = ["FlowControl"]
 
 
 class FlowControl(asyncio.Protocol):
-    """The part of a protocol that regulates its transport. A connection inherits it.
+    """Base class of connections: regulates the transport in both directions.
 
-    A transport may be gone or closing at any time; uvloop's raise when they are touched then, so each access asks.
+    A transport may close at any time, and uvloop's raise when used after that, so every use checks first.
     """
 
     __slots__ = ("_read_paused", "_transport", "_writable")
@@ -41,7 +41,7 @@ class FlowControl(asyncio.Protocol):
             await asyncio.shield(self._writable)  # one waiter's cancellation must not wake the others
 
     def send(self, data: bytes) -> bool:
-        """Write unless the connection is gone; whether it was there."""
+        """Write, and return whether the connection was still there to write to."""
         transport = self._transport
         if transport is None or transport.is_closing():
             return False
@@ -49,7 +49,7 @@ class FlowControl(asyncio.Protocol):
         return True
 
     def pause_reading(self, paused: bool) -> None:
-        """Stop reading from the socket, or go on. Asking twice does no harm."""
+        """Stop reading from the socket, or resume. Repeating a call has no effect."""
         transport = self._transport
         if paused == self._read_paused or transport is None or transport.is_closing():
             return

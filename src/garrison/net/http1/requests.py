@@ -1,4 +1,4 @@
-"""Read requests: what a client sends on one connection becomes calls on a sink, and what it may not send a refusal."""
+"""Read the requests of one connection: turn bytes into calls on a sink, or into a refusal."""
 
 from dataclasses import dataclass
 from typing import NoReturn, Protocol
@@ -140,7 +140,7 @@ class RequestReader:
                 self._refusal = Refusal(400, str(error))
 
     def _read_skipped_body(self, rest: bytes) -> None:
-        """Read the body of a request with an Upgrade header, which httptools takes for the other protocol.
+        """Read the body of a request with an Upgrade header, which httptools treats as the other protocol.
 
         Java's client offers h2c with every request, bodies included, and expects to be answered in HTTP/1.1.
         """

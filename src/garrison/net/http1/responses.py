@@ -34,7 +34,7 @@ class _Stop(Exception):  # noqa: N818 - leaves the parser from within a callback
 
 
 class ResponseReader:
-    """Reads one response after `expect`. Whatever arrives without one, `feed` refuses.
+    """Reads one response after each `expect`. Bytes that arrive without one are refused.
 
     Attributes:
         status: of the final response; 0 until its head is complete.
@@ -86,7 +86,7 @@ class ResponseReader:
         self.interim: list[tuple[int, HeaderList]] = []
 
     def expect(self, method: str, limit: int, *, switch: bool = False) -> None:
-        """Be ready for the response to a request that goes out now.
+        """Prepare for the response to the request that is sent now.
 
         Args:
             method: a response to HEAD has no body, whatever its headers say.
@@ -135,9 +135,9 @@ class ResponseReader:
             self._fail("the framing of the answer's body is larger than the body justifies")
 
     def eof(self) -> bool:
-        """Note that the server sends no more; whether that was the end of a body that ends with the connection.
+        """Note that the server has closed, and return whether that completed a body that ends with the connection.
 
-        Where a response was still under way, the caller knows best what its end means, and reports it.
+        If a response was cut short instead, the caller knows why, and reports it.
         """
         if not self.waiting or not self._head_done or self._sized:
             return False
