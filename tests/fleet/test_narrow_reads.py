@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 from fleet_world import BASE, World, adapter
-from garrison.fleet.transport import TransportError
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -20,12 +19,13 @@ from garrison.fleet.declaration import Declaration
 from garrison.fleet.manifest.address import canonical_url
 from garrison.fleet.memory_targets import MemoryTarget
 from garrison.fleet.mend import mend
-from garrison.fleet.observation import Cause
 from garrison.fleet.target import TargetSpec
+from garrison.net.errors import TransportCause
+from garrison.net.transport import TransportError
 from garrison.store.memory import MemoryStore
 from garrison.store.records import ActionState
 
-DOWN = TransportError(Cause.REFUSED, "connection refused")
+DOWN = TransportError(TransportCause.REFUSED, "connection refused")
 ROWS = {"stacks", "stack", "targets", "resources", "unfinished", "declared", "actions", "unreachable"}
 
 
