@@ -1,5 +1,8 @@
 import errno
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -139,3 +142,33 @@ def test_the_report_of_a_bug_holds_no_secret(capsys: Any, monkeypatch: pytest.Mo
         assert "RuntimeError" in text
         assert "hf_x" not in text
         assert "sk-other" not in text
+
+
+CLOSED = """
+import os, sys
+from garrison.cli.asker import asker
+from garrison.cli.outermost import outermost
+
+def call():
+    for number in range(3):
+        os.fstat(number)
+    print("out")
+    print("err", file=sys.stderr)
+    return 7 if asker() is None and sys.stdin.read() == "" else 1
+
+sys.exit(outermost(call, json=False))
+"""
+
+
+@pytest.mark.parametrize("closed", [(0,), (1,), (2,), (0, 1, 2)])
+def test_a_closed_stream_is_an_empty_one(closed: tuple[int, ...]) -> None:
+    def close() -> None:
+        for number in closed:
+            os.close(number)
+
+    done = subprocess.run(
+        [sys.executable, "-c", CLOSED], stdin=subprocess.DEVNULL, capture_output=True, check=False, preexec_fn=close
+    )
+    assert done.returncode == 7, done.stderr
+    assert done.stdout == (b"" if 1 in closed else b"out\n")
+    assert done.stderr == (b"" if 2 in closed else b"err\n")

@@ -16,6 +16,7 @@ _BROKEN_PIPE = 141
 
 def outermost(call: Callable[[], int], *, json: bool) -> int:
     """Run `call`; its result, or the exit code of its error. With `json` errors go to standard output too."""
+    _open_closed_streams()
     try:
         code = call()
         sys.stdout.flush()
@@ -41,6 +42,20 @@ def outermost(call: Callable[[], int], *, json: bool) -> int:
     except Exception as error:  # noqa: BLE001 - the one place that catches all: a bug is reported, not thrown at people
         return _unexpected(error, json=json)
     return code
+
+
+def _open_closed_streams() -> None:
+    """Give a process that was started with a closed stream (`<&-`) an empty one.
+
+    Python leaves None in its place, and the next file that is opened gets its number: children would write into it what
+    they print.
+    """
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:
+            descriptor = os.open(os.devnull, os.O_RDWR)
+            if descriptor == number:
+                os.set_inheritable(descriptor, True)
+            setattr(sys, name, os.fdopen(descriptor, "w" if number else "r", encoding="utf-8"))
 
 
 def _reader_gone() -> int:
