@@ -67,12 +67,11 @@ class Twins(RuleBasedStateMachine):
             before = store.revision()
             try:
                 answer = getattr(store, verb)(*arguments, **options)
-                changes = store.changes(before)
             except GarrisonError as error:
                 answer = type(error), error.message if isinstance(error, ConflictError) else None
-                changes = None
-            changed = changes and (changes.stacks, changes.targets)
-            answers.append((answer, store.revision() > before, changed))
+            grew = store.revision() > before
+            changes = store.changes(before) if grew else None
+            answers.append((answer, grew, changes and (changes.stacks, changes.targets)))
         assert answers[0] == answers[1], verb
         return answers[0][0]
 
@@ -185,9 +184,10 @@ class Twins(RuleBasedStateMachine):
     def ask(self, name, place, since, after):
         self.both("events", stack=name, target=place, since=since, after_id=after, limit=3)
         self.both("resources", stack=name, targets=None if place is None else [place])
-        self.both("stacks", at=[place])
-        self.both("unreachable", [place])
-        self.both("last_times", "drift", [place, "edge"])
+        places = [] if place is None else [place]
+        self.both("stacks", at=places)
+        self.both("unreachable", places)
+        self.both("last_times", "drift", [*places, "edge"])
         self.both("observations", target=place, since=since, limit=2)
         self.both("commands", stack=name, limit=2)
 

@@ -117,7 +117,11 @@ def endpoint_of(
 def port_of(argv: Sequence[str], flag: str, known: Collection[str] = ()) -> int | None:
     """The port that `flag` names; None without one, or when it is no port."""
     text = last_value(argv, {flag}, known)
-    return int(text) if text is not None and text.isascii() and text.isdecimal() and int(text) < 65536 else None
+    try:
+        port = int(text or "")  # as argparse does it: `+9000` and ` 9000` are ports, too
+    except ValueError:
+        return None
+    return port if 0 <= port < 65536 else None
 
 
 def _options(args: Sequence[str]) -> Sequence[str]:
