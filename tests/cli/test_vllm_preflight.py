@@ -14,8 +14,7 @@ import pytest
 from garrison.base.errors import UsageError
 from garrison.base.settings import Settings
 from garrison.cli.vllm_preflight import main, parse, run
-from garrison.preflight.report import PreflightRequest
-from garrison.preflight.thresholds import Thresholds
+from garrison.preflight.report import PreflightRequest, Thresholds
 
 GROUPS = ("endpoint", "preflight", "start")
 
@@ -294,8 +293,8 @@ HEAVY = ("pydantic", "rich", "typer", "httpx2", "huggingface_hub", "obstore", "p
 def test_nothing_heavy_is_imported_on_the_way() -> None:
     code = (
         "import sys; from garrison.cli.vllm_preflight import main; code = main([]); "
-        f"print(*sorted(set(sys.modules) & set({HEAVY!r} + ('subprocess', 'argparse', 'garrison.preflight.procfs', "
-        "'garrison.preflight.gpus')))); sys.exit(code)"
+        f"print(*sorted(set(sys.modules) & set({HEAVY!r} + ('subprocess', 'argparse', 'garrison.processes.procfs', "
+        "'garrison.preflight.gpu.gpus')))); sys.exit(code)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     assert done.stdout.strip() == ""

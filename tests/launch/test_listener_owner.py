@@ -1,11 +1,12 @@
 import pytest
 
+from garrison.base.identity import ProcessId
 from garrison.engines.engine import Endpoint
 from garrison.launch.listener_owner import stranger_on
 from garrison.preflight.addresses import Address
 from garrison.preflight.listeners import Listener, MemorySockets
 from garrison.preflight.machine import Machine
-from garrison.preflight.processes import MemoryProcesses, Process, ProcessId
+from garrison.processes.process import MemoryProcesses, Process
 
 LOOPBACK, OTHER = Address(b"\x7f\0\0\1"), Address(b"\x7f\0\0\2")
 WHERE = Endpoint("127.0.0.1", 8000)

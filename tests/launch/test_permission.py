@@ -10,17 +10,17 @@ import pytest
 
 from garrison.base.clock import FakeClock
 from garrison.base.errors import GpuThresholdError, InvalidError, PortForeignError
+from garrison.base.identity import ProcessId
 from garrison.engines.catalogue import Finding
 from garrison.launch.permission import Permission
 from garrison.launch.port_server import PortServer, described, endpoint_to_ask, model_of
 from garrison.preflight.addresses import Address
-from garrison.preflight.gpu_probe import MemoryGpuProbe
-from garrison.preflight.gpus import Gpu, GpuProcess
+from garrison.preflight.gpu.gpus import Gpu, GpuProcess
+from garrison.preflight.gpu.probe import MemoryGpuProbe
 from garrison.preflight.holders import PortVerdict
 from garrison.preflight.listeners import Listener
-from garrison.preflight.processes import Process, ProcessId
-from garrison.preflight.report import PreflightRequest
-from garrison.preflight.thresholds import Thresholds
+from garrison.preflight.report import PreflightRequest, Thresholds
+from garrison.processes.process import Process
 
 LOOPBACK = Address(b"\x7f\0\0\1")
 ARGV = ("python", "/v/bin/vllm", "serve", "acme/tiny", "--port", "8000", "--api-key", "SECRET")
@@ -139,7 +139,7 @@ def gpu_request(*fail_on: str) -> PreflightRequest:
 def test_what_the_old_one_holds_and_does_is_no_reason(
     monkeypatch: pytest.MonkeyPatch, fail_on: tuple[str, ...]
 ) -> None:
-    monkeypatch.setattr("garrison.preflight.gpu_cascade.default_probes", lambda: [MemoryGpuProbe([gpu()])])
+    monkeypatch.setattr("garrison.preflight.gpu.check.default_probes", lambda: [MemoryGpuProbe([gpu()])])
     Bench(replace=True, request=gpu_request(*fail_on)).permission(verdict())
 
 
@@ -150,7 +150,7 @@ UNFIT = {"too hot": {"temperature_c": 99}, "held by another": {"processes": (Gpu
 def test_a_gpu_that_will_not_be_fit_ends_it_before_anything_is_stopped(
     monkeypatch: pytest.MonkeyPatch, fields: dict[str, Any]
 ) -> None:
-    monkeypatch.setattr("garrison.preflight.gpu_cascade.default_probes", lambda: [MemoryGpuProbe([gpu(**fields)])])
+    monkeypatch.setattr("garrison.preflight.gpu.check.default_probes", lambda: [MemoryGpuProbe([gpu(**fields)])])
     with pytest.raises(GpuThresholdError):
         Bench(replace=True, request=gpu_request("temperature", "memory")).permission(verdict())
 

@@ -14,12 +14,13 @@ from pathlib import Path
 import pytest
 
 from garrison.base.errors import PortForeignError
+from garrison.base.identity import ProcessId
 from garrison.launch.port_server import MachineServers, require_unused_socket
 from garrison.preflight.addresses import Address
 from garrison.preflight.holders import PortVerdict
 from garrison.preflight.listeners import Listener
 from garrison.preflight.machine import Machine
-from garrison.preflight.processes import MemoryProcesses, Process, ProcessId
+from garrison.processes.process import MemoryProcesses, Process
 
 pytestmark = pytest.mark.system
 LOOPBACK = Address(b"\x7f\0\0\1")

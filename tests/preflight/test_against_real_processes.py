@@ -19,10 +19,10 @@ from garrison.base.errors import (
     PortStuckError,
     PortUnattributableError,
 )
+from garrison.base.identity import ProcessId
 from garrison.preflight.check import PreflightReport, PreflightRequest, check
-from garrison.preflight.processes import ProcessId
-from garrison.preflight.procfs import Procfs
 from garrison.preflight.procnet import ProcNet
+from garrison.processes.procfs import Procfs
 
 pytestmark = pytest.mark.system
 as_root = pytest.mark.skipif(os.geteuid() != 0 and "CI" not in os.environ, reason="starting as another user needs root")

@@ -16,12 +16,13 @@ from garrison.base.errors import (
     PortStuckError,
     PortUnattributableError,
 )
+from garrison.base.identity import ProcessId
 from garrison.preflight.addresses import Address
 from garrison.preflight.check import PreflightReport, PreflightRequest, check, port_lock
-from garrison.preflight.gpu_probe import MemoryGpuProbe
-from garrison.preflight.gpus import Gpu, GpuProcess
+from garrison.preflight.gpu.gpus import Gpu, GpuProcess
+from garrison.preflight.gpu.probe import MemoryGpuProbe
 from garrison.preflight.listeners import Listener, MemorySockets
-from garrison.preflight.processes import MemoryProcesses, Process, ProcessId
+from garrison.processes.process import MemoryProcesses, Process
 
 PYTHON = "/usr/bin/python3"
 VLLM = ("python", "/v/bin/vllm", "serve", "x", "--api-key", "SECRET")

@@ -1,8 +1,8 @@
 import pytest
 
 from garrison.base.errors import InvalidError
-from garrison.preflight.gpus import Gpu, GpuProcess, Problem, held_mib, judge, select, throttle_words
-from garrison.preflight.thresholds import Thresholds
+from garrison.preflight.gpu.gpus import Gpu, GpuProcess, Problem, held_mib, judge, select, throttle_words
+from garrison.preflight.report import Thresholds
 
 FIT = Gpu(0, "GPU-aaaa1111", "H", 80_000, 70_000, 10_000, 40, 10, "P0")
 

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from garrison.preflight.gpu_probe import ProbeError
-from garrison.preflight.gpus import GpuProcess
-from garrison.preflight.nvidia_smi import NvidiaSmiProbe, parse_smi_gpus, parse_smi_processes
+from garrison.preflight.gpu.gpus import GpuProcess
+from garrison.preflight.gpu.nvidia_smi import NvidiaSmiProbe, parse_smi_gpus, parse_smi_processes
+from garrison.preflight.gpu.probe import ProbeError
 
 CSV = (
     "0, GPU-6f0c, NVIDIA H200, 143771, 143110, 3, 27, 0, P0, 0x0000000000000001\n"

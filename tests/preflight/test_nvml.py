@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from garrison.preflight.gpu_probe import ProbeError
-from garrison.preflight.gpus import GpuProcess
-from garrison.preflight.nvml import NvmlProbe
+from garrison.preflight.gpu.gpus import GpuProcess
+from garrison.preflight.gpu.nvml import NvmlProbe
+from garrison.preflight.gpu.probe import ProbeError
 
 MIB = 1024 * 1024
 

@@ -6,11 +6,12 @@ from typing import Any
 
 import pytest
 
+from garrison.base.identity import ProcessId
 from garrison.preflight.addresses import Address
 from garrison.preflight.check import PreflightRequest, check
-from garrison.preflight.portable import PsutilProcesses, PsutilSockets
-from garrison.preflight.processes import ProcessId
-from garrison.preflight.procfs import Procfs
+from garrison.preflight.portable import PsutilSockets
+from garrison.processes.portable import PsutilProcesses
+from garrison.processes.procfs import Procfs
 
 pytestmark = pytest.mark.system
 

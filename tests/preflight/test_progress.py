@@ -1,5 +1,6 @@
-from garrison.preflight.processes import Process, ProcessId
+from garrison.base.identity import ProcessId
 from garrison.preflight.progress import Progress, observe
+from garrison.processes.process import Process
 
 
 def table(**cpu: int) -> dict[int, Process]:

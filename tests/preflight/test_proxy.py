@@ -12,12 +12,13 @@ import pytest
 
 from garrison.base.clock import FakeClock
 from garrison.base.errors import EngineMissingError, EngineTimeoutError, InvalidError, LockedError, PortStuckError
+from garrison.base.identity import ProcessId
 from garrison.preflight.addresses import Address
 from garrison.preflight.check import PreflightRequest, port_lock
 from garrison.preflight.downstream import FORWARDED, MemoryChild
 from garrison.preflight.listeners import Listener, MemorySockets
-from garrison.preflight.processes import MemoryProcesses, Process, ProcessId
 from garrison.preflight.proxy import Patience, run_proxied
+from garrison.processes.process import MemoryProcesses, Process
 
 LOOPBACK = Address(b"\x7f\0\0\1")
 

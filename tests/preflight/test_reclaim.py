@@ -3,8 +3,9 @@ import signal
 import pytest
 
 from garrison.base.clock import FakeClock
-from garrison.preflight.processes import MemoryProcesses, Process, ProcessId
+from garrison.base.identity import ProcessId
 from garrison.preflight.reclaim import Stopped, living, stop_trees
+from garrison.processes.process import MemoryProcesses, Process
 
 TERM, KILL = int(signal.SIGTERM), int(signal.SIGKILL)
 

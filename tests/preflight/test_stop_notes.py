@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from garrison.preflight.processes import ProcessId
+from garrison.base.identity import ProcessId
 from garrison.preflight.stop_notes import StopNote, leave_note, read_note
 
 ONE, TWO = ProcessId(100, 5), ProcessId(101, 6)

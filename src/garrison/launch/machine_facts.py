@@ -18,8 +18,8 @@ from garrison.engines import registry
 from garrison.engines.executable import locate
 from garrison.launch.doctor import EngineFact, GpuFact, MachineFacts
 from garrison.preflight.check import PreflightRequest, check
-from garrison.preflight.gpu_cascade import default_probes
-from garrison.preflight.gpu_probe import ProbeError
+from garrison.preflight.gpu.check import default_probes
+from garrison.preflight.gpu.probe import ProbeError
 
 __all__ = ["machine_facts"]
 

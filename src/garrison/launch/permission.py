@@ -5,10 +5,10 @@ from datetime import datetime
 
 from garrison.base.clock import Clock, SystemClock
 from garrison.base.errors import InvalidError, PortForeignError
+from garrison.base.identity import ProcessId
 from garrison.engines.catalogue import Finding
 from garrison.launch.port_server import MachineServers, PortServer, PortServers, described
 from garrison.preflight.holders import PortVerdict
-from garrison.preflight.processes import ProcessId
 from garrison.preflight.refusal import holder_details
 from garrison.preflight.report import PreflightRequest
 
@@ -57,8 +57,7 @@ class Permission:
         """
         self.agree(verdict)
         if not self._request.skip_gpu:
-            from garrison.preflight.gpu_cascade import default_probes
-            from garrison.preflight.gpu_check import foresee
+            from garrison.preflight.gpu.check import default_probes, foresee
 
             foresee(self._request, self._servers.pids(verdict), default_probes())
 

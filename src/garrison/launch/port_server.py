@@ -16,8 +16,8 @@ from garrison.launch.engine_probe import EngineProbe
 from garrison.preflight.holders import PortVerdict
 from garrison.preflight.listeners import Listener
 from garrison.preflight.machine import Machine
-from garrison.preflight.processes import Process
-from garrison.preflight.tree import post_order
+from garrison.processes.process import Process
+from garrison.processes.tree import post_order
 
 __all__ = ["MachineServers", "PortServer", "PortServers", "described", "require_unused_socket"]
 

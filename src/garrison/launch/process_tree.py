@@ -14,9 +14,10 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from garrison.preflight.processes import Process, ProcessId
-from garrison.preflight.procfs import Procfs
-from garrison.preflight.tree import post_order
+from garrison.base.identity import ProcessId
+from garrison.processes.process import Process
+from garrison.processes.procfs import Procfs
+from garrison.processes.tree import post_order
 
 __all__ = ["ProcessTree", "die_with_parent", "reap_orphans_here"]
 

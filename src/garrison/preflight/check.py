@@ -17,10 +17,10 @@ from garrison.preflight.port import Finding, look_at_port
 from garrison.preflight.report import PreflightReport, PreflightRequest
 
 if TYPE_CHECKING:
-    from garrison.preflight.gpu_probe import GpuProbe
+    from garrison.preflight.gpu.probe import GpuProbe
     from garrison.preflight.holders import PortVerdict
     from garrison.preflight.listeners import Sockets
-    from garrison.preflight.processes import Processes
+    from garrison.processes.process import Processes
 
 __all__ = ["PreflightReport", "PreflightRequest", "check", "port_lock"]
 
@@ -97,10 +97,9 @@ def _reclaim(
     report: PreflightReport,
 ) -> PreflightReport:
     """Stop what holds the port, and see the GPU memory it held come free."""
-    from garrison.preflight.gpu_cascade import default_probes
-    from garrison.preflight.gpu_check import memory_held, wait_for_release
+    from garrison.preflight.gpu.check import default_probes, memory_held, wait_for_release
     from garrison.preflight.stop import stop_holders
-    from garrison.preflight.tree import post_order
+    from garrison.processes.tree import post_order
 
     probes = () if request.skip_gpu else default_probes() if gpus is None else gpus
     roots = verdict.roots
@@ -131,8 +130,7 @@ def _reclaim(
 def _with_gpus(
     request: PreflightRequest, gpus: "Sequence[GpuProbe] | None", report: PreflightReport
 ) -> PreflightReport:
-    from garrison.preflight.gpu_cascade import default_probes
-    from garrison.preflight.gpu_check import check_gpus
+    from garrison.preflight.gpu.check import check_gpus, default_probes
 
     found = check_gpus(request, default_probes() if gpus is None else gpus)
     return replace(

@@ -7,8 +7,8 @@ from typing import Literal
 from garrison.preflight.addresses import Address
 from garrison.preflight.classify import signature_of
 from garrison.preflight.listeners import Listener, Sockets, conflicting
-from garrison.preflight.processes import Process, Processes
-from garrison.preflight.tree import rootmost
+from garrison.processes.process import Process, Processes
+from garrison.processes.tree import rootmost
 
 __all__ = ["Holder", "PortVerdict", "find_holders", "judge_holders"]
 

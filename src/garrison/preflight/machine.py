@@ -9,7 +9,7 @@ from garrison.base.clock import Clock, SystemClock
 
 if TYPE_CHECKING:
     from garrison.preflight.listeners import Sockets
-    from garrison.preflight.processes import Processes
+    from garrison.processes.process import Processes
 
 __all__ = ["Machine"]
 
@@ -41,10 +41,10 @@ class Machine:
         if self._processes is not None:
             return self._processes
         if Path("/proc/self/stat").exists():
-            from garrison.preflight.procfs import Procfs
+            from garrison.processes.procfs import Procfs
 
             return Procfs()
-        from garrison.preflight.portable import PsutilProcesses
+        from garrison.processes.portable import PsutilProcesses
 
         return PsutilProcesses()
 

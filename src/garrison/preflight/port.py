@@ -66,7 +66,7 @@ def look_at_port(request: PreflightRequest, machine: Machine) -> Finding:
 
 def _verdict(request: PreflightRequest, addresses: tuple[Address, ...], machine: Machine) -> "PortVerdict":
     from garrison.preflight.holders import find_holders, judge_holders
-    from garrison.preflight.tree import line_of
+    from garrison.processes.tree import line_of
 
     holders, snapshot = find_holders(addresses, request.port, sockets=machine.sockets, processes=machine.processes)
     return judge_holders(

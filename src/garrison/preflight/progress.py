@@ -3,7 +3,8 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
-from garrison.preflight.processes import Process, ProcessId
+from garrison.base.identity import ProcessId
+from garrison.processes.process import Process
 
 __all__ = ["Progress", "observe"]
 

@@ -13,6 +13,7 @@ from typing import NoReturn, Self
 
 from garrison.base.clock import Clock
 from garrison.base.errors import EngineTimeoutError, GarrisonError, PortStuckError
+from garrison.base.identity import ProcessId
 from garrison.base.locks import FileLock
 from garrison.base.settings import Settings
 from garrison.preflight.addresses import Address
@@ -20,11 +21,11 @@ from garrison.preflight.downstream import Child, SpawnedChild, replace_process
 from garrison.preflight.listeners import ScanError, Sockets, conflicting
 from garrison.preflight.machine import Machine
 from garrison.preflight.port import resolve_host
-from garrison.preflight.processes import Process, Processes, ProcessId
 from garrison.preflight.progress import Progress, observe
 from garrison.preflight.reclaim import stop_trees
 from garrison.preflight.report import PreflightRequest
-from garrison.preflight.tree import post_order
+from garrison.processes.process import Process, Processes
+from garrison.processes.tree import post_order
 
 __all__ = ["Patience", "exec_downstream", "run_proxied"]
 

@@ -5,8 +5,9 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from garrison.base.clock import Clock
-from garrison.preflight.processes import Processes, ProcessId
-from garrison.preflight.tree import post_order
+from garrison.base.identity import ProcessId
+from garrison.processes.process import Processes
+from garrison.processes.tree import post_order
 
 __all__ = ["Stopped", "living", "stop_trees"]
 

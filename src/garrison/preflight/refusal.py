@@ -5,8 +5,8 @@ from collections.abc import Iterable
 from garrison.base.errors import PortError, PortForeignError, PortOtherUserError, PortUnattributableError
 from garrison.base.redaction import shown_command
 from garrison.preflight.holders import PortVerdict
-from garrison.preflight.processes import Process
 from garrison.preflight.report import PreflightRequest
+from garrison.processes.process import Process
 
 __all__ = ["holder_details", "refusal"]
 

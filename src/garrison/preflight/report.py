@@ -5,17 +5,26 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from garrison.base.settings import Settings
-from garrison.preflight.thresholds import Thresholds
 
 if TYPE_CHECKING:
-    from garrison.preflight.gpus import Gpu, Problem
+    from garrison.preflight.gpu.gpus import Gpu, Problem
 
-__all__ = ["GpuCheckSource", "PortAction", "PreflightReport", "PreflightRequest"]
+__all__ = ["GpuCheckSource", "PortAction", "PreflightReport", "PreflightRequest", "Thresholds"]
 
 PortAction = Literal["noop", "stopped", "would-stop"]
 """`noop` and `stopped` are the seed's; `would-stop` is what a dry run says instead of `stopped`."""
 
 GpuCheckSource = Literal["skipped", "nvml", "nvidia-smi", "unavailable"]
+
+
+@dataclass(frozen=True)
+class Thresholds:
+    """Limits for the GPUs. A condition named in `fail_on` is fatal; the others only warn."""
+
+    min_free_gb: float = 4.0
+    max_temp_c: int = 85
+    max_util_pct: int = 95
+    fail_on: tuple[str, ...] = ("temperature",)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,17 +5,17 @@ import sys
 from pathlib import Path
 
 from garrison.base.errors import PortOtherUserError, PortStuckError
+from garrison.base.identity import ProcessId
 from garrison.base.redaction import shown_command
 from garrison.preflight.holders import find_holders
 from garrison.preflight.listeners import conflicting
 from garrison.preflight.machine import Machine
 from garrison.preflight.port import Finding
-from garrison.preflight.processes import ProcessId
 from garrison.preflight.reclaim import Stopped, stop_trees
 from garrison.preflight.refusal import holder_details
 from garrison.preflight.report import PreflightRequest
 from garrison.preflight.stop_notes import StopNote, leave_note
-from garrison.preflight.tree import post_order
+from garrison.processes.tree import post_order
 
 __all__ = ["stop_holders"]
 

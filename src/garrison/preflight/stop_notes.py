@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from garrison.base.files import write_atomic
-from garrison.preflight.processes import ProcessId
+from garrison.base.identity import ProcessId
 
 __all__ = ["StopNote", "leave_note", "read_note"]
 

@@ -5,12 +5,14 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from garrison.base.errors import GpuThresholdError, InvalidError
-from garrison.preflight.gpu_probe import GpuProbe, read_gpus
-from garrison.preflight.gpus import Gpu, Problem, held_mib, judge, select
+from garrison.preflight.gpu.gpus import Gpu, Problem, held_mib, judge, select
+from garrison.preflight.gpu.nvidia_smi import NvidiaSmiProbe
+from garrison.preflight.gpu.nvml import NvmlProbe
+from garrison.preflight.gpu.probe import GpuProbe, read_gpus
 from garrison.preflight.machine import Machine
 from garrison.preflight.report import GpuCheckSource, PreflightRequest, gpus_json
 
-__all__ = ["GpuFinding", "MemoryHeld", "check_gpus", "foresee", "memory_held", "wait_for_release"]
+__all__ = ["GpuFinding", "MemoryHeld", "check_gpus", "default_probes", "foresee", "memory_held", "wait_for_release"]
 
 _RELEASE_SECONDS = 30.0
 _RELEASE_POLL = 0.25
@@ -34,6 +36,11 @@ class GpuFinding:
     problems: tuple[Problem, ...] = ()
     would_fail: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+
+
+def default_probes() -> tuple[GpuProbe, ...]:
+    """The ways to the driver in the order they are tried: NVML, then `nvidia-smi`."""
+    return (NvmlProbe(), NvidiaSmiProbe())
 
 
 def memory_held(pids: Collection[int], probes: Iterable[GpuProbe]) -> MemoryHeld | None:

@@ -1,11 +1,10 @@
 import os
 import subprocess
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from garrison.preflight.procfs import Procfs, parse_stat
+from garrison.processes.procfs import Procfs, parse_stat
 
 
 @pytest.mark.parametrize("name", ["python3", "a b", "ev)il (x) R 7", ")"])
@@ -66,16 +65,18 @@ def test_this_process() -> None:
 
 @pytest.mark.system
 @pytest.mark.parametrize("use_pidfd", [True, False])
-def test_nothing_happens_to_a_pid_that_was_taken_over_a_hundred_times(use_pidfd: bool, stage: Any) -> None:
+def test_nothing_happens_to_a_pid_that_was_taken_over_a_hundred_times(use_pidfd: bool) -> None:
     """Real processes that end while they are signalled: the signal meets them or nobody."""
     processes = Procfs(use_pidfd=use_pidfd)
-    bystander = stage.start(["sleep", "600"])
-    for _ in range(100):
-        child = subprocess.Popen(["true"])
-        found = processes.read(child.pid)
-        if found is not None:
-            processes.signal(found.id, 15)
-        child.wait(20)
-        if found is not None:
-            assert processes.signal(found.id, 9) is False
-    assert bystander.poll() is None
+    with subprocess.Popen(["sleep", "600"]) as bystander:
+        for _ in range(100):
+            child = subprocess.Popen(["true"])
+            found = processes.read(child.pid)
+            if found is not None:
+                processes.signal(found.id, 15)
+            child.wait(20)
+            if found is not None:
+                assert processes.signal(found.id, 9) is False
+        alive = bystander.poll() is None
+        bystander.kill()
+    assert alive

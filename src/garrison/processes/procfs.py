@@ -6,7 +6,8 @@ import os
 import signal
 from collections.abc import Collection, Mapping
 
-from garrison.preflight.processes import Process, ProcessId
+from garrison.base.identity import ProcessId
+from garrison.processes.process import Process
 
 __all__ = ["Procfs", "parse_stat"]
 
@@ -36,7 +37,7 @@ class Procfs:
         return {inode: frozenset(pids) for inode, pids in found.items()}
 
     def read(self, pid: int) -> Process | None:
-        process = self._stat(pid)
+        process = self.stat(pid)
         if process is None:
             return None
         try:
@@ -46,13 +47,50 @@ class Procfs:
             return None
         whole = Process(process.id, process.parent, uid, self._exe(pid), argv, process.cpu)
         # Between two reads the pid may have changed hands: then nothing of this belongs together.
-        again = self._stat(pid)
+        again = self.stat(pid)
         return whole if again is not None and again.id == process.id else None
 
     def snapshot(self, *, zombies: bool = False) -> Mapping[int, Process]:
         """With `zombies` also those: a process whose first thread has ended is one while its other threads live, and
         its children are still its own."""
-        return {pid: process for pid in self._pids() if (process := self._stat(pid, zombies=zombies)) is not None}
+        return {pid: process for pid in self._pids() if (process := self.stat(pid, zombies=zombies)) is not None}
+
+    def stat(self, pid: int, *, zombies: bool = False) -> Process | None:
+        """The cheap fields of `pid`: id, parent and cpu. None when it is gone."""
+        try:
+            with open(f"{self._root}/{pid}/stat", "rb", buffering=0) as file:
+                state, parent, cpu, start = parse_stat(file.read())
+        except (OSError, ValueError):
+            return None
+        zombie = state in _ZOMBIE
+        return None if zombie and not zombies else Process(ProcessId(pid, start), parent, -1, cpu=cpu, zombie=zombie)
+
+    def children(self, pid: int) -> list[int] | None:
+        """The children of `pid`, by thread; those of one that is gone are none. None where the kernel keeps no lists.
+
+        A list may miss a child when another one ends while it is read, so whoever must find all of them asks again.
+        """
+        found: list[int] = []
+        try:
+            threads = os.listdir(f"{self._root}/{pid}/task")
+        except OSError:
+            return found
+        for thread in threads:
+            path = f"{self._root}/{pid}/task/{thread}/children"
+            try:
+                with open(path, "rb", buffering=0) as file:
+                    found += map(int, file.read().split())
+            except FileNotFoundError:
+                if os.path.exists(f"{self._root}/{pid}/task/{thread}/stat"):  # noqa: PTH110
+                    return None
+            except OSError:
+                continue
+        return found
+
+    def resident_pages(self, pid: int) -> int:
+        """Resident memory of `pid` in pages. Raises OSError when it is gone."""
+        with open(f"{self._root}/{pid}/statm", "rb", buffering=0) as file:
+            return int(file.read().split()[1])
 
     def signal(self, process: ProcessId, number: int) -> bool:
         if not self._use_pidfd:
@@ -91,19 +129,11 @@ class Procfs:
         return True
 
     def _is(self, process: ProcessId) -> bool:
-        found = self._stat(process.pid)
+        found = self.stat(process.pid)
         return found is not None and found.id == process
 
     def _pids(self) -> list[int]:
         return [int(name) for name in os.listdir(self._root) if name.isdigit()]
-
-    def _stat(self, pid: int, *, zombies: bool = False) -> Process | None:
-        try:
-            with open(f"{self._root}/{pid}/stat", "rb", buffering=0) as file:
-                state, parent, cpu, start = parse_stat(file.read())
-        except (OSError, ValueError):
-            return None
-        return None if state in _ZOMBIE and not zombies else Process(ProcessId(pid, start), parent, -1, cpu=cpu)
 
     def _open_files(self, pid: int) -> list[str]:
         directory = f"{self._root}/{pid}/fd"

@@ -1,8 +1,9 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from garrison.preflight.processes import Process, ProcessId
-from garrison.preflight.tree import line_of, post_order, rootmost
+from garrison.base.identity import ProcessId
+from garrison.processes.process import Process
+from garrison.processes.tree import line_of, post_order, rootmost
 
 
 def table(*rows: tuple[int, int, int]) -> dict[int, Process]:

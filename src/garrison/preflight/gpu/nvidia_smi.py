@@ -4,8 +4,8 @@ import os
 from collections.abc import Callable, Sequence
 
 from garrison.base.children import DIRECTORY, find_program
-from garrison.preflight.gpu_probe import ProbeError
-from garrison.preflight.gpus import Gpu, GpuProcess, throttle_words
+from garrison.preflight.gpu.gpus import Gpu, GpuProcess, throttle_words
+from garrison.preflight.gpu.probe import ProbeError
 
 __all__ = ["NvidiaSmiProbe", "parse_smi_gpus", "parse_smi_processes"]
 

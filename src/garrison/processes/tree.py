@@ -2,7 +2,8 @@
 
 from collections.abc import Iterable, Mapping
 
-from garrison.preflight.processes import Process, ProcessId
+from garrison.base.identity import ProcessId
+from garrison.processes.process import Process
 
 __all__ = ["line_of", "post_order", "rootmost"]
 

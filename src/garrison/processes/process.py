@@ -4,15 +4,9 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-__all__ = ["MemoryProcesses", "Process", "ProcessId", "Processes"]
+from garrison.base.identity import ProcessId
 
-
-@dataclass(frozen=True, slots=True, order=True)
-class ProcessId:
-    """`start` is in the system's own unit (clock ticks after boot on Linux): compare, never compute."""
-
-    pid: int
-    start: int
+__all__ = ["MemoryProcesses", "Process", "Processes"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +17,7 @@ class Process:
         exe: path of the executable; None where it may not be read.
         argv: its arguments as they are now; a process may have rewritten them (setproctitle).
         cpu: CPU time used so far, in clock ticks.
+        zombie: its first thread has ended. It is listed only where zombies are asked for.
     """
 
     id: ProcessId
@@ -31,6 +26,7 @@ class Process:
     exe: str | None = None
     argv: tuple[str, ...] = ()
     cpu: int = 0
+    zombie: bool = False
 
 
 class Processes(Protocol):

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from typing import Protocol
 
 from garrison.base.errors import InvalidError
-from garrison.preflight.gpus import Gpu
+from garrison.preflight.gpu.gpus import Gpu
 
 __all__ = ["GpuProbe", "MemoryGpuProbe", "ProbeError", "read_gpus"]
 

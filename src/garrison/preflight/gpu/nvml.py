@@ -5,8 +5,8 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import Any
 
-from garrison.preflight.gpu_probe import ProbeError
-from garrison.preflight.gpus import Gpu, GpuProcess, throttle_words
+from garrison.preflight.gpu.gpus import Gpu, GpuProcess, throttle_words
+from garrison.preflight.gpu.probe import ProbeError
 
 __all__ = ["NvmlProbe"]
 

@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from garrison.base.errors import InvalidError
-from garrison.preflight.thresholds import Thresholds
+from garrison.preflight.report import Thresholds
 
 __all__ = ["Gpu", "GpuProcess", "Problem", "held_mib", "judge", "select", "throttle_words"]
 
