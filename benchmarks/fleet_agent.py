@@ -32,13 +32,13 @@ from fleet_cycle import (
     simulated,
 )
 
-from garrison.fleet.agent import Agent
-from garrison.fleet.commands import new_command
+from garrison.fleet.agent.loop import Agent
+from garrison.fleet.artifacts.disk import DiskArtifacts
 from garrison.fleet.context import Fleet as FleetContext
-from garrison.fleet.declaration import ADAPTER_TYPE, AdapterSpec, Declaration
-from garrison.fleet.disk_artifacts import DiskArtifacts
-from garrison.fleet.target import NO_STORE, TargetSpec
-from garrison.fleet.view import SilentView
+from garrison.fleet.execute.commands import new_command
+from garrison.fleet.values.declaration import ADAPTER_TYPE, AdapterSpec, Declaration
+from garrison.fleet.values.target import NO_STORE, TargetSpec
+from garrison.fleet.values.view import SilentView
 from garrison.net.client import HttpDialer
 from garrison.store.records import Key, Operation, Resource, StackRecord, TargetRecord
 from garrison.store.sql.store import open_store

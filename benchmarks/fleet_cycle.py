@@ -31,9 +31,9 @@ from typing import Any
 
 import psutil
 
-from garrison.fleet.observation import Sighting
-from garrison.fleet.observe import Look, Observer
-from garrison.fleet.target import TargetSpec
+from garrison.fleet.observe.observer import Look, Observer
+from garrison.fleet.values.observation import Sighting
+from garrison.fleet.values.target import TargetSpec
 from garrison.net.client import HttpDialer
 from garrison.sim.adapters import MemoryAdapters
 from garrison.sim.config import SimConfig

@@ -22,19 +22,19 @@ from typing import Any
 
 import uvloop
 
-from garrison.fleet.agent import Agent
-from garrison.fleet.apply import apply, preview
+from garrison.fleet.agent.loop import Agent
 from garrison.fleet.context import Fleet
-from garrison.fleet.declaration import ADAPTER_TYPE, AdapterSpec, Declaration, Policy
+from garrison.fleet.execute.steps import ExecuteOptions
 from garrison.fleet.manifest.load import load_declaration
-from garrison.fleet.memory_artifacts import MemoryArtifacts
-from garrison.fleet.memory_targets import MemoryTarget, MemoryTargets
-from garrison.fleet.scene import PlanOptions
-from garrison.fleet.steps import ExecuteOptions
-from garrison.fleet.target import TargetSpec
-from garrison.fleet.view import SilentView
+from garrison.fleet.operations.apply import apply, preview
+from garrison.fleet.plan.context import PlanOptions
+from garrison.fleet.values.declaration import ADAPTER_TYPE, AdapterSpec, Declaration, Policy
+from garrison.fleet.values.target import TargetSpec
+from garrison.fleet.values.view import SilentView
 from garrison.store.records import Key, Operation, Resource
 from garrison.store.sql.store import open_store
+from garrison.testing.artifacts import MemoryArtifacts
+from garrison.testing.targets import MemoryTarget, MemoryTargets
 
 ADAPTERS = 10
 BASE = "acme/tiny"

@@ -18,14 +18,14 @@ from vllm_lab import KEY_VARIABLE, TARGET, Lab
 from vllm_server import ALIAS, LOAD, Server, StartedServer, installed_vllm, server_that_is_up
 
 from garrison.base.errors import ConflictError
-from garrison.fleet import events
-from garrison.fleet.agent import Agent
-from garrison.fleet.apply import Applied
-from garrison.fleet.failure import Failure, FailureCode
-from garrison.fleet.inspect_fleet import find_drifts, status_of
-from garrison.fleet.observation import Cause, Presence
-from garrison.fleet.observe import Look, Observer
-from garrison.fleet.plan_values import ActionKind, Change, Way
+from garrison.fleet.agent.loop import Agent
+from garrison.fleet.observe.observer import Look, Observer
+from garrison.fleet.operations.apply import Applied
+from garrison.fleet.report.inspect import find_drifts, status_of
+from garrison.fleet.values import events
+from garrison.fleet.values.failure import Failure, FailureCode
+from garrison.fleet.values.observation import Cause, Presence
+from garrison.fleet.values.plan import ActionKind, Change, Way
 from garrison.net.endpoint import Secret
 from garrison.store.records import ActionState, Operation
 

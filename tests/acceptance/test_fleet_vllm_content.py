@@ -14,8 +14,8 @@ import pytest
 from vllm_lab import KEY_VARIABLE, Lab
 from vllm_server import StartedServer, installed_vllm
 
-from garrison.fleet import events
-from garrison.fleet.plan_values import ActionKind
+from garrison.fleet.values import events
+from garrison.fleet.values.plan import ActionKind
 
 pytestmark = [pytest.mark.engine("vllm"), pytest.mark.timeout(600)]
 

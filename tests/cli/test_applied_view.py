@@ -1,11 +1,11 @@
 from plan_samples import action
 from rendered import in_a_pipe
 
-from garrison.cli.applied_view import show_applied
-from garrison.fleet.apply import Applied
-from garrison.fleet.failure import Failure, FailureCode
-from garrison.fleet.plan_values import ActionKind, Plan
-from garrison.fleet.view import Outcome
+from garrison.cli.views.applied import show_applied
+from garrison.fleet.operations.apply import Applied
+from garrison.fleet.values.failure import Failure, FailureCode
+from garrison.fleet.values.plan import ActionKind, Plan
+from garrison.fleet.values.view import Outcome
 from garrison.store.records import ActionState
 
 

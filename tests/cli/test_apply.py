@@ -14,9 +14,9 @@ from fleet_files import write
 from rendered import ESCAPE
 
 from garrison.cli.fleet_wiring import open_fleet
-from garrison.fleet.memory_targets import refusal
 from garrison.net.errors import TransportCause
 from garrison.net.transport import TransportError
+from garrison.testing.targets import refusal
 
 DOWN = TransportError(TransportCause.REFUSED, "connection refused")
 
@@ -115,7 +115,7 @@ def test_watch_stays_until_nothing_is_owed(cli, world, file, monkeypatch):
         if len(looks) == 3:
             edge.down = None
 
-    from garrison.fleet import insist
+    from garrison.fleet.operations import watch as insist
 
     monkeypatch.setattr(insist.insist, "__kwdefaults__", insist.insist.__kwdefaults__ | {"sleep": sleep})
     done = cli("apply", file, "--yes", "--watch")

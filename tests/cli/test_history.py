@@ -7,8 +7,8 @@ from fleet_files import write
 from rendered import in_a_pipe
 
 from garrison.base.errors import UsageError
-from garrison.cli.age import parse_since
-from garrison.cli.history_view import show_event
+from garrison.cli.views.age import parse_since
+from garrison.cli.views.history import show_event
 from garrison.store.records import Event
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)

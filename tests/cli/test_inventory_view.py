@@ -4,10 +4,10 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from rich.console import Console
 
-from garrison.cli.inventory_view import _ending, show_rows
-from garrison.cli.page import Page
-from garrison.fleet.inventory_rows import AdapterRow, Reach, TargetRow
-from garrison.fleet.status import LAST_SEEN_WELL, TargetStatus
+from garrison.cli.views.inventory import _ending, show_rows
+from garrison.cli.views.page import Page
+from garrison.fleet.report.inventory_rows import AdapterRow, Reach, TargetRow
+from garrison.fleet.report.status import LAST_SEEN_WELL, TargetStatus
 
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
 SEEN = Reach(state="reachable", since=NOW, last_seen=NOW - timedelta(minutes=3), cause=None)

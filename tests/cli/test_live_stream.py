@@ -8,7 +8,7 @@ from typing import TextIO
 
 import pytest
 
-from garrison.cli.live_stream import LiveStream
+from garrison.cli.views.live_stream import LiveStream
 
 
 class Pipe:

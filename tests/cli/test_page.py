@@ -6,8 +6,8 @@ from hypothesis import strategies as st
 from rendered import in_a_pipe, on_a_terminal
 from rich.text import Text
 
-from garrison.cli.age import ago, duration
-from garrison.cli.page import counted, plain, sentence, shortened
+from garrison.cli.views.age import ago, duration
+from garrison.cli.views.page import counted, plain, sentence, shortened
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 

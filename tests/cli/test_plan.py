@@ -5,7 +5,7 @@ import pytest
 from fleet_files import MANIFEST, write
 
 from garrison.cli.plan import exit_code_of
-from garrison.fleet.plan_values import ActionKind, Plan, TargetChange
+from garrison.fleet.values.plan import ActionKind, Plan, TargetChange
 from garrison.net.errors import TransportCause
 from garrison.net.transport import TransportError
 

@@ -4,9 +4,9 @@ import pytest
 from plan_samples import action, full_plan, large_plan, plan_facts
 from rendered import in_a_pipe, on_a_terminal
 
-from garrison.cli.plan_view import show_plan
-from garrison.fleet.failure import Failure, FailureCode
-from garrison.fleet.plan_values import ActionKind, Plan
+from garrison.cli.views.plan import show_plan
+from garrison.fleet.values.failure import Failure, FailureCode
+from garrison.fleet.values.plan import ActionKind, Plan
 
 
 def show(plan, **facts):

@@ -6,12 +6,12 @@ from rendered import ESCAPE
 from rich.console import Console
 
 from garrison.cli.fleet_wiring import Stop
-from garrison.cli.page import Page
-from garrison.cli.progress_view import LineProgress, LiveProgress, QuietProgress, progress_view
-from garrison.fleet.failure import Failure, FailureCode
-from garrison.fleet.observation import Cause, Sighting
-from garrison.fleet.plan_values import ActionKind, Plan
-from garrison.fleet.view import Outcome
+from garrison.cli.views.page import Page
+from garrison.cli.views.progress import LineProgress, LiveProgress, QuietProgress, progress_view
+from garrison.fleet.values.failure import Failure, FailureCode
+from garrison.fleet.values.observation import Cause, Sighting
+from garrison.fleet.values.plan import ActionKind, Plan
+from garrison.fleet.values.view import Outcome
 from garrison.store.records import ActionState
 
 FAILED = Failure(code=FailureCode.INVALID_REQUEST, message="rank 128 is too high", hint="Train it lower.")

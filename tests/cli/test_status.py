@@ -5,8 +5,8 @@ from datetime import timedelta
 import pytest
 from fleet_files import write
 
-from garrison.fleet.failure import Failure, FailureCode
-from garrison.fleet.lease import this_process
+from garrison.fleet.execute.lease import this_process
+from garrison.fleet.values.failure import Failure, FailureCode
 from garrison.net.errors import TransportCause
 from garrison.net.transport import TransportError
 from garrison.store.records import Lease

@@ -2,8 +2,8 @@ import pytest
 from plan_samples import NOW, fleet_status, target_status
 from rendered import in_a_pipe, on_a_terminal
 
-from garrison.cli.status_view import show_status
-from garrison.fleet.status import FleetStatus
+from garrison.cli.views.status import show_status
+from garrison.fleet.report.status import FleetStatus
 
 
 def show(status, *, everything=False):

@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from garrison.fleet.observation import Cause, Presence, Served, Sighting
-from garrison.fleet.observe import Look, Observer
-from garrison.fleet.target import TargetSpec
+from garrison.fleet.observe.observer import Look, Observer
+from garrison.fleet.values.observation import Cause, Presence, Served, Sighting
+from garrison.fleet.values.target import TargetSpec
 from garrison.net.client import HttpDialer
 from garrison.net.endpoint import Secret, Tls
 from garrison.sim.faults import Faults, Rule

@@ -3,8 +3,8 @@ from dataclasses import replace
 import pytest
 
 from garrison.base.errors import ModelInvalidError
-from garrison.fleet.adapter_check import being_written, broken, refusal
-from garrison.fleet.failure import FailureCode
+from garrison.fleet.artifacts.check import being_written, broken, refusal
+from garrison.fleet.values.failure import FailureCode
 from garrison.models.adapter import inspect_adapter
 
 

@@ -5,14 +5,13 @@ import pytest
 from aged_files import aged
 
 from garrison.base.clock import FakeClock
-from garrison.fleet import adapter_gc
-from garrison.fleet.adapter_entry import Entry
-from garrison.fleet.adapter_gc import GRACE_SECONDS, Kept, collect_all, read_pins, sort_out
-from garrison.fleet.adapter_pins import Pin
-from garrison.fleet.adapter_store import AdapterStore
-from garrison.fleet.declaration import ADAPTER_TYPE
+from garrison.fleet.artifacts.entry import Entry
+from garrison.fleet.artifacts.gc import GRACE_SECONDS, Kept, collect_all, read_pins, sort_out
+from garrison.fleet.artifacts.pins import Pin
+from garrison.fleet.artifacts import gc as adapter_gc
+from garrison.fleet.artifacts.store import AdapterStore
+from garrison.fleet.values.declaration import ADAPTER_TYPE
 from garrison.models.adapter import adapter_digest
-from garrison.store.memory import MemoryStore
 from garrison.store.records import (
     ActionRecord,
     ActionState,
@@ -23,6 +22,7 @@ from garrison.store.records import (
     StackRecord,
     TargetRecord,
 )
+from garrison.testing.store import MemoryStore
 
 D1, D2, D3 = "1" * 64, "2" * 64, "3" * 64
 

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from garrison.fleet.adapter_pins import Pin, pins
-from garrison.fleet.declaration import ADAPTER_TYPE
+from garrison.fleet.artifacts.pins import Pin, pins
+from garrison.fleet.values.declaration import ADAPTER_TYPE
 from garrison.store.records import ActionRecord, ActionState, Key, Operation, Resource, StackRecord, TargetRecord
 
 NOW = datetime(2026, 1, 2, tzinfo=UTC)

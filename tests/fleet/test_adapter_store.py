@@ -16,11 +16,12 @@ from foreign_trees import SECRET, hub_snapshot, only_ours
 
 from garrison.base.clock import FakeClock
 from garrison.base.errors import DiskFullError, InvalidError, ModelInvalidError
-from garrison.fleet import adapter_entry, adapter_store
-from garrison.fleet.adapter_digests import read_stamp
-from garrison.fleet.adapter_entry import fault_of, intact
-from garrison.fleet.adapter_store import AdapterStore
-from garrison.fleet.artifacts import EntryFault, Staged
+from garrison.fleet.artifacts.digests import read_stamp
+from garrison.fleet.artifacts.entry import fault_of, intact
+from garrison.fleet.artifacts.protocol import EntryFault, Staged
+from garrison.fleet.artifacts import entry as adapter_entry
+from garrison.fleet.artifacts import store as adapter_store
+from garrison.fleet.artifacts.store import AdapterStore
 from garrison.models import copying
 from garrison.models.adapter import adapter_digest
 
@@ -462,8 +463,8 @@ def test_who_comes_second_while_building_takes_what_is_there(store, sql, tmp_pat
 KILLED = """
     import os, signal, sys
     from pathlib import Path
-    from garrison.fleet.adapter_entry import intact
-    from garrison.fleet.adapter_store import AdapterStore
+    from garrison.fleet.artifacts.entry import intact
+    from garrison.fleet.artifacts.store import AdapterStore
     from garrison.models import copying
     source, root, digest, share = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3], sys.argv[4] == "share"
     def shares(read, write):
@@ -524,7 +525,7 @@ def test_processes_that_stage_the_same_both_succeed(tmp_path, sql):
     script = textwrap.dedent("""
         import sys
         from pathlib import Path
-        from garrison.fleet.adapter_store import AdapterStore
+        from garrison.fleet.artifacts.store import AdapterStore
         print(AdapterStore(Path(sys.argv[2]), sys.argv[4]).stage(Path(sys.argv[1]), sys.argv[3]).path)
     """)
     root = tmp_path / "store"

@@ -6,7 +6,7 @@ import pytest
 from fleet_world import World, adapter
 
 from garrison.base.errors import DiskFullError
-from garrison.fleet.adopt import adopt
+from garrison.fleet.operations.adopt import adopt
 from garrison.store.records import CommandState, Operation
 
 

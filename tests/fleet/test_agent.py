@@ -12,15 +12,15 @@ from fleet_world import BASE, World, adapter
 
 from garrison.base.errors import DiskFullError, GarrisonError, LockedError
 from garrison.base.exit_codes import ExitCode
-from garrison.fleet import events
-from garrison.fleet.agent import Agent
-from garrison.fleet.declaration import ModelSpec
-from garrison.fleet.memory_artifacts import MemoryArtifacts
-from garrison.fleet.memory_targets import MemoryFault, json_answer
-from garrison.fleet.observation import Cause
+from garrison.fleet.agent.loop import Agent
+from garrison.fleet.values import events
+from garrison.fleet.values.declaration import ModelSpec
+from garrison.fleet.values.observation import Cause
 from garrison.net.errors import TransportCause
 from garrison.net.transport import TransportError
 from garrison.store.records import CommandState, Operation
+from garrison.testing.artifacts import MemoryArtifacts
+from garrison.testing.targets import MemoryFault, json_answer
 
 DOWN = TransportError(TransportCause.REFUSED, "connection refused")
 
@@ -141,9 +141,9 @@ async def test_what_fails_for_good_is_not_tried_for_ever(world: World) -> None:
 
 async def test_a_killed_command_is_completed(world: World) -> None:
     """The apply dies between the load and its record; the agent finishes the bookkeeping and the rest."""
-    from garrison.fleet.apply import apply
-    from garrison.fleet.scene import PlanOptions
-    from garrison.fleet.steps import ExecuteOptions
+    from garrison.fleet.execute.steps import ExecuteOptions
+    from garrison.fleet.operations.apply import apply
+    from garrison.fleet.plan.context import PlanOptions
 
     class Killed(BaseException):
         pass
@@ -239,7 +239,7 @@ async def test_a_store_that_fails_is_tried_again(world: World, monkeypatch: pyte
     import asyncio
 
     from garrison.base.errors import UnreachableError
-    from garrison.fleet import agent as agent_module
+    from garrison.fleet.agent.loop import loop as agent_module
 
     await world.apply(world.declaration(adapter()))
     monkeypatch.setattr(agent_module, "_FIRST_STORE_WAIT", 0.01)
@@ -267,8 +267,8 @@ async def test_a_store_that_fails_is_tried_again(world: World, monkeypatch: pyte
 async def test_hooks_are_told_of_what_any_command_wrote(world: World) -> None:
     from dataclasses import replace
 
-    from garrison.fleet.declaration import Hook
-    from garrison.fleet.hooks import Hooks
+    from garrison.fleet.hooks.queues import Hooks
+    from garrison.fleet.values.declaration import Hook
 
     told: list[tuple[str, str | None]] = []
 
@@ -563,7 +563,7 @@ async def test_the_same_foreign_path_is_told_again_when_it_was_gone_between(worl
 async def test_a_bug_is_said_and_counted_and_stops_nothing(
     world: World, monkeypatch: pytest.MonkeyPatch, where: str
 ) -> None:
-    from garrison.fleet import agent as agent_module
+    from garrison.fleet.agent.loop import loop as agent_module
 
     world.artifacts.digests["/models/sql"] = "d1"
     await world.apply(world.declaration(adapter(), on_drift="restore"))

@@ -8,16 +8,16 @@ from fleet_world import World, adapter
 
 from garrison.base.errors import ConflictError, InvalidError
 from garrison.base.exit_codes import ExitCode
-from garrison.fleet import events
-from garrison.fleet.declaration import AdapterSpec, Declaration, ModelSpec
-from garrison.fleet.lease import this_process
-from garrison.fleet.memory_targets import MemoryFault, MemoryTarget, json_answer
-from garrison.fleet.observation import Cause
-from garrison.fleet.plan_values import ActionKind
-from garrison.fleet.target import TargetSpec
+from garrison.fleet.execute.lease import this_process
+from garrison.fleet.values import events
+from garrison.fleet.values.declaration import AdapterSpec, Declaration, ModelSpec
+from garrison.fleet.values.observation import Cause
+from garrison.fleet.values.plan import ActionKind
+from garrison.fleet.values.target import TargetSpec
 from garrison.net.errors import TransportCause
 from garrison.net.transport import Connection, TransportError
 from garrison.store.records import ActionState, CommandState, Holder, Lease, Operation
+from garrison.testing.targets import MemoryFault, MemoryTarget, json_answer
 
 
 @pytest.fixture
@@ -77,7 +77,7 @@ async def test_new_content_is_served_from_its_own_path(world: World) -> None:
 
 
 async def test_files_that_would_not_do_are_never_sent(world: World) -> None:
-    from garrison.fleet.failure import Failure, FailureCode
+    from garrison.fleet.values.failure import Failure, FailureCode
 
     failure = Failure(code=FailureCode.INVALID_REQUEST, message="rank 64 is above 16", hint="Raise it.")
     world.artifacts.refused["/models/sql"] = failure
@@ -220,8 +220,8 @@ async def test_one_writer_a_stack_and_a_dead_one_is_not_waited_for(world: World)
 
 
 async def test_not_confirmed_means_nothing_happens(world: World) -> None:
-    from garrison.fleet.apply import apply
-    from garrison.fleet.scene import PlanOptions
+    from garrison.fleet.operations.apply import apply
+    from garrison.fleet.plan.context import PlanOptions
 
     done = await apply(
         world.fleet, world.declaration(adapter()), world.view, options=PlanOptions(), confirm=lambda _plan: False

@@ -19,12 +19,12 @@ from tiny_model import make_adapter
 
 from garrison.base.clock import SystemClock
 from garrison.base.identity import start_time
-from garrison.fleet import events
-from garrison.fleet.adapter_gc import collect_all
-from garrison.fleet.checkpoints import CHECKPOINTS
-from garrison.fleet.declaration import ADAPTER_TYPE, AdapterSpec, Declaration
-from garrison.fleet.disk_artifacts import default_store
-from garrison.fleet.target import TargetSpec
+from garrison.fleet.artifacts.disk import default_store
+from garrison.fleet.artifacts.gc import collect_all
+from garrison.fleet.execute.checkpoints import CHECKPOINTS
+from garrison.fleet.values import events
+from garrison.fleet.values.declaration import ADAPTER_TYPE, AdapterSpec, Declaration
+from garrison.fleet.values.target import TargetSpec
 from garrison.models.adapter import adapter_digest
 from garrison.sim.config import SimConfig
 from garrison.sim.faults import Faults, Rule

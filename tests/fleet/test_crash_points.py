@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 from fleet_bench import BASE, COMMAND, NEW, OLD, STACK, Bench, create, delete, rename, spec, update
 
-from garrison.fleet.checkpoints import CHECKPOINTS
-from garrison.fleet.memory_targets import MemoryFault, refusal
-from garrison.fleet.observation import Served, Sighting
-from garrison.fleet.plan_values import Action
-from garrison.fleet.settle import settle
+from garrison.fleet.execute.checkpoints import CHECKPOINTS
+from garrison.fleet.plan.interrupted import settle
+from garrison.fleet.values.observation import Served, Sighting
+from garrison.fleet.values.plan import Action
 from garrison.store.records import ActionResult, ActionState
+from garrison.testing.targets import MemoryFault, refusal
 
 
 class KilledError(BaseException):

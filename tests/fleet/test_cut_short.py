@@ -6,16 +6,16 @@ import pytest
 from fleet_world import World, adapter
 
 from garrison.base.exit_codes import ExitCode
-from garrison.fleet import events
-from garrison.fleet.agent import Agent
-from garrison.fleet.apply import apply
-from garrison.fleet.declaration import Declaration
-from garrison.fleet.memory_targets import MemoryFault
-from garrison.fleet.scene import PlanOptions
-from garrison.fleet.steps import ExecuteOptions
+from garrison.fleet.agent.loop import Agent
+from garrison.fleet.execute.steps import ExecuteOptions
+from garrison.fleet.operations.apply import apply
+from garrison.fleet.plan.context import PlanOptions
+from garrison.fleet.values import events
+from garrison.fleet.values.declaration import Declaration
 from garrison.net.errors import TransportCause
 from garrison.net.transport import TransportError
 from garrison.store.records import CommandState, Event, Operation
+from garrison.testing.targets import MemoryFault
 
 DOWN = TransportError(TransportCause.REFUSED, "connection refused")
 LOST = TransportError(TransportCause.RESET, "the connection was reset", sent=True)

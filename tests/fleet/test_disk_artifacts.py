@@ -5,10 +5,10 @@ import pytest
 from aged_files import aged
 from foreign_trees import hub_snapshot
 
-from garrison.fleet import disk_artifacts
-from garrison.fleet.artifacts import EntryFault
-from garrison.fleet.disk_artifacts import DiskArtifacts, store_root
-from garrison.fleet.target import NO_STORE, TargetSpec
+from garrison.fleet.artifacts.disk import DiskArtifacts, store_root
+from garrison.fleet.artifacts.protocol import EntryFault
+from garrison.fleet.artifacts import disk as disk_artifacts
+from garrison.fleet.values.target import NO_STORE, TargetSpec
 from garrison.models.adapter import adapter_digest
 
 
@@ -142,7 +142,7 @@ def test_files_that_change_while_they_are_checked(artifacts, adapter, monkeypatc
 
 
 def test_a_database_remembers_digests(tmp_path, adapter, monkeypatch):
-    from garrison.fleet import adapter_digests
+    from garrison.fleet.artifacts import digests as adapter_digests
     from garrison.store.sql.store import open_store
 
     made = aged(adapter("sql"))

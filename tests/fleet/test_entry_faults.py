@@ -5,12 +5,12 @@ from typing import Any
 import pytest
 from fleet_world import World, adapter
 
-from garrison.fleet import events
-from garrison.fleet.artifacts import EntryFault
-from garrison.fleet.entry_faults import entry_faults
-from garrison.fleet.failure import Failure, FailureCode
-from garrison.fleet.inspect_fleet import find_drifts, status_of
-from garrison.fleet.plan_values import ActionKind, Way
+from garrison.fleet.artifacts.protocol import EntryFault
+from garrison.fleet.observe.entry_faults import entry_faults
+from garrison.fleet.report.inspect import find_drifts, status_of
+from garrison.fleet.values import events
+from garrison.fleet.values.failure import Failure, FailureCode
+from garrison.fleet.values.plan import ActionKind, Way
 from garrison.store.records import Operation
 
 
@@ -139,7 +139,7 @@ async def test_after_a_restart_nothing_is_loaded_from_it(world: World, fault: st
 
 async def test_a_broken_source_does_not_keep_an_intact_entry_from_being_loaded(world: World) -> None:
     """The server was restarted while somebody was writing new weights."""
-    from garrison.fleet.adapter_check import being_written
+    from garrison.fleet.artifacts.check import being_written
 
     await world.apply(world.declaration(adapter(), on_drift="restore"))
     world.artifacts.digests[ENTRY] = "a" * 64

@@ -10,20 +10,20 @@ from fleet_bench import BASE, COMMAND, NEW, OLD, STACK, Bench, applied, create, 
 
 from garrison.base.clock import SystemClock
 from garrison.base.errors import DiskFullError, InternalError
-from garrison.fleet import events
-from garrison.fleet.failure import Failure, FailureCode
-from garrison.fleet.memory_targets import MemoryFault, MemoryTarget, json_answer, refusal
-from garrison.fleet.observation import Cause, Served
-from garrison.fleet.plan_values import ActionKind, Way
-from garrison.fleet.target import TargetSpec
+from garrison.fleet.values import events
+from garrison.fleet.values.failure import Failure, FailureCode
+from garrison.fleet.values.observation import Cause, Served
+from garrison.fleet.values.plan import ActionKind, Way
+from garrison.fleet.values.target import TargetSpec
 from garrison.net.client import HttpDialer
 from garrison.net.endpoint import Secret
 from garrison.net.errors import TransportCause
 from garrison.net.transport import Answer, TransportError
 from garrison.sim.adapters import MemoryAdapters
 from garrison.sim.faults import Faults, Rule
-from garrison.store.memory import MemoryStore
 from garrison.store.records import ActionState, Operation
+from garrison.testing.store import MemoryStore
+from garrison.testing.targets import MemoryFault, MemoryTarget, json_answer, refusal
 
 LOAD, UNLOAD, LIST = "/v1/load_lora_adapter", "/v1/unload_lora_adapter", "/v1/models"
 REFUSED = TransportError(TransportCause.REFUSED, "connection refused")

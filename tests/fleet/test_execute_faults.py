@@ -7,12 +7,12 @@ from fleet_bench import BASE, COMMAND, NEW, OLD, STACK, Bench, create, delete, r
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from garrison.fleet.memory_targets import MemoryFault, refusal
-from garrison.fleet.observation import Served, Sighting
-from garrison.fleet.settle import settle
+from garrison.fleet.plan.interrupted import settle
+from garrison.fleet.values.observation import Served, Sighting
 from garrison.net.errors import TransportCause
 from garrison.net.transport import Answer, TransportError
 from garrison.store.records import ActionResult, ActionState
+from garrison.testing.targets import MemoryFault, refusal
 
 PATHS = ["/v1/load_lora_adapter", "/v1/unload_lora_adapter", "/v1/models", "/v1/completions", "/v1/*"]
 RESULTS: list[Answer | TransportError] = [

@@ -3,15 +3,15 @@ from datetime import UTC, datetime
 import pytest
 
 from garrison.base.errors import UsageError
-from garrison.fleet.declaration import ADAPTER_TYPE, AdapterSpec, Declaration, Policy
-from garrison.fleet.extract import extract
-from garrison.fleet.inventory import take_stock
 from garrison.fleet.manifest.dump import dump_manifest
 from garrison.fleet.manifest.load import load_declaration
-from garrison.fleet.plan import plan
-from garrison.fleet.plan_values import ActionKind
-from garrison.fleet.remember import last_sighting
-from garrison.fleet.target import TargetSpec
+from garrison.fleet.observe.record_sighting import last_sighting
+from garrison.fleet.plan.planner import plan
+from garrison.fleet.report.extract import extract
+from garrison.fleet.report.inventory import take_stock
+from garrison.fleet.values.declaration import ADAPTER_TYPE, AdapterSpec, Declaration, Policy
+from garrison.fleet.values.plan import ActionKind
+from garrison.fleet.values.target import TargetSpec
 from garrison.store.records import Key, Operation, Resource, StackRecord, TargetRecord
 
 NOW = datetime(2026, 1, 2, tzinfo=UTC)

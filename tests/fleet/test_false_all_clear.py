@@ -6,13 +6,13 @@ from typing import Any
 import pytest
 from fleet_world import World, adapter
 
-from garrison.fleet import events
-from garrison.fleet.agent import Agent
-from garrison.fleet.declaration import Declaration, Hook
-from garrison.fleet.failure import Failure
-from garrison.fleet.hooks import Hooks
-from garrison.fleet.inspect_fleet import Drifts, find_drifts, status_of
-from garrison.fleet.inventory import take_stock
+from garrison.fleet.agent.loop import Agent
+from garrison.fleet.hooks.queues import Hooks
+from garrison.fleet.report.inspect import Drifts, find_drifts, status_of
+from garrison.fleet.report.inventory import take_stock
+from garrison.fleet.values import events
+from garrison.fleet.values.declaration import Declaration, Hook
+from garrison.fleet.values.failure import Failure
 from garrison.net.errors import TransportCause
 from garrison.net.transport import TransportError
 from garrison.store.records import Event

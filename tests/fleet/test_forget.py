@@ -7,9 +7,9 @@ import pytest
 from fleet_world import World, adapter
 
 from garrison.base.errors import ConflictError, InvalidError
-from garrison.fleet.forget import Forgotten, forget
-from garrison.fleet.lease import hold
-from garrison.fleet.observation import Cause
+from garrison.fleet.execute.lease import hold
+from garrison.fleet.operations.forget import Forgotten, forget
+from garrison.fleet.values.observation import Cause
 from garrison.net.errors import TransportCause
 from garrison.net.transport import TransportError
 

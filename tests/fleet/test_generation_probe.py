@@ -5,14 +5,14 @@ from typing import Any
 import pytest
 
 from garrison.base.clock import FakeClock
-from garrison.fleet.failure import Failure, FailureCode
-from garrison.fleet.generation_probe import PROMPT, BaseAnswers, judge_probe, probe
-from garrison.fleet.memory_targets import MemoryFault, MemoryTarget, MemoryTargets, refusal
-from garrison.fleet.target import TargetSpec
-from garrison.fleet.vllm_answers import Completion
-from garrison.fleet.vllm_api import VllmApi
+from garrison.fleet.values.failure import Failure, FailureCode
+from garrison.fleet.values.target import TargetSpec
+from garrison.fleet.vllm.answers import Completion
+from garrison.fleet.vllm.api import VllmApi
+from garrison.fleet.vllm.generation_probe import PROMPT, BaseAnswers, judge_probe, probe
 from garrison.net.errors import TransportCause
 from garrison.net.transport import TransportError
+from garrison.testing.targets import MemoryFault, MemoryTarget, MemoryTargets, refusal
 
 A = Completion(" a", -1.5)
 

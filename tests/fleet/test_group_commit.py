@@ -10,10 +10,10 @@ from fleet_bench import COMMAND, STACK, applied, create
 from fleet_world import World
 
 from garrison.base.errors import DiskFullError, InternalError
-from garrison.fleet.commands import action_records
-from garrison.fleet.group_commit import GroupCommit
-from garrison.store.memory import MemoryStore
+from garrison.fleet.execute.commands import action_records
+from garrison.fleet.execute.group_commit import GroupCommit
 from garrison.store.records import ActionRecord, ActionResult, CommandRecord, Resource
+from garrison.testing.store import MemoryStore
 
 
 class CountingStore(MemoryStore):

@@ -13,12 +13,12 @@ from typing import Any
 import pytest
 
 from garrison.base.clock import FakeClock
-from garrison.fleet import events
-from garrison.fleet.declaration import Declaration, Hook
-from garrison.fleet.failure import Failure, FailureCode
-from garrison.fleet.hook_delivery import HookDelivery, shown
-from garrison.fleet.hooks import HOOK_RETRIES, Hooks, event_json
-from garrison.fleet.target import TargetSpec
+from garrison.fleet.hooks.delivery import HookDelivery, shown
+from garrison.fleet.hooks.queues import HOOK_RETRIES, Hooks, event_json
+from garrison.fleet.values import events
+from garrison.fleet.values.declaration import Declaration, Hook
+from garrison.fleet.values.failure import Failure, FailureCode
+from garrison.fleet.values.target import TargetSpec
 from garrison.net.client import HttpDialer
 from garrison.net.endpoint import Secret
 from garrison.net.secrets import Secrets

@@ -4,12 +4,12 @@ from typing import Any
 import pytest
 from fleet_world import World, adapter
 
-from garrison.fleet.insist import Insisted, insist
-from garrison.fleet.lease import hold
-from garrison.fleet.memory_targets import refusal
+from garrison.fleet.execute.lease import hold
+from garrison.fleet.operations.watch import Insisted, insist
 from garrison.net.errors import TransportCause
 from garrison.net.transport import TransportError
 from garrison.store.records import ActionState
+from garrison.testing.targets import refusal
 
 DOWN = TransportError(TransportCause.REFUSED, "connection refused")
 

@@ -2,11 +2,11 @@ from datetime import UTC, datetime
 
 import pytest
 
-from garrison.fleet.declaration import ADAPTER_TYPE, AdapterSpec, Declaration
-from garrison.fleet.inventory import take_stock
-from garrison.fleet.inventory_rows import FIELDS, NOUNS, select
-from garrison.fleet.query import parse_query
-from garrison.fleet.target import TargetSpec
+from garrison.fleet.report.inventory import take_stock
+from garrison.fleet.report.inventory_rows import FIELDS, NOUNS, select
+from garrison.fleet.report.query import parse_query
+from garrison.fleet.values.declaration import ADAPTER_TYPE, AdapterSpec, Declaration
+from garrison.fleet.values.target import TargetSpec
 from garrison.store.records import Key, Operation, Resource, StackRecord, TargetRecord
 
 NOW = datetime(2026, 1, 2, tzinfo=UTC)

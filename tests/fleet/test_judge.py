@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from garrison.base.redaction import know_secret
-from garrison.fleet.judge import LONGEST_RETRY_AFTER, judge, retry_after
-from garrison.fleet.observation import Cause, Served
-from garrison.fleet.vllm_answers import load_failure
+from garrison.fleet.values.observation import Cause, Served
+from garrison.fleet.vllm.answers import load_failure
+from garrison.fleet.vllm.model_list import LONGEST_RETRY_AFTER, judge, retry_after
 from garrison.net.transport import Answer
 
 NOW = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)

@@ -3,8 +3,8 @@ from typing import Any
 
 import pytest
 
-from garrison.fleet import events
-from garrison.fleet.last_failure import last_failures
+from garrison.fleet.report.last_failure import last_failures
+from garrison.fleet.values import events
 from garrison.store.records import Event
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)

@@ -9,8 +9,8 @@ import pytest
 from fleet_world import World
 
 from garrison.base.errors import ConflictError
-from garrison.fleet import lease as lease_module
-from garrison.fleet.lease import hold
+from garrison.fleet.execute import lease as lease_module
+from garrison.fleet.execute.lease import hold
 from garrison.store.records import Lease
 
 

@@ -6,17 +6,17 @@ from dataclasses import replace
 import pytest
 from fleet_world import World, adapter
 
-from garrison.fleet import events
-from garrison.fleet.declaration import Declaration
-from garrison.fleet.discover import discover
-from garrison.fleet.inspect_fleet import find_drifts, status_of
-from garrison.fleet.memory_targets import MemoryTarget
-from garrison.fleet.observation import Cause
-from garrison.fleet.target import TargetSpec
+from garrison.fleet.operations.discover import discover
+from garrison.fleet.report.inspect import find_drifts, status_of
+from garrison.fleet.values import events
+from garrison.fleet.values.declaration import Declaration
+from garrison.fleet.values.observation import Cause
+from garrison.fleet.values.target import TargetSpec
 from garrison.net.endpoint import Secret
 from garrison.net.errors import TransportCause
 from garrison.net.transport import TransportError
 from garrison.store.records import TargetRecord
+from garrison.testing.targets import MemoryTarget
 
 DOWN = TransportError(TransportCause.REFUSED, "connection refused")
 # A server that answers 401 comes to the same as a transport that reports it.

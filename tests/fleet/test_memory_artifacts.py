@@ -1,9 +1,9 @@
 import pytest
 
 from garrison.base.errors import ModelInvalidError
-from garrison.fleet.artifacts import EntryFault
-from garrison.fleet.memory_artifacts import MemoryArtifacts
-from garrison.fleet.target import NO_STORE, TargetSpec
+from garrison.fleet.artifacts.protocol import EntryFault
+from garrison.fleet.values.target import NO_STORE, TargetSpec
+from garrison.testing.artifacts import MemoryArtifacts
 
 HERE = TargetSpec(name="here", base_url="http://127.0.0.1:8000")
 DECLARED = TargetSpec(name="declared", base_url="http://10.0.0.2:8000", adapter_store="/shared")

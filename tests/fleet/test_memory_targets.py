@@ -5,11 +5,11 @@ from typing import Any
 
 import pytest
 
-from garrison.fleet.memory_targets import MemoryFault, MemoryTarget, MemoryTargets, json_answer
-from garrison.fleet.target import TargetSpec
+from garrison.fleet.values.target import TargetSpec
 from garrison.net.client import HttpDialer
 from garrison.net.errors import TransportCause
 from garrison.net.transport import Answer, Dialer, TransportError
+from garrison.testing.targets import MemoryFault, MemoryTarget, MemoryTargets, json_answer
 
 from .conftest import StartSim
 

@@ -18,17 +18,17 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 
 from garrison.base.errors import ConflictError
 from garrison.base.exit_codes import ExitCode
-from garrison.fleet import events
-from garrison.fleet.agent import Agent
-from garrison.fleet.apply import Applied, apply, destroy
-from garrison.fleet.declaration import AdapterSpec, Declaration, Policy
-from garrison.fleet.memory_targets import MemoryFault, json_answer, refusal
-from garrison.fleet.observation import Cause
-from garrison.fleet.scene import PlanOptions
-from garrison.fleet.view import SilentView
+from garrison.fleet.agent.loop import Agent
+from garrison.fleet.operations.apply import Applied, apply, destroy
+from garrison.fleet.plan.context import PlanOptions
+from garrison.fleet.values import events
+from garrison.fleet.values.declaration import AdapterSpec, Declaration, Policy
+from garrison.fleet.values.observation import Cause
+from garrison.fleet.values.view import SilentView
 from garrison.net.errors import TransportCause
 from garrison.net.transport import Answer, TransportError
 from garrison.store.records import CommandState, Event, StackRecord
+from garrison.testing.targets import MemoryFault, json_answer, refusal
 
 INTERVAL = 10.0
 STACKS = ("red", "blue")

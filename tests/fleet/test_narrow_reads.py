@@ -12,18 +12,18 @@ from fleet_world import BASE, World, adapter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from garrison.fleet import events
-from garrison.fleet.addresses import server_of, spellings
-from garrison.fleet.agent import Agent
-from garrison.fleet.declaration import Declaration
+from garrison.fleet.agent.loop import Agent
 from garrison.fleet.manifest.address import canonical_url
-from garrison.fleet.memory_targets import MemoryTarget
-from garrison.fleet.mend import mend
-from garrison.fleet.target import TargetSpec
+from garrison.fleet.operations.repair import mend
+from garrison.fleet.plan.addresses import server_of, spellings
+from garrison.fleet.values import events
+from garrison.fleet.values.declaration import Declaration
+from garrison.fleet.values.target import TargetSpec
 from garrison.net.errors import TransportCause
 from garrison.net.transport import TransportError
-from garrison.store.memory import MemoryStore
 from garrison.store.records import ActionState
+from garrison.testing.store import MemoryStore
+from garrison.testing.targets import MemoryTarget
 
 DOWN = TransportError(TransportCause.REFUSED, "connection refused")
 ROWS = {"stacks", "stack", "targets", "resources", "unfinished", "declared", "actions", "unreachable"}

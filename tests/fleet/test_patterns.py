@@ -26,7 +26,7 @@ import asyncio, sys
 from pathlib import Path
 sys.path += [{support!r}, {scripts!r}]
 from fleet_world import World, adapter
-from garrison.fleet.disk_artifacts import DiskArtifacts
+from garrison.fleet.artifacts.disk import DiskArtifacts
 from dataclasses import replace
 
 world = World()

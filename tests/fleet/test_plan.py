@@ -10,14 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from garrison.base.errors import InvalidError
-from garrison.fleet.causes import INTERRUPTED
-from garrison.fleet.declaration import ADAPTER_TYPE, AdapterSpec, Declaration, ModelSpec
-from garrison.fleet.failure import FailureCode
-from garrison.fleet.observation import Capabilities, Cause, Served, Sighting
-from garrison.fleet.plan import check_models, plan
-from garrison.fleet.plan_values import Action, ActionKind, Plan, Way
-from garrison.fleet.scene import PlanOptions
-from garrison.fleet.target import TargetSpec
+from garrison.fleet.plan.context import PlanOptions
+from garrison.fleet.plan.planner import check_models, plan
+from garrison.fleet.values.causes import INTERRUPTED
+from garrison.fleet.values.declaration import ADAPTER_TYPE, AdapterSpec, Declaration, ModelSpec
+from garrison.fleet.values.failure import FailureCode
+from garrison.fleet.values.observation import Capabilities, Cause, Served, Sighting
+from garrison.fleet.values.plan import Action, ActionKind, Plan, Way
+from garrison.fleet.values.target import TargetSpec
 from garrison.store.records import Key, Operation, Resource, TargetRecord
 
 AT = datetime(2026, 1, 1, tzinfo=UTC)

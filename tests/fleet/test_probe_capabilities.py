@@ -2,10 +2,10 @@
 
 import pytest
 
-from garrison.fleet.observation import Capabilities
-from garrison.fleet.observe import Look, Observer
-from garrison.fleet.probe_capabilities import capabilities_from
-from garrison.fleet.target import TargetSpec
+from garrison.fleet.observe.observer import Look, Observer
+from garrison.fleet.values.observation import Capabilities
+from garrison.fleet.values.target import TargetSpec
+from garrison.fleet.vllm.capabilities import capabilities_from
 from garrison.net.client import HttpDialer
 from garrison.net.transport import Answer
 

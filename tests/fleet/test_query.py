@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from garrison.base.errors import UsageError
-from garrison.fleet.query import EVERYTHING, Query, Term, parse_query
+from garrison.fleet.report.query import EVERYTHING, Query, Term, parse_query
 
 FIELDS = {"name": None, "target": None, "status": ("served", "drifted", "missing"), "managed": ("true", "false")}
 ROW = {"name": "sql", "target": "edge-2", "status": "drifted", "managed": True, "labels": ("site=lab", "rack=3")}

@@ -3,9 +3,9 @@
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
-from garrison.fleet import events
-from garrison.fleet.observation import Capabilities, Cause, Served, Sighting
-from garrison.fleet.remember import last_sighting, remember
+from garrison.fleet.observe.record_sighting import last_sighting, remember
+from garrison.fleet.values import events
+from garrison.fleet.values.observation import Capabilities, Cause, Served, Sighting
 from garrison.store.records import TargetRecord
 
 AT = datetime(2026, 1, 1, tzinfo=UTC)

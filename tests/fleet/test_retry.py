@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from garrison.fleet.failure import Failure, FailureCode
-from garrison.fleet.retry import RetryBudget, decide_retry, next_look
+from garrison.fleet.execute.retry import RetryBudget, decide_retry, next_look
+from garrison.fleet.values.failure import Failure, FailureCode
 
 BUDGET = RetryBudget(attempts=4, seconds=60, first=0.5, longest=8, longest_asked=30)
 

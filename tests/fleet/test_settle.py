@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from garrison.fleet.causes import INTERRUPTED
-from garrison.fleet.declaration import ADAPTER_TYPE
-from garrison.fleet.observation import Cause, Served, Sighting
-from garrison.fleet.settle import settle
+from garrison.fleet.plan.interrupted import settle
+from garrison.fleet.values.causes import INTERRUPTED
+from garrison.fleet.values.declaration import ADAPTER_TYPE
+from garrison.fleet.values.observation import Cause, Served, Sighting
 from garrison.store.records import ActionRecord, ActionState, Key, Operation, Resource
 
 AT = datetime(2026, 1, 1, tzinfo=UTC)

@@ -8,10 +8,10 @@ from fleet_world import World, adapter
 
 from garrison.base.errors import ConflictError
 from garrison.base.exit_codes import ExitCode
-from garrison.fleet import events
-from garrison.fleet.declaration import AdapterSpec, Declaration
-from garrison.fleet.plan_values import ActionKind
-from garrison.fleet.target import TargetSpec
+from garrison.fleet.values import events
+from garrison.fleet.values.declaration import AdapterSpec, Declaration
+from garrison.fleet.values.plan import ActionKind
+from garrison.fleet.values.target import TargetSpec
 from garrison.net.endpoint import Secret, Tls
 
 KEY = Secret("env", "EDGE_KEY")

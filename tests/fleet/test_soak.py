@@ -10,8 +10,8 @@ import pytest
 from fleet_nursery import Nursery
 from tiny_model import make_adapter
 
-from garrison.fleet.declaration import AdapterSpec, Declaration, Policy
-from garrison.fleet.target import TargetSpec
+from garrison.fleet.values.declaration import AdapterSpec, Declaration, Policy
+from garrison.fleet.values.target import TargetSpec
 from garrison.sim.config import SimConfig
 from garrison.sim.faults import DISGUISES, Faults
 from garrison.sim.simulator import Simulator

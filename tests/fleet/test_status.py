@@ -5,11 +5,11 @@ from typing import Any
 import pytest
 from fleet_world import adapter
 
-from garrison.fleet.declaration import ADAPTER_TYPE, Declaration, Policy
-from garrison.fleet.last_failure import LastFailure
-from garrison.fleet.observation import Capabilities, Cause, Served, Sighting
-from garrison.fleet.status import AdapterStatus, fleet_status
-from garrison.fleet.target import TargetSpec
+from garrison.fleet.report.last_failure import LastFailure
+from garrison.fleet.report.status import AdapterStatus, fleet_status
+from garrison.fleet.values.declaration import ADAPTER_TYPE, Declaration, Policy
+from garrison.fleet.values.observation import Capabilities, Cause, Served, Sighting
+from garrison.fleet.values.target import TargetSpec
 from garrison.net.endpoint import Tls
 from garrison.store.records import (
     CommandRecord,

@@ -10,16 +10,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from garrison.base.clock import FakeClock
-from garrison.fleet.failure import Failure, FailureCode
-from garrison.fleet.memory_targets import MemoryFault, MemoryTarget, MemoryTargets, json_answer, refusal
-from garrison.fleet.observation import Cause
-from garrison.fleet.target import TargetSpec
-from garrison.fleet.vllm_answers import Completion, completion_of, load_failure, unload_failure
-from garrison.fleet.vllm_api import VllmApi
+from garrison.fleet.values.failure import Failure, FailureCode
+from garrison.fleet.values.observation import Cause
+from garrison.fleet.values.target import TargetSpec
+from garrison.fleet.vllm.answers import Completion, completion_of, load_failure, unload_failure
+from garrison.fleet.vllm.api import VllmApi
 from garrison.net.client import HttpDialer
 from garrison.net.errors import TransportCause
 from garrison.net.transport import Answer, TransportError
 from garrison.sim.adapters import MemoryAdapters
+from garrison.testing.targets import MemoryFault, MemoryTarget, MemoryTargets, json_answer, refusal
 
 NOW = FakeClock().now()
 LOAD, UNLOAD = "/v1/load_lora_adapter", "/v1/unload_lora_adapter"

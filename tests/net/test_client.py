@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from garrison.fleet.target import TargetSpec
+from garrison.fleet.values.target import TargetSpec
 from garrison.net import client as http_module
 from garrison.net import resolver as resolver_module
 from garrison.net.client import HttpDialer, Origin, origin_of

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from garrison.base.redaction import redacted
-from garrison.fleet.failure import Failure, FailureCode
+from garrison.fleet.values.failure import Failure, FailureCode
 from garrison.net.endpoint import Secret
 from garrison.net.errors import TransportCause, TransportError
 from garrison.net.secrets import SecretError, Secrets

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from garrison.fleet.target import TargetSpec
+from garrison.fleet.values.target import TargetSpec
 from garrison.net.endpoint import Tls
 from garrison.net.tls import TlsContexts, TlsFileError
 

@@ -13,8 +13,8 @@ sys.path.insert(0, str(Path(__file__).parent))  # importlib mode adds no paths
 import postgresql as postgresql_module
 
 from garrison.store.fleet_store import FleetStore
-from garrison.store.memory import MemoryStore
 from garrison.store.sql.store import SqlStore, open_store
+from garrison.testing.store import MemoryStore
 
 SQL = ["sqlite", pytest.param("postgresql", marks=pytest.mark.service)]
 Place = str | Path

@@ -12,9 +12,9 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from store_samples import action, at, command, done, event, lease, resource, seen, stack, target
 
 from garrison.base.errors import ConflictError, GarrisonError
-from garrison.store.memory import MemoryStore
 from garrison.store.records import ActionResult, ActionState, CommandState, Operation
 from garrison.store.sql.store import open_store
+from garrison.testing.store import MemoryStore
 
 TARGETS = st.sampled_from(["edge", "lab", "Zoë"])
 STACKS = st.sampled_from(["cabinet", "other"])

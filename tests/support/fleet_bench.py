@@ -6,18 +6,18 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from garrison.base.clock import FakeClock
-from garrison.fleet.commands import action_records
 from garrison.fleet.context import Fleet
-from garrison.fleet.declaration import ADAPTER_TYPE, AdapterSpec
-from garrison.fleet.execute import ExecuteOptions, execute
-from garrison.fleet.memory_artifacts import MemoryArtifacts
-from garrison.fleet.memory_targets import MemoryTarget, MemoryTargets
-from garrison.fleet.observation import Served, Sighting
-from garrison.fleet.plan_values import Action, ActionKind, Way
-from garrison.fleet.target import TargetSpec
-from garrison.fleet.view import Outcome, RecordingView
-from garrison.store.memory import MemoryStore
+from garrison.fleet.execute.commands import action_records
+from garrison.fleet.execute.executor import ExecuteOptions, execute
+from garrison.fleet.values.declaration import ADAPTER_TYPE, AdapterSpec
+from garrison.fleet.values.observation import Served, Sighting
+from garrison.fleet.values.plan import Action, ActionKind, Way
+from garrison.fleet.values.target import TargetSpec
+from garrison.fleet.values.view import Outcome, RecordingView
 from garrison.store.records import ActionRecord, CommandRecord, Key, Operation, Resource
+from garrison.testing.artifacts import MemoryArtifacts
+from garrison.testing.store import MemoryStore
+from garrison.testing.targets import MemoryTarget, MemoryTargets
 
 BASE = "acme/tiny"
 COMMAND = "command-1"

@@ -21,14 +21,14 @@ from pathlib import Path
 from typing import Any
 
 from garrison.base.errors import GarrisonError
-from garrison.fleet.agent import Agent
-from garrison.fleet.apply import apply, destroy
+from garrison.fleet.agent.loop import Agent
+from garrison.fleet.artifacts.disk import DiskArtifacts
 from garrison.fleet.context import Fleet
-from garrison.fleet.declaration import Declaration
-from garrison.fleet.disk_artifacts import DiskArtifacts
-from garrison.fleet.scene import PlanOptions
-from garrison.fleet.steps import ExecuteOptions
-from garrison.fleet.view import SilentView
+from garrison.fleet.execute.steps import ExecuteOptions
+from garrison.fleet.operations.apply import apply, destroy
+from garrison.fleet.plan.context import PlanOptions
+from garrison.fleet.values.declaration import Declaration
+from garrison.fleet.values.view import SilentView
 from garrison.net.client import HttpDialer
 from garrison.store.sql.store import open_store
 

@@ -16,14 +16,14 @@ from unittest import mock
 
 from virtual_loop import LoopClock, VirtualLoop
 
-from garrison.fleet import events
 from garrison.fleet.context import Fleet
-from garrison.fleet.memory_artifacts import MemoryArtifacts
-from garrison.fleet.memory_targets import MemoryTarget, MemoryTargets, json_answer
-from garrison.fleet.target import NO_STORE, TargetSpec
+from garrison.fleet.values import events
+from garrison.fleet.values.target import NO_STORE, TargetSpec
 from garrison.net.transport import Answer, Connection, TransportError
-from garrison.store.memory import MemoryStore
 from garrison.store.records import ActionState, CommandState, Operation, Resource
+from garrison.testing.artifacts import MemoryArtifacts
+from garrison.testing.store import MemoryStore
+from garrison.testing.targets import MemoryTarget, MemoryTargets, json_answer
 
 BASE = "acme/tiny"
 STORE = "/store"

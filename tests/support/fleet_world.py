@@ -4,19 +4,19 @@ import random
 from typing import Any
 
 from garrison.base.clock import FakeClock
-from garrison.fleet.agent import Agent
-from garrison.fleet.apply import Applied, apply, destroy, preview
+from garrison.fleet.agent.loop import Agent
 from garrison.fleet.context import Fleet
-from garrison.fleet.declaration import ADAPTER_TYPE, AdapterSpec, Declaration, Policy
-from garrison.fleet.memory_artifacts import MemoryArtifacts
-from garrison.fleet.memory_targets import MemoryTarget, MemoryTargets
-from garrison.fleet.plan_values import Plan
-from garrison.fleet.scene import PlanOptions
-from garrison.fleet.steps import ExecuteOptions
-from garrison.fleet.target import TargetSpec
-from garrison.fleet.view import RecordingView
-from garrison.store.memory import MemoryStore
+from garrison.fleet.execute.steps import ExecuteOptions
+from garrison.fleet.operations.apply import Applied, apply, destroy, preview
+from garrison.fleet.plan.context import PlanOptions
+from garrison.fleet.values.declaration import ADAPTER_TYPE, AdapterSpec, Declaration, Policy
+from garrison.fleet.values.plan import Plan
+from garrison.fleet.values.target import TargetSpec
+from garrison.fleet.values.view import RecordingView
 from garrison.store.records import Event, Key, Resource
+from garrison.testing.artifacts import MemoryArtifacts
+from garrison.testing.store import MemoryStore
+from garrison.testing.targets import MemoryTarget, MemoryTargets
 
 BASE = "acme/tiny"
 

@@ -2,11 +2,11 @@
 
 from datetime import UTC, datetime, timedelta
 
-from garrison.cli.plan_view import PlanFacts
-from garrison.fleet.declaration import ADAPTER_TYPE
-from garrison.fleet.failure import Failure, FailureCode
-from garrison.fleet.plan_values import Action, ActionKind, Change, Plan, TargetChange, Way
-from garrison.fleet.status import AdapterStatus, FleetStatus, StackStatus, TargetStatus
+from garrison.cli.views.plan import PlanFacts
+from garrison.fleet.report.status import AdapterStatus, FleetStatus, StackStatus, TargetStatus
+from garrison.fleet.values.declaration import ADAPTER_TYPE
+from garrison.fleet.values.failure import Failure, FailureCode
+from garrison.fleet.values.plan import Action, ActionKind, Change, Plan, TargetChange, Way
 from garrison.store.records import CommandRecord, Holder, Key, Lease, Operation, Resource
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)

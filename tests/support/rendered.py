@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from rich.console import Console
 
-from garrison.cli.page import Page
+from garrison.cli.views.page import Page
 
 ESCAPE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 

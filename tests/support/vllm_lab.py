@@ -13,15 +13,15 @@ import tiny_model as maker
 from tests_environment import environment
 from vllm_server import Server
 
-from garrison.fleet.agent import Agent
-from garrison.fleet.apply import Applied, apply, destroy, preview
+from garrison.fleet.agent.loop import Agent
+from garrison.fleet.artifacts.disk import DiskArtifacts
 from garrison.fleet.context import Fleet
-from garrison.fleet.declaration import ADAPTER_TYPE, AdapterSpec, Declaration, Policy
-from garrison.fleet.disk_artifacts import DiskArtifacts
-from garrison.fleet.plan_values import Plan
-from garrison.fleet.scene import PlanOptions
-from garrison.fleet.target import TargetSpec
-from garrison.fleet.view import RecordingView
+from garrison.fleet.operations.apply import Applied, apply, destroy, preview
+from garrison.fleet.plan.context import PlanOptions
+from garrison.fleet.values.declaration import ADAPTER_TYPE, AdapterSpec, Declaration, Policy
+from garrison.fleet.values.plan import Plan
+from garrison.fleet.values.target import TargetSpec
+from garrison.fleet.values.view import RecordingView
 from garrison.net.client import HttpDialer
 from garrison.net.endpoint import Secret
 from garrison.net.transport import Answer, Connection

@@ -9,9 +9,9 @@ import typer
 
 from garrison.base.exit_codes import ExitCode
 from garrison.base.values import size_text
-from garrison.cli.library_view import confirm, print_facts, print_table, print_verification
 from garrison.cli.options import Json, settings
 from garrison.cli.options import app as make_app
+from garrison.cli.views.library import confirm, print_facts, print_table, print_verification
 from garrison.models.adapter import AdapterInfo
 from garrison.models.adapter_library import (
     find_adapter,
@@ -135,8 +135,8 @@ def gc(
     from contextlib import closing
 
     from garrison.base.clock import SystemClock
-    from garrison.cli.adapter_gc_view import print_collected
-    from garrison.fleet.adapter_gc import collect_all
+    from garrison.cli.views.adapter_gc import print_collected
+    from garrison.fleet.artifacts.gc import collect_all
     from garrison.store.sql.store import open_store
 
     clock = SystemClock()

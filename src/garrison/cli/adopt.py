@@ -13,9 +13,9 @@ from garrison.cli.options import Json
 from garrison.cli.options import app as make_app
 
 if TYPE_CHECKING:
-    from garrison.cli.page import Page
-    from garrison.fleet.adopt import Adopted, Choose
-    from garrison.fleet.declaration import AdapterSpec
+    from garrison.cli.views.page import Page
+    from garrison.fleet.operations.adopt import Adopted, Choose
+    from garrison.fleet.values.declaration import AdapterSpec
 
 app = make_app("Adopt unmanaged adapters into a stack, unchanged.")
 
@@ -44,10 +44,10 @@ def adopt(
     without them, the next reconcile unloads the adopted adapters.
     """
     from garrison.cli.fleet_wiring import Stop, open_fleet, run
-    from garrison.cli.page import Page
-    from garrison.cli.progress_view import progress_view
     from garrison.cli.question import permission
-    from garrison.fleet.adopt import adopt as adopt_adapters
+    from garrison.cli.views.page import Page
+    from garrison.cli.views.progress import progress_view
+    from garrison.fleet.operations.adopt import adopt as adopt_adapters
 
     if bool(names) == (query is not None):
         raise UsageError(
@@ -92,7 +92,7 @@ def _picked(names: Collection[str], known: Collection[str]) -> "tuple[Choose, se
 
 def _matching(text: str) -> "Choose":
     """Build a chooser of the unmanaged adapters that match a query."""
-    from garrison.fleet.query import parse_query
+    from garrison.fleet.report.query import parse_query
 
     query = parse_query(text, _FIELDS)
     return lambda one: (
@@ -119,7 +119,7 @@ def _show_adopted(done: "Adopted", page: "Page") -> None:
         page.line("Nothing was done.")
         return
     if done.already:
-        from garrison.cli.page import sentence
+        from garrison.cli.views.page import sentence
 
         page.line(f"already in {done.stack}: {sentence(done.already)}")
     if done.command is None:

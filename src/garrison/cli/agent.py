@@ -15,8 +15,8 @@ from garrison.cli.options import app as make_app
 from garrison.cli.signals import Wishes
 
 if TYPE_CHECKING:
-    from garrison.cli.agent_view import AgentView
-    from garrison.fleet.agent import Agent
+    from garrison.cli.views.agent import AgentView
+    from garrison.fleet.agent.loop import Agent
     from garrison.fleet.context import Fleet
 
 app = make_app("Keep the fleet as declared, on a timer.")
@@ -78,11 +78,11 @@ def _seconds(text: str) -> float:
 
 
 async def _run(fleet: "Fleet", *, interval: float | None, stacks: list[str] | None, once: bool, json: bool) -> int:
-    from garrison.cli.agent_view import AgentView
     from garrison.cli.fleet_wiring import INTERRUPTED
-    from garrison.fleet.agent import Agent
-    from garrison.fleet.hook_delivery import HookDelivery
-    from garrison.fleet.hooks import Hooks
+    from garrison.cli.views.agent import AgentView
+    from garrison.fleet.agent.loop import Agent
+    from garrison.fleet.hooks.delivery import HookDelivery
+    from garrison.fleet.hooks.queues import Hooks
     from garrison.net.secrets import Secrets
 
     view = AgentView(fleet.clock, json=json)
@@ -142,7 +142,7 @@ async def _until_stopped(made: "Agent", view: "AgentView", *, once: bool) -> boo
 
 
 async def _work(made: "Agent", view: "AgentView", *, once: bool) -> None:
-    from garrison.cli.page import counted
+    from garrison.cli.views.page import counted
 
     await made.startup()
     view.first_pass(made.state.targets)

@@ -15,12 +15,12 @@ from garrison.cli.options import app as make_app
 
 if TYPE_CHECKING:
     from garrison.cli.fleet_wiring import Stop
-    from garrison.cli.page import Page
-    from garrison.cli.progress_view import QuietProgress
-    from garrison.fleet.apply import Applied
+    from garrison.cli.views.page import Page
+    from garrison.cli.views.progress import QuietProgress
     from garrison.fleet.context import Fleet
-    from garrison.fleet.declaration import Declaration
-    from garrison.fleet.scene import PlanOptions
+    from garrison.fleet.operations.apply import Applied
+    from garrison.fleet.plan.context import PlanOptions
+    from garrison.fleet.values.declaration import Declaration
 
 app = make_app("Make the targets serve what a manifest declares.")
 
@@ -55,7 +55,7 @@ def apply(
     finishes work in progress and starts nothing new; a second one stops now.
     After either, another apply continues.
     """
-    from garrison.fleet.scene import PlanOptions
+    from garrison.fleet.plan.context import PlanOptions
 
     options = PlanOptions(force=force, adopt=adopt, accept_stale_cache=accept_stale_cache)
     declared = load(files, file, prop)
@@ -81,15 +81,15 @@ def _apply(
     everything: bool,
     json: bool,
 ) -> int:
-    from garrison.cli.applied_view import show_applied, show_interrupted
     from garrison.cli.fleet_wiring import INTERRUPTED, Stop, open_fleet, run
-    from garrison.cli.page import Page
-    from garrison.cli.plan_facts import plan_facts
-    from garrison.cli.plan_view import show_plan
-    from garrison.cli.progress_view import progress_view
     from garrison.cli.question import Question
-    from garrison.fleet.apply import apply as apply_declaration
-    from garrison.fleet.execute import ExecuteOptions
+    from garrison.cli.views.applied import show_applied, show_interrupted
+    from garrison.cli.views.page import Page
+    from garrison.cli.views.plan import show_plan
+    from garrison.cli.views.plan_facts import plan_facts
+    from garrison.cli.views.progress import progress_view
+    from garrison.fleet.execute.executor import ExecuteOptions
+    from garrison.fleet.operations.apply import apply as apply_declaration
 
     with open_fleet() as fleet:
         page, stop = Page(), Stop()
@@ -145,9 +145,9 @@ def _watch(
     json: bool,
 ) -> "Applied":
     """Wait for the owed actions and carry them out; return `applied` updated with their outcomes."""
-    from garrison.cli.applied_view import show_applied
     from garrison.cli.fleet_wiring import run
-    from garrison.fleet.insist import insist
+    from garrison.cli.views.applied import show_applied
+    from garrison.fleet.operations.watch import insist
 
     def waiting(owed: int, seconds: float) -> None:
         # No target is being changed between two attempts, so one Ctrl-C may end the wait.

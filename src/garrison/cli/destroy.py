@@ -38,16 +38,16 @@ def destroy(
     Adapters that others loaded stay. On a target out of reach, unloading stays
     owed until the target answers again.
     """
-    from garrison.cli.applied_view import show_applied, show_interrupted
     from garrison.cli.fleet_wiring import INTERRUPTED, Stop, open_fleet, run
-    from garrison.cli.page import Page
-    from garrison.cli.plan_facts import plan_facts
-    from garrison.cli.plan_view import show_plan
-    from garrison.cli.progress_view import progress_view
     from garrison.cli.question import Question
-    from garrison.fleet.apply import destroy as destroy_stack
+    from garrison.cli.views.applied import show_applied, show_interrupted
+    from garrison.cli.views.page import Page
+    from garrison.cli.views.plan import show_plan
+    from garrison.cli.views.plan_facts import plan_facts
+    from garrison.cli.views.progress import progress_view
     from garrison.fleet.manifest.load import DEFAULT_FILE
-    from garrison.fleet.scene import PlanOptions
+    from garrison.fleet.operations.apply import destroy as destroy_stack
+    from garrison.fleet.plan.context import PlanOptions
 
     if stack is not None and (files or file):
         raise UsageError("give a manifest or --stack, not both", hint="--stack needs no manifest.")

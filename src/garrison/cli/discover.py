@@ -29,12 +29,12 @@ def discover(
     Observations of targets on record are stored. Exit code 31 when a target could
     not be observed.
     """
-    from garrison.cli.discover_view import show_discovered
     from garrison.cli.fleet_wiring import Stop, open_fleet, run
-    from garrison.cli.page import Page
-    from garrison.fleet.discover import choose_targets
-    from garrison.fleet.discover import discover as look_at
-    from garrison.fleet.view import SilentView
+    from garrison.cli.views.discover import show_discovered
+    from garrison.cli.views.page import Page
+    from garrison.fleet.operations.discover import choose_targets
+    from garrison.fleet.operations.discover import discover as look_at
+    from garrison.fleet.values.view import SilentView
     from garrison.net.endpoint import Secret
 
     declared = declaration(file, None, None).targets if file else None

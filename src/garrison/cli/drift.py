@@ -23,11 +23,11 @@ def drift(
     Every target is looked at now. One that cannot be observed proves nothing and
     is listed separately.
     """
-    from garrison.cli.drift_view import show_drifts
     from garrison.cli.fleet_wiring import Stop, open_fleet, run
-    from garrison.cli.page import Page
-    from garrison.cli.progress_view import progress_view
-    from garrison.fleet.inspect_fleet import find_drifts
+    from garrison.cli.views.drift import show_drifts
+    from garrison.cli.views.page import Page
+    from garrison.cli.views.progress import progress_view
+    from garrison.fleet.report.inspect import find_drifts
 
     with open_fleet() as fleet:
         page, stop = Page(), Stop()

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from garrison.base.settings import Settings
-from garrison.cli.library_view import print_table
 from garrison.cli.options import Json, Offline, settings
 from garrison.cli.options import app as make_app
+from garrison.cli.views.library import print_table
 from garrison.engines import registry
 from garrison.engines.environments import environment_of, environments, in_use
 from garrison.engines.environments import use as use_environment

@@ -38,10 +38,10 @@ def extract(
     from garrison.base.files import write_atomic
     from garrison.cli.fleet_wiring import open_fleet
     from garrison.cli.inventory import stock_of
-    from garrison.fleet.extract import extract as extract_rows
-    from garrison.fleet.inventory_rows import FIELDS, select
     from garrison.fleet.manifest.dump import dump_manifest, manifest_body
-    from garrison.fleet.query import parse_query
+    from garrison.fleet.report.extract import extract as extract_rows
+    from garrison.fleet.report.inventory_rows import FIELDS, select
+    from garrison.fleet.report.query import parse_query
 
     asked = parse_query(query or "", FIELDS["adapters"])
     if output is not None and not force and output.exists():

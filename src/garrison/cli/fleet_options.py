@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from garrison.fleet.declaration import Declaration
+    from garrison.fleet.values.declaration import Declaration
 
 __all__ = ["AcceptStale", "Adopt", "All", "ExitCodes", "File", "Files", "Force", "ModeName", "Modes", "Props", "Stack",
            "Yes", "declaration"]  # fmt: skip

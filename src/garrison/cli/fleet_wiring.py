@@ -50,7 +50,7 @@ def open_fleet() -> Iterator[Fleet]:
     Raises:
         GarrisonError: the database cannot be opened.
     """
-    from garrison.fleet.disk_artifacts import DiskArtifacts
+    from garrison.fleet.artifacts.disk import DiskArtifacts
     from garrison.net.client import HttpDialer
     from garrison.store.sql.store import open_store
 

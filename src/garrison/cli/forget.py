@@ -12,8 +12,8 @@ from garrison.cli.options import Json
 from garrison.cli.options import app as make_app
 
 if TYPE_CHECKING:
-    from garrison.cli.page import Page
-    from garrison.fleet.forget import Loss
+    from garrison.cli.views.page import Page
+    from garrison.fleet.operations.forget import Loss
 
 app = make_app("Drop a target that will not come back.")
 
@@ -34,10 +34,10 @@ def forget(
     next apply.
     """
     from garrison.cli.fleet_wiring import Stop, open_fleet, run
-    from garrison.cli.page import Page
-    from garrison.cli.progress_view import progress_view
     from garrison.cli.question import permission
-    from garrison.fleet.forget import forget as forget_target
+    from garrison.cli.views.page import Page
+    from garrison.cli.views.progress import progress_view
+    from garrison.fleet.operations.forget import forget as forget_target
 
     with open_fleet() as fleet:
         page, stop = Page(), Stop()
@@ -64,8 +64,8 @@ def forget(
 
 
 def _show(loss: "Loss", page: "Page", now: datetime) -> None:
-    from garrison.cli.age import ago
-    from garrison.cli.page import counted, sentence
+    from garrison.cli.views.age import ago
+    from garrison.cli.views.page import counted, sentence
 
     record = loss.target
     seen = f"last seen {ago(record.last_seen, now)}" if record.last_seen else "never seen"

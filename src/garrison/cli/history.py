@@ -44,11 +44,11 @@ def history(
     Covers every change of an observation and every action, with its time (UTC)
     and cause. --json prints one line per event.
     """
-    from garrison.cli.age import parse_since
     from garrison.cli.fleet_wiring import open_fleet
-    from garrison.cli.history_view import show_event
-    from garrison.cli.page import Page
-    from garrison.fleet.hooks import event_json
+    from garrison.cli.views.age import parse_since
+    from garrison.cli.views.history import show_event
+    from garrison.cli.views.page import Page
+    from garrison.fleet.hooks.queues import event_json
 
     kinds = _kinds(kind)
     page = Page()
@@ -88,7 +88,7 @@ def _kinds(given: list[str] | None) -> list[str] | None:
     """Check the values of `--kind`; None stands for all kinds."""
     import difflib
 
-    from garrison.fleet import events
+    from garrison.fleet.values import events
 
     known = sorted(getattr(events, name) for name in events.__all__ if isinstance(getattr(events, name), str))
     for one in given or ():

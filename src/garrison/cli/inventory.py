@@ -12,7 +12,7 @@ from garrison.cli.options import app as make_app
 
 if TYPE_CHECKING:
     from garrison.fleet.context import Fleet
-    from garrison.fleet.inventory import Inventory
+    from garrison.fleet.report.inventory import Inventory
 
 __all__ = ["Queries", "app", "stock_of"]
 
@@ -55,10 +55,10 @@ def inventory(
     unknown field lists the valid ones.
     """
     from garrison.cli.fleet_wiring import open_fleet
-    from garrison.cli.inventory_view import show_rows
-    from garrison.cli.page import Page
-    from garrison.fleet.inventory_rows import FIELDS, Row, select
-    from garrison.fleet.query import parse_query
+    from garrison.cli.views.inventory import show_rows
+    from garrison.cli.views.page import Page
+    from garrison.fleet.report.inventory_rows import FIELDS, Row, select
+    from garrison.fleet.report.query import parse_query
 
     asked = parse_query(query or "", FIELDS[noun])
     with open_fleet() as fleet:
@@ -76,8 +76,8 @@ def inventory(
 
 def stock_of(fleet: "Fleet") -> "Inventory":
     """Return everything on record as rows, with the last failure of each adapter."""
-    from garrison.fleet.inventory import take_stock
-    from garrison.fleet.last_failure import read_failures
+    from garrison.fleet.report.inventory import take_stock
+    from garrison.fleet.report.last_failure import read_failures
 
     store, stacks = fleet.store, fleet.store.stacks()
     failures, resources = read_failures(store, stacks), store.resources()

@@ -8,9 +8,9 @@ from typing import Annotated, Any
 import typer
 
 from garrison.base.values import size_text
-from garrison.cli.library_view import confirm, print_facts, print_table, print_verification
 from garrison.cli.options import Json, settings
 from garrison.cli.options import app as make_app
+from garrison.cli.views.library import confirm, print_facts, print_table, print_verification
 from garrison.models.layout import Layout
 from garrison.models.library import (
     ModelEntry,

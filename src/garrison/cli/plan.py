@@ -10,9 +10,9 @@ from garrison.cli.options import Json
 from garrison.cli.options import app as make_app
 
 if TYPE_CHECKING:
-    from garrison.fleet.declaration import Declaration
-    from garrison.fleet.plan_values import Plan
-    from garrison.fleet.scene import PlanOptions
+    from garrison.fleet.plan.context import PlanOptions
+    from garrison.fleet.values.declaration import Declaration
+    from garrison.fleet.values.plan import Plan
 
 __all__ = ["app", "exit_code_of", "simulate"]
 
@@ -36,7 +36,7 @@ def plan(
 
     The targets are looked at, but nothing is sent that changes them.
     """
-    from garrison.fleet.scene import PlanOptions
+    from garrison.fleet.plan.context import PlanOptions
 
     options = PlanOptions(force=force, adopt=adopt, accept_stale_cache=accept_stale_cache)
     declared = load(files, file, prop)
@@ -54,11 +54,11 @@ def simulate(
 ) -> int:
     """Show the plan of a declaration, for `plan` and `apply --simulate`; return the exit code."""
     from garrison.cli.fleet_wiring import Stop, open_fleet, run
-    from garrison.cli.page import Page
-    from garrison.cli.plan_facts import plan_facts
-    from garrison.cli.plan_view import show_plan
-    from garrison.cli.progress_view import progress_view
-    from garrison.fleet.apply import preview
+    from garrison.cli.views.page import Page
+    from garrison.cli.views.plan import show_plan
+    from garrison.cli.views.plan_facts import plan_facts
+    from garrison.cli.views.progress import progress_view
+    from garrison.fleet.operations.apply import preview
 
     with open_fleet() as fleet:
         page, stop = Page(), Stop()
@@ -80,7 +80,7 @@ def exit_code_of(drafted: "Plan") -> ExitCode:
     32 when something would change on a target or in the record; otherwise 31 when a target is out of reach, and 0.
     Recording an adapter that is already served as declared does not count as a change.
     """
-    from garrison.fleet.plan_values import ActionKind
+    from garrison.fleet.values.plan import ActionKind
 
     calm = (ActionKind.KEEP, ActionKind.ADOPT)
     if any(action.kind not in calm for action in drafted.actions):

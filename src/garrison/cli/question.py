@@ -5,8 +5,8 @@ import sys
 
 from garrison.base.errors import UsageError
 from garrison.cli.fleet_wiring import Stop
-from garrison.cli.page import counted
-from garrison.fleet.plan_values import ActionKind, Plan
+from garrison.cli.views.page import counted
+from garrison.fleet.values.plan import ActionKind, Plan
 
 __all__ = ["Question", "asked", "permission", "question_of"]
 

@@ -12,11 +12,11 @@ from garrison.base.errors import EngineDiedError, EngineTimeoutError, GarrisonEr
 from garrison.base.redaction import shown_command, shown_variable
 from garrison.base.settings import Settings
 from garrison.cli.asker import asker
-from garrison.cli.call_line import call_line
-from garrison.cli.live_stream import LiveStream
 from garrison.cli.options import Host, Offline, Port, settings
 from garrison.cli.options import app as make_app
-from garrison.cli.start_view import start_view
+from garrison.cli.views.call_line import call_line
+from garrison.cli.views.live_stream import LiveStream
+from garrison.cli.views.start import start_view
 from garrison.engines.argv import Endpoint
 from garrison.launch.serve import Prepared, prepare, start, start_by_exec
 from garrison.launch.spec import AdapterSpec, LaunchSpec

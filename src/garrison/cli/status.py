@@ -26,10 +26,10 @@ def status(
     All targets are looked at once, in parallel, each within its own timeout.
     """
     from garrison.cli.fleet_wiring import Stop, open_fleet, run
-    from garrison.cli.page import Page
-    from garrison.cli.progress_view import progress_view
-    from garrison.cli.status_view import show_status
-    from garrison.fleet.inspect_fleet import status_of
+    from garrison.cli.views.page import Page
+    from garrison.cli.views.progress import progress_view
+    from garrison.cli.views.status import show_status
+    from garrison.fleet.report.inspect import status_of
 
     with open_fleet() as fleet:
         page, stop = Page(), Stop()

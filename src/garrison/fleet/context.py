@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from typing import ParamSpec, TypeVar
 
 from garrison.base.clock import Clock, SystemClock
-from garrison.fleet.artifacts import Artifacts
-from garrison.fleet.target import TargetSpec
+from garrison.fleet.artifacts.protocol import Artifacts
+from garrison.fleet.values.target import TargetSpec
 from garrison.net.transport import Dialer
 from garrison.store.fleet_store import FleetStore
 

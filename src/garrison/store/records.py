@@ -247,7 +247,7 @@ class Lease:
 class Event:
     """Something that changed, or was done. `before` and `after` are JSON.
 
-    `kind`: see `garrison.fleet.events`.
+    `kind`: see `garrison.fleet.values.events`.
     """
 
     at: datetime

@@ -4,12 +4,12 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from garrison.fleet.declaration import AdapterSpec, Declaration, Hook, ModelSpec, Policy
-from garrison.fleet.events import HOOK_KINDS
 from garrison.fleet.manifest.address import canonical_url
 from garrison.fleet.manifest.dump import dump_manifest
 from garrison.fleet.manifest.load import load_declaration
-from garrison.fleet.target import TargetSpec
+from garrison.fleet.values.declaration import AdapterSpec, Declaration, Hook, ModelSpec, Policy
+from garrison.fleet.values.events import HOOK_KINDS
+from garrison.fleet.values.target import TargetSpec
 from garrison.net.endpoint import Secret, Tls
 
 TEXT = st.text(st.characters(exclude_categories=("Cc", "Cs", "Zl", "Zp")), min_size=1, max_size=12) | st.sampled_from(

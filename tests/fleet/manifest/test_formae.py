@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from garrison.base.errors import InvalidError
-from garrison.fleet.declaration import AdapterSpec, Declaration, ModelSpec, Policy
 from garrison.fleet.manifest.load import Loaded, load_declaration
-from garrison.fleet.target import TargetSpec
+from garrison.fleet.values.declaration import AdapterSpec, Declaration, ModelSpec, Policy
+from garrison.fleet.values.target import TargetSpec
 from garrison.net.endpoint import Secret
 
 FORMA: dict[str, Any] = {

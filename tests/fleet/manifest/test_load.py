@@ -10,12 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from garrison.base.errors import InvalidError
-from garrison.fleet.declaration import AdapterSpec, Declaration, Hook, ModelSpec, Policy
-from garrison.fleet.events import HOOK_KINDS
 from garrison.fleet.manifest.canonical import spellings
 from garrison.fleet.manifest.load import Loaded, load_declaration
 from garrison.fleet.manifest.model import FleetManifest, HookModel
-from garrison.fleet.target import TargetSpec
+from garrison.fleet.values.declaration import AdapterSpec, Declaration, Hook, ModelSpec, Policy
+from garrison.fleet.values.events import HOOK_KINDS
+from garrison.fleet.values.target import TargetSpec
 from garrison.net.endpoint import Secret, Tls
 
 ROOT = Path(__file__).resolve().parents[3]

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from garrison.base.errors import InvalidError
-from garrison.fleet.declaration import AdapterSpec, Declaration, Policy
 from garrison.fleet.manifest.load import load_declaration
 from garrison.fleet.manifest.pkl import evaluate, named_variables
-from garrison.fleet.target import TargetSpec
+from garrison.fleet.values.declaration import AdapterSpec, Declaration, Policy
+from garrison.fleet.values.target import TargetSpec
 from garrison.net.endpoint import Secret
 
 ROOT = Path(__file__).resolve().parents[3]

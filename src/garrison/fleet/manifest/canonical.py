@@ -17,7 +17,7 @@ from garrison.base.documents import Document, Path
 from garrison.fleet.manifest.draft import Draft, LazyPlaces, Problems, did_you_mean, dotted
 from garrison.fleet.manifest.model import AdapterModel, FleetManifest, SecretModel
 from garrison.fleet.manifest.variables import has_variable, only_variable, substitute
-from garrison.fleet.target import NO_STORE
+from garrison.fleet.values.target import NO_STORE
 
 __all__ = ["canonical", "spellings"]
 

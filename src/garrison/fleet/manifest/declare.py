@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from pydantic import ValidationError
 
 from garrison.base.documents import Path, inside
-from garrison.fleet.declaration import AdapterSpec, Declaration, Hook, ModelSpec, Policy
 from garrison.fleet.manifest.address import address
 from garrison.fleet.manifest.draft import Draft, Problems, did_you_mean, dotted
 from garrison.fleet.manifest.model import AdapterModel, FleetManifest, HookModel, SecretModel, TargetModel
-from garrison.fleet.target import TargetSpec
+from garrison.fleet.values.declaration import AdapterSpec, Declaration, Hook, ModelSpec, Policy
+from garrison.fleet.values.target import TargetSpec
 from garrison.net.endpoint import Secret, Tls
 
 __all__ = ["declare"]

@@ -5,8 +5,8 @@ from typing import Any
 
 import yaml
 
-from garrison.fleet.declaration import AdapterSpec, Declaration, Policy
 from garrison.fleet.manifest.variables import escape
+from garrison.fleet.values.declaration import AdapterSpec, Declaration, Policy
 
 __all__ = ["dump_manifest", "manifest_body"]
 

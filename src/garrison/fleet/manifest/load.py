@@ -11,13 +11,13 @@ from typing import TextIO
 from garrison.base.documents import Document, read_document
 from garrison.base.documents import Path as Place
 from garrison.base.errors import InvalidError
-from garrison.fleet.declaration import Declaration
 from garrison.fleet.manifest.canonical import canonical
 from garrison.fleet.manifest.declare import declare
 from garrison.fleet.manifest.draft import Draft, Problems
 from garrison.fleet.manifest.formae import is_forma, translate
 from garrison.fleet.manifest.merge import merge
 from garrison.fleet.manifest.pkl import Evaluate, evaluate
+from garrison.fleet.values.declaration import Declaration
 
 __all__ = ["DEFAULT_FILE", "STANDARD_INPUT", "SUFFIXES", "Loaded", "load_declaration"]
 

@@ -1,0 +1,73 @@
+"""What the agent prints while it runs: one line per event of the history, with its time. It never waits for its reader:
+see `live_stream`."""
+
+import json as json_module
+import sys
+from collections.abc import Mapping
+from typing import Any, TextIO, cast
+
+from garrison.base.clock import Clock
+from garrison.cli.views.age import utc
+from garrison.cli.views.history import show_event
+from garrison.cli.views.live_stream import LiveStream
+from garrison.cli.views.not_asked import is_local
+from garrison.cli.views.page import Page, counted, sentence
+from garrison.fleet.hooks.queues import event_json
+from garrison.fleet.values.observation import Sighting
+from garrison.fleet.values.view import SilentView
+from garrison.store.records import Event
+
+__all__ = ["AgentView"]
+
+_DRAIN_SECONDS = 1.0
+
+
+class AgentView(SilentView):
+    """With `json`, a line of JSON an event; notes have the kind `note` and a `text`."""
+
+    def __init__(self, clock: Clock, *, json: bool) -> None:
+        self._clock = clock
+        self._out = LiveStream(sys.stdout)
+        self._page = Page(out=cast("TextIO", self._out))
+        self._json = json
+        self._awaited = 0
+        self._seen: dict[str, Sighting] = {}
+
+    def first_pass(self, targets: int) -> None:
+        """Once that many targets were looked at, it is said which of them are out of reach: those that were so before
+        make no event."""
+        self._awaited = targets
+
+    def observed(self, sighting: Sighting) -> None:
+        if not self._awaited:
+            return
+        self._seen[sighting.target] = sighting
+        if len(self._seen) < self._awaited:
+            return
+        for word, names in (
+            ("out of reach", [one.target for one in self._seen.values() if not one.known and not is_local(one.cause)]),
+            ("not asked", [one.target for one in self._seen.values() if is_local(one.cause)]),
+        ):
+            if names:
+                self.note(f"{len(names):,} of {counted(self._awaited, 'target')} {word}: {sentence(sorted(names))}")
+        self._awaited, self._seen = 0, {}
+
+    def event(self, event: Event) -> None:
+        if self._json:
+            self._print_json(event_json(event))
+            return
+        show_event(event, self._page)
+
+    def note(self, text: str) -> None:
+        now = self._clock.now()
+        if self._json:
+            self._print_json({"at": now.isoformat(), "kind": "note", "text": text})
+            return
+        self._page.line((f"{utc(now)}  ", "dim"), ("· ", "dim"), text)
+
+    def end(self) -> None:
+        """Give the reader a moment for what is still waiting."""
+        self._out.drain(_DRAIN_SECONDS)
+
+    def _print_json(self, body: Mapping[str, Any]) -> None:
+        self._out.write(json_module.dumps(body, ensure_ascii=False) + "\n")

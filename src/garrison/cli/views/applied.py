@@ -1,0 +1,111 @@
+"""Rendering of a finished apply: what was done, what failed and the next step, and what is still owed."""
+
+from collections import Counter
+from collections.abc import Sequence
+
+from rich.text import Text
+
+from garrison.cli.views.glyphs import DONE_WORDS, MARKS
+from garrison.cli.views.page import Page, counted, plain, sentence
+from garrison.fleet.operations.apply import Applied
+from garrison.fleet.values.view import Outcome
+from garrison.store.records import ActionState
+
+__all__ = ["show_applied", "show_interrupted"]
+
+_MOST = 12
+
+
+def show_applied(applied: Applied, page: Page, *, continued: bool = False) -> None:
+    """Print the result of an apply or a destroy.
+
+    Args:
+        continued: leave out owed actions, because the caller goes on and reports them itself.
+    """
+    if not applied.confirmed:
+        page.line("Nothing was done.")
+        return
+    if applied.command is None:
+        return
+    page.blank()
+    if not applied.outcomes:
+        page.line(("✓ ", "green"), "recorded; no target had to change")
+        return
+    _done(applied.outcomes, page)
+    _failed(applied.failed, page)
+    if not continued:
+        _owed(applied.owed, page)
+
+
+def show_interrupted(
+    outcomes: Sequence[Outcome], page: Page, *, under_way: int = 0, untouched: int = 0, begun: bool, again: str
+) -> None:
+    """Print what is done and what is not after Ctrl-C, and how to continue.
+
+    Args:
+        under_way: number of actions that were interrupted.
+        untouched: number of actions that were not started, and so have no outcome.
+        begun: whether the declaration was recorded.
+        again: the command that continues.
+    """
+    if not begun:
+        page.blank()
+        page.line(("interrupted", "bold yellow"), ": nothing was started.")
+        return
+    done = sum(one.state is ActionState.DONE for one in outcomes)
+    failed = sum(one.state is ActionState.FAILED for one in outcomes)
+    owed = len(outcomes) - done - failed + untouched
+    words = [f"{done:,} done"] + ([f"{failed:,} failed"] if failed else [])
+    words += [f"{owed:,} still owed"] if owed else []
+    words += [f"{under_way:,} cut short, to be settled by the next command"] if under_way else []
+    page.line(("interrupted", "bold yellow"), f": {', '.join(words)}.")
+    ways = f"The declaration is recorded: `{again}` continues from here, and so does `garrison agent`."
+    page.line("  ", ("→ ", "dim"), ways)
+
+
+def _done(outcomes: Sequence[Outcome], page: Page) -> None:
+    done = [one for one in outcomes if one.state is ActionState.DONE]
+    if not done:
+        return
+    counts = Counter(one.action.kind for one in done)
+    words = ", ".join(f"{counts[kind]:,} {DONE_WORDS[kind]}" for kind in MARKS if counts[kind])
+    where = counted(len({one.action.target for one in done}), "target")
+    page.line(("✓ ", "green"), (words, "bold"), f" on {where}")
+    gaps = [one.gap_ms for one in done if one.gap_ms is not None]
+    if gaps:
+        page.line("  ", (f"names were unavailable for at most {max(gaps):.0f} ms during updates", "dim"))
+
+
+def _failed(failed: Sequence[Outcome], page: Page) -> None:
+    if not failed:
+        return
+    page.line(("✗ ", "bold red"), (f"{len(failed):,} failed", "bold red"))
+    for hint, group in _by_hint(failed[:_MOST]).items():
+        for one in group:
+            head = Text.assemble("  ", (f"{plain(one.action.target)}/{plain(one.action.name)}", "bold"), "  ")
+            page.entry(head, Text(plain(one.failure.message) if one.failure else "failed"))
+        if hint:
+            page.line("    ", ("→ ", "dim"), hint)
+    if len(failed) > _MOST:
+        page.line("  ", (f"… and {len(failed) - _MOST:,} more (see `garrison history`, or use --json)", "dim"))
+
+
+def _by_hint(failed: Sequence[Outcome]) -> dict[str | None, list[Outcome]]:
+    """Group failures by hint, so that each next step is printed once, below its failures."""
+    found: dict[str | None, list[Outcome]] = {}
+    for one in failed:
+        found.setdefault(one.failure.hint if one.failure else None, []).append(one)
+    return found
+
+
+def _owed(owed: Sequence[Outcome], page: Page) -> None:
+    if not owed:
+        return
+    targets = sorted({one.action.target for one in owed})
+    page.line(
+        ("⊘ ", "yellow"),
+        (f"{len(owed):,} owed", "yellow"),
+        f" on {counted(len(targets), 'target')}: {sentence(targets)}",
+    )
+    ways = "`garrison apply`, `garrison apply --watch` or `garrison agent` carries them out once the targets answer."
+    page.line("  ", ("→ ", "dim"), ways)

@@ -1,0 +1,73 @@
+"""Rendering of history events, one line each."""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from rich.text import Text
+
+from garrison.cli.views.age import utc
+from garrison.cli.views.page import Page, plain, shortened
+from garrison.fleet.values import events
+from garrison.store.records import Event
+
+__all__ = ["show_event"]
+
+_WORD_WIDTH = 13
+_STYLES = {
+    events.DRIFT: "yellow",
+    events.RESTORED: "green",
+    events.UNREACHABLE: "yellow",
+    events.RECOVERED: "green",
+    events.RESTARTED: "cyan",
+    events.ACTION_FAILED: "bold red",
+    events.ACTION_DONE: "green",
+    events.INTERRUPTED: "yellow",
+    events.FORGOTTEN: "red",
+    events.DESTROYED: "red",
+}
+
+
+def show_event(event: Event, page: Page) -> None:
+    """Print time, kind, place, cause and change of an event; for a failed action, its message and next step."""
+    place = "/".join(plain(part) for part in (event.target, event.name) if part)
+    head = Text.assemble(
+        (f"{utc(event.at)}  ", "dim"), (f"{event.kind:<{_WORD_WIDTH}}", _STYLES.get(event.kind, "")), "  "
+    )
+    words = [Text(place, "bold")] if place else []
+    words += [Text(plain(event.stack), "" if place else "bold")] if event.stack else []
+    words += [Text(shortened(event.cause))] if event.cause else []
+    failed = event.after if event.kind == events.ACTION_FAILED else None
+    if failed and failed.get("message"):
+        words += [Text(shortened(str(failed["message"])), "red")]
+        words += [Text(f"→ {shortened(str(failed['hint']))}", "dim")] if failed.get("hint") else []
+    else:
+        words += [change for change in [_change(event.before, event.after)] if change]
+    words += [Text(plain(event.command), "dim")] if event.command else []
+    page.entry(head, Text("  ").join(words))
+
+
+def _change(before: Mapping[str, Any] | None, after: Mapping[str, Any] | None) -> Text:
+    """Format the plain values that differ; nested values are left to `--json`."""
+    old, new = before or {}, after or {}
+    parts = []
+    for name in dict.fromkeys((*old, *new)):
+        was, now = old.get(name), new.get(name)
+        if was == now or isinstance(was, Mapping | list) or isinstance(now, Mapping | list):
+            continue
+        shown = [_shown(name, value) for value in (was, now) if value is not None]
+        if not shown:
+            continue
+        text = " → ".join(shown) if len(shown) == 2 else f"{shown[0]} → –" if now is None and after else shown[0]
+        parts.append(Text.assemble((f"{name} ", "dim"), text))
+    return Text(", ").join(parts)
+
+
+def _shown(name: str, value: object) -> str:
+    """Format a value. `started_at` is shown as a time: servers report it in seconds since 1970."""
+    if name == "started_at" and isinstance(value, int | float):
+        try:
+            return f"{utc(datetime.fromtimestamp(value, UTC))} UTC"
+        except (ValueError, OverflowError, OSError):  # out of the range of datetime
+            return str(value)
+    return shortened(str(value))

@@ -1,0 +1,27 @@
+"""Targets that were not contacted because of a fault on this side, such as a missing secret or certificate.
+
+Such a fault says nothing about the target.
+"""
+
+from garrison.fleet.values.observation import Cause
+
+__all__ = ["detail_of", "is_local", "local_hint"]
+
+_PREFIX = f"{Cause.LOCAL}: "
+
+
+def is_local(cause: str | None) -> bool:
+    """Return whether a cause of unknown lies on this side."""
+    return cause == Cause.LOCAL
+
+
+def detail_of(said: str) -> str | None:
+    """Return the fault in `local: api_key: …`, or None if `said` names another cause."""
+    return said.removeprefix(_PREFIX) if said.startswith(_PREFIX) else None
+
+
+def local_hint(detail: str) -> str:
+    """Return the next step for a fault on this side."""
+    if detail.endswith(" is not set"):
+        return "export it, or have the manifest read it from a file or a command"
+    return "fix it on this machine; the target itself may be fine"

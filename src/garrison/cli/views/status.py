@@ -1,0 +1,207 @@
+"""Rendering of `garrison status`: a summary, then the problems, readable with one target and with thousands."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+
+from rich.text import Text
+
+from garrison.cli.views.age import ago, duration, utc
+from garrison.cli.views.not_asked import is_local, local_hint
+from garrison.cli.views.page import Page, counted, plain, sentence, shortened
+from garrison.fleet.report.status import AdapterStatus, FleetStatus, StackStatus, TargetStatus
+
+__all__ = ["STATE_LOOKS", "show_status"]
+
+_MOST_ADAPTERS = 12
+_MOST_TARGETS = 20
+_MOST_STACKS = 20
+_NAME_WIDTH = 28
+
+STATE_LOOKS = {
+    "served": ("✓", "green"),
+    "failed": ("✗", "bold red"),
+    "missing": ("✕", "red"),
+    "drifted": ("≠", "red"),
+    "owed": ("⊘", "yellow"),
+    "unknown": ("?", "yellow"),
+}
+_TARGET_LOOKS = {"reachable": ("✓", "green"), "unreachable": ("?", "yellow"), "new": ("·", "dim")}
+_TARGET_ORDER = ("unreachable", "new", "reachable")
+_TARGET_WORDS = {"reachable": "reachable", "unreachable": "out of reach", "new": "never asked"}
+
+
+def show_status(status: FleetStatus, page: Page, *, everything: bool) -> None:
+    """Print the status; `everything`: do not truncate."""
+    if not status.stacks and not status.targets:
+        page.line("nothing applied yet; run `garrison apply` with a manifest")
+        return
+    _summary(status, page)
+    _stacks(status, page, everything=everything)
+    _targets(status, page, everything=everything)
+
+
+def _summary(status: FleetStatus, page: Page) -> None:
+    title = Text.assemble(
+        ("status", "bold"),
+        f"  {counted(len(status.stacks), 'stack')}, {counted(len(status.targets), 'target')}, "
+        f"{counted(sum(status.adapters.values()), 'adapter')}",
+        ("  as last seen; no target was asked" if status.cached else "", "dim"),
+    )
+    page.heading(title)
+    looks = [
+        Text(f"{_TARGET_LOOKS[state][0]} {number:,} {_TARGET_WORDS[state]}", _TARGET_LOOKS[state][1])
+        for state in _TARGET_LOOKS
+        if (number := sum(one.state == state and not is_local(one.cause) for one in status.targets))
+    ]
+    if ours := sum(is_local(one.cause) for one in status.targets):
+        looks.append(Text(f"! {ours:,} not asked", "yellow"))
+    page.flow(Text("  targets   ", "dim"), looks)
+    page.flow(Text("  adapters  ", "dim"), _counts(status.adapters) or [Text("none")])
+    insecure = [one.name for one in status.targets if one.insecure]
+    if insecure:
+        warning = f"INSECURE: the certificate of {sentence(insecure)} is not verified"
+        page.line("  ", ("! ", "bold red"), (warning, "bold red"))
+
+
+def _counts(counts: Mapping[str, int]) -> list[Text]:
+    return [
+        Text(f"{glyph} {counts[state]:,} {state}", style)
+        for state, (glyph, style) in STATE_LOOKS.items()
+        if counts.get(state)
+    ]
+
+
+# --- stacks
+
+
+def _stacks(status: FleetStatus, page: Page, *, everything: bool) -> None:
+    shown: Sequence[StackStatus] = status.stacks
+    if not everything and len(shown) > _MOST_STACKS:
+        shown = sorted(shown, key=_calm)[:_MOST_STACKS]
+    for stack in shown:
+        page.blank()
+        _stack(stack, status.at, page, everything=everything)
+    if len(status.stacks) > len(shown):
+        page.line(
+            "  ", (f"… and {counted(len(status.stacks) - len(shown), 'more stack')} (--all, --stack NAME)", "dim")
+        )
+
+
+def _calm(stack: StackStatus) -> bool:
+    """Return whether there is nothing to report; such stacks are left out first."""
+    return not (stack.lease or stack.interrupted or stack.ending or set(stack.counts) - {"served"})
+
+
+def _stack(stack: StackStatus, now: datetime, page: Page, *, everything: bool) -> None:
+    applied = f"  applied {ago(stack.applied_at, now)} (version {stack.version}), on drift: {stack.on_drift}"
+    title = Text.assemble(("stack ", "dim"), (plain(stack.name), "bold"), (applied, "dim"))
+    if stack.ending:
+        title.append("  being destroyed", "bold red")
+    page.heading(title)
+    page.flow(Text("  "), _counts(stack.counts) or [Text("no adapters", "dim")])
+    if stack.lease:
+        holder = stack.lease.holder
+        who = f"{holder.user}@{holder.host.partition('/')[0]} (pid {holder.pid})"
+        age = duration((now - stack.lease.acquired_at).total_seconds())
+        if stack.dead:
+            held = f"was held by {who}, which was killed: {holder.purpose}; the next command settles its actions"
+            page.line("  ", ("! ", "yellow"), held)
+        else:
+            page.line("  ", ("◐ ", "cyan"), f"held by {who} for {age}: {holder.purpose}")
+    for command in stack.interrupted:
+        text = f"command {command.id} ({command.kind} by {command.by}) was cut short {ago(command.started_at, now)}"
+        page.line("  ", ("! ", "yellow"), f"{text}; the next apply or the agent settles it")
+    if everything:
+        _rows([[one] for one in stack.adapters], page)
+        return
+    groups = _alike(one for one in stack.adapters if one.state != "served")
+    _rows(groups[:_MOST_ADAPTERS], page)
+    if left := sum(len(group) for group in groups[_MOST_ADAPTERS:]):
+        page.line("  ", (f"… and {counted(left, 'more adapter')} (--all shows them, or --json)", "dim"))
+
+
+def _alike(adapters: Iterable[AdapterStatus]) -> list[list[AdapterStatus]]:
+    """Group adapters of one target in the same state for the same reason, the worst state first."""
+    found: dict[tuple[int, str, str], list[AdapterStatus]] = {}
+    order = list(STATE_LOOKS)
+    for one in adapters:
+        found.setdefault((order.index(one.state), one.target, one.detail), []).append(one)
+    return [found[key] for key in sorted(found)]
+
+
+def _rows(groups: Sequence[Sequence[AdapterStatus]], page: Page) -> None:
+    places = [_place(group) for group in groups]
+    width = min(_NAME_WIDTH, max(map(len, places), default=0))
+    for place, group in zip(places, groups, strict=True):
+        one = group[0]
+        glyph, style = STATE_LOOKS[one.state]
+        head = Text.assemble("  ", (f"{glyph} {one.state:<8}", style), f"{place:<{width}}  ")
+        page.entry(head, Text(shortened(one.detail or one.path or ""), "" if one.state == "failed" else "dim"))
+        if one.hint:
+            page.entry(Text("    → ", "dim"), Text(shortened(one.hint), "dim"))
+
+
+def _place(group: Sequence[AdapterStatus]) -> str:
+    first = group[0]
+    if len(group) == 1:
+        return f"{plain(first.target)}/{plain(first.name)}"
+    return f"{plain(first.target)}, {counted(len(group), 'adapter')}"
+
+
+# --- targets
+
+
+def _targets(status: FleetStatus, page: Page, *, everything: bool) -> None:
+    """Print all targets if they are few, else those with problems."""
+    few = everything or len(status.targets) <= _MOST_TARGETS
+    shown = [one for one in status.targets if few or not one.well or one.insecure]
+    calm = len(status.targets) - len(shown)
+    if not everything:
+        shown = sorted(shown, key=lambda one: (_TARGET_ORDER.index(one.state), one.name))[:_MOST_TARGETS]
+    page.blank()
+    page.heading(Text("targets", "bold"))
+    width = min(_NAME_WIDTH, max((len(one.name) for one in shown), default=0))
+    for one in shown:
+        _target(one, status.at, width, page)
+    left = len(status.targets) - len(shown) - calm
+    if left > 0:
+        page.line("  ", (f"… and {counted(left, 'more target')} with problems (--all, or --json)", "dim"))
+    if calm:
+        page.line("  ", ("✓ ", "green"), (f"{counted(calm, 'target')} reachable, serving everything", "dim"))
+
+
+def _target(one: TargetStatus, now: datetime, width: int, page: Page) -> None:
+    glyph, style = _TARGET_LOOKS[one.state]
+    head = Text.assemble("  ", (f"{glyph} ", style), (f"{plain(one.name):<{width}}", "bold"), "  ")
+    page.entry(head, _target_facts(one, now))
+    indent = Text(" " * 6)
+    if is_local(one.cause):
+        page.entry(indent + Text("→ ", "dim"), Text(plain(local_hint(one.detail)), "dim"))
+    if one.insecure:
+        page.entry(indent, Text("INSECURE: its certificate is not verified", "bold red"))
+    if one.lora_routes is False and one.state == "reachable":
+        named = f"{one.cause}: " if one.cause else ""
+        page.entry(indent, Text(f"{named}cannot load adapters: start it with --enable-lora and "
+                                "VLLM_ALLOW_RUNTIME_LORA_UPDATING=True in its environment", "yellow"))  # fmt: skip
+
+
+def _target_facts(one: TargetStatus, now: datetime) -> Text:
+    if one.state == "new":
+        return Text.assemble("never asked", (f"  {plain(one.base_url)}", "dim"))
+    if one.state == "unreachable":
+        if is_local(one.cause):
+            said = Text(plain(f"not asked: {one.detail}"), "yellow")
+            return said.append(f"  last seen {ago(one.last_seen, now)}  {plain(one.base_url)}", "dim")
+        since = f"since {utc(one.since)} UTC ({ago(one.since, now)})" if one.since else ""
+        seen = f"last seen {ago(one.last_seen, now)}" if one.last_seen else "never seen"
+        said = Text(plain(f"{one.cause}: {one.detail}" if one.detail else str(one.cause)), "yellow")
+        return said.append(f"  out of reach {since}, {seen}  {plain(one.base_url)}", "dim")
+    facts = [plain(one.base_url)]
+    facts += [plain(one.base)] if one.base else []
+    facts += [f"vLLM {plain(one.version)}"] if one.version else []
+    text = Text("  ".join(facts), "dim")
+    if one.adapters:
+        text = Text("   ").join(_counts(one.adapters)).append("  ").append_text(text)
+    if one.unmanaged:
+        text.append(f"  {len(one.unmanaged):,} unmanaged", "cyan")
+    return text.append(f"  seen {ago(one.last_seen, now)}", "dim")

@@ -1,0 +1,59 @@
+"""Whether an adapter may be loaded by a target, as far as can be told before: a server answers 200 to an adapter that
+does not fit, and serves garbage. Pure; the files were read by `models.adapter` and `models.fit`."""
+
+from collections.abc import Sequence
+
+from garrison.base.errors import GarrisonError
+from garrison.engines.vllm import LORA_RANKS
+from garrison.fleet.values.failure import Failure, FailureCode
+from garrison.models.adapter import AdapterInfo
+
+__all__ = ["being_written", "broken", "refusal"]
+
+_MOST_MISFITS = 3
+
+
+def refusal(info: AdapterInfo, *, target: str, max_lora_rank: int | None, misfits: Sequence[str]) -> Failure | None:
+    """Why `target` must not load the adapter; None when nothing speaks against it.
+
+    Args:
+        max_lora_rank: the server's `--max-lora-rank`; None where it is not known.
+        misfits: what `models.fit.check_against_base` found.
+    """
+    if info.refused_by_vllm:
+        what = "; ".join(info.refused_by_vllm)
+        return _invalid(f"vLLM does not load {info.path}: {what}", "Train or export it as a plain LoRA adapter.")
+    if info.max_rank > LORA_RANKS[-1]:
+        message = f"{info.path} has rank {info.max_rank}, and vLLM takes ranks up to {LORA_RANKS[-1]}"
+        return _invalid(message, "Train it with a lower rank, or merge it into its base model.")
+    if max_lora_rank is not None and info.max_rank > max_lora_rank:
+        enough = next(rank for rank in LORA_RANKS if rank >= info.max_rank)
+        message = f"{info.path} has rank {info.max_rank}, and {target} takes ranks up to {max_lora_rank}"
+        return _invalid(message, f"Restart its vLLM with --max-lora-rank {enough}, or train it with a lower rank.")
+    if misfits:
+        shown = "; ".join(misfits[:_MOST_MISFITS])
+        more = f"; and {len(misfits) - _MOST_MISFITS} more" if len(misfits) > _MOST_MISFITS else ""
+        trained = f" It says it was trained on {info.base_model}." if info.base_model else ""
+        return _invalid(
+            f"{info.path} does not fit the base model of {target}: {shown}{more}",
+            f"Declare the adapter for a target that serves the base it was trained on.{trained}",
+        )
+    return None
+
+
+def broken(error: GarrisonError) -> Failure:
+    """The inspection failed: truncated, incomplete, or at odds with its own config."""
+    return _invalid(error.message, error.hint)
+
+
+def being_written(path: str) -> Failure:
+    return Failure(
+        code=FailureCode.NOT_STABILIZED,
+        message=f"the files at {path} changed while they were read",
+        hint="Wait until whoever writes them is done. A new directory that is renamed into place is never seen half.",
+        recoverable=True,
+    )
+
+
+def _invalid(message: str, hint: str | None) -> Failure:
+    return Failure(code=FailureCode.INVALID_REQUEST, message=message, hint=hint)

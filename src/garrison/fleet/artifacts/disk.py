@@ -1,0 +1,182 @@
+"""The adapter files of this machine: `Artifacts` over digests, checks and stores."""
+
+import contextlib
+import ipaddress
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from garrison.base.clock import Clock, SystemClock
+from garrison.base.errors import InvalidError, ModelInvalidError
+from garrison.fleet.artifacts.check import being_written, broken, refusal
+from garrison.fleet.artifacts.digests import AdapterDigests, ContentRecord, read_stamp
+from garrison.fleet.artifacts.entry import fault_of, intact
+from garrison.fleet.artifacts.protocol import Content, EntryFault, Staged
+from garrison.fleet.artifacts.store import AdapterStore
+from garrison.fleet.values.target import NO_STORE, TargetSpec
+from garrison.models.adapter import ADAPTER_FILES, AdapterInfo, inspect_adapter
+from garrison.models.content import file_size, is_dir, open_tree
+from garrison.models.fit import BaseShapes, check_against_base, read_base_shapes
+
+__all__ = ["DiskArtifacts", "default_store", "store_root"]
+
+_MOST_BASES = 8
+
+
+class DiskArtifacts:
+    """May be called from several threads.
+
+    Args:
+        data_dir: of Garrison: the default store lies in it.
+        identity: of the database (`FleetStore.identity`): the owner of what is staged.
+        record: where digests outlive this process.
+    """
+
+    def __init__(
+        self, data_dir: Path, identity: str, *, record: ContentRecord | None = None, clock: Clock | None = None
+    ) -> None:
+        self._data_dir = data_dir.absolute()
+        self._identity = identity
+        self._clock = clock or SystemClock()
+        self._digests = AdapterDigests(record, self._clock)
+        self._stores: dict[Path, AdapterStore] = {}
+        self._whole: dict[str, tuple[str, int]] = {}
+        """Entries that were found whole, with their marks at that time."""
+        self._bases: dict[str, tuple[float, BaseShapes]] = {}
+
+    def digest(self, path: str) -> str | None:
+        return self._digests.digest(path)
+
+    def check(self, path: str, target: TargetSpec, base_root: str | None) -> Content | None:
+        if not path.startswith("/") or not is_dir(Path(path)):
+            return None
+        before = read_stamp(path)
+        if (outside := _leads_out(Path(path))) is not None:
+            # Nothing is copied of it. Where it is loaded in place, the server follows the links with its own rights.
+            return Content(path, failure=broken(outside)) if store_root(target, self._data_dir) else None
+        try:
+            with open_tree(Path(path)) as tree:
+                info = inspect_adapter(Path(path), tree)
+        except ModelInvalidError as error:
+            still = read_stamp(path) == before
+            return Content(path, failure=broken(error) if still else being_written(path))
+        misfits = self._misfits(info, base_root)
+        failure = refusal(info, target=target.name, max_lora_rank=target.max_lora_rank, misfits=misfits)
+        digest = self.digest(path)
+        if digest is None or read_stamp(path) != before:
+            failure = being_written(path)
+        return Content(path, digest, info, failure)
+
+    def can_stage(self, target: TargetSpec) -> bool:
+        """A store that was declared is made where its parent is there; a disk that is not mounted has no parent."""
+        root = store_root(target, self._data_dir)
+        if root is None:
+            return False
+        if is_dir(root):
+            return os.access(root, os.W_OK | os.X_OK)
+        return target.adapter_store is None or os.access(root.parent, os.W_OK | os.X_OK)
+
+    def staged_path(self, target: TargetSpec, digest: str) -> str | None:
+        root = store_root(target, self._data_dir)
+        return str(root / digest) if root is not None else None
+
+    def holds(self, target: TargetSpec, digest: str) -> bool:
+        root = store_root(target, self._data_dir)
+        return root is not None and self._store(root).holds(digest)
+
+    def stage(self, target: TargetSpec, source: str, digest: str, *, instead_of: str | None = None) -> Staged:
+        root = store_root(target, self._data_dir)
+        if root is None:
+            raise InvalidError(f"{target.name} has no adapter store", hint="Declare one with adapter_store.")
+        return self._store(root).stage(Path(source), digest, instead_of=Path(instead_of) if instead_of else None)
+
+    def intact(self, path: str) -> bool | None:
+        return intact(Path(path), clock=self._clock)
+
+    def faults(self, paths: Sequence[str]) -> dict[str, EntryFault]:
+        return {path: fault for path in paths if (fault := self._fault(path)) is not None}
+
+    def _fault(self, path: str) -> EntryFault | None:
+        """A few stats where the entry is as it was when it was last found whole."""
+        marks = _marks(path)
+        if marks is not None and self._whole.get(path) == marks:
+            return None
+        fault = fault_of(Path(path), clock=self._clock)
+        if fault is None and marks is not None and marks == _marks(path):
+            self._whole[path] = marks
+        else:
+            self._whole.pop(path, None)
+        return fault
+
+    def _store(self, root: Path) -> AdapterStore:
+        return self._stores.setdefault(root, AdapterStore(root, self._identity, clock=self._clock))
+
+    def _misfits(self, info: AdapterInfo, base_root: str | None) -> Sequence[str]:
+        """Empty where the base cannot be read here: then nothing can be told."""
+        base = self._base(base_root) if base_root and base_root.startswith("/") else None
+        return check_against_base(info, base) if base is not None else ()
+
+    def _base(self, root: str) -> BaseShapes | None:
+        try:
+            changed = Path(root, "config.json").stat().st_mtime
+        except OSError:
+            return None
+        known = self._bases.get(root)
+        if known is not None and known[0] == changed:
+            return known[1]
+        try:
+            shapes = read_base_shapes(Path(root))
+        except ModelInvalidError:
+            return None
+        if len(self._bases) >= _MOST_BASES:
+            self._bases.clear()
+        self._bases[root] = (changed, shapes)
+        return shapes
+
+
+def _leads_out(path: Path) -> ModelInvalidError | None:
+    """That a file which a server would read is a link to somewhere outside the adapter; None where none is."""
+    try:
+        with open_tree(path) as tree:
+            for name in ADAPTER_FILES:
+                file_size(path / name, tree)
+    except ModelInvalidError as error:
+        return error
+    return None
+
+
+def _marks(path: str) -> tuple[str, int] | None:
+    """The stamp of an entry, and how many names its files have together."""
+    stamp = read_stamp(path)
+    if stamp is None:
+        return None
+    names = 0
+    for name in ADAPTER_FILES:
+        with contextlib.suppress(OSError):
+            names += os.stat(f"{path}/{name}").st_nlink  # noqa: PTH116 - as in `read_stamp`
+    return stamp.text, names
+
+
+def default_store(data_dir: Path) -> Path:
+    return data_dir / "adapter-store"
+
+
+def store_root(target: TargetSpec, data_dir: Path) -> Path | None:
+    """Where adapters of `target` are staged: what it declares, else our own store where it runs on this machine, as
+    far as its address tells. Pure."""
+    if target.adapter_store == NO_STORE:
+        return None
+    if target.adapter_store is not None:
+        return Path(target.adapter_store)
+    return default_store(data_dir) if _is_loopback(urlsplit(target.base_url).hostname or "") else None
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost" or host.endswith(".localhost"):
+        return True
+    try:
+        address = ipaddress.ip_address(host)
+        return address.is_loopback or address.is_unspecified
+    except ValueError:
+        return False

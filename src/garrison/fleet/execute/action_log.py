@@ -1,0 +1,142 @@
+"""What is stored of one action: that it has begun, before any effect, and how it ended."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from garrison.base.clock import Clock
+from garrison.fleet.execute.group_commit import GroupCommit
+from garrison.fleet.values import events
+from garrison.fleet.values.failure import Failure
+from garrison.fleet.values.plan import Action
+from garrison.store.records import ActionRecord, ActionResult, ActionState, Event, Operation, Resource
+
+__all__ = ["ActionLog"]
+
+
+class ActionLog:
+    """One action's record, from planned to its end.
+
+    Args:
+        record: as it was stored with its command.
+    """
+
+    def __init__(self, commits: GroupCommit, clock: Clock, stack: str, action: Action, record: ActionRecord) -> None:
+        self._commits = commits
+        self._clock = clock
+        self._stack = stack
+        self._action = action
+        self.record = record
+
+    async def begin(self) -> None:
+        """Store the intention, before anything is done. A conflict that the plan noted has been overruled by now."""
+        self.record = replace(
+            self.record, state=ActionState.STARTED, started_at=self._clock.now(), ended_at=None, error=None
+        )
+        await self._commits.save(ActionResult(action=self.record))
+
+    async def loads_from(self, path: str) -> None:
+        """Store that the files went to another path than planned: the entry there could not be used."""
+        after = {**(self.record.after or {}), "served_path": path}
+        self.record = replace(self.record, after=after)
+        await self._commits.save(ActionResult(action=self.record))
+
+    async def keep(self, step: str, resources: Sequence[Resource]) -> None:
+        """Store a first effect that is verified; the action goes on."""
+        self.record = replace(self.record, step=step)
+        await self._commits.save(ActionResult(action=self.record, resources=tuple(resources)))
+
+    async def end(
+        self,
+        state: ActionState,
+        *,
+        step: str = "",
+        resources: Sequence[Resource] = (),
+        failure: Failure | None = None,
+        gap_ms: float | None = None,
+    ) -> None:
+        """Store the end, with what it made of resources and what the history says, in one transaction. `STARTED` is an
+        end too: a later look tells what became of it."""
+        await self._commits.save(self.ended(state, step=step, resources=resources, failure=failure, gap_ms=gap_ms))
+
+    def ended(
+        self,
+        state: ActionState,
+        *,
+        step: str = "",
+        resources: Sequence[Resource] = (),
+        failure: Failure | None = None,
+        gap_ms: float | None = None,
+    ) -> ActionResult:
+        """What `end` stores, for a caller that stores several at once."""
+        now = self._clock.now()
+        open_end = state is ActionState.STARTED
+        self.record = replace(
+            self.record,
+            state=state,
+            step=step or self.record.step,
+            error=failure.to_json() if failure else None,
+            gap_ms=gap_ms,
+            started_at=self.record.started_at or (None if state is ActionState.SKIPPED else now),
+            ended_at=None if open_end else now,
+        )
+        told = () if state is ActionState.SKIPPED else (self._event(state, resources, failure),)
+        return ActionResult(action=self.record, resources=tuple(resources), events=told)
+
+    def version(
+        self, operation: Operation, *, served_path: str, parent: str | None, cause: str | None = None
+    ) -> Resource:
+        """The version of the action's own resource, as it was declared; as it was recorded for one that goes."""
+        action = self._action
+        if action.desired is not None:
+            spec: Mapping[str, Any] = action.desired.to_json()
+        else:
+            spec = action.recorded.spec if action.recorded else {}
+        return Resource(
+            key=action.key,
+            stack=self._stack,
+            label=action.label,
+            operation=operation,
+            spec=spec,
+            served_path=served_path,
+            parent=parent,
+            at=self._clock.now(),
+            command=self.record.command,
+            cause=cause,
+        )
+
+    def gone(self, resource: Resource, operation: Operation, cause: str | None = None) -> Resource:
+        """The version that says `resource` is not ours, or not there, any more."""
+        now = self._clock.now()
+        return replace(resource, operation=operation, at=now, command=self.record.command, cause=cause)
+
+    def _event(self, state: ActionState, resources: Sequence[Resource], failure: Failure | None) -> Event:
+        done = state is ActionState.DONE
+        after = next((one for one in resources if one.key == self._action.key and one.operation.serves), None)
+        failed = {"step": self.record.step} | failure.to_json() if failure else None
+        return Event(
+            at=self._clock.now(),
+            kind=events.ACTION_DONE if done else events.ACTION_FAILED,
+            stack=self._stack,
+            target=self._action.target,
+            name=self._action.name,
+            cause=f"{self._action.kind}: {self._action.reason}",
+            before=_brief(self.record.before),
+            after=_served(after) if done else failed,
+            command=self.record.command,
+        )
+
+
+def _served(after: Resource | None) -> Mapping[str, Any] | None:
+    if after is None:
+        return None
+    return {"served_path": after.served_path, "parent": after.parent, "digest": after.spec.get("digest")}
+
+
+def _brief(given: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
+    """Without the whole declaration."""
+    if given is None:
+        return None
+    digest = (given.get("spec") or {}).get("digest")
+    brief = {name: given[name] for name in ("name", "served_path", "parent") if name in given}
+    return brief | {"digest": digest}

@@ -1,0 +1,303 @@
+"""Making targets serve what a manifest says: settle, look, plan, ask, record the intention, act, record the result."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any
+
+from garrison.base.errors import ConflictError
+from garrison.base.exit_codes import ExitCode
+from garrison.fleet.context import Fleet
+from garrison.fleet.execute.commands import action_records, new_command
+from garrison.fleet.execute.executor import ExecuteOptions, execute
+from garrison.fleet.execute.lease import hold
+from garrison.fleet.operations.reconcile import recall
+from garrison.fleet.operations.survey import Survey, decide, look, managed_names, survey
+from garrison.fleet.plan.addresses import check_addresses, spellings
+from garrison.fleet.plan.context import Mode, PlanOptions
+from garrison.fleet.plan.shared_targets import check_shared, orphaned_settings
+from garrison.fleet.values import events
+from garrison.fleet.values.causes import MOVED
+from garrison.fleet.values.declaration import Declaration
+from garrison.fleet.values.plan import Action, ActionKind, Plan
+from garrison.fleet.values.view import FleetView, Outcome, SilentView
+from garrison.store.records import ActionState, CommandRecord, CommandState, Event, StackRecord
+
+__all__ = ["Applied", "Confirm", "apply", "carry", "destroy", "patched", "preview", "tidy"]
+
+Confirm = Callable[[Plan], bool]
+"""Asked once, when something would change; it may wait for a person."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Applied:
+    """How it ended. `command` is None where nothing was begun: nothing to do, only simulated, or not confirmed."""
+
+    plan: Plan
+    outcomes: tuple[Outcome, ...] = ()
+    command: str | None = None
+    confirmed: bool = True
+
+    @property
+    def failed(self) -> tuple[Outcome, ...]:
+        return tuple(one for one in self.outcomes if one.state is ActionState.FAILED)
+
+    @property
+    def owed(self) -> tuple[Outcome, ...]:
+        return tuple(one for one in self.outcomes if one.state in (ActionState.SKIPPED, ActionState.STARTED))
+
+    @property
+    def exit_code(self) -> ExitCode:
+        """0, 30 when an action failed for good, 31 when nothing failed and a target could not be observed."""
+        if not self.confirmed:
+            return ExitCode.OK
+        if self.failed or any(action.failure and not action.failure.recoverable for action in self.plan.blocked):
+            return ExitCode.APPLY_FAILED
+        return ExitCode.UNREACHABLE if self.owed or self.plan.unknown else ExitCode.OK
+
+    def to_json(self) -> dict[str, Any]:
+        """The pinned shape of `--json`."""
+        return {
+            "ok": self.exit_code is ExitCode.OK,
+            "exit_code": int(self.exit_code),
+            "command": self.command,
+            "plan": self.plan.to_json(),
+            "outcomes": [one.to_json() for one in self.outcomes],
+        }
+
+
+async def preview(
+    fleet: Fleet, declaration: Declaration, view: FleetView, *, mode: Mode = "reconcile", options: PlanOptions
+) -> Plan:
+    """The plan of an apply, without a lease and without an effect. Conflicts of adapters are in it, not raised.
+
+    Raises:
+        ConflictError: one server is declared under two names, or another stack's target would be moved or changed: then
+            there is no plan.
+        InvalidError: a declared base model is not the one that is served.
+    """
+    found = await survey(fleet, declaration, view)
+    await _check_targets(fleet, found, options)
+    drafted = await decide(fleet, found, mode=mode, options=options)
+    view.planned(drafted)
+    return drafted
+
+
+async def apply(
+    fleet: Fleet,
+    declaration: Declaration,
+    view: FleetView,
+    *,
+    mode: Mode = "reconcile",
+    options: PlanOptions,
+    confirm: Confirm,
+    execution: ExecuteOptions | None = None,
+) -> Applied:
+    """Make the targets serve what `declaration` says. What is out of reach stays owed.
+
+    Raises:
+        ConflictError: another command holds the stack, applying would overwrite what somebody else did, one server is
+            declared under two names, or another stack's target would be moved or changed.
+        InvalidError: a declared base model is not the one that is served.
+    """
+    purpose = "destroy" if mode == "destroy" else "apply"
+    async with hold(fleet, declaration.stack, purpose):
+        found = await recall(fleet, declaration, view)
+        await _check_targets(fleet, found, options)
+        drafted = await decide(fleet, found, mode=mode, options=options)
+        view.planned(drafted)
+        _reject_conflicts(drafted)
+        if drafted.empty and _declared_already(found, mode):
+            await tidy(fleet, declaration.stack)  # a destroy may have been killed right before this
+            return Applied(plan=drafted)
+        if drafted.changes_required and not await asyncio.to_thread(confirm, drafted):
+            return Applied(plan=drafted, confirmed=False)
+        return await _carry_out(fleet, found, drafted, view, execution)
+
+
+async def destroy(fleet: Fleet, stack: str, view: FleetView, *, options: PlanOptions, confirm: Confirm) -> Applied:
+    """Unload everything the stack owns. The stack is gone when nothing is owed any more.
+
+    Raises:
+        ConflictError: another command holds the stack.
+    """
+    empty = Declaration(stack=stack)
+    return await apply(fleet, empty, view, mode="destroy", options=options, confirm=confirm)
+
+
+async def _check_targets(fleet: Fleet, found: Survey, options: PlanOptions) -> None:
+    targets = found.declaration.targets
+    spelled = {text for spec in targets.values() for text in spellings(spec.base_url)}
+    elsewhere = [one for one in await fleet.read(fleet.store.targets_at, spelled) if one.name not in targets]
+    names = {one.name for one in elsewhere}
+    declared = await fleet.read(fleet.store.declared, {*targets, *names})
+    recorded = [*found.recorded, *(await fleet.read(fleet.store.resources, targets=names))]
+    check_addresses(found.declaration, found.moved, elsewhere, declared, recorded, force=options.force)
+    check_shared(found.declaration, found.known, declared, force=options.force)
+
+
+def _reject_conflicts(drafted: Plan) -> None:
+    if not drafted.conflicts:
+        return
+    first = drafted.conflicts[0]
+    assert first.failure is not None
+    more = f", and {len(drafted.conflicts) - 1} more" if len(drafted.conflicts) > 1 else ""
+    raise ConflictError(
+        f"rejected: {first.failure.message}{more}",
+        hint=first.failure.hint,
+        details={"conflicts": [action.to_json() for action in drafted.conflicts]},
+    )
+
+
+def _declared_already(found: Survey, mode: str) -> bool:
+    """Whether the store's declaration is word for word this one: then an apply leaves no trace."""
+    if found.stack is None or found.stack.ending != (mode == "destroy"):
+        return False
+    return found.stack.declaration == _afterwards(found, mode).to_json()
+
+
+def _afterwards(found: Survey, mode: str) -> Declaration:
+    """What the stack shall be. A patch adds to what was applied before; the others stand for themselves."""
+    if mode != "patch" or found.stack is None:
+        return found.declaration
+    return patched(Declaration.from_json(found.stack.declaration), found.declaration)
+
+
+def patched(before: Declaration, patch: Declaration) -> Declaration:
+    """`before` with everything the patch declares added or changed. Policy and hooks stay as they were."""
+    named = {(one.target, one.lora_name): one for one in before.adapters}
+    named |= {(one.target, one.lora_name): one for one in patch.adapters}
+    models = {(one.target, one.label): one for one in (*before.models, *patch.models)}
+    return replace(
+        before,
+        targets=dict(before.targets) | dict(patch.targets),
+        adapters=tuple(named.values()),
+        models=tuple(models.values()),
+    )
+
+
+async def _carry_out(
+    fleet: Fleet, found: Survey, drafted: Plan, view: FleetView, execution: ExecuteOptions | None
+) -> Applied:
+    now = fleet.clock.now()
+    command = new_command(drafted.stack, "destroy" if drafted.mode == "destroy" else "apply", now, mode=drafted.mode)
+    work = [action for action in drafted.actions if action.kind is not ActionKind.KEEP]
+    records = action_records(command.id, work)
+    stack = StackRecord(
+        name=drafted.stack,
+        declaration=_afterwards(found, drafted.mode).to_json(),
+        at=now,
+        command=command.id,
+        ending=drafted.mode == "destroy",
+    )
+    declared = [
+        replace(found.records[name], spec=spec.to_json(), declared_at=now)
+        for name, spec in found.declaration.targets.items()
+    ]
+    told = Event(at=now, kind=events.APPLIED, stack=stack.name, command=command.id, cause=drafted.mode)
+    seen = {name: record.spec for name, record in found.known.items()}
+    await fleet.db(fleet.store.declare, stack, declared, command, records, [told], seen=seen)
+    fresh = [name for name in found.declaration.targets if name in found.pending or name in found.moved]
+    news = [event for name in fresh if name in found.pending for event in found.pending[name].events]
+    await fleet.db(fleet.store.sight, [found.records[name] for name in fresh], [*_moved_events(found, now), *news])
+    if left := [one for one in found.recorded if one.cause == MOVED and one.command is None]:
+        await fleet.db(fleet.store.put, [replace(one, at=now, command=command.id) for one in left])
+    outcomes = await carry(fleet, found, command, work, view, execution)
+    await tidy(fleet, drafted.stack)
+    return Applied(plan=drafted, outcomes=tuple(outcomes), command=command.id)
+
+
+def _moved_events(found: Survey, now: datetime) -> list[Event]:
+    return [
+        Event(
+            at=now,
+            kind=events.CHANGED,
+            target=name,
+            cause="address",
+            before={"base_url": address},
+            after={"base_url": found.targets[name].base_url},
+        )
+        for name, address in found.moved.items()
+    ]
+
+
+async def carry(
+    fleet: Fleet,
+    found: Survey,
+    command: CommandRecord,
+    work: Sequence[Action],
+    view: FleetView,
+    options: ExecuteOptions | None = None,
+) -> list[Outcome]:
+    """Execute the actions of a command that is on record, and end it. A command whose target was lost in the middle of
+    an action is left open: the next look at the target settles it."""
+    outcomes = await execute(
+        fleet,
+        work,
+        command=command.id,
+        stack=command.stack,
+        targets=found.targets,
+        sightings=found.sightings,
+        view=view,
+        options=options,
+    )
+    await _look_again(fleet, found, outcomes)
+    if any(one.state is ActionState.STARTED for one in outcomes):
+        return outcomes
+    failed = sum(one.state is ActionState.FAILED for one in outcomes)
+    owed = sum(one.state is ActionState.SKIPPED for one in outcomes)
+    state = CommandState.FAILED if failed else CommandState.OWED if owed else CommandState.SUCCEEDED
+    summary = {"done": len(outcomes) - failed - owed, "failed": failed, "owed": owed}
+    ended = replace(command, state=state, ended_at=fleet.clock.now(), summary=summary)
+    await fleet.db(fleet.store.finish, ended)
+    return outcomes
+
+
+async def _look_again(fleet: Fleet, found: Survey, outcomes: Sequence[Outcome]) -> None:
+    """What is remembered of the targets that were acted on is what they serve now. What we did there ourselves is no
+    news."""
+    acted = {one.action.target for one in outcomes if one.action.acts and one.state is not ActionState.SKIPPED}
+    ours = managed_names(await fleet.read(fleet.store.resources, targets=acted))
+    for one in outcomes:
+        ours.setdefault(one.action.target, set()).add(one.action.name)
+        if one.action.replaced is not None:
+            ours[one.action.target].add(one.action.replaced.key.name)
+    records = {one.name: one for one in await fleet.read(fleet.store.targets, acted)}
+    targets = {name: found.targets[name] for name in records}
+    await look(fleet, targets, records, ours, SilentView(), record=targets)
+
+
+async def tidy(fleet: Fleet, name: str) -> None:
+    """Drop a destroyed stack that is owed nothing. Of the targets that a stack stopped declaring, drop those that no
+    stack declares any more and at which nothing is owned, and give the others the settings that are still declared.
+    What a killed command was in the middle of stays until that is settled."""
+    stack = await fleet.read(fleet.store.stack, name, at=())
+    if stack is None:
+        return
+    if stack.ending and name not in await fleet.read(fleet.store.begun):
+        await _drop_if_done(fleet, stack)
+    names = await fleet.read(fleet.store.to_tidy)
+    if not names:
+        return
+    declared = await fleet.read(fleet.store.declared, names)
+    known = await fleet.read(fleet.store.targets, names)
+    applied = {one.name: one.at for one in await fleet.read(fleet.store.stacks, at=())}
+    declared = [part for part in declared if part.stack in applied]
+    if orphaned := orphaned_settings(declared, applied, known, fleet.clock.now()):
+        await fleet.db(fleet.store.respecify, [one for one, _ in orphaned], [told for _, told in orphaned])
+    still = {part.target for part in declared}
+    owned = {one.key.target for one in await fleet.read(fleet.store.resources, targets=names)}
+    begun = set[str]().union(*(await fleet.read(fleet.store.begun)).values())
+    if spare := set(names) - still - owned - begun:
+        await fleet.db(fleet.store.drop_targets, sorted(spare))
+    if still:
+        await fleet.db(fleet.store.tidied, sorted(still))
+
+
+async def _drop_if_done(fleet: Fleet, stack: StackRecord) -> None:
+    if await fleet.read(fleet.store.resources, stack=stack.name):
+        return
+    told = Event(at=fleet.clock.now(), kind=events.DESTROYED, stack=stack.name, command=stack.command)
+    await fleet.db(fleet.store.drop_stack, stack.name)
+    await fleet.db(fleet.store.add_events, [told])

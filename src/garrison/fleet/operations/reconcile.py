@@ -1,0 +1,102 @@
+"""A survey by who holds the stack: killed commands are settled, and what is proved absent gets its tombstone."""
+
+from collections import Counter
+from collections.abc import Collection
+from dataclasses import replace
+
+from garrison.fleet.context import Fleet
+from garrison.fleet.observe.drift import Drift, find_drift_everywhere, tombstone
+from garrison.fleet.operations.survey import Survey, recorded_for, survey
+from garrison.fleet.plan.addresses import as_moved
+from garrison.fleet.plan.interrupted import settle
+from garrison.fleet.values import events
+from garrison.fleet.values.causes import RESTARTED, UNLOADED
+from garrison.fleet.values.declaration import Declaration
+from garrison.fleet.values.view import FleetView
+from garrison.store.records import ActionResult, ActionState, CommandState, Event
+
+__all__ = ["recall"]
+
+
+async def recall(
+    fleet: Fleet,
+    declaration: Declaration,
+    view: FleetView,
+    *,
+    only: Collection[str] | None = None,
+    as_applied: bool = False,
+    running: Collection[str] = (),
+) -> Survey:
+    """`survey`, and what follows from it. Call it under the lease of the stack.
+
+    Args:
+        running: commands of this very process that are under way under the same lease.
+    """
+    found = await survey(fleet, declaration, view, only=only, as_applied=as_applied, record=True)
+    if await _settle(fleet, found, running, view):  # what a killed command did is nobody's drift
+        found = await _read_again(fleet, found)
+    return await _read_again(fleet, found) if await _bury(fleet, found) else found
+
+
+async def _read_again(fleet: Fleet, found: Survey) -> Survey:
+    recorded = await recorded_for(fleet, found.declaration.stack, found.targets, found.only)
+    return replace(found, recorded=as_moved(recorded, found.moved))
+
+
+async def _settle(fleet: Fleet, found: Survey, running: Collection[str], view: FleetView) -> bool:
+    """Whether any killed command was found. It stays unfinished while one of its targets is out of reach."""
+    killed = await fleet.read(fleet.store.unfinished, found.declaration.stack, besides=running)
+    for command, actions in killed:
+        open_actions = [one for one in actions if one.state in (ActionState.PLANNED, ActionState.STARTED)]
+        places = {one.key.target for one in open_actions}
+        recorded = {
+            one.key: one for one in await fleet.read(fleet.store.resources, stack=command.stack, targets=places)
+        }
+        known = {one.name for one in await fleet.read(fleet.store.targets, places)} | found.sightings.keys()
+        now = fleet.clock.now()
+        ends = settle(command.stack, open_actions, recorded, found.sightings, now, forgotten=places - known)
+        settled = [
+            ActionResult(action=end.action, resources=end.resources)
+            for end in ends
+            if end.action.state is not ActionState.STARTED  # another look may have settled it meanwhile
+        ]
+        if settled:
+            await fleet.db(fleet.store.save_actions, settled)
+        left = await fleet.read(fleet.store.actions, command.id)
+        waiting = sorted({one.key.target for one in left if one.state is ActionState.STARTED})
+        if waiting:
+            view.note(f"command {command.id} was cut short on {', '.join(waiting)}, which is out of reach")
+            continue
+        told = Event(at=now, kind=events.INTERRUPTED, stack=command.stack, command=command.id, cause=command.kind)
+        done = replace(command, state=CommandState.INTERRUPTED, ended_at=now)
+        await fleet.db(fleet.store.finish, done, [told])
+        view.note(f"command {command.id} ({command.kind}) was cut short; what it had begun is settled")
+    return bool(killed)
+
+
+async def _bury(fleet: Fleet, found: Survey) -> bool:
+    """Write the tombstones of owned adapters that are proved absent and were served when we last acted."""
+    served = [one for one in found.owned if one.operation.serves]
+    missing: dict[str, list[Drift]] = {}
+    for one in find_drift_everywhere(served, found.sightings.values()):
+        if one.kind == "missing":
+            missing.setdefault(one.resource.key.target, []).append(one)
+    at = Counter(one.key.target for one in served)
+    pairs = []
+    restarts = await fleet.read(fleet.store.last_times, events.RESTARTED, missing) if missing else {}
+    for target, gone in missing.items():
+        since = min(one.resource.at for one in gone)
+        restarted = (target in restarts and restarts[target] >= since) or _saw_restart(found, target)
+        # A server that does not say when it started has been started anew when all are gone at once.
+        silent = found.records[target].capabilities.get("started_at") is None
+        all_at_once = silent and len(gone) == at[target] > 1
+        pairs += [tombstone(one, RESTARTED if restarted or all_at_once else UNLOADED) for one in gone]
+    if pairs:
+        await fleet.db(fleet.store.put, [version for version, _ in pairs], [told for _, told in pairs])
+    return bool(pairs)
+
+
+def _saw_restart(found: Survey, target: str) -> bool:
+    """Whether this look saw it, and it is not in the history yet."""
+    pending = found.pending.get(target)
+    return pending is not None and any(one.kind == events.RESTARTED for one in pending.events)

@@ -1,0 +1,83 @@
+"""The context of the decisions in a plan. Values and lookups, no I/O."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import Literal
+
+from garrison.fleet.artifacts.entry import next_name
+from garrison.fleet.artifacts.protocol import EntryFault
+from garrison.fleet.values.declaration import AdapterSpec
+from garrison.fleet.values.failure import Failure, FailureCode, code_of_unknown
+from garrison.fleet.values.observation import Cause, Served, Sighting
+
+__all__ = ["Mode", "PlanOptions", "Scene", "routes_off"]
+
+Mode = Literal["reconcile", "patch", "destroy"]
+
+_WRONG_BASE = "If it should serve that model, declare it as the target's base_model."
+_RETURNS = "The next apply, or the agent, carries this out once the target is reachable."
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlanOptions:
+    """Conflicts and risks that the user accepted.
+
+    Attributes:
+        force: overwrite outside changes made since the last apply.
+        adopt: take over adapters that another party loaded under a declared name.
+        accept_stale_cache: load new content from an unchanged path although the server may answer from old blocks.
+    """
+
+    force: bool = False
+    adopt: bool = False
+    accept_stale_cache: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scene:
+    """What every decision in a plan depends on, apart from the adapter itself; see `plan.plan` for the fields."""
+
+    stack: str
+    mode: Mode
+    options: PlanOptions
+    sightings: Mapping[str, Sighting]
+    staged_path: Callable[[str, str], str | None]
+    faults: Mapping[str, EntryFault]
+    prefix_caching: Mapping[str, bool | None]
+
+    def unknown(self, target: str) -> Failure | None:
+        """Return why `target` is unknown; None if it was observed."""
+        seen = self.sightings.get(target)
+        if seen is not None and seen.known:
+            return None
+        cause, detail = (seen.cause, seen.detail) if seen else (Cause.NEVER_ASKED, "it was not asked")
+        return Failure(
+            code=code_of_unknown(cause),
+            message=f"target {target} is out of reach ({cause}): {detail}",
+            hint=_WRONG_BASE if cause is Cause.WRONG_BASE else _RETURNS,
+            recoverable=True,
+            cause=cause,
+        )
+
+    def observed(self, target: str, name: str) -> Served | None:
+        """Return the adapter served as `name` on `target`, if any."""
+        seen = self.sightings.get(target)
+        return seen.adapter(name) if seen is not None else None
+
+    def load_path(self, spec: AdapterSpec) -> tuple[str, bool]:
+        """Return the path to load from, and whether files are copied there first."""
+        staged = self.staged_path(spec.target, spec.digest) if spec.digest else None
+        if staged and staged in self.faults:  # staging goes past it; which name is free, the disk tells then
+            staged = str(PurePosixPath(staged).with_name(next_name(PurePosixPath(staged).name)))
+        return (staged, True) if staged else (spec.lora_path, False)
+
+
+def routes_off(target: str) -> Failure:
+    """Return the failure of loading or unloading on a target whose run-time LoRA is off."""
+    return Failure(
+        code=FailureCode.INVALID_REQUEST,
+        message=f"{target} has no routes to load or unload adapters",
+        hint="Start vLLM with --enable-lora and VLLM_ALLOW_RUNTIME_LORA_UPDATING=True in its environment.",
+        cause=Cause.NO_LORA_ROUTES,
+    )

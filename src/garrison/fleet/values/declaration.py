@@ -1,0 +1,145 @@
+"""The declaration: the contents of a manifest as values, with one entry per adapter and target."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from garrison.fleet.values.target import TargetSpec, headers_from_json, headers_to_json
+from garrison.net.endpoint import Secret
+
+__all__ = ["ADAPTER_TYPE", "MODEL_TYPE", "AdapterSpec", "Declaration", "Hook", "ModelSpec", "Policy"]
+
+ADAPTER_TYPE = "VLLM::Inference::LoRAAdapter"
+MODEL_TYPE = "VLLM::Inference::Model"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AdapterSpec:
+    """One adapter on one target.
+
+    Attributes:
+        label: the key in the manifest; it identifies an adapter across a rename.
+        lora_name: the model name in client requests. Create-only.
+        lora_path: path of the weights on the server.
+        base_model_name: the base model it must be attached to; None: whichever the target serves. Create-only.
+        is_3d_lora_weight: layout of MoE weights. Create-only, and not reported by vLLM.
+        digest: of the content at `lora_path` (`models.adapter.adapter_digest`); None if it cannot be read locally.
+        probe: overrides the target's `probe`.
+    """
+
+    target: str
+    label: str
+    lora_name: str
+    lora_path: str
+    base_model_name: str | None = None
+    is_3d_lora_weight: bool = False
+    digest: str | None = None
+    probe: bool | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return JSON-ready values; `AdapterSpec(**body)` reads them back."""
+        return {
+            "target": self.target,
+            "label": self.label,
+            "lora_name": self.lora_name,
+            "lora_path": self.lora_path,
+            "base_model_name": self.base_model_name,
+            "is_3d_lora_weight": self.is_3d_lora_weight,
+            "digest": self.digest,
+            "probe": self.probe,
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelSpec:
+    """A declared base model. It is set when vLLM starts, so it can be checked but not changed."""
+
+    target: str
+    label: str
+    id: str | None = None
+    root: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return JSON-ready values; `ModelSpec(**body)` reads them back."""
+        return {"target": self.target, "label": self.label, "id": self.id, "root": self.root}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Policy:
+    """Policy of the agent. `interval` is in seconds."""
+
+    on_drift: Literal["report", "restore"] = "report"
+    interval: float = 30.0
+
+    def to_json(self) -> dict[str, Any]:
+        """Return JSON-ready values; `Policy(**body)` reads them back."""
+        return {"on_drift": self.on_drift, "interval": self.interval}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hook:
+    """A receiver of events: a URL that gets a POST, or a command that reads the event as JSON from standard input.
+
+    `on` holds event kinds: `drift`, `restored`, `unreachable`, `recovered`. `url` may be a reference to a secret, since
+    the webhook URL of a chat service is itself a credential.
+    """
+
+    on: tuple[str, ...]
+    url: str | Secret | None = None
+    command: tuple[str, ...] = ()
+    headers: Mapping[str, str | Secret] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return JSON-ready values without defaults; `from_json` reads them back. Contains references, no secrets."""
+        body: dict[str, Any] = {"on": list(self.on)}
+        if self.url is not None:
+            body["url"] = self.url.to_json() if isinstance(self.url, Secret) else self.url
+        if self.command:
+            body["command"] = list(self.command)
+        if self.headers:
+            body["headers"] = headers_to_json(self.headers)
+        return body
+
+    @classmethod
+    def from_json(cls, body: Mapping[str, Any]) -> "Hook":
+        url = body.get("url")
+        return cls(
+            on=tuple(body["on"]),
+            url=Secret.from_json(url) if isinstance(url, Mapping) else url,
+            command=tuple(body.get("command", ())),
+            headers=headers_from_json(body.get("headers", {})),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Declaration:
+    """One complete stack. `targets` holds every declared target, with or without adapters."""
+
+    stack: str
+    targets: Mapping[str, TargetSpec] = field(default_factory=dict)
+    adapters: tuple[AdapterSpec, ...] = ()
+    models: tuple[ModelSpec, ...] = ()
+    policy: Policy = Policy()
+    hooks: tuple[Hook, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """Return JSON-ready values; `from_json` reads back an equal declaration. Contains references, no secrets."""
+        return {
+            "stack": self.stack,
+            "targets": {name: target.to_json() for name, target in self.targets.items()},
+            "adapters": [adapter.to_json() for adapter in self.adapters],
+            "models": [model.to_json() for model in self.models],
+            "policy": self.policy.to_json(),
+            "hooks": [hook.to_json() for hook in self.hooks],
+        }
+
+    @classmethod
+    def from_json(cls, body: Mapping[str, Any]) -> "Declaration":
+        return cls(
+            stack=body["stack"],
+            targets={name: TargetSpec.from_json(name, target) for name, target in body["targets"].items()},
+            adapters=tuple(AdapterSpec(**adapter) for adapter in body["adapters"]),
+            models=tuple(ModelSpec(**model) for model in body["models"]),
+            policy=Policy(**body["policy"]),
+            hooks=tuple(Hook.from_json(hook) for hook in body["hooks"]),
+        )

@@ -1,0 +1,88 @@
+"""Failures of operations on a target, as values. The codes are those of the formae plugin contract."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from garrison.base.redaction import redacted
+from garrison.fleet.values.observation import Cause
+
+__all__ = ["Failure", "FailureCode", "code_of_unknown"]
+
+
+class FailureCode(StrEnum):
+    """Kind of failure. A `recoverable` one is retried, within a budget."""
+
+    NETWORK_FAILURE = "NetworkFailure"
+    SERVICE_TIMEOUT = "ServiceTimeout"
+    SERVICE_INTERNAL_ERROR = "ServiceInternalError"
+    THROTTLING = "Throttling"
+    NOT_STABILIZED = "NotStabilized"
+    INVALID_REQUEST = "InvalidRequest"
+    INVALID_CREDENTIALS = "InvalidCredentials"
+    ACCESS_DENIED = "AccessDenied"
+    NOT_FOUND = "NotFound"
+    ALREADY_EXISTS = "AlreadyExists"
+    RESOURCE_CONFLICT = "ResourceConflict"
+    NOT_UPDATABLE = "NotUpdatable"
+    SERVICE_LIMIT_EXCEEDED = "ServiceLimitExceeded"
+
+    @property
+    def recoverable(self) -> bool:
+        return self in _RECOVERABLE
+
+
+_RECOVERABLE = frozenset(
+    {
+        FailureCode.NETWORK_FAILURE,
+        FailureCode.SERVICE_TIMEOUT,
+        FailureCode.SERVICE_INTERNAL_ERROR,
+        FailureCode.THROTTLING,
+        FailureCode.NOT_STABILIZED,
+    }
+)
+
+_UNKNOWN = {
+    Cause.TIMEOUT: FailureCode.SERVICE_TIMEOUT,
+    Cause.UNAUTHORIZED: FailureCode.INVALID_CREDENTIALS,
+    Cause.FORBIDDEN: FailureCode.ACCESS_DENIED,
+    Cause.SERVER_ERROR: FailureCode.SERVICE_INTERNAL_ERROR,
+}
+
+
+def code_of_unknown(cause: Cause | None) -> FailureCode:
+    """Return the failure code for an operation on a target that is unknown because of `cause`."""
+    return _UNKNOWN.get(cause, FailureCode.NETWORK_FAILURE) if cause else FailureCode.NETWORK_FAILURE
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failure:
+    """The reason why an action was refused or failed.
+
+    Attributes:
+        message: what happened; safe to display.
+        hint: the next step.
+        recoverable: whether a retry can help. Usually that of the code, but some errors are known to persist (a 500
+            because the rank is too high).
+        retry_after: seconds that the server asked to wait.
+        cause: why the target is unknown, if that is the reason.
+    """
+
+    code: FailureCode
+    message: str
+    hint: str | None = None
+    recoverable: bool = False
+    retry_after: float | None = None
+    cause: Cause | None = None
+
+    def __post_init__(self) -> None:
+        # It is kept and shown for long, and may hold what a server said.
+        object.__setattr__(self, "message", redacted(self.message))
+
+    def to_json(self) -> dict[str, Any]:
+        body: dict[str, Any] = {"code": str(self.code), "message": self.message, "recoverable": self.recoverable}
+        if self.hint:
+            body["hint"] = self.hint
+        if self.cause:
+            body["cause"] = str(self.cause)
+        return body

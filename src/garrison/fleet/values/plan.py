@@ -1,0 +1,196 @@
+"""Values of a plan: actions that make targets serve what was declared, each with its reason. `plan` computes them."""
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+from garrison.fleet.values.declaration import ADAPTER_TYPE, AdapterSpec
+from garrison.fleet.values.failure import Failure
+from garrison.fleet.values.observation import Served
+from garrison.store.records import Key, Resource
+
+__all__ = ["Action", "ActionKind", "Change", "Plan", "TargetChange", "Way"]
+
+
+class ActionKind(StrEnum):
+    """What an action does with an adapter."""
+
+    CREATE = "create"
+    UPDATE = "update"
+    REPLACE = "replace"
+    DELETE = "delete"
+    ADOPT = "adopt"
+    """Already served as declared: only the record changes."""
+    RELEASE = "release"
+    """No longer declared, and gone or changed from outside on the target: only the record changes."""
+    KEEP = "keep"
+    BLOCKED = "blocked"
+
+
+class Way(StrEnum):
+    """How an action is carried out."""
+
+    LOAD = "load"
+    UNLOAD = "unload"
+    SWAP = "swap"
+    """Unload the old adapter and load the new one under the same name, back to back."""
+    LOAD_THEN_UNLOAD = "load-then-unload"
+    """Load the new name, then unload the old one."""
+    RECORD = "record"
+    """Nothing is sent to the target."""
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A change of one field. `immutable`: the field cannot change in place."""
+
+    field: str
+    before: str | None
+    after: str | None
+    immutable: bool = False
+
+    def to_json(self) -> dict[str, Any]:
+        return {"field": self.field, "before": self.before, "after": self.after, "immutable": self.immutable}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Action:
+    """One step of a plan, on one resource of one target.
+
+    Attributes:
+        name: the adapter's name after the action; for a delete, the name that is unloaded.
+        reason: why the action is needed, for display.
+        way: how it is carried out; None if nothing is done.
+        way_reason: why in that way, for display.
+        stage: whether the files are copied into the target's adapter store first.
+        load_path: the path that the target is asked to load; for staged files, the path in the adapter store.
+        desired, recorded, observed: the values that the decision is based on.
+        replaced: for a rename or replace, the resource that is replaced.
+        failure: why the action is blocked or in conflict.
+        conflict: applying would overwrite an outside change.
+        owed: it was requested earlier, but its target was unreachable or its command was killed.
+        drift: it repairs a change made from outside since the last apply.
+    """
+
+    kind: ActionKind
+    target: str
+    name: str
+    label: str
+    reason: str
+    way: Way | None = None
+    way_reason: str = ""
+    stage: bool = False
+    load_path: str | None = None
+    changes: tuple[Change, ...] = ()
+    desired: AdapterSpec | None = None
+    recorded: Resource | None = None
+    observed: Served | None = None
+    replaced: Resource | None = None
+    failure: Failure | None = None
+    conflict: bool = False
+    owed: bool = False
+    drift: bool = False
+
+    @property
+    def key(self) -> Key:
+        return Key(self.target, ADAPTER_TYPE, self.name)
+
+    @property
+    def acts(self) -> bool:
+        """Whether anything is sent to the target."""
+        return self.kind in (ActionKind.CREATE, ActionKind.UPDATE, ActionKind.REPLACE, ActionKind.DELETE)
+
+    @property
+    def records(self) -> bool:
+        """Whether the record changes without anything being sent to the target."""
+        return self.kind in (ActionKind.ADOPT, ActionKind.RELEASE)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the stable shape of `--json`."""
+        body: dict[str, Any] = {
+            "kind": str(self.kind),
+            "type": ADAPTER_TYPE,
+            "target": self.target,
+            "name": self.name,
+            "label": self.label,
+            "reason": self.reason,
+            "way": str(self.way) if self.way else None,
+            "way_reason": self.way_reason or None,
+            "changes": [change.to_json() for change in self.changes],
+            "conflict": self.conflict,
+            "owed": self.owed,
+            "drift": self.drift,
+        }
+        if self.failure:
+            body["failure"] = self.failure.to_json()
+        return body
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TargetChange:
+    """A change to a target's declaration. `kind` is create, update, delete or keep."""
+
+    kind: str
+    name: str
+    changes: tuple[Change, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        return {"kind": self.kind, "name": self.name, "changes": [change.to_json() for change in self.changes]}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """The plan for one stack, ordered by target, and within a target in the order of execution.
+
+    Attributes:
+        mode: `reconcile`, `patch` or `destroy`.
+        unknown: targets that could not be observed, with the reason for display.
+        warnings: suspicious values that do not prevent an apply.
+    """
+
+    stack: str
+    mode: str
+    actions: tuple[Action, ...] = ()
+    targets: tuple[TargetChange, ...] = ()
+    unknown: Mapping[str, str] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def conflicts(self) -> tuple[Action, ...]:
+        return tuple(action for action in self.actions if action.conflict)
+
+    @property
+    def blocked(self) -> tuple[Action, ...]:
+        return tuple(action for action in self.actions if action.kind is ActionKind.BLOCKED)
+
+    @property
+    def changes_required(self) -> bool:
+        """Whether anything would be sent to a target, now or when it is reachable again."""
+        return any(action.acts or action.kind is ActionKind.BLOCKED for action in self.actions)
+
+    @property
+    def empty(self) -> bool:
+        """Whether neither a target nor the record would change."""
+        return not any(action.kind is not ActionKind.KEEP for action in self.actions) and all(
+            target.kind == "keep" for target in self.targets
+        )
+
+    def counts(self) -> dict[str, int]:
+        """Return the number of actions of each kind that occurs, in the order of `ActionKind`."""
+        counted = Counter(action.kind for action in self.actions)
+        return {str(kind): counted[kind] for kind in ActionKind if counted[kind]}
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the stable shape of `--json`."""
+        return {
+            "stack": self.stack,
+            "mode": self.mode,
+            "changes_required": self.changes_required,
+            "counts": self.counts(),
+            "targets": [target.to_json() for target in self.targets],
+            "actions": [action.to_json() for action in self.actions],
+            "unknown": dict(self.unknown),
+            "warnings": list(self.warnings),
+        }

@@ -1,0 +1,100 @@
+"""The observer interface of fleet operations: terminals draw its calls, and tests record them."""
+
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from garrison.fleet.values.failure import Failure
+from garrison.fleet.values.observation import Sighting
+from garrison.fleet.values.plan import Action, Plan
+from garrison.store.records import ActionState
+
+__all__ = ["FleetView", "Outcome", "RecordingView", "SilentView"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """How an action ended.
+
+    Attributes:
+        gap_ms: for an update, the milliseconds during which the name was not served.
+        notes: observations besides the result, such as the verdict of a probe.
+    """
+
+    action: Action
+    state: ActionState
+    failure: Failure | None = None
+    seconds: float = 0.0
+    gap_ms: float | None = None
+    notes: tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the stable shape of `--json`."""
+        return {
+            "kind": str(self.action.kind),
+            "type": self.action.key.type,
+            "target": self.action.target,
+            "name": self.action.name,
+            "label": self.action.label,
+            "state": str(self.state),
+            "seconds": round(self.seconds, 3),
+            "gap_ms": None if self.gap_ms is None else round(self.gap_ms, 1),
+            "notes": list(self.notes),
+            "failure": self.failure.to_json() if self.failure else None,
+        }
+
+
+class FleetView(Protocol):
+    """Receives the progress of an operation. All calls come from one thread and must not block."""
+
+    def observing(self, targets: int) -> None: ...
+
+    def observed(self, sighting: Sighting) -> None: ...
+
+    def planned(self, plan: Plan) -> None: ...
+
+    def started(self, action: Action) -> None: ...
+
+    def step(self, action: Action, step: str) -> None:
+        """A step began: `check`, `stage`, `load`, `list`, `probe`, `unload`, `put-back`, `wait` (with a reason)."""
+
+    def ended(self, outcome: Outcome) -> None: ...
+
+    def note(self, text: str) -> None:
+        """Report something that the user should know and that belongs to no action."""
+
+
+class SilentView:
+    """A view that ignores every call."""
+
+    def observing(self, targets: int) -> None: ...
+
+    def observed(self, sighting: Sighting) -> None: ...
+
+    def planned(self, plan: Plan) -> None: ...
+
+    def started(self, action: Action) -> None: ...
+
+    def step(self, action: Action, step: str) -> None: ...
+
+    def ended(self, outcome: Outcome) -> None: ...
+
+    def note(self, text: str) -> None: ...
+
+
+@dataclass(slots=True)
+class RecordingView(SilentView):
+    """In-memory twin of a view, for tests."""
+
+    steps: list[tuple[str, str, str]] = field(default_factory=list)
+    """(target, name, step)"""
+    outcomes: list[Outcome] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    def step(self, action: Action, step: str) -> None:
+        self.steps.append((action.target, action.name, step))
+
+    def ended(self, outcome: Outcome) -> None:
+        self.outcomes.append(outcome)
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
