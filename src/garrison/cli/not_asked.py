@@ -21,4 +21,4 @@ def local_hint(detail: str) -> str:
     """The next step."""
     if detail.endswith(" is not set"):
         return "export it, or let the manifest take it from a file or a command"
-    return "mend it here; the target itself may be well"
+    return "fix it on this side; the target itself may be well"
