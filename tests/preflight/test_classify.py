@@ -71,7 +71,7 @@ def test_an_executable_that_cannot_be_read_is_never_guessed() -> None:
 
 
 @pytest.mark.parametrize("signature", BUILT_IN)
-def test_every_signature_of_the_seed_is_named_by_itself(signature: str) -> None:
+def test_every_built_in_signature_is_named_by_itself(signature: str) -> None:
     argv = ["python", "/v/bin/vllm", "serve"] if " " in signature else ["python", "-m", signature]
     assert signature_of(PYTHON, argv) == signature
 
