@@ -1,8 +1,8 @@
 """Whether a process is vLLM, judged on its own executable and arguments.
 
 Whole arguments are compared, never parts of a command line: a shell whose `-c` text mentions `vllm serve` is a shell.
-The built-in signatures are the seed's and the simulator's; where the seed searched for them in the joined text, they are
-matched here in the place where they mean something: the module after `-m`, or the program that the interpreter runs.
+The built-in signatures are the seed's and the simulator's. Where the seed searched for them in the joined text, they
+are matched here where they mean something: the module after `-m`, or the program that the interpreter runs.
 """
 
 import re
