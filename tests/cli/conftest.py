@@ -57,7 +57,9 @@ def world(monkeypatch):
 
     @contextmanager
     def open_fleet():
-        fleet = replace(made.fleet, _database=ThreadPoolExecutor(1), _disk=ThreadPoolExecutor(1))
+        fleet = replace(
+            made.fleet, _database=ThreadPoolExecutor(1), _readers=ThreadPoolExecutor(2), _disk=ThreadPoolExecutor(1)
+        )
         try:
             yield fleet
         finally:

@@ -5,10 +5,10 @@ import pytest
 from aged_files import aged
 
 from garrison.base.clock import FakeClock
+from garrison.fleet.artifacts import gc as adapter_gc
 from garrison.fleet.artifacts.entry import Entry
 from garrison.fleet.artifacts.gc import GRACE_SECONDS, Kept, collect_all, read_pins, sort_out
 from garrison.fleet.artifacts.pins import Pin
-from garrison.fleet.artifacts import gc as adapter_gc
 from garrison.fleet.artifacts.store import AdapterStore
 from garrison.fleet.values.declaration import ADAPTER_TYPE
 from garrison.models.adapter import adapter_digest

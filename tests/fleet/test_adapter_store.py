@@ -16,11 +16,11 @@ from foreign_trees import SECRET, hub_snapshot, only_ours
 
 from garrison.base.clock import FakeClock
 from garrison.base.errors import DiskFullError, InvalidError, ModelInvalidError
+from garrison.fleet.artifacts import entry as adapter_entry
+from garrison.fleet.artifacts import store as adapter_store
 from garrison.fleet.artifacts.digests import read_stamp
 from garrison.fleet.artifacts.entry import fault_of, intact
 from garrison.fleet.artifacts.protocol import EntryFault, Staged
-from garrison.fleet.artifacts import entry as adapter_entry
-from garrison.fleet.artifacts import store as adapter_store
 from garrison.fleet.artifacts.store import AdapterStore
 from garrison.models import copying
 from garrison.models.adapter import adapter_digest

@@ -239,7 +239,7 @@ async def test_a_store_that_fails_is_tried_again(world: World, monkeypatch: pyte
     import asyncio
 
     from garrison.base.errors import UnreachableError
-    from garrison.fleet.agent.loop import loop as agent_module
+    from garrison.fleet.agent import loop as agent_module
 
     await world.apply(world.declaration(adapter()))
     monkeypatch.setattr(agent_module, "_FIRST_STORE_WAIT", 0.01)
@@ -563,7 +563,7 @@ async def test_the_same_foreign_path_is_told_again_when_it_was_gone_between(worl
 async def test_a_bug_is_said_and_counted_and_stops_nothing(
     world: World, monkeypatch: pytest.MonkeyPatch, where: str
 ) -> None:
-    from garrison.fleet.agent.loop import loop as agent_module
+    from garrison.fleet.agent import loop as agent_module
 
     world.artifacts.digests["/models/sql"] = "d1"
     await world.apply(world.declaration(adapter(), on_drift="restore"))

@@ -5,9 +5,9 @@ import pytest
 from aged_files import aged
 from foreign_trees import hub_snapshot
 
+from garrison.fleet.artifacts import disk as disk_artifacts
 from garrison.fleet.artifacts.disk import DiskArtifacts, store_root
 from garrison.fleet.artifacts.protocol import EntryFault
-from garrison.fleet.artifacts import disk as disk_artifacts
 from garrison.fleet.values.target import NO_STORE, TargetSpec
 from garrison.models.adapter import adapter_digest
 

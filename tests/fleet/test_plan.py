@@ -285,6 +285,14 @@ def test_changed_targets_are_listed() -> None:
     assert (change.field, change.before, change.after) == ("base_url", "http://edge:8000", "http://edge:9000")
 
 
+def test_changed_settings_are_written_as_in_a_manifest() -> None:
+    now = TargetSpec(name="edge", base_url="http://edge", labels={"site": "lab"}, prefix_caching=False)
+    known = {"edge": TargetRecord(name="edge", spec={"base_url": "http://edge"}, declared_at=AT)}
+    found = plan(Declaration(stack="lab", targets={"edge": now}), [], seen(), known_targets=known)
+    changes = {change.field: change.after for change in found.targets[0].changes}
+    assert (changes["labels"], changes["prefix_caching"]) == ('{"site": "lab"}', "false")
+
+
 def test_a_base_model_cannot_be_declared_to_be_another() -> None:
     check_models([ModelSpec(target="edge", label="base", id=BASE)], seen())
     check_models([ModelSpec(target="edge", label="base", id="other")], away())

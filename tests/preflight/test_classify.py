@@ -26,6 +26,8 @@ VLLM = [
         ["/nix/store/h/bin/python3.12", "/nix/v/bin/.vllm-wrapped", "serve"],
     ),
     ("own-launcher", "/opt/vllm/bin/vllm", ["vllm", "serve", "x"]),
+    ("simulator", PYTHON, ["python", "-P", "-m", "garrison.sim", "--model", "x"]),
+    ("simulator-by-command", PYTHON, ["python", "/v/bin/garrison", "sim", "x"]),
     ("worker-title", PYTHON, ["VLLM::EngineCore"]),
     ("worker-title-numbered", PYTHON, ["VLLM::Worker_TP0"]),
 ]
@@ -44,6 +46,9 @@ FOREIGN = [
     ("netcat-as-worker", "/usr/bin/nc", ["VLLM::EngineCore"]),
     ("title-and-more", PYTHON, ["VLLM::EngineCore", "x"]),
     ("editor-of-the-script", "/usr/bin/vim", ["vim", "/site-packages/vllm/entrypoints/api_server.py"]),
+    ("another-command", PYTHON, ["python", "/v/bin/garrison", "serve", "-e", "sim"]),
+    ("module-of-the-simulator-only-begins-so", PYTHON, ["python", "-m", "garrison.simulation"]),
+    ("simulator-in-netcat", "/usr/bin/nc", ["garrison", "sim"]),
     ("llama-server", "/usr/bin/llama-server", ["llama-server", "-m", "x.gguf"]),
     ("no-arguments", PYTHON, []),
     ("bare-python", PYTHON, ["python"]),
@@ -66,7 +71,7 @@ def test_an_executable_that_cannot_be_read_is_never_guessed() -> None:
 
 
 @pytest.mark.parametrize("signature", BUILT_IN)
-def test_every_signature_of_the_seed_is_named_by_itself(signature: str) -> None:
+def test_every_built_in_signature_is_named_by_itself(signature: str) -> None:
     argv = ["python", "/v/bin/vllm", "serve"] if " " in signature else ["python", "-m", signature]
     assert signature_of(PYTHON, argv) == signature
 

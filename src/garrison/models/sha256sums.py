@@ -34,7 +34,9 @@ def parse_sums(content: bytes, path: Path) -> dict[str, str]:
             continue
         match = _LINE.fullmatch(line)
         if match is None:
-            raise Problem(str(path), f"line {number} is not `DIGEST  NAME`", "Remove the file, or mend it.").error()
+            raise Problem(
+                str(path), f"line {number} is not `DIGEST  NAME`", "Remove the file, or correct the line."
+            ).error()
         name = _unescape(match["name"]) if match["escaped"] else match["name"]
         name = name.removeprefix("./")
         if name.startswith("/") or ".." in name.split("/"):

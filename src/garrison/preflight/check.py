@@ -106,7 +106,9 @@ def _reclaim(
     tree = post_order((root.id for root in roots), machine.processes.snapshot())
     before = memory_held([one.pid for one in tree], probes)
     stopped = stop_holders(request, finding, machine)
-    machine.say(f"{request.host} port {request.port} is free: {len(stopped.signalled)} processes were stopped")
+    number = len(stopped.signalled)
+    ended = "1 process was stopped" if number == 1 else f"{number} processes were stopped"
+    machine.say(f"{request.host} port {request.port} is free: {ended}")
     warnings = list(report.warnings)
     if stopped.survivors:
         pids = ", ".join(str(one.pid) for one in stopped.survivors)

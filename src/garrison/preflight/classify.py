@@ -1,8 +1,8 @@
 """Whether a process is vLLM, judged on its own executable and arguments.
 
 Whole arguments are compared, never parts of a command line: a shell whose `-c` text mentions `vllm serve` is a shell.
-The built-in signatures are the seed's; where it searched for them in the joined text, they are matched here in the
-place where they mean something: the module after `-m`, or the program that the interpreter runs.
+The built-in signatures are the seed's and the simulator's. Where the seed searched for them in the joined text, they
+are matched here where they mean something: the module after `-m`, or the program that the interpreter runs.
 """
 
 import re
@@ -17,6 +17,8 @@ BUILT_IN = (
     "vllm.entrypoints.openai.run_server",
     "vllm serve",
     "vllm.entrypoints",
+    # The simulator stands in for vLLM: what holds a port is told, asked and stopped in the same way.
+    "garrison.sim",
 )
 
 _PYTHON = re.compile(r"\.?(python|pypy)[0-9.]*[dt]*(-wrapped)?\Z")
@@ -53,8 +55,11 @@ def _built_in(exe: str, argv: Sequence[str]) -> str | None:
         return next((known for known in BUILT_IN if _is_module(module, known)), None)
     if program is None:
         return None
-    if PurePosixPath(program).name in _PROGRAMS and rest[:1] == ["serve"]:
+    name = PurePosixPath(program).name
+    if name in _PROGRAMS and rest[:1] == ["serve"]:
         return "vllm serve"
+    if name == "garrison" and rest[:1] == ["sim"]:
+        return "garrison.sim"
     if program.endswith(".py") and "/vllm/entrypoints/" in program:
         return "vllm.entrypoints"
     return None

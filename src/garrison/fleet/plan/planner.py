@@ -17,6 +17,7 @@ served now (or not, or unknown).
     either    either    unknown              keep if nothing is to be done, else blocked: owed until it is seen
 """
 
+import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -202,4 +203,5 @@ def _target_changes(
 
 
 def _text(value: Any) -> str | None:
-    return None if value is None else str(value)
+    """As it may be written in a manifest: `{"site": "lab"}` is YAML and JSON, Python's own form is neither."""
+    return value if value is None or isinstance(value, str) else json.dumps(value, ensure_ascii=False)

@@ -118,7 +118,7 @@ def select(gpus: Sequence[Gpu], devices: Sequence[str]) -> tuple[Gpu, ...]:
                 f"the GPU device {device!r} {what}",
                 hint="Present are "
                 + (", ".join(f"{gpu.index} ({gpu.uuid})" for gpu in gpus) or "none")
-                + "; mend VLLM_GPU_DEVICES or CUDA_VISIBLE_DEVICES.",
+                + "; correct VLLM_GPU_DEVICES or CUDA_VISIBLE_DEVICES.",
             )
         chosen[matches[0].index] = matches[0]
     return tuple(chosen.values())
