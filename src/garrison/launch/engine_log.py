@@ -11,7 +11,6 @@ from typing import BinaryIO
 
 from garrison.base.errors import DiskFullError, InvalidError
 from garrison.base.redaction import LineRedactor, without_colours
-from garrison.engines.diagnose import LOG_LINES
 
 __all__ = ["EngineLog"]
 
@@ -19,6 +18,7 @@ _MAX_LINE_BYTES = 64 * 1024
 _MAX_FILE_BYTES = 32 * 1024 * 1024
 _LEAST_FREE_BYTES = 64 * 1024
 _MOST_NAMES = 100
+_TAIL_LINES = 400
 # Progress bars move with carriage returns; colours and cursor moves have no meaning in a file.
 _BREAK = re.compile(rb"[\r\n]+")
 
@@ -33,16 +33,22 @@ class EngineLog:
     The file is locked while it is in use. A second log of the same name, of an engine that is about to replace the
     first, gets a name of its own: `vllm-8000.2.log`.
 
+    Args:
+        tail_lines: how many of the last lines to keep in memory.
+
     Attributes:
         path: the file in use.
+        tail: the last lines.
 
     Raises:
         InvalidError: it cannot be made; said before an engine starts.
         DiskFullError: there is no room for it.
     """
 
-    def __init__(self, path: Path, on_line: Callable[[str], None] = lambda _: None) -> None:
-        self.tail: deque[str] = deque(maxlen=LOG_LINES)
+    def __init__(
+        self, path: Path, on_line: Callable[[str], None] = lambda _: None, *, tail_lines: int = _TAIL_LINES
+    ) -> None:
+        self.tail: deque[str] = deque(maxlen=tail_lines)
         self._on_line = on_line
         self._rest = b""
         self._redactor = LineRedactor()
@@ -90,7 +96,8 @@ class EngineLog:
             self._take(line)
 
     def close(self) -> None:
-        if rest := self._redactor.end():  # a log that was only opened stays as it is
+        # Without anything held back nothing is written: a log that was only opened stays as it was.
+        if rest := self._redactor.end():
             self._pass_on(rest)
         if self._rest:
             self._take(self._rest)

@@ -13,6 +13,7 @@ from garrison.engines.argv import is_flag, last_value
 from garrison.engines.engine import Endpoint
 from garrison.engines.registry import engine
 from garrison.launch.engine_probe import EngineProbe
+from garrison.launch.shim import is_shim
 from garrison.preflight.holders import PortVerdict
 from garrison.preflight.listeners import Listener
 from garrison.preflight.machine import Machine
@@ -78,7 +79,7 @@ class MachineServers:
     def look(self, verdict: PortVerdict) -> PortServer:
         root = verdict.roots[0]
         listening = [one for one in verdict.listeners if one.listening]
-        parent = self._machine.processes.read(root.parent) if root.parent > 1 else None
+        parent = self._starter(root)
         return PortServer(
             pid=root.id.pid,
             command=shown_command(root.argv),
@@ -91,6 +92,13 @@ class MachineServers:
     def pids(self, verdict: PortVerdict) -> frozenset[int]:
         snapshot = self._machine.processes.snapshot()
         return frozenset(one.pid for one in post_order((root.id for root in verdict.roots), snapshot))
+
+    def _starter(self, root: Process) -> Process | None:
+        """What started it. A shim stands between an engine and the command that people know."""
+        parent = self._machine.processes.read(root.parent) if root.parent > 1 else None
+        if parent is not None and is_shim(parent.argv) and parent.parent > 1:
+            return self._machine.processes.read(parent.parent) or parent
+        return parent
 
     def _state(self, verdict: PortVerdict, listening: Sequence[Listener]) -> ServerState:
         before = self._cpu(verdict)

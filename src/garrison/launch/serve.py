@@ -6,6 +6,7 @@ then it serves.
 """
 
 import contextlib
+import hashlib
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -128,7 +129,8 @@ def start(prepared: Prepared, settings: Settings, environ: Mapping[str, str], vi
     """
     import asyncio
 
-    from garrison.launch.supervise import Job, Supervisor
+    from garrison.launch.engine_run import Job
+    from garrison.launch.supervise import Supervisor
 
     job = Job(
         engine=prepared.chosen.engine,
@@ -151,7 +153,9 @@ def log_path(settings: Settings, chosen: Chosen) -> Path:
     if where.needs_port:
         name = str(where.port)
     elif where.uds:
-        name = Path(where.uds).stem
+        # Two sockets of one name lie in different directories; each has a log of its own.
+        path = str(Path(where.uds).absolute())
+        name = f"{Path(path).stem}-{hashlib.sha256(os.fsencode(path)).hexdigest()[:8]}"
     else:
         name = "headless" if where.protocol == "none" else "any-port"
     return settings.data_dir / "logs" / f"{chosen.engine.name}-{name}.log"

@@ -1,0 +1,161 @@
+"""Requests to a shim: from its starter, and from processes of the same user through the control socket."""
+
+import contextlib
+import json
+import os
+import selectors
+import socket
+import stat
+import struct
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from garrison.launch.shim import VERSION
+
+__all__ = ["SOCKET_NAME", "Control"]
+
+SOCKET_NAME = "shim.sock"
+_MOST_REQUEST_BYTES = 4096
+_MOST_CLIENTS = 16
+_CLIENT_SECONDS = 60.0
+
+
+class Control:
+    """The connections of one shim. A client that breaks the rules, or does not read its answers, is dropped.
+
+    Args:
+        answer: the answer to a verb; takes the verb and the timeout that came with it.
+        on_starter_gone: called once, when the starter's end is closed.
+    """
+
+    def __init__(
+        self,
+        selector: selectors.BaseSelector,
+        starter: socket.socket,
+        answer: Callable[[str, float | None], dict[str, Any] | None],
+        on_starter_gone: Callable[[], None],
+    ) -> None:
+        self._selector = selector
+        self._answer = answer
+        self._on_starter_gone = on_starter_gone
+        self._clients: set[_Client] = set()
+        self._listener: socket.socket | None = None
+        self._path: Path | None = None
+        self._starter: _Client | None = self._add(starter)
+
+    @property
+    def has_starter(self) -> bool:
+        return self._starter is not None
+
+    def listen(self, directory: Path) -> None:
+        """Open the control socket, mode 0600, in `directory`, which is made.
+
+        Raises:
+            OSError: it cannot be made, or it is not a directory of this user alone.
+        """
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        found = directory.lstat()
+        if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & 0o077:
+            raise PermissionError(1, f"{directory} must be a directory of this user with mode 0700")
+        self._path = directory / SOCKET_NAME
+        self._path.unlink(missing_ok=True)
+        self._listener = socket.socket(socket.AF_UNIX)
+        before = os.umask(0o177)
+        try:
+            self._listener.bind(str(self._path))
+        finally:
+            os.umask(before)
+        self._listener.listen(_MOST_CLIENTS)
+        self._listener.setblocking(False)
+        self._selector.register(self._listener, selectors.EVENT_READ, self._accept)
+
+    def tell_starter(self, event: dict[str, Any]) -> None:
+        if self._starter is not None and not self._starter.send(event):
+            self._drop(self._starter)
+
+    def drop_idle(self) -> None:
+        now = time.monotonic()
+        for client in list(self._clients):
+            if client is not self._starter and now - client.heard > _CLIENT_SECONDS:
+                self._drop(client)
+
+    def close(self) -> None:
+        if self._path is not None:
+            self._path.unlink(missing_ok=True)
+
+    def _accept(self) -> None:
+        assert self._listener is not None
+        with contextlib.suppress(OSError):
+            connection, _ = self._listener.accept()
+            found = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+            if struct.unpack("3i", found)[1] in (0, os.geteuid()) and len(self._clients) < _MOST_CLIENTS:
+                self._add(connection)
+            else:
+                connection.close()
+
+    def _add(self, connection: socket.socket) -> "_Client":
+        connection.setblocking(False)
+        client = _Client(connection)
+        self._clients.add(client)
+        self._selector.register(connection, selectors.EVENT_READ, lambda: self._on_data(client))
+        return client
+
+    def _on_data(self, client: "_Client") -> None:
+        lines = client.lines()
+        for line in lines or ():
+            if not client.send(self._reply(line)):
+                lines = None
+                break
+        if lines is None:
+            self._drop(client)
+
+    def _drop(self, client: "_Client") -> None:
+        if client not in self._clients:
+            return
+        self._clients.remove(client)
+        self._selector.unregister(client.connection)
+        client.connection.close()
+        if client is self._starter:
+            self._starter = None
+            self._on_starter_gone()
+
+    def _reply(self, line: bytes) -> dict[str, Any]:
+        try:
+            request = json.loads(line)
+            version, verb, timeout = request["v"], request["do"], request.get("timeout")
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+            return {"ok": False, "error": "malformed request"}
+        if version != VERSION:
+            return {"ok": False, "error": f"unsupported protocol version; this shim speaks {VERSION}"}
+        if timeout is not None and (type(timeout) not in (int, float) or not 0 <= timeout <= 86400):
+            return {"ok": False, "error": "timeout must be a number of seconds from 0 to 86400"}
+        found = self._answer(verb, timeout)
+        return {"ok": False, "error": "unknown request"} if found is None else {"ok": True, **found}
+
+
+class _Client:
+    def __init__(self, connection: socket.socket) -> None:
+        self.connection = connection
+        self.heard = time.monotonic()
+        self._rest = b""
+
+    def lines(self) -> list[bytes] | None:
+        """Whole requests; None when the peer is gone or a request is too long."""
+        try:
+            data = self.connection.recv(_MOST_REQUEST_BYTES)
+        except BlockingIOError:
+            return []
+        except OSError:
+            return None
+        self.heard = time.monotonic()
+        *lines, self._rest = (self._rest + data).split(b"\n")
+        return None if not data or len(self._rest) >= _MOST_REQUEST_BYTES else lines
+
+    def send(self, message: dict[str, Any]) -> bool:
+        data = json.dumps({"v": VERSION, **message}).encode() + b"\n"
+        try:
+            return self.connection.send(data, socket.MSG_NOSIGNAL) == len(data)
+        except OSError:
+            return False

@@ -1,0 +1,58 @@
+"""The end of an engine, in stages."""
+
+import signal
+import time
+from collections.abc import Callable
+from typing import Protocol
+
+__all__ = ["Stop", "Tree"]
+
+_LEAST_KILL_SECONDS = 1.0
+
+
+class Tree(Protocol):
+    def signal_main(self, number: int) -> bool:
+        """Signal the engine's first process. False when it is gone."""
+
+    def signal_all(self, number: int) -> None:
+        """Signal every process of the engine."""
+
+    def main_ended(self) -> bool:
+        """Whether the first process has ended."""
+
+
+class Stop:
+    """First the main process is asked, since engines stop their own workers; then every process is asked; then all are
+    killed. `seconds` bound the whole, but the kernel gets at least one second to take away what was killed."""
+
+    def __init__(self, tree: Tree, seconds: float, now: Callable[[], float] = time.monotonic) -> None:
+        self._tree = tree
+        self._now = now
+        begun = now()
+        asked = seconds > 0 and tree.signal_main(signal.SIGTERM)
+        self._ask_all_at = begun + (seconds * 0.6 if asked else 0.0)
+        self._ask_all_seconds = seconds * 0.2
+        self._kill_at: float | None = None
+        self._kill_seconds = max(_LEAST_KILL_SECONDS, seconds * 0.2)
+        self._give_up_at: float | None = None
+
+    def kill(self) -> None:
+        """Skip the stages that ask."""
+        self._kill_at = self._now()
+        self._tree.signal_all(signal.SIGKILL)
+
+    def step(self) -> bool:
+        """Go on; called often while something is left. False when even SIGKILL has not helped in time."""
+        now = self._now()
+        if self._kill_at is None:
+            if now < self._ask_all_at and not self._tree.main_ended():
+                return True
+            self._tree.signal_all(signal.SIGTERM)
+            self._kill_at = now + self._ask_all_seconds
+        if now < self._kill_at:
+            return True
+        # At every step: a process may fork between the walk that finds it and the signal.
+        self._tree.signal_all(signal.SIGKILL)
+        if self._give_up_at is None:
+            self._give_up_at = now + self._kill_seconds
+        return now < self._give_up_at

@@ -1,0 +1,302 @@
+"""The seam to a running engine: started, read, measured and stopped. `ShimSpawner` starts it below a shim."""
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+from garrison.base.children import SAFE_PYTHON, child_environment
+from garrison.base.identity import ProcessId, start_time
+from garrison.launch.shim import MODULE, VERSION
+from garrison.processes.descendants import Descendants
+from garrison.processes.procfs import Procfs
+
+__all__ = ["EngineProcess", "MemoryEngine", "MemorySpawner", "ShimSpawner", "Spawner"]
+
+_START_SECONDS = 30.0
+_SLACK_SECONDS = 2.0
+_POLL_SECONDS = 0.05
+
+
+class EngineProcess(Protocol):
+    """A started engine: its main process and all descendants.
+
+    Attributes:
+        main: the process that was started; None when it ended too soon to be identified.
+        returncode: of the main process, negative for a signal; None while it runs.
+        lost: its parent was killed, so `returncode` stays unknown.
+        seen: the processes of the last walk that found any.
+    """
+
+    main: ProcessId | None
+    returncode: int | None
+    lost: bool
+
+    @property
+    def seen(self) -> tuple[ProcessId, ...]: ...
+
+    async def read(self) -> bytes:
+        """A piece of its output; empty when every process that could write has ended."""
+
+    def alive(self) -> tuple[ProcessId, ...]:
+        """The living processes, children before their parents."""
+
+    def cpu_seconds(self) -> float:
+        """CPU time used so far by the living processes."""
+
+    def memory_bytes(self) -> int:
+        """Resident memory of the living processes."""
+
+    def signal(self, number: int) -> bool:
+        """Signal the main process; False when it is gone."""
+
+    def kill(self) -> None:
+        """Kill every process now."""
+
+    async def stop(self, timeout: float) -> tuple[ProcessId, ...]:
+        """End every process within about `timeout` seconds; those that outlived SIGKILL."""
+
+    def close(self) -> None:
+        """Let go of it: what still runs is stopped, without being waited for."""
+
+
+class Spawner(Protocol):
+    async def spawn(self, argv: Sequence[str], environment: Mapping[str, str], *, stop_timeout: float) -> EngineProcess:
+        """Start `argv`. `stop_timeout` bounds the stop that follows when this process dies.
+
+        Raises:
+            OSError: it cannot be executed.
+        """
+
+
+class ShimSpawner:
+    """Each engine below a shim of its own, so that any number can run in one process."""
+
+    async def spawn(self, argv: Sequence[str], environment: Mapping[str, str], *, stop_timeout: float) -> EngineProcess:
+        ours, theirs = socket.socketpair()
+        with theirs:
+            try:
+                shim = await asyncio.create_subprocess_exec(
+                    *(sys.executable, SAFE_PYTHON, "-m", MODULE, str(theirs.fileno())),
+                    env=child_environment(os.environ),
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.STDOUT,
+                    pass_fds=(theirs.fileno(),),
+                    # Ctrl-C reaches Garrison alone, which ends the engine in order.
+                    start_new_session=True,
+                )
+            except BaseException:
+                ours.close()
+                raise
+        reader, writer = await asyncio.open_unix_connection(sock=ours)
+        engine = _ShimmedEngine(shim, reader, writer)
+        spec = {"v": VERSION, "argv": list(argv), "env": dict(environment), "stop_timeout": stop_timeout}
+        try:
+            await asyncio.wait_for(engine.begin(spec), _START_SECONDS)
+        except OSError:
+            await engine.end_of_shim()
+            raise
+        except BaseException:
+            engine.close()
+            raise
+        return engine
+
+
+class _ShimmedEngine:
+    def __init__(
+        self, shim: asyncio.subprocess.Process, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        self.main: ProcessId | None = None
+        self.returncode: int | None = None
+        self.lost = False
+        self._shim = shim
+        self._reader = reader
+        self._writer = writer
+        self._tree = Descendants(_identity(shim.pid))
+        self._listener: asyncio.Task[None] | None = None
+
+    async def begin(self, spec: Mapping[str, Any]) -> None:
+        self._write(spec)
+        event = await self._event()
+        if event is None:
+            said = (await self.read()).decode(errors="replace").strip().splitlines()
+            raise OSError(None, f"its parent process ended: {said[-1] if said else 'it said nothing'}")
+        if event["event"] == "failed":
+            raise OSError(event["errno"], event["message"])
+        if event["start"] is not None:
+            self.main = ProcessId(event["pid"], event["start"])
+        self._listener = asyncio.create_task(self._listen())
+
+    @property
+    def seen(self) -> tuple[ProcessId, ...]:
+        # The main process may end between two walks, and it is the one that others ask about.
+        return (*self._tree.seen, *((self.main,) if self.main and self.main not in self._tree.seen else ()))
+
+    async def read(self) -> bytes:
+        assert self._shim.stdout is not None
+        return await self._shim.stdout.read(65536)
+
+    def alive(self) -> tuple[ProcessId, ...]:
+        return self._tree.alive()
+
+    def cpu_seconds(self) -> float:
+        return self._tree.cpu_seconds()
+
+    def memory_bytes(self) -> int:
+        return self._tree.memory_bytes()
+
+    def signal(self, number: int) -> bool:
+        with contextlib.suppress(PermissionError):
+            return self.main is not None and Procfs().signal(self.main, number)
+        return False
+
+    def kill(self) -> None:
+        # The shim goes on killing until nothing is left; the first blow does not wait for it.
+        self._tree.signal_all(signal.SIGKILL)
+        self._ask("kill")
+
+    async def stop(self, timeout: float) -> tuple[ProcessId, ...]:
+        self._tree.alive()
+        self._ask("stop", timeout=timeout)
+        limit = timeout * 0.8 + max(1.0, timeout * 0.2) + _SLACK_SECONDS
+        assert self._listener is not None
+        await asyncio.wait([self._listener], timeout=limit)
+        if not self._listener.done() or self.lost:
+            await self._stop_without_shim(timeout)
+        await self.end_of_shim()
+        return self._left()
+
+    async def end_of_shim(self) -> None:
+        """Nothing is left for it to do: it ends when the connection does."""
+        self.close()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._shim.wait(), _SLACK_SECONDS)
+
+    def close(self) -> None:
+        self._writer.close()
+
+    async def _stop_without_shim(self, timeout: float) -> None:
+        """The shim was killed, or is stuck: its descendants have lost their reaper, and the last walk is what is known
+        of them."""
+        for number, seconds in ((signal.SIGTERM, timeout * 0.8), (signal.SIGKILL, 1.0)):
+            for process in self._left():
+                with contextlib.suppress(PermissionError):
+                    Procfs().signal(process, number)
+            for _ in range(int(seconds / _POLL_SECONDS)):
+                if not self._left():
+                    break
+                await asyncio.sleep(_POLL_SECONDS)
+        with contextlib.suppress(ProcessLookupError):
+            self._shim.kill()
+
+    def _left(self) -> tuple[ProcessId, ...]:
+        found = ((known, Procfs().stat(known.pid)) for known in self.seen)
+        return tuple(known for known, process in found if process is not None and process.id == known)
+
+    async def _listen(self) -> None:
+        while (event := await self._event()) is not None:
+            if event["event"] == "ended":
+                self.returncode = event["status"]
+        self.lost = self.returncode is None
+
+    async def _event(self) -> dict[str, Any] | None:
+        """The next event, past the answers to what was asked; None when the shim is gone."""
+        while True:
+            try:
+                line = await self._reader.readline()
+            except (OSError, ValueError):
+                return None
+            if not line:
+                return None
+            message: dict[str, Any] = json.loads(line)
+            if "event" in message:
+                return message
+
+    def _ask(self, verb: str, **fields: Any) -> None:
+        self._write({"v": VERSION, "do": verb, **fields})
+
+    def _write(self, message: Mapping[str, Any]) -> None:
+        if not self._writer.is_closing():
+            self._writer.write(json.dumps(message).encode() + b"\n")
+
+
+def _identity(pid: int) -> ProcessId | None:
+    start = start_time(pid)
+    return None if start is None else ProcessId(pid, start)
+
+
+class MemoryEngine:
+    """The in-memory twin of a started engine. A test ends it with `end`, and writes its output with `say`."""
+
+    def __init__(self, pid: int = 100) -> None:
+        self.main: ProcessId | None = ProcessId(pid, 1)
+        self.returncode: int | None = None
+        self.lost = False
+        self.signals: list[int] = []
+        self.stops: list[float] = []
+        self.ignores_stop = False
+        self.closed = False
+        self._output: asyncio.Queue[bytes] = asyncio.Queue()
+
+    @property
+    def seen(self) -> tuple[ProcessId, ...]:
+        return () if self.main is None else (self.main,)
+
+    def say(self, data: bytes) -> None:
+        self._output.put_nowait(data)
+
+    def end(self, code: int) -> None:
+        if self.returncode is None:
+            self.returncode = code
+            self._output.put_nowait(b"")
+
+    async def read(self) -> bytes:
+        return await self._output.get()
+
+    def alive(self) -> tuple[ProcessId, ...]:
+        return self.seen if self.returncode is None else ()
+
+    def cpu_seconds(self) -> float:
+        return 0.0
+
+    def memory_bytes(self) -> int:
+        return 0
+
+    def signal(self, number: int) -> bool:
+        self.signals.append(number)
+        return self.returncode is None
+
+    def kill(self) -> None:
+        self.end(-signal.SIGKILL)
+
+    async def stop(self, timeout: float) -> tuple[ProcessId, ...]:
+        self.stops.append(timeout)
+        if not self.ignores_stop:
+            self.end(-signal.SIGTERM)
+        return self.alive()
+
+    def close(self) -> None:
+        self.closed = True
+
+
+class MemorySpawner:
+    """Starts nothing. `refuses` is raised instead, if set."""
+
+    def __init__(self) -> None:
+        self.started: list[MemoryEngine] = []
+        self.commands: list[tuple[tuple[str, ...], Mapping[str, str]]] = []
+        self.refuses: OSError | None = None
+
+    async def spawn(self, argv: Sequence[str], environment: Mapping[str, str], *, stop_timeout: float) -> EngineProcess:
+        if self.refuses is not None:
+            raise self.refuses
+        self.commands.append((tuple(argv), environment))
+        self.started.append(MemoryEngine(100 + len(self.started)))
+        return self.started[-1]

@@ -1,0 +1,31 @@
+import signal
+
+import pytest
+
+from garrison.launch.engine_failure import ended_text, signal_name
+
+
+@pytest.mark.parametrize(
+    ("number", "name"),
+    [
+        (9, "SIGKILL"),
+        (15, "SIGTERM"),
+        (int(signal.SIGRTMIN), "SIGRTMIN"),
+        (int(signal.SIGRTMIN) + 3, "SIGRTMIN+3"),
+        (int(signal.SIGRTMAX) - 1, f"SIGRTMIN+{int(signal.SIGRTMAX) - 1 - int(signal.SIGRTMIN)}"),
+        (int(signal.SIGRTMAX), "SIGRTMAX"),
+        (32, "signal 32"),  # glibc keeps it for itself
+        (99, "signal 99"),
+    ],
+)
+def test_every_signal_has_a_name(number: int, name: str) -> None:
+    assert signal_name(number) == name
+
+
+def test_how_it_ended() -> None:
+    assert ended_text(3, "at its start") == "exited with 3 at its start"
+    assert ended_text(-37, "while it was serving") == "was killed by SIGRTMIN+3 while it was serving"
+    assert ended_text(None, "x") == "did not end after a fatal error"
+    assert (
+        ended_text(None, "while it was serving", lost=True) == "lost the process that watched it while it was serving"
+    )
