@@ -137,6 +137,23 @@ def test_tls_is_serving(certificate: tuple[Path, Path], flags: tuple[str, ...], 
         assert state(servers(port, argv=(*ARGV, *flags))) == "serves"
 
 
+@pytest.mark.parametrize(
+    ("parent", "shown"),
+    [
+        (("python", "-P", "-m", "garrison.launch.shim", "9"), "pid 300: garrison serve m"),
+        (("garrison", "serve", "m"), "pid 200: garrison serve m"),
+        (("python", "-m", "garrison.launch.shim"), "pid 200: python -m garrison.launch.shim"),
+    ],
+)
+def test_what_started_it_is_the_command_and_not_its_shim(mute: int, parent: tuple[str, ...], shown: str) -> None:
+    root = Process(ProcessId(100, 5), 200, os.getuid(), "/usr/bin/python3", ARGV)
+    above = Process(ProcessId(200, 4), 300, os.getuid(), "/usr/bin/python3", parent)
+    command = Process(ProcessId(300, 3), 1, os.getuid(), "/usr/bin/python3", ("garrison", "serve", "m"))
+    machine = Machine(lambda _: None, processes=MemoryProcesses([root, above, command]))
+    verdict = PortVerdict("ours", (root,), (Listener(LOOPBACK, mute, 77, 0),))
+    assert MachineServers(mute, machine=machine, seconds=0.1).look(verdict).parent == shown
+
+
 def test_what_is_known_of_it(mute: int) -> None:
     found, verdict = servers(mute, argv=(*ARGV, "--api-key", "SECRET"), seconds=0.3)
     server = found.look(verdict)

@@ -10,6 +10,7 @@ from garrison.base.errors import EngineMissingError, InvalidError, ModelInvalidE
 from garrison.base.settings import Settings
 from garrison.engines.engine import Endpoint
 from garrison.launch.prepare import choose, command, prepare_adapters, require_key, served_name
+from garrison.launch.serve import log_path
 from garrison.launch.spec import AdapterSpec, LaunchSpec
 from garrison.models.layout import Layout
 
@@ -94,6 +95,21 @@ class TestChoose:
 
     def test_nothing_to_say(self, spec: LaunchSpec) -> None:
         assert list(choose_(replace(spec, args=("--max-model-len", "32k", "--seed", "0"))).findings) == []
+
+
+class TestLogPath:
+    def test_sockets_of_one_name_have_logs_of_their_own(self, spec: LaunchSpec, tmp_path: Path) -> None:
+        settings = Settings.load(environ={"GARRISON_DATA_DIR": str(tmp_path)})
+        paths = ["/run/a/v.sock", "/run/b/v.sock", "/run/a/w.sock"]
+        logs = [log_path(settings, choose_(replace(spec, args=("--uds", path)))) for path in paths]
+        assert len(set(logs)) == 3
+        assert all(log.parent == tmp_path / "logs" for log in logs)
+        assert logs[0] == log_path(settings, choose_(replace(spec, args=("--uds", paths[0]))))
+        assert logs[0].name.startswith("vllm-v-")
+
+    def test_a_port_names_it(self, spec: LaunchSpec, tmp_path: Path) -> None:
+        settings = Settings.load(environ={"GARRISON_DATA_DIR": str(tmp_path)})
+        assert log_path(settings, choose_(spec)) == tmp_path / "logs" / "vllm-8000.log"
 
 
 class TestAdapters:

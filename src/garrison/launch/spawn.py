@@ -19,6 +19,20 @@ from garrison.processes.procfs import Procfs
 
 __all__ = ["EngineProcess", "MemoryEngine", "MemorySpawner", "ShimSpawner", "Spawner"]
 
+_SHIM_VARIABLES = frozenset(
+    (
+        "HOME",
+        "LANG",
+        "LC_ALL",
+        "LC_CTYPE",
+        "LD_LIBRARY_PATH",
+        "PATH",
+        "PYTHONHOME",
+        "PYTHONPATH",
+        "PYTHONSAFEPATH",
+        "TMPDIR",
+    )
+)
 _START_SECONDS = 30.0
 _SLACK_SECONDS = 2.0
 _POLL_SECONDS = 0.05
@@ -84,7 +98,7 @@ class ShimSpawner:
             try:
                 shim = await asyncio.create_subprocess_exec(
                     *(sys.executable, SAFE_PYTHON, "-m", MODULE, str(theirs.fileno())),
-                    env=child_environment(os.environ),
+                    env=_shim_environment(os.environ),
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.PIPE,
                     stderr=subprocess.STDOUT,
@@ -225,6 +239,11 @@ class _ShimmedEngine:
     def _write(self, message: Mapping[str, Any]) -> None:
         if not self._writer.is_closing():
             self._writer.write(json.dumps(message).encode() + b"\n")
+
+
+def _shim_environment(environ: Mapping[str, str]) -> dict[str, str]:
+    """What the shim's own Python needs. Secrets are not among it; the engine's environment travels by the socket."""
+    return {name: value for name, value in child_environment(environ).items() if name in _SHIM_VARIABLES}
 
 
 def _identity(pid: int) -> ProcessId | None:
