@@ -183,11 +183,11 @@ class Twins(RuleBasedStateMachine):
     )
     def ask(self, name, place, since, after):
         self.both("events", stack=name, target=place, since=since, after_id=after, limit=3)
-        self.both("resources", stack=name, targets=None if place is None else [place])
-        places = [] if place is None else [place]
-        self.both("stacks", at=places)
-        self.both("unreachable", places)
-        self.both("last_times", "drift", [*places, "edge"])
+        here = ["lab"] if place is None else [place]
+        self.both("resources", stack=name, targets=None if place is None else here)
+        self.both("stacks", at=here)
+        self.both("unreachable", here)
+        self.both("last_times", "drift", [*here, "edge"])
         self.both("observations", target=place, since=since, limit=2)
         self.both("commands", stack=name, limit=2)
 

@@ -78,13 +78,13 @@ def sight(connection: Connection, seen: Sequence[TargetRecord]) -> None:
     if not seen:
         return
     known = {target.name: target for target in find(connection, [target.name for target in seen])}
-    # By name, as `touch` does, which takes no writer's lock: in another order the two could wait for each other.
-    seen = sorted((target for target in seen if target.name in known), key=lambda target: target.name)
+    seen = [target for target in seen if target.name in known]
     if not seen:
         return
     _observe(connection, [target for target in seen if seen_otherwise(known[target.name], target)])
     connection.execute(update(targets).where(_THIS), [{"this": target.name} | _seen(target) for target in seen])
-    connection.execute(_LOOKED, [_times(target) for target in seen])
+    # By name, as `touch` does, which takes no writer's lock: in another order the two could wait for each other.
+    connection.execute(_LOOKED, [_times(target) for target in sorted(seen, key=lambda target: target.name)])
 
 
 def touch(connection: Connection, times: Mapping[str, datetime]) -> list[str]:
