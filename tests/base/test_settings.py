@@ -248,7 +248,7 @@ FILE_WRONG = [
     ("unknown key, near", "engine_prot: 8000\n", "unknown setting 'engine_prot'", "Did you mean engine_port?"),
     ("unknown key, far", "zzzzz: 1\n", "unknown setting 'zzzzz'", "garrison config show"),
     ("list", "- port\n", "must hold `name: value` lines", "garrison config show"),
-    ("syntax", "port: [\n", "cannot be read as YAML", "Mend"),
+    ("syntax", "port: [\n", "cannot be read as YAML", "Fix"),
     ("mapping as a value", "engine_host: {a: 1}\n", "engine_host in ", "Unset"),
 ]
 

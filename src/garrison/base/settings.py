@@ -408,7 +408,7 @@ def _read_config_file(environ: Mapping[str, str]) -> tuple[Mapping[str, Any], st
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
     except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
-        raise InvalidError(f"{path} cannot be read as YAML: {error}", hint="Mend or remove the file.") from None
+        raise InvalidError(f"{path} cannot be read as YAML: {error}", hint="Fix or remove the file.") from None
     if not isinstance(content, dict):
         raise InvalidError(f"{path} must hold `name: value` lines", hint="`garrison config show` lists the names.")
     known = {row.name for row in Settings.table()}
