@@ -79,7 +79,8 @@ def cli(
     """`cli("models", "list")`: the console script's `main`, in this process."""
 
     def call(*arguments: str | Path, program: str = "garrison") -> Done:
-        from garrison.cli import main, vllm_serve
+        from garrison.cli import main
+        from garrison.cli.scripts import vllm_serve
 
         monkeypatch.setattr(sys, "argv", [program, *map(str, arguments)])
         capsys.readouterr()

@@ -14,9 +14,9 @@ import pytest
 from garrison.engines.engine import ServeOptions
 from garrison.engines.executable import locate
 from garrison.engines.registry import engine
-from garrison.launch.engine_run import EngineRun, Job, State
-from garrison.launch.patience import Patience
-from garrison.launch.view import RecordingView
+from garrison.launch.run.engine_run import EngineRun, Job, State
+from garrison.launch.run.patience import Patience
+from garrison.launch.run.view import RecordingView
 
 Home = Callable[[str], dict[str, str]]
 

@@ -51,7 +51,7 @@ def applied(cli, start, adapter, manifest):
 @pytest.fixture
 def world(monkeypatch):
     """Targets `edge-1` and `edge-2`, a store and files in memory; `open_fleet` opens them."""
-    from garrison.cli import fleet_wiring
+    from garrison.cli.fleet import wiring as fleet_wiring
 
     made = World(targets=2)
 

@@ -10,8 +10,8 @@ from dataclasses import replace
 import pytest
 from fleet_files import write
 
-from garrison.cli.agent import _seconds
-from garrison.cli.fleet_wiring import open_fleet
+from garrison.cli.fleet.agent import _seconds
+from garrison.cli.fleet.wiring import open_fleet
 from garrison.net.errors import TransportCause
 from garrison.net.transport import TransportError
 

@@ -13,7 +13,7 @@ import pytest
 from fleet_files import write
 from rendered import ESCAPE
 
-from garrison.cli.fleet_wiring import open_fleet
+from garrison.cli.fleet.wiring import open_fleet
 from garrison.net.errors import TransportCause
 from garrison.net.transport import TransportError
 from garrison.testing.targets import refusal

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from garrison.launch.machine_facts import machine_facts
+from garrison.launch.doctor.machine import machine_facts
 
 
 @pytest.fixture

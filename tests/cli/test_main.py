@@ -18,10 +18,10 @@ COLD = {
     "garrison": ("garrison.cli.main", ["garrison"]),
     "garrison --version": ("garrison.cli.main", ["garrison", "--version"]),
     "garrison unknown": ("garrison.cli.main", ["garrison", "srve"]),
-    "vllm-preflight": ("garrison.cli.vllm_preflight", ["vllm-preflight"]),
-    "vllm-preflight with a command": ("garrison.cli.vllm_preflight", ["vllm-preflight", "--", "true"]),
-    "vllm-preflight --help": ("garrison.cli.vllm_preflight", ["vllm-preflight", "--help"]),
-    "vllm-serve --help": ("garrison.cli.vllm_serve", ["vllm-serve", "--help"]),
+    "vllm-preflight": ("garrison.cli.scripts.vllm_preflight", ["vllm-preflight"]),
+    "vllm-preflight with a command": ("garrison.cli.scripts.vllm_preflight", ["vllm-preflight", "--", "true"]),
+    "vllm-preflight --help": ("garrison.cli.scripts.vllm_preflight", ["vllm-preflight", "--help"]),
+    "vllm-serve --help": ("garrison.cli.scripts.vllm_serve", ["vllm-serve", "--help"]),
 }
 
 
@@ -200,9 +200,9 @@ def test_console_scripts_are_installed() -> None:
     scripts = {point.name: point.value for point in entry_points(group="console_scripts") if "garrison" in point.value}
     assert scripts == {
         "garrison": "garrison.cli.main:main",
-        "vllm-preflight": "garrison.cli.vllm_preflight:main",
-        "vllm-resolve-model": "garrison.cli.vllm_resolve_model:main",
-        "vllm-serve": "garrison.cli.vllm_serve:main",
+        "vllm-preflight": "garrison.cli.scripts.vllm_preflight:main",
+        "vllm-resolve-model": "garrison.cli.scripts.vllm_resolve_model:main",
+        "vllm-serve": "garrison.cli.scripts.vllm_serve:main",
     }
 
 

@@ -4,7 +4,7 @@ from dataclasses import replace
 import pytest
 from fleet_files import MANIFEST, write
 
-from garrison.cli.plan import exit_code_of
+from garrison.cli.fleet.plan import exit_code_of
 from garrison.fleet.values.plan import ActionKind, Plan, TargetChange
 from garrison.net.errors import TransportCause
 from garrison.net.transport import TransportError

@@ -101,6 +101,6 @@ def test_the_contract_of_vllm_preflight_clears_the_port_whatever_the_command_is(
 ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         environ = {**clean_environ, "VLLM_HOST": "127.0.0.1", "VLLM_PORT": str(listener.getsockname()[1])}
-        done = run("-c", "from garrison.cli.vllm_preflight import main; raise SystemExit(main())",
+        done = run("-c", "from garrison.cli.scripts.vllm_preflight import main; raise SystemExit(main())",
                    "vllm", "serve", "m", "--headless", env=environ)  # fmt: skip
     assert done.code == 2

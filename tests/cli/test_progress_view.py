@@ -5,7 +5,7 @@ from plan_samples import NOW, action, full_plan
 from rendered import ESCAPE
 from rich.console import Console
 
-from garrison.cli.fleet_wiring import Stop
+from garrison.cli.fleet.wiring import Stop
 from garrison.cli.views.page import Page
 from garrison.cli.views.progress import LineProgress, LiveProgress, QuietProgress, progress_view
 from garrison.fleet.values.failure import Failure, FailureCode

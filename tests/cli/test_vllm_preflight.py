@@ -13,7 +13,7 @@ import pytest
 
 from garrison.base.errors import UsageError
 from garrison.base.settings import Settings
-from garrison.cli.vllm_preflight import main, parse, run
+from garrison.cli.scripts.vllm_preflight import main, parse, run
 from garrison.preflight.report import PreflightRequest, Thresholds
 
 GROUPS = ("endpoint", "preflight", "start")
@@ -238,7 +238,7 @@ def test_exit_130_for_ctrl_c(monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupted(*_: object, **__: object) -> int:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("garrison.cli.vllm_preflight.run", interrupted)
+    monkeypatch.setattr("garrison.cli.scripts.vllm_preflight.run", interrupted)
     assert main([]) == 130
 
 
@@ -292,7 +292,7 @@ HEAVY = ("pydantic", "rich", "typer", "httpx2", "huggingface_hub", "obstore", "p
 @pytest.mark.system
 def test_nothing_heavy_is_imported_on_the_way() -> None:
     code = (
-        "import sys; from garrison.cli.vllm_preflight import main; code = main([]); "
+        "import sys; from garrison.cli.scripts.vllm_preflight import main; code = main([]); "
         f"print(*sorted(set(sys.modules) & set({HEAVY!r} + ('subprocess', 'argparse', 'garrison.processes.procfs', "
         "'garrison.preflight.gpu.gpus')))); sys.exit(code)"
     )

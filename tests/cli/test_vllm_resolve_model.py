@@ -13,11 +13,11 @@ import pytest
 from garrison.base.errors import InvalidError
 from garrison.base.locks import file_lock
 from garrison.base.settings import Settings
-from garrison.cli.vllm_resolve_model import main, run
+from garrison.cli.scripts.vllm_resolve_model import main, run
 from garrison.models.envfile import env_file_path, identity, read_env_file
+from garrison.models.files.progress import MemoryProgress
 from garrison.models.layout import Layout
 from garrison.models.names import model_from_directory
-from garrison.models.progress import MemoryProgress
 
 HASH = "e7f063adcf7c"  # sha256 of acme/tiny
 Environ = dict[str, str]
@@ -242,7 +242,11 @@ def test_run_for_garrison_resolve(tmp_path: Path) -> None:
 @pytest.mark.system
 def test_as_a_process(environ: Mapping[str, str], tmp_path: Path) -> None:
     model(tmp_path / "models" / "tiny")
-    command = [sys.executable, "-c", "import sys; from garrison.cli.vllm_resolve_model import main; sys.exit(main())"]
+    command = [
+        sys.executable,
+        "-c",
+        "import sys; from garrison.cli.scripts.vllm_resolve_model import main; sys.exit(main())",
+    ]
     done: Any = subprocess.run(command, env=environ, capture_output=True, text=True, check=False, timeout=30)
     assert (done.returncode, done.stdout) == (0, "")
     assert f"wrote {tmp_path}/cache/vllm-model.acme-tiny.{HASH}.env" in done.stderr

@@ -56,7 +56,7 @@ def expected(cache: Path, *extra: str) -> list[str]:
     ]  # fmt: skip
 
 
-PROGRAM = ["-c", "from garrison.cli.vllm_serve import main; import sys; sys.exit(main())"]
+PROGRAM = ["-c", "from garrison.cli.scripts.vllm_serve import main; import sys; sys.exit(main())"]
 
 
 @pytest.mark.system
@@ -155,7 +155,7 @@ def test_the_env_file_of_resolve_is_read(cache: Path, cli: Any, run: Any, tiny_m
     """The two programs agree on the file's name and content."""
     (cache / f"vllm-model.acme-tiny.{HASH}.env").unlink()
     monkeypatch.setenv("VLLM_MODELS_DIR", str(tiny_model.parent))
-    resolved = run("-c", "from garrison.cli.vllm_resolve_model import main; import sys; sys.exit(main())")
+    resolved = run("-c", "from garrison.cli.scripts.vllm_resolve_model import main; import sys; sys.exit(main())")
     assert resolved.code == 0, resolved
     done = cli("--dry-run", program="vllm-serve")
     assert shlex.split(done.err)[1:4] == ["vllm", "serve", str(tiny_model)]

@@ -1,7 +1,7 @@
 import pytest
 
 from garrison.base.errors import InvalidError
-from garrison.engines.parse_command import parse_command
+from garrison.engines.parse.command import parse_command
 
 VLLM = (
     "docker run --runtime nvidia --gpus all -v ~/.cache/huggingface:/root/.cache/huggingface "

@@ -7,8 +7,8 @@ import pytest
 from garrison.base.errors import EngineMissingError, InvalidError
 from garrison.engines import registry
 from garrison.engines.catalogue import load
-from garrison.engines.describe import catalogue_from_help, describe
 from garrison.engines.environments import Environment
+from garrison.engines.help.describe import catalogue_from_help, describe
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-from garrison.engines.help_argparse import parse_argparse
+from garrison.engines.help.argparse_help import parse_argparse
 
 # Lines of `vllm serve --help=all`, unwrapped, and what Python 3.13 makes of short spellings.
 HELP = """usage: vllm serve [model_tag] [options]

@@ -1,4 +1,4 @@
-from garrison.engines.help_llama_server import parse_llama_server
+from garrison.engines.help.llama_server import parse_llama_server
 
 # Lines of `llama-server --help`, build 11434.
 HELP = """----- common params -----

@@ -2,8 +2,8 @@
 
 import pytest
 
-from garrison.engines.describe import catalogue_from_help
 from garrison.engines.diagnose import LOG_LINES, diagnose
+from garrison.engines.help.describe import catalogue_from_help
 from garrison.engines.phases import phase_of
 from garrison.engines.version import parse_version
 

@@ -3,9 +3,9 @@ from pathlib import Path
 import pytest
 
 from garrison.base.errors import DiskFullError, EngineMissingError, FetchError, GarrisonError
-from garrison.engines.install_failure import explain_failure
-from garrison.engines.package_sources import PackageSources
-from garrison.engines.recipes import recipe
+from garrison.engines.install.failure import explain_failure
+from garrison.engines.install.package_sources import PackageSources
+from garrison.engines.install.recipes import recipe
 
 ROWS = [
     ("error: failed to write: No space left on device (os error 28)", DiskFullError, "room"),

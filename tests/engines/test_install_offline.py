@@ -16,8 +16,8 @@ from garrison.base.errors import FetchError
 from garrison.engines import registry
 from garrison.engines.environments import environments
 from garrison.engines.executable import locate
-from garrison.engines.install import InstallRequest, find_tools, install
-from garrison.engines.install_plan import Tools
+from garrison.engines.install.installer import InstallRequest, find_tools, install
+from garrison.engines.install.plan import Tools
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(300)]
 
@@ -101,7 +101,7 @@ def test_an_installation_that_was_killed_is_made_good_by_the_next(tmp_path: Path
     program = f"""
 import os
 from pathlib import Path
-from garrison.engines.install import InstallRequest, install
+from garrison.engines.install.installer import InstallRequest, install
 request = InstallRequest("vllm", device="cpu", find_links=({str(wheels)!r},), offline=True)
 install(request, data_dir=Path({str(tmp_path)!r}), environ=os.environ, free_bytes=lambda _: 1 << 50)
 """

@@ -2,7 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from garrison.engines.install_plan import (
+from garrison.engines.install.package_sources import PackageSources
+from garrison.engines.install.plan import (
     Tools,
     alias_metadata,
     build_variables,
@@ -10,8 +11,7 @@ from garrison.engines.install_plan import (
     install_command,
     remaining_requirements,
 )
-from garrison.engines.package_sources import PackageSources
-from garrison.engines.recipes import Recipe, recipe
+from garrison.engines.install.recipes import Recipe, recipe
 
 UV = Tools(Path("/usr/bin/python3"), Path("/usr/bin/uv"))
 PIP = Tools(Path("/usr/bin/python3"))

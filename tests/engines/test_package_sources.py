@@ -1,4 +1,4 @@
-from garrison.engines.package_sources import PackageSources, child_environment, sources_from
+from garrison.engines.install.package_sources import PackageSources, child_environment, sources_from
 
 
 def test_what_pip_was_told_uv_is_told_too() -> None:

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from garrison.base.errors import InvalidError
-from garrison.engines.parse_command import parse_command
+from garrison.engines.parse.command import parse_command
 
 # The rows of llamactl's parser that its users rely on, and those it gets wrong.
 ROWS = [

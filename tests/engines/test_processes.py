@@ -9,7 +9,7 @@ import pytest
 
 from garrison.base.errors import LockedError
 from garrison.base.locks import file_lock
-from garrison.engines.processes import SystemRunner
+from garrison.engines.install.runner import SystemRunner
 
 pytestmark = pytest.mark.system
 
@@ -47,7 +47,7 @@ def test_a_lock_outlives_a_killed_installation_for_as_long_as_its_tool_runs(tmp_
 import os
 from pathlib import Path
 from garrison.base.locks import file_lock
-from garrison.engines.processes import SystemRunner
+from garrison.engines.install.runner import SystemRunner
 with file_lock(Path({str(lock)!r}), timeout=0, purpose="x") as held:
     SystemRunner().run(
         ("/bin/sh", "-c", "echo $$; exec sleep 300"), env=os.environ, log=Path({str(tmp_path / "log")!r}),

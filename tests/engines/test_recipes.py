@@ -2,7 +2,7 @@ import pytest
 
 from garrison.base.errors import InvalidError
 from garrison.engines.catalogue import load
-from garrison.engines.recipes import recipe
+from garrison.engines.install.recipes import recipe
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from garrison.base.errors import InvalidError
-from garrison.engines.shell_words import split_commands
+from garrison.engines.parse.shell_words import split_commands
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ import pytest
 from garrison.base.errors import ModelInvalidError
 from garrison.fleet.artifacts.check import being_written, broken, refusal
 from garrison.fleet.values.failure import FailureCode
-from garrison.models.adapter import inspect_adapter
+from garrison.models.adapters.inspect import inspect_adapter
 
 
 @pytest.fixture

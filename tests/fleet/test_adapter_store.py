@@ -22,8 +22,8 @@ from garrison.fleet.artifacts.digests import read_stamp
 from garrison.fleet.artifacts.entry import fault_of, intact
 from garrison.fleet.artifacts.protocol import EntryFault, Staged
 from garrison.fleet.artifacts.store import AdapterStore
-from garrison.models import copying
-from garrison.models.adapter import adapter_digest
+from garrison.models.adapters.inspect import adapter_digest
+from garrison.models.files import copying
 
 WEIGHTS = "adapter_model.safetensors"
 
@@ -465,7 +465,7 @@ KILLED = """
     from pathlib import Path
     from garrison.fleet.artifacts.entry import intact
     from garrison.fleet.artifacts.store import AdapterStore
-    from garrison.models import copying
+    from garrison.models.files import copying
     source, root, digest, share = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3], sys.argv[4] == "share"
     def shares(read, write):
         if share:

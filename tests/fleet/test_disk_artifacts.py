@@ -9,7 +9,7 @@ from garrison.fleet.artifacts import disk as disk_artifacts
 from garrison.fleet.artifacts.disk import DiskArtifacts, store_root
 from garrison.fleet.artifacts.protocol import EntryFault
 from garrison.fleet.values.target import NO_STORE, TargetSpec
-from garrison.models.adapter import adapter_digest
+from garrison.models.adapters.inspect import adapter_digest
 
 
 def target(url="http://127.0.0.1:8000", **fields):

@@ -3,7 +3,7 @@ from typing import Any
 
 import pytest
 
-from garrison.launch.doctor import Check, EngineFact, GpuFact, MachineFacts, checks
+from garrison.launch.doctor.report import Check, EngineFact, GpuFact, MachineFacts, checks
 
 GIB = 1024**3
 GPU = GpuFact("H200", 143_771, 143_000, 35)

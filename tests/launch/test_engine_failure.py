@@ -2,7 +2,7 @@ import signal
 
 import pytest
 
-from garrison.launch.engine_failure import ended_text, signal_name
+from garrison.launch.run.failure import ended_text, signal_name
 
 
 @pytest.mark.parametrize(

@@ -12,8 +12,8 @@ import pytest
 
 from garrison.engines.engine import Endpoint
 from garrison.engines.registry import engine
-from garrison.launch.engine_probe import EngineProbe
-from garrison.launch.ready import Answer
+from garrison.launch.run.probe import EngineProbe
+from garrison.launch.run.ready import Answer
 from garrison.sim.config import SimConfig
 from garrison.sim.faults import Rule
 from garrison.sim.simulator import Simulator

@@ -19,10 +19,10 @@ from garrison_serve import ENGINE, alive
 from garrison.base.errors import EngineDiedError, EngineMissingError
 from garrison.engines.engine import Endpoint, EngineCommand
 from garrison.engines.registry import engine
-from garrison.launch.engine_run import EngineRun, Job, State
-from garrison.launch.patience import Patience
-from garrison.launch.spawn import MemorySpawner
-from garrison.launch.view import RecordingView
+from garrison.launch.run.engine_run import EngineRun, Job, State
+from garrison.launch.run.patience import Patience
+from garrison.launch.run.spawn import MemorySpawner
+from garrison.launch.run.view import RecordingView
 
 SERVE_SECONDS = 60.0
 

@@ -2,7 +2,7 @@ import pytest
 
 from garrison.base.identity import ProcessId
 from garrison.engines.engine import Endpoint
-from garrison.launch.listener_owner import stranger_on
+from garrison.launch.run.listener_owner import stranger_on
 from garrison.preflight.addresses import Address
 from garrison.preflight.listeners import Listener, MemorySockets
 from garrison.preflight.machine import Machine

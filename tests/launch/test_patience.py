@@ -1,6 +1,6 @@
 import pytest
 
-from garrison.launch.patience import CpuWatch, Life, Patience, verdict
+from garrison.launch.run.patience import CpuWatch, Life, Patience, verdict
 
 BY_PROGRESS = Patience(progress_window=300)
 DEADLINE = Patience(progress_window=300, deadline=60)

@@ -7,7 +7,7 @@ import pytest
 
 from garrison.base.errors import EngineTimeoutError, InvalidError
 from garrison.engines.engine import Endpoint
-from garrison.launch.ready import Answer, Place, base_url, caller_url, origin, place, probe, wait_ready
+from garrison.launch.run.ready import Answer, Place, base_url, caller_url, origin, place, probe, wait_ready
 
 ORIGINS = {
     "localhost:8000": "http://localhost:8000",
@@ -185,7 +185,7 @@ async def test_models_as_the_path_itself() -> None:
 
 @pytest.fixture
 def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("garrison.launch.ready._POLL_SECONDS", 0.001)
+    monkeypatch.setattr("garrison.launch.run.ready._POLL_SECONDS", 0.001)
 
 
 async def test_wait_until_ready(no_waiting: None) -> None:

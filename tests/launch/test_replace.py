@@ -381,7 +381,8 @@ class TestPreflight:
         engine = first.engine_pid()
         env = {**clean_environ, "VLLM_HOST": "127.0.0.1", "VLLM_PORT": str(first.port)}
         code = (
-            "import sys; from garrison.cli.vllm_preflight import main; sys.argv[0] = 'vllm-preflight'; sys.exit(main())"
+            "import sys; from garrison.cli.scripts.vllm_preflight import main; "
+            "sys.argv[0] = 'vllm-preflight'; sys.exit(main())"
         )
         done = subprocess.run(
             [sys.executable, "-c", code, "--json"],

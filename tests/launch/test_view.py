@@ -1,4 +1,4 @@
-from garrison.launch.view import LastingView, RecordingView
+from garrison.launch.run.view import LastingView, RecordingView
 
 
 def test_a_lasting_view_passes_everything_on() -> None:

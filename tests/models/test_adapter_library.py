@@ -6,8 +6,8 @@ import pytest
 from garrison.base.clock import FakeClock
 from garrison.base.errors import DiskFullError, InvalidError, LockedError, ModelInvalidError, ModelNotFoundError
 from garrison.base.locks import file_lock
-from garrison.models.adapter import adapter_digest
-from garrison.models.adapter_library import (
+from garrison.models.adapters.inspect import adapter_digest
+from garrison.models.adapters.library import (
     find_adapter,
     import_adapter,
     list_adapters,

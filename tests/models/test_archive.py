@@ -7,8 +7,8 @@ import tracemalloc
 import pytest
 
 from garrison.base.errors import DiskFullError, InvalidError, ModelInvalidError
-from garrison.models.archive import is_archive, member_path, unpack
-from garrison.models.progress import MemoryProgress
+from garrison.models.files.archive import is_archive, member_path, unpack
+from garrison.models.files.progress import MemoryProgress
 
 GIB = 1024**3
 

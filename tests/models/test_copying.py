@@ -3,10 +3,10 @@ import os
 import pytest
 
 from garrison.base.errors import DiskFullError, InvalidError, ModelInvalidError
-from garrison.models import copying
-from garrison.models.copying import copy_files
-from garrison.models.progress import MemoryProgress
-from garrison.models.space import free_bytes, require_space
+from garrison.models.files import copying
+from garrison.models.files.copying import copy_files
+from garrison.models.files.progress import MemoryProgress
+from garrison.models.files.space import free_bytes, require_space
 
 CONTENT = bytes(range(256)) * 5000
 

@@ -1,7 +1,7 @@
 import pytest
 
-from garrison.models.adapter import inspect_adapter
-from garrison.models.fit import BaseShapes, check_against_base, read_base_shapes
+from garrison.models.adapters.fit import BaseShapes, check_against_base, read_base_shapes
+from garrison.models.adapters.inspect import inspect_adapter
 
 L = "base_model.model.model.layers.0"
 

@@ -11,8 +11,9 @@ from foreign_trees import SECRET, only_ours
 
 from garrison.base import openat2
 from garrison.base.errors import GarrisonError, InvalidError, ModelInvalidError
-from garrison.models import adopt, copying
-from garrison.models.adapter_library import import_adapter
+from garrison.models import adopt
+from garrison.models.adapters.library import import_adapter
+from garrison.models.files import copying
 from garrison.models.layout import Layout
 from garrison.models.library import import_model, list_models, verify_model
 from garrison.models.validate import list_files

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from garrison.base.errors import ModelInvalidError
-from garrison.models.gguf import read_gguf
+from garrison.models.formats.gguf import read_gguf
 
 
 def fault(path):
@@ -69,7 +69,8 @@ def test_any_bytes_after_the_magic_are_read_or_refused(tmp_path_factory, content
 def test_sizes_of_blocks_and_names_of_types_are_those_of_the_formats_own_library():
     from gguf.constants import GGML_QUANT_SIZES, LlamaFileType
 
-    from garrison.models import gguf, info
+    from garrison.models import info
+    from garrison.models.formats import gguf
 
     assert {kind: sizes for kind, sizes in GGML_QUANT_SIZES.items() if kind in gguf._BLOCKS} == gguf._BLOCKS
     names = {int(kind): kind.name.removeprefix("ALL_").removeprefix("MOSTLY_") for kind in LlamaFileType}

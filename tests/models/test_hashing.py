@@ -3,8 +3,8 @@ import hashlib
 import pytest
 
 from garrison.base.errors import ModelInvalidError
-from garrison.models.hashing import hash_files
-from garrison.models.progress import MemoryProgress
+from garrison.models.files.hashing import hash_files
+from garrison.models.files.progress import MemoryProgress
 
 
 @pytest.mark.parametrize("threads", [None, 1, 4])

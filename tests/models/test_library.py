@@ -7,6 +7,7 @@ import pytest
 from garrison.base.clock import FakeClock
 from garrison.base.errors import DiskFullError, InvalidError, LockedError, ModelInvalidError, ModelNotFoundError
 from garrison.base.locks import file_lock
+from garrison.models.files.progress import MemoryProgress
 from garrison.models.layout import Layout
 from garrison.models.library import (
     find_model,
@@ -17,7 +18,6 @@ from garrison.models.library import (
     show_model,
     verify_model,
 )
-from garrison.models.progress import MemoryProgress
 from garrison.models.record import ModelRecord, read_record, write_record
 from garrison.models.validate import list_files, validate_model
 

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from garrison.models.module_names import RankPattern, Targets
-from garrison.models.patterns import MAX_TEXT, Allowance, PatternError
+from garrison.models.adapters.module_names import RankPattern, Targets
+from garrison.models.adapters.patterns import MAX_TEXT, Allowance, PatternError
 
 Q = "model.layers.0.self_attn.q_proj"
 LOOKAHEAD = r"(?=.*q)q_proj"

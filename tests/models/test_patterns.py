@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from garrison.models.patterns import MAX_PATTERN, MAX_TEXT, Allowance, Pattern, PatternError
+from garrison.models.adapters.patterns import MAX_PATTERN, MAX_TEXT, Allowance, Pattern, PatternError
 
 NAME = "model.layers.0.self_attn.q_proj"
 TEXTS = st.text("ab.0_-A", min_size=1, max_size=12)

@@ -4,7 +4,7 @@ import json
 import pytest
 
 from garrison.base.clock import FakeClock
-from garrison.models.progress import JsonLines, Lines, MemoryProgress, Progress, RichProgress, Silent, choose
+from garrison.models.files.progress import JsonLines, Lines, MemoryProgress, Progress, RichProgress, Silent, choose
 
 
 def transfer(progress: Progress, clock: FakeClock | None = None) -> None:

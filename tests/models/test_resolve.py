@@ -23,10 +23,10 @@ from garrison.base.errors import (
 )
 from garrison.base.locks import file_lock
 from garrison.base.settings import Settings
+from garrison.models.files.problem import Problem
+from garrison.models.files.progress import MemoryProgress
 from garrison.models.layout import Layout
 from garrison.models.names import parse_model
-from garrison.models.problem import Problem
-from garrison.models.progress import MemoryProgress
 from garrison.models.record import ModelRecord, read_record, write_record
 from garrison.models.request import ResolveRequest, user_hf_home
 from garrison.models.resolve import Attempt, ResolvedModel, default_sources, resolve

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from garrison.base.errors import ModelInvalidError
-from garrison.models.safetensors import MAX_HEADER_BYTES, parse_header, read_header
+from garrison.models.formats.safetensors import MAX_HEADER_BYTES, parse_header, read_header
 
 SIZES = {"BOOL": 1, "I8": 1, "F8_E4M3": 1, "F16": 2, "BF16": 2, "U16": 2, "F32": 4, "I64": 8, "C64": 8}
 

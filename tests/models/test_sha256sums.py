@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from garrison.base.errors import ModelInvalidError
-from garrison.models.sha256sums import parse_sums, render_sums
+from garrison.models.formats.sha256sums import parse_sums, render_sums
 
 DIGEST = "ab" * 32
 SUMS = Path("sha256sums.txt")

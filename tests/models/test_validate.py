@@ -6,7 +6,7 @@ import os
 import pytest
 
 from garrison.base.errors import ModelInvalidError
-from garrison.models.problem import Problem
+from garrison.models.files.problem import Problem
 from garrison.models.validate import Index, ModelFiles, check_model, judge, list_files, validate_model
 
 CONFIG = {"config.json": 2}

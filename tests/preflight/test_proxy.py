@@ -142,7 +142,7 @@ def preflight(stage: Any, port: int) -> Callable[..., subprocess.Popen[bytes]]:
     """Start the console script for `port` with a downstream command."""
 
     def start(*command: str, **environment: str) -> subprocess.Popen[bytes]:
-        code = "import sys; from garrison.cli.vllm_preflight import main; sys.exit(main())"
+        code = "import sys; from garrison.cli.scripts.vllm_preflight import main; sys.exit(main())"
         return stage.start(  # type: ignore[no-any-return] - the fixture is untyped across files
             [sys.executable, "-c", code, *command],
             env=os.environ

@@ -10,7 +10,7 @@ from hub import COMMIT, Fault, Hub
 
 from garrison.base.clock import FakeClock
 from garrison.base.errors import DiskFullError, FetchError, InvalidError, ModelInvalidError, ModelNotFoundError
-from garrison.models.progress import MemoryProgress
+from garrison.models.files.progress import MemoryProgress
 from garrison.models.record import read_record
 from garrison.models.request import ResolveRequest
 from garrison.models.resolve import ResolvedModel, resolve

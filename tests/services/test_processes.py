@@ -21,7 +21,7 @@ from garrison.models.validate import ModelFiles, check_model
 
 pytestmark = [pytest.mark.service, pytest.mark.system]
 
-CONSOLE = "import sys; from garrison.cli.vllm_resolve_model import main; sys.exit(main())"
+CONSOLE = "import sys; from garrison.cli.scripts.vllm_resolve_model import main; sys.exit(main())"
 KILLED_AT = """
 import os, signal, sys
 from pathlib import Path

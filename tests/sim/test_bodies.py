@@ -1,6 +1,6 @@
 import pytest
 
-from garrison.sim.bodies import error_body
+from garrison.sim.api.bodies import error_body
 from garrison.sim.engine import Refusal
 
 

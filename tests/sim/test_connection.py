@@ -8,8 +8,8 @@ from framing import MemoryTransport, Responses, cuts, damaged
 from hypothesis import given
 from hypothesis import strategies as st
 
-from garrison.sim.connection import Connection, Limits
-from garrison.sim.messages import Request, Response
+from garrison.sim.http.connection import Connection, Limits
+from garrison.sim.http.messages import Request, Response
 
 POST = b"POST /x HTTP/1.1\r\nHost: h\r\n"
 REQUESTS = st.lists(

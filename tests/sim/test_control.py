@@ -5,9 +5,9 @@ import asyncio
 import pytest
 
 from garrison.sim.adapters import MemoryAdapters
-from garrison.sim.control import answer
+from garrison.sim.api.control import answer
 from garrison.sim.faults import Faults
-from garrison.sim.messages import Request, Response
+from garrison.sim.http.messages import Request, Response
 
 from .client import Client, call, load, refused, request_bytes, until
 from .conftest import Start

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from garrison.sim.messages import Response, head
+from garrison.sim.http.messages import Response, head
 
 from .client import DEADLINE, Client, call, request_bytes, until
 from .conftest import Start

@@ -12,8 +12,8 @@ from garrison.base.values import size_text
 from garrison.cli.options import Json, settings
 from garrison.cli.options import app as make_app
 from garrison.cli.views.library import confirm, print_facts, print_table, print_verification
-from garrison.models.adapter import AdapterInfo
-from garrison.models.adapter_library import (
+from garrison.models.adapters.inspect import AdapterInfo
+from garrison.models.adapters.library import (
     find_adapter,
     import_adapter,
     list_adapters,
@@ -21,8 +21,8 @@ from garrison.models.adapter_library import (
     show_adapter,
     verify_adapter,
 )
+from garrison.models.files.progress import choose
 from garrison.models.layout import Layout
-from garrison.models.progress import choose
 
 app = make_app("Import, list, show, verify and remove LoRA adapters.", no_args_is_help=True)
 

@@ -14,7 +14,7 @@ def asker() -> Callable[[str], bool] | None:
 
 
 def _ask(question: str) -> bool:
-    from garrison.cli.fleet_wiring import Stop  # who starts a server on a free port needs none of the fleet
-    from garrison.cli.question import asked
+    from garrison.cli.fleet.question import asked
+    from garrison.cli.fleet.wiring import Stop  # who starts a server on a free port needs none of the fleet
 
     return asked(question, Stop())

@@ -6,8 +6,8 @@ import os
 from garrison.base.exit_codes import ExitCode
 from garrison.cli.options import Host, Json, Offline, Port, settings
 from garrison.cli.options import app as make_app
-from garrison.launch.doctor import checks
-from garrison.launch.machine_facts import machine_facts
+from garrison.launch.doctor.machine import machine_facts
+from garrison.launch.doctor.report import checks
 
 app = make_app("Check whether this machine can serve, with a remedy for each failure.")
 

@@ -16,9 +16,9 @@ from garrison.cli.views.library import print_table
 from garrison.engines import registry
 from garrison.engines.environments import environment_of, environments, in_use
 from garrison.engines.environments import use as use_environment
-from garrison.engines.install import InstallRequest, Progress
-from garrison.engines.install import install as install_engine
-from garrison.engines.install import remove as remove_environment
+from garrison.engines.install.installer import InstallRequest, Progress
+from garrison.engines.install.installer import install as install_engine
+from garrison.engines.install.installer import remove as remove_environment
 
 if TYPE_CHECKING:
     from rich.status import Status
@@ -161,8 +161,8 @@ def _catalogue(engine: str, executable: Path | None, values: Settings, *, shippe
     kind = registry.engine(engine)
     if shipped:
         return kind.catalogue()
-    from garrison.engines.describe import describe as describe_engine
     from garrison.engines.executable import locate
+    from garrison.engines.help.describe import describe as describe_engine
 
     explicit = str(executable) if executable is not None else None
     located = locate(kind, data_dir=values.data_dir, environ=os.environ, explicit=explicit)

@@ -11,6 +11,7 @@ from garrison.base.values import size_text
 from garrison.cli.options import Json, settings
 from garrison.cli.options import app as make_app
 from garrison.cli.views.library import confirm, print_facts, print_table, print_verification
+from garrison.models.files.progress import choose
 from garrison.models.layout import Layout
 from garrison.models.library import (
     ModelEntry,
@@ -20,7 +21,6 @@ from garrison.models.library import (
     show_model,
     verify_model,
 )
-from garrison.models.progress import choose
 
 app = make_app("Import, list, show, verify and remove models.", no_args_is_help=True)
 

@@ -8,7 +8,7 @@ import typer
 from garrison.cli.asker import asker
 from garrison.cli.options import Host, Json, Port, settings
 from garrison.cli.options import app as make_app
-from garrison.cli.vllm_preflight import run
+from garrison.cli.scripts.vllm_preflight import run
 from garrison.launch.permission import Permission
 from garrison.preflight.report import PreflightRequest
 

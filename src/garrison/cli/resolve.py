@@ -8,8 +8,8 @@ import typer
 
 from garrison.cli.options import Json, Offline, settings
 from garrison.cli.options import app as make_app
-from garrison.cli.vllm_resolve_model import run
-from garrison.models.progress import choose
+from garrison.cli.scripts.vllm_resolve_model import run
+from garrison.models.files.progress import choose
 from garrison.models.request import user_hf_home
 
 app = make_app("Find or fetch a model and pin it.")

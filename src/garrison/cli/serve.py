@@ -18,10 +18,10 @@ from garrison.cli.views.call_line import call_line
 from garrison.cli.views.live_stream import LiveStream
 from garrison.cli.views.start import start_view
 from garrison.engines.argv import Endpoint
+from garrison.launch.run.view import StartView
 from garrison.launch.serve import Prepared, prepare, start, start_by_exec
 from garrison.launch.spec import AdapterSpec, LaunchSpec
-from garrison.launch.view import StartView
-from garrison.models.progress import Progress, choose
+from garrison.models.files.progress import Progress, choose
 
 _DRAIN_SECONDS = 1.0
 

@@ -13,7 +13,7 @@ from garrison.engines.argv import Endpoint, endpoint_of
 
 if TYPE_CHECKING:
     from garrison.engines.catalogue import Catalogue
-    from garrison.engines.parse_command import ParsedCommand
+    from garrison.engines.parse.command import ParsedCommand
 
 __all__ = [
     "Capabilities",

@@ -10,7 +10,7 @@ from garrison.engines.engine import Capabilities, EngineCommand, LoraOptions, Re
 
 if TYPE_CHECKING:
     from garrison.engines.catalogue import Catalogue
-    from garrison.engines.parse_command import ParsedCommand
+    from garrison.engines.parse.command import ParsedCommand
 
 __all__ = ["MlxLm"]
 
@@ -73,7 +73,7 @@ class MlxLm:
         return load(self.name, version)
 
     def parse_command(self, text: str) -> "ParsedCommand":
-        from garrison.engines.parse_command import parse_command
+        from garrison.engines.parse.command import parse_command
 
         return parse_command(text, self.name)
 

@@ -13,7 +13,7 @@ from garrison.engines.engine import Capabilities, EngineCommand, LoraModule, Lor
 
 if TYPE_CHECKING:
     from garrison.engines.catalogue import Catalogue
-    from garrison.engines.parse_command import ParsedCommand
+    from garrison.engines.parse.command import ParsedCommand
 
 __all__ = ["LORA_RANKS", "Vllm", "lora_rank"]
 
@@ -93,7 +93,7 @@ class Vllm:
         return Vllm.catalogue(Vllm())
 
     def parse_command(self, text: str) -> "ParsedCommand":
-        from garrison.engines.parse_command import parse_command
+        from garrison.engines.parse.command import parse_command
 
         return parse_command(text, self.name)
 

@@ -12,7 +12,7 @@ from garrison.base.redaction import shown_command
 from garrison.engines.argv import is_flag, last_value
 from garrison.engines.engine import Endpoint
 from garrison.engines.registry import engine
-from garrison.launch.engine_probe import EngineProbe
+from garrison.launch.run.probe import EngineProbe
 from garrison.launch.shim import is_shim
 from garrison.preflight.holders import PortVerdict
 from garrison.preflight.listeners import Listener

@@ -13,8 +13,8 @@ from garrison.engines.catalogue import Finding, check_args
 from garrison.engines.engine import Endpoint, Engine, EngineCommand, LoraModule, LoraOptions, ServeOptions
 from garrison.engines.executable import Located, locate, require_runnable
 from garrison.launch.spec import AdapterSpec, LaunchSpec
-from garrison.models.adapter import AdapterInfo, inspect_adapter
-from garrison.models.fit import BaseShapes, check_against_base, read_base_shapes
+from garrison.models.adapters.fit import BaseShapes, check_against_base, read_base_shapes
+from garrison.models.adapters.inspect import AdapterInfo, inspect_adapter
 from garrison.models.layout import Layout
 
 __all__ = ["Chosen", "PreparedAdapter", "choose", "command", "prepare_adapters", "require_key", "served_name"]

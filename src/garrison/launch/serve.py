@@ -19,14 +19,14 @@ from garrison.base.locks import FileLock
 from garrison.base.settings import Settings
 from garrison.engines.argv import gives
 from garrison.engines.engine import EngineCommand
-from garrison.launch.patience import Patience
 from garrison.launch.permission import Permission
 from garrison.launch.port_server import require_unused_socket
 from garrison.launch.prepare import Chosen, PreparedAdapter, choose, command, prepare_adapters, require_key, served_name
+from garrison.launch.run.patience import Patience
+from garrison.launch.run.view import StartView
 from garrison.launch.spec import LaunchSpec
-from garrison.launch.view import StartView
+from garrison.models.files.progress import Progress
 from garrison.models.layout import Layout
-from garrison.models.progress import Progress
 from garrison.models.request import ResolveRequest, user_hf_home
 from garrison.models.resolve import ResolvedModel, resolve
 from garrison.preflight.check import PreflightRequest, check, port_lock
@@ -129,8 +129,8 @@ def start(prepared: Prepared, settings: Settings, environ: Mapping[str, str], vi
     """
     import asyncio
 
-    from garrison.launch.engine_run import Job
-    from garrison.launch.supervise import Supervisor
+    from garrison.launch.run.engine_run import Job
+    from garrison.launch.run.supervise import Supervisor
 
     job = Job(
         engine=prepared.chosen.engine,

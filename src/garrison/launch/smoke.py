@@ -12,7 +12,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from garrison.base.redaction import excerpt
-from garrison.launch.ready import no_connection, place, tls_alert
+from garrison.launch.run.ready import no_connection, place, tls_alert
 
 if TYPE_CHECKING:
     import httpx2

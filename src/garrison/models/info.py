@@ -7,10 +7,10 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-from garrison.models.content import json_object
-from garrison.models.gguf import GgufHeader, read_gguf
+from garrison.models.files.content import json_object
+from garrison.models.formats.gguf import GgufHeader, read_gguf
+from garrison.models.formats.safetensors import Header
 from garrison.models.integrity import check_weights
-from garrison.models.safetensors import Header
 from garrison.models.validate import ModelFiles, WeightFormat, validate_model
 
 __all__ = ["ModelInfo", "context_length", "count_parameters", "model_info"]

@@ -9,10 +9,10 @@ from pathlib import Path
 
 from garrison.base.beneath import Tree
 from garrison.base.errors import ModelInvalidError
-from garrison.models.content import lfs_pointer, open_file, pointer_error, unreadable
-from garrison.models.gguf import read_gguf
-from garrison.models.problem import Problem
-from garrison.models.safetensors import Header, read_header
+from garrison.models.files.content import lfs_pointer, open_file, pointer_error, unreadable
+from garrison.models.files.problem import Problem
+from garrison.models.formats.gguf import read_gguf
+from garrison.models.formats.safetensors import Header, read_header
 from garrison.models.validate import ModelFiles
 
 __all__ = ["check_pytorch", "check_weights", "find_fault"]

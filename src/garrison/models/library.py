@@ -14,15 +14,15 @@ from garrison.base.clock import Clock, SystemClock
 from garrison.base.errors import InvalidError, ModelInvalidError, ModelNotFoundError
 from garrison.base.locks import file_lock
 from garrison.models.adopt import adopt
-from garrison.models.content import is_dir, is_file
+from garrison.models.files.content import is_dir, is_file
+from garrison.models.files.problem import Problem
+from garrison.models.files.progress import Progress
+from garrison.models.files.space import FreeBytes, free_bytes
 from garrison.models.info import ModelInfo, model_info
 from garrison.models.integrity import check_weights, find_fault
 from garrison.models.layout import Layout, is_model_entry
 from garrison.models.names import ModelName, parse_model
-from garrison.models.problem import Problem
-from garrison.models.progress import Progress
 from garrison.models.record import ModelRecord, read_record
-from garrison.models.space import FreeBytes, free_bytes
 from garrison.models.swap import discard
 from garrison.models.validate import WeightFormat, check_model, list_files, validate_model
 from garrison.models.verify import RECORDED_NAME, Verification, verify

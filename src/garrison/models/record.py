@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from garrison.base.files import write_atomic
-from garrison.models.content import read_small
+from garrison.models.files.content import read_small
 from garrison.models.layout import RECORD_NAME
 from garrison.models.names import ModelName
 

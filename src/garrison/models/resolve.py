@@ -18,10 +18,11 @@ from garrison.base.errors import FetchError, GarrisonError, ModelInvalidError, M
 from garrison.base.files import fsync_tree
 from garrison.base.locks import file_lock
 from garrison.base.redaction import redacted
-from garrison.models import space, swap
+from garrison.models import swap
+from garrison.models.files import space
+from garrison.models.files.problem import Problem
+from garrison.models.files.progress import Progress, Silent
 from garrison.models.integrity import find_fault
-from garrison.models.problem import Problem
-from garrison.models.progress import Progress, Silent
 from garrison.models.record import ModelRecord, read_record, write_record
 from garrison.models.request import NETWORK_SOURCES, ResolveRequest
 from garrison.models.sources.local import LocalSource

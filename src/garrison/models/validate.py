@@ -14,8 +14,8 @@ from typing import Literal
 
 from garrison.base.beneath import OutsideError, Tree
 from garrison.base.errors import ModelInvalidError
-from garrison.models.content import is_file, json_object, unreadable
-from garrison.models.problem import Problem
+from garrison.models.files.content import is_file, json_object, unreadable
+from garrison.models.files.problem import Problem
 
 __all__ = ["Index", "ModelFiles", "WeightFormat", "check_model", "judge", "list_files", "validate_model"]
 

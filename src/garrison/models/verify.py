@@ -13,11 +13,11 @@ from typing import Literal
 
 from garrison.base.beneath import open_regular
 from garrison.base.files import write_atomic
-from garrison.models.content import unreadable
-from garrison.models.hashing import hash_files
-from garrison.models.problem import Problem
-from garrison.models.progress import Progress
-from garrison.models.sha256sums import parse_sums, render_sums
+from garrison.models.files.content import unreadable
+from garrison.models.files.hashing import hash_files
+from garrison.models.files.problem import Problem
+from garrison.models.files.progress import Progress
+from garrison.models.formats.sha256sums import parse_sums, render_sums
 from garrison.models.validate import list_files
 
 __all__ = ["RECORDED_NAME", "FileVerdict", "Verification", "read_recorded", "record_digests", "verify"]

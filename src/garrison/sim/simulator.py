@@ -14,11 +14,11 @@ from typing import Self
 
 from garrison.base.errors import InvalidError
 from garrison.sim.adapters import AdapterReader, DirectoryAdapters
+from garrison.sim.api.routes import Routes
 from garrison.sim.config import SimConfig
 from garrison.sim.faults import Faults
-from garrison.sim.http import HttpServer, Limits
+from garrison.sim.http.server import HttpServer, Limits
 from garrison.sim.metrics import Counters
-from garrison.sim.routes import Routes
 from garrison.sim.state import ServerState, Sleep
 
 __all__ = ["Simulator", "bind", "bind_file"]

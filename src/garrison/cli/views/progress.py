@@ -10,7 +10,7 @@ from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
-from garrison.cli.fleet_wiring import Stop
+from garrison.cli.fleet.wiring import Stop
 from garrison.cli.views.glyphs import DONE_WORDS, MARKS, STATE_MARKS
 from garrison.cli.views.page import Page, counted, plain
 from garrison.fleet.values.observation import Sighting

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from garrison.base.errors import GarrisonError
 from garrison.engines.vllm import LORA_RANKS
 from garrison.fleet.values.failure import Failure, FailureCode
-from garrison.models.adapter import AdapterInfo
+from garrison.models.adapters.inspect import AdapterInfo
 
 __all__ = ["being_written", "broken", "refusal"]
 

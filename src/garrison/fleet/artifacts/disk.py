@@ -15,9 +15,9 @@ from garrison.fleet.artifacts.entry import fault_of, intact
 from garrison.fleet.artifacts.protocol import Content, EntryFault, Staged
 from garrison.fleet.artifacts.store import AdapterStore
 from garrison.fleet.values.target import NO_STORE, TargetSpec
-from garrison.models.adapter import ADAPTER_FILES, AdapterInfo, inspect_adapter
-from garrison.models.content import file_size, is_dir, open_tree
-from garrison.models.fit import BaseShapes, check_against_base, read_base_shapes
+from garrison.models.adapters.fit import BaseShapes, check_against_base, read_base_shapes
+from garrison.models.adapters.inspect import ADAPTER_FILES, AdapterInfo, inspect_adapter
+from garrison.models.files.content import file_size, is_dir, open_tree
 
 __all__ = ["DiskArtifacts", "default_store", "store_root"]
 

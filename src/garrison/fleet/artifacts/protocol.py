@@ -9,7 +9,7 @@ from garrison.fleet.values.failure import Failure
 from garrison.fleet.values.target import TargetSpec
 
 if TYPE_CHECKING:
-    from garrison.models.adapter import AdapterInfo
+    from garrison.models.adapters.inspect import AdapterInfo
 
 __all__ = ["Artifacts", "Content", "EntryFault", "Staged"]
 

@@ -48,10 +48,10 @@ from garrison.fleet.artifacts.entry import (
     stat,
 )
 from garrison.fleet.artifacts.protocol import Staged
-from garrison.models.adapter import ADAPTER_FILES, adapter_digest
-from garrison.models.content import file_size, is_dir, open_tree
-from garrison.models.copying import copy_files
-from garrison.models.space import FreeBytes, disk_full, free_bytes, out_of_space
+from garrison.models.adapters.inspect import ADAPTER_FILES, adapter_digest
+from garrison.models.files.content import file_size, is_dir, open_tree
+from garrison.models.files.copying import copy_files
+from garrison.models.files.space import FreeBytes, disk_full, free_bytes, out_of_space
 
 __all__ = ["AdapterStore"]
 

@@ -20,7 +20,7 @@ from garrison.processes.descendants import Descendants
 from garrison.processes.procfs import Procfs
 
 if TYPE_CHECKING:
-    from garrison.launch.engine_log import EngineLog
+    from garrison.launch.run.log import EngineLog
 
 __all__ = ["STATUS_NAME", "Shim"]
 
@@ -233,7 +233,7 @@ def _identity(pid: int) -> ProcessId | None:
 def _open_log(path: Path) -> "EngineLog":
     """Imported here: an engine whose starter keeps its log does not pay for it."""
     from garrison.base.errors import GarrisonError
-    from garrison.launch.engine_log import EngineLog
+    from garrison.launch.run.log import EngineLog
 
     try:
         log = EngineLog(path)

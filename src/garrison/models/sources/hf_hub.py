@@ -20,7 +20,7 @@ from garrison.base.clock import Clock
 from garrison.base.errors import FetchError, InvalidError
 from garrison.base.redaction import know_secret, redacted
 from garrison.base.values import number
-from garrison.models.progress import Progress
+from garrison.models.files.progress import Progress
 from garrison.models.request import ResolveRequest
 from garrison.models.sources.selection import select_files
 from garrison.models.sources.source import Found, Outcome, Skipped, Workspace

@@ -3,8 +3,8 @@
 import os
 from pathlib import Path
 
-from garrison.models.problem import Problem
-from garrison.models.progress import Progress
+from garrison.models.files.problem import Problem
+from garrison.models.files.progress import Progress
 from garrison.models.record import ModelRecord, read_record
 from garrison.models.request import ResolveRequest
 from garrison.models.sources.source import Broken, Found, Outcome, Skipped, Workspace

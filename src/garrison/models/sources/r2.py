@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 
 from garrison.base.errors import FetchError, InvalidError
 from garrison.base.redaction import SecretValueError, redacted, secret_text
-from garrison.models.progress import Progress
+from garrison.models.files.progress import Progress
 from garrison.models.request import ResolveRequest
 from garrison.models.sources.aws_credentials import given_by_environment, shared_credentials
 from garrison.models.sources.source import Found, Outcome, Skipped, Workspace

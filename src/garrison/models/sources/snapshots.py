@@ -6,9 +6,9 @@ not whole, the newest that is whole. Layout: huggingface.co/docs/huggingface_hub
 
 from pathlib import Path
 
+from garrison.models.files.problem import Problem
+from garrison.models.files.progress import Progress
 from garrison.models.names import ModelName
-from garrison.models.problem import Problem
-from garrison.models.progress import Progress
 from garrison.models.request import ResolveRequest
 from garrison.models.sources.source import Broken, Found, Outcome, Skipped, Workspace
 

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Protocol
 
 from garrison.base.clock import Clock
-from garrison.models.problem import Problem
-from garrison.models.progress import Progress
+from garrison.models.files.problem import Problem
+from garrison.models.files.progress import Progress
 from garrison.models.request import ResolveRequest
 
 __all__ = ["Broken", "Found", "MemorySource", "Outcome", "Skipped", "Source", "Workspace"]

@@ -12,8 +12,8 @@ from pathlib import Path
 
 from garrison.base.errors import DiskFullError, FetchError
 from garrison.base.files import write_atomic
+from garrison.models.files.space import disk_full, out_of_space, require_space
 from garrison.models.layout import RECORD_NAME
-from garrison.models.space import disk_full, out_of_space, require_space
 
 __all__ = ["Pending", "Plan", "RemoteFile", "Staging", "plan", "write_failed"]
 

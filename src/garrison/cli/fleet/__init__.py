@@ -1,0 +1,1 @@
+"""The commands that declare, apply and observe what targets serve."""

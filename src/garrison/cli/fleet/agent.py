@@ -1,0 +1,170 @@
+"""`garrison agent`."""
+
+import asyncio
+import signal
+from datetime import timedelta
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from garrison.base.errors import UsageError
+from garrison.base.exit_codes import ExitCode
+from garrison.cli.fleet.on_record import OnRecord
+from garrison.cli.options import Json, settings
+from garrison.cli.options import app as make_app
+from garrison.cli.signals import Wishes
+
+if TYPE_CHECKING:
+    from garrison.cli.views.agent import AgentView
+    from garrison.fleet.agent.loop import Agent
+    from garrison.fleet.context import Fleet
+
+app = make_app("Keep the fleet as declared, on a timer.")
+
+_GRACE_SECONDS = 30.0
+
+
+@app.command(cls=OnRecord)
+def agent(
+    interval: Annotated[
+        str | None,
+        typer.Option(
+            "--interval",
+            metavar="TIME",
+            help="Time between two looks at a target: 10s, 1m. Default: as its stacks declare.",
+        ),
+    ] = None,
+    stack: Annotated[
+        list[str] | None, typer.Option("--stack", "-s", metavar="NAME", help="Only these stacks; repeatable.")
+    ] = None,
+    once: Annotated[bool, typer.Option("--once", help="Look at every target once, do what is due, and exit.")] = False,
+    json: Json = False,
+) -> int:
+    """Keep the fleet as it was last applied.
+
+    Looks at every target on a timer, carries out owed actions, and repairs drift
+    where a stack's policy is `on_drift: restore`. Prints one line per event.
+
+    SIGTERM or Ctrl-C stops the agent after work in progress. A second one stops
+    it now; the next start settles the actions this interrupts. With --once the
+    exit code is 30 when an action failed, and 31 when a target is out of reach or
+    cannot load an adapter that is missing there.
+    """
+    import uvloop
+
+    from garrison.cli.fleet.wiring import open_fleet
+
+    seconds = None if interval is None else _seconds(interval)
+    # uvloop makes a cycle over thousands of targets a third cheaper.
+    with open_fleet() as fleet, asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(_run(fleet, interval=seconds, stacks=stack, once=once, json=json))
+
+
+def _seconds(text: str) -> float:
+    """Parse `--interval` like the manifest's `interval`; return seconds.
+
+    Raises:
+        UsageError: `text` is not a duration, or one that is too short or too long.
+    """
+    from pydantic import TypeAdapter, ValidationError
+
+    from garrison.fleet.manifest.model import Interval
+
+    try:
+        return TypeAdapter[float](Interval).validate_python(text)
+    except ValidationError as error:
+        said = error.errors()[0]["msg"].removeprefix("Value error, ")
+        raise UsageError(f"--interval {text!r}: {said[:1].lower()}{said[1:]}", hint="For example 10s or 1m.") from None
+
+
+async def _run(fleet: "Fleet", *, interval: float | None, stacks: list[str] | None, once: bool, json: bool) -> int:
+    from garrison.cli.fleet.wiring import INTERRUPTED
+    from garrison.cli.views.agent import AgentView
+    from garrison.fleet.agent.loop import Agent
+    from garrison.fleet.hooks.delivery import HookDelivery
+    from garrison.fleet.hooks.queues import Hooks
+    from garrison.net.secrets import Secrets
+
+    view = AgentView(fleet.clock, json=json)
+    hooks = Hooks(HookDelivery(fleet.dialer, Secrets()), clock=fleet.clock, note=view.note)
+    made = Agent(
+        fleet,
+        view,
+        on_event=view.event,
+        hooks=hooks,
+        interval=interval,
+        stacks=stacks,
+        retention=timedelta(days=settings("fleet").retention),
+    )
+    forced = await _until_stopped(made, view, once=once)
+    if not once:
+        view.note("stopped now; the next start settles interrupted actions" if forced else "stopped")
+    view.end()
+    if forced:
+        return INTERRUPTED
+    return _exit_code(made) if once else ExitCode.OK
+
+
+async def _until_stopped(made: "Agent", view: "AgentView", *, once: bool) -> bool:
+    """Run the agent from startup to shutdown; return whether a second signal forced it to stop."""
+    loop = asyncio.get_running_loop()
+    work = asyncio.create_task(_work(made, view, once=once))
+    ending = asyncio.create_task(_ending(made, work))
+    wishes = Wishes()
+
+    def signalled() -> None:
+        if not wishes.heard():
+            return
+        if wishes.number > 1:
+            # Skips the rest of `shutdown`. Actions in flight are marked as started in the store, which is how the next
+            # start finds and settles them.
+            ending.cancel()
+            return
+        view.note("stopping after work in progress; signal again to stop now")
+        made.request_stop()
+        if once:
+            # `once()` runs until nothing is due and does not check for a stop request; `shutdown` still finishes the
+            # actions in progress.
+            work.cancel()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, signalled)
+    try:
+        await ending
+    except asyncio.CancelledError:
+        if wishes.number < 2:  # cancelled from outside, not by a second signal
+            raise
+        return True
+    finally:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.remove_signal_handler(number)
+    return False
+
+
+async def _work(made: "Agent", view: "AgentView", *, once: bool) -> None:
+    from garrison.cli.views.page import counted
+
+    await made.startup()
+    view.first_pass(made.state.targets)
+    if not made.state.stacks:
+        view.note("nothing applied yet; run `garrison apply`")
+    if once:
+        await made.once()
+        return
+    watched = f"{counted(made.state.targets, 'target')} in {counted(made.state.stacks, 'stack')}"
+    view.note(f"watching {watched}")
+    await made.main_loop()
+
+
+async def _ending(made: "Agent", work: "asyncio.Task[None]") -> None:
+    """Wait for `work`, then shut the agent down, also after an error of `work`, which is raised last."""
+    await asyncio.wait([work])
+    await made.shutdown(_GRACE_SECONDS)
+    if not work.cancelled():
+        work.result()
+
+
+def _exit_code(made: "Agent") -> ExitCode:
+    if made.state.failed:
+        return ExitCode.APPLY_FAILED
+    return ExitCode.UNREACHABLE if made.state.out_of_reach else ExitCode.OK

@@ -1,0 +1,51 @@
+"""`garrison discover`."""
+
+import json as json_module
+from typing import Annotated
+
+import typer
+
+from garrison.base.exit_codes import ExitCode
+from garrison.cli.fleet.options import File, declaration
+from garrison.cli.options import Json, KeyEnv
+from garrison.cli.options import app as make_app
+
+app = make_app("Look at targets and list unmanaged adapters.")
+
+
+@app.command()
+def discover(
+    file: File = None,
+    target: Annotated[
+        list[str] | None,
+        typer.Option("--target", "-t", metavar="NAME|URL", help="Only these targets; a URL need not be on record."),
+    ] = None,
+    key_env: KeyEnv = None,
+    json: Json = False,
+) -> int:
+    """Look at targets, and list their base models and unmanaged adapters.
+
+    Covers every target on record, or those of a manifest, or the named ones.
+    Observations of targets on record are stored. Exit code 31 when a target could
+    not be observed.
+    """
+    from garrison.cli.fleet.wiring import Stop, open_fleet, run
+    from garrison.cli.views.discover import show_discovered
+    from garrison.cli.views.page import Page
+    from garrison.fleet.operations.discover import choose_targets
+    from garrison.fleet.operations.discover import discover as look_at
+    from garrison.fleet.values.view import SilentView
+    from garrison.net.endpoint import Secret
+
+    declared = declaration(file, None, None).targets if file else None
+    api_key = Secret("env", key_env) if key_env else None
+    with open_fleet() as fleet:
+        chosen = choose_targets(target or (), declared, fleet.store.targets(), api_key=api_key)
+        found = run(look_at(fleet, chosen, SilentView()), Stop())
+    code = ExitCode.OK if all(one.seen.known for one in found) else ExitCode.UNREACHABLE
+    if json:
+        body = {"ok": code is ExitCode.OK, "exit_code": int(code), "targets": [one.to_json() for one in found]}
+        print(json_module.dumps(body, ensure_ascii=False))
+    else:
+        show_discovered(found, Page())
+    return code

@@ -1,0 +1,54 @@
+"""`garrison drift`."""
+
+import json as json_module
+
+from garrison.base.exit_codes import ExitCode
+from garrison.cli.fleet.on_record import OnRecord
+from garrison.cli.fleet.options import All, ExitCodes, Stack
+from garrison.cli.options import Json
+from garrison.cli.options import app as make_app
+
+app = make_app("Show what differs from what was last applied.")
+
+
+@app.command(cls=OnRecord)
+def drift(
+    stack: Stack = None,
+    exit_code: ExitCodes = False,
+    everything: All = False,
+    json: Json = False,
+) -> int:
+    """Show what differs from what was last applied.
+
+    Every target is looked at now. One that cannot be observed proves nothing and
+    is listed separately.
+    """
+    from garrison.cli.fleet.wiring import Stop, open_fleet, run
+    from garrison.cli.views.drift import show_drifts
+    from garrison.cli.views.page import Page
+    from garrison.cli.views.progress import progress_view
+    from garrison.fleet.report.inspect import find_drifts
+
+    with open_fleet() as fleet:
+        page, stop = Page(), Stop()
+        view = progress_view(page, stop, lambda _: None, json=json)
+        try:
+            found = run(find_drifts(fleet, view, stack=stack), stop)
+        finally:
+            view.end()
+        now = fleet.clock.now()
+    code = ExitCode.OK
+    if exit_code:
+        code = ExitCode.DRIFT if found.found else ExitCode.UNREACHABLE if found.unknown else ExitCode.OK
+    if json:
+        body = {
+            "ok": True,
+            "exit_code": int(code),
+            "checked": found.checked,
+            "drift": [one.to_json() for one in found.found],
+            "unknown": found.unknown,
+        }
+        print(json_module.dumps(body, ensure_ascii=False))
+    else:
+        show_drifts(found, page, now, everything=everything)
+    return code

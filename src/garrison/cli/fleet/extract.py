@@ -1,0 +1,73 @@
+"""`garrison extract`."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from garrison.base.errors import InvalidError
+from garrison.cli.fleet.inventory import Queries
+from garrison.cli.fleet.on_record import OnRecord
+from garrison.cli.options import Json
+from garrison.cli.options import app as make_app
+
+app = make_app("Write a manifest from what was last seen.")
+
+
+@app.command(cls=OnRecord)
+def extract(
+    query: Queries = None,
+    stack: Annotated[
+        str | None,
+        typer.Option("--stack", "-s", metavar="NAME", help="The stack to declare: one on record, or a new one."),
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", metavar="FILE", help="Output file. Default: standard output.")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite FILE.")] = False,
+    json: Json = False,
+) -> int:
+    """Write a manifest from what was last seen; applying it sends nothing to any
+    target.
+
+    Managed adapters are written as declared, unmanaged ones with the path they
+    are served from. A manifest cannot express content that changed at a declared
+    path since it was applied: an apply rolls that out.
+    """
+    from garrison.base.files import write_atomic
+    from garrison.cli.fleet.inventory import stock_of
+    from garrison.cli.fleet.wiring import open_fleet
+    from garrison.fleet.manifest.dump import dump_manifest, manifest_body
+    from garrison.fleet.report.extract import extract as extract_rows
+    from garrison.fleet.report.inventory_rows import FIELDS, select
+    from garrison.fleet.report.query import parse_query
+
+    asked = parse_query(query or "", FIELDS["adapters"])
+    if output is not None and not force and output.exists():
+        raise InvalidError(f"{output} already exists", hint="Choose another file, or overwrite it with --force.")
+    with open_fleet() as fleet:
+        store, now = fleet.store, fleet.clock.now()
+        rows = select(stock_of(fleet).adapters, asked)
+        found = extract_rows(rows, store.stacks(), store.targets(), store.resources(), stack=stack)
+    notes = list(found.notes)
+    if not found.declaration.adapters:
+        notes.append("no adapter matches; `garrison inventory` shows what is on record")
+    for note in notes:
+        print(f"note: {note}", file=sys.stderr)
+    if json:
+        import json as json_module
+
+        text = json_module.dumps(manifest_body(found.declaration), ensure_ascii=False, indent=2) + "\n"
+    else:
+        head = [f"written by `garrison extract` on {now:%Y-%m-%d %H:%M:%S} UTC, from what was last seen", *notes]
+        text = "".join(f"# {line}\n" for line in head) + dump_manifest(found.declaration)
+    if output is None:
+        sys.stdout.write(text)
+        return 0
+    try:
+        write_atomic(output, text)
+    except OSError as error:
+        raise InvalidError(f"cannot write {output}: {error.strerror}", hint="Choose another file.") from None
+    print(f"wrote {output}; `garrison plan {output}` confirms that it changes nothing", file=sys.stderr)
+    return 0

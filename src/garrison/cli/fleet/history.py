@@ -1,0 +1,99 @@
+"""`garrison history`."""
+
+import json as json_module
+import time
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from garrison.base.errors import UsageError
+from garrison.cli.fleet.on_record import OnRecord
+from garrison.cli.fleet.options import Stack
+from garrison.cli.options import Json
+from garrison.cli.options import app as make_app
+
+if TYPE_CHECKING:
+    from garrison.store.records import Event
+
+app = make_app("Show what changed and what was done, with times.")
+
+_FOLLOW_SECONDS = 1.0
+_BATCH = 500
+
+
+@app.command(cls=OnRecord)
+def history(
+    stack: Stack = None,
+    target: Annotated[str | None, typer.Option("--target", "-t", metavar="NAME", help="Only this target.")] = None,
+    name: Annotated[str | None, typer.Option("--name", "-n", metavar="NAME", help="Only this adapter.")] = None,
+    kind: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--kind", "-k", metavar="KIND", help="Only this kind of event: drift, restored, unreachable …; repeatable."
+        ),
+    ] = None,
+    since: Annotated[
+        str | None, typer.Option("--since", metavar="WHEN", help="Only events since 2h, 15m, 3d ago, or a time (UTC).")
+    ] = None,
+    limit: Annotated[int, typer.Option("--limit", "-l", min=1, help="How many events to show, the newest.")] = 100,
+    follow: Annotated[bool, typer.Option("--follow", help="Keep showing new events until Ctrl-C.")] = False,
+    json: Json = False,
+) -> int:
+    """Show what changed and what was done, newest last.
+
+    Covers every change of an observation and every action, with its time (UTC)
+    and cause. --json prints one line per event.
+    """
+    from garrison.cli.fleet.wiring import open_fleet
+    from garrison.cli.views.age import parse_since
+    from garrison.cli.views.history import show_event
+    from garrison.cli.views.page import Page
+    from garrison.fleet.hooks.queues import event_json
+
+    kinds = _kinds(kind)
+    page = Page()
+
+    def show(event: "Event") -> None:
+        if json:
+            print(json_module.dumps(event_json(event), ensure_ascii=False), flush=True)
+        else:
+            show_event(event, page)
+            page.flush()
+
+    with open_fleet() as fleet:
+        store = fleet.store
+        begin = parse_since(since, fleet.clock.now()) if since else None
+        found = store.events(stack=stack, target=target, name=name, kinds=kinds, since=begin, limit=limit)
+        for event in reversed(found):
+            show(event)
+        if not found and not json and not follow:
+            page.line("Nothing on record" + (" since then." if since else "."))
+        # From the newest event of all: the last one shown may be older, since the filters skip others.
+        newest = store.events(limit=1)
+        last = newest[0].id if newest else 0
+        try:
+            while follow:
+                time.sleep(_FOLLOW_SECONDS)
+                for event in store.events(
+                    stack=stack, target=target, name=name, kinds=kinds, after_id=last, limit=_BATCH
+                ):
+                    last = event.id
+                    show(event)
+        except KeyboardInterrupt:
+            return 0
+    return 0
+
+
+def _kinds(given: list[str] | None) -> list[str] | None:
+    """Check the values of `--kind`; None stands for all kinds."""
+    import difflib
+
+    from garrison.fleet.values import events
+
+    known = sorted(getattr(events, name) for name in events.__all__ if isinstance(getattr(events, name), str))
+    for one in given or ():
+        if one not in known:
+            close = difflib.get_close_matches(one, known, 1)
+            hint = f"Did you mean {close[0]}?" if close else f"Kinds of events: {', '.join(known)}."
+            raise UsageError(f"unknown kind of event {one!r}", hint=hint)
+    return given or None

@@ -1,0 +1,90 @@
+"""`garrison plan`."""
+
+import json as json_module
+from typing import TYPE_CHECKING
+
+from garrison.base.exit_codes import ExitCode
+from garrison.cli.fleet.options import AcceptStale, Adopt, All, ExitCodes, File, Files, Force, ModeName, Modes, Props
+from garrison.cli.fleet.options import declaration as load
+from garrison.cli.options import Json
+from garrison.cli.options import app as make_app
+
+if TYPE_CHECKING:
+    from garrison.fleet.plan.context import PlanOptions
+    from garrison.fleet.values.declaration import Declaration
+    from garrison.fleet.values.plan import Plan
+
+__all__ = ["app", "exit_code_of", "simulate"]
+
+app = make_app("Show what an apply would do, without doing it.")
+
+
+@app.command()
+def plan(
+    files: Files = None,
+    file: File = None,
+    mode: Modes = ModeName.RECONCILE,
+    exit_code: ExitCodes = False,
+    force: Force = False,
+    adopt: Adopt = False,
+    accept_stale_cache: AcceptStale = False,
+    prop: Props = None,
+    everything: All = False,
+    json: Json = False,
+) -> int:
+    """Show what an apply would do, and why.
+
+    The targets are looked at, but nothing is sent that changes them.
+    """
+    from garrison.fleet.plan.context import PlanOptions
+
+    options = PlanOptions(force=force, adopt=adopt, accept_stale_cache=accept_stale_cache)
+    declared = load(files, file, prop)
+    return simulate(declared, mode=mode, options=options, exit_code=exit_code, everything=everything, json=json)
+
+
+def simulate(
+    declared: "Declaration",
+    *,
+    mode: ModeName,
+    options: "PlanOptions",
+    exit_code: bool,
+    everything: bool,
+    json: bool,
+) -> int:
+    """Show the plan of a declaration, for `plan` and `apply --simulate`; return the exit code."""
+    from garrison.cli.fleet.wiring import Stop, open_fleet, run
+    from garrison.cli.views.page import Page
+    from garrison.cli.views.plan import show_plan
+    from garrison.cli.views.plan_facts import plan_facts
+    from garrison.cli.views.progress import progress_view
+    from garrison.fleet.operations.apply import preview
+
+    with open_fleet() as fleet:
+        page, stop = Page(), Stop()
+        facts = plan_facts(fleet, declared, everything=everything)
+        view = progress_view(page, stop, lambda drafted: show_plan(drafted, page, facts), json=json)
+        try:
+            drafted = run(preview(fleet, declared, view, mode=mode.value, options=options), stop)
+        finally:
+            view.end()
+    code = exit_code_of(drafted) if exit_code else ExitCode.OK
+    if json:
+        print(json_module.dumps({"ok": True, "exit_code": int(code), "plan": drafted.to_json()}, ensure_ascii=False))
+    return code
+
+
+def exit_code_of(drafted: "Plan") -> ExitCode:
+    """Return the exit code of a plan under `--exit-code`.
+
+    32 when something would change on a target or in the record; otherwise 31 when a target is out of reach, and 0.
+    Recording an adapter that is already served as declared does not count as a change.
+    """
+    from garrison.fleet.values.plan import ActionKind
+
+    calm = (ActionKind.KEEP, ActionKind.ADOPT)
+    if any(action.kind not in calm for action in drafted.actions):
+        return ExitCode.DRIFT
+    if any(target.kind != "keep" for target in drafted.targets):
+        return ExitCode.DRIFT
+    return ExitCode.UNREACHABLE if drafted.unknown else ExitCode.OK

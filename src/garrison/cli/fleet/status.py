@@ -1,0 +1,45 @@
+"""`garrison status`."""
+
+import json as json_module
+from typing import Annotated
+
+import typer
+
+from garrison.cli.fleet.on_record import OnRecord
+from garrison.cli.fleet.options import All, Stack
+from garrison.cli.options import Json
+from garrison.cli.options import app as make_app
+
+app = make_app("Show the state of every stack and target.")
+
+
+@app.command(cls=OnRecord)
+def status(
+    stack: Stack = None,
+    cached: Annotated[bool, typer.Option("--cached", help="Contact no target; show what was last seen.")] = False,
+    everything: All = False,
+    json: Json = False,
+) -> int:
+    """Show the state of every stack, target and adapter, what is owed, and which
+    commands are at work.
+
+    All targets are looked at once, in parallel, each within its own timeout.
+    """
+    from garrison.cli.fleet.wiring import Stop, open_fleet, run
+    from garrison.cli.views.page import Page
+    from garrison.cli.views.progress import progress_view
+    from garrison.cli.views.status import show_status
+    from garrison.fleet.report.inspect import status_of
+
+    with open_fleet() as fleet:
+        page, stop = Page(), Stop()
+        view = progress_view(page, stop, lambda _: None, json=json)
+        try:
+            found = run(status_of(fleet, view, stack=stack, cached=cached), stop)
+        finally:
+            view.end()
+    if json:
+        print(json_module.dumps({"ok": True} | found.to_json(), ensure_ascii=False))
+    else:
+        show_status(found, page, everything=everything)
+    return 0

@@ -1,0 +1,243 @@
+"""A pasted command line to the engine, model and arguments it means. argv is kept verbatim and in order."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import PurePosixPath
+
+from garrison.base.errors import InvalidError
+from garrison.engines.argv import flag_of, is_flag
+from garrison.engines.catalogue import Catalogue, Option, load
+from garrison.engines.parse import container as container_command
+from garrison.engines.parse.container import Container
+from garrison.engines.parse.shell_words import split_commands
+
+__all__ = ["ParsedCommand", "parse_command"]
+
+_ASSIGNMENT = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)=(.*)\Z", re.DOTALL)
+_LAUNCHERS = {"nohup", "exec", "time", "command", "sudo"}
+_PYTHON = re.compile(r"python(\d+(\.\d+)?)?\Z")
+_MODULES = {
+    "vllm.entrypoints.openai.api_server": ("vllm", 0),
+    "vllm.entrypoints.cli.main": ("vllm", 1),
+    "vllm": ("vllm", 1),
+    "mlx_lm.server": ("mlx_lm", 0),
+    "mlx_lm": ("mlx_lm", 1),
+    "garrison.sim": ("sim", 0),
+}
+_PROGRAMS = {
+    "vllm": ("vllm", 1),
+    "llama-server": ("llama_cpp", 0),
+    "mlx_lm.server": ("mlx_lm", 0),
+    "mlx_lm": ("mlx_lm", 1),
+}
+_SUBCOMMANDS = {"vllm": "serve", "mlx_lm": "server"}
+_POSITIONAL = {"vllm", "sim"}
+_MODEL_FLAGS = {
+    "vllm": {"--model"},
+    "sim": {"--model"},
+    "llama_cpp": {"-m", "--model"},
+    "mlx_lm": {"--model"},
+}
+
+
+@dataclass(frozen=True, slots=True)
+class ParsedCommand:
+    """What a command line says.
+
+    Attributes:
+        engine: the engine's name.
+        argv: every word after the assignments, exactly as given; what a shell would execute. Empty when only
+            arguments were pasted.
+        executable: the first word of `argv`; None when only arguments were pasted.
+        model: the positional model, or the value of the engine's model flag.
+        args: the engine's arguments in order, less the subcommand and the model.
+        options: each flag in its normal spelling, and the values of each time it was given: `{"--middleware":
+            (("a",), ("b",)), "--enforce-eager": ((),)}`.
+        env: assignments before the command, `export` lines, and `-e NAME=VALUE` of a container.
+        container: where the command starts one.
+        notes: what could not be carried over, in sentences.
+    """
+
+    engine: str
+    argv: tuple[str, ...] = field(repr=False)
+    executable: str | None
+    model: str | None
+    args: tuple[str, ...] = field(repr=False)
+    options: Mapping[str, tuple[tuple[str, ...], ...]] = field(repr=False)
+    env: Mapping[str, str] = field(default_factory=dict, repr=False)
+    container: Container | None = None
+    notes: tuple[str, ...] = ()
+
+
+def parse_command(text: str, engine: str | None = None) -> ParsedCommand:
+    """Understand a pasted command line.
+
+    Args:
+        engine: the engine it has to be; with it, arguments alone are understood too (`serve m --x`, `--model m`).
+
+    Raises:
+        InvalidError: it is empty, needs a shell, starts no engine that is known, or starts another than `engine`.
+    """
+    env, argv = _one_command(split_commands(text))
+    if container_command.is_container(argv):
+        return _in_container(argv, env, engine)
+    found, start = _recognise(argv, engine)
+    parsed = _arguments(found, argv[start:])
+    if engine is not None and found != engine:
+        raise InvalidError(f"this command starts {found}, not {engine}", hint=f"Use it with --engine {found}.")
+    whole = tuple(argv) if start and argv[0] != _SUBCOMMANDS.get(found) else ()
+    return replace(parsed, argv=whole, executable=whole[0] if whole else None, env=env)
+
+
+def _one_command(commands: Sequence[Sequence[str]]) -> tuple[dict[str, str], list[str]]:
+    """The environment and the words of the only real command; `export A=1` and `A=1` lines count as environment."""
+    env: dict[str, str] = {}
+    found: list[list[str]] = []
+    for words in commands:
+        rest = list(words)
+        if rest[0] == "export":
+            rest = rest[1:]
+        while rest and (rest[0] in _LAUNCHERS or rest[0] in ("env", "$") or _ASSIGNMENT.match(rest[0])):
+            if assignment := _ASSIGNMENT.match(rest[0]):
+                env[assignment[1]] = assignment[2]
+            rest = rest[1:]
+        if rest:
+            found.append(rest)
+    if not found:
+        raise InvalidError("the command line is empty", hint="Paste a command such as `vllm serve MODEL`.")
+    if len(found) > 1:
+        raise InvalidError(
+            f"{len(found)} commands were pasted, {found[0][0]} and {found[1][0]} among them",
+            hint="Paste the one that starts the engine.",
+        )
+    return env, found[0]
+
+
+def _recognise(argv: Sequence[str], engine: str | None) -> tuple[str, int]:
+    """The engine, and the index of its first argument."""
+    words = list(argv)
+    start = 2 if words[:2] in (["uv", "run"], ["uvx", "--from"]) else 1 if words[0] == "uvx" else 0
+    head = PurePosixPath(words[start]).name if start < len(words) else ""
+    if _PYTHON.match(head):
+        return _python(words, start)
+    if head in _PROGRAMS:
+        name, subcommands = _PROGRAMS[head]
+        return name, _after_subcommand(words, start + 1, name, subcommands)
+    if engine is not None and head == _SUBCOMMANDS.get(engine):
+        return engine, start + 1
+    if engine is not None and (is_flag(words[0]) or _looks_like_model(engine, words)):
+        return engine, 0
+    known = ", ".join(_PROGRAMS)
+    raise InvalidError(
+        f"{words[start] if head else words[0]!r} is not the program of an engine that is known ({known})",
+        hint="Paste a command such as `vllm serve MODEL --port 8000`.",
+    )
+
+
+def _looks_like_model(engine: str, words: Sequence[str]) -> bool:
+    """`org/name --x` alone, as llamactl takes it."""
+    followed_well = len(words) == 1 or is_flag(words[1])
+    return engine in _POSITIONAL and followed_well and ("/" in words[0] or len(words) == 1)
+
+
+def _python(words: Sequence[str], start: int) -> tuple[str, int]:
+    position = start + 1
+    while position < len(words) and words[position].startswith("-") and words[position] != "-m":
+        position += 1
+    module = words[position + 1] if position + 1 < len(words) and words[position] == "-m" else ""
+    if module not in _MODULES:
+        raise InvalidError(
+            f"python runs {module or 'no module'}, which is no engine that is known",
+            hint="Known: " + ", ".join(f"python -m {name}" for name in _MODULES),
+        )
+    name, subcommands = _MODULES[module]
+    return name, _after_subcommand(words, position + 2, name, subcommands)
+
+
+def _after_subcommand(words: Sequence[str], position: int, name: str, subcommands: int) -> int:
+    """Skip `serve`. Without it, as llamactl takes it, the arguments begin at once; another subcommand is refused."""
+    if not subcommands or position >= len(words) or is_flag(words[position]):
+        return position
+    if words[position] == _SUBCOMMANDS[name]:
+        return position + 1
+    if words[position] in {"chat", "complete", "bench", "run-batch", "collect-env", "launch", "generate", "convert"}:
+        raise InvalidError(
+            f"`{name} {words[position]}` starts no server", hint=f"Paste a `{name} {_SUBCOMMANDS[name]}` command."
+        )
+    return position
+
+
+def _arguments(engine: str, words: Sequence[str]) -> ParsedCommand:
+    if malformed := [word for word in words if re.match(r"---+\w", word)]:
+        raise InvalidError(f"{malformed[0]!r} is no flag: it begins with three dashes", hint="Take one away.")
+    known = _known(engine).by_spelling()
+    model: str | None = None
+    args: list[str] = []
+    options: dict[str, list[tuple[str, ...]]] = {}
+    position = 0
+    while position < len(words):
+        word = words[position]
+        position += 1
+        if not is_flag(word):
+            if model is None and engine in _POSITIONAL and word != "--":
+                model = word
+            else:
+                args.append(word)
+            continue
+        flag = flag_of(word)
+        values, position = _values(engine, word, known.get(flag), words, position)
+        if flag in _MODEL_FLAGS[engine] and values:
+            model = values[-1]
+            continue
+        args += [word, *values] if "=" not in word else [word]
+        options.setdefault(flag, []).append(values)
+    kept = {flag: tuple(times) for flag, times in options.items()}
+    return ParsedCommand(engine, (), None, model, tuple(args), kept)
+
+
+def _values(
+    engine: str, word: str, option: Option | None, words: Sequence[str], position: int
+) -> tuple[tuple[str, ...], int]:
+    """The values of the flag `word`, and where reading goes on. An unknown flag takes what follows it up to a flag."""
+    if "=" in word:
+        return (word.split("=", 1)[1],), position
+    most = 1 if option is None or option.nargs == "?" else 1 << 30 if option.nargs == "+" else int(option.nargs)
+    # llama-server takes the next word for a value whatever it looks like; the others' parsers do not.
+    greedy = engine == "llama_cpp" and option is not None
+    end = position
+    while end < len(words) and end - position < most and (greedy or not is_flag(words[end])) and words[end] != "--":
+        end += 1
+    return tuple(words[position:end]), end
+
+
+def _in_container(argv: Sequence[str], env: Mapping[str, str], engine: str | None) -> ParsedCommand:
+    container, inside = container_command.understand(argv)
+    implied = container.engine
+    try:
+        found, start = _recognise(inside, implied or engine) if inside else (implied or engine or "", 0)
+    except InvalidError:
+        # An image with an entry point takes a positional model at once.
+        if implied is None:
+            raise
+        found, start = implied, 0
+    if not found:
+        raise InvalidError(
+            f"the image {container.image} names no engine that is known",
+            hint="Paste the command that runs inside the container.",
+        )
+    if engine is not None and found != engine:
+        raise InvalidError(f"this command starts {found}, not {engine}", hint=f"Use it with --engine {found}.")
+    parsed = _arguments(found, inside[start:])
+    return replace(
+        parsed,
+        argv=tuple(argv),
+        executable=argv[0],
+        env={**env, **container.env},
+        container=container,
+        notes=container_command.notes(container),
+    )
+
+
+def _known(engine: str) -> Catalogue:
+    return load("vllm" if engine == "sim" else engine)

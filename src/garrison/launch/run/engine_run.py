@@ -1,0 +1,335 @@
+"""One engine from its start to its end: spawn, phases, ready, stop.
+
+Any number of runs share one process and one event loop: a run handles no signals, owns no terminal and collects no exit
+status but that of its own child. What it decides about patience is in `patience`, how processes are started and ended
+is behind `spawn`, and what a failure means is in `engine_failure`.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from garrison.base.errors import EngineDiedError, EngineMissingError, EngineTimeoutError, GarrisonError
+from garrison.engines.diagnose import LOG_LINES
+from garrison.engines.engine import Endpoint, Engine, EngineCommand
+from garrison.engines.phases import is_fatal, phase_of
+from garrison.launch.run.failure import ended_text, failure, stopped_by_other
+from garrison.launch.run.listener_owner import stranger_on
+from garrison.launch.run.log import EngineLog
+from garrison.launch.run.patience import CpuWatch, Life, Patience, verdict
+from garrison.launch.run.ready import Answer
+from garrison.launch.run.spawn import EngineProcess, ShimSpawner, Spawner
+from garrison.launch.run.view import StartView
+from garrison.preflight.stop_notes import read_note
+
+if TYPE_CHECKING:
+    from garrison.launch.run.probe import EngineProbe
+
+__all__ = ["EngineRun", "Job", "State"]
+
+_POLL_SECONDS = 0.1
+_SERVING_POLL_SECONDS = 0.5
+_DRAIN_SECONDS = 1.0
+_SETTLE_SECONDS = 1.0
+
+
+class State(Enum):
+    NEW = "new"
+    STARTING = "starting"
+    READY = "ready"
+    STOPPING = "stopping"
+    STOPPED = "stopped"
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What to run and how long to wait for it.
+
+    Attributes:
+        endpoint: where and how the engine will listen, read from its arguments.
+        environment: the engine's, complete.
+        log_path: gets the engine's output, unless a running engine's log has that name.
+        stop_timeout: seconds for the whole stop.
+        notes: the directory of the notes that are left by whoever stops a server.
+    """
+
+    engine: Engine
+    command: EngineCommand
+    endpoint: Endpoint
+    environment: Mapping[str, str]
+    log_path: Path
+    patience: Patience
+    stop_timeout: float
+    notes: Path
+
+
+class EngineRun:
+    """One run of one engine. Making it opens the engine's log; nothing is started yet.
+
+    `run` is the whole life and belongs to one task. Other tasks of the same loop read the attributes, wait with
+    `started`, and end it with `stop`.
+
+    Attributes:
+        state: where the run is.
+        phase: what the engine said last that it does while it starts; empty when nothing is known.
+        process: the started engine; None before.
+        log_path: the file that gets its output.
+
+    Raises:
+        InvalidError, DiskFullError: the log cannot be written.
+    """
+
+    def __init__(self, job: Job, view: StartView, *, spawner: Spawner | None = None) -> None:
+        self.state = State.NEW
+        self.phase = ""
+        self.process: EngineProcess | None = None
+        self._job = job
+        self._view = view
+        self._spawner = spawner or ShimSpawner()
+        self._log = EngineLog(job.log_path, self._on_line, tail_lines=LOG_LINES)
+        self._reader: asyncio.Task[None] | None = None
+        self._stop_reason: str | None = None
+        self._wake = asyncio.Event()
+        self._ready = asyncio.Event()
+        self._stopped = asyncio.Event()
+        self._started_at = 0.0
+        self._last_output = 0.0
+        self._fatal = False
+        self._says_ready = False
+        self._on_bound: Callable[[], None] = lambda: None
+
+    @property
+    def log_path(self) -> Path:
+        return self._log.path
+
+    def close(self) -> None:
+        """Let go of the log: nothing is started after all, or all is over."""
+        self._log.close()
+
+    async def run(self, on_bound: Callable[[], None] = lambda: None) -> bool:
+        """Start the engine, stay until it ends or a stop is requested, and leave nothing behind.
+
+        Args:
+            on_bound: called once, when the engine listens: the port's lock can go.
+
+        Returns:
+            Whether it was ready, after a stop that was requested.
+
+        Raises:
+            EngineMissingError: it cannot be executed.
+            EngineDiedError: it ended by itself. Details: `returncode`, `log_path`, `log_tail`, `diagnosis`.
+            EngineTimeoutError: it was not ready in time, or showed no life for too long.
+        """
+        self._on_bound = on_bound
+        try:
+            await self._startup()
+            was_ready = self.state is State.READY
+            if was_ready:
+                await self._main_loop()
+        finally:
+            await self._shutdown()
+        return was_ready
+
+    async def started(self) -> bool:
+        """Wait until the engine is ready, or is taken to be; False when the run ended before."""
+        waits = [asyncio.create_task(event.wait()) for event in (self._ready, self._stopped)]
+        try:
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for wait in waits:
+                wait.cancel()
+        return self._ready.is_set()
+
+    def request_stop(self, reason: str) -> None:
+        """Ask for the end, from the loop's own thread; `reason` is shown. A second request changes nothing."""
+        if self._stop_reason is None:
+            self._stop_reason = reason
+        self._wake.set()
+
+    async def stop(self, reason: str) -> None:
+        """Ask for the end and wait for it. The errors of the run are raised by `run`, not here."""
+        self.request_stop(reason)
+        if self.state is not State.NEW:
+            await self._stopped.wait()
+
+    def kill(self) -> None:
+        """Kill what runs, without waiting; `run` ends after it."""
+        if self.process is not None:
+            self.process.kill()
+
+    def signal(self, number: int) -> None:
+        """Pass a signal on to the engine's main process."""
+        if self.process is not None:
+            self.process.signal(number)
+
+    async def _startup(self) -> None:
+        from garrison.launch.run.probe import EngineProbe
+
+        self.state = State.STARTING
+        self._log.begin()
+        if self._log.path != self._job.log_path:
+            self._view.note(f"a running engine writes to {self._job.log_path}; this one writes to {self._log.path}")
+        self._started_at = self._last_output = self._now()
+        process = await self._spawn()
+        if not self._job.endpoint.can_be_asked:
+            await self._until_settled(process)
+            return
+        async with EngineProbe(self._job.endpoint, self._job.engine.readiness) as probe:
+            await self._until_ready(process, probe)
+
+    async def _until_settled(self, process: EngineProcess) -> None:
+        """There is no server to ask: that the engine is alive is all that can be known."""
+        while self._stop_reason is None and self._seconds() < _SETTLE_SECONDS:
+            await self._sleep(_POLL_SECONDS)
+            if self._ended():
+                raise await self._died("at its start")
+        if self._stop_reason is None:
+            self._now_serving()
+            why = "headless: it has no API server, so whether it is ready cannot be asked"
+            if self._job.endpoint.protocol != "none":
+                why = "it was left to the system which port it takes, so whether it is ready cannot be asked"
+            self._view.running(why, seconds=self._seconds(), memory_bytes=process.memory_bytes())
+
+    async def _until_ready(self, process: EngineProcess, probe: "EngineProbe") -> None:
+        bound = False
+        watch = CpuWatch(self._started_at)
+        while self._stop_reason is None:
+            if self._ended() or self._fatal:
+                raise await self._died("before it was ready")
+            answer = await probe.ask()
+            if answer.dead:
+                raise self._failure(EngineDiedError, f"{self._job.engine.title} cannot serve: {answer.reason}")
+            if answer.heard and not bound:
+                bound = True
+                self._on_bound()
+            if not self._ended() and (answer.ready or self._must_be_ready(answer)):
+                await self._now_ready(process, answer, probe)
+                return
+            now = self._now()
+            watch.saw(now, process.cpu_seconds())
+            life = Life(now - self._started_at, now - self._last_output, now - watch.last_work)
+            if reason := verdict(self._job.patience, life):
+                if answer.unsure and not self._ended():
+                    await self._now_ready(process, answer, probe)
+                    return
+                raise self._failure(EngineTimeoutError, f"{self._job.engine.title} {reason}: {answer.reason}")
+            await self._sleep(_POLL_SECONDS)
+
+    def _must_be_ready(self, answer: Answer) -> bool:
+        """An answer that tells nothing by itself tells enough of an engine that listens only when it is ready, or that
+        has said that it is."""
+        return answer.unsure and (self._job.engine.readiness.listens_when_ready or self._says_ready)
+
+    async def _now_ready(self, process: EngineProcess, answer: Answer, probe: "EngineProbe") -> None:
+        ours = {one.pid for one in process.alive()}
+        stranger = await asyncio.to_thread(stranger_on, probe.endpoint, ours)
+        if self._ended():
+            raise await self._died("before it was ready")
+        self._now_serving()
+        memory = process.memory_bytes()
+        if answer.ready and stranger is None:
+            self._view.ready(seconds=self._seconds(), memory_bytes=memory)
+        else:
+            why = f"it listens, and whether it is ready cannot be told: {answer.reason}"
+            if stranger is not None:  # a container's process is one, too
+                why = f"what answers on its port is pid {stranger}, which it did not start"
+            self._view.running(why, seconds=self._seconds(), memory_bytes=memory)
+        self._view.reached(probe.endpoint)
+
+    def _now_serving(self) -> None:
+        self.state = State.READY
+        self._ready.set()
+
+    async def _main_loop(self) -> None:
+        while self._stop_reason is None:
+            if self._ended():
+                raise await self._died("while it was serving")
+            await self._sleep(_SERVING_POLL_SECONDS)
+
+    async def _shutdown(self) -> None:
+        if self.process is not None:
+            begun = self._now()
+            if self.process.alive():
+                ended = "its main process has ended" if self.state is State.READY else "it did not start"
+                self.state = State.STOPPING
+                self._view.stopping(self._stop_reason or ended)
+            # `kill` must go through while this waits.
+            if survivors := await self.process.stop(self._job.stop_timeout):
+                self._view.note(f"still alive after SIGKILL: {', '.join(str(one.pid) for one in survivors)}")
+            elif self.state is State.STOPPING:
+                self._view.stopped(seconds=self._now() - begun)
+        await self._drain()
+        self._log.close()
+        self.state = State.STOPPED
+        self._stopped.set()
+
+    async def _spawn(self) -> EngineProcess:
+        command = self._job.command
+        try:
+            self.process = await self._spawner.spawn(
+                command.argv, self._job.environment, stop_timeout=self._job.stop_timeout
+            )
+        except OSError as error:
+            raise EngineMissingError(
+                f"cannot run {command.argv[0]}: {error.strerror}",
+                hint=f"`garrison engine install {self._job.engine.name}` makes a working one.",
+            ) from None
+        self._reader = asyncio.create_task(self._read(self.process))
+        return self.process
+
+    async def _read(self, process: EngineProcess) -> None:
+        while data := await process.read():
+            self._last_output = self._now()
+            self._log.feed(data)
+
+    async def _drain(self) -> None:
+        """The last words are often the telling ones. A descendant may hold the pipe open, so there is a limit."""
+        if self._reader is not None:
+            await asyncio.wait([self._reader], timeout=_DRAIN_SECONDS)
+
+    def _on_line(self, text: str) -> None:
+        self._view.line(text)
+        self._fatal = self._fatal or is_fatal(self._job.engine.name, text)
+        seen = phase_of(self._job.engine.name, text)
+        self._says_ready = self._says_ready or (seen is not None and seen.phase == "ready")
+        if self.state is not State.STARTING or seen is None or seen.phase in (self.phase, "ready"):
+            return
+        self.phase = seen.phase
+        memory = self.process.memory_bytes() if self.process is not None else 0
+        self._view.phase(seen.phase, seconds=self._seconds(), memory_bytes=memory)
+
+    async def _died(self, when: str) -> GarrisonError:
+        process = self.process
+        assert process is not None
+        await self._drain()
+        title = self._job.engine.title
+        if (note := read_note(self._job.notes, self._job.endpoint.port, process.seen)) is not None:
+            error = stopped_by_other(note, f"{title} was stopped {when}", self._job.endpoint.port, self._log.path)
+            self._log.note(error.message)
+            return error
+        code = process.returncode
+        return self._failure(EngineDiedError, f"{title} {ended_text(code, when, lost=process.lost)}", returncode=code)
+
+    def _failure(self, kind: type[GarrisonError], message: str, *, returncode: int | None = None) -> GarrisonError:
+        catalogue = self._job.engine.catalogue()
+        return failure(
+            kind, message, tail=self._log.tail, log_path=self._log.path, catalogue=catalogue, code=returncode
+        )
+
+    def _ended(self) -> bool:
+        return self.process is not None and (self.process.returncode is not None or self.process.lost)
+
+    async def _sleep(self, seconds: float) -> None:
+        """Until `seconds` are over or a stop was requested."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._wake.wait(), seconds)
+
+    def _now(self) -> float:
+        return asyncio.get_running_loop().time()
+
+    def _seconds(self) -> float:
+        return self._now() - self._started_at

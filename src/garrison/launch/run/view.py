@@ -1,0 +1,97 @@
+"""What a start shows while it runs. The terminal's view lives in `cli`; the silent one is the twin for tests."""
+
+import contextlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import ParamSpec, Protocol
+
+from garrison.engines.argv import Endpoint
+from garrison.launch.run.ready import caller_url
+
+__all__ = ["LastingView", "RecordingView", "StartView"]
+
+_P = ParamSpec("_P")
+
+
+class StartView(Protocol):
+    def note(self, text: str) -> None:
+        """A sentence for people: what was decided, found or is waited for."""
+
+    def phase(self, name: str, *, seconds: float, memory_bytes: int) -> None:
+        """The engine entered a phase, `seconds` after it was started, with `memory_bytes` resident in its tree."""
+
+    def line(self, text: str) -> None:
+        """A line of the engine's output."""
+
+    def ready(self, *, seconds: float, memory_bytes: int) -> None:
+        """The endpoint answers."""
+
+    def running(self, why: str, *, seconds: float, memory_bytes: int) -> None:
+        """The engine is taken to be up; `why` says why it is not known to be ready."""
+
+    def reached(self, endpoint: Endpoint) -> None:
+        """How clients reach it, after `ready` or `running`."""
+
+    def stopping(self, reason: str) -> None:
+        """The engine is being stopped."""
+
+    def stopped(self, *, seconds: float) -> None:
+        """Nothing of the engine is left."""
+
+    def end(self) -> None:
+        """Nothing more will be shown: what turns must stand still."""
+
+
+class LastingView:
+    """A view whose terminal or pipe may go away: no engine hangs, or is left behind, because nobody looks any more."""
+
+    def __init__(self, view: StartView) -> None:
+        self.note, self.phase, self.line = _lasting(view.note), _lasting(view.phase), _lasting(view.line)
+        self.running, self.reached = _lasting(view.running), _lasting(view.reached)
+        self.ready, self.stopping, self.stopped = _lasting(view.ready), _lasting(view.stopping), _lasting(view.stopped)
+        self.end = _lasting(view.end)
+
+
+@dataclass
+class RecordingView:
+    """The in-memory twin: everything that was shown, in order, by kind."""
+
+    events: list[tuple[str, str]] = field(default_factory=list)
+
+    def note(self, text: str) -> None:
+        self.events.append(("note", text))
+
+    def phase(self, name: str, *, seconds: float, memory_bytes: int) -> None:
+        self.events.append(("phase", name))
+
+    def line(self, text: str) -> None:
+        self.events.append(("line", text))
+
+    def ready(self, *, seconds: float, memory_bytes: int) -> None:
+        self.events.append(("ready", ""))
+
+    def running(self, why: str, *, seconds: float, memory_bytes: int) -> None:
+        self.events.append(("running", why))
+
+    def reached(self, endpoint: Endpoint) -> None:
+        self.events.append(("reached", caller_url(endpoint)))
+
+    def stopping(self, reason: str) -> None:
+        self.events.append(("stopping", reason))
+
+    def stopped(self, *, seconds: float) -> None:
+        self.events.append(("stopped", ""))
+
+    def end(self) -> None:
+        self.events.append(("end", ""))
+
+    def of(self, kind: str) -> list[str]:
+        return [text for seen, text in self.events if seen == kind]
+
+
+def _lasting(show: Callable[_P, None]) -> Callable[_P, None]:
+    def attempt(*args: _P.args, **kwargs: _P.kwargs) -> None:
+        with contextlib.suppress(OSError):
+            show(*args, **kwargs)
+
+    return attempt

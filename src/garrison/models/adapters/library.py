@@ -1,0 +1,208 @@
+"""The adapters on this machine: list, show, import, verify, remove. The functions behind `garrison adapters`.
+
+They live in `<data_dir>/adapters/<NAME>/`. A hand-copied directory counts like an imported one.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from garrison.base.beneath import Tree
+from garrison.base.clock import Clock, SystemClock
+from garrison.base.errors import InvalidError, ModelInvalidError, ModelNotFoundError
+from garrison.base.locks import file_lock
+from garrison.models.adapters.inspect import AdapterInfo, inspect_adapter
+from garrison.models.adopt import adopt
+from garrison.models.files.archive import is_archive
+from garrison.models.files.content import is_dir
+from garrison.models.files.progress import Progress
+from garrison.models.files.space import FreeBytes, free_bytes
+from garrison.models.layout import Layout, is_model_entry
+from garrison.models.names import safe_element
+from garrison.models.record import ModelRecord
+from garrison.models.swap import discard
+from garrison.models.validate import list_files
+from garrison.models.verify import Verification, verify
+
+__all__ = [
+    "AdapterEntry",
+    "ImportedAdapter",
+    "find_adapter",
+    "import_adapter",
+    "list_adapters",
+    "remove_adapter",
+    "show_adapter",
+    "verify_adapter",
+]
+
+_LOCK_SECONDS = 10.0
+_TAR_SUFFIXES = (".zst", ".gz", ".bz2", ".xz", ".tar", ".tgz", ".tbz2", ".txz", ".tzst")
+
+
+@dataclass(frozen=True, slots=True)
+class AdapterEntry:
+    """A line of `garrison adapters list`. `info` is None when `reason` says why it cannot be served."""
+
+    name: str
+    path: Path
+    bytes: int
+    info: AdapterInfo | None
+    reason: str | None
+
+    @property
+    def valid(self) -> bool:
+        return self.reason is None
+
+
+@dataclass(frozen=True, slots=True)
+class ImportedAdapter:
+    """`changed` is False when the same content was there already; `kept` is where a hand-copied predecessor went."""
+
+    info: AdapterInfo
+    changed: bool
+    kept: Path | None = None
+
+
+def list_adapters(layout: Layout) -> list[AdapterEntry]:
+    """Every adapter, broken ones with their reason, by name. Empty when there is no directory of adapters.
+
+    Raises:
+        InvalidError: the directory cannot be listed.
+    """
+    if not is_dir(layout.adapters):
+        return []
+    try:
+        paths = sorted(path for path in layout.adapters.iterdir() if is_model_entry(path.name) and is_dir(path))
+    except OSError as error:
+        raise InvalidError(
+            f"{layout.adapters} cannot be listed: {error.strerror}", hint="Make it readable for this user."
+        ) from None
+    return [_entry(path) for path in paths]
+
+
+def find_adapter(layout: Layout, name: str) -> AdapterEntry:
+    """The adapter called `name`, whole or broken.
+
+    Raises:
+        ModelNotFoundError: there is none.
+    """
+    path = layout.adapters / safe_element(name, "the adapter name")
+    if is_dir(path):
+        return _entry(path)
+    import difflib
+
+    close = difflib.get_close_matches(name, [entry.name for entry in list_adapters(layout)], 1)
+    hint = f"Did you mean {close[0]}?" if close else "`garrison adapters list` shows what there is."
+    raise ModelNotFoundError(f"there is no adapter {name} in {layout.adapters}", hint=hint, details={"tried": []})
+
+
+def show_adapter(layout: Layout, name: str) -> AdapterInfo:
+    """Everything about one adapter. Raises ModelNotFoundError, or ModelInvalidError naming the file at fault."""
+    return inspect_adapter(find_adapter(layout, name).path)
+
+
+def verify_adapter(layout: Layout, name: str, *, progress: Progress | None = None) -> Verification:
+    """Check the adapter's form, then hash its files and compare with what is on record; record when nothing is.
+
+    Raises:
+        ModelNotFoundError, ModelInvalidError: as `show_adapter`. Changed files do not raise: see
+            `Verification.raise_faults`.
+    """
+    return verify(show_adapter(layout, name).path, progress=progress)
+
+
+def import_adapter(
+    layout: Layout,
+    origin: Path,
+    *,
+    name: str | None = None,
+    replacing: bool = False,
+    move: bool = False,
+    progress: Progress | None = None,
+    clock: Clock | None = None,
+    free: FreeBytes = free_bytes,
+    lock_timeout: float = _LOCK_SECONDS,
+) -> ImportedAdapter:
+    """Check the adapter in a directory or a tar, and adopt it into the library. Arguments as `library.import_model`.
+
+    Raises:
+        ModelInvalidError: incomplete or corrupt; the message names the file.
+        InvalidError: the name is taken by other content, or cannot be used.
+        DiskFullError: said before the copy starts.
+        LockedError: another command works on this adapter.
+    """
+    clock = clock or SystemClock()
+    name = safe_element(name or _default_name(origin), "the adapter name")
+    home = _home(layout)
+    with file_lock(
+        layout.lock_path(f"adapters/{name}"), timeout=lock_timeout, purpose=f"is working on {name}", clock=clock
+    ):
+        adopted = adopt(
+            origin,
+            home.root / name,
+            home.staging_root / name / "import",
+            home,
+            ModelRecord(name, "import", clock.now().isoformat()),
+            check=_check,
+            replacing=replacing,
+            move=move,
+            progress=progress,
+            clock=clock,
+            free=free,
+        )
+    return ImportedAdapter(inspect_adapter(home.root / name), adopted.changed, adopted.kept)
+
+
+def remove_adapter(
+    layout: Layout, name: str, *, clock: Clock | None = None, lock_timeout: float = _LOCK_SECONDS
+) -> AdapterEntry:
+    """Remove an adapter; it is gone by a rename before its files are deleted. A link loses the link only.
+
+    Whether a target still serves it is not asked here, and has to be before: an engine whose adapter's files are gone
+    dies at the next request for it.
+
+    Raises:
+        ModelNotFoundError: there is none.
+        LockedError: another command works on this adapter.
+        InvalidError: the file system refuses.
+    """
+    clock = clock or SystemClock()
+    entry = find_adapter(layout, name)
+    with file_lock(
+        layout.lock_path(f"adapters/{name}"), timeout=lock_timeout, purpose=f"is working on {name}", clock=clock
+    ):
+        try:
+            discard(entry.path, _home(layout), clock)
+        except OSError as error:
+            raise InvalidError(
+                f"{entry.path} cannot be removed: {error.strerror}", hint="Check the permissions of its directory."
+            ) from None
+    return entry
+
+
+def _home(layout: Layout) -> Layout:
+    """Staging and swaps of adapters happen beside them: models may be on another disk."""
+    return Layout(root=layout.adapters, data_dir=layout.data_dir)
+
+
+def _check(path: Path, tree: Tree | None) -> None:
+    inspect_adapter(path, tree)
+
+
+def _entry(path: Path) -> AdapterEntry:
+    try:
+        info, reason = inspect_adapter(path), None
+    except ModelInvalidError as error:
+        info, reason = None, error.message
+    try:
+        size = sum(list_files(path).values())
+    except ModelInvalidError:
+        size = 0
+    return AdapterEntry(path.name, path, size, info, reason)
+
+
+def _default_name(origin: Path) -> str:
+    name = origin.absolute().name
+    if is_archive(origin):
+        for suffix in _TAR_SUFFIXES:
+            name = name.removesuffix(suffix)
+    return name

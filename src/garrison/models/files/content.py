@@ -1,0 +1,178 @@
+"""Reading the files of a model. Whatever goes wrong is a `ModelInvalidError` that names the file.
+
+Functions that take a `tree` read below it and nowhere else: the files of a model that is copied, or that a stranger may
+have made. Without one links are followed, as an engine does that serves a directory in place: where its files lie was
+its owner's choice.
+"""
+
+import errno
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from garrison.base.beneath import IrregularError, OutsideError, Tree, open_regular
+from garrison.base.errors import ModelInvalidError
+from garrison.models.files.problem import Problem
+
+__all__ = [
+    "file_size",
+    "is_dir",
+    "is_file",
+    "json_object",
+    "lfs_pointer",
+    "open_file",
+    "open_tree",
+    "parse_json_object",
+    "pointer_error",
+    "read_small",
+    "unreadable",
+]
+
+_MAX_JSON_BYTES = 512 * 1024 * 1024
+_MAX_RECORD_BYTES = 64 * 1024
+_LFS_START = b"version https://git-lfs"
+
+
+def open_file(path: Path, tree: Tree | None = None) -> int:
+    """A descriptor for reading the regular file `path`; opening it never blocks.
+
+    Args:
+        tree: the path must stay below it; None: links are followed.
+
+    Raises:
+        ModelInvalidError: missing, not a regular file, unreadable, or outside the tree.
+    """
+    try:
+        return open_regular(path) if tree is None else tree.open_path(path)
+    except OSError as error:
+        raise unreadable(path, error) from None
+
+
+def open_tree(path: Path) -> Tree:
+    """The directory `path`, held open for reading below it. Close it, or use it in a `with` statement.
+
+    Raises:
+        ModelInvalidError: it is no directory, or cannot be opened.
+    """
+    try:
+        return Tree(path)
+    except NotADirectoryError:
+        raise Problem(str(path), "is not a directory").error() from None
+    except FileNotFoundError:
+        raise Problem(str(path), "does not exist").error() from None
+    except OSError as error:
+        raise unreadable(path, error) from None
+
+
+def read_small(directory: Path, name: str) -> bytes:
+    """The content of a file that Garrison writes into a directory of models; its first 64 KiB. A link is not followed:
+    whoever handed the directory on may have put it there.
+
+    Raises:
+        OSError: missing, not a regular file, or unreadable.
+    """
+    with Tree(directory) as tree, open(tree.open(name), "rb") as handle:
+        return handle.read(_MAX_RECORD_BYTES)
+
+
+def file_size(path: Path, tree: Tree | None = None) -> int | None:
+    """Bytes of the regular file `path`; None where there is none.
+
+    Raises:
+        ModelInvalidError: a link leads out of the tree.
+    """
+    if tree is None:
+        return path.stat().st_size if is_file(path) else None
+    try:
+        found = tree.find(path.relative_to(tree.path).as_posix())
+    except OutsideError as error:
+        raise unreadable(path, error) from None
+    except OSError:
+        return None
+    return found.bytes if found is not None and found.kind == "file" else None
+
+
+def json_object(path: Path, tree: Tree | None = None) -> dict[str, Any]:
+    """The object in the JSON file `path`. `tree` as in `open_file`.
+
+    Raises:
+        ModelInvalidError: missing, unreadable, empty, not UTF-8, not JSON, or JSON that is no object.
+    """
+    try:
+        with open(open_file(path, tree), "rb") as handle:
+            if os.fstat(handle.fileno()).st_size > _MAX_JSON_BYTES:
+                raise Problem(str(path), "is too large to be JSON that belongs to a model").error()
+            content = handle.read()
+    except OSError as error:
+        raise unreadable(path, error) from None
+    return parse_json_object(content, path)
+
+
+def parse_json_object(content: bytes, path: Path) -> dict[str, Any]:
+    if not content:
+        raise Problem(str(path), "is empty").error()
+    if lfs_pointer(content):
+        raise pointer_error(path)
+    try:
+        value = json.loads(content.decode("utf-8"))
+    except UnicodeDecodeError:
+        raise Problem(str(path), "is not UTF-8 text").error() from None
+    except (ValueError, RecursionError) as error:
+        raise Problem(str(path), f"is not valid JSON: {error}").error() from None
+    if not isinstance(value, dict):
+        raise Problem(str(path), f"must hold a JSON object, not {_kind(value)}").error()
+    return value
+
+
+def is_dir(path: Path) -> bool:
+    """False too where this user may not look; `Path.is_dir` raises there in the Pythons we run on."""
+    try:
+        return path.is_dir()
+    except OSError:
+        return False
+
+
+def is_file(path: Path) -> bool:
+    """As `is_dir`."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False
+
+
+def lfs_pointer(start: bytes) -> bool:
+    """Whether a file that starts so is what git leaves in place of a large file that was not fetched."""
+    return start.startswith(_LFS_START)
+
+
+def pointer_error(path: Path) -> ModelInvalidError:
+    return Problem(
+        str(path), "is a Git LFS pointer, not the file itself", "Run `git lfs pull` in the clone it came from."
+    ).error()
+
+
+def unreadable(path: Path, error: OSError) -> ModelInvalidError:
+    if isinstance(error, OutsideError):
+        return _outside(error)
+    if isinstance(error, IrregularError):
+        return Problem(str(path), "is not a regular file", "Replace it by the file itself.").error()
+    if error.errno == errno.ENOENT:
+        # The blob behind a snapshot's link goes away when somebody prunes the hub cache by hand.
+        gone = f"is a link to {path.readlink()}, which is missing" if path.is_symlink() else "is missing"
+        return Problem(str(path), gone).error()
+    hint = "Make it readable for this user." if error.errno in (errno.EACCES, errno.EPERM) else "Check the disk."
+    return Problem(str(path), f"cannot be read: {error.strerror}", hint).error()
+
+
+def _outside(error: OutsideError) -> ModelInvalidError:
+    hint = (
+        "If you trust whoever made it, copy the directory with the files that its links lead to (`cp -rL`); or serve "
+        "it where it is: its links are followed there."
+    )
+    reason = f"is a link to {error.points_to}, which leads out of {error.tree}: it was not followed"
+    return Problem(str(error.link), reason, hint).error()
+
+
+def _kind(value: object) -> str:
+    return {list: "a list", str: "a string", type(None): "null"}.get(type(value), "a bare value")
