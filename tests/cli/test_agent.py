@@ -179,11 +179,11 @@ def test_a_second_signal_stops_it_now(cli, start, manifest, adapter, running_alo
     sim.sim.state.faults = replace(sim.sim.state.faults, load_delay=60.0)
     process = running_alone("--interval", "0.2")
     until(lambda: any(one.kind == "restore" for one in _commands()), what="the agent's command")
-    os.kill(process.pid, signal.SIGTERM)
+    for _ in range(2):  # a signal that arrives twice within a second counts once
+        os.kill(process.pid, signal.SIGTERM)
     line = ""
     while "stopping" not in line:
         line = process.stdout.readline()
-    os.kill(process.pid, signal.SIGTERM)  # the same wish, told twice
     time.sleep(1.2)
     assert process.poll() is None
     os.kill(process.pid, signal.SIGTERM)
