@@ -8,9 +8,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from garrison.sim.adapters import MemoryAdapters
 from garrison.sim.config import SimConfig
 from garrison.sim.simulator import Simulator
+from garrison.testing.adapter_reader import MemoryAdapters
 
 from .client import Client, call, load, request_bytes, until
 from .conftest import Start

@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from garrison.sim.adapters import MemoryAdapters
 from garrison.sim.config import SimConfig
 from garrison.sim.simulator import Simulator
+from garrison.testing.adapter_reader import MemoryAdapters
 
 StartSim = Callable[..., Awaitable[Simulator]]
 
