@@ -206,7 +206,7 @@ def test_start_and_stop(spawn: Spawn, number: signal.Signals) -> None:
 
 
 @pytest.mark.system
-def test_sigterm_drains(spawn: Spawn) -> None:
+def test_sigterm_drains(spawn: Spawn, until: Callable[..., Any]) -> None:
     process = spawn("--ttft", "0.5").ready()
     with socket.create_connection(("127.0.0.1", process.port), timeout=DEADLINE) as client:
         body = b'{"prompt": "hi", "max_tokens": 2}'
@@ -215,8 +215,7 @@ def test_sigterm_drains(spawn: Spawn) -> None:
             + b"Content-Length: %d\r\n\r\n" % len(body)
             + body
         )
-        while json.loads(process.get("/_sim"))["counters"]["running"] != 1:
-            time.sleep(0.01)
+        until(lambda: json.loads(process.get("/_sim"))["counters"]["running"] == 1, what="the request")
         process.child.terminate()
         answer = b""
         while piece := client.recv(65536):
