@@ -35,9 +35,9 @@ from garrison.fleet.observe.observer import Look, Observer
 from garrison.fleet.values.observation import Sighting
 from garrison.fleet.values.target import TargetSpec
 from garrison.net.client import HttpDialer
-from garrison.sim.adapters import MemoryAdapters
 from garrison.sim.config import SimConfig
 from garrison.sim.simulator import Simulator
+from garrison.testing.adapter_reader import MemoryAdapters
 
 ADAPTERS = 10
 SERVERS = 2

@@ -19,6 +19,8 @@ sys.path += [str(ROOT / "scripts"), str(ROOT / "tests" / "support")]
 
 from tests_environment import environment  # noqa: E402 - it lies in the directory added above
 
+pytest_plugins = ("served",)
+
 _POLL_SECONDS = 0.02
 
 # Under nohup it is ignored, and so by every child that a test signals with it.

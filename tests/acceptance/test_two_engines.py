@@ -16,7 +16,7 @@ from garrison.engines.executable import locate
 from garrison.engines.registry import engine
 from garrison.launch.run.engine_run import EngineRun, Job, State
 from garrison.launch.run.patience import Patience
-from garrison.launch.run.view import RecordingView
+from garrison.testing.views import RecordingStartView
 
 Home = Callable[[str], dict[str, str]]
 
@@ -63,7 +63,7 @@ async def test_one_is_stopped_and_the_other_serves_on(home_with: Home, tmp_path:
         job("mlx_lm", home_with("mlx_lm"), tiny_model, tmp_path),
     ]
     other_child = subprocess.Popen(["sleep", "600"])
-    runs = [EngineRun(one, RecordingView()) for one in jobs]
+    runs = [EngineRun(one, RecordingStartView()) for one in jobs]
     tasks = [asyncio.create_task(run.run()) for run in runs]
     try:
         for run, task in zip(runs, tasks, strict=True):

@@ -1,6 +1,7 @@
 from datetime import UTC, datetime
 
-from garrison.base.clock import FakeClock, SystemClock
+from garrison.base.clock import SystemClock
+from garrison.testing.clock import FakeClock
 
 
 def test_fake_time_passes_only_by_sleeping_and_advancing() -> None:

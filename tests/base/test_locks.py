@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 
 from garrison.base import locks
-from garrison.base.clock import FakeClock
 from garrison.base.errors import GarrisonError, InvalidError, LockedError
 from garrison.base.identity import Identity, Place, this_place, this_process
 from garrison.base.locks import file_lock
+from garrison.testing.clock import FakeClock
 
 HOLDER = """
 import sys

@@ -10,7 +10,7 @@ from garrison.cli.main import root_help, run
 from garrison.cli.table import COMMANDS, find
 
 HEAVY = ("typer", "rich", "pydantic", "fastapi", "nicegui", "sqlalchemy", "huggingface_hub", "obstore", "httpx2",
-         "asyncio", "yaml", "psutil", "pynvml", "uvloop", "httptools")  # fmt: skip
+         "asyncio", "yaml", "psutil", "pynvml", "uvloop", "httptools", "structlog", "logging")  # fmt: skip
 
 # What each may import of them. A slower cold path delays every start of a server.
 COLD = {

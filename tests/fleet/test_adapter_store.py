@@ -14,7 +14,6 @@ import pytest
 from aged_files import aged
 from foreign_trees import SECRET, hub_snapshot, only_ours
 
-from garrison.base.clock import FakeClock
 from garrison.base.errors import DiskFullError, InvalidError, ModelInvalidError
 from garrison.fleet.artifacts import entry as adapter_entry
 from garrison.fleet.artifacts import store as adapter_store
@@ -24,6 +23,7 @@ from garrison.fleet.artifacts.protocol import EntryFault, Staged
 from garrison.fleet.artifacts.store import AdapterStore
 from garrison.models.adapters.inspect import adapter_digest
 from garrison.models.files import copying
+from garrison.testing.clock import FakeClock
 
 WEIGHTS = "adapter_model.safetensors"
 

@@ -12,6 +12,7 @@ from fleet_world import BASE, World, adapter
 
 from garrison.base.errors import DiskFullError, GarrisonError, LockedError
 from garrison.base.exit_codes import ExitCode
+from garrison.base.logs import facts_of
 from garrison.fleet.agent.loop import Agent
 from garrison.fleet.values import events
 from garrison.fleet.values.declaration import ModelSpec
@@ -448,10 +449,11 @@ async def test_what_another_process_could_not_reach_is_told_to_be_back(world: Wo
 
 
 async def test_a_failing_store_is_told_once_and_left_alone_longer_and_longer(
-    world: World, monkeypatch: pytest.MonkeyPatch
+    world: World, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     from garrison.base.errors import UnreachableError
 
+    caplog.set_level("INFO", "garrison")
     await world.apply(world.declaration(adapter()))
     waits: list[float] = []
     real = world.store.sight
@@ -471,6 +473,8 @@ async def test_a_failing_store_is_told_once_and_left_alone_longer_and_longer(
     async with running(world):
         await until(lambda: "the store works again" in world.view.notes)
     assert waits == [1, 2, 4, 8, 16, 30, 30, 30]
+    logged = [facts_of(one) for one in caplog.records if "waiting before the next try" in one.getMessage()]
+    assert [one["seconds"] for one in logged] == waits
     assert [one for one in world.view.notes if "the database is away" in one] == [
         "the store failed, trying again: the database is away"
     ]

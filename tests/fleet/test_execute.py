@@ -19,9 +19,9 @@ from garrison.net.client import HttpDialer
 from garrison.net.endpoint import Secret
 from garrison.net.errors import TransportCause
 from garrison.net.transport import Answer, TransportError
-from garrison.sim.adapters import MemoryAdapters
 from garrison.sim.faults import Faults, Rule
 from garrison.store.records import ActionState, Operation
+from garrison.testing.adapter_reader import MemoryAdapters
 from garrison.testing.store import MemoryStore
 from garrison.testing.targets import MemoryFault, MemoryTarget, json_answer, refusal
 

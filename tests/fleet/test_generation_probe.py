@@ -4,7 +4,6 @@ from typing import Any
 
 import pytest
 
-from garrison.base.clock import FakeClock
 from garrison.fleet.values.failure import Failure, FailureCode
 from garrison.fleet.values.target import TargetSpec
 from garrison.fleet.vllm.answers import Completion
@@ -12,6 +11,7 @@ from garrison.fleet.vllm.api import VllmApi
 from garrison.fleet.vllm.generation_probe import PROMPT, BaseAnswers, judge_probe, probe
 from garrison.net.errors import TransportCause
 from garrison.net.transport import TransportError
+from garrison.testing.clock import FakeClock
 from garrison.testing.targets import MemoryFault, MemoryTarget, MemoryTargets, refusal
 
 A = Completion(" a", -1.5)

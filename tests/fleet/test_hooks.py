@@ -12,7 +12,6 @@ from typing import Any
 
 import pytest
 
-from garrison.base.clock import FakeClock
 from garrison.fleet.hooks.delivery import HookDelivery, shown
 from garrison.fleet.hooks.queues import HOOK_RETRIES, Hooks, event_json
 from garrison.fleet.values import events
@@ -23,6 +22,7 @@ from garrison.net.client import HttpDialer
 from garrison.net.endpoint import Secret
 from garrison.net.secrets import Secrets
 from garrison.store.records import Event
+from garrison.testing.clock import FakeClock
 
 ALL = events.HOOK_KINDS
 HOOK = Hook(on=ALL, url="http://hooks.example/T0/secret")

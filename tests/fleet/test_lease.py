@@ -61,12 +61,16 @@ async def test_it_is_renewed_while_the_work_lasts(world: World, monkeypatch: pyt
 
 
 async def test_a_cancel_from_outside_stays_a_cancel(world: World) -> None:
+    held = asyncio.Event()
+
     async def work() -> None:
         async with hold(world.fleet, "lab", "apply"):
-            await asyncio.sleep(10)
+            held.set()
+            await asyncio.Event().wait()
 
     task = asyncio.create_task(work())
-    await asyncio.sleep(0.01)
+    async with asyncio.timeout(5):
+        await held.wait()
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task

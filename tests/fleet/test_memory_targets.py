@@ -4,14 +4,13 @@ import json
 from typing import Any
 
 import pytest
+from served import StartSim
 
 from garrison.fleet.values.target import TargetSpec
 from garrison.net.client import HttpDialer
 from garrison.net.errors import TransportCause
 from garrison.net.transport import Answer, Dialer, TransportError
 from garrison.testing.targets import MemoryFault, MemoryTarget, MemoryTargets, json_answer
-
-from .conftest import StartSim
 
 LOAD, UNLOAD = "/v1/load_lora_adapter", "/v1/unload_lora_adapter"
 SQL = {"lora_name": "sql", "lora_path": "/models/sql"}

@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from garrison.base.clock import FakeClock
 from garrison.fleet.observe.observer import Look, Observer
 from garrison.fleet.values.observation import Cause, Presence, Served, Sighting
 from garrison.fleet.values.target import TargetSpec
 from garrison.net.errors import TransportCause
 from garrison.net.transport import Connection, TransportError
+from garrison.testing.clock import FakeClock
 from garrison.testing.targets import MemoryFault, MemoryTarget, MemoryTargets, json_answer, refusal
 
 PROBES = ["/health", "/version", "/v1/load_lora_adapter", "/metrics"]

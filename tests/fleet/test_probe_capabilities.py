@@ -1,6 +1,7 @@
 """What a server tells about itself: the simulator, a real vLLM, and pages that are neither."""
 
 import pytest
+from served import StartSim
 
 from garrison.fleet.observe.observer import Look, Observer
 from garrison.fleet.values.observation import Capabilities
@@ -8,8 +9,6 @@ from garrison.fleet.values.target import TargetSpec
 from garrison.fleet.vllm.capabilities import capabilities_from
 from garrison.net.client import HttpDialer
 from garrison.net.transport import Answer
-
-from .conftest import StartSim
 
 METRICS = """\
 # HELP process_start_time_seconds Start time of the process since unix epoch in seconds.

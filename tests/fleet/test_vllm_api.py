@@ -9,7 +9,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from garrison.base.clock import FakeClock
 from garrison.fleet.values.failure import Failure, FailureCode
 from garrison.fleet.values.observation import Cause
 from garrison.fleet.values.target import TargetSpec
@@ -18,7 +17,8 @@ from garrison.fleet.vllm.api import VllmApi
 from garrison.net.client import HttpDialer
 from garrison.net.errors import TransportCause
 from garrison.net.transport import Answer, TransportError
-from garrison.sim.adapters import MemoryAdapters
+from garrison.testing.adapter_reader import MemoryAdapters
+from garrison.testing.clock import FakeClock
 from garrison.testing.targets import MemoryFault, MemoryTarget, MemoryTargets, json_answer, refusal
 
 NOW = FakeClock().now()

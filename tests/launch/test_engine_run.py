@@ -21,8 +21,8 @@ from garrison.engines.engine import Endpoint, EngineCommand
 from garrison.engines.registry import engine
 from garrison.launch.run.engine_run import EngineRun, Job, State
 from garrison.launch.run.patience import Patience
-from garrison.launch.run.spawn import MemorySpawner
-from garrison.launch.run.view import RecordingView
+from garrison.testing.engines import MemorySpawner
+from garrison.testing.views import RecordingStartView
 
 SERVE_SECONDS = 60.0
 
@@ -66,7 +66,7 @@ async def ready(*jobs: Job) -> AsyncIterator[list[tuple[EngineRun, "asyncio.Task
     """Runs of these jobs, all ready; ended after the body."""
     pairs = []
     for one in jobs:
-        run = EngineRun(one, RecordingView())
+        run = EngineRun(one, RecordingStartView())
         pairs.append((run, asyncio.create_task(run.run())))
     try:
         for run, task in pairs:
@@ -192,7 +192,7 @@ class TestEnds:
         first, record = fake(tmp_path, 1)
 
         def start_and_leave() -> list[str]:
-            view = RecordingView()
+            view = RecordingStartView()
 
             async def start() -> None:
                 run = EngineRun(first, view)
@@ -209,15 +209,15 @@ class TestEnds:
 
     async def test_a_program_that_cannot_be_run(self, tmp_path: Path, clean_environ: Mapping[str, str]) -> None:
         for argv in (["/nonexistent/vllm"], [str(tmp_path)]):
-            run = EngineRun(job(tmp_path, argv, port=free_port()), RecordingView())
+            run = EngineRun(job(tmp_path, argv, port=free_port()), RecordingStartView())
             with pytest.raises(EngineMissingError, match=r"cannot run .*: (No such file|Permission denied)"):
                 await run.run()
             assert run.state is State.STOPPED
 
 
 class TestWithoutProcesses:
-    def start(self, tmp_path: Path) -> tuple[EngineRun, MemorySpawner, RecordingView]:
-        spawner, view = MemorySpawner(), RecordingView()
+    def start(self, tmp_path: Path) -> tuple[EngineRun, MemorySpawner, RecordingStartView]:
+        spawner, view = MemorySpawner(), RecordingStartView()
         made = job(tmp_path, ["/opt/vllm", "serve", "x", "--headless"], protocol="none")
         return EngineRun(made, view, spawner=spawner), spawner, view
 

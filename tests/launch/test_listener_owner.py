@@ -4,9 +4,11 @@ from garrison.base.identity import ProcessId
 from garrison.engines.engine import Endpoint
 from garrison.launch.run.listener_owner import stranger_on
 from garrison.preflight.addresses import Address
-from garrison.preflight.listeners import Listener, MemorySockets
+from garrison.preflight.listeners import Listener
 from garrison.preflight.machine import Machine
-from garrison.processes.process import MemoryProcesses, Process
+from garrison.processes.process import Process
+from garrison.testing.processes import MemoryProcesses
+from garrison.testing.sockets import MemorySockets
 
 LOOPBACK, OTHER = Address(b"\x7f\0\0\1"), Address(b"\x7f\0\0\2")
 WHERE = Endpoint("127.0.0.1", 8000)

@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from garrison.base.clock import FakeClock
 from garrison.base.errors import GpuThresholdError, InvalidError, PortForeignError
 from garrison.base.identity import ProcessId
 from garrison.engines.catalogue import Finding
@@ -16,11 +15,12 @@ from garrison.launch.permission import Permission
 from garrison.launch.port_server import PortServer, described, endpoint_to_ask, model_of
 from garrison.preflight.addresses import Address
 from garrison.preflight.gpu.gpus import Gpu, GpuProcess
-from garrison.preflight.gpu.probe import MemoryGpuProbe
 from garrison.preflight.holders import PortVerdict
 from garrison.preflight.listeners import Listener
 from garrison.preflight.report import PreflightRequest, Thresholds
 from garrison.processes.process import Process
+from garrison.testing.clock import FakeClock
+from garrison.testing.gpus import MemoryGpuProbe
 
 LOOPBACK = Address(b"\x7f\0\0\1")
 ARGV = ("python", "/v/bin/vllm", "serve", "acme/tiny", "--port", "8000", "--api-key", "SECRET")

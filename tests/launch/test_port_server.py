@@ -20,7 +20,8 @@ from garrison.preflight.addresses import Address
 from garrison.preflight.holders import PortVerdict
 from garrison.preflight.listeners import Listener
 from garrison.preflight.machine import Machine
-from garrison.processes.process import MemoryProcesses, Process
+from garrison.processes.process import Process
+from garrison.testing.processes import MemoryProcesses
 
 pytestmark = pytest.mark.system
 LOOPBACK = Address(b"\x7f\0\0\1")

@@ -1,8 +1,9 @@
-from garrison.launch.run.view import LastingView, RecordingView
+from garrison.launch.run.view import LastingView
+from garrison.testing.views import RecordingStartView
 
 
 def test_a_lasting_view_passes_everything_on() -> None:
-    recording = RecordingView()
+    recording = RecordingStartView()
     view = LastingView(recording)
     view.note("a")
     view.phase("load", seconds=1, memory_bytes=2)
@@ -15,7 +16,7 @@ def test_a_lasting_view_passes_everything_on() -> None:
 
 
 def test_a_view_that_is_gone_is_no_error() -> None:
-    class Gone(RecordingView):
+    class Gone(RecordingStartView):
         def line(self, text: str) -> None:
             raise BrokenPipeError
 

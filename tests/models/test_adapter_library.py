@@ -3,7 +3,6 @@ import tarfile
 
 import pytest
 
-from garrison.base.clock import FakeClock
 from garrison.base.errors import DiskFullError, InvalidError, LockedError, ModelInvalidError, ModelNotFoundError
 from garrison.base.locks import file_lock
 from garrison.models.adapters.inspect import adapter_digest
@@ -16,6 +15,7 @@ from garrison.models.adapters.library import (
     verify_adapter,
 )
 from garrison.models.layout import Layout
+from garrison.testing.clock import FakeClock
 
 
 @pytest.fixture

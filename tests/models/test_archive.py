@@ -8,7 +8,7 @@ import pytest
 
 from garrison.base.errors import DiskFullError, InvalidError, ModelInvalidError
 from garrison.models.files.archive import is_archive, member_path, unpack
-from garrison.models.files.progress import MemoryProgress
+from garrison.testing.progress import MemoryProgress
 
 GIB = 1024**3
 

@@ -5,8 +5,8 @@ import pytest
 from garrison.base.errors import DiskFullError, InvalidError, ModelInvalidError
 from garrison.models.files import copying
 from garrison.models.files.copying import copy_files
-from garrison.models.files.progress import MemoryProgress
 from garrison.models.files.space import free_bytes, require_space
+from garrison.testing.progress import MemoryProgress
 
 CONTENT = bytes(range(256)) * 5000
 

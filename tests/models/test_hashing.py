@@ -4,7 +4,7 @@ import pytest
 
 from garrison.base.errors import ModelInvalidError
 from garrison.models.files.hashing import hash_files
-from garrison.models.files.progress import MemoryProgress
+from garrison.testing.progress import MemoryProgress
 
 
 @pytest.mark.parametrize("threads", [None, 1, 4])

@@ -4,10 +4,8 @@ import tarfile
 
 import pytest
 
-from garrison.base.clock import FakeClock
 from garrison.base.errors import DiskFullError, InvalidError, LockedError, ModelInvalidError, ModelNotFoundError
 from garrison.base.locks import file_lock
-from garrison.models.files.progress import MemoryProgress
 from garrison.models.layout import Layout
 from garrison.models.library import (
     find_model,
@@ -20,6 +18,8 @@ from garrison.models.library import (
 )
 from garrison.models.record import ModelRecord, read_record, write_record
 from garrison.models.validate import list_files, validate_model
+from garrison.testing.clock import FakeClock
+from garrison.testing.progress import MemoryProgress
 
 
 @pytest.fixture

@@ -3,8 +3,9 @@ import json
 
 import pytest
 
-from garrison.base.clock import FakeClock
-from garrison.models.files.progress import JsonLines, Lines, MemoryProgress, Progress, RichProgress, Silent, choose
+from garrison.models.files.progress import JsonLines, Lines, Progress, RichProgress, Silent, choose
+from garrison.testing.clock import FakeClock
+from garrison.testing.progress import MemoryProgress
 
 
 def transfer(progress: Progress, clock: FakeClock | None = None) -> None:

@@ -12,7 +12,6 @@ from typing import Any
 
 import pytest
 
-from garrison.base.clock import FakeClock
 from garrison.base.errors import (
     DiskFullError,
     FetchError,
@@ -24,13 +23,15 @@ from garrison.base.errors import (
 from garrison.base.locks import file_lock
 from garrison.base.settings import Settings
 from garrison.models.files.problem import Problem
-from garrison.models.files.progress import MemoryProgress
 from garrison.models.layout import Layout
 from garrison.models.names import parse_model
 from garrison.models.record import ModelRecord, read_record, write_record
 from garrison.models.request import ResolveRequest, user_hf_home
 from garrison.models.resolve import Attempt, ResolvedModel, default_sources, resolve
-from garrison.models.sources.source import Broken, Found, MemorySource, Skipped
+from garrison.models.sources.source import Broken, Found, Skipped
+from garrison.testing.clock import FakeClock
+from garrison.testing.progress import MemoryProgress
+from garrison.testing.sources import MemorySource
 
 NETLESS = ("flox", "local", "hf-cache")
 

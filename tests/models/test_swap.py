@@ -4,11 +4,11 @@ from typing import Any
 
 import pytest
 
-from garrison.base.clock import FakeClock
 from garrison.base.errors import InvalidError
 from garrison.models import swap
 from garrison.models.layout import Layout
 from garrison.models.record import ModelRecord, read_record, write_record
+from garrison.testing.clock import FakeClock
 
 
 class TickingClock(FakeClock):

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from served import Certify, StartRaw, StartSim
 
 from garrison.fleet.values.target import TargetSpec
 from garrison.net import client as http_module
@@ -20,8 +21,6 @@ from garrison.net.endpoint import Secret, Tls
 from garrison.net.errors import TransportCause, transport_error
 from garrison.net.resolver import Resolver
 from garrison.net.transport import Answer, TransportError
-
-from .conftest import Certify, StartRaw, StartSim
 
 pytestmark = pytest.mark.system
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from framing import MemoryTransport
+from served import Certify, StartRaw, StartSim
 
 from garrison.net.client import HttpDialer
 from garrison.net.endpoint import Server, Tls
@@ -16,8 +17,6 @@ from garrison.net.errors import TransportCause, TransportError
 from garrison.net.exchange import Exchange
 from garrison.net.origin import origin_of
 from garrison.net.pool import Pool, PoolKey
-
-from .conftest import Certify, StartRaw, StartSim
 
 OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
 

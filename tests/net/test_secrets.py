@@ -164,11 +164,15 @@ async def test_a_command_that_does_not_end_is_killed_with_what_it_started(tmp_pa
 @pytest.mark.system
 async def test_who_leaves_early_leaves_no_process_and_no_lock(tmp_path: Path) -> None:
     secrets = Secrets({"PATH": os.environ["PATH"]})
-    flag = tmp_path / "flag"
-    secret = python(f"import os, time; os.path.exists({str(flag)!r}) or time.sleep(60); print('s3cr3t')")
+    begun = tmp_path / "begun"
+    secret = python(
+        f"import os, time; first = not os.path.exists({str(begun)!r}); open({str(begun)!r}, 'w').close()\n"
+        "first and time.sleep(60); print('s3cr3t')"
+    )
     first = asyncio.create_task(secrets.text(secret))
-    await asyncio.sleep(0.2)
-    flag.touch()
+    async with asyncio.timeout(10):
+        while not begun.exists():
+            await asyncio.sleep(0.01)
     second = asyncio.create_task(secrets.text(secret))
     await asyncio.sleep(0)
     first.cancel()

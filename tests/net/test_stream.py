@@ -9,14 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from served import Certify, StartRaw, StartSim
 
 from garrison.net.client import HttpDialer, Response
 from garrison.net.endpoint import Secret, Server, Tls
 from garrison.net.errors import TransportCause, TransportError
 from garrison.net.exchange import Exchange
 from garrison.net.sse import server_events
-
-from .conftest import Certify, StartRaw, StartSim
 
 pytestmark = pytest.mark.system
 

@@ -7,12 +7,11 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from served import Certify
 
 from garrison.fleet.values.target import TargetSpec
 from garrison.net.endpoint import Tls
 from garrison.net.tls import TlsContexts, TlsFileError
-
-from .conftest import Certify
 
 
 def test_verification_is_on_and_one_context_is_shared(certify: Certify) -> None:

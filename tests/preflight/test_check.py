@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 
-from garrison.base.clock import FakeClock
 from garrison.base.errors import (
     GarrisonError,
     InvalidError,
@@ -20,9 +19,12 @@ from garrison.base.identity import ProcessId
 from garrison.preflight.addresses import Address
 from garrison.preflight.check import PreflightReport, PreflightRequest, check, port_lock
 from garrison.preflight.gpu.gpus import Gpu, GpuProcess
-from garrison.preflight.gpu.probe import MemoryGpuProbe
-from garrison.preflight.listeners import Listener, MemorySockets
-from garrison.processes.process import MemoryProcesses, Process
+from garrison.preflight.listeners import Listener
+from garrison.processes.process import Process
+from garrison.testing.clock import FakeClock
+from garrison.testing.gpus import MemoryGpuProbe
+from garrison.testing.processes import MemoryProcesses
+from garrison.testing.sockets import MemorySockets
 
 PYTHON = "/usr/bin/python3"
 VLLM = ("python", "/v/bin/vllm", "serve", "x", "--api-key", "SECRET")

@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 
-from garrison.base.clock import FakeClock
 from garrison.base.errors import GpuThresholdError, InvalidError
 from garrison.preflight.gpu.check import MemoryHeld, check_gpus, memory_held, wait_for_release
 from garrison.preflight.gpu.gpus import Gpu, GpuProcess
-from garrison.preflight.gpu.probe import MemoryGpuProbe
 from garrison.preflight.machine import Machine
 from garrison.preflight.report import PreflightRequest, Thresholds
+from garrison.testing.clock import FakeClock
+from garrison.testing.gpus import MemoryGpuProbe
 
 FIT = Gpu(0, "GPU-aaaa", "H", 80_000, 70_000, 10_000, 40, 10, "P0")
 HOT = replace(FIT, temperature_c=95)

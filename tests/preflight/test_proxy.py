@@ -10,15 +10,18 @@ from typing import Any
 
 import pytest
 
-from garrison.base.clock import FakeClock
 from garrison.base.errors import EngineMissingError, EngineTimeoutError, InvalidError, LockedError, PortStuckError
 from garrison.base.identity import ProcessId
 from garrison.preflight.addresses import Address
 from garrison.preflight.check import PreflightRequest, port_lock
-from garrison.preflight.downstream import FORWARDED, MemoryChild
-from garrison.preflight.listeners import Listener, MemorySockets
+from garrison.preflight.downstream import FORWARDED
+from garrison.preflight.listeners import Listener
 from garrison.preflight.proxy import Patience, run_proxied
-from garrison.processes.process import MemoryProcesses, Process
+from garrison.processes.process import Process
+from garrison.testing.child import MemoryChild
+from garrison.testing.clock import FakeClock
+from garrison.testing.processes import MemoryProcesses
+from garrison.testing.sockets import MemorySockets
 
 LOOPBACK = Address(b"\x7f\0\0\1")
 

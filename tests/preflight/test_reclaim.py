@@ -2,10 +2,11 @@ import signal
 
 import pytest
 
-from garrison.base.clock import FakeClock
 from garrison.base.identity import ProcessId
 from garrison.preflight.reclaim import Stopped, living, stop_trees
-from garrison.processes.process import MemoryProcesses, Process
+from garrison.processes.process import Process
+from garrison.testing.clock import FakeClock
+from garrison.testing.processes import MemoryProcesses
 
 TERM, KILL = int(signal.SIGTERM), int(signal.SIGKILL)
 

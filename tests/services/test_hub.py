@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 from hub import COMMIT, Fault, Hub
 
-from garrison.base.clock import FakeClock
 from garrison.base.errors import DiskFullError, FetchError, InvalidError, ModelInvalidError, ModelNotFoundError
-from garrison.models.files.progress import MemoryProgress
 from garrison.models.record import read_record
 from garrison.models.request import ResolveRequest
 from garrison.models.resolve import ResolvedModel, resolve
 from garrison.models.sources.hf_hub import HfHubSource
+from garrison.testing.clock import FakeClock
+from garrison.testing.progress import MemoryProgress
 
 pytestmark = pytest.mark.service
 SHARD = "model-00001-of-00002.safetensors"

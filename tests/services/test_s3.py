@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 from s3 import BUCKET, S3, Fault
 
-from garrison.base.clock import FakeClock
 from garrison.base.errors import DiskFullError, FetchError, InvalidError, ModelInvalidError, ModelNotFoundError
-from garrison.models.files.progress import MemoryProgress
 from garrison.models.request import ResolveRequest
 from garrison.models.resolve import ResolvedModel, resolve
 from garrison.models.sources import r2
 from garrison.models.sources.r2 import R2Source
+from garrison.testing.clock import FakeClock
+from garrison.testing.progress import MemoryProgress
 
 pytestmark = pytest.mark.service
 SHARD = "model-00001-of-00002.safetensors"

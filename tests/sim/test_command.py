@@ -37,6 +37,12 @@ def test_defaults() -> None:
 FLAGS: list[tuple[list[str], dict[str, Any]]] = [
     (["acme/tiny"], {"model": "acme/tiny"}),
     (["serve", "acme/tiny", "--port", "9"], {"model": "acme/tiny", "port": 9}),
+    (["--port", "9", "acme/tiny"], {"model": "acme/tiny", "port": 9}),
+    (["--port=9", "acme/tiny", "--seed", "-1"], {"model": "acme/tiny", "port": 9, "seed": -1}),
+    (["--enable-lora", "acme/tiny"], {"model": "acme/tiny", "enable_lora": True}),
+    (["--no-enable_prefix-caching", "acme/tiny", "--api-key", "a", "b"],
+     {"model": "acme/tiny", "prefix_caching": False, "api_keys": ("a", "b")}),
+    (["serve", "--dtype", "bfloat16", "--max-loras", "2", "acme/tiny"], {"model": "acme/tiny", "max_loras": 2}),
     (["--model", "acme/tiny", "--host=0.0.0.0"], {"model": "acme/tiny", "host": "0.0.0.0"}),
     (["--served-model-name", "a", "b"], {"served_names": ("a", "b")}),
     (["--max-loras", "4", "--max-cpu-loras", "8"], {"max_loras": 4, "max_cpu_loras": 8}),
@@ -68,6 +74,12 @@ def test_flags_of_vllm_that_are_not_known() -> None:
     config, unknown = read("m", "--dtype", "bfloat16", "--port", "9", "-tp", "2", "--enforce-eager", "--config=x.yaml")
     assert (config.model, config.port) == ("m", 9)
     assert unknown == ["--dtype", "-tp", "--enforce-eager", "--config"]
+
+
+@pytest.mark.parametrize("argv", [["a", "b"], ["a", "--port", "9", "b"]], ids=" ".join)
+def test_two_models_are_refused(argv: list[str]) -> None:
+    with pytest.raises(UsageError, match="two models: 'a' and 'b'"):
+        _parse(argv)
 
 
 @pytest.mark.parametrize(
@@ -189,12 +201,12 @@ def test_start_and_stop(spawn: Spawn, number: signal.Signals) -> None:
     ]
     places = [out.index(words) for words in wanted]
     assert places == sorted(places)
-    assert "does not know --dtype" in out
+    assert "ignoring --dtype" in out
     assert "Application startup complete." in err
 
 
 @pytest.mark.system
-def test_sigterm_drains(spawn: Spawn) -> None:
+def test_sigterm_drains(spawn: Spawn, until: Callable[..., Any]) -> None:
     process = spawn("--ttft", "0.5").ready()
     with socket.create_connection(("127.0.0.1", process.port), timeout=DEADLINE) as client:
         body = b'{"prompt": "hi", "max_tokens": 2}'
@@ -203,8 +215,7 @@ def test_sigterm_drains(spawn: Spawn) -> None:
             + b"Content-Length: %d\r\n\r\n" % len(body)
             + body
         )
-        while json.loads(process.get("/_sim"))["counters"]["running"] != 1:
-            time.sleep(0.01)
+        until(lambda: json.loads(process.get("/_sim"))["counters"]["running"] == 1, what="the request")
         process.child.terminate()
         answer = b""
         while piece := client.recv(65536):

@@ -4,10 +4,10 @@ import asyncio
 
 import pytest
 
-from garrison.sim.adapters import MemoryAdapters
 from garrison.sim.api.control import answer
 from garrison.sim.faults import Faults
 from garrison.sim.http.messages import Request, Response
+from garrison.testing.adapter_reader import MemoryAdapters
 
 from .client import Client, call, load, refused, request_bytes, until
 from .conftest import Start

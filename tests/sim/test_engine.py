@@ -4,9 +4,9 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from garrison.sim.adapters import MemoryAdapters
 from garrison.sim.config import LoraModule, SimConfig
 from garrison.sim.engine import Engine, Refusal
+from garrison.testing.adapter_reader import MemoryAdapters
 
 NAMES = st.sampled_from(["a", "b", "c"])
 PATHS = st.sampled_from(["/1", "/2"])

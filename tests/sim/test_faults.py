@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from garrison.base.errors import InvalidError
-from garrison.sim.adapters import MemoryAdapters
 from garrison.sim.faults import DISGUISES, Faults, Rule, decide, faults_from_json, faults_to_json
+from garrison.testing.adapter_reader import MemoryAdapters
 
 from .client import Client, call, load, request_bytes, until
 from .conftest import Sleeps, Start

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from garrison.base.clock import FakeClock
 from garrison.fleet.context import Fleet
 from garrison.fleet.execute.commands import action_records
 from garrison.fleet.execute.executor import ExecuteOptions, execute
@@ -13,11 +12,13 @@ from garrison.fleet.values.declaration import ADAPTER_TYPE, AdapterSpec
 from garrison.fleet.values.observation import Served, Sighting
 from garrison.fleet.values.plan import Action, ActionKind, Way
 from garrison.fleet.values.target import TargetSpec
-from garrison.fleet.values.view import Outcome, RecordingView
+from garrison.fleet.values.view import Outcome
 from garrison.store.records import ActionRecord, CommandRecord, Key, Operation, Resource
 from garrison.testing.artifacts import MemoryArtifacts
+from garrison.testing.clock import FakeClock
 from garrison.testing.store import MemoryStore
 from garrison.testing.targets import MemoryTarget, MemoryTargets
+from garrison.testing.views import RecordingFleetView
 
 BASE = "acme/tiny"
 COMMAND = "command-1"
@@ -88,7 +89,7 @@ class Bench:
     artifacts: MemoryArtifacts = field(default_factory=MemoryArtifacts)
     store: MemoryStore = field(default_factory=MemoryStore)
     clock: FakeClock = field(default_factory=FakeClock)
-    view: RecordingView = field(default_factory=RecordingView)
+    view: RecordingFleetView = field(default_factory=RecordingFleetView)
     waits: list[float] = field(default_factory=list)
     specs: dict[str, TargetSpec] = field(default_factory=dict)
     dialer: Any = None

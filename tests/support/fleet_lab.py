@@ -14,8 +14,6 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 from unittest import mock
 
-from virtual_loop import LoopClock, VirtualLoop
-
 from garrison.fleet.context import Fleet
 from garrison.fleet.values import events
 from garrison.fleet.values.target import NO_STORE, TargetSpec
@@ -24,6 +22,7 @@ from garrison.store.records import ActionState, CommandState, Operation, Resourc
 from garrison.testing.artifacts import MemoryArtifacts
 from garrison.testing.store import MemoryStore
 from garrison.testing.targets import MemoryTarget, MemoryTargets, json_answer
+from garrison.testing.virtual_loop import LoopClock, VirtualLoop
 
 BASE = "acme/tiny"
 STORE = "/store"

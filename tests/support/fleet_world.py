@@ -3,7 +3,6 @@
 import random
 from typing import Any
 
-from garrison.base.clock import FakeClock
 from garrison.fleet.agent.loop import Agent
 from garrison.fleet.context import Fleet
 from garrison.fleet.execute.steps import ExecuteOptions
@@ -12,11 +11,12 @@ from garrison.fleet.plan.context import PlanOptions
 from garrison.fleet.values.declaration import ADAPTER_TYPE, AdapterSpec, Declaration, Policy
 from garrison.fleet.values.plan import Plan
 from garrison.fleet.values.target import TargetSpec
-from garrison.fleet.values.view import RecordingView
 from garrison.store.records import Event, Key, Resource
 from garrison.testing.artifacts import MemoryArtifacts
+from garrison.testing.clock import FakeClock
 from garrison.testing.store import MemoryStore
 from garrison.testing.targets import MemoryTarget, MemoryTargets
+from garrison.testing.views import RecordingFleetView
 
 BASE = "acme/tiny"
 
@@ -29,7 +29,7 @@ class World:
         self.targets = MemoryTargets({f"edge-{number}": MemoryTarget(base=BASE) for number in range(1, targets + 1)})
         self.store = MemoryStore()
         self.artifacts = MemoryArtifacts()
-        self.view = RecordingView()
+        self.view = RecordingFleetView()
         self.fleet = Fleet(
             store=self.store,
             dialer=self.targets,

@@ -1,4 +1,4 @@
-"""Servers for tests: simulators and bare sockets that stop with their test, and certificates."""
+"""Fixtures for all tests: simulators and bare sockets that stop with their test, and certificates."""
 
 import asyncio
 import contextlib
@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from garrison.sim.adapters import MemoryAdapters
 from garrison.sim.config import SimConfig
 from garrison.sim.simulator import Simulator
+from garrison.testing.adapter_reader import MemoryAdapters
 
 StartSim = Callable[..., Awaitable[Simulator]]
 
@@ -96,7 +96,8 @@ async def start_raw() -> AsyncIterator[StartRaw]:
         server.close()
     for writer in writers:
         writer.transport.abort()
-    await asyncio.sleep(0.01)
+    async with asyncio.timeout(10):
+        await asyncio.gather(*(writer.wait_closed() for writer in writers), return_exceptions=True)
 
 
 @pytest.fixture

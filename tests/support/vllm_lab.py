@@ -21,12 +21,12 @@ from garrison.fleet.plan.context import PlanOptions
 from garrison.fleet.values.declaration import ADAPTER_TYPE, AdapterSpec, Declaration, Policy
 from garrison.fleet.values.plan import Plan
 from garrison.fleet.values.target import TargetSpec
-from garrison.fleet.values.view import RecordingView
 from garrison.net.client import HttpDialer
 from garrison.net.endpoint import Secret
 from garrison.net.transport import Answer, Connection
 from garrison.store.records import Event, Key, Resource, TargetRecord
 from garrison.store.sql.store import open_store
+from garrison.testing.views import RecordingFleetView
 
 __all__ = ["KEY_VARIABLE", "TARGET", "Lab"]
 
@@ -77,7 +77,7 @@ class Lab:
         self.base = server.base
         self.store = open_store(home / "garrison.db")
         self.dialer = ListeningDialer()
-        self.view = RecordingView()
+        self.view = RecordingFleetView()
         self.fleet = Fleet(
             store=self.store,
             dialer=self.dialer,

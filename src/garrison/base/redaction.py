@@ -16,6 +16,7 @@ __all__ = [
     "LineRedactor",
     "SecretValueError",
     "excerpt",
+    "is_secret_name",
     "know_arguments",
     "know_environment",
     "know_secret",
@@ -149,11 +150,16 @@ def know_secret(value: str | None) -> None:
 def know_environment(environ: Mapping[str, str]) -> None:
     """Know every variable that is named as a secret is."""
     for name, value in environ.items():
-        guessed = _is_secret_name(name) and len(value.strip()) >= _SHORTEST_ANYWHERE and not value.startswith("/")
+        guessed = is_secret_name(name) and len(value.strip()) >= _SHORTEST_ANYWHERE and not value.startswith("/")
         if guessed or name in _CERTAIN:
             know_secret(value)
         elif "://" in value and "@" in value:
             know_secret(_password_of(value))
+
+
+def is_secret_name(variable: str) -> bool:
+    """Return whether a variable or field of this name holds a secret: it ends in `_KEY`, `token`, …"""
+    return variable.replace("_", "-").lower().split("-")[-1] in _ENDINGS
 
 
 def know_arguments(argv: Sequence[str]) -> None:
@@ -263,7 +269,7 @@ def shown_variable(name: str, value: str) -> str:
     """`NAME=value` as a shell takes it, without the value when the name is one of a secret."""
     import shlex
 
-    return f"{name}={HIDDEN}" if _is_secret_name(name) else f"{name}={shlex.quote(redacted(value))}"
+    return f"{name}={HIDDEN}" if is_secret_name(name) else f"{name}={shlex.quote(redacted(value))}"
 
 
 @cache
@@ -282,10 +288,6 @@ def _redacted_bytes(data: bytes) -> bytes:
         if (shown := redacted(plain)) != plain:
             return shown.encode("utf-8", "surrogateescape")
     return redacted(text).encode("utf-8", "surrogateescape")
-
-
-def _is_secret_name(variable: str) -> bool:
-    return variable.replace("_", "-").lower().split("-")[-1] in _ENDINGS
 
 
 def _names_a_secret(option: str) -> bool:

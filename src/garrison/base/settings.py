@@ -18,6 +18,8 @@ from garrison.base.errors import InvalidError
 __all__ = ["SOURCES", "Origin", "Setting", "Settings", "config_path", "secret_variables", "seed_variables"]
 
 SOURCES = ("flox", "local", "hf-cache", "r2", "hf-hub")
+LOG_FORMATS = ("json", "console")
+LOG_LEVELS = ("debug", "info", "warning", "error")
 GPU_CONDITIONS = ("temperature", "memory", "utilization")
 
 Origin = str
@@ -263,6 +265,14 @@ class Settings:
     )  # fmt: skip
     retention: int = _setting(
         "fleet", "Days that history is kept: events, observations, ended commands, superseded versions.", _POSITIVE, 90
+    )
+
+    log_format: str | None = _setting(
+        "log", "Log of programs that run for long, on standard error: `json` or `console`; none when unset.",
+        values.choice(LOG_FORMATS),
+    )  # fmt: skip
+    log_level: str = _setting(
+        "log", "Least level that is logged: debug, info, warning, error.", values.choice(LOG_LEVELS), "info"
     )
 
     origins: Mapping[str, Origin] = field(default_factory=dict, compare=False, repr=False)

@@ -5,7 +5,7 @@ Each parser takes the text and returns the value or raises `ValueError` whose me
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from garrison.base.redaction import SecretValueError, secret_text
 
 __all__ = [
     "Parser",
+    "choice",
     "csv",
     "flag",
     "host",
@@ -105,6 +106,17 @@ def word_flag(raw: str) -> bool:
         return flag(raw)
     except ValueError:
         raise ValueError("true, false, 1, 0, yes or no") from None
+
+
+def choice(allowed: Sequence[str]) -> Parser:
+    """One of `allowed`, in any case."""
+
+    def parse(raw: str) -> str:
+        if (word := raw.strip().lower()) not in allowed:
+            raise ValueError(f"one of {', '.join(allowed)}")
+        return word
+
+    return parse
 
 
 def csv(allowed: tuple[str, ...] | None = None) -> Parser:

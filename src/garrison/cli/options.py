@@ -1,14 +1,14 @@
 """Options shared by several commands, and the settings made from them."""
 
 import os
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
 from garrison.base.settings import Settings
 from garrison.cli.outermost import warned
 
-__all__ = ["Host", "Insecure", "Json", "KeyEnv", "Offline", "Port", "app", "settings"]
+__all__ = ["Host", "Insecure", "Json", "KeyEnv", "Log", "Offline", "Port", "app", "settings"]
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on standard output.")]
 Host = Annotated[str | None, typer.Option("--host", help="Address to bind. Default: 127.0.0.1.", show_default=False)]
@@ -17,6 +17,14 @@ Offline = Annotated[bool, typer.Option("--offline", help="Do not use the network
 Insecure = Annotated[bool, typer.Option("--insecure", "-k", help="Accept any certificate of an https server.")]
 KeyEnv = Annotated[
     str | None, typer.Option("--key-env", metavar="NAME", help="The environment variable that holds the API key.")
+]
+Log = Annotated[
+    Literal["json", "console"] | None,
+    typer.Option(
+        "--log",
+        metavar="FORMAT",
+        help="Log to standard error, json or console. Default: GARRISON_LOG_FORMAT, or no log.",
+    ),
 ]
 
 

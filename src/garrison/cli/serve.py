@@ -9,14 +9,16 @@ from typing import Annotated, Any, TextIO, cast
 import typer
 
 from garrison.base.errors import EngineDiedError, EngineTimeoutError, GarrisonError, UsageError
+from garrison.base.live_stream import LiveStream
 from garrison.base.redaction import shown_command, shown_variable
 from garrison.base.settings import Settings
 from garrison.cli.asker import asker
-from garrison.cli.options import Host, Offline, Port, settings
+from garrison.cli.log import opened_log
+from garrison.cli.options import Host, Log, Offline, Port, settings
 from garrison.cli.options import app as make_app
 from garrison.cli.views.call_line import call_line
-from garrison.cli.views.live_stream import LiveStream
 from garrison.cli.views.start import start_view
+from garrison.cli.views.start_log import LogProgress, LogView
 from garrison.engines.argv import Endpoint
 from garrison.launch.run.view import StartView
 from garrison.launch.serve import Prepared, prepare, start, start_by_exec
@@ -77,13 +79,18 @@ def serve(
     logs: Annotated[
         bool | None, typer.Option("--logs/--no-logs", help="Show the engine's log. Default: only without a terminal.")
     ] = None,
+    log: Log = None,
 ) -> int:
     """Bring a model from a name to a live OpenAI endpoint: preflight, resolve, start.
 
     By default Garrison stays as the engine's parent: it shows the phases of the start, passes on signals, and leaves no
     process behind. Ctrl-C stops the engine; a second one kills it.
     """
-    values = settings(*_GROUPS, engine_host=host, engine_port=port, ready_timeout=ready_timeout)
+    flags = {"engine_host": host, "engine_port": port, "ready_timeout": ready_timeout, "log_format": log}
+    values = settings(*_GROUPS, "log", **flags)
+    if replace_process or dry_run:  # nothing of Garrison runs for long
+        values = replace(values, log_format=None)
+    logged = context.with_resource(opened_log(values, "serve", model=model, manifest=file))
     spec = _spec(model, file, values, engine=engine)
     spec = replace(
         spec,
@@ -99,13 +106,13 @@ def serve(
         api_key_env=api_key_env or spec.api_key_env,
     )
     dry_run = dry_run or values.dry_run
-    view = start_view(logs=logs)
+    view = LogView(logs=_shows_logs(logs)) if logged else start_view(logs=logs)
     prepared = prepare(
         spec,
         values,
         os.environ,
         view=view,
-        progress=_Transfers(choose(json_lines=False)),
+        progress=_Transfers(LogProgress() if logged else choose(json_lines=False)),
         offline=offline,
         verify=verify,
         may_replace=may_replace,
@@ -117,7 +124,13 @@ def serve(
         return 0
     if replace_process:
         start_by_exec(prepared, values, os.environ, view)
+    if isinstance(view, LogView):
+        return start(prepared, values, os.environ, _WithCall(view, prepared))
     return _start(prepared, values, logs=logs)
+
+
+def _shows_logs(logs: bool | None) -> bool:
+    return not sys.stderr.isatty() if logs is None else logs
 
 
 def _start(prepared: Prepared, values: Settings, *, logs: bool | None) -> int:

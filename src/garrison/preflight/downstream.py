@@ -3,13 +3,12 @@
 import contextlib
 import os
 import signal
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Protocol, Self
 
-from garrison.base.clock import Clock
 from garrison.base.errors import EngineMissingError, GarrisonError, InvalidError
 
-__all__ = ["FORWARDED", "Child", "MemoryChild", "SpawnedChild", "replace_process"]
+__all__ = ["FORWARDED", "Child", "SpawnedChild", "replace_process"]
 
 FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
 # si_code of a signal the kernel sent, as it does for Ctrl-C: the child is in the foreground group and has it already.
@@ -31,29 +30,6 @@ class Child(Protocol):
 
     def send(self, number: int) -> None:
         """Signal the child; nothing when it is gone."""
-
-
-class MemoryChild:
-    """The in-memory twin: `events` are what `wait` answers, one after the other; the last is an exit code."""
-
-    def __init__(self, events: Iterable[tuple[int | None, int | None]], *, pid: int = 4242, clock: Clock) -> None:
-        self.pid = pid
-        self.sent: list[int] = []
-        self._events = list(events)
-        self._clock = clock
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        return None
-
-    def wait(self, seconds: float) -> tuple[int | None, int | None]:
-        self._clock.sleep(seconds)
-        return self._events.pop(0) if self._events else (None, None)
-
-    def send(self, number: int) -> None:
-        self.sent.append(number)
 
 
 class SpawnedChild:

@@ -1,12 +1,12 @@
 """The seam to the machine's sockets: who listens on a port, and what a host name means for a bind."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
-from garrison.preflight.addresses import Address, conflicts, from_packed
+from garrison.preflight.addresses import Address, conflicts
 
-__all__ = ["Listener", "MemorySockets", "ScanError", "Sockets", "conflicting"]
+__all__ = ["Listener", "ScanError", "Sockets", "conflicting"]
 
 
 class ScanError(Exception):
@@ -52,34 +52,3 @@ def conflicting(wanted: Iterable[Address], held: Iterable[Listener]) -> tuple[Li
     """The listeners that a bind to any of `wanted` would meet, in the order given."""
     wanted = tuple(wanted)
     return tuple(listener for listener in held if any(conflicts(address, listener.address) for address in wanted))
-
-
-class MemorySockets:
-    """The in-memory twin. `table` is what listens; `readable=False` plays a machine whose table is closed."""
-
-    def __init__(self, table: Iterable[Listener] = (), *, readable: bool = True) -> None:
-        self.table = list(table)
-        self.readable = readable
-        self.names: dict[str, tuple[Address, ...]] = {"localhost": (Address(b"\x7f\0\0\1"), Address(bytes(15) + b"\1"))}
-        self.before_read: Callable[[], None] = lambda: None
-
-    def listeners(self, port: int) -> tuple[Listener, ...]:
-        if not self.readable:
-            raise ScanError("the socket table is closed")
-        self.before_read()
-        return tuple(listener for listener in self.table if listener.port == port)
-
-    def resolve(self, host: str) -> tuple[Address, ...]:
-        import socket
-
-        for family in (socket.AF_INET, socket.AF_INET6):
-            try:
-                return (from_packed(socket.inet_pton(family, host)),)
-            except OSError:
-                continue
-        if host not in self.names:
-            raise OSError(f"no such name: {host}")
-        return self.names[host]
-
-    def can_bind(self, addresses: Iterable[Address], port: int) -> bool:
-        return not conflicting(addresses, (listener for listener in self.table if listener.port == port))

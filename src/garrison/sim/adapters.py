@@ -1,14 +1,14 @@
-"""Reading an adapter's files: the simulator's one seam to the disk, with an in-memory twin."""
+"""Reading an adapter's files: the simulator's one seam to the disk."""
 
 import hashlib
 import json
 import os
 import struct
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-__all__ = ["AdapterBrokenError", "AdapterReader", "AdapterWeights", "DirectoryAdapters", "MemoryAdapters"]
+__all__ = ["AdapterBrokenError", "AdapterReader", "AdapterWeights", "DirectoryAdapters"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,26 +51,6 @@ class DirectoryAdapters:
                 digest.update(content)
                 return AdapterWeights(digest.hexdigest(), rank)
         raise AdapterBrokenError(f"{os.fspath(directory)} doesn't contain tensors")
-
-
-@dataclass(slots=True)
-class MemoryAdapters:
-    """The in-memory twin: `files` maps a path to weights, or to the message its load fails with."""
-
-    files: dict[str, AdapterWeights | str] = field(default_factory=dict)
-    reads: int = 0
-
-    def put(self, path: str, digest: str, rank: int = 8) -> None:
-        self.files[path] = AdapterWeights(digest, rank)
-
-    def read(self, path: str) -> AdapterWeights:
-        self.reads += 1
-        found = self.files.get(path)
-        if found is None:
-            raise FileNotFoundError(path)
-        if isinstance(found, str):
-            raise AdapterBrokenError(found)
-        return found
 
 
 def _rank(raw: bytes) -> int:

@@ -1,5 +1,5 @@
 """`garrison sim`: a simulator as a process. Flags follow vLLM's where vLLM has one; others of vLLM's are accepted with
-a warning, because the simulator stands in for it. The model comes first or as `--model`.
+a warning, because the simulator stands in for it. The model stands anywhere among the flags, or comes as `--model`.
 
 Standard output and standard error carry lines like vLLM's, so that a start can be followed phase by phase. Exit codes:
 0 after SIGTERM or SIGINT and, as seen on vLLM, after the death of the engine; 1 when the port is taken or an adapter of
@@ -9,6 +9,7 @@ Standard output and standard error carry lines like vLLM's, so that a start can 
 import argparse
 import contextlib
 import json
+import math
 import os
 import re
 import sys
@@ -33,6 +34,9 @@ __all__ = ["config_from", "main", "parser"]
 
 _SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?)([kKmMgG]?)\Z")
 _FACTORS = {"": 1, "k": 10**3, "K": 2**10, "m": 10**6, "M": 2**20, "g": 10**9, "G": 2**30}
+_FLAG = re.compile(r"--?[A-Za-z]")
+_MOST_VALUES = {None: 1, 0: 0, "+": math.inf}
+"""By argparse's `nargs`."""
 _KNOBS = ("ttft", "tokens_per_second", "failure_rate", "hang", "cut_after_tokens", "load_delay", "disguise")
 
 
@@ -46,7 +50,7 @@ def main(argv: Sequence[str]) -> int:
     except GarrisonError as error:
         return _fail(error)
     for flag in unknown:
-        _log(f"the simulator does not know {flag} and goes on without it", "APIServer", "WARNING", "sim.py")
+        _log(f"ignoring {flag}: the simulator does not have it", "APIServer", "WARNING", "sim.py")
     try:
         import uvloop
     except ImportError:
@@ -98,7 +102,7 @@ def parser() -> argparse.ArgumentParser:
     """The flags the simulator knows."""
     shell = _Parser(prog="garrison sim", description="An OpenAI-compatible server that behaves as vLLM was seen to.")
     add = shell.add_argument
-    add("--model", default="sim/tiny", help="path or name of the base model; may also come first, without the flag")
+    add("--model", default="sim/tiny", help="path or name of the base model; may also come without the flag")
     add("--host", default="127.0.0.1")
     add("--port", type=int, default=8000, help="0 takes a free port")
     add("--served-model-name", nargs="+", metavar="NAME")
@@ -149,26 +153,38 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _parse(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
-    """Flags and the names of those that are not ours, whose values are dropped with them."""
+    """Parse flags and the model, in any order; return them and the unknown flags, which are dropped with their values.
+
+    The values of an unknown flag end at the next flag: how many belong to it is not known here.
+
+    Raises:
+        UsageError: a flag lacks its value, or two models are named.
+    """
     shell = parser()
-    known = {option for action in shell._actions for option in action.option_strings}
-    rest = list(argv)
-    if rest and rest[0] == "serve":
-        rest = rest[1:]
-    kept = ["--model", rest.pop(0)] if rest and not rest[0].startswith("-") else []
+    options = {name: action for action in shell._actions for name in action.option_strings}
+    kept: list[str] = []
     unknown: list[str] = []
-    keeping = True
-    for word in rest:
-        if re.match(r"--?[A-Za-z]", word):
+    models: list[str] = []
+    words: list[str] = kept  # where values of the last flag go
+    room: float = 0  # how many more of them it accepts
+    for word in argv[1:] if list(argv[:1]) == ["serve"] else argv:
+        if _FLAG.match(word):
             name, equals, value = word.partition("=")
             name = name.replace("_", "-")
-            keeping = name in known
-            if not keeping:
+            if name in options:
+                kept.append(name + equals + value)
+                words, room = kept, 0 if equals else _MOST_VALUES[options[name].nargs]
+            else:
                 unknown.append(name)
-            word = name + equals + value
-        if keeping:
-            kept.append(word)
-    return shell.parse_args(kept), unknown
+                words, room = [], math.inf
+        elif room:
+            words.append(word)
+            room -= 1
+        else:
+            models.append(word)
+    if len(models) > 1:
+        raise UsageError(f"two models: {models[0]!r} and {models[1]!r}", hint="Name one; `--flag=value` keeps a value.")
+    return shell.parse_args([*(("--model", models[0]) if models else ()), *kept]), unknown
 
 
 async def _serve(args: argparse.Namespace, config: SimConfig) -> int:

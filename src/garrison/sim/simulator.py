@@ -60,7 +60,7 @@ class Simulator:
     """A server of `config`.
 
     Args:
-        adapters: where adapters are read; the disk by default, `MemoryAdapters` for fleets without files.
+        adapters: where adapters are read; the disk by default, `testing.adapter_reader` for fleets without files.
         sleep: how simulated delays pass.
 
     Raises:

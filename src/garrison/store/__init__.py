@@ -1,4 +1,4 @@
 """What Garrison remembers: stacks, targets, resources, observations, commands, leases, events.
 
-Values are in `records`, the seam in `fleet_store`, its twins in `memory` and `sql`.
+Values are in `records`, the seam in `fleet_store`, its implementation in `sql`.
 """

@@ -2,6 +2,7 @@
 
 import asyncio
 import signal
+from dataclasses import asdict
 from datetime import timedelta
 from typing import TYPE_CHECKING, Annotated
 
@@ -9,19 +10,23 @@ import typer
 
 from garrison.base.errors import UsageError
 from garrison.base.exit_codes import ExitCode
+from garrison.base.logs import logger
 from garrison.cli.fleet.on_record import OnRecord
-from garrison.cli.options import Json, settings
+from garrison.cli.log import opened_log, shares_output
+from garrison.cli.options import Json, Log, settings
 from garrison.cli.options import app as make_app
 from garrison.cli.signals import Wishes
 
 if TYPE_CHECKING:
-    from garrison.cli.views.agent import AgentView
+    from garrison.cli.views.agent import AgentView, SilentAgentView
     from garrison.fleet.agent.loop import Agent
     from garrison.fleet.context import Fleet
 
 app = make_app("Keep the fleet as declared, on a timer.")
 
 _GRACE_SECONDS = 30.0
+
+_log = logger(__name__)
 
 
 @app.command(cls=OnRecord)
@@ -38,6 +43,7 @@ def agent(
         list[str] | None, typer.Option("--stack", "-s", metavar="NAME", help="Only these stacks; repeatable.")
     ] = None,
     once: Annotated[bool, typer.Option("--once", help="Look at every target once, do what is due, and exit.")] = False,
+    log: Log = None,
     json: Json = False,
 ) -> int:
     """Keep the fleet as it was last applied.
@@ -53,11 +59,21 @@ def agent(
     import uvloop
 
     from garrison.cli.fleet.wiring import open_fleet
+    from garrison.cli.views.agent import AgentView, SilentAgentView
 
     seconds = None if interval is None else _seconds(interval)
-    # uvloop makes a cycle over thousands of targets a third cheaper.
-    with open_fleet() as fleet, asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(_run(fleet, interval=seconds, stacks=stack, once=once, json=json))
+    values = settings("fleet", "log", log_format=log)
+    options = {"interval": seconds, "stacks": stack, "once": once, "database": values.database}
+    with (
+        opened_log(values, "agent", **options) as logged,
+        open_fleet() as fleet,
+        # uvloop makes a cycle over thousands of targets a third cheaper.
+        asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
+    ):
+        # In one terminal or journal, the log has every line of the view already.
+        shown = json or not (logged and shares_output())
+        view = AgentView(fleet.clock, json=json) if shown else SilentAgentView()
+        return runner.run(_run(fleet, view, interval=seconds, stacks=stack, once=once, retention=values.retention))
 
 
 def _seconds(text: str) -> float:
@@ -77,26 +93,35 @@ def _seconds(text: str) -> float:
         raise UsageError(f"--interval {text!r}: {said[:1].lower()}{said[1:]}", hint="For example 10s or 1m.") from None
 
 
-async def _run(fleet: "Fleet", *, interval: float | None, stacks: list[str] | None, once: bool, json: bool) -> int:
+async def _run(
+    fleet: "Fleet",
+    view: "AgentView | SilentAgentView",
+    *,
+    interval: float | None,
+    stacks: list[str] | None,
+    once: bool,
+    retention: int,
+) -> int:
     from garrison.cli.fleet.wiring import INTERRUPTED
-    from garrison.cli.views.agent import AgentView
+    from garrison.fleet.agent.log import AgentLog
     from garrison.fleet.agent.loop import Agent
     from garrison.fleet.hooks.delivery import HookDelivery
     from garrison.fleet.hooks.queues import Hooks
     from garrison.net.secrets import Secrets
 
-    view = AgentView(fleet.clock, json=json)
-    hooks = Hooks(HookDelivery(fleet.dialer, Secrets()), clock=fleet.clock, note=view.note)
+    logged = AgentLog(view, view.event)
+    hooks = Hooks(HookDelivery(fleet.dialer, Secrets()), clock=fleet.clock, note=logged.note)
     made = Agent(
         fleet,
-        view,
-        on_event=view.event,
+        logged,
+        on_event=logged.event,
         hooks=hooks,
         interval=interval,
         stacks=stacks,
-        retention=timedelta(days=settings("fleet").retention),
+        retention=timedelta(days=retention),
     )
     forced = await _until_stopped(made, view, once=once)
+    _log.info("stopped", forced=forced, output_dropped=view.dropped, **asdict(made.state))
     if not once:
         view.note("stopped now; the next start settles interrupted actions" if forced else "stopped")
     view.end()
@@ -105,7 +130,7 @@ async def _run(fleet: "Fleet", *, interval: float | None, stacks: list[str] | No
     return _exit_code(made) if once else ExitCode.OK
 
 
-async def _until_stopped(made: "Agent", view: "AgentView", *, once: bool) -> bool:
+async def _until_stopped(made: "Agent", view: "AgentView | SilentAgentView", *, once: bool) -> bool:
     """Run the agent from startup to shutdown; return whether a second signal forced it to stop."""
     loop = asyncio.get_running_loop()
     work = asyncio.create_task(_work(made, view, once=once))
@@ -118,8 +143,10 @@ async def _until_stopped(made: "Agent", view: "AgentView", *, once: bool) -> boo
         if wishes.number > 1:
             # Skips the rest of `shutdown`. Actions in flight are marked as started in the store, which is how the next
             # start finds and settles them.
+            _log.warning("stopping now; the next start settles interrupted actions")
             ending.cancel()
             return
+        _log.info("stopping after work in progress", **asdict(made.state))
         view.note("stopping after work in progress; signal again to stop now")
         made.request_stop()
         if once:
@@ -141,7 +168,7 @@ async def _until_stopped(made: "Agent", view: "AgentView", *, once: bool) -> boo
     return False
 
 
-async def _work(made: "Agent", view: "AgentView", *, once: bool) -> None:
+async def _work(made: "Agent", view: "AgentView | SilentAgentView", *, once: bool) -> None:
     from garrison.cli.views.page import counted
 
     await made.startup()
@@ -153,6 +180,7 @@ async def _work(made: "Agent", view: "AgentView", *, once: bool) -> None:
         return
     watched = f"{counted(made.state.targets, 'target')} in {counted(made.state.stacks, 'stack')}"
     view.note(f"watching {watched}")
+    _log.info("watching", **asdict(made.state))
     await made.main_loop()
 
 

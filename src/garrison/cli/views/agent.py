@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from typing import Any, TextIO, cast
 
 from garrison.base.clock import Clock
+from garrison.base.live_stream import LiveStream
 from garrison.cli.views.age import utc
 from garrison.cli.views.history import show_event
-from garrison.cli.views.live_stream import LiveStream
 from garrison.cli.views.not_asked import is_local
 from garrison.cli.views.page import Page, counted, sentence
 from garrison.fleet.hooks.queues import event_json
@@ -17,7 +17,7 @@ from garrison.fleet.values.observation import Sighting
 from garrison.fleet.values.view import SilentView
 from garrison.store.records import Event
 
-__all__ = ["AgentView"]
+__all__ = ["AgentView", "SilentAgentView"]
 
 _DRAIN_SECONDS = 1.0
 
@@ -32,6 +32,11 @@ class AgentView(SilentView):
         self._json = json
         self._awaited = 0
         self._seen: dict[str, Sighting] = {}
+
+    @property
+    def dropped(self) -> int:
+        """Lines that nobody read and that were dropped."""
+        return self._out.dropped
 
     def first_pass(self, targets: int) -> None:
         """Once that many targets were looked at, it is said which of them are out of reach: those that were so before
@@ -71,3 +76,15 @@ class AgentView(SilentView):
 
     def _print_json(self, body: Mapping[str, Any]) -> None:
         self._out.write(json_module.dumps(body, ensure_ascii=False) + "\n")
+
+
+class SilentAgentView(SilentView):
+    """Nothing: where the log says it all."""
+
+    dropped = 0
+
+    def first_pass(self, targets: int) -> None: ...
+
+    def event(self, event: Event) -> None: ...
+
+    def end(self) -> None: ...

@@ -14,6 +14,8 @@ from rich.panel import Panel
 from rich.rule import Rule
 from rich.text import Text
 
+from garrison.base.plain_text import plain
+
 __all__ = ["Page", "counted", "plain", "sentence", "shortened"]
 
 _LONGEST_LINE = 1_000_000
@@ -115,15 +117,6 @@ class Page:
     def print(self, what: RenderableType) -> None:
         """Print a Rich renderable as it is."""
         self.console.print(what)
-
-
-def plain(text: str) -> str:
-    """Replace control characters, so that a name on a server cannot move the cursor."""
-    return (
-        text
-        if text.isprintable()
-        else "".join(sign if sign.isprintable() else " " if sign.isspace() else "�" for sign in text)
-    )
 
 
 def shortened(text: str) -> str:

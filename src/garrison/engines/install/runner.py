@@ -6,13 +6,12 @@ import selectors
 import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
 from garrison.base.redaction import LineRedactor, know_environment, redacted
 
-__all__ = ["Runner", "ScriptedRunner", "SystemRunner"]
+__all__ = ["Runner", "SystemRunner"]
 
 _TICK_SECONDS = 5.0
 _GRACE_SECONDS = 10.0
@@ -70,35 +69,6 @@ class SystemRunner:
             finally:
                 if child.stdout is not None:
                     child.stdout.close()
-
-
-@dataclass
-class ScriptedRunner:
-    """The in-memory twin: records what it is asked to run and does what `effect` says."""
-
-    effect: Callable[[Sequence[str]], tuple[int, str]] = lambda argv: (0, "")
-    ran: list[tuple[str, ...]] = field(default_factory=list)
-    environments: list[dict[str, str]] = field(default_factory=list)
-    held: list[int | None] = field(default_factory=list)
-
-    def run(
-        self,
-        argv: Sequence[str],
-        *,
-        env: Mapping[str, str],
-        log: Path,
-        on_line: Callable[[str], None],
-        hold: int | None,
-    ) -> int:
-        self.ran.append(tuple(argv))
-        self.environments.append(dict(env))
-        self.held.append(hold)
-        status, output = self.effect(argv)
-        with log.open("a", encoding="utf-8") as handle:
-            handle.write(output + "\n")
-        for line in output.splitlines():
-            on_line(line)
-        return status
 
 
 def _follow(descriptor: int, write: Callable[[bytes], object], on_line: Callable[[str], None]) -> None:

@@ -18,6 +18,7 @@ from datetime import datetime, timedelta
 
 from garrison.base.bugs import bug_of, bug_words
 from garrison.base.errors import ConflictError, GarrisonError
+from garrison.base.logs import logger
 from garrison.fleet.agent.backoff import LeftAlone, undone_by_somebody
 from garrison.fleet.agent.content_watch import ContentWatch
 from garrison.fleet.agent.repair_queue import Mender
@@ -40,6 +41,8 @@ from garrison.fleet.values.view import FleetView, Outcome
 from garrison.store.records import ActionState, Event, Key, TargetRecord
 
 __all__ = ["Agent", "AgentState"]
+
+_log = logger(__name__)
 
 _LONGEST_WAIT = 1.0
 """Seconds between two looks at whether another process changed something in the store."""
@@ -164,6 +167,7 @@ class Agent:
                 if error.message not in told and len(told) < _MOST_REASONS:
                     self._view.note(f"the store failed, trying again: {error.message}")
                     told.add(error.message)
+                _log.info("the store failed, waiting before the next try", seconds=wait, error=error.message)
                 await self._stopped_within(wait)
                 wait = min(_LONGEST_STORE_WAIT, 2 * wait)
                 continue

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
+from garrison.base.logs import bind
 from garrison.fleet.execute.lease import this_process
 from garrison.fleet.values.plan import Action
 from garrison.store.records import ActionRecord, CommandRecord, Resource
@@ -13,10 +14,15 @@ __all__ = ["action_records", "new_command"]
 
 
 def new_command(stack: str, kind: str, now: datetime, *, mode: str | None = None) -> CommandRecord:
-    """Return the record of a command that this process begins now. Ids sort by time."""
+    """Return the record of a command that this process begins now. Ids sort by time.
+
+    Log lines of the calling task carry the id from here on.
+    """
     holder = this_process(kind)
+    command = f"{now:%Y%m%d-%H%M%S}-{secrets.token_hex(3)}"
+    bind(command=command, stack=stack)
     return CommandRecord(
-        id=f"{now:%Y%m%d-%H%M%S}-{secrets.token_hex(3)}",
+        id=command,
         kind=kind,
         stack=stack,
         started_at=now,

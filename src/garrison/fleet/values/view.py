@@ -1,6 +1,6 @@
-"""The observer interface of fleet operations: terminals draw its calls, and tests record them."""
+"""The observer interface of fleet operations: a terminal draws its calls."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from garrison.fleet.values.failure import Failure
@@ -8,7 +8,7 @@ from garrison.fleet.values.observation import Sighting
 from garrison.fleet.values.plan import Action, Plan
 from garrison.store.records import ActionState
 
-__all__ = ["FleetView", "Outcome", "RecordingView", "SilentView"]
+__all__ = ["FleetView", "Outcome", "SilentView"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,22 +79,3 @@ class SilentView:
     def ended(self, outcome: Outcome) -> None: ...
 
     def note(self, text: str) -> None: ...
-
-
-@dataclass(slots=True)
-class RecordingView(SilentView):
-    """In-memory twin of a view, for tests."""
-
-    steps: list[tuple[str, str, str]] = field(default_factory=list)
-    """(target, name, step)"""
-    outcomes: list[Outcome] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-
-    def step(self, action: Action, step: str) -> None:
-        self.steps.append((action.target, action.name, step))
-
-    def ended(self, outcome: Outcome) -> None:
-        self.outcomes.append(outcome)
-
-    def note(self, text: str) -> None:
-        self.notes.append(text)

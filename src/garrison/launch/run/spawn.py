@@ -17,7 +17,7 @@ from garrison.launch.shim import MODULE, VERSION
 from garrison.processes.descendants import Descendants
 from garrison.processes.procfs import Procfs
 
-__all__ = ["EngineProcess", "MemoryEngine", "MemorySpawner", "ShimSpawner", "Spawner"]
+__all__ = ["EngineProcess", "ShimSpawner", "Spawner"]
 
 _SHIM_VARIABLES = frozenset(
     (
@@ -249,73 +249,3 @@ def _shim_environment(environ: Mapping[str, str]) -> dict[str, str]:
 def _identity(pid: int) -> ProcessId | None:
     start = start_time(pid)
     return None if start is None else ProcessId(pid, start)
-
-
-class MemoryEngine:
-    """The in-memory twin of a started engine. A test ends it with `end`, and writes its output with `say`."""
-
-    def __init__(self, pid: int = 100) -> None:
-        self.main: ProcessId | None = ProcessId(pid, 1)
-        self.returncode: int | None = None
-        self.lost = False
-        self.signals: list[int] = []
-        self.stops: list[float] = []
-        self.ignores_stop = False
-        self.closed = False
-        self._output: asyncio.Queue[bytes] = asyncio.Queue()
-
-    @property
-    def seen(self) -> tuple[ProcessId, ...]:
-        return () if self.main is None else (self.main,)
-
-    def say(self, data: bytes) -> None:
-        self._output.put_nowait(data)
-
-    def end(self, code: int) -> None:
-        if self.returncode is None:
-            self.returncode = code
-            self._output.put_nowait(b"")
-
-    async def read(self) -> bytes:
-        return await self._output.get()
-
-    def alive(self) -> tuple[ProcessId, ...]:
-        return self.seen if self.returncode is None else ()
-
-    def cpu_seconds(self) -> float:
-        return 0.0
-
-    def memory_bytes(self) -> int:
-        return 0
-
-    def signal(self, number: int) -> bool:
-        self.signals.append(number)
-        return self.returncode is None
-
-    def kill(self) -> None:
-        self.end(-signal.SIGKILL)
-
-    async def stop(self, timeout: float) -> tuple[ProcessId, ...]:
-        self.stops.append(timeout)
-        if not self.ignores_stop:
-            self.end(-signal.SIGTERM)
-        return self.alive()
-
-    def close(self) -> None:
-        self.closed = True
-
-
-class MemorySpawner:
-    """Starts nothing. `refuses` is raised instead, if set."""
-
-    def __init__(self) -> None:
-        self.started: list[MemoryEngine] = []
-        self.commands: list[tuple[tuple[str, ...], Mapping[str, str]]] = []
-        self.refuses: OSError | None = None
-
-    async def spawn(self, argv: Sequence[str], environment: Mapping[str, str], *, stop_timeout: float) -> EngineProcess:
-        if self.refuses is not None:
-            raise self.refuses
-        self.commands.append((tuple(argv), environment))
-        self.started.append(MemoryEngine(100 + len(self.started)))
-        return self.started[-1]

@@ -1,14 +1,12 @@
-"""What a start shows while it runs. The terminal's view lives in `cli`; the silent one is the twin for tests."""
+"""What a start shows while it runs. The terminal's view lives in `cli`."""
 
 import contextlib
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import ParamSpec, Protocol
 
 from garrison.engines.argv import Endpoint
-from garrison.launch.run.ready import caller_url
 
-__all__ = ["LastingView", "RecordingView", "StartView"]
+__all__ = ["LastingView", "StartView"]
 
 _P = ParamSpec("_P")
 
@@ -50,43 +48,6 @@ class LastingView:
         self.running, self.reached = _lasting(view.running), _lasting(view.reached)
         self.ready, self.stopping, self.stopped = _lasting(view.ready), _lasting(view.stopping), _lasting(view.stopped)
         self.end = _lasting(view.end)
-
-
-@dataclass
-class RecordingView:
-    """The in-memory twin: everything that was shown, in order, by kind."""
-
-    events: list[tuple[str, str]] = field(default_factory=list)
-
-    def note(self, text: str) -> None:
-        self.events.append(("note", text))
-
-    def phase(self, name: str, *, seconds: float, memory_bytes: int) -> None:
-        self.events.append(("phase", name))
-
-    def line(self, text: str) -> None:
-        self.events.append(("line", text))
-
-    def ready(self, *, seconds: float, memory_bytes: int) -> None:
-        self.events.append(("ready", ""))
-
-    def running(self, why: str, *, seconds: float, memory_bytes: int) -> None:
-        self.events.append(("running", why))
-
-    def reached(self, endpoint: Endpoint) -> None:
-        self.events.append(("reached", caller_url(endpoint)))
-
-    def stopping(self, reason: str) -> None:
-        self.events.append(("stopping", reason))
-
-    def stopped(self, *, seconds: float) -> None:
-        self.events.append(("stopped", ""))
-
-    def end(self) -> None:
-        self.events.append(("end", ""))
-
-    def of(self, kind: str) -> list[str]:
-        return [text for seen, text in self.events if seen == kind]
 
 
 def _lasting(show: Callable[_P, None]) -> Callable[_P, None]:

@@ -1,7 +1,6 @@
 """What a long step tells the one who waits: steps, and bytes of a transfer.
 
-One protocol, four shapes: a Rich bar on a terminal, a JSON line a step for programs, sparse plain lines for logs, and a
-twin that remembers for tests.
+One protocol, three shapes: a Rich bar on a terminal, a JSON line a step for programs, sparse plain lines for logs.
 """
 
 import json
@@ -16,7 +15,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress as RichBar
     from rich.progress import TaskID
 
-__all__ = ["JsonLines", "Lines", "MemoryProgress", "Progress", "RichProgress", "Silent", "choose"]
+__all__ = ["JsonLines", "Lines", "Progress", "RichProgress", "Silent", "choose"]
 
 _TENTHS = 10
 _WORTH_A_LINE = 256 * 1024 * 1024
@@ -52,31 +51,6 @@ class Silent:
     def started(self, files: int, total: int, done: int = 0, *, doing: str = "downloading") -> None: ...
     def advanced(self, count: int) -> None: ...
     def finished(self) -> None: ...
-
-
-class MemoryProgress:
-    """The in-memory twin: `steps` as (name, facts), `bytes` that arrived, `transfers` as (files, total, done)."""
-
-    def __init__(self) -> None:
-        self.steps: list[tuple[str, dict[str, Any]]] = []
-        self.transfers: list[tuple[int, int, int]] = []
-        self.bytes = 0
-        self.open = False
-        self._lock = threading.Lock()
-
-    def step(self, name: str, **facts: Any) -> None:
-        self.steps.append((name, facts))
-
-    def started(self, files: int, total: int, done: int = 0, *, doing: str = "downloading") -> None:
-        self.transfers.append((files, total, done))
-        self.open = True
-
-    def advanced(self, count: int) -> None:
-        with self._lock:
-            self.bytes += count
-
-    def finished(self) -> None:
-        self.open = False
 
 
 class _Tenths:

@@ -1,7 +1,7 @@
 """The seam of a source: asked for a model, it has it, has a broken one, or has none and says why."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -10,7 +10,7 @@ from garrison.models.files.problem import Problem
 from garrison.models.files.progress import Progress
 from garrison.models.request import ResolveRequest
 
-__all__ = ["Broken", "Found", "MemorySource", "Outcome", "Skipped", "Source", "Workspace"]
+__all__ = ["Broken", "Found", "Outcome", "Skipped", "Source", "Workspace"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,18 +74,3 @@ class Source(Protocol):
             DiskFullError: there is not room enough, said before the transfer.
             InvalidError: the request cannot be answered as it is.
         """
-
-
-@dataclass(slots=True)
-class MemorySource:
-    """The in-memory twin: answers what it was made with, and remembers the requests."""
-
-    name: str
-    answer: Outcome | Exception
-    asked: list[ResolveRequest] = field(default_factory=list)
-
-    def find(self, request: ResolveRequest, workspace: Workspace, progress: Progress) -> Outcome:
-        self.asked.append(request)
-        if isinstance(self.answer, Exception):
-            raise self.answer
-        return self.answer

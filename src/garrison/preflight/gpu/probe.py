@@ -1,12 +1,12 @@
 """The seam to the GPU driver, and the cascade over the ways to it: NVML, then `nvidia-smi`, then nothing."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Protocol
 
 from garrison.base.errors import InvalidError
 from garrison.preflight.gpu.gpus import Gpu
 
-__all__ = ["GpuProbe", "MemoryGpuProbe", "ProbeError", "read_gpus"]
+__all__ = ["GpuProbe", "ProbeError", "read_gpus"]
 
 
 class ProbeError(Exception):
@@ -19,20 +19,6 @@ class GpuProbe(Protocol):
 
     def read(self) -> tuple[Gpu, ...]:
         """Every GPU of the machine. Raises ProbeError."""
-
-
-class MemoryGpuProbe:
-    """The in-memory twin: answers the readings in order and then the last one again; None plays a missing driver."""
-
-    def __init__(self, *readings: Sequence[Gpu] | None, source: str = "nvml") -> None:
-        self.source = source
-        self._readings = [None if one is None else tuple(one) for one in readings]
-
-    def read(self) -> tuple[Gpu, ...]:
-        reading = self._readings.pop(0) if len(self._readings) > 1 else self._readings[0]
-        if reading is None:
-            raise ProbeError(f"no {self.source} here")
-        return reading
 
 
 def read_gpus(probes: Iterable[GpuProbe]) -> tuple[str, tuple[Gpu, ...], tuple[str, ...]]:

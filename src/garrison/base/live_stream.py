@@ -1,8 +1,8 @@
-"""Output that never makes its writer wait: for programs that run for long and write from an event loop.
+"""Output that never blocks its writer, for programs that run for long and write from an event loop.
 
-A pipe whose reader has stopped, or a terminal on hold, blocks whoever writes to it. Here a thread does the writing.
-What it cannot write is kept up to a bound; past that, lines are dropped and counted, and the count is written in their
-place when the reader goes on.
+A write to a pipe whose reader has stopped, or to a terminal on hold, blocks. Here a thread writes. What it cannot write
+yet is kept up to a bound; past that, writes are dropped and counted, and the count is written in their place once the
+reader continues.
 """
 
 import contextlib
@@ -12,17 +12,21 @@ import threading
 from collections import deque
 from typing import TextIO
 
+from garrison.base.logs import logger
+
 __all__ = ["LiveStream"]
 
 _MOST_CHARACTERS = 1024 * 1024
+
+_log = logger(__name__)
 
 
 class LiveStream(io.TextIOBase):
     """`stream`, written by a thread of its own.
 
     Args:
-        stream: with a file descriptor. One without (a test's) is written to directly.
-        limit: characters that wait at most.
+        stream: with a file descriptor. One without, such as a test's, is written to directly.
+        limit: characters that may wait.
     """
 
     def __init__(self, stream: TextIO, *, limit: int = _MOST_CHARACTERS) -> None:
@@ -54,43 +58,58 @@ class LiveStream(io.TextIOBase):
         return True
 
     def write(self, text: str) -> int:
-        """Queue `text`, or drop it where too much is waiting. Returns at once.
+        """Queue `text`, or drop it if too much is waiting. Returns at once.
 
         Raises:
             OSError: an earlier write failed: the reader is gone, or the disk is full.
         """
         if self._descriptor is None:
             return self._stream.write(text)
+        length = len(text)
         with self._changed:
             if self._broken is not None:
                 raise self._broken
-            if self._size + len(text) > self._limit:
+            dropped = self._size + length > self._limit
+            first = dropped and not self._unreported
+            if dropped:
                 self.dropped += 1
                 self._unreported += 1
-                return len(text)
-            if self._unreported:
-                text = f"({self._unreported:,} writes dropped: nobody read this output)\n{text}"
-                self._unreported = 0
-            self._waiting.append(text)
-            self._size += len(text)
-            if self._thread is None:
-                # A daemon: a write that never returns must not keep the process from ending.
-                self._thread = threading.Thread(target=self._work, name="output", daemon=True)
-                self._thread.start()
-            self._changed.notify_all()
-        return len(text)
+            else:
+                self._queue(text)
+        if first:  # outside the lock: the log may write to a stream like this one
+            self._starts_to_drop()
+        return length
 
     def flush(self) -> None:
-        """Nothing to do: each write is on its way."""
+        """Do nothing: every write is on its way."""
         if self._descriptor is None:
             self._stream.flush()
 
     def drain(self, seconds: float) -> bool:
-        """Wait until everything is written, at most `seconds`. False when something is left, which is then lost."""
+        """Wait at most `seconds` until everything is written. Return False if something is left; it is then lost."""
         with self._changed:
             return self._changed.wait_for(
                 lambda: self._broken is not None or (self._idle and not self._waiting), seconds
             )
+
+    def _notice(self, count: int) -> str:
+        """The text written in the place of `count` dropped writes."""
+        return f"({count:,} writes dropped: nobody read this output)\n"
+
+    def _starts_to_drop(self) -> None:
+        _log.warning("output is not read, dropping it", output=getattr(self._stream, "name", None))
+
+    def _queue(self, text: str) -> None:
+        if self._unreported:
+            text = self._notice(self._unreported) + text
+            self._unreported = 0
+        self._waiting.append(text)
+        self._size += len(text)
+        if self._thread is None:
+            # A daemon thread: a write that never returns must not keep the process from ending.
+            self._thread = threading.Thread(target=self._work, name="output", daemon=True)
+            self._thread.start()
+        self._changed.notify_all()
 
     def _work(self) -> None:
         assert self._descriptor is not None
@@ -115,7 +134,7 @@ class LiveStream(io.TextIOBase):
 
 
 def _write_all(descriptor: int, content: bytes) -> None:
-    """By the descriptor: a thread that is stuck in the stream's own buffer would hold its lock when Python ends."""
+    """Write to the descriptor itself: a thread that is stuck in the stream's own buffer would hold its lock at exit."""
     left = memoryview(content)
     while left:
         left = left[os.write(descriptor, left) :]

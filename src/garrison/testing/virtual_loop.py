@@ -1,18 +1,33 @@
-"""An event loop whose time is what its timers say: it never waits, so minutes of an agent pass in milliseconds, and the
-same work is always done in the same order. Only for what uses neither sockets nor threads."""
+"""The twin of the event loop's time: timers fire at once and in order, and the clock advances to each of them.
+
+    with asyncio.Runner(loop_factory=VirtualLoop) as runner:
+        runner.run(asyncio.sleep(3600))                          # returns at once
+
+Minutes of an agent pass in milliseconds, and the same work is always done in the same order. It serves code that uses
+neither sockets nor threads: nothing is ever read from a descriptor.
+"""
 
 import asyncio
 import selectors
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-__all__ = ["LoopClock", "VirtualLoop"]
-
+__all__ = ["MOST_TURNS", "LoopClock", "VirtualLoop"]
 
 MOST_TURNS = 20_000
+"""Turns of the loop without a pause that count as endless work."""
 
 
 class VirtualLoop(asyncio.SelectorEventLoop):
+    """An event loop that never waits.
+
+    Attributes:
+        elapsed: seconds since it was made.
+
+    Raises:
+        RuntimeError: every task waits and no timer is set, or `MOST_TURNS` turns passed without a pause.
+    """
+
     def __init__(self) -> None:
         self.elapsed = 0.0
         super().__init__(_Leaping(self))
@@ -29,10 +44,10 @@ class _Leaping(selectors.SelectSelector):
 
     def select(self, timeout: float | None = None) -> Any:
         if timeout is None:
-            raise RuntimeError("everybody waits, and nothing is due")
+            raise RuntimeError("every task waits and no timer is set")
         self._turns = 0 if timeout > 0 else self._turns + 1
         if self._turns > MOST_TURNS:
-            raise RuntimeError("somebody is always busy, and no time passes")
+            raise RuntimeError(f"{MOST_TURNS} turns of the loop without a pause")
         self._loop.elapsed += max(0.0, timeout)
         return []
 
@@ -51,4 +66,4 @@ class LoopClock:
         return self._start + timedelta(seconds=self._loop.elapsed)
 
     def sleep(self, seconds: float) -> None:
-        raise AssertionError("nothing blocks the loop")
+        raise AssertionError("a blocking sleep on the event loop")

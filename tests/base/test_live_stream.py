@@ -9,7 +9,7 @@ from typing import TextIO
 
 import pytest
 
-from garrison.cli.views.live_stream import LiveStream
+from garrison.base.live_stream import LiveStream
 
 
 class Pipe:
@@ -105,3 +105,12 @@ def test_characters_that_its_encoding_lacks_are_replaced() -> None:
         assert live.drain(10)
     assert os.read(readable, 100) == b"na?ve ?\n"
     os.close(readable)
+
+
+def test_the_log_says_once_that_output_is_dropped(pipe: Pipe, caplog: pytest.LogCaptureFixture) -> None:
+    live = LiveStream(pipe.stream, limit=100_000)
+    for _ in range(5_000):
+        live.write("x" * 100)
+    assert live.dropped > 1_000
+    lines = [one for one in caplog.records if one.getMessage() == "output is not read, dropping it"]
+    assert 1 <= len(lines) <= live.dropped // 100, "not one line a write"

@@ -1,0 +1,176 @@
+"""`--log` and GARRISON_LOG_FORMAT of the commands that run for long."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+
+import pytest
+from fleet_files import write
+
+from garrison.net.errors import TransportCause
+from garrison.net.transport import TransportError
+
+
+@pytest.fixture
+def file(cli, world, tmp_path):
+    path = write(tmp_path / "garrison.json", policy={"on_drift": "restore"})
+    assert cli("apply", path, "--yes").code == 0
+    return path
+
+
+def log_of(done):
+    return [json.loads(line) for line in done.err.splitlines()]
+
+
+def named(lines, event):
+    return [line for line in lines if line["event"] == event]
+
+
+def test_without_being_asked_the_agent_logs_nothing(cli, world, file, monkeypatch):
+    monkeypatch.setenv("GARRISON_LOG_LEVEL", "debug")
+    world.edge.restart()
+    done = cli("agent", "--once")
+    assert done.err == ""
+    assert "restored" in done.out
+
+
+@pytest.mark.parametrize("way", ["flag", "variable"])
+def test_a_repair_is_logged_with_its_command_and_cause(cli, world, file, monkeypatch, way):
+    world.edge.restart()
+    words = ["--log", "json"] if way == "flag" else []
+    if way == "variable":
+        monkeypatch.setenv("GARRISON_LOG_FORMAT", "json")
+    done = cli("agent", "--once", *words)
+    lines = log_of(done)
+    (started,) = named(lines, "started")
+    assert started["program"] == "garrison agent"
+    assert started["process"].startswith(f"{os.getpid()} ")
+    assert started["settings"]["log_format"]["value"] == "json"
+    begun, ended = named(lines, "action started"), named(lines, "action ended")
+    assert [(one["target"], one["name"]) for one in begun] == [("edge-1", "chat"), ("edge-1", "sql")]
+    assert all(one["stack"] == "lab" and one["reason"] for one in begun)
+    assert [(one["name"], one["state"]) for one in ended] == [("chat", "done"), ("sql", "done")]
+    ids = {one.id for one in world.fleet.store.commands() if one.kind == "restore"}
+    assert {one["command"] for one in (*begun, *ended)} == ids
+    assert {one["level"] for one in named(lines, "drift")} == {"warning"}
+    assert lines[-1]["event"] == "stopped"
+    assert (lines[-1]["failed"], lines[-1]["forced"], lines[-1]["output_dropped"]) == (0, False, 0)
+    assert "restored" in done.out  # another file: the view stays as it is
+
+
+def test_a_failed_action_is_a_warning_with_its_error(cli, world, file):
+    world.edge.restart()
+    world.edge.paths = {"/models/chat"}
+    done = cli("agent", "--once", "--log", "json")
+    assert done.code == 30
+    (failed,) = [one for one in named(log_of(done), "action ended") if one["state"] == "failed"]
+    assert (failed["level"], failed["name"], failed["code"]) == ("warning", "sql", "InvalidRequest")
+    assert failed["error"]
+
+
+def test_a_target_that_goes_and_returns(cli, world, file):
+    world.targets["edge-2"].down = TransportError(TransportCause.REFUSED, "connection refused")
+    (away,) = named(log_of(cli("agent", "--once", "--log", "json")), "unreachable")
+    assert (away["level"], away["target"], away["cause"]) == ("warning", "edge-2", "refused")
+    world.targets["edge-2"].down = None
+    (back,) = named(log_of(cli("agent", "--once", "--log", "json")), "recovered")
+    assert (back["level"], back["target"]) == ("info", "edge-2")
+
+
+def test_the_level_counts(cli, world, file, monkeypatch):
+    monkeypatch.setenv("GARRISON_LOG_LEVEL", "warning")
+    world.edge.restart()
+    assert {one["level"] for one in log_of(cli("agent", "--once", "--log", "json"))} == {"warning"}
+
+
+def test_an_error_that_ends_the_command_is_logged(cli, world, file, monkeypatch):
+    def broken(**_):
+        raise TransportError(TransportCause.REFUSED, "unexpected")
+
+    monkeypatch.setattr(world.fleet.store, "stacks", broken)
+    done = cli("agent", "--once", "--log", "json")
+    last = json.loads(done.err.splitlines()[-3] if "→" in done.err else done.err.splitlines()[-2])
+    assert (last["event"], last["level"]) == ("ended with a bug", "error")
+    assert "TransportError" in last["exception"]
+
+
+@pytest.mark.parametrize(("name", "value"), [("FORMAT", "xml"), ("LEVEL", "loud")])
+def test_an_unknown_value(cli, world, file, monkeypatch, name, value):
+    monkeypatch.setenv(f"GARRISON_LOG_{name}", value)
+    done = cli("agent", "--once")
+    assert done.code == 1
+    assert f"GARRISON_LOG_{name} must be one of " in done.err
+    assert cli("status", "--cached").code == 0  # no business of a command that does not log
+
+
+def test_a_database_password_is_not_logged(run, clean_environ):
+    environ = {**clean_environ, "GARRISON_DATABASE_URL": "postgresql://u:correct-horse@127.0.0.1:1/x"}
+    done = run("-m", "garrison.cli.main", "agent", "--once", "--log", "json", env=environ)
+    assert done.code != 0
+    lines = [json.loads(line) for line in done.err.splitlines() if line.startswith("{")]
+    assert [line["event"] for line in lines] == ["started", "ended with an error"]
+    assert "correct-horse" not in done.err
+    assert lines[0]["database"] == "***"
+
+
+def test_a_command_that_does_not_log_imports_no_structlog(run, clean_environ):
+    for words in (["agent", "--once"], ["status", "--cached"]):
+        program = (
+            f"import sys; sys.argv = ['garrison', *{words!r}]\n"
+            "from garrison.cli.main import main\n"
+            "print(main(), 'structlog' in sys.modules)\n"
+        )
+        assert run("-c", program).out.splitlines()[-1] == "0 False"
+
+
+@pytest.mark.system
+@pytest.mark.parametrize("together", [True, False], ids=["one-file", "two-files"])
+def test_no_line_is_there_twice(clean_environ, applied, together):
+    """Where both outputs are one file, such as a journal, the log alone is written there."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "garrison.cli.main", "agent", "--interval", "0.2", "--log", "json"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT if together else subprocess.PIPE,
+        text=True,
+        env=dict(clean_environ),
+    )
+    first = process.stdout.readline()
+    if together:
+        while json.loads(first)["event"] != "watching":
+            first = process.stdout.readline()
+    process.send_signal(signal.SIGTERM)
+    out, err = process.communicate(timeout=30)
+    assert process.returncode == 0
+    logged = [json.loads(line) for line in (out if together else err).splitlines()]
+    stopping, stopped = named(logged, "stopping after work in progress"), named(logged, "stopped")
+    assert (len(stopping), len(stopped), stopped[0]["targets"]) == (1, 1, 2)
+    if not together:
+        assert "watching 2 targets" in first
+        assert out.splitlines()[-1].endswith("· stopped")
+
+
+@pytest.mark.system
+def test_serve_logs_its_phases_and_the_output_of_the_engine(clean_environ, tiny_model):
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    with subprocess.Popen(
+        [sys.executable, "-m", "garrison.cli.main", "serve", tiny_model, "-e", "sim", "-p", str(port), "--log", "json"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**clean_environ, "GARRISON_SKIP_GPU_CHECK": "1"},
+    ) as process:
+        lines = []
+        for line in process.stderr:
+            lines.append(json.loads(line))
+            if lines[-1]["event"] == "ready":
+                process.send_signal(signal.SIGTERM)
+    assert process.returncode == 0
+    assert lines[0]["program"] == "garrison serve"
+    events = [line["event"] for line in lines if line["logger"] == "garrison.serve"]
+    assert {"phase", "ready", "stopping", "stopped"} <= set(events)
+    assert events[-1] == "stopped"
+    assert [line for line in lines if line["logger"] == "garrison.engine"]
