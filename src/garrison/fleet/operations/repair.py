@@ -1,6 +1,6 @@
 """Repairs a stack: makes its targets serve what was last applied, as far as the stack's policy allows."""
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -18,6 +18,7 @@ from garrison.fleet.plan.planner import check_models
 from garrison.fleet.values import events
 from garrison.fleet.values.declaration import Declaration
 from garrison.fleet.values.failure import FailureCode
+from garrison.fleet.values.plan import Action
 from garrison.fleet.values.view import FleetView, Outcome
 from garrison.store.records import ActionState, Event, Key
 
@@ -70,6 +71,7 @@ async def repair(
     if record is None:
         return None
     running = set() if running is None else running
+    outcomes: tuple[Outcome, ...] = ()
     declaration = Declaration.from_json(record.declaration)
     restore = declaration.policy.on_drift == "restore"
     found = _of_the_declared_base(
@@ -81,34 +83,47 @@ async def repair(
     due = agent_work(
         drafted, found.owned, found.sightings.values(), restore=restore, hopeless=hopeless, told=told
     )  # fmt: skip
-    if due.tell:
-        await fleet.db(fleet.store.add_events, [_told(one) for one in due.tell])
     owed = sum(action.owed for action in drafted.blocked)
     failed = {
         one.key: one.failure.message
         for one in drafted.blocked
         if one.failure and not one.failure.recoverable and not one.conflict  # another party may release the name
     }
-    if not due.act:
+    news = [_reported(one) for one in due.tell]
+    if due.act:
+        outcomes = await _carry_out(fleet, found, due.act, news, view, running, stopping)
+        failed |= {one.action.key: one.failure.message for one in outcomes if _hopeless(one) and one.failure}
+        owed += sum(one.state is ActionState.SKIPPED for one in outcomes)
+    elif news:
+        await fleet.db(fleet.store.add_events, news)
+    # After nearly every repair there is nothing to tidy up.
+    untidy = await fleet.read(fleet.store.to_tidy)
+    if record.ending or untidy:
         await tidy(fleet, stack)
-        return Repaired(survey=found, reported=due.tell, owed=owed, failed=failed)
+    return Repaired(survey=found, outcomes=outcomes, reported=due.tell, owed=owed, failed=failed)
+
+
+async def _carry_out(
+    fleet: Fleet,
+    found: Survey,
+    actions: Sequence[Action],
+    news: Sequence[Event],
+    view: FleetView,
+    running: set[str],
+    stopping: Callable[[], bool],
+) -> tuple[Outcome, ...]:
+    """Begin a command, together with events that are due, and carry it out."""
+    stack = found.declaration.stack
     command = new_command(stack, "restore", fleet.clock.now())
     running.add(command.id)
     try:
-        await fleet.db(fleet.store.begin, command, action_records(command.id, due.act))
-        outcomes = await carry(fleet, found, command, due.act, view, ExecuteOptions(stopping=stopping))
+        await fleet.db(fleet.store.begin, command, action_records(command.id, actions), news)
+        outcomes = await carry(fleet, found, command, actions, view, ExecuteOptions(stopping=stopping))
     finally:
         running.discard(command.id)
     if restored := [_restored(fleet, stack, command.id, one) for one in outcomes if _repaired_drift(one)]:
         await fleet.db(fleet.store.add_events, restored)
-    await tidy(fleet, stack)
-    return Repaired(
-        survey=found,
-        outcomes=tuple(outcomes),
-        reported=due.tell,
-        owed=owed + sum(one.state is ActionState.SKIPPED for one in outcomes),
-        failed=failed | {one.action.key: one.failure.message for one in outcomes if _hopeless(one) and one.failure},
-    )
+    return tuple(outcomes)
 
 
 def _of_the_declared_base(found: Survey, view: FleetView) -> Survey:
@@ -151,7 +166,7 @@ def _restored(fleet: Fleet, stack: str, command: str, one: Outcome) -> Event:
     )
 
 
-def _told(one: Drift) -> Event:
+def _reported(one: Drift) -> Event:
     assert one.observed is not None
     return Event(
         at=one.seen.at,
