@@ -105,7 +105,7 @@ def cycling(agent: Agent) -> Cycle:
         looks = agent.state.looks
         await agent.once()
         assert agent.state.looks - looks == len(fleet.looks), "each target was looked at once"
-        assert agent.state.mended == 0, "there was nothing to do"
+        assert agent.state.repaired == 0, "there was nothing to do"
         return agent.state.last_believed - begun
 
     return cycle

@@ -116,7 +116,6 @@ class Bench:
         agent = Agent(self.fleet, SilentView(), **options)
         await agent.startup()
         await agent.once()
-        agent._single = False
         return agent
 
     def close(self) -> None:
@@ -189,27 +188,25 @@ async def repair(directory: Path, count: int) -> dict[str, float]:
         for name in list(one.targets.targets)[:18:2]:
             target = one.targets[name]
             target.restart()
-            mended = agent.state.mended
+            repaired = agent.state.repaired
             async with measured() as cost:
-                agent._watched[name].due = 0.0
+                agent._looks.look_again(agent._list.targets[name])
                 agent._wake.set()
-                await until(lambda: agent.state.mended - mended >= ADAPTERS)  # noqa: B023
+                await until(lambda: agent.state.repaired - repaired >= ADAPTERS)  # noqa: B023
                 await asyncio.sleep(0.3)
             costs.append(cost.cpu - min(rates) * cost.wall)
             stops.append(cost.stop)
         for target in one.targets.targets.values():
             target.restart()
-        mended = agent.state.mended
+        repaired = agent.state.repaired
         async with measured() as lost:
-            for watched in agent._watched.values():
-                watched.due = 0.0
+            agent._looks.all_due()
             agent._wake.set()
-            await until(lambda: agent.state.mended - mended >= ADAPTERS * count)
+            await until(lambda: agent.state.repaired - repaired >= ADAPTERS * count)
         for target in one.targets.targets.values():
             target.restart()
-        mended = agent.state.mended
-        for watched in agent._watched.values():
-            watched.due = 0.0
+        repaired = agent.state.repaired
+        agent._looks.all_due()
         agent._wake.set()
         await until(lambda: sum(len(target.served) for target in one.targets.targets.values()) > count)
         begun = time.perf_counter()
@@ -237,10 +234,9 @@ async def idle(directory: Path, count: int) -> dict[str, float]:
         async with measured() as cost:
             for _ in range(24):
                 clock.ahead += 5.0
-                for watched in agent._watched.values():
-                    watched.due = 0.0
+                agent._looks.all_due()
                 await agent.step()
-                await until(lambda: not agent._cycles)
+                await until(lambda: not agent._looks.busy)
                 await agent.step()
         looks = agent.state.looks - looks
         await agent.shutdown()
@@ -273,7 +269,7 @@ async def reload(directory: Path, count: int) -> dict[str, float]:
         await one.apply(replace(declaration, adapters=(*declaration.adapters, more)))
         async with measured() as cost:
             await agent.step()
-        assert "more" in agent._watched["t00003"].wanted
+        assert "more" in agent._list.targets["t00003"].wanted
         await agent.shutdown()
     return {"reload, loop stopped ms": cost.stop * 1e3, "reload, ms CPU": cost.cpu * 1e3}
 

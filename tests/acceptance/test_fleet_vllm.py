@@ -185,7 +185,7 @@ async def test_unloaded_by_somebody(lab: Lab) -> None:
     await lab.apply(declaration)
     lab.server.unload(lab.name("sql"))
     agent = await lab.agent_pass()
-    assert agent.state.mended == 0
+    assert agent.state.repaired == 0
     lost = lab.recorded()
     assert lost is not None
     assert (lost.operation, lost.cause, lost.stack) == (Operation.LOST, "unloaded", lab.tag)
@@ -200,7 +200,7 @@ async def test_unloaded_by_somebody_and_restored(lab: Lab) -> None:
     await lab.apply(lab.declare(lab.spec(lab.adapter()), on_drift="restore"))
     lab.server.unload(lab.name("sql"))
     agent = await lab.agent_pass()
-    assert agent.state.mended == 1
+    assert agent.state.repaired == 1
     assert [one.name for one in lab.told(events.RESTORED)] == [lab.name("sql")]
     assert list(lab.served) == [lab.name("sql")]
 
@@ -477,7 +477,7 @@ def command(lab: Lab, code: int, *arguments: str) -> Any:
 # --- a server that stops and starts
 
 
-async def test_a_restart_is_mended_within_one_interval(own: StartedServer, lab: Lab) -> None:
+async def test_a_restart_is_repaired_within_one_interval(own: StartedServer, lab: Lab) -> None:
     """A running agent finds the server gone, then new, and what it served is there again."""
     interval, name = 5.0, lab.name("sql")
     await lab.apply(lab.declare(lab.spec(lab.adapter()), on_drift="restore", interval=interval))

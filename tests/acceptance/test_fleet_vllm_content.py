@@ -77,7 +77,7 @@ async def test_an_overwritten_source_changes_no_answer(lab: Lab, vllm: StartedSe
     vllm.start()
     vllm.wait()
     agent = await lab.agent_pass()
-    assert (agent.state.mended, agent.state.failed) == (1, 0)
+    assert (agent.state.repaired, agent.state.failed) == (1, 0)
     assert vllm.likely(name, PROMPT) == before
     vllm.load(lab.name("another"), other)
     assert vllm.likely(lab.name("another"), PROMPT) != before
@@ -93,7 +93,7 @@ async def test_a_hard_linked_entry_is_served_anew_before_it_changes(lab: Lab, vl
     before = vllm.likely(name, PROMPT)
     assert [one.kind for one in (await lab.plan(declaration)).actions] == [ActionKind.UPDATE]
     agent = await lab.agent_pass()
-    assert (agent.state.mended, agent.state.failed) == (1, 0)
+    assert (agent.state.repaired, agent.state.failed) == (1, 0)
     assert lab.served[name] == f"{entry}-2"
     overwrite(path, lab.adapter("another", seed=2))
     evict(lab)
@@ -109,12 +109,12 @@ async def test_a_changed_entry_is_told_and_rebuilt_once_its_content_is_back(lab:
     link(entry, path)
     overwrite(path, lab.adapter("another", seed=2))
     refused = await lab.agent_pass()
-    assert (refused.state.mended, refused.state.failed) == (0, 1)
+    assert (refused.state.repaired, refused.state.failed) == (0, 1)
     assert [(one.name, one.cause) for one in lab.told(events.DRIFT)] == [(name, "content")]
     assert lab.served[name] == str(entry)
     lab.adapter("sql", seed=1)
     agent = await lab.agent_pass()
-    assert (agent.state.mended, agent.state.failed) == (1, 0)
+    assert (agent.state.repaired, agent.state.failed) == (1, 0)
     assert lab.served[name] == f"{entry}-2"
     evict(lab)
     assert vllm.likely(name, PROMPT) == before

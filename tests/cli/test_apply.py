@@ -115,9 +115,9 @@ def test_watch_stays_until_nothing_is_owed(cli, world, file, monkeypatch):
         if len(looks) == 3:
             edge.down = None
 
-    from garrison.fleet.operations import watch as insist
+    from garrison.fleet.operations.watch import watch
 
-    monkeypatch.setattr(insist.insist, "__kwdefaults__", insist.insist.__kwdefaults__ | {"sleep": sleep})
+    monkeypatch.setattr(watch, "__kwdefaults__", watch.__kwdefaults__ | {"sleep": sleep})
     done = cli("apply", file, "--yes", "--watch")
     assert done.code == 0, done
     assert edge.served == {"sql": "/models/sql"}

@@ -38,7 +38,7 @@ async def test_nothing_to_do_is_one_list_a_target_and_no_more(world: World) -> N
     asked = len(world.targets.requests)
     agent = await world.agent_pass()
     assert [(one.method, one.path) for one in world.targets.requests[asked:]] == [("GET", "/v1/models")]
-    assert agent.state.mended == 0
+    assert agent.state.repaired == 0
     assert len(world.store.commands()) == 1
 
 
@@ -385,7 +385,7 @@ async def test_who_keeps_loading_theirs_over_ours_is_not_fought_at_full_speed(wo
 
     async def somebody() -> None:
         while True:
-            if world.edge.served.get("sql") == "/models/sql" and not agent._mender.busy:
+            if world.edge.served.get("sql") == "/models/sql" and not agent._repairs._queue.busy:
                 world.edge.served["sql"] = "/tmp/theirs"
             await asyncio.sleep(0)
 
@@ -408,7 +408,7 @@ async def test_who_keeps_loading_theirs_over_ours_is_not_fought_at_full_speed(wo
     await agent.shutdown()
 
 
-async def test_another_path_long_after_is_mended_and_told_as_the_first(world: World) -> None:
+async def test_another_path_long_after_is_repaired_and_told_as_the_first(world: World) -> None:
     await world.apply(world.declaration(adapter(), on_drift="restore"))
     agent = Agent(world.fleet, world.view)
     await agent.startup()
@@ -563,11 +563,11 @@ async def test_the_same_foreign_path_is_told_again_when_it_was_gone_between(worl
     assert [one.cause for one in world.told(events.DRIFT)] == ["path", "path"]
 
 
-@pytest.mark.parametrize("where", ["look", "judge", "mender", "lease", "files"])
+@pytest.mark.parametrize("where", ["look", "judge", "repair", "lease", "files"])
 async def test_a_bug_is_said_and_counted_and_stops_nothing(
     world: World, monkeypatch: pytest.MonkeyPatch, where: str
 ) -> None:
-    from garrison.fleet.agent import loop as agent_module
+    from garrison.fleet.agent import repairs as agent_module
 
     world.artifacts.digests["/models/sql"] = "d1"
     await world.apply(world.declaration(adapter(), on_drift="restore"))
@@ -580,8 +580,8 @@ async def test_a_bug_is_said_and_counted_and_stops_nothing(
 
     places: dict[str, tuple[object, str]] = {
         "look": (world.targets, "open"),
-        "judge": (agent_module, "duties"),
-        "mender": (MemoryArtifacts, "check"),
+        "judge": (agent_module, "agent_work"),
+        "repair": (MemoryArtifacts, "check"),
         "lease": (world.store, "acquire"),
         "files": (MemoryArtifacts, "digest"),
     }

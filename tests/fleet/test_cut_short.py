@@ -145,7 +145,7 @@ async def test_an_empty_manifest_revives_a_stack_that_is_ending(world: World) ->
     assert [one.ending for one in world.store.stacks()] == [False]
 
 
-async def test_what_one_stack_cannot_have_is_mended_for_the_one_that_owns_it(world: World) -> None:
+async def test_what_one_stack_cannot_have_is_repaired_for_the_one_that_owns_it(world: World) -> None:
     """Both declared the name while the target was out of reach."""
     world.edge.down = DOWN
     await world.apply(world.declaration(adapter(), stack="first", on_drift="restore"))

@@ -59,10 +59,10 @@ async def test_a_pass_of_the_agent_does_so_whatever_the_policy_is(world: World, 
     await world.apply(world.declaration(adapter(), on_drift=on_drift))
     harmed(world, fault)
     agent = await world.agent_pass()
-    assert (agent.state.mended, agent.state.failed) == (1, 0)
+    assert (agent.state.repaired, agent.state.failed) == (1, 0)
     assert world.edge.served["sql"] == f"{ENTRY}-2"
     again = await world.agent_pass()
-    assert (again.state.mended, again.state.failed) == (0, 0)
+    assert (again.state.repaired, again.state.failed) == (0, 0)
 
 
 async def test_a_changed_entry_is_drift_with_a_hook(world: World) -> None:
@@ -96,7 +96,7 @@ async def test_a_changed_entry_without_a_source_is_refused(world: World, source:
     if source == "gone":
         del world.artifacts.digests["/models/sql"]
     agent = await world.agent_pass()
-    assert (agent.state.mended, agent.state.failed) == (0, 1)
+    assert (agent.state.repaired, agent.state.failed) == (0, 1)
     assert world.edge.served["sql"] == ENTRY
     (refused,) = [one for one in (await world.plan(as_applied(world))).actions if one.failure]
     assert refused.failure is not None
@@ -123,7 +123,7 @@ async def test_a_hard_linked_entry_stands_in_for_a_source_that_was_replaced(worl
     harmed(world, "shared")
     world.artifacts.digests["/models/sql"] = "b" * 64
     agent = await world.agent_pass()
-    assert (agent.state.mended, agent.state.failed) == (1, 0)
+    assert (agent.state.repaired, agent.state.failed) == (1, 0)
     assert world.edge.served["sql"] == f"{ENTRY}-2"
 
 
@@ -133,7 +133,7 @@ async def test_after_a_restart_nothing_is_loaded_from_it(world: World, fault: st
     harmed(world, fault)
     world.edge.restart()
     agent = await world.agent_pass()
-    assert (agent.state.mended, agent.state.failed) == (1, 0)
+    assert (agent.state.repaired, agent.state.failed) == (1, 0)
     assert world.edge.served["sql"] == f"{ENTRY}-2"
 
 
@@ -146,7 +146,7 @@ async def test_a_broken_source_does_not_keep_an_intact_entry_from_being_loaded(w
     world.artifacts.refused["/models/sql"] = being_written("/models/sql")
     world.edge.restart()
     agent = await world.agent_pass()
-    assert (agent.state.mended, agent.state.failed) == (1, 0)
+    assert (agent.state.repaired, agent.state.failed) == (1, 0)
     assert world.edge.served["sql"] == ENTRY
 
 
@@ -155,7 +155,7 @@ async def test_a_broken_source_is_not_what_a_faulty_entry_is_replaced_by(world: 
     harmed(world, "changed")
     world.artifacts.refused["/models/sql"] = Failure(code=FailureCode.INVALID_REQUEST, message="truncated")
     agent = await world.agent_pass()
-    assert (agent.state.mended, agent.state.failed) == (0, 1)
+    assert (agent.state.repaired, agent.state.failed) == (0, 1)
     assert world.edge.served["sql"] == ENTRY
 
 

@@ -6,13 +6,13 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from fleet_bench import COMMAND, STACK, applied, create
+from fleet_bench import COMMAND, STACK, Bench, applied, create, spec
 from fleet_world import World
 
 from garrison.base.errors import DiskFullError, InternalError
 from garrison.fleet.execute.commands import action_records
 from garrison.fleet.execute.group_commit import GroupCommit
-from garrison.store.records import ActionRecord, ActionResult, CommandRecord, Resource
+from garrison.store.records import ActionRecord, ActionResult, ActionState, CommandRecord, Resource
 from garrison.testing.store import MemoryStore
 
 
@@ -121,3 +121,30 @@ async def test_reads_do_not_wait_for_a_write_under_way(world: World) -> None:
     assert not write.done()
     world.store.hold.set()
     await write
+
+
+async def test_the_end_of_an_action_and_the_start_of_the_next_share_a_transaction() -> None:
+    bench = Bench()
+    store = bench.store = bench.fleet.store = CountingStore()
+    outcomes = await bench.run(*(create(spec(name)) for name in "abcd"))
+    assert [one.state for one in outcomes] == [ActionState.DONE] * 4
+    assert store.commits == [1, 2, 2, 2, 1]
+
+
+async def test_a_start_that_was_stored_when_a_stop_came_is_taken_back() -> None:
+    """The stop comes while the end of `a` and the start of `b` are written."""
+    bench = Bench()
+
+    class Stopping(CountingStore):
+        stopping = False
+
+        def save_actions(self, results: Any) -> None:
+            super().save_actions(results)
+            self.stopping = self.stopping or any(one.action.state is ActionState.DONE for one in results)
+
+    store = bench.store = bench.fleet.store = Stopping()
+    outcomes = await bench.run(create(spec("a")), create(spec("b")), stopping=lambda: store.stopping)
+    assert [one.state for one in outcomes] == [ActionState.DONE, ActionState.SKIPPED]
+    assert set(bench.edge.served) == {"a"}
+    recorded = store.actions(COMMAND)[1]
+    assert (recorded.state, recorded.started_at) == (ActionState.SKIPPED, None)

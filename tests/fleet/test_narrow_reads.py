@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from garrison.fleet.agent.loop import Agent
 from garrison.fleet.manifest.address import canonical_url
-from garrison.fleet.operations.repair import mend
+from garrison.fleet.operations.repair import repair
 from garrison.fleet.plan.addresses import server_of, spellings
 from garrison.fleet.values import events
 from garrison.fleet.values.declaration import Declaration
@@ -94,10 +94,10 @@ async def reads_of_a_repair(targets: int) -> int:
     await agent.once()
     world.edge.restart()
     world.store.forget_reads()
-    mended = await mend(world.fleet, "lab", world.view, only={"edge-1"})
-    assert mended is not None
-    assert len(mended.outcomes) == 2
-    await agent._reload()
+    repaired = await repair(world.fleet, "lab", world.view, only={"edge-1"})
+    assert repaired is not None
+    assert len(repaired.outcomes) == 2
+    await agent._follow()
     rows = world.store.rows
     await agent.shutdown()
     world.fleet.close()
@@ -134,13 +134,13 @@ async def test_an_agent_reads_again_only_what_has_changed() -> None:
     await agent.startup()
     declaration = everywhere(world)
     await world.apply(replace(declaration, adapters=(*declaration.adapters, adapter("more", "edge-7"))))
-    before = dict(agent._watched)
+    before = dict(agent._list.targets)
     world.store.forget_reads()
-    await agent._reload()
+    await agent._follow()
     assert world.store.rows < 12
-    fresh = [name for name, one in agent._watched.items() if one is not before.get(name)]
+    fresh = [name for name, one in agent._list.targets.items() if one is not before.get(name)]
     assert fresh == ["edge-7"]
-    assert agent._watched["edge-7"].wanted == {"sql", "chat", "more"}
+    assert agent._list.targets["edge-7"].wanted == {"sql", "chat", "more"}
     await agent.shutdown()
     world.fleet.close()
 
@@ -158,8 +158,8 @@ async def test_an_agent_follows_a_policy_that_changes(world: World) -> None:
     await agent.startup()
     declaration = everywhere(world)
     await world.apply(replace(declaration, policy=replace(declaration.policy, interval=7.0)))
-    await agent._reload()
-    assert {one.interval for one in agent._watched.values()} == {7.0}
+    await agent._follow()
+    assert {one.interval for one in agent._list.targets.values()} == {7.0}
     world.edge.restart()
     await agent.once()
     assert world.edge.served == {"sql": "/models/sql", "chat": "/models/chat"}
@@ -172,14 +172,14 @@ async def test_an_agent_stops_looking_at_a_target_that_is_not_declared_any_more(
     await agent.startup()
     del world.targets.targets["edge-2"]
     await world.apply(everywhere(world))
-    await agent._reload()
-    assert set(agent._watched) == {"edge-1", "edge-2", "edge-3"}, "it is still owed an unload"
+    await agent._follow()
+    assert set(agent._list.targets) == {"edge-1", "edge-2", "edge-3"}, "it is still owed an unload"
     world.fleet.store.forget("edge-2", world.clock.now(), world.told(events.APPLIED)[0])
-    await agent._reload()
-    assert set(agent._watched) == {"edge-1", "edge-3"}
+    await agent._follow()
+    assert set(agent._list.targets) == {"edge-1", "edge-3"}
     await world.destroy()
-    await agent._reload()
-    assert (set(agent._watched), agent.state.stacks) == (set(), 0)
+    await agent._follow()
+    assert (set(agent._list.targets), agent.state.stacks) == (set(), 0)
     await agent.shutdown()
 
 
@@ -188,9 +188,9 @@ async def test_commands_that_were_killed_are_looked_for_once_for_all_stacks(worl
         await world.apply(world.declaration(adapter(f"a{number}"), stack=f"stack-{number}"))
     agent = Agent(world.fleet, world.view)
     await agent.startup()
-    agent._settle_due = 0.0
+    agent._repairs._settle_due = 0.0
     world.store.forget_reads()
-    await agent._settle()
+    await agent._repairs.settle()
     assert world.store.calls == ["begun"]
     await agent.shutdown()
 
@@ -200,11 +200,9 @@ async def test_commands_that_were_killed_are_looked_for_once_for_all_stacks(worl
 
 async def look(agent: Agent, world: World, seconds: float) -> None:
     world.clock.advance(seconds)
-    agent._single = False
-    for one in agent._watched.values():
-        one.due = 0.0
+    agent._looks.all_due()
     await agent.step()
-    while agent._cycles:
+    while agent._looks.busy:
         await asyncio.sleep(0)
     await agent.step()
 
@@ -278,9 +276,7 @@ async def test_a_stop_in_the_middle_leaves_the_rest_for_later(world: World) -> N
         save(results)
 
     world.store.save_actions = save_actions  # type: ignore[method-assign] # one that takes its time
-    agent._single = False
-    for one in agent._watched.values():
-        one.due = 0.0
+    agent._looks.all_due()
     loop = asyncio.create_task(agent.main_loop())
     async with asyncio.timeout(10):
         while not ends.is_set():

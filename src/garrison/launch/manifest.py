@@ -165,4 +165,4 @@ def _located(document: Document, path: tuple[str | int, ...], kind: str, text: s
         return InvalidError(f"{where}: unknown key {key!r}", hint=hint)
     if path[0] == "options" and len(path) > 1:
         text = "an option is text, a number, true, false, null, a list of these, or a mapping"
-    return InvalidError(f"{where}: {key}: {text[:1].lower()}{text[1:]}", hint="Mend the line.")
+    return InvalidError(f"{where}: {key}: {text[:1].lower()}{text[1:]}", hint="Fix the line.")

@@ -147,7 +147,7 @@ def _watch(
     """Wait for the owed actions and carry them out; return `applied` updated with their outcomes."""
     from garrison.cli.fleet.wiring import run
     from garrison.cli.views.applied import show_applied
-    from garrison.fleet.operations.watch import insist
+    from garrison.fleet.operations.watch import watch
 
     def waiting(owed: int, seconds: float) -> None:
         # No target is being changed between two attempts, so one Ctrl-C may end the wait.
@@ -155,13 +155,13 @@ def _watch(
         view.waiting(owed, seconds)
 
     targets = {one.action.target for one in applied.owed}
-    insisting = insist(
+    watching = watch(
         fleet, declared.stack, view, targets=targets, owed=len(applied.owed), longest=declared.policy.interval,
         waiting=waiting, stopping=stop.stopping,
     )  # fmt: skip
-    insisted = run(insisting, stop)
+    watched = run(watching, stop)
     # Later outcomes replace those of the first attempt, and these targets have been observed since.
-    ended: dict[Any, Any] = {one.action.key: one for one in (*applied.outcomes, *insisted.outcomes)}
+    ended: dict[Any, Any] = {one.action.key: one for one in (*applied.outcomes, *watched.outcomes)}
     plan = replace(
         applied.plan, unknown={name: why for name, why in applied.plan.unknown.items() if name not in targets}
     )

@@ -11,7 +11,7 @@ from garrison.fleet.values.causes import RESTARTED
 from garrison.fleet.values.view import Outcome
 from garrison.store.records import ActionState, Key, Operation
 
-__all__ = ["LeftAlone", "undone_by_somebody"]
+__all__ = ["Backoff", "undone_by_somebody"]
 
 _LONGEST = 3600.0
 _FIRST_INTERVALS = 10
@@ -34,8 +34,8 @@ class _Fight:
     until: float
 
 
-class LeftAlone:
-    """Adapters to leave alone, by target. All times are seconds of the monotonic clock."""
+class Backoff:
+    """Adapters to leave alone, by target. All times are monotonic seconds."""
 
     def __init__(self) -> None:
         self._failed: dict[str, dict[tuple[str, Key], _Failed]] = {}
@@ -94,7 +94,7 @@ class LeftAlone:
     def keep(self, targets: Collection[str]) -> None:
         """Drop everything on targets other than `targets`."""
         for kept in (self._failed, self._fights):
-            for gone in kept.keys() - targets:
+            for gone in [name for name in kept if name not in targets]:  # `kept` is small, the fleet is not
                 del kept[gone]
 
 

@@ -1,7 +1,7 @@
-"""The agent's hands: stacks are mended side by side, and one slow target of a stack does not keep the others waiting.
+"""Queues targets for repair: stacks are repaired side by side, and a slow target of a stack does not delay its others.
 
-A stack has one session at a time. It holds the lease, and mends batch after batch of targets until none is left; some
-batches run at once, so that a load that takes minutes on one target delays no other.
+Each stack has at most one session. It holds the stack's lease and repairs batches of targets until none is left.
+Several batches run at once, so that a load that takes minutes on one target does not delay the rest.
 """
 
 import asyncio
@@ -13,46 +13,59 @@ from garrison.base.bugs import bug_of
 from garrison.base.errors import GarrisonError
 from garrison.fleet.context import Fleet
 from garrison.fleet.execute.lease import hold
-from garrison.fleet.operations.repair import Mended, mend
+from garrison.fleet.operations.repair import Repaired, repair
 from garrison.fleet.values.view import FleetView
 from garrison.store.records import Key
 
-__all__ = ["Mender"]
+__all__ = ["RepairQueue"]
 
 _BATCHES = 8
-"""Of one stack, at once."""
+"""Maximum number of batches of one stack at once."""
 _TARGETS = 32
-"""Of one batch. What is planned and recorded before anything is done, and given up when the agent stops, is bounded."""
+"""Maximum number of targets in a batch; bounds what is planned and recorded before anything is done, and what is given
+up when the agent stops."""
+_CANCEL_SECONDS = 2.0
+"""Deadline for cancelled sessions: one whose store hangs is left behind."""
 
-Done = Callable[[str, Mended | GarrisonError | None], None]
-"""(stack, how a batch ended; None when the stack is gone)"""
+Done = Callable[[str, Repaired | GarrisonError | None], None]
+"""Called with the stack and how a batch ended; None if the stack no longer exists."""
 Bug = Callable[[str, BaseException], None]
-"""(stack, what ended its session and should not have)"""
+"""Called with the stack and the unexpected error that ended its session."""
 
 
 @dataclass(slots=True)
 class _Session:
-    wanted: dict[str | None, Collection[Key]] = field(default_factory=dict)
-    """Targets that wait for their turn, with what failed for good on them."""
+    """The repairs of one stack.
+
+    Attributes:
+        waiting: targets that are not in a batch yet, with the adapters to leave alone on each.
+        busy: targets in a batch.
+        batches: number of batches in progress.
+        running: ids of commands in progress.
+        change: set when there may be something for the session's task to do.
+    """
+
+    waiting: dict[str | None, Collection[Key]] = field(default_factory=dict)
     busy: set[str | None] = field(default_factory=set)
     batches: int = 0
     running: set[str] = field(default_factory=set)
-    """Commands under way."""
     change: asyncio.Event = field(default_factory=asyncio.Event)
     task: asyncio.Task[None] | None = None
 
 
-class Mender:
-    """Call `want`; `done` is told how each batch ended, `bug` what nobody expected.
+class RepairQueue:
+    """The sessions of all stacks.
 
     Args:
-        told: drift that has been told, see `duties`; read when a batch begins.
+        reported: drift that was reported already, see `agent_work`; read when a batch begins.
+        done: called when a batch ended.
+        bug: called with an unexpected error.
     """
 
-    def __init__(self, fleet: Fleet, view: FleetView, told: Mapping[Key, str | None], done: Done, bug: Bug) -> None:
+    def __init__(self, fleet: Fleet, view: FleetView, reported: Mapping[Key, str | None], done: Done, bug: Bug) -> None:
         self._fleet = fleet
         self._view = view
-        self._told = told
+        self._reported = reported
         self._done = done
         self._bug = bug
         self._sessions: dict[str, _Session] = {}
@@ -60,41 +73,49 @@ class Mender:
 
     @property
     def busy(self) -> bool:
-        """Whether anything is wanted or under way."""
+        """Whether any target waits or is being repaired."""
         return any(one.task is not None for one in self._sessions.values())
 
     def works_on(self, stack: str) -> bool:
+        """Return whether the stack has a session."""
         session = self._sessions.get(stack)
         return session is not None and session.task is not None
 
-    def want(self, stack: str, target: str | None, *, hopeless: Collection[Key] = ()) -> None:
-        """Have `target` mended for `stack`. One that is being mended now is looked at again by the agent afterwards.
-        None: nothing but the end of killed commands, which needs no look at a target."""
+    def request(self, stack: str, target: str | None, *, hopeless: Collection[Key] = ()) -> None:
+        """Queue `target` for repair on behalf of `stack`.
+
+        A target that is being repaired is not queued again, since the agent looks at it afterwards.
+
+        Args:
+            target: None only has killed commands of the stack settled, which needs no look at a target.
+            hopeless: adapters to leave alone.
+        """
         session = self._sessions.setdefault(stack, _Session())
         if self._closing or target in session.busy:
             return
-        session.wanted[target] = hopeless
+        session.waiting[target] = hopeless
         session.change.set()
         if session.task is None:
             self._start(stack, session)
 
     def stop(self) -> None:
-        """Begin no further action. What batches under way have not begun is left for later."""
+        """Begin no further action; what batches in progress have not begun stays owed."""
         self._closing = True
 
     async def close(self, seconds: float) -> None:
-        """Begin nothing more, give what is under way `seconds`, then end it."""
+        """Allow `seconds` for actions in progress, then cancel them."""
         self.stop()
         tasks = {one.task for one in self._sessions.values() if one.task is not None}
         for one in self._sessions.values():
-            one.wanted.clear()
+            one.waiting.clear()
             one.change.set()
         if not tasks:
             return
         _, late = await asyncio.wait(tasks, timeout=seconds)
         for task in late:
             task.cancel()
-        await asyncio.gather(*late, return_exceptions=True)
+        if late:
+            await asyncio.wait(late, timeout=_CANCEL_SECONDS)
 
     def _start(self, stack: str, session: _Session) -> None:
         session.task = asyncio.create_task(self._run(stack, session))
@@ -102,9 +123,9 @@ class Mender:
         def ended(task: asyncio.Task[None]) -> None:
             session.task = None
             if (error := bug_of(task)) is not None:
-                session.wanted.clear()  # the next looks ask again
+                session.waiting.clear()  # the next looks request them again
                 self._bug(stack, error)
-            if session.wanted and not self._closing:
+            if session.waiting and not self._closing:
                 self._start(stack, session)
 
         session.task.add_done_callback(ended)
@@ -112,30 +133,30 @@ class Mender:
     async def _run(self, stack: str, session: _Session) -> None:
         try:
             async with hold(self._fleet, stack, "agent"), asyncio.TaskGroup() as group:
-                while session.wanted or session.busy:
-                    if session.wanted and session.batches < _BATCHES:
-                        batch = dict(islice(session.wanted.items(), _TARGETS))
+                while session.waiting or session.busy:
+                    if session.waiting and session.batches < _BATCHES:
+                        batch = dict(islice(session.waiting.items(), _TARGETS))
                         for target in batch:
-                            del session.wanted[target]
+                            del session.waiting[target]
                         session.busy |= batch.keys()
                         session.batches += 1
                         group.create_task(self._batch(stack, session, batch))
                     session.change.clear()
                     await session.change.wait()
         except GarrisonError as error:
-            session.wanted.clear()
+            session.waiting.clear()
             self._done(stack, error)
 
     async def _batch(self, stack: str, session: _Session, batch: dict[str | None, Collection[Key]]) -> None:
-        result: Mended | GarrisonError | None
+        result: Repaired | GarrisonError | None
         try:
-            result = await mend(
+            result = await repair(
                 self._fleet,
                 stack,
                 self._view,
                 only={target for target in batch if target is not None},
                 hopeless={key for keys in batch.values() for key in keys},
-                told=self._told,
+                told=self._reported,
                 running=session.running,
                 stopping=lambda: self._closing,
             )

@@ -1,9 +1,10 @@
-"""What the agent keeps of each target between two looks: copies of what the store has, by target."""
+"""What the agent keeps of each target between two looks: copies of the store's records, by target."""
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
+from garrison.fleet.agent.state import AgentState
 from garrison.fleet.context import Fleet
 from garrison.fleet.observe.observer import Look
 from garrison.fleet.observe.record_sighting import served_of
@@ -11,12 +12,12 @@ from garrison.fleet.operations.survey import look_of
 from garrison.fleet.values.declaration import AdapterSpec, Declaration
 from garrison.fleet.values.observation import Served, Sighting
 from garrison.fleet.values.target import TargetSpec
-from garrison.store.records import Changes, Declared, Resource, TargetRecord
+from garrison.store.records import Changes, Declared, Key, Resource, TargetRecord
 
 __all__ = ["WatchList", "Watched"]
 
 _PAGE = 200
-"""Targets that are read at once. The event loop is free between two pages."""
+"""Number of targets to read at once. Between two pages the event loop runs other work."""
 _INTERVAL = 30.0
 """Seconds between two looks at a target that no stack declares any more."""
 
@@ -26,22 +27,22 @@ class Watched:
     """One target.
 
     Attributes:
-        due: the clock's monotonic seconds of its next look.
-        looking: a look is under way; there is never a second one.
-        failures: looks in a row that were not believed.
-        calm: the list for which nothing was to be done; an equal list is this very object.
-        calm_until: the clock's monotonic seconds when that is to be asked again.
-        seen_at: when it was last believed, where the record does not say so yet.
-        stacks: the stacks that declare it or own something on it, of those that are acted for.
-        declared_by: of these, the stacks that declare it.
+        interval: seconds between two looks while it is healthy.
+        served: the last list that was believed, by name.
+        failures: consecutive looks that were not believed.
+        calm: the list that required no action; an equal list is this very object, so that an identity check suffices.
+        calm_until: monotonic seconds after which that must be decided again.
+        seen_at: time of the last believed look, if the record does not have it yet.
+        stacks: the observed stacks that declare the target or own something on it.
+        declared_by: the stacks among these that declare it.
+        adapters: what each stack declares on it.
+        resources: what any stack owns on it.
     """
 
     spec: TargetSpec
     record: TargetRecord
     interval: float
-    due: float
     served: Mapping[str, Served] = field(default_factory=dict)
-    looking: bool = False
     failures: int = 0
     calm: Mapping[str, Served] | None = None
     calm_until: float = float("inf")
@@ -49,25 +50,24 @@ class Watched:
     stacks: tuple[str, ...] = ()
     declared_by: frozenset[str] = frozenset()
     adapters: dict[str, list[AdapterSpec]] = field(default_factory=dict)
-    """What each stack declares here."""
     resources: list[Resource] = field(default_factory=list)
-    """What is owned here, by whichever stack."""
 
     @property
     def managed(self) -> set[str]:
+        """Names of adapters that any stack owns here."""
         return {one.key.name for one in self.resources}
 
     @property
     def wanted(self) -> set[str]:
-        """Names of adapters that shall be served here, or were loaded here and are not to be unloaded."""
+        """Names of adapters that should be served here, or were loaded here and should stay."""
         return self.managed | {spec.lora_name for specs in self.adapters.values() for spec in specs}
 
     def next_look(self) -> Look:
+        """Return what the observer needs to know for the next look."""
         return look_of(self.spec, self.record, self.served)
 
     def saw(self, seen: Sighting) -> None:
-        """Count, and keep the list that was seen."""
-        self.looking = False
+        """Count a failed look; keep the list of one that was believed."""
         self.failures = 0 if seen.known else self.failures + 1
         if seen.known:
             self.served = seen.served
@@ -75,23 +75,34 @@ class Watched:
 
     @property
     def remembered(self) -> TargetRecord:
-        """The record, with the time of the last look that was believed: a calm look changes nothing else."""
+        """The record, with the time of the last believed look, which is all that a calm look changes."""
         if self.seen_at is None or (self.record.last_seen is not None and self.record.last_seen >= self.seen_at):
             return self.record
         return replace(self.record, last_seen=self.seen_at, last_checked=self.seen_at)
 
 
 class WatchList:
-    """Every target that one of the stacks declares, owns something on, or began something on; read from the store, and
-    from then on only what has changed since.
+    """Every target that one of the stacks declares, owns something on, or began something on.
+
+    The first `reload` reads them all; later ones read only what has changed since.
+
+    Args:
+        state: its counts of stacks, targets and targets out of reach are kept up to date.
+        stacks: names of the stacks to observe; all if None.
+        interval: seconds between two looks, overriding the stacks' policies.
 
     Attributes:
-        heads: what each stack declares about no single target, by stack: policy and hooks.
-        ending: stacks that were destroyed, and are still owed something.
+        heads: for each stack, the part of its declaration that concerns no single target: policy and hooks.
+        ending: stacks that were destroyed and still own something somewhere.
+        begun: for each stack, the targets on which a command started an action and has not recorded its end.
+        away: names of targets that are out of reach.
     """
 
-    def __init__(self, fleet: Fleet, *, stacks: Collection[str] | None, interval: float | None) -> None:
+    def __init__(
+        self, fleet: Fleet, state: AgentState, *, stacks: Collection[str] | None, interval: float | None
+    ) -> None:
         self._fleet = fleet
+        self._state = state
         self._only = stacks
         self._interval = interval
         self._revision = -1
@@ -99,9 +110,10 @@ class WatchList:
         self.ending: set[str] = set()
         self.targets: dict[str, Watched] = {}
         self.begun: dict[str, set[str]] = {}
+        self.away: set[str] = set()
 
     async def reload(self) -> Changes | None:
-        """Follow the store, and say what had changed; None where nothing had. A target that is new is due at once.
+        """Follow the store; return the stacks and targets that were read again, or None if nothing changed.
 
         Raises:
             GarrisonError: the store cannot be read. What was not read yet is read by the next call.
@@ -109,7 +121,7 @@ class WatchList:
         store = self._fleet.store
         if self._revision >= 0 and await self._fleet.read(store.revision) == self._revision:
             return None
-        # What changes from here on has a later revision, and is read by the next call.
+        # Read before the rest: a change made from here on has a later revision, and the next call reads it.
         changes = await self._fleet.read(store.changes, self._revision)
         if changes.stacks:
             heads = await self._fleet.read(store.stacks, at=())
@@ -119,19 +131,30 @@ class WatchList:
             self._set_intervals()
         begun = await self._fleet.read(store.begun)
         self.begun = {stack: targets for stack, targets in begun.items() if stack in self.heads}
-        strange = set[str]().union(*self.begun.values()) - self.targets.keys()
-        names = sorted(changes.targets | strange)
+        unknown = {name for targets in self.begun.values() for name in targets if name not in self.targets}
+        names = sorted(changes.targets | unknown)
         for start in range(0, len(names), _PAGE):
             await self._load(names[start : start + _PAGE])
         self._revision = changes.revision
-        return changes
+        self._state.stacks, self._state.targets = len(self.heads), len(self.targets)
+        return replace(changes, targets=frozenset(names))
+
+    def remember(self, one: Watched, record: TargetRecord) -> None:
+        """Keep `record` as what is known of the target."""
+        one.record = record
+        self._count_away(record.name, record)
+
+    def owns(self, key: Key) -> bool:
+        """Return whether any stack owns the adapter."""
+        one = self.targets.get(key.target)
+        return one is not None and any(resource.key == key for resource in one.resources)
 
     def owing(self) -> set[str]:
-        """Stacks that own something."""
+        """Return the stacks that own something."""
         return {one.stack for watched in self.targets.values() for one in watched.resources}
 
     def declarations(self) -> list[Declaration]:
-        """What each stack declares at the targets that are watched."""
+        """Return what each stack declares on the watched targets."""
         specs: dict[str, dict[str, TargetSpec]] = {name: {} for name in self.heads}
         adapters: dict[str, list[AdapterSpec]] = {name: [] for name in self.heads}
         for name, watched in self.targets.items():
@@ -149,7 +172,7 @@ class WatchList:
         resources: dict[str, list[Resource]] = {}
         for one in await self._fleet.read(store.resources, targets=names):
             resources.setdefault(one.key.target, []).append(one)
-        # From here on nothing waits: looks that end meanwhile find either the old copies or the new ones.
+        # Nothing is awaited from here on: a look that ends meanwhile sees either the old copies or the new ones.
         for name in names:
             record = records.get(name)
             found = record and self._watched(record, declared.get(name, ()), resources.get(name, []))
@@ -157,9 +180,17 @@ class WatchList:
                 self.targets[name] = found
             else:
                 self.targets.pop(name, None)
+            self._count_away(name, found.record if found else None)
+
+    def _count_away(self, name: str, record: TargetRecord | None) -> None:
+        if record is not None and (record.state == "unreachable" or record.cause is not None):
+            self.away.add(name)
+        else:
+            self.away.discard(name)
+        self._state.out_of_reach = len(self.away)
 
     def _watched(self, record: TargetRecord, parts: Iterable[Declared], resources: list[Resource]) -> Watched | None:
-        """None where none of the stacks has anything to do with the target. What was kept of it stays."""
+        """Return the target with what was kept of it so far; None if it concerns none of the stacks."""
         mine = {part.stack: part for part in parts if part.stack in self.heads}
         begun = {stack for stack, targets in self.begun.items() if record.name in targets}
         involved = mine.keys() | begun | {one.stack for one in resources if one.stack in self.heads}
@@ -171,9 +202,7 @@ class WatchList:
             spec=TargetSpec.from_json(record.name, record.spec),
             record=record,
             interval=self._interval_of(declared_by),
-            due=old.due if old else self._fleet.clock.monotonic(),
             served=old.served if old else served_of(record),
-            looking=old.looking if old else False,
             failures=old.failures if old else 0,
             seen_at=old.seen_at if old else None,
             stacks=tuple(sorted(involved)),
@@ -186,7 +215,6 @@ class WatchList:
         )
 
     def _set_intervals(self) -> None:
-        """A policy may have changed."""
         for watched in self.targets.values():
             watched.interval = self._interval_of(watched.declared_by)
 

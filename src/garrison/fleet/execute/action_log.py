@@ -1,4 +1,4 @@
-"""What is stored of one action: that it has begun, before any effect, and how it ended."""
+"""Makes the records of one action: that it was begun, before any effect, and how it ended."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -15,10 +15,10 @@ __all__ = ["ActionLog"]
 
 
 class ActionLog:
-    """One action's record, from planned to its end.
+    """The record of one action, from planned to ended.
 
     Args:
-        record: as it was stored with its command.
+        record: the record that was stored with its command.
     """
 
     def __init__(self, commits: GroupCommit, clock: Clock, stack: str, action: Action, record: ActionRecord) -> None:
@@ -28,36 +28,24 @@ class ActionLog:
         self._action = action
         self.record = record
 
-    async def begin(self) -> None:
-        """Store the intention, before anything is done. A conflict that the plan noted has been overruled by now."""
-        self.record = replace(
-            self.record, state=ActionState.STARTED, started_at=self._clock.now(), ended_at=None, error=None
-        )
-        await self._commits.save(ActionResult(action=self.record))
+    def intention(self) -> ActionResult:
+        """Return what to store before anything is done. A conflict noted by the plan was overruled by now."""
+        return ActionResult(action=self._started())
+
+    def begin(self) -> None:
+        """Count the action as begun. Its intention is on disk."""
+        self.record = self._started()
 
     async def loads_from(self, path: str) -> None:
-        """Store that the files went to another path than planned: the entry there could not be used."""
+        """Store that the files are at another path than planned, since the entry there could not be used."""
         after = {**(self.record.after or {}), "served_path": path}
         self.record = replace(self.record, after=after)
         await self._commits.save(ActionResult(action=self.record))
 
     async def keep(self, step: str, resources: Sequence[Resource]) -> None:
-        """Store a first effect that is verified; the action goes on."""
+        """Store a first effect that was verified; the action continues."""
         self.record = replace(self.record, step=step)
         await self._commits.save(ActionResult(action=self.record, resources=tuple(resources)))
-
-    async def end(
-        self,
-        state: ActionState,
-        *,
-        step: str = "",
-        resources: Sequence[Resource] = (),
-        failure: Failure | None = None,
-        gap_ms: float | None = None,
-    ) -> None:
-        """Store the end, with what it made of resources and what the history says, in one transaction. `STARTED` is an
-        end too: a later look tells what became of it."""
-        await self._commits.save(self.ended(state, step=step, resources=resources, failure=failure, gap_ms=gap_ms))
 
     def ended(
         self,
@@ -68,7 +56,10 @@ class ActionLog:
         failure: Failure | None = None,
         gap_ms: float | None = None,
     ) -> ActionResult:
-        """What `end` stores, for a caller that stores several at once."""
+        """Return what to store at the end: the action, the versions it made, and its event, in one transaction.
+
+        `STARTED` is an end too: a later look at the target settles the action.
+        """
         now = self._clock.now()
         open_end = state is ActionState.STARTED
         self.record = replace(
@@ -86,7 +77,7 @@ class ActionLog:
     def version(
         self, operation: Operation, *, served_path: str, parent: str | None, cause: str | None = None
     ) -> Resource:
-        """The version of the action's own resource, as it was declared; as it was recorded for one that goes."""
+        """Return a version of the action's own resource: as declared, or as recorded if the action removes it."""
         action = self._action
         if action.desired is not None:
             spec: Mapping[str, Any] = action.desired.to_json()
@@ -106,9 +97,13 @@ class ActionLog:
         )
 
     def gone(self, resource: Resource, operation: Operation, cause: str | None = None) -> Resource:
-        """The version that says `resource` is not ours, or not there, any more."""
+        """Return a version saying that `resource` is no longer owned, or no longer served."""
         now = self._clock.now()
         return replace(resource, operation=operation, at=now, command=self.record.command, cause=cause)
+
+    def _started(self) -> ActionRecord:
+        now = self._clock.now()
+        return replace(self.record, state=ActionState.STARTED, started_at=now, ended_at=None, error=None)
 
     def _event(self, state: ActionState, resources: Sequence[Resource], failure: Failure | None) -> Event:
         done = state is ActionState.DONE
@@ -134,7 +129,7 @@ def _served(after: Resource | None) -> Mapping[str, Any] | None:
 
 
 def _brief(given: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
-    """Without the whole declaration."""
+    """Drop the declaration, of which only the digest is news."""
     if given is None:
         return None
     digest = (given.get("spec") or {}).get("digest")

@@ -1,7 +1,12 @@
-"""Carrying out the actions of a plan: targets in parallel, the actions of one target in order on one connection.
+"""Carries out the actions of a plan: targets in parallel, the actions of one target in order on one connection.
 
-What cannot be reached is skipped and stays owed; what failed on one target stops no other. Where the target was lost
-after something had been sent, the action stays `started`, and a later look at the target tells what became of it.
+Actions on a target that cannot be reached are skipped and stay owed; a failure on one target stops no other. If a
+target is lost after something was sent, the action stays `started`, and a later look at the target settles it.
+
+The order of effects, per target: an action is recorded as started before its first request, and its end is recorded
+before the next action sends anything. The end of one action and the start of the next share a transaction. So a process
+that is killed leaves at most one action of a target `started`, carried out or not; the list of what the target serves
+tells which, see `plan.interrupted`.
 """
 
 import asyncio
@@ -23,7 +28,7 @@ from garrison.fleet.values.view import FleetView, Outcome
 from garrison.fleet.vllm.answers import transport_failure
 from garrison.fleet.vllm.api import VllmApi
 from garrison.net.transport import TransportError
-from garrison.store.records import ActionState, Operation, Resource
+from garrison.store.records import ActionResult, ActionState, Operation, Resource
 
 __all__ = ["ExecuteOptions", "execute"]
 
@@ -39,15 +44,15 @@ async def execute(
     view: FleetView,
     options: ExecuteOptions | None = None,
 ) -> list[Outcome]:
-    """One outcome an action, in their order; none for what is only kept.
+    """Carry out `actions`; return one outcome per action in their order, and none for kept ones.
 
     Args:
-        actions: the very sequence whose `commands.action_records` the command was stored with.
-        targets: how to reach every target that is acted on.
-        sightings: the looks that the actions were decided from.
+        actions: the same sequence whose `commands.action_records` were stored with the command.
+        targets: every target that is acted on.
+        sightings: the observations on which the actions are based.
 
     Raises:
-        GarrisonError: the store failed. Nothing more was begun then; what had been is on record as such.
+        GarrisonError: the store failed. Nothing more was begun then; what was in progress is recorded as started.
     """
     commits = GroupCommit(fleet)
     run = _Run(fleet, commits, targets, sightings, view, options or ExecuteOptions(), asyncio.Event())
@@ -67,7 +72,7 @@ async def execute(
                 run.broken.set()
                 raise
 
-    # An action between an unload and a load is not cut short because another target's record could not be written.
+    # An action between an unload and a load is not cancelled because the record of another target cannot be written.
     ends = await asyncio.gather(*(one(target, items) for target, items in groups.items()), return_exceptions=True)
     for error in ends:
         if error is not None:
@@ -82,9 +87,13 @@ class _Item:
     log: ActionLog
 
 
+_Sent = tuple[_Item, Way]
+"""An action that sends requests, and the procedure for it."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Run:
-    """One run. `broken`: something failed that is not a target's fault; no further action is begun."""
+    """One run. `broken` is set after a failure that is no target's, such as the store's; nothing more is begun then."""
 
     fleet: Fleet
     commits: GroupCommit
@@ -95,45 +104,56 @@ class _Run:
     broken: asyncio.Event
 
     async def target(self, name: str, items: Sequence[_Item]) -> dict[int, Outcome]:
-        """The outcomes of one target's actions, by `seq`."""
-        ended: dict[int, Outcome] = {}
-        ways = [(item, way) for item in items if (way := _way(item.action)) is not None]
-        for item in items:
-            if _way(item.action) is None:
-                ended[item.seq] = await self._blocked(item)
-        for item in (item for item, way in ways if way is Way.RECORD):
-            ended[item.seq] = await self._record(item)
-        if sent := [(item, way) for item, way in ways if way is not Way.RECORD]:
-            ended |= await self._visit(name, sent)
-        return ended
+        """Return the outcomes of one target's actions, by `seq`."""
+        blocked = [item for item in items if _way(item.action) is None]
+        recorded = [item for item in items if _way(item.action) is Way.RECORD]
+        sent = [(item, way) for item in items if (way := _way(item.action)) is not None and way is not Way.RECORD]
+        ended = await self._blocked(blocked) | await self._record(recorded)
+        return ended | await self._visit(name, sent) if sent else ended
 
-    async def _visit(self, name: str, work: Sequence[tuple[_Item, Way]]) -> dict[int, Outcome]:
-        ended: dict[int, Outcome] = {}
+    async def _visit(self, name: str, work: Sequence[_Sent]) -> dict[int, Outcome]:
         if self.options.stopping():
             return await self._skip([item for item, _ in work], None)
+        ended: dict[int, Outcome] = {}
         target = self.targets[name]
         try:
             async with self.fleet.dialer.open(target) as connection:
                 api = VllmApi(connection, target, self.fleet.clock)
                 visit = Visit(target=target, api=api, base=_base(target, self.sightings.get(name)))
-                for at, (item, way) in enumerate(work, 1):
-                    if self.broken.is_set():
-                        break
-                    outcome = ended[item.seq] = await self._act(item, way, visit)
-                    away = outcome.failure if outcome.failure and outcome.failure.cause is not None else None
-                    if away is not None or self.options.stopping():
-                        return ended | await self._skip([item for item, _ in work[at:]], away)
-        except TransportError as error:  # on entering: a secret or a certificate that cannot be read
-            failure = transport_failure(error)
-            ended |= await self._skip([item for item, _ in work if item.seq not in ended], failure)
-        return ended
+                away = await self._act_in_order(work, visit, ended)
+        except TransportError as error:  # on entering: a secret or a certificate cannot be read
+            away = transport_failure(error)
+        if self.broken.is_set():
+            return ended
+        return ended | await self._skip([item for item, _ in work if item.seq not in ended], away)
 
-    async def _act(self, item: _Item, way: Way, visit: Visit) -> Outcome:
+    async def _act_in_order(self, work: Sequence[_Sent], visit: Visit, ended: dict[int, Outcome]) -> Failure | None:
+        """Carry out actions, adding to `ended`, until one loses the target, a stop is requested, or the run is broken.
+
+        Returns the failure that lost the target.
+        """
+        await self.commits.save(work[0][0].log.intention())
+        for at, (item, way) in enumerate(work, 1):
+            # Asked again, because writing the intention took time. If nothing is sent, the caller takes it back.
+            if self.broken.is_set() or self.options.stopping():
+                return None
+            outcome, result = await self._act(item, way, visit)
+            away = outcome.failure if outcome.failure and outcome.failure.cause is not None else None
+            more = at < len(work) and away is None and not (self.broken.is_set() or self.options.stopping())
+            await self.commits.save(result, *([work[at][0].log.intention()] if more else []))
+            self.options.checkpoint("recorded")
+            self.view.ended(outcome)
+            ended[item.seq] = outcome
+            if not more:
+                return away
+        return None
+
+    async def _act(self, item: _Item, way: Way, visit: Visit) -> tuple[Outcome, ActionResult]:
         started = self.fleet.clock.monotonic()
         self.view.started(item.action)
-        steps = Steps(self.fleet, visit, item.action, item.log, self.view, self.options)
-        await item.log.begin()
+        item.log.begin()
         self.options.checkpoint("intended")
+        steps = Steps(self.fleet, visit, item.action, item.log, self.view, self.options)
         failure: Failure | None = None
         result = Result()
         state = ActionState.DONE
@@ -143,50 +163,58 @@ class _Run:
             failure = error.failure
             state = _state(steps, failure)
             result = Result(resources=_left_behind(item, error))
-        await item.log.end(state, step=steps.name, resources=result.resources, failure=failure, gap_ms=result.gap_ms)
-        self.options.checkpoint("recorded")
-        return self._ended(
-            Outcome(
-                action=item.action,
-                state=state,
-                failure=failure,
-                seconds=self.fleet.clock.monotonic() - started,
-                gap_ms=result.gap_ms,
-                notes=tuple(steps.notes),
-            )
+        outcome = Outcome(
+            action=item.action,
+            state=state,
+            failure=failure,
+            seconds=self.fleet.clock.monotonic() - started,
+            gap_ms=result.gap_ms,
+            notes=tuple(steps.notes),
+        )
+        return outcome, item.log.ended(
+            state, step=steps.name, resources=result.resources, failure=failure, gap_ms=result.gap_ms
         )
 
-    async def _record(self, item: _Item) -> Outcome:
-        self.view.started(item.action)
-        await item.log.end(ActionState.DONE, resources=record(item.action, item.log))
-        self.options.checkpoint("recorded")
-        return self._ended(Outcome(action=item.action, state=ActionState.DONE))
+    async def _record(self, items: Sequence[_Item]) -> dict[int, Outcome]:
+        """Carry out actions that change only the record."""
+        for item in items:
+            self.view.started(item.action)
+        results = [item.log.ended(ActionState.DONE, resources=record(item.action, item.log)) for item in items]
+        return await self._end_at_once(items, results, None)
 
-    async def _blocked(self, item: _Item) -> Outcome:
-        """What is owed by a target that was not seen is skipped; what nothing can bring about has failed."""
-        failure = item.action.failure
-        if failure is not None and failure.recoverable:
-            return (await self._skip([item], failure))[item.seq]
-        await item.log.end(ActionState.FAILED, failure=failure)
-        return self._ended(Outcome(action=item.action, state=ActionState.FAILED, failure=failure))
+    async def _blocked(self, items: Sequence[_Item]) -> dict[int, Outcome]:
+        """Skip what waits for a target that was not seen; fail what nothing can bring about."""
+        ended: dict[int, Outcome] = {}
+        for item in items:
+            failure = item.action.failure
+            if failure is not None and failure.recoverable:
+                ended |= await self._skip([item], failure)
+            else:
+                ended |= await self._end_at_once([item], [item.log.ended(ActionState.FAILED, failure=failure)], failure)
+        return ended
 
     async def _skip(self, items: Sequence[_Item], failure: Failure | None) -> dict[int, Outcome]:
-        """All of them at once: a run that is stopped has many."""
+        results = [item.log.ended(ActionState.SKIPPED, failure=failure, resources=_asked_again(item)) for item in items]
+        return await self._end_at_once(items, results, failure)
+
+    async def _end_at_once(
+        self, items: Sequence[_Item], results: Sequence[ActionResult], failure: Failure | None
+    ) -> dict[int, Outcome]:
+        """Store the ends of actions for which nothing was sent, in one transaction, and report them."""
         if not items:
             return {}
-        skipped = ActionState.SKIPPED
-        await self.commits.save(
-            *(item.log.ended(skipped, failure=failure, resources=_asked_again(item)) for item in items)
-        )
-        return {item.seq: self._ended(Outcome(action=item.action, state=skipped, failure=failure)) for item in items}
-
-    def _ended(self, outcome: Outcome) -> Outcome:
-        self.view.ended(outcome)
-        return outcome
+        await self.commits.save(*results)
+        ended = {}
+        for item, result in zip(items, results, strict=True):
+            if result.action.state is ActionState.DONE:
+                self.options.checkpoint("recorded")
+            ended[item.seq] = Outcome(action=item.action, state=result.action.state, failure=failure)
+            self.view.ended(ended[item.seq])
+        return ended
 
 
 def _way(action: Action) -> Way | None:
-    """None for what is blocked."""
+    """Return how to carry out the action; None if it is blocked."""
     return None if action.kind is ActionKind.BLOCKED else action.way
 
 
@@ -198,7 +226,7 @@ def _state(steps: Steps, failure: Failure) -> ActionState:
 
 
 def _asked_again(item: _Item) -> tuple[Resource, ...]:
-    """A tombstone that was to be loaded again stays owed, whoever had undone it before."""
+    """Mark a tombstone that was to be loaded again as owed, whatever its cause was before."""
     lost = item.action.recorded
     if lost is None or lost.operation is not Operation.LOST or item.action.desired is None:
         return ()
@@ -206,7 +234,10 @@ def _asked_again(item: _Item) -> tuple[Resource, ...]:
 
 
 def _left_behind(item: _Item, error: StepError) -> tuple[Resource, ...]:
-    """What a failed action changed all the same. Ours is ours, even where it is not right: so it is not orphaned."""
+    """Return the versions for what a failed action changed nevertheless.
+
+    An adapter that it loaded is recorded as owned even if it is wrong; otherwise nothing would ever unload it.
+    """
     recorded, left = item.action.recorded, error.left
     if left is not None and left.root is not None:
         cause = f"a failed {item.action.kind}, not unloaded again"
@@ -217,7 +248,7 @@ def _left_behind(item: _Item, error: StepError) -> tuple[Resource, ...]:
 
 
 def _base(target: TargetSpec, seen: Sighting | None) -> Served | None:
-    """The base model by which lists are believed: the one last seen, else the declared one."""
+    """Return the base model that a list must contain to be believed: the one last seen, else the declared one."""
     if seen is not None and seen.base is not None:
         return seen.served.get(seen.base)
     return Served(target.base_model, None) if target.base_model else None

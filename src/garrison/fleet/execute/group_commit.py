@@ -1,7 +1,7 @@
-"""Writing the results of many actions in few transactions.
+"""Writes the results of many actions in few transactions.
 
-A commit waits for the disk. Actions that run side by side need not each have one of their own: what is handed in while
-a commit is under way goes together into the next. Each caller still waits until its own result is on disk.
+A commit waits for the disk. Results that arrive while a commit is in progress are written together by the next one.
+Each caller waits until its own result is on disk.
 """
 
 import asyncio
@@ -16,14 +16,14 @@ __all__ = ["GroupCommit"]
 
 
 class _Entry(NamedTuple):
-    """What one caller waits for."""
+    """The results of one caller, and the future it waits for."""
 
     results: Sequence[ActionResult]
     saved: "asyncio.Future[None]"
 
 
 class GroupCommit:
-    """For the actions of one run. Belongs to one event loop."""
+    """The commits of one run. Belongs to one event loop."""
 
     def __init__(self, fleet: Fleet) -> None:
         self._fleet = fleet
@@ -31,8 +31,9 @@ class GroupCommit:
         self._task: asyncio.Task[None] | None = None
 
     async def save(self, *results: ActionResult) -> None:
-        """When it returns, the results are on disk, all in one transaction. A caller that is cancelled leaves them to
-        be written all the same.
+        """Write the results in one transaction; return when they are on disk.
+
+        They are written even if the caller is cancelled meanwhile.
 
         Raises:
             GarrisonError: the store failed, and none of them is written.
@@ -49,7 +50,7 @@ class GroupCommit:
             batch, self._waiting = self._waiting, []
             try:
                 await self._commit(batch)
-            except InternalError:  # a row was refused: that is one caller's, and the others' are fine
+            except InternalError:  # a row was refused: find the caller it belongs to, and write the others
                 for entry in batch:
                     await self._commit_alone(entry)
             except BaseException as error:  # noqa: BLE001 - each caller raises it
@@ -76,6 +77,6 @@ def _fail(entry: _Entry, error: BaseException) -> None:
 
 
 def _heard(saved: "asyncio.Future[None]") -> None:
-    """An error whose caller was cancelled has nobody else to tell."""
+    """Retrieve the error; its caller may have been cancelled, and asyncio would report it."""
     if not saved.cancelled():
         saved.exception()

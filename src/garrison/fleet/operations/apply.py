@@ -12,7 +12,7 @@ from garrison.fleet.context import Fleet
 from garrison.fleet.execute.commands import action_records, new_command
 from garrison.fleet.execute.executor import ExecuteOptions, execute
 from garrison.fleet.execute.lease import hold
-from garrison.fleet.operations.reconcile import recall
+from garrison.fleet.operations.reconcile import survey_and_settle
 from garrison.fleet.operations.survey import Survey, decide, look, managed_names, survey
 from garrison.fleet.plan.addresses import check_addresses, spellings
 from garrison.fleet.plan.context import Mode, PlanOptions
@@ -103,7 +103,7 @@ async def apply(
     """
     purpose = "destroy" if mode == "destroy" else "apply"
     async with hold(fleet, declaration.stack, purpose):
-        found = await recall(fleet, declaration, view)
+        found = await survey_and_settle(fleet, declaration, view)
         await _check_targets(fleet, found, options)
         drafted = await decide(fleet, found, mode=mode, options=options)
         view.planned(drafted)

@@ -15,10 +15,10 @@ from garrison.fleet.values.declaration import Declaration
 from garrison.fleet.values.view import FleetView
 from garrison.store.records import ActionResult, ActionState, CommandState, Event
 
-__all__ = ["recall"]
+__all__ = ["survey_and_settle"]
 
 
-async def recall(
+async def survey_and_settle(
     fleet: Fleet,
     declaration: Declaration,
     view: FleetView,

@@ -1,6 +1,6 @@
-"""One stack made equal to what was last applied, as far as the policy allows: what the agent does when it must act."""
+"""Repairs a stack: makes its targets serve what was last applied, as far as the stack's policy allows."""
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -10,38 +10,40 @@ from garrison.fleet.execute.commands import action_records, new_command
 from garrison.fleet.execute.steps import ExecuteOptions
 from garrison.fleet.observe.drift import Drift
 from garrison.fleet.operations.apply import carry, tidy
-from garrison.fleet.operations.reconcile import recall
+from garrison.fleet.operations.reconcile import survey_and_settle
 from garrison.fleet.operations.survey import Survey, decide
-from garrison.fleet.plan.agent_policy import duties
+from garrison.fleet.plan.agent_policy import agent_work
 from garrison.fleet.plan.context import PlanOptions
 from garrison.fleet.plan.planner import check_models
 from garrison.fleet.values import events
 from garrison.fleet.values.declaration import Declaration
 from garrison.fleet.values.failure import FailureCode
+from garrison.fleet.values.plan import Action
 from garrison.fleet.values.view import FleetView, Outcome
 from garrison.store.records import ActionState, Event, Key
 
-__all__ = ["Mended", "mend"]
+__all__ = ["Repaired", "repair"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Mended:
-    """How it ended.
+class Repaired:
+    """How a repair ended.
 
     Attributes:
-        told: drift that was told and not mended.
-        owed: actions that still wait for a target.
+        outcomes: one per action.
+        reported: drift that was reported and not repaired.
+        owed: number of actions that still wait for a target.
+        failed: adapters that failed permanently, with the reason.
     """
 
     survey: Survey
     outcomes: tuple[Outcome, ...] = ()
-    told: tuple[Drift, ...] = ()
+    reported: tuple[Drift, ...] = ()
     owed: int = 0
     failed: dict[Key, str] = field(default_factory=dict)
-    """What failed for good, with the reason."""
 
 
-async def mend(
+async def repair(
     fleet: Fleet,
     stack: str,
     view: FleetView,
@@ -51,63 +53,84 @@ async def mend(
     told: Mapping[Key, str | None] | None = None,
     running: set[str] | None = None,
     stopping: Callable[[], bool] = lambda: False,
-) -> Mended | None:
-    """Look at the stack's targets and do what is due. None when the stack is gone. Call it under the stack's lease.
+) -> Repaired | None:
+    """Observe the stack's targets and carry out what is due. The caller holds the stack's lease.
+
+    Returns None if the stack no longer exists.
 
     Args:
-        only: these targets alone; nothing is read of any other.
-        stopping: asked before each action; once true, what has not begun is left to be done later.
-        hopeless, told: see `duties`.
-        running: ids of commands that this process has under way; the one begun here is in it for its time.
+        only: names of the targets to repair; nothing is read about any other. All if None.
+        hopeless, told: see `agent_work`.
+        running: ids of commands that this process has in progress; contains the one begun here while it runs.
+        stopping: checked before each action; once true, actions that have not begun stay owed.
+
+    Raises:
+        GarrisonError: the store failed.
     """
     record = await fleet.read(fleet.store.stack, stack, at=only)
     if record is None:
         return None
     running = set() if running is None else running
+    outcomes: tuple[Outcome, ...] = ()
     declaration = Declaration.from_json(record.declaration)
     restore = declaration.policy.on_drift == "restore"
     found = _of_the_declared_base(
-        await recall(fleet, declaration, view, only=only, as_applied=True, running=running), view
+        await survey_and_settle(fleet, declaration, view, only=only, as_applied=True, running=running), view
     )
     drafted = await decide(
         fleet, found, mode="destroy" if record.ending else "reconcile", options=PlanOptions(force=restore)
     )
-    due = duties(
+    due = agent_work(
         drafted, found.owned, found.sightings.values(), restore=restore, hopeless=hopeless, told=told
     )  # fmt: skip
-    if due.tell:
-        await fleet.db(fleet.store.add_events, [_told(one) for one in due.tell])
     owed = sum(action.owed for action in drafted.blocked)
     failed = {
         one.key: one.failure.message
         for one in drafted.blocked
-        if one.failure and not one.failure.recoverable and not one.conflict  # others may let go of it
+        if one.failure and not one.failure.recoverable and not one.conflict  # another party may release the name
     }
-    if not due.act:
+    news = [_reported(one) for one in due.tell]
+    if due.act:
+        outcomes = await _carry_out(fleet, found, due.act, news, view, running, stopping)
+        failed |= {one.action.key: one.failure.message for one in outcomes if _hopeless(one) and one.failure}
+        owed += sum(one.state is ActionState.SKIPPED for one in outcomes)
+    elif news:
+        await fleet.db(fleet.store.add_events, news)
+    # After nearly every repair there is nothing to tidy up.
+    untidy = await fleet.read(fleet.store.to_tidy)
+    if record.ending or untidy:
         await tidy(fleet, stack)
-        return Mended(survey=found, told=due.tell, owed=owed, failed=failed)
+    return Repaired(survey=found, outcomes=outcomes, reported=due.tell, owed=owed, failed=failed)
+
+
+async def _carry_out(
+    fleet: Fleet,
+    found: Survey,
+    actions: Sequence[Action],
+    news: Sequence[Event],
+    view: FleetView,
+    running: set[str],
+    stopping: Callable[[], bool],
+) -> tuple[Outcome, ...]:
+    """Begin a command, together with events that are due, and carry it out."""
+    stack = found.declaration.stack
     command = new_command(stack, "restore", fleet.clock.now())
     running.add(command.id)
     try:
-        await fleet.db(fleet.store.begin, command, action_records(command.id, due.act))
-        outcomes = await carry(fleet, found, command, due.act, view, ExecuteOptions(stopping=stopping))
+        await fleet.db(fleet.store.begin, command, action_records(command.id, actions), news)
+        outcomes = await carry(fleet, found, command, actions, view, ExecuteOptions(stopping=stopping))
     finally:
         running.discard(command.id)
-    if restored := [_restored(fleet, stack, command.id, one) for one in outcomes if _mended_drift(one)]:
+    if restored := [_restored(fleet, stack, command.id, one) for one in outcomes if _repaired_drift(one)]:
         await fleet.db(fleet.store.add_events, restored)
-    await tidy(fleet, stack)
-    return Mended(
-        survey=found,
-        outcomes=tuple(outcomes),
-        told=due.tell,
-        owed=owed + sum(one.state is ActionState.SKIPPED for one in outcomes),
-        failed=failed | {one.action.key: one.failure.message for one in outcomes if _hopeless(one) and one.failure},
-    )
+    return tuple(outcomes)
 
 
 def _of_the_declared_base(found: Survey, view: FleetView) -> Survey:
-    """`found` without the looks at targets that serve another base model than a declared one: nothing is done there,
-    and no other target waits for it."""
+    """Return `found` without the sightings of targets that serve another base model than declared.
+
+    Nothing is done on those, and no other target waits for them.
+    """
     wrong = set()
     for model in found.declaration.models:
         try:
@@ -118,12 +141,12 @@ def _of_the_declared_base(found: Survey, view: FleetView) -> Survey:
     return replace(found, sightings={name: seen for name, seen in found.sightings.items() if name not in wrong})
 
 
-def _mended_drift(one: Outcome) -> bool:
+def _repaired_drift(one: Outcome) -> bool:
     return one.state is ActionState.DONE and one.action.drift and one.action.acts
 
 
 def _hopeless(one: Outcome) -> bool:
-    """What somebody else has under the name now, others may let go of: the next plan tells."""
+    """Return whether the action failed permanently. A name that another party holds may be released, so it is not."""
     if one.state is not ActionState.FAILED or one.failure is None or one.failure.recoverable:
         return False
     return one.failure.code not in (FailureCode.ALREADY_EXISTS, FailureCode.RESOURCE_CONFLICT)
@@ -143,7 +166,7 @@ def _restored(fleet: Fleet, stack: str, command: str, one: Outcome) -> Event:
     )
 
 
-def _told(one: Drift) -> Event:
+def _reported(one: Drift) -> Event:
     assert one.observed is not None
     return Event(
         at=one.seen.at,

@@ -7,18 +7,18 @@ from dataclasses import dataclass
 from garrison.base.errors import ConflictError
 from garrison.fleet.context import Fleet
 from garrison.fleet.execute.lease import hold
-from garrison.fleet.operations.repair import mend
+from garrison.fleet.operations.repair import repair
 from garrison.fleet.values.view import FleetView, Outcome
 from garrison.store.records import ActionState, Key
 
-__all__ = ["Insisted", "insist"]
+__all__ = ["WatchResult", "watch"]
 
 _FIRST_WAIT = 1.0
 _PURPOSE = "apply --watch"
 
 
 @dataclass(frozen=True, slots=True)
-class Insisted:
+class WatchResult:
     """The last outcome of each adapter, and how many actions are still owed.
 
     Actions remain owed only if the caller stopped the watch, or if they failed permanently.
@@ -28,7 +28,7 @@ class Insisted:
     owed: int = 0
 
 
-async def insist(
+async def watch(
     fleet: Fleet,
     stack: str,
     view: FleetView,
@@ -39,7 +39,7 @@ async def insist(
     waiting: Callable[[int, float], None] = lambda _owed, _seconds: None,
     stopping: Callable[[], bool] = lambda: False,
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
-) -> Insisted:
+) -> WatchResult:
     """Observe `targets` repeatedly, and carry out owed actions as soon as the targets answer.
 
     The stack is held only during each round, so that other commands can apply and the agent can do the same work in
@@ -60,18 +60,18 @@ async def insist(
         await sleep(wait * fleet.draws.uniform(0.8, 1.2))  # jitter, so that several watches do not run in step
         try:
             async with hold(fleet, stack, _PURPOSE):
-                mended = await mend(fleet, stack, view, only=targets, hopeless=hopeless)
+                repaired = await repair(fleet, stack, view, only=targets, hopeless=hopeless)
         except ConflictError:  # another command holds the stack, possibly doing the same work
             wait = min(2 * wait, longest)
             continue
-        if mended is None:
-            return Insisted(tuple(found.values()))
-        moved = [one for one in mended.outcomes if one.state is not ActionState.SKIPPED]
+        if repaired is None:
+            return WatchResult(tuple(found.values()))
+        moved = [one for one in repaired.outcomes if one.state is not ActionState.SKIPPED]
         found |= {one.action.key: one for one in moved}
-        hopeless |= mended.failed.keys()
+        hopeless |= repaired.failed.keys()
         # An action that may or may not have been carried out is settled in the next round.
-        unclear = sum(one.state is ActionState.STARTED for one in mended.outcomes)
-        owed = mended.owed + unclear
+        unclear = sum(one.state is ActionState.STARTED for one in repaired.outcomes)
+        owed = repaired.owed + unclear
         if not owed or stopping():
-            return Insisted(tuple(found.values()), owed)
+            return WatchResult(tuple(found.values()), owed)
         wait = _FIRST_WAIT if moved else min(2 * wait, longest)

@@ -12,11 +12,11 @@ from garrison.fleet.values.observation import Sighting
 from garrison.fleet.values.plan import Action, Plan
 from garrison.store.records import Key, Resource
 
-__all__ = ["Duties", "duties"]
+__all__ = ["AgentWork", "agent_work"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Duties:
+class AgentWork:
     """The agent's work on one stack.
 
     Attributes:
@@ -33,7 +33,7 @@ class Duties:
         return bool(self.act or self.bury or self.tell)
 
 
-def duties(
+def agent_work(
     drafted: Plan,
     owned: Iterable[Resource],
     sightings: Iterable[Sighting],
@@ -41,7 +41,7 @@ def duties(
     restore: bool,
     hopeless: Collection[Key] = (),
     told: Mapping[Key, str | None] | None = None,
-) -> Duties:
+) -> AgentWork:
     """Select what to do now.
 
     Args:
@@ -54,7 +54,7 @@ def duties(
     """
     told = told or {}
     found = find_drift_everywhere(owned, sightings)
-    return Duties(
+    return AgentWork(
         act=tuple(
             action
             for action in drafted.actions

@@ -5,7 +5,7 @@ import pytest
 from fleet_world import World, adapter
 
 from garrison.fleet.execute.lease import hold
-from garrison.fleet.operations.watch import Insisted, insist
+from garrison.fleet.operations.watch import WatchResult, watch
 from garrison.net.errors import TransportCause
 from garrison.net.transport import TransportError
 from garrison.store.records import ActionState
@@ -27,7 +27,7 @@ async def owed(world: World) -> None:
     await world.apply(world.declaration(adapter("sql"), adapter("sql", "edge-2")))
 
 
-async def stay(world: World, script: Any, **options: Any) -> tuple[Insisted, list[float]]:
+async def stay(world: World, script: Any, **options: Any) -> tuple[WatchResult, list[float]]:
     waits: list[float] = []
 
     async def sleep(seconds: float) -> None:
@@ -36,15 +36,15 @@ async def stay(world: World, script: Any, **options: Any) -> tuple[Insisted, lis
         assert len(waits) < 20
         script(len(waits))
 
-    insisted = await insist(world.fleet, "lab", world.view, targets={"edge-1"}, owed=1, sleep=sleep, **options)
-    return insisted, waits
+    watched = await watch(world.fleet, "lab", world.view, targets={"edge-1"}, owed=1, sleep=sleep, **options)
+    return watched, waits
 
 
 async def test_until_the_target_is_back(world: World) -> None:
     await owed(world)
-    insisted, waits = await stay(world, lambda number: setattr(world.edge, "down", None if number > 4 else DOWN))
-    assert [(one.action.name, one.state) for one in insisted.outcomes] == [("sql", ActionState.DONE)]
-    assert insisted.owed == 0
+    watched, waits = await stay(world, lambda number: setattr(world.edge, "down", None if number > 4 else DOWN))
+    assert [(one.action.name, one.state) for one in watched.outcomes] == [("sql", ActionState.DONE)]
+    assert watched.owed == 0
     assert world.edge.served == {"sql": "/models/sql"}
     assert waits == sorted(waits), "the waits grow"
     assert len(waits) == 5
@@ -59,8 +59,8 @@ async def test_the_waits_are_bounded(world: World) -> None:
 async def test_what_fails_for_good_is_not_tried_for_ever(world: World) -> None:
     await owed(world)
     world.edge.broken["/models/sql"] = refusal(404, "NotFoundError", "No adapter found for /models/sql")
-    insisted, waits = await stay(world, lambda _: setattr(world.edge, "down", None))
-    assert [one.state for one in insisted.outcomes] == [ActionState.FAILED]
+    watched, waits = await stay(world, lambda _: setattr(world.edge, "down", None))
+    assert [one.state for one in watched.outcomes] == [ActionState.FAILED]
     assert len(waits) == 1
 
 
@@ -77,9 +77,9 @@ async def test_what_failed_for_good_is_left_alone_while_another_target_is_waited
         rounds.append(seconds)
         edges[1].down = DOWN if len(rounds) < 4 else None
 
-    insisted = await insist(world.fleet, "lab", world.view, targets={"edge-1", "edge-2"}, owed=2, sleep=sleep)
+    watched = await watch(world.fleet, "lab", world.view, targets={"edge-1", "edge-2"}, owed=2, sleep=sleep)
     assert len(world.targets.asked("POST", "/v1/load_lora_adapter", "edge-1")) == 1
-    assert sorted((one.action.target, str(one.state)) for one in insisted.outcomes) == [
+    assert sorted((one.action.target, str(one.state)) for one in watched.outcomes) == [
         ("edge-1", "failed"), ("edge-2", "done"),
     ]  # fmt: skip
 
@@ -103,15 +103,15 @@ async def test_another_holder_is_waited_for(world: World) -> None:
         if len(rounds) == 3:
             await holder.__aexit__(None, None, None)
 
-    insisted = await insist(world.fleet, "lab", world.view, targets={"edge-1"}, owed=1, sleep=sleep)
+    watched = await watch(world.fleet, "lab", world.view, targets={"edge-1"}, owed=1, sleep=sleep)
     assert len(rounds) == 3
-    assert len(insisted.outcomes) == 1
+    assert len(watched.outcomes) == 1
 
 
 async def test_ends_when_the_stack_is_gone_and_when_asked(world: World) -> None:
     await owed(world)
-    insisted, _ = await stay(world, lambda _: None, stopping=lambda: True)
-    assert insisted.owed == 1
+    watched, _ = await stay(world, lambda _: None, stopping=lambda: True)
+    assert watched.owed == 1
     world.edge.down = None
     await world.destroy()
-    assert await stay(world, lambda _: None) == (Insisted(), [pytest.approx(1.0, rel=0.3)])
+    assert await stay(world, lambda _: None) == (WatchResult(), [pytest.approx(1.0, rel=0.3)])

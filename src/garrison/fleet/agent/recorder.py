@@ -1,0 +1,109 @@
+"""Writes what the agent has seen, and reports the history to its followers.
+
+Writes are batched: changes within moments of each other share a transaction, and the times of targets at which nothing
+changed, which are most of what an idle agent has to write, are written once a minute.
+"""
+
+from collections.abc import Callable, Iterable
+from datetime import datetime
+
+from garrison.fleet.agent.write_buffer import WriteBuffer
+from garrison.fleet.context import Fleet
+from garrison.fleet.hooks.queues import Hooks
+from garrison.fleet.observe.record_sighting import Remembered
+from garrison.store.records import Event, TargetRecord
+
+__all__ = ["Recorder"]
+
+_TIMES_SECONDS = 60.0
+"""Between two writes of the times of calm targets; also how old the times of `status --cached` may be."""
+_EVENTS = 1000
+"""Maximum number of events to report at once."""
+
+
+class Recorder:
+    """The agent's side of the store. It is the `Record` of the looks.
+
+    Args:
+        on_event: called with every event added to the history from `start` on, in order, by any process.
+        hooks: offered the same events.
+        note: called with a message when events were lost.
+    """
+
+    def __init__(
+        self, fleet: Fleet, *, on_event: Callable[[Event], None], hooks: Hooks | None, note: Callable[[str], None]
+    ) -> None:
+        self._fleet = fleet
+        self._on_event = on_event
+        self._hooks = hooks
+        self._note = note
+        self._buffer = WriteBuffer()
+        self._times_due = fleet.clock.monotonic()
+        self._last_event = 0
+
+    @property
+    def waiting(self) -> bool:
+        """Whether anything is not written yet."""
+        return bool(self._buffer)
+
+    @property
+    def urgent(self) -> bool:
+        """Whether anything but times is not written yet."""
+        return self._buffer.urgent
+
+    async def start(self) -> None:
+        """Report only events from now on.
+
+        Raises:
+            GarrisonError: the store cannot be read.
+        """
+        newest = await self._fleet.read(self._fleet.store.events, limit=1)
+        self._last_event = newest[0].id if newest else 0
+
+    def saw(self, after: Remembered) -> None:
+        """Buffer a sighting."""
+        self._buffer.saw(after)
+
+    def saw_calm(self, target: str, at: datetime) -> None:
+        """Buffer the time of a sighting that changed nothing."""
+        self._buffer.saw_calm(target, at)
+
+    def add(self, events: Iterable[Event]) -> None:
+        """Buffer events."""
+        self._buffer.add(events)
+
+    async def write(self, *, all_times: bool = False) -> list[TargetRecord]:
+        """Write the buffer.
+
+        Args:
+            all_times: whether to write the times of calm targets even if that is not due.
+
+        Returns:
+            The records of targets that the agent just saw well and another process recorded as unreachable.
+
+        Raises:
+            GarrisonError: the store failed. What was not written is kept.
+        """
+        if not self._buffer:
+            return []
+        now = self._fleet.clock.monotonic()
+        times = all_times or now >= self._times_due
+        away = await self._buffer.write(self._fleet, times=times)
+        if times:
+            self._times_due = now + _TIMES_SECONDS
+        if self._buffer.dropped:
+            self._note(f"{self._buffer.dropped} events were lost while the store failed")
+            self._buffer.dropped = 0
+        return away
+
+    async def report(self) -> None:
+        """Pass the events that were added since the last call to `on_event` and the hooks.
+
+        Raises:
+            GarrisonError: the store cannot be read.
+        """
+        for event in await self._fleet.read(self._fleet.store.events, after_id=self._last_event, limit=_EVENTS):
+            self._last_event = event.id
+            self._on_event(event)
+            if self._hooks is not None:
+                self._hooks.offer(event)

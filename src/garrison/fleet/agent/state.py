@@ -1,0 +1,27 @@
+"""Counters of a running agent, for views and tests."""
+
+from dataclasses import dataclass
+
+__all__ = ["AgentState"]
+
+
+@dataclass(slots=True)
+class AgentState:
+    """What the agent has done so far.
+
+    Attributes:
+        out_of_reach: number of targets that cannot be observed, or cannot load an adapter that is missing there.
+        last_believed: monotonic seconds, by the clock, of the last look that was believed.
+        bugs: number of unexpected errors; each is counted in `failed` too.
+    """
+
+    stacks: int = 0
+    targets: int = 0
+    out_of_reach: int = 0
+    looks: int = 0
+    last_believed: float = 0.0
+    repaired: int = 0
+    failed: int = 0
+    store_failures: int = 0
+    bugs: int = 0
+    stopping: bool = False
