@@ -18,6 +18,7 @@ from datetime import datetime, timedelta
 
 from garrison.base.bugs import bug_of, bug_words
 from garrison.base.errors import ConflictError, GarrisonError
+from garrison.base.events import Listener
 from garrison.fleet.agent.backoff import LeftAlone, undone_by_somebody
 from garrison.fleet.agent.content_watch import ContentWatch
 from garrison.fleet.agent.repair_queue import Mender
@@ -130,7 +131,7 @@ class Agent:
         self._prune_due = fleet.clock.monotonic()
         self._pruning: asyncio.Task[None] | None = None
         self._times_due = fleet.clock.monotonic()
-        self._last_event = 0
+        self._listeners: list[Listener[Event]] = []
         self._cycles: set[asyncio.Task[None]] = set()
         self._wake = asyncio.Event()
         self._stop = asyncio.Event()
@@ -148,8 +149,9 @@ class Agent:
         Raises:
             GarrisonError: the store cannot be read.
         """
-        newest = await self._fleet.read(self._fleet.store.events, limit=1)
-        self._last_event = newest[0].id if newest else 0
+        await self._fleet.feed.start()
+        receivers = [self._on_event] if self._hooks is None else [self._on_event, self._hooks.offer]
+        self._listeners = [self._fleet.events.listen(one) for one in receivers]
         await self._reload()
 
     async def main_loop(self) -> None:
@@ -185,6 +187,8 @@ class Agent:
         with contextlib.suppress(GarrisonError):
             await self._write()
             await self._tell()
+        for one in self._listeners:
+            one.close()
         if self._hooks is not None:
             await self._hooks.close(_HOOKS_SECONDS)
 
@@ -467,11 +471,11 @@ class Agent:
         self._wake.set()
 
     async def _tell(self) -> None:
-        for event in await self._fleet.read(self._fleet.store.events, after_id=self._last_event, limit=1000):
-            self._last_event = event.id
-            self._on_event(event)
-            if self._hooks is not None:
-                self._hooks.offer(event)
+        """Publish what was recorded since the last time, by whichever process."""
+        more = True
+        while more:
+            more = await self._fleet.feed.pull()
+            await self._fleet.events.settled()
 
     # --- what nobody expected
 
