@@ -108,7 +108,6 @@ class Bench:
             declaration,
             SilentView(),
             options=PlanOptions(),
-            confirm=lambda _plan: True,
             execution=ExecuteOptions(probe=False),
         )
 

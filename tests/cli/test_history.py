@@ -1,4 +1,7 @@
 import json
+import os
+import signal
+import threading
 import time
 from datetime import UTC, datetime
 
@@ -33,7 +36,7 @@ def test_json_lines_are_pinned(cli, world, file):
     assert lines[0].pop("command")
     assert lines[0] == {
         "id": 1, "at": "2026-01-01T00:00:00+00:00", "kind": "applied", "stack": "lab", "target": None, "name": None,
-        "cause": "reconcile", "before": None, "after": None,
+        "subject": {"kind": "stack", "name": "lab"}, "cause": "reconcile", "before": None, "after": None,
     }  # fmt: skip
 
 
@@ -53,20 +56,35 @@ def test_a_wrong_kind_suggests(cli, world, file):
     assert "Did you mean drift?" in done.err
 
 
-def test_follow_shows_new_events(cli, world, file, monkeypatch):
-    pauses = []
+def test_follow_shows_new_events_of_other_processes_until_ctrl_c(cli, world, file, monkeypatch):
+    events, reads = world.store.events, []
 
-    def sleep(seconds):
-        pauses.append(seconds)
-        if len(pauses) == 2:
-            world.store.add_events([Event(at=NOW, kind="drift", target="edge-1", name="sql", cause="unloaded")])
-        if len(pauses) == 4:
-            raise KeyboardInterrupt
+    def counted(**asked):
+        if asked.get("after_id") is not None:
+            reads.append(asked["after_id"])
+        return events(**asked)
 
-    monkeypatch.setattr(time, "sleep", sleep)
+    def other_process():
+        _until(lambda: len(reads) >= 2)  # the follower has begun
+        world.store.add_events([Event(at=NOW, kind="drift", target="edge-1", name="sql", cause="unloaded")])
+        before = len(reads)
+        _until(lambda: len(reads) >= before + 2)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(world.store, "events", counted)
+    other = threading.Thread(target=other_process)
+    other.start()
     done = cli("history", "--follow", "--kind", "drift")
+    other.join()
     assert done.code == 0
     assert done.out == "2026-03-01 12:00:00  drift          edge-1/sql  unloaded\n"
+
+
+def _until(found, seconds=20.0):
+    deadline = time.monotonic() + seconds
+    while not found():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 def test_a_change_is_shown_from_to():

@@ -27,7 +27,7 @@ async def test_a_kill_after_the_intention_is_made_good(world: World, monkeypatch
     with monkeypatch.context() as patched:
         patched.setattr(world.store, "save_actions", killed)
         with pytest.raises(DiskFullError):
-            await adopt(world.fleet, "lab", lambda one: one.served.name == "mine", world.view, confirm=lambda _: True)
+            await adopt(world.fleet, "lab", lambda one: one.served.name == "mine", world.view)
     assert world.recorded("mine") is None
     await world.agent_pass()
     mine = world.recorded("mine")
@@ -39,7 +39,7 @@ async def test_a_kill_after_the_intention_is_made_good(world: World, monkeypatch
 
 async def test_what_is_adopted_is_unloaded_by_destroy(world: World) -> None:
     await world.apply(world.declaration(adapter()))
-    await adopt(world.fleet, "lab", lambda one: one.served.name == "mine", world.view, confirm=lambda _: True)
+    await adopt(world.fleet, "lab", lambda one: one.served.name == "mine", world.view)
     await world.destroy()
     assert world.edge.served == {}
     assert world.store.stacks() == []

@@ -159,7 +159,6 @@ async def test_a_killed_command_is_completed(world: World) -> None:
             world.declaration(adapter("sql"), adapter("chat")),
             world.view,
             options=PlanOptions(),
-            confirm=lambda _plan: True,
             execution=ExecuteOptions(probe=False, checkpoint=checkpoint),
         )
     assert len(world.edge.served) == 1

@@ -219,19 +219,6 @@ async def test_one_writer_a_stack_and_a_dead_one_is_not_waited_for(world: World)
     assert (await world.apply(world.declaration(adapter("chat")))).exit_code == ExitCode.OK
 
 
-async def test_not_confirmed_means_nothing_happens(world: World) -> None:
-    from garrison.fleet.operations.apply import apply
-    from garrison.fleet.plan.context import PlanOptions
-
-    done = await apply(
-        world.fleet, world.declaration(adapter()), world.view, options=PlanOptions(), confirm=lambda _plan: False
-    )
-    assert not done.confirmed
-    assert world.edge.served == {}
-    assert world.store.stacks() == []
-    assert world.store.leases() == []
-
-
 async def test_a_preview_leaves_no_trace(world: World) -> None:
     found = await world.plan(world.declaration(adapter()))
     assert found.actions[0].kind is ActionKind.CREATE

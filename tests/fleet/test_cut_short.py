@@ -44,7 +44,6 @@ async def killed(world: World, declaration: Declaration, at: str = "loaded") -> 
             declaration,
             world.view,
             options=PlanOptions(),
-            confirm=lambda _plan: True,
             execution=execution,
         )
 

@@ -22,7 +22,7 @@ def world() -> Iterator[World]:
 
 
 async def drop(world: World) -> Forgotten:
-    return await forget(world.fleet, "edge-1", world.view, confirm=lambda _loss: True, force=True)
+    return await forget(world.fleet, "edge-1", world.view, force=True)
 
 
 async def test_what_every_stack_has_there_goes_and_the_server_is_not_touched(world: World) -> None:
@@ -61,7 +61,7 @@ async def test_wrong_credentials_do_not_make_a_target_unreachable(world: World, 
     world.edge.down = TransportError(cause, "not with these")
 
     async def without_force() -> Forgotten:
-        return await forget(world.fleet, "edge-1", world.view, confirm=lambda _loss: True)
+        return await forget(world.fleet, "edge-1", world.view)
 
     if outage and cause is Cause.LOCAL:  # nothing was sent, and it was out of reach before
         await without_force()

@@ -213,6 +213,7 @@ def test_the_shape_of_an_event() -> None:
         "stack": "lab",
         "target": "edge",
         "name": "sql",
+        "subject": {"kind": "adapter", "name": "edge/sql"},
         "cause": "unloaded",
         "before": {"served_path": "/m"},
         "after": None,

@@ -108,7 +108,7 @@ class Fleets(RuleBasedStateMachine):
     @rule(stack=stacks, killed=fuses)
     def destroy(self, stack: str, killed: Any) -> None:
         process = self.lab.process(stack)
-        work = destroy(process.fleet, stack, SilentView(), options=PlanOptions(), confirm=lambda _plan: True)
+        work = destroy(process.fleet, stack, SilentView(), options=PlanOptions())
         done = self._command(process, work, killed)
         left = self.lab.store.stack(stack)
         if left is None or left.ending:
@@ -338,7 +338,6 @@ class Fleets(RuleBasedStateMachine):
             SilentView(),
             mode="patch" if patch else "reconcile",
             options=PlanOptions(force=force, adopt=adopt),
-            confirm=lambda _plan: True,
         )
         wanted = self._patched(stack, declaration) if patch else declaration
         before = self.lab.store.stack(stack)

@@ -523,6 +523,27 @@ class TestEvents:
         assert found(since=at(1)) == [2, 1]
         assert found(stack="s", target="a", name="x", kinds={"drift"}, since=at(0)) == [0]
 
+    def test_the_subject_is_stored_and_can_be_asked_for(self, store: FleetStore):
+        nowhere = {"stack": None, "target": None, "name": None}
+        store.add_events(
+            [
+                event(),
+                event(name=None),
+                event(target=None, name=None),
+                event(**nowhere),
+                event(**nowhere, subject_kind="instance", subject_name="qwen"),
+                event(stack="other", name="chat"),
+            ]
+        )
+        subjects = [(one.subject_kind, one.subject_name) for one in reversed(store.events())]
+        assert subjects == [
+            ("adapter", "edge/sql"), ("target", "edge"), ("stack", "cabinet"), ("fleet", ""), ("instance", "qwen"),
+            ("adapter", "edge/chat"),
+        ]  # fmt: skip
+        for number, subject in enumerate(subjects, 1):
+            assert [one.id for one in store.events(subject=subject)] == [number]
+        assert store.events(subject=("target", "edge/sql")) == []
+
     def test_a_follower_reads_on_from_where_it_was(self, store: FleetStore):
         store.add_events(event(name=str(number)) for number in range(5))
         first = store.events(after_id=0, limit=2)

@@ -94,14 +94,13 @@ async def _work(job: Job, checkpoint: Callable[[str], None]) -> int:
             return await _agent(fleet, job)
         allowed = PlanOptions(**job.get("options", {}))
         if job["do"] == "destroy":
-            done = await destroy(fleet, job["stack"], SilentView(), options=allowed, confirm=lambda _plan: True)
+            done = await destroy(fleet, job["stack"], SilentView(), options=allowed)
             return int(done.exit_code)
         done = await apply(
             fleet,
             Declaration.from_json(job["declaration"]),
             SilentView(),
             options=allowed,
-            confirm=lambda _plan: True,
             execution=ExecuteOptions(checkpoint=checkpoint),
         )
         return int(done.exit_code)

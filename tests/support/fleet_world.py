@@ -54,12 +54,11 @@ class World:
             self.view,
             mode=mode,
             options=PlanOptions(**options),
-            confirm=lambda _plan: True,
             execution=ExecuteOptions(probe=False, sleep=self.sleep),
         )
 
     async def destroy(self, stack: str = "lab") -> Applied:
-        return await destroy(self.fleet, stack, self.view, options=PlanOptions(), confirm=lambda _plan: True)
+        return await destroy(self.fleet, stack, self.view, options=PlanOptions())
 
     async def plan(self, declaration: Declaration, **options: Any) -> Plan:
         return await preview(self.fleet, declaration, self.view, options=PlanOptions(**options))

@@ -127,12 +127,10 @@ class Lab:
         return await preview(self.fleet, declaration, self.view, options=PlanOptions(**options))
 
     async def apply(self, declaration: Declaration, **options: Any) -> Applied:
-        return await apply(
-            self.fleet, declaration, self.view, mode="reconcile", options=PlanOptions(**options), confirm=lambda _: True
-        )
+        return await apply(self.fleet, declaration, self.view, mode="reconcile", options=PlanOptions(**options))
 
     async def destroy(self) -> Applied:
-        return await destroy(self.fleet, self.tag, self.view, options=PlanOptions(), confirm=lambda _: True)
+        return await destroy(self.fleet, self.tag, self.view, options=PlanOptions())
 
     async def agent_pass(self) -> Agent:
         """An agent that is started, looks once, does what is due, and ends."""

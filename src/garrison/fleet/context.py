@@ -1,4 +1,4 @@
-"""What every operation on the fleet is given: the seams, in one value."""
+"""What every operation on the fleet is given: its seams and its event bus, in one value."""
 
 import asyncio
 import random
@@ -8,10 +8,13 @@ from dataclasses import dataclass, field
 from typing import ParamSpec, TypeVar
 
 from garrison.base.clock import Clock, SystemClock
+from garrison.base.events import EventBus
 from garrison.fleet.artifacts.protocol import Artifacts
 from garrison.fleet.values.target import TargetSpec
 from garrison.net.transport import Dialer
 from garrison.store.fleet_store import FleetStore
+from garrison.store.history_feed import HistoryFeed
+from garrison.store.records import Event
 
 __all__ = ["Fleet"]
 
@@ -23,14 +26,23 @@ T = TypeVar("T")
 
 @dataclass(slots=True, kw_only=True)
 class Fleet:
-    """The seams. The store and the artifacts block, so they are called in threads: writes to the store in one thread,
-    which keeps them in order, reads beside it in a few others, and the artifacts in one of their own."""
+    """The seams of the fleet, and the events of its history.
+
+    The store and the artifacts block, so they are called on threads: writes to the store on one thread, which keeps
+    them in order, reads on a few others beside it, and the artifacts on a thread of their own.
+
+    Attributes:
+        events: the history as it happens, whichever process records it, while `feed` is pulled or running.
+        feed: reads the history and publishes it on `events`.
+    """
 
     store: FleetStore
     dialer: Dialer[TargetSpec]
     artifacts: Artifacts
     clock: Clock = field(default_factory=SystemClock)
     draws: random.Random = field(default_factory=random.Random)
+    events: EventBus[Event] = field(init=False, repr=False)
+    feed: HistoryFeed = field(init=False, repr=False)
     _database: ThreadPoolExecutor = field(
         default_factory=lambda: ThreadPoolExecutor(1, thread_name_prefix="garrison-store"), repr=False
     )
@@ -41,17 +53,25 @@ class Fleet:
         default_factory=lambda: ThreadPoolExecutor(1, thread_name_prefix="garrison-disk"), repr=False
     )
 
+    def __post_init__(self) -> None:
+        self.events = EventBus()
+        self.feed = HistoryFeed(self.store, self.events, self.read)
+
     async def db(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """`call`, a method of the store that writes, on the writer's thread."""
-        return await asyncio.get_running_loop().run_in_executor(self._database, lambda: call(*args, **kwargs))
+        """Run `call`, a method of the store that writes, on the writer's thread."""
+        done = await asyncio.get_running_loop().run_in_executor(self._database, lambda: call(*args, **kwargs))
+        self.feed.written()
+        return done
 
     async def read(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """`call`, a method of the store that only reads. It does not wait for writes under way: it sees those that the
-        caller awaited, and perhaps no others."""
+        """Run `call`, a method of the store that only reads, on a reader's thread.
+
+        It does not wait for writes in progress: it sees those that the caller awaited, and perhaps no others.
+        """
         return await asyncio.get_running_loop().run_in_executor(self._readers, lambda: call(*args, **kwargs))
 
     async def disk(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """`call`, a method of the artifacts, on the disk's thread."""
+        """Run `call`, a method of the artifacts, on the disk's thread."""
         return await asyncio.get_running_loop().run_in_executor(self._disk, lambda: call(*args, **kwargs))
 
     def close(self) -> None:

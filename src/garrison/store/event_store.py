@@ -20,11 +20,17 @@ class EventStore(Protocol):
         target: str | None = None,
         name: str | None = None,
         kinds: Collection[str] | None = None,
+        subject: tuple[str, str] | None = None,
         since: datetime | None = None,
         after_id: int | None = None,
         limit: int = 200,
     ) -> list[Event]:
-        """Newest first; with `after_id`, oldest first from there on, for a follower."""
+        """Return events that match all filters, newest first.
+
+        Args:
+            subject: kind and name.
+            after_id: only later events, oldest first, for a follower.
+        """
 
     def last_times(self, kind: str, targets: Collection[str]) -> dict[str, datetime]:
         """When the last event of this kind happened, by target; targets without one are left out."""

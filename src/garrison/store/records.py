@@ -245,9 +245,16 @@ class Lease:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Event:
-    """Something that changed, or was done. `before` and `after` are JSON.
+    """Something that changed, or was done.
 
-    `kind`: see `garrison.fleet.values.events`.
+    Attributes:
+        kind: what happened; see `garrison.fleet.values.events`.
+        stack, target, name: where in the fleet; `name` is an adapter's. None where it does not apply.
+        subject_kind, subject_name: what it happened to: `adapter` (`TARGET/NAME`), `target` or `stack` by default, from
+            the most specific of the fields above, and `fleet` without any; other rooms name their own, such as
+            `instance` or `route`.
+        before, after: JSON.
+        id: its place in the history; 0 before it is stored.
     """
 
     at: datetime
@@ -259,7 +266,16 @@ class Event:
     before: Mapping[str, Any] | None = None
     after: Mapping[str, Any] | None = None
     command: str | None = None
+    subject_kind: str = ""
+    subject_name: str = ""
     id: int = 0
+
+    def __post_init__(self) -> None:
+        if self.subject_kind:
+            return
+        kind, name = _subject(self.stack, self.target, self.name)
+        object.__setattr__(self, "subject_kind", kind)
+        object.__setattr__(self, "subject_name", name)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -279,3 +295,9 @@ class Changes:
     revision: int
     stacks: frozenset[str] = frozenset()
     targets: frozenset[str] = frozenset()
+
+
+def _subject(stack: str | None, target: str | None, name: str | None) -> tuple[str, str]:
+    if target is not None:
+        return ("target", target) if name is None else ("adapter", f"{target}/{name}")
+    return ("fleet", "") if stack is None else ("stack", stack)

@@ -299,6 +299,7 @@ class MemoryStore(MemoryState):
         target: str | None = None,
         name: str | None = None,
         kinds: Collection[str] | None = None,
+        subject: tuple[str, str] | None = None,
         since: datetime | None = None,
         after_id: int | None = None,
         limit: int = 200,
@@ -310,6 +311,7 @@ class MemoryStore(MemoryState):
             and (target is None or one.target == target)
             and (name is None or one.name == name)
             and (kinds is None or one.kind in kinds)
+            and (subject is None or (one.subject_kind, one.subject_name) == subject)
             and (since is None or one.at >= since)
             and (after_id is None or one.id > after_id)
         ]

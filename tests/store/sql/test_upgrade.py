@@ -18,7 +18,7 @@ from sqlalchemy import create_engine, inspect, text
 from store_samples import action, at, command, done, event, key, lease, resource, save, seen, stack
 
 from garrison.base.errors import DeniedError, InvalidError
-from garrison.store.records import StackRecord
+from garrison.store.records import Event, StackRecord
 from garrison.store.sql.address import parse_address
 from garrison.store.sql.schema import REVISION, VERSION_TABLE, metadata
 
@@ -83,6 +83,7 @@ def test_a_database_of_a_released_program_is_brought_up(dump: Path, tmp_path: Pa
     assert store.unfinished("cabinet") == [(command(), [done(action(0)), action(1)])]
     assert store.leases() == [lease()]
     assert [one.kind for one in store.events()] == ["drift", "applied"]
+    assert [one.kind for one in store.events(subject=("adapter", "edge/sql"))] == ["drift", "applied"]
     assert store.content("/a", "stamp") == "digest"
     assert store.identity() == "0" * 32
     assert store.stack("cabinet", at=["edge"]).declaration == {
@@ -96,6 +97,10 @@ def test_a_database_of_a_released_program_is_brought_up(dump: Path, tmp_path: Pa
     assert (set(changes.stacks), set(changes.targets)) == ({"cabinet"}, {"edge"})
     store.put([resource()])
     assert len(store.versions(key())) == 2
+
+
+_PLACES = [("cabinet", "a", "x"), (None, "a", "y"), (None, "a", None), ("cabinet", None, None), (None, None, None)]
+"""Stack, target and name of events of a program that knew no subjects."""
 
 
 def test_the_first_release_is_upgraded_on_either_database(place, opened):
@@ -129,9 +134,21 @@ def test_the_first_release_is_upgraded_on_either_database(place, opened):
                 ),
                 {"name": name, "spec": json.dumps(spec)},
             )
+        for number, (stack_name, target, name) in enumerate(_PLACES, 1):
+            connection.execute(
+                text(
+                    "INSERT INTO events (id, at, kind, stack, target, name) "
+                    "VALUES (:id, '2026-01-01 00:00:00', 'drift', :stack, :target, :name)"
+                ),
+                {"id": number, "stack": stack_name, "target": target, "name": name},
+            )
     engine.dispose()
     store = opened(place)
     assert store.stack("cabinet").declaration == body
+    for number, (stack_name, target, name) in enumerate(_PLACES, 1):
+        made = Event(at=at(), kind="drift", stack=stack_name, target=target, name=name)
+        found = store.events(subject=(made.subject_kind, made.subject_name))
+        assert [one.id for one in found] == [number], "the upgrade decides as a new event does"
     narrow = store.stack("cabinet", at=["b"]).declaration
     assert narrow == body | {"targets": {"b": body["targets"]["b"]}, "adapters": body["adapters"][:1]}
     assert [one.name for one in store.targets_at(["http://b:8000"])] == ["b"]

@@ -1,7 +1,7 @@
 """`garrison adopt`."""
 
 import json as json_module
-from collections.abc import Collection
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -14,12 +14,11 @@ from garrison.cli.options import app as make_app
 
 if TYPE_CHECKING:
     from garrison.cli.views.page import Page
-    from garrison.fleet.operations.adopt import Adopted, Choose
+    from garrison.fleet.operations.adopt import Adopted
     from garrison.fleet.values.declaration import AdapterSpec
 
 app = make_app("Adopt unmanaged adapters into a stack, unchanged.")
 
-_FIELDS = {"name": None, "target": None, "path": None, "base": None}
 _MOST = 40
 
 
@@ -43,67 +42,43 @@ def adopt(
     Nothing is loaded or unloaded. Prints the lines to add to the manifest;
     without them, the next reconcile unloads the adopted adapters.
     """
-    from garrison.cli.fleet.question import permission
-    from garrison.cli.fleet.wiring import Stop, open_fleet, run
+    from garrison.cli.fleet.question import confirmed
+    from garrison.cli.fleet.wiring import Stop, open_operations, run
     from garrison.cli.views.page import Page
     from garrison.cli.views.progress import progress_view
-    from garrison.fleet.operations.adopt import adopt as adopt_adapters
+    from garrison.fleet.management.requests import AdoptRequest
 
     if bool(names) == (query is not None):
         raise UsageError(
             "give either adapter names or --query", hint="For example: garrison adopt edge-2/sql --stack cabinet-7"
         )
-    with open_fleet() as fleet:
-        page, stop = Page(), Stop()
-        known = {one.name for one in fleet.store.targets()}
-        choose, only = _picked(names, known) if names else (_matching(str(query)), None)
+    request = AdoptRequest(stack=stack, names=tuple(names or ()), query=query)
+    with open_operations() as operations:
+        page, stop, fingerprint = Page(), Stop(), None
         view = progress_view(page, stop, lambda _: None, json=json)
-
-        def confirm(adapters: "list[AdapterSpec]") -> bool:
-            view.end()
-            if not json:
-                _show(adapters, stack, page)
-            return permission(f"Adopt {len(adapters):,} into {stack}?", stop, yes=yes, json=json)
-
         try:
-            done = run(adopt_adapters(fleet, stack, choose, view, confirm=confirm, only=only), stop)
+            if not yes:
+                found = run(operations.propose_adoption(request, view), stop)
+                view.end()
+                adapters, fingerprint = found.addition.adapters, found.fingerprint
+                if adapters and not json:
+                    _show(adapters, stack, page)
+                if adapters and not confirmed(f"Adopt {len(adapters):,} into {stack}?", stop, json=json):
+                    page.line("Nothing was done.")
+                    return ExitCode.OK
+            done = run(operations.adopt(request, view, fingerprint=fingerprint), stop)
         finally:
             view.end()
     if json:
         print(json_module.dumps(done.to_json() | {"manifest": _manifest_body(done)}, ensure_ascii=False))
     else:
+        if yes and done.command is not None:
+            _show(done.addition.adapters, stack, page)
         _show_adopted(done, page)
     return ExitCode.OK
 
 
-def _picked(names: Collection[str], known: Collection[str]) -> "tuple[Choose, set[str] | None]":
-    """Build a chooser by name, and the set of targets to observe.
-
-    The set is None, which means all targets, unless every name includes its target.
-    """
-    targets = {name.partition("/")[0] for name in names if "/" in name and name.partition("/")[0] in known}
-    all_named = all("/" in name and name.partition("/")[0] in known for name in names)
-    wanted = set(names)
-    return (
-        lambda one: one.served.name in wanted or f"{one.target}/{one.served.name}" in wanted,
-        targets if all_named else None,
-    )
-
-
-def _matching(text: str) -> "Choose":
-    """Build a chooser of the unmanaged adapters that match a query."""
-    from garrison.fleet.report.query import parse_query
-
-    query = parse_query(text, _FIELDS)
-    return lambda one: (
-        one.owner is None
-        and query.matches(
-            {"name": one.served.name, "target": one.target, "path": one.served.root, "base": one.served.parent}
-        )
-    )
-
-
-def _show(adapters: "list[AdapterSpec]", stack: str, page: "Page") -> None:
+def _show(adapters: "Sequence[AdapterSpec]", stack: str, page: "Page") -> None:
     page.line(("adopt", "bold"), f"  into {stack}, unchanged; nothing is sent to the targets")
     width = min(28, max(len(f"{one.target}/{one.lora_name}") for one in adapters))
     for one in adapters[:_MOST]:
@@ -115,9 +90,6 @@ def _show(adapters: "list[AdapterSpec]", stack: str, page: "Page") -> None:
 
 
 def _show_adopted(done: "Adopted", page: "Page") -> None:
-    if not done.confirmed:
-        page.line("Nothing was done.")
-        return
     if done.already:
         from garrison.cli.views.page import sentence
 

@@ -1,8 +1,7 @@
 """`garrison apply`."""
 
 import json as json_module
-from dataclasses import replace
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -14,13 +13,10 @@ from garrison.cli.options import Json
 from garrison.cli.options import app as make_app
 
 if TYPE_CHECKING:
-    from garrison.cli.fleet.wiring import Stop
-    from garrison.cli.views.page import Page
-    from garrison.cli.views.progress import QuietProgress
-    from garrison.fleet.context import Fleet
+    from garrison.cli.fleet.applying import Applying
+    from garrison.fleet.management.operations import Operations
+    from garrison.fleet.management.requests import ApplyRequest
     from garrison.fleet.operations.apply import Applied
-    from garrison.fleet.plan.context import PlanOptions
-    from garrison.fleet.values.declaration import Declaration
 
 app = make_app("Make the targets serve what a manifest declares.")
 
@@ -51,14 +47,16 @@ def apply(
     apply, by --watch, or by `garrison agent`.
 
     Exit code 30 when an action failed, 31 when nothing failed but something is
-    owed, 33 when a change made by others would be overwritten. The first Ctrl-C
+    owed, 33 when a change made by others would be overwritten, or when the plan
+    changed before it was confirmed: nothing is held while you are asked. The first Ctrl-C
     finishes work in progress and starts nothing new; a second one stops now.
     After either, another apply continues.
     """
+    from garrison.fleet.management.requests import ApplyRequest
     from garrison.fleet.plan.context import PlanOptions
 
     options = PlanOptions(force=force, adopt=adopt, accept_stale_cache=accept_stale_cache)
-    declared = load(files, file, prop)
+    request = ApplyRequest(declaration=load(files, file, prop), mode=mode.value, options=options)
     if simulate:
         from garrison.cli.fleet.plan import simulate as show
 
@@ -67,63 +65,44 @@ def apply(
                 "--simulate and --watch are mutually exclusive",
                 hint="--simulate changes nothing that --watch could wait for.",
             )
-        return show(declared, mode=mode, options=options, exit_code=False, everything=everything, json=json)
-    return _apply(declared, mode, options, watch=watch, yes=yes, everything=everything, json=json)
+        return show(request, exit_code=False, everything=everything, json=json)
+    return _apply(request, watch=watch, yes=yes, everything=everything, json=json)
 
 
 def _apply(
-    declared: "Declaration",
-    mode: ModeName,
-    options: "PlanOptions",
+    request: "ApplyRequest",
     *,
     watch: bool,
     yes: bool,
     everything: bool,
     json: bool,
 ) -> int:
-    from garrison.cli.fleet.question import Question
-    from garrison.cli.fleet.wiring import INTERRUPTED, Stop, open_fleet, run
+    from garrison.cli.fleet.applying import Applying
+    from garrison.cli.fleet.wiring import INTERRUPTED, open_operations
     from garrison.cli.views.applied import show_applied, show_interrupted
-    from garrison.cli.views.page import Page
-    from garrison.cli.views.plan import show_plan
-    from garrison.cli.views.plan_facts import plan_facts
-    from garrison.cli.views.progress import progress_view
-    from garrison.fleet.execute.executor import ExecuteOptions
-    from garrison.fleet.operations.apply import apply as apply_declaration
 
-    with open_fleet() as fleet:
-        page, stop = Page(), Stop()
-        facts = plan_facts(fleet, declared, everything=everything)
-        view = progress_view(page, stop, lambda drafted: show_plan(drafted, page, facts), json=json)
-        applying = apply_declaration(
-            fleet, declared, view, mode=mode.value, options=options,
-            confirm=Question(stop, yes=yes, json=json), execution=ExecuteOptions(stopping=stop.stopping),
-        )  # fmt: skip
+    with open_operations() as operations:
+        applying = Applying(operations, request, yes=yes, everything=everything, json=json, again="garrison apply")
+        page, stop = applying.page, applying.stop
         try:
-            applied = run(applying, stop)
-            view.end()
+            if not applying.confirm():
+                page.line("Nothing was done.")
+                return ExitCode.OK
+            applied = applying.carry_out(
+                lambda fingerprint: operations.apply(
+                    request, applying.view, fingerprint=fingerprint, stopping=stop.stopping
+                )
+            )
             if not json:
                 show_applied(applied, page, continued=watch or stop.asked)
             if watch and applied.owed and not stop.asked:
-                applied = _watch(fleet, declared, applied, view, page, stop, json=json)
+                applied = _watch(operations, request.declaration.stack, applied, applying)
+                if not json:
+                    show_applied(applied, page)
         except KeyboardInterrupt:
-            # Cancelled without a result: the outcomes the view has collected are all there is to report.
-            view.end()
-            if json:
-                outcomes = [one.to_json() for one in view.outcomes]
-                print(
-                    json_module.dumps(
-                        {"ok": False, "code": "interrupted", "exit_code": INTERRUPTED, "outcomes": outcomes}
-                    )
-                )
-                return INTERRUPTED
-            show_interrupted(
-                view.outcomes, page, under_way=len(view.under_way), untouched=view.untouched,
-                begun=stop.working or bool(view.outcomes), again="garrison apply",
-            )  # fmt: skip
-            return INTERRUPTED
+            return applying.interrupted()
         finally:
-            view.end()
+            applying.view.end()
     # A Ctrl-C that arrived while the last actions finished interrupted nothing.
     code = INTERRUPTED if stop.asked and applied.owed else int(applied.exit_code)
     if json:
@@ -134,39 +113,18 @@ def _apply(
     return code
 
 
-def _watch(
-    fleet: "Fleet",
-    declared: "Declaration",
-    applied: "Applied",
-    view: "QuietProgress",
-    page: "Page",
-    stop: "Stop",
-    *,
-    json: bool,
-) -> "Applied":
+def _watch(operations: "Operations", stack: str, applied: "Applied", applying: "Applying") -> "Applied":
     """Wait for the owed actions and carry them out; return `applied` updated with their outcomes."""
     from garrison.cli.fleet.wiring import run
-    from garrison.cli.views.applied import show_applied
-    from garrison.fleet.operations.watch import watch
+
+    view, stop = applying.view, applying.stop
 
     def waiting(owed: int, seconds: float) -> None:
         # No target is being changed between two attempts, so one Ctrl-C may end the wait.
         stop.working = False
         view.waiting(owed, seconds)
 
-    targets = {one.action.target for one in applied.owed}
-    watching = watch(
-        fleet, declared.stack, view, targets=targets, owed=len(applied.owed), longest=declared.policy.interval,
-        waiting=waiting, stopping=stop.stopping,
-    )  # fmt: skip
-    watched = run(watching, stop)
-    # Later outcomes replace those of the first attempt, and these targets have been observed since.
-    ended: dict[Any, Any] = {one.action.key: one for one in (*applied.outcomes, *watched.outcomes)}
-    plan = replace(
-        applied.plan, unknown={name: why for name, why in applied.plan.unknown.items() if name not in targets}
-    )
-    done = replace(applied, outcomes=tuple(ended.values()), plan=plan)
-    view.end()
-    if not json:
-        show_applied(done, page)
-    return done
+    try:
+        return run(operations.carry_owed(stack, applied, view, waiting=waiting, stopping=stop.stopping), stop)
+    finally:
+        view.end()

@@ -2,7 +2,7 @@
 
 import json as json_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -12,9 +12,6 @@ from garrison.cli.fleet.options import All, File, Files, Props, Yes
 from garrison.cli.fleet.options import declaration as load
 from garrison.cli.options import Json
 from garrison.cli.options import app as make_app
-
-if TYPE_CHECKING:
-    from garrison.fleet.context import Fleet
 
 app = make_app("Unload everything a stack owns.")
 
@@ -38,16 +35,7 @@ def destroy(
     Adapters that others loaded stay. On a target out of reach, unloading stays
     owed until the target answers again.
     """
-    from garrison.cli.fleet.question import Question
-    from garrison.cli.fleet.wiring import INTERRUPTED, Stop, open_fleet, run
-    from garrison.cli.views.applied import show_applied, show_interrupted
-    from garrison.cli.views.page import Page
-    from garrison.cli.views.plan import show_plan
-    from garrison.cli.views.plan_facts import plan_facts
-    from garrison.cli.views.progress import progress_view
     from garrison.fleet.manifest.load import DEFAULT_FILE
-    from garrison.fleet.operations.apply import destroy as destroy_stack
-    from garrison.fleet.plan.context import PlanOptions
 
     if stack is not None and (files or file):
         raise UsageError("give a manifest or --stack, not both", hint="--stack needs no manifest.")
@@ -57,46 +45,43 @@ def destroy(
             hint="`garrison destroy --stack NAME` needs no manifest; `garrison status` lists the stacks.",
         )
     name = stack if stack is not None else load(files, file, prop).stack
-    with open_fleet() as fleet:
-        _known(fleet, name)
-        page, stop = Page(), Stop()
-        facts = plan_facts(fleet, None, everything=everything)
-        view = progress_view(page, stop, lambda drafted: show_plan(drafted, page, facts), json=json)
-        question = Question(stop, yes=yes, json=json)
-        again = f"garrison destroy --stack {name}"
+    return _destroy(name, yes=yes, everything=everything, json=json)
+
+
+def _destroy(stack: str, *, yes: bool, everything: bool, json: bool) -> int:
+    from garrison.cli.fleet.applying import Applying
+    from garrison.cli.fleet.wiring import INTERRUPTED, open_operations
+    from garrison.cli.views.applied import show_applied, show_interrupted
+    from garrison.fleet.management.requests import ApplyRequest
+
+    with open_operations() as operations:
+        request, again = ApplyRequest.destroying(stack), f"garrison destroy --stack {stack}"
+        applying = Applying(operations, request, yes=yes, everything=everything, json=json, again=again)
+        page = applying.page
         try:
-            applied = run(destroy_stack(fleet, name, view, options=PlanOptions(), confirm=question), stop)
-            view.end()
-        except KeyboardInterrupt:
-            view.end()
-            if not json:
-                begun = stop.working or bool(view.outcomes)
-                show_interrupted(
-                    view.outcomes,
-                    page,
-                    under_way=len(view.under_way),
-                    untouched=view.untouched,
-                    begun=begun,
-                    again=again,
+            if not applying.confirm():
+                page.line("Nothing was done.")
+                return ExitCode.OK
+            done = applying.carry_out(
+                lambda fingerprint: operations.destroy(
+                    stack, applying.view, fingerprint=fingerprint, stopping=applying.stop.stopping
                 )
-            return INTERRUPTED
+            )
+        except KeyboardInterrupt:
+            return applying.interrupted()
         finally:
-            view.end()
-        gone = fleet.store.stack(name) is None
+            applying.view.end()
+    code = INTERRUPTED if applying.stop.asked and done.applied.owed else int(done.applied.exit_code)
     if json:
-        print(json_module.dumps(applied.to_json() | {"destroyed": gone}, ensure_ascii=False))
-        return applied.exit_code
-    show_applied(applied, page)
-    if gone:
-        page.line(f"Stack {name} is destroyed.")
-    elif applied.exit_code is ExitCode.UNREACHABLE:
-        page.line(f"Stack {name} will be destroyed once nothing is owed.")
-    return applied.exit_code
-
-
-def _known(fleet: "Fleet", name: str) -> None:
-    """Check that the stack is on record. Resources outlive the declaration of a stack that is being destroyed."""
-    if fleet.store.stack(name) is not None or fleet.store.resources(stack=name):
-        return
-    there = ", ".join(one.name for one in fleet.store.stacks()) or "none"
-    raise InvalidError(f"stack {name!r} is not on record", hint=f"Known stacks: {there}. `garrison status` shows them.")
+        body = done.to_json() | {"ok": code == ExitCode.OK, "exit_code": code}
+        print(json_module.dumps(body, ensure_ascii=False))
+        return code
+    show_applied(done.applied, page, continued=code == INTERRUPTED)
+    if code == INTERRUPTED:
+        show_interrupted(done.applied.outcomes, page, begun=True, again=again)
+        return code
+    if done.gone:
+        page.line(f"Stack {stack} is destroyed.")
+    elif done.applied.exit_code is ExitCode.UNREACHABLE:
+        page.line(f"Stack {stack} will be destroyed once nothing is owed.")
+    return code

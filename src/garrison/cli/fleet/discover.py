@@ -29,19 +29,18 @@ def discover(
     Observations of targets on record are stored. Exit code 31 when a target could
     not be observed.
     """
-    from garrison.cli.fleet.wiring import Stop, open_fleet, run
+    from garrison.cli.fleet.wiring import Stop, open_operations, run
     from garrison.cli.views.discover import show_discovered
     from garrison.cli.views.page import Page
-    from garrison.fleet.operations.discover import choose_targets
-    from garrison.fleet.operations.discover import discover as look_at
+    from garrison.fleet.management.requests import DiscoverRequest
     from garrison.fleet.values.view import SilentView
     from garrison.net.endpoint import Secret
 
     declared = declaration(file, None, None).targets if file else None
     api_key = Secret("env", key_env) if key_env else None
-    with open_fleet() as fleet:
-        chosen = choose_targets(target or (), declared, fleet.store.targets(), api_key=api_key)
-        found = run(look_at(fleet, chosen, SilentView()), Stop())
+    request = DiscoverRequest(wanted=tuple(target or ()), declared=declared, api_key=api_key)
+    with open_operations() as operations:
+        found = run(operations.discover(request, SilentView()), Stop())
     code = ExitCode.OK if all(one.seen.known for one in found) else ExitCode.UNREACHABLE
     if json:
         body = {"ok": code is ExitCode.OK, "exit_code": int(code), "targets": [one.to_json() for one in found]}

@@ -23,20 +23,19 @@ def drift(
     Every target is looked at now. One that cannot be observed proves nothing and
     is listed separately.
     """
-    from garrison.cli.fleet.wiring import Stop, open_fleet, run
+    from garrison.cli.fleet.wiring import Stop, open_operations, run
     from garrison.cli.views.drift import show_drifts
     from garrison.cli.views.page import Page
     from garrison.cli.views.progress import progress_view
-    from garrison.fleet.report.inspect import find_drifts
 
-    with open_fleet() as fleet:
+    with open_operations() as operations:
         page, stop = Page(), Stop()
         view = progress_view(page, stop, lambda _: None, json=json)
         try:
-            found = run(find_drifts(fleet, view, stack=stack), stop)
+            found = run(operations.drift(view, stack=stack), stop)
         finally:
             view.end()
-        now = fleet.clock.now()
+        now = operations.now()
     code = ExitCode.OK
     if exit_code:
         code = ExitCode.DRIFT if found.found else ExitCode.UNREACHABLE if found.unknown else ExitCode.OK

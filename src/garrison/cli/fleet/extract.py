@@ -36,20 +36,14 @@ def extract(
     path since it was applied: an apply rolls that out.
     """
     from garrison.base.files import write_atomic
-    from garrison.cli.fleet.inventory import stock_of
-    from garrison.cli.fleet.wiring import open_fleet
+    from garrison.cli.fleet.wiring import open_operations, run
     from garrison.fleet.manifest.dump import dump_manifest, manifest_body
-    from garrison.fleet.report.extract import extract as extract_rows
-    from garrison.fleet.report.inventory_rows import FIELDS, select
-    from garrison.fleet.report.query import parse_query
 
-    asked = parse_query(query or "", FIELDS["adapters"])
     if output is not None and not force and output.exists():
         raise InvalidError(f"{output} already exists", hint="Choose another file, or overwrite it with --force.")
-    with open_fleet() as fleet:
-        store, now = fleet.store, fleet.clock.now()
-        rows = select(stock_of(fleet).adapters, asked)
-        found = extract_rows(rows, store.stacks(), store.targets(), store.resources(), stack=stack)
+    with open_operations() as operations:
+        now = operations.now()
+        found = run(operations.extract(query or "", stack=stack))
     notes = list(found.notes)
     if not found.declaration.adapters:
         notes.append("no adapter matches; `garrison inventory` shows what is on record")

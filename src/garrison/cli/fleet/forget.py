@@ -33,33 +33,34 @@ def forget(
     touched. A manifest that still declares the target brings it back with the
     next apply.
     """
-    from garrison.cli.fleet.question import permission
-    from garrison.cli.fleet.wiring import Stop, open_fleet, run
+    from garrison.cli.fleet.question import confirmed
+    from garrison.cli.fleet.wiring import Stop, open_operations, run
     from garrison.cli.views.page import Page
     from garrison.cli.views.progress import progress_view
-    from garrison.fleet.operations.forget import forget as forget_target
 
-    with open_fleet() as fleet:
-        page, stop = Page(), Stop()
+    with open_operations() as operations:
+        page, stop, fingerprint = Page(), Stop(), None
         view = progress_view(page, stop, lambda _: None, json=json)
-        now = fleet.clock.now()
-
-        def confirm(loss: "Loss") -> bool:
-            view.end()
-            if not json:
-                _show(loss, page, now)
-            return permission(f"Forget {target}?", stop, yes=yes, json=json)
-
         try:
-            done = run(forget_target(fleet, target, view, confirm=confirm, force=force), stop)
+            if not yes:
+                loss = run(operations.propose_forgetting(target, view, force=force), stop)
+                view.end()
+                fingerprint = loss.fingerprint
+                if not json:
+                    _show(loss, page, operations.now())
+                if not confirmed(f"Forget {target}?", stop, json=json):
+                    page.line("Nothing was done.")
+                    return ExitCode.OK
+            done = run(operations.forget(target, view, fingerprint=fingerprint, force=force), stop)
         finally:
             view.end()
+        now = operations.now()
     if json:
         print(json_module.dumps(done.to_json(), ensure_ascii=False))
-    elif done.confirmed:
-        page.line(("✓ ", "green"), f"{target} forgotten")
-    else:
-        page.line("Nothing was done.")
+        return ExitCode.OK
+    if yes:
+        _show(done.loss, page, now)
+    page.line(("✓ ", "green"), f"{target} forgotten")
     return ExitCode.OK
 
 

@@ -1,7 +1,8 @@
 """`garrison history`."""
 
+import contextlib
 import json as json_module
-import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -13,12 +14,11 @@ from garrison.cli.options import Json
 from garrison.cli.options import app as make_app
 
 if TYPE_CHECKING:
+    from garrison.fleet.management.operations import Operations
+    from garrison.fleet.management.requests import HistoryFilter
     from garrison.store.records import Event
 
 app = make_app("Show what changed and what was done, with times.")
-
-_FOLLOW_SECONDS = 1.0
-_BATCH = 500
 
 
 @app.command(cls=OnRecord)
@@ -44,11 +44,12 @@ def history(
     Covers every change of an observation and every action, with its time (UTC)
     and cause. --json prints one line per event.
     """
-    from garrison.cli.fleet.wiring import open_fleet
+    from garrison.cli.fleet.wiring import Stop, open_operations, run
     from garrison.cli.views.age import parse_since
     from garrison.cli.views.history import show_event
     from garrison.cli.views.page import Page
     from garrison.fleet.hooks.queues import event_json
+    from garrison.fleet.management.requests import HistoryFilter
 
     kinds = _kinds(kind)
     page = Page()
@@ -60,31 +61,28 @@ def history(
             show_event(event, page)
             page.flush()
 
-    with open_fleet() as fleet:
-        store = fleet.store
-        begin = parse_since(since, fleet.clock.now()) if since else None
-        found = store.events(stack=stack, target=target, name=name, kinds=kinds, since=begin, limit=limit)
-        for event in reversed(found):
+    with open_operations() as operations:
+        begin = parse_since(since, operations.now()) if since else None
+        chosen = HistoryFilter(stack=stack, target=target, name=name, kinds=kinds, since=begin)
+        found = run(operations.history(chosen, limit=limit))
+        for event in found:
             show(event)
         if not found and not json and not follow:
             page.line("Nothing on record" + (" since then." if since else "."))
-        # From the newest event of all: the last one shown may be older, since the filters skip others.
-        newest = store.events(limit=1)
-        last = newest[0].id if newest else 0
-        try:
-            while follow:
-                time.sleep(_FOLLOW_SECONDS)
-                for event in store.events(
-                    stack=stack, target=target, name=name, kinds=kinds, after_id=last, limit=_BATCH
-                ):
-                    last = event.id
-                    show(event)
-        except KeyboardInterrupt:
-            return 0
+        if follow:
+            with contextlib.suppress(KeyboardInterrupt):
+                run(_follow(operations, chosen, found[-1].id if found else 0, show), Stop())
     return 0
 
 
-def _kinds(given: list[str] | None) -> list[str] | None:
+async def _follow(
+    operations: "Operations", chosen: "HistoryFilter", after_id: int, show: "Callable[[Event], None]"
+) -> None:
+    async for event in operations.follow(chosen, after_id=after_id):
+        show(event)
+
+
+def _kinds(given: list[str] | None) -> tuple[str, ...] | None:
     """Check the values of `--kind`; None stands for all kinds."""
     import difflib
 
@@ -96,4 +94,4 @@ def _kinds(given: list[str] | None) -> list[str] | None:
             close = difflib.get_close_matches(one, known, 1)
             hint = f"Did you mean {close[0]}?" if close else f"Kinds of events: {', '.join(known)}."
             raise UsageError(f"unknown kind of event {one!r}", hint=hint)
-    return given or None
+    return tuple(given) if given else None

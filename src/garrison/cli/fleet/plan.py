@@ -10,8 +10,7 @@ from garrison.cli.options import Json
 from garrison.cli.options import app as make_app
 
 if TYPE_CHECKING:
-    from garrison.fleet.plan.context import PlanOptions
-    from garrison.fleet.values.declaration import Declaration
+    from garrison.fleet.management.requests import ApplyRequest
     from garrison.fleet.values.plan import Plan
 
 __all__ = ["app", "exit_code_of", "simulate"]
@@ -36,36 +35,28 @@ def plan(
 
     The targets are looked at, but nothing is sent that changes them.
     """
+    from garrison.fleet.management.requests import ApplyRequest
     from garrison.fleet.plan.context import PlanOptions
 
     options = PlanOptions(force=force, adopt=adopt, accept_stale_cache=accept_stale_cache)
-    declared = load(files, file, prop)
-    return simulate(declared, mode=mode, options=options, exit_code=exit_code, everything=everything, json=json)
+    request = ApplyRequest(declaration=load(files, file, prop), mode=mode.value, options=options)
+    return simulate(request, exit_code=exit_code, everything=everything, json=json)
 
 
-def simulate(
-    declared: "Declaration",
-    *,
-    mode: ModeName,
-    options: "PlanOptions",
-    exit_code: bool,
-    everything: bool,
-    json: bool,
-) -> int:
+def simulate(request: "ApplyRequest", *, exit_code: bool, everything: bool, json: bool) -> int:
     """Show the plan of a declaration, for `plan` and `apply --simulate`; return the exit code."""
-    from garrison.cli.fleet.wiring import Stop, open_fleet, run
+    from garrison.cli.fleet.wiring import Stop, open_operations, run
     from garrison.cli.views.page import Page
     from garrison.cli.views.plan import show_plan
     from garrison.cli.views.plan_facts import plan_facts
     from garrison.cli.views.progress import progress_view
-    from garrison.fleet.operations.apply import preview
 
-    with open_fleet() as fleet:
+    with open_operations() as operations:
         page, stop = Page(), Stop()
-        facts = plan_facts(fleet, declared, everything=everything)
+        facts = run(plan_facts(operations, request.declaration, everything=everything), stop)
         view = progress_view(page, stop, lambda drafted: show_plan(drafted, page, facts), json=json)
         try:
-            drafted = run(preview(fleet, declared, view, mode=mode.value, options=options), stop)
+            drafted = run(operations.plan(request, view), stop)
         finally:
             view.end()
     code = exit_code_of(drafted) if exit_code else ExitCode.OK

@@ -1,58 +1,41 @@
-"""Asking a person at the terminal whether a plan shall be applied."""
+"""Asks a person at the terminal to confirm a change. Nothing is held meanwhile: no lease, lock, transaction or thread
+of the store."""
 
+import asyncio
 import select
 import sys
+from collections.abc import Mapping
+from typing import Any
 
 from garrison.base.errors import UsageError
-from garrison.cli.fleet.wiring import Stop
+from garrison.cli.fleet.wiring import Stop, run
 from garrison.cli.views.page import counted
 from garrison.fleet.values.plan import ActionKind, Plan
 
-__all__ = ["Question", "asked", "permission", "question_of"]
+__all__ = ["asked", "confirmed", "question_of"]
 
 _POLL_SECONDS = 0.1
 
 
-class Question:
-    """Whether to go on with a plan; `apply` calls it on a thread of its own, once, when something would change.
+def confirmed(question: str, stop: Stop, *, json: bool, unshown: Mapping[str, Any] | None = None) -> bool:
+    """Return whether a person says yes.
 
     Args:
-        yes: the answer was given on the command line.
-        json: the plan has not been shown.
-    """
-
-    def __init__(self, stop: Stop, *, yes: bool, json: bool) -> None:
-        self._stop = stop
-        self._yes = yes
-        self._json = json
-
-    def __call__(self, plan: Plan) -> bool:
-        """
-        Raises:
-            UsageError: nobody can be asked.
-        """
-        if self._yes:
-            return True
-        if self._json:
-            details = {"plan": plan.to_json()}
-            raise UsageError("not applied: --json does not ask", hint="--yes says yes.", details=details)
-        return asked(question_of(plan), self._stop)
-
-
-def permission(question: str, stop: Stop, *, yes: bool, json: bool) -> bool:
-    """For what is no plan.
+        json: nothing has been shown, so nobody can be asked.
+        unshown: what would have been shown, for the error's details.
 
     Raises:
         UsageError: nobody can be asked.
+        KeyboardInterrupt: Ctrl-C or SIGTERM.
     """
-    if yes:
-        return True
     if json:
-        raise UsageError("not done: --json does not ask", hint="--yes says yes.")
-    return asked(question, stop)
+        said = "not applied" if unshown else "not done"
+        raise UsageError(f"{said}: --json does not ask", hint="--yes says yes.", details=unshown)
+    return run(asyncio.to_thread(asked, question, stop), stop)
 
 
 def question_of(plan: Plan) -> str:
+    """Return the question that confirms a plan."""
     work = [action for action in plan.actions if action.acts or action.kind is ActionKind.BLOCKED]
     targets = counted(len({action.target for action in work}), "target")
     if plan.mode == "destroy":
@@ -61,7 +44,7 @@ def question_of(plan: Plan) -> str:
 
 
 def asked(question: str, stop: Stop) -> bool:
-    """Whether somebody says yes; False as soon as `stop` is asked for, so that a thread that waits here ends.
+    """Return whether a person says yes. False once a stop was requested, so that a thread that waits here ends.
 
     Raises:
         UsageError: there is no terminal to ask at.

@@ -25,17 +25,16 @@ def status(
 
     All targets are looked at once, in parallel, each within its own timeout.
     """
-    from garrison.cli.fleet.wiring import Stop, open_fleet, run
+    from garrison.cli.fleet.wiring import Stop, open_operations, run
     from garrison.cli.views.page import Page
     from garrison.cli.views.progress import progress_view
     from garrison.cli.views.status import show_status
-    from garrison.fleet.report.inspect import status_of
 
-    with open_fleet() as fleet:
+    with open_operations() as operations:
         page, stop = Page(), Stop()
         view = progress_view(page, stop, lambda _: None, json=json)
         try:
-            found = run(status_of(fleet, view, stack=stack, cached=cached), stop)
+            found = run(operations.status(view, stack=stack, cached=cached), stop)
         finally:
             view.end()
     if json:

@@ -1,4 +1,4 @@
-"""Opening the fleet for a command, and running its work so that Ctrl-C reaches it."""
+"""Opens the fleet for a command, and runs the command's work so that Ctrl-C reaches it."""
 
 import asyncio
 import contextlib
@@ -6,13 +6,16 @@ import signal
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from garrison.cli.options import settings
 from garrison.cli.signals import Wishes
 from garrison.fleet.context import Fleet
 
-__all__ = ["INTERRUPTED", "Stop", "open_fleet", "run"]
+if TYPE_CHECKING:
+    from garrison.fleet.management.operations import Operations
+
+__all__ = ["INTERRUPTED", "Stop", "open_fleet", "open_operations", "run"]
 
 T = TypeVar("T")
 
@@ -62,6 +65,19 @@ def open_fleet() -> Iterator[Fleet]:
         yield fleet
     finally:
         fleet.close()
+
+
+@contextmanager
+def open_operations() -> "Iterator[Operations]":
+    """Open the fleet as configured, as `open_fleet` does, and yield its management verbs.
+
+    Raises:
+        GarrisonError: the database cannot be opened.
+    """
+    from garrison.fleet.management.local import LocalOperations
+
+    with open_fleet() as fleet:
+        yield LocalOperations(fleet)
 
 
 def run(work: Coroutine[Any, Any, T], stop: Stop | None = None) -> T:

@@ -1,5 +1,6 @@
 """Rendering of a finished apply: what was done, what failed and the next step, and what is still owed."""
 
+import json as json_module
 from collections import Counter
 from collections.abc import Sequence
 
@@ -11,7 +12,7 @@ from garrison.fleet.operations.apply import Applied
 from garrison.fleet.values.view import Outcome
 from garrison.store.records import ActionState
 
-__all__ = ["show_applied", "show_interrupted"]
+__all__ = ["interrupted_json", "show_applied", "show_interrupted"]
 
 _MOST = 12
 
@@ -20,11 +21,8 @@ def show_applied(applied: Applied, page: Page, *, continued: bool = False) -> No
     """Print the result of an apply or a destroy.
 
     Args:
-        continued: leave out owed actions, because the caller goes on and reports them itself.
+        continued: leave out owed actions, because the caller continues and reports them itself.
     """
-    if not applied.confirmed:
-        page.line("Nothing was done.")
-        return
     if applied.command is None:
         return
     page.blank()
@@ -61,6 +59,17 @@ def show_interrupted(
     page.line(("interrupted", "bold yellow"), f": {', '.join(words)}.")
     ways = f"The declaration is recorded: `{again}` continues from here, and so does `garrison agent`."
     page.line("  ", ("→ ", "dim"), ways)
+
+
+def interrupted_json(outcomes: Sequence[Outcome], exit_code: int) -> str:
+    """Return what `--json` prints after Ctrl-C."""
+    body = {
+        "ok": False,
+        "code": "interrupted",
+        "exit_code": exit_code,
+        "outcomes": [one.to_json() for one in outcomes],
+    }
+    return json_module.dumps(body)
 
 
 def _done(outcomes: Sequence[Outcome], page: Page) -> None:

@@ -1,26 +1,24 @@
 """What is on record about the targets of a plan, for its view."""
 
 from garrison.cli.views.plan import PlanFacts
-from garrison.fleet.context import Fleet
+from garrison.fleet.management.operations import Operations
 from garrison.fleet.values.declaration import Declaration
 from garrison.fleet.values.target import TargetSpec
 
 __all__ = ["plan_facts"]
 
 
-def plan_facts(fleet: Fleet, declared: Declaration | None, *, everything: bool) -> PlanFacts:
-    """Collect addresses, last sightings and TLS settings of all targets.
+async def plan_facts(operations: Operations, declared: Declaration, *, everything: bool) -> PlanFacts:
+    """Collect addresses, last sightings and TLS settings of the targets that a plan may name.
 
     Args:
-        declared: overrides the targets on record; None for a plan made from the record alone, as `destroy` makes.
+        declared: what is planned; its targets are shown as declared, the others of the stack as they are on record.
         everything: do not truncate the view.
     """
-    known = fleet.store.targets()
-    specs = {one.name: TargetSpec.from_json(one.name, one.spec) for one in known}
-    if declared is not None:
-        specs |= declared.targets
+    known = await operations.targets(declared.targets, stack=declared.stack)
+    specs = {one.name: TargetSpec.from_json(one.name, one.spec) for one in known} | dict(declared.targets)
     return PlanFacts(
-        now=fleet.clock.now(),
+        now=operations.now(),
         last_seen={one.name: one.last_seen for one in known},
         addresses={name: spec.base_url for name, spec in specs.items()},
         insecure=frozenset(name for name, spec in specs.items() if spec.unverified),

@@ -168,10 +168,6 @@ class Agent:
             await self._sleep(self._until_due())
 
     async def shutdown(self, seconds: float = 30.0) -> None:
-        """Allow `seconds` for actions in progress, then cancel them; the next start settles what was interrupted.
-
-        What comes after has deadlines of its own, so that a store or a disk that hangs does not hold the process.
-        """
         await self._looks.close()
         await self._upkeep.close()
         await self._repairs.close(seconds)
@@ -182,6 +178,7 @@ class Agent:
         except (GarrisonError, TimeoutError) as error:
             why = error.message if isinstance(error, GarrisonError) else f"no answer in {_LAST_WRITE_SECONDS:g} s"
             self._view.note(f"the last observations could not be written: {why}")
+        self._recorder.close()
         if self._hooks is not None:
             await self._hooks.close(_HOOKS_SECONDS)
 

@@ -7,6 +7,7 @@ changed, which are most of what an idle agent has to write, are written once a m
 from collections.abc import Callable, Iterable
 from datetime import datetime
 
+from garrison.base.events import Listener
 from garrison.fleet.agent.write_buffer import WriteBuffer
 from garrison.fleet.context import Fleet
 from garrison.fleet.hooks.queues import Hooks
@@ -17,8 +18,6 @@ __all__ = ["Recorder"]
 
 _TIMES_SECONDS = 60.0
 """Between two writes of the times of calm targets; also how old the times of `status --cached` may be."""
-_EVENTS = 1000
-"""Maximum number of events to report at once."""
 
 
 class Recorder:
@@ -39,7 +38,7 @@ class Recorder:
         self._note = note
         self._buffer = WriteBuffer()
         self._times_due = fleet.clock.monotonic()
-        self._last_event = 0
+        self._listeners: list[Listener[Event]] = []
 
     @property
     def waiting(self) -> bool:
@@ -57,8 +56,9 @@ class Recorder:
         Raises:
             GarrisonError: the store cannot be read.
         """
-        newest = await self._fleet.read(self._fleet.store.events, limit=1)
-        self._last_event = newest[0].id if newest else 0
+        await self._fleet.feed.start()
+        receivers = [self._on_event] if self._hooks is None else [self._on_event, self._hooks.offer]
+        self._listeners = [self._fleet.events.listen(one) for one in receivers]
 
     def saw(self, after: Remembered) -> None:
         """Buffer a sighting."""
@@ -97,13 +97,17 @@ class Recorder:
         return away
 
     async def report(self) -> None:
-        """Pass the events that were added since the last call to `on_event` and the hooks.
+        """Publish the events that any process added to the history since the last call.
 
         Raises:
             GarrisonError: the store cannot be read.
         """
-        for event in await self._fleet.read(self._fleet.store.events, after_id=self._last_event, limit=_EVENTS):
-            self._last_event = event.id
-            self._on_event(event)
-            if self._hooks is not None:
-                self._hooks.offer(event)
+        more = True
+        while more:
+            more = await self._fleet.feed.pull()
+            await self._fleet.events.settled()
+
+    def close(self) -> None:
+        """Stop passing events to `on_event` and the hooks."""
+        for one in self._listeners:
+            one.close()

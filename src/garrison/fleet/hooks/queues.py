@@ -12,6 +12,7 @@ the next event that is delivered says how many were dropped. The payload is one 
     at        time, ISO 8601 in UTC
     stack     owner of the adapter; null for an event about a target
     target, name, cause, command     null if not applicable
+    subject   {kind, name}: what it happened to, such as {"kind": "adapter", "name": "edge-1/sql"}
     before, after                    objects, or null
     id        of the event in the history; increasing
     dropped   number of events not delivered to this hook since the previous one
@@ -201,6 +202,7 @@ def event_json(event: Event) -> dict[str, Any]:
         "stack": event.stack,
         "target": event.target,
         "name": event.name,
+        "subject": {"kind": event.subject_kind, "name": event.subject_name},
         "cause": event.cause,
         "before": dict(event.before) if event.before is not None else None,
         "after": dict(event.after) if event.after is not None else None,

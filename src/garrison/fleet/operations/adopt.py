@@ -1,5 +1,6 @@
 """Adopts unmanaged adapters into a stack exactly as they are served. Targets are only read, never changed."""
 
+import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -9,6 +10,7 @@ from garrison.fleet.context import Fleet
 from garrison.fleet.execute.commands import action_records, new_command
 from garrison.fleet.execute.lease import hold
 from garrison.fleet.operations.apply import patched
+from garrison.fleet.operations.fingerprint import digest_of
 from garrison.fleet.operations.survey import look, managed_names
 from garrison.fleet.values import events
 from garrison.fleet.values.declaration import ADAPTER_TYPE, AdapterSpec, Declaration
@@ -28,7 +30,7 @@ from garrison.store.records import (
     TargetRecord,
 )
 
-__all__ = ["Adopted", "Candidate", "Choose", "ConfirmAdoption", "adopt", "candidates"]
+__all__ = ["Adopted", "Adoption", "Candidate", "Choose", "adopt", "candidates", "propose_adoption"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +47,34 @@ class Candidate:
 
 
 Choose = Callable[[Candidate], bool]
-ConfirmAdoption = Callable[[list[AdapterSpec]], bool]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Adoption:
+    """What an adoption would do.
+
+    Attributes:
+        addition: the declaration to add to the manifest: the adapters, and targets that the stack does not declare.
+        already: adapters that the stack owns, as `target/name`.
+    """
+
+    stack: str
+    addition: Declaration
+    already: tuple[str, ...] = ()
+
+    @property
+    def fingerprint(self) -> str:
+        """Confirms this adoption; it covers the adapters with their contents, and the targets."""
+        return digest_of((self.stack, json.dumps(self.addition.to_json(), sort_keys=True)))
+
+    def to_json(self) -> dict[str, Any]:
+        """Return JSON-ready values."""
+        return {
+            "stack": self.stack,
+            "addition": self.addition.to_json(),
+            "already": list(self.already),
+            "fingerprint": self.fingerprint,
+        }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,20 +83,19 @@ class Adopted:
 
     Attributes:
         addition: the declaration to add to the manifest: the adapters, and targets that the stack did not declare.
-        command: None if nothing was recorded, since the stack owned all of them or the user declined.
+        command: None if nothing was recorded, since the stack owned all of them.
         already: adapters that the stack owned before, as `target/name`.
     """
 
     stack: str
     addition: Declaration
     command: str | None = None
-    confirmed: bool = True
     already: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Return the stable shape of `--json`."""
         return {
-            "ok": self.confirmed,
+            "ok": True,
             "stack": self.stack,
             "command": self.command,
             "adopted": [
@@ -78,47 +106,84 @@ class Adopted:
         }
 
 
+@dataclass(frozen=True, slots=True)
+class _Drafted:
+    """An adoption, and what recording it needs."""
+
+    adoption: Adoption
+    new: tuple[Candidate, ...]
+    before: StackRecord | None
+    records: Mapping[str, TargetRecord]
+
+
+async def propose_adoption(
+    fleet: Fleet, stack: str, choose: Choose, view: FleetView, *, only: Iterable[str] | None = None
+) -> Adoption:
+    """Return what `adopt` would do now, for somebody to confirm. Nothing is held when this returns.
+
+    Raises:
+        ConflictError, InvalidError, UnreachableError: as for `adopt`.
+    """
+    return (await _draft(fleet, stack, choose, view, only)).adoption
+
+
 async def adopt(
     fleet: Fleet,
     stack: str,
     choose: Choose,
     view: FleetView,
     *,
-    confirm: ConfirmAdoption,
+    fingerprint: str | None = None,
     only: Iterable[str] | None = None,
 ) -> Adopted:
     """Add the chosen adapters to `stack`, which is created if it does not exist.
 
     Args:
         choose: selects among the adapters that were observed.
-        confirm: asked before anything is recorded.
+        fingerprint: of the adoption that was confirmed; None adopts whatever is chosen now.
         only: names of the targets to observe; all on record when None.
 
     Raises:
-        ConflictError: an adapter belongs to another stack, or another command holds this stack.
+        ConflictError: an adapter belongs to another stack, another command holds this stack, or the adoption is not
+            the one that was confirmed.
         InvalidError: no adapter was chosen, or a target is not on record.
         UnreachableError: no adapter was chosen, and a target could not be observed.
     """
     async with hold(fleet, stack, "adopt"):
-        known = {one.name: one for one in await fleet.read(fleet.store.targets)}
-        asked = _asked(known, only)
-        recorded = await fleet.read(fleet.store.resources, targets=asked)
-        seen = await look(fleet, asked, known, managed_names(recorded), view, record=asked)
-        sightings = {name: one.sighting for name, one in seen.items()}
-        chosen = [one for one in candidates(sightings.values(), recorded) if choose(one)]
-        _refuse(stack, chosen, sightings)
-        new = [one for one in chosen if one.owner is None]
-        already = tuple(f"{one.target}/{one.served.name}" for one in chosen if one.owner is not None)
-        before = await fleet.read(fleet.store.stack, stack)
-        addition = await _addition(fleet, stack, new, asked, before)
-        if not new:
-            return Adopted(stack=stack, addition=addition, already=already)
-        # `confirm` may wait at a terminal, so it must not run on the event loop.
-        if not await fleet.disk(confirm, list(addition.adapters)):
-            return Adopted(stack=stack, addition=addition, already=already, confirmed=False)
-        records = {name: one.record for name, one in seen.items()}
-        command = await _record(fleet, addition, new, before, records)
-        return Adopted(stack=stack, addition=addition, command=command, already=already)
+        drafted = await _draft(fleet, stack, choose, view, only)
+        found = drafted.adoption
+        if fingerprint not in (None, found.fingerprint):
+            raise ConflictError(
+                f"rejected: the adapters to adopt into {stack} have changed since they were shown",
+                hint="Nothing was done. Run the command again to see them as they are now.",
+                details=found.to_json(),
+            )
+        if not drafted.new:
+            return Adopted(stack=stack, addition=found.addition, already=found.already)
+        command = await _record(fleet, found.addition, drafted.new, drafted.before, drafted.records)
+        return Adopted(stack=stack, addition=found.addition, command=command, already=found.already)
+
+
+async def _draft(fleet: Fleet, stack: str, choose: Choose, view: FleetView, only: Iterable[str] | None) -> _Drafted:
+    known = {one.name: one for one in await fleet.read(fleet.store.targets)}
+    asked = _asked(known, only)
+    recorded = await fleet.read(fleet.store.resources, targets=asked)
+    seen = await look(fleet, asked, known, managed_names(recorded), view, record=asked)
+    sightings = {name: one.sighting for name, one in seen.items()}
+    chosen = [one for one in candidates(sightings.values(), recorded) if choose(one)]
+    _refuse(stack, chosen, sightings)
+    new = tuple(one for one in chosen if one.owner is None)
+    before = await fleet.read(fleet.store.stack, stack)
+    return _Drafted(
+        adoption=Adoption(
+            stack=stack,
+            addition=await _addition(fleet, stack, new, asked, before),
+            already=tuple(f"{one.target}/{one.served.name}" for one in chosen if one.owner is not None),
+        ),
+        new=new,
+        before=before,
+        records={name: one.record for name, one in seen.items()},
+    )
 
 
 def candidates(sightings: Iterable[Sighting], recorded: Iterable[Resource]) -> list[Candidate]:

@@ -1,7 +1,10 @@
-"""Making targets serve what a manifest says: settle, look, plan, ask, record the intention, act, record the result."""
+"""Makes targets serve what a manifest declares: settle, observe, plan, record the intention, act, record the result.
 
-import asyncio
-from collections.abc import Callable, Sequence
+Nobody is asked in here, since nothing may be held while a person thinks: `propose` makes the plan to show, and `apply`
+is given the fingerprint of the plan that was confirmed. It observes and plans again, and rejects any other plan.
+"""
+
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
@@ -12,6 +15,7 @@ from garrison.fleet.context import Fleet
 from garrison.fleet.execute.commands import action_records, new_command
 from garrison.fleet.execute.executor import ExecuteOptions, execute
 from garrison.fleet.execute.lease import hold
+from garrison.fleet.operations.fingerprint import fingerprint_of, reject_changed
 from garrison.fleet.operations.reconcile import survey_and_settle
 from garrison.fleet.operations.survey import Survey, decide, look, managed_names, survey
 from garrison.fleet.plan.addresses import check_addresses, spellings
@@ -24,20 +28,16 @@ from garrison.fleet.values.plan import Action, ActionKind, Plan
 from garrison.fleet.values.view import FleetView, Outcome, SilentView
 from garrison.store.records import ActionState, CommandRecord, CommandState, Event, StackRecord
 
-__all__ = ["Applied", "Confirm", "apply", "carry", "destroy", "patched", "preview", "tidy"]
-
-Confirm = Callable[[Plan], bool]
-"""Asked once, when something would change; it may wait for a person."""
+__all__ = ["Applied", "apply", "carry", "destroy", "patched", "preview", "propose", "tidy"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Applied:
-    """How it ended. `command` is None where nothing was begun: nothing to do, only simulated, or not confirmed."""
+    """The result of an apply. `command` is None if there was nothing to do, not even on record."""
 
     plan: Plan
     outcomes: tuple[Outcome, ...] = ()
     command: str | None = None
-    confirmed: bool = True
 
     @property
     def failed(self) -> tuple[Outcome, ...]:
@@ -49,15 +49,13 @@ class Applied:
 
     @property
     def exit_code(self) -> ExitCode:
-        """0, 30 when an action failed for good, 31 when nothing failed and a target could not be observed."""
-        if not self.confirmed:
-            return ExitCode.OK
+        """0; 30 if an action failed permanently; 31 if nothing failed and a target could not be observed."""
         if self.failed or any(action.failure and not action.failure.recoverable for action in self.plan.blocked):
             return ExitCode.APPLY_FAILED
         return ExitCode.UNREACHABLE if self.owed or self.plan.unknown else ExitCode.OK
 
     def to_json(self) -> dict[str, Any]:
-        """The pinned shape of `--json`."""
+        """Return the stable shape of `--json`."""
         return {
             "ok": self.exit_code is ExitCode.OK,
             "exit_code": int(self.exit_code),
@@ -70,7 +68,9 @@ class Applied:
 async def preview(
     fleet: Fleet, declaration: Declaration, view: FleetView, *, mode: Mode = "reconcile", options: PlanOptions
 ) -> Plan:
-    """The plan of an apply, without a lease and without an effect. Conflicts of adapters are in it, not raised.
+    """Return the plan of an apply, without a lease and without an effect. Conflicts of adapters are in it, not raised.
+
+    After a killed command it may differ from the plan of `propose`, which settles that command first.
 
     Raises:
         ConflictError: one server is declared under two names, or another stack's target would be moved or changed: then
@@ -78,10 +78,23 @@ async def preview(
         InvalidError: a declared base model is not the one that is served.
     """
     found = await survey(fleet, declaration, view)
-    await _check_targets(fleet, found, options)
-    drafted = await decide(fleet, found, mode=mode, options=options)
-    view.planned(drafted)
-    return drafted
+    return await _draft(fleet, found, view, mode, options)
+
+
+async def propose(
+    fleet: Fleet, declaration: Declaration, view: FleetView, *, mode: Mode = "reconcile", options: PlanOptions
+) -> Plan:
+    """Return the plan that an apply would carry out now, for somebody to confirm. Conflicts are in it, not raised.
+
+    Killed commands are settled and observations are stored, as an apply does before it plans. The stack is held for
+    that long, and is free again when this returns.
+
+    Raises:
+        ConflictError, InvalidError: as for `apply`, except for conflicts of adapters.
+    """
+    async with hold(fleet, declaration.stack, _purpose(mode)):
+        found = await survey_and_settle(fleet, declaration, view)
+        return await _draft(fleet, found, view, mode, options)
 
 
 async def apply(
@@ -91,39 +104,61 @@ async def apply(
     *,
     mode: Mode = "reconcile",
     options: PlanOptions,
-    confirm: Confirm,
+    fingerprint: str | None = None,
     execution: ExecuteOptions | None = None,
 ) -> Applied:
-    """Make the targets serve what `declaration` says. What is out of reach stays owed.
+    """Make the targets serve what `declaration` says. Actions on targets out of reach stay owed.
+
+    Args:
+        fingerprint: of the plan that was confirmed; None carries out whatever the plan is now.
 
     Raises:
-        ConflictError: another command holds the stack, applying would overwrite what somebody else did, one server is
-            declared under two names, or another stack's target would be moved or changed.
+        ConflictError: another command holds the stack, the plan is not the one that was confirmed, applying would
+            overwrite an outside change, one server is declared under two names, or another stack's target would be
+            moved or changed.
         InvalidError: a declared base model is not the one that is served.
     """
-    purpose = "destroy" if mode == "destroy" else "apply"
-    async with hold(fleet, declaration.stack, purpose):
+    async with hold(fleet, declaration.stack, _purpose(mode)):
         found = await survey_and_settle(fleet, declaration, view)
-        await _check_targets(fleet, found, options)
-        drafted = await decide(fleet, found, mode=mode, options=options)
-        view.planned(drafted)
+        drafted = await _draft(fleet, found, view, mode, options)
         _reject_conflicts(drafted)
+        reject_changed(drafted, fingerprint)
         if drafted.empty and _declared_already(found, mode):
             await tidy(fleet, declaration.stack)  # a destroy may have been killed right before this
             return Applied(plan=drafted)
-        if drafted.changes_required and not await asyncio.to_thread(confirm, drafted):
-            return Applied(plan=drafted, confirmed=False)
         return await _carry_out(fleet, found, drafted, view, execution)
 
 
-async def destroy(fleet: Fleet, stack: str, view: FleetView, *, options: PlanOptions, confirm: Confirm) -> Applied:
-    """Unload everything the stack owns. The stack is gone when nothing is owed any more.
+async def destroy(
+    fleet: Fleet,
+    stack: str,
+    view: FleetView,
+    *,
+    options: PlanOptions,
+    fingerprint: str | None = None,
+    execution: ExecuteOptions | None = None,
+) -> Applied:
+    """Unload everything the stack owns. The stack is dropped once nothing is owed any more.
 
     Raises:
-        ConflictError: another command holds the stack.
+        ConflictError: another command holds the stack, or the plan is not the one that was confirmed.
     """
     empty = Declaration(stack=stack)
-    return await apply(fleet, empty, view, mode="destroy", options=options, confirm=confirm)
+    return await apply(
+        fleet, empty, view, mode="destroy", options=options, fingerprint=fingerprint, execution=execution
+    )
+
+
+def _purpose(mode: Mode) -> str:
+    return "destroy" if mode == "destroy" else "apply"
+
+
+async def _draft(fleet: Fleet, found: Survey, view: FleetView, mode: Mode, options: PlanOptions) -> Plan:
+    await _check_targets(fleet, found, options)
+    drafted = await decide(fleet, found, mode=mode, options=options)
+    drafted = replace(drafted, fingerprint=fingerprint_of(drafted, found.declaration, found.stack))
+    view.planned(drafted)
+    return drafted
 
 
 async def _check_targets(fleet: Fleet, found: Survey, options: PlanOptions) -> None:
@@ -151,21 +186,21 @@ def _reject_conflicts(drafted: Plan) -> None:
 
 
 def _declared_already(found: Survey, mode: str) -> bool:
-    """Whether the store's declaration is word for word this one: then an apply leaves no trace."""
+    """Return whether the declaration on record is exactly this one. Then an apply leaves no trace."""
     if found.stack is None or found.stack.ending != (mode == "destroy"):
         return False
     return found.stack.declaration == _afterwards(found, mode).to_json()
 
 
 def _afterwards(found: Survey, mode: str) -> Declaration:
-    """What the stack shall be. A patch adds to what was applied before; the others stand for themselves."""
+    """Return the declaration to record. A patch adds to what was applied before; other modes replace it."""
     if mode != "patch" or found.stack is None:
         return found.declaration
     return patched(Declaration.from_json(found.stack.declaration), found.declaration)
 
 
 def patched(before: Declaration, patch: Declaration) -> Declaration:
-    """`before` with everything the patch declares added or changed. Policy and hooks stay as they were."""
+    """Return `before` with everything that the patch declares added or changed. Policy and hooks stay as they were."""
     named = {(one.target, one.lora_name): one for one in before.adapters}
     named |= {(one.target, one.lora_name): one for one in patch.adapters}
     models = {(one.target, one.label): one for one in (*before.models, *patch.models)}
@@ -230,8 +265,11 @@ async def carry(
     view: FleetView,
     options: ExecuteOptions | None = None,
 ) -> list[Outcome]:
-    """Execute the actions of a command that is on record, and end it. A command whose target was lost in the middle of
-    an action is left open: the next look at the target settles it."""
+    """Execute the actions of a command that is on record, and end it.
+
+    A command that lost its target in the middle of an action is left open; the next observation of that target settles
+    it.
+    """
     outcomes = await execute(
         fleet,
         work,
@@ -255,8 +293,10 @@ async def carry(
 
 
 async def _look_again(fleet: Fleet, found: Survey, outcomes: Sequence[Outcome]) -> None:
-    """What is remembered of the targets that were acted on is what they serve now. What we did there ourselves is no
-    news."""
+    """Observe the targets that were changed, so that the record shows what they serve now.
+
+    The command's own changes must not become events: nobody else made them.
+    """
     acted = {one.action.target for one in outcomes if one.action.acts and one.state is not ActionState.SKIPPED}
     ours = managed_names(await fleet.read(fleet.store.resources, targets=acted))
     for one in outcomes:
@@ -269,9 +309,12 @@ async def _look_again(fleet: Fleet, found: Survey, outcomes: Sequence[Outcome]) 
 
 
 async def tidy(fleet: Fleet, name: str) -> None:
-    """Drop a destroyed stack that is owed nothing. Of the targets that a stack stopped declaring, drop those that no
-    stack declares any more and at which nothing is owned, and give the others the settings that are still declared.
-    What a killed command was in the middle of stays until that is settled."""
+    """Drop a destroyed stack on which nothing is owed, and targets that nothing refers to any more.
+
+    Of the targets that a stack stopped declaring, those that no stack declares and at which nothing is owned are
+    dropped. The others get the settings that are still declared. A target where a killed command was in the middle of
+    an action stays until that command is settled.
+    """
     stack = await fleet.read(fleet.store.stack, name, at=())
     if stack is None:
         return

@@ -1,16 +1,18 @@
 """Drops a target from the record: the only way to remove one that is unreachable."""
 
 import contextlib
-from collections.abc import Callable, Mapping
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from garrison.base.errors import InvalidError
+from garrison.base.errors import ConflictError, InvalidError
 from garrison.fleet.context import Fleet
 from garrison.fleet.execute.commands import new_command
 from garrison.fleet.execute.lease import hold
 from garrison.fleet.operations.apply import tidy
-from garrison.fleet.operations.survey import look, managed_names
+from garrison.fleet.operations.fingerprint import digest_of
+from garrison.fleet.operations.survey import Seen, look, managed_names
 from garrison.fleet.values import events
 from garrison.fleet.values.declaration import Declaration
 from garrison.fleet.values.observation import Cause
@@ -18,7 +20,7 @@ from garrison.fleet.values.target import TargetSpec
 from garrison.fleet.values.view import FleetView
 from garrison.store.records import CommandState, Event, Resource, StackRecord, TargetRecord
 
-__all__ = ["ConfirmForgetting", "Forgotten", "Loss", "forget"]
+__all__ = ["Forgotten", "Loss", "forget", "propose_forgetting"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +42,17 @@ class Loss:
     reachable: bool
     untold: str | None = None
 
+    @property
+    def stacks(self) -> tuple[str, ...]:
+        """The stacks that are changed."""
+        return tuple(sorted({*self.declared_by, *(one.stack for one in self.adapters)}))
+
+    @property
+    def fingerprint(self) -> str:
+        """Confirms this loss; it covers what is dropped from the record, not how the target was seen."""
+        lost = [[one.stack, one.key.type, one.key.name] for one in self.adapters]
+        return digest_of((self.target.name, json.dumps([sorted(lost), self.owed, sorted(self.declared_by)])))
+
     def to_json(self) -> dict[str, Any]:
         return {
             "target": self.target.name,
@@ -51,78 +64,107 @@ class Loss:
         }
 
 
-ConfirmForgetting = Callable[[Loss], bool]
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Forgotten:
-    """The result of forgetting a target; nothing was changed unless `confirmed`."""
+    """The result of forgetting a target."""
 
     loss: Loss
-    confirmed: bool = True
 
     def to_json(self) -> dict[str, Any]:
         """Return the stable shape of `--json`."""
-        return {"ok": self.confirmed, "forgotten": self.confirmed, **self.loss.to_json()}
+        return {"ok": True, "forgotten": True, **self.loss.to_json()}
+
+
+async def propose_forgetting(fleet: Fleet, target: str, view: FleetView, *, force: bool = False) -> Loss:
+    """Return what forgetting `target` would lose now, for somebody to confirm. Nothing is held or changed.
+
+    Raises:
+        InvalidError: as for `forget`.
+    """
+    record = await _known(fleet, target)
+    loss = await _loss(fleet, record, await _look(fleet, record, view))
+    _refuse_reachable(loss, force)
+    return loss
 
 
 async def forget(
-    fleet: Fleet, target: str, view: FleetView, *, confirm: ConfirmForgetting, force: bool = False
+    fleet: Fleet, target: str, view: FleetView, *, fingerprint: str | None = None, force: bool = False
 ) -> Forgotten:
     """Drop `target`, the resources on it, and its entries in the stacks that declare it.
 
     The server is not contacted for any change: it continues to serve its adapters, unmanaged.
 
     Args:
-        confirm: asked before anything changes.
+        fingerprint: of the loss that was confirmed; None accepts whatever is lost now.
         force: forget the target even if it answers.
 
     Raises:
         InvalidError: the target is not on record; or `force` is False, and it answers, or may answer to other
             credentials than those of this process.
-        ConflictError: another command holds one of its stacks.
+        ConflictError: another command holds one of its stacks, or something else would be lost than was confirmed.
     """
-    known = {one.name: one for one in await fleet.read(fleet.store.targets)}
-    if target not in known:
-        there = ", ".join(known) or "none"
-        raise InvalidError(f"no target {target!r} on record", hint=f"On record: {there}.")
-    loss = await _loss(fleet, known[target], view)
-    if loss.reachable and not force:
-        raise InvalidError(
-            f"target {target} is reachable, so its adapters can be unloaded properly",
-            hint="Remove it from the manifest and apply, which unloads the managed adapters. Or use --force: its "
-            "adapters then stay loaded, unmanaged.",
-            details=loss.to_json(),
-        )
-    if loss.untold and not force:
-        raise InvalidError(
-            f"target {target} may be reachable with other credentials than those used now ({loss.untold})",
-            hint="Try again with the key and certificates that it was applied with. Or use --force: its adapters then "
-            "stay loaded, unmanaged.",
-            details=loss.to_json(),
-        )
-    # Ask before taking the leases: no lease is held while a person thinks. A worker thread, since it may block.
-    if not await fleet.disk(confirm, loss):
-        return Forgotten(loss=loss, confirmed=False)
-    stacks = sorted({*loss.declared_by, *(one.stack for one in loss.adapters)})
+    record = await _known(fleet, target)
+    seen = await _look(fleet, record, view)
+    loss = await _loss(fleet, record, seen)
+    _refuse_reachable(loss, force)
     async with contextlib.AsyncExitStack() as held:
-        for stack in stacks:
+        for stack in loss.stacks:
             await held.enter_async_context(hold(fleet, stack, "forget"))
+        # Only now nobody changes it any more. Read again, or a stack that has since declared the target is not held.
+        expected = fingerprint or loss.fingerprint
+        loss = await _loss(fleet, await _known(fleet, target), seen)
+        if loss.fingerprint != expected:
+            raise ConflictError(
+                f"rejected: what is on record about target {target} has changed since it was shown",
+                hint="Nothing was done. Run the command again to see what would be lost now.",
+                details={**loss.to_json(), "fingerprint": loss.fingerprint},
+            )
         # Resources before declarations: an agent unloads adapters that are owned and no longer declared.
         told = Event(at=fleet.clock.now(), kind=events.FORGOTTEN, target=target, cause="forgotten by command")
         await fleet.db(fleet.store.forget, target, fleet.clock.now(), told)
-        for stack in stacks:
+        for stack in loss.stacks:
             await _undeclare(fleet, stack, target)
             await tidy(fleet, stack)
     return Forgotten(loss=loss)
 
 
-async def _loss(fleet: Fleet, record: TargetRecord, view: FleetView) -> Loss:
+async def _known(fleet: Fleet, target: str) -> TargetRecord:
+    for record in await fleet.read(fleet.store.targets, [target]):
+        return record
+    there = ", ".join(one.name for one in await fleet.read(fleet.store.targets)) or "none"
+    raise InvalidError(f"no target {target!r} on record", hint=f"On record: {there}.")
+
+
+def _refuse_reachable(loss: Loss, force: bool) -> None:
+    if force:
+        return
+    name = loss.target.name
+    if loss.reachable:
+        raise InvalidError(
+            f"target {name} is reachable, so its adapters can be unloaded properly",
+            hint="Remove it from the manifest and apply, which unloads the managed adapters. Or use --force: its "
+            "adapters then stay loaded, unmanaged.",
+            details=loss.to_json(),
+        )
+    if loss.untold:
+        raise InvalidError(
+            f"target {name} may be reachable with other credentials than those used now ({loss.untold})",
+            hint="Try again with the key and certificates that it was applied with. Or use --force: its adapters then "
+            "stay loaded, unmanaged.",
+            details=loss.to_json(),
+        )
+
+
+async def _look(fleet: Fleet, record: TargetRecord, view: FleetView) -> Seen:
     resources = await fleet.read(fleet.store.resources, targets=[record.name])
-    stacks = await fleet.read(fleet.store.stacks, at=[record.name])
     spec = TargetSpec.from_json(record.name, record.spec)
     seen = await look(fleet, {record.name: spec}, {record.name: record}, managed_names(resources), view)
-    now = seen[record.name]
+    return seen[record.name]
+
+
+async def _loss(fleet: Fleet, record: TargetRecord, now: Seen) -> Loss:
+    resources = await fleet.read(fleet.store.resources, targets=[record.name])
+    stacks = await fleet.read(fleet.store.stacks, at=[record.name])
     # A variable that is not set says nothing of a target that was out of reach; a refused key says that it answers.
     untold = not now.counts and (record.state == "reachable" or now.sighting.cause is not Cause.LOCAL)
     here = tuple(one for one in resources if one.key.target == record.name)

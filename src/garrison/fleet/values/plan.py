@@ -148,6 +148,7 @@ class Plan:
         mode: `reconcile`, `patch` or `destroy`.
         unknown: targets that could not be observed, with the reason for display.
         warnings: suspicious values that do not prevent an apply.
+        fingerprint: confirms this plan to an apply; see `operations.fingerprint`.
     """
 
     stack: str
@@ -156,6 +157,7 @@ class Plan:
     targets: tuple[TargetChange, ...] = ()
     unknown: Mapping[str, str] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
+    fingerprint: str = ""
 
     @property
     def conflicts(self) -> tuple[Action, ...]:
@@ -187,6 +189,7 @@ class Plan:
         return {
             "stack": self.stack,
             "mode": self.mode,
+            "fingerprint": self.fingerprint,
             "changes_required": self.changes_required,
             "counts": self.counts(),
             "targets": [target.to_json() for target in self.targets],

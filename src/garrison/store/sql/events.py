@@ -27,6 +27,7 @@ def find(
     target: str | None,
     name: str | None,
     kinds: Collection[str] | None,
+    subject: tuple[str, str] | None,
     since: datetime | None,
     after_id: int | None,
     limit: int,
@@ -35,6 +36,8 @@ def find(
     for column, wanted in ((events.c.stack, stack), (events.c.target, target), (events.c.name, name)):
         if wanted is not None:
             query = query.where(column == wanted)
+    if subject is not None:
+        query = query.where(events.c.subject_kind == subject[0], events.c.subject_name == subject[1])
     if kinds is not None:
         query = query.where(events.c.kind.in_(kinds))
     if since is not None:

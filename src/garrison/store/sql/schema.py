@@ -46,7 +46,7 @@ __all__ = [
     "to_tidy",
 ]
 
-REVISION = "0002"
+REVISION = "0003"
 """The latest migration: the schema that this program works with."""
 
 VERSION_TABLE = "garrison_revision"
@@ -246,9 +246,12 @@ events = Table(
     Column("before", Json),
     Column("after", Json),
     Column("command", Words),
+    Column("subject_kind", Words),
+    Column("subject_name", Words),
     Index(None, "stack", "id"),
     Index(None, "target", "id"),
     Index(None, "target", "kind", "at"),
+    Index(None, "subject_kind", "subject_name", "id"),
     sqlite_autoincrement=True,
 )
 

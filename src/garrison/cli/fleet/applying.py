@@ -1,0 +1,92 @@
+"""What `apply` and `destroy` share: the plan is shown once, a person is asked, and exactly that plan is carried out."""
+
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
+
+from garrison.base.errors import ConflictError
+from garrison.cli.fleet.question import confirmed, question_of
+from garrison.cli.fleet.wiring import INTERRUPTED, Stop, run
+from garrison.cli.views.applied import interrupted_json, show_interrupted
+from garrison.cli.views.page import Page
+from garrison.cli.views.plan import show_plan
+from garrison.cli.views.plan_facts import plan_facts
+from garrison.cli.views.progress import progress_view
+from garrison.fleet.management.operations import Operations
+from garrison.fleet.management.requests import ApplyRequest
+from garrison.fleet.operations.fingerprint import plan_changes
+from garrison.fleet.values.plan import Plan
+
+__all__ = ["Applying"]
+
+T = TypeVar("T")
+
+
+class Applying:
+    """One apply or destroy.
+
+    Args:
+        again: the command that continues after an interruption.
+    """
+
+    def __init__(
+        self, operations: Operations, request: ApplyRequest, *, yes: bool, everything: bool, json: bool, again: str
+    ) -> None:
+        self.page, self.stop = Page(), Stop()
+        self._operations = operations
+        self._request = request
+        self._yes, self._json = yes, json
+        self._again = again
+        self._facts = run(plan_facts(operations, request.declaration, everything=everything), self.stop)
+        self._shown: Plan | None = None
+        self.view = progress_view(self.page, self.stop, self._show, json=json)
+
+    def confirm(self) -> bool:
+        """Show the plan and ask whether to carry it out, unless --yes was given; return False if the answer is no.
+
+        Nothing is asked where no target would change, nor where the plan has conflicts, which an apply rejects.
+
+        Raises:
+            UsageError: nobody can be asked.
+            KeyboardInterrupt: Ctrl-C or SIGTERM.
+        """
+        if self._yes:
+            return True
+        plan = run(self._operations.plan(self._request, self.view, settle=True), self.stop)
+        self._shown = plan
+        self.view.end()
+        if not plan.changes_required or plan.conflicts:
+            return True
+        return confirmed(question_of(plan), self.stop, json=self._json, unshown={"plan": plan.to_json()})
+
+    def carry_out(self, change: Callable[[str | None], Coroutine[Any, Any, T]]) -> T:
+        """Run `change`, which is given the fingerprint of the plan that was confirmed; None with --yes.
+
+        Raises:
+            ConflictError: the plan is another one now; the message says what has changed.
+        """
+        try:
+            return run(change(self._shown.fingerprint if self._shown else None), self.stop)
+        except ConflictError as error:
+            if self._shown is None or "fingerprint" not in error.details:
+                raise
+            changes = plan_changes(self._shown.to_json(), error.details["plan"])
+            raise ConflictError(f"{error.message}: {changes}", hint=error.hint, details=error.details) from None
+        finally:
+            self.view.end()
+
+    def interrupted(self) -> int:
+        """Report what was done until Ctrl-C, and return the exit code. There is no result: the view has it all."""
+        self.view.end()
+        if self._json:
+            print(interrupted_json(self.view.outcomes, INTERRUPTED))
+            return INTERRUPTED
+        show_interrupted(
+            self.view.outcomes, self.page, under_way=len(self.view.under_way), untouched=self.view.untouched,
+            begun=self.stop.working or bool(self.view.outcomes), again=self._again,
+        )  # fmt: skip
+        return INTERRUPTED
+
+    def _show(self, plan: Plan) -> None:
+        """Show the plan, once: what is carried out after a confirmation is the plan that was shown."""
+        if self._shown is None:
+            show_plan(plan, self.page, self._facts)
