@@ -83,20 +83,23 @@ async def _run(fleet: "Fleet", *, interval: float | None, stacks: list[str] | No
     from garrison.fleet.agent.loop import Agent
     from garrison.fleet.hooks.delivery import HookDelivery
     from garrison.fleet.hooks.queues import Hooks
+    from garrison.fleet.observe.kept_connections import lasting_observer
     from garrison.net.secrets import Secrets
 
     view = AgentView(fleet.clock, json=json)
     hooks = Hooks(HookDelivery(fleet.dialer, Secrets()), clock=fleet.clock, note=view.note)
-    made = Agent(
-        fleet,
-        view,
-        on_event=view.event,
-        hooks=hooks,
-        interval=interval,
-        stacks=stacks,
-        retention=timedelta(days=settings("fleet").retention),
-    )
-    forced = await _until_stopped(made, view, once=once)
+    with lasting_observer(fleet) as observer:
+        made = Agent(
+            fleet,
+            view,
+            on_event=view.event,
+            hooks=hooks,
+            interval=interval,
+            stacks=stacks,
+            retention=timedelta(days=settings("fleet").retention),
+            observer=observer,
+        )
+        forced = await _until_stopped(made, view, once=once)
     if not once:
         view.note("stopped now; the next start settles interrupted actions" if forced else "stopped")
     view.end()

@@ -92,6 +92,7 @@ class Agent:
         interval: seconds between two looks at a target, instead of its stacks' policies.
         stacks: these alone; all when None.
         retention: how long events and observations are kept; for ever when None.
+        observer: looks at the targets; by default one that opens a connection for each look.
     """
 
     def __init__(
@@ -104,6 +105,7 @@ class Agent:
         interval: float | None = None,
         stacks: Collection[str] | None = None,
         retention: timedelta | None = None,
+        observer: Observer | None = None,
     ) -> None:
         self.state = AgentState()
         self._fleet = fleet
@@ -111,7 +113,7 @@ class Agent:
         self._on_event = on_event
         self._hooks = hooks
         self._retention = retention
-        self._observer = Observer(fleet.dialer, fleet.clock)
+        self._observer = observer or Observer(fleet.dialer, fleet.clock)
         self._list = WatchList(fleet, stacks=stacks, interval=interval)
         self._watched = self._list.targets
         self._settle_due = 0.0
