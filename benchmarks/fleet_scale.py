@@ -10,6 +10,7 @@ import argparse
 import asyncio
 import contextlib
 import json
+import os
 import random
 import resource
 import tempfile
@@ -23,8 +24,10 @@ from typing import Any
 import uvloop
 
 from garrison.fleet.agent.loop import Agent
+from garrison.fleet.artifacts.disk import DiskArtifacts
 from garrison.fleet.context import Fleet
 from garrison.fleet.execute.steps import ExecuteOptions
+from garrison.fleet.manifest.dump import dump_manifest
 from garrison.fleet.manifest.load import load_declaration
 from garrison.fleet.operations.apply import apply, preview
 from garrison.fleet.plan.context import PlanOptions
@@ -37,6 +40,8 @@ from garrison.testing.artifacts import MemoryArtifacts
 from garrison.testing.targets import MemoryTarget, MemoryTargets
 
 ADAPTERS = 10
+PLANNED = 20
+"""Adapters of each target in `documents`."""
 BASE = "acme/tiny"
 _TICK = 0.005
 
@@ -314,29 +319,88 @@ async def prune(directory: Path, count: int) -> dict[str, float]:
 
 
 async def documents(directory: Path, count: int) -> dict[str, float]:
-    """A JSON manifest with 20 adapters a target, read (`eval`) and planned."""
-    with bench(directory, count, 20) as one:
+    """A JSON manifest with 20 adapters a target, read, printed (`eval`) and planned: with files that cannot be read
+    here, and with files here and a store."""
+    with bench(directory, count, PLANNED) as one:
         path = directory / "fleet.json"
+        names = list(one.targets.targets)
         manifest = {
             "stack": "bench",
-            "targets": {name: {"base_url": f"http://{name}:8000"} for name in one.targets.targets},
-            "adapters": {
-                f"a{at}": {"lora_path": f"/models/a{at}", "targets": list(one.targets.targets)} for at in range(20)
-            },
+            "targets": {name: {"base_url": f"http://{name}:8000"} for name in names},
+            "adapters": {f"a{at}": {"lora_path": f"/models/a{at}", "targets": names} for at in range(PLANNED)},
         }
         path.write_text(json.dumps(manifest, indent=1))
         begun = time.process_time()
         loaded = load_declaration([str(path)], environ={})
         read = time.process_time() - begun
+        dump_manifest(loaded.declaration)
+        printed = time.process_time() - begun
         async with measured() as cost:
             found = await preview(one.fleet, loaded.declaration, SilentView(), options=PlanOptions())
-        assert len(found.actions) == count * 20
-    return {"read a JSON manifest of 20 each, s": read, "plan of it, s": read + cost.wall}
+        assert len(found.actions) == count * PLANNED
+        here = with_files(loaded.declaration, directory / "files")
+        one.fleet.artifacts = DiskArtifacts(directory / "data", "bench", record=one.store)
+        async with measured() as staged:
+            found = await preview(one.fleet, here, SilentView(), options=PlanOptions())
+        assert all(action.stage for action in found.actions)
+    return {
+        "read a JSON manifest of 20 each, s CPU": read,
+        "eval of it, s CPU": printed,
+        "plan of it, s CPU": read + cost.cpu,
+        "plan of it, s": read + cost.wall,
+        "plan of it, us CPU an adapter": cost.cpu / len(found.actions) * 1e6,
+        "plan of it with files and a store here, s CPU": read + staged.cpu,
+    }
+
+
+def with_files(declaration: Declaration, directory: Path) -> Declaration:
+    """The same adapters with files on this machine, and a store that all targets share."""
+    settled = time.time() - 60
+    for label in {adapter.label for adapter in declaration.adapters}:
+        path = directory / label
+        path.mkdir(parents=True, exist_ok=True)
+        write_adapter(path)
+        for file in path.iterdir():
+            os.utime(file, (settled, settled))
+    adapters = [replace(one, lora_path=str(directory / one.label)) for one in declaration.adapters]
+    targets = {name: replace(one, adapter_store=str(directory)) for name, one in declaration.targets.items()}
+    return replace(declaration, targets=targets, adapters=tuple(adapters))
+
+
+def write_adapter(path: Path) -> None:
+    """A LoRA adapter of 64 tensors, as small as one can be."""
+    config = {"peft_type": "LORA", "r": 8, "lora_alpha": 16, "target_modules": ["q_proj"]}
+    (path / "adapter_config.json").write_text(json.dumps(config))
+    tensors, at = {}, 0
+    for layer in range(32):
+        for side, shape in (("A", [8, 64]), ("B", [64, 8])):
+            name = f"base_model.model.model.layers.{layer}.self_attn.q_proj.lora_{side}.weight"
+            tensors[name] = {"dtype": "BF16", "shape": shape, "data_offsets": [at, at + 1024]}
+            at += 1024
+    head = json.dumps(tensors).encode()
+    (path / "adapter_model.safetensors").write_bytes(len(head).to_bytes(8, "little") + head + bytes(at))
+
+
+async def one_plan(directory: Path, count: int) -> dict[str, float]:
+    """The plan of a stack of one target and one adapter beside a fleet of `count` targets."""
+    with bench(directory, count) as one:
+        await one.apply(one.declaration())
+        one.targets.targets["single"] = MemoryTarget(base=BASE)
+        spec = TargetSpec(name="single", base_url="http://single:8000")
+        adapter = AdapterSpec(target="single", label="a", lora_name="a", lora_path="/models/a")
+        single = Declaration(stack="small", targets={"single": spec}, adapters=(adapter,))
+        costs = []
+        for _ in range(21):
+            async with measured() as cost:
+                await preview(one.fleet, single, SilentView(), options=PlanOptions())
+            costs.append(cost.cpu)
+    return {"plan of one adapter beside them, ms CPU": sorted(costs)[len(costs) // 2] * 1e3}
 
 
 SUBJECTS = {
     "apply": apply_all,
     "one": one_adapter,
+    "one-plan": one_plan,
     "repair": repair,
     "idle": idle,
     "reload": reload,

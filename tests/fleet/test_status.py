@@ -5,8 +5,9 @@ from typing import Any
 import pytest
 from fleet_world import adapter
 
+from garrison.fleet.report.fleet_status import fleet_status
 from garrison.fleet.report.last_failure import LastFailure
-from garrison.fleet.report.status import AdapterStatus, fleet_status
+from garrison.fleet.report.status import AdapterStatus
 from garrison.fleet.values.declaration import ADAPTER_TYPE, Declaration, Policy
 from garrison.fleet.values.observation import Capabilities, Cause, Served, Sighting
 from garrison.fleet.values.target import TargetSpec

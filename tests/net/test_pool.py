@@ -1,9 +1,11 @@
 """Connections that are kept for the next request: which, how many, and for how long."""
 
 import asyncio
+import contextlib
 import shutil
 import ssl
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +14,12 @@ from framing import MemoryTransport
 from served import Certify, StartRaw, StartSim
 
 from garrison.net.client import HttpDialer
-from garrison.net.endpoint import Server, Tls
+from garrison.net.endpoint import Secret, Server, Tls
 from garrison.net.errors import TransportCause, TransportError
 from garrison.net.exchange import Exchange
 from garrison.net.origin import origin_of
 from garrison.net.pool import Pool, PoolKey
+from garrison.net.secrets import Secrets
 
 OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
 
@@ -69,7 +72,7 @@ async def test_only_for_the_same_server_and_trust() -> None:
 
 
 async def test_bounds() -> None:
-    pool = Pool(per_origin=2, total=3, monotonic=Time())
+    pool = Pool(per_key=2, total=3, monotonic=Time())
     given = [idle(of=key(url)) for url in ("http://a", "http://a", "http://a", "http://b", "http://c")]
     for exchange in given:
         pool.give(exchange)
@@ -93,6 +96,21 @@ async def test_too_old_or_closed_ones_are_not_used() -> None:
     assert (pool.take(key()), pool.take(key()), len(pool)) == (young, None, 0)
     assert is_closed(old)
     assert is_closed(answering)
+
+
+async def test_an_old_connection_is_not_used_however_busy() -> None:
+    now = Time()
+    pool = Pool(age_seconds=60, monotonic=now)
+    exchange = idle()
+    exchange.opened_at = 0.0
+    for at in range(0, 60, 2):
+        now.now = exchange.idle_since = at
+        pool.give(exchange)
+        assert pool.take(key()) is exchange
+    now.now = exchange.idle_since = 60
+    pool.give(exchange)
+    assert is_closed(exchange)
+    assert len(pool) == 0
 
 
 async def test_what_nobody_takes_is_closed_in_time() -> None:
@@ -199,4 +217,122 @@ async def test_https_connections_are_kept(start_raw: StartRaw, certify: Certify)
         async with dialer.open(endpoint) as connection:
             assert (await connection.request("GET", "/", timeout=5)).status == 200
     assert (server.connections, len(pool)) == (1, 1)
+    pool.close()
+
+
+# --- by sender: settings and secrets count, too
+
+
+def kept(**options: Any) -> Pool:
+    return Pool(per_key=1, idle_seconds=10, by_sender=True, **options)
+
+
+async def asked(dialer: HttpDialer, endpoint: Server, **options: Any) -> bytes:
+    async with dialer.open(endpoint, **options) as connection:
+        return (await connection.request("GET", "/", timeout=5)).body
+
+
+@pytest.mark.system
+async def test_a_change_of_settings_or_secrets_needs_a_new_connection(start_raw: StartRaw) -> None:
+    server = await start_raw(*[OK] * 9)
+    given = {"KEY": "first-secret"}
+    pool = kept()
+    dialer = HttpDialer(secrets=Secrets(given), pool=pool)
+    base = Server(base_url=server.url, api_key=Secret("env", "KEY"), headers={"x-site": "lab"})
+    for endpoint in (base, base, replace(base, timeout=9.0)):
+        await asked(dialer, endpoint)
+    assert server.connections == 1
+    for number, endpoint in enumerate(
+        (
+            replace(base, headers={"x-site": "hall"}),
+            replace(base, base_url=f"{server.url}/v2"),
+            replace(base, headers={}),
+        ),
+        2,
+    ):
+        await asked(dialer, endpoint)
+        await asked(dialer, endpoint)
+        assert server.connections == number
+    given["KEY"] = "second-secret"
+    await asked(dialer, base)
+    assert server.connections == 5
+    assert not any(b"secret" in repr(key).encode() for key in pool._idle)
+    pool.close()
+
+
+@pytest.mark.system
+async def test_a_secret_that_is_renewed_after_a_refusal_goes_over_a_new_connection(
+    start_raw: StartRaw, tmp_path: Path
+) -> None:
+    refusal = b"HTTP/1.1 401 Unauthorized\r\ncontent-length: 0\r\n\r\n"
+    server = await start_raw(OK, refusal, OK)
+    secret, now = tmp_path / "key", Time()
+    secret.write_text("old-secret")
+    pool = kept()
+    dialer = HttpDialer(secrets=Secrets(monotonic=now), pool=pool)
+    endpoint = Server(base_url=server.url, api_key=Secret("file", str(secret)))
+    assert await asked(dialer, endpoint) == b"ok"
+    secret.write_text("new-secret")
+    now.now += 10
+    assert await asked(dialer, endpoint) == b"ok"
+    assert [b"new-secret" in head for head in server.heard] == [False, False, True]
+    assert server.connections == 2
+    pool.close()
+
+
+@pytest.mark.system
+@pytest.mark.parametrize(("method", "connections"), [("GET", 1), ("POST", 2)])
+async def test_only_get_uses_one_that_the_server_may_have_closed(
+    start_raw: StartRaw, method: str, connections: int
+) -> None:
+    server = await start_raw(OK, OK)
+    pool = kept()
+    dialer = HttpDialer(pool=pool)
+    await asked(dialer, Server(base_url=server.url))
+    for idles in pool._idle.values():
+        idles[0].idle_since -= 5
+    async with dialer.open(Server(base_url=server.url)) as connection:
+        await connection.request(method, "/", timeout=5)
+    assert server.connections == connections
+    pool.close()
+
+
+@pytest.mark.system
+@pytest.mark.parametrize("where", ["ipv6", "unix"])
+async def test_connections_are_kept_wherever_they_lead(where: str, tmp_path: Path) -> None:
+    writers: list[asyncio.StreamWriter] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writers.append(writer)
+        with contextlib.suppress(OSError, asyncio.IncompleteReadError):
+            while await reader.readuntil(b"\r\n\r\n"):
+                writer.write(OK)
+
+    path = str(tmp_path / "engine.sock")
+    if where == "unix":
+        server = await asyncio.start_unix_server(serve, path)
+        url, options = "http://localhost", {"uds": path}
+    else:
+        server = await asyncio.start_server(serve, "::1", 0)
+        url, options = f"http://[::1]:{server.sockets[0].getsockname()[1]}", {}
+    pool = kept()
+    dialer = HttpDialer(pool=pool)
+    for _ in range(3):
+        assert await asked(dialer, Server(base_url=url), **options) == b"ok"
+    assert (len(writers), len(pool)) == (1, 1)
+    pool.close()
+    server.close()
+    writers[0].transport.abort()
+    await asyncio.sleep(0.01)
+
+
+@pytest.mark.system
+async def test_a_dialer_that_keeps_shares_the_rest(start_raw: StartRaw) -> None:
+    server = await start_raw(OK, OK)
+    plain, pool = HttpDialer(), kept()
+    keeping = plain.keeping(pool)
+    assert (keeping.secrets, keeping.resolver, keeping.contexts) == (plain.secrets, plain.resolver, plain.contexts)
+    for dialer in (keeping, keeping, plain):
+        await asked(dialer, Server(base_url=server.url))
+    assert (server.connections, len(pool), plain.pool) == (2, 1, None)
     pool.close()

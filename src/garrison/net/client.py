@@ -13,6 +13,7 @@ and every failure as a `TransportError` with its cause. It follows no redirect a
 goes to the declared origin alone.
 """
 
+import hashlib
 import json as json_codec
 import ssl
 import time
@@ -61,6 +62,12 @@ class HttpDialer:
         self.connector = Connector(self.resolver, self.contexts)
         self.pool = pool
 
+    def keeping(self, pool: Pool) -> "HttpDialer":
+        """Return a dialer over the same secrets, names and TLS contexts that keeps connections in `pool`."""
+        other = HttpDialer(secrets=self.secrets, resolver=self.resolver, pool=pool)
+        other.contexts, other.connector = self.contexts, self.connector
+        return other
+
     def open(self, endpoint: Endpoint, /, *, uds: str | None = None) -> "HttpConnection":
         """A connection that is made at the first request.
 
@@ -106,13 +113,14 @@ class Response:
 class HttpConnection:
     """One endpoint's connection. See `garrison.net.transport.Connection`."""
 
-    __slots__ = ("_closed", "_dialer", "_endpoint", "_exchange", "_origin", "_uds")
+    __slots__ = ("_closed", "_dialer", "_endpoint", "_exchange", "_origin", "_sender", "_uds")
 
     def __init__(self, dialer: HttpDialer, endpoint: Endpoint, uds: str | None = None) -> None:
         self._dialer = dialer
         self._endpoint = endpoint
         self._uds = uds
         self._exchange: Exchange | None = None  # idle, for the next request
+        self._sender = b""  # see `PoolKey`
         self._closed = False
         try:
             self._origin = origin_of(endpoint.base_url)
@@ -183,31 +191,42 @@ class HttpConnection:
 
         A request that the server may have acted on is not repeated, unless it is a GET without any byte of an answer.
         """
-        idle = self._exchange or await self._pooled()
-        self._exchange = None
+        idle = await self._idle(method)
         if idle is not None:
-            if idle.usable and time.monotonic() - idle.idle_since < _IDLE_SECONDS:
-                try:
-                    return await _send(idle, method, message, timeout, limit, reach)
-                except TransportError as error:
-                    repeatable = method == "GET" or not error.sent
-                    if not repeatable or error.cause is not TransportCause.RESET or idle.answered_any:
-                        raise
-            else:
-                idle.close()
+            try:
+                return await _send(idle, method, message, timeout, limit, reach)
+            except TransportError as error:
+                repeatable = method == "GET" or not error.sent
+                if not repeatable or error.cause is not TransportCause.RESET or idle.answered_any:
+                    raise
         return await _send(await self._connect(), method, message, timeout, limit, reach)
 
-    async def _pooled(self) -> Exchange | None:
-        if self._dialer.pool is None:
-            return None
-        return self._dialer.pool.take(PoolKey.of(self._origin, await self._context(), self._uds))
+    async def _idle(self, method: str) -> Exchange | None:
+        """Return an idle connection for the next request, this one's own or one from the pool."""
+        pool, longest = self._dialer.pool, _IDLE_SECONDS
+        exchange, self._exchange = self._exchange, None
+        if exchange is not None and _sender_of(exchange) != self._sender:
+            exchange.close()  # a secret changed between two requests
+            exchange = None
+        if pool is not None:
+            if exchange is None:
+                exchange = pool.take(self._key(await self._context()))
+            if method == "GET":  # sent again where the server closed the connection; anything else is not
+                longest = max(longest, pool.idle_seconds)
+        if exchange is not None and not (exchange.usable and time.monotonic() - exchange.idle_since < longest):
+            exchange.close()
+            exchange = None
+        return exchange
+
+    def _key(self, context: ssl.SSLContext | None) -> PoolKey:
+        return PoolKey.of(self._origin, context, self._uds, self._sender)
 
     async def _connect(self) -> Exchange:
         begun = time.monotonic()
         context = await self._context()
         left = max(0.0, self._endpoint.timeout - (time.monotonic() - begun))
         exchange = await self._dialer.connector.connect(self._origin, context, left, self._uds)
-        exchange.key = PoolKey.of(self._origin, context, self._uds)
+        exchange.key = self._key(context)
         return exchange
 
     async def _context(self) -> ssl.SSLContext | None:
@@ -256,6 +275,8 @@ class HttpConnection:
             lines.insert(1, f"host: {self._origin.authority}")
         if endpoint.api_key is not None and "authorization" not in names:
             lines.append(_line("authorization", f"Bearer {await self._reveal(endpoint.api_key, 'api_key')}"))
+        if self._dialer.pool is not None and self._dialer.pool.by_sender:
+            self._sender = _digest(endpoint.base_url, *lines[1:])
         lines.append("accept: */*\r\naccept-encoding: identity")
         if body:
             lines.append(f"content-type: application/json\r\ncontent-length: {len(body)}")
@@ -282,6 +303,15 @@ async def _send(exchange: Exchange, method: str, message: bytes, timeout: float,
         exchange.close()
         raise
     return exchange
+
+
+def _sender_of(exchange: Exchange) -> bytes:
+    return exchange.key.sender if isinstance(exchange.key, PoolKey) else b""
+
+
+def _digest(*lines: str) -> bytes:
+    """Of what is sent, so that a pool's keys hold no secret."""
+    return hashlib.blake2b("\r\n".join(lines).encode("utf-8", "surrogatepass"), digest_size=16).digest()
 
 
 def _line(name: str, value: str) -> str:

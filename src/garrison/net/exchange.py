@@ -25,6 +25,7 @@ class Exchange(FlowControl):
     The caller closes the exchange after any error, and when it leaves a response unread.
 
     Attributes:
+        opened_at: `time.monotonic()` when it was made.
         idle_since: `time.monotonic()` at the end of the last response.
         answered_any: a byte came after the last request was sent.
         key: what requests must have in common to share this connection; whoever opens it sets it, for a pool.
@@ -45,6 +46,7 @@ class Exchange(FlowControl):
         "answered_any",
         "idle_since",
         "key",
+        "opened_at",
     )
 
     def __init__(self) -> None:
@@ -61,7 +63,7 @@ class Exchange(FlowControl):
         self._keep = True
         self._closed = False
         self.answered_any = False
-        self.idle_since = time.monotonic()
+        self.opened_at = self.idle_since = time.monotonic()
         self.key: Hashable = None
 
     @property

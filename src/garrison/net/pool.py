@@ -1,6 +1,7 @@
 """Keep idle connections for the next request to the same server."""
 
 import asyncio
+import math
 import ssl
 import time
 from collections.abc import Callable, Hashable
@@ -12,46 +13,62 @@ from garrison.net.origin import Origin
 __all__ = ["IDLE_SECONDS", "Pool", "PoolKey"]
 
 IDLE_SECONDS = 3.0
-"""A connection idle for longer is not reused: vLLM closes after 5 s, and a request sent at that moment is lost."""
+"""A connection idle for longer is not reused: vLLM closes it after 5 s, and a request sent at that moment is lost."""
 
 
 @dataclass(frozen=True, slots=True)
 class PoolKey:
-    """What two requests must have in common to share a connection. The API key is not part of it: it is sent with each
-    request. A TLS context is: another client certificate or CA is another trust."""
+    """What two requests must have in common to share a connection.
+
+    The API key is not part of it, since it is sent with each request. The TLS context is: another client certificate or
+    another CA means another trust.
+
+    Attributes:
+        sender: a digest of the base URL and the headers, secrets included, for a pool that does not let requests with
+            different ones share a connection; else empty.
+    """
 
     tls: bool
     host: str
     port: int
     context: ssl.SSLContext | None
     uds: str | None
+    sender: bytes = b""
 
     @classmethod
-    def of(cls, origin: Origin, context: ssl.SSLContext | None, uds: str | None) -> "PoolKey":
-        return cls(origin.tls, origin.host, origin.port, context, uds)
+    def of(cls, origin: Origin, context: ssl.SSLContext | None, uds: str | None, sender: bytes = b"") -> "PoolKey":
+        return cls(origin.tls, origin.host, origin.port, context, uds, sender)
 
 
 class Pool:
-    """Idle connections by key, the one used last in front. For one event loop.
+    """Idle connections by key, the most recently used first. For one event loop.
 
     Args:
-        per_origin: how many are kept for one key; a connection beyond that is closed.
+        per_key: how many are kept for one key; a connection beyond that is closed.
         total: how many are kept in all.
         idle_seconds: how long one is kept.
+        age_seconds: how long after it was opened one may be used again. It bounds for how long a server is reached
+            although its name or its certificate has changed.
+        by_sender: whether the base URL and all headers, secrets included, must be the same for a connection to be
+            shared. Then nothing that a peer tied to a connection outlives a change of settings or of a secret.
         monotonic: seconds from an arbitrary start.
     """
 
     def __init__(
         self,
         *,
-        per_origin: int = 8,
+        per_key: int = 8,
         total: int = 1024,
         idle_seconds: float = IDLE_SECONDS,
+        age_seconds: float = math.inf,
+        by_sender: bool = False,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._per_origin = per_origin
+        self.idle_seconds = idle_seconds
+        self.by_sender = by_sender
+        self._per_key = per_key
         self._total = total
-        self._idle_seconds = idle_seconds
+        self._age_seconds = age_seconds
         self._monotonic = monotonic
         self._idle: dict[Hashable, list[Exchange]] = {}
         self._count = 0
@@ -61,7 +78,7 @@ class Pool:
         return self._count
 
     def take(self, key: PoolKey) -> Exchange | None:
-        """A connection that is likely to be open still; the caller gives it back or closes it."""
+        """Take out a connection that is probably still open; the caller gives it back or closes it."""
         idle = self._idle.get(key)
         if idle is None:
             return None
@@ -80,7 +97,7 @@ class Pool:
     def give(self, exchange: Exchange) -> None:
         """Keep a connection whose last response was read to its end, or close it. It is found again by its `key`."""
         idle = self._idle.get(exchange.key, [])
-        if not self._fit(exchange) or len(idle) >= self._per_origin or self._count >= self._total:
+        if not self._fit(exchange) or len(idle) >= self._per_key or self._count >= self._total:
             exchange.close()
             return
         idle.append(exchange)
@@ -101,10 +118,12 @@ class Pool:
             self._sweeper = None
 
     def _fit(self, exchange: Exchange) -> bool:
-        return exchange.usable and self._monotonic() - exchange.idle_since < self._idle_seconds
+        now = self._monotonic()
+        young = now - exchange.opened_at < self._age_seconds
+        return exchange.usable and young and now - exchange.idle_since < self.idle_seconds
 
     def _sweep_later(self) -> None:
-        self._sweeper = asyncio.get_running_loop().call_later(self._idle_seconds, self._sweep)
+        self._sweeper = asyncio.get_running_loop().call_later(self.idle_seconds, self._sweep)
 
     def _sweep(self) -> None:
         """Close what has been idle too long, and forget what the server has closed."""

@@ -1,11 +1,12 @@
 import io
 
+import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
 from garrison.fleet.manifest.address import canonical_url
-from garrison.fleet.manifest.dump import dump_manifest
+from garrison.fleet.manifest.dump import dump_manifest, manifest_body
 from garrison.fleet.manifest.load import load_declaration
 from garrison.fleet.values.declaration import AdapterSpec, Declaration, Hook, ModelSpec, Policy
 from garrison.fleet.values.events import HOOK_KINDS
@@ -156,3 +157,11 @@ def test_labels_of_their_own_do_not_take_another_adapters() -> None:
     written = yaml.safe_load(dump_manifest(declaration))["adapters"]
     assert {key: entry["lora_path"] for key, entry in written.items()} == {"x": "/1", "x-b-2": "/2", "x-b": "/3"}
     assert written["x-b-2"]["lora_name"] == "x"
+
+
+@pytest.mark.parametrize("text", ["a 😀 b", "line\u2028line", "\x85", "back\\slash", "two\nlines", "a\tb", "é" * 200])
+def test_it_is_the_text_of_the_python_dumper(text: str) -> None:
+    body = Declaration(stack="lab", targets={"edge": TargetSpec(name="edge", base_url="http://a", labels={"k": text})})
+    block = {"targets": manifest_body(body)["targets"]}
+    expected = yaml.safe_dump(block, sort_keys=False, allow_unicode=True, default_flow_style=None, width=120)
+    assert dump_manifest(body).endswith(expected)

@@ -107,20 +107,23 @@ async def _run(
     from garrison.fleet.agent.loop import Agent
     from garrison.fleet.hooks.delivery import HookDelivery
     from garrison.fleet.hooks.queues import Hooks
+    from garrison.fleet.observe.kept_connections import lasting_observer
     from garrison.net.secrets import Secrets
 
     logged = AgentLog(view, view.event)
     hooks = Hooks(HookDelivery(fleet.dialer, Secrets()), clock=fleet.clock, note=logged.note)
-    made = Agent(
-        fleet,
-        logged,
-        on_event=logged.event,
-        hooks=hooks,
-        interval=interval,
-        stacks=stacks,
-        retention=timedelta(days=retention),
-    )
-    forced = await _until_stopped(made, view, once=once)
+    with lasting_observer(fleet) as observer:
+        made = Agent(
+            fleet,
+            logged,
+            on_event=logged.event,
+            hooks=hooks,
+            interval=interval,
+            stacks=stacks,
+            retention=timedelta(days=retention),
+            observer=observer,
+        )
+        forced = await _until_stopped(made, view, once=once)
     _log.info("stopped", forced=forced, output_dropped=view.dropped, **asdict(made.state))
     if not once:
         view.note("stopped now; the next start settles interrupted actions" if forced else "stopped")

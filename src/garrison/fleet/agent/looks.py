@@ -64,6 +64,7 @@ class Looks:
         *,
         record: Record,
         judge: Judge,
+        observer: Observer,
         changed: Callable[[], None],
         bug: Callable[[str, BaseException], None],
     ) -> None:
@@ -76,7 +77,7 @@ class Looks:
         self._judge = judge
         self._changed = changed
         self._bug = bug
-        self._observer = Observer(fleet.dialer, fleet.clock)
+        self._observer = observer
         self._cycles: set[asyncio.Task[None]] = set()
         self._looking: set[str] = set()
         self.single = False

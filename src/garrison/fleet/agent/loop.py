@@ -39,6 +39,7 @@ from garrison.fleet.agent.upkeep import Upkeep
 from garrison.fleet.agent.watched import WatchList
 from garrison.fleet.context import Fleet
 from garrison.fleet.hooks.queues import Hooks
+from garrison.fleet.observe.observer import Observer
 from garrison.fleet.values.view import FleetView
 from garrison.store.records import Event
 
@@ -72,6 +73,7 @@ class Agent:
         interval: seconds between two looks at a target, overriding its stacks' policies.
         stacks: names of the stacks to keep; all if None.
         retention: how long to keep events and observations; forever if None.
+        observer: looks at the targets; by default one that opens a connection for each look.
     """
 
     def __init__(
@@ -84,6 +86,7 @@ class Agent:
         interval: float | None = None,
         stacks: Collection[str] | None = None,
         retention: timedelta | None = None,
+        observer: Observer | None = None,
     ) -> None:
         self.state = AgentState()
         self._fleet = fleet
@@ -124,6 +127,7 @@ class Agent:
             self._schedule,
             record=self._recorder,
             judge=self._repairs,
+            observer=observer or Observer(fleet.dialer, fleet.clock),
             changed=self._wake.set,
             bug=self._unexpected,
         )

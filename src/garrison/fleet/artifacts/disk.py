@@ -4,6 +4,7 @@ import contextlib
 import ipaddress
 import os
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -169,10 +170,12 @@ def store_root(target: TargetSpec, data_dir: Path) -> Path | None:
         return None
     if target.adapter_store is not None:
         return Path(target.adapter_store)
-    return default_store(data_dir) if _is_loopback(urlsplit(target.base_url).hostname or "") else None
+    return default_store(data_dir) if _is_here(target.base_url) else None
 
 
-def _is_loopback(host: str) -> bool:
+@lru_cache(maxsize=16_384)  # a plan asks for every adapter of a target
+def _is_here(base_url: str) -> bool:
+    host = urlsplit(base_url).hostname or ""
     if host == "localhost" or host.endswith(".localhost"):
         return True
     try:

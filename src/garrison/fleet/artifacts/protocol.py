@@ -55,7 +55,10 @@ class Artifacts(Protocol):
 
     def check(self, path: str, target: TargetSpec, base_root: str | None) -> Content | None:
         """Everything that can be told before a load: completeness, rank against `target.max_lora_rank`, shapes against
-        the base model where `base_root` can be read here, what vLLM refuses. None where `path` cannot be read here."""
+        the base model where `base_root` can be read here, what vLLM refuses. None where `path` cannot be read here.
+
+        Of the target, the verdict depends on `max_lora_rank` and on whether it has an adapter store, on nothing else;
+        only the message names it."""
 
     def can_stage(self, target: TargetSpec) -> bool:
         """Whether the target has an adapter store that can be written here."""

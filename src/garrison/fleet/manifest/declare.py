@@ -139,7 +139,7 @@ def _check_headers(draft: Draft, path: Path, model: TargetModel | HookModel, pro
 def _adapters(draft: Draft, manifest: FleetManifest, problems: Problems) -> tuple[AdapterSpec, ...]:
     targets = manifest.targets
     made: list[AdapterSpec] = []
-    served: dict[tuple[str, str], str] = {}
+    served: dict[str, dict[str, str]] = {}  # by lora_name, then by target: the label
     for label, model in manifest.adapters.items():
         name = model.lora_name or label
         path: Path = ("adapters", label)
@@ -148,14 +148,15 @@ def _adapters(draft: Draft, manifest: FleetManifest, problems: Problems) -> tupl
             text = f"lora_name {draft.shown(at, name)} contains white space"
             hint = "Use - or _ instead: names are written on command lines as TARGET/NAME."
             problems.add(draft.where(at), at, text, hint if model.lora_name else f"{hint} Or set lora_name.")
+        taken = served.setdefault(name, {})
         for target in _chosen(draft, label, model, targets, problems):
             if targets[target].base_model == name:
                 text = f"adapter {label!r} has the same name as the base model of target {target!r}"
                 problems.add(draft.where(at), at, text, "Give it another lora_name; vLLM rejects this one.")
-            if (target, name) in served:
-                text = f"adapters {served[target, name]!r} and {label!r} have the same lora_name on target {target!r}"
+            if target in taken:
+                text = f"adapters {taken[target]!r} and {label!r} have the same lora_name on target {target!r}"
                 problems.add(draft.where(at), at, text, "Give one of them another lora_name.")
-            served[target, name] = label
+            taken[target] = label
             made.append(
                 AdapterSpec(
                     target=target,
@@ -189,11 +190,14 @@ def _chosen(
         return [model.target] if _known_target(draft, at, model.target, targets, problems) else []
     chosen: dict[str, None] = {}
     for index, name in enumerate(model.targets or ()):
+        if name in targets and name not in chosen:
+            chosen[name] = None
+            continue
         at = (*path, "targets", index)
         if name in chosen:
             problems.add(draft.where(at), at, f"{dotted(at)}: duplicate target {draft.shown(at, name)}", "Remove one.")
-        elif _known_target(draft, at, name, targets, problems):
-            chosen[name] = None
+        else:
+            _known_target(draft, at, name, targets, problems)
     return list(chosen)
 
 

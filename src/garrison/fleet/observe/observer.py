@@ -19,7 +19,7 @@ from garrison.fleet.vllm.capabilities import probe_capabilities
 from garrison.fleet.vllm.model_list import judge
 from garrison.net.transport import Dialer, TransportError
 
-__all__ = ["Look", "Observer"]
+__all__ = ["Look", "Observer", "spare_descriptors"]
 
 _PLACES = 128
 _SECOND_LANE = 1024
@@ -56,6 +56,7 @@ class Observer:
         second_lane: slow requests that run in addition, over all calls; the default respects the process's limit of
             file descriptors.
         patience: seconds after which a request moves to the second lane.
+        kept: idle connections that `dialer` may hold; they need descriptors, too.
     """
 
     def __init__(
@@ -66,11 +67,12 @@ class Observer:
         places: int = _PLACES,
         second_lane: int | None = None,
         patience: float = _PATIENCE_SECONDS,
+        kept: int = 0,
     ) -> None:
         self._dialer = dialer
         self._clock = clock or SystemClock()
         self._places = places
-        self._second_lane = _room(places) if second_lane is None else second_lane
+        self._second_lane = _room(places, kept) if second_lane is None else second_lane
         self._patience = patience
         self._slow = 0
 
@@ -201,9 +203,14 @@ def _lost_one(before: Mapping[str, Served], now: Mapping[str, Served]) -> bool:
     return before is not now and any(name not in now for name in before)
 
 
-def _room(places: int) -> int:
+def _room(places: int, kept: int) -> int:
     """Return the width of the second lane that the process's limit of file descriptors permits."""
+    return max(16, min(_SECOND_LANE, spare_descriptors(places) - kept))
+
+
+def spare_descriptors(places: int = _PLACES) -> int:
+    """Return how many file descriptors are left beside the requests in `places` and the rest of the process."""
     allowed, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if allowed == resource.RLIM_INFINITY:
-        return _SECOND_LANE
-    return max(16, min(_SECOND_LANE, allowed - places - _SPARE_DESCRIPTORS))
+        allowed = 2**20
+    return max(0, allowed - places - _SPARE_DESCRIPTORS)

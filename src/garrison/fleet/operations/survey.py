@@ -7,13 +7,13 @@ from garrison.fleet.context import Fleet
 from garrison.fleet.observe.entry_faults import entry_faults
 from garrison.fleet.observe.observer import Look, Observer
 from garrison.fleet.observe.record_sighting import remember, served_of
+from garrison.fleet.operations.file_checks import check_files, staging_targets, with_digests
 from garrison.fleet.plan.addresses import as_moved, moved_targets
 from garrison.fleet.plan.context import Mode, PlanOptions
 from garrison.fleet.plan.planner import check_models, plan
-from garrison.fleet.values.declaration import AdapterSpec, Declaration
-from garrison.fleet.values.failure import Failure, FailureCode
+from garrison.fleet.values.declaration import Declaration
 from garrison.fleet.values.observation import Capabilities, Cause, Served, Sighting
-from garrison.fleet.values.plan import Action, ActionKind, Plan, Way
+from garrison.fleet.values.plan import Plan
 from garrison.fleet.values.target import TargetSpec
 from garrison.fleet.values.view import FleetView
 from garrison.store.records import Event, Resource, StackRecord, TargetRecord
@@ -114,7 +114,7 @@ async def survey(
     }
     seen = await look(fleet, asked, records, managed_names(recorded), view, record=as_recorded if record else ())
     return Survey(
-        declaration=declaration if as_applied else await _with_digests(fleet, declaration, owned),
+        declaration=declaration if as_applied else await with_digests(fleet, declaration, owned),
         stack=stack,
         targets=specs,
         known=known,
@@ -241,23 +241,6 @@ def with_memory(seen: Sighting, record: TargetRecord) -> Sighting:
     return replace(seen, capabilities=Capabilities.from_json(record.capabilities))
 
 
-async def _with_digests(fleet: Fleet, declaration: Declaration, owned: Iterable[Resource]) -> Declaration:
-    """`declaration` with the digest of each adapter whose content can be read here. Where it cannot be read any more,
-    and the content that was applied is still in the adapter store, that content is meant."""
-    applied = {(one.key.target, one.key.name): one.spec for one in owned}
-    digests: dict[str, str | None] = {}
-    adapters: list[AdapterSpec] = []
-    for spec in declaration.adapters:
-        if spec.lora_path not in digests:
-            digests[spec.lora_path] = await fleet.disk(fleet.artifacts.digest, spec.lora_path)
-        digest = digests[spec.lora_path]
-        last = applied.get((spec.target, spec.lora_name), {})
-        if digest is None and last.get("digest") and last.get("lora_path") == spec.lora_path:
-            digest = await _kept(fleet, declaration.targets[spec.target], str(last["digest"]))
-        adapters.append(replace(spec, digest=digest))
-    return replace(declaration, adapters=tuple(adapters))
-
-
 async def decide(fleet: Fleet, found: Survey, *, mode: Mode, options: PlanOptions) -> Plan:
     """The plan, with loads blocked whose files cannot be loaded.
 
@@ -267,7 +250,7 @@ async def decide(fleet: Fleet, found: Survey, *, mode: Mode, options: PlanOption
     check_models(found.declaration.models, found.sightings)
     seen = (one for one in found.recorded if one.key.target in found.sightings)
     faults = await entry_faults(fleet, (one.served_path for one in seen))
-    stores = {name for name, spec in found.targets.items() if await fleet.disk(fleet.artifacts.can_stage, spec)}
+    stores = await staging_targets(fleet, found.targets)
 
     def staged_path(target: str, digest: str) -> str | None:
         return fleet.artifacts.staged_path(found.targets[target], digest) if target in stores else None
@@ -288,49 +271,8 @@ async def decide(fleet: Fleet, found: Survey, *, mode: Mode, options: PlanOption
         f"{name} was at {address}: what that server serves stays there, and nobody looks after it"
         for name, address in sorted(found.moved.items())
     ]
-    actions = tuple([await _checked(fleet, found, action) for action in drafted.actions])
-    return replace(drafted, actions=actions, warnings=(*drafted.warnings, *warnings))
-
-
-async def _checked(fleet: Fleet, found: Survey, action: Action) -> Action:
-    """vLLM answers 200 to an adapter that does not fit and serves garbage: what can be told from the files is told
-    before anything is sent."""
-    if action.desired is None or action.way not in (Way.LOAD, Way.SWAP, Way.LOAD_THEN_UNLOAD):
-        return action
-    seen, target = found.sightings[action.target], found.targets[action.target]
-    base = seen.served.get(seen.base) if seen.base else None
-    spec = action.desired
-    # An intact copy in the store stands for its content, whatever has become of the source.
-    kept = action.stage and action.load_path and await fleet.disk(fleet.artifacts.intact, action.load_path)
-    place = action.load_path if kept and action.load_path else spec.lora_path
-    content = await fleet.disk(fleet.artifacts.check, place, target, base.root if base else None)
-    failure = content.failure if content is not None else None
-    digest = spec.digest if action.stage and not kept else None
-    if digest and await fleet.disk(fleet.artifacts.digest, spec.lora_path) != digest:
-        another = await fleet.disk(fleet.artifacts.holds, target, digest)  # entry of the store has it still
-        failure = None if another else failure or _nowhere(action.reason, spec)
-    if failure is None:
-        return action
-    reason = "its files cannot be loaded"
-    return replace(action, kind=ActionKind.BLOCKED, way=None, reason=reason, failure=failure)
-
-
-def _nowhere(reason: str, spec: AdapterSpec) -> Failure:
-    return Failure(
-        code=FailureCode.NOT_UPDATABLE,
-        message=f"{spec.lora_name}: {reason}. Neither {spec.lora_path} nor the adapter store has the content that was "
-        "applied any more",
-        hint="`garrison apply` rolls out what is there now; or put the files back that were there.",
-    )
-
-
-async def _kept(fleet: Fleet, target: TargetSpec, digest: str) -> str | None:
-    """`digest`, where the target's store has that content."""
-    path = fleet.artifacts.staged_path(target, digest)
-    if path is None:
-        return None
-    intact = await fleet.disk(fleet.artifacts.intact, path)
-    return digest if intact or await fleet.disk(fleet.artifacts.holds, target, digest) else None
+    actions = await check_files(fleet, drafted.actions, found.targets, found.sightings)
+    return replace(drafted, actions=tuple(actions), warnings=(*drafted.warnings, *warnings))
 
 
 def _may_be_another(record: TargetRecord) -> bool:

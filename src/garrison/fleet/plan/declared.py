@@ -1,6 +1,6 @@
 """Decides what happens to one declared adapter; see the table in `plan`. No I/O."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from garrison.fleet.artifacts.protocol import EntryFault
@@ -57,23 +57,28 @@ def _unseen(spec: AdapterSpec, recorded: Resource | None, unknown: Failure) -> A
 
 def impossible(spec: AdapterSpec, scene: Scene) -> Failure | None:
     """Return why the target cannot serve `spec` at all, whatever is loaded; None if it can."""
-    seen = scene.sightings[spec.target]
-    bases = {name: one.root for name, one in seen.served.items() if one.parent is None}
-    if spec.lora_name in bases:
+    served = scene.sightings[spec.target].served
+    if _is_base(served, spec.lora_name):
         return Failure(
             code=FailureCode.INVALID_REQUEST,
             message=f"{spec.lora_name} is the name of the base model on {spec.target}",
             hint="Give the adapter another lora_name.",
         )
-    if seen.lora_routes is False and scene.observed(spec.target, spec.lora_name) is None:
+    if scene.sightings[spec.target].lora_routes is False and scene.observed(spec.target, spec.lora_name) is None:
         return routes_off(spec.target)
-    if spec.base_model_name is not None and spec.base_model_name not in bases:
+    if spec.base_model_name is not None and not _is_base(served, spec.base_model_name):
+        bases = ", ".join(name for name, one in served.items() if one.parent is None)
         return Failure(
             code=FailureCode.INVALID_REQUEST,
-            message=f"declared for base model {spec.base_model_name}, but {spec.target} serves {', '.join(bases)}",
+            message=f"declared for base model {spec.base_model_name}, but {spec.target} serves {bases}",
             hint="vLLM would attach it to the base model it serves. Correct base_model_name or the target.",
         )
     return None
+
+
+def _is_base(served: Mapping[str, Served], name: str) -> bool:
+    found = served.get(name)
+    return found is not None and found.parent is None
 
 
 def _missing(spec: AdapterSpec, recorded: Resource | None, scene: Scene) -> Action:

@@ -14,8 +14,9 @@ from garrison.fleet.observe.drift import Drift, find_drift_everywhere
 from garrison.fleet.observe.entry_faults import content_drift, entry_faults
 from garrison.fleet.observe.record_sighting import last_sighting
 from garrison.fleet.operations.survey import Seen, look, managed_names, with_memory
+from garrison.fleet.report.fleet_status import fleet_status
 from garrison.fleet.report.last_failure import read_failures
-from garrison.fleet.report.status import FleetStatus, fleet_status
+from garrison.fleet.report.status import FleetStatus
 from garrison.fleet.values.observation import Cause, Presence, Sighting
 from garrison.fleet.values.target import TargetSpec
 from garrison.fleet.values.view import FleetView

@@ -9,9 +9,10 @@ from typing import Any
 from garrison.fleet.observe.entry_faults import Faults
 from garrison.fleet.observe.record_sighting import last_sighting
 from garrison.fleet.operations.survey import with_memory
+from garrison.fleet.report.fleet_status import fleet_status
 from garrison.fleet.report.inventory_rows import UNMANAGED, AdapterRow, ModelRow, Reach, StackRow, TargetRow
 from garrison.fleet.report.last_failure import LastFailure, Place
-from garrison.fleet.report.status import AdapterStatus, fleet_status
+from garrison.fleet.report.status import AdapterStatus
 from garrison.fleet.values.declaration import ADAPTER_TYPE
 from garrison.store.records import Key, Resource, StackRecord, TargetRecord
 

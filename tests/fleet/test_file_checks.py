@@ -1,0 +1,83 @@
+"""What is asked of the disk before a plan, and how often."""
+
+from collections import Counter
+from dataclasses import replace
+
+import pytest
+from fleet_world import World
+
+from garrison.fleet.context import Fleet
+from garrison.fleet.values.declaration import AdapterSpec
+from garrison.fleet.values.failure import Failure, FailureCode
+from garrison.fleet.values.plan import ActionKind
+from garrison.testing.artifacts import MemoryArtifacts
+
+PATH = "/models/sql"
+BAD = Failure(code=FailureCode.INVALID_REQUEST, message="truncated")
+
+
+class CountingArtifacts(MemoryArtifacts):
+    """Counts the checks by path and rank."""
+
+    def __init__(self, **fields):
+        super().__init__(**fields)
+        self.checks = Counter()
+
+    def check(self, path, target, base_root):
+        self.checks[path, target.max_lora_rank] += 1
+        found = super().check(path, target, base_root)
+        if found is not None and found.failure is not None:
+            return replace(found, failure=replace(found.failure, message=f"{target.name}: {found.failure.message}"))
+        return found
+
+
+@pytest.fixture
+def world():
+    world = World(targets=3)
+    world.artifacts = world.fleet.artifacts = CountingArtifacts(digests={PATH: "d1"})
+    return world
+
+
+def everywhere(world, adapters=1):
+    return [
+        AdapterSpec(target=name, label=f"a{at}", lora_name=f"a{at}", lora_path=PATH)
+        for name in world.targets.targets
+        for at in range(adapters)
+    ]
+
+
+async def test_the_disk_is_asked_in_batches(world, monkeypatch):
+    hops = Counter()
+    hop = Fleet.disk
+
+    def counted(self, call, *args, **kwargs):
+        hops["disk"] += 1
+        return hop(self, call, *args, **kwargs)
+
+    monkeypatch.setattr(Fleet, "disk", counted)
+    drafted = await world.plan(world.declaration(*everywhere(world, adapters=200)))
+    assert len(drafted.actions) == 600
+    assert hops["disk"] <= 2 * 600 / 100 + 5
+
+
+async def test_files_are_checked_once_for_targets_that_are_alike(world):
+    declaration = world.declaration(*everywhere(world, adapters=5))
+    narrow = replace(declaration.targets["edge-3"], max_lora_rank=8)
+    await world.plan(replace(declaration, targets=declaration.targets | {"edge-3": narrow}))
+    assert world.artifacts.checks == {(PATH, None): 1, (PATH, 8): 1}
+
+
+async def test_a_target_with_a_store_is_not_like_one_without(world):
+    declaration = world.declaration(*everywhere(world))
+    stored = replace(declaration.targets["edge-3"], adapter_store="/store")
+    await world.plan(replace(declaration, targets=declaration.targets | {"edge-3": stored}))
+    assert world.artifacts.checks == {(PATH, None): 2}
+
+
+async def test_each_failure_names_its_target(world):
+    world.artifacts.refused[PATH] = BAD
+    drafted = await world.plan(world.declaration(*everywhere(world)))
+    assert {action.kind for action in drafted.actions} == {ActionKind.BLOCKED}
+    assert [action.failure.message for action in drafted.actions] == [
+        f"{name}: truncated" for name in ("edge-1", "edge-2", "edge-3")
+    ]
