@@ -11,7 +11,7 @@ from foreign_trees import SECRET, only_ours
 
 from garrison.base import openat2
 from garrison.base.errors import GarrisonError, InvalidError, ModelInvalidError
-from garrison.models import adopt
+from garrison.models import ingest
 from garrison.models.adapters.library import import_adapter
 from garrison.models.files import copying
 from garrison.models.layout import Layout
@@ -160,7 +160,7 @@ def test_a_file_that_becomes_a_link_before_it_is_copied(layout, theirs, bring, k
         (theirs / weights(kind)).symlink_to(secret)
         return real(*arguments, **options)
 
-    monkeypatch.setattr(adopt, "copy_files", swap_then_copy)
+    monkeypatch.setattr(ingest, "copy_files", swap_then_copy)
     with pytest.raises(ModelInvalidError, match="leads out"):
         bring(theirs)
     assert not any(SECRET in content for content in everything(layout))
@@ -174,7 +174,7 @@ def test_what_is_installed_is_checked_once_it_is_ours(layout, theirs, bring, kin
         os.truncate(theirs / weights(kind), 100)
         return real(*arguments, **options)
 
-    monkeypatch.setattr(adopt, "copy_files", cut_then_copy)
+    monkeypatch.setattr(ingest, "copy_files", cut_then_copy)
     with pytest.raises(ModelInvalidError, match="truncated"):
         bring(theirs)
     assert list_models(layout) == []
@@ -311,15 +311,15 @@ def test_removing_a_moved_origin_goes_through_no_link(public_path, layout, make,
     mine = public_path / "mine"
     mine.mkdir()
     (mine / "notes.txt").write_text("mine")
-    monkeypatch.setattr(adopt, "_can_rename", lambda origin, staging: False)
-    real = adopt.record_digests
+    monkeypatch.setattr(ingest, "_can_rename", lambda origin, staging: False)
+    real = ingest.record_digests
 
     def swap(*arguments, **options):
         shutil.rmtree(origin / "sub")
         (origin / "sub").symlink_to(mine)
         return real(*arguments, **options)
 
-    monkeypatch.setattr(adopt, "record_digests", swap)
+    monkeypatch.setattr(ingest, "record_digests", swap)
     with pytest.raises(InvalidError, match="was imported and could not be removed"):
         import_model(layout, origin, move=True)
     assert (mine / "notes.txt").read_text() == "mine"

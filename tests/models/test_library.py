@@ -298,7 +298,7 @@ def test_move_renames(layout, tmp_path, make):
 
 
 def test_a_move_to_another_disk_leaves_what_was_not_copied(layout, tmp_path, make, monkeypatch):
-    monkeypatch.setattr("garrison.models.adopt._can_rename", lambda origin, staging: False)
+    monkeypatch.setattr("garrison.models.ingest._can_rename", lambda origin, staging: False)
     origin = make.model(tmp_path / "tiny")
     (origin / ".git").mkdir()
     (origin / ".git" / "HEAD").write_text("ref: refs/heads/main\n")

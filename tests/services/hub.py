@@ -36,7 +36,7 @@ class Repo:
 class Fault:
     """`kind`: a status ("401"), `gated`, `cut` (after `at` bytes), `short` (announces and sends `at` bytes),
     `long` (sends more), `slow` (`seconds` before the body), `stall` (`at` bytes, then nothing for `seconds`),
-    `corrupt`, `html`.
+    `corrupt`, `html`, `redirect` (to the same path at `to`).
     """
 
     where: str
@@ -44,6 +44,7 @@ class Fault:
     times: int = 1
     at: int = 0
     seconds: float = 0.0
+    to: str = ""
 
 
 @dataclass
@@ -53,6 +54,7 @@ class Hub:
     token: str | None = None
     requests: list[tuple[str, str | None]] = field(default_factory=list)
     agents: set[str] = field(default_factory=set)
+    tokens: list[str | None] = field(default_factory=list)
     bytes_served: int = 0
     sizes: bool = True
     lock: threading.Lock = field(default_factory=threading.Lock)
@@ -107,9 +109,13 @@ class _Handler(BaseHTTPRequestHandler):
         with self.hub.lock:
             self.hub.requests.append((path, self.headers.get("Range")))
             self.hub.agents.add(self.headers.get("User-Agent", ""))
+            self.hub.tokens.append(self.headers.get("Authorization"))
         fault = self.hub.fault(path)
         if fault is not None and fault.kind == "slow":
             time.sleep(fault.seconds)
+        if fault is not None and fault.kind == "redirect":
+            self._answer(302, b"", {"Location": fault.to + self.path})
+            return
         if fault is not None and fault.kind == "html":
             self._answer(200, b"<html>please log in</html>", {"Content-Type": "text/html"})
             return

@@ -210,7 +210,7 @@ class TestFaults:
     @pytest.mark.parametrize("name", [SHARD, "config.json"], ids=["sha256", "git blob"])
     def test_changed_bytes_for_good(self, fetch: Fetch, hub: Hub, name: str) -> None:
         hub.faults.append(Fault(name, "corrupt", times=9))
-        with pytest.raises(FetchError, match="differs from what"):
+        with pytest.raises(FetchError, match="does not match its digest"):
             fetch()
 
     def test_a_login_page_in_the_hub_s_place(self, fetch: Fetch, hub: Hub) -> None:

@@ -87,8 +87,19 @@ def file_lock(
 
 
 def _acquire(path: Path, timeout: float, purpose: str, clock: Clock, on_wait: Callable[[str], None] | None) -> FileLock:
-    deadline = clock.monotonic() + timeout
     path, descriptor = _open(path)
+    try:
+        return _wait(path, descriptor, timeout, purpose, clock, on_wait)
+    except BaseException:
+        os.close(descriptor)
+        raise
+
+
+def _wait(
+    path: Path, descriptor: int, timeout: float, purpose: str, clock: Clock, on_wait: Callable[[str], None] | None
+) -> FileLock:
+    """Raises what `clock.sleep` raises too: that is how a caller ends the wait early."""
+    deadline = clock.monotonic() + timeout
     announced = False
     use_directory = False
     while True:
@@ -99,7 +110,6 @@ def _acquire(path: Path, timeout: float, purpose: str, clock: Clock, on_wait: Ca
                 pass
             except OSError as error:
                 if error.errno not in _UNSUPPORTED:
-                    os.close(descriptor)
                     raise
                 use_directory = True
             else:
@@ -110,7 +120,6 @@ def _acquire(path: Path, timeout: float, purpose: str, clock: Clock, on_wait: Ca
             return FileLock(path, None)
         holder = _directory_holder(path) if use_directory else _file_holder(path)
         if clock.monotonic() >= deadline:
-            os.close(descriptor)
             raise _locked(path, purpose, timeout, holder)
         if on_wait is not None and not announced:
             announced = True

@@ -1,7 +1,7 @@
 """The quick check: what can be told about weights from headers and sizes, in milliseconds.
 
 A truncated shard, a missing one, a corrupt header, an empty file, an index that does not fit its shards. Changed bytes
-inside a tensor are not seen: that is what `digests.verify` is for.
+inside a tensor are not seen: that is what `verify.verify` is for.
 """
 
 import os

@@ -13,12 +13,13 @@ from garrison.base.beneath import Tree
 from garrison.base.clock import Clock, SystemClock
 from garrison.base.errors import InvalidError, ModelInvalidError, ModelNotFoundError
 from garrison.base.locks import file_lock
-from garrison.models.adopt import adopt
 from garrison.models.files.content import is_dir, is_file
 from garrison.models.files.problem import Problem
 from garrison.models.files.progress import Progress
 from garrison.models.files.space import FreeBytes, free_bytes
+from garrison.models.files.stop_token import StoppableClock, StopToken
 from garrison.models.info import ModelInfo, model_info
+from garrison.models.ingest import Ingest, ingest
 from garrison.models.integrity import check_weights, find_fault
 from garrison.models.layout import Layout, is_model_entry
 from garrison.models.names import ModelName, parse_model
@@ -145,7 +146,12 @@ def show_model(layout: Layout, name: str, *, skip_tokenizer: bool = False) -> Mo
 
 
 def verify_model(
-    layout: Layout, name: str, *, skip_tokenizer: bool = False, progress: Progress | None = None
+    layout: Layout,
+    name: str,
+    *,
+    skip_tokenizer: bool = False,
+    progress: Progress | None = None,
+    stop: StopToken | None = None,
 ) -> Verification:
     """Hash every file of the model and compare with what is on record; record it when nothing is.
 
@@ -160,7 +166,7 @@ def verify_model(
     is_path = outside.is_absolute() or name.startswith(".")
     path = outside if is_path and is_dir(outside) else find_model(layout, name).path
     check_weights(validate_model(path, skip_tokenizer=skip_tokenizer, allow_gguf=True))
-    return verify(path, progress=progress)
+    return verify(path, progress=progress, stop=stop)
 
 
 def import_model(
@@ -175,8 +181,9 @@ def import_model(
     clock: Clock | None = None,
     free: FreeBytes = free_bytes,
     lock_timeout: float = _LOCK_SECONDS,
+    stop: StopToken | None = None,
 ) -> ImportedModel:
-    """Check the model in a directory, a `.gguf` file or a tar, and adopt it into the library.
+    """Check the model in a directory, a `.gguf` file or a tar, and bring it into the library.
 
     Args:
         model_id: `ORG/NAME` or a name; by default the one in the record of a directory that was a library's, else the
@@ -189,8 +196,10 @@ def import_model(
         InvalidError: the name is taken by other content, or cannot be used.
         DiskFullError: said before the copy starts.
         LockedError: another command works on this model.
+        StoppedError: `stop` was stopped; the library is as it was.
     """
-    clock = clock or SystemClock()
+    stop = stop or StopToken()
+    clock = StoppableClock(clock or SystemClock(), stop)
     model = _parse_id(model_id or _default_id(origin))
     with file_lock(
         layout.lock_path(model.model_id), timeout=lock_timeout, purpose=f"is working on {model.model_id}", clock=clock
@@ -201,20 +210,23 @@ def import_model(
         def check(path: Path, tree: Tree | None) -> None:
             check_weights(validate_model(path, skip_tokenizer=skip_tokenizer, allow_gguf=True, tree=tree), tree)
 
-        adopted = adopt(
-            origin,
-            target,
-            staging,
-            layout,
-            ModelRecord(model.model_id, "import", clock.now().isoformat()),
-            check=check,
-            replacing=replacing,
-            move=move,
-            progress=progress,
-            clock=clock,
-            free=free,
+        done = ingest(
+            Ingest(
+                origin=origin,
+                target=target,
+                staging=staging,
+                layout=layout,
+                record=ModelRecord(model.model_id, "import", clock.now().isoformat()),
+                check=check,
+                replacing=replacing,
+                move=move,
+                progress=progress,
+                clock=clock,
+                free=free,
+                stop=stop,
+            )
         )
-    return ImportedModel(model.model_id, target, adopted.bytes, adopted.changed, adopted.kept)
+    return ImportedModel(model.model_id, target, done.bytes, done.changed, done.kept)
 
 
 def remove_model(

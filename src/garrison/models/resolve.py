@@ -1,7 +1,9 @@
 """From a model's name to a directory on disk that an engine can be given: the first source that has a whole one.
 
-The lock of the model is taken before any source is asked, what an interrupted run left is mended, a download is checked
-before it takes its place. The path in the answer names one version and keeps naming it.
+The model's lock is taken before any source is asked, what an interrupted run left is repaired, and a download is
+checked before it takes its place. The path in the result names one version and keeps naming it.
+
+`resolve` blocks, and any number of calls may run in threads of one process. A stop token ends a call early.
 """
 
 import contextlib
@@ -20,8 +22,10 @@ from garrison.base.locks import file_lock
 from garrison.base.redaction import redacted
 from garrison.models import swap
 from garrison.models.files import space
+from garrison.models.files.broadcast import Guarded
 from garrison.models.files.problem import Problem
 from garrison.models.files.progress import Progress, Silent
+from garrison.models.files.stop_token import StoppableClock, StopToken
 from garrison.models.integrity import find_fault
 from garrison.models.record import ModelRecord, read_record, write_record
 from garrison.models.request import NETWORK_SOURCES, ResolveRequest
@@ -59,7 +63,7 @@ class ResolvedModel:
         source: where it was found.
         hf_home: the Hugging Face home whose cache it is in; None for a directory of its own.
         tried: the sources in the order they were asked, the last of them `source`.
-        kept: where a broken directory that was replaced went, because it was not ours to delete.
+        kept: where a broken directory that was replaced went, when Garrison had not made it and must not delete it.
     """
 
     name: str
@@ -117,13 +121,17 @@ def resolve(
     clock: Clock | None = None,
     free_bytes: Callable[[Path], int] | None = None,
     at: Callable[[str], None] | None = None,
+    stop: StopToken | None = None,
 ) -> ResolvedModel:
     """Find the model, fetching it where no source has it on disk.
 
     Args:
         sources: instead of those that `request` names.
+        progress: told of each step, in the threads that work; an error that it raises does not end the call. For more
+            than one listener, or a slow one, see `files.broadcast.Broadcast`.
         free_bytes: free on the file system of a directory.
         at: called at each step of the swap (`swap.SWAP_STEPS`).
+        stop: ends the call early. Locks are released; what was downloaded stays and is used by the next call.
 
     Raises:
         ModelNotFoundError, ModelInvalidError, FetchError: no source has a whole one; the first of invalid, failed, not
@@ -131,10 +139,19 @@ def resolve(
         LockedError: another command resolves the same model for longer than `request.lock_timeout`.
         DiskFullError: a download does not fit.
         InvalidError: the request cannot be answered as it is.
+        StoppedError: `stop` was stopped. A model that was already being renamed into place is installed whole.
     """
-    return _Resolver(request, progress or Silent(), clock or SystemClock(), free_bytes or space.free_bytes, at).run(
-        sources
+    stop = stop or StopToken()
+    stop.check()
+    resolver = _Resolver(
+        request,
+        Guarded(progress or Silent()),
+        clock or SystemClock(),
+        free_bytes or space.free_bytes,
+        at,
+        stop,
     )
+    return resolver.run(sources)
 
 
 class _Resolver:
@@ -145,18 +162,20 @@ class _Resolver:
         clock: Clock,
         free_bytes: Callable[[Path], int],
         at: Callable[[str], None] | None,
+        stop: StopToken,
     ) -> None:
         self.request = request
         self.progress = progress
-        self.clock = clock
+        self.clock = StoppableClock(clock, stop)
         self.at = at or _pass
-        self.workspace = Workspace(check=self._check, free_bytes=free_bytes, clock=clock)
+        self.stop = stop
+        self.workspace = Workspace(check=self._check, free_bytes=free_bytes, clock=clock, stop=stop)
         self.tried: list[Attempt] = []
         self.first_error: dict[str, GarrisonError] = {}
 
     def run(self, sources: Sequence[Source] | None) -> ResolvedModel:
         if self.request.model.path is not None:
-            # A path is not searched for, and nothing is put in its place: no lock.
+            # A path is not searched for and nothing replaces it, so no lock is needed.
             return self._search([LocalSource()])
         if sources is None:
             sources = default_sources(self.request.sources)
@@ -181,6 +200,7 @@ class _Resolver:
 
     def _search(self, sources: Sequence[Source]) -> ResolvedModel:
         for source in sources:
+            self.stop.check()
             self.progress.step("search", source=source.name)
             try:
                 outcome = self._ask(source)
@@ -205,21 +225,22 @@ class _Resolver:
             return Skipped("the network is not to be used")
         if not self._writable():
             return Skipped(f"{self.request.layout.root} is not writable")
-        from garrison.models.download_log import download_log  # logging is not needed before
+        from garrison.models.download_log import download_log  # the first that needs logging
 
         log = self.request.layout.log_file(self.request.model, source.name)
         with download_log(log, keep=self.request.keep_logs):
             return source.find(self.request, self.workspace, self.progress)
 
     def _install(self, source: str, found: Found) -> tuple[Outcome, Path | None]:
-        """Check a download and give it its place."""
+        """Check a download and move it into place."""
         layout, model = self.request.layout, self.request.model
         self.progress.step("check", path=str(found.path), message="checking the download")
         staged = found.path / model.file if model.file else found.path
         self.at("before-check")
         problem = self._check(staged)
+        self.stop.check()
         if problem is not None:
-            # The next run is not to resume what is broken.
+            # The next run must not resume what is broken.
             swap.discard(found.path, layout, self.clock)
             Staging(found.path).forget()
             return Broken(problem), None
@@ -237,6 +258,7 @@ class _Resolver:
             write_record(found.path, record)
         except OSError as error:
             raise write_failed(found.path, error, 0, self.workspace.free_bytes) from None
+        self.stop.check()  # the last time: from here on the download is installed whole, or not at all
         # Two organisations' models of one name have two locks; they must not both find the name free.
         with file_lock(
             layout.install_lock, timeout=swap.INSTALL_SECONDS, purpose="is installing a model", clock=self.clock
@@ -264,13 +286,13 @@ class _Resolver:
         return find_fault(verdict) or (self._verify(path) if self.request.verify else None)
 
     def _verify(self, path: Path) -> Problem | None:
-        from garrison.models.verify import verify  # hashing is for who asks
+        from garrison.models.verify import verify  # only --verify needs hashing
 
         if path.is_file():
             path = path.parent
         self.progress.step("verify", path=str(path), message=f"verifying {path}")
         try:
-            verify(path, progress=self.progress, record=os.access(path, os.W_OK)).raise_faults()
+            verify(path, progress=self.progress, record=os.access(path, os.W_OK), stop=self.stop).raise_faults()
         except ModelInvalidError as error:
             return Problem(
                 error.details.get("file", str(path)), error.details.get("reason", error.message), error.hint or ""
@@ -278,7 +300,7 @@ class _Resolver:
         return None
 
     def _tidy(self) -> None:
-        """Remove what is left of downloads of this model, unless one is still to be resumed."""
+        """Remove what is left of downloads of this model, unless one can still be resumed."""
         place = self.request.layout.staging_dir(self.request.model, "any").parent
         with contextlib.suppress(OSError):
             if self.request.keep_logs:

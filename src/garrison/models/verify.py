@@ -17,6 +17,7 @@ from garrison.models.files.content import unreadable
 from garrison.models.files.hashing import hash_files
 from garrison.models.files.problem import Problem
 from garrison.models.files.progress import Progress
+from garrison.models.files.stop_token import StopToken
 from garrison.models.formats.sha256sums import parse_sums, render_sums
 from garrison.models.validate import list_files
 
@@ -85,7 +86,12 @@ class Verification:
 
 
 def verify(
-    path: Path, *, progress: Progress | None = None, threads: int | None = None, record: bool = True
+    path: Path,
+    *,
+    progress: Progress | None = None,
+    threads: int | None = None,
+    record: bool = True,
+    stop: StopToken | None = None,
 ) -> Verification:
     """Hash every file of the model in `path` and compare with what is on record.
 
@@ -94,26 +100,30 @@ def verify(
 
     Raises:
         ModelInvalidError: a file cannot be read, or a record is malformed. Changed files do not raise.
+        StoppedError: `stop` was stopped; nothing is recorded.
     """
     files = _files(path)
     expected, source = _expected(path, files)
     git = {name for name, digest in expected.items() if len(digest) == 40}
-    actual = hash_files(path, files, git_blobs=git, progress=progress, threads=threads)
+    actual = hash_files(path, files, git_blobs=git, progress=progress, threads=threads, stop=stop)
     if source is None and record:
         write_atomic(path / RECORDED_NAME, render_sums(actual))
     return Verification(path, tuple(_verdicts(files, expected, actual, source)), source)
 
 
-def record_digests(path: Path, *, progress: Progress | None = None, threads: int | None = None) -> Mapping[str, str]:
+def record_digests(
+    path: Path, *, progress: Progress | None = None, threads: int | None = None, stop: StopToken | None = None
+) -> Mapping[str, str]:
     """Hash every file in `path` and write the record.
 
     What came along is checked on the way: a record made elsewhere, and the publisher's `sha256sums.txt`.
 
     Raises:
         ModelInvalidError: a file differs from either, is missing from the record, or cannot be read.
+        StoppedError: `stop` was stopped; nothing is recorded.
     """
     files = _files(path)
-    actual = hash_files(path, files, progress=progress, threads=threads)
+    actual = hash_files(path, files, progress=progress, threads=threads, stop=stop)
     # What the publisher lists and we do not have need not have been downloaded; a record is of what was there.
     shipped = {name: digest for name, digest in _read(path / SHIPPED_NAME).items() if name in files}
     for source, expected in ((SHIPPED_NAME, shipped), (RECORDED_NAME, read_recorded(path))):

@@ -11,11 +11,12 @@ from garrison.base.clock import Clock, SystemClock
 from garrison.base.errors import InvalidError, ModelInvalidError, ModelNotFoundError
 from garrison.base.locks import file_lock
 from garrison.models.adapters.inspect import AdapterInfo, inspect_adapter
-from garrison.models.adopt import adopt
 from garrison.models.files.archive import is_archive
 from garrison.models.files.content import is_dir
 from garrison.models.files.progress import Progress
 from garrison.models.files.space import FreeBytes, free_bytes
+from garrison.models.files.stop_token import StoppableClock, StopToken
+from garrison.models.ingest import Ingest, ingest
 from garrison.models.layout import Layout, is_model_entry
 from garrison.models.names import safe_element
 from garrison.models.record import ModelRecord
@@ -100,14 +101,16 @@ def show_adapter(layout: Layout, name: str) -> AdapterInfo:
     return inspect_adapter(find_adapter(layout, name).path)
 
 
-def verify_adapter(layout: Layout, name: str, *, progress: Progress | None = None) -> Verification:
+def verify_adapter(
+    layout: Layout, name: str, *, progress: Progress | None = None, stop: StopToken | None = None
+) -> Verification:
     """Check the adapter's form, then hash its files and compare with what is on record; record when nothing is.
 
     Raises:
         ModelNotFoundError, ModelInvalidError: as `show_adapter`. Changed files do not raise: see
             `Verification.raise_faults`.
     """
-    return verify(show_adapter(layout, name).path, progress=progress)
+    return verify(show_adapter(layout, name).path, progress=progress, stop=stop)
 
 
 def import_adapter(
@@ -121,35 +124,41 @@ def import_adapter(
     clock: Clock | None = None,
     free: FreeBytes = free_bytes,
     lock_timeout: float = _LOCK_SECONDS,
+    stop: StopToken | None = None,
 ) -> ImportedAdapter:
-    """Check the adapter in a directory or a tar, and adopt it into the library. Arguments as `library.import_model`.
+    """Check the adapter in a directory or a tar, and bring it into the library. Arguments as `library.import_model`.
 
     Raises:
         ModelInvalidError: incomplete or corrupt; the message names the file.
         InvalidError: the name is taken by other content, or cannot be used.
         DiskFullError: said before the copy starts.
         LockedError: another command works on this adapter.
+        StoppedError: `stop` was stopped; the library is as it was.
     """
-    clock = clock or SystemClock()
+    stop = stop or StopToken()
+    clock = StoppableClock(clock or SystemClock(), stop)
     name = safe_element(name or _default_name(origin), "the adapter name")
     home = _home(layout)
     with file_lock(
         layout.lock_path(f"adapters/{name}"), timeout=lock_timeout, purpose=f"is working on {name}", clock=clock
     ):
-        adopted = adopt(
-            origin,
-            home.root / name,
-            home.staging_root / name / "import",
-            home,
-            ModelRecord(name, "import", clock.now().isoformat()),
-            check=_check,
-            replacing=replacing,
-            move=move,
-            progress=progress,
-            clock=clock,
-            free=free,
+        done = ingest(
+            Ingest(
+                origin=origin,
+                target=home.root / name,
+                staging=home.staging_root / name / "import",
+                layout=home,
+                record=ModelRecord(name, "import", clock.now().isoformat()),
+                check=_check,
+                replacing=replacing,
+                move=move,
+                progress=progress,
+                clock=clock,
+                free=free,
+                stop=stop,
+            )
         )
-    return ImportedAdapter(inspect_adapter(home.root / name), adopted.changed, adopted.kept)
+    return ImportedAdapter(inspect_adapter(home.root / name), done.changed, done.kept)
 
 
 def remove_adapter(

@@ -4,6 +4,7 @@ Links, devices, absolute names and `..` are refused, not mended. The standard li
 missing in the first releases of Python 3.11, Debian 12's among them, and lets links through.
 """
 
+import io
 import os
 import shutil
 import stat
@@ -18,6 +19,7 @@ from garrison.models.files.problem import Problem
 from garrison.models.files.progress import Progress, Silent
 from garrison.models.files.readability import readers
 from garrison.models.files.space import FreeBytes, disk_full, free_bytes, out_of_space, require_space
+from garrison.models.files.stop_token import StopToken
 from garrison.models.verify import RECORDED_NAME
 
 __all__ = ["is_archive", "member_path", "unpack"]
@@ -58,10 +60,16 @@ def is_archive(path: Path) -> bool:
 
 
 def unpack(
-    archive: Path, target: Path, *, progress: Progress | None = None, free: FreeBytes = free_bytes
+    archive: Path,
+    target: Path,
+    *,
+    progress: Progress | None = None,
+    free: FreeBytes = free_bytes,
+    stop: StopToken | None = None,
 ) -> dict[str, int]:
-    """Unpack into `target`, which is made; a single directory at the top is left away. Hidden files but the record
-    of digests are passed over. Nobody can read the files who cannot read the archive.
+    """Unpack into `target`, which is created; a single directory at the top is left out.
+
+    Hidden files are skipped, except the record of digests. The files are no more readable than the archive.
 
     Returns:
         Relative name to bytes of what was unpacked.
@@ -70,10 +78,25 @@ def unpack(
         ModelInvalidError: broken, or it holds what a model has no use for; the message names the member.
         InvalidError: packed in a way this Python cannot read.
         DiskFullError: the contents do not fit, as far as can be told before each file.
+        StoppedError: `stop` was stopped. `target` stays, incomplete, for the caller to remove.
     """
-    progress = progress or Silent()
-    with open(open_file(archive), "rb") as content:
-        return _unpack(content, archive, target, progress, free)
+    with _StoppableReader(open_file(archive), stop or StopToken()) as content:
+        return _unpack(content, archive, target, progress or Silent(), free)
+
+
+class _StoppableReader(io.BufferedReader):
+    """The archive's bytes, until the token is stopped.
+
+    Checked here rather than for each block of a member: `tarfile` also decompresses what it skips.
+    """
+
+    def __init__(self, descriptor: int, stop: StopToken) -> None:
+        super().__init__(io.FileIO(descriptor))
+        self._stop = stop
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        self._stop.check()
+        return super().read(size)
 
 
 def _unpack(content: BinaryIO, archive: Path, target: Path, progress: Progress, free: FreeBytes) -> dict[str, int]:

@@ -17,6 +17,7 @@ from garrison.models.files.content import open_file, unreadable
 from garrison.models.files.progress import Progress, Silent
 from garrison.models.files.readability import current_umask, directory_mode, file_mode
 from garrison.models.files.space import FreeBytes, disk_full, free_bytes, out_of_space, require_space
+from garrison.models.files.stop_token import StopToken
 
 __all__ = ["How", "copy_files"]
 
@@ -37,6 +38,7 @@ def copy_files(
     free: FreeBytes = free_bytes,
     tree: Tree | None = None,
     umask: int | None = None,
+    stop: StopToken | None = None,
 ) -> How:
     """Copy `files` (relative name to bytes) from one directory into another, new one, and flush them to disk.
 
@@ -50,10 +52,13 @@ def copy_files(
         DiskFullError: said before the first byte is copied, unless blocks can be shared; or while copying.
         ModelInvalidError: a file cannot be read, or is outside the tree.
         InvalidError: a copy cannot be written.
+        StoppedError: `stop` was stopped. The new directory stays, incomplete and closed to others, for the caller to
+            remove.
     """
     progress = progress or Silent()
     total = sum(files.values())
-    copier = _Copier(source, target, tree, ~(current_umask() if umask is None else umask), progress)
+    allowed = ~(current_umask() if umask is None else umask)
+    copier = _Copier(source, target, tree, allowed, progress, stop or StopToken())
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         target.mkdir(mode=0o700)
@@ -84,12 +89,15 @@ def copy_files(
 class _Copier:
     """Copies single files. `allowed`: the bits that the umask leaves."""
 
-    def __init__(self, source: Path, target: Path, tree: Tree | None, allowed: int, progress: Progress) -> None:
+    def __init__(
+        self, source: Path, target: Path, tree: Tree | None, allowed: int, progress: Progress, stop: StopToken
+    ) -> None:
         self._source = source
         self._target = target
         self._tree = tree
         self._allowed = allowed
         self._progress = progress
+        self._stop = stop
         self.directories = {""}
 
     def clone(self, name: str) -> bool:
@@ -111,6 +119,7 @@ class _Copier:
                 os.close(source)
 
     def _made(self, name: str, *, shared_only: bool) -> bool:
+        self._stop.check()
         copy = self._target / name
         for parent in list(Path(name).parents)[-2::-1]:
             self.directories.add(parent.as_posix())
@@ -126,7 +135,7 @@ class _Copier:
                 if shared:
                     self._progress.advanced(0 if shared_only else os.fstat(read).st_size)
                 else:
-                    _copy_bytes(read, write, self._progress)
+                    _copy_bytes(read, write, self._progress, self._stop)
                 os.fchmod(write, file_mode(read, os.fstat(write).st_gid) & (self._allowed | 0o600))
                 os.fsync(write)
             finally:
@@ -152,11 +161,12 @@ def _shares(read: int, write: int) -> bool:
     return True
 
 
-def _copy_bytes(read: int, write: int, progress: Progress) -> None:
-    """As many as the file has now: one that grows is not followed for ever."""
+def _copy_bytes(read: int, write: int, progress: Progress, stop: StopToken) -> None:
+    """Copy as many bytes as the file has now: one that grows is not followed for ever."""
     in_kernel = True
     left = os.fstat(read).st_size
     while left:
+        stop.check()
         try:
             most = min(left, _CHUNK_BYTES)
             count = os.copy_file_range(read, write, most) if in_kernel else _pass_on(read, write, most)

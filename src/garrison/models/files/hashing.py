@@ -10,6 +10,7 @@ from garrison.base.beneath import Tree
 from garrison.base.errors import ModelInvalidError
 from garrison.models.files.content import open_file, unreadable
 from garrison.models.files.progress import Progress, Silent
+from garrison.models.files.stop_token import StoppedError, StopToken, join_all
 
 __all__ = ["hash_files"]
 
@@ -26,6 +27,7 @@ def hash_files(
     progress: Progress | None = None,
     threads: int | None = None,
     tree: Tree | None = None,
+    stop: StopToken | None = None,
 ) -> dict[str, str]:
     """Hex digest of each of `files` (relative name to size), in parallel, largest first.
 
@@ -35,21 +37,26 @@ def hash_files(
 
     Raises:
         ModelInvalidError: a file cannot be read.
+        StoppedError: `stop` was stopped; names the threads that hang in a read.
     """
+    stop = stop or StopToken()
+    stop.check()
     queue = sorted(files, key=lambda name: -files[name])
     progress = progress or Silent()
-    work = _Hashing(path, iter(queue), git_blobs, progress, tree)
+    work = _Hashing(path, iter(queue), git_blobs, progress, stop, tree)
     count = max(1, min(threads or len(os.sched_getaffinity(0)), _MAX_THREADS, len(queue)))
-    workers = [threading.Thread(target=work.run, name=f"hash-{number}") for number in range(count)]
+    # Daemons: one that a stop leaves behind in a read from a dead network mount must not hold up the exit.
+    workers = [threading.Thread(target=work.run, name=f"hash-{number}", daemon=True) for number in range(count)]
     progress.started(len(queue), sum(files.values()), doing="hashing")
     try:
         for worker in workers:
             worker.start()
-        for worker in workers:
-            worker.join()
+        left = join_all(workers, stop)
     finally:
-        work.stopped.set()  # after Ctrl-C the workers end at their next block
+        work.ended.set()  # after Ctrl-C the workers end at their next block
         progress.finished()
+    if stop.stopped:
+        raise StoppedError(left)
     if work.fault is not None:
         raise work.fault
     return {name: work.digests[name] for name in sorted(work.digests)}
@@ -64,21 +71,27 @@ class _Hashing:
         queue: Iterator[str],
         git_blobs: AbstractSet[str],
         progress: Progress,
-        tree: Tree | None = None,
+        stop: StopToken,
+        tree: Tree | None,
     ) -> None:
         self.path = path
         self.tree = tree
         self.queue = queue
         self.git_blobs = git_blobs
         self.progress = progress
+        self.stop = stop
         self.lock = threading.Lock()
-        self.stopped = threading.Event()
+        self.ended = threading.Event()
         self.digests: dict[str, str] = {}
         self.fault: ModelInvalidError | None = None
 
+    @property
+    def stopped(self) -> bool:
+        return self.ended.is_set() or self.stop.stopped
+
     def run(self) -> None:
         buffer = memoryview(bytearray(_BUFFER_BYTES))
-        while not self.stopped.is_set():
+        while not self.stopped:
             with self.lock:
                 name = next(self.queue, None)
             if name is None:
@@ -87,7 +100,7 @@ class _Hashing:
                 self.digests[name] = self._hash(self.path / name, buffer, git=name in self.git_blobs)
             except ModelInvalidError as error:
                 self.fault = error
-                self.stopped.set()
+                self.ended.set()
 
     def _hash(self, path: Path, buffer: memoryview, *, git: bool) -> str:
         import hashlib
@@ -101,7 +114,7 @@ class _Hashing:
                 else:
                     hasher = hashlib.sha256(usedforsecurity=False)
                 unreported = 0
-                while (count := handle.readinto(buffer)) and not self.stopped.is_set():
+                while (count := handle.readinto(buffer)) and not self.stopped:
                     hasher.update(buffer[:count])
                     unreported += count
                     if unreported >= _REPORT_BYTES:

@@ -5,29 +5,40 @@ then how far it came, and the next run goes on from there. Every range is asked 
 that changes on the way is noticed.
 """
 
+import asyncio
+import contextlib
 import logging
 import os
 import re
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Coroutine, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
 from garrison.base.errors import FetchError, InvalidError
 from garrison.base.redaction import SecretValueError, redacted, secret_text
 from garrison.models.files.progress import Progress
+from garrison.models.files.stop_token import StopToken
 from garrison.models.request import ResolveRequest
-from garrison.models.sources.aws_credentials import given_by_environment, shared_credentials
+from garrison.models.sources.aws_credentials import (
+    given_by_environment,
+    refuse_exposed_credentials,
+    shared_credentials,
+)
+from garrison.models.sources.plain_http import is_exposed, refuse_password
 from garrison.models.sources.source import Found, Outcome, Skipped, Workspace
-from garrison.models.sources.staging import Pending, RemoteFile, Staging, write_failed
+from garrison.models.sources.staging import Pending, RemoteFile, Staging, write_all
+from garrison.models.sources.transfer import transfer
 
 if TYPE_CHECKING:
     from obstore.store import S3Config, S3Store
 
 __all__ = ["R2Source"]
+
+T = TypeVar("T")
 
 _CHUNK = 8 * 1024 * 1024
 _WINDOW = 10  # chunks in memory: asked for, or here and waiting for their turn
@@ -78,27 +89,30 @@ class R2Source:
             # Only AWS itself has a metadata service to ask; elsewhere that would only cost the time.
             return Skipped("no AWS credentials: AWS_ACCESS_KEY_ID is not set and there is no credentials file")
         place = f"s3://{request.r2_bucket}/{request.r2_prefix.strip('/')}/{request.model.name}/"
+        staging = Staging(request.layout.staging_dir(request.model, self.name))
         try:
-            store = self._store(request, credentials)
-            files = _list(store, request.model.file, request.allow_patterns)
+            store = self._store(request, credentials, progress)
+            files = asyncio.run(_stoppable(_list(store, request.model.file, request.allow_patterns), workspace.stop))
             if not files:
                 return Skipped(f"{place} holds no files")
-            staging = Staging(request.layout.staging_dir(request.model, self.name))
-            pending = staging.prepare(files, workspace.free_bytes)
-            _LOG.info("%s: %d files, %d to fetch", place, len(files), len(pending))
-            _download(store, staging, pending, files, progress, workspace)
+            with transfer(place, files, staging, workspace, progress) as pending:
+                _download(store, staging, pending, progress, workspace.stop)
         except FileNotFoundError as error:
-            return Skipped(f"{place} is not there: {error}")
+            return Skipped(f"{place} does not exist: {error}")
         except obstore.exceptions.BaseError as error:
             if _status(error) == 404:
                 return Skipped(f"there is no bucket {request.r2_bucket}")
             raise _explained(error, place) from None
         return Found(staging.directory, staged=True)
 
-    def _store(self, request: ResolveRequest, credentials: dict[str, str]) -> "S3Store":
+    def _store(self, request: ResolveRequest, credentials: dict[str, str], progress: Progress) -> "S3Store":
         from obstore.store import S3Store
 
         endpoint = request.r2_endpoint
+        if endpoint:
+            refuse_password(endpoint, "R2_ENDPOINT_URL")
+        if not credentials:
+            refuse_exposed_credentials(self._environ)
         config: S3Config = {}
         config.update(credentials or _given_keys(self._environ))  # type: ignore[typeddict-item]  # the names are obstore's, see aws_credentials
         if endpoint:
@@ -110,7 +124,7 @@ class R2Source:
             prefix=f"{(request.r2_prefix or '').strip('/')}/{request.model.name}".lstrip("/"),
             config=config,
             client_options={
-                "allow_http": bool(endpoint) and _may_use_http(endpoint or "", self._environ),
+                "allow_http": bool(endpoint) and _may_use_http(endpoint or "", self._environ, progress),
                 "connect_timeout": timedelta(seconds=10),
                 "read_timeout": timedelta(seconds=self._read_timeout),
                 "timeout": timedelta(seconds=600),
@@ -143,13 +157,32 @@ def _given_keys(environ: Mapping[str, str]) -> dict[str, str]:
     return found
 
 
-def _list(store: "S3Store", only: str | None, patterns: Sequence[str]) -> list[RemoteFile]:
-    """What is to be fetched. Unlike a hub's repository the prefix was filled for us: all of it, unless patterns say."""
+async def _stoppable(work: Coroutine[Any, Any, T], stop: StopToken) -> T:
+    """Await `work`; a stop cancels it, and StoppedError is raised."""
+    loop, task = asyncio.get_running_loop(), asyncio.ensure_future(work)
+
+    def cancel() -> None:
+        with contextlib.suppress(RuntimeError):  # the work ended at the same moment, and the loop is closed
+            loop.call_soon_threadsafe(task.cancel)
+
+    withdraw = stop.on_stop(cancel)
+    try:
+        return await task
+    except asyncio.CancelledError:
+        stop.check()
+        raise
+    finally:
+        withdraw()
+
+
+async def _list(store: "S3Store", only: str | None, patterns: Sequence[str]) -> list[RemoteFile]:
+    """The files to fetch: all below the prefix unless patterns say otherwise; unlike a repository of the hub, the
+    prefix was filled for this purpose."""
     import obstore
 
     files = [
         RemoteFile(path=entry["path"], size=entry["size"], tag=entry["e_tag"] or "")
-        for page in obstore.list(store)
+        async for page in obstore.list(store)
         for entry in page
         if not entry["path"].endswith("/")  # a console's way to make a folder
     ]
@@ -159,37 +192,18 @@ def _list(store: "S3Store", only: str | None, patterns: Sequence[str]) -> list[R
 
 
 def _download(
-    store: "S3Store",
-    staging: Staging,
-    pending: tuple[Pending, ...],
-    files: list[RemoteFile],
-    progress: Progress,
-    workspace: Workspace,
+    store: "S3Store", staging: Staging, pending: tuple[Pending, ...], progress: Progress, stop: StopToken
 ) -> None:
-    import asyncio
-
-    total = sum(file.size for file in files)
-    progress.started(len(files), total, total - sum(item.file.size - item.offset for item in pending))
-    try:
-        for item in pending:
-            if item.offset == item.file.size:  # nothing of it is left to ask for
-                staging.part(item.file).touch()
-                staging.finish(item.file)
-        # Not threads: a thread that waits in obstore cannot be told of a Ctrl-C, a task can.
-        asyncio.run(_transfer(store, staging, pending, progress))
-    except OSError as error:
-        if isinstance(error, FileNotFoundError) and error.errno is None:
-            raise  # obstore's word for an object that is not there
-        raise write_failed(staging.directory, error, total, workspace.free_bytes) from None
-    finally:
-        progress.finished()
+    for item in pending:
+        if item.offset == item.file.size:  # nothing of it is left to ask for
+            staging.part(item.file).touch()
+            staging.finish(item.file)
+    # Not threads: a thread that waits in obstore cannot be interrupted, a task can be cancelled.
+    asyncio.run(_stoppable(_transfer(store, _Writer(staging, progress, stop), pending), stop))
 
 
-async def _transfer(store: "S3Store", staging: Staging, pending: tuple[Pending, ...], progress: Progress) -> None:
+async def _transfer(store: "S3Store", writer: "_Writer", pending: tuple[Pending, ...]) -> None:
     """Ask for the ranges in order, a window of them at a time, and write them in order."""
-    import asyncio
-
-    writer = _Writer(staging, progress)
     waiting: deque[tuple[_Range, asyncio.Task[Any]]] = deque()
 
     async def write_first() -> None:
@@ -219,8 +233,6 @@ def _ranges(pending: tuple[Pending, ...]) -> Iterator[_Range]:
 
 async def _fetch(store: "S3Store", piece: _Range) -> Any:
     """The bytes of a range. obstore retries requests; a body that ends early or breaks off is retried here."""
-    import asyncio
-
     import obstore
 
     file = piece.item.file
@@ -246,20 +258,20 @@ async def _fetch(store: "S3Store", piece: _Range) -> Any:
 class _Writer:
     """Appends ranges, which come in order, to the part of their file, and finishes the file after its last."""
 
-    def __init__(self, staging: Staging, progress: Progress) -> None:
+    def __init__(self, staging: Staging, progress: Progress, stop: StopToken) -> None:
         self._staging = staging
         self._progress = progress
+        self._stop = stop
         self._handle = -1
 
     def write(self, piece: _Range, content: Any) -> None:
+        self._stop.check()  # a cancelled task runs on until it has to wait
         file = piece.item.file
         if piece.start == piece.item.offset:
             flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | (0 if piece.start else os.O_TRUNC)
             self._handle = os.open(self._staging.part(file), flags, 0o666)
             os.lseek(self._handle, piece.start, os.SEEK_SET)
-        view = memoryview(content)
-        while view:
-            view = view[os.write(self._handle, view) :]
+        write_all(self._handle, memoryview(content))
         self._progress.advanced(piece.end - piece.start)
         if piece.end == file.size:
             self.close()
@@ -271,7 +283,11 @@ class _Writer:
             self._handle = -1
 
 
-def _may_use_http(endpoint: str, environ: Mapping[str, str]) -> bool:
+def _may_use_http(endpoint: str, environ: Mapping[str, str], progress: Progress) -> bool:
+    """Whether requests may go over plain HTTP: to this machine, and elsewhere with the user's word, and a warning.
+
+    The secret key is never sent, but a session token is, and whoever reads a signed request can repeat it.
+    """
     url = urlsplit(endpoint)
     if url.scheme == "https":
         return False
@@ -279,12 +295,14 @@ def _may_use_http(endpoint: str, environ: Mapping[str, str]) -> bool:
         raise InvalidError(
             f"R2_ENDPOINT_URL must be a URL, not {endpoint!r}", hint="As in https://ID.r2.cloudflarestorage.com"
         )
-    loopback = url.hostname in ("localhost", "::1") or url.hostname.startswith("127.")
-    if not loopback and environ.get("AWS_ALLOW_HTTP", "").lower() not in ("1", "true"):
-        raise InvalidError(
-            f"R2_ENDPOINT_URL is plain HTTP to another machine: {endpoint}",
-            hint="Use https, or set AWS_ALLOW_HTTP=true in a network you trust.",
-        )
+    if is_exposed(endpoint):
+        if environ.get("AWS_ALLOW_HTTP", "").lower() not in ("1", "true"):
+            raise InvalidError(
+                f"R2_ENDPOINT_URL is plain HTTP to another machine: {endpoint}",
+                hint="Use https, or set AWS_ALLOW_HTTP=true in a network you trust.",
+            )
+        message = f"warning: signed requests go to {endpoint} over plain HTTP (AWS_ALLOW_HTTP); use https"
+        progress.step("warning", message=message)
     return True
 
 

@@ -8,6 +8,7 @@ from typing import Protocol
 from garrison.base.clock import Clock
 from garrison.models.files.problem import Problem
 from garrison.models.files.progress import Progress
+from garrison.models.files.stop_token import StopToken
 from garrison.models.request import ResolveRequest
 
 __all__ = ["Broken", "Found", "Outcome", "Skipped", "Source", "Workspace"]
@@ -54,11 +55,13 @@ class Workspace:
     Attributes:
         check: the fault of a candidate; None when it is whole.
         free_bytes: free on the file system of a directory that exists.
+        stop: asks the source to stop; it checks this before each chunk it writes and in each wait.
     """
 
     check: Callable[[Path], Problem | None]
     free_bytes: Callable[[Path], int]
     clock: Clock
+    stop: StopToken = field(default_factory=StopToken)
 
 
 class Source(Protocol):
@@ -73,4 +76,5 @@ class Source(Protocol):
             FetchError: network, credentials or the hub failed; what was fetched is kept for the next run.
             DiskFullError: there is not room enough, said before the transfer.
             InvalidError: the request cannot be answered as it is.
+            StoppedError: `workspace.stop` was stopped; what was fetched is kept for the next run.
         """

@@ -15,7 +15,7 @@ from garrison.base.files import write_atomic
 from garrison.models.files.space import disk_full, out_of_space, require_space
 from garrison.models.layout import RECORD_NAME
 
-__all__ = ["Pending", "Plan", "RemoteFile", "Staging", "plan", "write_failed"]
+__all__ = ["Pending", "Plan", "RemoteFile", "Staging", "plan", "write_all", "write_failed"]
 
 _PART = ".part"
 
@@ -119,6 +119,13 @@ def plan(files: Iterable[RemoteFile], recorded: Mapping[str, tuple[int, str]], p
         else:
             pending.append(Pending(file, 0))
     return Plan(tuple(pending), tuple(sorted(set(present) - keep)))
+
+
+def write_all(descriptor: int, content: bytes | memoryview) -> None:
+    """Write all of `content` where the descriptor stands: one call may write only a part."""
+    view = memoryview(content)
+    while view:
+        view = view[os.write(descriptor, view) :]
 
 
 def write_failed(

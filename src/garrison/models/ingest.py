@@ -1,8 +1,8 @@
-"""Bring a directory, a file or a tar into a library: check, stage, check again, record, swap. A kill at any moment
-leaves what was.
+"""Bring a directory, a file or a tar into a library: check, stage, check again, record, swap.
 
-A stranger may have made what is imported, and may still be writing it. It is read below its own directory only, and the
-copy is checked once it is ours: the check before is for a quick answer.
+A kill at any moment, and a stop, leave what was there before. The origin may come from a stranger, and may still be
+written to. It is read below its own directory only, and the copy is checked again once nobody else can change it: the
+check before is for a quick answer.
 
 The staging directory is on the library's file system and carries a name of its own; what a killed import left there is
 deleted by the next one. The caller holds the lock of the name.
@@ -27,85 +27,110 @@ from garrison.models.files.hashing import hash_files
 from garrison.models.files.progress import Progress
 from garrison.models.files.readability import directory_mode
 from garrison.models.files.space import FreeBytes, disk_full, out_of_space
+from garrison.models.files.stop_token import StopToken
 from garrison.models.layout import Layout
 from garrison.models.record import ModelRecord, write_record
 from garrison.models.swap import INSTALL_SECONDS, install, recover
 from garrison.models.validate import list_files
 from garrison.models.verify import RECORDED_NAME, read_recorded, record_digests
 
-__all__ = ["Adopted", "Check", "adopt"]
+__all__ = ["Check", "Ingest", "Ingested", "ingest"]
 
 Check = Callable[[Path, Tree | None], None]
+"""Raises ModelInvalidError when a directory is not what it should be; reads below the tree it is given."""
 
 
 @dataclass(frozen=True, slots=True)
-class Adopted:
-    """`changed` is False when the same content was there already; `kept` is where a hand-copied predecessor went."""
+class Ingested:
+    """`changed` is False when the same content was already there; `kept` is where a hand-copied predecessor went."""
 
     bytes: int
     changed: bool
     kept: Path | None
 
 
-def adopt(
-    origin: Path,
-    target: Path,
-    staging: Path,
-    layout: Layout,
-    record: ModelRecord,
-    *,
-    check: Check,
-    replacing: bool,
-    move: bool,
-    progress: Progress | None,
-    clock: Clock,
-    free: FreeBytes,
-) -> Adopted:
-    """Make the content of `origin` the directory `target`, by way of `staging`.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Ingest:
+    """What to bring in, and where to.
 
-    Args:
-        check: raises ModelInvalidError when a directory is not what it should be; reads below the tree it is given.
+    Attributes:
+        target: the directory in the library; `staging`: where it is made, on the same file system.
         replacing: allow other content to be replaced; the same content is left as it is.
+        move: rename `origin` where that is safe; else delete it after the copy.
+    """
+
+    origin: Path
+    target: Path
+    staging: Path
+    layout: Layout
+    record: ModelRecord
+    check: Check
+    replacing: bool
+    move: bool
+    progress: Progress | None
+    clock: Clock
+    free: FreeBytes
+    stop: StopToken
+
+    def is_taken(self) -> bool:
+        """Whether something is in the way that must not be replaced. Looks at the disk."""
+        return os.path.lexists(self.target) and not self.replacing
+
+
+def ingest(job: Ingest) -> Ingested:
+    """Make the content of `job.origin` the directory `job.target`.
 
     Raises:
         As `library.import_model`.
     """
-    _refuse_own_place(origin, target)
-    with _held(origin) as tree:
+    _refuse_own_place(job.origin, job.target)
+    with _held(job.origin) as tree:
         try:
-            recover(target, layout, clock)
-            shutil.rmtree(staging, ignore_errors=True)
-            staging.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            if not is_archive(origin):
-                files = _files(origin, tree)
-                check(origin, tree)
-                if os.path.lexists(target) and not replacing:
-                    return _already_there(origin, files, target, progress, tree)
-            # A move goes without staging: a kill must not leave the only copy where the next import clears up.
-            staged = origin if move and _can_rename(origin, staging) else staging
-            if staged is staging:
-                _stage(origin, staging, tree, progress, free)
-                check(staging, None)
-            else:
-                _narrow(origin)
-            files = list_files(staged)
-            if os.path.lexists(target) and not replacing:
-                return _already_there(staged, files, target, progress)
-            record_digests(staged, progress=progress)
-            write_record(staged, record)
-            # The name may have been given to another organisation's model meanwhile: its lock is another one.
-            with file_lock(layout.install_lock, timeout=INSTALL_SECONDS, purpose="is installing a model", clock=clock):
-                taken = os.path.lexists(target) and not replacing
-                kept = None if taken else install(staged, target, layout, clock)
-            if taken:
-                return _already_there(staged, files, target, progress)
-            if move and staged is staging:
-                _remove(origin, files, tree)
+            recover(job.target, job.layout, job.clock)
+            shutil.rmtree(job.staging, ignore_errors=True)
+            job.staging.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            if not is_archive(job.origin):
+                files = _files(job.origin, tree)
+                job.check(job.origin, tree)
+                if job.is_taken():
+                    return _already_there(job, job.origin, files, tree)
+            return _install(job, _staged(job, tree), tree)
         except OSError as error:
-            raise _refused(error, target, free) from None
+            raise _refused(error, job.target, job.free) from None
         finally:
-            shutil.rmtree(staging, ignore_errors=True)
-    return Adopted(sum(files.values()), changed=True, kept=kept)
+            shutil.rmtree(job.staging, ignore_errors=True)
+
+
+def _staged(job: Ingest, tree: Tree | None) -> Path:
+    """The directory to install, checked, and out of reach of others."""
+    # A move does not go through staging: a kill must not leave the only copy where the next import clears up.
+    if job.move and _can_rename(job.origin, job.staging):
+        _narrow(job.origin)
+        return job.origin
+    if is_archive(job.origin):
+        unpack(job.origin, job.staging, progress=job.progress, free=job.free, stop=job.stop)
+    else:
+        _copy(job, tree)
+    job.check(job.staging, None)
+    return job.staging
+
+
+def _install(job: Ingest, staged: Path, tree: Tree | None) -> Ingested:
+    files = list_files(staged)
+    if job.is_taken():
+        return _already_there(job, staged, files)
+    record_digests(staged, progress=job.progress, stop=job.stop)
+    write_record(staged, job.record)
+    job.stop.check()  # the last time: what follows is done as a whole
+    # Another organisation's model may have been given the name in the meantime, under a lock of its own.
+    with file_lock(job.layout.install_lock, timeout=INSTALL_SECONDS, purpose="is installing a model", clock=job.clock):
+        taken = job.is_taken()
+        kept = None if taken else install(staged, job.target, job.layout, job.clock)
+    if taken:
+        return _already_there(job, staged, files)
+    if job.move and staged is job.staging:
+        _remove(job.origin, files, tree)
+    return Ingested(sum(files.values()), changed=True, kept=kept)
 
 
 def _held(origin: Path) -> contextlib.AbstractContextManager[Tree | None]:
@@ -113,14 +138,20 @@ def _held(origin: Path) -> contextlib.AbstractContextManager[Tree | None]:
     return open_tree(origin) if origin.is_dir() else contextlib.nullcontext()
 
 
-def _stage(origin: Path, staging: Path, tree: Tree | None, progress: Progress | None, free: FreeBytes) -> None:
-    if is_archive(origin):
-        unpack(origin, staging, progress=progress, free=free)
-        return
+def _copy(job: Ingest, tree: Tree | None) -> None:
+    origin = job.origin
     files = _files(origin, tree)
     if tree is not None and (size := file_size(origin / RECORDED_NAME, tree)) is not None:
-        files[RECORDED_NAME] = size  # made elsewhere: the copy is held to it
-    copy_files(origin if tree else origin.parent, staging, files, progress=progress, free=free, tree=tree)
+        files[RECORDED_NAME] = size  # made elsewhere: the copy is compared with it
+    copy_files(
+        origin if tree else origin.parent,
+        job.staging,
+        files,
+        progress=job.progress,
+        free=job.free,
+        tree=tree,
+        stop=job.stop,
+    )
 
 
 def _refused(error: OSError, target: Path, free: FreeBytes) -> GarrisonError:
@@ -153,21 +184,20 @@ def _files(origin: Path, tree: Tree | None) -> dict[str, int]:
         os.close(descriptor)
 
 
-def _already_there(
-    origin: Path, files: dict[str, int], target: Path, progress: Progress | None, tree: Tree | None = None
-) -> Adopted:
-    """Raises InvalidError unless `target` holds the same files; sizes are compared before contents."""
+def _already_there(job: Ingest, origin: Path, files: dict[str, int], tree: Tree | None = None) -> Ingested:
+    """Raise InvalidError unless the target holds the same files; sizes are compared before contents."""
+    target = job.target
     there = list_files(target) if target.is_dir() else {}
     root = origin if origin.is_dir() else origin.parent
-    same = files == there and hash_files(root, files, progress=progress, tree=tree) == (
-        read_recorded(target) or hash_files(target, there, progress=progress)
+    same = files == there and hash_files(root, files, progress=job.progress, tree=tree, stop=job.stop) == (
+        read_recorded(target) or hash_files(target, there, progress=job.progress, stop=job.stop)
     )
     if not same:
         raise InvalidError(
-            f"{target} is there already, with other content",
-            hint="Import it under another name (--as), or replace what is there: --replace.",
+            f"{target} already exists, with other content",
+            hint="Import it under another name (--as), or replace what is there (--replace).",
         )
-    return Adopted(sum(files.values()), changed=False, kept=None)
+    return Ingested(sum(files.values()), changed=False, kept=None)
 
 
 def _can_rename(origin: Path, staging: Path) -> bool:
@@ -198,7 +228,7 @@ def _ours(status: os.stat_result) -> bool:
 
 
 def _keeps_names(directory: os.stat_result) -> bool:
-    """Whether nobody else can put something else under a name of ours in that directory."""
+    """Whether nobody else can replace this user's entries of that directory."""
     trusted = directory.st_uid in (0, os.geteuid())
     return trusted and (not _others_write(directory) or bool(directory.st_mode & stat.S_ISVTX))
 
@@ -209,7 +239,7 @@ def _others_write(status: os.stat_result) -> bool:
 
 
 def _narrow(directory: Path) -> None:
-    """What nobody could reach where it was, nobody reaches where it goes."""
+    """Take away the rights that others could not use where the directory was, since its parents closed it to them."""
     descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         status = os.fstat(descriptor)
@@ -219,19 +249,19 @@ def _narrow(directory: Path) -> None:
 
 
 def _remove(origin: Path, files: dict[str, int], tree: Tree | None) -> None:
-    """Raises InvalidError when it cannot be removed."""
+    """Remove what was imported. Raises InvalidError where that fails."""
     try:
         _delete(origin, files, tree)
     except OSError as error:
         raise InvalidError(
             f"{origin} was imported and could not be removed: {error.filename or origin}: {error.strerror}",
-            hint="Remove it by hand, if it is to go.",
+            hint="Remove it by hand if you no longer need it.",
         ) from None
 
 
 def _delete(origin: Path, files: dict[str, int], tree: Tree | None) -> None:
-    """What was copied, and the directories that are empty then: what was left behind (`.git`) is not ours to delete.
-    No link is followed on the way."""
+    """Delete what was copied, and the directories that are empty then; what was not copied (`.git`) stays. Follows no
+    link."""
     if tree is None or origin.is_symlink():
         origin.unlink()
         return
