@@ -58,7 +58,7 @@ async def run(ports: list[int], directory: Path, load: Load, *, kept: bool) -> d
     policy = Policy(on_drift="restore", interval=load.interval)
     everything = replace(declared(Fleet(ports)), policy=policy)
     # The simulators serve all of it already, so that this only records it.
-    await apply(fleet, everything, SilentView(), options=PlanOptions(), confirm=lambda _plan: True)
+    await apply(fleet, everything, SilentView(), options=PlanOptions())
     with observing(fleet, kept=kept) as observer:
         agent = Agent(fleet, SilentView(), observer=observer)
         await agent.startup()
@@ -109,7 +109,7 @@ def _looks(agent: Agent) -> int:
 
 
 def _repaired(agent: Agent) -> int:
-    return agent.state.mended
+    return agent.state.repaired
 
 
 def main() -> None:

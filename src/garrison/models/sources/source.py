@@ -1,7 +1,7 @@
 """The seam of a source: asked for a model, it has it, has a broken one, or has none and says why."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
