@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from fleet_world import World
+from served import Certify, StartRaw, StartSim
 
 from garrison.fleet.context import Fleet
 from garrison.fleet.observe.kept_connections import lasting_observer
@@ -19,8 +20,6 @@ from garrison.net.endpoint import Tls
 from garrison.net.pool import Pool
 from garrison.testing.artifacts import MemoryArtifacts
 from garrison.testing.store import MemoryStore
-
-from .conftest import Certify, StartRaw, StartSim
 
 MODELS = b'{"object": "list", "data": [{"id": "acme/tiny", "object": "model", "root": "acme/tiny", "parent": null}]}'
 LIST = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n%b" % (len(MODELS), MODELS)
