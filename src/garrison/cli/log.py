@@ -11,7 +11,7 @@ from garrison.base.logs import logger
 from garrison.base.redaction import know_environment
 from garrison.base.settings import Settings
 
-__all__ = ["opened_log", "shares_output"]
+__all__ = ["opened_log", "shows_view"]
 
 _log = logger(__name__)
 
@@ -38,11 +38,16 @@ def opened_log(values: Settings, command: str, **facts: object) -> Iterator[bool
         yield True
 
 
-def shares_output() -> bool:
-    """Return whether standard output and standard error are one file: a terminal, or a service's journal."""
+def shows_view(logged: bool) -> bool:
+    """Return whether a command's view is shown beside its log: on a terminal that the log does not go to.
+
+    Elsewhere both would end up in one place, a journal or a container's log, with everything in it twice.
+    """
+    if not logged:
+        return True
     try:
-        return os.path.sameopenfile(sys.stdout.fileno(), sys.stderr.fileno())
-    except (OSError, ValueError):  # a test's stream has no descriptor
+        return sys.stdout.isatty() and not os.path.sameopenfile(sys.stdout.fileno(), sys.stderr.fileno())
+    except (OSError, ValueError):  # a stream without a descriptor
         return False
 
 

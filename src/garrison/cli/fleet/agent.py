@@ -12,7 +12,7 @@ from garrison.base.errors import UsageError
 from garrison.base.exit_codes import ExitCode
 from garrison.base.logs import logger
 from garrison.cli.fleet.on_record import OnRecord
-from garrison.cli.log import opened_log, shares_output
+from garrison.cli.log import opened_log, shows_view
 from garrison.cli.options import Json, Log, settings
 from garrison.cli.options import app as make_app
 from garrison.cli.signals import Wishes
@@ -70,9 +70,7 @@ def agent(
         # uvloop makes a cycle over thousands of targets a third cheaper.
         asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
     ):
-        # In one terminal or journal, the log has every line of the view already.
-        shown = json or not (logged and shares_output())
-        view = AgentView(fleet.clock, json=json) if shown else SilentAgentView()
+        view = AgentView(fleet.clock, json=json) if json or shows_view(logged) else SilentAgentView()
         return runner.run(_run(fleet, view, interval=seconds, stacks=stack, once=once, retention=values.retention))
 
 
