@@ -17,9 +17,9 @@ from typing import Any, Literal, TextIO, get_args
 
 import structlog
 
-from garrison.base.live_stream import LiveStream
 from garrison.base.logs import ROOT, bound_ids, facts_of
-from garrison.base.plain_text import plain
+from garrison.base.output.live_stream import LiveStream
+from garrison.base.output.plain_text import plain
 from garrison.base.redaction import HIDDEN, is_secret_name, redacted
 
 __all__ = ["LEVELS", "STYLES", "Level", "LogOutput", "Style", "log_output"]
