@@ -151,7 +151,7 @@ def test_no_line_is_there_twice(clean_environ, applied, output):
     assert process.returncode == 0
     logged += [json.loads(line) for line in (out if output == "journal" else err).splitlines()]
     assert [one["targets"] for one in named(logged, "stopped")] == [2]
-    assert len(named(logged, "stopping after work in progress")) == 1
+    assert [one["signal"] for one in named(logged, "stopping after work in progress")] == ["SIGTERM"]
     if output == "terminal":
         out = os.read(ours, 65536).decode()
         assert "watching 2 targets" in out

@@ -135,16 +135,16 @@ async def _until_stopped(made: "Agent", view: "AgentView | SilentAgentView", *, 
     ending = asyncio.create_task(_ending(made, work))
     wishes = Wishes()
 
-    def signalled() -> None:
+    def signalled(number: signal.Signals) -> None:
         if not wishes.heard():
             return
         if wishes.number > 1:
             # Skips the rest of `shutdown`. Actions in flight are marked as started in the store, which is how the next
             # start finds and settles them.
-            _log.warning("stopping now; the next start settles interrupted actions")
+            _log.warning("stopping now; the next start settles interrupted actions", signal=number.name)
             ending.cancel()
             return
-        _log.info("stopping after work in progress", **asdict(made.state))
+        _log.info("stopping after work in progress", signal=number.name)
         view.note("stopping after work in progress; signal again to stop now")
         made.request_stop()
         if once:
@@ -153,7 +153,7 @@ async def _until_stopped(made: "Agent", view: "AgentView | SilentAgentView", *, 
             work.cancel()
 
     for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, signalled)
+        loop.add_signal_handler(number, signalled, number)
     try:
         await ending
     except asyncio.CancelledError:
