@@ -53,7 +53,7 @@ def shows_view(logged: bool) -> bool:
 
 def _ended(_kind: object, error: BaseException | None, _trace: object) -> None:
     if isinstance(error, GarrisonError):
-        _log.error("ended with an error", code=error.code, error=error.message, details=error.details)
+        _log.error("ended with an error", code=error.code, error=error.message, details=error.details or None)
     elif isinstance(error, Exception):
         _log.error("ended with a bug", exception=error)
 
@@ -67,11 +67,6 @@ def _started(values: Settings, command: str, facts: dict[str, object]) -> None:
         name: {"value": "***" if name in secret else getattr(values, name), "from": origin}
         for name, origin in values.origins.items()
     }
-    _log.info(
-        "started",
-        program=f"garrison {command}",
-        version=__version__,
-        process=str(this_process()),
-        settings=chosen,
-        **facts,
-    )
+    about = {"program": f"garrison {command}", "version": __version__, "process": str(this_process())}
+    given = {name: one for name, one in facts.items() if one is not None}
+    _log.info("started", **about, settings=chosen, **given)

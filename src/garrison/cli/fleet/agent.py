@@ -173,6 +173,7 @@ async def _work(made: "Agent", view: "AgentView | SilentAgentView", *, once: boo
     view.first_pass(made.state.targets)
     if not made.state.stacks:
         view.note("nothing applied yet; run `garrison apply`")
+        _log.warning("nothing applied yet; run `garrison apply`")
     if once:
         await made.once()
         return
