@@ -1,4 +1,4 @@
-"""What several rooms' tests share: a clean environment, a tiny model, waiting with a deadline, the command line."""
+"""Fixtures for all tests: a clean environment, a tiny model, waiting with a deadline, the command line."""
 
 import contextlib
 import os
@@ -23,7 +23,7 @@ pytest_plugins = ("served",)
 
 _POLL_SECONDS = 0.02
 
-# Under nohup it is ignored, and so by every child that a test signals with it.
+# nohup ignores it, and every child that a test signals with it would inherit that.
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
@@ -38,7 +38,7 @@ class Done:
 
 @pytest.fixture
 def clean_environ(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Mapping[str, str]:
-    """`os.environ` without anything that Garrison reads, and with a data directory of the test's own."""
+    """`os.environ` without anything that Garrison reads, and with a data directory for this test alone."""
     (tmp_path / "home").mkdir()
     wanted = environment(tmp_path / "home")
     for name in set(os.environ) - set(wanted):
@@ -50,7 +50,7 @@ def clean_environ(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Mapping[st
 
 @pytest.fixture(autouse=True)
 def nothing_known(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The secrets that one test reads are not hidden from the next."""
+    """Forget the secrets that other tests have read, which redaction would hide in this one."""
     from garrison.base import redaction
 
     monkeypatch.setattr(redaction, "_KNOWN", redaction._Known())
@@ -61,7 +61,7 @@ Until = Callable[..., Any]
 
 @pytest.fixture
 def until() -> Until:
-    """`until(condition, seconds=…)`: polls until `condition()` is true and gives it back; fails at the deadline."""
+    """`until(condition, seconds=…)`: polls until `condition()` is true and returns its value; fails at the deadline."""
 
     def wait(condition: Callable[[], Any], *, seconds: float = 20.0, what: str = "the condition") -> Any:
         deadline = time.monotonic() + seconds
@@ -95,7 +95,7 @@ def cli(
 
 @pytest.fixture
 def run(clean_environ: Mapping[str, str]) -> Callable[..., Done]:
-    """`run("-m", "garrison.cli.main", …)`: this Python in a process of its own, to its end."""
+    """`run("-m", "garrison.cli.main", …)`: runs this Python in another process, to its end."""
 
     def call(*arguments: str | Path, seconds: float = 60.0, **options: Any) -> Done:
         argv = [sys.executable, *map(str, arguments)]
@@ -116,7 +116,7 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def adapter(tmp_path: Path) -> Callable[..., Path]:
-    """`adapter("sql", rank=16)`: a PEFT directory that fits the tiny model, unless told otherwise."""
+    """`adapter("sql", rank=16)`: a PEFT directory that fits the tiny model unless the options say otherwise."""
     import tiny_model as maker
 
     return lambda name, **options: Path(maker.make_adapter(tmp_path / "made" / name, **options))
@@ -132,7 +132,7 @@ def public_path() -> Iterator[Path]:
 
 @pytest.fixture
 def unprivileged() -> Callable[[], contextlib.AbstractContextManager[None]]:
-    """Root may read everything; inside this context we are nobody, when we are root at all."""
+    """A context in which the test runs as nobody, if it runs as root, which may read everything."""
 
     @contextlib.contextmanager
     def become_nobody() -> Iterator[None]:

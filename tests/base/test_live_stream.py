@@ -9,7 +9,7 @@ from typing import TextIO
 
 import pytest
 
-from garrison.base.live_stream import LiveStream
+from garrison.base.output.live_stream import LiveStream
 
 
 class Pipe:

@@ -1,4 +1,3 @@
-import contextlib
 import json
 import os
 import signal
@@ -9,6 +8,7 @@ from dataclasses import replace
 
 import pytest
 from fleet_files import write
+from full_pipe import full_pipe
 
 from garrison.cli.fleet.agent import _seconds
 from garrison.cli.fleet.wiring import open_fleet
@@ -152,18 +152,6 @@ def test_unread_output_does_not_block_the_agent(cli, start, manifest, adapter, c
         process.communicate()
         os.close(readable)
         os.close(writable)
-
-
-def full_pipe():
-    """Both ends of a full pipe."""
-    readable, writable = os.pipe()
-    os.set_blocking(writable, False)
-    for size in (65536, 1):
-        with contextlib.suppress(BlockingIOError):
-            while os.write(writable, b"x" * size):
-                pass
-    os.set_blocking(writable, True)
-    return readable, writable
 
 
 @pytest.mark.system

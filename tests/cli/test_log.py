@@ -2,6 +2,7 @@
 
 import json
 import os
+import pty
 import signal
 import socket
 import subprocess
@@ -9,6 +10,7 @@ import sys
 
 import pytest
 from fleet_files import write
+from full_pipe import full_pipe
 
 from garrison.net.errors import TransportCause
 from garrison.net.transport import TransportError
@@ -58,7 +60,7 @@ def test_a_repair_is_logged_with_its_command_and_cause(cli, world, file, monkeyp
     assert {one["level"] for one in named(lines, "drift")} == {"warning"}
     assert lines[-1]["event"] == "stopped"
     assert (lines[-1]["failed"], lines[-1]["forced"], lines[-1]["output_dropped"]) == (0, False, 0)
-    assert "restored" in done.out  # another file: the view stays as it is
+    assert done.out == ""
 
 
 def test_a_failed_action_is_a_warning_with_its_error(cli, world, file):
@@ -127,29 +129,59 @@ def test_a_command_that_does_not_log_imports_no_structlog(run, clean_environ):
 
 
 @pytest.mark.system
-@pytest.mark.parametrize("together", [True, False], ids=["one-file", "two-files"])
-def test_no_line_is_there_twice(clean_environ, applied, together):
-    """Where both outputs are one file, such as a journal, the log alone is written there."""
+@pytest.mark.parametrize("output", ["journal", "container", "terminal", "json"])
+def test_no_line_is_there_twice(clean_environ, applied, output):
+    """The view is shown beside the log only on a terminal of its own."""
+    ours, theirs = pty.openpty()
+    words = ["--json"] if output == "json" else []
     process = subprocess.Popen(
-        [sys.executable, "-m", "garrison.cli.main", "agent", "--interval", "0.2", "--log", "json"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT if together else subprocess.PIPE,
+        [sys.executable, "-m", "garrison.cli.main", "agent", "--interval", "0.2", "--log", "json", *words],
+        stdout={"journal": subprocess.PIPE, "terminal": theirs}.get(output, subprocess.PIPE),
+        stderr=subprocess.STDOUT if output == "journal" else subprocess.PIPE,
         text=True,
         env=dict(clean_environ),
     )
-    first = process.stdout.readline()
-    if together:
-        while json.loads(first)["event"] != "watching":
-            first = process.stdout.readline()
+    os.close(theirs)
+    log = process.stdout if output == "journal" else process.stderr
+    logged = [json.loads(log.readline())]
+    while logged[-1]["event"] != "watching":
+        logged.append(json.loads(log.readline()))
     process.send_signal(signal.SIGTERM)
     out, err = process.communicate(timeout=30)
     assert process.returncode == 0
-    logged = [json.loads(line) for line in (out if together else err).splitlines()]
-    stopping, stopped = named(logged, "stopping after work in progress"), named(logged, "stopped")
-    assert (len(stopping), len(stopped), stopped[0]["targets"]) == (1, 1, 2)
-    if not together:
-        assert "watching 2 targets" in first
-        assert out.splitlines()[-1].endswith("· stopped")
+    logged += [json.loads(line) for line in (out if output == "journal" else err).splitlines()]
+    assert [one["targets"] for one in named(logged, "stopped")] == [2]
+    assert [one["signal"] for one in named(logged, "stopping after work in progress")] == ["SIGTERM"]
+    if output == "terminal":
+        out = os.read(ours, 65536).decode()
+        assert "watching 2 targets" in out
+        assert "· stopped" in out
+    elif output == "json":
+        assert {"watching 2 targets in 1 stack", "stopped"} <= {json.loads(one).get("text") for one in out.splitlines()}
+    elif output == "container":
+        assert out == ""
+    os.close(ours)
+
+
+@pytest.mark.system
+def test_an_unread_log_does_not_block_the_agent(clean_environ, applied, until):
+    """Standard error is a full pipe: the agent keeps looking, and obeys SIGTERM."""
+    readable, writable = full_pipe()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "garrison.cli.main", "agent", "--interval", "0.1", "--log", "json"],
+        stdout=subprocess.PIPE, stderr=writable, text=True, env={**clean_environ, "GARRISON_LOG_LEVEL": "debug"},
+    )  # fmt: skip
+    try:
+        looks = applied.sim.counters.requests["/v1/models"]
+        until(lambda: applied.sim.counters.requests["/v1/models"] > looks + 3, what="more looks")
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=20)
+        assert process.returncode == 0
+    finally:
+        process.kill()
+        process.communicate()
+        os.close(readable)
+        os.close(writable)
 
 
 @pytest.mark.system

@@ -159,6 +159,15 @@ def test_libraries_log_from_warning_up(out):
     assert (line["event"], line["level"], line["logger"]) == ("3 retries", "warning", "a_library")
 
 
+def test_the_level_holds_for_libraries_too():
+    stream = io.StringIO()
+    with log_output(stream, style="json", level="error"):
+        logging.getLogger("a_library").warning("chatter")
+        LOG.warning("ours")
+        logging.getLogger("a_library").error("broken")
+    assert [line["event"] for line in lines(stream)] == ["broken"]
+
+
 def test_after_the_block_nothing_is_logged_and_the_loggers_are_as_before(capfd):
     root, own = logging.getLogger(), logging.getLogger("garrison")
     before = list(root.handlers), own.level

@@ -1,10 +1,9 @@
-"""Opening files below a directory that a stranger may have made: no path leads out of it, whatever the links say.
+"""Open files below an untrusted directory: no path leads out of it, whatever links it contains.
 
-The kernel holds paths below the directory where it can (`openat2` with `RESOLVE_BENEATH`, Linux 5.6). Elsewhere, and
-where a sandbox forbids the call, each component is opened without following links, and a link is followed by hand.
-Both refuse the same: links that leave the directory, absolute links, and anything that is not a regular file. Nothing
-blocks on a FIFO. Callers check and read through the one descriptor they are given, so a file cannot be swapped between
-the check and the read.
+The kernel enforces that where it can (`openat2` with `RESOLVE_BENEATH`, Linux 5.6). Elsewhere, and where a sandbox
+forbids the call, each component is opened without following links, and links are followed by hand. Both refuse the
+same: links that leave the directory, absolute links, and anything that is not a regular file. Nothing blocks on a FIFO.
+Callers check and read through the one descriptor they get, so a file cannot be swapped between the check and the read.
 """
 
 import errno
@@ -17,14 +16,14 @@ from typing import Literal, Self
 
 __all__ = ["Found", "IrregularError", "OutsideError", "Tree", "open_regular"]
 
-# Linux's own: it opens nothing, so that a device is not touched. openat2 takes no O_NONBLOCK beside it.
+# On Linux: opens nothing, so that no device is touched. openat2 rejects O_NONBLOCK beside it.
 _PATH: int = getattr(os, "O_PATH", os.O_RDONLY | os.O_NONBLOCK)
 _READ = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _PASS = _PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _LOOK = _PATH | os.O_CLOEXEC
 _RACES = 16
-_MOST_LINKS = 40  # as the kernel
+_MOST_LINKS = 40  # the kernel's limit
 _NOWHERE = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP}
 
 
@@ -33,8 +32,8 @@ class OutsideError(OSError):
 
     Attributes:
         tree: the directory that was opened.
-        link: the link, by the path below the tree that led to it.
-        points_to: what it holds. Its target was not looked at.
+        link: path of the link, below the tree.
+        points_to: its content. The target was not looked at.
     """
 
     def __init__(self, tree: Path, link: str, points_to: str) -> None:
@@ -53,7 +52,7 @@ class IrregularError(OSError):
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """One name in a directory of a tree. `kind` and `bytes` are those of what a link leads to."""
+    """One name in a directory of a tree. For a link, `kind` and `bytes` are those of its target."""
 
     name: str
     kind: Literal["file", "directory"]
@@ -61,19 +60,19 @@ class Found:
 
 
 class Tree:
-    """A directory that is held open, and the files below it.
+    """A directory that is kept open, and the files below it.
 
-    A snapshot of a Hugging Face cache (`models--ORG--NAME/snapshots/REVISION`, or a directory in one) is held at its
-    repository, so that its links into `blobs` can be followed; nothing else of the repository can be reached.
+    A snapshot of a Hugging Face cache (`models--ORG--NAME/snapshots/REVISION`, or a directory in one) is opened at
+    its repository, so that its links into `blobs` can be followed; nothing else in the repository can be reached.
 
     Attributes:
-        path: the directory, as it was given. It may itself be a link.
+        path: the directory as given. It may itself be a link.
     """
 
     def __init__(self, path: Path) -> None:
         """
         Raises:
-            OSError: it is no directory, or cannot be opened.
+            OSError: it is not a directory, or cannot be opened.
         """
         self.path = path
         self._root, self._repository, self._prefix = _hold(path)
@@ -90,7 +89,7 @@ class Tree:
             self._root = -1
 
     def open(self, name: str) -> int:
-        """A descriptor for reading the regular file `name` (relative, with `/`).
+        """Return a descriptor for reading the regular file `name` (relative, with `/`).
 
         Raises:
             OutsideError: a link leads out of the tree.
@@ -100,19 +99,19 @@ class Tree:
         return _regular(lambda: self._open(name, _READ), str(self.path / name))
 
     def open_path(self, path: Path) -> int:
-        """As `open`, of a path that starts with `self.path`."""
+        """Open a path that starts with `self.path`, as `open` does."""
         return self.open(path.relative_to(self.path).as_posix())
 
     def open_directory(self, name: str = "") -> int:
-        """A descriptor of the directory `name`. Raises as `open`."""
+        """Return a descriptor of the directory `name`. Raises as `open` does."""
         return self._open(name, _DIRECTORY)
 
     def find(self, name: str) -> Found | None:
-        """What `name` is; None where it is neither a file nor a directory, or leads nowhere.
+        """Return what `name` is; None if it is neither a file nor a directory, or does not exist.
 
         Raises:
             OutsideError: a link leads out of the tree.
-            OSError: it cannot be seen.
+            OSError: it cannot be looked at.
         """
         try:
             descriptor = self._open(name, _LOOK)
@@ -127,8 +126,8 @@ class Tree:
         return _found(name.rpartition("/")[2], status)
 
     def scan(self, name: str = "") -> Iterator[Found]:
-        """The files and directories in the directory `name`, in no order; hidden ones are passed over. Raises as
-        `find`."""
+        """Yield the files and directories in the directory `name`, in no order, without hidden ones. Raises as `find`
+        does."""
         descriptor = self.open_directory(name)
         try:
             with os.scandir(descriptor) as entries:
@@ -145,7 +144,7 @@ class Tree:
             os.close(descriptor)
 
     def unlink(self, name: str) -> None:
-        """Remove the name of a file or a link, in the directory where `name` is found. Raises as `open`."""
+        """Remove the name of a file or a link, in the directory where `name` is found. Raises as `open` does."""
         parent, _, last = name.rpartition("/")
         descriptor = self.open_directory(parent)
         try:
@@ -169,15 +168,16 @@ class Tree:
         return descriptor
 
     def _by_kernel(self, name: str, flags: int) -> int | None:
-        """None where the kernel has no such call, or says that the path leads out: `_walk` says where."""
-        from garrison.base import openat2  # who opens nothing below a stranger's directory need not load ctypes
+        """Open with the kernel's call. Return None if it has none, or if the path leads out: `_walk` finds where."""
+        # Imported here: ctypes is slow to load, and most commands open nothing untrusted.
+        from garrison.base import openat2
 
         if not openat2.supported():
             return None
         for _ in range(_RACES):
             try:
                 return openat2.open_beneath(self._root, name, flags)
-            except BlockingIOError:  # something was renamed meanwhile
+            except BlockingIOError:  # something was renamed during the call
                 continue
             except OSError as error:
                 if error.errno == errno.EXDEV:
@@ -186,18 +186,18 @@ class Tree:
         return None
 
     def _belongs(self, descriptor: int, repository: Path) -> bool:
-        """Whether what a snapshot led to is in the snapshot, or is one of the blobs."""
+        """Return whether a file that was reached through a snapshot is in the snapshot, or is one of the blobs."""
         real = Path(os.path.realpath(f"/proc/self/fd/{descriptor}"))
         snapshot = repository.joinpath(*self._prefix.split("/")[:2])
         return real == snapshot or snapshot in real.parents or real.parent == repository / "blobs"
 
     def _seen_from_here(self, link: str) -> str:
-        """A path below the held directory as one that starts at `self.path`."""
+        """Convert a path below the open directory to one below `self.path`."""
         return os.path.relpath(link, self._prefix) if self._prefix else link
 
 
 def open_regular(path: Path) -> int:
-    """A descriptor for reading `path`, links followed, without blocking. For files whose owner chose where they are.
+    """Return a descriptor for reading `path`, which follows links and does not block. For files at a trusted path.
 
     Raises:
         IrregularError: it is not a regular file.
@@ -222,7 +222,7 @@ def _regular(opened: Callable[[], int], path: str) -> int:
 def _seen(entry: os.DirEntry[str]) -> Found | None:
     try:
         return _found(entry.name, entry.stat(follow_symlinks=False))
-    except FileNotFoundError:  # it went in this moment
+    except FileNotFoundError:  # removed since the scan
         return None
 
 
@@ -233,8 +233,8 @@ def _found(name: str, status: os.stat_result) -> Found | None:
 
 
 def _hold(path: Path) -> tuple[int, Path | None, str]:
-    """A descriptor of the directory that paths must stay below; of a snapshot, its repository and where `path` is in
-    it."""
+    """Open the directory that paths must stay below. For a snapshot, that is its repository, which is returned with the
+    place of `path` in it."""
     real = Path(os.path.realpath(path))
     parts = real.parts
     for at in range(len(parts) - 2, 0, -1):
@@ -289,7 +289,7 @@ def _walk(root: int, name: str, flags: int) -> int:
 
 
 def _step(part: str, flags: int, directory: int) -> int | str:
-    """A descriptor of `part`, or what it holds where it is a link."""
+    """Return a descriptor of `part`; if it is a link, its content."""
     refused: OSError | None = None
     for _ in range(_RACES):
         try:
@@ -308,5 +308,5 @@ def _step(part: str, flags: int, directory: int) -> int | str:
                 raise
             if refused is not None and refused.errno == errno.ENOTDIR:
                 raise refused from None
-        # It was a link a moment ago, and is none now.
+        # It was a link at the first call and no longer at the second.
     raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), part)

@@ -1,10 +1,9 @@
-"""What keeps code that lies in the current directory out of the programs that Garrison starts.
+"""Keep code in the current directory out of the programs that Garrison starts.
 
-Whoever may write into the directory where a command is run must not run code as the user who runs it: `python -m`,
-`python -c` and the workers that Python's multiprocessing starts look for modules there first, and an empty entry in
-`PATH` or `LD_LIBRARY_PATH` makes programs or shared libraries be looked for there. Programs that Garrison runs for
-itself also get a directory that nobody else can write; an engine keeps the user's, since paths in its arguments are
-relative to that.
+Write access to the directory in which a command runs must not mean code execution as its user. `python -m`, `python -c`
+and the workers of Python's multiprocessing look for modules there first, and an empty entry in `PATH` or
+`LD_LIBRARY_PATH` stands for it. Programs that Garrison runs for itself also run in a directory that no other user can
+write to; an engine keeps the user's directory, since paths in its arguments may be relative.
 """
 
 import os
@@ -16,20 +15,20 @@ from pathlib import Path
 __all__ = ["DIRECTORY", "SAFE_PYTHON", "child_environment", "find_program"]
 
 DIRECTORY = "/"
-"""Where a program runs that needs no directory of its own."""
-_ASKED_FOR = {"PYTHONPATH": ":", "LD_LIBRARY_PATH": "[:;]"}  # with what separates their entries
+"""Working directory of programs that need none in particular."""
+_ASKED_FOR = {"PYTHONPATH": ":", "LD_LIBRARY_PATH": "[:;]"}  # name to the separators of its entries
 SAFE_PYTHON = "-P"
-"""For the argv of a Python: no module is taken from the current directory or from that of the script."""
+"""Option of Python that keeps the current directory, and that of the script, off its module path."""
 
 
 def child_environment(environ: Mapping[str, str], *, without: tuple[str, ...] = ()) -> dict[str, str]:
-    """`environ` for a child: the paths in it have only absolute entries, and every Python below is safe.
+    """Return `environ` for a child: its search paths have only absolute entries, and Pythons below start with `-P`.
 
-    A relative entry of `PYTHONPATH` or `LD_LIBRARY_PATH` was asked for, so it is made absolute. An empty one is what a
-    missing variable leaves in `$LD_LIBRARY_PATH:/more`, and is dropped: it stands for the current directory.
+    A relative entry of `PYTHONPATH` or `LD_LIBRARY_PATH` is intended, so it is made absolute. An empty one, which an
+    unset variable leaves in `$LD_LIBRARY_PATH:/more`, is not, and is dropped: it stands for the current directory.
 
     Args:
-        without: names that start so are left out.
+        without: prefixes of names to leave out.
     """
     made = (
         {name: value for name, value in environ.items() if not name.startswith(without)} if without else dict(environ)
@@ -45,8 +44,8 @@ def child_environment(environ: Mapping[str, str], *, without: tuple[str, ...] = 
 
 
 def find_program(name: str, environ: Mapping[str, str]) -> str | None:
-    """The absolute path of a program. A name is looked up in the absolute entries of `PATH`; a path is the caller's own
-    choice and may be relative."""
+    """Return the absolute path of a program, or None. A name is looked up in the absolute entries of `PATH`; a path may
+    be relative."""
     path = environ.get("PATH")
     found = shutil.which(name, path=os.defpath if path is None else _absolute_entries(path))
     return None if found is None else str(Path(found).absolute())

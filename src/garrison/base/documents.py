@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from garrison.base.errors import InvalidError
-from garrison.base.json_positions import LazyPositions, json_positions, repeated_key
-from garrison.base.toml_positions import toml_positions
+from garrison.base.positions.in_json import LazyPositions, json_positions, repeated_key
+from garrison.base.positions.in_toml import toml_positions
 
 if TYPE_CHECKING:
     import yaml

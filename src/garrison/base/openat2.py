@@ -1,4 +1,4 @@
-"""The system call that opens a path below a directory and nowhere else. Python 3.11 has no function for it."""
+"""The system call that opens a path only if it stays below a directory. Python 3.11 has no function for it."""
 
 import ctypes
 import errno
@@ -17,10 +17,10 @@ class _OpenHow(ctypes.Structure):
 
 
 def open_beneath(directory: int, name: str, flags: int) -> int:
-    """A descriptor of `name`, resolved without leaving the directory that the descriptor `directory` is of.
+    """Return a descriptor of `name`, resolved without leaving the directory of the descriptor `directory`.
 
     Raises:
-        OSError: `EXDEV` where the path leads out; `EAGAIN` where something was renamed meanwhile; and as `os.open`.
+        OSError: `EXDEV` if the path leads out, `EAGAIN` if something was renamed during the call, and as `os.open`.
     """
     how = _OpenHow(flags, 0, _RESOLVE_BENEATH | _RESOLVE_NO_MAGICLINKS)
     size = ctypes.sizeof(how)
@@ -33,7 +33,7 @@ def open_beneath(directory: int, name: str, flags: int) -> int:
 
 @cache
 def supported() -> bool:
-    """Whether this kernel has the call, and no sandbox forbids it."""
+    """Return whether the kernel has the call and no sandbox forbids it."""
     root = os.open("/", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.close(open_beneath(root, ".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))

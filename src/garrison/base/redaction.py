@@ -1,8 +1,8 @@
-"""Secrets are taken out of whatever is shown, logged or kept: of argv lists, of what libraries and children say.
+"""Remove secrets from everything that is shown, logged or kept: argv lists, and output of libraries and children.
 
-Two ways: values that were read as secrets are known and are found in every spelling in which an error message, a log or
-a URL repeats them; and what looks like a secret, or stands where one is expected, is hidden without being known. Every
-rule reads a line once, however it was made, since engines and servers write the lines.
+There are two ways. Values that were read as secrets are known, and are found in every spelling in which a message, a
+log or a URL repeats them. What looks like a secret, or stands where one is expected, is hidden without being known.
+Every rule is linear in the length of a line, since engines and servers decide what a line holds.
 """
 
 import re
@@ -30,14 +30,14 @@ __all__ = [
 
 HIDDEN = "***"
 _SHORTEST = 4
-"""Shorter values are not looked for: they would be found in words that have nothing to do with them."""
+"""Shorter values are not looked for: they would be found in unrelated words."""
 _SHORTEST_ANYWHERE = 8
-"""Values shorter than this are only hidden where they stand alone."""
+"""Values shorter than this are hidden only where they stand alone."""
 _MOST_KNOWN = 256
 _LINE_BYTES = 64 * 1024
 _OVERLAP_BYTES = 4096
 
-# argparse takes any unambiguous beginning of an option, and `_` for `-`.
+# argparse accepts any unambiguous beginning of an option, and `_` for `-`.
 _BEGINNINGS = ("--api-k", "--hf-t")
 _ENDINGS = ("key", "token", "secret", "password", "passwd", "credential", "credentials", "auth")
 _NO_SECRETS = frozenset({"true", "false", "none", "null", "auto", "empty", "basic", "bearer"})
@@ -125,7 +125,7 @@ class _Known:
         if len(value) < _SHORTEST or value.lower() in _NO_SECRETS or value in self._values:
             return
         with self._lock:
-            # A command may give a new secret every minute, for months; the oldest is out of use.
+            # A secret command may give a new value every minute, for months; the oldest are out of use.
             newest = list(self._values)[-_MOST_KNOWN + 1 :]
             self._values = {one: self._values[one] for one in newest} | {value: _spellings(value)}
             anywhere = {one: len(known) >= _SHORTEST_ANYWHERE for known, found in self._values.items() for one in found}
@@ -142,13 +142,13 @@ _KNOWN = _Known()
 
 
 def know_secret(value: str | None) -> None:
-    """From now on `value` is hidden wherever `redacted` looks. White space at its ends does not count."""
+    """Hide `value` in everything that is redacted from now on. White space at its ends does not count."""
     if value:
         _KNOWN.add(value)
 
 
 def know_environment(environ: Mapping[str, str]) -> None:
-    """Know every variable that is named as a secret is."""
+    """Know the value of every variable whose name is one of a secret."""
     for name, value in environ.items():
         guessed = is_secret_name(name) and len(value.strip()) >= _SHORTEST_ANYWHERE and not value.startswith("/")
         if guessed or name in _CERTAIN:
@@ -163,7 +163,7 @@ def is_secret_name(variable: str) -> bool:
 
 
 def know_arguments(argv: Sequence[str]) -> None:
-    """Know every value that `shown_command` hides behind its option."""
+    """Know every value that `shown_command` hides after its option."""
     hiding = False
     for argument in argv:
         option, equals, value = argument.partition("=")
@@ -176,7 +176,7 @@ def know_arguments(argv: Sequence[str]) -> None:
 
 
 def secret_text(raw: str) -> str:
-    """A secret as it is used: without white space at its ends, such as the newline of a file. It is known from now on.
+    """Return a secret without white space at its ends, such as the newline of a file, and know it from now on.
 
     Raises:
         SecretValueError: nothing is left, or there are line breaks or control characters inside.
@@ -193,7 +193,7 @@ def secret_text(raw: str) -> str:
 
 
 def redacted(text: str) -> str:
-    """`text` without secrets."""
+    """Return `text` without secrets."""
     text = _KNOWN.hide(text)
     low = text.lower()
     for number, (hints, *_) in enumerate(_RULES):
@@ -203,17 +203,17 @@ def redacted(text: str) -> str:
 
 
 def excerpt(text: str, longest: int) -> str:
-    """The beginning of `text`, without secrets: one that is cut in two is hidden as well."""
+    """Return the beginning of `text` without secrets, including one that the cut would split."""
     return redacted(text)[:longest]
 
 
 def without_colours(text: str) -> str:
-    """`text` without the sequences that colour it, move the cursor or set a title."""
+    """Return `text` without the sequences that colour it, move the cursor or set a title."""
     return _ESCAPE.sub("", text)
 
 
 def redacted_value(value: Any) -> Any:
-    """The same JSON-ready value with every text in it redacted."""
+    """Return a JSON-ready value with every text in it redacted."""
     if isinstance(value, str):
         return redacted(value)
     if isinstance(value, Mapping):
@@ -224,13 +224,13 @@ def redacted_value(value: Any) -> Any:
 
 
 class LineRedactor:
-    """Output that comes in pieces, redacted a line at a time, so that a secret that is cut in two is found too."""
+    """Redacts output that comes in pieces, a line at a time, so that a secret that is split in two is found."""
 
     def __init__(self) -> None:
         self._rest = b""
 
     def feed(self, data: bytes) -> bytes:
-        """What is whole by now: up to the last line break, or up to a blank where a line is very long."""
+        """Return what is complete so far: up to the last line break, or up to a blank in a very long line."""
         self._rest += data
         end = max(self._rest.rfind(b"\n"), self._rest.rfind(b"\r")) + 1
         if len(self._rest) - end > _LINE_BYTES:
@@ -240,15 +240,15 @@ class LineRedactor:
         return _redacted_bytes(whole)
 
     def end(self) -> bytes:
-        """What is left when no more will come."""
+        """Return the rest, at the end of the output."""
         whole, self._rest = self._rest, b""
         return _redacted_bytes(whole)
 
 
 def shown_command(argv: Sequence[str]) -> str:
-    """`argv` as one shell-quoted line without its secrets.
+    """Return `argv` as one shell-quoted line without its secrets.
 
-    `--api-key V`, `--api-key=V` and their like lose every value up to the next option: vLLM takes several keys.
+    Options such as `--api-key V` and `--api-key=V` lose every value up to the next option: vLLM accepts several keys.
     """
     import shlex  # messages only
 
@@ -266,7 +266,7 @@ def shown_command(argv: Sequence[str]) -> str:
 
 
 def shown_variable(name: str, value: str) -> str:
-    """`NAME=value` as a shell takes it, without the value when the name is one of a secret."""
+    """Return `NAME=value` for a shell, without the value if the name is one of a secret."""
     import shlex
 
     return f"{name}={HIDDEN}" if is_secret_name(name) else f"{name}={shlex.quote(redacted(value))}"
@@ -274,7 +274,7 @@ def shown_variable(name: str, value: str) -> str:
 
 @cache
 def _pattern(number: int) -> re.Pattern[str]:
-    """Compiled when it is needed: most commands show nothing that has to be looked at."""
+    """Compile a rule when it is needed: most commands show nothing that calls for one."""
     _, kept, hidden, ignore_case = _RULES[number]
     return re.compile(f"({kept}){hidden}", re.IGNORECASE if ignore_case else 0)
 
@@ -283,7 +283,7 @@ def _redacted_bytes(data: bytes) -> bytes:
     if not data:
         return data
     text = data.decode("utf-8", "surrogateescape")
-    if "\x1b" in text:  # a colour in the middle of a secret hides it from every rule, and from no reader
+    if "\x1b" in text:  # a colour in the middle of a secret would hide it from the rules, but not from a reader
         plain = without_colours(text)
         if (shown := redacted(plain)) != plain:
             return shown.encode("utf-8", "surrogateescape")
@@ -296,14 +296,14 @@ def _names_a_secret(option: str) -> bool:
 
 
 def _password_of(url: str) -> str | None:
-    """Between the first colon of the user's part and its `@`; not with urlsplit, which refuses what others accept."""
+    """Return what is between the first colon of the user part and its `@`. urlsplit refuses URLs that others accept."""
     authority = url.partition("://")[2].partition("/")[0]
     return authority.rpartition("@")[0].partition(":")[2] or None
 
 
 def _spellings(value: str) -> set[str]:
-    """As it is, as Python, JSON and HTML write it into a message, as a URL holds it, and within base64."""
-    import json  # most commands know no secret, and this module is on the path of every one
+    """Return the value as it is, as Python, JSON and HTML write it into a message, as a URL has it, and in base64."""
+    import json  # imported here: most commands know no secret, and all of them import this module
     from html import escape
     from urllib.parse import quote, quote_plus
 
@@ -317,7 +317,7 @@ def _spellings(value: str) -> set[str]:
 
 
 def _within_base64(raw: bytes) -> set[str]:
-    """The characters that `raw` alone decides, wherever it begins: basic auth has a user's name before it."""
+    """Return the base64 characters that depend on `raw` alone, at each offset: basic auth has a name before it."""
     from base64 import b64encode
 
     found = set()

@@ -1,6 +1,6 @@
-"""Text to value, with the rule in the error: what settings and flags are parsed with.
+"""Parsers of settings and flags, from text to value, with the rule in the error.
 
-Each parser takes the text and returns the value or raises `ValueError` whose message completes the sentence
+Each parser returns the value, or raises `ValueError` whose message completes the sentence
 "NAME must be …".
 """
 
@@ -46,7 +46,7 @@ def text(*, whitespace: bool = True) -> Parser:
 
 
 def secret(raw: str) -> str:
-    """Without white space at its ends; from now on it is redacted. It is in no message."""
+    """Parse a secret: without white space at its ends, redacted from now on, and in no message."""
     try:
         return secret_text(raw)
     except SecretValueError as error:
@@ -54,7 +54,7 @@ def secret(raw: str) -> str:
 
 
 def token(raw: str) -> str:
-    """As `secret`, of a token that libraries send in a header, which they encode as ASCII."""
+    """Parse a secret that libraries send in a header, which they encode as ASCII."""
     value = secret(raw)
     if not value.isascii():
         raise ValueError("ASCII text; check that it was copied whole and alone")
@@ -79,7 +79,7 @@ def number(low: float | None = None, *, above: float | None = None) -> Parser:
     rule = f"a number above {above:g}" if above is not None else "a number" + _range(low, None)
 
     def parse(raw: str) -> float:
-        # float() also takes nan, inf and 1_000, none of which anybody means here.
+        # float() also accepts nan, inf and 1_000, which are mistakes here.
         if not re.fullmatch(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)", raw.strip()):
             raise ValueError(rule)
         value = float(raw)
@@ -91,7 +91,7 @@ def number(low: float | None = None, *, above: float | None = None) -> Parser:
 
 
 def flag(raw: str) -> bool:
-    """The seed's `0 or 1`; the words people type are taken too."""
+    """Parse the seed's `0 or 1`, and the words that people type."""
     word = raw.strip().lower()
     if word in _TRUE:
         return True
@@ -101,7 +101,7 @@ def flag(raw: str) -> bool:
 
 
 def word_flag(raw: str) -> bool:
-    """The seed's `true/false/1/0/yes/no`."""
+    """Parse the seed's `true/false/1/0/yes/no`."""
     try:
         return flag(raw)
     except ValueError:
@@ -109,7 +109,7 @@ def word_flag(raw: str) -> bool:
 
 
 def choice(allowed: Sequence[str]) -> Parser:
-    """One of `allowed`, in any case."""
+    """Parse one of `allowed`, in any case."""
 
     def parse(raw: str) -> str:
         if (word := raw.strip().lower()) not in allowed:
@@ -120,7 +120,7 @@ def choice(allowed: Sequence[str]) -> Parser:
 
 
 def csv(allowed: tuple[str, ...] | None = None) -> Parser:
-    """`a, b,c` to `("a", "b", "c")`; empty parts are dropped."""
+    """Parse `a, b,c` to `("a", "b", "c")`; empty parts are dropped."""
 
     def parse(raw: str) -> tuple[str, ...]:
         parts = tuple(part.strip() for part in raw.split(",") if part.strip())
@@ -132,7 +132,7 @@ def csv(allowed: tuple[str, ...] | None = None) -> Parser:
 
 
 def host(raw: str) -> str:
-    """An IP address or a host name; brackets around an IPv6 address are taken off."""
+    """Parse an IP address or a host name; brackets around an IPv6 address are removed."""
     bare = raw.strip()
     if bare.startswith("[") and bare.endswith("]"):
         bare = bare[1:-1]
@@ -151,7 +151,7 @@ def path(raw: str) -> Path:
 
 
 def size_text(count: float) -> str:
-    """Bytes as people read them: `602 KiB`, `1.4 GiB`."""
+    """Format a number of bytes for people: `602 KiB`, `1.4 GiB`."""
     for unit in ("B", "KiB", "MiB", "GiB"):
         if abs(count) < 1024 or unit == "GiB":
             return f"{count:.0f} {unit}" if unit in ("B", "KiB") or count >= 100 else f"{count:.1f} {unit}"

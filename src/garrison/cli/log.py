@@ -11,7 +11,7 @@ from garrison.base.logs import logger
 from garrison.base.redaction import know_environment
 from garrison.base.settings import Settings
 
-__all__ = ["opened_log", "shares_output"]
+__all__ = ["opened_log", "shows_view"]
 
 _log = logger(__name__)
 
@@ -38,17 +38,22 @@ def opened_log(values: Settings, command: str, **facts: object) -> Iterator[bool
         yield True
 
 
-def shares_output() -> bool:
-    """Return whether standard output and standard error are one file: a terminal, or a service's journal."""
+def shows_view(logged: bool) -> bool:
+    """Return whether a command's view is shown beside its log: on a terminal that the log does not go to.
+
+    Elsewhere both would end up in one place, a journal or a container's log, with everything in it twice.
+    """
+    if not logged:
+        return True
     try:
-        return os.path.sameopenfile(sys.stdout.fileno(), sys.stderr.fileno())
-    except (OSError, ValueError):  # a test's stream has no descriptor
+        return sys.stdout.isatty() and not os.path.sameopenfile(sys.stdout.fileno(), sys.stderr.fileno())
+    except (OSError, ValueError):  # a stream without a descriptor
         return False
 
 
 def _ended(_kind: object, error: BaseException | None, _trace: object) -> None:
     if isinstance(error, GarrisonError):
-        _log.error("ended with an error", code=error.code, error=error.message, details=error.details)
+        _log.error("ended with an error", code=error.code, error=error.message, details=error.details or None)
     elif isinstance(error, Exception):
         _log.error("ended with a bug", exception=error)
 
@@ -62,11 +67,6 @@ def _started(values: Settings, command: str, facts: dict[str, object]) -> None:
         name: {"value": "***" if name in secret else getattr(values, name), "from": origin}
         for name, origin in values.origins.items()
     }
-    _log.info(
-        "started",
-        program=f"garrison {command}",
-        version=__version__,
-        process=str(this_process()),
-        settings=chosen,
-        **facts,
-    )
+    about = {"program": f"garrison {command}", "version": __version__, "process": str(this_process())}
+    given = {name: one for name, one in facts.items() if one is not None}
+    _log.info("started", **about, settings=chosen, **given)

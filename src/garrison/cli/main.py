@@ -69,7 +69,7 @@ def _run_command(command: Command, argv: list[str]) -> int:
     rest = argv[len(own) + 1 :]
     if rest and not command.takes_rest:
         raise UsageError(
-            f"`garrison {command.name}` takes no arguments after --: {rest[0]!r}",
+            f"`garrison {command.name}` accepts no arguments after --: {rest[0]!r}",
             hint=f"`garrison {command.name} --help` shows the usage.",
         )
     program = get_command(import_module(command.module).app)

@@ -9,7 +9,7 @@ from typing import Annotated, Any, TextIO, cast
 import typer
 
 from garrison.base.errors import EngineDiedError, EngineTimeoutError, GarrisonError, UsageError
-from garrison.base.live_stream import LiveStream
+from garrison.base.output.live_stream import LiveStream
 from garrison.base.redaction import shown_command, shown_variable
 from garrison.base.settings import Settings
 from garrison.cli.asker import asker

@@ -1,4 +1,4 @@
-"""Reading an adapter's files: the simulator's one seam to the disk."""
+"""Read an adapter's files: the simulator's only access to the disk."""
 
 import hashlib
 import json
@@ -13,14 +13,14 @@ __all__ = ["AdapterBrokenError", "AdapterReader", "AdapterWeights", "DirectoryAd
 
 @dataclass(frozen=True, slots=True)
 class AdapterWeights:
-    """What a read gave: the digest of configuration and weights, and the rank."""
+    """The result of a read: the digest of configuration and weights, and the rank."""
 
     digest: str
     rank: int
 
 
 class AdapterBrokenError(Exception):
-    """The files are there and vLLM's loader raises on them. The message is what it says."""
+    """The files exist and vLLM's loader rejects them, with this message."""
 
 
 class AdapterReader(Protocol):
@@ -28,14 +28,14 @@ class AdapterReader(Protocol):
         """Read the adapter at `path`, now.
 
         Raises:
-            FileNotFoundError: no adapter there.
+            FileNotFoundError: there is no adapter.
             AdapterBrokenError: there is one and it cannot be loaded.
         """
 
 
 class DirectoryAdapters:
-    """Real adapter directories. As vLLM does, it looks at the rank and at the file's own consistency, not at whether
-    the shapes fit the base."""
+    """Adapter directories on disk. Like vLLM, it checks the rank and the consistency of the file, but not whether the
+    shapes fit the base model."""
 
     def read(self, path: str) -> AdapterWeights:
         directory = Path(path)

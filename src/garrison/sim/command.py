@@ -1,5 +1,5 @@
-"""`garrison sim`: a simulator as a process. Flags follow vLLM's where vLLM has one; others of vLLM's are accepted with
-a warning, because the simulator stands in for it. The model stands anywhere among the flags, or comes as `--model`.
+"""`garrison sim`: a simulator as a process. Flags are vLLM's where vLLM has one; its other flags are ignored with a
+warning, so that any command line of vLLM works. The model stands anywhere among the flags, or comes as `--model`.
 
 Standard output and standard error carry lines like vLLM's, so that a start can be followed phase by phase. Exit codes:
 0 after SIGTERM or SIGINT and, as seen on vLLM, after the death of the engine; 1 when the port is taken or an adapter of
@@ -41,7 +41,7 @@ _KNOBS = ("ttft", "tokens_per_second", "failure_rate", "hang", "cut_after_tokens
 
 
 def main(argv: Sequence[str]) -> int:
-    """Run until a signal or the death of the engine. Returns the exit code."""
+    """Run until a signal or the death of the engine; return the exit code."""
     import asyncio
 
     try:
@@ -59,10 +59,10 @@ def main(argv: Sequence[str]) -> int:
 
 
 def config_from(args: argparse.Namespace, environ: Mapping[str, str]) -> SimConfig:
-    """The configuration that flags and vLLM's own variables ask for.
+    """Return the configuration from flags and vLLM's own variables.
 
     Raises:
-        InvalidError: a value vLLM refuses, too.
+        InvalidError: vLLM refuses the value too.
     """
     keys = args.api_key or [key for key in [environ.get("VLLM_API_KEY")] if key]
     return SimConfig(
@@ -99,12 +99,12 @@ def config_from(args: argparse.Namespace, environ: Mapping[str, str]) -> SimConf
 
 
 def parser() -> argparse.ArgumentParser:
-    """The flags the simulator knows."""
-    shell = _Parser(prog="garrison sim", description="An OpenAI-compatible server that behaves as vLLM was seen to.")
+    """Return the parser of the flags that the simulator knows."""
+    shell = _Parser(prog="garrison sim", description="An OpenAI-compatible server that behaves like vLLM.")
     add = shell.add_argument
     add("--model", default="sim/tiny", help="path or name of the base model; may also come without the flag")
     add("--host", default="127.0.0.1")
-    add("--port", type=int, default=8000, help="0 takes a free port")
+    add("--port", type=int, default=8000, help="0 chooses a free port")
     add("--served-model-name", nargs="+", metavar="NAME")
     add("--enable-lora", action=argparse.BooleanOptionalAction, default=False)
     add("--max-loras", type=int, default=1)
@@ -112,7 +112,7 @@ def parser() -> argparse.ArgumentParser:
     add("--max-cpu-loras", type=int)
     add("--lora-modules", nargs="+", metavar="NAME=PATH")
     add("--api-key", nargs="+", metavar="KEY")
-    add("--max-model-len", type=_size, default=4096, help="tokens; 32k and 32K are understood")
+    add("--max-model-len", type=_size, default=4096, help="tokens; 32k is 32,000 and 32K is 32,768")
     add("--block-size", type=int, default=128, help="tokens of a prefix-cache block")
     add("--enable-prefix-caching", action=argparse.BooleanOptionalAction, default=True)
     add("--max-num-seqs", type=int, default=256)
@@ -125,10 +125,10 @@ def parser() -> argparse.ArgumentParser:
     add("--root-path", default="", help="a prefix under which every route answers as well")
     add("--uds", help="a socket file to listen on instead of a port")
     add("--headless", action="store_true", help="start no server")
-    add("--shutdown-timeout", type=float, default=30.0, help="seconds SIGTERM gives to requests under way")
+    add("--shutdown-timeout", type=float, default=30.0, help="seconds that running requests get after SIGTERM")
     own = shell.add_argument_group("of the simulator")
     add = own.add_argument
-    add("--startup-delay", type=float, default=0.0, help="seconds a start takes")
+    add("--startup-delay", type=float, default=0.0, help="seconds that the start takes")
     add("--allow-runtime-lora-updating", action="store_true", help="as VLLM_ALLOW_RUNTIME_LORA_UPDATING=1")
     add("--dev-mode", action="store_true", help="as VLLM_SERVER_DEV_MODE=1")
     add("--survive-engine-death", action="store_true", help="as VLLM_KEEP_ALIVE_ON_ENGINE_DEATH=1")
@@ -141,7 +141,7 @@ def parser() -> argparse.ArgumentParser:
     add("--failure-rate", type=float, help="share of /v1 requests answered 500")
     add("--hang", action="store_true", default=None, help="never answer /v1")
     add("--cut-after-tokens", type=int, help="reset a stream after that many tokens")
-    add("--load-delay", type=float, help="seconds a load of an adapter takes")
+    add("--load-delay", type=float, help="seconds that loading an adapter takes")
     add("--disguise", choices=DISGUISES)
     add("--script", metavar="JSON|@FILE", help="rules, as a JSON list")
     return shell
@@ -231,7 +231,7 @@ async def _run_headless(config: SimConfig, delay: float, stopping: "asyncio.Even
 
 
 async def _start_up(config: SimConfig, delay: float, stopping: "asyncio.Event") -> bool:
-    """The phases of a start over `delay` seconds. False: stopped meanwhile."""
+    """Print the phases of a start over `delay` seconds. Return False if stopped meanwhile."""
     import asyncio
 
     for phase in phases(config, delay):
@@ -282,7 +282,7 @@ def _faults(args: argparse.Namespace) -> Faults:
 
 
 def _lora_module(text: str) -> LoraModule:
-    """`name=path`, or the JSON object that vLLM takes as well."""
+    """Parse `name=path`, or the JSON object that vLLM accepts too."""
     if text.startswith("{"):
         try:
             body = json.loads(text)

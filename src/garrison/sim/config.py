@@ -1,4 +1,4 @@
-"""What a simulator is started with. Names and defaults follow vLLM's flags where vLLM has one."""
+"""The configuration of a simulator. Names and defaults are those of vLLM's flags where vLLM has one."""
 
 from dataclasses import dataclass, field
 
@@ -8,12 +8,12 @@ from garrison.sim.faults import Faults
 __all__ = ["LORA_RANKS", "LoraModule", "SimConfig"]
 
 LORA_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
-"""The values vLLM takes for `--max-lora-rank`."""
+"""The values that vLLM accepts for `--max-lora-rank`."""
 
 
 @dataclass(frozen=True, slots=True)
 class LoraModule:
-    """An adapter that is loaded at start and again at every restart: `--lora-modules name=path`."""
+    """An adapter that is loaded at every start: `--lora-modules name=path`."""
 
     name: str
     path: str
@@ -25,11 +25,11 @@ class SimConfig:
     """One simulated server.
 
     Attributes:
-        model: path or name of the base model; `root` in the model list and part of what decides the answers.
+        model: path or name of the base model; `root` in the model list. The answers depend on it.
         served_names: public names of the base; the model itself when empty. The first is the adapters' parent.
-        port: 0 takes a free one.
+        port: 0 chooses a free one.
         runtime_lora: whether the load and unload routes exist (`VLLM_ALLOW_RUNTIME_LORA_UPDATING`).
-        max_cpu_loras: adapters the CPU cache holds; `max_loras` when None.
+        max_cpu_loras: adapters that the CPU cache holds; `max_loras` if None.
         error_shape: `nested` as in 0.32; `flat` as in older versions, where "already loaded" and "not found" of an
             adapter are both 400.
         dev_mode: whether the development routes exist (`VLLM_SERVER_DEV_MODE`).
@@ -38,14 +38,14 @@ class SimConfig:
         max_num_seqs: requests that run at a time; the others wait.
         keep_alive_timeout: seconds an idle connection is kept (`VLLM_HTTP_TIMEOUT_KEEP_ALIVE`).
         head_timeout: seconds a client has to complete a request it has begun.
-        ssl_cert_reqs: 2 talks only to clients with a certificate that `ssl_ca_certs` vouches for.
-        root_path: a prefix under which every route answers as well.
+        ssl_cert_reqs: with 2, clients need a certificate signed by `ssl_ca_certs`.
+        root_path: a prefix under which every route answers too.
         uds: a socket file to listen on instead of `host` and `port`.
-        headless: no server: it starts, says so, and listens nowhere.
+        headless: start the engine alone, and listen nowhere.
         control: whether `/_sim` answers (to loopback peers only).
 
     Raises:
-        InvalidError: a combination vLLM refuses to start with.
+        InvalidError: vLLM would refuse to start with this combination.
     """
 
     model: str = "sim/tiny"
@@ -88,22 +88,22 @@ class SimConfig:
     def __post_init__(self) -> None:
         if self.max_lora_rank not in LORA_RANKS:
             ranks = ", ".join(map(str, LORA_RANKS))
-            raise InvalidError(f"max_lora_rank must be one of {ranks}, not {self.max_lora_rank}", hint="Take the next.")
+            raise InvalidError(
+                f"max_lora_rank must be one of {ranks}, not {self.max_lora_rank}", hint="Use the next larger one."
+            )
         if self.max_cpu_loras is not None and self.max_cpu_loras < self.max_loras:
             raise InvalidError(
                 f"max_cpu_loras ({self.max_cpu_loras}) must be at least max_loras ({self.max_loras})",
                 hint="Raise --max-cpu-loras or lower --max-loras.",
             )
         if self.error_shape not in ("nested", "flat"):
-            raise InvalidError(
-                f"error_shape must be nested or flat, not {self.error_shape!r}", hint="Take one of them."
-            )
+            raise InvalidError(f"error_shape must be nested or flat, not {self.error_shape!r}", hint="Use one of them.")
         if self.lora_modules and not self.enable_lora:
             raise InvalidError("lora_modules need enable_lora", hint="Add --enable-lora.")
         if bool(self.ssl_certfile) != bool(self.ssl_keyfile):
-            raise InvalidError("TLS needs a certificate and its key", hint="Give --ssl-certfile and --ssl-keyfile.")
+            raise InvalidError("TLS needs a certificate and its key", hint="Set --ssl-certfile and --ssl-keyfile.")
         if self.ssl_cert_reqs == 2 and not self.ssl_ca_certs:
-            raise InvalidError("clients' certificates need a CA to check them", hint="Give --ssl-ca-certs.")
+            raise InvalidError("client certificates need a CA to be checked against", hint="Set --ssl-ca-certs.")
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -1,15 +1,15 @@
-"""The engine as a state machine: adapter registry, CPU cache, prefix cache, sleep, death. No clock and no sockets; the
-disk is behind `AdapterReader`.
+"""The engine as a state machine: adapter registry, CPU cache, prefix cache, sleep, death. It uses no clock and no
+sockets; the disk is behind `AdapterReader`.
 
-What it reproduces, each seen on vLLM 0.32:
+It reproduces what was observed on vLLM 0.32:
 
-- Loading registers a name and puts the weights into the CPU cache under a fresh number; unloading only drops the name,
-  the weights leave by LRU.
-- A request whose adapter is not in the cache, or was loaded in place, reads it from disk; if that fails, the engine
+- Loading registers a name and puts the weights into the CPU cache under a fresh number; unloading drops the name only,
+  and the weights stay until LRU evicts them.
+- A request whose adapter is not in the cache, or was loaded in place, reads it from disk. If that fails, the engine
   dies.
-- Prefix-cache blocks are keyed by (adapter name, adapter path, tokens), not by content. As in vLLM the last token is
-  always computed, so a prompt shows cached blocks only when it is longer than a block.
-- Sleeping at level 2 forgets the base weights: after waking, answers belong to no weights until they are reloaded.
+- Prefix-cache blocks are keyed by (adapter name, adapter path, tokens), not by content. The last token is always
+  computed, so cached blocks affect only prompts that are longer than a block.
+- Sleep at level 2 discards the base weights: after waking, the answers belong to no weights until they are reloaded.
 """
 
 from collections import OrderedDict
@@ -26,7 +26,7 @@ DEAD = "EngineCore encountered an issue. See stack trace (above) for the root ca
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """An error answer, before it has a shape."""
+    """An error, before it is given a shape."""
 
     status: int
     type: str
@@ -46,6 +46,15 @@ class Loaded:
 
 
 class Engine:
+    """The state of one engine process.
+
+    Attributes:
+        started_at: Unix time, as `process_start_time_seconds` shows it.
+        adapters: loaded adapters by name.
+        revision: changes whenever the model list does.
+        sleep_level: None while awake.
+    """
+
     def __init__(self, config: SimConfig, reader: AdapterReader, *, started_at: float) -> None:
         self.config = config
         self.started_at = started_at
@@ -60,10 +69,10 @@ class Engine:
         self._weights_lost = False
 
     def load(self, name: str, path: str, *, in_place: bool, base_model_name: str | None = None) -> Refusal | None:
-        """Load an adapter. None is success.
+        """Load an adapter; return None on success.
 
         Args:
-            base_model_name: only `--lora-modules` has it; the HTTP field of that name no longer exists.
+            base_model_name: from `--lora-modules`; vLLM ignores an HTTP field of that name.
         """
         if not name or not path:
             return Refusal(400, "InvalidUserInput", "Both 'lora_name' and 'lora_path' must be provided.")
@@ -96,7 +105,7 @@ class Engine:
         return None
 
     def serves(self, model: str) -> Refusal | None:
-        """Whether requests for the name are taken; an empty name means the base."""
+        """Return why requests for the name are refused, or None. An empty name means the base model."""
         if not model or model in self.config.names or model in self.adapters:
             return None
         aliases = ", ".join(self.config.names)
@@ -104,8 +113,11 @@ class Engine:
         return Refusal(404, "NotFoundError", message, "model")
 
     def weights(self, model: str, tokens: Sequence[str]) -> str | Refusal:
-        """What the answer to a prompt is computed with: "" for the base, an adapter's digest, or the name of a mixture
-        that no weights ever give. Reads adapters and fills the caches as a forward pass would; may kill the engine."""
+        """Return what the answer to a prompt is computed with: "" for the base model, an adapter's digest, or the name
+        of a mixture, whose answers no weights would give.
+
+        Reads adapters and fills the caches as a forward pass would; may kill the engine.
+        """
         if self.dead:
             return Refusal(500, "InternalServerError", DEAD)
         base = "lost" if self._weights_lost else ""
@@ -129,7 +141,7 @@ class Engine:
         self.sleep_level = None
 
     def reload_weights(self) -> None:
-        """What `/collective_rpc` with `reload_weights` does after a sleep at level 2."""
+        """Load the base weights again, as `/collective_rpc` with `reload_weights` does after sleep at level 2."""
         self._weights_lost = False
 
     def reset_prefix_cache(self) -> None:
@@ -148,7 +160,7 @@ class Engine:
         return self._counter
 
     def _bring_in(self, name: str, path: str, number: int) -> Refusal | None:
-        """Read from disk into the CPU cache; what is there stays when the read fails."""
+        """Read the adapter from disk into the CPU cache. If that fails, the cached weights stay."""
         found = self._read(name, path)
         if isinstance(found, Refusal):
             return found
@@ -182,6 +194,7 @@ class Engine:
             chain = hash((chain, *tokens[at * size : (at + 1) * size]))
             key = (adapter.name, adapter.path, chain)
             cached = self._blocks.get(key)
+            # Old blocks under new weights: a block that was computed before decides all that follow it.
             if cached is not None and at < reusable:
                 computed_with = cached if cached == digest else _mixture(cached, digest)
                 self._blocks.move_to_end(key)

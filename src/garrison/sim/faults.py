@@ -1,27 +1,27 @@
-"""The knobs: what a simulator does wrong, or slowly, on purpose. A frozen value and a pure decision about it.
+"""The faults: what a simulator does wrong, or slowly, on purpose. A frozen value, and a pure decision about it.
 
     ttft                 seconds before the first token
-    tokens_per_second    pace after it; null: as fast as it goes
+    tokens_per_second    pace after that; null: no limit
     failure_rate         share of requests to `/v1/*` that are answered 500, drawn from the seed
-    hang                 `/v1/*`: the request is read, no byte is ever answered
-    cut_after_tokens     a stream is reset by RST after that many tokens
-    load_delay           seconds a load of an adapter takes
-    disguise             what stands in the server's place, see below
+    hang                 `/v1/*`: the request is read and never answered
+    cut_after_tokens     a stream is reset (RST) after that many tokens
+    load_delay           seconds that loading an adapter takes
+    disguise             what answers in the server's place, see below
     redirect_to          the origin that the disguise `redirect` points to
-    script               rules, tried in order; the first that matches and is not used up decides
+    script               rules, tried in order; the first one that matches and is not used up decides
 
-A rule: `path` (exact, or a prefix that ends in `*`), `method` (any when left out), `skip` (matches to let pass first),
-`times` (null: for ever), `delay` (seconds before anything), and one `action`:
+A rule: `path` (exact, or a prefix that ends in `*`), `method` (any if left out), `skip` (matches that pass first),
+`times` (null: without end), `delay` (seconds before anything), and one `action`:
 
-    status               answer `status` with `type`, `message`, `headers` (default when `status` is given)
+    status               answer `status` with `type`, `message`, `headers` (default if `status` is given)
     pass                 answer as usual, after `delay` (default otherwise)
     hang                 never answer
     reset                reset the connection before the headers
-    cut                  headers and half of the body, then a reset (a body that is not streamed)
+    cut                  send the headers and half of the body, then reset (unless the body is streamed)
 
 Disguises: `none`; `captive-portal` (200 and HTML to everything); `redirect` (302 to everything); and on `/v1/models`
 alone `empty-object` (`{}`), `empty-list`, `truncated-json`, `html-error` (502 and HTML) and `wrong-base` (a well-formed
-list of somebody else's model, whose name is then the only one that generates).
+list with another base model, whose name is then the only one that generates).
 """
 
 import difflib
@@ -67,7 +67,7 @@ class Rule:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Faults:
-    """See the module. The value changes only as a whole; how often a rule was used is kept beside it."""
+    """The knobs described in the module. `ServerState.used` counts the uses of rules, so that this stays a value."""
 
     ttft: float = 0.0
     tokens_per_second: float | None = None
@@ -81,13 +81,13 @@ class Faults:
 
     @property
     def quiet(self) -> bool:
-        """Nothing here can change an answer before its handler runs."""
+        """Whether nothing here can change an answer before its handler runs."""
         return not (self.script or self.hang or self.failure_rate) and self.disguise == "none"
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What happens to one request: an action of a rule, and the rule."""
+    """What happens to one request: an action, and the rule that chose it, if one did."""
 
     action: str
     rule: Rule | None = None
@@ -99,10 +99,10 @@ PASS = Verdict("pass")
 def decide(
     faults: Faults, used: tuple[int, ...], method: str, path: str, draw: float
 ) -> tuple[Verdict, tuple[int, ...]]:
-    """The verdict on a request, and how often each rule has now matched.
+    """Decide on a request; return the verdict, and how often each rule has matched now.
 
     Args:
-        used: matches so far, one count a rule; shorter means zero for the rest.
+        used: matches so far, one count per rule; missing ones are zero.
         draw: uniform in [0, 1); compared with the failure rate.
     """
     counts = used + (0,) * (len(faults.script) - len(used))
@@ -123,17 +123,17 @@ def decide(
 
 
 def faults_to_json(faults: Faults) -> dict[str, Any]:
-    """JSON-ready; `faults_from_json` reads it back."""
+    """Return a JSON-ready form that `faults_from_json` reads."""
     body = asdict(faults)
     body["script"] = [rule | {"headers": dict(rule["headers"])} for rule in body["script"]]
     return body
 
 
 def faults_from_json(body: Any, current: Faults | None = None) -> Faults:
-    """`current` (or the defaults) with the named knobs changed.
+    """Return `current`, or the defaults, with the named knobs changed.
 
     Raises:
-        InvalidError: an unknown knob, or a value it cannot have.
+        InvalidError: unknown knob, or invalid value.
     """
     given = _mapping(body, "faults")
     known = {item.name for item in fields(Faults)}
@@ -169,7 +169,7 @@ def _rule(given: Mapping[str, Any]) -> Rule:
 def _value(name: str, value: Any) -> Any:
     kind, rule = _RULES[name]
     if not kind(value):
-        raise InvalidError(f"{name} must be {rule}, not {value!r}", hint="The simulator's faults list the knobs.")
+        raise InvalidError(f"{name} must be {rule}, not {value!r}", hint="`GET /_sim` shows all knobs.")
     return float(value) if kind is _seconds else value
 
 

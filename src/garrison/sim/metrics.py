@@ -14,12 +14,12 @@ CONTENT_TYPE = "text/plain; version=1.0.0; charset=utf-8"
 
 @dataclass(slots=True)
 class Counters:
-    """What a simulator has done since it was made; a simulated restart keeps them.
+    """What a simulator has done so far; a simulated restart does not reset it.
 
     Attributes:
-        requests: by path, refused and disguised ones included; unknown paths are counted as `other`.
+        requests: by path, including refused and disguised ones; unknown paths count as `other`.
         finished: generations by finish reason.
-        running, waiting: now.
+        running, waiting: requests now.
         injected: faults by action.
     """
 
@@ -35,13 +35,13 @@ class Counters:
     restarts: int = 0
 
     def to_json(self) -> dict[str, Any]:
-        """JSON-ready, one key a field."""
+        """Return a JSON-ready form, one key per field."""
         values = {item.name: getattr(self, item.name) for item in fields(self)}
         return {name: dict(value) if isinstance(value, Counter) else value for name, value in values.items()}
 
 
 def render(engine: Engine, counters: Counters, now: float) -> bytes:
-    """The page. `now` is the wall clock, the value of `vllm:lora_requests_info` as in vLLM."""
+    """Render the page. `now` is the wall clock, which is the value of `vllm:lora_requests_info` in vLLM too."""
     config = engine.config
     labels = f'engine="0",model_name="{_escape(config.names[0])}"'
     capacity = config.cache_blocks * config.block_size

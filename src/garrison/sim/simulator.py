@@ -1,4 +1,4 @@
-"""One simulated server in the caller's event loop. Hundreds fit into one; uvloop is not needed.
+"""One simulated server in the caller's event loop. Hundreds fit into one loop.
 
 async with Simulator(SimConfig(port=0, enable_lora=True, runtime_lora=True)) as sim:
     ...  # sim.url
@@ -24,15 +24,17 @@ from garrison.sim.state import ServerState, Sleep
 __all__ = ["Simulator", "bind", "bind_file"]
 
 _DEATH_SECONDS = 0.1
-"""How long a server whose engine died still answers (health 503) before it ends; uvicorn looks that often."""
+"""How long a server still answers (health 503) after its engine died: uvicorn checks for its end that often."""
 
 
 def bind(host: str, port: int) -> socket.socket:
-    """A bound socket that does not listen yet, as vLLM makes one before it loads anything.
+    """Bind a socket that does not listen yet, as vLLM does before it loads the model.
 
-    `OSError` if the port is taken."""
+    Raises:
+        OSError: the port is taken.
+    """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    # asyncio turns Nagle's algorithm off only where the protocol is named; with it, every stream stalls for 40 ms.
+    # asyncio disables Nagle's algorithm only if the protocol is given; with Nagle, every stream stalls for 40 ms.
     sock = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -45,7 +47,11 @@ def bind(host: str, port: int) -> socket.socket:
 
 
 def bind_file(path: str) -> socket.socket:
-    """The same on a socket file. `OSError` if there is a file of that name, as with vLLM."""
+    """Bind a unix socket that does not listen yet.
+
+    Raises:
+        OSError: the file exists, which vLLM refuses too.
+    """
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         sock.bind(path)
@@ -57,14 +63,18 @@ def bind_file(path: str) -> socket.socket:
 
 
 class Simulator:
-    """A server of `config`.
+    """A simulated server.
 
     Args:
-        adapters: where adapters are read; the disk by default, `testing.adapter_reader` for fleets without files.
-        sleep: how simulated delays pass.
+        adapters: reads adapters; from disk by default, `testing.adapter_reader` for fleets without files.
+        sleep: waits for simulated delays; a test replaces it.
+
+    Attributes:
+        exited: set when the server has ended because its engine died.
+        port: the port it listens on, known after `start`.
 
     Raises:
-        ValueError: one of `lora_modules` cannot be loaded, as at a start of vLLM.
+        ValueError: one of `lora_modules` cannot be loaded; vLLM does not start either.
     """
 
     def __init__(
@@ -114,12 +124,17 @@ class Simulator:
 
     @property
     def aborted_requests(self) -> int:
-        """Requests whose client went away before the answer was complete."""
+        """Requests whose client disconnected before the answer was complete."""
         return self._http.aborted
 
     async def start(self, sock: socket.socket | None = None) -> None:
-        """Listen, on `sock` if it was bound before. After `stop` it listens on the same port again; what the engine
-        knows survives unless `restart` is called. `OSError` if the port is taken."""
+        """Listen, on `sock` if it is given. After `stop` it listens on the same port again, with the same engine unless
+        `restart` is called.
+
+        Raises:
+            OSError: the port is taken.
+            InvalidError: the certificate cannot be used.
+        """
         if self.config.uds is not None:
             sock = sock or bind_file(self.config.uds)
         else:
@@ -128,7 +143,7 @@ class Simulator:
         await self._http.start(sock, self._ssl())
 
     async def stop(self, drain: float = 0.0) -> None:
-        """Stop listening, give requests under way `drain` seconds, close all connections."""
+        """Stop listening, give running requests `drain` seconds, and close all connections."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -138,7 +153,12 @@ class Simulator:
         await self._http.stop(drain)
 
     def restart(self) -> None:
-        """A new process in the same place: new start time, run-time adapters gone, caches empty, connections reset."""
+        """Act as a new process at the same address: new start time, run-time adapters gone, caches empty, connections
+        closed.
+
+        Raises:
+            ValueError: one of `lora_modules` cannot be loaded any more.
+        """
         state = self.state
         state.engine = state.new_engine(max(time.time(), state.engine.started_at + 0.01))
         state.counters.restarts += 1
@@ -169,13 +189,13 @@ class Simulator:
         self._spawn(self._restart_after(downtime))
 
     async def _restart_after(self, downtime: float) -> None:
-        await asyncio.sleep(0)  # the answer to who asked goes out first
+        await asyncio.sleep(0)  # the answer to the request for it goes out first
         if downtime:
             await self.stop()
             await self.state.sleep(downtime)
         try:
             self.restart()
-        except ValueError:  # an adapter of the command line is gone: vLLM does not come up again either
+        except ValueError:  # an adapter of the command line is gone: vLLM would not start either
             await self._stop_for_good()
             return
         if downtime:

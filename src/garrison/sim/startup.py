@@ -1,4 +1,4 @@
-"""The lines a start of vLLM prints, phase by phase, in its own words."""
+"""The lines that vLLM prints at its start, phase by phase."""
 
 from dataclasses import dataclass
 
@@ -9,10 +9,10 @@ __all__ = ["Phase", "phases"]
 
 @dataclass(frozen=True, slots=True)
 class Phase:
-    """A line, and the seconds that pass before it.
+    """A line of output, and the seconds before it.
 
     Attributes:
-        who: the process that says it: `EngineCore` or `Worker`.
+        who: the process that prints it: `EngineCore` or `Worker`.
         where: file and line in vLLM.
     """
 
@@ -23,7 +23,7 @@ class Phase:
 
 
 def phases(config: SimConfig, delay: float) -> tuple[Phase, ...]:
-    """The phases of a start that takes `delay` seconds."""
+    """Return the phases of a start that takes `delay` seconds."""
     tokens = config.cache_blocks * config.block_size
     engine = f"Initializing a V1 LLM engine (v{config.version}) with config: model='{config.model}'"
     model = f"Model loading took 0.01 GiB memory and {0.5 * delay:.6f} seconds"

@@ -1,4 +1,4 @@
-"""What one simulated server is made of while it runs; routes read and change it."""
+"""The state of one simulated server, which its routes read and change."""
 
 import asyncio
 import contextlib
@@ -20,13 +20,14 @@ Sleep = Callable[[float], Awaitable[object]]
 
 @dataclass(slots=True)
 class ServerState:
-    """
+    """The mutable parts of a server.
+
     Attributes:
         used: how often each rule of `faults.script` has matched.
-        sleep: how simulated delays pass; tests replace it.
+        sleep: waits for simulated delays; a test replaces it.
         awake: cleared while the engine sleeps; generation waits for it.
-        died: told once when the engine has died.
-        restart: start the engine anew after that many seconds of a closed port.
+        died: called when the engine has died.
+        restart: called to start a new engine after that many seconds with the port closed.
     """
 
     config: SimConfig
@@ -50,8 +51,11 @@ class ServerState:
         self.engine = self.new_engine(time.time())
 
     def new_engine(self, started_at: float) -> Engine:
-        """An engine as it is right after a start: nothing but what `--lora-modules` names. `ValueError` if one of those
-        cannot be loaded."""
+        """Return an engine as it is after a start, with the adapters of `--lora-modules` alone.
+
+        Raises:
+            ValueError: one of them cannot be loaded.
+        """
         engine = Engine(self.config, self.reader, started_at=started_at)
         for module in self.config.lora_modules:
             failed = engine.load(module.name, module.path, in_place=False, base_model_name=module.base_model_name)
@@ -65,17 +69,17 @@ class ServerState:
         self.used = ()
 
     def identity(self) -> str:
-        """Sixteen hexadecimal digits, as in vLLM's ids; reproducible under the seed."""
+        """Return sixteen hexadecimal digits, as in vLLM's ids; reproducible with the seed."""
         return f"{self.draws.getrandbits(64):016x}"
 
     @property
     def base_names(self) -> tuple[str, ...]:
-        """The names the base answers to now; another one under the disguise `wrong-base`."""
+        """The names of the base model now; another one under the disguise `wrong-base`."""
         return ("somebody/else",) if self.faults.disguise == "wrong-base" else self.config.names
 
     @contextlib.asynccontextmanager
     async def slot(self, model: str, tokens: int) -> AsyncIterator[None]:
-        """One of the places in the running batch; counts waiting and running."""
+        """Hold a place in the running batch, and count waiting and running requests."""
         counters = self.counters
         counters.waiting += 1
         try:

@@ -1,4 +1,4 @@
-"""Deterministic answers: a prompt is split into tokens by a rule, an answer is drawn from a hash."""
+"""Deterministic answers: prompts are split into tokens by a rule, and answers are drawn from a hash."""
 
 import hashlib
 import re
@@ -11,12 +11,12 @@ _TOKEN = re.compile(r"\s*\w{1,8}|\s*[^\w\s]|\s+\Z")
 _TAILS = ("a", "e", "i", "o", "u", "an", "el", "ir", "on", "um", "ak", "es", "il", "or", "un", "at")
 _SYLLABLES = tuple(head + tail for head in "bdfgklmnprstvzjh" for tail in _TAILS)
 _NATURAL_LENGTH = (24, 88)
-"""Bounds of the tokens an answer has when nothing cuts it short."""
+"""Bounds of the length, in tokens, of an answer that nothing cuts short."""
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a request is answered with.
+    """An answer.
 
     Attributes:
         tokens: pieces whose concatenation is the text.
@@ -34,17 +34,17 @@ class Answer:
 
 
 def split(text: str) -> list[str]:
-    """Tokens of a text: runs of at most 8 word characters or one other sign, white space before them included."""
+    """Split a text into tokens: up to 8 word characters, or one other character, with the white space before them."""
     return _TOKEN.findall(text)
 
 
 def answer_key(prompt: str, base: str, weights: str, seed: int) -> bytes:
-    """Everything an answer depends on. `weights` is "" for the base, an adapter's content digest, or a mixture."""
+    """Return all that an answer depends on. `weights` is the result of `Engine.weights`."""
     return "\0".join((str(seed), base, weights, prompt)).encode("utf-8", "surrogatepass")
 
 
 def answer(key: bytes, limit: int, *, stop: Sequence[str] = (), ignore_eos: bool = False, at_least: int = 0) -> Answer:
-    """The answer of at most `limit` tokens (≥ 1). A longer limit gives the same answer, continued."""
+    """Return an answer of at most `limit` tokens (≥ 1). A higher limit only continues it."""
     low, high = _NATURAL_LENGTH
     natural = max(at_least, low + hashlib.blake2b(key, digest_size=1).digest()[0] % (high - low))
     count = limit if ignore_eos else min(limit, natural)
@@ -56,7 +56,7 @@ def answer(key: bytes, limit: int, *, stop: Sequence[str] = (), ignore_eos: bool
 
 
 def embedding(key: bytes, size: int) -> list[float]:
-    """A vector of length 1."""
+    """Return a vector of length 1 with `size` components."""
     noise = hashlib.shake_128(b"embedding\0" + key).digest(2 * size)
     raw = [int.from_bytes(noise[at : at + 2], "big", signed=True) / 32768 for at in range(0, 2 * size, 2)]
     norm = sum(value * value for value in raw) ** 0.5 or 1.0

@@ -4,7 +4,7 @@
         ...
 
 A JSON line has `at` (ISO 8601, UTC), `level`, `event` (the message), `logger`, then the ids bound to the context and
-the facts of the record. Lines of libraries come out the same way, from WARNING up.
+the facts of the record. Lines of libraries look the same, and come from WARNING up.
 """
 
 import contextlib
@@ -17,9 +17,9 @@ from typing import Any, Literal, TextIO, get_args
 
 import structlog
 
-from garrison.base.live_stream import LiveStream
 from garrison.base.logs import ROOT, bound_ids, facts_of
-from garrison.base.plain_text import plain
+from garrison.base.output.live_stream import LiveStream
+from garrison.base.output.plain_text import plain
 from garrison.base.redaction import HIDDEN, is_secret_name, redacted
 
 __all__ = ["LEVELS", "STYLES", "Level", "LogOutput", "Style", "log_output"]
@@ -43,7 +43,7 @@ def log_output(stream: TextIO, *, style: Style, level: Level, limit: int = 1024 
     """Log to `stream` inside the block. No call blocks: lines that nobody reads are dropped and counted.
 
     Args:
-        level: the least level of Garrison's own lines.
+        level: the least level of lines. Those of libraries begin at WARNING even if it is lower.
         limit: characters that may wait for a slow reader.
     """
     output = LogOutput(stream, style=style, level=level, limit=limit)
@@ -61,6 +61,7 @@ class LogOutput:
         self._stream = _LogStream(stream, formatter, limit=limit)
         self._handler = _Handler(self._stream)
         self._handler.setFormatter(formatter)
+        self._handler.setLevel(level.upper())
         self._own = logging.getLogger(ROOT)
         self._former_level = self._own.level
         self._own.setLevel(level.upper())

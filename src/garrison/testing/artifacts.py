@@ -1,4 +1,4 @@
-"""The in-memory twin of the adapter files: paths with digests, and stores that are sets of paths."""
+"""The twin of the adapter files: paths with digests, and stores that are sets of paths."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -13,16 +13,18 @@ __all__ = ["MemoryArtifacts"]
 
 @dataclass(slots=True)
 class MemoryArtifacts:
-    """`digests` maps a path that can be read here to the digest of its content; what is not in it is elsewhere.
+    """`Artifacts` over dictionaries.
 
-    A test changes content by writing another digest, breaks it with `refused`, and an entry of a store with `spoiled`.
+    A test changes content by writing another digest, makes it invalid with `refused`, and damages an entry of a store
+    with `spoiled`.
 
     Attributes:
-        refused: path to the failure that `check` gives.
-        default_store: of targets that declare none; None: they have none.
-        staged: path in a store to digest: what was staged.
-        stage_errors: digest to what `stage` raises.
-        spoiled: staged paths whose content was changed behind our back.
+        digests: path to digest of its content. Other paths cannot be read on this machine.
+        refused: path to the failure that `check` returns.
+        default_store: adapter store of targets that declare none; None if they have none.
+        staged: path in a store to digest, for all that was staged.
+        stage_errors: digest to the error that `stage` raises.
+        spoiled: staged paths whose content was changed from outside.
         shared: staged paths that are hard links, as earlier versions made them.
     """
 

@@ -1,4 +1,4 @@
-"""The in-memory twin of `SqlStore`: for tests, and for what need not outlive a process."""
+"""The twin of the database: `SqlStore` in memory."""
 
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -31,7 +31,7 @@ __all__ = ["MemoryStore"]
 
 
 class MemoryStore(MemoryState):
-    """`FleetStore` in memory. Its protocols say what the methods promise."""
+    """`FleetStore` in memory, as strict as the real one: the same suite of tests runs on both."""
 
     # --- stacks
 

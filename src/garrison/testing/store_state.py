@@ -30,7 +30,7 @@ _S = TypeVar("_S", bound="MemoryState")
 
 
 def locked(method: Callable[Concatenate[_S, _P], _R]) -> Callable[Concatenate[_S, _P], _R]:
-    """A method that nobody else runs beside: one transaction."""
+    """Make a method one transaction: no other method runs meanwhile."""
 
     def call(self: _S, /, *args: _P.args, **kwargs: _P.kwargs) -> _R:
         with self._lock:

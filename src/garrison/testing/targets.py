@@ -1,10 +1,10 @@
-"""The in-memory twin of the seam to targets: scripted vLLM servers without sockets.
+"""The twin of servers that answer HTTP: scripted vLLM servers without sockets.
 
-They keep adapters as vLLM 0.32 was seen to: a second load of a name is 400, a path without an adapter 404, a name of
-the base 400, an unknown name 404, and without `lora_routes` the routes themselves are 404. No time passes in them.
+They handle adapters as vLLM 0.32 was observed to: a second load of a name is 400, a path without an adapter 404, a name
+of the base model 400, an unknown name 404, and without `lora_routes` the routes themselves are 404. They take no time.
 
     targets = MemoryTargets({"local-vllm": MemoryTarget(base="acme/tiny")})
-    targets["local-vllm"].served["sql"] = "/models/sql"          # somebody loads one out of band
+    targets["local-vllm"].served["sql"] = "/models/sql"          # loaded by others
     targets["local-vllm"].down = TransportError(TransportCause.REFUSED, "connection refused")
     targets["local-vllm"].faults.append(MemoryFault("/v1/load_lora_adapter", REFUSED, after=True, times=1))
     targets.requests                                             # [("local-vllm", "GET", "/v1/models", None), …]
@@ -34,13 +34,13 @@ class MemoryRequest(NamedTuple):
 
 @dataclass(slots=True)
 class MemoryFault:
-    """What goes wrong with requests to `path` (a prefix when it ends in `*`).
+    """What goes wrong with requests to `path` (a prefix if it ends in `*`).
 
     Attributes:
-        result: what comes instead of the answer.
+        result: returned, or raised, instead of the answer.
         after: the server acts first, and only its answer is lost.
         skip: matching requests that pass first.
-        times: how often it strikes; None: for ever.
+        times: how often it applies; None for always.
     """
 
     path: str
@@ -51,7 +51,7 @@ class MemoryFault:
     method: str | None = None
 
     def strikes(self, method: str, path: str) -> bool:
-        """Whether it does so now; counts."""
+        """Count a request; return whether the fault applies to it."""
         fits = path.startswith(self.path[:-1]) if self.path.endswith("*") else path == self.path
         if not fits or (self.method is not None and self.method != method) or self.times == 0:
             return False
@@ -65,17 +65,18 @@ class MemoryFault:
 
 @dataclass(slots=True)
 class MemoryTarget:
-    """One server. Everything may be changed while it runs.
+    """One server. A test may change every attribute at any time.
 
     Attributes:
-        base: the first served name of its base model, `names` being all of them when there are several.
-        root: the base model's path; `base` when empty.
-        served: adapters by name, with the path each was loaded from.
-        paths: paths that hold an adapter, None: every path does.
-        broken: paths whose load is answered with this.
-        hollow: paths whose load is answered with 200, and nothing is loaded.
-        idle: paths of adapters that change nothing: the server answers as the base does.
-        static: adapters of its command line, which are there again after a restart.
+        base: the first served name of its base model; `names` has all of them if there are several.
+        root: path of the base model; `base` if empty.
+        served: name to path of the loaded adapters.
+        paths: paths that hold an adapter; None if every path does.
+        broken: path to the answer of a load from it.
+        hollow: paths whose load is answered with 200 without loading anything.
+        idle: paths of adapters without effect: the server answers as the base model does.
+        static: adapters of its command line, which are loaded again at a restart.
+        faults: applied in order; the first that matches a request counts.
         down: raised at every request.
     """
 
@@ -100,12 +101,16 @@ class MemoryTarget:
         self.served = {**self.static, **self.served}
 
     def restart(self) -> None:
-        """A new process: a later start, and only the adapters of its command line."""
+        """Act as a new process: a later start time, and only the adapters of the command line."""
         self.started_at += 1
         self.served = dict(self.static)
 
     def answer(self, method: str, path: str, body: Any) -> Answer:
-        """As vLLM would, after the faults have had their say."""
+        """Return the answer of vLLM, unless a fault applies.
+
+        Raises:
+            TransportError: the server is down, or a fault says so.
+        """
         if self.down is not None:
             raise _again(self.down)
         fault = next((fault for fault in self.faults if fault.strikes(method, path)), None)
@@ -199,11 +204,11 @@ class MemoryTarget:
 
 
 class MemoryTargets:
-    """A `Dialer` over servers by target name. A name that is not there is a host name that does not resolve.
+    """`Dialer` over servers by target name. Any other name fails as a host name that does not resolve.
 
     Attributes:
-        requests: everything that was asked, in order.
-        opened: how many connections were made, by target name.
+        requests: all requests, in order.
+        opened: number of connections by target name.
     """
 
     def __init__(self, targets: Mapping[str, MemoryTarget] | None = None) -> None:
@@ -215,7 +220,7 @@ class MemoryTargets:
         return self.targets[name]
 
     def asked(self, method: str, path: str, target: str | None = None) -> list[MemoryRequest]:
-        """The requests of one kind, in order."""
+        """Return the requests of one kind, in order."""
         wanted = (method, path)
         return [one for one in self.requests if one[1:3] == wanted and target in (None, one.target)]
 
@@ -234,7 +239,7 @@ class _MemoryConnection:
         self, method: str, path: str, *, json: Any = None, timeout: float, limit: int = 4 * 1024 * 1024
     ) -> Answer:
         self._targets.requests.append(MemoryRequest(self._name, method, path, json))
-        await asyncio.sleep(0)  # others get their turn, as with a socket
+        await asyncio.sleep(0)  # other tasks run meanwhile, as with a socket
         server = self._targets.targets.get(self._name)
         if server is None:
             raise TransportError(TransportCause.DNS, f"{self._name}: the name does not resolve")
@@ -249,10 +254,10 @@ def json_answer(body: Any, status: int = 200) -> Answer:
 
 
 def refusal(status: int, kind: str, message: str) -> Answer:
-    """An error in the shape of vLLM 0.32."""
+    """Return an error in the shape of vLLM 0.32."""
     return json_answer({"error": {"message": message, "type": kind, "param": None, "code": status}}, status)
 
 
 def _again(error: TransportError) -> TransportError:
-    """A raised exception keeps its traceback, so each gets its own."""
+    """Return a copy: a raised exception keeps its traceback."""
     return TransportError(error.cause, error.detail, sent=error.sent)

@@ -12,7 +12,7 @@ from garrison.base.errors import UsageError
 from garrison.base.exit_codes import ExitCode
 from garrison.base.logs import logger
 from garrison.cli.fleet.on_record import OnRecord
-from garrison.cli.log import opened_log, shares_output
+from garrison.cli.log import opened_log, shows_view
 from garrison.cli.options import Json, Log, settings
 from garrison.cli.options import app as make_app
 from garrison.cli.signals import Wishes
@@ -70,9 +70,7 @@ def agent(
         # uvloop makes a cycle over thousands of targets a third cheaper.
         asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
     ):
-        # In one terminal or journal, the log has every line of the view already.
-        shown = json or not (logged and shares_output())
-        view = AgentView(fleet.clock, json=json) if shown else SilentAgentView()
+        view = AgentView(fleet.clock, json=json) if json or shows_view(logged) else SilentAgentView()
         return runner.run(_run(fleet, view, interval=seconds, stacks=stack, once=once, retention=values.retention))
 
 
@@ -140,16 +138,16 @@ async def _until_stopped(made: "Agent", view: "AgentView | SilentAgentView", *, 
     ending = asyncio.create_task(_ending(made, work))
     wishes = Wishes()
 
-    def signalled() -> None:
+    def signalled(number: signal.Signals) -> None:
         if not wishes.heard():
             return
         if wishes.number > 1:
             # Skips the rest of `shutdown`. Actions in flight are marked as started in the store, which is how the next
             # start finds and settles them.
-            _log.warning("stopping now; the next start settles interrupted actions")
+            _log.warning("stopping now; the next start settles interrupted actions", signal=number.name)
             ending.cancel()
             return
-        _log.info("stopping after work in progress", **asdict(made.state))
+        _log.info("stopping after work in progress", signal=number.name)
         view.note("stopping after work in progress; signal again to stop now")
         made.request_stop()
         if once:
@@ -158,7 +156,7 @@ async def _until_stopped(made: "Agent", view: "AgentView | SilentAgentView", *, 
             work.cancel()
 
     for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, signalled)
+        loop.add_signal_handler(number, signalled, number)
     try:
         await ending
     except asyncio.CancelledError:
@@ -178,6 +176,7 @@ async def _work(made: "Agent", view: "AgentView | SilentAgentView", *, once: boo
     view.first_pass(made.state.targets)
     if not made.state.stacks:
         view.note("nothing applied yet; run `garrison apply`")
+        _log.warning("nothing applied yet; run `garrison apply`")
     if once:
         await made.once()
         return

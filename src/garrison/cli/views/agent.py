@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any, TextIO, cast
 
 from garrison.base.clock import Clock
-from garrison.base.live_stream import LiveStream
+from garrison.base.output.live_stream import LiveStream
 from garrison.cli.views.age import utc
 from garrison.cli.views.history import show_event
 from garrison.cli.views.not_asked import is_local

@@ -14,7 +14,7 @@ from rich.panel import Panel
 from rich.rule import Rule
 from rich.text import Text
 
-from garrison.base.plain_text import plain
+from garrison.base.output.plain_text import plain
 
 __all__ = ["Page", "counted", "plain", "sentence", "shortened"]
 

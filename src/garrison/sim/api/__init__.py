@@ -1,1 +1,1 @@
-"""What the simulator answers, one module per group of paths."""
+"""What the simulator answers, one module per group of paths. Knows no sockets."""

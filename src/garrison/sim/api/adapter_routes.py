@@ -1,4 +1,4 @@
-"""The routes that load and unload adapters, vLLM's own and the SageMaker twins, which no API key guards."""
+"""The routes that load and unload adapters: vLLM's own, and their SageMaker twins, which no API key protects."""
 
 from collections.abc import Mapping
 from functools import partial

@@ -31,12 +31,12 @@ def ok(value: Any) -> Response:
 
 
 def plain(text: str) -> Response:
-    """A success of the adapter routes: text without a content type."""
+    """Return a success of the adapter routes: text without a content type."""
     return Response(200, text.encode())
 
 
 def detail(status: int, text: str, headers: tuple[tuple[str, str], ...] = ()) -> Response:
-    """The framework's own errors: an unknown route, a wrong method."""
+    """Return an error of vLLM's web framework: unknown route, wrong method."""
     return Response(status, dumps({"detail": text}), JSON, headers)
 
 
@@ -45,7 +45,7 @@ def error(refusal: Refusal, shape: str) -> Response:
 
 
 def error_body(refusal: Refusal, shape: str) -> bytes:
-    """vLLM's error body. `flat` is the shape before the error moved under a key of its own."""
+    """Return vLLM's error body. `flat` is the older shape, without the `error` key around it."""
     inner = {
         "message": _sanitize(refusal.message),
         "type": refusal.type,
@@ -56,14 +56,15 @@ def error_body(refusal: Refusal, shape: str) -> bytes:
 
 
 def invalid(kind: str, where: str, text: str, given: Any, **context: str) -> Refusal:
-    """A body that does not fit the schema. Containers are described, as vLLM does, not shown."""
+    """Return the refusal of a body that does not fit the schema. Like vLLM, it describes containers instead of showing
+    them."""
     shown = f"<{type(given).__name__} of {len(given)} items>" if isinstance(given, dict | list) else given
     entry = {"type": kind, "loc": where, "msg": text, "input": shown} | ({"ctx": context} if context else {})
     return Refusal(400, "Bad Request", f"1 validation error:\n  {entry}", where)
 
 
 def model_list(engine: Engine, names: Sequence[str], permission: str) -> dict[str, Any]:
-    """`/v1/models`: the base models, then the adapters, whose `parent` is the first base name."""
+    """Return the body of `/v1/models`: the base's names, then the adapters, whose `parent` is the first of them."""
     created = int(time.time())
     config = engine.config
 
@@ -102,7 +103,7 @@ def _permission(identity: str, created: int) -> dict[str, Any]:
 
 
 def _sanitize(message: str) -> str:
-    message = message[:_MESSAGE_CHARACTERS]  # a pattern takes the square of its length
+    message = message[:_MESSAGE_CHARACTERS]  # the patterns are quadratic in its length
     for pattern in _PATHS:
         message = pattern.sub("<path>", message)
     return message.strip()

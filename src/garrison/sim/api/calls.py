@@ -1,4 +1,4 @@
-"""A request body read into a value: which model, which prompts, how much. Pure; the messages are vLLM's."""
+"""Parse a request body: which model, which prompts, how many tokens. Pure; the messages are vLLM's."""
 
 import json
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ from garrison.sim.text import split
 __all__ = ["Call", "Prompt", "chat_call", "check_lengths", "completion_call", "json_object", "prompts_of"]
 
 _COMPLETION_DEFAULT = 16
-"""`max_tokens` of `/v1/completions` where the client gives none."""
+"""`max_tokens` of `/v1/completions` if the client sets none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,9 +27,9 @@ class Call:
     """One generation request.
 
     Attributes:
-        model: "" for the base.
+        model: "" for the base model.
         max_tokens: None for as many as fit.
-        choices: answers a prompt (`n`).
+        choices: answers per prompt (`n`).
     """
 
     chat: bool
@@ -50,7 +50,7 @@ class Call:
 
 
 def json_object(request: Request) -> dict[str, Any] | Refusal:
-    """The body, if it is a JSON object that says it is JSON."""
+    """Return the body, or a refusal unless it is a JSON object with the right content type."""
     media = request.headers.get("content-type", "").lower().partition(";")[0].strip()
     if media != "application/json":
         text = "1 validation error:\n  Unsupported Media Type: Only 'application/json' is allowed"
@@ -100,7 +100,7 @@ def completion_call(body: Mapping[str, Any]) -> Call | Refusal:
 
 
 def prompts_of(given: Any) -> tuple[Prompt, ...]:
-    """A text, a list of texts, token ids or lists of token ids; empty for anything else."""
+    """Parse a text, a list of texts, token ids, or lists of token ids; return an empty tuple for anything else."""
     if isinstance(given, str):
         return (Prompt(given, tuple(split(given))),) if given else ()
     if not isinstance(given, list) or not given:
@@ -113,7 +113,7 @@ def prompts_of(given: Any) -> tuple[Prompt, ...]:
 
 
 def check_lengths(call: Call, longest: int) -> Refusal | None:
-    """The context length. A `max_tokens` that only does not fit beside the prompt is cut, not refused."""
+    """Return a refusal if the context is too short. A `max_tokens` that only exceeds what the prompt leaves is cut."""
     if call.max_tokens is not None and call.max_tokens > longest:
         text = f"max_tokens={call.max_tokens} cannot be greater than max_model_len={longest}."
         return _bad(f"{text} Please request fewer output tokens.", "max_tokens", call.max_tokens)

@@ -1,12 +1,12 @@
-"""`/_sim`: looking at a simulator and turning its knobs while it runs. On the server's own port, for loopback peers
-only (403 for others), without the API key, and never subject to a fault itself.
+"""`/_sim`: inspect a simulator and change its faults while it runs. On the server's own port, for loopback peers only
+(403 for others), without an API key, and not subject to faults itself.
 
     GET    /_sim            config, engine, faults and counters as JSON
-    POST   /_sim/faults     {knob: value, ...}: changes the named knobs, starts the script anew; answers all knobs
+    POST   /_sim/faults     {knob: value, ...}: changes the named knobs and restarts the script; answers all knobs
     DELETE /_sim/faults     back to the knobs it was started with
     POST   /_sim/restart    {"downtime": seconds?}: as if the process had been restarted: new start time, adapters that
-                            were loaded at run time gone, caches empty, other connections reset; with a downtime the
-                            port is closed that long
+                            were loaded at run time gone, caches empty, other connections reset; with a downtime, the
+                            port is closed for that long
     POST   /_sim/kill       the engine dies, as when an adapter's files are gone
 
 Faults: `garrison.sim.faults`. A bad value answers 400 with `{"error": message, "hint": ...}`.
@@ -59,7 +59,7 @@ def answer(state: ServerState, request: Request) -> Response:
 
 
 def snapshot(state: ServerState) -> dict[str, Any]:
-    """State and counters; no secret is in it."""
+    """Return state and counters, without secrets."""
     engine, counters, config = state.engine, state.counters, state.config
     return {
         "config": {
@@ -90,9 +90,9 @@ def snapshot(state: ServerState) -> dict[str, Any]:
 
 
 async def never() -> NoReturn:
-    """Wait until the client gives up: its going away cancels the task."""
+    """Wait until the client closes the connection, which cancels the task."""
     await asyncio.get_running_loop().create_future()
-    raise AssertionError("nobody resolves this future")
+    raise AssertionError("unreachable: nothing resolves this future")
 
 
 def _is_loopback(peer: str) -> bool:

@@ -1,4 +1,4 @@
-"""`/v1/embeddings`. A real vLLM has it only for embedding models; the simulator always."""
+"""`/v1/embeddings`. A real vLLM has it for embedding models only, the simulator for all."""
 
 import base64
 import struct
@@ -14,7 +14,7 @@ __all__ = ["embeddings"]
 
 
 def embeddings(state: ServerState, request: Request) -> Response:
-    """Vectors of length 1, as lists of floats or, for `encoding_format: base64`, as little-endian float32."""
+    """Answer with vectors of length 1: lists of floats or, for `encoding_format: base64`, little-endian float32."""
     config = state.config
     body = json_object(request)
     if isinstance(body, Refusal):

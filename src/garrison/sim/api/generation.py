@@ -1,4 +1,4 @@
-"""Chat and text completions: an answer at once where nothing delays it, after a wait or as a stream otherwise."""
+"""Chat and text completions: answered at once if nothing delays them, otherwise after a wait or as a stream."""
 
 import asyncio
 import time
@@ -17,11 +17,11 @@ from garrison.sim.text import Answer, answer, answer_key
 __all__ = ["generate"]
 
 _YIELD_EVERY = 32
-"""Tokens after which an unpaced stream lets the loop do something else."""
+"""Tokens after which a stream without a pace yields to the event loop."""
 
 
 def generate(state: ServerState, request: Request, *, chat: bool) -> Response | Later:
-    """`/v1/chat/completions` and `/v1/completions`."""
+    """Answer `/v1/chat/completions` and `/v1/completions`."""
     shape = state.config.error_shape
     body = json_object(request)
     if isinstance(body, Refusal):
@@ -47,7 +47,8 @@ def _served(state: ServerState, model: str) -> Refusal | None:
 
 
 def _answers(state: ServerState, call: Call) -> list[Answer] | Refusal:
-    """One answer a choice, prompts first. Reads adapters; tells the server when that killed the engine."""
+    """Return one answer per prompt and choice, in that order. Reads adapters; reports to the server if that killed the
+    engine."""
     config = state.config
     found: list[Answer] = []
     for prompt in call.prompts:
@@ -108,7 +109,7 @@ def _choice(call: Call, at: int, one: Answer) -> dict[str, Any]:
 
 
 async def _stream(state: ServerState, call: Call) -> AsyncIterator[bytes]:
-    """Server-sent events. Headers have gone out by now, so an engine that dies is an event, not a status."""
+    """Yield server-sent events. The head is sent already, so the death of the engine is an event, not a status."""
     shell = _shell(state, call)
     finished = False
     try:
@@ -138,7 +139,7 @@ async def _stream(state: ServerState, call: Call) -> AsyncIterator[bytes]:
 
 
 def _shell(state: ServerState, call: Call) -> bytes:
-    """What all events of a stream begin with: an open JSON object."""
+    """Return what every event of a stream begins with: an open JSON object."""
     fields = {
         "id": ("chatcmpl-" if call.chat else "cmpl-") + state.identity(),
         "object": "chat.completion.chunk" if call.chat else "text_completion",
@@ -151,7 +152,7 @@ def _shell(state: ServerState, call: Call) -> bytes:
 async def _tokens(state: ServerState, call: Call, shell: bytes, answers: list[Answer]) -> AsyncIterator[bytes]:
     sent = 0
     for at, one in enumerate(answers):
-        # What a stop string cut away entirely still ends with an event that says so.
+        # An answer that a stop string removed entirely still needs an event with the finish reason.
         pieces = one.tokens or ("",)
         for nth, piece in enumerate(pieces, 1):
             if sent == state.faults.cut_after_tokens:

@@ -1,4 +1,4 @@
-"""Which handler answers a request, and what stands before it: disguises, faults, the API key."""
+"""Choose the handler of a request, after what comes before it: disguises, faults, the API key."""
 
 import hmac
 import re
@@ -33,7 +33,7 @@ _LEVEL = re.compile(r"[012]\Z")
 
 
 class Routes:
-    """The application: one request in, one answer out."""
+    """The application: called with a request, returns its answer."""
 
     def __init__(self, state: ServerState) -> None:
         self._state = state
@@ -61,7 +61,7 @@ class Routes:
         return self._injected(request, verdict)
 
     def _strip_root(self, request: Request) -> None:
-        """As Starlette does: a path that begins with the root path, up to a slash, is taken without it."""
+        """Remove the root path, up to a slash, from the front of the path. Starlette does the same."""
         root = self._state.config.root_path
         if root and (request.path == root or request.path.startswith(root + "/")):
             request.path = request.path[len(root) :]
@@ -87,7 +87,7 @@ class Routes:
             answer = self._route(request)
             response = answer if isinstance(answer, Response) else await answer()
             if action == "cut" and isinstance(response.body, bytes):
-                return replace(response, cut=True)  # the model list's answer is kept and given to others too
+                return replace(response, cut=True)  # a copy: the answer of the model list is cached
             return response
 
         return later
@@ -194,8 +194,11 @@ class Routes:
         return ok({"count": len(tokens), "max_model_len": longest, "tokens": numbers, "token_strs": strings})
 
     def _sleep(self, request: Request) -> Response:
-        """Requests that come while the engine sleeps wait; those that run are aborted. The route is there without
-        `--enable-sleep-mode` too; that it then fails is a stand-in for a GPU that frees nothing."""
+        """Put the engine to sleep: running requests are aborted, later ones wait.
+
+        As in vLLM, the route exists without `--enable-sleep-mode` too. That it fails then stands for a GPU that frees
+        nothing.
+        """
         if not self._state.config.enable_sleep_mode:
             refusal = Refusal(500, "InternalServerError", "Sleep mode is not enabled.")
             return error(refusal, self._state.config.error_shape)

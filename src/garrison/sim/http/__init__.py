@@ -1,4 +1,4 @@
 """The HTTP server of the simulator, with the faults a network has.
 
-Nothing here knows a path of the API.
+It knows no path of the API.
 """

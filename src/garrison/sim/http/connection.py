@@ -1,9 +1,9 @@
-"""One HTTP/1.1 connection of the simulator: the order of answers, streams, and the ways it ends.
+"""One HTTP/1.1 connection of the simulator: the order of answers, streams, and how it ends.
 
-The framing is `garrison.net.http1`. This adds what a server decides: bytes of a head and of a body, requests read
-ahead, seconds an idle or a half-sent request may take. A client that goes away cancels the task that works for it; one
-that does not read gets no further answers. One that has sent too many requests ahead is not read further, and so is not
-seen to go away either, as with uvicorn.
+`garrison.net.http1` does the framing. This adds what a server decides: sizes of heads and bodies, requests read ahead,
+and how long an idle or half-sent request may last. When a client disconnects, the task that works for it is cancelled;
+a client that does not read gets no further answers. A client that has pipelined too many requests is not read any
+further, so its disconnect goes unnoticed until then, as with uvicorn.
 """
 
 import asyncio
@@ -25,7 +25,7 @@ from garrison.sim.http.messages import ConnectionDroppedError, Later, Request, R
 __all__ = ["App", "Connection", "Host", "Limits"]
 
 App = Callable[[Request], Response | Later]
-"""Answers a request at once, or with something to await for the answer; only the latter costs a task."""
+"""Answers a request at once, or returns something to await. Only the latter costs a task."""
 
 _LINGER_SECONDS = 2.0
 _RESET = struct.pack("ii", 1, 0)
@@ -41,10 +41,10 @@ _REFUSALS = {
 
 @dataclass(frozen=True, slots=True)
 class Limits(http1.Limits):
-    """Bounds of a connection: those of its messages, and requests and seconds.
+    """Bounds of a connection: sizes of its messages, number of requests, and seconds.
 
     Attributes:
-        pipelined: requests read ahead of the one that is answered.
+        pipelined: requests read ahead of the one being answered.
     """
 
     pipelined: int = 16
@@ -53,22 +53,22 @@ class Limits(http1.Limits):
 
 
 class Host(Protocol):
-    """What a connection needs of its server."""
+    """What a connection needs from its server."""
 
     app: App
     limits: Limits
 
     def opened(self, connection: "Connection") -> None:
-        """A client has connected."""
+        """Called when a client has connected."""
 
     def closed(self, connection: "Connection") -> None:
-        """It is gone."""
+        """Called when the connection is gone."""
 
     def abandoned(self) -> None:
-        """It went while it was being answered."""
+        """Called when the client disconnected before it had its answer."""
 
     def date(self, now: float) -> str:
-        """The Date header. `now` is the loop's time."""
+        """Return the Date header; `now` is the loop's time."""
 
 
 class Connection(FlowControl):
@@ -262,7 +262,7 @@ class Connection(FlowControl):
             self.abort()
 
     def abort(self) -> None:
-        """Close: what was answered completely still goes out, an answer in progress does not."""
+        """Close the connection. Complete answers are still sent, an answer in progress is not."""
         self._closing = True
         transport = self._transport
         if transport is None:
@@ -273,7 +273,7 @@ class Connection(FlowControl):
             transport.close()
 
     def reset(self) -> None:
-        """End the connection with RST, as a process that was killed does."""
+        """End the connection with RST, as the death of a process does."""
         transport = self._transport
         if transport is None:
             return
@@ -285,8 +285,8 @@ class Connection(FlowControl):
         transport.abort()
 
     def _close_gently(self) -> None:
-        """Half-close after a refusal, and read on for a moment: closing with unread input would destroy the answer on
-        its way."""
+        """Close after the answer. After a refusal, half-close and read for a moment longer: closing with unread input
+        would reset the connection, and the client could lose the answer."""
         self._closing = True
         transport = self._transport
         if transport is None:

@@ -1,4 +1,4 @@
-"""Requests and responses as values: what the HTTP layer hands up and takes back."""
+"""Requests and responses as values: what the HTTP layer passes to the application, and gets back."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ __all__ = ["ConnectionDroppedError", "Later", "Request", "Response", "head"]
 
 
 class ConnectionDroppedError(Exception):
-    """Raised by a handler or a stream: the connection is reset (RST) instead of answered further."""
+    """Raised by a handler or a stream to reset the connection (RST)."""
 
 
 @dataclass(slots=True)
@@ -20,10 +20,10 @@ class Request:
     Attributes:
         path: without the query, not decoded.
         query: the part after `?`, "" without one.
-        headers: lower-case names; of a repeated one the last counts.
+        headers: by lower-case name; of a repeated header, the last one.
         peer: the client's IP address.
         keep_alive: whether the connection stays open after the answer.
-        http10: HTTP/1.0: a stream is ended by closing.
+        http10: HTTP/1.0, where closing the connection ends a stream.
     """
 
     method: str
@@ -53,7 +53,7 @@ class Response:
 
 
 Later = Callable[[], Awaitable[Response]]
-"""An answer that takes time. Called once, when its turn has come: a coroutine made earlier might never be awaited."""
+"""An answer that takes time. Called once, when its turn comes: a coroutine created earlier might never be awaited."""
 
 
 def head(response: Response, date: str, *, length: int | None, chunked: bool, close: bool) -> bytes:

@@ -42,14 +42,14 @@ class HttpServer:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._empty.wait(), drain)
         self.drop_connections()
-        for _ in range(3):  # lets the transports tell their protocols that they are gone
+        for _ in range(3):  # transports report to their protocols one turn later
             await asyncio.sleep(0)
         if self._sweeper is not None:
             self._sweeper.cancel()
             self._sweeper = None
 
     def drop_connections(self) -> None:
-        """As the end of the process does: what is under way stays incomplete."""
+        """Close all connections at once; answers in progress stay incomplete, as at the end of a process."""
         for connection in tuple(self.connections):
             connection.abort()
 
@@ -68,7 +68,7 @@ class HttpServer:
         self.aborted += 1
 
     def date(self, now: float) -> str:
-        """Made once a second."""
+        """Return the Date header, which is rendered once a second."""
         second = int(now)
         if self._date[0] != second or not self._date[1]:
             self._date = (second, formatdate(usegmt=True))

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from garrison.base.toml_positions import toml_positions
+from garrison.base.positions.in_toml import toml_positions
 
 FILES = {
     "key": ("a = 1", {("a",): (1, 1)}),

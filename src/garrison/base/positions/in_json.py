@@ -1,4 +1,4 @@
-"""Where the values of a JSON text are: the standard parser does not say. Only what an error names is looked up."""
+"""Positions of the values in a JSON text, which the standard parser does not report. Computed only for an error."""
 
 import json
 import re
@@ -13,7 +13,7 @@ _TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|[{}\[\]:,]|[^\s{}\[\]:,"]+', re.DOTALL)
 
 
 class LazyPositions(Mapping[Path, Position]):
-    """Positions that are found when the first of them is asked for: a document without mistakes needs none."""
+    """Positions that are computed at the first access: a valid document needs none."""
 
     def __init__(self, find: Callable[[], Mapping[Path, Position]]) -> None:
         self._find = find
@@ -35,8 +35,8 @@ class LazyPositions(Mapping[Path, Position]):
 
 
 def json_positions(text: str) -> dict[Path, Position]:
-    """(line, column) from 1 of every value by its path, in `text` that is valid JSON. What a mapping holds has the
-    position of its key."""
+    """Return (line, column), from 1, of every value by its path; `text` must be valid JSON. A value in a mapping
+    has the position of its key."""
     found: dict[Path, Position] = {}
     for path, position in _places(text):
         found.setdefault(path, position)
@@ -44,7 +44,7 @@ def json_positions(text: str) -> dict[Path, Position]:
 
 
 def repeated_key(text: str) -> tuple[str, Position] | None:
-    """The first key that its mapping already has, and where it is repeated."""
+    """Return the first repeated key of a mapping and the position of its repetition; None if there is none."""
     seen: set[Path] = set()
     for path, position in _places(text):
         if path and isinstance(path[-1], str) and path in seen:
@@ -54,11 +54,11 @@ def repeated_key(text: str) -> tuple[str, Position] | None:
 
 
 def _places(text: str) -> Iterator[tuple[Path, Position]]:
-    """Keys and items in the order of the text. Without recursion, so that any depth will do."""
+    """Yield keys and items in the order of the text. Not recursive, since the depth is not bounded."""
     line, line_start, last = 1, 0, 0
     path: list[str | int] = []
     mappings: list[bool] = []
-    """Whether each open bracket is a mapping's."""
+    """For each open bracket, whether it opens a mapping."""
     expects_key = False
     for match in _TOKEN.finditer(text):
         start, piece = match.start(), match[0]
