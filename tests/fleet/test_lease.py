@@ -1,9 +1,11 @@
 """One writer a stack."""
 
 import asyncio
+import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from fleet_world import World
@@ -72,6 +74,32 @@ async def test_a_cancel_from_outside_stays_a_cancel(world: World) -> None:
     async with asyncio.timeout(5):
         await held.wait()
     task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert world.store.leases() == []
+
+
+async def test_a_cancel_while_it_is_acquired_leaves_none(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The call in the database's thread cannot be cancelled: it acquires the lease after its caller has gone."""
+    begun, go_on = threading.Event(), threading.Event()
+    acquire = world.store.acquire
+
+    def slow(*args: Any, **kwargs: Any) -> Any:
+        begun.set()
+        assert go_on.wait(5)
+        return acquire(*args, **kwargs)
+
+    monkeypatch.setattr(world.store, "acquire", slow)
+
+    async def work() -> None:
+        async with hold(world.fleet, "lab", "apply"):
+            pytest.fail("it was cancelled before")
+
+    task = asyncio.create_task(work())
+    assert await asyncio.to_thread(begun.wait, 5)
+    task.cancel()
+    await asyncio.sleep(0)
+    go_on.set()
     with pytest.raises(asyncio.CancelledError):
         await task
     assert world.store.leases() == []

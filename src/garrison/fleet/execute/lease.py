@@ -92,10 +92,16 @@ async def _acquire(fleet: Fleet, stack: str, purpose: str) -> Lease:
         acquired_at=now,
         expires_at=now + timedelta(seconds=LEASE_SECONDS),
     )
-    held = await fleet.db(fleet.store.acquire, wanted, now)
-    if held is not None and is_dead(held.holder):
-        # Only in place of that token: of two processes that find the dead holder, one wins.
-        held = await fleet.db(fleet.store.acquire, wanted, now, instead_of=held.token)
+    try:
+        held = await fleet.db(fleet.store.acquire, wanted, now)
+        if held is not None and is_dead(held.holder):
+            # Only in place of that token: of two processes that find the dead holder, one wins.
+            held = await fleet.db(fleet.store.acquire, wanted, now, instead_of=held.token)
+    except asyncio.CancelledError:
+        # The thread of the database is not cancelled and may still acquire it. The release runs after that.
+        with contextlib.suppress(GarrisonError):
+            await fleet.db(fleet.store.release, wanted.token)
+        raise
     if held is None:
         return wanted
     who = held.holder
