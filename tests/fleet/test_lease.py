@@ -102,6 +102,7 @@ async def test_a_cancel_while_it_is_acquired_leaves_none(world: World, monkeypat
     go_on.set()
     with pytest.raises(asyncio.CancelledError):
         await task
+    await world.fleet.db(lambda: None)  # behind everything that thread was given
     assert world.store.leases() == []
 
 
