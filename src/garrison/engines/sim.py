@@ -43,18 +43,18 @@ class Sim(Vllm):
 
         return __version__
 
-    def sleep_control(self, version: str | None = None) -> "SleepControl | None":
+    def sleep_control(self, version: str | None = None, device: str | None = None) -> "SleepControl | None":
         """As a vLLM whose version does not matter; the simulator's sleep aborts requests in progress."""
         from garrison.engines.vllm_control import sleep_control
 
-        return sleep_control(None)
+        return sleep_control(None, None)
 
     def drain(self) -> "Drain":
         from garrison.engines.control import Drain
 
         return Drain(by_metrics=True)
 
-    def memory_use(self, argv: Sequence[str], environ: Mapping[str, str], version: str | None = None) -> "MemoryUse":
+    def memory_use(self, argv: Sequence[str], environ: Mapping[str, str], device: str | None = None) -> "MemoryUse":
         from garrison.engines.memory import MemoryUse
 
         return MemoryUse("host")

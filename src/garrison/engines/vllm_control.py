@@ -31,10 +31,10 @@ _VERSION = re.compile(r"v?(\d{1,6})\.(\d{1,6})")
 _ASLEEP = Release(keeps_bytes=4 * GIB)
 
 
-def sleep_control(version: str | None) -> SleepControl | None:
+def sleep_control(version: str | None, device: str | None) -> SleepControl | None:
     """How this version sleeps; None where it cannot: a CPU build, or a version whose sleep frees nothing."""
     number = _number(version)
-    if version is not None and "cpu" in version:
+    if device == "cpu" or "cpu" in (version or ""):
         return None
     if number is not None and _KEEPS_WEIGHTS[0] <= number < _KEEPS_WEIGHTS[1]:
         return None
