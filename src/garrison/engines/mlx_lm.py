@@ -22,7 +22,7 @@ class MlxLm:
     name = "mlx_lm"
     title = "MLX LM"
     executable = "mlx_lm.server"
-    # It listens before the model is loaded and answers 200 meanwhile; 503 is a generation thread that has died.
+    # It listens before the model is loaded, and already answers 200; 503 means that its generation thread has died.
     readiness = Readiness(
         "/health", "it listens; the first request may still wait for the weights", dead=frozenset({503})
     )
@@ -34,7 +34,7 @@ class MlxLm:
         apis=frozenset({"completions", "chat"}),
     )
     default_endpoint = Endpoint("127.0.0.1", 8080)
-    fixed_model_name: str | None = "default_model"  # any other name is taken for one on the hub, and fetched
+    fixed_model_name: str | None = "default_model"  # it fetches any other name from the hub
 
     def locate_model(self, model: str) -> str:
         return model
@@ -52,7 +52,7 @@ class MlxLm:
     def command(self, executable: Path, options: ServeOptions) -> EngineCommand:
         """`mlx_lm.server --model DIR --host H --port P [--adapter-path DIR] ARGS`.
 
-        `served_name` has no flag: clients say `default_model`, or the path it was started with.
+        There is no flag for `served_name`: clients use `default_model`, or the path that it was started with.
         """
         args = options.args
         if options.api_key_env is not None:

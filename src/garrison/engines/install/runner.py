@@ -1,4 +1,4 @@
-"""Running a program to its end, with its output in a log file: the seam between an installation and the system."""
+"""Run a program to completion, with its output in a log file: the seam between an installation and the system."""
 
 import contextlib
 import os
@@ -28,12 +28,12 @@ class Runner(Protocol):
         on_line: Callable[[str], None],
         hold: int | None,
     ) -> int:
-        """Run `argv` to its end and return its status; both outputs are appended to `log`, without secrets.
+        """Run `argv`, wait for it, and return its exit status; its output is appended to `log`, without secrets.
 
         Args:
             on_line: called with each line, and every few seconds with an empty one while there is none.
-            hold: a descriptor the program keeps open. A lock held through it outlives us: when we are killed, the next
-                command waits for the program we leave behind instead of deleting under its hands.
+            hold: a descriptor that the program keeps open. A lock held through it survives this process: if this
+                process is killed, the next command waits for the program instead of deleting files that it uses.
         """
 
 
@@ -74,7 +74,7 @@ class SystemRunner:
 
 @dataclass
 class ScriptedRunner:
-    """The in-memory twin: records what it is asked to run and does what `effect` says."""
+    """The in-memory twin: records the commands, and returns what `effect` returns."""
 
     effect: Callable[[Sequence[str]], tuple[int, str]] = lambda argv: (0, "")
     ran: list[tuple[str, ...]] = field(default_factory=list)
@@ -127,7 +127,7 @@ def _follow(descriptor: int, write: Callable[[bytes], object], on_line: Callable
 
 
 def _end(child: "subprocess.Popen[bytes]") -> None:
-    """Stop a program that we started: by request, then by force."""
+    """Stop a program that this process started: by SIGTERM, then by SIGKILL."""
     with contextlib.suppress(ProcessLookupError):
         child.terminate()
     deadline = time.monotonic() + _GRACE_SECONDS
