@@ -125,7 +125,8 @@ def judge_release(
         idle: before the engine was started. Needed where the driver does not tell what each process holds, as in a
             container whose numbers of processes are its own.
     """
-    # One GPU that lists them shows that the driver numbers processes as we do; then the others hold none of theirs.
+    # A GPU that lists the processes shows that the driver numbers them as this process does; then a GPU that does not
+    # list them holds none of their memory.
     by_pid = any(_of(gpu, pids) for gpu in before.gpus)
     held = {gpu.uuid: _held(gpu, pids, by_pid, idle.gpu(gpu.uuid) if idle else None) for gpu in before.gpus}
     if unmeasured := sorted(uuid for uuid, amount in held.items() if amount is None):
@@ -134,13 +135,12 @@ def judge_release(
     remaining: dict[str, int] = {}
     unread: list[str] = []
     for sample in after:
-        remaining, unread = {}, []
-        for gpu in before.gpus:
-            now, amount = sample.gpu(gpu.uuid), held[gpu.uuid]
-            if now is None:
-                unread.append(gpu.uuid)
-            elif amount and (left := _left(gpu, now, amount, pids, by_pid)) > release.keeps_bytes + _SLACK_BYTES:
-                remaining[gpu.uuid] = left
+        unread = [gpu.uuid for gpu in before.gpus if sample.gpu(gpu.uuid) is None]
+        remaining = {
+            uuid: amount
+            for uuid, amount in _outstanding(before, sample, held, pids, by_pid).items()
+            if amount > release.keeps_bytes + _SLACK_BYTES
+        }
         if remaining or unread:
             since = None
         elif since is None:
@@ -150,6 +150,18 @@ def judge_release(
         return Verdict("freed")
     reason = _reason(remaining, unread)
     return Verdict("stuck" if last - before.at >= release.seconds else "waiting", remaining, reason)
+
+
+def _outstanding(
+    before: Sample, sample: Sample, held: Mapping[str, int | None], pids: frozenset[int], by_pid: bool
+) -> dict[str, int]:
+    """Bytes that are not back, by the UUID of each GPU that could be read and on which the engine held something."""
+    found = {}
+    for gpu in before.gpus:
+        now, amount = sample.gpu(gpu.uuid), held[gpu.uuid]
+        if now is not None and amount:
+            found[gpu.uuid] = _left(gpu, now, amount, pids, by_pid)
+    return found
 
 
 def _held(gpu: Gpu, pids: frozenset[int], by_pid: bool, idle: Gpu | None) -> int | None:

@@ -94,12 +94,7 @@ def install(
     clock = clock or SystemClock()
     chosen = recipe(request.engine, request.device, has_nvidia=has_nvidia(environ), is_macos=sys.platform == "darwin")
     version = _version(request.version or chosen.tested_version)
-    home = root(data_dir, request.engine)
-    try:
-        home.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        hint = "Set GARRISON_DATA_DIR to a directory that this user can write to."
-        raise InvalidError(f"{home} cannot be created: {error.strerror}", hint=hint) from None
+    home = _made_home(data_dir, request.engine)
     path = home / chosen.environment_name(version)
     started = clock.monotonic()
 
@@ -129,6 +124,16 @@ def install(
         use(data_dir, request.engine, path.name)
     tell("done", str(path / chosen.executable))
     return environment_of(data_dir, request.engine, path.name)
+
+
+def _made_home(data_dir: Path, engine: str) -> Path:
+    home = root(data_dir, engine)
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        hint = "Set GARRISON_DATA_DIR to a directory that this user can write to."
+        raise InvalidError(f"{home} cannot be created: {error.strerror}", hint=hint) from None
+    return home
 
 
 def remove(data_dir: Path, engine: str, name: str, *, lock_timeout: float = 0) -> Environment:

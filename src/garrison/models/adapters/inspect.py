@@ -179,12 +179,7 @@ def parse_config(raw: Mapping[str, Any], path: Path) -> AdapterConfig:
     modules = (targets,) if isinstance(targets, str) else tuple(sorted(_names(raw, "target_modules", path)))
     if not any(modules) and not parameters:
         raise _wrong(path, "target_modules", "a list of module names, or a pattern", targets)
-    try:
-        RankPattern(rank_pattern)
-        Targets(modules, pattern=pattern)
-    except PatternError as error:
-        what = f"has a pattern that cannot be read, {error.pattern[:_SHOWN]!r}: {error}"
-        raise Problem(str(path), what, _HINT).error() from None
+    _check_patterns(rank_pattern, modules, pattern, path)
     base = raw.get("base_model_name_or_path")
     return AdapterConfig(
         peft_type=kind,
@@ -202,6 +197,15 @@ def parse_config(raw: Mapping[str, Any], path: Path) -> AdapterConfig:
         fan_in_fan_out=raw.get("fan_in_fan_out") is True,
         refused_by_vllm=tuple(_refused_features(raw)),
     )
+
+
+def _check_patterns(rank_pattern: Mapping[str, int], modules: tuple[str, ...], pattern: bool, path: Path) -> None:
+    try:
+        RankPattern(rank_pattern)
+        Targets(modules, pattern=pattern)
+    except PatternError as error:
+        what = f"has a pattern that cannot be read, {error.pattern[:_SHOWN]!r}: {error}"
+        raise Problem(str(path), what, _HINT).error() from None
 
 
 def adapter_digest(path: Path, tree: Tree | None = None) -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 from garrison.base.beneath import Tree
-from garrison.base.errors import InvalidError
+from garrison.base.errors import GarrisonError, InvalidError
 from garrison.base.files import fsync_dir
 from garrison.models.files.content import open_file, unreadable
 from garrison.models.files.progress import Progress, Silent
@@ -75,15 +75,19 @@ def copy_files(
             fsync_dir(target / directory)
         copier.open_up()
     except OSError as error:
-        if out_of_space(error):
-            raise disk_full(target, total, free(target)) from None
-        raise InvalidError(
-            f"{error.filename or target} cannot be written: {error.strerror}",
-            hint="Check the permissions of the directory, and the disk.",
-        ) from None
+        raise _not_written(error, target, total, free) from None
     finally:
         progress.finished()
     return "reflink" if cloned and all(all_cloned) else "copy"
+
+
+def _not_written(error: OSError, target: Path, total: int, free: FreeBytes) -> GarrisonError:
+    if out_of_space(error):
+        return disk_full(target, total, free(target))
+    return InvalidError(
+        f"{error.filename or target} cannot be written: {error.strerror}",
+        hint="Check the permissions of the directory, and the disk.",
+    )
 
 
 class _Copier:
