@@ -47,9 +47,9 @@ def test_values_that_are_glued_to_a_letter() -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("docker run --frobnicate x vllm/vllm-openai --model m", "--frobnicate is not known"),
+        ("docker run --frobnicate x vllm/vllm-openai --model m", "unknown docker option --frobnicate"),
         ("docker exec c vllm serve m", "only `docker run`"),
-        ("docker run acme/own:1", "names no engine"),
+        ("docker run acme/own:1", "belongs to no known engine"),
         ("docker run acme/own:1 ls", "'ls' is not the program"),
         ("docker run -v", "needs a value"),
     ],

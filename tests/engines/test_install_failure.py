@@ -8,7 +8,7 @@ from garrison.engines.install.package_sources import PackageSources
 from garrison.engines.install.recipes import recipe
 
 ROWS = [
-    ("error: failed to write: No space left on device (os error 28)", DiskFullError, "room"),
+    ("error: failed to write: No space left on device (os error 28)", DiskFullError, "Free some space"),
     ("The virtual environment was not created successfully because ensurepip is not available.", EngineMissingError,
      "python3-venv"),
     ("× No solution found when resolving dependencies:\n╰─▶ Because there is no version of torch==2.13.0+cpu",

@@ -175,9 +175,9 @@ def shapes_of(change):
 SHAPES = {
     "A missing": ({f"{Q}.lora_A.weight": None}, "has no lora_A for module model.layers.0.self_attn.q_proj"),
     "B missing": ({f"{Q}.lora_B.weight": None}, "has no lora_B for module"),
-    "ranks of A and B differ": ({f"{Q}.lora_B.weight": (16, 8)}, "are not of one rank"),
-    "A is transposed": ({f"{Q}.lora_A.weight": (16, 4)}, "are not of one rank"),
-    "A is a vector": ({f"{Q}.lora_A.weight": (64,)}, "are no matrices"),
+    "ranks of A and B differ": ({f"{Q}.lora_B.weight": (16, 8)}, "have different ranks"),
+    "A is transposed": ({f"{Q}.lora_A.weight": (16, 4)}, "have different ranks"),
+    "A is a vector": ({f"{Q}.lora_A.weight": (64,)}, "are not matrices"),
     "rank is not the config's": (
         {f"{Q}.lora_A.weight": (8, 16), f"{Q}.lora_B.weight": (16, 8)},
         "has rank 8 in its tensors and 4 in adapter_config.json",

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from garrison.models.files.broadcast import Broadcast, Guarded
-from garrison.models.files.progress import MemoryProgress, Progress
+from garrison.models.files.progress import Progress
+from garrison.testing.progress import MemoryProgress
 
 
 def work(progress: Progress) -> None:

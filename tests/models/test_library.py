@@ -399,7 +399,7 @@ def test_digests_recorded_elsewhere_travel_along_and_are_checked(layout, tmp_pat
         import_model(layout, origin, move=how == "move")
         assert verify_model(layout, "tiny").ok
         return
-    with pytest.raises(ModelInvalidError, match=r"model\.safetensors is not what \.garrison\.sha256 says"):
+    with pytest.raises(ModelInvalidError, match=r"model\.safetensors does not match \.garrison\.sha256"):
         import_model(layout, origin, move=how == "move")
     assert visible(layout) == []
     assert origin.exists()

@@ -46,7 +46,7 @@ def test_lines_are_few() -> None:
     transfer(Lines(out, clock), clock)
     lines = out.getvalue().splitlines()
     assert lines[0] == "local: nothing"
-    assert lines[1] == "downloading 2 files, 1000 B, 200 B of it there already"
+    assert lines[1] == "downloading 2 files, 1000 B, 200 B of it already here"
     assert lines[2] == " 30 %  100 B/s"
     assert len(lines) == 10
 

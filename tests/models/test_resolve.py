@@ -425,7 +425,7 @@ class TestOffline:
         request = asking(offline=True, sources=("r2", "hf-hub"), r2_bucket="b", r2_prefix="p")
         with pytest.raises(ModelNotFoundError) as caught:
             resolve(request)
-        assert set(reasons(caught.value).values()) == {"the network is not to be used"}
+        assert set(reasons(caught.value).values()) == {"offline"}
 
     @pytest.mark.parametrize("sources", [("local",), ("local", "hf-cache")], ids=",".join)
     def test_no_socket_is_made(

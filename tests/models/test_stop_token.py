@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 
-from garrison.base.clock import FakeClock
 from garrison.base.errors import GarrisonError
 from garrison.base.locks import file_lock
 from garrison.models.adapters.library import import_adapter, verify_adapter
@@ -19,11 +18,12 @@ from garrison.models.files import copying, hashing
 from garrison.models.files.archive import unpack
 from garrison.models.files.copying import copy_files
 from garrison.models.files.hashing import hash_files
-from garrison.models.files.progress import MemoryProgress
 from garrison.models.files.stop_token import StoppableClock, StoppedError, StopToken, join_all
 from garrison.models.layout import Layout
 from garrison.models.library import import_model, list_models, verify_model
 from garrison.models.sources.side_by_side import aside, side_by_side
+from garrison.testing.clock import FakeClock
+from garrison.testing.progress import MemoryProgress
 
 
 class Stopping(MemoryProgress):
@@ -35,13 +35,15 @@ class Stopping(MemoryProgress):
         self._after = after
         self._doing = doing
         self._now: str | None = None
+        self.total = self.since = 0
 
     def started(self, files: int, total: int, done: int = 0, *, doing: str = "downloading") -> None:
         super().started(files, total, done)
-        self._now = doing
+        self._now, self.total, self.since = doing, total, 0
 
     def advanced(self, count: int) -> None:
         super().advanced(count)
+        self.since += count
         if self.bytes >= self._after and self._doing in (None, self._now):
             self._stop.stop()
 
@@ -276,10 +278,14 @@ class TestLibrary:
         monkeypatch.setattr(copying, "_shares", lambda read, write: False)
         layout = Layout(root=tmp_path / "models", data_dir=tmp_path / "data")
         origin = (make.model if kind == "model" else make.adapter)(tmp_path / "tiny")
+        for number in range(20):
+            (origin / f"note-{number}.txt").write_bytes(bytes(1000))
         bring: Callable[..., Any] = import_model if kind == "model" else import_adapter
         stop = StopToken()
+        progress = Stopping(stop, doing=doing)
         with pytest.raises(StoppedError):
-            bring(layout, origin, progress=Stopping(stop, doing=doing), stop=stop)
+            bring(layout, origin, progress=progress, stop=stop)
+        assert 0 < progress.since < progress.total
         home = layout.root if kind == "model" else layout.adapters
         left = [path for path in home.rglob("*") if path.is_file() and path.suffix != ".lock"]
         assert left == []

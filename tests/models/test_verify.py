@@ -100,7 +100,7 @@ def test_shipped_sums_go_before_ours(tmp_path, make):
 def test_what_differs_from_shipped_sums_is_not_recorded(tmp_path, make):
     path = make.model(tmp_path / "m")
     shipped(path, **{"model.safetensors": "0" * 64})
-    with pytest.raises(ModelInvalidError, match=r"model\.safetensors is not what sha256sums\.txt says"):
+    with pytest.raises(ModelInvalidError, match=r"model\.safetensors does not match sha256sums\.txt"):
         record_digests(path)
     assert read_recorded(path) == {}
 
@@ -110,7 +110,7 @@ def test_what_differs_from_an_earlier_record_is_not_recorded_over_it(tmp_path, m
     record_digests(path)
     before = read_recorded(path)
     flip(path / "model.safetensors")
-    with pytest.raises(ModelInvalidError, match=r"model\.safetensors is not what \.garrison\.sha256 says"):
+    with pytest.raises(ModelInvalidError, match=r"model\.safetensors does not match \.garrison\.sha256"):
         record_digests(path)
     assert read_recorded(path) == before
 

@@ -9,14 +9,14 @@ from typing import Any
 import pytest
 from hub import Fault, Hub
 
-from garrison.base.clock import FakeClock
 from garrison.base.errors import FetchError, InvalidError, ModelNotFoundError
-from garrison.models.files.progress import MemoryProgress
 from garrison.models.request import ResolveRequest
 from garrison.models.resolve import resolve
 from garrison.models.sources.hf_hub import HfHubSource
 from garrison.models.sources.plain_http import is_exposed, is_loopback
 from garrison.models.sources.r2 import R2Source
+from garrison.testing.clock import FakeClock
+from garrison.testing.progress import MemoryProgress
 
 pytestmark = pytest.mark.service
 Asking = Callable[..., ResolveRequest]

@@ -11,17 +11,19 @@ from hub import Fault, Hub
 from s3 import BUCKET, S3
 from s3 import Fault as S3Fault
 
-from garrison.base.clock import FakeClock, SystemClock
+from garrison.base.clock import SystemClock
 from garrison.base.locks import file_lock
 from garrison.models.files.broadcast import Broadcast
-from garrison.models.files.progress import MemoryProgress
 from garrison.models.files.stop_token import StoppedError, StopToken
 from garrison.models.request import ResolveRequest
 from garrison.models.resolve import resolve
-from garrison.models.sources import r2
+from garrison.models.sources import hf_hub, hub_client, r2
 from garrison.models.sources.hf_hub import HfHubSource
 from garrison.models.sources.r2 import R2Source
 from garrison.models.sources.source import Source
+from garrison.models.sources.staging import RemoteFile, Staging
+from garrison.testing.clock import FakeClock
+from garrison.testing.progress import MemoryProgress
 
 pytestmark = pytest.mark.service
 SHARD = "model-00001-of-00002.safetensors"
@@ -85,6 +87,31 @@ def test_a_stop_in_the_middle_keeps_what_can_be_resumed(
     found = resolve(ask(), sources=[source], progress=again)
     assert {path.name: path.read_bytes() for path in found.path.iterdir() if path.name[0] != "."} == model_files
     assert again.transfers[0][2] == kept
+
+
+def test_a_stop_ends_at_the_next_chunk_where_a_connection_cannot_be_broken(
+    ask: Asking, hub: Hub, model_files: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hub_client, "_interrupt", lambda response: None)
+    monkeypatch.setattr(hf_hub, "_WORKERS", 1)  # the largest file is the first
+    stop = StopToken()
+    progress = Stopping(stop, after=1)
+    with pytest.raises(StoppedError):
+        resolve(ask(), sources=[HfHubSource(environ={})], progress=progress, stop=stop)
+    assert 0 < progress.bytes < len(model_files[SHARD])
+
+
+def test_no_range_is_written_after_a_stop(tmp_path: Path) -> None:
+    stop, staging = StopToken(), Staging(tmp_path / "staging" / "acme" / "r2")
+    file = RemoteFile("a.bin", 4, "tag")
+    (item,) = staging.prepare([file], lambda _: 1 << 40)
+    writer = r2._Writer(staging, MemoryProgress(), stop)
+    writer.write(r2._Range(item, 0, 2), b"ab")
+    stop.stop()
+    with pytest.raises(StoppedError):
+        writer.write(r2._Range(item, 2, 4), b"cd")
+    writer.close()
+    assert staging.part(file).read_bytes() == b"ab"
 
 
 def is_content(path: Path, files: dict[str, bytes]) -> bool:

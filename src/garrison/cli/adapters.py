@@ -1,4 +1,4 @@
-"""`garrison adapters`."""
+"""`garrison adapters`: import, list, show, verify, remove, gc."""
 
 import json as json_module
 import sys
@@ -26,18 +26,18 @@ from garrison.models.layout import Layout
 
 app = make_app("Import, list, show, verify and remove LoRA adapters.", no_args_is_help=True)
 
-Name = Annotated[str, typer.Argument(help="Its name.")]
+Name = Annotated[str, typer.Argument(help="Name of the adapter.")]
 
 
 @app.command("import")
 def import_(
     origin: Annotated[Path, typer.Argument(metavar="DIR|TAR", help="A PEFT directory, or a tar of one.")],
-    name: Annotated[str | None, typer.Option("--as", metavar="NAME", help="The name it gets.")] = None,
+    name: Annotated[str | None, typer.Option("--as", metavar="NAME", help="The name to give it.")] = None,
     replace: Annotated[bool, typer.Option("--replace", help="Replace another adapter of that name.")] = False,
     move: Annotated[bool, typer.Option("--move", help="Move instead of copying.")] = False,
     json: Json = False,
 ) -> int:
-    """Check an adapter (config, rank, modules, shapes) and adopt it."""
+    """Check an adapter (config, rank, modules, shapes) and import it."""
     done = import_adapter(_layout(), origin, name=name, replacing=replace, move=move, progress=choose(json_lines=False))
     if json:
         print(json_module.dumps({"ok": True, **_info(done.info), "changed": done.changed}))
@@ -55,7 +55,7 @@ def import_(
 
 @app.command("list")
 def list_(json: Json = False) -> int:
-    """Every imported adapter, broken ones with their reason."""
+    """List the imported adapters; broken ones with the reason."""
     entries = list_adapters(_layout())
     if json:
         body = [
@@ -80,14 +80,14 @@ def list_(json: Json = False) -> int:
         )
         for entry in entries
     ]
-    empty = f"no adapters below {_layout().adapters}; `garrison adapters import DIR` adopts one"
+    empty = f"no adapters below {_layout().adapters}; `garrison adapters import DIR` imports one"
     print_table(("adapter", "rank", "base model", "size", "state"), rows, empty=empty)
     return 0
 
 
 @app.command()
 def show(name: Name, json: Json = False) -> int:
-    """Everything about one adapter."""
+    """Show everything about one adapter."""
     info = show_adapter(_layout(), name)
     body = {**_info(info), "digest": info.digest()}
     if json:
@@ -104,17 +104,23 @@ def show(name: Name, json: Json = False) -> int:
 
 @app.command()
 def verify(name: Name, json: Json = False) -> int:
-    """Hash every file and compare with what is on record; record it when nothing is. Exit code 11 on a difference."""
+    """Hash every file and compare with the digests on record; record them if there are none.
+
+    Exit code 11 if a file changed or is missing.
+    """
     return print_verification(verify_adapter(_layout(), name, progress=choose(json_lines=False)), json=json)
 
 
 @app.command()
 def remove(
     name: Name,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")] = False,
     json: Json = False,
 ) -> int:
-    """Remove an adapter from disk. An engine that serves it dies at the next request for it: unload it there first."""
+    """Remove an adapter from disk.
+
+    An engine that still serves it dies at the next request for it: unload it there first.
+    """
     layout = _layout()
     if not yes:
         entry = find_adapter(layout, name)
@@ -128,10 +134,13 @@ def remove(
 
 @app.command()
 def gc(
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would go; remove nothing.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be removed; remove nothing.")] = False,
     json: Json = False,
 ) -> int:
-    """Free what no target serves, last served or is to be given from the adapter stores. Imported adapters stay."""
+    """Free space in the adapter stores.
+
+    Removes what no target serves, last served or should get. Imported adapters stay.
+    """
     from contextlib import closing
 
     from garrison.base.clock import SystemClock

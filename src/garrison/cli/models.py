@@ -1,4 +1,4 @@
-"""`garrison models`."""
+"""`garrison models`: import, list, show, verify, remove."""
 
 import json as json_module
 import sys
@@ -24,13 +24,13 @@ from garrison.models.library import (
 
 app = make_app("Import, list, show, verify and remove models.", no_args_is_help=True)
 
-Name = Annotated[str, typer.Argument(help="Its name, its id, or its path.")]
+Name = Annotated[str, typer.Argument(help="Name, id or path of the model.")]
 
 
 @app.command("import")
 def import_(
     origin: Annotated[Path, typer.Argument(metavar="DIR|TAR", help="A directory, a tar, or a .gguf file.")],
-    name: Annotated[str | None, typer.Option("--as", metavar="ORG/NAME", help="The id it gets.")] = None,
+    name: Annotated[str | None, typer.Option("--as", metavar="ORG/NAME", help="The id to give it.")] = None,
     replace: Annotated[bool, typer.Option("--replace", help="Replace another model of that name.")] = False,
     move: Annotated[bool, typer.Option("--move", help="Move instead of copying.")] = False,
     skip_tokenizer: Annotated[
@@ -38,7 +38,7 @@ def import_(
     ] = False,
     json: Json = False,
 ) -> int:
-    """Check a model and adopt it: from then on it resolves by its name, without a network."""
+    """Check a model and import it; from then on it resolves by name, without a network."""
     done = import_model(
         _layout(), origin, model_id=name, replacing=replace, move=move, skip_tokenizer=skip_tokenizer,
         progress=choose(json_lines=False),
@@ -57,7 +57,7 @@ def import_(
 
 @app.command("list")
 def list_(json: Json = False) -> int:
-    """Every model below the models directory, broken ones with their reason."""
+    """List the models below the models directory; broken ones with the reason."""
     entries = list_models(_layout())
     if json:
         print(json_module.dumps([_entry(entry) for entry in entries]))
@@ -66,14 +66,14 @@ def list_(json: Json = False) -> int:
         (entry.model_id, entry.source, size_text(entry.bytes), entry.format or "–", entry.reason or "ok")
         for entry in entries
     ]
-    empty = f"no models below {_layout().root}; `garrison models import DIR` adopts one"
+    empty = f"no models below {_layout().root}; `garrison models import DIR` imports one"
     print_table(("model", "source", "size", "format", "state"), rows, empty=empty)
     return 0
 
 
 @app.command()
 def show(name: Name, json: Json = False) -> int:
-    """Everything about one model."""
+    """Show everything about one model."""
     details = show_model(_layout(), name)
     info: dict[str, Any] = {}
     if details.info is not None:
@@ -103,14 +103,17 @@ def show(name: Name, json: Json = False) -> int:
 
 @app.command()
 def verify(name: Name, json: Json = False) -> int:
-    """Hash every file and compare with what is on record; record it when nothing is. Exit code 11 on a difference."""
+    """Hash every file and compare with the digests on record; record them if there are none.
+
+    Exit code 11 if a file changed or is missing.
+    """
     return print_verification(verify_model(_layout(), name, progress=choose(json_lines=False)), json=json)
 
 
 @app.command()
 def remove(
     name: Name,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")] = False,
     json: Json = False,
 ) -> int:
     """Remove a model from disk."""

@@ -1,6 +1,6 @@
-"""Reading an engine's argv without changing it: which flags are in it, and the value that counts.
+"""Read an engine's argv without changing it: which flags it has, and which value counts.
 
-Values are told from flags as argparse does it: a token that begins with `-` is a flag unless it is a lone `-`, a
+Flags and values are told apart as in argparse: a token that begins with `-` is a flag unless it is a lone `-`, a
 negative number, or has white space in its name.
 """
 
@@ -15,17 +15,17 @@ _NEGATIVE = re.compile(r"-(\d+(\.\d*)?|\.\d+)([eE][-+]?\d+)?[kKmMgGtT]?\Z")
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """Where an engine listens, and how it is spoken to there.
+    """Where an engine listens, and which protocol it speaks.
 
     Attributes:
-        host: an address or a name; it may be a wildcard address.
+        host: an address or a name; possibly a wildcard address.
         port: 0 leaves the choice to the system.
-        uds: a socket path that replaces host and port.
+        uds: a socket path, instead of host and port.
         tls: whether it speaks HTTPS.
-        client_cert: whether it talks only to clients that show a certificate.
+        client_cert: whether it requires a client certificate.
         prefix: the path in front of every route, `""` or `/serve`.
-        protocol: `http`, `grpc`, or `none` for an engine that is no server (vLLM's `--headless`).
-        health_port: the port that answers `/health`, where it is another than `port`.
+        protocol: `http`, `grpc`, or `none` for an engine that is not a server (vLLM's `--headless`).
+        health_port: the port of `/health`, if it is not `port`.
     """
 
     host: str
@@ -39,12 +39,12 @@ class Endpoint:
 
     @property
     def needs_port(self) -> bool:
-        """Whether it takes a TCP port that is known beforehand."""
+        """Whether it needs a TCP port that is known beforehand."""
         return self.uds is None and self.protocol != "none" and self.port != 0
 
     @property
     def can_be_asked(self) -> bool:
-        """Whether there is a server, and it is known where."""
+        """Whether there is a server at a known place."""
         return self.needs_port or (self.uds is not None and self.protocol != "none")
 
 
@@ -56,12 +56,12 @@ def is_flag(token: str) -> bool:
 
 
 def flag_of(token: str) -> str:
-    """The flag a token gives, without `=value`, in its normal spelling."""
+    """The flag in a token, without `=value`, in its normal spelling."""
     return normal(token.split("=", 1)[0])
 
 
 def normal(flag: str) -> str:
-    """`--max_model_len` to `--max-model-len`: vLLM takes both. What follows a dot is a key, and keeps its spelling."""
+    """`--max_model_len` to `--max-model-len`: vLLM accepts both. A key after a dot keeps its spelling."""
     if not flag.startswith("--"):
         return flag
     head, dot, tail = flag.partition(".")
@@ -74,11 +74,11 @@ def gives(args: Sequence[str], flags: Collection[str], known: Collection[str] = 
 
 
 def last_value(args: Sequence[str], flags: Collection[str], known: Collection[str] = ()) -> str | None:
-    """The value of the last of `flags` in `args`, which is the one that every engine's parser keeps.
+    """The value of the last of `flags` in `args`, which is the one that all engines use.
 
     Args:
-        known: every spelling that the engine's parser knows, where it takes unambiguous beginnings of them, as argparse
-            does: `--ssl-certf` for `--ssl-certfile`.
+        known: every spelling that the engine's parser knows, if it accepts unambiguous abbreviations, as argparse does:
+            `--ssl-certf` for `--ssl-certfile`.
     """
     args = _options(args)
     found: str | None = None
@@ -102,9 +102,9 @@ def switched_on(args: Sequence[str], flag: str, known: Collection[str] = ()) -> 
 def endpoint_of(
     argv: Sequence[str], default: Endpoint = Endpoint("127.0.0.1", 8000), known: Collection[str] = ()
 ) -> Endpoint:
-    """Where the engine with this argv will listen: what the argv says, and `default` for what it does not say.
+    """Where the engine with this argv will listen; `default` for what the argv does not say.
 
-    A port that is not a number is left to the engine to refuse: the default is given back for it.
+    A port that is not a number is replaced by the default, and left to the engine to reject.
     """
     host = last_value(argv, {"--host"}, known) or default.host
     if host.startswith("[") and host.endswith("]"):
@@ -115,22 +115,22 @@ def endpoint_of(
 
 
 def port_of(argv: Sequence[str], flag: str, known: Collection[str] = ()) -> int | None:
-    """The port that `flag` names; None without one, or when it is no port."""
+    """The port that `flag` gives; None if it is missing or invalid."""
     text = last_value(argv, {flag}, known)
     try:
-        port = int(text or "")  # as argparse does it: `+9000` and ` 9000` are ports, too
+        port = int(text or "")  # as in argparse: `+9000` and ` 9000` are ports too
     except ValueError:
         return None
     return port if 0 <= port < 65536 else None
 
 
 def _options(args: Sequence[str]) -> Sequence[str]:
-    """What comes before a lone `--`: behind it argparse sees no flags."""
+    """The words before a lone `--`: after it argparse sees no flags."""
     return args[: args.index("--")] if "--" in args else args
 
 
 def _spelled_out(token: str, known: Collection[str]) -> str:
-    """The flag a token gives, in full."""
+    """The flag in a token, unabbreviated."""
     flag = flag_of(token)
     if flag in known or not flag.startswith("--") or "." in flag:
         return flag

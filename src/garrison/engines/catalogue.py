@@ -1,4 +1,4 @@
-"""What options an engine takes, as its own `--help` tells, and what is odd about given arguments."""
+"""The options of an engine, from its own `--help`, and a check of arguments against them."""
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -23,14 +23,14 @@ class Option:
     """One option.
 
     Attributes:
-        flag: its spelling in documents and in what we write, `--max-model-len`.
-        aliases: other spellings, short ones included.
-        negations: spellings that say no, `--no-enable-lora`.
-        type: `flag` takes no value; `integer`, `number`, `text`, `json`, `path` and `choice` take values.
-        nargs: values it takes: `0`, `1`, `?` (none or one), `+` (one or more), or a number.
-        default: as the help prints it; None where it prints none.
-        repeatable: giving it again adds a value instead of replacing it.
-        removed: the engine only knows it to refuse it.
+        flag: its usual spelling, `--max-model-len`.
+        aliases: other spellings, including short ones.
+        negations: spellings that turn it off, `--no-enable-lora`.
+        type: `flag` has no value; `integer`, `number`, `text`, `json`, `path` and `choice` have values.
+        nargs: the number of values: `0`, `1`, `?` (none or one), `+` (one or more), or another number.
+        default: as the help prints it; None if it prints none.
+        repeatable: a further occurrence adds a value instead of replacing it.
+        removed: the engine recognises it only to reject it.
     """
 
     flag: str
@@ -66,8 +66,8 @@ class Catalogue:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """Something worth saying about an argument. `level` is `warning` or `error`; an error is what the engine is known
-    to refuse, and it is still the engine that decides."""
+    """A remark on an argument. `level` is `warning` or `error`: an error is known to be rejected by the engine, which
+    still decides."""
 
     level: str
     flag: str
@@ -76,31 +76,31 @@ class Finding:
 
 
 def check_args(catalogue: Catalogue, args: Sequence[str]) -> list[Finding]:
-    """Look at arguments as the engine's parser will, and say what it will not like. `args` are not changed."""
+    """Check arguments as the engine's parser will. `args` are not changed."""
     if not catalogue.options:
         return []
     known = catalogue.by_spelling()
-    # llama-server takes the next word for a value whatever it looks like; the others' parsers do not.
+    # llama-server reads the next word as a value whatever it looks like; the other parsers do not.
     greedy = catalogue.engine == "llama_cpp"
     pairs = _split(args, known, greedy=greedy)
     return [finding for flag, values in pairs for finding in _check(catalogue, known, flag, values)]
 
 
 def nearest_flag(catalogue: Catalogue, flag: str) -> str | None:
-    """The known spelling most like `flag`, or None when none is near."""
+    """The known spelling closest to `flag`; None if none is close."""
     wanted = flag_of(flag).partition(".")[0]
     spellings = [spelling for spelling in catalogue.by_spelling() if spelling.startswith("--") == flag.startswith("--")]
     return _nearest(wanted, spellings, cutoff=0.75)
 
 
 def shipped(engine: str) -> list[str]:
-    """Versions with a catalogue of their own, oldest first."""
+    """Versions with a shipped catalogue, oldest first."""
     found = _DIRECTORY.glob(f"{engine}-*.json")
     return sorted((path.name.removeprefix(f"{engine}-").removesuffix(".json") for path in found), key=version_key)
 
 
 def load(engine: str, version: str | None = None) -> Catalogue:
-    """The catalogue of that version; else of the newest older one; else of the oldest. The newest when None.
+    """Load the catalogue of that version, else of the newest older one, else of the oldest; the newest if None.
 
     Raises:
         InvalidError: none is shipped for the engine.
@@ -112,7 +112,7 @@ def load(engine: str, version: str | None = None) -> Catalogue:
 
 
 def to_json(catalogue: Catalogue) -> dict[str, Any]:
-    """The shape of the shipped files: fields equal to their default are left out."""
+    """The format of the shipped files: fields equal to their default are left out."""
     empty = Option("")
     names = [name for name in Option.__slots__ if name != "flag"]
     options = [
@@ -146,7 +146,7 @@ def _nearest_version(versions: Sequence[str], wanted: str | None) -> str:
 
 
 def _split(args: Sequence[str], known: Mapping[str, Option], *, greedy: bool) -> Iterator[tuple[str, list[str]]]:
-    """Each flag as it was written, with the values that belong to it."""
+    """Each flag as written, with its values."""
     position = 0
     while position < len(args):
         token = args[position]
@@ -183,9 +183,9 @@ def _check(catalogue: Catalogue, known: Mapping[str, Option], flag: str, values:
         option = None
     if option is None:
         if catalogue.engine == "vllm" and spelling.startswith("-O"):
-            return  # -O, -O2, -O=2: understood, though the help does not list it
+            return  # -O, -O2, -O=2: valid, though the help does not list it
         near = nearest_flag(catalogue, flag)
-        hint = f"did you mean {near}?" if near else "it is passed on as it is"
+        hint = f"did you mean {near}?" if near else "it is passed on unchanged"
         message = f"{catalogue.engine} {catalogue.version} does not list {flag}; {hint}"
         yield Finding("warning", flag, message, near)
         return
@@ -195,11 +195,11 @@ def _check(catalogue: Catalogue, known: Mapping[str, Option], flag: str, values:
     if len(values) < _fewest_values(option):
         yield Finding("error", flag, f"{flag} needs a value")
     if option.nargs == "0" and values:
-        yield Finding("error", flag, f"{flag} takes no value", option.negations[0] if option.negations else None)
+        yield Finding("error", flag, f"{flag} accepts no value", option.negations[0] if option.negations else None)
     for value in values if option.choices else ():
         if value not in option.choices:
             listed = ", ".join(option.choices)
-            message = f"{flag} takes one of {listed}; not {value!r}"
+            message = f"{flag} accepts {listed}, not {value!r}"
             yield Finding("error", flag, message, _nearest(value, option.choices, cutoff=0.6))
 
 
@@ -210,7 +210,7 @@ def _fewest_values(option: Option) -> int:
 
 
 def _nearest(wanted: str, known: Iterable[str], *, cutoff: float) -> str | None:
-    import difflib  # only who mistypes pays for it
+    import difflib  # lazily: only needed after a typo
 
     close = difflib.get_close_matches(wanted, list(known), 1, cutoff)
     return close[0] if close else None

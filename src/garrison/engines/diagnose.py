@@ -1,7 +1,7 @@
-"""Why an engine died, from the last lines of its log and its exit status; and what to do about it.
+"""Why an engine died, from the end of its log and its exit status, and what to do about it.
 
-The patterns are the engines' own sentences: those that could be provoked on a real engine are fixtures of the tests,
-the others are taken from the source of vLLM 0.32.
+The patterns match the engines' own messages. Those that can be provoked on a real engine are test fixtures; the others
+are from the source of vLLM 0.32.
 """
 
 import re
@@ -14,13 +14,13 @@ from garrison.engines.system_libraries import MISSING, remedy
 __all__ = ["CAUSES", "LOG_LINES", "Diagnosis", "diagnose"]
 
 LOG_LINES = 400
-"""How many of the last lines to hand in: vLLM prints the cause first and two tracebacks of its parents after it."""
+"""How many lines from the end to pass in: vLLM prints the cause first, and then the tracebacks of two parents."""
 _LINE_CHARACTERS = 2000
 
 
 @dataclass(frozen=True, slots=True)
 class Diagnosis:
-    """`cause` is one of `CAUSES`; `message` says what happened and `remedy` the next step, a sentence each."""
+    """`cause` is one of `CAUSES`; `message` says what happened and `remedy` what to do next, one sentence each."""
 
     cause: str
     message: str
@@ -41,7 +41,7 @@ _RULES: list[_Rule] = []
 
 
 def _rule(cause: str, pattern: str) -> Callable[[Explain], Explain]:
-    """Rules are tried in the order of this file; the first whose pattern is in the log speaks."""
+    """Register a rule. They are tried in the order of this file; the first match wins."""
 
     def keep(explain: Explain) -> Explain:
         _RULES.append(_Rule(cause, re.compile(pattern, re.DOTALL), explain))
@@ -51,9 +51,9 @@ def _rule(cause: str, pattern: str) -> Callable[[Explain], Explain]:
 
 
 def diagnose(log_tail: Sequence[str], exit_code: int | None, *, catalogue: Catalogue | None = None) -> Diagnosis | None:
-    """The likely cause, or None when nothing is recognised. A negative `exit_code` is a signal, as subprocess has it.
+    """The likely cause; None if nothing is recognised. A negative `exit_code` is a signal, as in subprocess.
 
-    Only what the engine says about itself is repeated, never the value of an argument, which may be a secret.
+    The result repeats what the engine says about itself, never the value of an argument, which may be a secret.
     """
     text = "\n".join(_bare(line) for line in log_tail)
     if unknown := _unknown_flag(text, catalogue):
@@ -62,7 +62,7 @@ def diagnose(log_tail: Sequence[str], exit_code: int | None, *, catalogue: Catal
         if found := rule.pattern.search(text):
             try:
                 message, remedy = rule.explain(found)
-            except (ValueError, ArithmeticError):  # what stands for a number in the log is none
+            except (ValueError, ArithmeticError):  # what should be a number in the log is not one
                 continue
             return Diagnosis(rule.cause, message, remedy)
     return _by_status(exit_code)
@@ -75,28 +75,28 @@ def _unknown_flag(text: str, catalogue: Catalogue | None) -> Diagnosis | None:
     flags = [word.split("=")[0] for word in (found[1] or found[2]).split() if word.startswith("-")]
     flag = flags[0] if flags else "an argument"
     near = nearest_flag(catalogue, flag) if catalogue is not None and flags else None
-    remedy = f"Did you mean {near}?" if near else "Take it out, or see the engine's --help for what it is called."
+    remedy = f"Did you mean {near}?" if near else "Remove it, or look up its name in the engine's --help."
     return Diagnosis("unknown-flag", f"the engine does not know {flag}", remedy)
 
 
 @_rule("bad-value", r"error: argument ([^:]+): (invalid choice|expected [^\n]*argument|invalid \S+ value)")
 def _argparse_value(found: re.Match[str]) -> tuple[str, str]:
-    return f"{found[1]}: {found[2]}", "Correct the value; `garrison engine describe` lists what it takes."
+    return f"{found[1]}: {found[2]}", "Fix the value; `garrison engine describe` lists what is accepted."
 
 
 @_rule("bad-value", r'error while handling argument "([^"]+)": ([^\n]+)')
 def _llama_value(found: re.Match[str]) -> tuple[str, str]:
-    return f"{found[1]}: {found[2]}", "Correct the value; `garrison engine describe` lists what it takes."
+    return f"{found[1]}: {found[2]}", "Fix the value; `garrison engine describe` lists what is accepted."
 
 
 @_rule("port-taken", r"couldn't bind HTTP server socket, hostname: (\S+), port: (\d+)")
 def _llama_port(found: re.Match[str]) -> tuple[str, str]:
-    return f"port {found[2]} on {found[1]} is taken", "`garrison preflight` says by whom; or choose another --port."
+    return f"port {found[2]} on {found[1]} is taken", "`garrison preflight` shows by whom; or choose another --port."
 
 
 @_rule("port-taken", r"[Aa]ddress already in use")
 def _port(found: re.Match[str]) -> tuple[str, str]:
-    return "the port is taken", "`garrison preflight` says by whom; or choose another --port."
+    return "the port is taken", "`garrison preflight` shows by whom; or choose another --port."
 
 
 @_rule(
@@ -113,7 +113,7 @@ def _kv_cache(found: re.Match[str]) -> tuple[str, str]:
     rest = found.string[found.end() :]
     estimate = re.search(r"estimated maximum model length is (\d+)", rest)
     has = re.search(r"available KV cache memory \(([\d.]+) GiB\)", rest)
-    room = f", and {has[1]} GiB are there" if has else ""
+    room = f", and {has[1]} GiB are available" if has else ""
     shorter = f"Use --max-model-len {estimate[1]}" if estimate else "Lower --max-model-len"
     message = f"one request of {found[1]} tokens needs {found[2]} GiB of KV cache{room}"
     return message, f"{shorter}, or raise --gpu-memory-utilization; on the CPU raise VLLM_CPU_KVCACHE_SPACE."
@@ -136,7 +136,7 @@ def _free_memory(found: re.Match[str]) -> tuple[str, str]:
     fits = int(float(found[2]) / float(found[3]) * 100 - 2) / 100
     message = f"{found[2]} of {found[3]} GiB are free on {found[1]}, and {float(found[4]):.0%} was asked for"
     lower = f"Use --gpu-memory-utilization {fits:.2f}, or stop" if fits > 0 else "Stop"
-    return message, f"{lower} what else runs on the GPU (`garrison preflight` lists it)."
+    return message, f"{lower} other processes on the GPU (`garrison preflight` lists them)."
 
 
 @_rule(
@@ -149,8 +149,8 @@ def _node_memory(found: re.Match[str]) -> tuple[str, str]:
     message = (
         f"{found[2]} of {found[3]} GiB of memory are free on node {found[1]}, and {float(found[4]):.0%} was asked for"
     )
-    lower = f"Use --gpu-memory-utilization {fits:.2f} (it counts on the CPU too), or stop" if fits > 0 else "Stop"
-    return message, f"{lower} what else takes memory."
+    lower = f"Use --gpu-memory-utilization {fits:.2f} (it applies to the CPU too), or stop" if fits > 0 else "Stop"
+    return message, f"{lower} other processes."
 
 
 @_rule(
@@ -214,7 +214,7 @@ def _gated(found: re.Match[str]) -> tuple[str, str]:
 @_rule("access", r"401 Client Error|Invalid user token|Repository Not Found for url")
 def _no_access(found: re.Match[str]) -> tuple[str, str]:
     return (
-        "the hub has no such model, or does not show it to you",
+        "the hub has no such model, or you have no access to it",
         "Check the name; for a private or gated model set HF_TOKEN.",
     )
 
@@ -226,7 +226,7 @@ def _no_access(found: re.Match[str]) -> tuple[str, str]:
 )
 def _missing(found: re.Match[str]) -> tuple[str, str]:
     path = found[1] or found[2] or found[3]
-    return f"there is no model at {path}", "Check the path; `garrison models list` shows what is here."
+    return f"there is no model at {path}", "Check the path; `garrison models list` shows the models on this machine."
 
 
 @_rule(
@@ -235,7 +235,7 @@ def _missing(found: re.Match[str]) -> tuple[str, str]:
 )
 def _incomplete(found: re.Match[str]) -> tuple[str, str]:
     file = found[1] or found[2]
-    return f"the model lacks {file}", "`garrison models verify` says what else is missing."
+    return f"the model lacks {file}", "`garrison models verify` shows what else is missing."
 
 
 @_rule(
@@ -244,7 +244,7 @@ def _incomplete(found: re.Match[str]) -> tuple[str, str]:
     r"not a valid GGUF|invalid magic characters|failed to read magic",
 )
 def _corrupt(found: re.Match[str]) -> tuple[str, str]:
-    return "a weights file is damaged or cut short", "`garrison models verify` names it; then fetch it again."
+    return "a weights file is damaged or truncated", "`garrison models verify` names it; then fetch it again."
 
 
 @_rule(
@@ -262,7 +262,7 @@ def _rank(found: re.Match[str]) -> tuple[str, str]:
     from garrison.engines.vllm import LORA_RANKS
 
     enough = next((rank for rank in LORA_RANKS if rank >= int(found[1])), None)
-    remedy = f"Use --max-lora-rank {enough}." if enough else f"vLLM takes ranks up to {LORA_RANKS[-1]}: leave it out."
+    remedy = f"Use --max-lora-rank {enough}." if enough else f"vLLM accepts ranks up to {LORA_RANKS[-1]}; leave it out."
     return f"an adapter has rank {found[1]}, and {found[2]} is the highest allowed", remedy
 
 
@@ -304,7 +304,7 @@ _CPU_INSTRUCTIONS = (
 
 
 def _by_status(exit_code: int | None) -> Diagnosis | None:
-    """SIGILL, SIGBUS and SIGKILL, as subprocess (-4) and shells (132) have them."""
+    """SIGILL, SIGBUS and SIGKILL, as reported by subprocess (-4) and by shells (132)."""
     signal = -exit_code if exit_code is not None and exit_code < 0 else (exit_code or 0) - 128
     if signal == 4:
         return Diagnosis("cpu-instructions", *_CPU_INSTRUCTIONS)
@@ -313,15 +313,15 @@ def _by_status(exit_code: int | None) -> Diagnosis | None:
             "shared-memory", "shared memory is too small", "Enlarge /dev/shm; in a container --shm-size=2g."
         )
     if signal == 9:
-        message = "it was killed, as the system does when memory runs out"
+        message = "it was killed, which the system does when memory runs out"
         return Diagnosis("host-memory", message, f"See `dmesg` for the reason. {_HOST_MEMORY[1]}")
     return None
 
 
 def _bare(line: str) -> str:
-    """Without colours and cut to a length that every telling line has: a pattern may take the square of it."""
+    """Without colours, and cut: a pattern may be quadratic in the length of a line."""
     return re.sub(r"\x1b\[[0-9;]*m", "", line[:_LINE_CHARACTERS]).rstrip("\n")
 
 
 CAUSES = tuple(dict.fromkeys(("unknown-flag", *(rule.cause for rule in _RULES))))
-"""Every cause there is, for the documentation."""
+"""All causes, for the documentation."""

@@ -1,4 +1,4 @@
-"""What Garrison asks of an engine, and the values that go in and come out."""
+"""The protocol of an engine, and the values that it takes and returns."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,6 +13,9 @@ from garrison.engines.argv import Endpoint, endpoint_of
 
 if TYPE_CHECKING:
     from garrison.engines.catalogue import Catalogue
+    from garrison.engines.control import Drain, SleepControl
+    from garrison.engines.memory import MemoryUse
+    from garrison.engines.metrics import MetricsPage
     from garrison.engines.parse.command import ParsedCommand
 
 __all__ = [
@@ -33,7 +36,7 @@ _KEYS_OF_ENGINES = {"HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "VLLM_API_KEY", "LLAMA
 
 @dataclass(frozen=True, slots=True)
 class LoraModule:
-    """An adapter that is loaded when the engine starts. `path` is a directory, for llama.cpp a GGUF file."""
+    """An adapter to load when the engine starts. `path` is a directory; for llama.cpp, a GGUF file."""
 
     name: str
     path: str
@@ -42,11 +45,11 @@ class LoraModule:
 
 @dataclass(frozen=True, slots=True)
 class LoraOptions:
-    """What the declared adapters ask of the engine.
+    """What the declared adapters require of the engine.
 
     Attributes:
-        max_loras: adapters in one batch; the engine's default when None.
-        max_rank: the highest rank among the adapters, those loaded later included; 0 when unknown.
+        max_loras: adapters in one batch; None for the engine's default.
+        max_rank: the highest rank of all adapters, including those loaded later; 0 if unknown.
         runtime_updates: adapters will be loaded and unloaded while the engine runs.
     """
 
@@ -61,12 +64,12 @@ class ServeOptions:
     """One server to start.
 
     Attributes:
-        model: an absolute path, or an id for engines that take one.
-        args: the user's own engine arguments, verbatim and in order; they win over everything else here.
-        file_args: what the engine's own config file says, as arguments. They are the user's too, but not written to the
-            argv: the engine reads its file itself.
-        api_key_env: the variable of Garrison's environment that holds the key clients must send; the key itself never
-            enters a value, an argv or a log.
+        model: an absolute path, or an id for engines that accept one.
+        args: the user's own engine arguments, verbatim and in order; they override everything else here.
+        file_args: the contents of the engine's own config file, as arguments. They are the user's too, but not put into
+            the argv: the engine reads its file itself.
+        api_key_env: the variable in Garrison's environment with the key that clients must send; the key itself is never
+            in a value, an argv or a log.
     """
 
     model: str
@@ -80,7 +83,7 @@ class ServeOptions:
 
     @property
     def given(self) -> tuple[str, ...]:
-        """Everything the user says; later words win."""
+        """All of the user's arguments; later ones override earlier ones."""
         return (*self.file_args, *self.args)
 
 
@@ -89,10 +92,10 @@ class EngineCommand:
     """A checked command, ready to exec or spawn.
 
     Attributes:
-        argv: the absolute executable first.
+        argv: starts with the absolute path of the executable.
         env: variables to set.
-        env_from: variables to set from another variable of the caller's environment: how a secret reaches the engine
-            without being a value here. Target name to source name.
+        env_from: variables to copy from others of the caller's environment, target to source: so a secret reaches the
+            engine without being a value here.
         unset: variables to remove.
     """
 
@@ -102,11 +105,11 @@ class EngineCommand:
     env_from: Mapping[str, str] = field(default_factory=dict)
 
     def environment(self, environ: Mapping[str, str]) -> dict[str, str]:
-        """The engine's environment, made from the caller's. Garrison's own secrets are not handed on, and no Python
-        below takes modules from the current directory.
+        """Derive the engine's environment from the caller's: without Garrison's own secrets, and such that Python does
+        not import modules from the current directory.
 
         Raises:
-            InvalidError: a variable named in `env_from` is not set, or does not hold one line of text.
+            InvalidError: a variable named in `env_from` is not set, or is not a single line of text.
         """
         dropped = self.unset | secret_variables()
         result = {name: value for name, value in child_environment(environ).items() if name not in dropped}
@@ -128,7 +131,7 @@ class EngineCommand:
 
 
 def _one_line(variable: str, raw: str) -> str:
-    """A key as it is used: an engine that got it with its last line break would refuse every client."""
+    """The key without surrounding white space: with its line break, an engine would reject every client."""
     try:
         return secret_text(raw)
     except SecretValueError as error:
@@ -141,13 +144,13 @@ def _one_line(variable: str, raw: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Readiness:
-    """How to ask whether the engine is ready: GET `path`.
+    """How to check whether the engine is ready: GET `path`.
 
     Attributes:
         means: what a 200 proves.
-        listens_when_ready: it accepts connections only once it can serve: then any answer proves that it is ready.
+        listens_when_ready: it accepts connections only once it can serve, so any response proves that it is ready.
         loading: statuses that mean "not yet".
-        dead: statuses that mean it will never be ready, although the process lives.
+        dead: statuses that mean it will never be ready, although the process is alive.
     """
 
     path: str
@@ -159,8 +162,12 @@ class Readiness:
 
 @dataclass(frozen=True, slots=True)
 class Capabilities:
-    """What the engine can do. `apis` are the API families it speaks: `completions`, `chat`, `embeddings`, `responses`,
-    `messages` (Anthropic's), `rerank`, `tokenize`."""
+    """What the engine can do.
+
+    Attributes:
+        apis: API families: `completions`, `chat`, `embeddings`, `responses`, `messages` (Anthropic's), `rerank`,
+            `tokenize`.
+    """
 
     runtime_lora: bool
     static_lora: bool
@@ -175,23 +182,23 @@ class Engine(Protocol):
     name: str
     title: str
     executable: str
-    """File name of the program, as it is looked for in an engine's environment and on PATH."""
+    """File name of the program, which is looked up in an engine's environment and on PATH."""
     readiness: Readiness
     capabilities: Capabilities
     default_endpoint: Endpoint
-    """Where it listens when its argv does not say."""
+    """Where it listens if its argv does not say."""
     fixed_model_name: str | None
-    """What clients must call the model, where the engine leaves no choice."""
+    """The name that clients must use for the model, if the engine leaves no choice."""
 
     def locate_model(self, model: str) -> str:
-        """What to put into the argv for a resolved model: the same path, or a file in it. Looks at the disk.
+        """The argument for a resolved model: the same path, or a file in it. Reads the disk.
 
         Raises:
-            ModelInvalidError: the directory holds nothing this engine can serve, or more than one thing.
+            ModelInvalidError: the directory holds nothing that this engine can serve, or more than one model.
         """
 
     def file_args(self, args: Sequence[str]) -> tuple[str, ...]:
-        """What the engine's own config file, named in `args`, says, as arguments. Looks at the disk.
+        """The contents of the engine's own config file, if `args` name one, as arguments. Reads the disk.
 
         Raises:
             InvalidError: the file cannot be read, so the engine would not start.
@@ -203,31 +210,52 @@ class Engine(Protocol):
         """Where and how the engine with this argv will listen. Pure.
 
         Args:
-            argv: with the config file's arguments before the others.
-            default: for what the argv does not say; `default_endpoint` when None.
-            environ: the engine's environment, where variables stand for flags.
+            argv: with the arguments of the config file before the others.
+            default: for what the argv does not say; `default_endpoint` if None.
+            environ: the engine's environment, for engines whose variables replace flags.
         """
 
     def command(self, executable: Path, options: ServeOptions) -> EngineCommand:
         """The command that serves `options`. Pure.
 
         Raises:
-            InvalidError: the engine cannot do what the options ask.
+            InvalidError: the engine cannot do what the options require.
         """
 
     def catalogue(self, version: str | None = None) -> "Catalogue":
-        """The options of the shipped version nearest to `version`, the newest when None."""
+        """The options of the shipped version closest to `version`; the newest if None."""
 
     def parse_command(self, text: str) -> "ParsedCommand":
-        """A pasted command line of this engine.
+        """Parse a pasted command line of this engine.
 
         Raises:
-            InvalidError: it is not understood, or it is another engine's.
+            InvalidError: it cannot be parsed, or starts another engine.
         """
 
     def version(self, executable: Path) -> str:
-        """The version of that program, from the metadata beside it, or by running it.
+        """The version of the program, from the metadata beside it, or by running it.
 
         Raises:
             EngineMissingError: it cannot be run.
+        """
+
+    def sleep_control(self, version: str | None = None, device: str | None = None) -> "SleepControl | None":
+        """How it is put to sleep and woken; None where it cannot sleep. Pure.
+
+        Args:
+            version: None where it is not known; then what every version understands.
+            device: `cpu` or `cuda`, as it was installed for; None where that is not known.
+        """
+
+    def drain(self) -> "Drain":
+        """How it finishes the requests that it has. Pure."""
+
+    def metrics_page(self) -> "MetricsPage | None":
+        """Where its metrics are and which mean what; None where it has none. Pure."""
+
+    def memory_use(self, argv: Sequence[str], environ: Mapping[str, str], device: str | None = None) -> "MemoryUse":
+        """Which memory it takes with this argv and environment, and when that counts as back. Pure.
+
+        Args:
+            device: as in `sleep_control`.
         """

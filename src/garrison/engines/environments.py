@@ -1,7 +1,7 @@
-"""Where engine environments live under the data directory, which are whole, and which one is in use.
+"""Engine environments below the data directory: which are complete, and which one is in use.
 
 <data_dir>/engines/<engine>/<version>[+device]/       a virtual environment
-<data_dir>/engines/<engine>/<version>[+device]/garrison-engine.json    written last: without it the rest is rubble
+<data_dir>/engines/<engine>/<version>[+device]/garrison-engine.json    written last: without it the rest is incomplete
 <data_dir>/engines/<engine>/in-use                    the name of the environment `engine use` chose
 """
 
@@ -22,7 +22,7 @@ _IN_USE = "in-use"
 
 @dataclass(frozen=True, slots=True)
 class Environment:
-    """A whole environment. `executable` is relative to `path` on disk and absolute here."""
+    """A complete environment. `device` is `cpu`, `cuda` or `metal`; `executable` is absolute."""
 
     engine: str
     version: str
@@ -44,7 +44,7 @@ def root(data_dir: Path, engine: str) -> Path:
 
 
 def environments(data_dir: Path, engine: str) -> list[Environment]:
-    """The whole ones, oldest version first."""
+    """The complete environments, oldest version first."""
     directory = root(data_dir, engine)
     markers = (marker for marker in directory.glob(f"*/{MARKER}") if not marker.parent.name.startswith("."))
     found = [_read(engine, marker) for marker in markers]
@@ -52,7 +52,7 @@ def environments(data_dir: Path, engine: str) -> list[Environment]:
 
 
 def environment_of(data_dir: Path, engine: str, name: str) -> Environment:
-    """The one called `name` (`0.32.0+cpu`), or the only one of version `name` (`0.32.0`).
+    """Find the environment called `name` (`0.32.0+cpu`), or the only one of version `name` (`0.32.0`).
 
     Raises:
         InvalidError: there is none, or more than one.
@@ -68,12 +68,12 @@ def environment_of(data_dir: Path, engine: str, name: str) -> Environment:
         f"{engine} has {what} for {name!r}; installed: {names}",
         hint=f"`garrison engine install {engine} --version {name.split('+')[0]}` installs it."
         if not found
-        else "Name it with its device.",
+        else "Give its name with the device.",
     )
 
 
 def in_use(data_dir: Path, engine: str) -> Environment | None:
-    """The one `engine use` chose; where nothing was chosen or the choice is gone, the newest."""
+    """The environment that `engine use` chose; the newest if nothing was chosen or the choice is gone."""
     known = environments(data_dir, engine)
     try:
         chosen = (root(data_dir, engine) / _IN_USE).read_text(encoding="utf-8").strip()
@@ -83,7 +83,7 @@ def in_use(data_dir: Path, engine: str) -> Environment | None:
 
 
 def use(data_dir: Path, engine: str, name: str) -> Environment:
-    """From now on serve with that environment.
+    """Choose the environment to serve with from now on.
 
     Raises:
         InvalidError: it is not installed.
@@ -94,7 +94,7 @@ def use(data_dir: Path, engine: str, name: str) -> Environment:
 
 
 def mark_complete(path: Path, *, engine: str, version: str, device: str, executable: str, installed_at: str) -> None:
-    """Make a finished installation visible."""
+    """Mark an installation as complete, which makes it visible."""
     content = {
         "schema": 1,
         "engine": engine,
@@ -107,7 +107,7 @@ def mark_complete(path: Path, *, engine: str, version: str, device: str, executa
 
 
 def version_key(version: str) -> tuple[int, ...]:
-    """`0.32.0+cpu` to (0, 32, 0): versions compare by their numbers."""
+    """`0.32.0+cpu` to (0, 32, 0), for comparing versions."""
     return tuple(int(part) for part in re.findall(r"\d+", version.split("+")[0]))
 
 

@@ -1,4 +1,4 @@
-"""Finding an engine's program: the path that was given, then the environment in use, then PATH."""
+"""Find an engine's program: the path that was given, then the environment in use, then PATH."""
 
 import os
 import sys
@@ -16,7 +16,7 @@ __all__ = ["Located", "locate", "require_runnable"]
 
 @dataclass(frozen=True, slots=True)
 class Located:
-    """An absolute path, and where it came from: `explicit`, `environment` (with its name), `path` or `garrison`."""
+    """An absolute path, and its origin: `explicit`, `environment` (with its name), `path` or `garrison`."""
 
     path: Path
     origin: str
@@ -30,7 +30,7 @@ def locate(engine: Engine, *, data_dir: Path, environ: Mapping[str, str], explic
         explicit: a path, or a name that is looked up on PATH.
 
     Raises:
-        EngineMissingError: it is nowhere; the hint says how to install it.
+        EngineMissingError: it was not found; the hint says how to install it.
     """
     if explicit is not None:
         found = _which(explicit, environ)
@@ -57,22 +57,22 @@ def locate(engine: Engine, *, data_dir: Path, environ: Mapping[str, str], explic
 
 
 def require_runnable(path: Path) -> None:
-    """See that the system can run the program, as far as that is known without running it.
+    """Check that the system can run the program, as far as that is possible without running it.
 
     Raises:
-        EngineMissingError: it may not be executed, or the interpreter its first line names is not there.
+        EngineMissingError: it is not executable, or the interpreter in its first line is missing.
     """
     if not os.access(path, os.X_OK):
-        raise EngineMissingError(f"{path} may not be executed", hint=f"chmod +x {path}, or name another program.")
+        raise EngineMissingError(f"{path} is not executable", hint=f"chmod +x {path}, or name another program.")
     try:
         with path.open("rb") as file:
             first = file.readline(512)
-    except OSError:  # a program may be executable without being readable
+    except OSError:  # a program can be executable without being readable
         return
     interpreter = first[2:].split()[:1] if first.startswith(b"#!") else []
     if interpreter and not os.access(interpreter[0], os.X_OK):
         raise EngineMissingError(
-            f"{path} cannot be run: its interpreter {os.fsdecode(interpreter[0])} is not there",
+            f"{path} cannot be run: its interpreter {os.fsdecode(interpreter[0])} is missing",
             hint="Install the engine again: `garrison engine install`.",
         )
 

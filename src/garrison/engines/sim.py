@@ -1,7 +1,7 @@
-"""The vLLM simulator, which ships with Garrison: it takes vLLM's flags and needs no installation."""
+"""The vLLM simulator, which ships with Garrison: it accepts vLLM's flags and needs no installation."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +11,8 @@ from garrison.engines.vllm import Vllm
 
 if TYPE_CHECKING:
     from garrison.engines.catalogue import Catalogue
+    from garrison.engines.control import Drain, SleepControl
+    from garrison.engines.memory import MemoryUse
 
 __all__ = ["Sim"]
 
@@ -21,7 +23,7 @@ class Sim(Vllm):
     executable = "python"
 
     def command(self, executable: Path, options: ServeOptions) -> EngineCommand:
-        """As vLLM's, with `PYTHON -P -m garrison.sim --model MODEL` for `vllm serve MODEL`."""
+        """vLLM's command, with `PYTHON -P -m garrison.sim --model MODEL` instead of `vllm serve MODEL`."""
         as_vllm = super().command(executable, options)
         argv = (str(executable), SAFE_PYTHON, "-m", "garrison.sim", "--model", *as_vllm.argv[2:])
         return EngineCommand(argv, as_vllm.env, as_vllm.unset, as_vllm.env_from)
@@ -31,7 +33,7 @@ class Sim(Vllm):
         return ()
 
     def catalogue(self, version: str | None = None) -> "Catalogue":
-        """Empty: the simulator refuses by itself what it does not know."""
+        """Empty: the simulator itself rejects what it does not know."""
         from garrison.engines.catalogue import Catalogue
 
         return Catalogue(self.name, version or self.version(Path(sys.executable)), ())
@@ -40,3 +42,19 @@ class Sim(Vllm):
         from garrison import __version__
 
         return __version__
+
+    def sleep_control(self, version: str | None = None, device: str | None = None) -> "SleepControl | None":
+        """As vLLM without a known version: the simulator's sleep aborts requests in progress."""
+        from garrison.engines.vllm_control import sleep_control
+
+        return sleep_control(None, None)
+
+    def drain(self) -> "Drain":
+        from garrison.engines.control import Drain
+
+        return Drain(by_metrics=True)
+
+    def memory_use(self, argv: Sequence[str], environ: Mapping[str, str], device: str | None = None) -> "MemoryUse":
+        from garrison.engines.memory import MemoryUse
+
+        return MemoryUse("host")

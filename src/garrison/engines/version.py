@@ -1,6 +1,6 @@
-"""Which version a program is: from the metadata of its distribution, which is quick, or by running it, which is not.
+"""The version of a program: from the metadata of its distribution, which is fast, or by running it, which is not.
 
-`vllm --version` imports torch and takes up to 20 s; the name of a directory beside it says the same.
+`vllm --version` imports torch and takes up to 20 s; the name of a directory beside it tells the same.
 """
 
 import os
@@ -17,24 +17,24 @@ __all__ = ["UNKNOWN", "distribution_version", "parse_version", "run_version", "v
 UNKNOWN = "unknown"
 _RUN_SECONDS = 180
 _LLAMA_BUILD = re.compile(r"\bbuild (\d+)|^version: (\d+) \(", re.MULTILINE)
-# Every further part starts with a sign that the part before cannot hold, so there is one way to read a line.
+# Each part starts with a character that cannot occur in the part before, so there is only one way to match a line.
 _NUMBERS = re.compile(r"\d+(?:\.\d+)*(?:[-+.]?[A-Za-z][A-Za-z0-9.]*(?:[-+][A-Za-z][A-Za-z0-9.]*)*)?")
 _BUILD_DIGITS = 18
 
 
 def version_of(executable: Path, distributions: Sequence[str], run_with: Sequence[str] | None) -> str:
-    """The version of `executable`; `unknown` when neither its metadata nor the program says it.
+    """The version of `executable`; `unknown` if neither its metadata nor the program tells.
 
     Args:
-        distributions: names under which it may have been installed, the telling one first.
-        run_with: arguments that make the program print its version; None when there are none.
+        distributions: names of its possible distributions, the most specific first.
+        run_with: arguments that make the program print its version; None if there are none.
 
     Raises:
         EngineMissingError: there is no such program, or it cannot be run.
     """
     if not executable.exists():
         raise EngineMissingError(
-            f"there is no program {executable}", hint="`garrison engine list` shows what is there."
+            f"there is no program {executable}", hint="`garrison engine list` shows the installed engines."
         )
     found = distribution_version(executable, distributions)
     if found is not None:
@@ -43,7 +43,7 @@ def version_of(executable: Path, distributions: Sequence[str], run_with: Sequenc
 
 
 def distribution_version(executable: Path, distributions: Sequence[str]) -> str | None:
-    """The version of the first of `distributions` that lies in the environment of `executable`."""
+    """The version of the first of `distributions` in the environment of `executable`."""
     for distribution in distributions:
         prefix = distribution.replace("-", "_").lower() + "-"
         for site in _site_packages(executable):
@@ -54,7 +54,7 @@ def distribution_version(executable: Path, distributions: Sequence[str]) -> str 
 
 
 def run_version(executable: Path, arguments: Sequence[str]) -> str:
-    """Run it and read the version from what it prints.
+    """Run the program and read the version from its output.
 
     Raises:
         EngineMissingError: it does not start, fails, or takes longer than three minutes. Details: `output`.
@@ -86,7 +86,7 @@ def run_version(executable: Path, arguments: Sequence[str]) -> str:
 
 
 def parse_version(output: str) -> str | None:
-    """`0.32.0+cpu` from vLLM's last line; the build number from llama-server's, unless it was built without one."""
+    """`0.32.0+cpu` from vLLM's last line; llama-server's build number, unless it was built without one."""
     if llama := _LLAMA_BUILD.search(output):
         build = (llama[1] or llama[2])[:_BUILD_DIGITS]
         if int(build):

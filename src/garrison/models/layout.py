@@ -1,13 +1,13 @@
 """Where models live on disk, and the names of everything beside them.
 
     <root>/<NAME>/                                 a model; hand-copied or installed
-    <root>/<ORG>/<NAME>/                           where <NAME> is taken by another organisation's model
+    <root>/<ORG>/<NAME>/                           if <NAME> is taken by another organisation's model
     <root>/<NAME>.bak.<time>                       the previous one, while it is being replaced
     <root>/<NAME>.replaced.<time>                  a hand-copied one that was broken and has been replaced
     <root>/hub/models--ORG--NAME/snapshots/<rev>/  a Hugging Face cache
-    <root>/.staging/<slug>.<hash12>/<source>/      a download under way; kept when it is interrupted
-    <root>/.staging/trash.<time>                   on its way out
-    <root>/.locks/<slug>.<hash12>.lock             one lock a model id
+    <root>/.staging/<slug>.<hash12>/<source>/      a download in progress; kept when it is interrupted
+    <root>/.staging/trash.<time>                   being deleted
+    <root>/.locks/<slug>.<hash12>.lock             one lock per model id
     <data>/adapters/<NAME>/                        adapters
 
 Nothing here touches the disk.
@@ -64,16 +64,16 @@ class Layout:
 
     @property
     def swap_lock(self) -> Path:
-        """Held for the moment in which directories below the root are renamed."""
+        """Held while directories below the root are renamed."""
         return self.root / ".locks" / "swap.lock"
 
     @property
     def install_lock(self) -> Path:
-        """Held from the choice of a new model's directory until the model is in it."""
+        """Held from the choice of a new model's directory until the model is there."""
         return self.root / ".locks" / "install.lock"
 
     def model_dir(self, model: ModelName) -> Path:
-        """Where the model lives when its name is not taken by another one."""
+        """Where the model lives, unless its name is taken by another one."""
         return self.root / model.directory
 
     def org_dir(self, model: ModelName) -> Path | None:
@@ -96,7 +96,7 @@ class Layout:
         return target.with_name(f"{target.name}.bak.{now.strftime(_TIME)}")
 
     def replaced_path(self, target: Path, now: datetime) -> Path:
-        """Where a directory that we did not make goes when it is replaced: it is not ours to delete."""
+        """Where a directory goes that Garrison did not make, and so must not delete, when it is replaced."""
         return target.with_name(f"{target.name}.replaced.{now.strftime(_TIME)}")
 
     def trash_path(self, now: datetime) -> Path:
@@ -104,13 +104,13 @@ class Layout:
 
 
 def backup_of(name: str) -> str | None:
-    """The name of the model that a directory is the backup of; None when it is no backup of ours."""
+    """The name of the model that a directory is the backup of; None if it is not a backup that Garrison made."""
     match = _ASIDE.match(name)
     return match["name"] if match and match["kind"] == "bak" else None
 
 
 def is_model_entry(name: str) -> bool:
-    """Whether an entry of the models root can be a model or an organisation: not ours, not hidden, not set aside."""
+    """Whether an entry of the models root can be a model or an organisation: not reserved, hidden or set aside."""
     return name not in RESERVED and not name.startswith(".") and _ASIDE.match(name) is None
 
 

@@ -1,7 +1,7 @@
 """The models on this machine: list, show, import, verify, remove. The functions behind `garrison models`.
 
-A model is a directory below the models root that somebody copied there, imported or downloaded, or a snapshot in the
-hub cache below it. Whatever is made here is made in a staging directory and takes its place by a rename.
+A model is a directory below the models root, copied there by hand, imported or downloaded, or a snapshot in the hub
+cache below it. New directories are built in a staging directory and renamed into place.
 """
 
 import os
@@ -45,15 +45,15 @@ _LOCK_SECONDS = 10.0
 
 @dataclass(frozen=True, slots=True)
 class ModelEntry:
-    """A line of `garrison models list`.
+    """A row of `garrison models list`.
 
     Attributes:
-        name: what to call it by: the directory below the root, or `org/name` in the hub cache.
-        model_id: from the record or the cache; the name where neither knows.
-        source: where it came from; `local` for a hand-copied one.
+        name: the directory below the root, or `org/name` in the hub cache.
+        model_id: from the record or the cache; else the name.
+        source: where it came from; `local` if it was copied by hand.
         bytes: of all its files.
-        format: None when it is not a whole model.
-        reason: why it cannot be served; None when it can.
+        format: None if the model is not whole.
+        reason: why it cannot be served; None if it can.
     """
 
     name: str
@@ -72,7 +72,7 @@ class ModelEntry:
 
 @dataclass(frozen=True, slots=True)
 class ModelDetails:
-    """`garrison models show`: the line, what it is, and whether its digests are on record."""
+    """`garrison models show`: the row, the description, and whether digests are on record."""
 
     entry: ModelEntry
     info: ModelInfo | None
@@ -82,7 +82,7 @@ class ModelDetails:
 
 @dataclass(frozen=True, slots=True)
 class ImportedModel:
-    """`changed` is False when the same content was there already; `kept` is where a hand-copied predecessor went."""
+    """`changed` is False if the same content was already there; `kept` is where a hand-copied predecessor went."""
 
     model_id: str
     path: Path
@@ -92,7 +92,7 @@ class ImportedModel:
 
 
 def list_models(layout: Layout, *, skip_tokenizer: bool = False) -> list[ModelEntry]:
-    """Every model below the root, broken ones with their reason, by name. Empty when there is no root.
+    """Every model below the root, by name; broken ones with the reason. Empty if there is no root.
 
     Raises:
         InvalidError: the root cannot be listed.
@@ -111,11 +111,11 @@ def list_models(layout: Layout, *, skip_tokenizer: bool = False) -> list[ModelEn
 
 
 def find_model(layout: Layout, name: str, *, skip_tokenizer: bool = False) -> ModelEntry:
-    """The model called `name`: its name, its id, its path, or `NAME@REVISION` of a hub snapshot.
+    """Find a model by its name, its id, its path, or `NAME@REVISION` of a hub snapshot.
 
     Raises:
-        ModelNotFoundError: nothing is called that.
-        InvalidError: several are; the message lists them.
+        ModelNotFoundError: there is none.
+        InvalidError: several match; the message lists them.
     """
     entries = list_models(layout, skip_tokenizer=skip_tokenizer)
     wanted, _, revision = name.partition("@")
@@ -131,12 +131,12 @@ def find_model(layout: Layout, name: str, *, skip_tokenizer: bool = False) -> Mo
     import difflib
 
     close = difflib.get_close_matches(wanted, {entry.name for entry in entries}, 1)
-    hint = f"Did you mean {close[0]}?" if close else "`garrison models list` shows what there is."
+    hint = f"Did you mean {close[0]}?" if close else "Run `garrison models list` for their names."
     raise ModelNotFoundError(f"there is no model {name} below {layout.root}", hint=hint, details={"tried": []})
 
 
 def show_model(layout: Layout, name: str, *, skip_tokenizer: bool = False) -> ModelDetails:
-    """Everything about one model; `info` is None when it is broken. Raises as `find_model`."""
+    """Everything about one model; `info` is None if it is broken. Raises as `find_model`."""
     entry = find_model(layout, name, skip_tokenizer=skip_tokenizer)
     try:
         info = model_info(entry.path)
@@ -153,7 +153,7 @@ def verify_model(
     progress: Progress | None = None,
     stop: StopToken | None = None,
 ) -> Verification:
-    """Hash every file of the model and compare with what is on record; record it when nothing is.
+    """Hash every file of the model and compare with the digests on record; record them if there are none.
 
     `name` may also be a path outside the root.
 
@@ -186,15 +186,15 @@ def import_model(
     """Check the model in a directory, a `.gguf` file or a tar, and bring it into the library.
 
     Args:
-        model_id: `ORG/NAME` or a name; by default the one in the record of a directory that was a library's, else the
-            name of the directory or file.
-        replacing: put it in the place of another content of that name.
-        move: rename instead of copying where origin and root are on one file system; else delete it after the copy.
+        model_id: `ORG/NAME` or a name; by default the id in the record, if the directory has one, else the name of the
+            directory or file.
+        replacing: replace other content of that name.
+        move: rename instead of copying if that is safe and on one file system; else delete the origin after the copy.
 
     Raises:
         ModelInvalidError: incomplete or corrupt; the message names the file.
         InvalidError: the name is taken by other content, or cannot be used.
-        DiskFullError: said before the copy starts.
+        DiskFullError: it does not fit; raised before the copy starts.
         LockedError: another command works on this model.
         StoppedError: `stop` was stopped; the library is as it was.
     """
@@ -232,9 +232,9 @@ def import_model(
 def remove_model(
     layout: Layout, name: str, *, clock: Clock | None = None, lock_timeout: float = _LOCK_SECONDS
 ) -> ModelEntry:
-    """Remove a model below the root; of one in the hub cache, the whole repository with its blobs.
+    """Remove a model below the root; for one in the hub cache, the whole repository with its blobs.
 
-    It is gone by a rename, before its files are deleted. A model that is a link loses the link only.
+    It is renamed away first, then deleted. If it is a link, only the link is removed.
 
     Raises:
         ModelNotFoundError, InvalidError: as `find_model`; or the file system refuses.
@@ -257,9 +257,9 @@ def remove_model(
 
 
 def require_inside(path: Path, root: Path) -> None:
-    """Raises InvalidError when `path` is not below `root`. By name: what a link leads to is not removed."""
+    """Raise InvalidError if `path` is not below `root`, by its name: links are not followed."""
     if root not in path.parents or ".." in path.parts:
-        raise InvalidError(f"{path} is not below {root}", hint="Remove it by hand, if it is to go.")
+        raise InvalidError(f"{path} is not below {root}", hint="Remove it by hand.")
 
 
 def _parse_id(text: str) -> ModelName:
@@ -270,7 +270,7 @@ def _parse_id(text: str) -> ModelName:
 
 
 def _target(layout: Layout, model: ModelName) -> Path:
-    """The model's place; below its organisation when another organisation's model has the name."""
+    """The model's directory; below its organisation if another organisation's model has the name."""
     target = layout.model_dir(model)
     record = read_record(target)
     own = layout.org_dir(model)
@@ -291,7 +291,7 @@ def _default_id(origin: Path) -> str:
 
 
 def _directories(root: Path) -> Iterator[tuple[str, Path]]:
-    """Name and path of what may be a model below `root`: a directory with files, a GGUF, or one of an organisation."""
+    """Name and path of possible models below `root`: directories with files, GGUF files, and those of organisations."""
     for path in _children(root):
         if not is_model_entry(path.name):
             continue
@@ -318,7 +318,7 @@ def _children(directory: Path) -> list[Path]:
     try:
         return sorted(directory.iterdir())
     except OSError:
-        return []  # a directory of somebody else's is none of our models
+        return []  # another user's directory
 
 
 def _entry(path: Path, name: str, skip_tokenizer: bool) -> ModelEntry:

@@ -1,8 +1,8 @@
-"""What people type for a model, taken apart: a name, a name with a revision, a path, one GGUF file of a repository.
+"""Parse what people type for a model: a name, a name with a revision, a path, one GGUF file of a repository.
 
 Qwen/Qwen2.5-0.5B-Instruct            org and name
 Qwen/Qwen2.5-0.5B-Instruct@main       with a branch, a tag or a commit
-Qwen2.5-0.5B-Instruct                 a name; the organisation comes from the settings or is not known
+Qwen2.5-0.5B-Instruct                 a name; the organisation comes from the settings or is unknown
 Qwen/Qwen2.5-GGUF/q4_k_m.gguf         one file of a repository
 /models/mine, ./mine, ~/mine, mine/   a path; also any directory or .gguf file that exists
 """
@@ -43,10 +43,10 @@ class ModelName:
     Attributes:
         name: one safe path element; the directory below the models root.
         org: the organisation; None for a bare name and for a path.
-        given_id: the hub's id where it is not `org/name` (`VLLM_MODEL_ID`).
+        given_id: the id on the hub if it is not `org/name` (`VLLM_MODEL_ID`).
         revision: branch, tag or commit; None means the default branch.
         file: one GGUF file of the repository, relative to its root.
-        path: set when a path was given; then nothing is looked up by name.
+        path: set if a path was given; then nothing is looked up by name.
     """
 
     name: str
@@ -75,7 +75,7 @@ class ModelName:
 
     @property
     def directory(self) -> str:
-        """Name of the model's directory. A single GGUF file has its own, so that one does not replace another."""
+        """Name of the model's directory. Each GGUF file of a repository has its own, so that none replaces another."""
         if self.file is None:
             return self.name
         return f"{self.name}--{_UNSAFE.sub('-', self.file.removesuffix('.gguf'))}"
@@ -97,12 +97,12 @@ def parse_model(
     revision: str | None = None,
     exists: Callable[[str], bool] = _path_exists,
 ) -> ModelName:
-    """Read what was typed for a model.
+    """Parse what was typed for a model.
 
     Args:
         org: organisation of a bare name (`model_org` of the settings).
         revision: used when `text` names none.
-        exists: looks at the disk; a relative path is one only when it is there.
+        exists: checks the disk; a relative path counts as one only if it exists.
 
     Raises:
         InvalidError: it is neither a path nor a usable name; the message says which rule it breaks.
@@ -119,7 +119,7 @@ def parse_model(
 
 
 def model_from_directory(name: str, *, model_id: str | None, org: str | None, revision: str | None) -> ModelName:
-    """The model of the `vllm-*` commands, which name the directory and the id apart.
+    """The model of the `vllm-*` commands, where the directory and the id are named separately.
 
     Args:
         name: `VLLM_MODEL`, a single safe path element.
@@ -151,7 +151,7 @@ def model_from_directory(name: str, *, model_id: str | None, org: str | None, re
 
 
 def safe_revision(text: str) -> str:
-    """Return `text` if it can be a branch, a tag or a commit, also as part of a path.
+    """Return `text` if it can be a branch, tag or commit, and part of a path.
 
     Raises:
         InvalidError: it cannot.
@@ -167,7 +167,7 @@ def safe_element(value: str, what: str = "VLLM_MODEL") -> str:
     """Return `value` if it can be the name of a directory below the models root.
 
     The rule is documented for `VLLM_MODEL`: a single path element, no `/`, no `\\`, not `.` or `..`, no control
-    characters. Names the layout uses itself are refused too.
+    characters. Names that the layout uses are rejected too.
 
     Raises:
         InvalidError: it cannot; the message names `what` and the rule.
@@ -175,7 +175,7 @@ def safe_element(value: str, what: str = "VLLM_MODEL") -> str:
     if value in ("", ".", "..") or "/" in value or "\\" in value or _CONTROL.search(value):
         rule = "must be a single safe path element: no /, no \\, not . or .., no control characters"
     elif value in RESERVED:
-        rule = f"must not be one of {', '.join(sorted(RESERVED))}, which the models root uses itself"
+        rule = f"must not be one of {', '.join(sorted(RESERVED))}, which are reserved in the models root"
     elif len(value.encode()) > _MAX_ELEMENT_BYTES:
         rule = f"must be at most {_MAX_ELEMENT_BYTES} bytes long"
     else:
@@ -202,11 +202,11 @@ def _is_path(text: str, exists: Callable[[str], bool]) -> bool:
 
 
 def _from_path(text: str, revision: str | None) -> ModelName:
-    # absolute(), not resolve(): a symlink that somebody points at the current version is meant as such.
+    # absolute(), not resolve(): a symlink to the current version must stay one.
     try:
         path = Path(text).expanduser().absolute()
     except RuntimeError:
-        raise InvalidError(f"there is no home directory for {text!r}", hint="Write the path out.") from None
+        raise InvalidError(f"there is no home directory for {text!r}", hint="Give the full path.") from None
     if ".." in path.parts:
         path = path.resolve()
     return ModelName(name=path.name or "root", revision=revision, path=path)

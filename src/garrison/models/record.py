@@ -1,7 +1,7 @@
 """The record in an installed model: which model it is and where it came from.
 
-Written last into a download before it takes its place, so that a directory with a record is whole. A hand-copied
-directory has none and is taken as what its name says.
+Written into a download last, before it is renamed into place, so that a directory with a record is whole. A
+hand-copied directory has none, and its name says what it is.
 """
 
 import json
@@ -35,12 +35,12 @@ class ModelRecord:
     asked: str | None = None
 
     def is_for(self, model: ModelName) -> bool:
-        """Whether the directory holds what is asked for. What is not known counts as fitting: the user put it there."""
+        """Whether the directory holds what is asked for. What is not on record counts as a match."""
         return self.same_id(model) and self._same_revision(model)
 
     def same_id(self, model: ModelName) -> bool:
-        """Whether it is the same model, of whatever revision."""
-        mine, asked = self.model_id.lower(), model.model_id.lower()  # the hub does not tell cases apart
+        """Whether it is the same model, in any revision."""
+        mine, asked = self.model_id.lower(), model.model_id.lower()  # the hub ignores case
         if mine == asked or "/" not in mine:
             return True
         return "/" not in asked and mine.endswith("/" + asked)
@@ -50,12 +50,12 @@ class ModelRecord:
             return True
         if model.revision == (self.asked or "main"):
             return True
-        # A commit may be given short, as people do; seven digits is git's own least.
+        # A commit may be abbreviated; seven digits is what git itself prints.
         return len(model.revision) >= 7 and (self.revision or "").startswith(model.revision)
 
 
 def read_record(directory: Path) -> ModelRecord | None:
-    """The record; None when there is none, or none that can be read: then the directory is like a hand-copied one."""
+    """The record; None if there is none that can be read: the directory then counts as hand-copied."""
     try:
         content = json.loads(read_small(directory, RECORD_NAME))
     except (OSError, ValueError, RecursionError):
@@ -71,5 +71,5 @@ def read_record(directory: Path) -> ModelRecord | None:
 
 
 def write_record(directory: Path, record: ModelRecord) -> None:
-    """Write it in one step."""
+    """Write the record atomically."""
     write_atomic(directory / RECORD_NAME, json.dumps({"schema": _SCHEMA, **asdict(record)}, indent=2) + "\n")

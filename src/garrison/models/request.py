@@ -1,4 +1,4 @@
-"""What is to be resolved, and the settings that bear on it, as one value."""
+"""What to resolve, with the settings that matter for it, as one value."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -19,14 +19,14 @@ NETWORK_SOURCES = frozenset({"r2", "hf-hub"})
 class ResolveRequest:
     """Attributes:
     sources: in the order they are tried.
-    hf_homes: further Hugging Face homes whose caches are looked at, after the models root.
+    hf_homes: further Hugging Face homes whose caches are searched, after the models root.
     skip_tokenizer: accept a model without tokenizer files.
     allow_gguf: accept GGUF without a config.json.
-    allow_patterns: shell patterns; only files that match one are downloaded from the hub. Empty: what an engine needs.
+    allow_patterns: shell patterns; only files that match one are downloaded. Empty: what an engine needs.
     verify: check the content of every file against digests.
-    offline: the network is not touched; sources that need it are skipped.
+    offline: skip the sources that need a network.
     lock_timeout: seconds.
-    keep_logs: keep the log of a download that went well.
+    keep_logs: keep the log of a successful download.
     """
 
     model: ModelName
@@ -61,8 +61,8 @@ class ResolveRequest:
         hf_homes: tuple[Path, ...] = (),
     ) -> Self:
         """Args:
-            model: what the user typed; None takes `VLLM_MODEL` with `VLLM_MODEL_ID` or `VLLM_MODEL_ORG`.
-            skip_tokenizer: None takes it from the settings.
+            model: what the user typed; None for `VLLM_MODEL` with `VLLM_MODEL_ID` or `VLLM_MODEL_ORG`.
+            skip_tokenizer: None for the value in the settings.
 
         Raises:
             InvalidError: no model is named, or its name breaks a rule.
@@ -89,7 +89,7 @@ class ResolveRequest:
 
 
 def user_hf_home(environ: Mapping[str, str]) -> Path:
-    """Where this user's Hugging Face cache is: `HF_HOME`, or `huggingface` in the XDG cache directory."""
+    """The home of this user's Hugging Face cache: `HF_HOME`, or `huggingface` in the XDG cache directory."""
     if home := environ.get("HF_HOME"):
         return Path(home).expanduser().absolute()
     return Path(environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser().absolute() / "huggingface"

@@ -40,7 +40,7 @@ __all__ = ["Attempt", "ResolvedModel", "default_sources", "resolve"]
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """What a source said. `outcome` is `found`, `skipped`, `invalid` or `failed`."""
+    """The result of one source. `outcome` is `found`, `skipped`, `invalid` or `failed`."""
 
     source: str
     outcome: str
@@ -52,17 +52,17 @@ class Attempt:
 
 @dataclass(frozen=True, slots=True)
 class ResolvedModel:
-    """A model an engine can be given.
+    """A model that an engine can load.
 
     Attributes:
         name: the directory's name, `VLLM_MODEL`.
         model_id: `org/name`, a bare name, or the path that was given.
-        revision: the commit, where it is known.
+        revision: the commit, if known.
         asked_revision: the branch, tag or commit that was asked for.
         path: absolute; a directory, or a GGUF file.
         source: where it was found.
         hf_home: the Hugging Face home whose cache it is in; None for a directory of its own.
-        tried: the sources in the order they were asked, the last of them `source`.
+        tried: the sources in the order they were tried; the last is `source`.
         kept: where a broken directory that was replaced went, when Garrison had not made it and must not delete it.
     """
 
@@ -89,7 +89,7 @@ class ResolvedModel:
 
 
 def default_sources(names: Sequence[str]) -> tuple[Source, ...]:
-    """The sources of these names, in this order."""
+    """The sources with these names, in this order."""
     kinds: dict[str, Callable[[], Source]] = {
         "flox": FloxSource,
         "local": LocalSource,
@@ -102,7 +102,7 @@ def default_sources(names: Sequence[str]) -> tuple[Source, ...]:
 
 @dataclass(frozen=True, slots=True)
 class _Deferred:
-    """A source that is imported when it is asked: most models are found before."""
+    """A source that is imported only when it is tried: most models are found before."""
 
     name: str
     module: str
@@ -123,7 +123,7 @@ def resolve(
     at: Callable[[str], None] | None = None,
     stop: StopToken | None = None,
 ) -> ResolvedModel:
-    """Find the model, fetching it where no source has it on disk.
+    """Find the model, and fetch it if no source has it on disk.
 
     Args:
         sources: instead of those that `request` names.
@@ -134,8 +134,8 @@ def resolve(
         stop: ends the call early. Locks are released; what was downloaded stays and is used by the next call.
 
     Raises:
-        ModelNotFoundError, ModelInvalidError, FetchError: no source has a whole one; the first of invalid, failed, not
-            found that happened. Details: `tried`.
+        ModelNotFoundError, ModelInvalidError, FetchError: no source has a whole one. If several sources failed, an
+            invalid model is reported before a failed fetch, and that before "not found". Details: `tried`.
         LockedError: another command resolves the same model for longer than `request.lock_timeout`.
         DiskFullError: a download does not fit.
         InvalidError: the request cannot be answered as it is.
@@ -222,7 +222,7 @@ class _Resolver:
         if source.name not in NETWORK_SOURCES:
             return source.find(self.request, self.workspace, self.progress)
         if self.request.offline:
-            return Skipped("the network is not to be used")
+            return Skipped("offline")
         if not self._writable():
             return Skipped(f"{self.request.layout.root} is not writable")
         from garrison.models.download_log import download_log  # the first that needs logging
@@ -252,14 +252,14 @@ class _Resolver:
             asked=model.revision,
         )
         try:
-            # A record says that the model is whole: a power cut that leaves the record must leave the files.
+            # A record says that the model is whole: if it survives a power cut, so must the files.
             fsync_tree(found.path)
             self.at("before-record")
             write_record(found.path, record)
         except OSError as error:
             raise write_failed(found.path, error, 0, self.workspace.free_bytes) from None
         self.stop.check()  # the last time: from here on the download is installed whole, or not at all
-        # Two organisations' models of one name have two locks; they must not both find the name free.
+        # Models of one name and two organisations have two locks; they must not both find the name free.
         with file_lock(
             layout.install_lock, timeout=swap.INSTALL_SECONDS, purpose="is installing a model", clock=self.clock
         ):
@@ -271,7 +271,7 @@ class _Resolver:
         return Found(target / model.file if model.file else target, found.revision), kept
 
     def _target(self) -> Path:
-        """`<root>/<NAME>`, unless that is another organisation's model."""
+        """`<root>/<NAME>`, unless another organisation's model has that name."""
         layout, model = self.request.layout, self.request.model
         target, org_dir = layout.model_dir(model), layout.org_dir(model)
         record = read_record(target)
@@ -342,7 +342,7 @@ class _Resolver:
             if error := self.first_error.get(outcome):
                 error.details.update(details)
                 return error
-        said = "; ".join(f"{attempt.source}: {attempt.reason}" for attempt in self.tried) or "no source is named"
+        said = "; ".join(f"{attempt.source}: {attempt.reason}" for attempt in self.tried) or "no source is configured"
         hint = "Check the name, or copy the model directory below the models root."
         return ModelNotFoundError(f"no source has {self.request.model} ({said})", hint=hint, details=details)
 

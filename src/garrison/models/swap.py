@@ -1,11 +1,11 @@
-"""A finished directory takes the place of the old one; a kill at any moment loses neither.
+"""Replace a directory by a finished one, so that a kill at any moment loses neither.
 
-    1 target -> <NAME>.bak.<time>     the old one steps aside
-    2 staged -> target                the new one takes its place
-    3 backup -> trash, then deleted   or, when it was not ours, -> <NAME>.replaced.<time>
+    1 target -> <NAME>.bak.<time>     set the old one aside
+    2 staged -> target                move the new one into place
+    3 backup -> trash, then deleted   or, if Garrison did not make it, -> <NAME>.replaced.<time>
 
-After a kill between 1 and 2 there is no target: the next run puts the newest backup back, and the staged directory is
-still whole, so that the swap is simply done again. The steps and the restore are documented by the seed.
+Two renames and not one exchange: not every file system can exchange two directories. After a kill between 1 and 2 there
+is no target; the next run puts the newest backup back and, since the staged directory is still whole, repeats the swap.
 """
 
 import contextlib
@@ -32,14 +32,14 @@ SWAP_STEPS = (
     "before-delete",
     "done",
 )
-"""The moments, in order, that `at` is called with, the first two by `resolve`; tests end the process there."""
+"""The moments at which `at` is called, in order, the first two by `resolve`; tests kill the process there."""
 
 At = Callable[[str], None]
 
 INSTALL_SECONDS = 120.0
-"""How long to wait for `layout.install_lock`: others hold it for renames and a deletion, not for a download."""
+"""How long to wait for `layout.install_lock`, which is held for renames and a deletion, never for a download."""
 
-_LOCK_SECONDS = 60.0  # renames take moments; a minute is a file system that hangs
+_LOCK_SECONDS = 60.0  # renames take milliseconds; after a minute the file system hangs
 _PURPOSE = "is renaming directories below the models root"
 
 
@@ -47,10 +47,10 @@ def install(staged: Path, target: Path, layout: Layout, clock: Clock, at: At | N
     """Make `staged` the new `target`. The caller holds the model's lock and has validated `staged`.
 
     Returns:
-        Where the old directory is kept, when it was not one of ours.
+        Where the old directory is kept, if Garrison did not make it.
 
     Raises:
-        InvalidError: the file system refused; the message says what. Whatever was there before is still there.
+        InvalidError: the file system refused; the message names the path. What was there before still is.
     """
     at = at or _pass
     with _swap_lock(layout, clock):
@@ -82,10 +82,10 @@ def install(staged: Path, target: Path, layout: Layout, clock: Clock, at: At | N
 
 
 def recover(target: Path, layout: Layout, clock: Clock) -> Path | None:
-    """Mend what an interrupted swap of `target` left behind. The caller holds the model's lock.
+    """Repair what an interrupted swap of `target` left behind. The caller holds the model's lock.
 
     Returns:
-        The backup that was put back, if one was.
+        The backup that was put back, if any.
     """
     if not _leftovers(target, layout):
         return None
@@ -94,7 +94,7 @@ def recover(target: Path, layout: Layout, clock: Clock) -> Path | None:
 
 
 def discard(directory: Path, layout: Layout, clock: Clock, at: At | None = None) -> None:
-    """Delete a directory of ours so that it is gone at once for everybody, and the deletion can be interrupted."""
+    """Delete a directory: by a rename first, so that it is gone at once and the deletion itself can be interrupted."""
     trash = layout.trash_path(clock.now())
     trash.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     directory.rename(trash)
@@ -138,7 +138,7 @@ def _trash(layout: Layout) -> list[Path]:
 
 def _set_aside(backup: Path, target: Path, layout: Layout, clock: Clock, at: At) -> Path | None:
     if backup.is_symlink() or read_record(backup) is None:
-        # A person put it there. Even broken, it is not ours to delete.
+        # A person put it there: even if it is broken, Garrison must not delete it.
         kept = layout.replaced_path(target, clock.now())
         backup.rename(kept)
         return kept

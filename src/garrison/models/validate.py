@@ -1,8 +1,8 @@
 """Whether a directory is a whole model: config, tokenizer, weight shards. Names and sizes only, no weights are read.
 
-The three checks are the seed's. Where its words and real hub directories differ, the engines decide: the weights that
-count are those an engine would load, safetensors before PyTorch before GGUF, so that a `pytorch_model.bin.index.json`
-that came along without its shards does no harm. `judge` is pure; `check_model` and `validate_model` look at the disk.
+The weights that count are those that an engine would load, safetensors before PyTorch before GGUF, so that a
+`pytorch_model.bin.index.json` that was downloaded without its shards does no harm. `judge` is pure; `check_model` and
+`validate_model` read the disk.
 """
 
 import os
@@ -33,7 +33,7 @@ _SHARD = re.compile(
     r"(?P<stem>.+)-(?P<number>\d{5,})-of-(?P<total>\d{5,})(?P<suffix>\.(?:safetensors|bin|pt|pth|gguf))"
 )
 _MAX_SHARDS = 10_000
-# What trainers leave beside weights, under a weight's suffix. Engines pass them over too.
+# Files that trainers leave beside the weights, with a suffix of weights. Engines skip them too.
 _NO_WEIGHTS = {"training_args.bin", "optimizer.bin", "optimizer.pt", "scheduler.pt", "scaler.pt"}
 _NO_WEIGHTS_START = ("rng_state", "adapter_model.")
 
@@ -46,12 +46,12 @@ _TOKENIZER_SETS = (
     ("vocab.txt",),
     ("tokenizer_config.json", "vocab.json"),
     ("tokenizer_config.json", "vocab.txt"),
-    # Beyond the seed: Mistral's own format, and tiktoken's as Kimi ships it.
+    # Mistral's own format, and tiktoken's as Kimi ships it.
     ("tekken.json",),
     ("tiktoken.model",),
 )
 _MAX_DEPTH = 8
-_MAX_FILES = 100_000  # also ends a tree whose links branch
+_MAX_FILES = 100_000  # also bounds a tree whose links branch
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,11 +60,11 @@ class ModelFiles:
 
     Attributes:
         path: the directory, or the file when the model is a single GGUF.
-        config: None for GGUF, which carries it inside, where there is none beside it.
+        config: None for a GGUF without one beside it; it is inside the file.
         weights: what an engine loads, in order of name.
         spare: further weight files of the same format at the root, such as `consolidated.safetensors` beside shards.
         bytes: of `weights`.
-        weight_map: tensor to file, from the index that counts; empty without one.
+        weight_map: tensor to file, from the index that is used; empty without one.
     """
 
     path: Path
@@ -107,7 +107,7 @@ def validate_model(
 def check_model(
     path: Path, *, skip_tokenizer: bool = False, allow_gguf: bool = False, tree: Tree | None = None
 ) -> ModelFiles | Problem:
-    """As `validate_model`, with the fault as a value, for callers that look further after a bad candidate."""
+    """As `validate_model`, but return the fault, for callers that try another candidate."""
     try:
         if is_file(path):
             return _single_file(path, allow_gguf)
@@ -129,7 +129,7 @@ def judge(
     skip_tokenizer: bool = False,
     allow_gguf: bool = False,
 ) -> ModelFiles | Problem:
-    """The verdict over a listing (relative name to bytes) and the indexes in it. Touches no file."""
+    """The verdict on a listing (relative name to bytes) and its indexes. Pure."""
     weights = _choose_weights(path, files, indexes)
     if allow_gguf and _is_gguf(weights):
         return weights
@@ -147,8 +147,8 @@ def judge(
 def list_files(path: Path, *, depth: int = _MAX_DEPTH, tree: Tree | None = None) -> dict[str, int]:
     """Relative name, with `/`, to bytes, of the regular files under `path`. `tree` as in `content.open_file`.
 
-    Hidden names, links to nothing, links to a directory that contains them, and what is neither file nor directory are
-    left out; `depth` 1 is the root alone.
+    Skipped: hidden names, dangling links, links to a directory that contains them, and whatever is neither a file nor a
+    directory. `depth` 1 is the root alone.
 
     Raises:
         ModelInvalidError: `path` is no directory, one under it cannot be listed, there are too many files, or a link
@@ -160,7 +160,7 @@ def list_files(path: Path, *, depth: int = _MAX_DEPTH, tree: Tree | None = None)
 
 
 def read_index(path: Path, name: str, tree: Tree | None = None) -> Index:
-    """The weight map of the index `name`, with every file name checked to stay inside the model.
+    """The weight map of the index `name`. Every file name in it is checked to stay inside the model.
 
     Raises:
         ModelInvalidError: not JSON of the right form, or a name that leads out of the directory.
@@ -189,7 +189,7 @@ def _choose_weights(path: Path, files: Mapping[str, int], indexes: Iterable[Inde
     for wanted in _LOAD_ORDER:
         present = [name for name in sorted(files) if "/" not in name and _format(name) == wanted]
         mine = [index for index in indexes if _index_format(index) == wanted]
-        # An index none of whose shards is here came along with the download of another format or of another set.
+        # An index without any of its shards is left over from a download of another format.
         used = [index for index in mine if any(file in files for file in index.weight_map.values())]
         if not present and not used:
             continue
@@ -212,7 +212,7 @@ def _is_gguf(weights: ModelFiles | Problem) -> bool:
 
 
 def _precedence(index: Index) -> tuple[int, str]:
-    """`model.safetensors.index.json` is what engines look for; others have longer names."""
+    """Engines look for `model.safetensors.index.json`; others have longer names."""
     return len(index.name), index.name
 
 
@@ -233,7 +233,7 @@ def _model_files(
 
 
 def _missing_shards(present: list[str]) -> list[str]:
-    """The first missing name of each set `-00001-of-NNNNN` comes first."""
+    """The missing names of each set `-00001-of-NNNNN`, in order."""
     missing: list[str] = []
     sets = {(m["stem"], len(m["number"]), m["total"], m["suffix"]) for name in present if (m := _SHARD.fullmatch(name))}
     for stem, width, total, suffix in sorted(sets):
@@ -261,7 +261,7 @@ def _is_index(name: str) -> bool:
 def _has_tokenizer(files: Mapping[str, int]) -> bool:
     if any(all(place + name in files for name in names) for place in _TOKENIZER_DIRS for names in _TOKENIZER_SETS):
         return True
-    # Under the model's own name, as Qwen's first ones.
+    # Named after the model, as in the first Qwen models.
     return any(name.endswith(".tiktoken") and name[: name.rfind("/") + 1] in _TOKENIZER_DIRS for name in files)
 
 
@@ -278,8 +278,8 @@ def _scan(
     tree: Tree | None,
     above: frozenset[tuple[int, int]],
 ) -> None:
-    """`above`: the directories on the way here. One that comes again is a loop of links, whose files are all listed
-    already; without this a copy would hold the model once for each turn."""
+    """`above`: the directories on the way here. One that occurs again is a loop of links, and its files are already
+    listed; without this check a copy would hold the model once for each turn."""
     try:
         here = _identity(directory, prefix, tree)
         if here in above:
@@ -325,7 +325,7 @@ def _entries(directory: Path) -> Iterator[tuple[str, str, int]]:
                 elif entry.is_dir():
                     yield entry.name, "directory", 0
             except FileNotFoundError:
-                continue  # a link to nothing
+                continue  # a dangling link
 
 
 def _entries_below(tree: Tree, prefix: str) -> Iterator[tuple[str, str, int]]:

@@ -1,8 +1,9 @@
-"""SHA-256 of every file of a model: written once, checked again when somebody asks.
+"""SHA-256 of every file of a model: recorded once, checked on request.
 
 The record is `.garrison.sha256` in the model's directory, in the format of `sha256sum`: `cd MODEL && sha256sum -c
-.garrison.sha256` checks it without us. Where the publisher shipped a `sha256sums.txt`, its digests go before ours: it
-knows what the files should have been. In a Hugging Face cache the blobs' names are digests, and nothing is written.
+.garrison.sha256` checks it without Garrison. If the publisher shipped a `sha256sums.txt`, its digests take precedence:
+they say what the files should have been. In a Hugging Face cache the names of the blobs are digests, and nothing is
+written.
 """
 
 import re
@@ -35,13 +36,13 @@ _HUB_BLOB = re.compile(r"[0-9a-f]{64}|[0-9a-f]{40}")
 
 @dataclass(frozen=True, slots=True)
 class FileVerdict:
-    """What became of one file.
+    """The result for one file.
 
     Attributes:
         name: relative to the model, with `/`.
-        state: `recorded` when no digest was known before, `extra` when others were and this one was not.
-        bytes: size now; 0 when missing.
-        expected, actual: hex digests where known.
+        state: `recorded` if no digests were on record, `extra` if others were and this file's was not.
+        bytes: current size; 0 if missing.
+        expected, actual: hex digests, if known.
     """
 
     name: str
@@ -53,7 +54,7 @@ class FileVerdict:
 
 @dataclass(frozen=True, slots=True)
 class Verification:
-    """`source` says where the expected digests came from: a file name, `hub` for a hub cache, None for nowhere."""
+    """`source` is where the expected digests came from: a file name, `hub` for a hub cache, None if there were none."""
 
     path: Path
     files: tuple[FileVerdict, ...]
@@ -73,11 +74,11 @@ class Verification:
         return sum(file.bytes for file in self.files)
 
     def raise_faults(self) -> None:
-        """Raises ModelInvalidError naming the first fault; details list all of them under `faults`."""
+        """Raise ModelInvalidError for the first fault; details list all of them under `faults`."""
         if not self.faults:
             return
         first = self.faults[0]
-        reason = "is missing" if first.state == "missing" else f"is not what {self.source} says it was: it has changed"
+        reason = "is missing" if first.state == "missing" else f"does not match {self.source}: it has changed"
         error = Problem(
             str(self.path / first.name), reason, "Fetch the model again, or import it again with --replace."
         ).error()
@@ -93,10 +94,10 @@ def verify(
     record: bool = True,
     stop: StopToken | None = None,
 ) -> Verification:
-    """Hash every file of the model in `path` and compare with what is on record.
+    """Hash every file of the model in `path` and compare with the digests on record.
 
     Args:
-        record: when nothing is on record and the directory is not a hub snapshot, write the record.
+        record: write the record if there is none and the directory is not a hub snapshot.
 
     Raises:
         ModelInvalidError: a file cannot be read, or a record is malformed. Changed files do not raise.
@@ -116,7 +117,7 @@ def record_digests(
 ) -> Mapping[str, str]:
     """Hash every file in `path` and write the record.
 
-    What came along is checked on the way: a record made elsewhere, and the publisher's `sha256sums.txt`.
+    A record made elsewhere and the publisher's `sha256sums.txt` are checked as well.
 
     Raises:
         ModelInvalidError: a file differs from either, is missing from the record, or cannot be read.
@@ -124,7 +125,7 @@ def record_digests(
     """
     files = _files(path)
     actual = hash_files(path, files, progress=progress, threads=threads, stop=stop)
-    # What the publisher lists and we do not have need not have been downloaded; a record is of what was there.
+    # Of the publisher's list, files may not have been downloaded; of a record, every file was once there.
     shipped = {name: digest for name, digest in _read(path / SHIPPED_NAME).items() if name in files}
     for source, expected in ((SHIPPED_NAME, shipped), (RECORDED_NAME, read_recorded(path))):
         Verification(path, tuple(_verdicts(files, expected, actual, source)), source).raise_faults()
@@ -133,7 +134,7 @@ def record_digests(
 
 
 def read_recorded(path: Path) -> dict[str, str]:
-    """The digests that `record_digests` wrote, name to hex; empty when it has not. Raises as `verify`."""
+    """The digests that `record_digests` wrote, name to hex; empty if there are none. Raises as `verify`."""
     return _read(path / RECORDED_NAME)
 
 
@@ -162,7 +163,7 @@ def _expected(path: Path, files: Mapping[str, int]) -> tuple[dict[str, str], str
 
 
 def _blob_name(path: Path) -> str | None:
-    """The digest in the name of the blob that a hub cache's link leads to."""
+    """The digest in the name of the blob that a hub cache's link points to."""
     if not path.is_symlink():
         return None
     target = path.readlink()
@@ -182,7 +183,7 @@ def _read(path: Path) -> dict[str, str]:
 
 
 def _files(path: Path) -> dict[str, int]:
-    """What digests are kept of: all files but hidden ones (ours, git's, the hub's) and the publisher's own list."""
+    """The files that have digests: all but hidden ones (Garrison's, git's, the hub's) and the publisher's list."""
     files = list_files(path)
     files.pop(SHIPPED_NAME, None)
     return files

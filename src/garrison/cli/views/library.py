@@ -1,4 +1,4 @@
-"""What `models` and `adapters` share on the terminal: a table, and the verdicts of a verification."""
+"""Terminal output shared by `models` and `adapters`: tables, facts, verifications, confirmations."""
 
 import json as json_module
 import sys
@@ -23,16 +23,16 @@ _MARKS = {
 
 
 def confirm(question: str) -> None:
-    """Return when somebody at a terminal says yes. Typer's own leaves a blank on standard output.
+    """Ask at the terminal, and return if the answer is yes. Typer's own function writes a blank to standard output.
 
     Raises:
-        UsageError: nobody can be asked.
-        typer.Abort: the answer was not yes.
+        UsageError: standard input is not a terminal.
+        typer.Abort: the answer is not yes.
     """
     import typer
 
     if not sys.stdin.isatty():
-        raise UsageError(f"not done: {question}", hint="There is no terminal to ask at; --yes says yes.")
+        raise UsageError(f"not confirmed: {question}", hint="Without a terminal, confirm with --yes.")
     print(f"{question} [y/N]: ", end="", file=sys.stderr, flush=True)
     if sys.stdin.readline().strip().lower() not in ("y", "yes"):
         raise typer.Abort
@@ -56,7 +56,7 @@ def print_table(titles: Sequence[str], rows: Sequence[Sequence[str]], *, empty: 
 
 
 def print_facts(facts: Sequence[tuple[str, Any]]) -> None:
-    """`name  value` lines; what is None is left out."""
+    """Print lines of `name  value`; None values are skipped."""
     width = max(len(name) for name, _ in facts)
     for name, value in facts:
         if value is not None:
@@ -64,7 +64,7 @@ def print_facts(facts: Sequence[tuple[str, Any]]) -> None:
 
 
 def print_verification(verification: "Verification", *, json: bool) -> int:
-    """A line a file, and the exit code: 11 when a file changed or is missing."""
+    """Print one line per file, and return the exit code: 11 if a file changed or is missing."""
     if json:
         from dataclasses import asdict
 
@@ -83,7 +83,7 @@ def print_verification(verification: "Verification", *, json: bool) -> int:
 
 def _verdict(verification: "Verification") -> str:
     if verification.faults:
-        return f"[bold red]{len(verification.faults)} of {len(verification.files)} files are not what they were[/]"
+        return f"[bold red]{len(verification.faults)} of {len(verification.files)} files changed or are missing[/]"
     if verification.source is None:
-        return "[green]nothing was on record; the digests are now[/]"
-    return f"[bold green]all {len(verification.files)} files are as {verification.source} says[/]"
+        return "[green]no digests were on record; they are now[/]"
+    return f"[bold green]all {len(verification.files)} files match {verification.source}[/]"

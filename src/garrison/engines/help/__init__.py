@@ -1,4 +1,4 @@
-"""Reading `--help` of an engine into its catalogue of options.
+"""Read an engine's `--help` into its catalogue of options.
 
 Text in, values out: only `describe` runs a program.
 """

@@ -1,4 +1,4 @@
-"""Reads the help that Python's argparse prints, as vLLM and MLX LM do. Lines must not be wrapped: see `describe`."""
+"""Parse the help of Python's argparse, which vLLM and MLX LM use. Lines must not be wrapped: see `describe`."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -17,7 +17,7 @@ _REMOVED_FROM_FORMS = {"-h", "--help"}
 
 
 def parse_argparse(text: str) -> list[Option]:
-    """Every option of the help, in its order."""
+    """All options, in the order of the help."""
     return [option for entry in _entries(text.splitlines()) if (option := _option(*entry)) is not None]
 
 
@@ -69,7 +69,7 @@ def _option(group: str, invocation: str, help: str) -> Option | None:
 
 
 def _spellings(invocation: str) -> list[tuple[str, str]]:
-    """`-q X, --quantization X` to pairs of a spelling and what follows it; empty when the line is prose."""
+    """`-q X, --quantization X` to pairs of a spelling and what follows it; empty if the line is prose."""
     parts = re.split(r", (?=-)", invocation)
     found = [_SPELLING.match(part) for part in parts]
     return [(match[1], match[2] or "") for match in found if match] if all(found) else []

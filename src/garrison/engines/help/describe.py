@@ -1,4 +1,4 @@
-"""Makes an option catalogue from an engine's own `--help`."""
+"""Make an option catalogue from an engine's own `--help`."""
 
 import os
 import subprocess
@@ -30,10 +30,10 @@ _LINE_CHARACTERS = 8000
 
 
 def describe(engine: Engine, executable: Path) -> Catalogue:
-    """Run `executable` for its help and read that. vLLM takes about 20 s to print it.
+    """Run `executable` for its help, and parse that. vLLM takes about 20 s to print it.
 
     Raises:
-        InvalidError: the engine has no help that is understood, or it has changed beyond recognition.
+        InvalidError: the engine has no help that can be parsed.
         EngineMissingError: the program cannot be run. Details: `output`.
     """
     if engine.name not in HELP_ARGUMENTS:
@@ -63,16 +63,16 @@ def describe(engine: Engine, executable: Path) -> Catalogue:
 
 
 def catalogue_from_help(engine: str, version: str, text: str) -> Catalogue:
-    """Read a help text.
+    """Parse a help text.
 
     Raises:
-        InvalidError: it holds no options.
+        InvalidError: it has no options.
     """
     options = _PARSERS[engine]("\n".join(line[:_LINE_CHARACTERS] for line in text[:_HELP_CHARACTERS].splitlines()))
     if not options:
         raise InvalidError(
             f"the help of {engine} {version} holds no options that can be read",
-            hint="Serving does not need a catalogue: arguments are passed on as they are.",
+            hint="Serving does not need a catalogue: arguments are passed on unchanged.",
         )
     return Catalogue(engine, version.split("+")[0], tuple(options))
 

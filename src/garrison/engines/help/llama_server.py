@@ -1,4 +1,4 @@
-"""Reads the help table of llama-server: spellings in columns 0 to 39, help from column 40, groups as headings."""
+"""Parse the help table of llama-server: spellings in columns 0 to 39, help from column 40, groups as headings."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -19,12 +19,12 @@ _INTEGER_METAVARS = {"N", "INDEX", "SECONDS"}
 
 
 def parse_llama_server(text: str) -> list[Option]:
-    """Every option of the help, in its order."""
+    """All options, in the order of the help."""
     return [_option(*entry) for entry in _entries(text.splitlines()) if "--help" not in entry[1]]
 
 
 def _entries(lines: Sequence[str]) -> Iterator[tuple[str, str, str]]:
-    """(group, left column, help) of each option. The table leaves three spaces where help follows on the same line."""
+    """(group, left column, help) of each option. Three spaces before column 40 mean that help follows on the line."""
     group, left, help_lines = "", "", list[str]()
     for line in lines:
         heading = _HEADING.match(line)
@@ -70,7 +70,7 @@ def _option(group: str, left: str, help: str) -> Option:
         return option
     if metavar == "JSON":
         return replace(option, type="json")
-    # `auto`, `all` and the like stand beside numbers, so the type is a hint for forms and nothing is refused by it.
+    # Some accept `auto` or `all` as well as numbers, so the type is a hint for forms; nothing is rejected by it.
     return replace(option, type="integer") if metavar in _INTEGER_METAVARS and default != "auto" else option
 
 
@@ -84,8 +84,8 @@ def _names(left: str) -> tuple[list[str], str]:
 
 
 def _split_negations(names: Sequence[str]) -> tuple[list[str], tuple[str, ...]]:
-    """The table lists what says yes before what says no, each from short to long: `-kvo, --kv-offload, -nkvo,
-    --no-kv-offload`. A lone `--no-host` says what it does, and denies nothing."""
+    """Split spellings into those that turn the option on and off. The table lists the former first, each from short to
+    long: `-kvo, --kv-offload, -nkvo, --no-kv-offload`. A lone `--no-host` is no negation."""
     first_long = next((place for place, name in enumerate(names) if name.startswith("--")), len(names))
     said_yes = any(name.startswith("--") and not name.startswith("--no-") for name in names)
     if not said_yes or not any(name.startswith("--no-") for name in names):

@@ -1,4 +1,4 @@
-"""What the prose of an option's help says: its default, and the type of its value."""
+"""Read an option's default, and the type of its value, from the prose of its help."""
 
 import re
 
@@ -9,7 +9,7 @@ _JSON = re.compile(r"valid JSON string|JSON keys passed|[Jj][Ss][Oo][Nn] formatt
 
 
 def default_of(help: str) -> tuple[str | None, str]:
-    """argparse's `(default: X)` at the end, and the help without it. `None` in the help is no default."""
+    """argparse's `(default: X)` at the end, and the help without it. `None` in the help means no default."""
     found = _DEFAULT.search(help)
     if found is None:
         return None, help
@@ -17,7 +17,7 @@ def default_of(help: str) -> tuple[str | None, str]:
 
 
 def kind_of(nargs: str, choices: tuple[str, ...], default: str | None, help: str) -> str:
-    """`flag`, `choice`, `json`, `integer`, `number` or `text`. A guess for forms: nothing is refused because of it."""
+    """`flag`, `choice`, `json`, `integer`, `number` or `text`. A guess for forms: nothing is rejected because of it."""
     if nargs == "0":
         return "flag"
     if choices:

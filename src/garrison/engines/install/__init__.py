@@ -1,4 +1,4 @@
-"""Installing an engine into an environment of its own: recipes, package sources, the steps, and explained failures.
+"""Install an engine into an environment of its own: recipes, package sources, steps, explained failures.
 
-Nothing here knows how an engine is run.
+How an engine is run is not known here.
 """

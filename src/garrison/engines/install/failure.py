@@ -26,18 +26,18 @@ _NO_TOOLKIT = re.compile(r"Could not find nvcc|CUDA Toolkit not found|No CMAKE_C
 def explain_failure(
     recipe: Recipe, step: str, status: int, log: Path, tail: list[str], sources: PackageSources
 ) -> GarrisonError:
-    """The error for a step that ended with `status`. Details: `log`, `log_tail`, `step`."""
+    """The error for a step that exited with `status`. Details: `log`, `log_tail`, `step`."""
     text = "\n".join(tail)
     details = {"engine": recipe.engine, "step": step, "status": status, "log": str(log), "log_tail": tail}
     what = f"{recipe.engine} could not be installed: {step} ended with {status}"
     if "No space left on device" in text or "os error 28" in text:
-        return DiskFullError(f"{what}: no space left", hint=f"Free some room; the log is {log}", details=details)
+        return DiskFullError(f"{what}: no space left", hint=f"Free some space; the log is {log}", details=details)
     if missing := MISSING.search(text):
         library = missing[1]
         return EngineMissingError(f"{what}: {library} is missing", hint=remedy(library), details=details)
     if "ensurepip is not available" in text:
         hint = "Install python3-venv with the system's package manager, or uv, and run this again."
-        return EngineMissingError(f"{what}: this Python cannot make environments", hint=hint, details=details)
+        return EngineMissingError(f"{what}: this Python cannot create environments", hint=hint, details=details)
     if _NO_TOOLKIT.search(text):
         hint = "Install the CUDA toolkit, or use --device cpu."
         return EngineMissingError(f"{what}: there is no CUDA compiler", hint=hint, details=details)
@@ -58,7 +58,7 @@ def _where_to_look(recipe: Recipe, sources: PackageSources) -> str:
         return "Put the missing distribution into a directory given with --find-links."
     if recipe.torch_backend is not None:
         return (
-            "PyTorch's CPU build lies on PyTorch's own index: give its address with --extra-index-url, or a directory "
-            "that holds the wheel with --find-links."
+            "PyTorch's CPU build is on PyTorch's own index: give its address with --extra-index-url, or a directory "
+            "with the wheel with --find-links."
         )
     return "Check the version; --find-links DIR and --extra-index-url add places to look."

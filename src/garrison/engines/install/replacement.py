@@ -1,4 +1,4 @@
-"""Building an environment at its final path without losing the whole one that may be there."""
+"""Build an environment at its final path without losing a complete one that may be there."""
 
 import contextlib
 import shutil
@@ -12,7 +12,7 @@ __all__ = ["clear", "recover", "replacing"]
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[None]:
-    """Build at `path` in the body; what was whole there before comes back when the body fails."""
+    """Build at `path` in the body; if the body fails, the complete environment that was there is restored."""
     before = _set_aside(path)
     if (path / MARKER).is_file():
         path.rename(before)
@@ -26,7 +26,7 @@ def replacing(path: Path) -> Iterator[None]:
 
 
 def recover(path: Path) -> None:
-    """Undo an installation that did not reach its end: rubble goes, and what it was to replace comes back."""
+    """Undo an incomplete installation: delete it, and restore the environment that it was to replace."""
     before = _set_aside(path)
     if (path / MARKER).is_file():
         clear(before)
@@ -41,7 +41,7 @@ def _set_aside(path: Path) -> Path:
 
 
 def clear(path: Path) -> None:
-    """The marker goes first, so that a removal that is cut short leaves rubble and no engine."""
+    """Delete an environment, the marker first, so that an interrupted removal leaves no visible environment."""
     (path / MARKER).unlink(missing_ok=True)
     if path.exists():
         shutil.rmtree(path)

@@ -1,4 +1,4 @@
-"""Running a program to its end, with its output in a log file: the seam between an installation and the system."""
+"""Run a program to completion, with its output in a log file: the seam between an installation and the system."""
 
 import contextlib
 import os
@@ -27,12 +27,12 @@ class Runner(Protocol):
         on_line: Callable[[str], None],
         hold: int | None,
     ) -> int:
-        """Run `argv` to its end and return its status; both outputs are appended to `log`, without secrets.
+        """Run `argv`, wait for it, and return its exit status; its output is appended to `log`, without secrets.
 
         Args:
             on_line: called with each line, and every few seconds with an empty one while there is none.
-            hold: a descriptor the program keeps open. A lock held through it outlives us: when we are killed, the next
-                command waits for the program we leave behind instead of deleting under its hands.
+            hold: a descriptor that the program keeps open. A lock held through it survives this process: if this
+                process is killed, the next command waits for the program instead of deleting files that it uses.
         """
 
 
@@ -97,7 +97,7 @@ def _follow(descriptor: int, write: Callable[[bytes], object], on_line: Callable
 
 
 def _end(child: "subprocess.Popen[bytes]") -> None:
-    """Stop a program that we started: by request, then by force."""
+    """Stop a program that this process started: by SIGTERM, then by SIGKILL."""
     with contextlib.suppress(ProcessLookupError):
         child.terminate()
     deadline = time.monotonic() + _GRACE_SECONDS

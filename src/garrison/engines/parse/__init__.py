@@ -1,4 +1,4 @@
-"""Reading a command line that a user pasted: shell words, containers, options.
+"""Parse a command line that a user pasted: shell words, containers, options.
 
 Nothing here runs what it reads.
 """

@@ -1,4 +1,4 @@
-"""A pasted command line to the engine, model and arguments it means. argv is kept verbatim and in order."""
+"""Parse a pasted command line into engine, model and arguments. argv is kept verbatim and in order."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -43,20 +43,20 @@ _MODEL_FLAGS = {
 
 @dataclass(frozen=True, slots=True)
 class ParsedCommand:
-    """What a command line says.
+    """A parsed command line.
 
     Attributes:
         engine: the engine's name.
-        argv: every word after the assignments, exactly as given; what a shell would execute. Empty when only
-            arguments were pasted.
-        executable: the first word of `argv`; None when only arguments were pasted.
+        argv: every word after the assignments, exactly as given: what a shell would execute. Empty if only arguments
+            were pasted.
+        executable: the first word of `argv`; None if only arguments were pasted.
         model: the positional model, or the value of the engine's model flag.
-        args: the engine's arguments in order, less the subcommand and the model.
-        options: each flag in its normal spelling, and the values of each time it was given: `{"--middleware":
+        args: the engine's arguments in order, without the subcommand and the model.
+        options: each flag in its normal spelling, with the values of each occurrence: `{"--middleware":
             (("a",), ("b",)), "--enforce-eager": ((),)}`.
         env: assignments before the command, `export` lines, and `-e NAME=VALUE` of a container.
-        container: where the command starts one.
-        notes: what could not be carried over, in sentences.
+        container: if the command starts one.
+        notes: what could not be translated, in sentences.
     """
 
     engine: str
@@ -71,13 +71,13 @@ class ParsedCommand:
 
 
 def parse_command(text: str, engine: str | None = None) -> ParsedCommand:
-    """Understand a pasted command line.
+    """Parse a pasted command line.
 
     Args:
-        engine: the engine it has to be; with it, arguments alone are understood too (`serve m --x`, `--model m`).
+        engine: the expected engine; with it, arguments alone are accepted too (`serve m --x`, `--model m`).
 
     Raises:
-        InvalidError: it is empty, needs a shell, starts no engine that is known, or starts another than `engine`.
+        InvalidError: it is empty, needs a shell, or starts an unknown engine or another one than `engine`.
     """
     env, argv = _one_command(split_commands(text))
     if container_command.is_container(argv):
@@ -130,13 +130,13 @@ def _recognise(argv: Sequence[str], engine: str | None) -> tuple[str, int]:
         return engine, 0
     known = ", ".join(_PROGRAMS)
     raise InvalidError(
-        f"{words[start] if head else words[0]!r} is not the program of an engine that is known ({known})",
+        f"{words[start] if head else words[0]!r} is not the program of a known engine ({known})",
         hint="Paste a command such as `vllm serve MODEL --port 8000`.",
     )
 
 
 def _looks_like_model(engine: str, words: Sequence[str]) -> bool:
-    """`org/name --x` alone, as llamactl takes it."""
+    """`org/name --x` alone, which llamactl accepts."""
     followed_well = len(words) == 1 or is_flag(words[1])
     return engine in _POSITIONAL and followed_well and ("/" in words[0] or len(words) == 1)
 
@@ -148,7 +148,7 @@ def _python(words: Sequence[str], start: int) -> tuple[str, int]:
     module = words[position + 1] if position + 1 < len(words) and words[position] == "-m" else ""
     if module not in _MODULES:
         raise InvalidError(
-            f"python runs {module or 'no module'}, which is no engine that is known",
+            f"python runs {module or 'no module'}, which is not a known engine",
             hint="Known: " + ", ".join(f"python -m {name}" for name in _MODULES),
         )
     name, subcommands = _MODULES[module]
@@ -156,7 +156,7 @@ def _python(words: Sequence[str], start: int) -> tuple[str, int]:
 
 
 def _after_subcommand(words: Sequence[str], position: int, name: str, subcommands: int) -> int:
-    """Skip `serve`. Without it, as llamactl takes it, the arguments begin at once; another subcommand is refused."""
+    """Skip `serve`. It may be missing, which llamactl accepts; another subcommand is rejected."""
     if not subcommands or position >= len(words) or is_flag(words[position]):
         return position
     if words[position] == _SUBCOMMANDS[name]:
@@ -170,7 +170,7 @@ def _after_subcommand(words: Sequence[str], position: int, name: str, subcommand
 
 def _arguments(engine: str, words: Sequence[str]) -> ParsedCommand:
     if malformed := [word for word in words if re.match(r"---+\w", word)]:
-        raise InvalidError(f"{malformed[0]!r} is no flag: it begins with three dashes", hint="Take one away.")
+        raise InvalidError(f"invalid flag {malformed[0]!r}: it begins with three dashes", hint="Remove one.")
     known = _known(engine).by_spelling()
     model: str | None = None
     args: list[str] = []
@@ -199,11 +199,11 @@ def _arguments(engine: str, words: Sequence[str]) -> ParsedCommand:
 def _values(
     engine: str, word: str, option: Option | None, words: Sequence[str], position: int
 ) -> tuple[tuple[str, ...], int]:
-    """The values of the flag `word`, and where reading goes on. An unknown flag takes what follows it up to a flag."""
+    """The values of the flag `word`, and the next position. An unknown flag has one value, unless a flag follows."""
     if "=" in word:
         return (word.split("=", 1)[1],), position
     most = 1 if option is None or option.nargs == "?" else 1 << 30 if option.nargs == "+" else int(option.nargs)
-    # llama-server takes the next word for a value whatever it looks like; the others' parsers do not.
+    # llama-server reads the next word as a value whatever it looks like; the other parsers do not.
     greedy = engine == "llama_cpp" and option is not None
     end = position
     while end < len(words) and end - position < most and (greedy or not is_flag(words[end])) and words[end] != "--":
@@ -217,13 +217,13 @@ def _in_container(argv: Sequence[str], env: Mapping[str, str], engine: str | Non
     try:
         found, start = _recognise(inside, implied or engine) if inside else (implied or engine or "", 0)
     except InvalidError:
-        # An image with an entry point takes a positional model at once.
+        # An image with an entry point accepts a positional model directly.
         if implied is None:
             raise
         found, start = implied, 0
     if not found:
         raise InvalidError(
-            f"the image {container.image} names no engine that is known",
+            f"the image {container.image} belongs to no known engine",
             hint="Paste the command that runs inside the container.",
         )
     if engine is not None and found != engine:

@@ -1,4 +1,4 @@
-"""`docker run … IMAGE ARGS` and podman's: which words belong to the runtime, which is the image, and what follows."""
+"""Parse `docker run … IMAGE ARGS`, and podman's: the runtime's options, the image, and the words that follow."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -29,7 +29,7 @@ _IMAGES = {"vllm-openai": "vllm", "vllm": "vllm", "llama.cpp": "llama_cpp", "mlx
 
 @dataclass(frozen=True, slots=True)
 class Container:
-    """A container as the command line asks for it. `options` are the runtime's, flag and value."""
+    """The container of a command line. `options` are the runtime's, as flag and value."""
 
     runtime: str
     image: str
@@ -49,15 +49,15 @@ def understand(argv: Sequence[str]) -> tuple[Container, list[str]]:
     """The container, and the words that run in it.
 
     Raises:
-        InvalidError: it is no `run`, an option is unknown, or there is no image.
+        InvalidError: not a `run` command, an unknown option, or no image.
     """
     runtime = PurePosixPath(argv[0]).name
     position = 2 if list(argv[1:2]) == ["container"] else 1
     if list(argv[position : position + 1]) != ["run"]:
-        raise InvalidError(f"only `{runtime} run` is understood", hint=f"Paste the whole `{runtime} run` command.")
+        raise InvalidError(f"only `{runtime} run` is supported", hint=f"Paste the whole `{runtime} run` command.")
     options, position = _options(runtime, argv, position + 1)
     if position >= len(argv):
-        raise InvalidError(f"the {runtime} command names no image", hint="Paste it to its end.")
+        raise InvalidError(f"the {runtime} command names no image", hint="Paste the whole command.")
     image = argv[position]
     inside = list(argv[position + 1 :])
     for value in (value for name, value in options if name == "--entrypoint"):
@@ -67,7 +67,7 @@ def understand(argv: Sequence[str]) -> tuple[Container, list[str]]:
 
 
 def notes(container: Container) -> tuple[str, ...]:
-    """What starting the engine without the container will not do by itself."""
+    """What the container did and starting the engine directly will not do."""
     mounts = [volume.split(":") for volume in container.values("--volume") if ":" in volume]
     return (
         *(f"paths under {mount[1]} are {mount[0]} on the host; they were not translated" for mount in mounts),
@@ -91,12 +91,12 @@ def _options(runtime: str, argv: Sequence[str], position: int) -> tuple[list[tup
             found.append((short, word[2:].removeprefix("=")))
         elif name in _WITH_VALUE or short is not None:
             if position >= len(argv):
-                raise InvalidError(f"{word} needs a value", hint="Paste the command to its end.")
+                raise InvalidError(f"{word} needs a value", hint="Paste the whole command.")
             found.append((short or name, argv[position]))
             position += 1
         else:
             raise InvalidError(
-                f"the {runtime} option {word} is not known, so the image cannot be told from its value",
+                f"unknown {runtime} option {word}: its value cannot be told from the image",
                 hint="Leave the option out, or paste the command that runs inside the container.",
             )
     return found, position

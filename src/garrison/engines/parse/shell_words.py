@@ -1,7 +1,7 @@
-"""A pasted shell text to simple commands, without running a shell.
+"""Split a pasted shell text into simple commands, without running a shell.
 
-Quotes, backslashes, backslash-newlines and comments are a shell's. What only a shell can know (`$NAME`, `$(...)`) or do
-(pipes, redirections) is refused by name, since a literal `$MODEL` in an argv would be worse than an error.
+Quotes, backslashes, backslash-newlines and comments work as in a shell. What only a shell can expand (`$NAME`,
+`$(...)`) or do (pipes, redirections) is rejected by name: a literal `$MODEL` in an argv would be worse than an error.
 """
 
 import os
@@ -37,10 +37,10 @@ class _Cursor:
 
 
 def split_commands(text: str) -> list[list[str]]:
-    """The words of each command in `text`. A trailing `&` is dropped: whether to wait is not the command's to say.
+    """The words of each command in `text`. A trailing `&` is dropped.
 
     Raises:
-        InvalidError: a quote is left open, or the text needs a shell.
+        InvalidError: a quote is not closed, or the text needs a shell.
     """
     cursor = _Cursor(text)
     commands: list[list[str]] = [[]]
@@ -91,7 +91,7 @@ def _word(cursor: _Cursor) -> str:
     if cursor.current in ("<", ">") and word.isdecimal() and not quoted:
         raise _needs_shell(f"'{word}{cursor.current}'")
     # Path.expanduser would drop a trailing slash and `./`; words are kept as they are.
-    return os.path.expanduser(word) if cursor.text[start : start + 1] == "~" else word  # noqa: PTH111 - said above
+    return os.path.expanduser(word) if cursor.text[start : start + 1] == "~" else word  # noqa: PTH111 - see above
 
 
 def _single(cursor: _Cursor) -> Iterator[str]:
@@ -137,13 +137,13 @@ def _refuse_expansion(cursor: _Cursor) -> None:
 
 def _needs_shell(what: str) -> InvalidError:
     return InvalidError(
-        f"the command line contains {what}, which only a shell can carry out",
-        hint="Paste the engine's command alone, with the values filled in; quote what is meant literally.",
+        f"the command line contains {what}, which only a shell can interpret",
+        hint="Paste only the engine's command, with the values filled in; quote literal characters.",
     )
 
 
 def _unterminated(text: str, opened: int) -> InvalidError:
     line = text.count("\n", 0, opened) + 1
     return InvalidError(
-        f"the quote opened in line {line} is not closed", hint="Close it, or put a backslash before it."
+        f"the quote opened in line {line} is not closed", hint="Close it, or escape it with a backslash."
     )

@@ -1,6 +1,6 @@
-"""Whether an adapter fits a base model: the sizes of what it adapts against the base's tensors, or its config.
+"""Check whether an adapter fits a base model: its sizes against the base's tensors, or its config.
 
-A real server answers 200 to an adapter of the wrong shape and serves garbage, so this is asked before it is loaded.
+vLLM answers 200 to an adapter of the wrong shape and serves garbage, so this is checked before loading.
 """
 
 import re
@@ -16,9 +16,9 @@ from garrison.models.validate import validate_model
 
 __all__ = ["BaseShapes", "check_against_base", "read_base_shapes"]
 
-# Nine digits: Python refuses to read a number of some thousands.
+# At most nine digits: Python refuses to convert numbers of several thousand digits.
 _LAYER = re.compile(r"(?:^|\.)(?P<rest>(?:layers|h|blocks)\.(?P<number>[0-9]{1,9})\..+)")
-# Types whose tensors have the shape of the matrix they stand for; packed ones (U8, I32) have not.
+# Types whose tensors have the shape of their matrix; packed ones (U8, I32) do not.
 _UNPACKED = {"F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2", "F8_E4M3FNUZ", "F8_E5M2FNUZ", "I8"}
 
 
@@ -49,7 +49,7 @@ def read_base_shapes(path: Path) -> BaseShapes:
 
 
 def check_against_base(adapter: AdapterInfo, base: BaseShapes) -> list[str]:
-    """What does not fit, one sentence each; empty when it fits or cannot be told (a pickle, a packed base)."""
+    """What does not fit, one sentence each; empty if it fits, or if that is unknown (a pickle, a packed base)."""
     by_layer = {match["rest"]: shape for name, shape in base.shapes.items() if (match := _LAYER.search(name))}
     text = base.config.get("text_config")
     sizes = dict(base.config) | (text if isinstance(text, dict) else {})
@@ -67,7 +67,7 @@ def _problems(
             continue
         shape = base.shapes.get(f"{module.name}.weight")
         if shape is None and match:
-            shape = by_layer.get(f"{match['rest']}.weight")  # models nest their layers under changing names
+            shape = by_layer.get(f"{match['rest']}.weight")  # models nest their layers under different names
         expected = _from_tensor(module, shape, adapter) if shape else _from_config(module, sizes)
         for what, has, wants in zip(("inputs", "outputs"), (module.inputs, module.outputs), expected, strict=True):
             if wants is not None and has != wants:
@@ -82,7 +82,7 @@ def _from_tensor(module: LoraModule, shape: tuple[int, ...], adapter: AdapterInf
 
 
 def _from_config(module: LoraModule, sizes: Mapping[str, Any]) -> tuple[int | None, int | None]:
-    """The sizes every Llama-like model names alike; None where the config does not say."""
+    """The sizes that all Llama-like models name alike; None if the config does not tell."""
     if ".experts." in module.name or "shared_expert" in module.name:
         return None, None
 

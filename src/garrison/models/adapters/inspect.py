@@ -1,7 +1,7 @@
-"""What a LoRA adapter directory holds, and whether its weights are what its config says.
+"""Inspect a LoRA adapter directory, and check that its weights match its config.
 
-A server loads an adapter whose shapes are wrong and answers with garbage, or with a 500 that means nothing, so
-everything that can be told without the base model is told here. Whether it fits a base: `models.fit`.
+A server loads an adapter with wrong shapes and answers with garbage, or with an unhelpful 500, so everything that can
+be checked without the base model is checked here. Whether it fits a base: `adapters.fit`.
 """
 
 import re
@@ -33,23 +33,23 @@ __all__ = [
 CONFIG_NAME = "adapter_config.json"
 _WEIGHT_NAMES = ("adapter_model.safetensors", "adapter_model.bin")
 ADAPTER_FILES = (CONFIG_NAME, *_WEIGHT_NAMES, "new_embeddings.safetensors", "new_embeddings.bin")
-"""What a server reads from an adapter directory, where it is there. Other files do not count."""
+"""The files that a server reads from an adapter directory, if they exist. Other files do not count."""
 _PREFIX = "base_model.model."
 _LORA = re.compile(r"(?P<module>.+)\.lora_(?P<embedding>embedding_)?(?P<side>[AB])(?:\.(?!bias)[^.]+)??(?:\.weight)?")
 _VLLM_TENSOR = re.compile(r".+\.(lora_[AB]\.weight|lora_embedding_[AB]|(score|classifier)\.(weight|bias))")
 _CLASSIFIERS = ("score", "classifier")
-# These inits leave the base model as it is, so the adapter is a plain one.
+# These initialisations leave the base model unchanged, so the adapter is a plain one.
 _PLAIN_INITS = ("gaussian", "eva", "orthogonal", "mica", "lora_ga")
 _REFUSED_KEYS = ("use_dora", "lora_bias", "alora_invocation_tokens", "layer_replication", "use_bdlora", "use_qalora")
 _SHOWN = 80
 _SHOWN_NAMES = 300
 _MOST_WARNINGS = 20
-_HINT = "Train or export the adapter again, or copy it again whole."
+_HINT = "Train or export the adapter again, or copy it again."
 
 
 @dataclass(frozen=True, slots=True)
 class LoraModule:
-    """One adapted module. `name` is the base model's own; sizes are features in and out."""
+    """One adapted module. `name` is the name in the base model; sizes are features in and out."""
 
     name: str
     rank: int
@@ -60,7 +60,7 @@ class LoraModule:
 
 @dataclass(frozen=True, slots=True)
 class AdapterConfig:
-    """`adapter_config.json`, the parts that matter. `target_modules` has one entry when it is a pattern."""
+    """The relevant parts of `adapter_config.json`. `target_modules` has one entry if it is a pattern."""
 
     peft_type: str
     rank: int
@@ -84,13 +84,13 @@ class AdapterInfo:
 
     Attributes:
         name: of the directory.
-        max_rank: the highest over `r`, `rank_pattern` and the tensors: what a server must allow.
-        target_modules: sorted; the one pattern when the config has a pattern.
-        dtype: of the tensors, `mixed` when they differ, None for a pickle.
+        max_rank: the highest of `r`, `rank_pattern` and the tensors: what a server must allow.
+        target_modules: sorted; a single pattern if the config has one.
+        dtype: of the tensors; `mixed` if they differ, None for a pickle.
         bytes: of the weights file.
-        modules: what is adapted, from the tensors; empty for a pickle.
-        refused_by_vllm: what vLLM 0.32 will not load it for, each a short reason.
-        warnings: what is odd and does no harm.
+        modules: the adapted modules, from the tensors; empty for a pickle.
+        refused_by_vllm: why vLLM 0.32 will not load it, one short reason each.
+        warnings: harmless oddities.
     """
 
     name: str
@@ -132,11 +132,11 @@ def inspect_adapter(path: Path, tree: Tree | None = None) -> AdapterInfo:
     """Read and check the adapter in directory `path`. `tree` as in `content.open_file`.
 
     Raises:
-        ModelInvalidError: no adapter, an incomplete config, weights missing or broken, or tensors that do not agree
-            with the config. The message names the file.
+        ModelInvalidError: not an adapter, an incomplete config, missing or broken weights, or tensors that contradict
+            the config. The message names the file.
     """
     if tree is None:
-        list_files(path, depth=1)  # raises for what is no directory, or cannot be read
+        list_files(path, depth=1)  # raises if it is not a directory, or unreadable
     config = parse_config(json_object(path / CONFIG_NAME, tree), path / CONFIG_NAME)
     sizes = {path / name: file_size(path / name, tree) for name in _WEIGHT_NAMES}
     weights, size = next(((file, size) for file, size in sizes.items() if size is not None), (None, 0))
@@ -156,10 +156,10 @@ def inspect_adapter(path: Path, tree: Tree | None = None) -> AdapterInfo:
 
 
 def parse_config(raw: Mapping[str, Any], path: Path) -> AdapterConfig:
-    """The config as a value. Pure; `path` is for the message.
+    """Parse the config. Pure; `path` is for the message.
 
     Raises:
-        ModelInvalidError: not a LoRA config, or a field is missing or of the wrong kind.
+        ModelInvalidError: not a LoRA config, or a field is missing or has the wrong type.
     """
     kind = raw.get("peft_type")
     if kind != "LORA":
@@ -179,12 +179,7 @@ def parse_config(raw: Mapping[str, Any], path: Path) -> AdapterConfig:
     modules = (targets,) if isinstance(targets, str) else tuple(sorted(_names(raw, "target_modules", path)))
     if not any(modules) and not parameters:
         raise _wrong(path, "target_modules", "a list of module names, or a pattern", targets)
-    try:
-        RankPattern(rank_pattern)
-        Targets(modules, pattern=pattern)
-    except PatternError as error:
-        what = f"has a pattern that cannot be read, {error.pattern[:_SHOWN]!r}: {error}"
-        raise Problem(str(path), what, _HINT).error() from None
+    _check_patterns(rank_pattern, modules, pattern, path)
     base = raw.get("base_model_name_or_path")
     return AdapterConfig(
         peft_type=kind,
@@ -204,8 +199,17 @@ def parse_config(raw: Mapping[str, Any], path: Path) -> AdapterConfig:
     )
 
 
+def _check_patterns(rank_pattern: Mapping[str, int], modules: tuple[str, ...], pattern: bool, path: Path) -> None:
+    try:
+        RankPattern(rank_pattern)
+        Targets(modules, pattern=pattern)
+    except PatternError as error:
+        what = f"has a pattern that cannot be read, {error.pattern[:_SHOWN]!r}: {error}"
+        raise Problem(str(path), what, _HINT).error() from None
+
+
 def adapter_digest(path: Path, tree: Tree | None = None) -> str:
-    """SHA-256 over the names and contents of the files a server reads from the adapter in `path`, as hex.
+    """SHA-256 over the names and contents of the files that a server reads from the adapter in `path`, as hex.
 
     Equal for copies in different places; other files, such as a README, do not count. `tree` as in `content.open_file`.
 
@@ -241,7 +245,7 @@ def _info(
         weights=weights,
         bytes=size,
         dtype=dtype,
-        # vLLM counts the ranks of the config, whether or not a module has them.
+        # vLLM goes by the ranks in the config, whether or not a module has them.
         max_rank=max([config.rank, *config.rank_pattern.values(), *(module.rank for module in modules)]),
         modules=modules,
         refused_by_vllm=config.refused_by_vllm + refused,
@@ -251,7 +255,7 @@ def _info(
 
 @dataclass(frozen=True, slots=True)
 class _Rules:
-    """The config, and its patterns ready to be asked about modules for as long as `allowance` lasts."""
+    """The config, with its patterns ready to match modules until `allowance` is spent."""
 
     config: AdapterConfig
     targets: Targets
@@ -271,7 +275,7 @@ class _Rules:
         return self.ranks.of(module, self.config.rank, self.allowance)
 
     def left_open(self) -> Iterator[str]:
-        """What could not be told, one sentence each."""
+        """What could not be checked, one sentence each."""
         if why := self.targets.undecided:
             yield f"{CONFIG_NAME}: {why}; whether target_modules names every adapted module is unknown"
         if why := self.ranks.undecided:
@@ -286,7 +290,7 @@ class _Rules:
 
 
 def _modules(header: Header, rules: _Rules, weights: Path) -> Iterator[LoraModule]:
-    """The adapted modules; raises on pairs that are not, on shapes and on modules the config does not target."""
+    """The adapted modules. Raises for incomplete pairs, for shapes, and for modules that the config does not target."""
     shapes: dict[str, dict[str, tuple[int, ...]]] = {}
     embeddings = set()
     for name, tensor in header.tensors.items():
@@ -313,13 +317,13 @@ def _module(
     rank, fused = rules.rank_of(name), bool(rules.config.target_parameters)
     # A convolution's lora_A is [rank, in, height, width], and lora_B ends in 1, 1.
     if len(a) < 2 or len(b) < 2:
-        raise Problem(str(weights), f"module {name}: lora_A {list(a)} and lora_B {list(b)} are no matrices").error()
+        raise Problem(str(weights), f"module {name}: lora_A {list(a)} and lora_B {list(b)} are not matrices").error()
     if a[0] != b[1]:
-        what = f"module {name}: lora_A {list(a)} and lora_B {list(b)} are not of one rank"
+        what = f"module {name}: lora_A {list(a)} and lora_B {list(b)} have different ranks"
         raise Problem(str(weights), what, _HINT).error()
     if rank is None:
         rank = rules.config.rank if fused else a[0]
-    # The experts of a fused parameter lie beside one another: rank times their number.
+    # The experts of a fused parameter are stored side by side: rank times their number.
     elif a[0] % rank if fused else a[0] != rank:
         what = f"module {name} has rank {a[0]} in its tensors and {rank} in {CONFIG_NAME}"
         raise Problem(str(weights), what, _HINT).error()
@@ -327,7 +331,7 @@ def _module(
 
 
 def _refused_features(raw: Mapping[str, Any]) -> Iterator[str]:
-    """What vLLM 0.32 refuses in a config (`vllm.lora.peft_helper`)."""
+    """What vLLM 0.32 rejects in a config (`vllm.lora.peft_helper`)."""
     saved = raw.get("modules_to_save")
     if isinstance(saved, list) and (others := [str(name) for name in saved if name not in _CLASSIFIERS]):
         yield f"modules_to_save: {', '.join(others)}"

@@ -1,6 +1,6 @@
 """The adapters on this machine: list, show, import, verify, remove. The functions behind `garrison adapters`.
 
-They live in `<data_dir>/adapters/<NAME>/`. A hand-copied directory counts like an imported one.
+They are in `<data_dir>/adapters/<NAME>/`. A directory copied there by hand counts like an imported one.
 """
 
 from dataclasses import dataclass
@@ -41,7 +41,7 @@ _TAR_SUFFIXES = (".zst", ".gz", ".bz2", ".xz", ".tar", ".tgz", ".tbz2", ".txz", 
 
 @dataclass(frozen=True, slots=True)
 class AdapterEntry:
-    """A line of `garrison adapters list`. `info` is None when `reason` says why it cannot be served."""
+    """A row of `garrison adapters list`. `info` is None if the adapter cannot be served; `reason` says why."""
 
     name: str
     path: Path
@@ -56,7 +56,7 @@ class AdapterEntry:
 
 @dataclass(frozen=True, slots=True)
 class ImportedAdapter:
-    """`changed` is False when the same content was there already; `kept` is where a hand-copied predecessor went."""
+    """`changed` is False if the same content was already there; `kept` is where a hand-copied predecessor went."""
 
     info: AdapterInfo
     changed: bool
@@ -64,7 +64,7 @@ class ImportedAdapter:
 
 
 def list_adapters(layout: Layout) -> list[AdapterEntry]:
-    """Every adapter, broken ones with their reason, by name. Empty when there is no directory of adapters.
+    """Every adapter, by name; broken ones with the reason. Empty if there is no directory of adapters.
 
     Raises:
         InvalidError: the directory cannot be listed.
@@ -81,7 +81,7 @@ def list_adapters(layout: Layout) -> list[AdapterEntry]:
 
 
 def find_adapter(layout: Layout, name: str) -> AdapterEntry:
-    """The adapter called `name`, whole or broken.
+    """Find an adapter by its name, whole or broken.
 
     Raises:
         ModelNotFoundError: there is none.
@@ -92,19 +92,19 @@ def find_adapter(layout: Layout, name: str) -> AdapterEntry:
     import difflib
 
     close = difflib.get_close_matches(name, [entry.name for entry in list_adapters(layout)], 1)
-    hint = f"Did you mean {close[0]}?" if close else "`garrison adapters list` shows what there is."
+    hint = f"Did you mean {close[0]}?" if close else "Run `garrison adapters list` for their names."
     raise ModelNotFoundError(f"there is no adapter {name} in {layout.adapters}", hint=hint, details={"tried": []})
 
 
 def show_adapter(layout: Layout, name: str) -> AdapterInfo:
-    """Everything about one adapter. Raises ModelNotFoundError, or ModelInvalidError naming the file at fault."""
+    """Everything about one adapter. Raises ModelNotFoundError, or ModelInvalidError for the faulty file."""
     return inspect_adapter(find_adapter(layout, name).path)
 
 
 def verify_adapter(
     layout: Layout, name: str, *, progress: Progress | None = None, stop: StopToken | None = None
 ) -> Verification:
-    """Check the adapter's form, then hash its files and compare with what is on record; record when nothing is.
+    """Inspect the adapter, then hash its files and compare with the digests on record; record them if there are none.
 
     Raises:
         ModelNotFoundError, ModelInvalidError: as `show_adapter`. Changed files do not raise: see
@@ -131,7 +131,7 @@ def import_adapter(
     Raises:
         ModelInvalidError: incomplete or corrupt; the message names the file.
         InvalidError: the name is taken by other content, or cannot be used.
-        DiskFullError: said before the copy starts.
+        DiskFullError: it does not fit; raised before the copy starts.
         LockedError: another command works on this adapter.
         StoppedError: `stop` was stopped; the library is as it was.
     """
@@ -164,10 +164,10 @@ def import_adapter(
 def remove_adapter(
     layout: Layout, name: str, *, clock: Clock | None = None, lock_timeout: float = _LOCK_SECONDS
 ) -> AdapterEntry:
-    """Remove an adapter; it is gone by a rename before its files are deleted. A link loses the link only.
+    """Remove an adapter: rename it away, then delete it. If it is a link, only the link is removed.
 
-    Whether a target still serves it is not asked here, and has to be before: an engine whose adapter's files are gone
-    dies at the next request for it.
+    The caller must know that no target serves it any more: an engine whose adapter's files are gone dies at the next
+    request for it.
 
     Raises:
         ModelNotFoundError: there is none.
@@ -189,7 +189,7 @@ def remove_adapter(
 
 
 def _home(layout: Layout) -> Layout:
-    """Staging and swaps of adapters happen beside them: models may be on another disk."""
+    """A layout for staging and swaps beside the adapters: models may be on another disk."""
     return Layout(root=layout.adapters, data_dir=layout.data_dir)
 
 

@@ -1,7 +1,7 @@
-"""Which modules an adapter's config speaks of, by PEFT's rules.
+"""Which modules an adapter's config names, by PEFT's rules.
 
 A list names the ends of modules and a string is a pattern for whole names; a key of `rank_pattern` is a pattern for the
-end. Where that cannot be told the answer is None, and the caller goes by the tensors.
+end. If that cannot be decided, the result is None and the caller goes by the tensors.
 """
 
 import re
@@ -21,10 +21,10 @@ class Targets:
     """`target_modules`.
 
     Args:
-        names: the list, or the one pattern.
+        names: the list, or the single pattern.
 
     Attributes:
-        undecided: why the last question that was left open could not be answered, a sentence; None where none was.
+        undecided: why the last undecided match could not be decided, as a sentence; None if all were.
 
     Raises:
         PatternError: the pattern is not valid.
@@ -48,7 +48,7 @@ class Targets:
         return answer
 
     def without_modules(self, modules: Iterable[str], allowance: Allowance) -> list[str]:
-        """The names of the list that none of `modules` has at its end, sorted; none where that cannot be told."""
+        """The names of the list that none of `modules` ends with, sorted; none if that cannot be decided."""
         found: set[str] = set()
         for module in modules:
             if self._all or self._pattern is not None or allowance.spent() or len(module) > MAX_TEXT:
@@ -64,10 +64,10 @@ class RankPattern:
     """`rank_pattern`: the first key that matches the end of a module's name gives its rank.
 
     Keys that are plain names are looked up instead of matched, since EVA writes one for every module. A dot in such a
-    key still stands for any character.
+    key still matches any character.
 
     Attributes:
-        undecided: as of `Targets`.
+        undecided: as in `Targets`.
 
     Raises:
         PatternError: a key is not a valid pattern.
@@ -90,7 +90,7 @@ class RankPattern:
                 self._patterns[index] = None
 
     def of(self, module: str, default: int, allowance: Allowance) -> int | None:
-        """The rank of `module`; `default` where no key matches it, None where that cannot be told."""
+        """The rank of `module`; `default` if no key matches, None if that cannot be decided."""
         found = self._looked_up(module, allowance)
         if found is None:
             self.undecided = _why_not(module, allowance)
@@ -109,7 +109,7 @@ class RankPattern:
         return self._ranks[found] if found < len(self._ranks) else default
 
     def _looked_up(self, module: str, allowance: Allowance) -> int | None:
-        """The index of the first plain key that matches, the number of keys where none does."""
+        """The index of the first plain key that matches; the number of keys if none does."""
         first = len(self._keys)
         if not self._plain:
             return first

@@ -1,12 +1,12 @@
-"""Regular expressions from files that somebody else wrote, matched in time linear in the text.
+"""Untrusted regular expressions, matched in time linear in the text.
 
-Python's `re` backtracks, so one line of an adapter's config could keep a thread busy for years. A pattern is therefore
-only parsed by Python, which decides what it means and whether it is valid; what the parser found is written out again
-in the common subset of both languages and matched by RE2. Passing the text itself to RE2 would not do: it reads
-`a{,3}`, `[[:alpha:]_]`, `\\12` and `a**` differently from Python without saying so.
+Python's `re` backtracks, so one line of an adapter's config could keep a thread busy for years. Python therefore only
+parses a pattern, which decides its meaning and whether it is valid; the parsed pattern is written out again in the
+common subset of both languages and matched by RE2. The original text cannot be passed to RE2, which reads `a{,3}`,
+`[[:alpha:]_]`, `\\12` and `a**` differently from Python without an error.
 
-Parsing is safe and compiling is not: `re.compile` walks every character of a range where case is ignored, so some
-kilobytes of pattern take it an hour, while parsing the longest pattern allowed here takes some milliseconds.
+Parsing is safe and compiling is not: `re.compile` visits every character of a range if case is ignored, so a few
+kilobytes of pattern can take an hour, while parsing the longest pattern allowed here takes milliseconds.
 """
 
 import importlib
@@ -21,9 +21,9 @@ from typing import Any
 __all__ = ["MAX_PATTERN", "MAX_TEXT", "Allowance", "Pattern", "PatternError"]
 
 MAX_PATTERN = 16 * 1024
-"""Characters of a pattern. Trainers that list every module by name write some thousands."""
+"""Characters of a pattern. Trainers that list every module by name write a few thousand."""
 MAX_TEXT = 512
-"""Characters of a text; names of modules have some dozens."""
+"""Characters of a text; names of modules have a few dozen."""
 _MAX_MEMORY = 1024 * 1024
 _SECONDS = 5.0
 _WARNINGS = threading.Lock()
@@ -56,13 +56,13 @@ class PatternError(ValueError):
 
 
 class _BeyondError(Exception):
-    """The pattern is valid and cannot be matched in linear time. The message completes "it …"."""
+    """The pattern is valid, but cannot be matched in linear time. The message completes "it …"."""
 
 
 class Allowance:
     """The time that matching may take, shared by all the patterns of one file.
 
-    One match is bounded by the sizes allowed here, so it is enough to look at the clock between two.
+    A single match is bounded by the sizes allowed here, so checking the clock between matches is enough.
 
     Args:
         seconds: from now on.
@@ -78,14 +78,14 @@ class Allowance:
 
 
 class Pattern:
-    """A pattern that can be asked.
+    """A pattern to match.
 
     Args:
-        text: as Python's `re` takes it.
-        after: a pattern of ours that comes before it.
+        text: in the syntax of Python's `re`.
+        after: a trusted pattern to put before it.
 
     Attributes:
-        beyond: why it cannot be asked, as the end of the sentence "the pattern …"; None where it can.
+        beyond: why it cannot be matched, as the end of the sentence "the pattern …"; None if it can.
 
     Raises:
         PatternError: Python's `re` would not accept `text` either.
@@ -102,9 +102,9 @@ class Pattern:
             self.beyond = str(error)
 
     def matches(self, text: str) -> bool | None:
-        """Whether the whole of `text` matches, as `re.fullmatch` would say; None where that cannot be told.
+        """Whether all of `text` matches, as with `re.fullmatch`; None if that cannot be decided.
 
-        Only printable ASCII is asked about: for such text RE2 and `re` agree on `.`, `$`, `\\w`, `\\b` and case.
+        Only printable ASCII is matched: for such text RE2 and `re` agree on `.`, `$`, `\\w`, `\\b` and case.
         """
         if self._compiled is None or not 0 < len(text) <= MAX_TEXT or not (text.isascii() and text.isprintable()):
             return None
@@ -112,7 +112,7 @@ class Pattern:
 
 
 def _compile(text: str) -> Any:
-    import re2  # here, because most commands never see a pattern
+    import re2  # lazily: most commands never see a pattern
 
     options = re2.Options()
     options.max_mem = _MAX_MEMORY
@@ -139,7 +139,7 @@ def _translated(text: str, *, alone: bool) -> str:
 
 
 def _parse(text: str) -> Any:
-    # The warnings are about what a later Python may read differently; they would go to standard error.
+    # Python warns on standard error about syntax that a later version may read differently.
     with _WARNINGS, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
@@ -150,8 +150,8 @@ def _parse(text: str) -> Any:
 
 @cache
 def _parser() -> Any:
-    """The first half of `re.compile`. It is not documented, but it is the only reader that agrees with `re` on every
-    pattern, and its tree has been the same in every version from 3.11 on; an operation that is new is refused below."""
+    """The first half of `re.compile`. It is undocumented, but the only parser that agrees with `re` on every pattern.
+    Its tree has not changed since Python 3.11; new operations are rejected below."""
     return importlib.import_module("re._parser")
 
 
@@ -181,7 +181,7 @@ def _item(operation: str, argument: Any, ignore_case: bool) -> str:
             return f"(?:{_sequence(body, ignore_case)}){{{low},{most}}}"
         case "AT" if str(argument) in _ANCHORS:
             return _ANCHORS[str(argument)]
-    raise _BeyondError(_BEYOND.get(operation, "uses what Garrison does not know"))
+    raise _BeyondError(_BEYOND.get(operation, "uses syntax that Garrison does not know"))
 
 
 def _class(entries: list[tuple[Any, Any]], ignore_case: bool) -> str:
@@ -200,7 +200,7 @@ def _class(entries: list[tuple[Any, Any]], ignore_case: bool) -> str:
                 escape = _CATEGORIES[name.removeprefix("NOT_")]
                 inside.append(escape.upper() if name.startswith("NOT_") else escape)
             case _:
-                raise _BeyondError("uses what Garrison does not know")
+                raise _BeyondError("uses syntax that Garrison does not know")
     return f"[{''.join(inside)}]"
 
 

@@ -1,7 +1,7 @@
-"""Unpacking a tar that a stranger may have packed: plain files and directories below one directory, nothing else.
+"""Unpack an untrusted tar: plain files and directories below one directory, nothing else.
 
-Links, devices, absolute names and `..` are refused, not mended. The standard library's own filter is not used: it is
-missing in the first releases of Python 3.11, Debian 12's among them, and lets links through.
+Links, devices, absolute names and `..` are rejected, not repaired. The standard library's own filter is not used: it is
+missing in early releases of Python 3.11, including Debian 12's, and lets links through.
 """
 
 import io
@@ -28,7 +28,7 @@ _SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", 
 _ZSTD_START = b"\x28\xb5\x2f\xfd"
 _MAX_MEMBERS = 100_000
 _MAX_DEPTH = 32
-_MAX_NAME_BYTES = 255  # of one component, as on every usual file system
+_MAX_NAME_BYTES = 255  # of one component, as on most file systems
 _MAX_HEADER_BYTES = 1024 * 1024
 _HEADERS = (
     tarfile.XHDTYPE,
@@ -39,12 +39,12 @@ _HEADERS = (
 )
 _SHOWN = 80
 _BUFFER_BYTES = 1024 * 1024
-_SOURCE = "Get the archive again, from a source you trust."
+_SOURCE = "Get the archive again from a source you trust."
 
 
 class _Member(tarfile.TarInfo):
-    """A member whose extended header is of a sane size: `tarfile` reads a header into memory as a whole, and a few
-    compressed megabytes hold one of many gigabytes."""
+    """A member whose extended header has a bounded size: `tarfile` reads a header into memory as a whole, and a few
+    compressed megabytes can hold one of many gigabytes."""
 
     @classmethod
     def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
@@ -55,7 +55,7 @@ class _Member(tarfile.TarInfo):
 
 
 def is_archive(path: Path) -> bool:
-    """Whether the name of the file says that it is a tar."""
+    """Whether this is a file whose name is that of a tar."""
     return path.name.lower().endswith(_SUFFIXES) and is_file(path)
 
 
@@ -75,9 +75,9 @@ def unpack(
         Relative name to bytes of what was unpacked.
 
     Raises:
-        ModelInvalidError: broken, or it holds what a model has no use for; the message names the member.
-        InvalidError: packed in a way this Python cannot read.
-        DiskFullError: the contents do not fit, as far as can be told before each file.
+        ModelInvalidError: broken, or it contains something other than plain files; the message names the member.
+        InvalidError: compressed in a way that this Python cannot read.
+        DiskFullError: the contents do not fit; checked before each file.
         StoppedError: `stop` was stopped. `target` stays, incomplete, for the caller to remove.
     """
     with _StoppableReader(open_file(archive), stop or StopToken()) as content:
@@ -117,7 +117,7 @@ def _unpack(content: BinaryIO, archive: Path, target: Path, progress: Progress, 
     except OSError as error:
         if out_of_space(error):
             raise disk_full(target, size, free(target)) from None
-        # gzip and bzip2 report broken content so, without a number.
+        # gzip and bzip2 report broken content as an OSError without a number.
         if error.errno is None:
             raise Problem(str(archive), f"is no whole tar archive: {error}", "Copy it again.").error() from None
         raise unreadable(archive, error) from None
@@ -126,7 +126,7 @@ def _unpack(content: BinaryIO, archive: Path, target: Path, progress: Progress, 
 
 
 def member_path(name: str, archive: Path) -> str | None:
-    """The member's name as a relative path; None for one to pass over. Pure.
+    """The member's name as a relative path; None for one to skip. Pure.
 
     Raises:
         ModelInvalidError: it leads out of the archive.
@@ -143,11 +143,11 @@ def member_path(name: str, archive: Path) -> str | None:
 
 
 def _broken_errors() -> tuple[type[Exception], ...]:
-    # `tarfile` calls itself for each extended header of a chain.
+    # `tarfile` recurses for each extended header in a chain.
     errors: tuple[type[Exception], ...] = (tarfile.TarError, EOFError, zlib.error, UnicodeDecodeError, RecursionError)
     try:
         from lzma import LZMAError
-    except ImportError:  # a Python built without liblzma; tarfile then refuses .xz by itself
+    except ImportError:  # a Python built without liblzma; tarfile itself then rejects .xz
         return errors
     return (*errors, LZMAError)
 
@@ -210,7 +210,7 @@ def _strip_top(target: Path, written: dict[str, int]) -> dict[str, int]:
         return written
     top = tops.pop()
     aside = target.with_name(f"{target.name}.top")
-    if aside.exists():  # of an import that was killed between the two renames
+    if aside.exists():  # left by an import that was killed between the two renames
         shutil.rmtree(aside)
     (target / top).rename(aside)
     target.rmdir()
@@ -219,7 +219,7 @@ def _strip_top(target: Path, written: dict[str, int]) -> dict[str, int]:
 
 
 def _check_start(content: BinaryIO, archive: Path) -> int:
-    """Size of the archive; raises when it cannot be one that is read here."""
+    """The size of the archive. Raises if it cannot be read here."""
     try:
         start = content.read(4)
         content.seek(0)

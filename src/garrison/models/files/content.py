@@ -1,8 +1,7 @@
-"""Reading the files of a model. Whatever goes wrong is a `ModelInvalidError` that names the file.
+"""Read the files of a model. Every failure is a `ModelInvalidError` that names the file.
 
-Functions that take a `tree` read below it and nowhere else: the files of a model that is copied, or that a stranger may
-have made. Without one links are followed, as an engine does that serves a directory in place: where its files lie was
-its owner's choice.
+Functions that accept a `tree` read only below it, for models that are copied or that may come from a stranger. Without
+a tree, links are followed, as an engine does when it serves a directory in place: the owner chose where the files are.
 """
 
 import errno
@@ -35,10 +34,10 @@ _LFS_START = b"version https://git-lfs"
 
 
 def open_file(path: Path, tree: Tree | None = None) -> int:
-    """A descriptor for reading the regular file `path`; opening it never blocks.
+    """Open the regular file `path` for reading, without blocking, and return a descriptor.
 
     Args:
-        tree: the path must stay below it; None: links are followed.
+        tree: the path must stay below it; None to follow links.
 
     Raises:
         ModelInvalidError: missing, not a regular file, unreadable, or outside the tree.
@@ -50,10 +49,10 @@ def open_file(path: Path, tree: Tree | None = None) -> int:
 
 
 def open_tree(path: Path) -> Tree:
-    """The directory `path`, held open for reading below it. Close it, or use it in a `with` statement.
+    """Open the directory `path` for reading below it. Close it, or use it in a `with` statement.
 
     Raises:
-        ModelInvalidError: it is no directory, or cannot be opened.
+        ModelInvalidError: it is not a directory, or cannot be opened.
     """
     try:
         return Tree(path)
@@ -66,8 +65,8 @@ def open_tree(path: Path) -> Tree:
 
 
 def read_small(directory: Path, name: str) -> bytes:
-    """The content of a file that Garrison writes into a directory of models; its first 64 KiB. A link is not followed:
-    whoever handed the directory on may have put it there.
+    """The first 64 KiB of a file that Garrison writes into directories of models. Links are not followed: they may come
+    from whoever made the directory.
 
     Raises:
         OSError: missing, not a regular file, or unreadable.
@@ -77,7 +76,7 @@ def read_small(directory: Path, name: str) -> bytes:
 
 
 def file_size(path: Path, tree: Tree | None = None) -> int | None:
-    """Bytes of the regular file `path`; None where there is none.
+    """The size of the regular file `path` in bytes; None if there is none.
 
     Raises:
         ModelInvalidError: a link leads out of the tree.
@@ -97,7 +96,7 @@ def json_object(path: Path, tree: Tree | None = None) -> dict[str, Any]:
     """The object in the JSON file `path`. `tree` as in `open_file`.
 
     Raises:
-        ModelInvalidError: missing, unreadable, empty, not UTF-8, not JSON, or JSON that is no object.
+        ModelInvalidError: missing, unreadable, empty, not UTF-8, not JSON, or not a JSON object.
     """
     try:
         with open(open_file(path, tree), "rb") as handle:
@@ -126,7 +125,7 @@ def parse_json_object(content: bytes, path: Path) -> dict[str, Any]:
 
 
 def is_dir(path: Path) -> bool:
-    """False too where this user may not look; `Path.is_dir` raises there in the Pythons we run on."""
+    """As `Path.is_dir`, but False where this user has no access; `Path.is_dir` raises there before Python 3.14."""
     try:
         return path.is_dir()
     except OSError:
@@ -134,7 +133,7 @@ def is_dir(path: Path) -> bool:
 
 
 def is_file(path: Path) -> bool:
-    """As `is_dir`."""
+    """As `is_dir`, for a regular file."""
     try:
         return path.is_file()
     except OSError:
@@ -142,7 +141,7 @@ def is_file(path: Path) -> bool:
 
 
 def lfs_pointer(start: bytes) -> bool:
-    """Whether a file that starts so is what git leaves in place of a large file that was not fetched."""
+    """Whether a file with this start is the pointer that git leaves in place of a large file that was not fetched."""
     return start.startswith(_LFS_START)
 
 
@@ -156,9 +155,9 @@ def unreadable(path: Path, error: OSError) -> ModelInvalidError:
     if isinstance(error, OutsideError):
         return _outside(error)
     if isinstance(error, IrregularError):
-        return Problem(str(path), "is not a regular file", "Replace it by the file itself.").error()
+        return Problem(str(path), "is not a regular file", "Replace it with the file itself.").error()
     if error.errno == errno.ENOENT:
-        # The blob behind a snapshot's link goes away when somebody prunes the hub cache by hand.
+        # Pruning the hub cache by hand removes the blob behind a snapshot's link.
         gone = f"is a link to {path.readlink()}, which is missing" if path.is_symlink() else "is missing"
         return Problem(str(path), gone).error()
     hint = "Make it readable for this user." if error.errno in (errno.EACCES, errno.EPERM) else "Check the disk."
@@ -167,8 +166,8 @@ def unreadable(path: Path, error: OSError) -> ModelInvalidError:
 
 def _outside(error: OutsideError) -> ModelInvalidError:
     hint = (
-        "If you trust whoever made it, copy the directory with the files that its links lead to (`cp -rL`); or serve "
-        "it where it is: its links are followed there."
+        "If you trust its maker, copy the directory with the files that its links point to (`cp -rL`), or serve it "
+        "where it is: there links are followed."
     )
     reason = f"is a link to {error.points_to}, which leads out of {error.tree}: it was not followed"
     return Problem(str(error.link), reason, hint).error()

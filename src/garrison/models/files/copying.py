@@ -1,6 +1,6 @@
-"""Copies of files that do not change when their source is edited: a clone where the file system can, else bytes.
+"""Copy files: as clones where the file system can, else byte by byte.
 
-Never a hard link: an edit in place would change the copy with its source. No copy is more readable than its source.
+Never as hard links: an edit of the source in place would change the copy. No copy is more readable than its source.
 """
 
 import errno
@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 from garrison.base.beneath import Tree
-from garrison.base.errors import InvalidError
+from garrison.base.errors import GarrisonError, InvalidError
 from garrison.base.files import fsync_dir
 from garrison.models.files.content import open_file, unreadable
 from garrison.models.files.progress import Progress, Silent
@@ -22,7 +22,7 @@ from garrison.models.files.stop_token import StopToken
 __all__ = ["How", "copy_files"]
 
 How = Literal["reflink", "copy"]
-"""How files came to be: sharing their blocks with the source until one side writes, or with bytes of their own."""
+"""How files were copied: by sharing blocks with the source until one side writes, or as bytes of their own."""
 
 _FICLONE = 0x40049409  # _IOW(0x94, 9, int) in linux/fs.h: share the blocks until one side writes
 _CHUNK_BYTES = 32 * 1024 * 1024
@@ -42,14 +42,14 @@ def copy_files(
 ) -> How:
     """Copy `files` (relative name to bytes) from one directory into another, new one, and flush them to disk.
 
-    Nobody else can enter the new directory until everything is in it.
+    Nobody else can enter the new directory until it is complete.
 
     Args:
-        tree: `source`, held open: nothing outside it is copied. None: links are followed.
-        umask: what copies are not allowed whatever their source is; that of the process by default.
+        tree: `source`, held open: nothing outside it is copied. None to follow links.
+        umask: permissions that copies never get; that of the process by default.
 
     Raises:
-        DiskFullError: said before the first byte is copied, unless blocks can be shared; or while copying.
+        DiskFullError: raised before the first byte is copied, unless blocks can be shared; or while copying.
         ModelInvalidError: a file cannot be read, or is outside the tree.
         InvalidError: a copy cannot be written.
         StoppedError: `stop` was stopped. The new directory stays, incomplete and closed to others, for the caller to
@@ -62,7 +62,7 @@ def copy_files(
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         target.mkdir(mode=0o700)
-        # The largest first: where its blocks can be shared, no room is asked for.
+        # The largest first: if its blocks can be shared, no free space is needed.
         names = sorted(files, key=lambda name: -files[name])
         cloned = bool(names) and copier.clone(names[0])
         if not cloned:
@@ -75,19 +75,23 @@ def copy_files(
             fsync_dir(target / directory)
         copier.open_up()
     except OSError as error:
-        if out_of_space(error):
-            raise disk_full(target, total, free(target)) from None
-        raise InvalidError(
-            f"{error.filename or target} cannot be written: {error.strerror}",
-            hint="Check the permissions of the directory, and the disk.",
-        ) from None
+        raise _not_written(error, target, total, free) from None
     finally:
         progress.finished()
     return "reflink" if cloned and all(all_cloned) else "copy"
 
 
+def _not_written(error: OSError, target: Path, total: int, free: FreeBytes) -> GarrisonError:
+    if out_of_space(error):
+        return disk_full(target, total, free(target))
+    return InvalidError(
+        f"{error.filename or target} cannot be written: {error.strerror}",
+        hint="Check the permissions of the directory, and the disk.",
+    )
+
+
 class _Copier:
-    """Copies single files. `allowed`: the bits that the umask leaves."""
+    """Copies single files. `allowed`: the permission bits that the umask leaves."""
 
     def __init__(
         self, source: Path, target: Path, tree: Tree | None, allowed: int, progress: Progress, stop: StopToken
@@ -101,11 +105,11 @@ class _Copier:
         self.directories = {""}
 
     def clone(self, name: str) -> bool:
-        """Whether the copy could share its blocks; without that there is none."""
+        """Copy one file if it can share its blocks; return whether it could."""
         return self._made(name, shared_only=True)
 
     def copy(self, name: str) -> bool:
-        """Copy one file; whether it shares its blocks."""
+        """Copy one file; return whether it shares its blocks."""
         return self._made(name, shared_only=False)
 
     def open_up(self) -> None:

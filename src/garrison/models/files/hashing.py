@@ -1,4 +1,4 @@
-"""SHA-256 of many files at once: a thread a core, since hashing and reading both let go of the interpreter's lock."""
+"""SHA-256 of many files, in one thread per core: hashing and reading both release the interpreter's lock."""
 
 import os
 import threading
@@ -29,10 +29,10 @@ def hash_files(
     tree: Tree | None = None,
     stop: StopToken | None = None,
 ) -> dict[str, str]:
-    """Hex digest of each of `files` (relative name to size), in parallel, largest first.
+    """Return the hex digest of each of `files` (relative name to size). Hashes in parallel, largest first.
 
     Args:
-        git_blobs: names to hash as git does (SHA-1 over a header and the content), as the hub names small blobs.
+        git_blobs: files to hash as git does (SHA-1 over a header and the content); the hub names small blobs so.
         tree: as in `content.open_file`.
 
     Raises:
@@ -63,7 +63,7 @@ def hash_files(
 
 
 class _Hashing:
-    """What the worker threads share."""
+    """The state that the worker threads share."""
 
     def __init__(
         self,

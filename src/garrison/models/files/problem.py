@@ -1,4 +1,4 @@
-"""What is wrong with a file of a model, as a value: resolve skips on it, other commands raise it."""
+"""A fault of a model's file, as a value: resolve tries the next source, other commands raise it."""
 
 from dataclasses import dataclass
 from typing import Any

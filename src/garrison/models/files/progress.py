@@ -1,6 +1,8 @@
-"""What a long step tells the one who waits: steps, and bytes of a transfer.
+"""Progress of long work: steps, and bytes of a transfer.
 
-One protocol, three shapes: a Rich bar on a terminal, a JSON line a step for programs, sparse plain lines for logs.
+
+One protocol and three implementations: a Rich bar for a terminal, one JSON line per step for programs, a few plain lines
+for logs. For several listeners, or slow ones, see `broadcast`.
 """
 
 import json
@@ -22,24 +24,27 @@ _WORTH_A_LINE = 256 * 1024 * 1024
 
 
 class Progress(Protocol):
-    """`advanced` may come from several threads at once; the others come from one."""
+    """`advanced` may be called from several threads at once; the other methods from one.
+
+    The work waits for each call, so none may block for long.
+    """
 
     def step(self, name: str, **facts: Any) -> None:
-        """Something happened. `facts` are JSON-ready; `message`, where there is one, is the sentence for people."""
+        """Report a step. `facts` are JSON-ready; a `message` among them is a sentence for people."""
 
     def started(self, files: int, total: int, done: int = 0, *, doing: str = "downloading") -> None:
-        """A transfer of `total` bytes begins, of which `done` are there already. `doing` is the word for it:
-        `downloading`, `copying`, `unpacking`, `hashing`."""
+        """Report the start of a transfer of `total` bytes, `done` of which are already there. `doing` is `downloading`,
+        `copying`, `unpacking` or `hashing`."""
 
     def advanced(self, count: int) -> None:
-        """`count` bytes arrived; negative when a transfer has to take some back."""
+        """Report `count` more bytes; negative if some must be transferred again."""
 
     def finished(self) -> None:
-        """The transfer has ended, well or not. Harmless when none was under way."""
+        """Report the end of the transfer, successful or not. Harmless if there is none."""
 
 
 def choose(*, json_lines: bool, out: TextIO | None = None, err: TextIO | None = None) -> Progress:
-    """The shape that fits: JSON lines when asked for, a bar when standard error is a terminal, else plain lines."""
+    """Choose: JSON lines on request, a bar if standard error is a terminal, else plain lines."""
     if json_lines:
         return JsonLines(out or sys.stdout)
     err = err or sys.stderr
@@ -54,7 +59,7 @@ class Silent:
 
 
 class _Tenths:
-    """Counts bytes and says when another tenth of them is there."""
+    """Counts bytes, and tells when another tenth of them has arrived."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
@@ -67,7 +72,7 @@ class _Tenths:
         self._since = self._clock.monotonic()
 
     def add(self, count: int) -> int | None:
-        """The percentage, when it is worth a line."""
+        """The percentage, if it is worth a line."""
         if not self._total:
             return None
         with self._lock:
@@ -92,7 +97,7 @@ class _Tenths:
 
 
 class JsonLines:
-    """One JSON object a line: `{"step": name, ...facts}`; a transfer gives one a tenth."""
+    """One JSON object per line: `{"step": name, ...facts}`; for a transfer, one per tenth."""
 
     def __init__(self, out: TextIO, clock: Clock | None = None) -> None:
         self._out = out
@@ -118,7 +123,7 @@ class JsonLines:
 
 
 class Lines:
-    """Plain lines, few of them, for logs."""
+    """A few plain lines, for logs."""
 
     def __init__(self, out: TextIO, clock: Clock | None = None) -> None:
         self._out = out
@@ -131,9 +136,9 @@ class Lines:
 
     def started(self, files: int, total: int, done: int = 0, *, doing: str = "downloading") -> None:
         self._tenths.begin(files, total, done)
-        # On a disk a little is done before it is read about.
+        # Small local transfers finish before anybody reads about them.
         self._shown = doing == "downloading" or total >= _WORTH_A_LINE
-        resumed = f", {size_text(done)} of it there already" if done else ""
+        resumed = f", {size_text(done)} of it already here" if done else ""
         if self._shown:
             self._write(f"{doing} {files} file{'' if files == 1 else 's'}, {size_text(total)}{resumed}")
 
@@ -151,7 +156,7 @@ class Lines:
 
 
 class RichProgress:
-    """A bar with bytes, rate and time left while a transfer runs; a line a step otherwise."""
+    """A bar with bytes, rate and time left during a transfer; one line per step otherwise."""
 
     def __init__(self, err: TextIO) -> None:
         self._err = err
@@ -168,7 +173,7 @@ class RichProgress:
             self._err.flush()
 
     def started(self, files: int, total: int, done: int = 0, *, doing: str = "downloading") -> None:
-        from rich import progress as rich_progress  # a terminal is there and a transfer begins: now it is worth it
+        from rich import progress as rich_progress  # slow to import, and needed only for a transfer on a terminal
         from rich.console import Console
 
         self.finished()

@@ -1,7 +1,7 @@
-"""How readable a copy may be: never more than its source, whose directories count too.
+"""The permissions of a copy: never more than those of its source and the directories above it.
 
-A file of mode 0644 in a directory of mode 0700 is its owner's alone, and so is its copy. Where source and copy belong
-to different groups, the copy's group may read what everybody may. Bits that are not about reading are not copied.
+A file of mode 0644 in a directory of mode 0700 is private to its owner, and so is its copy. If source and copy belong
+to different groups, the copy's group gets the rights of others. Only bits for reading are copied.
 """
 
 import contextlib
@@ -15,22 +15,22 @@ _USUAL_UMASK = 0o022
 
 
 def file_mode(source: int, group: int) -> int:
-    """The mode for a copy of the file that the descriptor `source` is of; the copy belongs to `group`."""
+    """The mode for a copy of the file behind the descriptor `source`; the copy belongs to `group`."""
     return (os.fstat(source).st_mode & 0o600) | 0o400 | readers(source, group)
 
 
 def directory_mode(source: int, group: int) -> int:
-    """As `file_mode`, for a directory. Its new owner may always work in it."""
+    """As `file_mode`, for a directory. Its new owner always has full access."""
     return 0o700 | readers(source, group) | _classes(source, group, _SEARCH)
 
 
 def readers(source: int, group: int) -> int:
-    """Who but the owner can read what the descriptor `source` is of: bits of 0o044, for `group` and for others."""
+    """Who besides the owner can read the file behind `source`: bits of 0o044, for `group` and for others."""
     return _classes(source, group, _READ)
 
 
 def current_umask() -> int:
-    """Of this process. Read, not set: other threads create files too."""
+    """The umask of this process. It is read from /proc and not set, since other threads create files too."""
     with contextlib.suppress(OSError, ValueError, StopIteration):
         lines = Path("/proc/self/status").read_text(encoding="ascii", errors="replace").splitlines()
         return int(next(line for line in lines if line.startswith("Umask:")).split()[1], 8)
@@ -38,7 +38,7 @@ def current_umask() -> int:
 
 
 def _classes(source: int, group: int, right: int) -> int:
-    """`right` for the classes that have it on `source` and can reach it; none where its path cannot be told."""
+    """`right` for the classes that have it on `source` and can reach it; none if its path is unknown."""
     granted = _granted(source, group, right)
     try:
         for parent in Path(f"/proc/self/fd/{source}").readlink().parents:
@@ -49,12 +49,12 @@ def _classes(source: int, group: int, right: int) -> int:
 
 
 def _granted(place: int | Path, group: int, right: int) -> int:
-    """0o10 where `group` has `right`, and 0o01 where others have."""
+    """0o10 if `group` has `right`, and 0o01 if others do."""
     status = place.stat() if isinstance(place, Path) else os.fstat(place)
     others = bool(status.st_mode & right)
     mine = bool(status.st_mode >> 3 & right) if status.st_gid == group else others
     if _has_acl(place):
-        mine = mine and others  # the group bits are those of the list's mask, which says less
+        mine = mine and others  # the group bits are then the mask of the list
     return mine << 3 | others
 
 

@@ -1,4 +1,4 @@
-"""Room on the disk, asked for before it is used."""
+"""Free disk space, checked before it is needed."""
 
 import errno
 import os
@@ -11,14 +11,14 @@ from garrison.base.values import size_text
 __all__ = ["FreeBytes", "disk_full", "free_bytes", "out_of_space", "require_space"]
 
 FreeBytes = Callable[[Path], int]
-"""Bytes this user can still write below a directory; tests hand in their own."""
+"""Bytes that this user can still write below a directory; tests pass their own."""
 
-_RESERVE_BYTES = 64 * 1024 * 1024  # directories, the record, whatever else writes in the meantime
+_RESERVE_BYTES = 64 * 1024 * 1024  # for directories, the record, and other writers
 _NO_SPACE = {errno.ENOSPC, errno.EDQUOT}
 
 
 def free_bytes(directory: Path) -> int:
-    """Of the file system of `directory`, or of the nearest parent that exists."""
+    """Free bytes on the file system of `directory`, or of its nearest existing parent."""
     while not directory.exists() and directory != directory.parent:
         directory = directory.parent
     status = os.statvfs(directory)
@@ -26,8 +26,7 @@ def free_bytes(directory: Path) -> int:
 
 
 def require_space(directory: Path, needed: int, *, free: FreeBytes = free_bytes) -> None:
-    """Raises DiskFullError (details: `needed_bytes`, `free_bytes`, `path`) when `needed` bytes and a little more are
-    not free."""
+    """Raise DiskFullError (details: `needed_bytes`, `free_bytes`, `path`) unless `needed` and a reserve are free."""
     available = free(directory)
     if available < needed + _RESERVE_BYTES:
         raise disk_full(directory, needed, available)

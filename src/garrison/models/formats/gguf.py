@@ -1,4 +1,4 @@
-"""The head of a GGUF file: version, metadata, tensors, and whether the file is long enough for them.
+"""The header of a GGUF file: version, metadata, tensors, and whether the file is long enough for them.
 
 Format: github.com/ggml-org/ggml/blob/master/docs/gguf.md, versions 2 and 3, little-endian.
 """
@@ -28,7 +28,7 @@ _SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: 
 _STRING = 8
 _ARRAY = 9
 
-# ggml type: values in a block, bytes of a block, from ggml's type traits. 9, Q8_1, is no type for files.
+# ggml type: values per block, bytes per block, from ggml's type traits. 9, Q8_1, does not occur in files.
 _BLOCKS = {
     0: (1, 4), 1: (1, 2), 2: (32, 18), 3: (32, 20), 6: (32, 22), 7: (32, 24), 8: (32, 34),
     10: (256, 84), 11: (256, 110), 12: (256, 144), 13: (256, 176), 14: (256, 210), 15: (256, 292),
@@ -39,7 +39,7 @@ _BLOCKS = {
 
 
 class GgufHeader(NamedTuple):
-    """`metadata` holds scalars and strings; of an array it holds the length. `parameters` counts tensor elements."""
+    """`metadata` holds scalars, strings, and the lengths of arrays. `parameters` counts tensor elements."""
 
     version: int
     metadata: dict[str, Any]
@@ -74,10 +74,10 @@ class _Cursor:
 
 
 def read_gguf(path: Path, tree: Tree | None = None) -> GgufHeader:
-    """Read and check the head of the GGUF file `path`. `tree` as in `content.open_file`.
+    """Read and check the header of the GGUF file `path`. `tree` as in `content.open_file`.
 
     Raises:
-        ModelInvalidError: missing, unreadable, empty, no GGUF, a version nobody reads any more, truncated, corrupt.
+        ModelInvalidError: missing, unreadable, empty, not GGUF, of an unsupported version, truncated or corrupt.
     """
     try:
         with open(open_file(path, tree), "rb") as handle:
@@ -152,7 +152,7 @@ def _tensors(cursor: _Cursor, count: int, path: Path) -> tuple[int, int]:
             raise _corrupt(path, f"tensor {name!r} has {dims} dimensions")
         elements = prod([cursor.scalar("Q") for _ in range(dims)])
         kind, offset = cursor.scalar("I"), cursor.scalar("Q")
-        # A type newer than this table is the engine's business; one block is the least it can take.
+        # A type newer than this table is left to the engine; it takes at least one byte.
         values, block = _BLOCKS.get(kind, (max(elements, 1), 1))
         parameters += elements
         end = max(end, offset + -(-elements // values) * block)

@@ -1,8 +1,8 @@
-"""The header of a safetensors file: what it promises, and whether the file can keep it.
+"""The header of a safetensors file, and whether the file is long enough for it.
 
-Eight bytes little-endian length, that many bytes of JSON, then the tensors without gaps. The header is compared with
-the size of the file, so a truncated file is found without reading its tensors. Imports little: this is on the path of
-every start of a server.
+The format: a length of eight bytes, little-endian; that many bytes of JSON; then the tensors without gaps. Comparing
+the header with the size of the file finds truncated files without reading tensors. This module imports little, since
+every start of a server uses it.
 """
 
 import json
@@ -21,7 +21,7 @@ from garrison.models.files.problem import Problem
 __all__ = ["MAX_HEADER_BYTES", "Header", "Tensor", "parse_header", "read_header"]
 
 MAX_HEADER_BYTES = 100_000_000
-"""The bound of the format's own library."""
+"""The limit of the format's own library."""
 
 _BITS = {
     "F4": 4, "F6_E2M3": 6, "F6_E3M2": 6,
@@ -36,7 +36,7 @@ _DTYPE = re.compile(r"[A-Z]+[0-9]+(_[A-Z0-9]+)*")
 
 
 class Tensor(NamedTuple):
-    """One tensor. `start` and `end` are bytes after the header. A tuple, because a big model has 100 000 of them."""
+    """One tensor. `start` and `end` are bytes after the header. A tuple, since a large model has 100,000 of them."""
 
     dtype: str
     shape: tuple[int, ...]
@@ -60,7 +60,7 @@ def read_header(path: Path, tree: Tree | None = None) -> Header:
     """Read and check the header of the file `path` without reading its tensors. `tree` as in `content.open_file`.
 
     Raises:
-        ModelInvalidError: missing, unreadable, empty, truncated, longer than its header says, or a corrupt header.
+        ModelInvalidError: missing, unreadable, empty, truncated, longer than its header says, or with a corrupt header.
     """
     try:
         descriptor = open_file(path, tree)
@@ -157,7 +157,7 @@ def _tensor(name: str, entry: Any, path: Path) -> Tensor:
     if not well_formed:
         raise _corrupt(path, f"the entry of tensor {name!r} is malformed")
     bits = _BITS.get(dtype)
-    # A type newer than this table is the engine's business; its extent is still held to the file's size.
+    # A type newer than this table is left to the engine; its extent is still checked against the file's size.
     if bits is None and not _DTYPE.fullmatch(dtype):
         raise _corrupt(path, f"tensor {name!r} is of the unknown type {dtype!r}")
     if bits is not None and prod(shape) * bits != (end - start) * 8:

@@ -1,4 +1,4 @@
-"""The text format of `sha256sum`: what it writes and what `sha256sum -c` reads."""
+"""The text format of `sha256sum`, as it writes and checks it."""
 
 import re
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ _LINE = re.compile(r"(?P<escaped>\\?)(?P<digest>[0-9a-fA-F]{64}) [ *](?P<name>.+
 
 
 def render_sums(digests: Mapping[str, str]) -> bytes:
-    """One line a file, sorted by name; `\\`, newline and return in names are escaped the way `sha256sum` does."""
+    """One line per file, sorted by name; `\\`, newline and return in names are escaped as `sha256sum` does."""
     lines = []
     for name, digest in sorted(digests.items()):
         escaped = name.replace("\\", "\\\\").replace("\n", "\\n").replace("\r", "\\r")
@@ -22,10 +22,10 @@ def render_sums(digests: Mapping[str, str]) -> bytes:
 
 
 def parse_sums(content: bytes, path: Path) -> dict[str, str]:
-    """Name to hex digest. Blank lines and `#` lines are passed over. `path` is for the message.
+    """Parse a list into name to hex digest. Blank lines and `#` lines are skipped. `path` is for the message.
 
     Raises:
-        ModelInvalidError: a line is not of the form, or names a file outside the model.
+        ModelInvalidError: a line is malformed, or names a file outside the model.
     """
     digests: dict[str, str] = {}
     for number, line in enumerate(content.decode("utf-8", "surrogateescape").split("\n"), 1):
@@ -35,7 +35,7 @@ def parse_sums(content: bytes, path: Path) -> dict[str, str]:
         match = _LINE.fullmatch(line)
         if match is None:
             raise Problem(
-                str(path), f"line {number} is not `DIGEST  NAME`", "Remove the file, or correct the line."
+                str(path), f"line {number} is not `DIGEST  NAME`", "Remove the file, or fix the line."
             ).error()
         name = _unescape(match["name"]) if match["escaped"] else match["name"]
         name = name.removeprefix("./")

@@ -1,6 +1,6 @@
-"""AWS credentials as people who come from the aws command have them: in a file, by profile.
+"""AWS credentials from the shared credentials file, by profile, as the aws command reads them; and where they may go.
 
-obstore reads the `AWS_*` variables, web identities and instance metadata; it does not read `~/.aws/credentials`.
+obstore reads the `AWS_*` variables, web identities and instance metadata, but not `~/.aws/credentials`.
 Format: docs.aws.amazon.com/cli/latest/userguide/cli-configure-files.html.
 """
 
@@ -32,12 +32,12 @@ _METADATA_HOSTS = ("169.254.170.2", "169.254.170.23", "fd00:ec2::23")
 
 
 def given_by_environment(environ: Mapping[str, str]) -> bool:
-    """Whether obstore finds credentials by itself, without asking a metadata service."""
+    """Whether obstore finds credentials by itself, without a metadata service."""
     return any(environ.get(name) for name in _ENVIRONMENT)
 
 
 def shared_credentials(environ: Mapping[str, str]) -> dict[str, str]:
-    """The profile's keys under obstore's names; empty when there are none."""
+    """The profile's keys, under obstore's names; empty if there are none."""
     path = Path(environ.get("AWS_SHARED_CREDENTIALS_FILE") or Path(environ.get("HOME", "/")) / ".aws" / "credentials")
     parser = configparser.RawConfigParser()
     try:

@@ -1,4 +1,4 @@
-"""Source `local`: a directory below the models root, hand-copied or installed, or the path that was given."""
+"""Source `local`: a directory below the models root, copied by hand or installed, or a path that was given."""
 
 import os
 from pathlib import Path
@@ -16,7 +16,7 @@ class LocalSource:
     name = "local"
 
     def find(self, request: ResolveRequest, workspace: Workspace, progress: Progress) -> Outcome:
-        """The first candidate that is whole; a broken one is told only when no other is whole."""
+        """The first candidate that is whole. A broken one is reported only if none is."""
         problem: Problem | None = None
         reasons: list[str] = []
         for directory in _candidates(request):
@@ -43,13 +43,13 @@ def _candidates(request: ResolveRequest) -> list[Path]:
         return [model.path]
     places = [layout.model_dir(model), *([org_dir] if (org_dir := layout.org_dir(model)) else [])]
     if model.file is not None:
-        # A whole repository copied by hand holds the file too.
+        # A copy of the whole repository holds the file too.
         places += [layout.root / model.name, *([layout.root / model.org / model.name] if model.org else [])]
     return places
 
 
 def _pinned(path: Path) -> Path:
-    """What a link points at now: it may point elsewhere when the engine reads it."""
+    """The current target of a link: it may point elsewhere when the engine reads it."""
     return path.resolve() if path.is_symlink() else path
 
 

@@ -1,8 +1,8 @@
 """Source `r2`: `s3://BUCKET/PREFIX/NAME/` of any S3-compatible store, fetched in parallel ranges.
 
-Ranges are asked for in order, a window of them at a time, and written in order by one writer: the length of a part is
-then how far it came, and the next run goes on from there. Every range is asked for with `If-Match`, so that an object
-that changes on the way is noticed.
+Ranges are requested in order, a window of them at a time, and written in order by one writer, so that the length of a
+part says how far the download came and the next run continues from there. Every range is requested with `If-Match`, so
+that a change of the object during the download is noticed.
 """
 
 import asyncio
@@ -41,7 +41,7 @@ __all__ = ["R2Source"]
 T = TypeVar("T")
 
 _CHUNK = 8 * 1024 * 1024
-_WINDOW = 10  # chunks in memory: asked for, or here and waiting for their turn
+_WINDOW = 10  # chunks in memory, requested or waiting to be written
 _TRIES = 4
 _LOG = logging.getLogger("garrison.models.sources")
 _KEY_VARIABLES = {
@@ -86,7 +86,7 @@ class R2Source:
             return Skipped("obstore is not installed")
         credentials = {} if given_by_environment(self._environ) else shared_credentials(self._environ)
         if request.r2_endpoint and not credentials and not given_by_environment(self._environ):
-            # Only AWS itself has a metadata service to ask; elsewhere that would only cost the time.
+            # Only AWS itself has a metadata service; elsewhere asking for it would only cost time.
             return Skipped("no AWS credentials: AWS_ACCESS_KEY_ID is not set and there is no credentials file")
         place = f"s3://{request.r2_bucket}/{request.r2_prefix.strip('/')}/{request.model.name}/"
         staging = Staging(request.layout.staging_dir(request.model, self.name))
@@ -142,7 +142,7 @@ class R2Source:
 
 
 def _given_keys(environ: Mapping[str, str]) -> dict[str, str]:
-    """The keys that the environment holds, without the white space that obstore would sign with.
+    """The keys in the environment, without surrounding white space, which obstore would sign with.
 
     Raises:
         InvalidError: one of them cannot be a key.
@@ -195,7 +195,7 @@ def _download(
     store: "S3Store", staging: Staging, pending: tuple[Pending, ...], progress: Progress, stop: StopToken
 ) -> None:
     for item in pending:
-        if item.offset == item.file.size:  # nothing of it is left to ask for
+        if item.offset == item.file.size:  # nothing is left to request
             staging.part(item.file).touch()
             staging.finish(item.file)
     # Not threads: a thread that waits in obstore cannot be interrupted, a task can be cancelled.
@@ -203,7 +203,7 @@ def _download(
 
 
 async def _transfer(store: "S3Store", writer: "_Writer", pending: tuple[Pending, ...]) -> None:
-    """Ask for the ranges in order, a window of them at a time, and write them in order."""
+    """Request the ranges in order, a window of them at a time, and write them in order."""
     waiting: deque[tuple[_Range, asyncio.Task[Any]]] = deque()
 
     async def write_first() -> None:
@@ -232,7 +232,7 @@ def _ranges(pending: tuple[Pending, ...]) -> Iterator[_Range]:
 
 
 async def _fetch(store: "S3Store", piece: _Range) -> Any:
-    """The bytes of a range. obstore retries requests; a body that ends early or breaks off is retried here."""
+    """Fetch the bytes of a range. obstore retries requests; a body that is cut short is retried here."""
     import obstore
 
     file = piece.item.file
@@ -256,7 +256,7 @@ async def _fetch(store: "S3Store", piece: _Range) -> Any:
 
 
 class _Writer:
-    """Appends ranges, which come in order, to the part of their file, and finishes the file after its last."""
+    """Appends ranges, which arrive in order, to the part of their file, and finishes the file after the last one."""
 
     def __init__(self, staging: Staging, progress: Progress, stop: StopToken) -> None:
         self._staging = staging
@@ -320,7 +320,7 @@ def _explained(error: Exception, place: str) -> FetchError:
 
 
 def _status(error: Exception) -> int | None:
-    """The HTTP status; for a listing obstore has it only in the words of a generic error."""
+    """The HTTP status, from the message: for a listing obstore raises only a generic error."""
     match = re.search(r"status code: (\d{3})", str(error))
     return int(match[1]) if match else None
 

@@ -1,4 +1,4 @@
-"""Which files of a repository an engine needs. Repositories carry the same weights in several formats."""
+"""Select the files of a repository that an engine needs: many hold the same weights in several formats."""
 
 import re
 from collections.abc import Iterable, Sequence
@@ -15,14 +15,14 @@ _SPLIT = re.compile(r"(?P<stem>.+)-\d{5}-of-(?P<total>\d{5})\.gguf\Z")
 
 
 def select_files(names: Iterable[str], *, file: str | None = None, patterns: Sequence[str] = ()) -> list[str]:
-    """The names to fetch, sorted.
+    """Return the names to fetch, sorted.
 
     Args:
-        file: one GGUF file; the parts of a split one come along.
-        patterns: shell patterns that replace our own choice.
+        file: one GGUF file; all parts of a split one are selected.
+        patterns: shell patterns that replace the default choice.
 
     Raises:
-        InvalidError: the repository holds several GGUF models and nothing else, and none is named.
+        InvalidError: the repository holds only GGUF models, more than one, and `file` names none.
     """
     present = sorted(name for name in names if not _hidden(name))
     if file is not None:
@@ -51,7 +51,7 @@ def _without_spare_gguf(wanted: list[str]) -> list[str]:
 
 
 def _hidden(name: str) -> bool:
-    # A name that leads out is not hidden away: staging refuses it, loudly.
+    # Names that lead out of the directory are not skipped here: staging rejects them with an error.
     return any(part.startswith(".") and part not in (".", "..") for part in name.split("/"))
 
 

@@ -9,7 +9,7 @@ import logging
 import threading
 from collections.abc import Callable, Iterable
 from queue import Empty, SimpleQueue
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 from garrison.models.files.stop_token import StoppedError, StopToken, join_all
 
@@ -44,40 +44,21 @@ def side_by_side(
         StoppedError: `stop` was called; names the threads that were left behind.
         Exception: the first error of `work`.
     """
-    inner = StopToken(parent=stop)
-    todo: SimpleQueue[T] = SimpleQueue()
-    done: SimpleQueue[BaseException | None] = SimpleQueue()
-    count = 0
-    for count, item in enumerate(items, 1):  # noqa: B007 - the last number is the count
-        todo.put(item)
-
-    def run() -> None:
-        while not inner.stopped:
-            try:
-                item = todo.get_nowait()
-            except Empty:
-                return
-            try:
-                work(item, inner)
-            except BaseException as error:  # noqa: BLE001 - not dropped: handed to the thread that waits, which raises it
-                done.put(error)
-                return
-            done.put(None)
-
-    threads = _threads(run, min(workers, count), name)
-    withdraw = stop.on_stop(lambda: done.put(StoppedError()))
+    crew = _Crew(items, work, stop)
+    threads = _threads(crew.run, min(workers, crew.count), name)
+    withdraw = stop.on_stop(lambda: crew.done.put(StoppedError()))
     try:
         for thread in threads:
             thread.start()
-        for _ in range(count):
-            if error := done.get():
+        for _ in range(crew.count):
+            if error := crew.done.get():
                 raise error
     except KeyboardInterrupt:
-        inner.stop(0)
+        crew.stop.stop(0)
         raise
     except BaseException:
-        inner.stop(_ERROR_SECONDS if writes else 0)
-        left = join_all(threads, inner)
+        crew.stop.stop(_ERROR_SECONDS if writes else 0)
+        left = join_all(threads, crew.stop)
         if not stop.stopped:
             raise
         if left:
@@ -85,7 +66,34 @@ def side_by_side(
         raise StoppedError(left) from None
     finally:
         withdraw()
-    join_all(threads, inner)
+    join_all(threads, crew.stop)
+
+
+class _Crew(Generic[T]):
+    """What the threads share: the items, a token of their own, and a result (None or the error) for each item."""
+
+    def __init__(self, items: Iterable[T], work: Callable[[T, StopToken], None], stop: StopToken) -> None:
+        self.stop = StopToken(parent=stop)
+        self.done: SimpleQueue[BaseException | None] = SimpleQueue()
+        self.count = 0
+        self._work = work
+        self._todo: SimpleQueue[T] = SimpleQueue()
+        for item in items:
+            self._todo.put(item)
+            self.count += 1
+
+    def run(self) -> None:
+        while not self.stop.stopped:
+            try:
+                item = self._todo.get_nowait()
+            except Empty:
+                return
+            try:
+                self._work(item, self.stop)
+            except BaseException as error:  # noqa: BLE001 - not dropped: the thread that waits raises it
+                self.done.put(error)
+                return
+            self.done.put(None)
 
 
 def aside(call: Callable[[], R], stop: StopToken, name: str) -> R:

@@ -1,7 +1,7 @@
-"""Sources `flox` and `hf-cache`: snapshots in a Hugging Face cache directory, one picked and pinned.
+"""Sources `flox` and `hf-cache`: one snapshot of a Hugging Face cache directory, pinned.
 
-The snapshot is the one `refs/main` names, or the revision that was asked for; where there is no such reference or it is
-not whole, the newest that is whole. Layout: huggingface.co/docs/huggingface_hub/guides/manage-cache.
+The snapshot is the requested revision, or the one that `refs/main` names; if that is missing or incomplete, the newest
+one that is whole. Layout: huggingface.co/docs/huggingface_hub/guides/manage-cache.
 """
 
 from pathlib import Path
@@ -56,7 +56,7 @@ def _search(homes: list[Path], model: ModelName, workspace: Workspace) -> Outcom
 
 
 def _snapshots(repository: Path, revision: str | None) -> list[Path]:
-    """Candidates, best first; only those of `revision` when one is asked for."""
+    """Candidates, best first; only those of `revision` if one is given."""
     try:
         present = {entry.name: entry for entry in (repository / "snapshots").iterdir() if entry.is_dir()}
     except OSError:

@@ -1,4 +1,4 @@
-"""The seam of a source: asked for a model, it has it, has a broken one, or has none and says why."""
+"""The protocol of a source: it has the model, has a broken one, or has none and says why."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -19,10 +19,10 @@ class Found:
     """A whole model.
 
     Attributes:
-        path: absolute; a directory, or a GGUF file. It names one version and keeps naming it.
-        revision: the commit, where it is known.
+        path: absolute; a directory or a GGUF file. It names one version and keeps naming it.
+        revision: the commit, if known.
         hf_home: the Hugging Face home whose cache it is in.
-        staged: it was downloaded into the staging directory, is not checked yet and has to take its place.
+        staged: it was downloaded into the staging directory and must still be checked and moved into place.
     """
 
     path: Path
@@ -33,14 +33,14 @@ class Found:
 
 @dataclass(frozen=True, slots=True)
 class Skipped:
-    """The source has nothing to say about this model. `reason` completes "SOURCE: …"."""
+    """The source does not have this model. `reason` completes "SOURCE: …"."""
 
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
 class Broken:
-    """The source has it, and it cannot be used."""
+    """The source has the model, and it is incomplete or corrupt."""
 
     problem: Problem
 
@@ -53,8 +53,8 @@ class Workspace:
     """What a source may use.
 
     Attributes:
-        check: the fault of a candidate; None when it is whole.
-        free_bytes: free on the file system of a directory that exists.
+        check: returns the fault of a candidate; None if it is whole.
+        free_bytes: bytes free on the file system of an existing directory.
         stop: asks the source to stop; it checks this before each chunk it writes and in each wait.
     """
 
@@ -70,11 +70,11 @@ class Source(Protocol):
         """One of `SOURCES`."""
 
     def find(self, request: ResolveRequest, workspace: Workspace, progress: Progress) -> Outcome:
-        """Look, and fetch where that is what the source does.
+        """Find the model, and download it if this is a network source.
 
         Raises:
-            FetchError: network, credentials or the hub failed; what was fetched is kept for the next run.
-            DiskFullError: there is not room enough, said before the transfer.
+            FetchError: a network, credential or hub error; what was fetched is kept for the next run.
+            DiskFullError: not enough free space; raised before the transfer.
             InvalidError: the request cannot be answered as it is.
             StoppedError: `workspace.stop` was stopped; what was fetched is kept for the next run.
         """

@@ -1,7 +1,7 @@
-"""A download under way: what is there already, what is missing, and whether there is room for it.
+"""The staging directory of a download: what is already there, what is missing, and whether it fits.
 
-A file is `<name>.part` until it is whole. Beside the directory, `<directory>.json` says which version each file is of;
-a file of another version, or one that no longer belongs, is dropped before anything is fetched.
+A file is `<name>.part` until it is whole. Beside the directory, `<directory>.json` records the version of each file; a
+file of another version, or one that is no longer wanted, is deleted before anything is fetched.
 """
 
 import json
@@ -35,7 +35,7 @@ class RemoteFile:
 
 @dataclass(frozen=True, slots=True)
 class Pending:
-    """A file that is not whole here: its first `offset` bytes are."""
+    """A file of which only the first `offset` bytes are here."""
 
     file: RemoteFile
     offset: int
@@ -43,7 +43,7 @@ class Pending:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """`drop` holds relative names of what is in the way."""
+    """`drop`: relative names of files to delete first."""
 
     pending: tuple[Pending, ...]
     drop: tuple[str, ...]
@@ -59,11 +59,11 @@ class Staging:
         self._versions = directory.with_name(directory.name + ".json")
 
     def prepare(self, files: Iterable[RemoteFile], free_bytes: Callable[[Path], int]) -> tuple[Pending, ...]:
-        """Make the directory ready for `files` and say which of them are to be fetched.
+        """Prepare the directory for `files` and return those that are still to be fetched.
 
         Raises:
             DiskFullError: they do not fit.
-            FetchError: a name would lead out of the directory.
+            FetchError: a file has a name that cannot be stored.
         """
         files = list(files)
         for file in files:
@@ -84,11 +84,11 @@ class Staging:
         return self.directory / (file.path + _PART)
 
     def finish(self, file: RemoteFile) -> None:
-        """The part is whole: give it its name."""
+        """Give a part that is whole its final name."""
         self.part(file).rename(self.directory / file.path)
 
     def forget(self) -> None:
-        """The directory has moved on: remove what lies beside it."""
+        """Remove the record beside the directory, once the directory has been moved into place."""
         self._versions.unlink(missing_ok=True)
 
     def _recorded(self) -> dict[str, tuple[int, str]]:
@@ -100,11 +100,11 @@ class Staging:
 
 
 def plan(files: Iterable[RemoteFile], recorded: Mapping[str, tuple[int, str]], present: Mapping[str, int]) -> Plan:
-    """What to fetch and what to drop. Pure.
+    """Decide what to fetch and what to delete. Pure.
 
     Args:
-        recorded: path to (size, tag) of the download that was under way.
-        present: relative name to bytes of what lies in the directory, parts included.
+        recorded: path to (size, tag) of the interrupted download.
+        present: relative name to bytes of the files in the directory, parts included.
     """
     pending: list[Pending] = []
     keep: set[str] = set()
@@ -131,7 +131,7 @@ def write_all(descriptor: int, content: bytes | memoryview) -> None:
 def write_failed(
     path: Path, error: OSError, needed: int, free_bytes: Callable[[Path], int]
 ) -> DiskFullError | FetchError:
-    """What a failed write of a download means."""
+    """The error for a failed write of a download."""
     if out_of_space(error):
         return disk_full(path, needed, free_bytes(path))
     return FetchError(
