@@ -316,8 +316,8 @@ async def test_what_was_applied_at_the_old_address_is_owed_at_the_new_one(world:
     done = await world.apply(moved)
     assert done.exit_code == ExitCode.UNREACHABLE
     assert [(one.kind, one.owed) for one in done.plan.actions] == [(ActionKind.BLOCKED, True)]
-    assert done.plan.warnings == ("edge-1 was at http://edge-1:8000: what that server serves stays there, and nobody "
-                                  "looks after it",)  # fmt: skip
+    assert done.plan.warnings == ("edge-1 was at http://edge-1:8000: adapters on that server stay loaded, and are no "
+                                  "longer managed",)  # fmt: skip
     assert world.store.targets()[0].last_seen is None
     world.edge.down = None
     await world.agent_pass()

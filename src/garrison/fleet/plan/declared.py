@@ -196,14 +196,16 @@ def _as_recorded(spec: AdapterSpec, recorded: Resource, observed: Served, scene:
 
 
 def _anew(spec: AdapterSpec, recorded: Resource, observed: Served, scene: Scene, fault: EntryFault) -> Action:
-    """What is served lies in an entry of the store that must not be loaded from again: the same content from a fresh
-    entry. That is upkeep of what is ours, whatever the policy says of drift."""
+    """Load the same content from a new entry, because the one it is served from must not be loaded from again.
+
+    This is maintenance of Garrison's own store, so it does not depend on the policy for drift.
+    """
     what = words(recorded.served_path, fault)
     if scene.load_path(spec)[1]:
         return _swap(spec, recorded, observed, scene, f"{what}: the same content from a new entry")
     failure = Failure(
         code=FailureCode.NOT_UPDATABLE,
-        message=f"{what}, and the content cannot be read at {spec.lora_path} any more",
+        message=f"{what}, and the content is no longer readable at {spec.lora_path}",
         hint="Put the adapter's files back there, or declare another lora_path, and apply again.",
     )
     return _blocked(spec, recorded, observed, failure, "the files it is served from cannot be replaced")

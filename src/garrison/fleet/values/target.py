@@ -47,7 +47,7 @@ class TargetSpec:
 
     @property
     def unverified(self) -> bool:
-        """Whether anybody may pose as the server: its certificate is not looked at. Who shows it says so aloud."""
+        """Whether the server's certificate is not verified, so that anyone may pose as it. Views show it."""
         return self.tls.insecure and self.base_url.startswith("https:")
 
     def to_json(self) -> dict[str, Any]:
