@@ -68,7 +68,7 @@ class Scene:
     def load_path(self, spec: AdapterSpec) -> tuple[str, bool]:
         """Return the path to load from, and whether files are copied there first."""
         staged = self.staged_path(spec.target, spec.digest) if spec.digest else None
-        if staged and staged in self.faults:  # staging goes past it; which name is free, the disk tells then
+        if staged and staged in self.faults:  # staging picks the next free name, which only the disk knows for sure
             staged = str(PurePosixPath(staged).with_name(next_name(PurePosixPath(staged).name)))
         return (staged, True) if staged else (spec.lora_path, False)
 

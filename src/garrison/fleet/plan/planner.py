@@ -66,7 +66,7 @@ def plan(
         sightings: the last observation of each target; a target without one is unknown.
         mode: `patch` keeps adapters that are not declared; `destroy` unloads all of the stack's.
         options: conflicts and risks that the user accepted.
-        known_targets: targets on record, to tell new and changed ones.
+        known_targets: targets on record, to find new and changed ones.
         declared_before: targets of the stack's last applied manifest.
         staged_path: maps (target, digest) to the path in the target's adapter store, or None if it has none.
         prefix_caching: whether each target caches prefixes; None or missing if not known.
@@ -203,5 +203,5 @@ def _target_changes(
 
 
 def _text(value: Any) -> str | None:
-    """As it may be written in a manifest: `{"site": "lab"}` is YAML and JSON, Python's own form is neither."""
+    """Return `value` as it may be written in a manifest: `{"site": "lab"}` is YAML and JSON, Python's repr is not."""
     return value if value is None or isinstance(value, str) else json.dumps(value, ensure_ascii=False)

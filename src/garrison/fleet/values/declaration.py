@@ -23,7 +23,7 @@ class AdapterSpec:
         lora_path: path of the weights on the server.
         base_model_name: the base model it must be attached to; None: whichever the target serves. Create-only.
         is_3d_lora_weight: layout of MoE weights. Create-only, and not reported by vLLM.
-        digest: of the content at `lora_path` (`models.adapter.adapter_digest`); None if it cannot be read locally.
+        digest: of the content at `lora_path` (`models.adapters.inspect`); None if it cannot be read locally.
         probe: overrides the target's `probe`.
     """
 
