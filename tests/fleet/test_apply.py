@@ -10,7 +10,7 @@ from garrison.base.errors import ConflictError, InvalidError
 from garrison.base.exit_codes import ExitCode
 from garrison.fleet.execute.lease import this_process
 from garrison.fleet.values import events
-from garrison.fleet.values.declaration import AdapterSpec, Declaration, ModelSpec
+from garrison.fleet.values.declaration import AdapterDeclaration, Declaration, ModelSpec
 from garrison.fleet.values.observation import Cause
 from garrison.fleet.values.plan import ActionKind
 from garrison.fleet.values.target import TargetSpec
@@ -270,7 +270,7 @@ async def test_run_time_lora_that_is_off_is_no_absence(world: World) -> None:
 # --- addresses
 
 
-def declared_at(stack: str, name: str, url: str, *adapters: AdapterSpec) -> Declaration:
+def declared_at(stack: str, name: str, url: str, *adapters: AdapterDeclaration) -> Declaration:
     return Declaration(stack=stack, targets={name: TargetSpec(name=name, base_url=url)}, adapters=adapters)
 
 

@@ -15,7 +15,7 @@ from garrison.cli.options import app as make_app
 if TYPE_CHECKING:
     from garrison.cli.views.page import Page
     from garrison.fleet.operations.adopt import Adopted, Choose
-    from garrison.fleet.values.declaration import AdapterSpec
+    from garrison.fleet.values.declaration import AdapterDeclaration
 
 app = make_app("Adopt unmanaged adapters into a stack, unchanged.")
 
@@ -59,7 +59,7 @@ def adopt(
         choose, only = _picked(names, known) if names else (_matching(str(query)), None)
         view = progress_view(page, stop, lambda _: None, json=json)
 
-        def confirm(adapters: "list[AdapterSpec]") -> bool:
+        def confirm(adapters: "list[AdapterDeclaration]") -> bool:
             view.end()
             if not json:
                 _show(adapters, stack, page)
@@ -103,7 +103,7 @@ def _matching(text: str) -> "Choose":
     )
 
 
-def _show(adapters: "list[AdapterSpec]", stack: str, page: "Page") -> None:
+def _show(adapters: "list[AdapterDeclaration]", stack: str, page: "Page") -> None:
     page.line(("adopt", "bold"), f"  into {stack}, unchanged; nothing is sent to the targets")
     width = min(28, max(len(f"{one.target}/{one.lora_name}") for one in adapters))
     for one in adapters[:_MOST]:

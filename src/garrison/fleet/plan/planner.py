@@ -26,7 +26,7 @@ from garrison.base.errors import InvalidError
 from garrison.fleet.artifacts.protocol import EntryFault
 from garrison.fleet.plan.context import Mode, PlanOptions, Scene, routes_off
 from garrison.fleet.plan.declared import declared, impossible, renamed
-from garrison.fleet.values.declaration import AdapterSpec, Declaration, ModelSpec
+from garrison.fleet.values.declaration import AdapterDeclaration, Declaration, ModelSpec
 from garrison.fleet.values.observation import Sighting
 from garrison.fleet.values.plan import Action, ActionKind, Change, Plan, TargetChange, Way
 from garrison.store.records import Resource, TargetRecord
@@ -134,7 +134,7 @@ def _decide_all(declaration: Declaration, recorded: Sequence[Resource], scene: S
 
 
 def _renames(
-    wanted: Mapping[tuple[str, str], AdapterSpec], owned: Mapping[tuple[str, str], Resource], scene: Scene
+    wanted: Mapping[tuple[str, str], AdapterDeclaration], owned: Mapping[tuple[str, str], Resource], scene: Scene
 ) -> dict[tuple[str, str], Resource]:
     """Find renames: labels that had another name on the same target.
 
