@@ -36,7 +36,7 @@ from garrison.fleet.agent.loop import Agent
 from garrison.fleet.artifacts.disk import DiskArtifacts
 from garrison.fleet.context import Fleet as FleetContext
 from garrison.fleet.execute.commands import new_command
-from garrison.fleet.values.declaration import ADAPTER_TYPE, AdapterSpec, Declaration
+from garrison.fleet.values.declaration import ADAPTER_TYPE, AdapterDeclaration, Declaration
 from garrison.fleet.values.target import NO_STORE, TargetSpec
 from garrison.fleet.values.view import SilentView
 from garrison.net.client import HttpDialer
@@ -53,7 +53,7 @@ def declared(fleet: Fleet) -> Declaration:
         for name, look in fleet.looks.items()
     }
     adapters = tuple(
-        AdapterSpec(
+        AdapterDeclaration(
             target=name,
             label=f"adapter-{at}",
             lora_name=f"adapter-{at}",

@@ -31,7 +31,7 @@ from garrison.fleet.manifest.dump import dump_manifest
 from garrison.fleet.manifest.load import load_declaration
 from garrison.fleet.operations.apply import apply, preview
 from garrison.fleet.plan.context import PlanOptions
-from garrison.fleet.values.declaration import ADAPTER_TYPE, AdapterSpec, Declaration, Policy
+from garrison.fleet.values.declaration import ADAPTER_TYPE, AdapterDeclaration, Declaration, Policy
 from garrison.fleet.values.target import TargetSpec
 from garrison.fleet.values.view import SilentView
 from garrison.store.records import Key, Operation, Resource
@@ -100,7 +100,9 @@ class Bench:
             stack=self.stack,
             targets={name: TargetSpec(name=name, base_url=f"http://{name}:8000") for name in names},
             adapters=tuple(
-                AdapterSpec(target=name, label=f"a{at}", lora_name=f"a{at}", lora_path=f"/models/{version}/a{at}")
+                AdapterDeclaration(
+                    target=name, label=f"a{at}", lora_name=f"a{at}", lora_path=f"/models/{version}/a{at}"
+                )
                 for name in names
                 for at in range(self.adapters if adapters is None else adapters)
             ),
@@ -170,7 +172,7 @@ async def one_adapter(directory: Path, count: int) -> dict[str, float]:
         spec = TargetSpec(name="single", base_url="http://single:8000")
         costs = []
         for at in range(5):
-            adapter = AdapterSpec(target="single", label="a", lora_name=f"n{at}", lora_path=f"/models/{at}")
+            adapter = AdapterDeclaration(target="single", label="a", lora_name=f"n{at}", lora_path=f"/models/{at}")
             async with measured() as cost:
                 await one.apply(Declaration(stack="small", targets={"single": spec}, adapters=(adapter,)))
             costs.append(cost.cpu)
@@ -269,7 +271,7 @@ async def reload(directory: Path, count: int) -> dict[str, float]:
         await one.apply(one.declaration())
         agent = await one.agent()
         declaration = one.declaration()
-        more = AdapterSpec(target="t00003", label="more", lora_name="more", lora_path="/models/more")
+        more = AdapterDeclaration(target="t00003", label="more", lora_name="more", lora_path="/models/more")
         await one.apply(replace(declaration, adapters=(*declaration.adapters, more)))
         async with measured() as cost:
             await agent.step()
@@ -387,7 +389,7 @@ async def one_plan(directory: Path, count: int) -> dict[str, float]:
         await one.apply(one.declaration())
         one.targets.targets["single"] = MemoryTarget(base=BASE)
         spec = TargetSpec(name="single", base_url="http://single:8000")
-        adapter = AdapterSpec(target="single", label="a", lora_name="a", lora_path="/models/a")
+        adapter = AdapterDeclaration(target="single", label="a", lora_name="a", lora_path="/models/a")
         single = Declaration(stack="small", targets={"single": spec}, adapters=(adapter,))
         costs = []
         for _ in range(21):

@@ -84,7 +84,7 @@ def test_at_80_columns_no_word_is_broken():
             "support-v2",
             status="failed",
             path=store,
-            detail="/models/wide has rank 128, and edge-2 takes ranks up to 64",
+            detail="/models/xl has rank 128, and edge-2 accepts ranks up to 64",
         ),
     ]
     assert shown("adapters", rows, terminal=True, width=80).splitlines() == [
@@ -92,7 +92,7 @@ def test_at_80_columns_no_word_is_broken():
         "✓ served  edge    sql         cabinet-7  …/abababababab…  acme/tiny",
         "        seen 3 m ago",
         "✗ failed  edge    support-v2  –          …/abababababab…  –",
-        "        /models/wide has rank 128, and edge-2 takes ranks up to 64; seen 3 m ago",
+        "        /models/xl has rank 128, and edge-2 accepts ranks up to 64; seen 3 m ago",
     ]
 
 

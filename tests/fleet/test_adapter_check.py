@@ -16,8 +16,8 @@ def info(adapter):
 CASES = {
     "fits": ({}, 16, [], None, None),
     "limit-unknown": ({"max_rank": 512}, None, [], None, None),
-    "rank-too-high": ({"max_rank": 17}, 16, [], "rank 17, and edge takes ranks up to 16", "--max-lora-rank 32"),
-    "rank-never": ({"max_rank": 600}, None, [], "vLLM takes ranks up to 512", "lower rank"),
+    "rank-too-high": ({"max_rank": 17}, 16, [], "rank 17, and edge accepts ranks up to 16", "--max-lora-rank 32"),
+    "rank-never": ({"max_rank": 600}, None, [], "vLLM accepts ranks up to 512", "lower rank"),
     "shape": ({}, 16, ["q has 32 inputs, and the base model has 64"], "q has 32 inputs", "trained on acme/tiny"),
     "shapes": ({}, 16, list("abcde"), "a; b; c; and 2 more", "declare"),
     "dora": ({"refused_by_vllm": ("use_dora",)}, 16, [], "vLLM does not load", "plain LoRA"),

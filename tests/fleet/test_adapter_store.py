@@ -58,7 +58,7 @@ def test_an_entry_holds_what_a_server_reads(store, sql):
     (sql.path / "new_embeddings.safetensors").write_bytes(b"x")
     digest = adapter_digest(sql.path)
     staged = store.stage(sql.path, digest)
-    entry = store.path_of(digest)
+    entry = store.root / digest
     assert staged.path == str(entry)
     visible = {file.name for file in entry.iterdir() if not file.name.startswith(".")}
     assert visible == {"adapter_config.json", WEIGHTS, "new_embeddings.safetensors"}
@@ -79,7 +79,7 @@ def test_the_source_may_be_gone_once_it_is_there(store, sql, tmp_path):
 def test_an_entry_shares_nothing_with_its_source(store, sql, no_reflink):
     assert store.stage(sql.path, sql.digest).how == "copy"
     for name in ("adapter_config.json", WEIGHTS):
-        copied = store.path_of(sql.digest) / name
+        copied = store.root / sql.digest / name
         assert not copied.samefile(sql.path / name)
         assert copied.stat().st_nlink == (sql.path / name).stat().st_nlink == 1
 
@@ -91,13 +91,13 @@ def test_blocks_are_shared_where_the_file_system_can(store, sql, monkeypatch):
 
     monkeypatch.setattr(copying, "_shares", share)
     assert store.stage(sql.path, sql.digest).how == "reflink"
-    assert intact(store.path_of(sql.digest)) is True
+    assert intact(store.root / sql.digest) is True
 
 
 def test_links_of_a_hub_cache_are_followed(store, sql, tmp_path):
     store.stage(hub_snapshot(sql.path, tmp_path), sql.digest)
-    assert not (store.path_of(sql.digest) / WEIGHTS).is_symlink()
-    assert intact(store.path_of(sql.digest)) is True
+    assert not (store.root / sql.digest / WEIGHTS).is_symlink()
+    assert intact(store.root / sql.digest) is True
 
 
 MODES = {
@@ -123,7 +123,7 @@ def test_an_entry_is_as_readable_as_its_source(public_path, sql, directory, file
         store.stage(source, sql.digest)
     finally:
         os.umask(before)
-    made = store.path_of(sql.digest)
+    made = store.root / sql.digest
     assert [oct(path.stat().st_mode & 0o7777) for path in (store.root, made, made / WEIGHTS)] == [
         oct(0o755),
         oct(entry),
@@ -137,7 +137,7 @@ def test_what_nobody_can_reach_nobody_can_read(public_path, sql):
     source = Path(shutil.copytree(sql.path, public_path / "home" / "sql"))
     store = AdapterStore(public_path / "store", "db1")
     store.stage(source, sql.digest)
-    assert (store.path_of(sql.digest) / WEIGHTS).stat().st_mode & 0o077 == 0
+    assert (store.root / sql.digest / WEIGHTS).stat().st_mode & 0o077 == 0
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="gives a file to another group")
@@ -147,13 +147,13 @@ def test_another_group_reads_what_everybody_may(public_path, sql):
     (source / WEIGHTS).chmod(0o640)
     store = AdapterStore(public_path / "store", "db1")
     store.stage(source, sql.digest)
-    assert (store.path_of(sql.digest) / WEIGHTS).stat().st_mode & 0o077 == 0
+    assert (store.root / sql.digest / WEIGHTS).stat().st_mode & 0o077 == 0
 
 
 def test_a_store_that_everybody_can_write_is_not_used(store, sql):
     store.root.mkdir()
     store.root.chmod(0o777)
-    with pytest.raises(InvalidError, match="everybody may write"):
+    with pytest.raises(InvalidError, match="world-writable"):
         store.stage(sql.path, sql.digest)
 
 
@@ -246,8 +246,8 @@ def truncated(made, adapter):
 def test_nothing_that_happens_to_the_source_reaches_an_entry(store, sql, adapter, harm):
     store.stage(sql.path, sql.digest)
     harm(sql, adapter)
-    assert adapter_digest(store.path_of(sql.digest)) == sql.digest
-    assert intact(store.path_of(sql.digest)) is True
+    assert adapter_digest(store.root / sql.digest) == sql.digest
+    assert intact(store.root / sql.digest) is True
 
 
 def test_a_hard_linked_entry_is_replaced_by_a_copy(store, sql):
@@ -313,17 +313,17 @@ def test_the_name_of_a_spoiled_entry_is_not_used_again_when_it_is_gone(store, sq
 def test_the_name_of_a_whole_entry_is(store, sql):
     first = store.stage(sql.path, sql.digest)
     with store.locked():
-        store.trash(store.path_of(sql.digest))
+        store.trash(store.root / sql.digest)
     assert store.stage(sql.path, sql.digest).path == first.path
 
 
 def test_touching_an_entry_costs_one_read_and_no_more(store, sql, monkeypatch):
     store.stage(sql.path, sql.digest)
-    aged(store.path_of(sql.digest))
+    aged(store.root / sql.digest)
     reads = []
     monkeypatch.setattr(adapter_entry, "adapter_digest", lambda path: reads.append(path) or adapter_digest(path))
-    assert intact(store.path_of(sql.digest)) is True
-    assert intact(store.path_of(sql.digest)) is True
+    assert intact(store.root / sql.digest) is True
+    assert intact(store.root / sql.digest) is True
     assert len(reads) == 1
 
 
@@ -388,7 +388,7 @@ def test_a_file_that_becomes_a_link_between_the_check_and_the_copy(store, sql, p
 def test_a_foreign_file_is_never_linked(store, sql):
     os.chown(sql.path / WEIGHTS, 65534, 65534)
     store.stage(sql.path, sql.digest)
-    copied = (store.path_of(sql.digest) / WEIGHTS).stat()
+    copied = (store.root / sql.digest / WEIGHTS).stat()
     assert (copied.st_uid, copied.st_nlink) == (os.geteuid(), 1)
 
 
@@ -406,21 +406,21 @@ def test_a_foreign_file_is_never_linked(store, sql):
 )
 def test_an_entry_that_somebody_harmed(store, sql, harm, no_reflink):
     store.stage(sql.path, sql.digest)
-    harm(store.path_of(sql.digest))
-    assert intact(store.path_of(sql.digest)) is False
+    harm(store.root / sql.digest)
+    assert intact(store.root / sql.digest) is False
 
 
 def test_without_its_manifest_an_entry_is_read(store, sql):
     store.stage(sql.path, sql.digest)
-    (store.path_of(sql.digest) / ".garrison.json").unlink()
-    assert intact(store.path_of(sql.digest)) is True
+    (store.root / sql.digest / ".garrison.json").unlink()
+    assert intact(store.root / sql.digest) is True
 
 
 def test_what_is_no_place_in_a_store(store, sql, tmp_path):
     store.stage(sql.path, sql.digest)
     assert intact(sql.path) is None
     assert intact(tmp_path / "elsewhere" / sql.digest) is None
-    assert intact(store.path_of("0" * 64)) is False  # a place in the store, and nothing is there
+    assert intact(store.root / ("0" * 64)) is False  # a place in the store, and nothing is there
 
 
 # --- several at once
@@ -441,7 +441,7 @@ def test_threads_that_stage_the_same_share_one_entry(store, sql, no_reflink):
     for thread in threads:
         thread.join()
     assert not faults
-    assert {staged.path for staged in results} == {str(store.path_of(sql.digest))}
+    assert {staged.path for staged in results} == {str(store.root / sql.digest)}
     assert sorted(staged.how for staged in results).count("there") == 7
 
 
@@ -545,9 +545,9 @@ def test_entries_know_what_they_would_free_and_when_they_were_used(tmp_path, sql
     store = AdapterStore(tmp_path / "store", "db1", clock=clock)
     store.stage(sql.path, sql.digest)
     (alone,) = store.entries()
-    assert alone.bytes > (store.path_of(sql.digest) / WEIGHTS).stat().st_size
+    assert alone.bytes > (store.root / sql.digest / WEIGHTS).stat().st_size
     assert alone.used_at == clock.now().timestamp()
-    os.link(store.path_of(sql.digest) / WEIGHTS, tmp_path / "another name")
+    os.link(store.root / sql.digest / WEIGHTS, tmp_path / "another name")
     (linked,) = store.entries()
     assert linked.bytes < 2000  # the weights stay on the disk
     (tmp_path / "another name").unlink()
@@ -569,5 +569,5 @@ def test_what_a_kill_left_counts_by_its_age(store, sql):
 
 def test_a_manifest_says_where_it_came_from(store, sql):
     store.stage(sql.path, sql.digest)
-    body = json.loads((store.path_of(sql.digest) / ".garrison.json").read_text())
+    body = json.loads((store.root / sql.digest / ".garrison.json").read_text())
     assert (body["digest"], body["source"]) == (sql.digest, str(sql.path))

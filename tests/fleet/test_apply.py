@@ -10,7 +10,7 @@ from garrison.base.errors import ConflictError, InvalidError
 from garrison.base.exit_codes import ExitCode
 from garrison.fleet.execute.lease import this_process
 from garrison.fleet.values import events
-from garrison.fleet.values.declaration import AdapterSpec, Declaration, ModelSpec
+from garrison.fleet.values.declaration import AdapterDeclaration, Declaration, ModelSpec
 from garrison.fleet.values.observation import Cause
 from garrison.fleet.values.plan import ActionKind
 from garrison.fleet.values.target import TargetSpec
@@ -257,7 +257,7 @@ async def test_run_time_lora_that_is_off_is_no_absence(world: World) -> None:
 # --- addresses
 
 
-def declared_at(stack: str, name: str, url: str, *adapters: AdapterSpec) -> Declaration:
+def declared_at(stack: str, name: str, url: str, *adapters: AdapterDeclaration) -> Declaration:
     return Declaration(stack=stack, targets={name: TargetSpec(name=name, base_url=url)}, adapters=adapters)
 
 
@@ -303,8 +303,8 @@ async def test_what_was_applied_at_the_old_address_is_owed_at_the_new_one(world:
     done = await world.apply(moved)
     assert done.exit_code == ExitCode.UNREACHABLE
     assert [(one.kind, one.owed) for one in done.plan.actions] == [(ActionKind.BLOCKED, True)]
-    assert done.plan.warnings == ("edge-1 was at http://edge-1:8000: what that server serves stays there, and nobody "
-                                  "looks after it",)  # fmt: skip
+    assert done.plan.warnings == ("edge-1 was at http://edge-1:8000: adapters on that server stay loaded, and are no "
+                                  "longer managed",)  # fmt: skip
     assert world.store.targets()[0].last_seen is None
     world.edge.down = None
     await world.agent_pass()

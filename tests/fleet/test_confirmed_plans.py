@@ -15,7 +15,7 @@ from garrison.fleet.operations.apply import Applied, apply, destroy, propose
 from garrison.fleet.operations.fingerprint import plan_changes
 from garrison.fleet.operations.forget import forget, propose_forgetting
 from garrison.fleet.plan.context import PlanOptions
-from garrison.fleet.values.declaration import AdapterSpec, Declaration, Policy
+from garrison.fleet.values.declaration import AdapterDeclaration, Declaration, Policy
 from garrison.fleet.values.plan import ActionKind, Plan
 from garrison.net.errors import TransportCause
 from garrison.net.transport import TransportError
@@ -284,7 +284,9 @@ async def test_a_stack_that_declares_the_target_in_the_last_moment_is_not_overwr
 
     def late(*args: Any, **more: Any) -> Any:
         monkeypatch.setattr(world.store, "acquire", acquire)
-        two = world.declaration(AdapterSpec(target="edge-1", label="b", lora_name="b", lora_path="/b"), stack="two")
+        two = world.declaration(
+            AdapterDeclaration(target="edge-1", label="b", lora_name="b", lora_path="/b"), stack="two"
+        )
         command = CommandRecord(id="c2", kind="apply", stack="two", started_at=world.clock.now(), by="ann@host 1")
         record = replace(world.store.stacks()[0], name="two", declaration=two.to_json())
         world.store.declare(record, [], command, [])

@@ -23,7 +23,7 @@ from garrison.fleet.artifacts.disk import default_store
 from garrison.fleet.artifacts.gc import collect_all
 from garrison.fleet.execute.checkpoints import CHECKPOINTS
 from garrison.fleet.values import events
-from garrison.fleet.values.declaration import ADAPTER_TYPE, AdapterSpec, Declaration
+from garrison.fleet.values.declaration import ADAPTER_TYPE, AdapterDeclaration, Declaration
 from garrison.fleet.values.target import TargetSpec
 from garrison.models.adapters.inspect import adapter_digest
 from garrison.sim.config import SimConfig
@@ -129,7 +129,7 @@ class Place:
     def manifest(self, wanted: Wanted) -> dict[str, Any]:
         target = TargetSpec(name="edge", base_url=self.sim.url)
         adapters = tuple(
-            AdapterSpec(
+            AdapterDeclaration(
                 target="edge", label=self.way.labels.get(name, name), lora_name=name, lora_path=str(self.files / path)
             )
             for name, path in wanted.items()

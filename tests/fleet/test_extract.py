@@ -9,7 +9,7 @@ from garrison.fleet.observe.record_sighting import last_sighting
 from garrison.fleet.plan.planner import plan
 from garrison.fleet.report.extract import extract
 from garrison.fleet.report.inventory import take_stock
-from garrison.fleet.values.declaration import ADAPTER_TYPE, AdapterSpec, Declaration, Policy
+from garrison.fleet.values.declaration import ADAPTER_TYPE, AdapterDeclaration, Declaration, Policy
 from garrison.fleet.values.plan import ActionKind
 from garrison.fleet.values.target import TargetSpec
 from garrison.store.records import Key, Operation, Resource, StackRecord, TargetRecord
@@ -34,7 +34,7 @@ class World:
 
     def applied(self, target, name, *, stack="s", path=None, served_path=None, label=None, lost=False, **fields):
         path = path or f"/a/{name}"
-        spec = AdapterSpec(target=target, label=label or name, lora_name=name, lora_path=path, **fields)
+        spec = AdapterDeclaration(target=target, label=label or name, lora_name=name, lora_path=path, **fields)
         self.resources.append(
             Resource(
                 key=Key(target, ADAPTER_TYPE, name), stack=stack, label=spec.label,

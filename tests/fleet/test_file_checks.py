@@ -7,7 +7,7 @@ import pytest
 from fleet_world import World
 
 from garrison.fleet.context import Fleet
-from garrison.fleet.values.declaration import AdapterSpec
+from garrison.fleet.values.declaration import AdapterDeclaration
 from garrison.fleet.values.failure import Failure, FailureCode
 from garrison.fleet.values.plan import ActionKind
 from garrison.testing.artifacts import MemoryArtifacts
@@ -40,7 +40,7 @@ def world():
 
 def everywhere(world, adapters=1):
     return [
-        AdapterSpec(target=name, label=f"a{at}", lora_name=f"a{at}", lora_path=PATH)
+        AdapterDeclaration(target=name, label=f"a{at}", lora_name=f"a{at}", lora_path=PATH)
         for name in world.targets.targets
         for at in range(adapters)
     ]

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from garrison.fleet.operations.fingerprint import digest_of, fingerprint_of, plan_changes
-from garrison.fleet.values.declaration import ADAPTER_TYPE, AdapterSpec, Declaration, Hook, Policy
+from garrison.fleet.values.declaration import ADAPTER_TYPE, AdapterDeclaration, Declaration, Hook, Policy
 from garrison.fleet.values.failure import Failure, FailureCode
 from garrison.fleet.values.observation import Cause, Served
 from garrison.fleet.values.plan import Action, ActionKind, Change, Plan, TargetChange, Way
@@ -18,9 +18,9 @@ from garrison.store.records import Key, Operation, Resource, StackRecord
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
 
-def spec(name: str = "sql", **values: Any) -> AdapterSpec:
+def spec(name: str = "sql", **values: Any) -> AdapterDeclaration:
     body: dict[str, Any] = {"target": "edge", "label": name, "lora_name": name, "lora_path": f"/models/{name}"}
-    return AdapterSpec(**(body | values))
+    return AdapterDeclaration(**(body | values))
 
 
 def resource(name: str = "sql", **values: Any) -> Resource:

@@ -5,7 +5,7 @@ import pytest
 from garrison.fleet.report.inventory import take_stock
 from garrison.fleet.report.inventory_rows import FIELDS, NOUNS, select
 from garrison.fleet.report.query import parse_query
-from garrison.fleet.values.declaration import ADAPTER_TYPE, AdapterSpec, Declaration
+from garrison.fleet.values.declaration import ADAPTER_TYPE, AdapterDeclaration, Declaration
 from garrison.fleet.values.target import TargetSpec
 from garrison.store.records import Key, Operation, Resource, StackRecord, TargetRecord
 
@@ -27,7 +27,7 @@ def target(name, *adapters, state="reachable", **fields):
 
 
 def spec(target, name="sql", path="/a/sql"):
-    return AdapterSpec(target=target, label=name, lora_name=name, lora_path=path)
+    return AdapterDeclaration(target=target, label=name, lora_name=name, lora_path=path)
 
 
 def resource(spec, operation=Operation.CREATED, **fields):

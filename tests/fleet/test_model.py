@@ -22,7 +22,7 @@ from garrison.fleet.agent.loop import Agent
 from garrison.fleet.operations.apply import Applied, apply, destroy
 from garrison.fleet.plan.context import PlanOptions
 from garrison.fleet.values import events
-from garrison.fleet.values.declaration import AdapterSpec, Declaration, Policy
+from garrison.fleet.values.declaration import AdapterDeclaration, Declaration, Policy
 from garrison.fleet.values.observation import Cause
 from garrison.fleet.values.view import SilentView
 from garrison.net.errors import TransportCause
@@ -320,7 +320,7 @@ class Fleets(RuleBasedStateMachine):
 
     def _declaration(self, stack: str, manifest: Any) -> Declaration:
         adapters = tuple(
-            AdapterSpec(target=target, label=label, lora_name=name, lora_path=path)
+            AdapterDeclaration(target=target, label=label, lora_name=name, lora_path=path)
             for target, label, name, path in manifest
         )
         return Declaration(
@@ -399,7 +399,7 @@ class Fleets(RuleBasedStateMachine):
                 theirs = theirs or place in {(one["target"], one["lora_name"]) for one in rival.declaration["adapters"]}
             assert theirs or self.lab.loaded_by.get(place) == OTHERS, f"no conflict: {one}"
 
-    def _as_declared(self, spec: AdapterSpec) -> bool:
+    def _as_declared(self, spec: AdapterDeclaration) -> bool:
         digest = self.lab.artifacts.digests.get(spec.lora_path)
         return self.lab.served((spec.target, spec.lora_name)) in (spec.lora_path, f"{STORE}/{digest}")
 

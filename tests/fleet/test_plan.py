@@ -13,7 +13,7 @@ from garrison.base.errors import InvalidError
 from garrison.fleet.plan.context import PlanOptions
 from garrison.fleet.plan.planner import check_models, plan
 from garrison.fleet.values.causes import INTERRUPTED
-from garrison.fleet.values.declaration import ADAPTER_TYPE, AdapterSpec, Declaration, ModelSpec
+from garrison.fleet.values.declaration import ADAPTER_TYPE, AdapterDeclaration, Declaration, ModelSpec
 from garrison.fleet.values.failure import FailureCode
 from garrison.fleet.values.observation import Capabilities, Cause, Served, Sighting
 from garrison.fleet.values.plan import Action, ActionKind, Plan, Way
@@ -25,18 +25,18 @@ BASE = "acme/tiny"
 OLD, NEW = "a" * 64, "b" * 64
 
 
-def spec(**changes: Any) -> AdapterSpec:
+def spec(**changes: Any) -> AdapterDeclaration:
     values: dict[str, Any] = {"target": "edge", "label": "sql", "lora_name": "sql", "lora_path": "/models/sql"}
-    return AdapterSpec(**(values | changes))
+    return AdapterDeclaration(**(values | changes))
 
 
-def declared(*adapters: AdapterSpec) -> Declaration:
+def declared(*adapters: AdapterDeclaration) -> Declaration:
     targets = {one.target: TargetSpec(name=one.target, base_url="http://edge:8000") for one in adapters}
     return Declaration(stack="lab", targets=targets or {"edge": TargetSpec(name="edge", base_url="http://edge:8000")},
                        adapters=adapters)  # fmt: skip
 
 
-def applied(one: AdapterSpec | None = None, **changes: Any) -> Resource:
+def applied(one: AdapterDeclaration | None = None, **changes: Any) -> Resource:
     one = one or spec()
     values: dict[str, Any] = {
         "key": Key(one.target, ADAPTER_TYPE, one.lora_name),
@@ -325,7 +325,7 @@ RESOURCES = st.builds(
     st.booleans(),
 )
 def test_for_all_inputs(
-    specs: list[AdapterSpec],
+    specs: list[AdapterDeclaration],
     recorded: list[Resource],
     served: dict[str, str] | None,
     mode: Any,

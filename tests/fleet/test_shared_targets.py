@@ -9,7 +9,7 @@ from fleet_world import World, adapter
 from garrison.base.errors import ConflictError
 from garrison.base.exit_codes import ExitCode
 from garrison.fleet.values import events
-from garrison.fleet.values.declaration import AdapterSpec, Declaration
+from garrison.fleet.values.declaration import AdapterDeclaration, Declaration
 from garrison.fleet.values.plan import ActionKind
 from garrison.fleet.values.target import TargetSpec
 from garrison.net.endpoint import Secret, Tls
@@ -23,7 +23,7 @@ def world() -> World:
     return World()
 
 
-def stack(name: str, *adapters: AdapterSpec, **changes: Any) -> Declaration:
+def stack(name: str, *adapters: AdapterDeclaration, **changes: Any) -> Declaration:
     return Declaration(stack=name, targets={"edge-1": replace(EDGE, **changes)}, adapters=adapters)
 
 

@@ -10,7 +10,7 @@ import pytest
 from fleet_nursery import Nursery
 from tiny_model import make_adapter
 
-from garrison.fleet.values.declaration import AdapterSpec, Declaration, Policy
+from garrison.fleet.values.declaration import AdapterDeclaration, Declaration, Policy
 from garrison.fleet.values.target import TargetSpec
 from garrison.sim.config import SimConfig
 from garrison.sim.faults import DISGUISES, Faults
@@ -49,7 +49,7 @@ async def test_killed_at_random_moments(nursery: Nursery, tmp_path: Path, seed: 
 
         def manifest() -> Declaration:
             adapters = tuple(
-                AdapterSpec(
+                AdapterDeclaration(
                     target=target, label=name, lora_name=name, lora_path=str(files / draws.choice(("v1", "v2")))
                 )
                 for target in sims

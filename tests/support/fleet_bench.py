@@ -8,7 +8,7 @@ from typing import Any
 from garrison.fleet.context import Fleet
 from garrison.fleet.execute.commands import action_records
 from garrison.fleet.execute.executor import ExecuteOptions, execute
-from garrison.fleet.values.declaration import ADAPTER_TYPE, AdapterSpec
+from garrison.fleet.values.declaration import ADAPTER_TYPE, AdapterDeclaration
 from garrison.fleet.values.observation import Served, Sighting
 from garrison.fleet.values.plan import Action, ActionKind, Way
 from garrison.fleet.values.target import TargetSpec
@@ -26,8 +26,8 @@ STACK = "lab"
 OLD, NEW = "/models/old", "/models/new"
 
 
-def spec(name: str = "sql", path: str = NEW, target: str = "edge", **changes: Any) -> AdapterSpec:
-    return AdapterSpec(**({"target": target, "label": name, "lora_name": name, "lora_path": path} | changes))
+def spec(name: str = "sql", path: str = NEW, target: str = "edge", **changes: Any) -> AdapterDeclaration:
+    return AdapterDeclaration(**({"target": target, "label": name, "lora_name": name, "lora_path": path} | changes))
 
 
 def applied(name: str = "sql", path: str = OLD, target: str = "edge", **changes: Any) -> Resource:
@@ -44,7 +44,7 @@ def applied(name: str = "sql", path: str = OLD, target: str = "edge", **changes:
     return Resource(**(values | changes))
 
 
-def create(one: AdapterSpec | None = None, **changes: Any) -> Action:
+def create(one: AdapterDeclaration | None = None, **changes: Any) -> Action:
     one = one or spec()
     values: dict[str, Any] = {"kind": ActionKind.CREATE, "way": Way.LOAD, "load_path": one.lora_path, "desired": one}
     named: dict[str, Any] = {
@@ -56,7 +56,7 @@ def create(one: AdapterSpec | None = None, **changes: Any) -> Action:
     return Action(**(values | named | changes))
 
 
-def update(one: AdapterSpec | None = None, old: str = OLD, **changes: Any) -> Action:
+def update(one: AdapterDeclaration | None = None, old: str = OLD, **changes: Any) -> Action:
     one = one or spec()
     recorded = applied(one.lora_name, old, one.target)
     served = Served(one.lora_name, old, BASE)

@@ -8,7 +8,7 @@ from garrison.fleet.context import Fleet
 from garrison.fleet.execute.steps import ExecuteOptions
 from garrison.fleet.operations.apply import Applied, apply, destroy, preview
 from garrison.fleet.plan.context import PlanOptions
-from garrison.fleet.values.declaration import ADAPTER_TYPE, AdapterSpec, Declaration, Policy
+from garrison.fleet.values.declaration import ADAPTER_TYPE, AdapterDeclaration, Declaration, Policy
 from garrison.fleet.values.plan import Plan
 from garrison.fleet.values.target import TargetSpec
 from garrison.store.records import Event, Key, Resource
@@ -42,7 +42,7 @@ class World:
     def edge(self) -> MemoryTarget:
         return self.targets["edge-1"]
 
-    def declaration(self, *adapters: AdapterSpec, on_drift: Any = "report", stack: str = "lab") -> Declaration:
+    def declaration(self, *adapters: AdapterDeclaration, on_drift: Any = "report", stack: str = "lab") -> Declaration:
         specs = {name: TargetSpec(name=name, base_url=f"http://{name}:8000") for name in self.targets.targets}
         return Declaration(stack=stack, targets=specs, adapters=adapters, policy=Policy(on_drift=on_drift))
 
@@ -83,6 +83,6 @@ class World:
         return [one for one in reversed(self.store.events(limit=1000)) if one.kind in kinds]
 
 
-def adapter(name: str = "sql", target: str = "edge-1", **changes: Any) -> AdapterSpec:
+def adapter(name: str = "sql", target: str = "edge-1", **changes: Any) -> AdapterDeclaration:
     values: dict[str, Any] = {"target": target, "label": name, "lora_name": name, "lora_path": f"/models/{name}"}
-    return AdapterSpec(**(values | changes))
+    return AdapterDeclaration(**(values | changes))

@@ -55,7 +55,7 @@ def full_plan() -> Plan:
                 kinds.BLOCKED, "wide", reason="its files would not do",
                 failure=Failure(
                     code=FailureCode.INVALID_REQUEST,
-                    message="/models/wide has rank 128, and edge-2 takes ranks up to 64",
+                    message="/models/wide has rank 128, and edge-2 accepts ranks up to 64",
                     hint="Restart its vLLM with --max-lora-rank 128, or train it with a lower rank.",
                 ),
             ),

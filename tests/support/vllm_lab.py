@@ -18,7 +18,7 @@ from garrison.fleet.artifacts.disk import DiskArtifacts
 from garrison.fleet.context import Fleet
 from garrison.fleet.operations.apply import Applied, apply, destroy, preview
 from garrison.fleet.plan.context import PlanOptions
-from garrison.fleet.values.declaration import ADAPTER_TYPE, AdapterSpec, Declaration, Policy
+from garrison.fleet.values.declaration import ADAPTER_TYPE, AdapterDeclaration, Declaration, Policy
 from garrison.fleet.values.plan import Plan
 from garrison.fleet.values.target import TargetSpec
 from garrison.net.client import HttpDialer
@@ -111,12 +111,16 @@ class Lab:
         }
         return TargetSpec(**(values | changes))
 
-    def spec(self, path: Path, name: str = "sql", **changes: Any) -> AdapterSpec:
+    def spec(self, path: Path, name: str = "sql", **changes: Any) -> AdapterDeclaration:
         values = {"target": TARGET, "label": name, "lora_name": self.name(name), "lora_path": str(path)}
-        return AdapterSpec(**(values | changes))
+        return AdapterDeclaration(**(values | changes))
 
     def declare(
-        self, *adapters: AdapterSpec, target: TargetSpec | None = None, on_drift: Any = "report", interval: float = 30
+        self,
+        *adapters: AdapterDeclaration,
+        target: TargetSpec | None = None,
+        on_drift: Any = "report",
+        interval: float = 30,
     ) -> Declaration:
         policy = Policy(on_drift=on_drift, interval=interval)
         return Declaration(stack=self.tag, targets={TARGET: target or self.target()}, adapters=adapters, policy=policy)

@@ -1,7 +1,7 @@
 """The network: HTTP/1.1 in both directions, TLS, names and secrets.
 
-What lives here reads and writes bytes for peers and knows nothing about what they mean: `http1` (the framing that the
-client, the simulator and the gateway share), the client with its streams and its pool, the resolver, TLS contexts, and
-the references to secrets that requests carry. No fleet, no engine, no store, and no listening server of Garrison's own
-may be known here; the room imports `base` alone.
+This package exchanges bytes with peers and does not know what they mean: `http1` (the framing that the client, the
+simulator and the gateway share), the client with its streams and its pool, the resolver, TLS contexts, and references
+to the secrets that requests carry. Nothing here knows the fleet, engines, the store, or a server of Garrison's own; the
+package imports only `base`.
 """

@@ -1,4 +1,4 @@
-"""The end of a child process that was started in a group of its own."""
+"""Ends a child process that was started in its own process group."""
 
 import asyncio
 import contextlib
@@ -12,11 +12,11 @@ _PIECE_BYTES = 64 * 1024
 
 
 async def end_group(child: asyncio.subprocess.Process) -> None:
-    """Kill the group if its leader still runs, so that what a script started goes too, and let go of its pipes.
+    """Kill the group if its leader still runs, so that processes started by a script end, too, and close its pipes.
 
-    The group is ours as long as its leader was not waited for. The rest of the output is read first: asyncio's `wait`
-    does not return while a pipe that nobody reads is open. A process that left the group may hold it; it is not waited
-    for.
+    The group's id cannot be reused before its leader was waited for. The rest of the output is read first: asyncio's
+    `wait` does not return while an unread pipe is open. A process that left the group may hold the pipe; it is not
+    waited for.
     """
     if child.returncode is None:
         with contextlib.suppress(ProcessLookupError):

@@ -7,10 +7,10 @@
             async for piece in response:
                 ...
 
-It does what listing thousands of servers needs and no more: one connection, with requests on it in order; a deadline
-for each phase (name, connect and TLS: the endpoint's `timeout`; one exchange: the request's); bounded heads and bodies;
-and every failure as a `TransportError` with its cause. It follows no redirect and reads no proxy variables, so a secret
-goes to the declared origin alone.
+It does what observing thousands of servers needs and no more: one connection, with requests in order; a deadline for
+each phase (name, connect and TLS: the endpoint's `timeout`; one exchange: the request's); bounded heads and bodies; and
+every failure as a `TransportError` with its cause. It follows no redirects and ignores proxy variables, so a secret is
+only sent to the declared origin.
 """
 
 import hashlib
@@ -45,12 +45,12 @@ _Reach = Callable[[Exchange], Awaitable[None]]
 
 
 class HttpDialer:
-    """The `Dialer` of real servers, for one event loop. Keeps TLS contexts, secrets and resolved names.
+    """The `Dialer` of real servers, for one event loop. Caches TLS contexts, secrets and resolved names.
 
     Args:
-        secrets: how references become text.
-        resolver: how names become addresses.
-        pool: keeps connections open from one `open` to the next; without one, each ends with its `open`.
+        secrets: reads referenced secrets.
+        resolver: resolves names.
+        pool: keeps connections from one `open` to the next; without one, each ends with its `open`.
     """
 
     def __init__(
@@ -69,10 +69,10 @@ class HttpDialer:
         return other
 
     def open(self, endpoint: Endpoint, /, *, uds: str | None = None) -> "HttpConnection":
-        """A connection that is made at the first request.
+        """Return a connection, which connects at the first request.
 
         Args:
-            uds: the path of a unix socket on which the server listens; the base URL then only gives the scheme, the
+            uds: path of the unix socket on which the server listens; the base URL then only determines the scheme, the
                 `Host` header and the path prefix.
 
         Raises:
@@ -97,16 +97,16 @@ class Response:
         self.headers = exchange.headers()
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        """The body in pieces, in the sizes in which it arrives. The server is slowed down while no piece is asked for.
+        """Iterate over the body as it arrives. While no piece is requested, the server is slowed down.
 
         Raises:
-            TransportError: the rest does not come, or not in time, or is larger than the limit.
+            TransportError: the rest does not arrive, or not in time, or is larger than the limit.
         """
         while piece := await self._exchange.piece():
             yield piece
 
     async def read(self) -> bytes:
-        """The rest of the body."""
+        """Return the rest of the body."""
         return b"".join([piece async for piece in self])
 
 
@@ -163,7 +163,7 @@ class HttpConnection:
             limit: bytes of the body.
 
         Raises:
-            TransportError: no head came. Reading raises it for the body.
+            TransportError: no head arrived. For the body, reading raises it.
         """
         body = b"" if json is None else _ENCODE(json).encode()
         message = await self._message(method, path, body)
@@ -189,7 +189,7 @@ class HttpConnection:
     async def _sent(self, method: str, message: bytes, timeout: float, limit: int, reach: _Reach) -> Exchange:
         """Send a message and wait for `reach`; send it again if the server had closed the connection in between.
 
-        A request that the server may have acted on is not repeated, unless it is a GET without any byte of an answer.
+        A request on which the server may have acted is not repeated, unless it is a GET that got no byte of a response.
         """
         idle = await self._idle(method)
         if idle is not None:
@@ -211,7 +211,7 @@ class HttpConnection:
         if pool is not None:
             if exchange is None:
                 exchange = pool.take(self._key(await self._context()))
-            if method == "GET":  # sent again where the server closed the connection; anything else is not
+            if method == "GET":  # only a GET is sent again if the server has just closed the connection
                 longest = max(longest, pool.idle_seconds)
         if exchange is not None and not (exchange.usable and time.monotonic() - exchange.idle_since < longest):
             exchange.close()
@@ -310,7 +310,7 @@ def _sender_of(exchange: Exchange) -> bytes:
 
 
 def _digest(*lines: str) -> bytes:
-    """Of what is sent, so that a pool's keys hold no secret."""
+    """Return a digest of what is sent, so that no key of a pool contains a secret."""
     return hashlib.blake2b("\r\n".join(lines).encode("utf-8", "surrogatepass"), digest_size=16).digest()
 
 

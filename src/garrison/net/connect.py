@@ -29,7 +29,7 @@ class Connector:
         self._contexts = contexts
 
     async def context(self, tls: Tls, timeout: float) -> ssl.SSLContext:
-        """The TLS context of a declaration.
+        """Return the TLS context of a declaration.
 
         Raises:
             TransportError: `local`: one of its files cannot be used, or could not be read in time.
@@ -46,15 +46,15 @@ class Connector:
     async def connect(
         self, origin: Origin, context: ssl.SSLContext | None, timeout: float, uds: str | None = None
     ) -> Exchange:
-        """A new connection.
+        """Open a connection.
 
         Args:
             context: None for plain HTTP.
-            timeout: seconds for all of it. Several addresses of one name share them.
-            uds: the path of a unix socket to use instead of the origin's address.
+            timeout: seconds in total, shared by all addresses of the name.
+            uds: path of a unix socket to use instead of the origin's address.
 
         Raises:
-            TransportError: no connection.
+            TransportError: no connection could be opened.
         """
         deadline = asyncio.get_running_loop().time() + timeout
         if uds is not None:
@@ -92,7 +92,7 @@ class Connector:
         deadline: float,
         others: int,
     ) -> Exchange:
-        """Connect within a share of the remaining time, when `others` addresses come after this one."""
+        """Connect within a share of the remaining time, since `others` addresses may be tried after this one."""
         loop = asyncio.get_running_loop()
         share = (deadline - loop.time()) / (others + 1)
         name = origin.host if context else None

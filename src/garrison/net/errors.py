@@ -1,4 +1,4 @@
-"""Why no response came, as one error with a cause, and what the operating system and OpenSSL call it. Pure."""
+"""The error of a request without a complete response, translated from those of the system and of OpenSSL. Pure."""
 
 import errno
 import os
@@ -12,7 +12,7 @@ __all__ = ["TransportCause", "TransportError", "transport_error"]
 
 
 class TransportCause(StrEnum):
-    """Why a request got no whole response."""
+    """Why a request got no complete response."""
 
     DNS = "dns"
     REFUSED = "refused"
@@ -25,12 +25,12 @@ class TransportCause(StrEnum):
 
 
 class TransportError(Exception):
-    """No whole response came.
+    """A request got no complete response.
 
     Attributes:
         cause: why.
-        detail: the reason in words, safe to show.
-        sent: whether any byte of the request had left; if so, the server may have acted on it.
+        detail: the reason in words, safe to display.
+        sent: whether any byte of the request was sent; if so, the server may have acted on it.
     """
 
     def __init__(self, cause: TransportCause, detail: str, *, sent: bool = False) -> None:
@@ -47,7 +47,7 @@ _CAUSES = {
     errno.EHOSTUNREACH: TransportCause.REFUSED,
     errno.ENETUNREACH: TransportCause.REFUSED,
     errno.EHOSTDOWN: TransportCause.REFUSED,
-    errno.ENOENT: TransportCause.REFUSED,  # the path of a unix socket that nobody has bound
+    errno.ENOENT: TransportCause.REFUSED,  # the path of a unix socket that no process has bound
     errno.ETIMEDOUT: TransportCause.TIMEOUT,
     errno.ECONNRESET: TransportCause.RESET,
     errno.ECONNABORTED: TransportCause.RESET,
@@ -59,7 +59,7 @@ _CAUSES = {
 def transport_error(error: OSError, *, sent: bool) -> TransportError:
     """Translate an error from connecting or from a connection.
 
-    Whatever is not known to come from the server or the network (no descriptors, no ports, no permission) is `local`.
+    Errors that are not known to come from the server or the network (no descriptors, ports or permission) are `local`.
     """
     if isinstance(error, ssl.SSLError):
         return TransportError(TransportCause.TLS, _tls_detail(error), sent=sent)

@@ -11,7 +11,7 @@ from garrison.net.http1.responses import ResponseReader
 __all__ = ["Exchange"]
 
 _TLS_ALERT = b"\x15"
-"""The first byte of what a TLS server answers to plain text. No HTTP response begins with it."""
+"""The first byte that a TLS server answers to plain text. No HTTP response begins with it."""
 _AHEAD_BYTES = 64 * 1024
 """A stream buffers this much, plus one read, for a slow consumer. After that the socket is not read, which slows the
 server down."""
@@ -20,15 +20,14 @@ server down."""
 class Exchange(FlowControl):
     """The protocol of one connection, which carries one request at a time.
 
-    After `start`, exactly one of these reads the response: `whole` and then `body`, or `head` and then `piece`
-    until it gives nothing.
-    The caller closes the exchange after any error, and when it leaves a response unread.
+    After `start`, the response is read in exactly one of two ways: `whole` and then `body`, or `head` and then `piece`
+    until it returns nothing. The caller closes the exchange after any error, and when it leaves a response unread.
 
     Attributes:
-        opened_at: `time.monotonic()` when it was made.
+        opened_at: `time.monotonic()` when it was opened.
         idle_since: `time.monotonic()` at the end of the last response.
-        answered_any: a byte came after the last request was sent.
-        key: what requests must have in common to share this connection; whoever opens it sets it, for a pool.
+        answered_any: a byte arrived after the last request was sent.
+        key: what requests must have in common to share this connection, for a pool; set by the opener.
     """
 
     __slots__ = (
@@ -76,7 +75,7 @@ class Exchange(FlowControl):
         return self._reader.status
 
     def headers(self) -> dict[str, str]:
-        """Names in lower case; the values of a repeated one are joined with commas."""
+        """Return the headers; names are in lower case, and the values of a repeated one are joined with commas."""
         found: dict[str, str] = {}
         for name, value in self._reader.headers:
             key = name.decode("latin-1").lower()
@@ -90,8 +89,7 @@ class Exchange(FlowControl):
         Args:
             limit: bytes of the response's body.
             timeout: seconds until the last byte of the response must have arrived.
-            whole: the response is read with `whole`, which takes all of it up to the limit without holding the server
-                back.
+            whole: the response will be read with `whole`, so it is buffered up to the limit without flow control.
 
         Raises:
             TransportError: the connection is gone.
@@ -110,14 +108,14 @@ class Exchange(FlowControl):
         self.send(message)
 
     def body(self) -> bytes:
-        """What `whole` has waited for."""
+        """Return the body for which `whole` has waited."""
         return b"".join(self._pieces)
 
     async def whole(self) -> None:
         """Wait until the response is complete.
 
         Raises:
-            TransportError: no whole response came.
+            TransportError: no complete response arrived.
         """
         while self._reader.waiting:
             await self._wait()
@@ -128,7 +126,7 @@ class Exchange(FlowControl):
         """Wait for the status and the headers.
 
         Raises:
-            TransportError: none came.
+            TransportError: none arrived.
         """
         while not self._reader.status and self._reader.waiting:
             await self._wait()
@@ -136,10 +134,10 @@ class Exchange(FlowControl):
             raise self._error
 
     async def piece(self) -> bytes:
-        """What has arrived of the body since the last call; nothing at its end.
+        """Wait for more of the body, and return what has arrived since the last call; empty at its end.
 
         Raises:
-            TransportError: the rest does not come.
+            TransportError: the rest does not arrive.
         """
         while not self._pieces:
             if self._error is not None:
@@ -153,8 +151,8 @@ class Exchange(FlowControl):
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     def close(self) -> None:
-        """Close at once. There is nothing worth waiting for: a TLS farewell to a server that does not answer would
-        hold the socket. Whoever still waits for the response gets an error."""
+        """Close now, without TLS's closing handshake, which a server that does not answer would delay. A task that
+        still waits for the response gets an error."""
         self._closed = True
         if self._reader.waiting:
             self._reader.waiting = False
@@ -207,7 +205,7 @@ class Exchange(FlowControl):
         self._keep = keep_alive
         self.idle_since = time.monotonic()
         self._stop_timer()
-        self.pause_reading(False)  # or a server that closes meanwhile would go unnoticed
+        self.pause_reading(False)  # otherwise a close by the server would go unnoticed
         self._wake()
 
     def response_failed(self, reason: str) -> None:
@@ -234,8 +232,8 @@ class Exchange(FlowControl):
         self._give_up(TransportError(cause, detail, sent=True))
 
     def _give_up(self, error: TransportError) -> None:
-        """Close, with an error for a response that is not complete. One that is stays valid: what came after it only
-        makes the connection useless."""
+        """Close, with an error if the response is incomplete. A complete one stays valid: what arrived after it only
+        makes the connection unusable."""
         self._reader.waiting = False
         if not self._done:
             self._error = error

@@ -14,7 +14,7 @@ _PRINTABLE = "".join(map(chr, range(0x21, 0x7F)))
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """A server and the path prefix of what is asked there, which has no slash at its end."""
+    """A server, and the prefix of all request paths, without a slash at its end."""
 
     tls: bool
     host: str
@@ -28,7 +28,7 @@ def origin_of(base_url: str) -> Origin:
     """Split a base URL.
 
     Raises:
-        ValueError: not an `http` or `https` URL with a host. The message repeats nothing of the URL.
+        ValueError: not an `http` or `https` URL with a host. The message does not contain the URL.
     """
     parts = urlsplit(base_url)
     if parts.scheme not in ("http", "https") or not parts.hostname or _CONTROL.search(base_url) or " " in parts.netloc:
@@ -43,6 +43,6 @@ def origin_of(base_url: str) -> Origin:
 
 
 def request_target(origin: Origin, path: str) -> str:
-    """The path as it stands in a request line. Whatever could end it early is percent-encoded, as browsers do."""
+    """Return the path for a request line. Characters that could end it early are percent-encoded, as in browsers."""
     target = origin.prefix + path
     return target if _SENDABLE.match(target) else "/" + quote(target.removeprefix("/"), safe=_PRINTABLE)

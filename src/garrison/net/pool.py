@@ -1,4 +1,4 @@
-"""Keep idle connections for the next request to the same server."""
+"""Keeps idle connections for the next request to the same server."""
 
 import asyncio
 import math
@@ -95,7 +95,7 @@ class Pool:
         return found
 
     def give(self, exchange: Exchange) -> None:
-        """Keep a connection whose last response was read to its end, or close it. It is found again by its `key`."""
+        """Keep a connection whose last response was read to its end, under its `key`; close it if it cannot be kept."""
         idle = self._idle.get(exchange.key, [])
         if not self._fit(exchange) or len(idle) >= self._per_key or self._count >= self._total:
             exchange.close()
@@ -126,7 +126,7 @@ class Pool:
         self._sweeper = asyncio.get_running_loop().call_later(self.idle_seconds, self._sweep)
 
     def _sweep(self) -> None:
-        """Close what has been idle too long, and forget what the server has closed."""
+        """Close connections that have been idle too long, and drop those that the server has closed."""
         self._sweeper = None
         for key, idle in list(self._idle.items()):
             fit = [exchange for exchange in idle if self._fit(exchange)]

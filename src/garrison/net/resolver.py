@@ -1,8 +1,8 @@
-"""Resolve names to addresses without letting one hanging lookup delay the others.
+"""Resolves names to addresses, so that one hanging lookup does not delay the others.
 
-The system's resolver blocks a thread for as long as it likes. Here it gets threads of its own, which the process
-does not wait for when it exits. Each name is looked up once at a time, an answer is kept for a while, and an old answer
-is used when no new one arrives.
+The system's resolver may block a thread for any time. Here it has threads of its own, for which the process does not
+wait when it exits. There is one lookup per name at a time; answers are cached, and an old one is used if no new one
+arrives.
 """
 
 import asyncio
@@ -20,14 +20,14 @@ __all__ = ["Resolver"]
 
 _FRESH_SECONDS = 30.0
 _PATIENCE_SECONDS = 0.5
-"""How long to wait for a new answer where there is an old one."""
+"""How long to wait for a new answer if there is an old one."""
 _THREADS = 128
 
 _Addresses = tuple[str, ...]
 
 
 class Resolver:
-    """Addresses of names, as text. A numeric host is its own address and costs nothing."""
+    """Addresses of names, as text. A numeric host is its own address and needs no lookup."""
 
     def __init__(self) -> None:
         self._known: dict[str, tuple[float, _Addresses]] = {}
@@ -37,18 +37,18 @@ class Resolver:
         self._lock = threading.Lock()
 
     def fresh(self, host: str) -> _Addresses | None:
-        """The addresses where they are known without a lookup."""
+        """Return the addresses if they are known without a lookup."""
         known = self._known.get(host)
         if known is None and _numeric(host):
             known = self._known[host] = (float("inf"), (host,))
         return known[1] if known is not None and time.monotonic() - known[0] < _FRESH_SECONDS else None
 
     async def addresses(self, host: str) -> _Addresses:
-        """At least one address, the one to try first in front. The caller keeps the deadline.
+        """Return at least one address, the one to try first in front. The caller sets the deadline.
 
         Raises:
             socket.gaierror: the name does not resolve.
-            OSError: the lookup cannot be made.
+            OSError: the lookup cannot be started.
         """
         known = self._known.get(host)
         if known is None:
@@ -60,7 +60,7 @@ class Resolver:
             return known[1]
 
     def prefer(self, host: str, address: str) -> None:
-        """Try `address`, which has just accepted a connection, first from now on."""
+        """Put `address`, which has just accepted a connection, first from now on."""
         known = self._known.get(host)
         if known is not None and known[1][0] != address:
             self._known[host] = (known[0], (address, *(one for one in known[1] if one != address)))
@@ -84,8 +84,8 @@ class Resolver:
         return asking
 
     def _start_worker(self, host: str) -> None:
-        """Start one more thread. Where none can be started, the running ones take the name; without any, nobody would
-        ever look it up, so it fails now."""
+        """Start another thread. If that fails, the running ones look the name up later; if none is running, none would,
+        so the lookup fails now."""
         self._running += 1
         try:
             start_thread(self._work, "resolver")

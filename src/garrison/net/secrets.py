@@ -1,4 +1,4 @@
-"""References become text here, at the moment they are needed, and nowhere else."""
+"""Reads referenced secrets. This is the only place where a reference becomes text, at the moment it is needed."""
 
 import asyncio
 import os
@@ -23,7 +23,7 @@ _OURS = ("GARRISON_", "VLLM_")
 
 
 class SecretError(Exception):
-    """A secret cannot be read. The message names the reference and the reason; of a command only the program."""
+    """A secret cannot be read. The message names the reference and the reason; for a command, only the program."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,11 +34,11 @@ class _Kept:
 
 
 class Secrets:
-    """Reads secrets. What a file or a command gave is kept for a minute, since many targets may share one.
+    """Reads secrets. The result of a file or a command is cached for a minute, since many targets may share one.
 
     Args:
-        environ: where variables are read; a command gets it without `GARRISON_*` and `VLLM_*`.
-        command_seconds: how long a command may take.
+        environ: holds the variables; a command gets it without `GARRISON_*` and `VLLM_*`.
+        command_seconds: time limit of a command.
         monotonic: seconds from an arbitrary start.
     """
 
@@ -56,10 +56,10 @@ class Secrets:
         self._turns: dict[Secret, asyncio.Lock] = {}
 
     async def text(self, secret: Secret) -> str:
-        """The secret.
+        """Return the secret.
 
         Raises:
-            SecretError: it cannot be read, is empty, or holds a line break or a control character.
+            SecretError: it cannot be read, is empty, or contains a line break or a control character.
         """
         if secret.kind == "env":
             return _usable(self._variable(str(secret.value)), f"the variable {secret.value}")
@@ -73,7 +73,7 @@ class Secrets:
         return kept.text
 
     def doubt(self, secret: Secret) -> None:
-        """A server refused it: it is read again at its next use, unless that was done a moment ago."""
+        """Note that a server refused the secret: it is read again at its next use, unless it was read moments ago."""
         kept = self._kept.get(secret)
         if kept is not None and self._monotonic() - kept.at >= _DOUBTED_SECONDS:
             del self._kept[secret]
@@ -123,7 +123,7 @@ class Secrets:
 
 
 def _program(argv: tuple[str, ...]) -> str:
-    """The rest of argv may say more than should be shown."""
+    """Return the name of the program; the other arguments may contain secrets."""
     return Path(argv[0]).name
 
 
@@ -136,7 +136,7 @@ async def _at_most(stream: asyncio.StreamReader, limit: int) -> bytes:
 
 def _file(path: str) -> bytes:
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # a pipe would wait for a writer
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # opening a pipe would wait for a writer
         with open(descriptor, "rb") as file:
             if not stat.S_ISREG(os.fstat(descriptor).st_mode):
                 raise SecretError(f"{path} is not a file")
@@ -156,7 +156,7 @@ def _text(raw: bytes, what: str) -> str:
 
 
 def _usable(text: str, what: str) -> str:
-    """Without the white space that editors and `echo` leave at the ends; from now on it is redacted."""
+    """Strip the white space that editors and `echo` leave at the ends; from now on the text is redacted."""
     try:
         return secret_text(text)
     except SecretValueError as error:

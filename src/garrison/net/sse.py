@@ -1,4 +1,4 @@
-"""Parse server-sent events from a stream of bytes, as the HTML standard defines them and within a bound. Pure."""
+"""Parses server-sent events from a stream of bytes, as the HTML standard defines them, within a size limit. Pure."""
 
 import re
 from collections.abc import AsyncIterable, AsyncIterator
@@ -14,7 +14,7 @@ _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 @dataclass(frozen=True, slots=True)
 class ServerEvent:
-    """One event: its data lines joined with line breaks, and the type and id where they were sent."""
+    """One event: its data lines joined with line breaks, and its type and id, if they were sent."""
 
     data: str
     kind: str = ""
@@ -95,7 +95,7 @@ class EventReader:
 
 
 async def server_events(pieces: AsyncIterable[bytes], *, limit: int = 1024 * 1024) -> AsyncIterator[ServerEvent]:
-    """The events of a streamed response, as they arrive.
+    """Iterate over the events of a streamed response as they arrive.
 
     Raises:
         TransportError: the stream ends early, or an event is larger than `limit` bytes.

@@ -1,4 +1,4 @@
-"""Run calls that may hang in threads that the process does not wait for when it exits."""
+"""Runs calls that may hang in threads for which the process does not wait when it exits."""
 
 import asyncio
 import contextlib
@@ -26,7 +26,7 @@ def start_thread(work: Callable[[], None], name: str) -> None:
 
 
 async def call_in_thread(call: Callable[[], T], name: str) -> T:
-    """The result of `call`, or its exception. A caller that leaves early leaves the thread behind.
+    """Return the result of `call`, or raise its exception. A cancelled caller leaves the thread behind.
 
     Raises:
         OSError: the system has no room for another thread.
@@ -46,7 +46,7 @@ async def call_in_thread(call: Callable[[], T], name: str) -> T:
 
 
 async def outcome(future: "Future[T]") -> T:
-    """Wait for a thread's future. Leaving early leaves the future to others who wait for it."""
+    """Wait for a thread's future. Cancellation does not cancel the future: others may wait for it, too."""
     loop = asyncio.get_running_loop()
     waiter = loop.create_future()
 
@@ -55,7 +55,7 @@ async def outcome(future: "Future[T]") -> T:
             waiter.set_result(None)
 
     def done(_: "Future[T]") -> None:
-        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
+        with contextlib.suppress(RuntimeError):  # the loop is closed, so no task waits any more
             loop.call_soon_threadsafe(wake)
 
     future.add_done_callback(done)

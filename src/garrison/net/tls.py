@@ -1,4 +1,4 @@
-"""TLS contexts: one for each declaration, rebuilt when one of its files changes."""
+"""TLS contexts: one per declaration, rebuilt when one of its files changes."""
 
 import ssl
 from pathlib import Path
@@ -22,10 +22,10 @@ class TlsContexts:
         self._made: dict[Tls, tuple[_Stamp, ssl.SSLContext]] = {}
 
     async def load(self, tls: Tls) -> ssl.SSLContext:
-        """Return the context of `tls` without blocking the event loop on a disk. The caller keeps the deadline.
+        """Return the context of `tls` without blocking the event loop on a disk. The caller sets the deadline.
 
         Raises:
-            TlsFileError: a file is missing or not what it should be.
+            TlsFileError: a file is missing or invalid.
             OSError: no thread can be started.
         """
         made = self._made.get(tls)
@@ -34,10 +34,10 @@ class TlsContexts:
         return await call_in_thread(lambda: self.get(tls), "tls-files")
 
     def get(self, tls: Tls) -> ssl.SSLContext:
-        """The context of `tls`. A declared CA replaces those of the system.
+        """Return the context of `tls`. A declared CA replaces those of the system.
 
         Raises:
-            TlsFileError: a file is missing or not what it should be.
+            TlsFileError: a file is missing or invalid.
         """
         stamp = tuple(_stamp(path) for path in (tls.ca, tls.cert, tls.key))
         made = self._made.get(tls)

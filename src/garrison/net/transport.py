@@ -1,4 +1,4 @@
-"""The seam to HTTP servers: one connection, with requests on it in order.
+"""The seam to HTTP servers: one connection, with requests in order.
 
     async with dialer.open(endpoint) as connection:
         answer = await connection.request("GET", "/v1/models", timeout=5.0)
@@ -33,7 +33,7 @@ class Connection(Protocol):
     async def request(
         self, method: str, path: str, *, json: Any = None, timeout: float, limit: int = 4 * 1024 * 1024
     ) -> Answer:
-        """Send a request and read its whole answer. Reconnects when the server closed the connection in between.
+        """Send a request and read its complete response. Reconnects if the server closed the connection in between.
 
         Args:
             path: starts with a slash and follows the path prefix of the endpoint.
@@ -41,13 +41,13 @@ class Connection(Protocol):
             limit: bytes of the body.
 
         Raises:
-            TransportError: no whole answer came.
+            TransportError: no complete response arrived.
         """
 
 
 class Dialer(Protocol[EndpointT]):
     def open(self, endpoint: EndpointT, /) -> AbstractAsyncContextManager[Connection]:
-        """Open a connection with the endpoint's TLS settings, API key and headers; it connects at the first request.
+        """Return a connection with the endpoint's TLS settings, API key and headers; it connects at the first request.
 
         Raises:
             TransportError: on entering or at the first request.

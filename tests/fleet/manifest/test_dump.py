@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from garrison.fleet.manifest.address import canonical_url
 from garrison.fleet.manifest.dump import dump_manifest, manifest_body
 from garrison.fleet.manifest.load import load_declaration
-from garrison.fleet.values.declaration import AdapterSpec, Declaration, Hook, ModelSpec, Policy
+from garrison.fleet.values.declaration import AdapterDeclaration, Declaration, Hook, ModelSpec, Policy
 from garrison.fleet.values.events import HOOK_KINDS
 from garrison.fleet.values.target import TargetSpec
 from garrison.net.endpoint import Secret, Tls
@@ -71,7 +71,7 @@ def declarations(draw: st.DrawFn) -> Declaration:
             "probe": draw(st.none() | st.booleans()),
         }
         for name in draw(st.lists(st.sampled_from(names), unique=True, min_size=1)):
-            adapter = AdapterSpec(target=name, **body)
+            adapter = AdapterDeclaration(target=name, **body)
             taken = {one.lora_name for one in adapters if one.target == name} | {targets[name].base_model}
             if adapter.lora_name not in taken:
                 adapters.append(adapter)
@@ -118,7 +118,7 @@ def test_what_it_looks_like() -> None:
             "b": TargetSpec(name="b", base_url="http://b:8000", labels={"site": "lab"}),
         },
         adapters=tuple(
-            AdapterSpec(target=target, label=label, lora_name=label, lora_path=path)
+            AdapterDeclaration(target=target, label=label, lora_name=label, lora_path=path)
             for label, target, path in (
                 ("sql", "a", "/m/sql"),
                 ("sql", "b", "/m/sql"),
@@ -152,7 +152,7 @@ def test_labels_of_their_own_do_not_take_another_adapters() -> None:
     declaration = Declaration(
         stack="s",
         targets={name: TargetSpec(name=name, base_url=f"http://{name}:1") for name in ("a", "b")},
-        adapters=tuple(AdapterSpec(target=t, label=x, lora_name=x, lora_path=p) for x, t, p in specs),
+        adapters=tuple(AdapterDeclaration(target=t, label=x, lora_name=x, lora_path=p) for x, t, p in specs),
     )
     written = yaml.safe_load(dump_manifest(declaration))["adapters"]
     assert {key: entry["lora_path"] for key, entry in written.items()} == {"x": "/1", "x-b-2": "/2", "x-b": "/3"}

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from garrison.base.errors import InvalidError
 from garrison.fleet.manifest.load import Loaded, load_declaration
-from garrison.fleet.values.declaration import AdapterSpec, Declaration, ModelSpec, Policy
+from garrison.fleet.values.declaration import AdapterDeclaration, Declaration, ModelSpec, Policy
 from garrison.fleet.values.target import TargetSpec
 from garrison.net.endpoint import Secret
 
@@ -77,7 +77,7 @@ def test_a_forma() -> None:
             "node-b": TargetSpec(name="node-b", base_url="http://b:9000"),
         },
         adapters=(
-            AdapterSpec(
+            AdapterDeclaration(
                 target="node-a",
                 label="a-chat",
                 lora_name="chat",

@@ -13,7 +13,7 @@ from garrison.base.errors import InvalidError
 from garrison.fleet.manifest.canonical import spellings
 from garrison.fleet.manifest.load import Loaded, load_declaration
 from garrison.fleet.manifest.model import FleetManifest, HookModel
-from garrison.fleet.values.declaration import AdapterSpec, Declaration, Hook, ModelSpec, Policy
+from garrison.fleet.values.declaration import AdapterDeclaration, Declaration, Hook, ModelSpec, Policy
 from garrison.fleet.values.events import HOOK_KINDS
 from garrison.fleet.values.target import TargetSpec
 from garrison.net.endpoint import Secret, Tls
@@ -56,7 +56,7 @@ def test_the_example() -> None:
             ),
         },
         adapters=(
-            AdapterSpec(
+            AdapterDeclaration(
                 target="local-vllm",
                 label="sql",
                 lora_name="sql",
@@ -138,7 +138,7 @@ def test_every_key() -> None:
             )
         },
         adapters=(
-            AdapterSpec(
+            AdapterDeclaration(
                 target="t",
                 label="a",
                 lora_name="renamed",
@@ -385,7 +385,7 @@ class TestSources:
         assert loaded.declaration == Declaration(
             stack="s",
             targets={"t": TargetSpec(name="t", base_url="http://h:8000")},
-            adapters=(AdapterSpec(target="t", label="x", lora_name="x", lora_path=str(tmp_path / "x")),),
+            adapters=(AdapterDeclaration(target="t", label="x", lora_name="x", lora_path=str(tmp_path / "x")),),
             policy=Policy(interval=5.0),
             hooks=(Hook(on=("drift",), command=("one",)), Hook(on=("drift",), command=("two",))),
         )

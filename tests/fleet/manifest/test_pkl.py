@@ -12,7 +12,7 @@ import pytest
 from garrison.base.errors import InvalidError
 from garrison.fleet.manifest.load import load_declaration
 from garrison.fleet.manifest.pkl import evaluate, named_variables
-from garrison.fleet.values.declaration import AdapterSpec, Declaration, Policy
+from garrison.fleet.values.declaration import AdapterDeclaration, Declaration, Policy
 from garrison.fleet.values.target import TargetSpec
 from garrison.net.endpoint import Secret
 
@@ -181,7 +181,7 @@ def test_a_forma_in_pkl(tmp_path, pkl):
         stack="conf",
         targets={"vllm-target": TargetSpec(name="vllm-target", base_url="http://node:8000")},
         adapters=(
-            AdapterSpec(
+            AdapterDeclaration(
                 target="vllm-target",
                 label="chat",
                 lora_name="conf-7",

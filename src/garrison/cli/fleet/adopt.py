@@ -15,7 +15,7 @@ from garrison.cli.options import app as make_app
 if TYPE_CHECKING:
     from garrison.cli.views.page import Page
     from garrison.fleet.operations.adopt import Adopted
-    from garrison.fleet.values.declaration import AdapterSpec
+    from garrison.fleet.values.declaration import AdapterDeclaration
 
 app = make_app("Adopt unmanaged adapters into a stack, unchanged.")
 
@@ -78,7 +78,7 @@ def adopt(
     return ExitCode.OK
 
 
-def _show(adapters: "Sequence[AdapterSpec]", stack: str, page: "Page") -> None:
+def _show(adapters: "Sequence[AdapterDeclaration]", stack: str, page: "Page") -> None:
     page.line(("adopt", "bold"), f"  into {stack}, unchanged; nothing is sent to the targets")
     width = min(28, max(len(f"{one.target}/{one.lora_name}") for one in adapters))
     for one in adapters[:_MOST]:

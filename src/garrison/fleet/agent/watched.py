@@ -9,7 +9,7 @@ from garrison.fleet.context import Fleet
 from garrison.fleet.observe.observer import Look
 from garrison.fleet.observe.record_sighting import served_of
 from garrison.fleet.operations.survey import look_of
-from garrison.fleet.values.declaration import AdapterSpec, Declaration
+from garrison.fleet.values.declaration import AdapterDeclaration, Declaration
 from garrison.fleet.values.observation import Served, Sighting
 from garrison.fleet.values.target import TargetSpec
 from garrison.store.records import Changes, Declared, Key, Resource, TargetRecord
@@ -49,7 +49,7 @@ class Watched:
     seen_at: datetime | None = None
     stacks: tuple[str, ...] = ()
     declared_by: frozenset[str] = frozenset()
-    adapters: dict[str, list[AdapterSpec]] = field(default_factory=dict)
+    adapters: dict[str, list[AdapterDeclaration]] = field(default_factory=dict)
     resources: list[Resource] = field(default_factory=list)
 
     @property
@@ -156,7 +156,7 @@ class WatchList:
     def declarations(self) -> list[Declaration]:
         """Return what each stack declares on the watched targets."""
         specs: dict[str, dict[str, TargetSpec]] = {name: {} for name in self.heads}
-        adapters: dict[str, list[AdapterSpec]] = {name: [] for name in self.heads}
+        adapters: dict[str, list[AdapterDeclaration]] = {name: [] for name in self.heads}
         for name, watched in self.targets.items():
             for stack in watched.declared_by:
                 specs[stack][name] = watched.spec
@@ -208,7 +208,7 @@ class WatchList:
             stacks=tuple(sorted(involved)),
             declared_by=declared_by,
             adapters={
-                stack: [AdapterSpec(**one) for one in mine[stack].adapters] if stack in mine else []
+                stack: [AdapterDeclaration(**one) for one in mine[stack].adapters] if stack in mine else []
                 for stack in mine.keys() | begun
             },
             resources=resources,

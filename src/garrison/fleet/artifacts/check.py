@@ -1,5 +1,5 @@
-"""Whether an adapter may be loaded by a target, as far as can be told before: a server answers 200 to an adapter that
-does not fit, and serves garbage. Pure; the files were read by `models.adapter` and `models.fit`."""
+"""Decides before a load whether an adapter fits a target: a server answers 200 to one that does not, and then serves
+garbage. No I/O; the files were read by `models.adapters`."""
 
 from collections.abc import Sequence
 
@@ -14,21 +14,21 @@ _MOST_MISFITS = 3
 
 
 def refusal(info: AdapterInfo, *, target: str, max_lora_rank: int | None, misfits: Sequence[str]) -> Failure | None:
-    """Why `target` must not load the adapter; None when nothing speaks against it.
+    """Return why `target` must not load the adapter; None if nothing is known against it.
 
     Args:
-        max_lora_rank: the server's `--max-lora-rank`; None where it is not known.
-        misfits: what `models.fit.check_against_base` found.
+        max_lora_rank: the server's `--max-lora-rank`; None if not known.
+        misfits: what `models.adapters.fit.check_against_base` found.
     """
     if info.refused_by_vllm:
         what = "; ".join(info.refused_by_vllm)
         return _invalid(f"vLLM does not load {info.path}: {what}", "Train or export it as a plain LoRA adapter.")
     if info.max_rank > LORA_RANKS[-1]:
-        message = f"{info.path} has rank {info.max_rank}, and vLLM takes ranks up to {LORA_RANKS[-1]}"
+        message = f"{info.path} has rank {info.max_rank}, and vLLM accepts ranks up to {LORA_RANKS[-1]}"
         return _invalid(message, "Train it with a lower rank, or merge it into its base model.")
     if max_lora_rank is not None and info.max_rank > max_lora_rank:
         enough = next(rank for rank in LORA_RANKS if rank >= info.max_rank)
-        message = f"{info.path} has rank {info.max_rank}, and {target} takes ranks up to {max_lora_rank}"
+        message = f"{info.path} has rank {info.max_rank}, and {target} accepts ranks up to {max_lora_rank}"
         return _invalid(message, f"Restart its vLLM with --max-lora-rank {enough}, or train it with a lower rank.")
     if misfits:
         shown = "; ".join(misfits[:_MOST_MISFITS])
@@ -42,15 +42,17 @@ def refusal(info: AdapterInfo, *, target: str, max_lora_rank: int | None, misfit
 
 
 def broken(error: GarrisonError) -> Failure:
-    """The inspection failed: truncated, incomplete, or at odds with its own config."""
+    """Return the failure of an adapter that is truncated, incomplete, or does not match its own config."""
     return _invalid(error.message, error.hint)
 
 
 def being_written(path: str) -> Failure:
+    """Return the failure of an adapter whose files changed while they were read."""
     return Failure(
         code=FailureCode.NOT_STABILIZED,
         message=f"the files at {path} changed while they were read",
-        hint="Wait until whoever writes them is done. A new directory that is renamed into place is never seen half.",
+        hint="Wait until they are written. To avoid this, write a new directory and rename it into place when it is "
+        "complete.",
         recoverable=True,
     )
 

@@ -1,4 +1,4 @@
-"""Digests of adapters, remembered with the stamp of their files: asking again costs a few stats, not a read."""
+"""Digests of adapters, kept with the stamp of their files, so that asking again costs a few stats instead of a read."""
 
 import os
 import threading
@@ -19,7 +19,7 @@ _SETTLED_SECONDS = 2.0
 
 
 class ContentRecord(Protocol):
-    """The two methods of `FleetStore` that keep digests from one run to the next."""
+    """The two methods of `FleetStore` that keep digests between runs."""
 
     def content(self, path: str, stamp: str) -> str | None: ...
 
@@ -28,28 +28,28 @@ class ContentRecord(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Stamp:
-    """What tells that the files of an adapter are still the same ones, without reading them.
+    """Identifies the files of an adapter without reading them.
 
     Attributes:
-        text: name, bytes, time of change in nanoseconds and inode of each file.
-        newest: the latest of those times, in Unix seconds.
+        text: name, size in bytes, modification time in nanoseconds and inode of each file.
+        newest: the latest modification time, in Unix seconds.
     """
 
     text: str
     newest: float
 
     def settled(self, now: float) -> bool:
-        """Whether a later change would show. A file system's clock ticks in steps: two writes within one step leave
-        one time."""
+        """Return whether a later change would show. A file system's clock ticks in steps, and two writes within one
+        step leave the same time."""
         return abs(now - self.newest) >= _SETTLED_SECONDS
 
 
 def read_stamp(path: str) -> Stamp | None:
-    """None where there is no `adapter_config.json` that can be seen from here."""
+    """Return the stamp of the adapter at `path`; None if no `adapter_config.json` is readable there."""
     parts, newest = [], 0
     for name in ADAPTER_FILES:
         try:
-            # Follows links, which a hub cache is made of.
+            # Follows links: a hub cache consists of them.
             found = os.stat(f"{path}/{name}")  # noqa: PTH116 - 20,000 adapters a cycle: no object for each path
         except (OSError, ValueError):  # ValueError: a path with a null character
             if name == _CONFIG:
@@ -61,7 +61,7 @@ def read_stamp(path: str) -> Stamp | None:
 
 
 class AdapterDigests:
-    """May be called from several threads; files are read one adapter at a time."""
+    """Known digests by path. Thread-safe; files are read one adapter at a time."""
 
     def __init__(self, record: ContentRecord | None = None, clock: Clock | None = None) -> None:
         self._record = record
@@ -70,10 +70,10 @@ class AdapterDigests:
         self._reading = threading.Lock()
 
     def digest(self, path: str) -> str | None:
-        """Of the adapter at `path`; None where there is none to be read here, a link leads out of its directory, or it
-        is being written just now.
+        """Return the digest of the adapter at `path`. None if no adapter is readable there, if a link leads out of its
+        directory, or if it is being written.
 
-        A relative path is the server's own business: it starts from the server's directory, or names a hub repository.
+        A relative path has no digest: it starts at the server's directory, or names a hub repository.
         """
         if not path.startswith("/") or (stamp := read_stamp(path)) is None:
             return None

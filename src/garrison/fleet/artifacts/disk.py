@@ -1,4 +1,4 @@
-"""The adapter files of this machine: `Artifacts` over digests, checks and stores."""
+"""Adapter files on this machine: the `Artifacts` of real disks, over digests, checks and stores."""
 
 import contextlib
 import ipaddress
@@ -26,12 +26,12 @@ _MOST_BASES = 8
 
 
 class DiskArtifacts:
-    """May be called from several threads.
+    """Reads, checks and stages adapter files. Thread-safe.
 
     Args:
-        data_dir: of Garrison: the default store lies in it.
-        identity: of the database (`FleetStore.identity`): the owner of what is staged.
-        record: where digests outlive this process.
+        data_dir: Garrison's data directory, which holds the default store.
+        identity: of the database (`FleetStore.identity`), as the owner of what is staged.
+        record: keeps digests beyond the life of this process.
     """
 
     def __init__(
@@ -43,7 +43,7 @@ class DiskArtifacts:
         self._digests = AdapterDigests(record, self._clock)
         self._stores: dict[Path, AdapterStore] = {}
         self._whole: dict[str, tuple[str, int]] = {}
-        """Entries that were found whole, with their marks at that time."""
+        """Entries that were found intact, with their marks at that time."""
         self._bases: dict[str, tuple[float, BaseShapes]] = {}
 
     def digest(self, path: str) -> str | None:
@@ -54,7 +54,7 @@ class DiskArtifacts:
             return None
         before = read_stamp(path)
         if (outside := _leads_out(Path(path))) is not None:
-            # Nothing is copied of it. Where it is loaded in place, the server follows the links with its own rights.
+            # It is never copied. Without a store it is loaded in place: the server follows links with its own rights.
             return Content(path, failure=broken(outside)) if store_root(target, self._data_dir) else None
         try:
             with open_tree(Path(path)) as tree:
@@ -70,7 +70,7 @@ class DiskArtifacts:
         return Content(path, digest, info, failure)
 
     def can_stage(self, target: TargetSpec) -> bool:
-        """A store that was declared is made where its parent is there; a disk that is not mounted has no parent."""
+        """A declared store is created only in an existing directory: if its disk is not mounted, that is missing."""
         root = store_root(target, self._data_dir)
         if root is None:
             return False
@@ -99,7 +99,7 @@ class DiskArtifacts:
         return {path: fault for path in paths if (fault := self._fault(path)) is not None}
 
     def _fault(self, path: str) -> EntryFault | None:
-        """A few stats where the entry is as it was when it was last found whole."""
+        """Check an entry; a few stats are enough if it is as it was when it was last found intact."""
         marks = _marks(path)
         if marks is not None and self._whole.get(path) == marks:
             return None
@@ -114,7 +114,7 @@ class DiskArtifacts:
         return self._stores.setdefault(root, AdapterStore(root, self._identity, clock=self._clock))
 
     def _misfits(self, info: AdapterInfo, base_root: str | None) -> Sequence[str]:
-        """Empty where the base cannot be read here: then nothing can be told."""
+        """Compare with the base model; no result if the base cannot be read here."""
         base = self._base(base_root) if base_root and base_root.startswith("/") else None
         return check_against_base(info, base) if base is not None else ()
 
@@ -137,7 +137,7 @@ class DiskArtifacts:
 
 
 def _leads_out(path: Path) -> ModelInvalidError | None:
-    """That a file which a server would read is a link to somewhere outside the adapter; None where none is."""
+    """Return the error if a file that a server would read is a link to a place outside the adapter; else None."""
     try:
         with open_tree(path) as tree:
             for name in ADAPTER_FILES:
@@ -148,7 +148,7 @@ def _leads_out(path: Path) -> ModelInvalidError | None:
 
 
 def _marks(path: str) -> tuple[str, int] | None:
-    """The stamp of an entry, and how many names its files have together."""
+    """Return the stamp of an entry and the number of hard links to its files; None if it cannot be read."""
     stamp = read_stamp(path)
     if stamp is None:
         return None
@@ -164,8 +164,10 @@ def default_store(data_dir: Path) -> Path:
 
 
 def store_root(target: TargetSpec, data_dir: Path) -> Path | None:
-    """Where adapters of `target` are staged: what it declares, else our own store where it runs on this machine, as
-    far as its address tells. Pure."""
+    """Return where adapters of `target` are staged; None if it has no store. Pure.
+
+    That is the declared store, or the default store if the target's address is a loopback address.
+    """
     if target.adapter_store == NO_STORE:
         return None
     if target.adapter_store is not None:

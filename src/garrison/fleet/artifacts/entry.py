@@ -1,7 +1,7 @@
 """One entry of an adapter store: its name, its manifest, and whether it still holds what its name says.
 
-An entry is spoiled for good once its content was seen to differ from its name: a server may have read it. One whose
-files have a second name elsewhere still holds its content, and is replaced before somebody writes through that name.
+An entry is spoiled for good once its content was seen to differ from its name, since a server may have read it. One
+whose files have hard links elsewhere still holds its content; it is replaced before anyone writes through a link.
 """
 
 import contextlib
@@ -43,11 +43,11 @@ _NAME = re.compile(r"(?P<digest>[0-9a-f]{64})(?:-(?P<generation>[1-9]\d*))?")
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """What upkeep needs to know of an entry.
+    """What `gc` needs to know about an entry.
 
     Attributes:
-        bytes: what the disk would get back: files that nothing else links to.
-        used_at: when it was last staged or found again, in Unix seconds.
+        bytes: size of the files that have no other link, which is what a deletion frees.
+        used_at: when it was last staged or asked for, in Unix seconds.
     """
 
     path: Path
@@ -56,17 +56,17 @@ class Entry:
 
 
 def entry_name(digest: str, generation: int) -> str:
-    """The first has the digest alone; the others came when those before them could not be used any more."""
+    """Return the name of an entry. The first is the digest alone; each of the others replaces one that was unusable."""
     return digest if generation == 1 else f"{digest}-{generation}"
 
 
 def next_name(name: str) -> str:
-    """The name that follows `name`, an entry's, for the same content."""
+    """Return the entry name that follows `name` for the same content."""
     return entry_name(digest_of(name) or name, (generation_of(name) or 1) + 1)
 
 
 def digest_of(name: str) -> str | None:
-    """The digest in the name of an entry; None where it is no such name."""
+    """Return the digest in the name of an entry; None for any other name."""
     match = _NAME.fullmatch(name)
     return match["digest"] if match else None
 
@@ -77,16 +77,17 @@ def generation_of(name: str) -> int | None:
 
 
 def intact(path: Path, *, clock: Clock | None = None) -> bool | None:
-    """Whether an entry holds the content that its name says, and shares it with nobody; None where `path` is no place
-    in a store. Costs as `fault_of`."""
+    """Return whether an entry holds the content that its name says, in files of its own; None if `path` is not in a
+    store. Costs as much as `fault_of`."""
     fault = fault_of(path, clock=clock)
     return None if fault is None and not _in_a_store(path) else fault is None
 
 
 def fault_of(path: Path, *, clock: Clock | None = None) -> EntryFault | None:
-    """Why an entry must not be loaded from again; None where nothing is wrong, or `path` is no place in a store.
+    """Return why an entry must not be loaded from again; None if it has no fault, or if `path` is not in a store.
 
-    A stat a file where nothing changed; else the files are read, and their new stamps kept if they are as they were.
+    Costs one stat per file if nothing changed. Else the files are read, and their new stamps are stored if the content
+    is still the same.
     """
     if not _in_a_store(path):
         return None
@@ -127,7 +128,7 @@ def _holds(path: Path, manifest: Mapping[str, Any], stamp: Stamp, clock: Clock) 
 
 
 def read_entry(path: Path) -> Entry | None:
-    """None where it went in this moment."""
+    """Read an entry; None if it was removed in the meantime."""
     used = stat(path / MANIFEST) or stat(path)
     if used is None:
         return None
@@ -135,8 +136,8 @@ def read_entry(path: Path) -> Entry | None:
 
 
 def _write_manifest(path: Path, manifest: Mapping[str, Any]) -> None:
-    """What was found, so that the files need not be read again. The time of the last use stays."""
-    # Who may not write here reads them again.
+    """Store what was found, so that the files need not be read again. The time of the last use stays as it was."""
+    # A process without write permission reads the files each time.
     with contextlib.suppress(OSError):
         used = (stat(path / MANIFEST) or path.stat()).st_mtime
         write_atomic(path / MANIFEST, json.dumps(manifest, indent=1) + "\n")
@@ -152,13 +153,13 @@ def _read_manifest(path: Path) -> dict[str, Any]:
 
 
 def files_below(path: Path) -> list[os.stat_result]:
-    """Of all files below `path`."""
+    """Return the status of every file below `path`."""
     places = (Path(parent) / name for parent, _, names in os.walk(path) for name in names)
     return [found for place in places if (found := stat(place)) is not None]
 
 
 def stat(path: Path) -> os.stat_result | None:
-    """None where it is not there, or not to be seen."""
+    """Return the status of `path`; None if it does not exist or is not accessible."""
     try:
         return path.stat()
     except OSError:

@@ -1,4 +1,4 @@
-"""Freeing what nobody needs in the adapter stores: `garrison adapters gc`."""
+"""Deletes unused entries of the adapter stores: `garrison adapters gc`."""
 
 import shutil
 from collections.abc import Iterable
@@ -17,12 +17,12 @@ from garrison.store.fleet_store import FleetStore
 __all__ = ["GRACE_SECONDS", "Collected", "Kept", "collect", "collect_all", "read_pins", "sort_out"]
 
 GRACE_SECONDS = 3600.0
-"""For how long an entry stays that was just put there or asked for: an apply may have staged and not yet recorded."""
+"""How long an entry stays after it was staged or asked for: an apply may have staged it and not recorded it yet."""
 
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """`pins` is empty for an entry that is only too fresh to go."""
+    """An entry that stays. `pins` is empty if it is only too recent to be deleted."""
 
     entry: Entry
     pins: tuple[Pin, ...]
@@ -30,12 +30,12 @@ class Kept:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Collected:
-    """What was done to one store, or would be.
+    """What was deleted from one store, or would be.
 
     Attributes:
-        refused: why nothing was; None when it was.
-        bytes: what the disk gets back. Files that are linked from elsewhere too give nothing back.
-        leftovers: what killed commands had left.
+        refused: why nothing was deleted; None otherwise.
+        bytes: bytes freed on disk. Files with hard links elsewhere free nothing.
+        leftovers: number of directories that killed commands had left.
     """
 
     root: Path
@@ -49,7 +49,7 @@ class Collected:
         return sum(entry.bytes for entry in self.freed)
 
     def to_json(self) -> dict[str, Any]:
-        """The pinned shape of `--json`."""
+        """Return the stable shape of `--json`."""
         return {
             "store": str(self.root),
             "refused": self.refused,
@@ -66,10 +66,10 @@ class Collected:
 def collect_all(
     store: FleetStore, data_dir: Path, clock: Clock, *, dry_run: bool = False, grace: float = GRACE_SECONDS
 ) -> list[Collected]:
-    """Free what may go in every store that a known target has, and in our own.
+    """Delete unused entries from the store of every known target, and from the default store.
 
     Raises:
-        LockedError: another command holds a store for too long.
+        LockedError: another command held a store for too long.
         InvalidError: a store cannot be written.
     """
     specs = (TargetSpec.from_json(record.name, record.spec) for record in store.targets())
@@ -81,7 +81,7 @@ def collect_all(
 
 
 def read_pins(store: FleetStore) -> Pins:
-    """Everything the database knows to be in use."""
+    """Return everything that the database knows to be in use."""
     stacks, resources = store.stacks(), store.resources()
     names = {stack.name for stack in stacks} | {one.stack for one in resources} | {one.stack for one in store.leases()}
     running = [action for name in sorted(names) for _, actions in store.unfinished(name) for action in actions]
@@ -89,10 +89,10 @@ def read_pins(store: FleetStore) -> Pins:
 
 
 def sort_out(entries: Iterable[Entry], pinned: Pins, fresh_after: float) -> tuple[list[Entry], list[Kept]]:
-    """What goes, and what stays and for whom. Pure.
+    """Return the entries to delete, and those to keep with the reasons. Pure.
 
     Args:
-        fresh_after: Unix seconds; who was used since then stays.
+        fresh_after: Unix seconds; an entry used since then is kept.
     """
     going: list[Entry] = []
     kept: list[Kept] = []
@@ -108,7 +108,10 @@ def sort_out(entries: Iterable[Entry], pinned: Pins, fresh_after: float) -> tupl
 def collect(
     store: AdapterStore, identity: str, pinned: Pins, clock: Clock, *, dry_run: bool, grace: float
 ) -> Collected:
-    """Free what may go in one store. `pinned` was read before: who stages meanwhile makes its entry fresh."""
+    """Delete unused entries from one store.
+
+    `pinned` is read before the lock is taken. An entry that is staged in between is recent, and so it stays.
+    """
     owners = store.owners()
     if owners - {identity}:
         return Collected(root=store.root, refused=_foreign(store, len(owners - {identity})))
@@ -123,14 +126,15 @@ def collect(
         going, kept = sort_out(store.entries(), pinned, fresh_after)
         leftovers = store.leftovers(fresh_after)
         trash = [store.trash(entry.path) for entry in going]
+    # After the lock is released: a deletion may take long, and what was renamed cannot be loaded from any more.
     for path in (*leftovers, *trash):
-        shutil.rmtree(path, ignore_errors=True)  # what stays is seen by the next run
+        shutil.rmtree(path, ignore_errors=True)  # the next run finds what is left
     return Collected(root=store.root, freed=tuple(going), kept=tuple(kept), leftovers=len(leftovers))
 
 
 def _foreign(store: AdapterStore, others: int) -> str:
     who = "another database" if others == 1 else f"{others} other databases"
     return (
-        f"{who} staged here too, and only it knows what its targets serve. If it is gone for good, remove its line "
+        f"{who} staged here too, and only it knows what its targets serve. If it no longer exists, remove its line "
         f"from {store.owners_file}."
     )

@@ -1,7 +1,7 @@
-"""Which contents of the adapter stores are in use, and for whom. Pure.
+"""Finds the contents of the adapter stores that are in use, and by what. No I/O.
 
-A target that is out of reach pins what it was last known to serve, for however long: an engine whose adapter's files
-are gone dies at the next request for it.
+An unreachable target pins what it was last known to serve, for as long as it takes: if an adapter's files are gone, the
+next request for it kills the engine.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -18,12 +18,12 @@ __all__ = ["Pin", "Pins", "pins"]
 
 @dataclass(frozen=True, slots=True, order=True)
 class Pin:
-    """For whom an entry is kept.
+    """A reason to keep an entry.
 
     Attributes:
-        why: `served` (on the last believed list), `applied` (owned by a stack), `declared` (a stack's last manifest
-            wants it) or `running` (a command that has not ended needs it).
-        unreachable_since: of the target; None while it is in reach.
+        why: `served` (on the last believed list), `applied` (owned by a stack), `declared` (in a stack's last manifest)
+            or `running` (needed by a command that has not ended).
+        unreachable_since: of the target; None if it is reachable.
     """
 
     target: str
@@ -37,7 +37,7 @@ class Pin:
 
 
 Pins = Mapping[str, Sequence[Pin]]
-"""By digest. A server may see the store under another path than we do, so only the name of an entry counts."""
+"""By digest. A server may see the store under another path than Garrison, so only the name of an entry counts."""
 
 
 def pins(
@@ -46,7 +46,7 @@ def pins(
     stacks: Iterable[StackRecord],
     running: Iterable[ActionRecord],
 ) -> dict[str, tuple[Pin, ...]]:
-    """What is known to be in use.
+    """Return what is known to be in use.
 
     Args:
         running: actions of commands that have not ended, whatever their own state.
@@ -58,7 +58,7 @@ def pins(
     def pin(path: Any, target: str, name: str, why: str) -> None:
         digest = digest_of(PurePosixPath(path).name) if isinstance(path, str) else None
         if digest is not None:
-            # The strongest reason comes first, and one is enough.
+            # Reasons are added from the strongest to the weakest, and one is enough.
             found.setdefault(digest, {}).setdefault((target, name), Pin(target, name, why, away.get(target)))
 
     for record in targets:

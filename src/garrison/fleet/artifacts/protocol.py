@@ -1,4 +1,4 @@
-"""What is known of an adapter's files, and the seam to where they are kept."""
+"""The seam to adapter files, and what is known about them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,12 +16,12 @@ __all__ = ["Artifacts", "Content", "EntryFault", "Staged"]
 
 @dataclass(frozen=True, slots=True)
 class Content:
-    """The adapter at one path, read here.
+    """The adapter at one path, as read on this machine.
 
     Attributes:
-        digest: `models.adapter.adapter_digest`; None where the files are broken.
-        info: what the inspection found; None where it failed, or when only the digest was asked for.
-        failure: why it must not be loaded.
+        digest: `models.adapters.inspect.adapter_digest`; None if the files are broken.
+        info: the result of the inspection; None if it failed.
+        failure: why it must not be loaded; None if nothing is known against it.
     """
 
     path: str
@@ -32,7 +32,7 @@ class Content:
 
 @dataclass(frozen=True, slots=True)
 class Staged:
-    """Files in an adapter store. `how`: `there`, `reflink` or `copy`."""
+    """Files in an adapter store. `how` is `there` (they were staged before), `reflink` or `copy`."""
 
     path: str
     how: str
@@ -47,51 +47,54 @@ class EntryFault(StrEnum):
 
 
 class Artifacts(Protocol):
-    """Calls block on the disk, except where they say that they are pure; callers in an event loop use a thread."""
+    """Calls block on the disk, except those marked as pure; an event loop calls them in a thread."""
 
     def digest(self, path: str) -> str | None:
-        """Of the adapter at `path`, quickly if its files have not changed since it was last asked; None where the path
-        cannot be read here, holds no adapter, or has files that are links to somewhere outside it."""
+        """Return the digest of the adapter at `path`; fast if its files have not changed since the last call.
+
+        None if the path cannot be read here, holds no adapter, or has files that are links to a place outside it.
+        """
 
     def check(self, path: str, target: TargetSpec, base_root: str | None) -> Content | None:
-        """Everything that can be told before a load: completeness, rank against `target.max_lora_rank`, shapes against
-        the base model where `base_root` can be read here, what vLLM refuses. None where `path` cannot be read here.
+        """Check everything that can be known before a load; None if `path` cannot be read here.
 
-        Of the target, the verdict depends on `max_lora_rank` and on whether it has an adapter store, on nothing else;
-        only the message names it."""
+        That is completeness, rank against `target.max_lora_rank`, what vLLM refuses, and shapes against the base model
+        if `base_root` can be read here. The verdict depends on no other property of the target than `max_lora_rank`
+        and whether it has an adapter store; only the message names it.
+        """
 
     def can_stage(self, target: TargetSpec) -> bool:
-        """Whether the target has an adapter store that can be written here."""
+        """Return whether the target has an adapter store that can be written here."""
 
     def staged_path(self, target: TargetSpec, digest: str) -> str | None:
-        """Where the content would be in the target's store; None where it has none. Pure."""
+        """Return the content's path in the target's store, staged or not; None if the target has no store. Pure."""
 
     def holds(self, target: TargetSpec, digest: str) -> bool:
-        """Whether the target's store has that content, be it in an entry that must not be loaded from again."""
+        """Return whether the target's store has that content, including entries that must not be loaded from again."""
 
     def stage(self, target: TargetSpec, source: str, digest: str, *, instead_of: str | None = None) -> Staged:
-        """Put the files at `source` into the store, whole and durable before the name appears. Where the source has
-        other content by now, another entry that still has it stands in for it.
+        """Put the files at `source` into the store, complete and durable before the name appears.
 
-        Call it before every load from the store: what is there already is marked as in use, so that nobody frees it
-        before the load is on record, and its source is not looked at.
+        Call it before every load from the store: it marks an existing entry as in use, so that it is not freed before
+        the load is recorded. The source is not read then. If the source's content has changed, another entry that
+        still has the content is used instead.
 
-        Load from the path that is given back. It is `staged_path`, or a fresh name beside it where that entry has a
-        fault: a server that has read the spoiled files keeps blocks of them under their path.
+        Load from the returned path. It is `staged_path`, or a new name beside it if that entry has a fault: a server
+        that has read the spoiled files keeps blocks of them under their path.
 
         Args:
-            instead_of: a path that must not be given back, because a server has it loaded.
+            instead_of: a path that must not be returned, because a server has it loaded.
 
         Raises:
-            DiskFullError: no room.
-            ModelInvalidError: the content is no longer what `digest` says.
+            DiskFullError: not enough space.
+            ModelInvalidError: no source has the content `digest` any more.
             InvalidError: the store cannot be written.
             LockedError: another command held the store for too long.
         """
 
     def intact(self, path: str) -> bool | None:
-        """Whether a staged path has no fault; None where it is no path of a store."""
+        """Return whether a staged path has no fault; None if it is not in a store."""
 
     def faults(self, paths: Sequence[str]) -> dict[str, EntryFault]:
-        """Of those of `paths` that are entries of a store here, and have one. Files are read where their stamps changed
-        only."""
+        """Return the faults of those `paths` that are entries of a store here. Files are read only if their stamps
+        changed."""

@@ -2,21 +2,21 @@
 
     <root>/<digest>/                  an entry: adapter_config.json, adapter_model.*, new_embeddings.*
     <root>/<digest>/.garrison.json    how it came here, and the stamps of its files
-    <root>/<digest>-2/                the same content again, where <digest> could not be used any more
-    <root>/.garrison-owners           the databases that put entries here, one identity a line
-    <root>/.garrison-spoiled          names of spoiled entries that are gone: no name is used twice
-    <root>/.garrison.lock             held while an entry appears, is taken into use, or goes
-    <root>/.staging.<random>/         on its way in
-    <root>/.trash.<random>/           on its way out
+    <root>/<digest>-2/                the same content again, once <digest> could no longer be used
+    <root>/.garrison-owners           the databases that put entries here, one identity per line
+    <root>/.garrison-spoiled          names of spoiled entries that were removed: no name is used twice
+    <root>/.garrison.lock             held while an entry appears, is taken into use, or is removed
+    <root>/.staging.<random>/         an entry being built
+    <root>/.trash.<random>/           an entry being deleted
 
-An entry appears by one rename, when it is whole and on the disk: a kill leaves nothing or all of it. Its files share
-their blocks with the source where the file system can (reflink), else they are a copy; either way nothing that is
-written to the source reaches them. Earlier versions made hard links: those entries are still recognised, and are never
-loaded from again.
+An entry appears by one rename, once it is complete and on disk, so that a kill leaves all of it or nothing. Its files
+share blocks with the source where the file system supports that (reflink), else they are copies; either way, writes to
+the source do not reach them. Earlier versions made hard links: those entries are still recognized, but never loaded
+from again.
 
-The source may be a stranger's: it is read below its own directory only, and an entry is no more readable than its
-source. A spoiled entry is never repaired in place, because a server that has read it keeps wrong prefix blocks under
-that path. The content goes to a fresh name instead.
+The source is untrusted: nothing outside its own directory is read, and an entry is no more readable than its source. A
+spoiled entry is never repaired in place, because a server that has read it keeps wrong prefix blocks under that path.
+The content gets a new name instead.
 """
 
 import contextlib
@@ -67,7 +67,7 @@ _ROOM = (
 
 
 class AdapterStore:
-    """One store. `identity` is that of the database which remembers who serves from it."""
+    """One store. `identity` is that of the database which records what targets serve from it."""
 
     def __init__(self, root: Path, identity: str, *, clock: Clock | None = None, free: FreeBytes = free_bytes) -> None:
         self.root = root
@@ -77,20 +77,19 @@ class AdapterStore:
         self._staging: dict[str, threading.Lock] = {}
         self._staging_guard = threading.Lock()
 
-    def path_of(self, digest: str) -> Path:
-        return self.root / digest
-
     def holds(self, digest: str) -> bool:
-        """Whether an entry has that content, be it one that must not be loaded from any more."""
+        """Return whether an entry has that content, including entries that must not be loaded from again."""
         return any(_holds(place, digest) for place in self._older(digest))
 
     def stage(self, source: Path, digest: str, *, instead_of: Path | None = None) -> Staged:
-        """As `Artifacts.stage`. Several threads and processes may stage the same content: all get the one entry.
+        """Implement `Artifacts.stage`. Threads and processes that stage the same content all get the same entry.
 
         Raises:
-            DiskFullError, ModelInvalidError, InvalidError: as there.
+            DiskFullError, ModelInvalidError, InvalidError: see there.
             LockedError: another command held the store for a minute.
         """
+        # The files are copied without the lock, since that may take minutes. So the entry is looked for twice: before
+        # the copy, and again before the rename, when another process may have been faster.
         with self._alone(digest), self._failing_clearly():
             self._make_root()
             with self.locked():
@@ -111,7 +110,7 @@ class AdapterStore:
                 shutil.rmtree(temporary, ignore_errors=True)
 
     def owners(self) -> set[str]:
-        """Identities of the databases that have staged here."""
+        """Return the identities of the databases that have staged here."""
         return {line.split()[0] for line in self._lines(OWNERS)}
 
     @property
@@ -119,14 +118,14 @@ class AdapterStore:
         return self.root / OWNERS
 
     def entries(self) -> list[Entry]:
-        """By name. Empty when there is no store yet."""
+        """Return the entries, sorted by name; none if the store does not exist yet."""
         if not self.root.is_dir():
             return []
         places = (path for path in sorted(self.root.iterdir()) if digest_of(path.name) and path.is_dir())
         return [entry for path in places if (entry := read_entry(path)) is not None]
 
     def leftovers(self, before: float) -> list[Path]:
-        """What killed commands left: all that was on its way out, and what nobody has worked on since `before`."""
+        """Return what killed commands left: unfinished deletions, and staging directories unchanged since `before`."""
         if not self.root.is_dir():
             return []
         return [
@@ -136,7 +135,10 @@ class AdapterStore:
         ]
 
     def trash(self, path: Path) -> Path:
-        """Take an entry out of the store by one rename; `locked` is held. The result is left to be deleted."""
+        """Remove an entry from the store by one rename, and return its new path. The caller holds `locked`, and deletes
+        the files."""
+        # The name goes on the list first: if it were forgotten, new content could get a path for which a server caches
+        # blocks of the spoiled files.
         if not intact(path, clock=self._clock):
             names = self._lines(_SPOILED)
             write_atomic(self.root / _SPOILED, "".join(f"{name}\n" for name in (*names, path.name)))
@@ -147,7 +149,7 @@ class AdapterStore:
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[FileLock]:
-        """While it is held, no entry appears, goes, or is taken into use."""
+        """Hold the store's lock: meanwhile no entry appears, is removed, or is taken into use."""
         with file_lock(
             self.root / _LOCK, timeout=_LOCK_SECONDS, purpose="works on the adapter store", clock=self._clock
         ) as lock:
@@ -161,7 +163,7 @@ class AdapterStore:
             self.root.chmod(0o755)
         if self.root.stat().st_mode & stat_bits.S_IWOTH:
             raise InvalidError(
-                f"everybody may write into the adapter store {self.root}, and so change what servers load from it",
+                f"the adapter store {self.root} is world-writable: any user could change what servers load from it",
                 hint=f"Run `chmod o-w {self.root}`, or declare another adapter_store for the target.",
             )
 
@@ -171,7 +173,7 @@ class AdapterStore:
             write_atomic(self.owners_file, "".join(f"{one}\n" for one in (*self._lines(OWNERS), line)))
 
     def _take(self, digest: str, instead_of: Path | None) -> Path | None:
-        """The newest whole entry of that content, marked as used now."""
+        """Return the newest intact entry with that content, marked as used now, which protects it from `gc`."""
         entry = self._whole(digest, instead_of)
         if entry is not None:
             now = self._clock.now().timestamp()
@@ -179,16 +181,16 @@ class AdapterStore:
         return entry
 
     def _whole(self, digest: str, instead_of: Path | None) -> Path | None:
-        """The newest whole entry of that content that is not `instead_of`."""
+        """Return the newest intact entry with that content, except `instead_of`."""
         entries = (self.root / entry_name(digest, number) for number in sorted(self._generations(digest), reverse=True))
         return next((one for one in entries if one != instead_of and intact(one, clock=self._clock)), None)
 
     def _older(self, digest: str) -> list[Path]:
-        """Entries that may still hold the content, though they must not be loaded from."""
+        """Return entries that may still hold the content, even if they must not be loaded from."""
         return [self.root / entry_name(digest, number) for number in sorted(self._generations(digest))]
 
     def _generations(self, digest: str) -> set[int]:
-        """Numbers of the entries that content has, spoiled ones too."""
+        """Return the numbers of the entries with that content, including spoiled ones."""
         return _numbers(digest, (path.name for path in self.root.glob(f"{digest}*")))
 
     def _free_name(self, digest: str, instead_of: Path | None) -> Path:
@@ -204,7 +206,7 @@ class AdapterStore:
         return [line for line in text.splitlines() if line.strip()]
 
     def _build_from_any(self, sources: Iterable[Path], digest: str, temporary: Path) -> str:
-        """As `_build`, from the first of `sources` that has the content."""
+        """Call `_build` with the first of `sources` that has the content."""
         refused: ModelInvalidError | None = None
         for source in sources:
             try:
@@ -216,7 +218,7 @@ class AdapterStore:
         raise refused
 
     def _build(self, source: Path, digest: str, temporary: Path) -> str:
-        """A whole entry at `temporary`, on the disk; how its files came there."""
+        """Build a complete entry at `temporary`, on disk; return `reflink` or `copy`."""
         how = self._fill(source, temporary)
         stamp = read_stamp(str(temporary))
         if stamp is None or adapter_digest(temporary) != digest or read_stamp(str(temporary)) != stamp:
@@ -228,7 +230,7 @@ class AdapterStore:
             "source": str(source),
             "staged_at": now.isoformat(),
             "stamp": stamp.text,
-            "settled": True,  # only we write here, so nothing changes unseen
+            "settled": True,  # only Garrison writes here, so no change can go unnoticed
         }
         write_atomic(temporary / MANIFEST, json.dumps(manifest, indent=1) + "\n")
         os.utime(temporary / MANIFEST, (now.timestamp(), now.timestamp()))
@@ -243,16 +245,16 @@ class AdapterStore:
             files = {name: size for name, size in sizes.items() if size is not None}
             if not files:
                 raise _changed(source)
-            # The server may be another user, whom a umask is not about; what it can read is for the source to say.
+            # The server may run as another user. What it may read is decided by the source's mode, not by our umask.
             how = copy_files(source, temporary, files, free=self._free, tree=tree, umask=0)
         for name in files:
             copy = temporary / name
-            copy.chmod(copy.stat().st_mode & 0o444)  # nobody has to write here
+            copy.chmod(copy.stat().st_mode & 0o444)
         return how
 
     @contextlib.contextmanager
     def _alone(self, digest: str) -> Iterator[None]:
-        """One thread of this process at a time; the others find what it made."""
+        """Let one thread of this process stage a content at a time; the others then find its entry."""
         with self._staging_guard:
             lock = self._staging.setdefault(digest, threading.Lock())
         with lock:
@@ -287,12 +289,13 @@ def _holds(place: Path, digest: str) -> bool:
 
 
 def _changed(source: Path) -> ModelInvalidError:
-    return ModelInvalidError(
-        f"the files at {source} are no longer those that were read", hint="Plan again: they have changed."
-    )
+    return ModelInvalidError(f"the files at {source} are no longer those that were read", hint="Plan again.")
 
 
 def _last_written(path: Path) -> float:
-    """Files of an unfinished entry may be as old as their source, so the directory's own time counts too."""
+    """Return the time of the last write, in Unix seconds.
+
+    Copied files may be as old as their source, so the directory's own time counts, too.
+    """
     own = stat(path)
     return max([found.st_mtime for found in files_below(path)] + ([own.st_mtime] if own else []), default=0.0)

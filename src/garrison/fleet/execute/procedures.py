@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from garrison.fleet.execute.action_log import ActionLog
 from garrison.fleet.execute.steps import StepError, Steps
-from garrison.fleet.values.declaration import AdapterSpec
+from garrison.fleet.values.declaration import AdapterDeclaration
 from garrison.fleet.values.failure import Failure, FailureCode
 from garrison.fleet.values.observation import Served
 from garrison.fleet.values.plan import Action, ActionKind, Way
@@ -110,12 +110,12 @@ WAYS: dict[Way, Callable[[Steps], Awaitable[Result]]] = {
 }
 
 
-async def _prepare(steps: Steps, spec: AdapterSpec) -> None:
+async def _prepare(steps: Steps, spec: AdapterDeclaration) -> None:
     await steps.check(spec)
     await steps.stage(spec)
 
 
-async def _load_and_verify(steps: Steps, spec: AdapterSpec, *, lost: bool = False) -> Resource:
+async def _load_and_verify(steps: Steps, spec: AdapterDeclaration, *, lost: bool = False) -> Resource:
     """Load an adapter and verify it. `lost`: on failure, the recorded name is proved absent."""
     try:
         await steps.load(spec.lora_name, steps.path, is_3d=spec.is_3d_lora_weight)
@@ -125,7 +125,7 @@ async def _load_and_verify(steps: Steps, spec: AdapterSpec, *, lost: bool = Fals
         raise
 
 
-async def _verify(steps: Steps, spec: AdapterSpec) -> Resource:
+async def _verify(steps: Steps, spec: AdapterDeclaration) -> Resource:
     """List, compare and probe the new adapter; unload it again if one of these fails."""
     try:
         there = await steps.verify(spec.lora_name, spec)
@@ -193,7 +193,7 @@ async def _untouched(steps: Steps, name: str, recorded: Resource | None, observe
     return there
 
 
-def _desired(action: Action) -> AdapterSpec:
+def _desired(action: Action) -> AdapterDeclaration:
     if action.desired is None:
         raise AssertionError(f"{action.kind} {action.name} on {action.target} has nothing to load")
     return action.desired

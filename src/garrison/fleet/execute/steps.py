@@ -14,7 +14,7 @@ from garrison.fleet.context import Fleet
 from garrison.fleet.execute.action_log import ActionLog
 from garrison.fleet.execute.checkpoints import Checkpoint, pass_by
 from garrison.fleet.execute.retry import RetryBudget, decide_retry
-from garrison.fleet.values.declaration import AdapterSpec
+from garrison.fleet.values.declaration import AdapterDeclaration
 from garrison.fleet.values.failure import Failure, FailureCode
 from garrison.fleet.values.observation import Served, Sighting
 from garrison.fleet.values.plan import Action
@@ -114,7 +114,7 @@ class Steps:
         """Return a fresh retry budget for one step."""
         return Patience(self._fleet, self._view, self.action, self._options)
 
-    async def check(self, spec: AdapterSpec) -> None:
+    async def check(self, spec: AdapterDeclaration) -> None:
         """Refuse files that would be served as garbage, before anything is sent.
 
         An intact copy in the adapter store represents the declared content, whatever happened to its source since.
@@ -135,7 +135,7 @@ class Steps:
             self._same_content(source, spec, content.digest)
         self.checkpoint("checked")
 
-    async def stage(self, spec: AdapterSpec) -> None:
+    async def stage(self, spec: AdapterDeclaration) -> None:
         """Copy the files into the target's adapter store, if the plan says so.
 
         Content that is already there is marked as used, so that garbage collection does not remove it meanwhile; its
@@ -221,7 +221,7 @@ class Steps:
             await patience.wait(failure)
         self.checkpoint("unloaded")
 
-    async def verify(self, name: str, spec: AdapterSpec) -> Served:
+    async def verify(self, name: str, spec: AdapterDeclaration) -> Served:
         """Check that the list shows what was loaded: the name, the path and the base model."""
         seen = await self.list()
         there = seen.adapter(name)
@@ -241,7 +241,7 @@ class Steps:
         self.checkpoint("verified")
         return there
 
-    async def probe(self, name: str, spec: AdapterSpec, base: str | None) -> None:
+    async def probe(self, name: str, spec: AdapterDeclaration, base: str | None) -> None:
         """Request a token from the adapter, unless the probe is off."""
         chosen = (spec.probe, self._visit.target.probe, self._options.probe)
         wanted = next((one for one in chosen if one is not None), None)
@@ -299,7 +299,7 @@ class Steps:
         self.name = step
         self._view.step(self.action, step)
 
-    def _same_content(self, source: str, spec: AdapterSpec, digest: str | None) -> None:
+    def _same_content(self, source: str, spec: AdapterDeclaration, digest: str | None) -> None:
         if digest != spec.digest:
             message = f"the content at {source} changed since the plan was made"
             hint = "Run `garrison apply` again to roll out the new content."

@@ -31,8 +31,8 @@ T = TypeVar("T")
 
 
 def remembered(find: Callable[[Any], T]) -> Callable[[Any], T]:
-    """`find` asked once of each type. Types are told apart by identity, since not all can be hashed; they are kept, so
-    that none takes the place of another."""
+    """Cache the results of `find` by type. Types are compared by identity, since not all can be hashed, and kept alive,
+    so that no identity is reused."""
     known: dict[int, tuple[Any, T]] = {}
 
     def ask(kind: Any) -> T:
@@ -79,7 +79,7 @@ def spellings(key: str) -> tuple[str, ...]:
 
 
 def _places(document: Document) -> dict[Path, str]:
-    """Where each value of the draft was written, by a second pass: only a document with mistakes needs it."""
+    """Return where each value of the draft was written. It takes a second pass, which only errors need."""
     walk = _Walk(document, {}, Problems(), [], variables=False, places={})
     walk.value(document.content, (), (), FleetManifest)
     return walk.places or {}
@@ -90,7 +90,7 @@ class _Walk:
     """Walks the document along the model; `source` is a path in the document, `path` the canonical one.
 
     Attributes:
-        places: where each value was written, by canonical path, if that is asked for.
+        places: where each value was written, by canonical path; None if that is not needed.
     """
 
     document: Document
@@ -237,12 +237,12 @@ def _mapping_member(kind: Any) -> Any:
 
 @remembered
 def _is_plain(kind: Any) -> bool:
-    """Whether text of this type is neither a secret nor a reference to one."""
+    """Return whether text of this type is neither a secret nor a reference to one."""
     return SecretModel not in _alternatives(kind) and kind != _ENV
 
 
 def _all_plain(items: Iterable[object]) -> bool:
-    """Whether all of them are text without a variable, such as a long list of target names."""
+    """Return whether all items are text without a variable, such as a long list of target names."""
     return all(type(item) is str and "${" not in item for item in items)
 
 

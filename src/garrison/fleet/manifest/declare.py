@@ -9,7 +9,7 @@ from garrison.base.documents import Path, inside
 from garrison.fleet.manifest.address import address
 from garrison.fleet.manifest.draft import Draft, Problems, did_you_mean, dotted
 from garrison.fleet.manifest.model import AdapterModel, FleetManifest, HookModel, SecretModel, TargetModel
-from garrison.fleet.values.declaration import AdapterSpec, Declaration, Hook, ModelSpec, Policy
+from garrison.fleet.values.declaration import AdapterDeclaration, Declaration, Hook, ModelSpec, Policy
 from garrison.fleet.values.target import TargetSpec
 from garrison.net.endpoint import Secret, Tls
 
@@ -136,9 +136,9 @@ def _check_headers(draft: Draft, path: Path, model: TargetModel | HookModel, pro
             problems.add(draft.where(at), at, text, "Remove one of the two.")
 
 
-def _adapters(draft: Draft, manifest: FleetManifest, problems: Problems) -> tuple[AdapterSpec, ...]:
+def _adapters(draft: Draft, manifest: FleetManifest, problems: Problems) -> tuple[AdapterDeclaration, ...]:
     targets = manifest.targets
-    made: list[AdapterSpec] = []
+    made: list[AdapterDeclaration] = []
     served: dict[str, dict[str, str]] = {}  # by lora_name, then by target: the label
     for label, model in manifest.adapters.items():
         name = model.lora_name or label
@@ -158,7 +158,7 @@ def _adapters(draft: Draft, manifest: FleetManifest, problems: Problems) -> tupl
                 problems.add(draft.where(at), at, text, "Give one of them another lora_name.")
             taken[target] = label
             made.append(
-                AdapterSpec(
+                AdapterDeclaration(
                     target=target,
                     label=label,
                     lora_name=name,

@@ -15,7 +15,7 @@ _MOST_KEPT = 100
 
 
 class LazyPlaces(Mapping[Path, str]):
-    """Places that are found when the first of them is asked for."""
+    """Positions of values, which are computed at the first access."""
 
     def __init__(self, find: Callable[[], Mapping[Path, str]]) -> None:
         self._find = find

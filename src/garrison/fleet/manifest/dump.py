@@ -6,7 +6,7 @@ from typing import Any
 import yaml
 
 from garrison.fleet.manifest.variables import escape
-from garrison.fleet.values.declaration import AdapterSpec, Declaration, Policy
+from garrison.fleet.values.declaration import AdapterDeclaration, Declaration, Policy
 
 __all__ = ["dump_manifest", "manifest_body"]
 
@@ -57,8 +57,8 @@ def manifest_body(declaration: Declaration) -> dict[str, Any]:
     return {key: _escaped(value) for key, value in body.items()}
 
 
-def _adapters(adapters: tuple[AdapterSpec, ...]) -> dict[str, Any]:
-    same: dict[tuple[object, ...], list[AdapterSpec]] = {}
+def _adapters(adapters: tuple[AdapterDeclaration, ...]) -> dict[str, Any]:
+    same: dict[tuple[object, ...], list[AdapterDeclaration]] = {}
     for one in adapters:
         key = (one.label, one.lora_name, one.lora_path, one.base_model_name, one.probe, one.is_3d_lora_weight)
         same.setdefault(key, []).append(one)
@@ -77,7 +77,7 @@ def _adapters(adapters: tuple[AdapterSpec, ...]) -> dict[str, Any]:
     return written
 
 
-def _fields(adapter: AdapterSpec) -> dict[str, Any]:
+def _fields(adapter: AdapterDeclaration) -> dict[str, Any]:
     body = {"lora_name": adapter.lora_name, "lora_path": adapter.lora_path}
     optional = {"base_model_name": adapter.base_model_name, "probe": adapter.probe}
     flag = {"is_3d_lora_weight": True} if adapter.is_3d_lora_weight else {}

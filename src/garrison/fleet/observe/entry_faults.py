@@ -1,4 +1,4 @@
-"""What is wrong with the entries of adapter stores that adapters are served from, and what that means for each."""
+"""Faults of the adapter store entries that adapters are served from, and the drift that follows from them."""
 
 from collections.abc import Iterable, Mapping
 from itertools import islice
@@ -15,11 +15,11 @@ Faults = Mapping[str, EntryFault]
 """By served path."""
 
 _AT_ONCE = 256
-"""Paths in one call: others wait for the disk's thread meanwhile."""
+"""Paths per call: other work waits for the disk's thread meanwhile."""
 
 
 async def entry_faults(fleet: Fleet, paths: Iterable[str]) -> dict[str, EntryFault]:
-    """Of those of `paths` that are entries of a store here, and not as they should be."""
+    """Return the faults of those `paths` that are entries of a store on this machine."""
     found: dict[str, EntryFault] = {}
     left = iter(sorted(set(paths)))
     while batch := list(islice(left, _AT_ONCE)):
@@ -28,8 +28,10 @@ async def entry_faults(fleet: Fleet, paths: Iterable[str]) -> dict[str, EntryFau
 
 
 def content_drift(resources: Iterable[Resource], sightings: Mapping[str, Sighting], faults: Faults) -> list[Drift]:
-    """Adapters that are served from the path they were applied from, whose files are no longer those that were applied.
-    What is only shared with another directory is no drift yet. Pure."""
+    """Return the drift of adapters whose path is as applied, but whose files have changed. Pure.
+
+    An entry that shares its files with another directory is not drift yet: its content is still the same.
+    """
     found = []
     for one in resources:
         fault, seen = faults.get(one.served_path), sightings.get(one.key.target)
@@ -43,5 +45,5 @@ def content_drift(resources: Iterable[Resource], sightings: Mapping[str, Sightin
 
 
 def words(path: str, fault: EntryFault) -> str:
-    """The fault as a sentence without its full stop. Pure."""
+    """Describe the fault in a clause. Pure."""
     return f"its entry in the adapter store, {path}, {fault}"

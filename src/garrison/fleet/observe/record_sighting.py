@@ -30,6 +30,9 @@ def remember(
 ) -> Remembered:
     """Return `record` updated from the observation `seen`.
 
+    A believed list replaces the last one. An observation that was not believed only changes the target's state and
+    cause: what was last served stays on record, because unknown is not absent.
+
     Args:
         managed: names of adapters that any stack owns on this target; their changes are drift, reported elsewhere.
         wanted: names of all adapters that should be served here; None if the caller does not know them all. If one is
@@ -53,7 +56,7 @@ def remember(
         assert seen.capabilities is not None
         was = {"started_at": record.capabilities.get("started_at")}
         told.append(_event(seen, events.RESTARTED, before=was, after={"started_at": seen.capabilities.started_at}))
-    if record.last_seen is not None:  # on first sight, existing adapters are not news
+    if record.last_seen is not None:  # at the first observation, existing adapters are not news
         told += _unmanaged_changes(before, seen, managed)
     same_served = before == seen.served
     changed = bool(told) or not same_served or record.state != "reachable" or record.base != seen.base

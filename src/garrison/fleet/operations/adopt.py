@@ -13,7 +13,7 @@ from garrison.fleet.operations.apply import patched
 from garrison.fleet.operations.fingerprint import digest_of
 from garrison.fleet.operations.survey import look, managed_names
 from garrison.fleet.values import events
-from garrison.fleet.values.declaration import ADAPTER_TYPE, AdapterSpec, Declaration
+from garrison.fleet.values.declaration import ADAPTER_TYPE, AdapterDeclaration, Declaration
 from garrison.fleet.values.observation import Served, Sighting
 from garrison.fleet.values.plan import Action, ActionKind, Way
 from garrison.fleet.values.target import TargetSpec
@@ -234,14 +234,14 @@ async def _addition(
 ) -> Declaration:
     """Declare the new adapters. Each label is the adapter's name, unless the stack uses that label for another one."""
     declared = Declaration.from_json(before.declaration) if before else Declaration(stack=stack)
-    adapters: list[AdapterSpec] = []
+    adapters: list[AdapterDeclaration] = []
     taken = {(one.label, one.lora_name, one.lora_path) for one in declared.adapters}
     for one in new:
         path = one.served.root or ""
         label = _free_label(one.served.name, one.target, path, taken)
         taken.add((label, one.served.name, path))
         adapters.append(
-            AdapterSpec(
+            AdapterDeclaration(
                 target=one.target,
                 label=label,
                 lora_name=one.served.name,

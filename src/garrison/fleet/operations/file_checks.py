@@ -11,7 +11,7 @@ from typing import TypeVar
 
 from garrison.fleet.artifacts.protocol import Artifacts
 from garrison.fleet.context import Fleet
-from garrison.fleet.values.declaration import AdapterSpec, Declaration
+from garrison.fleet.values.declaration import AdapterDeclaration, Declaration
 from garrison.fleet.values.failure import Failure, FailureCode
 from garrison.fleet.values.observation import Sighting
 from garrison.fleet.values.plan import Action, ActionKind, Way
@@ -40,7 +40,7 @@ async def with_digests(fleet: Fleet, declaration: Declaration, owned: Iterable[R
             digests[spec.lora_path] = await fleet.disk(fleet.artifacts.digest, spec.lora_path)
     files = _Files(fleet.artifacts)
 
-    def complete(spec: AdapterSpec) -> AdapterSpec:
+    def complete(spec: AdapterDeclaration) -> AdapterDeclaration:
         digest = digests[spec.lora_path]
         last = applied.get((spec.target, spec.lora_name), {})
         if digest is None and last.get("digest") and last.get("lora_path") == spec.lora_path:
@@ -98,7 +98,9 @@ class _Files:
     _intact: dict[str, bool | None] = field(default_factory=dict)
     _held: dict[str, bool] = field(default_factory=dict)
 
-    def failure(self, action: Action, spec: AdapterSpec, target: TargetSpec, base_root: str | None) -> Failure | None:
+    def failure(
+        self, action: Action, spec: AdapterDeclaration, target: TargetSpec, base_root: str | None
+    ) -> Failure | None:
         """Return why `action` cannot load its files; None if nothing is known against them."""
         # An intact copy in the store stands for its content, whatever has become of the source.
         kept = action.stage and action.load_path and self.intact(action.load_path)
@@ -147,7 +149,7 @@ class _Files:
         return self._held[path]
 
 
-def _nowhere(reason: str, spec: AdapterSpec) -> Failure:
+def _nowhere(reason: str, spec: AdapterDeclaration) -> Failure:
     return Failure(
         code=FailureCode.NOT_UPDATABLE,
         message=f"{spec.lora_name}: {reason}. Neither {spec.lora_path} nor the adapter store holds the content that "

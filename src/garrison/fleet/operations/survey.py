@@ -1,4 +1,5 @@
-"""Everything a plan is decided from: how targets are declared, what was last applied, and a look at each of them."""
+"""Gathers everything that a plan is decided from: declared targets, applied resources, and an observation of each
+target."""
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -32,23 +33,23 @@ __all__ = [
 ]
 
 _CREDENTIALS = frozenset({Cause.UNAUTHORIZED, Cause.FORBIDDEN, Cause.TLS})
-"""Causes that this process may have brought itself: its key, its certificate, its CA."""
+"""Causes that may lie in this process: its key, its certificate, its CA."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Survey:
-    """What was found out for one stack.
+    """What is known about one stack.
 
     Attributes:
-        targets: every target that is involved: declared now, still serving something of the stack, or in the middle
-            of one of its commands that was killed.
-        known: of these, those that were declared before, as they are remembered.
-        records: how every one of `targets` is remembered, this look included.
+        targets: every target involved: declared now, owning a resource of the stack, or with an action of one of its
+            killed commands.
+        known: the records of those that were declared before.
+        records: the records of all `targets`, updated by this observation.
         moved: targets that are on record at another address, with that address.
-        pending: looks at targets that are not on record as they were asked: new ones, and those with another address
-            or other settings. They are stored once the targets are declared so.
-        recorded: what this stack owns anywhere, and what others own on these targets.
-        only: the targets that all of this is narrowed to; None where it is the whole stack.
+        pending: observations of targets that are not on record with the settings used here: new ones, and those with
+            another address or other settings. They are stored once the targets are declared with these settings.
+        recorded: resources of this stack on any target, and of other stacks on these targets.
+        only: the targets that all of this is limited to; None for the whole stack.
     """
 
     declaration: Declaration
@@ -76,13 +77,13 @@ async def survey(
     as_applied: bool = False,
     record: bool = False,
 ) -> Survey:
-    """Read what is remembered, and look at the targets.
+    """Read the records and observe the targets.
 
     Args:
-        only: look at these targets alone; the others count as not asked.
-        as_applied: the declaration is the store's, and means the content that it was applied with. With `only` it is
-            narrowed to those targets, and so is everything that is read: the cost does not depend on the fleet's size.
-        record: store what was seen. Without it nothing changes.
+        only: observe these targets only; the others count as not asked.
+        as_applied: the declaration comes from the store, and means the content it was applied with. With `only`, just
+            those targets are read, so that the cost does not depend on the size of the fleet.
+        record: store the observations. Otherwise nothing is changed.
     """
     narrow = only if as_applied else None
     stack = await fleet.read(fleet.store.stack, declaration.stack, at=narrow)
@@ -130,7 +131,8 @@ async def survey(
 async def recorded_for(
     fleet: Fleet, stack: str, targets: Collection[str], only: Collection[str] | None
 ) -> list[Resource]:
-    """What the stack owns anywhere, and what others own on its targets; at the targets `only`, where given."""
+    """Return what the stack owns anywhere, and what others own on its targets; limited to the targets `only`, if
+    given."""
     if only is not None:
         return await fleet.read(fleet.store.resources, targets=only)
     owned = await fleet.read(fleet.store.resources, stack=stack)
@@ -140,13 +142,13 @@ async def recorded_for(
 
 
 async def begun_on(fleet: Fleet, stack: str) -> set[str]:
-    """Targets on which something may have been done that is not on record yet: a command had started it, and was
-    killed, or is under way."""
+    """Return the targets where an action was started and its end is not on record: its command was killed, or is still
+    running."""
     return (await fleet.read(fleet.store.begun)).get(stack, set())
 
 
 def managed_names(resources: Iterable[Resource]) -> dict[str, set[str]]:
-    """Names that some stack owns, by target."""
+    """Return the names that any stack owns, by target."""
     found: dict[str, set[str]] = {}
     for one in resources:
         found.setdefault(one.key.target, set()).add(one.key.name)
@@ -155,12 +157,12 @@ def managed_names(resources: Iterable[Resource]) -> dict[str, set[str]]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Seen:
-    """One look at one target, and what it would change.
+    """One observation of one target, and what it would change.
 
     Attributes:
-        record: the target as it would be remembered after this look.
-        events: what the look would add to the history.
-        counts: whether the look says something about the target, and not about this process: see `_counts`.
+        record: the target's record, updated by the observation.
+        events: what the observation would add to the history.
+        counts: whether it says something about the target, and not only about this process; see `_counts`.
     """
 
     sighting: Sighting
@@ -178,12 +180,12 @@ async def look(
     *,
     record: Collection[str] = (),
 ) -> dict[str, Seen]:
-    """Look at each target once.
+    """Observe each target once.
 
     Args:
-        record: targets whose sighting is stored. They must be asked as they are on record, with the same settings:
-            anything else says nothing about the target that others share. A target that is not in the store is not
-            put there.
+        record: targets whose observation is stored. They must be asked with the settings on record: what another key or
+            address shows says nothing about the target that other stacks share. Targets that are not in the store are
+            not added.
     """
     view.observing(len(targets))
     found: dict[str, Seen] = {}
@@ -194,6 +196,8 @@ async def look(
     looks = [look_of(spec, records[name]) for name, spec in targets.items()]
 
     def saw(sighting: Sighting) -> None:
+        # A sighting becomes an updated record and the events of its transitions. Of a target that is as it was, only
+        # the time is stored, which is cheap for thousands.
         name = sighting.target
         after = remember(records[name], sighting, managed.get(name, ()))
         seen = with_memory(sighting, after.record)
@@ -217,16 +221,19 @@ async def look(
 
 
 def _counts(seen: Sighting, record: TargetRecord) -> bool:
-    """Whether `seen` may be remembered. A command runs with the environment of whoever started it: a key that is wrong
-    or missing there is no news of a target that others see well."""
+    """Return whether `seen` may be stored.
+
+    A command runs in the environment of its user. If a key is wrong or missing there, that is not news about a target
+    which others can observe.
+    """
     if seen.cause is Cause.LOCAL:
         return False
-    # Of a target that was never seen, or whose credentials were refused before, it is all that is known.
+    # For a target that was never observed, or whose credentials were refused before, it is all that is known.
     return seen.cause not in _CREDENTIALS or record.state == "new" or record.cause in _CREDENTIALS
 
 
 def look_of(spec: TargetSpec, record: TargetRecord, served: Mapping[str, Served] | None = None) -> Look:
-    """What the observer has to know of a target. `served`: its last list, where it is at hand."""
+    """Return what the observer must know about a target. `served`: its last list, if the caller has it."""
     return Look(
         target=spec,
         base=spec.base_model or record.base,
@@ -237,12 +244,12 @@ def look_of(spec: TargetSpec, record: TargetRecord, served: Mapping[str, Served]
 
 
 def with_memory(seen: Sighting, record: TargetRecord) -> Sighting:
-    """The sighting with the capabilities that are remembered, where this look did not ask for them."""
+    """Return the sighting with the recorded capabilities, which this observation may not have probed."""
     return replace(seen, capabilities=Capabilities.from_json(record.capabilities))
 
 
 async def decide(fleet: Fleet, found: Survey, *, mode: Mode, options: PlanOptions) -> Plan:
-    """The plan, with loads blocked whose files cannot be loaded.
+    """Compute the plan, with loads blocked whose files cannot be loaded.
 
     Raises:
         InvalidError: a declared base model is not the one that is served.
@@ -268,7 +275,7 @@ async def decide(fleet: Fleet, found: Survey, *, mode: Mode, options: PlanOption
         prefix_caching={name: _prefix_caching(spec, found.records[name]) for name, spec in found.targets.items()},
     )
     warnings = [
-        f"{name} was at {address}: what that server serves stays there, and nobody looks after it"
+        f"{name} was at {address}: adapters on that server stay loaded, and are no longer managed"
         for name, address in sorted(found.moved.items())
     ]
     actions = await check_files(fleet, drafted.actions, found.targets, found.sightings)
@@ -276,8 +283,11 @@ async def decide(fleet: Fleet, found: Survey, *, mode: Mode, options: PlanOption
 
 
 def _may_be_another(record: TargetRecord) -> bool:
-    """Whether something is remembered that would mislead if the server was started anew between two looks: that it
-    cannot load adapters, or that it keeps no prefix blocks. Then it is asked each time."""
+    """Return whether the record says that the target cannot load adapters, or does not cache prefixes.
+
+    That would mislead if the server was restarted with other options between two observations, so such a target is
+    probed each time.
+    """
     return any(record.capabilities.get(name) is False for name in ("lora_routes", "prefix_caching"))
 
 

@@ -1,4 +1,4 @@
-"""Decisions: what has to be done so that the observation equals the manifest, and what the agent may do by itself.
+"""Decisions: which actions would make the observation equal to the manifest, and which of them the agent may take.
 
 Pure functions of values. No I/O.
 """

@@ -51,7 +51,7 @@ def as_moved(resources: Iterable[Resource], moved: Mapping[str, str]) -> tuple[R
 
 
 def spellings(base_url: str) -> set[str]:
-    """The addresses under which the same server may be on record; see `server_of`."""
+    """Return the addresses under which the same server may be on record; see `server_of`."""
     parts = urlsplit(base_url)
     host = parts.hostname or ""
     port = parts.port or _PORTS[parts.scheme]

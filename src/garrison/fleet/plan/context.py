@@ -7,7 +7,7 @@ from typing import Literal
 
 from garrison.fleet.artifacts.entry import next_name
 from garrison.fleet.artifacts.protocol import EntryFault
-from garrison.fleet.values.declaration import AdapterSpec
+from garrison.fleet.values.declaration import AdapterDeclaration
 from garrison.fleet.values.failure import Failure, FailureCode, code_of_unknown
 from garrison.fleet.values.observation import Cause, Served, Sighting
 
@@ -65,10 +65,10 @@ class Scene:
         seen = self.sightings.get(target)
         return seen.adapter(name) if seen is not None else None
 
-    def load_path(self, spec: AdapterSpec) -> tuple[str, bool]:
+    def load_path(self, spec: AdapterDeclaration) -> tuple[str, bool]:
         """Return the path to load from, and whether files are copied there first."""
         staged = self.staged_path(spec.target, spec.digest) if spec.digest else None
-        if staged and staged in self.faults:  # staging goes past it; which name is free, the disk tells then
+        if staged and staged in self.faults:  # staging picks the next free name, which only the disk knows for sure
             staged = str(PurePosixPath(staged).with_name(next_name(PurePosixPath(staged).name)))
         return (staged, True) if staged else (spec.lora_path, False)
 

@@ -8,7 +8,7 @@ from garrison.fleet.observe.entry_faults import words
 from garrison.fleet.plan.context import Scene, routes_off
 from garrison.fleet.plan.differences import differences
 from garrison.fleet.values.causes import MOVED, OWED, UNLOADED
-from garrison.fleet.values.declaration import AdapterSpec
+from garrison.fleet.values.declaration import AdapterDeclaration
 from garrison.fleet.values.failure import Failure, FailureCode
 from garrison.fleet.values.observation import Served
 from garrison.fleet.values.plan import Action, ActionKind, Change, Way
@@ -22,7 +22,7 @@ _THREE_WAYS = (
 )
 
 
-def declared(spec: AdapterSpec, recorded: Resource | None, scene: Scene) -> Action:
+def declared(spec: AdapterDeclaration, recorded: Resource | None, scene: Scene) -> Action:
     """Return the action for a declared adapter, of which `recorded` is the last applied version."""
     if recorded is not None and recorded.stack != scene.stack:
         failure = Failure(
@@ -48,14 +48,14 @@ def declared(spec: AdapterSpec, recorded: Resource | None, scene: Scene) -> Acti
     return _as_recorded(spec, recorded, observed, scene)
 
 
-def _unseen(spec: AdapterSpec, recorded: Resource | None, unknown: Failure) -> Action:
+def _unseen(spec: AdapterDeclaration, recorded: Resource | None, unknown: Failure) -> Action:
     if recorded is not None and recorded.operation.serves and not differences(spec, recorded):
         return _keep(spec, recorded, None, f"as applied; not observed now ({unknown.cause})")
     what = "updated" if recorded is not None and recorded.operation.serves else "loaded"
     return replace(_blocked(spec, recorded, None, unknown, f"will be {what} when the target is seen again"), owed=True)
 
 
-def impossible(spec: AdapterSpec, scene: Scene) -> Failure | None:
+def impossible(spec: AdapterDeclaration, scene: Scene) -> Failure | None:
     """Return why the target cannot serve `spec` at all, whatever is loaded; None if it can."""
     served = scene.sightings[spec.target].served
     if _is_base(served, spec.lora_name):
@@ -81,7 +81,7 @@ def _is_base(served: Mapping[str, Served], name: str) -> bool:
     return found is not None and found.parent is None
 
 
-def _missing(spec: AdapterSpec, recorded: Resource | None, scene: Scene) -> Action:
+def _missing(spec: AdapterDeclaration, recorded: Resource | None, scene: Scene) -> Action:
     path, stage = scene.load_path(spec)
     changes = tuple(differences(spec, recorded)) if recorded else ()
     if recorded is None:
@@ -124,7 +124,7 @@ def _is_owed(recorded: Resource | None, changes: Sequence[Change]) -> bool:
     return recorded is None or bool(changes) or recorded.cause in OWED
 
 
-def _others(spec: AdapterSpec, recorded: Resource | None, observed: Served, scene: Scene) -> Action:
+def _others(spec: AdapterDeclaration, recorded: Resource | None, observed: Served, scene: Scene) -> Action:
     """Decide on an adapter that another party loaded: never recorded, or proved gone and then loaded from outside."""
     path, _stage = scene.load_path(spec)
     if observed.root in (path, spec.lora_path):
@@ -139,7 +139,7 @@ def _others(spec: AdapterSpec, recorded: Resource | None, observed: Served, scen
     return _blocked(spec, recorded, observed, failure, "loaded by another party", conflict=True)
 
 
-def _overwritten(spec: AdapterSpec, recorded: Resource, observed: Served, scene: Scene) -> Action:
+def _overwritten(spec: AdapterDeclaration, recorded: Resource, observed: Served, scene: Scene) -> Action:
     path, _stage = scene.load_path(spec)
     if observed.root in (path, spec.lora_path):
         return _adopt(spec, recorded, observed, "changed from outside to what is declared", drift=True)
@@ -156,7 +156,7 @@ def _overwritten(spec: AdapterSpec, recorded: Resource, observed: Served, scene:
     return replace(action, drift=True, changes=(Change("lora_path", recorded.served_path, observed.root),))
 
 
-def _moved_base(spec: AdapterSpec, recorded: Resource, observed: Served, scene: Scene) -> Action:
+def _moved_base(spec: AdapterDeclaration, recorded: Resource, observed: Served, scene: Scene) -> Action:
     change = Change("base_model_name", recorded.parent, observed.parent, immutable=True)
     if spec.base_model_name == observed.parent or scene.options.force:
         if observed.root in (scene.load_path(spec)[0], spec.lora_path):
@@ -175,7 +175,7 @@ def _moved_base(spec: AdapterSpec, recorded: Resource, observed: Served, scene: 
     return replace(action, drift=True, changes=(change,))
 
 
-def _as_recorded(spec: AdapterSpec, recorded: Resource, observed: Served, scene: Scene) -> Action:
+def _as_recorded(spec: AdapterDeclaration, recorded: Resource, observed: Served, scene: Scene) -> Action:
     changes = differences(spec, recorded)
     fault = scene.faults.get(recorded.served_path)
     if fault is not None and not any(change.field in ("content", "is_3d_lora_weight") for change in changes):
@@ -195,22 +195,24 @@ def _as_recorded(spec: AdapterSpec, recorded: Resource, observed: Served, scene:
     return _swap(spec, recorded, observed, scene, _update_reason(changes))
 
 
-def _anew(spec: AdapterSpec, recorded: Resource, observed: Served, scene: Scene, fault: EntryFault) -> Action:
-    """What is served lies in an entry of the store that must not be loaded from again: the same content from a fresh
-    entry. That is upkeep of what is ours, whatever the policy says of drift."""
+def _anew(spec: AdapterDeclaration, recorded: Resource, observed: Served, scene: Scene, fault: EntryFault) -> Action:
+    """Load the same content from a new entry, because the one it is served from must not be loaded from again.
+
+    This is maintenance of Garrison's own store, so it does not depend on the policy for drift.
+    """
     what = words(recorded.served_path, fault)
     if scene.load_path(spec)[1]:
         return _swap(spec, recorded, observed, scene, f"{what}: the same content from a new entry")
     failure = Failure(
         code=FailureCode.NOT_UPDATABLE,
-        message=f"{what}, and the content cannot be read at {spec.lora_path} any more",
+        message=f"{what}, and the content is no longer readable at {spec.lora_path}",
         hint="Put the adapter's files back there, or declare another lora_path, and apply again.",
     )
     return _blocked(spec, recorded, observed, failure, "the files it is served from cannot be replaced")
 
 
 def _swap(
-    spec: AdapterSpec,
+    spec: AdapterDeclaration,
     recorded: Resource | None,
     observed: Served,
     scene: Scene,
@@ -252,7 +254,7 @@ def _swap(
     )
 
 
-def _stale(spec: AdapterSpec, scene: Scene) -> Failure | None:
+def _stale(spec: AdapterDeclaration, scene: Scene) -> Failure | None:
     """Return the failure for new weights from an unchanged path; None if that is safe or accepted.
 
     vLLM keys its prefix cache by name and path, so it would answer cached prompts from the old weights' blocks.
@@ -268,7 +270,7 @@ def _stale(spec: AdapterSpec, scene: Scene) -> Failure | None:
     )
 
 
-def renamed(spec: AdapterSpec, old: Resource, scene: Scene) -> Action:
+def renamed(spec: AdapterDeclaration, old: Resource, scene: Scene) -> Action:
     """Return the action that replaces `old` by the same label under another name."""
     path, stage = scene.load_path(spec)
     renamed = Change("lora_name", old.key.name, spec.lora_name, immutable=True)
@@ -296,7 +298,7 @@ def _update_reason(changes: Sequence[Change]) -> str:
     return "another path" if "lora_path" in names else "new content at the same path"
 
 
-def _way_reason(spec: AdapterSpec, stage: bool) -> str:
+def _way_reason(spec: AdapterDeclaration, stage: bool) -> str:
     if stage:
         return "from the adapter store, at a path with the digest of the content"
     if spec.digest is None:
@@ -304,7 +306,7 @@ def _way_reason(spec: AdapterSpec, stage: bool) -> str:
     return "from the declared path: the target has no adapter store"
 
 
-def _keep(spec: AdapterSpec, recorded: Resource | None, observed: Served | None, reason: str) -> Action:
+def _keep(spec: AdapterDeclaration, recorded: Resource | None, observed: Served | None, reason: str) -> Action:
     return Action(
         kind=ActionKind.KEEP,
         target=spec.target,
@@ -318,14 +320,14 @@ def _keep(spec: AdapterSpec, recorded: Resource | None, observed: Served | None,
 
 
 def _adopt(
-    spec: AdapterSpec, recorded: Resource | None, observed: Served, reason: str, *, drift: bool = False
+    spec: AdapterDeclaration, recorded: Resource | None, observed: Served, reason: str, *, drift: bool = False
 ) -> Action:
     action = _keep(spec, recorded, observed, reason)
     return replace(action, kind=ActionKind.ADOPT, way=Way.RECORD, load_path=observed.root, drift=drift)
 
 
 def _blocked(
-    spec: AdapterSpec,
+    spec: AdapterDeclaration,
     recorded: Resource | None,
     observed: Served | None,
     failure: Failure,

@@ -3,14 +3,14 @@
 from collections.abc import Mapping
 from typing import Any
 
-from garrison.fleet.values.declaration import AdapterSpec
+from garrison.fleet.values.declaration import AdapterDeclaration
 from garrison.fleet.values.plan import Change
 from garrison.store.records import Resource
 
 __all__ = ["differences"]
 
 
-def differences(spec: AdapterSpec, recorded: Resource) -> list[Change]:
+def differences(spec: AdapterDeclaration, recorded: Resource) -> list[Change]:
     """Return the changed fields, except fields that are not declared and content that cannot be read locally."""
     before: Mapping[str, Any] = recorded.spec
     found: list[Change] = []

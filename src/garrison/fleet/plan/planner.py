@@ -26,7 +26,7 @@ from garrison.base.errors import InvalidError
 from garrison.fleet.artifacts.protocol import EntryFault
 from garrison.fleet.plan.context import Mode, PlanOptions, Scene, routes_off
 from garrison.fleet.plan.declared import declared, impossible, renamed
-from garrison.fleet.values.declaration import AdapterSpec, Declaration, ModelSpec
+from garrison.fleet.values.declaration import AdapterDeclaration, Declaration, ModelSpec
 from garrison.fleet.values.observation import Sighting
 from garrison.fleet.values.plan import Action, ActionKind, Change, Plan, TargetChange, Way
 from garrison.store.records import Resource, TargetRecord
@@ -66,7 +66,7 @@ def plan(
         sightings: the last observation of each target; a target without one is unknown.
         mode: `patch` keeps adapters that are not declared; `destroy` unloads all of the stack's.
         options: conflicts and risks that the user accepted.
-        known_targets: targets on record, to tell new and changed ones.
+        known_targets: targets on record, to find new and changed ones.
         declared_before: targets of the stack's last applied manifest.
         staged_path: maps (target, digest) to the path in the target's adapter store, or None if it has none.
         prefix_caching: whether each target caches prefixes; None or missing if not known.
@@ -134,7 +134,7 @@ def _decide_all(declaration: Declaration, recorded: Sequence[Resource], scene: S
 
 
 def _renames(
-    wanted: Mapping[tuple[str, str], AdapterSpec], owned: Mapping[tuple[str, str], Resource], scene: Scene
+    wanted: Mapping[tuple[str, str], AdapterDeclaration], owned: Mapping[tuple[str, str], Resource], scene: Scene
 ) -> dict[tuple[str, str], Resource]:
     """Find renames: labels that had another name on the same target.
 
@@ -203,5 +203,5 @@ def _target_changes(
 
 
 def _text(value: Any) -> str | None:
-    """As it may be written in a manifest: `{"site": "lab"}` is YAML and JSON, Python's own form is neither."""
+    """Return `value` as it may be written in a manifest: `{"site": "lab"}` is YAML and JSON, Python's repr is not."""
     return value if value is None or isinstance(value, str) else json.dumps(value, ensure_ascii=False)

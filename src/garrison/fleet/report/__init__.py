@@ -1,1 +1,1 @@
-"""What is shown of the fleet: status, drift, inventory, queries. Reads the record and observes; writes nothing."""
+"""Reports on the fleet: status, drift, inventory and queries. Reads the store and observes targets; writes nothing."""

@@ -10,7 +10,7 @@ from garrison.fleet.plan.differences import differences
 from garrison.fleet.report.last_failure import LastFailure, Place
 from garrison.fleet.report.status import LAST_SEEN_WELL, AdapterStatus
 from garrison.fleet.values.causes import OWED
-from garrison.fleet.values.declaration import AdapterSpec, Declaration
+from garrison.fleet.values.declaration import AdapterDeclaration, Declaration
 from garrison.fleet.values.observation import Cause, Presence, Sighting
 from garrison.store.records import Operation, Resource, StackRecord
 
@@ -68,7 +68,7 @@ def _failed(
 
 
 def _state(
-    name: str, wanted: AdapterSpec | None, owned: Resource | None, seen: Sighting | None, *, restore: bool
+    name: str, wanted: AdapterDeclaration | None, owned: Resource | None, seen: Sighting | None, *, restore: bool
 ) -> tuple[str, str]:
     """Return the state, and the reason for display."""
     if seen is None or not seen.known:
@@ -87,7 +87,7 @@ def _state(
     return "served", ""
 
 
-def _unseen(wanted: AdapterSpec | None, owned: Resource | None, *, restore: bool) -> tuple[str, str]:
+def _unseen(wanted: AdapterDeclaration | None, owned: Resource | None, *, restore: bool) -> tuple[str, str]:
     """Return state and reason of an adapter on an unobserved target: what is owed there, else its last known state."""
     if wanted is None:
         return "owed", "will be unloaded when the target is seen again"
@@ -116,6 +116,6 @@ def _drifted(drift: Drift) -> tuple[str, str]:
     return "missing", drift.words
 
 
-def _changed(wanted: AdapterSpec, owned: Resource) -> bool:
+def _changed(wanted: AdapterDeclaration, owned: Resource) -> bool:
     """Return whether the declaration changed since the last apply, except for the label, which no target sees."""
     return any(change.field != "label" for change in differences(wanted, owned))

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from garrison.base.errors import UsageError
 from garrison.fleet.observe.record_sighting import served_of
 from garrison.fleet.report.inventory_rows import AdapterRow
-from garrison.fleet.values.declaration import ADAPTER_TYPE, AdapterSpec, Declaration
+from garrison.fleet.values.declaration import ADAPTER_TYPE, AdapterDeclaration, Declaration
 from garrison.fleet.values.target import TargetSpec
 from garrison.store.records import Key, Resource, StackRecord, TargetRecord
 
@@ -55,7 +55,7 @@ def extract(
     chosen = [row for row in chosen if row.stack in (None, name)]
     records = {one.name: one for one in targets}
     owned = {one.key: one for one in resources}
-    adapters: list[AdapterSpec] = []
+    adapters: list[AdapterDeclaration] = []
     left_out: list[str] = []
     # Managed adapters first, so that they keep their labels if an unmanaged one has the same name.
     for row in sorted(chosen, key=lambda row: (not row.managed, row.target, row.name)):
@@ -84,18 +84,18 @@ def _only_stack(rows: Iterable[AdapterRow]) -> str:
     return names[0] if names else _DEFAULT_STACK
 
 
-def _spec(row: AdapterRow, resource: Resource | None, record: TargetRecord | None) -> AdapterSpec | None:
+def _spec(row: AdapterRow, resource: Resource | None, record: TargetRecord | None) -> AdapterDeclaration | None:
     served = served_of(record).get(row.name) if record is not None else None
     root = served.root if served is not None else None
     if not row.managed:
         if served is None or root is None:
             return None
-        return AdapterSpec(
+        return AdapterDeclaration(
             target=row.target, label=row.name, lora_name=row.name, lora_path=root, base_model_name=served.parent
         )
     if resource is None or row.status == "missing" or (not resource.operation.serves and root is None):
         return None
-    spec = replace(AdapterSpec(**resource.spec), digest=None)
+    spec = replace(AdapterDeclaration(**resource.spec), digest=None)
     if served is None or root is None:
         return spec  # the target is unreachable: written as it was applied
     if root != resource.served_path:
@@ -109,7 +109,7 @@ def _is_whole(stack: str, rows: Iterable[AdapterRow], resources: Iterable[Resour
 
 
 def _declaration(
-    name: str, adapters: Sequence[AdapterSpec], records: Mapping[str, TargetRecord], before: StackRecord | None
+    name: str, adapters: Sequence[AdapterDeclaration], records: Mapping[str, TargetRecord], before: StackRecord | None
 ) -> Declaration:
     """Return the declaration with the stack's own policy, hooks and targets, so that applying it keeps them."""
     known = Declaration.from_json(before.declaration) if before is not None else Declaration(stack=name)

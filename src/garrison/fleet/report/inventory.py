@@ -21,7 +21,7 @@ __all__ = ["Inventory", "take_stock"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Inventory:
-    """The rows of every noun, sorted by target and name."""
+    """All rows, by noun, sorted by target and name."""
 
     targets: tuple[TargetRow, ...]
     adapters: tuple[AdapterRow, ...]

@@ -7,14 +7,14 @@ from typing import Any, Literal
 from garrison.fleet.values.target import TargetSpec, headers_from_json, headers_to_json
 from garrison.net.endpoint import Secret
 
-__all__ = ["ADAPTER_TYPE", "MODEL_TYPE", "AdapterSpec", "Declaration", "Hook", "ModelSpec", "Policy"]
+__all__ = ["ADAPTER_TYPE", "MODEL_TYPE", "AdapterDeclaration", "Declaration", "Hook", "ModelSpec", "Policy"]
 
 ADAPTER_TYPE = "VLLM::Inference::LoRAAdapter"
 MODEL_TYPE = "VLLM::Inference::Model"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class AdapterSpec:
+class AdapterDeclaration:
     """One adapter on one target.
 
     Attributes:
@@ -23,7 +23,7 @@ class AdapterSpec:
         lora_path: path of the weights on the server.
         base_model_name: the base model it must be attached to; None: whichever the target serves. Create-only.
         is_3d_lora_weight: layout of MoE weights. Create-only, and not reported by vLLM.
-        digest: of the content at `lora_path` (`models.adapter.adapter_digest`); None if it cannot be read locally.
+        digest: of the content at `lora_path` (`models.adapters.inspect`); None if it cannot be read locally.
         probe: overrides the target's `probe`.
     """
 
@@ -37,7 +37,7 @@ class AdapterSpec:
     probe: bool | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """Return JSON-ready values; `AdapterSpec(**body)` reads them back."""
+        """Return JSON-ready values; `AdapterDeclaration(**body)` reads them back."""
         return {
             "target": self.target,
             "label": self.label,
@@ -117,7 +117,7 @@ class Declaration:
 
     stack: str
     targets: Mapping[str, TargetSpec] = field(default_factory=dict)
-    adapters: tuple[AdapterSpec, ...] = ()
+    adapters: tuple[AdapterDeclaration, ...] = ()
     models: tuple[ModelSpec, ...] = ()
     policy: Policy = Policy()
     hooks: tuple[Hook, ...] = ()
@@ -138,7 +138,7 @@ class Declaration:
         return cls(
             stack=body["stack"],
             targets={name: TargetSpec.from_json(name, target) for name, target in body["targets"].items()},
-            adapters=tuple(AdapterSpec(**adapter) for adapter in body["adapters"]),
+            adapters=tuple(AdapterDeclaration(**adapter) for adapter in body["adapters"]),
             models=tuple(ModelSpec(**model) for model in body["models"]),
             policy=Policy(**body["policy"]),
             hooks=tuple(Hook.from_json(hook) for hook in body["hooks"]),

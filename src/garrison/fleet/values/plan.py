@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-from garrison.fleet.values.declaration import ADAPTER_TYPE, AdapterSpec
+from garrison.fleet.values.declaration import ADAPTER_TYPE, AdapterDeclaration
 from garrison.fleet.values.failure import Failure
 from garrison.fleet.values.observation import Served
 from garrison.store.records import Key, Resource
@@ -84,7 +84,7 @@ class Action:
     stage: bool = False
     load_path: str | None = None
     changes: tuple[Change, ...] = ()
-    desired: AdapterSpec | None = None
+    desired: AdapterDeclaration | None = None
     recorded: Resource | None = None
     observed: Served | None = None
     replaced: Resource | None = None

@@ -1,4 +1,4 @@
-"""A target as it is declared: where it is, how to trust it, and where its secrets come from (never the secrets)."""
+"""A declared target: its address, how to verify it, and references to its secrets (never the secrets)."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -18,17 +18,16 @@ class TargetSpec:
 
     Attributes:
         name: its identity; everything else may change in place.
-        base_url: `scheme://host:port`, with a path prefix where a proxy has one; never with `/v1` or a slash at its
-            end.
-        base_model: the model id that must be in its list for the list to be believed; the one first seen when None.
+        base_url: `scheme://host:port`, with the path prefix of a proxy, if any; never with `/v1` or a slash at its end.
+        base_model: the model id that its list must contain to be believed; None: the one first seen.
         headers: sent with every request; a value may be a secret.
-        adapter_store: a directory that Garrison writes and the server reads, `none`, or None for the default: our own
-            below the data directory for a loopback address, none for any other.
-        max_lora_rank: the server's limit, where it is known.
-        prefix_caching: False where the server is known to run without it.
-        timeout: seconds for connecting, and for an answer other than a load's.
-        load_timeout: seconds a load may take.
-        probe: whether a loaded adapter is asked for a token; None: if the server answers in time.
+        adapter_store: a directory that Garrison writes and the server reads, `none`, or None for the default: a store
+            in the data directory for a loopback address, no store for any other.
+        max_lora_rank: the server's limit, if known.
+        prefix_caching: False if the server is known to run without it.
+        timeout: seconds for connecting, and for any answer except a load's.
+        load_timeout: seconds for a load.
+        probe: whether a loaded adapter must generate a token; None: only if the server answers in time.
     """
 
     name: str
@@ -47,11 +46,11 @@ class TargetSpec:
 
     @property
     def unverified(self) -> bool:
-        """Whether anybody may pose as the server: its certificate is not looked at. Who shows it says so aloud."""
+        """Whether the server's certificate is not verified, so that anyone may pose as it. Views show it."""
         return self.tls.insecure and self.base_url.startswith("https:")
 
     def to_json(self) -> dict[str, Any]:
-        """JSON-ready, without what has its default; `from_json` reads it back. References to secrets, no secrets."""
+        """Return JSON-ready values without defaults; `from_json` reads them back. Contains references, no secrets."""
         body: dict[str, Any] = {"base_url": self.base_url}
         for name in ("base_model", "adapter_store", "max_lora_rank", "prefix_caching", "probe"):
             if (value := getattr(self, name)) is not None:

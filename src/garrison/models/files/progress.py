@@ -1,8 +1,7 @@
 """Progress of long work: steps, and bytes of a transfer.
 
-
-One protocol and three implementations: a Rich bar for a terminal, one JSON line per step for programs, a few plain lines
-for logs. For several listeners, or slow ones, see `broadcast`.
+One protocol and three implementations: a Rich bar for a terminal, one JSON line per step for programs, and a few plain
+lines for logs. For several listeners, or slow ones, see `broadcast`.
 """
 
 import json

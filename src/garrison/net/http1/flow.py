@@ -7,9 +7,9 @@ __all__ = ["FlowControl"]
 
 
 class FlowControl(asyncio.Protocol):
-    """Base class of connections: regulates the transport in both directions.
+    """Base class of connections: controls the flow in both directions.
 
-    A transport may close at any time, and uvloop's raise when used after that, so every use checks first.
+    A transport may close at any time, and uvloop's transports raise when used after that, so every use checks first.
     """
 
     __slots__ = ("_read_paused", "_transport", "_writable")
@@ -36,12 +36,12 @@ class FlowControl(asyncio.Protocol):
             writable.set_result(None)
 
     async def drained(self) -> None:
-        """Wait until the peer has read enough of what was written, or is gone."""
+        """Wait until the peer has read enough of what was written, or has closed the connection."""
         if self._writable is not None:
             await asyncio.shield(self._writable)  # one waiter's cancellation must not wake the others
 
     def send(self, data: bytes) -> bool:
-        """Write, and return whether the connection was still there to write to."""
+        """Write, and return whether the connection was still open."""
         transport = self._transport
         if transport is None or transport.is_closing():
             return False

@@ -1,4 +1,4 @@
-"""Sizes that a peer may not exceed, and how framing overhead is bounded. Pure."""
+"""Limits on what a peer may send, framing overhead included. Pure."""
 
 from dataclasses import dataclass
 
@@ -10,7 +10,7 @@ WIRE_FACTOR = 9
 """Bytes on the wire for each byte of a body, beside a fixed allowance. The smallest chunk takes six bytes for its one.
 Without a bound, chunk extensions carry an endless stream that no limit of the body sees."""
 NOTED_LENGTHS = frozenset(map(len, ("expect", "content-length", "transfer-encoding")))
-"""Lengths of the names that framing looks at. Most headers are passed over by it."""
+"""Lengths of the header names that matter for framing; most others are skipped by their length alone."""
 _MOST_DIGITS = 20
 
 HeaderList = list[tuple[bytes, bytes]]
@@ -31,12 +31,12 @@ class Limits:
 
 
 def head_size(headers: HeaderList) -> int:
-    """Bytes of headers, without the blanks around their values."""
+    """Return the size of headers in bytes, without blanks around values."""
     return sum(len(name) + len(value) + 4 for name, value in headers)
 
 
 def length_of(value: bytes) -> int | None:
-    """Read a Content-Length that llhttp has accepted; None where it has more digits than any length needs.
+    """Read a Content-Length that llhttp has accepted; None if it has more digits than any length needs.
 
     llhttp skips blanks and leading zeros. Thousands of zeros would make `int` raise.
     """

@@ -1,4 +1,4 @@
-"""Read the requests of one connection: turn bytes into calls on a sink, or into a refusal."""
+"""Reads the requests of one connection: turns bytes into calls on a sink, or into a refusal."""
 
 from dataclasses import dataclass
 from typing import NoReturn, Protocol
@@ -12,26 +12,26 @@ __all__ = ["Refusal", "RequestReader", "RequestSink"]
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """Why a connection is given up: the status to answer with, and the reason for a log."""
+    """Why a connection is closed: the status to answer with, and the reason for a log."""
 
     status: int
     reason: str
 
 
 class RequestSink(Protocol):
-    """What a reader found, in the order in which it arrived. The reader's attributes say the rest."""
+    """Receives what a reader finds, in order of arrival. Details are in the reader's attributes."""
 
     def request_head(self) -> None:
         """A head is complete: `method`, `target`, `headers` and `http10` are set."""
 
     def request_body(self, piece: bytes) -> None:
-        """Some of the body."""
+        """A piece of the body has arrived."""
 
     def request_end(self, keep_alive: bool) -> None:
         """The request is complete. Unless `keep_alive`, nothing after it is read as a request."""
 
     def request_refused(self, refusal: Refusal) -> None:
-        """Answer with the status and close: where the next request begins is not known."""
+        """Answer with the status and close: it is not known where the next request begins."""
 
 
 class _Stop(Exception):  # noqa: N818 - leaves the parser from within a callback; it is not an error
@@ -58,7 +58,7 @@ class RequestReader:
         expects_continue: the client waits for `100 Continue` before it sends the body.
         upgrade: the client asks for another protocol, or for a tunnel (CONNECT). The request ends as usual and is the
             last one; bytes after it are in `rest`, for a caller that switches.
-        under_way: a request has begun and is not complete. Blank lines before one do not count.
+        under_way: a request is incomplete. Blank lines before a request do not count.
         open: more can follow.
     """
 
@@ -103,10 +103,10 @@ class RequestReader:
         self.open = True
 
     def feed(self, data: bytes) -> None:
-        """Read on. Never raises for what `data` holds; a sink's own exceptions pass through."""
+        """Read `data`. Never raises for its content; a sink's own exceptions pass through."""
         if not self.open:
             return
-        # What arrived is counted before it is parsed, since httptools reports nothing of an unfinished line.
+        # Bytes are counted before they are parsed, since httptools reports nothing about an unfinished line.
         size = len(data)
         if self._head_bytes >= 0:
             self._head_bytes += size
@@ -140,7 +140,7 @@ class RequestReader:
                 self._refusal = Refusal(400, str(error))
 
     def _read_skipped_body(self, rest: bytes) -> None:
-        """Read the body of a request with an Upgrade header, which httptools treats as the other protocol.
+        """Read the body of a request with an Upgrade header, which httptools takes for the other protocol.
 
         Java's client offers h2c with every request, bodies included, and expects to be answered in HTTP/1.1.
         """

@@ -1,4 +1,4 @@
-"""Read responses: what a server sends on one connection becomes calls on a sink, one response for one request."""
+"""Reads the responses on one connection: turns bytes into calls on a sink, one response per request."""
 
 from typing import NoReturn, Protocol
 
@@ -14,19 +14,19 @@ _FIRST_FINAL = 200
 
 
 class ResponseSink(Protocol):
-    """What a reader found, in the order in which it arrived. The reader's attributes say the rest."""
+    """Receives what a reader finds, in order of arrival. Details are in the reader's attributes."""
 
     def response_head(self) -> None:
         """The head is complete: `status` and `headers` are set."""
 
     def response_body(self, piece: bytes) -> None:
-        """Some of the body."""
+        """A piece of the body has arrived."""
 
     def response_end(self, keep_alive: bool) -> None:
         """The response is complete. Unless `keep_alive`, the connection carries no further request."""
 
     def response_failed(self, reason: str) -> None:
-        """This is no response; the connection is of no further use."""
+        """The bytes are not a valid response; the connection is unusable."""
 
 
 class _Stop(Exception):  # noqa: N818 - leaves the parser from within a callback; it is not an error
@@ -34,7 +34,7 @@ class _Stop(Exception):  # noqa: N818 - leaves the parser from within a callback
 
 
 class ResponseReader:
-    """Reads one response after each `expect`. Bytes that arrive without one are refused.
+    """Reads one response after each `expect`. Bytes that arrive without one are an error.
 
     Attributes:
         status: of the final response; 0 until its head is complete.
@@ -86,12 +86,12 @@ class ResponseReader:
         self.interim: list[tuple[int, HeaderList]] = []
 
     def expect(self, method: str, limit: int, *, switch: bool = False) -> None:
-        """Prepare for the response to the request that is sent now.
+        """Prepare for the response to the request that is about to be sent.
 
         Args:
             method: a response to HEAD has no body, whatever its headers say.
             limit: bytes of the body.
-            switch: take 101 for a response; otherwise it is a failure, since nobody asked for it.
+            switch: accept 101 as a response; otherwise it is an error, since no other protocol was requested.
         """
         self.status = self._received = self._body_bytes = self._trailer_size = 0
         self._head_done = self._sized = self._complete = self._end = False
@@ -108,7 +108,7 @@ class ResponseReader:
             self._parser = httptools.HttpResponseParser(self)
 
     def feed(self, data: bytes) -> None:
-        """Read on. Never raises for what `data` holds; a sink's own exceptions pass through."""
+        """Read `data`. Never raises for its content; a sink's own exceptions pass through."""
         if not self.waiting or self._parser is None:
             self._fail("the server sent bytes that belong to no request")
             return
@@ -135,9 +135,9 @@ class ResponseReader:
             self._fail("the framing of the answer's body is larger than the body justifies")
 
     def eof(self) -> bool:
-        """Note that the server has closed, and return whether that completed a body that ends with the connection.
+        """Note that the server closed the connection, and return whether that completed a body without a length.
 
-        If a response was cut short instead, the caller knows why, and reports it.
+        If a response was cut short instead, the caller reports that, since it knows why.
         """
         if not self.waiting or not self._head_done or self._sized:
             return False
@@ -146,14 +146,14 @@ class ResponseReader:
         return True
 
     def keep_alive(self) -> bool:
-        """Whether the last response, now complete, left the connection fit for another request."""
+        """Return whether the connection can carry another request after the last, complete response."""
         return self._keep and not self.waiting
 
     # --- httptools
 
     def on_message_begin(self) -> None:
         if self._complete:
-            self._keep = False  # a response that nobody asked for
+            self._keep = False  # a response without a request
             raise _Stop
         self.headers = []
 

@@ -1,4 +1,4 @@
-"""Heads and bodies as bytes, with nothing in them that would change the framing. Pure."""
+"""Writes heads and chunks as bytes, and refuses content that would change the framing. Pure."""
 
 import re
 from http import HTTPStatus
@@ -14,16 +14,16 @@ _REASONS = {status.value: status.phrase for status in HTTPStatus}
 
 
 class HeaderError(ValueError):
-    """A header that would end early or begin another. The message names the header, never its value."""
+    """A header that would end early or inject another. The message names the header, never its value."""
 
 
 def status_line(status: int) -> str:
-    """The first line of a response, without its line end."""
+    """Return the first line of a response, without its line end."""
     return f"HTTP/1.1 {status} {_REASONS.get(status, '')}"
 
 
 def header_line(name: str, value: str) -> str:
-    """One header without its line end.
+    """Return one header without its line end.
 
     Raises:
         HeaderError: the name is not a token, or the value holds a line break or a control character.
@@ -36,10 +36,10 @@ def header_line(name: str, value: str) -> str:
 
 
 def chunk(piece: bytes) -> bytes:
-    """One chunk of a chunked body. Nothing for an empty piece: an empty chunk would end the body."""
+    """Return one chunk of a chunked body; nothing for an empty piece, since an empty chunk would end the body."""
     return b"%x\r\n%b\r\n" % (len(piece), piece) if piece else b""
 
 
 def has_body(method: str, status: int) -> bool:
-    """Whether a response may carry a body. A client reads none where it may not, so one would pass for the next."""
+    """Return whether a response may carry a body. If it may not, a client would read one as the next response."""
     return method != "HEAD" and status >= 200 and status not in (204, 304)
