@@ -31,6 +31,7 @@ def test_json_is_pinned(cli, world, file, golden):
     assert (done.code, done.err) == (0, "")
     body = json.loads(done.out)
     assert body.pop("command").startswith("2026")
+    assert len(body["plan"].pop("fingerprint")) == 32
     body["outcomes"].sort(key=lambda one: (one["target"], one["name"]))
     for one in body["outcomes"]:
         one["notes"], one["seconds"], one["gap_ms"] = [], 0.0, None
