@@ -1,4 +1,4 @@
-"""The in-memory twin of `SqlStore`: for tests, and for what need not outlive a process."""
+"""The in-memory twin of `SqlStore`, for tests and for data that need not outlive a process."""
 
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -31,7 +31,7 @@ __all__ = ["MemoryStore"]
 
 
 class MemoryStore(MemoryState):
-    """`FleetStore` in memory. Its protocols say what the methods promise."""
+    """`FleetStore` in memory. Its protocols document the methods."""
 
     # --- stacks
 
@@ -91,7 +91,7 @@ class MemoryStore(MemoryState):
     @locked
     def drop_stack(self, name: str) -> None:
         if owned := len(self.resources(stack=name)):
-            raise ConflictError(f"the stack {name} still owns {owned} resources", hint="Destroy it first.")
+            raise ConflictError(f"stack {name} still owns {owned} resources", hint="Destroy it first.")
         if self._stacks.pop(name, None):
             targets = self._parts.pop(name).keys()
             self._to_tidy |= targets & self._targets.keys()

@@ -21,8 +21,8 @@ __all__ = ["digest_of", "fingerprint_of", "plan_changes", "reject_changed"]
 _MOST_CHANGES = 5
 _BYTES = 16
 
-# `attrgetter` and `repr`: a plan may have 100,000 actions, and JSON with sorted keys takes five times as long. What is on
-# record has its keys in the order in which it was stored.
+# `attrgetter` and `repr`: a plan may have 100,000 actions, and JSON with sorted keys takes five times as long. A record
+# has its keys in the order in which it was stored, so equal ones look alike.
 _adapter = attrgetter(
     "target", "label", "lora_name", "lora_path", "base_model_name", "is_3d_lora_weight", "digest", "probe"
 )
