@@ -1,8 +1,8 @@
-"""Output that never makes its writer wait: for programs that run for long and write from an event loop.
+"""Output that never blocks its writer, for long-running programs that write from an event loop.
 
-A pipe whose reader has stopped, or a terminal on hold, blocks whoever writes to it. Here a thread does the writing.
-What it cannot write is kept up to a bound; past that, lines are dropped and counted, and the count is written in their
-place when the reader goes on.
+Writing to a pipe whose reader has stopped, or to a terminal on hold, blocks. Here a thread does the writing. Text that
+it cannot write yet is kept up to a bound. Past that, writes are dropped and counted, and the count is written in their
+place once the reader continues.
 """
 
 import contextlib
@@ -18,11 +18,11 @@ _MOST_CHARACTERS = 1024 * 1024
 
 
 class LiveStream(io.TextIOBase):
-    """`stream`, written by a thread of its own.
+    """A stream that is written by a thread of its own.
 
     Args:
-        stream: with a file descriptor. One without (a test's) is written to directly.
-        limit: characters that wait at most.
+        stream: the stream to write to. One without a file descriptor, as in tests, is written to directly.
+        limit: maximum number of characters that wait.
     """
 
     def __init__(self, stream: TextIO, *, limit: int = _MOST_CHARACTERS) -> None:
@@ -38,7 +38,7 @@ class LiveStream(io.TextIOBase):
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
         self.dropped = 0
-        """Writes that were dropped so far."""
+        """Number of writes that were dropped."""
 
     @property
     def encoding(self) -> str:  # type: ignore[override] # a stream's encoding is read-only here
@@ -54,10 +54,10 @@ class LiveStream(io.TextIOBase):
         return True
 
     def write(self, text: str) -> int:
-        """Queue `text`, or drop it where too much is waiting. Returns at once.
+        """Queue `text`, or drop it if too much is waiting, and return at once.
 
         Raises:
-            OSError: an earlier write failed: the reader is gone, or the disk is full.
+            OSError: an earlier write failed because the reader is gone or the disk is full.
         """
         if self._descriptor is None:
             return self._stream.write(text)
@@ -81,12 +81,12 @@ class LiveStream(io.TextIOBase):
         return len(text)
 
     def flush(self) -> None:
-        """Nothing to do: each write is on its way."""
+        """Flush a stream without a descriptor. Other writes need none."""
         if self._descriptor is None:
             self._stream.flush()
 
     def drain(self, seconds: float) -> bool:
-        """Wait until everything is written, at most `seconds`. False when something is left, which is then lost."""
+        """Wait at most `seconds` until everything is written; return False if something is left, which is lost."""
         with self._changed:
             return self._changed.wait_for(
                 lambda: self._broken is not None or (self._idle and not self._waiting), seconds
@@ -115,7 +115,7 @@ class LiveStream(io.TextIOBase):
 
 
 def _write_all(descriptor: int, content: bytes) -> None:
-    """By the descriptor: a thread that is stuck in the stream's own buffer would hold its lock when Python ends."""
+    """Write to the descriptor. A thread stuck in the stream's own buffer would hold its lock when Python exits."""
     left = memoryview(content)
     while left:
         left = left[os.write(descriptor, left) :]
