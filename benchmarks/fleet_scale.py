@@ -27,6 +27,8 @@ from garrison.fleet.agent.loop import Agent
 from garrison.fleet.artifacts.disk import DiskArtifacts
 from garrison.fleet.context import Fleet
 from garrison.fleet.execute.steps import ExecuteOptions
+from garrison.fleet.management.local import LocalOperations
+from garrison.fleet.management.requests import ApplyRequest
 from garrison.fleet.manifest.dump import dump_manifest
 from garrison.fleet.manifest.load import load_declaration
 from garrison.fleet.operations.apply import apply, preview
@@ -177,6 +179,31 @@ async def one_adapter(directory: Path, count: int) -> dict[str, float]:
                 await one.apply(Declaration(stack="small", targets={"single": spec}, adapters=(adapter,)))
             costs.append(cost.cpu)
     return {"apply of one adapter beside them, ms CPU": sorted(costs)[len(costs) // 2] * 1e3}
+
+
+async def one_confirmed(directory: Path, count: int) -> dict[str, float]:
+    """The same as the commands do it, with the facts that they show: applied at once, as with --yes, and planned, shown
+    and confirmed by fingerprint."""
+    with bench(directory, count) as one:
+        await one.apply(one.declaration())
+        one.targets.targets["single"] = MemoryTarget(base=BASE)
+        spec = TargetSpec(name="single", base_url="http://single:8000")
+        operations, view = LocalOperations(one.fleet), SilentView()
+        costs: dict[bool, list[float]] = {False: [], True: []}
+        for at in range(40):
+            ask = at % 2 == 0
+            adapter = AdapterDeclaration(target="single", label="a", lora_name=f"n{at}", lora_path=f"/models/{at}")
+            declaration = Declaration(stack="small", targets={"single": spec}, adapters=(adapter,))
+            request = ApplyRequest(declaration=declaration)
+            async with measured() as cost:
+                await operations.targets(declaration.targets, stack="small")
+                shown = await operations.plan(request, view, settle=True) if ask else None
+                done = await operations.apply(request, view, fingerprint=shown.fingerprint if shown else None)
+            assert [len(done.outcomes), done.exit_code] == [1, 0]
+            costs[ask].append(cost.cpu)
+    # The first ones import modules and prepare statements.
+    median = {ask: sorted(found[5:])[len(found[5:]) // 2] * 1e3 for ask, found in costs.items()}
+    return {"apply of one adapter, ms CPU": median[False], "plan, confirm, apply one, ms CPU": median[True]}
 
 
 async def repair(directory: Path, count: int) -> dict[str, float]:
@@ -403,6 +430,7 @@ SUBJECTS = {
     "apply": apply_all,
     "one": one_adapter,
     "one-plan": one_plan,
+    "confirmed": one_confirmed,
     "repair": repair,
     "idle": idle,
     "reload": reload,

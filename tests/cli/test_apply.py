@@ -31,6 +31,7 @@ def test_json_is_pinned(cli, world, file, golden):
     assert (done.code, done.err) == (0, "")
     body = json.loads(done.out)
     assert body.pop("command").startswith("2026")
+    assert len(body["plan"].pop("fingerprint")) == 32
     body["outcomes"].sort(key=lambda one: (one["target"], one["name"]))
     for one in body["outcomes"]:
         one["notes"], one["seconds"], one["gap_ms"] = [], 0.0, None
@@ -215,6 +216,46 @@ def test_no_and_ctrl_c_at_the_question(terminal, slow, answer, said, code):
     assert said in shown.text
     assert "Traceback" not in shown.text
     assert served(sim) == []
+    with open_fleet() as fleet:
+        assert (fleet.store.stacks(), fleet.store.commands(), fleet.store.leases()) == ([], [], [])
+
+
+@pytest.mark.system
+@pytest.mark.filterwarnings("ignore:.*forkpty.*:DeprecationWarning")
+def test_nothing_is_held_at_the_question_and_what_was_shown_is_done(terminal, slow, cli, manifest, adapter):
+    sim, file = slow
+    slow_loads(sim, 0.0)
+    shown = terminal("apply", file)
+    shown.until("[y/N]")
+    with open_fleet() as fleet:
+        assert fleet.store.leases() == []
+    other = manifest(
+        {"edge": {"base_url": sim.url}}, {"d": {"target": "edge", "lora_path": str(adapter("d"))}}, "other"
+    )
+    assert cli("apply", other, "--yes").code == 0
+    shown.type(b"y\n")
+    assert shown.end() == 0
+    assert served(sim) == ["a", "b", "c", "d"]
+    assert shown.text.count("Apply 3 actions to 1 target?") == 1
+
+
+@pytest.mark.system
+@pytest.mark.filterwarnings("ignore:.*forkpty.*:DeprecationWarning")
+def test_a_plan_that_changed_at_the_question_is_33_and_nothing_is_done(terminal, slow, adapter):
+    sim, file = slow
+    slow_loads(sim, 0.0)
+    shown = terminal("apply", file)
+    shown.until("[y/N]")
+    sim.load("b", adapter("b", seed=7))
+    shown.type(b"y\n")
+    assert shown.end() == 33
+    text = " ".join(shown.text.split())
+    assert "rejected: the plan for stack cabinet-7 has changed since it was shown: edge/b: create, now adopt" in text
+    assert "Nothing was done." in text
+    assert "Traceback" not in text
+    assert served(sim) == ["b"]
+    with open_fleet() as fleet:
+        assert (fleet.store.stacks(), fleet.store.commands(), fleet.store.leases()) == ([], [], [])
 
 
 @pytest.mark.system

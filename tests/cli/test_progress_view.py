@@ -152,3 +152,11 @@ def test_the_view_fits_the_output():
     kinds = [type(progress_view(page, Stop(), lambda _: None, json=json)) for page, json in
              ((terminal, False), (pipe, False), (terminal, True))]  # fmt: skip
     assert kinds == [LiveProgress, LineProgress, QuietProgress]
+
+
+def test_a_note_is_printed_once():
+    out, page = page_of(terminal=False)
+    view = LineProgress(page, Stop(), lambda _: None)
+    for text in ("cut short on edge-1", "settled", "cut short on edge-1"):
+        view.note(text)
+    assert out.getvalue() == "· cut short on edge-1\n· settled\n"

@@ -361,9 +361,9 @@ class TestCommands:
         assert [one.kind for one in store.events()] == ["action-done"]
 
     def test_an_action_of_no_command_changes_nothing(self, store: FleetStore):
-        with pytest.raises(InternalError, match="no command c1"):
+        with pytest.raises(InternalError, match="command c1 is not on record"):
             save(store, action(), [resource()], [event()])
-        with pytest.raises(InternalError, match="no command c1"):
+        with pytest.raises(InternalError, match="command c1 is not on record"):
             store.finish(command(), [event()])
         assert (store.resources(), store.events(), store.actions("c1")) == ([], [], [])
 
@@ -392,7 +392,7 @@ class TestCommands:
     def test_one_result_of_no_command_undoes_the_whole_step(self, store: FleetStore):
         store.begin(command(), [action(0)])
         good = ActionResult(action=done(action(0)), resources=(resource(),), events=(event(),))
-        with pytest.raises(InternalError, match="no command c7"):
+        with pytest.raises(InternalError, match="command c7 is not on record"):
             store.save_actions([good, ActionResult(action=action(0, "c7"))])
         assert (store.actions("c1"), store.resources(), store.events()) == ([action(0)], [], [])
 

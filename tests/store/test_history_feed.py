@@ -4,10 +4,12 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
+import pytest
 from store_samples import event
 
 from garrison.base.errors import GarrisonError, UnreachableError
 from garrison.base.events import EventBus
+from garrison.store import history_feed
 from garrison.store.history_feed import HistoryFeed
 from garrison.store.records import Event
 from garrison.testing.store import MemoryStore
@@ -68,6 +70,30 @@ async def test_overlapping_users_share_one_reader_that_ends_with_the_last() -> N
             async with asyncio.timeout(10):
                 assert (await anext(events)).event.name == "b"
         assert len(asyncio.all_tasks()) == tasks - 1
+
+
+async def test_a_bug_is_reported_and_costs_the_followers_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(history_feed, "_LONGEST_WAIT", 0.01)
+    setting = Setting()
+    await setting.feed.start()
+    told: list[Any] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _loop, context: told.append(context["exception"]))
+    events, broken = setting.store.events, True
+
+    def found(**asked: Any) -> list[Event]:
+        if broken:
+            raise ZeroDivisionError
+        return events(**asked)
+
+    monkeypatch.setattr(setting.store, "events", found)
+    with setting.bus.subscribe() as following:
+        async with setting.feed.running(), asyncio.timeout(10):
+            while len(told) < 2:
+                await asyncio.sleep(0.01)
+            broken = False
+            setting.record("a")
+            assert (await anext(following)).event.name == "a"
+    assert {type(error) for error in told} == {ZeroDivisionError}
 
 
 async def test_a_store_that_fails_is_reported_and_read_again() -> None:

@@ -236,9 +236,10 @@ class UnreachableError(FleetError):
 
 
 class ConflictError(FleetError):
-    """The command was rejected: it would overwrite an outside change, or another command holds the stack.
+    """The command was rejected: it would overwrite an outside change, another command holds the stack, or what was
+    confirmed is not what would be done now.
 
-    Details: `conflicts`, or `holder` and `since`.
+    Details: `conflicts`; `holder` and `since`; or `fingerprint`, with the `plan` as it is now.
     """
 
     code = "conflict"

@@ -1,4 +1,4 @@
-"""Commands and their actions: the intention first, then what became of it."""
+"""Commands and their actions: first the intention, then the outcome."""
 
 from collections.abc import Collection, Sequence
 from typing import Protocol
@@ -13,35 +13,37 @@ class CommandStore(Protocol):
         """Store a command that changes no declaration."""
 
     def save_actions(self, results: Sequence[ActionResult]) -> None:
-        """Store the new state of actions, and what they made of resources, in one transaction. An action that its
-        command did not begin with is added to it.
+        """Store new states of actions, with the resource versions and events they made, in one transaction.
+
+        An action that its command did not begin with is added to it.
 
         Raises:
-            InternalError: there is no such command. Nothing is written.
+            InternalError: the command does not exist. Nothing is written.
         """
 
     def finish(self, command: CommandRecord, events: Sequence[Event] = ()) -> None:
         """Store a command's state, end and summary.
 
         Raises:
-            InternalError: there is no such command.
+            InternalError: the command does not exist.
         """
 
     def commands(self, *, stack: str | None = None, limit: int = 50) -> list[CommandRecord]:
-        """Newest first."""
+        """Return commands, newest first."""
 
     def unfinished(
         self, stack: str | None = None, *, besides: Collection[str] = ()
     ) -> list[tuple[CommandRecord, list[ActionRecord]]]:
-        """Commands in state `running`, oldest first, with their actions in order; of one stack where given.
+        """Return commands in state `running`, oldest first, with their actions in order.
 
         Args:
+            stack: only commands of this stack.
             besides: ids of commands to leave out.
         """
 
     def begun(self) -> dict[str, set[str]]:
-        """Stacks with commands in state `running`, and the targets on which those have started an action that has not
-        ended. Cheap enough to ask every few seconds."""
+        """Return, for each stack with commands in state `running`, the targets on which one of their actions has
+        started and not ended. Cheap enough to call every few seconds."""
 
     def actions(self, command: str) -> list[ActionRecord]:
-        """In order."""
+        """Return the actions of a command, in order."""

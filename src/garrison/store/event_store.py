@@ -33,4 +33,4 @@ class EventStore(Protocol):
         """
 
     def last_times(self, kind: str, targets: Collection[str]) -> dict[str, datetime]:
-        """When the last event of this kind happened, by target; targets without one are left out."""
+        """Return the time of the last event of this kind by target; targets without one are omitted."""

@@ -1,11 +1,11 @@
-"""The seam to the database, in the fleet's words: the protocols of the nouns, together.
+"""The seam to the database: the protocols of all nouns together.
 
 Every method except `prune` is one transaction and blocks, for seconds at worst; callers in an event loop use a thread.
-When a method returns, what it wrote is on disk. Reads may run beside a write, each on one consistent state. Times are
-handed in. `MemoryStore` is the in-memory twin, `SqlStore` the real one; one suite of tests runs on both.
+When a method returns, what it wrote is on disk. Reads may run beside a write, each on one consistent state. Callers
+pass the times. `MemoryStore` is the in-memory twin, `SqlStore` the real one; one suite of tests runs on both.
 
-A store that cannot do what it is asked raises a leaf of GarrisonError: LockedError (another program is writing),
-DiskFullError, UnreachableError (the server is down), DeniedError, InvalidError (damaged, or not Garrison's).
+On failure a method raises a leaf of GarrisonError: LockedError (another program is writing), DiskFullError,
+UnreachableError (the server is down), DeniedError, InvalidError (damaged, or not a database of Garrison).
 """
 
 from typing import Protocol
@@ -22,4 +22,4 @@ __all__ = ["FleetStore"]
 
 
 class FleetStore(StackStore, TargetStore, ResourceStore, CommandStore, LeaseStore, EventStore, UpkeepStore, Protocol):
-    """A whole store. What needs one noun alone takes that noun's protocol."""
+    """A whole store. Code that needs a single noun takes the protocol of that noun."""

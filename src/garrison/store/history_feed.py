@@ -10,6 +10,7 @@ import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Protocol
 
+from garrison.base.bugs import bug_of
 from garrison.base.errors import GarrisonError
 from garrison.base.events import EventBus
 from garrison.store.event_store import EventStore
@@ -98,7 +99,7 @@ class HistoryFeed:
         self._users += 1
         if self._task is None:
             self._wake = asyncio.Event()
-            self._task = asyncio.create_task(self._run(self._wake))
+            self._begin(self._wake)
         try:
             yield
         finally:
@@ -106,10 +107,23 @@ class HistoryFeed:
             if not self._users and self._task is not None:
                 task, self._task, self._wake = self._task, None, None
                 task.cancel()
-                with contextlib.suppress(asyncio.CancelledError):
-                    await task
+                await asyncio.wait([task])
 
-    async def _run(self, wake: asyncio.Event) -> None:
+    def _begin(self, wake: asyncio.Event, delay: float = 0.0) -> None:
+        self._task = asyncio.create_task(self._run(wake, delay))
+        self._task.add_done_callback(lambda task: self._ended(wake, task))
+
+    def _ended(self, wake: asyncio.Event, task: "asyncio.Task[None]") -> None:
+        """Report an unexpected error and begin again: the users do not notice that their reader ended."""
+        error = bug_of(task)
+        if error is None:
+            return
+        task.get_loop().call_exception_handler({"message": "reading the history failed", "exception": error})
+        if self._task is task:
+            self._begin(wake, _LONGEST_WAIT)
+
+    async def _run(self, wake: asyncio.Event, delay: float) -> None:
+        await asyncio.sleep(delay)
         while True:
             try:
                 more = await self.pull()

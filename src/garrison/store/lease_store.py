@@ -1,7 +1,8 @@
-"""Leases: who may write a stack.
+"""Leases: which process may write a stack.
 
 One clock decides when a lease ends. On a database server it is the server's, since the clocks of two hosts differ:
-times that are handed in are shifted to it. SQLite and the in-memory twin serve one machine, and take the caller's.
+times that callers pass are converted to it. SQLite and the in-memory twin serve one machine and use the caller's
+clock.
 """
 
 from datetime import datetime
@@ -14,27 +15,32 @@ __all__ = ["LeaseStore"]
 
 class LeaseStore(Protocol):
     def acquire(self, lease: Lease, now: datetime, *, instead_of: str | None = None) -> Lease | None:
-        """Take the stack if nobody holds it, if the holder's lease has expired, or if its token is `instead_of` (that
-        of a holder known to be dead). Of two callers at once, one succeeds.
+        """Take the stack if nobody holds it, if the holder's lease has expired, or if its token is `instead_of`.
+
+        If two callers do so at once, one succeeds.
 
         Args:
             lease: it lasts from `now` until its `expires_at`.
             now: the caller's time.
+            instead_of: the token of a holder known to be dead.
 
         Returns:
             None on success, otherwise the holder's lease.
         """
 
     def renew(self, token: str, expires_at: datetime, now: datetime) -> bool:
-        """Let the lease end at `expires_at`, by the clock that says `now`. False when it is no longer ours. A lease
-        that has expired and was not taken is ours again."""
+        """Extend the lease to `expires_at`, by the caller's clock, which reads `now`.
+
+        Returns:
+            False if another process has taken the stack. An expired lease that nobody has taken can be renewed.
+        """
 
     def release(self, token: str) -> None:
-        """Give the stack back, if the lease is still ours."""
+        """Release the stack, if the lease still exists."""
 
     def leases(self, *, now: datetime | None = None) -> list[Lease]:
-        """By stack.
+        """Return leases, by stack.
 
         Args:
-            now: the caller's time. Leave out those that have expired, and give the times of the others by that clock.
+            now: the caller's time. If given, expired leases are omitted, and times are those of the caller's clock.
         """

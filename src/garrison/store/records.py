@@ -1,4 +1,4 @@
-"""The rows, as values. Specs are plain JSON here: what they mean is the fleet's business.
+"""The rows, as values. Specs are plain JSON here; the fleet knows what they mean.
 
 Times are UTC. A `Key` is the identity of a resource: the same adapter name on two targets is two resources.
 """
@@ -43,20 +43,20 @@ class Operation(StrEnum):
     UPDATED = "updated"
     ADOPTED = "adopted"
     LOST = "lost"
-    """The tombstone: declared, and proved absent. It is still the stack's."""
+    """The tombstone: declared, and proved absent. The stack still owns it."""
     DELETED = "deleted"
     RELEASED = "released"
-    """No longer ours, and left where it is."""
+    """No longer owned, and left where it is."""
     FORGOTTEN = "forgotten"
 
     @property
     def owned(self) -> bool:
-        """Whether the stack still has it."""
+        """Whether the stack still owns it."""
         return self in (Operation.CREATED, Operation.UPDATED, Operation.ADOPTED, Operation.LOST)
 
     @property
     def serves(self) -> bool:
-        """Whether, after this, the target served it."""
+        """Whether the target served it after this operation."""
         return self in (Operation.CREATED, Operation.UPDATED, Operation.ADOPTED)
 
 
@@ -68,8 +68,8 @@ class Resource:
         label: the manifest's key.
         spec: the adapter as it was declared (JSON).
         served_path: the path it was loaded from, which is what the target's list shows as `root`.
-        parent: the base model it was seen to hang on.
-        cause: why, for a tombstone and for what was done without a command.
+        parent: the base model it was attached to when it was observed.
+        cause: the reason for a tombstone, or for a version that no command made.
     """
 
     key: Key
@@ -87,12 +87,12 @@ class Resource:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StackRecord:
-    """A stack as it was last applied: `declaration` is what its targets shall serve.
+    """A stack as it was last applied.
 
     Attributes:
-        declaration: the manifest, whole (JSON).
+        declaration: the whole manifest, what the targets are to serve (JSON).
         version: counts the applies.
-        ending: it was destroyed, and something is still owed by a target that is out of reach.
+        ending: it was destroyed, and an unload is still owed on a target out of reach.
     """
 
     name: str
@@ -115,18 +115,18 @@ class Declared:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TargetRecord:
-    """A target: how it is declared, and how it was last seen. Only `forget` removes one that still owes something.
+    """A target: how it is declared, and how it was last seen. Only `forget` removes one on which something is owed.
 
     Attributes:
         spec: as declared (JSON, references to secrets only).
-        state: `new` (never asked), `reachable` (the last look was believed) or `unreachable`.
+        state: `new` (never observed), `reachable` (the last list was believed) or `unreachable`.
         cause, detail: why it is not reachable.
-        since: when `state` became what it is.
+        since: when `state` last changed.
         last_seen: the last time a list was believed.
-        last_checked: the last look.
+        last_checked: the last time it was observed, whatever the result.
         base: the base model by which lists are believed.
         served: the last believed list: entries {name, root, parent}.
-        capabilities: the last probe's answer.
+        capabilities: the result of the last probe.
     """
 
     name: str
@@ -145,8 +145,10 @@ class TargetRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Observation:
-    """How a target was seen from `at` on, until its next one: a row a change of state, cause, base or list. The fields
-    are those of `TargetRecord`."""
+    """How a target was seen from `at` until its next observation: one row per change of state, cause, base or list.
+
+    The fields are those of `TargetRecord`.
+    """
 
     target: str
     at: datetime
@@ -162,9 +164,9 @@ class CommandState(StrEnum):
     SUCCEEDED = "succeeded"
     FAILED = "failed"
     OWED = "owed"
-    """Nothing failed, and a target that is out of reach still owes something."""
+    """Nothing failed, and actions are still owed on targets out of reach."""
     INTERRUPTED = "interrupted"
-    """It was killed; a later command or the agent settled what it had begun."""
+    """It was killed, and a later command or the agent settled its actions."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -189,7 +191,7 @@ class ActionState(StrEnum):
     DONE = "done"
     FAILED = "failed"
     SKIPPED = "skipped"
-    """Not begun, since its target was out of reach."""
+    """Not begun, because its target was out of reach."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -198,10 +200,10 @@ class ActionRecord:
 
     Attributes:
         step: the last step that was begun.
-        before, after: {spec, served_path, parent} of what was and what shall be; None where there is nothing. Where a
-            replacement has another name, `before` also carries the old `name`.
+        before, after: {spec, served_path, parent} before the action and as intended; None where there is nothing. If
+            a replacement has another name, `before` also has the old `name`.
         error: a failure (JSON).
-        gap_ms: how long the name was away during an update.
+        gap_ms: milliseconds during which the name was not served, for an update.
     """
 
     command: str
@@ -222,8 +224,11 @@ class ActionRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Holder:
-    """Who writes a stack. (`host`, `pid`, `started`) is a process: `started` is its start time in clock ticks after
-    boot, and `host` carries the boot's id, so that two machines of one name differ."""
+    """The writer of a stack.
+
+    (`host`, `pid`, `started`) identifies a process: `started` is its start time in clock ticks after boot, and `host`
+    includes the boot id, so that two machines of one name differ.
+    """
 
     host: str
     pid: int
@@ -234,7 +239,7 @@ class Holder:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lease:
-    """The right to write a stack until `expires_at`. `token` tells this acquisition from any other."""
+    """The right to write a stack until `expires_at`. `token` identifies this acquisition."""
 
     stack: str
     token: str
@@ -280,7 +285,7 @@ class Event:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ActionResult:
-    """An action's new state, with the resource versions it made and what the history says."""
+    """The new state of an action, with the resource versions and events to store in the same transaction."""
 
     action: ActionRecord
     resources: tuple[Resource, ...] = ()
@@ -289,8 +294,10 @@ class ActionResult:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Changes:
-    """Names of what was declared, applied or dropped up to `revision`. A target counts when its spec, what is owned
-    there, or what any stack declares there is different."""
+    """Names of stacks and targets that changed up to `revision`.
+
+    A target has changed if its spec, what is owned there, or what any stack declares there is different.
+    """
 
     revision: int
     stacks: frozenset[str] = frozenset()

@@ -1,4 +1,4 @@
-"""Resources: what was applied, as versions that are only added."""
+"""Resources: what was applied, as versions that are only appended."""
 
 from collections.abc import Collection, Sequence
 from typing import Protocol
@@ -10,10 +10,10 @@ __all__ = ["ResourceStore"]
 
 class ResourceStore(Protocol):
     def resources(self, *, stack: str | None = None, targets: Collection[str] | None = None) -> list[Resource]:
-        """The latest version of each owned resource, by key; of one stack, or at some targets, where given."""
+        """Return the latest version of each owned resource, by key; only of `stack` and at `targets`, if given."""
 
     def versions(self, key: Key) -> list[Resource]:
-        """All versions that are kept, oldest first."""
+        """Return all versions on record, oldest first."""
 
     def put(self, resources: Sequence[Resource], events: Sequence[Event] = ()) -> None:
-        """Append a version each. The store numbers them, from 1 for a key it has nothing of."""
+        """Append a version each. The store numbers them; the first version of a key is 1."""

@@ -1,4 +1,4 @@
-"""Decisions that every store makes in the same way."""
+"""Decisions that every implementation of the store makes in the same way. Pure."""
 
 from collections.abc import Iterable, Mapping
 from datetime import datetime
@@ -13,12 +13,12 @@ _BY_TARGET = ("targets", "adapters", "models")
 
 
 def can_take(held: Lease | None, wanted: Lease, now: datetime, instead_of: str | None) -> bool:
-    """Whether `wanted` may take the place of `held`. Asking again with one's own token is harmless."""
+    """Return whether `wanted` may replace `held`. A repeated request with the same token succeeds."""
     return held is None or held.expires_at <= now or held.token in (wanted.token, instead_of)
 
 
 def seen_otherwise(before: TargetRecord, after: TargetRecord) -> bool:
-    """Whether the second look saw something else, so that it is an observation of its own."""
+    """Return whether `after` differs from `before` in what was seen, which makes it a new observation."""
     return (before.state, before.cause, before.base, before.served) != (
         after.state,
         after.cause,
@@ -28,7 +28,7 @@ def seen_otherwise(before: TargetRecord, after: TargetRecord) -> bool:
 
 
 def observation_of(target: TargetRecord) -> Observation:
-    """Of a target that was looked at."""
+    """Return the observation that a target's record describes."""
     at = target.last_checked or target.since or target.declared_at
     return Observation(
         target=target.name,
@@ -42,8 +42,10 @@ def observation_of(target: TargetRecord) -> Observation:
 
 
 def parts(declaration: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """The parts of a declaration that concern one target each: {spec, adapters, models} by target. `spec` is None where
-    adapters are declared for a target that is not."""
+    """Split a declaration by target into {spec, adapters, models}.
+
+    `spec` is None if adapters are declared for a target that is not declared itself.
+    """
     specs = declaration.get("targets", {})
     specs = specs if isinstance(specs, Mapping) else dict.fromkeys(specs)
     found: dict[str, dict[str, Any]] = {
@@ -58,12 +60,12 @@ def parts(declaration: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
 
 
 def head_of(declaration: Mapping[str, Any]) -> dict[str, Any]:
-    """What a declaration says about no single target: its policy and hooks."""
+    """Return the part of a declaration that concerns no single target: its policy and hooks."""
     return {key: value for key, value in declaration.items() if key not in _BY_TARGET}
 
 
 def narrowed(head: Mapping[str, Any], some: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """A declaration made of its head and `some` of its parts."""
+    """Return a declaration made of its head and `some` of its parts."""
     return {
         **head,
         "targets": {name: part["spec"] for name, part in some.items() if part["spec"] is not None},
@@ -77,11 +79,11 @@ def refuse_changed(
     known: Mapping[str, Mapping[str, Any]],
     seen: Mapping[str, Mapping[str, Any]] | None,
 ) -> None:
-    """Refuse to overwrite what another command has declared since the caller looked.
+    """Refuse to overwrite what another command has declared since the caller read the record.
 
     Args:
         known: the specs on record now, by target.
-        seen: those on record when the caller looked.
+        seen: the specs on record when the caller read them; None skips the check.
 
     Raises:
         ConflictError: the spec of one of `declared` on record is neither the one in `seen` nor the new one.

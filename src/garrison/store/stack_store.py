@@ -1,4 +1,4 @@
-"""Stacks: what each was last applied with, whole or only where it concerns some targets."""
+"""Stacks: the declaration each was last applied with, whole or narrowed to some targets."""
 
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Protocol
@@ -10,18 +10,18 @@ __all__ = ["StackStore"]
 
 class StackStore(Protocol):
     def stacks(self, *, at: Collection[str] | None = None) -> list[StackRecord]:
-        """By name.
+        """Return all stacks, by name.
 
         Args:
-            at: narrow every declaration to these targets. What that costs does not depend on what else is declared;
-                `at=()` reads policies and hooks alone. A narrowed record must not be declared again.
+            at: narrow every declaration to these targets. The cost does not depend on what else is declared; `at=()`
+                reads only policies and hooks. A narrowed record must not be passed to `declare`.
         """
 
     def stack(self, name: str, *, at: Collection[str] | None = None) -> StackRecord | None:
-        """One stack; `at` as for `stacks`."""
+        """Return one stack; `at` as for `stacks`."""
 
     def declared(self, targets: Collection[str]) -> list[Declared]:
-        """What stacks declare at these targets, by target and stack."""
+        """Return what stacks declare at these targets, by target and stack."""
 
     def declare(
         self,
@@ -33,12 +33,14 @@ class StackStore(Protocol):
         *,
         seen: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> StackRecord:
-        """Store the intention, before any effect: the stack (its version is incremented), the specs of `targets` (how
-        they were last seen is kept; a new one is stored whole), the command and its actions. Targets that the stack no
-        longer declares are added to `to_tidy`.
+        """Store the intention, before any effect: the stack, whose version is incremented, the specs of `targets`, the
+        command and its actions.
+
+        A target on record keeps its observation; a new one is stored whole. Targets that the stack no longer declares
+        are added to `to_tidy`.
 
         Args:
-            seen: the specs on record when this was decided, by target.
+            seen: the specs on record when the caller decided, by target.
 
         Returns:
             The stack as stored.
@@ -51,5 +53,5 @@ class StackStore(Protocol):
         """Remove the stack's row; its history stays. Its targets are added to `to_tidy`.
 
         Raises:
-            ConflictError: it still owns something.
+            ConflictError: it still owns a resource.
         """

@@ -1,4 +1,4 @@
-"""Targets: how they are declared, and how they were seen."""
+"""Targets: how they are declared, and how they were observed."""
 
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
@@ -11,47 +11,54 @@ __all__ = ["TargetStore"]
 
 class TargetStore(Protocol):
     def targets(self, names: Collection[str] | None = None) -> list[TargetRecord]:
-        """By name; all when None."""
+        """Return targets, by name; all if `names` is None."""
 
     def targets_at(self, base_urls: Collection[str]) -> list[TargetRecord]:
-        """Targets on record at one of these addresses, as they are spelled in their specs. By name."""
+        """Return the targets whose specs have one of these addresses, spelled exactly so, by name."""
 
     def unreachable(self, names: Collection[str]) -> list[TargetRecord]:
-        """Those of `names` that are on record as unreachable, by name. Cheap where few targets are."""
+        """Return those of `names` that are on record as unreachable, by name. Cheap if few targets are."""
 
     def respecify(self, targets: Sequence[TargetRecord], events: Sequence[Event] = ()) -> None:
-        """Replace the specs of targets. Targets that have been forgotten in the meantime are skipped."""
+        """Replace the specs of targets, except of those that have been forgotten since."""
 
     def sight(self, targets: Sequence[TargetRecord], events: Sequence[Event] = ()) -> None:
-        """Store how targets were seen: all fields but `spec` and `declared_at`. Targets that have been forgotten in the
-        meantime are skipped. A change becomes an observation, dated `last_checked`."""
+        """Store how targets were observed: all fields except `spec` and `declared_at`.
+
+        Targets that have been forgotten since are skipped. A change also becomes an observation, dated `last_checked`.
+        """
 
     def touch(self, times: Mapping[str, datetime]) -> list[str]:
-        """Set `last_seen` and `last_checked` of targets that were seen again, unchanged, by name. Cheap for thousands.
+        """Set `last_seen` and `last_checked` of targets that were observed unchanged. Cheap for thousands.
+
+        Args:
+            times: by name of the target.
 
         Returns:
-            Those on record as unreachable, by name. They are left alone: somebody else saw something else.
+            Names of targets on record as unreachable. They are not touched, since another process saw them otherwise.
         """
 
     def forget(self, target: str, at: datetime, event: Event) -> int:
-        """Drop the target. What is owned there gets a version `forgotten`, with the event's command and cause.
+        """Drop the target. Resources owned there get a version `forgotten`, with the event's command and cause.
 
         Returns:
-            How many resources were owned there.
+            The number of resources that were owned there.
         """
 
     def to_tidy(self) -> list[str]:
-        """Targets that some stack stopped declaring, by name, until `tidied` or dropped. They may be needed by nobody,
-        or have settings that no remaining stack declares."""
+        """Return names of targets that some stack stopped declaring, until they are `tidied` or dropped.
+
+        Perhaps no stack needs them any more, or they have settings that no remaining stack declares.
+        """
 
     def tidied(self, names: Collection[str]) -> None:
-        """Take targets off that list."""
+        """Remove targets from the list of `to_tidy`."""
 
     def drop_targets(self, names: Collection[str]) -> None:
-        """Remove the rows of targets. A target that a stack declares by now, or at which something is owned, stays:
-        another command may have declared it since the caller looked."""
+        """Remove targets from the record, except those that a stack declares or at which something is owned by now:
+        another command may have declared them since the caller read the record."""
 
     def observations(
         self, *, target: str | None = None, since: datetime | None = None, limit: int = 200
     ) -> list[Observation]:
-        """Newest first."""
+        """Return observations, newest first."""

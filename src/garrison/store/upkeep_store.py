@@ -10,27 +10,28 @@ __all__ = ["UpkeepStore"]
 
 class UpkeepStore(Protocol):
     def revision(self) -> int:
-        """A number that grows whenever stacks, target specs or resources change."""
+        """Return a number that grows whenever stacks, target specs or resources change."""
 
     def changes(self, since: int) -> Changes:
-        """What changed after revision `since`; everything for -1. For callers that keep a copy."""
+        """Return what changed after revision `since`, for callers that keep a copy; everything for -1."""
 
     def identity(self) -> str:
-        """A random id of this database, made with it. It names the owner of an adapter store."""
+        """Return the random id of this database, created with it. It identifies the owner of an adapter store."""
 
     def content(self, path: str, stamp: str) -> str | None:
-        """The digest on record for the content at `path`, if its stamp (sizes and times of the files) is the same."""
+        """Return the digest on record for the content at `path`, if its stamp (file sizes and times) is the same."""
 
     def put_content(self, path: str, stamp: str, digest: str) -> None:
-        """Record a digest, in place of the one for another stamp."""
+        """Record a digest. It replaces the one for any other stamp of `path`."""
 
     def prune(self, before: datetime) -> int:
-        """Delete what is older: events, observations other than each target's last, ended commands with their actions,
-        and resource versions, but never the version that is owned, nor anything a stack, an owned resource or a running
-        command refers to. It goes in small batches, so that other writers do not wait for the whole.
+        """Delete events, observations, ended commands with their actions, and resource versions that are older.
+
+        Kept are the last observation of each target, owned versions, and whatever a stack, an owned resource or a
+        running command refers to. Rows are deleted in small batches, so that other writers do not wait for all of them.
 
         Returns:
-            How many rows were deleted.
+            The number of deleted rows.
         """
 
     def close(self) -> None:

@@ -91,7 +91,7 @@ class MemoryStore(MemoryState):
     @locked
     def drop_stack(self, name: str) -> None:
         if owned := len(self.resources(stack=name)):
-            raise ConflictError(f"the stack {name} still owns {owned} resources", hint="Destroy it first.")
+            raise ConflictError(f"stack {name} still owns {owned} resources", hint="Destroy it first.")
         if self._stacks.pop(name, None):
             targets = self._parts.pop(name).keys()
             self._to_tidy |= targets & self._targets.keys()

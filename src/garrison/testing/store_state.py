@@ -1,4 +1,4 @@
-"""What the in-memory store holds, and how it is written."""
+"""The state of the in-memory store, and how it is written."""
 
 import secrets
 import threading
@@ -66,13 +66,13 @@ class MemoryState:
 
     def _begin(self, command: CommandRecord, actions: Sequence[ActionRecord]) -> None:
         if command.id in self._commands:
-            raise InternalError(f"there is a command {command.id} already")
+            raise InternalError(f"command {command.id} is already on record")
         self._commands[command.id] = command
         self._actions[command.id] = {action.seq: action for action in actions}
 
     def _known(self, command: str) -> CommandRecord:
         if command not in self._commands:
-            raise InternalError(f"there is no command {command}")
+            raise InternalError(f"command {command} is not on record")
         return self._commands[command]
 
     def _put(self, resources: Iterable[Resource]) -> None:

@@ -198,7 +198,7 @@ def test_a_database_of_something_else_is_refused(place, opened):
     if isinstance(place, Path):
         place.parent.mkdir()
     statement(place, "CREATE TABLE events (id integer)")
-    with pytest.raises(InvalidError, match="not Garrison's: it has a table 'events'"):
+    with pytest.raises(InvalidError, match="not a database of Garrison: it has a foreign table 'events'"):
         opened(place)
 
 
@@ -233,10 +233,10 @@ def test_the_file_is_its_owners_alone(tmp_path: Path, opened):
 
 
 def test_a_directory_in_the_way_is_said(tmp_path: Path, opened):
-    with pytest.raises(InvalidError, match="cannot be made: Is a directory"):
+    with pytest.raises(InvalidError, match="cannot be created: Is a directory"):
         opened(tmp_path)
     (tmp_path / "file").touch()
-    with pytest.raises(InvalidError, match="cannot be made"):
+    with pytest.raises(InvalidError, match="cannot be created"):
         opened(tmp_path / "file" / "garrison.db")
 
 

@@ -22,7 +22,7 @@ _log = logger(__name__)
 
 
 class LiveStream(io.TextIOBase):
-    """`stream`, written by a thread of its own.
+    """A stream that is written by a thread of its own.
 
     Args:
         stream: with a file descriptor. One without, such as a test's, is written to directly.
@@ -42,7 +42,7 @@ class LiveStream(io.TextIOBase):
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
         self.dropped = 0
-        """Writes that were dropped so far."""
+        """Number of writes that were dropped."""
 
     @property
     def encoding(self) -> str:  # type: ignore[override] # a stream's encoding is read-only here
@@ -61,7 +61,7 @@ class LiveStream(io.TextIOBase):
         """Queue `text`, or drop it if too much is waiting. Returns at once.
 
         Raises:
-            OSError: an earlier write failed: the reader is gone, or the disk is full.
+            OSError: an earlier write failed because the reader is gone or the disk is full.
         """
         if self._descriptor is None:
             return self._stream.write(text)

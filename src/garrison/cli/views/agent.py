@@ -1,5 +1,5 @@
-"""What the agent prints while it runs: one line per event of the history, with its time. It never waits for its reader:
-see `live_stream`."""
+"""The view of `garrison agent`: one line per event of the history, with its time. It never waits for its reader; see
+`live_stream`."""
 
 import json as json_module
 import sys
@@ -23,7 +23,7 @@ _DRAIN_SECONDS = 1.0
 
 
 class AgentView(SilentView):
-    """With `json`, a line of JSON an event; notes have the kind `note` and a `text`."""
+    """Prints events and notes. With `json`, each is a line of JSON; a note has the kind `note` and a `text`."""
 
     def __init__(self, clock: Clock, *, json: bool) -> None:
         self._clock = clock
@@ -39,8 +39,10 @@ class AgentView(SilentView):
         return self._out.dropped
 
     def first_pass(self, targets: int) -> None:
-        """Once that many targets were looked at, it is said which of them are out of reach: those that were so before
-        make no event."""
+        """Report the targets out of reach once `targets` of them have been observed.
+
+        Those that were out of reach before make no event.
+        """
         self._awaited = targets
 
     def observed(self, sighting: Sighting) -> None:
@@ -71,7 +73,7 @@ class AgentView(SilentView):
         self._page.line((f"{utc(now)}  ", "dim"), ("· ", "dim"), text)
 
     def end(self) -> None:
-        """Give the reader a moment for what is still waiting."""
+        """Give the reader a moment to take the output that is still waiting."""
         self._out.drain(_DRAIN_SECONDS)
 
     def _print_json(self, body: Mapping[str, Any]) -> None:

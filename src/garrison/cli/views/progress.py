@@ -77,6 +77,7 @@ class LineProgress(QuietProgress):
         self._show = show
         self._lines = 0
         self._owed: int | None = None
+        self._noted: set[str] = set()
         stop.tell = self.stopping
 
     def planned(self, plan: Plan) -> None:
@@ -96,6 +97,9 @@ class LineProgress(QuietProgress):
         self._tell(outcome)
 
     def note(self, text: str) -> None:
+        if text in self._noted:  # a plan that is confirmed is made twice, and a watch repeats itself
+            return
+        self._noted.add(text)
         self._page.line(("· ", "dim"), text)
 
     def waiting(self, owed: int, seconds: float) -> None:

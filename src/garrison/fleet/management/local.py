@@ -4,11 +4,10 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Collection
 from dataclasses import replace
 from datetime import datetime
+from typing import TYPE_CHECKING
 
 from garrison.base.errors import InvalidError
 from garrison.fleet.context import Fleet
-from garrison.fleet.execute.executor import ExecuteOptions
-from garrison.fleet.management.operations import Operations, Stopping
 from garrison.fleet.management.requests import (
     AdoptRequest,
     ApplyRequest,
@@ -16,24 +15,22 @@ from garrison.fleet.management.requests import (
     DiscoverRequest,
     HistoryFilter,
     Listing,
+    Stopping,
 )
-from garrison.fleet.observe.entry_faults import entry_faults
-from garrison.fleet.operations.adopt import Adopted, Adoption, Choose, adopt, propose_adoption
-from garrison.fleet.operations.apply import Applied, apply, destroy, preview, propose
-from garrison.fleet.operations.discover import Discovered, choose_targets, discover
-from garrison.fleet.operations.forget import Forgotten, Loss, forget, propose_forgetting
-from garrison.fleet.operations.watch import watch
-from garrison.fleet.plan.context import PlanOptions
-from garrison.fleet.report.extract import Extract, extract
-from garrison.fleet.report.inspect import Drifts, find_drifts, status_of
-from garrison.fleet.report.inventory import Inventory, take_stock
-from garrison.fleet.report.inventory_rows import FIELDS, NOUNS, select
-from garrison.fleet.report.last_failure import read_failures
-from garrison.fleet.report.query import parse_query
-from garrison.fleet.report.status import FleetStatus
-from garrison.fleet.values.plan import Plan
 from garrison.fleet.values.view import FleetView
 from garrison.store.records import Event, TargetRecord
+
+if TYPE_CHECKING:
+    from garrison.fleet.execute.executor import ExecuteOptions
+    from garrison.fleet.operations.adopt import Adopted, Adoption, Choose
+    from garrison.fleet.operations.apply import Applied
+    from garrison.fleet.operations.discover import Discovered
+    from garrison.fleet.operations.forget import Forgotten, Loss
+    from garrison.fleet.report.extract import Extract
+    from garrison.fleet.report.inspect import Drifts
+    from garrison.fleet.report.inventory import Inventory
+    from garrison.fleet.report.status import FleetStatus
+    from garrison.fleet.values.plan import Plan
 
 __all__ = ["LocalOperations"]
 
@@ -42,14 +39,19 @@ _PAGE = 500
 
 
 class LocalOperations:
-    """`Operations` on a fleet in this process; see there for what each method does."""
+    """`Operations` on a fleet in this process; see there for what each method does.
+
+    Each method imports what it needs: a command uses one of them, and waits for its imports.
+    """
 
     def __init__(self, fleet: Fleet) -> None:
         self._fleet = fleet
 
     # --- declared
 
-    async def plan(self, request: ApplyRequest, view: FleetView, *, settle: bool = False) -> Plan:
+    async def plan(self, request: ApplyRequest, view: FleetView, *, settle: bool = False) -> "Plan":
+        from garrison.fleet.operations.apply import preview, propose
+
         if request.mode == "destroy":
             await self._check_on_record(request.declaration.stack)
         make = propose if settle else preview
@@ -62,7 +64,9 @@ class LocalOperations:
         *,
         fingerprint: str | None = None,
         stopping: Stopping | None = None,
-    ) -> Applied:
+    ) -> "Applied":
+        from garrison.fleet.operations.apply import apply
+
         return await apply(
             self._fleet,
             request.declaration,
@@ -76,12 +80,14 @@ class LocalOperations:
     async def carry_owed(
         self,
         stack: str,
-        applied: Applied,
+        applied: "Applied",
         view: FleetView,
         *,
         waiting: Callable[[int, float], None],
         stopping: Stopping | None = None,
-    ) -> Applied:
+    ) -> "Applied":
+        from garrison.fleet.operations.watch import watch
+
         record = await self._fleet.read(self._fleet.store.stack, stack, at=())
         policy = record.declaration.get("policy", {}) if record is not None else {}
         targets = {one.action.target for one in applied.owed}
@@ -97,6 +103,9 @@ class LocalOperations:
     async def destroy(
         self, stack: str, view: FleetView, *, fingerprint: str | None = None, stopping: Stopping | None = None
     ) -> Destroyed:
+        from garrison.fleet.operations.apply import destroy
+        from garrison.fleet.plan.context import PlanOptions
+
         await self._check_on_record(stack)
         applied = await destroy(
             self._fleet, stack, view, options=PlanOptions(), fingerprint=fingerprint, execution=_execution(stopping)
@@ -106,36 +115,53 @@ class LocalOperations:
 
     # --- found
 
-    async def propose_adoption(self, request: AdoptRequest, view: FleetView) -> Adoption:
+    async def propose_adoption(self, request: AdoptRequest, view: FleetView) -> "Adoption":
+        from garrison.fleet.operations.adopt import propose_adoption
+
         choose, only = await self._chosen(request)
         return await propose_adoption(self._fleet, request.stack, choose, view, only=only)
 
-    async def adopt(self, request: AdoptRequest, view: FleetView, *, fingerprint: str | None = None) -> Adopted:
+    async def adopt(self, request: AdoptRequest, view: FleetView, *, fingerprint: str | None = None) -> "Adopted":
+        from garrison.fleet.operations.adopt import adopt
+
         choose, only = await self._chosen(request)
         return await adopt(self._fleet, request.stack, choose, view, fingerprint=fingerprint, only=only)
 
-    async def propose_forgetting(self, target: str, view: FleetView, *, force: bool = False) -> Loss:
+    async def propose_forgetting(self, target: str, view: FleetView, *, force: bool = False) -> "Loss":
+        from garrison.fleet.operations.forget import propose_forgetting
+
         return await propose_forgetting(self._fleet, target, view, force=force)
 
     async def forget(
         self, target: str, view: FleetView, *, fingerprint: str | None = None, force: bool = False
-    ) -> Forgotten:
+    ) -> "Forgotten":
+        from garrison.fleet.operations.forget import forget
+
         return await forget(self._fleet, target, view, fingerprint=fingerprint, force=force)
 
-    async def discover(self, request: DiscoverRequest, view: FleetView) -> tuple[Discovered, ...]:
+    async def discover(self, request: DiscoverRequest, view: FleetView) -> "tuple[Discovered, ...]":
+        from garrison.fleet.operations.discover import choose_targets, discover
+
         records = await self._fleet.read(self._fleet.store.targets)
         chosen = choose_targets(request.wanted, request.declared, records, api_key=request.api_key)
         return tuple(await discover(self._fleet, chosen, view))
 
     # --- read
 
-    async def status(self, view: FleetView, *, stack: str | None = None, cached: bool = False) -> FleetStatus:
+    async def status(self, view: FleetView, *, stack: str | None = None, cached: bool = False) -> "FleetStatus":
+        from garrison.fleet.report.inspect import status_of
+
         return await status_of(self._fleet, view, stack=stack, cached=cached)
 
-    async def drift(self, view: FleetView, *, stack: str | None = None) -> Drifts:
+    async def drift(self, view: FleetView, *, stack: str | None = None) -> "Drifts":
+        from garrison.fleet.report.inspect import find_drifts
+
         return await find_drifts(self._fleet, view, stack=stack)
 
     async def inventory(self, noun: str, query: str = "") -> Listing:
+        from garrison.fleet.report.inventory_rows import FIELDS, NOUNS, select
+        from garrison.fleet.report.query import parse_query
+
         if noun not in NOUNS:
             raise InvalidError(f"unknown kind of record {noun!r}", hint=f"One of {', '.join(NOUNS)}.")
         asked = parse_query(query, FIELDS[noun])
@@ -148,7 +174,11 @@ class LocalOperations:
             now=self._fleet.clock.now(),
         )
 
-    async def extract(self, query: str = "", *, stack: str | None = None) -> Extract:
+    async def extract(self, query: str = "", *, stack: str | None = None) -> "Extract":
+        from garrison.fleet.report.extract import extract
+        from garrison.fleet.report.inventory_rows import FIELDS, select
+        from garrison.fleet.report.query import parse_query
+
         asked = parse_query(query, FIELDS["adapters"])
         store, read = self._fleet.store, self._fleet.read
         rows = select((await self._stock()).adapters, asked)
@@ -203,9 +233,11 @@ class LocalOperations:
             f"stack {stack!r} is not on record", hint=f"Known stacks: {there}. `garrison status` shows them."
         )
 
-    async def _chosen(self, request: AdoptRequest) -> tuple[Choose, set[str] | None]:
+    async def _chosen(self, request: AdoptRequest) -> "tuple[Choose, set[str] | None]":
         """Return what selects the adapters, and the targets to observe; None for all, unless every name includes its
         target."""
+        from garrison.fleet.report.query import parse_query
+
         if bool(request.names) == (request.query is not None):
             raise InvalidError("give either names of adapters or a query", hint="A name is NAME or TARGET/NAME.")
         if request.query is not None:
@@ -233,8 +265,12 @@ class LocalOperations:
             known if all_named else None,
         )
 
-    async def _stock(self) -> Inventory:
+    async def _stock(self) -> "Inventory":
         """Return everything on record as rows, with the last failure of each adapter."""
+        from garrison.fleet.observe.entry_faults import entry_faults
+        from garrison.fleet.report.inventory import take_stock
+        from garrison.fleet.report.last_failure import read_failures
+
         store, read = self._fleet.store, self._fleet.read
         stacks, targets, resources = await read(store.stacks), await read(store.targets), await read(store.resources)
         failures = await read(read_failures, store, stacks)
@@ -255,7 +291,9 @@ class LocalOperations:
         )
 
 
-def _execution(stopping: Stopping | None) -> ExecuteOptions:
+def _execution(stopping: Stopping | None) -> "ExecuteOptions":
+    from garrison.fleet.execute.executor import ExecuteOptions
+
     return ExecuteOptions(stopping=stopping or _never)
 
 
@@ -263,4 +301,7 @@ def _never() -> bool:
     return False
 
 
-_: type[Operations] = LocalOperations  # mypy checks that it implements the protocol
+if TYPE_CHECKING:
+    from garrison.fleet.management.operations import Operations
+
+    _: type[Operations] = LocalOperations  # mypy checks that it implements the protocol

@@ -1,8 +1,8 @@
-"""The protocol of the management verbs.
+"""The protocol of the management verbs. Errors are leaves of GarrisonError.
 
 A change is confirmed by fingerprint: `plan`, `propose_adoption` and `propose_forgetting` return what would be done, and
-the change itself is given the fingerprint of what was confirmed. It decides again, and raises ConflictError if the
-outcome is another one. Nothing is held in between. Without a fingerprint it does whatever is to be done by then.
+the change is given the fingerprint of what was confirmed. It decides again, and raises ConflictError where the outcome
+is another one. Nothing is held in between. Without a fingerprint it does what is to be done by then.
 """
 
 from collections.abc import AsyncIterator, Callable, Collection
@@ -16,6 +16,7 @@ from garrison.fleet.management.requests import (
     DiscoverRequest,
     HistoryFilter,
     Listing,
+    Stopping,
 )
 from garrison.fleet.operations.adopt import Adopted, Adoption
 from garrison.fleet.operations.apply import Applied
@@ -28,22 +29,17 @@ from garrison.fleet.values.plan import Plan
 from garrison.fleet.values.view import FleetView
 from garrison.store.records import Event, TargetRecord
 
-__all__ = ["Operations", "Stopping"]
-
-Stopping = Callable[[], bool]
-"""Asked between two actions; when it returns True, no further one is started."""
+__all__ = ["Operations"]
 
 
 class Operations(Protocol):
-    """Every method raises leaves of GarrisonError, as documented at the function of the same name."""
+    """What each method does is documented at the function of the same name in `operations` and `report`."""
 
     async def plan(self, request: ApplyRequest, view: FleetView, *, settle: bool = False) -> Plan:
         """Return what `apply` would do. Nothing is sent that changes a target.
 
-        Args:
-            settle: settle killed commands and store what was observed first, as an apply does: only then is an apply
-                sure to find the same plan. Without it, nothing is recorded.
-        """
+        `settle`: settle killed commands and store what was observed first, as an apply does, which is then sure to find
+        the same plan. Without it nothing is recorded."""
 
     async def apply(
         self,

@@ -1,19 +1,24 @@
 """Arguments and results of the management verbs, where `operations` and `report` have no value for them."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from garrison.fleet.operations.apply import Applied
 from garrison.fleet.plan.context import Mode, PlanOptions
-from garrison.fleet.report.inventory_rows import Row
 from garrison.fleet.values.declaration import Declaration
 from garrison.fleet.values.target import TargetSpec
 from garrison.net.endpoint import Secret
 from garrison.store.records import Event
 
-__all__ = ["AdoptRequest", "ApplyRequest", "Destroyed", "DiscoverRequest", "HistoryFilter", "Listing"]
+if TYPE_CHECKING:
+    from garrison.fleet.operations.apply import Applied
+    from garrison.fleet.report.inventory_rows import Row
+
+__all__ = ["AdoptRequest", "ApplyRequest", "Destroyed", "DiscoverRequest", "HistoryFilter", "Listing", "Stopping"]
+
+Stopping = Callable[[], bool]
+"""Asked between two actions; when it returns True, no further one is started."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,7 +52,7 @@ class ApplyRequest:
 class Destroyed:
     """The result of a destroy. `gone`: nothing was owed, so the stack is no longer on record."""
 
-    applied: Applied
+    applied: "Applied"
     gone: bool
 
     def to_json(self) -> dict[str, Any]:
@@ -164,7 +169,7 @@ class Listing:
         now: when the rows were read.
     """
 
-    rows: tuple[Row, ...]
+    rows: "tuple[Row, ...]"
     on_record: int
     targets: int
     now: datetime

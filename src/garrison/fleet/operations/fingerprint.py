@@ -21,13 +21,14 @@ __all__ = ["digest_of", "fingerprint_of", "plan_changes", "reject_changed"]
 _MOST_CHANGES = 5
 _BYTES = 16
 
-# `attrgetter` and `repr` of tuples: a plan may have 100,000 actions, and JSON takes five times as long.
+# `attrgetter` and `repr`: a plan may have 100,000 actions, and JSON with sorted keys takes five times as long. A record
+# has its keys in the order in which it was stored, so equal ones look alike.
 _adapter = attrgetter(
     "target", "label", "lora_name", "lora_path", "base_model_name", "is_3d_lora_weight", "digest", "probe"
 )
 _action = attrgetter("kind", "target", "name", "label", "way", "stage", "load_path", "conflict")
 _served = attrgetter("name", "root", "parent")
-_resource = attrgetter("key", "stack", "label", "served_path", "parent")
+_resource = attrgetter("key.target", "key.type", "key.name", "stack", "label", "served_path", "parent", "spec")
 
 
 def fingerprint_of(drafted: Plan, declaration: Declaration, before: StackRecord | None) -> str:
@@ -120,7 +121,7 @@ def _action_text(one: Action) -> str:
 
 
 def _recorded(one: Resource | None) -> object:
-    return None if one is None else (_resource(one), sorted(one.spec.items()))
+    return None if one is None else _resource(one)
 
 
 def _declaration_texts(declared: Declaration) -> list[str]:
@@ -137,7 +138,7 @@ def _declaration_texts(declared: Declaration) -> list[str]:
 def _record_texts(recorded: Mapping[str, Any]) -> list[str]:
     lists = ("adapters", "models")
     head = {name: value for name, value in recorded.items() if name not in lists}
-    return [_text(head), *(text for name in lists for text in sorted(map(_text, recorded.get(name, ()))))]
+    return [_text(head), *(text for name in lists for text in sorted(map(repr, recorded.get(name, ()))))]
 
 
 def _text(value: object) -> str:

@@ -1,1 +1,1 @@
-"""Alembic's migrations, run by `garrison.store.sql.upgrade`. A released one is never edited: the next one mends it."""
+"""Alembic migrations, run by `garrison.store.sql.upgrade`. A released one is never edited; the next one corrects it."""

@@ -1,4 +1,4 @@
-"""Alembic's entry. `garrison.store.sql.upgrade` hands in a connection whose transaction holds the writer's lock."""
+"""Alembic's entry point. `garrison.store.sql.upgrade` passes a connection whose transaction holds the writer lock."""
 
 from alembic import context
 

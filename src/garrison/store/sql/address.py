@@ -1,4 +1,4 @@
-"""Which database is meant, and how it is named to people: never with a password."""
+"""Addresses of databases, and how they are shown: never with a password."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,11 +15,12 @@ _HINT = "Use postgresql://user@host/database, or sqlite:///absolute/path; unset 
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """
+    """Where a database is.
+
     Attributes:
-        url: for SQLAlchemy, with its driver; holds the password.
-        shown: for people.
-        path: of a SQLite file, None for a server.
+        url: for SQLAlchemy, with its driver; contains the password.
+        shown: for messages.
+        path: of a SQLite file; None for a server.
     """
 
     url: URL
@@ -31,12 +32,14 @@ class Address:
 
 
 def parse_address(place: str | Path) -> Address:
-    """
+    """Parse the address of a database.
+
     Args:
-        place: a path is a SQLite file; text is a URL.
+        place: the path of a SQLite file, or a URL as text.
 
     Raises:
-        InvalidError: no URL, or one of another database. The text is not repeated: it may hold a password.
+        InvalidError: the text is not a URL of a supported database. The message does not repeat it, since it may
+            contain a password.
     """
     if isinstance(place, Path):
         path = place.absolute()
@@ -60,7 +63,7 @@ def parse_address(place: str | Path) -> Address:
 
 
 def _shown(url: URL) -> str:
-    """Without password and query: libpq takes a password there too."""
+    """Return the URL without password and query; libpq accepts a password in the query, too."""
     return URL.create(
         "postgresql", username=url.username, host=url.host, port=url.port, database=url.database
     ).render_as_string()

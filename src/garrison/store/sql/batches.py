@@ -1,4 +1,4 @@
-"""Names in batches: both databases take some ten thousand parameters in one statement."""
+"""Names in batches: both databases limit the parameters of a statement to some ten thousand."""
 
 from collections.abc import Collection, Iterator
 from itertools import islice
@@ -9,7 +9,7 @@ _BATCH = 500
 
 
 def batches(names: Collection[str]) -> Iterator[list[str]]:
-    """Sorted, each name once."""
+    """Yield the names in batches, sorted, each name once."""
     rest = iter(sorted(set(names)))
     while some := list(islice(rest, _BATCH)):
         yield some

@@ -1,4 +1,4 @@
-"""Column types that mean the same on both databases."""
+"""Column types that behave the same on both databases."""
 
 import json
 from collections.abc import Mapping
@@ -11,8 +11,11 @@ __all__ = ["Json", "Utc", "Words", "dump"]
 
 
 class Words(TypeDecorator[str]):
-    """Text, ordered by code point. What a database cannot hold (NUL, half of a surrogate pair) becomes U+FFFD: it can
-    stand in the message of a server that is not what it says it is."""
+    """Text, ordered by code point.
+
+    Characters that a database cannot store (NUL, half of a surrogate pair) become U+FFFD: a hostile server can put
+    them into a message.
+    """
 
     impl = Text
     cache_ok = True
@@ -28,7 +31,7 @@ class Words(TypeDecorator[str]):
 
 
 class Json(TypeDecorator[Any]):
-    """JSON as ASCII text: it keeps any string, and the order of keys."""
+    """JSON as ASCII text, which preserves any string and the order of keys."""
 
     impl = Text
     cache_ok = True
@@ -41,7 +44,7 @@ class Json(TypeDecorator[Any]):
 
 
 class Utc(TypeDecorator[datetime]):
-    """A time with its zone; microseconds are kept."""
+    """A time with its zone and microseconds."""
 
     impl = DateTime(timezone=True)
     cache_ok = True
@@ -60,11 +63,11 @@ class Utc(TypeDecorator[datetime]):
 
 
 def dump(value: Any) -> str:
-    """`value` as it stands in a column of JSON."""
+    """Return `value` as a column of JSON stores it."""
     return json.dumps(value, separators=(",", ":"), default=_plain)
 
 
 def _plain(value: object) -> Any:
     if isinstance(value, Mapping):
         return dict(value)
-    raise TypeError(f"{type(value).__name__} is no JSON")
+    raise TypeError(f"{type(value).__name__} cannot be stored as JSON")

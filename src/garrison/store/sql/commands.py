@@ -11,7 +11,7 @@ from garrison.store.sql.schema import actions, commands
 
 __all__ = ["actions_of", "begin", "begun", "finish", "list_commands", "save_actions", "unfinished"]
 
-# Not a parameter: SQLite uses the partial index only for the words of its condition.
+# A literal, not a parameter: SQLite uses a partial index only if the query repeats its condition word for word.
 _RUNNING = commands.c.state == literal_column(f"'{CommandState.RUNNING}'")
 
 
@@ -23,24 +23,24 @@ def begin(connection: Connection, command: CommandRecord, planned: Sequence[Acti
 
 
 def save_actions(connection: Connection, saved: Sequence[ActionRecord]) -> None:
-    """The last state of each, as one statement for all."""
+    """Store the last state of each action, in one statement."""
     last = {(action.command, action.seq): action for action in saved}
     rows = [{f"this_{name}": value for name, value in _row(action).items()} for action in last.values()]
     if not rows or connection.execute(_UPDATE, rows).rowcount == len(rows):
         return
-    for action in last.values():  # one that its command did not begin with, or one of no command
+    for action in last.values():  # one of them is new to its command, or its command does not exist
         mine = (actions.c.command == action.command) & (actions.c.seq == action.seq)
         if connection.execute(select(actions.c.seq).where(mine)).first() is not None:
             continue
         if connection.execute(select(commands.c.number).where(commands.c.id == action.command)).first() is None:
-            raise InternalError(f"there is no command {action.command}")
+            raise InternalError(f"command {action.command} is not on record")
         connection.execute(insert(actions).values(_row(action)))
 
 
 def finish(connection: Connection, command: CommandRecord) -> None:
     ended = {"state": str(command.state), "ended_at": command.ended_at, "summary": command.summary}
     if not connection.execute(update(commands).where(commands.c.id == command.id).values(ended)).rowcount:
-        raise InternalError(f"there is no command {command.id}")
+        raise InternalError(f"command {command.id} is not on record")
 
 
 def list_commands(connection: Connection, *, stack: str | None, limit: int) -> list[CommandRecord]:
@@ -56,7 +56,7 @@ def unfinished(
     query = select(commands).where(_RUNNING)
     if stack is not None:
         query = query.where(commands.c.stack == stack)
-    # Ordered here: asked to order, SQLite walks through all commands that ever ran.
+    # Sorted here: with ORDER BY, SQLite would walk through all commands on record.
     rows = sorted(connection.execute(query), key=lambda row: row.number)
     found = [one for row in rows if (one := _command(row)).id not in besides]
     return [(command, actions_of(connection, command.id)) for command in found]
@@ -91,7 +91,7 @@ def _command(row: Row[Any]) -> CommandRecord:
 _SAME = (
     "command", "seq", "label", "kind", "reason", "step", "before", "after", "error", "gap_ms", "started_at", "ended_at",
 )  # fmt: skip
-"""Fields of an action that are columns as they are."""
+"""Fields of an action that are columns of the same name and value."""
 
 
 def _row(action: ActionRecord) -> dict[str, Any]:

@@ -1,9 +1,9 @@
 """Connections and transactions, on either database.
 
-One writer at a time, on both: SQLite by its own lock, PostgreSQL by an advisory lock that every writing transaction
-takes first, except for heartbeats. Writes here are few and short, and in exchange there is no deadlock and nothing to
-retry, versions are counted without gaps, and events have ids in the order in which they become visible, which is what a
-follower reads by. Readers never wait for a writer, and see one state of the database through their whole transaction.
+There is one writer at a time on both: on SQLite by its own lock, on PostgreSQL by an advisory lock that every writing
+transaction takes first, except for heartbeats. Writes are few and short. In exchange there is no deadlock and nothing
+to retry, versions are numbered without gaps, and the ids of events have the order in which the events become visible,
+which followers rely on. Readers never wait for a writer, and see one state of the database throughout a transaction.
 """
 
 import contextlib
@@ -21,14 +21,14 @@ from garrison.store.sql.failures import of_sqlite, translate
 __all__ = ["Database"]
 
 _WRITER_LOCK = 0x6761727269736F6E
-"""`garrison`, as PostgreSQL's advisory lock."""
+"""The number of PostgreSQL's advisory lock: `garrison` in ASCII."""
 
 
 class Database:
-    """An open pool.
+    """A pool of connections.
 
     Args:
-        wait: seconds for a connection, and for another writer.
+        wait: seconds to wait for a connection, and for another writer.
     """
 
     def __init__(self, address: Address, *, wait: float) -> None:
@@ -45,19 +45,24 @@ class Database:
 
     @contextlib.contextmanager
     def read(self) -> Iterator[Connection]:
-        """Raises: a leaf of GarrisonError, see `failures`."""
+        """Run the body in a read-only transaction.
+
+        Raises:
+            GarrisonError: a leaf of it; see `failures`.
+        """
         with self._translated(), self._reader.begin() as connection:
             yield connection
 
     @contextlib.contextmanager
     def write(self, *, ordered: bool = True) -> Iterator[Connection]:
-        """Committed, and on disk, when the body is through; nothing of it if it raises.
+        """Run the body in a transaction, which is committed and on disk at its end, or rolled back if it raises.
 
         Args:
-            ordered: False for what needs neither a number nor an order of its own, such as heartbeats. On PostgreSQL
-                that does not wait for other writers; SQLite has one lock for all.
+            ordered: False for writes that need neither a number nor an order, such as heartbeats. On PostgreSQL they
+                do not wait for other writers; SQLite has a single lock.
 
-        Raises: a leaf of GarrisonError, see `failures`.
+        Raises:
+            GarrisonError: a leaf of it; see `failures`.
         """
         with self._translated(), self._writer.begin() as connection:
             if ordered and self.address.path is None:
@@ -66,7 +71,7 @@ class Database:
 
     @contextlib.contextmanager
     def outside_transactions(self) -> Iterator[Any]:
-        """The driver's connection, for SQLite's settings that stay in the file."""
+        """Return the driver's connection, for settings of SQLite that stay in the file."""
         with self._translated(), contextlib.closing(self._engine.raw_connection()) as connection:
             yield connection
 
@@ -95,15 +100,15 @@ def _sqlite(address: Address, wait: float) -> Engine:
 
     @event.listens_for(engine, "connect")
     def prepare(connection: Any, _record: Any) -> None:
-        connection.isolation_level = None  # the driver begins nothing by itself
-        # FULL: a commit is on the disk when it returns, also if the power fails then. An intention must be, before
-        # its effect; with NORMAL, WAL mode would lose the last commits.
+        connection.isolation_level = None  # the driver must not begin transactions itself
+        # FULL: a commit survives a power cut as soon as it returns. An intention must be on disk before its effect;
+        # with NORMAL, WAL mode could lose the last commits.
         for pragma in ("synchronous=FULL", "foreign_keys=ON"):
             connection.execute(f"PRAGMA {pragma}")
 
     @event.listens_for(engine, "begin")
     def begin(connection: Connection) -> None:
-        # A writer takes the lock at once: one that read first and then wants to write may not wait for another.
+        # A writer takes the lock at once: SQLite lets no transaction that has already read wait for another writer.
         writes = connection.get_execution_options().get("writes")
         connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
 
@@ -126,6 +131,6 @@ def _postgresql(address: Address, wait: float) -> Engine:
         pool_size=4,
         max_overflow=4,
         pool_timeout=wait,
-        pool_pre_ping=True,  # a server that was restarted in between is no error
+        pool_pre_ping=True,  # after a restart of the server, stale connections are replaced
         hide_parameters=True,
     )

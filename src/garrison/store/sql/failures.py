@@ -1,4 +1,4 @@
-"""What a database says when it cannot, as our errors."""
+"""Translates errors of databases and drivers into leaves of GarrisonError."""
 
 import shutil
 import sqlite3
@@ -20,12 +20,12 @@ from garrison.store.sql.address import Address
 __all__ = ["of_sqlite", "translate"]
 
 _LITTLE = 1 << 20
-_FULL_HINT = "Free some room there. Nothing was lost: what could not be written was not done."
-_LOCKED_HINT = "Run it again; if this stays, look for a program that keeps the database open."
+_FULL_HINT = "Free some space there. Nothing was lost: what could not be written was not done."
+_LOCKED_HINT = "Run the command again; if it keeps failing, look for a program that keeps the database open."
 
 
 def translate(error: DBAPIError | PoolTimeoutError, address: Address) -> GarrisonError:
-    """The leaf for `error`. Messages carry the driver's first line, never the statement or its parameters."""
+    """Return the leaf for `error`. Messages have the driver's first line, never the statement or its parameters."""
     if isinstance(error, PoolTimeoutError):
         return LockedError(f"every connection to the database {address.shown} is in use", hint=_LOCKED_HINT)
     says = _first_line(error.orig)
@@ -37,19 +37,19 @@ def translate(error: DBAPIError | PoolTimeoutError, address: Address) -> Garriso
 
 
 def of_sqlite(error: BaseException | None, address: Address) -> GarrisonError:
-    """The leaf for what SQLite's driver raised."""
+    """Return the leaf for an error of SQLite's driver."""
     path, says = address.shown, _first_line(error)
     code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
     details = {"path": path}
     if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
         return LockedError(f"the database {path} is being written by another program", hint=_LOCKED_HINT)
     if code == sqlite3.SQLITE_FULL or (code == sqlite3.SQLITE_IOERR and _free(address) < _LITTLE):
-        return DiskFullError(f"no room to write the database {path}", hint=_FULL_HINT, details=details)
+        return DiskFullError(f"no space to write the database {path}", hint=_FULL_HINT, details=details)
     if code in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT):
         return InvalidError(
             f"{path} is not a SQLite database, or is damaged: {says}",
-            hint="Move it away and put a backup in its place; without one, a new database is made, and `apply` and "
-            "`adopt` fill it again.",
+            hint="Move it away and restore a backup. Without a backup a new database is created, which `apply` and "
+            "`adopt` fill again.",
             details=details,
         )
     if code in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM, sqlite3.SQLITE_AUTH):
@@ -75,27 +75,29 @@ def _of_postgresql(state: str | None, lost: bool, says: str, address: Address) -
     if state in ("55P03", "57014", "40001", "40P01"):
         return LockedError(f"{where} did not answer in time: {says}", hint=_LOCKED_HINT)
     if state == "53100":
-        return DiskFullError(f"no room to write {where}", hint=_FULL_HINT)
+        return DiskFullError(f"no space to write {where}", hint=_FULL_HINT)
     if state.startswith("28") or state == "42501":
         return DeniedError(
             f"{where}: {says}",
             hint="Check user and password (GARRISON_DATABASE_URL, or ~/.pgpass); the user must own the database.",
         )
     if state == "3D000":
-        return InvalidError(f"{where} does not exist", hint="Make it first: createdb.")
+        return InvalidError(f"{where} does not exist", hint="Create it first, with createdb.")
     if state == "25006":
         return InvalidError(f"{where} is read-only", hint="Name the primary server, not a replica of it.")
     if lost or not state or state[:2] in ("08", "53", "57"):
         return UnreachableError(
             f"{where} cannot be reached: {says}",
-            hint="Start it, or correct GARRISON_DATABASE_URL; nothing was changed by what failed here.",
+            hint="Start the server, or correct GARRISON_DATABASE_URL. What failed here changed nothing.",
         )
     return InternalError(f"{where}: {says}")
 
 
 def _state_of_refusal(says: str) -> str:
-    """psycopg gives a refused connection no SQLSTATE, only the server's words, which are English unless it
-    was set up in another language."""
+    """Return the SQLSTATE of a refused connection, or "" if it cannot be told.
+
+    psycopg has only the server's message for it, which is in English unless the server is set up otherwise.
+    """
     if "authentication failed" in says or "no password supplied" in says or "pg_hba.conf" in says:
         return "28000"
     if "database" in says and "does not exist" in says:

@@ -1,4 +1,4 @@
-"""Leases: who may write a stack. On PostgreSQL the server's clock decides, see `lease_store`."""
+"""Leases: which process may write a stack. On PostgreSQL the server's clock decides; see `lease_store`."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, replace
@@ -15,8 +15,11 @@ __all__ = ["acquire", "all_leases", "release", "renew"]
 
 
 def acquire(connection: Connection, lease: Lease, now: datetime, instead_of: str | None) -> Lease | None:
-    """The caller holds the writer's lock, so that nobody else takes the stack between the look and the write. A renewal
-    holds no such lock: the row is locked against it."""
+    """Take the stack, or return the lease that holds it.
+
+    The caller holds the writer lock, so that nobody else takes the stack between read and write. Renewals take no such
+    lock, so the row is locked against them.
+    """
     ahead = _server_ahead(connection, now)
     now += ahead
     lease = replace(lease, acquired_at=lease.acquired_at + ahead, expires_at=lease.expires_at + ahead)
@@ -61,8 +64,10 @@ def all_leases(connection: Connection, now: datetime | None) -> list[Lease]:
 
 
 def _server_ahead(connection: Connection, now: datetime) -> timedelta:
-    """How far the clock that decides is ahead of the caller's. Not the transaction's start: this one may have waited
-    for the writer's lock."""
+    """Return how far the deciding clock is ahead of the caller's.
+
+    Not by the transaction's start time, since this transaction may have waited for the writer lock.
+    """
     if connection.dialect.name != "postgresql":
         return timedelta()
     there: datetime = connection.execute(select(func.clock_timestamp(type_=DateTime(timezone=True)))).scalar_one()

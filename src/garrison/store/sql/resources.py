@@ -1,4 +1,4 @@
-"""Resources: versions that are only added, and which of them a stack has now."""
+"""Resources: versions that are only appended, and which of them a stack owns now."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import replace
@@ -36,7 +36,7 @@ def versions(connection: Connection, key: Key) -> list[Resource]:
 
 
 def put(connection: Connection, added: Sequence[Resource]) -> None:
-    """Append. The caller holds the writer's lock, so that nobody else takes the same version number."""
+    """Append versions. The caller holds the writer lock, so that nobody else takes the same version numbers."""
     if not added:
         return
     connection.execute(_APPEND, [_row(one) for one in added])
@@ -47,7 +47,7 @@ def put(connection: Connection, added: Sequence[Resource]) -> None:
 
 
 def forget(connection: Connection, target: str, at: datetime, event: Event) -> int:
-    """Everything owned at the target gets a version `forgotten`."""
+    """Append a version `forgotten` to every resource owned at the target; return how many there were."""
     found = current(connection, targets=[target])
     put(
         connection,
@@ -57,7 +57,7 @@ def forget(connection: Connection, target: str, at: datetime, event: Event) -> i
 
 
 def _latest() -> ScalarSelect[int]:
-    """The latest version of the row's own key; one step in the primary key's index."""
+    """Return the latest version number of the row's own key: one step in the primary key's index."""
     before = resources.alias("before")
     return (
         select(func.coalesce(func.max(before.c.version), 0))

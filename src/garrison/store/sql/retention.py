@@ -1,7 +1,7 @@
-"""Retention: what is too old is found by reading, and deleted in small batches with the writer's lock given up between.
+"""Retention: finds old rows in a read, and deletes them in small batches, releasing the writer lock between batches.
 
-What is found stays too old whatever others write meanwhile: versions and observations are only appended, and a command
-that has ended does not run again.
+Rows that were found stay deletable whatever others write meanwhile: versions and observations are only appended, and a
+command that has ended does not run again.
 """
 
 import time
@@ -31,7 +31,7 @@ from garrison.store.sql.schema import actions, commands, events, observations, o
 __all__ = ["prune"]
 
 _BATCH = 500
-"""Rows that one transaction deletes, about."""
+"""Rows that one transaction deletes, approximately."""
 
 _KEY = ("target", "type", "name")
 _RUNNING: ColumnElement[str] = literal_column(f"'{CommandState.RUNNING}'")
@@ -40,14 +40,14 @@ T = TypeVar("T")
 
 
 def prune(database: Database, before: datetime) -> int:
-    """Delete what is older than `before`, see `UpkeepStore.prune`. How many rows went."""
+    """Delete what is older than `before`, as `UpkeepStore.prune` describes; return the number of rows."""
     with database.read() as connection:
         versions = _old_versions(connection, before)
         seen = _old_observations(connection, before)
     gone = _delete_events(database, before)
     gone += _delete(database, _OBSERVATION, ({"this": number} for number in seen))
     gone += _delete(database, _VERSIONS, (step for span in versions for step in _steps(span)), rows=1)
-    # Only now: a command stays as long as an owned version refers to it, and those that went do not.
+    # Commands last: one is kept as long as a version refers to it, and old versions are gone now.
     with database.read() as connection:
         ended = _old_commands(connection, before)
     for command, count in ended:
@@ -59,7 +59,7 @@ def prune(database: Database, before: datetime) -> int:
 
 
 class _Span(NamedTuple):
-    """Versions of one key, from `first` up to but without `end`."""
+    """Versions of one key, from `first` to `end`, exclusive."""
 
     key: dict[str, str]
     first: int
@@ -78,8 +78,10 @@ _VERSIONS = delete(resources).where(
 
 
 def _old_versions(connection: Connection, before: datetime) -> list[_Span]:
-    """What is kept of a key begins with its first version that must be kept, so that the last one always tells whether
-    it is owned."""
+    """Return the old versions of each key, up to the first one that must be kept.
+
+    Versions after that one are kept, too, so that the last version always tells whether the key is owned.
+    """
     is_owned = and_(*(owned.c[name] == resources.c[name] for name in (*_KEY, "version")))
     kept = or_(resources.c.at >= before, owned.c.version.is_not(None), commands.c.state == _RUNNING)
     first = func.min(resources.c.version)
@@ -99,7 +101,7 @@ def _old_versions(connection: Connection, before: datetime) -> list[_Span]:
 
 
 def _steps(span: _Span) -> Iterator[dict[str, Any]]:
-    """Ends of batches, the last versions last: as long as one is left, the next number is known."""
+    """Yield the ends of batches, oldest versions first: the next version number follows from the last one left."""
     for end in range(span.first + _BATCH, span.end, _BATCH):
         yield span.key | {"end": end}
     yield span.key | {"end": span.end}
@@ -116,7 +118,7 @@ def _old_observations(connection: Connection, before: datetime) -> list[int]:
 
 
 def _old_commands(connection: Connection, before: datetime) -> list[tuple[str, int]]:
-    """With one more than the number of each one's last action."""
+    """Return each command with the number of its last action plus one."""
     same = and_(*(owned.c[name] == resources.c[name] for name in (*_KEY, "version")))
     made = select(resources.c.command).join_from(owned, resources, same).where(resources.c.command.is_not(None))
     used = made.union(select(stacks.c.command).where(stacks.c.command.is_not(None)))
@@ -138,7 +140,7 @@ def _delete_events(database: Database, before: datetime) -> int:
 
 
 def _delete(database: Database, statement: Delete, rows_of: Iterable[dict[str, Any]], *, rows: int = _BATCH) -> int:
-    """`statement` for each of `rows_of`, `rows` of them in one transaction."""
+    """Run `statement` for each of `rows_of`, `rows` of them per transaction."""
     rest = iter(rows_of)
     gone = 0
     while some := list(islice(rest, rows)):
@@ -147,7 +149,10 @@ def _delete(database: Database, statement: Delete, rows_of: Iterable[dict[str, A
 
 
 def _write(database: Database, statement: Delete, parameters: Any = None) -> int:
-    """One batch. Whoever waits for the lock polls for it, and gets in only if it is free for as long as it was held."""
+    """Delete one batch, then pause for as long as that took.
+
+    Other writers poll for the lock, so they get it only if it is free for as long as it was held.
+    """
     begun = time.perf_counter()
     with database.write() as connection:
         gone = connection.execute(statement, parameters).rowcount

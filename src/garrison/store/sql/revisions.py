@@ -1,4 +1,4 @@
-"""The counter of what was declared and applied, and what each count was about."""
+"""The revision counter of what was declared and applied, and which stacks and targets each revision concerns."""
 
 from collections.abc import Iterable
 
@@ -10,7 +10,7 @@ from garrison.store.sql.schema import changes, meta
 
 __all__ = ["changes_since", "current", "record"]
 
-# Statements that are asked for all the time are made once: building one costs as much as running it.
+# Frequent statements are built once: building one costs as much as running it.
 _CURRENT = select(meta.c.revision)
 _COUNT = update(meta).values(revision=meta.c.revision + 1).returning(meta.c.revision)
 _RECORD = text(
@@ -20,8 +20,10 @@ _RECORD = text(
 
 
 def record(connection: Connection, *, stacks: Iterable[str] = (), targets: Iterable[str] = ()) -> None:
-    """Stacks, target specs or resources have changed. Callers hold the writer's lock until the commit, so that a
-    reader who sees a revision sees everything up to it."""
+    """Count a change of stacks, target specs or resources.
+
+    The caller holds the writer lock until the commit, so that a reader that sees a revision sees everything up to it.
+    """
     revision = connection.execute(_COUNT).scalar_one()
     rows = [{"kind": "stack", "name": name, "revision": revision} for name in sorted(set(stacks))]
     rows += [{"kind": "target", "name": name, "revision": revision} for name in sorted(set(targets))]

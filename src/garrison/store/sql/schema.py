@@ -1,10 +1,10 @@
 """The tables. A change here needs a migration; a test compares the two.
 
 History outlives its subjects, so rows refer to stacks, targets and commands by name. There are only two foreign keys,
-for references that must never dangle: an action's command, and the version of a resource that a stack owns.
+for references that must never dangle: the command of an action, and the version of a resource that a stack owns.
 
-`declared`, `targets.base_url`, `stacks.head` and `changes` repeat what other columns say, so that a question about a
-few targets is answered without reading the whole fleet. They are written in the same transaction.
+`declared`, `targets.base_url`, `stacks.head` and `changes` repeat what other columns say, so that a query about a few
+targets does not read the whole fleet. They are written in the same transaction.
 """
 
 from typing import Any
@@ -47,7 +47,7 @@ __all__ = [
 ]
 
 REVISION = "0003"
-"""The latest migration: the schema that this program works with."""
+"""The latest migration, whose schema this program works with."""
 
 VERSION_TABLE = "garrison_revision"
 
@@ -62,11 +62,11 @@ metadata = MetaData(
 
 
 def _where(condition: str) -> dict[str, Any]:
-    """The condition of a partial index. A query uses it only where it says the same in the same words."""
+    """Return the condition of a partial index. SQLite uses it only if a query repeats it word for word."""
     return {"sqlite_where": text(condition), "postgresql_where": text(condition)}
 
 
-# SQLite counts up a row id only where the column is INTEGER.
+# SQLite assigns row ids only to a column of type INTEGER.
 _Number = BigInteger().with_variant(Integer(), "sqlite")
 
 meta = Table(

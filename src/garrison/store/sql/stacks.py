@@ -28,7 +28,7 @@ def find(connection: Connection, name: str) -> StackRecord | None:
 
 
 def find_narrowed(connection: Connection, at: Collection[str], *, name: str | None = None) -> list[StackRecord]:
-    """All stacks, or the one of that name, with only what they declare at some targets."""
+    """Return all stacks, or the one called `name`, with only what they declare at some targets."""
     query = _HEADS.order_by(stacks.c.name)
     if name is not None:
         query = query.where(stacks.c.name == name)
@@ -47,8 +47,12 @@ def declared_at(connection: Connection, targets: Collection[str]) -> list[Declar
 
 
 def save(connection: Connection, stack: StackRecord) -> tuple[StackRecord, set[str], set[str]]:
-    """With its version incremented; and the targets at which it declares something else now, and those at which it
-    declares nothing any more."""
+    """Store a stack.
+
+    Returns:
+        The stack with its version incremented, the targets at which its declaration changed, and those of them at which
+        it no longer declares anything.
+    """
     values: dict[str, Any] = {
         "declaration": stack.declaration,
         "at": stack.at,
@@ -65,10 +69,10 @@ def save(connection: Connection, stack: StackRecord) -> tuple[StackRecord, set[s
 
 
 def drop(connection: Connection, name: str) -> set[str] | None:
-    """The targets that it declared; None when there is no such stack."""
+    """Remove a stack; return the targets that it declared, or None if it is not on record."""
     count = connection.execute(select(func.count()).select_from(owned).where(owned.c.stack == name)).scalar_one()
     if count:
-        raise ConflictError(f"the stack {name} still owns {count} resources", hint="Destroy it first.")
+        raise ConflictError(f"stack {name} still owns {count} resources", hint="Destroy it first.")
     if not connection.execute(delete(stacks).where(stacks.c.name == name)).rowcount:
         return None
     mine = declared.c.stack == name
@@ -78,7 +82,7 @@ def drop(connection: Connection, name: str) -> set[str] | None:
 
 
 def _save_parts(connection: Connection, stack: StackRecord) -> tuple[set[str], set[str]]:
-    """Only the rows that differ are written, so that whoever keeps a copy reads only those again."""
+    """Write only the rows that differ, so that readers with a copy read only those again."""
     mine = declared.c.stack == stack.name
     before = {row[0]: row[1] for row in connection.execute(select(declared.c.target, declared.c.body).where(mine))}
     now = {target: dump(part) for target, part in parts(stack.declaration).items()}

@@ -1,4 +1,4 @@
-"""`SqlStore`: the queries of the nouns, each in its transaction."""
+"""`SqlStore`: the queries of all nouns, each in a transaction."""
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
@@ -38,14 +38,15 @@ __all__ = ["SqlStore", "open_store"]
 
 
 def open_store(place: str | Path, *, wait: float = 10.0) -> "SqlStore":
-    """Open the database, make it where there is none, and bring it to this program's schema. Threads may share it.
+    """Open the database, create it if necessary, and upgrade it to this program's schema. Threads may share the store.
 
     Args:
-        place: a path is a SQLite file; text is a URL, `sqlite:///path` or `postgresql://user@host/database`.
-        wait: seconds for a connection, and for another writer.
+        place: the path of a SQLite file, or a URL: `sqlite:///path` or `postgresql://user@host/database`.
+        wait: seconds to wait for a connection, and for another writer.
 
     Raises:
-        InvalidError: no such kind of database, damaged, not Garrison's, or made by a newer Garrison.
+        InvalidError: the kind of database is not supported, or the database is damaged, not one of Garrison, or made
+            by a newer Garrison.
         UnreachableError, DeniedError, LockedError, DiskFullError: it cannot be opened.
     """
     address = parse_address(place)
@@ -61,7 +62,7 @@ def open_store(place: str | Path, *, wait: float = 10.0) -> "SqlStore":
 
 
 class SqlStore:
-    """`FleetStore` on SQLite or PostgreSQL. Its protocols say what the methods promise."""
+    """`FleetStore` on SQLite or PostgreSQL. Its protocols document the methods."""
 
     def __init__(self, database: Database) -> None:
         self._database = database

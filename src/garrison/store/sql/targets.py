@@ -1,4 +1,4 @@
-"""Targets, and how they were seen."""
+"""Targets, and how they were observed."""
 
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
@@ -29,7 +29,7 @@ __all__ = [
 ]
 
 _THIS = targets.c.name == bindparam("this")
-# Not a parameter: SQLite uses the partial index only for the words of its condition.
+# A literal, not a parameter: SQLite uses a partial index only if the query repeats its condition word for word.
 _ALL_AWAY = select(targets.c.name).where(targets.c.state == literal_column("'unreachable'"))
 
 
@@ -52,7 +52,7 @@ def unreachable(connection: Connection, names: Collection[str]) -> list[TargetRe
 def declare(
     connection: Connection, declared: Sequence[TargetRecord], seen: Mapping[str, Mapping[str, Any]] | None = None
 ) -> set[str]:
-    """The names of those that are new, or declared otherwise than before."""
+    """Store the specs of targets; return the names of those that are new or changed."""
     known = {
         name: spec
         for some in batches([target.name for target in declared])
@@ -83,12 +83,12 @@ def sight(connection: Connection, seen: Sequence[TargetRecord]) -> None:
         return
     _observe(connection, [target for target in seen if seen_otherwise(known[target.name], target)])
     connection.execute(update(targets).where(_THIS), [{"this": target.name} | _seen(target) for target in seen])
-    # By name, as `touch` does, which takes no writer's lock: in another order the two could wait for each other.
+    # In the order of names, like `touch`, which takes no writer lock: otherwise the two could deadlock.
     connection.execute(_LOOKED, [_times(target) for target in sorted(seen, key=lambda target: target.name)])
 
 
 def touch(connection: Connection, times: Mapping[str, datetime]) -> list[str]:
-    """Those on record as unreachable, by name; they are left alone."""
+    """Set the times of targets; return the names of those on record as unreachable, which are not touched."""
     away = set(connection.scalars(_ALL_AWAY))
     if calm := [{"this": name, "at": times[name]} for name in sorted(times.keys() - away)]:
         connection.execute(_TOUCH, calm)
@@ -125,7 +125,7 @@ def forget(connection: Connection, name: str) -> None:
 
 
 def drop(connection: Connection, names: Collection[str]) -> set[str]:
-    """Those that no stack declares and at which nothing is owned. Their names."""
+    """Remove those of `names` that no stack declares and at which nothing is owned; return their names."""
     gone: set[str] = set()
     for some in batches(names):
         here = targets.c.name.in_(some)

@@ -1,4 +1,4 @@
-"""Bringing a database to the schema this program works with, when it is opened. Safe for several processes at once."""
+"""Upgrades a database to the schema of this program when it is opened. Safe for several processes at once."""
 
 import contextlib
 import os
@@ -20,10 +20,10 @@ _MIGRATIONS = Path(__file__).parent.parent / "migrations"
 
 
 def make_file(path: Path) -> None:
-    """An empty file of our own (mode 0600, which SQLite gives its companions too), unless there is one.
+    """Create an empty file with mode 0600, unless it exists. SQLite gives its companion files the same mode.
 
     Raises:
-        DeniedError, DiskFullError, InvalidError: it cannot be made, or is a directory.
+        DeniedError, DiskFullError, InvalidError: it cannot be created, or is a directory.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -35,18 +35,19 @@ def make_file(path: Path) -> None:
         ) from None
     except OSError as error:
         if error.errno in (28, 122):  # ENOSPC, EDQUOT
-            raise DiskFullError(f"no room to make the database {path}", hint="Free some room there.") from None
+            raise DiskFullError(f"no space to create the database {path}", hint="Free some space there.") from None
         raise InvalidError(
-            f"the database {path} cannot be made: {error.strerror}", hint="GARRISON_DATA_DIR names another directory."
+            f"the database {path} cannot be created: {error.strerror}",
+            hint="GARRISON_DATA_DIR names another directory.",
         ) from None
 
 
 def bring_up(database: Database) -> None:
-    """Migrate to `REVISION` if it is not there. Alembic is imported only then.
+    """Migrate to `REVISION`, if necessary. Alembic is imported only then.
 
     Raises:
-        InvalidError: made by a newer program, or not Garrison's.
-        LockedError: another process is still at it.
+        InvalidError: the database was made by a newer program, or is not a database of Garrison.
+        LockedError: another process is still upgrading it.
     """
     with database.read() as connection:
         current = _revision(connection) == REVISION
@@ -54,7 +55,7 @@ def bring_up(database: Database) -> None:
             return
         _check_ours(connection, database)
     if current:
-        # Made again from a dump. Somebody has it open and it cannot be changed now? The next one to open it will.
+        # Restored from a dump, without WAL mode. If another process has it open, a later start enters WAL mode.
         with contextlib.suppress(LockedError), _alone(database):
             pass
         return
@@ -77,7 +78,7 @@ def _migrate(connection: Connection, database: Database, found: str | None) -> N
         raise InvalidError(
             f"the database {database.address.shown} was made by a newer Garrison: it is at revision {found}, "
             f"this program knows revisions up to {REVISION}",
-            hint="Use the newer Garrison, or put back the backup from before its first start.",
+            hint="Use the newer Garrison, or restore the backup from before its first start.",
             details={"database_revision": found, "program_revision": REVISION},
         )
     if database.address.path is None:
@@ -88,8 +89,11 @@ def _migrate(connection: Connection, database: Database, found: str | None) -> N
 
 @contextlib.contextmanager
 def _alone(database: Database) -> Iterator[None]:
-    """PostgreSQL's writer lock is enough. SQLite's is not: to enter WAL mode takes the whole file, and fails at once if
-    another process has it open for the same."""
+    """Exclude other processes that open the database.
+
+    On PostgreSQL the writer lock is enough. On SQLite it is not: entering WAL mode needs the whole file, and fails at
+    once if another process does the same.
+    """
     path = database.address.path
     if path is None:
         yield
@@ -102,8 +106,8 @@ def _alone(database: Database) -> Iterator[None]:
 
 
 def _enter_wal(connection: Any) -> None:
-    # It stays in the file. A file system that cannot do it (some network mounts) keeps the rollback journal: slower,
-    # as safe.
+    # The mode stays in the file. Where the file system does not support it (some network mounts), SQLite keeps its
+    # rollback journal, which is slower and as safe.
     connection.cursor().execute("PRAGMA journal_mode=WAL").fetchall()
 
 
@@ -125,7 +129,7 @@ def _check_ours(connection: Connection, database: Database) -> None:
     foreign = tables if database.address.path is not None else tables & set(metadata.tables)
     if foreign:
         raise InvalidError(
-            f"the database {database.address.shown} is not Garrison's: it has a table {min(foreign)!r} of something "
-            "else",
+            f"the database {database.address.shown} is not a database of Garrison: it has a foreign table "
+            f"{min(foreign)!r}",
             hint="Give Garrison a database of its own.",
         )

@@ -1,4 +1,4 @@
-"""The database's own facts, and digests on record."""
+"""The identity of the database, and digests on record."""
 
 from sqlalchemy import Connection, insert, select, update
 

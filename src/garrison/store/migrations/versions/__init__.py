@@ -1,1 +1,1 @@
-"""One file a revision, `revision_NNNN.py`; `schema.REVISION` names the last."""
+"""One file per revision, `revision_NNNN.py`; `schema.REVISION` names the last."""
