@@ -10,7 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from canned import canned
 from garrison_serve import ENGINE, Garrison, Start, alive
+from served import certify, refusing_port, start_raw
+
+__all__ = ["canned", "certify", "refusing_port", "start", "start_raw"]
 
 
 @pytest.fixture

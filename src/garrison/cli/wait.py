@@ -10,7 +10,8 @@ import typer
 
 from garrison.cli.options import Insecure, Json
 from garrison.cli.options import app as make_app
-from garrison.launch.run.ready import place, wait_ready
+from garrison.launch.run.address import place
+from garrison.launch.run.ready import wait_ready
 
 app = make_app("Wait until an endpoint is ready.")
 

@@ -12,7 +12,6 @@ from garrison.base.redaction import shown_command
 from garrison.engines.argv import is_flag, last_value
 from garrison.engines.engine import Endpoint
 from garrison.engines.registry import engine
-from garrison.launch.run.probe import EngineProbe
 from garrison.launch.shim import is_shim
 from garrison.preflight.holders import PortVerdict
 from garrison.preflight.listeners import Listener
@@ -167,6 +166,8 @@ async def _one_answers(endpoints: Sequence[Endpoint], seconds: float) -> bool:
 
 async def _answers(endpoint: Endpoint, seconds: float) -> bool:
     """Whether anything at all comes back within `seconds`."""
+    from garrison.launch.run.probe import EngineProbe  # on a free port nobody is asked
+
     loop = asyncio.get_running_loop()
     end = loop.time() + seconds
     async with EngineProbe(endpoint, engine("vllm").readiness, timeout=min(_ASK_TIMEOUT, seconds)) as probe:

@@ -4,22 +4,21 @@ Each step is one value; a step that needs what an earlier one did not find is le
 """
 
 import json
-import ssl
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import asdict, dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from garrison.base.redaction import excerpt
-from garrison.launch.run.ready import no_connection, place, tls_alert
-
-if TYPE_CHECKING:
-    import httpx2
+from garrison.launch.run.address import Place, place
+from garrison.launch.run.ready import no_answer, open_place, speaks_tls, use_https
+from garrison.net.client import HttpConnection, HttpDialer
+from garrison.net.errors import TransportCause, TransportError
+from garrison.net.sse import server_events
 
 __all__ = ["SmokeReport", "SmokeStep", "smoke"]
 
-_CONNECT_SECONDS = 5.0
 _MLX_DEFAULT = "default_model"
 _PROMPT = "The capital of France is"
 
@@ -48,7 +47,7 @@ class SmokeReport:
         return {"ok": self.ok, "url": self.url, "model": self.model, "steps": [asdict(step) for step in self.steps]}
 
 
-class _Failed(Exception):  # noqa: N818 - a control value of this file, not an error anybody sees
+class _Failed(Exception):  # noqa: N818 - ends a step; it never leaves this module
     """The step failed; the text says how."""
 
 
@@ -64,7 +63,6 @@ async def smoke(
     timeout: float = 60.0,
     insecure: bool = False,
     on_step: Callable[[SmokeStep], None] = lambda _: None,
-    transport: "httpx2.AsyncBaseTransport | None" = None,
 ) -> SmokeReport:
     """Run the steps in order: health, models, completion, chat, streaming chat, and one chat for each adapter.
 
@@ -77,32 +75,35 @@ async def smoke(
     Raises:
         InvalidError: `url` is not an address.
     """
-    import httpx2
-
     target = place(url)
-    if transport is None and target.uds is not None:
-        transport = httpx2.AsyncHTTPTransport(uds=target.uds)
-    # As bytes: httpx2 itself encodes as ASCII alone, and a key with other characters is the server's to refuse.
-    headers = {b"Authorization": f"Bearer {key}".encode(errors="surrogateescape")} if key else {}
-    limits = httpx2.Timeout(timeout, connect=_CONNECT_SECONDS)
-    async with httpx2.AsyncClient(
-        base_url=target.url,
-        headers=headers,
-        timeout=limits,
-        transport=transport,
-        trust_env=False,
-        verify=not insecure,
-    ) as client:
-        run = _Run(client, model, on_step)
+    dialer = HttpDialer()
+    # The client writes headers in latin-1. This keeps the bytes of any other key, which is the server's to refuse.
+    authorization = f"Bearer {key}".encode(errors="surrogateescape").decode("latin-1") if key else None
+    async with open_place(dialer, target, authorization=authorization, insecure=insecure) as connection:
+        run = _Run(dialer, connection, target, model=model, has_key=key is not None, timeout=timeout, on_step=on_step)
         await run.all()
         return SmokeReport(str(target), run.model, tuple(run.steps))
 
 
 class _Run:
-    def __init__(self, client: "httpx2.AsyncClient", model: str | None, on_step: Callable[[SmokeStep], None]) -> None:
+    def __init__(
+        self,
+        dialer: HttpDialer,
+        connection: HttpConnection,
+        target: Place,
+        *,
+        model: str | None,
+        has_key: bool,
+        timeout: float,
+        on_step: Callable[[SmokeStep], None],
+    ) -> None:
         self.model = model
         self.steps: list[SmokeStep] = []
-        self._client = client
+        self._dialer = dialer
+        self._connection = connection
+        self._target = target
+        self._has_key = has_key
+        self._timeout = timeout
         self._on_step = on_step
         self._adapters: list[str] = []
 
@@ -118,8 +119,6 @@ class _Run:
             await self._step(f"adapter {adapter}", partial(self._chat_with, adapter))
 
     async def _step(self, name: str, act: Callable[[], Awaitable[str]]) -> None:
-        import httpx2
-
         begun = time.perf_counter()
         try:
             outcome, detail = "ok", await act()
@@ -127,23 +126,29 @@ class _Run:
             outcome, detail = "skipped", str(skipped)
         except _Failed as failed:
             outcome, detail = "failed", str(failed)
-        except httpx2.ConnectError as error:
-            outcome, detail = "failed", _why(error)
-        except httpx2.TimeoutException:
-            outcome, detail = "failed", "no answer in time"
-        except httpx2.HTTPError as error:
-            outcome, detail = "failed", f"{type(error).__name__}: {error}"
-        except ssl.SSLError as error:
-            outcome, detail = "failed", tls_alert(error)
+        except TransportError as error:
+            outcome, detail = "failed", await self._why(error)
         step = SmokeStep(name, outcome, round(time.perf_counter() - begun, 4), detail)
         self.steps.append(step)
         self._on_step(step)
 
+    async def _why(self, error: TransportError) -> str:
+        if error.cause is TransportCause.TIMEOUT:
+            return "no answer in time"
+        answer = no_answer(error, timeout=self._timeout, tls=self._target.url.startswith("https:"))
+        if error.cause is TransportCause.REFUSED:
+            return "nothing listens there"
+        if answer.heard and not answer.unsure:
+            return f"{answer.reason}; --insecure accepts any certificate"
+        if answer.heard and not self.steps and await speaks_tls(self._dialer, self._target):
+            return use_https(self._target)
+        return answer.reason
+
     async def _health(self) -> str:
-        response = await self._client.get("/health")
-        if response.status_code == 404:
+        answer = await self._connection.request("GET", "/health", timeout=self._timeout)
+        if answer.status == 404:
             raise _Skipped("this server has no /health")
-        _expect_200(response)
+        self._expect_200(answer.status, answer.body)
         return "200"
 
     async def _models(self) -> str:
@@ -188,14 +193,15 @@ class _Run:
     async def _streaming_chat(self) -> str:
         text, chunks, begun, first = "", 0, time.perf_counter(), 0.0
         request = {**_CHAT, "model": self._needed_model(), "stream": True}
-        async with self._client.stream("POST", "/v1/chat/completions", json=request) as response:
-            if response.status_code != 200:
-                await response.aread()
-                _expect_200(response)
-            async for data in _events(response):
-                if data == "[DONE]":
+        async with self._connection.stream(
+            "POST", "/v1/chat/completions", json=request, timeout=self._timeout
+        ) as response:
+            if response.status != 200:
+                self._expect_200(response.status, await response.read())
+            async for event in server_events(response):
+                if event.data == "[DONE]":
                     break
-                piece = _parsed(data)
+                piece = _parsed(event.data)
                 if "error" in piece:
                     raise _Failed(f"the stream says: {excerpt(str(piece['error']), 200)}")
                 if content := _delta(piece):
@@ -211,47 +217,39 @@ class _Run:
     async def _json(self, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
         if body is not None:
             body = {"model": self._needed_model(), **body}
-        response = await self._client.request(method, path, json=body)
-        _expect_200(response)
-        return _parsed(response.text)
+        answer = await self._connection.request(method, path, json=body, timeout=self._timeout)
+        self._expect_200(answer.status, answer.body)
+        return _parsed(answer.body.decode("utf-8", "replace"))
 
     def _needed_model(self) -> str:
         if self.model is None:
             raise _Skipped("no model is known")
         return self.model
 
+    def _expect_200(self, status: int, body: bytes) -> None:
+        if status == 200:
+            return
+        if status in (401, 403):
+            what = "it refuses the key" if self._has_key else "it asks for a key; name its variable with --key-env"
+            raise _Failed(f"{status}: {what}")
+        text = body.decode("utf-8", "replace")
+        message = excerpt(text, 200)
+        try:
+            parsed = json.loads(text)
+            error = parsed.get("error", parsed) if isinstance(parsed, dict) else parsed
+            message = excerpt(str(error.get("message", error) if isinstance(error, dict) else error), 300)
+        except (ValueError, RecursionError):
+            pass
+        raise _Failed(f"{status}: {message}")
+
 
 _CHAT = {"messages": [{"role": "user", "content": "Say hello."}], "max_tokens": 16, "temperature": 0}
-
-
-def _why(error: "httpx2.ConnectError") -> str:
-    answer = no_connection(error)
-    if not answer.heard:
-        return "nothing listens there"
-    return f"{answer.reason}; --insecure accepts any certificate" if not answer.unsure else answer.reason
-
-
-def _expect_200(response: "httpx2.Response") -> None:
-    if response.status_code == 200:
-        return
-    message = excerpt(response.text, 200)
-    if response.status_code in (401, 403):
-        refused = "authorization" in response.request.headers
-        what = "it refuses the key" if refused else "it asks for a key; name its variable with --key-env"
-        raise _Failed(f"{response.status_code}: {what}")
-    try:
-        body = response.json()
-        error = body.get("error", body) if isinstance(body, dict) else body
-        message = excerpt(str(error.get("message", error) if isinstance(error, dict) else error), 300)
-    except ValueError:
-        pass
-    raise _Failed(f"{response.status_code}: {message}")
 
 
 def _parsed(text: str) -> dict[str, Any]:
     try:
         body = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         raise _Failed(f"not JSON: {excerpt(text, 80)!r}") from None
     if not isinstance(body, dict):
         raise _Failed(f"not a JSON object: {excerpt(text, 80)!r}")
@@ -283,9 +281,3 @@ def _quoted(text: object) -> str:
         raise _Failed("the answer holds no text")
     flat = " ".join(text.split())
     return f"“{excerpt(flat, 60)}{'…' if len(flat) > 60 else ''}”"
-
-
-async def _events(response: "httpx2.Response") -> AsyncIterator[str]:
-    async for line in response.aiter_lines():
-        if line.startswith("data:"):
-            yield line[5:].strip()

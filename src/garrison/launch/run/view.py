@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import ParamSpec, Protocol
 
 from garrison.engines.argv import Endpoint
-from garrison.launch.run.ready import caller_url
+from garrison.launch.run.address import caller_url
 
 __all__ = ["LastingView", "RecordingView", "StartView"]
 
