@@ -17,7 +17,6 @@ from garrison.processes.tree import post_order
 __all__ = ["Descendants"]
 
 _WALK_SECONDS = 1.0
-_MOST_PROCESSES = 100_000
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 _TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 
@@ -44,8 +43,11 @@ class Descendants:
 
     def alive(self) -> tuple[ProcessId, ...]:
         """Walk the tree: children before their parents, without zombies."""
-        table = dict(self._walk()) if self._is_there() else {}
-        if not self._is_there():
+        table: dict[int, Process] = {}
+        if self._root is not None and self._has_root():
+            table = self._processes.below(self._root.pid)
+        # During the walk the pid may have become another process's, with other children.
+        if not self._has_root():
             table = {}
         living = tuple(one for one in self._ordered(table) if one.pid in table and not table[one.pid].zombie)
         self._walked = self._now()
@@ -78,29 +80,9 @@ class Descendants:
             if found is not None and found.id == known:
                 yield found
 
-    def _is_there(self) -> bool:
+    def _has_root(self) -> bool:
         found = None if self._root is None else self._processes.stat(self._root.pid, zombies=True)
         return found is not None and found.id == self._root
-
-    def _walk(self) -> Iterator[tuple[int, Process]]:
-        """Zombies too: one may be a process whose first thread has ended while the others live, and its children are
-        still its own."""
-        assert self._root is not None
-        children = self._processes.children(self._root.pid)
-        if children is None:
-            # A kernel without CONFIG_PROC_CHILDREN: the whole table is the only source.
-            yield from self._processes.snapshot(zombies=True).items()
-            return
-        waiting, entered = list(children), {self._root.pid}
-        while waiting and len(entered) < _MOST_PROCESSES:
-            pid = waiting.pop()
-            if pid in entered:
-                continue
-            entered.add(pid)
-            found = self._processes.stat(pid, zombies=True)
-            if found is not None:
-                yield pid, found
-                waiting += self._processes.children(pid) or ()
 
     def _ordered(self, table: dict[int, Process]) -> tuple[ProcessId, ...]:
         root = self._root.pid if self._root is not None else 0

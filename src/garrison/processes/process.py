@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 from garrison.base.identity import ProcessId
+from garrison.processes.tree import subtree
 
 __all__ = ["MemoryProcesses", "Process", "Processes"]
 
@@ -38,6 +39,10 @@ class Processes(Protocol):
 
     def snapshot(self) -> Mapping[int, Process]:
         """Every live process by pid: id, parent and cpu alone, the cheap fields."""
+
+    def subtree(self, root: ProcessId) -> Mapping[int, Process]:
+        """`root` and its descendants, with the fields of `snapshot`; empty when `root` is gone. Costs what the tree
+        costs where the system lists children, not what the whole table costs."""
 
     def signal(self, process: ProcessId, number: int) -> bool:
         """Signal exactly this process; False when it is gone. Raises PermissionError."""
@@ -76,6 +81,9 @@ class MemoryProcesses:
 
     def snapshot(self) -> Mapping[int, Process]:
         return {pid: replace(process, uid=-1, exe=None, argv=()) for pid, process in self.table.items()}
+
+    def subtree(self, root: ProcessId) -> Mapping[int, Process]:
+        return subtree(root, self.snapshot())
 
     def signal(self, process: ProcessId, number: int) -> bool:
         self.on_signal(process, number)

@@ -8,10 +8,12 @@ from collections.abc import Collection, Mapping
 
 from garrison.base.identity import ProcessId
 from garrison.processes.process import Process
+from garrison.processes.tree import subtree
 
 __all__ = ["Procfs", "parse_stat"]
 
 _ZOMBIE = (b"Z", b"X", b"x")
+_MOST_PROCESSES = 100_000
 
 
 def parse_stat(content: bytes) -> tuple[bytes, int, int, int]:
@@ -54,6 +56,33 @@ class Procfs:
         """With `zombies` also those: a process whose first thread has ended is one while its other threads live, and
         its children are still its own."""
         return {pid: process for pid in self._pids() if (process := self.stat(pid, zombies=zombies)) is not None}
+
+    def subtree(self, root: ProcessId) -> Mapping[int, Process]:
+        own = self.stat(root.pid, zombies=True)
+        if own is None or own.id != root:
+            return {}
+        found = subtree(root, {root.pid: own, **self.below(root.pid)})
+        return {pid: process for pid, process in found.items() if not process.zombie}
+
+    def below(self, pid: int) -> dict[int, Process]:
+        """The descendants of `pid`, zombies too; the whole table where the kernel keeps no lists of children.
+
+        A zombie may be a process whose first thread has ended while others live; its children are still its own.
+        """
+        children = self.children(pid)
+        if children is None:  # a kernel without CONFIG_PROC_CHILDREN
+            return dict(self.snapshot(zombies=True))
+        found: dict[int, Process] = {}
+        waiting, entered = children, {pid}
+        while waiting and len(entered) < _MOST_PROCESSES:
+            child = waiting.pop()
+            if child in entered:
+                continue
+            entered.add(child)
+            if (process := self.stat(child, zombies=True)) is not None:
+                found[child] = process
+                waiting += self.children(child) or ()
+        return found
 
     def stat(self, pid: int, *, zombies: bool = False) -> Process | None:
         """The cheap fields of `pid`: id, parent and cpu. None when it is gone."""
