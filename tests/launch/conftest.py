@@ -30,6 +30,7 @@ def start(tmp_path: Path, tiny_model: Path, clean_environ: Mapping[str, str], un
         *arguments: str,
         variables: Mapping[str, str] | None = None,
         wrapper: str | None = None,
+        model: bool = True,
     ) -> Garrison:
         record = tmp_path / f"record{len(started)}"
         record.mkdir()
@@ -45,8 +46,8 @@ def start(tmp_path: Path, tiny_model: Path, clean_environ: Mapping[str, str], un
             **(variables or {}),
         }
         out = tmp_path / f"out{len(started)}"
-        command = [sys.executable, "-m", "garrison.cli.main", "serve", str(tiny_model)]
-        if "--engine" not in arguments:
+        command = [sys.executable, "-m", "garrison.cli.main", "serve", *([str(tiny_model)] if model else [])]
+        if "--engine" not in arguments and "--executable" not in arguments:
             command += ["--executable", str(program)]
         command += ["--port", str(port), *arguments]
         if wrapper is not None:

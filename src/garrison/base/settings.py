@@ -332,6 +332,11 @@ class Settings:
         return self.data_dir / "run"
 
     @property
+    def engine_records(self) -> Path:
+        """Records of the engines that Garrison started; for their user alone."""
+        return self.run_dir / "engines"
+
+    @property
     def database(self) -> str | Path:
         """What `store.sql.store.open_store` takes: the URL, or the path of a SQLite file."""
         return self.database_url or self.data_dir / "garrison.db"

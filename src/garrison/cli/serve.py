@@ -69,7 +69,7 @@ def serve(
     ] = False,
     print_cmd: Annotated[bool, typer.Option("--print-cmd", help="Print the engine's command, then run it.")] = False,
     may_replace: Annotated[
-        bool, typer.Option("--replace", help="Stop a vLLM of yours that holds the port. Default: ask, or refuse.")
+        bool, typer.Option("--replace", help="Stop your own engine that holds the port. Default: ask, or refuse.")
     ] = False,
     ready_timeout: Annotated[
         float | None, typer.Option(min=0.1, help="Seconds to become ready; by default patience is by progress.")
@@ -109,7 +109,7 @@ def serve(
         offline=offline,
         verify=verify,
         may_replace=may_replace,
-        ask=None if dry_run else asker(),
+        ask=None if dry_run else asker(view.note),
     )
     if dry_run or print_cmd:
         _print_command(prepared)

@@ -9,19 +9,28 @@ import contextlib
 import hashlib
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NoReturn
 
 from garrison.base.errors import EngineMissingError
+from garrison.base.identity import this_process
 from garrison.base.locks import FileLock
 from garrison.base.settings import Settings
 from garrison.engines.argv import gives
 from garrison.engines.engine import EngineCommand
-from garrison.launch.permission import Permission
-from garrison.launch.port_server import require_unused_socket
-from garrison.launch.prepare import Chosen, PreparedAdapter, choose, command, prepare_adapters, require_key, served_name
+from garrison.launch.engine_command import (
+    Chosen,
+    PreparedAdapter,
+    choose,
+    command,
+    prepare_adapters,
+    require_key,
+    served_name,
+)
+from garrison.launch.port_server import MachineServers, engine_called, require_unused_socket
+from garrison.launch.run.failure import unrecorded
 from garrison.launch.run.patience import Patience
 from garrison.launch.run.view import StartView
 from garrison.launch.spec import LaunchSpec
@@ -29,7 +38,9 @@ from garrison.models.files.progress import Progress
 from garrison.models.layout import Layout
 from garrison.models.request import ResolveRequest, user_hf_home
 from garrison.models.resolve import ResolvedModel, resolve
-from garrison.preflight.check import PreflightRequest, check, port_lock
+from garrison.preflight.check import Ask, PreflightRequest, check, port_lock
+from garrison.preflight.engine_records import EngineRecord, forget_engine, record_engine
+from garrison.preflight.policy import REFUSE, REPLACE, PortPolicy, configured
 
 __all__ = ["Prepared", "prepare", "start", "start_by_exec"]
 
@@ -47,7 +58,7 @@ class Prepared:
     adapters: tuple[PreparedAdapter, ...]
     command: EngineCommand
     request: PreflightRequest
-    permission: Permission
+    policy: PortPolicy
 
 
 def prepare(
@@ -60,7 +71,7 @@ def prepare(
     offline: bool = False,
     verify: bool = False,
     may_replace: bool = False,
-    ask: Callable[[str], bool] | None = None,
+    ask: Ask | None = None,
 ) -> Prepared:
     """Everything up to the start; nothing is stopped or started.
 
@@ -74,14 +85,9 @@ def prepare(
     chosen = choose(spec, settings, environ)
     _advise(spec, chosen, view)
     request = _request(chosen, settings)
-    # The GPUs are looked at when the start is near: what is hot now may be cool after an hour of downloading.
-    early = replace(request, dry_run=True, skip_gpu=True)
-    permission = Permission(request, replace=may_replace, ask=ask, say=view.note, findings=chosen.findings)
+    policy = _policy(chosen, settings, may_replace=may_replace)
     if not request.skip_port:
-        report = check(early, say=lambda _: None, may_stop=permission.agree)
-        if report.would_stop_roots:
-            pids = ", ".join(map(str, report.would_stop_roots))
-            view.note(f"port {report.port} is held by a vLLM of yours, pid {pids}; the start will stop it")
+        policy = _look_early(request, policy, view, ask)
     if chosen.endpoint.uds is not None:
         require_unused_socket(chosen.endpoint.uds)
     # What can be known without the model is known before it is fetched.
@@ -97,7 +103,7 @@ def prepare(
     adapters = prepare_adapters(spec.adapters, model.path, Layout.from_settings(settings))
     name = served_name(spec, chosen, model.model_id)
     made = command(spec, chosen, model=str(model.path), served_name=name, adapters=adapters)
-    return Prepared(spec, chosen, model, name, adapters, made, request, permission)
+    return Prepared(spec, chosen, model, name, adapters, made, request, policy)
 
 
 def start_by_exec(prepared: Prepared, settings: Settings, environ: Mapping[str, str], view: StartView) -> NoReturn:
@@ -114,12 +120,27 @@ def start_by_exec(prepared: Prepared, settings: Settings, environ: Mapping[str, 
         # A flock would end by itself at exec; the fallback directory names this pid, which lives on as the engine's.
         if lock is not None:
             lock.release()
+        record = _record_this_process(prepared, settings, view)
         try:
             os.execve(made.argv[0], list(made.argv), environment)  # noqa: S606 - replacing ourselves by the engine is the job; no shell is involved
         except OSError as error:
+            if record is not None:
+                forget_engine(record)
             raise EngineMissingError(
                 f"cannot run {made.argv[0]}: {error.strerror}", hint="Install the engine again, or name another one."
             ) from None
+
+
+def _record_this_process(prepared: Prepared, settings: Settings, view: StartView) -> Path | None:
+    """Record the engine that this process is about to become: pid and start time survive exec."""
+    endpoint = prepared.chosen.endpoint
+    port = endpoint.port if endpoint.needs_port else None
+    try:
+        record = EngineRecord(prepared.chosen.engine.name, port, this_process())
+        return record_engine(settings.engine_records, record)
+    except OSError as error:
+        view.note(unrecorded(error.strerror or str(error)))
+        return None
 
 
 def start(prepared: Prepared, settings: Settings, environ: Mapping[str, str], view: StartView) -> int:
@@ -141,6 +162,7 @@ def start(prepared: Prepared, settings: Settings, environ: Mapping[str, str], vi
         patience=Patience(settings.progress_window, settings.ready_timeout),
         stop_timeout=float(settings.stop_timeout),
         notes=settings.run_dir,
+        records=settings.engine_records,
     )
     # Its log is opened here, before anything is stopped for this start.
     with contextlib.closing(Supervisor(job, view)) as supervisor, _ready_port(prepared, view) as lock:
@@ -167,15 +189,38 @@ def _ready_port(prepared: Prepared, view: StartView) -> Iterator[FileLock | None
     if prepared.chosen.endpoint.uds is not None:
         require_unused_socket(prepared.chosen.endpoint.uds)
     with contextlib.nullcontext() if request.skip_port else port_lock(request) as lock:
-        check(request, say=view.note, may_stop=prepared.permission)
+        check(request, prepared.policy, servers=MachineServers(request.port), say=view.note)
         yield lock
+
+
+def _policy(chosen: Chosen, settings: Settings, *, may_replace: bool) -> PortPolicy:
+    wrong = [finding.message for finding in chosen.findings if finding.level == "error"]
+    policy = configured(REPLACE if may_replace else REFUSE, settings)
+    return replace(policy, dry_run=False, in_vain=wrong[0] if wrong else None)
+
+
+def _look_early(request: PreflightRequest, policy: PortPolicy, view: StartView, ask: Ask | None) -> PortPolicy:
+    """Refuse, or ask, before the model is fetched; the policy for the real check, with what was agreed to.
+
+    The GPUs are looked at when the start is near: what is hot now may be cool after an hour of downloading.
+    """
+    report = check(
+        replace(request, skip_gpu=True),
+        replace(policy, dry_run=True),
+        servers=MachineServers(request.port),
+        say=lambda _: None,
+        ask=ask,
+    )
+    if report.held_by is not None:
+        pids = ", ".join(map(str, report.would_stop_roots))
+        title = engine_called(report.held_by).title
+        view.note(f"port {report.port} is held by your {title}, pid {pids}; the start will stop it")
+    return replace(policy, agreed=report.agreed)
 
 
 def _request(chosen: Chosen, settings: Settings) -> PreflightRequest:
     where = chosen.endpoint
-    request = PreflightRequest.from_settings(
-        replace(settings, engine_host=where.host, engine_port=where.port, dry_run=False)
-    )
+    request = PreflightRequest.from_settings(replace(settings, engine_host=where.host, engine_port=where.port))
     return replace(request, skip_port=not where.needs_port)
 
 

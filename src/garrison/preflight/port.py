@@ -7,10 +7,14 @@ from garrison.base.errors import InvalidError, PortUnattributableError
 from garrison.preflight.addresses import Address
 from garrison.preflight.listeners import ScanError, conflicting
 from garrison.preflight.machine import Machine
+from garrison.preflight.policy import PortPolicy
 from garrison.preflight.report import PreflightRequest
 
 if TYPE_CHECKING:
-    from garrison.preflight.holders import PortVerdict
+    from collections.abc import Mapping
+
+    from garrison.preflight.holders import Holder, PortVerdict
+    from garrison.processes.process import Process
 
 __all__ = ["Finding", "look_at_port", "resolve_host"]
 
@@ -35,7 +39,7 @@ def resolve_host(request: PreflightRequest, machine: Machine) -> tuple[Address, 
         ) from None
 
 
-def look_at_port(request: PreflightRequest, machine: Machine) -> Finding:
+def look_at_port(request: PreflightRequest, policy: PortPolicy, machine: Machine) -> Finding:
     """Find who holds the port and judge it.
 
     Raises:
@@ -46,7 +50,7 @@ def look_at_port(request: PreflightRequest, machine: Machine) -> Finding:
     try:
         if not conflicting(addresses, machine.sockets.listeners(request.port)):
             return Finding(addresses)
-        verdict = _verdict(request, addresses, machine)
+        verdict = _verdict(request, policy, addresses, machine)
     except ScanError as error:
         if machine.sockets.can_bind(addresses, request.port):
             return Finding(addresses, could_scan=False)
@@ -64,7 +68,9 @@ def look_at_port(request: PreflightRequest, machine: Machine) -> Finding:
     return Finding(addresses, verdict)
 
 
-def _verdict(request: PreflightRequest, addresses: tuple[Address, ...], machine: Machine) -> "PortVerdict":
+def _verdict(
+    request: PreflightRequest, policy: PortPolicy, addresses: tuple[Address, ...], machine: Machine
+) -> "PortVerdict":
     from garrison.preflight.holders import find_holders, judge_holders
     from garrison.processes.tree import line_of
 
@@ -74,5 +80,23 @@ def _verdict(request: PreflightRequest, addresses: tuple[Address, ...], machine:
         own_uid=machine.processes.own_uid(),
         own_line=line_of(machine.processes.own_pid(), snapshot),
         signatures=request.signatures,
-        allow_other_uid=request.allow_other_uid_kill,
+        allow_other_uid=policy.other_users,
+        started=_started(request, holders, snapshot, machine),
+    )
+
+
+def _started(
+    request: PreflightRequest, holders: "tuple[Holder, ...]", snapshot: "Mapping[int, Process]", machine: Machine
+) -> "Mapping[int, str]":
+    """Engine names by pid, for those holders that belong to an engine which Garrison started."""
+    if request.records is None or not holders:
+        return {}
+    from garrison.preflight.engine_records import read_records
+    from garrison.preflight.holders import started_engines
+
+    records = read_records(request.records)
+    for warning in records.warnings:
+        machine.say(f"warning: {warning}")
+    return started_engines(
+        holders, {one: record.engine for record in records.engines for one in record.processes}, snapshot
     )

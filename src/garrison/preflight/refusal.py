@@ -37,8 +37,9 @@ def refusal(verdict: PortVerdict, request: PreflightRequest) -> PortError:
             hint="Run it from outside that server, or choose another port.",
             details=details,
         )
+    what = "a process that is not vLLM" + ("" if request.records is None else " and was not started by Garrison")
     return PortForeignError(
-        f"{where} is held by a process that is not vLLM: {who}",
+        f"{where} is held by {what}: {who}",
         hint="Stop it, or choose another port (--port, VLLM_PORT). If it is a launcher of vLLM, name it in "
         "VLLM_PROCESS_SIGNATURES.",
         details=details,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 from garrison.base.settings import Settings
 
 if TYPE_CHECKING:
+    from garrison.base.identity import ProcessId
     from garrison.preflight.gpu.gpus import Gpu, Problem
 
 __all__ = ["GpuCheckSource", "PortAction", "PreflightReport", "PreflightRequest", "Thresholds"]
@@ -36,38 +37,38 @@ class PreflightRequest:
         stop_timeout: seconds from SIGTERM to SIGKILL, and again (at least two) until the port is free.
         signatures: command-line signatures that mean vLLM, beyond the built-in ones.
         skip_port: the server takes no TCP port: none is looked at, and nothing is stopped.
-        notes: where it is noted who stopped a server; nowhere when None.
+        notes: the directory of notes about who stopped a server; None writes none.
+        records: the directory of the engines that Garrison started, which count as the user's own like a vLLM. With
+            None only a vLLM does.
     """
 
     host: str
     port: int
-    dry_run: bool = False
     skip_gpu: bool = False
     thresholds: Thresholds = field(default_factory=Thresholds)
     gpu_devices: tuple[str, ...] = ()
-    allow_other_uid_kill: bool = False
     stop_timeout: float = 15
     signatures: tuple[str, ...] = ()
     lockfile: Path
     skip_port: bool = False
     notes: Path | None = field(default=None, compare=False)
+    records: Path | None = field(default=None, compare=False)
 
     @classmethod
     def from_settings(cls, settings: Settings) -> Self:
         return cls(
             host=settings.engine_host,
             port=settings.engine_port,
-            dry_run=settings.dry_run,
             skip_gpu=settings.skip_gpu_check,
             thresholds=Thresholds(
                 settings.min_free_gpu_gb, settings.max_gpu_temp_c, settings.max_gpu_util_pct, settings.gpu_fail_on
             ),
             gpu_devices=settings.gpu_devices,
-            allow_other_uid_kill=settings.allow_other_uid_kill,
             stop_timeout=settings.stop_timeout,
             signatures=settings.process_signatures,
             lockfile=Path(settings.preflight_lockfile.replace("{port}", str(settings.engine_port))).expanduser(),
             notes=settings.run_dir,
+            records=settings.engine_records,
         )
 
 
@@ -84,6 +85,8 @@ class PreflightReport:
         released_mib: GPU memory that came free after the stop; None when nothing was stopped or nothing measured.
         gpu_problems: thresholds that were passed without being fatal, and in a dry run the fatal ones too.
         would_fail: in a dry run, what would have ended a real run with exit 1.
+        agreed: living servers that somebody was asked about and agreed to stop.
+        held_by: the registry name of the engine that holds, or held, the port; None when the port was free.
     """
 
     host: str
@@ -101,6 +104,8 @@ class PreflightReport:
     gpu_problems: "tuple[Problem, ...]" = ()
     would_fail: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+    agreed: "frozenset[ProcessId]" = frozenset()
+    held_by: str | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The seed's nine fields in the seed's order, then ours."""

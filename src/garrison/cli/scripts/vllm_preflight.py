@@ -14,7 +14,9 @@ from garrison.base.settings import Settings
 from garrison.cli.outermost import outermost, warned
 
 if TYPE_CHECKING:
-    from garrison.preflight.holders import PortVerdict
+    from garrison.preflight.check import Ask
+    from garrison.preflight.policy import PortPolicy
+    from garrison.preflight.servers import PortServers
 
 __all__ = ["main", "parse", "run"]
 
@@ -93,23 +95,24 @@ def run(
     *,
     json: bool,
     say: Callable[[str], None] | None = None,
-    may_stop: "Callable[[PortVerdict], None]" = lambda _: None,
-    port_of_command: bool = False,
+    policy: "PortPolicy | None" = None,
+    servers: "PortServers | None" = None,
+    ask: "Ask | None" = None,
 ) -> int:
-    """Preflight, then `command` if there is one; gives the exit code, of the command where it was run.
+    """Preflight, then `command` if there is one; returns the exit code, of the command where it was run.
 
     Shared by `vllm-preflight` and `garrison preflight`. Sentences go to standard error, with `json` one object to
     standard output. In a dry run neither is the lock taken nor the command started.
 
     Args:
-        may_stop: as `check` takes it.
-        port_of_command: look at no port when `command` is a vLLM that takes none. By the seed's contract the port of
-            the settings is cleared whatever the command is.
+        policy: as `check` has it; `servers` and `ask` too. None is the contract of `vllm-preflight`: a vLLM is stopped
+            without asking, nothing else ever, and the port of the settings is cleared whatever the command is.
 
     Raises:
-        GarrisonError: with its exit code; `check`, `port_lock` and `run_proxied` say which.
+        GarrisonError: with its exit code; see `check`, `port_lock` and `run_proxied`.
     """
     from garrison.preflight.check import PreflightRequest, check, port_lock
+    from garrison.preflight.policy import RECLAIM, configured
 
     if json and command:
         raise InvalidError(
@@ -118,19 +121,21 @@ def run(
         )
     say = say or _say
     takes_port = not _takes_no_port(command)
-    request = replace(PreflightRequest.from_settings(settings), skip_port=port_of_command and not takes_port)
-    if request.dry_run:
-        report = check(request, say=say, may_stop=may_stop)
+    request = PreflightRequest.from_settings(settings)
+    request = replace(request, records=None) if policy is None else replace(request, skip_port=not takes_port)
+    policy = configured(policy or RECLAIM, settings)
+    if policy.dry_run:
+        report = check(request, policy, servers=servers, say=say, ask=ask)
         if command:
             say("would start " + _shown(command))
         _print(report, json)
         return 0
     with port_lock(request) as lock:
-        report = check(request, say=say, may_stop=may_stop)
+        report = check(request, policy, servers=servers, say=say, ask=ask)
         _print(report, json)
         if not command:
             return 0
-        from garrison.preflight.proxy import Patience, exec_downstream, run_proxied
+        from garrison.preflight.downstream.proxy import Patience, exec_downstream, run_proxied
 
         say("starting " + _shown(command))
         sys.stdout.flush()

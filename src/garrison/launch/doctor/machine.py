@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 
@@ -17,9 +18,11 @@ from garrison.base.settings import Settings
 from garrison.engines import registry
 from garrison.engines.executable import locate
 from garrison.launch.doctor.report import EngineFact, GpuFact, MachineFacts
+from garrison.launch.port_server import engine_called
 from garrison.preflight.check import PreflightRequest, check
 from garrison.preflight.gpu.check import default_probes
 from garrison.preflight.gpu.probe import ProbeError
+from garrison.preflight.policy import RECLAIM
 
 __all__ = ["machine_facts"]
 
@@ -149,18 +152,17 @@ def _hugepages() -> str | None:
 
 
 def _port(settings: Settings) -> tuple[str | None, str | None]:
-    import dataclasses
-
-    request = dataclasses.replace(PreflightRequest.from_settings(settings), dry_run=True, skip_gpu=True)
+    request = replace(PreflightRequest.from_settings(settings), skip_gpu=True)
     try:
-        report = check(request, say=lambda _: None)
+        report = check(request, replace(RECLAIM, dry_run=True), say=lambda _: None)
     except GarrisonError as error:
         return error.message, error.hint
-    if report.port_action == "noop":
+    if report.held_by is None:
         return None, None
     pids = ", ".join(map(str, report.would_stop_roots))
+    title = engine_called(report.held_by).title
     return (
-        f"{settings.engine_host}:{settings.engine_port} is held by a vLLM of yours, pid {pids}",
+        f"{settings.engine_host}:{settings.engine_port} is held by your {title}, pid {pids}",
         "`garrison serve --replace` stops it first; without --replace it asks, or refuses.",
     )
 

@@ -17,12 +17,12 @@ from garrison.base.errors import EngineDiedError, EngineMissingError, EngineTime
 from garrison.engines.diagnose import LOG_LINES
 from garrison.engines.engine import Endpoint, Engine, EngineCommand
 from garrison.engines.phases import is_fatal, phase_of
-from garrison.launch.run.failure import ended_text, failure, stopped_by_other
+from garrison.launch.run.failure import ended_text, failure, stopped_by_other, unrecorded
 from garrison.launch.run.listener_owner import stranger_on
 from garrison.launch.run.log import EngineLog
 from garrison.launch.run.patience import CpuWatch, Life, Patience, verdict
 from garrison.launch.run.ready import Answer
-from garrison.launch.run.spawn import EngineProcess, ShimSpawner, Spawner
+from garrison.launch.run.spawn import EngineProcess, RecordAs, ShimSpawner, Spawner
 from garrison.launch.run.view import StartView
 from garrison.preflight.stop_notes import read_note
 
@@ -54,7 +54,9 @@ class Job:
         environment: the engine's, complete.
         log_path: gets the engine's output, unless a running engine's log has that name.
         stop_timeout: seconds for the whole stop.
-        notes: the directory of the notes that are left by whoever stops a server.
+        notes: the directory in which a command that stops a server leaves a note.
+        records: the directory of the engines that Garrison started, by which later preflights recognise this one; None
+            keeps no record.
     """
 
     engine: Engine
@@ -65,6 +67,7 @@ class Job:
     patience: Patience
     stop_timeout: float
     notes: Path
+    records: Path | None = None
 
 
 class EngineRun:
@@ -271,7 +274,7 @@ class EngineRun:
         command = self._job.command
         try:
             self.process = await self._spawner.spawn(
-                command.argv, self._job.environment, stop_timeout=self._job.stop_timeout
+                command.argv, self._job.environment, stop_timeout=self._job.stop_timeout, record=self._record_as()
             )
         except OSError as error:
             raise EngineMissingError(
@@ -279,7 +282,15 @@ class EngineRun:
                 hint=f"`garrison engine install {self._job.engine.name}` makes a working one.",
             ) from None
         self._reader = asyncio.create_task(self._read(self.process))
+        if self.process.unrecorded is not None:
+            self._view.note(unrecorded(self.process.unrecorded))
         return self.process
+
+    def _record_as(self) -> RecordAs | None:
+        job = self._job
+        if job.records is None:
+            return None
+        return RecordAs(job.records, job.engine.name, job.endpoint.port if job.endpoint.needs_port else None)
 
     async def _read(self, process: EngineProcess) -> None:
         while data := await process.read():

@@ -9,6 +9,8 @@ import socket
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 from garrison.base.children import SAFE_PYTHON, child_environment
@@ -17,7 +19,7 @@ from garrison.launch.shim import MODULE, VERSION
 from garrison.processes.descendants import Descendants
 from garrison.processes.procfs import Procfs
 
-__all__ = ["EngineProcess", "MemoryEngine", "MemorySpawner", "ShimSpawner", "Spawner"]
+__all__ = ["EngineProcess", "MemoryEngine", "MemorySpawner", "RecordAs", "ShimSpawner", "Spawner"]
 
 _SHIM_VARIABLES = frozenset(
     (
@@ -46,11 +48,13 @@ class EngineProcess(Protocol):
         returncode: of the main process, negative for a signal; None while it runs.
         lost: its parent was killed, so `returncode` stays unknown.
         seen: the processes of the last walk that found any.
+        unrecorded: why no record of it could be written; None when there is one, or none was asked for.
     """
 
     main: ProcessId | None
     returncode: int | None
     lost: bool
+    unrecorded: str | None
 
     @property
     def seen(self) -> tuple[ProcessId, ...]: ...
@@ -80,9 +84,29 @@ class EngineProcess(Protocol):
         """Let go of it: what still runs is stopped, without being waited for."""
 
 
+@dataclass(frozen=True, slots=True)
+class RecordAs:
+    """How a started engine is recorded for later preflights: under which name and port, in which directory."""
+
+    directory: Path
+    engine: str
+    port: int | None
+
+
 class Spawner(Protocol):
-    async def spawn(self, argv: Sequence[str], environment: Mapping[str, str], *, stop_timeout: float) -> EngineProcess:
-        """Start `argv`. `stop_timeout` bounds the stop that follows when this process dies.
+    async def spawn(
+        self,
+        argv: Sequence[str],
+        environment: Mapping[str, str],
+        *,
+        stop_timeout: float,
+        record: RecordAs | None = None,
+    ) -> EngineProcess:
+        """Start `argv`.
+
+        Args:
+            stop_timeout: seconds for the stop that follows when this process dies.
+            record: what later preflights shall know of the engine while it runs.
 
         Raises:
             OSError: it cannot be executed.
@@ -92,7 +116,14 @@ class Spawner(Protocol):
 class ShimSpawner:
     """Each engine below a shim of its own, so that any number can run in one process."""
 
-    async def spawn(self, argv: Sequence[str], environment: Mapping[str, str], *, stop_timeout: float) -> EngineProcess:
+    async def spawn(
+        self,
+        argv: Sequence[str],
+        environment: Mapping[str, str],
+        *,
+        stop_timeout: float,
+        record: RecordAs | None = None,
+    ) -> EngineProcess:
         ours, theirs = socket.socketpair()
         with theirs:
             try:
@@ -111,7 +142,15 @@ class ShimSpawner:
                 raise
         reader, writer = await asyncio.open_unix_connection(sock=ours)
         engine = _ShimmedEngine(shim, reader, writer)
-        spec = {"v": VERSION, "argv": list(argv), "env": dict(environment), "stop_timeout": stop_timeout}
+        spec: dict[str, Any] = {
+            "v": VERSION,
+            "argv": list(argv),
+            "env": dict(environment),
+            "stop_timeout": stop_timeout,
+        }
+        if record is not None:
+            directory = str(record.directory.absolute())
+            spec["record"] = {"directory": directory, "engine": record.engine, "port": record.port}
         try:
             await asyncio.wait_for(engine.begin(spec), _START_SECONDS)
         except OSError:
@@ -130,6 +169,7 @@ class _ShimmedEngine:
         self.main: ProcessId | None = None
         self.returncode: int | None = None
         self.lost = False
+        self.unrecorded: str | None = None
         self._shim = shim
         self._reader = reader
         self._writer = writer
@@ -146,6 +186,7 @@ class _ShimmedEngine:
             raise OSError(event["errno"], event["message"])
         if event["start"] is not None:
             self.main = ProcessId(event["pid"], event["start"])
+        self.unrecorded = event.get("unrecorded")
         self._listener = asyncio.create_task(self._listen())
 
     @property
@@ -258,6 +299,7 @@ class MemoryEngine:
         self.main: ProcessId | None = ProcessId(pid, 1)
         self.returncode: int | None = None
         self.lost = False
+        self.unrecorded: str | None = None
         self.signals: list[int] = []
         self.stops: list[float] = []
         self.ignores_stop = False
@@ -306,16 +348,25 @@ class MemoryEngine:
 
 
 class MemorySpawner:
-    """Starts nothing. `refuses` is raised instead, if set."""
+    """Starts nothing. `refuses` is raised instead, if set; `records` are what it was asked to record."""
 
     def __init__(self) -> None:
+        self.records: list[RecordAs | None] = []
         self.started: list[MemoryEngine] = []
         self.commands: list[tuple[tuple[str, ...], Mapping[str, str]]] = []
         self.refuses: OSError | None = None
 
-    async def spawn(self, argv: Sequence[str], environment: Mapping[str, str], *, stop_timeout: float) -> EngineProcess:
+    async def spawn(
+        self,
+        argv: Sequence[str],
+        environment: Mapping[str, str],
+        *,
+        stop_timeout: float,
+        record: RecordAs | None = None,
+    ) -> EngineProcess:
         if self.refuses is not None:
             raise self.refuses
         self.commands.append((tuple(argv), environment))
+        self.records.append(record)
         self.started.append(MemoryEngine(100 + len(self.started)))
         return self.started[-1]

@@ -11,11 +11,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from garrison.base.identity import ProcessId, start_time
+from garrison.base.identity import Identity, ProcessId, start_time, this_place, this_process
 from garrison.launch.shim import VERSION
 from garrison.launch.shim.control import Control
 from garrison.launch.shim.fork import fork_engine
 from garrison.launch.shim.stop import Stop
+from garrison.preflight.engine_records import EngineRecord, forget_engine, record_engine
 from garrison.processes.descendants import Descendants
 from garrison.processes.procfs import Procfs
 
@@ -33,7 +34,8 @@ _DRAIN_SECONDS = 1.0
 class Shim:
     """The engine of `spec`, as a loop around one selector.
 
-    Fields of `spec`: `argv`, `env`, `stop_timeout`; and for an engine that outlives its starter `detached`, with
+    Fields of `spec`: `argv`, `env`, `stop_timeout`; `record`, with `directory`, `engine` and `port`, for an engine that
+    later preflights shall recognise; and for an engine that outlives its starter `detached`, with
     `directory` for the status file and the control socket, and `log`, where its output goes. The engine of a starter
     that stays writes to the standard output that the shim was given.
     """
@@ -54,6 +56,7 @@ class Shim:
         self._stop: Stop | None = None
         self._log: EngineLog | None = None
         self._output: int | None = None
+        self._record: Path | None = None
 
     def run(self) -> int:
         """0 when nothing of the engine is left; 1 when it did not start; 2 when something outlived SIGKILL."""
@@ -67,10 +70,13 @@ class Shim:
             self._control.tell_starter({"event": "failed", "errno": error.errno, "message": message})
             self._control.close()
             return 1
+        event: dict[str, Any] = {"event": "started", "pid": self._main_pid, "start": self._main and self._main.start}
+        try:
+            self._record = self._write_record()
+        except OSError as error:
+            event["unrecorded"] = error.strerror or str(error)
         self._write_status("running")
-        self._control.tell_starter(
-            {"event": "started", "pid": self._main_pid, "start": self._main and self._main.start}
-        )
+        self._control.tell_starter(event)
         while self._reap():
             self._sample()
             for key, _ in self._selector.select(_TICK_SECONDS if self._stop else _SAMPLE_SECONDS):
@@ -120,6 +126,15 @@ class Shim:
         for descriptor in {null, output} - {0, 1, 2}:
             os.close(descriptor)
 
+    def _write_record(self) -> Path | None:
+        """Record the engine where `spec` asks for it. Raises OSError."""
+        wanted = self._spec.get("record")
+        if wanted is None or self._main is None:
+            return None
+        main = Identity(this_place(), self._main.pid, self._main.start)
+        record = EngineRecord(wanted["engine"], wanted["port"], main, this_process())
+        return record_engine(Path(wanted["directory"]), record)
+
     def _reap(self) -> bool:
         """Collect what has ended. False when nothing is left.
 
@@ -167,6 +182,8 @@ class Shim:
             self._pump()
         if self._log is not None:
             self._log.close()
+        if self._record is not None and state == "ended":
+            forget_engine(self._record)
         self._write_status(state)
         self._control.close()
 

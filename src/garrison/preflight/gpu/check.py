@@ -85,7 +85,7 @@ def _released(before: MemoryHeld, probes: Sequence[GpuProbe]) -> tuple[int, bool
     return released, complete
 
 
-def check_gpus(request: PreflightRequest, probes: Iterable[GpuProbe]) -> GpuFinding:
+def check_gpus(request: PreflightRequest, probes: Iterable[GpuProbe], *, dry_run: bool = False) -> GpuFinding:
     """Read the GPUs and judge them. In a dry run what is fatal is listed in `would_fail` instead of raised.
 
     Raises:
@@ -93,9 +93,9 @@ def check_gpus(request: PreflightRequest, probes: Iterable[GpuProbe]) -> GpuFind
         InvalidError: the driver reports no GPU, or `gpu_devices` names one that is not there.
     """
     try:
-        return _judged(request, probes)
+        return _judged(request, probes, dry_run)
     except InvalidError as error:
-        if not request.dry_run:
+        if not dry_run:
             raise
         return GpuFinding("unavailable", would_fail=(error.message,))
 
@@ -122,14 +122,14 @@ def _without(gpu: Gpu, held: int) -> Gpu:
     return replace(gpu, memory_free_mib=None if free is None else free + held, utilization_pct=None)
 
 
-def _judged(request: PreflightRequest, probes: Iterable[GpuProbe]) -> GpuFinding:
+def _judged(request: PreflightRequest, probes: Iterable[GpuProbe], dry_run: bool) -> GpuFinding:
     source, gpus, reasons = read_gpus(probes)
     if source == "unavailable":
         return GpuFinding("unavailable", warnings=("the GPUs were not checked: " + "; ".join(reasons),))
     chosen = select(gpus, request.gpu_devices)
     problems = judge(chosen, request.thresholds)
     fatal = _fatal(problems)
-    if fatal and not request.dry_run:
+    if fatal and not dry_run:
         raise _beyond_limits(fatal, gpus_json(chosen, problems), source)
     warnings = [f"GPU {one.gpu}: {one.condition}: {one.message}" for one in problems if not one.fatal]
     if not chosen:

@@ -17,11 +17,11 @@ from garrison.base.identity import ProcessId
 from garrison.base.locks import FileLock
 from garrison.base.settings import Settings
 from garrison.preflight.addresses import Address
-from garrison.preflight.downstream import Child, SpawnedChild, replace_process
+from garrison.preflight.downstream.child import Child, SpawnedChild, replace_process
+from garrison.preflight.downstream.progress import Progress, observe
 from garrison.preflight.listeners import ScanError, Sockets, conflicting
 from garrison.preflight.machine import Machine
 from garrison.preflight.port import resolve_host
-from garrison.preflight.progress import Progress, observe
 from garrison.preflight.reclaim import stop_trees
 from garrison.preflight.report import PreflightRequest
 from garrison.processes.process import Process, Processes
@@ -165,9 +165,9 @@ def _is_bound(
 
 def _tree(pid: int, machine: Machine) -> tuple[tuple[ProcessId, ...], Mapping[int, Process]]:
     """The processes under `pid`, itself included, and the table they were found in."""
-    snapshot = machine.processes.snapshot()
-    root = snapshot.get(pid)
-    return (post_order((root.id,), snapshot) if root else ()), snapshot
+    root = machine.processes.read(pid)
+    tree = machine.processes.subtree(root.id) if root is not None else {}
+    return (post_order((root.id,), tree) if root is not None else ()), tree
 
 
 def _stop(child: Child, request: PreflightRequest, machine: Machine) -> None:

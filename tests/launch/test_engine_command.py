@@ -9,7 +9,7 @@ import pytest
 from garrison.base.errors import EngineMissingError, InvalidError, ModelInvalidError
 from garrison.base.settings import Settings
 from garrison.engines.engine import Endpoint
-from garrison.launch.prepare import choose, command, prepare_adapters, require_key, served_name
+from garrison.launch.engine_command import choose, command, prepare_adapters, require_key, served_name
 from garrison.launch.serve import log_path
 from garrison.launch.spec import AdapterSpec, LaunchSpec
 from garrison.models.layout import Layout
