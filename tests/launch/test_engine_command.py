@@ -255,7 +255,7 @@ class TestCommand:
         self, spec: LaunchSpec, layout: Layout, tiny_model: Path, adapter: MakeAdapter
     ) -> None:
         declared = (AdapterSpec("acme/tiny", str(adapter("sql"))),)
-        with pytest.raises(InvalidError, match="named like the model"):
+        with pytest.raises(InvalidError, match="has the same name as the model"):
             argv(replace(spec, adapters=declared), layout, tiny_model)
 
     def test_two_adapters_of_one_name(

@@ -82,7 +82,7 @@ class TestAgainstTheSimulator:
     async def test_a_model_that_is_not_there(self, sim: Any) -> None:
         report = await smoke(await sim(), model="nope")
         assert not report.ok
-        assert "'nope' is not listed; there are: acme/tiny" in detail(report, "models")
+        assert "'nope' is not listed; listed are: acme/tiny" in detail(report, "models")
         assert outcomes(report)["chat"] == "failed"
 
     async def test_a_stream_that_is_cut(self, sim: Any) -> None:

@@ -12,13 +12,13 @@ __all__ = ["Setting", "as_text", "parse", "row_of", "setting"]
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """One row of the table.
+    """One row of the settings table.
 
     Attributes:
         seeds: the seed's own variables, tried in order after `GARRISON_<NAME>`.
-        seed_default: the default in the `vllm-*` commands, where the seed documents another than ours.
-        secret: never shown, only whether it is set.
-        former: its name before, as a variable and in the config file. It works for one more release, with a warning.
+        seed_default: the default of the `vllm-*` commands, where the seed documents another one.
+        secret: its value is never shown, only whether it is set.
+        former: its earlier name, as a variable and in the config file. It works for one more release, with a warning.
     """
 
     name: str

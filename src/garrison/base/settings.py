@@ -63,21 +63,21 @@ class Settings:
     )
 
     dry_run: bool = setting(
-        "preflight", "Say what would happen; signal nothing.", _FLAG, False, seeds=("VLLM_DRY_RUN",)
+        "preflight", "Report what would happen; signal nothing.", _FLAG, False, seeds=("VLLM_DRY_RUN",)
     )
     skip_gpu_check: bool = setting("preflight", "Skip all GPU checks.", _FLAG, False, seeds=("VLLM_SKIP_GPU_CHECK",))
     min_free_gpu_gb: float = setting(
         "preflight",
-        "Least free memory a GPU must have, in GiB.",
+        "Free memory that each GPU must have, in GiB.",
         values.number(0),
         4.0,
         seeds=("VLLM_MIN_FREE_GPU_GB",),
     )
     max_gpu_temp_c: int = setting(
-        "preflight", "Highest temperature of a GPU, in °C.", _POSITIVE, 85, seeds=("VLLM_MAX_GPU_TEMP_C",)
+        "preflight", "Highest permitted temperature of a GPU, in °C.", _POSITIVE, 85, seeds=("VLLM_MAX_GPU_TEMP_C",)
     )
     max_gpu_util_pct: int = setting(
-        "preflight", "Highest utilization of a GPU, in percent.", values.integer(0, 100), 95,
+        "preflight", "Highest permitted utilization of a GPU, in percent.", values.integer(0, 100), 95,
         seeds=("VLLM_MAX_GPU_UTIL_PCT",),
     )  # fmt: skip
     gpu_fail_on: tuple[str, ...] = setting(
@@ -107,23 +107,25 @@ class Settings:
         "preflight", "Print one JSON object on standard output.", _FLAG, False, seeds=("VLLM_PREFLIGHT_JSON",)
     )
     preflight_proxy_child: bool = setting(
-        "preflight", "Stay as the downstream command's parent until it has bound the port and after.", _FLAG, True,
+        "preflight", "Stay the downstream command's parent, until it has bound the port and after.", _FLAG, True,
         seeds=("VLLM_PREFLIGHT_PROXY_CHILD",),
     )  # fmt: skip
     start_bind_timeout: float | None = setting(
-        "preflight", "Seconds the downstream command has to bind the port; patience is by progress when unset.",
+        "preflight", "Seconds for the downstream command to bind the port; when unset, as long as it makes progress.",
         values.number(above=0), None, seeds=("VLLM_START_BIND_TIMEOUT",),
     )  # fmt: skip
     start_bind_poll: float = setting(
-        "preflight", "Seconds between two looks at the port.", values.number(above=0), 0.2,
+        "preflight", "Seconds between two checks of the port.", values.number(above=0), 0.2,
         seeds=("VLLM_START_BIND_POLL",),
     )  # fmt: skip
     progress_window: float = setting(
-        "start", "Seconds without log output and without CPU use after which a start counts as hung.",
+        "start", "Seconds without log output and CPU use after which a start counts as hung.",
         values.number(above=0), 300.0,
     )  # fmt: skip
     ready_timeout: float | None = setting(
-        "start", "Seconds an engine has to become ready; patience is by progress when unset.", values.number(above=0)
+        "start",
+        "Seconds for an engine to become ready; when unset, as long as it makes progress.",
+        values.number(above=0),
     )
 
     model: str | None = setting("model", "Model directory name: one safe path element.", _TEXT, seeds=("VLLM_MODEL",))
@@ -136,14 +138,18 @@ class Settings:
         "model", "Where models live; `models` under the data directory when unset.", _PATH, seeds=("VLLM_MODELS_DIR",)
     )
     model_sources: tuple[str, ...] = setting(
-        "model", "Sources, in the order they are tried.", values.csv(SOURCES), SOURCES, seeds=("VLLM_MODEL_SOURCES",)
+        "model",
+        "Sources, in the order in which they are tried.",
+        values.csv(SOURCES),
+        SOURCES,
+        seeds=("VLLM_MODEL_SOURCES",),
     )
     model_env_file: Path | None = setting(
         "model", "The env file between resolve and serve.", _PATH, seeds=("VLLM_MODEL_ENV_FILE",)
     )
     flox_env: Path | None = setting("model", "The Flox environment, for the `flox` source.", _PATH, seeds=("FLOX_ENV",))
     flox_env_cache: Path | None = setting(
-        "model", "Directory of env files and of the engine config.", _PATH, seeds=("FLOX_ENV_CACHE",)
+        "model", "Directory of env files and of the engine's config.", _PATH, seeds=("FLOX_ENV_CACHE",)
     )
     r2_bucket: str | None = setting("model", "Bucket of the `r2` source.", _TEXT, seeds=("R2_BUCKET",))
     r2_models_prefix: str | None = setting(
@@ -152,7 +158,9 @@ class Settings:
     r2_endpoint_url: str | None = setting(
         "model", "Endpoint of the S3-compatible store.", _TEXT, seeds=("R2_ENDPOINT_URL",)
     )
-    hf_endpoint: str | None = setting("model", "Another hub than the public one.", _TEXT, seeds=("HF_ENDPOINT",))
+    hf_endpoint: str | None = setting(
+        "model", "Address of another hub than the public one.", _TEXT, seeds=("HF_ENDPOINT",)
+    )
     hf_token: str | None = setting(
         "model", "Token for gated models.", values.token, seeds=("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"), secret=True
     )
@@ -167,14 +175,14 @@ class Settings:
         "model", "Accept a model without tokenizer files.", _FLAG, False, seeds=("VLLM_SKIP_TOKENIZER_CHECK",)
     )
     keep_logs: bool = setting(
-        "model", "Keep the log of a download that went well.", _FLAG, False, seeds=("VLLM_KEEP_LOGS",)
+        "model", "Keep the log of a successful download.", _FLAG, False, seeds=("VLLM_KEEP_LOGS",)
     )
 
     tensor_parallel_size: int | None = setting(
-        "vllm-serve", "GPUs a layer is split over.", _POSITIVE, seeds=("VLLM_TENSOR_PARALLEL_SIZE",)
+        "vllm-serve", "GPUs that each layer is split over.", _POSITIVE, seeds=("VLLM_TENSOR_PARALLEL_SIZE",)
     )
     pipeline_parallel_size: int | None = setting(
-        "vllm-serve", "GPUs the layers are spread over.", _POSITIVE, seeds=("VLLM_PIPELINE_PARALLEL_SIZE",)
+        "vllm-serve", "GPUs that the layers are distributed over.", _POSITIVE, seeds=("VLLM_PIPELINE_PARALLEL_SIZE",)
     )
     kv_cache_dtype: str | None = setting(
         "vllm-serve", "Type of the KV cache.", values.text(whitespace=False), seeds=("VLLM_KV_CACHE_DTYPE",)
@@ -183,7 +191,7 @@ class Settings:
         "vllm-serve", "Longest sequence, in tokens.", _POSITIVE, seeds=("VLLM_MAX_MODEL_LEN",)
     )
     max_num_batched_tokens: int | None = setting(
-        "vllm-serve", "Tokens a batch may hold.", _POSITIVE, seeds=("VLLM_MAX_NUM_BATCHED_TOKENS",)
+        "vllm-serve", "Most tokens in one batch.", _POSITIVE, seeds=("VLLM_MAX_NUM_BATCHED_TOKENS",)
     )
     served_model_name: str | None = setting(
         "vllm-serve", "Model name in answers.", _TEXT, seeds=("VLLM_SERVED_MODEL_NAME",)
@@ -200,7 +208,7 @@ class Settings:
     )  # fmt: skip
 
     strict_flags: bool = setting(
-        "vllm-serve", "Refuse extra flags that a variable sets, instead of leaving them out.", _FLAG, False,
+        "vllm-serve", "Refuse extra flags that a variable sets, instead of ignoring them.", _FLAG, False,
         seeds=("VLLM_STRICT_FLAGS",),
     )  # fmt: skip
 
@@ -229,7 +237,7 @@ class Settings:
         flags: Mapping[str, Any] | None = None,
         seed_defaults: bool = False,
     ) -> Self:
-        """Read the rows of `groups` (all when None); the others keep their defaults and are not validated.
+        """Read the settings of `groups` (all when None); the others keep their defaults and are not validated.
 
         Args:
             flags: values from the command line, already typed; None means not given.
@@ -278,27 +286,27 @@ class Settings:
 
     @property
     def run_dir(self) -> Path:
-        """Files of running commands; for their user alone."""
+        """Files of running commands, private to the user."""
         return self.data_dir / "run"
 
     @property
     def engine_records(self) -> Path:
-        """Records of the engines that Garrison started; for their user alone."""
+        """Records of the engines that Garrison started, private to the user."""
         return self.run_dir / "engines"
 
     @property
     def database(self) -> str | Path:
-        """What `store.sql.store.open_store` takes: the URL, or the path of a SQLite file."""
+        """The argument of `store.sql.store.open_store`: a URL, or the path of a SQLite file."""
         return self.database_url or self.data_dir / "garrison.db"
 
 
 def seed_variables() -> frozenset[str]:
-    """The `VLLM_*` names Garrison reads. They are removed from an engine's environment: vLLM owns that prefix and
-    takes some of them for something else (`VLLM_PORT` is the first port of its internal pool)."""
+    """The `VLLM_*` variables that Garrison reads. They are removed from an engine's environment: vLLM owns that prefix
+    and gives some of them another meaning (`VLLM_PORT` is the first port of its internal pool)."""
     return frozenset(seed for row in Settings.table() for seed in row.seeds if seed.startswith("VLLM_"))
 
 
 def secret_variables() -> frozenset[str]:
-    """Garrison's own names of secrets. No engine needs them, so none gets them; a seed's name (`HF_TOKEN`) may be the
-    engine's too and is left."""
+    """Garrison's own variables for secrets. No engine needs them, so none gets them. A seed's variable (`HF_TOKEN`) may
+    be the engine's too and is kept."""
     return frozenset(row.env for row in Settings.table() if row.secret)

@@ -1,4 +1,4 @@
-"""Questions to a person at the terminal, where there is one."""
+"""Questions to a person at the terminal."""
 
 import sys
 from collections.abc import Callable
@@ -7,7 +7,7 @@ __all__ = ["asker"]
 
 
 def asker(say: Callable[[str], None]) -> Callable[[str, str], bool] | None:
-    """A function that says what a question is about and asks it; None where nobody would see it, or could answer it."""
+    """A function that says what a question is about, then asks it; None without a terminal to ask and answer at."""
     if not (sys.stdin.isatty() and sys.stderr.isatty()):
         return None
 

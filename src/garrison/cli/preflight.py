@@ -1,4 +1,4 @@
-"""`garrison preflight`: the same checks as `vllm-preflight`, with flags and Garrison's own defaults."""
+"""`garrison preflight`: the checks of `vllm-preflight`, with flags and Garrison's own defaults and policy."""
 
 import sys
 from typing import Annotated
@@ -17,20 +17,20 @@ app = make_app("Check and reclaim the port, check the GPUs.")
 
 @app.command(
     context_settings={"allow_interspersed_args": False, "help_option_names": ["-h", "--help"]},
-    epilog="A command behind the options is started when all is well: garrison preflight -- vllm serve …",
+    epilog="A command after the options is started if the checks pass: garrison preflight -- vllm serve …",
 )
 def preflight(
     context: typer.Context,
     command: Annotated[list[str] | None, typer.Argument(help="A downstream command.", show_default=False)] = None,
     host: Host = None,
     port: Port = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would happen; signal nothing.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Report what would happen; signal nothing.")] = False,
     skip_gpu: Annotated[bool, typer.Option("--skip-gpu-check", help="Skip all GPU checks.")] = False,
     stop_timeout: Annotated[
         int | None, typer.Option(min=0, help="Seconds from SIGTERM to SIGKILL. Default: 15.")
     ] = None,
     bind_timeout: Annotated[
-        float | None, typer.Option(min=0.1, help="Seconds COMMAND has to bind; by default patience is by progress.")
+        float | None, typer.Option(min=0.1, help="Seconds for COMMAND to bind. Default: as long as it makes progress.")
     ] = None,
     exec_command: Annotated[
         bool, typer.Option("--exec", help="Replace this process by COMMAND instead of staying its parent.")
@@ -40,7 +40,7 @@ def preflight(
     ] = False,
     json: Json = False,
 ) -> int:
-    """Check the port and reclaim it, check the GPUs, then run a command if one is given.
+    """Check the port and free it, check the GPUs, then run a command if one is given.
 
     Your own vLLM, or an engine that you started with Garrison, is stopped while it serves only with --replace, or when
     you agree at the terminal; vllm-preflight stops a vLLM without asking. Exit codes 0 to 5 are those of

@@ -1,8 +1,8 @@
-"""Preflight, resolve, start: one flow, one exit-code space.
+"""Preflight, resolve, start: one flow, one space of exit codes.
 
-The port is looked at twice. First without touching anything, so that a foreign listener ends the command before a
-download begins; then, when the model is there, for real: an old server is stopped as late as possible, because until
-then it serves.
+The port is checked twice. The first check changes nothing: a foreign listener ends the command before a download
+begins. The second one, after the model is on disk, frees the port: an old server is stopped as late as possible,
+because it serves until then.
 """
 
 import contextlib
@@ -49,7 +49,7 @@ _LOOPBACK = ("127.", "::1", "localhost")
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """All that is needed to start, checked."""
+    """Everything that a start needs, checked."""
 
     spec: LaunchSpec
     chosen: Chosen
@@ -73,10 +73,10 @@ def prepare(
     may_replace: bool = False,
     ask: Ask | None = None,
 ) -> Prepared:
-    """Everything up to the start; nothing is stopped or started.
+    """Do everything up to the start; nothing is stopped or started.
 
     Args:
-        may_replace: a server that holds the port may be stopped.
+        may_replace: the user's own server on the port may be stopped.
         ask: asks a person whether it may; None when nobody can be asked.
 
     Raises:
@@ -90,7 +90,7 @@ def prepare(
         policy = _look_early(request, policy, view, ask)
     if chosen.endpoint.uds is not None:
         require_unused_socket(chosen.endpoint.uds)
-    # What can be known without the model is known before it is fetched.
+    # What can be checked without the model is checked before it is fetched.
     prepare_adapters(spec.adapters, None, Layout.from_settings(settings))
     require_key(spec, environ)
     wanted = ResolveRequest.from_settings(
@@ -107,7 +107,7 @@ def prepare(
 
 
 def start_by_exec(prepared: Prepared, settings: Settings, environ: Mapping[str, str], view: StartView) -> NoReturn:
-    """Reclaim the port, check the GPUs, replace this process by the engine. The port's lock ends at exec.
+    """Free the port, check the GPUs, and replace this process by the engine. The port's lock is released at exec.
 
     Raises:
         EngineMissingError: it cannot be executed.
@@ -117,7 +117,7 @@ def start_by_exec(prepared: Prepared, settings: Settings, environ: Mapping[str, 
     with _ready_port(prepared, view) as lock:
         sys.stdout.flush()
         sys.stderr.flush()
-        # A flock would end by itself at exec; the fallback directory names this pid, which lives on as the engine's.
+        # A flock would end at exec. The fallback directory names this pid, which becomes the engine's.
         if lock is not None:
             lock.release()
         record = _record_this_process(prepared, settings, view)
@@ -144,7 +144,7 @@ def _record_this_process(prepared: Prepared, settings: Settings, view: StartView
 
 
 def start(prepared: Prepared, settings: Settings, environ: Mapping[str, str], view: StartView) -> int:
-    """Reclaim the port, check the GPUs, start the engine and stay its parent until it ends.
+    """Free the port, check the GPUs, start the engine, and stay its parent until it ends.
 
     Returns and raises as `Supervisor.run` does.
     """
@@ -164,18 +164,18 @@ def start(prepared: Prepared, settings: Settings, environ: Mapping[str, str], vi
         notes=settings.run_dir,
         records=settings.engine_records,
     )
-    # Its log is opened here, before anything is stopped for this start.
+    # This opens the log, the last thing that can fail, before a server is stopped for this start.
     with contextlib.closing(Supervisor(job, view)) as supervisor, _ready_port(prepared, view) as lock:
         return asyncio.run(supervisor.run(on_bound=lock.release if lock is not None else lambda: None))
 
 
 def log_path(settings: Settings, chosen: Chosen) -> Path:
-    """Where the engine's output goes: named for its port, else for its socket, else for having neither."""
+    """The file for the engine's output, named for its port, else for its socket, else for having neither."""
     where = chosen.endpoint
     if where.needs_port:
         name = str(where.port)
     elif where.uds:
-        # Two sockets of one name lie in different directories; each has a log of its own.
+        # Sockets in different directories may have the same name; each gets its own log.
         path = str(Path(where.uds).absolute())
         name = f"{Path(path).stem}-{hashlib.sha256(os.fsencode(path)).hexdigest()[:8]}"
     else:
@@ -231,4 +231,4 @@ def _advise(spec: LaunchSpec, chosen: Chosen, view: StartView) -> None:
     if not chosen.endpoint.needs_port:
         return
     if not host.startswith(_LOOPBACK) and spec.api_key_env is None and not gives(spec.args, {"--api-key"}):
-        view.note(f"{host} can be reached from the network and no key is asked for; --api-key-env NAME sets one")
+        view.note(f"{host} can be reached from the network, and no API key is set; pass --api-key-env NAME to set one")

@@ -1,6 +1,6 @@
-"""Try every API of an endpoint once, as a client would, and say what works.
+"""Try each API of an endpoint once, as a client would, and report what works.
 
-Each step is one value; a step that needs what an earlier one did not find is left out, with the reason.
+Each step is one value. A step that needs something that an earlier one did not find is skipped, with the reason.
 """
 
 import json
@@ -25,7 +25,7 @@ _PROMPT = "The capital of France is"
 
 @dataclass(frozen=True, slots=True)
 class SmokeStep:
-    """`outcome` is `ok`, `failed` or `skipped`; `detail` says what was seen, or why not."""
+    """`outcome` is `ok`, `failed` or `skipped`; `detail` is what was seen, or the reason."""
 
     name: str
     outcome: str
@@ -154,14 +154,14 @@ class _Run:
     async def _models(self) -> str:
         if self.model == _MLX_DEFAULT:
             # mlx_lm.server lists the hub cache, not what it serves, and tries to fetch any name but this one.
-            raise _Skipped(f"{_MLX_DEFAULT} is not meant to be listed")
+            raise _Skipped(f"{_MLX_DEFAULT} is never listed")
         body = await self._json("GET", "/v1/models")
         listed = body.get("data")
         if not isinstance(listed, list):
             raise _Failed("the list of models is not a list")
         if not listed:
             raise _Failed("the list of models is empty")
-        # Engines other than vLLM have no `parent`: then all are base models.
+        # Engines other than vLLM list no `parent`: then all entries are base models.
         named = [entry for entry in listed if isinstance(entry, dict) and isinstance(entry.get("id"), str)]
         bases = [entry["id"] for entry in named if not entry.get("parent")]
         self._adapters = [entry["id"] for entry in named if entry.get("parent")]
@@ -170,7 +170,7 @@ class _Run:
         wanted = self.model
         self.model = wanted or (bases[0] if bases else None)
         if wanted and wanted not in bases + self._adapters:
-            raise _Failed(f"{wanted!r} is not listed; there are: {', '.join(bases + self._adapters)}")
+            raise _Failed(f"{wanted!r} is not listed; listed are: {', '.join(bases + self._adapters)}")
         return ", ".join(bases) + (f" and adapters {', '.join(self._adapters)}" if self._adapters else "")
 
     async def _completion(self) -> str:
@@ -181,7 +181,7 @@ class _Run:
         return await self._chat_with(self._needed_model())
 
     async def _no_adapters(self) -> str:
-        raise _Skipped("none is served")
+        raise _Skipped("none are served")
 
     async def _chat_with(self, model: str) -> str:
         body = await self._json("POST", "/v1/chat/completions", {**_CHAT, "model": model})
@@ -264,7 +264,7 @@ def _first_choice(body: dict[str, Any]) -> dict[str, Any]:
 
 
 def _delta(piece: dict[str, Any]) -> str:
-    """The text a chunk adds; chunks with a role, a usage or an end add none."""
+    """The text that a chunk adds; chunks with a role, usage or the finish reason add none."""
     choices = piece.get("choices")
     if not choices:
         return ""

@@ -1,4 +1,4 @@
-"""Who holds the port, and whether that may be stopped."""
+"""The processes that hold the port, and whether they may be stopped."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ _ATTEMPTS = 3
 
 @dataclass(frozen=True, slots=True)
 class Holder:
-    """A listener in the way and the root-most processes that have its socket open; none when nobody is seen to."""
+    """A conflicting listener and the root-most processes that have its socket open; none where no owner is visible."""
 
     listener: Listener
     roots: tuple[Process, ...]
@@ -29,9 +29,9 @@ class PortVerdict:
     """What to do about the port.
 
     Attributes:
-        kind: `free`; `ours`: stop `roots`; else why nothing may be stopped.
-        roots: the processes whose trees are to be stopped, or that stand in the way; by pid.
-        listeners: the listeners the verdict is about.
+        kind: `free`; `ours`: the policy decides about `roots`; otherwise the reason why nothing may be stopped.
+        roots: the processes to stop with their trees, or those in the way; by pid.
+        listeners: the listeners that the verdict is about.
         engine: registry name of the first root's engine: as recorded when Garrison started it, else `vllm`.
     """
 
@@ -50,7 +50,7 @@ def judge_holders(
     allow_other_uid: bool = False,
     started: Mapping[int, str] | None = None,
 ) -> PortVerdict:
-    """The seed's order: what is not an engine decides first, then another user's, then what nobody is seen to hold.
+    """Judge in the seed's order: first what is not an engine, then another user's, then what has no visible owner.
 
     Args:
         own_line: this process and its ancestors, which it must not stop.
@@ -106,10 +106,10 @@ def _once(listeners: Iterable[Listener]) -> tuple[Listener, ...]:
 def find_holders(
     wanted: Sequence[Address], port: int, *, sockets: Sockets, processes: Processes
 ) -> tuple[tuple[Holder, ...], Mapping[int, Process]]:
-    """The listeners a bind to `wanted` would meet, each with its holders, and the process table they were found in.
+    """The listeners that conflict with a bind to `wanted`, each with its holders, and the process table used.
 
-    A listener may close, and a process end, between two looks: what nobody holds is looked for again before it counts
-    as such. The process table is empty when the port is free: nothing was looked at.
+    A listener may close, and a process end, between two reads: a listener without an owner is read again before it
+    counts as such. On a free port no process is read, and the table is empty.
 
     Raises:
         ScanError: the socket table cannot be read.

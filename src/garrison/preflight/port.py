@@ -1,4 +1,4 @@
-"""Looking at the port: free, ours to stop, or refused."""
+"""Looking at the port: free, held by the user's own server, or refused."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -21,7 +21,7 @@ __all__ = ["Finding", "look_at_port", "resolve_host"]
 
 @dataclass(frozen=True)
 class Finding:
-    """What was found on the port; None for `verdict` when nothing conflicts, `ours` else: the rest was raised."""
+    """What was found on the port. `verdict` is None when nothing conflicts, otherwise `ours`: others are raised."""
 
     addresses: tuple[Address, ...]
     verdict: "PortVerdict | None" = None
@@ -29,18 +29,18 @@ class Finding:
 
 
 def resolve_host(request: PreflightRequest, machine: Machine) -> tuple[Address, ...]:
-    """The addresses of the request's host. Raises InvalidError when the name means nothing here."""
+    """The addresses of the request's host. Raises InvalidError when it does not resolve."""
     try:
         return machine.sockets.resolve(request.host)
     except OSError as error:
         raise InvalidError(
-            f"the host {request.host!r} cannot be resolved: {error}",
+            f"host {request.host!r} cannot be resolved: {error}",
             hint="Set VLLM_HOST to an address of this machine, or to 0.0.0.0 for all of them.",
         ) from None
 
 
 def look_at_port(request: PreflightRequest, policy: PortPolicy, machine: Machine) -> Finding:
-    """Find who holds the port and judge it.
+    """Find the holders of the port and judge them.
 
     Raises:
         InvalidError: the host cannot be resolved.
@@ -55,7 +55,7 @@ def look_at_port(request: PreflightRequest, policy: PortPolicy, machine: Machine
         if machine.sockets.can_bind(addresses, request.port):
             return Finding(addresses, could_scan=False)
         raise PortUnattributableError(
-            f"port {request.port} is taken, and the listeners of this machine cannot be read: {error}",
+            f"port {request.port} is in use, and the listeners of this machine cannot be read: {error}",
             hint="Run as the administrator, or free the port yourself.",
             details={"pids": [], "cmdlines": [], "uids": [], "could_scan": False},
         ) from None

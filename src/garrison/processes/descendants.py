@@ -1,7 +1,8 @@
 """The processes below one process: found, measured and signalled without reading the whole process table.
 
-The kernel lists the children of each thread, so a walk costs what the tree costs, however many other processes the
-machine runs. Measuring reads only the processes that the last walk found, and walks again after a second.
+The kernel lists the children of each thread, so the cost of a walk depends on the tree alone, not on how many other
+processes the machine runs. A measurement reads only the processes found by the last walk, which is repeated after a
+second.
 """
 
 import contextlib
@@ -22,11 +23,11 @@ _TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 
 
 class Descendants:
-    """The descendants of the process `root`, without `root` itself. When `root` has ended there are none, even if its
-    pid belongs to another process by then.
+    """The descendants of the process `root`, without `root` itself; none once `root` has ended, even if another process
+    has its pid by then.
 
-    A process whose parent ended belongs to the nearest subreaper above it, or to pid 1. So a tree is complete only
-    below a subreaper.
+    A process whose parent has ended is adopted by the nearest subreaper above it, or by pid 1. So a tree is complete
+    only below a subreaper.
 
     Attributes:
         seen: the processes of the last walk that found any.
@@ -55,7 +56,7 @@ class Descendants:
         return living
 
     def cpu_seconds(self) -> float:
-        """CPU time that the living processes have used so far."""
+        """CPU time used so far by the living processes."""
         return sum(process.cpu for process in self._measured()) / _TICKS_PER_SECOND
 
     def memory_bytes(self) -> int:
@@ -67,7 +68,7 @@ class Descendants:
         return total
 
     def signal_all(self, number: int) -> None:
-        """Signal every living process. One that may not be signalled (a setuid program) does not stop the others."""
+        """Signal every living process, past those that may not be signalled (setuid programs)."""
         for process in self.alive():
             with contextlib.suppress(PermissionError):
                 self._processes.signal(process, number)

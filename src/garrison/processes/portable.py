@@ -13,7 +13,7 @@ __all__ = ["PsutilProcesses"]
 
 
 class PsutilProcesses:
-    """A start time is in microseconds after the epoch here."""
+    """Start times are in microseconds since the epoch here."""
 
     def owners(self, inodes: Collection[int]) -> Mapping[int, frozenset[int]]:
         return {}

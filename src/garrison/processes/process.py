@@ -1,4 +1,4 @@
-"""The seam to processes. A process is (pid, start time): a pid alone may be somebody else's a moment later."""
+"""The seam to processes. A process is (pid, start time): a pid alone may belong to another process a moment later."""
 
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -12,13 +12,13 @@ __all__ = ["MemoryProcesses", "Process", "Processes"]
 
 @dataclass(frozen=True, slots=True)
 class Process:
-    """What the system says about a process.
+    """What the system reports about a process.
 
     Attributes:
         exe: path of the executable; None where it may not be read.
-        argv: its arguments as they are now; a process may have rewritten them (setproctitle).
+        argv: its arguments; a process may have rewritten them (setproctitle).
         cpu: CPU time used so far, in clock ticks.
-        zombie: its first thread has ended. It is listed only where zombies are asked for.
+        zombie: its first thread has ended. Listed only where zombies are asked for.
     """
 
     id: ProcessId
@@ -32,33 +32,33 @@ class Process:
 
 class Processes(Protocol):
     def owners(self, inodes: Collection[int]) -> Mapping[int, frozenset[int]]:
-        """The pids that hold each socket open; an inode nobody is seen to hold is left out."""
+        """The pids that hold each socket open; inodes without a visible owner are omitted."""
 
     def read(self, pid: int) -> Process | None:
-        """All that is known of `pid`; None when it is gone. A zombie is gone."""
+        """Everything about `pid`; None when it has ended. A zombie has ended."""
 
     def snapshot(self) -> Mapping[int, Process]:
-        """Every live process by pid: id, parent and cpu alone, the cheap fields."""
+        """Every live process by pid, with only the cheap fields: id, parent and cpu."""
 
     def subtree(self, root: ProcessId) -> Mapping[int, Process]:
         """`root` and its descendants, with the fields of `snapshot`; empty when `root` is gone. Costs what the tree
         costs where the system lists children, not what the whole table costs."""
 
     def signal(self, process: ProcessId, number: int) -> bool:
-        """Signal exactly this process; False when it is gone. Raises PermissionError."""
+        """Signal exactly this process; False when it has ended. Raises PermissionError."""
 
     def own_pid(self) -> int:
         """The pid of this process."""
 
     def own_uid(self) -> int:
-        """The user this process acts as."""
+        """The effective user of this process."""
 
 
 class MemoryProcesses:
     """The in-memory twin.
 
-    `ignores` holds (pid, signal) pairs that have no effect; `on_signal` runs before each signal is delivered, so that a
-    test can let a pid be taken over in between.
+    `ignores` holds (pid, signal) pairs without effect. `on_signal` runs before each signal is delivered, so that a test
+    can give a pid to another process in between.
     """
 
     def __init__(self, processes: Iterable[Process] = (), *, own_pid: int = 1_000_000, own_uid: int = 1000) -> None:
@@ -104,7 +104,7 @@ class MemoryProcesses:
         return self._own_uid
 
     def end(self, pid: int) -> None:
-        """`pid` exits; its children go to pid 1, as the kernel does it."""
+        """Let `pid` exit; its children go to pid 1, as with the kernel."""
         gone = self.table.pop(pid)
         for child in [process for process in self.table.values() if process.parent == pid]:
             self.table[child.id.pid] = replace(child, parent=1)

@@ -1,4 +1,4 @@
-"""Who descends from whom, as a function of one snapshot of the process table."""
+"""Ancestors and descendants in one snapshot of the process table. Pure."""
 
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
@@ -12,7 +12,7 @@ __all__ = ["line_of", "post_order", "rootmost", "subtree"]
 
 
 def post_order(roots: Iterable[ProcessId], snapshot: "Mapping[int, Process]") -> tuple[ProcessId, ...]:
-    """The trees under `roots`, children before their parents, each process once; roots that are gone are left out."""
+    """The trees under `roots`, children before their parents, each process once; roots that have ended are omitted."""
     children: dict[int, list[Process]] = {}
     for process in snapshot.values():
         children.setdefault(process.parent, []).append(process)
@@ -24,7 +24,7 @@ def post_order(roots: Iterable[ProcessId], snapshot: "Mapping[int, Process]") ->
             return
         entered.add(process.id.pid)
         for child in sorted(children.get(process.id.pid, ()), key=lambda one: one.id):
-            # A child is never older than its parent: that would be a pid that changed hands during the snapshot.
+            # A child is never older than its parent: if it seems so, a pid was reused during the snapshot.
             if child.id.start >= process.id.start:
                 visit(child)
         ordered[process.id] = None
@@ -37,7 +37,7 @@ def post_order(roots: Iterable[ProcessId], snapshot: "Mapping[int, Process]") ->
 
 
 def rootmost(pids: Iterable[int], snapshot: "Mapping[int, Process]") -> tuple[int, ...]:
-    """Those of `pids` that have no ancestor among `pids`: workers inherit a listening socket from the server."""
+    """Those of `pids` without an ancestor among `pids`: workers inherit the listening socket of their server."""
     holders = set(pids)
 
     def has_holder_above(pid: int) -> bool:

@@ -1,6 +1,6 @@
-"""`vllm-preflight`: the port is free or made free, the GPUs are fit, then the downstream command.
+"""`vllm-preflight`: free the port, check the GPUs, then run the downstream command.
 
-It runs before every start of a server, so nothing heavy is on its path: the standard library and the settings.
+It runs before every start of a server, so it imports little: the standard library and the settings.
 """
 
 import os
@@ -28,7 +28,7 @@ usage: vllm-preflight [--dry-run] [--json] [--] [COMMAND [ARG...]]
 Frees the port when a stale vLLM holds it, checks the GPUs, then runs COMMAND.
 Without COMMAND it only checks.
 
-  --dry-run   say what would happen, signal nothing, start nothing (VLLM_DRY_RUN=1)
+  --dry-run   report what would happen; signal and start nothing (VLLM_DRY_RUN=1)
   --json      one JSON object on standard output (VLLM_PREFLIGHT_JSON=1); not with COMMAND
   -h, --help  this text
 
@@ -39,8 +39,8 @@ exit codes:
   3   another user's vLLM holds the port
   4   the listener on the port cannot be mapped to a process
   5   still listening after SIGTERM and SIGKILL; or COMMAND did not bind in VLLM_START_BIND_TIMEOUT
-  13  another preflight is at work on this port
-  20  COMMAND is not there
+  13  another preflight is running on this port
+  20  COMMAND not found
   22  COMMAND showed no sign of life before it bound the port, and was stopped
   64  bad command line
 
@@ -69,10 +69,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def parse(arguments: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
-    """(flags for `Settings.load`, downstream command). What follows the command's name belongs to it.
+    """Split into (flags for `Settings.load`, downstream command). What follows the command's name belongs to it.
 
     Raises:
-        UsageError: an option nobody knows.
+        UsageError: an unknown option.
     """
     at = _command_at(arguments)
     known = {"-h": "help", "--help": "help", "--dry-run": "dry_run", "--json": "preflight_json"}
@@ -99,10 +99,10 @@ def run(
     servers: "PortServers | None" = None,
     ask: "Ask | None" = None,
 ) -> int:
-    """Preflight, then `command` if there is one; returns the exit code, of the command where it was run.
+    """Run the preflight, then `command` if there is one. Returns the exit code, the command's if it was run.
 
-    Shared by `vllm-preflight` and `garrison preflight`. Sentences go to standard error, with `json` one object to
-    standard output. In a dry run neither is the lock taken nor the command started.
+    Shared by `vllm-preflight` and `garrison preflight`. Sentences go to standard error; with `json`, one object goes to
+    standard output. A dry run neither takes the lock nor starts the command.
 
     Args:
         policy: as `check` has it; `servers` and `ask` too. None is the contract of `vllm-preflight`: a vLLM is stopped
@@ -147,8 +147,8 @@ def run(
 
 
 def _takes_no_port(command: Sequence[str]) -> bool:
-    """Whether it is a vLLM without a TCP port: headless, or on a socket file."""
-    # The flags are looked for first: reading them as vLLM does takes longer than a whole preflight.
+    """Whether the command is a vLLM without a TCP port: headless, or on a unix socket."""
+    # A cheap search first: parsing the flags as vLLM does would take longer than a whole preflight.
     if not any(word.startswith(_MAY_TAKE_NO_PORT) for word in command):
         return False
     from garrison.preflight.classify import signature_of
@@ -160,13 +160,13 @@ def _takes_no_port(command: Sequence[str]) -> bool:
     vllm = engine("vllm")
     try:
         file_args = vllm.file_args(command)
-    except InvalidError:  # vLLM will say it
+    except InvalidError:  # vLLM will report it
         file_args = ()
     return not vllm.endpoint((*file_args, *command)).needs_port
 
 
 def _command_at(arguments: Sequence[str]) -> int:
-    """Where the downstream command begins: after `--`, or at the first argument that is no option."""
+    """The index of the downstream command: after `--`, or at the first argument that is not an option."""
     for index, argument in enumerate(arguments):
         if argument == "--":
             return index + 1
@@ -176,7 +176,7 @@ def _command_at(arguments: Sequence[str]) -> int:
 
 
 def _asks_for_json(environ: "os._Environ[str]") -> bool:
-    """Whether errors are to be JSON too, known before the settings are read, for those may be the error."""
+    """Whether errors should be JSON too. Read before the settings, which may be the error."""
     raw = environ.get("GARRISON_PREFLIGHT_JSON") or environ.get("VLLM_PREFLIGHT_JSON") or ""
     return raw.strip().lower() in ("1", "true", "yes", "on")
 

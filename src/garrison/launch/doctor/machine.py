@@ -1,4 +1,4 @@
-"""Collects what `doctor` judges. Every look has a bound, and what cannot be seen is None."""
+"""Collect the facts that `doctor` judges. Every query has a bound, and what cannot be read is None."""
 
 import os
 import platform
@@ -32,7 +32,7 @@ _SMI_SECONDS = 10.0
 
 
 def machine_facts(settings: Settings, environ: Mapping[str, str], *, offline: bool) -> MachineFacts:
-    """Look at everything once. `offline` leaves the hub and the clock's comparison out."""
+    """Collect every fact once. `offline` skips the hub, and with it the comparison of clocks."""
     total, available = _memory()
     driver, cuda, problem = _driver()
     gpus = _gpus() if driver is not None else ()
@@ -90,7 +90,7 @@ def _memory() -> tuple[int | None, int | None]:
 
 
 def _driver() -> tuple[str | None, str | None, str | None]:
-    """(driver version, CUDA version, problem); all None on a machine without NVIDIA."""
+    """(driver version, CUDA version, problem); all None on a machine without an NVIDIA GPU."""
     import pynvml
 
     try:
@@ -132,7 +132,7 @@ def _gpus() -> tuple[GpuFact, ...]:
 
 def _shm() -> int | None:
     try:
-        status = os.statvfs("/dev/shm")  # noqa: S108 - asked for its size, not written to
+        status = os.statvfs("/dev/shm")  # noqa: S108 - read for its size, not written to
     except OSError:
         return None
     return status.f_blocks * status.f_frsize
@@ -180,7 +180,7 @@ def _engine(name: str, settings: Settings, environ: Mapping[str, str]) -> Engine
 
 
 def _hub(url: str) -> tuple[str | None, float | None]:
-    """(why it does not answer, seconds our clock is ahead of its clock)."""
+    """(why the hub does not answer, seconds that this clock is ahead of the hub's)."""
     import httpx2
 
     try:

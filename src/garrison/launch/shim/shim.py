@@ -1,4 +1,4 @@
-"""One engine from its start until none of its processes is left: reap, sample, pump its output, answer."""
+"""One engine from its start until none of its processes is left: reap, sample, pump its output, answer requests."""
 
 import contextlib
 import json
@@ -34,10 +34,10 @@ _DRAIN_SECONDS = 1.0
 class Shim:
     """The engine of `spec`, as a loop around one selector.
 
-    Fields of `spec`: `argv`, `env`, `stop_timeout`; `record`, with `directory`, `engine` and `port`, for an engine that
-    later preflights shall recognise; and for an engine that outlives its starter `detached`, with
-    `directory` for the status file and the control socket, and `log`, where its output goes. The engine of a starter
-    that stays writes to the standard output that the shim was given.
+    Fields of `spec`: `argv`, `env` and `stop_timeout`. `record`, with `directory`, `engine` and `port`, for an engine
+    that later preflights should recognise. For an engine that outlives its starter: `detached`, `directory` for the
+    status file and the control socket, and `log` for its output. Without `detached`, the engine writes to the shim's
+    standard output.
     """
 
     def __init__(self, spec: Mapping[str, Any], starter: socket.socket) -> None:
@@ -59,7 +59,7 @@ class Shim:
         self._record: Path | None = None
 
     def run(self) -> int:
-        """0 when nothing of the engine is left; 1 when it did not start; 2 when something outlived SIGKILL."""
+        """Run to the end: 0 if no process is left, 1 if the engine did not start, 2 if a process survived SIGKILL."""
         wake = self._on_signals()
         try:
             if self._directory is not None:
@@ -87,7 +87,7 @@ class Shim:
                     key.data()
             self._control.drop_idle()
             if self._status is not None and not self._control.has_starter:
-                # Without its main process an engine is dead, and nobody else is there to stop the rest.
+                # Without its main process an engine is useless, and without a starter nothing else stops the rest.
                 self._begin_stop()
             if self._stop is not None and not self._stop.step():
                 self._finish("survivors")
@@ -119,7 +119,7 @@ class Shim:
             self._selector.register(self._output, selectors.EVENT_READ, self._pump)
         self._main_pid = fork_engine(self._spec["argv"], self._spec["env"], output)
         self._main = _identity(self._main_pid)
-        # The engine's processes alone hold its output from here on, so that its end is seen.
+        # From here on only the engine's processes hold its output, so that its end can be seen.
         null = os.open(os.devnull, os.O_RDWR)
         for descriptor in (0, 1, 2):
             os.dup2(null, descriptor)
@@ -136,10 +136,10 @@ class Shim:
         return record_engine(Path(wanted["directory"]), record)
 
     def _reap(self) -> bool:
-        """Collect what has ended. False when nothing is left.
+        """Collect exited children. False when none is left.
 
-        Every descendant becomes a child of this process in the end, so that it has no child is the proof: a zombie
-        whose other threads are still at work is a child that cannot be collected yet.
+        Every descendant becomes a child of this process in the end, so having no child proves that none is left. A
+        zombie whose other threads still run is a child that cannot be collected yet.
         """
         while True:
             try:
@@ -148,7 +148,7 @@ class Shim:
                 return False
             if pid == 0:
                 return True
-            # In KiB, and of one process; the peak of the whole tree is sampled.
+            # In KiB, and for one process; the peak of the whole tree is sampled.
             self._peak_memory = max(self._peak_memory, usage.ru_maxrss * 1024)
             if pid == self._main_pid and self._status is None:
                 self._cpu = max(self._cpu, usage.ru_utime + usage.ru_stime)
@@ -187,10 +187,10 @@ class Shim:
         self._write_status(state)
         self._control.close()
 
-    # What others ask for
+    # Requests
 
     def _on_signals(self) -> int:
-        """Signals wake the selector. Both get a handler and none is ignored: what is ignored stays so in the engine."""
+        """Let signals wake the selector. Handlers, not SIG_IGN: an ignored signal would stay ignored in the engine."""
         reading, writing = os.pipe()
         os.set_blocking(reading, False)
         os.set_blocking(writing, False)
@@ -220,7 +220,7 @@ class Shim:
             self._stop = Stop(self, float(self._spec["stop_timeout"]) if timeout is None else timeout)
         return self._stop
 
-    # What is told
+    # Status
 
     def _ended(self) -> dict[str, Any]:
         return {"status": self._status, "cpu_seconds": round(self._cpu, 3), "peak_memory_bytes": self._peak_memory}
@@ -234,7 +234,7 @@ class Shim:
         if self._directory is None:
             return
         part = self._directory / f"{STATUS_NAME}.part"
-        # A full disk must not end a server that runs; the control socket still answers.
+        # A full disk must not end a running server; the control socket still answers.
         with contextlib.suppress(OSError):
             flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
             with os.fdopen(os.open(part, flags, 0o600), "w", encoding="ascii") as file:
@@ -248,7 +248,7 @@ def _identity(pid: int) -> ProcessId | None:
 
 
 def _open_log(path: Path) -> "EngineLog":
-    """Imported here: an engine whose starter keeps its log does not pay for it."""
+    """Open the log. Imports are here because an engine whose starter keeps the log does not need them."""
     from garrison.base.errors import GarrisonError
     from garrison.launch.run.log import EngineLog
 

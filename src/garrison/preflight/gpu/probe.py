@@ -1,4 +1,4 @@
-"""The seam to the GPU driver, and the cascade over the ways to it: NVML, then `nvidia-smi`, then nothing."""
+"""The seam to the GPU driver, and the order of the ways to it: NVML, then `nvidia-smi`, then none."""
 
 from collections.abc import Iterable, Sequence
 from typing import Protocol
@@ -10,7 +10,7 @@ __all__ = ["GpuProbe", "MemoryGpuProbe", "ProbeError", "read_gpus"]
 
 
 class ProbeError(Exception):
-    """This way to the driver is not there; the next one is tried."""
+    """This way to the driver does not work; the next one is tried."""
 
 
 class GpuProbe(Protocol):
@@ -22,7 +22,7 @@ class GpuProbe(Protocol):
 
 
 class MemoryGpuProbe:
-    """The in-memory twin: answers the readings in order and then the last one again; None plays a missing driver."""
+    """The in-memory twin: returns the readings in order, then the last one again; None stands for a missing driver."""
 
     def __init__(self, *readings: Sequence[Gpu] | None, source: str = "nvml") -> None:
         self.source = source
@@ -36,10 +36,10 @@ class MemoryGpuProbe:
 
 
 def read_gpus(probes: Iterable[GpuProbe]) -> tuple[str, tuple[Gpu, ...], tuple[str, ...]]:
-    """(source, GPUs, why the earlier probes failed) of the first probe that answers; `unavailable` when none does.
+    """The first probe that works: (source, GPUs, why the earlier probes failed); `unavailable` if none does.
 
     Raises:
-        InvalidError: the driver is there and sees no GPU: something is broken, not merely absent.
+        InvalidError: a driver without a GPU: something is broken, not merely absent.
     """
     reasons: list[str] = []
     for probe in probes:
