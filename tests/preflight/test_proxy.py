@@ -19,6 +19,7 @@ from garrison.preflight.downstream.child import FORWARDED, MemoryChild
 from garrison.preflight.downstream.proxy import Patience, run_proxied
 from garrison.preflight.listeners import Listener, MemorySockets
 from garrison.processes.process import MemoryProcesses, Process
+from garrison.processes.tree import subtree
 
 LOOPBACK = Address(b"\x7f\0\0\1")
 
@@ -126,6 +127,23 @@ def test_no_sixty_second_death_while_there_is_progress(tmp_path: Path) -> None:
     bench.sockets.before_read = work
     assert bench.run(window=100.0) == 0
     assert bench.clock.monotonic() > 5000
+
+
+def test_progress_is_watched_without_the_whole_process_table(tmp_path: Path) -> None:
+    """Reading every process of a large machine every two seconds would itself be load."""
+    bench = Bench(tmp_path, *[WAITING] * 20, (0, None))
+    table, whole, asked = bench.processes.snapshot, [], []
+
+    def subtree_of(root: ProcessId) -> Any:
+        asked.append(root)
+        return subtree(root, table())
+
+    bench.processes.subtree = subtree_of  # type: ignore[method-assign]
+    bench.processes.snapshot = lambda: whole.append(1) or table()  # type: ignore[method-assign]
+    assert bench.run() == 0
+    assert asked
+    assert set(asked) == {ProcessId(50, 1)}
+    assert whole == []
 
 
 def test_no_progress_within_the_window_ends_it_with_22(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 from garrison.base import values
 from garrison.base.config_file import read_config_file
@@ -261,23 +261,12 @@ class Settings:
                 continue
             if wanted is not None and row.group not in wanted:
                 continue
-            for variable in filter(None, (row.env, row.former_env, *row.seeds)):
-                if environ.get(variable, "") != "":
-                    chosen[row.name] = parse(row, variable, environ[variable])
-                    origins[row.name] = variable
-                    if variable == row.former_env:
-                        warnings.append(f"{variable} is now {row.env}; the old name goes in the next release")
-                    break
-            else:
-                # `name:` with nothing behind it is as good as no line.
-                key = next((key for key in (row.name, row.former) if key and file_values.get(key) is not None), None)
-                if key is not None:
-                    chosen[row.name] = parse(row, f"{key} in {file_name}", as_text(file_values[key]))
-                    origins[row.name] = file_name
-                    if key == row.former:
-                        warnings.append(f"{file_name}: {key} is now {row.name}; the old name goes in the next release")
-                elif seed_defaults and row.seed_default is not None:
-                    chosen[row.name] = row.seed_default
+            found = _variable(row, environ) or _line(row, file_values, file_name)
+            if found is not None:
+                chosen[row.name], origins[row.name] = found.value, found.origin
+                warnings += found.warnings
+            elif seed_defaults and row.seed_default is not None:
+                chosen[row.name] = row.seed_default
         return cls(**chosen, origins=origins, warnings=tuple(warnings))
 
     @property
@@ -310,3 +299,27 @@ def secret_variables() -> frozenset[str]:
     """Garrison's own variables for secrets. No engine needs them, so none gets them. A seed's variable (`HF_TOKEN`) may
     be the engine's too and is kept."""
     return frozenset(row.env for row in Settings.table() if row.secret)
+
+
+class _Found(NamedTuple):
+    value: Any
+    origin: Origin
+    warnings: tuple[str, ...] = ()
+
+
+def _variable(row: Setting, environ: Mapping[str, str]) -> _Found | None:
+    for variable in filter(None, (row.env, row.former_env, *row.seeds)):
+        if environ.get(variable, "") != "":
+            former = f"{variable} is now {row.env}; the old name goes in the next release"
+            warnings = (former,) if variable == row.former_env else ()
+            return _Found(parse(row, variable, environ[variable]), variable, warnings)
+    return None
+
+
+def _line(row: Setting, values: Mapping[str, Any], file: str) -> _Found | None:
+    """The row's line in the config file. `name:` without a value counts as no line."""
+    key = next((key for key in (row.name, row.former) if key and values.get(key) is not None), None)
+    if key is None:
+        return None
+    former = f"{file}: {key} is now {row.name}; the old name goes in the next release"
+    return _Found(parse(row, f"{key} in {file}", as_text(values[key])), file, (former,) if key == row.former else ())

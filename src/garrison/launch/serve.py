@@ -99,7 +99,7 @@ def prepare(
     model = resolve(wanted, progress=progress)
     view.note(f"model {model.model_id} from {model.source}: {model.path}")
     if wanted.model.revision is not None and model.revision is None:
-        view.note(f"warning: which revision that is is not on record; it is taken for {wanted.model.revision}")
+        view.note(f"warning: the revision of this copy is not on record; it is assumed to be {wanted.model.revision}")
     adapters = prepare_adapters(spec.adapters, model.path, Layout.from_settings(settings))
     name = served_name(spec, chosen, model.model_id)
     made = command(spec, chosen, model=str(model.path), served_name=name, adapters=adapters)

@@ -55,9 +55,15 @@ def stop_holders(request: PreflightRequest, finding: Finding, machine: Machine) 
         ) from None
     if stopped.free:
         return stopped
+    raise _still_held(request, finding, machine, stopped)
+
+
+def _still_held(request: PreflightRequest, finding: Finding, machine: Machine, stopped: Stopped) -> PortStuckError:
+    assert finding.verdict is not None
+    roots = finding.verdict.roots
     holders, _ = find_holders(finding.addresses, request.port, sockets=machine.sockets, processes=machine.processes)
     present = tuple(root for holder in holders for root in holder.roots) or roots
-    raise PortStuckError(
+    return PortStuckError(
         f"port {request.port} is still held {request.stop_timeout:g} s after the stop",
         hint="Raise VLLM_STOP_TIMEOUT, or look at these processes: a supervisor may have restarted one.",
         details=holder_details(present, (holder.listener for holder in holders))

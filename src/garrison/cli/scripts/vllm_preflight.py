@@ -14,8 +14,10 @@ from garrison.base.settings import Settings
 from garrison.cli.outermost import outermost, warned
 
 if TYPE_CHECKING:
+    from garrison.base.locks import FileLock
     from garrison.preflight.check import Ask
     from garrison.preflight.policy import PortPolicy
+    from garrison.preflight.report import PreflightRequest
     from garrison.preflight.servers import PortServers
 
 __all__ = ["main", "parse", "run"]
@@ -135,15 +137,27 @@ def run(
         _print(report, json)
         if not command:
             return 0
-        from garrison.preflight.downstream.proxy import Patience, exec_downstream, run_proxied
+        return _run_command(command, settings, request, lock, say, takes_port=takes_port)
 
-        say("starting " + _shown(command))
-        sys.stdout.flush()
-        sys.stderr.flush()
-        if not settings.preflight_proxy_child:
-            exec_downstream(command, lock=lock)
-        patience = Patience.from_settings(settings)
-        return run_proxied(command, request, lock=lock, patience=patience, say=say, takes_port=takes_port)
+
+def _run_command(
+    command: Sequence[str],
+    settings: Settings,
+    request: "PreflightRequest",
+    lock: "FileLock",
+    say: Callable[[str], None],
+    *,
+    takes_port: bool,
+) -> int:
+    from garrison.preflight.downstream.proxy import Patience, exec_downstream, run_proxied
+
+    say("starting " + _shown(command))
+    sys.stdout.flush()
+    sys.stderr.flush()
+    if not settings.preflight_proxy_child:
+        exec_downstream(command, lock=lock)
+    patience = Patience.from_settings(settings)
+    return run_proxied(command, request, lock=lock, patience=patience, say=say, takes_port=takes_port)
 
 
 def _takes_no_port(command: Sequence[str]) -> bool:

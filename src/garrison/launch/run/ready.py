@@ -182,11 +182,7 @@ async def wait_ready(
                 last = answer.reason
                 on_change(last)
             if loop.time() >= deadline:
-                raise EngineTimeoutError(
-                    f"{target} was not ready within {timeout:g} s: {last}",
-                    hint=_hint(last),
-                    details={"url": str(target), "reason": last},
-                )
+                raise _too_late(target, timeout, last)
             await asyncio.sleep(min(_POLL_SECONDS, max(0.0, deadline - loop.time())))
 
 
@@ -195,6 +191,14 @@ async def _ask(dialer: "HttpDialer", connection: "HttpConnection", target: Place
     if answer.heard and not answer.http and await speaks_tls(dialer, target):
         return replace(answer, reason=use_https(target))
     return answer
+
+
+def _too_late(target: Place, timeout: float, reason: str) -> EngineTimeoutError:
+    return EngineTimeoutError(
+        f"{target} was not ready within {timeout:g} s: {reason}",
+        hint=_hint(reason),
+        details={"url": str(target), "reason": reason},
+    )
 
 
 def _hint(reason: str) -> str:

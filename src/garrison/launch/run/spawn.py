@@ -92,6 +92,9 @@ class RecordAs:
     engine: str
     port: int | None
 
+    def to_json(self) -> dict[str, Any]:
+        return {"directory": str(self.directory.absolute()), "engine": self.engine, "port": self.port}
+
 
 class Spawner(Protocol):
     async def spawn(
@@ -142,17 +145,10 @@ class ShimSpawner:
                 raise
         reader, writer = await asyncio.open_unix_connection(sock=ours)
         engine = _ShimmedEngine(shim, reader, writer)
-        spec: dict[str, Any] = {
-            "v": VERSION,
-            "argv": list(argv),
-            "env": dict(environment),
-            "stop_timeout": stop_timeout,
-        }
-        if record is not None:
-            directory = str(record.directory.absolute())
-            spec["record"] = {"directory": directory, "engine": record.engine, "port": record.port}
+        spec = {"v": VERSION, "argv": list(argv), "env": dict(environment), "stop_timeout": stop_timeout}
+        wanted = {} if record is None else {"record": record.to_json()}
         try:
-            await asyncio.wait_for(engine.begin(spec), _START_SECONDS)
+            await asyncio.wait_for(engine.begin(spec | wanted), _START_SECONDS)
         except OSError:
             await engine.end_of_shim()
             raise
