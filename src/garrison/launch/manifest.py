@@ -36,10 +36,10 @@ class ServeManifest(BaseModel):
 
     model: str = Field(min_length=1, description="A name (`org/name`, `org/name@revision`), a directory or a file.")
     engine: str = Field("vllm", description="`vllm`, `llama_cpp`, `mlx_lm` or `sim`.")
-    executable: str | None = Field(None, description="An engine of your own instead of an installed one.")
-    host: str | None = Field(None, description="Address to bind; `127.0.0.1` when left out.")
-    port: int | None = Field(None, ge=1, le=65535, description="Port to listen on; 8000 when left out.")
-    served_model_name: str | None = Field(None, description="Model name in answers; the model's id when left out.")
+    executable: str | None = Field(None, description="Your own engine instead of an installed one.")
+    host: str | None = Field(None, description="Address to bind; `127.0.0.1` when omitted.")
+    port: int | None = Field(None, ge=1, le=65535, description="Port to listen on; 8000 when omitted.")
+    served_model_name: str | None = Field(None, description="Model name in answers; the model's id when omitted.")
     options: dict[str, _Scalar | list[_Scalar] | dict[str, Any] | None] = Field(
         default_factory=dict, description="The engine's own flags without the dashes, in order."
     )
@@ -50,8 +50,8 @@ class ServeManifest(BaseModel):
     )
     runtime_lora: bool = Field(False, description="Allow loading and unloading adapters while the engine runs.")
     max_loras: int | None = Field(None, ge=1, description="Adapters in one batch.")
-    max_lora_rank: int | None = Field(None, ge=1, description="The highest rank to make room for.")
-    api_key_env: str | None = Field(None, description="The variable that holds the key clients must send.")
+    max_lora_rank: int | None = Field(None, ge=1, description="The highest adapter rank to allow.")
+    api_key_env: str | None = Field(None, description="The variable that holds the key that clients must send.")
 
     @field_validator("env", mode="before")
     @classmethod

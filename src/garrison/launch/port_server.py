@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["MachineServers", "endpoint_to_ask", "engine_called", "model_of", "require_unused_socket"]
 
-# While it compiles for its first request, a server answers nobody for a quarter of a minute, and works.
+# A server that compiles for its first request does not answer for a quarter of a minute, but uses the CPU.
 _ASK_SECONDS = 20.0
 _ASK_TIMEOUT = 5.0
 _MODEL_FLAGS = ({"--served-model-name"}, {"--alias", "-a"}, {"--model", "-m"})
@@ -113,7 +113,7 @@ def engine_called(name: str) -> "Engine":
 def endpoint_to_ask(process: "Process", listener: "Listener", port: int, engine: "Engine") -> "Endpoint":
     """Where the listener is, and how to speak to it according to the server's own argv."""
     said = engine.endpoint(process.argv)
-    # An engine that is no server by its flags, and listens all the same, is asked as any other.
+    # An engine that is headless by its flags, but listens, is asked like any other.
     return replace(said, host=str(listener.address), port=port, uds=None, health_port=None, protocol="http")
 
 

@@ -77,7 +77,7 @@ def prepare(
 
     Args:
         may_replace: the user's own server on the port may be stopped.
-        ask: asks a person whether it may; None when nobody can be asked.
+        ask: asks a person whether it may be stopped; None when there is no terminal.
 
     Raises:
         GarrisonError: as `choose`, `check`, `resolve` and `command` do.

@@ -49,7 +49,7 @@ def check(
         gpus: the ways to the driver, in the order they are tried.
         servers: how a policy that spares living servers learns which are alive; without it, all of them count as alive.
         say: accepts one sentence for people, as it happens.
-        ask: called where the policy refuses to stop a living server; None when nobody can be asked.
+        ask: called where the policy refuses to stop a living server; None where no person can answer.
 
     Raises:
         PortForeignError: exit 2. PortOtherUserError: 3. PortUnattributableError: 4. PortStuckError: 5.
@@ -114,7 +114,7 @@ class _Check:
         """Return when the servers may be stopped, with those that somebody agreed to stop just now.
 
         Raises:
-            PortForeignError: they are alive, and nobody agrees.
+            PortForeignError: they are alive, and no person agrees.
             InvalidError, GpuThresholdError: nothing is stopped for a start that would fail.
         """
         from garrison.preflight import servers

@@ -41,7 +41,7 @@ class PortPolicy:
 RECLAIM = PortPolicy(living="stop")
 """The contract of `vllm-preflight`: the port is freed, then the GPUs are checked."""
 REFUSE = PortPolicy(living="refuse", gpus_first=True)
-"""Garrison's own commands: nobody's running server is stopped unasked."""
+"""Garrison's own commands: a living server is stopped only if the user agrees."""
 REPLACE = PortPolicy(living="stop", gpus_first=True)
 """The same with `--replace`."""
 
@@ -60,7 +60,7 @@ def decide(policy: PortPolicy, verdict: "PortVerdict", server: "PortServer | Non
     """What to do about the servers of an `ours` verdict.
 
     Args:
-        server: what was seen of them; None when nobody looked, and then they count as alive.
+        server: what was seen of them; None if they were not looked at, and then they count as alive.
     """
     if policy.in_vain is not None:
         return "in-vain"

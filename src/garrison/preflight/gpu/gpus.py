@@ -41,7 +41,7 @@ class Gpu:
     Attributes:
         index: the driver's number (PCI order), which is also what `nvidia-smi` prints.
         clocks_event_reasons_active: why the clocks are held down, as the driver's bit mask in hex.
-        throttle_reasons: the same in words; `idle` is no fault.
+        throttle_reasons: the same in words; `idle` is not a fault.
         mig_uuids: the MIG devices cut from it; asking for one selects its GPU.
     """
 
