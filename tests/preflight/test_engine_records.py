@@ -85,6 +85,19 @@ class TestStale:
         assert read_records(directory) == Records()
         assert not path.exists()
 
+    def test_a_zombie_has_ended(self, directory: Path, until: Any) -> None:
+        """Nobody reaps the orphans of a killed shim in a container whose pid 1 does not."""
+        process = subprocess.Popen(["sleep", "600"])
+        found = Procfs().read(process.pid)
+        assert found is not None
+        path = record_engine(directory, record(Identity(this_place(), process.pid, found.id.start)))
+        process.kill()
+        until(lambda: Procfs().stat(process.pid) is None, what="its exit")
+        assert Procfs().stat(process.pid, zombies=True) is not None
+        assert read_records(directory) == Records()
+        assert not path.exists()
+        process.wait()
+
     def test_one_whose_shim_still_ends_workers_is_kept(self, directory: Path, child: Identity) -> None:
         record_engine(directory, record(gone(), shim=child))
         assert len(read_records(directory).engines) == 1

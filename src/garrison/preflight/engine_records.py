@@ -21,6 +21,7 @@ from typing import Any
 
 from garrison.base.files import write_atomic
 from garrison.base.identity import Identity, ProcessId, is_gone
+from garrison.processes.procfs import Procfs
 
 __all__ = ["EngineRecord", "Records", "forget_engine", "read_records", "record_engine"]
 
@@ -131,12 +132,18 @@ def _living(directory: int) -> Iterator[tuple[str, EngineRecord | _NotBelievedEr
         except OSError as error:
             yield name, _NotBelievedError(error.strerror)
             continue
-        ended = [is_gone(one) for one in (record.main, record.shim) if one is not None]
+        ended = [_has_ended(one) for one in (record.main, record.shim) if one is not None]
         if all(gone is True for gone in ended) or (None in ended and age > _FOREIGN_SECONDS):
             with contextlib.suppress(OSError):
                 os.unlink(name, dir_fd=directory)
         elif False in ended:
             yield name, record
+
+
+def _has_ended(process: Identity) -> bool | None:
+    """As `is_gone`, and a zombie has ended too: where pid 1 reaps no orphans, it stays for as long as the container."""
+    gone = is_gone(process)
+    return True if gone is False and Procfs().stat(process.pid) is None else gone
 
 
 def _read(directory: int, name: str) -> tuple[EngineRecord, float]:
