@@ -181,6 +181,13 @@ class TestProbe:
         server = await canned(answering(health=500))
         assert await ask(server.url, "/health", 500) == Answer(False, "loading (HTTP 500)")
 
+    async def test_a_status_that_means_it_is_dead(self, canned: StartCanned) -> None:
+        """mlx_lm answers so once its generation thread has died."""
+        server = await canned(answering(health=503))
+        async with HttpDialer().open(Server(base_url=server.url)) as connection:
+            found = await probe(connection, origin_of(server.url), "/health", frozenset(), frozenset({503}))
+        assert (found.dead, found.reason) == (True, "/health answers 503, which will not change")
+
     async def test_models_as_the_path_itself(self, canned: StartCanned) -> None:
         server = await canned(answering())
         assert await ask(server.url, "/v1/models") == Answer(False, "/v1/models answers 404")

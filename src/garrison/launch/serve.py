@@ -117,10 +117,10 @@ def start_by_exec(prepared: Prepared, settings: Settings, environ: Mapping[str, 
     with _ready_port(prepared, view) as lock:
         sys.stdout.flush()
         sys.stderr.flush()
+        record = _record_this_process(prepared, settings, view)
         # A flock would end at exec. The fallback directory names this pid, which becomes the engine's.
         if lock is not None:
             lock.release()
-        record = _record_this_process(prepared, settings, view)
         try:
             os.execve(made.argv[0], list(made.argv), environment)  # noqa: S606 - replacing ourselves by the engine is the job; no shell is involved
         except OSError as error:
