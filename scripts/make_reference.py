@@ -17,7 +17,8 @@ from typer.main import get_command
 
 from garrison.base.errors import all_errors
 from garrison.base.exit_codes import ExitCode
-from garrison.base.settings import Setting, Settings
+from garrison.base.setting import Setting
+from garrison.base.settings import Settings
 from garrison.cli.table import COMMANDS, Command
 from garrison.fleet.manifest.schema import manifest_schema
 from garrison.launch.manifest import ServeManifest

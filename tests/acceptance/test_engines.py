@@ -272,6 +272,28 @@ def test_mlx_lm(home_with: Home, tiny_model: Path) -> None:
     run_example("mlx_lm.sh", home_with("mlx_lm"), str(tiny_model))
 
 
+@pytest.mark.parametrize("kind", [pytest.param(one, marks=pytest.mark.engine(one)) for one in ("llama_cpp", "mlx_lm")])
+def test_one_that_serves_is_refused_and_replaced(home_with: Home, tmp_path: Path, tiny_model: Path, kind: str) -> None:
+    """Nothing in these command lines is a vLLM's: they are the user's own by their record."""
+    env, port = home_with(kind) | {"GARRISON_PREFLIGHT_LOCKFILE": str(tmp_path / "lock")}, free_port()
+    model = str(maker.make_gguf(tmp_path / "tiny.gguf")) if kind == "llama_cpp" else str(tiny_model)
+    words = (model, "--engine", kind)
+    title = {"llama_cpp": "llama.cpp", "mlx_lm": "MLX LM"}[kind]
+    with served(env, tmp_path / "first", *words, port=port) as (url, first):
+        refused = garrison(env, "serve", *words, "--port", str(port))
+        assert refused.returncode == 2, refused.stderr
+        assert f"port {port} is held by your {title}, which was not stopped: pid " in refused.stderr
+        assert first.poll() is None
+        assert garrison(env, "wait", url, "--timeout", "5").returncode == 0
+        foreign = garrison(env | {"GARRISON_DATA_DIR": str(tmp_path / "other")}, "preflight", "--port", str(port))
+        assert foreign.returncode == 2
+        assert "was not started by Garrison" in foreign.stderr
+        with served(env, tmp_path / "second", *words, "--replace", port=port) as (_, second):
+            assert first.wait(60) == 21
+            assert f"by pid {second.pid} " in (tmp_path / "first").read_text()
+    assert list(Path(env["GARRISON_DATA_DIR"], "run", "engines").iterdir()) == []
+
+
 @pytest.mark.engine("vllm")
 @pytest.mark.timeout(400)
 def test_vllm_example(home_with: Home, tiny_model: Path) -> None:

@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from garrison.base.config_file import config_path
 from garrison.base.errors import InvalidError
-from garrison.base.settings import SOURCES, Settings, config_path, seed_variables
+from garrison.base.settings import SOURCES, Settings, seed_variables
 
 
 @pytest.fixture

@@ -52,3 +52,16 @@ def test_an_invalid_value_is_reported(cli: Any, monkeypatch: pytest.MonkeyPatch)
     done = cli("config", "show")
     assert done.code == 1
     assert "VLLM_PORT must be an integer from 1 to 65535" in done.err
+
+
+def test_a_mistyped_variable_is_reported_once(cli: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GARRISON_STOPTIMEOUT", "1")
+    done = cli("config", "show", "--json")
+    assert done.err.count("GARRISON_STOP_TIMEOUT") == 1
+    assert done.err.startswith("warning: GARRISON_STOPTIMEOUT is not a setting and has no effect")
+    assert "STOPTIMEOUT" not in done.out
+
+
+def test_a_command_that_reads_settings_twice_says_it_once(cli: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GARRISON_STOPTIMEOUT", "1")
+    assert cli("adapters", "list").err.count("GARRISON_STOPTIMEOUT") == 1

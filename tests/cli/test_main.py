@@ -116,7 +116,7 @@ USAGE = {
     "flag without a value": (["serve", "m", "--port"], "--port"),
     "unknown subcommand": (["models", "lst"], "lst"),
     "unknown source": (["resolve", "acme/tiny", "--source", "floppy"], "floppy"),
-    "no model and no manifest": (["serve"], "no model is named"),
+    "no model and no manifest": (["serve"], "no model given"),
     "model and manifest": (["serve", "m", "--file", "garrison.yaml"], "not both"),
     "adapter without a path": (["serve", "m", "--adapter", "sql="], "--adapter 'sql=' is not NAME=PATH"),
     "adapter without a name": (["serve", "m", "--adapter", "=x"], "--adapter '=x' is not NAME=PATH"),

@@ -159,10 +159,10 @@ def test_a_misspelt_engine_flag_is_named_with_the_right_one(cli: Any, serve: Any
 
 
 def test_an_open_address_without_a_key_is_said(cli: Any, serve: Any, tiny_model: Path) -> None:
-    assert "no key is asked for" in cli("serve", tiny_model, "--dry-run", "--host", "0.0.0.0").err
-    assert "no key is asked for" not in cli("serve", tiny_model, "--dry-run").err
+    assert "no API key is set" in cli("serve", tiny_model, "--dry-run", "--host", "0.0.0.0").err
+    assert "no API key is set" not in cli("serve", tiny_model, "--dry-run").err
     given = cli("serve", tiny_model, "--dry-run", "--host", "0.0.0.0", "--", "--api-key=x").err
-    assert "no key is asked for" not in given
+    assert "no API key is set" not in given
 
 
 def test_a_key_among_the_engine_arguments_is_not_printed(cli: Any, serve: Any, tiny_model: Path) -> None:

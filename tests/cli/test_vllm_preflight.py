@@ -14,6 +14,7 @@ import pytest
 from garrison.base.errors import UsageError
 from garrison.base.settings import Settings
 from garrison.cli.scripts.vllm_preflight import main, parse, run
+from garrison.preflight.policy import RECLAIM, configured
 from garrison.preflight.report import PreflightRequest, Thresholds
 
 GROUPS = ("endpoint", "preflight", "start")
@@ -152,35 +153,34 @@ def test_cuda_visible_devices_is_the_fallback() -> None:
 
 
 def test_every_variable_reaches_the_request() -> None:
-    request = PreflightRequest.from_settings(
-        load(
-            VLLM_HOST="::1",
-            VLLM_PORT="81",
-            VLLM_DRY_RUN="1",
-            VLLM_SKIP_GPU_CHECK="1",
-            VLLM_MIN_FREE_GPU_GB="1",
-            VLLM_MAX_GPU_TEMP_C="2",
-            VLLM_MAX_GPU_UTIL_PCT="3",
-            VLLM_GPU_FAIL_ON="memory",
-            VLLM_GPU_DEVICES="0",
-            VLLM_ALLOW_OTHER_UID_KILL="1",
-            VLLM_STOP_TIMEOUT="4",
-            VLLM_PROCESS_SIGNATURES="s",
-            VLLM_PREFLIGHT_LOCKFILE="/run/{port}.l",
-        )
+    values = load(
+        VLLM_HOST="::1",
+        VLLM_PORT="81",
+        VLLM_DRY_RUN="1",
+        VLLM_SKIP_GPU_CHECK="1",
+        VLLM_MIN_FREE_GPU_GB="1",
+        VLLM_MAX_GPU_TEMP_C="2",
+        VLLM_MAX_GPU_UTIL_PCT="3",
+        VLLM_GPU_FAIL_ON="memory",
+        VLLM_GPU_DEVICES="0",
+        VLLM_ALLOW_OTHER_UID_KILL="1",
+        VLLM_STOP_TIMEOUT="4",
+        VLLM_PROCESS_SIGNATURES="s",
+        VLLM_PREFLIGHT_LOCKFILE="/run/{port}.l",
     )
+    request = PreflightRequest.from_settings(values)
     assert request == PreflightRequest(
         host="::1",
         port=81,
-        dry_run=True,
         skip_gpu=True,
         thresholds=Thresholds(1.0, 2, 3, ("memory",)),
         gpu_devices=("0",),
-        allow_other_uid_kill=True,
         stop_timeout=4,
         signatures=("s",),
         lockfile=Path("/run/81.l"),
     )
+    policy = configured(RECLAIM, values)
+    assert (policy.living, policy.dry_run, policy.other_users, policy.gpus_first) == ("stop", True, True, False)
 
 
 def test_lockfile_is_keyed_by_port_by_default() -> None:

@@ -125,7 +125,7 @@ def test_help_behind_the_separator_is_the_engines(cache: Path, cli: Any) -> None
 def test_unknown_word(cache: Path, cli: Any, word: str) -> None:
     done = cli(word, program="vllm-serve")
     assert done.code == 64
-    assert "behind --" in done.err
+    assert "after --" in done.err
 
 
 def test_missing_variable(cache: Path, cli: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -145,7 +145,7 @@ def test_engine_missing(cache: Path, cli: Any, monkeypatch: pytest.MonkeyPatch) 
 def test_guarded_flag(cache: Path, cli: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     done = cli("--dry-run", "--", "--port", "9", program="vllm-serve")
     assert done.code == 0
-    assert "warning: --port is left out: VLLM_PORT sets it" in done.err
+    assert "warning: --port is ignored, because VLLM_PORT sets it" in done.err
     monkeypatch.setenv("VLLM_STRICT_FLAGS", "1")
     assert cli("--dry-run", "--", "--port", "9", program="vllm-serve").code == 1
 

@@ -10,7 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from canned import canned
 from garrison_serve import ENGINE, Garrison, Start, alive
+from served import certify, refusing_port, start_raw
+
+__all__ = ["canned", "certify", "refusing_port", "start", "start_raw"]
 
 
 @pytest.fixture
@@ -26,6 +30,7 @@ def start(tmp_path: Path, tiny_model: Path, clean_environ: Mapping[str, str], un
         *arguments: str,
         variables: Mapping[str, str] | None = None,
         wrapper: str | None = None,
+        model: bool = True,
     ) -> Garrison:
         record = tmp_path / f"record{len(started)}"
         record.mkdir()
@@ -41,8 +46,8 @@ def start(tmp_path: Path, tiny_model: Path, clean_environ: Mapping[str, str], un
             **(variables or {}),
         }
         out = tmp_path / f"out{len(started)}"
-        command = [sys.executable, "-m", "garrison.cli.main", "serve", str(tiny_model)]
-        if "--engine" not in arguments:
+        command = [sys.executable, "-m", "garrison.cli.main", "serve", *([str(tiny_model)] if model else [])]
+        if "--engine" not in arguments and "--executable" not in arguments:
             command += ["--executable", str(program)]
         command += ["--port", str(port), *arguments]
         if wrapper is not None:

@@ -25,7 +25,5 @@ def test_every_signal_has_a_name(number: int, name: str) -> None:
 def test_how_it_ended() -> None:
     assert ended_text(3, "at its start") == "exited with 3 at its start"
     assert ended_text(-37, "while it was serving") == "was killed by SIGRTMIN+3 while it was serving"
-    assert ended_text(None, "x") == "did not end after a fatal error"
-    assert (
-        ended_text(None, "while it was serving", lost=True) == "lost the process that watched it while it was serving"
-    )
+    assert ended_text(None, "x") == "did not exit after a fatal error"
+    assert ended_text(None, "while it was serving", lost=True) == "lost its supervising process while it was serving"

@@ -180,7 +180,7 @@ class TestEnds:
             assert len(run.process.alive()) == 3
             engine_pid = int((record / "engine.pid").read_text())
             os.kill(int(Path(f"/proc/{engine_pid}/stat").read_text().rpartition(")")[2].split()[1]), signal.SIGKILL)
-            with pytest.raises(EngineDiedError, match="lost the process that watched it"):
+            with pytest.raises(EngineDiedError, match="lost its supervising process"):
                 await task
             assert await gone(recorded(record))
             assert await answers(second)
@@ -263,7 +263,7 @@ class TestWithoutProcesses:
         spawner.started[0].say(b"")
         await run.stop("idle")
         await task
-        assert view.of("note") == ["still alive after SIGKILL: 100"]
+        assert view.of("note") == ["still running after SIGKILL: pid 100"]
 
     async def test_an_error_of_the_system_is_said(self, tmp_path: Path) -> None:
         run, spawner, _ = self.start(tmp_path)

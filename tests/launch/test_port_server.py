@@ -15,7 +15,14 @@ import pytest
 
 from garrison.base.errors import PortForeignError
 from garrison.base.identity import ProcessId
-from garrison.launch.port_server import MachineServers, require_unused_socket
+from garrison.engines.registry import engine
+from garrison.launch.port_server import (
+    MachineServers,
+    endpoint_to_ask,
+    engine_called,
+    model_of,
+    require_unused_socket,
+)
 from garrison.preflight.addresses import Address
 from garrison.preflight.holders import PortVerdict
 from garrison.preflight.listeners import Listener
@@ -173,3 +180,33 @@ def test_a_socket_file_with_a_server_is_in_use(tmp_path: Path) -> None:
             require_unused_socket(path)
     require_unused_socket(path)  # left behind
     require_unused_socket("x" * 200)
+
+
+MODELS = [
+    (ARGV, "acme/tiny"),
+    ((*ARGV, "--served-model-name", "tiny", "alias"), "tiny"),
+    (("python", "-m", "vllm.entrypoints.openai.api_server", "--model", "acme/tiny"), "acme/tiny"),
+    (("python", "-m", "vllm.entrypoints.openai.api_server", "--model=acme/tiny"), "acme/tiny"),
+    (("vllm", "serve", "--config", "x.yaml"), None),
+    (("VLLM::EngineCore",), None),
+    (("llama-server", "-m", "/m/x.gguf", "--alias", "x"), "x"),
+    (("llama-server", "-m", "/m/x.gguf"), "/m/x.gguf"),
+    (("python", "/e/bin/mlx_lm.server", "--model", "/m/x", "--port", "8000"), "/m/x"),
+]
+
+
+@pytest.mark.parametrize(("argv", "model"), MODELS)
+def test_model(argv: tuple[str, ...], model: str | None) -> None:
+    assert model_of(argv) == model
+
+
+def test_it_is_asked_where_it_listens_and_as_its_own_flags_say() -> None:
+    argv = (*ARGV, "--port", "1", "--ssl-certfile", "c", "--root-path", "/serve", "--headless")
+    listener = Listener(Address(bytes(16)), 8000, 77, 1000)
+    found = endpoint_to_ask(Process(ProcessId(1, 1), 1, 0, "/x", argv), listener, 8000, engine("vllm"))
+    assert (found.host, found.port, found.tls, found.prefix, found.protocol) == ("::", 8000, True, "/serve", "http")
+
+
+def test_an_engine_that_this_version_does_not_know_is_asked_as_vllm_is() -> None:
+    assert engine_called("custom").name == "vllm"
+    assert engine_called("llama_cpp").title == "llama.cpp"

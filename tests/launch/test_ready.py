@@ -1,13 +1,21 @@
 import asyncio
-import ssl
+import itertools
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
-import httpx2
 import pytest
+from canned import StartCanned
+from served import Certify, StartRaw
 
 from garrison.base.errors import EngineTimeoutError, InvalidError
 from garrison.engines.engine import Endpoint
-from garrison.launch.run.ready import Answer, Place, base_url, caller_url, origin, place, probe, wait_ready
+from garrison.launch.run.address import Place, base_url, caller_url, place
+from garrison.launch.run.ready import Answer, no_answer, probe, wait_ready
+from garrison.net.client import HttpDialer
+from garrison.net.endpoint import Server, Tls
+from garrison.net.errors import TransportCause, TransportError
+from garrison.net.origin import origin_of
 
 ORIGINS = {
     "localhost:8000": "http://localhost:8000",
@@ -27,17 +35,17 @@ ORIGINS = {
 
 @pytest.mark.parametrize(("url", "expected"), ORIGINS.items(), ids=ORIGINS)
 def test_origin(url: str, expected: str) -> None:
-    assert origin(url) == expected
+    assert place(url) == Place(expected)
 
 
-NO_ORIGINS = ["", "http://", "ftp://x", "unix:///run/x.sock", "http://x:99999", "http://x:0", "http://x:abc", "http://[::1",
+NO_ORIGINS = ["", "http://", "ftp://x", "unix:run/x.sock", "http://x:99999", "http://x:0", "http://x:abc", "http://[::1",
               "http:///v1", "http://a b", "::1", "http://x\n"]  # fmt: skip
 
 
 @pytest.mark.parametrize("url", NO_ORIGINS, ids=[repr(url) for url in NO_ORIGINS])
 def test_no_origin(url: str) -> None:
     with pytest.raises(InvalidError) as caught:
-        origin(url)
+        place(url)
     assert repr(url) in caught.value.message
     assert "http://host:port" in str(caught.value.hint)
 
@@ -68,6 +76,16 @@ def test_a_socket_is_named_to_people() -> None:
     assert caller_url(Endpoint("node", 1, tls=True)) == "https://node:1"
 
 
+def test_a_password_is_sent_and_not_shown() -> None:
+    found = place("http://user:p%40ss@node:8000/v1")
+    assert (found.url, found.basic) == ("http://node:8000", "Basic dXNlcjpwQHNz")
+    assert "ss" not in str(found) + repr(found)
+
+
+def test_a_name_that_is_not_ascii() -> None:
+    assert place("http://münchen.example:8000").url == "http://xn--mnchen-3ya.example:8000"
+
+
 def test_place() -> None:
     assert place("unix:/run/v.sock") == Place("http://localhost", "/run/v.sock")
     assert str(place("unix:/run/v.sock")) == "unix:/run/v.sock"
@@ -77,78 +95,57 @@ def test_place() -> None:
             place(odd)
 
 
-def _wrapped(inner: BaseException) -> httpx2.ConnectError:
-    """As httpx2 raises it: an error of one name in another, and the cause among the arguments."""
-    error = httpx2.ConnectError("because")
-    error.__cause__ = Exception(inner)
-    return error
+CAUSES: dict[str, tuple[TransportError, bool, Answer, bool, bool]] = {
+    "refused": (TransportError(TransportCause.REFUSED, "x"), False, Answer(False, "nothing listens"), False, False),
+    "dns": (TransportError(TransportCause.DNS, "the name …"), False, Answer(False, "the name …"), False, False),
+    "local": (TransportError(TransportCause.LOCAL, "no file"), False, Answer(False, "no file"), False, False),
+    "timeout": (
+        TransportError(TransportCause.TIMEOUT, "x"), False, Answer(False, "no answer within 5 s"), False, False,
+    ),
+    "reset in a handshake": (
+        TransportError(TransportCause.RESET, "x"), True, Answer(False, "it does not complete a TLS handshake"),
+        True, True,
+    ),
+    "wrong version": (
+        TransportError(TransportCause.TLS, "TLS: x"), True, Answer(False, "it does not complete a TLS handshake"),
+        True, True,
+    ),
+    "reset later": (
+        TransportError(TransportCause.RESET, "cut", sent=True), True, Answer(False, "cut"), True, True,
+    ),
+    "alert": (
+        TransportError(TransportCause.TLS, "TLS: tlsv13 alert certificate required", sent=True), True,
+        Answer(False, "it talks only to clients with a certificate"), True, True,
+    ),
+    "another alert": (
+        TransportError(TransportCause.TLS, "TLS: sslv3 alert bad certificate", sent=True), True,
+        Answer(False, "it ends the TLS connection: sslv3 alert bad certificate"), True, True,
+    ),
+}  # fmt: skip
 
 
-TLS = {
-    "not trusted": (ssl.SSLCertVerificationError(1, "x"), "its certificate is not trusted", False),
-    "wrong version": (ssl.SSLError(1, "wrong version number"), "TLS handshake", True),
-    "reset": (ConnectionResetError(), "TLS handshake", True),
-}
+@pytest.mark.parametrize(("error", "tls", "expected", "heard", "unsure"), CAUSES.values(), ids=CAUSES)
+def test_what_a_failure_means(error: TransportError, tls: bool, expected: Answer, heard: bool, unsure: bool) -> None:
+    found = no_answer(error, timeout=5, tls=tls)
+    assert (found, found.heard, found.unsure) == (expected, heard, unsure)
 
 
-@pytest.mark.parametrize(("cause", "reason", "unsure"), TLS.values(), ids=TLS)
-async def test_a_failed_handshake_is_not_silence(cause: BaseException, reason: str, unsure: bool) -> None:
-    if isinstance(cause, ssl.SSLCertVerificationError):
-        cause.verify_message = "self-signed certificate"
-
-    def handle(_: httpx2.Request) -> httpx2.Response:
-        raise _wrapped(cause)
-
-    async with httpx2.AsyncClient(base_url="https://x", transport=httpx2.MockTransport(handle)) as client:
-        answer = await probe(client, "/health")
-    assert (answer.ready, answer.heard, answer.unsure) == (False, True, unsure)
-    assert reason in answer.reason
+async def ask(url: str, path: str = "/health", *loading: int, timeout: float = 5.0, insecure: bool = True) -> Answer:
+    server = Server(base_url=url, tls=Tls(insecure=insecure))
+    async with HttpDialer().open(server) as connection:
+        return await probe(connection, origin_of(url), path, frozenset(loading or (503,)), timeout=timeout)
 
 
-@pytest.mark.parametrize(
-    ("alert", "reason"),
-    [
-        ("TLSV13_ALERT_CERTIFICATE_REQUIRED", "it talks only to clients with a certificate"),
-        ("SSLV3_ALERT_BAD_CERTIFICATE", "it ends the TLS connection: SSLV3_ALERT_BAD_CERTIFICATE"),
-    ],
-)
-async def test_an_alert_after_the_handshake_is_an_answer(alert: str, reason: str) -> None:
-    def handle(_: httpx2.Request) -> httpx2.Response:
-        error = ssl.SSLError(1, f"[SSL: {alert}] alert")
-        error.reason = alert
-        raise error
-
-    async with httpx2.AsyncClient(base_url="https://x", transport=httpx2.MockTransport(handle)) as client:
-        answer = await probe(client, "/health")
-    assert (answer, answer.heard, answer.unsure) == (Answer(False, reason), True, True)
+Decide = Callable[[str, Any], Any]
 
 
-async def test_a_refused_connection_is_silence_however_it_is_wrapped() -> None:
-    def handle(_: httpx2.Request) -> httpx2.Response:
-        raise _wrapped(ConnectionRefusedError(111, "Connection refused"))
-
-    async with httpx2.AsyncClient(base_url="https://x", transport=httpx2.MockTransport(handle)) as client:
-        answer = await probe(client, "/health")
-    assert (answer, answer.heard) == (Answer(False, "nothing listens"), False)
-
-
-Handler = Callable[[httpx2.Request], httpx2.Response]
-
-
-def answering(**statuses: int) -> Handler:
+def answering(**statuses: int) -> Decide:
     """`health=200, models=404` and so on; 404 for the rest."""
     paths = {"/health": "health", "/v1/models": "models"}
-    return lambda request: httpx2.Response(statuses.get(paths.get(request.url.path, ""), 404))
+    return lambda path, _: statuses.get(paths.get(path, ""), 404)
 
 
-def raising(error: type[httpx2.HTTPError]) -> Handler:
-    def handle(request: httpx2.Request) -> httpx2.Response:
-        raise error("because", request=request)
-
-    return handle
-
-
-PROBES: dict[str, tuple[Handler, Answer]] = {
+PROBES: dict[str, tuple[Decide, Answer]] = {
     "200": (answering(health=200), Answer(True, "/health answers 200")),
     "503 is loading": (answering(health=503), Answer(False, "loading (HTTP 503)")),
     "500": (answering(health=500), Answer(False, "/health answers 500")),
@@ -159,28 +156,62 @@ PROBES: dict[str, tuple[Handler, Answer]] = {
     "404, then models forbidden": (answering(models=403), Answer(True, "/v1/models asks for a key")),
     "404 both": (answering(), Answer(False, "/v1/models answers 404")),
     "404, then models loading": (answering(models=503), Answer(False, "loading (HTTP 503)")),
-    "nothing listens": (raising(httpx2.ConnectError), Answer(False, "nothing listens")),
-    "timeout": (raising(httpx2.ReadTimeout), Answer(False, "no answer within 5 s")),
-    "connect timeout": (raising(httpx2.ConnectTimeout), Answer(False, "no answer within 5 s")),
-    "cut": (raising(httpx2.RemoteProtocolError), Answer(False, "RemoteProtocolError: because")),
-    "reset": (raising(httpx2.ReadError), Answer(False, "ReadError: because")),
+    "timeout": (lambda *_: ..., Answer(False, "no answer within 0.3 s")),
+    "cut": (lambda *_: None, Answer(False, "the connection was closed before the answer")),
+    "cut in the middle": (
+        lambda *_: b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\nconnection: close\r\n\r\nx",
+        Answer(False, "no answer within 0.3 s"),
+    ),
 }
 
 
-@pytest.mark.parametrize(("handler", "answer"), PROBES.values(), ids=PROBES)
-async def test_probe(handler: Handler, answer: Answer) -> None:
-    async with httpx2.AsyncClient(base_url="http://x", transport=httpx2.MockTransport(handler)) as client:
-        assert await probe(client, "/health") == answer
+@pytest.mark.system
+@pytest.mark.parametrize(("decide", "answer"), PROBES.values(), ids=PROBES)
+async def test_probe(canned: StartCanned, decide: Decide, answer: Answer) -> None:
+    assert await ask((await canned(decide)).url, timeout=0.3) == answer
 
 
-async def test_other_loading_statuses() -> None:
-    async with httpx2.AsyncClient(base_url="http://x", transport=httpx2.MockTransport(answering(health=500))) as client:
-        assert await probe(client, "/health", frozenset({500})) == Answer(False, "loading (HTTP 500)")
+@pytest.mark.system
+class TestProbe:
+    async def test_nothing_listens(self, refusing_port: int) -> None:
+        found = await ask(f"http://127.0.0.1:{refusing_port}")
+        assert (found, found.heard) == (Answer(False, "nothing listens"), False)
 
+    async def test_other_loading_statuses(self, canned: StartCanned) -> None:
+        server = await canned(answering(health=500))
+        assert await ask(server.url, "/health", 500) == Answer(False, "loading (HTTP 500)")
 
-async def test_models_as_the_path_itself() -> None:
-    async with httpx2.AsyncClient(base_url="http://x", transport=httpx2.MockTransport(answering())) as client:
-        assert await probe(client, "/v1/models") == Answer(False, "/v1/models answers 404")
+    async def test_a_status_that_means_it_is_dead(self, canned: StartCanned) -> None:
+        """mlx_lm answers so once its generation thread has died."""
+        server = await canned(answering(health=503))
+        async with HttpDialer().open(Server(base_url=server.url)) as connection:
+            found = await probe(connection, origin_of(server.url), "/health", frozenset(), frozenset({503}))
+        assert (found.dead, found.reason) == (True, "/health answers 503, which will not change")
+
+    async def test_models_as_the_path_itself(self, canned: StartCanned) -> None:
+        server = await canned(answering())
+        assert await ask(server.url, "/v1/models") == Answer(False, "/v1/models answers 404")
+        assert server.paths == ["/v1/models"]
+
+    async def test_a_prefix_is_named(self, canned: StartCanned) -> None:
+        server = await canned(lambda *_: 418)
+        assert await ask(server.url + "/serve") == Answer(False, "/serve/health answers 418")
+
+    async def test_a_certificate_that_is_not_trusted(self, start_raw: StartRaw, certify: Certify) -> None:
+        server = await start_raw(tls=certify("node").server())
+        found = await ask(f"https://127.0.0.1:{server.port}", insecure=False)
+        assert found == Answer(False, "its certificate is not trusted: self-signed certificate")
+        assert (found.heard, found.unsure, found.http) == (True, False, False)
+
+    async def test_tls_where_there_is_none(self) -> None:
+        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await reader.read(1)
+            writer.write(b"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\n")
+            writer.close()
+
+        async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+            found = await ask(f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}")
+        assert (found, found.unsure) == (Answer(False, "it does not complete a TLS handshake"), True)
 
 
 @pytest.fixture
@@ -188,50 +219,86 @@ def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("garrison.launch.run.ready._POLL_SECONDS", 0.001)
 
 
-async def test_wait_until_ready(no_waiting: None) -> None:
-    answers = iter([503, 503, 503, 500, 200])
-    said: list[str] = []
-    found = await wait_ready(
-        "x:1/v1",
-        timeout=5,
-        on_change=said.append,
-        transport=httpx2.MockTransport(lambda _: httpx2.Response(next(answers))),
-    )
-    assert found == Answer(True, "/health answers 200")
-    assert said == ["loading (HTTP 503)", "/health answers 500"]
+@pytest.mark.system
+class TestWait:
+    async def test_until_ready(self, canned: StartCanned, no_waiting: None) -> None:
+        answers = iter([503, 503, 503, 500, 200])
+        server = await canned(lambda *_: next(answers))
+        said: list[str] = []
+        found = await wait_ready(f"{server.url}/v1", timeout=5, on_change=said.append)
+        assert found == Answer(True, "/health answers 200")
+        assert said == ["loading (HTTP 503)", "/health answers 500"]
 
+    async def test_gives_up_at_the_deadline(self, canned: StartCanned, no_waiting: None) -> None:
+        server = await canned(answering(health=503))
+        with pytest.raises(EngineTimeoutError) as caught:
+            await wait_ready(server.url, timeout=0.2)
+        assert caught.value.message == f"{server.url} was not ready within 0.2 s: loading (HTTP 503)"
+        assert caught.value.details == {"url": server.url, "reason": "loading (HTTP 503)"}
+        assert int(caught.value.exit_code) == 22
 
-async def test_wait_gives_up_at_the_deadline(no_waiting: None) -> None:
-    with pytest.raises(EngineTimeoutError) as caught:
-        await wait_ready("x:1", timeout=0.02, transport=httpx2.MockTransport(answering(health=503)))
-    assert caught.value.message == "http://x:1 was not ready within 0.02 s: loading (HTTP 503)"
-    assert caught.value.details == {"url": "http://x:1", "reason": "loading (HTTP 503)"}
-    assert int(caught.value.exit_code) == 22
+    async def test_a_timeout_of_zero_asks_once(self, canned: StartCanned, no_waiting: None) -> None:
+        assert (await wait_ready((await canned(answering(health=200))).url, timeout=0)).ready
+        with pytest.raises(EngineTimeoutError):
+            await wait_ready((await canned(answering(health=503))).url, timeout=0)
 
+    async def test_an_endpoint_that_never_answers_does_not_hold_the_deadline(
+        self, canned: StartCanned, no_waiting: None
+    ) -> None:
+        server = await canned(lambda *_: ...)
+        async with asyncio.timeout(5):
+            with pytest.raises(EngineTimeoutError, match="no answer"):
+                await wait_ready(server.url, timeout=0.02)
 
-async def test_a_timeout_of_zero_asks_once(no_waiting: None) -> None:
-    assert (await wait_ready("x:1", timeout=0, transport=httpx2.MockTransport(answering(health=200)))).ready
-    with pytest.raises(EngineTimeoutError):
-        await wait_ready("x:1", timeout=0, transport=httpx2.MockTransport(answering(health=503)))
+    async def test_proxies_of_the_environment_are_not_asked(
+        self, canned: StartCanned, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
+        monkeypatch.setenv("ALL_PROXY", "http://127.0.0.1:9")
+        assert (await wait_ready((await canned(answering(health=200))).url, timeout=1)).ready
 
+    async def test_a_password_in_the_address_is_sent(self, canned: StartCanned) -> None:
+        server = await canned(answering(health=200))
+        await wait_ready(server.url.replace("//", "//user:pass@"), timeout=1)
+        assert "authorization: Basic dXNlcjpwYXNz" in server.heads[0]
 
-async def test_an_endpoint_that_never_answers_does_not_hold_the_deadline(no_waiting: None) -> None:
-    async def hang(_: httpx2.Request) -> httpx2.Response:
-        await asyncio.Event().wait()
-        raise AssertionError
+    async def test_plain_http_on_a_port_that_speaks_tls(
+        self, start_raw: StartRaw, certify: Certify, no_waiting: None
+    ) -> None:
+        """This server only closes such a connection, as many do."""
+        ok = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n"
+        server = await start_raw(*itertools.repeat(ok, 9), tls=certify("node").server())
+        with pytest.raises(EngineTimeoutError) as caught:
+            await wait_ready(server.url, timeout=0.3)
+        assert caught.value.details["reason"] == f"it speaks TLS; use https://127.0.0.1:{server.port}"
+        assert "https://" in str(caught.value.hint)
 
-    async with asyncio.timeout(5):
-        with pytest.raises(EngineTimeoutError, match="no answer"):
-            await wait_ready("x:1", timeout=0.02, transport=httpx2.MockTransport(hang))
+    async def test_a_socket_file(self, canned: StartCanned, tmp_path: Path) -> None:
+        path = tmp_path / "v.sock"
+        answers = iter([503, 200])
+
+        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(b"HTTP/1.1 %d X\r\ncontent-length: 0\r\nconnection: close\r\n\r\n" % next(answers))
+            writer.close()
+
+        with pytest.raises(EngineTimeoutError, match=r"unix:.*: nothing listens"):
+            await wait_ready(f"unix:{path}", timeout=0)
+        async with await asyncio.start_unix_server(serve, path):
+            assert (await wait_ready(f"unix:{path}", timeout=5)).ready
+
+    async def test_ipv6(self, no_waiting: None) -> None:
+        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            head = await reader.readuntil(b"\r\n\r\n")
+            status = 200 if b"host: [::1]:" in head else 500
+            writer.write(b"HTTP/1.1 %d X\r\ncontent-length: 0\r\nconnection: close\r\n\r\n" % status)
+            writer.close()
+
+        async with await asyncio.start_server(serve, "::1", 0) as server:
+            port = server.sockets[0].getsockname()[1]
+            assert (await wait_ready(f"[::1]:{port}", timeout=5)).ready
 
 
 async def test_wait_refuses_no_address() -> None:
     with pytest.raises(InvalidError):
         await wait_ready("ftp://x", timeout=1)
-
-
-async def test_proxies_of_the_environment_are_not_asked(monkeypatch: pytest.MonkeyPatch, no_waiting: None) -> None:
-    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
-    monkeypatch.setenv("ALL_PROXY", "http://127.0.0.1:9")
-    transport = httpx2.MockTransport(answering(health=200))
-    assert (await wait_ready("127.0.0.1:1", timeout=1, transport=transport)).ready

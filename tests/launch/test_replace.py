@@ -123,7 +123,7 @@ class TestReplaced:
         first = start()
         first.ready()
         second(start, first, "--replace").ready()
-        (note,) = (first.home / "run").iterdir()
+        (note,) = (first.home / "run").glob("*.json")
         assert note.stat().st_mode & 0o777 == 0o600
         assert note.parent.stat().st_mode & 0o777 == 0o700
 
@@ -151,7 +151,7 @@ class TestStuck:
         late.until(lambda: not alive(engine) or late.process.poll() is not None, seconds=60, what="the stuck one's end")
         assert not alive(engine), late.text
         late.ready()
-        assert "is stuck, and is stopped for it" in late.text
+        assert "is stuck and will be stopped: pid" in late.text
 
 
 class TestNothingIsStoppedInVain:

@@ -15,6 +15,7 @@ import pytest
 from garrison_serve import ENGINE, alive
 
 from garrison.launch.shim.stop import Stop
+from garrison.preflight.engine_records import read_records
 
 pytestmark = pytest.mark.system
 
@@ -334,3 +335,31 @@ class TestStages:
         stop.kill()
         assert stop.step()
         assert tree.sent == ["main SIGTERM", "all SIGKILL", "all SIGKILL"]
+
+
+class TestRecord:
+    """The shim records its engine for later preflights, for as long as anything of the engine is left."""
+
+    def test_it_names_engine_and_shim_and_goes_with_them(self, detached: Start, tmp_path: Path) -> None:
+        directory = tmp_path / "engines"
+        shim = detached(record={"directory": str(directory), "engine": "llama_cpp", "port": 8000})
+        assert "unrecorded" not in shim.first
+        (record,) = read_records(directory).engines
+        assert (record.engine, record.port) == ("llama_cpp", 8000)
+        assert record.main.pid == shim.engine_pid() == shim.first["pid"]
+        assert record.shim is not None
+        assert record.shim.pid == shim.process.pid
+        shim.ask(do="stop")
+        shim.process.wait(20)
+        assert list(directory.iterdir()) == []
+
+    def test_one_that_cannot_be_written_does_not_end_the_engine(self, detached: Start, tmp_path: Path) -> None:
+        directory = tmp_path / "engines"
+        directory.mkdir(mode=0o755)
+        shim = detached(record={"directory": str(directory), "engine": "llama_cpp", "port": 8000})
+        assert "mode 0700" in shim.first["unrecorded"]
+        assert alive(shim.engine_pid())
+
+    def test_none_is_written_unasked(self, detached: Start, tmp_path: Path) -> None:
+        detached()
+        assert not (tmp_path / "engines").exists()

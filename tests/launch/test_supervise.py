@@ -92,7 +92,7 @@ class TestDeath:
         garrison = start({"exit": 3, "lines": ["one", "two"], "last": "ValueError: odd\n"}, "--no-logs")
         assert garrison.end() == 21
         assert "vLLM exited with 3 before it was ready" in garrison.text
-        assert "the end of the engine's log:" in garrison.text
+        assert "last lines of the engine's log:" in garrison.text
         assert "│ ValueError: odd" in garrison.text
         assert garrison.left() == []
 

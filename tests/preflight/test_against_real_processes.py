@@ -21,6 +21,7 @@ from garrison.base.errors import (
 )
 from garrison.base.identity import ProcessId
 from garrison.preflight.check import PreflightReport, PreflightRequest, check
+from garrison.preflight.policy import PortPolicy
 from garrison.preflight.procnet import ProcNet
 from garrison.processes.procfs import Procfs
 
@@ -37,7 +38,10 @@ def request(port: int, host: str = "127.0.0.1", **fields: Any) -> PreflightReque
 
 
 def run(port: int, host: str = "127.0.0.1", processes: Procfs | None = None, **fields: Any) -> PreflightReport:
-    return check(request(port, host, **fields), processes=processes, say=lambda _: None)
+    policy = PortPolicy(
+        living="stop", dry_run=fields.pop("dry_run", False), other_users=fields.pop("other_users", False)
+    )
+    return check(request(port, host, **fields), policy, processes=processes, say=lambda _: None)
 
 
 def test_free_port(port: int) -> None:
@@ -198,7 +202,7 @@ def test_another_users_vllm_is_refused(stage: Any, port: int, is_listening: Call
 @as_root
 def test_another_users_vllm_is_stopped_where_that_is_allowed(stage: Any, port: int) -> None:
     pid = stage.serve(stage.vllm, port, user="nobody")
-    assert run(port, allow_other_uid_kill=True).reclaimed_roots == (pid,)
+    assert run(port, other_users=True).reclaimed_roots == (pid,)
 
 
 def as_nobody(call: Callable[[], PreflightReport]) -> PreflightReport | GarrisonError:

@@ -1,6 +1,7 @@
 """The whole preflight on the in-memory twins."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from garrison.preflight.addresses import Address
 from garrison.preflight.check import PreflightReport, PreflightRequest, check, port_lock
 from garrison.preflight.gpu.gpus import Gpu, GpuProcess
 from garrison.preflight.listeners import Listener
+from garrison.preflight.policy import RECLAIM
 from garrison.processes.process import Process
 from garrison.testing.clock import FakeClock
 from garrison.testing.gpus import MemoryGpuProbe
@@ -28,6 +30,7 @@ from garrison.testing.sockets import MemorySockets
 
 PYTHON = "/usr/bin/python3"
 VLLM = ("python", "/v/bin/vllm", "serve", "x", "--api-key", "SECRET")
+DRY = replace(RECLAIM, dry_run=True)
 ANY, LOOPBACK = Address(bytes(4)), Address(b"\x7f\0\0\1")
 
 
@@ -50,14 +53,18 @@ class Bench:
             self.sockets.table.clear()
 
     def check(self, gpus: Any = (), **fields: Any) -> PreflightReport:
+        policy = fields.pop("policy", RECLAIM)
+        effects = {name: fields.pop(name) for name in ("servers", "ask") if name in fields}
         asked = {"host": "0.0.0.0", "port": 8000, "skip_gpu": not gpus, "lockfile": Path("/tmp/x")} | fields
         return check(
             PreflightRequest(**asked),
+            policy,
             processes=self.processes,
             sockets=self.sockets,
             gpus=gpus,
             clock=self.clock,
             say=self.said.append,
+            **effects,
         )
 
 
@@ -117,8 +124,8 @@ FAILURES = [
     ("2-foreign-even-if-another-users", PortForeignError, 2, Bench(("nginx",), uid=7, exe="/usr/sbin/nginx"), {}),
     ("2-foreign-when-exe-is-unreadable", PortForeignError, 2, Bench(exe=None), {}),
     ("3-other-user", PortOtherUserError, 3, Bench(uid=7), {}),
-    ("2-foreign-in-dry-run", PortForeignError, 2, Bench(("nginx",), exe="/usr/sbin/nginx"), {"dry_run": True}),
-    ("3-other-user-in-dry-run", PortOtherUserError, 3, Bench(uid=7), {"dry_run": True}),
+    ("2-foreign-in-dry-run", PortForeignError, 2, Bench(("nginx",), exe="/usr/sbin/nginx"), {"policy": DRY}),
+    ("3-other-user-in-dry-run", PortOtherUserError, 3, Bench(uid=7), {"policy": DRY}),
 ]
 
 
@@ -137,14 +144,14 @@ def test_refused(kind: type[GarrisonError], code: int, bench: Bench, fields: dic
 
 
 def test_3_becomes_a_stop_when_allowed() -> None:
-    assert Bench(uid=7).check(allow_other_uid_kill=True).reclaimed_roots == (100,)
+    assert Bench(uid=7).check(policy=replace(RECLAIM, other_users=True)).reclaimed_roots == (100,)
 
 
 def test_3_when_allowed_but_the_system_says_no() -> None:
     bench = Bench(uid=7)
     bench.processes.denied = {100, 101}
     with pytest.raises(PortOtherUserError, match="may not signal"):
-        bench.check(allow_other_uid_kill=True)
+        bench.check(policy=replace(RECLAIM, other_users=True))
 
 
 def test_4_when_nobody_is_seen_to_hold_it() -> None:
@@ -249,22 +256,6 @@ def test_lock_file_must_be_a_regular_file(tmp_path: Path, kind: str) -> None:
 def test_lock_file_is_for_its_owner_alone(tmp_path: Path) -> None:
     with port_lock(request(tmp_path / "lock")):
         assert (tmp_path / "lock").stat().st_mode & 0o777 == 0o600
-
-
-@pytest.mark.parametrize("dry_run", [False, True])
-def test_whoever_may_forbid_a_stop_is_asked_before_it(dry_run: bool) -> None:
-    bench = Bench()
-
-    def forbid(verdict: Any) -> None:
-        assert [root.id.pid for root in verdict.roots] == [100]
-        raise PortForeignError("no")
-
-    with pytest.raises(PortForeignError):
-        check(
-            PreflightRequest(host="0.0.0.0", port=8000, skip_gpu=True, lockfile=Path("/x"), dry_run=dry_run),
-            processes=bench.processes, sockets=bench.sockets, clock=bench.clock, say=bench.said.append, may_stop=forbid,
-        )  # fmt: skip
-    assert bench.processes.sent == []
 
 
 def test_a_start_that_takes_no_port_has_none_looked_at() -> None:

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from garrison.base.errors import EngineMissingError, InvalidError
-from garrison.preflight.downstream import SpawnedChild
+from garrison.preflight.downstream.child import SpawnedChild
 
 pytestmark = pytest.mark.system
 
@@ -46,7 +46,7 @@ import ctypes, os
 ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)  # PR_SET_CHILD_SUBREAPER: orphans come to us, as to pid 1
 me = os.getpid()
 os.getpid = lambda: 1
-from garrison.preflight.downstream import SpawnedChild
+from garrison.preflight.downstream.child import SpawnedChild
 with SpawnedChild(["sh", "-c", "(true &); (true &); sleep 0.5; exit 4"]) as child:
     code = None
     while code is None:

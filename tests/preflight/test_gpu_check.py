@@ -69,7 +69,7 @@ def test_none_selected_warns() -> None:
 @pytest.mark.parametrize("gpus", [[HOT], []], ids=["threshold", "no-gpu"])
 def test_a_dry_run_lists_what_would_be_fatal(gpus: list[Gpu]) -> None:
     """The seed's dry run knows the exit codes 0, 2, 3 and 4 alone."""
-    assert check_gpus(request(dry_run=True), [MemoryGpuProbe(gpus)]).would_fail
+    assert check_gpus(request(), [MemoryGpuProbe(gpus)], dry_run=True).would_fail
 
 
 def test_not_fatal_is_a_warning() -> None:

@@ -9,6 +9,7 @@ import pytest
 from garrison.base.identity import ProcessId
 from garrison.preflight.addresses import Address
 from garrison.preflight.check import PreflightRequest, check
+from garrison.preflight.policy import RECLAIM
 from garrison.preflight.portable import PsutilSockets
 from garrison.processes.portable import PsutilProcesses
 from garrison.processes.procfs import Procfs
@@ -49,5 +50,5 @@ def test_a_signal_goes_to_the_process_and_not_the_pid(stage: Any) -> None:
 def test_the_whole_preflight_through_psutil(stage: Any, port: int, tmp_path: Any) -> None:
     pid = stage.serve(stage.vllm, port)
     request = PreflightRequest(host="0.0.0.0", port=port, skip_gpu=True, lockfile=tmp_path / "lock")
-    report = check(request, processes=PsutilProcesses(), sockets=PsutilSockets(), say=lambda _: None)
+    report = check(request, RECLAIM, processes=PsutilProcesses(), sockets=PsutilSockets(), say=lambda _: None)
     assert report.reclaimed_roots == (pid,)

@@ -1,5 +1,5 @@
 from garrison.base.identity import ProcessId
-from garrison.preflight.progress import Progress, observe
+from garrison.preflight.downstream.progress import Progress, observe
 from garrison.processes.process import Process
 
 

@@ -10,7 +10,9 @@ import pytest
 
 from garrison.base.identity import ProcessId, start_time
 from garrison.processes.descendants import Descendants
+from garrison.processes.portable import PsutilProcesses
 from garrison.processes.procfs import Procfs
+from garrison.testing.processes import MemoryProcesses
 
 
 def identity(pid: int) -> ProcessId:
@@ -97,6 +99,21 @@ def test_no_other_process_is_read(tree: Path) -> None:
     assert processes.scans == 0
 
 
+def test_a_subtree_is_its_root_and_the_living_below_it(tree: Path) -> None:
+    processes = Counting(str(tree))
+    assert sorted(processes.subtree(ProcessId(10, 5))) == [10, 11, 13, 14]
+    assert set(processes.read_stats) == {10, 11, 12, 13, 14}
+    assert processes.scans == 0
+    assert processes.subtree(ProcessId(10, 4)) == {}
+    assert processes.subtree(ProcessId(99, 5)) == {}
+
+
+def test_a_subtree_without_lists_of_children(tree: Path) -> None:
+    for path in tree.glob("*/task/*/children"):
+        path.unlink()
+    assert sorted(Procfs(str(tree)).subtree(ProcessId(10, 5))) == [10, 11, 13, 14]
+
+
 def test_without_lists_of_children_the_whole_table_is_read(tree: Path) -> None:
     for path in tree.glob("*/task/*/children"):
         path.unlink()
@@ -143,6 +160,16 @@ def shell(until: Callable[..., Any]) -> Iterator[subprocess.Popen[bytes]]:
             Procfs().signal(one, 9)
         process.kill()
         process.wait()
+
+
+@pytest.mark.system
+def test_a_subtree_is_the_same_through_each_reader(shell: subprocess.Popen[bytes]) -> None:
+    root = identity(shell.pid)
+    linux, portable = Procfs().subtree(root), PsutilProcesses().subtree(PsutilProcesses().read(shell.pid).id)
+    assert linux.keys() == portable.keys()
+    assert len(linux) == 3
+    twin = MemoryProcesses(linux.values())
+    assert twin.subtree(root).keys() == linux.keys()
 
 
 @pytest.mark.system

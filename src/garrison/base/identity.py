@@ -1,7 +1,7 @@
-"""Which process is meant: one value for locks, leases, signals and the record of what was started.
+"""The identity of a process: one value for locks, leases, signals and records of engines.
 
-A pid alone names whatever process has it now. A process is its pid and its start time, and both mean something only on
-one boot of one host, in one pid namespace.
+A pid alone names whatever process has it now. A process is identified by pid and start time, and both are valid only
+for one boot of one host, in one pid namespace.
 """
 
 import functools
@@ -16,8 +16,8 @@ __all__ = ["Identity", "Place", "ProcessId", "is_gone", "start_time", "this_plac
 
 @dataclass(frozen=True, slots=True, order=True)
 class ProcessId:
-    """A process within one place. `start` is in the system's own unit (clock ticks after boot on Linux): compare it,
-    never compute with it."""
+    """A process within one place. `start` is in the system's own unit (clock ticks after boot on Linux): only compare
+    it, do not compute with it."""
 
     pid: int
     start: int
@@ -25,12 +25,12 @@ class ProcessId:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a pid means something.
+    """Where a pid is valid.
 
     Attributes:
-        host: the host's name, for people. Two hosts may share one.
+        host: the host's name, for messages. Two hosts may have the same.
         boot: the boot id of the kernel; empty where the system has none.
-        namespace: the pid namespace, as the kernel names it; containers of one host have their own.
+        namespace: the kernel's name of the pid namespace; each container has its own.
     """
 
     host: str
@@ -49,7 +49,7 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """A process anywhere. `start` is None where the system does not tell it: then only an end can be recognised."""
+    """A process anywhere. Where the system does not tell its `start`, that is None, and only its end can be seen."""
 
     place: Place
     pid: int
@@ -61,9 +61,10 @@ class Identity:
 
     @classmethod
     def parse(cls, text: str) -> "Identity":
-        """
+        """Read what `str` of an identity wrote.
+
         Raises:
-            ValueError: `text` is not what `str` of an identity gives.
+            ValueError: `text` is something else.
         """
         pid, start, place = text.strip().split(" ", 2)
         return cls(Place.parse(place), int(pid), None if start == "None" else int(start))
@@ -77,7 +78,7 @@ def this_process() -> Identity:
 
 @functools.cache
 def this_place() -> Place:
-    """The place of this process. It does not change while the process lives."""
+    """The place of this process, which does not change while it runs."""
     with suppress(OSError):
         boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
         return Place(platform.node(), boot, str(Path("/proc/self/ns/pid").readlink()))
@@ -85,19 +86,19 @@ def this_place() -> Place:
 
 
 def start_time(pid: int) -> int | None:
-    """Clock ticks after boot at which `pid` started; None when it is gone or `/proc` is not there."""
+    """The start of `pid`, in clock ticks after boot; None when it has ended, or there is no `/proc`."""
     try:
         content = Path(f"/proc/{pid}/stat").read_bytes()
     except OSError:
         return None
-    # The command name, field 2, may hold spaces and parentheses: count from the last one.
+    # The command name, field 2, may hold spaces and parentheses: count from the last parenthesis.
     fields = content[content.rindex(b")") + 2 :].split()
     return int(fields[19])
 
 
 def is_gone(process: Identity) -> bool | None:
-    """Whether `process` has ended; None where this process cannot tell: on another host, after a boot that may have
-    been another host's, or in another pid namespace."""
+    """Whether `process` has ended; None where that cannot be told from here: on another host, in another pid namespace,
+    or from another boot, which may have been another host's."""
     if process.place != this_place():
         return None
     found = start_time(process.pid)

@@ -1,15 +1,16 @@
 """An advisory lock on a file that names its holder and survives kill -9.
 
-`flock` where the file system has it: the kernel drops the lock with its holder. Elsewhere (some network mounts) a
-directory beside the file, made atomically, with the holder's identity in it. A holder in the same place that is gone is
-recognised; a holder on another host cannot be judged from here, so its lock stays until it is released or removed.
+It is a `flock` where the file system supports it: the kernel drops the lock with its holder. Elsewhere (some network
+mounts) it is a directory beside the file, made atomically, with the holder's identity in it. The lock of a process that
+has ended is recognised as stale on the same machine. A holder on another host cannot be judged from here, so its lock
+stays until it is released or removed.
 
-In a directory that a group shares, its lock files are shared too. Elsewhere they are private, and a file that another
+In a directory that a group shares, the lock files are shared too. Elsewhere they are private, and a file that another
 user left in a place such as /tmp is not waited for: this user locks a file of its own beside it. Neither user could
 stop the other's processes anyway, and root can open both.
 
-The filelock library is not used: its import costs three interpreter starts, and the seed's contract asks for the
-symlink check and the directory fallback.
+The filelock library is not used: its import costs three interpreter starts, and the seed's contract requires the check
+for symlinks and the directory fallback.
 """
 
 import contextlib
@@ -38,7 +39,7 @@ class FileLock:
     """A lock that is held.
 
     Attributes:
-        path: the file that is locked; one of this user's own where another user's file was in the way.
+        path: the locked file; this user's own where another user's file was in the way.
         descriptor: None in the directory fallback.
     """
 
@@ -48,7 +49,7 @@ class FileLock:
         self._held = True
 
     def release(self) -> None:
-        """Let go. Calling it twice is harmless."""
+        """Release the lock. A second call has no effect."""
         if not self._held:
             return
         self._held = False
@@ -72,12 +73,12 @@ def file_lock(
 
     Args:
         timeout: seconds to wait for another holder; 0 tries once.
-        purpose: completes "another command …" in the error, e.g. `is resolving acme/tiny`.
-        on_wait: called once with a sentence, the first time the lock is found taken.
+        purpose: completes "another command …" in the error, such as `is resolving acme/tiny`.
+        on_wait: called with a sentence the first time the lock is found to be held.
 
     Raises:
-        LockedError: the time is over. Details: `path`, `pid` of the holder where it is known.
-        InvalidError: the path is a symlink or no regular file, or cannot be opened.
+        LockedError: it is still held after `timeout`. Details: `path`, and `pid` of the holder where it is known.
+        InvalidError: the path is a symlink or not a regular file, or cannot be opened.
     """
     lock = _acquire(path, timeout, purpose, clock or SystemClock(), on_wait)
     try:
@@ -128,7 +129,7 @@ def _wait(
 
 
 def _open(path: Path) -> tuple[Path, int]:
-    """The file to lock, and an open descriptor of it."""
+    """Open the file to lock: (its path, descriptor)."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -140,10 +141,10 @@ def _open(path: Path) -> tuple[Path, int]:
             descriptor = _open_file(path)
     except OSError as error:
         what = "is a symlink" if error.errno == errno.ELOOP else f"cannot be opened: {error.strerror}"
-        raise InvalidError(f"the lock file {path} {what}", hint="Remove it, or name another lock file.") from None
+        raise InvalidError(f"lock file {path} {what}", hint="Remove it, or choose another lock file.") from None
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
-        raise InvalidError(f"the lock file {path} is not a regular file", hint="Remove it, or name another lock file.")
+        raise InvalidError(f"lock file {path} is not a regular file", hint="Remove it, or choose another lock file.")
     return path, descriptor
 
 
@@ -153,18 +154,18 @@ def _open_file(path: Path) -> int:
         try:
             descriptor = os.open(path, flags | os.O_CREAT | os.O_EXCL, 0o600)
         except FileExistsError:
-            # Without O_CREAT: in a sticky directory the kernel refuses it for a file of another user, even to root.
+            # Without O_CREAT: in a sticky directory the kernel refuses that for another user's file, even to root.
             with contextlib.suppress(FileNotFoundError):  # it was removed between the two calls
                 return os.open(path, flags)
         else:
             with contextlib.suppress(OSError):
                 os.fchmod(descriptor, _mode(path.parent))
             return descriptor
-    raise FileNotFoundError(errno.ENOENT, "it is removed again and again", str(path))
+    raise FileNotFoundError(errno.ENOENT, "it keeps being removed", str(path))
 
 
 def _mode(directory: Path) -> int:
-    """A directory that a group shares (setgid and writable for it) shares its locks with the group."""
+    """The mode of lock files in `directory`: open to the group where the directory is, setgid and group-writable."""
     shared = stat.S_ISGID | stat.S_IWGRP
     return 0o660 if directory.stat().st_mode & shared == shared else 0o600
 
@@ -177,7 +178,7 @@ def _is_anothers(path: Path) -> bool:
 
 
 def _write_holder(descriptor: int) -> None:
-    """Record the holder, for the message to others. On a full disk only that is lost."""
+    """Record the holder for other processes' messages. On a full disk only that is lost."""
     with contextlib.suppress(OSError):
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
@@ -185,7 +186,7 @@ def _write_holder(descriptor: int) -> None:
 
 @dataclass(frozen=True, slots=True)
 class _Holder:
-    """`host` is set where the holder is not in the same place as this process."""
+    """`host` is set where the holder cannot be judged from here."""
 
     pid: int | None = None
     host: str | None = None
@@ -211,11 +212,11 @@ def _directory_holder(path: Path) -> _Holder:
 
 def _locked(path: Path, purpose: str, timeout: float, holder: _Holder) -> LockedError:
     waited = f" after waiting {timeout:g} s" if timeout else ""
-    hint = "Wait for it to end, or end it, then run this again; the lock of a dead holder is freed by itself."
+    hint = "Wait for it or end it, then run this again. The lock of a process that has ended is released automatically."
     if holder.host:
         hint = (
-            f"Wait for it to end, or end it on {holder.host}, then run this again. "
-            f"If it is gone for good, remove {_fallback(path)}: from here that cannot be told."
+            f"Wait for it, or end it on {holder.host}, then run this again. Whether it still runs cannot be told from "
+            f"here: if it does not, remove {_fallback(path)}."
         )
     return LockedError(
         f"{holder} {purpose}{waited} (lock {path})",
@@ -233,11 +234,11 @@ def _try_directory(path: Path) -> bool:
     if not _make(directory):
         if not _is_stale(directory):
             return False
-        # Only one of several waiters wins this rename; then all of them compete for the free place.
+        # Of several waiters only one succeeds with this rename; then all of them compete for the free name.
         with contextlib.suppress(OSError):
             grave = directory.with_name(f"{directory.name}.stale.{os.getpid()}")
             directory.rename(grave)
-            if not _is_stale(grave):  # somebody was quicker, and what was renamed is theirs
+            if not _is_stale(grave):  # another waiter was faster, and this is its new lock
                 grave.rename(directory)
                 return False
             shutil.rmtree(grave, ignore_errors=True)
@@ -254,7 +255,7 @@ def _make(directory: Path) -> bool:
         return False
     with contextlib.suppress(OSError):
         mode = _mode(directory.parent)
-        directory.chmod(mode | (mode & 0o222) >> 1)  # whoever may write may enter
+        directory.chmod(mode | (mode & 0o222) >> 1)  # those who may write may also enter
     return True
 
 
@@ -265,7 +266,7 @@ def _is_stale(directory: Path) -> bool:
     except PermissionError:
         return False
     except (OSError, ValueError):
-        # Between mkdir and the write of the holder there is a moment without it; a minute is no moment.
+        # Between mkdir and the write of the holder there is a moment without it, which does not last a minute.
         with contextlib.suppress(OSError):
             return time.time() - directory.stat().st_mtime > 60
         return False

@@ -7,15 +7,16 @@ start, and `vllm-preflight` runs before every start of a server.
 
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import Field as DataclassField
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 from garrison.base import values
-from garrison.base.errors import InvalidError
+from garrison.base.config_file import read_config_file
+from garrison.base.mistyped import mistyped_variables
+from garrison.base.setting import Setting, as_text, parse, row_of, setting
 
-__all__ = ["SOURCES", "Origin", "Setting", "Settings", "config_path", "secret_variables", "seed_variables"]
+__all__ = ["SOURCES", "Origin", "Settings", "secret_variables", "seed_variables"]
 
 SOURCES = ("flox", "local", "hf-cache", "r2", "hf-hub")
 LOG_FORMATS = ("json", "console")
@@ -24,58 +25,6 @@ GPU_CONDITIONS = ("temperature", "memory", "utilization")
 
 Origin = str
 """Where a value came from: `flag`, the variable's name, the config file's path, or `default`."""
-
-
-@dataclass(frozen=True, slots=True)
-class Setting:
-    """One row of the table.
-
-    Attributes:
-        seeds: the seed's own variables, tried in order after `GARRISON_<NAME>`.
-        seed_default: the default in the `vllm-*` commands, where the seed documents another than ours.
-        secret: never shown, only whether it is set.
-        former: its name before, as a variable and in the config file. It works for one more release, with a warning.
-    """
-
-    name: str
-    group: str
-    help: str
-    parse: values.Parser
-    default: Any
-    seeds: tuple[str, ...] = ()
-    seed_default: Any = None
-    secret: bool = False
-    former: str | None = None
-
-    @property
-    def env(self) -> str:
-        return _variable(self.name)
-
-    @property
-    def former_env(self) -> str | None:
-        return None if self.former is None else _variable(self.former)
-
-
-def _setting(
-    group: str,
-    help: str,
-    parse: values.Parser,
-    default: Any = None,
-    *,
-    seeds: tuple[str, ...] = (),
-    seed_default: Any = None,
-    secret: bool = False,
-    former: str | None = None,
-) -> Any:
-    row = {
-        "group": group, "help": help, "parse": parse, "seeds": seeds, "seed_default": seed_default, "secret": secret,
-        "former": former,
-    }  # fmt: skip
-    return field(default=default, metadata=row, repr=not secret)
-
-
-def _variable(name: str) -> str:
-    return "GARRISON_" + name.upper()
 
 
 _FLAG = values.flag
@@ -102,7 +51,7 @@ class Settings:
         },
     )
 
-    engine_host: str = _setting(
+    engine_host: str = setting(
         "endpoint",
         "Address an engine binds to.",
         values.host,
@@ -111,167 +60,173 @@ class Settings:
         seed_default="0.0.0.0",
         former="host",
     )
-    engine_port: int = _setting(
+    engine_port: int = setting(
         "endpoint", "Port an engine listens on.", values.integer(1, 65535), 8000, seeds=("VLLM_PORT",), former="port"
     )
 
-    dry_run: bool = _setting(
-        "preflight", "Say what would happen; signal nothing.", _FLAG, False, seeds=("VLLM_DRY_RUN",)
+    dry_run: bool = setting(
+        "preflight", "Report what would happen; signal nothing.", _FLAG, False, seeds=("VLLM_DRY_RUN",)
     )
-    skip_gpu_check: bool = _setting("preflight", "Skip all GPU checks.", _FLAG, False, seeds=("VLLM_SKIP_GPU_CHECK",))
-    min_free_gpu_gb: float = _setting(
+    skip_gpu_check: bool = setting("preflight", "Skip all GPU checks.", _FLAG, False, seeds=("VLLM_SKIP_GPU_CHECK",))
+    min_free_gpu_gb: float = setting(
         "preflight",
-        "Least free memory a GPU must have, in GiB.",
+        "Free memory that each GPU must have, in GiB.",
         values.number(0),
         4.0,
         seeds=("VLLM_MIN_FREE_GPU_GB",),
     )
-    max_gpu_temp_c: int = _setting(
-        "preflight", "Highest temperature of a GPU, in °C.", _POSITIVE, 85, seeds=("VLLM_MAX_GPU_TEMP_C",)
+    max_gpu_temp_c: int = setting(
+        "preflight", "Highest permitted temperature of a GPU, in °C.", _POSITIVE, 85, seeds=("VLLM_MAX_GPU_TEMP_C",)
     )
-    max_gpu_util_pct: int = _setting(
-        "preflight", "Highest utilization of a GPU, in percent.", values.integer(0, 100), 95,
+    max_gpu_util_pct: int = setting(
+        "preflight", "Highest permitted utilization of a GPU, in percent.", values.integer(0, 100), 95,
         seeds=("VLLM_MAX_GPU_UTIL_PCT",),
     )  # fmt: skip
-    gpu_fail_on: tuple[str, ...] = _setting(
+    gpu_fail_on: tuple[str, ...] = setting(
         "preflight", "GPU conditions that are fatal: temperature, memory, utilization.",
         values.csv(GPU_CONDITIONS), ("temperature",), seeds=("VLLM_GPU_FAIL_ON",),
     )  # fmt: skip
-    gpu_devices: tuple[str, ...] = _setting(
+    gpu_devices: tuple[str, ...] = setting(
         "preflight", "GPUs to check, by index or UUID; all when empty.", values.csv(), (),
         seeds=("VLLM_GPU_DEVICES", "CUDA_VISIBLE_DEVICES"),
     )  # fmt: skip
-    allow_other_uid_kill: bool = _setting(
+    allow_other_uid_kill: bool = setting(
         "preflight", "Stop a vLLM that runs as another user.", _FLAG, False, seeds=("VLLM_ALLOW_OTHER_UID_KILL",)
     )
-    stop_timeout: int = _setting(
+    stop_timeout: int = setting(
         "preflight", "Seconds from SIGTERM to SIGKILL, and again until the port is free.", values.integer(0), 15,
         seeds=("VLLM_STOP_TIMEOUT",),
     )  # fmt: skip
-    process_signatures: tuple[str, ...] = _setting(
+    process_signatures: tuple[str, ...] = setting(
         "preflight", "Further command-line signatures that mean vLLM.", values.csv(), (),
         seeds=("VLLM_PROCESS_SIGNATURES",),
     )  # fmt: skip
-    preflight_lockfile: str = _setting(
+    preflight_lockfile: str = setting(
         "preflight", "Lock file; `{port}` stands for the port.", _TEXT, "/tmp/vllm-preflight.{port}.lock",
         seeds=("VLLM_PREFLIGHT_LOCKFILE",),
     )  # fmt: skip
-    preflight_json: bool = _setting(
+    preflight_json: bool = setting(
         "preflight", "Print one JSON object on standard output.", _FLAG, False, seeds=("VLLM_PREFLIGHT_JSON",)
     )
-    preflight_proxy_child: bool = _setting(
-        "preflight", "Stay as the downstream command's parent until it has bound the port and after.", _FLAG, True,
+    preflight_proxy_child: bool = setting(
+        "preflight", "Stay the downstream command's parent, until it has bound the port and after.", _FLAG, True,
         seeds=("VLLM_PREFLIGHT_PROXY_CHILD",),
     )  # fmt: skip
-    start_bind_timeout: float | None = _setting(
-        "preflight", "Seconds the downstream command has to bind the port; patience is by progress when unset.",
+    start_bind_timeout: float | None = setting(
+        "preflight", "Seconds for the downstream command to bind the port; when unset, as long as it makes progress.",
         values.number(above=0), None, seeds=("VLLM_START_BIND_TIMEOUT",),
     )  # fmt: skip
-    start_bind_poll: float = _setting(
-        "preflight", "Seconds between two looks at the port.", values.number(above=0), 0.2,
+    start_bind_poll: float = setting(
+        "preflight", "Seconds between two checks of the port.", values.number(above=0), 0.2,
         seeds=("VLLM_START_BIND_POLL",),
     )  # fmt: skip
-    progress_window: float = _setting(
-        "start", "Seconds without log output and without CPU use after which a start counts as hung.",
+    progress_window: float = setting(
+        "start", "Seconds without log output and CPU use after which a start counts as hung.",
         values.number(above=0), 300.0,
     )  # fmt: skip
-    ready_timeout: float | None = _setting(
-        "start", "Seconds an engine has to become ready; patience is by progress when unset.", values.number(above=0)
+    ready_timeout: float | None = setting(
+        "start",
+        "Seconds for an engine to become ready; when unset, as long as it makes progress.",
+        values.number(above=0),
     )
 
-    model: str | None = _setting("model", "Model directory name: one safe path element.", _TEXT, seeds=("VLLM_MODEL",))
-    model_org: str | None = _setting("model", "Organisation part of the model id.", _TEXT, seeds=("VLLM_MODEL_ORG",))
-    model_id: str | None = _setting("model", "Model id, `org/name`.", _TEXT, seeds=("VLLM_MODEL_ID",))
-    model_revision: str | None = _setting(
+    model: str | None = setting("model", "Model directory name: one safe path element.", _TEXT, seeds=("VLLM_MODEL",))
+    model_org: str | None = setting("model", "Organisation part of the model id.", _TEXT, seeds=("VLLM_MODEL_ORG",))
+    model_id: str | None = setting("model", "Model id, `org/name`.", _TEXT, seeds=("VLLM_MODEL_ID",))
+    model_revision: str | None = setting(
         "model", "Branch, tag or commit on the hub.", _TEXT, seeds=("VLLM_MODEL_REVISION",)
     )
-    models_dir: Path | None = _setting(
+    models_dir: Path | None = setting(
         "model", "Where models live; `models` under the data directory when unset.", _PATH, seeds=("VLLM_MODELS_DIR",)
     )
-    model_sources: tuple[str, ...] = _setting(
-        "model", "Sources, in the order they are tried.", values.csv(SOURCES), SOURCES, seeds=("VLLM_MODEL_SOURCES",)
+    model_sources: tuple[str, ...] = setting(
+        "model",
+        "Sources, in the order in which they are tried.",
+        values.csv(SOURCES),
+        SOURCES,
+        seeds=("VLLM_MODEL_SOURCES",),
     )
-    model_env_file: Path | None = _setting(
+    model_env_file: Path | None = setting(
         "model", "The env file between resolve and serve.", _PATH, seeds=("VLLM_MODEL_ENV_FILE",)
     )
-    flox_env: Path | None = _setting(
-        "model", "The Flox environment, for the `flox` source.", _PATH, seeds=("FLOX_ENV",)
+    flox_env: Path | None = setting("model", "The Flox environment, for the `flox` source.", _PATH, seeds=("FLOX_ENV",))
+    flox_env_cache: Path | None = setting(
+        "model", "Directory of env files and of the engine's config.", _PATH, seeds=("FLOX_ENV_CACHE",)
     )
-    flox_env_cache: Path | None = _setting(
-        "model", "Directory of env files and of the engine config.", _PATH, seeds=("FLOX_ENV_CACHE",)
-    )
-    r2_bucket: str | None = _setting("model", "Bucket of the `r2` source.", _TEXT, seeds=("R2_BUCKET",))
-    r2_models_prefix: str | None = _setting(
+    r2_bucket: str | None = setting("model", "Bucket of the `r2` source.", _TEXT, seeds=("R2_BUCKET",))
+    r2_models_prefix: str | None = setting(
         "model", "Key prefix of models in the bucket.", _TEXT, seeds=("R2_MODELS_PREFIX",)
     )
-    r2_endpoint_url: str | None = _setting(
+    r2_endpoint_url: str | None = setting(
         "model", "Endpoint of the S3-compatible store.", _TEXT, seeds=("R2_ENDPOINT_URL",)
     )
-    hf_endpoint: str | None = _setting("model", "Another hub than the public one.", _TEXT, seeds=("HF_ENDPOINT",))
-    hf_token: str | None = _setting(
+    hf_endpoint: str | None = setting(
+        "model", "Address of another hub than the public one.", _TEXT, seeds=("HF_ENDPOINT",)
+    )
+    hf_token: str | None = setting(
         "model", "Token for gated models.", values.token, seeds=("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"), secret=True
     )
-    resolve_lock_timeout: int = _setting(
+    resolve_lock_timeout: int = setting(
         "model",
         "Seconds to wait for the lock of a model.",
         values.integer(0),
         300,
         seeds=("VLLM_RESOLVE_LOCK_TIMEOUT",),
     )
-    skip_tokenizer_check: bool = _setting(
+    skip_tokenizer_check: bool = setting(
         "model", "Accept a model without tokenizer files.", _FLAG, False, seeds=("VLLM_SKIP_TOKENIZER_CHECK",)
     )
-    keep_logs: bool = _setting(
-        "model", "Keep the log of a download that went well.", _FLAG, False, seeds=("VLLM_KEEP_LOGS",)
+    keep_logs: bool = setting(
+        "model", "Keep the log of a successful download.", _FLAG, False, seeds=("VLLM_KEEP_LOGS",)
     )
 
-    tensor_parallel_size: int | None = _setting(
-        "vllm-serve", "GPUs a layer is split over.", _POSITIVE, seeds=("VLLM_TENSOR_PARALLEL_SIZE",)
+    tensor_parallel_size: int | None = setting(
+        "vllm-serve", "GPUs that each layer is split over.", _POSITIVE, seeds=("VLLM_TENSOR_PARALLEL_SIZE",)
     )
-    pipeline_parallel_size: int | None = _setting(
-        "vllm-serve", "GPUs the layers are spread over.", _POSITIVE, seeds=("VLLM_PIPELINE_PARALLEL_SIZE",)
+    pipeline_parallel_size: int | None = setting(
+        "vllm-serve", "GPUs that the layers are distributed over.", _POSITIVE, seeds=("VLLM_PIPELINE_PARALLEL_SIZE",)
     )
-    kv_cache_dtype: str | None = _setting(
+    kv_cache_dtype: str | None = setting(
         "vllm-serve", "Type of the KV cache.", values.text(whitespace=False), seeds=("VLLM_KV_CACHE_DTYPE",)
     )
-    max_model_len: int | None = _setting(
+    max_model_len: int | None = setting(
         "vllm-serve", "Longest sequence, in tokens.", _POSITIVE, seeds=("VLLM_MAX_MODEL_LEN",)
     )
-    max_num_batched_tokens: int | None = _setting(
-        "vllm-serve", "Tokens a batch may hold.", _POSITIVE, seeds=("VLLM_MAX_NUM_BATCHED_TOKENS",)
+    max_num_batched_tokens: int | None = setting(
+        "vllm-serve", "Most tokens in one batch.", _POSITIVE, seeds=("VLLM_MAX_NUM_BATCHED_TOKENS",)
     )
-    served_model_name: str | None = _setting(
+    served_model_name: str | None = setting(
         "vllm-serve", "Model name in answers.", _TEXT, seeds=("VLLM_SERVED_MODEL_NAME",)
     )
-    prefix_caching: bool = _setting(
+    prefix_caching: bool = setting(
         "vllm-serve", "Automatic prefix caching.", _WORD, False, seeds=("VLLM_PREFIX_CACHING",)
     )
-    engine_config_file: Path | None = _setting(
+    engine_config_file: Path | None = setting(
         "vllm-serve", "The engine's own config file.", _PATH, seeds=("VLLM_CONFIG_FILE",), former="config_file"
     )
-    env_file_trusted: bool = _setting(
+    env_file_trusted: bool = setting(
         "vllm-serve", "Run the env file as shell code instead of parsing it as data.", _WORD, False,
         seeds=("VLLM_ENV_FILE_TRUSTED",),
     )  # fmt: skip
 
-    strict_flags: bool = _setting(
-        "vllm-serve", "Refuse extra flags that a variable sets, instead of leaving them out.", _FLAG, False,
+    strict_flags: bool = setting(
+        "vllm-serve", "Refuse extra flags that a variable sets, instead of ignoring them.", _FLAG, False,
         seeds=("VLLM_STRICT_FLAGS",),
     )  # fmt: skip
 
-    database_url: str | None = _setting(
+    database_url: str | None = setting(
         "fleet", "The database, `sqlite:///path` or `postgresql://user@host/database`; `garrison.db` in the data directory when unset.",
         values.secret, secret=True,
     )  # fmt: skip
-    retention: int = _setting(
+    retention: int = setting(
         "fleet", "Days that history is kept: events, observations, ended commands, superseded versions.", _POSITIVE, 90
     )
 
-    log_format: str | None = _setting(
+    log_format: str | None = setting(
         "log", "Log of programs that run for long, on standard error: `json` or `console`; none when unset.",
         values.choice(LOG_FORMATS),
     )  # fmt: skip
-    log_level: str = _setting(
+    log_level: str = setting(
         "log", "Least level that is logged: debug, info, warning, error.", values.choice(LOG_LEVELS), "info"
     )
 
@@ -281,7 +236,7 @@ class Settings:
     @classmethod
     def table(cls) -> list[Setting]:
         """Every row, in the order of this file."""
-        return [_row(item) for item in fields(cls) if item.metadata]
+        return [row_of(item) for item in fields(cls) if item.metadata]
 
     @classmethod
     def load(
@@ -292,7 +247,7 @@ class Settings:
         flags: Mapping[str, Any] | None = None,
         seed_defaults: bool = False,
     ) -> Self:
-        """Read the rows of `groups` (all when None); the others keep their defaults and are not validated.
+        """Read the settings of `groups` (all when None); the others keep their defaults and are not validated.
 
         Args:
             flags: values from the command line, already typed; None means not given.
@@ -303,33 +258,25 @@ class Settings:
         """
         given = {name: value for name, value in (flags or {}).items() if value is not None}
         wanted = None if groups is None else set(groups)
-        file_values, file_name = _read_config_file(environ)
+        rows = cls.table()
+        former = {row.former for row in rows if row.former}
+        file_values, file_name = read_config_file(environ, {row.name for row in rows}, former)
         chosen: dict[str, Any] = {}
         origins: dict[str, Origin] = {}
-        warnings: list[str] = []
-        for row in cls.table():
+        names = {name for row in rows for name in (row.env, row.former_env) if name is not None}
+        warnings = mistyped_variables(environ, names)
+        for row in rows:
             if row.name in given:
                 chosen[row.name], origins[row.name] = given[row.name], "flag"
                 continue
             if wanted is not None and row.group not in wanted:
                 continue
-            for variable in filter(None, (row.env, row.former_env, *row.seeds)):
-                if environ.get(variable, "") != "":
-                    chosen[row.name] = _parse(row, variable, environ[variable])
-                    origins[row.name] = variable
-                    if variable == row.former_env:
-                        warnings.append(f"{variable} is now {row.env}; the old name goes in the next release")
-                    break
-            else:
-                # `name:` with nothing behind it is as good as no line.
-                key = next((key for key in (row.name, row.former) if key and file_values.get(key) is not None), None)
-                if key is not None:
-                    chosen[row.name] = _parse(row, f"{key} in {file_name}", _as_text(file_values[key]))
-                    origins[row.name] = file_name
-                    if key == row.former:
-                        warnings.append(f"{file_name}: {key} is now {row.name}; the old name goes in the next release")
-                elif seed_defaults and row.seed_default is not None:
-                    chosen[row.name] = row.seed_default
+            found = _variable(row, environ) or _line(row, file_values, file_name)
+            if found is not None:
+                chosen[row.name], origins[row.name] = found.value, found.origin
+                warnings += found.warnings
+            elif seed_defaults and row.seed_default is not None:
+                chosen[row.name] = row.seed_default
         return cls(**chosen, origins=origins, warnings=tuple(warnings))
 
     @property
@@ -338,95 +285,51 @@ class Settings:
 
     @property
     def run_dir(self) -> Path:
-        """Files of running commands; for their user alone."""
+        """Files of running commands, private to the user."""
         return self.data_dir / "run"
 
     @property
+    def engine_records(self) -> Path:
+        """Records of the engines that Garrison started, private to the user."""
+        return self.run_dir / "engines"
+
+    @property
     def database(self) -> str | Path:
-        """What `store.sql.store.open_store` takes: the URL, or the path of a SQLite file."""
+        """The argument of `store.sql.store.open_store`: a URL, or the path of a SQLite file."""
         return self.database_url or self.data_dir / "garrison.db"
 
 
 def seed_variables() -> frozenset[str]:
-    """The `VLLM_*` names Garrison reads. They are removed from an engine's environment: vLLM owns that prefix and
-    takes some of them for something else (`VLLM_PORT` is the first port of its internal pool)."""
+    """The `VLLM_*` variables that Garrison reads. They are removed from an engine's environment: vLLM owns that prefix
+    and gives some of them another meaning (`VLLM_PORT` is the first port of its internal pool)."""
     return frozenset(seed for row in Settings.table() for seed in row.seeds if seed.startswith("VLLM_"))
 
 
 def secret_variables() -> frozenset[str]:
-    """Garrison's own names of secrets. No engine needs them, so none gets them; a seed's name (`HF_TOKEN`) may be the
-    engine's too and is left."""
+    """Garrison's own variables for secrets. No engine needs them, so none gets them. A seed's variable (`HF_TOKEN`) may
+    be the engine's too and is kept."""
     return frozenset(row.env for row in Settings.table() if row.secret)
 
 
-def config_path(environ: Mapping[str, str]) -> Path:
-    """`GARRISON_CONFIG`, or `config.yaml` under the XDG config directory."""
-    if explicit := environ.get("GARRISON_CONFIG"):
-        try:
-            return Path(explicit).expanduser()
-        except RuntimeError:  # `~nobody/x`: then it is not a file, and that is said where it is read
-            return Path(explicit)
-    return Path(environ.get("XDG_CONFIG_HOME") or "~/.config").expanduser() / "garrison" / "config.yaml"
+class _Found(NamedTuple):
+    value: Any
+    origin: Origin
+    warnings: tuple[str, ...] = ()
 
 
-def _row(item: "DataclassField[Any]") -> Setting:
-    meta = item.metadata
-    default = item.default if item.default is not None and not callable(item.default_factory) else None
-    return Setting(
-        name=item.name,
-        group=meta["group"],
-        help=meta["help"],
-        parse=meta["parse"],
-        default=default,
-        seeds=meta.get("seeds", ()),
-        seed_default=meta.get("seed_default"),
-        secret=meta.get("secret", False),
-        former=meta.get("former"),
-    )
+def _variable(row: Setting, environ: Mapping[str, str]) -> _Found | None:
+    for variable in filter(None, (row.env, row.former_env, *row.seeds)):
+        if environ.get(variable, "") != "":
+            former = f"{variable} is now {row.env}; the old name goes in the next release"
+            warnings = (former,) if variable == row.former_env else ()
+            return _Found(parse(row, variable, environ[variable]), variable, warnings)
+    return None
 
 
-def _parse(row: Setting, where: str, raw: str) -> Any:
-    try:
-        return row.parse(raw)
-    except ValueError as error:
-        shown = "" if row.secret else f", not {raw!r}"
-        raise InvalidError(
-            f"{where} must be {error}{shown}",
-            hint=f"{row.help} Unset it for the default.",
-            details={"setting": row.name},
-        ) from None
-
-
-def _as_text(value: Any) -> str:
-    if isinstance(value, bool):
-        return "1" if value else "0"
-    if isinstance(value, list | tuple):
-        return ",".join(str(part) for part in value)
-    return str(value)
-
-
-def _read_config_file(environ: Mapping[str, str]) -> tuple[Mapping[str, Any], str]:
-    path = config_path(environ)
-    if not path.is_file():
-        if environ.get("GARRISON_CONFIG"):
-            raise InvalidError(
-                f"GARRISON_CONFIG names {path}, which is not a file", hint="Unset it or create the file."
-            )
-        return {}, str(path)
-    import yaml  # only who has a config file pays for the parser
-
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
-        raise InvalidError(f"{path} cannot be read as YAML: {error}", hint="Fix or remove the file.") from None
-    if not isinstance(content, dict):
-        raise InvalidError(f"{path} must hold `name: value` lines", hint="`garrison config show` lists the names.")
-    known = {row.name for row in Settings.table()}
-    former = {row.former for row in Settings.table() if row.former}
-    if unknown := sorted(str(key) for key in content if key not in known | former):
-        import difflib
-
-        close = difflib.get_close_matches(unknown[0], known, 1)
-        hint = f"Did you mean {close[0]}?" if close else "`garrison config show` lists the names."
-        raise InvalidError(f"{path}: unknown setting {unknown[0]!r}", hint=hint)
-    return content, str(path)
+def _line(row: Setting, values: Mapping[str, Any], file: str) -> _Found | None:
+    """The row's line in the config file. `name:` without a value counts as no line."""
+    key = next((key for key in (row.name, row.former) if key and values.get(key) is not None), None)
+    if key is None:
+        return None
+    former = f"{file}: {key} is now {row.name}; the old name goes in the next release"
+    return _Found(parse(row, f"{key} in {file}", as_text(values[key])), file, (former,) if key == row.former else ())

@@ -1,4 +1,4 @@
-"""Who can be asked: a person at a terminal, or nobody."""
+"""Questions to a person at the terminal."""
 
 import sys
 from collections.abc import Callable
@@ -6,15 +6,16 @@ from collections.abc import Callable
 __all__ = ["asker"]
 
 
-def asker() -> Callable[[str], bool] | None:
-    """Asks the person at the terminal; None where nobody would see the question, or could answer it."""
+def asker(say: Callable[[str], None]) -> Callable[[str, str], bool] | None:
+    """A function that says what a question is about, then asks it; None without a terminal to ask and answer at."""
     if not (sys.stdin.isatty() and sys.stderr.isatty()):
         return None
-    return _ask
 
+    def ask(about: str, question: str) -> bool:
+        from garrison.cli.fleet.question import asked
+        from garrison.cli.fleet.wiring import Stop  # a start on a free port needs nothing of the fleet
 
-def _ask(question: str) -> bool:
-    from garrison.cli.fleet.question import asked
-    from garrison.cli.fleet.wiring import Stop  # who starts a server on a free port needs none of the fleet
+        say(about)
+        return asked(question, Stop())
 
-    return asked(question, Stop())
+    return ask

@@ -6,9 +6,12 @@ from typing import Annotated, Any
 
 import typer
 
-from garrison.base.settings import Setting, Settings, config_path
+from garrison.base.config_file import config_path
+from garrison.base.setting import Setting
+from garrison.base.settings import Settings
 from garrison.cli.options import Json
 from garrison.cli.options import app as make_app
+from garrison.cli.outermost import warned
 
 app = make_app("Show every setting, its value and where it came from.", no_args_is_help=True)
 
@@ -29,7 +32,7 @@ def show(
 
     Secrets are shown as set or unset.
     """
-    values = Settings.load(os.environ)
+    values = warned(Settings.load(os.environ))
     rows = [row for row in Settings.table() if not changed or row.name in values.origins]
     if json:
         print(json_module.dumps({row.name: _entry(row, values) for row in rows}))

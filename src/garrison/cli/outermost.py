@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 __all__ = ["outermost", "report", "warned"]
 
+_WARNED: set[str] = set()
+"""What has been said: some commands read their settings in several places."""
 _INTERRUPTED = 130
 _BROKEN_PIPE = 141
 
@@ -24,6 +26,7 @@ def outermost(call: Callable[[], int], *, json: bool) -> int:
     Errors go to standard error; with `json`, also to standard output as JSON.
     """
     _open_standard_streams()
+    _WARNED.clear()
     try:
         code = call()
         sys.stdout.flush()
@@ -53,9 +56,11 @@ def outermost(call: Callable[[], int], *, json: bool) -> int:
 
 
 def warned(settings: "Settings") -> "Settings":
-    """Print the warnings of `settings`, and return them."""
+    """Print the warnings of `settings`, each once in a command, and return the settings."""
     for warning in settings.warnings:
-        print(f"warning: {warning}", file=sys.stderr)
+        if warning not in _WARNED:
+            _WARNED.add(warning)
+            print(f"warning: {warning}", file=sys.stderr)
     return settings
 
 

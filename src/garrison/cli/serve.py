@@ -45,7 +45,7 @@ def serve(
     engine: Annotated[
         str | None, typer.Option("--engine", "-e", help="vllm (the default), llama_cpp, mlx_lm or sim.")
     ] = None,
-    executable: Annotated[Path | None, typer.Option(help="An engine of your own instead of an installed one.")] = None,
+    executable: Annotated[Path | None, typer.Option(help="Your own engine instead of an installed one.")] = None,
     host: Host = None,
     port: Port = None,
     name: Annotated[str | None, typer.Option("--served-model-name", help="Model name in answers.")] = None,
@@ -56,10 +56,10 @@ def serve(
     runtime_lora: Annotated[
         bool, typer.Option("--runtime-lora", help="Allow loading and unloading adapters while it runs.")
     ] = False,
-    max_lora_rank: Annotated[int | None, typer.Option(min=1, help="The highest rank to make room for.")] = None,
+    max_lora_rank: Annotated[int | None, typer.Option(min=1, help="The highest adapter rank to allow.")] = None,
     max_loras: Annotated[int | None, typer.Option(min=1, help="Adapters in one batch.")] = None,
     api_key_env: Annotated[
-        str | None, typer.Option(metavar="NAME", help="The variable that holds the key clients must send.")
+        str | None, typer.Option(metavar="NAME", help="The variable that holds the key that clients must send.")
     ] = None,
     offline: Offline = False,
     verify: Annotated[bool, typer.Option("--verify", help="Check every file of the model against its digest.")] = False,
@@ -67,14 +67,14 @@ def serve(
         bool, typer.Option("--exec", help="Replace this process by the engine instead of staying its parent.")
     ] = False,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Resolve the model, say what would be run; stop and start nothing.")
+        bool, typer.Option("--dry-run", help="Resolve the model and print the command; stop and start nothing.")
     ] = False,
     print_cmd: Annotated[bool, typer.Option("--print-cmd", help="Print the engine's command, then run it.")] = False,
     may_replace: Annotated[
-        bool, typer.Option("--replace", help="Stop a vLLM of yours that holds the port. Default: ask, or refuse.")
+        bool, typer.Option("--replace", help="Stop your own engine that holds the port. Default: ask, or refuse.")
     ] = False,
     ready_timeout: Annotated[
-        float | None, typer.Option(min=0.1, help="Seconds to become ready; by default patience is by progress.")
+        float | None, typer.Option(min=0.1, help="Seconds to become ready. Default: as long as it makes progress.")
     ] = None,
     logs: Annotated[
         bool | None, typer.Option("--logs/--no-logs", help="Show the engine's log. Default: only without a terminal.")
@@ -83,7 +83,7 @@ def serve(
 ) -> int:
     """Bring a model from a name to a live OpenAI endpoint: preflight, resolve, start.
 
-    By default Garrison stays as the engine's parent: it shows the phases of the start, passes on signals, and leaves no
+    By default Garrison stays the engine's parent: it shows the phases of the start, passes signals on, and leaves no
     process behind. Ctrl-C stops the engine; a second one kills it.
     """
     flags = {"engine_host": host, "engine_port": port, "ready_timeout": ready_timeout, "log_format": log}
@@ -116,7 +116,7 @@ def serve(
         offline=offline,
         verify=verify,
         may_replace=may_replace,
-        ask=None if dry_run else asker(),
+        ask=None if dry_run else asker(view.note),
     )
     if dry_run or print_cmd:
         _print_command(prepared)
@@ -134,8 +134,8 @@ def _shows_logs(logs: bool | None) -> bool:
 
 
 def _start(prepared: Prepared, values: Settings, *, logs: bool | None) -> int:
-    # The engine's output and the signals pass through one event loop from here on: a reader that has stopped reading
-    # must not hold it up.
+    # From here on one event loop handles the engine's output and the signals. A reader of this process's output that
+    # stops reading must not block it.
     out = LiveStream(sys.stderr)
     view = start_view(logs=logs, out=cast("TextIO", out))
     try:
@@ -150,7 +150,7 @@ def _start(prepared: Prepared, values: Settings, *, logs: bool | None) -> int:
 
 
 class _WithCall:
-    """The view, and after ready a line that can be pasted."""
+    """The view, with a command to paste after `ready`."""
 
     def __init__(self, view: StartView, prepared: Prepared) -> None:
         self._prepared = prepared
@@ -166,7 +166,7 @@ class _WithCall:
 
 
 class _Transfers:
-    """Of resolving only what takes time: which sources had nothing is said when all of them had nothing."""
+    """Progress of a resolve, without the search: sources that lack the model are named in the error if all do."""
 
     def __init__(self, progress: Progress) -> None:
         self._progress = progress
@@ -183,7 +183,7 @@ def _spec(model: str | None, file: Path | None, values: Settings, *, engine: str
     if file is None and model is not None and model.endswith((".yaml", ".yml")) and Path(model).is_file():
         file, model = Path(model), None
     if file is not None and model is not None:
-        raise UsageError("give a model or a manifest, not both", hint="Drop MODEL, or --file.")
+        raise UsageError("give a model or a manifest, not both", hint="Omit MODEL, or omit --file.")
     if file is not None:
         from garrison.launch.manifest import load_manifest
 
@@ -193,8 +193,8 @@ def _spec(model: str | None, file: Path | None, values: Settings, *, engine: str
         model = values.model_id or "/".join(part for part in (values.model_org, values.model) if part)
     if model is None:
         raise UsageError(
-            "no model is named, and there is no garrison.yaml here",
-            hint="garrison serve org/name, garrison serve ./directory, or garrison serve --file garrison.yaml",
+            "no model given, and no garrison.yaml in this directory",
+            hint="Run garrison serve org/name, garrison serve ./directory, or garrison serve --file garrison.yaml.",
         )
     return LaunchSpec(model=model, engine=engine or "vllm", host=values.engine_host, port=values.engine_port)
 
@@ -218,7 +218,7 @@ def _print_command(prepared: Prepared) -> None:
 def _show_tail(error: GarrisonError) -> None:
     lines = error.details.get("log_tail") or []
     if lines:
-        print("\nthe end of the engine's log:", file=sys.stderr)
+        print("\nlast lines of the engine's log:", file=sys.stderr)
         for line in lines:
             print(f"  │ {line}", file=sys.stderr)
         print(file=sys.stderr)

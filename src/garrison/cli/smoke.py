@@ -15,14 +15,14 @@ from garrison.cli.options import app as make_app
 from garrison.launch.smoke import SmokeStep
 from garrison.launch.smoke import smoke as run_smoke
 
-app = make_app("Try every API of an endpoint and tick it off.")
+app = make_app("Try each API of an endpoint and report which work.")
 
 _MARKS = {"ok": "[green]✓[/]", "failed": "[bold red]✗[/]", "skipped": "[dim]–[/]"}
 
 
 @app.command()
 def smoke(
-    url: Annotated[str, typer.Argument(help="http://host:port, https://… or unix:/path; /v1 at the end does no harm.")],
+    url: Annotated[str, typer.Argument(help="http://host:port, https://… or unix:/path; /v1 at the end is ignored.")],
     model: Annotated[
         str | None, typer.Option("--model", "-m", help="The model to ask; default: the first listed.")
     ] = None,
@@ -31,9 +31,9 @@ def smoke(
     insecure: Insecure = False,
     json: Json = False,
 ) -> int:
-    """Health, models, completion, chat, streaming chat, adapters: a tick or a cross each, with time and reason.
+    """Try health, models, completion, chat, streaming chat and adapters; print the result, time and reason of each.
 
-    Exit code 0 when nothing failed, 31 when something did.
+    Exit code 0 if nothing failed, 31 if something did.
     """
     from rich.console import Console
     from rich.markup import escape
@@ -63,8 +63,8 @@ def _key(variable: str | None) -> str | None:
     if variable is None:
         return None
     if not os.environ.get(variable):
-        raise InvalidError(f"the variable {variable} is not set", hint=f"export {variable}=…, or leave --key-env out.")
+        raise InvalidError(f"variable {variable} is not set", hint=f"export {variable}=…, or omit --key-env.")
     try:
         return secret_text(os.environ[variable])
     except SecretValueError as error:
-        raise InvalidError(f"the variable {variable} {error}", hint=f"Export {variable} again.") from None
+        raise InvalidError(f"variable {variable} {error}", hint=f"Export {variable} again.") from None

@@ -10,20 +10,21 @@ import typer
 
 from garrison.cli.options import Insecure, Json
 from garrison.cli.options import app as make_app
-from garrison.launch.run.ready import place, wait_ready
+from garrison.launch.run.address import place
+from garrison.launch.run.ready import wait_ready
 
 app = make_app("Wait until an endpoint is ready.")
 
 
 @app.command()
 def wait(
-    url: Annotated[str, typer.Argument(help="http://host:port, https://… or unix:/path; /v1 at the end does no harm.")],
+    url: Annotated[str, typer.Argument(help="http://host:port, https://… or unix:/path; /v1 at the end is ignored.")],
     timeout: Annotated[float, typer.Option("--timeout", "-t", min=0, help="Seconds to wait.")] = 300.0,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing; the exit code tells.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing; only set the exit code.")] = False,
     insecure: Insecure = False,
     json: Json = False,
 ) -> int:
-    """Wait until an endpoint is ready, for scripts. Exit code 0 when it is, 22 when the time is over."""
+    """Wait until an endpoint is ready, for scripts. Exit code 0 when it is, 22 after the timeout."""
 
     where = str(place(url))
 

@@ -36,10 +36,10 @@ class ServeManifest(BaseModel):
 
     model: str = Field(min_length=1, description="A name (`org/name`, `org/name@revision`), a directory or a file.")
     engine: str = Field("vllm", description="`vllm`, `llama_cpp`, `mlx_lm` or `sim`.")
-    executable: str | None = Field(None, description="An engine of your own instead of an installed one.")
-    host: str | None = Field(None, description="Address to bind; `127.0.0.1` when left out.")
-    port: int | None = Field(None, ge=1, le=65535, description="Port to listen on; 8000 when left out.")
-    served_model_name: str | None = Field(None, description="Model name in answers; the model's id when left out.")
+    executable: str | None = Field(None, description="Your own engine instead of an installed one.")
+    host: str | None = Field(None, description="Address to bind; `127.0.0.1` when omitted.")
+    port: int | None = Field(None, ge=1, le=65535, description="Port to listen on; 8000 when omitted.")
+    served_model_name: str | None = Field(None, description="Model name in answers; the model's id when omitted.")
     options: dict[str, _Scalar | list[_Scalar] | dict[str, Any] | None] = Field(
         default_factory=dict, description="The engine's own flags without the dashes, in order."
     )
@@ -50,13 +50,13 @@ class ServeManifest(BaseModel):
     )
     runtime_lora: bool = Field(False, description="Allow loading and unloading adapters while the engine runs.")
     max_loras: int | None = Field(None, ge=1, description="Adapters in one batch.")
-    max_lora_rank: int | None = Field(None, ge=1, description="The highest rank to make room for.")
-    api_key_env: str | None = Field(None, description="The variable that holds the key clients must send.")
+    max_lora_rank: int | None = Field(None, ge=1, description="The highest adapter rank to allow.")
+    api_key_env: str | None = Field(None, description="The variable that holds the key that clients must send.")
 
     @field_validator("env", mode="before")
     @classmethod
     def _env_text(cls, value: Any) -> Any:
-        """`VLLM_CPU_KVCACHE_SPACE: 1` means the text `1`; a boolean means nothing certain and is refused."""
+        """Accept numbers: `VLLM_CPU_KVCACHE_SPACE: 1` means the text `1`. A boolean has no obvious text; refuse it."""
         if not isinstance(value, dict):
             return value
         return {
@@ -66,10 +66,10 @@ class ServeManifest(BaseModel):
 
 
 def load_manifest(path: Path, *, host: str = "127.0.0.1", port: int = 8000) -> LaunchSpec:
-    """Read the file, or `garrison.yaml` in the directory. `host` and `port` are for a manifest that names none.
+    """Read the file, or `garrison.yaml` in the directory. `host` and `port` are the defaults of the manifest's.
 
     Raises:
-        InvalidError: the file is not there or a line of it is wrong; the message has file, line and column.
+        InvalidError: the file cannot be read, or a line is wrong; the message has file, line and column.
     """
     file = path / "garrison.yaml" if path.is_dir() else path
     try:
@@ -97,9 +97,9 @@ def load_manifest(path: Path, *, host: str = "127.0.0.1", port: int = 8000) -> L
 
 
 def option_args(options: dict[str, Any]) -> tuple[str, ...]:
-    """`{"max-model-len": 4096, "enforce-eager": True}` to `("--max-model-len", "4096", "--enforce-eager")`.
+    """Turn `{"max-model-len": 4096, "enforce-eager": True}` into `("--max-model-len", "4096", "--enforce-eager")`.
 
-    True gives the flag, false its negation, null nothing, a list its items after one flag, a mapping one JSON word.
+    True gives the flag, false its negation, null nothing, a list its items after one flag, a mapping one word of JSON.
     """
     args: list[str] = []
     for name, value in options.items():
@@ -125,20 +125,20 @@ def _word(value: Any) -> str:
 
 
 def _beside(directory: Path, text: str) -> str:
-    """An explicit relative path is taken from the manifest; anything else may be a name and stays as it is."""
+    """Resolve an explicit relative path against the manifest's directory; anything else may be a name and is kept."""
     if text.startswith(("./", "../")) or text in (".", ".."):
         return str((directory / text).resolve())
     return str(Path(text).expanduser()) if text.startswith("~") else text
 
 
 def _adapter(directory: Path, text: str) -> str:
-    """An adapter's name has no slash: with one it is a path, and taken from the manifest."""
+    """Resolve a path against the manifest's directory. The name of an imported adapter has no slash."""
     return str((directory / Path(text).expanduser()).resolve()) if "/" in text or text in (".", "..") else text
 
 
 def _validate(document: Document) -> ServeManifest:
     if not isinstance(document.content, dict):
-        raise InvalidError(f"{document.name} holds no `key: value` lines", hint="Start with `model: org/name`.")
+        raise InvalidError(f"{document.name} has no `key: value` lines", hint="Start with `model: org/name`.")
     if "model" not in document.content and document.content.keys() & {"stack", "targets"}:
         raise InvalidError(
             f"{document.name} declares adapters on targets, not a server to start",
@@ -157,7 +157,7 @@ def _located(document: Document, path: tuple[str | int, ...], kind: str, text: s
     where = document.where(tuple(map(str, path)) if kind == "invalid_key" else path)
     key = ".".join(str(part) for part in path)
     if kind == "missing":
-        return InvalidError(f"{where}: the key {key!r} is missing", hint=f"Add a line `{key}: …`.")
+        return InvalidError(f"{where}: key {key!r} is missing", hint=f"Add a line `{key}: …`.")
     if kind == "extra_forbidden":
         known = list(ServeManifest.model_fields)
         close = difflib.get_close_matches(str(path[-1]), known, 1)
@@ -165,4 +165,4 @@ def _located(document: Document, path: tuple[str | int, ...], kind: str, text: s
         return InvalidError(f"{where}: unknown key {key!r}", hint=hint)
     if path[0] == "options" and len(path) > 1:
         text = "an option is text, a number, true, false, null, a list of these, or a mapping"
-    return InvalidError(f"{where}: {key}: {text[:1].lower()}{text[1:]}", hint="Fix the line.")
+    return InvalidError(f"{where}: {key}: {text[:1].lower()}{text[1:]}", hint="Fix this line.")

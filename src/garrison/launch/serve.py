@@ -1,27 +1,36 @@
-"""Preflight, resolve, start: one flow, one exit-code space.
+"""Preflight, resolve, start: one flow, one space of exit codes.
 
-The port is looked at twice. First without touching anything, so that a foreign listener ends the command before a
-download begins; then, when the model is there, for real: an old server is stopped as late as possible, because until
-then it serves.
+The port is checked twice. The first check changes nothing: a foreign listener ends the command before a download
+begins. The second one, after the model is on disk, frees the port: an old server is stopped as late as possible,
+because it serves until then.
 """
 
 import contextlib
 import hashlib
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NoReturn
 
 from garrison.base.errors import EngineMissingError
+from garrison.base.identity import this_process
 from garrison.base.locks import FileLock
 from garrison.base.settings import Settings
 from garrison.engines.argv import gives
 from garrison.engines.engine import EngineCommand
-from garrison.launch.permission import Permission
-from garrison.launch.port_server import require_unused_socket
-from garrison.launch.prepare import Chosen, PreparedAdapter, choose, command, prepare_adapters, require_key, served_name
+from garrison.launch.engine_command import (
+    Chosen,
+    PreparedAdapter,
+    choose,
+    command,
+    prepare_adapters,
+    require_key,
+    served_name,
+)
+from garrison.launch.port_server import MachineServers, engine_called, require_unused_socket
+from garrison.launch.run.failure import unrecorded
 from garrison.launch.run.patience import Patience
 from garrison.launch.run.view import StartView
 from garrison.launch.spec import LaunchSpec
@@ -29,7 +38,9 @@ from garrison.models.files.progress import Progress
 from garrison.models.layout import Layout
 from garrison.models.request import ResolveRequest, user_hf_home
 from garrison.models.resolve import ResolvedModel, resolve
-from garrison.preflight.check import PreflightRequest, check, port_lock
+from garrison.preflight.check import Ask, PreflightRequest, check, port_lock
+from garrison.preflight.engine_records import EngineRecord, forget_engine, record_engine
+from garrison.preflight.policy import REFUSE, REPLACE, PortPolicy, configured
 
 __all__ = ["Prepared", "prepare", "start", "start_by_exec"]
 
@@ -38,7 +49,7 @@ _LOOPBACK = ("127.", "::1", "localhost")
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """All that is needed to start, checked."""
+    """Everything that a start needs, checked."""
 
     spec: LaunchSpec
     chosen: Chosen
@@ -47,7 +58,7 @@ class Prepared:
     adapters: tuple[PreparedAdapter, ...]
     command: EngineCommand
     request: PreflightRequest
-    permission: Permission
+    policy: PortPolicy
 
 
 def prepare(
@@ -60,13 +71,13 @@ def prepare(
     offline: bool = False,
     verify: bool = False,
     may_replace: bool = False,
-    ask: Callable[[str], bool] | None = None,
+    ask: Ask | None = None,
 ) -> Prepared:
-    """Everything up to the start; nothing is stopped or started.
+    """Do everything up to the start; nothing is stopped or started.
 
     Args:
-        may_replace: a server that holds the port may be stopped.
-        ask: asks a person whether it may; None when nobody can be asked.
+        may_replace: the user's own server on the port may be stopped.
+        ask: asks a person whether it may be stopped; None when there is no terminal.
 
     Raises:
         GarrisonError: as `choose`, `check`, `resolve` and `command` do.
@@ -74,17 +85,12 @@ def prepare(
     chosen = choose(spec, settings, environ)
     _advise(spec, chosen, view)
     request = _request(chosen, settings)
-    # The GPUs are looked at when the start is near: what is hot now may be cool after an hour of downloading.
-    early = replace(request, dry_run=True, skip_gpu=True)
-    permission = Permission(request, replace=may_replace, ask=ask, say=view.note, findings=chosen.findings)
+    policy = _policy(chosen, settings, may_replace=may_replace)
     if not request.skip_port:
-        report = check(early, say=lambda _: None, may_stop=permission.agree)
-        if report.would_stop_roots:
-            pids = ", ".join(map(str, report.would_stop_roots))
-            view.note(f"port {report.port} is held by a vLLM of yours, pid {pids}; the start will stop it")
+        policy = _look_early(request, policy, view, ask)
     if chosen.endpoint.uds is not None:
         require_unused_socket(chosen.endpoint.uds)
-    # What can be known without the model is known before it is fetched.
+    # What can be checked without the model is checked before it is fetched.
     prepare_adapters(spec.adapters, None, Layout.from_settings(settings))
     require_key(spec, environ)
     wanted = ResolveRequest.from_settings(
@@ -93,15 +99,15 @@ def prepare(
     model = resolve(wanted, progress=progress)
     view.note(f"model {model.model_id} from {model.source}: {model.path}")
     if wanted.model.revision is not None and model.revision is None:
-        view.note(f"warning: which revision that is is not on record; it is taken for {wanted.model.revision}")
+        view.note(f"warning: the revision of this copy is not on record; it is assumed to be {wanted.model.revision}")
     adapters = prepare_adapters(spec.adapters, model.path, Layout.from_settings(settings))
     name = served_name(spec, chosen, model.model_id)
     made = command(spec, chosen, model=str(model.path), served_name=name, adapters=adapters)
-    return Prepared(spec, chosen, model, name, adapters, made, request, permission)
+    return Prepared(spec, chosen, model, name, adapters, made, request, policy)
 
 
 def start_by_exec(prepared: Prepared, settings: Settings, environ: Mapping[str, str], view: StartView) -> NoReturn:
-    """Reclaim the port, check the GPUs, replace this process by the engine. The port's lock ends at exec.
+    """Free the port, check the GPUs, and replace this process by the engine. The port's lock is released at exec.
 
     Raises:
         EngineMissingError: it cannot be executed.
@@ -111,19 +117,34 @@ def start_by_exec(prepared: Prepared, settings: Settings, environ: Mapping[str, 
     with _ready_port(prepared, view) as lock:
         sys.stdout.flush()
         sys.stderr.flush()
-        # A flock would end by itself at exec; the fallback directory names this pid, which lives on as the engine's.
+        record = _record_this_process(prepared, settings, view)
+        # A flock would end at exec. The fallback directory names this pid, which becomes the engine's.
         if lock is not None:
             lock.release()
         try:
             os.execve(made.argv[0], list(made.argv), environment)  # noqa: S606 - replacing ourselves by the engine is the job; no shell is involved
         except OSError as error:
+            if record is not None:
+                forget_engine(record)
             raise EngineMissingError(
                 f"cannot run {made.argv[0]}: {error.strerror}", hint="Install the engine again, or name another one."
             ) from None
 
 
+def _record_this_process(prepared: Prepared, settings: Settings, view: StartView) -> Path | None:
+    """Record the engine that this process is about to become: pid and start time survive exec."""
+    endpoint = prepared.chosen.endpoint
+    port = endpoint.port if endpoint.needs_port else None
+    try:
+        record = EngineRecord(prepared.chosen.engine.name, port, this_process())
+        return record_engine(settings.engine_records, record)
+    except OSError as error:
+        view.note(unrecorded(error.strerror or str(error)))
+        return None
+
+
 def start(prepared: Prepared, settings: Settings, environ: Mapping[str, str], view: StartView) -> int:
-    """Reclaim the port, check the GPUs, start the engine and stay its parent until it ends.
+    """Free the port, check the GPUs, start the engine, and stay its parent until it ends.
 
     Returns and raises as `Supervisor.run` does.
     """
@@ -141,19 +162,20 @@ def start(prepared: Prepared, settings: Settings, environ: Mapping[str, str], vi
         patience=Patience(settings.progress_window, settings.ready_timeout),
         stop_timeout=float(settings.stop_timeout),
         notes=settings.run_dir,
+        records=settings.engine_records,
     )
-    # Its log is opened here, before anything is stopped for this start.
+    # This opens the log, the last thing that can fail, before a server is stopped for this start.
     with contextlib.closing(Supervisor(job, view)) as supervisor, _ready_port(prepared, view) as lock:
         return asyncio.run(supervisor.run(on_bound=lock.release if lock is not None else lambda: None))
 
 
 def log_path(settings: Settings, chosen: Chosen) -> Path:
-    """Where the engine's output goes: named for its port, else for its socket, else for having neither."""
+    """The file for the engine's output, named for its port, else for its socket, else for having neither."""
     where = chosen.endpoint
     if where.needs_port:
         name = str(where.port)
     elif where.uds:
-        # Two sockets of one name lie in different directories; each has a log of its own.
+        # Sockets in different directories may have the same name; each gets its own log.
         path = str(Path(where.uds).absolute())
         name = f"{Path(path).stem}-{hashlib.sha256(os.fsencode(path)).hexdigest()[:8]}"
     else:
@@ -167,15 +189,38 @@ def _ready_port(prepared: Prepared, view: StartView) -> Iterator[FileLock | None
     if prepared.chosen.endpoint.uds is not None:
         require_unused_socket(prepared.chosen.endpoint.uds)
     with contextlib.nullcontext() if request.skip_port else port_lock(request) as lock:
-        check(request, say=view.note, may_stop=prepared.permission)
+        check(request, prepared.policy, servers=MachineServers(request.port), say=view.note)
         yield lock
+
+
+def _policy(chosen: Chosen, settings: Settings, *, may_replace: bool) -> PortPolicy:
+    wrong = [finding.message for finding in chosen.findings if finding.level == "error"]
+    policy = configured(REPLACE if may_replace else REFUSE, settings)
+    return replace(policy, dry_run=False, in_vain=wrong[0] if wrong else None)
+
+
+def _look_early(request: PreflightRequest, policy: PortPolicy, view: StartView, ask: Ask | None) -> PortPolicy:
+    """Refuse, or ask, before the model is fetched; the policy for the real check, with what was agreed to.
+
+    The GPUs are looked at when the start is near: what is hot now may be cool after an hour of downloading.
+    """
+    report = check(
+        replace(request, skip_gpu=True),
+        replace(policy, dry_run=True),
+        servers=MachineServers(request.port),
+        say=lambda _: None,
+        ask=ask,
+    )
+    if report.held_by is not None:
+        pids = ", ".join(map(str, report.would_stop_roots))
+        title = engine_called(report.held_by).title
+        view.note(f"port {report.port} is held by your {title}, pid {pids}; the start will stop it")
+    return replace(policy, agreed=report.agreed)
 
 
 def _request(chosen: Chosen, settings: Settings) -> PreflightRequest:
     where = chosen.endpoint
-    request = PreflightRequest.from_settings(
-        replace(settings, engine_host=where.host, engine_port=where.port, dry_run=False)
-    )
+    request = PreflightRequest.from_settings(replace(settings, engine_host=where.host, engine_port=where.port))
     return replace(request, skip_port=not where.needs_port)
 
 
@@ -186,4 +231,4 @@ def _advise(spec: LaunchSpec, chosen: Chosen, view: StartView) -> None:
     if not chosen.endpoint.needs_port:
         return
     if not host.startswith(_LOOPBACK) and spec.api_key_env is None and not gives(spec.args, {"--api-key"}):
-        view.note(f"{host} can be reached from the network and no key is asked for; --api-key-env NAME sets one")
+        view.note(f"{host} can be reached from the network, and no API key is set; pass --api-key-env NAME to set one")

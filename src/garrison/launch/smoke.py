@@ -1,32 +1,31 @@
-"""Try every API of an endpoint once, as a client would, and say what works.
+"""Try each API of an endpoint once, as a client would, and report what works.
 
-Each step is one value; a step that needs what an earlier one did not find is left out, with the reason.
+Each step is one value. A step that needs something that an earlier one did not find is skipped, with the reason.
 """
 
 import json
-import ssl
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import asdict, dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from garrison.base.redaction import excerpt
-from garrison.launch.run.ready import no_connection, place, tls_alert
-
-if TYPE_CHECKING:
-    import httpx2
+from garrison.launch.run.address import Place, place
+from garrison.launch.run.ready import no_answer, open_place, speaks_tls, use_https
+from garrison.net.client import HttpConnection, HttpDialer
+from garrison.net.errors import TransportCause, TransportError
+from garrison.net.sse import server_events
 
 __all__ = ["SmokeReport", "SmokeStep", "smoke"]
 
-_CONNECT_SECONDS = 5.0
 _MLX_DEFAULT = "default_model"
 _PROMPT = "The capital of France is"
 
 
 @dataclass(frozen=True, slots=True)
 class SmokeStep:
-    """`outcome` is `ok`, `failed` or `skipped`; `detail` says what was seen, or why not."""
+    """`outcome` is `ok`, `failed` or `skipped`; `detail` is what was seen, or the reason."""
 
     name: str
     outcome: str
@@ -48,7 +47,7 @@ class SmokeReport:
         return {"ok": self.ok, "url": self.url, "model": self.model, "steps": [asdict(step) for step in self.steps]}
 
 
-class _Failed(Exception):  # noqa: N818 - a control value of this file, not an error anybody sees
+class _Failed(Exception):  # noqa: N818 - ends a step; it never leaves this module
     """The step failed; the text says how."""
 
 
@@ -64,7 +63,6 @@ async def smoke(
     timeout: float = 60.0,
     insecure: bool = False,
     on_step: Callable[[SmokeStep], None] = lambda _: None,
-    transport: "httpx2.AsyncBaseTransport | None" = None,
 ) -> SmokeReport:
     """Run the steps in order: health, models, completion, chat, streaming chat, and one chat for each adapter.
 
@@ -77,32 +75,35 @@ async def smoke(
     Raises:
         InvalidError: `url` is not an address.
     """
-    import httpx2
-
     target = place(url)
-    if transport is None and target.uds is not None:
-        transport = httpx2.AsyncHTTPTransport(uds=target.uds)
-    # As bytes: httpx2 itself encodes as ASCII alone, and a key with other characters is the server's to refuse.
-    headers = {b"Authorization": f"Bearer {key}".encode(errors="surrogateescape")} if key else {}
-    limits = httpx2.Timeout(timeout, connect=_CONNECT_SECONDS)
-    async with httpx2.AsyncClient(
-        base_url=target.url,
-        headers=headers,
-        timeout=limits,
-        transport=transport,
-        trust_env=False,
-        verify=not insecure,
-    ) as client:
-        run = _Run(client, model, on_step)
+    dialer = HttpDialer()
+    # The client writes headers in latin-1. This keeps the bytes of any other key, which is the server's to refuse.
+    authorization = f"Bearer {key}".encode(errors="surrogateescape").decode("latin-1") if key else None
+    async with open_place(dialer, target, authorization=authorization, insecure=insecure) as connection:
+        run = _Run(dialer, connection, target, model=model, has_key=key is not None, timeout=timeout, on_step=on_step)
         await run.all()
         return SmokeReport(str(target), run.model, tuple(run.steps))
 
 
 class _Run:
-    def __init__(self, client: "httpx2.AsyncClient", model: str | None, on_step: Callable[[SmokeStep], None]) -> None:
+    def __init__(
+        self,
+        dialer: HttpDialer,
+        connection: HttpConnection,
+        target: Place,
+        *,
+        model: str | None,
+        has_key: bool,
+        timeout: float,
+        on_step: Callable[[SmokeStep], None],
+    ) -> None:
         self.model = model
         self.steps: list[SmokeStep] = []
-        self._client = client
+        self._dialer = dialer
+        self._connection = connection
+        self._target = target
+        self._has_key = has_key
+        self._timeout = timeout
         self._on_step = on_step
         self._adapters: list[str] = []
 
@@ -118,8 +119,6 @@ class _Run:
             await self._step(f"adapter {adapter}", partial(self._chat_with, adapter))
 
     async def _step(self, name: str, act: Callable[[], Awaitable[str]]) -> None:
-        import httpx2
-
         begun = time.perf_counter()
         try:
             outcome, detail = "ok", await act()
@@ -127,36 +126,42 @@ class _Run:
             outcome, detail = "skipped", str(skipped)
         except _Failed as failed:
             outcome, detail = "failed", str(failed)
-        except httpx2.ConnectError as error:
-            outcome, detail = "failed", _why(error)
-        except httpx2.TimeoutException:
-            outcome, detail = "failed", "no answer in time"
-        except httpx2.HTTPError as error:
-            outcome, detail = "failed", f"{type(error).__name__}: {error}"
-        except ssl.SSLError as error:
-            outcome, detail = "failed", tls_alert(error)
+        except TransportError as error:
+            outcome, detail = "failed", await self._why(error)
         step = SmokeStep(name, outcome, round(time.perf_counter() - begun, 4), detail)
         self.steps.append(step)
         self._on_step(step)
 
+    async def _why(self, error: TransportError) -> str:
+        if error.cause is TransportCause.TIMEOUT:
+            return "no answer in time"
+        answer = no_answer(error, timeout=self._timeout, tls=self._target.url.startswith("https:"))
+        if error.cause is TransportCause.REFUSED:
+            return "nothing listens there"
+        if answer.heard and not answer.unsure:
+            return f"{answer.reason}; --insecure accepts any certificate"
+        if answer.heard and not self.steps and await speaks_tls(self._dialer, self._target):
+            return use_https(self._target)
+        return answer.reason
+
     async def _health(self) -> str:
-        response = await self._client.get("/health")
-        if response.status_code == 404:
+        answer = await self._connection.request("GET", "/health", timeout=self._timeout)
+        if answer.status == 404:
             raise _Skipped("this server has no /health")
-        _expect_200(response)
+        self._expect_200(answer.status, answer.body)
         return "200"
 
     async def _models(self) -> str:
         if self.model == _MLX_DEFAULT:
             # mlx_lm.server lists the hub cache, not what it serves, and tries to fetch any name but this one.
-            raise _Skipped(f"{_MLX_DEFAULT} is not meant to be listed")
+            raise _Skipped(f"{_MLX_DEFAULT} is never listed")
         body = await self._json("GET", "/v1/models")
         listed = body.get("data")
         if not isinstance(listed, list):
             raise _Failed("the list of models is not a list")
         if not listed:
             raise _Failed("the list of models is empty")
-        # Engines other than vLLM have no `parent`: then all are base models.
+        # Engines other than vLLM list no `parent`: then all entries are base models.
         named = [entry for entry in listed if isinstance(entry, dict) and isinstance(entry.get("id"), str)]
         bases = [entry["id"] for entry in named if not entry.get("parent")]
         self._adapters = [entry["id"] for entry in named if entry.get("parent")]
@@ -165,7 +170,7 @@ class _Run:
         wanted = self.model
         self.model = wanted or (bases[0] if bases else None)
         if wanted and wanted not in bases + self._adapters:
-            raise _Failed(f"{wanted!r} is not listed; there are: {', '.join(bases + self._adapters)}")
+            raise _Failed(f"{wanted!r} is not listed; listed are: {', '.join(bases + self._adapters)}")
         return ", ".join(bases) + (f" and adapters {', '.join(self._adapters)}" if self._adapters else "")
 
     async def _completion(self) -> str:
@@ -176,7 +181,7 @@ class _Run:
         return await self._chat_with(self._needed_model())
 
     async def _no_adapters(self) -> str:
-        raise _Skipped("none is served")
+        raise _Skipped("none are served")
 
     async def _chat_with(self, model: str) -> str:
         body = await self._json("POST", "/v1/chat/completions", {**_CHAT, "model": model})
@@ -188,14 +193,15 @@ class _Run:
     async def _streaming_chat(self) -> str:
         text, chunks, begun, first = "", 0, time.perf_counter(), 0.0
         request = {**_CHAT, "model": self._needed_model(), "stream": True}
-        async with self._client.stream("POST", "/v1/chat/completions", json=request) as response:
-            if response.status_code != 200:
-                await response.aread()
-                _expect_200(response)
-            async for data in _events(response):
-                if data == "[DONE]":
+        async with self._connection.stream(
+            "POST", "/v1/chat/completions", json=request, timeout=self._timeout
+        ) as response:
+            if response.status != 200:
+                self._expect_200(response.status, await response.read())
+            async for event in server_events(response):
+                if event.data == "[DONE]":
                     break
-                piece = _parsed(data)
+                piece = _parsed(event.data)
                 if "error" in piece:
                     raise _Failed(f"the stream says: {excerpt(str(piece['error']), 200)}")
                 if content := _delta(piece):
@@ -211,47 +217,39 @@ class _Run:
     async def _json(self, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
         if body is not None:
             body = {"model": self._needed_model(), **body}
-        response = await self._client.request(method, path, json=body)
-        _expect_200(response)
-        return _parsed(response.text)
+        answer = await self._connection.request(method, path, json=body, timeout=self._timeout)
+        self._expect_200(answer.status, answer.body)
+        return _parsed(answer.body.decode("utf-8", "replace"))
 
     def _needed_model(self) -> str:
         if self.model is None:
             raise _Skipped("no model is known")
         return self.model
 
+    def _expect_200(self, status: int, body: bytes) -> None:
+        if status == 200:
+            return
+        if status in (401, 403):
+            what = "it refuses the key" if self._has_key else "it asks for a key; name its variable with --key-env"
+            raise _Failed(f"{status}: {what}")
+        text = body.decode("utf-8", "replace")
+        message = excerpt(text, 200)
+        try:
+            parsed = json.loads(text)
+            error = parsed.get("error", parsed) if isinstance(parsed, dict) else parsed
+            message = excerpt(str(error.get("message", error) if isinstance(error, dict) else error), 300)
+        except (ValueError, RecursionError):
+            pass
+        raise _Failed(f"{status}: {message}")
+
 
 _CHAT = {"messages": [{"role": "user", "content": "Say hello."}], "max_tokens": 16, "temperature": 0}
-
-
-def _why(error: "httpx2.ConnectError") -> str:
-    answer = no_connection(error)
-    if not answer.heard:
-        return "nothing listens there"
-    return f"{answer.reason}; --insecure accepts any certificate" if not answer.unsure else answer.reason
-
-
-def _expect_200(response: "httpx2.Response") -> None:
-    if response.status_code == 200:
-        return
-    message = excerpt(response.text, 200)
-    if response.status_code in (401, 403):
-        refused = "authorization" in response.request.headers
-        what = "it refuses the key" if refused else "it asks for a key; name its variable with --key-env"
-        raise _Failed(f"{response.status_code}: {what}")
-    try:
-        body = response.json()
-        error = body.get("error", body) if isinstance(body, dict) else body
-        message = excerpt(str(error.get("message", error) if isinstance(error, dict) else error), 300)
-    except ValueError:
-        pass
-    raise _Failed(f"{response.status_code}: {message}")
 
 
 def _parsed(text: str) -> dict[str, Any]:
     try:
         body = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         raise _Failed(f"not JSON: {excerpt(text, 80)!r}") from None
     if not isinstance(body, dict):
         raise _Failed(f"not a JSON object: {excerpt(text, 80)!r}")
@@ -266,7 +264,7 @@ def _first_choice(body: dict[str, Any]) -> dict[str, Any]:
 
 
 def _delta(piece: dict[str, Any]) -> str:
-    """The text a chunk adds; chunks with a role, a usage or an end add none."""
+    """The text that a chunk adds; chunks with a role, usage or the finish reason add none."""
     choices = piece.get("choices")
     if not choices:
         return ""
@@ -283,9 +281,3 @@ def _quoted(text: object) -> str:
         raise _Failed("the answer holds no text")
     flat = " ".join(text.split())
     return f"“{excerpt(flat, 60)}{'…' if len(flat) > 60 else ''}”"
-
-
-async def _events(response: "httpx2.Response") -> AsyncIterator[str]:
-    async for line in response.aiter_lines():
-        if line.startswith("data:"):
-            yield line[5:].strip()

@@ -1,4 +1,4 @@
-"""What is to be served: the value that a command line and a manifest are both turned into."""
+"""What to serve: the value that both a command line and a manifest are turned into."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -9,7 +9,7 @@ __all__ = ["AdapterSpec", "LaunchSpec"]
 
 @dataclass(frozen=True, slots=True)
 class AdapterSpec:
-    """An adapter to serve from the start. `source` is a directory, or the name of an imported one."""
+    """An adapter to serve from the start. `source` is a directory, or the name of an imported adapter."""
 
     name: str
     source: str
@@ -21,13 +21,13 @@ class LaunchSpec:
 
     Attributes:
         model: a name (`org/name`, `org/name@revision`), a directory or a file.
-        executable: an engine of the user's own instead of an installed one.
-        args: engine arguments, verbatim and in order; they win over everything Garrison adds.
+        executable: the user's own engine instead of an installed one.
+        args: engine arguments, verbatim and in order; they override everything that Garrison adds.
         env: variables for the engine.
-        runtime_lora: adapters will be loaded and unloaded while it runs.
+        runtime_lora: adapters will be loaded and unloaded while the engine runs.
         max_loras: adapters in one batch; the number of adapters when None.
-        max_lora_rank: the highest rank to make room for; that of the adapters when None.
-        api_key_env: the variable that holds the key clients must send.
+        max_lora_rank: the highest rank to allow; that of the adapters when None.
+        api_key_env: the variable that holds the key that clients must send.
     """
 
     model: str

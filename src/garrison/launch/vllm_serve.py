@@ -1,5 +1,6 @@
-"""What `vllm-serve` does: the env file that `vllm-resolve-model` wrote, plus variables, become the argv of
-`vllm serve`. Names, order and files are the seed's contract.
+"""The argv of `vllm serve`, from the env file that `vllm-resolve-model` wrote and from variables.
+
+Names, order and files are the seed's contract.
 """
 
 import os
@@ -50,7 +51,7 @@ _SEVERAL_VALUES = {"--served-model-name"}
 
 @dataclass(frozen=True, slots=True)
 class Extras:
-    """Extra arguments, with those taken out that a variable already sets."""
+    """Extra arguments without those that a variable sets."""
 
     kept: tuple[str, ...]
     warnings: tuple[str, ...]
@@ -58,7 +59,7 @@ class Extras:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """`argv` without the executable; `variables` are those of the env file."""
+    """`argv` lacks the executable; `variables` are those of the env file."""
 
     argv: tuple[str, ...]
     variables: Mapping[str, str]
@@ -69,7 +70,7 @@ def plan(settings: Settings, environ: Mapping[str, str], extra: Sequence[str]) -
     """Check the variables, read the env file, find the config file.
 
     Raises:
-        InvalidError: something is missing or wrong; a missing variable is named with all the others that are.
+        InvalidError: something is missing or wrong; all missing variables are named at once.
     """
     _require(settings)
     extras = guard(extra, strict=settings.strict_flags)
@@ -79,7 +80,7 @@ def plan(settings: Settings, environ: Mapping[str, str], extra: Sequence[str]) -
 
 
 def argv(settings: Settings, model: str, config: Path, extra: Sequence[str]) -> tuple[str, ...]:
-    """The documented order, without the executable."""
+    """The arguments in the documented order, without the executable."""
     return (
         "serve",
         model,
@@ -92,17 +93,17 @@ def argv(settings: Settings, model: str, config: Path, extra: Sequence[str]) -> 
         *("--max-model-len", str(settings.max_model_len)),
         *("--max-num-batched-tokens", str(settings.max_num_batched_tokens)),
         *("--served-model-name", str(settings.served_model_name)),
-        # vLLM's own default is on: leaving the flag out would not turn it off.
+        # vLLM's default is on, so omitting the flag would not turn it off.
         "--enable-prefix-caching" if settings.prefix_caching else "--no-enable-prefix-caching",
         *extra,
     )
 
 
 def guard(extra: Sequence[str], *, strict: bool) -> Extras:
-    """Take out what a variable sets: the server must be what the variables say, or preflight cleared another port.
+    """Drop the flags that a variable sets: otherwise the server could listen elsewhere than where preflight looked.
 
     Raises:
-        InvalidError: `strict`, and there is such a flag.
+        InvalidError: with `strict`, for the first such flag.
     """
     kept: list[str] = []
     warnings: list[str] = []
@@ -116,7 +117,7 @@ def guard(extra: Sequence[str], *, strict: bool) -> Extras:
             continue
         if strict:
             raise InvalidError(f"{flag} is set by {_GUARDED[flag]}", hint=f"Set {_GUARDED[flag]} instead of the flag.")
-        warnings.append(f"{flag} is left out: {_GUARDED[flag]} sets it")
+        warnings.append(f"{flag} is ignored, because {_GUARDED[flag]} sets it")
         if "=" in token or flag in _VALUELESS:
             continue
         end = len(extra) if flag in _SEVERAL_VALUES else position + 1
@@ -126,17 +127,17 @@ def guard(extra: Sequence[str], *, strict: bool) -> Extras:
 
 
 def environment(environ: Mapping[str, str], variables: Mapping[str, str]) -> dict[str, str]:
-    """The caller's environment and the env file's variables, less the names that are Garrison's and not vLLM's."""
+    """The caller's environment and the env file's variables, without those that Garrison reads and vLLM does not."""
     ours = seed_variables() | secret_variables()
     merged = {**environ, **variables}
     return {name: value for name, value in merged.items() if name not in ours and not name.startswith("_VLLM_")}
 
 
 def config_file(settings: Settings) -> Path:
-    """`VLLM_CONFIG_FILE`, else `vllm-config.yaml` in the cache directory, put there on the first run.
+    """The file named by `VLLM_CONFIG_FILE`, else `vllm-config.yaml` in the cache directory, written on the first run.
 
     Raises:
-        InvalidError: it is not a file that can be read.
+        InvalidError: it is not a readable file.
     """
     if settings.engine_config_file is not None:
         path = settings.engine_config_file
@@ -148,11 +149,11 @@ def config_file(settings: Settings) -> Path:
                 write_atomic(path, packaged)
             except OSError as error:
                 raise InvalidError(
-                    f"the config file {path} cannot be written: {error.strerror}",
+                    f"config file {path} cannot be written: {error.strerror}",
                     hint="Make FLOX_ENV_CACHE writable, or name a file with VLLM_CONFIG_FILE.",
                 ) from None
     if not path.is_file() or not os.access(path, os.R_OK):
-        raise InvalidError(f"the config file {path} cannot be read", hint="Create it, or unset VLLM_CONFIG_FILE.")
+        raise InvalidError(f"config file {path} cannot be read", hint="Create it, or unset VLLM_CONFIG_FILE.")
     return path
 
 
@@ -161,7 +162,7 @@ def _require(settings: Settings) -> None:
     if missing:
         raise InvalidError(
             f"{', '.join(missing)} {'is' if len(missing) == 1 else 'are'} not set",
-            hint="Export what is missing; `vllm-serve --help` lists the variables.",
+            hint="Export them; `vllm-serve --help` lists the variables.",
             details={"missing": missing},
         )
 
@@ -171,13 +172,13 @@ def _cache_directory(settings: Settings) -> Path:
     if directory is None:
         raise InvalidError("FLOX_ENV_CACHE is not set", hint="Set it to the directory of env file and engine config.")
     if not directory.is_dir():
-        raise InvalidError(f"FLOX_ENV_CACHE names {directory}, which is not a directory", hint="Create it.")
+        raise InvalidError(f"FLOX_ENV_CACHE names {directory}, which is not a directory", hint="Create the directory.")
     return directory
 
 
 def _env_file_variables(settings: Settings, environ: Mapping[str, str]) -> Mapping[str, str]:
     expected: ModelName | None = None
-    # With the env file named, the model need not be; half a name then says nothing.
+    # With an env file, no model need be named, and half a name is not compared.
     half_named = settings.model_id is None and settings.model_org is None
     if settings.model_id is not None or (settings.model is not None and not (half_named and settings.model_env_file)):
         expected = _expected(settings)
@@ -185,28 +186,28 @@ def _env_file_variables(settings: Settings, environ: Mapping[str, str]) -> Mappi
         path = settings.model_env_file
     elif expected is None:
         raise InvalidError(
-            "VLLM_MODEL_ID is not set, nor VLLM_MODEL with VLLM_MODEL_ORG", hint="Name the model that was resolved."
+            "neither VLLM_MODEL_ID nor VLLM_MODEL with VLLM_MODEL_ORG is set", hint="Name the model that was resolved."
         )
     else:
         _cache_directory(settings)
         path = env_file_path(settings, Layout.from_settings(settings), expected)
     if not path.is_file():
-        raise InvalidError(f"the env file {path} is not there", hint="Run vllm-resolve-model first.")
+        raise InvalidError(f"env file {path} does not exist", hint="Run vllm-resolve-model first.")
     variables = read_env_file(path, trusted=settings.env_file_trusted, environ=environ)
     if not variables.get("_VLLM_RESOLVED_MODEL"):
         raise InvalidError(f"{path} does not define _VLLM_RESOLVED_MODEL", hint="Run vllm-resolve-model again.")
     found = variables.get("_VLLM_MODEL_IDENTITY")
     if expected is not None and found is not None and found != identity(expected):
         raise InvalidError(
-            f"{path} is for {found}, and {identity(expected)} is to be served",
-            hint="Run vllm-resolve-model with the same variables.",
+            f"{path} is for {found}, but the variables name {identity(expected)}",
+            hint="Run vllm-resolve-model again, with the same variables.",
         )
     return variables
 
 
 def _expected(settings: Settings) -> ModelName:
     if settings.model_id is None and settings.model_org is None:
-        raise InvalidError("VLLM_MODEL_ID is not set, nor VLLM_MODEL_ORG", hint="Set one of the two.")
+        raise InvalidError("neither VLLM_MODEL_ID nor VLLM_MODEL_ORG is set", hint="Set one of the two.")
     name = settings.model or str(settings.model_id).rpartition("/")[2]
     return model_from_directory(
         name, model_id=settings.model_id, org=settings.model_org, revision=settings.model_revision

@@ -8,7 +8,12 @@ from enum import StrEnum
 
 from garrison.base.redaction import redacted
 
-__all__ = ["TransportCause", "TransportError", "transport_error"]
+__all__ = ["TLS_NOT_PLAIN", "UNTRUSTED", "TransportCause", "TransportError", "transport_error"]
+
+UNTRUSTED = "the certificate is not trusted"
+"""How the detail of an unverified certificate begins; the reason follows."""
+TLS_NOT_PLAIN = "the server speaks TLS here; declare it as https"
+"""The detail when a TLS server answers a plain request."""
 
 
 class TransportCause(StrEnum):
@@ -77,7 +82,7 @@ def transport_error(error: OSError, *, sent: bool) -> TransportError:
 
 def _tls_detail(error: ssl.SSLError) -> str:
     if isinstance(error, ssl.SSLCertVerificationError):
-        return f"the certificate is not trusted: {error.verify_message}"
+        return f"{UNTRUSTED}: {error.verify_message}"
     reason = getattr(error, "reason", None) or "handshake failed"  # asyncio raises some without a reason
     if reason in ("WRONG_VERSION_NUMBER", "HTTP_REQUEST", "RECORD_LAYER_FAILURE"):
         return "the server does not speak TLS here; declare it as http"

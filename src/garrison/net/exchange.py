@@ -4,7 +4,7 @@ import asyncio
 import time
 from collections.abc import Hashable
 
-from garrison.net.errors import TransportCause, TransportError, transport_error
+from garrison.net.errors import TLS_NOT_PLAIN, TransportCause, TransportError, transport_error
 from garrison.net.http1.flow import FlowControl
 from garrison.net.http1.responses import ResponseReader
 
@@ -168,7 +168,7 @@ class Exchange(FlowControl):
         if not self.answered_any:
             self.answered_any = True
             if data.startswith(_TLS_ALERT) and self._reader.waiting:
-                self._fail(TransportCause.TLS, "the server speaks TLS here; declare it as https")
+                self._fail(TransportCause.TLS, TLS_NOT_PLAIN)
                 return
         self._reader.feed(data)
         if self._buffered > _AHEAD_BYTES and not self._whole and self._reader.waiting:

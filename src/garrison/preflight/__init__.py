@@ -1,6 +1,7 @@
-"""Before an engine starts: its port is free or made free, the GPUs are fit.
+"""Before an engine starts: its port is free or is freed, and the GPUs are within their limits.
 
-`check` is the whole preflight, `port_lock` keeps a second one out, `proxy` runs the downstream command. The judging is
-in files without I/O (`addresses`, `classify`, `holders`, `gpu.gpus`); sockets, processes, GPUs and the child are
-reached through the protocols in `listeners`, `processes.process`, `gpu.probe` and `downstream`.
+`check` is the whole preflight, `port_lock` keeps a second one out, `downstream` runs the command that follows.
+Decisions are in modules without I/O (`policy`, `addresses`, `classify`, `holders`, `gpu.gpus`); sockets, processes,
+GPUs, servers and the child process are reached through the protocols in `listeners`, `processes.process`, `gpu.probe`,
+`servers` and `downstream.child`. The API of an engine is not known here: a room above answers through `servers`.
 """

@@ -1,8 +1,8 @@
-"""Whether a process is vLLM, judged on its own executable and arguments.
+"""Whether a process is vLLM, by its executable and arguments. Pure.
 
 Whole arguments are compared, never parts of a command line: a shell whose `-c` text mentions `vllm serve` is a shell.
-The built-in signatures are the seed's and the simulator's. Where the seed searched for them in the joined text, they
-are matched here where they mean something: the module after `-m`, or the program that the interpreter runs.
+The built-in signatures are the seed's and the simulator's. The seed searched for them anywhere in the joined text; here
+they only match where they have a meaning: as the module after `-m`, or as the program that the interpreter runs.
 """
 
 import re
@@ -17,25 +17,25 @@ BUILT_IN = (
     "vllm.entrypoints.openai.run_server",
     "vllm serve",
     "vllm.entrypoints",
-    # The simulator stands in for vLLM: what holds a port is told, asked and stopped in the same way.
+    # The simulator stands in for vLLM, so a preflight treats it like one.
     "garrison.sim",
 )
 
 _PYTHON = re.compile(r"\.?(python|pypy)[0-9.]*[dt]*(-wrapped)?\Z")
-# Nix, and so Flox, hides the real script behind a wrapper of this name.
+# Nix, and therefore Flox, renames the real script to this and puts a wrapper in its place.
 _PROGRAMS = ("vllm", ".vllm-wrapped")
-# What vLLM calls its processes with setproctitle; an orphaned worker may still hold the server's socket.
+# vLLM gives its workers such titles with setproctitle. An orphaned worker may still hold the server's socket.
 _WORKER_TITLE = re.compile(r"VLLM::[A-Za-z][A-Za-z0-9_]*\Z")
 _OPTIONS_WITH_VALUE = ("-W", "-X", "--check-hash-based-pycs")
 
 
 def signature_of(exe: str | None, argv: Sequence[str], custom: Sequence[str] = ()) -> str | None:
-    """The signature by which this is vLLM, or None when it is not, or when its executable cannot be read.
+    """The signature that a vLLM process matches; None for other processes, and where the executable cannot be read.
 
     Args:
-        exe: path of the executable, as the system says it.
-        custom: further signatures of the user's: a module, the name of a script or program (with or without its
-            directory and `.py`), or such a name and the arguments that follow it.
+        exe: path of the executable, as the system reports it.
+        custom: the user's own signatures: a module, the name of a script or program (with or without its directory and
+            `.py`), or such a name and the arguments that follow it.
     """
     if exe is None or not argv:
         return None
@@ -44,7 +44,7 @@ def signature_of(exe: str | None, argv: Sequence[str], custom: Sequence[str] = (
 
 def _built_in(exe: str, argv: Sequence[str]) -> str | None:
     if not _PYTHON.match(exe):
-        # A launcher of its own: what runs must really be called so, whatever it calls itself.
+        # A native launcher. A process may rewrite its arguments but not the name of its executable.
         return "vllm serve" if exe in _PROGRAMS and argv[1:2] == ["serve"] else None
     if len(argv) == 1 and _WORKER_TITLE.match(argv[0]):
         return argv[0]
@@ -70,7 +70,7 @@ def _is_module(module: str, known: str) -> bool:
 
 
 def _program(argv: Sequence[str]) -> tuple[str | None, str | None, list[str]]:
-    """A Python command line to (module after `-m`, script, arguments of either); `-c` gives neither."""
+    """Split a Python command line into (module after `-m`, script, arguments of either); `-c` gives neither."""
     index = 1
     while index < len(argv):
         argument = argv[index]
@@ -82,7 +82,7 @@ def _program(argv: Sequence[str]) -> tuple[str | None, str | None, list[str]]:
         if argument.startswith("--"):
             index += 1
             continue
-        # Short options may be run together; `m` and `c` end the cluster and take what follows.
+        # Short options may be combined; `m` and `c` end the cluster, and what follows is their value.
         for place, letter in enumerate(argument[1:], start=2):
             if letter == "c":
                 return None, None, []

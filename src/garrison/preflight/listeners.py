@@ -1,4 +1,4 @@
-"""The seam to the machine's sockets: who listens on a port, and what a host name means for a bind."""
+"""The seam to the machine's sockets: the listeners on a port, and the addresses that a host name stands for."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -15,12 +15,12 @@ class ScanError(Exception):
 
 @dataclass(frozen=True)
 class Listener:
-    """A TCP socket that has a port: in state LISTEN, or bound and about to be.
+    """A TCP socket that has a port: listening, or bound and not listening yet.
 
     Attributes:
-        inode: the socket's inode; 0 for a socket of the kernel's own.
-        uid: owner of the socket, as the kernel has it.
-        pid: the owner where the table says so itself (psutil); else it is found through the inode.
+        inode: the socket's inode; 0 for a socket of the kernel.
+        uid: the socket's owner, according to the kernel; -1 where it is not known.
+        pid: the process, where the table names it (psutil); otherwise it is found through the inode.
     """
 
     address: Address
@@ -37,18 +37,18 @@ class Listener:
 
 class Sockets(Protocol):
     def listeners(self, port: int) -> tuple[Listener, ...]:
-        """Every listener on `port`, whatever its address, and every socket that is bound to it and does not listen yet,
-        where the system tells. Raises ScanError.
+        """Every listener on `port`, on any address, and every socket bound to it that does not listen yet, where the
+        system lists those. Raises ScanError.
         """
 
     def resolve(self, host: str) -> tuple[Address, ...]:
-        """The addresses a bind to `host` means: one for an IP address, any number for a name. Raises OSError."""
+        """The addresses of a bind to `host`: one for an IP address, any number for a name. Raises OSError."""
 
     def can_bind(self, addresses: Iterable[Address], port: int) -> bool:
-        """Try it and let go at once: the answer of last resort where the table cannot be read."""
+        """Whether a bind succeeds; it is undone at once. The last resort where the table cannot be read."""
 
 
 def conflicting(wanted: Iterable[Address], held: Iterable[Listener]) -> tuple[Listener, ...]:
-    """The listeners that a bind to any of `wanted` would meet, in the order given."""
+    """The listeners that conflict with a bind to any of `wanted`, in the order given."""
     wanted = tuple(wanted)
     return tuple(listener for listener in held if any(conflicts(address, listener.address) for address in wanted))

@@ -1,4 +1,4 @@
-"""The machine a preflight runs on: its seams in one value, real unless the caller brings twins."""
+"""The machine of a preflight: its seams in one value, real unless the caller passes twins."""
 
 from collections.abc import Callable
 from functools import cached_property
@@ -15,12 +15,12 @@ __all__ = ["Machine"]
 
 
 class Machine:
-    """The running machine, read from `/proc` where there is one and through psutil elsewhere.
+    """The running machine, read from `/proc` on Linux and through psutil elsewhere.
 
-    Each seam is made when it is first used: on a free port no process is ever looked at.
+    Each seam is made at its first use: on a free port no process is read, and nothing is imported for it.
 
     Args:
-        say: takes one sentence for people.
+        say: accepts one sentence for people.
     """
 
     def __init__(

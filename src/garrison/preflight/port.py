@@ -1,4 +1,4 @@
-"""Looking at the port: free, ours to stop, or refused."""
+"""Looking at the port: free, held by the user's own server, or refused."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -7,17 +7,21 @@ from garrison.base.errors import InvalidError, PortUnattributableError
 from garrison.preflight.addresses import Address
 from garrison.preflight.listeners import ScanError, conflicting
 from garrison.preflight.machine import Machine
+from garrison.preflight.policy import PortPolicy
 from garrison.preflight.report import PreflightRequest
 
 if TYPE_CHECKING:
-    from garrison.preflight.holders import PortVerdict
+    from collections.abc import Mapping
+
+    from garrison.preflight.holders import Holder, PortVerdict
+    from garrison.processes.process import Process
 
 __all__ = ["Finding", "look_at_port", "resolve_host"]
 
 
 @dataclass(frozen=True)
 class Finding:
-    """What was found on the port; None for `verdict` when nothing conflicts, `ours` else: the rest was raised."""
+    """What was found on the port. `verdict` is None when nothing conflicts, otherwise `ours`: others are raised."""
 
     addresses: tuple[Address, ...]
     verdict: "PortVerdict | None" = None
@@ -25,18 +29,18 @@ class Finding:
 
 
 def resolve_host(request: PreflightRequest, machine: Machine) -> tuple[Address, ...]:
-    """The addresses of the request's host. Raises InvalidError when the name means nothing here."""
+    """The addresses of the request's host. Raises InvalidError when it does not resolve."""
     try:
         return machine.sockets.resolve(request.host)
     except OSError as error:
         raise InvalidError(
-            f"the host {request.host!r} cannot be resolved: {error}",
+            f"host {request.host!r} cannot be resolved: {error}",
             hint="Set VLLM_HOST to an address of this machine, or to 0.0.0.0 for all of them.",
         ) from None
 
 
-def look_at_port(request: PreflightRequest, machine: Machine) -> Finding:
-    """Find who holds the port and judge it.
+def look_at_port(request: PreflightRequest, policy: PortPolicy, machine: Machine) -> Finding:
+    """Find the holders of the port and judge them.
 
     Raises:
         InvalidError: the host cannot be resolved.
@@ -46,12 +50,12 @@ def look_at_port(request: PreflightRequest, machine: Machine) -> Finding:
     try:
         if not conflicting(addresses, machine.sockets.listeners(request.port)):
             return Finding(addresses)
-        verdict = _verdict(request, addresses, machine)
+        verdict = _verdict(request, policy, addresses, machine)
     except ScanError as error:
         if machine.sockets.can_bind(addresses, request.port):
             return Finding(addresses, could_scan=False)
         raise PortUnattributableError(
-            f"port {request.port} is taken, and the listeners of this machine cannot be read: {error}",
+            f"port {request.port} is in use, and the listeners of this machine cannot be read: {error}",
             hint="Run as the administrator, or free the port yourself.",
             details={"pids": [], "cmdlines": [], "uids": [], "could_scan": False},
         ) from None
@@ -64,7 +68,9 @@ def look_at_port(request: PreflightRequest, machine: Machine) -> Finding:
     return Finding(addresses, verdict)
 
 
-def _verdict(request: PreflightRequest, addresses: tuple[Address, ...], machine: Machine) -> "PortVerdict":
+def _verdict(
+    request: PreflightRequest, policy: PortPolicy, addresses: tuple[Address, ...], machine: Machine
+) -> "PortVerdict":
     from garrison.preflight.holders import find_holders, judge_holders
     from garrison.processes.tree import line_of
 
@@ -74,5 +80,23 @@ def _verdict(request: PreflightRequest, addresses: tuple[Address, ...], machine:
         own_uid=machine.processes.own_uid(),
         own_line=line_of(machine.processes.own_pid(), snapshot),
         signatures=request.signatures,
-        allow_other_uid=request.allow_other_uid_kill,
+        allow_other_uid=policy.other_users,
+        started=_started(request, holders, snapshot, machine),
+    )
+
+
+def _started(
+    request: PreflightRequest, holders: "tuple[Holder, ...]", snapshot: "Mapping[int, Process]", machine: Machine
+) -> "Mapping[int, str]":
+    """Engine names by pid, for those holders that belong to an engine which Garrison started."""
+    if request.records is None or not holders:
+        return {}
+    from garrison.preflight.engine_records import read_records
+    from garrison.preflight.holders import started_engines
+
+    records = read_records(request.records)
+    for warning in records.warnings:
+        machine.say(f"warning: {warning}")
+    return started_engines(
+        holders, {one: record.engine for record in records.engines for one in record.processes}, snapshot
     )

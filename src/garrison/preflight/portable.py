@@ -13,7 +13,7 @@ __all__ = ["PsutilSockets"]
 
 
 class PsutilSockets(ProcNet):
-    """Names and test binds are the same everywhere; the table of listeners comes from psutil, with its pids."""
+    """Names and test binds work as on Linux; the table of listeners, with pids, comes from psutil."""
 
     def listeners(self, port: int) -> tuple[Listener, ...]:
         try:
@@ -23,7 +23,7 @@ class PsutilSockets(ProcNet):
 
     def _found(self, port: int) -> Iterable[Listener]:
         for connection in psutil.net_connections(kind="tcp"):
-            # psutil calls a listening socket's address ip, port; the tuple is empty for an unbound one.
+            # psutil gives (ip, port), and an empty tuple for a socket that is not bound.
             if connection.status != psutil.CONN_LISTEN or not connection.laddr or connection.laddr.port != port:
                 continue
             packed = socket.inet_pton(connection.family, connection.laddr.ip.partition("%")[0])

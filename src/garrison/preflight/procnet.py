@@ -1,4 +1,4 @@
-"""Who holds a port of a Linux machine, from `/proc/net/tcp` and `/proc/net/tcp6`.
+"""The sockets on a port of a Linux machine, from `/proc/net/tcp` and `/proc/net/tcp6`.
 
 Format: https://docs.kernel.org/networking/proc_net_tcp.html. The kernel lists every listening socket before the first
 established one, so reading stops there and costs nothing on a machine with a hundred thousand connections.
@@ -83,7 +83,7 @@ class ProcNet:
                 yield from parse_listeners(lines, port, v6only)
         except FileNotFoundError:
             if table == "tcp":
-                raise ScanError(f"{self._root}/net/tcp is not there") from None
+                raise ScanError(f"{self._root}/net/tcp does not exist") from None
         except OSError as error:
             raise ScanError(f"{self._root}/net/{table}: {error.strerror}") from None
 
@@ -95,7 +95,7 @@ class ProcNet:
                     yield Listener(address, port, one.inode, one.uid, listening=False)
 
     def _bind_v6only(self) -> bool:
-        """A new IPv6 socket takes IPv4 too, unless the machine was told otherwise."""
+        """Whether a new IPv6 socket accepts only IPv6. By default it accepts IPv4 too."""
         try:
             with open(os.path.join(self._root, "sys/net/ipv6/bindv6only"), "rb") as setting:
                 return setting.read().strip() == b"1"

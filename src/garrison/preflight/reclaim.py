@@ -1,4 +1,4 @@
-"""Stopping the processes that hold a port: SIGTERM, wait, SIGKILL, and a port that is seen to be free."""
+"""Stopping the processes that hold a port: SIGTERM, a wait, SIGKILL, and a wait until the port is free."""
 
 import signal
 from collections.abc import Callable, Iterable
@@ -12,18 +12,18 @@ from garrison.processes.tree import post_order
 __all__ = ["Stopped", "living", "stop_trees"]
 
 _POLL_SECONDS = 0.1
-# The kernel needs a moment to tear a killed process down, the more the more memory it had; `timeout` may be 0.
+# The kernel needs time to tear down a killed process, more for one with much memory; `timeout` may be 0.
 _LEAST_AFTER_KILL = 2.0
 
 
 @dataclass(frozen=True, slots=True)
 class Stopped:
-    """What became of the trees.
+    """What happened to the trees.
 
     Attributes:
-        signalled: everything that was sent SIGTERM, in that order.
-        killed: those of them that needed SIGKILL.
-        survivors: still there at the end.
+        signalled: the processes that were sent SIGTERM, in that order.
+        killed: those that were sent SIGKILL too.
+        survivors: those that still run at the end.
         free: whether `is_free` held at the end.
     """
 
@@ -42,21 +42,21 @@ def stop_trees(
     clock: Clock,
     say: Callable[[str], None],
 ) -> Stopped:
-    """SIGTERM to the trees under `roots` in post-order, up to `timeout` seconds of waiting, SIGKILL to the survivors,
-    then up to `timeout` seconds (at least two) until they are gone and `is_free()` holds.
+    """Send SIGTERM to the trees under `roots`, children first; wait up to `timeout` seconds; send SIGKILL to the
+    survivors; then wait up to `timeout` seconds, at least two, until they have ended and `is_free()` holds.
 
     Raises:
-        PermissionError: the system does not let us signal one of them; earlier ones were signalled.
+        PermissionError: one of them may not be signalled; those before it were.
     """
     roots = tuple(roots)
     tree = post_order(roots, processes.snapshot())
     signalled = _send(tree, signal.SIGTERM, processes)
-    # A child born between the look and the signal would be an orphan a moment from now, and out of sight.
+    # A child started between the look and the signal becomes an orphan now, and would not be found later.
     late = (one for one in post_order(signalled, processes.snapshot()) if one not in signalled)
     signalled += _send(late, signal.SIGTERM, processes)
     if _wait(signalled, processes, is_free, timeout, clock):
         return Stopped(signalled, (), (), True)
-    # What was started after the first look belongs to the tree as well.
+    # Processes that were started since the first look belong to the tree too.
     survivors = post_order(living(signalled, processes), processes.snapshot())
     if survivors:
         say(f"{len(survivors)} of the processes still run {timeout:g} s after SIGTERM: sending SIGKILL")
@@ -67,7 +67,7 @@ def stop_trees(
 
 
 def living(known: Iterable[ProcessId], processes: Processes) -> tuple[ProcessId, ...]:
-    """Those of `known` that still run, the same processes and not merely the same pids."""
+    """Those of `known` that still run: the same processes, not only the same pids."""
     found = ((one, processes.read(one.pid)) for one in known)
     return tuple(one for one, process in found if process is not None and process.id == one)
 

@@ -1,4 +1,4 @@
-"""The errors of a port that may not be had: who stands in the way, and what to do about it."""
+"""The errors of a port that cannot be freed: what holds it, and what to do about it."""
 
 from collections.abc import Iterable
 
@@ -25,20 +25,21 @@ def refusal(verdict: PortVerdict, request: PreflightRequest) -> PortError:
     if verdict.kind == "unattributable":
         owners = sorted({listener.uid for listener in verdict.listeners})
         return PortUnattributableError(
-            f"{where} listens, and no process can be seen to hold it"
+            f"{where} has a listener, and no process that holds it can be seen"
             + (f" (its socket belongs to uid {', '.join(map(str, owners))})" if min(owners) >= 0 else ""),
-            hint="Run as the user that owns it or as root, relax hidepid on /proc, or free the port yourself; "
-            "in a container the listener may live outside it.",
+            hint="Run as the user that owns it or as root, relax hidepid on /proc, or free the port yourself. "
+            "In a container, the listener may run outside of it.",
             details=details | {"uids": owners, "could_scan": False},
         )
     if verdict.kind == "above-us":
         return PortForeignError(
             f"{where} is held by a server that this command runs under: {who}",
-            hint="Run it from outside that server, or choose another port.",
+            hint="Run it outside that server, or choose another port.",
             details=details,
         )
+    what = "a process that is not vLLM" + ("" if request.records is None else " and was not started by Garrison")
     return PortForeignError(
-        f"{where} is held by a process that is not vLLM: {who}",
+        f"{where} is held by {what}: {who}",
         hint="Stop it, or choose another port (--port, VLLM_PORT). If it is a launcher of vLLM, name it in "
         "VLLM_PROCESS_SIGNATURES.",
         details=details,
@@ -46,7 +47,7 @@ def refusal(verdict: PortVerdict, request: PreflightRequest) -> PortError:
 
 
 def holder_details(processes: Iterable[Process], listeners: Iterable[object]) -> dict[str, list[object]]:
-    """`pids`, `cmdlines` and `uids` run in parallel."""
+    """Details for the JSON of a failure. `pids`, `cmdlines` and `uids` are parallel lists."""
     listed = tuple(processes)
     return {
         "pids": [one.id.pid for one in listed],

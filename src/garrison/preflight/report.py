@@ -1,4 +1,4 @@
-"""What a preflight is asked and what it answers."""
+"""The request and the report of a preflight."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -7,19 +7,20 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 from garrison.base.settings import Settings
 
 if TYPE_CHECKING:
+    from garrison.base.identity import ProcessId
     from garrison.preflight.gpu.gpus import Gpu, Problem
 
 __all__ = ["GpuCheckSource", "PortAction", "PreflightReport", "PreflightRequest", "Thresholds"]
 
 PortAction = Literal["noop", "stopped", "would-stop"]
-"""`noop` and `stopped` are the seed's; `would-stop` is what a dry run says instead of `stopped`."""
+"""`noop` and `stopped` are the seed's; a dry run says `would-stop` instead of `stopped`."""
 
 GpuCheckSource = Literal["skipped", "nvml", "nvidia-smi", "unavailable"]
 
 
 @dataclass(frozen=True)
 class Thresholds:
-    """Limits for the GPUs. A condition named in `fail_on` is fatal; the others only warn."""
+    """Limits for the GPUs. A condition in `fail_on` is fatal; the others only warn."""
 
     min_free_gb: float = 4.0
     max_temp_c: int = 85
@@ -32,58 +33,60 @@ class PreflightRequest:
     """The endpoint to clear and the limits to check.
 
     Attributes:
-        host: an IP address or a name; every address of a name counts.
+        host: an IP address or a name; all addresses of a name count.
         stop_timeout: seconds from SIGTERM to SIGKILL, and again (at least two) until the port is free.
-        signatures: command-line signatures that mean vLLM, beyond the built-in ones.
-        skip_port: the server takes no TCP port: none is looked at, and nothing is stopped.
-        notes: where it is noted who stopped a server; nowhere when None.
+        signatures: command-line signatures of vLLM beside the built-in ones.
+        skip_port: the server uses no TCP port: none is looked at, and nothing is stopped.
+        notes: the directory of notes about who stopped a server; None writes none.
+        records: the directory of the engines that Garrison started, which count as the user's own like a vLLM. With
+            None only a vLLM does.
     """
 
     host: str
     port: int
-    dry_run: bool = False
     skip_gpu: bool = False
     thresholds: Thresholds = field(default_factory=Thresholds)
     gpu_devices: tuple[str, ...] = ()
-    allow_other_uid_kill: bool = False
     stop_timeout: float = 15
     signatures: tuple[str, ...] = ()
     lockfile: Path
     skip_port: bool = False
     notes: Path | None = field(default=None, compare=False)
+    records: Path | None = field(default=None, compare=False)
 
     @classmethod
     def from_settings(cls, settings: Settings) -> Self:
         return cls(
             host=settings.engine_host,
             port=settings.engine_port,
-            dry_run=settings.dry_run,
             skip_gpu=settings.skip_gpu_check,
             thresholds=Thresholds(
                 settings.min_free_gpu_gb, settings.max_gpu_temp_c, settings.max_gpu_util_pct, settings.gpu_fail_on
             ),
             gpu_devices=settings.gpu_devices,
-            allow_other_uid_kill=settings.allow_other_uid_kill,
             stop_timeout=settings.stop_timeout,
             signatures=settings.process_signatures,
             lockfile=Path(settings.preflight_lockfile.replace("{port}", str(settings.engine_port))).expanduser(),
             notes=settings.run_dir,
+            records=settings.engine_records,
         )
 
 
 @dataclass(frozen=True, kw_only=True)
 class PreflightReport:
-    """A preflight that found nothing in the way, or cleared it. What went wrong is an error, not a report.
+    """A preflight that succeeded: the port was free, or was freed. Failures are errors, not reports.
 
     Attributes:
         reclaimed_roots: pids of the servers that were stopped, each with its tree.
-        blocked_roots: always empty here; in the JSON of a failure the pids that stand in the way.
-        could_scan: whether the socket table could be read; when not, the port was tried by binding it.
-        would_stop_roots: in a dry run, what would be stopped.
-        killed: pids that did not end on SIGTERM.
-        released_mib: GPU memory that came free after the stop; None when nothing was stopped or nothing measured.
-        gpu_problems: thresholds that were passed without being fatal, and in a dry run the fatal ones too.
+        blocked_roots: always empty here; in the JSON of a failure, the pids in the way.
+        could_scan: whether the socket table could be read; if not, the port was tried by binding it.
+        would_stop_roots: in a dry run, the pids that would be stopped.
+        killed: pids that needed SIGKILL.
+        released_mib: GPU memory that came free after the stop; None when nothing was stopped or measured.
+        gpu_problems: thresholds exceeded without being fatal; in a dry run, the fatal ones too.
         would_fail: in a dry run, what would have ended a real run with exit 1.
+        agreed: living servers that somebody was asked about and agreed to stop.
+        held_by: the registry name of the engine that holds, or held, the port; None when the port was free.
     """
 
     host: str
@@ -101,9 +104,11 @@ class PreflightReport:
     gpu_problems: "tuple[Problem, ...]" = ()
     would_fail: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+    agreed: "frozenset[ProcessId]" = frozenset()
+    held_by: str | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """The seed's nine fields in the seed's order, then ours."""
+        """The seed's nine fields in the seed's order, then Garrison's."""
         return {
             "ok": self.ok,
             "host": self.host,
@@ -123,7 +128,7 @@ class PreflightReport:
 
 
 def gpus_json(gpus: "tuple[Gpu, ...]", problems: "tuple[Problem, ...]") -> list[dict[str, Any]]:
-    """Each GPU with the messages of its problems under `warnings`."""
+    """Each GPU, with its problems under `warnings`."""
     return [
         gpu.to_json([f"{one.condition}: {one.message}" for one in problems if one.gpu == gpu.index]) for gpu in gpus
     ]

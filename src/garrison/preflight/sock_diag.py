@@ -1,4 +1,4 @@
-"""What `/proc/net/tcp` does not tell, asked of the kernel by sock_diag(7): which IPv6 sockets take IPv6 alone, and
+"""What `/proc/net/tcp` does not show, read through sock_diag(7): which IPv6 sockets accept only IPv6, and
 which sockets are bound without listening.
 
 vLLM binds its port at once, with SO_REUSEADDR, and listens when the model is loaded: a second one binds it too, loads
@@ -35,7 +35,7 @@ class DiagSocket:
 
 
 def dump(family: int, states: int) -> tuple[DiagSocket, ...]:
-    """Every TCP socket of `family` in one of `states`; none where the kernel cannot be asked (sandboxes)."""
+    """Every TCP socket of `family` in one of `states`; none where the kernel does not answer (sandboxes)."""
     request = struct.pack("=BBBxI", family, socket.IPPROTO_TCP, 0, states) + bytes(48)
     header = struct.pack("=IHHII", 16 + len(request), _SOCK_DIAG_BY_FAMILY, _NLM_F_REQUEST_DUMP, 1, 0)
     found: list[DiagSocket] = []
@@ -54,7 +54,7 @@ def dump(family: int, states: int) -> tuple[DiagSocket, ...]:
 
 
 def parse_dump(answer: bytes) -> Iterator[DiagSocket | None]:
-    """One datagram of the answer, `struct inet_diag_msg` by message; None at its end or at an error."""
+    """The `struct inet_diag_msg`s of one datagram; None at the end of the answer or at an error."""
     offset = 0
     while offset + 16 <= len(answer):
         length, kind = struct.unpack_from("=IH", answer, offset)

@@ -1,4 +1,4 @@
-"""Stopping what holds the port, with the verdict's processes in the errors."""
+"""Stopping the servers of a verdict, with their processes in the errors."""
 
 import os
 import sys
@@ -25,7 +25,7 @@ def stop_holders(request: PreflightRequest, finding: Finding, machine: Machine) 
 
     Raises:
         PortStuckError: it still listens.
-        PortOtherUserError: the system does not let us signal one of the processes.
+        PortOtherUserError: the system does not permit to signal one of the processes.
     """
 
     def in_the_way() -> bool:
@@ -49,27 +49,33 @@ def stop_holders(request: PreflightRequest, finding: Finding, machine: Machine) 
         )
     except PermissionError:
         raise PortOtherUserError(
-            f"port {request.port} is held by processes this user may not signal",
+            f"port {request.port} is held by processes that this user may not signal",
             hint="Run as their user or as root.",
             details=holder_details(roots, finding.verdict.listeners),
         ) from None
     if stopped.free:
         return stopped
+    raise _still_held(request, finding, machine, stopped)
+
+
+def _still_held(request: PreflightRequest, finding: Finding, machine: Machine, stopped: Stopped) -> PortStuckError:
+    assert finding.verdict is not None
+    roots = finding.verdict.roots
     holders, _ = find_holders(finding.addresses, request.port, sockets=machine.sockets, processes=machine.processes)
     present = tuple(root for holder in holders for root in holder.roots) or roots
-    raise PortStuckError(
+    return PortStuckError(
         f"port {request.port} is still held {request.stop_timeout:g} s after the stop",
-        hint="Raise VLLM_STOP_TIMEOUT, or look at the processes named: one may be restarted by a supervisor.",
+        hint="Raise VLLM_STOP_TIMEOUT, or look at these processes: a supervisor may have restarted one.",
         details=holder_details(present, (holder.listener for holder in holders))
         | {"stopped_roots": [root.id.pid for root in roots], "survivors": [one.pid for one in stopped.survivors]},
     )
 
 
 def _note(stopped: tuple[ProcessId, ...]) -> StopNote:
-    import getpass  # here and not on the way of a free port
+    import getpass  # not needed for a free port
 
     try:
         user = getpass.getuser()
-    except (KeyError, OSError):  # no such entry in the password file
+    except (KeyError, OSError):  # a uid without an entry in the password file
         user = str(os.geteuid())
     return StopNote(stopped, os.getpid(), user, shown_command((Path(sys.argv[0]).name, *sys.argv[1:])))

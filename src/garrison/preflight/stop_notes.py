@@ -1,7 +1,7 @@
-"""Who stopped a server: a note that whoever stops one leaves, and that its parent finds when the server has ended.
+"""Which command stopped a server: a note that it leaves, and that the server's parent reads after the exit.
 
-A signal says who sent it only to a process that waits for it in a special way, and the engine that gets it says nothing
-to its parent. The note lies in a directory of the user's own (`run` in the data directory), one file for each port.
+The sender of a signal is known only to a process that waits for it with `sigwaitinfo`, and engines do not tell their
+parents. Notes are in a private directory of the user (`run` in the data directory), one file for each port.
 """
 
 import contextlib
@@ -22,7 +22,7 @@ _MOST_BYTES = 256 * 1024
 
 @dataclass(frozen=True, slots=True)
 class StopNote:
-    """`stopped` are the processes that were about to be signalled; the rest says who does it."""
+    """`stopped` are the processes about to be signalled; the other fields describe the command that does it."""
 
     stopped: tuple[ProcessId, ...]
     pid: int
@@ -34,7 +34,7 @@ class StopNote:
 
 
 def leave_note(directory: Path, port: int, note: StopNote) -> None:
-    """Write it, in place of an older one. That it cannot be written is no reason not to stop a server."""
+    """Write it over an older one. A note that cannot be written does not keep the server from being stopped."""
     body = asdict(note) | {"stopped": [[one.pid, one.start] for one in note.stopped]}
     with contextlib.suppress(OSError):
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -42,7 +42,7 @@ def leave_note(directory: Path, port: int, note: StopNote) -> None:
 
 
 def read_note(directory: Path, port: int, processes: Collection[ProcessId]) -> StopNote | None:
-    """The note about one of `processes`, which had the port; None without one, or when it is not to be trusted."""
+    """The note about one of `processes`, which had the port; None if there is none, or it cannot be trusted."""
     try:
         descriptor = os.open(_path(directory, port), os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         with os.fdopen(descriptor, "rb") as file:

@@ -1,7 +1,8 @@
 """The processes below one process: found, measured and signalled without reading the whole process table.
 
-The kernel lists the children of each thread, so a walk costs what the tree costs, however many other processes the
-machine runs. Measuring reads only the processes that the last walk found, and walks again after a second.
+The kernel lists the children of each thread, so the cost of a walk depends on the tree alone, not on how many other
+processes the machine runs. A measurement reads only the processes found by the last walk, which is repeated after a
+second.
 """
 
 import contextlib
@@ -17,17 +18,16 @@ from garrison.processes.tree import post_order
 __all__ = ["Descendants"]
 
 _WALK_SECONDS = 1.0
-_MOST_PROCESSES = 100_000
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 _TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 
 
 class Descendants:
-    """The descendants of the process `root`, without `root` itself. When `root` has ended there are none, even if its
-    pid belongs to another process by then.
+    """The descendants of the process `root`, without `root` itself; none once `root` has ended, even if another process
+    has its pid by then.
 
-    A process whose parent ended belongs to the nearest subreaper above it, or to pid 1. So a tree is complete only
-    below a subreaper.
+    A process whose parent has ended is adopted by the nearest subreaper above it, or by pid 1. So a tree is complete
+    only below a subreaper.
 
     Attributes:
         seen: the processes of the last walk that found any.
@@ -44,8 +44,11 @@ class Descendants:
 
     def alive(self) -> tuple[ProcessId, ...]:
         """Walk the tree: children before their parents, without zombies."""
-        table = dict(self._walk()) if self._is_there() else {}
-        if not self._is_there():
+        table: dict[int, Process] = {}
+        if self._root is not None and self._has_root():
+            table = self._processes.below(self._root.pid)
+        # During the walk the pid may have become another process's, with other children.
+        if not self._has_root():
             table = {}
         living = tuple(one for one in self._ordered(table) if one.pid in table and not table[one.pid].zombie)
         self._walked = self._now()
@@ -53,7 +56,7 @@ class Descendants:
         return living
 
     def cpu_seconds(self) -> float:
-        """CPU time that the living processes have used so far."""
+        """CPU time used so far by the living processes."""
         return sum(process.cpu for process in self._measured()) / _TICKS_PER_SECOND
 
     def memory_bytes(self) -> int:
@@ -65,7 +68,7 @@ class Descendants:
         return total
 
     def signal_all(self, number: int) -> None:
-        """Signal every living process. One that may not be signalled (a setuid program) does not stop the others."""
+        """Signal every living process, past those that may not be signalled (setuid programs)."""
         for process in self.alive():
             with contextlib.suppress(PermissionError):
                 self._processes.signal(process, number)
@@ -78,29 +81,9 @@ class Descendants:
             if found is not None and found.id == known:
                 yield found
 
-    def _is_there(self) -> bool:
+    def _has_root(self) -> bool:
         found = None if self._root is None else self._processes.stat(self._root.pid, zombies=True)
         return found is not None and found.id == self._root
-
-    def _walk(self) -> Iterator[tuple[int, Process]]:
-        """Zombies too: one may be a process whose first thread has ended while the others live, and its children are
-        still its own."""
-        assert self._root is not None
-        children = self._processes.children(self._root.pid)
-        if children is None:
-            # A kernel without CONFIG_PROC_CHILDREN: the whole table is the only source.
-            yield from self._processes.snapshot(zombies=True).items()
-            return
-        waiting, entered = list(children), {self._root.pid}
-        while waiting and len(entered) < _MOST_PROCESSES:
-            pid = waiting.pop()
-            if pid in entered:
-                continue
-            entered.add(pid)
-            found = self._processes.stat(pid, zombies=True)
-            if found is not None:
-                yield pid, found
-                waiting += self._processes.children(pid) or ()
 
     def _ordered(self, table: dict[int, Process]) -> tuple[ProcessId, ...]:
         root = self._root.pid if self._root is not None else 0

@@ -7,12 +7,13 @@ import psutil
 
 from garrison.base.identity import ProcessId
 from garrison.processes.process import Process
+from garrison.processes.tree import subtree
 
 __all__ = ["PsutilProcesses"]
 
 
 class PsutilProcesses:
-    """A start time is in microseconds after the epoch here."""
+    """Start times are in microseconds since the epoch here."""
 
     def owners(self, inodes: Collection[int]) -> Mapping[int, frozenset[int]]:
         return {}
@@ -36,6 +37,9 @@ class PsutilProcesses:
     def snapshot(self) -> Mapping[int, Process]:
         found = (_brief(process) for process in psutil.process_iter())
         return {process.id.pid: process for process in found if process is not None}
+
+    def subtree(self, root: ProcessId) -> Mapping[int, Process]:
+        return subtree(root, self.snapshot())
 
     def signal(self, process: ProcessId, number: int) -> bool:
         found = self.read(process.pid)

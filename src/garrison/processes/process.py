@@ -1,4 +1,4 @@
-"""The seam to processes. A process is (pid, start time): a pid alone may be somebody else's a moment later."""
+"""The seam to processes. A process is (pid, start time): a pid alone may belong to another process a moment later."""
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -11,13 +11,13 @@ __all__ = ["Process", "Processes"]
 
 @dataclass(frozen=True, slots=True)
 class Process:
-    """What the system says about a process.
+    """What the system reports about a process.
 
     Attributes:
         exe: path of the executable; None where it may not be read.
-        argv: its arguments as they are now; a process may have rewritten them (setproctitle).
+        argv: its arguments; a process may have rewritten them (setproctitle).
         cpu: CPU time used so far, in clock ticks.
-        zombie: its first thread has ended. It is listed only where zombies are asked for.
+        zombie: its first thread has ended. Listed only where zombies are asked for.
     """
 
     id: ProcessId
@@ -31,19 +31,23 @@ class Process:
 
 class Processes(Protocol):
     def owners(self, inodes: Collection[int]) -> Mapping[int, frozenset[int]]:
-        """The pids that hold each socket open; an inode nobody is seen to hold is left out."""
+        """The pids that hold each socket open; inodes without a visible owner are omitted."""
 
     def read(self, pid: int) -> Process | None:
-        """All that is known of `pid`; None when it is gone. A zombie is gone."""
+        """Everything about `pid`; None when it has ended. A zombie has ended."""
 
     def snapshot(self) -> Mapping[int, Process]:
-        """Every live process by pid: id, parent and cpu alone, the cheap fields."""
+        """Every live process by pid, with only the cheap fields: id, parent and cpu."""
+
+    def subtree(self, root: ProcessId) -> Mapping[int, Process]:
+        """`root` and its descendants, with the fields of `snapshot`; empty when `root` is gone. Costs what the tree
+        costs where the system lists children, not what the whole table costs."""
 
     def signal(self, process: ProcessId, number: int) -> bool:
-        """Signal exactly this process; False when it is gone. Raises PermissionError."""
+        """Signal exactly this process; False when it has ended. Raises PermissionError."""
 
     def own_pid(self) -> int:
         """The pid of this process."""
 
     def own_uid(self) -> int:
-        """The user this process acts as."""
+        """The effective user of this process."""

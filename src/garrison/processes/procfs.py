@@ -1,4 +1,4 @@
-"""Processes of a Linux machine, from `/proc`, signalled through a pidfd where the kernel has it (5.3 and later)."""
+"""Processes of a Linux machine: read from `/proc`, signalled through a pidfd where the kernel has it (5.3 or later)."""
 
 # ruff: noqa: PTH115, PTH208 - a scan touches thousands of links; a Path object each would double its time
 
@@ -8,14 +8,16 @@ from collections.abc import Collection, Mapping
 
 from garrison.base.identity import ProcessId
 from garrison.processes.process import Process
+from garrison.processes.tree import subtree
 
 __all__ = ["Procfs", "parse_stat"]
 
 _ZOMBIE = (b"Z", b"X", b"x")
+_MOST_PROCESSES = 100_000
 
 
 def parse_stat(content: bytes) -> tuple[bytes, int, int, int]:
-    """`/proc/<pid>/stat` to (state, parent pid, CPU ticks, start time); the command name may hold anything."""
+    """Parse `/proc/<pid>/stat`: (state, parent pid, CPU ticks, start time). The command name may hold anything."""
     fields = content[content.rindex(b")") + 2 :].split()
     return fields[0], int(fields[1]), int(fields[11]) + int(fields[12]), int(fields[19])
 
@@ -46,17 +48,44 @@ class Procfs:
         except OSError:
             return None
         whole = Process(process.id, process.parent, uid, self._exe(pid), argv, process.cpu)
-        # Between two reads the pid may have changed hands: then nothing of this belongs together.
+        # The pid may have been reused between the reads; then they do not belong together.
         again = self.stat(pid)
         return whole if again is not None and again.id == process.id else None
 
     def snapshot(self, *, zombies: bool = False) -> Mapping[int, Process]:
-        """With `zombies` also those: a process whose first thread has ended is one while its other threads live, and
-        its children are still its own."""
+        """As the protocol says; `zombies` adds those. A process whose first thread has ended is one while its other
+        threads live, and its children are still its own."""
         return {pid: process for pid in self._pids() if (process := self.stat(pid, zombies=zombies)) is not None}
 
+    def subtree(self, root: ProcessId) -> Mapping[int, Process]:
+        own = self.stat(root.pid, zombies=True)
+        if own is None or own.id != root:
+            return {}
+        found = subtree(root, {root.pid: own, **self.below(root.pid)})
+        return {pid: process for pid, process in found.items() if not process.zombie}
+
+    def below(self, pid: int) -> dict[int, Process]:
+        """The descendants of `pid`, zombies too; the whole table where the kernel keeps no lists of children.
+
+        A zombie may be a process whose first thread has ended while others live; its children are still its own.
+        """
+        children = self.children(pid)
+        if children is None:  # a kernel without CONFIG_PROC_CHILDREN
+            return dict(self.snapshot(zombies=True))
+        found: dict[int, Process] = {}
+        waiting, entered = children, {pid}
+        while waiting and len(entered) < _MOST_PROCESSES:
+            child = waiting.pop()
+            if child in entered:
+                continue
+            entered.add(child)
+            if (process := self.stat(child, zombies=True)) is not None:
+                found[child] = process
+                waiting += self.children(child) or ()
+        return found
+
     def stat(self, pid: int, *, zombies: bool = False) -> Process | None:
-        """The cheap fields of `pid`: id, parent and cpu. None when it is gone."""
+        """The cheap fields of `pid`: id, parent and cpu. None when it has ended."""
         try:
             with open(f"{self._root}/{pid}/stat", "rb", buffering=0) as file:
                 state, parent, cpu, start = parse_stat(file.read())
@@ -66,9 +95,9 @@ class Procfs:
         return None if zombie and not zombies else Process(ProcessId(pid, start), parent, -1, cpu=cpu, zombie=zombie)
 
     def children(self, pid: int) -> list[int] | None:
-        """The children of `pid`, by thread; those of one that is gone are none. None where the kernel keeps no lists.
+        """The children of `pid`, of all its threads; none when it has ended. None where the kernel keeps no lists.
 
-        A list may miss a child when another one ends while it is read, so whoever must find all of them asks again.
+        A list may miss a child when another one ends during the read, so a caller that needs all of them reads again.
         """
         found: list[int] = []
         try:
@@ -88,7 +117,7 @@ class Procfs:
         return found
 
     def resident_pages(self, pid: int) -> int:
-        """Resident memory of `pid` in pages. Raises OSError when it is gone."""
+        """Resident memory of `pid` in pages. Raises OSError when it has ended."""
         with open(f"{self._root}/{pid}/statm", "rb", buffering=0) as file:
             return int(file.read().split()[1])
 
@@ -99,11 +128,11 @@ class Procfs:
             descriptor = os.pidfd_open(process.pid)
         except ProcessLookupError:
             return False
-        except OSError:  # a kernel or a sandbox without the call
+        except OSError:  # the kernel or a sandbox does not offer the call
             return self._signal_by_pid(process, number)
         try:
-            # The descriptor is one process for good: its start time, read after opening, says whether it is the right
-            # one, and nothing can come between this check and the signal.
+            # The descriptor stays with one process. Its start time, read after opening, tells whether it is the right
+            # one; nothing can change that between this check and the signal.
             if not self._is(process):
                 return False
             signal.pidfd_send_signal(descriptor, number)
@@ -158,7 +187,7 @@ class Procfs:
     def _argv(self, pid: int) -> tuple[str, ...]:
         with open(f"{self._root}/{pid}/cmdline", "rb") as file:
             content = file.read()
-        # setproctitle pads with zeros what the old arguments took.
+        # setproctitle fills the rest of the old arguments with zeros.
         return tuple(os.fsdecode(part) for part in content.rstrip(b"\0").split(b"\0")) if content else ()
 
     def _exe(self, pid: int) -> str | None:

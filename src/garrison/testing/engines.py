@@ -18,12 +18,14 @@ class MemoryEngine:
         stops: the timeout of each `stop`, in seconds.
         ignores_stop: it survives `stop`.
         closed: `close` was called.
+        unrecorded: why its identity could not be recorded; None if it was.
     """
 
     def __init__(self, pid: int = 100) -> None:
         self.main: ProcessId | None = ProcessId(pid, 1)
         self.returncode: int | None = None
         self.lost = False
+        self.unrecorded: str | None = None
         self.signals: list[int] = []
         self.stops: list[float] = []
         self.ignores_stop = False
@@ -77,17 +79,27 @@ class MemorySpawner:
     Attributes:
         started: one engine per `spawn`, in order.
         commands: (argv, environment) per `spawn`.
+        records: the requested record per `spawn`.
         refuses: raised by `spawn` when set.
     """
 
     def __init__(self) -> None:
+        self.records: list[RecordAs | None] = []
         self.started: list[MemoryEngine] = []
         self.commands: list[tuple[tuple[str, ...], Mapping[str, str]]] = []
         self.refuses: OSError | None = None
 
-    async def spawn(self, argv: Sequence[str], environment: Mapping[str, str], *, stop_timeout: float) -> EngineProcess:
+    async def spawn(
+        self,
+        argv: Sequence[str],
+        environment: Mapping[str, str],
+        *,
+        stop_timeout: float,
+        record: RecordAs | None = None,
+    ) -> EngineProcess:
         if self.refuses is not None:
             raise self.refuses
         self.commands.append((tuple(argv), environment))
+        self.records.append(record)
         self.started.append(MemoryEngine(100 + len(self.started)))
         return self.started[-1]

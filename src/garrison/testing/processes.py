@@ -5,6 +5,7 @@ from dataclasses import replace
 
 from garrison.base.identity import ProcessId
 from garrison.processes.process import Process
+from garrison.processes.tree import subtree
 
 __all__ = ["MemoryProcesses"]
 
@@ -42,6 +43,9 @@ class MemoryProcesses:
 
     def snapshot(self) -> Mapping[int, Process]:
         return {pid: replace(process, uid=-1, exe=None, argv=()) for pid, process in self.table.items()}
+
+    def subtree(self, root: ProcessId) -> Mapping[int, Process]:
+        return subtree(root, self.snapshot())
 
     def signal(self, process: ProcessId, number: int) -> bool:
         self.on_signal(process, number)

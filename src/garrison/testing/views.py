@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from garrison.engines.argv import Endpoint
 from garrison.fleet.values.plan import Action
 from garrison.fleet.values.view import Outcome, SilentView
-from garrison.launch.run.ready import caller_url
+from garrison.launch.run.address import caller_url
 
 __all__ = ["RecordingFleetView", "RecordingStartView"]
 

@@ -1,6 +1,6 @@
-"""`vllm-preflight`: the port is free or made free, the GPUs are fit, then the downstream command.
+"""`vllm-preflight`: free the port, check the GPUs, then run the downstream command.
 
-It runs before every start of a server, so nothing heavy is on its path: the standard library and the settings.
+It runs before every start of a server, so it imports little: the standard library and the settings.
 """
 
 import os
@@ -14,7 +14,11 @@ from garrison.base.settings import Settings
 from garrison.cli.outermost import outermost, warned
 
 if TYPE_CHECKING:
-    from garrison.preflight.holders import PortVerdict
+    from garrison.base.locks import FileLock
+    from garrison.preflight.check import Ask
+    from garrison.preflight.policy import PortPolicy
+    from garrison.preflight.report import PreflightRequest
+    from garrison.preflight.servers import PortServers
 
 __all__ = ["main", "parse", "run"]
 
@@ -26,7 +30,7 @@ usage: vllm-preflight [--dry-run] [--json] [--] [COMMAND [ARG...]]
 Frees the port when a stale vLLM holds it, checks the GPUs, then runs COMMAND.
 Without COMMAND it only checks.
 
-  --dry-run   say what would happen, signal nothing, start nothing (VLLM_DRY_RUN=1)
+  --dry-run   report what would happen; signal and start nothing (VLLM_DRY_RUN=1)
   --json      one JSON object on standard output (VLLM_PREFLIGHT_JSON=1); not with COMMAND
   -h, --help  this text
 
@@ -37,8 +41,8 @@ exit codes:
   3   another user's vLLM holds the port
   4   the listener on the port cannot be mapped to a process
   5   still listening after SIGTERM and SIGKILL; or COMMAND did not bind in VLLM_START_BIND_TIMEOUT
-  13  another preflight is at work on this port
-  20  COMMAND is not there
+  13  another preflight is running on this port
+  20  COMMAND not found
   22  COMMAND showed no sign of life before it bound the port, and was stopped
   64  bad command line
 
@@ -67,10 +71,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def parse(arguments: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
-    """(flags for `Settings.load`, downstream command). What follows the command's name belongs to it.
+    """Split into (flags for `Settings.load`, downstream command). What follows the command's name belongs to it.
 
     Raises:
-        UsageError: an option nobody knows.
+        UsageError: an unknown option.
     """
     at = _command_at(arguments)
     known = {"-h": "help", "--help": "help", "--dry-run": "dry_run", "--json": "preflight_json"}
@@ -93,23 +97,24 @@ def run(
     *,
     json: bool,
     say: Callable[[str], None] | None = None,
-    may_stop: "Callable[[PortVerdict], None]" = lambda _: None,
-    port_of_command: bool = False,
+    policy: "PortPolicy | None" = None,
+    servers: "PortServers | None" = None,
+    ask: "Ask | None" = None,
 ) -> int:
-    """Preflight, then `command` if there is one; gives the exit code, of the command where it was run.
+    """Run the preflight, then `command` if there is one. Returns the exit code, the command's if it was run.
 
-    Shared by `vllm-preflight` and `garrison preflight`. Sentences go to standard error, with `json` one object to
-    standard output. In a dry run neither is the lock taken nor the command started.
+    Shared by `vllm-preflight` and `garrison preflight`. Sentences go to standard error; with `json`, one object goes to
+    standard output. A dry run neither takes the lock nor starts the command.
 
     Args:
-        may_stop: as `check` takes it.
-        port_of_command: look at no port when `command` is a vLLM that takes none. By the seed's contract the port of
-            the settings is cleared whatever the command is.
+        policy: as `check` has it; `servers` and `ask` too. None is the contract of `vllm-preflight`: a vLLM is stopped
+            without asking, nothing else ever, and the port of the settings is cleared whatever the command is.
 
     Raises:
-        GarrisonError: with its exit code; `check`, `port_lock` and `run_proxied` say which.
+        GarrisonError: with its exit code; see `check`, `port_lock` and `run_proxied`.
     """
     from garrison.preflight.check import PreflightRequest, check, port_lock
+    from garrison.preflight.policy import RECLAIM, configured
 
     if json and command:
         raise InvalidError(
@@ -118,32 +123,46 @@ def run(
         )
     say = say or _say
     takes_port = not _takes_no_port(command)
-    request = replace(PreflightRequest.from_settings(settings), skip_port=port_of_command and not takes_port)
-    if request.dry_run:
-        report = check(request, say=say, may_stop=may_stop)
+    request = PreflightRequest.from_settings(settings)
+    request = replace(request, records=None) if policy is None else replace(request, skip_port=not takes_port)
+    policy = configured(policy or RECLAIM, settings)
+    if policy.dry_run:
+        report = check(request, policy, servers=servers, say=say, ask=ask)
         if command:
             say("would start " + _shown(command))
         _print(report, json)
         return 0
     with port_lock(request) as lock:
-        report = check(request, say=say, may_stop=may_stop)
+        report = check(request, policy, servers=servers, say=say, ask=ask)
         _print(report, json)
         if not command:
             return 0
-        from garrison.preflight.proxy import Patience, exec_downstream, run_proxied
+        return _run_command(command, settings, request, lock, say, takes_port=takes_port)
 
-        say("starting " + _shown(command))
-        sys.stdout.flush()
-        sys.stderr.flush()
-        if not settings.preflight_proxy_child:
-            exec_downstream(command, lock=lock)
-        patience = Patience.from_settings(settings)
-        return run_proxied(command, request, lock=lock, patience=patience, say=say, takes_port=takes_port)
+
+def _run_command(
+    command: Sequence[str],
+    settings: Settings,
+    request: "PreflightRequest",
+    lock: "FileLock",
+    say: Callable[[str], None],
+    *,
+    takes_port: bool,
+) -> int:
+    from garrison.preflight.downstream.proxy import Patience, exec_downstream, run_proxied
+
+    say("starting " + _shown(command))
+    sys.stdout.flush()
+    sys.stderr.flush()
+    if not settings.preflight_proxy_child:
+        exec_downstream(command, lock=lock)
+    patience = Patience.from_settings(settings)
+    return run_proxied(command, request, lock=lock, patience=patience, say=say, takes_port=takes_port)
 
 
 def _takes_no_port(command: Sequence[str]) -> bool:
-    """Whether it is a vLLM without a TCP port: headless, or on a socket file."""
-    # The flags are looked for first: reading them as vLLM does takes longer than a whole preflight.
+    """Whether the command is a vLLM without a TCP port: headless, or on a unix socket."""
+    # A cheap search first: parsing the flags as vLLM does would take longer than a whole preflight.
     if not any(word.startswith(_MAY_TAKE_NO_PORT) for word in command):
         return False
     from garrison.preflight.classify import signature_of
@@ -155,13 +174,13 @@ def _takes_no_port(command: Sequence[str]) -> bool:
     vllm = engine("vllm")
     try:
         file_args = vllm.file_args(command)
-    except InvalidError:  # vLLM will say it
+    except InvalidError:  # vLLM will report it
         file_args = ()
     return not vllm.endpoint((*file_args, *command)).needs_port
 
 
 def _command_at(arguments: Sequence[str]) -> int:
-    """Where the downstream command begins: after `--`, or at the first argument that is no option."""
+    """The index of the downstream command: after `--`, or at the first argument that is not an option."""
     for index, argument in enumerate(arguments):
         if argument == "--":
             return index + 1
@@ -171,7 +190,7 @@ def _command_at(arguments: Sequence[str]) -> int:
 
 
 def _asks_for_json(environ: "os._Environ[str]") -> bool:
-    """Whether errors are to be JSON too, known before the settings are read, for those may be the error."""
+    """Whether errors should be JSON too. Read before the settings, which may be the error."""
     raw = environ.get("GARRISON_PREFLIGHT_JSON") or environ.get("VLLM_PREFLIGHT_JSON") or ""
     return raw.strip().lower() in ("1", "true", "yes", "on")
 

@@ -19,8 +19,8 @@ __all__ = ["main", "run"]
 _HELP = """\
 usage: vllm-resolve-model [--json]
 
-Find the model in the sources, in order, fetch it where none has it on disk, check it, and write an env file that
-vllm-serve loads. What happens is said on standard error.
+Find the model in the sources, in order; fetch it if none has it on disk; check it; and write an env file for
+vllm-serve. Progress is reported on standard error.
 
   --json      one JSON object on standard output: model, model_id, revision, path, source, env_file, tried
   -h, --help  this text
@@ -40,12 +40,12 @@ optional:
   HF_ENDPOINT, HF_TOKEN      Another hub; a token for gated models.
   VLLM_RESOLVE_LOCK_TIMEOUT  Seconds to wait for the lock of the model. Default: 300
   VLLM_SKIP_TOKENIZER_CHECK  1 accepts a model without tokenizer files. Default: 0
-  VLLM_KEEP_LOGS             1 keeps the log of a download that went well. Default: 0
+  VLLM_KEEP_LOGS             1 keeps the log of a successful download. Default: 0
 
 exit codes:
   0   done                          12  network, credentials or hub error
   1   bad or missing variable       13  another command holds the lock
-  10  no source has the model       14  not enough room on the disk
+  10  no source has the model       14  not enough space on the disk
   11  found, incomplete or corrupt  64  bad command line
 """
 
@@ -90,7 +90,7 @@ def run(
     allow_patterns: tuple[str, ...] = (),
     hf_homes: tuple[Path, ...] = (),
 ) -> dict[str, Any]:
-    """Resolve `model` (None: the one the settings name) and write its env file.
+    """Resolve `model` (None: the model that the settings name) and write its env file.
 
     Shared by `vllm-resolve-model` and `garrison resolve`.
 
@@ -133,6 +133,6 @@ def _require(settings: Settings) -> None:
     if missing:
         raise InvalidError(
             f"not set: {', '.join(missing)}",
-            hint="Export what is missing; `vllm-resolve-model --help` lists the variables.",
+            hint="Export them; `vllm-resolve-model --help` lists the variables.",
             details={"missing": missing},
         )

@@ -40,7 +40,7 @@ def _run() -> int:
         print(_HELP, end="")
         return 0
     if unknown := [token for token in own if token not in ("--print-cmd", "--dry-run")]:
-        raise UsageError(f"unknown option {unknown[0]!r}", hint="Engine arguments go behind --: vllm-serve -- --flag")
+        raise UsageError(f"unknown option {unknown[0]!r}", hint="Engine arguments go after --: vllm-serve -- --flag")
     _serve(extra, print_command="--print-cmd" in own, dry_run="--dry-run" in own)
     return 0
 

@@ -4,7 +4,7 @@ import json
 import shlex
 
 from garrison.engines.argv import Endpoint
-from garrison.launch.run.ready import base_url, caller_url
+from garrison.launch.run.address import base_url, caller_url
 
 __all__ = ["address_line", "call_line"]
 

@@ -1,1 +1,1 @@
-"""Checks of this machine, with a remedy for each failure: facts are gathered in `machine`, judged in `report`."""
+"""Checks of this machine, with a remedy for each failure. `machine` collects the facts, `report` judges them."""

@@ -1,4 +1,4 @@
-"""Collects what `doctor` judges. Every look has a bound, and what cannot be seen is None."""
+"""Collect the facts that `doctor` judges. Every query has a bound, and what cannot be read is None."""
 
 import os
 import platform
@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 
@@ -17,9 +18,11 @@ from garrison.base.settings import Settings
 from garrison.engines import registry
 from garrison.engines.executable import locate
 from garrison.launch.doctor.report import EngineFact, GpuFact, MachineFacts
+from garrison.launch.port_server import engine_called
 from garrison.preflight.check import PreflightRequest, check
 from garrison.preflight.gpu.check import default_probes
 from garrison.preflight.gpu.probe import ProbeError
+from garrison.preflight.policy import RECLAIM
 
 __all__ = ["machine_facts"]
 
@@ -29,7 +32,7 @@ _SMI_SECONDS = 10.0
 
 
 def machine_facts(settings: Settings, environ: Mapping[str, str], *, offline: bool) -> MachineFacts:
-    """Look at everything once. `offline` leaves the hub and the clock's comparison out."""
+    """Collect every fact once. `offline` skips the hub, and with it the comparison of clocks."""
     total, available = _memory()
     driver, cuda, problem = _driver()
     gpus = _gpus() if driver is not None else ()
@@ -87,7 +90,7 @@ def _memory() -> tuple[int | None, int | None]:
 
 
 def _driver() -> tuple[str | None, str | None, str | None]:
-    """(driver version, CUDA version, problem); all None on a machine without NVIDIA."""
+    """(driver version, CUDA version, problem); all None on a machine without an NVIDIA GPU."""
     import pynvml
 
     try:
@@ -129,7 +132,7 @@ def _gpus() -> tuple[GpuFact, ...]:
 
 def _shm() -> int | None:
     try:
-        status = os.statvfs("/dev/shm")  # noqa: S108 - asked for its size, not written to
+        status = os.statvfs("/dev/shm")  # noqa: S108 - read for its size, not written to
     except OSError:
         return None
     return status.f_blocks * status.f_frsize
@@ -149,18 +152,17 @@ def _hugepages() -> str | None:
 
 
 def _port(settings: Settings) -> tuple[str | None, str | None]:
-    import dataclasses
-
-    request = dataclasses.replace(PreflightRequest.from_settings(settings), dry_run=True, skip_gpu=True)
+    request = replace(PreflightRequest.from_settings(settings), skip_gpu=True)
     try:
-        report = check(request, say=lambda _: None)
+        report = check(request, replace(RECLAIM, dry_run=True), say=lambda _: None)
     except GarrisonError as error:
         return error.message, error.hint
-    if report.port_action == "noop":
+    if report.held_by is None:
         return None, None
     pids = ", ".join(map(str, report.would_stop_roots))
+    title = engine_called(report.held_by).title
     return (
-        f"{settings.engine_host}:{settings.engine_port} is held by a vLLM of yours, pid {pids}",
+        f"{settings.engine_host}:{settings.engine_port} is held by your {title}, pid {pids}",
         "`garrison serve --replace` stops it first; without --replace it asks, or refuses.",
     )
 
@@ -178,7 +180,7 @@ def _engine(name: str, settings: Settings, environ: Mapping[str, str]) -> Engine
 
 
 def _hub(url: str) -> tuple[str | None, float | None]:
-    """(why it does not answer, seconds our clock is ahead of its clock)."""
+    """(why the hub does not answer, seconds that this clock is ahead of the hub's)."""
     import httpx2
 
     try:

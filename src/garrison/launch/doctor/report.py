@@ -40,7 +40,7 @@ class GpuFact:
 
 @dataclass(frozen=True, slots=True)
 class EngineFact:
-    """`version` is None when the program was found and cannot be run; then `problem` says why."""
+    """An engine's program. If it was found and cannot be run, `version` is None and `problem` says why."""
 
     name: str
     path: str | None
@@ -50,13 +50,13 @@ class EngineFact:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MachineFacts:
-    """What was seen. None means that it could not be, or was not asked for.
+    """Facts about a machine. None means that one could not be read, or was not asked for.
 
     Attributes:
-        port: what a dry preflight said: None when it is free, else the reason.
-        hub: None when it answered, else why not; `hub_asked` tells whether it was asked at all.
-        clock_skew: seconds this clock is ahead of the hub's.
-        gpu_problem: why the driver could not be read, where there is one.
+        port: the result of a dry preflight: None if the port is free, otherwise the reason.
+        hub: None if it answered, otherwise why not; `hub_asked` tells whether it was asked.
+        clock_skew: seconds that this clock is ahead of the hub's.
+        gpu_problem: why the driver could not be read.
     """
 
     system: str
@@ -89,7 +89,7 @@ class MachineFacts:
 
 
 def checks(facts: MachineFacts) -> tuple[Check, ...]:
-    """The page, line by line, in the order in which a start would stumble over them."""
+    """The checks, in the order in which a start would fail on them."""
     return (
         _system(facts),
         Check("python", "ok", facts.python),
@@ -120,7 +120,7 @@ def _memory(facts: MachineFacts) -> Check:
     value = f"{size_text(facts.memory_available)} available of {size_text(facts.memory_total)}"
     if facts.memory_available < 2 * _GIB:
         return Check(
-            "memory", "warn", value, "Stop what is not needed; an engine alone takes 2 GiB before any weights."
+            "memory", "warn", value, "Stop what is not needed: an engine uses 2 GiB before it loads any weights."
         )
     return Check("memory", "ok", value)
 
@@ -136,7 +136,7 @@ def _driver(facts: MachineFacts) -> Check:
 
 def _gpus(facts: MachineFacts) -> tuple[Check, ...]:
     if facts.driver is not None and not facts.gpus:
-        return (Check("GPU", "fail", "the driver sees none", "Look at `dmesg` for NVRM; reseat or reset the card."),)
+        return (Check("GPU", "fail", "the driver sees none", "Look for NVRM in `dmesg`; reseat or reset the card."),)
     return tuple(_gpu(index, gpu) for index, gpu in enumerate(facts.gpus))
 
 
@@ -148,7 +148,7 @@ def _gpu(index: int, gpu: GpuFact) -> Check:
     if gpu.temperature_c is not None:
         value += f", {gpu.temperature_c} °C"
     if total and free is not None and free < total * 0.5:
-        return Check(f"GPU {index}", "warn", value, "Something uses it: `nvidia-smi` shows the processes.")
+        return Check(f"GPU {index}", "warn", value, "Another process uses it: `nvidia-smi` shows which.")
     return Check(f"GPU {index}", "ok", value)
 
 
@@ -156,12 +156,12 @@ def _disk(facts: MachineFacts) -> Check:
     value = f"{size_text(facts.disk_free)} free of {size_text(facts.disk_total)} at {facts.models_root}"
     if not facts.models_root_writable:
         return Check(
-            "disk", "fail", f"{facts.models_root} cannot be written", "Set GARRISON_MODELS_DIR to another place."
+            "disk", "fail", f"{facts.models_root} cannot be written", "Set GARRISON_MODELS_DIR to another directory."
         )
     if facts.disk_free < 2 * _GIB:
-        return Check("disk", "fail", value, "Free room, or set GARRISON_MODELS_DIR to another disk.")
+        return Check("disk", "fail", value, "Free some space, or set GARRISON_MODELS_DIR to another disk.")
     if facts.disk_free < 20 * _GIB:
-        return Check("disk", "warn", value, "A 7B model takes 15 GiB; `garrison models list` shows what is there.")
+        return Check("disk", "warn", value, "A 7B model needs 15 GiB; `garrison models list` shows the models on disk.")
     return Check("disk", "ok", value)
 
 
@@ -170,7 +170,7 @@ def _shm(facts: MachineFacts) -> Check:
         return Check("shared memory", "ok", "no /dev/shm")
     value = f"{size_text(facts.shm_total)} in /dev/shm"
     if facts.shm_total < _GIB:
-        remedy = "More than one GPU needs 1 GiB: in a container, --shm-size 1g; else remount /dev/shm larger."
+        remedy = "Several GPUs need 1 GiB: pass --shm-size 1g to a container, or remount /dev/shm with a larger size."
         return Check("shared memory", "warn", value, remedy)
     return Check("shared memory", "ok", value)
 
@@ -178,7 +178,7 @@ def _shm(facts: MachineFacts) -> Check:
 def _port(facts: MachineFacts) -> Check:
     if facts.port is None:
         return Check("port", "ok", f"{facts.endpoint} is free")
-    return Check("port", "warn", facts.port, facts.port_hint or "Stop what holds it, or serve with --port.")
+    return Check("port", "warn", facts.port, facts.port_hint or "Stop what holds it, or choose another --port.")
 
 
 def _engines(facts: MachineFacts) -> tuple[Check, ...]:
@@ -200,15 +200,13 @@ def _hub(facts: MachineFacts) -> Check:
         return Check("hub", "ok", "not asked (offline)")
     if facts.hub is None:
         return Check("hub", "ok", f"{facts.hub_url} answers")
-    remedy = (
-        "Air-gapped? Then this is fine: `garrison models import` brings models. Else check network and HF_ENDPOINT."
-    )
+    remedy = "Air-gapped? Then this is expected: use `garrison models import`. Otherwise check network and HF_ENDPOINT."
     return Check("hub", "warn", f"{facts.hub_url}: {facts.hub}", remedy)
 
 
 def _clock(facts: MachineFacts) -> Check:
     if facts.clock_skew is None:
-        return Check("clock", "ok", "not compared; nothing to compare it with")
+        return Check("clock", "ok", "not compared with another one")
     value = f"{abs(facts.clock_skew):.0f} s {'ahead of' if facts.clock_skew > 0 else 'behind'} the hub's"
     if abs(facts.clock_skew) > _CLOCK_SKEW_SECONDS:
         return Check("clock", "fail", value, "Set the clock (chrony, systemd-timesyncd): TLS and signatures fail.")
@@ -219,7 +217,7 @@ def _limits(facts: MachineFacts) -> tuple[Check, ...]:
     found = []
     if facts.open_files is not None:
         few = facts.open_files < _LEAST_FILES
-        remedy = "ulimit -n 65536, or LimitNOFILE= in the unit: every connection takes a file." if few else None
+        remedy = "ulimit -n 65536, or LimitNOFILE= in the unit: every connection needs a descriptor." if few else None
         found.append(Check("open files", "warn" if few else "ok", _limit(facts.open_files), remedy))
     if facts.processes is not None:
         few = facts.processes < _LEAST_PROCESSES

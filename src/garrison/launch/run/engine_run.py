@@ -1,8 +1,8 @@
-"""One engine from its start to its end: spawn, phases, ready, stop.
+"""One engine from start to exit: spawn, phases, ready, stop.
 
-Any number of runs share one process and one event loop: a run handles no signals, owns no terminal and collects no exit
-status but that of its own child. What it decides about patience is in `patience`, how processes are started and ended
-is behind `spawn`, and what a failure means is in `engine_failure`.
+Any number of runs share one process and one event loop: a run handles no signals, owns no terminal, and collects no
+exit status but that of its own child. How long to wait is decided in `patience`, processes are started and ended behind
+`spawn`, and `failure` explains what went wrong.
 """
 
 import asyncio
@@ -17,12 +17,12 @@ from garrison.base.errors import EngineDiedError, EngineMissingError, EngineTime
 from garrison.engines.diagnose import LOG_LINES
 from garrison.engines.engine import Endpoint, Engine, EngineCommand
 from garrison.engines.phases import is_fatal, phase_of
-from garrison.launch.run.failure import ended_text, failure, stopped_by_other
+from garrison.launch.run.failure import ended_text, failure, stopped_by_other, unrecorded
 from garrison.launch.run.listener_owner import stranger_on
 from garrison.launch.run.log import EngineLog
 from garrison.launch.run.patience import CpuWatch, Life, Patience, verdict
 from garrison.launch.run.ready import Answer
-from garrison.launch.run.spawn import EngineProcess, ShimSpawner, Spawner
+from garrison.launch.run.spawn import EngineProcess, RecordAs, ShimSpawner, Spawner
 from garrison.launch.run.view import StartView
 from garrison.preflight.stop_notes import read_note
 
@@ -50,11 +50,13 @@ class Job:
     """What to run and how long to wait for it.
 
     Attributes:
-        endpoint: where and how the engine will listen, read from its arguments.
-        environment: the engine's, complete.
-        log_path: gets the engine's output, unless a running engine's log has that name.
+        endpoint: where and how the engine will listen, by its arguments.
+        environment: the engine's whole environment.
+        log_path: the file for the engine's output, unless a running engine writes to it.
         stop_timeout: seconds for the whole stop.
-        notes: the directory of the notes that are left by whoever stops a server.
+        notes: the directory in which a command that stops a server leaves a note.
+        records: the directory of the engines that Garrison started, by which later preflights recognise this one; None
+            keeps no record.
     """
 
     engine: Engine
@@ -65,19 +67,20 @@ class Job:
     patience: Patience
     stop_timeout: float
     notes: Path
+    records: Path | None = None
 
 
 class EngineRun:
-    """One run of one engine. Making it opens the engine's log; nothing is started yet.
+    """One run of one engine. Making one opens the engine's log and starts nothing.
 
-    `run` is the whole life and belongs to one task. Other tasks of the same loop read the attributes, wait with
-    `started`, and end it with `stop`.
+    `run` is the whole run and belongs to one task. Other tasks of the same loop read the attributes, wait with
+    `started`, and end the run with `stop`.
 
     Attributes:
         state: where the run is.
-        phase: what the engine said last that it does while it starts; empty when nothing is known.
+        phase: the last startup phase in the engine's output; empty when none is known.
         process: the started engine; None before.
-        log_path: the file that gets its output.
+        log_path: the file for its output.
 
     Raises:
         InvalidError, DiskFullError: the log cannot be written.
@@ -107,22 +110,22 @@ class EngineRun:
         return self._log.path
 
     def close(self) -> None:
-        """Let go of the log: nothing is started after all, or all is over."""
+        """Close the log: nothing will be started, or everything has ended."""
         self._log.close()
 
     async def run(self, on_bound: Callable[[], None] = lambda: None) -> bool:
-        """Start the engine, stay until it ends or a stop is requested, and leave nothing behind.
+        """Start the engine, wait until it exits or a stop is requested, and leave no process behind.
 
         Args:
-            on_bound: called once, when the engine listens: the port's lock can go.
+            on_bound: called once, when the engine listens and the port's lock can be released.
 
         Returns:
-            Whether it was ready, after a stop that was requested.
+            After a requested stop, whether the engine was ready.
 
         Raises:
             EngineMissingError: it cannot be executed.
-            EngineDiedError: it ended by itself. Details: `returncode`, `log_path`, `log_tail`, `diagnosis`.
-            EngineTimeoutError: it was not ready in time, or showed no life for too long.
+            EngineDiedError: it exited by itself. Details: `returncode`, `log_path`, `log_tail`, `diagnosis`.
+            EngineTimeoutError: it was not ready in time, or showed no sign of life for too long.
         """
         self._on_bound = on_bound
         try:
@@ -135,7 +138,7 @@ class EngineRun:
         return was_ready
 
     async def started(self) -> bool:
-        """Wait until the engine is ready, or is taken to be; False when the run ended before."""
+        """Wait until the engine is ready, or assumed to be; False if the run ended before."""
         waits = [asyncio.create_task(event.wait()) for event in (self._ready, self._stopped)]
         try:
             await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
@@ -145,19 +148,19 @@ class EngineRun:
         return self._ready.is_set()
 
     def request_stop(self, reason: str) -> None:
-        """Ask for the end, from the loop's own thread; `reason` is shown. A second request changes nothing."""
+        """Request a stop, from the loop's own thread; `reason` is shown. A second request has no effect."""
         if self._stop_reason is None:
             self._stop_reason = reason
         self._wake.set()
 
     async def stop(self, reason: str) -> None:
-        """Ask for the end and wait for it. The errors of the run are raised by `run`, not here."""
+        """Request a stop and wait for it. Errors of the run are raised by `run`, not here."""
         self.request_stop(reason)
         if self.state is not State.NEW:
             await self._stopped.wait()
 
     def kill(self) -> None:
-        """Kill what runs, without waiting; `run` ends after it."""
+        """Kill every process of the engine without waiting; `run` returns after that."""
         if self.process is not None:
             self.process.kill()
 
@@ -172,7 +175,7 @@ class EngineRun:
         self.state = State.STARTING
         self._log.begin()
         if self._log.path != self._job.log_path:
-            self._view.note(f"a running engine writes to {self._job.log_path}; this one writes to {self._log.path}")
+            self._view.note(f"a running engine writes to {self._job.log_path}, so this one writes to {self._log.path}")
         self._started_at = self._last_output = self._now()
         process = await self._spawn()
         if not self._job.endpoint.can_be_asked:
@@ -182,16 +185,16 @@ class EngineRun:
             await self._until_ready(process, probe)
 
     async def _until_settled(self, process: EngineProcess) -> None:
-        """There is no server to ask: that the engine is alive is all that can be known."""
+        """Without a server to ask, all that can be known is that the engine runs."""
         while self._stop_reason is None and self._seconds() < _SETTLE_SECONDS:
             await self._sleep(_POLL_SECONDS)
             if self._ended():
                 raise await self._died("at its start")
         if self._stop_reason is None:
             self._now_serving()
-            why = "headless: it has no API server, so whether it is ready cannot be asked"
+            why = "it is headless and has no API server, so it cannot be asked whether it is ready"
             if self._job.endpoint.protocol != "none":
-                why = "it was left to the system which port it takes, so whether it is ready cannot be asked"
+                why = "the system chooses its port, so it cannot be asked whether it is ready"
             self._view.running(why, seconds=self._seconds(), memory_bytes=process.memory_bytes())
 
     async def _until_ready(self, process: EngineProcess, probe: "EngineProbe") -> None:
@@ -220,8 +223,7 @@ class EngineRun:
             await self._sleep(_POLL_SECONDS)
 
     def _must_be_ready(self, answer: Answer) -> bool:
-        """An answer that tells nothing by itself tells enough of an engine that listens only when it is ready, or that
-        has said that it is."""
+        """An unclear answer is enough from an engine that listens only once it is ready, or has said that it is."""
         return answer.unsure and (self._job.engine.readiness.listens_when_ready or self._says_ready)
 
     async def _now_ready(self, process: EngineProcess, answer: Answer, probe: "EngineProbe") -> None:
@@ -234,9 +236,9 @@ class EngineRun:
         if answer.ready and stranger is None:
             self._view.ready(seconds=self._seconds(), memory_bytes=memory)
         else:
-            why = f"it listens, and whether it is ready cannot be told: {answer.reason}"
-            if stranger is not None:  # a container's process is one, too
-                why = f"what answers on its port is pid {stranger}, which it did not start"
+            why = f"it listens, but its answer does not tell whether it is ready: {answer.reason}"
+            if stranger is not None:  # as with an engine in a container
+                why = f"pid {stranger}, which answers on its port, was not started by it"
             self._view.running(why, seconds=self._seconds(), memory_bytes=memory)
         self._view.reached(probe.endpoint)
 
@@ -254,12 +256,12 @@ class EngineRun:
         if self.process is not None:
             begun = self._now()
             if self.process.alive():
-                ended = "its main process has ended" if self.state is State.READY else "it did not start"
+                ended = "its main process has exited" if self.state is State.READY else "it did not start"
                 self.state = State.STOPPING
                 self._view.stopping(self._stop_reason or ended)
-            # `kill` must go through while this waits.
+            # Awaited, not blocking: `kill` must work meanwhile.
             if survivors := await self.process.stop(self._job.stop_timeout):
-                self._view.note(f"still alive after SIGKILL: {', '.join(str(one.pid) for one in survivors)}")
+                self._view.note(f"still running after SIGKILL: pid {', '.join(str(one.pid) for one in survivors)}")
             elif self.state is State.STOPPING:
                 self._view.stopped(seconds=self._now() - begun)
         await self._drain()
@@ -271,15 +273,23 @@ class EngineRun:
         command = self._job.command
         try:
             self.process = await self._spawner.spawn(
-                command.argv, self._job.environment, stop_timeout=self._job.stop_timeout
+                command.argv, self._job.environment, stop_timeout=self._job.stop_timeout, record=self._record_as()
             )
         except OSError as error:
             raise EngineMissingError(
                 f"cannot run {command.argv[0]}: {error.strerror}",
-                hint=f"`garrison engine install {self._job.engine.name}` makes a working one.",
+                hint=f"`garrison engine install {self._job.engine.name}` installs a working one.",
             ) from None
         self._reader = asyncio.create_task(self._read(self.process))
+        if self.process.unrecorded is not None:
+            self._view.note(unrecorded(self.process.unrecorded))
         return self.process
+
+    def _record_as(self) -> RecordAs | None:
+        job = self._job
+        if job.records is None:
+            return None
+        return RecordAs(job.records, job.engine.name, job.endpoint.port if job.endpoint.needs_port else None)
 
     async def _read(self, process: EngineProcess) -> None:
         while data := await process.read():
@@ -287,7 +297,7 @@ class EngineRun:
             self._log.feed(data)
 
     async def _drain(self) -> None:
-        """The last words are often the telling ones. A descendant may hold the pipe open, so there is a limit."""
+        """Read the last output, which often explains the exit, within a limit: a descendant may keep the pipe open."""
         if self._reader is not None:
             await asyncio.wait([self._reader], timeout=_DRAIN_SECONDS)
 
@@ -324,7 +334,7 @@ class EngineRun:
         return self.process is not None and (self.process.returncode is not None or self.process.lost)
 
     async def _sleep(self, seconds: float) -> None:
-        """Until `seconds` are over or a stop was requested."""
+        """Sleep for `seconds`, or until a stop is requested."""
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._wake.wait(), seconds)
 

@@ -1,4 +1,4 @@
-"""What the end of an engine means, as errors. Values in, values out."""
+"""The exit of an engine as an error with an explanation. Pure."""
 
 import signal
 from collections.abc import Iterable
@@ -9,13 +9,13 @@ from garrison.engines.catalogue import Catalogue
 from garrison.engines.diagnose import diagnose
 from garrison.preflight.stop_notes import StopNote
 
-__all__ = ["ended_text", "failure", "signal_name", "stopped_by_other"]
+__all__ = ["ended_text", "failure", "signal_name", "stopped_by_other", "unrecorded"]
 
 _SHOWN_LOG_LINES = 25
 
 
 def signal_name(number: int) -> str:
-    """`SIGTERM` for 15. Of the real-time signals Python names the first and the last only; the shell's names go on:
+    """`SIGTERM` for 15. Python names only the first and the last real-time signal; the others are named as in a shell:
     `SIGRTMIN+3`."""
     try:
         return signal.Signals(number).name
@@ -25,15 +25,15 @@ def signal_name(number: int) -> str:
 
 
 def ended_text(code: int | None, when: str, *, lost: bool = False) -> str:
-    """How a main process ended, completing "vLLM …".
+    """How a main process exited, completing "vLLM …".
 
     Args:
         code: its exit status, negative for a signal; None when it is not known.
-        when: where in its life.
+        when: the stage of the run, such as `before it was ready`.
         lost: the process that would have collected the status was killed.
     """
     if code is None:
-        return f"lost the process that watched it {when}" if lost else "did not end after a fatal error"
+        return f"lost its supervising process {when}" if lost else "did not exit after a fatal error"
     how = f"was killed by {signal_name(-code)}" if code < 0 else f"exited with {code}"
     return f"{how} {when}"
 
@@ -47,7 +47,7 @@ def failure(
     catalogue: Catalogue | None,
     code: int | None = None,
 ) -> GarrisonError:
-    """`message` with what the last lines of the log say about the cause."""
+    """An error of `message` and of what the last lines of the log say about the cause."""
     lines = list(tail)
     found = diagnose(lines, code, catalogue=catalogue)
     details: dict[str, object] = {
@@ -62,12 +62,20 @@ def failure(
 
 
 def stopped_by_other(note: StopNote, message: str, port: int, log_path: Path) -> GarrisonError:
-    """The engine was stopped by another command, which left `note`."""
+    """The error of an engine that another command stopped, which left `note`."""
     return EngineDiedError(
         f"{message} by {note}",
-        hint=f"It took port {port}. Nothing is wrong with this engine or its settings.",
+        hint=f"That command took port {port}. Nothing is wrong with this engine or its settings.",
         details={
             "log_path": str(log_path),
             "stopped_by": {"pid": note.pid, "user": note.user, "command": note.command},
         },
+    )
+
+
+def unrecorded(reason: str) -> str:
+    """The warning about an engine of which no record could be written."""
+    return (
+        f"warning: the engine is not recorded ({reason}), so another `garrison serve` or `garrison preflight` on its "
+        "port may not recognise it as yours"
     )

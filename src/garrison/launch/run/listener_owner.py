@@ -11,9 +11,9 @@ __all__ = ["stranger_on"]
 
 
 def stranger_on(endpoint: Endpoint, ours: Collection[int], machine: Machine | None = None) -> int | None:
-    """The pid of another process that holds the port; None when one of `ours` does, or when that cannot be told.
+    """The pid of another process that holds the port; None if one of `ours` does, or it cannot be told.
 
-    Reads all of `/proc` and may ask DNS: not to be called on the event loop.
+    Reads all of `/proc`, once for each start, and may query DNS. Not for the event loop.
     """
     if not endpoint.needs_port:
         return None

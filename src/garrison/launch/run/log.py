@@ -1,4 +1,4 @@
-"""An engine's output: to a bounded file, its last lines in memory, each line to whoever listens."""
+"""An engine's output: into a bounded file, with the last lines in memory, and line by line to a callback."""
 
 import errno
 import fcntl
@@ -19,19 +19,19 @@ _MAX_FILE_BYTES = 32 * 1024 * 1024
 _LEAST_FREE_BYTES = 64 * 1024
 _MOST_NAMES = 100
 _TAIL_LINES = 400
-# Progress bars move with carriage returns; colours and cursor moves have no meaning in a file.
+# Progress bars use carriage returns.
 _BREAK = re.compile(rb"[\r\n]+")
 
 
 class EngineLog:
-    """Takes bytes as they come, and passes whole lines on without the secrets in them.
+    """Accepts bytes in any pieces, and passes on whole lines, without secrets.
 
-    Making one opens the file and changes nothing in it; `begin`, or the first output, starts a new log: only then is it
-    sure that an engine starts. The file is kept to 32 MiB, the older half in `<name>.1`; the log of the engine before
-    goes there too, since it may say why that one ended. It holds prompts if the engine logs them: mode 600.
+    Making one opens the file and leaves its content; `begin`, or the first output, starts a new log, since only then an
+    engine certainly starts. The file is kept to 32 MiB, with the older half in `<name>.1`. The log of the previous
+    engine goes there too: it may explain why that one exited. It may contain prompts, so its mode is 600.
 
-    The file is locked while it is in use. A second log of the same name, of an engine that is about to replace the
-    first, gets a name of its own: `vllm-8000.2.log`.
+    The file is locked while it is in use. Another log of the same name, of an engine that is about to replace the
+    first, gets its own name: `vllm-8000.2.log`.
 
     Args:
         tail_lines: how many of the last lines to keep in memory.
@@ -41,8 +41,8 @@ class EngineLog:
         tail: the last lines.
 
     Raises:
-        InvalidError: it cannot be made; said before an engine starts.
-        DiskFullError: there is no room for it.
+        InvalidError: the file cannot be made. Raised before an engine starts.
+        DiskFullError: the disk is full.
     """
 
     def __init__(
@@ -63,27 +63,27 @@ class EngineLog:
             self.close()
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
                 raise DiskFullError(
-                    f"there is no room for the engine's log {path}: {error.strerror}",
-                    hint="Free some, or name a directory on another disk: GARRISON_DATA_DIR.",
+                    f"no space for the engine's log {path}: {error.strerror}",
+                    hint="Free some space, or set GARRISON_DATA_DIR to a directory on another disk.",
                     details={"path": str(path), "needed_bytes": _LEAST_FREE_BYTES},
                 ) from None
             raise InvalidError(
                 f"the engine's log {path} cannot be written: {error.strerror}",
-                hint="Name a directory that can be written: GARRISON_DATA_DIR.",
+                hint="Set GARRISON_DATA_DIR to a directory that can be written.",
             ) from None
 
     def begin(self) -> None:
-        """Set aside the log of the engine before."""
+        """Start a new log, and keep the previous engine's beside it."""
         self._begun = True
         if self._file is not None and os.fstat(self._file.fileno()).st_size:
             self._rotate()
 
     def note(self, text: str) -> None:
-        """A line of Garrison's own, for whoever reads the file later."""
+        """Write a line from Garrison, for later readers of the file."""
         self._write(f"garrison: {text}\n".encode(errors="replace"))
 
     def feed(self, data: bytes) -> None:
-        """Any piece of output; lines may be cut anywhere."""
+        """Accept a piece of output, cut anywhere."""
         self._pass_on(self._redactor.feed(data))
 
     def _pass_on(self, data: bytes) -> None:
@@ -96,7 +96,7 @@ class EngineLog:
             self._take(line)
 
     def close(self) -> None:
-        # Without anything held back nothing is written: a log that was only opened stays as it was.
+        # Write only what was held back: a log that was opened and not used keeps its content.
         if rest := self._redactor.end():
             self._pass_on(rest)
         if self._rest:
@@ -123,12 +123,12 @@ class EngineLog:
             self._file.write(data)
             self._written += len(data)
         except OSError:
-            # A full disk must not stop a server that runs; the tail in memory goes on.
+            # A full disk must not stop a running server; the lines in memory continue.
             self._file.close()
             self._file = None
 
     def _rotate(self) -> None:
-        """A new file under the same name. The old one is let go only when the new one is held."""
+        """Start a new file under the same name. The old one stays locked until the new one is."""
         self.path.replace(self.path.with_name(self.path.name + ".1"))
         fresh, self.path = _first_free(self.path)
         if self._file is not None:
@@ -136,7 +136,7 @@ class EngineLog:
         self._file, self._written = fresh, 0
 
     def _see_room(self) -> None:
-        """An empty file can be made on a full disk; it is what is written to it that fails."""
+        """Reserve space and give it back: on a full disk an empty file can be made, and only writing fails."""
         assert self._file is not None
         descriptor = self._file.fileno()
         size = os.fstat(descriptor).st_size
@@ -156,7 +156,7 @@ def _names(path: Path) -> Iterator[Path]:
 
 
 def _open_locked(path: Path) -> BinaryIO | None:
-    """A file that holds the file's lock; None when a living log has it. A link in its place is removed."""
+    """Open and lock a file; None if a log in use has it. A link in its place is removed."""
     while True:
         if path.is_symlink():
             path.unlink(missing_ok=True)
@@ -171,7 +171,7 @@ def _open_locked(path: Path) -> BinaryIO | None:
             if error.errno not in (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS):
                 os.close(descriptor)
                 raise
-        # Its holder may have renamed it between the two calls: then another file has the name now.
+        # Its holder may have renamed it between the two calls; then another file has the name now.
         if _is_at(descriptor, path):
             os.fchmod(descriptor, 0o600)
             return os.fdopen(descriptor, "ab", buffering=0)

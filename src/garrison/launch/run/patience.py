@@ -1,7 +1,7 @@
-"""How long a start may take, as a function of what was seen of it.
+"""How long a start may take, by the progress it makes. Pure.
 
-A big model on a slow disk takes an hour and is fine; a hung one is not, after a minute. So by default patience is by
-progress, and only who asked for a deadline gets one.
+A large model on a slow disk may need an hour; a hung start should not get one. So by default a start is given up for
+lack of progress, and there is a deadline only where one was requested.
 """
 
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ _WORKING_SHARE = 0.05
 
 @dataclass(frozen=True, slots=True)
 class Patience:
-    """Both in seconds. `deadline` is None unless one was asked for."""
+    """Limits in seconds. `deadline` is None unless one was requested."""
 
     progress_window: float
     deadline: float | None = None
@@ -30,7 +30,7 @@ class Life:
 
 
 def verdict(patience: Patience, life: Life) -> str | None:
-    """None to go on waiting; else what is wrong, completing "vLLM …"."""
+    """None to keep waiting; otherwise what is wrong, completing "vLLM …"."""
     if patience.deadline is not None and life.elapsed >= patience.deadline:
         return f"was not ready within {patience.deadline:g} s"
     if min(life.silent, life.idle) >= patience.progress_window:
@@ -39,8 +39,8 @@ def verdict(patience: Patience, life: Life) -> str | None:
 
 
 class CpuWatch:
-    """When did the engine last work? Idle processes wake up now and then, so work is a twentieth of a core or more over
-    a sample of ten seconds."""
+    """Tracks when the engine last worked. Idle processes wake up now and then, so only a twentieth of a core or more,
+    over a sample of ten seconds, counts as work."""
 
     def __init__(self, now: float) -> None:
         self.last_work = now
@@ -48,7 +48,7 @@ class CpuWatch:
         self._sample_seconds = 0.0
 
     def saw(self, now: float, cpu_seconds: float) -> None:
-        """The tree has used `cpu_seconds` so far; less than before when a process of it has ended."""
+        """Record the CPU time of the tree so far, which may be less than before when a process has exited."""
         if now - self._sample_start < _SAMPLE_SECONDS:
             return
         if abs(cpu_seconds - self._sample_seconds) >= _WORKING_SHARE * (now - self._sample_start):

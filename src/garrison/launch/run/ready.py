@@ -1,34 +1,26 @@
-"""Is an endpoint ready? Asked of an engine that is starting, and of any OpenAI endpoint by `garrison wait`."""
+"""Is an endpoint ready? Asked of a starting engine, and of any OpenAI endpoint by `garrison wait`."""
 
-import ipaddress
-import ssl
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit, urlunsplit
 
-from garrison.base.errors import EngineTimeoutError, InvalidError
-from garrison.engines.engine import Endpoint
+from garrison.base.errors import EngineTimeoutError
+from garrison.launch.run.address import Place, place
+from garrison.net.endpoint import Server, Tls
+from garrison.net.errors import TLS_NOT_PLAIN, UNTRUSTED, TransportCause, TransportError
+from garrison.net.origin import Origin, origin_of
 
 if TYPE_CHECKING:
-    import httpx2
+    from garrison.net.client import HttpConnection, HttpDialer
+    from garrison.net.transport import Connection
 
-__all__ = [
-    "Answer",
-    "Place",
-    "base_url",
-    "caller_url",
-    "no_connection",
-    "origin",
-    "place",
-    "probe",
-    "reachable",
-    "tls_alert",
-    "wait_ready",
-]
+__all__ = ["PROBE_SECONDS", "Answer", "no_answer", "open_place", "probe", "speaks_tls", "use_https", "wait_ready"]
 
+PROBE_SECONDS = 5.0
+"""For one question: once to connect, once more to answer."""
 _POLL_SECONDS = 0.25
-_PROBE_SECONDS = 5.0
+_HANDSHAKE = "it does not complete a TLS handshake"
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,12 +28,12 @@ class Answer:
     """What one question to an endpoint showed.
 
     Attributes:
-        reason: completes "not ready: …"; for a ready endpoint it says what proved it.
+        reason: completes "not ready: …"; for a ready endpoint, what proved it.
         dead: it will never be ready.
-        heard: something answered there at all.
-        unsure: it answered, in a way that tells neither that it is ready nor that it is not.
-        http: what answered speaks HTTP, in the way it was asked.
-        missing: there is no such path.
+        heard: something answered.
+        unsure: it answered, and the answer proves neither that it is ready nor that it is not.
+        http: it speaks HTTP, with TLS or without as it was asked.
+        missing: it has no such path.
     """
 
     ready: bool
@@ -53,137 +45,102 @@ class Answer:
     missing: bool = field(default=False, compare=False)
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
-    """An address that somebody typed: where requests go, and the socket they go through, if it is not TCP."""
-
-    url: str
-    uds: str | None = None
-
-    def __str__(self) -> str:
-        return f"unix:{self.uds}" if self.uds else self.url
-
-
-def base_url(endpoint: Endpoint) -> str:
-    """Where this machine reaches an engine that listens there: a wildcard address is reached over loopback."""
-    host = "localhost" if endpoint.uds else reachable(endpoint.host)
-    port = "" if endpoint.uds else f":{endpoint.port}"
-    scheme = "https" if endpoint.tls else "http"
-    return f"{scheme}://{f'[{host}]' if ':' in host else host}{port}{endpoint.prefix}"
-
-
-def caller_url(endpoint: Endpoint) -> str:
-    """The same for people: a socket path is named instead of a host."""
-    return f"unix:{endpoint.uds}" if endpoint.uds else base_url(endpoint)
-
-
-def origin(url: str) -> str:
-    """`localhost:8000/v1/` and its like to `http://localhost:8000`: people paste any of them.
-
-    Raises:
-        InvalidError: no host, or another scheme than http and https.
-    """
-    refused = InvalidError(f"{url!r} is not the address of a server", hint="Give it as http://host:port.")
-    if any(character.isspace() or not character.isprintable() for character in url):
-        raise refused  # urlsplit would drop some of them and keep others
-    try:
-        parts = urlsplit(url if "://" in url else f"http://{url}")
-        port = parts.port
-    except ValueError:
-        raise refused from None
-    if parts.scheme not in ("http", "https") or not parts.hostname or port == 0:
-        raise refused
-    path = parts.path.rstrip("/").removesuffix("/v1")
-    return urlunsplit((parts.scheme, parts.netloc, path, "", ""))
-
-
-def place(url: str) -> Place:
-    """An address, or `unix:/run/vllm.sock` for a server that listens on a socket file.
-
-    Raises:
-        InvalidError: it is neither.
-    """
-    if not url.startswith("unix:"):
-        return Place(origin(url))
-    path = url.removeprefix("unix:")
-    if not path.startswith("/") or path.startswith("//") or not path.isprintable():
-        raise InvalidError(f"{url!r} is not the address of a server", hint="Give http://host:port, or unix:/path.")
-    return Place("http://localhost", path)
-
-
 async def probe(
-    client: "httpx2.AsyncClient",
+    connection: "Connection",
+    origin: Origin,
     path: str,
     loading: frozenset[int] = frozenset({503}),
     dead: frozenset[int] = frozenset(),
+    *,
+    timeout: float = PROBE_SECONDS,
 ) -> Answer:
-    """One GET of `path`. 200 is ready; where the path is not there, a list of models is proof as well."""
-    import httpx2
+    """GET `path` once. 200 means ready; where the path does not exist, a list of models is proof too.
 
+    Args:
+        origin: where the connection leads.
+        loading: statuses that mean "not yet".
+        dead: statuses that mean it will never be ready.
+        timeout: seconds for an answer.
+    """
+    asked = path
     try:
-        response = await client.get(path)
-        if response.status_code == 404 and path != "/v1/models":
-            response = await client.get("/v1/models")
-            if response.status_code in (401, 403):
+        answer = await connection.request("GET", path, timeout=timeout)
+        if answer.status == 404 and path != "/v1/models":
+            asked = "/v1/models"
+            answer = await connection.request("GET", asked, timeout=timeout)
+            if answer.status in (401, 403):
                 return Answer(True, "/v1/models asks for a key", heard=True)
-    except httpx2.ConnectError as error:
-        return no_connection(error)
-    except httpx2.TimeoutException:
-        return Answer(False, f"no answer within {client.timeout.read or _PROBE_SECONDS:g} s")
-    except httpx2.HTTPError as error:
-        return Answer(False, f"{type(error).__name__}: {error}", heard=True, unsure=True, http=False)
-    except ssl.SSLError as error:  # an alert that comes after the handshake is let out as it is
-        return Answer(False, tls_alert(error), heard=True, unsure=True, http=False)
-    asked, status = response.request.url.path, response.status_code
+    except TransportError as error:
+        return no_answer(error, timeout=timeout, tls=origin.tls)
+    asked, status = origin.prefix + asked, answer.status
     if status == 200:
         return Answer(True, f"{asked} answers 200", heard=True)
     if status in dead:
-        return Answer(False, f"{path} answers {status}, which it will go on doing", dead=True, heard=True)
+        return Answer(False, f"{path} answers {status}, which will not change", dead=True, heard=True)
     if status in loading:
         return Answer(False, f"loading (HTTP {status})", heard=True)
     return Answer(False, f"{asked} answers {status}", heard=True, unsure=status < 500, missing=status == 404)
 
 
-def no_connection(error: "httpx2.ConnectError") -> Answer:
-    """Without a connection nothing listens, unless it was TLS that failed: then something does."""
-    for cause in _causes(error):
-        if isinstance(cause, ssl.SSLCertVerificationError):
-            return Answer(False, f"its certificate is not trusted: {cause.verify_message}", heard=True, http=False)
-        if isinstance(cause, ssl.SSLError | ConnectionResetError) or type(cause).__name__ == "EndOfStream":
-            return Answer(False, "it does not complete a TLS handshake", heard=True, unsure=True, http=False)
-    return Answer(False, "nothing listens")
+def no_answer(error: TransportError, *, timeout: float, tls: bool) -> Answer:
+    """What a failed request says about the endpoint."""
+    match error.cause:
+        case TransportCause.REFUSED:
+            return Answer(False, "nothing listens")
+        case TransportCause.DNS | TransportCause.LOCAL:
+            return Answer(False, error.detail)
+        case TransportCause.TIMEOUT:
+            return Answer(False, f"no answer within {timeout:g} s")
+        case TransportCause.TLS if error.detail.startswith(UNTRUSTED):
+            return Answer(False, f"its{error.detail.removeprefix('the')}", heard=True, http=False)
+    reason = error.detail
+    if error.cause is TransportCause.TLS and error.detail == TLS_NOT_PLAIN:
+        reason = "it speaks TLS, and was asked without"
+    elif error.cause is TransportCause.TLS and error.sent:
+        reason = _alert(error.detail)
+    elif tls and not error.sent:
+        reason = _HANDSHAKE
+    return Answer(False, reason, heard=True, unsure=True, http=False)
 
 
-def tls_alert(error: ssl.SSLError) -> str:
-    """What a server that ended an established TLS connection said."""
-    if "CERTIFICATE_REQUIRED" in str(error.reason):
+def _alert(detail: str) -> str:
+    """What a server said that ended an established TLS connection. TLS 1.3 rejects a client's certificate so late."""
+    if "certificate required" in detail:
         return "it talks only to clients with a certificate"
-    return f"it ends the TLS connection: {error.reason or error}"
+    return f"it ends the TLS connection: {detail.removeprefix('TLS: ')}"
 
 
-def _causes(error: BaseException) -> Iterator[BaseException]:
-    """An exception and those behind it. httpx2 wraps them in one of its own name twice."""
-    seen: set[int] = set()
-    waiting: list[BaseException] = [error]
-    while waiting:
-        found = waiting.pop()
-        if id(found) in seen:
-            continue
-        seen.add(id(found))
-        yield found
-        inner = (found.__cause__, found.__context__, *found.args)
-        waiting += [one for one in inner if isinstance(one, BaseException)]
+def open_place(
+    dialer: "HttpDialer", where: Place, *, authorization: str | None = None, insecure: bool = False
+) -> "HttpConnection":
+    """A connection to an address that somebody named.
+
+    Args:
+        authorization: the header of that name; it wins over a password in the address.
+        insecure: accept any certificate.
+    """
+    sent = authorization or where.basic
+    headers = {"authorization": sent} if sent else {}
+    server = Server(base_url=where.url, headers=headers, tls=Tls(insecure=insecure), timeout=PROBE_SECONDS)
+    return dialer.open(server, uds=where.uds)
 
 
-def reachable(host: str) -> str:
-    """The address to connect to for a server that listens on `host`."""
-    try:
-        address = ipaddress.ip_address(host)
-    except ValueError:
-        return host or "127.0.0.1"
-    if not address.is_unspecified:
-        return host
-    return "127.0.0.1" if address.version == 4 else "::1"
+async def speaks_tls(dialer: "HttpDialer", where: Place) -> bool:
+    """Whether a server that was asked for plain HTTP answers HTTP over TLS. It gets no key and no password.
+
+    Some TLS servers only close a connection that begins without a handshake, so the plain attempt does not tell.
+    """
+    if not where.url.startswith("http:"):
+        return False
+    secured = Place(where.url.replace("http:", "https:", 1), where.uds)
+    async with open_place(dialer, secured, insecure=True) as connection:
+        answer = await probe(connection, origin_of(secured.url), "/health")
+        return answer.heard and answer.http
+
+
+def use_https(where: Place) -> str:
+    """The reason to give when `speaks_tls`."""
+    return "it speaks TLS" + ("" if where.uds else f"; use {where.url.replace('http:', 'https:', 1)}")
 
 
 async def wait_ready(
@@ -193,7 +150,6 @@ async def wait_ready(
     path: str = "/health",
     insecure: bool = False,
     on_change: Callable[[str], None] = lambda _: None,
-    transport: "httpx2.AsyncBaseTransport | None" = None,
 ) -> Answer:
     """Poll until the endpoint is ready.
 
@@ -203,26 +159,21 @@ async def wait_ready(
         on_change: called with the reason each time it changes.
 
     Raises:
-        EngineTimeoutError: the time is over. Details: `url`, `reason`.
+        EngineTimeoutError: it was not ready in time. Details: `url`, `reason`.
         InvalidError: `url` is not an address.
     """
-    import asyncio
-
-    import httpx2
+    from garrison.net.client import HttpDialer
 
     target = place(url)
-    base = str(target)
-    if transport is None and target.uds is not None:
-        transport = httpx2.AsyncHTTPTransport(uds=target.uds)
+    dialer = HttpDialer()
     loop = asyncio.get_running_loop()
     deadline = loop.time() + timeout
     last = ""
-    async with httpx2.AsyncClient(
-        base_url=target.url, timeout=_PROBE_SECONDS, transport=transport, trust_env=False, verify=not insecure
-    ) as client:
+    async with open_place(dialer, target, insecure=insecure) as connection:
         while True:
             try:
-                answer = await asyncio.wait_for(probe(client, path), max(0.05, deadline - loop.time()))
+                async with asyncio.timeout(max(0.05, deadline - loop.time())):
+                    answer = await _ask(dialer, connection, target, path)
             except TimeoutError:
                 answer = Answer(False, last or "no answer")
             if answer.ready:
@@ -231,15 +182,28 @@ async def wait_ready(
                 last = answer.reason
                 on_change(last)
             if loop.time() >= deadline:
-                raise EngineTimeoutError(
-                    f"{base} was not ready within {timeout:g} s: {last}",
-                    hint=_hint(last),
-                    details={"url": base, "reason": last},
-                )
+                raise _too_late(target, timeout, last)
             await asyncio.sleep(min(_POLL_SECONDS, max(0.0, deadline - loop.time())))
+
+
+async def _ask(dialer: "HttpDialer", connection: "HttpConnection", target: Place, path: str) -> Answer:
+    answer = await probe(connection, origin_of(target.url), path)
+    if answer.heard and not answer.http and await speaks_tls(dialer, target):
+        return replace(answer, reason=use_https(target))
+    return answer
+
+
+def _too_late(target: Place, timeout: float, reason: str) -> EngineTimeoutError:
+    return EngineTimeoutError(
+        f"{target} was not ready within {timeout:g} s: {reason}",
+        hint=_hint(reason),
+        details={"url": str(target), "reason": reason},
+    )
 
 
 def _hint(reason: str) -> str:
     if "certificate is not trusted" in reason:
-        return "If you trust the server, accept its certificate with --insecure; else add it to this machine's trust."
+        return "If you trust the server, pass --insecure; otherwise add its certificate to this machine's trust store."
+    if reason.startswith("it speaks TLS"):
+        return "Write the address with https://."
     return "Look at the engine's log, or wait longer with --timeout."

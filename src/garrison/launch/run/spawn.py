@@ -9,6 +9,8 @@ import socket
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 from garrison.base.children import SAFE_PYTHON, child_environment
@@ -17,7 +19,7 @@ from garrison.launch.shim import MODULE, VERSION
 from garrison.processes.descendants import Descendants
 from garrison.processes.procfs import Procfs
 
-__all__ = ["EngineProcess", "ShimSpawner", "Spawner"]
+__all__ = ["EngineProcess", "RecordAs", "ShimSpawner", "Spawner"]
 
 _SHIM_VARIABLES = frozenset(
     (
@@ -42,21 +44,23 @@ class EngineProcess(Protocol):
     """A started engine: its main process and all descendants.
 
     Attributes:
-        main: the process that was started; None when it ended too soon to be identified.
+        main: the process that was started; None when it exited too soon to be identified.
         returncode: of the main process, negative for a signal; None while it runs.
         lost: its parent was killed, so `returncode` stays unknown.
         seen: the processes of the last walk that found any.
+        unrecorded: why no record could be written; None if there is one, or none was requested.
     """
 
     main: ProcessId | None
     returncode: int | None
     lost: bool
+    unrecorded: str | None
 
     @property
     def seen(self) -> tuple[ProcessId, ...]: ...
 
     async def read(self) -> bytes:
-        """A piece of its output; empty when every process that could write has ended."""
+        """A piece of its output; empty when all processes that could write have exited."""
 
     def alive(self) -> tuple[ProcessId, ...]:
         """The living processes, children before their parents."""
@@ -68,21 +72,44 @@ class EngineProcess(Protocol):
         """Resident memory of the living processes."""
 
     def signal(self, number: int) -> bool:
-        """Signal the main process; False when it is gone."""
+        """Signal the main process; False when it has exited."""
 
     def kill(self) -> None:
         """Kill every process now."""
 
     async def stop(self, timeout: float) -> tuple[ProcessId, ...]:
-        """End every process within about `timeout` seconds; those that outlived SIGKILL."""
+        """Stop every process within about `timeout` seconds; returns those that survived SIGKILL."""
 
     def close(self) -> None:
-        """Let go of it: what still runs is stopped, without being waited for."""
+        """Release it: what still runs is stopped without a wait."""
+
+
+@dataclass(frozen=True, slots=True)
+class RecordAs:
+    """How a started engine is recorded for later preflights: under which name and port, in which directory."""
+
+    directory: Path
+    engine: str
+    port: int | None
+
+    def to_json(self) -> dict[str, Any]:
+        return {"directory": str(self.directory.absolute()), "engine": self.engine, "port": self.port}
 
 
 class Spawner(Protocol):
-    async def spawn(self, argv: Sequence[str], environment: Mapping[str, str], *, stop_timeout: float) -> EngineProcess:
-        """Start `argv`. `stop_timeout` bounds the stop that follows when this process dies.
+    async def spawn(
+        self,
+        argv: Sequence[str],
+        environment: Mapping[str, str],
+        *,
+        stop_timeout: float,
+        record: RecordAs | None = None,
+    ) -> EngineProcess:
+        """Start `argv`.
+
+        Args:
+            stop_timeout: seconds for the stop that follows when this process dies.
+            record: how later preflights recognise the engine while it runs; None records nothing.
 
         Raises:
             OSError: it cannot be executed.
@@ -90,9 +117,16 @@ class Spawner(Protocol):
 
 
 class ShimSpawner:
-    """Each engine below a shim of its own, so that any number can run in one process."""
+    """Starts each engine below its own shim, so that one process can run any number."""
 
-    async def spawn(self, argv: Sequence[str], environment: Mapping[str, str], *, stop_timeout: float) -> EngineProcess:
+    async def spawn(
+        self,
+        argv: Sequence[str],
+        environment: Mapping[str, str],
+        *,
+        stop_timeout: float,
+        record: RecordAs | None = None,
+    ) -> EngineProcess:
         ours, theirs = socket.socketpair()
         with theirs:
             try:
@@ -103,7 +137,7 @@ class ShimSpawner:
                     stdout=subprocess.PIPE,
                     stderr=subprocess.STDOUT,
                     pass_fds=(theirs.fileno(),),
-                    # Ctrl-C reaches Garrison alone, which ends the engine in order.
+                    # Ctrl-C reaches only Garrison, which then stops the engine in order.
                     start_new_session=True,
                 )
             except BaseException:
@@ -112,8 +146,9 @@ class ShimSpawner:
         reader, writer = await asyncio.open_unix_connection(sock=ours)
         engine = _ShimmedEngine(shim, reader, writer)
         spec = {"v": VERSION, "argv": list(argv), "env": dict(environment), "stop_timeout": stop_timeout}
+        wanted = {} if record is None else {"record": record.to_json()}
         try:
-            await asyncio.wait_for(engine.begin(spec), _START_SECONDS)
+            await asyncio.wait_for(engine.begin(spec | wanted), _START_SECONDS)
         except OSError:
             await engine.end_of_shim()
             raise
@@ -130,6 +165,7 @@ class _ShimmedEngine:
         self.main: ProcessId | None = None
         self.returncode: int | None = None
         self.lost = False
+        self.unrecorded: str | None = None
         self._shim = shim
         self._reader = reader
         self._writer = writer
@@ -141,16 +177,17 @@ class _ShimmedEngine:
         event = await self._event()
         if event is None:
             said = (await self.read()).decode(errors="replace").strip().splitlines()
-            raise OSError(None, f"its parent process ended: {said[-1] if said else 'it said nothing'}")
+            raise OSError(None, f"its parent process exited: {said[-1] if said else 'without output'}")
         if event["event"] == "failed":
             raise OSError(event["errno"], event["message"])
         if event["start"] is not None:
             self.main = ProcessId(event["pid"], event["start"])
+        self.unrecorded = event.get("unrecorded")
         self._listener = asyncio.create_task(self._listen())
 
     @property
     def seen(self) -> tuple[ProcessId, ...]:
-        # The main process may end between two walks, and it is the one that others ask about.
+        # The main process may exit between two walks, and callers compare with it.
         return (*self._tree.seen, *((self.main,) if self.main and self.main not in self._tree.seen else ()))
 
     async def read(self) -> bytes:
@@ -172,7 +209,7 @@ class _ShimmedEngine:
         return False
 
     def kill(self) -> None:
-        # The shim goes on killing until nothing is left; the first blow does not wait for it.
+        # The shim kills until nothing is left; the first round does not wait for it.
         self._tree.signal_all(signal.SIGKILL)
         self._ask("kill")
 
@@ -188,7 +225,7 @@ class _ShimmedEngine:
         return self._left()
 
     async def end_of_shim(self) -> None:
-        """Nothing is left for it to do: it ends when the connection does."""
+        """Close the connection, at which an idle shim exits, and reap it."""
         self.close()
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._shim.wait(), _SLACK_SECONDS)
@@ -197,8 +234,7 @@ class _ShimmedEngine:
         self._writer.close()
 
     async def _stop_without_shim(self, timeout: float) -> None:
-        """The shim was killed, or is stuck: its descendants have lost their reaper, and the last walk is what is known
-        of them."""
+        """Stop what the last walk found: the shim was killed or is stuck, so nothing reaps its descendants."""
         for number, seconds in ((signal.SIGTERM, timeout * 0.8), (signal.SIGKILL, 1.0)):
             for process in self._left():
                 with contextlib.suppress(PermissionError):
@@ -221,7 +257,7 @@ class _ShimmedEngine:
         self.lost = self.returncode is None
 
     async def _event(self) -> dict[str, Any] | None:
-        """The next event, past the answers to what was asked; None when the shim is gone."""
+        """The next event, skipping answers to requests; None when the shim has exited."""
         while True:
             try:
                 line = await self._reader.readline()
@@ -242,7 +278,7 @@ class _ShimmedEngine:
 
 
 def _shim_environment(environ: Mapping[str, str]) -> dict[str, str]:
-    """What the shim's own Python needs. Secrets are not among it; the engine's environment travels by the socket."""
+    """The variables that the shim's Python needs, without secrets: the engine's environment is sent over the socket."""
     return {name: value for name, value in child_environment(environ).items() if name in _SHIM_VARIABLES}
 
 

@@ -1,4 +1,4 @@
-"""An engine run on the command line: signals of this process, and a view that a terminal may leave."""
+"""An engine run on the command line: with the signals of this process, and a view whose terminal may close."""
 
 import asyncio
 import contextlib
@@ -15,7 +15,7 @@ _PASSED_SIGNALS = (signal.SIGUSR1, signal.SIGUSR2, signal.SIGQUIT)
 
 
 class Supervisor:
-    """One engine run that the signals of this process end. Only one at a time: signals belong to the process.
+    """One engine run, stopped by signals to this process. Only one at a time, since signals belong to the process.
 
     Raises:
         InvalidError, DiskFullError: the log cannot be written.
@@ -27,14 +27,14 @@ class Supervisor:
         self._stop_signal: signal.Signals | None = None
 
     def close(self) -> None:
-        """Let go of the log: nothing is started after all, or all is over."""
+        """Close the log: nothing will be started, or everything has ended."""
         self._run.close()
 
     async def run(self, on_bound: Callable[[], None] = lambda: None) -> int:
-        """Start the engine and stay until it ends or a signal asks for the end.
+        """Start the engine and wait until it exits or a signal requests a stop.
 
         Returns:
-            0 after a stop that was asked for; 128 and the signal's number when it came before the engine was ready.
+            0 after a requested stop; 128 plus the signal's number if the signal came before the engine was ready.
 
         Raises:
             GarrisonError: as `EngineRun.run`.
@@ -69,5 +69,5 @@ class Supervisor:
             self._stop_signal = number
             self._run.request_stop(number.name)
         else:
-            self._view.note("asked again: killing the engine now")
+            self._view.note("signalled again: killing the engine now")
             self._run.kill()

@@ -1,4 +1,4 @@
-"""What a start shows while it runs. The terminal's view lives in `cli`."""
+"""The seam to what a start shows. The terminal's view is in `cli`."""
 
 import contextlib
 from collections.abc import Callable
@@ -13,7 +13,7 @@ _P = ParamSpec("_P")
 
 class StartView(Protocol):
     def note(self, text: str) -> None:
-        """A sentence for people: what was decided, found or is waited for."""
+        """A sentence for people: a decision, a finding, or what is being waited for."""
 
     def phase(self, name: str, *, seconds: float, memory_bytes: int) -> None:
         """The engine entered a phase, `seconds` after it was started, with `memory_bytes` resident in its tree."""
@@ -25,7 +25,7 @@ class StartView(Protocol):
         """The endpoint answers."""
 
     def running(self, why: str, *, seconds: float, memory_bytes: int) -> None:
-        """The engine is taken to be up; `why` says why it is not known to be ready."""
+        """The engine is assumed to be up; `why` says why it is not known to be ready."""
 
     def reached(self, endpoint: Endpoint) -> None:
         """How clients reach it, after `ready` or `running`."""
@@ -34,14 +34,14 @@ class StartView(Protocol):
         """The engine is being stopped."""
 
     def stopped(self, *, seconds: float) -> None:
-        """Nothing of the engine is left."""
+        """Every process of the engine has exited."""
 
     def end(self) -> None:
-        """Nothing more will be shown: what turns must stand still."""
+        """Nothing more will be shown: stop what is animated."""
 
 
 class LastingView:
-    """A view whose terminal or pipe may go away: no engine hangs, or is left behind, because nobody looks any more."""
+    """A view whose terminal or pipe may close: errors of writing do not reach the run, which would leave its engine."""
 
     def __init__(self, view: StartView) -> None:
         self.note, self.phase, self.line = _lasting(view.note), _lasting(view.phase), _lasting(view.line)

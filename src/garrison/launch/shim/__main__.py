@@ -1,4 +1,4 @@
-"""Read what to run, and stay until nothing of it is left."""
+"""Read what to run, and run it until none of its processes is left."""
 
 import json
 import os
@@ -24,7 +24,7 @@ def main(arguments: list[str]) -> int:
 
 
 def _read_spec(starter: socket.socket) -> Mapping[str, Any] | None:
-    """The first line, whose sender waits for the answer before it sends another; None when the starter is gone."""
+    """The first line, after which the sender waits for an answer; None if the starter has exited."""
     starter.settimeout(_SPEC_SECONDS)
     data = bytearray()
     while not data.endswith(b"\n"):

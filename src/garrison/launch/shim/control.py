@@ -23,10 +23,10 @@ _CLIENT_SECONDS = 60.0
 
 
 class Control:
-    """The connections of one shim. A client that breaks the rules, or does not read its answers, is dropped.
+    """The connections of one shim. Clients that break the protocol, or do not read their answers, are dropped.
 
     Args:
-        answer: the answer to a verb; takes the verb and the timeout that came with it.
+        answer: called with a verb and the timeout that came with it; returns the fields of the answer.
         on_starter_gone: called once, when the starter's end is closed.
     """
 
@@ -50,15 +50,15 @@ class Control:
         return self._starter is not None
 
     def listen(self, directory: Path) -> None:
-        """Open the control socket, mode 0600, in `directory`, which is made.
+        """Open the control socket, mode 0600, in `directory`, which is made if it is missing.
 
         Raises:
-            OSError: it cannot be made, or it is not a directory of this user alone.
+            OSError: it cannot be made, or the directory is not private to this user.
         """
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         found = directory.lstat()
         if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & 0o077:
-            raise PermissionError(1, f"{directory} must be a directory of this user with mode 0700")
+            raise PermissionError(1, f"{directory} must belong to this user and have mode 0700")
         self._path = directory / SOCKET_NAME
         self._path.unlink(missing_ok=True)
         self._listener = socket.socket(socket.AF_UNIX)
@@ -142,7 +142,7 @@ class _Client:
         self._rest = b""
 
     def lines(self) -> list[bytes] | None:
-        """Whole requests; None when the peer is gone or a request is too long."""
+        """Whole requests; None when the peer has closed, or a request is too long."""
         try:
             data = self.connection.recv(_MOST_REQUEST_BYTES)
         except BlockingIOError:

@@ -1,4 +1,4 @@
-"""Start the engine: fork, what must be set in between, exec. Only for a process with a single thread."""
+"""Starting the engine: fork, set up the child, exec. Only for a process with a single thread."""
 
 import ctypes
 import os
@@ -14,12 +14,12 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 def become_subreaper() -> None:
-    """Orphaned descendants become children of this process."""
+    """Make this process adopt its orphaned descendants."""
     _libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
 def fork_engine(argv: Sequence[str], environment: Mapping[str, str], output: int) -> int:
-    """Start `argv` in a process group of its own, to be sent SIGTERM when this process dies; its pid.
+    """Start `argv` in its own process group, with SIGTERM at the death of this process. Returns the pid.
 
     Raises:
         OSError: it cannot be executed.
@@ -30,7 +30,7 @@ def fork_engine(argv: Sequence[str], environment: Mapping[str, str], output: int
     if pid == 0:
         _become(argv, environment, output, writing, parent)
     os.close(writing)
-    # The pipe closes at exec, which leaves nothing to read, or carries the errno of what failed.
+    # The pipe is closed by exec, or carries the errno of a failure.
     failure = os.read(reading, 16)
     os.close(reading)
     if failure:
@@ -41,12 +41,12 @@ def fork_engine(argv: Sequence[str], environment: Mapping[str, str], output: int
 
 def _become(argv: Sequence[str], environment: Mapping[str, str], output: int, failure: int, parent: int) -> NoReturn:
     try:
-        # Python ignores the first two, and programs expect that they are not. The third has a handler here, which must
-        # not take the signal that is requested next.
+        # Python ignores the first two, which programs do not expect. The third has a handler here, which must not
+        # receive the signal requested next.
         for number in (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGTERM):
             signal.signal(number, signal.SIG_DFL)
         _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
-        if os.getppid() != parent:  # it died before the request
+        if os.getppid() != parent:  # the parent died before the request
             os._exit(1)
         os.setpgid(0, 0)
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
@@ -55,5 +55,5 @@ def _become(argv: Sequence[str], environment: Mapping[str, str], output: int, fa
         os.execve(argv[0], list(argv), environment)  # noqa: S606 - an argv list; no shell is involved
     except OSError as error:
         os.write(failure, str(error.errno).encode())
-    finally:  # nothing may return into the copy of the parent
+    finally:  # never return into this copy of the parent
         os._exit(127)

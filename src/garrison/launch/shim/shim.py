@@ -1,4 +1,4 @@
-"""One engine from its start until none of its processes is left: reap, sample, pump its output, answer."""
+"""One engine from its start until none of its processes is left: reap, sample, pump its output, answer requests."""
 
 import contextlib
 import json
@@ -11,11 +11,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from garrison.base.identity import ProcessId, start_time
+from garrison.base.identity import Identity, ProcessId, start_time, this_place, this_process
 from garrison.launch.shim import VERSION
 from garrison.launch.shim.control import Control
 from garrison.launch.shim.fork import fork_engine
 from garrison.launch.shim.stop import Stop
+from garrison.preflight.engine_records import EngineRecord, forget_engine, record_engine
 from garrison.processes.descendants import Descendants
 from garrison.processes.procfs import Procfs
 
@@ -33,9 +34,10 @@ _DRAIN_SECONDS = 1.0
 class Shim:
     """The engine of `spec`, as a loop around one selector.
 
-    Fields of `spec`: `argv`, `env`, `stop_timeout`; and for an engine that outlives its starter `detached`, with
-    `directory` for the status file and the control socket, and `log`, where its output goes. The engine of a starter
-    that stays writes to the standard output that the shim was given.
+    Fields of `spec`: `argv`, `env` and `stop_timeout`. `record`, with `directory`, `engine` and `port`, for an engine
+    that later preflights should recognise. For an engine that outlives its starter: `detached`, `directory` for the
+    status file and the control socket, and `log` for its output. Without `detached`, the engine writes to the shim's
+    standard output.
     """
 
     def __init__(self, spec: Mapping[str, Any], starter: socket.socket) -> None:
@@ -54,9 +56,10 @@ class Shim:
         self._stop: Stop | None = None
         self._log: EngineLog | None = None
         self._output: int | None = None
+        self._record: Path | None = None
 
     def run(self) -> int:
-        """0 when nothing of the engine is left; 1 when it did not start; 2 when something outlived SIGKILL."""
+        """Run to the end: 0 if no process is left, 1 if the engine did not start, 2 if a process survived SIGKILL."""
         wake = self._on_signals()
         try:
             if self._directory is not None:
@@ -67,10 +70,13 @@ class Shim:
             self._control.tell_starter({"event": "failed", "errno": error.errno, "message": message})
             self._control.close()
             return 1
+        event: dict[str, Any] = {"event": "started", "pid": self._main_pid, "start": self._main and self._main.start}
+        try:
+            self._record = self._write_record()
+        except OSError as error:
+            event["unrecorded"] = error.strerror or str(error)
         self._write_status("running")
-        self._control.tell_starter(
-            {"event": "started", "pid": self._main_pid, "start": self._main and self._main.start}
-        )
+        self._control.tell_starter(event)
         while self._reap():
             self._sample()
             for key, _ in self._selector.select(_TICK_SECONDS if self._stop else _SAMPLE_SECONDS):
@@ -81,7 +87,7 @@ class Shim:
                     key.data()
             self._control.drop_idle()
             if self._status is not None and not self._control.has_starter:
-                # Without its main process an engine is dead, and nobody else is there to stop the rest.
+                # Without its main process an engine is useless, and without a starter nothing else stops the rest.
                 self._begin_stop()
             if self._stop is not None and not self._stop.step():
                 self._finish("survivors")
@@ -113,18 +119,27 @@ class Shim:
             self._selector.register(self._output, selectors.EVENT_READ, self._pump)
         self._main_pid = fork_engine(self._spec["argv"], self._spec["env"], output)
         self._main = _identity(self._main_pid)
-        # The engine's processes alone hold its output from here on, so that its end is seen.
+        # From here on only the engine's processes hold its output, so that its end can be seen.
         null = os.open(os.devnull, os.O_RDWR)
         for descriptor in (0, 1, 2):
             os.dup2(null, descriptor)
         for descriptor in {null, output} - {0, 1, 2}:
             os.close(descriptor)
 
-    def _reap(self) -> bool:
-        """Collect what has ended. False when nothing is left.
+    def _write_record(self) -> Path | None:
+        """Record the engine where `spec` asks for it. Raises OSError."""
+        wanted = self._spec.get("record")
+        if wanted is None or self._main is None:
+            return None
+        main = Identity(this_place(), self._main.pid, self._main.start)
+        record = EngineRecord(wanted["engine"], wanted["port"], main, this_process())
+        return record_engine(Path(wanted["directory"]), record)
 
-        Every descendant becomes a child of this process in the end, so that it has no child is the proof: a zombie
-        whose other threads are still at work is a child that cannot be collected yet.
+    def _reap(self) -> bool:
+        """Collect exited children. False when none is left.
+
+        Every descendant becomes a child of this process in the end, so having no child proves that none is left. A
+        zombie whose other threads still run is a child that cannot be collected yet.
         """
         while True:
             try:
@@ -133,7 +148,7 @@ class Shim:
                 return False
             if pid == 0:
                 return True
-            # In KiB, and of one process; the peak of the whole tree is sampled.
+            # In KiB, and for one process; the peak of the whole tree is sampled.
             self._peak_memory = max(self._peak_memory, usage.ru_maxrss * 1024)
             if pid == self._main_pid and self._status is None:
                 self._cpu = max(self._cpu, usage.ru_utime + usage.ru_stime)
@@ -167,13 +182,15 @@ class Shim:
             self._pump()
         if self._log is not None:
             self._log.close()
+        if self._record is not None and state == "ended":
+            forget_engine(self._record)
         self._write_status(state)
         self._control.close()
 
-    # What others ask for
+    # Requests
 
     def _on_signals(self) -> int:
-        """Signals wake the selector. Both get a handler and none is ignored: what is ignored stays so in the engine."""
+        """Let signals wake the selector. Handlers, not SIG_IGN: an ignored signal would stay ignored in the engine."""
         reading, writing = os.pipe()
         os.set_blocking(reading, False)
         os.set_blocking(writing, False)
@@ -203,7 +220,7 @@ class Shim:
             self._stop = Stop(self, float(self._spec["stop_timeout"]) if timeout is None else timeout)
         return self._stop
 
-    # What is told
+    # Status
 
     def _ended(self) -> dict[str, Any]:
         return {"status": self._status, "cpu_seconds": round(self._cpu, 3), "peak_memory_bytes": self._peak_memory}
@@ -217,7 +234,7 @@ class Shim:
         if self._directory is None:
             return
         part = self._directory / f"{STATUS_NAME}.part"
-        # A full disk must not end a server that runs; the control socket still answers.
+        # A full disk must not end a running server; the control socket still answers.
         with contextlib.suppress(OSError):
             flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
             with os.fdopen(os.open(part, flags, 0o600), "w", encoding="ascii") as file:
@@ -231,7 +248,7 @@ def _identity(pid: int) -> ProcessId | None:
 
 
 def _open_log(path: Path) -> "EngineLog":
-    """Imported here: an engine whose starter keeps its log does not pay for it."""
+    """Open the log. Imports are here because an engine whose starter keeps the log does not need them."""
     from garrison.base.errors import GarrisonError
     from garrison.launch.run.log import EngineLog
 

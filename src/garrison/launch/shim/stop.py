@@ -1,4 +1,4 @@
-"""The end of an engine, in stages."""
+"""Stopping an engine, in stages."""
 
 import signal
 import time
@@ -12,18 +12,18 @@ _LEAST_KILL_SECONDS = 1.0
 
 class Tree(Protocol):
     def signal_main(self, number: int) -> bool:
-        """Signal the engine's first process. False when it is gone."""
+        """Signal the engine's first process. False when it has exited."""
 
     def signal_all(self, number: int) -> None:
         """Signal every process of the engine."""
 
     def main_ended(self) -> bool:
-        """Whether the first process has ended."""
+        """Whether the first process has exited."""
 
 
 class Stop:
-    """First the main process is asked, since engines stop their own workers; then every process is asked; then all are
-    killed. `seconds` bound the whole, but the kernel gets at least one second to take away what was killed."""
+    """SIGTERM to the main process, since engines stop their own workers; then SIGTERM to every process; then SIGKILL.
+    `seconds` bounds the whole, but the kernel gets at least one second to tear down what was killed."""
 
     def __init__(self, tree: Tree, seconds: float, now: Callable[[], float] = time.monotonic) -> None:
         self._tree = tree
@@ -37,12 +37,12 @@ class Stop:
         self._give_up_at: float | None = None
 
     def kill(self) -> None:
-        """Skip the stages that ask."""
+        """Skip to SIGKILL."""
         self._kill_at = self._now()
         self._tree.signal_all(signal.SIGKILL)
 
     def step(self) -> bool:
-        """Go on; called often while something is left. False when even SIGKILL has not helped in time."""
+        """Take the next stage when it is due; call it often. False when processes survived SIGKILL for too long."""
         now = self._now()
         if self._kill_at is None:
             if now < self._ask_all_at and not self._tree.main_ended():
@@ -51,7 +51,7 @@ class Stop:
             self._kill_at = now + self._ask_all_seconds
         if now < self._kill_at:
             return True
-        # At every step: a process may fork between the walk that finds it and the signal.
+        # At every step: a process may fork between the walk that found it and the signal.
         self._tree.signal_all(signal.SIGKILL)
         if self._give_up_at is None:
             self._give_up_at = now + self._kill_seconds

@@ -1,4 +1,4 @@
-"""The GPUs' half of the preflight: memory that came free after a stop, and the thresholds."""
+"""The GPU half of the preflight: memory that comes free after a stop, and the thresholds."""
 
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -16,13 +16,13 @@ __all__ = ["GpuFinding", "MemoryHeld", "check_gpus", "default_probes", "foresee"
 
 _RELEASE_SECONDS = 30.0
 _RELEASE_POLL = 0.25
-# The driver may keep a little of a context's memory for itself; nine tenths back is back.
+# The driver may keep a little of a context's memory; nine tenths count as all of it.
 _RELEASED_SHARE = 0.9
 
 
 @dataclass(frozen=True, slots=True)
 class MemoryHeld:
-    """What some processes hold: MiB by GPU UUID, and the memory then in use on those GPUs."""
+    """GPU memory of some processes: MiB by GPU UUID, and the memory in use on those GPUs at that time."""
 
     pids: frozenset[int]
     held: dict[str, int]
@@ -39,15 +39,15 @@ class GpuFinding:
 
 
 def default_probes() -> tuple[GpuProbe, ...]:
-    """The ways to the driver in the order they are tried: NVML, then `nvidia-smi`."""
+    """The ways to the driver, in the order in which they are tried: NVML, then `nvidia-smi`."""
     return (NvmlProbe(), NvidiaSmiProbe())
 
 
 def memory_held(pids: Collection[int], probes: Iterable[GpuProbe]) -> MemoryHeld | None:
-    """What `pids` hold on the GPUs now; None when they hold nothing or nothing can be read."""
+    """The GPU memory of `pids`; None when they hold none, or it cannot be read."""
     try:
         _, gpus, _ = read_gpus(probes)
-    except InvalidError:  # the threshold check will say it
+    except InvalidError:  # the threshold check reports it
         return None
     held = held_mib(gpus, pids)
     if not held:
@@ -56,7 +56,7 @@ def memory_held(pids: Collection[int], probes: Iterable[GpuProbe]) -> MemoryHeld
 
 
 def wait_for_release(before: MemoryHeld, probes: Sequence[GpuProbe], machine: Machine) -> tuple[int, bool]:
-    """Poll until the memory is back, half a minute at most: (MiB that came free, whether that is all of it)."""
+    """Poll for half a minute at most until the memory is free: (MiB that came free, whether that is all of it)."""
     deadline = machine.clock.monotonic() + _RELEASE_SECONDS
     while True:
         released, complete = _released(before, probes)
@@ -79,30 +79,30 @@ def _released(before: MemoryHeld, probes: Sequence[GpuProbe]) -> tuple[int, bool
         back = max(0, before.used[uuid] - (gpu.memory_used_mib or 0))
         gone = not held_mib((gpu,), before.pids)
         released += back
-        # Another process may take memory meanwhile; its share cannot be told from what is still held by the dead,
-        # except that the driver no longer lists them.
+        # Another process may allocate memory meanwhile. That cannot be told from memory still held by the ended
+        # processes, except that the driver no longer lists them.
         complete = complete and gone and back >= _RELEASED_SHARE * held
     return released, complete
 
 
-def check_gpus(request: PreflightRequest, probes: Iterable[GpuProbe]) -> GpuFinding:
-    """Read the GPUs and judge them. In a dry run what is fatal is listed in `would_fail` instead of raised.
+def check_gpus(request: PreflightRequest, probes: Iterable[GpuProbe], *, dry_run: bool = False) -> GpuFinding:
+    """Read the GPUs and judge them. A dry run lists fatal conditions in `would_fail` instead of raising them.
 
     Raises:
         GpuThresholdError: a condition in `fail_on` is met. Details: `gpus`, `gpu_check_source`.
-        InvalidError: the driver reports no GPU, or `gpu_devices` names one that is not there.
+        InvalidError: the driver reports no GPU, or `gpu_devices` names one that does not exist.
     """
     try:
-        return _judged(request, probes)
+        return _judged(request, probes, dry_run)
     except InvalidError as error:
-        if not request.dry_run:
+        if not dry_run:
             raise
         return GpuFinding("unavailable", would_fail=(error.message,))
 
 
 def foresee(request: PreflightRequest, pids: Collection[int], probes: Iterable[GpuProbe]) -> None:
-    """What the check will say once `pids` have ended, as far as that can be told: their memory counts as free, and how
-    busy a GPU is now says nothing.
+    """Predict the check for the time after `pids` have ended: their memory counts as free, and utilization is ignored,
+    since it is theirs.
 
     Raises:
         GpuThresholdError, InvalidError: as `check_gpus`.
@@ -122,14 +122,14 @@ def _without(gpu: Gpu, held: int) -> Gpu:
     return replace(gpu, memory_free_mib=None if free is None else free + held, utilization_pct=None)
 
 
-def _judged(request: PreflightRequest, probes: Iterable[GpuProbe]) -> GpuFinding:
+def _judged(request: PreflightRequest, probes: Iterable[GpuProbe], dry_run: bool) -> GpuFinding:
     source, gpus, reasons = read_gpus(probes)
     if source == "unavailable":
         return GpuFinding("unavailable", warnings=("the GPUs were not checked: " + "; ".join(reasons),))
     chosen = select(gpus, request.gpu_devices)
     problems = judge(chosen, request.thresholds)
     fatal = _fatal(problems)
-    if fatal and not request.dry_run:
+    if fatal and not dry_run:
         raise _beyond_limits(fatal, gpus_json(chosen, problems), source)
     warnings = [f"GPU {one.gpu}: {one.condition}: {one.message}" for one in problems if not one.fatal]
     if not chosen:

@@ -1,4 +1,4 @@
-"""GPUs as values, and what the thresholds make of them."""
+"""GPUs as values, and their judgement against the thresholds. Pure."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
@@ -9,7 +9,7 @@ from garrison.preflight.report import Thresholds
 
 __all__ = ["Gpu", "GpuProcess", "Problem", "held_mib", "judge", "select", "throttle_words"]
 
-# What CUDA_VISIBLE_DEVICES is set to when no GPU shall be seen.
+# What CUDA_VISIBLE_DEVICES is set to in order to hide all GPUs.
 _NONE = ("-1", "none", "void", "nodevfiles")
 
 # Bits of nvmlClocksEventReasons (nvml.h); the names are those nvidia-smi prints.
@@ -28,7 +28,7 @@ _THROTTLE = {
 
 @dataclass(frozen=True, slots=True)
 class GpuProcess:
-    """`used_mib` is None where the driver does not say."""
+    """`used_mib` is None where the driver does not report it."""
 
     pid: int
     used_mib: int | None
@@ -36,12 +36,12 @@ class GpuProcess:
 
 @dataclass(frozen=True, slots=True)
 class Gpu:
-    """One GPU. A value the driver did not give is None.
+    """One GPU. Values that the driver does not report are None.
 
     Attributes:
         index: the driver's number (PCI order), which is also what `nvidia-smi` prints.
         clocks_event_reasons_active: why the clocks are held down, as the driver's bit mask in hex.
-        throttle_reasons: the same in words; `idle` is no fault.
+        throttle_reasons: the same in words; `idle` is not a fault.
         mig_uuids: the MIG devices cut from it; asking for one selects its GPU.
     """
 
@@ -76,13 +76,13 @@ class Problem:
 
 
 def judge(gpus: Iterable[Gpu], thresholds: Thresholds) -> tuple[Problem, ...]:
-    """Every threshold a GPU is beyond, and every fatal one whose value the driver does not give."""
+    """Every threshold that a GPU exceeds, and every fatal one whose value the driver does not report."""
     found: list[Problem] = []
     for gpu in gpus:
         for condition, value, message in _conditions(gpu, thresholds):
             if value is None:
                 if condition in thresholds.fail_on:
-                    found.append(Problem(gpu.index, condition, f"the driver does not tell its {condition}", False))
+                    found.append(Problem(gpu.index, condition, f"the driver does not report its {condition}", False))
             elif message:
                 found.append(Problem(gpu.index, condition, message, condition in thresholds.fail_on))
     return tuple(found)
@@ -113,10 +113,10 @@ def select(gpus: Sequence[Gpu], devices: Sequence[str]) -> tuple[Gpu, ...]:
     for device in devices:
         matches = [gpu for gpu in gpus if _matches(gpu, device)]
         if len(matches) != 1:
-            what = "fits no GPU" if not matches else f"fits {len(matches)} GPUs"
+            what = "matches no GPU" if not matches else f"matches {len(matches)} GPUs"
             raise InvalidError(
-                f"the GPU device {device!r} {what}",
-                hint="Present are "
+                f"GPU device {device!r} {what}",
+                hint="The GPUs are "
                 + (", ".join(f"{gpu.index} ({gpu.uuid})" for gpu in gpus) or "none")
                 + "; correct VLLM_GPU_DEVICES or CUDA_VISIBLE_DEVICES.",
             )
@@ -134,7 +134,7 @@ def _matches(gpu: Gpu, device: str) -> bool:
 
 
 def held_mib(gpus: Iterable[Gpu], pids: Iterable[int]) -> dict[str, int]:
-    """By GPU UUID, the MiB that `pids` hold; 0 where the driver lists them without saying how much."""
+    """MiB that `pids` hold, by GPU UUID; 0 where the driver lists them without an amount."""
     wanted = set(pids)
     held: dict[str, int] = {}
     for gpu in gpus:

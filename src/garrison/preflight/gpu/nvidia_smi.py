@@ -18,7 +18,7 @@ _APP_FIELDS = "gpu_uuid,pid,used_memory"
 
 
 class NvidiaSmiProbe:
-    """Reads the CSV of `nvidia-smi`. `run` takes arguments and gives (exit status, output)."""
+    """Reads the CSV of `nvidia-smi`. `run` calls it with arguments and returns (exit status, output)."""
 
     source = "nvidia-smi"
 
@@ -26,7 +26,7 @@ class NvidiaSmiProbe:
         self._run = run or _run_nvidia_smi
 
     def read(self) -> tuple[Gpu, ...]:
-        # Drivers before 535 know the last field only by its older name.
+        # Drivers before 535 know the last field only under its old name.
         for word in ("event", "throttle"):
             status, output = self._run((f"--query-gpu={_GPU_FIELDS.format(word)}", "--format=csv,noheader,nounits"))
             if status == 0 or "No devices were found" in output:
@@ -43,7 +43,7 @@ class NvidiaSmiProbe:
 
 
 def _run_nvidia_smi(arguments: Sequence[str]) -> tuple[int, str]:
-    import subprocess  # only where NVML is not to be had
+    import subprocess  # needed only where NVML does not work
 
     program = find_program("nvidia-smi", os.environ)
     if program is None:
@@ -67,7 +67,7 @@ def _run_nvidia_smi(arguments: Sequence[str]) -> tuple[int, str]:
 
 
 def parse_smi_gpus(text: str, processes: dict[str, tuple[GpuProcess, ...]] | None = None) -> tuple[Gpu, ...]:
-    """`nvidia-smi --query-gpu` CSV to values. Raises ProbeError when it is not that."""
+    """Parse the CSV of `nvidia-smi --query-gpu`. Raises ProbeError for other output."""
     found = []
     for line in filter(None, map(str.strip, text.splitlines())):
         cells = [cell.strip() for cell in line.split(",")]
@@ -95,7 +95,7 @@ def parse_smi_gpus(text: str, processes: dict[str, tuple[GpuProcess, ...]] | Non
 
 
 def parse_smi_processes(text: str) -> dict[str, tuple[GpuProcess, ...]]:
-    """`nvidia-smi --query-compute-apps` CSV to processes by GPU UUID; lines of another shape are left out."""
+    """Parse the CSV of `nvidia-smi --query-compute-apps`: processes by GPU UUID. Other lines are skipped."""
     found: dict[str, tuple[GpuProcess, ...]] = {}
     for line in text.splitlines():
         cells = [cell.strip() for cell in line.split(",")]

@@ -14,7 +14,7 @@ _MIB = 1024 * 1024
 
 
 class NvmlProbe:
-    """Reads through nvidia-ml-py. `library` is the module `pynvml`, or what a test puts in its place."""
+    """Reads through nvidia-ml-py. `library` is the module `pynvml`, or a test's replacement."""
 
     source = "nvml"
 
@@ -47,7 +47,7 @@ def _import_pynvml() -> Any:
 
 def _from_nvml(nvml: Any, index: int, handle: Any) -> Gpu:
     def ask(question: Callable[..., Any], *rest: Any) -> Any:
-        """None where this GPU, or this mode of it (MIG), has no answer."""
+        """The result of a call; None where this GPU, or its mode (MIG), does not support it."""
         try:
             return question(handle, *rest)
         except nvml.NVMLError:

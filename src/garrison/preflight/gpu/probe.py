@@ -1,4 +1,4 @@
-"""The seam to the GPU driver, and the cascade over the ways to it: NVML, then `nvidia-smi`, then nothing."""
+"""The seam to the GPU driver, and the order of the ways to it: NVML, then `nvidia-smi`, then none."""
 
 from collections.abc import Iterable
 from typing import Protocol
@@ -10,7 +10,7 @@ __all__ = ["GpuProbe", "ProbeError", "read_gpus"]
 
 
 class ProbeError(Exception):
-    """This way to the driver is not there; the next one is tried."""
+    """This way to the driver does not work; the next one is tried."""
 
 
 class GpuProbe(Protocol):
@@ -22,10 +22,10 @@ class GpuProbe(Protocol):
 
 
 def read_gpus(probes: Iterable[GpuProbe]) -> tuple[str, tuple[Gpu, ...], tuple[str, ...]]:
-    """(source, GPUs, why the earlier probes failed) of the first probe that answers; `unavailable` when none does.
+    """The first probe that works: (source, GPUs, why the earlier probes failed); `unavailable` if none does.
 
     Raises:
-        InvalidError: the driver is there and sees no GPU: something is broken, not merely absent.
+        InvalidError: a driver without a GPU: something is broken, not merely absent.
     """
     reasons: list[str] = []
     for probe in probes:

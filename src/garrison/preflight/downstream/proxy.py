@@ -1,9 +1,9 @@
-"""The downstream command as a child: the port's lock is held until the child has bound the port, signals are passed
-on, and the exit code is the child's.
+"""The downstream command as a child: the port's lock is held until the child listens, signals are passed on, and the
+exit code is the child's.
 
-The environment is handed on unchanged, the `VLLM_*` names that Garrison reads included. The seed promises
-`vllm-preflight ./start.sh`, and such a script goes on to `vllm-resolve-model` and `vllm-serve`, which read their
-settings from those very names. They are taken away where Garrison itself starts an engine.
+The environment is passed on unchanged, including the `VLLM_*` variables that Garrison reads. The seed promises
+`vllm-preflight ./start.sh`, and such a script then calls `vllm-resolve-model` and `vllm-serve`, which read their
+settings from those variables. Where Garrison itself starts an engine, it removes them.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -17,11 +17,11 @@ from garrison.base.identity import ProcessId
 from garrison.base.locks import FileLock
 from garrison.base.settings import Settings
 from garrison.preflight.addresses import Address
-from garrison.preflight.downstream import Child, SpawnedChild, replace_process
+from garrison.preflight.downstream.child import Child, SpawnedChild, replace_process
+from garrison.preflight.downstream.progress import Progress, observe
 from garrison.preflight.listeners import ScanError, Sockets, conflicting
 from garrison.preflight.machine import Machine
 from garrison.preflight.port import resolve_host
-from garrison.preflight.progress import Progress, observe
 from garrison.preflight.reclaim import stop_trees
 from garrison.preflight.report import PreflightRequest
 from garrison.processes.process import Process, Processes
@@ -29,17 +29,17 @@ from garrison.processes.tree import post_order
 
 __all__ = ["Patience", "exec_downstream", "run_proxied"]
 
-# CPU use is looked at every so often: reading the process table at each look at the port would itself be load.
+# CPU use is read less often than the port: reading a large tree at every poll would itself be load.
 _PROGRESS_SECONDS = 2.0
 _AFTER_BIND_SECONDS = 60.0
 
 
 @dataclass(frozen=True, slots=True)
 class Patience:
-    """How long the command may take to bind the port, in seconds.
+    """How long to wait for the command to listen, in seconds.
 
     Attributes:
-        bind_timeout: a hard limit; None: as long as there is progress.
+        bind_timeout: a hard limit; with None, as long as there is progress.
         poll: between two looks at the port.
         window: without a limit, how long the command's processes may use no CPU at all.
     """
@@ -66,17 +66,16 @@ def run_proxied(
     say: Callable[[str], None],
     takes_port: bool = True,
 ) -> int:
-    """Start `argv`, release `lock` once it has bound the port, pass signals on, and return its exit code.
+    """Start `argv`, release `lock` once it listens, pass signals on, and return its exit code.
 
-    A command that ends without ever binding the port is no error: its exit code is the answer.
+    A command that exits without ever listening is not an error: its exit code is returned.
 
     Args:
-        takes_port: False for a command that is known not to bind the port: it is not stopped because the port stays
-            free.
+        takes_port: False for a command that is known not to bind the port. It is not stopped for leaving it free.
 
     Raises:
-        PortStuckError: exit 5. `bind_timeout` passed; the command and all it started were stopped.
-        EngineTimeoutError: exit 22. No sign of life within the window; stopped likewise.
+        PortStuckError: exit 5. `bind_timeout` passed; the command and its descendants were stopped.
+        EngineTimeoutError: exit 22. No sign of life within the window; they were stopped too.
         EngineMissingError, InvalidError: the command cannot be started.
     """
     machine = Machine(say, processes=processes, sockets=sockets, clock=clock)
@@ -90,18 +89,18 @@ def run_proxied(
 
 
 def exec_downstream(argv: Sequence[str], *, lock: FileLock) -> NoReturn:
-    """Become `argv`. The lock ends here; one that lived as long as the server would block the next reclaim.
+    """Replace this process by `argv`. The lock is released; held by the server, it would block the next preflight.
 
     Raises:
         EngineMissingError, InvalidError: the command cannot be started.
     """
-    # A flock would end by itself at exec, its descriptor being close-on-exec; the fallback directory would not.
+    # The descriptor of a flock is closed at exec, but the fallback directory would stay.
     lock.release()
     raise replace_process(argv)
 
 
 def _step(child: Child, seconds: float) -> int | None:
-    """Wait a little and pass a signal on, if one came; the exit code when the child has ended."""
+    """Wait, pass a signal on if one came, and return the exit code if the child has ended."""
     code, number = child.wait(seconds)
     if number is not None:
         child.send(number)
@@ -111,7 +110,7 @@ def _step(child: Child, seconds: float) -> int | None:
 def _until_bound(
     child: Child, request: PreflightRequest, addresses: Sequence[Address], patience: Patience, machine: Machine
 ) -> int | None:
-    """Returns None once the child has bound the port, or its exit code when it ended before."""
+    """Return None once the child listens, or its exit code if it ended before."""
     begun = machine.clock.monotonic()
     progress, looked = Progress(begun, {}), begun - _PROGRESS_SECONDS
     strangers: set[int] = set()
@@ -137,13 +136,13 @@ def _until_bound(
 def _is_bound(
     pid: int, request: PreflightRequest, addresses: Sequence[Address], strangers: set[int], machine: Machine
 ) -> bool:
-    """Whether the child, or something it started, listens on the port.
+    """Whether the child or one of its descendants listens on the port.
 
-    Bound alone is not enough: vLLM binds at once and listens when the model is loaded, and until then a second
-    preflight shall find the lock and not a server to stop.
+    A bound socket is not enough: vLLM binds at once and listens when the model is loaded. Until then a second preflight
+    must find the lock, not a server to stop.
 
-    A listener nobody can be seen to hold counts as the child's: the port was free when it was started, and a child
-    that became another user cannot be looked into.
+    A listener without a visible owner counts as the child's: the port was free when the child was started, and the
+    descriptors of a child that changed its user cannot be read.
     """
     try:
         listeners = conflicting(addresses, machine.sockets.listeners(request.port))
@@ -164,14 +163,14 @@ def _is_bound(
 
 
 def _tree(pid: int, machine: Machine) -> tuple[tuple[ProcessId, ...], Mapping[int, Process]]:
-    """The processes under `pid`, itself included, and the table they were found in."""
-    snapshot = machine.processes.snapshot()
-    root = snapshot.get(pid)
-    return (post_order((root.id,), snapshot) if root else ()), snapshot
+    """The process `pid` and its descendants, and the table they were found in."""
+    root = machine.processes.read(pid)
+    tree = machine.processes.subtree(root.id) if root is not None else {}
+    return (post_order((root.id,), tree) if root is not None else ()), tree
 
 
 def _stop(child: Child, request: PreflightRequest, machine: Machine) -> None:
-    """Stop the command and all it started, and take its zombie away."""
+    """Stop the command and its descendants, and reap it."""
     machine.say("stopping the command")
     root = machine.processes.read(child.pid)
     if root is not None:
@@ -189,7 +188,7 @@ def _stop(child: Child, request: PreflightRequest, machine: Machine) -> None:
 def _too_late(request: PreflightRequest, seconds: float) -> GarrisonError:
     return PortStuckError(
         f"the command did not bind {request.host} port {request.port} within {seconds:g} s and was stopped",
-        hint="Raise VLLM_START_BIND_TIMEOUT, or unset it: then the command has time as long as it makes progress.",
+        hint="Raise VLLM_START_BIND_TIMEOUT, or unset it to wait for as long as the command makes progress.",
         details={"host": request.host, "port": request.port},
     )
 
@@ -197,6 +196,6 @@ def _too_late(request: PreflightRequest, seconds: float) -> GarrisonError:
 def _hung(request: PreflightRequest, seconds: float) -> GarrisonError:
     return EngineTimeoutError(
         f"the command used no CPU for {seconds:g} s, had not bound {request.host} port {request.port}, and was stopped",
-        hint="Look at its output; GARRISON_PROGRESS_WINDOW widens the window, VLLM_START_BIND_TIMEOUT sets a limit.",
+        hint="Look at its output. GARRISON_PROGRESS_WINDOW changes this time, VLLM_START_BIND_TIMEOUT sets a limit.",
         details={"host": request.host, "port": request.port},
     )

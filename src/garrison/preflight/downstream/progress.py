@@ -1,4 +1,4 @@
-"""Whether a start goes on, judged by the CPU time its processes use."""
+"""Whether a start makes progress, by the CPU time that its processes use. Pure."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -11,7 +11,7 @@ __all__ = ["Progress", "observe"]
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """`since` is the monotonic time at which something last moved, `used` the CPU ticks of each process then."""
+    """`since` is the monotonic time of the last sign of life, `used` the CPU ticks of each process then."""
 
     since: float
     used: Mapping[ProcessId, int]
@@ -21,9 +21,10 @@ class Progress:
 
 
 def observe(before: Progress, tree: Iterable[ProcessId], snapshot: Mapping[int, Process], now: float) -> Progress:
-    """A process that is new, or used CPU since, is a sign of life; one that went away is not.
+    """The progress after a look. A new process, or CPU used since the last look, is a sign of life; an exit is not.
 
-    Any tick counts: a slow network or disk costs little CPU, and a start that is stopped by mistake costs all of it.
+    A single tick counts: a start that waits for a slow network or disk uses little CPU, and stopping it by mistake
+    would lose all of its work.
     """
     used = {one: snapshot[one.pid].cpu for one in tree}
     moved = any(ticks > before.used.get(one, -1) for one, ticks in used.items())

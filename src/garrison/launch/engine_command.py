@@ -1,4 +1,4 @@
-"""From what is to be served to a command that can be run: engine and arguments first, since they cost nothing, then
+"""From what should be served to the engine's command: engine and arguments first, since checking them is cheap, then
 the model, then the adapters."""
 
 from collections.abc import Mapping, Sequence
@@ -22,12 +22,12 @@ __all__ = ["Chosen", "PreparedAdapter", "choose", "command", "prepare_adapters",
 
 @dataclass(frozen=True, slots=True)
 class Chosen:
-    """What is known before anything is looked for or fetched.
+    """An engine and what its arguments mean, known before a model is looked for or fetched.
 
     Attributes:
-        endpoint: where and how the engine will listen; the user's own flags and the engine's config file count.
-        file_args: what the engine's own config file says, as arguments.
-        findings: what the option catalogue has to say about the arguments; advice, never a change.
+        endpoint: where and how the engine will listen, by the user's flags and the engine's config file.
+        file_args: the content of the engine's own config file, as arguments.
+        findings: remarks of the option catalogue about the arguments; advice, never a change.
     """
 
     engine: Engine
@@ -48,8 +48,8 @@ def choose(spec: LaunchSpec, settings: Settings, environ: Mapping[str, str]) -> 
     """Find the engine and check the arguments.
 
     Raises:
-        EngineMissingError: its program is nowhere, or cannot be run.
-        InvalidError: there is no such engine, or its config file cannot be read.
+        EngineMissingError: its program is not found, or cannot be run.
+        InvalidError: the engine is unknown, or its config file cannot be read.
     """
     engine = registry.engine(spec.engine)
     explicit = str(spec.executable) if spec.executable is not None else None
@@ -69,19 +69,19 @@ def choose(spec: LaunchSpec, settings: Settings, environ: Mapping[str, str]) -> 
 
 
 def require_key(spec: LaunchSpec, environ: Mapping[str, str]) -> None:
-    """Raises InvalidError when the variable that should hold the API key is not set."""
+    """Check that the variable for the API key is set. Raises InvalidError."""
     EngineCommand((), env_from={"key": spec.api_key_env} if spec.api_key_env else {}).environment(environ)
 
 
 def prepare_adapters(
     adapters: Sequence[AdapterSpec], model: Path | None, layout: Layout
 ) -> tuple[PreparedAdapter, ...]:
-    """Inspect each adapter on disk and hold it against the base model in the directory `model`, where it is known.
+    """Inspect each adapter on disk, and compare it with the base model in the directory `model`, where that is known.
 
-    A real vLLM takes an adapter whose shapes do not fit and answers with garbage; Garrison does not start it.
+    vLLM accepts an adapter whose shapes do not fit and then answers with garbage, so such a server is not started.
 
     Raises:
-        InvalidError: there is no such directory and no imported adapter of that name.
+        InvalidError: neither a directory nor an imported adapter of that name exists.
         ModelInvalidError: it is incomplete, corrupt or made for another base; the message names adapter and file.
     """
     base = read_base_shapes(model) if adapters and model is not None and (model / "config.json").is_file() else None
@@ -104,7 +104,7 @@ def _prepare_adapter(adapter: AdapterSpec, base: BaseShapes | None, layout: Layo
     if problems:
         raise ModelInvalidError(
             f"adapter {adapter.name!r} does not fit the model: {problems[0]}",
-            hint=f"Its config names {info.base_model or 'no model'} as its base: serve it with the model it fits.",
+            hint=f"Its config names {info.base_model or 'no model'} as its base; serve it with the model it fits.",
             details={"adapter": adapter.name, "problems": problems},
         )
     return PreparedAdapter(adapter.name, info)
@@ -113,13 +113,13 @@ def _prepare_adapter(adapter: AdapterSpec, base: BaseShapes | None, layout: Layo
 def command(
     spec: LaunchSpec, chosen: Chosen, *, model: str, served_name: str, adapters: Sequence[PreparedAdapter]
 ) -> EngineCommand:
-    """The command that serves the resolved `model`. Pure but for a look at what the model's directory holds.
+    """The command that serves the resolved `model`. Pure, except that it lists the model's directory.
 
     Raises:
-        InvalidError: the engine cannot do what is asked, or an adapter is named like the model.
+        InvalidError: the engine does not support what is asked, or an adapter has the name of the model or of another.
     """
     if clash := [adapter.name for adapter in adapters if adapter.name == served_name]:
-        raise InvalidError(f"the adapter {clash[0]!r} is named like the model", hint="Rename the adapter.")
+        raise InvalidError(f"adapter {clash[0]!r} has the same name as the model", hint="Rename the adapter.")
     names = [adapter.name for adapter in adapters]
     if twice := [name for name in names if names.count(name) > 1]:
         raise InvalidError(f"two adapters are named {twice[0]!r}", hint="Rename one of them.")
@@ -140,8 +140,8 @@ def command(
 
 
 def served_name(spec: LaunchSpec, chosen: Chosen, model_id: str) -> str:
-    """What clients call the model: what the engine insists on, else as the user says, else its id, else, for a path,
-    its last part."""
+    """The name that clients use: the one the engine prescribes, else the user's, else the model's id, else the last
+    part of its path."""
     given = spec.served_name or last_value((*chosen.file_args, *spec.args), {"--served-model-name", "--alias", "-a"})
     if chosen.engine.fixed_model_name or given:
         return chosen.engine.fixed_model_name or str(given)
@@ -161,7 +161,7 @@ def _lora(spec: LaunchSpec, adapters: Sequence[PreparedAdapter]) -> LoraOptions 
 
 def _adapter_path(adapter: AdapterSpec, layout: Layout) -> Path:
     given, imported = Path(adapter.source).expanduser(), layout.adapters / adapter.source
-    # A bare name is an imported adapter's first, as a model's is, whatever lies in the current directory.
+    # A bare name means an imported adapter first, as for models, whatever the current directory contains.
     for candidate in (given, imported) if "/" in adapter.source else (imported, given):
         if adapter.source and candidate.exists():
             return candidate.absolute()

@@ -9,7 +9,7 @@ import pytest
 from garrison.base.errors import EngineMissingError, InvalidError, ModelInvalidError
 from garrison.base.settings import Settings
 from garrison.engines.engine import Endpoint
-from garrison.launch.prepare import choose, command, prepare_adapters, require_key, served_name
+from garrison.launch.engine_command import choose, command, prepare_adapters, require_key, served_name
 from garrison.launch.serve import log_path
 from garrison.launch.spec import AdapterSpec, LaunchSpec
 from garrison.models.layout import Layout
@@ -255,7 +255,7 @@ class TestCommand:
         self, spec: LaunchSpec, layout: Layout, tiny_model: Path, adapter: MakeAdapter
     ) -> None:
         declared = (AdapterSpec("acme/tiny", str(adapter("sql"))),)
-        with pytest.raises(InvalidError, match="named like the model"):
+        with pytest.raises(InvalidError, match="has the same name as the model"):
             argv(replace(spec, adapters=declared), layout, tiny_model)
 
     def test_two_adapters_of_one_name(

@@ -11,37 +11,37 @@ from garrison.base.errors import EngineMissingError, GarrisonError, InvalidError
 __all__ = ["FORWARDED", "Child", "SpawnedChild", "replace_process"]
 
 FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
-# si_code of a signal the kernel sent, as it does for Ctrl-C: the child is in the foreground group and has it already.
+# The si_code of a signal from the kernel. After Ctrl-C the child, in the same foreground group, has got it too.
 _SI_KERNEL = 0x80
-# Python ignores these two; a command that inherits that dies of EPIPE messages instead of a quiet SIGPIPE.
+# Python ignores these two. A command that inherited that would report EPIPE instead of ending quietly on SIGPIPE.
 _IGNORED_BY_PYTHON = (signal.SIGPIPE, signal.SIGXFSZ)
 
 
 class Child(Protocol):
-    """The downstream command. Its environment and its three streams are this process's own."""
+    """The downstream command. It shares this process's environment and standard streams."""
 
     pid: int
 
     def wait(self, seconds: float) -> tuple[int | None, int | None]:
-        """Wait up to `seconds` for whichever is first: (exit code or None, signal to pass on or None).
+        """Wait up to `seconds` for the child's exit or a signal: (exit code or None, signal to pass on or None).
 
-        The exit code is a shell's: 128 + n when signal n ended it.
+        The exit code is as in a shell: 128 + n when signal n ended the child.
         """
 
     def send(self, number: int) -> None:
-        """Signal the child; nothing when it is gone."""
+        """Signal the child, unless it has ended."""
 
 
 class SpawnedChild:
-    """A child of this process, as a context manager: signals are blocked and waited for while it is open.
+    """A child of this process, as a context manager: while it is open, signals are blocked and read with `wait`.
 
-    The child's pid cannot be taken by another process before it is reaped here, so a plain kill() is exact.
+    The child's pid cannot be reused before the child is reaped here, so a plain kill() reaches the right process.
     """
 
     def __init__(self, argv: Sequence[str]) -> None:
         if not hasattr(signal, "sigtimedwait"):
             raise InvalidError("this system has no sigtimedwait", hint="Set VLLM_PREFLIGHT_PROXY_CHILD=0.")
-        # What was ignored when we were started (nohup) stays ignored, here and in the child.
+        # A signal that was ignored at the start (nohup) stays ignored, here and in the child.
         wanted = (number for number in FORWARDED if signal.getsignal(number) != signal.SIG_IGN)
         self._waited = {*wanted, signal.SIGCHLD}
         self._code: int | None = None
@@ -72,7 +72,7 @@ class SpawnedChild:
 
     def send(self, number: int) -> None:
         if self._code is None:
-            with contextlib.suppress(PermissionError):  # it became another user, by sudo for one
+            with contextlib.suppress(PermissionError):  # it changed its user, through sudo for example
                 os.kill(self.pid, number)
 
     def _reap(self) -> int | None:
@@ -85,7 +85,7 @@ class SpawnedChild:
         return self._code
 
     def _reap_orphans(self) -> None:
-        """As pid 1 of a container every orphan ends here, and nobody else takes its zombie away."""
+        """Reap every child: as pid 1 of a container this process inherits all orphans."""
         while True:
             try:
                 pid, status = os.waitpid(-1, os.WNOHANG)
@@ -101,7 +101,7 @@ class SpawnedChild:
 
 
 def replace_process(argv: Sequence[str]) -> GarrisonError:
-    """Become the command, by exec; returns, with the error, only when that failed."""
+    """Replace this process by the command. Returns only when that failed, with the error."""
     for number in _IGNORED_BY_PYTHON:
         signal.signal(number, signal.SIG_DFL)
     try:
@@ -118,8 +118,8 @@ def _shell_code(status: int) -> int:
 def _cannot_start(program: str, error: OSError) -> GarrisonError:
     if isinstance(error, FileNotFoundError):
         return EngineMissingError(
-            f"the command {program!r} is not there", hint="Give its full path, or put its directory on PATH."
+            f"command {program!r} not found", hint="Give its full path, or add its directory to PATH."
         )
     return InvalidError(
-        f"the command {program!r} cannot be run: {error.strerror}", hint="Look at its mode and at its first line."
+        f"command {program!r} cannot be run: {error.strerror}", hint="Check its mode and its first line."
     )

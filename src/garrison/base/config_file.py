@@ -1,0 +1,56 @@
+"""The config file: where it is, and the names and values in it."""
+
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+from garrison.base.errors import InvalidError
+
+__all__ = ["config_path", "read_config_file"]
+
+
+def config_path(environ: Mapping[str, str]) -> Path:
+    """`GARRISON_CONFIG`, or `garrison/config.yaml` under the XDG config directory."""
+    if explicit := environ.get("GARRISON_CONFIG"):
+        try:
+            return Path(explicit).expanduser()
+        except RuntimeError:  # `~nobody/x`: no such file, which is reported where it is read
+            return Path(explicit)
+    return Path(environ.get("XDG_CONFIG_HOME") or "~/.config").expanduser() / "garrison" / "config.yaml"
+
+
+def read_config_file(
+    environ: Mapping[str, str], known: Collection[str], former: Collection[str]
+) -> tuple[Mapping[str, Any], str]:
+    """The settings in the file by name, and the file's path; none where there is no file.
+
+    Args:
+        known: names of settings.
+        former: earlier names of settings, which still work.
+
+    Raises:
+        InvalidError: the file that `GARRISON_CONFIG` names is missing, or a file cannot be read, is not a mapping, or
+            holds an unknown name.
+    """
+    path = config_path(environ)
+    if not path.is_file():
+        if environ.get("GARRISON_CONFIG"):
+            raise InvalidError(
+                f"GARRISON_CONFIG names {path}, which is not a file", hint="Unset it, or create the file."
+            )
+        return {}, str(path)
+    import yaml  # slow to import, and needed only where there is a config file
+
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
+        raise InvalidError(f"{path} cannot be read as YAML: {error}", hint="Fix or remove the file.") from None
+    if not isinstance(content, dict):
+        raise InvalidError(f"{path} must hold `name: value` lines", hint="`garrison config show` lists the names.")
+    if unknown := sorted(str(key) for key in content if key not in known and key not in former):
+        import difflib
+
+        close = difflib.get_close_matches(unknown[0], known, 1)
+        hint = f"Did you mean {close[0]}?" if close else "`garrison config show` lists the names."
+        raise InvalidError(f"{path}: unknown setting {unknown[0]!r}", hint=hint)
+    return content, str(path)

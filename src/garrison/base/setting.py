@@ -1,0 +1,98 @@
+"""What a setting is: one row of the table in `settings`, and how its text becomes a value."""
+
+from dataclasses import Field, dataclass, field
+from typing import Any
+
+from garrison.base import values
+from garrison.base.errors import InvalidError
+from garrison.base.mistyped import PREFIX
+
+__all__ = ["Setting", "as_text", "parse", "row_of", "setting"]
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One row of the settings table.
+
+    Attributes:
+        seeds: the seed's own variables, tried in order after `GARRISON_<NAME>`.
+        seed_default: the default of the `vllm-*` commands, where the seed documents another one.
+        secret: its value is never shown, only whether it is set.
+        former: its earlier name, as a variable and in the config file. It works for one more release, with a warning.
+    """
+
+    name: str
+    group: str
+    help: str
+    parse: values.Parser
+    default: Any
+    seeds: tuple[str, ...] = ()
+    seed_default: Any = None
+    secret: bool = False
+    former: str | None = None
+
+    @property
+    def env(self) -> str:
+        return _variable(self.name)
+
+    @property
+    def former_env(self) -> str | None:
+        return None if self.former is None else _variable(self.former)
+
+
+def setting(
+    group: str,
+    help: str,
+    parse: values.Parser,
+    default: Any = None,
+    *,
+    seeds: tuple[str, ...] = (),
+    seed_default: Any = None,
+    secret: bool = False,
+    former: str | None = None,
+) -> Any:
+    row = {
+        "group": group, "help": help, "parse": parse, "seeds": seeds, "seed_default": seed_default, "secret": secret,
+        "former": former,
+    }  # fmt: skip
+    return field(default=default, metadata=row, repr=not secret)
+
+
+def _variable(name: str) -> str:
+    return PREFIX + name.upper()
+
+
+def row_of(item: "Field[Any]") -> Setting:
+    meta = item.metadata
+    default = item.default if item.default is not None and not callable(item.default_factory) else None
+    return Setting(
+        name=item.name,
+        group=meta["group"],
+        help=meta["help"],
+        parse=meta["parse"],
+        default=default,
+        seeds=meta.get("seeds", ()),
+        seed_default=meta.get("seed_default"),
+        secret=meta.get("secret", False),
+        former=meta.get("former"),
+    )
+
+
+def parse(row: Setting, where: str, raw: str) -> Any:
+    try:
+        return row.parse(raw)
+    except ValueError as error:
+        shown = "" if row.secret else f", not {raw!r}"
+        raise InvalidError(
+            f"{where} must be {error}{shown}",
+            hint=f"{row.help} Unset it for the default.",
+            details={"setting": row.name},
+        ) from None
+
+
+def as_text(value: Any) -> str:
+    if isinstance(value, bool):
+        return "1" if value else "0"
+    if isinstance(value, list | tuple):
+        return ",".join(str(part) for part in value)
+    return str(value)

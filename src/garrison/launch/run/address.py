@@ -1,0 +1,98 @@
+"""Addresses of servers: as people type them, and as an engine listens. Pure."""
+
+import base64
+import ipaddress
+from dataclasses import dataclass, field
+from urllib.parse import SplitResult, unquote, urlsplit, urlunsplit
+
+from garrison.base.errors import InvalidError
+from garrison.engines.argv import Endpoint
+
+__all__ = ["Place", "base_url", "caller_url", "place", "reachable"]
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A server that somebody named.
+
+    Attributes:
+        url: `scheme://host:port` and a path prefix, without a slash at the end.
+        uds: the unix socket it listens on; then `url` only gives scheme and `Host`.
+        basic: the `Authorization` header that a user name and password in the address stand for.
+    """
+
+    url: str
+    uds: str | None = None
+    basic: str | None = field(default=None, repr=False)
+
+    def __str__(self) -> str:
+        return f"unix:{self.uds}" if self.uds else self.url
+
+
+def base_url(endpoint: Endpoint) -> str:
+    """The URL at which this machine reaches an engine; for a wildcard address, over loopback."""
+    host = "localhost" if endpoint.uds else reachable(endpoint.host)
+    port = "" if endpoint.uds else f":{endpoint.port}"
+    scheme = "https" if endpoint.tls else "http"
+    return f"{scheme}://{f'[{host}]' if ':' in host else host}{port}{endpoint.prefix}"
+
+
+def caller_url(endpoint: Endpoint) -> str:
+    """The URL for people: the path of a unix socket instead of a host."""
+    return f"unix:{endpoint.uds}" if endpoint.uds else base_url(endpoint)
+
+
+def place(url: str) -> Place:
+    """Parse an address: `http://host:port`, `host:port`, `https://host/prefix/v1`, or `unix:/path`.
+
+    A `/v1` at the end is dropped, since people paste the base URL of an OpenAI client.
+
+    Raises:
+        InvalidError: no host, or another scheme.
+    """
+    if not url.startswith("unix:"):
+        return _over_tcp(url)
+    path = url.removeprefix("unix:")
+    if not path.startswith("/") or path.startswith("//") or not path.isprintable():
+        raise InvalidError(f"{url!r} is not the address of a server", hint="Use http://host:port, or unix:/path.")
+    return Place("http://localhost", path)
+
+
+def reachable(host: str) -> str:
+    """The address to connect to for a server that listens on `host`."""
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return host or "127.0.0.1"
+    if not address.is_unspecified:
+        return host
+    return "127.0.0.1" if address.version == 4 else "::1"
+
+
+def _over_tcp(url: str) -> Place:
+    refused = InvalidError(f"{url!r} is not the address of a server", hint="Use http://host:port.")
+    if any(character.isspace() or not character.isprintable() for character in url):
+        raise refused  # urlsplit would drop some of them and keep others
+    try:
+        parts = urlsplit(url if "://" in url else f"http://{url}")
+        port = parts.port
+        authority = _authority(parts)
+    except ValueError:
+        raise refused from None
+    if parts.scheme not in ("http", "https") or not parts.hostname or port == 0:
+        raise refused
+    path = parts.path.rstrip("/").removesuffix("/v1")
+    return Place(urlunsplit((parts.scheme, authority, path, "", "")), basic=_basic(parts))
+
+
+def _authority(parts: SplitResult) -> str:
+    """Host and port, the host as DNS and HTTP spell it."""
+    host = parts.netloc.rpartition("@")[2]
+    return host if host.isascii() else host.encode("idna").decode("ascii")
+
+
+def _basic(parts: SplitResult) -> str | None:
+    if parts.username is None and parts.password is None:
+        return None
+    pair = f"{unquote(parts.username or '')}:{unquote(parts.password or '')}"
+    return "Basic " + base64.b64encode(pair.encode()).decode("ascii")
