@@ -5,7 +5,7 @@ import signal
 from collections.abc import Mapping, Sequence
 
 from garrison.base.identity import ProcessId
-from garrison.launch.run.spawn import EngineProcess
+from garrison.launch.run.spawn import EngineProcess, RecordAs
 
 __all__ = ["MemoryEngine", "MemorySpawner"]
 
