@@ -75,6 +75,7 @@ async def survey(
     only: Collection[str] | None = None,
     as_applied: bool = False,
     record: bool = False,
+    stack: StackRecord | None = None,
 ) -> Survey:
     """Read what is remembered, and look at the targets.
 
@@ -83,9 +84,10 @@ async def survey(
         as_applied: the declaration is the store's, and means the content that it was applied with. With `only` it is
             narrowed to those targets, and so is everything that is read: the cost does not depend on the fleet's size.
         record: store what was seen. Without it nothing changes.
+        stack: the stack's record, narrowed likewise, if the caller has read it.
     """
     narrow = only if as_applied else None
-    stack = await fleet.read(fleet.store.stack, declaration.stack, at=narrow)
+    stack = stack or await fleet.read(fleet.store.stack, declaration.stack, at=narrow)
     begun = await begun_on(fleet, declaration.stack)
     recorded = await recorded_for(fleet, declaration.stack, {*declaration.targets, *begun}, narrow)
     owned = [one for one in recorded if one.stack == declaration.stack]
