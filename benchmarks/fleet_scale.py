@@ -268,6 +268,7 @@ async def reload(directory: Path, count: int) -> dict[str, float]:
         more = AdapterSpec(target="t00003", label="more", lora_name="more", lora_path="/models/more")
         await one.apply(replace(declaration, adapters=(*declaration.adapters, more)))
         async with measured() as cost:
+            await agent._follow()
             await agent.step()
         assert "more" in agent._list.targets["t00003"].wanted
         await agent.shutdown()

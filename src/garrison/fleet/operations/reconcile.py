@@ -84,7 +84,7 @@ async def _settle(fleet: Fleet, found: Survey, running: Collection[str], view: F
 
 
 async def _write_tombstones(fleet: Fleet, found: Survey) -> bool:
-    """Write tombstones for owned adapters that were recorded as served and are proved absent; return whether any were."""
+    """Write tombstones for adapters that were recorded as served and are proved absent; return whether any were."""
     served = [one for one in found.owned if one.operation.serves]
     missing: dict[str, list[Drift]] = {}
     for one in find_drift_everywhere(served, found.sightings.values()):
