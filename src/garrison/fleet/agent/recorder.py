@@ -4,9 +4,11 @@ Writes are batched: changes within moments of each other share a transaction, an
 changed, which are most of what an idle agent has to write, are written once a minute.
 """
 
+import asyncio
 from collections.abc import Callable, Iterable
 from datetime import datetime
 
+from garrison.base.errors import GarrisonError
 from garrison.fleet.agent.write_buffer import WriteBuffer
 from garrison.fleet.context import Fleet
 from garrison.fleet.hooks.queues import Hooks
@@ -28,6 +30,9 @@ class Recorder:
         on_event: called with every event added to the history from `start` on, in order, by any process.
         hooks: offered the same events.
         note: called with a message when events were lost.
+
+    Attributes:
+        behind: the history has more events than one call of `report` passes on.
     """
 
     def __init__(
@@ -40,6 +45,7 @@ class Recorder:
         self._buffer = WriteBuffer()
         self._times_due = fleet.clock.monotonic()
         self._last_event = 0
+        self.behind = False
 
     @property
     def waiting(self) -> bool:
@@ -102,8 +108,23 @@ class Recorder:
         Raises:
             GarrisonError: the store cannot be read.
         """
-        for event in await self._fleet.read(self._fleet.store.events, after_id=self._last_event, limit=_EVENTS):
+        found = await self._fleet.read(self._fleet.store.events, after_id=self._last_event, limit=_EVENTS)
+        self.behind = len(found) == _EVENTS
+        for event in found:
             self._last_event = event.id
             self._on_event(event)
             if self._hooks is not None:
                 self._hooks.offer(event)
+
+    async def close(self, seconds: float) -> None:
+        """Write and report the rest within `seconds`, so that a store that hangs does not hold the process."""
+        try:
+            async with asyncio.timeout(seconds):
+                await self.write(all_times=True)
+                await self.report()
+                while self.behind:
+                    await self.report()
+        except GarrisonError as error:
+            self._note(f"the last observations could not be written: {error.message}")
+        except TimeoutError:
+            self._note(f"the last observations could not be written: the store did not answer within {seconds:g} s")
