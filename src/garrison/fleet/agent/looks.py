@@ -47,6 +47,9 @@ class Looks:
     Args:
         watch_list: the targets.
         schedule: when each of them is due.
+        observer: sends the requests.
+        record: is given what was seen, to be written.
+        judge: decides what it calls for.
         changed: called when something was seen that has to be written or acted on.
         bug: called with an unexpected error.
 
@@ -62,6 +65,7 @@ class Looks:
         watch_list: WatchList,
         schedule: Schedule,
         *,
+        observer: Observer,
         record: Record,
         judge: Judge,
         changed: Callable[[], None],
@@ -76,7 +80,7 @@ class Looks:
         self._judge = judge
         self._changed = changed
         self._bug = bug
-        self._observer = Observer(fleet.dialer, fleet.clock)
+        self._observer = observer
         self._cycles: set[asyncio.Task[None]] = set()
         self._looking: set[str] = set()
         self.single = False

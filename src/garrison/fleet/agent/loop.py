@@ -38,6 +38,7 @@ from garrison.fleet.agent.upkeep import Upkeep
 from garrison.fleet.agent.watched import WatchList
 from garrison.fleet.context import Fleet
 from garrison.fleet.hooks.queues import Hooks
+from garrison.fleet.observe.observer import Observer
 from garrison.fleet.values.view import FleetView
 from garrison.store.records import Event
 
@@ -69,6 +70,7 @@ class Agent:
         interval: seconds between two looks at a target, overriding its stacks' policies.
         stacks: names of the stacks to keep; all if None.
         retention: how long to keep events and observations; forever if None.
+        observer: observes the targets; by default one that opens a connection for each look.
     """
 
     def __init__(
@@ -81,6 +83,7 @@ class Agent:
         interval: float | None = None,
         stacks: Collection[str] | None = None,
         retention: timedelta | None = None,
+        observer: Observer | None = None,
     ) -> None:
         self.state = AgentState()
         self._fleet = fleet
@@ -109,7 +112,12 @@ class Agent:
             *shared, record=self._recorder.add, faults=self._upkeep.faults, changed=self._repaired, bug=self._unexpected
         )
         self._looks = Looks(
-            *shared, record=self._recorder, judge=self._repairs, changed=self._wake.set, bug=self._unexpected
+            *shared,
+            observer=observer or Observer(fleet.dialer, fleet.clock),
+            record=self._recorder,
+            judge=self._repairs,
+            changed=self._wake.set,
+            bug=self._unexpected,
         )
 
     def request_stop(self) -> None:
@@ -188,11 +196,7 @@ class Agent:
         self._looks.begin_due()
 
     async def once(self) -> None:
-        """Run one pass: look at every target, again where something was done, and complete what is due.
-
-        Raises:
-            GarrisonError: the store failed.
-        """
+        """Run one pass: look at every target, again where something was done, and complete what is due."""
         self._looks.single = True
         self._looks.all_due()
         try:
