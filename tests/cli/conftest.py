@@ -1,7 +1,6 @@
 """Fixtures for the commands: simulated servers, in-memory fleets, golden files."""
 
 import os
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +9,8 @@ import pytest
 import yaml
 from fleet_world import World
 from threaded_sims import simulators
+
+from garrison.net.thread_pool import ThreadPool
 
 FIXTURES = Path(__file__).with_name("fixtures")
 
@@ -58,7 +59,7 @@ def world(monkeypatch):
     @contextmanager
     def open_fleet():
         fleet = replace(
-            made.fleet, _database=ThreadPoolExecutor(1), _readers=ThreadPoolExecutor(2), _disk=ThreadPoolExecutor(1)
+            made.fleet, _database=ThreadPool("store"), _readers=ThreadPool("reader", 2), _disk=ThreadPool("disk")
         )
         try:
             yield fleet

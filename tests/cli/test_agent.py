@@ -183,3 +183,39 @@ def test_a_second_signal_stops_it_now(cli, start, manifest, adapter, running_alo
 def _commands():
     with open_fleet() as fleet:
         return fleet.store.commands()
+
+
+HANGING = """
+import sys, threading
+from garrison.cli.main import main
+from garrison.fleet.artifacts.disk import DiskArtifacts
+
+def digest(self, path):
+    print("reading", file=sys.stderr, flush=True)
+    threading.Event().wait()
+
+DiskArtifacts.digest = digest
+sys.argv = ["garrison", "agent", "--interval", "0.2"]
+main()
+"""
+
+
+@pytest.mark.system
+def test_a_disk_that_hangs_does_not_hold_the_process(applied, clean_environ):
+    """The agent is reading an adapter's files when it is asked to stop, and the read never returns."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", HANGING], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        env=dict(clean_environ),
+    )  # fmt: skip
+    try:
+        assert process.stderr.readline() == "reading\n"
+        begun = time.monotonic()
+        process.send_signal(signal.SIGTERM)
+        out, err = process.communicate(timeout=30)
+        assert time.monotonic() - begun < 15
+    finally:
+        process.kill()
+        process.communicate()
+    assert process.returncode == 0
+    assert out.splitlines()[-1].endswith("· stopped")
+    assert err.startswith("left behind, since it hangs: garrison-disk: digest /")

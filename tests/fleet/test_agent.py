@@ -21,7 +21,7 @@ from garrison.net.errors import TransportCause
 from garrison.net.transport import TransportError
 from garrison.store.records import CommandState, Operation
 from garrison.testing.artifacts import MemoryArtifacts
-from garrison.testing.targets import MemoryFault, json_answer
+from garrison.testing.targets import MemoryFault, MemoryTarget, json_answer
 
 DOWN = TransportError(TransportCause.REFUSED, "connection refused")
 
@@ -634,3 +634,84 @@ async def test_how_many_are_out_of_reach_is_kept_current(world: World) -> None:
         await passes(world, agent, 2)
         assert agent.state.out_of_reach == (down is not None)
     await agent.shutdown()
+
+
+async def test_a_store_that_hangs_does_not_hold_the_end(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    from garrison.fleet.agent import loop as agent_module
+
+    await world.apply(world.declaration(adapter()))
+    monkeypatch.setattr(agent_module, "_LAST_WRITE_SECONDS", 0.2)
+    hung, asked = threading.Event(), threading.Event()
+
+    def hang(*_args: object, **_options: object) -> Any:
+        asked.set()
+        hung.wait(20)
+
+    agent = Agent(world.fleet, world.view)
+    await agent.startup()
+    for call in ("sight", "touch", "begun", "events"):
+        monkeypatch.setattr(world.store, call, hang)
+    loop = asyncio.create_task(agent.main_loop())
+    await until(asked.is_set)
+    async with asyncio.timeout(5):
+        agent.request_stop()
+        await loop
+        await agent.shutdown()
+    assert world.view.notes == [
+        "the store did not answer within 0.2 s",
+        "the last observations could not be written: the store did not answer within 0.2 s",
+    ]
+    left = world.fleet.close(0.0)
+    assert "garrison-store-reader: hang, for 0 s" in left
+    hung.set()
+
+
+async def test_a_repair_that_hangs_does_not_hold_the_end(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    world.artifacts.digests["/models/sql"] = "d1"
+    await world.apply(world.declaration(adapter(), on_drift="restore"))
+    world.edge.restart()
+    hung, asked = threading.Event(), threading.Event()
+
+    def check(_artifacts: MemoryArtifacts, *_args: object) -> None:
+        asked.set()
+        hung.wait(20)
+
+    monkeypatch.setattr(MemoryArtifacts, "check", check)
+    agent = Agent(world.fleet, world.view)
+    await agent.startup()
+    loop = asyncio.create_task(agent.main_loop())
+    await until(asked.is_set)
+    async with asyncio.timeout(5):
+        agent.request_stop()
+        await loop
+        await agent.shutdown(0.1)
+    assert world.store.leases() == [], "the stack is free for the next agent"
+    assert world.fleet.close(0.0) == ["garrison-disk: check /models/sql, for 0 s"]
+    hung.set()
+
+
+async def test_a_long_history_is_reported_to_its_end(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    from garrison.fleet.agent import recorder
+    from garrison.store.records import Event
+
+    await world.apply(world.declaration(adapter()))
+    monkeypatch.setattr(recorder, "_EVENTS", 3)
+    reported: list[int] = []
+    agent = Agent(world.fleet, world.view, on_event=lambda event: reported.append(event.id))
+    await agent.startup()
+    world.store.add_events([Event(at=world.clock.now(), kind=events.DRIFT, stack="lab") for _ in range(10)])
+    newest = world.store.events(limit=1)[0].id
+    await agent.once()
+    assert reported == list(range(newest - 9, newest + 1))
+    world.store.add_events([Event(at=world.clock.now(), kind=events.DRIFT, stack="lab") for _ in range(7)])
+    await agent.shutdown()
+    assert reported[-1] == newest + 7
+
+
+async def test_a_target_that_is_declared_while_the_agent_runs_is_looked_at(world: World) -> None:
+    await world.apply(world.declaration(adapter()))
+    async with running(world) as agent:
+        await until(lambda: agent.state.looks == 1)
+        world.targets.targets["edge-2"] = MemoryTarget(base=BASE)
+        await world.apply(world.declaration(adapter(), adapter("chat", "edge-2")))
+        await until(lambda: agent.state.targets == 2 and agent.state.looks == 2)

@@ -1,9 +1,8 @@
 """What every operation on the fleet is given: its seams and its event bus, in one value."""
 
-import asyncio
 import random
+import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import ParamSpec, TypeVar
 
@@ -11,6 +10,7 @@ from garrison.base.clock import Clock, SystemClock
 from garrison.base.events import EventBus
 from garrison.fleet.artifacts.protocol import Artifacts
 from garrison.fleet.values.target import TargetSpec
+from garrison.net.thread_pool import ThreadPool
 from garrison.net.transport import Dialer
 from garrison.store.fleet_store import FleetStore
 from garrison.store.history_feed import HistoryFeed
@@ -19,6 +19,7 @@ from garrison.store.records import Event
 __all__ = ["Fleet"]
 
 _READERS = 3
+_CLOSE_SECONDS = 5.0
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -43,15 +44,9 @@ class Fleet:
     draws: random.Random = field(default_factory=random.Random)
     events: EventBus[Event] = field(init=False, repr=False)
     feed: HistoryFeed = field(init=False, repr=False)
-    _database: ThreadPoolExecutor = field(
-        default_factory=lambda: ThreadPoolExecutor(1, thread_name_prefix="garrison-store"), repr=False
-    )
-    _readers: ThreadPoolExecutor = field(
-        default_factory=lambda: ThreadPoolExecutor(_READERS, thread_name_prefix="garrison-store-reader"), repr=False
-    )
-    _disk: ThreadPoolExecutor = field(
-        default_factory=lambda: ThreadPoolExecutor(1, thread_name_prefix="garrison-disk"), repr=False
-    )
+    _database: ThreadPool = field(default_factory=lambda: ThreadPool("garrison-store"), repr=False)
+    _readers: ThreadPool = field(default_factory=lambda: ThreadPool("garrison-store-reader", _READERS), repr=False)
+    _disk: ThreadPool = field(default_factory=lambda: ThreadPool("garrison-disk"), repr=False)
 
     def __post_init__(self) -> None:
         self.events = EventBus()
@@ -59,7 +54,7 @@ class Fleet:
 
     async def db(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run `call`, a method of the store that writes, on the writer's thread."""
-        done = await asyncio.get_running_loop().run_in_executor(self._database, lambda: call(*args, **kwargs))
+        done = await self._database.run(lambda: call(*args, **kwargs), _name_of(call))
         self.feed.written()
         return done
 
@@ -68,15 +63,25 @@ class Fleet:
 
         It does not wait for writes in progress: it sees those that the caller awaited, and perhaps no others.
         """
-        return await asyncio.get_running_loop().run_in_executor(self._readers, lambda: call(*args, **kwargs))
+        return await self._readers.run(lambda: call(*args, **kwargs), _name_of(call))
 
     async def disk(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run `call`, a method of the artifacts, on the disk's thread."""
-        return await asyncio.get_running_loop().run_in_executor(self._disk, lambda: call(*args, **kwargs))
+        path = f" {args[0]}" if args and isinstance(args[0], str) else ""
+        return await self._disk.run(lambda: call(*args, **kwargs), _name_of(call) + path)
 
-    def close(self) -> None:
-        """End the threads and close the store."""
-        self._database.shutdown(wait=True)
-        self._readers.shutdown(wait=True)
-        self._disk.shutdown(wait=True)
+    def close(self, seconds: float = _CLOSE_SECONDS) -> list[str]:
+        """End the threads and close the store.
+
+        Returns the calls that did not end within `seconds`, as on a disk or a database that hangs. Their threads are
+        left behind, and do not keep the process from exiting.
+        """
+        deadline = time.monotonic() + seconds
+        pools = (self._database, self._readers, self._disk)
+        left = [one for pool in pools for one in pool.close(max(0.0, deadline - time.monotonic()))]
         self.store.close()
+        return left
+
+
+def _name_of(call: Callable[..., object]) -> str:
+    return getattr(call, "__name__", type(call).__name__)

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import signal
+import sys
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -64,7 +65,11 @@ def open_fleet() -> Iterator[Fleet]:
     try:
         yield fleet
     finally:
-        fleet.close()
+        if left := fleet.close():
+            from garrison.cli.views.page import plain
+
+            for call in left:
+                print(f"left behind, since it hangs: {plain(call)}", file=sys.stderr)
 
 
 @contextmanager

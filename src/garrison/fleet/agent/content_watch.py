@@ -1,5 +1,7 @@
-"""What became of the adapters' files: new weights at a path that was applied are told, and rolled out by the next apply
-only; entries of the adapter store that must not be loaded from again are told and replaced. Reads files, sends nothing.
+"""Watches the files of applied adapters. Reads them, and sends nothing.
+
+New weights at a path that was applied are reported, and only the next apply rolls them out. Entries of an adapter store
+that must not be loaded from any more are reported and replaced.
 """
 
 import asyncio
@@ -21,13 +23,16 @@ _SECONDS = 30.0
 
 
 class ContentWatch:
-    """Passes over the adapters' files beside everything else: a disk may take its time, or hang.
+    """Reads the adapters' files in passes that nothing waits for, since a disk may be slow, or hang.
 
     Args:
-        found: told of what changed, once for each content.
-        faulty: told of entries of the store that have a fault which they had not in the pass before.
-        note: told why a pass failed.
-        ended: the task's done callback.
+        found: called with events for what changed, once per content.
+        faulty: called with paths in adapter stores that have a fault they did not have in the last pass.
+        note: called with the reason when a pass failed.
+        ended: called when a pass ended, with its task.
+
+    Attributes:
+        faults: the faults found by the last pass.
     """
 
     def __init__(
@@ -43,19 +48,19 @@ class ContentWatch:
         self._found = found
         self._faulty = faulty
         self.faults: Faults = {}
-        """By the last pass."""
         self._note = note
         self._ended = ended
-        self._told: set[str] = set()
+        self._reported: set[str] = set()
         self._due = fleet.clock.monotonic()
         self._task: asyncio.Task[None] | None = None
 
     @property
     def busy(self) -> bool:
+        """Whether a pass is in progress."""
         return self._task is not None and not self._task.done()
 
     def begin(self, declarations: Callable[[], list[Declaration]], applied: Callable[[], list[Resource]]) -> None:
-        """Begin a pass over what is declared and applied, if one is due and none is under way."""
+        """Begin a pass over what is declared and applied, if one is due and none is in progress."""
         now = self._fleet.clock.monotonic()
         if self.busy or now < self._due:
             return
@@ -64,13 +69,13 @@ class ContentWatch:
         self._task.add_done_callback(self._ended)
 
     async def wait(self, seconds: float) -> bool:
-        """For the pass under way, if there is one, no longer than `seconds`; whether it is over."""
+        """Wait up to `seconds` for a pass in progress; return whether none is left."""
         if self._task is not None:
             await asyncio.wait([self._task], timeout=seconds)
         return not self.busy
 
     async def close(self) -> None:
-        """End the pass under way. A read that hangs is left behind."""
+        """Cancel a pass in progress. A read that hangs is left behind."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait([self._task])
@@ -80,11 +85,11 @@ class ContentWatch:
             found = await changed_contents(self._fleet, declarations)
             faults = await entry_faults(self._fleet, (one.served_path for one in applied))
         except GarrisonError as error:
-            self._note(f"the adapters' files could not be looked at: {error.message}")
+            self._note(f"the adapters' files could not be read: {error.message}")
             return
         found += _spoiled(applied, faults, self._fleet.clock.now())
-        fresh = [one for one in found if _content(one) not in self._told]
-        self._told |= {_content(one) for one in fresh}
+        fresh = [one for one in found if _content(one) not in self._reported]
+        self._reported |= {_content(one) for one in fresh}
         if fresh:
             self._found(fresh)
         new, self.faults = faults.keys() - self.faults.keys(), faults
@@ -93,8 +98,10 @@ class ContentWatch:
 
 
 async def changed_contents(fleet: Fleet, declarations: Iterable[Declaration]) -> list[Event]:
-    """An event for each declared adapter whose content is not what it was applied with. A path that cannot be read any
-    more tells nothing."""
+    """Return an event for each declared adapter whose content differs from what was applied.
+
+    A path that can no longer be read says nothing about the content.
+    """
     now = fleet.clock.now()
     digests: dict[str, str | None] = {}
     found = []
@@ -123,7 +130,7 @@ async def changed_contents(fleet: Fleet, declarations: Iterable[Declaration]) ->
 
 
 def _spoiled(applied: Iterable[Resource], faults: Faults, now: datetime) -> list[Event]:
-    """An event for each adapter whose files are no longer those that were applied."""
+    """Return an event for each adapter whose files are no longer those that were applied."""
     return [
         Event(
             at=now,
@@ -140,5 +147,5 @@ def _spoiled(applied: Iterable[Resource], faults: Faults, now: datetime) -> list
     ]
 
 
-def _content(told: Event) -> str:
-    return f"{told.stack} {told.target} {told.name} {told.after}"
+def _content(event: Event) -> str:
+    return f"{event.stack} {event.target} {event.name} {event.after}"

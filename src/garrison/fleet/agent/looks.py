@@ -47,6 +47,9 @@ class Looks:
     Args:
         watch_list: the targets.
         schedule: when each of them is due.
+        observer: sends the requests.
+        record: is given what was seen, to be written.
+        judge: decides what it calls for.
         changed: called when something was seen that has to be written or acted on.
         bug: called with an unexpected error.
 
@@ -62,9 +65,9 @@ class Looks:
         watch_list: WatchList,
         schedule: Schedule,
         *,
+        observer: Observer,
         record: Record,
         judge: Judge,
-        observer: Observer,
         changed: Callable[[], None],
         bug: Callable[[str, BaseException], None],
     ) -> None:

@@ -59,7 +59,7 @@ _MOST_REASONS = 50
 _FILES_SECONDS = 60.0
 """Deadline of `once` for reading the adapters' files."""
 _LAST_WRITE_SECONDS = 5.0
-"""Deadline of `shutdown` for the last write; a store whose disk hangs does not hold the process."""
+"""Deadline for the step in progress when a stop is requested, and for the last write after it."""
 _HOOKS_SECONDS = 5.0
 """Deadline of `shutdown` for events that hooks have not received yet."""
 
@@ -73,7 +73,7 @@ class Agent:
         interval: seconds between two looks at a target, overriding its stacks' policies.
         stacks: names of the stacks to keep; all if None.
         retention: how long to keep events and observations; forever if None.
-        observer: looks at the targets; by default one that opens a connection for each look.
+        observer: observes the targets; by default one that opens a connection for each look.
     """
 
     def __init__(
@@ -95,6 +95,8 @@ class Agent:
         self._wake = asyncio.Event()
         self._stop = asyncio.Event()
         self._poll_due = float("-inf")
+        self._step_limit = asyncio.timeout(None)
+        """Of the step in progress; set when a stop is requested."""
         self._schedule = Schedule()
         self._list = WatchList(fleet, self.state, stacks=stacks, interval=interval)
         self._recorder = Recorder(fleet, on_event=on_event, hooks=hooks, note=view.note)
@@ -108,26 +110,15 @@ class Agent:
             note=view.note,
             bug=self._unexpected,
         )
+        shared = (fleet, view, self.state, self._list, self._schedule)
         self._repairs = Repairs(
-            fleet,
-            view,
-            self.state,
-            self._list,
-            self._schedule,
-            record=self._recorder.add,
-            faults=self._upkeep.faults,
-            changed=self._repaired,
-            bug=self._unexpected,
+            *shared, record=self._recorder.add, faults=self._upkeep.faults, changed=self._repaired, bug=self._unexpected
         )
         self._looks = Looks(
-            fleet,
-            view,
-            self.state,
-            self._list,
-            self._schedule,
+            *shared,
+            observer=observer or Observer(fleet.dialer, fleet.clock),
             record=self._recorder,
             judge=self._repairs,
-            observer=observer or Observer(fleet.dialer, fleet.clock),
             changed=self._wake.set,
             bug=self._unexpected,
         )
@@ -138,6 +129,8 @@ class Agent:
         self._repairs.stop()
         self._stop.set()
         self._wake.set()
+        with contextlib.suppress(RuntimeError):  # no step is in progress
+            self._step_limit.reschedule(asyncio.get_running_loop().time() + _LAST_WRITE_SECONDS)
 
     async def startup(self) -> None:
         """Read what to keep, and what killed commands left behind.
@@ -156,8 +149,13 @@ class Agent:
         wait, reported = _FIRST_STORE_WAIT, set[str]()
         while not self._stop.is_set():
             try:
-                await self.step()
+                async with asyncio.timeout(None) as self._step_limit:
+                    await self.step()
+            except TimeoutError:
+                self._view.note(f"the store did not answer within {_LAST_WRITE_SECONDS:g} s")
+                return
             except GarrisonError as error:
+                self._poll_due = float("-inf")
                 self.state.store_failures += 1
                 if error.message not in reported and len(reported) < _MOST_REASONS:
                     self._view.note(f"the store failed, trying again: {error.message}")
@@ -172,17 +170,11 @@ class Agent:
             await self._sleep(self._until_due())
 
     async def shutdown(self, seconds: float = 30.0) -> None:
+        """Allow `seconds` for actions in progress, then cancel them; the next start settles what was interrupted."""
         await self._looks.close()
         await self._upkeep.close()
         await self._repairs.close(seconds)
-        try:
-            async with asyncio.timeout(_LAST_WRITE_SECONDS):
-                await self._recorder.write(all_times=True)
-                await self._recorder.report()
-        except (GarrisonError, TimeoutError) as error:
-            why = error.message if isinstance(error, GarrisonError) else f"no answer in {_LAST_WRITE_SECONDS:g} s"
-            self._view.note(f"the last observations could not be written: {why}")
-        self._recorder.close()
+        await self._recorder.close(_LAST_WRITE_SECONDS)
         if self._hooks is not None:
             await self._hooks.close(_HOOKS_SECONDS)
 
@@ -194,12 +186,12 @@ class Agent:
         """
         now = self._fleet.clock.monotonic()
         poll = self._looks.single or now >= self._poll_due
-        news = poll or self._recorder.urgent
+        news = poll or self._recorder.urgent or self._recorder.behind
         for record in await self._recorder.write(all_times=self._looks.single):
             self._looks.correct(record)
         if poll:
+            self._poll_due = now + _POLL_SECONDS  # first, since a repair that ends meanwhile makes it due again
             await self._follow()
-            self._poll_due = now + _POLL_SECONDS
         await self._repairs.settle()
         self._repairs.hand_over()
         self._upkeep.begin_due()
@@ -208,17 +200,13 @@ class Agent:
         self._looks.begin_due()
 
     async def once(self) -> None:
-        """Run one pass: look at every target, again where something was done, and complete what is due.
-
-        Raises:
-            GarrisonError: the store failed.
-        """
+        """Run one pass: look at every target, again where something was done, and complete what is due."""
         self._looks.single = True
         self._looks.all_due()
         try:
             while True:
                 await self.step()
-                if self._looks.busy or self._repairs.busy or self._recorder.waiting:
+                if self._looks.busy or self._repairs.busy or self._recorder.waiting or self._recorder.behind:
                     await self._sleep(_POLL_SECONDS if self._looks.busy else _BATCH_SECONDS)
                 elif not self._upkeep.reading:
                     return
@@ -255,7 +243,7 @@ class Agent:
     async def _sleep(self, seconds: float) -> None:
         """Sleep until something was seen or repaired, a stop is requested, or `seconds` have passed."""
         self._wake.clear()
-        if self._recorder.urgent or self._repairs.waiting:
+        if self._recorder.urgent or self._recorder.behind or self._repairs.waiting:
             seconds = min(seconds, _BATCH_SECONDS)
         try:
             async with asyncio.timeout(seconds):

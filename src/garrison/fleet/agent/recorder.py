@@ -4,9 +4,11 @@ Writes are batched: changes within moments of each other share a transaction, an
 changed, which are most of what an idle agent has to write, are written once a minute.
 """
 
+import asyncio
 from collections.abc import Callable, Iterable
 from datetime import datetime
 
+from garrison.base.errors import GarrisonError
 from garrison.base.events import Listener
 from garrison.fleet.agent.write_buffer import WriteBuffer
 from garrison.fleet.context import Fleet
@@ -27,6 +29,9 @@ class Recorder:
         on_event: called with every event added to the history from `start` on, in order, by any process.
         hooks: offered the same events.
         note: called with a message when events were lost.
+
+    Attributes:
+        behind: the history has more events than one call of `report` passes on.
     """
 
     def __init__(
@@ -39,6 +44,7 @@ class Recorder:
         self._buffer = WriteBuffer()
         self._times_due = fleet.clock.monotonic()
         self._listeners: list[Listener[Event]] = []
+        self.behind = False
 
     @property
     def waiting(self) -> bool:
@@ -102,12 +108,20 @@ class Recorder:
         Raises:
             GarrisonError: the store cannot be read.
         """
-        more = True
-        while more:
-            more = await self._fleet.feed.pull()
-            await self._fleet.events.settled()
+        self.behind = await self._fleet.feed.pull()
+        await self._fleet.events.settled()
 
-    def close(self) -> None:
-        """Stop passing events to `on_event` and the hooks."""
+    async def close(self, seconds: float) -> None:
+        """Write and report the rest within `seconds`, so that a store that hangs does not hold the process."""
+        try:
+            async with asyncio.timeout(seconds):
+                await self.write(all_times=True)
+                await self.report()
+                while self.behind:
+                    await self.report()
+        except GarrisonError as error:
+            self._note(f"the last observations could not be written: {error.message}")
+        except TimeoutError:
+            self._note(f"the last observations could not be written: the store did not answer within {seconds:g} s")
         for one in self._listeners:
             one.close()

@@ -1,1 +1,4 @@
-"""Carrying out a plan: targets in parallel, the actions of one target in order, each step stored before its effect."""
+"""Carries out plans: targets in parallel, the actions of one target in order, each step recorded before its effect.
+
+Leases, retries and group commits live here. What to do is decided in `plan`, and never here.
+"""

@@ -23,6 +23,8 @@ __all__ = ["LEASE_SECONDS", "hold", "is_dead", "this_process"]
 
 LEASE_SECONDS = 30.0
 _RENEWALS_PER_LEASE = 3
+_RELEASE_SECONDS = 5.0
+"""Deadline for the release: a store that hangs does not hold a command that has done its work."""
 
 
 @contextlib.asynccontextmanager
@@ -73,8 +75,9 @@ async def hold(fleet: Fleet, stack: str, purpose: str) -> AsyncIterator[Lease]:
         renewal.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await renewal
-        with contextlib.suppress(GarrisonError):  # if it cannot be released, the lease expires
-            await fleet.db(fleet.store.release, lease.token)
+        with contextlib.suppress(GarrisonError, TimeoutError):  # if it cannot be released, the lease expires
+            async with asyncio.timeout(_RELEASE_SECONDS):
+                await fleet.db(fleet.store.release, lease.token)
 
 
 def this_process(purpose: str) -> Holder:

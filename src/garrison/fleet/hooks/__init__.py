@@ -1,1 +1,1 @@
-"""Telling others what happened: webhooks and commands, in order for each, never in the way of the agent."""
+"""Reports events to webhooks and commands, in order for each, without delaying the agent."""

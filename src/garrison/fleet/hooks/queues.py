@@ -169,7 +169,7 @@ class Hooks:
         while queue.waiting:
             event = queue.current = queue.waiting.popleft()
             dropped = queue.dropped  # more may be dropped while this event is on its way
-            failure = await self._insist(queue.hook, event_json(event) | {"dropped": dropped})
+            failure = await self._deliver_within_budget(queue.hook, event_json(event) | {"dropped": dropped})
             if failure is None:
                 queue.dropped -= dropped
             else:
@@ -177,7 +177,7 @@ class Hooks:
                 queue.dropped += 1
             queue.current = None
 
-    async def _insist(self, hook: Hook, body: Mapping[str, Any]) -> Failure | None:
+    async def _deliver_within_budget(self, hook: Hook, body: Mapping[str, Any]) -> Failure | None:
         started, attempt = self._clock.monotonic(), 1
         while (failure := await self._deliver.deliver(hook, body)) is not None:
             decision = decide_retry(

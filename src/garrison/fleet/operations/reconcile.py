@@ -1,4 +1,8 @@
-"""A survey by who holds the stack: killed commands are settled, and what is proved absent gets its tombstone."""
+"""Reconciles the record with what is observed: settles killed commands, and writes tombstones of what is proved absent.
+
+The order matters. Killed commands come first, since an adapter that one of them unloaded, and could not record, would
+otherwise be reported as drift.
+"""
 
 from collections import Counter
 from collections.abc import Collection
@@ -13,7 +17,7 @@ from garrison.fleet.values import events
 from garrison.fleet.values.causes import RESTARTED, UNLOADED
 from garrison.fleet.values.declaration import Declaration
 from garrison.fleet.values.view import FleetView
-from garrison.store.records import ActionResult, ActionState, CommandState, Event
+from garrison.store.records import ActionResult, ActionState, CommandState, Event, StackRecord
 
 __all__ = ["survey_and_settle"]
 
@@ -26,16 +30,21 @@ async def survey_and_settle(
     only: Collection[str] | None = None,
     as_applied: bool = False,
     running: Collection[str] = (),
+    stack: StackRecord | None = None,
 ) -> Survey:
-    """`survey`, and what follows from it. Call it under the lease of the stack.
+    """Survey a stack, and record what follows from it. The caller holds the stack's lease.
 
     Args:
-        running: commands of this very process that are under way under the same lease.
+        only, as_applied, stack: see `survey`.
+        running: ids of commands that this process has in progress under the same lease; they were not killed.
+
+    Raises:
+        GarrisonError: the store failed.
     """
-    found = await survey(fleet, declaration, view, only=only, as_applied=as_applied, record=True)
-    if await _settle(fleet, found, running, view):  # what a killed command did is nobody's drift
+    found = await survey(fleet, declaration, view, only=only, as_applied=as_applied, record=True, stack=stack)
+    if await _settle(fleet, found, running, view):
         found = await _read_again(fleet, found)
-    return await _read_again(fleet, found) if await _bury(fleet, found) else found
+    return await _read_again(fleet, found) if await _write_tombstones(fleet, found) else found
 
 
 async def _read_again(fleet: Fleet, found: Survey) -> Survey:
@@ -44,7 +53,7 @@ async def _read_again(fleet: Fleet, found: Survey) -> Survey:
 
 
 async def _settle(fleet: Fleet, found: Survey, running: Collection[str], view: FleetView) -> bool:
-    """Whether any killed command was found. It stays unfinished while one of its targets is out of reach."""
+    """Settle killed commands; return whether there were any. One with a target out of reach stays unfinished."""
     killed = await fleet.read(fleet.store.unfinished, found.declaration.stack, besides=running)
     for command, actions in killed:
         open_actions = [one for one in actions if one.state in (ActionState.PLANNED, ActionState.STARTED)]
@@ -58,7 +67,7 @@ async def _settle(fleet: Fleet, found: Survey, running: Collection[str], view: F
         settled = [
             ActionResult(action=end.action, resources=end.resources)
             for end in ends
-            if end.action.state is not ActionState.STARTED  # another look may have settled it meanwhile
+            if end.action.state is not ActionState.STARTED  # that one was left as it is
         ]
         if settled:
             await fleet.db(fleet.store.save_actions, settled)
@@ -74,8 +83,8 @@ async def _settle(fleet: Fleet, found: Survey, running: Collection[str], view: F
     return bool(killed)
 
 
-async def _bury(fleet: Fleet, found: Survey) -> bool:
-    """Write the tombstones of owned adapters that are proved absent and were served when we last acted."""
+async def _write_tombstones(fleet: Fleet, found: Survey) -> bool:
+    """Write tombstones for adapters that were recorded as served and are proved absent; return whether any were."""
     served = [one for one in found.owned if one.operation.serves]
     missing: dict[str, list[Drift]] = {}
     for one in find_drift_everywhere(served, found.sightings.values()):
@@ -87,7 +96,7 @@ async def _bury(fleet: Fleet, found: Survey) -> bool:
     for target, gone in missing.items():
         since = min(one.resource.at for one in gone)
         restarted = (target in restarts and restarts[target] >= since) or _saw_restart(found, target)
-        # A server that does not say when it started has been started anew when all are gone at once.
+        # If a server does not say when it started, all of several adapters gone at once means a restart.
         silent = found.records[target].capabilities.get("started_at") is None
         all_at_once = silent and len(gone) == at[target] > 1
         pairs += [tombstone(one, RESTARTED if restarted or all_at_once else UNLOADED) for one in gone]
@@ -97,6 +106,6 @@ async def _bury(fleet: Fleet, found: Survey) -> bool:
 
 
 def _saw_restart(found: Survey, target: str) -> bool:
-    """Whether this look saw it, and it is not in the history yet."""
+    """Return whether this survey saw the target restarted. That is not in the history yet."""
     pending = found.pending.get(target)
     return pending is not None and any(one.kind == events.RESTARTED for one in pending.events)

@@ -74,9 +74,8 @@ async def repair(
     outcomes: tuple[Outcome, ...] = ()
     declaration = Declaration.from_json(record.declaration)
     restore = declaration.policy.on_drift == "restore"
-    found = _of_the_declared_base(
-        await survey_and_settle(fleet, declaration, view, only=only, as_applied=True, running=running), view
-    )
+    found = await survey_and_settle(fleet, declaration, view, only=only, as_applied=True, running=running, stack=record)
+    found = _of_the_declared_base(found, view)
     drafted = await decide(
         fleet, found, mode="destroy" if record.ending else "reconcile", options=PlanOptions(force=restore)
     )

@@ -76,6 +76,7 @@ async def survey(
     only: Collection[str] | None = None,
     as_applied: bool = False,
     record: bool = False,
+    stack: StackRecord | None = None,
 ) -> Survey:
     """Read the records and observe the targets.
 
@@ -84,9 +85,10 @@ async def survey(
         as_applied: the declaration comes from the store, and means the content it was applied with. With `only`, just
             those targets are read, so that the cost does not depend on the size of the fleet.
         record: store the observations. Otherwise nothing is changed.
+        stack: the stack's record, narrowed likewise, if the caller has read it.
     """
     narrow = only if as_applied else None
-    stack = await fleet.read(fleet.store.stack, declaration.stack, at=narrow)
+    stack = stack or await fleet.read(fleet.store.stack, declaration.stack, at=narrow)
     begun = await begun_on(fleet, declaration.stack)
     recorded = await recorded_for(fleet, declaration.stack, {*declaration.targets, *begun}, narrow)
     owned = [one for one in recorded if one.stack == declaration.stack]
