@@ -32,6 +32,10 @@ class ActionLog:
         """Return what to store before anything is done. A conflict noted by the plan was overruled by now."""
         return ActionResult(action=self._started())
 
+    def withdrawn(self) -> ActionResult:
+        """Return what to store if nothing was sent after the intention was stored: the action as it was planned."""
+        return ActionResult(action=self.record)
+
     def begin(self) -> None:
         """Count the action as begun. Its intention is on disk."""
         self.record = self._started()

@@ -10,9 +10,11 @@ tells which, see `plan.interrupted`.
 """
 
 import asyncio
+import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from garrison.base.errors import GarrisonError
 from garrison.fleet.context import Fleet
 from garrison.fleet.execute.action_log import ActionLog
 from garrison.fleet.execute.commands import action_records
@@ -134,8 +136,13 @@ class _Run:
         """
         await self.commits.save(work[0][0].log.intention())
         for at, (item, way) in enumerate(work, 1):
-            # Asked again, because writing the intention took time. If nothing is sent, the caller takes it back.
-            if self.broken.is_set() or self.options.stopping():
+            # Asked again, because writing the intention took time. If nothing is sent, it is taken back: here, or for a
+            # stop by the caller, which skips the action.
+            if self.broken.is_set():
+                with contextlib.suppress(GarrisonError):  # else the next look at the target settles it
+                    await self.commits.save(item.log.withdrawn())
+                return None
+            if self.options.stopping():
                 return None
             outcome, result = await self._act(item, way, visit)
             away = outcome.failure if outcome.failure and outcome.failure.cause is not None else None
