@@ -691,11 +691,11 @@ async def test_a_repair_that_hangs_does_not_hold_the_end(world: World, monkeypat
 
 
 async def test_a_long_history_is_reported_to_its_end(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    from garrison.fleet.agent import recorder
+    from garrison.store import history_feed
     from garrison.store.records import Event
 
     await world.apply(world.declaration(adapter()))
-    monkeypatch.setattr(recorder, "_EVENTS", 3)
+    monkeypatch.setattr(history_feed, "_PAGE", 3)
     reported: list[int] = []
     agent = Agent(world.fleet, world.view, on_event=lambda event: reported.append(event.id))
     await agent.startup()

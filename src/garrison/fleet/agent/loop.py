@@ -95,7 +95,7 @@ class Agent:
         self._wake = asyncio.Event()
         self._stop = asyncio.Event()
         self._poll_due = float("-inf")
-        self._step_limit = asyncio.timeout(None)
+        self._step_limit: asyncio.Timeout | None = None
         """Of the step in progress; set when a stop is requested."""
         self._schedule = Schedule()
         self._list = WatchList(fleet, self.state, stacks=stacks, interval=interval)
@@ -129,8 +129,9 @@ class Agent:
         self._repairs.stop()
         self._stop.set()
         self._wake.set()
-        with contextlib.suppress(RuntimeError):  # no step is in progress
-            self._step_limit.reschedule(asyncio.get_running_loop().time() + _LAST_WRITE_SECONDS)
+        if self._step_limit is not None:
+            with contextlib.suppress(RuntimeError):  # that step has ended
+                self._step_limit.reschedule(asyncio.get_running_loop().time() + _LAST_WRITE_SECONDS)
 
     async def startup(self) -> None:
         """Read what to keep, and what killed commands left behind.

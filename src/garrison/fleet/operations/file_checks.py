@@ -7,6 +7,7 @@ do. Between two batches others get their turn.
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
+from operator import attrgetter
 from typing import TypeVar
 
 from garrison.fleet.artifacts.protocol import Artifacts
@@ -47,12 +48,14 @@ async def with_digests(fleet: Fleet, declaration: Declaration, owned: Iterable[R
             digest = files.kept(declaration.targets[spec.target], str(last["digest"]))
         return spec if digest == spec.digest else replace(spec, digest=digest)
 
-    return replace(declaration, adapters=tuple(await _in_batches(fleet, complete, declaration.adapters)))
+    return replace(
+        declaration, adapters=tuple(await _in_batches(fleet, complete, declaration.adapters, attrgetter("lora_path")))
+    )
 
 
 async def staging_targets(fleet: Fleet, targets: Mapping[str, TargetSpec]) -> set[str]:
     """Return the names of the targets that have an adapter store which can be written here."""
-    found = await _in_batches(fleet, fleet.artifacts.can_stage, targets.values())
+    found = await _in_batches(fleet, fleet.artifacts.can_stage, targets.values(), attrgetter("base_url"))
     return {name for name, can in zip(targets, found, strict=True) if can}
 
 
@@ -66,7 +69,7 @@ async def check_files(
     """
     files = _Files(fleet.artifacts)
 
-    def check(action: Action) -> Action:
+    def checked(action: Action) -> Action:
         if action.desired is None or action.way not in _LOADS:
             return action
         seen = sightings[action.target]
@@ -77,15 +80,23 @@ async def check_files(
         reason = "its files cannot be loaded"
         return replace(action, kind=ActionKind.BLOCKED, way=None, reason=reason, failure=failure)
 
-    return await _in_batches(fleet, check, actions)
+    return await _in_batches(fleet, checked, actions, lambda one: one.desired.lora_path if one.desired else one.name)
 
 
-async def _in_batches(fleet: Fleet, call: Callable[[Item], Result], items: Iterable[Item]) -> list[Result]:
+async def _in_batches(
+    fleet: Fleet, call: Callable[[Item], Result], items: Iterable[Item], name: Callable[[Item], str]
+) -> list[Result]:
+    """Return the results of `call`. A batch is named after its first item, should the disk hang."""
     found: list[Result] = []
     left = iter(items)
     while batch := list(islice(left, _BATCH)):
-        found += await fleet.disk(lambda: [call(item) for item in batch])
+        found += await fleet.disk(check, name(batch[0]), call, batch)
     return found
+
+
+def check(_first: str, call: Callable[[Item], Result], batch: Sequence[Item]) -> list[Result]:
+    """Return the results of `call`, on the disk's thread."""
+    return [call(item) for item in batch]
 
 
 @dataclass(slots=True)

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import json
 import os
 import signal
 import socket
@@ -15,6 +14,7 @@ from typing import Any, Protocol
 
 from garrison.base.children import SAFE_PYTHON, child_environment
 from garrison.base.identity import ProcessId, start_time
+from garrison.launch.run.shim_link import ShimLink
 from garrison.launch.shim import MODULE, VERSION
 from garrison.processes.descendants import Descendants
 from garrison.processes.procfs import Procfs
@@ -143,8 +143,7 @@ class ShimSpawner:
             except BaseException:
                 ours.close()
                 raise
-        reader, writer = await asyncio.open_unix_connection(sock=ours)
-        engine = _ShimmedEngine(shim, reader, writer)
+        engine = _ShimmedEngine(shim, ShimLink(ours))
         spec = {"v": VERSION, "argv": list(argv), "env": dict(environment), "stop_timeout": stop_timeout}
         wanted = {} if record is None else {"record": record.to_json()}
         try:
@@ -159,22 +158,19 @@ class ShimSpawner:
 
 
 class _ShimmedEngine:
-    def __init__(
-        self, shim: asyncio.subprocess.Process, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
-    ) -> None:
+    def __init__(self, shim: asyncio.subprocess.Process, link: ShimLink) -> None:
         self.main: ProcessId | None = None
         self.returncode: int | None = None
         self.lost = False
         self.unrecorded: str | None = None
         self._shim = shim
-        self._reader = reader
-        self._writer = writer
+        self._link = link
         self._tree = Descendants(_identity(shim.pid))
         self._listener: asyncio.Task[None] | None = None
 
     async def begin(self, spec: Mapping[str, Any]) -> None:
-        self._write(spec)
-        event = await self._event()
+        await self._link.send(spec)
+        event = await self._link.event()
         if event is None:
             said = (await self.read()).decode(errors="replace").strip().splitlines()
             raise OSError(None, f"its parent process exited: {said[-1] if said else 'without output'}")
@@ -231,7 +227,7 @@ class _ShimmedEngine:
             await asyncio.wait_for(self._shim.wait(), _SLACK_SECONDS)
 
     def close(self) -> None:
-        self._writer.close()
+        self._link.close()
 
     async def _stop_without_shim(self, timeout: float) -> None:
         """Stop what the last walk found: the shim was killed or is stuck, so nothing reaps its descendants."""
@@ -251,30 +247,13 @@ class _ShimmedEngine:
         return tuple(known for known, process in found if process is not None and process.id == known)
 
     async def _listen(self) -> None:
-        while (event := await self._event()) is not None:
+        while (event := await self._link.event()) is not None:
             if event["event"] == "ended":
                 self.returncode = event["status"]
         self.lost = self.returncode is None
 
-    async def _event(self) -> dict[str, Any] | None:
-        """The next event, skipping answers to requests; None when the shim has exited."""
-        while True:
-            try:
-                line = await self._reader.readline()
-            except (OSError, ValueError):
-                return None
-            if not line:
-                return None
-            message: dict[str, Any] = json.loads(line)
-            if "event" in message:
-                return message
-
     def _ask(self, verb: str, **fields: Any) -> None:
-        self._write({"v": VERSION, "do": verb, **fields})
-
-    def _write(self, message: Mapping[str, Any]) -> None:
-        if not self._writer.is_closing():
-            self._writer.write(json.dumps(message).encode() + b"\n")
+        self._link.request({"v": VERSION, "do": verb, **fields})
 
 
 def _shim_environment(environ: Mapping[str, str]) -> dict[str, str]:
