@@ -53,3 +53,10 @@ def test_flags_named_in_the_docs_exist():
             flags = [word.rstrip(",.;)") for word in command if word.startswith("--")]
             wrong += [f"{page.name}: {line}" for flag in flags if flag not in section and flag not in ("--help", "--")]
     assert wrong == []
+
+
+def test_files_named_in_the_architecture_exist():
+    page = (ROOT / "docs/architecture.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"`((?:\w+/)+\w+\.py)`", page))
+    assert len(named) > 50
+    assert [name for name in sorted(named) if not (ROOT / "src/garrison" / name).is_file()] == []
