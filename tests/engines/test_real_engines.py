@@ -96,12 +96,18 @@ def _is_ready(server: Running) -> bool:
 
 @contextlib.contextmanager
 def in_progress(server: Running, tokens: int, until: Callable[..., Any]) -> Iterator[list[httpx2.Response]]:
-    """A request that the metrics show as running; the list holds its response after the body."""
+    """A request that the metrics show as running; after the body the list ends with its response.
+
+    On a busy machine a request may end between two looks at the metrics. Then another one is sent.
+    """
     answers: list[httpx2.Response] = []
-    request = threading.Thread(target=lambda: answers.append(server.generate(tokens)))
-    request.start()
-    until(lambda: server.read().running == 1 or not request.is_alive(), seconds=60.0, what="a request that runs")
-    assert request.is_alive(), "the request ended before the metrics showed it"
+    for _ in range(10):
+        request = threading.Thread(target=lambda: answers.append(server.generate(tokens)))
+        request.start()
+        until(lambda: server.read().running == 1 or not request.is_alive(), seconds=60.0, what="a request that runs")  # noqa: B023
+        if request.is_alive():
+            break
+    assert request.is_alive(), "each request ended before the metrics showed it"
     yield answers
     request.join(120)
 
@@ -116,12 +122,12 @@ def check_metrics(server: Running, until: Callable[..., Any], tokens: int) -> No
     assert server.generate(4).status_code == 200  # the first request may compile for long
     until(lambda: is_idle(server.read()), what="idle")
     before, since = server.read(), time.monotonic()
-    with in_progress(server, tokens, until):
+    with in_progress(server, tokens, until) as answers:
         assert is_idle(server.read()) is False
     until(lambda: is_idle(server.read()), what="idle")
     after = server.read()
     assert before.generated_tokens is not None
-    assert after.generated_tokens == before.generated_tokens + tokens
+    assert after.generated_tokens == before.generated_tokens + tokens * len(answers)
     assert before.prompt_tokens is not None
     assert after.prompt_tokens is not None
     assert after.prompt_tokens > before.prompt_tokens
@@ -169,8 +175,8 @@ def test_vllm(
         # SIGTERM lets a request finish for as long as the option says.
         with in_progress(server, 400, until) as answers:
             os.kill(server.process.pid, signal.SIGTERM)
-        assert [answer.status_code for answer in answers] == [200]
-        assert answers[0].json()["usage"]["completion_tokens"] == 400
+        assert answers[-1].status_code == 200
+        assert answers[-1].json()["usage"]["completion_tokens"] == 400
 
 
 @pytest.mark.engine("llama_cpp")
