@@ -24,7 +24,10 @@ pytest_plugins = ("served",)
 _POLL_SECONDS = 0.02
 
 # nohup ignores it, and every child that a test signals with it would inherit that.
+# A shell without job control ignores the others for what it runs in the background.
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
+signal.signal(signal.SIGQUIT, signal.SIG_DFL)
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @dataclass(frozen=True)
