@@ -1,8 +1,10 @@
+import asyncio
 import json
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import replace
 
@@ -11,7 +13,6 @@ from fleet_files import write
 from full_pipe import full_pipe
 
 from garrison.cli.fleet.agent import _seconds
-from garrison.cli.fleet.wiring import open_fleet
 from garrison.net.errors import TransportCause
 from garrison.net.transport import TransportError
 
@@ -155,7 +156,7 @@ def test_unread_output_does_not_block_the_agent(cli, start, manifest, adapter, c
 
 
 @pytest.mark.system
-def test_a_second_signal_stops_it_now(cli, start, manifest, adapter, running_alone, until):
+def test_a_second_signal_stops_it_now(cli, start, manifest, adapter, running_alone):
     """While a load takes long: the first signal waits for it, the second does not."""
     sim = start()
     targets = {"edge": {"base_url": sim.url}}
@@ -164,9 +165,16 @@ def test_a_second_signal_stops_it_now(cli, start, manifest, adapter, running_alo
     file.write_text(file.read_text() + "policy: {on_drift: restore}\n")
     assert cli("apply", file, "--yes").code == 0
     sim.unload("sql")
+    loading = threading.Event()
+
+    async def hang(seconds):
+        loading.set()
+        await asyncio.sleep(seconds)
+
+    sim.sim.state.sleep = hang
     sim.sim.state.faults = replace(sim.sim.state.faults, load_delay=60.0)
     process = running_alone("--interval", "0.2")
-    until(lambda: any(one.kind == "restore" for one in _commands()), what="the agent's command")
+    assert loading.wait(20), "the agent loads the adapter again"
     for _ in range(2):  # a signal that arrives twice within a second counts once
         os.kill(process.pid, signal.SIGTERM)
     line = ""
@@ -178,11 +186,6 @@ def test_a_second_signal_stops_it_now(cli, start, manifest, adapter, running_alo
     out, err = process.communicate(timeout=20)
     assert (process.returncode, err) == (130, "")
     assert "the next start settles interrupted actions" in out
-
-
-def _commands():
-    with open_fleet() as fleet:
-        return fleet.store.commands()
 
 
 HANGING = """

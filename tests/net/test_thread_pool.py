@@ -128,3 +128,14 @@ asyncio.run(main())
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=30, check=True)
     assert done.stdout == "garrison-disk: read, for 0 s\n"
     assert time.monotonic() - begun < 20
+
+
+async def test_the_threads_of_a_pool_that_is_dropped_exit(hold: threading.Event) -> None:
+    pool = ThreadPool("dropped", 2)
+    await asyncio.gather(pool.run(lambda: time.sleep(0.05), "sleep"), pool.run(lambda: time.sleep(0.05), "sleep"))
+    named = [one for one in threading.enumerate() if one.name == "dropped"]
+    assert len(named) == 2
+    del pool
+    for one in named:
+        one.join(5)
+    assert not any(one.is_alive() for one in named)

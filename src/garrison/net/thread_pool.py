@@ -10,6 +10,7 @@ import functools
 import queue
 import threading
 import time
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
@@ -32,8 +33,47 @@ class _Call(Generic[T]):
     begun: float = 0.0
 
 
+class _Shared:
+    """What the threads of a pool share. They do not hold the pool, so that one nobody uses can be collected."""
+
+    def __init__(self) -> None:
+        self.calls: queue.SimpleQueue[_Call[Any] | None] = queue.SimpleQueue()
+        self.lock = threading.Lock()
+        self.ended = threading.Condition(self.lock)
+        self.threads = 0
+        self.idle = 0
+        self.running: dict[int, _Call[Any]] = {}
+        self.closed = False
+
+    def end(self) -> None:
+        """Accept no more calls; each thread exits after those accepted."""
+        with self.lock:
+            self.closed = True
+            for _ in range(self.threads):
+                self.calls.put(None)
+
+    def work(self) -> None:
+        """Make one call after the other: the body of a thread."""
+        own = threading.get_ident()
+        while (one := self.calls.get()) is not None:
+            report = None
+            if not one.future.cancelled():
+                one.begun = time.monotonic()
+                self.running[own] = one
+                report = _carry_out(one)
+                del self.running[own]
+            with self.lock:  # before the caller hears of it, or its next call would start another thread
+                self.idle += 1
+            if report is not None:
+                report()
+            del one, report  # or the result would stay in memory until the next call
+        with self.lock:
+            self.threads -= 1
+            self.ended.notify_all()
+
+
 class ThreadPool:
-    """Up to `size` daemon threads, started when needed.
+    """Up to `size` daemon threads, started when needed. They exit when the pool is closed or collected.
 
     The queue has no bound of its own: every entry has a caller that waits for it.
     """
@@ -41,13 +81,9 @@ class ThreadPool:
     def __init__(self, name: str, size: int = 1) -> None:
         self.name = name
         self._size = size
-        self._calls: queue.SimpleQueue[_Call[Any] | None] = queue.SimpleQueue()
-        self._lock = threading.Lock()
-        self._threads = 0
-        self._idle = 0
-        self._running: dict[int, _Call[Any]] = {}
-        self._ended = threading.Condition(self._lock)
-        self._closed = False
+        self._shared = shared = _Shared()
+        # Not at exit: calls that the pool accepted may still be running, and daemon threads hold nothing up.
+        weakref.finalize(self, shared.end).atexit = False
 
     async def run(self, call: Callable[[], T], what: str) -> T:
         """Return the result of `call`, or raise its exception.
@@ -61,26 +97,27 @@ class ThreadPool:
             OSError: the system has no room for the first thread.
             RuntimeError: the pool is closed.
         """
+        shared = self._shared
         loop = asyncio.get_running_loop()
         future: asyncio.Future[T] = loop.create_future()
         one = _Call(call, what, loop, future)
-        with self._lock:
-            if self._closed:
+        with shared.lock:
+            if shared.closed:
                 raise RuntimeError(f"{self.name} is closed")
-            self._calls.put(one)
-            self._idle -= 1
-            more = self._idle < 0 and self._threads < self._size
+            shared.calls.put(one)
+            shared.idle -= 1
+            more = shared.idle < 0 and shared.threads < self._size
             if more:
-                self._threads += 1
-                self._idle += 1
+                shared.threads += 1
+                shared.idle += 1
         if more:
             try:
-                start_thread(self._work, self.name)
+                start_thread(shared.work, self.name)
             except OSError:
-                with self._lock:
-                    self._threads -= 1
-                    self._idle -= 1
-                    alone = self._threads == 0
+                with shared.lock:
+                    shared.threads -= 1
+                    shared.idle -= 1
+                    alone = shared.threads == 0
                 if alone:
                     future.cancel()
                     raise
@@ -92,31 +129,12 @@ class ThreadPool:
         Returns the calls that are still running and are left behind, for example
         `garrison-disk: digest /mnt/adapters/sql, for 31 s`.
         """
-        with self._lock:
-            self._closed = True
-            for _ in range(self._threads):
-                self._calls.put(None)
-            self._ended.wait_for(lambda: self._threads == 0, timeout=seconds)
+        shared = self._shared
+        shared.end()
+        with shared.lock:
+            shared.ended.wait_for(lambda: shared.threads == 0, timeout=seconds)
             now = time.monotonic()
-            return [f"{self.name}: {one.what}, for {now - one.begun:.0f} s" for one in list(self._running.values())]
-
-    def _work(self) -> None:
-        own = threading.get_ident()
-        while (one := self._calls.get()) is not None:
-            report = None
-            if not one.future.cancelled():
-                one.begun = time.monotonic()
-                self._running[own] = one
-                report = _carry_out(one)
-                del self._running[own]
-            with self._lock:  # before the caller hears of it, or its next call would start another thread
-                self._idle += 1
-            if report is not None:
-                report()
-            del one, report  # or the result would stay in memory until the next call
-        with self._lock:
-            self._threads -= 1
-            self._ended.notify_all()
+            return [f"{self.name}: {one.what}, for {now - one.begun:.0f} s" for one in list(shared.running.values())]
 
 
 def _carry_out(one: _Call[T]) -> Callable[[], None]:
