@@ -50,6 +50,10 @@ class Running:
         body = {"model": "tiny", "prompt": "able acid acre", "max_tokens": tokens, "temperature": 0, "ignore_eos": True}
         return self.call("POST", "/v1/completions", json=body | options)
 
+    def stream(self, path: str, body: dict[str, Any]) -> contextlib.AbstractContextManager[httpx2.Response]:
+        headers = {"Authorization": f"Bearer {KEY}"}
+        return httpx2.stream("POST", self.url + path, headers=headers, json=body, timeout=60, trust_env=False)
+
     def stop(self) -> None:
         if self.process.poll() is None:
             os.killpg(self.process.pid, signal.SIGTERM)
@@ -95,25 +99,31 @@ def _is_ready(server: Running) -> bool:
 
 
 @contextlib.contextmanager
-def in_progress(server: Running, tokens: int, until: Callable[..., Any]) -> Iterator[list[httpx2.Response]]:
-    """A request that the metrics show as running; after the body the list ends with its response.
+def kept_busy(server: Running, tokens: int) -> Iterator[list[httpx2.Response]]:
+    """Three clients that send one request after another. After the body the list has all their responses.
 
-    On a busy machine a request may end between two looks at the metrics. Then another one is sent.
+    One request is not enough: on a busy machine vLLM answers for its metrics only when the request has ended.
     """
     answers: list[httpx2.Response] = []
-    for _ in range(10):
-        request = threading.Thread(target=lambda: answers.append(server.generate(tokens)))
-        request.start()
-        until(lambda: server.read().running == 1 or not request.is_alive(), seconds=60.0, what="a request that runs")  # noqa: B023
-        if request.is_alive():
-            break
-    assert request.is_alive(), "each request ended before the metrics showed it"
-    yield answers
-    request.join(120)
+    enough = threading.Event()
+
+    def send() -> None:
+        while not enough.is_set():
+            answers.append(server.generate(tokens))
+
+    clients = [threading.Thread(target=send) for _ in range(3)]
+    for one in clients:
+        one.start()
+    try:
+        yield answers
+    finally:
+        enough.set()
+        for one in clients:
+            one.join(120)
 
 
 def check_metrics(server: Running, until: Callable[..., Any], tokens: int) -> None:
-    """Every name is on the page, `running` is seen while a request runs, and the counters count its tokens."""
+    """Every name is on the page, `running` is seen while requests run, and the counters count their tokens."""
     text = server.call("GET", server.page.path).text
     names = {name for name in (server.page.running, server.page.waiting, server.page.kv_cache) if name is not None}
     for metric in (*names, server.page.prompt_tokens, server.page.generated_tokens):
@@ -122,8 +132,8 @@ def check_metrics(server: Running, until: Callable[..., Any], tokens: int) -> No
     assert server.generate(4).status_code == 200  # the first request may compile for long
     until(lambda: is_idle(server.read()), what="idle")
     before, since = server.read(), time.monotonic()
-    with in_progress(server, tokens, until) as answers:
-        assert is_idle(server.read()) is False
+    with kept_busy(server, tokens) as answers:
+        until(lambda: is_idle(server.read()) is False, seconds=60.0, what="a request that runs")
     until(lambda: is_idle(server.read()), what="idle")
     after = server.read()
     assert before.generated_tokens is not None
@@ -173,10 +183,16 @@ def test_vllm(
                 assert call.method.lower() in paths[call.path], call
 
         # SIGTERM lets a request finish for as long as the option says.
-        with in_progress(server, 400, until) as answers:
+        body = {"model": "tiny", "prompt": "able", "max_tokens": 400, "temperature": 0, "ignore_eos": True}
+        with server.stream("/v1/completions", body | {"stream": True}) as answer:
+            chunks = (line for line in answer.iter_lines() if line)
+            first = next(chunks)
             os.kill(server.process.pid, signal.SIGTERM)
-        assert answers[-1].status_code == 200
-        assert answers[-1].json()["usage"]["completion_tokens"] == 400
+            rest = list(chunks)
+        assert "[DONE]" not in first
+        assert json.loads(rest[-2].removeprefix("data: "))["choices"][0]["finish_reason"] == "length"
+        assert len(rest) > 200
+        assert rest[-1] == "data: [DONE]"
 
 
 @pytest.mark.engine("llama_cpp")
