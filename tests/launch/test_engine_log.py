@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from garrison.base.errors import DiskFullError, InvalidError
 from garrison.base.redaction import know_secret
 from garrison.engines.diagnose import LOG_LINES
-from garrison.launch.run import log as engine_log
-from garrison.launch.run.log import EngineLog
+from garrison.launch import engine_log
+from garrison.launch.engine_log import EngineLog
 
 
 def fed(directory: Path, *pieces: bytes) -> tuple[list[str], bytes]:

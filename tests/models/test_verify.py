@@ -4,7 +4,8 @@ import subprocess
 import pytest
 
 from garrison.base.errors import ModelInvalidError
-from garrison.models.verify import RECORDED_NAME, read_recorded, record_digests, verify
+from garrison.models.files.hashing import RECORDED_NAME
+from garrison.models.verify import read_recorded, record_digests, verify
 
 
 def states(verification):

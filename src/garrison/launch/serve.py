@@ -35,6 +35,7 @@ from garrison.launch.run.patience import Patience
 from garrison.launch.run.view import StartView
 from garrison.launch.spec import LaunchSpec
 from garrison.models.files.progress import Progress
+from garrison.models.files.stop_token import StopToken
 from garrison.models.layout import Layout
 from garrison.models.request import ResolveRequest, user_hf_home
 from garrison.models.resolve import ResolvedModel, resolve
@@ -72,12 +73,14 @@ def prepare(
     verify: bool = False,
     may_replace: bool = False,
     ask: Ask | None = None,
+    stop: StopToken | None = None,
 ) -> Prepared:
     """Do everything up to the start; nothing is stopped or started.
 
     Args:
         may_replace: the user's own server on the port may be stopped.
         ask: asks a person whether it may be stopped; None when there is no terminal.
+        stop: cancels a download.
 
     Raises:
         GarrisonError: as `choose`, `check`, `resolve` and `command` do.
@@ -96,7 +99,7 @@ def prepare(
     wanted = ResolveRequest.from_settings(
         settings, spec.model, offline=offline, verify=verify, hf_homes=(user_hf_home(environ),)
     )
-    model = resolve(wanted, progress=progress)
+    model = resolve(wanted, progress=progress, stop=stop)
     view.note(f"model {model.model_id} from {model.source}: {model.path}")
     if wanted.model.revision is not None and model.revision is None:
         view.note(f"warning: the revision of this copy is not on record; it is assumed to be {wanted.model.revision}")

@@ -23,7 +23,7 @@ from garrison.base.locks import file_lock
 from garrison.models.files.archive import is_archive, unpack
 from garrison.models.files.content import file_size, open_file, open_tree
 from garrison.models.files.copying import copy_files
-from garrison.models.files.hashing import hash_files
+from garrison.models.files.hashing import RECORDED_NAME, hash_files
 from garrison.models.files.progress import Progress
 from garrison.models.files.readability import directory_mode
 from garrison.models.files.space import FreeBytes, disk_full, out_of_space
@@ -32,7 +32,7 @@ from garrison.models.layout import Layout
 from garrison.models.record import ModelRecord, write_record
 from garrison.models.swap import INSTALL_SECONDS, install, recover
 from garrison.models.validate import list_files
-from garrison.models.verify import RECORDED_NAME, read_recorded, record_digests
+from garrison.models.verify import read_recorded, record_digests
 
 __all__ = ["Check", "Ingest", "Ingested", "ingest"]
 

@@ -14,6 +14,7 @@ from garrison.base.clock import Clock, SystemClock
 from garrison.base.errors import InvalidError, ModelInvalidError, ModelNotFoundError
 from garrison.base.locks import file_lock
 from garrison.models.files.content import is_dir, is_file
+from garrison.models.files.hashing import RECORDED_NAME
 from garrison.models.files.problem import Problem
 from garrison.models.files.progress import Progress
 from garrison.models.files.space import FreeBytes, free_bytes
@@ -26,7 +27,7 @@ from garrison.models.names import ModelName, parse_model
 from garrison.models.record import ModelRecord, read_record
 from garrison.models.swap import discard
 from garrison.models.validate import WeightFormat, check_model, list_files, validate_model
-from garrison.models.verify import RECORDED_NAME, Verification, verify
+from garrison.models.verify import Verification, verify
 
 __all__ = [
     "ImportedModel",

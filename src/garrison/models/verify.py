@@ -15,16 +15,15 @@ from typing import Literal
 from garrison.base.beneath import open_regular
 from garrison.base.files import write_atomic
 from garrison.models.files.content import unreadable
-from garrison.models.files.hashing import hash_files
+from garrison.models.files.hashing import RECORDED_NAME, hash_files
 from garrison.models.files.problem import Problem
 from garrison.models.files.progress import Progress
 from garrison.models.files.stop_token import StopToken
 from garrison.models.formats.sha256sums import parse_sums, render_sums
 from garrison.models.validate import list_files
 
-__all__ = ["RECORDED_NAME", "FileVerdict", "Verification", "read_recorded", "record_digests", "verify"]
+__all__ = ["FileVerdict", "Verification", "read_recorded", "record_digests", "verify"]
 
-RECORDED_NAME = ".garrison.sha256"
 SHIPPED_NAME = "sha256sums.txt"
 
 _MAX_LIST_BYTES = 64 * 1024 * 1024

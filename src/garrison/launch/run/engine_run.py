@@ -17,9 +17,9 @@ from garrison.base.errors import EngineDiedError, EngineMissingError, EngineTime
 from garrison.engines.diagnose import LOG_LINES
 from garrison.engines.engine import Endpoint, Engine, EngineCommand
 from garrison.engines.phases import is_fatal, phase_of
+from garrison.launch.engine_log import EngineLog
 from garrison.launch.run.failure import ended_text, failure, stopped_by_other, unrecorded
 from garrison.launch.run.listener_owner import stranger_on
-from garrison.launch.run.log import EngineLog
 from garrison.launch.run.patience import CpuWatch, Life, Patience, verdict
 from garrison.launch.run.ready import Answer
 from garrison.launch.run.spawn import EngineProcess, RecordAs, ShimSpawner, Spawner

@@ -21,7 +21,7 @@ from garrison.processes.descendants import Descendants
 from garrison.processes.procfs import Procfs
 
 if TYPE_CHECKING:
-    from garrison.launch.run.log import EngineLog
+    from garrison.launch.engine_log import EngineLog
 
 __all__ = ["STATUS_NAME", "Shim"]
 
@@ -250,7 +250,7 @@ def _identity(pid: int) -> ProcessId | None:
 def _open_log(path: Path) -> "EngineLog":
     """Open the log. Imports are here because an engine whose starter keeps the log does not need them."""
     from garrison.base.errors import GarrisonError
-    from garrison.launch.run.log import EngineLog
+    from garrison.launch.engine_log import EngineLog
 
     try:
         log = EngineLog(path)

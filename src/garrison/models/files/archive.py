@@ -15,12 +15,12 @@ from typing import BinaryIO, Self
 
 from garrison.base.errors import InvalidError, ModelInvalidError
 from garrison.models.files.content import is_file, open_file, unreadable
+from garrison.models.files.hashing import RECORDED_NAME
 from garrison.models.files.problem import Problem
 from garrison.models.files.progress import Progress, Silent
 from garrison.models.files.readability import readers
 from garrison.models.files.space import FreeBytes, disk_full, free_bytes, out_of_space, require_space
 from garrison.models.files.stop_token import StopToken
-from garrison.models.verify import RECORDED_NAME
 
 __all__ = ["is_archive", "member_path", "unpack"]
 

@@ -12,7 +12,10 @@ from garrison.models.files.content import open_file, unreadable
 from garrison.models.files.progress import Progress, Silent
 from garrison.models.files.stop_token import StoppedError, StopToken, join_all
 
-__all__ = ["hash_files"]
+__all__ = ["RECORDED_NAME", "hash_files"]
+
+#: The file in a model's directory that keeps its digests.
+RECORDED_NAME = ".garrison.sha256"
 
 _BUFFER_BYTES = 1024 * 1024
 _REPORT_BYTES = 16 * 1024 * 1024
