@@ -313,7 +313,7 @@ def run_example(script: str, env: dict[str, str], *arguments: str) -> None:
         [ROOT / "examples" / script, *arguments], env=env, capture_output=True, text=True, timeout=300, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "all well" in done.stdout
+    assert "all checks passed" in done.stdout
     assert "no process left" in done.stderr
     with socket.socket() as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
