@@ -40,7 +40,7 @@ def serve(
         typer.Argument(help="A name (org/name, org/name@revision), a directory, or a file.", show_default=False),
     ] = None,
     file: Annotated[
-        Path | None, typer.Option("--file", "-f", help="A manifest instead of a model: garrison.yaml.")
+        Path | None, typer.Option("--file", "-f", help="A manifest of one server, instead of a model. Default: garrison.yaml.")
     ] = None,
     engine: Annotated[
         str | None, typer.Option("--engine", "-e", help="vllm (the default), llama_cpp, mlx_lm or sim.")
