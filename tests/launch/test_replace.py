@@ -38,7 +38,7 @@ class TestRefused:
         assert late.end() == 2
         assert "--replace" in late.text
         assert f"pid {engine}, model tiny, started 20" in late.text
-        assert "it serves" in late.text
+        assert ", serving: " in late.text
         assert f"started by pid {first.process.pid}: " in late.text
         untouched(first, engine)
         assert not (late.record / "engine.pid").exists()

@@ -116,7 +116,7 @@ def resolve(
 
     Args:
         sources: instead of those that `request` names.
-        progress: told of each step, in the threads that work; an error that it raises does not end the call. For more
+        progress: called at each step, in the threads that work; an error that it raises does not end the call. For more
             than one listener, or a slow one, see `files.broadcast.Broadcast`.
         free_bytes: free on the file system of a directory.
         at: called at each step of the swap (`swap.SWAP_STEPS`).

@@ -22,7 +22,7 @@ app = make_app("Drop a target that will not come back.")
 def forget(
     target: Annotated[str, typer.Argument(help="The target's name.")],
     force: Annotated[
-        bool, typer.Option("--force", help="Forget it although it answers; what it serves stays there, unmanaged.")
+        bool, typer.Option("--force", help="Forget it even if it answers; its adapters stay loaded, unmanaged.")
     ] = False,
     yes: Yes = False,
     json: Json = False,

@@ -212,7 +212,7 @@ def _hub(facts: MachineFacts) -> Check:
 
 def _clock(facts: MachineFacts) -> Check:
     if facts.clock_skew is None:
-        return Check("clock", "skipped", "not checked: there is no answer of the hub to compare it with")
+        return Check("clock", "skipped", "not checked: it is compared with the hub's clock")
     value = f"{abs(facts.clock_skew):.0f} s {'ahead of' if facts.clock_skew > 0 else 'behind'} the hub's"
     if abs(facts.clock_skew) > _CLOCK_SKEW_SECONDS:
         return Check("clock", "fail", value, "Set the clock (chrony, systemd-timesyncd): TLS and signatures fail.")

@@ -313,7 +313,7 @@ def _explained(error: Exception, place: str) -> FetchError:
 
     refused = (obstore.exceptions.PermissionDeniedError, obstore.exceptions.UnauthenticatedError)
     if isinstance(error, refused) or _status(error) in (401, 403):
-        return FetchError(f"the store refuses {place}: {_first_line(error)}", hint=_CREDENTIALS_HINT)
+        return FetchError(f"the store denies access to {place}: {_first_line(error)}", hint=_CREDENTIALS_HINT)
     if isinstance(error, obstore.exceptions.PreconditionError):
         return FetchError(f"{place} changed while it was downloaded", hint="Run this again.")
     return FetchError(
