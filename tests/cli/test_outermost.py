@@ -190,6 +190,7 @@ def test_a_closed_standard_error_does_not_hide_the_exit_code(tmp_path: Path) -> 
         "output": ("--version", ">&-", 1, "error: cannot write to standard output: it is closed"),
         "rich output": ("config show", ">&-", 1, "error: cannot write to standard output: it is closed"),
         "a group's help": ("config", ">&-", 1, "error: cannot write to standard output: it is closed"),
+        "a command's help": ("status --help", ">&-", 1, "error: cannot write to standard output: it is closed"),
         "output of the agent": ("agent --once", ">&-", 1, "error: cannot write to standard output: it is closed"),
         "another exit code": ("resolve no/model --offline --json", ">&-", 10, "error: model no/model not found"),
         "read-only": ("--version", "1</dev/null", 1, "error: cannot write to standard output: bad file descriptor"),

@@ -37,8 +37,7 @@ def outermost(call: Callable[[], int], *, json: bool) -> int:
     _open_standard_streams()
     _WARNED.clear()
     try:
-        code = call()
-        code = _written(code)
+        code = _written(_ended(call))
     except GarrisonError as error:
         return report(error, json=json)
     except KeyboardInterrupt:
@@ -62,6 +61,20 @@ def outermost(call: Callable[[], int], *, json: bool) -> int:
     except Exception as error:  # noqa: BLE001 - the only catch-all: a bug becomes a report, not a traceback
         return _unexpected(error, json=json)
     return code
+
+
+def _ended(call: Callable[[], int]) -> int:
+    """Run `call` and return its result, or 0 if it ended after printing its help."""
+    try:
+        return call()
+    except Exception as error:
+        # If Typer raised, it is already imported.
+        typer = sys.modules.get("typer")
+        if typer is not None and isinstance(error, typer.Exit):
+            return int(error.exit_code)
+        if type(error).__name__ == "NoArgsIsHelpError":  # a group alone, like `garrison` alone
+            return 0
+        raise
 
 
 def warned(settings: "Settings") -> "Settings":
@@ -165,15 +178,10 @@ def report(error: GarrisonError, *, json: bool) -> int:
 def _unexpected(error: Exception, *, json: bool) -> int:
     # If Typer raised, it is already imported; importing it just to check would slow down every other failure.
     typer = sys.modules.get("typer")
-    if typer is not None:
-        if isinstance(error, typer.Exit):
-            return int(error.exit_code)
-        if isinstance(error, sys.modules["typer.exceptions"].TyperException):
-            if type(error).__name__ == "NoArgsIsHelpError":  # printed already, as for `garrison` alone
-                return _written(0)
-            context = getattr(error, "ctx", None)
-            hint = f"`{context.command_path} --help` shows the usage." if context else None
-            return report(UsageError(error.format_message(), hint=hint), json=json)
+    if typer is not None and isinstance(error, sys.modules["typer.exceptions"].TyperException):
+        context = getattr(error, "ctx", None)
+        hint = f"`{context.command_path} --help` shows the usage." if context else None
+        return report(UsageError(error.format_message(), hint=hint), json=json)
     path = _write_report(error)
     where = f"The report is in {path}; please send it together with the command you ran." if path else None
     return report(InternalError(f"this is a bug: {type(error).__name__}: {error}", hint=where), json=json)
