@@ -230,7 +230,7 @@ class TestFaults:
     def test_a_mirror_without_sizes_that_refuses_to_tell_them(self, fetch: Fetch, hub: Hub) -> None:
         hub.sizes = False
         hub.faults.append(Fault("/resolve/", "401", times=9))
-        with pytest.raises(FetchError, match="refuses the request"):
+        with pytest.raises(FetchError, match="rejects the request"):
             fetch()
 
     @pytest.mark.parametrize(
