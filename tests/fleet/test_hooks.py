@@ -1,4 +1,4 @@
-"""Who is told what, in which order, how often it is tried, and that nobody waits for it."""
+"""Which events each hook gets, in which order, how often delivery is tried, and that nothing waits for it."""
 
 import asyncio
 import json
@@ -88,9 +88,9 @@ def setting() -> Setting:
 WANTED: list[tuple[str, Event, bool]] = [
     ("ours", event(), True),
     ("another stack's", event(stack="other"), False),
-    ("about a target of ours", event(kind=events.UNREACHABLE, stack=None, name=None), True),
+    ("about a target of this stack", event(kind=events.UNREACHABLE, stack=None, name=None), True),
     ("about another target", event(kind=events.UNREACHABLE, stack=None, name=None, target="node"), False),
-    ("a kind that hooks are not told of", event(kind=events.APPLIED), False),
+    ("a kind that hooks do not get", event(kind=events.APPLIED), False),
     ("a kind that this one does not want", event(kind=events.RECOVERED), False),
 ]
 

@@ -63,7 +63,7 @@ async def test_a_secret_of_more_than_one_line_is_named_and_not_shown(tmp_path: P
     code = f"import sys; sys.stdout.buffer.write(bytes({list(value.encode())}))"
     for secret in (Secret("env", "KEY"), Secret("file", str(tmp_path / "key")), python(code)):
         message = await error_of(secret, Secrets({"KEY": value} if secret.kind == "env" else {}))
-        assert message.endswith("holds a line break or a control character")
+        assert message.endswith("contains a line break or a control character")
         assert "s3cr3t" not in message
 
 
