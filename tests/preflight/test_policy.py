@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from garrison.base.errors import DeclinedError, GpuThresholdError, InvalidError, PortForeignError
+from garrison.base.errors import GpuThresholdError, InvalidError, PortForeignError
 from garrison.base.identity import ProcessId
 from garrison.preflight.addresses import Address
 from garrison.preflight.check import PreflightReport, check
@@ -143,7 +143,7 @@ def test_a_dry_run_asks_and_the_real_one_does_not_ask_again() -> None:
 
 def test_no_is_no() -> None:
     bench = Bench()
-    with pytest.raises(DeclinedError, match=r"Nothing was done\. Pid 100 still holds port 8000\."):
+    with pytest.raises(PortForeignError, match="nothing was done: pid 100 still holds port 8000"):
         bench.check(REFUSE, ask=lambda *_: False)
     assert bench.processes.sent == []
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from garrison.base.clock import Clock
-from garrison.base.errors import DeclinedError, GarrisonError
+from garrison.base.errors import GarrisonError, PortForeignError
 from garrison.base.locks import FileLock, file_lock
 from garrison.preflight.machine import Machine
 from garrison.preflight.policy import PortPolicy
@@ -53,7 +53,7 @@ def check(
 
     Raises:
         PortForeignError: exit 2. PortOtherUserError: 3. PortUnattributableError: 4. PortStuckError: 5.
-        GpuThresholdError, InvalidError: exit 1. DeclinedError: 41; `ask` returned False.
+        GpuThresholdError, InvalidError: exit 1.
         Each has `host` and `port` in its details; those of the port also have `pids`, `cmdlines` and `uids`.
     """
     machine = Machine(say, processes=processes, sockets=sockets, clock=clock)
@@ -114,8 +114,7 @@ class _Check:
         """Return when the servers may be stopped, with those that somebody agreed to stop just now.
 
         Raises:
-            PortForeignError: they are alive, and nobody can be asked.
-            DeclinedError: they are alive, and the answer was no.
+            PortForeignError: they are alive, and nobody can be asked, or the answer was no.
             InvalidError, GpuThresholdError: nothing is stopped for a start that would fail.
         """
         from garrison.preflight import servers
@@ -133,7 +132,7 @@ class _Check:
                 raise servers.refused(verdict, server, port, now)
             held = f"port {port} is held by your {server.title}: {servers.described(server, now)}"
             if not self.ask(held, f"Stop pid {server.pid} and take port {port}?"):
-                raise DeclinedError(f"Nothing was done. Pid {server.pid} still holds port {port}.")
+                raise PortForeignError(f"nothing was done: pid {server.pid} still holds port {port}")
             agreed = frozenset(root.id for root in verdict.roots)
         if decision == "stop-stuck" and server is not None:
             self.machine.say(servers.stuck(server, port, now))
