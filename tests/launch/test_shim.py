@@ -1,6 +1,7 @@
 """The shim of a detached engine, as a process: its protocol, its files, and what it leaves behind."""
 
 import contextlib
+import errno
 import json
 import os
 import signal
@@ -28,7 +29,7 @@ class Detached:
     def __init__(self, root: Path, plan: Mapping[str, Any], until: Callable[..., Any], **spec: Any) -> None:
         self.until = until
         self.record, self.directory, self.log = root / "record", root / "qwen", root / "logs" / "qwen.log"
-        self.record.mkdir()
+        self.record.mkdir(exist_ok=True)
         ours, theirs = socket.socketpair()
         self.starter = ours
         with theirs:
@@ -174,6 +175,24 @@ def test_sigterm_stops_the_engine(detached: Start) -> None:
     shim.process.terminate()
     assert shim.process.wait(15) == 0
     assert not any(alive(pid) for pid in shim.pids())
+
+
+def test_a_directory_is_one_engines(detached: Start) -> None:
+    """Otherwise the first shim would remove the second one's socket when it ends."""
+    first = detached()
+    pid = first.engine_pid()
+    second = detached()
+    assert second.first == {
+        "v": 1, "event": "failed", "errno": errno.EBUSY, "message": f"another engine runs in {first.directory}",
+    }  # fmt: skip
+    assert second.process.wait(10) == 1
+    assert first.ask(do="status")["main"]["pid"] == pid
+    assert first.status()["state"] == "running"
+    first.ask(do="kill")
+    assert first.process.wait(10) == 0
+    third = detached()
+    assert third.first["event"] == "started", "the kernel releases a directory with its shim"
+    assert third.ask(do="ping")["ok"] is True
 
 
 def test_its_files_are_for_this_user_alone(detached: Start) -> None:

@@ -1,6 +1,8 @@
 """Requests to a shim: from its starter, and from processes of the same user through the control socket."""
 
 import contextlib
+import errno
+import fcntl
 import json
 import os
 import selectors
@@ -53,12 +55,13 @@ class Control:
         """Open the control socket, mode 0600, in `directory`, which is made if it is missing.
 
         Raises:
-            OSError: it cannot be made, or the directory is not private to this user.
+            OSError: it cannot be made, the directory is not private to this user, or another shim has it.
         """
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         found = directory.lstat()
         if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & 0o077:
             raise PermissionError(1, f"{directory} must belong to this user and have mode 0700")
+        self._lock(directory)
         self._path = directory / SOCKET_NAME
         self._path.unlink(missing_ok=True)
         self._listener = socket.socket(socket.AF_UNIX)
@@ -70,6 +73,20 @@ class Control:
         self._listener.listen(_MOST_CLIENTS)
         self._listener.setblocking(False)
         self._selector.register(self._listener, selectors.EVENT_READ, self._accept)
+
+    def _lock(self, directory: Path) -> None:
+        """Hold the directory until this process ends: the socket and the status file in it are those of one engine, and
+        a shim that is about to end would remove its successor's."""
+        descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(descriptor)
+            raise OSError(errno.EBUSY, f"another engine runs in {directory}") from None
+        except OSError as error:
+            if error.errno not in (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS):
+                os.close(descriptor)
+                raise
 
     def tell_starter(self, event: dict[str, Any]) -> None:
         if self._starter is not None and not self._starter.send(event):
