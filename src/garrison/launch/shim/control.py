@@ -22,6 +22,8 @@ SOCKET_NAME = "shim.sock"
 _MOST_REQUEST_BYTES = 4096
 _MOST_CLIENTS = 16
 _CLIENT_SECONDS = 60.0
+_PAUSE_SECONDS = 1.0
+"""Before clients are accepted again after the system had no room for one."""
 
 
 class Control:
@@ -44,6 +46,7 @@ class Control:
         self._on_starter_gone = on_starter_gone
         self._clients: set[_Client] = set()
         self._listener: socket.socket | None = None
+        self._accept_again_at: float | None = None
         self._path: Path | None = None
         self._starter: _Client | None = self._add(starter)
 
@@ -94,6 +97,9 @@ class Control:
 
     def drop_idle(self) -> None:
         now = time.monotonic()
+        if self._accept_again_at is not None and now >= self._accept_again_at and self._listener is not None:
+            self._accept_again_at = None
+            self._selector.register(self._listener, selectors.EVENT_READ, self._accept)
         for client in list(self._clients):
             if client is not self._starter and now - client.heard > _CLIENT_SECONDS:
                 self._drop(client)
@@ -104,8 +110,15 @@ class Control:
 
     def _accept(self) -> None:
         assert self._listener is not None
-        with contextlib.suppress(OSError):
+        try:
             connection, _ = self._listener.accept()
+        except (BlockingIOError, ConnectionError):
+            return
+        except OSError:  # no descriptors left: the client that waits would wake the loop again at once
+            self._selector.unregister(self._listener)
+            self._accept_again_at = time.monotonic() + _PAUSE_SECONDS
+            return
+        with contextlib.suppress(OSError):
             found = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
             if struct.unpack("3i", found)[1] in (0, os.geteuid()) and len(self._clients) < _MOST_CLIENTS:
                 self._add(connection)
