@@ -198,6 +198,24 @@ async def test_an_unexpected_error_costs_one_event(setting: Setting, monkeypatch
     assert "what was sent" not in setting.notes[0]
 
 
+async def test_an_event_that_comes_as_the_last_delivery_ends_is_delivered(setting: Setting) -> None:
+    """The loop has ended the worker by then, and has not called back yet."""
+    hooks = setting.hooks()
+
+    async def deliver(hook: Hook, body: Mapping[str, Any]) -> Failure | None:
+        if body["id"] == 1:
+            asyncio.get_running_loop().call_soon(hooks.offer, event(2))
+        setting.deliveries.told.append((str(hook.url), body))
+        return None
+
+    setting.deliveries.deliver = deliver  # type: ignore[method-assign]
+    hooks.offer(event(1))
+    for _ in range(10):
+        await asyncio.sleep(0)
+    assert setting.deliveries.ids == [1, 2]
+    assert await hooks.close(5) == 0
+
+
 async def test_after_the_end_nothing_is_taken(setting: Setting) -> None:
     hooks = setting.hooks()
     await hooks.close(1)
