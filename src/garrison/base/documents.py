@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from garrison.base.errors import InvalidError
+from garrison.base.positions.hints import JSON_HINT, TOML_HINT, yaml_hint
 from garrison.base.positions.in_json import LazyPositions, json_positions, repeated_key
 from garrison.base.positions.in_toml import toml_positions
-from garrison.base.syntax_hints import JSON_HINT, TOML_HINT, yaml_hint
 
 if TYPE_CHECKING:
     import yaml

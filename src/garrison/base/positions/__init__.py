@@ -1,1 +1,2 @@
-"""Line and column of the values in a document, for messages. `documents` uses it; it parses no values."""
+"""Line and column of the values in a document, and what to say of one that does not parse. `documents` uses it; it parses
+no values."""
