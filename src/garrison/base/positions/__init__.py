@@ -1,2 +1,4 @@
-"""Line and column of the values in a document, and what to say of one that does not parse. `documents` uses it; it parses
-no values."""
+"""Line and column of the values in a document, and what to say of one that does not parse. `documents` uses it.
+
+It parses no values.
+"""
