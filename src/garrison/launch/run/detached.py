@@ -25,10 +25,12 @@ from garrison.launch.run.shim_link import ShimLink
 from garrison.launch.run.spawn import EngineProcess, RecordAs, shim_environment
 from garrison.launch.shim import MODULE, SOCKET_NAME, STATUS_NAME, VERSION
 from garrison.net.thread_pool import ThreadPool
+from garrison.processes.procfs import Procfs
 
-__all__ = ["AdoptingSpawner", "DetachedSpawner", "ShimStatus", "read_status"]
+__all__ = ["Adopted", "DetachedSpawner", "ShimStatus", "adopt_engine", "lives", "read_status"]
 
 _START_SECONDS = 30.0
+_ANSWER_SECONDS = 5.0
 _SLACK_SECONDS = 2.0
 _POLL_SECONDS = 0.2
 _MOST_STATUS_BYTES = 64 * 1024
@@ -51,14 +53,6 @@ class ShimStatus:
     status: int | None
     cpu_seconds: float = 0.0
     peak_memory_bytes: int = 0
-
-    @property
-    def shim_lives(self) -> bool:
-        return self.shim is not None and start_time(self.shim.pid) == self.shim.start
-
-    @property
-    def main_lives(self) -> bool:
-        return self.main is not None and start_time(self.main.pid) == self.main.start
 
 
 def read_status(directory: Path) -> ShimStatus | None:
@@ -150,15 +144,44 @@ class DetachedSpawner:
         return engine
 
 
-class AdoptingSpawner:
-    """Takes over an engine that runs already, whatever argv it is asked for.
+async def adopt_engine(directory: Path, log: Path, pool: ThreadPool) -> EngineProcess:
+    """Take over an engine that an earlier process started.
 
     Args:
-        directory: as for `DetachedSpawner`.
-    """
+        directory, log: as for `DetachedSpawner`.
 
-    def __init__(self, directory: Path, log: Path, pool: ThreadPool) -> None:
-        self._directory, self._log, self._pool = directory, log, pool
+    Raises:
+        OSError: its shim is gone, or is another process by now.
+        TimeoutError: its shim does not answer.
+    """
+    found = await pool.run(lambda: read_status(directory), f"read {directory / STATUS_NAME}")
+    if found is None or not lives(found.shim):
+        raise OSError(None, "its parent process is gone")
+    connection = socket.socket(socket.AF_UNIX)
+    connection.setblocking(False)
+    link = ShimLink(connection)
+    try:
+        async with asyncio.timeout(_ANSWER_SECONDS):
+            await asyncio.get_running_loop().sock_connect(connection, str(directory / SOCKET_NAME))
+            await link.send({"v": VERSION, "do": "watch"})
+            answer = await link.answer()
+    except BaseException:
+        link.close()
+        raise
+    if answer is None or not answer.get("ok"):
+        link.close()
+        raise OSError(None, "its parent process does not answer" if answer is None else str(answer.get("error")))
+    follower = await pool.run(lambda: LogFollower(log, from_end=True), f"open {log}")
+    engine = _DetachedEngine(link, _process(answer["shim"]), _process(answer["main"]), follower, pool)
+    engine.returncode = answer["status"]
+    return engine
+
+
+class Adopted:
+    """`Spawner` whose engine runs already."""
+
+    def __init__(self, engine: EngineProcess) -> None:
+        self._engine = engine
 
     async def spawn(
         self,
@@ -168,28 +191,8 @@ class AdoptingSpawner:
         stop_timeout: float,
         record: RecordAs | None = None,
     ) -> EngineProcess:
-        """Adopt the engine. Raises OSError if its shim is gone or is another process by now."""
-        found = await self._pool.run(lambda: read_status(self._directory), f"read {self._directory / STATUS_NAME}")
-        if found is None or not found.shim_lives:
-            raise OSError(None, "its parent process is gone")
-        connection = socket.socket(socket.AF_UNIX)
-        connection.setblocking(False)
-        link = ShimLink(connection)
-        try:
-            async with asyncio.timeout(_START_SECONDS):
-                await asyncio.get_running_loop().sock_connect(connection, str(self._directory / SOCKET_NAME))
-                await link.send({"v": VERSION, "do": "watch"})
-                answer = await link.answer()
-        except BaseException:
-            link.close()
-            raise
-        if answer is None or not answer.get("ok"):
-            link.close()
-            raise OSError(None, "its parent process does not answer" if answer is None else str(answer.get("error")))
-        follower = await self._pool.run(lambda: LogFollower(self._log, from_end=True), f"open {self._log}")
-        engine = _DetachedEngine(link, _process(answer["shim"]), _process(answer["main"]), follower, self._pool)
-        engine.returncode = answer["status"]
-        return engine
+        """Return the engine."""
+        return self._engine
 
 
 class _DetachedEngine(EngineTree):
@@ -232,6 +235,12 @@ class _DetachedEngine(EngineTree):
         """Let go of the engine, which goes on."""
         super().close()
         self._follower.close()
+
+
+def lives(known: ProcessId | None) -> bool:
+    """Whether it runs. A zombie does not: nothing answers any more."""
+    found = None if known is None else Procfs().stat(known.pid)
+    return found is not None and found.id == known
 
 
 def _process(found: Mapping[str, Any]) -> ProcessId | None:
