@@ -25,12 +25,13 @@ from garrison.store.records import (
     TargetRecord,
 )
 from garrison.store.rules import can_take, observation_of, parts, refuse_changed, seen_otherwise
-from garrison.testing.store_state import MemoryState, locked
+from garrison.testing.store_instances import InstancesInMemory
+from garrison.testing.store_state import locked
 
 __all__ = ["MemoryStore"]
 
 
-class MemoryStore(MemoryState):
+class MemoryStore(InstancesInMemory):
     """`FleetStore` in memory, as strict as the real one: the same suite of tests runs on both."""
 
     # --- stacks
