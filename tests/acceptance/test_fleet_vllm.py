@@ -350,7 +350,7 @@ async def test_never_loaded(lab: Lab, damage: str) -> None:
 
 
 async def test_broken_content_never_replaces_what_is_served(lab: Lab) -> None:
-    """New weights at the same path that would not do: the old ones stay, without a gap."""
+    """New weights at the same path that are invalid: the old ones stay, without a gap."""
     path = lab.adapter()
     declaration = lab.declare(lab.spec(path))
     await lab.apply(declaration)

@@ -65,7 +65,11 @@ def test_json_means_what_json_means(text: str) -> None:
 
 
 WRONG = {
-    "yaml, not closed": ("a: [1, 2\nb: 3\n", "x.yaml", "x.yaml:2:2"),
+    "yaml, not closed": (
+        "a: [1, 2\nb: 3\n",
+        "x.yaml",
+        "x.yaml:2:2: expected ',' or ']', but got ':' (while parsing a flow sequence that begins at line 1)",
+    ),
     "yaml, tab": ("a:\n\t- 1\n", "x.yaml", "x.yaml:2:1"),
     "yaml, two documents": ("a: 1\n---\nb: 2\n", "x.yaml", "x.yaml:2:1"),
     "yaml, key twice": ("a: 1\nb: 2\na: 3\n", "x.yaml", "x.yaml:3:1: duplicate key 'a'"),
@@ -73,9 +77,13 @@ WRONG = {
     "yaml, key that is a list": ("? [1, 2]\n: 3\n", "x.yaml", "x.yaml:1:3"),
     "yaml, unknown alias": ("a: *nope\n", "x.yaml", "x.yaml:1:4"),
     "yaml, python object": ("a: !!python/object:os.system {}\n", "x.yaml", "x.yaml:1:4"),
-    "yaml, control character": ("a: \x00", "x.yaml", "x.yaml"),
-    "yaml, date that is none": ("a: 2026-13-45\n", "x.yaml", "x.yaml"),
-    "yaml, wrong tag": ("a: !!float abc\n", "x.yaml", "x.yaml"),
+    "yaml, control character": ("b: 1\na: \x00", "x.yaml", "x.yaml:2:4: the character U+0000"),
+    "yaml, date that is none": (
+        "b: 1\nc: [1, 2026-13-45]\n",
+        "x.yaml",
+        "x.yaml:2:8: the value does not match its type: month",
+    ),
+    "yaml, wrong tag": ("a: !!float abc\n", "x.yaml", "x.yaml:1:4"),
     "yaml, wrong boolean tag": ("a: !!bool abc\n", "x.yaml", "x.yaml"),
     "yaml, wrong timestamp tag": ("a: !!timestamp abc\n", "x.yaml", "x.yaml"),
     "yaml, number of ten thousand digits": ("a: " + "9" * 10000, "x.yaml", "x.yaml"),
@@ -87,13 +95,13 @@ WRONG = {
         "x.yaml",
     ),
     "yaml, nested a thousand deep": ("[" * 1000 + "]" * 1000, "x.yaml", "x.yaml"),
-    "json, trailing comma": ('{"a": 1,\n}', "x.json", "line 2 column 1"),
-    "json, comment": ('{"a": 1} # no', "x.json", "line 1 column 10"),
+    "json, trailing comma": ('{"a": 1,\n}', "x.json", "x.json:2:1: not valid JSON"),
+    "json, comment": ('{"a": 1} # no', "x.json", "x.json:1:10: not valid JSON"),
     "json, key twice": ('{"a": 1,\n "a": 2}', "x.json", "x.json:2:2: duplicate key 'a'"),
     "json, nested key twice": ('{"o": {"a": 1, "a": 2}}', "x.json", "duplicate key 'a'"),
     "json, nested deep": ("[" * 100000 + "]" * 100000, "x.json", "x.json"),
-    "toml, syntax": ("a = \n", "x.toml", "line 1, column 5"),
-    "toml, key twice": ("a = 1\na = 2\n", "x.toml", "x.toml is not valid TOML"),
+    "toml, syntax": ("a = \n", "x.toml", "x.toml:1:5: not valid TOML: invalid value"),
+    "toml, key twice": ("a = 1\na = 2\n", "x.toml", "x.toml:2:6: not valid TOML"),
     "toml, number of ten thousand digits": ("a = " + "9" * 10000, "x.toml", "x.toml"),
     "toml, nested deep": ("a = " + "[" * 100000 + "]" * 100000, "x.toml", "x.toml"),
 }
@@ -107,6 +115,30 @@ def test_wrong_documents_say_where(text: str, name: str, said: str) -> None:
     assert said in caught.value.message
     assert len(caught.value.message) < 500
     assert caught.value.hint
+
+
+HINTS = {
+    "tab": ("a:\n\t- 1\n", "spaces"),
+    "two documents": ("a: 1\n---\nb: 2\n", "`---`"),
+    "list not closed": ("a: [1, 2\nb: 3\n", "close the list with `]`"),
+    "list not begun": ("a: [\n", "close the bracket"),
+    "mapping not closed": ("a: {b: 1\nc", "close the mapping with `}`"),
+    "quotation not closed": ("a: 'x\nb: 1\n", "quotation mark"),
+    "indentation": ("a:\n  b: 1\n c: 2\n", "begin in the same column"),
+    "colon in a text": ("a: b: c\n", "quote a text that contains `: `"),
+    "no space after the colon": ("a:1\nb:2\nc: 3\n", "quote a text that contains `: `"),
+    "alias": ("a: *.yaml\n", "begins with `*`"),
+    "tag": ("a: !x 1\n", "Remove the tag"),
+    "reserved character": ("a: @x\n", "begins with this character"),
+    "control character": ("a: \x07\n", "control character"),
+}
+
+
+@pytest.mark.parametrize(("text", "said"), HINTS.values(), ids=HINTS)
+def test_a_mistake_in_yaml_has_a_hint_of_its_own(text: str, said: str) -> None:
+    with pytest.raises(InvalidError) as caught:
+        read_document(text, "x.yaml")
+    assert said in str(caught.value.hint)
 
 
 @pytest.mark.parametrize("name", ["x.yaml", "x.json", "x.toml"])

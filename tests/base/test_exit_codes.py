@@ -23,6 +23,7 @@ CONTRACT = {
     32: "drift",
     33: "conflict",
     40: "denied",
+    41: "declined",
     64: "usage",
     70: "internal",
 }

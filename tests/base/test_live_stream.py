@@ -48,7 +48,7 @@ def test_what_is_written_arrives_in_order(pipe: Pipe) -> None:
 
 
 def test_a_reader_that_does_not_read_holds_nobody_up(pipe: Pipe, until: Callable[..., None]) -> None:
-    """The pipe holds 64 KiB, the stream its limit; the rest is counted and the count is told."""
+    """The pipe holds 64 KiB, the stream its limit; the rest is counted and the count is written."""
     live = LiveStream(pipe.stream, limit=200_000)
     for number in range(10_000):
         live.write(f"line {number:05} {'x' * 88}\n")

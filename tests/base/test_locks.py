@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from garrison.base import locks
-from garrison.base.errors import GarrisonError, InvalidError, LockedError
+from garrison.base.errors import DiskFullError, GarrisonError, InvalidError, LockedError
 from garrison.base.identity import Identity, Place, this_place, this_process
 from garrison.base.locks import file_lock
 from garrison.testing.clock import FakeClock
@@ -349,15 +349,6 @@ class TestDirectoryFallback:
         take(tmp_path / "x.lock", timeout=1)
 
 
-def test_another_flock_error_is_not_swallowed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(*_: object) -> None:
-        raise OSError(errno.EIO, "Input/output error")
-
-    monkeypatch.setattr(locks.fcntl, "flock", broken)
-    with pytest.raises(OSError, match="Input/output"):
-        take(tmp_path / "x.lock")
-
-
 def test_a_full_disk_costs_only_the_holders_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object) -> int:
         raise OSError(errno.ENOSPC, "No space left on device")
@@ -365,3 +356,30 @@ def test_a_full_disk_costs_only_the_holders_name(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(os, "pwrite", full)
     with file_lock(tmp_path / "x.lock", timeout=0, purpose="is at it"):
         pass
+
+
+@pytest.mark.parametrize(("number", "kind"), [(errno.ENOSPC, DiskFullError), (errno.EIO, InvalidError)])
+def test_a_holder_that_cannot_be_named_holds_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, kind: type[GarrisonError]
+) -> None:
+    no_flock(monkeypatch)
+    path = tmp_path / "x.lock"
+
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "write_text", fail)
+        with pytest.raises(kind, match=r"x\.lock"):
+            take(path)
+    assert list(tmp_path.iterdir()) == [path]
+    take(path)
+
+
+def test_a_file_system_that_fails_to_lock_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(locks.fcntl, "flock", fail)
+    with pytest.raises(InvalidError, match="cannot be locked: Input/output error"):
+        take(tmp_path / "x.lock")

@@ -248,8 +248,8 @@ FILE_WRONG = [
     ("value", "engine_port: 0\n", "engine_port in ", "65535"),
     ("unknown key, near", "engine_prot: 8000\n", "unknown setting 'engine_prot'", "Did you mean engine_port?"),
     ("unknown key, far", "zzzzz: 1\n", "unknown setting 'zzzzz'", "garrison config show"),
-    ("list", "- port\n", "must hold `name: value` lines", "garrison config show"),
-    ("syntax", "port: [\n", "cannot be read as YAML", "Fix"),
+    ("list", "- port\n", "must contain `name: value` lines", "garrison config show"),
+    ("syntax", "port: [\n", ":2:1: expected the node content", "close the bracket"),
     ("mapping as a value", "engine_host: {a: 1}\n", "engine_host in ", "Unset"),
 ]
 
@@ -276,7 +276,7 @@ def test_a_config_file_of_a_user_who_is_not_there(config: dict[str, str]) -> Non
 
 def test_a_config_file_that_is_no_text(config: dict[str, str]) -> None:
     config_path(config).write_bytes(b"\xff\xfe")
-    with pytest.raises(InvalidError, match="cannot be read"):
+    with pytest.raises(InvalidError, match="not UTF-8 text"):
         Settings.load(config)
 
 

@@ -86,7 +86,7 @@ def test_an_adapter_of_another_stack_is_refused(cli, world, file):
 def test_asks_first(cli, world, file):
     done = cli("adopt", "edge-1/mine", "--stack", "lab")
     assert done.code == 64
-    assert "Adopt 1 into lab?" in done.err
+    assert "confirmation required, but standard input is not a terminal" in done.err
     assert world.recorded("mine") is None
     assert cli("adopt", "edge-1/mine", "--stack", "lab", "--json").code == 64
 

@@ -221,4 +221,4 @@ def test_a_disk_that_hangs_does_not_hold_the_process(applied, clean_environ):
         process.communicate()
     assert process.returncode == 0
     assert out.splitlines()[-1].endswith("· stopped")
-    assert err.startswith("left behind, since it hangs: garrison-disk: digest /")
+    assert err.startswith("abandoned, because it does not return: garrison-disk: digest /")

@@ -55,8 +55,9 @@ def test_without_a_terminal_it_cannot_ask(cli, world, file, monkeypatch):
     done = cli("apply", file)
     assert done.code == 64
     assert "+ 3 create" in done.out
-    assert "Apply 3 actions to 2 targets?" in done.err
-    assert "--yes" in done.err
+    assert done.err == (
+        "error: confirmation required, but standard input is not a terminal\n  → Confirm with --yes (-y).\n"
+    )
     assert world.edge.served == {}
 
 
@@ -205,7 +206,7 @@ def slow(start, manifest, adapter):
 @pytest.mark.system
 @pytest.mark.filterwarnings("ignore:.*forkpty.*:DeprecationWarning")
 @pytest.mark.parametrize(
-    ("answer", "said", "code"), [(b"n\n", "Nothing was done.", 0), (b"\x03", "nothing was started", 130)]
+    ("answer", "said", "code"), [(b"n\n", "Nothing was done.", 41), (b"\x03", "nothing was started", 130)]
 )
 def test_no_and_ctrl_c_at_the_question(terminal, slow, answer, said, code):
     sim, file = slow

@@ -65,3 +65,10 @@ def test_a_mistyped_variable_is_reported_once(cli: Any, monkeypatch: pytest.Monk
 def test_a_command_that_reads_settings_twice_says_it_once(cli: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GARRISON_STOPTIMEOUT", "1")
     assert cli("adapters", "list").err.count("GARRISON_STOPTIMEOUT") == 1
+
+
+@pytest.mark.parametrize("group", ["adapters", "config", "engine", "models"])
+def test_a_group_alone_prints_its_help(cli, group):
+    done = cli(group)
+    assert (done.code, done.err) == (0, "")
+    assert done.out.rstrip() == cli(group, "--help").out.rstrip()

@@ -68,7 +68,7 @@ def test_a_target_that_answers_is_kept_unless_forced(cli, world, file):
 def test_asks_first(cli, world, file):
     done = cli("forget", "edge-2")
     assert done.code == 64
-    assert "Forget edge-2?" in done.err
+    assert "confirmation required, but standard input is not a terminal" in done.err
     assert len(world.store.targets()) == 2
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import platform
 import pty
 import signal
 import socket
@@ -49,17 +50,21 @@ def test_a_repair_is_logged_with_its_command_and_cause(cli, world, file, monkeyp
     lines = log_of(done)
     (started,) = named(lines, "started")
     assert started["program"] == "garrison agent"
-    assert started["process"].startswith(f"{os.getpid()} ")
+    assert (started["pid"], started["host"]) == (os.getpid(), platform.node())
     assert started["settings"]["log_format"]["value"] == "json"
     begun, ended = named(lines, "action started"), named(lines, "action ended")
-    assert [(one["target"], one["name"]) for one in begun] == [("edge-1", "chat"), ("edge-1", "sql")]
+    assert [(one["target"], one["adapter"]) for one in begun] == [("edge-1", "chat"), ("edge-1", "sql")]
     assert all(one["stack"] == "lab" and one["reason"] for one in begun)
-    assert [(one["name"], one["state"]) for one in ended] == [("chat", "done"), ("sql", "done")]
+    assert [(one["adapter"], one["state"]) for one in ended] == [("chat", "done"), ("sql", "done")]
     ids = {one.id for one in world.fleet.store.commands() if one.kind == "restore"}
     assert {one["command"] for one in (*begun, *ended)} == ids
     assert {one["level"] for one in named(lines, "drift")} == {"warning"}
     assert lines[-1]["event"] == "stopped"
-    assert (lines[-1]["failed"], lines[-1]["forced"], lines[-1]["output_dropped"]) == (0, False, 0)
+    assert (lines[-1]["actions_done"], lines[-1]["actions_failed"], lines[-1]["forced"]) == (2, 0, False)
+    assert {"last_believed", "bugs", "stopping"}.isdisjoint(lines[-1])
+    order = [one["event"] for one in lines]
+    assert order.index("restarted") < order.index("drift") < order.index("action started"), "why, then what"
+    assert max(at for at, one in enumerate(order) if one == "drift") < order.index("action started")
     assert done.out == ""
 
 
@@ -69,7 +74,7 @@ def test_a_failed_action_is_a_warning_with_its_error(cli, world, file):
     done = cli("agent", "--once", "--log", "json")
     assert done.code == 30
     (failed,) = [one for one in named(log_of(done), "action ended") if one["state"] == "failed"]
-    assert (failed["level"], failed["name"], failed["code"]) == ("warning", "sql", "InvalidRequest")
+    assert (failed["level"], failed["adapter"], failed["code"]) == ("warning", "sql", "InvalidRequest")
     assert failed["error"]
 
 

@@ -1,5 +1,6 @@
-import io
 import json
+import os
+import pty
 import shutil
 import tarfile
 from pathlib import Path
@@ -141,15 +142,15 @@ ANSWERS = {"y": True, "yes": True, "Y": True, "n": False, "": False, "maybe": Fa
 def test_remove_asks_at_a_terminal(
     cli: Any, clean_environ: Any, tiny_model: Path, monkeypatch: pytest.MonkeyPatch, answer: str, removed: bool
 ) -> None:
-    class Terminal(io.StringIO):
-        def isatty(self) -> bool:
-            return True
-
     cli("models", "import", tiny_model, "--as", "acme/tiny")
-    monkeypatch.setattr("sys.stdin", Terminal(f"{answer}\n"))
-    done = cli("models", "remove", "acme/tiny")
-    assert done.code == (0 if removed else 130)
-    assert done.err.startswith("remove acme/tiny, ")
+    person, terminal = pty.openpty()
+    os.write(person, f"{answer}\n".encode())
+    with open(terminal, encoding="utf-8") as stdin:
+        monkeypatch.setattr("sys.stdin", stdin)
+        done = cli("models", "remove", "acme/tiny")
+    os.close(person)
+    assert done.code == (0 if removed else 41)
+    assert done.err.startswith("\nRemove acme/tiny, ")
     assert done.out.startswith("removed acme/tiny") == removed
     assert (models_dir(clean_environ) / "tiny").exists() != removed
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from garrison.base.errors import InvalidError, all_errors
+from garrison.base.errors import DeclinedError, InvalidError, all_errors
 from garrison.cli.outermost import outermost, report
 
 SECRET = "sk-very-secret"
@@ -33,17 +33,18 @@ def test_the_result_is_the_code(capsys: Any) -> None:
 @pytest.mark.parametrize("cls", all_errors(), ids=lambda cls: cls.code)
 @pytest.mark.parametrize("as_json", [False, True], ids=["text", "json"])
 def test_every_error(capsys: Any, cls: Any, as_json: bool) -> None:
-    error = cls("it broke", hint="Mend it.", details={"path": Path("/x")})
+    error = cls("it broke", hint="Fix it.", details={"path": Path("/x")})
     assert outermost(raising(error), json=as_json) == int(cls.exit_code)
     out, err = capsys.readouterr()
-    assert err == "error: it broke\n  → Mend it.\n"
+    label = "" if cls is DeclinedError else "error: "
+    assert err == f"{label}it broke\n  → Fix it.\n"
     if not as_json:
         assert out == ""
         return
     (line,) = out.splitlines()
     body = json.loads(line)
     assert (body["ok"], body["code"], body["exit_code"]) == (False, cls.code, int(cls.exit_code))
-    assert (body["error"], body["hint"], body["path"]) == ("it broke", "Mend it.", "/x")
+    assert (body["error"], body["hint"], body["path"]) == ("it broke", "Fix it.", "/x")
 
 
 def test_no_hint(capsys: Any) -> None:
@@ -58,7 +59,8 @@ def test_interrupt(capsys: Any) -> None:
 
 def test_interrupt_inside_a_command(cli: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("garrison.cli.wait.wait_ready", raising(KeyboardInterrupt()))
-    assert cli("wait", "http://x").code == 130
+    done = cli("wait", "http://x")
+    assert (done.code, done.err) == (130, "interrupted\n")
 
 
 @pytest.mark.parametrize("as_json", [False, True], ids=["text", "json"])
@@ -149,7 +151,6 @@ from pathlib import Path
 from garrison.cli.outermost import outermost
 
 def call():
-    print("said")
     print("said", file=sys.stderr)
     opened = os.open(sys.argv[1], os.O_WRONLY | os.O_CREAT)
     assert opened > 2, opened
@@ -181,3 +182,35 @@ def test_a_closed_standard_error_does_not_hide_the_exit_code(tmp_path: Path) -> 
     script.write_text("import sys; from garrison.cli.main import main; sys.exit(main())")
     command = ["/bin/sh", "-c", 'exec "$0" "$1" nonsense >&- 2>&-', sys.executable, str(script)]
     assert subprocess.run(command, timeout=60).returncode == 64
+
+
+@pytest.mark.parametrize(
+    ("words", "redirected", "code", "said"),
+    {
+        "output": ("--version", ">&-", 1, "error: cannot write to standard output: it is closed"),
+        "rich output": ("config show", ">&-", 1, "error: cannot write to standard output: it is closed"),
+        "a group's help": ("config", ">&-", 1, "error: cannot write to standard output: it is closed"),
+        "a command's help": ("status --help", ">&-", 1, "error: cannot write to standard output: it is closed"),
+        "output of the agent": ("agent --once", ">&-", 1, "error: cannot write to standard output: it is closed"),
+        "another exit code": ("resolve no/model --offline --json", ">&-", 10, "error: model no/model not found"),
+        "read-only": ("--version", "1</dev/null", 1, "error: cannot write to standard output: bad file descriptor"),
+        "no space left": ("--version", ">/dev/full", 14, "error: no space left on disk"),
+        "no output": ("wait http://127.0.0.1:1 --timeout 0 --quiet", ">&-", 22, "error: http://127.0.0.1:1 was not"),
+    }.values(),
+    ids=lambda one: one if isinstance(one, str) else "",
+)
+def test_output_that_cannot_be_written_is_an_error(
+    tmp_path: Path, clean_environ: Any, words: str, redirected: str, code: int, said: str
+) -> None:
+    script = tmp_path / "script.py"
+    script.write_text("import sys; from garrison.cli.main import main; sys.exit(main())")
+    done = subprocess.run(
+        ["/bin/sh", "-c", f'exec "$0" "$1" {words} {redirected}', sys.executable, str(script)],
+        stderr=subprocess.PIPE,
+        text=True,
+        timeout=60,
+        env=dict(clean_environ) | {"PYTHONUNBUFFERED": ""},
+    )
+    assert (done.returncode, done.stderr[: len(said)]) == (code, said)
+    assert "bug" not in done.stderr
+    assert "Exception" not in done.stderr

@@ -16,7 +16,7 @@ def answer(monkeypatch, world):
     asked = []
 
     def give(said, meanwhile=lambda: None):
-        def ask(words, _stop):
+        def ask(words, _stopped):
             asked.append(words)
             assert world.store.leases() == [], "nothing is held while a person thinks"
             meanwhile()
@@ -44,8 +44,8 @@ def _gone(world):
 def test_yes_no_and_changed_meanwhile_at_adopt(cli, world, file, answer):
     asked = answer(False)
     done = cli("adopt", "mine", "--stack", "lab")
-    assert (done.code, done.out.splitlines()[-1]) == (0, "Nothing was done.")
-    assert asked == ["Adopt 1 into lab?"]
+    assert (done.code, done.err) == (41, "Nothing was done.\n")
+    assert asked == ["Adopt 1 adapter into lab?"]
     answer(True, lambda: world.edge.served.update(mine="/tmp/other"))
     done = cli("adopt", "mine", "--stack", "lab")
     assert done.code == 33
@@ -66,7 +66,8 @@ def test_nobody_is_asked_where_nothing_is_to_be_adopted(cli, world, file, answer
 def test_yes_no_and_changed_meanwhile_at_forget(cli, world, file, answer):
     _gone(world)
     asked = answer(False)
-    assert cli("forget", "edge-2").out.splitlines()[-1] == "Nothing was done."
+    done = cli("forget", "edge-2")
+    assert (done.code, done.err) == (41, "Nothing was done.\n")
     assert asked == ["Forget edge-2?"]
     other = write(file.with_name("other.json"), stack="other", adapters={})
     answer(True, lambda: cli("apply", other, "--yes"))
@@ -80,7 +81,8 @@ def test_yes_no_and_changed_meanwhile_at_forget(cli, world, file, answer):
 
 def test_yes_no_and_changed_meanwhile_at_destroy(cli, world, file, answer):
     asked = answer(False)
-    assert cli("destroy", "--stack", "lab").out.splitlines()[-1] == "Nothing was done."
+    done = cli("destroy", "--stack", "lab")
+    assert (done.code, done.err) == (41, "Nothing was done.\n")
     assert asked == ["Unload 3 adapters from 2 targets?"]
     answer(True, lambda: world.edge.served.pop("chat"))
     done = cli("destroy", "--stack", "lab")

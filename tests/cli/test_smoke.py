@@ -40,7 +40,7 @@ def test_all_well(cli: Any, sim: Any) -> None:
     assert done.code == 0
     lines = done.out.splitlines()
     assert [line[0] for line in lines[:6]] == ["✓"] * 5 + ["–"]
-    assert lines[-1] == f"all well at {url}"
+    assert lines[-1] == f"all checks passed at {url}"
     assert "ms" in lines[0]
 
 
@@ -48,7 +48,7 @@ def test_failure(cli: Any, sim: Any) -> None:
     done = cli("smoke", sim(), "--model", "nope")
     assert done.code == 31
     assert "✗ models" in done.out
-    assert "failed at http://" in done.out.splitlines()[-1]
+    assert "4 of 6 checks failed at http://" in done.out.splitlines()[-1]
 
 
 def test_json(cli: Any, sim: Any) -> None:

@@ -60,7 +60,16 @@ def test_time_is_over(cli: Any, server: Any) -> None:
 def test_nothing_listens(cli: Any) -> None:
     done = cli("wait", "http://127.0.0.1:9", "--timeout", "0")
     assert done.code == 22
-    assert "nothing listens" in done.err
+    assert "http://127.0.0.1:9 was not ready within 0 s: connection refused\n" in done.err
+    assert "→ Start the server, or check its address and port." in done.err
+
+
+def test_a_name_that_does_not_resolve(cli: Any) -> None:
+    done = cli("wait", "http://no-such-host.invalid", "--timeout", "0")
+    assert done.code == 22
+    assert "the name does not resolve" in done.err
+    assert "→ Check the host name, or use the server's IP address." in done.err
+    assert "log" not in done.err
 
 
 def test_quiet(cli: Any, server: Any) -> None:

@@ -1,12 +1,13 @@
 """What the command's tests do not reach: kills, and stacks that are going."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 from fleet_world import World, adapter
 
-from garrison.base.errors import DiskFullError
-from garrison.fleet.operations.adopt import adopt
+from garrison.base.errors import ConflictError, DiskFullError
+from garrison.fleet.operations.adopt import Candidate, adopt
 from garrison.store.records import CommandState, Operation
 
 
@@ -43,3 +44,18 @@ async def test_what_is_adopted_is_unloaded_by_destroy(world: World) -> None:
     await world.destroy()
     assert world.edge.served == {}
     assert world.store.stacks() == []
+
+
+async def test_a_target_that_another_stack_moves_meanwhile_stays_moved(world: World) -> None:
+    await world.apply(world.declaration(adapter()))
+
+    def choose(one: Candidate) -> bool:
+        """Runs between the look and the record."""
+        (record,) = world.store.targets()
+        world.store.respecify([replace(record, spec=dict(record.spec) | {"base_url": "http://elsewhere:8000"})])
+        return one.served.name == "mine"
+
+    with pytest.raises(ConflictError, match="another command has changed target edge-1"):
+        await adopt(world.fleet, "other", choose, world.view)
+    assert [one.spec["base_url"] for one in world.store.targets()] == ["http://elsewhere:8000"]
+    assert [one.name for one in world.store.stacks()] == ["lab"]

@@ -34,7 +34,7 @@ def test_an_action(view, logged):
     log.started(ACTION)
     log.step(ACTION, "load")
     log.ended(Outcome(action=ACTION, state=ActionState.DONE, seconds=0.25, notes=("probed",)))
-    about = {"kind": "create", "target": "edge-1", "name": "sql"}
+    about = {"action": "create", "target": "edge-1", "adapter": "sql"}
     assert logged() == [
         ("INFO", "action started", about | {"reason": "it is gone"}),
         ("DEBUG", "action step", about | {"step": "load"}),
@@ -65,7 +65,7 @@ def test_an_event(view, logged, kind, level):
     passed = []
     event = Event(at=AT, kind=kind, target="edge-1", cause="refused", id=7)
     AgentLog(view, passed.append).event(event)
-    assert logged() == [(level, kind, {"target": "edge-1", "cause": "refused", "id": 7})]
+    assert logged() == [(level, kind, {"target": "edge-1", "cause": "refused", "event_id": 7})]
     assert passed == [event]
 
 
@@ -76,7 +76,13 @@ def test_what_was_logged_as_an_action_is_not_logged_as_an_event(view, logged, ki
     assert (logged(), len(passed)) == ([], 1)
 
 
-def test_a_note_is_a_warning(view, logged):
-    AgentLog(view).note("the store failed, trying again: disk full")
-    assert logged() == [("WARNING", "the store failed, trying again: disk full", {})]
-    assert view.notes == ["the store failed, trying again: disk full"]
+@pytest.mark.parametrize("level", ["info", "warning", "error"])
+def test_a_note_has_its_level(view, logged, level):
+    AgentLog(view).note("the store works again", level)
+    assert logged() == [(level.upper(), "the store works again", {})]
+    assert (view.notes, view.levels) == (["the store works again"], [level])
+
+
+def test_a_note_without_a_level_is_a_warning(view, logged):
+    AgentLog(view).note("a hook does not keep up")
+    assert logged() == [("WARNING", "a hook does not keep up", {})]

@@ -49,7 +49,7 @@ class Way:
         others: what somebody loaded or unloaded (None) after that.
         labels: the manifest's keys, where they are not the names.
         faults: what the server does wrong while the process that dies is at work.
-        drift: what may rightly be told of others.
+        drift: what may rightly be reported about others.
         like: a way that begins as this one does; only one of them is killed there.
     """
 
@@ -250,7 +250,7 @@ async def come_next(there: Place, who: str, *, declared: bool = True) -> None:
 
 
 async def all_of(cases: list[Any]) -> None:
-    """Side by side; every failure is told."""
+    """Side by side; every failure is reported."""
     failures = [one for one in await asyncio.gather(*cases, return_exceptions=True) if one is not None]
     if failures:
         raise BaseExceptionGroup(f"{len(failures)} of {len(cases)} deaths", failures)

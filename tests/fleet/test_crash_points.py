@@ -19,7 +19,7 @@ from garrison.testing.targets import MemoryFault, refusal
 
 
 class KilledError(BaseException):
-    """Stands for SIGKILL: no handler of ours sees it."""
+    """Stands for SIGKILL: no handler of Garrison sees it."""
 
 
 @dataclass(frozen=True)

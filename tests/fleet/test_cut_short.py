@@ -22,7 +22,7 @@ LOST = TransportError(TransportCause.RESET, "the connection was reset", sent=Tru
 
 
 class KilledError(BaseException):
-    """Stands for SIGKILL: no handler of ours sees it."""
+    """Stands for SIGKILL: no handler of Garrison sees it."""
 
 
 @pytest.fixture

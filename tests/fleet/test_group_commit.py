@@ -1,4 +1,4 @@
-"""Many results, few transactions; and each caller is told of its own."""
+"""Many results, few transactions; and each caller gets its own."""
 
 import asyncio
 import threading

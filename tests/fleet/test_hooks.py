@@ -1,4 +1,4 @@
-"""Who is told what, in which order, how often it is tried, and that nobody waits for it."""
+"""Which events each hook gets, in which order, how often delivery is tried, and that nothing waits for it."""
 
 import asyncio
 import json
@@ -88,9 +88,9 @@ def setting() -> Setting:
 WANTED: list[tuple[str, Event, bool]] = [
     ("ours", event(), True),
     ("another stack's", event(stack="other"), False),
-    ("about a target of ours", event(kind=events.UNREACHABLE, stack=None, name=None), True),
+    ("about a target of this stack", event(kind=events.UNREACHABLE, stack=None, name=None), True),
     ("about another target", event(kind=events.UNREACHABLE, stack=None, name=None, target="node"), False),
-    ("a kind that hooks are not told of", event(kind=events.APPLIED), False),
+    ("a kind that hooks do not get", event(kind=events.APPLIED), False),
     ("a kind that this one does not want", event(kind=events.RECOVERED), False),
 ]
 
@@ -196,6 +196,24 @@ async def test_an_unexpected_error_costs_one_event(setting: Setting, monkeypatch
     assert len(setting.notes) == 1
     assert "KeyError in test_hooks.py" in setting.notes[0]
     assert "what was sent" not in setting.notes[0]
+
+
+async def test_an_event_that_comes_as_the_last_delivery_ends_is_delivered(setting: Setting) -> None:
+    """The loop has ended the worker by then, and has not called back yet."""
+    hooks = setting.hooks()
+
+    async def deliver(hook: Hook, body: Mapping[str, Any]) -> Failure | None:
+        if body["id"] == 1:
+            asyncio.get_running_loop().call_soon(hooks.offer, event(2))
+        setting.deliveries.told.append((str(hook.url), body))
+        return None
+
+    setting.deliveries.deliver = deliver  # type: ignore[method-assign]
+    hooks.offer(event(1))
+    for _ in range(10):
+        await asyncio.sleep(0)
+    assert setting.deliveries.ids == [1, 2]
+    assert await hooks.close(5) == 0
 
 
 async def test_after_the_end_nothing_is_taken(setting: Setting) -> None:

@@ -118,3 +118,24 @@ async def test_a_process_that_cannot_be_seen_from_here_is_not_judged_dead(world:
     with pytest.raises(ConflictError, match="stack lab has been held by"):
         async with hold(world.fleet, "lab", "apply"):
             pass
+
+
+async def test_a_holder_whose_store_hangs_is_stopped_when_the_lease_expires(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another process may take the stack by then."""
+    go_on = threading.Event()
+    for name, seconds in (("LEASE_SECONDS", 0.03), ("_LEAST_SECONDS", 0.03), ("_RELEASE_SECONDS", 0.03)):
+        monkeypatch.setattr(lease_module, name, seconds)
+    monkeypatch.setattr(world.store, "renew", lambda *_: go_on.wait(10))
+
+    async def work() -> None:
+        async with hold(world.fleet, "lab", "apply"):
+            await asyncio.sleep(5)
+
+    try:
+        async with asyncio.timeout(3):
+            with pytest.raises(ConflictError, match="was taken over by another command"):
+                await work()
+    finally:
+        go_on.set()

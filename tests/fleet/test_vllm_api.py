@@ -140,6 +140,11 @@ def test_any_answer_has_a_meaning(status: int, body: bytes, head: bytes) -> None
     assert isinstance(completion_of(answer, now=NOW), Completion | Failure)
 
 
+def test_a_probability_that_is_no_number_is_none() -> None:
+    body = b'{"choices": [{"text": "a", "logprobs": {"token_logprobs": [' + b"9" * 400 + b"]}}]}"
+    assert completion_of(Answer(200, body), now=NOW) == Completion("a", None)
+
+
 @asynccontextmanager
 async def api_of(server: MemoryTarget) -> AsyncIterator[tuple[VllmApi, MemoryTargets]]:
     targets = MemoryTargets({"edge": server})

@@ -108,6 +108,13 @@ async def test_another_holder_is_waited_for(world: World) -> None:
     assert len(watched.outcomes) == 1
 
 
+async def test_it_ends_when_asked_while_another_command_holds_the_stack(world: World) -> None:
+    await owed(world)
+    async with hold(world.fleet, "lab", "a test"):
+        watched, waits = await stay(world, lambda _: None, stopping=lambda: True)
+    assert (watched, len(waits)) == (WatchResult(owed=1), 1)
+
+
 async def test_ends_when_the_stack_is_gone_and_when_asked(world: World) -> None:
     await owed(world)
     watched, _ = await stay(world, lambda _: None, stopping=lambda: True)

@@ -242,3 +242,24 @@ def test_a_file_system_that_cannot_reserve_room_is_no_failure(tmp_path: Path, mo
 
     monkeypatch.setattr(os, "posix_fallocate", refused)
     assert fed(tmp_path, b"one\n")[1] == b"one\n"
+
+
+@pytest.mark.parametrize("taken", [False, True])
+def test_a_log_that_was_removed_is_begun_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, taken: bool) -> None:
+    """By somebody who frees some space; another engine may have its name by then."""
+    monkeypatch.setattr(engine_log, "_MAX_FILE_BYTES", 2000)
+    log = EngineLog(tmp_path / "x.log")
+    log.feed(b"before\n" * 100)
+    log.path.unlink()
+    other = EngineLog(tmp_path / "x.log") if taken else None
+    if other is not None:
+        other.feed(b"other\n")
+    for _ in range(60):
+        log.feed(b"after\n")
+    log.close()
+    assert log.path == tmp_path / ("x.2.log" if taken else "x.log")
+    assert log.path.read_bytes().endswith(b"after\n")
+    assert not (tmp_path / "x.log.1").exists()
+    if other is not None:
+        other.close()
+        assert (tmp_path / "x.log").read_bytes() == b"other\n"

@@ -71,7 +71,7 @@ async def test_both_ways(files: tuple[str, str], told: bool) -> None:
     answer, _ = await ask(both, argv=argv)
     assert (answer.ready, answer.heard, answer.unsure) == (False, True, True)
     if told:
-        assert answer.reason == "it talks only to clients with a certificate"
+        assert answer.reason == "it requires a client certificate"
 
 
 @pytest.mark.parametrize("root", ["/serve", "/a/b", "/v1", "/health"])
@@ -124,7 +124,7 @@ async def test_nothing_listens() -> None:
         for tls in (False, True):
             endpoint = Endpoint("127.0.0.1", port, tls=tls, protocol=protocol)
             async with EngineProbe(endpoint, READINESS, timeout=5) as probe:
-                assert await probe.ask() == Answer(False, "nothing listens")
+                assert await probe.ask() == Answer(False, "connection refused")
 
 
 async def test_grpc_is_ready_when_it_accepts() -> None:

@@ -19,6 +19,8 @@ from garrison_serve import ENGINE, alive
 from garrison.base.errors import EngineDiedError, EngineMissingError
 from garrison.engines.engine import Endpoint, EngineCommand
 from garrison.engines.registry import engine
+from garrison.launch.run import engine_run as engine_run_module
+from garrison.launch.run import spawn as spawn_module
 from garrison.launch.run.engine_run import EngineRun, Job, State
 from garrison.launch.run.patience import Patience
 from garrison.testing.engines import MemorySpawner
@@ -185,6 +187,28 @@ class TestEnds:
             assert await gone(recorded(record))
             assert await answers(second)
 
+    async def test_the_shim_is_killed_after_the_engine_has_started_another_worker(
+        self, tmp_path: Path, clean_environ: Mapping[str, str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(engine_run_module, "_WALK_SECONDS", 0.1)
+        stubborn = f"trap '' TERM; echo $$ > {tmp_path}/worker; while :; do sleep 1; done"
+        script = f'while ! test -e {tmp_path}/go; do sleep 0.1; done; sh -c "{stubborn.replace("$", chr(92) + "$")}"'
+        async with ready(job(tmp_path, ["/bin/sh", "-c", script], protocol="none")) as ((run, task),):
+            assert run.process is not None
+            assert run.process.main is not None
+            (tmp_path / "go").touch()
+            async with asyncio.timeout(10):
+                while not (tmp_path / "worker").exists() or not (tmp_path / "worker").read_text():
+                    await asyncio.sleep(0.05)
+                worker = int((tmp_path / "worker").read_text())
+                while worker not in [one.pid for one in run.process.seen]:
+                    await asyncio.sleep(0.05)
+            shim = int(Path(f"/proc/{run.process.main.pid}/stat").read_text().rpartition(")")[2].split()[1])
+            os.kill(shim, signal.SIGKILL)
+            with pytest.raises(EngineDiedError, match="lost its supervising process"):
+                await task
+            assert await gone([worker])
+
     async def test_in_a_thread_that_ends_before_the_process(
         self, tmp_path: Path, clean_environ: Mapping[str, str]
     ) -> None:
@@ -213,6 +237,15 @@ class TestEnds:
             with pytest.raises(EngineMissingError, match=r"cannot run .*: (No such file|Permission denied)"):
                 await run.run()
             assert run.state is State.STOPPED
+
+    async def test_a_shim_that_does_not_answer(
+        self, tmp_path: Path, clean_environ: Mapping[str, str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(spawn_module, "_START_SECONDS", 0.0)
+        first, record = fake(tmp_path, 1)
+        with pytest.raises(EngineMissingError, match=r"its parent process did not start it within 0 s"):
+            await EngineRun(first, RecordingStartView()).run()
+        assert await gone(recorded(record))
 
 
 class TestWithoutProcesses:
@@ -270,3 +303,38 @@ class TestWithoutProcesses:
         spawner.refuses = OSError(8, "Exec format error")
         with pytest.raises(EngineMissingError, match="cannot run /opt/vllm: Exec format error"):
             await run.run()
+
+    async def test_a_stop_before_its_turn_starts_nothing(self, tmp_path: Path) -> None:
+        """Whoever stops it does not wait for a task that has not begun, so nothing may be started after that."""
+        run, spawner, _ = self.start(tmp_path)
+        task = asyncio.create_task(run.run())
+        await run.stop("changed my mind")
+        assert await task is False
+        assert (spawner.started, run.state) == ([], State.STOPPED)
+        assert await run.started() is False
+
+    async def test_a_kill_while_it_is_being_started(self, tmp_path: Path) -> None:
+        run, spawner, _ = self.start(tmp_path)
+        spawner.delay = asyncio.Event()
+        task = asyncio.create_task(run.run())
+        await asyncio.sleep(0.01)
+        run.request_stop("SIGINT")
+        run.kill()
+        spawner.delay.set()
+        assert await task is False
+        assert spawner.started[0].returncode == -signal.SIGKILL
+
+    async def test_a_stop_that_is_cancelled_releases_the_engine(self, tmp_path: Path) -> None:
+        run, spawner, _ = self.start(tmp_path)
+        task = asyncio.create_task(run.run())
+        assert await run.started()
+        stopping = spawner.started[0].stopping = asyncio.Event()
+        waiting = asyncio.create_task(run.stop("idle"))
+        async with asyncio.timeout(5):
+            await stopping.wait()
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            await waiting
+        assert spawner.started[0].closed
+        assert run.state is State.STOPPED

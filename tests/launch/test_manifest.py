@@ -194,7 +194,7 @@ WRONG = {
     "key twice": ("model: m\nmodel: n\n", ":2:1: duplicate key 'model'", "Remove"),
     "option twice": ("model: m\noptions:\n  a: 1\n  a: 2\n", ":4:3: duplicate key 'a'", "Remove"),
     "number as key": ("model: m\n1: x\n", ":2:1: ", ""),
-    "not closed": ("model: [\n", ":2:1: ", "Fix"),
+    "not closed": ("model: [\n", ":2:1: ", "close the bracket"),
     "list": ("- model\n", "has no `key: value` lines", "Start with"),
     "empty": ("", "has no `key: value` lines", "Start with"),
 }

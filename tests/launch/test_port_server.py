@@ -7,6 +7,7 @@ import socket
 import ssl
 import subprocess
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -143,6 +144,18 @@ def test_tls_is_serving(certificate: tuple[Path, Path], flags: tuple[str, ...], 
         context.load_verify_locations(certificate[0])
     with answering(200, context) as port:
         assert state(servers(port, argv=(*ARGV, *flags))) == "serves"
+
+
+def test_when_it_was_started(mute: int) -> None:
+    before = time.time()
+    with subprocess.Popen(["/bin/sleep", "60"]) as process:
+        after = time.time()
+        found, verdict = servers(mute, seconds=0.1)
+        root = Process(ProcessId(process.pid, 5), 1, os.getuid(), "/bin/sleep", ARGV)
+        since = found.look(replace(verdict, roots=(root,))).since
+        process.kill()
+    assert since is not None
+    assert before - 0.1 < since.timestamp() < after + 0.1
 
 
 @pytest.mark.parametrize(

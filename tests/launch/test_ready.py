@@ -14,7 +14,7 @@ from garrison.launch.run.address import Place, base_url, caller_url, place
 from garrison.launch.run.ready import Answer, no_answer, probe, wait_ready
 from garrison.net.client import HttpDialer
 from garrison.net.endpoint import Server, Tls
-from garrison.net.errors import TransportCause, TransportError
+from garrison.net.errors import PLAIN_NOT_TLS, TransportCause, TransportError
 from garrison.net.origin import origin_of
 
 ORIGINS = {
@@ -96,18 +96,21 @@ def test_place() -> None:
 
 
 CAUSES: dict[str, tuple[TransportError, bool, Answer, bool, bool]] = {
-    "refused": (TransportError(TransportCause.REFUSED, "x"), False, Answer(False, "nothing listens"), False, False),
+    "refused": (TransportError(TransportCause.REFUSED, "x"), False, Answer(False, "x"), False, False),
     "dns": (TransportError(TransportCause.DNS, "the name …"), False, Answer(False, "the name …"), False, False),
     "local": (TransportError(TransportCause.LOCAL, "no file"), False, Answer(False, "no file"), False, False),
     "timeout": (
         TransportError(TransportCause.TIMEOUT, "x"), False, Answer(False, "no answer within 5 s"), False, False,
     ),
     "reset in a handshake": (
-        TransportError(TransportCause.RESET, "x"), True, Answer(False, "it does not complete a TLS handshake"),
+        TransportError(TransportCause.RESET, "x"), True, Answer(False, "TLS handshake failed: x"),
         True, True,
     ),
-    "wrong version": (
-        TransportError(TransportCause.TLS, "TLS: x"), True, Answer(False, "it does not complete a TLS handshake"),
+    "an alert in a handshake": (
+        TransportError(TransportCause.TLS, "TLS: x"), True, Answer(False, "TLS handshake failed: x"), True, True,
+    ),
+    "no TLS": (
+        TransportError(TransportCause.TLS, PLAIN_NOT_TLS), True, Answer(False, "the server does not speak TLS"),
         True, True,
     ),
     "reset later": (
@@ -115,11 +118,11 @@ CAUSES: dict[str, tuple[TransportError, bool, Answer, bool, bool]] = {
     ),
     "alert": (
         TransportError(TransportCause.TLS, "TLS: tlsv13 alert certificate required", sent=True), True,
-        Answer(False, "it talks only to clients with a certificate"), True, True,
+        Answer(False, "it requires a client certificate"), True, True,
     ),
     "another alert": (
         TransportError(TransportCause.TLS, "TLS: sslv3 alert bad certificate", sent=True), True,
-        Answer(False, "it ends the TLS connection: sslv3 alert bad certificate"), True, True,
+        Answer(False, "the server closed the TLS connection: sslv3 alert bad certificate"), True, True,
     ),
 }  # fmt: skip
 
@@ -152,8 +155,8 @@ PROBES: dict[str, tuple[Decide, Answer]] = {
     "502 of a proxy": (answering(health=502), Answer(False, "/health answers 502")),
     "307": (answering(health=307), Answer(False, "/health answers 307")),
     "404, then models": (answering(models=200), Answer(True, "/v1/models answers 200")),
-    "404, then models with a key": (answering(models=401), Answer(True, "/v1/models asks for a key")),
-    "404, then models forbidden": (answering(models=403), Answer(True, "/v1/models asks for a key")),
+    "404, then models with a key": (answering(models=401), Answer(True, "/v1/models requires a key")),
+    "404, then models forbidden": (answering(models=403), Answer(True, "/v1/models requires a key")),
     "404 both": (answering(), Answer(False, "/v1/models answers 404")),
     "404, then models loading": (answering(models=503), Answer(False, "loading (HTTP 503)")),
     "timeout": (lambda *_: ..., Answer(False, "no answer within 0.3 s")),
@@ -175,7 +178,7 @@ async def test_probe(canned: StartCanned, decide: Decide, answer: Answer) -> Non
 class TestProbe:
     async def test_nothing_listens(self, refusing_port: int) -> None:
         found = await ask(f"http://127.0.0.1:{refusing_port}")
-        assert (found, found.heard) == (Answer(False, "nothing listens"), False)
+        assert (found, found.heard) == (Answer(False, "connection refused"), False)
 
     async def test_other_loading_statuses(self, canned: StartCanned) -> None:
         server = await canned(answering(health=500))
@@ -200,7 +203,7 @@ class TestProbe:
     async def test_a_certificate_that_is_not_trusted(self, start_raw: StartRaw, certify: Certify) -> None:
         server = await start_raw(tls=certify("node").server())
         found = await ask(f"https://127.0.0.1:{server.port}", insecure=False)
-        assert found == Answer(False, "its certificate is not trusted: self-signed certificate")
+        assert found == Answer(False, "the certificate is not trusted: self-signed certificate")
         assert (found.heard, found.unsure, found.http) == (True, False, False)
 
     async def test_tls_where_there_is_none(self) -> None:
@@ -211,7 +214,7 @@ class TestProbe:
 
         async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
             found = await ask(f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}")
-        assert (found, found.unsure) == (Answer(False, "it does not complete a TLS handshake"), True)
+        assert (found, found.unsure) == (Answer(False, "the server does not speak TLS"), True)
 
 
 @pytest.fixture
@@ -270,8 +273,34 @@ class TestWait:
         server = await start_raw(*itertools.repeat(ok, 9), tls=certify("node").server())
         with pytest.raises(EngineTimeoutError) as caught:
             await wait_ready(server.url, timeout=0.3)
-        assert caught.value.details["reason"] == f"it speaks TLS; use https://127.0.0.1:{server.port}"
+        assert caught.value.details["reason"] == f"the server speaks TLS; try https://127.0.0.1:{server.port}"
         assert "https://" in str(caught.value.hint)
+
+    async def test_tls_on_a_port_that_speaks_plain_http(self, canned: StartCanned, no_waiting: None) -> None:
+        """This server only closes such a connection, as many do."""
+        url = (await canned(answering(health=200))).url
+        with pytest.raises(EngineTimeoutError) as caught:
+            await wait_ready(url.replace("http:", "https:"), timeout=0.3)
+        assert caught.value.details["reason"] == f"the server does not speak TLS; try {url}"
+        assert caught.value.hint == "Write the address with http://."
+
+    @pytest.mark.parametrize(
+        ("decide", "hint"),
+        {
+            "loading": (answering(health=503), "the engine's log shows its progress"),
+            "broken": (answering(health=500), "Look at the server's log."),
+            "another server": (answering(), "Check the address, and its path prefix if it has one."),
+            "silent": (lambda *_: ..., "Check the address and any firewall, or wait longer with --timeout."),
+            "cut": (lambda *_: None, "Check that this is the port of an HTTP server, and look at its log."),
+        }.values(),
+        ids=["loading", "broken", "another server", "silent", "cut"],
+    )
+    async def test_each_failure_has_its_own_next_step(
+        self, canned: StartCanned, no_waiting: None, decide: Decide, hint: str
+    ) -> None:
+        with pytest.raises(EngineTimeoutError) as caught:
+            await wait_ready((await canned(decide)).url, timeout=0.3)
+        assert hint in str(caught.value.hint)
 
     async def test_a_socket_file(self, canned: StartCanned, tmp_path: Path) -> None:
         path = tmp_path / "v.sock"
@@ -282,7 +311,7 @@ class TestWait:
             writer.write(b"HTTP/1.1 %d X\r\ncontent-length: 0\r\nconnection: close\r\n\r\n" % next(answers))
             writer.close()
 
-        with pytest.raises(EngineTimeoutError, match=r"unix:.*: nothing listens"):
+        with pytest.raises(EngineTimeoutError, match=r"unix:.*: the socket does not exist"):
             await wait_ready(f"unix:{path}", timeout=0)
         async with await asyncio.start_unix_server(serve, path):
             assert (await wait_ready(f"unix:{path}", timeout=5)).ready

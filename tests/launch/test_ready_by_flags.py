@@ -74,7 +74,7 @@ def test_client_certificates(start: Start, files: tuple[str, str]) -> None:
     garrison = start({}, "--engine", "sim", "--", *flags, variables=SHORT)
     said = up(garrison, "try it")
     assert "garrison: running after" in said
-    assert "it talks only to clients with a certificate" in said
+    assert "it requires a client certificate" in said
 
 
 @pytest.mark.parametrize("root", ["/serve", "/v1"])

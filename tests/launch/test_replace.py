@@ -38,7 +38,7 @@ class TestRefused:
         assert late.end() == 2
         assert "--replace" in late.text
         assert f"pid {engine}, model tiny, started 20" in late.text
-        assert "it serves" in late.text
+        assert ", serving: " in late.text
         assert f"started by pid {first.process.pid}: " in late.text
         untouched(first, engine)
         assert not (late.record / "engine.pid").exists()
@@ -266,7 +266,14 @@ class TestAsked:
     def test_no(self, start: Start, tmp_path: Path, clean_environ: Mapping[str, str], answer: bytes) -> None:
         first, code, seen = self.run(start, tmp_path, clean_environ, answer)
         assert code == 2, seen
-        assert "model tiny" in seen
+        assert seen.count("model tiny") == 1, "the description of the old server is not repeated"
+        assert f"nothing was done: pid {first.engine_pid()} still holds port {first.port}" in seen
+        untouched(first, first.engine_pid())
+
+    def test_ctrl_c(self, start: Start, tmp_path: Path, clean_environ: Mapping[str, str]) -> None:
+        first, code, seen = self.run(start, tmp_path, clean_environ, b"\x03")
+        assert code == 130, seen
+        assert seen.splitlines()[-1] == "interrupted", "on a line of its own"
         untouched(first, first.engine_pid())
 
     def test_yes(self, start: Start, tmp_path: Path, clean_environ: Mapping[str, str]) -> None:

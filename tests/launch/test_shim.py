@@ -1,12 +1,15 @@
 """The shim of a detached engine, as a process: its protocol, its files, and what it leaves behind."""
 
 import contextlib
+import errno
 import json
 import os
+import selectors
 import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +17,7 @@ from typing import Any
 import pytest
 from garrison_serve import ENGINE, alive
 
+from garrison.launch.shim.control import Control
 from garrison.launch.shim.stop import Stop
 from garrison.preflight.engine_records import read_records
 
@@ -28,7 +32,7 @@ class Detached:
     def __init__(self, root: Path, plan: Mapping[str, Any], until: Callable[..., Any], **spec: Any) -> None:
         self.until = until
         self.record, self.directory, self.log = root / "record", root / "qwen", root / "logs" / "qwen.log"
-        self.record.mkdir()
+        self.record.mkdir(exist_ok=True)
         ours, theirs = socket.socketpair()
         self.starter = ours
         with theirs:
@@ -174,6 +178,24 @@ def test_sigterm_stops_the_engine(detached: Start) -> None:
     shim.process.terminate()
     assert shim.process.wait(15) == 0
     assert not any(alive(pid) for pid in shim.pids())
+
+
+def test_a_directory_is_one_engines(detached: Start) -> None:
+    """Otherwise the first shim would remove the second one's socket when it ends."""
+    first = detached()
+    pid = first.engine_pid()
+    second = detached()
+    assert second.first == {
+        "v": 1, "event": "failed", "errno": errno.EBUSY, "message": f"another engine runs in {first.directory}",
+    }  # fmt: skip
+    assert second.process.wait(10) == 1
+    assert first.ask(do="status")["main"]["pid"] == pid
+    assert first.status()["state"] == "running"
+    first.ask(do="kill")
+    assert first.process.wait(10) == 0
+    third = detached()
+    assert third.first["event"] == "started", "the kernel releases a directory with its shim"
+    assert third.ask(do="ping")["ok"] is True
 
 
 def test_its_files_are_for_this_user_alone(detached: Start) -> None:
@@ -363,3 +385,39 @@ class TestRecord:
     def test_none_is_written_unasked(self, detached: Start, tmp_path: Path) -> None:
         detached()
         assert not (tmp_path / "engines").exists()
+
+
+def test_without_a_free_descriptor_it_waits_and_does_not_spin(tmp_path: Path) -> None:
+    class Full:
+        def __init__(self, listener: socket.socket) -> None:
+            self.fileno = listener.fileno
+
+        def accept(self) -> Any:
+            raise OSError(errno.EMFILE, "Too many open files")
+
+    ours, theirs = socket.socketpair()
+    with ours, theirs, selectors.DefaultSelector() as selector, socket.socket(socket.AF_UNIX) as client:
+        control = Control(selector, theirs, lambda _verb, _timeout: {}, lambda: None)
+        (tmp_path / "qwen").mkdir(mode=0o700)
+        control.listen(tmp_path / "qwen")
+        client.connect(str(tmp_path / "qwen" / "shim.sock"))
+        listener = control._listener
+        assert listener is not None
+        with listener:
+            control._listener = Full(listener)  # type: ignore[assignment]
+            for key, _ in selector.select(5):
+                key.data()
+            control.drop_idle()
+            assert selector.select(0) == []
+            control._listener = listener
+            control._accept_again_at = time.monotonic()
+            control.drop_idle()
+            for key, _ in selector.select(5):
+                key.data()
+            client.sendall(b'{"v": 1, "do": "ping"}\n')
+            for key, _ in selector.select(5):
+                key.data()
+            assert read_line(client)["ok"] is True
+            client.shutdown(socket.SHUT_RDWR)
+            for key, _ in selector.select(5):
+                key.data()  # the shim's end of the connection is closed

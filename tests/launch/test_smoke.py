@@ -63,16 +63,16 @@ class TestAgainstTheSimulator:
         assert not report.ok
         assert outcomes(report)["health"] == "ok"
         assert outcomes(report)["models"] == "failed"
-        assert detail(report, "models") == "401: it asks for a key; name its variable with --key-env"
+        assert detail(report, "models") == "401: a key is required; name its variable with --key-env"
 
     async def test_key_refused(self, sim: Any) -> None:
         report = await smoke(await sim(api_keys=("sk-1",)), key="sk-2")
-        assert detail(report, "models") == "401: it refuses the key"
+        assert detail(report, "models") == "401: the key was rejected"
 
     @pytest.mark.parametrize("key", ["sk-é", "„sk-1“", "sk-\udcff"], ids=["latin-1", "quotes", "not-utf-8"])
     async def test_a_key_that_is_not_ascii_is_refused_by_the_server(self, sim: Any, key: str) -> None:
         report = await smoke(await sim(api_keys=("sk-1",)), key=key)
-        assert detail(report, "models") == "401: it refuses the key"
+        assert detail(report, "models") == "401: the key was rejected"
 
     async def test_key_given(self, sim: Any) -> None:
         report = await smoke(await sim(api_keys=("sk-1",)), key="sk-1")
@@ -92,7 +92,9 @@ class TestAgainstTheSimulator:
     async def test_nothing_listens(self, sim: Any) -> None:
         report = await smoke("http://127.0.0.1:9")
         assert not report.ok
-        assert detail(report, "health") == "nothing listens there"
+        assert detail(report, "health") == "connection refused"
+        assert detail(report, "completion") == "no model found"
+        assert detail(report, "adapters") == "could not ask: there is no list of models"
 
 
 MODELS = {"object": "list", "data": [{"id": "base", "parent": None}]}
@@ -150,19 +152,19 @@ BROKEN: dict[str, tuple[dict[str, Any], str, str]] = {
     "health reset": ({"/health": None}, "health", "the connection was closed before the answer"),
     "health redirect": ({"/health": 307}, "health", "307"),
     "models: empty list": ({"/v1/models": {"data": []}}, "models", "the list of models is empty"),
-    "models: captive portal": ({"/v1/models": HTML}, "models", "not JSON: '<html>"),
+    "models: captive portal": ({"/v1/models": HTML}, "models", "the answer is not JSON: '<html>"),
     "models: empty object": ({"/v1/models": {}}, "models", "not a list"),
     "models: list": ({"/v1/models": []}, "models", "not a JSON object"),
     "models: data is text": ({"/v1/models": {"data": "x"}}, "models", "not a list"),
     "models: entries are no objects": ({"/v1/models": {"data": [1, None]}}, "models", "names no model"),
     "models: entries without id": ({"/v1/models": {"data": [{}]}}, "models", "names no model"),
-    "models: 401": ({"/v1/models": 401}, "models", "401: it asks for a key"),
-    "models: 403": ({"/v1/models": 403}, "models", "403: it asks for a key"),
+    "models: 401": ({"/v1/models": 401}, "models", "401: a key is required"),
+    "models: 403": ({"/v1/models": 403}, "models", "403: a key is required"),
     "models: 404": ({"/v1/models": (404, {"detail": "Not Found"})}, "models", "404"),
     "completion: no choices": ({"/v1/completions": {"choices": []}}, "completion", "no choices"),
     "completion: choices are null": ({"/v1/completions": {"choices": None}}, "completion", "no choices"),
     "completion: choice is text": ({"/v1/completions": {"choices": ["x"]}}, "completion", "no choices"),
-    "completion: empty text": ({"/v1/completions": {"choices": [{"text": ""}]}}, "completion", "holds no text"),
+    "completion: empty text": ({"/v1/completions": {"choices": [{"text": ""}]}}, "completion", "has no text"),
     "completion: HTML": ({"/v1/completions": HTML}, "completion", "not JSON"),
     "completion: 500 nested": ({"/v1/completions": (500, {"error": {"message": "boom"}})}, "completion", "500: boom"),
     "completion: 500 flat": ({"/v1/completions": (500, {"message": "boom"})}, "completion", "500: boom"),
@@ -170,11 +172,11 @@ BROKEN: dict[str, tuple[dict[str, Any], str, str]] = {
     "completion: 500 list": ({"/v1/completions": (500, ["boom"])}, "completion", "500: "),
     "chat: no message": ({"/v1/chat/completions": {"choices": [{}]}}, "chat", "no message"),
     "chat: content is null": (
-        {"/v1/chat/completions": {"choices": [{"message": {"content": None}}]}}, "chat", "holds no text",
+        {"/v1/chat/completions": {"choices": [{"message": {"content": None}}]}}, "chat", "has no text",
     ),
     "stream: without [DONE]": ({"stream": events(chunk("x"))}, "streaming chat", "without [DONE]"),
     "stream: nothing": ({"stream": ""}, "streaming chat", "without [DONE]"),
-    "stream: no text": ({"stream": events(chunk(None), "[DONE]")}, "streaming chat", "held no text"),
+    "stream: no text": ({"stream": events(chunk(None), "[DONE]")}, "streaming chat", "had no text"),
     "stream: error inside": (
         {"stream": events(chunk("x"), {"error": {"message": "it died"}}, "[DONE]")}, "streaming chat", "it died",
     ),
@@ -184,7 +186,7 @@ BROKEN: dict[str, tuple[dict[str, Any], str, str]] = {
     "stream: choices is an object": ({"stream": events({"choices": {"a": 1}})}, "streaming chat", "a chunk"),
     "stream: delta is text": ({"stream": events({"choices": [{"delta": "x"}]})}, "streaming chat", "a chunk"),
     "stream: content is a list": ({"stream": events(chunk(["x"]), "[DONE]")}, "streaming chat", "a chunk"),
-    "stream: 401": ({"stream": 401}, "streaming chat", "401: it asks for a key"),
+    "stream: 401": ({"stream": 401}, "streaming chat", "401: a key is required"),
     "stream: 500": ({"stream": (500, {"error": {"message": "boom"}})}, "streaming chat", "500: boom"),
     "stream: HTML": ({"stream": HTML}, "streaming chat", "without [DONE]"),
     "stream: cut": ({"stream": None}, "streaming chat", "closed before the answer"),
@@ -254,13 +256,13 @@ async def test_plain_http_on_a_port_that_speaks_tls(start_raw: StartRaw, certify
     ok = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n"
     server = await start_raw(ok, tls=certify("node").server())
     report = await smoke(server.url)
-    assert detail(report, "health") == f"it speaks TLS; use https://127.0.0.1:{server.port}"
+    assert detail(report, "health") == f"the server speaks TLS; try https://127.0.0.1:{server.port}"
 
 
 async def test_a_certificate_that_is_not_trusted(start_raw: StartRaw, certify: Certify) -> None:
     server = await start_raw(tls=certify("node").server())
     report = await smoke(server.url.replace("http", "https"))
-    said = "its certificate is not trusted: self-signed certificate; --insecure accepts any certificate"
+    said = "the certificate is not trusted: self-signed certificate; --insecure accepts any certificate"
     assert detail(report, "health") == said
 
 

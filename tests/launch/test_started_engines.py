@@ -84,7 +84,7 @@ def test_one_that_serves_is_refused_and_replaced_as_a_vllm_is(serve: Any, name: 
     late, late_mark = serve(name, port=first.port)
     assert late.end() == 2, late.text
     assert f"held by your {TITLES[name]}, which was not stopped: pid {pid}, model " in late.text
-    assert f"it serves: {sys.executable} -I " in late.text
+    assert f"serving: {sys.executable} -I " in late.text
     assert "--replace" in late.text
     assert alive(pid)
     assert not late_mark.exists()

@@ -200,7 +200,7 @@ def test_tensors_that_do_not_agree(tmp_path, make, change, why):
 
 
 def test_no_lora_tensors_at_all(tmp_path, make):
-    assert "holds no LoRA tensors" in fault(make.adapter(tmp_path / "a", shapes={"a.weight": (2, 2)}))
+    assert "contains no LoRA tensors" in fault(make.adapter(tmp_path / "a", shapes={"a.weight": (2, 2)}))
 
 
 def test_the_digest_is_of_what_a_server_reads(tmp_path, make):

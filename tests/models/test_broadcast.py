@@ -142,3 +142,13 @@ def test_a_guarded_listener_is_not_called_again_after_it_failed() -> None:
     work(progress)
     assert listener.steps == [("search", {"source": "hf-hub"})]
     assert listener.open
+
+
+def test_who_joins_after_the_end_costs_no_thread() -> None:
+    broadcast, late = Broadcast(), MemoryProgress()
+    broadcast.started(1, 100)
+    broadcast.close()
+    subscription = broadcast.subscribe(late)
+    subscription.wait(5)
+    assert not subscription._thread.is_alive()
+    assert late.transfers == []

@@ -18,7 +18,7 @@ VALUES = st.one_of(CARRIED, NASTY, BYTES)
 
 
 def shell_reads(content: str) -> dict[str, str]:
-    """What the documented one-liner sees, with nothing of ours in between."""
+    """What the documented one-liner sees, with no code of Garrison in between."""
     with tempfile.NamedTemporaryFile("wb", suffix=".env") as file:
         file.write(os.fsencode(content))
         file.flush()

@@ -3,6 +3,7 @@ import hashlib
 import pytest
 
 from garrison.base.errors import ModelInvalidError
+from garrison.models.files import hashing
 from garrison.models.files.hashing import hash_files
 from garrison.testing.progress import MemoryProgress
 
@@ -45,3 +46,23 @@ def test_a_progress_that_is_interrupted_ends_the_work(tmp_path):
     (tmp_path / "a").touch()
     with pytest.raises(KeyboardInterrupt):
         hash_files(tmp_path, {"a": 0}, progress=Interrupted())
+
+
+@pytest.mark.parametrize("error", [BrokenPipeError(32, "Broken pipe"), ValueError("a bug")])
+def test_a_progress_that_fails_changes_no_digest(tmp_path, error):
+    class Failing(MemoryProgress):
+        def advanced(self, count):
+            raise error
+
+    (tmp_path / "a").write_bytes(b"abc")
+    assert hash_files(tmp_path, {"a": 3}, progress=Failing()) == {"a": hashlib.sha256(b"abc").hexdigest()}
+
+
+def test_no_digests_are_returned_after_an_unexpected_error(tmp_path, monkeypatch):
+    def fail(*_):
+        raise MemoryError
+
+    (tmp_path / "a").touch()
+    monkeypatch.setattr(hashing, "open_file", fail)
+    with pytest.raises(MemoryError):
+        hash_files(tmp_path, {"a": 0})

@@ -65,7 +65,7 @@ def test_a_shard_of_another_version_than_the_index(tmp_path, make):
     make.safetensors(path / "model-00002-of-00002.safetensors", {"something.else": (2, 2)})
     file, reason = fault(path)
     assert file == str(path / "model-00002-of-00002.safetensors")
-    assert "does not hold tensor" in reason
+    assert "does not contain tensor" in reason
     assert "model.safetensors.index.json" in reason
 
 

@@ -315,7 +315,7 @@ def test_move_of_a_tar_removes_it_afterwards(layout, tmp_path, make):
 
 def test_move_of_links_is_refused(layout, tmp_path, make):
     snapshot = make.hub_snapshot(tmp_path / "hub")
-    with pytest.raises(InvalidError, match="holds links"):
+    with pytest.raises(InvalidError, match="contains links"):
         import_model(layout, snapshot, model_id="tiny", move=True)
     assert validate_model(snapshot)
 

@@ -320,6 +320,27 @@ class TestVerdict:
         assert caught.value.exit_code == code
         assert [attempt["source"] for attempt in caught.value.details["tried"]] == [source.name for source in sources]
 
+    def test_what_was_searched_is_listed_and_fits_a_terminal(self, asking: Asking, root: Path) -> None:
+        place = f"{root}/tiny"
+        sources = [
+            MemorySource("flox", Skipped("FLOX_ENV is not set", unused=True)),
+            MemorySource("local", Skipped(f"{place} does not exist; {root}/acme/tiny does not exist")),
+            MemorySource("hf-hub", Skipped(" ".join(["https://hub.example/acme/tiny says:", *["no"] * 30]))),
+            MemorySource("r2", Skipped("R2_BUCKET is not set", unused=True)),
+        ]
+        with pytest.raises(ModelNotFoundError) as caught:
+            resolve(asking(), sources=sources)
+        assert caught.value.message.splitlines() == [
+            "model acme/tiny not found",
+            "  local   <models>/tiny does not exist",
+            "          <models>/acme/tiny does not exist",
+            "  hf-hub  https://hub.example/acme/tiny says: " + " ".join(["no"] * 11),
+            "          " + " ".join(["no"] * 19),
+            "  not searched: flox (FLOX_ENV is not set), r2 (R2_BUCKET is not set)",
+            f"  <models> is {root}",
+        ]
+        assert "garrison models import DIR --as acme/tiny" in str(caught.value.hint)
+
     def test_a_failed_source_does_not_hide_a_good_one(self, asking: Asking, tmp_path: Path) -> None:
         sources = [MemorySource("a", self.FAILED), MemorySource("b", self.BROKEN), MemorySource("c", Found(tmp_path))]
         progress = MemoryProgress()

@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import json
+import os
 import socket
 import ssl
 import threading
@@ -508,3 +509,9 @@ async def test_an_old_address_serves_while_the_resolver_is_down(
     names["gone.test"] = socket.gaierror(-2, "Name or service not known")
     with pytest.raises(socket.gaierror):
         await resolver.addresses("gone.test")
+
+
+async def test_a_body_that_is_not_text_fails_on_this_side() -> None:
+    path = os.fsdecode(b"/models/caf\xe9")
+    error = await refused(spec("http://127.0.0.1:9"), method="POST", json={"lora_path": path})
+    assert (error.cause, error.sent) == (TransportCause.LOCAL, False)

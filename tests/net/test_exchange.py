@@ -141,3 +141,13 @@ async def test_nothing_is_sent_on_a_connection_that_is_gone() -> None:
     with pytest.raises(TransportError) as caught:
         exchange.start(b"request", method="GET", limit=10, timeout=1, whole=True)
     assert (caught.value.cause, caught.value.sent) == (TransportCause.RESET, False)
+
+
+async def test_nothing_is_sent_on_a_connection_that_is_being_closed() -> None:
+    """The loop reports the end of a connection one iteration after it has begun to close it."""
+    exchange = Exchange()
+    transport = MemoryTransport().attach(exchange)
+    transport.close()
+    with pytest.raises(TransportError) as caught:
+        exchange.start(b"request", method="POST", limit=1000, timeout=60, whole=True)
+    assert (caught.value.cause, caught.value.sent) == (TransportCause.RESET, False)

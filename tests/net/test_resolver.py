@@ -110,3 +110,36 @@ def test_no_host_name(host: str, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(socket, "getaddrinfo", refuse)
     with pytest.raises(socket.gaierror, match="not a host name"):
         resolver_module._look_up(host)
+
+
+@pytest.mark.parametrize("known", [False, True])
+async def test_an_answer_that_comes_too_late_serves_the_next_request(
+    monkeypatch: pytest.MonkeyPatch, known: bool
+) -> None:
+    """Otherwise a name server that is slower than the deadline would never be heard."""
+    addresses, go_on = ["10.0.0.1", "10.0.0.2"], threading.Event()
+
+    def look_up(host: str) -> tuple[str, ...]:
+        assert go_on.wait(10)
+        return (addresses.pop(0),)
+
+    monkeypatch.setattr(resolver_module, "_look_up", look_up)
+    monkeypatch.setattr(resolver_module, "_PATIENCE_SECONDS", 0.02)
+    resolver = Resolver()
+    if known:
+        go_on.set()
+        await resolver.addresses("edge.test")
+        go_on.clear()
+        fresh = resolver_module._FRESH_SECONDS
+        monkeypatch.setattr(resolver_module, "_FRESH_SECONDS", 0.0)
+        assert await resolver.addresses("edge.test") == ("10.0.0.1",)
+        monkeypatch.setattr(resolver_module, "_FRESH_SECONDS", fresh)
+    else:
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.02):
+                await resolver.addresses("edge.test")
+    go_on.set()
+    async with asyncio.timeout(5):
+        while resolver._running:
+            await asyncio.sleep(0.01)
+    assert resolver.fresh("edge.test") == ("10.0.0.2" if known else "10.0.0.1",)

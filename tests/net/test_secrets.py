@@ -3,6 +3,7 @@
 import asyncio
 import os
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -10,6 +11,8 @@ import pytest
 
 from garrison.base.redaction import redacted
 from garrison.fleet.values.failure import Failure, FailureCode
+from garrison.net import child_process as child_process_module
+from garrison.net import secrets as secrets_module
 from garrison.net.endpoint import Secret
 from garrison.net.errors import TransportCause, TransportError
 from garrison.net.secrets import SecretError, Secrets
@@ -63,7 +66,7 @@ async def test_a_secret_of_more_than_one_line_is_named_and_not_shown(tmp_path: P
     code = f"import sys; sys.stdout.buffer.write(bytes({list(value.encode())}))"
     for secret in (Secret("env", "KEY"), Secret("file", str(tmp_path / "key")), python(code)):
         message = await error_of(secret, Secrets({"KEY": value} if secret.kind == "env" else {}))
-        assert message.endswith("holds a line break or a control character")
+        assert message.endswith("contains a line break or a control character")
         assert "s3cr3t" not in message
 
 
@@ -152,7 +155,7 @@ async def test_a_command_that_does_not_end_is_killed_with_what_it_started(tmp_pa
     mark = tmp_path / "pid"
     code = f"import subprocess; open({str(mark)!r}, 'w').write(str(subprocess.Popen(['sleep', '60']).pid)); input()"
     code = code.replace("input()", "import time; time.sleep(60)")
-    secrets = Secrets({"PATH": os.environ["PATH"]}, command_seconds=1.0)
+    secrets = Secrets({"PATH": os.environ["PATH"]}, seconds=1.0)
     assert "did not end within 1 s" in await error_of(python(code), secrets)
     pid = int(mark.read_text())
     deadline = time.monotonic() + 10
@@ -193,3 +196,38 @@ def _runs(pid: int) -> bool:
         return "Z" not in Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
     except FileNotFoundError:
         return False
+
+
+async def test_a_file_on_a_disk_that_hangs_has_a_deadline_and_one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    reads, go_on = [], threading.Event()
+
+    def read(path: str) -> bytes:
+        reads.append(path)
+        assert go_on.wait(10)
+        return b"s3cr3t"
+
+    monkeypatch.setattr(secrets_module, "_file", read)
+    clock = Time()
+    secrets = Secrets({}, seconds=0.05, monotonic=clock)
+    key = Secret("file", "/mnt/key")
+    async with asyncio.timeout(5):
+        for _ in range(3):
+            assert await error_of(key, secrets) == "/mnt/key could not be read within 0.05 s"
+            clock.now += 60
+        assert reads == ["/mnt/key"], "who asks again waits for the read that hangs"
+        go_on.set()
+        while threading.active_count() > 1 and any(one.name == "secret-file" for one in threading.enumerate()):
+            await asyncio.sleep(0.01)
+        assert await secrets.text(key) == WORD
+
+
+async def test_a_program_that_may_not_be_killed_fails_its_secret_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that changes its user, such as sudo."""
+
+    def refuse(*_: object) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(child_process_module.os, "killpg", refuse)
+        secrets = Secrets({"PATH": os.environ["PATH"]}, seconds=0.2)
+        assert "did not end within 0.2 s" in await error_of(python("import time; time.sleep(0.6)"), secrets)

@@ -139,3 +139,11 @@ async def test_the_threads_of_a_pool_that_is_dropped_exit(hold: threading.Event)
     for one in named:
         one.join(5)
     assert not any(one.is_alive() for one in named)
+
+
+async def test_an_iterator_that_is_empty_fails_its_call() -> None:
+    pool = ThreadPool("disk")
+    async with asyncio.timeout(5):
+        with pytest.raises(RuntimeError, match="read the first raised StopIteration"):
+            await pool.run(lambda: next(iter(())), "read the first")
+    assert pool.close(5) == []

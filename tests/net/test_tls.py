@@ -1,15 +1,18 @@
 """One TLS context for each declaration, and errors that name the field."""
 
+import asyncio
 import os
 import shutil
 import ssl
 import subprocess
+import threading
 from pathlib import Path
 
 import pytest
 from served import Certify
 
 from garrison.fleet.values.target import TargetSpec
+from garrison.net import tls as tls_module
 from garrison.net.endpoint import Tls
 from garrison.net.tls import TlsContexts, TlsFileError
 
@@ -86,3 +89,20 @@ def test_files_that_cannot_be_used(given: dict[str, str], field: str, reason: st
         TlsContexts().get(Tls(**{name: files[which] for name, which in given.items()}))  # type: ignore[arg-type] # text
     assert str(caught.value).startswith(field)
     assert reason in str(caught.value)
+
+
+async def test_files_that_hang_cost_one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked, go_on = [], threading.Event()
+
+    def read(path: str | None) -> None:
+        asked.append(path)
+        assert go_on.wait(10)
+
+    monkeypatch.setattr(tls_module, "_stamp", read)
+    contexts = TlsContexts()
+    for _ in range(3):
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.02):
+                await contexts.load(Tls(ca="/mnt/ca.pem"))
+    go_on.set()
+    assert len(asked) == 1

@@ -1,6 +1,7 @@
 """The whole preflight on the in-memory twins."""
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from garrison.base.errors import (
     GarrisonError,
     InvalidError,
     LockedError,
+    PortError,
     PortForeignError,
     PortOtherUserError,
     PortStuckError,
@@ -66,6 +68,26 @@ class Bench:
             say=self.said.append,
             **effects,
         )
+
+
+@pytest.mark.parametrize(
+    ("bench", "signatures", "said"),
+    {
+        "vLLM": (lambda: Bench(uid=7), (), "held by another user's vLLM: pid 100 (uid 7)"),
+        "the simulator": (
+            lambda: Bench(("python3", "/bin/garrison", "sim"), uid=7),
+            (),
+            "held by another user's server",
+        ),
+        "a signature": (lambda: Bench(("python3", "run.py"), uid=7), ("run.py",), "held by another user's server"),
+        "unreadable": (lambda: Bench(uid=7, exe=None), (), "held by a process whose program cannot be identified"),
+        "foreign": (lambda: Bench(("nginx",), exe="/usr/sbin/nginx"), (), "held by a process that is not vLLM"),
+    }.values(),
+    ids=["vLLM", "the simulator", "a signature", "unreadable", "foreign"],
+)
+def test_a_holder_is_called_what_it_is_known_to_be(bench: Any, signatures: tuple[str, ...], said: str) -> None:
+    with pytest.raises(PortError, match=re.escape(said)):
+        bench().check(signatures=signatures)
 
 
 def test_json_noop_is_the_seeds_example_and_more() -> None:

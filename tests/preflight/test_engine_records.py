@@ -157,6 +157,7 @@ class TestForged:
         ["", "{", "[]", "null", "{}", "[" * 60_000, '{"v": 1, "engine": 5, "port": 1, "main": "1 2 h", "shim": null}',
          '{"v": 1, "engine": "x", "port": "y", "main": "1 2 h", "shim": null}',
          '{"v": 1, "engine": "x", "port": 1, "main": "one", "shim": null}',
+         '{"v": 1, "engine": "x", "port": 1e999, "main": "1 2 h", "shim": null}',
          '{"v": 2, "engine": "x", "port": 1, "main": "1 2 h", "shim": null}'],
     )  # fmt: skip
     def test_content(self, directory: Path, child: Identity, content: str) -> None:

@@ -136,14 +136,14 @@ def test_a_dry_run_asks_and_the_real_one_does_not_ask_again() -> None:
     assert bench.processes.sent == []
     assert bench.check(replace(REFUSE, agreed=early.agreed)).reclaimed_roots == (100,)
     assert asked == [
-        "port 8000 is held by your vLLM: pid 100, model acme/tiny, it serves: vllm serve acme/tiny",
+        "port 8000 is held by your vLLM: pid 100, model acme/tiny, serving: vllm serve acme/tiny",
         "Stop pid 100 and take port 8000?",
     ]
 
 
 def test_no_is_no() -> None:
     bench = Bench()
-    with pytest.raises(PortForeignError):
+    with pytest.raises(PortForeignError, match="nothing was done: pid 100 still holds port 8000"):
         bench.check(REFUSE, ask=lambda *_: False)
     assert bench.processes.sent == []
 
@@ -212,7 +212,7 @@ def test_described(seconds: int, age: str) -> None:
     said = described(server, NOW)
     assert said.startswith("pid 100, model x, started 20")
     assert f"({age} ago)" in said
-    assert said.endswith("but is using the CPU: vllm serve x, started by pid 1: sh")
+    assert said.endswith("but using the CPU: vllm serve x, started by pid 1: sh")
 
 
 def test_a_command_line_moves_no_cursor() -> None:
@@ -221,4 +221,4 @@ def test_a_command_line_moves_no_cursor() -> None:
 
 
 def test_described_with_nothing_known() -> None:
-    assert described(PortServer(100, "VLLM::EngineCore", "starts"), NOW) == "pid 100, it is starting: VLLM::EngineCore"
+    assert described(PortServer(100, "VLLM::EngineCore", "starts"), NOW) == "pid 100, starting: VLLM::EngineCore"

@@ -46,8 +46,9 @@ def test_where_it_cannot_be_written_nothing_is_raised(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"\xff", b"[]", b"{}", b'{"stopped": 1}', b'{"stopped": [[1]], "pid": 1}', b"[" * 100_000],
-    ids=["empty", "not text", "a list", "no keys", "a number", "a short pair", "deep"],
+    "content", [b"", b"\xff", b"[]", b"{}", b'{"stopped": 1}', b'{"stopped": [[1]], "pid": 1}',
+     b'{"stopped": [[1e999, 1]], "pid": 1}', b"[" * 100_000],
+    ids=["empty", "not text", "a list", "no keys", "a number", "a short pair", "infinite", "deep"],
 )  # fmt: skip
 def test_what_is_no_note_is_none(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "stopped-8000.json").write_bytes(content)

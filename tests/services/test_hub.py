@@ -215,7 +215,7 @@ class TestFaults:
 
     def test_a_login_page_in_the_hub_s_place(self, fetch: Fetch, hub: Hub) -> None:
         hub.faults.append(Fault("/api/models/", "html", times=9))
-        with pytest.raises(FetchError, match="does not answer as a hub does"):
+        with pytest.raises(FetchError, match="does not behave like a hub"):
             fetch()
 
     def test_nobody_listens(self, asking: Asking) -> None:
@@ -230,7 +230,7 @@ class TestFaults:
     def test_a_mirror_without_sizes_that_refuses_to_tell_them(self, fetch: Fetch, hub: Hub) -> None:
         hub.sizes = False
         hub.faults.append(Fault("/resolve/", "401", times=9))
-        with pytest.raises(FetchError, match="refuses the request"):
+        with pytest.raises(FetchError, match="rejects the request"):
             fetch()
 
     @pytest.mark.parametrize(

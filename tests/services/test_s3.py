@@ -112,7 +112,7 @@ def test_credentials_from_the_shared_file(
 @pytest.mark.parametrize("where", ["list-type", SHARD], ids=["listing", "file"])
 def test_credentials_fail(fetch: Fetch, s3: S3, where: str, status: str) -> None:
     s3.faults.append(Fault(where, status, times=99))
-    with pytest.raises(FetchError, match="refuses") as caught:
+    with pytest.raises(FetchError, match="denies access") as caught:
         fetch()
     assert "AWS_ACCESS_KEY_ID" in str(caught.value.hint)
     assert caught.value.exit_code == 12

@@ -217,9 +217,23 @@ class TestTargets:
 
     def test_a_look_keeps_the_declaration(self, store: FleetStore):
         store.declare(stack(), [target()], command(), [])
-        store.sight([seen("edge", "a", spec={"base_url": "http://old"}, declared_at=at(-9))], [event("recovered")])
+        spec = dict(target().spec) | {"timeout": 9}
+        store.sight([seen("edge", "a", spec=spec, declared_at=at(-9))], [event("recovered")])
         assert store.targets() == [seen("edge", "a")]
         assert [one.kind for one in store.events()] == ["recovered"]
+
+    def test_a_look_at_the_address_before_says_nothing_about_a_target_that_has_moved(self, store: FleetStore):
+        store.declare(stack(), [target("edge"), target("other")], command(), [])
+        before = seen("edge", "a", spec={"base_url": "http://old"}, state="unreachable", cause="timeout")
+        news = [
+            event("unreachable", stack=None, target="edge", name=None),
+            event("drift", target="edge", name="a"),
+            event("unreachable", stack=None, target="other", name=None),
+        ]
+        store.sight([before, seen("other", "b")], news)
+        assert store.targets() == [target("edge"), seen("other", "b")]
+        assert [one.target for one in store.observations()] == ["other"]
+        assert {(one.kind, one.target) for one in store.events()} == {("drift", "edge"), ("unreachable", "other")}
 
     def test_a_look_at_a_forgotten_target_brings_nothing_back(self, store: FleetStore):
         store.declare(stack(), [target()], command(), [])

@@ -75,7 +75,7 @@ def _run(job: Job, writer: int) -> int:
     except GarrisonError as error:
         os.write(writer, f" {type(error).__name__}: {error.message}\n".encode())
         return int(error.exit_code)
-    except BaseException as error:  # noqa: BLE001 - it is told to the test
+    except BaseException as error:  # noqa: BLE001 - the test gets it
         os.write(writer, f" {error!r}\n".encode())
         return 70
 

@@ -38,7 +38,7 @@ Place = tuple[str, str]
 
 
 class KilledError(BaseException):
-    """Stands for SIGKILL: no handler of ours sees it."""
+    """Stands for SIGKILL: no handler of Garrison sees it."""
 
 
 class Lab:

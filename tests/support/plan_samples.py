@@ -10,7 +10,7 @@ from garrison.fleet.values.plan import Action, ActionKind, Change, Plan, TargetC
 from garrison.store.records import CommandRecord, Holder, Key, Lease, Operation, Resource
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
-STAGED = "from the adapter store, at a path with the digest of the content"
+STAGED = "from a copy in the adapter store, named after its digest"
 LOAD_LATER = "will be loaded when the target is seen again"
 AWAY = Failure(
     code=FailureCode.NETWORK_FAILURE,
@@ -52,7 +52,7 @@ def full_plan() -> Plan:
             ),
             action(kinds.CREATE, "sql", way=Way.LOAD, way_reason=STAGED),
             action(
-                kinds.BLOCKED, "wide", reason="its files would not do",
+                kinds.BLOCKED, "wide", reason="its files are invalid",
                 failure=Failure(
                     code=FailureCode.INVALID_REQUEST,
                     message="/models/wide has rank 128, and edge-2 accepts ranks up to 64",

@@ -39,14 +39,16 @@ def read_config_file(
                 f"GARRISON_CONFIG names {path}, which is not a file", hint="Unset it, or create the file."
             )
         return {}, str(path)
-    import yaml  # slow to import, and needed only where there is a config file
+    from garrison.base.documents import read_document  # slow to import, and needed only where there is a config file
 
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
-        raise InvalidError(f"{path} cannot be read as YAML: {error}", hint="Fix or remove the file.") from None
+        text = path.read_text(encoding="utf-8")
+    except (UnicodeDecodeError, OSError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
+        raise InvalidError(f"cannot read {path}: {reason}", hint="Correct or remove the file.") from None
+    content = read_document(text, str(path), suffix=".yaml").content or {}
     if not isinstance(content, dict):
-        raise InvalidError(f"{path} must hold `name: value` lines", hint="`garrison config show` lists the names.")
+        raise InvalidError(f"{path} must contain `name: value` lines", hint="`garrison config show` lists the names.")
     if unknown := sorted(str(key) for key in content if key not in known and key not in former):
         import difflib
 

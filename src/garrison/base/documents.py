@@ -1,6 +1,7 @@
 """Reads YAML, JSON and TOML with positions, so that an error can name file, line and column."""
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -8,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from garrison.base.errors import InvalidError
 from garrison.base.positions.in_json import LazyPositions, json_positions, repeated_key
 from garrison.base.positions.in_toml import toml_positions
+from garrison.base.syntax_hints import JSON_HINT, TOML_HINT, yaml_hint
 
 if TYPE_CHECKING:
     import yaml
@@ -18,6 +20,7 @@ Path = tuple[str | int, ...]
 """The location of a value in a document: keys and indexes from the root."""
 
 _MOST_VALUES = 300_000
+_TOML_PLACE = re.compile(r" \(at line (\d+), column (\d+)\)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +52,9 @@ def read_document(text: str, name: str, *, suffix: str | None = None) -> Documen
             return Document(name, content, toml_positions(text, content))
         return _json(text, name) if kind.endswith(".json") else _yaml(text, name)
     except RecursionError:
-        raise InvalidError(f"{name} is nested too deeply, or contains itself", hint="Fix the file.") from None
+        raise InvalidError(
+            f"{name} is nested too deeply, or contains itself", hint="Check its aliases (`*name`) and its brackets."
+        ) from None
 
 
 def inside(content: Any, loc: Path) -> tuple[Path, Any, Path]:
@@ -79,7 +84,11 @@ def _toml(text: str, name: str) -> Any:
     try:
         return tomllib.loads(text)
     except ValueError as error:  # TOMLDecodeError, and int() for a number that is too long
-        raise InvalidError(f"{name} is not valid TOML: {error}", hint="Fix the file.") from None
+        said = str(error)
+        match = _TOML_PLACE.search(said)
+        where = f"{name}:{match[1]}:{match[2]}" if match else name
+        said = _TOML_PLACE.sub("", said)
+        raise InvalidError(f"{where}: not valid TOML: {said[:1].lower()}{said[1:]}", hint=TOML_HINT) from None
 
 
 def _json(text: str, name: str) -> Document:
@@ -99,7 +108,10 @@ def _json(text: str, name: str) -> Document:
     try:
         content = json.loads(text, object_pairs_hook=mapping)
     except ValueError as error:
-        raise InvalidError(f"{name} is not valid JSON: {error}", hint="Fix the file.") from None
+        where, said = name, str(error)  # int() for a number that is too long
+        if isinstance(error, json.JSONDecodeError):
+            where, said = f"{name}:{error.lineno}:{error.colno}", f"{error.msg[:1].lower()}{error.msg[1:]}"
+        raise InvalidError(f"{where}: not valid JSON: {said}", hint=JSON_HINT) from None
     if twice and (found := repeated_key(text)) is not None:
         key, (line, column) = found
         raise InvalidError(f"{name}:{line}:{column}: duplicate key {key!r}", hint="Remove one of the two.")
@@ -109,21 +121,49 @@ def _json(text: str, name: str) -> Document:
 def _yaml(text: str, name: str) -> Document:
     import yaml
 
+    node = None
     try:
         node, positions = _compose(text, name)
         content = None if node is None else yaml.constructor.SafeConstructor().construct_document(node)
     except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark
-        at = f"{name}:{mark.line + 1}:{mark.column + 1}" if mark else name
-        raise InvalidError(f"{at}: {error.problem or 'not valid YAML'}", hint="Fix the file.") from None
+        said = (error.problem or "not valid YAML").removeprefix("but ")
+        if error.context and error.context_mark:
+            said += f" ({error.context} that begins at line {error.context_mark.line + 1})"
+        hint = yaml_hint(f"{error.problem} {error.context}")
+        raise InvalidError(f"{_at(name, error.problem_mark)}: {said}", hint=hint) from None
+    except yaml.reader.ReaderError as error:
+        before = text[: error.position]
+        place = f"{before.count(chr(10)) + 1}:{error.position - before.rfind(chr(10))}"
+        said = f"the character U+{error.character:04X} is not allowed in YAML"
+        raise InvalidError(f"{name}:{place}: {said}", hint=yaml_hint(said)) from None
     except yaml.YAMLError as error:
-        raise InvalidError(f"{name} is not valid YAML: {error}", hint="Fix the file.") from None
+        raise InvalidError(f"{name} is not valid YAML: {error}", hint=yaml_hint(str(error))) from None
     except (ValueError, KeyError, AttributeError, TypeError) as error:
         # PyYAML's constructors do not wrap these: `2026-13-45`, `!!bool maybe`, `!!timestamp soon`.
-        raise InvalidError(
-            f"{name} is not valid YAML: a value does not match its type ({error})", hint="Quote the value."
-        ) from None
+        said = f": {error}" if isinstance(error, ValueError) else ""
+        where = _at(name, _unreadable(node))
+        raise InvalidError(f"{where}: the value does not match its type{said}", hint="Quote the value.") from None
     return Document(name, content, positions)
+
+
+def _at(name: str, mark: "yaml.Mark | None") -> str:
+    return f"{name}:{mark.line + 1}:{mark.column + 1}" if mark else name
+
+
+def _unreadable(node: "yaml.Node | None") -> "yaml.Mark | None":
+    """Return the position of the first value below `node` that cannot be read as what it looks like."""
+    import yaml
+
+    if isinstance(node, yaml.ScalarNode):
+        try:
+            yaml.constructor.SafeConstructor().construct_document(node)
+        except (ValueError, KeyError, AttributeError, TypeError):
+            return node.start_mark
+        return None
+    if node is None:
+        return None
+    parts = [one for pair in node.value for one in pair] if isinstance(node, yaml.MappingNode) else node.value
+    return next((mark for part in parts if (mark := _unreadable(part)) is not None), None)
 
 
 def _compose(text: str, name: str) -> "tuple[yaml.Node | None, dict[Path, tuple[int, int]]]":
@@ -143,7 +183,7 @@ def _compose(text: str, name: str) -> "tuple[yaml.Node | None, dict[Path, tuple[
                 place = (key.start_mark.line + 1, key.start_mark.column + 1)
                 at = f"{name}:{place[0]}:{place[1]}"
                 if not isinstance(key, yaml.ScalarNode):
-                    raise InvalidError(f"{at}: a key must be plain text", hint="Fix the file.")
+                    raise InvalidError(f"{at}: a key must be plain text", hint="Write `key: value`.")
                 if key.value in seen:
                     raise InvalidError(f"{at}: duplicate key {key.value!r}", hint="Remove one of the two.")
                 seen.add(key.value)

@@ -23,6 +23,7 @@
     │   ├── UnreachableError        unreachable             31   504
     │   └── ConflictError           conflict                33   409
     ├── DeniedError                 denied                  40   403
+    ├── DeclinedError               declined                41   409
     ├── UsageError                  usage                   64   400
     └── InternalError               internal                70   500
 
@@ -38,6 +39,7 @@ from garrison.base.exit_codes import ExitCode
 __all__ = [
     "ApplyFailedError",
     "ConflictError",
+    "DeclinedError",
     "DeniedError",
     "DiskFullError",
     "EngineDiedError",
@@ -270,6 +272,14 @@ class DeniedError(GarrisonError):
     code = "denied"
     exit_code = ExitCode.DENIED
     http_status = 403
+
+
+class DeclinedError(GarrisonError):
+    """A question at the terminal was not answered with yes, so nothing was done."""
+
+    code = "declined"
+    exit_code = ExitCode.DECLINED
+    http_status = 409
 
 
 class UsageError(GarrisonError):

@@ -30,6 +30,7 @@ class ExitCode(IntEnum):
     DRIFT = 32
     CONFLICT = 33
     DENIED = 40
+    DECLINED = 41
     USAGE = 64
     INTERNAL = 70
 
@@ -64,6 +65,7 @@ _MEANINGS = {
     ExitCode.DRIFT: "`--exit-code` was given and there is drift or a non-empty plan",
     ExitCode.CONFLICT: "rejected: the stack drifted, or another command holds it",
     ExitCode.DENIED: "authentication failed or permission denied",
+    ExitCode.DECLINED: "a question at the terminal was not answered with yes; nothing was done",
     ExitCode.USAGE: "invalid command line",
     ExitCode.INTERNAL: "a bug; the message says where the report is",
 }

@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from garrison.base.clock import Clock, SystemClock
-from garrison.base.errors import InvalidError, LockedError
+from garrison.base.errors import DiskFullError, InvalidError, LockedError
 from garrison.base.identity import Identity, is_gone, this_process
 
 __all__ = ["FileLock", "file_lock"]
@@ -78,7 +78,8 @@ def file_lock(
 
     Raises:
         LockedError: it is still held after `timeout`. Details: `path`, and `pid` of the holder where it is known.
-        InvalidError: the path is a symlink or not a regular file, or cannot be opened.
+        InvalidError: the path is a symlink or not a regular file, or cannot be opened or locked.
+        DiskFullError: there is no room for the lock.
     """
     lock = _acquire(path, timeout, purpose, clock or SystemClock(), on_wait)
     try:
@@ -91,6 +92,13 @@ def _acquire(path: Path, timeout: float, purpose: str, clock: Clock, on_wait: Ca
     path, descriptor = _open(path)
     try:
         return _wait(path, descriptor, timeout, purpose, clock, on_wait)
+    except OSError as error:
+        os.close(descriptor)
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise DiskFullError(f"no space for the lock {path}", hint="Free some space there.") from None
+        raise InvalidError(
+            f"lock file {path} cannot be locked: {error.strerror}", hint="Choose another lock file."
+        ) from None
     except BaseException:
         os.close(descriptor)
         raise
@@ -244,7 +252,11 @@ def _try_directory(path: Path) -> bool:
             shutil.rmtree(grave, ignore_errors=True)
         if not _make(directory):
             return False
-    (directory / "pid").write_text(f"{this_process()}\n", encoding="utf-8")
+    try:
+        (directory / "pid").write_text(f"{this_process()}\n", encoding="utf-8")
+    except OSError:  # without its holder's name, the lock would outlive this process
+        shutil.rmtree(directory, ignore_errors=True)
+        raise
     return True
 
 

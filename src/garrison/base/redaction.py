@@ -188,7 +188,7 @@ def secret_text(raw: str) -> str:
     if _CONTROL.search(value):
         for line in value.split():
             know_secret(line)
-        raise SecretValueError("holds a line break or a control character")
+        raise SecretValueError("contains a line break or a control character")
     return value
 
 

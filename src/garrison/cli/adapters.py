@@ -124,7 +124,7 @@ def remove(
     layout = _layout()
     if not yes:
         entry = find_adapter(layout, name)
-        confirm(f"remove {entry.name} at {entry.path}?")
+        confirm(f"Remove {entry.name} at {entry.path}?")
     gone = remove_adapter(layout, name)
     print(
         json_module.dumps({"ok": True, "name": gone.name, "path": str(gone.path)}) if json else f"removed {gone.name}"

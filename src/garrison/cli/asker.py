@@ -1,9 +1,14 @@
 """Questions to a person at the terminal."""
 
+import select
 import sys
 from collections.abc import Callable
 
-__all__ = ["asker"]
+from garrison.base.errors import UsageError
+
+__all__ = ["asked", "asker"]
+
+_POLL_SECONDS = 0.1
 
 
 def asker(say: Callable[[str], None]) -> Callable[[str, str], bool] | None:
@@ -12,10 +17,32 @@ def asker(say: Callable[[str], None]) -> Callable[[str, str], bool] | None:
         return None
 
     def ask(about: str, question: str) -> bool:
-        from garrison.cli.fleet.question import asked
-        from garrison.cli.fleet.wiring import Stop  # a start on a free port needs nothing of the fleet
-
         say(about)
-        return asked(question, Stop())
+        return asked(question)
 
     return ask
+
+
+def asked(question: str, stopped: Callable[[], bool] = lambda: False) -> bool:
+    """Return whether a person says yes. False once `stopped`, so that a thread that waits here ends.
+
+    The cursor is at the beginning of a line afterwards.
+
+    Raises:
+        UsageError: there is no terminal to ask at.
+        KeyboardInterrupt: Ctrl-C, in the main thread.
+    """
+    if not sys.stdin.isatty():
+        raise UsageError("confirmation required, but standard input is not a terminal", hint="Confirm with --yes (-y).")
+    print(f"\n{question} [y/N] ", end="", file=sys.stderr, flush=True)
+    answer = ""
+    try:
+        while not stopped():
+            ready, _, _ = select.select([sys.stdin], [], [], _POLL_SECONDS)
+            if ready:
+                answer = sys.stdin.readline()
+                return answer.strip().lower() in ("y", "yes")
+        return False
+    finally:
+        if not answer.endswith("\n"):  # Ctrl-C or Ctrl-D: nobody pressed Enter
+            print(file=sys.stderr, flush=True)

@@ -11,14 +11,14 @@ from garrison.launch.doctor.report import checks
 
 app = make_app("Check whether this machine can serve, with a remedy for each failure.")
 
-_MARKS = {"ok": "[green]✓[/]", "warn": "[yellow]![/]", "fail": "[bold red]✗[/]"}
+_MARKS = {"ok": "[green]✓[/]", "skipped": "[dim]–[/]", "warn": "[yellow]![/]", "fail": "[bold red]✗[/]"}
 
 
 @app.command()
 def doctor(host: Host = None, port: Port = None, offline: Offline = False, json: Json = False) -> int:
     """Check whether this machine can serve, and show a remedy for each failure.
 
-    Exit code 1 when a check fails.
+    Marks: ✓ passed, ! warning, ✗ failed, – not checked. Exit code 1 when a check fails.
     """
     facts = machine_facts(
         settings("endpoint", "preflight", "model", engine_host=host, engine_port=port), os.environ, offline=offline
@@ -43,7 +43,7 @@ def doctor(host: Host = None, port: Port = None, offline: Offline = False, json:
     console.print(table)
     red = sum(check.status == "fail" for check in page)
     yellow = sum(check.status == "warn" for check in page)
-    failed = f"[bold red]This machine cannot serve yet: {red} failed"
+    failed = f"[bold red]This machine is not ready to serve: {red} of {len(page)} checks failed"
     verdict = "[bold green]This machine can serve" if healthy else failed
     console.print(f"\n{verdict}[/]" + (f", {yellow} warning{'s' if yellow > 1 else ''}." if yellow else "."))
     return ExitCode.OK if healthy else ExitCode.INVALID

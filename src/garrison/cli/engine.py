@@ -12,7 +12,7 @@ import typer
 from garrison.base.settings import Settings
 from garrison.cli.options import Json, Offline, settings
 from garrison.cli.options import app as make_app
-from garrison.cli.views.library import print_table
+from garrison.cli.views.library import confirm, print_table
 from garrison.engines import registry
 from garrison.engines.environments import environment_of, environments, in_use
 from garrison.engines.environments import use as use_environment
@@ -109,7 +109,7 @@ def remove(
     data_dir = settings().data_dir
     found = environment_of(data_dir, registry.engine(engine).name, version)
     if not yes:
-        typer.confirm(f"remove {found.engine} {found.name} at {found.path}?", abort=True, err=True)
+        confirm(f"Remove {found.engine} {found.name} at {found.path}?")
     remove_environment(data_dir, found.engine, found.name)
     print(f"removed {found.engine} {found.name}")
     return 0

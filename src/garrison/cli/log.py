@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import platform
 import sys
 from collections.abc import Iterator
 from typing import cast
@@ -60,13 +61,12 @@ def _ended(_kind: object, error: BaseException | None, _trace: object) -> None:
 
 def _started(values: Settings, command: str, facts: dict[str, object]) -> None:
     from garrison import __version__
-    from garrison.base.identity import this_process
 
     secret = {row.name for row in Settings.table() if row.secret}
     chosen = {
         name: {"value": "***" if name in secret else getattr(values, name), "from": origin}
         for name, origin in values.origins.items()
     }
-    about = {"program": f"garrison {command}", "version": __version__, "process": str(this_process())}
+    about = {"program": f"garrison {command}", "version": __version__, "pid": os.getpid(), "host": platform.node()}
     given = {name: one for name, one in facts.items() if one is not None}
     _log.info("started", **about, settings=chosen, **given)

@@ -73,9 +73,9 @@ def _run_command(command: Command, argv: list[str]) -> int:
             hint=f"`garrison {command.name} --help` shows the usage.",
         )
     program = get_command(import_module(command.module).app)
-    result = program.main(
-        args=own, prog_name=f"garrison {command.name}", standalone_mode=False, obj=tuple(rest) if rest else ()
-    )
+    # Not `program.main`, which turns Ctrl-C into a silent exit code.
+    with program.make_context(f"garrison {command.name}", own, obj=tuple(rest)) as context:
+        result = program.invoke(context)
     return result if isinstance(result, int) else 0
 
 

@@ -120,7 +120,7 @@ def remove(
     layout = _layout()
     if not yes:
         entry = show_model(layout, name).entry
-        confirm(f"remove {entry.model_id}, {size_text(entry.bytes)}, at {entry.path}?")
+        confirm(f"Remove {entry.model_id}, {size_text(entry.bytes)}, at {entry.path}?")
     gone = remove_model(layout, name)
     print(
         json_module.dumps({"ok": True, **_entry(gone)}) if json else f"removed {gone.model_id}, {size_text(gone.bytes)}"

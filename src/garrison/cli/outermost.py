@@ -1,13 +1,21 @@
 """The outermost call of every console script: errors become a message, a next step and an exit code."""
 
 import errno
+import io
 import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
-from garrison.base.errors import DiskFullError, GarrisonError, InternalError, UsageError
+from garrison.base.errors import (
+    DeclinedError,
+    DiskFullError,
+    GarrisonError,
+    InternalError,
+    InvalidError,
+    UsageError,
+)
 
 if TYPE_CHECKING:
     from garrison.base.settings import Settings
@@ -23,13 +31,13 @@ _BROKEN_PIPE = 141
 def outermost(call: Callable[[], int], *, json: bool) -> int:
     """Run `call` and return its result, or the exit code of its error.
 
-    Errors go to standard error; with `json`, also to standard output as JSON.
+    Errors go to standard error; with `json`, also to standard output as JSON. Output that cannot be written is an
+    error too.
     """
     _open_standard_streams()
     _WARNED.clear()
     try:
-        code = call()
-        sys.stdout.flush()
+        code = _written(_ended(call))
     except GarrisonError as error:
         return report(error, json=json)
     except KeyboardInterrupt:
@@ -55,6 +63,20 @@ def outermost(call: Callable[[], int], *, json: bool) -> int:
     return code
 
 
+def _ended(call: Callable[[], int]) -> int:
+    """Run `call` and return its result, or 0 if it ended after printing its help."""
+    try:
+        return call()
+    except Exception as error:
+        # If Typer raised, it is already imported.
+        typer = sys.modules.get("typer")
+        if typer is not None and isinstance(error, typer.Exit):
+            return int(error.exit_code)
+        if type(error).__name__ == "NoArgsIsHelpError":  # a group alone, like `garrison` alone
+            return 0
+        raise
+
+
 def warned(settings: "Settings") -> "Settings":
     """Print the warnings of `settings`, each once in a command, and return the settings."""
     for warning in settings.warnings:
@@ -76,14 +98,63 @@ def _open_standard_streams() -> None:
         null = os.open(os.devnull, os.O_RDWR)
         if null == descriptor:  # always, unless something was opened in its place before: the lowest free one is taken
             os.set_inheritable(null, True)
-        setattr(sys, name, open(null, mode, encoding="utf-8"))  # noqa: SIM115 - open for as long as the process runs
+        stream = open(null, mode, encoding="utf-8")  # noqa: SIM115 - open for as long as the process runs
+        setattr(sys, name, _Closed(stream) if name == "stdout" else stream)
+
+
+class _Closed(io.TextIOBase):
+    """Standard output that was closed before the start. What is written is lost, which `_written` reports."""
+
+    encoding = "utf-8"
+
+    def __init__(self, null: IO[str]) -> None:
+        super().__init__()
+        self._null = null  # keeps the descriptor open
+        self.lost = False
+
+    def write(self, text: str) -> int:
+        self.lost = self.lost or bool(text)
+        return len(text)
+
+    def writable(self) -> bool:
+        return True
+
+
+def _written(code: int) -> int:
+    """Write what standard output has buffered, and return the exit code: `code`, or that of a failed write."""
+    if isinstance(sys.stdout, _Closed):
+        if not sys.stdout.lost:
+            return code
+        reason = "it is closed"
+    else:
+        try:
+            sys.stdout.flush()
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            _drop_output()
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            reason = (error.strerror or str(error)).lower()
+        else:
+            return code
+    failed = InvalidError(
+        f"cannot write to standard output: {reason}", hint="Send it to a file, to a pipe or to /dev/null."
+    )
+    told = report(failed, json=False)
+    return code or told
 
 
 def _reader_gone() -> int:
     """Return the exit code for a closed pipe, as in `garrison models list | head`."""
-    # Python flushes standard output at exit, and would report the broken pipe again.
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    _drop_output()
     return _BROKEN_PIPE
+
+
+def _drop_output() -> None:
+    """Discard what is left for standard output: Python flushes it at exit, and would report the failure again."""
+    if not isinstance(sys.stdout, _Closed):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def report(error: GarrisonError, *, json: bool) -> int:
@@ -97,7 +168,8 @@ def report(error: GarrisonError, *, json: bool) -> int:
         print(json_module.dumps(redacted_value(error.to_json()), default=str))
     color = sys.stderr.isatty() and "NO_COLOR" not in os.environ and os.environ.get("TERM") != "dumb"
     red, dim, off = ("\033[1;31m", "\033[2m", "\033[0m") if color else ("", "", "")
-    print(f"{red}error:{off} {redacted(error.message)}", file=sys.stderr)
+    label = "" if isinstance(error, DeclinedError) else f"{red}error:{off} "  # the person knows why
+    print(f"{label}{redacted(error.message)}", file=sys.stderr)
     if error.hint:
         print(f"{dim}  →{off} {redacted(error.hint)}", file=sys.stderr)
     return int(error.exit_code)
@@ -106,17 +178,10 @@ def report(error: GarrisonError, *, json: bool) -> int:
 def _unexpected(error: Exception, *, json: bool) -> int:
     # If Typer raised, it is already imported; importing it just to check would slow down every other failure.
     typer = sys.modules.get("typer")
-    if typer is not None:
-        if isinstance(error, typer.Exit):
-            return int(error.exit_code)
-        if isinstance(error, typer.Abort):
-            return _INTERRUPTED
-        if isinstance(error, sys.modules["typer.exceptions"].TyperException):
-            if type(error).__name__ == "NoArgsIsHelpError":  # the help is already printed
-                return int(UsageError.exit_code)
-            context = getattr(error, "ctx", None)
-            hint = f"`{context.command_path} --help` shows the usage." if context else None
-            return report(UsageError(error.format_message(), hint=hint), json=json)
+    if typer is not None and isinstance(error, sys.modules["typer.exceptions"].TyperException):
+        context = getattr(error, "ctx", None)
+        hint = f"`{context.command_path} --help` shows the usage." if context else None
+        return report(UsageError(error.format_message(), hint=hint), json=json)
     path = _write_report(error)
     where = f"The report is in {path}; please send it together with the command you ran." if path else None
     return report(InternalError(f"this is a bug: {type(error).__name__}: {error}", hint=where), json=json)

@@ -42,10 +42,9 @@ def preflight(
 ) -> int:
     """Check the port and free it, check the GPUs, then run a command if one is given.
 
-    Your own vLLM, or an engine that you started with Garrison, is stopped while it serves only with --replace, or when
-    you agree at the terminal; vllm-preflight stops a vLLM without asking. Exit codes 0 to 5 are those of
-    vllm-preflight: 2 held by something else, or not stopped, 3 held by another user's vLLM, 4 not attributable, 5 did
-    not stop.
+    Your own vLLM, or an engine that you started with Garrison, is stopped while it works only if you pass --replace or
+    agree at the terminal; vllm-preflight stops a vLLM without asking. Exit codes 0 to 5 are those of vllm-preflight:
+    2 held by something else, or not stopped, 3 held by another user's vLLM, 4 not attributable, 5 did not stop.
     """
     values = settings(
         "endpoint", "preflight", "start",

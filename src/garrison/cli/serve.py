@@ -40,7 +40,8 @@ def serve(
         typer.Argument(help="A name (org/name, org/name@revision), a directory, or a file.", show_default=False),
     ] = None,
     file: Annotated[
-        Path | None, typer.Option("--file", "-f", help="A manifest instead of a model: garrison.yaml.")
+        Path | None,
+        typer.Option("--file", "-f", help="A manifest of one server, instead of a model. Default: garrison.yaml."),
     ] = None,
     engine: Annotated[
         str | None, typer.Option("--engine", "-e", help="vllm (the default), llama_cpp, mlx_lm or sim.")
@@ -64,7 +65,7 @@ def serve(
     offline: Offline = False,
     verify: Annotated[bool, typer.Option("--verify", help="Check every file of the model against its digest.")] = False,
     replace_process: Annotated[
-        bool, typer.Option("--exec", help="Replace this process by the engine instead of staying its parent.")
+        bool, typer.Option("--exec", help="Replace this process with the engine instead of staying its parent.")
     ] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Resolve the model and print the command; stop and start nothing.")

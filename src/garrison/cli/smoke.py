@@ -53,9 +53,12 @@ def smoke(
         print(json_module.dumps(redacted_value(report.to_json()), ensure_ascii=False))
     else:
         failed = sum(step.outcome == "failed" for step in report.steps)
-        console.print(
-            f"[bold green]all well[/] at {report.url}" if report.ok else f"[bold red]{failed} failed[/] at {report.url}"
+        result = (
+            f"[bold red]{failed} of {len(report.steps)} checks failed[/]"
+            if failed
+            else "[bold green]all checks passed[/]"
         )
+        console.print(f"{result} at {report.url}")
     return ExitCode.OK if report.ok else ExitCode.UNREACHABLE
 
 

@@ -49,13 +49,13 @@ class LlamaCpp:
             return str(candidates[0])
         if not candidates:
             raise ModelInvalidError(
-                f"{directory} holds no .gguf file, which is what llama.cpp serves",
+                f"{directory} contains no .gguf file, and llama.cpp serves nothing else",
                 hint="Name a .gguf file, or serve the directory with --engine vllm.",
                 details={"path": str(directory)},
             )
         names = ", ".join(path.name for path in candidates)
         raise ModelInvalidError(
-            f"{directory} holds {len(candidates)} models: {names}",
+            f"{directory} contains {len(candidates)} models: {names}",
             hint="Name the file to serve.",
             details={"path": str(directory), "candidates": [path.name for path in candidates]},
         )

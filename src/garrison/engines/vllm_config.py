@@ -33,7 +33,10 @@ def read_config(path: str) -> tuple[str, ...]:
         raise InvalidError(f"vLLM's config file {path} must end in .yaml or .yml", hint="Rename the file.")
     content = read_document(_text(path), path).content
     if not isinstance(content, dict):
-        raise InvalidError(f"vLLM's config file {path} holds no `flag: value` lines", hint="Fix the file.")
+        raise InvalidError(
+            f"vLLM's config file {path} contains no `flag: value` lines",
+            hint="Write one flag per line, without dashes: `max-model-len: 4096`.",
+        )
     return config_args(content)
 
 

@@ -155,8 +155,12 @@ class EngineLog(OutputLines):
             self._file = None
 
     def _rotate(self) -> None:
-        """Start a new file under the same name. The old one stays locked until the new one is."""
-        self.path.replace(self.path.with_name(self.path.name + ".1"))
+        """Start a new file under the same name. The old one stays locked until the new one is.
+
+        Somebody may have removed the old one, perhaps to free some space, and another engine may write under its name.
+        """
+        if self._file is not None and _is_at(self._file.fileno(), self.path):
+            self.path.replace(self.path.with_name(self.path.name + ".1"))
         fresh, self.path = _first_free(self.path)
         if self._file is not None:
             self._file.close()

@@ -1,12 +1,15 @@
 """The server that holds a port, on the running machine: asked as its engine is asked, and watched for its CPU use."""
 
+import os
 import socket
+import time
 from collections.abc import Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from garrison.base.errors import InvalidError, PortForeignError
+from garrison.base.identity import start_time
 from garrison.base.redaction import shown_command
 from garrison.preflight.machine import Machine
 from garrison.preflight.servers import PortServer, ServerState
@@ -153,6 +156,11 @@ async def _answers(endpoint: "Endpoint", engine: "Engine", seconds: float) -> bo
 
 
 def _started(pid: int) -> datetime | None:
+    """When a process was started. On Linux psutil would be up to a second early: it rounds the time of boot down."""
+    ticks = start_time(pid)
+    if ticks is not None:
+        age = time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")
+        return datetime.now(UTC) - timedelta(seconds=age)
     import psutil
 
     try:

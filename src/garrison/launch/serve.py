@@ -110,7 +110,7 @@ def prepare(
 
 
 def start_by_exec(prepared: Prepared, settings: Settings, environ: Mapping[str, str], view: StartView) -> NoReturn:
-    """Free the port, check the GPUs, and replace this process by the engine. The port's lock is released at exec.
+    """Free the port, check the GPUs, and replace this process with the engine. The port's lock is released at exec.
 
     Raises:
         EngineMissingError: it cannot be executed.
@@ -125,7 +125,7 @@ def start_by_exec(prepared: Prepared, settings: Settings, environ: Mapping[str, 
         if lock is not None:
             lock.release()
         try:
-            os.execve(made.argv[0], list(made.argv), environment)  # noqa: S606 - replacing ourselves by the engine is the job; no shell is involved
+            os.execve(made.argv[0], list(made.argv), environment)  # noqa: S606 - replacing this process with the engine is the job; no shell is involved
         except OSError as error:
             if record is not None:
                 forget_engine(record)

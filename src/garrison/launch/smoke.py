@@ -12,7 +12,7 @@ from typing import Any
 
 from garrison.base.redaction import excerpt
 from garrison.launch.run.address import Place, place
-from garrison.launch.run.ready import no_answer, open_place, speaks_tls, use_https
+from garrison.launch.run.ready import no_answer, open_place, other_scheme
 from garrison.net.client import HttpConnection, HttpDialer
 from garrison.net.errors import TransportCause, TransportError
 from garrison.net.sse import server_events
@@ -106,6 +106,7 @@ class _Run:
         self._timeout = timeout
         self._on_step = on_step
         self._adapters: list[str] = []
+        self._listed = False
 
     async def all(self) -> None:
         await self._step("health", self._health)
@@ -136,12 +137,10 @@ class _Run:
         if error.cause is TransportCause.TIMEOUT:
             return "no answer in time"
         answer = no_answer(error, timeout=self._timeout, tls=self._target.url.startswith("https:"))
-        if error.cause is TransportCause.REFUSED:
-            return "nothing listens there"
         if answer.heard and not answer.unsure:
             return f"{answer.reason}; --insecure accepts any certificate"
-        if answer.heard and not self.steps and await speaks_tls(self._dialer, self._target):
-            return use_https(self._target)
+        if answer.heard and not self.steps and (reason := await other_scheme(self._dialer, self._target)):
+            return reason
         return answer.reason
 
     async def _health(self) -> str:
@@ -165,6 +164,7 @@ class _Run:
         named = [entry for entry in listed if isinstance(entry, dict) and isinstance(entry.get("id"), str)]
         bases = [entry["id"] for entry in named if not entry.get("parent")]
         self._adapters = [entry["id"] for entry in named if entry.get("parent")]
+        self._listed = True
         if not bases:
             raise _Failed(f"the list of models names no model: {excerpt(str(listed), 80)}")
         wanted = self.model
@@ -181,7 +181,7 @@ class _Run:
         return await self._chat_with(self._needed_model())
 
     async def _no_adapters(self) -> str:
-        raise _Skipped("none are served")
+        raise _Skipped("none are served" if self._listed else "could not ask: there is no list of models")
 
     async def _chat_with(self, model: str) -> str:
         body = await self._json("POST", "/v1/chat/completions", {**_CHAT, "model": model})
@@ -203,7 +203,7 @@ class _Run:
                     break
                 piece = _parsed(event.data)
                 if "error" in piece:
-                    raise _Failed(f"the stream says: {excerpt(str(piece['error']), 200)}")
+                    raise _Failed(f"the stream reports an error: {excerpt(str(piece['error']), 200)}")
                 if content := _delta(piece):
                     first = first or time.perf_counter() - begun
                     chunks += 1
@@ -211,7 +211,7 @@ class _Run:
             else:
                 raise _Failed("the stream ended without [DONE]")
         if not text:
-            raise _Failed("the stream held no text")
+            raise _Failed("the stream had no text")
         return f"{_quoted(text)} in {chunks} chunks, the first after {first * 1000:.0f} ms"
 
     async def _json(self, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
@@ -223,14 +223,14 @@ class _Run:
 
     def _needed_model(self) -> str:
         if self.model is None:
-            raise _Skipped("no model is known")
+            raise _Skipped("no model found")
         return self.model
 
     def _expect_200(self, status: int, body: bytes) -> None:
         if status == 200:
             return
         if status in (401, 403):
-            what = "it refuses the key" if self._has_key else "it asks for a key; name its variable with --key-env"
+            what = "the key was rejected" if self._has_key else "a key is required; name its variable with --key-env"
             raise _Failed(f"{status}: {what}")
         text = body.decode("utf-8", "replace")
         message = excerpt(text, 200)
@@ -250,9 +250,9 @@ def _parsed(text: str) -> dict[str, Any]:
     try:
         body = json.loads(text)
     except (ValueError, RecursionError):
-        raise _Failed(f"not JSON: {excerpt(text, 80)!r}") from None
+        raise _Failed(f"the answer is not JSON: {excerpt(text, 80)!r}") from None
     if not isinstance(body, dict):
-        raise _Failed(f"not a JSON object: {excerpt(text, 80)!r}")
+        raise _Failed(f"the answer is not a JSON object: {excerpt(text, 80)!r}")
     return body
 
 
@@ -278,6 +278,6 @@ def _delta(piece: dict[str, Any]) -> str:
 
 def _quoted(text: object) -> str:
     if not isinstance(text, str) or not text:
-        raise _Failed("the answer holds no text")
+        raise _Failed("the answer has no text")
     flat = " ".join(text.split())
     return f"“{excerpt(flat, 60)}{'…' if len(flat) > 60 else ''}”"

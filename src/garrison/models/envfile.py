@@ -270,7 +270,8 @@ def _through_shell(path: Path, environ: dict[str, str]) -> dict[str, str]:
         )
     except subprocess.TimeoutExpired:
         raise InvalidError(
-            f"{path} did not finish within {_SHELL_SECONDS:g} s as shell code", hint="Fix the file."
+            f"{path} did not finish within {_SHELL_SECONDS:g} s as shell code",
+            hint="Remove the command in it that does not end.",
         ) from None
     if done.returncode != 0:
         raise InvalidError(f"{path} failed as shell code (status {done.returncode})", hint="Run it in bash to see why.")

@@ -169,7 +169,7 @@ def _refuse_own_place(origin: Path, target: Path) -> None:
     here, there = origin.resolve(), target.resolve()
     if here == there or there in here.parents or here in there.parents:
         raise InvalidError(
-            f"{origin} is already in the library, or holds it",
+            f"{origin} is already in the library, or contains it",
             hint="A directory below the models root is listed as it is: `garrison models list`.",
         )
 
@@ -215,7 +215,7 @@ def _can_rename(origin: Path, staging: Path) -> bool:
             status = path.lstat()
             if stat.S_ISLNK(status.st_mode):
                 raise InvalidError(
-                    f"{origin} holds links to files elsewhere, which cannot be moved",
+                    f"{origin} contains links to files elsewhere, which cannot be moved",
                     hint="Import it without --move: then the files are copied.",
                 )
             ours = ours and _ours(status)

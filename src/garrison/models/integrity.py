@@ -64,7 +64,7 @@ def _check_index(files: ModelFiles, headers: dict[Path, Header]) -> None:
         if missing := [tensor for tensor in tensors if tensor not in header.tensors]:
             raise Problem(
                 str(files.path / file),
-                f"does not hold tensor {missing[0]!r}, which {files.index.name} says it does",
+                f"does not contain tensor {missing[0]!r}, which {files.index.name} says it does",
                 "The index and the shards are from different versions; fetch the model again.",
             ).error()
 

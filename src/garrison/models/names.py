@@ -110,7 +110,7 @@ def parse_model(
     if not text.strip():
         raise InvalidError("the model name is empty", hint="Give ORG/NAME, a name, or the path of a model directory.")
     if _CONTROL.search(text):
-        raise InvalidError(f"the model name {text!r} holds control characters", hint="Type the name by hand.")
+        raise InvalidError(f"the model name {text!r} contains control characters", hint="Type the name by hand.")
     if _is_path(text, exists):
         return _from_path(text, revision)
     bare, at, asked = text.partition("@")

@@ -16,11 +16,12 @@ from pathlib import Path
 from typing import Any
 
 from garrison.base.clock import Clock, SystemClock
-from garrison.base.errors import FetchError, GarrisonError, ModelInvalidError, ModelNotFoundError
+from garrison.base.errors import FetchError, GarrisonError, ModelInvalidError
 from garrison.base.files import fsync_tree
 from garrison.base.locks import file_lock
 from garrison.base.redaction import redacted
 from garrison.models import swap
+from garrison.models.attempt import Attempt, not_found
 from garrison.models.files import space
 from garrison.models.files.broadcast import Guarded
 from garrison.models.files.problem import Problem
@@ -36,18 +37,6 @@ from garrison.models.sources.staging import Staging, write_failed
 from garrison.models.validate import check_model
 
 __all__ = ["Attempt", "ResolvedModel", "default_sources", "resolve"]
-
-
-@dataclass(frozen=True, slots=True)
-class Attempt:
-    """The result of one source. `outcome` is `found`, `skipped`, `invalid` or `failed`."""
-
-    source: str
-    outcome: str
-    reason: str = ""
-
-    def to_json(self) -> dict[str, str]:
-        return {"source": self.source, "outcome": self.outcome, "reason": self.reason}
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +116,7 @@ def resolve(
 
     Args:
         sources: instead of those that `request` names.
-        progress: told of each step, in the threads that work; an error that it raises does not end the call. For more
+        progress: called at each step, in the threads that work; an error that it raises does not end the call. For more
             than one listener, or a slow one, see `files.broadcast.Broadcast`.
         free_bytes: free on the file system of a directory.
         at: called at each step of the swap (`swap.SWAP_STEPS`).
@@ -215,16 +204,16 @@ class _Resolver:
             if isinstance(outcome, Broken):
                 self._note(source.name, "invalid", outcome.problem.error())
             else:
-                self._note(source.name, "skipped", outcome.reason)
+                self._note(source.name, "skipped", outcome.reason, unused=outcome.unused)
         raise self._verdict()
 
     def _ask(self, source: Source) -> Outcome:
         if source.name not in NETWORK_SOURCES:
             return source.find(self.request, self.workspace, self.progress)
         if self.request.offline:
-            return Skipped("offline")
+            return Skipped("offline", unused=True)
         if not self._writable():
-            return Skipped(f"{self.request.layout.root} is not writable")
+            return Skipped(f"{self.request.layout.root} is not writable", unused=True)
         from garrison.models.download_log import download_log  # the first that needs logging
 
         log = self.request.layout.log_file(self.request.model, source.name)
@@ -312,9 +301,9 @@ class _Resolver:
         root = self.request.layout.root
         return not root.exists() or os.access(root, os.W_OK | os.X_OK, effective_ids=True)
 
-    def _note(self, source: str, outcome: str, why: GarrisonError | str) -> None:
+    def _note(self, source: str, outcome: str, why: GarrisonError | str, *, unused: bool = False) -> None:
         reason = redacted(why if isinstance(why, str) else why.message)
-        self.tried.append(Attempt(source, outcome, reason))
+        self.tried.append(Attempt(source, outcome, reason, unused))
         if isinstance(why, GarrisonError):
             self.first_error.setdefault(outcome, why)
         message = f"{source}: {reason}"
@@ -337,14 +326,12 @@ class _Resolver:
         )
 
     def _verdict(self) -> GarrisonError:
-        details = {"model_id": self.request.model.model_id, "tried": [attempt.to_json() for attempt in self.tried]}
+        missing = not_found(self.request, self.tried)
         for outcome in ("invalid", "failed"):
             if error := self.first_error.get(outcome):
-                error.details.update(details)
+                error.details.update(missing.details)
                 return error
-        said = "; ".join(f"{attempt.source}: {attempt.reason}" for attempt in self.tried) or "no source is configured"
-        hint = "Check the name, or copy the model directory below the models root."
-        return ModelNotFoundError(f"no source has {self.request.model} ({said})", hint=hint, details=details)
+        return missing
 
 
 def _pass(_step: str) -> None:

@@ -288,7 +288,7 @@ def _scan(
             if kind == "file":
                 found[prefix + name] = size
                 if len(found) > _MAX_FILES:
-                    raise Problem(str(directory), f"holds more than {_MAX_FILES} files", "Is it a model?").error()
+                    raise Problem(str(directory), f"contains more than {_MAX_FILES} files", "Is it a model?").error()
             elif depth > 1:
                 _scan(directory / name, f"{prefix}{name}/", depth - 1, found, tree, above | {here})
     except OutsideError as error:

@@ -19,12 +19,16 @@ async def end_group(child: asyncio.subprocess.Process) -> None:
     waited for.
     """
     if child.returncode is None:
-        with contextlib.suppress(ProcessLookupError):
+        # A program that changed its user, as `sudo` does, may not be signalled. It ends by itself, or is left behind.
+        with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(child.pid, signal.SIGKILL)
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(_PIPE_SECONDS):
-            while child.stdout is not None and await child.stdout.read(_PIECE_BYTES):
-                pass
-            await child.wait()
-    # There is no public way to the transport, and without this an open pipe outlives the loop.
-    child._transport.close()  # type: ignore[attr-defined] # see above
+    try:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_PIPE_SECONDS):
+                while child.stdout is not None and await child.stdout.read(_PIECE_BYTES):
+                    pass
+                await child.wait()
+    finally:
+        # There is no public way to the transport, and without this an open pipe outlives the loop. It kills, too.
+        with contextlib.suppress(PermissionError):
+            child._transport.close()  # type: ignore[attr-defined] # see above

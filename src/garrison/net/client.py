@@ -141,7 +141,7 @@ class HttpConnection:
     async def request(
         self, method: str, path: str, *, json: Any = None, timeout: float, limit: int = 4 * 1024 * 1024
     ) -> Answer:
-        body = b"" if json is None else _ENCODE(json).encode()
+        body = _body(json)
         message = await self._message(method, path, body)
         answer = await self._whole(method, message, timeout, limit)
         if answer.status == 401 and (renewed := await self._renewed(method, path, body, message)):
@@ -165,7 +165,7 @@ class HttpConnection:
         Raises:
             TransportError: no head arrived. For the body, reading raises it.
         """
-        body = b"" if json is None else _ENCODE(json).encode()
+        body = _body(json)
         message = await self._message(method, path, body)
         exchange = await self._sent(method, message, timeout, limit, Exchange.head)
         try:
@@ -312,6 +312,13 @@ def _sender_of(exchange: Exchange) -> bytes:
 def _digest(*lines: str) -> bytes:
     """Return a digest of what is sent, so that no key of a pool contains a secret."""
     return hashlib.blake2b("\r\n".join(lines).encode("utf-8", "surrogatepass"), digest_size=16).digest()
+
+
+def _body(json: Any) -> bytes:
+    try:
+        return b"" if json is None else _ENCODE(json).encode()
+    except UnicodeEncodeError:  # as in the path of a directory whose name is not UTF-8
+        raise TransportError(TransportCause.LOCAL, "the body holds characters that JSON cannot carry") from None
 
 
 def _line(name: str, value: str) -> str:

@@ -8,12 +8,14 @@ from enum import StrEnum
 
 from garrison.base.redaction import redacted
 
-__all__ = ["TLS_NOT_PLAIN", "UNTRUSTED", "TransportCause", "TransportError", "transport_error"]
+__all__ = ["PLAIN_NOT_TLS", "TLS_NOT_PLAIN", "UNTRUSTED", "TransportCause", "TransportError", "transport_error"]
 
 UNTRUSTED = "the certificate is not trusted"
 """How the detail of an unverified certificate begins; the reason follows."""
 TLS_NOT_PLAIN = "the server speaks TLS here; declare it as https"
 """The detail when a TLS server answers a plain request."""
+PLAIN_NOT_TLS = "the server does not speak TLS here; declare it as http"
+"""The detail when a plain server answers a TLS handshake."""
 
 
 class TransportCause(StrEnum):
@@ -85,5 +87,5 @@ def _tls_detail(error: ssl.SSLError) -> str:
         return f"{UNTRUSTED}: {error.verify_message}"
     reason = getattr(error, "reason", None) or "handshake failed"  # asyncio raises some without a reason
     if reason in ("WRONG_VERSION_NUMBER", "HTTP_REQUEST", "RECORD_LAYER_FAILURE"):
-        return "the server does not speak TLS here; declare it as http"
+        return PLAIN_NOT_TLS
     return f"TLS: {reason.lower().replace('_', ' ')}"

@@ -102,10 +102,11 @@ class Exchange(FlowControl):
         self.answered_any = False
         if self._closed:
             raise TransportError(TransportCause.RESET, "the connection was closed before the request")
+        if not self.send(message):  # the server has closed it, and the loop has not reported that yet
+            raise TransportError(TransportCause.RESET, "the connection was closed before the request")
         self._reader.expect(method, limit)
         self._timeout = timeout
         self._timer = asyncio.get_running_loop().call_later(timeout, self._expired)
-        self.send(message)
 
     def body(self) -> bytes:
         """Return the body for which `whole` has waited."""

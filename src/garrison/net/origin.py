@@ -34,7 +34,7 @@ def origin_of(base_url: str) -> Origin:
     if parts.scheme not in ("http", "https") or not parts.hostname or _CONTROL.search(base_url) or " " in parts.netloc:
         raise ValueError("not an http or https URL")
     if parts.username is not None or parts.password is not None:
-        raise ValueError("it holds a user name or a password; use api_key or headers")
+        raise ValueError("it contains a user name or a password; use api_key or headers")
     tls = parts.scheme == "https"
     port = parts.port or (443 if tls else 80)
     host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname

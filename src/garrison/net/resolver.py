@@ -52,25 +52,28 @@ class Resolver:
         """
         known = self._known.get(host)
         if known is None:
-            return self._keep(host, await outcome(self._ask(host)))
+            return await outcome(self._ask(host))
         try:
             async with asyncio.timeout(_PATIENCE_SECONDS):
-                return self._keep(host, await outcome(self._ask(host)))
+                return await outcome(self._ask(host))
         except OSError:  # no answer in time is one of them
             return known[1]
 
     def prefer(self, host: str, address: str) -> None:
         """Put `address`, which has just accepted a connection, first from now on."""
-        known = self._known.get(host)
-        if known is not None and known[1][0] != address:
-            self._known[host] = (known[0], (address, *(one for one in known[1] if one != address)))
+        with self._lock:
+            known = self._known.get(host)
+            if known is not None and known[1][0] != address:
+                self._known[host] = (known[0], _first(address, known[1]))
 
     def _keep(self, host: str, found: _Addresses) -> _Addresses:
+        """Keep an answer, also one that comes after everybody gave up waiting: otherwise a slow name server would never
+        be heard. The caller holds the lock."""
         known = self._known.get(host)
-        self._known[host] = (time.monotonic(), found)
         if known is not None and known[1][0] in found:
-            self.prefer(host, known[1][0])
-        return self._known[host][1]
+            found = _first(known[1][0], found)
+        self._known[host] = (time.monotonic(), found)
+        return found
 
     def _ask(self, host: str) -> "Future[_Addresses]":
         with self._lock:
@@ -111,10 +114,16 @@ class Resolver:
                 failure = error
             with self._lock:
                 asking = self._asking.pop(host)
+                if failure is None:
+                    found = self._keep(host, found)
             if failure is not None:
                 asking.set_exception(failure)
             else:
                 asking.set_result(found)
+
+
+def _first(address: str, addresses: _Addresses) -> _Addresses:
+    return (address, *(one for one in addresses if one != address))
 
 
 def _look_up(host: str) -> _Addresses:

@@ -12,6 +12,7 @@ from garrison.base.children import DIRECTORY, child_environment
 from garrison.base.redaction import SecretValueError, secret_text
 from garrison.net.child_process import end_group
 from garrison.net.endpoint import Secret
+from garrison.net.threads import SharedCalls
 
 __all__ = ["SecretError", "Secrets"]
 
@@ -38,7 +39,7 @@ class Secrets:
 
     Args:
         environ: holds the variables; a command gets it without `GARRISON_*` and `VLLM_*`.
-        command_seconds: time limit of a command.
+        seconds: time limit for a command, and for reading a file, which may be on a disk that hangs.
         monotonic: seconds from an arbitrary start.
     """
 
@@ -46,14 +47,15 @@ class Secrets:
         self,
         environ: Mapping[str, str] | None = None,
         *,
-        command_seconds: float = 10.0,
+        seconds: float = 10.0,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._environ = os.environ if environ is None else environ
-        self._command_seconds = command_seconds
+        self._seconds = seconds
         self._monotonic = monotonic
         self._kept: dict[Secret, _Kept] = {}
         self._turns: dict[Secret, asyncio.Lock] = {}
+        self._files: SharedCalls[str, bytes] = SharedCalls("secret-file")
 
     async def text(self, secret: Secret) -> str:
         """Return the secret.
@@ -90,11 +92,20 @@ class Secrets:
                 raw = await self._run(secret.value)
                 what = f"the output of {_program(secret.value)}"
             else:
-                raw = await asyncio.to_thread(_file, secret.value)
+                raw = await self._read_file(secret.value)
                 what = f"the file {secret.value}"
             return _Kept(self._monotonic(), _usable(_text(raw, what), what))
         except SecretError as error:
             return _Kept(self._monotonic(), None, str(error))
+
+    async def _read_file(self, path: str) -> bytes:
+        try:
+            async with asyncio.timeout(self._seconds):
+                return await self._files.call(path, lambda: _file(path))
+        except TimeoutError:
+            raise SecretError(f"{path} could not be read within {self._seconds:g} s") from None
+        except OSError as error:
+            raise SecretError(f"{path} cannot be read: {(error.strerror or 'failed').lower()}") from None
 
     async def _run(self, argv: tuple[str, ...]) -> bytes:
         program = _program(argv)
@@ -107,14 +118,14 @@ class Secrets:
         except OSError as error:
             raise SecretError(f"{program} cannot be run: {(error.strerror or 'failed').lower()}") from None
         try:
-            async with asyncio.timeout(self._command_seconds):
+            async with asyncio.timeout(self._seconds):
                 assert child.stdout is not None
                 raw = await _at_most(child.stdout, _LIMIT_BYTES + 1)
                 if len(raw) > _LIMIT_BYTES:
                     raise SecretError(f"the output of {program} is larger than {_LIMIT_BYTES} bytes")
                 status = await child.wait()
         except TimeoutError:
-            raise SecretError(f"{program} did not end within {self._command_seconds:g} s") from None
+            raise SecretError(f"{program} did not end within {self._seconds:g} s") from None
         finally:
             await end_group(child)
         if status:

@@ -141,6 +141,10 @@ def _carry_out(one: _Call[T]) -> Callable[[], None]:
     """Make the call; return what passes the result to the caller."""
     try:
         result = one.call()
+    except StopIteration as error:  # a future takes any exception but this one
+        failure = RuntimeError(f"{one.what} raised StopIteration")
+        failure.__cause__ = error
+        return functools.partial(_post, one, one.future.set_exception, failure)
     except BaseException as error:  # noqa: BLE001 - the outermost frame of a thread: the caller gets it
         return functools.partial(_post, one, one.future.set_exception, error)
     return functools.partial(_post, one, one.future.set_result, result)

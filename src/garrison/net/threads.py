@@ -3,13 +3,15 @@
 import asyncio
 import contextlib
 import errno
+import functools
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from concurrent.futures import Future
-from typing import TypeVar
+from typing import Generic, TypeVar
 
-__all__ = ["call_in_thread", "outcome", "start_thread"]
+__all__ = ["SharedCalls", "outcome", "start_thread"]
 
+K = TypeVar("K", bound=Hashable)
 T = TypeVar("T")
 
 
@@ -25,24 +27,45 @@ def start_thread(work: Callable[[], None], name: str) -> None:
         raise OSError(errno.EAGAIN, "no thread can be started") from None
 
 
-async def call_in_thread(call: Callable[[], T], name: str) -> T:
-    """Return the result of `call`, or raise its exception. A cancelled caller leaves the thread behind.
+class SharedCalls(Generic[K, T]):
+    """Calls in threads of their own, one at a time for each key. For one event loop.
 
-    Raises:
-        OSError: the system has no room for another thread.
+    Whoever calls while a call for the same key is in progress waits for that one. So a disk that hangs costs one thread
+    for each file on it, however often somebody asks and gives up.
     """
-    future: Future[T] = Future()
 
-    def work() -> None:
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._running: dict[K, Future[T]] = {}
+
+    async def call(self, key: K, call: Callable[[], T]) -> T:
+        """Return the result of `call`, or raise its exception. A cancelled caller leaves the thread behind.
+
+        Raises:
+            OSError: the system has no room for another thread.
+        """
+        running = self._running.get(key)
+        if running is None or running.done():
+            running = self._running[key] = Future()
+            try:
+                start_thread(functools.partial(_carry_out, call, running), self._name)
+            except OSError:
+                del self._running[key]
+                raise
         try:
-            result = call()
-        except BaseException as error:  # noqa: BLE001 - the outermost frame of a thread: the caller gets it
-            future.set_exception(error)
-        else:
-            future.set_result(result)
+            return await outcome(running)
+        finally:
+            if running.done() and self._running.get(key) is running:
+                del self._running[key]
 
-    start_thread(work, name)
-    return await outcome(future)
+
+def _carry_out(call: Callable[[], T], future: "Future[T]") -> None:
+    try:
+        result = call()
+    except BaseException as error:  # noqa: BLE001 - the outermost frame of a thread: the caller gets it
+        future.set_exception(error)
+    else:
+        future.set_result(result)
 
 
 async def outcome(future: "Future[T]") -> T:

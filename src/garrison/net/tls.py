@@ -4,7 +4,7 @@ import ssl
 from pathlib import Path
 
 from garrison.net.endpoint import Tls
-from garrison.net.threads import call_in_thread
+from garrison.net.threads import SharedCalls
 
 __all__ = ["TlsContexts", "TlsFileError"]
 
@@ -20,6 +20,7 @@ class TlsContexts:
 
     def __init__(self) -> None:
         self._made: dict[Tls, tuple[_Stamp, ssl.SSLContext]] = {}
+        self._reading: SharedCalls[Tls, ssl.SSLContext] = SharedCalls("tls-files")
 
     async def load(self, tls: Tls) -> ssl.SSLContext:
         """Return the context of `tls` without blocking the event loop on a disk. The caller sets the deadline.
@@ -31,7 +32,7 @@ class TlsContexts:
         made = self._made.get(tls)
         if made is not None and tls.ca is tls.cert is tls.key is None:
             return made[1]
-        return await call_in_thread(lambda: self.get(tls), "tls-files")
+        return await self._reading.call(tls, lambda: self.get(tls))
 
     def get(self, tls: Tls) -> ssl.SSLContext:
         """Return the context of `tls`. A declared CA replaces those of the system.

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from garrison.base.clock import Clock
-from garrison.base.errors import GarrisonError
+from garrison.base.errors import GarrisonError, PortForeignError
 from garrison.base.locks import FileLock, file_lock
 from garrison.preflight.machine import Machine
 from garrison.preflight.policy import PortPolicy
@@ -114,7 +114,7 @@ class _Check:
         """Return when the servers may be stopped, with those that somebody agreed to stop just now.
 
         Raises:
-            PortForeignError: they are alive, and no person agrees.
+            PortForeignError: they are alive, and nobody can be asked, or the answer was no.
             InvalidError, GpuThresholdError: nothing is stopped for a start that would fail.
         """
         from garrison.preflight import servers
@@ -132,7 +132,7 @@ class _Check:
                 raise servers.refused(verdict, server, port, now)
             held = f"port {port} is held by your {server.title}: {servers.described(server, now)}"
             if not self.ask(held, f"Stop pid {server.pid} and take port {port}?"):
-                raise servers.refused(verdict, server, port, now)
+                raise PortForeignError(f"nothing was done: pid {server.pid} still holds port {port}")
             agreed = frozenset(root.id for root in verdict.roots)
         if decision == "stop-stuck" and server is not None:
             self.machine.say(servers.stuck(server, port, now))

@@ -9,7 +9,10 @@ import re
 from collections.abc import Sequence
 from pathlib import PurePosixPath
 
-__all__ = ["BUILT_IN", "signature_of"]
+__all__ = ["BUILT_IN", "SIMULATOR", "signature_of"]
+
+SIMULATOR = "garrison.sim"
+"""Its signature: it stands in for vLLM, so a preflight treats it like one."""
 
 BUILT_IN = (
     "vllm.entrypoints.openai.api_server",
@@ -17,8 +20,7 @@ BUILT_IN = (
     "vllm.entrypoints.openai.run_server",
     "vllm serve",
     "vllm.entrypoints",
-    # The simulator stands in for vLLM, so a preflight treats it like one.
-    "garrison.sim",
+    SIMULATOR,
 )
 
 _PYTHON = re.compile(r"\.?(python|pypy)[0-9.]*[dt]*(-wrapped)?\Z")
@@ -59,7 +61,7 @@ def _built_in(exe: str, argv: Sequence[str]) -> str | None:
     if name in _PROGRAMS and rest[:1] == ["serve"]:
         return "vllm serve"
     if name == "garrison" and rest[:1] == ["sim"]:
-        return "garrison.sim"
+        return SIMULATOR
     if program.endswith(".py") and "/vllm/entrypoints/" in program:
         return "vllm.entrypoints"
     return None

@@ -166,7 +166,7 @@ def _read(directory: int, name: str) -> tuple[EngineRecord, float]:
         content = file.read(_MOST_BYTES)
     try:
         return _parse(json.loads(content)), time.time() - found.st_mtime
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
         raise _NotBelievedError("it is not a record of an engine") from None
 
 

@@ -19,7 +19,7 @@ class PsutilSockets(ProcNet):
         try:
             return tuple(self._found(port))
         except psutil.AccessDenied:
-            raise ScanError("this system shows other processes' sockets to the administrator only") from None
+            raise ScanError("this system shows other processes' sockets to an administrator only") from None
 
     def _found(self, port: int) -> Iterable[Listener]:
         for connection in psutil.net_connections(kind="tcp"):

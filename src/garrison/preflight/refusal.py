@@ -4,6 +4,7 @@ from collections.abc import Iterable
 
 from garrison.base.errors import PortError, PortForeignError, PortOtherUserError, PortUnattributableError
 from garrison.base.redaction import shown_command
+from garrison.preflight.classify import SIMULATOR, signature_of
 from garrison.preflight.holders import PortVerdict
 from garrison.preflight.report import PreflightRequest
 from garrison.processes.process import Process
@@ -18,7 +19,7 @@ def refusal(verdict: PortVerdict, request: PreflightRequest) -> PortError:
     details = holder_details(verdict.roots, verdict.listeners)
     if verdict.kind == "other-user":
         return PortOtherUserError(
-            f"{where} is held by another user's vLLM: {who}",
+            f"{where} is held by another user's {_known_as(verdict)}: {who}",
             hint="Ask its user to stop it, or set VLLM_ALLOW_OTHER_UID_KILL=1.",
             details=details,
         )
@@ -37,6 +38,12 @@ def refusal(verdict: PortVerdict, request: PreflightRequest) -> PortError:
             hint="Run it outside that server, or choose another port.",
             details=details,
         )
+    if any(one.exe is None for one in verdict.roots):
+        return PortForeignError(
+            f"{where} is held by a process whose program cannot be identified: {who}",
+            hint="Ask its user to stop it, choose another port (--port, VLLM_PORT), or run as that user or as root.",
+            details=details,
+        )
     what = "a process that is not vLLM" + ("" if request.records is None else " and was not started by Garrison")
     return PortForeignError(
         f"{where} is held by {what}: {who}",
@@ -44,6 +51,12 @@ def refusal(verdict: PortVerdict, request: PreflightRequest) -> PortError:
         "VLLM_PROCESS_SIGNATURES.",
         details=details,
     )
+
+
+def _known_as(verdict: PortVerdict) -> str:
+    """`vLLM` only where each process is known to be one: the user's own signatures and records name other servers."""
+    signatures = {signature_of(one.exe, one.argv) for one in verdict.roots}
+    return "server" if signatures & {None, SIMULATOR} else "vLLM"
 
 
 def holder_details(processes: Iterable[Process], listeners: Iterable[object]) -> dict[str, list[object]]:

@@ -14,10 +14,10 @@ __all__ = ["PortServer", "PortServers", "described", "in_vain", "refused", "stuc
 
 ServerState = Literal["serves", "starts", "works", "stuck"]
 _STATE_WORDS = {
-    "serves": "it serves",
-    "starts": "it is starting",
-    "works": "it does not answer now, but is using the CPU",
-    "stuck": "it neither answers nor uses the CPU",
+    "serves": "serving",
+    "starts": "starting",
+    "works": "not answering, but using the CPU",
+    "stuck": "neither answering nor using the CPU",
 }
 
 
@@ -54,7 +54,7 @@ class PortServers(Protocol):
 
 
 def described(server: PortServer, now: datetime) -> str:
-    """`pid 12, model acme/tiny, started 2026-01-02 03:04:05 UTC (3 h ago), it serves: vllm serve …`."""
+    """`pid 12, model acme/tiny, started 2026-01-02 03:04:05 UTC (3 h ago), serving: vllm serve …`."""
     facts = [f"pid {server.pid}"]
     if server.model is not None:
         facts.append(f"model {server.model}")

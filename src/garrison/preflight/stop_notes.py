@@ -52,7 +52,7 @@ def read_note(directory: Path, port: int, processes: Collection[ProcessId]) -> S
             body = json.loads(file.read(_MOST_BYTES))
         stopped = tuple(ProcessId(int(pid), int(start)) for pid, start in body["stopped"])
         note = StopNote(stopped, int(body["pid"]), str(body["user"]), str(body["command"]))
-    except (OSError, ValueError, TypeError, KeyError, RecursionError):
+    except (OSError, ValueError, TypeError, KeyError, OverflowError, RecursionError):
         return None
     return note if set(stopped) & set(processes) else None
 

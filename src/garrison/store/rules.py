@@ -1,13 +1,23 @@
 """Decisions that every implementation of the store makes in the same way. Pure."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from datetime import datetime
 from typing import Any
 
 from garrison.base.errors import ConflictError
-from garrison.store.records import Lease, Observation, TargetRecord
+from garrison.store.records import Event, Lease, Observation, TargetRecord
 
-__all__ = ["can_take", "head_of", "narrowed", "observation_of", "parts", "refuse_changed", "seen_otherwise"]
+__all__ = [
+    "can_take",
+    "head_of",
+    "is_elsewhere",
+    "narrowed",
+    "observation_of",
+    "parts",
+    "refuse_changed",
+    "seen_otherwise",
+    "without_news_of",
+]
 
 _BY_TARGET = ("targets", "adapters", "models")
 
@@ -25,6 +35,16 @@ def seen_otherwise(before: TargetRecord, after: TargetRecord) -> bool:
         after.base,
         after.served,
     )
+
+
+def is_elsewhere(known: TargetRecord, seen: TargetRecord) -> bool:
+    """Return whether `seen` was observed at another address than the one on record: the target has moved since."""
+    return known.spec.get("base_url") != seen.spec.get("base_url")
+
+
+def without_news_of(targets: Collection[str], events: Iterable[Event]) -> list[Event]:
+    """Return `events` without those that are about one of `targets` itself, not about an adapter on it."""
+    return [one for one in events if one.name is not None or one.target not in targets]
 
 
 def observation_of(target: TargetRecord) -> Observation:

@@ -25,7 +25,8 @@ class TargetStore(Protocol):
     def sight(self, targets: Sequence[TargetRecord], events: Sequence[Event] = ()) -> None:
         """Store how targets were observed: all fields except `spec` and `declared_at`.
 
-        Targets that have been forgotten since are skipped. A change also becomes an observation, dated `last_checked`.
+        A change also becomes an observation, dated `last_checked`. Targets that have been forgotten since are skipped;
+        so are those that have another `base_url` on record, since another server was observed, with their own events.
         """
 
     def touch(self, times: Mapping[str, datetime]) -> list[str]:

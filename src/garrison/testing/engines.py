@@ -17,6 +17,7 @@ class MemoryEngine:
         signals: signals that were sent to it, in order.
         stops: the timeout of each `stop`, in seconds.
         ignores_stop: it survives `stop`.
+        stopping: when set, `stop` sets it and does not return.
         closed: `close` was called.
         unrecorded: why its identity could not be recorded; None if it was.
     """
@@ -29,6 +30,7 @@ class MemoryEngine:
         self.signals: list[int] = []
         self.stops: list[float] = []
         self.ignores_stop = False
+        self.stopping: asyncio.Event | None = None
         self.closed = False
         self._output: asyncio.Queue[bytes] = asyncio.Queue()
 
@@ -65,6 +67,9 @@ class MemoryEngine:
 
     async def stop(self, timeout: float) -> tuple[ProcessId, ...]:
         self.stops.append(timeout)
+        if self.stopping is not None:
+            self.stopping.set()
+            await asyncio.Event().wait()
         if not self.ignores_stop:
             self.end(-signal.SIGTERM)
         return self.alive()
@@ -81,6 +86,7 @@ class MemorySpawner:
         commands: (argv, environment) per `spawn`.
         records: the requested record per `spawn`.
         refuses: raised by `spawn` when set.
+        delay: when set, `spawn` waits for it.
     """
 
     def __init__(self) -> None:
@@ -88,6 +94,7 @@ class MemorySpawner:
         self.started: list[MemoryEngine] = []
         self.commands: list[tuple[tuple[str, ...], Mapping[str, str]]] = []
         self.refuses: OSError | None = None
+        self.delay: asyncio.Event | None = None
 
     async def spawn(
         self,
@@ -97,6 +104,8 @@ class MemorySpawner:
         stop_timeout: float,
         record: RecordAs | None = None,
     ) -> EngineProcess:
+        if self.delay is not None:
+            await self.delay.wait()
         if self.refuses is not None:
             raise self.refuses
         self.commands.append((tuple(argv), environment))

@@ -24,7 +24,15 @@ from garrison.store.records import (
     StackRecord,
     TargetRecord,
 )
-from garrison.store.rules import can_take, observation_of, parts, refuse_changed, seen_otherwise
+from garrison.store.rules import (
+    can_take,
+    is_elsewhere,
+    observation_of,
+    parts,
+    refuse_changed,
+    seen_otherwise,
+    without_news_of,
+)
 from garrison.testing.store_instances import InstancesInMemory
 from garrison.testing.store_state import locked
 
@@ -126,14 +134,18 @@ class MemoryStore(InstancesInMemory):
 
     @locked
     def sight(self, targets: Sequence[TargetRecord], events: Sequence[Event] = ()) -> None:
+        moved = set()
         for target in targets:
             known = self._targets.get(target.name)
             if known is None:
                 continue
+            if is_elsewhere(known, target):
+                moved.add(target.name)
+                continue
             if seen_otherwise(known, target):
                 self._observations.append(observation_of(target))
             self._targets[target.name] = replace(target, spec=known.spec, declared_at=known.declared_at)
-        self._add(events)
+        self._add(without_news_of(moved, events))
 
     @locked
     def touch(self, times: Mapping[str, datetime]) -> list[str]:

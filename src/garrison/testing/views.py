@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 from garrison.engines.argv import Endpoint
 from garrison.fleet.values.plan import Action
-from garrison.fleet.values.view import Outcome, SilentView
+from garrison.fleet.values.view import NoteLevel, Outcome, SilentView
 from garrison.launch.run.address import caller_url
 
 __all__ = ["RecordingFleetView", "RecordingStartView"]
@@ -18,11 +18,13 @@ class RecordingFleetView(SilentView):
         steps: (target, name, step) per step of an action, in order.
         outcomes: one per action that ended.
         notes: sentences that belong to no action.
+        levels: the level of each note.
     """
 
     steps: list[tuple[str, str, str]] = field(default_factory=list)
     outcomes: list[Outcome] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    levels: list[NoteLevel] = field(default_factory=list)
 
     def step(self, action: Action, step: str) -> None:
         self.steps.append((action.target, action.name, step))
@@ -30,8 +32,9 @@ class RecordingFleetView(SilentView):
     def ended(self, outcome: Outcome) -> None:
         self.outcomes.append(outcome)
 
-    def note(self, text: str) -> None:
+    def note(self, text: str, level: NoteLevel = "warning") -> None:
         self.notes.append(text)
+        self.levels.append(level)
 
 
 @dataclass

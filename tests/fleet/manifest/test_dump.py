@@ -20,10 +20,12 @@ NAMES = TEXT.filter(lambda text: text == text.strip() and text.isprintable())
 PATHS = TEXT.map(lambda text: f"/{text}")
 ENV = st.builds(Secret, st.just("env"), st.from_regex(r"[A-Za-z_][A-Za-z0-9_]{0,5}", fullmatch=True))
 WORDS = TEXT | st.text("a\t\n $%", max_size=6)
+# A program with a slash is made absolute by the loader, so a declaration has none that is relative.
+PROGRAMS = WORDS.filter(lambda text: "/" not in text)
 SECRETS = (
     ENV
     | st.builds(Secret, st.just("file"), PATHS)
-    | st.builds(Secret, st.just("command"), st.lists(WORDS, min_size=1, max_size=3).map(tuple))
+    | st.builds(Secret, st.just("command"), st.tuples(PROGRAMS) | st.tuples(PROGRAMS, WORDS))
 )
 HEADERS = st.dictionaries(st.sampled_from(["X-Site", "X-Rack"]), TEXT | SECRETS)
 SECONDS = st.floats(0.1, 86400)

@@ -107,7 +107,7 @@ def test_a_program_that_does_not_end_is_ended_with_its_children(tmp_path, stand_
 
 def test_output_that_is_no_json(tmp_path, stand_in):
     path = stand_in("print('hello')")
-    with pytest.raises(InvalidError, match=r"m\.pkl is not valid JSON"):
+    with pytest.raises(InvalidError, match=r"m\.pkl:\d+:\d+: not valid JSON"):
         load_declaration([str(module(tmp_path))], environ={"PATH": path})
 
 

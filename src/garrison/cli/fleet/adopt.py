@@ -42,9 +42,9 @@ def adopt(
     Nothing is loaded or unloaded. Prints the lines to add to the manifest;
     without them, the next reconcile unloads the adopted adapters.
     """
-    from garrison.cli.fleet.question import confirmed
+    from garrison.cli.fleet.question import confirm
     from garrison.cli.fleet.wiring import Stop, open_operations, run
-    from garrison.cli.views.page import Page
+    from garrison.cli.views.page import Page, counted
     from garrison.cli.views.progress import progress_view
     from garrison.fleet.management.requests import AdoptRequest
 
@@ -63,9 +63,8 @@ def adopt(
                 adapters, fingerprint = found.addition.adapters, found.fingerprint
                 if adapters and not json:
                     _show(adapters, stack, page)
-                if adapters and not confirmed(f"Adopt {len(adapters):,} into {stack}?", stop, json=json):
-                    page.line("Nothing was done.")
-                    return ExitCode.OK
+                if adapters:
+                    confirm(f"Adopt {counted(len(adapters), 'adapter')} into {stack}?", stop, json=json)
             done = run(operations.adopt(request, view, fingerprint=fingerprint), stop)
         finally:
             view.end()

@@ -2,7 +2,6 @@
 
 import asyncio
 import signal
-from dataclasses import asdict
 from datetime import timedelta
 from typing import TYPE_CHECKING, Annotated
 
@@ -122,7 +121,7 @@ async def _run(
             observer=observer,
         )
         forced = await _until_stopped(made, view, once=once)
-    _log.info("stopped", forced=forced, output_dropped=view.dropped, **asdict(made.state))
+    _log.info("stopped", forced=forced, output_dropped=view.dropped, **made.state.facts())
     if not once:
         view.note("stopped now; the next start settles interrupted actions" if forced else "stopped")
     view.end()
@@ -182,7 +181,7 @@ async def _work(made: "Agent", view: "AgentView | SilentAgentView", *, once: boo
         return
     watched = f"{counted(made.state.targets, 'target')} in {counted(made.state.stacks, 'stack')}"
     view.note(f"watching {watched}")
-    _log.info("watching", **asdict(made.state))
+    _log.info("watching", stacks=made.state.stacks, targets=made.state.targets)
     await made.main_loop()
 
 

@@ -85,9 +85,7 @@ def _apply(
         applying = Applying(operations, request, yes=yes, everything=everything, json=json, again="garrison apply")
         page, stop = applying.page, applying.stop
         try:
-            if not applying.confirm():
-                page.line("Nothing was done.")
-                return ExitCode.OK
+            applying.confirm()
             applied = applying.carry_out(
                 lambda fingerprint: operations.apply(
                     request, applying.view, fingerprint=fingerprint, stopping=stop.stopping

@@ -4,7 +4,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 from garrison.base.errors import ConflictError
-from garrison.cli.fleet.question import confirmed, question_of
+from garrison.cli.fleet.question import confirm, question_of
 from garrison.cli.fleet.wiring import INTERRUPTED, Stop, run
 from garrison.cli.views.applied import interrupted_json, show_interrupted
 from garrison.cli.views.page import Page
@@ -40,23 +40,23 @@ class Applying:
         self._shown: Plan | None = None
         self.view = progress_view(self.page, self.stop, self._show, json=json)
 
-    def confirm(self) -> bool:
-        """Show the plan and ask whether to carry it out, unless --yes was given; return False if the answer is no.
+    def confirm(self) -> None:
+        """Show the plan and ask whether to carry it out, unless --yes was given; return if it is to be carried out.
 
         Nothing is asked where no target would change, nor where the plan has conflicts, which an apply rejects.
 
         Raises:
             UsageError: nobody can be asked.
+            DeclinedError: the answer is not yes.
             KeyboardInterrupt: Ctrl-C or SIGTERM.
         """
         if self._yes:
-            return True
+            return
         plan = run(self._operations.plan(self._request, self.view, settle=True), self.stop)
         self._shown = plan
         self.view.end()
-        if not plan.changes_required or plan.conflicts:
-            return True
-        return confirmed(question_of(plan), self.stop, json=self._json, unshown={"plan": plan.to_json()})
+        if plan.changes_required and not plan.conflicts:
+            confirm(question_of(plan), self.stop, json=self._json, unshown={"plan": plan.to_json()})
 
     def carry_out(self, change: Callable[[str | None], Coroutine[Any, Any, T]]) -> T:
         """Run `change`, which is given the fingerprint of the plan that was confirmed; None with --yes.

@@ -59,9 +59,7 @@ def _destroy(stack: str, *, yes: bool, everything: bool, json: bool) -> int:
         applying = Applying(operations, request, yes=yes, everything=everything, json=json, again=again)
         page = applying.page
         try:
-            if not applying.confirm():
-                page.line("Nothing was done.")
-                return ExitCode.OK
+            applying.confirm()
             done = applying.carry_out(
                 lambda fingerprint: operations.destroy(
                     stack, applying.view, fingerprint=fingerprint, stopping=applying.stop.stopping

@@ -22,7 +22,7 @@ app = make_app("Drop a target that will not come back.")
 def forget(
     target: Annotated[str, typer.Argument(help="The target's name.")],
     force: Annotated[
-        bool, typer.Option("--force", help="Forget it although it answers; what it serves stays there, unmanaged.")
+        bool, typer.Option("--force", help="Forget it even if it answers; its adapters stay loaded, unmanaged.")
     ] = False,
     yes: Yes = False,
     json: Json = False,
@@ -33,7 +33,7 @@ def forget(
     touched. A manifest that still declares the target brings it back with the
     next apply.
     """
-    from garrison.cli.fleet.question import confirmed
+    from garrison.cli.fleet.question import confirm
     from garrison.cli.fleet.wiring import Stop, open_operations, run
     from garrison.cli.views.page import Page
     from garrison.cli.views.progress import progress_view
@@ -48,9 +48,7 @@ def forget(
                 fingerprint = loss.fingerprint
                 if not json:
                     _show(loss, page, operations.now())
-                if not confirmed(f"Forget {target}?", stop, json=json):
-                    page.line("Nothing was done.")
-                    return ExitCode.OK
+                confirm(f"Forget {target}?", stop, json=json)
             done = run(operations.forget(target, view, fingerprint=fingerprint, force=force), stop)
         finally:
             view.end()

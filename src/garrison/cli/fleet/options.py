@@ -29,7 +29,7 @@ File = Annotated[
         "--file",
         "-f",
         metavar="FILE",
-        help="A manifest, a directory of manifests, or `-`; several are merged. Default: garrison.yaml.",
+        help="A fleet manifest, a directory of them, or `-`; several are merged. Default: garrison.yaml.",
         show_default=False,
     ),
 ]

@@ -69,7 +69,7 @@ def open_fleet() -> Iterator[Fleet]:
             from garrison.cli.views.page import plain
 
             for call in left:
-                print(f"left behind, since it hangs: {plain(call)}", file=sys.stderr)
+                print(f"abandoned, because it does not return: {plain(call)}", file=sys.stderr)
 
 
 @contextmanager

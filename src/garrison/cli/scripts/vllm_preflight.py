@@ -118,7 +118,7 @@ def run(
 
     if json and command:
         raise InvalidError(
-            "JSON output and a downstream command exclude each other",
+            "JSON output and a downstream command cannot be combined",
             hint="Unset VLLM_PREFLIGHT_JSON, or run the command after the preflight: `vllm-preflight && …`.",
         )
     say = say or _say

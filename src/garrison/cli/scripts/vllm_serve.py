@@ -67,6 +67,6 @@ def _serve(extra: list[str], *, print_command: bool, dry_run: bool) -> None:
     sys.stderr.flush()
     child = child_environment(environment(os.environ, made.variables))
     try:
-        os.execve(located.path, [str(located.path), *made.argv], child)  # noqa: S606 - replacing ourselves by the engine is the job; no shell is involved
+        os.execve(located.path, [str(located.path), *made.argv], child)  # noqa: S606 - replacing this process with the engine is the job; no shell is involved
     except OSError as error:
         raise EngineMissingError(f"cannot run {located.path}: {error.strerror}", hint="Install vLLM again.") from None

@@ -14,7 +14,7 @@ from garrison.cli.views.not_asked import is_local
 from garrison.cli.views.page import Page, counted, sentence
 from garrison.fleet.hooks.queues import event_json
 from garrison.fleet.values.observation import Sighting
-from garrison.fleet.values.view import SilentView
+from garrison.fleet.values.view import NoteLevel, SilentView
 from garrison.store.records import Event
 
 __all__ = ["AgentView", "SilentAgentView"]
@@ -65,7 +65,7 @@ class AgentView(SilentView):
             return
         show_event(event, self._page)
 
-    def note(self, text: str) -> None:
+    def note(self, text: str, level: NoteLevel = "warning") -> None:
         now = self._clock.now()
         if self._json:
             self._print_json({"at": now.isoformat(), "kind": "note", "text": text})

@@ -1,12 +1,12 @@
 """Terminal output shared by `models` and `adapters`: tables, facts, verifications, confirmations."""
 
 import json as json_module
-import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from garrison.base.errors import UsageError
+from garrison.base.errors import DeclinedError
 from garrison.base.exit_codes import ExitCode
+from garrison.cli.asker import asked
 
 if TYPE_CHECKING:
     from garrison.models.verify import Verification
@@ -23,19 +23,15 @@ _MARKS = {
 
 
 def confirm(question: str) -> None:
-    """Ask at the terminal, and return if the answer is yes. Typer's own function writes a blank to standard output.
+    """Ask at the terminal, and return if the answer is yes.
 
     Raises:
         UsageError: standard input is not a terminal.
-        typer.Abort: the answer is not yes.
+        DeclinedError: the answer is not yes.
+        KeyboardInterrupt: Ctrl-C.
     """
-    import typer
-
-    if not sys.stdin.isatty():
-        raise UsageError(f"not confirmed: {question}", hint="Without a terminal, confirm with --yes.")
-    print(f"{question} [y/N]: ", end="", file=sys.stderr, flush=True)
-    if sys.stdin.readline().strip().lower() not in ("y", "yes"):
-        raise typer.Abort
+    if not asked(question):
+        raise DeclinedError("Nothing was done.")
 
 
 def print_table(titles: Sequence[str], rows: Sequence[Sequence[str]], *, empty: str) -> None:

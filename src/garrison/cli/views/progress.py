@@ -15,7 +15,7 @@ from garrison.cli.views.glyphs import DONE_WORDS, MARKS, STATE_MARKS
 from garrison.cli.views.page import Page, counted, plain
 from garrison.fleet.values.observation import Sighting
 from garrison.fleet.values.plan import Action, ActionKind, Plan
-from garrison.fleet.values.view import FleetView, Outcome, SilentView
+from garrison.fleet.values.view import FleetView, NoteLevel, Outcome, SilentView
 from garrison.store.records import ActionState
 
 __all__ = ["LineProgress", "LiveProgress", "QuietProgress", "progress_view"]
@@ -96,7 +96,7 @@ class LineProgress(QuietProgress):
         self._lines += 1
         self._tell(outcome)
 
-    def note(self, text: str) -> None:
+    def note(self, text: str, level: NoteLevel = "warning") -> None:
         if text in self._noted:  # a plan that is confirmed is made twice, and a watch repeats itself
             return
         self._noted.add(text)

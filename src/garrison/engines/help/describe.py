@@ -71,7 +71,7 @@ def catalogue_from_help(engine: str, version: str, text: str) -> Catalogue:
     options = _PARSERS[engine]("\n".join(line[:_LINE_CHARACTERS] for line in text[:_HELP_CHARACTERS].splitlines()))
     if not options:
         raise InvalidError(
-            f"the help of {engine} {version} holds no options that can be read",
+            f"the help of {engine} {version} lists no options that Garrison can read",
             hint="Serving does not need a catalogue: arguments are passed on unchanged.",
         )
     return Catalogue(engine, version.split("+")[0], tuple(options))

@@ -283,7 +283,7 @@ def _check_room(chosen: Recipe, home: Path, free_bytes: Callable[[Path], int]) -
     if free < chosen.room:
         raise DiskFullError(
             f"{chosen.engine} needs {size_text(chosen.room)}, and {home} has {size_text(free)} free",
-            hint="Free some room, or put the data directory elsewhere with GARRISON_DATA_DIR.",
+            hint="Free some space, or choose another data directory with GARRISON_DATA_DIR.",
             details={"needed_bytes": chosen.room, "free_bytes": free, "path": str(home)},
         )
 

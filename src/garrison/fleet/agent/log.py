@@ -6,7 +6,7 @@ from garrison.base.logs import logger
 from garrison.fleet.values import events
 from garrison.fleet.values.observation import Sighting
 from garrison.fleet.values.plan import Action, Plan
-from garrison.fleet.values.view import FleetView, Outcome
+from garrison.fleet.values.view import FleetView, NoteLevel, Outcome
 from garrison.store.records import ActionState, Event
 
 __all__ = ["AgentLog"]
@@ -33,14 +33,13 @@ class AgentLog:
     def event(self, event: Event) -> None:
         if event.kind not in _BY_ACTIONS:
             write = _log.warning if event.kind in _BAD else _log.info
-            facts = {"target": event.target, "name": event.name, "stack": event.stack, "cause": event.cause}
-            write(event.kind, **{key: one for key, one in facts.items() if one is not None}, id=event.id)
+            facts = {"target": event.target, "adapter": event.name, "stack": event.stack, "cause": event.cause}
+            write(event.kind, **{key: one for key, one in facts.items() if one is not None}, event_id=event.id)
         self._on_event(event)
 
-    def note(self, text: str) -> None:
-        """A note of the agent says that something did not work, or works again: both matter to the person on call."""
-        _log.warning(text)
-        self._view.note(text)
+    def note(self, text: str, level: NoteLevel = "warning") -> None:
+        {"info": _log.info, "warning": _log.warning, "error": _log.error}[level](text)
+        self._view.note(text, level)
 
     def observing(self, targets: int) -> None:
         self._view.observing(targets)
@@ -71,4 +70,4 @@ class AgentLog:
 
 
 def _of(action: Action) -> dict[str, object]:
-    return {"kind": str(action.kind), "target": action.target, "name": action.name}
+    return {"action": str(action.kind), "target": action.target, "adapter": action.name}

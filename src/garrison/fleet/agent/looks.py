@@ -19,6 +19,7 @@ from garrison.fleet.observe.observer import Look, Observer
 from garrison.fleet.observe.record_sighting import Remembered, remember
 from garrison.fleet.operations.survey import with_memory
 from garrison.fleet.values.observation import Sighting
+from garrison.fleet.values.target import TargetSpec
 from garrison.fleet.values.view import FleetView
 from garrison.store.records import TargetRecord
 
@@ -82,7 +83,7 @@ class Looks:
         self._bug = bug
         self._observer = observer
         self._cycles: set[asyncio.Task[None]] = set()
-        self._looking: set[str] = set()
+        self._looking: dict[str, TargetSpec] = {}
         self.single = False
 
     @property
@@ -128,7 +129,7 @@ class Looks:
             one = self._list.targets.get(name)
             # The end of a look in progress schedules the next one.
             if one is not None and name not in self._looking:
-                self._looking.add(name)
+                self._looking[name] = one.spec
                 looks.append(one.next_look())
         if looks:
             task = asyncio.create_task(self._cycle(looks))
@@ -159,7 +160,7 @@ class Looks:
         for name in targets:
             if name not in self._looking:
                 continue
-            self._looking.discard(name)
+            del self._looking[name]
             if (one := self._list.targets.get(name)) is not None:
                 wait = one.interval * (0.1 + 0.9 * self._fleet.draws.random()) if failed else 0.0
                 self._schedule.set(name, now + wait)
@@ -172,9 +173,12 @@ class Looks:
 
     def _saw(self, seen: Sighting) -> None:
         self._state.looks += 1
-        self._looking.discard(seen.target)
+        asked = self._looking.pop(seen.target)
         one = self._list.targets.get(seen.target)
         if one is None:  # forgotten while it was looked at
+            return
+        if asked.base_url != one.spec.base_url:  # moved meanwhile: another server was seen
+            self.look_again(one)
             return
         recovered, before = one.failures > 0 and seen.known, one.remembered
         one.saw(seen)

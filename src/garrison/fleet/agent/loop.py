@@ -153,20 +153,20 @@ class Agent:
                 async with asyncio.timeout(None) as self._step_limit:
                     await self.step()
             except TimeoutError:
-                self._view.note(f"the store did not answer within {_LAST_WRITE_SECONDS:g} s")
+                self._view.note(f"the store did not answer within {_LAST_WRITE_SECONDS:g} s", "error")
                 return
             except GarrisonError as error:
                 self._poll_due = float("-inf")
                 self.state.store_failures += 1
                 if error.message not in reported and len(reported) < _MOST_REASONS:
-                    self._view.note(f"the store failed, trying again: {error.message}")
+                    self._view.note(f"the store failed, trying again: {error.message}", "error")
                     reported.add(error.message)
                 _log.info("the store failed, waiting before the next try", seconds=wait, error=error.message)
                 await self._stopped_within(wait)
                 wait = min(_LONGEST_STORE_WAIT, 2 * wait)
                 continue
             if reported:
-                self._view.note("the store works again")
+                self._view.note("the store works again", "info")
             wait, reported = _FIRST_STORE_WAIT, set()
             await self._sleep(self._until_due())
 
@@ -234,7 +234,7 @@ class Agent:
     def _unexpected(self, doing: str, error: BaseException) -> None:
         self.state.bugs += 1
         self.state.failed += 1
-        self._view.note(f"a bug in Garrison, {doing}: {bug_words(error)}")
+        self._view.note(f"a bug in Garrison, {doing}: {bug_words(error)}", "error")
         self._wake.set()
 
     def _until_due(self) -> float:

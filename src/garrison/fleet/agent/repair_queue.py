@@ -134,7 +134,7 @@ class RepairQueue:
         try:
             async with hold(self._fleet, stack, "agent"), asyncio.TaskGroup() as group:
                 while session.waiting or session.busy:
-                    if session.waiting and session.batches < _BATCHES:
+                    while session.waiting and session.batches < _BATCHES:
                         batch = dict(islice(session.waiting.items(), _TARGETS))
                         for target in batch:
                             del session.waiting[target]

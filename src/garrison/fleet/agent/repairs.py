@@ -181,7 +181,7 @@ class Repairs:
         self._reported.update({one.resource.key: one.observed.root for one in result.reported if one.observed})
         for name in result.survey.sightings:
             if (one := self._list.targets.get(name)) is not None:
-                self._list.remember(one, result.survey.records[name])
+                self._list.learn(one, result.survey.records[name])
         self._back_off(stack, result)
         now = self._fleet.clock.monotonic()
         for outcome in result.outcomes:

@@ -25,3 +25,16 @@ class AgentState:
     store_failures: int = 0
     bugs: int = 0
     stopping: bool = False
+
+    def facts(self) -> dict[str, int]:
+        """Return the counters for a log, under names that need no knowledge of Garrison."""
+        return {
+            "stacks": self.stacks,
+            "targets": self.targets,
+            "targets_out_of_reach": self.out_of_reach,
+            "looks": self.looks,
+            "actions_done": self.repaired,
+            "actions_failed": self.failed,
+            "store_failures": self.store_failures,
+            "unexpected_errors": self.bugs,
+        }

@@ -144,6 +144,10 @@ class WatchList:
         one.record = record
         self._count_away(record.name, record)
 
+    def learn(self, one: Watched, record: TargetRecord) -> None:
+        """Keep what somebody else recorded of the target, unless a look has seen it since."""
+        self.remember(one, _newer(one.record, record))
+
     def owns(self, key: Key) -> bool:
         """Return whether any stack owns the adapter."""
         one = self.targets.get(key.target)
@@ -200,7 +204,7 @@ class WatchList:
         declared_by = frozenset(stack for stack, part in mine.items() if part.spec is not None)
         return Watched(
             spec=TargetSpec.from_json(record.name, record.spec),
-            record=record,
+            record=_newer(old.record, record) if old else record,
             interval=self._interval_of(declared_by),
             served=old.served if old else served_of(record),
             failures=old.failures if old else 0,
@@ -221,3 +225,13 @@ class WatchList:
     def _interval_of(self, stacks: Iterable[str]) -> float:
         wanted = (self.heads[stack].policy.interval for stack in stacks if stack in self.heads)
         return self._interval or min(wanted, default=_INTERVAL)
+
+
+def _newer(seen: TargetRecord, recorded: TargetRecord) -> TargetRecord:
+    """Return the record of the later observation of a target: what a look saw may not be written yet, and would be news
+    again if it were forgotten."""
+    if seen.spec != recorded.spec or seen.last_checked is None:
+        return recorded
+    if recorded.last_checked is not None and recorded.last_checked >= seen.last_checked:
+        return recorded
+    return replace(seen, declared_at=recorded.declared_at)

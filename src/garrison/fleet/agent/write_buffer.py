@@ -1,5 +1,6 @@
 """Buffers what the agent has seen until it is written. Bounded by the number of targets, and by a number of events."""
 
+import asyncio
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -31,14 +32,15 @@ class WriteBuffer:
     events: list[Event] = field(default_factory=list)
     dropped: int = 0
     unchecked: set[str] = field(default_factory=set)
+    _writing: "asyncio.Task[None] | None" = field(default=None, init=False, repr=False)
 
     def __bool__(self) -> bool:
-        return bool(self.changed or self.calm or self.events)
+        return bool(self.urgent or self.calm)
 
     @property
     def urgent(self) -> bool:
         """Whether there is more to write than times. Those can wait and be written together."""
-        return bool(self.changed or self.events)
+        return bool(self.changed or self.events or self._writing)
 
     def saw(self, after: Remembered) -> None:
         """Add a sighting: the record if it changed, otherwise only the time."""
@@ -62,6 +64,8 @@ class WriteBuffer:
     async def write(self, fleet: Fleet, *, times: bool = True) -> list[TargetRecord]:
         """Write the buffer. What cannot be written is kept for the next attempt.
 
+        A write that is in progress when the caller is cancelled goes on, and the next call waits for it first.
+
         Args:
             times: whether to write the times of calm targets too.
 
@@ -71,6 +75,8 @@ class WriteBuffer:
         Raises:
             GarrisonError: the store failed.
         """
+        if self._writing is not None:
+            await asyncio.shield(self._writing)
         if self.changed or self.events:
             await self._write_changes(fleet)
         away = await self._recorded_as_away(fleet) if self.unchecked else []
@@ -81,12 +87,22 @@ class WriteBuffer:
     async def _write_changes(self, fleet: Fleet) -> None:
         changed, events = self.changed, self.events
         self.changed, self.events = {}, []
-        try:
-            await fleet.db(fleet.store.sight, list(changed.values()), events)
-        except GarrisonError:
-            self.changed = changed | self.changed
-            self._keep(events + self.events)
-            raise
+
+        async def store() -> None:
+            try:
+                await fleet.db(fleet.store.sight, list(changed.values()), events)
+            except GarrisonError:
+                self.changed = changed | self.changed
+                self._keep(events + self.events)
+                raise
+            finally:
+                self._writing = None
+
+        # A task of its own: after a cancel it cannot be told whether the store's thread still makes the call, and the
+        # history would lack the events, or have them twice.
+        self._writing = asyncio.create_task(store())
+        self._writing.add_done_callback(_heard)
+        await asyncio.shield(self._writing)
 
     async def _recorded_as_away(self, fleet: Fleet) -> list[TargetRecord]:
         """Ask about the targets that were seen since the last time, not about all whose times wait to be written."""
@@ -111,3 +127,9 @@ class WriteBuffer:
     def _keep(self, events: list[Event]) -> None:
         self.dropped += max(0, len(events) - _MOST_EVENTS)
         self.events = events[-_MOST_EVENTS:]
+
+
+def _heard(writing: "asyncio.Task[None]") -> None:
+    """Retrieve the error; its caller may have been cancelled, and asyncio would report it."""
+    if not writing.cancelled():
+        writing.exception()

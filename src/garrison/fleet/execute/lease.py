@@ -23,6 +23,8 @@ __all__ = ["LEASE_SECONDS", "hold", "is_dead", "this_process"]
 
 LEASE_SECONDS = 30.0
 _RENEWALS_PER_LEASE = 3
+_LEAST_SECONDS = 1.0
+"""Deadline for a renewal, however late it is."""
 _RELEASE_SECONDS = 5.0
 """Deadline for the release: a store that hangs does not hold a command that has done its work."""
 
@@ -42,13 +44,17 @@ async def hold(fleet: Fleet, stack: str, purpose: str) -> AsyncIterator[Lease]:
 
     async def renew() -> None:
         nonlocal lost
-        expires_at = lease.expires_at
+        loop, expires_at = asyncio.get_running_loop(), lease.expires_at
+        valid_until = loop.time() + LEASE_SECONDS
         while True:
             await asyncio.sleep(LEASE_SECONDS / _RENEWALS_PER_LEASE)
-            now = fleet.clock.now()
+            now, begun = fleet.clock.now(), loop.time()
             until = now + timedelta(seconds=LEASE_SECONDS)
             try:
-                ours = await fleet.db(fleet.store.renew, lease.token, until, now)
+                async with asyncio.timeout(max(_LEAST_SECONDS, valid_until - begun)):
+                    ours = await fleet.db(fleet.store.renew, lease.token, until, now)
+            except TimeoutError:  # the database hangs, and somebody else may hold the stack by now
+                ours = False
             except GarrisonError:  # the database is unreachable: the lease is valid until it expires
                 if now < expires_at:
                     continue
@@ -57,7 +63,7 @@ async def hold(fleet: Fleet, stack: str, purpose: str) -> AsyncIterator[Lease]:
                 lost = True
                 body.cancel()
                 return
-            expires_at = until
+            expires_at, valid_until = until, begun + LEASE_SECONDS
 
     renewal = asyncio.create_task(renew())
     try:

@@ -154,13 +154,13 @@ class Hooks:
         queue.worker.add_done_callback(lambda task: self._ended(queue, task))
 
     def _ended(self, queue: _Queue, task: "asyncio.Task[None]") -> None:
-        """Start a new worker after an unexpected error, which costs the current event but not those behind it."""
+        """Start a new worker for events that came while this one ended, or that wait behind an unexpected error, which
+        costs one event."""
         queue.worker = None
-        if (error := bug_of(task)) is None:
-            return
-        self._note(f"bug in Garrison while delivering to {shown(queue.hook)}: {bug_words(error)}")
-        queue.current = None
-        queue.dropped += 1
+        if (error := bug_of(task)) is not None:
+            self._note(f"bug in Garrison while delivering to {shown(queue.hook)}: {bug_words(error)}")
+            queue.current = None
+            queue.dropped += 1
         if queue.waiting and not self._closed:
             self._start(queue)
 

@@ -91,7 +91,9 @@ def load_declaration(
                 variables=not forma,
             )
         except RecursionError:
-            raise InvalidError(f"{document.name} is nested too deeply", hint="Fix the file.") from None
+            raise InvalidError(
+                f"{document.name} is nested too deeply", hint="Check its brackets and indentation."
+            ) from None
         drafts.append(draft)
     merged = merge(drafts, problems)
     return Loaded(

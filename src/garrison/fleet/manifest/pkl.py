@@ -71,7 +71,9 @@ def evaluate(
     # Longest first: a short value may be part of a longer one.
     for name, value in sorted(given.items(), key=lambda item: -len(item[1])):
         text = text.replace(value, f"${{{name}}}") if value else text
-    raise InvalidError(f"{file}: pkl rejected the file:\n{redacted(text.strip()[-4000:])}", hint="Fix the file.")
+    raise InvalidError(
+        f"{file}: pkl rejected the file:\n{redacted(text.strip()[-4000:])}", hint="Correct what pkl reports."
+    )
 
 
 def named_variables(text: str) -> tuple[str, ...]:

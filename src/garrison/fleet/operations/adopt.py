@@ -144,8 +144,8 @@ async def adopt(
         only: names of the targets to observe; all on record when None.
 
     Raises:
-        ConflictError: an adapter belongs to another stack, another command holds this stack, or the adoption is not
-            the one that was confirmed.
+        ConflictError: an adapter belongs to another stack, another command holds this stack or has changed a target
+            meanwhile, or the adoption is not the one that was confirmed.
         InvalidError: no adapter was chosen, or a target is not on record.
         UnreachableError: no adapter was chosen, and a target could not be observed.
     """
@@ -300,7 +300,8 @@ async def _record(
     stack = StackRecord(name=addition.stack, declaration=whole.to_json(), at=now, command=command.id)
     targets = [records[name] for name in addition.targets]
     planned = action_records(command.id, actions)
-    await fleet.db(fleet.store.declare, stack, targets, command, planned)
+    seen = {one.name: one.spec for one in targets}  # another stack's command may have moved one of them
+    await fleet.db(fleet.store.declare, stack, targets, command, planned, seen=seen)
     results = []
     for action, row in zip(actions, planned, strict=True):
         done = replace(row, state=ActionState.DONE, started_at=now, ended_at=now)

@@ -233,9 +233,9 @@ async def _carry_out(
     told = Event(at=now, kind=events.APPLIED, stack=stack.name, command=command.id, cause=drafted.mode)
     seen = {name: record.spec for name, record in found.known.items()}
     await fleet.db(fleet.store.declare, stack, declared, command, records, [told], seen=seen)
-    fresh = [name for name in found.declaration.targets if name in found.pending or name in found.moved]
-    news = [event for name in fresh if name in found.pending for event in found.pending[name].events]
-    await fleet.db(fleet.store.sight, [found.records[name] for name in fresh], [*_moved_events(found, now), *news])
+    fresh = [one for one in declared if one.name in found.pending or one.name in found.moved]
+    news = [event for one in fresh if one.name in found.pending for event in found.pending[one.name].events]
+    await fleet.db(fleet.store.sight, fresh, [*_moved_events(found, now), *news])
     if left := [one for one in found.recorded if one.cause == MOVED and one.command is None]:
         await fleet.db(fleet.store.put, [replace(one, at=now, command=command.id) for one in left])
     outcomes = await carry(fleet, found, command, work, view, execution)

@@ -79,7 +79,7 @@ async def _settle(fleet: Fleet, found: Survey, running: Collection[str], view: F
         told = Event(at=now, kind=events.INTERRUPTED, stack=command.stack, command=command.id, cause=command.kind)
         done = replace(command, state=CommandState.INTERRUPTED, ended_at=now)
         await fleet.db(fleet.store.finish, done, [told])
-        view.note(f"command {command.id} ({command.kind}) was cut short; what it had begun is settled")
+        view.note(f"command {command.id} ({command.kind}) was cut short; what it had begun is settled", "info")
     return bool(killed)
 
 

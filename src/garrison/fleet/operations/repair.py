@@ -1,10 +1,11 @@
 """Repairs a stack: makes its targets serve what was last applied, as far as the stack's policy allows."""
 
+import contextlib
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from garrison.base.errors import InvalidError
+from garrison.base.errors import GarrisonError, InvalidError
 from garrison.fleet.context import Fleet
 from garrison.fleet.execute.commands import action_records, new_command
 from garrison.fleet.execute.steps import ExecuteOptions
@@ -117,12 +118,21 @@ async def _carry_out(
     running.add(command.id)
     try:
         await fleet.db(fleet.store.begin, command, action_records(command.id, actions), news)
+        if any(action.drift for action in actions):
+            await _report_drift(fleet)
         outcomes = await carry(fleet, found, command, actions, view, ExecuteOptions(stopping=stopping))
     finally:
         running.discard(command.id)
     if restored := [_restored(fleet, stack, command.id, one) for one in outcomes if _repaired_drift(one)]:
         await fleet.db(fleet.store.add_events, restored)
     return tuple(outcomes)
+
+
+async def _report_drift(fleet: Fleet) -> None:
+    """Publish what the store has recorded, so that a log shows the drift before the actions that it caused."""
+    with contextlib.suppress(GarrisonError):  # it is published later
+        await fleet.feed.pull()
+        await fleet.events.settled()
 
 
 def _of_the_declared_base(found: Survey, view: FleetView) -> Survey:

@@ -62,6 +62,8 @@ async def watch(
             async with hold(fleet, stack, _PURPOSE):
                 repaired = await repair(fleet, stack, view, only=targets, hopeless=hopeless)
         except ConflictError:  # another command holds the stack, possibly doing the same work
+            if stopping():
+                return WatchResult(tuple(found.values()), owed)
             wait = min(2 * wait, longest)
             continue
         if repaired is None:

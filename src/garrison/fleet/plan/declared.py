@@ -232,7 +232,7 @@ def _swap(
             return replace(blocked, changes=changes)
         cached = scene.prefix_caching.get(spec.target) is not False
         way_reason = (
-            "from the same path, as accepted: cached prompts may be answered from the old weights' blocks"
+            "from the same path, as accepted: cached prompts may be answered from the blocks of the old weights"
             if cached
             else "from the same path: the server does not cache prefixes"
         )
@@ -257,14 +257,14 @@ def _swap(
 def _stale(spec: AdapterDeclaration, scene: Scene) -> Failure | None:
     """Return the failure for new weights from an unchanged path; None if that is safe or accepted.
 
-    vLLM keys its prefix cache by name and path, so it would answer cached prompts from the old weights' blocks.
+    vLLM keys its prefix cache by name and path, so it would answer cached prompts from the blocks of the old weights.
     """
     if scene.prefix_caching.get(spec.target) is False or scene.options.accept_stale_cache:
         return None
     return Failure(
         code=FailureCode.NOT_UPDATABLE,
         message=f"{spec.lora_name} would be loaded again from the same path, and {spec.target} would answer cached "
-        "prompts from the old weights' blocks",
+        "prompts from the blocks of the old weights",
         hint="Put the weights at another path. If only the content changed, give the target an adapter_store that both "
         "sides see. Or accept the stale cache with --accept-stale-cache.",
     )
@@ -300,9 +300,9 @@ def _update_reason(changes: Sequence[Change]) -> str:
 
 def _way_reason(spec: AdapterDeclaration, stage: bool) -> str:
     if stage:
-        return "from the adapter store, at a path with the digest of the content"
+        return "from a copy in the adapter store, named after its digest"
     if spec.digest is None:
-        return "from the declared path: no adapter is readable there from this machine"
+        return "from the declared path: this machine cannot read an adapter there"
     return "from the declared path: the target has no adapter store"
 
 

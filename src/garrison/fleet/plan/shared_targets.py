@@ -89,7 +89,7 @@ def check_shared(
     raise ConflictError(
         f"rejected: stack {declaration.stack} would change {', '.join(first.fields)} of target {first.target}, "
         f"which {_names(first.stacks)} also {declare}{more}",
-        hint=f"Declare {first.target} alike in every manifest, or use --force to change it for all of them.",
+        hint=f"Declare {first.target} identically in every manifest, or use --force to change it for all of them.",
         details={
             "stack": declaration.stack,
             "targets": [

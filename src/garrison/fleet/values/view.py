@@ -1,14 +1,17 @@
 """The observer interface of fleet operations: a terminal draws its calls."""
 
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from garrison.fleet.values.failure import Failure
 from garrison.fleet.values.observation import Sighting
 from garrison.fleet.values.plan import Action, Plan
 from garrison.store.records import ActionState
 
-__all__ = ["FleetView", "Outcome", "SilentView"]
+__all__ = ["FleetView", "NoteLevel", "Outcome", "SilentView"]
+
+NoteLevel = Literal["info", "warning", "error"]
+"""`warning`: something did not work, and is tried again or left as it is. `error`: somebody has to look at it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,7 +62,7 @@ class FleetView(Protocol):
 
     def ended(self, outcome: Outcome) -> None: ...
 
-    def note(self, text: str) -> None:
+    def note(self, text: str, level: NoteLevel = "warning") -> None:
         """Report something that the user should know and that belongs to no action."""
 
 
@@ -78,4 +81,4 @@ class SilentView:
 
     def ended(self, outcome: Outcome) -> None: ...
 
-    def note(self, text: str) -> None: ...
+    def note(self, text: str, level: NoteLevel = "warning") -> None: ...

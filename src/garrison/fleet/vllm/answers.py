@@ -223,9 +223,9 @@ def _shown(message: str) -> str:
 def _first_logprob(given: Any) -> float | None:
     try:
         found = given["token_logprobs"][0]
-    except (KeyError, IndexError, TypeError):
+        return float(found) if isinstance(found, int | float) else None
+    except (KeyError, IndexError, TypeError, OverflowError):
         return None
-    return float(found) if isinstance(found, int | float) else None
 
 
 def _json(body: bytes) -> Any:

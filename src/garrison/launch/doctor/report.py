@@ -1,6 +1,6 @@
 """Can this machine serve? Facts in, verdicts out; `machine_facts` collects the facts.
 
-Every verdict that is not `ok` names its remedy.
+Every warning and failure names its remedy.
 """
 
 from collections.abc import Sequence
@@ -11,7 +11,8 @@ from garrison.base.values import size_text
 
 __all__ = ["Check", "EngineFact", "GpuFact", "MachineFacts", "checks"]
 
-Status = Literal["ok", "warn", "fail"]
+Status = Literal["ok", "skipped", "warn", "fail"]
+"""`skipped`: not checked, because it could not be read, was not asked for, or does not exist here."""
 
 _GIB = 1024**3
 _LEAST_FILES = 4096
@@ -98,7 +99,7 @@ def checks(facts: MachineFacts) -> tuple[Check, ...]:
         *_gpus(facts),
         _disk(facts),
         _shm(facts),
-        Check("huge pages", "ok", facts.hugepages or "not known"),
+        _known("huge pages", facts.hugepages),
         _port(facts),
         *_engines(facts),
         _hub(facts),
@@ -114,9 +115,13 @@ def _system(facts: MachineFacts) -> Check:
     return Check("system", "warn", value, "Garrison is tested on Linux; preflight is weaker elsewhere.")
 
 
+def _known(name: str, value: str | None) -> Check:
+    return Check(name, "skipped", "not known") if value is None else Check(name, "ok", value)
+
+
 def _memory(facts: MachineFacts) -> Check:
     if facts.memory_total is None or facts.memory_available is None:
-        return Check("memory", "ok", "not known")
+        return _known("memory", None)
     value = f"{size_text(facts.memory_available)} available of {size_text(facts.memory_total)}"
     if facts.memory_available < 2 * _GIB:
         return Check(
@@ -167,7 +172,7 @@ def _disk(facts: MachineFacts) -> Check:
 
 def _shm(facts: MachineFacts) -> Check:
     if facts.shm_total is None:
-        return Check("shared memory", "ok", "no /dev/shm")
+        return Check("shared memory", "skipped", "no /dev/shm")
     value = f"{size_text(facts.shm_total)} in /dev/shm"
     if facts.shm_total < _GIB:
         remedy = "Several GPUs need 1 GiB: pass --shm-size 1g to a container, or remount /dev/shm with a larger size."
@@ -184,7 +189,8 @@ def _port(facts: MachineFacts) -> Check:
 def _engines(facts: MachineFacts) -> tuple[Check, ...]:
     found = [engine for engine in facts.engines if engine.path is not None]
     if not found:
-        return (Check("engines", "fail", "none found", "garrison engine install vllm"),)
+        value = "none found; only the simulator works (`garrison serve --engine sim`)"
+        return (Check("engines", "fail", value, "garrison engine install vllm"),)
     return tuple(_engine(engine) for engine in found)
 
 
@@ -197,7 +203,7 @@ def _engine(engine: EngineFact) -> Check:
 
 def _hub(facts: MachineFacts) -> Check:
     if not facts.hub_asked:
-        return Check("hub", "ok", "not asked (offline)")
+        return Check("hub", "skipped", "not asked (offline)")
     if facts.hub is None:
         return Check("hub", "ok", f"{facts.hub_url} answers")
     remedy = "Air-gapped? Then this is expected: use `garrison models import`. Otherwise check network and HF_ENDPOINT."
@@ -206,7 +212,7 @@ def _hub(facts: MachineFacts) -> Check:
 
 def _clock(facts: MachineFacts) -> Check:
     if facts.clock_skew is None:
-        return Check("clock", "ok", "not compared with another one")
+        return Check("clock", "skipped", "not checked: it is compared with the hub's clock")
     value = f"{abs(facts.clock_skew):.0f} s {'ahead of' if facts.clock_skew > 0 else 'behind'} the hub's"
     if abs(facts.clock_skew) > _CLOCK_SKEW_SECONDS:
         return Check("clock", "fail", value, "Set the clock (chrony, systemd-timesyncd): TLS and signatures fail.")

@@ -6,6 +6,7 @@ by identity: the status file names the shim and the engine's main process, and b
 
 import asyncio
 import contextlib
+import errno
 import json
 import os
 import socket
@@ -127,10 +128,13 @@ class DetachedSpawner:
             async with asyncio.timeout(_START_SECONDS):
                 await link.send(spec)
                 event = await link.event()
-        except BaseException:
+        except BaseException as error:
             link.close()
             with contextlib.suppress(ProcessLookupError):
                 shim.kill()
+            if isinstance(error, TimeoutError):  # an OSError without a number or words
+                late = f"its parent process did not start it within {_START_SECONDS:g} s"
+                raise OSError(errno.ETIMEDOUT, late) from None
             raise
         if event is None or event["event"] == "failed":
             link.close()

@@ -33,6 +33,7 @@ __all__ = ["EngineRun", "Job", "State"]
 
 _POLL_SECONDS = 0.1
 _SERVING_POLL_SECONDS = 0.5
+_WALK_SECONDS = 5.0
 _DRAIN_SECONDS = 1.0
 _SETTLE_SECONDS = 1.0
 
@@ -110,6 +111,7 @@ class EngineRun:
         self._log = log(self._on_line) if log else EngineLog(job.log_path, self._on_line, tail_lines=LOG_LINES)
         self._reader: asyncio.Task[None] | None = None
         self._stop_reason: str | None = None
+        self._kill = False
         self._wake = asyncio.Event()
         self._ready = asyncio.Event()
         self._stopped = asyncio.Event()
@@ -143,6 +145,8 @@ class EngineRun:
         """
         self._on_bound = on_bound
         try:
+            if self._stop_reason is not None:  # before the task of this run got its turn
+                return False
             await self._startup()
             was_ready = self.state is State.READY
             if was_ready:
@@ -180,6 +184,7 @@ class EngineRun:
 
     def kill(self) -> None:
         """Kill every process of the engine without waiting; `run` returns after that."""
+        self._kill = True
         if self.process is not None:
             self.process.kill()
 
@@ -266,9 +271,13 @@ class EngineRun:
         self._ready.set()
 
     async def _main_loop(self) -> None:
+        walked = self._now()
         while self._stop_reason is None:
             if self._ended():
                 raise await self._died("while it was serving")
+            if self.process is not None and self._now() - walked >= _WALK_SECONDS:
+                walked = self._now()
+                self.process.alive()  # if the shim is killed, what was last seen is all that can be stopped
             await self._sleep(_SERVING_POLL_SECONDS)
 
     def _leave(self) -> None:
@@ -282,21 +291,30 @@ class EngineRun:
         self._stopped.set()
 
     async def _shutdown(self) -> None:
-        if self.process is not None:
-            begun = self._now()
-            if self.process.alive():
-                ended = "its main process has exited" if self.state is State.READY else "it did not start"
-                self.state = State.STOPPING
-                self._view.stopping(self._stop_reason or ended)
-            # Awaited, not blocking: `kill` must work meanwhile.
-            if survivors := await self.process.stop(self._job.stop_timeout):
-                self._view.note(f"still running after SIGKILL: pid {', '.join(str(one.pid) for one in survivors)}")
-            elif self.state is State.STOPPING:
-                self._view.stopped(seconds=self._now() - begun)
-        await self._drain()
-        self._log.close()
-        self.state = State.STOPPED
-        self._stopped.set()
+        try:
+            if self.process is not None:
+                await self._stop_process(self.process)
+            await self._drain()
+        finally:  # also when this is cancelled: the shim stops what still runs, and others wait for this run's end
+            if self.process is not None:
+                self.process.close()
+            if self._reader is not None:
+                self._reader.cancel()
+            self._log.close()
+            self.state = State.STOPPED
+            self._stopped.set()
+
+    async def _stop_process(self, process: EngineProcess) -> None:
+        begun = self._now()
+        if process.alive():
+            ended = "its main process has exited" if self.state is State.READY else "it did not start"
+            self.state = State.STOPPING
+            self._view.stopping(self._stop_reason or ended)
+        # Awaited, not blocking: `kill` must work meanwhile.
+        if survivors := await process.stop(self._job.stop_timeout):
+            self._view.note(f"still running after SIGKILL: pid {', '.join(str(one.pid) for one in survivors)}")
+        elif self.state is State.STOPPING:
+            self._view.stopped(seconds=self._now() - begun)
 
     async def _spawn(self) -> EngineProcess:
         command = self._job.command
@@ -310,6 +328,8 @@ class EngineRun:
                 hint=f"`garrison engine install {self._job.engine.name}` installs a working one.",
             ) from None
         self._reader = asyncio.create_task(self._read(self.process))
+        if self._kill:  # requested while it was being started
+            self.process.kill()
         if self.process.unrecorded is not None:
             self._view.note(unrecorded(self.process.unrecorded))
         return self.process

@@ -9,9 +9,10 @@ from typing import Self
 
 from garrison.engines.engine import Endpoint, Readiness
 from garrison.launch.run.address import base_url, reachable
-from garrison.launch.run.ready import Answer, probe
+from garrison.launch.run.ready import Answer, no_answer, probe
 from garrison.net.client import HttpConnection, HttpDialer
 from garrison.net.endpoint import Server, Tls
+from garrison.net.errors import transport_error
 from garrison.net.origin import origin_of
 
 __all__ = ["EngineProbe"]
@@ -62,7 +63,7 @@ class EngineProbe:
             first = first or answer
         assert first is not None
         if not first.http and self.endpoint.tls and self.endpoint.client_cert:
-            return replace(first, reason="it talks only to clients with a certificate")
+            return replace(first, reason="it requires a client certificate")
         return first
 
     async def _ask(self, way: Endpoint) -> Answer:
@@ -84,8 +85,10 @@ class EngineProbe:
                     else asyncio.open_connection(reachable(where.host), where.port)
                 )
                 _, writer = await opening
-        except (OSError, TimeoutError):
-            return Answer(False, "nothing listens")
+        except TimeoutError:
+            return Answer(False, f"no answer within {self._timeout:g} s")
+        except OSError as error:
+            return no_answer(transport_error(error, sent=False), timeout=self._timeout, tls=False)
         writer.close()
         with contextlib.suppress(OSError):
             await writer.wait_closed()

@@ -1,6 +1,8 @@
 """Is an endpoint ready? Asked of a starting engine, and of any OpenAI endpoint by `garrison wait`."""
 
 import asyncio
+import errno
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
@@ -8,19 +10,29 @@ from typing import TYPE_CHECKING
 from garrison.base.errors import EngineTimeoutError
 from garrison.launch.run.address import Place, place
 from garrison.net.endpoint import Server, Tls
-from garrison.net.errors import TLS_NOT_PLAIN, UNTRUSTED, TransportCause, TransportError
+from garrison.net.errors import PLAIN_NOT_TLS, TLS_NOT_PLAIN, UNTRUSTED, TransportCause, TransportError
 from garrison.net.origin import Origin, origin_of
 
 if TYPE_CHECKING:
     from garrison.net.client import HttpConnection, HttpDialer
     from garrison.net.transport import Connection
 
-__all__ = ["PROBE_SECONDS", "Answer", "no_answer", "open_place", "probe", "speaks_tls", "use_https", "wait_ready"]
+__all__ = ["PROBE_SECONDS", "Answer", "no_answer", "open_place", "other_scheme", "probe", "wait_ready"]
 
 PROBE_SECONDS = 5.0
 """For one question: once to connect, once more to answer."""
 _POLL_SECONDS = 0.25
-_HANDSHAKE = "it does not complete a TLS handshake"
+_NO_SUCH_FILE = os.strerror(errno.ENOENT).lower()
+
+
+_LOADING = "Wait longer with --timeout; the engine's log shows its progress."
+_SILENT = "Check the address and any firewall, or wait longer with --timeout."
+_UNTRUSTED = "If you trust the server, pass --insecure; otherwise add its certificate to this machine's trust store."
+_NOT_HTTP = "Check that this is the port of an HTTP server, and look at its log."
+_OTHER_SCHEME = {
+    TLS_NOT_PLAIN: ("the server speaks TLS", "Write the address with https://."),
+    PLAIN_NOT_TLS: ("the server does not speak TLS", "Write the address with http://."),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +41,7 @@ class Answer:
 
     Attributes:
         reason: completes "not ready: …"; for a ready endpoint, what proved it.
+        hint: what to do about it, for somebody who asked once; None if there is nothing better than to wait.
         dead: it will never be ready.
         heard: something answered.
         unsure: it answered, and the answer proves neither that it is ready nor that it is not.
@@ -39,6 +52,7 @@ class Answer:
     ready: bool
     reason: str
     dead: bool = False
+    hint: str | None = field(default=None, compare=False)
     heard: bool = field(default=False, compare=False)
     unsure: bool = field(default=False, compare=False)
     http: bool = field(default=True, compare=False)
@@ -69,45 +83,51 @@ async def probe(
             asked = "/v1/models"
             answer = await connection.request("GET", asked, timeout=timeout)
             if answer.status in (401, 403):
-                return Answer(True, "/v1/models asks for a key", heard=True)
+                return Answer(True, "/v1/models requires a key", heard=True)
     except TransportError as error:
         return no_answer(error, timeout=timeout, tls=origin.tls)
     asked, status = origin.prefix + asked, answer.status
     if status == 200:
         return Answer(True, f"{asked} answers 200", heard=True)
     if status in dead:
-        return Answer(False, f"{path} answers {status}, which will not change", dead=True, heard=True)
+        reason = f"{path} answers {status}, which will not change"
+        return Answer(False, reason, dead=True, hint="Look at the server's log.", heard=True)
     if status in loading:
-        return Answer(False, f"loading (HTTP {status})", heard=True)
-    return Answer(False, f"{asked} answers {status}", heard=True, unsure=status < 500, missing=status == 404)
+        return Answer(False, f"loading (HTTP {status})", hint=_LOADING, heard=True)
+    hint = "Look at the server's log." if status >= 500 else "Check the address, and its path prefix if it has one."
+    return Answer(False, f"{asked} answers {status}", hint=hint, heard=True, unsure=status < 500, missing=status == 404)
 
 
 def no_answer(error: TransportError, *, timeout: float, tls: bool) -> Answer:
     """What a failed request says about the endpoint."""
     match error.cause:
+        case TransportCause.REFUSED if error.detail == _NO_SUCH_FILE:
+            return Answer(False, "the socket does not exist", hint="Start the server, or check the path of its socket.")
         case TransportCause.REFUSED:
-            return Answer(False, "nothing listens")
-        case TransportCause.DNS | TransportCause.LOCAL:
-            return Answer(False, error.detail)
+            return Answer(False, error.detail, hint="Start the server, or check its address and port.")
+        case TransportCause.DNS:
+            return Answer(False, error.detail, hint="Check the host name, or use the server's IP address.")
+        case TransportCause.LOCAL:
+            return Answer(False, error.detail, hint="The problem is on this machine, not on the server.")
         case TransportCause.TIMEOUT:
-            return Answer(False, f"no answer within {timeout:g} s")
+            return Answer(False, f"no answer within {timeout:g} s", hint=_SILENT)
         case TransportCause.TLS if error.detail.startswith(UNTRUSTED):
-            return Answer(False, f"its{error.detail.removeprefix('the')}", heard=True, http=False)
-    reason = error.detail
-    if error.cause is TransportCause.TLS and error.detail == TLS_NOT_PLAIN:
-        reason = "it speaks TLS, and was asked without"
+            return Answer(False, error.detail, hint=_UNTRUSTED, heard=True, http=False)
+    reason, hint = error.detail, _NOT_HTTP
+    if error.detail in _OTHER_SCHEME:
+        reason, hint = _OTHER_SCHEME[error.detail]
     elif error.cause is TransportCause.TLS and error.sent:
-        reason = _alert(error.detail)
+        reason, hint = _alert(error.detail), "Look at the server's log."
     elif tls and not error.sent:
-        reason = _HANDSHAKE
-    return Answer(False, reason, heard=True, unsure=True, http=False)
+        reason, hint = f"TLS handshake failed: {error.detail.removeprefix('TLS: ')}", "Look at the server's log."
+    return Answer(False, reason, hint=hint, heard=True, unsure=True, http=False)
 
 
 def _alert(detail: str) -> str:
     """What a server said that ended an established TLS connection. TLS 1.3 rejects a client's certificate so late."""
     if "certificate required" in detail:
-        return "it talks only to clients with a certificate"
-    return f"it ends the TLS connection: {detail.removeprefix('TLS: ')}"
+        return "it requires a client certificate"
+    return f"the server closed the TLS connection: {detail.removeprefix('TLS: ')}"
 
 
 def open_place(
@@ -125,22 +145,20 @@ def open_place(
     return dialer.open(server, uds=where.uds)
 
 
-async def speaks_tls(dialer: "HttpDialer", where: Place) -> bool:
-    """Whether a server that was asked for plain HTTP answers HTTP over TLS. It gets no key and no password.
+async def other_scheme(dialer: "HttpDialer", where: Place) -> str | None:
+    """The reason to give if the server answers HTTP with TLS and was asked without, or the reverse; else None.
 
-    Some TLS servers only close a connection that begins without a handshake, so the plain attempt does not tell.
+    It is asked, without key and password: many servers only close a connection that begins in the other way.
     """
-    if not where.url.startswith("http:"):
-        return False
-    secured = Place(where.url.replace("http:", "https:", 1), where.uds)
-    async with open_place(dialer, secured, insecure=True) as connection:
-        answer = await probe(connection, origin_of(secured.url), "/health")
-        return answer.heard and answer.http
-
-
-def use_https(where: Place) -> str:
-    """The reason to give when `speaks_tls`."""
-    return "it speaks TLS" + ("" if where.uds else f"; use {where.url.replace('http:', 'https:', 1)}")
+    plain = where.url.startswith("http:")
+    scheme, other = ("http:", "https:") if plain else ("https:", "http:")
+    swapped = Place(where.url.replace(scheme, other, 1), where.uds)
+    async with open_place(dialer, swapped, insecure=True) as connection:
+        answer = await probe(connection, origin_of(swapped.url), "/health")
+    if not (answer.heard and answer.http):
+        return None
+    reason = "the server speaks TLS" if plain else "the server does not speak TLS"
+    return reason if where.uds else f"{reason}; try {swapped.url}"
 
 
 async def wait_ready(
@@ -168,19 +186,19 @@ async def wait_ready(
     dialer = HttpDialer()
     loop = asyncio.get_running_loop()
     deadline = loop.time() + timeout
-    last = ""
+    last = Answer(False, "")
     async with open_place(dialer, target, insecure=insecure) as connection:
         while True:
             try:
                 async with asyncio.timeout(max(0.05, deadline - loop.time())):
                     answer = await _ask(dialer, connection, target, path)
             except TimeoutError:
-                answer = Answer(False, last or "no answer")
+                answer = last if last.reason else Answer(False, "no answer", hint=_SILENT)
             if answer.ready:
                 return answer
-            if answer.reason != last:
-                last = answer.reason
-                on_change(last)
+            if answer.reason != last.reason:
+                on_change(answer.reason)
+            last = answer
             if loop.time() >= deadline:
                 raise _too_late(target, timeout, last)
             await asyncio.sleep(min(_POLL_SECONDS, max(0.0, deadline - loop.time())))
@@ -188,22 +206,15 @@ async def wait_ready(
 
 async def _ask(dialer: "HttpDialer", connection: "HttpConnection", target: Place, path: str) -> Answer:
     answer = await probe(connection, origin_of(target.url), path)
-    if answer.heard and not answer.http and await speaks_tls(dialer, target):
-        return replace(answer, reason=use_https(target))
+    if answer.unsure and not answer.http and (reason := await other_scheme(dialer, target)):
+        hint = f"Write the address with {'https' if target.url.startswith('http:') else 'http'}://."
+        return replace(answer, reason=reason, hint=hint)
     return answer
 
 
-def _too_late(target: Place, timeout: float, reason: str) -> EngineTimeoutError:
+def _too_late(target: Place, timeout: float, last: Answer) -> EngineTimeoutError:
     return EngineTimeoutError(
-        f"{target} was not ready within {timeout:g} s: {reason}",
-        hint=_hint(reason),
-        details={"url": str(target), "reason": reason},
+        f"{target} was not ready within {timeout:g} s: {last.reason}",
+        hint=last.hint,
+        details={"url": str(target), "reason": last.reason},
     )
-
-
-def _hint(reason: str) -> str:
-    if "certificate is not trusted" in reason:
-        return "If you trust the server, pass --insecure; otherwise add its certificate to this machine's trust store."
-    if reason.startswith("it speaks TLS"):
-        return "Write the address with https://."
-    return "Look at the engine's log, or wait longer with --timeout."

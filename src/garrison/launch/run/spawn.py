@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import errno
 import os
 import socket
 import subprocess
@@ -145,6 +146,9 @@ class ShimSpawner:
         wanted = {} if record is None else {"record": record.to_json()}
         try:
             await asyncio.wait_for(engine.begin(spec | wanted), _START_SECONDS)
+        except TimeoutError:  # an OSError without a number or words
+            await engine.end_of_shim()
+            raise OSError(errno.ETIMEDOUT, f"its parent process did not start it within {_START_SECONDS:g} s") from None
         except OSError:
             await engine.end_of_shim()
             raise

@@ -1,6 +1,8 @@
 """Requests to a shim: from its starter, and from processes of the same user through the control socket."""
 
 import contextlib
+import errno
+import fcntl
 import json
 import os
 import selectors
@@ -19,6 +21,8 @@ __all__ = ["Control"]
 _MOST_REQUEST_BYTES = 4096
 _MOST_CLIENTS = 16
 _CLIENT_SECONDS = 60.0
+_PAUSE_SECONDS = 1.0
+"""Before clients are accepted again after the system had no room for one."""
 
 
 class Control:
@@ -41,6 +45,7 @@ class Control:
         self._on_starter_gone = on_starter_gone
         self._clients: set[_Client] = set()
         self._listener: socket.socket | None = None
+        self._accept_again_at: float | None = None
         self._path: Path | None = None
         self._starter: _Client | None = self._add(starter)
         self._starter.watches = True
@@ -53,12 +58,13 @@ class Control:
         """Open the control socket, mode 0600, in `directory`, which is made if it is missing.
 
         Raises:
-            OSError: it cannot be made, or the directory is not private to this user.
+            OSError: it cannot be made, the directory is not private to this user, or another shim has it.
         """
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         found = directory.lstat()
         if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & 0o077:
             raise PermissionError(1, f"{directory} must belong to this user and have mode 0700")
+        self._lock(directory)
         self._path = directory / SOCKET_NAME
         self._path.unlink(missing_ok=True)
         self._listener = socket.socket(socket.AF_UNIX)
@@ -71,6 +77,20 @@ class Control:
         self._listener.setblocking(False)
         self._selector.register(self._listener, selectors.EVENT_READ, self._accept)
 
+    def _lock(self, directory: Path) -> None:
+        """Hold the directory until this process ends: the socket and the status file in it are those of one engine, and
+        a shim that is about to end would remove its successor's."""
+        descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(descriptor)
+            raise OSError(errno.EBUSY, f"another engine runs in {directory}") from None
+        except OSError as error:
+            if error.errno not in (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS):
+                os.close(descriptor)
+                raise
+
     def tell(self, event: dict[str, Any]) -> None:
         """Send an event to the starter and to every watcher."""
         for client in list(self._clients):
@@ -79,6 +99,9 @@ class Control:
 
     def drop_idle(self) -> None:
         now = time.monotonic()
+        if self._accept_again_at is not None and now >= self._accept_again_at and self._listener is not None:
+            self._accept_again_at = None
+            self._selector.register(self._listener, selectors.EVENT_READ, self._accept)
         for client in list(self._clients):
             if not client.watches and now - client.heard > _CLIENT_SECONDS:
                 self._drop(client)
@@ -89,8 +112,15 @@ class Control:
 
     def _accept(self) -> None:
         assert self._listener is not None
-        with contextlib.suppress(OSError):
+        try:
             connection, _ = self._listener.accept()
+        except (BlockingIOError, ConnectionError):
+            return
+        except OSError:  # no descriptors left: the client that waits would wake the loop again at once
+            self._selector.unregister(self._listener)
+            self._accept_again_at = time.monotonic() + _PAUSE_SECONDS
+            return
+        with contextlib.suppress(OSError):
             found = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
             if struct.unpack("3i", found)[1] in (0, os.geteuid()) and len(self._clients) < _MOST_CLIENTS:
                 self._add(connection)

@@ -300,7 +300,7 @@ def _modules(header: Header, rules: _Rules, weights: Path) -> Iterator[LoraModul
             if match["embedding"]:
                 embeddings.add(module)
     if not shapes:
-        raise Problem(str(weights), "holds no LoRA tensors (…lora_A.weight, …lora_B.weight)", _HINT).error()
+        raise Problem(str(weights), "contains no LoRA tensors (…lora_A.weight, …lora_B.weight)", _HINT).error()
     for module, sides in sorted(shapes.items()):
         if missing := {"A", "B"} - sides.keys():
             raise Problem(str(weights), f"has no lora_{missing.pop()} for module {module}", _HINT).error()

@@ -88,6 +88,7 @@ class Broadcast:
         self._most_events = most_events
         self._subscriptions: list[Subscription] = []
         self._transfer: _Transfer | None = None
+        self._closed = False
         for listener in listeners:
             self.subscribe(listener)
 
@@ -98,9 +99,13 @@ class Broadcast:
         self.close()
 
     def subscribe(self, listener: Progress) -> "Subscription":
-        """Add a listener, at any time. A transfer that runs is announced to it with what is done so far."""
+        """Add a listener, at any time. A transfer that runs is announced to it with what is done so far; after `close`
+        nothing is."""
         subscription = Subscription(listener, self._most_events)
         with self._lock:
+            if self._closed:
+                subscription.end()
+                return subscription
             self._subscriptions.append(subscription)
             if self._transfer is not None:
                 subscription.add(self._transfer, self._transfer)
@@ -110,6 +115,7 @@ class Broadcast:
         """Let the listeners finish what waits for them; after `within` seconds those that hang are left behind."""
         with self._lock:
             subscriptions, self._subscriptions = self._subscriptions, []
+            self._closed = True
         deadline = time.monotonic() + within
         for subscription in subscriptions:
             subscription.end()

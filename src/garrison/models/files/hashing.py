@@ -7,7 +7,7 @@ from collections.abc import Set as AbstractSet
 from pathlib import Path
 
 from garrison.base.beneath import Tree
-from garrison.base.errors import ModelInvalidError
+from garrison.models.files.broadcast import Guarded
 from garrison.models.files.content import open_file, unreadable
 from garrison.models.files.progress import Progress, Silent
 from garrison.models.files.stop_token import StoppedError, StopToken, join_all
@@ -36,6 +36,7 @@ def hash_files(
 
     Args:
         git_blobs: files to hash as git does (SHA-1 over a header and the content); the hub names small blobs so.
+        progress: called in the threads that hash; an error that it raises does not end the work.
         tree: as in `content.open_file`.
 
     Raises:
@@ -45,7 +46,7 @@ def hash_files(
     stop = stop or StopToken()
     stop.check()
     queue = sorted(files, key=lambda name: -files[name])
-    progress = progress or Silent()
+    progress = Guarded(progress or Silent())
     work = _Hashing(path, iter(queue), git_blobs, progress, stop, tree)
     count = max(1, min(threads or len(os.sched_getaffinity(0)), _MAX_THREADS, len(queue)))
     # Daemons: one that a stop leaves behind in a read from a dead network mount must not hold up the exit.
@@ -86,7 +87,7 @@ class _Hashing:
         self.lock = threading.Lock()
         self.ended = threading.Event()
         self.digests: dict[str, str] = {}
-        self.fault: ModelInvalidError | None = None
+        self.fault: BaseException | None = None
 
     @property
     def stopped(self) -> bool:
@@ -101,7 +102,7 @@ class _Hashing:
                 return
             try:
                 self.digests[name] = self._hash(self.path / name, buffer, git=name in self.git_blobs)
-            except ModelInvalidError as error:
+            except BaseException as error:  # noqa: BLE001 - not dropped: the caller raises it, and gets no digests
                 self.fault = error
                 self.ended.set()
 

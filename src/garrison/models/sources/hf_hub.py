@@ -45,11 +45,11 @@ class HfHubSource:
 
     def find(self, request: ResolveRequest, workspace: Workspace, progress: Progress) -> Outcome:
         if self._environ.get("HF_HUB_OFFLINE", "").lower() in ("1", "true", "yes", "on"):
-            return Skipped("HF_HUB_OFFLINE is set")
+            return Skipped("HF_HUB_OFFLINE is set", unused=True)
         try:
             import huggingface_hub  # noqa: F401 - heavy, and only this source needs it
         except ImportError:
-            return Skipped("huggingface_hub is not installed")
+            return Skipped("huggingface_hub is not installed", unused=True)
         route_library("huggingface_hub")
         hub = HubClient(
             request,

@@ -165,7 +165,7 @@ class HubClient:
         status = error.response.status_code if isinstance(error, HfHubHTTPError) else None
         details = {"status": status} if status else {}
         if self._withheld and status in (401, 403):
-            message = f"{self.place} refuses the request (HTTP {status}); HF_TOKEN was not sent over plain HTTP"
+            message = f"{self.place} rejects the request (HTTP {status}); HF_TOKEN was not sent over plain HTTP"
             hint = "Set HF_ENDPOINT to an https address, or reach the hub through a tunnel on a loopback address."
             return FetchError(message, hint=hint, details=details)
         if isinstance(error, GatedRepoError):
@@ -173,7 +173,7 @@ class HubClient:
             return FetchError(f"{self.place} is gated", hint=hint, details=details)
         if status in (401, 403):
             hint = "HF_TOKEN is not accepted." if self._token else "Set HF_TOKEN to a token that may read the model."
-            return FetchError(f"{self.place} refuses the request (HTTP {status})", hint=hint, details=details)
+            return FetchError(f"{self.place} rejects the request (HTTP {status})", hint=hint, details=details)
         reason = f"HTTP {status}" if status else said(error)
         return FetchError(f"{self.place} could not be fetched: {reason}", hint=AGAIN, details=details)
 
@@ -220,7 +220,7 @@ class HubClient:
 
     def _not_a_hub(self, why: str) -> FetchError:
         return FetchError(
-            f"{self.endpoint} does not answer as a hub does: {_first_line(why)}",
+            f"{self.endpoint} does not behave like a hub: {_first_line(why)}",
             hint="Check HF_ENDPOINT, and whether a login page of the network answers in its place.",
         )
 

@@ -35,6 +35,6 @@ def refuse_password(url: str, variable: str) -> None:
     parts = urlsplit(url)
     if (parts.username or parts.password) and is_exposed(url):
         raise InvalidError(
-            f"{variable} holds a user or password and is plain HTTP to another machine",
+            f"{variable} contains a user or password and is plain HTTP to another machine",
             hint="Use https, or leave the user and password out.",
         )

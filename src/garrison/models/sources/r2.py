@@ -79,15 +79,17 @@ class R2Source:
     def find(self, request: ResolveRequest, workspace: Workspace, progress: Progress) -> Outcome:
         if request.r2_bucket is None or request.r2_prefix is None:
             missing = "R2_BUCKET" if request.r2_bucket is None else "R2_MODELS_PREFIX"
-            return Skipped(f"{missing} is not set")
+            return Skipped(f"{missing} is not set", unused=True)
         try:
             import obstore  # heavy, and only this source needs it
         except ImportError:
-            return Skipped("obstore is not installed")
+            return Skipped("obstore is not installed", unused=True)
         credentials = {} if given_by_environment(self._environ) else shared_credentials(self._environ)
         if request.r2_endpoint and not credentials and not given_by_environment(self._environ):
             # Only AWS itself has a metadata service; elsewhere asking for it would only cost time.
-            return Skipped("no AWS credentials: AWS_ACCESS_KEY_ID is not set and there is no credentials file")
+            return Skipped(
+                "no AWS credentials: AWS_ACCESS_KEY_ID is not set and there is no credentials file", unused=True
+            )
         place = f"s3://{request.r2_bucket}/{request.r2_prefix.strip('/')}/{request.model.name}/"
         staging = Staging(request.layout.staging_dir(request.model, self.name))
         try:
@@ -311,7 +313,7 @@ def _explained(error: Exception, place: str) -> FetchError:
 
     refused = (obstore.exceptions.PermissionDeniedError, obstore.exceptions.UnauthenticatedError)
     if isinstance(error, refused) or _status(error) in (401, 403):
-        return FetchError(f"the store refuses {place}: {_first_line(error)}", hint=_CREDENTIALS_HINT)
+        return FetchError(f"the store denies access to {place}: {_first_line(error)}", hint=_CREDENTIALS_HINT)
     if isinstance(error, obstore.exceptions.PreconditionError):
         return FetchError(f"{place} changed while it was downloaded", hint="Run this again.")
     return FetchError(

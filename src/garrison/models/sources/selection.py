@@ -44,7 +44,7 @@ def _without_spare_gguf(wanted: list[str]) -> list[str]:
     models = sorted({(match["stem"] if (match := _SPLIT.match(name)) else name) for name in gguf})
     if len(models) > 1:
         raise InvalidError(
-            f"the repository holds {len(models)} GGUF models", hint=f"Name one, as in ORG/NAME/{gguf[0]}.",
+            f"the repository contains {len(models)} GGUF models", hint=f"Name one, as in ORG/NAME/{gguf[0]}.",
             details={"files": gguf},
         )  # fmt: skip
     return wanted

@@ -22,7 +22,7 @@ class FloxSource:
 
     def find(self, request: ResolveRequest, workspace: Workspace, progress: Progress) -> Outcome:
         if request.flox_env is None:
-            return Skipped("FLOX_ENV is not set")
+            return Skipped("FLOX_ENV is not set", unused=True)
         home = request.flox_env.absolute() / "share" / "models"
         return _search([home], request.model, workspace)
 

@@ -33,9 +33,10 @@ class Found:
 
 @dataclass(frozen=True, slots=True)
 class Skipped:
-    """The source does not have this model. `reason` completes "SOURCE: …"."""
+    """The source does not have this model. `reason` completes "SOURCE: …"; `unused`: it is not configured."""
 
     reason: str
+    unused: bool = field(default=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,12 +26,12 @@ def header_line(name: str, value: str) -> str:
     """Return one header without its line end.
 
     Raises:
-        HeaderError: the name is not a token, or the value holds a line break or a control character.
+        HeaderError: the name is not a token, or the value contains a line break or a control character.
     """
     if not _TOKEN.match(name):
         raise HeaderError(f"the header {name!r} cannot be set")
     if _CONTROL.search(value):
-        raise HeaderError(f"the value of the header {name!r} holds a line break or a control character")
+        raise HeaderError(f"the value of the header {name!r} contains a line break or a control character")
     return f"{name}: {value}"
 
 

@@ -57,7 +57,7 @@ def parse_address(place: str | Path) -> Address:
         raise InvalidError("the database's URL must begin with postgresql:// or sqlite:///", hint=_HINT)
     if "@" in (url.host or ""):
         raise InvalidError(
-            "the database's URL holds more than one @", hint="Write an @ that is part of the password as %40."
+            "the database's URL contains more than one @", hint="Write an @ that is part of the password as %40."
         )
     return Address(url.set(drivername="postgresql+psycopg"), _shown(url), None)
 

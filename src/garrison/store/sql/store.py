@@ -22,6 +22,7 @@ from garrison.store.records import (
     StackRecord,
     TargetRecord,
 )
+from garrison.store.rules import without_news_of
 from garrison.store.sql import commands as _commands
 from garrison.store.sql import events as _events
 from garrison.store.sql import instances as _instances
@@ -138,8 +139,8 @@ class SqlStore:
 
     def sight(self, targets: Sequence[TargetRecord], events: Sequence[Event] = ()) -> None:
         with self._database.write() as connection:
-            _targets.sight(connection, targets)
-            _events.add(connection, events)
+            moved = _targets.sight(connection, targets)
+            _events.add(connection, without_news_of(moved, events) if moved else events)
 
     def touch(self, times: Mapping[str, datetime]) -> list[str]:
         if not times:

@@ -7,7 +7,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, bindparam, delete, insert, literal_column, select, text, update
 
 from garrison.store.records import Observation, TargetRecord
-from garrison.store.rules import observation_of, refuse_changed, seen_otherwise
+from garrison.store.rules import is_elsewhere, observation_of, refuse_changed, seen_otherwise
 from garrison.store.sql.batches import batches
 from garrison.store.sql.columns import Utc, Words
 from garrison.store.sql.schema import declared, looks, observations, owned, targets, to_tidy
@@ -74,17 +74,19 @@ def respecify(connection: Connection, declared: Sequence[TargetRecord]) -> None:
     connection.execute(update(targets).where(_THIS), [{"this": target.name} | _spec(target) for target in declared])
 
 
-def sight(connection: Connection, seen: Sequence[TargetRecord]) -> None:
-    if not seen:
-        return
-    known = {target.name: target for target in find(connection, [target.name for target in seen])}
+def sight(connection: Connection, seen: Sequence[TargetRecord]) -> set[str]:
+    """Return the names of targets that have moved since; their observations are not stored."""
+    known = {target.name: target for target in find(connection, [target.name for target in seen])} if seen else {}
     seen = [target for target in seen if target.name in known]
+    moved = {target.name for target in seen if is_elsewhere(known[target.name], target)}
+    seen = [target for target in seen if target.name not in moved]
     if not seen:
-        return
+        return moved
     _observe(connection, [target for target in seen if seen_otherwise(known[target.name], target)])
     connection.execute(update(targets).where(_THIS), [{"this": target.name} | _seen(target) for target in seen])
     # In the order of names, like `touch`, which takes no writer lock: otherwise the two could deadlock.
     connection.execute(_LOOKED, [_times(target) for target in sorted(seen, key=lambda target: target.name)])
+    return moved
 
 
 def touch(connection: Connection, times: Mapping[str, datetime]) -> list[str]:
