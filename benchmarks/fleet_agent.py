@@ -3,8 +3,9 @@
     python benchmarks/fleet_agent.py [--quick] [--targets 100 500 2000] [--rounds 7] [--json FILE]
 
 Simulated targets with ten adapters each, all of them recorded as applied in a SQLite database; `agent` runs as the
-command does, on uvloop. The bare client only lists the same models, in the same process and event loop, in turns;
-ratios are taken round by round, and their medians shown. Targets, black holes and the bare client: see `fleet_cycle`.
+command does, on uvloop, with a connection kept to each target. The bare client opens one for each list of models, and
+does nothing else, in the same process and event loop, in turns; ratios are taken round by round, and their medians
+shown. Targets, black holes and the bare client: see `fleet_cycle`.
 """
 
 import argparse
@@ -12,6 +13,7 @@ import json
 import resource
 import tempfile
 import time
+from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -36,6 +38,7 @@ from garrison.fleet.agent.loop import Agent
 from garrison.fleet.artifacts.disk import DiskArtifacts
 from garrison.fleet.context import Fleet as FleetContext
 from garrison.fleet.execute.commands import new_command
+from garrison.fleet.observe.kept_connections import lasting_observer
 from garrison.fleet.values.declaration import ADAPTER_TYPE, AdapterDeclaration, Declaration
 from garrison.fleet.values.target import NO_STORE, TargetSpec
 from garrison.fleet.values.view import SilentView
@@ -66,8 +69,8 @@ def declared(fleet: Fleet) -> Declaration:
     return Declaration(stack="bench", targets=targets, adapters=adapters)
 
 
-async def agent_for(fleet: Fleet, directory: Path) -> Agent:
-    """An agent over a database in which all of it is applied."""
+async def agent_for(fleet: Fleet, directory: Path, open_until: ExitStack) -> Agent:
+    """An agent over a database in which all of it is applied, with the connections that the command keeps."""
     store = open_store(directory / "garrison.db")
     declaration, now = declared(fleet), datetime.now(UTC)
     command = new_command("bench", "apply", now)
@@ -92,7 +95,8 @@ async def agent_for(fleet: Fleet, directory: Path) -> Agent:
     )
     store.finish(command)
     artifacts = DiskArtifacts(directory, store.identity(), record=store)
-    agent = Agent(FleetContext(store=store, dialer=HttpDialer(), artifacts=artifacts), SilentView())
+    context = FleetContext(store=store, dialer=HttpDialer(), artifacts=artifacts)
+    agent = Agent(context, SilentView(), observer=open_until.enter_context(lasting_observer(context)))
     await agent.startup()
     return agent
 
@@ -121,10 +125,11 @@ async def compare(ports: list[int], holes: list[int], rounds: int, directory: Pa
     }
     cycles: dict[str, tuple[Cycle, Fleet]] = {"bare": (bare, Fleet(ports))}
     agents: list[Agent] = []
+    open_until = ExitStack()
     for name, fleet in fleets.items():
         place = directory / f"{len(ports)}-{len(agents)}"
         place.mkdir()
-        agents.append(await agent_for(fleet, place))
+        agents.append(await agent_for(fleet, place, open_until))
         cycles[name] = (cycling(agents[-1]), fleet)
         if name == "agent":
             await agents[-1].once()
@@ -132,6 +137,7 @@ async def compare(ports: list[int], holes: list[int], rounds: int, directory: Pa
     costs = await by_round(cycles, rounds)
     for agent in agents:
         await agent.shutdown()
+    open_until.close()
     medians = {name: median(found) for name, found in costs.items()}
     for name, cost in medians.items():
         print(f"  {name:24} {cost.rest * 1000:7.1f} ms, {cost.cpu * 1000:7.1f} ms CPU", flush=True)

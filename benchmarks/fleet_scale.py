@@ -24,6 +24,7 @@ from typing import Any
 
 import uvloop
 
+from garrison.base.garbage import keep_out_of_collections
 from garrison.fleet.agent.loop import Agent
 from garrison.fleet.artifacts.disk import DiskArtifacts
 from garrison.fleet.context import Fleet
@@ -304,6 +305,7 @@ async def reload(directory: Path, count: int) -> dict[str, float]:
     with bench(directory, count, 4) as one:
         await one.apply(one.declaration())
         agent = await one.agent()
+        keep_out_of_collections()  # as the command does
         declaration = one.declaration()
         more = AdapterDeclaration(target="t00003", label="more", lora_name="more", lora_path="/models/more")
         await one.apply(replace(declaration, adapters=(*declaration.adapters, more)))

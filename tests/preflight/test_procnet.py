@@ -136,3 +136,16 @@ def test_a_socket_that_is_bound_and_does_not_listen_yet(host: str) -> None:
         bound.listen()
         (found,) = sockets.listeners(port)
         assert found.listening
+
+
+@pytest.mark.system
+@pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0", "::1", "::"])
+def test_the_kernel_and_its_tables_say_the_same(host: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server((host, 0), family=socket.AF_INET6 if ":" in host else socket.AF_INET) as listening:
+        port = listening.getsockname()[1]
+        asked = ProcNet().listeners(port)
+        assert [one.inode for one in asked] == [os.fstat(listening.fileno()).st_ino]
+        assert asked == ProcNet("/proc/self/../").listeners(port), "the tables, by another name of the directory"
+        monkeypatch.setattr("garrison.preflight.sock_diag.dump", lambda *_: None)
+        found = ProcNet().listeners(port)
+        assert [one.inode for one in found] == [one.inode for one in asked], "a sandbox: the kernel does not answer"

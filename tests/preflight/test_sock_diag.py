@@ -30,13 +30,21 @@ def test_two_sockets_and_the_end() -> None:
     ]
 
 
-@pytest.mark.parametrize("answer", [b"", b"\0" * 8, message(2, struct.pack("=i", -1)), message(20, b"short")])
-def test_errors_and_torn_answers_end_it(answer: bytes) -> None:
-    assert [one for one in parse_dump(answer) if one is not None] == []
+@pytest.mark.parametrize("answer", [b"", b"\0" * 8])
+def test_torn_answers_hold_nothing(answer: bytes) -> None:
+    assert list(parse_dump(answer)) == []
+
+
+@pytest.mark.parametrize("answer", [message(2, struct.pack("=i", -1)), message(20, b"short")])
+def test_a_rejected_request_is_not_an_empty_answer(answer: bytes) -> None:
+    with pytest.raises(OSError, match="rejected"):
+        list(parse_dump(answer))
 
 
 @pytest.mark.system
 def test_the_kernels_own_answer() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listening:
         port = listening.getsockname()[1]
-        assert [one.packed for one in dump(socket.AF_INET, LISTENING) if one.port == port] == [b"\x7f\0\0\1"]
+        found = dump(socket.AF_INET, LISTENING)
+        assert found is not None
+        assert [one.packed for one in found if one.port == port] == [b"\x7f\0\0\1"]

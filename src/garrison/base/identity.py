@@ -6,7 +6,6 @@ for one boot of one host, in one pid namespace.
 
 import functools
 import os
-import platform
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -81,8 +80,8 @@ def this_place() -> Place:
     """The place of this process, which does not change while it runs."""
     with suppress(OSError):
         boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
-        return Place(platform.node(), boot, str(Path("/proc/self/ns/pid").readlink()))
-    return Place(platform.node())
+        return Place(os.uname().nodename, boot, str(Path("/proc/self/ns/pid").readlink()))
+    return Place(os.uname().nodename)
 
 
 def start_time(pid: int) -> int | None:

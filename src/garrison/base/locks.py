@@ -17,7 +17,6 @@ import contextlib
 import errno
 import fcntl
 import os
-import shutil
 import stat
 import time
 from collections.abc import Callable, Iterator
@@ -57,7 +56,7 @@ class FileLock:
             os.close(self.descriptor)
             self.descriptor = None
         else:
-            shutil.rmtree(_fallback(self.path), ignore_errors=True)
+            _remove(_fallback(self.path))
 
 
 @contextlib.contextmanager
@@ -237,6 +236,12 @@ def _fallback(path: Path) -> Path:
     return path.with_name(path.name + ".d")
 
 
+def _remove(directory: Path) -> None:
+    import shutil  # with its archive formats, it takes longer to import than a lock takes
+
+    shutil.rmtree(directory, ignore_errors=True)
+
+
 def _try_directory(path: Path) -> bool:
     directory = _fallback(path)
     if not _make(directory):
@@ -249,13 +254,13 @@ def _try_directory(path: Path) -> bool:
             if not _is_stale(grave):  # another waiter was faster, and this is its new lock
                 grave.rename(directory)
                 return False
-            shutil.rmtree(grave, ignore_errors=True)
+            _remove(grave)
         if not _make(directory):
             return False
     try:
         (directory / "pid").write_text(f"{this_process()}\n", encoding="utf-8")
     except OSError:  # without its holder's name, the lock would outlive this process
-        shutil.rmtree(directory, ignore_errors=True)
+        _remove(directory)
         raise
     return True
 

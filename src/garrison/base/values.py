@@ -9,8 +9,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from garrison.base.redaction import SecretValueError, secret_text
-
 __all__ = [
     "Parser",
     "choice",
@@ -47,6 +45,8 @@ def text(*, whitespace: bool = True) -> Parser:
 
 def secret(raw: str) -> str:
     """Parse a secret: without white space at its ends, redacted from now on, and in no message."""
+    from garrison.base.redaction import SecretValueError, secret_text  # few commands read a secret
+
     try:
         return secret_text(raw)
     except SecretValueError as error:

@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import platform
 import sys
 from collections.abc import Iterator
 from typing import cast
@@ -67,6 +66,6 @@ def _started(values: Settings, command: str, facts: dict[str, object]) -> None:
         name: {"value": "***" if name in secret else getattr(values, name), "from": origin}
         for name, origin in values.origins.items()
     }
-    about = {"program": f"garrison {command}", "version": __version__, "pid": os.getpid(), "host": platform.node()}
+    about = {"program": f"garrison {command}", "version": __version__, "pid": os.getpid(), "host": os.uname().nodename}
     given = {name: one for name, one in facts.items() if one is not None}
     _log.info("started", **about, settings=chosen, **given)

@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from garrison.base.documents import read_document
 from garrison.base.errors import InvalidError
 
 __all__ = ["config_args", "config_file", "read_config"]
@@ -31,6 +30,8 @@ def read_config(path: str) -> tuple[str, ...]:
     """
     if not path.endswith((".yaml", ".yml")):
         raise InvalidError(f"vLLM's config file {path} must end in .yaml or .yml", hint="Rename the file.")
+    from garrison.base.documents import read_document
+
     content = read_document(_text(path), path).content
     if not isinstance(content, dict):
         raise InvalidError(

@@ -108,7 +108,9 @@ class Book:
     async def changed(self, seconds: float | None) -> None:
         """Wait for the next change, at most `seconds`."""
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._changed.wait(), seconds)
+            # Not `wait_for`, which in Python 3.11 loses a cancellation that comes together with the event.
+            async with asyncio.timeout(seconds):
+                await self._changed.wait()
 
 
 def instance_event(kind: str, record: InstanceRecord, **fields: object) -> Event:

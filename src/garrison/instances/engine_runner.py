@@ -193,6 +193,9 @@ class _Engine:
     def memory_bytes(self) -> int:
         return self._run.process.memory_bytes() if self._run.process is not None else 0
 
+    def pids(self) -> frozenset[int]:
+        return frozenset(one.pid for one in self._run.process.alive()) if self._run.process is not None else frozenset()
+
     async def ended(self) -> GarrisonError | None:
         await asyncio.wait([self._task])
         if self._task.cancelled():

@@ -28,6 +28,7 @@ class Lifecycle:
     def __init__(self, book: Book, runner: Runner, devices: Devices, settings: ManagerSettings) -> None:
         self.placer = Placer(book, devices, settings.limits, self.begin_stop)
         self._book = book
+        self._devices = devices
         self._runner = runner
         self._settings = settings
 
@@ -99,8 +100,17 @@ class Lifecycle:
         live.watch = asyncio.create_task(self._watch(live, engine), name=f"watch {live.name}")
         self._book.move(live, State.RUNNING, reason)
         live.ready(engine, now)
+        live.measure = asyncio.create_task(self._measure(live, engine), name=f"measure {live.name}")
         if live.leases == 0:
             self._on_idle(live)
+
+    async def _measure(self, live: Live, engine: RunningEngine) -> None:
+        """Find out what it takes, for its next start and for the room of the others."""
+        held = dict(await self._devices.measure(live))
+        if held and live.engine is engine:
+            live.held = held
+            self._book.note(live, costs=replace(live.record.costs, memory_bytes=held))
+            self._book.tell()
 
     def _not_started(self, live: Live, reason: str) -> None:
         live.start, live.progress, live.held, live.devices = None, None, None, ()

@@ -66,6 +66,7 @@ class Live:
     stop: "asyncio.Task[None] | None" = None
     restart: "asyncio.Task[None] | None" = None
     watch: "asyncio.Task[None] | None" = None
+    measure: "asyncio.Task[None] | None" = None
     restarts: Restarts = field(default_factory=Restarts)
     failure: GarrisonError | None = None
     failed_at: float = 0.0

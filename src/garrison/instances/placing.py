@@ -1,7 +1,7 @@
 """Finding room for an instance: the decisions of `room`, asked again whenever something changes."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 from garrison.base.errors import ConflictError, GarrisonError
@@ -25,6 +25,9 @@ class Devices(Protocol):
 
     def need(self, live: Live) -> tuple[int | None, int]:
         """Return the bytes that an instance takes on each device, None if unknown, and how many GPUs; 0 for none."""
+
+    async def measure(self, live: Live) -> Mapping[str, int]:
+        """Return the bytes that a ready instance holds now, by device; nothing where that cannot be told."""
 
 
 class UnwantedError(Exception):

@@ -59,6 +59,9 @@ class RunningEngine(Protocol):
     def memory_bytes(self) -> int:
         """Resident memory of its processes."""
 
+    def pids(self) -> frozenset[int]:
+        """Its processes."""
+
     async def ended(self) -> GarrisonError | None:
         """Wait until it has ended by itself; the error says why. None if `stop` ended it."""
 

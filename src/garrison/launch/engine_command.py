@@ -4,6 +4,7 @@ the model, then the adapters."""
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from garrison.base.errors import InvalidError, ModelInvalidError
 from garrison.base.settings import Settings
@@ -13,9 +14,11 @@ from garrison.engines.catalogue import Finding, check_args
 from garrison.engines.engine import Endpoint, Engine, EngineCommand, LoraModule, LoraOptions, ServeOptions
 from garrison.engines.executable import Located, locate, require_runnable
 from garrison.launch.spec import AdapterSpec, LaunchSpec
-from garrison.models.adapters.fit import BaseShapes, check_against_base, read_base_shapes
-from garrison.models.adapters.inspect import AdapterInfo, inspect_adapter
 from garrison.models.layout import Layout
+
+if TYPE_CHECKING:
+    from garrison.models.adapters.fit import BaseShapes
+    from garrison.models.adapters.inspect import AdapterInfo
 
 __all__ = ["Chosen", "PreparedAdapter", "choose", "command", "prepare_adapters", "require_key", "served_name"]
 
@@ -41,7 +44,7 @@ class Chosen:
 @dataclass(frozen=True, slots=True)
 class PreparedAdapter:
     name: str
-    info: AdapterInfo
+    info: "AdapterInfo"
 
 
 def choose(spec: LaunchSpec, settings: Settings, environ: Mapping[str, str]) -> Chosen:
@@ -84,11 +87,18 @@ def prepare_adapters(
         InvalidError: neither a directory nor an imported adapter of that name exists.
         ModelInvalidError: it is incomplete, corrupt or made for another base; the message names adapter and file.
     """
-    base = read_base_shapes(model) if adapters and model is not None and (model / "config.json").is_file() else None
+    if not adapters:
+        return ()
+    from garrison.models.adapters.fit import read_base_shapes
+
+    base = read_base_shapes(model) if model is not None and (model / "config.json").is_file() else None
     return tuple(_prepare_adapter(adapter, base, layout) for adapter in adapters)
 
 
-def _prepare_adapter(adapter: AdapterSpec, base: BaseShapes | None, layout: Layout) -> PreparedAdapter:
+def _prepare_adapter(adapter: AdapterSpec, base: "BaseShapes | None", layout: Layout) -> PreparedAdapter:
+    from garrison.models.adapters.fit import check_against_base
+    from garrison.models.adapters.inspect import inspect_adapter
+
     path = _adapter_path(adapter, layout)
     if path.suffix == ".gguf":
         raise InvalidError(

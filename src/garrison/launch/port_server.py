@@ -12,12 +12,12 @@ from garrison.base.errors import InvalidError, PortForeignError
 from garrison.base.identity import start_time
 from garrison.base.redaction import shown_command
 from garrison.preflight.machine import Machine
-from garrison.preflight.servers import PortServer, ServerState
 
 if TYPE_CHECKING:
     from garrison.engines.engine import Endpoint, Engine
     from garrison.preflight.holders import PortVerdict
     from garrison.preflight.listeners import Listener
+    from garrison.preflight.servers import PortServer, ServerState
     from garrison.processes.process import Process
 
 __all__ = ["MachineServers", "endpoint_to_ask", "engine_called", "model_of", "require_unused_socket"]
@@ -40,7 +40,9 @@ class MachineServers:
         self._machine = machine or Machine(lambda _: None)
         self._seconds = seconds
 
-    def look(self, verdict: "PortVerdict") -> PortServer:
+    def look(self, verdict: "PortVerdict") -> "PortServer":
+        from garrison.preflight.servers import PortServer  # only for a port that is held
+
         root = verdict.roots[0]
         engine = engine_called(verdict.engine)
         parent = self._starter(root)
@@ -63,7 +65,7 @@ class MachineServers:
             return self._machine.processes.read(parent.parent) or parent
         return parent
 
-    def _state(self, verdict: "PortVerdict", engine: "Engine") -> ServerState:
+    def _state(self, verdict: "PortVerdict", engine: "Engine") -> "ServerState":
         import asyncio
 
         before = self._cpu(verdict)

@@ -30,8 +30,6 @@ from garrison.launch.engine_command import (
     served_name,
 )
 from garrison.launch.port_server import MachineServers, engine_called, require_unused_socket
-from garrison.launch.run.failure import unrecorded
-from garrison.launch.run.patience import Patience
 from garrison.launch.run.view import StartView
 from garrison.launch.spec import LaunchSpec
 from garrison.models.files.progress import Progress
@@ -40,7 +38,7 @@ from garrison.models.layout import Layout
 from garrison.models.request import ResolveRequest, user_hf_home
 from garrison.models.resolve import ResolvedModel, resolve
 from garrison.preflight.check import Ask, PreflightRequest, check, port_lock
-from garrison.preflight.engine_records import EngineRecord, forget_engine, record_engine
+from garrison.preflight.engine_records import EngineRecord, forget_engine, record_engine, unrecorded
 from garrison.preflight.policy import REFUSE, REPLACE, PortPolicy, configured
 
 __all__ = ["Prepared", "prepare", "start", "start_by_exec"]
@@ -154,6 +152,7 @@ def start(prepared: Prepared, settings: Settings, environ: Mapping[str, str], vi
     import asyncio
 
     from garrison.launch.run.engine_run import Job
+    from garrison.launch.run.patience import Patience
     from garrison.launch.run.supervise import Supervisor
 
     job = Job(

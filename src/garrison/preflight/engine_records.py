@@ -23,7 +23,7 @@ from garrison.base.files import write_atomic
 from garrison.base.identity import Identity, ProcessId, is_gone
 from garrison.processes.procfs import Procfs
 
-__all__ = ["EngineRecord", "Records", "forget_engine", "read_records", "record_engine"]
+__all__ = ["EngineRecord", "Records", "forget_engine", "read_records", "record_engine", "unrecorded"]
 
 _VERSION = 1
 _MOST_BYTES = 64 * 1024
@@ -90,6 +90,14 @@ def record_engine(directory: Path, record: EngineRecord) -> Path:
     path = directory / _name(record.main)
     write_atomic(path, json.dumps(body), mode=0o600)
     return path
+
+
+def unrecorded(reason: str) -> str:
+    """The warning about an engine of which no record could be written."""
+    return (
+        f"warning: the engine is not recorded ({reason}), so another `garrison serve` or `garrison preflight` on its "
+        "port may not recognise it as yours"
+    )
 
 
 def forget_engine(path: Path) -> None:

@@ -1,7 +1,8 @@
-"""The sockets on a port of a Linux machine, from `/proc/net/tcp` and `/proc/net/tcp6`.
+"""The sockets on a port of a Linux machine: through sock_diag(7), or from `/proc/net/tcp` and `/proc/net/tcp6` where
+the kernel does not answer that, as in some sandboxes.
 
-Format: https://docs.kernel.org/networking/proc_net_tcp.html. The kernel lists every listening socket before the first
-established one, so reading stops there and costs nothing on a machine with a hundred thousand connections.
+Format of the tables: https://docs.kernel.org/networking/proc_net_tcp.html. They list every listening socket before the
+first established one, so reading stops there.
 """
 
 import os
@@ -16,6 +17,7 @@ from garrison.preflight.listeners import Listener, ScanError
 __all__ = ["ProcNet", "parse_listeners"]
 
 _LISTEN = b"0A"
+_FAMILIES = (socket.AF_INET, socket.AF_INET6)
 
 
 def parse_listeners(lines: Iterable[bytes], port: int, v6only: Iterable[int] = ()) -> Iterator[Listener]:
@@ -55,10 +57,18 @@ class ProcNet:
         self._root = root
 
     def listeners(self, port: int) -> tuple[Listener, ...]:
+        if self._root == "/proc":
+            tables = [sock_diag.dump(family, sock_diag.LISTENING) for family in _FAMILIES]
+            if None not in tables:
+                known = (one for table in tables if table is not None for one in table if one.port == port)
+                return (*(_listener(one, listening=True) for one in known), *self._bound(port))
+        return self._from_tables(port)
+
+    def _from_tables(self, port: int) -> tuple[Listener, ...]:
         found = list(self._read("tcp", port, ()))
         six = tuple(self._read("tcp6", port, ()))
         if any(listener.address.is_wildcard and not listener.address.is_v4 for listener in six):
-            v6only = {one.inode for one in sock_diag.dump(socket.AF_INET6, sock_diag.LISTENING) if one.v6only}
+            v6only = {one.inode for one in sock_diag.dump(socket.AF_INET6, sock_diag.LISTENING) or () if one.v6only}
             six = tuple(self._read("tcp6", port, v6only))
         return (*found, *six, *self._bound(port))
 
@@ -88,11 +98,10 @@ class ProcNet:
             raise ScanError(f"{self._root}/net/{table}: {error.strerror}") from None
 
     def _bound(self, port: int) -> Iterator[Listener]:
-        for family in (socket.AF_INET, socket.AF_INET6):
-            for one in sock_diag.dump(family, sock_diag.BOUND):
+        for family in _FAMILIES:
+            for one in sock_diag.dump(family, sock_diag.BOUND) or ():
                 if one.port == port:
-                    address = from_packed(one.packed, v6only=one.v6only)
-                    yield Listener(address, port, one.inode, one.uid, listening=False)
+                    yield _listener(one, listening=False)
 
     def _bind_v6only(self) -> bool:
         """Whether a new IPv6 socket accepts only IPv6. By default it accepts IPv4 too."""
@@ -101,6 +110,11 @@ class ProcNet:
                 return setting.read().strip() == b"1"
         except OSError:
             return False
+
+
+def _listener(found: sock_diag.DiagSocket, *, listening: bool) -> Listener:
+    address = from_packed(found.packed, v6only=found.v6only)
+    return Listener(address, found.port, found.inode, found.uid, listening=listening)
 
 
 def _can_bind(address: Address, port: int) -> bool:

@@ -1,18 +1,20 @@
 """The errors of a port that cannot be freed: what holds it, and what to do about it."""
 
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 from garrison.base.errors import PortError, PortForeignError, PortOtherUserError, PortUnattributableError
 from garrison.base.redaction import shown_command
-from garrison.preflight.classify import SIMULATOR, signature_of
-from garrison.preflight.holders import PortVerdict
 from garrison.preflight.report import PreflightRequest
 from garrison.processes.process import Process
+
+if TYPE_CHECKING:
+    from garrison.preflight.holders import PortVerdict
 
 __all__ = ["holder_details", "refusal"]
 
 
-def refusal(verdict: PortVerdict, request: PreflightRequest) -> PortError:
+def refusal(verdict: "PortVerdict", request: PreflightRequest) -> PortError:
     """The error for a verdict that is neither `free` nor `ours`."""
     where = ", ".join(str(listener) for listener in verdict.listeners)
     who = "; ".join(f"pid {one.id.pid} (uid {one.uid}): {shown_command(one.argv)}" for one in verdict.roots)
@@ -53,8 +55,10 @@ def refusal(verdict: PortVerdict, request: PreflightRequest) -> PortError:
     )
 
 
-def _known_as(verdict: PortVerdict) -> str:
+def _known_as(verdict: "PortVerdict") -> str:
     """`vLLM` only where each process is known to be one: the user's own signatures and records name other servers."""
+    from garrison.preflight.classify import SIMULATOR, signature_of
+
     signatures = {signature_of(one.exe, one.argv) for one in verdict.roots}
     return "server" if signatures & {None, SIMULATOR} else "vLLM"
 

@@ -36,10 +36,14 @@ class MemoryRunningEngine:
     def memory_bytes(self) -> int:
         return 0
 
+    def pids(self) -> frozenset[int]:
+        return frozenset() if self.pid is None else frozenset({self.pid})
+
     async def ended(self) -> GarrisonError | None:
         return await asyncio.shield(self._end)
 
     async def stop(self, reason: str) -> None:
+        assert self.stopped is None, f"{self.launch.spec.name} is being stopped already"
         self.stopped = reason
         await asyncio.sleep(self._runner.stop_seconds)
         self._runner.gone(self)
@@ -136,6 +140,9 @@ class MemoryDevices:
 
     def need(self, live: Live) -> tuple[int | None, int]:
         return self.needs.get(live.name, (None, 0))
+
+    async def measure(self, live: Live) -> Mapping[str, int]:
+        return {}
 
 
 class MemoryInstances:

@@ -169,6 +169,7 @@ async def _until_stopped(made: "Agent", view: "AgentView | SilentAgentView", *, 
 
 
 async def _work(made: "Agent", view: "AgentView | SilentAgentView", *, once: bool) -> None:
+    from garrison.base.garbage import keep_out_of_collections
     from garrison.cli.views.page import counted
 
     await made.startup()
@@ -179,6 +180,7 @@ async def _work(made: "Agent", view: "AgentView | SilentAgentView", *, once: boo
     if once:
         await made.once()
         return
+    keep_out_of_collections()
     watched = f"{counted(made.state.targets, 'target')} in {counted(made.state.stacks, 'stack')}"
     view.note(f"watching {watched}")
     _log.info("watching", stacks=made.state.stacks, targets=made.state.targets)

@@ -180,7 +180,7 @@ class Looks:
         if asked.base_url != one.spec.base_url:  # moved meanwhile: another server was seen
             self.look_again(one)
             return
-        recovered, before = one.failures > 0 and seen.known, one.remembered
+        recovered, seen_before = one.failures > 0 and seen.known, one.seen_at
         one.saw(seen)
         now = self._fleet.clock.monotonic()
         if seen.known:
@@ -191,7 +191,7 @@ class Looks:
         if calm and seen.capabilities is None and one.record.state == "reachable":
             self._record.saw_calm(seen.target, seen.at)
             return
-        after = remember(before, seen, one.managed, wanted=one.wanted)
+        after = remember(one.record_at(seen_before), seen, one.managed, wanted=one.wanted)
         self._list.remember(one, after.record)
         self._record.saw(after)
         self._view.observed(seen)

@@ -73,12 +73,11 @@ class Watched:
             self.served = seen.served
             self.seen_at = seen.at
 
-    @property
-    def remembered(self) -> TargetRecord:
-        """The record, with the time of the last believed look, which is all that a calm look changes."""
-        if self.seen_at is None or (self.record.last_seen is not None and self.record.last_seen >= self.seen_at):
+    def record_at(self, seen_at: datetime | None) -> TargetRecord:
+        """Return the record with the time of a believed look, which is all that a calm look changes."""
+        if seen_at is None or (self.record.last_seen is not None and self.record.last_seen >= seen_at):
             return self.record
-        return replace(self.record, last_seen=self.seen_at, last_checked=self.seen_at)
+        return replace(self.record, last_seen=seen_at, last_checked=seen_at)
 
 
 class WatchList:

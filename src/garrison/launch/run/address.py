@@ -1,6 +1,5 @@
 """Addresses of servers: as people type them, and as an engine listens. Pure."""
 
-import base64
 import ipaddress
 from dataclasses import dataclass, field
 from urllib.parse import SplitResult, unquote, urlsplit, urlunsplit
@@ -94,5 +93,7 @@ def _authority(parts: SplitResult) -> str:
 def _basic(parts: SplitResult) -> str | None:
     if parts.username is None and parts.password is None:
         return None
+    import base64
+
     pair = f"{unquote(parts.username or '')}:{unquote(parts.password or '')}"
     return "Basic " + base64.b64encode(pair.encode()).decode("ascii")

@@ -18,12 +18,13 @@ from garrison.engines.diagnose import LOG_LINES
 from garrison.engines.engine import Endpoint, Engine, EngineCommand
 from garrison.engines.phases import is_fatal, phase_of
 from garrison.launch.engine_log import EngineLog, OutputLines
-from garrison.launch.run.failure import ended_text, failure, stopped_by_other, unrecorded
+from garrison.launch.run.failure import ended_text, failure, stopped_by_other
 from garrison.launch.run.listener_owner import stranger_on
 from garrison.launch.run.patience import CpuWatch, Life, Patience, verdict
 from garrison.launch.run.ready import Answer
 from garrison.launch.run.spawn import EngineProcess, RecordAs, ShimSpawner, Spawner
 from garrison.launch.run.view import StartView
+from garrison.preflight.engine_records import unrecorded
 from garrison.preflight.stop_notes import read_note
 
 if TYPE_CHECKING:
@@ -385,7 +386,9 @@ class EngineRun:
     async def _sleep(self, seconds: float) -> None:
         """Sleep for `seconds`, or until a stop is requested."""
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._wake.wait(), seconds)
+            # Not `wait_for`, which in Python 3.11 loses a cancellation that comes together with the event.
+            async with asyncio.timeout(seconds):
+                await self._wake.wait()
 
     def _now(self) -> float:
         return asyncio.get_running_loop().time()

@@ -9,7 +9,7 @@ from garrison.engines.catalogue import Catalogue
 from garrison.engines.diagnose import diagnose
 from garrison.preflight.stop_notes import StopNote
 
-__all__ = ["ended_text", "failure", "signal_name", "stopped_by_other", "unrecorded"]
+__all__ = ["ended_text", "failure", "signal_name", "stopped_by_other"]
 
 _SHOWN_LOG_LINES = 25
 
@@ -70,12 +70,4 @@ def stopped_by_other(note: StopNote, message: str, port: int, log_path: Path) ->
             "log_path": str(log_path),
             "stopped_by": {"pid": note.pid, "user": note.user, "command": note.command},
         },
-    )
-
-
-def unrecorded(reason: str) -> str:
-    """The warning about an engine of which no record could be written."""
-    return (
-        f"warning: the engine is not recorded ({reason}), so another `garrison serve` or `garrison preflight` on its "
-        "port may not recognise it as yours"
     )
