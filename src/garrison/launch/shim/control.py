@@ -14,10 +14,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from garrison.launch.shim import SOCKET_NAME, VERSION
+from garrison.launch.shim import VERSION
 
-__all__ = ["Control"]
+__all__ = ["SOCKET_NAME", "Control"]
 
+SOCKET_NAME = "shim.sock"
 _MOST_REQUEST_BYTES = 4096
 _MOST_CLIENTS = 16
 _CLIENT_SECONDS = 60.0
@@ -48,7 +49,6 @@ class Control:
         self._accept_again_at: float | None = None
         self._path: Path | None = None
         self._starter: _Client | None = self._add(starter)
-        self._starter.watches = True
 
     @property
     def has_starter(self) -> bool:
@@ -91,11 +91,9 @@ class Control:
                 os.close(descriptor)
                 raise
 
-    def tell(self, event: dict[str, Any]) -> None:
-        """Send an event to the starter and to every watcher."""
-        for client in list(self._clients):
-            if client.watches and not client.send(event):
-                self._drop(client)
+    def tell_starter(self, event: dict[str, Any]) -> None:
+        if self._starter is not None and not self._starter.send(event):
+            self._drop(self._starter)
 
     def drop_idle(self) -> None:
         now = time.monotonic()
@@ -103,7 +101,7 @@ class Control:
             self._accept_again_at = None
             self._selector.register(self._listener, selectors.EVENT_READ, self._accept)
         for client in list(self._clients):
-            if not client.watches and now - client.heard > _CLIENT_SECONDS:
+            if client is not self._starter and now - client.heard > _CLIENT_SECONDS:
                 self._drop(client)
 
     def close(self) -> None:
@@ -137,7 +135,7 @@ class Control:
     def _on_data(self, client: "_Client") -> None:
         lines = client.lines()
         for line in lines or ():
-            if not client.send(self._reply(client, line)):
+            if not client.send(self._reply(line)):
                 lines = None
                 break
         if lines is None:
@@ -153,7 +151,7 @@ class Control:
             self._starter = None
             self._on_starter_gone()
 
-    def _reply(self, client: "_Client", line: bytes) -> dict[str, Any]:
+    def _reply(self, line: bytes) -> dict[str, Any]:
         try:
             request = json.loads(line)
             version, verb, timeout = request["v"], request["do"], request.get("timeout")
@@ -163,8 +161,6 @@ class Control:
             return {"ok": False, "error": f"unsupported protocol version; this shim speaks {VERSION}"}
         if timeout is not None and (type(timeout) not in (int, float) or not 0 <= timeout <= 86400):
             return {"ok": False, "error": "timeout must be a number of seconds from 0 to 86400"}
-        if verb == "watch":
-            client.watches, verb = True, "status"
         found = self._answer(verb, timeout)
         return {"ok": False, "error": "unknown request"} if found is None else {"ok": True, **found}
 
@@ -173,7 +169,6 @@ class _Client:
     def __init__(self, connection: socket.socket) -> None:
         self.connection = connection
         self.heard = time.monotonic()
-        self.watches = False
         self._rest = b""
 
     def lines(self) -> list[bytes] | None:

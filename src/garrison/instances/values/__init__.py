@@ -1,1 +1,0 @@
-"""What an instance is told and what is known about it. Values only."""
