@@ -62,14 +62,17 @@ def main() -> int:
     return 0
 
 
-def make_model(directory: Path, *, shards: int = 1, seed: int = 0) -> Path:
-    """Make a Hugging Face directory: config.json, tokenizer, safetensors (with an index for several shards)."""
+def make_model(directory: Path, *, shards: int = 1, seed: int = 0, layers: int = LAYERS) -> Path:
+    """Make a Hugging Face directory: config.json, tokenizer, safetensors (with an index for several shards).
+
+    More `layers` make an engine slower.
+    """
     directory.mkdir(parents=True, exist_ok=True)
-    _write_json(directory / "config.json", _config())
+    _write_json(directory / "config.json", _config(layers))
     _write_json(directory / "generation_config.json", {"bos_token_id": BOS, "eos_token_id": EOS, "do_sample": False})
     _write_json(directory / "tokenizer.json", _tokenizer())
     _write_json(directory / "tokenizer_config.json", _tokenizer_config())
-    tensors = _weights(seed)
+    tensors = _weights(seed, layers)
     if shards <= 1:
         write_safetensors(directory / "model.safetensors", tensors)
         return directory
@@ -183,7 +186,7 @@ def write_safetensors(path: Path, tensors: Tensors) -> None:
     path.write_bytes(struct.pack("<Q", len(text)) + text + b"".join(parts))
 
 
-def _weights(seed: int) -> dict[str, NDArray[np.float32]]:
+def _weights(seed: int, layers: int = LAYERS) -> dict[str, NDArray[np.float32]]:
     random = np.random.default_rng(seed)
 
     def normal(rows: int, columns: int, scale: float) -> NDArray[np.float32]:
@@ -191,7 +194,7 @@ def _weights(seed: int) -> dict[str, NDArray[np.float32]]:
         return values
 
     tensors = {"model.embed_tokens.weight": normal(VOCABULARY, HIDDEN, 1.0)}
-    for layer in range(LAYERS):
+    for layer in range(layers):
         prefix = f"model.layers.{layer}"
         tensors[f"{prefix}.input_layernorm.weight"] = np.ones(HIDDEN, np.float32)
         tensors[f"{prefix}.self_attn.q_proj.weight"] = normal(HEADS * HEAD_DIM, HIDDEN, 0.3)
@@ -229,13 +232,13 @@ def _byte_alphabet() -> list[str]:
     return [chr(byte) if byte in printable else chr(next(shifted)) for byte in range(256)]
 
 
-def _config() -> dict[str, Any]:
+def _config(layers: int) -> dict[str, Any]:
     return {
         "architectures": ["LlamaForCausalLM"],
         "model_type": "llama",
         "hidden_size": HIDDEN,
         "intermediate_size": MLP,
-        "num_hidden_layers": LAYERS,
+        "num_hidden_layers": layers,
         "num_attention_heads": HEADS,
         "num_key_value_heads": KV_HEADS,
         "head_dim": HEAD_DIM,
