@@ -191,7 +191,7 @@ class HttpConnection:
 
         A request on which the server may have acted is not repeated, unless it is a GET that got no byte of a response.
         """
-        idle = await self._idle(method)
+        idle = await self._idle(method) if self._exchange is not None or self._dialer.pool is not None else None
         if idle is not None:
             try:
                 return await _send(idle, method, message, timeout, limit, reach)
@@ -222,11 +222,14 @@ class HttpConnection:
         return PoolKey.of(self._origin, context, self._uds, self._sender)
 
     async def _connect(self) -> Exchange:
-        begun = time.monotonic()
-        context = await self._context()
-        left = max(0.0, self._endpoint.timeout - (time.monotonic() - begun))
+        context, left = None, self._endpoint.timeout
+        if self._origin.tls:
+            begun = time.monotonic()
+            context = await self._context()
+            left = max(0.0, left - (time.monotonic() - begun))
         exchange = await self._dialer.connector.connect(self._origin, context, left, self._uds)
-        exchange.key = self._key(context)
+        if self._dialer.pool is not None:
+            exchange.key = self._key(context)
         return exchange
 
     async def _context(self) -> ssl.SSLContext | None:
