@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from typing import Any
 
@@ -24,13 +24,6 @@ from garrison.testing.artifacts import MemoryArtifacts
 from garrison.testing.targets import MemoryFault, MemoryTarget, json_answer
 
 DOWN = TransportError(TransportCause.REFUSED, "connection refused")
-
-
-@pytest.fixture
-def world() -> Iterator[World]:
-    made = World()
-    yield made
-    made.fleet.close()
 
 
 async def test_nothing_to_do_is_one_list_a_target_and_no_more(world: World) -> None:

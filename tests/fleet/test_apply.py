@@ -1,6 +1,5 @@
 """Stories of apply, over the in-memory twins."""
 
-from collections.abc import Iterator
 from contextlib import AbstractAsyncContextManager
 
 import pytest
@@ -18,14 +17,6 @@ from garrison.net.errors import TransportCause
 from garrison.net.transport import Connection, TransportError
 from garrison.store.records import ActionState, CommandState, Holder, Lease, Operation
 from garrison.testing.targets import MemoryFault, MemoryTarget, json_answer
-
-
-@pytest.fixture
-def world() -> Iterator[World]:
-    made = World()
-    yield made
-    made.fleet.close()
-
 
 DOWN = TransportError(TransportCause.REFUSED, "connection refused")
 

@@ -1,6 +1,5 @@
 """Stories of what is confirmed: nothing is held while a person thinks, and only what was shown is done."""
 
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -23,13 +22,6 @@ from garrison.store.records import ActionRecord, ActionState, CommandRecord, Key
 from garrison.testing.targets import MemoryTarget
 
 DOWN = TransportError(TransportCause.REFUSED, "connection refused")
-
-
-@pytest.fixture
-def world() -> Iterator[World]:
-    made = World()
-    yield made
-    made.fleet.close()
 
 
 async def shown(world: World, declaration: Declaration, *, mode: Any = "reconcile") -> Plan:

@@ -1,6 +1,5 @@
 """Dropping a target, over the in-memory twins."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -12,13 +11,6 @@ from garrison.fleet.operations.forget import Forgotten, forget
 from garrison.fleet.values.observation import Cause
 from garrison.net.errors import TransportCause
 from garrison.net.transport import TransportError
-
-
-@pytest.fixture
-def world() -> Iterator[World]:
-    made = World()
-    yield made
-    made.fleet.close()
 
 
 async def drop(world: World) -> Forgotten:

@@ -2,7 +2,6 @@
 
 import asyncio
 import threading
-from collections.abc import Iterator
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -14,13 +13,6 @@ from garrison.base.errors import ConflictError
 from garrison.fleet.execute import lease as lease_module
 from garrison.fleet.execute.lease import hold
 from garrison.store.records import Lease
-
-
-@pytest.fixture
-def world() -> Iterator[World]:
-    made = World()
-    yield made
-    made.fleet.close()
 
 
 async def test_it_is_given_back(world: World) -> None:

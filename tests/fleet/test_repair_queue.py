@@ -1,7 +1,6 @@
 """Repairs of one stack, in batches side by side."""
 
 import asyncio
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -10,13 +9,6 @@ from fleet_world import World
 from garrison.fleet.agent import repair_queue as queue_module
 from garrison.fleet.agent.repair_queue import RepairQueue
 from garrison.fleet.operations.repair import Repaired
-
-
-@pytest.fixture
-def world() -> Iterator[World]:
-    made = World()
-    yield made
-    made.fleet.close()
 
 
 async def test_a_slow_batch_does_not_delay_the_others(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

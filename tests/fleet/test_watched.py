@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from typing import Any
 
@@ -20,13 +20,6 @@ from garrison.net.errors import TransportCause
 from garrison.net.transport import TransportError
 
 DOWN = TransportError(TransportCause.REFUSED, "connection refused")
-
-
-@pytest.fixture
-def world() -> Iterator[World]:
-    made = World()
-    yield made
-    made.fleet.close()
 
 
 @pytest.fixture

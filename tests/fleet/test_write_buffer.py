@@ -2,7 +2,6 @@
 
 import asyncio
 import threading
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -11,13 +10,6 @@ from fleet_world import World
 from garrison.base.errors import LockedError
 from garrison.fleet.agent.write_buffer import WriteBuffer
 from garrison.store.records import Event
-
-
-@pytest.fixture
-def world() -> Iterator[World]:
-    made = World()
-    yield made
-    made.fleet.close()
 
 
 @pytest.mark.parametrize("queued", [False, True], ids=["in progress", "queued"])
