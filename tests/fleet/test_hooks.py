@@ -208,7 +208,7 @@ async def test_an_event_that_comes_as_the_last_delivery_ends_is_delivered(settin
         setting.deliveries.told.append((str(hook.url), body))
         return None
 
-    setting.deliveries.deliver = deliver  # type: ignore[method-assign]
+    setting.deliveries.deliver = deliver  # type: ignore[method-assign]  # the test's own
     hooks.offer(event(1))
     for _ in range(10):
         await asyncio.sleep(0)

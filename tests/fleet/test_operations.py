@@ -165,7 +165,7 @@ async def test_targets_of_a_stack_are_read_without_the_others(world: World, oper
 
     await world.apply(world.declaration(adapter()))
     await world.apply(replace(world.declaration(stack="small"), targets={}))
-    world.store.targets = counted  # type: ignore[method-assign]
+    world.store.targets = counted  # type: ignore[method-assign]  # the test's own
     assert [one.name for one in await operations.targets(stack="lab")] == ["edge-1", "edge-2"]
     assert [one.name for one in await operations.targets(["edge-2", "unknown"], stack="small")] == ["edge-2"]
     assert asked == [{"edge-1", "edge-2"}, {"edge-2", "unknown"}]

@@ -103,7 +103,7 @@ async def test_a_look_at_the_old_address_of_a_target_that_is_moved_meanwhile(
         async with open_it(target) as connection:
             yield connection
 
-    world.targets.open = open_new  # type: ignore[method-assign]
+    world.targets.open = open_new  # type: ignore[method-assign]  # the test's own
     world.clock.advance(60)
     agent._looks.all_due()
     agent._looks.begin_due()

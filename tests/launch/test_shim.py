@@ -404,7 +404,7 @@ def test_without_a_free_descriptor_it_waits_and_does_not_spin(tmp_path: Path) ->
         listener = control._listener
         assert listener is not None
         with listener:
-            control._listener = Full(listener)  # type: ignore[assignment]
+            control._listener = Full(listener)  # type: ignore[assignment]  # the test's own
             for key, _ in selector.select(5):
                 key.data()
             control.drop_idle()

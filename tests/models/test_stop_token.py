@@ -263,7 +263,7 @@ class TestFiles:
                 stop.stop()
             real()
 
-        stop.check = check  # type: ignore[method-assign]
+        stop.check = check  # type: ignore[method-assign]  # the test's own
         with pytest.raises(StoppedError):
             unpack(path, tmp_path / "out", stop=stop)
         assert len(reads) == 10

@@ -109,7 +109,7 @@ def test_one_that_is_alive_is_not_stopped_unasked(state: str, dry_run: bool) -> 
 
 def test_without_a_way_to_look_it_counts_as_alive() -> None:
     bench = Bench("stuck")
-    bench.servers = None  # type: ignore[assignment]
+    bench.servers = None  # type: ignore[assignment]  # must not be asked
     with pytest.raises(PortForeignError, match="pid 100"):
         bench.check(REFUSE)
 

@@ -141,8 +141,8 @@ def test_progress_is_watched_without_the_whole_process_table(tmp_path: Path) -> 
         asked.append(root)
         return subtree(root, table())
 
-    bench.processes.subtree = subtree_of  # type: ignore[method-assign]
-    bench.processes.snapshot = lambda: whole.append(1) or table()  # type: ignore[method-assign]
+    bench.processes.subtree = subtree_of  # type: ignore[method-assign]  # the test's own
+    bench.processes.snapshot = lambda: whole.append(1) or table()  # type: ignore[method-assign]  # the test's own
     assert bench.run() == 0
     assert asked
     assert set(asked) == {ProcessId(50, 1)}
