@@ -9,7 +9,8 @@ from store_samples import START, action, at, command, done, event, key, lease, r
 
 from garrison.base.errors import ConflictError, InternalError
 from garrison.store.fleet_store import FleetStore
-from garrison.store.records import ActionResult, ActionState, CommandState, Observation, Operation
+from garrison.store.instance_store import InstanceRow
+from garrison.store.records import ActionResult, ActionState, CommandState, Event, Observation, Operation
 
 
 def names(found):
@@ -701,3 +702,40 @@ class TestRetention:
         store.prune(at(days=5))
         assert (len(store.stacks()), len(store.targets()), len(store.leases())) == (1, 1, 1)
         assert store.content("/a", "s") == "d"
+
+
+def an_instance(name="qwen", node="box", **fields) -> InstanceRow:
+    made = InstanceRow(
+        name=name, node=node, spec={"options": {"model": "m"}}, state="stopped", since=at(1), reason="created",
+        created=at(1), updated=at(1),
+    )  # fmt: skip
+    return replace(made, **fields)
+
+
+class TestInstances:
+    def test_an_instance_is_stored_changed_and_deleted_with_its_events(self, store: FleetStore):
+        told = Event(at=at(1), kind="instance_created", subject_kind="instance", subject_name="qwen")
+        made = store.create_instance(an_instance(), [told])
+        assert made == an_instance(id=made.id)
+        assert store.instances("box") == [made]
+        changed = replace(
+            made, spec={"options": {"a": [1, None]}}, state="running", since=at(2), reason="ready", updated=at(2),
+            wanted=True, port=8001, revision=2, costs={"start_seconds": 1.5},
+        )  # fmt: skip
+        store.save_instances([changed], [told])
+        assert store.instances("box") == [changed]
+        store.delete_instance(made.id, [told])
+        store.delete_instance(made.id)
+        store.save_instances([changed])
+        assert store.instances("box") == []
+        assert facts(store.events(subject=("instance", "qwen"))) == [told] * 3
+
+    def test_a_name_is_unique_on_a_machine_and_an_id_is_used_once(self, store: FleetStore):
+        first = store.create_instance(an_instance())
+        with pytest.raises(ConflictError, match="'qwen' exists already"):
+            store.create_instance(an_instance())
+        other = store.create_instance(an_instance(node="other"))
+        assert store.instances("other") == [other]
+        store.delete_instance(other.id)
+        assert store.create_instance(an_instance("b")).id > max(first.id, other.id)
+        assert names(store.instances("box")) == ["b", "qwen"]

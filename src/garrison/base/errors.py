@@ -56,6 +56,8 @@ __all__ = [
     "ModelError",
     "ModelInvalidError",
     "ModelNotFoundError",
+    "NotFoundError",
+    "NotReadyError",
     "PortError",
     "PortForeignError",
     "PortOtherUserError",
@@ -102,6 +104,13 @@ class InvalidError(GarrisonError):
     code = "invalid"
     exit_code = ExitCode.INVALID
     http_status = 400
+
+
+class NotFoundError(InvalidError):
+    """Something that was named does not exist: an instance, a key, a node."""
+
+    code = "not-found"
+    http_status = 404
 
 
 class GpuThresholdError(InvalidError):
@@ -215,6 +224,14 @@ class EngineTimeoutError(EngineError):
     code = "engine-timeout"
     exit_code = ExitCode.ENGINE_TIMEOUT
     http_status = 504
+
+
+class NotReadyError(EngineError):
+    """An instance cannot answer now, and may later. Details: `retry_after` in seconds; `loading` while it starts."""
+
+    code = "not-ready"
+    exit_code = ExitCode.UNREACHABLE
+    http_status = 503
 
 
 class FleetError(GarrisonError):

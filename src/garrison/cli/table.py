@@ -33,6 +33,7 @@ COMMANDS = (
     Command("models", "Artifacts", "Import, list, show, verify and remove models.", "garrison.cli.models"),
     Command("adapters", "Artifacts", "Import, list, show, verify and remove LoRA adapters.", "garrison.cli.adapters"),
     Command("engine", "Engines", "Install, list, choose, describe and remove engines.", "garrison.cli.engine"),
+    Command("parse", "Engines", "Translate an engine's command line into options.", "garrison.cli.parse", True),
     Command("sim", "Engines", "Run the vLLM simulator.", "garrison.cli.sim", True),
     Command("plan", "Fleet", "Show what an apply would do, without doing it.", "garrison.cli.fleet.plan"),
     Command("apply", "Fleet", "Make the targets serve what a manifest declares.", "garrison.cli.fleet.apply"),

@@ -12,7 +12,7 @@ from typing import BinaryIO
 from garrison.base.errors import DiskFullError, InvalidError
 from garrison.base.redaction import LineRedactor, without_colours
 
-__all__ = ["EngineLog"]
+__all__ = ["EngineLog", "OutputLines"]
 
 _MAX_LINE_BYTES = 64 * 1024
 _MAX_FILE_BYTES = 32 * 1024 * 1024
@@ -23,8 +23,61 @@ _TAIL_LINES = 400
 _BREAK = re.compile(rb"[\r\n]+")
 
 
-class EngineLog:
-    """Accepts bytes in any pieces, and passes on whole lines, without secrets.
+class OutputLines:
+    """Accepts bytes in any pieces, and passes on whole lines, without secrets. It writes nothing.
+
+    Args:
+        path: where the output is kept, for messages.
+        tail_lines: how many of the last lines to keep in memory.
+
+    Attributes:
+        tail: the last lines.
+    """
+
+    def __init__(
+        self, path: Path, on_line: Callable[[str], None] = lambda _: None, *, tail_lines: int = _TAIL_LINES
+    ) -> None:
+        self.path = path
+        self.tail: deque[str] = deque(maxlen=tail_lines)
+        self._on_line = on_line
+        self._rest = b""
+        self._redactor = LineRedactor()
+
+    def begin(self) -> None:
+        """The next output is a new engine's."""
+
+    def note(self, text: str) -> None:
+        """Accept a line from Garrison, for later readers."""
+
+    def feed(self, data: bytes) -> None:
+        """Accept a piece of output, cut anywhere."""
+        self._pass_on(self._redactor.feed(data))
+
+    def close(self) -> None:
+        """Pass on what was held back."""
+        if rest := self._redactor.end():
+            self._pass_on(rest)
+        if self._rest:
+            self._take(self._rest)
+            self._rest = b""
+
+    def _pass_on(self, data: bytes) -> None:
+        *lines, self._rest = _BREAK.split(self._rest + data)
+        if len(self._rest) > _MAX_LINE_BYTES:
+            lines.append(self._rest)
+            self._rest = b""
+        for line in lines:
+            self._take(line)
+
+    def _take(self, raw: bytes) -> None:
+        text = without_colours(raw.decode("utf-8", "replace")).rstrip()
+        if text:
+            self.tail.append(text)
+            self._on_line(text)
+
+
+class EngineLog(OutputLines):
+    """Keeps the lines of one engine in a bounded file, too.
 
     Making one opens the file and leaves its content; `begin`, or the first output, starts a new log, since only then an
     engine certainly starts. The file is kept to 32 MiB, with the older half in `<name>.1`. The log of the previous
@@ -33,12 +86,8 @@ class EngineLog:
     The file is locked while it is in use. Another log of the same name, of an engine that is about to replace the
     first, gets its own name: `vllm-8000.2.log`.
 
-    Args:
-        tail_lines: how many of the last lines to keep in memory.
-
     Attributes:
         path: the file in use.
-        tail: the last lines.
 
     Raises:
         InvalidError: the file cannot be made. Raised before an engine starts.
@@ -48,10 +97,7 @@ class EngineLog:
     def __init__(
         self, path: Path, on_line: Callable[[str], None] = lambda _: None, *, tail_lines: int = _TAIL_LINES
     ) -> None:
-        self.tail: deque[str] = deque(maxlen=tail_lines)
-        self._on_line = on_line
-        self._rest = b""
-        self._redactor = LineRedactor()
+        super().__init__(path, on_line, tail_lines=tail_lines)
         self._file: BinaryIO | None = None
         self._begun = False
         self._written = 0
@@ -82,35 +128,16 @@ class EngineLog:
         """Write a line from Garrison, for later readers of the file."""
         self._write(f"garrison: {text}\n".encode(errors="replace"))
 
-    def feed(self, data: bytes) -> None:
-        """Accept a piece of output, cut anywhere."""
-        self._pass_on(self._redactor.feed(data))
-
-    def _pass_on(self, data: bytes) -> None:
-        self._write(data)
-        *lines, self._rest = _BREAK.split(self._rest + data)
-        if len(self._rest) > _MAX_LINE_BYTES:
-            lines.append(self._rest)
-            self._rest = b""
-        for line in lines:
-            self._take(line)
-
     def close(self) -> None:
-        # Write only what was held back: a log that was opened and not used keeps its content.
-        if rest := self._redactor.end():
-            self._pass_on(rest)
-        if self._rest:
-            self._take(self._rest)
-            self._rest = b""
+        # Only what was held back is written: a log that was opened and not used keeps its content.
+        super().close()
         if self._file is not None:
             self._file.close()
             self._file = None
 
-    def _take(self, raw: bytes) -> None:
-        text = without_colours(raw.decode("utf-8", "replace")).rstrip()
-        if text:
-            self.tail.append(text)
-            self._on_line(text)
+    def _pass_on(self, data: bytes) -> None:
+        self._write(data)
+        super()._pass_on(data)
 
     def _write(self, data: bytes) -> None:
         if self._file is None:

@@ -12,6 +12,7 @@ from typing import Protocol
 
 from garrison.store.command_store import CommandStore
 from garrison.store.event_store import EventStore
+from garrison.store.instance_store import InstanceStore
 from garrison.store.lease_store import LeaseStore
 from garrison.store.resource_store import ResourceStore
 from garrison.store.stack_store import StackStore
@@ -21,5 +22,15 @@ from garrison.store.upkeep_store import UpkeepStore
 __all__ = ["FleetStore"]
 
 
-class FleetStore(StackStore, TargetStore, ResourceStore, CommandStore, LeaseStore, EventStore, UpkeepStore, Protocol):
+class FleetStore(
+    StackStore,
+    TargetStore,
+    ResourceStore,
+    CommandStore,
+    LeaseStore,
+    EventStore,
+    InstanceStore,
+    UpkeepStore,
+    Protocol,
+):
     """A whole store. Code that needs a single noun takes the protocol of that noun."""

@@ -33,12 +33,13 @@ from garrison.store.rules import (
     seen_otherwise,
     without_news_of,
 )
-from garrison.testing.store_state import MemoryState, locked
+from garrison.testing.store_instances import InstancesInMemory
+from garrison.testing.store_state import locked
 
 __all__ = ["MemoryStore"]
 
 
-class MemoryStore(MemoryState):
+class MemoryStore(InstancesInMemory):
     """`FleetStore` in memory, as strict as the real one: the same suite of tests runs on both."""
 
     # --- stacks

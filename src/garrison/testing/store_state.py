@@ -9,6 +9,7 @@ from functools import update_wrapper
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from garrison.base.errors import InternalError
+from garrison.store.instance_store import InstanceRow
 from garrison.store.records import (
     ActionRecord,
     CommandRecord,
@@ -58,6 +59,8 @@ class MemoryState:
         self._leases: dict[str, Lease] = {}
         self._events: list[Event] = []
         self._last_event = 0
+        self._instances: dict[int, InstanceRow] = {}
+        self._last_instance = 0
         self._contents: dict[str, tuple[str, str]] = {}
 
     def _size(self) -> int:

@@ -17,7 +17,7 @@ from garrison.base.errors import EngineDiedError, EngineMissingError, EngineTime
 from garrison.engines.diagnose import LOG_LINES
 from garrison.engines.engine import Endpoint, Engine, EngineCommand
 from garrison.engines.phases import is_fatal, phase_of
-from garrison.launch.engine_log import EngineLog
+from garrison.launch.engine_log import EngineLog, OutputLines
 from garrison.launch.run.failure import ended_text, failure, stopped_by_other
 from garrison.launch.run.listener_owner import stranger_on
 from garrison.launch.run.patience import CpuWatch, Life, Patience, verdict
@@ -45,6 +45,7 @@ class State(Enum):
     READY = "ready"
     STOPPING = "stopping"
     STOPPED = "stopped"
+    LEFT = "left"
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +79,10 @@ class EngineRun:
     `run` is the whole run and belongs to one task. Other tasks of the same loop read the attributes, wait with
     `started`, and end the run with `stop`.
 
+    Args:
+        log: what to do with the output; None keeps it in the job's log file.
+        lasting: the engine outlives this process. When `run` is cancelled, the engine goes on.
+
     Attributes:
         state: where the run is.
         phase: the last startup phase in the engine's output; empty when none is known.
@@ -88,14 +93,23 @@ class EngineRun:
         InvalidError, DiskFullError: the log cannot be written.
     """
 
-    def __init__(self, job: Job, view: StartView, *, spawner: Spawner | None = None) -> None:
+    def __init__(
+        self,
+        job: Job,
+        view: StartView,
+        *,
+        spawner: Spawner | None = None,
+        log: Callable[[Callable[[str], None]], OutputLines] | None = None,
+        lasting: bool = False,
+    ) -> None:
         self.state = State.NEW
         self.phase = ""
         self.process: EngineProcess | None = None
         self._job = job
         self._view = view
         self._spawner = spawner or ShimSpawner()
-        self._log = EngineLog(job.log_path, self._on_line, tail_lines=LOG_LINES)
+        self._lasting = lasting
+        self._log = log(self._on_line) if log else EngineLog(job.log_path, self._on_line, tail_lines=LOG_LINES)
         self._reader: asyncio.Task[None] | None = None
         self._stop_reason: str | None = None
         self._kill = False
@@ -138,8 +152,13 @@ class EngineRun:
             was_ready = self.state is State.READY
             if was_ready:
                 await self._main_loop()
+        except asyncio.CancelledError:
+            if self._lasting:
+                self._leave()
+            raise
         finally:
-            await self._shutdown()
+            if self.state is not State.LEFT:
+                await self._shutdown()
         return was_ready
 
     async def started(self) -> bool:
@@ -262,6 +281,16 @@ class EngineRun:
                 self.process.alive()  # if the shim is killed, what was last seen is all that can be stopped
             await self._sleep(_SERVING_POLL_SECONDS)
 
+    def _leave(self) -> None:
+        """Let go of an engine that goes on."""
+        self.state = State.LEFT
+        if self.process is not None:
+            self.process.close()
+        if self._reader is not None:
+            self._reader.cancel()
+        self._log.close()
+        self._stopped.set()
+
     async def _shutdown(self) -> None:
         try:
             if self.process is not None:
@@ -357,7 +386,9 @@ class EngineRun:
     async def _sleep(self, seconds: float) -> None:
         """Sleep for `seconds`, or until a stop is requested."""
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._wake.wait(), seconds)
+            # Not `wait_for`, which in Python 3.11 loses a cancellation that comes together with the event.
+            async with asyncio.timeout(seconds):
+                await self._wake.wait()
 
     def _now(self) -> float:
         return asyncio.get_running_loop().time()

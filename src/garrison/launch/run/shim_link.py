@@ -40,14 +40,24 @@ class ShimLink:
 
     async def event(self) -> dict[str, Any] | None:
         """Return the next event, skipping answers to requests; None when the shim has exited."""
+        while (message := await self._next()) is not None and "event" not in message:
+            pass
+        return message
+
+    async def answer(self) -> dict[str, Any] | None:
+        """Return the next answer to a request, skipping events; None when the shim has exited."""
+        while (message := await self._next()) is not None and "event" in message:
+            pass
+        return message
+
+    async def _next(self) -> dict[str, Any] | None:
         while True:
             line, newline, rest = self._received.partition(b"\n")
             if newline:
                 self._received = rest
                 message: dict[str, Any] = json.loads(line)
-                if "event" in message:
-                    return message
-            elif len(line) > _LONGEST_LINE or not await self._receive():
+                return message
+            if len(line) > _LONGEST_LINE or not await self._receive():
                 return None
 
     def close(self) -> None:

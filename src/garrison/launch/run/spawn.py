@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import errno
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -15,12 +14,11 @@ from typing import Any, Protocol
 
 from garrison.base.children import SAFE_PYTHON, child_environment
 from garrison.base.identity import ProcessId, start_time
+from garrison.launch.run.engine_tree import EngineTree
 from garrison.launch.run.shim_link import ShimLink
 from garrison.launch.shim import MODULE, VERSION
-from garrison.processes.descendants import Descendants
-from garrison.processes.procfs import Procfs
 
-__all__ = ["EngineProcess", "RecordAs", "ShimSpawner", "Spawner"]
+__all__ = ["EngineProcess", "RecordAs", "ShimSpawner", "Spawner", "shim_environment"]
 
 _SHIM_VARIABLES = frozenset(
     (
@@ -38,7 +36,6 @@ _SHIM_VARIABLES = frozenset(
 )
 _START_SECONDS = 30.0
 _SLACK_SECONDS = 2.0
-_POLL_SECONDS = 0.05
 
 
 class EngineProcess(Protocol):
@@ -133,7 +130,7 @@ class ShimSpawner:
             try:
                 shim = await asyncio.create_subprocess_exec(
                     *(sys.executable, SAFE_PYTHON, "-m", MODULE, str(theirs.fileno())),
-                    env=_shim_environment(os.environ),
+                    env=shim_environment(os.environ),
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.PIPE,
                     stderr=subprocess.STDOUT,
@@ -161,16 +158,12 @@ class ShimSpawner:
         return engine
 
 
-class _ShimmedEngine:
+class _ShimmedEngine(EngineTree):
+    """An engine that ends with this process, which reads its output."""
+
     def __init__(self, shim: asyncio.subprocess.Process, link: ShimLink) -> None:
-        self.main: ProcessId | None = None
-        self.returncode: int | None = None
-        self.lost = False
-        self.unrecorded: str | None = None
+        super().__init__(link, _identity(shim.pid))
         self._shim = shim
-        self._link = link
-        self._tree = Descendants(_identity(shim.pid))
-        self._listener: asyncio.Task[None] | None = None
 
     async def begin(self, spec: Mapping[str, Any]) -> None:
         await self._link.send(spec)
@@ -183,46 +176,11 @@ class _ShimmedEngine:
         if event["start"] is not None:
             self.main = ProcessId(event["pid"], event["start"])
         self.unrecorded = event.get("unrecorded")
-        self._listener = asyncio.create_task(self._listen())
-
-    @property
-    def seen(self) -> tuple[ProcessId, ...]:
-        # The main process may exit between two walks, and callers compare with it.
-        return (*self._tree.seen, *((self.main,) if self.main and self.main not in self._tree.seen else ()))
+        self.listen()
 
     async def read(self) -> bytes:
         assert self._shim.stdout is not None
         return await self._shim.stdout.read(65536)
-
-    def alive(self) -> tuple[ProcessId, ...]:
-        return self._tree.alive()
-
-    def cpu_seconds(self) -> float:
-        return self._tree.cpu_seconds()
-
-    def memory_bytes(self) -> int:
-        return self._tree.memory_bytes()
-
-    def signal(self, number: int) -> bool:
-        with contextlib.suppress(PermissionError):
-            return self.main is not None and Procfs().signal(self.main, number)
-        return False
-
-    def kill(self) -> None:
-        # The shim kills until nothing is left; the first round does not wait for it.
-        self._tree.signal_all(signal.SIGKILL)
-        self._ask("kill")
-
-    async def stop(self, timeout: float) -> tuple[ProcessId, ...]:
-        self._tree.alive()
-        self._ask("stop", timeout=timeout)
-        limit = timeout * 0.8 + max(1.0, timeout * 0.2) + _SLACK_SECONDS
-        assert self._listener is not None
-        await asyncio.wait([self._listener], timeout=limit)
-        if not self._listener.done() or self.lost:
-            await self._stop_without_shim(timeout)
-        await self.end_of_shim()
-        return self._left()
 
     async def end_of_shim(self) -> None:
         """Close the connection, at which an idle shim exits, and reap it."""
@@ -230,37 +188,8 @@ class _ShimmedEngine:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._shim.wait(), _SLACK_SECONDS)
 
-    def close(self) -> None:
-        self._link.close()
 
-    async def _stop_without_shim(self, timeout: float) -> None:
-        """Stop what the last walk found: the shim was killed or is stuck, so nothing reaps its descendants."""
-        for number, seconds in ((signal.SIGTERM, timeout * 0.8), (signal.SIGKILL, 1.0)):
-            for process in self._left():
-                with contextlib.suppress(PermissionError):
-                    Procfs().signal(process, number)
-            for _ in range(int(seconds / _POLL_SECONDS)):
-                if not self._left():
-                    break
-                await asyncio.sleep(_POLL_SECONDS)
-        with contextlib.suppress(ProcessLookupError):
-            self._shim.kill()
-
-    def _left(self) -> tuple[ProcessId, ...]:
-        found = ((known, Procfs().stat(known.pid)) for known in self.seen)
-        return tuple(known for known, process in found if process is not None and process.id == known)
-
-    async def _listen(self) -> None:
-        while (event := await self._link.event()) is not None:
-            if event["event"] == "ended":
-                self.returncode = event["status"]
-        self.lost = self.returncode is None
-
-    def _ask(self, verb: str, **fields: Any) -> None:
-        self._link.request({"v": VERSION, "do": verb, **fields})
-
-
-def _shim_environment(environ: Mapping[str, str]) -> dict[str, str]:
+def shim_environment(environ: Mapping[str, str]) -> dict[str, str]:
     """The variables that the shim's Python needs, without secrets: the engine's environment is sent over the socket."""
     return {name: value for name, value in child_environment(environ).items() if name in _SHIM_VARIABLES}
 

@@ -10,10 +10,11 @@ detached. So SIGKILL to Garrison stops the engine with all of its workers.
 
 The protocol is one JSON object per line, with `"v": 1` in each:
 
-- requests: `{"v": 1, "do": "ping" | "status" | "stop" | "kill"}`, `stop` with an optional `timeout` in seconds;
+- requests: `{"v": 1, "do": "ping" | "status" | "watch" | "stop" | "kill"}`, `stop` with an optional `timeout` in
+  seconds; `watch` is answered as `status`, and its connection is sent events from then on;
 - answers: `"ok": true` and fields, or `"ok": false` and `error`;
-- events, to the starter only: `"event": "started" | "failed" | "ended"`. `started` has `unrecorded`, a reason, if the
-  record that was asked for could not be written.
+- events, to the starter and to watchers: `"event": "started" | "failed" | "ended"`. `started` has `unrecorded`, a
+  reason, if the record that was asked for could not be written.
 
 It imports the standard library and little of Garrison: the reader of processes, the records of engines and, for a
 detached engine, its log. It does not know what an engine is, or when it is ready.
@@ -25,6 +26,9 @@ VERSION = 1
 """The version of the protocol and of the status file."""
 
 MODULE = "garrison.launch.shim"
+
+STATUS_NAME, SOCKET_NAME = "status", "shim.sock"
+"""Files of a detached engine, in its directory."""
 
 
 def is_shim(argv: Sequence[str]) -> bool:

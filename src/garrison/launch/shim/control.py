@@ -14,11 +14,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from garrison.launch.shim import VERSION
+from garrison.launch.shim import SOCKET_NAME, VERSION
 
-__all__ = ["SOCKET_NAME", "Control"]
+__all__ = ["Control"]
 
-SOCKET_NAME = "shim.sock"
 _MOST_REQUEST_BYTES = 4096
 _MOST_CLIENTS = 16
 _CLIENT_SECONDS = 60.0
@@ -49,6 +48,7 @@ class Control:
         self._accept_again_at: float | None = None
         self._path: Path | None = None
         self._starter: _Client | None = self._add(starter)
+        self._starter.watches = True
 
     @property
     def has_starter(self) -> bool:
@@ -91,9 +91,11 @@ class Control:
                 os.close(descriptor)
                 raise
 
-    def tell_starter(self, event: dict[str, Any]) -> None:
-        if self._starter is not None and not self._starter.send(event):
-            self._drop(self._starter)
+    def tell(self, event: dict[str, Any]) -> None:
+        """Send an event to the starter and to every watcher."""
+        for client in list(self._clients):
+            if client.watches and not client.send(event):
+                self._drop(client)
 
     def drop_idle(self) -> None:
         now = time.monotonic()
@@ -101,7 +103,7 @@ class Control:
             self._accept_again_at = None
             self._selector.register(self._listener, selectors.EVENT_READ, self._accept)
         for client in list(self._clients):
-            if client is not self._starter and now - client.heard > _CLIENT_SECONDS:
+            if not client.watches and now - client.heard > _CLIENT_SECONDS:
                 self._drop(client)
 
     def close(self) -> None:
@@ -135,7 +137,7 @@ class Control:
     def _on_data(self, client: "_Client") -> None:
         lines = client.lines()
         for line in lines or ():
-            if not client.send(self._reply(line)):
+            if not client.send(self._reply(client, line)):
                 lines = None
                 break
         if lines is None:
@@ -151,7 +153,7 @@ class Control:
             self._starter = None
             self._on_starter_gone()
 
-    def _reply(self, line: bytes) -> dict[str, Any]:
+    def _reply(self, client: "_Client", line: bytes) -> dict[str, Any]:
         try:
             request = json.loads(line)
             version, verb, timeout = request["v"], request["do"], request.get("timeout")
@@ -161,6 +163,8 @@ class Control:
             return {"ok": False, "error": f"unsupported protocol version; this shim speaks {VERSION}"}
         if timeout is not None and (type(timeout) not in (int, float) or not 0 <= timeout <= 86400):
             return {"ok": False, "error": "timeout must be a number of seconds from 0 to 86400"}
+        if verb == "watch":
+            client.watches, verb = True, "status"
         found = self._answer(verb, timeout)
         return {"ok": False, "error": "unknown request"} if found is None else {"ok": True, **found}
 
@@ -169,6 +173,7 @@ class _Client:
     def __init__(self, connection: socket.socket) -> None:
         self.connection = connection
         self.heard = time.monotonic()
+        self.watches = False
         self._rest = b""
 
     def lines(self) -> list[bytes] | None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from garrison.base.identity import Identity, ProcessId, start_time, this_place, this_process
-from garrison.launch.shim import VERSION
+from garrison.launch.shim import STATUS_NAME, VERSION
 from garrison.launch.shim.control import Control
 from garrison.launch.shim.fork import fork_engine
 from garrison.launch.shim.stop import Stop
@@ -23,9 +23,8 @@ from garrison.processes.procfs import Procfs
 if TYPE_CHECKING:
     from garrison.launch.engine_log import EngineLog
 
-__all__ = ["STATUS_NAME", "Shim"]
+__all__ = ["Shim"]
 
-STATUS_NAME = "status"
 _TICK_SECONDS = 0.05
 _SAMPLE_SECONDS = 5.0
 _DRAIN_SECONDS = 1.0
@@ -67,7 +66,7 @@ class Shim:
             self._spawn()
         except OSError as error:
             message = error.strerror or str(error)
-            self._control.tell_starter({"event": "failed", "errno": error.errno, "message": message})
+            self._control.tell({"event": "failed", "errno": error.errno, "message": message})
             self._control.close()
             return 1
         event: dict[str, Any] = {"event": "started", "pid": self._main_pid, "start": self._main and self._main.start}
@@ -76,7 +75,7 @@ class Shim:
         except OSError as error:
             event["unrecorded"] = error.strerror or str(error)
         self._write_status("running")
-        self._control.tell_starter(event)
+        self._control.tell(event)
         while self._reap():
             self._sample()
             for key, _ in self._selector.select(_TICK_SECONDS if self._stop else _SAMPLE_SECONDS):
@@ -154,7 +153,7 @@ class Shim:
                 self._cpu = max(self._cpu, usage.ru_utime + usage.ru_stime)
                 self._status = os.waitstatus_to_exitcode(status)
                 self._write_status("ending")
-                self._control.tell_starter({"event": "ended", **self._ended()})
+                self._control.tell({"event": "ended", **self._ended()})
 
     def _sample(self) -> None:
         now = time.monotonic()

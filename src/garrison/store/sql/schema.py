@@ -20,6 +20,7 @@ from sqlalchemy import (
     Integer,
     MetaData,
     Table,
+    UniqueConstraint,
     text,
 )
 
@@ -34,6 +35,7 @@ __all__ = [
     "contents",
     "declared",
     "events",
+    "instances",
     "leases",
     "looks",
     "meta",
@@ -46,7 +48,7 @@ __all__ = [
     "to_tidy",
 ]
 
-REVISION = "0003"
+REVISION = "0004"
 """The latest migration, whose schema this program works with."""
 
 VERSION_TABLE = "garrison_revision"
@@ -252,6 +254,26 @@ events = Table(
     Index(None, "target", "id"),
     Index(None, "target", "kind", "at"),
     Index(None, "subject_kind", "subject_name", "id"),
+    sqlite_autoincrement=True,
+)
+
+instances = Table(
+    "instances",
+    metadata,
+    Column("id", _Number, primary_key=True),
+    Column("node", Words, nullable=False),
+    Column("name", Words, nullable=False),
+    Column("spec", Json, nullable=False),
+    Column("state", Words, nullable=False),
+    Column("since", Utc, nullable=False),
+    Column("reason", Words, nullable=False),
+    Column("created", Utc, nullable=False),
+    Column("updated", Utc, nullable=False),
+    Column("wanted", Boolean, nullable=False),
+    Column("port", Integer),
+    Column("revision", Integer, nullable=False),
+    Column("costs", Json, nullable=False),
+    UniqueConstraint("node", "name"),
     sqlite_autoincrement=True,
 )
 

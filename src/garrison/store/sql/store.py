@@ -7,6 +7,7 @@ from typing import Any
 
 from sqlalchemy import Connection
 
+from garrison.store.instance_store import InstanceRow
 from garrison.store.records import (
     ActionRecord,
     ActionResult,
@@ -24,6 +25,7 @@ from garrison.store.records import (
 from garrison.store.rules import without_news_of
 from garrison.store.sql import commands as _commands
 from garrison.store.sql import events as _events
+from garrison.store.sql import instances as _instances
 from garrison.store.sql import leases as _leases
 from garrison.store.sql import resources as _resources
 from garrison.store.sql import retention as _retention
@@ -282,6 +284,28 @@ class SqlStore:
     def last_times(self, kind: str, targets: Collection[str]) -> dict[str, datetime]:
         with self._database.read() as connection:
             return _events.last_times(connection, kind, targets)
+
+    # --- instances
+
+    def instances(self, node: str) -> list[InstanceRow]:
+        with self._database.read() as connection:
+            return _instances.find(connection, node)
+
+    def create_instance(self, row: InstanceRow, events: Iterable[Event] = ()) -> InstanceRow:
+        with self._database.write() as connection:
+            made = _instances.create(connection, row)
+            _events.add(connection, events)
+            return made
+
+    def save_instances(self, rows: Sequence[InstanceRow], events: Iterable[Event] = ()) -> None:
+        with self._database.write() as connection:
+            _instances.save(connection, rows)
+            _events.add(connection, events)
+
+    def delete_instance(self, id: int, events: Iterable[Event] = ()) -> None:
+        with self._database.write() as connection:
+            _instances.remove(connection, id)
+            _events.add(connection, events)
 
     # --- upkeep
 

@@ -1,0 +1,185 @@
+"""An engine's options as JSON, and the arguments that they stand for. Each is the inverse of the other.
+
+`{"tensor_parallel_size": 2, "enforce_eager": true, "extra_args": {"--new-flag": "1"}}`
+
+A key is an option's long name with underscores or dashes. What the catalogue does not know is kept in `extra_args`,
+whose keys are names as above, or flags exactly as the engine spells them. `model` is not an argument here: each engine
+has its own place for it.
+
+| value | argument |
+|---|---|
+| `true` | `--x` |
+| `false` | `--no-x` where the engine has that, else nothing: an option that is not given is off |
+| `null` | nothing |
+| text, number | `--x VALUE`; zero and the empty text count |
+| object | `--x JSON` |
+| list | `--x A B` where the option takes several values, else `--x A --x B` |
+| list of lists | one occurrence for each |
+"""
+
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from garrison.base.errors import InvalidError
+from garrison.engines.argv import is_flag, normal
+from garrison.engines.catalogue import Catalogue, Option
+from garrison.engines.parse.command import ParsedCommand
+
+__all__ = ["EXTRA", "normal_keys", "to_args", "to_options"]
+
+EXTRA = "extra_args"
+_MODEL = "model"
+_NUMBER = re.compile(r"-?(0|[1-9]\d*)\Z")
+
+
+def normal_keys(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Spell the names with underscores, as llamactl does.
+
+    Raises:
+        InvalidError: two spellings of one name, or a value that is no JSON.
+    """
+    found: dict[str, Any] = {}
+    for key, value in options.items():
+        name = _key(key)
+        if name in found:
+            raise InvalidError(f"the option {name} is given twice", hint="Leave one out.", details={"option": name})
+        if name == EXTRA and value is not None and not isinstance(value, Mapping):
+            raise InvalidError(f"{EXTRA} must be an object of option names and values")
+        found[name] = value
+    return found
+
+
+def to_args(options: Mapping[str, Any], catalogue: Catalogue) -> tuple[str, ...]:
+    """The arguments that `options` stand for, in their order, those of `extra_args` last.
+
+    Raises:
+        InvalidError: a value that no argument can stand for.
+    """
+    known = catalogue.by_spelling()
+    words: list[str] = []
+    for key, value in normal_keys(options).items():
+        if key not in (_MODEL, EXTRA):
+            words += _words(_flag(key, known), value, known)
+    for key, value in (options.get(EXTRA) or options.get("extra-args") or {}).items():
+        words += _words(key if key.startswith("-") else _flag(_key(key), known), value, known)
+    return tuple(words)
+
+
+def to_options(parsed: ParsedCommand, catalogue: Catalogue) -> dict[str, Any]:
+    """The options of a parsed command line, `model` first."""
+    known = catalogue.by_spelling()
+    found: dict[str, Any] = {} if parsed.model is None else {_MODEL: parsed.model}
+    extra: dict[str, Any] = {}
+    for flag, times in parsed.options.items():
+        option = known.get(flag)
+        if option is None:
+            extra[flag] = _value(times, None)
+            continue
+        value = False if flag in option.negations else _value(times, option)
+        key = _key(option.flag.lstrip("-"))
+        found.pop(key, None)  # the last of several spellings counts, as for the engine
+        found[key] = value
+    return found | ({EXTRA: extra} if extra else {})
+
+
+def _key(name: str) -> str:
+    head, dot, tail = name.lstrip("-").partition(".")
+    return head.replace("-", "_") + dot + tail
+
+
+def _flag(key: str, known: Mapping[str, Option]) -> str:
+    """The flag of an option's name: a long one, or a short one that the catalogue has, such as `ngl`."""
+    flag = normal(f"--{key}")
+    if flag not in known and f"-{key}" in known:
+        return known[f"-{key}"].flag
+    return known[flag].flag if flag in known and flag not in known[flag].negations else flag
+
+
+def _words(flag: str, value: Any, known: Mapping[str, Option]) -> Iterator[str]:
+    option = known.get(flag)
+    if value is None:
+        return
+    if value is True and (option is None or option.nargs in ("0", "?")):
+        yield flag
+    elif value is False and (option is None or option.nargs == "0"):
+        # A flag of an unknown option that is off is left out: nobody knows whether it can be negated.
+        if option is not None and option.negations:
+            yield option.negations[0]
+    elif isinstance(value, list | tuple):
+        for values in _occurrences(value, option):
+            yield from _occurrence(flag, [_text(flag, one) for one in values], option)
+    else:
+        yield from _occurrence(flag, [_text(flag, value)], option)
+
+
+def _occurrences(value: Sequence[Any], option: Option | None) -> Iterator[Sequence[Any]]:
+    if value and all(isinstance(one, list | tuple) for one in value):
+        yield from value
+    elif option is not None and option.nargs not in ("0", "1", "?"):
+        yield value
+    else:
+        yield from ([one] for one in value)
+
+
+def _occurrence(flag: str, values: Sequence[str], option: Option | None) -> Iterator[str]:
+    if len(values) == 1 and (option is None or option.nargs in ("1", "?")) and _needs_equals(flag, values[0], option):
+        yield f"{flag}={values[0]}"
+    else:
+        yield flag
+        yield from values
+
+
+def _needs_equals(flag: str, value: str, option: Option | None) -> bool:
+    """Whether the value would be taken for a flag, or for nothing, as a word of its own."""
+    return flag.startswith("--") and (
+        is_flag(value) or value in ("--", "") or (option is not None and option.nargs == "?")
+    )
+
+
+def _text(flag: str, value: Any) -> str:
+    if isinstance(value, str):
+        if "\0" in value:
+            raise InvalidError(f"the value of {flag} holds a null character")
+        return value
+    if value is True or value is False:
+        return "true" if value else "false"
+    if isinstance(value, int | float):
+        return json.dumps(value)
+    if isinstance(value, Mapping | list | tuple):
+        return json.dumps(value, separators=(",", ":"), ensure_ascii=False)
+    raise InvalidError(f"the value of {flag} is no JSON: {value!r}")
+
+
+def _value(times: Sequence[Sequence[str]], option: Option | None) -> Any:
+    """The JSON value of the occurrences of one flag."""
+    if all(not values for values in times):
+        return True
+    several = option is not None and option.nargs not in ("0", "1", "?")
+    if len(times) == 1 and several:
+        return [_scalar(one, option) for one in times[0]]
+    if any(len(values) != 1 for values in times) or (several and len(times) > 1):
+        return [[_scalar(one, option) for one in values] for values in times]
+    found = [_scalar(values[0], option) for values in times]
+    return found[0] if len(found) == 1 else found
+
+
+def _scalar(text: str, option: Option | None) -> Any:
+    """A number or an object where the option is one and nothing is lost; else the text."""
+    kind = option.type if option is not None else "text"
+    if kind in ("integer", "number") and _NUMBER.match(text) and len(text) < 16:
+        return int(text)
+    if kind == "number":
+        try:
+            number = float(text)
+        except ValueError:
+            return text
+        return number if json.dumps(number) == text else text
+    if kind == "json" and text.startswith("{") and len(text) < 65536:
+        try:
+            value = json.loads(text)
+        except (ValueError, RecursionError):
+            return text
+        return value if isinstance(value, dict) and "NaN" not in text and "Infinity" not in text else text
+    return text

@@ -1,0 +1,136 @@
+"""One instance while the server runs: its record, its engine, and the requests that use it or wait for it.
+
+Everything here belongs to one event loop and never awaits, so each method is one step that nothing can interleave
+with. That is what keeps an instance from being evicted between the end of a wait and the request it was for.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from garrison.base.errors import GarrisonError
+from garrison.instances.restarts import Restarts
+from garrison.instances.runner import Progress, RunningEngine, Upstream
+from garrison.instances.values.record import InstanceRecord
+from garrison.instances.values.spec import InstanceSpec
+from garrison.instances.values.state import State
+
+__all__ = ["Lease", "Live"]
+
+
+@dataclass(eq=False, slots=True)
+class Lease:
+    """The right of one request to an engine, until it is released. Releasing twice is one release."""
+
+    upstream: Upstream
+    _release: Callable[[], None]
+    _held: bool = True
+
+    def release(self) -> None:
+        if self._held:
+            self._held = False
+            self._release()
+
+
+@dataclass(eq=False, slots=True)
+class Live:
+    """One instance.
+
+    Attributes:
+        engine: None unless it is ready.
+        admits: requests are let through; False while it drains.
+        leases: requests that use it.
+        waiters: requests that wait for it, oldest first, with the loop's time at which each came.
+        used_at: the loop's time at the end of the last request, or when it became ready.
+        held: bytes by device that it is taken to use; None while it has neither an engine nor a place for one.
+        start: the job that starts it.
+        stop: the job that stops it.
+        restart: the timer or job that will restart it.
+        failure: the error of the last start or run, while it counts as failed.
+    """
+
+    record: InstanceRecord
+    on_idle: Callable[["Live"], None] = lambda _: None
+    engine: RunningEngine | None = None
+    admits: bool = False
+    leases: int = 0
+    waiters: deque[tuple[float, "asyncio.Future[Lease]"]] = field(default_factory=deque)
+    used_at: float = 0.0
+    ready_at: float = 0.0
+    held: dict[str, int] | None = None
+    devices: tuple[str, ...] = ()
+    progress: Progress | None = None
+    started_at: float = 0.0
+    start: "asyncio.Task[None] | None" = None
+    stop: "asyncio.Task[None] | None" = None
+    restart: "asyncio.Task[None] | None" = None
+    watch: "asyncio.Task[None] | None" = None
+    measure: "asyncio.Task[None] | None" = None
+    restarts: Restarts = field(default_factory=Restarts)
+    failure: GarrisonError | None = None
+    failed_at: float = 0.0
+    commands: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    @property
+    def name(self) -> str:
+        return self.record.spec.name
+
+    @property
+    def spec(self) -> InstanceSpec:
+        return self.record.spec
+
+    @property
+    def state(self) -> State:
+        return self.record.condition.state
+
+    @property
+    def busy(self) -> bool:
+        return self.leases > 0 or self.start is not None or self.stop is not None
+
+    def oldest_wait(self, now: float) -> float:
+        """Seconds that the oldest waiting request has waited."""
+        return now - self.waiters[0][0] if self.waiters else 0.0
+
+    def lease(self) -> Lease | None:
+        """Let a request through; None where it has to wait."""
+        if self.engine is None or not self.admits:
+            return None
+        self.leases += 1
+        return Lease(self.engine.upstream, self._released)
+
+    def join(self) -> "asyncio.Future[Lease]":
+        """Wait with the others. Whoever gives up calls `give_up`."""
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Lease] = loop.create_future()
+        self.waiters.append((loop.time(), future))
+        return future
+
+    def give_up(self, future: "asyncio.Future[Lease]") -> None:
+        """Leave the queue. A lease that was given in the meantime is released."""
+        self.waiters = deque(one for one in self.waiters if one[1] is not future)
+        if future.done() and not future.cancelled() and future.exception() is None:
+            future.result().release()
+
+    def ready(self, engine: RunningEngine, now: float) -> None:
+        """The engine answers: let every waiting request through, in one step."""
+        self.engine, self.admits = engine, True
+        self.ready_at = self.used_at = now
+        self.failure = None
+        waiting, self.waiters = self.waiters, deque()
+        for _, future in waiting:
+            if not future.done() and (lease := self.lease()) is not None:
+                future.set_result(lease)
+
+    def refuse_waiters(self, error: GarrisonError) -> None:
+        """Every waiting request gets the cause."""
+        waiting, self.waiters = self.waiters, deque()
+        for _, future in waiting:
+            if not future.done():
+                future.set_exception(error)
+
+    def _released(self) -> None:
+        self.leases -= 1
+        if self.leases == 0:
+            self.used_at = asyncio.get_running_loop().time()
+            self.on_idle(self)

@@ -1,0 +1,179 @@
+"""Where an instance can run, and who makes room for it."""
+
+import itertools
+from collections.abc import Iterable, Sequence
+
+from garrison.instances.room.values import HOST, Decision, Device, Evict, Limits, Need, Never, Place, Resident, Wait
+
+__all__ = ["choose", "free_bytes"]
+
+_MOST_COMBINATIONS = 64
+"""Sets of GPUs that are compared. With more, those with the most room come first."""
+
+
+def choose(need: Need, residents: Sequence[Resident], devices: Sequence[Device], limits: Limits) -> Decision:
+    """Decide where `need` runs. Pure.
+
+    Args:
+        residents: every other instance that holds an engine.
+    """
+    others = [one for one in residents if one.name != need.name]
+    if (hopeless := _hopeless(need, others, devices, limits)) is not None:
+        return hopeless
+    options = [_at(keys, need, others, devices, limits) for keys in _device_sets(need, others, devices)]
+    return min(options, key=_rank)
+
+
+def free_bytes(device: Device, residents: Iterable[Resident]) -> int:
+    """The bytes that can be given away: the driver may not know yet what was started just now, nor what has ended."""
+    held = sum(one.held.get(device.key, 0) for one in residents)
+    return max(0, min(device.free, device.total - held))
+
+
+def _hopeless(need: Need, others: Sequence[Resident], devices: Sequence[Device], limits: Limits) -> Never | None:
+    if limits.most is not None and limits.most < 1:
+        return Never("no instance may run: the limit of running instances is 0")
+    if need.group is not None and limits.groups.get(need.group, 1) < 1:
+        return Never(f"no instance of group {need.group} may run: its limit is 0")
+    if need.count == 0:
+        if need.bytes is None:
+            return None
+        fitting = [one for one in devices if one.key == HOST and one.total >= need.bytes]
+        host = [one for one in devices if one.key == HOST]
+        if host and not fitting:
+            return Never(f"it takes {_gib(need.bytes)} of system memory; this machine has {_gib(host[0].total)}")
+        return None
+    usable = _usable(need, devices)
+    if len(usable) < need.count:
+        named = f" of {', '.join(need.devices)}" if need.devices else ""
+        return Never(f"it uses {need.count} GPUs{named} at once; {len(usable)} are there")
+    if need.bytes is not None:
+        large = [one for one in usable if one.total >= need.bytes]
+        if len(large) < need.count:
+            most = max(one.total for one in usable)
+            return Never(f"it takes {_gib(need.bytes)} on each GPU; the largest has {_gib(most)}")
+    return None
+
+
+def _usable(need: Need, devices: Sequence[Device]) -> list[Device]:
+    return [one for one in devices if one.key != HOST and (not need.devices or one.key in need.devices)]
+
+
+def _device_sets(need: Need, others: Sequence[Resident], devices: Sequence[Device]) -> list[tuple[str, ...]]:
+    if need.count == 0:
+        return [(HOST,)]
+    usable = [one for one in _usable(need, devices) if need.bytes is None or one.total >= need.bytes]
+    usable.sort(key=lambda one: (-free_bytes(one, others), one.key))
+    sets = itertools.combinations((one.key for one in usable), need.count)
+    return list(itertools.islice(sets, _MOST_COMBINATIONS))
+
+
+def _at(
+    keys: tuple[str, ...], need: Need, others: Sequence[Resident], devices: Sequence[Device], limits: Limits
+) -> Decision:
+    """The decision for one set of devices."""
+    places = [one for one in devices if one.key in keys]
+    if _fits(need, places, others, limits):
+        return Place(keys, _free_text(need, places, others))
+    ready = [one for one in others if not one.pinned and not one.busy and one.resident >= limits.residency]
+    if (victims := _victims(need, places, others, ready, limits)) is not None:
+        return Evict(tuple(one.name for one in victims), keys, _evict_text(victims))
+    starved = need.waited >= limits.patience
+    later = [one for one in others if not one.pinned and (starved or not one.busy)]
+    victims = _victims(need, places, others, later, limits)
+    if victims is not None and starved:
+        drain = tuple(one.name for one in victims if one.busy)
+        return Evict(tuple(one.name for one in victims), keys, _evict_text(victims), drain)
+    if victims is not None:
+        seconds = max(limits.residency - one.resident for one in victims)
+        return Wait(f"{_names(victims)} became ready only just now", max(0.0, seconds))
+    busy = [one for one in others if not one.pinned and one.busy]
+    if _victims(need, places, others, [one for one in others if not one.pinned], limits) is not None:
+        return Wait(f"{_names(busy)} is busy", max(0.0, limits.patience - need.waited))
+    return _blocked(need, places, others)
+
+
+def _blocked(need: Need, places: Sequence[Device], others: Sequence[Resident]) -> Decision:
+    pinned = [one for one in others if one.pinned]
+    if need.bytes is not None and pinned:
+        return Wait(f"{_names(pinned)} is pinned; {_free_text(need, places, others)}")
+    if need.bytes is not None and not others:
+        used = " and ".join(f"{_gib(one.total - one.free)} of {_gib(one.total)} on {one.key}" for one in places)
+        return Wait(f"other programs use {used}; it takes {_gib(need.bytes)}")
+    return Wait(f"{_names(pinned)} is pinned" if pinned else _free_text(need, places, others))
+
+
+def _fits(need: Need, places: Sequence[Device], others: Sequence[Resident], limits: Limits) -> bool:
+    if limits.most is not None and len(others) >= limits.most:
+        return False
+    in_group = sum(one.group == need.group for one in others)
+    if need.group is not None and in_group >= limits.groups.get(need.group, in_group + 1):
+        return False
+    return need.bytes is None or all(free_bytes(one, others) >= need.bytes for one in places)
+
+
+def _victims(
+    need: Need, places: Sequence[Device], others: Sequence[Resident], evictable: Sequence[Resident], limits: Limits
+) -> list[Resident] | None:
+    """A small set of `evictable` without which `need` fits; None if there is none."""
+    gone: list[Resident] = []
+    for one in sorted(evictable, key=lambda one: _order(one, need)):
+        gone.append(one)
+        if _fits_without(gone, need, places, others, limits):
+            break
+    else:
+        return None
+    for one in list(gone):  # the first ones may not be needed after all
+        rest = [other for other in gone if other is not one]
+        if _fits_without(rest, need, places, others, limits):
+            gone = rest
+    return gone
+
+
+def _fits_without(
+    gone: Sequence[Resident], need: Need, places: Sequence[Device], others: Sequence[Resident], limits: Limits
+) -> bool:
+    left = [one for one in others if one not in gone]
+    after = [
+        Device(one.key, one.total, min(one.total, one.free + sum(each.held.get(one.key, 0) for each in gone)))
+        for one in places
+    ]
+    return _fits(need, after, left, limits)
+
+
+def _order(one: Resident, need: Need) -> tuple[bool, int, bool, float, str]:
+    """Busy ones last, then by priority, those of the same group first, then idle time over the cost of a return."""
+    other_group = need.group is not None and one.group != need.group
+    return (one.busy, one.priority, other_group, -one.idle / max(one.cost, 0.1), one.name)
+
+
+def _rank(found: Decision) -> tuple[int, int, float]:
+    """The best decision is the smallest."""
+    match found:
+        case Place():
+            return (0, 0, 0.0)
+        case Evict(victims=victims, drain=drain):
+            return (1, len(drain), float(len(victims)))
+        case Wait(seconds=seconds):
+            return (2, 0, seconds if seconds is not None else float("inf"))
+        case _:
+            return (3, 0, 0.0)
+
+
+def _free_text(need: Need, places: Sequence[Device], others: Sequence[Resident]) -> str:
+    free = ", ".join(f"{_gib(free_bytes(one, others))} free on {one.key}" for one in places)
+    takes = "what it takes is not known yet" if need.bytes is None else f"it takes {_gib(need.bytes)}"
+    return f"{free or 'memory is not measured'}; {takes}"
+
+
+def _evict_text(victims: Sequence[Resident]) -> str:
+    idle = ", ".join(f"{one.name} (idle {one.idle:.0f} s, back in {one.cost:.0f} s)" for one in victims)
+    return f"makes room: {idle}"
+
+
+def _names(found: Sequence[Resident]) -> str:
+    return ", ".join(one.name for one in found)
+
+
+def _gib(count: int) -> str:
+    return f"{count / 2**30:.1f} GiB"

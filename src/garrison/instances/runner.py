@@ -1,0 +1,97 @@
+"""The seam to engines: started, adopted, stopped, put to sleep. `EngineRunner` runs them below shims."""
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from garrison.base.errors import GarrisonError
+from garrison.instances.values.spec import InstanceSpec
+
+__all__ = ["Launch", "Progress", "Runner", "RunningEngine", "Upstream"]
+
+
+@dataclass(frozen=True, slots=True)
+class Upstream:
+    """Where an engine answers, and with which key. `model` is the name it knows its model by."""
+
+    url: str
+    key: str | None = field(default=None, repr=False)
+    model: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """One start.
+
+    Attributes:
+        devices: UUIDs of the GPUs to run on; empty leaves the choice to the engine.
+        stop_timeout: seconds for a stop.
+    """
+
+    spec: InstanceSpec
+    port: int
+    devices: tuple[str, ...] = ()
+    stop_timeout: float = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Where a start is: the phase that the engine's output shows, and seconds since the start."""
+
+    phase: str
+    seconds: float
+    memory_bytes: int = 0
+
+
+class RunningEngine(Protocol):
+    """An engine that is ready.
+
+    Attributes:
+        pid: of its main process; None where it is not known.
+        seconds: from its start until it was ready; None for one that was adopted.
+    """
+
+    upstream: Upstream
+    pid: int | None
+    seconds: float | None
+    phases: Mapping[str, float]
+
+    def memory_bytes(self) -> int:
+        """Resident memory of its processes."""
+
+    def pids(self) -> frozenset[int]:
+        """Its processes."""
+
+    async def ended(self) -> GarrisonError | None:
+        """Wait until it has ended by itself; the error says why. None if `stop` ended it."""
+
+    async def stop(self, reason: str) -> None:
+        """Stop it, and return when none of its processes is left."""
+
+    async def leave(self) -> None:
+        """Let go of it; it goes on, to be adopted later."""
+
+
+class Runner(Protocol):
+    async def start(self, launch: Launch, progress: Callable[[Progress], None]) -> RunningEngine:
+        """Start an engine and wait until it is ready. A caller that is cancelled leaves nothing behind.
+
+        Raises:
+            GarrisonError: it cannot be started, ended by itself, or was not ready in time.
+        """
+
+    async def adopt(self, launch: Launch) -> RunningEngine | None:
+        """Take over an engine that an earlier server started; None if it does not run any more.
+
+        What is left of one that cannot be used is stopped.
+        """
+
+    async def forget(self, name: str) -> None:
+        """Delete what is kept on disk about an instance that does not run."""
+
+    def free_port(self, taken: Callable[[int], bool]) -> Awaitable[int]:
+        """Return a port of the configured range that can be bound now and for which `taken` is false.
+
+        Raises:
+            ConflictError: there is none.
+        """

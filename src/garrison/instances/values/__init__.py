@@ -1,0 +1,1 @@
+"""What an instance is told and what is known about it. Values only."""

@@ -1,0 +1,177 @@
+"""Instances on real processes: the simulator below its shim."""
+
+import asyncio
+import os
+import signal
+from collections.abc import AsyncIterator, Mapping
+from pathlib import Path
+
+import httpx2
+import pytest
+
+from garrison.base.clock import SystemClock
+from garrison.base.errors import ConflictError, EngineDiedError, GarrisonError
+from garrison.base.identity import start_time
+from garrison.base.settings import Settings
+from garrison.instances.engine_runner import EngineRunner
+from garrison.instances.manager import InstanceManager
+from garrison.instances.settings import ManagerSettings
+from garrison.instances.values.spec import InstanceSpec
+from garrison.instances.values.state import State
+from garrison.launch.run.detached import read_status
+from garrison.net.thread_pool import ThreadPool
+from garrison.testing.instances import MemoryDevices, MemoryInstances
+
+pytestmark = pytest.mark.system
+
+PORTS = (18600, 18699)
+
+
+class Machine:
+    """A data directory, and the servers that come and go on it."""
+
+    def __init__(self, root: Path, environ: Mapping[str, str]) -> None:
+        self.settings = Settings(data_dir=root)
+        self.environ = environ
+        self.store = MemoryInstances()
+        self.pool = ThreadPool("instances", 8)
+        self.runner = EngineRunner(self.settings, environ, ports=PORTS, pool=self.pool)
+        self.manager: InstanceManager
+
+    async def server(self) -> InstanceManager:
+        self.manager = InstanceManager(
+            self.store, self.runner, MemoryDevices(), ManagerSettings(), clock=SystemClock(), pool=ThreadPool("store")
+        )
+        await self.manager.startup()
+        return self.manager
+
+
+@pytest.fixture
+async def machine(tmp_path: Path, clean_environ: Mapping[str, str]) -> AsyncIterator[Machine]:
+    made = Machine(tmp_path / "data", dict(clean_environ))
+    await made.server()
+    yield made
+    await made.manager.shutdown(stop=True)
+    made.pool.close(5)
+
+
+def spec(model: Path, name: str = "a", **fields: object) -> InstanceSpec:
+    return InstanceSpec(name=name, engine="sim", options={"model": str(model)}, **fields)  # type: ignore[arg-type]
+
+
+async def models(machine: Machine, name: str) -> list[str]:
+    lease = await machine.manager.acquire(name)
+    try:
+        async with httpx2.AsyncClient(trust_env=False) as client:
+            headers = {"Authorization": f"Bearer {lease.upstream.key}"}
+            answer = await client.get(f"{lease.upstream.url}/v1/models", headers=headers)
+            assert (await client.get(f"{lease.upstream.url}/v1/models")).status_code == 401
+        return [one["id"] for one in answer.json()["data"]]
+    finally:
+        lease.release()
+
+
+async def gone(pid: int, start: int | None) -> None:
+    async with asyncio.timeout(20):
+        while start_time(pid) == start:
+            await asyncio.sleep(0.05)
+
+
+async def test_a_request_starts_it_and_a_stop_leaves_nothing(machine: Machine, tiny_model: Path) -> None:
+    await machine.manager.create(spec(tiny_model))
+    assert await models(machine, "a")
+    live = machine.manager.get("a")
+    assert live.engine is not None
+    assert live.engine.pid is not None
+    assert (live.record.costs.start_seconds or 0) > 0.1
+    pid, start = live.engine.pid, start_time(live.engine.pid)
+    status = read_status(machine.runner.directory("a"))
+    assert status is not None
+    assert status.shim is not None
+    await machine.manager.stop("a")
+    assert start_time(pid) != start
+    await gone(*vars_of(status.shim))
+    assert machine.manager.get("a").state is State.STOPPED
+    await machine.manager.delete("a")
+    assert not machine.runner.directory("a").exists()
+
+
+def vars_of(process: object) -> tuple[int, int]:
+    return process.pid, process.start  # type: ignore[attr-defined]
+
+
+async def test_its_successor_adopts_it(machine: Machine, tiny_model: Path) -> None:
+    await machine.manager.create(spec(tiny_model))
+    await models(machine, "a")
+    before = machine.manager.get("a").engine
+    assert before is not None
+    await machine.manager.shutdown()
+    began = asyncio.get_running_loop().time()
+    await machine.server()
+    assert asyncio.get_running_loop().time() - began < 2
+    after = machine.manager.get("a").engine
+    assert after is not None
+    assert after.pid == before.pid
+    assert await models(machine, "a")
+    os.kill(after.pid or 0, signal.SIGKILL)
+    async with asyncio.timeout(20):
+        while machine.manager.get("a").state is State.RUNNING:
+            await machine.manager.changed(0.1)
+    assert machine.manager.get("a").state is State.RESTARTING
+    assert "killed by SIGKILL" in machine.manager.get("a").record.condition.reason
+
+
+async def test_a_shim_that_is_killed_takes_its_engine_along(machine: Machine, tiny_model: Path) -> None:
+    await machine.manager.create(spec(tiny_model, restart_delay=0.1))
+    await models(machine, "a")
+    status = read_status(machine.runner.directory("a"))
+    assert status is not None
+    assert status.shim is not None
+    assert status.main is not None
+    os.kill(status.shim.pid, signal.SIGKILL)
+    await gone(status.main.pid, status.main.start)
+    assert await models(machine, "a"), "it is started again"
+    after = read_status(machine.runner.directory("a"))
+    assert after is not None
+    assert after.main != status.main
+
+
+async def test_a_shim_that_was_killed_while_no_server_ran(machine: Machine, tiny_model: Path) -> None:
+    await machine.manager.create(spec(tiny_model))
+    await models(machine, "a")
+    await machine.manager.shutdown()
+    status = read_status(machine.runner.directory("a"))
+    assert status is not None
+    assert status.shim is not None
+    assert status.main is not None
+    os.kill(status.shim.pid, signal.SIGKILL)
+    await machine.server()
+    await gone(status.main.pid, status.main.start)
+    assert await models(machine, "a")
+
+
+async def test_a_start_that_fails_says_why(machine: Machine, tiny_model: Path) -> None:
+    broken = InstanceSpec(name="b", engine="sim", options={"model": str(tiny_model), "max_model_len": "many"})
+    await machine.manager.create(broken)
+    with pytest.raises(EngineDiedError) as caught:
+        await machine.manager.acquire("b", timeout=30)
+    assert "many" in str(caught.value.details["log_tail"])
+    assert machine.manager.get("b").state is State.FAILED
+    await machine.manager.create(InstanceSpec(name="c", engine="sim"))
+    with pytest.raises(GarrisonError, match="names no model"):
+        await machine.manager.acquire("c")
+
+
+async def test_two_instances_get_two_ports_that_can_be_bound(machine: Machine, tiny_model: Path) -> None:
+    server = await asyncio.start_server(lambda *_: None, "127.0.0.1", PORTS[0])
+    async with server:
+        for name in "ab":
+            await machine.manager.create(spec(tiny_model, name))
+        await asyncio.gather(models(machine, "a"), models(machine, "b"))
+        ports = {machine.manager.get(name).record.port for name in "ab"}
+        assert ports == {PORTS[0] + 1, PORTS[0] + 2}
+    machine.runner = EngineRunner(
+        machine.settings, machine.environ, ports=(PORTS[0] + 1, PORTS[0] + 1), pool=machine.pool
+    )
+    with pytest.raises(ConflictError, match="no port from"):
+        await machine.runner.free_port(lambda _: True)
