@@ -146,7 +146,7 @@ def _shown(value: Any) -> str:
     if isinstance(value, bool):
         return f"`{int(value)}`"
     if isinstance(value, tuple):
-        return f"`{','.join(value)}`"
+        return f"`{','.join(map(str, value))}`"
     return f"`{value:g}`" if isinstance(value, float) else f"`{value}`"
 
 

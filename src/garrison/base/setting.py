@@ -7,7 +7,7 @@ from garrison.base import values
 from garrison.base.errors import InvalidError
 from garrison.base.mistyped import PREFIX
 
-__all__ = ["Setting", "as_text", "parse", "row_of", "setting"]
+__all__ = ["Setting", "as_text", "from_file", "parse", "row_of", "setting"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +88,15 @@ def parse(row: Setting, where: str, raw: str) -> Any:
             hint=f"{row.help} Unset it for the default.",
             details={"setting": row.name},
         ) from None
+
+
+def from_file(row: Setting, where: str, value: Any) -> Any:
+    """Return the value of a line of the config file, which may be a YAML list or mapping."""
+    if row.parse is values.words and isinstance(value, list):
+        return tuple(str(word) for word in value)
+    if isinstance(value, dict):
+        return parse(row, where, ",".join(f"{name}={as_text(one)}" for name, one in value.items()))
+    return parse(row, where, as_text(value))
 
 
 def as_text(value: Any) -> str:

@@ -14,7 +14,8 @@ from typing import Any, NamedTuple, Self
 from garrison.base import values
 from garrison.base.config_file import read_config_file
 from garrison.base.mistyped import mistyped_variables
-from garrison.base.setting import Setting, as_text, parse, row_of, setting
+from garrison.base.server_settings import ServerSettings
+from garrison.base.setting import Setting, from_file, parse, row_of, setting
 
 __all__ = ["SOURCES", "Origin", "Settings", "secret_variables", "seed_variables"]
 
@@ -39,7 +40,7 @@ def _default_data_dir() -> Path:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Settings:
+class Settings(ServerSettings):
     """The values in force. `origins` says for each name where its value came from."""
 
     data_dir: Path = field(
@@ -332,4 +333,4 @@ def _line(row: Setting, values: Mapping[str, Any], file: str) -> _Found | None:
     if key is None:
         return None
     former = f"{file}: {key} is now {row.name}; the old name goes in the next release"
-    return _Found(parse(row, f"{key} in {file}", as_text(values[key])), file, (former,) if key == row.former else ())
+    return _Found(from_file(row, f"{key} in {file}", values[key]), file, (former,) if key == row.former else ())

@@ -13,16 +13,23 @@ __all__ = [
     "Parser",
     "choice",
     "csv",
+    "duration",
     "flag",
     "host",
     "integer",
+    "limit",
     "number",
+    "pairs",
     "path",
+    "port_range",
     "secret",
+    "secrets",
+    "size",
     "size_text",
     "text",
     "token",
     "word_flag",
+    "words",
 ]
 
 Parser = Callable[[str], Any]
@@ -51,6 +58,11 @@ def secret(raw: str) -> str:
         return secret_text(raw)
     except SecretValueError as error:
         raise ValueError(f"one line of text; it {error}") from None
+
+
+def secrets(raw: str) -> tuple[str, ...]:
+    """Parse secrets with commas between them."""
+    return tuple(token(part) for part in raw.split(",") if part.strip())
 
 
 def token(raw: str) -> str:
@@ -129,6 +141,77 @@ def csv(allowed: tuple[str, ...] | None = None) -> Parser:
         return parts
 
     return parse
+
+
+_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+
+
+def duration(unit: str = "s") -> Parser:
+    """Parse `90s`, `30m`, `1.5h` to seconds. A bare number counts in `unit`."""
+    example = {"s": "90s or 2m; a bare number is seconds", "m": "90s or 30m; a bare number is minutes"}[unit]
+
+    def parse(raw: str) -> float:
+        found = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)\s*(ms|s|m|h|d)?", raw.strip())
+        if found is None:
+            raise ValueError(f"a duration, such as {example}")
+        return float(found[1]) * _UNITS[found[2] or unit]
+
+    return parse
+
+
+def limit(raw: str) -> int | None:
+    """Parse a limit: -1, or `none`, is no limit."""
+    if raw.strip().lower() in ("-1", "none"):
+        return None
+    value: int = integer(0)(raw)
+    return value
+
+
+def port_range(raw: str) -> tuple[int, int]:
+    """Parse `8000-9000`, or the two numbers with a comma between them."""
+    found = re.fullmatch(r"\s*\[?\s*(\d{1,5})\s*[-,]\s*(\d{1,5})\s*\]?\s*", raw)
+    if found is None or not 1 <= int(found[1]) <= int(found[2]) <= 65535:
+        raise ValueError("a range of ports, such as 8000-9000")
+    return int(found[1]), int(found[2])
+
+
+def words(raw: str) -> tuple[str, ...]:
+    """Parse a command, as a shell would split it: `docker run --rm --gpus all vllm/vllm-openai`."""
+    import shlex  # few commands read one
+
+    try:
+        found = tuple(shlex.split(raw))
+    except ValueError as error:
+        raise ValueError(f"a command; in this one: {str(error).lower()}") from None
+    if not found:
+        raise ValueError("a command")
+    return found
+
+
+def pairs(value: Parser = str) -> Parser:
+    """Parse `a=1,b=2` to `(("a", "1"), ("b", "2"))`, each value by `value`."""
+
+    def parse(raw: str) -> tuple[tuple[str, Any], ...]:
+        found: dict[str, Any] = {}
+        for part in filter(None, (one.strip() for one in raw.split(","))):
+            name, equals, text = part.partition("=")
+            if not equals or not name.strip():
+                raise ValueError("NAME=VALUE pairs with commas between them")
+            found[name.strip()] = value(text.strip())
+        return tuple(found.items())
+
+    return parse
+
+
+_BYTES = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
+
+
+def size(raw: str) -> int:
+    """Parse `14GiB`, `600MB` or a number of bytes."""
+    found = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)\s*([kmgt]i?)?b?", raw.strip(), re.IGNORECASE)
+    if found is None:
+        raise ValueError("a size, such as 14GiB")
+    return round(float(found[1]) * _BYTES[(found[2] or "").lower()])
 
 
 def host(raw: str) -> str:
