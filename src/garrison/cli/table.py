@@ -30,6 +30,8 @@ COMMANDS = (
         "Check whether this machine can serve, with a remedy for each failure.",
         "garrison.cli.doctor",
     ),
+    Command("up", "Server", "Run the server: instances, gateway, fleet agent, API.", "garrison.cli.server.up"),
+    Command("down", "Server", "End the server.", "garrison.cli.server.down"),
     Command("models", "Artifacts", "Import, list, show, verify and remove models.", "garrison.cli.models"),
     Command("adapters", "Artifacts", "Import, list, show, verify and remove LoRA adapters.", "garrison.cli.adapters"),
     Command("engine", "Engines", "Install, list, choose, describe and remove engines.", "garrison.cli.engine"),

@@ -118,6 +118,10 @@ class InstanceManager:
         """Return one instance. Raises NotFoundError."""
         return self._book.get(name)
 
+    def find(self, name: str) -> Live | None:
+        """Return one instance; None if there is none of that name."""
+        return self._book.find(name)
+
     async def changed(self, seconds: float | None = None) -> None:
         """Wait until something about an instance changes, at most `seconds`."""
         await self._book.changed(seconds)

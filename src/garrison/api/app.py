@@ -1,0 +1,43 @@
+"""The application: every route, and what each request passes before it."""
+
+from fastapi import FastAPI
+from starlette.types import ASGIApp
+
+from garrison import __version__
+from garrison.api import errors, system
+from garrison.api.guard import Guard
+from garrison.api.instances import routes as instances
+from garrison.api.services import Services
+
+__all__ = ["create_app", "guarded"]
+
+_ABOUT = "Manages the instances of one machine. Errors have one shape: error (a code), details, hint."
+
+
+def create_app(given: Services) -> FastAPI:
+    """Return the management API over `given`."""
+    app = FastAPI(
+        title="Garrison",
+        version=__version__,
+        description=_ABOUT,
+        docs_url=None,  # its page loads scripts from elsewhere
+        redoc_url=None,
+        openapi_url="/api/v1/openapi.json",
+        redirect_slashes=False,
+    )
+    app.state.services = given
+    errors.install(app)
+    for router in (system.health, system.router, instances.router):
+        app.include_router(router)
+    return app
+
+
+def guarded(app: ASGIApp, given: Services) -> ASGIApp:
+    """`app` behind the checks that every request passes."""
+    values = given.settings
+    return Guard(
+        app,
+        hosts=(values.server_host, *values.allowed_hosts),
+        origins=values.allowed_origins,
+        most_bytes=values.max_body_mib * 2**20,
+    )

@@ -1,0 +1,1 @@
+"""Instances: their JSON, their routes, their logs."""

@@ -1,0 +1,210 @@
+"""`/api/v1/instances`: llamactl's calls, and PATCH, explain, evaluate, eject and log streams beside them."""
+
+from collections.abc import AsyncIterator
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Body, Depends, Header, Path, Query, Response
+from fastapi.responses import PlainTextResponse
+from pydantic import ValidationError
+
+from garrison.api.feed import FeedEvent
+from garrison.api.instances.explained import explained
+from garrison.api.instances.logs import follow, tail
+from garrison.api.instances.options import InstanceOptions, options_of, spec_of
+from garrison.api.instances.shown import etag, shown
+from garrison.api.services import Services, services
+from garrison.api.sse import EventStream
+from garrison.base.errors import ConflictError, InvalidError
+from garrison.instances.live import Live
+from garrison.instances.values.spec import InstanceSpec
+
+__all__ = ["router"]
+
+router = APIRouter(prefix="/api/v1/instances", tags=["instances"])
+
+Given = Annotated[Services, Depends(services)]
+Name = Annotated[str, Path(max_length=200)]
+IfMatch = Annotated[str | None, Header(description="Change it only if its `ETag` is this.")]
+_RESERVED = ("evaluate", "eject")
+
+
+class _PreconditionError(ConflictError):
+    """The entity tag is an old one."""
+
+    http_status = 412
+
+
+@router.get("")
+async def list_instances(
+    given: Given,
+    response: Response,
+    limit: Annotated[int | None, Query(ge=1, le=1000, description="At most this many; all when left out.")] = None,
+    after: Annotated[str, Query(max_length=200, description="Begin after the instance of this name.")] = "",
+) -> list[dict[str, Any]]:
+    """Return the instances, by name. `X-Total-Count` is their number; `Link` names the next page."""
+    every = given.instances.list()
+    rest = [one for one in every if one.name > after] if after else every
+    page = rest if limit is None else rest[:limit]
+    response.headers["X-Total-Count"] = str(len(every))
+    if len(page) < len(rest):
+        response.headers["Link"] = f'<?limit={limit}&after={page[-1].name}>; rel="next"'
+    return [shown(one, given) for one in page]
+
+
+@router.post("/evaluate")
+async def evaluate(
+    given: Given, options: InstanceOptions, name: Annotated[str, Query(max_length=50)] = "new"
+) -> dict[str, Any]:
+    """Say whether an instance that does not exist would fit, where, and who would make room."""
+    return explained(await given.instances.evaluate(spec_of(name, options, given.settings)))
+
+
+@router.post("/eject")
+async def eject_all(given: Given) -> list[dict[str, Any]]:
+    """Stop every instance that runs. Requests start them again, where they are started on demand."""
+    await given.instances.eject()
+    return [shown(one, given) for one in given.instances.list()]
+
+
+@router.get("/{name}")
+async def get_instance(given: Given, name: Name, response: Response) -> dict[str, Any]:
+    """Return one instance."""
+    live = given.instances.get(name)
+    response.headers["ETag"] = etag(live)
+    return shown(live, given)
+
+
+@router.post("/{name}", status_code=201)
+async def create_instance(
+    given: Given,
+    name: Name,
+    options: InstanceOptions,
+    response: Response,
+    idempotency_key: Annotated[str | None, Header(max_length=200)] = None,
+) -> dict[str, Any]:
+    """Create a stopped instance. A request for it, or `start`, starts it."""
+    if name in _RESERVED:
+        raise InvalidError(f"an instance cannot be called {name!r}", hint="It is the name of a call. Choose another.")
+    request = {"name": name, "options": options.model_dump(mode="json")}
+    key = idempotency_key
+    if key is not None and (answer := given.idempotency.answered(key, request)) is not None:
+        return answer
+    live = await given.instances.create(spec_of(name, options, given.settings))
+    response.headers["ETag"] = etag(live)
+    answer = shown(live, given)
+    if key is not None:
+        given.idempotency.remember(key, request, answer)
+    return answer
+
+
+@router.put("/{name}")
+async def replace_instance(
+    given: Given, name: Name, options: InstanceOptions, response: Response, if_match: IfMatch = None
+) -> dict[str, Any]:
+    """Replace what an instance is. One that runs is restarted if its engine's command changes: `restarted` says so."""
+    live = given.instances.get(name)
+    _check_match(live, if_match)
+    return await _update(given, live, spec_of(name, options, given.settings), response)
+
+
+@router.patch("/{name}")
+async def change_instance(
+    given: Given,
+    name: Name,
+    patch: Annotated[dict[str, Any], Body(examples=[{"idle_timeout": 60, "backend_options": {"max_model_len": 8192}}])],
+    response: Response,
+    if_match: IfMatch = None,
+) -> dict[str, Any]:
+    """Change a part of what an instance is, as a JSON merge patch (RFC 7396): null takes an option away."""
+    live = given.instances.get(name)
+    _check_match(live, if_match)
+    merged = _merged(options_of(live.spec), patch)
+    try:
+        options = InstanceOptions.model_validate(merged)
+    except ValidationError as error:
+        found = error.errors()[0]
+        raise InvalidError(f"{'.'.join(map(str, found['loc']))}: {found['msg']}") from None
+    return await _update(given, live, spec_of(name, options, given.settings), response)
+
+
+@router.delete("/{name}", status_code=204)
+async def delete_instance(given: Given, name: Name, if_match: IfMatch = None) -> None:
+    """Delete a stopped instance."""
+    live = given.instances.get(name)
+    _check_match(live, if_match)
+    await given.instances.delete(name)
+
+
+@router.post("/{name}/start")
+async def start_instance(given: Given, name: Name) -> dict[str, Any]:
+    """Begin to start an instance. It goes on in the background: `loading` shows where it is."""
+    return shown(await given.instances.start(name), given)
+
+
+@router.post("/{name}/stop")
+async def stop_instance(given: Given, name: Name) -> dict[str, Any]:
+    """Stop an instance, after the requests that it has, and return when nothing of it is left."""
+    return shown(await given.instances.stop(name), given)
+
+
+@router.post("/{name}/restart")
+async def restart_instance(given: Given, name: Name) -> dict[str, Any]:
+    """Stop an instance and begin to start it."""
+    return shown(await given.instances.restart(name), given)
+
+
+@router.get("/{name}/explain")
+async def explain(given: Given, name: Name) -> dict[str, Any]:
+    """Say what a start would do now: where it fits, who would make room, or why it cannot."""
+    return explained(await given.instances.explain(name))
+
+
+@router.get("/{name}/logs", response_class=PlainTextResponse)
+async def logs(
+    given: Given, name: Name, lines: Annotated[int, Query(ge=0, le=100_000, description="The last lines.")] = 1000
+) -> str:
+    """Return the last lines of the engine's output."""
+    given.instances.get(name)
+    return await tail(given.log_path(name), lines, given.disk)
+
+
+@router.get("/{name}/logs/stream", response_class=EventStream)
+async def log_stream(given: Given, name: Name, lines: Annotated[int, Query(ge=0, le=10_000)] = 100) -> EventStream:
+    """Stream the engine's output as server-sent events, each with one line as `text`."""
+    given.instances.get(name)
+    return EventStream(_lines(given, name, lines))
+
+
+async def _lines(given: Services, name: str, count: int) -> AsyncIterator[FeedEvent]:
+    async for one in follow(given.log_path(name), count, given.disk):
+        yield one
+        if given.closing():
+            return
+
+
+async def _update(given: Services, live: Live, spec: InstanceSpec, response: Response) -> dict[str, Any]:
+    revision = live.record.revision
+    restarted = await given.instances.update(live.name, spec, revision=revision)
+    response.headers["ETag"] = etag(live)
+    return shown(live, given) | {"restarted": restarted}
+
+
+def _check_match(live: Live, wanted: str | None) -> None:
+    if wanted is not None and wanted.strip() != "*" and etag(live) not in [one.strip() for one in wanted.split(",")]:
+        raise _PreconditionError(
+            f"instance {live.name} was changed since {wanted}", hint="Read it again, and repeat the change.",
+            details={"etag": etag(live)},
+        )  # fmt: skip
+
+
+def _merged(before: dict[str, Any], patch: dict[str, Any]) -> dict[str, Any]:
+    """Apply a JSON merge patch."""
+    found = dict(before)
+    for name, value in patch.items():
+        if value is None:
+            found.pop(name, None)
+        elif isinstance(value, dict) and isinstance(found.get(name), dict):
+            found[name] = _merged(found[name], value)
+        else:
+            found[name] = value
+    return found

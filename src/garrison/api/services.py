@@ -1,0 +1,47 @@
+"""What the routes call."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from fastapi import Request
+
+from garrison.api.feed import Feed
+from garrison.api.instances.idempotency import Idempotency
+from garrison.base.clock import Clock, SystemClock
+from garrison.base.settings import Settings
+from garrison.instances.manager import InstanceManager
+from garrison.net.thread_pool import ThreadPool
+
+__all__ = ["Services", "services"]
+
+
+@dataclass(slots=True, kw_only=True)
+class Services:
+    """Everything behind the API, in one value.
+
+    Attributes:
+        log_path: where the log of an instance is.
+        disk: threads for files.
+        ready: why the server is not ready; empty when it is.
+        closing: whether the server ends, so that streams do.
+        shut_down: asks the server to end; with True, its instances too.
+    """
+
+    settings: Settings
+    instances: InstanceManager
+    feed: Feed
+    log_path: Callable[[str], Path]
+    disk: ThreadPool
+    ready: Callable[[], str]
+    closing: Callable[[], bool]
+    shut_down: Callable[[bool], None]
+    idempotency: Idempotency = field(default_factory=Idempotency)
+    clock: Clock = field(default_factory=SystemClock)
+
+
+def services(request: Request) -> Services:
+    """The services of the application that answers `request`."""
+    found = request.app.state.services
+    assert isinstance(found, Services)
+    return found

@@ -1,0 +1,64 @@
+"""The seam to whatever has engines: it knows the names, and makes a cold one ready."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+__all__ = ["Activator", "Hold", "Served", "Upstream"]
+
+
+@dataclass(frozen=True, slots=True)
+class Upstream:
+    """Where requests go.
+
+    Attributes:
+        url: scheme, host and port, without a slash at its end.
+        key: the key that it asks for.
+        model: the name it knows its model by; empty where the client's name is passed on.
+    """
+
+    url: str
+    key: str | None = field(default=None, repr=False)
+    model: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """A name that requests may use, as `/v1/models` lists it.
+
+    Attributes:
+        created: Unix time.
+        instances: names of the instances behind it, for permissions.
+        facts: further fields, such as its state.
+    """
+
+    id: str
+    created: int
+    owned_by: str = "garrison"
+    instances: tuple[str, ...] = ()
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Hold(Protocol):
+    """The right to one upstream, until it is released. Releasing twice is one release."""
+
+    @property
+    def upstream(self) -> Upstream: ...
+    def release(self) -> None: ...
+
+
+class Activator(Protocol):
+    def served(self) -> Sequence[Served]:
+        """Return every name."""
+
+    def find(self, model: str) -> Served | None:
+        """Return what a request for `model` would use; None if nothing serves it."""
+
+    async def acquire(self, model: str, *, start: bool = True) -> Hold:
+        """Return a ready upstream, after a start if that is necessary and `start` allows it.
+
+        Raises:
+            NotFoundError: nothing serves `model`.
+            NotReadyError: it is not ready, or not in time. Details: `retry_after`, and `loading` while it starts.
+            GarrisonError: its start failed; the cause.
+        """

@@ -1,0 +1,70 @@
+"""Names of requests to instances: the gateway's `Activator` over the instance manager."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from garrison.base.errors import NotFoundError, NotReadyError
+from garrison.gateway.activator import Hold, Served, Upstream
+from garrison.instances.live import Lease, Live
+from garrison.instances.manager import InstanceManager
+
+__all__ = ["InstanceActivator"]
+
+
+@dataclass(frozen=True, slots=True)
+class _Hold:
+    """A lease on an instance, as the gateway sees it."""
+
+    upstream: Upstream
+    release: Callable[[], None]
+
+
+class InstanceActivator:
+    """`Activator`: a model is the name of an instance, or `INSTANCE/NAME` for a model or adapter that it serves.
+
+    Args:
+        instances: makes them ready.
+    """
+
+    def __init__(self, instances: InstanceManager) -> None:
+        self._instances = instances
+
+    def served(self) -> Sequence[Served]:
+        """As `Activator.served`."""
+        return [_served(live) for live in self._instances.list()]
+
+    def find(self, model: str) -> Served | None:
+        """As `Activator.find`."""
+        live, _ = self._split(model)
+        return None if live is None else _served(live)
+
+    async def acquire(self, model: str, *, start: bool = True) -> Hold:
+        """As `Activator.acquire`."""
+        live, rest = self._split(model)
+        if live is None:
+            raise NotFoundError(f"there is no model {model!r}", hint="GET /v1/models lists those that exist.")
+        if not start and (live.engine is None or not live.admits):
+            raise NotReadyError(
+                f"instance {live.name} is {live.state}", hint=f"POST /api/v1/instances/{live.name}/start",
+                details={"instance": live.name},
+            )  # fmt: skip
+        lease: Lease = await self._instances.acquire(live.name)
+        found = lease.upstream
+        return _Hold(Upstream(found.url, found.key, rest or found.model), lease.release)
+
+    def _split(self, model: str) -> tuple[Live | None, str]:
+        """The instance of a name, and what comes after it."""
+        found = self._instances.find(model)
+        if found is not None:
+            return found, ""
+        name, slash, rest = model.partition("/")
+        return (self._instances.find(name), rest) if slash else (None, "")
+
+
+def _served(live: Live) -> Served:
+    return Served(
+        id=live.name,
+        created=int(live.record.created.timestamp()),
+        instances=(live.name,),
+        facts={"state": str(live.state), "model": live.spec.model, "engine": live.spec.engine},
+    )

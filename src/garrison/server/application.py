@@ -1,0 +1,60 @@
+"""The one ASGI application: data plane, proxies to instances, management API."""
+
+from collections.abc import Callable
+
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from garrison.api.errors import error_response
+from garrison.base.errors import GarrisonError, NotReadyError
+from garrison.gateway.gateway import Gateway, read_body
+
+__all__ = ["Application"]
+
+_PROXY = "/api/v1/instances/"
+_ALWAYS = ("/healthz", "/readyz")
+
+
+class Application:
+    """Sends each request where its path belongs.
+
+    Args:
+        ready: why the server is not ready; empty when it is.
+    """
+
+    def __init__(self, api: ASGIApp, gateway: Gateway, *, ready: Callable[[], str], most_bytes: int) -> None:
+        self._api = api
+        self._gateway = gateway
+        self._ready = ready
+        self._most_bytes = most_bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return
+        root = scope.get("root_path", "")
+        if root and scope["path"].startswith(root + "/"):
+            scope["path"] = scope["path"].removeprefix(root)
+        path = scope["path"]
+        if path not in _ALWAYS and (why := self._ready()):
+            error = NotReadyError(f"the server is not ready: {why}", details={"retry_after": 1})
+            await error_response(error)(scope, receive, send)
+        elif path.startswith(("/v1/", "/llama-cpp/")):
+            await self._gateway(scope, receive, send)
+        elif path.startswith(_PROXY) and "/proxy/" in path:
+            await self._proxy(scope, receive, send)
+        else:
+            if path.startswith("/api/") and path.endswith("/"):  # llamactl's documents write both
+                scope["path"] = path.rstrip("/")
+            scope["root_path"] = ""
+            await self._api(scope, receive, send)
+
+    async def _proxy(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Everything that an instance answers, for managers. An instance that does not run is not started."""
+        name, _, rest = scope["path"].removeprefix(_PROXY).partition("/proxy/")
+        try:
+            body = await read_body(scope, receive, self._most_bytes)
+        except GarrisonError as error:
+            await error_response(error)(scope, receive, send)
+            return
+        await self._gateway.passthrough.forward(
+            scope, receive, send, model=name, path=f"/{rest}", body=body, name_in_body=False, start=False
+        )  # fmt: skip

@@ -1,0 +1,100 @@
+"""What a server is made of, opened from the settings. Nothing here decides."""
+
+import os
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Any
+
+from garrison.api.feed import Feed
+from garrison.base.clock import SystemClock
+from garrison.base.settings import Settings
+from garrison.engines.environments import in_use
+from garrison.fleet.artifacts.disk import DiskArtifacts
+from garrison.fleet.context import Fleet
+from garrison.instances.engine_runner import EngineRunner
+from garrison.instances.machine import MachineDevices
+from garrison.instances.manager import InstanceManager
+from garrison.instances.room.values import Limits
+from garrison.instances.settings import ManagerSettings
+from garrison.instances.stored import StoredInstances
+from garrison.net.client import HttpDialer
+from garrison.net.thread_pool import ThreadPool
+from garrison.preflight.gpu.gpus import Gpu
+from garrison.preflight.gpu.nvidia_smi import NvidiaSmiProbe
+from garrison.preflight.gpu.nvml import NvmlProbe
+from garrison.preflight.gpu.probe import read_gpus
+from garrison.server.fleet_agent import FleetAgent
+from garrison.store.sql.store import SqlStore, open_store
+
+__all__ = ["Parts", "manager_settings"]
+
+_STARTS_AT_ONCE = 16
+
+
+class Parts:
+    """The store, the instances and the fleet of one server, and the threads that they block on.
+
+    Args:
+        environ: the environment that engines inherit from.
+
+    Raises:
+        GarrisonError: the database cannot be opened.
+    """
+
+    def __init__(self, settings: Settings, environ: Mapping[str, str] | None = None) -> None:
+        self.settings = settings
+        environ = os.environ if environ is None else environ
+        self.clock = SystemClock()
+        self.store: SqlStore = open_store(settings.database)
+        self.disk = ThreadPool("garrison-files", 8)
+        self._writes = ThreadPool("garrison-instances")
+        self._starts = ThreadPool("garrison-starts", _STARTS_AT_ONCE)
+        self._machine = ThreadPool("garrison-machine")
+        self.runner = EngineRunner(settings, environ, ports=settings.instance_port_range, pool=self._starts)
+        devices = MachineDevices(self._machine, _gpus, self._variant, environ)
+        self.instances = InstanceManager(
+            StoredInstances(self.store, settings.node_name),
+            self.runner,
+            devices,
+            manager_settings(settings),
+            clock=self.clock,
+            pool=self._writes,
+        )
+        artifacts = DiskArtifacts(settings.data_dir, self.store.identity(), record=self.store)
+        self.fleet = Fleet(store=self.store, dialer=HttpDialer(), artifacts=artifacts)
+        self._agent = FleetAgent(self.fleet, retention=timedelta(days=settings.retention))
+
+    async def startup(self, feed: Feed) -> None:
+        """Begin what runs beside the instances."""
+        # The history of this database has the instances' events, too; the feed had them when they happened.
+        feed.attach(self.fleet.events, wants=lambda event: event.subject_kind != "instance")
+        await self._agent.startup()
+
+    async def shutdown(self) -> None:
+        """End it. Calls that hang on a disk are left behind."""
+        await self._agent.shutdown()
+        for pool in (self._starts, self._machine, self._writes, self.disk):
+            pool.close(0.0)
+        self.fleet.close()
+
+    def _variant(self, engine: str) -> str | None:
+        found = in_use(self.settings.data_dir, engine)
+        return None if found is None else found.device
+
+
+def manager_settings(values: Settings) -> ManagerSettings:
+    """What the manager needs of the settings."""
+    limits: dict[str, Any] = {"most": values.max_running_instances, "groups": dict(values.group_limits)}
+    return ManagerSettings(
+        limits=Limits(**limits, residency=values.residency, patience=values.patience),
+        idle=values.idle_timeout,
+        start_timeout=values.on_demand_start_timeout,
+        queue=values.start_queue,
+        drain_timeout=values.drain_timeout,
+        stop_timeout=float(values.stop_timeout),
+        most=values.max_instances,
+    )
+
+
+def _gpus() -> tuple[Gpu, ...]:
+    return read_gpus((NvmlProbe(), NvidiaSmiProbe()))[1]

@@ -1,0 +1,131 @@
+"""The server: what `garrison up` runs from its start to its end."""
+
+import asyncio
+from collections.abc import Callable
+from enum import StrEnum
+
+from starlette.types import ASGIApp
+
+from garrison.api.app import create_app, guarded
+from garrison.api.feed import Feed
+from garrison.api.services import Services
+from garrison.base.logs import logger
+from garrison.gateway.gateway import Gateway
+from garrison.server.activation import InstanceActivator
+from garrison.server.application import Application
+from garrison.server.listeners import SOCKET_NAME, Listener, bind_port, bind_socket
+from garrison.server.lock import ServerLock
+from garrison.server.parts import Parts
+from garrison.server.systemd import notify
+
+__all__ = ["Server", "ServerState"]
+
+_log = logger(__name__)
+
+
+class ServerState(StrEnum):
+    STARTING = "starting"
+    READY = "ready"
+    ENDING = "ending"
+    ENDED = "ended"
+
+
+class Server:
+    """One server on one data directory. Belongs to one event loop.
+
+    Args:
+        parts: what it is made of, opened.
+        lock: of the data directory; released at the end.
+
+    Attributes:
+        state: where it is.
+    """
+
+    def __init__(self, parts: Parts, lock: ServerLock, *, note: Callable[[str], None] = lambda _: None) -> None:
+        self.state = ServerState.STARTING
+        self._parts = parts
+        self._lock = lock
+        self._note = note
+        self._end = asyncio.Event()
+        self._stop_instances = False
+        self._feed = Feed()
+        self._listeners: list[Listener] = []
+        self._gateway: Gateway | None = None
+
+    def request_end(self, stop_instances: bool = False) -> None:
+        """Have `main_loop` return. Instances go on serving, unless they are to be stopped."""
+        self._stop_instances = self._stop_instances or stop_instances
+        self._end.set()
+
+    async def startup(self) -> None:
+        """Listen, adopt what runs, and become ready.
+
+        Raises:
+            GarrisonError: the port is taken, or something is configured that cannot be used.
+        """
+        values, parts = self._parts.settings, self._parts
+        # Both before anything is adopted: a server that cannot be reached must not take over engines.
+        port = bind_port(values.server_host, values.server_port)
+        local = bind_socket(values.data_dir / SOCKET_NAME)
+        application = self._application()
+        drain = values.drain_timeout
+        self._listeners = [
+            Listener(application, port, values, local=False, drain_seconds=drain),
+            Listener(application, local, values, local=True, drain_seconds=drain),
+        ]
+        for one in self._listeners:
+            await one.startup()
+        self._feed.attach(parts.instances.bus)
+        await parts.instances.startup()
+        await parts.startup(self._feed)
+        self.state = ServerState.READY
+        scheme = "https" if values.tls_cert is not None else "http"
+        self._note(f"ready on {scheme}://{_shown(values.server_host)}:{values.server_port}")
+        _log.info("ready", host=values.server_host, port=values.server_port)
+        notify("READY=1")
+
+    async def main_loop(self) -> None:
+        """Serve until `request_end`."""
+        await self._end.wait()
+
+    async def shutdown(self) -> None:
+        """Finish what is in progress within its limits, and let go of the instances or stop them."""
+        self.state = ServerState.ENDING
+        notify("STOPPING=1")
+        self._feed.close()
+        await asyncio.gather(*(one.shutdown() for one in self._listeners))
+        await self._parts.instances.shutdown(stop=self._stop_instances)
+        if self._gateway is not None:
+            await self._gateway.passthrough.close()
+        await self._parts.shutdown()
+        path = self._parts.settings.data_dir / SOCKET_NAME
+        await self._parts.disk.run(lambda: path.unlink(missing_ok=True), "remove the socket")
+        self._lock.release()
+        self.state = ServerState.ENDED
+
+    def _application(self) -> ASGIApp:
+        parts, values = self._parts, self._parts.settings
+        given = Services(
+            settings=values,
+            instances=parts.instances,
+            feed=self._feed,
+            log_path=parts.runner.log_path,
+            disk=parts.disk,
+            ready=self._why_not_ready,
+            closing=lambda: self.state in (ServerState.ENDING, ServerState.ENDED),
+            shut_down=self.request_end,
+        )
+        most = values.max_body_mib * 2**20
+        self._gateway = Gateway(InstanceActivator(parts.instances), lambda _scope, _served: None, most_bytes=most)
+        app = Application(create_app(given), self._gateway, ready=self._why_not_ready, most_bytes=most)
+        return guarded(app, given)
+
+    def _why_not_ready(self) -> str:
+        return {
+            ServerState.READY: "",
+            ServerState.STARTING: "it is starting",
+        }.get(self.state, "it is ending")
+
+
+def _shown(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
