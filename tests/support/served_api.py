@@ -1,0 +1,120 @@
+"""The management API over the twins: no engine, no port, no database."""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import httpx2
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from garrison.api.app import create_app, guarded
+from garrison.api.feed import Feed
+from garrison.api.services import Services
+from garrison.base.settings import Settings
+from garrison.instances.manager import InstanceManager
+from garrison.instances.room.values import Device
+from garrison.instances.settings import ManagerSettings
+from garrison.instances.values.state import State
+from garrison.testing.clock import FakeClock
+from garrison.testing.instances import MemoryDevices, MemoryInstances, MemoryRunner
+from garrison.testing.thread_pool import DirectPool
+
+
+class ServedApi:
+    """One application, whose parts a test may look at and change. Call `startup` in the event loop that uses it.
+
+    Args:
+        directory: everything on disk is below it.
+        changes: fields of the settings.
+
+    Attributes:
+        client: a caller over TCP, as a stranger is.
+        owner: the owner of the data directory, over the unix socket.
+        runner, devices, store: what the manager acts on. Starts take no time.
+        endings: what `POST /api/v1/shutdown` asked for, in order.
+        not_ready: why the server is not ready.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        devices: Sequence[Device] = (),
+        manager: Mapping[str, Any] | None = None,
+        **changes: Any,
+    ) -> None:
+        self.settings = replace(Settings(), data_dir=directory / "data", models_dir=directory / "models", **changes)
+        self.clock = FakeClock()
+        self.pool = DirectPool()
+        self.runner = MemoryRunner(start_seconds=0.0, stop_seconds=0.0)
+        self.devices = MemoryDevices(devices)
+        self.store = MemoryInstances()
+        self.logs = directory / "logs"
+        self.feed = Feed()
+        self.endings: list[bool] = []
+        self.not_ready = ""
+        self.closing = False
+        self._manager_settings = ManagerSettings(**(manager or {}))
+
+    async def startup(self) -> "ServedApi":
+        self.instances = InstanceManager(
+            self.store, self.runner, self.devices, self._manager_settings, clock=self.clock, pool=self.pool
+        )
+        self.feed.attach(self.instances.bus)
+        await self.instances.startup()
+        self.services = self._services()
+        self.app = create_app(self.services)
+        self.asgi = guarded(self.app, self.services)
+        self.client = client_of(self.asgi)
+        self.owner = client_of(self.asgi, local=True)
+        return self
+
+    async def shutdown(self) -> None:
+        self.closing = True
+        self.feed.close()
+        await self.client.aclose()
+        await self.owner.aclose()
+        await self.instances.shutdown(stop=True)
+
+    async def until(self, name: str, state: State, seconds: float = 5.0) -> None:
+        """Wait until an instance is in `state`."""
+        async with asyncio.timeout(seconds):
+            while self.instances.get(name).state is not state:
+                await self.instances.changed(seconds)
+
+    def _services(self) -> Services:
+        return Services(
+            settings=self.settings,
+            instances=self.instances,
+            feed=self.feed,
+            log_path=lambda name: self.logs / f"{name}.log",
+            disk=self.pool,
+            ready=lambda: self.not_ready,
+            closing=lambda: self.closing,
+            shut_down=self.endings.append,
+            clock=self.clock,
+        )
+
+
+def client_of(app: ASGIApp, *, local: bool = False, **headers: str) -> httpx2.AsyncClient:
+    """A client of `app`, in this process. Errors of the application are answers, as they are over a socket.
+
+    Args:
+        local: it is the owner of the data directory.
+        headers: sent with each request.
+    """
+    transport = httpx2.ASGITransport(app=_Owner(app) if local else app, raise_app_exceptions=False)
+    return httpx2.AsyncClient(transport=transport, base_url="http://127.0.0.1:8080", headers=headers, timeout=30.0)
+
+
+class _Owner:
+    """Marks each request as one over the unix socket."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        scope["garrison.local"] = True
+        await self._app(scope, receive, send)
