@@ -97,9 +97,9 @@ class Server:
         await self._parts.instances.shutdown(stop=self._stop_instances)
         if self._gateway is not None:
             await self._gateway.passthrough.close()
-        await self._parts.shutdown()
         path = self._parts.settings.data_dir / SOCKET_NAME
         await self._parts.disk.run(lambda: path.unlink(missing_ok=True), "remove the socket")
+        await self._parts.shutdown()
         self._lock.release()
         self.state = ServerState.ENDED
 
