@@ -26,6 +26,8 @@ CONTRACT = {
     "EngineMissingError": ("engine-missing", 20, 424),
     "EngineDiedError": ("engine-died", 21, 502),
     "EngineTimeoutError": ("engine-timeout", 22, 504),
+    "NotReadyError": ("not-ready", 31, 503),
+    "NotFoundError": ("not-found", 1, 404),
     "ApplyFailedError": ("apply-failed", 30, 502),
     "UnreachableError": ("unreachable", 31, 504),
     "ConflictError": ("conflict", 33, 409),

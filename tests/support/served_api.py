@@ -17,8 +17,10 @@ from garrison.instances.manager import InstanceManager
 from garrison.instances.room.values import Device
 from garrison.instances.settings import ManagerSettings
 from garrison.instances.values.state import State
+from garrison.nodes.watch import Nodes
 from garrison.testing.clock import FakeClock
 from garrison.testing.instances import MemoryDevices, MemoryInstances, MemoryRunner
+from garrison.testing.nodes import MemoryNodes, MemoryNodeStore
 from garrison.testing.thread_pool import DirectPool
 
 
@@ -53,6 +55,7 @@ class ServedApi:
         self.store = MemoryInstances()
         self.logs = directory / "logs"
         self.feed = Feed()
+        self.remote = MemoryNodes()
         self.endings: list[bool] = []
         self.not_ready = ""
         self.closing = False
@@ -62,6 +65,8 @@ class ServedApi:
         self.instances = InstanceManager(
             self.store, self.runner, self.devices, self._manager_settings, clock=self.clock, pool=self.pool
         )
+        self.nodes = Nodes(MemoryNodeStore(), self.remote, clock=self.clock, pool=self.pool)
+        await self.nodes.startup()
         self.feed.attach(self.instances.bus)
         await self.instances.startup()
         self.services = self._services()
@@ -88,6 +93,7 @@ class ServedApi:
         return Services(
             settings=self.settings,
             instances=self.instances,
+            nodes=self.nodes,
             feed=self.feed,
             log_path=lambda name: self.logs / f"{name}.log",
             disk=self.pool,

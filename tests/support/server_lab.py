@@ -77,7 +77,7 @@ class ServerLab:
     def api(self, method: str, path: str, body: Any = None, *, status: int | None = None) -> Any:
         answer = self.http.request(method, f"/api/v1{path}", json=body)
         assert answer.status_code == status if status else answer.is_success, (answer.status_code, answer.text)
-        if answer.headers.get("content-type", "").startswith("application/json"):
+        if answer.content and answer.headers.get("content-type", "").startswith("application/json"):
             return answer.json()
         return answer.text
 

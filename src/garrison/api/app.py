@@ -4,7 +4,7 @@ from fastapi import FastAPI
 from starlette.types import ASGIApp
 
 from garrison import __version__
-from garrison.api import errors, system
+from garrison.api import errors, nodes, system
 from garrison.api.guard import Guard
 from garrison.api.instances import routes as instances
 from garrison.api.services import Services
@@ -27,7 +27,7 @@ def create_app(given: Services) -> FastAPI:
     )
     app.state.services = given
     errors.install(app)
-    for router in (system.health, system.router, instances.router):
+    for router in (system.health, system.router, instances.router, nodes.router):
         app.include_router(router)
     return app
 

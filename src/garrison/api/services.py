@@ -12,6 +12,7 @@ from garrison.base.clock import Clock, SystemClock
 from garrison.base.settings import Settings
 from garrison.instances.manager import InstanceManager
 from garrison.net.thread_pool import ThreadPool
+from garrison.nodes.watch import Nodes
 
 __all__ = ["Services", "services"]
 
@@ -30,6 +31,7 @@ class Services:
 
     settings: Settings
     instances: InstanceManager
+    nodes: Nodes
     feed: Feed
     log_path: Callable[[str], Path]
     disk: ThreadPool

@@ -1,12 +1,32 @@
 """The config file: where it is, and the names and values in it."""
 
 from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from garrison.base.errors import InvalidError
 
-__all__ = ["config_path", "read_config_file"]
+if TYPE_CHECKING:
+    from garrison.base.documents import Document
+
+__all__ = ["ConfigFile", "config_path", "read_config_file"]
+
+
+@dataclass(frozen=True, slots=True)
+class ConfigFile:
+    """The values of the config file by name; none where there is no file."""
+
+    path: str
+    _document: "Document | None" = None
+
+    def get(self, name: str) -> Any:
+        """The value of `name`; None where the file has none, or nothing after the colon."""
+        return None if self._document is None or self._document.content is None else self._document.content.get(name)
+
+    def where(self, name: str) -> str:
+        """`file:line:column` of `name`."""
+        return self.path if self._document is None else self._document.where((name,))
 
 
 def config_path(environ: Mapping[str, str]) -> Path:
@@ -19,10 +39,8 @@ def config_path(environ: Mapping[str, str]) -> Path:
     return Path(environ.get("XDG_CONFIG_HOME") or "~/.config").expanduser() / "garrison" / "config.yaml"
 
 
-def read_config_file(
-    environ: Mapping[str, str], known: Collection[str], former: Collection[str]
-) -> tuple[Mapping[str, Any], str]:
-    """The settings in the file by name, and the file's path; none where there is no file.
+def read_config_file(environ: Mapping[str, str], known: Collection[str], former: Collection[str]) -> ConfigFile:
+    """Read the config file.
 
     Args:
         known: names of settings.
@@ -38,7 +56,7 @@ def read_config_file(
             raise InvalidError(
                 f"GARRISON_CONFIG names {path}, which is not a file", hint="Unset it, or create the file."
             )
-        return {}, str(path)
+        return ConfigFile(str(path))
     from garrison.base.documents import read_document  # slow to import, and needed only where there is a config file
 
     try:
@@ -46,7 +64,8 @@ def read_config_file(
     except (UnicodeDecodeError, OSError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
         raise InvalidError(f"cannot read {path}: {reason}", hint="Correct or remove the file.") from None
-    content = read_document(text, str(path), suffix=".yaml").content or {}
+    document = read_document(text, str(path), suffix=".yaml")
+    content = document.content or {}
     if not isinstance(content, dict):
         raise InvalidError(f"{path} must contain `name: value` lines", hint="`garrison config show` lists the names.")
     if unknown := sorted(str(key) for key in content if key not in known and key not in former):
@@ -54,5 +73,5 @@ def read_config_file(
 
         close = difflib.get_close_matches(unknown[0], known, 1)
         hint = f"Did you mean {close[0]}?" if close else "`garrison config show` lists the names."
-        raise InvalidError(f"{path}: unknown setting {unknown[0]!r}", hint=hint)
-    return content, str(path)
+        raise InvalidError(f"{document.where((unknown[0],))}: unknown setting {unknown[0]!r}", hint=hint)
+    return ConfigFile(str(path), document)

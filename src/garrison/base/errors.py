@@ -2,6 +2,7 @@
 
     GarrisonError                   code                  exit  http
     ├── InvalidError                invalid                  1   400
+    │   ├── NotFoundError           not-found                1   404
     │   └── GpuThresholdError       gpu-threshold            1   503
     ├── PortError
     │   ├── PortForeignError        port-foreign             2   409
@@ -17,7 +18,8 @@
     ├── EngineError
     │   ├── EngineMissingError      engine-missing          20   424
     │   ├── EngineDiedError         engine-died             21   502
-    │   └── EngineTimeoutError      engine-timeout          22   504
+    │   ├── EngineTimeoutError      engine-timeout          22   504
+    │   └── NotReadyError           not-ready               31   503
     ├── FleetError
     │   ├── ApplyFailedError        apply-failed            30   502
     │   ├── UnreachableError        unreachable             31   504

@@ -11,6 +11,9 @@ _FOR_TESTS = "GARRISON_TEST_"
 _SERVICE_LINK = re.compile(r"GARRISON_(SERVICE_(HOST|PORT.*)|PORT(_\d+_(TCP|UDP|SCTP).*)?)\Z")
 """What Kubernetes sets in each pod beside a service called `garrison`."""
 
+_LIKENESS = 0.7
+"""Of two names that may be one with a mistake."""
+
 
 def mistyped_variables(environ: Mapping[str, str], known: Collection[str]) -> list[str]:
     """A warning for each variable whose name is close to one in `known`.
@@ -32,7 +35,7 @@ def mistyped_variables(environ: Mapping[str, str], known: Collection[str]) -> li
 
     # The prefix is common to all, and would make any two names look alike.
     short = [name.removeprefix(PREFIX) for name in known]
-    near = {name: difflib.get_close_matches(name.removeprefix(PREFIX), short, 1) for name in sorted(unknown)}
+    near = {name: difflib.get_close_matches(name.removeprefix(PREFIX), short, 1, _LIKENESS) for name in sorted(unknown)}
     return [
         f"{name} is not a setting and has no effect; did you mean {PREFIX}{close[0]}?"
         for name, close in near.items()

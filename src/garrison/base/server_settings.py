@@ -32,8 +32,8 @@ class ServerSettings:
     )
     server_key: str | None = setting("server", "Management key for `server_url`.", values.token, secret=True)
     root_path: str = setting("server", "Path prefix below which a reverse proxy publishes the server.", _TEXT, "")
-    tls_cert: Path | None = setting("server", "Certificate chain of the server, in PEM.", values.path)
-    tls_key: Path | None = setting("server", "Private key of the certificate, in PEM.", values.path)
+    tls_cert_file: Path | None = setting("server", "Certificate chain of the server, in PEM.", values.path)
+    tls_key_file: Path | None = setting("server", "Private key of the certificate, in PEM.", values.path)
     allowed_origins: tuple[str, ...] = setting(
         "server", "Origins of web pages that may call the API; none by default.", values.csv(), (),
         seeds=("LLAMACTL_ALLOWED_ORIGINS",),
@@ -72,7 +72,7 @@ class ServerSettings:
         seeds=("LLAMACTL_MAX_RUNNING_INSTANCES",),
     )  # fmt: skip
     group_limits: tuple[tuple[str, int], ...] = setting(
-        "instances", "Instances of a group that may run at once: `big=1,small=4`.", values.pairs(values.integer(0)), (),
+        "instances", "Instances of a group that may run at once: `big=1,small=4`.", values.Pairs(values.integer(0)), (),
         seeds=("LLAMACTL_GROUP_LIMITS",),
     )  # fmt: skip
     enable_lru_eviction: bool = setting(
@@ -141,13 +141,13 @@ class ServerSettings:
         "backends", "Arguments of every MLX instance, before its own.", values.words, (), seeds=("LLAMACTL_MLX_ARGS",)
     )
     vllm_env: tuple[tuple[str, str], ...] = setting(
-        "backends", "Variables of every vLLM instance: `A=1,B=2`.", values.pairs(), (), seeds=("LLAMACTL_VLLM_ENV",)
+        "backends", "Variables of every vLLM instance: `A=1,B=2`.", values.Pairs(), (), seeds=("LLAMACTL_VLLM_ENV",)
     )
     llama_env: tuple[tuple[str, str], ...] = setting(
-        "backends", "Variables of every llama.cpp instance.", values.pairs(), (), seeds=("LLAMACTL_LLAMACPP_ENV",)
+        "backends", "Variables of every llama.cpp instance.", values.Pairs(), (), seeds=("LLAMACTL_LLAMACPP_ENV",)
     )
     mlx_lm_env: tuple[tuple[str, str], ...] = setting(
-        "backends", "Variables of every MLX instance.", values.pairs(), (), seeds=("LLAMACTL_MLX_ENV",)
+        "backends", "Variables of every MLX instance.", values.Pairs(), (), seeds=("LLAMACTL_MLX_ENV",)
     )
     container_program: str = setting("backends", "Program that runs containers: docker or podman.", _TEXT, "docker")
     vllm_container: bool = setting(
@@ -171,6 +171,6 @@ class ServerSettings:
         seeds=("LLAMACTL_LLAMACPP_DOCKER_ARGS",),
     )  # fmt: skip
     container_env: tuple[tuple[str, str], ...] = setting(
-        "backends", "Variables of every container.", values.pairs(), (),
+        "backends", "Variables of every container.", values.Pairs(), (),
         seeds=("LLAMACTL_VLLM_DOCKER_ENV", "LLAMACTL_LLAMACPP_DOCKER_ENV"),
     )  # fmt: skip

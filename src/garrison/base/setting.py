@@ -1,5 +1,6 @@
 """What a setting is: one row of the table in `settings`, and how its text becomes a value."""
 
+from collections.abc import Callable
 from dataclasses import Field, dataclass, field
 from typing import Any
 
@@ -79,10 +80,14 @@ def row_of(item: "Field[Any]") -> Setting:
 
 
 def parse(row: Setting, where: str, raw: str) -> Any:
+    return _checked(row, where, lambda: row.parse(raw), raw)
+
+
+def _checked(row: Setting, where: str, value: Callable[[], Any], given: Any) -> Any:
     try:
-        return row.parse(raw)
+        return value()
     except ValueError as error:
-        shown = "" if row.secret else f", not {raw!r}"
+        shown = "" if row.secret else f", not {given!r}"
         raise InvalidError(
             f"{where} must be {error}{shown}",
             hint=f"{row.help} Unset it for the default.",
@@ -94,8 +99,9 @@ def from_file(row: Setting, where: str, value: Any) -> Any:
     """Return the value of a line of the config file, which may be a YAML list or mapping."""
     if row.parse is values.words and isinstance(value, list):
         return tuple(str(word) for word in value)
-    if isinstance(value, dict):
-        return parse(row, where, ",".join(f"{name}={as_text(one)}" for name, one in value.items()))
+    if isinstance(value, dict) and isinstance(row.parse, values.Pairs):
+        pairs = row.parse
+        return _checked(row, where, lambda: pairs.of_mapping(value), value)
     return parse(row, where, as_text(value))
 
 

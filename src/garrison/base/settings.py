@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 from garrison.base import values
-from garrison.base.config_file import read_config_file
+from garrison.base.config_file import ConfigFile, read_config_file
 from garrison.base.mistyped import mistyped_variables
 from garrison.base.server_settings import ServerSettings
 from garrison.base.setting import Setting, from_file, parse, row_of, setting
@@ -261,7 +261,7 @@ class Settings(ServerSettings):
         wanted = None if groups is None else set(groups)
         rows = cls.table()
         former = {row.former for row in rows if row.former}
-        file_values, file_name = read_config_file(environ, {row.name for row in rows}, former)
+        file = read_config_file(environ, {row.name for row in rows}, former)
         chosen: dict[str, Any] = {}
         origins: dict[str, Origin] = {}
         names = {name for row in rows for name in (row.env, row.former_env) if name is not None}
@@ -272,7 +272,7 @@ class Settings(ServerSettings):
                 continue
             if wanted is not None and row.group not in wanted:
                 continue
-            found = _variable(row, environ) or _line(row, file_values, file_name)
+            found = _variable(row, environ) or _line(row, file)
             if found is not None:
                 chosen[row.name], origins[row.name] = found.value, found.origin
                 warnings += found.warnings
@@ -327,10 +327,11 @@ def _variable(row: Setting, environ: Mapping[str, str]) -> _Found | None:
     return None
 
 
-def _line(row: Setting, values: Mapping[str, Any], file: str) -> _Found | None:
+def _line(row: Setting, file: ConfigFile) -> _Found | None:
     """The row's line in the config file. `name:` without a value counts as no line."""
-    key = next((key for key in (row.name, row.former) if key and values.get(key) is not None), None)
+    key = next((key for key in (row.name, row.former) if key and file.get(key) is not None), None)
     if key is None:
         return None
-    former = f"{file}: {key} is now {row.name}; the old name goes in the next release"
-    return _Found(from_file(row, f"{key} in {file}", values[key]), file, (former,) if key == row.former else ())
+    former = f"{file.path}: {key} is now {row.name}; the old name goes in the next release"
+    value = from_file(row, f"{file.where(key)}: {key}", file.get(key))
+    return _Found(value, file.path, (former,) if key == row.former else ())

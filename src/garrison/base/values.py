@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 __all__ = [
+    "Pairs",
     "Parser",
     "choice",
     "csv",
@@ -19,7 +20,6 @@ __all__ = [
     "integer",
     "limit",
     "number",
-    "pairs",
     "path",
     "port_range",
     "secret",
@@ -188,19 +188,24 @@ def words(raw: str) -> tuple[str, ...]:
     return found
 
 
-def pairs(value: Parser = str) -> Parser:
-    """Parse `a=1,b=2` to `(("a", "1"), ("b", "2"))`, each value by `value`."""
+class Pairs:
+    """Parses `a=1,b=2` to `(("a", "1"), ("b", "2"))`, each value by `value`. The config file may have a mapping."""
 
-    def parse(raw: str) -> tuple[tuple[str, Any], ...]:
+    def __init__(self, value: Parser = str) -> None:
+        self._value = value
+
+    def __call__(self, raw: str) -> tuple[tuple[str, Any], ...]:
         found: dict[str, Any] = {}
         for part in filter(None, (one.strip() for one in raw.split(","))):
             name, equals, text = part.partition("=")
             if not equals or not name.strip():
                 raise ValueError("NAME=VALUE pairs with commas between them")
-            found[name.strip()] = value(text.strip())
+            found[name.strip()] = self._value(text.strip())
         return tuple(found.items())
 
-    return parse
+    def of_mapping(self, given: dict[Any, Any]) -> tuple[tuple[str, Any], ...]:
+        """The same from a mapping, whose values may contain commas."""
+        return tuple((str(name), self._value(str(one))) for name, one in given.items())
 
 
 _BYTES = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}

@@ -15,11 +15,13 @@ class Upstream:
         url: scheme, host and port, without a slash at its end.
         key: the key that it asks for.
         model: the name it knows its model by; empty where the client's name is passed on.
+        hop: it is another server, which must answer by itself: two that know each other would go round in circles.
     """
 
     url: str
     key: str | None = field(default=None, repr=False)
     model: str = ""
+    hop: bool = False
 
 
 @dataclass(frozen=True, slots=True)

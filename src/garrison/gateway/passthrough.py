@@ -13,7 +13,7 @@ from garrison.gateway.activator import Activator, Hold
 from garrison.gateway.answers import error_answer
 from garrison.gateway.model_name import renamed
 
-__all__ = ["Asgi", "PassThrough", "Receive", "Scope", "Send", "send_answer"]
+__all__ = ["HOP_HEADER", "Asgi", "PassThrough", "Receive", "Scope", "Send", "send_answer"]
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -25,6 +25,8 @@ _HOP = frozenset(
 )
 _NOT_UP = _HOP | {b"host", b"authorization", b"x-api-key", b"cookie", b"content-length", b"forwarded", b"origin"}
 _NOT_DOWN = _HOP | {b"date", b"server"}
+HOP_HEADER = b"x-garrison-hop"
+"""Says that another server passed a request on."""
 _CONNECT_SECONDS = 10.0
 _SILENCE_SECONDS = 3600.0
 """A long answer that is not streamed sends nothing until it is complete."""
@@ -98,6 +100,8 @@ class PassThrough:
         headers = [(name, value) for name, value in scope["headers"] if name not in _NOT_UP]
         if upstream.key is not None:
             headers.append((b"authorization", b"Bearer " + upstream.key.encode()))
+        if upstream.hop:
+            headers.append((HOP_HEADER, b"1"))
         request = self._client.build_request(
             scope["method"], upstream.url + path + (f"?{query}" if query else ""), headers=headers, content=body
         )

@@ -7,6 +7,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from garrison.api.errors import error_response
 from garrison.base.errors import GarrisonError, NotReadyError
 from garrison.gateway.gateway import Gateway, read_body
+from garrison.gateway.passthrough import HOP_HEADER, header
+from garrison.server.remote import Remote
 
 __all__ = ["Application"]
 
@@ -18,12 +20,25 @@ class Application:
     """Sends each request where its path belongs.
 
     Args:
+        gateway: for requests of clients.
+        here: for those that another server passed on: only instances of this one answer.
         ready: why the server is not ready; empty when it is.
     """
 
-    def __init__(self, api: ASGIApp, gateway: Gateway, *, ready: Callable[[], str], most_bytes: int) -> None:
+    def __init__(
+        self,
+        api: ASGIApp,
+        gateway: Gateway,
+        here: Gateway,
+        remote: Remote,
+        *,
+        ready: Callable[[], str],
+        most_bytes: int,
+    ) -> None:
         self._api = api
         self._gateway = gateway
+        self._here = here
+        self._remote = remote
         self._ready = ready
         self._most_bytes = most_bytes
 
@@ -34,11 +49,14 @@ class Application:
         if root and scope["path"].startswith(root + "/"):
             scope["path"] = scope["path"].removeprefix(root)
         path = scope["path"]
+        passed_on = bool(header(scope, HOP_HEADER))
         if path not in _ALWAYS and (why := self._ready()):
             error = NotReadyError(f"the server is not ready: {why}", details={"retry_after": 1})
             await error_response(error)(scope, receive, send)
         elif path.startswith(("/v1/", "/llama-cpp/")):
-            await self._gateway(scope, receive, send)
+            await (self._here if passed_on else self._gateway)(scope, receive, send)
+        elif not passed_on and (there := self._remote.place(path)) is not None:
+            await self._remote.forward(scope, receive, send, there)
         elif path.startswith(_PROXY) and "/proxy/" in path:
             await self._proxy(scope, receive, send)
         else:

@@ -36,7 +36,7 @@ class Listener:
         self, app: ASGIApp, bound: socket.socket, settings: Settings, *, local: bool, drain_seconds: float
     ) -> None:
         protocol = _OwnersOnly if local else HttpToolsProtocol
-        secure = not local and settings.tls_cert is not None
+        secure = not local and settings.tls_cert_file is not None
         config = uvicorn.Config(
             _Local(app) if local else app,
             http=protocol,
@@ -49,8 +49,8 @@ class Listener:
             root_path=settings.root_path,
             timeout_keep_alive=75,
             timeout_graceful_shutdown=max(1, round(drain_seconds)),
-            ssl_certfile=str(settings.tls_cert) if secure else None,
-            ssl_keyfile=str(settings.tls_key) if secure and settings.tls_key is not None else None,
+            ssl_certfile=str(settings.tls_cert_file) if secure else None,
+            ssl_keyfile=str(settings.tls_key_file) if secure and settings.tls_key_file is not None else None,
         )
         self._server = _Server(config)
         self._bound = bound
@@ -66,7 +66,7 @@ class Listener:
             self._server.config.load()
         except (OSError, ssl.SSLError) as error:
             raise InvalidError(
-                f"the certificate cannot be used: {error}", hint="Check GARRISON_TLS_CERT and _KEY."
+                f"the certificate cannot be used: {error}", hint="Check GARRISON_TLS_CERT_FILE and _KEY."
             ) from None
         self._bound.listen(_BACKLOG)
         self._task = asyncio.create_task(self._server.serve(sockets=[self._bound]))

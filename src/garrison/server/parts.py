@@ -19,6 +19,9 @@ from garrison.instances.settings import ManagerSettings
 from garrison.instances.stored import StoredInstances
 from garrison.net.client import HttpDialer
 from garrison.net.thread_pool import ThreadPool
+from garrison.nodes.ask import HttpAsk
+from garrison.nodes.files import NodeFiles
+from garrison.nodes.watch import Nodes
 from garrison.preflight.gpu.gpus import Gpu
 from garrison.preflight.gpu.nvidia_smi import NvidiaSmiProbe
 from garrison.preflight.gpu.nvml import NvmlProbe
@@ -60,6 +63,8 @@ class Parts:
             clock=self.clock,
             pool=self._writes,
         )
+        self._ask = HttpAsk()
+        self.nodes = Nodes(NodeFiles(settings.data_dir), self._ask, clock=self.clock, pool=self.disk)
         artifacts = DiskArtifacts(settings.data_dir, self.store.identity(), record=self.store)
         self.fleet = Fleet(store=self.store, dialer=HttpDialer(), artifacts=artifacts)
         self._agent = FleetAgent(self.fleet, retention=timedelta(days=settings.retention))
@@ -68,11 +73,15 @@ class Parts:
         """Begin what runs beside the instances."""
         # The history of this database has the instances' events, too; the feed had them when they happened.
         feed.attach(self.fleet.events, wants=lambda event: event.subject_kind != "instance")
+        self.nodes.changed = lambda view: feed.push(f"node_{view.reach}", view.to_json())
+        await self.nodes.startup()
         await self._agent.startup()
 
     async def shutdown(self) -> None:
         """End it. Calls that hang on a disk are left behind."""
         await self._agent.shutdown()
+        await self.nodes.shutdown()
+        await self._ask.close()
         for pool in (self._starts, self._machine, self._writes, self.disk):
             pool.close(0.0)
         self.fleet.close()

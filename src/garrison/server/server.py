@@ -11,11 +11,14 @@ from garrison.api.feed import Feed
 from garrison.api.services import Services
 from garrison.base.logs import logger
 from garrison.gateway.gateway import Gateway
+from garrison.gateway.passthrough import PassThrough
 from garrison.server.activation import InstanceActivator
 from garrison.server.application import Application
 from garrison.server.listeners import SOCKET_NAME, Listener, bind_port, bind_socket
 from garrison.server.lock import ServerLock
+from garrison.server.node_activation import NodeActivator, WithNodes
 from garrison.server.parts import Parts
+from garrison.server.remote import Remote
 from garrison.server.systemd import notify
 
 __all__ = ["Server", "ServerState"]
@@ -50,7 +53,7 @@ class Server:
         self._stop_instances = False
         self._feed = Feed()
         self._listeners: list[Listener] = []
-        self._gateway: Gateway | None = None
+        self._passes: list[PassThrough] = []
 
     def request_end(self, stop_instances: bool = False) -> None:
         """Have `main_loop` return. Instances go on serving, unless they are to be stopped."""
@@ -79,7 +82,7 @@ class Server:
         await parts.instances.startup()
         await parts.startup(self._feed)
         self.state = ServerState.READY
-        scheme = "https" if values.tls_cert is not None else "http"
+        scheme = "https" if values.tls_cert_file is not None else "http"
         self._note(f"ready on {scheme}://{_shown(values.server_host)}:{values.server_port}")
         _log.info("ready", host=values.server_host, port=values.server_port)
         notify("READY=1")
@@ -95,8 +98,8 @@ class Server:
         self._feed.close()
         await asyncio.gather(*(one.shutdown() for one in self._listeners))
         await self._parts.instances.shutdown(stop=self._stop_instances)
-        if self._gateway is not None:
-            await self._gateway.passthrough.close()
+        for one in self._passes:
+            await one.close()
         path = self._parts.settings.data_dir / SOCKET_NAME
         await self._parts.disk.run(lambda: path.unlink(missing_ok=True), "remove the socket")
         await self._parts.shutdown()
@@ -108,6 +111,7 @@ class Server:
         given = Services(
             settings=values,
             instances=parts.instances,
+            nodes=parts.nodes,
             feed=self._feed,
             log_path=parts.runner.log_path,
             disk=parts.disk,
@@ -116,8 +120,13 @@ class Server:
             shut_down=self.request_end,
         )
         most = values.max_body_mib * 2**20
-        self._gateway = Gateway(InstanceActivator(parts.instances), lambda _scope, _served: None, most_bytes=most)
-        app = Application(create_app(given), self._gateway, ready=self._why_not_ready, most_bytes=most)
+        here = InstanceActivator(parts.instances)
+        gateway = Gateway(WithNodes(here, parts.nodes), lambda _scope, _served: None, most_bytes=most)
+        local = Gateway(here, lambda _scope, _served: None, most_bytes=most)
+        to_nodes = PassThrough(NodeActivator(parts.nodes))
+        remote = Remote(parts.instances, parts.nodes, to_nodes, most_bytes=most)
+        self._passes = [gateway.passthrough, local.passthrough, to_nodes]
+        app = Application(create_app(given), gateway, local, remote, ready=self._why_not_ready, most_bytes=most)
         return guarded(app, given)
 
     def _why_not_ready(self) -> str:

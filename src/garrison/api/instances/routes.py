@@ -1,10 +1,10 @@
 """`/api/v1/instances`: llamactl's calls, and PATCH, explain, evaluate, eject and log streams beside them."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Body, Depends, Header, Path, Query, Response
-from fastapi.responses import PlainTextResponse
+from fastapi.responses import JSONResponse, PlainTextResponse
 from pydantic import ValidationError
 
 from garrison.api.feed import FeedEvent
@@ -17,6 +17,7 @@ from garrison.api.sse import EventStream
 from garrison.base.errors import ConflictError, InvalidError
 from garrison.instances.live import Live
 from garrison.instances.values.spec import InstanceSpec
+from garrison.nodes.node import NodeView
 
 __all__ = ["router"]
 
@@ -40,15 +41,30 @@ async def list_instances(
     response: Response,
     limit: Annotated[int | None, Query(ge=1, le=1000, description="At most this many; all when left out.")] = None,
     after: Annotated[str, Query(max_length=200, description="Begin after the instance of this name.")] = "",
+    node: Annotated[str, Query(max_length=200, description="Only those of this node; all when left out.")] = "",
+    local: Annotated[bool, Query(description="Only those of this server.")] = False,
 ) -> list[dict[str, Any]]:
-    """Return the instances, by name. `X-Total-Count` is their number; `Link` names the next page."""
-    every = given.instances.list()
-    rest = [one for one in every if one.name > after] if after else every
+    """Return the instances, by name, those of other nodes as they were last seen there.
+
+    `X-Total-Count` is their number; `Link` names the next page.
+    """
+    here: list[tuple[str, Live | dict[str, Any]]] = []
+    if node in ("", given.settings.node_name):
+        here = [(live.name, live) for live in given.instances.list()]
+    views = [one for one in given.nodes.list() if node in ("", one.node.name) and not local]
+    there = [(str(row["name"]), _remote(row, view)) for view in views for row in view.instances]
+    every = sorted([*here, *there], key=lambda one: one[0]) if there else here
+    rest = [one for one in every if one[0] > after] if after else every
     page = rest if limit is None else rest[:limit]
     response.headers["X-Total-Count"] = str(len(every))
     if len(page) < len(rest):
-        response.headers["Link"] = f'<?limit={limit}&after={page[-1].name}>; rel="next"'
-    return [shown(one, given) for one in page]
+        response.headers["Link"] = f'<?limit={limit}&after={page[-1][0]}>; rel="next"'
+    return [shown(one, given) if isinstance(one, Live) else one for _, one in page]
+
+
+def _remote(row: Mapping[str, Any], view: NodeView) -> dict[str, Any]:
+    """An instance of a node as it was last seen there."""
+    return {**row, "node": view.node.name, "node_state": view.reach}
 
 
 @router.post("/evaluate")
@@ -81,10 +97,14 @@ async def create_instance(
     options: InstanceOptions,
     response: Response,
     idempotency_key: Annotated[str | None, Header(max_length=200)] = None,
-) -> dict[str, Any]:
+) -> Any:
     """Create a stopped instance. A request for it, or `start`, starts it."""
     if name in _RESERVED:
         raise InvalidError(f"an instance cannot be called {name!r}", hint="It is the name of a call. Choose another.")
+    if (elsewhere := _elsewhere(options, given)) is not None:
+        body = options.model_dump(mode="json", exclude_none=True, exclude={"nodes"})
+        status, answered = await given.nodes.call(elsewhere, "POST", f"/api/v1/instances/{name}", body)
+        return JSONResponse(answered, status)
     request = {"name": name, "options": options.model_dump(mode="json")}
     key = idempotency_key
     if key is not None and (answer := given.idempotency.answered(key, request)) is not None:
@@ -180,6 +200,12 @@ async def _lines(given: Services, name: str, count: int) -> AsyncIterator[FeedEv
         yield one
         if given.closing():
             return
+
+
+def _elsewhere(options: InstanceOptions, given: Services) -> str | None:
+    """The node that an instance is for, if it is not this one."""
+    names = options.nodes or []
+    return names[0] if names and given.settings.node_name not in names else None
 
 
 async def _update(given: Services, live: Live, spec: InstanceSpec, response: Response) -> dict[str, Any]:
