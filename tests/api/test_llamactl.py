@@ -1,0 +1,172 @@
+"""llamactl's documented calls, as requests and the JSON that its clients expect."""
+
+from typing import Any
+
+import pytest
+from served_api import ServedApi
+
+SEED = {
+    "backend_type": "vllm",
+    "backend_options": {
+        "model": "ISTA-DASLab/gemma-3-27b-it-GPTQ-4b-128g",
+        "tensor_parallel_size": 2,
+        "gpu_memory_utilization": 0.5,
+        "enable_log_outputs": True,
+    },
+}
+LLAMA = {
+    "backend_type": "llama_cpp",
+    "backend_options": {"model": "/models/llama-2-7b.gguf", "gpu_layers": 32, "ctx_size": 4096},
+    "auto_restart": True,
+    "max_restarts": 3,
+    "restart_delay": 5,
+    "on_demand_start": True,
+    "idle_timeout": 60,
+    "environment": {"CUDA_VISIBLE_DEVICES": "0"},
+}
+MLX = {
+    "backend_type": "mlx_lm",
+    "backend_options": {"model": "mlx-community/Mistral-7B-Instruct-v0.3-4bit", "temp": 0.7},
+}
+
+
+async def post(served: ServedApi, path: str, body: Any = None) -> tuple[int, Any]:
+    answer = await served.client.post(f"/api/v1{path}", json=body)
+    return answer.status_code, answer.json()
+
+
+@pytest.mark.parametrize("options", [SEED, LLAMA, MLX], ids=["vllm", "llama_cpp", "mlx_lm"])
+async def test_create_get_list_and_delete(served: ServedApi, options: dict[str, Any]) -> None:
+    status, made = await post(served, "/instances/my-model", options)
+    assert status == 201
+    assert made["id"] == 1
+    assert made["name"] == "my-model"
+    assert made["status"] == "stopped"
+    assert isinstance(made["created"], int)
+    assert made["options"]["backend_type"] == options["backend_type"]
+    for name, value in options.items():
+        if name != "backend_options":
+            assert made["options"][name] == value, name
+    for name, value in options["backend_options"].items():
+        assert made["options"]["backend_options"][name] == value, name
+    assert (await served.client.get("/api/v1/instances/my-model")).json() == made
+    assert (await served.client.get("/api/v1/instances")).json() == [made]
+    deleted = await served.client.delete("/api/v1/instances/my-model")
+    assert (deleted.status_code, deleted.content) == (204, b"")
+    assert (await served.client.get("/api/v1/instances/my-model")).status_code == 404
+
+
+async def test_the_defaults_are_llamactls(served: ServedApi) -> None:
+    _, made = await post(served, "/instances/a", SEED)
+    wanted = {"auto_restart": True, "max_restarts": 3, "restart_delay": 5, "on_demand_start": True, "idle_timeout": 30}
+    assert {name: made["options"][name] for name in wanted} == wanted
+
+
+async def test_start_stop_and_restart(served: ServedApi) -> None:
+    await post(served, "/instances/a", SEED)
+    status, begun = await post(served, "/instances/a/start")
+    assert status == 200
+    assert begun["status"] in ("restarting", "running")
+    await served.client.get("/api/v1/version")
+    for _ in range(100):
+        found = (await served.client.get("/api/v1/instances/a")).json()
+        if found["status"] == "running":
+            break
+    assert found["status"] == "running"
+    assert (await post(served, "/instances/a/start"))[0] == 200, "idempotent"
+    refused = await served.client.delete("/api/v1/instances/a")
+    assert (refused.status_code, refused.json()["error"]) == (409, "conflict")
+    assert (await post(served, "/instances/a/restart"))[0] == 200
+    status, stopped = await post(served, "/instances/a/stop")
+    assert (status, stopped["status"]) == (200, "stopped")
+    assert (await post(served, "/instances/a/stop"))[0] == 200, "idempotent"
+
+
+async def test_put_replaces_the_whole(served: ServedApi) -> None:
+    await post(served, "/instances/a", LLAMA)
+    changed = {"backend_type": "llama_cpp", "backend_options": {"model": "/models/other.gguf"}, "idle_timeout": 5}
+    answer = await served.client.put("/api/v1/instances/a", json=changed)
+    assert answer.status_code == 200
+    options = answer.json()["options"]
+    assert options["backend_options"] == {"model": "/models/other.gguf"}
+    assert options["idle_timeout"] == 5
+    assert "environment" not in options
+    assert answer.json()["restarted"] is False
+    assert answer.json()["id"] == 1
+
+
+async def test_names_with_dashes_are_the_same_options(served: ServedApi) -> None:
+    dashed = {"backend_type": "vllm", "backend_options": {"model": "m", "tensor-parallel-size": 2}}
+    _, made = await post(served, "/instances/a", dashed)
+    assert made["options"]["backend_options"] == {"model": "m", "tensor_parallel_size": 2}
+
+
+async def test_a_port_of_its_own_stays_an_option(served: ServedApi) -> None:
+    fixed = {"backend_type": "vllm", "backend_options": {"model": "m", "port": 8005}}
+    _, made = await post(served, "/instances/a", fixed)
+    assert made["options"]["backend_options"]["port"] == 8005
+    status, refused = await post(served, "/instances/b", fixed)
+    assert (status, refused["error"]) == (409, "conflict")
+    for port in (-1, 65536, "eighty", True):
+        wrong = {"backend_type": "vllm", "backend_options": {"model": "m", "port": port}}
+        assert (await post(served, "/instances/c", wrong))[0] == 422, port
+
+
+@pytest.mark.parametrize("name", ["a b", "a/b", "..", ".", "-a", "x" * 51, "ä", "a;b"])
+async def test_names_that_cannot_be(served: ServedApi, name: str) -> None:
+    answer = await served.client.post(f"/api/v1/instances/{name}", json=SEED)
+    assert answer.status_code in (404, 405, 422), answer.text
+    assert (await served.client.get("/api/v1/instances")).json() == []
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {},
+        {"backend_type": "nope"},
+        {"backend_type": "vllm"},
+        {"backend_type": "vllm", "backend_options": None},
+        {"backend_type": "vllm", "backend_options": {"model": "m"}, "unknown": 1},
+        {"backend_type": "custom"},
+        {"backend_type": "vllm", "backend_options": [], "idle_timeout": "soon"},
+    ],
+)
+async def test_options_that_cannot_be(served: ServedApi, body: Any) -> None:
+    status, said = await post(served, "/instances/a", body)
+    assert status == 422
+    assert said["error"] == "invalid"
+    assert said["details"]
+
+
+async def test_a_name_that_exists_is_a_conflict(served: ServedApi) -> None:
+    await post(served, "/instances/a", SEED)
+    status, said = await post(served, "/instances/a", SEED)
+    assert (status, said["error"]) == (409, "conflict")
+
+
+@pytest.mark.parametrize("call", ["", "/start", "/stop", "/restart", "/logs", "/explain"])
+async def test_what_is_not_there_is_404_and_not_500(served: ServedApi, call: str) -> None:
+    method = "POST" if call in ("/start", "/stop", "/restart") else "GET"
+    answer = await served.client.request(method, f"/api/v1/instances/nope{call}")
+    assert (answer.status_code, answer.json()["error"]) == (404, "not-found")
+
+
+async def test_logs_of_an_instance_that_never_ran_are_empty(served: ServedApi) -> None:
+    await post(served, "/instances/a", SEED)
+    answer = await served.client.get("/api/v1/instances/a/logs?lines=10")
+    assert (answer.status_code, answer.text) == (200, "")
+    assert (await served.client.get("/api/v1/instances/a/logs?lines=x")).status_code == 422
+
+
+async def test_version_is_text_and_config_has_no_secret(served: ServedApi) -> None:
+    version = await served.client.get("/api/v1/version")
+    assert version.headers["content-type"].startswith("text/plain")
+    config = (await served.client.get("/api/v1/config")).json()
+    assert config["management_keys"]["value"] in ("set", "unset")
+
+
+async def test_nodes(served: ServedApi) -> None:
+    assert list((await served.client.get("/api/v1/nodes")).json()) == ["main"]
+    assert (await served.client.get("/api/v1/nodes/main")).json()["address"] == ""
+    missing = await served.client.get("/api/v1/nodes/nope")
+    assert (missing.status_code, missing.json()["error"]) == (404, "not-found")
