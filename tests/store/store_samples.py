@@ -4,7 +4,9 @@ from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from garrison.store.audit_store import AuditRow
 from garrison.store.fleet_store import FleetStore
+from garrison.store.key_store import KeyRow
 from garrison.store.records import (
     ActionRecord,
     ActionResult,
@@ -91,6 +93,23 @@ def lease(token: str = "t1", stack: str = "cabinet", *, until: float = 30, **val
     return Lease(
         **{"stack": stack, "token": token, "holder": holder, "acquired_at": START, "expires_at": at(until)} | values
     )
+
+
+def an_api_key(**values: Any) -> KeyRow:
+    plain = {
+        "name": "ci", "digest": "ab" * 32, "prefix": "grs-inf-3f9a2c", "secret": "s1",
+        "spec": {"enabled": True, "é": [1]}, "created": START, "updated": START, "expires_at": at(days=30),
+    }  # fmt: skip
+    return KeyRow(**plain | values)
+
+
+def an_audited_call(**values: Any) -> AuditRow:
+    plain = {
+        "at": START, "who": "key", "name": "admin", "key_id": 7, "uid": 1000, "action": "keys.create",
+        "subject_kind": "key", "subject_name": "ci", "before": {"é": 1}, "after": {"b": [2]}, "status": 201,
+        "code": "ok", "request_id": "r1", "peer": "10.0.0.1", "node": "main",
+    }  # fmt: skip
+    return AuditRow(**plain | values)
 
 
 def save(

@@ -9,7 +9,20 @@ import store_samples as samples
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
-from store_samples import action, at, command, done, event, lease, resource, seen, stack, target
+from store_samples import (
+    action,
+    an_api_key,
+    an_audited_call,
+    at,
+    command,
+    done,
+    event,
+    lease,
+    resource,
+    seen,
+    stack,
+    target,
+)
 
 from garrison.base.errors import ConflictError, GarrisonError
 from garrison.store.records import ActionResult, ActionState, CommandState, Operation
@@ -166,6 +179,28 @@ class Twins(RuleBasedStateMachine):
     def add_events(self, events):
         self.both("add_events", events)
 
+    @rule(digest=st.sampled_from("abc"), events=EVENTS)
+    def create_key(self, digest, events):
+        self.both("create_key", an_api_key(digest=digest), events)
+
+    @rule(id=st.integers(1, 4), revision=st.integers(2, 3), digest=st.sampled_from("def"), events=EVENTS)
+    def save_key(self, id, revision, digest, events):
+        # A digest of its own, as the hash of a random token is: a repeated one would be refused by SQLite alone.
+        self.both("save_key", an_api_key(id=id, revision=revision, digest=f"{digest}{id}{revision}"), events)
+
+    @rule(id=st.integers(1, 4), events=EVENTS)
+    def delete_key(self, id, events):
+        self.both("delete_key", id, events)
+
+    @rule(id=st.integers(1, 4), when=TIMES)
+    def touch_keys(self, id, when):
+        self.both("touch_keys", {id: when})
+
+    @rule(when=TIMES, key_id=st.none() | st.integers(1, 2))
+    def add_audit(self, when, key_id):
+        self.both("add_audit", [an_audited_call(at=when, key_id=key_id)])
+        self.both("audit", key_id=1, since=when, before_id=3, limit=2)
+
     @rule(path=st.sampled_from(["/a", "/b"]), stamp=st.sampled_from("12"), digest=st.sampled_from("xy"))
     def put_content(self, path, stamp, digest):
         self.both("put_content", path, stamp, digest)
@@ -205,6 +240,9 @@ class Twins(RuleBasedStateMachine):
             "events",
             "begun",
             "to_tidy",
+            "keys",
+            "keys_revision",
+            "audit",
         ):
             self.both(verb)
 

@@ -25,6 +25,8 @@
     │   ├── UnreachableError        unreachable             31   504
     │   └── ConflictError           conflict                33   409
     ├── DeniedError                 denied                  40   403
+    │   ├── UnauthenticatedError    unauthenticated         40   401
+    │   └── RateLimitedError        rate-limited            40   429
     ├── DeclinedError               declined                41   409
     ├── UsageError                  usage                   64   400
     └── InternalError               internal                70   500
@@ -65,6 +67,8 @@ __all__ = [
     "PortOtherUserError",
     "PortStuckError",
     "PortUnattributableError",
+    "RateLimitedError",
+    "UnauthenticatedError",
     "UnreachableError",
     "UsageError",
     "all_errors",
@@ -274,6 +278,20 @@ class DeniedError(GarrisonError):
     code = "denied"
     exit_code = ExitCode.DENIED
     http_status = 403
+
+
+class UnauthenticatedError(DeniedError):
+    """A call needs a key, and has none or one that is not accepted. Details: `reason`."""
+
+    code = "unauthenticated"
+    http_status = 401
+
+
+class RateLimitedError(DeniedError):
+    """A key may do no more for the moment. Details: `limit`, and `retry_after` in seconds."""
+
+    code = "rate-limited"
+    http_status = 429
 
 
 class DeclinedError(GarrisonError):

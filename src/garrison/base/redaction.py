@@ -90,6 +90,7 @@ _ASSIGNED = r"(?<!\w)[A-Z0-9_]{0,64}(?:TOKEN|KEY|SECRET|PASSWORD|PASSWD|CREDENTI
 _RULES: tuple[tuple[tuple[str, ...], str, str, bool], ...] = (
     (("://",), "://", r"[^/@\s'\"]{1,1024}(?=@)", False),
     (("hf_",), r"(?<![A-Za-z0-9])hf_", r"(?:(?=[a-z]{0,40}[A-Z0-9])[A-Za-z0-9]{6,}|[a-z]{20,})", False),
+    (("grs-",), r"(?<![A-Za-z0-9])grs-(?:inf|mgmt)-", r"[0-9a-f]{12,}", False),
     (("sk-",), r"(?<![A-Za-z0-9])sk-", r"[A-Za-z0-9_-]{6,}", False),
     (("gh", "glpat-", "xox"), r"\b(?:gh[pousr]_|glpat-|xox[abps]-)", r"[A-Za-z0-9_-]{10,}", False),
     (("akia", "asia"), r"\b(?:AKIA|ASIA)", r"[A-Z0-9]{16}\b", False),

@@ -51,6 +51,7 @@ COMMANDS = (
     Command("agent", "Fleet", "Keep the fleet as declared, on a timer.", "garrison.cli.fleet.agent"),
     Command("eval", "Fleet", "Check a manifest and print what it declares.", "garrison.cli.fleet.eval"),
     Command("schema", "Fleet", "Print the JSON Schema of the manifest, for editors.", "garrison.cli.fleet.schema"),
+    Command("keys", "Server", "Create, list, change, rotate and delete API keys.", "garrison.cli.keys"),
     Command("config", "Settings", "Show every setting, its value and where it came from.", "garrison.cli.config"),
 )
 

@@ -10,9 +10,11 @@ UnreachableError (the server is down), DeniedError, InvalidError (damaged, or no
 
 from typing import Protocol
 
+from garrison.store.audit_store import AuditStore
 from garrison.store.command_store import CommandStore
 from garrison.store.event_store import EventStore
 from garrison.store.instance_store import InstanceStore
+from garrison.store.key_store import KeyStore
 from garrison.store.lease_store import LeaseStore
 from garrison.store.resource_store import ResourceStore
 from garrison.store.stack_store import StackStore
@@ -30,6 +32,8 @@ class FleetStore(
     LeaseStore,
     EventStore,
     InstanceStore,
+    KeyStore,
+    AuditStore,
     UpkeepStore,
     Protocol,
 ):

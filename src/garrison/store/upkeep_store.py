@@ -25,7 +25,8 @@ class UpkeepStore(Protocol):
         """Record a digest. It replaces the one for any other stamp of `path`."""
 
     def prune(self, before: datetime) -> int:
-        """Delete events, observations, ended commands with their actions, and resource versions that are older.
+        """Delete events, audited calls, observations, ended commands with their actions, and resource versions that
+        are older.
 
         Kept are the last observation of each target, owned versions, and whatever a stack, an owned resource or a
         running command refers to. Rows are deleted in small batches, so that other writers do not wait for all of them.

@@ -33,13 +33,14 @@ from garrison.store.rules import (
     seen_otherwise,
     without_news_of,
 )
+from garrison.testing.store_access import AccessInMemory
 from garrison.testing.store_instances import InstancesInMemory
 from garrison.testing.store_state import locked
 
 __all__ = ["MemoryStore"]
 
 
-class MemoryStore(InstancesInMemory):
+class MemoryStore(InstancesInMemory, AccessInMemory):
     """`FleetStore` in memory, as strict as the real one: the same suite of tests runs on both."""
 
     # --- stacks
@@ -369,6 +370,7 @@ class MemoryStore(InstancesInMemory):
     def prune(self, before: datetime) -> int:
         size = self._size()
         self._events = [one for one in self._events if one.at >= before]
+        self._audit = [one for one in self._audit if one.at >= before]
         last = {one.target: one for one in self._observations if one.target in self._targets}
         self._observations = [one for one in self._observations if one.at >= before or one is last.get(one.target)]
         running = {one.id for one in self._commands.values() if one.state is CommandState.RUNNING}

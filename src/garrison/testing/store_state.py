@@ -3,13 +3,15 @@
 import secrets
 import threading
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence, Sized
 from dataclasses import replace
 from functools import update_wrapper
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from garrison.base.errors import InternalError
+from garrison.store.audit_store import AuditRow
 from garrison.store.instance_store import InstanceRow
+from garrison.store.key_store import KeyRow
 from garrison.store.records import (
     ActionRecord,
     CommandRecord,
@@ -61,11 +63,17 @@ class MemoryState:
         self._last_event = 0
         self._instances: dict[int, InstanceRow] = {}
         self._last_instance = 0
+        self._keys: dict[int, KeyRow] = {}
+        self._last_key = 0
+        self._keys_revision = 0
+        self._audit: list[AuditRow] = []
+        self._last_audit = 0
         self._contents: dict[str, tuple[str, str]] = {}
 
     def _size(self) -> int:
-        lists = [*self._versions.values(), *self._actions.values()]
-        return len(self._events) + len(self._observations) + len(self._commands) + sum(map(len, lists))
+        lists: list[Sized] = [*self._versions.values(), *self._actions.values()]
+        lists += [self._events, self._audit]
+        return len(self._observations) + len(self._commands) + sum(map(len, lists))
 
     def _begin(self, command: CommandRecord, actions: Sequence[ActionRecord]) -> None:
         if command.id in self._commands:

@@ -15,7 +15,21 @@ from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import create_engine, inspect, text
-from store_samples import action, at, command, done, event, key, lease, resource, save, seen, stack
+from store_samples import (
+    action,
+    an_api_key,
+    an_audited_call,
+    at,
+    command,
+    done,
+    event,
+    key,
+    lease,
+    resource,
+    save,
+    seen,
+    stack,
+)
 
 from garrison.base.errors import DeniedError, InvalidError
 from garrison.store.records import Event, StackRecord
@@ -97,6 +111,10 @@ def test_a_database_of_a_released_program_is_brought_up(dump: Path, tmp_path: Pa
     assert (set(changes.stacks), set(changes.targets)) == ({"cabinet"}, {"edge"})
     store.put([resource()])
     assert len(store.versions(key())) == 2
+    with_keys = dump.stem >= "0005"
+    assert store.keys().rows == ((an_api_key(id=1),) if with_keys else ())
+    assert store.keys_revision() == with_keys
+    assert store.audit() == ([an_audited_call(id=1)] if with_keys else [])
 
 
 _PLACES = [("cabinet", "a", "x"), (None, "a", "y"), (None, "a", None), ("cabinet", None, None), (None, None, None)]
@@ -301,6 +319,8 @@ def write_fixture(path: Path) -> None:
     save(store, done(action(0)), [resource()], [event("drift")])
     store.acquire(lease(), lease().acquired_at)
     store.put_content("/a", "stamp", "digest")
+    store.create_key(an_api_key())
+    store.add_audit([an_audited_call()])
     store.close()
     with sqlite3.connect(database) as connection:
         connection.execute("UPDATE meta SET identity = ?", ("0" * 32,))

@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 
 from garrison.base.errors import UsageError
 
-__all__ = ["ago", "duration", "parse_since", "utc"]
+__all__ = ["ago", "duration", "parse_since", "parse_until", "utc"]
 
 _UNITS = (("d", 86_400), ("h", 3_600), ("m", 60), ("s", 1))
 _SINCE = re.compile(r"(\d+(?:\.\d+)?)\s*([smhdw]?)")
@@ -56,6 +56,23 @@ def parse_since(text: str, now: datetime) -> datetime:
     except ValueError:
         raise _invalid(text) from None
     return found.astimezone(now.tzinfo) if found.tzinfo else found.replace(tzinfo=now.tzinfo)
+
+
+def parse_until(text: str, now: datetime) -> datetime:
+    """Parse the value of `--expires`: a duration after `now`, or a time, each as in `parse_since`.
+
+    Raises:
+        UsageError: `text` is neither.
+    """
+    refused = UsageError(
+        f"invalid --expires value {text!r}", hint="For example: --expires 12h, 30d, 2w, 2027-01-31 (UTC), or never."
+    )
+    try:
+        # A duration before `now` lies as far behind it as one after `now` lies ahead.
+        found = parse_since(text, now)
+        return now + (now - found) if _SINCE.fullmatch(text.strip()) else found
+    except (UsageError, OverflowError):
+        raise refused from None
 
 
 def _invalid(text: str) -> UsageError:

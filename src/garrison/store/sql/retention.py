@@ -14,6 +14,7 @@ from sqlalchemy import (
     ColumnElement,
     Connection,
     Delete,
+    Table,
     and_,
     bindparam,
     case,
@@ -26,7 +27,7 @@ from sqlalchemy import (
 
 from garrison.store.records import CommandState
 from garrison.store.sql.database import Database
-from garrison.store.sql.schema import actions, commands, events, observations, owned, resources, stacks, targets
+from garrison.store.sql.schema import actions, audit, commands, events, observations, owned, resources, stacks, targets
 
 __all__ = ["prune"]
 
@@ -44,7 +45,7 @@ def prune(database: Database, before: datetime) -> int:
     with database.read() as connection:
         versions = _old_versions(connection, before)
         seen = _old_observations(connection, before)
-    gone = _delete_events(database, before)
+    gone = sum(_delete_old(database, one, before) for one in (_EVENTS, _AUDIT))
     gone += _delete(database, _OBSERVATION, ({"this": number} for number in seen))
     gone += _delete(database, _VERSIONS, (step for span in versions for step in _steps(span)), rows=1)
     # Commands last: one is kept as long as a version refers to it, and old versions are gone now.
@@ -66,9 +67,13 @@ class _Span(NamedTuple):
     end: int
 
 
-_EVENTS = delete(events).where(
-    events.c.id.in_(select(events.c.id).where(events.c.at < bindparam("before")).order_by(events.c.at).limit(_BATCH))
-)
+def _oldest(table: Table) -> Delete:
+    """Return the statement that deletes a batch of the rows before `:before`."""
+    old = select(table.c.id).where(table.c.at < bindparam("before")).order_by(table.c.at).limit(_BATCH)
+    return delete(table).where(table.c.id.in_(old))
+
+
+_EVENTS, _AUDIT = _oldest(events), _oldest(audit)
 _OBSERVATION = delete(observations).where(observations.c.id == bindparam("this"))
 _ACTIONS = delete(actions).where(actions.c.command == bindparam("this"))
 _COMMAND = delete(commands).where(commands.c.id == bindparam("this"))
@@ -132,9 +137,9 @@ def _old_commands(connection: Connection, before: datetime) -> list[tuple[str, i
     return [(row[0], row[1]) for row in connection.execute(query)]
 
 
-def _delete_events(database: Database, before: datetime) -> int:
+def _delete_old(database: Database, statement: Delete, before: datetime) -> int:
     gone = 0
-    while some := _write(database, _EVENTS, {"before": before}):
+    while some := _write(database, statement, {"before": before}):
         gone += some
     return gone
 

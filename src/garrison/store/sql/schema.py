@@ -30,6 +30,8 @@ __all__ = [
     "REVISION",
     "VERSION_TABLE",
     "actions",
+    "api_keys",
+    "audit",
     "changes",
     "commands",
     "contents",
@@ -48,7 +50,7 @@ __all__ = [
     "to_tidy",
 ]
 
-REVISION = "0004"
+REVISION = "0005"
 """The latest migration, whose schema this program works with."""
 
 VERSION_TABLE = "garrison_revision"
@@ -77,6 +79,7 @@ meta = Table(
     Column("id", Integer, primary_key=True, autoincrement=False),
     Column("identity", Words, nullable=False),
     Column("revision", BigInteger, nullable=False),
+    Column("keys_revision", BigInteger, nullable=False, server_default="0"),
     comment="one row",
 )
 
@@ -275,6 +278,51 @@ instances = Table(
     Column("costs", Json, nullable=False),
     UniqueConstraint("node", "name"),
     sqlite_autoincrement=True,
+)
+
+api_keys = Table(
+    "api_keys",
+    metadata,
+    Column("id", _Number, primary_key=True),
+    Column("name", Words, nullable=False),
+    Column("digest", Words, nullable=False, unique=True),
+    Column("prefix", Words, nullable=False),
+    Column("secret", Words, nullable=False),
+    Column("spec", Json, nullable=False),
+    Column("created", Utc, nullable=False),
+    Column("updated", Utc, nullable=False),
+    Column("expires_at", Utc),
+    Column("previous_digest", Words),
+    Column("previous_prefix", Words),
+    Column("rotates_until", Utc),
+    Column("last_used", Utc),
+    Column("revision", Integer, nullable=False),
+    sqlite_autoincrement=True,
+)
+
+audit = Table(
+    "audit",
+    metadata,
+    Column("id", _Number, primary_key=True),
+    Column("at", Utc, nullable=False, index=True),
+    Column("who", Words, nullable=False),
+    Column("key_id", _Number),
+    Column("name", Words, nullable=False),
+    Column("uid", _Number),
+    Column("action", Words, nullable=False),
+    Column("subject_kind", Words, nullable=False),
+    Column("subject_name", Words, nullable=False),
+    Column("before", Json),
+    Column("after", Json),
+    Column("status", Integer, nullable=False),
+    Column("code", Words, nullable=False),
+    Column("request_id", Words, nullable=False),
+    Column("peer", Words, nullable=False),
+    Column("node", Words, nullable=False),
+    Index(None, "key_id", "id"),
+    Index(None, "subject_kind", "subject_name", "id"),
+    sqlite_autoincrement=True,
+    comment="management calls, and what came of them",
 )
 
 changes = Table(

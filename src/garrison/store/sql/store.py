@@ -33,6 +33,7 @@ from garrison.store.sql import revisions as _revisions
 from garrison.store.sql import stacks as _stacks
 from garrison.store.sql import targets as _targets
 from garrison.store.sql import upkeep as _upkeep
+from garrison.store.sql.access import AccessInSql
 from garrison.store.sql.address import parse_address
 from garrison.store.sql.database import Database
 from garrison.store.sql.upgrade import bring_up, make_file
@@ -64,11 +65,11 @@ def open_store(place: str | Path, *, wait: float = 10.0) -> "SqlStore":
     return SqlStore(database)
 
 
-class SqlStore:
+class SqlStore(AccessInSql):
     """`FleetStore` on SQLite or PostgreSQL. Its protocols document the methods."""
 
     def __init__(self, database: Database) -> None:
-        self._database = database
+        super().__init__(database)
         self._identity: str | None = None
 
     # --- stacks
