@@ -19,7 +19,7 @@ from garrison.processes.procfs import Procfs
 
 __all__ = ["Contained", "ContainedSpawner", "end_containers"]
 
-_LOCATE_SECONDS = (0.3, 0.6, 1.0, 2.0)
+_LOCATE_SECONDS = (0.1, 0.3, 0.6, 1.0, 2.0)
 """Waits between the questions for the main process; the last one is repeated. An image may have to be pulled first."""
 _STOP_SHARE = 0.7
 _LET_GO_SECONDS = 3.0
@@ -149,6 +149,10 @@ class Contained:
         except GarrisonError as error:
             _log.warning("a container could not be removed", error=error.message, **self._labels)
         return tuple(one for one in self.seen if _lives(one))
+
+    async def located(self, seconds: float) -> None:
+        """Wait until the main process of the container is known, at most so long."""
+        await asyncio.wait([self._locator], timeout=seconds)
 
     def close(self) -> None:
         self._locator.cancel()
