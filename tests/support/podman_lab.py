@@ -64,7 +64,9 @@ class Podman:
         self.run("import", "--change", change, str(file), IMAGE)
 
     def run(self, *arguments: str) -> str:
-        done = subprocess.run([*self.program, *arguments], capture_output=True, text=True, timeout=_SECONDS, check=False)
+        done = subprocess.run(
+            [*self.program, *arguments], capture_output=True, text=True, timeout=_SECONDS, check=False
+        )
         assert done.returncode == 0, done.stderr
         return done.stdout
 

@@ -131,9 +131,13 @@ def without_flags(
 
 
 def nearest_flag(catalogue: Catalogue, flag: str) -> str | None:
-    """The known spelling closest to `flag`; None if none is close."""
+    """The known spelling closest to `flag`; None if none is close. What means the opposite is not close."""
     wanted = flag_of(flag).partition(".")[0]
-    spellings = [spelling for spelling in catalogue.by_spelling() if spelling.startswith("--") == flag.startswith("--")]
+    known = catalogue.by_spelling()
+    opposite = _opposite(wanted)
+    if opposite in known:
+        return next(iter(known[opposite].negations), None)
+    spellings = [spelling for spelling in known if spelling.startswith("--") == flag.startswith("--")]
     return _nearest(wanted, spellings, cutoff=0.75)
 
 
@@ -251,6 +255,14 @@ def _fewest_values(option: Option) -> int:
     if option.nargs == "?":
         return 0
     return 1 if option.nargs == "+" else int(option.nargs)
+
+
+def _opposite(flag: str) -> str:
+    """`--enable-x` for `--disable-x`, and the reverse; empty for others."""
+    for one, other in (("--disable-", "--enable-"), ("--enable-", "--disable-")):
+        if flag.startswith(one):
+            return other + flag.removeprefix(one)
+    return ""
 
 
 def _nearest(wanted: str, known: Iterable[str], *, cutoff: float) -> str | None:
