@@ -14,7 +14,7 @@ import pytest
         ),
         (
             "CUDA_VISIBLE_DEVICES=0 llama-server -m /m/x.gguf -ngl -1",
-            {"backend_type": "llama_cpp", "backend_options": {"model": "/m/x.gguf", "gpu_layers": "-1"},
+            {"backend_type": "llama_cpp", "backend_options": {"model": "/m/x.gguf", "gpu_layers": -1},
              "environment": {"CUDA_VISIBLE_DEVICES": "0"}},
         ),
         ("mlx_lm.server --model X --temp 0.0",

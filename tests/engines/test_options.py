@@ -70,7 +70,7 @@ def test_each_kind_of_value(engine: str, given: dict[str, Any], expected: list[s
         ("vllm serve m --enable-expert-parallel", {"model": "m", "enable_expert_parallel": True}),
         ("vllm serve m --new-flag v", {"model": "m", "extra_args": {"--new-flag": "v"}}),
         ("""vllm serve m --compilation-config '{"mode": 3}'""", {"model": "m", "compilation_config": {"mode": 3}}),
-        ("llama-server -m x.gguf -ngl -1", {"model": "x.gguf", "gpu_layers": "-1"}),
+        ("llama-server -m x.gguf -ngl -1", {"model": "x.gguf", "gpu_layers": -1}),
     ],
 )
 def test_a_command_line_as_options(line: str, expected: dict[str, Any]) -> None:

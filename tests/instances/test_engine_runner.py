@@ -24,7 +24,9 @@ from garrison.testing.instances import MemoryDevices, MemoryInstances
 
 pytestmark = pytest.mark.system
 
-PORTS = (18600, 18699)
+_FIRST = 20000 + os.getpid() % 300 * 20
+PORTS = (_FIRST, _FIRST + 19)
+"""Of this process: the tests of others, which run at the same time, have others."""
 
 
 class Machine:

@@ -131,7 +131,7 @@ class ServerSettings:
         seeds=("LLAMACTL_MLX_LM_EXECUTABLE", "LLAMACTL_MLX_COMMAND"),
     )  # fmt: skip
     vllm_args: tuple[str, ...] = setting(
-        "backends", "Arguments of every vLLM instance, before its own.", values.words, ()
+        "backends", "Arguments of every vLLM instance, before its own.", values.words, (), seeds=("LLAMACTL_VLLM_ARGS",)
     )
     llama_args: tuple[str, ...] = setting(
         "backends", "Arguments of every llama.cpp instance, before its own.", values.words, (),
@@ -149,7 +149,9 @@ class ServerSettings:
     mlx_lm_env: tuple[tuple[str, str], ...] = setting(
         "backends", "Variables of every MLX instance.", values.Pairs(), (), seeds=("LLAMACTL_MLX_ENV",)
     )
-    container_program: str = setting("backends", "Program that runs containers: docker or podman.", _TEXT, "docker")
+    container_program: tuple[str, ...] = setting(
+        "backends", "Program that runs containers, docker or podman, with its own options.", values.words, ("docker",)
+    )
     vllm_container: bool = setting(
         "backends", "vLLM instances run in containers.", _FLAG, False, seeds=("LLAMACTL_VLLM_DOCKER_ENABLED",)
     )
@@ -164,7 +166,11 @@ class ServerSettings:
         seeds=("LLAMACTL_LLAMACPP_DOCKER_IMAGE",),
     )  # fmt: skip
     vllm_container_args: tuple[str, ...] = setting(
-        "backends", "Arguments of `run` for vLLM containers.", values.words, (), seeds=("LLAMACTL_VLLM_DOCKER_ARGS",)
+        "backends",
+        "Arguments of `run` for vLLM containers.",
+        values.words,
+        ("--shm-size", "1g"),
+        seeds=("LLAMACTL_VLLM_DOCKER_ARGS",),
     )
     llama_container_args: tuple[str, ...] = setting(
         "backends", "Arguments of `run` for llama.cpp containers.", values.words, (),

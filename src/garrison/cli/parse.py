@@ -2,7 +2,7 @@
 
 import json as json_module
 import sys
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -25,25 +25,15 @@ def parse(
     """Translate a command line that starts an engine into options, as JSON.
 
     Understands `vllm serve MODEL …`, llama-server, mlx_lm.server, `python -m …`, `docker run … IMAGE`,
-    variables in front, several lines with backslashes, an ExecStart= line, a `command:` list. Nothing is run. Options
-    that the engine's catalogue does not know are kept in `extra_args`, with a warning on standard error.
+    variables and launchers in front, several lines with backslashes, a systemd unit, a service of a compose file, a
+    container of a Kubernetes manifest. Nothing is run. Options that the engine's catalogue does not know are kept in
+    `extra_args`, with a warning on standard error.
     """
-    from garrison.engines import registry
-    from garrison.engines.catalogue import check_args
-    from garrison.engines.options import to_options
-    from garrison.engines.parse.command import parse_command
-    from garrison.engines.parse.pasted import unwrap
+    from garrison.engines.parsed_backend import parse_backend
 
-    text = _text(command, context.obj or ())
-    found = parse_command(unwrap(text), None if engine is None else registry.engine(engine).name)
-    catalogue = registry.engine("vllm" if found.engine == "sim" else found.engine).catalogue()
-    body: dict[str, Any] = {"backend_type": found.engine, "backend_options": to_options(found, catalogue)}
-    if found.env:
-        body["environment"] = dict(found.env)
-    if found.container is not None:
-        body["docker_enabled"] = True
-    print(json_module.dumps(body, indent=2, ensure_ascii=False))
-    for note in (*found.notes, *(finding.message for finding in check_args(catalogue, found.args))):
+    found = parse_backend(_text(command, context.obj or ()), engine)
+    print(json_module.dumps(found.to_json(), indent=2, ensure_ascii=False))
+    for note in found.notes:
         print(f"note: {note}", file=sys.stderr)
     return 0
 

@@ -8,7 +8,18 @@ import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
-__all__ = ["Endpoint", "endpoint_of", "flag_of", "gives", "is_flag", "last_value", "normal", "port_of", "switched_on"]
+__all__ = [
+    "Endpoint",
+    "endpoint_of",
+    "flag_of",
+    "gives",
+    "is_flag",
+    "last_value",
+    "normal",
+    "port_of",
+    "spelled_out",
+    "switched_on",
+]
 
 _NEGATIVE = re.compile(r"-(\d+(\.\d*)?|\.\d+)([eE][-+]?\d+)?[kKmMgGtT]?\Z")
 
@@ -70,7 +81,7 @@ def normal(flag: str) -> str:
 
 def gives(args: Sequence[str], flags: Collection[str], known: Collection[str] = ()) -> bool:
     """Whether one of `flags` is in `args`, in any of its forms; `known` as in `last_value`."""
-    return any(_spelled_out(token, known) in flags for token in _options(args) if is_flag(token))
+    return any(spelled_out(token, known) in flags for token in _options(args) if is_flag(token))
 
 
 def last_value(args: Sequence[str], flags: Collection[str], known: Collection[str] = ()) -> str | None:
@@ -83,7 +94,7 @@ def last_value(args: Sequence[str], flags: Collection[str], known: Collection[st
     args = _options(args)
     found: str | None = None
     for position, token in enumerate(args):
-        if not is_flag(token) or _spelled_out(token, known) not in flags:
+        if not is_flag(token) or spelled_out(token, known) not in flags:
             continue
         if "=" in token:
             found = token.split("=", 1)[1]
@@ -95,7 +106,7 @@ def last_value(args: Sequence[str], flags: Collection[str], known: Collection[st
 def switched_on(args: Sequence[str], flag: str, known: Collection[str] = ()) -> bool:
     """Whether the switch `flag` is on: the last of `--x` and `--no-x` counts."""
     off = flag.replace("--", "--no-", 1)
-    spelled = [_spelled_out(token, known) for token in _options(args) if is_flag(token)]
+    spelled = [spelled_out(token, known) for token in _options(args) if is_flag(token)]
     return next((found == flag for found in reversed(spelled) if found in (flag, off)), False)
 
 
@@ -129,8 +140,8 @@ def _options(args: Sequence[str]) -> Sequence[str]:
     return args[: args.index("--")] if "--" in args else args
 
 
-def _spelled_out(token: str, known: Collection[str]) -> str:
-    """The flag in a token, unabbreviated."""
+def spelled_out(token: str, known: Collection[str]) -> str:
+    """The flag in a token, unabbreviated, where `known` are the spellings that the engine's parser knows."""
     flag = flag_of(token)
     if flag in known or not flag.startswith("--") or "." in flag:
         return flag

@@ -1,17 +1,28 @@
 """The options of an engine, from its own `--help`, and a check of arguments against them."""
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from garrison.base.errors import InvalidError
-from garrison.engines.argv import flag_of, is_flag, normal
+from garrison.engines.argv import flag_of, is_flag, normal, spelled_out
 from garrison.engines.environments import version_key
 
-__all__ = ["Catalogue", "Finding", "Option", "check_args", "from_json", "load", "nearest_flag", "shipped", "to_json"]
+__all__ = [
+    "Catalogue",
+    "Finding",
+    "Option",
+    "check_args",
+    "from_json",
+    "load",
+    "nearest_flag",
+    "shipped",
+    "to_json",
+    "without_flags",
+]
 
 
 _DIRECTORY = Path(__file__).with_name("catalogues")
@@ -86,10 +97,47 @@ def check_args(catalogue: Catalogue, args: Sequence[str]) -> list[Finding]:
     return [finding for flag, values in pairs for finding in _check(catalogue, known, flag, values)]
 
 
+def without_flags(
+    catalogue: Catalogue, args: Sequence[str], flags: Collection[str]
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Leave some options out of `args`, with their values.
+
+    Args:
+        flags: in their usual spelling; other spellings and abbreviations of them are found too.
+
+    Returns:
+        What is left, in its order, and the options that were left out, as they were written.
+    """
+    known = catalogue.by_spelling()
+    wanted = set(flags) | {one for flag in flags if flag in known for one in known[flag].spellings}
+    kept: list[str] = []
+    found: list[str] = []
+    position = 0
+    while position < len(args):
+        word = args[position]
+        if word == "--":
+            return (*kept, *args[position:]), tuple(found)
+        end = position + 1
+        if is_flag(word) and spelled_out(word, known) in wanted:
+            found.append(word.split("=", 1)[0])
+            option = known.get(spelled_out(word, known))
+            most = 0 if "=" in word else 1 if option is None else _most_values(option)
+            while end < len(args) and end - position <= most and not is_flag(args[end]):
+                end += 1
+        else:
+            kept.append(word)
+        position = end
+    return tuple(kept), tuple(found)
+
+
 def nearest_flag(catalogue: Catalogue, flag: str) -> str | None:
-    """The known spelling closest to `flag`; None if none is close."""
+    """The known spelling closest to `flag`; None if none is close. What means the opposite is not close."""
     wanted = flag_of(flag).partition(".")[0]
-    spellings = [spelling for spelling in catalogue.by_spelling() if spelling.startswith("--") == flag.startswith("--")]
+    known = catalogue.by_spelling()
+    opposite = _opposite(wanted)
+    if opposite in known:
+        return next(iter(known[opposite].negations), None)
+    spellings = [spelling for spelling in known if spelling.startswith("--") == flag.startswith("--")]
     return _nearest(wanted, spellings, cutoff=0.75)
 
 
@@ -207,6 +255,14 @@ def _fewest_values(option: Option) -> int:
     if option.nargs == "?":
         return 0
     return 1 if option.nargs == "+" else int(option.nargs)
+
+
+def _opposite(flag: str) -> str:
+    """`--enable-x` for `--disable-x`, and the reverse; empty for others."""
+    for one, other in (("--disable-", "--enable-"), ("--enable-", "--disable-")):
+        if flag.startswith(one):
+            return other + flag.removeprefix(one)
+    return ""
 
 
 def _nearest(wanted: str, known: Iterable[str], *, cutoff: float) -> str | None:

@@ -68,6 +68,8 @@ class ServeOptions:
         args: the user's own engine arguments, verbatim and in order; they override everything else here.
         file_args: the contents of the engine's own config file, as arguments. They are the user's too, but not put into
             the argv: the engine reads its file itself.
+        program: the words that start the engine, instead of its executable: `python -m vllm.entrypoints.cli.main`.
+            Empty for a container whose image starts it.
         api_key_env: the variable in Garrison's environment with the key that clients must send; the key itself is never
             in a value, an argv or a log.
     """
@@ -80,6 +82,11 @@ class ServeOptions:
     lora: LoraOptions | None = None
     api_key_env: str | None = None
     file_args: tuple[str, ...] = ()
+    program: tuple[str, ...] | None = None
+
+    def words(self, executable: Path) -> tuple[str, ...]:
+        """The words before the engine's arguments."""
+        return (str(executable),) if self.program is None else self.program
 
     @property
     def given(self) -> tuple[str, ...]:
@@ -167,6 +174,7 @@ class Capabilities:
     Attributes:
         apis: API families: `completions`, `chat`, `embeddings`, `responses`, `messages` (Anthropic's), `rerank`,
             `tokenize`.
+        api_key: it can demand a key of its clients. One that cannot is safe only on the loopback address.
     """
 
     runtime_lora: bool
@@ -174,6 +182,7 @@ class Capabilities:
     sleep: bool
     metrics: bool
     apis: frozenset[str]
+    api_key: bool = True
 
 
 class Engine(Protocol):

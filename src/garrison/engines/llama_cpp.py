@@ -90,7 +90,7 @@ class LlamaCpp:
         for adapters, so several of them are loaded and left unapplied.
         """
         args = options.args
-        argv = [str(executable)]
+        argv = [*options.words(executable)]
         if not gives(args, _MODEL_FLAGS):
             argv += ["--model", options.model]
         if not gives(args, {"--host"}):

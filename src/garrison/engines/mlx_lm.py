@@ -32,6 +32,7 @@ class MlxLm:
         sleep=False,
         metrics=False,
         apis=frozenset({"completions", "chat"}),
+        api_key=False,
     )
     default_endpoint = Endpoint("127.0.0.1", 8080)
     fixed_model_name: str | None = "default_model"  # it fetches any other name from the hub
@@ -59,7 +60,7 @@ class MlxLm:
             raise InvalidError(
                 "mlx_lm.server has no API key", hint="Leave the key out and keep its port on the loopback address."
             )
-        argv = [str(executable)]
+        argv = [*options.words(executable)]
         if not gives(args, {"--model"}):
             argv += ["--model", options.model]
         if not gives(args, {"--host"}):

@@ -77,7 +77,7 @@ def to_options(parsed: ParsedCommand, catalogue: Catalogue) -> dict[str, Any]:
         if option is None:
             extra[flag] = _value(times, None)
             continue
-        value = False if flag in option.negations else _value(times, option)
+        value = _switch(flag, times, option) if option.nargs == "0" else _value(times, option)
         key = _key(option.flag.lstrip("-"))
         found.pop(key, None)  # the last of several spellings counts, as for the engine
         found[key] = value
@@ -152,6 +152,17 @@ def _text(flag: str, value: Any) -> str:
     raise InvalidError(f"the value of {flag} is no JSON: {value!r}")
 
 
+def _switch(flag: str, times: Sequence[Sequence[str]], option: Option) -> bool | str:
+    """Whether a switch is on: `--x`, `--no-x`, and `--x false`, which not every engine takes. Other text stays."""
+    on = flag not in option.negations
+    if not (times and times[-1]):
+        return on
+    word = times[-1][0].lower()
+    if word in ("true", "1", "yes", "on"):
+        return on
+    return not on if word in ("false", "0", "no", "off") else times[-1][0]
+
+
 def _value(times: Sequence[Sequence[str]], option: Option | None) -> Any:
     """The JSON value of the occurrences of one flag."""
     if all(not values for values in times):
@@ -168,6 +179,8 @@ def _value(times: Sequence[Sequence[str]], option: Option | None) -> Any:
 def _scalar(text: str, option: Option | None) -> Any:
     """A number or an object where the option is one and nothing is lost; else the text."""
     kind = option.type if option is not None else "text"
+    if option is not None and kind == "text" and option.metavar == "N":
+        kind = "number"  # a number, or a word such as `auto`
     if kind in ("integer", "number") and _NUMBER.match(text) and len(text) < 16:
         return int(text)
     if kind == "number":

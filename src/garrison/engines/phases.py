@@ -93,7 +93,7 @@ _LINE_CHARACTERS = 1000
 def phase_of(engine: str, line: str) -> PhaseSign | None:
     """What `line` of the engine's log says about its start; None if nothing."""
     line = line[:_LINE_CHARACTERS]  # a pattern may be quadratic, and this runs on the event loop
-    for rule in _RULES[engine]:
+    for rule in _RULES.get(engine, ()):
         if found := rule.pattern.search(line):
             return _sign(rule, found.groupdict())
     return None

@@ -18,7 +18,8 @@ _ALSO_KNOWN_AS = {"llama.cpp": "llama_cpp", "llamacpp": "llama_cpp", "llama": "l
 
 
 def names() -> tuple[str, ...]:
-    """The names of all engines, the most used first."""
+    """The names of the engines that can be installed or ship with Garrison, the most used first. `custom`, which any
+    program can be, is not among them."""
     return tuple(_CLASSES)
 
 
@@ -30,6 +31,10 @@ def engine(name: str) -> Engine:
     """
     wanted = name.replace("-", "_").lower()
     wanted = _ALSO_KNOWN_AS.get(wanted, wanted)
+    if wanted == "custom":
+        from garrison.engines.custom import Custom
+
+        return Custom()
     if wanted not in _CLASSES:
         import difflib  # lazily: only needed after a typo
 

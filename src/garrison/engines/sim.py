@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,9 +25,8 @@ class Sim(Vllm):
 
     def command(self, executable: Path, options: ServeOptions) -> EngineCommand:
         """vLLM's command, with `PYTHON -P -m garrison.sim --model MODEL` instead of `vllm serve MODEL`."""
-        as_vllm = super().command(executable, options)
-        argv = (str(executable), SAFE_PYTHON, "-m", "garrison.sim", "--model", *as_vllm.argv[2:])
-        return EngineCommand(argv, as_vllm.env, as_vllm.unset, as_vllm.env_from)
+        own = (str(executable), SAFE_PYTHON, "-m", "garrison.sim")
+        return super().command(executable, options if options.program is not None else replace(options, program=own))
 
     def file_args(self, args: Sequence[str]) -> tuple[str, ...]:
         """None: the simulator reads no config file."""

@@ -74,6 +74,7 @@ class Vllm:
     def command(self, executable: Path, options: ServeOptions) -> EngineCommand:
         """`vllm serve MODEL --host H --port P [--served-model-name N] [LoRA flags] ARGS`.
 
+        A program without subcommands, such as the entry point of an image, gets `--model MODEL` instead.
         ARGS come last, so that the user's choice wins; flags that they contain are not given before. The variables that
         Garrison reads are removed: `VLLM_PORT` has another meaning for vLLM, and it warns about the rest.
         """
@@ -81,7 +82,8 @@ class Vllm:
         if options.served_name is not None:
             ours += ["--served-model-name", options.served_name]
         kept = _without(ours, options.given)
-        argv = [str(executable), "serve", options.model, *kept, *lora_flags(options), *options.args]
+        words = options.words(executable)
+        argv = [*words, *_model_words(words, options.model), *kept, *lora_flags(options), *options.args]
         env = {RUNTIME_UPDATES: "True"} if options.lora is not None and options.lora.runtime_updates else {}
         env_from = {"VLLM_API_KEY": options.api_key_env} if options.api_key_env is not None else {}
         return EngineCommand(tuple(argv), env, seed_variables(), env_from)
@@ -157,6 +159,13 @@ def lora_rank(highest: int) -> int:
         hint="Leave the adapter out, or train it with a lower rank.",
         details={"rank": highest, "allowed": list(LORA_RANKS)},
     )
+
+
+def _model_words(words: Sequence[str], model: str) -> tuple[str, ...]:
+    """How the program `words` is told the model. Both `vllm serve` and the older server accept `--model`."""
+    if not words or words[-1] == "vllm.entrypoints.openai.api_server" or "garrison.sim" in words:
+        return ("--model", model)
+    return (model,) if words[-1] == "serve" else ("serve", model)
 
 
 def _protocol(argv: Sequence[str], known: frozenset[str]) -> str:

@@ -10,43 +10,49 @@ import os
 import secrets
 import shutil
 import signal
-import socket
-from collections.abc import Callable, Mapping
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from garrison.base.errors import ConflictError, GarrisonError, InvalidError
+from garrison.base.errors import GarrisonError, InvalidError, PortError
 from garrison.base.files import write_atomic
 from garrison.base.logs import logger
 from garrison.base.settings import Settings
-from garrison.engines import registry
 from garrison.engines.argv import Endpoint
-from garrison.engines.engine import EngineCommand
-from garrison.engines.options import normal_keys, to_args
+from garrison.engines.engine import Engine, EngineCommand
+from garrison.instances.container_record import ContainerRecord, forget_container, read_container, record_container
+from garrison.instances.engine_spec import ADDRESS, KEY_VARIABLE, plan_launch
+from garrison.instances.ports import Ports
 from garrison.instances.runner import Launch, Progress, RunningEngine, Upstream
-from garrison.instances.values.spec import InstanceSpec
+from garrison.launch.containers.program import ContainerProgram, Containers
 from garrison.launch.engine_log import OutputLines
 from garrison.launch.run.address import base_url
+from garrison.launch.run.contained import Contained, ContainedSpawner, end_containers
 from garrison.launch.run.detached import Adopted, DetachedSpawner, ShimStatus, adopt_engine, lives, read_status
 from garrison.launch.run.engine_run import EngineRun, Job
 from garrison.launch.run.patience import Patience
-from garrison.launch.run.spawn import Spawner
+from garrison.launch.run.spawn import EngineProcess, Spawner
 from garrison.launch.serve import prepare
-from garrison.launch.spec import LaunchSpec
 from garrison.models.files.progress import Silent
 from garrison.models.files.stop_token import StopToken
 from garrison.net.thread_pool import ThreadPool
 
 __all__ = ["EngineRunner"]
 
-KEY_VARIABLE = "GARRISON_INSTANCE_KEY"
-_HOST = "127.0.0.1"
-_OURS = ("host", "port", "api_key", "api_key_file", "uds")
-"""Options that the server decides: an engine listens on loopback, with a key that nobody else has."""
 _KILL_SECONDS = 5.0
 _POLL_SECONDS = 0.05
+_LOCATE_SECONDS = 5.0
 
 _log = logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class _Start:
+    """What is run, where it answers, and the container it runs in."""
+
+    job: Job
+    upstream: Upstream
+    container: ContainerRecord | None = None
 
 
 class EngineRunner:
@@ -55,15 +61,23 @@ class EngineRunner:
     Args:
         ports: the first and the last port to give away.
         pool: threads for the preparation of starts, which may download for hours.
+        containers: the seam to docker and podman, by the program with its options.
     """
 
     def __init__(
-        self, settings: Settings, environ: Mapping[str, str], *, ports: tuple[int, int], pool: ThreadPool
+        self,
+        settings: Settings,
+        environ: Mapping[str, str],
+        *,
+        ports: tuple[int, int],
+        pool: ThreadPool,
+        containers: Callable[[Sequence[str], Mapping[str, str]], Containers] = ContainerProgram,
     ) -> None:
         self._settings = settings
         self._environ = environ
-        self._ports = ports
+        self._ports = Ports(ports, pool, host=ADDRESS)
         self._pool = pool
+        self._containers = containers
 
     def directory(self, name: str) -> Path:
         """Where the files of an instance are."""
@@ -74,36 +88,55 @@ class EngineRunner:
 
     async def start(self, launch: Launch, progress: Callable[[Progress], None]) -> RunningEngine:
         """As `Runner.start`."""
-        stop = StopToken()
-        preparing = asyncio.ensure_future(
-            self._pool.run(lambda: self._prepare(launch, stop), f"prepare {launch.spec.name}")
-        )
+        name, stop = launch.spec.name, StopToken()
+        directory, log = self.directory(name), self.log_path(name)
+        before = await self._pool.run(lambda: read_container(directory), f"read the container of {name}")
+        preparing = asyncio.ensure_future(self._pool.run(lambda: self._prepare(launch, stop), f"prepare {name}"))
         try:
-            job, upstream = await asyncio.shield(preparing)
+            start = await asyncio.shield(preparing)
         except asyncio.CancelledError:
             stop.stop()
             await asyncio.wait([preparing])
             raise
-        directory, log = self.directory(launch.spec.name), self.log_path(launch.spec.name)
-        return await _run(job, upstream, DetachedSpawner(directory, log, self._pool), progress)
+        spawner: Spawner = DetachedSpawner(directory, log, self._pool)
+        if before is not None and before != start.container:
+            await self._end_container(name, before)
+        if start.container is not None:
+            containers = self._containers(start.container.program, self._environ)
+            await end_containers(containers, start.container.labels)
+            spawner = ContainedSpawner(spawner, containers, start.container.labels)
+        return await _run(start, spawner, progress)
 
     async def adopt(self, launch: Launch) -> RunningEngine | None:
         """As `Runner.adopt`."""
-        directory, log = self.directory(launch.spec.name), self.log_path(launch.spec.name)
-        status = await self._pool.run(lambda: read_status(directory), f"read the status of {launch.spec.name}")
+        name = launch.spec.name
+        directory, log = self.directory(name), self.log_path(name)
+        status, container = await self._pool.run(
+            lambda: (read_status(directory), read_container(directory)), f"read the status of {name}"
+        )
         if status is None:
+            await self._end_container(name, container)
             return None
         try:
             engine = await adopt_engine(directory, log, self._pool)
         except (OSError, TimeoutError) as error:
-            _log.warning("an engine cannot be adopted", name=launch.spec.name, error=str(error))
-            await self._end_orphan(launch.spec.name, status)
+            _log.warning("an engine cannot be adopted", name=name, error=str(error))
+            await self._end_orphan(name, status)
+            await self._end_container(name, container)
+            return None
+        if container is not None:
+            engine = Contained(engine, self._containers(container.program, self._environ), container.labels)
+        try:
+            start = await self._pool.run(lambda: self._adoptable(launch), f"adopt {name}")
+        except GarrisonError as error:
+            _log.warning("an engine that cannot be adopted is stopped", name=name, error=error.message)
+            await engine.stop(launch.stop_timeout)
+            engine.close()
             return None
         try:
-            job, upstream = await self._pool.run(lambda: self._adoptable(launch), f"adopt {launch.spec.name}")
-            return await _run(job, upstream, Adopted(engine), lambda _: None)
+            return await _run(start, Adopted(engine), lambda _: None)
         except GarrisonError as error:
-            _log.warning("an engine cannot be adopted", name=launch.spec.name, error=error.message)
+            _log.warning("an engine cannot be adopted", name=name, error=error.message)
             return None
 
     async def forget(self, name: str) -> None:
@@ -111,49 +144,63 @@ class EngineRunner:
         path = self.directory(name)
         await self._pool.run(lambda: shutil.rmtree(path, ignore_errors=True), f"delete {path}")
 
-    async def free_port(self, taken: Callable[[int], bool]) -> int:
+    async def free_port(self, taken: Callable[[int], bool], kept: int | None = None) -> int:
         """As `Runner.free_port`."""
-        first, last = self._ports
-        for port in range(first, last + 1):
-            if not taken(port) and _can_bind(port):
-                return port
-        raise ConflictError(
-            f"no port from {first} to {last} is free", hint="Set GARRISON_INSTANCE_PORT_RANGE to a larger range."
-        )
+        return await self._ports.give(taken, kept)
 
-    def _prepare(self, launch: Launch, stop: StopToken) -> tuple[Job, Upstream]:
-        spec = _launch_spec(launch)
-        key = secrets.token_hex(32)
-        environ = {**self._environ, KEY_VARIABLE: key}
-        prepared = prepare(spec, self._settings, environ, view=_Notes(launch.spec.name), progress=Silent(), stop=stop)
-        command = prepared.command
-        if launch.devices:
-            visible = {"CUDA_VISIBLE_DEVICES": ",".join(launch.devices)}
-            command = replace(command, env={**command.env, **visible, **launch.spec.env})
-        directory = self.directory(launch.spec.name)
+    def _prepare(self, launch: Launch, stop: StopToken) -> _Start:
+        name, plan = launch.spec.name, plan_launch(launch, self._settings)
+        for note in plan.notes:
+            _log.info("preparing a start", name=name, note=note)
+        key = secrets.token_hex(32) if plan.spec.api_key_env is not None else None
+        environ = {**self._environ, KEY_VARIABLE: key} if key is not None else self._environ
+        try:
+            prepared = prepare(plan.spec, self._settings, environ, view=_Notes(name), progress=Silent(), stop=stop)
+        except PortError as error:
+            raise type(error)(
+                f"instance {name} cannot have its port: {error.message}",
+                hint="Stop what holds it, or give the instance another port.",
+                details={"instance": name, **error.details},
+            ) from None
+        command, model = prepared.command, prepared.served_name or name
+        container = None
+        if plan.spec.container is not None:
+            program = (command.argv[0], *plan.spec.container.program[1:])
+            container = ContainerRecord(program, plan.spec.container.labels)
+        directory = self.directory(name)
         directory.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         directory.mkdir(mode=0o700, exist_ok=True)
-        write_atomic(directory / "key", key, mode=0o600)
-        write_atomic(directory / "model", prepared.served_name, mode=0o600)
+        if key is None:
+            (directory / "key").unlink(missing_ok=True)
+        else:
+            write_atomic(directory / "key", key, mode=0o600)
+        write_atomic(directory / "model", model, mode=0o600)
+        if container is None:
+            forget_container(directory)
+        else:
+            record_container(directory, container)
         endpoint = prepared.chosen.endpoint
-        job = self._job(launch, endpoint, command, command.environment(environ))
-        return job, Upstream(base_url(endpoint), key, prepared.served_name)
+        job = self._job(launch, plan.engine, endpoint, command, command.environment(environ))
+        return _Start(job, Upstream(base_url(endpoint), key, model), container)
 
-    def _adoptable(self, launch: Launch) -> tuple[Job, Upstream]:
+    def _adoptable(self, launch: Launch) -> _Start:
         directory = self.directory(launch.spec.name)
-        spec = _launch_spec(launch)
-        engine = registry.engine(spec.engine)
-        endpoint = engine.endpoint(spec.args, Endpoint(_HOST, launch.port), dict(spec.env))
-        try:
-            key: str | None = (directory / "key").read_text(encoding="ascii")
-            model = (directory / "model").read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError):
-            key, model = None, spec.model
-        return self._job(launch, endpoint, EngineCommand(()), {}), Upstream(base_url(endpoint), key, model)
+        plan = plan_launch(launch, self._settings)
+        endpoint = plan.engine.endpoint(plan.spec.args, Endpoint(ADDRESS, launch.port), dict(plan.spec.env))
+        key, model = _read_text(directory / "key"), _read_text(directory / "model")
+        job = self._job(launch, plan.engine, endpoint, EngineCommand(()), {})
+        return _Start(job, Upstream(base_url(endpoint), key, model or launch.spec.model or launch.spec.name))
 
-    def _job(self, launch: Launch, endpoint: Endpoint, command: EngineCommand, environment: Mapping[str, str]) -> Job:
+    def _job(
+        self,
+        launch: Launch,
+        engine: Engine,
+        endpoint: Endpoint,
+        command: EngineCommand,
+        environment: Mapping[str, str],
+    ) -> Job:
         return Job(
-            engine=registry.engine(launch.spec.engine),
+            engine=engine,
             command=command,
             endpoint=endpoint,
             environment=environment,
@@ -163,6 +210,20 @@ class EngineRunner:
             notes=self._settings.run_dir,
             records=self._settings.engine_records,
         )
+
+    async def _end_container(self, name: str, container: ContainerRecord | None) -> None:
+        """Remove what is left of a container whose engine is not run any more."""
+        if container is None:
+            return
+        try:
+            ended = await end_containers(
+                self._containers(container.program, self._environ), container.labels, seconds=_KILL_SECONDS
+            )
+        except GarrisonError as error:
+            _log.warning("a container cannot be removed", name=name, error=error.message)
+            return
+        if ended:
+            _log.warning("a container that was left was removed", name=name)
 
     async def _end_orphan(self, name: str, status: ShimStatus) -> None:
         """End an engine whose shim is gone: the whole group of its main process."""
@@ -254,13 +315,15 @@ class _Notes(_View):
         _log.info("preparing a start", name=self._name, note=text)
 
 
-async def _run(job: Job, upstream: Upstream, spawner: Spawner, progress: Callable[[Progress], None]) -> RunningEngine:
+async def _run(start: _Start, spawner: Spawner, progress: Callable[[Progress], None]) -> RunningEngine:
     """Run a job until it is ready. Raises the error of its run."""
-    view = _View(progress)
+    view, job = _View(progress), start.job
     run = EngineRun(job, view, spawner=spawner, log=lambda on_line: OutputLines(job.log_path, on_line), lasting=True)
     task = asyncio.create_task(run.run())
     try:
         ready = await run.started()
+        if ready:
+            await _located(run.process)
     except asyncio.CancelledError:
         run.request_stop("the start was cancelled")
         await asyncio.wait([task])
@@ -270,38 +333,17 @@ async def _run(job: Job, upstream: Upstream, spawner: Spawner, progress: Callabl
         raise InvalidError(f"{job.engine.title} was stopped before it was ready")
     if isinstance(spawner, Adopted):
         view.seconds = None
-    return _Engine(run, task, upstream, view)
+    return _Engine(run, task, start.upstream, view)
 
 
-def _launch_spec(launch: Launch) -> LaunchSpec:
-    spec = launch.spec
-    engine = registry.engine(spec.engine)
-    options = {name: value for name, value in normal_keys(spec.options).items() if name not in _OURS}
-    return LaunchSpec(
-        model=_model(spec),
-        engine=spec.engine,
-        host=_HOST,
-        port=launch.port,
-        args=to_args(options, engine.catalogue()),
-        env=spec.env,
-        api_key_env=KEY_VARIABLE,
-    )
+async def _located(process: EngineProcess | None) -> None:
+    """Wait, for a while, until the main process in a container is known."""
+    if isinstance(process, Contained):
+        await process.located(_LOCATE_SECONDS)
 
 
-def _model(spec: InstanceSpec) -> str:
-    if spec.model is None:
-        raise InvalidError(
-            f"instance {spec.name} names no model",
-            hint="Add `model` to its options: a name, a directory or a file.",
-            details={"instance": spec.name},
-        )
-    return spec.model
-
-
-def _can_bind(port: int) -> bool:
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-        try:
-            probe.bind((_HOST, port))
-        except OSError:
-            return False
-    return True
+def _read_text(path: Path) -> str | None:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        return None

@@ -65,8 +65,9 @@ class Lifecycle:
             self._now_runs(live, engine)
 
     async def _launch(self, live: Live) -> RunningEngine:
-        if live.record.port is None:
-            self._book.note(live, port=live.spec.port or await self._runner.free_port(self._port_is_taken))
+        port = live.spec.port or await self._runner.free_port(self._port_is_taken, live.record.port)
+        if port != live.record.port:
+            self._book.note(live, port=port)
         assert live.record.port is not None
         self._book.move(live, State.STARTING, "starting")
         launch = Launch(live.spec, live.record.port, live.devices, self._settings.stop_timeout)

@@ -89,8 +89,12 @@ class Runner(Protocol):
     async def forget(self, name: str) -> None:
         """Delete what is kept on disk about an instance that does not run."""
 
-    def free_port(self, taken: Callable[[int], bool]) -> Awaitable[int]:
-        """Return a port of the configured range that can be bound now and for which `taken` is false.
+    def free_port(self, taken: Callable[[int], bool], kept: int | None = None) -> Awaitable[int]:
+        """Return a port of the configured range that can be bound now, for which `taken` is false, and that was not
+        given to another instance a moment ago.
+
+        Args:
+            kept: the port that the instance had; it gets it again, whatever `taken` says, if it can be bound.
 
         Raises:
             ConflictError: there is none.

@@ -1,18 +1,24 @@
 """From what should be served to the engine's command: engine and arguments first, since checking them is cheap, then
 the model, then the adapters."""
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from garrison.base.errors import InvalidError, ModelInvalidError
+from garrison.base.children import find_program
+from garrison.base.errors import EngineMissingError, InvalidError, ModelInvalidError
 from garrison.base.settings import Settings
 from garrison.engines import registry
 from garrison.engines.argv import last_value
 from garrison.engines.catalogue import Finding, check_args
 from garrison.engines.engine import Endpoint, Engine, EngineCommand, LoraModule, LoraOptions, ServeOptions
 from garrison.engines.executable import Located, locate, require_runnable
+from garrison.engines.version import UNKNOWN
+from garrison.launch.containers.command import container_command
+from garrison.launch.containers.mounts import mounts_of
+from garrison.launch.containers.program import missing_program
 from garrison.launch.spec import AdapterSpec, LaunchSpec
 from garrison.models.layout import Layout
 
@@ -54,13 +60,12 @@ def choose(spec: LaunchSpec, settings: Settings, environ: Mapping[str, str]) -> 
         EngineMissingError: its program is not found, or cannot be run.
         InvalidError: the engine is unknown, or its config file cannot be read.
     """
-    engine = registry.engine(spec.engine)
-    explicit = str(spec.executable) if spec.executable is not None else None
-    located = locate(engine, data_dir=settings.data_dir, environ=environ, explicit=explicit)
+    engine: Engine = spec.custom or registry.engine(spec.engine)
+    located = _locate(spec, engine, settings, environ)
     require_runnable(located.path)
-    version = engine.version(located.path)
+    version = _version(spec, engine, located)
     file_args = engine.file_args(spec.args)
-    variables = {**environ, **spec.env}
+    variables = {**(environ if spec.container is None else {}), **spec.env}
     return Chosen(
         engine=engine,
         located=located,
@@ -69,6 +74,33 @@ def choose(spec: LaunchSpec, settings: Settings, environ: Mapping[str, str]) -> 
         findings=check_args(engine.catalogue(version), spec.args),
         file_args=file_args,
     )
+
+
+def _locate(spec: LaunchSpec, engine: Engine, settings: Settings, environ: Mapping[str, str]) -> Located:
+    """The program to execute: the engine's, or docker or podman."""
+    if spec.container is not None:
+        name = spec.container.program[0]
+        if (found := find_program(name, environ)) is None:
+            raise missing_program(name)
+        return Located(Path(found), "container")
+    explicit = str(spec.executable) if spec.executable is not None else None
+    if spec.custom is not None:
+        explicit = spec.custom.argv[0] if spec.custom.argv else None
+    if explicit is None and engine.name == "custom":
+        raise InvalidError("a custom server needs a command", hint="Give `argv`, with {port} where its port goes.")
+    return locate(engine, data_dir=settings.data_dir, environ=environ, explicit=explicit)
+
+
+def _version(spec: LaunchSpec, engine: Engine, located: Located) -> str:
+    """The engine's version; unknown in an image, and where the program does not tell that of the engine it starts."""
+    if spec.container is not None:
+        return UNKNOWN
+    try:
+        return engine.version(located.path)
+    except EngineMissingError:
+        if not spec.launcher:
+            raise
+        return UNKNOWN
 
 
 def require_key(spec: LaunchSpec, environ: Mapping[str, str]) -> None:
@@ -125,28 +157,48 @@ def command(
 ) -> EngineCommand:
     """The command that serves the resolved `model`. Pure, except that it lists the model's directory.
 
+    A container sees model and adapters under their real paths: links in them lead to the same places there.
+
     Raises:
-        InvalidError: the engine does not support what is asked, or an adapter has the name of the model or of another.
+        InvalidError: the engine does not support what is asked, an adapter has the name of the model or of another, or
+            a path cannot be given to a container.
     """
     if clash := [adapter.name for adapter in adapters if adapter.name == served_name]:
         raise InvalidError(f"adapter {clash[0]!r} has the same name as the model", hint="Rename the adapter.")
     names = [adapter.name for adapter in adapters]
     if twice := [name for name in names if names.count(name) > 1]:
         raise InvalidError(f"two adapters are named {twice[0]!r}", hint="Rename one of them.")
+    real = os.path.realpath if spec.container is not None else str
+    file = chosen.engine.locate_model(model)
+    if Path(file).is_absolute():
+        file = real(file)
+    paths = {adapter.name: real(adapter.info.path) for adapter in adapters}
     made = chosen.engine.command(
         chosen.located.path,
         ServeOptions(
-            model=chosen.engine.locate_model(model),
+            model=file,
             host=spec.host,
             port=spec.port,
             served_name=served_name,
             args=spec.args,
-            lora=_lora(spec, adapters),
+            lora=_lora(spec, adapters, paths),
             api_key_env=spec.api_key_env,
             file_args=chosen.file_args,
+            program=_program(spec, chosen),
         ),
     )
-    return EngineCommand(made.argv, {**made.env, **spec.env}, made.unset, made.env_from)
+    made = EngineCommand(made.argv, {**made.env, **spec.env}, made.unset, made.env_from)
+    if spec.container is None:
+        return made
+    seen = [path for path in map(Path, (file, *paths.values())) if path.is_absolute() and path.exists()]
+    return container_command(chosen.located.path, spec.container, made, mounts_of(seen))
+
+
+def _program(spec: LaunchSpec, chosen: Chosen) -> tuple[str, ...] | None:
+    """The words that start the engine, where they are not its executable alone."""
+    if spec.container is not None:
+        return spec.container.words
+    return (str(chosen.located.path), *spec.launcher) if spec.launcher else None
 
 
 def served_name(spec: LaunchSpec, chosen: Chosen, model_id: str) -> str:
@@ -158,11 +210,11 @@ def served_name(spec: LaunchSpec, chosen: Chosen, model_id: str) -> str:
     return Path(model_id).name.removesuffix(".gguf") if model_id.startswith("/") else model_id
 
 
-def _lora(spec: LaunchSpec, adapters: Sequence[PreparedAdapter]) -> LoraOptions | None:
+def _lora(spec: LaunchSpec, adapters: Sequence[PreparedAdapter], paths: Mapping[str, str]) -> LoraOptions | None:
     if not adapters and not spec.runtime_lora:
         return None
     return LoraOptions(
-        modules=tuple(LoraModule(adapter.name, str(adapter.info.path)) for adapter in adapters),
+        modules=tuple(LoraModule(adapter.name, paths[adapter.name]) for adapter in adapters),
         max_loras=spec.max_loras or (len(adapters) or None),
         max_rank=max([spec.max_lora_rank or 0, *(adapter.info.max_rank for adapter in adapters)]),
         runtime_updates=spec.runtime_lora,

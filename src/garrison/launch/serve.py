@@ -48,11 +48,11 @@ _LOOPBACK = ("127.", "::1", "localhost")
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """Everything that a start needs, checked."""
+    """Everything that a start needs, checked. `model` is None for a custom server, which finds its own."""
 
     spec: LaunchSpec
     chosen: Chosen
-    model: ResolvedModel
+    model: ResolvedModel | None
     served_name: str
     adapters: tuple[PreparedAdapter, ...]
     command: EngineCommand
@@ -94,6 +94,9 @@ def prepare(
     # What can be checked without the model is checked before it is fetched.
     prepare_adapters(spec.adapters, None, Layout.from_settings(settings))
     require_key(spec, environ)
+    if spec.custom is not None:
+        made = command(spec, chosen, model=spec.model, served_name=spec.model, adapters=())
+        return Prepared(spec, chosen, None, spec.model, (), made, request, policy)
     wanted = ResolveRequest.from_settings(
         settings, spec.model, offline=offline, verify=verify, hf_homes=(user_hf_home(environ),)
     )

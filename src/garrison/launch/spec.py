@@ -3,6 +3,11 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from garrison.engines.custom import Custom
+    from garrison.launch.containers.values import ContainerSpec
 
 __all__ = ["AdapterSpec", "LaunchSpec"]
 
@@ -22,6 +27,9 @@ class LaunchSpec:
     Attributes:
         model: a name (`org/name`, `org/name@revision`), a directory or a file.
         executable: the user's own engine instead of an installed one.
+        launcher: further words of it, before the arguments: `-m vllm.entrypoints.cli.main` for a Python.
+        container: where it runs instead; then `executable` and `launcher` do not count.
+        custom: the server to start, for the engine `custom`; its `model` is passed on as it is.
         args: engine arguments, verbatim and in order; they override everything that Garrison adds.
         env: variables for the engine.
         runtime_lora: adapters will be loaded and unloaded while the engine runs.
@@ -43,3 +51,6 @@ class LaunchSpec:
     max_loras: int | None = None
     max_lora_rank: int | None = None
     api_key_env: str | None = None
+    launcher: tuple[str, ...] = ()
+    container: "ContainerSpec | None" = None
+    custom: "Custom | None" = None

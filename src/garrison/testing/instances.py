@@ -110,9 +110,9 @@ class MemoryRunner:
     async def forget(self, name: str) -> None:
         self.forgotten.append(name)
 
-    def free_port(self, taken: Callable[[int], bool]) -> Awaitable[int]:
+    def free_port(self, taken: Callable[[int], bool], kept: int | None = None) -> Awaitable[int]:
         async def find() -> int:
-            return next(port for port in range(8000, 9000) if not taken(port))
+            return kept if kept is not None else next(port for port in range(8000, 9000) if not taken(port))
 
         return find()
 

@@ -1,6 +1,7 @@
 """Parse a pasted command line into engine, model and arguments. argv is kept verbatim and in order."""
 
 import re
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
@@ -10,12 +11,12 @@ from garrison.engines.argv import flag_of, is_flag
 from garrison.engines.catalogue import Catalogue, Option, load
 from garrison.engines.parse import container as container_command
 from garrison.engines.parse.container import Container
+from garrison.engines.parse.launchers import environment_launcher, leading_launcher, shell_text
 from garrison.engines.parse.shell_words import split_commands
 
 __all__ = ["ParsedCommand", "parse_command"]
 
 _ASSIGNMENT = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)=(.*)\Z", re.DOTALL)
-_LAUNCHERS = {"nohup", "exec", "time", "command", "sudo"}
 _PYTHON = re.compile(r"python(\d+(\.\d+)?)?\Z")
 _MODULES = {
     "vllm.entrypoints.openai.api_server": ("vllm", 0),
@@ -31,6 +32,8 @@ _PROGRAMS = {
     "mlx_lm.server": ("mlx_lm", 0),
     "mlx_lm": ("mlx_lm", 1),
 }
+_PYTHON_VALUES = {"-X", "-W", "--check-hash-based-pycs"}
+_MOST_SHELLS = 3
 _SUBCOMMANDS = {"vllm": "serve", "mlx_lm": "server"}
 _POSITIONAL = {"vllm", "sim"}
 _MODEL_FLAGS = {
@@ -56,6 +59,7 @@ class ParsedCommand:
             (("a",), ("b",)), "--enforce-eager": ((),)}`.
         env: assignments before the command, `export` lines, and `-e NAME=VALUE` of a container.
         container: if the command starts one.
+        stray: words behind the command that belong to no option.
         notes: what could not be translated, in sentences.
     """
 
@@ -68,6 +72,7 @@ class ParsedCommand:
     env: Mapping[str, str] = field(default_factory=dict, repr=False)
     container: Container | None = None
     notes: tuple[str, ...] = ()
+    stray: tuple[str, ...] = ()
 
 
 def parse_command(text: str, engine: str | None = None) -> ParsedCommand:
@@ -79,30 +84,30 @@ def parse_command(text: str, engine: str | None = None) -> ParsedCommand:
     Raises:
         InvalidError: it is empty, needs a shell, or starts an unknown engine or another one than `engine`.
     """
-    env, argv = _one_command(split_commands(text))
+    env, argv, notes = _one_command(text)
     if container_command.is_container(argv):
-        return _in_container(argv, env, engine)
+        parsed = _in_container(argv, env, engine)
+        return replace(parsed, notes=(*notes, *parsed.notes))
     found, start = _recognise(argv, engine)
     parsed = _arguments(found, argv[start:])
     if engine is not None and found != engine:
         raise InvalidError(f"this command starts {found}, not {engine}", hint=f"Use it with --engine {found}.")
     whole = tuple(argv) if start and argv[0] != _SUBCOMMANDS.get(found) else ()
-    return replace(parsed, argv=whole, executable=whole[0] if whole else None, env=env)
+    return replace(parsed, argv=whole, executable=whole[0] if whole else None, env=env, notes=tuple(notes))
 
 
-def _one_command(commands: Sequence[Sequence[str]]) -> tuple[dict[str, str], list[str]]:
-    """The environment and the words of the only real command; `export A=1` and `A=1` lines count as environment."""
+def _one_command(text: str, shells: int = 0) -> tuple[dict[str, str], list[str], list[str]]:
+    """The environment, the words of the only real command, and remarks.
+
+    `export A=1` and `A=1` lines count as environment. Shells and launchers in front of the command are left out.
+    """
     env: dict[str, str] = {}
+    notes: list[str] = []
     found: list[list[str]] = []
-    for words in commands:
-        rest = list(words)
-        if rest[0] == "export":
-            rest = rest[1:]
-        while rest and (rest[0] in _LAUNCHERS or rest[0] in ("env", "$") or _ASSIGNMENT.match(rest[0])):
-            if assignment := _ASSIGNMENT.match(rest[0]):
-                env[assignment[1]] = assignment[2]
-            rest = rest[1:]
-        if rest:
+    for words in split_commands(text):
+        if words[0] in ("set", "cd", "source", "."):
+            notes.append(f"`{' '.join(words)}` was left out")
+        elif rest := _bare_command(words, env, notes):
             found.append(rest)
     if not found:
         raise InvalidError("the command line is empty", hint="Paste a command such as `vllm serve MODEL`.")
@@ -111,13 +116,36 @@ def _one_command(commands: Sequence[Sequence[str]]) -> tuple[dict[str, str], lis
             f"{len(found)} commands were pasted, {found[0][0]} and {found[1][0]} among them",
             hint="Paste the one that starts the engine.",
         )
-    return env, found[0]
+    inside = shell_text(found[0])
+    if inside is None:
+        return env, found[0], notes
+    if not inside.strip() or shells == _MOST_SHELLS:
+        raise InvalidError(
+            f"{found[0][0]} starts a shell, and no engine", hint="Paste the command that starts the engine."
+        )
+    more, argv, remarks = _one_command(inside, shells + 1)
+    return {**env, **more}, argv, [*notes, *remarks]
+
+
+def _bare_command(words: Sequence[str], env: dict[str, str], notes: list[str]) -> list[str]:
+    """The command without what stands in front of it; assignments go to `env`, remarks to `notes`."""
+    rest = list(words[1:] if words[0] == "export" else words)
+    while rest:
+        if assignment := _ASSIGNMENT.match(rest[0]):
+            env[assignment[1]] = assignment[2]
+            rest = rest[1:]
+        elif (launcher := leading_launcher(rest)) is not None:
+            notes += [launcher.note] if launcher.note else []
+            rest = rest[launcher.words :]
+        else:
+            break
+    return rest
 
 
 def _recognise(argv: Sequence[str], engine: str | None) -> tuple[str, int]:
     """The engine, and the index of its first argument."""
     words = list(argv)
-    start = 2 if words[:2] in (["uv", "run"], ["uvx", "--from"]) else 1 if words[0] == "uvx" else 0
+    start = environment_launcher(words)
     head = PurePosixPath(words[start]).name if start < len(words) else ""
     if _PYTHON.match(head):
         return _python(words, start)
@@ -144,7 +172,7 @@ def _looks_like_model(engine: str, words: Sequence[str]) -> bool:
 def _python(words: Sequence[str], start: int) -> tuple[str, int]:
     position = start + 1
     while position < len(words) and words[position].startswith("-") and words[position] != "-m":
-        position += 1
+        position += 2 if words[position] in _PYTHON_VALUES else 1
     module = words[position + 1] if position + 1 < len(words) and words[position] == "-m" else ""
     if module not in _MODULES:
         raise InvalidError(
@@ -175,6 +203,7 @@ def _arguments(engine: str, words: Sequence[str]) -> ParsedCommand:
     model: str | None = None
     args: list[str] = []
     options: dict[str, list[tuple[str, ...]]] = {}
+    stray: list[str] = []
     position = 0
     while position < len(words):
         word = words[position]
@@ -184,6 +213,7 @@ def _arguments(engine: str, words: Sequence[str]) -> ParsedCommand:
                 model = word
             else:
                 args.append(word)
+                stray.append(word)
             continue
         flag = flag_of(word)
         values, position = _values(engine, word, known.get(flag), words, position)
@@ -193,7 +223,7 @@ def _arguments(engine: str, words: Sequence[str]) -> ParsedCommand:
         args += [word, *values] if "=" not in word else [word]
         options.setdefault(flag, []).append(values)
     kept = {flag: tuple(times) for flag, times in options.items()}
-    return ParsedCommand(engine, (), None, model, tuple(args), kept)
+    return ParsedCommand(engine, (), None, model, tuple(args), kept, stray=tuple(stray))
 
 
 def _values(
@@ -205,6 +235,8 @@ def _values(
     most = 1 if option is None or option.nargs == "?" else 1 << 30 if option.nargs == "+" else int(option.nargs)
     # llama-server reads the next word as a value whatever it looks like; the other parsers do not.
     greedy = engine == "llama_cpp" and option is not None
+    if most == 0 and position < len(words) and words[position].lower() in ("true", "false"):
+        return (words[position],), position + 1  # the engine refuses it, but it is clear what is meant
     end = position
     while end < len(words) and end - position < most and (greedy or not is_flag(words[end])) and words[end] != "--":
         end += 1
@@ -213,6 +245,10 @@ def _values(
 
 def _in_container(argv: Sequence[str], env: Mapping[str, str], engine: str | None) -> ParsedCommand:
     container, inside = container_command.understand(argv)
+    notes = list(container_command.notes(container))
+    if shell_text(inside) is not None:
+        more, inside, remarks = _one_command(shlex.join(inside))
+        env, notes = {**env, **more}, [*notes, *remarks]
     implied = container.engine
     try:
         found, start = _recognise(inside, implied or engine) if inside else (implied or engine or "", 0)
@@ -235,7 +271,7 @@ def _in_container(argv: Sequence[str], env: Mapping[str, str], engine: str | Non
         executable=argv[0],
         env={**env, **container.env},
         container=container,
-        notes=container_command.notes(container),
+        notes=tuple(notes),
     )
 
 

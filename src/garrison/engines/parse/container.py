@@ -6,7 +6,7 @@ from pathlib import PurePosixPath
 
 from garrison.base.errors import InvalidError
 
-__all__ = ["Container", "is_container", "notes", "understand"]
+__all__ = ["Container", "RunCommand", "is_container", "notes", "run_arguments", "split_run", "understand"]
 
 _RUNTIMES = {"docker", "podman", "nerdctl"}
 _BARE = {
@@ -21,6 +21,11 @@ _WITH_VALUE = {
     "--network", "--pid", "--pids-limit", "--platform", "--publish", "--pull", "--restart", "--runtime",
     "--security-opt", "--shm-size", "--stop-timeout", "--tmpfs", "--ulimit", "--user", "--userns", "--uts",
     "--volume", "--workdir", "--cgroup-manager", "--cpu-shares",
+}  # fmt: skip
+_GLOBAL_WITH_VALUE = {
+    "--cgroup-manager", "--config", "--conmon", "--connection", "--context", "--events-backend", "--host", "--identity",
+    "--log-level", "--namespace", "--network-cmd-path", "--root", "--runroot", "--runtime", "--storage-driver",
+    "--storage-opt", "--tlscacert", "--tlscert", "--tlskey", "--tmpdir", "--url", "--volumepath", "-H", "-c", "-l",
 }  # fmt: skip
 _LETTERS = {"-e": "--env", "-v": "--volume", "-p": "--publish", "-m": "--memory", "-u": "--user", "-w": "--workdir",
             "-h": "--hostname", "-l": "--label", "-c": "--cpu-shares"}  # fmt: skip
@@ -41,8 +46,69 @@ class Container:
         return tuple(value for name, value in self.options if name == flag and value is not None)
 
 
+@dataclass(frozen=True, slots=True)
+class RunCommand:
+    """The words of a `run` command, in their order.
+
+    Attributes:
+        program: the program, and its own options before `run`.
+        arguments: those of `run`.
+        inside: what follows the image.
+    """
+
+    program: tuple[str, ...]
+    arguments: tuple[str, ...] = field(repr=False)
+    image: str
+    inside: tuple[str, ...] = field(repr=False)
+
+
 def is_container(argv: Sequence[str]) -> bool:
-    return PurePosixPath(argv[0]).name in _RUNTIMES
+    """Whether these words run docker, podman or nerdctl."""
+    return bool(argv) and PurePosixPath(argv[0]).name in _RUNTIMES
+
+
+def split_run(argv: Sequence[str]) -> RunCommand:
+    """Take a `run` command apart, without changing a word.
+
+    Raises:
+        InvalidError: not a `run` command, an unknown option, or no image.
+    """
+    runtime = PurePosixPath(argv[0]).name
+    start = _after_globals(argv)
+    position = start + 1 if list(argv[start : start + 1]) == ["container"] else start
+    if list(argv[position : position + 1]) != ["run"]:
+        raise InvalidError(f"only `{runtime} run` is supported", hint=f"Paste the whole `{runtime} run` command.")
+    _, image = _known_options(runtime, argv, position + 1)
+    if image >= len(argv):
+        raise InvalidError(f"the {runtime} command names no image", hint="Paste the whole command.")
+    return RunCommand(tuple(argv[:start]), tuple(argv[position + 1 : image]), argv[image], tuple(argv[image + 1 :]))
+
+
+def run_arguments(words: Sequence[str]) -> tuple[tuple[str, str | None], ...]:
+    """Arguments of `run` as flags and values, short ones spelled out. Those that are not known are passed through: a
+    word that follows one and is no flag becomes its value.
+
+    Raises:
+        InvalidError: a value is missing.
+    """
+    found: list[tuple[str, str | None]] = []
+    position = 0
+    while position < len(words):
+        known, position = _options(words, position)
+        found += known
+        if position == len(words):
+            break
+        word, equals, value = words[position].partition("=")
+        if not word.startswith("-"):
+            raise InvalidError(
+                f"the container argument {word!r} belongs to no option",
+                hint="Give only the options of `run`; the image has a setting of its own.",
+            )
+        position += 1
+        if not equals and position < len(words) and not words[position].startswith("-"):
+            equals, value, position = "=", words[position], position + 1
+        found.append((word, value if equals else None))
+    return tuple(found)
 
 
 def understand(argv: Sequence[str]) -> tuple[Container, list[str]]:
@@ -52,18 +118,13 @@ def understand(argv: Sequence[str]) -> tuple[Container, list[str]]:
         InvalidError: not a `run` command, an unknown option, or no image.
     """
     runtime = PurePosixPath(argv[0]).name
-    position = 2 if list(argv[1:2]) == ["container"] else 1
-    if list(argv[position : position + 1]) != ["run"]:
-        raise InvalidError(f"only `{runtime} run` is supported", hint=f"Paste the whole `{runtime} run` command.")
-    options, position = _options(runtime, argv, position + 1)
-    if position >= len(argv):
-        raise InvalidError(f"the {runtime} command names no image", hint="Paste the whole command.")
-    image = argv[position]
-    inside = list(argv[position + 1 :])
+    command = split_run(argv)
+    options, _ = _options(command.arguments, 0)
+    inside = list(command.inside)
     for value in (value for name, value in options if name == "--entrypoint"):
         inside = [*([value] if value else []), *inside]
     env = dict(value.split("=", 1) for name, value in options if name == "--env" and value and "=" in value)
-    return Container(runtime, image, _engine(image), tuple(options), env), inside
+    return Container(runtime, command.image, _engine(command.image), tuple(options), env), inside
 
 
 def notes(container: Container) -> tuple[str, ...]:
@@ -76,7 +137,27 @@ def notes(container: Container) -> tuple[str, ...]:
     )
 
 
-def _options(runtime: str, argv: Sequence[str], position: int) -> tuple[list[tuple[str, str | None]], int]:
+def _after_globals(argv: Sequence[str]) -> int:
+    """The index of the first word that is no option of the program itself: `podman --runtime runc run …`."""
+    position = 1
+    while position < len(argv) and argv[position].startswith("-"):
+        position += 2 if argv[position] in _GLOBAL_WITH_VALUE else 1
+    return position
+
+
+def _known_options(runtime: str, argv: Sequence[str], position: int) -> tuple[list[tuple[str, str | None]], int]:
+    """As `_options`. Raises InvalidError for an option that is not known: its value cannot be told from the image."""
+    found, position = _options(argv, position)
+    if position < len(argv) and argv[position].startswith("-"):
+        raise InvalidError(
+            f"unknown {runtime} option {argv[position]}: its value cannot be told from the image",
+            hint="Leave the option out, or paste the command that runs inside the container.",
+        )
+    return found, position
+
+
+def _options(argv: Sequence[str], position: int) -> tuple[list[tuple[str, str | None]], int]:
+    """The known options from `position` on, and the position of the first word that is none."""
     found: list[tuple[str, str | None]] = []
     while position < len(argv) and argv[position].startswith("-"):
         word = argv[position]
@@ -91,14 +172,11 @@ def _options(runtime: str, argv: Sequence[str], position: int) -> tuple[list[tup
             found.append((short, word[2:].removeprefix("=")))
         elif name in _WITH_VALUE or short is not None:
             if position >= len(argv):
-                raise InvalidError(f"{word} needs a value", hint="Paste the whole command.")
+                raise InvalidError(f"{word} needs a value", hint="Give the whole command.")
             found.append((short or name, argv[position]))
             position += 1
         else:
-            raise InvalidError(
-                f"unknown {runtime} option {word}: its value cannot be told from the image",
-                hint="Leave the option out, or paste the command that runs inside the container.",
-            )
+            return found, position - 1
     return found, position
 
 

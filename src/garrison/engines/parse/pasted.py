@@ -1,28 +1,39 @@
-"""A command line inside the file that it was pasted from: a systemd unit, a compose file."""
+"""A command line inside the file that it was pasted from: a systemd unit, a compose file, a Kubernetes manifest."""
 
 import json
 import re
 import shlex
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 __all__ = ["unwrap"]
 
 _UNIT = re.compile(r"\s*ExecStart\s*=\s*[-@:+!|]*")
+_UNIT_LINE = re.compile(r"^[ \t]*(ExecStart|Environment)[ \t]*=", re.MULTILINE)
+_UNIT_ENTRY = re.compile(r"^[ \t]*(ExecStart|Environment)[ \t]*=[ \t]*((?:[^\n]*\\\r?\n)*[^\n]*)", re.MULTILINE)
 _KEY = re.compile(r"\s*-?\s*(command|entrypoint|args|cmd|CMD|ENTRYPOINT)\s*:?\s*(?=\S)")
+_MAPPING = re.compile(r"\s*(?:-\s+)?[A-Za-z_][\w.-]*\s*:(?:\s|\Z)")
+_PROMPT = re.compile(r"\s*(?:\([\w.-]+\)\s*)?[\w.-]+@[\w.-]+:[^\s$#]*[$#]\s+")
 _MOST_BYTES = 64 * 1024
+_MOST_NODES = 10_000
+_WORDS = ("entrypoint", "command", "args")
 
 
 def unwrap(text: str) -> str:
-    """Return the command line in a pasted `ExecStart=` line or `command:` entry; anything else as it is.
+    """Return the command line in a pasted `ExecStart=` line, `command:` entry, service or unit; anything else as it is.
 
-    A list in brackets, as compose, Kubernetes and Dockerfiles write it, becomes words that a shell would read as the
-    same list. In a unit `%%` is a percent sign, and a `$$` a dollar sign.
+    A list in brackets or of lines, as compose, Kubernetes and Dockerfiles write it, becomes words that a shell would
+    read as the same list; a service with an image becomes `docker run`. In a unit `%%` is a percent sign, and a `$$` a
+    dollar sign.
     """
     if len(text) > _MOST_BYTES:
         return text
+    if (unit := _from_unit(text)) is not None:
+        return unit
     if found := _UNIT.match(text):
-        rest = text[found.end() :].replace("%%", "%")
-        return rest.replace("$$", "\\$")
+        return _unescaped(text[found.end() :])
+    if _MAPPING.match(text) and (service := _from_yaml(text)) is not None:
+        return service
     found = _KEY.match(text)
     rest = text[found.end() :] if found else text
     stripped = rest.strip()
@@ -30,7 +41,94 @@ def unwrap(text: str) -> str:
         return shlex.join(words)
     if found is not None and ":" in found[0]:
         return _folded(rest)
-    return text
+    return _PROMPT.sub("", text, count=1) if _PROMPT.match(text) else text
+
+
+def _from_unit(text: str) -> str | None:
+    """The command of a unit of several lines, with its environment in front; None for anything else."""
+    if not re.match(r"\s*(\[|#|;|[A-Z]\w*=)", text) or not _UNIT_LINE.search(text) or _UNIT.match(text):
+        return None
+    entries = [(found[1], found[2]) for found in _UNIT_ENTRY.finditer(text)]
+    commands = [value for name, value in entries if name == "ExecStart"]
+    if len(commands) != 1:
+        return None
+    variables = [_unescaped(value) for name, value in entries if name == "Environment"]
+    lines = [f"export {one}" for value in variables for one in _assignments(value)]
+    return "\n".join([*lines, _unescaped(commands[0].lstrip("-@:+!|"))])
+
+
+def _assignments(text: str) -> list[str]:
+    try:
+        found = shlex.split(text)
+    except ValueError:
+        return []
+    return [f"{name}={shlex.quote(value)}" for name, equals, value in (one.partition("=") for one in found) if equals]
+
+
+def _unescaped(text: str) -> str:
+    return text.replace("%%", "%").replace("$$", "\\$")
+
+
+def _from_yaml(text: str) -> str | None:
+    """The only service or container in a YAML text, as a command line; None where there is none, or several."""
+    import yaml
+
+    try:
+        content: Any = yaml.safe_load(text)
+    except (yaml.YAMLError, RecursionError):
+        return None
+    services = [node for node in _mappings(content) if _is_service(node)]
+    return _command(services[0]) if len(services) == 1 else None
+
+
+def _mappings(content: Any) -> Iterator[Mapping[str, Any]]:
+    """Every mapping below `content`, up to a limit: aliases can make a small text a large tree."""
+    waiting, seen = [content], 0
+    while waiting and seen < _MOST_NODES:
+        node = waiting.pop()
+        seen += 1
+        if isinstance(node, dict):
+            if all(isinstance(key, str) for key in node):
+                yield node
+            waiting += node.values()
+        elif isinstance(node, list):
+            waiting += node
+
+
+def _is_service(node: Mapping[str, Any]) -> bool:
+    return any(isinstance(node.get(name), str | list) and node.get(name) for name in _WORDS)
+
+
+def _command(service: Mapping[str, Any]) -> str | None:
+    parts: list[str] = []
+    for name in _WORDS:
+        value = service.get(name)
+        if isinstance(value, str):
+            parts.append(value.replace("$$", "\\$"))
+        elif isinstance(value, list):
+            if not all(isinstance(one, str | int | float) for one in value):
+                return None
+            parts.append(shlex.join(_text(one).replace("$$", "$") for one in value))
+    env = _environment(service.get("environment", service.get("env")))
+    image = service.get("image")
+    if isinstance(image, str):
+        flags = [word for name, value in env.items() for word in ("-e", f"{name}={value}")]
+        return " ".join([shlex.join(["docker", "run", *flags, image]), *parts])
+    return "\n".join([*(f"export {name}={shlex.quote(value)}" for name, value in env.items()), " ".join(parts)])
+
+
+def _environment(given: Any) -> dict[str, str]:
+    """Variables as compose has them, a mapping or a list, and as Kubernetes has them, a list of names and values."""
+    if isinstance(given, dict):
+        return {str(name): _text(value) for name, value in given.items() if isinstance(value, str | int | float)}
+    found: dict[str, str] = {}
+    for one in given if isinstance(given, list) else ():
+        if isinstance(one, str) and "=" in one:
+            name, _, value = one.partition("=")
+            found[name] = value
+        elif isinstance(one, dict) and isinstance(one.get("name"), str) and isinstance(one.get("value"), str):
+            found[one["name"]] = one["value"]
+    return found
 
 
 def _words(text: str) -> list[str] | None:
@@ -48,7 +146,11 @@ def _words(text: str) -> list[str] | None:
         return None
     if not isinstance(content, list) or not all(isinstance(one, str | int | float) for one in content):
         return None
-    return [one if isinstance(one, str) else json.dumps(one) for one in content]
+    return [_text(one) for one in content]
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 def _folded(text: str) -> str:

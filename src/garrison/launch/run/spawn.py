@@ -39,23 +39,27 @@ _SLACK_SECONDS = 2.0
 
 
 class EngineProcess(Protocol):
-    """A started engine: its main process and all descendants.
-
-    Attributes:
-        main: the process that was started; None when it exited too soon to be identified.
-        returncode: of the main process, negative for a signal; None while it runs.
-        lost: its parent was killed, so `returncode` stays unknown.
-        seen: the processes of the last walk that found any.
-        unrecorded: why no record could be written; None if there is one, or none was requested.
-    """
-
-    main: ProcessId | None
-    returncode: int | None
-    lost: bool
-    unrecorded: str | None
+    """A started engine: its main process and all descendants."""
 
     @property
-    def seen(self) -> tuple[ProcessId, ...]: ...
+    def main(self) -> ProcessId | None:
+        """The process that was started; None when it exited too soon to be identified. In a container, that one's."""
+
+    @property
+    def returncode(self) -> int | None:
+        """Of the process that was started, negative for a signal; None while it runs."""
+
+    @property
+    def lost(self) -> bool:
+        """Whether its parent was killed, so that `returncode` stays unknown."""
+
+    @property
+    def unrecorded(self) -> str | None:
+        """Why no record could be written; None if there is one, or none was requested."""
+
+    @property
+    def seen(self) -> tuple[ProcessId, ...]:
+        """The processes of the last walk that found any."""
 
     async def read(self) -> bytes:
         """A piece of its output; empty when all processes that could write have exited."""

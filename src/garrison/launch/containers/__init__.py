@@ -1,0 +1,1 @@
+"""Engines in containers: what is declared, the command that runs it, and the seam to docker and podman."""
