@@ -9,6 +9,9 @@ from typing import Any
 import httpx2
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from garrison.access.audit import AuditLog
+from garrison.access.keys import Keys
+from garrison.access.tokens import TokenHasher
 from garrison.api.app import create_app, guarded
 from garrison.api.feed import Feed
 from garrison.api.services import Services
@@ -21,6 +24,7 @@ from garrison.nodes.watch import Nodes
 from garrison.testing.clock import FakeClock
 from garrison.testing.instances import MemoryDevices, MemoryInstances, MemoryRunner
 from garrison.testing.nodes import MemoryNodes, MemoryNodeStore
+from garrison.testing.store import MemoryStore
 from garrison.testing.thread_pool import DirectPool
 
 
@@ -47,7 +51,9 @@ class ServedApi:
         manager: Mapping[str, Any] | None = None,
         **changes: Any,
     ) -> None:
-        self.settings = replace(Settings(), data_dir=directory / "data", models_dir=directory / "models", **changes)
+        open_to_all = {"require_inference_auth": False, "require_management_auth": False}
+        changes = open_to_all | {"data_dir": directory / "data", "models_dir": directory / "models"} | changes
+        self.settings = replace(Settings(), **changes)
         self.clock = FakeClock()
         self.pool = DirectPool()
         self.runner = MemoryRunner(start_seconds=0.0, stop_seconds=0.0)
@@ -65,13 +71,20 @@ class ServedApi:
         self.instances = InstanceManager(
             self.store, self.runner, self.devices, self._manager_settings, clock=self.clock, pool=self.pool
         )
+        self.access = MemoryStore()
+        hasher = TokenHasher(b"k" * 32)
+        self.keys = Keys(
+            self.access, hasher, pool=self.pool, clock=self.clock, config_keys=self.settings.management_keys
+        )
+        await self.keys.load()
+        self.audit = AuditLog(self.access, pool=self.pool, clock=self.clock, node="main")
         self.nodes = Nodes(MemoryNodeStore(), self.remote, clock=self.clock, pool=self.pool)
         await self.nodes.startup()
         self.feed.attach(self.instances.bus)
         await self.instances.startup()
         self.services = self._services()
         self.app = create_app(self.services)
-        self.asgi = guarded(self.app, self.services)
+        self.asgi = guarded(self.app, self.services, self.keys)
         self.client = client_of(self.asgi)
         self.owner = client_of(self.asgi, local=True)
         return self
@@ -94,6 +107,8 @@ class ServedApi:
             settings=self.settings,
             instances=self.instances,
             nodes=self.nodes,
+            keys=self.keys,
+            audit=self.audit,
             feed=self.feed,
             log_path=lambda name: self.logs / f"{name}.log",
             disk=self.pool,

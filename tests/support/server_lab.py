@@ -72,7 +72,9 @@ class ServerLab:
     def create(self, name: str, model: Path, engine: str = "sim", **options: Any) -> dict[str, Any]:
         """Create an instance; options of the engine are those in `backend_options`."""
         backend = {"model": str(model)} | options.pop("backend_options", {})
-        return self.api("POST", f"/instances/{name}", {"backend_type": engine, "backend_options": backend, **options})
+        body = {"backend_type": engine, "backend_options": backend, **options}
+        made: dict[str, Any] = self.api("POST", f"/instances/{name}", body)
+        return made
 
     def api(self, method: str, path: str, body: Any = None, *, status: int | None = None) -> Any:
         answer = self.http.request(method, f"/api/v1{path}", json=body)

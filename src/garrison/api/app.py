@@ -4,7 +4,9 @@ from fastapi import FastAPI
 from starlette.types import ASGIApp
 
 from garrison import __version__
-from garrison.api import errors, nodes, system
+from garrison.access.keys import Keys
+from garrison.api import backends, errors, keys, nodes, system
+from garrison.api.authentication import Authentication
 from garrison.api.guard import Guard
 from garrison.api.instances import routes as instances
 from garrison.api.services import Services
@@ -27,17 +29,12 @@ def create_app(given: Services) -> FastAPI:
     )
     app.state.services = given
     errors.install(app)
-    for router in (system.health, system.router, instances.router, nodes.router):
+    for router in (system.health, system.router, instances.router, nodes.router, backends.router, keys.router):
         app.include_router(router)
     return app
 
 
-def guarded(app: ASGIApp, given: Services) -> ASGIApp:
-    """`app` behind the checks that every request passes."""
-    values = given.settings
-    return Guard(
-        app,
-        hosts=(values.server_host, *values.allowed_hosts),
-        origins=values.allowed_origins,
-        most_bytes=values.max_body_mib * 2**20,
-    )
+def guarded(app: ASGIApp, given: Services, check: Keys) -> ASGIApp:
+    """`app` behind the checks that every request passes: where it comes from, then who makes it."""
+    most = given.settings.max_body_mib * 2**20
+    return Guard(Authentication(app, check, given.audit, lambda: given.settings), lambda: given.settings, most)

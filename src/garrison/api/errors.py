@@ -9,10 +9,14 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
+from garrison.access.credentials import CHALLENGE
 from garrison.base.errors import GarrisonError, InvalidError
 from garrison.base.logs import logger
 
-__all__ = ["error_response", "install"]
+__all__ = ["CODE", "error_response", "install"]
+
+CODE = "garrison.code"
+"""In the scope of a request that failed: the code of its error, for the record of the call."""
 
 _log = logger(__name__)
 _CODES = {404: "not-found", 405: "method-not-allowed", 413: "too-large", 415: "unsupported-media-type"}
@@ -25,7 +29,7 @@ def error_response(error: GarrisonError) -> JSONResponse:
     if (seconds := error.details.get("retry_after")) is not None:
         headers["Retry-After"] = str(seconds)
     if status == HTTPStatus.UNAUTHORIZED:
-        headers["WWW-Authenticate"] = "Bearer"
+        headers["WWW-Authenticate"] = CHALLENGE
     body: dict[str, Any] = {"error": error.code, "details": error.message}
     if error.hint:
         body["hint"] = error.hint
@@ -37,8 +41,9 @@ def error_response(error: GarrisonError) -> JSONResponse:
 def install(app: FastAPI) -> None:
     """Have `app` answer every error in this shape."""
 
-    async def ours(_: Request, error: Exception) -> JSONResponse:
+    async def ours(request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, GarrisonError)
+        request.scope[CODE] = error.code
         return error_response(error)
 
     async def invalid(_: Request, error: Exception) -> JSONResponse:

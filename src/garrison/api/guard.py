@@ -1,7 +1,7 @@
 """What every request passes before its route: host, origin, content type, size. As ASGI middleware."""
 
 import ipaddress
-from collections.abc import Sequence
+from collections.abc import Callable
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
@@ -9,6 +9,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from garrison.api.errors import error_response
 from garrison.base.errors import DeniedError, GarrisonError, InvalidError
+from garrison.base.settings import Settings
 
 __all__ = ["Guard"]
 
@@ -22,15 +23,13 @@ class Guard:
     this machine. An `Origin` that is not this server's own needs to be configured.
 
     Args:
-        hosts: names under which the server is reached.
-        origins: pages of other origins that may call it; `*` for all.
+        settings: returns those in force, with the names of the server and the origins that may call it; `*` for all.
         most_bytes: of a body.
     """
 
-    def __init__(self, app: ASGIApp, *, hosts: Sequence[str], origins: Sequence[str], most_bytes: int) -> None:
+    def __init__(self, app: ASGIApp, settings: Callable[[], Settings], most_bytes: int) -> None:
         self._app = app
-        self._hosts = {name.lower() for name in hosts}
-        self._origins = frozenset(origins)
+        self._settings = settings
         self._most_bytes = most_bytes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -64,7 +63,8 @@ class Guard:
 
     def _is_ours(self, host: str) -> bool:
         name = (urlsplit(f"//{host}").hostname or "").lower()
-        if name == "localhost" or name in self._hosts:
+        values = self._settings()
+        if name in ("localhost", values.server_host, *(one.lower() for one in values.allowed_hosts)):
             return True
         try:
             ipaddress.ip_address(name)
@@ -73,7 +73,8 @@ class Guard:
         return True
 
     def _may_call(self, origin: str, host: str) -> bool:
-        return "*" in self._origins or origin in self._origins or urlsplit(origin).netloc.lower() == host.lower()
+        allowed = self._settings().allowed_origins
+        return "*" in allowed or origin in allowed or urlsplit(origin).netloc.lower() == host.lower()
 
 
 class _TooLargeError(InvalidError):

@@ -6,6 +6,8 @@ from pathlib import Path
 
 from fastapi import Request
 
+from garrison.access.audit import AuditLog
+from garrison.access.operations import KeyOperations
 from garrison.api.feed import Feed
 from garrison.api.instances.idempotency import Idempotency
 from garrison.base.clock import Clock, SystemClock
@@ -32,6 +34,8 @@ class Services:
     settings: Settings
     instances: InstanceManager
     nodes: Nodes
+    keys: KeyOperations
+    audit: AuditLog
     feed: Feed
     log_path: Callable[[str], Path]
     disk: ThreadPool

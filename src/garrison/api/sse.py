@@ -13,9 +13,12 @@ __all__ = ["EventStream"]
 class EventStream(StreamingResponse):
     """A stream of events, with ids, until the reader leaves."""
 
-    def __init__(self, events: AsyncIterator[FeedEvent]) -> None:
+    media_type = "text/event-stream"
+
+    def __init__(self, events: AsyncIterator[FeedEvent], status_code: int = 200) -> None:
+        # FastAPI reads the default of `status_code` for its document.
         headers = {"cache-control": "no-store", "x-accel-buffering": "no"}
-        super().__init__(_lines(events), media_type="text/event-stream", headers=headers)
+        super().__init__(_lines(events), status_code, headers)
 
 
 async def _lines(events: AsyncIterator[FeedEvent]) -> AsyncIterator[bytes]:

@@ -1,10 +1,12 @@
 """The seam to whatever has engines: it knows the names, and makes a cold one ready."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-__all__ = ["Activator", "Hold", "Served", "Upstream"]
+from garrison.base.errors import GarrisonError
+
+__all__ = ["Activator", "Admission", "Hold", "Served", "Upstream"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +32,7 @@ class Served:
 
     Attributes:
         created: Unix time.
-        instances: names of the instances behind it, for permissions.
+        instances, instance_id: what is behind it, for permissions.
         facts: further fields, such as its state.
     """
 
@@ -38,6 +40,7 @@ class Served:
     created: int
     owned_by: str = "garrison"
     instances: tuple[str, ...] = ()
+    instance_id: int | None = None
     facts: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -47,6 +50,20 @@ class Hold(Protocol):
     @property
     def upstream(self) -> Upstream: ...
     def release(self) -> None: ...
+
+
+class Admission(Protocol):
+    """Whether requests may use names."""
+
+    def refusal(self, scope: MutableMapping[str, Any], served: Served | None) -> GarrisonError | None:
+        """Return why a request may not use `served`, or, with None, not even see names. None where it may."""
+
+    def enter(self, scope: MutableMapping[str, Any]) -> Callable[[], None]:
+        """Count a request that begins; what is returned counts its end.
+
+        Raises:
+            RateLimitedError: there are too many.
+        """
 
 
 class Activator(Protocol):

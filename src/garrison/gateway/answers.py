@@ -4,13 +4,24 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from garrison.base.errors import DeniedError, GarrisonError, InternalError, InvalidError, NotFoundError, NotReadyError
+from garrison.base.errors import (
+    DeniedError,
+    GarrisonError,
+    InternalError,
+    InvalidError,
+    NotFoundError,
+    NotReadyError,
+    RateLimitedError,
+    UnauthenticatedError,
+)
 
 __all__ = ["error_answer", "openai_error"]
 
 _TYPES: tuple[tuple[type[GarrisonError], str], ...] = (
     (NotFoundError, "invalid_request_error"),
-    (DeniedError, "authentication_error"),
+    (RateLimitedError, "rate_limit_error"),
+    (UnauthenticatedError, "authentication_error"),
+    (DeniedError, "permission_error"),
     (NotReadyError, "service_unavailable_error"),
     (InvalidError, "invalid_request_error"),
     (InternalError, "internal_error"),

@@ -1,19 +1,15 @@
 """The routes of the data plane, as one ASGI application."""
 
-from collections.abc import Callable
 from typing import Any
 
 from garrison.base.errors import DeniedError, GarrisonError, InvalidError, NotFoundError
-from garrison.gateway.activator import Activator, Served
+from garrison.gateway.activator import Activator, Admission, Served
 from garrison.gateway.answers import encoded, error_answer
 from garrison.gateway.model_name import named_model
 from garrison.gateway.passthrough import PassThrough, Receive, Scope, Send, header, send_answer
 from garrison.gateway.paths import is_inference, is_llama_cpp
 
-__all__ = ["Allow", "Gateway"]
-
-Allow = Callable[[Scope, Served | None], GarrisonError | None]
-"""Whether a request may use a name (None: any at all); the error that says why not."""
+__all__ = ["Gateway", "read_body"]
 
 _LIMIT_HINT = "GARRISON_MAX_BODY_MIB is the limit."
 _GETS = ("/v1/models", "/v1/models/")
@@ -26,10 +22,10 @@ class Gateway:
         most_bytes: of a request's body.
     """
 
-    def __init__(self, activator: Activator, allow: Allow, *, most_bytes: int) -> None:
+    def __init__(self, activator: Activator, admission: Admission, *, most_bytes: int) -> None:
         self.passthrough = PassThrough(activator)
         self._activator = activator
-        self._allow = allow
+        self._admission = admission
         self._most_bytes = most_bytes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -40,7 +36,7 @@ class Gateway:
 
     async def _route(self, scope: Scope, receive: Receive, send: Send) -> None:
         path, method = scope["path"], scope["method"]
-        if refused := self._allow(scope, None):
+        if refused := self._admission.refusal(scope, None):
             raise refused
         if path.startswith("/llama-cpp/"):
             await self._llama_cpp(scope, receive, send)
@@ -50,7 +46,7 @@ class Gateway:
             body = await read_body(scope, receive, self._most_bytes)
             model = named_model(body, header(scope, b"content-type"))
             self._check(scope, model)
-            await self.passthrough.forward(scope, receive, send, model=model, path=path, body=body)
+            await self._forward(scope, receive, send, model=model, path=path, body=body)
         else:
             raise NotFoundError(f"there is no {method} {path}", hint="docs/server.md lists the paths.")
 
@@ -61,19 +57,36 @@ class Gateway:
             raise NotFoundError(f"there is no {scope['method']} {path} of an instance here", hint="docs/server.md")
         self._check(scope, name)
         body = await read_body(scope, receive, self._most_bytes)
-        await self.passthrough.forward(
-            scope, receive, send, model=name, path=path, body=body, name_in_body=False
-        )  # fmt: skip
+        await self._forward(scope, receive, send, model=name, path=path, body=body, name_in_body=False)
+
+    async def _forward(
+        self,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+        *,
+        model: str,
+        path: str,
+        body: bytes,
+        name_in_body: bool = True,
+    ) -> None:
+        leave = self._admission.enter(scope)
+        try:
+            await self.passthrough.forward(
+                scope, receive, send, model=model, path=path, body=body, name_in_body=name_in_body
+            )
+        finally:
+            leave()
 
     def _check(self, scope: Scope, model: str) -> None:
         found = self._activator.find(model)
         if found is None:
             raise NotFoundError(f"there is no model {model!r}", hint="GET /v1/models lists those that exist.")
-        if refused := self._allow(scope, found):
+        if refused := self._admission.refusal(scope, found):
             raise refused
 
     def _models(self, scope: Scope, path: str) -> dict[str, Any]:
-        allowed = [one for one in self._activator.served() if self._allow(scope, one) is None]
+        allowed = [one for one in self._activator.served() if self._admission.refusal(scope, one) is None]
         if path.rstrip("/") == "/v1/models":
             return {"object": "list", "data": [_entry(one) for one in allowed]}
         wanted = path.removeprefix("/v1/models/")

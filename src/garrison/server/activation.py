@@ -66,5 +66,6 @@ def _served(live: Live) -> Served:
         id=live.name,
         created=int(live.record.created.timestamp()),
         instances=(live.name,),
+        instance_id=live.record.id,
         facts={"state": str(live.state), "model": live.spec.model, "engine": live.spec.engine},
     )

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import ipaddress
 import os
 import socket
 import ssl
@@ -17,7 +18,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from garrison.base.errors import InvalidError, PortForeignError
 from garrison.base.settings import Settings
 
-__all__ = ["SOCKET_NAME", "Listener", "bind_port", "bind_socket"]
+__all__ = ["SOCKET_NAME", "Listener", "bind_port", "bind_socket", "is_loopback"]
 
 SOCKET_NAME = "server.sock"
 _BACKLOG = 2048
@@ -71,6 +72,12 @@ class Listener:
         self._bound.listen(_BACKLOG)
         self._task = asyncio.create_task(self._server.serve(sockets=[self._bound]))
         await self._server.listening.wait()
+
+    def accept_no_more(self) -> None:
+        """Accept no more connections; those that there are go on."""
+        for one in self._server.servers:
+            one.close()
+        self._bound.close()
 
     async def shutdown(self) -> None:
         """Accept no more, and return when the requests in progress have ended, or are cut."""
@@ -156,6 +163,16 @@ def bind_port(host: str, port: int) -> socket.socket:
             ) from None  # fmt: skip
         raise InvalidError(f"port {port} of {host} cannot be used: {error.strerror}") from None
     return bound
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches `host`."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def bind_socket(path: Path) -> socket.socket:

@@ -1,12 +1,19 @@
 """What a server is made of, opened from the settings. Nothing here decides."""
 
+import asyncio
+import contextlib
 import os
 from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
 
+from garrison.access.audit import AuditLog
+from garrison.access.key_secret import load_key_secret
+from garrison.access.keys import Keys
+from garrison.access.tokens import TokenHasher
 from garrison.api.feed import Feed
 from garrison.base.clock import SystemClock
+from garrison.base.errors import GarrisonError
 from garrison.base.settings import Settings
 from garrison.engines.environments import in_use
 from garrison.fleet.artifacts.disk import DiskArtifacts
@@ -32,6 +39,7 @@ from garrison.store.sql.store import SqlStore, open_store
 __all__ = ["Parts", "manager_settings"]
 
 _STARTS_AT_ONCE = 16
+_FLUSH_SECONDS = 5.0
 
 
 class Parts:
@@ -63,6 +71,15 @@ class Parts:
             clock=self.clock,
             pool=self._writes,
         )
+        self._access = ThreadPool("garrison-access")
+        hasher = TokenHasher(load_key_secret(settings.data_dir))
+        self.keys_changed = asyncio.Event()
+        self.keys = Keys(
+            self.store, hasher, pool=self._access, clock=self.clock, config_keys=settings.management_keys,
+            on_change=lambda _: self.keys_changed.set(),
+        )  # fmt: skip
+        self.audit = AuditLog(self.store, pool=self._access, clock=self.clock, node=settings.node_name)
+        self._following: asyncio.Task[None] | None = None
         self._ask = HttpAsk()
         self.nodes = Nodes(NodeFiles(settings.data_dir), self._ask, clock=self.clock, pool=self.disk)
         artifacts = DiskArtifacts(settings.data_dir, self.store.identity(), record=self.store)
@@ -73,6 +90,7 @@ class Parts:
         """Begin what runs beside the instances."""
         # The history of this database has the instances' events, too; the feed had them when they happened.
         feed.attach(self.fleet.events, wants=lambda event: event.subject_kind != "instance")
+        self._following = asyncio.create_task(self.keys.run(), name="keys")
         self.nodes.changed = lambda view: feed.push(f"node_{view.reach}", view.to_json())
         await self.nodes.startup()
         await self._agent.startup()
@@ -80,9 +98,15 @@ class Parts:
     async def shutdown(self) -> None:
         """End it. Calls that hang on a disk are left behind."""
         await self._agent.shutdown()
+        if self._following is not None:
+            self._following.cancel()
+            await asyncio.wait([self._following])
+        with contextlib.suppress(GarrisonError):
+            await self.keys.write_last_used()
+        await self.audit.close(_FLUSH_SECONDS)
         await self.nodes.shutdown()
         await self._ask.close()
-        for pool in (self._starts, self._machine, self._writes, self.disk):
+        for pool in (self._starts, self._machine, self._writes, self._access, self.disk):
             pool.close(0.0)
         self.fleet.close()
 

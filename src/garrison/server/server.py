@@ -13,8 +13,9 @@ from garrison.base.logs import logger
 from garrison.gateway.gateway import Gateway
 from garrison.gateway.passthrough import PassThrough
 from garrison.server.activation import InstanceActivator
+from garrison.server.admission import KeyAdmission
 from garrison.server.application import Application
-from garrison.server.listeners import SOCKET_NAME, Listener, bind_port, bind_socket
+from garrison.server.listeners import SOCKET_NAME, Listener, bind_port, bind_socket, is_loopback
 from garrison.server.lock import ServerLock
 from garrison.server.node_activation import NodeActivator, WithNodes
 from garrison.server.parts import Parts
@@ -22,6 +23,8 @@ from garrison.server.remote import Remote
 from garrison.server.systemd import notify
 
 __all__ = ["Server", "ServerState"]
+
+_LOOPBACK = "127.0.0.1"
 
 _log = logger(__name__)
 
@@ -53,6 +56,7 @@ class Server:
         self._stop_instances = False
         self._feed = Feed()
         self._listeners: list[Listener] = []
+        self._opening: asyncio.Task[None] | None = None
         self._passes: list[PassThrough] = []
 
     def request_end(self, stop_instances: bool = False) -> None:
@@ -67,14 +71,15 @@ class Server:
             GarrisonError: the port is taken, or something is configured that cannot be used.
         """
         values, parts = self._parts.settings, self._parts
+        await parts.keys.load()
+        host = values.server_host if self._may_be_public() else _LOOPBACK
         # Both before anything is adopted: a server that cannot be reached must not take over engines.
-        port = bind_port(values.server_host, values.server_port)
+        port = bind_port(host, values.server_port)
         local = bind_socket(values.data_dir / SOCKET_NAME)
-        application = self._application()
-        drain = values.drain_timeout
+        self._app = self._application()
         self._listeners = [
-            Listener(application, port, values, local=False, drain_seconds=drain),
-            Listener(application, local, values, local=True, drain_seconds=drain),
+            Listener(self._app, port, values, local=False, drain_seconds=values.drain_timeout),
+            Listener(self._app, local, values, local=True, drain_seconds=values.drain_timeout),
         ]
         for one in self._listeners:
             await one.startup()
@@ -83,8 +88,13 @@ class Server:
         await parts.startup(self._feed)
         self.state = ServerState.READY
         scheme = "https" if values.tls_cert_file is not None else "http"
-        self._note(f"ready on {scheme}://{_shown(values.server_host)}:{values.server_port}")
-        _log.info("ready", host=values.server_host, port=values.server_port)
+        self._note(f"ready on {scheme}://{_shown(host)}:{values.server_port}")
+        _log.info("ready", host=host, port=values.server_port)
+        if values.require_management_auth and not self._has_manager():
+            self._note("no management key yet: `garrison keys create NAME --manage` makes one")
+        if host != values.server_host:
+            self._note(f"it listens on {_shown(values.server_host)} as soon as there is one")
+            self._opening = asyncio.create_task(self._open_when_guarded(), name="open")
         notify("READY=1")
 
     async def main_loop(self) -> None:
@@ -96,6 +106,8 @@ class Server:
         self.state = ServerState.ENDING
         notify("STOPPING=1")
         self._feed.close()
+        if self._opening is not None:
+            self._opening.cancel()
         await asyncio.gather(*(one.shutdown() for one in self._listeners))
         await self._parts.instances.shutdown(stop=self._stop_instances)
         for one in self._passes:
@@ -106,12 +118,38 @@ class Server:
         self._lock.release()
         self.state = ServerState.ENDED
 
+    def _has_manager(self) -> bool:
+        return self._parts.keys.book.has_manager(self._parts.clock.now())
+
+    def _may_be_public(self) -> bool:
+        """Whether everybody who reaches the server needs a key, or the settings say that nobody does."""
+        values = self._parts.settings
+        return is_loopback(values.server_host) or not values.require_management_auth or self._has_manager()
+
+    async def _open_when_guarded(self) -> None:
+        """Listen where the settings say once there is a management key. Connections to the loopback address go on."""
+        values = self._parts.settings
+        while not self._has_manager():
+            self._parts.keys_changed.clear()
+            await self._parts.keys_changed.wait()
+        first = self._listeners[0]
+        first.accept_no_more()
+        listener = Listener(
+            self._app, bind_port(values.server_host, values.server_port), values, local=False,
+            drain_seconds=values.drain_timeout,
+        )  # fmt: skip
+        await listener.startup()
+        self._listeners.append(listener)
+        self._note(f"there is a management key now: listening on {_shown(values.server_host)}:{values.server_port}")
+
     def _application(self) -> ASGIApp:
         parts, values = self._parts, self._parts.settings
         given = Services(
             settings=values,
             instances=parts.instances,
             nodes=parts.nodes,
+            keys=parts.keys,
+            audit=parts.audit,
             feed=self._feed,
             log_path=parts.runner.log_path,
             disk=parts.disk,
@@ -120,14 +158,15 @@ class Server:
             shut_down=self.request_end,
         )
         most = values.max_body_mib * 2**20
+        admission = KeyAdmission(lambda: given.settings)
         here = InstanceActivator(parts.instances)
-        gateway = Gateway(WithNodes(here, parts.nodes), lambda _scope, _served: None, most_bytes=most)
-        local = Gateway(here, lambda _scope, _served: None, most_bytes=most)
+        gateway = Gateway(WithNodes(here, parts.nodes), admission, most_bytes=most)
+        local = Gateway(here, admission, most_bytes=most)
         to_nodes = PassThrough(NodeActivator(parts.nodes))
         remote = Remote(parts.instances, parts.nodes, to_nodes, most_bytes=most)
         self._passes = [gateway.passthrough, local.passthrough, to_nodes]
         app = Application(create_app(given), gateway, local, remote, ready=self._why_not_ready, most_bytes=most)
-        return guarded(app, given)
+        return guarded(app, given, parts.keys)
 
     def _why_not_ready(self) -> str:
         return {

@@ -3,10 +3,11 @@
 from collections.abc import AsyncIterator, Mapping
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Body, Depends, Header, Path, Query, Response
+from fastapi import APIRouter, Body, Depends, Header, Path, Query, Request, Response
 from fastapi.responses import JSONResponse, PlainTextResponse
 from pydantic import ValidationError
 
+from garrison.api.audited import note
 from garrison.api.feed import FeedEvent
 from garrison.api.instances.explained import explained
 from garrison.api.instances.logs import follow, tail
@@ -95,6 +96,7 @@ async def create_instance(
     given: Given,
     name: Name,
     options: InstanceOptions,
+    http: Request,
     response: Response,
     idempotency_key: Annotated[str | None, Header(max_length=200)] = None,
 ) -> Any:
@@ -110,6 +112,7 @@ async def create_instance(
     if key is not None and (answer := given.idempotency.answered(key, request)) is not None:
         return answer
     live = await given.instances.create(spec_of(name, options, given.settings))
+    note(http, after=options_of(live.spec, given.settings))
     response.headers["ETag"] = etag(live)
     answer = shown(live, given)
     if key is not None:
@@ -119,12 +122,12 @@ async def create_instance(
 
 @router.put("/{name}")
 async def replace_instance(
-    given: Given, name: Name, options: InstanceOptions, response: Response, if_match: IfMatch = None
+    given: Given, name: Name, options: InstanceOptions, http: Request, response: Response, if_match: IfMatch = None
 ) -> dict[str, Any]:
     """Replace what an instance is. One that runs is restarted if its engine's command changes: `restarted` says so."""
     live = given.instances.get(name)
     _check_match(live, if_match)
-    return await _update(given, live, spec_of(name, options, given.settings), response)
+    return await _update(given, live, spec_of(name, options, given.settings), http, response)
 
 
 @router.patch("/{name}")
@@ -132,6 +135,7 @@ async def change_instance(
     given: Given,
     name: Name,
     patch: Annotated[dict[str, Any], Body(examples=[{"idle_timeout": 60, "backend_options": {"max_model_len": 8192}}])],
+    http: Request,
     response: Response,
     if_match: IfMatch = None,
 ) -> dict[str, Any]:
@@ -144,13 +148,14 @@ async def change_instance(
     except ValidationError as error:
         found = error.errors()[0]
         raise InvalidError(f"{'.'.join(map(str, found['loc']))}: {found['msg']}") from None
-    return await _update(given, live, spec_of(name, options, given.settings), response)
+    return await _update(given, live, spec_of(name, options, given.settings), http, response)
 
 
 @router.delete("/{name}", status_code=204)
-async def delete_instance(given: Given, name: Name, if_match: IfMatch = None) -> None:
+async def delete_instance(given: Given, name: Name, http: Request, if_match: IfMatch = None) -> None:
     """Delete a stopped instance."""
     live = given.instances.get(name)
+    note(http, before=options_of(live.spec, given.settings))
     _check_match(live, if_match)
     await given.instances.delete(name)
 
@@ -208,8 +213,9 @@ def _elsewhere(options: InstanceOptions, given: Services) -> str | None:
     return names[0] if names and given.settings.node_name not in names else None
 
 
-async def _update(given: Services, live: Live, spec: InstanceSpec, response: Response) -> dict[str, Any]:
+async def _update(given: Services, live: Live, spec: InstanceSpec, http: Request, response: Response) -> dict[str, Any]:
     revision = live.record.revision
+    note(http, before=options_of(live.spec, given.settings), after=options_of(spec, given.settings))
     restarted = await given.instances.update(live.name, spec, revision=revision)
     response.headers["ETag"] = etag(live)
     return shown(live, given) | {"restarted": restarted}
