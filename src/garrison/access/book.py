@@ -12,7 +12,7 @@ from garrison.access.permissions import Scope
 from garrison.access.stored import key_of
 from garrison.access.tokens import TokenHasher
 from garrison.base.errors import UnauthenticatedError
-from garrison.store.key_store import KeyTable
+from garrison.store.key_store import KeyRow, KeyTable
 
 __all__ = ["KeyBook", "Refusal", "make_book"]
 
@@ -64,10 +64,12 @@ class KeyBook:
     Attributes:
         revision: of the keys in the store; -1 before they were read.
         keys: by id.
+        rows: what is stored about each key, by id.
     """
 
     revision: int
     keys: Mapping[int, Key]
+    rows: Mapping[int, KeyRow] = field(repr=False)
     _hasher: TokenHasher = field(repr=False)
     _entries: Mapping[bytes, _Entry] = field(repr=False)
 
@@ -103,25 +105,39 @@ class KeyBook:
         """Keys whose tokens were digested with another secret: nobody can be recognised by them here."""
         return [one for one in self.keys.values() if not one.usable]
 
+    def following(self, revision: int, *, gone: KeyRow | None = None, new: KeyRow | None = None) -> "KeyBook":
+        """Return the book after one change: without the row `gone`, and with the row `new`."""
+        keys, rows, entries = dict(self.keys), dict(self.rows), dict(self._entries)
+        if gone is not None:
+            del keys[gone.id], rows[gone.id]
+            for text in filter(None, (gone.digest, gone.previous_digest)):
+                entries.pop(bytes.fromhex(text), None)
+        if new is not None:
+            rows[new.id] = new
+            keys[new.id] = key = key_of(new, self._hasher.name)
+            entries |= _entries_of(key, new)
+        return KeyBook(revision, dict(sorted(keys.items())), rows, self._hasher, entries)
+
 
 def make_book(table: KeyTable, hasher: TokenHasher, config_keys: Sequence[str] = ()) -> KeyBook:
     """Return the book of what is stored, and of the management keys of the settings."""
-    keys: dict[int, Key] = {}
+    rows = {row.id: row for row in table.rows}
+    keys = {row.id: key_of(row, hasher.name) for row in table.rows}
     entries: dict[bytes, _Entry] = {}
-    for row in table.rows:
-        key = keys[row.id] = key_of(row, hasher.name)
-        if not key.usable:
-            continue
-        identity = Identity(
-            caller=Caller.KEY, name=key.name, permissions=key.permissions, limits=key.limits, key_id=key.id
-        )
-        tokens: list[tuple[str, datetime | None]] = [(row.digest, None)]
-        if row.previous_digest is not None:
-            tokens.append((row.previous_digest, row.rotates_until))
-        for text, until in tokens:
-            digest = bytes.fromhex(text)
-            entries[digest] = _Entry(digest, identity, key.enabled, key.expires_at, until)
+    for number, row in rows.items():
+        entries |= _entries_of(keys[number], row)
     for number, token in enumerate(config_keys, 1):
         digest = hasher.digest(token)
         entries[digest] = _Entry(digest, config_key(number))
-    return KeyBook(table.revision, keys, hasher, entries)
+    return KeyBook(table.revision, keys, rows, hasher, entries)
+
+
+def _entries_of(key: Key, row: KeyRow) -> dict[bytes, _Entry]:
+    if not key.usable:
+        return {}
+    identity = Identity(caller=Caller.KEY, name=key.name, permissions=key.permissions, limits=key.limits, key_id=key.id)
+    tokens: list[tuple[str, datetime | None]] = [(row.digest, None)]
+    if row.previous_digest is not None:
+        tokens.append((row.previous_digest, row.rotates_until))
+    found = [_Entry(bytes.fromhex(text), identity, key.enabled, key.expires_at, until) for text, until in tokens]
+    return {one.digest: one for one in found}

@@ -1,5 +1,6 @@
 """The secret of the data directory, with which tokens are digested."""
 
+import errno
 import os
 import secrets
 import stat
@@ -33,6 +34,8 @@ def load_key_secret(data_dir: Path) -> bytes:
         if (found := _read(path)) is not None:
             return found
         data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if not os.access(data_dir, os.W_OK | os.X_OK, effective_ids=os.access in os.supports_effective_ids):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
         with file_lock(path.with_name(f".{FILE}.lock"), timeout=_WAIT_SECONDS, purpose="is creating the key secret"):
             if (found := _read(path)) is not None:
                 return found

@@ -1,6 +1,7 @@
 """The keys of a database: checked in memory, changed in the store."""
 
 import asyncio
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import datetime
@@ -35,7 +36,7 @@ class Keys:
 
     Args:
         store: is called on `pool`, in order.
-        pool: has one thread, so that a table that was read earlier does not replace a later one.
+        pool: has one thread, so that what was read earlier does not replace what was read later.
         config_keys: management keys of the settings.
         on_change: is called with each new book.
     """
@@ -56,8 +57,7 @@ class Keys:
         self._clock = clock or SystemClock()
         self._config_keys = tuple(config_keys)
         self._on_change = on_change
-        self._book = make_book(KeyTable(-1, ()), hasher, self._config_keys)
-        self._rows: dict[int, KeyRow] = {}
+        self._book = self._latest = make_book(KeyTable(-1, ()), hasher, self._config_keys)
         self._used: dict[int, datetime] = {}
         self._stale = False
 
@@ -84,7 +84,7 @@ class Keys:
         Raises:
             GarrisonError: the store cannot be read.
         """
-        self._adopt(await self._pool.run(self._store.keys, "read the keys"))
+        self._adopt(await self._pool.run(self._read, "read the keys"))
         if lost := self._book.unusable:
             _log.warning("keys were made with another key secret and are refused", keys=[one.id for one in lost])
         return self._book
@@ -151,7 +151,7 @@ class Keys:
         key = made(new, prefix_of(token), now)
         row = self._row_of(key, token)
         event = _event("created", key, now, after=key)
-        stored = await self._write(lambda: self._store.create_key(row, [event]), "create a key")
+        stored = await self._write(lambda: self._store.create_key(row, [event]), "create a key", new=lambda made: made)
         return Issued(self._key(stored), token)
 
     async def update_key(self, id: int, change: KeyChange, *, revision: int | None = None) -> Key:
@@ -203,7 +203,7 @@ class Keys:
         row = await self._current(id, revision)
         key = self._key(row)
         event = _event("deleted", key, self._clock.now(), before=key)
-        if not await self._write(lambda: self._store.delete_key(id, [event]), "delete a key"):
+        if not await self._write(lambda: self._store.delete_key(id, [event]), "delete a key", gone=row):
             raise _not_found(id)
         self._used.pop(id, None)
         return key
@@ -220,14 +220,17 @@ class Keys:
             if found is None:
                 return self._key(row)
             following, event = found
-            save = lambda row=following, event=event: self._store.save_key(row, [event])  # noqa: E731
-            if await self._write(save, "change a key"):
-                return self._with_last_use(self._key(self._row(id)))
+            if await self._save(row, following, event):
+                return self._with_last_use(self._key(following))
         raise ConflictError(f"key {id} is being changed by others all the time", hint="Nothing was changed; try again.")
+
+    async def _save(self, before: KeyRow, after: KeyRow, event: Event) -> bool:
+        save = functools.partial(self._store.save_key, after, [event])
+        return await self._write(save, "change a key", gone=before, new=lambda _: after)
 
     async def _current(self, id: int, revision: int | None) -> KeyRow:
         """Return the key on record, if it has the revision that the caller saw."""
-        await self.load()
+        await self.refresh()
         row = self._row(id)
         if revision is not None and row.revision != revision:
             raise ConflictError(
@@ -237,20 +240,46 @@ class Keys:
             )
         return row
 
-    async def _write(self, call: Callable[[], T], what: str) -> T:
-        """Call the store and read the keys, so that what was written counts when this returns."""
-        result, table = await self._pool.run(lambda: (call(), self._store.keys()), what)
-        self._adopt(table)
+    async def _write(
+        self,
+        call: Callable[[], T],
+        what: str,
+        *,
+        gone: KeyRow | None = None,
+        new: Callable[[T], KeyRow | None] = lambda _: None,
+    ) -> T:
+        """Call the store and follow what it did, so that the change counts when this returns.
+
+        Args:
+            gone, new: the rows that a successful call removes and adds. All are read again only if another process
+                wrote too, or the call did nothing.
+        """
+
+        def write() -> tuple[T, KeyBook]:
+            result = call()
+            before, revision = self._latest, self._store.keys_revision()
+            if result and revision == before.revision + 1 and (gone is None or before.rows.get(gone.id) == gone):
+                self._latest = before.following(revision, gone=gone, new=new(result))
+            else:
+                self._read()
+            return result, self._latest
+
+        result, book = await self._pool.run(write, what)
+        self._adopt(book)
         return result
 
-    def _adopt(self, table: KeyTable) -> None:
-        self._rows = {row.id: row for row in table.rows}
-        if table.revision != self._book.revision:
-            self._book = make_book(table, self._hasher, self._config_keys)
-            self._on_change(self._book)
+    def _read(self) -> KeyBook:
+        """Read all keys, on the thread, where a large book is made without holding up the loop."""
+        self._latest = make_book(self._store.keys(), self._hasher, self._config_keys)
+        return self._latest
+
+    def _adopt(self, book: KeyBook) -> None:
+        before, self._book = self._book, book
+        if book.revision != before.revision:
+            self._on_change(book)
 
     def _row(self, id: int) -> KeyRow:
-        if (row := self._rows.get(id)) is None:
+        if (row := self._book.rows.get(id)) is None:
             raise _not_found(id)
         return row
 
@@ -270,7 +299,7 @@ class Keys:
         return key_of(row, self._hasher.name)
 
     def _with_last_use(self, key: Key) -> Key:
-        times = [at for at in (self._used.get(key.id), self._rows[key.id].last_used) if at is not None]
+        times = [at for at in (self._used.get(key.id), self._book.rows[key.id].last_used) if at is not None]
         return replace(key, last_used=max(times, default=None))
 
 
