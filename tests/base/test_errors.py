@@ -32,6 +32,8 @@ CONTRACT = {
     "UnreachableError": ("unreachable", 31, 504),
     "ConflictError": ("conflict", 33, 409),
     "DeniedError": ("denied", 40, 403),
+    "UnauthenticatedError": ("unauthenticated", 40, 401),
+    "RateLimitedError": ("rate-limited", 40, 429),
     "DeclinedError": ("declined", 41, 409),
     "UsageError": ("usage", 64, 400),
     "InternalError": ("internal", 70, 500),
