@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from garrison.access.book import Refusal
@@ -347,6 +347,19 @@ class TestLastUse:
         assert keys.authenticate(issued.token) is Refusal.DISABLED
         assert (await keys.get_key(issued.key.id)).last_used is None
 
+    async def test_what_could_not_be_written_is_written_later(self, keys, clock, monkeypatch):
+        def fail(_):
+            raise LockedError("the database is being written by another program")
+
+        issued = await keys.create_key(NewKey(name="ci"))
+        keys.authenticate(issued.token)
+        with monkeypatch.context() as patched:
+            patched.setattr(keys.store, "touch_keys", fail)
+            with pytest.raises(LockedError):
+                await keys.write_last_used()
+        await keys.write_last_used()
+        assert keys.store.keys().rows[0].last_used == START
+
     def test_it_is_written_once_a_minute_and_again_after_a_failure(self):
         class Failing(MemoryStore):
             down = False
@@ -442,6 +455,7 @@ def test_the_json_is_llamactls_with_more(keys):
     assert "key" not in key_to_json(issued.key)
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.sampled_from(["create", "edit", "rotate", "delete", "elsewhere"]), st.integers(1, 4))))
 def test_a_book_that_followed_its_changes_is_the_one_that_is_read(steps):
     async def main() -> None:
@@ -468,6 +482,13 @@ def test_a_book_that_followed_its_changes_is_the_one_that_is_read(steps):
         assert list(followed.keys) == list(keys.book.keys)
 
     asyncio.run(main())
+
+
+async def test_a_new_key_does_not_hide_a_change_by_another_process(keys, clock):
+    issued = await keys.create_key(NewKey(name="ci"))
+    await MemoryKeys(clock, store=keys.store).update_key(issued.key.id, KeyChange(enabled=False))
+    await keys.create_key(NewKey(name="other"))
+    assert keys.authenticate(issued.token) is Refusal.DISABLED
 
 
 async def test_a_change_reads_the_other_keys_only_if_another_process_wrote(keys, clock, monkeypatch):

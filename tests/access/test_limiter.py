@@ -43,6 +43,13 @@ class TestRequests:
             refused(limiter, SIX, 0.0)
         begin(limiter, SIX, 10.0)
 
+    def test_an_idle_hour_saves_no_more_than_a_minutes_worth(self):
+        limiter = Limiter()
+        begin(limiter, SIX, 0.0)
+        for _ in range(6):
+            begin(limiter, SIX, 3600.0)
+        refused(limiter, SIX, 3600.0)
+
     def test_keys_do_not_share(self):
         limiter = Limiter()
         for _ in range(6):
