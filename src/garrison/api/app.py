@@ -9,6 +9,7 @@ from garrison.api import backends, errors, keys, nodes, system
 from garrison.api.authentication import Authentication
 from garrison.api.guard import Guard
 from garrison.api.instances import routes as instances
+from garrison.api.models import routes as models
 from garrison.api.services import Services
 
 __all__ = ["create_app", "guarded"]

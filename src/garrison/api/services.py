@@ -10,6 +10,7 @@ from garrison.access.audit import AuditLog
 from garrison.access.operations import KeyOperations
 from garrison.api.feed import Feed
 from garrison.api.instances.idempotency import Idempotency
+from garrison.api.models.downloads import Downloads
 from garrison.base.clock import Clock, SystemClock
 from garrison.base.settings import Settings
 from garrison.instances.manager import InstanceManager
@@ -24,6 +25,7 @@ class Services:
     """Everything behind the API, in one value.
 
     Attributes:
+        downloads: of models.
         log_path: where the log of an instance is.
         disk: threads for files.
         ready: why the server is not ready; empty when it is.
@@ -37,6 +39,7 @@ class Services:
     keys: KeyOperations
     audit: AuditLog
     feed: Feed
+    downloads: Downloads
     log_path: Callable[[str], Path]
     disk: ThreadPool
     ready: Callable[[], str]

@@ -12,6 +12,8 @@ from garrison.access.key_secret import load_key_secret
 from garrison.access.keys import Keys
 from garrison.access.tokens import TokenHasher
 from garrison.api.feed import Feed
+from garrison.api.models.downloads import Downloads
+from garrison.api.models.fetcher import HubFetcher
 from garrison.base.clock import SystemClock
 from garrison.base.errors import GarrisonError
 from garrison.base.settings import Settings
@@ -55,6 +57,8 @@ class Parts:
     def __init__(self, settings: Settings, environ: Mapping[str, str] | None = None) -> None:
         self.settings = settings
         environ = os.environ if environ is None else environ
+        self._environ = environ
+        self._downloads: Downloads | None = None
         self.clock = SystemClock()
         self.store: SqlStore = open_store(settings.database)
         self.disk = ThreadPool("garrison-files", 8)
@@ -95,8 +99,15 @@ class Parts:
         await self.nodes.startup()
         await self._agent.startup()
 
+    def downloads(self, feed: Feed) -> Downloads:
+        """The downloads of models, which tell `feed`."""
+        self._downloads = Downloads(HubFetcher(self.settings, self._environ), feed.add, clock=self.clock)
+        return self._downloads
+
     async def shutdown(self) -> None:
         """End it. Calls that hang on a disk are left behind."""
+        if self._downloads is not None:
+            await self._downloads.shutdown()
         await self._agent.shutdown()
         if self._following is not None:
             self._following.cancel()

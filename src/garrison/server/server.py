@@ -151,6 +151,7 @@ class Server:
             keys=parts.keys,
             audit=parts.audit,
             feed=self._feed,
+            downloads=parts.downloads(self._feed),
             log_path=parts.runner.log_path,
             disk=parts.disk,
             ready=self._why_not_ready,

@@ -1,0 +1,54 @@
+"""The errors in the OpenAPI document: one schema, and the statuses that each route may answer with."""
+
+from http import HTTPStatus
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+__all__ = ["Problem", "problems"]
+
+
+class Problem(BaseModel):
+    """Every error. Beside these fields there are facts, whose names depend on the code."""
+
+    model_config = ConfigDict(
+        extra="allow",
+        json_schema_extra={
+            "examples": [
+                {
+                    "error": "not-found",
+                    "details": "there is no instance 'qwen'",
+                    "hint": "`garrison instance list` shows those that exist.",
+                    "instance": "qwen",
+                }
+            ]
+        },
+    )
+
+    error: str = Field(description="A code that stays the same; docs/reference/errors.md lists them.")
+    details: str = Field(description="What happened, in words.")
+    hint: str | None = Field(None, description="What to do next.")
+
+
+_TEXTS = {
+    400: "The request cannot be read.",
+    403: "The caller may not do this.",
+    404: "There is none of that name.",
+    409: "It is in use, was changed by somebody else, or exists already.",
+    412: "It was changed since the entity tag of `If-Match`.",
+    413: "The body is too large.",
+    415: "The body is not JSON.",
+    422: "A value cannot be used; the error says which.",
+    502: "What is behind the server failed.",
+    503: "Not now; `Retry-After` says when to ask again.",
+    504: "What is behind the server did not answer.",
+}
+_ALWAYS = (403, 422, 503)
+
+
+def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """Return the `responses` of a route that answers with errors of these statuses, beside those that all have."""
+    return {
+        status: {"model": Problem, "description": _TEXTS.get(status, HTTPStatus(status).phrase)}
+        for status in sorted({*_ALWAYS, *statuses})
+    }
