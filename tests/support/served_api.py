@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx2
+from fleet_world import World
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from garrison.access.audit import AuditLog
@@ -14,10 +15,12 @@ from garrison.access.keys import Keys
 from garrison.access.tokens import TokenHasher
 from garrison.api.app import create_app, guarded
 from garrison.api.feed import Feed
+from garrison.api.fleet.commands import FleetCommands
 from garrison.api.models.downloads import Downloads
 from garrison.api.models.fetcher import Fetcher
 from garrison.api.services import Services
 from garrison.base.settings import Settings
+from garrison.fleet.management.local import LocalOperations
 from garrison.instances.manager import InstanceManager
 from garrison.instances.room.values import Device
 from garrison.instances.settings import ManagerSettings
@@ -42,6 +45,8 @@ class ServedApi:
         client: a caller over TCP, as a stranger is.
         owner: the owner of the data directory, over the unix socket.
         runner, devices, store: what the manager acts on. Starts take no time.
+        fleet: targets in memory, and their store.
+        environ: what the owner's manifests may name.
         fetcher: downloads wait in the middle until its `hold` is set.
         endings: what `POST /api/v1/shutdown` asked for, in order.
         not_ready: why the server is not ready.
@@ -66,6 +71,8 @@ class ServedApi:
         self.store = MemoryInstances()
         self.fetcher = MemoryFetcher()
         self._fetcher = fetcher
+        self.fleet = World()
+        self.environ: dict[str, str] = {}
         self.logs = directory / "logs"
         self.feed = Feed()
         self.remote = MemoryNodes()
@@ -89,6 +96,7 @@ class ServedApi:
         await self.nodes.startup()
         self.feed.attach(self.instances.bus)
         await self.instances.startup()
+        self.commands = FleetCommands(LocalOperations(self.fleet.fleet))
         self.downloads = Downloads(self._fetcher or self.fetcher, self.feed.add, clock=self.clock)
         self.services = self._services()
         self.app = create_app(self.services)
@@ -104,6 +112,8 @@ class ServedApi:
         await self.owner.aclose()
         self.fetcher.hold.set()
         await self.downloads.shutdown()
+        await self.commands.shutdown()
+        self.fleet.fleet.close()
         await self.instances.shutdown(stop=True)
 
     async def until(self, name: str, state: State, seconds: float = 5.0) -> None:
@@ -121,6 +131,8 @@ class ServedApi:
             audit=self.audit,
             feed=self.feed,
             downloads=self.downloads,
+            fleet=self.commands,
+            environ=self.environ,
             log_path=lambda name: self.logs / f"{name}.log",
             disk=self.pool,
             ready=lambda: self.not_ready,

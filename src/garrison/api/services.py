@@ -1,6 +1,6 @@
 """What the routes call."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -9,6 +9,7 @@ from fastapi import Request
 from garrison.access.audit import AuditLog
 from garrison.access.operations import KeyOperations
 from garrison.api.feed import Feed
+from garrison.api.fleet.commands import FleetCommands
 from garrison.api.instances.idempotency import Idempotency
 from garrison.api.models.downloads import Downloads
 from garrison.base.clock import Clock, SystemClock
@@ -26,6 +27,8 @@ class Services:
 
     Attributes:
         downloads: of models.
+        fleet: the declared stacks.
+        environ: what `${NAME}` stands for in a manifest of the owner.
         log_path: where the log of an instance is.
         disk: threads for files.
         ready: why the server is not ready; empty when it is.
@@ -40,11 +43,13 @@ class Services:
     audit: AuditLog
     feed: Feed
     downloads: Downloads
+    fleet: FleetCommands
     log_path: Callable[[str], Path]
     disk: ThreadPool
     ready: Callable[[], str]
     closing: Callable[[], bool]
     shut_down: Callable[[bool], None]
+    environ: Mapping[str, str] = field(default_factory=dict)
     idempotency: Idempotency = field(default_factory=Idempotency)
     clock: Clock = field(default_factory=SystemClock)
 

@@ -106,8 +106,12 @@ class Server:
         self.state = ServerState.ENDING
         notify("STOPPING=1")
         self._feed.close()
+<<<<<<< HEAD
         if self._opening is not None:
             self._opening.cancel()
+=======
+        self._parts.commands.request_stop()
+>>>>>>> db2612c (feat(api): stacks: plan and apply by fingerprint, inventory, drift, history, adopt and forget)
         await asyncio.gather(*(one.shutdown() for one in self._listeners))
         await self._parts.instances.shutdown(stop=self._stop_instances)
         for one in self._passes:
@@ -152,6 +156,8 @@ class Server:
             audit=parts.audit,
             feed=self._feed,
             downloads=parts.downloads(self._feed),
+            fleet=parts.commands,
+            environ=parts.environ,
             log_path=parts.runner.log_path,
             disk=parts.disk,
             ready=self._why_not_ready,
