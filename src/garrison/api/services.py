@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from fastapi import Request
 
@@ -18,6 +19,9 @@ from garrison.instances.manager import InstanceManager
 from garrison.net.thread_pool import ThreadPool
 from garrison.nodes.watch import Nodes
 
+if TYPE_CHECKING:
+    from garrison.api.metrics import Metrics
+
 __all__ = ["Services", "services"]
 
 
@@ -28,6 +32,7 @@ class Services:
     Attributes:
         downloads: of models.
         fleet: the declared stacks.
+        metrics: for Prometheus.
         environ: what `${NAME}` stands for in a manifest of the owner.
         log_path: where the log of an instance is.
         disk: threads for files.
@@ -44,6 +49,7 @@ class Services:
     feed: Feed
     downloads: Downloads
     fleet: FleetCommands
+    metrics: "Metrics"
     log_path: Callable[[str], Path]
     disk: ThreadPool
     ready: Callable[[], str]

@@ -68,11 +68,11 @@ class Parts:
         self._starts = ThreadPool("garrison-starts", _STARTS_AT_ONCE)
         self._machine = ThreadPool("garrison-machine")
         self.runner = EngineRunner(settings, environ, ports=settings.instance_port_range, pool=self._starts)
-        devices = MachineDevices(self._machine, _gpus, self._variant, environ)
+        self.devices = MachineDevices(self._machine, _gpus, self._variant, environ)
         self.instances = InstanceManager(
             StoredInstances(self.store, settings.node_name),
             self.runner,
-            devices,
+            self.devices,
             manager_settings(settings),
             clock=self.clock,
             pool=self._writes,

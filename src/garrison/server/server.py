@@ -8,6 +8,7 @@ from starlette.types import ASGIApp
 
 from garrison.api.app import create_app, guarded
 from garrison.api.feed import Feed
+from garrison.api.metrics import Metrics
 from garrison.api.services import Services
 from garrison.base.logs import logger
 from garrison.gateway.gateway import Gateway
@@ -157,6 +158,7 @@ class Server:
             feed=self._feed,
             downloads=parts.downloads(self._feed),
             fleet=parts.commands,
+            metrics=Metrics(parts.instances, parts.devices, self._feed, node=values.node_name),
             environ=parts.environ,
             log_path=parts.runner.log_path,
             disk=parts.disk,
