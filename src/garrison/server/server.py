@@ -107,12 +107,9 @@ class Server:
         self.state = ServerState.ENDING
         notify("STOPPING=1")
         self._feed.close()
-<<<<<<< HEAD
         if self._opening is not None:
             self._opening.cancel()
-=======
         self._parts.commands.request_stop()
->>>>>>> db2612c (feat(api): stacks: plan and apply by fingerprint, inventory, drift, history, adopt and forget)
         await asyncio.gather(*(one.shutdown() for one in self._listeners))
         await self._parts.instances.shutdown(stop=self._stop_instances)
         for one in self._passes:
