@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx2
+from fleet_world import World
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from garrison.access.audit import AuditLog
@@ -14,8 +15,13 @@ from garrison.access.keys import Keys
 from garrison.access.tokens import TokenHasher
 from garrison.api.app import create_app, guarded
 from garrison.api.feed import Feed
+from garrison.api.fleet.commands import FleetCommands
+from garrison.api.metrics import Metrics
+from garrison.api.models.downloads import Downloads
+from garrison.api.models.fetcher import Fetcher
 from garrison.api.services import Services
 from garrison.base.settings import Settings
+from garrison.fleet.management.local import LocalOperations
 from garrison.instances.manager import InstanceManager
 from garrison.instances.room.values import Device
 from garrison.instances.settings import ManagerSettings
@@ -23,6 +29,7 @@ from garrison.instances.values.state import State
 from garrison.nodes.watch import Nodes
 from garrison.testing.clock import FakeClock
 from garrison.testing.instances import MemoryDevices, MemoryInstances, MemoryRunner
+from garrison.testing.model_fetcher import MemoryFetcher
 from garrison.testing.nodes import MemoryNodes, MemoryNodeStore
 from garrison.testing.store import MemoryStore
 from garrison.testing.thread_pool import DirectPool
@@ -39,6 +46,9 @@ class ServedApi:
         client: a caller over TCP, as a stranger is.
         owner: the owner of the data directory, over the unix socket.
         runner, devices, store: what the manager acts on. Starts take no time.
+        fleet: targets in memory, and their store.
+        environ: what the owner's manifests may name.
+        fetcher: downloads wait in the middle until its `hold` is set.
         endings: what `POST /api/v1/shutdown` asked for, in order.
         not_ready: why the server is not ready.
     """
@@ -49,6 +59,7 @@ class ServedApi:
         *,
         devices: Sequence[Device] = (),
         manager: Mapping[str, Any] | None = None,
+        fetcher: Fetcher | None = None,
         **changes: Any,
     ) -> None:
         open_to_all = {"require_inference_auth": False, "require_management_auth": False}
@@ -59,6 +70,10 @@ class ServedApi:
         self.runner = MemoryRunner(start_seconds=0.0, stop_seconds=0.0)
         self.devices = MemoryDevices(devices)
         self.store = MemoryInstances()
+        self.fetcher = MemoryFetcher()
+        self._fetcher = fetcher
+        self.fleet = World()
+        self.environ: dict[str, str] = {}
         self.logs = directory / "logs"
         self.feed = Feed()
         self.remote = MemoryNodes()
@@ -82,6 +97,8 @@ class ServedApi:
         await self.nodes.startup()
         self.feed.attach(self.instances.bus)
         await self.instances.startup()
+        self.commands = FleetCommands(LocalOperations(self.fleet.fleet))
+        self.downloads = Downloads(self._fetcher or self.fetcher, self.feed.add, clock=self.clock)
         self.services = self._services()
         self.app = create_app(self.services)
         self.asgi = guarded(self.app, self.services, self.keys)
@@ -94,6 +111,10 @@ class ServedApi:
         self.feed.close()
         await self.client.aclose()
         await self.owner.aclose()
+        self.fetcher.hold.set()
+        await self.downloads.shutdown()
+        await self.commands.shutdown()
+        self.fleet.fleet.close()
         await self.instances.shutdown(stop=True)
 
     async def until(self, name: str, state: State, seconds: float = 5.0) -> None:
@@ -110,6 +131,10 @@ class ServedApi:
             keys=self.keys,
             audit=self.audit,
             feed=self.feed,
+            downloads=self.downloads,
+            fleet=self.commands,
+            metrics=Metrics(self.instances, self.devices, self.feed, node="main"),
+            environ=self.environ,
             log_path=lambda name: self.logs / f"{name}.log",
             disk=self.pool,
             ready=lambda: self.not_ready,

@@ -5,10 +5,13 @@ from starlette.types import ASGIApp
 
 from garrison import __version__
 from garrison.access.keys import Keys
-from garrison.api import backends, errors, keys, nodes, system
+from garrison.api import backends, errors, keys, metrics, nodes, system
 from garrison.api.authentication import Authentication
+from garrison.api.fleet import routes as fleet
 from garrison.api.guard import Guard
 from garrison.api.instances import routes as instances
+from garrison.api.models import routes as models
+from garrison.api.problems import TAGS, complete
 from garrison.api.services import Services
 
 __all__ = ["create_app", "guarded"]
@@ -26,11 +29,14 @@ def create_app(given: Services) -> FastAPI:
         redoc_url=None,
         openapi_url="/api/v1/openapi.json",
         redirect_slashes=False,
+        openapi_tags=list(TAGS),
     )
     app.state.services = given
     errors.install(app)
-    for router in (system.health, system.router, instances.router, nodes.router, backends.router, keys.router):
-        app.include_router(router)
+    app.include_router(system.health)
+    for noun in (system, keys, instances, nodes, backends, models, fleet, metrics):
+        app.include_router(noun.router)
+    complete(app)
     return app
 
 

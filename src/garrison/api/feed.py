@@ -64,6 +64,11 @@ class Feed:
         """The id of the last event."""
         return f"{self._epoch}-{self._last}"
 
+    @property
+    def last(self) -> int:
+        """How many events there were since the server began."""
+        return self._last
+
     def can_resume(self, after: str) -> bool:
         """Whether every event after the one of this id is still here."""
         number = self._number(after)

@@ -5,12 +5,13 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Path
 from pydantic import BaseModel, ConfigDict, Field
 
+from garrison.api.problems import problems
 from garrison.api.services import Services, services
 from garrison.nodes.node import Node
 
 __all__ = ["router"]
 
-router = APIRouter(prefix="/api/v1/nodes", tags=["nodes"])
+router = APIRouter(prefix="/api/v1/nodes", tags=["nodes"], responses=problems(404, 409, 502, 504))
 
 Given = Annotated[Services, Depends(services)]
 Name = Annotated[str, Path(max_length=200)]

@@ -1,20 +1,26 @@
 """What the routes call."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from fastapi import Request
 
 from garrison.access.audit import AuditLog
 from garrison.access.operations import KeyOperations
 from garrison.api.feed import Feed
+from garrison.api.fleet.commands import FleetCommands
 from garrison.api.instances.idempotency import Idempotency
+from garrison.api.models.downloads import Downloads
 from garrison.base.clock import Clock, SystemClock
 from garrison.base.settings import Settings
 from garrison.instances.manager import InstanceManager
 from garrison.net.thread_pool import ThreadPool
 from garrison.nodes.watch import Nodes
+
+if TYPE_CHECKING:
+    from garrison.api.metrics import Metrics
 
 __all__ = ["Services", "services"]
 
@@ -24,6 +30,10 @@ class Services:
     """Everything behind the API, in one value.
 
     Attributes:
+        downloads: of models.
+        fleet: the declared stacks.
+        metrics: for Prometheus.
+        environ: what `${NAME}` stands for in a manifest of the owner.
         log_path: where the log of an instance is.
         disk: threads for files.
         ready: why the server is not ready; empty when it is.
@@ -37,11 +47,15 @@ class Services:
     keys: KeyOperations
     audit: AuditLog
     feed: Feed
+    downloads: Downloads
+    fleet: FleetCommands
+    metrics: "Metrics"
     log_path: Callable[[str], Path]
     disk: ThreadPool
     ready: Callable[[], str]
     closing: Callable[[], bool]
     shut_down: Callable[[bool], None]
+    environ: Mapping[str, str] = field(default_factory=dict)
     idempotency: Idempotency = field(default_factory=Idempotency)
     clock: Clock = field(default_factory=SystemClock)
 

@@ -10,14 +10,15 @@ from pydantic import BaseModel
 from garrison import __version__
 from garrison.api.feed import FeedEvent
 from garrison.api.instances.shown import shown
+from garrison.api.problems import problems
 from garrison.api.services import Services, services
-from garrison.api.sse import EventStream
+from garrison.api.sse import EVENTS, EventStream
 from garrison.base.settings import Settings
 
 __all__ = ["health", "router"]
 
 health = APIRouter(tags=["health"])
-router = APIRouter(prefix="/api/v1", tags=["system"])
+router = APIRouter(prefix="/api/v1", tags=["system"], responses=problems())
 
 Given = Annotated[Services, Depends(services)]
 
@@ -62,7 +63,7 @@ def _shown(values: Settings, name: str, *, secret: bool) -> Any:
     return value if isinstance(value, str | int | float | bool | tuple | None) else str(value)
 
 
-@router.get("/events", response_class=EventStream)
+@router.get("/events", response_class=EventStream, responses=EVENTS)
 async def events(
     given: Given, last_event_id: Annotated[str, Header(description="Resume after this event.")] = ""
 ) -> EventStream:

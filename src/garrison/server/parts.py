@@ -12,12 +12,16 @@ from garrison.access.key_secret import load_key_secret
 from garrison.access.keys import Keys
 from garrison.access.tokens import TokenHasher
 from garrison.api.feed import Feed
+from garrison.api.fleet.commands import FleetCommands
+from garrison.api.models.downloads import Downloads
+from garrison.api.models.fetcher import HubFetcher
 from garrison.base.clock import SystemClock
 from garrison.base.errors import GarrisonError
 from garrison.base.settings import Settings
 from garrison.engines.environments import in_use
 from garrison.fleet.artifacts.disk import DiskArtifacts
 from garrison.fleet.context import Fleet
+from garrison.fleet.management.local import LocalOperations
 from garrison.instances.engine_runner import EngineRunner
 from garrison.instances.machine import MachineDevices
 from garrison.instances.manager import InstanceManager
@@ -55,6 +59,8 @@ class Parts:
     def __init__(self, settings: Settings, environ: Mapping[str, str] | None = None) -> None:
         self.settings = settings
         environ = os.environ if environ is None else environ
+        self.environ = environ
+        self._downloads: Downloads | None = None
         self.clock = SystemClock()
         self.store: SqlStore = open_store(settings.database)
         self.disk = ThreadPool("garrison-files", 8)
@@ -62,11 +68,11 @@ class Parts:
         self._starts = ThreadPool("garrison-starts", _STARTS_AT_ONCE)
         self._machine = ThreadPool("garrison-machine")
         self.runner = EngineRunner(settings, environ, ports=settings.instance_port_range, pool=self._starts)
-        devices = MachineDevices(self._machine, _gpus, self._variant, environ)
+        self.devices = MachineDevices(self._machine, _gpus, self._variant, environ)
         self.instances = InstanceManager(
             StoredInstances(self.store, settings.node_name),
             self.runner,
-            devices,
+            self.devices,
             manager_settings(settings),
             clock=self.clock,
             pool=self._writes,
@@ -84,6 +90,7 @@ class Parts:
         self.nodes = Nodes(NodeFiles(settings.data_dir), self._ask, clock=self.clock, pool=self.disk)
         artifacts = DiskArtifacts(settings.data_dir, self.store.identity(), record=self.store)
         self.fleet = Fleet(store=self.store, dialer=HttpDialer(), artifacts=artifacts)
+        self.commands = FleetCommands(LocalOperations(self.fleet))
         self._agent = FleetAgent(self.fleet, retention=timedelta(days=settings.retention))
 
     async def startup(self, feed: Feed) -> None:
@@ -95,8 +102,16 @@ class Parts:
         await self.nodes.startup()
         await self._agent.startup()
 
+    def downloads(self, feed: Feed) -> Downloads:
+        """The downloads of models, which tell `feed`."""
+        self._downloads = Downloads(HubFetcher(self.settings, self.environ), feed.add, clock=self.clock)
+        return self._downloads
+
     async def shutdown(self) -> None:
         """End it. Calls that hang on a disk are left behind."""
+        if self._downloads is not None:
+            await self._downloads.shutdown()
+        await self.commands.shutdown()
         await self._agent.shutdown()
         if self._following is not None:
             self._following.cancel()

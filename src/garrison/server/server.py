@@ -8,6 +8,7 @@ from starlette.types import ASGIApp
 
 from garrison.api.app import create_app, guarded
 from garrison.api.feed import Feed
+from garrison.api.metrics import Metrics
 from garrison.api.services import Services
 from garrison.base.logs import logger
 from garrison.gateway.gateway import Gateway
@@ -108,6 +109,7 @@ class Server:
         self._feed.close()
         if self._opening is not None:
             self._opening.cancel()
+        self._parts.commands.request_stop()
         await asyncio.gather(*(one.shutdown() for one in self._listeners))
         await self._parts.instances.shutdown(stop=self._stop_instances)
         for one in self._passes:
@@ -151,6 +153,10 @@ class Server:
             keys=parts.keys,
             audit=parts.audit,
             feed=self._feed,
+            downloads=parts.downloads(self._feed),
+            fleet=parts.commands,
+            metrics=Metrics(parts.instances, parts.devices, self._feed, node=values.node_name),
+            environ=parts.environ,
             log_path=parts.runner.log_path,
             disk=parts.disk,
             ready=self._why_not_ready,

@@ -13,8 +13,9 @@ from garrison.api.instances.explained import explained
 from garrison.api.instances.logs import follow, tail
 from garrison.api.instances.options import InstanceOptions, options_of, spec_of
 from garrison.api.instances.shown import etag, shown
+from garrison.api.problems import problems
 from garrison.api.services import Services, services
-from garrison.api.sse import EventStream
+from garrison.api.sse import EVENTS, EventStream
 from garrison.base.errors import ConflictError, InvalidError
 from garrison.instances.live import Live
 from garrison.instances.values.spec import InstanceSpec
@@ -22,7 +23,7 @@ from garrison.nodes.node import NodeView
 
 __all__ = ["router"]
 
-router = APIRouter(prefix="/api/v1/instances", tags=["instances"])
+router = APIRouter(prefix="/api/v1/instances", tags=["instances"], responses=problems(404, 409, 412))
 
 Given = Annotated[Services, Depends(services)]
 Name = Annotated[str, Path(max_length=200)]
@@ -193,7 +194,7 @@ async def logs(
     return await tail(given.log_path(name), lines, given.disk)
 
 
-@router.get("/{name}/logs/stream", response_class=EventStream)
+@router.get("/{name}/logs/stream", response_class=EventStream, responses=EVENTS)
 async def log_stream(given: Given, name: Name, lines: Annotated[int, Query(ge=0, le=10_000)] = 100) -> EventStream:
     """Stream the engine's output as server-sent events, each with one line as `text`."""
     given.instances.get(name)

@@ -197,9 +197,11 @@ class LocalOperations:
     def now(self) -> datetime:
         return self._fleet.clock.now()
 
-    async def history(self, chosen: HistoryFilter, *, limit: int = 100) -> tuple[Event, ...]:
-        found = await self._events(chosen, after_id=None, limit=limit)
-        return tuple(reversed(found))
+    async def history(
+        self, chosen: HistoryFilter, *, limit: int = 100, after_id: int | None = None
+    ) -> tuple[Event, ...]:
+        found = await self._events(chosen, after_id=after_id, limit=limit)
+        return tuple(reversed(found) if after_id is None else found)
 
     async def follow(self, chosen: HistoryFilter, *, after_id: int) -> AsyncIterator[Event]:
         last, feed = after_id, self._fleet.feed

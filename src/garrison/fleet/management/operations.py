@@ -93,8 +93,10 @@ class Operations(Protocol):
     def now(self) -> datetime:
         """Return the time by the clock of the times on record."""
 
-    async def history(self, chosen: HistoryFilter, *, limit: int = 100) -> tuple[Event, ...]:
-        """Return the newest events, oldest first."""
+    async def history(
+        self, chosen: HistoryFilter, *, limit: int = 100, after_id: int | None = None
+    ) -> tuple[Event, ...]:
+        """Return the newest events, or the first ones after `after_id`; oldest first."""
 
     def follow(self, chosen: HistoryFilter, *, after_id: int) -> AsyncIterator[Event]:
         """Yield the events after `after_id`, then those that happen, whichever process records them. None is lost."""

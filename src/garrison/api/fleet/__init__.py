@@ -1,0 +1,1 @@
+"""Declared stacks over the API: plan, apply, destroy, adopt, forget, and what is on record."""

@@ -1,0 +1,1 @@
+"""`/api/v1/models`: what is on disk, and downloads as jobs."""
