@@ -121,7 +121,7 @@ def test_each_operation_has_a_known_tag_a_summary_and_documented_errors() -> Non
             assert operation["summary"], (path, method)
             assert operation["description"], (path, method)
             if path.startswith("/api/"):
-                assert {"403", "422", "503"} <= operation["responses"].keys(), (path, method)
+                assert {"401", "403", "422", "503"} <= operation["responses"].keys(), (path, method)
                 problem = operation["responses"]["422"]["content"]["application/json"]["schema"]
                 assert problem == {"$ref": "#/components/schemas/Problem"}, (path, method)
 

@@ -6,12 +6,13 @@ from fastapi import APIRouter
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
 
+from garrison.api.problems import problems
 from garrison.base.errors import GarrisonError
 from garrison.engines.parsed_backend import parse_backend
 
 __all__ = ["router"]
 
-router = APIRouter(prefix="/api/v1/backends", tags=["backends"])
+router = APIRouter(prefix="/api/v1/backends", tags=["backends"], responses=problems(400, 404, 424, 502, 504))
 
 _ENGINES = {"vllm": "vllm", "llama-cpp": "llama_cpp", "mlx": "mlx_lm"}
 

@@ -13,12 +13,13 @@ from garrison.access.changes import KEEP, Keep, KeyChange, NewKey
 from garrison.access.permissions import Grants, Limits, Permissions, Scope
 from garrison.access.stored import key_to_json
 from garrison.api.audited import note
+from garrison.api.problems import problems
 from garrison.api.services import Services, services
 from garrison.base.errors import InvalidError
 
 __all__ = ["router"]
 
-router = APIRouter(prefix="/api/v1", tags=["keys"])
+router = APIRouter(prefix="/api/v1", tags=["keys"], responses=problems(404, 409))
 
 Given = Annotated[Services, Depends(services)]
 Id = Annotated[int, Path(ge=1, le=2**53)]

@@ -38,11 +38,14 @@ TAGS = (
     {"name": "instances", "description": "Engines that this server runs: llamactl's calls, and more."},
     {"name": "models", "description": "Models on disk, and downloads as jobs: llamactl's calls."},
     {"name": "fleet", "description": "Declared stacks: plan, apply, drift, history."},
+    {"name": "keys", "description": "Keys, their scopes and limits, and the audit log: llamactl's calls, and more."},
+    {"name": "backends", "description": "Command lines to options, and what engines say of themselves."},
     {"name": "nodes", "description": "Other servers, which this one lists and passes requests on to."},
 )
 
 _TEXTS = {
     400: "The request cannot be read.",
+    401: "A key is needed, or it is not one of this server.",
     403: "The caller may not do this.",
     404: "There is none of that name.",
     409: "It is in use, was changed by somebody else, or exists already.",
@@ -54,7 +57,7 @@ _TEXTS = {
     503: "Not now; `Retry-After` says when to ask again.",
     504: "What is behind the server did not answer.",
 }
-_ALWAYS = (403, 422, 503)
+_ALWAYS = (401, 403, 413, 415, 422, 503)
 
 
 def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
