@@ -3,20 +3,24 @@
 import asyncio
 import os
 import signal
+import socket
+import sys
 from collections.abc import AsyncIterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import httpx2
 import pytest
 
 from garrison.base.clock import SystemClock
-from garrison.base.errors import ConflictError, EngineDiedError, GarrisonError
+from garrison.base.errors import ConflictError, EngineDiedError, GarrisonError, PortForeignError
 from garrison.base.identity import start_time
 from garrison.base.settings import Settings
 from garrison.instances.engine_runner import EngineRunner
 from garrison.instances.manager import InstanceManager
+from garrison.instances.runner import Launch
 from garrison.instances.settings import ManagerSettings
-from garrison.instances.values.spec import InstanceSpec
+from garrison.instances.values.spec import CustomServer, InstanceSpec
 from garrison.instances.values.state import State
 from garrison.launch.run.detached import read_status
 from garrison.net.thread_pool import ThreadPool
@@ -177,3 +181,85 @@ async def test_two_instances_get_two_ports_that_can_be_bound(machine: Machine, t
     )
     with pytest.raises(ConflictError, match="no port from"):
         await machine.runner.free_port(lambda _: True)
+
+
+async def test_a_custom_server_is_started_adopted_and_stopped(machine: Machine, tiny_model: Path) -> None:
+    argv = (sys.executable, "-m", "http.server", "{port}", "--bind", "{host}", "--directory", "{model}")
+    custom = CustomServer(argv, ready_path="/config.json", apis=frozenset())
+    await machine.manager.create(
+        InstanceSpec(name="files", engine="custom", custom=custom, options={"model": str(tiny_model)})
+    )
+    lease = await machine.manager.acquire("files")
+    before = machine.manager.get("files").engine
+    assert before is not None
+    async with httpx2.AsyncClient(trust_env=False) as client:
+        assert (await client.get(f"{lease.upstream.url}/config.json")).status_code == 200
+    assert lease.upstream.key is None
+    lease.release()
+    await machine.manager.shutdown()
+    await machine.server()
+    after = machine.manager.get("files").engine
+    assert after is not None
+    assert after.pid == before.pid
+    pid, start = after.pid or 0, start_time(after.pid or 0)
+    await machine.manager.stop("files")
+    assert start_time(pid) != start
+
+
+async def test_a_custom_server_that_is_never_ready_says_what_it_answers(machine: Machine, tiny_model: Path) -> None:
+    machine.runner = EngineRunner(
+        replace(machine.settings, ready_timeout=8, progress_window=8), machine.environ, ports=PORTS, pool=machine.pool
+    )
+    argv = (sys.executable, "-m", "http.server", "{port}", "--bind", "{host}", "--directory", str(tiny_model))
+    custom = CustomServer(argv, ready_path="/none")
+    with pytest.raises(GarrisonError, match="/none answers 404"):
+        await machine.runner.start(
+            Launch(InstanceSpec(name="files", engine="custom", custom=custom), PORTS[0]), lambda _: None
+        )
+
+
+async def test_a_program_of_several_words_and_its_environment(machine: Machine, tiny_model: Path) -> None:
+    words = (sys.executable, "-P", "-m", "garrison.sim")
+    machine.runner = EngineRunner(
+        replace(machine.settings, vllm_executable=words, vllm_env=(("A", "backend"), ("B", "backend"))),
+        machine.environ,
+        ports=PORTS,
+        pool=machine.pool,
+    )
+    await machine.manager.shutdown()
+    await machine.server()
+    own = InstanceSpec(name="a", options={"model": str(tiny_model)}, env={"B": "instance"})
+    await machine.manager.create(own)
+    assert await models(machine, "a")
+    engine = machine.manager.get("a").engine
+    assert engine is not None
+    variables = Path(f"/proc/{engine.pid}/environ").read_bytes().split(b"\0")
+    assert {b"A=backend", b"B=instance"} <= set(variables)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0"])
+async def test_a_fixed_port_that_is_held_names_its_holder(machine: Machine, tiny_model: Path, host: str) -> None:
+    port = PORTS[0] + 7
+    program = f"import socket, sys; s = socket.create_server(({host!r}, {port})); print(flush=True); sys.stdin.read()"
+    pipe = asyncio.subprocess.PIPE
+    holder = await asyncio.create_subprocess_exec(sys.executable, "-c", program, stdin=pipe, stdout=pipe)
+    assert holder.stdout is not None
+    await holder.stdout.readline()
+    await machine.manager.create(spec(tiny_model, port=port))
+    with pytest.raises(PortForeignError, match=f"instance a cannot have its port: .*{port}.*pid {holder.pid}"):
+        await machine.manager.acquire("a")
+    holder.kill()
+    await holder.wait()
+
+
+async def test_a_port_that_was_not_fixed_may_change_and_is_kept_otherwise(machine: Machine, tiny_model: Path) -> None:
+    await machine.manager.create(spec(tiny_model))
+    await models(machine, "a")
+    first = machine.manager.get("a").record.port
+    await machine.manager.stop("a")
+    await models(machine, "a")
+    assert machine.manager.get("a").record.port == first
+    await machine.manager.stop("a")
+    with socket.create_server(("0.0.0.0", first or 0)):
+        await models(machine, "a")
+        assert machine.manager.get("a").record.port not in (first, None)

@@ -42,7 +42,9 @@ class Custom:
     def __init__(self, argv: Sequence[str] = (), *, ready_path: str = "/health", apis: frozenset[str] = _APIS) -> None:
         self.argv = tuple(argv)
         self.executable = argv[0] if argv else ""
-        self.readiness = Readiness(ready_path, "its readiness path answers 200", loading=frozenset({503}))
+        self.readiness = Readiness(
+            ready_path, "its readiness path answers 200", loading=frozenset({503}), declared=True
+        )
         self.capabilities = Capabilities(
             runtime_lora=False, static_lora=False, sleep=False, metrics=False, apis=apis, api_key=False
         )

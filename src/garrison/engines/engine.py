@@ -158,6 +158,7 @@ class Readiness:
         listens_when_ready: it accepts connections only once it can serve, so any response proves that it is ready.
         loading: statuses that mean "not yet".
         dead: statuses that mean it will never be ready, although the process is alive.
+        declared: the user named the path, so nothing but its 200 counts.
     """
 
     path: str
@@ -165,6 +166,7 @@ class Readiness:
     loading: frozenset[int] = frozenset()
     dead: frozenset[int] = frozenset()
     listens_when_ready: bool = False
+    declared: bool = False
 
 
 @dataclass(frozen=True, slots=True)

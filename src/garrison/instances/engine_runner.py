@@ -5,11 +5,8 @@ the log.
 """
 
 import asyncio
-import contextlib
-import os
 import secrets
 import shutil
-import signal
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +27,7 @@ from garrison.launch.run.address import base_url
 from garrison.launch.run.contained import Contained, ContainedSpawner, end_containers
 from garrison.launch.run.detached import Adopted, DetachedSpawner, ShimStatus, adopt_engine, lives, read_status
 from garrison.launch.run.engine_run import EngineRun, Job
+from garrison.launch.run.orphans import end_orphans
 from garrison.launch.run.patience import Patience
 from garrison.launch.run.spawn import EngineProcess, Spawner
 from garrison.launch.serve import prepare
@@ -40,7 +38,6 @@ from garrison.net.thread_pool import ThreadPool
 __all__ = ["EngineRunner"]
 
 _KILL_SECONDS = 5.0
-_POLL_SECONDS = 0.05
 _LOCATE_SECONDS = 5.0
 
 _log = logger(__name__)
@@ -226,18 +223,11 @@ class EngineRunner:
             _log.warning("a container that was left was removed", name=name)
 
     async def _end_orphan(self, name: str, status: ShimStatus) -> None:
-        """End an engine whose shim is gone: the whole group of its main process."""
-        if status.main is None or not lives(status.main):
+        """End what is left of an engine whose shim is gone."""
+        if status.shim is None or lives(status.shim):
             return
-        _log.warning("ending an engine whose shim was killed", name=name, pid=status.main.pid)
-        for number in (signal.SIGTERM, signal.SIGKILL):
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                if lives(status.main):
-                    os.killpg(status.main.pid, number)
-            for _ in range(int(_KILL_SECONDS / _POLL_SECONDS)):
-                if not lives(status.main):
-                    return
-                await asyncio.sleep(_POLL_SECONDS)
+        if ended := await end_orphans(status.shim, _KILL_SECONDS):
+            _log.warning("an engine whose shim was killed was ended", name=name, processes=ended)
 
 
 class _Engine:

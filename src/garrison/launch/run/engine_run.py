@@ -8,7 +8,7 @@ exit status but that of its own child. How long to wait is decided in `patience`
 import asyncio
 import contextlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -229,6 +229,8 @@ class EngineRun:
             if self._ended() or self._fatal:
                 raise await self._died("before it was ready")
             answer = await probe.ask()
+            if self._job.engine.readiness.declared:
+                answer = replace(answer, unsure=False)
             if answer.dead:
                 raise self._failure(EngineDiedError, f"{self._job.engine.title} cannot serve: {answer.reason}")
             if answer.heard and not bound:

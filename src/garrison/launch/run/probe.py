@@ -71,8 +71,16 @@ class EngineProbe:
         if url not in self._connections:
             server = Server(base_url=url, tls=Tls(insecure=True), timeout=self._timeout)
             self._connections[url] = self._dialer.open(server, uds=way.uds)
-        path, loading, dead = self._readiness.path, self._readiness.loading, self._readiness.dead
-        return await probe(self._connections[url], origin_of(url), path, loading, dead, timeout=self._timeout)
+        said = self._readiness
+        return await probe(
+            self._connections[url],
+            origin_of(url),
+            said.path,
+            said.loading,
+            said.dead,
+            timeout=self._timeout,
+            models=not said.declared,
+        )
 
     async def _knock(self) -> Answer:
         """gRPC is not HTTP/1.1: that it accepts a connection is all that can be seen."""

@@ -67,6 +67,7 @@ async def probe(
     dead: frozenset[int] = frozenset(),
     *,
     timeout: float = PROBE_SECONDS,
+    models: bool = True,
 ) -> Answer:
     """GET `path` once. 200 means ready; where the path does not exist, a list of models is proof too.
 
@@ -75,11 +76,12 @@ async def probe(
         loading: statuses that mean "not yet".
         dead: statuses that mean it will never be ready.
         timeout: seconds for an answer.
+        models: whether a list of models counts.
     """
     asked = path
     try:
         answer = await connection.request("GET", path, timeout=timeout)
-        if answer.status == 404 and path != "/v1/models":
+        if answer.status == 404 and path != "/v1/models" and models:
             asked = "/v1/models"
             answer = await connection.request("GET", asked, timeout=timeout)
             if answer.status in (401, 403):
