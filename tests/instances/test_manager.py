@@ -1,54 +1,15 @@
 """The manager over its twins, on a clock that does not wait."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from typing import Any
 
 import pytest
 
 from garrison.base.errors import ConflictError, EngineDiedError, InvalidError, NotFoundError, NotReadyError
-from garrison.instances.manager import InstanceManager
 from garrison.instances.room.values import HOST, Device, Limits
-from garrison.instances.settings import ManagerSettings
 from garrison.instances.values.spec import InstanceSpec
 from garrison.instances.values.state import State
-from garrison.testing.instances import MemoryDevices, MemoryInstances, MemoryRunner
-from garrison.testing.thread_pool import DirectPool
-from garrison.testing.virtual_loop import LoopClock, VirtualLoop
 
-
-class World:
-    """A machine, whose server may come and go."""
-
-    def __init__(self, **settings: Any) -> None:
-        self.store = MemoryInstances()
-        self.runner = MemoryRunner()
-        self.devices = MemoryDevices()
-        self.settings = ManagerSettings(**settings)
-        self.manager: InstanceManager
-
-    async def server(self) -> InstanceManager:
-        loop = asyncio.get_running_loop()
-        assert isinstance(loop, VirtualLoop)
-        self.manager = InstanceManager(
-            self.store, self.runner, self.devices, self.settings, clock=LoopClock(loop), pool=DirectPool()
-        )
-        await self.manager.startup()
-        return self.manager
-
-    def state(self, name: str) -> State:
-        return self.manager.get(name).state
-
-
-def run(world: World, body: Callable[[World], Awaitable[None]]) -> None:
-    async def whole() -> None:
-        await world.server()
-        await body(world)
-        await world.manager.shutdown(stop=True)
-
-    with asyncio.Runner(loop_factory=VirtualLoop) as runner:
-        runner.run(whole())
-    assert not world.runner.alive
+from .world import World, run
 
 
 async def use(world: World, name: str, seconds: float = 0.0) -> None:

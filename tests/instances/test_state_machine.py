@@ -1,7 +1,9 @@
-"""Starts, stops, crashes, evictions and kills of the server, at random: what holds whatever happens."""
+"""Starts, stops, sleeps, wakes, faults, crashes, evictions, kills and successors of the server, at random: what holds
+whatever happens."""
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Sequence
+from dataclasses import fields
 from typing import Any
 
 import pytest
@@ -14,9 +16,11 @@ from garrison.instances.live import Lease
 from garrison.instances.manager import InstanceManager
 from garrison.instances.room.values import HOST, Device, Limits
 from garrison.instances.settings import ManagerSettings
+from garrison.instances.values.record import InstanceRecord
 from garrison.instances.values.spec import InstanceSpec
 from garrison.instances.values.state import State
-from garrison.testing.instances import MemoryDevices, MemoryInstances, MemoryRunner
+from garrison.store.records import Event
+from garrison.testing.instances import MemoryDevices, MemoryInstances, MemoryRunner, OneServer, SleepFaults
 from garrison.testing.thread_pool import DirectPool
 from garrison.testing.virtual_loop import LoopClock, VirtualLoop
 
@@ -26,6 +30,33 @@ MOST, TOTAL = 2, 10
 DEADLINE = 60.0
 
 
+FAULTS = st.sampled_from(
+    [SleepFaults(), SleepFaults(), *(SleepFaults(**{one.name: True}) for one in fields(SleepFaults))]
+)
+
+
+class StoreView:
+    """The store as one server has it: after that was killed, it writes no more."""
+
+    def __init__(self, store: MemoryInstances) -> None:
+        self._store = store
+        self.killed = False
+
+    def load(self) -> list[InstanceRecord]:
+        return self._store.load()
+
+    def create(self, record: InstanceRecord, events: Sequence[Event]) -> InstanceRecord:
+        return self._store.create(record, events)
+
+    def save(self, records: Sequence[InstanceRecord], events: Sequence[Event]) -> None:
+        if not self.killed:
+            self._store.save(records, events)
+
+    def delete(self, record: InstanceRecord, events: Sequence[Event]) -> None:
+        if not self.killed:
+            self._store.delete(record, events)
+
+
 class Machine(RuleBasedStateMachine):
     """A machine with room for two of four instances, and for ten units of memory."""
 
@@ -33,8 +64,10 @@ class Machine(RuleBasedStateMachine):
         super().__init__()
         self.loop = VirtualLoop()
         self.store = MemoryInstances()
-        self.runner = MemoryRunner(start_seconds=2.0, stop_seconds=0.5)
-        self.devices = MemoryDevices([Device(HOST, TOTAL, TOTAL)], dict.fromkeys(NAMES, (4, 0)))
+        self.runner = MemoryRunner(
+            start_seconds=2.0, stop_seconds=0.5, can_sleep=True, sleep_seconds=0.4, wake_seconds=0.3
+        )
+        self.devices = MemoryDevices([Device(HOST, TOTAL, TOTAL)], dict.fromkeys(NAMES, (4, 0)), watched=self.runner)
         self.leases: list[tuple[str, Lease]] = []
         self.waiting: list[tuple[float, asyncio.Task[None]]] = []
         self.manager: InstanceManager
@@ -54,18 +87,25 @@ class Machine(RuleBasedStateMachine):
 
     async def server(self) -> None:
         limits = Limits(MOST, residency=3.0, patience=10.0)
-        self.manager = InstanceManager(
-            self.store, self.runner, self.devices,
-            ManagerSettings(limits=limits, idle=40.0, start_timeout=DEADLINE, queue=50, drain_timeout=5.0),
-            clock=LoopClock(self.loop), pool=DirectPool(),
+        self.one = OneServer(self.runner)
+        self.view = StoreView(self.store)
+        settings = ManagerSettings(
+            limits=limits, idle=40.0, start_timeout=DEADLINE, queue=50, drain_timeout=5.0, sleep_timeout=8.0,
+            memory_timeout=1.0,
         )  # fmt: skip
+        self.manager = InstanceManager(
+            self.view, self.one, self.devices, settings, clock=LoopClock(self.loop), pool=DirectPool()
+        )
         await self.manager.startup()
 
     @rule(name=NAME, count=st.integers(1, 3))
     def requests_come(self, name: str, count: int) -> None:
         async def ask() -> None:
             lease = await self.manager.acquire(name)
-            assert self.runner.alive[name].upstream == lease.upstream
+            engine = self.runner.alive[name]
+            assert engine.upstream == lease.upstream
+            assert engine.sleeps.level is None
+            assert not engine.sleeps.wrong, "no request reaches an engine whose answers have changed"
             self.leases.append((name, lease))
 
         async def begin() -> None:
@@ -119,6 +159,32 @@ class Machine(RuleBasedStateMachine):
         if fails:
             self.runner.fails[name] = EngineDiedError("out of memory")
 
+    @rule(faults=FAULTS)
+    def sleep_goes_wrong_from_now_on(self, faults: SleepFaults) -> None:
+        self.runner.sleep_faults = faults
+
+    @rule(name=NAME)
+    def it_is_ejected(self, name: str) -> None:
+        self.do(self.manager.eject(name))
+
+    @rule()
+    def the_server_is_killed(self) -> None:
+        """Nothing of it is done any more: what it started and what it had put to sleep goes on by itself."""
+
+        async def kill() -> None:
+            self.one.kill()
+            self.view.killed = True
+            left = asyncio.all_tasks() - {asyncio.current_task()}
+            left = {task for task in left if task.get_coro().__qualname__ != "MemoryRunner.finish"}
+            for task in left:
+                task.cancel()
+            await asyncio.gather(*left, return_exceptions=True)
+            self.waiting.clear()
+            self.leases.clear()
+            await self.server()
+
+        self.do(kill())
+
     @rule()
     def the_server_is_replaced(self) -> None:
         """Its engines go on; whoever waited is told, and requests in progress are those of the old server."""
@@ -136,7 +202,7 @@ class Machine(RuleBasedStateMachine):
 
     @invariant()
     def limits_hold(self) -> None:
-        assert len(self.runner.alive) + len(self.runner.starting) <= MOST
+        assert len(self.runner.awake) <= MOST
         assert self.runner.most_alive <= MOST
 
     @invariant()
@@ -145,7 +211,12 @@ class Machine(RuleBasedStateMachine):
             return
         for live in self.manager.list():
             if live.state is State.RUNNING:
+                assert self.runner.alive[live.name].sleeps.level is None
+            if live.state is State.SLEEPING:
                 assert live.name in self.runner.alive
+                assert not sum((live.held or {}).values()), "it holds no memory"
+            if live.state in (State.STOPPED, State.FAILED):
+                assert live.name not in self.runner.alive
             if live.engine is None:
                 assert not live.admits
             assert live.leases >= 0

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from garrison.instances.stored import StoredInstances, spec_from_json, spec_to_json
 from garrison.instances.values.record import Costs, InstanceRecord
+from garrison.instances.values.sleep import SleepCost, SleepRecord
 from garrison.instances.values.spec import CustomServer, InstanceSpec
 from garrison.instances.values.state import Condition, State
 from garrison.testing.store import MemoryStore
@@ -25,6 +26,8 @@ SPECS = st.builds(
     port=st.one_of(st.none(), st.integers(1, 65535)),
     idle_seconds=st.one_of(st.none(), st.floats(0, 1e6)),
     pin=st.booleans(),
+    preload=st.booleans(),
+    sleep_level=st.none() | st.integers(0, 2),
     devices=st.lists(st.text(max_size=3), max_size=2).map(tuple),
     stack=st.one_of(st.none(), st.text(max_size=3)),
 )
@@ -44,6 +47,7 @@ def test_a_record_survives_the_store() -> None:
     record = InstanceRecord(0, InstanceSpec(name="a"), Condition(State.STOPPED, NOW, "created"), NOW, NOW)
     made = store.create(record, [])
     changed = replace(made, wanted=True, port=8000, costs=Costs(1.5, {"loading": 1.0}, {"host": 7}))
+    changed = replace(changed, sleep=SleepRecord(2, costs={2: SleepCost(1.0, 2.0)}, quarantine={"m": "it failed"}))
     store.save([changed], [])
     assert store.load() == [changed]
     store.delete(changed, [])

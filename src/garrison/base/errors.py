@@ -68,6 +68,7 @@ __all__ = [
     "PortStuckError",
     "PortUnattributableError",
     "RateLimitedError",
+    "SleepFailedError",
     "UnauthenticatedError",
     "UnreachableError",
     "UsageError",
@@ -236,6 +237,14 @@ class NotReadyError(EngineError):
     """An instance cannot answer now, and may later. Details: `retry_after` in seconds; `loading` while it starts."""
 
     code = "not-ready"
+    exit_code = ExitCode.UNREACHABLE
+    http_status = 503
+
+
+class SleepFailedError(EngineError):
+    """An engine did not fall asleep, did not wake up, or is not what it was before. It is stopped."""
+
+    code = "sleep-failed"
     exit_code = ExitCode.UNREACHABLE
     http_status = 503
 

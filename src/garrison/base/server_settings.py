@@ -104,6 +104,9 @@ class ServerSettings:
     )  # fmt: skip
     start_queue: int = setting("instances", "Requests that may wait for one instance.", _COUNT, 256)
     drain_timeout: float = setting("instances", "Seconds that a stop waits for requests in progress.", _SECONDS, 30.0)
+    sleep_timeout: float = setting(
+        "instances", "Seconds that an engine may take to fall asleep or to wake up.", _SECONDS, 300.0
+    )
     residency: float = setting(
         "instances", "Seconds that an instance is left alone after it became ready.", _SECONDS, 10.0
     )

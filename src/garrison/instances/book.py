@@ -62,6 +62,11 @@ class Book:
         live = self._all[record.spec.name] = Live(record)
         return live
 
+    def put_back(self, live: Live) -> None:
+        """It is not removed after all."""
+        self._all[live.name] = live
+        self.tell()
+
     def remove(self, live: Live) -> None:
         self._all.pop(live.name, None)
         self.tell()

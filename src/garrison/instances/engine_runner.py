@@ -7,7 +7,7 @@ the log.
 import asyncio
 import secrets
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,7 +20,8 @@ from garrison.engines.engine import Engine, EngineCommand
 from garrison.instances.container_record import ContainerRecord, forget_container, read_container, record_container
 from garrison.instances.engine_spec import ADDRESS, KEY_VARIABLE, plan_launch
 from garrison.instances.ports import Ports
-from garrison.instances.runner import Launch, Progress, RunningEngine, Upstream
+from garrison.instances.runner import Launch, Progress, RunningEngine, Sleeper, Upstream
+from garrison.instances.sleeper import open_sleeper
 from garrison.launch.containers.program import ContainerProgram, Containers
 from garrison.launch.engine_log import OutputLines
 from garrison.launch.run.address import base_url
@@ -33,7 +34,10 @@ from garrison.launch.run.spawn import EngineProcess, Spawner
 from garrison.launch.serve import prepare
 from garrison.models.files.progress import Silent
 from garrison.models.files.stop_token import StopToken
+from garrison.net.client import HttpDialer
+from garrison.net.endpoint import Server
 from garrison.net.thread_pool import ThreadPool
+from garrison.net.transport import Dialer
 
 __all__ = ["EngineRunner"]
 
@@ -59,6 +63,7 @@ class EngineRunner:
         ports: the first and the last port to give away.
         pool: threads for the preparation of starts, which may download for hours.
         containers: the seam to docker and podman, by the program with its options.
+        dialer: asks engines that can sleep.
     """
 
     def __init__(
@@ -69,12 +74,14 @@ class EngineRunner:
         ports: tuple[int, int],
         pool: ThreadPool,
         containers: Callable[[Sequence[str], Mapping[str, str]], Containers] = ContainerProgram,
+        dialer: Dialer[Server] | None = None,
     ) -> None:
         self._settings = settings
         self._environ = environ
         self._ports = Ports(ports, pool, host=ADDRESS)
         self._pool = pool
         self._containers = containers
+        self._dialer = dialer or HttpDialer()
 
     def directory(self, name: str) -> Path:
         """Where the files of an instance are."""
@@ -102,7 +109,7 @@ class EngineRunner:
             containers = self._containers(start.container.program, self._environ)
             await end_containers(containers, start.container.labels)
             spawner = ContainedSpawner(spawner, containers, start.container.labels)
-        return await _run(start, spawner, progress)
+        return await _run(start, spawner, progress, self._sleeper(launch, start.upstream))
 
     async def adopt(self, launch: Launch) -> RunningEngine | None:
         """As `Runner.adopt`."""
@@ -131,10 +138,13 @@ class EngineRunner:
             engine.close()
             return None
         try:
-            return await _run(start, Adopted(engine), lambda _: None)
+            return await _run(start, Adopted(engine), lambda _: None, self._sleeper(launch, start.upstream))
         except GarrisonError as error:
             _log.warning("an engine cannot be adopted", name=name, error=error.message)
             return None
+
+    def _sleeper(self, launch: Launch, upstream: Upstream) -> "_OpenSleeper":
+        return lambda: open_sleeper(launch.spec, upstream, self._dialer)
 
     async def forget(self, name: str) -> None:
         """As `Runner.forget`."""
@@ -230,10 +240,21 @@ class EngineRunner:
             _log.warning("an engine whose shim was killed was ended", name=name, processes=ended)
 
 
+_OpenSleeper = Callable[[], Awaitable[Sleeper | None]]
+
+
 class _Engine:
     """`RunningEngine` as a run that has become ready."""
 
-    def __init__(self, run: EngineRun, task: "asyncio.Task[bool]", upstream: Upstream, view: "_View") -> None:
+    def __init__(
+        self,
+        run: EngineRun,
+        task: "asyncio.Task[bool]",
+        upstream: Upstream,
+        view: "_View",
+        sleeper: _OpenSleeper,
+    ) -> None:
+        self._open_sleeper = sleeper
         self.upstream = upstream
         self.pid = run.process.main.pid if run.process is not None and run.process.main is not None else None
         self.seconds = view.seconds
@@ -246,6 +267,9 @@ class _Engine:
 
     def pids(self) -> frozenset[int]:
         return frozenset(one.pid for one in self._run.process.alive()) if self._run.process is not None else frozenset()
+
+    async def sleeper(self) -> Sleeper | None:
+        return await self._open_sleeper()
 
     async def ended(self) -> GarrisonError | None:
         await asyncio.wait([self._task])
@@ -305,7 +329,9 @@ class _Notes(_View):
         _log.info("preparing a start", name=self._name, note=text)
 
 
-async def _run(start: _Start, spawner: Spawner, progress: Callable[[Progress], None]) -> RunningEngine:
+async def _run(
+    start: _Start, spawner: Spawner, progress: Callable[[Progress], None], sleeper: _OpenSleeper
+) -> RunningEngine:
     """Run a job until it is ready. Raises the error of its run."""
     view, job = _View(progress), start.job
     run = EngineRun(job, view, spawner=spawner, log=lambda on_line: OutputLines(job.log_path, on_line), lasting=True)
@@ -323,7 +349,7 @@ async def _run(start: _Start, spawner: Spawner, progress: Callable[[Progress], N
         raise InvalidError(f"{job.engine.title} was stopped before it was ready")
     if isinstance(spawner, Adopted):
         view.seconds = None
-    return _Engine(run, task, start.upstream, view)
+    return _Engine(run, task, start.upstream, view, sleeper)
 
 
 async def _located(process: EngineProcess | None) -> None:

@@ -14,6 +14,7 @@ from garrison.engines.options import EXTRA, normal_keys, to_args
 from garrison.engines.parse.container import is_container
 from garrison.instances.room.values import HOST as SYSTEM_MEMORY
 from garrison.instances.runner import Launch
+from garrison.instances.sleeper import sleep_environment
 from garrison.instances.values.spec import InstanceSpec
 from garrison.launch.backends import Arrangement, Backend, Image, arrange, backend_of
 from garrison.launch.containers.command import visible_devices
@@ -131,11 +132,11 @@ def _arguments(spec: InstanceSpec, engine: Engine, backend: Backend) -> tuple[tu
 def _environment(
     launch: Launch, engine: Engine, backend: Backend, *, contained: bool
 ) -> tuple[Mapping[str, str], tuple[str, ...]]:
-    """Variables of the backend, of containers and of the instance, in this order; and remarks."""
+    """Variables of the backend, of containers, of sleep and of the instance, in this order; and remarks."""
     gpus = [one for one in launch.devices if one != SYSTEM_MEMORY]
     made = dict(backend.env)
     made |= backend.container_env if contained else {}
-    made |= {**visible_devices(gpus), **launch.spec.env}
+    made |= {**visible_devices(gpus), **sleep_environment(launch.spec), **launch.spec.env}
     dropped = sorted(_KEY_VARIABLES & made.keys()) if engine.capabilities.api_key else []
     notes = (f"{name} was left out: the server gives its engines keys of their own" for name in dropped)
     return {name: value for name, value in made.items() if name not in dropped}, tuple(notes)

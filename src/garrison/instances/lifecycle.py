@@ -1,4 +1,4 @@
-"""Starting, watching, restarting and stopping one instance after another's rules: the steps, with their effects.
+"""Starting, waking, watching and restarting one instance after another's rules: the steps, with their effects.
 
 Each instance has at most one start, one stop and one pending restart, each a task of its own that outlives whoever
 asked for it. A step that decides and a change of the values it decided on are never separated by an `await`.
@@ -7,52 +7,83 @@ asked for it. A step that decides and a change of the values it decided on are n
 import asyncio
 from dataclasses import replace
 
-from garrison.base.errors import GarrisonError, InternalError, NotReadyError
+from garrison.base.errors import GarrisonError, InternalError, NotReadyError, SleepFailedError
 from garrison.base.logs import logger
 from garrison.instances.book import Book
 from garrison.instances.live import Live
 from garrison.instances.placing import Devices, Placer, UnwantedError
 from garrison.instances.runner import Launch, Progress, Runner, RunningEngine
 from garrison.instances.settings import ManagerSettings
+from garrison.instances.sleeping import Sleeping
+from garrison.instances.stops import Stops, is_wanted
 from garrison.instances.values.record import Costs
 from garrison.instances.values.state import State
 
 __all__ = ["Lifecycle"]
 
+_FLUSH_SECONDS = 5.0
+
 _log = logger(__name__)
 
 
 class Lifecycle:
-    """Carries out the steps of all instances of one book."""
+    """Carries out the steps of all instances of one book.
+
+    Attributes:
+        stops: ends their service.
+    """
 
     def __init__(self, book: Book, runner: Runner, devices: Devices, settings: ManagerSettings) -> None:
-        self.placer = Placer(book, devices, settings.limits, self.begin_stop)
+        sleeping = Sleeping(book, devices, settings)
+        self.stops = Stops(book, sleeping, settings, self._begin)
+        self.placer = Placer(book, devices, settings.limits, self._evict)
+        self._sleeping = sleeping
         self._book = book
         self._devices = devices
         self._runner = runner
         self._settings = settings
 
+    def _evict(self, victim: Live, evictor: Live) -> None:
+        self.stops.rest(victim, f"makes room for {evictor.name}", evictor)
+
     # Starting
 
-    def begin_start(self, live: Live) -> None:
-        """Start it, unless it runs or is being started. An instance that is being stopped is started after that."""
-        if live.start is not None or (live.engine is not None and live.stop is None):
+    def begin_start(self, live: Live, *, gentle: bool = False) -> None:
+        """Start or wake it, unless it runs or is being started. One that is being stopped is started after that.
+
+        Args:
+            gentle: give up rather than make another instance leave.
+        """
+        if live.barred:
+            return
+        if not gentle:
+            live.gentle = False
+        if live.stop is not None:
+            live.again = live.again or not live.waiters
+            self._book.tell()
+        elif live.start is None and (live.engine is None or live.asleep):
+            live.gentle = gentle
+            self._begin(live, False)
+
+    def _begin(self, live: Live, placed: bool) -> None:
+        if live.barred or live.start is not None:
             return
         self.cancel_restart(live)
-        live.start = asyncio.create_task(self._start(live), name=f"start {live.name}")
+        live.asked_at = asyncio.get_running_loop().time()
+        live.start = asyncio.create_task(self._start(live, placed=placed), name=f"start {live.name}")
 
-    async def _start(self, live: Live) -> None:
-        """The job of one start. It ends in running, stopped or failed, and whoever waits gets the outcome."""
+    async def _start(self, live: Live, *, placed: bool) -> None:
+        """The job of one start. It ends in running, sleeping, stopped or failed, and whoever waits gets the outcome."""
         try:
-            if live.stop is not None:
-                await asyncio.wait([live.stop])
-            live.started_at = asyncio.get_running_loop().time()
-            live.progress = None
-            self._book.move(live, State.STARTING, "waiting for room")
-            await self.placer.place(live, lambda: self._is_wanted(live), lambda why: self._waits(live, why))
+            live.progress, live.started_at = None, None
+            if not placed:
+                self._book.move(live, State.STARTING, "waiting for room")
+                await self.placer.place(live, lambda: is_wanted(live), lambda why: self._waits(live, why))
+            if live.asleep and await self._wake(live):
+                return
             engine = await self._launch(live)
-        except UnwantedError:
-            self._not_started(live, "nobody waits for it any more")
+        except UnwantedError as error:
+            self._not_started(live, str(error))
         except asyncio.CancelledError:
             self._not_started(live, "the start was cancelled")
             raise
@@ -68,8 +99,10 @@ class Lifecycle:
         port = live.spec.port or await self._runner.free_port(self._port_is_taken, live.record.port)
         if port != live.record.port:
             self._book.note(live, port=port)
+            await self._book.writer.flush(_FLUSH_SECONDS)  # without its port, the next server could not adopt it
         assert live.record.port is not None
         self._book.move(live, State.STARTING, "starting")
+        live.started_at = asyncio.get_running_loop().time()
         launch = Launch(live.spec, live.record.port, live.devices, self._settings.stop_timeout)
 
         def show(progress: Progress) -> None:
@@ -78,8 +111,36 @@ class Lifecycle:
 
         return await self._runner.start(launch, show)
 
-    def _is_wanted(self, live: Live) -> bool:
-        return live.record.wanted or bool(live.waiters)
+    async def _wake(self, live: Live) -> bool:
+        """Wake it where it sleeps. False if its engine had to be ended, so that it has to be started."""
+        engine, sleeper, level = live.engine, live.sleeper, live.record.sleep.level
+        if engine is None:
+            return False
+        if set(live.devices) != set(live.record.sleep.devices):
+            await self._end_asleep(live, engine, "there is room for it on other GPUs")
+            return False
+        self._book.move(live, State.STARTING, "waking up")
+        live.started_at = asyncio.get_running_loop().time()
+        live.progress = Progress("waking up", 0.0)
+        try:
+            text = await self._sleeping.wake(live)
+        except SleepFailedError as error:
+            if sleeper is not None and level is not None:
+                self._sleeping.quarantine(live, sleeper, level, error)
+            await self._end_asleep(live, engine, error.message)
+            self._book.move(live, State.STARTING, f"starting again: {error.message}", cause=error.code)
+            return False
+        if live.engine is not engine:  # it ended in the step before this one
+            return False
+        live.start, live.progress, live.started_at = None, None, None
+        self._serves(live, engine, text)
+        return True
+
+    async def _end_asleep(self, live: Live, engine: RunningEngine, reason: str) -> None:
+        """End an engine whose place is kept for the next one."""
+        await engine.stop(reason)
+        live.gone()
+        self._sleeping.forget(live)
 
     def _waits(self, live: Live, why: str) -> None:
         self._book.move(live, State.STARTING, f"waiting for room: {why}")
@@ -88,41 +149,63 @@ class Lifecycle:
         return any(port in (one.record.port, one.spec.port) for one in self._book)
 
     def _now_runs(self, live: Live, engine: RunningEngine) -> None:
-        live.start, live.progress = None, None
+        live.start, live.progress, live.started_at = None, None, None
         costs = replace(live.record.costs, start_seconds=engine.seconds, phases=dict(engine.phases))
+        self._sleeping.forget(live)
         self.serve(live, engine, costs, "ready")
 
     def serve(self, live: Live, engine: RunningEngine, costs: Costs, reason: str) -> None:
         """An engine is ready: requests go to it from now on, in the same step."""
-        now = asyncio.get_running_loop().time()
         live.record = replace(live.record, costs=costs)
-        live.held = live.held or {}
-        live.on_idle = self._on_idle
+        self.watch(live, engine)
+        self._serves(live, engine, reason)
+
+    def watch(self, live: Live, engine: RunningEngine) -> None:
+        """Notice when this engine ends."""
+        live.engine = engine
         live.watch = asyncio.create_task(self._watch(live, engine), name=f"watch {live.name}")
+
+    def _serves(self, live: Live, engine: RunningEngine, reason: str) -> None:
+        live.held = live.held or {}
+        live.resumes = False
         self._book.move(live, State.RUNNING, reason)
-        live.ready(engine, now)
+        live.ready(engine, asyncio.get_running_loop().time())
         live.measure = asyncio.create_task(self._measure(live, engine), name=f"measure {live.name}")
-        if live.leases == 0:
-            self._on_idle(live)
+        self.stops.watch_idleness(live)
 
     async def _measure(self, live: Live, engine: RunningEngine) -> None:
-        """Find out what it takes, for its next start and for the room of the others."""
+        """Find out what it takes, for its next start and for the room of the others, and whether it can sleep."""
+        if live.sleeper is None:
+            sleeper = await engine.sleeper()
+            if live.engine is engine:
+                live.sleeper = sleeper
         held = dict(await self._devices.measure(live))
-        if held and live.engine is engine:
+        if held and live.engine is engine and live.admits:
             live.held = held
             self._book.note(live, costs=replace(live.record.costs, memory_bytes=held))
             self._book.tell()
 
     def _not_started(self, live: Live, reason: str) -> None:
-        live.start, live.progress, live.held, live.devices = None, None, None, ()
-        self._book.move(live, State.STOPPED, reason)
+        live.start, live.progress, live.started_at = None, None, None
+        live.give_back_place()
+        if not live.asleep:
+            self._sleeping.forget(live)
+        self._book.move(live, State.SLEEPING if live.asleep else State.STOPPED, reason)
         live.refuse_waiters(NotReadyError(f"instance {live.name} is not running: {reason}", details={"retry_after": 1}))
 
     def _failed(self, live: Live, error: GarrisonError) -> None:
-        live.start, live.progress, live.held, live.devices = None, None, None, ()
-        live.failure, live.failed_at = error, asyncio.get_running_loop().time()
-        self._book.move(live, State.FAILED, error.message, cause=error.code)
+        live.start, live.progress, live.started_at = None, None, None
+        live.give_back_place()
+        if live.asleep:  # it cannot get its place back; what it holds, it does not need any more
+            self.stops.stop(live, error.message)
+        else:
+            self._fails(live, error, error.message)
         live.refuse_waiters(error)
+
+    def _fails(self, live: Live, error: GarrisonError, text: str) -> None:
+        live.failure, live.failed_at = error, asyncio.get_running_loop().time()
+        live.failures += 1
+        self._book.move(live, State.FAILED, text, cause=error.code)
 
     # Watching
 
@@ -131,19 +214,26 @@ class Lifecycle:
         if error is None or live.engine is not engine:
             return
         loop = asyncio.get_running_loop()
-        live.engine, live.admits, live.held, live.devices = None, False, None, ()
+        slept, waking = live.asleep, live.start is not None
+        live.gone()
+        if live.stop is not None or waking:
+            return  # it was to end anyway, and the stop says so; or the start sees it, and keeps the place
+        live.give_back_place()
+        self._sleeping.forget(live)
+        if slept:
+            self._book.move(live, State.STOPPED, f"it ended while it was asleep: {error.message}", cause=error.code)
+            return
         live.restarts = live.restarts.after_run(loop.time() - live.ready_at)
         delay = live.restarts.next_delay(live.spec.max_restarts, live.spec.restart_delay)
-        if live.stop is not None:
-            return  # it was to end anyway, and the stop says so
         if not live.spec.auto_restart or delay is None:
             tries = f" after {live.restarts.used} restarts" if live.restarts.used else ""
-            live.failure, live.failed_at = error, loop.time()
-            self._book.move(live, State.FAILED, f"{error.message}{tries}", cause=error.code)
+            self._fails(live, error, f"{error.message}{tries}")
             live.refuse_waiters(error)
             return
         live.restarts = live.restarts.one_more()
+        live.failure = error
         self._book.move(live, State.RESTARTING, f"{error.message}; restart in {delay:g} s", cause=error.code)
+        live.restart_at = loop.time() + delay
         live.restart = asyncio.create_task(self._restart_later(live, delay), name=f"restart {live.name}")
 
     async def _restart_later(self, live: Live, delay: float) -> None:
@@ -159,56 +249,46 @@ class Lifecycle:
             pending.cancel()
         return pending is not None
 
-    # Stopping
+    # Interrupting and adopting
 
-    def begin_stop(self, live: Live, reason: str) -> None:
-        """Drain and stop it, unless that is being done. Requests that come from now on wait for the next start."""
-        if live.stop is not None or live.engine is None:
-            return
-        live.admits = False
-        self._book.move(live, State.DRAINING, reason)
-        live.stop = asyncio.create_task(self._stop(live, live.engine, reason), name=f"stop {live.name}")
+    async def interrupt(self, live: Live) -> None:
+        """End a start, and a rest that has not come to its end. The engine is then awake, asleep, or in between."""
+        start, rest = live.start, live.stop if live.rests else None
+        for task in (start, rest):
+            if task is not None:
+                task.cancel()
+        found = [task for task in (start, rest) if task is not None]
+        if found:
+            await asyncio.wait(found)
+        # A task that is cancelled before its first step does nothing at its end.
+        if start is not None and live.start is start:
+            self._not_started(live, "the start was cancelled")
+        if rest is not None and live.stop is rest:
+            live.stop, live.rests = None, False
 
-    async def _stop(self, live: Live, engine: RunningEngine, reason: str) -> None:
-        try:
-            cut = await self._drain(live)
-            await engine.stop(reason)
-        finally:
-            live.engine, live.held, live.devices, live.stop = None, None, (), None
-            text = f"{reason}; {cut} requests were cut" if cut else reason
-            self._book.move(live, State.STOPPED, text)
-        if live.waiters and live.start is None:
-            self.begin_start(live)
+    async def adopt_asleep(self, live: Live, engine: RunningEngine) -> bool:
+        """Take over an engine that was asleep, or on its way there or back, when the server before this one ended.
 
-    async def _drain(self, live: Live) -> int:
-        """Wait for the requests in progress; how many are still there at the end."""
-        deadline = asyncio.get_running_loop().time() + self._settings.drain_timeout
-        while live.leases and (left := deadline - asyncio.get_running_loop().time()) > 0:
-            self._on_last_release(live)
-            await self._book.changed(min(left, 1.0))
-        return live.leases
+        One that sleeps is woken by the next request. One that is awake, but was not seen to answer as before, is woken
+        and checked now, in the place that it has.
 
-    def _on_last_release(self, live: Live) -> None:
-        live.on_idle = lambda _: self._book.tell()
-
-    # Idleness
-
-    def _on_idle(self, live: Live) -> None:
-        """The last request ended. Look again when it has been idle for long enough."""
-        self._book.tell()
-        limit = self._idle_limit(live)
-        if limit is not None:
-            loop = asyncio.get_running_loop()
-            loop.call_at(live.used_at + limit, self._look_idle, live, live.used_at)
-
-    def _look_idle(self, live: Live, since: float) -> None:
-        if live.engine is not None and live.admits and live.leases == 0 and live.used_at == since:
-            limit = self._idle_limit(live)
-            if limit is not None and asyncio.get_running_loop().time() - since >= limit - 0.001:
-                self._book.note(live, wanted=False)
-                self.begin_stop(live, f"no request for {limit:g} s")
-
-    def _idle_limit(self, live: Live) -> float | None:
-        own = live.spec.idle_seconds
-        limit = self._settings.idle if own is None else own
-        return limit if limit > 0 and live.spec.on_demand and not live.spec.pin else None
+        Returns:
+            False if it does not tell whether it sleeps; then it is not touched.
+        """
+        live.sleeper = await engine.sleeper()
+        asleep = await live.sleeper.asleep() if live.sleeper is not None else None
+        if asleep is None:
+            return False
+        live.asleep = True
+        self.watch(live, engine)
+        self._book.move(live, State.SLEEPING, "adopted")
+        if asleep:
+            held = dict(await self._devices.measure(live))
+            kept = live.record.sleep
+            live.record = replace(live.record, sleep=replace(kept, held=held or kept.held))
+            live.give_back_place()
+        else:
+            live.held, live.devices = dict(live.record.costs.memory_bytes), live.record.sleep.devices
+            live.placed = True
+            self._begin(live, True)
+        return True

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from garrison.base.errors import GarrisonError
 from garrison.instances.restarts import Restarts
-from garrison.instances.runner import Progress, RunningEngine, Upstream
+from garrison.instances.runner import Progress, RunningEngine, Sleeper, Upstream
 from garrison.instances.values.record import InstanceRecord
 from garrison.instances.values.spec import InstanceSpec
 from garrison.instances.values.state import State
@@ -38,16 +38,27 @@ class Live:
     """One instance.
 
     Attributes:
-        engine: None unless it is ready.
-        admits: requests are let through; False while it drains.
+        engine: None unless it is ready, or asleep.
+        admits: requests are let through; False while it drains or sleeps.
         leases: requests that use it.
         waiters: requests that wait for it, oldest first, with the loop's time at which each came.
         used_at: the loop's time at the end of the last request, or when it became ready.
         held: bytes by device that it is taken to use; None while it has neither an engine nor a place for one.
-        start: the job that starts it.
-        stop: the job that stops it.
+        asleep: the engine sleeps, or is being woken; `record.sleep` says how.
+        sleeper: how the engine is put to sleep; None where it cannot be, or is not known yet.
+        start: the job that starts or wakes it.
+        asked_at: the loop's time at which `start` was asked for.
+        gentle: that job ends, rather than make another instance leave.
+        again: it is to be started once it is stopped or asleep, although no request waits.
+        placed: `held` and `devices` are the place that it was given for that, although it may be asleep.
+        stop: the job that stops it or puts it to sleep.
+        rests: that job may end in sleep, and may be turned back.
+        barred: a command stops it, so that nothing starts it meanwhile.
         restart: the timer or job that will restart it.
+        restart_at: the loop's time of that.
         failure: the error of the last start or run, while it counts as failed.
+        failures: starts that have failed since one succeeded.
+        resumes: it was running before this server, and comes back when there is room.
     """
 
     record: InstanceRecord
@@ -60,16 +71,27 @@ class Live:
     ready_at: float = 0.0
     held: dict[str, int] | None = None
     devices: tuple[str, ...] = ()
+    asleep: bool = False
+    sleeper: Sleeper | None = None
     progress: Progress | None = None
-    started_at: float = 0.0
+    started_at: float | None = None
     start: "asyncio.Task[None] | None" = None
+    asked_at: float = 0.0
+    gentle: bool = False
+    again: bool = False
+    placed: bool = False
     stop: "asyncio.Task[None] | None" = None
+    rests: bool = False
+    barred: bool = False
     restart: "asyncio.Task[None] | None" = None
+    restart_at: float = 0.0
     watch: "asyncio.Task[None] | None" = None
     measure: "asyncio.Task[None] | None" = None
     restarts: Restarts = field(default_factory=Restarts)
     failure: GarrisonError | None = None
     failed_at: float = 0.0
+    failures: int = 0
+    resumes: bool = False
     commands: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     @property
@@ -88,9 +110,16 @@ class Live:
     def busy(self) -> bool:
         return self.leases > 0 or self.start is not None or self.stop is not None
 
+    @property
+    def home(self) -> tuple[str, ...]:
+        """The GPUs on which a sleeping engine comes back; empty for any."""
+        return self.record.sleep.devices if self.asleep else ()
+
     def oldest_wait(self, now: float) -> float:
-        """Seconds that the oldest waiting request has waited."""
-        return now - self.waiters[0][0] if self.waiters else 0.0
+        """Seconds that the oldest waiting request has waited, or, where there is none, the start that was asked for."""
+        if self.waiters:
+            return now - self.waiters[0][0]
+        return now - self.asked_at if self.start is not None else 0.0
 
     def lease(self) -> Lease | None:
         """Let a request through; None where it has to wait."""
@@ -114,9 +143,14 @@ class Live:
 
     def ready(self, engine: RunningEngine, now: float) -> None:
         """The engine answers: let every waiting request through, in one step."""
-        self.engine, self.admits = engine, True
+        self.engine, self.asleep = engine, False
         self.ready_at = self.used_at = now
-        self.failure = None
+        self.failure, self.failures = None, 0
+        self.admit()
+
+    def admit(self) -> None:
+        """Let requests through, those that wait first."""
+        self.admits = True
         waiting, self.waiters = self.waiters, deque()
         for _, future in waiting:
             if not future.done() and (lease := self.lease()) is not None:
@@ -128,6 +162,18 @@ class Live:
         for _, future in waiting:
             if not future.done():
                 future.set_exception(error)
+
+    def gone(self) -> None:
+        """The engine has ended."""
+        self.engine, self.sleeper, self.admits, self.asleep = None, None, False, False
+
+    def give_back_place(self) -> None:
+        """It does not keep the place that it had or asked for. What a sleeping engine holds, it goes on holding."""
+        self.placed = False
+        if self.asleep:
+            self.held, self.devices = dict(self.record.sleep.held), self.record.sleep.devices
+        else:
+            self.held, self.devices = None, ()
 
     def _released(self) -> None:
         self.leases -= 1

@@ -5,23 +5,27 @@ Commands on one instance run one after the other, those on different ones side b
 """
 
 import asyncio
-from collections.abc import Iterable
+import contextlib
+from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import replace
 
 from garrison.base.clock import Clock
-from garrison.base.errors import ConflictError, GarrisonError, NotReadyError
+from garrison.base.errors import ConflictError, GarrisonError, InvalidError, NotFoundError
 from garrison.base.events import EventBus
+from garrison.instances.adoption import Adoption
 from garrison.instances.book import Book, instance_event
 from garrison.instances.instance_store import InstanceStore
 from garrison.instances.lifecycle import Lifecycle
 from garrison.instances.live import Lease, Live
 from garrison.instances.placing import Devices
+from garrison.instances.progress import loading, not_ready, refusal, retry_after
 from garrison.instances.room.values import Decision
-from garrison.instances.runner import Launch, Runner
+from garrison.instances.runner import Runner
 from garrison.instances.settings import ManagerSettings
 from garrison.instances.values.record import InstanceRecord
 from garrison.instances.values.spec import InstanceSpec, require_name
 from garrison.instances.values.state import Condition, State
+from garrison.instances.warm import keep_warm
 from garrison.instances.writer import Writer
 from garrison.net.thread_pool import ThreadPool
 from garrison.store.records import Event
@@ -59,54 +63,49 @@ class InstanceManager:
         self._book = Book(self._writer, clock, self.bus)
         self._creating: dict[str, InstanceSpec] = {}
         self._life = Lifecycle(self._book, runner, devices, settings)
+        self._warm: asyncio.Task[None] | None = None
+        self._closing = False
 
     # Life of the manager
 
     async def startup(self) -> None:
-        """Load what is stored, adopt the engines that still run, and start those that should be running."""
+        """Load what is stored, adopt the engines that still run, and start those that should be running.
+
+        Nothing is started before every engine that runs is known, since each takes room. What should be running comes
+        in the order of priorities, and waits for room where there is none.
+        """
         for record in await self._writer.call(lambda store: store.load(), "read the instances"):
             self._book.add(record)
-        await asyncio.gather(*(self._resume(live) for live in self._book))
+        adoption = Adoption(self._book, self._runner, self._life, self.settings)
+        await asyncio.gather(*(adoption.resume(live) for live in self._book))
+        self._warm = asyncio.create_task(keep_warm(self._book, self._life), name="keep warm")
 
     async def shutdown(self, *, stop: bool = False) -> None:
-        """Let go of every engine, to be adopted by the next server; with `stop`, stop them."""
+        """Let go of every engine, to be adopted by the next server; with `stop`, stop them.
+
+        What is on its way to sleep or back is left there; the next server finds out where.
+        """
+        self._closing = True
+        if self._warm is not None:
+            self._warm.cancel()
+            await _settled([self._warm])
         for live in self._book:
+            live.barred = True
+            live.refuse_waiters(self._not_ready(live, "is not available: the server ends"))
             self._life.cancel_restart(live)
-            if live.start is not None and (stop or live.engine is None):
-                live.start.cancel()
-        await _settled(live.start for live in self._book)
+            await self._life.interrupt(live)
         if stop:
             for live in self._book:
-                self._life.begin_stop(live, "the server ends")
+                self._life.stops.stop(live, "the server ends")
         await _settled(live.stop for live in self._book)
         for live in self._book:
             if live.watch is not None:
                 live.watch.cancel()
+            if live.measure is not None:
+                live.measure.cancel()
             if live.engine is not None:
                 await live.engine.leave()
         await self._writer.close(_FLUSH_SECONDS)
-
-    async def _resume(self, live: Live) -> None:
-        """Find out what became of an instance while no server ran."""
-        port = live.record.port
-        engine = None
-        if port is not None:
-            try:
-                engine = await self._runner.adopt(Launch(live.spec, port, (), self.settings.stop_timeout))
-            except GarrisonError as error:
-                live.failure = error
-        if engine is not None:
-            if live.state is not State.RUNNING:
-                live.record = replace(live.record, condition=Condition(State.STARTING, self._clock.now()))
-            live.held = dict(live.record.costs.memory_bytes)
-            self._life.serve(live, engine, live.record.costs, "adopted")
-            return
-        if live.state not in (State.STOPPED, State.FAILED):
-            ended = Condition(State.STOPPED, self._clock.now(), "it did not run when the server started")
-            live.record = replace(live.record, condition=ended)
-            self._writer.put(live.record)
-        if live.record.wanted:
-            self._life.begin_start(live)
 
     # Looking
 
@@ -180,8 +179,9 @@ class InstanceManager:
             NotFoundError: there is none.
             ConflictError: it was changed since, or the port belongs to another one.
         """
-        live = self._book.get(name)
-        async with live.commands:
+        if spec.name != name:
+            raise InvalidError(f"instance {name} cannot be renamed to {spec.name}", hint="Create another one.")
+        async with self._command(name) as live:
             if revision is not None and revision != live.record.revision:
                 raise ConflictError(
                     f"instance {name} was changed by somebody else", hint="Read it again, and repeat the change.",
@@ -203,9 +203,11 @@ class InstanceManager:
             told = instance_event("changed", live.record)
             self._writer.put(live.record, told)
             self.bus.publish(told)
-            restarts = before.spec.restarts_for(spec) and (live.engine is not None or live.start is not None)
-            if restarts:
+            outdated = before.spec.restarts_for(spec) and (live.engine is not None or live.start is not None)
+            restarts = outdated and (not live.asleep or live.start is not None)
+            if outdated:
                 await self._stop_now(live, "its settings changed")
+            if restarts:
                 self._want(live)
             await self._writer.flush()
             return restarts
@@ -216,60 +218,94 @@ class InstanceManager:
         Raises:
             ConflictError: it runs.
         """
-        live = self._book.find(name)
-        if live is None:
-            return
-        async with live.commands:
-            if live.engine is not None or live.start is not None or live.stop is not None:
-                raise ConflictError(f"instance {name} is {live.state}", hint=f"garrison instance stop {name}")
-            self._life.cancel_restart(live)
-            self._writer.drop(live.record)
-            told = instance_event("deleted", replace(live.record, updated=self._clock.now()))
-            await self._writer.call(lambda store: store.delete(live.record, [told]), f"delete {name}")
-            self._book.remove(live)
-            self.bus.publish(told)
-            await self._runner.forget(name)
+        with contextlib.suppress(NotFoundError):
+            async with self._command(name) as live:
+                if live.engine is not None or live.start is not None or live.stop is not None:
+                    raise ConflictError(f"instance {name} is {live.state}", hint=f"garrison instance stop {name}")
+                self._life.cancel_restart(live)
+                live.refuse_waiters(NotFoundError(f"instance {name} was deleted", details={"instance": name}))
+                self._book.remove(live)  # from this step on no request starts it
+                try:
+                    await self._forget(live)
+                except BaseException:
+                    self._book.put_back(live)
+                    raise
+                await self._runner.forget(name)
+
+    async def _forget(self, live: Live) -> None:
+        self._writer.drop(live.record)
+        told = instance_event("deleted", replace(live.record, updated=self._clock.now()))
+        await self._writer.call(lambda store: store.delete(live.record, [told]), f"delete {live.name}")
+        self.bus.publish(told)
 
     async def start(self, name: str) -> Live:
-        """Begin to start an instance, and see that it goes on running. Raises NotFoundError."""
-        live = self._book.get(name)
-        async with live.commands:
+        """Begin to start or wake an instance, and see that it goes on running. Raises NotFoundError.
+
+        It waits for room as if a request had asked for it, until it is stopped.
+        """
+        async with self._command(name) as live:
             live.restarts = replace(live.restarts, used=0)
             self._want(live)
         return live
 
     async def stop(self, name: str, reason: str = "stopped by a command") -> Live:
         """Stop an instance, and return when none of its processes is left. Raises NotFoundError."""
-        live = self._book.get(name)
-        async with live.commands:
+        async with self._command(name) as live:
             self._book.note(live, wanted=False)
             await self._stop_now(live, reason)
         return live
 
     async def restart(self, name: str) -> Live:
         """Stop an instance and begin to start it. Raises NotFoundError."""
-        live = self._book.get(name)
-        async with live.commands:
+        async with self._command(name) as live:
             await self._stop_now(live, "restarted by a command")
             self._want(live)
         return live
 
-    async def eject(self) -> None:
-        """Stop every instance that may be started on demand again, pinned ones too."""
-        await asyncio.gather(*(self.stop(live.name, "ejected") for live in self._book if live.engine is not None))
+    async def eject(self, name: str | None = None) -> Sequence[str]:
+        """Have one instance, or all of them, give up their memory, pinned ones too; requests may start them again.
+
+        Returns:
+            Those that were stopped.
+
+        Raises:
+            NotFoundError: there is none of that name.
+        """
+        found = list(self._book) if name is None else [self._book.get(name)]
+        ejected = [live.name for live in found if live.engine is not None or live.start is not None]
+        for done in await asyncio.gather(*(self.stop(one, "ejected") for one in ejected), return_exceptions=True):
+            if isinstance(done, BaseException) and not isinstance(done, NotFoundError):
+                raise done
+        return ejected
+
+    @contextlib.asynccontextmanager
+    async def _command(self, name: str) -> AsyncIterator[Live]:
+        """One command on one instance at a time. Raises NotFoundError, also where it was deleted meanwhile."""
+        live = self._book.get(name)
+        async with live.commands:
+            if self._book.find(name) is not live:
+                self._book.get(name)
+                raise NotFoundError(f"instance {name} was replaced by another one", details={"instance": name})
+            yield live
 
     def _want(self, live: Live) -> None:
         self._book.note(live, wanted=True)
         self._life.begin_start(live)
 
     async def _stop_now(self, live: Live, reason: str) -> None:
-        if self._life.cancel_restart(live):
-            self._book.move(live, State.STOPPED, reason)
-        if live.start is not None and live.engine is None and live.stop is None:
-            live.start.cancel()
-            await _settled([live.start])
-        self._life.begin_stop(live, reason)
-        await _settled([live.stop])
+        """Stop it whatever it does. Nothing starts it meanwhile; requests that come wait for what follows."""
+        live.barred = True
+        try:
+            if self._life.cancel_restart(live):
+                self._book.move(live, State.STOPPED, reason)
+            await self._life.interrupt(live)
+            await _settled([live.stop])
+            self._life.stops.stop(live, reason)
+            await _settled([live.stop])
+        finally:
+            live.barred, live.again, live.resumes = self._closing, False, False
+        if live.waiters:
+            self._life.begin_start(live)
 
     def _check_free(self, spec: InstanceSpec) -> None:
         other = self._book.find(spec.name)
@@ -296,8 +332,8 @@ class InstanceManager:
         live = self._book.get(name)
         if (lease := live.lease()) is not None:
             return lease
-        self._may_wait(live)
         seconds = self.settings.start_timeout if timeout is None else timeout
+        self._may_wait(live, seconds)
         future = live.join()
         if live.restart is None:
             self._life.begin_start(live)
@@ -307,43 +343,38 @@ class InstanceManager:
                 return await asyncio.shield(future)
         except TimeoutError:
             live.give_up(future)
+            self._book.tell()
             raise self._not_ready(live, f"was not ready within {seconds:g} s") from None
         except BaseException:
             live.give_up(future)
+            self._book.tell()
             raise
 
-    def _may_wait(self, live: Live) -> None:
+    def _may_wait(self, live: Live, seconds: float) -> None:
+        now = asyncio.get_running_loop().time()
+        if self._closing:
+            raise self._not_ready(live, "is not available: the server ends")
         starting = live.start is not None or live.stop is not None or live.restart is not None
         if not live.spec.on_demand and not starting:
             raise self._not_ready(live, "is not running, and is not started on demand")
-        if live.failure is not None and not starting:
-            since = asyncio.get_running_loop().time() - live.failed_at
-            if since < live.spec.restart_delay:
-                raise live.failure
+        if not starting and (failure := refusal(live, now)) is not None:
+            raise failure
+        if live.restart is not None and live.restart_at - now > seconds:
+            cause = live.failure.message if live.failure is not None else "it ended"
+            raise self._not_ready(live, f"is restarted in {live.restart_at - now:.0f} s: {cause}")
         if len(live.waiters) >= self.settings.queue:
             raise self._not_ready(live, f"has {len(live.waiters)} requests waiting for it already")
 
-    def _not_ready(self, live: Live, text: str) -> NotReadyError:
-        details: dict[str, object] = {"instance": live.name, "retry_after": self.retry_after(live)}
-        if live.start is not None:
-            details["loading"] = self.loading(live)
-        return NotReadyError(f"instance {live.name} {text}", hint="Ask again later.", details=details)
+    def _not_ready(self, live: Live, text: str) -> GarrisonError:
+        return not_ready(live, asyncio.get_running_loop().time(), text)
 
     def loading(self, live: Live) -> dict[str, object]:
-        """Where a start is, for whoever waits: state, phase, seconds, and the remaining time where past starts give
-        one."""
-        now = asyncio.get_running_loop().time()
-        found: dict[str, object] = {"state": str(live.state), "reason": live.record.condition.reason}
-        if live.progress is not None:
-            found |= {"phase": live.progress.phase, "seconds": round(live.progress.seconds, 1)}
-        if (usual := live.record.costs.start_seconds) is not None and live.start is not None:
-            found["remaining"] = round(max(0.0, usual - (now - live.started_at)), 1)
-        return found
+        """Where a start is, for whoever waits; see `progress.loading`."""
+        return loading(live, asyncio.get_running_loop().time())
 
     def retry_after(self, live: Live) -> int:
         """Seconds after which to ask again."""
-        remaining = self.loading(live).get("remaining")
-        return max(1, min(60, round(remaining))) if isinstance(remaining, float) else 5
+        return retry_after(live, asyncio.get_running_loop().time())
 
 
 async def _settled(tasks: Iterable["asyncio.Task[None] | None"]) -> None:

@@ -7,7 +7,7 @@ from typing import Protocol
 from garrison.base.errors import GarrisonError
 from garrison.instances.values.spec import InstanceSpec
 
-__all__ = ["Launch", "Progress", "Runner", "RunningEngine", "Upstream"]
+__all__ = ["Launch", "Progress", "Runner", "RunningEngine", "Sleeper", "Upstream"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +43,49 @@ class Progress:
     memory_bytes: int = 0
 
 
+class Sleeper(Protocol):
+    """Puts one engine to sleep and wakes it. Whoever calls keeps requests away from it, and sets deadlines.
+
+    Attributes:
+        levels: numbers of the levels, and where the weights are meanwhile: `host` or `dropped`.
+        version: of the engine, as it says itself.
+    """
+
+    levels: Mapping[int, str]
+    version: str
+
+    async def asleep(self) -> bool | None:
+        """Whether it is asleep; None where it does not tell."""
+
+    async def sleep(self, level: int, seconds: float) -> None:
+        """Put it to sleep. Requests in progress are finished first where the engine can do that.
+
+        Raises:
+            SleepFailedError: it refused, or did not answer within `seconds`. Whether it sleeps is then not known.
+        """
+
+    async def wake(self, level: int, seconds: float) -> int:
+        """Wake it from this level; harmless where it is awake. Return how many adapters were loaded again.
+
+        Raises:
+            SleepFailedError: it refused, or did not answer in time. How far it is awake is then not known.
+        """
+
+    async def models(self) -> Mapping[str, str]:
+        """Return what it serves: names, and the paths of adapters; the base model has an empty path.
+
+        Raises:
+            SleepFailedError: it does not tell.
+        """
+
+    async def answer(self, model: str) -> str:
+        """Return what a model answers to a fixed prompt, or how it refuses. The same each time.
+
+        Raises:
+            SleepFailedError: no answer came in time.
+        """
+
+
 class RunningEngine(Protocol):
     """An engine that is ready.
 
@@ -61,6 +104,9 @@ class RunningEngine(Protocol):
 
     def pids(self) -> frozenset[int]:
         """Its processes."""
+
+    async def sleeper(self) -> Sleeper | None:
+        """Return how it is put to sleep; None where it cannot be. Asks the engine, within seconds."""
 
     async def ended(self) -> GarrisonError | None:
         """Wait until it has ended by itself; the error says why. None if `stop` ended it."""

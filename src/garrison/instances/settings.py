@@ -18,6 +18,8 @@ class ManagerSettings:
         queue: requests that may wait for one instance.
         drain_timeout: for the requests of an instance that is being stopped.
         stop_timeout: for the stop of an engine after that.
+        sleep_timeout: for an engine that falls asleep or wakes up.
+        memory_timeout: for its memory to be free, or back, after that.
         most: instances that may exist; None for no limit.
     """
 
@@ -27,4 +29,6 @@ class ManagerSettings:
     queue: int = 256
     drain_timeout: float = 30.0
     stop_timeout: float = 30.0
+    sleep_timeout: float = 300.0
+    memory_timeout: float = 5.0
     most: int | None = None

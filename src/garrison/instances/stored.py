@@ -5,6 +5,7 @@ from dataclasses import asdict, fields, replace
 from typing import Any
 
 from garrison.instances.values.record import Costs, InstanceRecord
+from garrison.instances.values.sleep import SleepRecord
 from garrison.instances.values.spec import CustomServer, InstanceSpec
 from garrison.instances.values.state import Condition, State
 from garrison.store.instance_store import InstanceRow
@@ -12,6 +13,10 @@ from garrison.store.instance_store import InstanceStore as Rows
 from garrison.store.records import Event
 
 __all__ = ["StoredInstances", "spec_from_json", "spec_to_json"]
+
+
+_SLEEP = "sleep"
+_COSTS = frozenset(one.name for one in fields(Costs))
 
 
 class StoredInstances:
@@ -51,7 +56,7 @@ class StoredInstances:
             wanted=record.wanted,
             port=record.port,
             revision=record.revision,
-            costs=asdict(record.costs),
+            costs=asdict(record.costs) | {_SLEEP: record.sleep.to_json()},
         )
 
 
@@ -91,5 +96,6 @@ def _record(row: InstanceRow) -> InstanceRecord:
         wanted=row.wanted,
         port=row.port,
         revision=row.revision,
-        costs=Costs(**row.costs),
+        costs=Costs(**{name: value for name, value in row.costs.items() if name in _COSTS}),
+        sleep=SleepRecord.from_json(row.costs.get(_SLEEP, {})),
     )

@@ -37,7 +37,17 @@ _FACTORS = {"": 1, "k": 10**3, "K": 2**10, "m": 10**6, "M": 2**20, "g": 10**9, "
 _FLAG = re.compile(r"--?[A-Za-z]")
 _MOST_VALUES = {None: 1, 0: 0, "+": math.inf}
 """By argparse's `nargs`."""
-_KNOBS = ("ttft", "tokens_per_second", "failure_rate", "hang", "cut_after_tokens", "load_delay", "disguise")
+_SLEEP_FAULTS = {
+    "sleep_aborts": "a sleep aborts running requests, whatever mode it is asked for",
+    "sleep_hangs": "never answer /sleep",
+    "sleep_keeps_memory": "hold the memory while asleep",
+    "wake_fails": "answer /wake_up 500",
+    "wake_wrong_answer": "answer as no weights would after a wake",
+}
+_KNOBS = (
+    "ttft", "tokens_per_second", "failure_rate", "hang", "cut_after_tokens", "load_delay", "disguise", "sleep_delay",
+    "wake_delay", *_SLEEP_FAULTS,
+)  # fmt: skip
 
 
 def main(argv: Sequence[str]) -> int:
@@ -82,6 +92,7 @@ def config_from(args: argparse.Namespace, environ: Mapping[str, str]) -> SimConf
         prefix_caching=args.enable_prefix_caching,
         max_num_seqs=args.max_num_seqs,
         enable_sleep_mode=args.enable_sleep_mode,
+        memory_mib=args.memory_mib,
         dev_mode=args.dev_mode or _on(environ, "VLLM_SERVER_DEV_MODE"),
         survive_engine_death=args.survive_engine_death or _on(environ, "VLLM_KEEP_ALIVE_ON_ENGINE_DEATH"),
         error_shape=args.error_shape,
@@ -130,6 +141,7 @@ def parser() -> argparse.ArgumentParser:
     add = own.add_argument
     add("--startup-delay", type=float, default=0.0, help="seconds that the start takes")
     add("--allow-runtime-lora-updating", action="store_true", help="as VLLM_ALLOW_RUNTIME_LORA_UPDATING=1")
+    add("--memory-mib", type=int, default=0, metavar="N", help="memory that it holds while awake")
     add("--dev-mode", action="store_true", help="as VLLM_SERVER_DEV_MODE=1")
     add("--survive-engine-death", action="store_true", help="as VLLM_KEEP_ALIVE_ON_ENGINE_DEATH=1")
     add("--error-shape", choices=["nested", "flat"], default="nested", help="flat: as versions before 0.32")
@@ -142,6 +154,10 @@ def parser() -> argparse.ArgumentParser:
     add("--hang", action="store_true", default=None, help="never answer /v1")
     add("--cut-after-tokens", type=int, help="reset a stream after that many tokens")
     add("--load-delay", type=float, help="seconds that loading an adapter takes")
+    add("--sleep-delay", type=float, help="seconds that falling asleep takes")
+    add("--wake-delay", type=float, help="seconds that each call to wake up takes")
+    for name, text in _SLEEP_FAULTS.items():
+        add(f"--{name.replace('_', '-')}", action="store_true", default=None, help=text)
     add("--disguise", choices=DISGUISES)
     add("--script", metavar="JSON|@FILE", help="rules, as a JSON list")
     return shell

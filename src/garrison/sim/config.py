@@ -32,6 +32,7 @@ class SimConfig:
         max_cpu_loras: adapters that the CPU cache holds; `max_loras` if None.
         error_shape: `nested` as in 0.32; `flat` as in older versions, where "already loaded" and "not found" of an
             adapter are both 400.
+        memory_mib: memory that the engine holds while it is awake, for tests that watch a process.
         dev_mode: whether the development routes exist (`VLLM_SERVER_DEV_MODE`).
         survive_engine_death: answer 500 and 503 after the engine has died (`VLLM_KEEP_ALIVE_ON_ENGINE_DEATH`); by
             default the server ends, as vLLM's does.
@@ -65,6 +66,7 @@ class SimConfig:
     cache_blocks: int = 4096
     max_num_seqs: int = 256
     enable_sleep_mode: bool = False
+    memory_mib: int = 0
     dev_mode: bool = False
     survive_engine_death: bool = False
     error_shape: str = "nested"
@@ -96,6 +98,8 @@ class SimConfig:
                 f"max_cpu_loras ({self.max_cpu_loras}) must be at least max_loras ({self.max_loras})",
                 hint="Raise --max-cpu-loras or lower --max-loras.",
             )
+        if self.memory_mib < 0:
+            raise InvalidError(f"memory_mib must not be negative: {self.memory_mib}", hint="0 holds none.")
         if self.error_shape not in ("nested", "flat"):
             raise InvalidError(f"error_shape must be nested or flat, not {self.error_shape!r}", hint="Use one of them.")
         if self.lora_modules and not self.enable_lora:

@@ -10,6 +10,8 @@ It reproduces what was observed on vLLM 0.32:
 - Prefix-cache blocks are keyed by (adapter name, adapter path, tokens), not by content. The last token is always
   computed, so cached blocks affect only prompts that are longer than a block.
 - Sleep at level 2 discards the base weights: after waking, the answers belong to no weights until they are reloaded.
+
+One thing is assumed, not observed: sleep at level 2 discards the weights of adapters too, until they are loaded again.
 """
 
 from collections import OrderedDict
@@ -21,6 +23,8 @@ from garrison.sim.config import SimConfig
 
 __all__ = ["Engine", "Loaded", "Refusal"]
 
+PARTS = frozenset({"weights", "kv_cache"})
+"""What sleeps, and what the tags of a wake name."""
 DEAD = "EngineCore encountered an issue. See stack trace (above) for the root cause."
 
 
@@ -67,6 +71,7 @@ class Engine:
         self._cpu: OrderedDict[int, str] = OrderedDict()
         self._blocks: OrderedDict[tuple[str, str, int], str] = OrderedDict()
         self._weights_lost = False
+        self._sleeping: frozenset[str] = frozenset()
 
     def load(self, name: str, path: str, *, in_place: bool, base_model_name: str | None = None) -> Refusal | None:
         """Load an adapter; return None on success.
@@ -133,12 +138,23 @@ class Engine:
 
     def sleep(self, level: int) -> None:
         self.sleep_level = level
-        self._weights_lost = self._weights_lost or level == 2
+        self._sleeping = PARTS
+        if level == 2:
+            self._weights_lost = True
+            self._cpu = OrderedDict((number, "lost") for number in self._cpu)
         if level:
             self._blocks.clear()
 
-    def wake(self) -> None:
-        self.sleep_level = None
+    def wake(self, parts: frozenset[str] = PARTS) -> bool:
+        """Wake parts of it; return whether it is awake."""
+        self._sleeping -= parts
+        if not self._sleeping:
+            self.sleep_level = None
+        return self.sleep_level is None
+
+    def corrupt(self) -> None:
+        """From now on the answers belong to no weights."""
+        self._weights_lost = True
 
     def reload_weights(self) -> None:
         """Load the base weights again, as `/collective_rpc` with `reload_weights` does after sleep at level 2."""

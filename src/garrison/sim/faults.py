@@ -6,6 +6,13 @@
     hang                 `/v1/*`: the request is read and never answered
     cut_after_tokens     a stream is reset (RST) after that many tokens
     load_delay           seconds that loading an adapter takes
+    sleep_delay          seconds that falling asleep takes
+    wake_delay           seconds that each call to wake up takes
+    sleep_aborts         a sleep aborts running requests, whatever mode it is asked for
+    sleep_hangs          `/sleep` is never answered, and the engine stays awake
+    sleep_keeps_memory   a sleeping engine holds its memory
+    wake_fails           `/wake_up` is answered 500
+    wake_wrong_answer    after a wake the answers belong to no weights
     disguise             what answers in the server's place, see below
     redirect_to          the origin that the disguise `redirect` points to
     script               rules, tried in order; the first one that matches and is not used up decides
@@ -75,6 +82,13 @@ class Faults:
     hang: bool = False
     cut_after_tokens: int | None = None
     load_delay: float = 0.0
+    sleep_delay: float = 0.0
+    wake_delay: float = 0.0
+    sleep_aborts: bool = False
+    sleep_hangs: bool = False
+    sleep_keeps_memory: bool = False
+    wake_fails: bool = False
+    wake_wrong_answer: bool = False
     disguise: str = "none"
     redirect_to: str = "http://portal.invalid"
     script: tuple[Rule, ...] = field(default=())
@@ -181,6 +195,10 @@ def _count(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 
+def _flag(value: Any) -> bool:
+    return isinstance(value, bool)
+
+
 def _text(value: Any) -> bool:
     return isinstance(value, str)
 
@@ -189,9 +207,16 @@ _RULES: dict[str, tuple[Any, str]] = {
     "ttft": (_seconds, "seconds"),
     "tokens_per_second": (lambda value: value is None or (_seconds(value) and value > 0), "above zero or null"),
     "failure_rate": (lambda value: _seconds(value) and value <= 1, "from 0 to 1"),
-    "hang": (lambda value: isinstance(value, bool), "true or false"),
+    "hang": (_flag, "true or false"),
     "cut_after_tokens": (lambda value: value is None or _count(value), "a count or null"),
     "load_delay": (_seconds, "seconds"),
+    "sleep_delay": (_seconds, "seconds"),
+    "wake_delay": (_seconds, "seconds"),
+    "sleep_aborts": (_flag, "true or false"),
+    "sleep_hangs": (_flag, "true or false"),
+    "sleep_keeps_memory": (_flag, "true or false"),
+    "wake_fails": (_flag, "true or false"),
+    "wake_wrong_answer": (_flag, "true or false"),
     "disguise": (lambda value: value in DISGUISES, "one of " + ", ".join(DISGUISES)),
     "redirect_to": (_text, "text"),
     "path": (_text, "text"),

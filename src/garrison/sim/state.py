@@ -11,6 +11,7 @@ from garrison.sim.adapters import AdapterReader
 from garrison.sim.config import SimConfig
 from garrison.sim.engine import Engine
 from garrison.sim.faults import Faults
+from garrison.sim.memory import Memory
 from garrison.sim.metrics import Counters
 
 __all__ = ["ServerState", "Sleep"]
@@ -25,7 +26,9 @@ class ServerState:
     Attributes:
         used: how often each rule of `faults.script` has matched.
         sleep: waits for simulated delays; a test replaces it.
-        awake: cleared while the engine sleeps; generation waits for it.
+        awake: cleared while the engine sleeps, or waits for the end of what runs to do so; generation waits for it.
+        idle: set while no request runs.
+        memory: what the engine holds while it is awake.
         died: called when the engine has died.
         restart: called to start a new engine after that many seconds with the port closed.
     """
@@ -41,12 +44,17 @@ class ServerState:
     engine: Engine = field(init=False)
     draws: random.Random = field(init=False)
     awake: asyncio.Event = field(init=False)
+    idle: asyncio.Event = field(init=False)
+    memory: Memory = field(init=False)
     slots: asyncio.Semaphore = field(init=False)
 
     def __post_init__(self) -> None:
         self.faults = self.config.faults
         self.draws = random.Random(self.config.seed)  # noqa: S311 - reproducible on purpose
         self.awake = asyncio.Event()
+        self.idle = asyncio.Event()
+        self.idle.set()
+        self.memory = Memory(self.config.memory_mib)
         self.slots = asyncio.Semaphore(self.config.max_num_seqs)
         self.engine = self.new_engine(time.time())
 
@@ -62,6 +70,7 @@ class ServerState:
             if failed is not None:
                 raise ValueError(failed.message)
         self.awake.set()
+        self.memory.take()
         return engine
 
     def set_faults(self, faults: Faults) -> None:
@@ -89,12 +98,15 @@ class ServerState:
             counters.waiting -= 1
         adapter = model if model in self.engine.adapters else ""
         counters.running += 1
+        self.idle.clear()
         counters.running_tokens += tokens
         counters.running_adapters[adapter] += 1
         try:
             yield
         finally:
             counters.running -= 1
+            if not counters.running:
+                self.idle.set()
             counters.running_tokens -= tokens
             counters.running_adapters[adapter] -= 1
             self.slots.release()

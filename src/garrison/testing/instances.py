@@ -4,22 +4,114 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from garrison.base.errors import ConflictError, EngineDiedError, GarrisonError
+from garrison.base.errors import ConflictError, EngineDiedError, GarrisonError, SleepFailedError
 from garrison.instances.live import Live
-from garrison.instances.room.values import Device
-from garrison.instances.runner import Launch, Progress, RunningEngine, Upstream
+from garrison.instances.room.values import HOST, Device
+from garrison.instances.runner import Launch, Progress, RunningEngine, Sleeper, Upstream
 from garrison.instances.values.record import InstanceRecord
 from garrison.store.records import Event
 
-__all__ = ["MemoryDevices", "MemoryInstances", "MemoryRunner", "MemoryRunningEngine"]
+__all__ = [
+    "MemoryDevices",
+    "MemoryInstances",
+    "MemoryRunner",
+    "MemoryRunningEngine",
+    "MemorySleeper",
+    "OneServer",
+    "SleepFaults",
+]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SleepFaults:
+    """What goes wrong with sleep; named as the simulator's faults.
+
+    Attributes:
+        sleep_crashes, wake_crashes: the engine ends.
+    """
+
+    sleep_hangs: bool = False
+    sleep_keeps_memory: bool = False
+    sleep_crashes: bool = False
+    wake_fails: bool = False
+    wake_wrong_answer: bool = False
+    wake_crashes: bool = False
+
+
+class MemorySleeper:
+    """`Sleeper` of an engine without a process. Its state belongs to the engine, and survives the server.
+
+    Attributes:
+        level: None while it is awake.
+        adapters: paths by name, beside the base model.
+        calls: `sleep 1`, `wake 1`, in order.
+    """
+
+    def __init__(self, engine: "MemoryRunningEngine", runner: "MemoryRunner") -> None:
+        self.levels: Mapping[int, str] = {1: "host", 2: "dropped"}
+        self.version = "1.0"
+        self.level: int | None = None
+        self.adapters: dict[str, str] = {}
+        self.calls: list[str] = []
+        self.wrong = False
+        self.kept = False
+        self.engine = engine
+        self._runner = runner
+
+    @property
+    def holds_memory(self) -> bool:
+        return self.level is None or self.kept
+
+    async def asleep(self) -> bool | None:
+        await asyncio.sleep(0)
+        return None if self.engine.over else self.level is not None
+
+    async def sleep(self, level: int, seconds: float) -> None:
+        self.calls.append(f"sleep {level}")
+        self._may_be_over()
+        faults = self._runner.sleep_faults
+        await asyncio.sleep(1e6 if faults.sleep_hangs else self._runner.sleep_seconds)
+        if faults.sleep_crashes:
+            self.engine.crash("it ended while it fell asleep")
+        self._may_be_over()
+        self.level, self.kept = level, faults.sleep_keeps_memory
+        self._runner.changed(self.engine)
+
+    async def wake(self, level: int, seconds: float) -> int:
+        self.calls.append(f"wake {level}")
+        self._may_be_over()
+        await asyncio.sleep(self._runner.wake_seconds)
+        faults = self._runner.sleep_faults
+        if faults.wake_crashes:
+            self.engine.crash("it ended while it woke up")
+        self._may_be_over()
+        if faults.wake_fails:
+            raise SleepFailedError("the engine answered 500 to POST /wake_up")
+        self.level, self.wrong = None, self.wrong or faults.wake_wrong_answer
+        self._runner.changed(self.engine)
+        return len(self.adapters) if level == 2 else 0
+
+    async def models(self) -> Mapping[str, str]:
+        self._may_be_over()
+        return {self.engine.upstream.model: "", **self.adapters}
+
+    async def answer(self, model: str) -> str:
+        await asyncio.sleep(0)
+        self._may_be_over()
+        return f"{model} answers{' nonsense' if self.wrong else ''}"
+
+    def _may_be_over(self) -> None:
+        if self.engine.over:
+            raise SleepFailedError("the engine has ended")
 
 
 class MemoryRunningEngine:
     """`RunningEngine` without a process.
 
     Attributes:
+        sleeps: how it is put to sleep, if it can be.
         left: `leave` was called.
-        stopped: the reason of `stop`; None before.
+        stopped: the reason of the first `stop`; None before.
     """
 
     def __init__(self, launch: Launch, pid: int, runner: "MemoryRunner") -> None:
@@ -30,11 +122,22 @@ class MemoryRunningEngine:
         self.phases: Mapping[str, float] = {}
         self.left = False
         self.stopped: str | None = None
+        self._stopping: asyncio.Task[None] | None = None
+        self.sleeps = MemorySleeper(self, runner)
         self._runner = runner
         self._end: asyncio.Future[GarrisonError | None] = asyncio.get_running_loop().create_future()
 
+    @property
+    def over(self) -> bool:
+        """Whether it has ended."""
+        return self._end.done()
+
     def memory_bytes(self) -> int:
         return 0
+
+    async def sleeper(self) -> Sleeper | None:
+        await asyncio.sleep(0)
+        return self.sleeps if self._runner.can_sleep else None
 
     def pids(self) -> frozenset[int]:
         return frozenset() if self.pid is None else frozenset({self.pid})
@@ -43,8 +146,12 @@ class MemoryRunningEngine:
         return await asyncio.shield(self._end)
 
     async def stop(self, reason: str) -> None:
-        assert self.stopped is None, f"{self.launch.spec.name} is being stopped already"
-        self.stopped = reason
+        self.stopped = self.stopped or reason
+        if self._stopping is None:  # a caller that is cancelled does not end it
+            self._stopping = asyncio.create_task(self._stop())
+        await asyncio.wait([self._stopping])
+
+    async def _stop(self) -> None:
         await asyncio.sleep(self._runner.stop_seconds)
         self._runner.gone(self)
         if not self._end.done():
@@ -60,51 +167,134 @@ class MemoryRunningEngine:
             self._end.set_result(EngineDiedError(message))
 
 
+class OneServer:
+    """A `MemoryRunner` as one server has it, until that server is killed. What it started goes on.
+
+    Attributes:
+        killed: nothing that this server still does has an effect.
+    """
+
+    def __init__(self, runner: "MemoryRunner") -> None:
+        self.killed = False
+        self._runner = runner
+        self._going_on: set[asyncio.Task[RunningEngine]] = set()
+
+    async def start(self, launch: Launch, progress: Callable[[Progress], None]) -> RunningEngine:
+        self._runner.begin(launch)
+        task = asyncio.ensure_future(self._runner.finish(launch, progress))
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            if self.killed:
+                self._going_on.add(task)
+                task.add_done_callback(self._ended)
+            else:
+                task.cancel()
+                await asyncio.wait([task])
+            raise
+
+    def _ended(self, task: "asyncio.Task[RunningEngine]") -> None:
+        self._going_on.discard(task)
+        if not task.cancelled():
+            task.exception()  # nobody is there to hear of it
+
+    async def adopt(self, launch: Launch) -> RunningEngine | None:
+        return await self._runner.adopt(launch)
+
+    async def forget(self, name: str) -> None:
+        if not self.killed:
+            await self._runner.forget(name)
+
+    def free_port(self, taken: Callable[[int], bool], kept: int | None = None) -> Awaitable[int]:
+        return self._runner.free_port(taken, kept)
+
+    def kill(self) -> None:
+        """Cut this server off: its engines belong to nobody, until the next one adopts them."""
+        self.killed = True
+        for name, engine in list(self._runner.alive.items()):
+            self._runner.alive[name] = self._runner.without_server(engine)
+
+
 class MemoryRunner:
     """`Runner` that starts nothing.
 
     Attributes:
         start_seconds, stop_seconds: how long a start and a stop take, by the loop's time.
+        can_sleep: its engines can be put to sleep.
+        sleep_seconds, wake_seconds: how long that takes.
+        sleep_faults: what goes wrong with it from now on.
         fails: raised by the start of an instance of that name.
         alive: the engines by instance: what a successor can adopt.
         starts: the names in the order of their starts.
-        most_alive: the largest number of engines at once, those that start or stop included.
+        most_alive: the largest number of engines at once, those that start or stop included, those that sleep not.
     """
 
-    def __init__(self, *, start_seconds: float = 1.0, stop_seconds: float = 0.1) -> None:
+    def __init__(
+        self,
+        *,
+        start_seconds: float = 1.0,
+        stop_seconds: float = 0.1,
+        can_sleep: bool = False,
+        sleep_seconds: float = 0.3,
+        wake_seconds: float = 0.2,
+    ) -> None:
+        self.can_sleep = can_sleep
+        self.sleep_seconds = sleep_seconds
+        self.wake_seconds = wake_seconds
+        self.sleep_faults = SleepFaults()
         self.start_seconds = start_seconds
         self.stop_seconds = stop_seconds
         self.fails: dict[str, GarrisonError] = {}
         self.alive: dict[str, MemoryRunningEngine] = {}
-        self.starting: set[str] = set()
+        self.starting: dict[str, asyncio.Event] = {}
         self.starts: list[str] = []
         self.forgotten: list[str] = []
         self.most_alive = 0
         self._pid = 100
 
     async def start(self, launch: Launch, progress: Callable[[Progress], None]) -> RunningEngine:
+        self.begin(launch)
+        return await self.finish(launch, progress)
+
+    def begin(self, launch: Launch) -> None:
+        """The step in which a process comes to be."""
         name = launch.spec.name
         assert name not in self.alive, f"{name} has an engine already"
         assert name not in self.starting, f"{name} is being started already"
-        self.starting.add(name)
+        self.starting[name] = asyncio.Event()
         self.starts.append(name)
-        self.most_alive = max(self.most_alive, len(self.alive) + len(self.starting))
+        self._count()
+
+    async def finish(self, launch: Launch, progress: Callable[[Progress], None]) -> RunningEngine:
+        """The rest of a start that has begun."""
+        name = launch.spec.name
         try:
             progress(Progress("loading weights", 0.0))
             await asyncio.sleep(self.start_seconds)
             if name in self.fails:
                 raise self.fails[name]
         finally:
-            self.starting.discard(name)
+            self.starting.pop(name).set()
         self._pid += 1
         self.alive[name] = engine = MemoryRunningEngine(launch, self._pid, self)
         return engine
 
     async def adopt(self, launch: Launch) -> RunningEngine | None:
+        if (ended := self.starting.get(launch.spec.name)) is not None:  # by a server that was killed
+            await ended.wait()
         found = self.alive.get(launch.spec.name)
         if found is None:
             return None
-        self.alive[launch.spec.name] = engine = MemoryRunningEngine(launch, found.pid or 0, self)
+        self.alive[launch.spec.name] = engine = self.without_server(found)
+        return engine
+
+    def without_server(self, found: MemoryRunningEngine) -> MemoryRunningEngine:
+        """The same engine, as whoever comes next sees it. Nothing that is done to `found` reaches it any more."""
+        engine = MemoryRunningEngine(found.launch, found.pid or 0, self)
+        engine.sleeps = MemorySleeper(engine, self)
+        engine.sleeps.level, engine.sleeps.wrong = found.sleeps.level, found.sleeps.wrong
+        engine.sleeps.kept = found.sleeps.kept
+        engine.sleeps.adapters, engine.sleeps.calls = found.sleeps.adapters, found.sleeps.calls
         return engine
 
     async def forget(self, name: str) -> None:
@@ -115,6 +305,18 @@ class MemoryRunner:
             return kept if kept is not None else next(port for port in range(8000, 9000) if not taken(port))
 
         return find()
+
+    @property
+    def awake(self) -> set[str]:
+        """The names of those that hold the memory of an engine."""
+        return set(self.starting) | {name for name, engine in self.alive.items() if engine.sleeps.holds_memory}
+
+    def changed(self, engine: MemoryRunningEngine) -> None:
+        """Called by an engine that fell asleep or woke up."""
+        self._count()
+
+    def _count(self) -> None:
+        self.most_alive = max(self.most_alive, len(self.awake))
 
     def gone(self, engine: MemoryRunningEngine) -> None:
         """Called by an engine that ends."""
@@ -129,10 +331,12 @@ class MemoryDevices:
 
     Attributes:
         needs: by instance, the bytes on each device and the number of GPUs.
+        watched: engines whose memory is measured: what they need while they are awake, nothing while they sleep.
     """
 
     devices: Sequence[Device] = ()
     needs: dict[str, tuple[int | None, int]] = field(default_factory=dict)
+    watched: MemoryRunner | None = None
 
     async def read(self) -> Sequence[Device]:
         await asyncio.sleep(0)
@@ -142,7 +346,11 @@ class MemoryDevices:
         return self.needs.get(live.name, (None, 0))
 
     async def measure(self, live: Live) -> Mapping[str, int]:
-        return {}
+        engine = self.watched.alive.get(live.name) if self.watched is not None else None
+        bytes_, _ = self.need(live)
+        if engine is None or bytes_ is None:
+            return {}
+        return dict.fromkeys(live.devices or (HOST,), bytes_ if engine.sleeps.holds_memory else 0)
 
 
 class MemoryInstances:

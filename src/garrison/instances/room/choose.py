@@ -104,9 +104,10 @@ def _blocked(need: Need, places: Sequence[Device], others: Sequence[Resident]) -
 
 
 def _fits(need: Need, places: Sequence[Device], others: Sequence[Resident], limits: Limits) -> bool:
-    if limits.most is not None and len(others) >= limits.most:
+    awake = [one for one in others if not one.asleep]
+    if limits.most is not None and len(awake) >= limits.most:
         return False
-    in_group = sum(one.group == need.group for one in others)
+    in_group = sum(one.group == need.group for one in awake)
     if need.group is not None and in_group >= limits.groups.get(need.group, in_group + 1):
         return False
     return need.bytes is None or all(free_bytes(one, others) >= need.bytes for one in places)

@@ -33,6 +33,7 @@ class Resident:
         pinned: it must not be evicted.
         idle: seconds since the end of its last request.
         resident: seconds since it became ready.
+        asleep: it holds what it needs to wake up, and counts as none that runs.
         cost: seconds to bring it back, as measured on this machine, times its declared weight.
     """
 
@@ -45,6 +46,7 @@ class Resident:
     idle: float = 0.0
     resident: float = 0.0
     cost: float = 1.0
+    asleep: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
+from garrison.instances.values.sleep import NOTHING_SLEPT, SleepRecord
 from garrison.instances.values.spec import InstanceSpec
 from garrison.instances.values.state import Condition
 
@@ -18,7 +19,7 @@ class Costs:
         start_seconds: from its start until it was ready.
         phases: seconds by startup phase.
         memory_bytes: held while serving, by device.
-        sleep_seconds, wake_seconds: None until measured.
+        sleep_seconds, wake_seconds: of the level of sleep that was used last; None until measured.
     """
 
     start_seconds: float | None = None
@@ -37,6 +38,7 @@ class InstanceRecord:
         wanted: it should be running: a server that starts resumes it.
         port: the one it has; kept across restarts.
         revision: counts changes of the spec.
+        sleep: where it is in its sleep, and what is known about that.
     """
 
     id: int
@@ -48,3 +50,4 @@ class InstanceRecord:
     port: int | None = None
     revision: int = 1
     costs: Costs = Costs()
+    sleep: SleepRecord = NOTHING_SLEPT

@@ -67,6 +67,10 @@ class InstanceSpec:
         priority: of two instances that can be evicted, the one with the lower priority goes first.
         devices: indices or UUIDs of the GPUs that it may use; empty for any.
         memory_bytes: what it takes, where that should not be measured.
+        preload: it is started when the server starts, in the order of priorities, is not stopped when idle, and comes
+            back after an eviction as soon as there is room.
+        sleep_level: the level of sleep that replaces a stop where the engine can sleep; 0 for none; None for whichever
+            costs least.
         stack: the stack that declared it; None for one made by the API.
     """
 
@@ -88,6 +92,8 @@ class InstanceSpec:
     priority: int = 0
     devices: tuple[str, ...] = ()
     memory_bytes: int | None = None
+    preload: bool = False
+    sleep_level: int | None = None
     stack: str | None = None
 
     @property

@@ -8,7 +8,8 @@ __all__ = ["Condition", "State"]
 
 
 class State(StrEnum):
-    """`RUNNING` means that the readiness probe was answered, never merely that a process exists."""
+    """`RUNNING` means that the readiness probe was answered, never merely that a process exists. One that is being
+    woken is `STARTING`."""
 
     STOPPED = "stopped"
     STARTING = "starting"
@@ -30,9 +31,11 @@ class State(StrEnum):
 
 _STEPS: dict[State, frozenset[State]] = {
     State.STOPPED: frozenset({State.STARTING}),
-    State.STARTING: frozenset({State.RUNNING, State.STOPPED, State.FAILED, State.RESTARTING, State.DRAINING}),
+    State.STARTING: frozenset(
+        {State.RUNNING, State.STOPPED, State.FAILED, State.RESTARTING, State.DRAINING, State.SLEEPING}
+    ),
     State.RUNNING: frozenset({State.DRAINING, State.SLEEPING, State.RESTARTING, State.FAILED, State.STOPPED}),
-    State.SLEEPING: frozenset({State.RUNNING, State.DRAINING, State.RESTARTING, State.FAILED, State.STOPPED}),
+    State.SLEEPING: frozenset({State.STARTING, State.DRAINING, State.RESTARTING, State.FAILED, State.STOPPED}),
     State.DRAINING: frozenset({State.STOPPED, State.SLEEPING, State.RUNNING, State.FAILED, State.RESTARTING}),
     State.RESTARTING: frozenset({State.STARTING, State.STOPPED, State.FAILED}),
     State.FAILED: frozenset({State.STARTING, State.STOPPED}),

@@ -80,6 +80,7 @@ def snapshot(state: ServerState) -> dict[str, Any]:
             "dead": engine.dead,
             "started_at": engine.started_at,
             "sleep_level": engine.sleep_level,
+            "memory_bytes": state.memory.bytes,
             "adapters": [asdict(one) for one in engine.adapters.values()],
             "cpu_cached": engine.cpu_cached,
             "cached_blocks": engine.cached_blocks,

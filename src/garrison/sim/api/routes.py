@@ -1,5 +1,6 @@
 """Choose the handler of a request, after what comes before it: disguises, faults, the API key."""
 
+import asyncio
 import hmac
 import re
 import time
@@ -15,7 +16,7 @@ from garrison.sim.api.bodies import detail, dumps, error, invalid, model_list, o
 from garrison.sim.api.calls import json_object, prompts_of
 from garrison.sim.api.embeddings import embeddings
 from garrison.sim.api.generation import generate
-from garrison.sim.engine import Refusal
+from garrison.sim.engine import PARTS, Refusal
 from garrison.sim.faults import Verdict, decide
 from garrison.sim.http.messages import ConnectionDroppedError, Later, Request, Response
 from garrison.sim.state import ServerState
@@ -193,8 +194,8 @@ class Routes:
         longest = self._state.config.max_model_len
         return ok({"count": len(tokens), "max_model_len": longest, "tokens": numbers, "token_strs": strings})
 
-    def _sleep(self, request: Request) -> Response:
-        """Put the engine to sleep: running requests are aborted, later ones wait.
+    def _sleep(self, request: Request) -> Response | Later:
+        """Put the engine to sleep: running requests are aborted, or finished first with `mode=wait`; later ones wait.
 
         As in vLLM, the route exists without `--enable-sleep-mode` too. That it fails then stands for a GPU that frees
         nothing.
@@ -202,18 +203,61 @@ class Routes:
         if not self._state.config.enable_sleep_mode:
             refusal = Refusal(500, "InternalServerError", "Sleep mode is not enabled.")
             return error(refusal, self._state.config.error_shape)
-        given = parse_qs(request.query).get("level", ["1"])[-1]
+        query = parse_qs(request.query)
+        given = query.get("level", ["1"])[-1]
         if not _LEVEL.match(given):
             refusal = invalid("int_parsing", "query.level", "Input should be a valid integer from 0 to 2", given)
             return error(refusal, self._state.config.error_shape)
-        self._state.engine.sleep(int(given))
-        self._state.awake.clear()
-        return ok({"status": "sleeping", "level": int(given)})
+        faults = self._state.faults
+        if faults.sleep_hangs:
+            return control.never
+        waits = query.get("mode", ["abort"])[-1] == "wait" and not faults.sleep_aborts
+        if faults.sleep_delay or (waits and not self._state.idle.is_set()):
+            return partial(self._sleep_later, int(given), waits)
+        return self._fall_asleep(int(given))
 
-    def _wake_up(self, _request: Request) -> Response:
-        self._state.engine.wake()
-        self._state.awake.set()
-        return ok({"status": "awake", "tags": None})
+    async def _sleep_later(self, level: int, waits: bool) -> Response:
+        state = self._state
+        state.awake.clear()
+        try:
+            if waits:
+                await state.idle.wait()
+            await state.sleep(state.faults.sleep_delay)
+        except asyncio.CancelledError:
+            state.awake.set()
+            raise
+        return self._fall_asleep(level)
+
+    def _fall_asleep(self, level: int) -> Response:
+        state = self._state
+        state.engine.sleep(level)
+        state.awake.clear()
+        if level and not state.faults.sleep_keeps_memory:
+            state.memory.drop()
+        return ok({"status": "sleeping", "level": level})
+
+    def _wake_up(self, request: Request) -> Response | Later:
+        tags = parse_qs(request.query).get("tags", [])
+        if self._state.faults.wake_fails:
+            refusal = Refusal(500, "InternalServerError", "The engine does not wake up.")
+            return error(refusal, self._state.config.error_shape)
+        if self._state.faults.wake_delay:
+            return partial(self._wake_later, tags)
+        return self._wake(tags)
+
+    async def _wake_later(self, tags: list[str]) -> Response:
+        await self._state.sleep(self._state.faults.wake_delay)
+        return self._wake(tags)
+
+    def _wake(self, tags: list[str]) -> Response:
+        state = self._state
+        slept = state.engine.sleep_level is not None
+        if state.engine.wake(frozenset(tags) if tags else PARTS):
+            state.memory.take()
+            if slept and state.faults.wake_wrong_answer:
+                state.engine.corrupt()
+            state.awake.set()
+        return ok({"status": "awake", "tags": tags or None})
 
     def _is_sleeping(self, _request: Request) -> Response:
         return ok({"is_sleeping": self._state.engine.sleep_level is not None})
