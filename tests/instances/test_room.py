@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from garrison.instances.room.choose import choose, free_bytes
+from garrison.instances.room.choose import choose
+from garrison.instances.room.ledger import free_bytes
 from garrison.instances.room.values import HOST, Device, Evict, Limits, Need, Never, Place, Resident, Wait
 
 GPUS = ("GPU-a", "GPU-b", "GPU-c")

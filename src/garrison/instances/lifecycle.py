@@ -12,6 +12,7 @@ from garrison.base.logs import logger
 from garrison.instances.book import Book
 from garrison.instances.live import Live
 from garrison.instances.placing import Devices, Placer, UnwantedError
+from garrison.instances.room.values import Granted
 from garrison.instances.runner import Launch, Progress, Runner, RunningEngine
 from garrison.instances.settings import ManagerSettings
 from garrison.instances.values.record import Costs
@@ -49,8 +50,12 @@ class Lifecycle:
             live.started_at = asyncio.get_running_loop().time()
             live.progress = None
             self._book.move(live, State.STARTING, "waiting for room")
-            await self.placer.place(live, lambda: self._is_wanted(live), lambda why: self._waits(live, why))
-            engine = await self._launch(live)
+            engine = await self.placer.run(
+                live,
+                lambda: self._is_wanted(live),
+                lambda why: self._waits(live, why),
+                lambda given: self._launch(live, given),
+            )
         except UnwantedError:
             self._not_started(live, "nobody waits for it any more")
         except asyncio.CancelledError:
@@ -64,13 +69,15 @@ class Lifecycle:
         else:
             self._now_runs(live, engine)
 
-    async def _launch(self, live: Live) -> RunningEngine:
+    async def _launch(self, live: Live, given: Granted) -> RunningEngine:
         port = live.spec.port or await self._runner.free_port(self._port_is_taken, live.record.port)
         if port != live.record.port:
             self._book.note(live, port=port)
         assert live.record.port is not None
         self._book.move(live, State.STARTING, "starting")
-        launch = Launch(live.spec, live.record.port, live.devices, self._settings.stop_timeout)
+        launch = Launch(
+            live.spec, live.record.port, live.devices, self._settings.stop_timeout, given.args, dict(given.env)
+        )
 
         def show(progress: Progress) -> None:
             live.progress = progress
@@ -172,7 +179,8 @@ class Lifecycle:
     async def _stop(self, live: Live, engine: RunningEngine, reason: str) -> None:
         try:
             cut = await self._drain(live)
-            await engine.stop(reason)
+            async with self._devices.released(live):
+                await engine.stop(reason)
         finally:
             live.engine, live.held, live.devices, live.stop = None, None, (), None
             text = f"{reason}; {cut} requests were cut" if cut else reason

@@ -1,12 +1,13 @@
 """The twins of what the instance manager acts on: engines, memory, and the store."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from garrison.base.errors import ConflictError, EngineDiedError, GarrisonError
 from garrison.instances.live import Live
-from garrison.instances.room.values import Device
+from garrison.instances.room.values import Device, Granted, Need
 from garrison.instances.runner import Launch, Progress, RunningEngine, Upstream
 from garrison.instances.values.record import InstanceRecord
 from garrison.store.records import Event
@@ -129,17 +130,29 @@ class MemoryDevices:
 
     Attributes:
         needs: by instance, the bytes on each device and the number of GPUs.
+        back_seconds: how long the driver takes to return the memory of an engine that was stopped.
     """
 
     devices: Sequence[Device] = ()
     needs: dict[str, tuple[int | None, int]] = field(default_factory=dict)
+    back_seconds: float = 0.0
 
     async def read(self) -> Sequence[Device]:
         await asyncio.sleep(0)
         return self.devices
 
-    def need(self, live: Live) -> tuple[int | None, int]:
-        return self.needs.get(live.name, (None, 0))
+    async def need(self, live: Live) -> Need:
+        count, gpus = self.needs.get(live.name, (None, 0))
+        return Need(live.name, count, gpus, live.spec.devices)
+
+    def grant(self, live: Live, need: Need, keys: Sequence[str]) -> Granted:
+        held = dict.fromkeys(keys, need.bytes or 0)
+        return Granted(tuple(keys) if need.count else (), held, need)
+
+    @contextlib.asynccontextmanager
+    async def released(self, live: Live) -> AsyncIterator[None]:
+        yield
+        await asyncio.sleep(self.back_seconds)
 
     async def measure(self, live: Live) -> Mapping[str, int]:
         return {}
