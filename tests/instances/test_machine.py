@@ -15,7 +15,7 @@ from garrison.instances.host_memory import read_host
 from garrison.instances.live import Live
 from garrison.instances.machine import MachineDevices
 from garrison.instances.memory_reader import Reading
-from garrison.instances.room.values import HOST, Device
+from garrison.instances.room.values import HOST, Device, Need
 from garrison.instances.values.record import Costs, InstanceRecord
 from garrison.instances.values.spec import InstanceSpec
 from garrison.instances.values.state import Condition, State
@@ -88,12 +88,17 @@ def machine(
     )  # fmt: skip
 
 
+async def look(devices: MachineDevices, one: Live) -> Need:
+    await devices.look_up(one)
+    return devices.need(one)
+
+
 async def test_the_needs_of_instances(tmp_path: Path, tiny_model: Path) -> None:
     devices = machine(tmp_path)
     assert [one.key for one in await devices.read()] == [HOST, "GPU-a", "GPU-b"]
 
     async def need(one: Live) -> tuple[int | None, int, str]:
-        found = await devices.need(one)
+        found = await look(devices, one)
         return found.bytes, found.count, found.source
 
     assert await need(live()) == (None, 1, "default")
@@ -112,7 +117,7 @@ async def test_a_model_on_disk_is_estimated_and_what_is_told_changes_with_the_sp
 ) -> None:
     devices = machine(tmp_path)
     one = live(options={"model": str(tiny_model)})
-    found = await devices.need(one)
+    found = await look(devices, one)
     assert found.source == "estimated"
     assert [part.what for part in found.parts] == ["weights", "KV cache of 32768 tokens", "overhead"]
     weights = sum(path.stat().st_size for path in tiny_model.glob("*.safetensors"))
@@ -124,7 +129,7 @@ async def test_a_model_on_disk_is_estimated_and_what_is_told_changes_with_the_sp
     assert granted.env == {"CUDA_VISIBLE_DEVICES": "GPU-b"}
     assert granted.held == {"GPU-b": 4 * 80 * GIB // 100 + 1, HOST: 3 * GIB}
     changed = live(options={"model": str(tiny_model), "gpu_memory_utilization": 0.25})
-    found = await devices.need(changed)
+    found = await look(devices, changed)
     assert (found.share, found.source) == (0.25, "declared")
     assert devices.grant(changed, found, ("GPU-a",)).args == ()
     assert devices.grant(changed, found, ("GPU-a",)).held == {"GPU-a": 20 * GIB, HOST: 3 * GIB}
@@ -135,30 +140,30 @@ async def test_arguments_and_variables_of_the_backend_count_and_those_of_the_ins
 ) -> None:
     rows = {"vllm_args": ("--max-model-len", "100000"), "vllm_env": (("VLLM_CPU_KVCACHE_SPACE", "7"),)}
     devices = machine(tmp_path, device="cpu", **rows)
-    found = await devices.need(live(options={"model": str(tiny_model)}))
+    found = await look(devices, live(options={"model": str(tiny_model)}))
     assert found.count == 0
     assert {part.what: part.bytes for part in found.parts}["KV cache of 100000 tokens"] == 7 * GIB
     own = live(options={"model": str(tiny_model), "max_model_len": 512}, env={"VLLM_CPU_KVCACHE_SPACE": "2"})
-    assert {part.what: part.bytes for part in (await devices.need(own)).parts}["KV cache of 512 tokens"] == 2 * GIB
+    assert {part.what: part.bytes for part in (await look(devices, own)).parts}["KV cache of 512 tokens"] == 2 * GIB
 
 
 def test_a_model_that_comes_later_is_seen(tmp_path: Path, tiny_model: Path) -> None:
     async def body() -> None:
         devices = machine(tmp_path, device="cpu")
         one = live("mlx_lm", options={"model": "tiny"})
-        assert (await devices.need(one)).source == "unknown"
+        assert (await look(devices, one)).source == "unknown"
         shutil.copytree(tiny_model, tmp_path / "models" / "tiny")
-        assert (await devices.need(one)).source == "unknown", "the disk is not read for each look"
+        assert (await look(devices, one)).source == "unknown", "the disk is not read for each look"
         await asyncio.sleep(11)
-        assert (await devices.need(one)).source == "estimated"
+        assert (await look(devices, one)).source == "estimated"
 
     on_a_virtual_clock(body)
 
 
 async def test_what_the_server_may_see_bounds_what_an_instance_may_use(tmp_path: Path) -> None:
     devices = machine(tmp_path, environ={"CUDA_VISIBLE_DEVICES": "1"})
-    assert (await devices.need(live())).devices == ("GPU-b",)
-    assert (await devices.need(live(devices=("0",)))).devices == ("GPU-a",)
+    assert (await look(devices, live())).devices == ("GPU-b",)
+    assert (await look(devices, live(devices=("0",)))).devices == ("GPU-a",)
 
 
 async def test_a_driver_that_breaks_leaves_what_was_known(tmp_path: Path) -> None:

@@ -60,8 +60,8 @@ class Card(MemoryDevices):
         used = sum(self.needs[name][0] or 0 for name in (*self.runner.alive, *self.runner.starting))
         return (Device("GPU-a", self.total, self.total - used - self.late, index=0),)
 
-    async def need(self, live: Live) -> Need:
-        found = await super().need(live)
+    def need(self, live: Live) -> Need:
+        found = super().need(live)
         return replace(found, percent=self.percent, source="estimated" if self.percent else "declared")
 
     def grant(self, live: Live, need: Need, keys: Sequence[str]) -> Granted:

@@ -33,7 +33,7 @@ _SHAPE_SECONDS = 5.0
 _KEEP_SHAPE_SECONDS = 300.0
 _ASK_AGAIN_SECONDS = 10.0
 """For a model that is not on this machine yet."""
-_MOST_SHAPES = 4096
+_MOST_KNOWN = 4096
 _BACK_SECONDS = 5.0
 _BACK_POLL_SECONDS = 0.25
 
@@ -69,7 +69,7 @@ class MachineDevices:
         self._gpus = Reading()
         self._read_at = float("-inf")
         self._reading: asyncio.Future[tuple[tuple[Device, ...], Reading]] | None = None
-        self._shapes: dict[str, tuple[InstanceSpec, float, Facts]] = {}
+        self._known: dict[str, tuple[InstanceSpec, float, Facts]] = {}
 
     async def read(self) -> Sequence[Device]:
         """As `Devices.read`. What does not answer leaves what was read before."""
@@ -77,15 +77,28 @@ class MachineDevices:
             await self._read_now()
         return self._devices
 
-    async def need(self, live: Live) -> Need:
+    async def look_up(self, live: Live) -> None:
+        """As `Devices.look_up`. What a model's files tell is kept for some minutes."""
+        await self.read()
+        now = asyncio.get_running_loop().time()
+        known = self._known.get(live.name)
+        if known is not None and known[0] == live.spec and now < known[1]:
+            return
+        spec, has_gpus = live.spec, bool(self._gpus.devices)
+        facts = await self._call(lambda: self._read_facts(spec, has_gpus), f"size {live.name}", Facts(spec))
+        kept = _KEEP_SHAPE_SECONDS if facts.model is not None else _ASK_AGAIN_SECONDS
+        self._known.pop(live.name, None)
+        self._known[live.name] = (spec, now + kept, facts)
+        while len(self._known) > _MOST_KNOWN:
+            del self._known[next(iter(self._known))]
+
+    def need(self, live: Live) -> Need:
         """As `Devices.need`."""
-        return need_of(await self._facts(live))
+        return need_of(self._facts(live))
 
     def grant(self, live: Live, need: Need, keys: Sequence[str]) -> Granted:
         """As `Devices.grant`."""
-        known = self._shapes.get(live.name)
-        facts = known[2] if known is not None and known[0] == live.spec else Facts(live.spec)
-        return grant(facts, need, keys, self._devices, variable=self._gpus.variable)
+        return grant(self._facts(live), need, keys, self._devices, variable=self._gpus.variable)
 
     async def measure(self, live: Live) -> Mapping[str, int]:
         """As `Devices.measure`. On GPUs, what the driver says of its processes; in system memory, what is resident."""
@@ -126,21 +139,10 @@ class MachineDevices:
         if missing:
             _log.warning("memory is not back after a stop", name=live.name, missing=missing, seconds=_BACK_SECONDS)
 
-    async def _facts(self, live: Live) -> Facts:
-        """What is known about an instance. Its model and its arguments are read once in a while."""
-        await self.read()
-        now = asyncio.get_running_loop().time()
-        known = self._shapes.get(live.name)
-        if known is None or known[0] != live.spec or now >= known[1]:
-            spec, has_gpus = live.spec, bool(self._gpus.devices)
-            plain = Facts(spec)
-            facts = await self._call(lambda: self._read_facts(spec, has_gpus), f"size {live.name}", plain)
-            kept = _KEEP_SHAPE_SECONDS if facts.model is not None else _ASK_AGAIN_SECONDS
-            self._shapes.pop(live.name, None)
-            self._shapes[live.name] = known = (spec, now + kept, facts)
-            while len(self._shapes) > _MOST_SHAPES:
-                del self._shapes[next(iter(self._shapes))]
-        return replace(known[2], costs=live.record.costs, devices=self._devices)
+    def _facts(self, live: Live) -> Facts:
+        known = self._known.get(live.name)
+        facts = known[2] if known is not None and known[0] == live.spec else Facts(live.spec)
+        return replace(facts, costs=live.record.costs, devices=self._devices)
 
     def _read_facts(self, spec: InstanceSpec, has_gpus: bool) -> Facts:
         if spec.engine == "custom":

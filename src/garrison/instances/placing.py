@@ -50,13 +50,16 @@ class Devices(Protocol):
     async def read(self) -> Sequence[Device]:
         """Return what there is now; without a device, memory does not limit."""
 
-    async def need(self, live: Live) -> Need:
-        """Return what an instance takes. Whoever asks fills in how long it has been waited for."""
+    async def look_up(self, live: Live) -> None:
+        """Find out what `need` has to know about an instance, which may read its model's files."""
+
+    def need(self, live: Live) -> Need:
+        """Return what an instance takes, as far as that was looked up; not how long it has been waited for."""
 
     def grant(self, live: Live, need: Need, keys: Sequence[str]) -> Granted:
         """Return what an instance holds on these devices, and what its engine is told so that it keeps within that.
 
-        Called in the step that decides, after `need`, so it does not wait for anything.
+        Called in the step that decides, so it does not wait for anything.
         """
 
     async def measure(self, live: Live) -> Mapping[str, int]:
@@ -84,6 +87,7 @@ class Placer:
         self._limits = limits
         self._evict = evict
         self._turn = asyncio.Lock()
+        self._queue: list[tuple[Live, Callable[[], bool]]] = []
         self._foreign: dict[str, int] = {}
 
     async def run(
@@ -136,12 +140,16 @@ class Placer:
         """
         given: Granted | None = None
         stops_all = all_room
+        ticket = (live, wanted)
+        self._queue.append(ticket)
         try:
             while given is None:
                 if not wanted():
                     raise UnwantedError
                 async with self._turn:  # between the question and its answer the devices are read
-                    found = await self.explain(live, all_room=stops_all)
+                    await self._devices.look_up(live)
+                    devices = await self._devices.read()
+                    found = self._behind(ticket, self._explained(live, devices, all_room=stops_all), devices)
                     if isinstance(found.decision, Never):
                         raise cannot_fit(found)
                     if not wanted():
@@ -155,6 +163,7 @@ class Placer:
                     say(found.text)
                     await self._for_change(found.decision)
         finally:
+            self._queue.remove(ticket)
             if given is None:
                 live.held, live.devices = None, ()
                 self._book.tell()
@@ -162,10 +171,12 @@ class Placer:
 
     async def explain(self, live: Live, *, all_room: bool = False) -> Explanation:
         """What would be done now, and why; nothing is."""
-        need = await self._devices.need(live)
-        devices = await self._devices.read()
+        await self._devices.look_up(live)
+        return self._explained(live, await self._devices.read(), all_room=all_room)
+
+    def _explained(self, live: Live, devices: Sequence[Device], *, all_room: bool = False) -> Explanation:
         now = asyncio.get_running_loop().time()
-        need = replace(need, group=live.spec.group, waited=live.oldest_wait(now))
+        need = replace(self._devices.need(live), group=live.spec.group, waited=live.oldest_wait(now))
         residents = tuple(self._resident(one, now) for one in self._book if one.held is not None)
         corrected = tuple(self._corrected(one, residents) for one in devices)
         decide = make_all_room if all_room else choose
@@ -174,6 +185,20 @@ class Placer:
     async def decide(self, live: Live) -> Decision:
         """What would be done now; nothing is."""
         return (await self.explain(live)).decision
+
+    def _behind(
+        self, ticket: tuple[Live, Callable[[], bool]], found: Explanation, devices: Sequence[Device]
+    ) -> Explanation:
+        """Let those that asked earlier go first, if they can go now. Those that cannot hold up nobody."""
+        if not isinstance(found.decision, Place | Evict):
+            return found
+        for earlier, wanted in self._queue[: self._queue.index(ticket)]:
+            if earlier.held is None and wanted():
+                would = self._explained(earlier, devices).decision
+                if isinstance(would, Place | Evict):
+                    self._book.tell()  # it may not have noticed yet
+                    return replace(found, decision=Wait(f"{earlier.name} asked first"))
+        return found
 
     def _take(self, live: Live, found: Explanation, *, grows: bool) -> Granted:
         """Take what was decided, and begin to evict."""
@@ -193,7 +218,9 @@ class Placer:
 
     async def _for_change(self, found: Decision) -> None:
         if isinstance(found, Evict):
-            while any((one := self._book.find(name)) is not None and one.held is not None for name in found.victims):
+            # One that is being started cannot leave yet, so a change is waited for in any case.
+            await self._book.changed(_AGAIN_SECONDS)
+            while any((one := self._book.find(name)) is not None and one.stop is not None for name in found.victims):
                 await self._book.changed(_AGAIN_SECONDS)
         else:
             seconds = found.seconds if isinstance(found, Wait) else None

@@ -141,7 +141,10 @@ class MemoryDevices:
         await asyncio.sleep(0)
         return self.devices
 
-    async def need(self, live: Live) -> Need:
+    async def look_up(self, live: Live) -> None:
+        await asyncio.sleep(0)
+
+    def need(self, live: Live) -> Need:
         count, gpus = self.needs.get(live.name, (None, 0))
         return Need(live.name, count, gpus, live.spec.devices)
 

@@ -28,7 +28,7 @@ def choose(need: Need, residents: Sequence[Resident], devices: Sequence[Device],
 
 def evictable(residents: Iterable[Resident], limits: Limits) -> list[Resident]:
     """Those that may be stopped at once, however long they have been ready."""
-    return [one for one in residents if limits.evict and not one.pinned and not one.busy]
+    return [one for one in residents if limits.evict and not (one.pinned or one.busy or one.moving)]
 
 
 def _hopeless(need: Need, others: Sequence[Resident], devices: Sequence[Device], limits: Limits) -> Never | None:
@@ -86,15 +86,17 @@ def _at(
     if (victims := _victims(need, places, others, ready, limits)) is not None:
         return _evict(victims, keys)
     starved = need.waited >= limits.patience
-    victims = _victims(need, places, others, [one for one in others if not one.pinned] if starved else idle, limits)
-    if victims is not None and starved:
+    can_go = [one for one in others if not one.pinned and not one.moving]
+    settled = [one for one in can_go if one.resident >= limits.residency]
+    if starved and (victims := _victims(need, places, others, settled, limits)) is not None:
         return _evict(victims, keys)
+    victims = _victims(need, places, others, can_go if starved else idle, limits)
     if victims is not None:
         seconds = max(limits.residency - one.resident for one in victims)
         return Wait(f"{_names(victims)} became ready only just now", max(0.0, seconds))
     busy = [one for one in others if not one.pinned and one.busy]
     if _victims(need, places, others, [one for one in others if not one.pinned], limits) is not None:
-        return Wait(f"{_names(busy)} is busy", max(0.0, limits.patience - need.waited))
+        return Wait(f"{_names(busy)} is busy", None if starved else limits.patience - need.waited)
     return _blocked(need, places, others)
 
 
