@@ -15,6 +15,7 @@ import pytest
 from garrison.base.clock import SystemClock
 from garrison.base.errors import ConflictError, EngineDiedError, GarrisonError, PortForeignError
 from garrison.base.identity import start_time
+from garrison.base.procfs import WITHOUT_PROC
 from garrison.base.settings import Settings
 from garrison.instances.engine_runner import EngineRunner
 from garrison.instances.manager import InstanceManager
@@ -52,8 +53,13 @@ class Machine:
         return self.manager
 
 
-@pytest.fixture
-async def machine(tmp_path: Path, clean_environ: Mapping[str, str]) -> AsyncIterator[Machine]:
+@pytest.fixture(params=["linux", "portable"])
+async def machine(
+    tmp_path: Path, clean_environ: Mapping[str, str], request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[Machine]:
+    """`portable` does without `/proc`, pidfds and subreapers, as on macOS."""
+    if request.param == "portable":
+        monkeypatch.setenv(WITHOUT_PROC, "1")
     made = Machine(tmp_path / "data", dict(clean_environ))
     await made.server()
     yield made

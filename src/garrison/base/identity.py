@@ -10,6 +10,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from garrison.base.procfs import has_proc
+
 __all__ = ["Identity", "Place", "ProcessId", "is_gone", "start_time", "this_place", "this_process"]
 
 
@@ -75,9 +77,16 @@ def this_process() -> Identity:
     return Identity(this_place(), pid, start_time(pid))
 
 
-@functools.cache
 def this_place() -> Place:
     """The place of this process, which does not change while it runs."""
+    return _place(has_proc())
+
+
+@functools.cache
+def _place(by_proc: bool) -> Place:
+    if not by_proc:
+        # Start times are those of a calendar here, so no other boot has the same.
+        return Place(os.uname().nodename)
     with suppress(OSError):
         boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
         return Place(os.uname().nodename, boot, str(Path("/proc/self/ns/pid").readlink()))
@@ -85,7 +94,10 @@ def this_place() -> Place:
 
 
 def start_time(pid: int) -> int | None:
-    """The start of `pid`, in clock ticks after boot; None when it has ended, or there is no `/proc`."""
+    """The start of `pid`, in clock ticks after boot, without `/proc` in microseconds since the epoch; None when it has
+    ended."""
+    if not has_proc():
+        return _calendar_start(pid)
     try:
         content = Path(f"/proc/{pid}/stat").read_bytes()
     except OSError:
@@ -93,6 +105,15 @@ def start_time(pid: int) -> int | None:
     # The command name, field 2, may hold spaces and parentheses: count from the last parenthesis.
     fields = content[content.rindex(b")") + 2 :].split()
     return int(fields[19])
+
+
+def _calendar_start(pid: int) -> int | None:
+    import psutil  # other systems only: it costs more than everything else here
+
+    try:
+        return int(psutil.Process(pid).create_time() * 1_000_000)
+    except psutil.Error:
+        return None
 
 
 def is_gone(process: Identity) -> bool | None:

@@ -62,7 +62,7 @@ def plan_launch(launch: Launch, settings: Settings) -> Plan:
     spec, engine = launch.spec, engine_of(launch.spec)
     backend = backend_of(settings, spec.engine)
     arranged = _arranged(spec, engine, backend)
-    args, notes = _arguments(spec, engine, backend)
+    args, notes = _arguments(launch, engine, backend)
     env, more = _environment(launch, engine, backend, contained=arranged.container is not None)
     words = arranged.words
     container = None if arranged.container is None else _container(arranged.container, launch, settings)
@@ -117,14 +117,14 @@ def _check_custom(spec: InstanceSpec, engine: Custom) -> None:
         )
 
 
-def _arguments(spec: InstanceSpec, engine: Engine, backend: Backend) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The backend's arguments before the instance's own, without those that the server decides."""
-    options = {name: value for name, value in normal_keys(spec.options).items() if name not in _OURS}
+def _arguments(launch: Launch, engine: Engine, backend: Backend) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Those of its room, then the backend's, then the instance's own, without those that the server decides."""
+    options = {name: value for name, value in normal_keys(launch.spec.options).items() if name not in _OURS}
     catalogue: Catalogue = engine.catalogue()
     own = to_args(options, catalogue)
     if isinstance(engine, Custom):
         return own, ()
-    args, dropped = without_flags(catalogue, (*backend.args, *own), _OUR_FLAGS)
+    args, dropped = without_flags(catalogue, (*launch.room_args, *backend.args, *own), _OUR_FLAGS)
     notes = (f"{flag} was left out: the server decides where its engines listen, and their keys" for flag in dropped)
     return args, tuple(notes)
 
@@ -136,7 +136,8 @@ def _environment(
     gpus = [one for one in launch.devices if one != SYSTEM_MEMORY]
     made = dict(backend.env)
     made |= backend.container_env if contained else {}
-    made |= {**visible_devices(gpus), **sleep_environment(launch.spec), **launch.spec.env}
+    gpus_seen = launch.room_env or visible_devices(gpus)
+    made |= {**gpus_seen, **sleep_environment(launch.spec), **launch.spec.env}
     dropped = sorted(_KEY_VARIABLES & made.keys()) if engine.capabilities.api_key else []
     notes = (f"{name} was left out: the server gives its engines keys of their own" for name in dropped)
     return {name: value for name, value in made.items() if name not in dropped}, tuple(notes)

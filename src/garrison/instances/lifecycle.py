@@ -12,6 +12,7 @@ from garrison.base.logs import logger
 from garrison.instances.book import Book
 from garrison.instances.live import Live
 from garrison.instances.placing import Devices, Placer, UnwantedError
+from garrison.instances.room.values import Granted
 from garrison.instances.runner import Launch, Progress, Runner, RunningEngine
 from garrison.instances.settings import ManagerSettings
 from garrison.instances.sleeping import Sleeping
@@ -35,7 +36,7 @@ class Lifecycle:
 
     def __init__(self, book: Book, runner: Runner, devices: Devices, settings: ManagerSettings) -> None:
         sleeping = Sleeping(book, devices, settings)
-        self.stops = Stops(book, sleeping, settings, self._begin)
+        self.stops = Stops(book, sleeping, devices, settings, self._begin)
         self.placer = Placer(book, devices, settings.limits, self._evict)
         self._sleeping = sleeping
         self._book = book
@@ -76,12 +77,16 @@ class Lifecycle:
         """The job of one start. It ends in running, sleeping, stopped or failed, and whoever waits gets the outcome."""
         try:
             live.progress, live.started_at = None, None
-            if not placed:
+            if placed:
+                engine = await self._wake_or_launch(live, self.placer.granted(live))
+            else:
                 self._book.move(live, State.STARTING, "waiting for room")
-                await self.placer.place(live, lambda: is_wanted(live), lambda why: self._waits(live, why))
-            if live.asleep and await self._wake(live):
-                return
-            engine = await self._launch(live)
+                engine = await self.placer.run(
+                    live,
+                    lambda: is_wanted(live),
+                    lambda why: self._waits(live, why),
+                    lambda given: self._wake_or_launch(live, given),
+                )
         except UnwantedError as error:
             self._not_started(live, str(error))
         except asyncio.CancelledError:
@@ -93,9 +98,16 @@ class Lifecycle:
             _log.error("a start failed because of a bug", exception=error, name=live.name)
             self._failed(live, InternalError(f"a bug ended the start of {live.name}: {error!r}"))
         else:
-            self._now_runs(live, engine)
+            if engine is not None:
+                self._now_runs(live, engine)
 
-    async def _launch(self, live: Live) -> RunningEngine:
+    async def _wake_or_launch(self, live: Live, given: Granted) -> RunningEngine | None:
+        """Return the engine that was started; None if the one that slept was woken, and serves."""
+        if live.asleep and await self._wake(live):
+            return None
+        return await self._launch(live, given)
+
+    async def _launch(self, live: Live, given: Granted) -> RunningEngine:
         port = live.spec.port or await self._runner.free_port(self._port_is_taken, live.record.port)
         if port != live.record.port:
             self._book.note(live, port=port)
@@ -103,7 +115,9 @@ class Lifecycle:
         assert live.record.port is not None
         self._book.move(live, State.STARTING, "starting")
         live.started_at = asyncio.get_running_loop().time()
-        launch = Launch(live.spec, live.record.port, live.devices, self._settings.stop_timeout)
+        launch = Launch(
+            live.spec, live.record.port, live.devices, self._settings.stop_timeout, given.args, dict(given.env)
+        )
 
         def show(progress: Progress) -> None:
             live.progress = progress

@@ -19,7 +19,7 @@ from garrison.instances.lifecycle import Lifecycle
 from garrison.instances.live import Lease, Live
 from garrison.instances.placing import Devices
 from garrison.instances.progress import loading, not_ready, refusal, retry_after
-from garrison.instances.room.values import Decision
+from garrison.instances.room.explain import Explanation
 from garrison.instances.runner import Runner
 from garrison.instances.settings import ManagerSettings
 from garrison.instances.values.record import InstanceRecord
@@ -125,14 +125,14 @@ class InstanceManager:
         """Wait until something about an instance changes, at most `seconds`."""
         await self._book.changed(seconds)
 
-    async def explain(self, name: str) -> Decision:
-        """What a start would do now. Raises NotFoundError."""
-        return await self._life.placer.decide(self._book.get(name))
+    async def explain(self, name: str) -> Explanation:
+        """What a start would do now, and why. Raises NotFoundError."""
+        return await self._life.placer.explain(self._book.get(name))
 
-    async def evaluate(self, spec: InstanceSpec) -> Decision:
-        """What a start of an instance that does not exist would do now."""
+    async def evaluate(self, spec: InstanceSpec) -> Explanation:
+        """What a start of an instance that does not exist would do now, and why."""
         now = self._clock.now()
-        return await self._life.placer.decide(Live(InstanceRecord(0, spec, Condition(State.STOPPED, now), now, now)))
+        return await self._life.placer.explain(Live(InstanceRecord(0, spec, Condition(State.STOPPED, now), now, now)))
 
     # Commands
 

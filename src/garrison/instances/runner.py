@@ -26,12 +26,16 @@ class Launch:
     Attributes:
         devices: UUIDs of the GPUs to run on; empty leaves the choice to the engine.
         stop_timeout: seconds for a stop.
+        room_args: engine arguments that keep it within the room it was given; the user's come after them and win.
+        room_env: variables for the same purpose, such as those that choose the GPUs; the user's replace them.
     """
 
     spec: InstanceSpec
     port: int
     devices: tuple[str, ...] = ()
     stop_timeout: float = 30.0
+    room_args: tuple[str, ...] = ()
+    room_env: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from garrison.base.errors import SleepFailedError
 from garrison.base.logs import logger
 from garrison.instances.book import Book
 from garrison.instances.live import Live
+from garrison.instances.placing import Devices
 from garrison.instances.runner import RunningEngine
 from garrison.instances.settings import ManagerSettings
 from garrison.instances.sleep_policy import Rest
@@ -35,10 +36,16 @@ class Stops:
     """
 
     def __init__(
-        self, book: Book, sleeping: Sleeping, settings: ManagerSettings, start: Callable[[Live, bool], None]
+        self,
+        book: Book,
+        sleeping: Sleeping,
+        devices: Devices,
+        settings: ManagerSettings,
+        start: Callable[[Live, bool], None],
     ) -> None:
         self._book = book
         self._sleeping = sleeping
+        self._devices = devices
         self._settings = settings
         self._start = start
 
@@ -65,7 +72,8 @@ class Stops:
     async def _stop(self, live: Live, engine: RunningEngine, reason: str) -> None:
         try:
             await self._drain(live, engine, lambda: False)
-            await engine.stop(reason)
+            async with self._devices.released(live):
+                await engine.stop(reason)
         finally:
             self._stopped(live, reason)
         self._next(live)
@@ -84,7 +92,8 @@ class Stops:
             self._sleeps(live, f"{reason}; {rest.why}", evictor)
         else:
             try:
-                await engine.stop(reason)
+                async with self._devices.released(live):
+                    await engine.stop(reason)
             finally:
                 self._stopped(live, f"{reason}; {rest.why}" if rest.why else reason)
         self._next(live)

@@ -21,7 +21,7 @@ from typing import Any
 
 from garrison.base.files import write_atomic
 from garrison.base.identity import Identity, ProcessId, is_gone
-from garrison.processes.procfs import Procfs
+from garrison.processes.local import local_processes
 
 __all__ = ["EngineRecord", "Records", "forget_engine", "read_records", "record_engine", "unrecorded"]
 
@@ -151,7 +151,7 @@ def _living(directory: int) -> Iterator[tuple[str, EngineRecord | _NotBelievedEr
 def _has_ended(process: Identity) -> bool | None:
     """As `is_gone`, and a zombie has ended too: where pid 1 reaps no orphans, it stays for as long as the container."""
     gone = is_gone(process)
-    return True if gone is False and Procfs().stat(process.pid) is None else gone
+    return True if gone is False and local_processes().stat(process.pid) is None else gone
 
 
 def _read(directory: int, name: str) -> tuple[EngineRecord, float]:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from garrison.base.clock import Clock, SystemClock
+from garrison.base.procfs import has_proc
 
 if TYPE_CHECKING:
     from garrison.preflight.listeners import Sockets
@@ -40,7 +41,7 @@ class Machine:
     def processes(self) -> "Processes":
         if self._processes is not None:
             return self._processes
-        if Path("/proc/self/stat").exists():
+        if has_proc():
             from garrison.processes.procfs import Procfs
 
             return Procfs()
@@ -52,7 +53,7 @@ class Machine:
     def sockets(self) -> "Sockets":
         if self._sockets is not None:
             return self._sockets
-        if Path("/proc/net/tcp").exists():
+        if has_proc() and Path("/proc/net/tcp").exists():
             from garrison.preflight.procnet import ProcNet
 
             return ProcNet()

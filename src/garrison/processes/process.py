@@ -1,5 +1,6 @@
 """The seam to processes. A process is (pid, start time): a pid alone may belong to another process a moment later."""
 
+import os
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Protocol
@@ -27,6 +28,40 @@ class Process:
     argv: tuple[str, ...] = ()
     cpu: int = 0
     zombie: bool = False
+
+
+def group_of(pid: int) -> int | None:
+    """The process group of `pid`; None when it has ended, or may not be asked for."""
+    try:
+        return os.getpgid(pid)
+    except OSError:
+        return None
+
+
+class ProcessTable(Protocol):
+    """What a walk through one tree needs. `local` returns the one of this machine.
+
+    Attributes:
+        adopts: a subreaper adopts orphans, so that a tree stays whole; else they belong to pid 1, and only their group
+            tells whose they are.
+    """
+
+    adopts: bool
+
+    def stat(self, pid: int, *, zombies: bool = False) -> Process | None:
+        """The cheap fields of `pid`: id, parent and cpu. None when it has ended."""
+
+    def below(self, pid: int) -> Mapping[int, Process]:
+        """The descendants of `pid`, zombies too; possibly other processes as well."""
+
+    def in_group(self, group: int) -> Mapping[int, Process]:
+        """The living processes of a process group."""
+
+    def resident_bytes(self, pid: int) -> int:
+        """Resident memory of `pid`. Raises OSError when it has ended."""
+
+    def signal(self, process: ProcessId, number: int) -> bool:
+        """As `Processes.signal`."""
 
 
 class Processes(Protocol):

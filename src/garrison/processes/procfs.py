@@ -7,13 +7,14 @@ import signal
 from collections.abc import Collection, Mapping
 
 from garrison.base.identity import ProcessId
-from garrison.processes.process import Process
+from garrison.processes.process import Process, group_of
 from garrison.processes.tree import subtree
 
 __all__ = ["Procfs", "parse_stat"]
 
 _ZOMBIE = (b"Z", b"X", b"x")
 _MOST_PROCESSES = 100_000
+_PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
 def parse_stat(content: bytes) -> tuple[bytes, int, int, int]:
@@ -23,7 +24,9 @@ def parse_stat(content: bytes) -> tuple[bytes, int, int, int]:
 
 
 class Procfs:
-    """`Processes` of the running Linux machine."""
+    """`Processes` and `ProcessTable` of the running Linux machine."""
+
+    adopts = True
 
     def __init__(self, root: str = "/proc", *, use_pidfd: bool = hasattr(os, "pidfd_open")) -> None:
         self._root = root
@@ -116,10 +119,15 @@ class Procfs:
                 continue
         return found
 
-    def resident_pages(self, pid: int) -> int:
-        """Resident memory of `pid` in pages. Raises OSError when it has ended."""
+    def in_group(self, group: int) -> dict[int, Process]:
+        """The living processes of a process group."""
+        found = (self.stat(pid) for pid in self._pids() if group_of(pid) == group)
+        return {process.id.pid: process for process in found if process is not None}
+
+    def resident_bytes(self, pid: int) -> int:
+        """Resident memory of `pid`. Raises OSError when it has ended."""
         with open(f"{self._root}/{pid}/statm", "rb", buffering=0) as file:
-            return int(file.read().split()[1])
+            return int(file.read().split()[1]) * _PAGE
 
     def signal(self, process: ProcessId, number: int) -> bool:
         if not self._use_pidfd:

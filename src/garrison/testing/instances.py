@@ -1,12 +1,13 @@
 """The twins of what the instance manager acts on: engines, memory, and the store."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from garrison.base.errors import ConflictError, EngineDiedError, GarrisonError, SleepFailedError
 from garrison.instances.live import Live
-from garrison.instances.room.values import HOST, Device
+from garrison.instances.room.values import HOST, Device, Granted, Need
 from garrison.instances.runner import Launch, Progress, RunningEngine, Sleeper, Upstream
 from garrison.instances.values.record import InstanceRecord
 from garrison.store.records import Event
@@ -332,22 +333,37 @@ class MemoryDevices:
     Attributes:
         needs: by instance, the bytes on each device and the number of GPUs.
         watched: engines whose memory is measured: what they need while they are awake, nothing while they sleep.
+        back_seconds: how long the driver takes to return the memory of an engine that was stopped.
     """
 
     devices: Sequence[Device] = ()
     needs: dict[str, tuple[int | None, int]] = field(default_factory=dict)
     watched: MemoryRunner | None = None
+    back_seconds: float = 0.0
 
     async def read(self) -> Sequence[Device]:
         await asyncio.sleep(0)
         return self.devices
 
-    def need(self, live: Live) -> tuple[int | None, int]:
-        return self.needs.get(live.name, (None, 0))
+    async def look_up(self, live: Live) -> None:
+        await asyncio.sleep(0)
+
+    def need(self, live: Live) -> Need:
+        count, gpus = self.needs.get(live.name, (None, 0))
+        return Need(live.name, count, gpus, live.spec.devices)
+
+    def grant(self, live: Live, need: Need, keys: Sequence[str]) -> Granted:
+        held = dict.fromkeys(keys, need.bytes or 0)
+        return Granted(tuple(keys) if need.count else (), held, need)
+
+    @contextlib.asynccontextmanager
+    async def released(self, live: Live) -> AsyncIterator[None]:
+        yield
+        await asyncio.sleep(self.back_seconds)
 
     async def measure(self, live: Live) -> Mapping[str, int]:
         engine = self.watched.alive.get(live.name) if self.watched is not None else None
-        bytes_, _ = self.need(live)
+        bytes_ = self.need(live).bytes
         if engine is None or bytes_ is None:
             return {}
         return dict.fromkeys(live.devices or (HOST,), bytes_ if engine.sleeps.holds_memory else 0)

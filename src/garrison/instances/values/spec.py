@@ -65,6 +65,8 @@ class InstanceSpec:
         group: the name of a group with a limit of its own.
         pin: it is never evicted.
         priority: of two instances that can be evicted, the one with the lower priority goes first.
+        weight: of its return: it counts as if it took so many times as long to start it again. Above 1 it is kept
+            longer than others, below 1 it goes earlier.
         devices: indices or UUIDs of the GPUs that it may use; empty for any.
         memory_bytes: what it takes, where that should not be measured.
         preload: it is started when the server starts, in the order of priorities, is not stopped when idle, and comes
@@ -90,6 +92,7 @@ class InstanceSpec:
     group: str | None = None
     pin: bool = False
     priority: int = 0
+    weight: float = 1.0
     devices: tuple[str, ...] = ()
     memory_bytes: int | None = None
     preload: bool = False

@@ -26,7 +26,7 @@ from garrison.launch.run.shim_link import ShimLink
 from garrison.launch.run.spawn import EngineProcess, RecordAs, shim_environment
 from garrison.launch.shim import MODULE, SOCKET_NAME, STATUS_NAME, VERSION
 from garrison.net.thread_pool import ThreadPool
-from garrison.processes.procfs import Procfs
+from garrison.processes.local import local_processes
 
 __all__ = ["Adopted", "DetachedSpawner", "ShimStatus", "adopt_engine", "lives", "read_status"]
 
@@ -243,7 +243,7 @@ class _DetachedEngine(EngineTree):
 
 def lives(known: ProcessId | None) -> bool:
     """Whether it runs. A zombie does not: nothing answers any more."""
-    found = None if known is None else Procfs().stat(known.pid)
+    found = None if known is None else local_processes().stat(known.pid)
     return found is not None and found.id == known
 
 

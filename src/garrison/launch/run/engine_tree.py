@@ -9,7 +9,7 @@ from garrison.base.identity import ProcessId
 from garrison.launch.run.shim_link import ShimLink
 from garrison.launch.shim import VERSION
 from garrison.processes.descendants import Descendants
-from garrison.processes.procfs import Procfs
+from garrison.processes.local import local_processes
 
 __all__ = ["EngineTree"]
 
@@ -33,6 +33,7 @@ class EngineTree:
         self._link = link
         self._shim_id = shim
         self._tree = Descendants(shim)
+        self._tree.leader = main
         self._listener: asyncio.Task[None] | None = None
 
     def listen(self) -> None:
@@ -59,7 +60,7 @@ class EngineTree:
 
     def signal(self, number: int) -> bool:
         with contextlib.suppress(PermissionError):
-            return self.main is not None and Procfs().signal(self.main, number)
+            return self.main is not None and local_processes().signal(self.main, number)
         return False
 
     def kill(self) -> None:
@@ -90,17 +91,17 @@ class EngineTree:
         for number, seconds in ((signal.SIGTERM, timeout * 0.8), (signal.SIGKILL, 1.0)):
             for process in self._left():
                 with contextlib.suppress(PermissionError):
-                    Procfs().signal(process, number)
+                    local_processes().signal(process, number)
             for _ in range(int(seconds / _POLL_SECONDS)):
                 if not self._left():
                     break
                 await asyncio.sleep(_POLL_SECONDS)
         if self._shim_id is not None:
             with contextlib.suppress(PermissionError):
-                Procfs().signal(self._shim_id, signal.SIGKILL)
+                local_processes().signal(self._shim_id, signal.SIGKILL)
 
     def _left(self) -> tuple[ProcessId, ...]:
-        found = ((known, Procfs().stat(known.pid)) for known in self.seen)
+        found = ((known, local_processes().stat(known.pid)) for known in self.seen)
         return tuple(known for known, process in found if process is not None and process.id == known)
 
     async def _listen(self) -> None:

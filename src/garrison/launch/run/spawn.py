@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 from garrison.base.children import SAFE_PYTHON, child_environment
 from garrison.base.identity import ProcessId, start_time
+from garrison.base.procfs import WITHOUT_PROC
 from garrison.launch.run.engine_tree import EngineTree
 from garrison.launch.run.shim_link import ShimLink
 from garrison.launch.shim import MODULE, VERSION
@@ -22,6 +23,7 @@ __all__ = ["EngineProcess", "RecordAs", "ShimSpawner", "Spawner", "shim_environm
 
 _SHIM_VARIABLES = frozenset(
     (
+        WITHOUT_PROC,
         "HOME",
         "LANG",
         "LC_ALL",
@@ -178,7 +180,7 @@ class _ShimmedEngine(EngineTree):
         if event["event"] == "failed":
             raise OSError(event["errno"], event["message"])
         if event["start"] is not None:
-            self.main = ProcessId(event["pid"], event["start"])
+            self.main = self._tree.leader = ProcessId(event["pid"], event["start"])
         self.unrecorded = event.get("unrecorded")
         self.listen()
 

@@ -9,6 +9,7 @@ import selectors
 import socket
 import stat
 import struct
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -21,6 +22,8 @@ __all__ = ["Control"]
 _MOST_REQUEST_BYTES = 4096
 _MOST_CLIENTS = 16
 _CLIENT_SECONDS = 60.0
+_NO_SIGNAL = getattr(socket, "MSG_NOSIGNAL", 0)
+"""Python ignores SIGPIPE anyway."""
 _PAUSE_SECONDS = 1.0
 """Before clients are accepted again after the system had no room for one."""
 
@@ -121,8 +124,7 @@ class Control:
             self._accept_again_at = time.monotonic() + _PAUSE_SECONDS
             return
         with contextlib.suppress(OSError):
-            found = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
-            if struct.unpack("3i", found)[1] in (0, os.geteuid()) and len(self._clients) < _MOST_CLIENTS:
+            if _peer_uid(connection) in (0, os.geteuid()) and len(self._clients) < _MOST_CLIENTS:
                 self._add(connection)
             else:
                 connection.close()
@@ -169,6 +171,14 @@ class Control:
         return {"ok": False, "error": "unknown request"} if found is None else {"ok": True, **found}
 
 
+def _peer_uid(connection: socket.socket) -> int:
+    """The user at the other end of a unix socket. Raises OSError."""
+    if sys.platform == "darwin":  # untried: `struct xucred` of <sys/ucred.h>, by LOCAL_PEERCRED of <sys/un.h>
+        return int(struct.unpack_from("II", connection.getsockopt(0, 1, 76))[1])
+    found = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+    return int(struct.unpack("3i", found)[1])
+
+
 class _Client:
     def __init__(self, connection: socket.socket) -> None:
         self.connection = connection
@@ -191,6 +201,6 @@ class _Client:
     def send(self, message: dict[str, Any]) -> bool:
         data = json.dumps({"v": VERSION, **message}).encode() + b"\n"
         try:
-            return self.connection.send(data, socket.MSG_NOSIGNAL) == len(data)
+            return self.connection.send(data, _NO_SIGNAL) == len(data)
         except OSError:
             return False

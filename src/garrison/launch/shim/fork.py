@@ -6,6 +6,8 @@ import signal
 from collections.abc import Mapping, Sequence
 from typing import NoReturn
 
+from garrison.base.procfs import has_proc
+
 __all__ = ["become_subreaper", "fork_engine"]
 
 _PR_SET_PDEATHSIG = 1
@@ -14,12 +16,13 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 def become_subreaper() -> None:
-    """Make this process adopt its orphaned descendants."""
-    _libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    """Make this process adopt its orphaned descendants, where the system can do that."""
+    if has_proc():
+        _libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
 def fork_engine(argv: Sequence[str], environment: Mapping[str, str], output: int) -> int:
-    """Start `argv` in its own process group, with SIGTERM at the death of this process. Returns the pid.
+    """Start `argv` in its own process group, on Linux with SIGTERM at the death of this process. Returns the pid.
 
     Raises:
         OSError: it cannot be executed.
@@ -45,7 +48,8 @@ def _become(argv: Sequence[str], environment: Mapping[str, str], output: int, fa
         # receive the signal requested next.
         for number in (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGTERM):
             signal.signal(number, signal.SIG_DFL)
-        _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+        if has_proc():
+            _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
         if os.getppid() != parent:  # the parent died before the request
             os._exit(1)
         os.setpgid(0, 0)

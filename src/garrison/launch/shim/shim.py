@@ -6,6 +6,7 @@ import os
 import selectors
 import signal
 import socket
+import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,7 +19,7 @@ from garrison.launch.shim.fork import fork_engine
 from garrison.launch.shim.stop import Stop
 from garrison.preflight.engine_records import EngineRecord, forget_engine, record_engine
 from garrison.processes.descendants import Descendants
-from garrison.processes.procfs import Procfs
+from garrison.processes.local import local_processes
 
 if TYPE_CHECKING:
     from garrison.launch.engine_log import EngineLog
@@ -28,6 +29,7 @@ __all__ = ["Shim"]
 _TICK_SECONDS = 0.05
 _SAMPLE_SECONDS = 5.0
 _DRAIN_SECONDS = 1.0
+_MAXRSS_UNIT = 1 if sys.platform == "darwin" else 1024
 
 
 class Shim:
@@ -49,6 +51,7 @@ class Shim:
         self._main: ProcessId | None = None
         self._main_pid = 0
         self._status: int | None = None
+        self._child_ended = False
         self._peak_memory = 0
         self._cpu = 0.0
         self._sampled = 0.0
@@ -98,7 +101,7 @@ class Shim:
 
     def signal_main(self, number: int) -> bool:
         with contextlib.suppress(PermissionError):
-            return self._main is not None and Procfs().signal(self._main, number)
+            return self._main is not None and local_processes().signal(self._main, number)
         return False
 
     def signal_all(self, number: int) -> None:
@@ -117,7 +120,7 @@ class Shim:
             os.set_blocking(self._output, False)
             self._selector.register(self._output, selectors.EVENT_READ, self._pump)
         self._main_pid = fork_engine(self._spec["argv"], self._spec["env"], output)
-        self._main = _identity(self._main_pid)
+        self._main = self._tree.leader = _identity(self._main_pid)
         # From here on only the engine's processes hold its output, so that its end can be seen.
         null = os.open(os.devnull, os.O_RDWR)
         for descriptor in (0, 1, 2):
@@ -137,18 +140,22 @@ class Shim:
     def _reap(self) -> bool:
         """Collect exited children. False when none is left.
 
-        Every descendant becomes a child of this process in the end, so having no child proves that none is left. A
-        zombie whose other threads still run is a child that cannot be collected yet.
+        Every descendant becomes a child of this process in the end, so having no child proves that none is left; where
+        the system has no subreapers, the engine's group must be empty too. A zombie whose other threads still run is a
+        child that cannot be collected yet.
         """
+        if self._child_ended and not local_processes().adopts:
+            self._tree.alive()  # while a zombie proves that the group is the engine's
+        self._child_ended = False
         while True:
             try:
                 pid, status, usage = os.wait4(-1, os.WNOHANG)
             except ChildProcessError:
-                return False
+                return not local_processes().adopts and bool(self._tree.alive())
             if pid == 0:
                 return True
-            # In KiB, and for one process; the peak of the whole tree is sampled.
-            self._peak_memory = max(self._peak_memory, usage.ru_maxrss * 1024)
+            # For one process; the peak of the whole tree is sampled.
+            self._peak_memory = max(self._peak_memory, usage.ru_maxrss * _MAXRSS_UNIT)
             if pid == self._main_pid and self._status is None:
                 self._cpu = max(self._cpu, usage.ru_utime + usage.ru_stime)
                 self._status = os.waitstatus_to_exitcode(status)
@@ -194,10 +201,13 @@ class Shim:
         os.set_blocking(reading, False)
         os.set_blocking(writing, False)
         signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
-        signal.signal(signal.SIGCHLD, lambda *_: None)
+        signal.signal(signal.SIGCHLD, lambda *_: self._on_child())
         signal.signal(signal.SIGTERM, lambda *_: self._begin_stop())
         self._selector.register(reading, selectors.EVENT_READ)
         return reading
+
+    def _on_child(self) -> None:
+        self._child_ended = True
 
     def _on_starter_gone(self) -> None:
         if not self._detached:
