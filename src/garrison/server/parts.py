@@ -135,6 +135,7 @@ def manager_settings(values: Settings) -> ManagerSettings:
         start_timeout=values.on_demand_start_timeout,
         queue=values.start_queue,
         drain_timeout=values.drain_timeout,
+        sleep_timeout=values.sleep_timeout,
         stop_timeout=float(values.stop_timeout),
         most=values.max_instances,
     )
