@@ -221,14 +221,18 @@ packages it imports see no others. `--prop NAME=VALUE` sets a property that the 
 
 def _fleet_manifest() -> str:
     schema = manifest_schema()
-    sections = {"The manifest": schema} | {title: schema["$defs"][name] for title, name in _FLEET_SECTIONS.items()}
+    sections = {title: schema["$defs"][name] for title, name in _FLEET_SECTIONS.items()}
     return _FLEET + "".join(_keys(title, body) for title, body in sections.items())
 
 
 _FLEET_SECTIONS = {
+    "The manifest": "FleetManifest",
+    "`instances.NAME`": "InstanceModel",
+    "`custom`": "CustomModel",
     "`targets.NAME`": "TargetModel",
     "`adapters.LABEL`": "AdapterModel",
     "`models.LABEL`": "ModelModel",
+    "`routes.NAME`": "RouteModel",
     "`policy`": "PolicyModel",
     "`hooks[]`": "HookModel",
     "`tls`": "TlsModel",
