@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from garrison.base.errors import InvalidError
+from garrison.net.endpoint import Secret
 
 __all__ = ["CustomServer", "InstanceSpec", "require_name"]
 
@@ -55,6 +56,7 @@ class InstanceSpec:
         executable: words that replace the engine's program, such as `("python", "-m", "vllm")`.
         container: whether it runs in a container; None for what the engine's settings say.
         env: variables for the engine.
+        secrets: further variables, as references that are read at each start.
         port: a fixed port; None for one of the configured range.
         on_demand: a request starts it.
         idle_seconds: it is stopped or put to sleep when it had no request for this long; 0 or less: never, and it is
@@ -65,8 +67,12 @@ class InstanceSpec:
         group: the name of a group with a limit of its own.
         pin: it is never evicted.
         priority: of two instances that can be evicted, the one with the lower priority goes first.
+        weight: of its return: it counts as if it took so many times as long to start it again. Above 1 it is kept
+            longer than others, below 1 it goes earlier.
         devices: indices or UUIDs of the GPUs that it may use; empty for any.
         memory_bytes: what it takes, where that should not be measured.
+        preload: it is started when the server starts, in the order of priorities, is not stopped when idle, and comes
+            back after an eviction as soon as there is room.
         stack: the stack that declared it; None for one made by the API.
     """
 
@@ -77,6 +83,7 @@ class InstanceSpec:
     executable: tuple[str, ...] = ()
     container: bool | None = None
     env: Mapping[str, str] = field(default_factory=dict)
+    secrets: Mapping[str, Secret] = field(default_factory=dict)
     port: int | None = None
     on_demand: bool = True
     idle_seconds: float | None = None
@@ -86,8 +93,10 @@ class InstanceSpec:
     group: str | None = None
     pin: bool = False
     priority: int = 0
+    weight: float = 1.0
     devices: tuple[str, ...] = ()
     memory_bytes: int | None = None
+    preload: bool = False
     stack: str | None = None
 
     @property
@@ -100,5 +109,5 @@ class InstanceSpec:
         return any(getattr(self, name) != getattr(other, name) for name in _OF_THE_ENGINE)
 
 
-_OF_THE_ENGINE = ("engine", "options", "custom", "executable", "container", "env", "port", "devices")
+_OF_THE_ENGINE = ("engine", "options", "custom", "executable", "container", "env", "secrets", "port", "devices")
 """Fields that the command, the environment or the place of an engine depends on."""
