@@ -88,7 +88,9 @@ def _json(value: Any) -> Any:
 
 
 Option = Annotated[Any, AfterValidator(_json)]
-EnvText = Annotated[str, BeforeValidator(_env_text)]
+EnvText = Annotated[
+    str, BeforeValidator(_env_text), WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "number"}]})
+]
 Words = Annotated[
     list[Word],
     BeforeValidator(_words),
