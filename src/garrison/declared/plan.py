@@ -10,11 +10,12 @@ no        anything else          nothing: it is not even named
 """
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from garrison.base.redaction import HIDDEN, is_secret_name, redacted
+from garrison.base.values import size_text
 from garrison.fleet.plan.context import Mode
 from garrison.fleet.values.failure import Failure, FailureCode
 from garrison.fleet.values.instance_change import Change, InstanceChange, InstanceKind
@@ -112,7 +113,8 @@ def _changes(before: InstanceSpec, after: InstanceSpec) -> Iterable[Change]:
         if one.name in _OF_MAPPINGS:
             yield from _key_changes(one.name, old, new)
         else:
-            yield Change(_WORDS.get(one.name, one.name), _text(old), _text(new))
+            shown = _SHOWN.get(one.name, _text)
+            yield Change(_WORDS.get(one.name, one.name), shown(old), shown(new))
 
 
 def _key_changes(name: str, before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterable[Change]:
@@ -126,6 +128,16 @@ def _key_changes(name: str, before: Mapping[str, Any], after: Mapping[str, Any])
         yield Change(f"{word}.{key}", _text(old), _text(new))
 
 
+def _time(seconds: float | None) -> str | None:
+    if seconds is None:
+        return None
+    return "never" if seconds <= 0 else f"{seconds:g}s"
+
+
+def _size(count: int | None) -> str | None:
+    return None if count is None else size_text(count)
+
+
 def _text(value: Any) -> str | None:
     if value is None or value == () or value == {}:
         return None
@@ -135,3 +147,6 @@ def _text(value: Any) -> str | None:
         value = value.to_json()
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
     return redacted(text)
+
+
+_SHOWN: Mapping[str, Callable[[Any], str | None]] = {"idle_seconds": _time, "memory_bytes": _size}
