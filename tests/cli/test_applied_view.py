@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 from plan_samples import action
 from rendered import in_a_pipe
 
@@ -14,9 +16,7 @@ def test_what_became_of_instances_is_said():
     made = [InstanceChange(kind=kind, name=str(kind)) for kind in (InstanceKind.DELETE, InstanceKind.CREATE)]
     outcomes = (
         *(InstanceOutcome(change=one) for one in made),
-        InstanceOutcome(
-            change=InstanceChange(kind=InstanceKind.UPDATE, name="qwen"), error="no room", hint="Make some."
-        ),
+        InstanceOutcome(change=replace(made[0], name="qwen"), error="no room", hint="Make some."),
     )
     applied = Applied(plan=Plan(stack="s", mode="reconcile"), instances=outcomes, command="c")
     assert in_a_pipe(lambda page: show_applied(applied, page)).splitlines()[1:] == [

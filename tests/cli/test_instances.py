@@ -8,10 +8,10 @@ import pytest
 
 from garrison.base.clock import SystemClock
 from garrison.cli.fleet.question import question_of
+from garrison.cli.fleet.wiring import open_fleet
 from garrison.fleet.values.instance_change import InstanceChange, InstanceKind
 from garrison.fleet.values.plan import Action, ActionKind, Plan
 from garrison.store.instance_store import InstanceRow
-from garrison.store.sql.store import open_store
 
 MANIFEST = """\
 stack: box
@@ -35,32 +35,30 @@ def file(tmp_path: Path) -> Path:
     return path
 
 
-def recorded(tmp_path: Path, **fields: Any) -> None:
+def recorded(**fields: Any) -> None:
     """Put an instance into the database of this data directory."""
-    store = open_store(None)
     now = SystemClock().now()
     spec = {"options": {"model": "old"}, "stack": "box"} | fields
-    store.create_instance(
-        InstanceRow(
-            name="qwen", node="main", spec=spec, state="running", since=now, reason="", created=now, updated=now
-        )
+    row = InstanceRow(
+        name="qwen", node="main", spec=spec, state="running", since=now, reason="", created=now, updated=now
     )
-    store.close()
+    with open_fleet() as fleet:
+        fleet.store.create_instance(row)
 
 
-def test_a_plan_without_a_server_reads_the_database(cli: Any, file: Path, tmp_path: Path) -> None:
+def test_a_plan_without_a_server_reads_the_database(cli: Any, file: Path) -> None:
     done = cli("plan", file, "--json", "--exit-code")
     (one,) = json.loads(done.out)["plan"]["instances"]
     assert (done.code, one["kind"], one["summary"]) == (32, "create", "vllm  Qwen/Qwen2.5-7B-Instruct")
-    recorded(tmp_path)
+    recorded()
     done = cli("plan", file)
     assert "✎ changed   qwen  restarts its engine" in done.out
     assert "options.model  old → Qwen/Qwen2.5-7B-Instruct" in done.out
     assert "instance qwen is running, and no server is here to ask it" in done.out
 
 
-def test_a_name_that_is_taken(cli: Any, file: Path, tmp_path: Path) -> None:
-    recorded(tmp_path, stack=None)
+def test_a_name_that_is_taken(cli: Any, file: Path) -> None:
+    recorded(stack=None)
     done = cli("plan", file)
     assert "⚠ conflict  qwen  instance qwen exists, and no stack declared it" in done.out
     assert "--adopt" in done.out

@@ -9,7 +9,11 @@ import pytest
 CONFIG = """\
 startPort: 9000
 models:
-  llama: {cmd: "llama-server -m /m/a.gguf --port ${PORT} -c 4096", ttl: 60, aliases: [gpt-4o], filters: {stripParams: x}}
+  llama:
+    cmd: llama-server -m /m/a.gguf --port ${PORT} -c 4096
+    ttl: 60
+    aliases: [gpt-4o]
+    filters: {stripParams: x}
 """
 
 
@@ -24,7 +28,7 @@ def test_what_it_writes_can_be_planned(cli: Any, config: Path, tmp_path: Path) -
     written = tmp_path / "garrison.yaml"
     done = cli("migrate", "llama-swap", config, "-o", written)
     assert done.code == 0
-    assert "1 instances, 1 routes" in done.out
+    assert "1 instance, 1 route" in done.out
     assert "note: models.llama.filters: no equivalent" in done.err
     assert "setting: GARRISON_INSTANCE_PORT_RANGE=9000-9999" in done.err
     text = written.read_text()

@@ -109,14 +109,15 @@ def test_changes_are_named_as_in_a_manifest_and_show_no_secret() -> None:
 
 
 NAMES = st.sampled_from(["a", "b", "c"])
-SPECS = st.builds(
-    InstanceSpec, name=NAMES, stack=st.just("box"), priority=st.integers(0, 2), options=st.just({"model": "m"})
+SPECS = st.dictionaries(NAMES, st.integers(0, 2), max_size=3).map(
+    lambda found: [InstanceSpec(name=name, stack="box", priority=number) for name, number in found.items()]
 )
-OTHERS = st.builds(Existing, spec=st.builds(InstanceSpec, name=NAMES, stack=st.sampled_from(["box", "lab", None])),
-                   state=st.sampled_from(State))  # fmt: skip
+OTHERS = st.dictionaries(NAMES, st.tuples(st.sampled_from(["box", "lab", None]), st.sampled_from(State))).map(
+    lambda found: [there(InstanceSpec(name=name, stack=stack), state) for name, (stack, state) in found.items()]
+)
 
 
-@given(st.lists(SPECS, unique_by=lambda one: one.name), st.lists(OTHERS, unique_by=lambda one: one.spec.name))
+@given(SPECS, OTHERS)
 def test_carrying_a_plan_out_leaves_nothing_to_do_and_others_alone(
     declared: list[InstanceSpec], existing: list[Existing]
 ) -> None:

@@ -37,16 +37,16 @@ def full_plan() -> Plan:
         stack="cabinet-7",
         mode="reconcile",
         instances=(
-            InstanceChange(kind=InstanceKind.CREATE, name="qwen", summary="vllm  Qwen/Qwen2.5-7B-Instruct", node="gpu-2"),
+            InstanceChange(kind=InstanceKind.CREATE, name="qwen", summary="vllm  Qwen/Qwen2.5-7B", node="gpu-2"),
             InstanceChange(
                 kind=InstanceKind.UPDATE, name="coder", state="running", needs_restart=True,
-                changes=(Change("options.max_model_len", "4096", "8192"), Change("memory", None, "15032385536")),
+                changes=(Change("options.max_model_len", "4096", "8192"), Change("memory", None, "14.0 GiB")),
             ),
             InstanceChange(
                 kind=InstanceKind.UPDATE, name="whisper", state="stopped", adopted=True,
-                changes=(Change("idle", "1800.0", "60.0"),),
+                changes=(Change("idle", "1800s", "never"),),
             ),
-            InstanceChange(kind=InstanceKind.DELETE, name="old", summary="llama_cpp  /models/old.gguf", state="running"),
+            InstanceChange(kind=InstanceKind.DELETE, name="old", summary="llama_cpp  /m/old.gguf", state="running"),
             InstanceChange(kind=InstanceKind.UNCHANGED, name="steady", state="running"),
             InstanceChange(
                 kind=InstanceKind.CONFLICT, name="tiny", state="stopped",

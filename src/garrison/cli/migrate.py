@@ -51,7 +51,7 @@ def migrate(
     import os
 
     from garrison.base.files import write_atomic
-    from garrison.cli.views.page import plain
+    from garrison.cli.views.page import counted, plain
     from garrison.migrate.sources import migrate as read
     from garrison.migrate.write import manifest_text, read_back
 
@@ -70,7 +70,7 @@ def migrate(
     if output is None:
         print(text, end="")
     else:
-        print(f"{output}: {len(found.instances)} instances, {len(found.routes)} routes")
+        print(f"{output}: {counted(len(found.instances), 'instance')}, {counted(len(found.routes), 'route')}")
     for name, value in sorted(found.settings.items()):
         print(f"setting: {name}={plain(value)}", file=sys.stderr)
     for one in found.remarks:
