@@ -18,14 +18,14 @@ from garrison.fleet.values.route import RouteDeclaration, RouteEnd
 from garrison.fleet.values.target import InstancePlace, TargetSpec, instance_place, instance_url
 from garrison.instances.values.spec import InstanceSpec
 from garrison.instances.values.state import State
-from garrison.testing.instance_actions import MemoryInstances
+from garrison.testing.instance_actions import MemoryInstanceActions
 from garrison.testing.targets import MemoryTarget
 
 
 @pytest.fixture
 def world() -> Any:
     made = World(targets=1)
-    instances = MemoryInstances()
+    instances = MemoryInstanceActions()
     made.fleet.instances = instances
     made.fleet.dialer = InstanceDialer(made.targets, instances)
     made.targets.targets["qwen"] = MemoryTarget(base="acme/qwen")
@@ -33,9 +33,9 @@ def world() -> Any:
     made.fleet.close()
 
 
-def instances_of(world: World) -> MemoryInstances:
+def instances_of(world: World) -> MemoryInstanceActions:
     found = world.fleet.instances
-    assert isinstance(found, MemoryInstances)
+    assert isinstance(found, MemoryInstanceActions)
     return found
 
 

@@ -15,7 +15,6 @@ from garrison.fleet.values.instance_change import InstanceChange
 from garrison.fleet.values.target import InstancePlace
 from garrison.instances.stored import spec_from_json
 from garrison.instances.values.state import State
-from garrison.net.endpoint import Server
 from garrison.net.thread_pool import ThreadPool
 from garrison.store.instance_store import InstanceRow, InstanceStore
 
@@ -74,7 +73,7 @@ class RecordedInstances:
     async def delete(self, change: InstanceChange) -> None:
         self.require()
 
-    async def find(self, place: InstancePlace) -> Server | NotRunning:
+    async def find(self, place: InstancePlace) -> NotRunning:
         """As `TargetAddresses.find`. The key of a running engine is its server's, so no address is ever returned."""
         row = next((one for one in await self._rows(place.node) if one.name == place.name), None)
         if row is None:

@@ -3,17 +3,31 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
+from garrison.base.redaction import know_secret
 from garrison.fleet.values.target import InstancePlace, TargetSpec
-from garrison.net.endpoint import Server
 from garrison.net.errors import TransportCause, TransportError
 from garrison.net.transport import Connection, Dialer
 
-__all__ = ["InstanceDialer", "NotRunning", "TargetAddresses"]
+__all__ = ["InstanceAddress", "InstanceDialer", "NotRunning", "TargetAddresses"]
 
 _FIND_SECONDS = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class InstanceAddress:
+    """Where a running instance listens.
+
+    Attributes:
+        base_url: as `TargetSpec.base_url`.
+        key: sent as a bearer token. It is no reference, since it is another one after each start, and references are
+            remembered for a while. It is never stored.
+    """
+
+    base_url: str
+    key: str | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,8 +43,8 @@ class NotRunning:
 
 
 class TargetAddresses(Protocol):
-    async def find(self, place: InstancePlace) -> Server | NotRunning:
-        """Return where an instance listens now, with a reference to its key; or why it cannot be asked.
+    async def find(self, place: InstancePlace) -> InstanceAddress | NotRunning:
+        """Return where an instance listens now, and its key; or why it cannot be asked.
 
         An instance that is merely on demand is not started for this.
         """
@@ -66,6 +80,8 @@ class InstanceDialer:
             raise TransportError(TransportCause.LOCAL, detail) from None
         if isinstance(found, NotRunning):
             raise TransportError(TransportCause.NOT_RUNNING if found.known else TransportCause.LOCAL, found.reason)
-        real = replace(endpoint, base_url=found.base_url, api_key=found.api_key, headers=found.headers, tls=found.tls)
+        know_secret(found.key)
+        headers = {} if found.key is None else {"Authorization": f"Bearer {found.key}"}
+        real = replace(endpoint, base_url=found.base_url, headers=headers)
         async with self.inner.open(real) as connection:
             yield connection

@@ -22,6 +22,7 @@ from garrison.engines.argv import Endpoint
 from garrison.engines.engine import Engine, EngineCommand
 from garrison.instances.container_record import ContainerRecord, forget_container, read_container, record_container
 from garrison.instances.engine_spec import ADDRESS, KEY_VARIABLE, plan_launch
+from garrison.instances.launch_secrets import with_secrets
 from garrison.instances.ports import Ports
 from garrison.instances.runner import Launch, Progress, RunningEngine, Upstream
 from garrison.launch.containers.program import ContainerProgram, Containers
@@ -35,6 +36,7 @@ from garrison.launch.run.spawn import EngineProcess, Spawner
 from garrison.launch.serve import prepare
 from garrison.models.files.progress import Silent
 from garrison.models.files.stop_token import StopToken
+from garrison.net.secrets import Secrets
 from garrison.net.thread_pool import ThreadPool
 
 __all__ = ["EngineRunner"]
@@ -75,6 +77,7 @@ class EngineRunner:
     ) -> None:
         self._settings = settings
         self._environ = environ
+        self._secrets = Secrets(environ)
         self._ports = Ports(ports, pool, host=ADDRESS)
         self._pool = pool
         self._containers = containers
@@ -89,6 +92,7 @@ class EngineRunner:
     async def start(self, launch: Launch, progress: Callable[[Progress], None]) -> RunningEngine:
         """As `Runner.start`."""
         name, stop = launch.spec.name, StopToken()
+        launch = await with_secrets(launch, self._secrets)
         directory, log = self.directory(name), self.log_path(name)
         before = await self._pool.run(lambda: read_container(directory), f"read the container of {name}")
         preparing = asyncio.ensure_future(self._pool.run(lambda: self._prepare(launch, stop), f"prepare {name}"))

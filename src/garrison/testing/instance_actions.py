@@ -7,7 +7,7 @@ from garrison.base.errors import GarrisonError, UnreachableError
 from garrison.base.settings import Settings
 from garrison.declared.plan import Existing, plan_instances
 from garrison.declared.spec import specs_of
-from garrison.fleet.instance_dialer import NotRunning
+from garrison.fleet.instance_dialer import InstanceAddress, NotRunning
 from garrison.fleet.plan.context import Mode
 from garrison.fleet.values.declaration import Declaration
 from garrison.fleet.values.instance import InstanceDeclaration
@@ -16,13 +16,12 @@ from garrison.fleet.values.target import InstancePlace
 from garrison.instances.stored import spec_from_json
 from garrison.instances.values.spec import InstanceSpec
 from garrison.instances.values.state import State
-from garrison.net.endpoint import Server
 
-__all__ = ["MemoryInstances"]
+__all__ = ["MemoryInstanceActions"]
 
 
 @dataclass(slots=True)
-class MemoryInstances:
+class MemoryInstanceActions:
     """Instances of one machine and its nodes. None runs until `run` says so.
 
     Attributes:
@@ -76,13 +75,13 @@ class MemoryInstances:
         self._called("delete", change)
         self.existing.pop((change.node, change.name), None)
 
-    async def find(self, place: InstancePlace) -> Server | NotRunning:
+    async def find(self, place: InstancePlace) -> InstanceAddress | NotRunning:
         found = self.existing.get((place.node, place.name))
         if found is None:
             return NotRunning(f"instance {place.name} does not exist")
         if found.state is not State.RUNNING:
             return NotRunning(f"instance {place.name} is {found.state}")
-        return Server(base_url=f"http://{place.name}:8000")
+        return InstanceAddress(f"http://{place.name}:8000")
 
     def _called(self, what: str, change: InstanceChange) -> None:
         self.require()
