@@ -338,3 +338,15 @@ FITS: dict[str, tuple[Any, bool]] = {
 @pytest.mark.parametrize(("content", "fits"), FITS.values(), ids=FITS)
 def test_the_schema(content: Any, fits: bool) -> None:
     assert jsonschema.Draft202012Validator(manifest_schema()).is_valid(content) is fits
+
+
+# --- the docs
+
+
+def test_the_example_of_the_docs_is_the_one_that_is_tested_and_loads() -> None:
+    root = Path(__file__).resolve().parents[3]
+    example = (root / "examples" / "fleet" / "box.yaml").read_text()
+    assert f"```yaml\n{example}```" in (root / "docs" / "fleet.md").read_text()
+    declared = load(example).declaration
+    assert set(declared.instances) == {"qwen", "whisper"}
+    assert set(declared.targets) == {"qwen", "edge-2"}

@@ -19,7 +19,7 @@ def validator() -> Any:
     return jsonschema.Draft202012Validator(manifest_schema())
 
 
-@pytest.mark.parametrize("name", ["cabinet.yaml", "select.yaml", "cabinet.json", "cabinet.toml"])
+@pytest.mark.parametrize("name", ["box.yaml", "cabinet.yaml", "select.yaml", "cabinet.json", "cabinet.toml"])
 def test_the_examples_fit(validator: Any, name: str) -> None:
     text = (EXAMPLES / name).read_text()
     content = tomllib.loads(text) if name.endswith(".toml") else yaml.safe_load(text.replace("on:", "'on':"))
