@@ -192,9 +192,9 @@ supported, and `.pkl` if the `pkl` program is installed. Several files form one 
 occur once or be equal, the rest is joined, and nothing may be declared twice. Up to ten errors are shown at once, with
 file, line and column. `garrison schema` prints the JSON Schema for editors; `examples/fleet/` has sample manifests.
 
-A file with `model:` at its top is the [short form](manifest.md) that `garrison serve` takes: a stack of one instance, named
-after the model. The stack is called as `stack:` says, or else like the directory of the file; `adapters` become adapters of
-the instance, by path; `host` and `api_key_env` are for `serve` alone.
+A file with `model:` at its top is the [short form](manifest.md) that `garrison serve` takes: a stack of one instance,
+named after the model. The stack is called as `stack:` says, or else like the directory of the file; `adapters` become
+adapters of the instance, by path; `host` and `api_key_env` are for `serve` alone.
 
 - **Keys** may be written `base_url`, `baseUrl` or `BaseUrl`.
 - **Variables**: `${NAME}` and `${NAME:-default}` (used when unset or empty) work in any value, but not in keys; `$${`
@@ -206,8 +206,8 @@ the instance, by path; `host` and `api_key_env` are for `serve` alone.
   home directory. `lora_path` is a path on the server; only `./x` and `../x` are relative to the manifest. A manifest on
   standard input is relative to the current directory.
 - **Times** are seconds or text: `500ms`, `30s`, `5m`, `1h`. **Sizes** are bytes or text: `600MB`, `14GiB`.
-- **Instances** are targets: `adapters` and `routes` refer to both by name, so the names must differ. An option that says
-  where an engine listens, or with which key, is ignored with a warning: the server decides that.
+- **Instances** are targets: `adapters` and `routes` refer to both by name, so the names must differ. An option that
+  says where an engine listens, or with which key, is ignored with a warning: the server decides that.
 - **Addresses**: `base_url`, or `host` with `port` and `scheme`. Two targets with one address are an error, as are two
   adapters with one `lora_name` on one target, an adapter with the name of its target's `base_model`, and a `select`
   that matches nothing.
