@@ -192,6 +192,10 @@ supported, and `.pkl` if the `pkl` program is installed. Several files form one 
 occur once or be equal, the rest is joined, and nothing may be declared twice. Up to ten errors are shown at once, with
 file, line and column. `garrison schema` prints the JSON Schema for editors; `examples/fleet/` has sample manifests.
 
+A file with `model:` at its top is the [short form](manifest.md) that `garrison serve` takes: a stack of one instance,
+named after the model. The stack is called as `stack:` says, or else like the directory of the file; `adapters` become
+adapters of the instance, by path; `host` and `api_key_env` are for `serve` alone.
+
 - **Keys** may be written `base_url`, `baseUrl` or `BaseUrl`.
 - **Variables**: `${NAME}` and `${NAME:-default}` (used when unset or empty) work in any value, but not in keys; `$${`
   is a literal `${`. A variable may supply a number or a flag. An unset variable without a default is an error.
@@ -201,7 +205,9 @@ file, line and column. `garrison schema` prints the JSON Schema for editors; `ex
 - **Paths** on this machine (`tls`, a secret's `file`, `adapter_store`) are relative to the manifest, and `~` is your
   home directory. `lora_path` is a path on the server; only `./x` and `../x` are relative to the manifest. A manifest on
   standard input is relative to the current directory.
-- **Times** are seconds or text: `500ms`, `30s`, `5m`, `1h`.
+- **Times** are seconds or text: `500ms`, `30s`, `5m`, `1h`. **Sizes** are bytes or text: `600MB`, `14GiB`.
+- **Instances** are targets: `adapters` and `routes` refer to both by name, so the names must differ. An option that
+  says where an engine listens, or with which key, is ignored with a warning: the server decides that.
 - **Addresses**: `base_url`, or `host` with `port` and `scheme`. Two targets with one address are an error, as are two
   adapters with one `lora_name` on one target, an adapter with the name of its target's `base_model`, and a `select`
   that matches nothing.
@@ -221,14 +227,18 @@ packages it imports see no others. `--prop NAME=VALUE` sets a property that the 
 
 def _fleet_manifest() -> str:
     schema = manifest_schema()
-    sections = {"The manifest": schema} | {title: schema["$defs"][name] for title, name in _FLEET_SECTIONS.items()}
+    sections = {title: schema["$defs"][name] for title, name in _FLEET_SECTIONS.items()}
     return _FLEET + "".join(_keys(title, body) for title, body in sections.items())
 
 
 _FLEET_SECTIONS = {
+    "The manifest": "FleetManifest",
+    "`instances.NAME`": "InstanceModel",
+    "`custom`": "CustomModel",
     "`targets.NAME`": "TargetModel",
     "`adapters.LABEL`": "AdapterModel",
     "`models.LABEL`": "ModelModel",
+    "`routes.NAME`": "RouteModel",
     "`policy`": "PolicyModel",
     "`hooks[]`": "HookModel",
     "`tls`": "TlsModel",

@@ -1,12 +1,30 @@
+from dataclasses import replace
+
 from plan_samples import action
 from rendered import in_a_pipe
 
 from garrison.cli.views.applied import show_applied
 from garrison.fleet.operations.apply import Applied
 from garrison.fleet.values.failure import Failure, FailureCode
+from garrison.fleet.values.instance_change import InstanceChange, InstanceKind, InstanceOutcome
 from garrison.fleet.values.plan import ActionKind, Plan
 from garrison.fleet.values.view import Outcome
 from garrison.store.records import ActionState
+
+
+def test_what_became_of_instances_is_said():
+    made = [InstanceChange(kind=kind, name=str(kind)) for kind in (InstanceKind.DELETE, InstanceKind.CREATE)]
+    outcomes = (
+        *(InstanceOutcome(change=one) for one in made),
+        InstanceOutcome(change=replace(made[0], name="qwen"), error="no room", hint="Make some."),
+    )
+    applied = Applied(plan=Plan(stack="s", mode="reconcile"), instances=outcomes, command="c")
+    assert in_a_pipe(lambda page: show_applied(applied, page)).splitlines()[1:] == [
+        "✓ 1 instance deleted, 1 instance created",
+        "✗ instance qwen: no room",
+        "  → Make some.",
+    ]
+    assert applied.exit_code == 30
 
 
 def failed(name, message, hint):

@@ -37,6 +37,7 @@ runtime_lora: true
 max_loras: 2
 max_lora_rank: 16
 api_key_env: KEY
+stack: box
 """
 
 
@@ -241,6 +242,6 @@ def test_values_follow_their_flag(options: dict[str, Any]) -> None:
 
 def test_a_manifest_of_a_fleet_is_told_apart(tmp_path: Path) -> None:
     (tmp_path / "garrison.yaml").write_text("stack: lab\ntargets: {}\n")
-    with pytest.raises(InvalidError, match="declares adapters on targets") as raised:
+    with pytest.raises(InvalidError, match="declares a stack, not one server") as raised:
         load_manifest(tmp_path)
-    assert "garrison apply" in (raised.value.hint or "")
+    assert "garrison up" in (raised.value.hint or "")

@@ -6,6 +6,7 @@ from garrison.cli.views.plan import PlanFacts
 from garrison.fleet.report.status import AdapterStatus, FleetStatus, StackStatus, TargetStatus
 from garrison.fleet.values.declaration import ADAPTER_TYPE
 from garrison.fleet.values.failure import Failure, FailureCode
+from garrison.fleet.values.instance_change import InstanceChange, InstanceKind
 from garrison.fleet.values.plan import Action, ActionKind, Change, Plan, TargetChange, Way
 from garrison.store.records import CommandRecord, Holder, Key, Lease, Operation, Resource
 
@@ -35,6 +36,26 @@ def full_plan() -> Plan:
     return Plan(
         stack="cabinet-7",
         mode="reconcile",
+        instances=(
+            InstanceChange(kind=InstanceKind.CREATE, name="qwen", summary="vllm  Qwen/Qwen2.5-7B", node="gpu-2"),
+            InstanceChange(
+                kind=InstanceKind.UPDATE, name="coder", state="running", needs_restart=True,
+                changes=(Change("options.max_model_len", "4096", "8192"), Change("memory", None, "14.0 GiB")),
+            ),
+            InstanceChange(
+                kind=InstanceKind.UPDATE, name="whisper", state="stopped", adopted=True,
+                changes=(Change("idle", "1800s", "never"),),
+            ),
+            InstanceChange(kind=InstanceKind.DELETE, name="old", summary="llama_cpp  /m/old.gguf", state="running"),
+            InstanceChange(kind=InstanceKind.UNCHANGED, name="steady", state="running"),
+            InstanceChange(
+                kind=InstanceKind.CONFLICT, name="tiny", state="stopped",
+                failure=Failure(
+                    code=FailureCode.RESOURCE_CONFLICT, message="instance tiny exists, and no stack declared it",
+                    hint="Take it over with --adopt, or give this instance another name.",
+                ),
+            ),
+        ),
         actions=(
             action(kinds.DELETE, "old-support", reason="no longer declared", way=Way.UNLOAD),
             action(

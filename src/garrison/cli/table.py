@@ -52,6 +52,12 @@ COMMANDS = (
     Command("eval", "Fleet", "Check a manifest and print what it declares.", "garrison.cli.fleet.eval"),
     Command("schema", "Fleet", "Print the JSON Schema of the manifest, for editors.", "garrison.cli.fleet.schema"),
     Command("keys", "Server", "Create, list, change, rotate and delete API keys.", "garrison.cli.keys"),
+    Command(
+        "migrate",
+        "Fleet",
+        "Write a manifest from llamactl's, llama-swap's or Ollama's configuration.",
+        "garrison.cli.migrate",
+    ),
     Command("config", "Settings", "Show every setting, its value and where it came from.", "garrison.cli.config"),
 )
 

@@ -9,6 +9,7 @@ from typing import ParamSpec, TypeVar
 from garrison.base.clock import Clock, SystemClock
 from garrison.base.events import EventBus
 from garrison.fleet.artifacts.protocol import Artifacts
+from garrison.fleet.instance_actions import InstanceActions
 from garrison.fleet.values.target import TargetSpec
 from garrison.net.thread_pool import ThreadPool
 from garrison.net.transport import Dialer
@@ -33,6 +34,7 @@ class Fleet:
     them in order, reads on a few others beside it, and the artifacts on a thread of their own.
 
     Attributes:
+        instances: who runs instances; None where nobody does.
         events: the history as it happens, whichever process records it, while `feed` is pulled or running.
         feed: reads the history and publishes it on `events`.
     """
@@ -40,6 +42,7 @@ class Fleet:
     store: FleetStore
     dialer: Dialer[TargetSpec]
     artifacts: Artifacts
+    instances: InstanceActions | None = None
     clock: Clock = field(default_factory=SystemClock)
     draws: random.Random = field(default_factory=random.Random)
     events: EventBus[Event] = field(init=False, repr=False)

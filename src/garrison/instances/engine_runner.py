@@ -19,6 +19,7 @@ from garrison.engines.argv import Endpoint
 from garrison.engines.engine import Engine, EngineCommand
 from garrison.instances.container_record import ContainerRecord, forget_container, read_container, record_container
 from garrison.instances.engine_spec import ADDRESS, KEY_VARIABLE, plan_launch
+from garrison.instances.launch_secrets import with_secrets
 from garrison.instances.ports import Ports
 from garrison.instances.runner import Launch, Progress, RunningEngine, Sleeper, Upstream
 from garrison.instances.sleeper import open_sleeper
@@ -36,6 +37,7 @@ from garrison.models.files.progress import Silent
 from garrison.models.files.stop_token import StopToken
 from garrison.net.client import HttpDialer
 from garrison.net.endpoint import Server
+from garrison.net.secrets import Secrets
 from garrison.net.thread_pool import ThreadPool
 from garrison.net.transport import Dialer
 
@@ -78,6 +80,7 @@ class EngineRunner:
     ) -> None:
         self._settings = settings
         self._environ = environ
+        self._secrets = Secrets(environ)
         self._ports = Ports(ports, pool, host=ADDRESS)
         self._pool = pool
         self._containers = containers
@@ -93,6 +96,7 @@ class EngineRunner:
     async def start(self, launch: Launch, progress: Callable[[Progress], None]) -> RunningEngine:
         """As `Runner.start`."""
         name, stop = launch.spec.name, StopToken()
+        launch = await with_secrets(launch, self._secrets)
         directory, log = self.directory(name), self.log_path(name)
         before = await self._pool.run(lambda: read_container(directory), f"read the container of {name}")
         preparing = asyncio.ensure_future(self._pool.run(lambda: self._prepare(launch, stop), f"prepare {name}"))

@@ -8,6 +8,7 @@ from garrison.instances.values.record import Costs, InstanceRecord
 from garrison.instances.values.sleep import SleepRecord
 from garrison.instances.values.spec import CustomServer, InstanceSpec
 from garrison.instances.values.state import Condition, State
+from garrison.net.endpoint import Secret
 from garrison.store.instance_store import InstanceRow
 from garrison.store.instance_store import InstanceStore as Rows
 from garrison.store.records import Event
@@ -68,6 +69,8 @@ def spec_to_json(spec: InstanceSpec) -> dict[str, Any]:
         value = getattr(spec, one.name)
         if one.name != "name" and value != getattr(empty, one.name):
             found[one.name] = list(value) if isinstance(value, tuple) else value
+    if spec.secrets:
+        found["secrets"] = {name: one.to_json() for name, one in spec.secrets.items()}
     if spec.custom is not None:
         custom = spec.custom
         found["custom"] = {"argv": list(custom.argv), "ready_path": custom.ready_path, "apis": sorted(custom.apis)}
@@ -81,6 +84,8 @@ def spec_from_json(name: str, content: Mapping[str, Any]) -> InstanceSpec:
     for key in ("executable", "devices"):
         if key in given:
             given[key] = tuple(given[key])
+    if "secrets" in given:
+        given["secrets"] = {key: Secret.from_json(one) for key, one in given["secrets"].items()}
     if (custom := given.get("custom")) is not None:
         given["custom"] = CustomServer(tuple(custom["argv"]), custom["ready_path"], frozenset(custom["apis"]))
     return InstanceSpec(name=name, **given)

@@ -52,6 +52,9 @@ class ServeManifest(BaseModel):
     max_loras: int | None = Field(None, ge=1, description="Adapters in one batch.")
     max_lora_rank: int | None = Field(None, ge=1, description="The highest adapter rank to allow.")
     api_key_env: str | None = Field(None, description="The variable that holds the key that clients must send.")
+    stack: str | None = Field(
+        None, min_length=1, description="Name of the stack, where a server runs it; the directory's name when omitted."
+    )
 
     @field_validator("env", mode="before")
     @classmethod
@@ -139,10 +142,10 @@ def _adapter(directory: Path, text: str) -> str:
 def _validate(document: Document) -> ServeManifest:
     if not isinstance(document.content, dict):
         raise InvalidError(f"{document.name} has no `key: value` lines", hint="Start with `model: org/name`.")
-    if "model" not in document.content and document.content.keys() & {"stack", "targets"}:
+    if "model" not in document.content and document.content.keys() & {"stack", "targets", "instances"}:
         raise InvalidError(
-            f"{document.name} declares adapters on targets, not a server to start",
-            hint="`garrison plan` and `garrison apply` read it; `garrison serve` needs a manifest with `model:`.",
+            f"{document.name} declares a stack, not one server to start",
+            hint="`garrison up`, `plan` and `apply` read it; `garrison serve` needs a manifest with `model:`.",
         )
     try:
         return ServeManifest.model_validate(document.content)

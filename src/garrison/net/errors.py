@@ -27,6 +27,8 @@ class TransportCause(StrEnum):
     RESET = "reset"
     TLS = "tls"
     MALFORMED = "malformed"
+    NOT_RUNNING = "not-running"
+    """There is no address to connect to: whoever runs the server says that it does not run."""
     LOCAL = "local"
     """The fault is on this side: an unreadable secret or certificate file, no file descriptors left."""
 

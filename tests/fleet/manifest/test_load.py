@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from garrison.base.errors import InvalidError
 from garrison.fleet.manifest.canonical import spellings
+from garrison.fleet.manifest.fields import SecretModel
 from garrison.fleet.manifest.load import Loaded, load_declaration
 from garrison.fleet.manifest.model import FleetManifest, HookModel
 from garrison.fleet.values.declaration import AdapterDeclaration, Declaration, Hook, ModelSpec, Policy
@@ -219,7 +220,11 @@ MISTAKES = {
     "no stack": ("targets: {}", ":1:1: missing key 'stack'", "stack: NAME"),
     "an unknown key": (target("{base_ulr: x}"), ":3:7: unknown key 'targets.t.base_ulr'", "'base_url'"),
     "an unknown key at the top": ("stack: s\nadaptors: {}", ":2:1: unknown key 'adaptors'", "'adapters'"),
-    "a key of nothing like it": ("stack: s\nzzz: {}", ":2:1: unknown key 'zzz'", "Known keys: stack, targets"),
+    "a key of nothing like it": (
+        "stack: s\nzzz: {}",
+        ":2:1: unknown key 'zzz'",
+        "Known keys: stack, instances, targets",
+    ),
     "two spellings": (
         target("{baseUrl: 'http://h', base_url: 'http://h'}"),
         ":3:28: 'baseUrl' and 'base_url' are two",
@@ -312,7 +317,6 @@ MISTAKES = {
         "",
     ),
     "a hook to nobody": ("stack: s\nhooks: [{on: [drift]}]", "give exactly one of url, command", ""),
-    "a manifest to serve": ("model: acme/tiny\nengine: vllm", ":1:1: this is a manifest for `garrison serve`", "stack"),
     "unset variable": (target("{host: '${NONE}'}"), ":3:7: targets.t.host: variable NONE is not set", "default"),
     "an unknown target by a variable": (adapter("{lora_path: /a, target: '${V}'}"), "unknown target '${V}'", ""),
 }
@@ -462,7 +466,7 @@ def respelled(value: Any, pick: Any) -> Any:
 def _models() -> list[Any]:
     from garrison.fleet.manifest import model
 
-    return [getattr(model, name) for name in model.__all__]
+    return [getattr(model, name) for name in model.__all__] + [SecretModel]
 
 
 @given(st.data())

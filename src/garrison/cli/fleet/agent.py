@@ -81,7 +81,7 @@ def _seconds(text: str) -> float:
     """
     from pydantic import TypeAdapter, ValidationError
 
-    from garrison.fleet.manifest.model import Interval
+    from garrison.fleet.manifest.fields import Interval
 
     try:
         return TypeAdapter[float](Interval).validate_python(text)

@@ -55,7 +55,7 @@ class Applying:
         plan = run(self._operations.plan(self._request, self.view, settle=True), self.stop)
         self._shown = plan
         self.view.end()
-        if plan.changes_required and not plan.conflicts:
+        if plan.changes_required and not plan.conflicts and not plan.instance_conflicts:
             confirm(question_of(plan), self.stop, json=self._json, unshown={"plan": plan.to_json()})
 
     def carry_out(self, change: Callable[[str | None], Coroutine[Any, Any, T]]) -> T:

@@ -76,6 +76,6 @@ def exit_code_of(drafted: "Plan") -> ExitCode:
     calm = (ActionKind.KEEP, ActionKind.ADOPT)
     if any(action.kind not in calm for action in drafted.actions):
         return ExitCode.DRIFT
-    if any(target.kind != "keep" for target in drafted.targets):
+    if drafted.instance_work or drafted.instance_conflicts or any(one.kind != "keep" for one in drafted.targets):
         return ExitCode.DRIFT
     return ExitCode.UNREACHABLE if drafted.unknown else ExitCode.OK

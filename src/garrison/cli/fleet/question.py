@@ -38,6 +38,12 @@ def question_of(plan: Plan) -> str:
     """Return the question that confirms a plan."""
     work = [action for action in plan.actions if action.acts or action.kind is ActionKind.BLOCKED]
     targets = counted(len({action.target for action in work}), "target")
+    instances = counted(len(plan.instance_work), "instance")
     if plan.mode == "destroy":
-        return f"Unload {counted(len(work), 'adapter')} from {targets}?"
-    return f"Apply {counted(len(work), 'action')} to {targets}?"
+        also = f" and delete {instances}" if plan.instance_work else ""
+        return f"Unload {counted(len(work), 'adapter')} from {targets}{also}?"
+    if plan.instance_work and not work:
+        return f"Change {instances}?"
+    also = f"change {instances}, and " if plan.instance_work else ""
+    question = f"{also}apply {counted(len(work), 'action')} to {targets}?"
+    return question[:1].upper() + question[1:]

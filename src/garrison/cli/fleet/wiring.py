@@ -54,14 +54,19 @@ def open_fleet() -> Iterator[Fleet]:
     Raises:
         GarrisonError: the database cannot be opened.
     """
+    from garrison.declared.recorded import RecordedInstances
     from garrison.fleet.artifacts.disk import DiskArtifacts
+    from garrison.fleet.instance_dialer import InstanceDialer
     from garrison.net.client import HttpDialer
+    from garrison.net.thread_pool import ThreadPool
     from garrison.store.sql.store import open_store
 
-    values = settings("fleet")
+    values = settings("fleet", "server", "instances")
     store = open_store(values.database)
     artifacts = DiskArtifacts(values.data_dir, store.identity(), record=store)
-    fleet = Fleet(store=store, dialer=HttpDialer(), artifacts=artifacts)
+    instances = RecordedInstances(store, values, ThreadPool("garrison-instances"))
+    dialer = InstanceDialer(HttpDialer(), instances)
+    fleet = Fleet(store=store, dialer=dialer, artifacts=artifacts, instances=instances)
     try:
         yield fleet
     finally:

@@ -9,6 +9,7 @@ from rich.text import Text
 from garrison.cli.views.glyphs import DONE_WORDS, MARKS
 from garrison.cli.views.page import Page, counted, plain, sentence
 from garrison.fleet.operations.apply import Applied
+from garrison.fleet.values.instance_change import InstanceKind
 from garrison.fleet.values.view import Outcome
 from garrison.store.records import ActionState
 
@@ -26,8 +27,10 @@ def show_applied(applied: Applied, page: Page, *, continued: bool = False) -> No
     if applied.command is None:
         return
     page.blank()
+    _instances(applied, page)
     if not applied.outcomes:
-        page.line(("✓ ", "green"), "recorded; no target had to change")
+        if not applied.instances:
+            page.line(("✓ ", "green"), "recorded; no target had to change")
         return
     _done(applied.outcomes, page)
     _failed(applied.failed, page)
@@ -70,6 +73,23 @@ def interrupted_json(outcomes: Sequence[Outcome], exit_code: int) -> str:
         "outcomes": [one.to_json() for one in outcomes],
     }
     return json_module.dumps(body)
+
+
+_INSTANCE_WORDS = {InstanceKind.DELETE: "deleted", InstanceKind.UPDATE: "changed", InstanceKind.CREATE: "created"}
+
+
+def _instances(applied: Applied, page: Page) -> None:
+    done = Counter(one.change.kind for one in applied.instances if one.error is None)
+    if done:
+        words = ", ".join(
+            f"{counted(done[kind], 'instance')} {word}" for kind, word in _INSTANCE_WORDS.items() if done[kind]
+        )
+        page.line(("✓ ", "green"), (words, "bold"))
+    for one in applied.instances:
+        if one.error is not None:
+            page.line(("✗ ", "red"), f"instance {plain(one.change.name)}: ", plain(one.error))
+            if one.hint:
+                page.line("  ", ("→ ", "dim"), plain(one.hint))
 
 
 def _done(outcomes: Sequence[Outcome], page: Page) -> None:

@@ -12,6 +12,7 @@ from garrison.cli.views.age import ago
 from garrison.cli.views.glyphs import CONFLICT, MARKS, OWED, is_owed, mark_of
 from garrison.cli.views.not_asked import detail_of, local_hint
 from garrison.cli.views.page import Page, counted, plain, sentence
+from garrison.fleet.values.instance_change import InstanceChange, InstanceKind
 from garrison.fleet.values.plan import Action, ActionKind, Change, Plan, TargetChange
 
 __all__ = ["PlanFacts", "show_counts", "show_plan"]
@@ -20,6 +21,12 @@ _MOST_PER_KIND = 12
 _MOST_TARGETS = 8
 _NAME_WIDTH = 28
 _TARGET_GLYPHS = {"create": ("+", "new", "green"), "update": ("✎", "changed", "yellow"), "delete": ("✕", "gone", "red")}
+_INSTANCE_GLYPHS = {
+    InstanceKind.CREATE: ("+", "new", "green"),
+    InstanceKind.UPDATE: ("✎", "changed", "yellow"),
+    InstanceKind.DELETE: ("✕", "gone", "red"),
+    InstanceKind.CONFLICT: (CONFLICT.glyph, "conflict", CONFLICT.style),
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,6 +50,7 @@ class PlanFacts:
 def show_plan(plan: Plan, page: Page, facts: PlanFacts) -> None:
     """Print the whole plan, with sections that have nothing to show left out."""
     _header(plan, page)
+    _instances(plan.instances, page, facts)
     _targets(plan.targets, page, facts)
     _actions(plan, page, facts)
     _conflicts(plan.conflicts, page, facts)
@@ -73,9 +81,43 @@ def _header(plan: Plan, page: Page) -> None:
         page.line("  ", "The stack owns nothing to unload.")
     elif plan.empty and not plan.conflicts:
         # Not green while a target is unknown: nothing proves that it serves what was declared.
-        what = "everything is as declared" if plan.actions else "the stack declares and owns no adapters"
+        declares = plan.actions or plan.instances
+        what = "everything is as declared" if declares else "the stack declares and owns no adapters"
         tail = f", as far as can be seen: {counted(len(plan.unknown), 'target')} out of reach" if plan.unknown else ""
         page.line("  ", (f"No changes needed: {what}{tail}.", "green" if not plan.unknown else "yellow"))
+
+
+def _instances(changes: Sequence[InstanceChange], page: Page, facts: PlanFacts) -> None:
+    changed = [one for one in changes if one.kind is not InstanceKind.UNCHANGED]
+    if not changed:
+        return
+    page.blank()
+    page.line(("instances", "bold"))
+    shown = changed if facts.everything else changed[:_MOST_PER_KIND]
+    width = min(_NAME_WIDTH, max(len(one.name) for one in shown))
+    for one in shown:
+        glyph, word, style = _INSTANCE_GLYPHS[one.kind]
+        head = Text.assemble("  ", (f"{glyph} {word:<8}", style), "  ", f"{plain(one.name):<{width}}  ")
+        page.entry(head, _instance_note(one))
+        indent = Text(" " * 14)
+        for change in one.changes:
+            page.entry(indent + Text(f"{plain(change.field)}  "), _arrow(change))
+        if one.failure and one.failure.hint:
+            page.entry(indent + Text("→ ", "dim"), Text(plain(one.failure.hint), "dim"))
+    _more(len(changed) - len(shown), "instance", page)
+
+
+def _instance_note(one: InstanceChange) -> Text:
+    where = f"  on {plain(one.node)}" if one.node else ""
+    if one.failure:
+        return Text(plain(one.failure.message), "red")
+    if one.kind is not InstanceKind.UPDATE:
+        state = f"  ({one.state})" if one.kind is InstanceKind.DELETE else ""
+        return Text(plain(one.summary) + where + state, "dim")
+    said = "taken over; " if one.adopted else ""
+    if one.needs_restart:
+        return Text.assemble((f"{said}restarts its engine", "yellow"), (where, "dim"))
+    return Text(f"{said}no restart, it is {one.state}{where}", "dim")
 
 
 def _targets(changes: Sequence[TargetChange], page: Page, facts: PlanFacts) -> None:

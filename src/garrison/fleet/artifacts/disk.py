@@ -15,7 +15,7 @@ from garrison.fleet.artifacts.digests import AdapterDigests, ContentRecord, read
 from garrison.fleet.artifacts.entry import fault_of, intact
 from garrison.fleet.artifacts.protocol import Content, EntryFault, Staged
 from garrison.fleet.artifacts.store import AdapterStore
-from garrison.fleet.values.target import NO_STORE, TargetSpec
+from garrison.fleet.values.target import NO_STORE, TargetSpec, instance_place
 from garrison.models.adapters.fit import BaseShapes, check_against_base, read_base_shapes
 from garrison.models.adapters.inspect import ADAPTER_FILES, AdapterInfo, inspect_adapter
 from garrison.models.files.content import file_size, is_dir, open_tree
@@ -177,6 +177,8 @@ def store_root(target: TargetSpec, data_dir: Path) -> Path | None:
 
 @lru_cache(maxsize=16_384)  # a plan asks for every adapter of a target
 def _is_here(base_url: str) -> bool:
+    if (instance := instance_place(base_url)) is not None:
+        return instance.node is None
     host = urlsplit(base_url).hostname or ""
     if host == "localhost" or host.endswith(".localhost"):
         return True

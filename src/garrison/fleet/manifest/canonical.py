@@ -14,8 +14,10 @@ from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 from pydantic import BaseModel
 
 from garrison.base.documents import Document, Path
+from garrison.base.redaction import is_secret_name
 from garrison.fleet.manifest.draft import Draft, LazyPlaces, Problems, did_you_mean, dotted
-from garrison.fleet.manifest.model import AdapterModel, FleetManifest, SecretModel
+from garrison.fleet.manifest.fields import SecretModel
+from garrison.fleet.manifest.model import AdapterModel, FleetManifest
 from garrison.fleet.manifest.variables import has_variable, only_variable, substitute
 from garrison.fleet.values.target import NO_STORE
 
@@ -24,6 +26,9 @@ __all__ = ["canonical", "spellings"]
 _TRUE_WORDS = ("on", "On", "ON", "yes", "Yes", "YES", "true", "True", "TRUE", "y", "Y")
 _READ_ONLY = ("id", "parent", "root")
 _TELLING = re.compile(r"auth|cookie|token|secret|passw|credential|signature|api-?key", re.IGNORECASE)
+
+_OF_THE_SERVER = ("host", "port", "api_key", "api_key_file", "uds")
+"""Options of engines that the server sets itself."""
 
 _LOOPBACK = re.compile(r"https?://(localhost|127\.[0-9.]+|\[::1\])([:/]|\Z)", re.IGNORECASE)
 
@@ -163,7 +168,13 @@ class _Walk:
     def text(self, text: str, source: Path, path: Path, kind: Any) -> Any:
         if SecretModel in _alternatives(kind):
             return self.secret(text, source, path)
-        if not self.variables or "${" not in text or kind == _ENV:  # `env: ${KEY}` would use the secret as a name
+        if kind == _ENV:  # `env: ${KEY}` would use the secret as a name
+            return text
+        return self.plain(text, source, path)
+
+    def plain(self, text: str, source: Path, path: Path) -> Any:
+        """Replace the variables in a text that is no secret."""
+        if not self.variables or "${" not in text:
             return text
         try:
             made = substitute(text, self.environ)
@@ -181,6 +192,8 @@ class _Walk:
         if name is not None:
             return {"env": name}
         last = str(path[-1])
+        if path[0] == "instances":  # a variable of an engine is seldom a secret
+            return self.plain(text, source, path)
         if last == "api_key":
             self.mistake(path, source, "api_key: secrets do not belong in a manifest", "Write api_key: {env: NAME}.")
         elif "headers" in path and _TELLING.search(last):
@@ -198,8 +211,6 @@ class _Walk:
 
 
 def _hint(path: Path, word: str, model: type[BaseModel]) -> str:
-    if not path and word == "model":
-        return "A manifest with `model` is for `garrison serve`; a fleet manifest begins with `stack`."
     return did_you_mean(word, model.model_fields)
 
 
@@ -263,11 +274,25 @@ def _oddities(draft: Draft) -> Iterator[str]:
                 f"{draft.where(path)}: lora_path {shown} is a path on the server; to make it relative to the "
                 "manifest, begin it with ./"
             )
+    for name, instance in _named(draft.content, "instances"):
+        yield from _instance_oddities(draft, name, instance)
     hooks = draft.content.get("hooks")
     for index, hook in enumerate(hooks if isinstance(hooks, list) else ()):
         url = hook.get("url") if isinstance(hook, dict) else None
         if isinstance(url, str) and not _LOOPBACK.match(url):
             yield f"{draft.where(('hooks', index, 'url'))}: a hook's url is often a secret; write url: ${{NAME}}"
+
+
+def _instance_oddities(draft: Draft, name: str, instance: Mapping[str, Any]) -> Iterator[str]:
+    options, env = instance.get("options"), instance.get("env")
+    for key in options if isinstance(options, dict) else ():
+        if key.replace("-", "_") in _OF_THE_SERVER:
+            where = draft.where(("instances", name, "options", key))
+            yield f"{where}: ignored option {key!r}: the server decides where an instance listens, and with which key"
+    for key, value in env.items() if isinstance(env, dict) else ():
+        if isinstance(value, str) and is_secret_name(key):
+            where = draft.where(("instances", name, "env", key))
+            yield f"{where}: {key} looks like a secret; write {key}: {{env: NAME}} or {{file: PATH}}"
 
 
 def _anchor(draft: Draft, directory: str, home: str | None) -> None:
@@ -284,7 +309,9 @@ def _anchor(draft: Draft, directory: str, home: str | None) -> None:
 
     def place_program(holder: Any) -> None:
         """A command runs in a directory of Garrison's choice; a bare name is looked up on PATH."""
-        command = holder.get("command") if isinstance(holder, dict) else None
+        place_first(holder.get("command") if isinstance(holder, dict) else None)
+
+    def place_first(command: Any) -> None:
         if isinstance(command, list) and command and isinstance(command[0], str) and "/" in command[0]:
             command[0] = os.path.normpath(os.path.join(directory, command[0]))
 
@@ -297,6 +324,19 @@ def _anchor(draft: Draft, directory: str, home: str | None) -> None:
         place(target, "adapter_store", always=target.get("adapter_store") != NO_STORE)
     for adapter in _entries(draft.content, "adapters"):
         place(adapter, "lora_path", always=False)
+    for instance in _entries(draft.content, "instances"):
+        place(instance, "model", always=False)
+        if home and str(instance.get("model")).startswith("~/"):
+            instance["model"] = home + instance["model"][1:]
+        if isinstance(instance.get("executable"), str):
+            instance["executable"] = [instance["executable"]]
+        place_first(instance.get("executable"))
+        custom = instance.get("custom")
+        place_first(custom.get("argv") if isinstance(custom, dict) else None)
+        env = instance.get("env")
+        for secret in env.values() if isinstance(env, dict) else ():
+            place(secret, "file", always=True)
+            place_program(secret)
     hooks = draft.content.get("hooks")
     for hook in hooks if isinstance(hooks, list) else ():
         place_program(hook)
@@ -306,10 +346,15 @@ def _anchor(draft: Draft, directory: str, home: str | None) -> None:
 
 
 def _entries(content: Mapping[str, Any], key: str) -> Iterator[dict[str, Any]]:
+    for _, entry in _named(content, key):
+        yield entry
+
+
+def _named(content: Mapping[str, Any], key: str) -> Iterator[tuple[str, dict[str, Any]]]:
     found = content.get(key)
-    for entry in found.values() if isinstance(found, dict) else ():
+    for name, entry in found.items() if isinstance(found, dict) else ():
         if isinstance(entry, dict):
-            yield entry
+            yield name, entry
 
 
 def _secrets(holder: Mapping[str, Any]) -> Iterator[Any]:

@@ -2,13 +2,21 @@
 
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from pydantic import ValidationError
 
 from garrison.base.documents import Path, inside
 from garrison.fleet.manifest.address import address
+from garrison.fleet.manifest.declare_instances import (
+    LORA_ENGINES,
+    declare_instances,
+    declare_routes,
+    instance_targets,
+)
 from garrison.fleet.manifest.draft import Draft, Problems, did_you_mean, dotted
-from garrison.fleet.manifest.model import AdapterModel, FleetManifest, HookModel, SecretModel, TargetModel
+from garrison.fleet.manifest.fields import SecretModel
+from garrison.fleet.manifest.model import AdapterModel, FleetManifest, HookModel, TargetModel
 from garrison.fleet.values.declaration import AdapterDeclaration, Declaration, Hook, ModelSpec, Policy
 from garrison.fleet.values.target import TargetSpec
 from garrison.net.endpoint import Secret, Tls
@@ -30,19 +38,25 @@ def declare(draft: Draft, problems: Problems) -> Declaration:
     problems.refuse()  # the checks across the manifest need every value to be valid
     assert manifest is not None
     targets = _targets(draft, manifest, problems)
-    adapters = _adapters(draft, manifest, problems)
+    instances = declare_instances(draft, manifest, problems)
+    places = _places(manifest)
+    adapters = _adapters(draft, manifest, places, problems)
     models = []
     for label, model in manifest.models.items():
-        if _known_target(draft, ("models", label, "target"), model.target, manifest.targets, problems):
+        if _known_target(draft, ("models", label, "target"), model.target, places, problems):
             models.append(ModelSpec(target=model.target, label=label, id=model.id, root=model.root))
+    routes = declare_routes(draft, manifest, adapters, problems)
     problems.refuse()
+    attached = {one.target for one in adapters} | {one.target for one in models}
     return Declaration(
         stack=manifest.stack,
-        targets=targets,
+        targets=targets | instance_targets(instances, attached),
         adapters=adapters,
         models=tuple(models),
         policy=Policy(on_drift=manifest.policy.on_drift, interval=manifest.policy.interval),
         hooks=tuple(_hook(hook) for hook in manifest.hooks),
+        instances=instances,
+        routes=routes,
     )
 
 
@@ -109,7 +123,7 @@ def _target(name: str, url: str, model: TargetModel) -> TargetSpec:
         base_url=url,
         base_model=model.base_model,
         labels=model.labels,
-        api_key=None if model.api_key is None else _secret(model.api_key),
+        api_key=None if model.api_key is None else model.api_key.reference(),
         headers=_headers(model.headers),
         tls=Tls(ca=model.tls.ca, cert=model.tls.cert, key=model.tls.key, insecure=model.tls.insecure),
         adapter_store=model.adapter_store,
@@ -136,8 +150,26 @@ def _check_headers(draft: Draft, path: Path, model: TargetModel | HookModel, pro
             problems.add(draft.where(at), at, text, "Remove one of the two.")
 
 
-def _adapters(draft: Draft, manifest: FleetManifest, problems: Problems) -> tuple[AdapterDeclaration, ...]:
-    targets = manifest.targets
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """What adapters may be attached to: a target or an instance. `engine` is that of an instance."""
+
+    base_model: str | None = None
+    labels: Mapping[str, str] = field(default_factory=dict)
+    engine: str | None = None
+
+
+def _places(manifest: FleetManifest) -> dict[str, _Place]:
+    places = {
+        name: _Place(one.served_model_name, engine=one.engine or ("custom" if one.custom else "vllm"))
+        for name, one in manifest.instances.items()
+    }
+    return places | {name: _Place(one.base_model, one.labels) for name, one in manifest.targets.items()}
+
+
+def _adapters(
+    draft: Draft, manifest: FleetManifest, targets: Mapping[str, _Place], problems: Problems
+) -> tuple[AdapterDeclaration, ...]:
     made: list[AdapterDeclaration] = []
     served: dict[str, dict[str, str]] = {}  # by lora_name, then by target: the label
     for label, model in manifest.adapters.items():
@@ -150,6 +182,9 @@ def _adapters(draft: Draft, manifest: FleetManifest, problems: Problems) -> tupl
             problems.add(draft.where(at), at, text, hint if model.lora_name else f"{hint} Or set lora_name.")
         taken = served.setdefault(name, {})
         for target in _chosen(draft, label, model, targets, problems):
+            if (engine := targets[target].engine) is not None and engine not in LORA_ENGINES:
+                text = f"adapter {label!r}: {engine} loads no adapters while it runs (instance {target!r})"
+                problems.add(draft.where(path), path, text, "Name it in the instance's options, or use vllm.")
             if targets[target].base_model == name:
                 text = f"adapter {label!r} has the same name as the base model of target {target!r}"
                 problems.add(draft.where(at), at, text, "Give it another lora_name; vLLM rejects this one.")
@@ -172,7 +207,7 @@ def _adapters(draft: Draft, manifest: FleetManifest, problems: Problems) -> tupl
 
 
 def _chosen(
-    draft: Draft, label: str, model: AdapterModel, targets: Mapping[str, TargetModel], problems: Problems
+    draft: Draft, label: str, model: AdapterModel, targets: Mapping[str, _Place], problems: Problems
 ) -> list[str]:
     """Return the names of the adapter's targets, in manifest order."""
     path: Path = ("adapters", label)
@@ -201,7 +236,7 @@ def _chosen(
     return list(chosen)
 
 
-def _known_target(draft: Draft, path: Path, name: str, targets: Mapping[str, TargetModel], problems: Problems) -> bool:
+def _known_target(draft: Draft, path: Path, name: str, targets: Mapping[str, _Place], problems: Problems) -> bool:
     if name in targets:
         return True
     text = f"{dotted(path)}: unknown target {draft.shown(path, name)}"
@@ -210,17 +245,9 @@ def _known_target(draft: Draft, path: Path, name: str, targets: Mapping[str, Tar
 
 
 def _hook(model: HookModel) -> Hook:
-    url = _secret(model.url) if isinstance(model.url, SecretModel) else model.url
+    url = model.url.reference() if isinstance(model.url, SecretModel) else model.url
     return Hook(on=tuple(model.on), url=url, command=tuple(model.command or ()), headers=_headers(model.headers))
 
 
 def _headers(headers: Mapping[str, str | SecretModel]) -> dict[str, str | Secret]:
-    return {name: _secret(value) if isinstance(value, SecretModel) else value for name, value in headers.items()}
-
-
-def _secret(model: SecretModel) -> Secret:
-    if model.env is not None:
-        return Secret("env", model.env)
-    if model.file is not None:
-        return Secret("file", model.file)
-    return Secret("command", tuple(model.command or ()))
+    return {name: value.reference() if isinstance(value, SecretModel) else value for name, value in headers.items()}

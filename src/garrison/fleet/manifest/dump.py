@@ -38,8 +38,12 @@ def _dump(key: str, value: Any, style: bool | None, dumper: type[yaml.SafeDumper
 def manifest_body(declaration: Declaration) -> dict[str, Any]:
     """Return `declaration` as a mapping with the manifest's keys; a `${` that would begin a variable is escaped."""
     body: dict[str, Any] = {"stack": declaration.stack}
-    if declaration.targets:
-        body["targets"] = {name: target.to_json() for name, target in declaration.targets.items()}
+    if declaration.instances:
+        body["instances"] = {name: one.to_json() for name, one in declaration.instances.items()}
+    # A target that stands for an instance follows from what is attached to it.
+    targets = {name: one for name, one in declaration.targets.items() if one.instance is None}
+    if targets:
+        body["targets"] = {name: target.to_json() for name, target in targets.items()}
     if declaration.adapters:
         body["adapters"] = _adapters(declaration.adapters)
     if declaration.models:
@@ -48,6 +52,8 @@ def manifest_body(declaration: Declaration) -> dict[str, Any]:
             | {key: value for key in ("id", "root") if (value := getattr(model, key)) is not None}
             for model in declaration.models
         }
+    if declaration.routes:
+        body["routes"] = {name: one.to_json() for name, one in declaration.routes.items()}
     default = Policy().to_json()
     policy = {key: value for key, value in declaration.policy.to_json().items() if value != default[key]}
     if policy:

@@ -17,6 +17,7 @@ from garrison.fleet.manifest.draft import Draft, Problems
 from garrison.fleet.manifest.formae import is_forma, translate
 from garrison.fleet.manifest.merge import merge
 from garrison.fleet.manifest.pkl import Evaluate, evaluate
+from garrison.fleet.manifest.short import expand, is_short
 from garrison.fleet.values.declaration import Declaration
 
 __all__ = ["DEFAULT_FILE", "STANDARD_INPUT", "SUFFIXES", "Loaded", "load_declaration"]
@@ -79,6 +80,8 @@ def load_declaration(
     for document, base in _documents(sources or (DEFAULT_FILE,), here, environ, stdin, properties or {}, run_pkl):
         forma = is_forma(document.content)
         checked = _mapping(document)
+        if is_short(checked.content):
+            checked = expand(checked, base, problems, warnings)
         if forma:
             checked = translate(checked, environ=environ, problems=problems, warnings=warnings)
         try:
@@ -188,9 +191,4 @@ def _mapping(document: Document) -> Document:
         raise InvalidError(f"{document.where(())}: the manifest is empty", hint="Begin with `stack: NAME`.")
     if not isinstance(content, dict):
         raise InvalidError(f"{document.where(())}: not a mapping of keys to values", hint="Begin with `stack: NAME`.")
-    if "model" in content and "stack" not in content and "targets" not in content:
-        raise InvalidError(
-            f"{document.where(('model',))}: this is a manifest for `garrison serve`, which starts one server",
-            hint="A fleet manifest begins with `stack`; name it with --file.",
-        )
     return document

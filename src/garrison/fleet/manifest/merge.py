@@ -8,7 +8,13 @@ from garrison.fleet.manifest.draft import Draft, Problems
 
 __all__ = ["merge"]
 
-_NAMED = {"targets": "target", "adapters": "adapter", "models": "model"}
+_NAMED = {
+    "instances": "instance",
+    "targets": "target",
+    "adapters": "adapter",
+    "models": "model",
+    "routes": "route",
+}
 
 
 def merge(drafts: Sequence[Draft], problems: Problems) -> Draft:

@@ -3,107 +3,29 @@
 This model validates manifests; the JSON Schema and the manifest reference are generated from it.
 """
 
-import re
-from typing import Annotated, Any, Literal
+from typing import Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, WithJsonSchema, model_validator
-from pydantic.functional_validators import AfterValidator
+from pydantic import Field, model_validator
 
-__all__ = ["AdapterModel", "FleetManifest", "HookModel", "ModelModel", "PolicyModel", "SecretModel", "TargetModel"]
+from garrison.fleet.manifest.fields import (
+    Flag,
+    Interval,
+    Keys,
+    LabelText,
+    Name,
+    Port,
+    Rank,
+    SecretModel,
+    Text,
+    Timeout,
+    Word,
+)
+from garrison.fleet.manifest.instance_model import InstanceModel, RouteModel
 
-_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
-_DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h)?\Z")
-_SECONDS = {None: 1.0, "s": 1.0, "ms": 0.001, "m": 60.0, "h": 3600.0}
-_VARIABLE = {"type": "string", "pattern": r"\$\{"}
-
-
-def _plain(text: str) -> str:
-    if _CONTROL.search(text):
-        raise ValueError("contains a control character")
-    return text
-
-
-def _name(text: str) -> str:
-    if text != text.strip():
-        raise ValueError("a name cannot begin or end with white space")
-    return _plain(text)
+__all__ = ["AdapterModel", "FleetManifest", "HookModel", "ModelModel", "PolicyModel", "TargetModel"]
 
 
-def _word(text: str) -> str:
-    """Allow tabs and newlines: a program's argument may have several lines."""
-    _plain(re.sub(r"[\t\n]", " ", text))
-    return text
-
-
-def _integer(value: Any) -> Any:
-    """Accept digits as text, since a substituted variable is text: `port: "${PORT:-8000}"`."""
-    return int(value) if isinstance(value, str) and re.fullmatch(r"[0-9]{1,18}", value) else value
-
-
-def _flag(value: Any) -> Any:
-    return {"true": True, "false": False}.get(value.lower(), value) if isinstance(value, str) else value
-
-
-def _seconds(value: Any) -> Any:
-    if isinstance(value, str):
-        match = _DURATION.match(value.strip())
-        if match is None:
-            raise ValueError("invalid duration; write seconds as a number, or text such as 500ms, 30s, 5m, 1h")
-        return float(match[1]) * _SECONDS[match[2]]
-    # In Python a boolean is an int, and a large int does not fit into a float.
-    return float(value) if isinstance(value, int) and not isinstance(value, bool) and abs(value) < 1e9 else value
-
-
-def _label_text(value: Any) -> Any:
-    """Accept `rack: 7` and `edge: true` as text."""
-    if isinstance(value, bool):
-        return str(value).lower()
-    return str(value) if isinstance(value, int) and abs(value) < 10**18 else value
-
-
-Text = Annotated[str, StringConstraints(min_length=1, max_length=4096), AfterValidator(_plain)]
-Name = Annotated[str, StringConstraints(min_length=1, max_length=200), AfterValidator(_name)]
-Word = Annotated[str, AfterValidator(_word)]
-Variable = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", max_length=200)]
-LabelText = Annotated[Annotated[str, AfterValidator(_plain)], BeforeValidator(_label_text)]
-Flag = Annotated[bool, BeforeValidator(_flag), WithJsonSchema({"anyOf": [{"type": "boolean"}, _VARIABLE]})]
-
-
-def _schema(kind: str, low: float, high: float, pattern: str) -> WithJsonSchema:
-    return WithJsonSchema(
-        {"anyOf": [{"type": kind, "minimum": low, "maximum": high}, {"type": "string", "pattern": pattern}]}
-    )
-
-
-_DIGITS = r"^[0-9]+$|\$\{"
-_TIME = r"^[0-9]+(\.[0-9]+)?(ms|s|m|h)?$|\$\{"
-Port = Annotated[int, BeforeValidator(_integer), Field(ge=1, le=65535), _schema("integer", 1, 65535, _DIGITS)]
-Rank = Annotated[int, BeforeValidator(_integer), Field(ge=1, le=65536), _schema("integer", 1, 65536, _DIGITS)]
-Timeout = Annotated[float, BeforeValidator(_seconds), Field(ge=0.05, le=86400), _schema("number", 0.05, 86400, _TIME)]
-Interval = Annotated[float, BeforeValidator(_seconds), Field(ge=0.1, le=86400), _schema("number", 0.1, 86400, _TIME)]
-
-
-class _Keys(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-
-class SecretModel(_Keys):
-    """A reference to a secret, which is read when needed: exactly one of `env`, `file` and `command`."""
-
-    env: Variable | None = Field(None, description="Name of an environment variable.")
-    file: Text | None = Field(None, description="Path of a file, relative to the manifest.")
-    command: list[Word] | None = Field(
-        None, min_length=1, description="A program and its arguments; its output is the secret."
-    )
-
-    @model_validator(mode="after")
-    def _one(self) -> "SecretModel":
-        if (self.env is not None) + (self.file is not None) + (self.command is not None) != 1:
-            raise ValueError("give exactly one of env, file, command")
-        return self
-
-
-class TlsModel(_Keys):
+class TlsModel(Keys):
     """TLS settings. Paths name PEM files and are relative to the manifest."""
 
     ca: Text | None = Field(None, description="Certificates to trust instead of the system's.")
@@ -124,7 +46,7 @@ def _no_tls() -> TlsModel:
     return TlsModel.model_validate({})
 
 
-class TargetModel(_Keys):
+class TargetModel(Keys):
     """A vLLM server. Its key is its identity; everything else may change in place."""
 
     type: Literal["VLLM", "vllm"] | None = Field(None, description="`VLLM`, the only type so far.")
@@ -162,12 +84,12 @@ class TargetModel(_Keys):
     )
 
 
-class AdapterModel(_Keys):
+class AdapterModel(Keys):
     """A LoRA adapter, on the targets named by exactly one of `target`, `targets` and `select`."""
 
     type: Literal["VLLM::Inference::LoRAAdapter"] | None = Field(None, description="`VLLM::Inference::LoRAAdapter`.")
-    target: Text | None = Field(None, description="A key of `targets`.")
-    targets: list[Text] | None = Field(None, min_length=1, description="Keys of `targets`.")
+    target: Text | None = Field(None, description="A key of `targets` or `instances`.")
+    targets: list[Text] | None = Field(None, min_length=1, description="Keys of `targets` and `instances`.")
     select: dict[Name, LabelText] | None = Field(
         None, min_length=1, description="Selects every target with these labels; at least one must match."
     )
@@ -193,16 +115,16 @@ class AdapterModel(_Keys):
         return self
 
 
-class ModelModel(_Keys):
+class ModelModel(Keys):
     """A base model. It is checked but never changed, since it is set when vLLM starts."""
 
     type: Literal["VLLM::Inference::Model"] | None = Field(None, description="`VLLM::Inference::Model`.")
-    target: Text = Field(description="A key of `targets`.")
+    target: Text = Field(description="A key of `targets` or `instances`.")
     id: Text | None = Field(None, description="The model's id; default: the key.")
     root: Text | None = Field(None, description="The path or name that it was loaded from.")
 
 
-class PolicyModel(_Keys):
+class PolicyModel(Keys):
     """Policy of the agent."""
 
     on_drift: Literal["report", "restore"] = Field(
@@ -215,7 +137,7 @@ def _default_policy() -> PolicyModel:
     return PolicyModel.model_validate({})
 
 
-class HookModel(_Keys):
+class HookModel(Keys):
     """A receiver of events: exactly one of `url` and `command`."""
 
     on: list[Literal["drift", "restored", "unreachable", "recovered"]] = Field(
@@ -236,12 +158,21 @@ class HookModel(_Keys):
         return self
 
 
-class FleetManifest(_Keys):
-    """The desired state of a fleet of vLLM servers."""
+class FleetManifest(Keys):
+    """What runs here, what is managed elsewhere, which adapters are attached to it, and how it is reached."""
 
     stack: Name = Field(description="The unit of reconciliation: everything that this manifest owns.")
-    targets: dict[Name, TargetModel] = Field(default_factory=dict, description="Servers, by a name of your choice.")
+    instances: dict[Name, InstanceModel] = Field(
+        default_factory=dict, description="Engines that a Garrison server runs, by a name of your choice."
+    )
+    targets: dict[Name, TargetModel] = Field(
+        default_factory=dict,
+        description="Servers that Garrison manages and did not start, by a name of your choice.",
+    )
     adapters: dict[Name, AdapterModel] = Field(default_factory=dict, description="Adapters, by a label of your choice.")
     models: dict[Name, ModelModel] = Field(default_factory=dict, description="Base models; checked, never changed.")
+    routes: dict[Name, RouteModel] = Field(
+        default_factory=dict, description="Public model names, and where their requests go."
+    )
     policy: PolicyModel = Field(default_factory=_default_policy, description="How the agent handles drift.")
     hooks: list[HookModel] = Field(default_factory=list, description="Receivers of drift and outage events.")

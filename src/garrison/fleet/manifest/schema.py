@@ -4,10 +4,11 @@ from typing import Any
 
 from garrison.fleet.manifest.canonical import spellings
 from garrison.fleet.manifest.model import FleetManifest
+from garrison.launch.manifest import ServeManifest
 
 __all__ = ["manifest_schema"]
 
-_TITLE = "Garrison fleet manifest"
+_TITLE = "Garrison manifest"
 _SECRET = {"$ref": "#/$defs/SecretModel"}
 _VARIABLE = {"type": "string", "pattern": r"^\$\{[A-Za-z_][A-Za-z0-9_]*\}$"}
 _EITHER = {
@@ -18,14 +19,35 @@ _EITHER = {
 
 
 def manifest_schema() -> dict[str, Any]:
-    """Return the schema, with every key in each accepted spelling.
+    """Return the schema of a stack, with every key in each accepted spelling, and of its short form, which is told by
+    `model` at its top.
 
-    A value that is not text may also be text that contains a variable.
+    In a stack, a value that is not text may also be text that contains a variable.
     """
     made = FleetManifest.model_json_schema()
     definitions = {name: _object(name, body) for name, body in made.pop("$defs").items()}
-    schema = _object("FleetManifest", made) | {"title": _TITLE}
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema, "$defs": definitions}
+    definitions["FleetManifest"] = _object("FleetManifest", made)
+    definitions["ServeManifest"] = _short()
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": _TITLE,
+        "if": {"type": "object", "required": ["model"]},
+        "then": {"$ref": "#/$defs/ServeManifest"},
+        "else": {"$ref": "#/$defs/FleetManifest"},
+        "$defs": definitions,
+    }
+
+
+def _short() -> dict[str, Any]:
+    made = ServeManifest.model_json_schema()
+    properties = {key: _value(value) for key, value in made["properties"].items()}
+    return {
+        "description": "One model to serve: a stack of one instance.",
+        "type": "object",
+        "additionalProperties": False,
+        "properties": properties,
+        "required": made["required"],
+    }
 
 
 def _object(name: str, body: dict[str, Any]) -> dict[str, Any]:

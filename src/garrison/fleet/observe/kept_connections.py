@@ -13,6 +13,7 @@ import contextlib
 from collections.abc import Iterator
 
 from garrison.fleet.context import Fleet
+from garrison.fleet.instance_dialer import InstanceDialer
 from garrison.fleet.observe.observer import Observer, spare_descriptors
 from garrison.net.client import HttpDialer
 from garrison.net.pool import Pool
@@ -31,13 +32,17 @@ def lasting_observer(fleet: Fleet) -> Iterator[Observer]:
     Idle connections take at most half of the file descriptors that the process can spare; further targets get a new
     connection for each look. A dialer other than `HttpDialer` is used as it is.
     """
-    if not isinstance(fleet.dialer, HttpDialer):
-        yield Observer(fleet.dialer, fleet.clock)
+    dialer = fleet.dialer
+    plain = dialer.inner if isinstance(dialer, InstanceDialer) else dialer
+    if not isinstance(plain, HttpDialer):
+        yield Observer(dialer, fleet.clock)
         return
     total = min(_MOST_KEPT, spare_descriptors() // 2)
     # By sender: state that a proxy ties to a connection must not outlive a change of settings or secrets.
     pool = Pool(per_key=1, total=total, idle_seconds=_IDLE_SECONDS, age_seconds=_AGE_SECONDS, by_sender=True)
     try:
-        yield Observer(fleet.dialer.keeping(pool), fleet.clock, kept=total)
+        keeping = plain.keeping(pool)
+        kept = dialer.over(keeping) if isinstance(dialer, InstanceDialer) else keeping
+        yield Observer(kept, fleet.clock, kept=total)
     finally:
         pool.close()

@@ -50,7 +50,7 @@ def remember(
         told.append(
             _event(seen, events.UNREACHABLE, cause=cause, before=before_it, after={"cause": cause, "detail": detail})
         )
-    elif record.cause and not cause:
+    elif record.cause not in (None, "", Cause.NOT_RUNNING) and not cause:
         told.append(_event(seen, events.RECOVERED, before={"cause": record.cause, "since": _time(record)}))
     if restarted:
         assert seen.capabilities is not None
@@ -92,9 +92,11 @@ def last_sighting(record: TargetRecord) -> Sighting:
 
 def _out_of_reach(record: TargetRecord, seen: Sighting) -> Remembered:
     assert seen.cause is not None
-    after = {"cause": str(seen.cause), "detail": seen.detail}
+    after: dict[str, Any] = {"cause": str(seen.cause), "detail": seen.detail}
     told: tuple[Event, ...] = ()
-    if record.state != "unreachable":
+    if seen.cause is Cause.NOT_RUNNING:
+        pass  # no outage: the events of the instance say why it does not run
+    elif record.state != "unreachable" or record.cause == Cause.NOT_RUNNING:
         told = (_event(seen, events.UNREACHABLE, cause=str(seen.cause), after=after),)
     elif record.cause != seen.cause:
         told = (_event(seen, events.CHANGED, cause=str(seen.cause), before={"cause": record.cause}, after=after),)

@@ -16,6 +16,7 @@ from garrison.fleet.execute.commands import action_records, new_command
 from garrison.fleet.execute.executor import ExecuteOptions, execute
 from garrison.fleet.execute.lease import hold
 from garrison.fleet.operations.fingerprint import fingerprint_of, reject_changed
+from garrison.fleet.operations.instances import change_instances, plan_instances, require_server
 from garrison.fleet.operations.reconcile import survey_and_settle
 from garrison.fleet.operations.survey import Survey, decide, look, managed_names, survey
 from garrison.fleet.plan.addresses import check_addresses, spellings
@@ -24,6 +25,7 @@ from garrison.fleet.plan.shared_targets import check_shared, orphaned_settings
 from garrison.fleet.values import events
 from garrison.fleet.values.causes import MOVED
 from garrison.fleet.values.declaration import Declaration
+from garrison.fleet.values.instance_change import InstanceKind, InstanceOutcome
 from garrison.fleet.values.plan import Action, ActionKind, Plan
 from garrison.fleet.values.view import FleetView, Outcome, SilentView
 from garrison.store.records import ActionState, CommandRecord, CommandState, Event, StackRecord
@@ -37,6 +39,7 @@ class Applied:
 
     plan: Plan
     outcomes: tuple[Outcome, ...] = ()
+    instances: tuple[InstanceOutcome, ...] = ()
     command: str | None = None
 
     @property
@@ -50,7 +53,9 @@ class Applied:
     @property
     def exit_code(self) -> ExitCode:
         """0; 30 if an action failed permanently; 31 if nothing failed and a target could not be observed."""
-        if self.failed or any(action.failure and not action.failure.recoverable for action in self.plan.blocked):
+        if self.failed or any(one.error is not None for one in self.instances):
+            return ExitCode.APPLY_FAILED
+        if any(action.failure and not action.failure.recoverable for action in self.plan.blocked):
             return ExitCode.APPLY_FAILED
         return ExitCode.UNREACHABLE if self.owed or self.plan.unknown else ExitCode.OK
 
@@ -61,6 +66,7 @@ class Applied:
             "exit_code": int(self.exit_code),
             "command": self.command,
             "plan": self.plan.to_json(),
+            "instances": [one.to_json() for one in self.instances],
             "outcomes": [one.to_json() for one in self.outcomes],
         }
 
@@ -94,7 +100,9 @@ async def propose(
     """
     async with hold(fleet, declaration.stack, _purpose(mode)):
         found = await survey_and_settle(fleet, declaration, view)
-        return await _draft(fleet, found, view, mode, options)
+        drafted = await _draft(fleet, found, view, mode, options)
+        require_server(fleet, drafted)  # nobody is asked to confirm what cannot be done
+        return drafted
 
 
 async def apply(
@@ -117,12 +125,14 @@ async def apply(
             overwrite an outside change, one server is declared under two names, or another stack's target would be
             moved or changed.
         InvalidError: a declared base model is not the one that is served.
+        UnreachableError: instances are declared or would be deleted, and no server runs here.
     """
     async with hold(fleet, declaration.stack, _purpose(mode)):
         found = await survey_and_settle(fleet, declaration, view)
         drafted = await _draft(fleet, found, view, mode, options)
         _reject_conflicts(drafted)
         reject_changed(drafted, fingerprint)
+        require_server(fleet, drafted)
         if drafted.empty and _declared_already(found, mode):
             await tidy(fleet, declaration.stack)  # a destroy may have been killed right before this
             return Applied(plan=drafted)
@@ -155,7 +165,9 @@ def _purpose(mode: Mode) -> str:
 
 async def _draft(fleet: Fleet, found: Survey, view: FleetView, mode: Mode, options: PlanOptions) -> Plan:
     await _check_targets(fleet, found, options)
-    drafted = await decide(fleet, found, mode=mode, options=options)
+    instances = await plan_instances(fleet, found, mode=mode, adopt=options.adopt)
+    ending = frozenset(one.name for one in instances if one.kind is InstanceKind.DELETE)
+    drafted = replace(await decide(fleet, found, mode=mode, options=options, ending=ending), instances=instances)
     drafted = replace(drafted, fingerprint=fingerprint_of(drafted, found.declaration, found.stack))
     view.planned(drafted)
     return drafted
@@ -173,6 +185,11 @@ async def _check_targets(fleet: Fleet, found: Survey, options: PlanOptions) -> N
 
 
 def _reject_conflicts(drafted: Plan) -> None:
+    if drafted.instance_conflicts:
+        one = drafted.instance_conflicts[0]
+        assert one.failure is not None
+        conflicts = {"conflicts": [other.to_json() for other in drafted.instance_conflicts]}
+        raise ConflictError(f"rejected: {one.failure.message}", hint=one.failure.hint, details=conflicts)
     if not drafted.conflicts:
         return
     first = drafted.conflicts[0]
@@ -209,6 +226,8 @@ def patched(before: Declaration, patch: Declaration) -> Declaration:
         targets=dict(before.targets) | dict(patch.targets),
         adapters=tuple(named.values()),
         models=tuple(models.values()),
+        instances=dict(before.instances) | dict(patch.instances),
+        routes=dict(before.routes) | dict(patch.routes),
     )
 
 
@@ -238,9 +257,12 @@ async def _carry_out(
     await fleet.db(fleet.store.sight, fresh, [*_moved_events(found, now), *news])
     if left := [one for one in found.recorded if one.cause == MOVED and one.command is None]:
         await fleet.db(fleet.store.put, [replace(one, at=now, command=command.id) for one in left])
+    # Instances first: adapters are loaded into them, and what is deleted makes room for what is created.
+    changed = await change_instances(fleet, drafted.instance_work, execution)
     outcomes = await carry(fleet, found, command, work, view, execution)
-    await tidy(fleet, drafted.stack)
-    return Applied(plan=drafted, outcomes=tuple(outcomes), command=command.id)
+    if drafted.mode != "destroy" or all(one.error is None for one in changed):  # else another destroy continues
+        await tidy(fleet, drafted.stack)
+    return Applied(plan=drafted, outcomes=tuple(outcomes), instances=changed, command=command.id)
 
 
 def _moved_events(found: Survey, now: datetime) -> list[Event]:

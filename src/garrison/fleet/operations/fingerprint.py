@@ -13,6 +13,7 @@ from typing import Any
 
 from garrison.base.errors import ConflictError
 from garrison.fleet.values.declaration import Declaration
+from garrison.fleet.values.instance_change import InstanceChange, InstanceKind
 from garrison.fleet.values.plan import Action, ActionKind, Plan
 from garrison.store.records import Resource, StackRecord
 
@@ -42,6 +43,7 @@ def fingerprint_of(drafted: Plan, declaration: Declaration, before: StackRecord 
     parts = [drafted.stack, drafted.mode]
     parts += sorted(map(_action_text, (one for one in drafted.actions if one.kind is not ActionKind.KEEP)))
     parts += sorted(_text(one.to_json()) for one in drafted.targets if _matters(one.kind))
+    parts += sorted(map(_instance_text, (one for one in drafted.instances if one.kind is not InstanceKind.UNCHANGED)))
     if not drafted.empty:
         parts += _declaration_texts(declaration)
         if before is not None and drafted.mode != "patch":
@@ -89,6 +91,9 @@ def plan_changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
 def _by_place(plan: Mapping[str, Any]) -> dict[str, str]:
     """What is done, in words, by adapter and target."""
     found = {}
+    for one in plan["instances"]:
+        if one["kind"] != "unchanged":
+            found[f"instance {one['name']}"] = _words(one["kind"], one["changes"])
     for one in plan["targets"]:
         if _matters(one["kind"]):
             found[f"target {one['name']}"] = _words(one["kind"], one["changes"])
@@ -109,6 +114,11 @@ def _matters(kind: str) -> bool:
 def _words(kind: str, changes: Iterable[Mapping[str, Any]]) -> str:
     fields = ", ".join(f"{one['field']} {one['before']} → {one['after']}" for one in changes)
     return f"{kind} ({fields})" if fields else kind
+
+
+def _instance_text(one: InstanceChange) -> str:
+    """A state changes by itself, and so does what depends on it."""
+    return _text([str(one.kind), one.name, one.node, one.adopted, one.spec])
 
 
 def _action_text(one: Action) -> str:
@@ -132,6 +142,9 @@ def _declaration_texts(declared: Declaration) -> list[str]:
         "policy": declared.policy.to_json(),
         "hooks": [one.to_json() for one in declared.hooks],
     }
+    if declared.instances or declared.routes:
+        head["instances"] = {name: one.to_json() for name, one in declared.instances.items()}
+        head["routes"] = {name: one.to_json() for name, one in declared.routes.items()}
     return [_text(head), *sorted(repr(_adapter(one)) for one in declared.adapters)]
 
 

@@ -250,8 +250,13 @@ def with_memory(seen: Sighting, record: TargetRecord) -> Sighting:
     return replace(seen, capabilities=Capabilities.from_json(record.capabilities))
 
 
-async def decide(fleet: Fleet, found: Survey, *, mode: Mode, options: PlanOptions) -> Plan:
+async def decide(
+    fleet: Fleet, found: Survey, *, mode: Mode, options: PlanOptions, ending: Collection[str] = frozenset()
+) -> Plan:
     """Compute the plan, with loads blocked whose files cannot be loaded.
+
+    Args:
+        ending: targets that are instances to be deleted.
 
     Raises:
         InvalidError: a declared base model is not the one that is served.
@@ -274,6 +279,7 @@ async def decide(fleet: Fleet, found: Survey, *, mode: Mode, options: PlanOption
         declared_before=_targets_before(found.stack),
         staged_path=staged_path,
         faults=faults,
+        ending=frozenset(ending),
         prefix_caching={name: _prefix_caching(spec, found.records[name]) for name, spec in found.targets.items()},
     )
     warnings = [

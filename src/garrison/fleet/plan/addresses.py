@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 from garrison.base.errors import ConflictError
 from garrison.fleet.values.causes import MOVED
 from garrison.fleet.values.declaration import Declaration
-from garrison.fleet.values.target import TargetSpec
+from garrison.fleet.values.target import TargetSpec, instance_place
 from garrison.store.records import Declared, Operation, Resource, TargetRecord
 
 __all__ = ["as_moved", "check_addresses", "moved_targets", "server_of", "spellings"]
@@ -21,6 +21,8 @@ _PORTS = {"http": 80, "https": 443}
 
 def server_of(base_url: str) -> str:
     """Return a key that is equal for addresses of the same server. All names of the loopback host count as one."""
+    if instance_place(base_url) is not None:
+        return base_url
     parts = urlsplit(base_url)
     host = "localhost" if parts.hostname in _LOOPBACK else parts.hostname
     return f"{host}:{parts.port or _PORTS[parts.scheme]}{parts.path}"
@@ -52,6 +54,8 @@ def as_moved(resources: Iterable[Resource], moved: Mapping[str, str]) -> tuple[R
 
 def spellings(base_url: str) -> set[str]:
     """Return the addresses under which the same server may be on record; see `server_of`."""
+    if instance_place(base_url) is not None:
+        return {base_url}
     parts = urlsplit(base_url)
     host = parts.hostname or ""
     port = parts.port or _PORTS[parts.scheme]

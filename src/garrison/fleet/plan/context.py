@@ -45,6 +45,7 @@ class Scene:
     staged_path: Callable[[str, str], str | None]
     faults: Mapping[str, EntryFault]
     prefix_caching: Mapping[str, bool | None]
+    ending: frozenset[str] = frozenset()
 
     def unknown(self, target: str) -> Failure | None:
         """Return why `target` is unknown; None if it was observed."""

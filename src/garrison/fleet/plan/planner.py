@@ -14,6 +14,7 @@ served now (or not, or unknown).
     no        yes       as recorded          delete (`patch` keeps)
     no        yes       absent               release: already gone
     no        yes       another path         release: no longer Garrison's
+    no        yes       instance is deleted  release: it ends with the instance
     either    either    unknown              keep if nothing is to be done, else blocked: owed until it is seen
 """
 
@@ -57,6 +58,7 @@ def plan(
     staged_path: Callable[[str, str], str | None] = lambda _target, _digest: None,
     prefix_caching: Mapping[str, bool | None] | None = None,
     faults: Mapping[str, EntryFault] | None = None,
+    ending: frozenset[str] = frozenset(),
 ) -> Plan:
     """Compute the actions for one stack.
 
@@ -70,6 +72,7 @@ def plan(
         declared_before: targets of the stack's last applied manifest.
         staged_path: maps (target, digest) to the path in the target's adapter store, or None if it has none.
         prefix_caching: whether each target caches prefixes; None or missing if not known.
+        ending: targets that are instances to be deleted; what was loaded there ends with them.
         faults: faults of adapter store entries in use, by path; see `entry_faults`.
     """
     scene = Scene(
@@ -79,12 +82,13 @@ def plan(
         sightings=sightings,
         staged_path=staged_path,
         faults=faults or {},
+        ending=ending,
         prefix_caching=prefix_caching or {},
     )
     actions = [*_decide_all(declaration, recorded, scene)]
     actions.sort(key=lambda action: (action.target, _ORDER[action.kind], action.name))
     involved = {action.target for action in actions} | declaration.targets.keys() | sightings.keys()
-    unknown = {name: failure.message for name in sorted(involved) if (failure := scene.unknown(name))}
+    unknown = {name: failure.message for name in sorted(involved - ending) if (failure := scene.unknown(name))}
     return Plan(
         stack=declaration.stack,
         mode=mode,
@@ -166,6 +170,9 @@ def _undeclared(recorded: Resource, scene: Scene) -> Action:
     base = Action(kind=ActionKind.KEEP, target=target, name=name, label=recorded.label, reason="", recorded=recorded)
     if scene.mode == "patch":
         return replace(base, reason="not in this manifest; patch leaves it")
+    if target in scene.ending:
+        reason = f"instance {target} is deleted"
+        return replace(base, kind=ActionKind.RELEASE, way=Way.RECORD, reason=reason)
     if unknown := scene.unknown(target):
         reason = "will be unloaded when the target is seen again"
         return replace(base, kind=ActionKind.BLOCKED, reason=reason, failure=unknown, owed=True)

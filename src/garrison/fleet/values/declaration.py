@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from garrison.fleet.values.instance import InstanceDeclaration
+from garrison.fleet.values.route import RouteDeclaration
 from garrison.fleet.values.target import TargetSpec, headers_from_json, headers_to_json
 from garrison.net.endpoint import Secret
 
@@ -113,7 +115,11 @@ class Hook:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Declaration:
-    """One complete stack. `targets` holds every declared target, with or without adapters."""
+    """One complete stack.
+
+    Attributes:
+        targets: every declared target, with or without adapters, and the instances that adapters are attached to.
+    """
 
     stack: str
     targets: Mapping[str, TargetSpec] = field(default_factory=dict)
@@ -121,9 +127,19 @@ class Declaration:
     models: tuple[ModelSpec, ...] = ()
     policy: Policy = Policy()
     hooks: tuple[Hook, ...] = ()
+    instances: Mapping[str, InstanceDeclaration] = field(default_factory=dict)
+    routes: Mapping[str, RouteDeclaration] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
-        """Return JSON-ready values; `from_json` reads back an equal declaration. Contains references, no secrets."""
+        """Return JSON-ready values; `from_json` reads back an equal declaration. Contains references, no secrets.
+
+        A stack without instances and routes is written as before there were any, so that it compares equal to what is
+        on record.
+        """
+        more: dict[str, Mapping[str, InstanceDeclaration | RouteDeclaration]] = {
+            "instances": self.instances,
+            "routes": self.routes,
+        }
         return {
             "stack": self.stack,
             "targets": {name: target.to_json() for name, target in self.targets.items()},
@@ -131,7 +147,7 @@ class Declaration:
             "models": [model.to_json() for model in self.models],
             "policy": self.policy.to_json(),
             "hooks": [hook.to_json() for hook in self.hooks],
-        }
+        } | {key: {name: one.to_json() for name, one in some.items()} for key, some in more.items() if some}
 
     @classmethod
     def from_json(cls, body: Mapping[str, Any]) -> "Declaration":
@@ -142,4 +158,8 @@ class Declaration:
             models=tuple(ModelSpec(**model) for model in body["models"]),
             policy=Policy(**body["policy"]),
             hooks=tuple(Hook.from_json(hook) for hook in body["hooks"]),
+            instances={
+                name: InstanceDeclaration.from_json(name, one) for name, one in body.get("instances", {}).items()
+            },
+            routes={name: RouteDeclaration.from_json(name, one) for name, one in body.get("routes", {}).items()},
         )

@@ -44,6 +44,8 @@ class Cause(StrEnum):
     MALFORMED = "malformed"
     NO_LORA_ROUTES = "no-lora-routes"
     """The list is believed, but run-time LoRA is off: a missing adapter cannot be loaded, so it proves nothing."""
+    NOT_RUNNING = "not-running"
+    """It is an instance that does not run now, so it was not asked."""
     LOCAL = "local"
     """The problem is on Garrison's side: an unreadable secret or certificate file, no file descriptors left."""
     NEVER_ASKED = "never-asked"

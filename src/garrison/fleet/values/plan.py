@@ -8,6 +8,7 @@ from typing import Any
 
 from garrison.fleet.values.declaration import ADAPTER_TYPE, AdapterDeclaration
 from garrison.fleet.values.failure import Failure
+from garrison.fleet.values.instance_change import Change, InstanceChange, InstanceKind
 from garrison.fleet.values.observation import Served
 from garrison.store.records import Key, Resource
 
@@ -40,19 +41,6 @@ class Way(StrEnum):
     """Load the new name, then unload the old one."""
     RECORD = "record"
     """Nothing is sent to the target."""
-
-
-@dataclass(frozen=True, slots=True)
-class Change:
-    """A change of one field. `immutable`: the field cannot change in place."""
-
-    field: str
-    before: str | None
-    after: str | None
-    immutable: bool = False
-
-    def to_json(self) -> dict[str, Any]:
-        return {"field": self.field, "before": self.before, "after": self.after, "immutable": self.immutable}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -146,6 +134,7 @@ class Plan:
 
     Attributes:
         mode: `reconcile`, `patch` or `destroy`.
+        instances: what happens to the stack's instances, before anything is done at targets.
         unknown: targets that could not be observed, with the reason for display.
         warnings: suspicious values that do not prevent an apply.
         fingerprint: confirms this plan to an apply; see `operations.fingerprint`.
@@ -155,6 +144,7 @@ class Plan:
     mode: str
     actions: tuple[Action, ...] = ()
     targets: tuple[TargetChange, ...] = ()
+    instances: tuple[InstanceChange, ...] = ()
     unknown: Mapping[str, str] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
     fingerprint: str = ""
@@ -164,19 +154,32 @@ class Plan:
         return tuple(action for action in self.actions if action.conflict)
 
     @property
+    def instance_conflicts(self) -> tuple[InstanceChange, ...]:
+        return tuple(one for one in self.instances if one.kind is InstanceKind.CONFLICT)
+
+    @property
+    def instance_work(self) -> tuple[InstanceChange, ...]:
+        """The changes to carry out."""
+        return tuple(one for one in self.instances if one.acts)
+
+    @property
     def blocked(self) -> tuple[Action, ...]:
         return tuple(action for action in self.actions if action.kind is ActionKind.BLOCKED)
 
     @property
     def changes_required(self) -> bool:
-        """Whether anything would be sent to a target, now or when it is reachable again."""
-        return any(action.acts or action.kind is ActionKind.BLOCKED for action in self.actions)
+        """Whether an instance would change, or anything would be sent to a target, now or later."""
+        return bool(self.instance_work) or any(
+            action.acts or action.kind is ActionKind.BLOCKED for action in self.actions
+        )
 
     @property
     def empty(self) -> bool:
-        """Whether neither a target nor the record would change."""
-        return not any(action.kind is not ActionKind.KEEP for action in self.actions) and all(
-            target.kind == "keep" for target in self.targets
+        """Whether neither an instance, a target nor the record would change."""
+        return (
+            not any(one.kind is not InstanceKind.UNCHANGED for one in self.instances)
+            and not any(action.kind is not ActionKind.KEEP for action in self.actions)
+            and all(target.kind == "keep" for target in self.targets)
         )
 
     def counts(self) -> dict[str, int]:
@@ -192,6 +195,7 @@ class Plan:
             "fingerprint": self.fingerprint,
             "changes_required": self.changes_required,
             "counts": self.counts(),
+            "instances": [one.to_json() for one in self.instances],
             "targets": [target.to_json() for target in self.targets],
             "actions": [action.to_json() for action in self.actions],
             "unknown": dict(self.unknown),

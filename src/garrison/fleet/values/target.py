@@ -3,13 +3,49 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import quote, unquote
 
 from garrison.net.endpoint import Secret, Tls
 
-__all__ = ["NO_STORE", "TargetSpec", "headers_from_json", "headers_to_json"]
+__all__ = [
+    "NO_STORE",
+    "InstancePlace",
+    "TargetSpec",
+    "headers_from_json",
+    "headers_to_json",
+    "instance_place",
+    "instance_url",
+]
 
 NO_STORE = "none"
 """`adapter_store: none`: adapters are always loaded from the declared path."""
+
+
+_INSTANCE = "instance://"
+
+
+@dataclass(frozen=True, slots=True)
+class InstancePlace:
+    """Which instance a target is. `node`: the node that runs it; None for the one that asks."""
+
+    name: str
+    node: str | None = None
+
+
+def instance_url(name: str, node: str | None = None) -> str:
+    """Return what stands for the address of an instance: `instance://NAME` or `instance://NODE/NAME`.
+
+    The real address changes with each start; whoever runs the instance knows it (`fleet.instance_dialer`).
+    """
+    return f"{_INSTANCE}{quote(node, safe='')}/{quote(name)}" if node else f"{_INSTANCE}{quote(name)}"
+
+
+def instance_place(base_url: str) -> InstancePlace | None:
+    """Return the instance that `base_url` stands for; None for the address of a server."""
+    if not base_url.startswith(_INSTANCE):
+        return None
+    node, slash, name = base_url.removeprefix(_INSTANCE).partition("/")
+    return InstancePlace(unquote(name), unquote(node)) if slash else InstancePlace(unquote(node))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,6 +55,7 @@ class TargetSpec:
     Attributes:
         name: its identity; everything else may change in place.
         base_url: `scheme://host:port`, with the path prefix of a proxy, if any; never with `/v1` or a slash at its end.
+            Of an instance: see `instance_url`.
         base_model: the model id that its list must contain to be believed; None: the one first seen.
         headers: sent with every request; a value may be a secret.
         adapter_store: a directory that Garrison writes and the server reads, `none`, or None for the default: a store
@@ -43,6 +80,11 @@ class TargetSpec:
     timeout: float = 5.0
     load_timeout: float = 120.0
     probe: bool | None = None
+
+    @property
+    def instance(self) -> InstancePlace | None:
+        """The instance that this target is; None for a server that Garrison did not start."""
+        return instance_place(self.base_url)
 
     @property
     def unverified(self) -> bool:

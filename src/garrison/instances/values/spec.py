@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from garrison.base.errors import InvalidError
+from garrison.net.endpoint import Secret
 
 __all__ = ["CustomServer", "InstanceSpec", "require_name"]
 
@@ -55,6 +56,7 @@ class InstanceSpec:
         executable: words that replace the engine's program, such as `("python", "-m", "vllm")`.
         container: whether it runs in a container; None for what the engine's settings say.
         env: variables for the engine.
+        secrets: further variables, as references that are read at each start.
         port: a fixed port; None for one of the configured range.
         on_demand: a request starts it.
         idle_seconds: it is stopped or put to sleep when it had no request for this long; 0 or less: never, and it is
@@ -83,6 +85,7 @@ class InstanceSpec:
     executable: tuple[str, ...] = ()
     container: bool | None = None
     env: Mapping[str, str] = field(default_factory=dict)
+    secrets: Mapping[str, Secret] = field(default_factory=dict)
     port: int | None = None
     on_demand: bool = True
     idle_seconds: float | None = None
@@ -109,5 +112,5 @@ class InstanceSpec:
         return any(getattr(self, name) != getattr(other, name) for name in _OF_THE_ENGINE)
 
 
-_OF_THE_ENGINE = ("engine", "options", "custom", "executable", "container", "env", "port", "devices")
+_OF_THE_ENGINE = ("engine", "options", "custom", "executable", "container", "env", "secrets", "port", "devices")
 """Fields that the command, the environment or the place of an engine depends on."""

@@ -1,0 +1,91 @@
+"""Instances as the database has them, for commands that run without a server: they can plan, and change nothing."""
+
+import asyncio
+from collections.abc import Mapping
+
+from garrison.base.errors import UnreachableError
+from garrison.base.server_settings import ServerSettings
+from garrison.declared.plan import Existing, plan_instances
+from garrison.declared.spec import specs_of
+from garrison.fleet.instance_dialer import NotRunning
+from garrison.fleet.plan.context import Mode
+from garrison.fleet.values.declaration import Declaration
+from garrison.fleet.values.instance import InstanceDeclaration
+from garrison.fleet.values.instance_change import InstanceChange
+from garrison.fleet.values.target import InstancePlace
+from garrison.instances.stored import spec_from_json
+from garrison.instances.values.state import State
+from garrison.net.thread_pool import ThreadPool
+from garrison.store.instance_store import InstanceRow, InstanceStore
+
+__all__ = ["RecordedInstances"]
+
+_SECONDS = 30.0
+
+
+class RecordedInstances:
+    """`InstanceActions` and `TargetAddresses` without a server.
+
+    Args:
+        settings: the name of this machine, and the defaults of what manifests leave open.
+        pool: threads for the reads.
+    """
+
+    def __init__(self, store: InstanceStore, settings: ServerSettings, pool: ThreadPool) -> None:
+        self._store = store
+        self._settings = settings
+        self._pool = pool
+
+    async def plan(
+        self,
+        declaration: Declaration,
+        before: Mapping[str, InstanceDeclaration],
+        *,
+        mode: Mode,
+        adopt: bool,
+    ) -> tuple[InstanceChange, ...]:
+        """As `InstanceActions.plan`."""
+        nodes = {None, *(self._elsewhere(one.node) for one in (*declaration.instances.values(), *before.values()))}
+        existing = [
+            Existing(spec=spec_from_json(row.name, row.spec), state=State(row.state), node=node)
+            for node in sorted(nodes, key=str)
+            for row in await self._rows(node)
+        ]
+        declared = [
+            (self._elsewhere(declaration.instances[name].node), spec)
+            for name, spec in specs_of(declaration, self._settings).items()
+        ]
+        return plan_instances(declared, existing, declaration.stack, mode=mode, adopt=adopt)
+
+    def require(self) -> None:
+        """As `InstanceActions.require`: there is no server."""
+        raise UnreachableError(
+            "this changes instances, and no server runs on this data directory",
+            hint="Run `garrison up -f FILE`: it starts a server, and applies the manifest.",
+        )
+
+    async def create(self, change: InstanceChange) -> None:
+        self.require()
+
+    async def update(self, change: InstanceChange) -> None:
+        self.require()
+
+    async def delete(self, change: InstanceChange) -> None:
+        self.require()
+
+    async def find(self, place: InstancePlace) -> NotRunning:
+        """As `TargetAddresses.find`. The key of a running engine is its server's, so no address is ever returned."""
+        row = next((one for one in await self._rows(place.node) if one.name == place.name), None)
+        if row is None:
+            return NotRunning(f"instance {place.name} does not exist yet")
+        if State(row.state).holds_engine:
+            return NotRunning(f"instance {place.name} is {row.state}, and no server is here to ask it", known=False)
+        return NotRunning(f"instance {place.name} is {row.state}")
+
+    def _elsewhere(self, node: str | None) -> str | None:
+        return None if node == self._settings.node_name else node
+
+    async def _rows(self, node: str | None) -> list[InstanceRow]:
+        name = node or self._settings.node_name
+        async with asyncio.timeout(_SECONDS):
+            return await self._pool.run(lambda: self._store.instances(name), f"read the instances of {name}")
