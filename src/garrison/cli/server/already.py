@@ -17,8 +17,8 @@ def address_of(server: ServerClient) -> str | None:
 
     try:
         config: dict[str, Any] = server.call("GET", "/config", timeout=_ASK_SECONDS)
-        value = {name: config[name]["value"] for name in ("server_host", "server_port", "tls_cert", "root_path")}
-        secure = value["tls_cert"] not in (None, "None")
+        value = {name: config[name]["value"] for name in ("server_host", "server_port", "tls_cert_file", "root_path")}
+        secure = value["tls_cert_file"] not in (None, "None")
         return url_of(
             str(value["server_host"]), int(value["server_port"]), secure=secure, root_path=value["root_path"] or ""
         )
