@@ -33,7 +33,7 @@ def instances_here(settings: Settings) -> tuple[list[Instance], bool]:
     """
     with ServerClient(settings) as server:
         if not server.local or server.answers():
-            return all_instances(server), True
+            return all_instances(server, local=True), True
     from garrison.server.offline import stored_instances
 
     return [_shown(one) for one in stored_instances(settings)], False

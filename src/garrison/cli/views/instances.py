@@ -48,7 +48,11 @@ def show_instances(page: Page, found: Sequence[Instance], now: datetime) -> None
     if not found:
         page.line("no instances; `garrison instance create NAME -- vllm serve MODEL` makes one")
         return
-    title, *lines = show_rows(page, _COLUMNS, table_of(found, now))
+    columns, cells = _COLUMNS, table_of(found, now)
+    if len({one.get("node") for one in found}) > 1:
+        columns = (columns[0], Column("node"), *columns[1:])
+        cells = [[row[0], _node(one), *row[1:]] for row, one in zip(cells, found, strict=True)]
+    title, *lines = show_rows(page, columns, cells)
     page.print(title)
     for one, line in zip(found, lines, strict=True):
         page.print(line)
@@ -116,6 +120,12 @@ def _cells(one: Instance, now: datetime) -> list[str]:
         str(one["name"]), str(one["state"]), age_of(one, now), str(options.get("backend_type", NONE)), _model(options),
         NONE if port is None else str(port), memory_text(one), requests,
     ]  # fmt: skip
+
+
+def _node(one: Instance) -> str:
+    """Where it is. Of a node that does not answer its instances are as they were last seen."""
+    reach = one.get("node_state")
+    return f"{one.get('node')}" + (f" ({reach})" if reach not in (None, "reachable") else "")
 
 
 def _model(options: Mapping[str, Any]) -> str:

@@ -28,9 +28,15 @@ def with_tag(server: ServerClient, name: str) -> tuple[Instance, str]:
     return _checked(server, answer.body), answer.headers.get("etag", "*")
 
 
-def all_instances(server: ServerClient) -> list[Instance]:
-    """Every instance, by name."""
-    found = server.call("GET", "/instances")
+def all_instances(server: ServerClient, *, node: str | None = None, local: bool = False) -> list[Instance]:
+    """The instances, by name.
+
+    Args:
+        node: only those of this node.
+        local: only those of this server, and none of its nodes.
+    """
+    params = {"node": node} if node is not None else {"local": "true"} if local else {}
+    found = server.call("GET", "/instances", params=params)
     if not isinstance(found, list):
         raise _stranger(server)
     return [_checked(server, one) for one in found]

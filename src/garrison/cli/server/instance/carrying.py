@@ -25,7 +25,7 @@ def export(
 ) -> int:
     """Print what instances are, as YAML that `import` reads. It has the values of their variables."""
     with client(server) as there:
-        found = all_instances(there) if name is None else [instance(there, name)]
+        found = all_instances(there, local=True) if name is None else [instance(there, name)]
         document = exported({one["name"]: exportable(there, one) for one in found})
     print(json_module.dumps(document) if json else as_yaml(document), end="\n" if json else "")
     return 0

@@ -12,7 +12,7 @@ from garrison.base.errors import UnreachableError
 from garrison.cli.options import Json
 from garrison.cli.server.client import ServerClient
 from garrison.cli.server.instance.arguments import Name
-from garrison.cli.server.instance.calls import Instance, all_instances, instance, path_of
+from garrison.cli.server.instance.calls import all_instances, instance, path_of
 from garrison.cli.server.options import ServerUrl, client
 
 __all__ = ["explain", "list_", "show"]
@@ -20,6 +20,9 @@ __all__ = ["explain", "list_", "show"]
 
 def list_(
     watch: Annotated[bool, typer.Option("--watch", "-w", help="Show changes as they happen, until Ctrl-C.")] = False,
+    node: Annotated[
+        str | None, typer.Option("--node", metavar="NAME", help="Only those of this node. Default: of all.")
+    ] = None,
     server: ServerUrl = None,
     json: Json = False,
 ) -> int:
@@ -33,8 +36,8 @@ def list_(
 
     with client(server) as there:
         if watch:
-            return _watch(there, json=json)
-        found = all_instances(there)
+            return _watch(there, node, json=json)
+        found = all_instances(there, node=node)
     if json:
         print(json_module.dumps(found))
     else:
@@ -70,25 +73,19 @@ def explain(name: Name, server: ServerUrl = None, json: Json = False) -> int:
     return 0
 
 
-def _watch(server: ServerClient, *, json: bool) -> int:
+def _watch(server: ServerClient, node: str | None, *, json: bool) -> int:
     from garrison.cli.views.instances_watch import InstancesWatch
 
     view = InstancesWatch(json=json)
     try:
         for kind, data in server.events("/events"):
-            if kind == "snapshot":
-                view.snapshot(data.get("instances") or [])
-            elif kind == "missed":
-                view.snapshot(all_instances(server))
+            if kind in ("snapshot", "missed"):
+                view.snapshot(all_instances(server, node=node))
             elif (data.get("subject") or {}).get("kind") == "instance":
-                view.event(kind, data, lambda: _now(server))
+                view.event(kind, data, lambda: all_instances(server, node=node))
     except KeyboardInterrupt:
         return 0
     finally:
         view.end()
     sys.stdout.flush()
     raise UnreachableError(f"the server at {server.place} ended", hint="`garrison up` starts it again.")
-
-
-def _now(server: ServerClient) -> list[Instance]:
-    return all_instances(server)
