@@ -3,6 +3,7 @@
 import contextlib
 import json as json_codec
 import os
+import socket
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -70,6 +71,7 @@ class ServerClient:
         transport = None
         headers = {}
         self._directory: int | None = None
+        self._socket: str | None = None
         self.local = settings.server_url is None
         if settings.server_url is not None:
             self.place = base = _checked(settings.server_url)
@@ -77,7 +79,8 @@ class ServerClient:
             path = settings.data_dir / _SOCKET_NAME
             self.place = str(path)
             base = "http://localhost"
-            transport = httpx2.HTTPTransport(uds=self._short(path))
+            self._socket = self._short(path)
+            transport = httpx2.HTTPTransport(uds=self._socket)
         if settings.server_key is not None:
             headers["Authorization"] = f"Bearer {settings.server_key}"
         timeout = httpx2.Timeout(_CALL_SECONDS, connect=_CONNECT_SECONDS)
@@ -138,6 +141,7 @@ class ServerClient:
     ) -> Answer:
         """As `call`, with the headers of both directions."""
         with self._translated():
+            self._look()
             request = self._client.build_request(
                 method, f"/api/v1{path}", json=body, params=params, headers=headers, timeout=timeout
             )
@@ -158,7 +162,9 @@ class ServerClient:
             UnreachableError: the server ended in the middle, or was silent for a minute.
         """
         timeout = httpx2.Timeout(_SILENT_SECONDS, connect=_CONNECT_SECONDS)
-        with self._translated(), self._client.stream("GET", f"/api/v1{path}", params=params, timeout=timeout) as answer:
+        with self._translated(), contextlib.ExitStack() as stack:
+            self._look()
+            answer = stack.enter_context(self._client.stream("GET", f"/api/v1{path}", params=params, timeout=timeout))
             kind = answer.headers.get("content-type", "").partition(";")[0].strip()
             if not answer.is_success or kind != "text/event-stream":
                 raise self._refusal(answer.status_code, kind, self._read(answer, _CONNECT_SECONDS))
@@ -179,10 +185,18 @@ class ServerClient:
 
     def _succeeds(self, path: str) -> bool:
         try:
+            self._look()
             with self._client.stream("GET", path, timeout=_CONNECT_SECONDS) as answer:
                 return answer.is_success
         except (httpx2.HTTPError, OSError):
             return False
+
+    def _look(self) -> None:
+        """See that somebody listens on the socket: httpx2 leaves its own open when nobody does. Raises OSError."""
+        if self._socket is not None:
+            with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+                probe.settimeout(_CONNECT_SECONDS)
+                probe.connect(self._socket)
 
     def _read(self, answer: httpx2.Response, seconds: float) -> bytes:
         found = bytearray()
@@ -251,7 +265,7 @@ class ServerClient:
         try:
             self._directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except OSError:
-            return str(path)  # it does not exist, which the call will say
+            return "/dev/null/none"  # nothing is there, which the call will say
         return f"/proc/self/fd/{self._directory}/{path.name}"
 
 

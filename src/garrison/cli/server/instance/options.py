@@ -243,12 +243,13 @@ def _devices(text: str) -> list[str]:
 
 
 def _value(text: str) -> Any:
-    if text[:1] not in "[{":
+    if not text.startswith(("[", "{")):
         try:
             found = json.loads(text)
         except (ValueError, RecursionError):
             return text
-        return found if json.dumps(found) == text and not isinstance(found, str) else text
+        same = not isinstance(found, str) and json.dumps(found) == text
+        return found if same and text not in ("NaN", "Infinity", "-Infinity") else text
     try:
         return json.loads(text)
     except (ValueError, RecursionError):
