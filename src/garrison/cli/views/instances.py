@@ -48,9 +48,10 @@ def show_instances(page: Page, found: Sequence[Instance], now: datetime) -> None
     if not found:
         page.line("no instances; `garrison instance create NAME -- vllm serve MODEL` makes one")
         return
-    columns, cells = _COLUMNS, table_of(found, now)
+    columns: Sequence[Column] = _COLUMNS
+    cells = table_of(found, now)
     if len({one.get("node") for one in found}) > 1:
-        columns = (columns[0], Column("node"), *columns[1:])
+        columns = (_COLUMNS[0], Column("node"), *_COLUMNS[1:])
         cells = [[row[0], _node(one), *row[1:]] for row, one in zip(cells, found, strict=True)]
     title, *lines = show_rows(page, columns, cells)
     page.print(title)
