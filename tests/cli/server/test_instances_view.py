@@ -121,7 +121,7 @@ def step(name: str, state: str, reason: str) -> Event:
 def test_what_up_shows(capsys: pytest.CaptureFixture[str]) -> None:
     view = ServerView()
     view.note("ready on http://127.0.0.1:8080")
-    view.started(["running", "stopped", "stopped"], ["make a key"])
+    view.started(["running", "stopped", "stopped"])
     view.event(step("a", "starting", "waiting for room"))
     view.missed(3)
     view.ended(["a", "b"])
@@ -129,10 +129,9 @@ def test_what_up_shows(capsys: pytest.CaptureFixture[str]) -> None:
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "garrison  ready on http://127.0.0.1:8080"
     assert lines[1] == "· 3 instances: 1 running, 2 stopped"
-    assert lines[2] == "· make a key"
-    assert lines[4] == "12:00:00  a  starting  waiting for room"
-    assert "3 events" in lines[5]
-    assert lines[6] == "garrison  ended; 2 instances go on serving: a, b"
+    assert lines[3] == "12:00:00  a  starting  waiting for room"
+    assert "3 events" in lines[4]
+    assert lines[5] == "garrison  ended; 2 instances go on serving: a, b"
     assert any("garrison down --all" in line for line in lines)
 
 

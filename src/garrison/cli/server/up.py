@@ -115,7 +115,7 @@ async def _serve(values: Settings, lock: "ServerLock", view: "UpView") -> int:
     try:
         await server.startup()
         ready = True
-        view.started([str(one.state) for one in parts.instances.list()], _hints(values))
+        view.started([str(one.state) for one in parts.instances.list()])
         await server.main_loop()
     finally:
         await server.shutdown()
@@ -123,10 +123,3 @@ async def _serve(values: Settings, lock: "ServerLock", view: "UpView") -> int:
         if ready:
             view.ended([one.name for one in parts.instances.list() if one.engine is not None])
     return 0
-
-
-def _hints(values: Settings) -> list[str]:
-    """What somebody who starts a server for the first time has to know."""
-    if values.management_keys or not values.require_management_auth:
-        return []
-    return ["commands here need no key; `garrison keys create NAME` makes one for others"]

@@ -23,8 +23,8 @@ class UpView(Protocol):
     def note(self, text: str) -> None:
         """A sentence of the server, such as where it is ready."""
 
-    def started(self, states: Sequence[str], hints: Sequence[str]) -> None:
-        """It is ready; the states of its instances, and what to do next."""
+    def started(self, states: Sequence[str]) -> None:
+        """It is ready; the states of its instances."""
 
     def event(self, event: Event) -> None:
         """An instance did a step."""
@@ -43,7 +43,7 @@ class SilentServerView:
     """Nothing: where the log says it all."""
 
     def note(self, text: str) -> None: ...
-    def started(self, states: Sequence[str], hints: Sequence[str]) -> None: ...
+    def started(self, states: Sequence[str]) -> None: ...
     def event(self, event: Event) -> None: ...
     def missed(self, count: int) -> None: ...
     def ended(self, names: Sequence[str]) -> None: ...
@@ -60,10 +60,8 @@ class ServerView:
     def note(self, text: str) -> None:
         self._page.line(("garrison  ", "bold"), text)
 
-    def started(self, states: Sequence[str], hints: Sequence[str]) -> None:
+    def started(self, states: Sequence[str]) -> None:
         self._page.line(("· ", "dim"), states_text(states))
-        for hint in hints:
-            self._page.line(("· ", "dim"), hint)
         self._page.line(("· ", "dim"), "Ctrl-C ends the server; its instances go on serving")
 
     def event(self, event: Event) -> None:

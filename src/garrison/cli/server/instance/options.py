@@ -102,21 +102,10 @@ def from_line(text: str, engine: str | None = None) -> tuple[Options, tuple[str,
     Raises:
         InvalidError: it starts no known engine.
     """
-    from garrison.engines import registry
-    from garrison.engines.catalogue import check_args
-    from garrison.engines.options import to_options
-    from garrison.engines.parse.command import parse_command
-    from garrison.engines.parse.pasted import unwrap
+    from garrison.engines.parsed_backend import parse_backend
 
-    parsed = parse_command(unwrap(text), None if engine is None else registry.engine(engine).name)
-    # The simulator takes vLLM's flags, and has no catalogue of its own.
-    catalogue = registry.engine("vllm" if parsed.engine == "sim" else parsed.engine).catalogue()
-    found: Options = {"backend_type": parsed.engine, _ENGINE: to_options(parsed, catalogue)}
-    if parsed.env:
-        found["environment"] = dict(parsed.env)
-    if parsed.container is not None:
-        found["docker_enabled"] = True
-    return found, (*parsed.notes, *(finding.message for finding in check_args(catalogue, parsed.args)))
+    found = parse_backend(text, engine)
+    return dict(found.to_json()), found.notes
 
 
 def idle_minutes(text: str) -> float:
