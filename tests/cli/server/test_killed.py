@@ -1,108 +1,103 @@
-"""The server is killed while a command waits for it: exit code 31, and no traceback."""
+"""The server is killed, or ends, while commands wait for it: exit code 31, and no traceback."""
 
-import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from server_lab import Labs, ServerLab
+from server_lab import ServerLab
+from tests_environment import environment
 
 pytestmark = pytest.mark.system
+_SECONDS = 40.0
+
+Command = Callable[..., tuple["subprocess.Popen[bytes]", Callable[[], str]]]
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerLab]:
+    root = tmp_path_factory.mktemp("lab")
+    made = ServerLab(root, environment(root))
+    made.start()
+    yield made
+    made.close()
 
 
 @pytest.fixture
-def labs(tmp_path: Path, clean_environ: Any) -> Any:
-    made: list[ServerLab] = []
+def command(lab: ServerLab, tmp_path: Path) -> Iterator[Command]:
+    """`command("instance", "logs", "a")`: its process, and what it has printed."""
+    started: list[subprocess.Popen[bytes]] = []
 
-    def make() -> ServerLab:
-        made.append(ServerLab(tmp_path, dict(clean_environ)))
-        made[-1].start()
-        return made[-1]
+    def start(*words: str) -> tuple["subprocess.Popen[bytes]", Callable[[], str]]:
+        out = tmp_path / f"out{len(started)}"
+        argv = [sys.executable, "-m", "garrison.cli.main", *words]
+        with out.open("wb") as stream:
+            started.append(
+                subprocess.Popen(argv, env=lab.environ, stdout=stream, stderr=stream, stdin=subprocess.DEVNULL)
+            )
+        return started[-1], out.read_text
 
-    yield make
-    for one in made:
-        one.close()
-
-
-def command(lab: ServerLab, out: Path, *words: str) -> "subprocess.Popen[bytes]":
-    argv = [sys.executable, "-m", "garrison.cli.main", *words]
-    with out.open("wb") as stream:
-        return subprocess.Popen(argv, env=lab.environ, stdout=stream, stderr=stream, stdin=subprocess.DEVNULL)
-
-
-@pytest.mark.parametrize("graceful", [False, True])
-def test_while_a_log_is_followed(labs: Labs, tiny_model: Path, tmp_path: Path, until: Any, graceful: bool) -> None:
-    lab = labs()
-    lab.create("a", tiny_model)
-    assert lab.chat("a").is_success
-    out = tmp_path / "out"
-    process = command(lab, out, "instance", "logs", "a", "-f")
-    until(lambda: "startup complete" in out.read_text(), what="the last lines")
-    assert lab.chat("a").is_success
-    until(lambda: out.read_text().count("POST /v1/chat/completions") > 1 or process.poll() is not None, what="news")
-    if graceful:
-        assert lab.end() == 0
-    else:
-        lab.kill()
-    assert process.wait(20) == 31, out.read_text()
-    assert "error: the server at" in out.read_text()
-    assert "Traceback" not in out.read_text()
+    yield start
+    for one in started:
+        one.kill()
+        one.wait()
 
 
-def test_while_a_start_is_waited_for(labs: Labs, tiny_model: Path, tmp_path: Path, until: Any) -> None:
-    lab = labs()
-    lab.create("a", tiny_model, backend_options={"startup_delay": 60})
-    out = tmp_path / "out"
-    process = command(lab, out, "instance", "start", "a")
-    until(lambda: "starting" in out.read_text(), what="the start")
-    lab.kill()
-    assert process.wait(20) == 31, out.read_text()
-    assert "Traceback" not in out.read_text()
-
-
-def test_ctrl_c_ends_the_waiting_and_not_the_start(labs: Labs, tiny_model: Path, tmp_path: Path, until: Any) -> None:
-    lab = labs()
-    lab.create("a", tiny_model, backend_options={"startup_delay": 3})
-    out = tmp_path / "out"
-    process = command(lab, out, "instance", "start", "a")
-    until(lambda: "starting" in out.read_text(), what="the start")
+def test_ctrl_c_ends_the_waiting_and_not_the_start(
+    lab: ServerLab, tiny_model: Path, command: Command, until: Any
+) -> None:
+    lab.create("waited", tiny_model, backend_options={"startup_delay": 8})
+    process, text = command("instance", "start", "waited")
+    until(lambda: "waited: " in text(), seconds=_SECONDS, what="the start")
     process.send_signal(signal.SIGINT)
-    assert process.wait(20) == 130
-    assert "a goes on starting" in out.read_text()
-    until(lambda: lab.instance("a")["state"] == "running", what="running")
+    assert process.wait(_SECONDS) == 130
+    assert "waited goes on starting" in text()
+    until(lambda: lab.instance("waited")["state"] == "running", seconds=_SECONDS, what="running")
 
 
-def test_a_watch_sees_the_steps_and_the_end(labs: Labs, tiny_model: Path, tmp_path: Path, until: Any) -> None:
-    lab = labs()
-    lab.create("a", tiny_model)
-    out = tmp_path / "out"
-    process = command(lab, out, "instance", "list", "--watch")
-    until(lambda: "stopped" in out.read_text(), what="the list")
-    assert lab.chat("a").is_success
-    until(lambda: "running  ready" in out.read_text(), what="the steps")
-    lab.kill()
-    assert process.wait(20) == 31
-    text = out.read_text()
-    assert text.index("a  starting") < text.index("a  running  ready")
-    assert "Traceback" not in text
-
-
-def test_a_reader_that_leaves(labs: Labs, tiny_model: Path, until: Any) -> None:
-    """`garrison instance logs a -f | head -1`."""
-    lab = labs()
-    lab.create("a", tiny_model)
-    assert lab.chat("a").is_success
-    argv = [sys.executable, "-m", "garrison.cli.main", "instance", "logs", "a", "-f"]
+def test_a_reader_that_leaves(lab: ServerLab, tiny_model: Path) -> None:
+    """`garrison instance logs read -f | head -1`."""
+    lab.create("read", tiny_model)
+    assert lab.chat("read").is_success
+    argv = [sys.executable, "-m", "garrison.cli.main", "instance", "logs", "read", "-f"]
     with subprocess.Popen(argv, env=lab.environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         assert process.stdout is not None
         assert process.stderr is not None
         process.stdout.readline()
         process.stdout.close()
         for _ in range(3):
-            lab.chat("a")
-        assert process.wait(20) == 141
+            lab.chat("read")
+        assert process.wait(_SECONDS) == 141
         assert process.stderr.read() == b""
-    assert os.path.exists(lab.data_dir)  # noqa: PTH110
+
+
+@pytest.mark.parametrize("graceful", [False, True])
+def test_the_end_of_the_server(lab: ServerLab, tiny_model: Path, command: Command, until: Any, graceful: bool) -> None:
+    a, b = f"a{graceful}", f"b{graceful}"
+    assert lab.process is not None
+    if lab.process.poll() is not None:
+        lab.start()
+    lab.create(a, tiny_model)
+    lab.create(b, tiny_model, backend_options={"startup_delay": 60})
+    watch, watched = command("instance", "list", "--watch")
+    until(lambda: f"{a} " in watched(), seconds=_SECONDS, what="the list")
+    assert lab.chat(a).is_success
+    until(lambda: f"{a}  running  ready" in watched(), seconds=_SECONDS, what="the steps")
+    logs, lines = command("instance", "logs", a, "-f")
+    until(lambda: "startup complete" in lines(), seconds=_SECONDS, what="the last lines")
+    lab.api("POST", f"/instances/{a}/restart")
+    until(lambda: lines().count("startup complete") > 1, seconds=_SECONDS, what="the lines of the next engine")
+    start, waited = command("instance", "start", b)
+    until(lambda: f"{b}: " in waited(), seconds=_SECONDS, what="the start")
+    if graceful:
+        assert lab.end() == 0
+    else:
+        lab.kill()
+    for process, text in ((watch, watched), (logs, lines), (start, waited)):
+        assert process.wait(_SECONDS) == 31, text()
+        assert "error: " in text()
+        assert "Traceback" not in text()
+    assert watched().index(f"{a}  starting") < watched().index(f"{a}  running  ready")
