@@ -1,6 +1,5 @@
 """`garrison up --install-service --user`."""
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -44,16 +43,20 @@ def test_a_different_one_is_not_overwritten_unasked(cli: Any, unit: Path, monkey
     assert unit.read_text().startswith("[Unit]")
 
 
-def test_a_dry_run_writes_nothing(cli: Any, unit: Path) -> None:
+def test_a_dry_run_writes_nothing(cli: Any, unit: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "here.yaml").write_text("server_port: 8081\n")
     done = cli("up", "--install-service", "--user", "--dry-run", "--config", "here.yaml")
     assert done.out.startswith(f"# {unit}\n[Unit]")
     assert f"--config={Path.cwd() / 'here.yaml'}" in done.out
     assert not unit.exists()
 
 
-def test_where_it_may_not_be_written(cli: Any, unit: Path, unprivileged: Any, tmp_path: Path) -> None:
-    tmp_path.chmod(0o755)
-    with unprivileged():
-        done = cli("up", "--install-service", "--user")
-    assert (done.code, os.path.exists(unit)) == (40, False)
-    assert "may not be written" in done.err
+def test_where_it_may_not_be_written(cli: Any, unit: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: Path, _content: str, *, mode: int) -> None:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(service, "write_atomic", refuse)
+    done = cli("up", "--install-service", "--user")
+    assert done.code == 40
+    assert f"{unit} may not be written" in done.err
