@@ -10,7 +10,7 @@ import pytest
 import yaml
 from server_lab import ServerLab
 
-pytestmark = [pytest.mark.system, pytest.mark.xdist_group("cli-server")]
+pytestmark = [pytest.mark.system, pytest.mark.timeout(300)]
 
 
 def shown(here: Any, name: str) -> dict[str, Any]:

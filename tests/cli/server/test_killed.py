@@ -11,7 +11,7 @@ import pytest
 from server_lab import ServerLab
 from tests_environment import environment
 
-pytestmark = pytest.mark.system
+pytestmark = [pytest.mark.system, pytest.mark.timeout(300)]
 _SECONDS = 40.0
 
 Command = Callable[..., tuple["subprocess.Popen[bytes]", Callable[[], str]]]

@@ -13,7 +13,7 @@ import pytest
 from server_lab import ServerLab
 from tests_environment import environment
 
-pytestmark = pytest.mark.system
+pytestmark = [pytest.mark.system, pytest.mark.timeout(300)]
 
 
 @pytest.fixture(scope="module")

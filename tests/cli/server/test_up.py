@@ -23,7 +23,7 @@ from tests_environment import environment
 from garrison.base.errors import ConflictError, EngineDiedError, PortForeignError
 from garrison.cli.server.detach import ended_early
 
-pytestmark = pytest.mark.system
+pytestmark = [pytest.mark.system, pytest.mark.timeout(300)]
 _SECONDS = 90.0
 _ESCAPE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 UP = [sys.executable, "-m", "garrison.cli.main", "up"]

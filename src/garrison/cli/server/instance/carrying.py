@@ -18,7 +18,7 @@ __all__ = ["export", "import_"]
 
 def export(
     name: Annotated[
-        str | None, typer.Argument(metavar="[NAME]", help="One instance. Default: all.", show_default=False)
+        str | None, typer.Argument(metavar="NAME", help="One instance. Default: all.", show_default=False)
     ] = None,
     server: ServerUrl = None,
     json: Json = False,

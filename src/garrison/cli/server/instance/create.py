@@ -28,9 +28,7 @@ def create(
     name: Name,
     command: Annotated[
         str | None,
-        typer.Argument(
-            metavar="[COMMAND]", help="A command line in quotes; - reads standard input.", show_default=False
-        ),
+        typer.Argument(metavar="COMMAND", help="A command line in quotes; - reads standard input.", show_default=False),
     ] = None,
     engine: Annotated[
         str | None, typer.Option("--engine", "-e", help="vllm (the default), llama_cpp, mlx_lm, custom or sim.")
