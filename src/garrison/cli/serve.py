@@ -8,7 +8,7 @@ from typing import Annotated, Any, TextIO, cast
 
 import typer
 
-from garrison.base.errors import EngineDiedError, EngineTimeoutError, GarrisonError, UsageError
+from garrison.base.errors import EngineDiedError, EngineTimeoutError, UsageError
 from garrison.base.output.live_stream import LiveStream
 from garrison.base.redaction import shown_command, shown_variable
 from garrison.base.settings import Settings
@@ -17,6 +17,7 @@ from garrison.cli.log import opened_log
 from garrison.cli.options import Host, Log, Offline, Port, settings
 from garrison.cli.options import app as make_app
 from garrison.cli.views.call_line import call_line
+from garrison.cli.views.log_lines import show_tail
 from garrison.cli.views.start import start_view
 from garrison.cli.views.start_log import LogProgress, LogView
 from garrison.engines.argv import Endpoint
@@ -144,7 +145,7 @@ def _start(prepared: Prepared, values: Settings, *, logs: bool | None) -> int:
     except (EngineDiedError, EngineTimeoutError) as error:
         out.drain(_DRAIN_SECONDS)
         if not view.logs:
-            _show_tail(error)
+            show_tail(error.details)
         raise
     finally:
         out.drain(_DRAIN_SECONDS)
@@ -214,12 +215,3 @@ def _print_command(prepared: Prepared) -> None:
     variables = [shown_variable(name, value) for name, value in sorted(made.env.items())]
     variables += [f'{name}="${source}"' for name, source in sorted(made.env_from.items())]
     print(" ".join(["CMD:", *variables, shown_command(made.argv)]), file=sys.stderr)
-
-
-def _show_tail(error: GarrisonError) -> None:
-    lines = error.details.get("log_tail") or []
-    if lines:
-        print("\nlast lines of the engine's log:", file=sys.stderr)
-        for line in lines:
-            print(f"  │ {line}", file=sys.stderr)
-        print(file=sys.stderr)

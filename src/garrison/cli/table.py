@@ -32,6 +32,12 @@ COMMANDS = (
     ),
     Command("up", "Server", "Run the server: instances, gateway, fleet agent, API.", "garrison.cli.server.up"),
     Command("down", "Server", "End the server.", "garrison.cli.server.down"),
+    Command(
+        "instance", "Server", "Create, start, stop and change instances.", "garrison.cli.server.instance.commands", True
+    ),
+    Command("ps", "Server", "List what runs: instances, and what `serve` started.", "garrison.cli.server.ps"),
+    Command("logs", "Server", "Print the log of an engine that runs.", "garrison.cli.server.logs"),
+    Command("stop", "Server", "Stop an instance, or a `garrison serve`.", "garrison.cli.server.stop"),
     Command("models", "Artifacts", "Import, list, show, verify and remove models.", "garrison.cli.models"),
     Command("adapters", "Artifacts", "Import, list, show, verify and remove LoRA adapters.", "garrison.cli.adapters"),
     Command("engine", "Engines", "Install, list, choose, describe and remove engines.", "garrison.cli.engine"),

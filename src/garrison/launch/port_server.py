@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from garrison.preflight.servers import PortServer, ServerState
     from garrison.processes.process import Process
 
-__all__ = ["MachineServers", "endpoint_to_ask", "engine_called", "model_of", "require_unused_socket"]
+__all__ = ["MachineServers", "endpoint_to_ask", "engine_called", "model_of", "require_unused_socket", "started_at"]
 
 # A server that compiles for its first request does not answer for a quarter of a minute, but uses the CPU.
 _ASK_SECONDS = 20.0
@@ -51,7 +51,7 @@ class MachineServers:
             command=shown_command(root.argv),
             state=self._state(verdict, engine),
             model=model_of(root.argv),
-            since=_started(root.id.pid),
+            since=started_at(root.id.pid),
             parent=None if parent is None else f"pid {parent.id.pid}: {shown_command(parent.argv)}",
             title=engine.title,
         )
@@ -157,7 +157,7 @@ async def _answers(endpoint: "Endpoint", engine: "Engine", seconds: float) -> bo
     return False
 
 
-def _started(pid: int) -> datetime | None:
+def started_at(pid: int) -> datetime | None:
     """When a process was started. On Linux psutil would be up to a second early: it rounds the time of boot down."""
     ticks = start_time(pid)
     if ticks is not None:

@@ -1,9 +1,15 @@
 """Calls of commands to a server: over the unix socket of this data directory, or to a URL with a key."""
 
+import contextlib
 import json as json_codec
-from collections.abc import Iterator
-from typing import Any
-from urllib.parse import quote
+import os
+import socket
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Self
+from urllib.parse import quote, urlsplit
 
 import httpx2
 
@@ -20,13 +26,31 @@ from garrison.base.errors import (
 )
 from garrison.base.settings import Settings
 
-__all__ = ["ServerClient", "part"]
+__all__ = ["Answer", "ServerClient", "error_of", "part"]
 
 _SOCKET_NAME = "server.sock"
 _CONNECT_SECONDS = 5.0
+_CALL_SECONDS = 600.0
+_SILENT_SECONDS = 60.0  # of a stream; the server sends a ping every 15 s
+_MOST_BYTES = 64 * 2**20
+_MOST_LINE = 4 * 2**20
+_LONGEST_SOCKET_PATH = 100
 _BY_STATUS: dict[int, type[GarrisonError]] = {
     401: DeniedError, 403: DeniedError, 404: NotFoundError, 409: ConflictError, 412: ConflictError, 503: NotReadyError,
 }  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a server answered to a call that succeeded.
+
+    Attributes:
+        body: the JSON, the text where it is none, or None where there is no content.
+        headers: with names in lower case.
+    """
+
+    body: Any
+    headers: Mapping[str, str] = field(default_factory=dict)
 
 
 class ServerClient:
@@ -37,49 +61,62 @@ class ServerClient:
 
     Attributes:
         place: where it is, for messages.
+        local: it is the server of this data directory.
+
+    Raises:
+        InvalidError: `server_url` is no address.
     """
 
     def __init__(self, settings: Settings) -> None:
         transport = None
         headers = {}
+        self._directory: int | None = None
+        self._socket: str | None = None
+        self.local = settings.server_url is None
         if settings.server_url is not None:
-            self.place = settings.server_url.rstrip("/")
-            base = self.place
+            self.place = base = _checked(settings.server_url)
         else:
             path = settings.data_dir / _SOCKET_NAME
             self.place = str(path)
             base = "http://localhost"
-            transport = httpx2.HTTPTransport(uds=str(path))
+            self._socket = self._short(path)
+            transport = httpx2.HTTPTransport(uds=self._socket)
         if settings.server_key is not None:
             headers["Authorization"] = f"Bearer {settings.server_key}"
-        self._local = settings.server_url is None
-        timeout = httpx2.Timeout(None, connect=_CONNECT_SECONDS)
+        timeout = httpx2.Timeout(_CALL_SECONDS, connect=_CONNECT_SECONDS)
         self._client = httpx2.Client(
-            base_url=base, transport=transport, headers=headers, timeout=timeout, trust_env=not self._local
+            base_url=base, transport=transport, headers=headers, timeout=timeout, trust_env=not self.local
         )
 
-    def __enter__(self) -> "ServerClient":
+    @classmethod
+    def of_this_machine(cls, settings: Settings) -> Self:
+        """The server of the data directory, whatever `server_url` says."""
+        return cls(replace(settings, server_url=None, server_key=None))
+
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         self._client.close()
+        if self._directory is not None:
+            os.close(self._directory)
 
     def answers(self) -> bool:
         """Whether a server is there."""
-        try:
-            return self._client.get("/healthz", timeout=_CONNECT_SECONDS).is_success
-        except httpx2.HTTPError:
-            return False
+        return self._succeeds("/healthz")
 
     def is_ready(self) -> bool:
         """Whether a server is there and has started."""
-        try:
-            return self._client.get("/readyz", timeout=_CONNECT_SECONDS).is_success
-        except httpx2.HTTPError:
-            return False
+        return self._succeeds("/readyz")
 
     def call(
-        self, method: str, path: str, *, body: Any = None, params: dict[str, Any] | None = None, timeout: float = 600.0
+        self,
+        method: str,
+        path: str,
+        *,
+        body: Any = None,
+        params: Mapping[str, Any] | None = None,
+        timeout: float = _CALL_SECONDS,
     ) -> Any:
         """Make a call and return its JSON, or its text where it is none.
 
@@ -90,40 +127,146 @@ class ServerClient:
             UnreachableError: no server answers.
             GarrisonError: what the server says, as the error of the same code.
         """
-        try:
-            answer = self._client.request(method, f"/api/v1{path}", json=body, params=params, timeout=timeout)
-        except httpx2.HTTPError as error:
-            raise self._unreachable(error) from None
-        if answer.is_error:
-            raise _error_of(answer)
-        if answer.headers.get("content-type", "").startswith("application/json"):
-            return answer.json()
-        return answer.text
+        return self.exchange(method, path, body=body, params=params, timeout=timeout).body
 
-    def events(self, path: str, *, params: dict[str, Any] | None = None) -> Iterator[tuple[str, dict[str, Any]]]:
-        """Yield kind and data of the events of a stream, until the server ends it."""
+    def exchange(
+        self,
+        method: str,
+        path: str,
+        *,
+        body: Any = None,
+        params: Mapping[str, Any] | None = None,
+        headers: Mapping[str, str] | None = None,
+        timeout: float = _CALL_SECONDS,
+    ) -> Answer:
+        """As `call`, with the headers of both directions."""
+        with self._translated():
+            self._look()
+            request = self._client.build_request(
+                method, f"/api/v1{path}", json=body, params=params, headers=headers, timeout=timeout
+            )
+            answer = self._client.send(request, stream=True)
+            try:
+                content = self._read(answer, timeout)
+            finally:
+                answer.close()
+        kind = answer.headers.get("content-type", "").partition(";")[0].strip()
+        if not answer.is_success:
+            raise self._refusal(answer.status_code, kind, content)
+        return Answer(self._decoded(kind, content), {name.lower(): value for name, value in answer.headers.items()})
+
+    def events(self, path: str, *, params: Mapping[str, Any] | None = None) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Yield kind and data of the events of a stream, until the server ends it.
+
+        Raises:
+            UnreachableError: the server ended in the middle, or was silent for a minute.
+        """
+        timeout = httpx2.Timeout(_SILENT_SECONDS, connect=_CONNECT_SECONDS)
+        with self._translated(), contextlib.ExitStack() as stack:
+            self._look()
+            answer = stack.enter_context(self._client.stream("GET", f"/api/v1{path}", params=params, timeout=timeout))
+            kind = answer.headers.get("content-type", "").partition(";")[0].strip()
+            if not answer.is_success or kind != "text/event-stream":
+                raise self._refusal(answer.status_code, kind, self._read(answer, _CONNECT_SECONDS))
+            yield from self._parsed(answer.iter_bytes())
+
+    def _parsed(self, pieces: Iterator[bytes]) -> Iterator[tuple[str, dict[str, Any]]]:
+        kind, rest = "", b""
+        for piece in pieces:
+            *lines, rest = (rest + piece).split(b"\n")
+            if len(rest) > _MOST_LINE:
+                raise self._stranger(f"it sent a line of more than {_MOST_LINE} bytes")
+            for line in lines:
+                name, _, value = line.decode("utf-8", "replace").partition(": ")
+                if name == "event":
+                    kind = value
+                elif name == "data":
+                    yield kind, self._json(value.encode())
+
+    def _succeeds(self, path: str) -> bool:
         try:
-            with self._client.stream("GET", f"/api/v1{path}", params=params) as answer:
-                if answer.is_error:
-                    answer.read()
-                    raise _error_of(answer)
-                kind = ""
-                for line in answer.iter_lines():
-                    name, _, value = line.partition(": ")
-                    if name == "event":
-                        kind = value
-                    elif name == "data":
-                        yield kind, json_codec.loads(value)
-        except httpx2.HTTPError as error:
+            self._look()
+            with self._client.stream("GET", path, timeout=_CONNECT_SECONDS) as answer:
+                return answer.is_success
+        except (httpx2.HTTPError, OSError):
+            return False
+
+    def _look(self) -> None:
+        """See that somebody listens on the socket: httpx2 leaves its own open when nobody does. Raises OSError."""
+        if self._socket is not None:
+            with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+                probe.settimeout(_CONNECT_SECONDS)
+                probe.connect(self._socket)
+
+    def _read(self, answer: httpx2.Response, seconds: float) -> bytes:
+        found = bytearray()
+        end = time.monotonic() + seconds
+        for piece in answer.iter_bytes():
+            found += piece
+            if len(found) > _MOST_BYTES:
+                raise self._stranger(f"its answer has more than {_MOST_BYTES} bytes")
+            if time.monotonic() > end:
+                raise UnreachableError(f"the server at {self.place} did not finish its answer in {seconds:g} s")
+        return bytes(found)
+
+    def _decoded(self, kind: str, content: bytes) -> Any:
+        if not content:
+            return None
+        if kind == "application/json":
+            return self._json(content)
+        if kind == "text/plain":
+            return content.decode("utf-8", "replace")
+        raise self._stranger(f"it answers with {kind or 'no content type'}")
+
+    def _json(self, content: bytes) -> Any:
+        try:
+            return json_codec.loads(content)
+        except (ValueError, RecursionError):
+            raise self._stranger("it answers with something that is no JSON") from None
+
+    def _refusal(self, status: int, kind: str, content: bytes) -> GarrisonError:
+        if kind != "application/json":
+            return self._stranger(f"it answers {status} with {kind or 'no content type'}")
+        body = self._json(content)
+        if not isinstance(body, dict) or not isinstance(body.get("details"), str):
+            return self._stranger(f"it answers {status} in another form")
+        fallback = _BY_STATUS.get(status, InvalidError if status < 500 else InternalError)
+        return error_of(body.get("error"), body["details"], body, fallback)
+
+    def _stranger(self, why: str) -> UnreachableError:
+        return UnreachableError(f"{self.place} is no Garrison server: {why}", hint="Check the address.")
+
+    @contextlib.contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except (httpx2.HTTPError, OSError) as error:
             raise self._unreachable(error) from None
 
     def _unreachable(self, error: Exception) -> GarrisonError:
-        if self._local:
+        if isinstance(error, httpx2.RemoteProtocolError | httpx2.ReadError):
+            return UnreachableError(
+                f"the server at {self.place} ended in the middle of an answer",
+                hint="`garrison up` starts it again; its instances go on serving.",
+            )
+        if isinstance(error, httpx2.ReadTimeout):
+            return UnreachableError(f"the server at {self.place} does not answer", hint="Its log says what it does.")
+        if self.local:
             return UnreachableError(
                 f"no server runs on this data directory ({self.place})",
                 hint="`garrison up` starts one; `--server URL` or GARRISON_SERVER_URL names another.",
             )
         return UnreachableError(f"{self.place} does not answer: {error}", hint="Check the address and the server.")
+
+    def _short(self, path: Path) -> str:
+        """A name of the socket that fits into its address."""
+        if len(os.fsencode(path)) < _LONGEST_SOCKET_PATH:
+            return str(path)
+        try:
+            self._directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except OSError:
+            return "/dev/null/none"  # nothing is there, which the call will say
+        return f"/proc/self/fd/{self._directory}/{path.name}"
 
 
 def part(name: str) -> str:
@@ -131,13 +274,23 @@ def part(name: str) -> str:
     return quote(name, safe="")
 
 
-def _error_of(answer: httpx2.Response) -> GarrisonError:
+def error_of(
+    code: object, message: str, body: Mapping[str, Any], fallback: type[GarrisonError] = InternalError
+) -> GarrisonError:
+    """The error that a server reports, with the other fields of `body` as its details."""
+    cls = next((one for one in all_errors() if one.code == code), fallback)
+    named = ("error", "code", "details", "hint", "ok", "exit_code")
+    hint = body.get("hint")
+    facts = {name: value for name, value in body.items() if name not in named}
+    return cls(message, hint=hint if isinstance(hint, str) else None, details=facts)
+
+
+def _checked(url: str) -> str:
     try:
-        body = answer.json()
-        code, message = body["error"], body["details"]
-    except (ValueError, KeyError, TypeError):
-        return InternalError(f"the server answered {answer.status_code}: {answer.text[:200]}")
-    cls = next((one for one in all_errors() if one.code == code), None)
-    cls = cls or _BY_STATUS.get(answer.status_code, InvalidError if answer.status_code < 500 else InternalError)
-    facts = {name: one for name, one in body.items() if name not in ("error", "details", "hint")}
-    return cls(message, hint=body.get("hint"), details=facts)
+        found = urlsplit(url)
+        usable = found.scheme in ("http", "https") and bool(found.hostname) and (found.port is None or found.port > 0)
+    except ValueError:
+        usable = False
+    if not usable:
+        raise InvalidError(f"{url!r} is no address of a server", hint="For example http://10.0.0.5:8080")
+    return url.rstrip("/")

@@ -1,5 +1,6 @@
 """`garrison up --detach`: the same command in the background, watched until it is ready."""
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -7,54 +8,103 @@ import time
 from pathlib import Path
 
 from garrison.base.children import SAFE_PYTHON
-from garrison.base.errors import ConflictError, EngineDiedError, EngineTimeoutError
+from garrison.base.errors import ConflictError, EngineDiedError, EngineTimeoutError, GarrisonError, all_errors
 from garrison.base.settings import Settings
+from garrison.cli.server.already import address_of, already_runs
 from garrison.cli.server.client import ServerClient
 
-__all__ = ["detach"]
+__all__ = ["detach", "ended_early"]
 
 _READY_SECONDS = 60.0
+_END_SECONDS = 15.0
 _POLL_SECONDS = 0.05
 _TAIL_BYTES = 4000
+_MOST_LOG_BYTES = 32 * 2**20
 
 
 def detach(values: Settings, *arguments: str) -> int:
     """Start `garrison up` with `arguments` in a session of its own, and return when it is ready.
 
-    Its output goes to `server.log` in the data directory.
+    Its output goes to `server.log` in the data directory; the log of 32 MiB and more becomes `server.log.1` first.
+    Ctrl-C ends the server that was just started.
 
     Raises:
         ConflictError: a server runs there already.
-        EngineDiedError: it ended; the message has its last lines.
+        EngineTimeoutError: it is not ready after a minute. It goes on starting.
+        GarrisonError: it ended; the message has its last lines, the exit code is its own.
     """
     log = values.data_dir / "server.log"
-    with ServerClient(values) as there:
+    with ServerClient.of_this_machine(values) as there:
         if there.answers():
-            raise ConflictError(f"a server runs on {values.data_dir} already", hint="`garrison down` ends it.")
+            raise already_runs(values)
         values.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-        begin = log.stat().st_size if log.exists() else 0
-        descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-        argv = [sys.executable, SAFE_PYTHON, "-m", "garrison.cli.main", "up", *arguments]
+        begin, child = _spawn(log, arguments)
         try:
-            child = subprocess.Popen(
-                argv, stdin=subprocess.DEVNULL, stdout=descriptor, stderr=descriptor, start_new_session=True
-            )
-        finally:
-            os.close(descriptor)
-        deadline = time.monotonic() + _READY_SECONDS
-        while not there.is_ready():
-            if child.poll() is not None:
-                raise EngineDiedError(
-                    f"the server ended with {child.returncode}:\n{_tail(log, begin)}", hint=f"Its log is {log}."
-                )
-            if time.monotonic() > deadline:
-                raise EngineTimeoutError(f"the server is not ready after {_READY_SECONDS:g} s", hint=f"Its log: {log}")
-            time.sleep(_POLL_SECONDS)
-    print(f"the server runs in the background, pid {child.pid}; its log is {log}")
+            _wait_until_ready(there, child, log, begin)
+        except KeyboardInterrupt:
+            _end(child)
+            print("the server was ended again", file=sys.stderr)
+            raise
+        address = address_of(there)
+    where = f"{address}, " if address else ""
+    print(f"the server runs in the background: {where}pid {child.pid}; its log is {log}")
     return 0
+
+
+def ended_early(code: int, tail: str, log: Path) -> GarrisonError:
+    """The error of a server that ended before it was ready, with the class that has its exit code."""
+    cls = next((one for one in all_errors() if int(one.exit_code) == code), EngineDiedError)
+    if cls is ConflictError:  # two commands at once; the other one was first
+        return ConflictError(_last_error(tail) or "another server was started first", hint="`garrison down` ends it.")
+    return cls(f"the server ended with {code}:\n{tail}", hint=f"Its log is {log}.", details={"log_path": str(log)})
+
+
+def _spawn(log: Path, arguments: tuple[str, ...]) -> tuple[int, "subprocess.Popen[bytes]"]:
+    """The process, and where its part of the log begins."""
+    with contextlib.suppress(OSError):
+        if log.lstat().st_size >= _MOST_LOG_BYTES:
+            log.replace(log.with_name(log.name + ".1"))
+    descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    try:
+        begin = os.fstat(descriptor).st_size
+        argv = [sys.executable, SAFE_PYTHON, "-m", "garrison.cli.main", "up", *arguments]
+        child = subprocess.Popen(
+            argv, stdin=subprocess.DEVNULL, stdout=descriptor, stderr=descriptor, start_new_session=True
+        )
+    finally:
+        os.close(descriptor)
+    return begin, child
+
+
+def _wait_until_ready(there: ServerClient, child: "subprocess.Popen[bytes]", log: Path, begin: int) -> None:
+    deadline = time.monotonic() + _READY_SECONDS
+    while True:
+        if (code := child.poll()) is not None:
+            raise ended_early(code, _tail(log, begin), log)
+        if there.is_ready():
+            return
+        if time.monotonic() > deadline:
+            raise EngineTimeoutError(
+                f"the server is not ready after {_READY_SECONDS:g} s; it goes on starting", hint=f"Its log is {log}."
+            )
+        time.sleep(_POLL_SECONDS)
+
+
+def _end(child: "subprocess.Popen[bytes]") -> None:
+    child.terminate()
+    try:
+        child.wait(_END_SECONDS)
+    except subprocess.TimeoutExpired:
+        child.kill()
+        child.wait()
 
 
 def _tail(log: Path, begin: int) -> str:
     with log.open("rb") as file:
         file.seek(max(begin, log.stat().st_size - _TAIL_BYTES))
         return file.read(_TAIL_BYTES).decode("utf-8", "replace").strip()
+
+
+def _last_error(tail: str) -> str | None:
+    found = [line.partition("error: ")[2] for line in tail.splitlines() if line.startswith("error: ")]
+    return found[-1] if found else None

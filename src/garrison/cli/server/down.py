@@ -1,17 +1,22 @@
 """`garrison down`."""
 
 import time
+from collections.abc import Callable
 from typing import Annotated
 
 import typer
 
 from garrison.base.errors import UnreachableError
+from garrison.base.settings import Settings
 from garrison.cli.options import app as make_app
-from garrison.cli.server.options import ServerUrl, client
+from garrison.cli.options import settings
+from garrison.cli.server.client import ServerClient
+from garrison.cli.server.options import ServerUrl
 
 app = make_app("End the server.")
 
 _WAIT_SECONDS = 120.0
+_POLL_SECONDS = 0.1
 
 
 @app.command()
@@ -20,15 +25,35 @@ def down(
     server: ServerUrl = None,
 ) -> int:
     """End the server. Its instances go on serving and are adopted by the next one, unless --all stops them."""
-    with client(server) as there:
+    values = settings("server", server_url=server)
+    with ServerClient(values) as there:
         if not there.answers():
             print("no server runs")
             return 0
+        runs = _process_of(values) if there.local else there.answers
         there.call("POST", "/shutdown", body={"instances": stop_all})
         deadline = time.monotonic() + _WAIT_SECONDS
-        while there.answers():
+        while runs():
             if time.monotonic() > deadline:
                 raise UnreachableError(f"the server at {there.place} does not end", hint="Its log says why.")
-            time.sleep(0.1)
+            time.sleep(_POLL_SECONDS)
     print("the server and its instances ended" if stop_all else "the server ended; its instances go on serving")
     return 0
+
+
+def _process_of(values: Settings) -> Callable[[], bool]:
+    """Whether the server of this data directory still runs: it stops to answer before its instances have stopped."""
+    from garrison.cli.server.running import this_machine
+
+    processes = this_machine()
+    try:
+        pid = int((values.data_dir / "server.lock").read_text(encoding="ascii"))
+    except (OSError, ValueError):
+        return lambda: False
+    found = processes.read(pid)
+
+    def runs() -> bool:
+        now = processes.read(pid)
+        return found is not None and now is not None and now.id == found.id
+
+    return runs

@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from garrison.base.errors import ConflictError, UsageError
 from garrison.base.settings import Settings
-from garrison.cli.log import opened_log
+from garrison.cli.log import opened_log, shows_view
 from garrison.cli.options import Log, settings
 from garrison.cli.options import app as make_app
 
 if TYPE_CHECKING:
+    from garrison.cli.views.server import UpView
     from garrison.server.lock import ServerLock
 
 app = make_app("Run the server: instances, gateway, fleet agent and management API.")
@@ -36,26 +38,46 @@ def up(
         bool, typer.Option("--detach", "-d", help="Return when it is ready, and leave it in the background.")
     ] = False,
     log: Log = None,
+    install_service: Annotated[
+        bool, typer.Option("--install-service", help="Write a systemd unit that runs this command; start nothing.")
+    ] = False,
+    user: Annotated[bool, typer.Option("--user", help="With --install-service: a unit of this user alone.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="With --install-service: print the unit only.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")] = False,
 ) -> int:
     """Run the server: instances, gateway, fleet agent and management API, on one port.
 
     SIGTERM or Ctrl-C ends the server; its instances go on serving, and the next server adopts them. `garrison down
-    --all` stops them, too.
+    --all` stops them, too. On a terminal it shows each step of an instance; --log shows the log instead.
     """
+    if (user or dry_run) and not install_service:
+        raise UsageError(
+            "--user and --dry-run belong to --install-service", hint="garrison up --install-service --user"
+        )
     if config is not None:
         os.environ["GARRISON_CONFIG"] = str(config)
     values = settings(*_GROUPS, server_host=host, server_port=port, log_format=log)
+    if install_service:
+        from garrison.cli.server.service import install_service as write_service
+
+        arguments = _arguments(None if config is None else config.absolute(), host, port, log)
+        return write_service(values, tuple(arguments), user=user, dry_run=dry_run, yes=yes)
     if detach:
         from garrison.cli.server.detach import detach as in_background
 
         return in_background(values, *_arguments(config, host, port, log))
     from garrison.server.lock import ServerLock
 
-    lock = ServerLock(values.data_dir)
+    try:
+        lock = ServerLock(values.data_dir)
+    except ConflictError as error:
+        from garrison.cli.server.already import already_runs
+
+        raise already_runs(values, error.details) from None
     if values.log_format is None and not sys.stderr.isatty():
         values = settings(*_GROUPS, server_host=host, server_port=port, log_format="console")
-    context.with_resource(opened_log(values, "up"))
-    return _run(values, lock)
+    logged = context.with_resource(opened_log(values, "up"))
+    return _run(values, lock, _view(logged=logged))
 
 
 def _arguments(config: Path | None, host: str | None, port: int | None, log: str | None) -> list[str]:
@@ -63,25 +85,41 @@ def _arguments(config: Path | None, host: str | None, port: int | None, log: str
     return [f"{name}={value}" for name, value in given.items() if value is not None]
 
 
-def _run(values: Settings, lock: "ServerLock") -> int:
+def _view(*, logged: bool) -> "UpView":
+    from garrison.cli.views.server import ServerView, SilentServerView
+
+    return ServerView() if shows_view(logged) else SilentServerView()
+
+
+def _run(values: Settings, lock: "ServerLock", view: "UpView") -> int:
     import uvloop
 
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(_serve(values, lock))
+    try:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            return runner.run(_serve(values, lock, view))
+    finally:
+        view.end()
 
 
-async def _serve(values: Settings, lock: "ServerLock") -> int:
+async def _serve(values: Settings, lock: "ServerLock", view: "UpView") -> int:
     from garrison.server.parts import Parts
     from garrison.server.server import Server
 
     parts = Parts(values)
-    server = Server(parts, lock, note=lambda text: print(text, flush=True))
+    server = Server(parts, lock, note=view.note)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, server.request_end)
+    listener = parts.instances.bus.listen(view.event, missed=view.missed)
+    ready = False
     try:
         await server.startup()
+        ready = True
+        view.started([str(one.state) for one in parts.instances.list()])
         await server.main_loop()
     finally:
         await server.shutdown()
+        listener.close()
+        if ready:
+            view.ended([one.name for one in parts.instances.list() if one.engine is not None])
     return 0

@@ -1,0 +1,1 @@
+"""`garrison instance`: one module a group of commands."""

@@ -1,0 +1,43 @@
+"""`garrison instance logs`."""
+
+from garrison.base.errors import UnreachableError
+from garrison.cli.server.client import ServerClient
+from garrison.cli.server.instance.arguments import Follow, Lines, Name
+from garrison.cli.server.instance.calls import path_of
+from garrison.cli.server.options import ServerUrl, client
+
+__all__ = ["logs", "print_logs"]
+
+_INTERRUPTED = 130
+
+
+def logs(name: Name, follow: Follow = False, lines: Lines = 100, server: ServerUrl = None) -> int:
+    """Print the last lines of an engine's output; with -f, what comes, too."""
+    with client(server) as there:
+        return print_logs(there, name, lines, follow=follow)
+
+
+def print_logs(server: ServerClient, name: str, lines: int, *, follow: bool) -> int:
+    """Print the log of an instance, and return the exit code.
+
+    Raises:
+        NotFoundError: there is no such instance.
+        UnreachableError: the server does not answer, or ended while it was followed.
+    """
+    from garrison.cli.views.log_lines import log_line
+
+    if not follow:
+        text = server.call("GET", path_of(name, "logs"), params={"lines": lines}) or ""
+        for line in str(text).split("\n")[:-1]:
+            print(log_line(line))
+        return 0
+    try:
+        for kind, data in server.events(path_of(name, "logs/stream"), params={"lines": min(lines, 10_000)}):
+            if kind == "line":
+                print(log_line(str(data.get("text", ""))), flush=True)
+    except KeyboardInterrupt:
+        return _INTERRUPTED
+    raise UnreachableError(
+        f"the server at {server.place} ended, and the log with it",
+        hint="`garrison up` starts it again; the instance goes on serving.",
+    )

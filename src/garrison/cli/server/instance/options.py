@@ -1,0 +1,245 @@
+"""The options of an instance as the API takes them, from flags, `key=value` and pasted command lines. Pure."""
+
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from garrison.base import values
+from garrison.base.errors import InvalidError, UsageError
+
+__all__ = [
+    "Flags", "Options", "absolute_model", "changed", "from_line", "idle_minutes", "key_and_value", "patch_of",
+    "restarts", "without",
+]  # fmt: skip
+
+Options = dict[str, Any]
+"""`backend_type`, `backend_options` and what else an instance is, as JSON."""
+
+_ENGINE = "backend_options"
+_OF_THE_ENGINE = (
+    "backend_type", _ENGINE, "custom", "command_override", "docker_enabled", "environment", "devices",
+)  # fmt: skip
+"""Options that the command, the environment or the place of an engine depends on."""
+
+_OF_THE_INSTANCE = frozenset(
+    {
+        "backend_type", _ENGINE, "custom", "auto_restart", "max_restarts", "restart_delay", "on_demand_start",
+        "idle_timeout", "environment", "docker_enabled", "command_override", "group", "nodes", "pin", "priority",
+        "devices", "memory",
+    }
+)  # fmt: skip
+_SHORT = {"idle": "idle_timeout", "on_demand": "on_demand_start", "engine": "backend_type", "env": "environment"}
+_MINUTE = 60.0
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Flags:
+    """What the flags of `garrison instance create` say; None where one was not given."""
+
+    engine: str | None = None
+    model: str | None = None
+    options: Sequence[str] = ()
+    port: int | None = None
+    idle: str | None = None
+    pin: bool | None = None
+    group: str | None = None
+    devices: str | None = None
+    memory: str | None = None
+    env: Sequence[str] = ()
+    on_demand: bool | None = None
+    environ: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+    def over(self, base: Options) -> Options:
+        """Return `base` with these flags over it.
+
+        Raises:
+            UsageError: a flag has a value that it cannot have.
+        """
+        engine_options = dict(base.get(_ENGINE) or {})
+        engine_options |= dict(key_and_value(one, "--option") for one in self.options)
+        if self.model is not None:
+            engine_options["model"] = self.model
+        if self.port is not None:
+            engine_options["port"] = self.port
+        given: dict[str, Any] = {
+            "backend_type": self.engine,
+            "idle_timeout": None if self.idle is None else idle_minutes(self.idle),
+            "pin": self.pin,
+            "group": self.group,
+            "devices": None if self.devices is None else _devices(self.devices),
+            "memory": self.memory,
+            "on_demand_start": self.on_demand,
+        }
+        found = base | {name: value for name, value in given.items() if value is not None}
+        found.setdefault("backend_type", "vllm")
+        if engine_options or found["backend_type"] != "custom":
+            found[_ENGINE] = engine_options
+        if self.env:
+            found["environment"] = dict(base.get("environment") or {}) | dict(map(self._variable, self.env))
+        return found
+
+    def _variable(self, text: str) -> tuple[str, str]:
+        """`NAME=VALUE`, or `NAME` for the value that it has here, so that a secret need not stand in a command line."""
+        name, equals, value = text.partition("=")
+        if not _VARIABLE.match(name):
+            raise UsageError(f"--env {text!r} is not NAME=VALUE", hint="For example --env OMP_NUM_THREADS=4")
+        if equals:
+            return name, value
+        if name not in self.environ:
+            raise UsageError(f"--env {name}: the variable is not set here", hint=f"Export it, or give --env {name}=…")
+        return name, self.environ[name]
+
+
+def from_line(text: str, engine: str | None = None) -> tuple[Options, tuple[str, ...]]:
+    """The options of a pasted command line, and remarks about it for people.
+
+    Args:
+        engine: of a line that has only arguments.
+
+    Raises:
+        InvalidError: it starts no known engine.
+    """
+    from garrison.engines.parsed_backend import parse_backend
+
+    found = parse_backend(text, engine)
+    return dict(found.to_json()), found.notes
+
+
+def idle_minutes(text: str) -> float:
+    """Parse `30m`, `90s` or `never` to minutes; 0 is never. A bare number is minutes.
+
+    Raises:
+        UsageError: it is none of them.
+    """
+    if text.strip().lower() == "never":
+        return 0
+    try:
+        minutes: float = values.duration("m")(text) / _MINUTE
+    except ValueError as error:
+        raise UsageError(f"the idle time {text!r} must be {error}, or never") from None
+    return int(minutes) if minutes == int(minutes) else minutes
+
+
+def key_and_value(text: str, flag: str) -> tuple[str, Any]:
+    """Split `key=value`. The value is JSON where it reads the same as JSON (`2`, `true`, `{"a": 1}`), else text."""
+    key, equals, value = text.partition("=")
+    if not equals or not key.strip():
+        raise UsageError(f"{flag} {text!r} is not KEY=VALUE", hint=f"For example {flag} max_model_len=8192")
+    return key.strip(), _value(value)
+
+
+def patch_of(sets: Iterable[str], unsets: Iterable[str]) -> Options:
+    """A JSON merge patch of `--set key=value` and `--unset key`.
+
+    A key is an option of the instance (`idle`, `pin`, `env.NAME`), or one of its engine (`max_model_len`).
+
+    Raises:
+        UsageError: a key or a value cannot be used, or a key is given twice.
+    """
+    patch: Options = {}
+    for text in sets:
+        key, value = key_and_value(text, "--set")
+        raw = text.partition("=")[2]
+        _put(patch, _place(key), _meant(key, raw, value))
+    for key in unsets:
+        _put(patch, _place(key), None)
+    return patch
+
+
+def changed(options: Options, patch: Mapping[str, Any]) -> Options:
+    """`options` after a merge patch (RFC 7396)."""
+    found = dict(options)
+    for name, value in patch.items():
+        if value is None:
+            found.pop(name, None)
+        elif isinstance(value, Mapping) and isinstance(found.get(name), Mapping):
+            found[name] = changed(dict(found[name]), value)
+        else:
+            found[name] = value
+    return found
+
+
+def restarts(before: Mapping[str, Any], after: Mapping[str, Any]) -> bool:
+    """Whether an engine that runs has to be restarted to go from the one to the other."""
+    return any((before.get(name) or None) != (after.get(name) or None) for name in _OF_THE_ENGINE)
+
+
+def without(options: Mapping[str, Any], *, default_idle_seconds: object) -> Options:
+    """Options without what only shows a default of the server, so that they follow it elsewhere, too."""
+    found = dict(options)
+    idle = found.get("idle_timeout")
+    if isinstance(idle, int | float) and idle * _MINUTE == default_idle_seconds:
+        del found["idle_timeout"]
+    return found
+
+
+def absolute_model(options: Options, directory: str, home: str) -> Options:
+    """`options` with a model that is written as a path (`./x`, `../x`, `~/x`) from its root: the server runs in
+    another directory."""
+    import posixpath
+
+    engine_options = options.get(_ENGINE)
+    model = engine_options.get("model") if isinstance(engine_options, Mapping) else None
+    if not isinstance(model, str) or not re.match(r"\.{1,2}(/|\Z)|~/", model):
+        return options
+    whole = posixpath.join(home, model[2:]) if model.startswith("~/") else posixpath.join(directory, model)
+    return options | {_ENGINE: {**options[_ENGINE], "model": posixpath.normpath(whole)}}
+
+
+def _place(key: str) -> tuple[str, ...]:
+    """Where an option is in the JSON: `idle` in `idle_timeout`, `max_model_len` in `backend_options`."""
+    head, dot, rest = key.partition(".")
+    head = head.replace("-", "_")
+    head = _SHORT.get(head, head)
+    if head in ("environment", _ENGINE, "custom") and dot and rest:
+        return head, rest
+    if head in _OF_THE_INSTANCE and not dot:
+        return (head,)
+    return _ENGINE, key.replace("-", "_") if "." not in key else key
+
+
+def _meant(key: str, raw: str, value: Any) -> Any:
+    match _place(key):
+        case ("idle_timeout",):
+            return idle_minutes(raw)
+        case ("devices",):
+            return _devices(raw)
+        case ("environment", _) | ("memory",) | ("group",) | ("command_override",) | ("backend_type",):
+            return raw
+        case _:
+            if value is None:
+                raise UsageError(f"--set {key}=null takes the option away", hint=f"Use --unset {key}.")
+            return value
+
+
+def _put(patch: Options, place: tuple[str, ...], value: Any) -> None:
+    into: Any = patch
+    for name in place[:-1]:
+        into = into.setdefault(name, {})
+    if not isinstance(into, dict) or place[-1] in into:
+        raise UsageError(f"{'.'.join(place)} is given twice", hint="Leave one out.")
+    into[place[-1]] = value
+
+
+def _devices(text: str) -> list[str]:
+    """`auto`, or indices and UUIDs with commas between them; empty for any."""
+    if text.strip().lower() in ("auto", ""):
+        return []
+    return [one.strip() for one in text.split(",") if one.strip()]
+
+
+def _value(text: str) -> Any:
+    if not text.startswith(("[", "{")):
+        try:
+            found = json.loads(text)
+        except (ValueError, RecursionError):
+            return text
+        same = not isinstance(found, str) and json.dumps(found) == text
+        return found if same and text not in ("NaN", "Infinity", "-Infinity") else text
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        raise InvalidError(f"{text[:200]!r} looks like JSON and is none", hint="Quote it for the shell.") from None

@@ -1,0 +1,40 @@
+"""`garrison stop`."""
+
+from garrison.base.errors import UnreachableError
+from garrison.cli.options import app as make_app
+from garrison.cli.options import settings
+from garrison.cli.server.instance.arguments import Name
+from garrison.cli.server.options import ServerUrl
+
+app = make_app("Stop an instance, or a `garrison serve`.")
+
+
+@app.command()
+def stop(name: Name, server: ServerUrl = None) -> int:
+    """Stop an instance, or what a `garrison serve` runs, and return when nothing of it is left.
+
+    A name is one of `garrison ps`; what `serve` runs is also found by its port or pid. It is stopped as by Ctrl-C.
+    """
+    from garrison.base.clock import SystemClock
+    from garrison.cli.server.client import ServerClient
+    from garrison.cli.server.instance.starting import stopped
+    from garrison.cli.server.running import chosen, instances_here, this_machine
+    from garrison.launch.served import stop_served
+
+    values = settings("server", "preflight", server_url=server)
+    processes = this_machine()
+    instances, told = instances_here(values)
+    _, found = chosen(name, instances, values, processes)
+    if not isinstance(found, str):
+        stop_served(found, values, processes, SystemClock())
+        print(f"stopped {found.name}, pid {found.main.pid}")
+        return 0
+    if not told:
+        raise UnreachableError(
+            f"instance {name} belongs to a server that does not run",
+            hint="`garrison up --detach`, then stop it: a server that starts resumes what was running.",
+        )
+    with ServerClient(values) as there:
+        now = stopped(there, name)
+    print(f"{name} is {now['state']}: {now['reason']}")
+    return 0
