@@ -33,10 +33,6 @@ from garrison.net.thread_pool import ThreadPool
 from garrison.nodes.ask import HttpAsk
 from garrison.nodes.files import NodeFiles
 from garrison.nodes.watch import Nodes
-from garrison.preflight.gpu.gpus import Gpu
-from garrison.preflight.gpu.nvidia_smi import NvidiaSmiProbe
-from garrison.preflight.gpu.nvml import NvmlProbe
-from garrison.preflight.gpu.probe import read_gpus
 from garrison.server.fleet_agent import FleetAgent
 from garrison.store.sql.store import SqlStore, open_store
 
@@ -66,9 +62,9 @@ class Parts:
         self.disk = ThreadPool("garrison-files", 8)
         self._writes = ThreadPool("garrison-instances")
         self._starts = ThreadPool("garrison-starts", _STARTS_AT_ONCE)
-        self._machine = ThreadPool("garrison-machine")
+        self._machine = ThreadPool("garrison-machine", 4)
         self.runner = EngineRunner(settings, environ, ports=settings.instance_port_range, pool=self._starts)
-        self.devices = MachineDevices(self._machine, _gpus, self._variant, environ)
+        self.devices = MachineDevices(self._machine, settings, environ, in_use=self._variant)
         self.instances = InstanceManager(
             StoredInstances(self.store, settings.node_name),
             self.runner,
@@ -134,7 +130,7 @@ def manager_settings(values: Settings) -> ManagerSettings:
     """What the manager needs of the settings."""
     limits: dict[str, Any] = {"most": values.max_running_instances, "groups": dict(values.group_limits)}
     return ManagerSettings(
-        limits=Limits(**limits, residency=values.residency, patience=values.patience),
+        limits=Limits(**limits, residency=values.residency, patience=values.patience, evict=values.enable_lru_eviction),
         idle=values.idle_timeout,
         start_timeout=values.on_demand_start_timeout,
         queue=values.start_queue,
@@ -142,7 +138,3 @@ def manager_settings(values: Settings) -> ManagerSettings:
         stop_timeout=float(values.stop_timeout),
         most=values.max_instances,
     )
-
-
-def _gpus() -> tuple[Gpu, ...]:
-    return read_gpus((NvmlProbe(), NvidiaSmiProbe()))[1]

@@ -9,7 +9,6 @@ from pydantic import ValidationError
 
 from garrison.api.audited import note
 from garrison.api.feed import FeedEvent
-from garrison.api.instances.explained import explained
 from garrison.api.instances.logs import follow, tail
 from garrison.api.instances.options import InstanceOptions, options_of, spec_of
 from garrison.api.instances.shown import etag, shown
@@ -74,7 +73,7 @@ async def evaluate(
     given: Given, options: InstanceOptions, name: Annotated[str, Query(max_length=50)] = "new"
 ) -> dict[str, Any]:
     """Say whether an instance that does not exist would fit, where, and who would make room."""
-    return explained(await given.instances.evaluate(spec_of(name, options, given.settings)))
+    return (await given.instances.evaluate(spec_of(name, options, given.settings))).to_json()
 
 
 @router.post("/eject")
@@ -182,7 +181,7 @@ async def restart_instance(given: Given, name: Name) -> dict[str, Any]:
 @router.get("/{name}/explain")
 async def explain(given: Given, name: Name) -> dict[str, Any]:
     """Say what a start would do now: where it fits, who would make room, or why it cannot."""
-    return explained(await given.instances.explain(name))
+    return (await given.instances.explain(name)).to_json()
 
 
 @router.get("/{name}/logs", response_class=PlainTextResponse)
