@@ -20,6 +20,7 @@ from garrison.instances.room.estimate import ModelShape
 from garrison.instances.room.ledger import not_back
 from garrison.instances.room.values import HOST, Device, Granted, Need
 from garrison.instances.values.spec import InstanceSpec
+from garrison.launch.backends import backend_of
 from garrison.models.request import ResolveRequest, user_hf_home
 from garrison.net.thread_pool import ThreadPool
 
@@ -148,8 +149,8 @@ class MachineDevices:
         if spec.engine == "custom":
             return Facts(spec, on="gpu" if has_gpus and spec.devices else "host")
         engine = registry.engine(spec.engine)
-        given, variables = _of_backend(self._settings, engine.name)
-        env = {**self._environ, **variables, **spec.env}
+        backend = backend_of(self._settings, engine.name)
+        given, env = backend.args, {**self._environ, **backend.env, **spec.env}
         try:
             args = (*given, *to_args(normal_keys(spec.options), engine.catalogue()))
             args = (*engine.file_args(args), *args)
@@ -207,14 +208,3 @@ def _limited(host: Sequence[Device], limit: int | None) -> tuple[Device, ...]:
 
 def _of(pids: frozenset[int], by_pid: Mapping[int, int]) -> int:
     return sum(count for pid, count in by_pid.items() if pid in pids)
-
-
-def _of_backend(settings: Settings, engine: str) -> tuple[tuple[str, ...], dict[str, str]]:
-    """Arguments and variables of every instance of an engine."""
-    given: dict[str, tuple[tuple[str, ...], tuple[tuple[str, str], ...]]] = {
-        "vllm": (settings.vllm_args, settings.vllm_env),
-        "llama_cpp": (settings.llama_args, settings.llama_env),
-        "mlx_lm": (settings.mlx_lm_args, settings.mlx_lm_env),
-    }
-    args, env = given.get(engine, ((), ()))
-    return args, dict(env)

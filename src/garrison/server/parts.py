@@ -62,7 +62,7 @@ class Parts:
         self.disk = ThreadPool("garrison-files", 8)
         self._writes = ThreadPool("garrison-instances")
         self._starts = ThreadPool("garrison-starts", _STARTS_AT_ONCE)
-        self._machine = ThreadPool("garrison-machine")
+        self._machine = ThreadPool("garrison-machine", 4)
         self.runner = EngineRunner(settings, environ, ports=settings.instance_port_range, pool=self._starts)
         self.devices = MachineDevices(self._machine, settings, environ, in_use=self._variant)
         self.instances = InstanceManager(
@@ -130,7 +130,7 @@ def manager_settings(values: Settings) -> ManagerSettings:
     """What the manager needs of the settings."""
     limits: dict[str, Any] = {"most": values.max_running_instances, "groups": dict(values.group_limits)}
     return ManagerSettings(
-        limits=Limits(**limits, residency=values.residency, patience=values.patience),
+        limits=Limits(**limits, residency=values.residency, patience=values.patience, evict=values.enable_lru_eviction),
         idle=values.idle_timeout,
         start_timeout=values.on_demand_start_timeout,
         queue=values.start_queue,

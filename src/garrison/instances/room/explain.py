@@ -65,6 +65,7 @@ class Explanation:
             "text": self.text,
             "why": found.why,
             "devices": list(found.devices) if isinstance(found, Place | Evict) else [],
+            "evicts": list(names),
             "victims": [_victim(residents[name], self.limits) for name in names if name in residents],
             "retry_seconds": found.seconds if isinstance(found, Wait) else None,
             "need": _need(self.need),
