@@ -71,6 +71,8 @@ class Lifecycle:
             return
         self.cancel_restart(live)
         live.asked_at = asyncio.get_running_loop().time()
+        if not placed:
+            self._book.move(live, State.STARTING, "waiting for room")
         live.start = asyncio.create_task(self._start(live, placed=placed), name=f"start {live.name}")
 
     async def _start(self, live: Live, *, placed: bool) -> None:
@@ -80,7 +82,6 @@ class Lifecycle:
             if placed:
                 engine = await self._wake_or_launch(live, self.placer.granted(live))
             else:
-                self._book.move(live, State.STARTING, "waiting for room")
                 engine = await self.placer.run(
                     live,
                     lambda: is_wanted(live),

@@ -1,6 +1,6 @@
 """What `garrison serve` runs on this machine: found by the records of started engines, stopped by identity."""
 
-import os
+import contextlib
 import signal
 from dataclasses import dataclass
 from datetime import datetime
@@ -160,10 +160,8 @@ def _memory(main: ProcessId, processes: Processes) -> int:
 
     if not isinstance(processes, Procfs):
         return 0
-    pages = 0
+    found = 0
     for pid in processes.subtree(main):
-        try:
-            pages += processes.resident_pages(pid)
-        except OSError:  # it ended
-            continue
-    return pages * os.sysconf("SC_PAGE_SIZE")
+        with contextlib.suppress(OSError):  # it ended
+            found += processes.resident_bytes(pid)
+    return found

@@ -42,6 +42,11 @@ class FleetAgent:
         await self._agent.startup()
         self._work = asyncio.create_task(self._agent.main_loop(), name="fleet agent")
 
+    def look_now(self, target: str) -> None:
+        """Look at a target without delay."""
+        if self._agent is not None:
+            self._agent.look_now(target)
+
     def _event(self, event: object) -> None:
         """The history is told by its own bus."""
 

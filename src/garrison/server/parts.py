@@ -21,6 +21,7 @@ from garrison.base.settings import Settings
 from garrison.engines.environments import in_use
 from garrison.fleet.artifacts.disk import DiskArtifacts
 from garrison.fleet.context import Fleet
+from garrison.fleet.instance_dialer import InstanceDialer
 from garrison.fleet.management.local import LocalOperations
 from garrison.instances.engine_runner import EngineRunner
 from garrison.instances.machine import MachineDevices
@@ -28,12 +29,14 @@ from garrison.instances.manager import InstanceManager
 from garrison.instances.room.values import Limits
 from garrison.instances.settings import ManagerSettings
 from garrison.instances.stored import StoredInstances
+from garrison.instances.values.state import State
 from garrison.net.client import HttpDialer
 from garrison.net.thread_pool import ThreadPool
 from garrison.nodes.ask import HttpAsk
 from garrison.nodes.files import NodeFiles
 from garrison.nodes.watch import Nodes
 from garrison.server.fleet_agent import FleetAgent
+from garrison.server.stack_instances import ServedInstances
 from garrison.store.sql.store import SqlStore, open_store
 
 __all__ = ["Parts", "manager_settings"]
@@ -85,7 +88,9 @@ class Parts:
         self._ask = HttpAsk()
         self.nodes = Nodes(NodeFiles(settings.data_dir), self._ask, clock=self.clock, pool=self.disk)
         artifacts = DiskArtifacts(settings.data_dir, self.store.identity(), record=self.store)
-        self.fleet = Fleet(store=self.store, dialer=HttpDialer(), artifacts=artifacts)
+        served = ServedInstances(self.instances, self.nodes, settings)
+        dialer = InstanceDialer(HttpDialer(), served)
+        self.fleet = Fleet(store=self.store, dialer=dialer, artifacts=artifacts, instances=served)
         self.commands = FleetCommands(LocalOperations(self.fleet))
         self._agent = FleetAgent(self.fleet, retention=timedelta(days=settings.retention))
 
@@ -97,6 +102,11 @@ class Parts:
         self.nodes.changed = lambda view: feed.push(f"node_{view.reach}", view.to_json())
         await self.nodes.startup()
         await self._agent.startup()
+        # An engine that has just started has none of its adapters.
+        self.instances.bus.listen(
+            lambda event: self._agent.look_now(event.subject_name),
+            wants=lambda event: event.kind == f"instance_{State.RUNNING}",
+        )
 
     def downloads(self, feed: Feed) -> Downloads:
         """The downloads of models, which tell `feed`."""
@@ -130,7 +140,12 @@ def manager_settings(values: Settings) -> ManagerSettings:
     """What the manager needs of the settings."""
     limits: dict[str, Any] = {"most": values.max_running_instances, "groups": dict(values.group_limits)}
     return ManagerSettings(
-        limits=Limits(**limits, residency=values.residency, patience=values.patience, evict=values.enable_lru_eviction),
+        limits=Limits(
+            **limits,
+            evict=values.enable_lru_eviction,
+            residency=values.residency,
+            patience=values.patience,
+        ),
         idle=values.idle_timeout,
         start_timeout=values.on_demand_start_timeout,
         queue=values.start_queue,

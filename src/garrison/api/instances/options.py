@@ -12,10 +12,13 @@ from garrison.base.values import size
 from garrison.engines import registry
 from garrison.engines.options import normal_keys, to_args
 from garrison.instances.values.spec import CustomServer, InstanceSpec, require_name
+from garrison.net.endpoint import Secret
 
 __all__ = ["Custom", "InstanceOptions", "options_of", "spec_of"]
 
 _MINUTE = 60.0
+_FALSY = ("docker_enabled", "sleep_level")
+"""Options whose false or zero means something else than none."""
 _LONGEST = 10_000_000
 _Text = Field(max_length=100_000)
 
@@ -28,6 +31,16 @@ class Custom(BaseModel):
     argv: list[str] = Field(min_length=1, max_length=1000, description="`{port}`, `{host}` and `{model}` are replaced.")
     ready_path: str = Field("/health", pattern=r"^/", max_length=1000)
     apis: list[str] = Field(["chat", "completions"], max_length=50)
+
+
+class SecretReference(BaseModel):
+    """Where a secret is read at each start."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    env: str | None = Field(None, max_length=1000)
+    file: str | None = Field(None, max_length=4000)
+    command: list[str] | None = Field(None, min_length=1, max_length=100)
 
 
 class InstanceOptions(BaseModel):
@@ -68,10 +81,16 @@ class InstanceOptions(BaseModel):
     pin: bool | None = None
     priority: int | None = Field(None, ge=-1_000_000, le=1_000_000)
     devices: list[str | int] | None = Field(None, max_length=64, description="Indices or UUIDs of GPUs.")
+    weight: float | None = Field(None, gt=0, le=1_000_000, description="How much its return counts; 1 is usual.")
+    preload: bool | None = Field(None, description="It is started with the server, and not stopped when idle.")
+    sleep_level: int | None = Field(None, ge=0, le=2, description="Sleep instead of a stop; 0 for never.")
+    secrets: dict[str, SecretReference] | None = Field(
+        None, description="Variables by reference. Only the owner of the data directory may use them."
+    )
     memory: int | str | None = Field(None, description="Bytes, or a size such as `14GiB`.")
 
 
-def spec_of(name: str, given: InstanceOptions, defaults: ServerSettings) -> InstanceSpec:
+def spec_of(name: str, given: InstanceOptions, defaults: ServerSettings, *, stack: str | None = None) -> InstanceSpec:
     """Return the value for the options of instance `name`.
 
     Raises:
@@ -99,7 +118,7 @@ def spec_of(name: str, given: InstanceOptions, defaults: ServerSettings) -> Inst
         env=dict(given.environment or {}),
         port=port,
         on_demand=_or(given.on_demand_start, defaults.default_on_demand_start),
-        idle_seconds=None if given.idle_timeout is None else max(0.0, given.idle_timeout) * _MINUTE,
+        idle_seconds=None if given.idle_timeout is None else round(max(0.0, given.idle_timeout) * _MINUTE, 6),
         auto_restart=_or(given.auto_restart, defaults.default_auto_restart),
         max_restarts=max(0, _or(given.max_restarts, defaults.default_max_restarts)),
         restart_delay=max(0.0, _or(given.restart_delay, defaults.default_restart_delay)),
@@ -108,6 +127,11 @@ def spec_of(name: str, given: InstanceOptions, defaults: ServerSettings) -> Inst
         priority=given.priority or 0,
         devices=tuple(str(one) for one in given.devices or ()),
         memory_bytes=_memory(given.memory),
+        weight=_or(given.weight, 1.0),
+        preload=bool(given.preload),
+        sleep_level=given.sleep_level,
+        secrets={key: _secret(key, one) for key, one in (given.secrets or {}).items()},
+        stack=stack,
     )
 
 
@@ -140,14 +164,25 @@ def options_of(spec: InstanceSpec, defaults: ServerSettings | None = None) -> di
         "priority": spec.priority,
         "devices": list(spec.devices),
         "memory": spec.memory_bytes,
+        "weight": None if spec.weight == 1.0 else spec.weight,
+        "preload": spec.preload,
+        "sleep_level": spec.sleep_level,
+        "secrets": {key: one.to_json() for key, one in spec.secrets.items()},
     }
-    found |= {name: value for name, value in optional.items() if value or (value is False and name == "docker_enabled")}
+    found |= {name: value for name, value in optional.items() if value or (name in _FALSY and value is not None)}
     if spec.custom is not None:
         custom = spec.custom
         found["custom"] = {
             "argv": list(custom.argv), "ready_path": custom.ready_path, "apis": sorted(custom.apis),
         }  # fmt: skip
     return found
+
+
+def _secret(name: str, given: SecretReference) -> Secret:
+    found = given.model_dump(exclude_none=True)
+    if len(found) != 1:
+        raise InvalidError(f"secret {name} needs one of `env`, `file` and `command`", hint='{"env": "HF_TOKEN"}')
+    return Secret.from_json(found)
 
 
 def _check_options(engine: str, options: Mapping[str, Any]) -> None:

@@ -15,12 +15,12 @@ from garrison.api.instances.shown import etag, shown
 from garrison.api.problems import problems
 from garrison.api.services import Services, services
 from garrison.api.sse import EVENTS, EventStream
-from garrison.base.errors import ConflictError, InvalidError
+from garrison.base.errors import ConflictError, DeniedError, InvalidError
 from garrison.instances.live import Live
 from garrison.instances.values.spec import InstanceSpec
 from garrison.nodes.node import NodeView
 
-__all__ = ["router"]
+__all__ = ["check_secrets", "router"]
 
 router = APIRouter(prefix="/api/v1/instances", tags=["instances"], responses=problems(404, 409, 412))
 
@@ -111,6 +111,7 @@ async def create_instance(
     key = idempotency_key
     if key is not None and (answer := given.idempotency.answered(key, request)) is not None:
         return answer
+    check_secrets(options, http)
     live = await given.instances.create(spec_of(name, options, given.settings))
     note(http, after=options_of(live.spec, given.settings))
     response.headers["ETag"] = etag(live)
@@ -127,7 +128,8 @@ async def replace_instance(
     """Replace what an instance is. One that runs is restarted if its engine's command changes: `restarted` says so."""
     live = given.instances.get(name)
     _check_match(live, if_match)
-    return await _update(given, live, spec_of(name, options, given.settings), http, response)
+    check_secrets(options, http)
+    return await _update(given, live, spec_of(name, options, given.settings, stack=live.spec.stack), http, response)
 
 
 @router.patch("/{name}")
@@ -148,7 +150,9 @@ async def change_instance(
     except ValidationError as error:
         found = error.errors()[0]
         raise InvalidError(f"{'.'.join(map(str, found['loc']))}: {found['msg']}") from None
-    return await _update(given, live, spec_of(name, options, given.settings), http, response)
+    if "secrets" in patch:
+        check_secrets(options, http)
+    return await _update(given, live, spec_of(name, options, given.settings, stack=live.spec.stack), http, response)
 
 
 @router.delete("/{name}", status_code=204)
@@ -240,3 +244,16 @@ def _merged(before: dict[str, Any], patch: dict[str, Any]) -> dict[str, Any]:
         else:
             found[name] = value
     return found
+
+
+def check_secrets(options: InstanceOptions, http: Request) -> None:
+    """Refuse references to secrets of this machine from anybody but its owner.
+
+    Raises:
+        DeniedError: a holder of a key sent some.
+    """
+    if options.secrets and not http.scope.get("garrison.local"):
+        raise DeniedError(
+            "only the owner of the data directory may name variables and files of this machine",
+            hint="Use `environment`, or the unix socket.",
+        )

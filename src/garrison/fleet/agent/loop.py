@@ -123,6 +123,12 @@ class Agent:
             bug=self._unexpected,
         )
 
+    def look_now(self, target: str) -> None:
+        """Look at a target without delay: something outside says that it has changed."""
+        if (watched := self._list.targets.get(target)) is not None:
+            self._looks.look_again(watched)
+            self._wake.set()
+
     def request_stop(self) -> None:
         """End the main loop, and begin no further action. `shutdown` completes the actions in progress."""
         self.state.stopping = True
