@@ -79,7 +79,7 @@ def test_a_command_with_macros_is_an_instance_of_its_engine(found: Found, tmp_pa
     declared = read_back(manifest_text(found, "x"), tmp_path)
     llama = declared.instances["llama"]
     assert (llama.engine, llama.model) == ("llama_cpp", "/srv/models/llama-8b.gguf")
-    assert dict(llama.options) == {"ctx_size": 8192, "gpu_layers": "99", "alias": "llama"}
+    assert dict(llama.options) == {"ctx_size": 8192, "gpu_layers": 99, "alias": "llama"}
     assert llama.executable == ("/opt/llama/llama-server",)
     assert (llama.idle, llama.group, llama.preload) == (1800.0, "gpu", True)
     assert llama.env["CACHE"] == Secret("env", "CACHE_DIR")

@@ -10,7 +10,7 @@ from garrison.base.redaction import is_secret_name
 from garrison.fleet.manifest.address import canonical_url
 from garrison.migrate.command_line import instance_of_command
 from garrison.migrate.llama_swap_macros import Macros, marked, reference, unmarked
-from garrison.migrate.values import FOREVER, Found, idle_text
+from garrison.migrate.values import FOREVER, Found, free_name, idle_text
 
 __all__ = ["add_config"]
 
@@ -172,11 +172,11 @@ def _groups(config: Mapping[str, Any], names: Mapping[str, str], found: Found) -
         where = f"groups.{group}"
         members = [names[one] for one in _texts(_mapping(body).get("members")) if one in names]
         for name in members:
-            found.instances[name]["group"] = str(group)
+            found.instances[name]["group"] = free_name(str(group), {})
             if body.get("persistent"):
                 found.instances[name]["pin"] = True
         if body.get("swap", True):
-            limits[str(group)] = 1
+            limits[free_name(str(group), {})] = 1
         if body.get("exclusive", True) and len(groups) > 1:
             found.remark(where, "exclusive: no equivalent; the groups run side by side as far as there is room")
     grouped = any("group" in one for one in found.instances.values())
@@ -226,7 +226,7 @@ def _peers(config: Mapping[str, Any], macros: Mapping[str, Any], found: Found) -
             if marked(key) is None:
                 found.remark(f"{where}.apiKey", f"a secret, which is not copied; export it as {variable}")
         models = _texts(body.get("models"))
-        name = str(peer) if str(peer) not in found.instances else f"{peer}-peer"
+        name = free_name(str(peer), found.instances | found.targets)
         found.targets[name] = target
         if len(models) == 1:
             target["base_model"] = models[0]

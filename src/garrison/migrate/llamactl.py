@@ -161,7 +161,10 @@ def _how_it_lives(options: Mapping[str, Any], found: Found, where: str, local_no
     if options.get("docker_enabled") is not None:
         body["container"] = bool(options["docker_enabled"])
     if override := str(options.get("command_override") or ""):
-        body["executable"] = shlex.split(override)
+        try:
+            body["executable"] = literal(shlex.split(override))
+        except ValueError as error:
+            found.remark(f"{where}.command_override", f"left out: {str(error).lower()}")
     environment = options.get("environment")
     if isinstance(environment, dict) and environment:
         body["env"] = literal(found.env(environment, f"{where}.environment"))

@@ -92,6 +92,9 @@ class Found:
 
     def add_route(self, name: str, to: list[str], where: str, policy: str | None = None) -> None:
         """Add a route, unless a model of that name is there already."""
+        if not _may_be_key(name):
+            self.remark(where, f"the name {name!r} cannot be a key of a manifest")
+            return
         if name in self.routes or name in self.instances:
             self.remark(where, f"the name {name!r} is taken by another model")
             return
@@ -118,6 +121,10 @@ class Found:
         return {"stack": self.stack} | {key: some for key, some in named.items() if some}
 
 
+def _may_be_key(name: str) -> bool:
+    return 0 < len(name) <= 200 and name.isprintable() and name == name.strip()
+
+
 def setting_of(variable: str) -> Setting | None:
     """Return the setting that a variable of llamactl, or of Garrison, stands for."""
     rows = Settings.table()
@@ -140,7 +147,9 @@ def idle_text(seconds: float) -> str:
     whole = round(seconds)
     if whole > 0 and whole % 3600 == 0:
         return f"{whole // 3600}h"
-    return f"{whole // 60}m" if whole > 0 and whole % 60 == 0 else f"{seconds:g}s"
+    if whole > 0 and whole % 60 == 0:
+        return f"{whole // 60}m"
+    return f"{seconds:.3f}".rstrip("0").rstrip(".") + "s"
 
 
 def literal(value: Any) -> Any:
