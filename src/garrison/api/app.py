@@ -9,6 +9,7 @@ from garrison.api import backends, errors, keys, metrics, nodes, system
 from garrison.api.authentication import Authentication
 from garrison.api.fleet import routes as fleet
 from garrison.api.guard import Guard
+from garrison.api.instances import of_stacks
 from garrison.api.instances import routes as instances
 from garrison.api.models import routes as models
 from garrison.api.problems import TAGS, complete
@@ -34,7 +35,7 @@ def create_app(given: Services) -> FastAPI:
     app.state.services = given
     errors.install(app)
     app.include_router(system.health)
-    for noun in (system, keys, instances, nodes, backends, models, fleet, metrics):
+    for noun in (system, keys, instances, of_stacks, nodes, backends, models, fleet, metrics):
         app.include_router(noun.router)
     complete(app)
     return app

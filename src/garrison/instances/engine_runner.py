@@ -86,6 +86,10 @@ class EngineRunner:
         self._containers = containers
         self._dialer = dialer or HttpDialer()
 
+    def reconfigure(self, settings: Settings) -> None:
+        """Take other settings, from the next start on."""
+        self._settings = settings
+
     def directory(self, name: str) -> Path:
         """Where the files of an instance are."""
         return self._settings.data_dir / "instances" / name

@@ -44,6 +44,13 @@ class Lifecycle:
         self._runner = runner
         self._settings = settings
 
+    def reconfigure(self, settings: ManagerSettings) -> None:
+        """Take other settings, from the next decision on."""
+        self._settings = settings
+        self.placer.limits = settings.limits
+        self.stops.settings = settings
+        self._sleeping.settings = settings
+
     def _evict(self, victim: Live, evictor: Live) -> None:
         self.stops.rest(victim, f"makes room for {evictor.name}", evictor)
 

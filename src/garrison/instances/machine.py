@@ -72,6 +72,10 @@ class MachineDevices:
         self._reading: asyncio.Future[tuple[tuple[Device, ...], Reading]] | None = None
         self._known: dict[str, tuple[InstanceSpec, float, Facts]] = {}
 
+    def reconfigure(self, settings: Settings) -> None:
+        """Take other settings, from the next reading on."""
+        self._settings = settings
+
     async def read(self) -> Sequence[Device]:
         """As `Devices.read`. What does not answer leaves what was read before."""
         if asyncio.get_running_loop().time() - self._read_at >= _KEEP_SECONDS:

@@ -107,6 +107,12 @@ class InstanceManager:
                 await live.engine.leave()
         await self._writer.close(_FLUSH_SECONDS)
 
+    def reconfigure(self, settings: ManagerSettings) -> None:
+        """Take other settings, from the next decision on."""
+        self.settings = settings
+        self._life.reconfigure(settings)
+        self._book.tell()
+
     # Looking
 
     def list(self) -> list[Live]:

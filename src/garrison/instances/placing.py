@@ -86,7 +86,7 @@ class Placer:
     def __init__(self, book: Book, devices: Devices, limits: Limits, evict: Callable[[Live, Live], None]) -> None:
         self._book = book
         self._devices = devices
-        self._limits = limits
+        self.limits = limits
         self._evict = evict
         self._turn = asyncio.Lock()
         self._queue: list[tuple[Live, Callable[[], bool]]] = []
@@ -115,7 +115,7 @@ class Placer:
             if not ran_out_of_memory(error.details, given.need):
                 raise
             found = await self.explain(live)
-            if not worth_a_second_try(found.need, found.residents, found.devices, self._limits):
+            if not worth_a_second_try(found.need, found.residents, found.devices, self.limits):
                 raise with_figures(error, found, given) from None
             _log.info("a start ran out of memory; once more with all room", name=live.name, error=error.message)
         given = await self.place(live, wanted, say, all_room=True)
@@ -190,13 +190,13 @@ class Placer:
         decide = make_all_room if all_room else choose
         if live.home:
             # It sleeps on its GPUs. Where it would have to wait for them, others will do, at the price of a start.
-            there = decide(replace(need, devices=live.home), residents, corrected, self._limits)
+            there = decide(replace(need, devices=live.home), residents, corrected, self.limits)
             if isinstance(there, Place | Evict):
-                return Explanation(there, need, residents, corrected, self._limits)
-            elsewhere = decide(need, residents, corrected, self._limits)
+                return Explanation(there, need, residents, corrected, self.limits)
+            elsewhere = decide(need, residents, corrected, self.limits)
             best = elsewhere if isinstance(elsewhere, Place | Evict) else there
-            return Explanation(best, need, residents, corrected, self._limits)
-        return Explanation(decide(need, residents, corrected, self._limits), need, residents, corrected, self._limits)
+            return Explanation(best, need, residents, corrected, self.limits)
+        return Explanation(decide(need, residents, corrected, self.limits), need, residents, corrected, self.limits)
 
     async def decide(self, live: Live) -> Decision:
         """What would be done now; nothing is."""

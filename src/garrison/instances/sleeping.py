@@ -39,7 +39,7 @@ class Sleeping:
     def __init__(self, book: Book, devices: Devices, settings: ManagerSettings) -> None:
         self._book = book
         self._devices = devices
-        self._settings = settings
+        self.settings = settings
 
     async def choose(self, live: Live, *, waited_for: bool) -> Rest:
         """Whether it sleeps or stops."""
@@ -157,7 +157,7 @@ class Sleeping:
         return {key: known[key] if key in known else await sleeper.answer(name) for key, name in found.items()}
 
     async def _in_time(self, call: Callable[[float], Awaitable[T]], measured: float | None, live: Live, what: str) -> T:
-        seconds = deadline(measured, self._settings.sleep_timeout)
+        seconds = deadline(measured, self.settings.sleep_timeout)
         try:
             async with asyncio.timeout(seconds):
                 return await call(seconds)
@@ -173,7 +173,7 @@ class Sleeping:
         """
         if not before:
             return None
-        until = asyncio.get_running_loop().time() + self._settings.memory_timeout
+        until = asyncio.get_running_loop().time() + self.settings.memory_timeout
         while (found := judge(before, await self._devices.measure(live))) is not None:
             if asyncio.get_running_loop().time() >= until:
                 return found

@@ -46,7 +46,7 @@ class Stops:
         self._book = book
         self._sleeping = sleeping
         self._devices = devices
-        self._settings = settings
+        self.settings = settings
         self._start = start
 
     def stop(self, live: Live, reason: str) -> None:
@@ -101,7 +101,7 @@ class Stops:
     async def _drain(self, live: Live, engine: RunningEngine, pointless: Callable[[], bool]) -> bool:
         """Wait for the requests in progress, for a limited time. False if it has become pointless."""
         loop = asyncio.get_running_loop()
-        deadline = loop.time() + self._settings.drain_timeout
+        deadline = loop.time() + self.settings.drain_timeout
         while not pointless():
             left = deadline - loop.time()
             if not live.leases or live.engine is not engine or left <= 0:
@@ -180,7 +180,7 @@ class Stops:
 
     def _idle_limit(self, live: Live) -> float | None:
         own = live.spec.idle_seconds
-        limit = self._settings.idle if own is None else own
+        limit = self.settings.idle if own is None else own
         stays = live.spec.pin or live.spec.preload or not live.spec.on_demand
         return limit if limit > 0 and not stays else None
 

@@ -108,6 +108,13 @@ class Parts:
             wants=lambda event: event.kind == f"instance_{State.RUNNING}",
         )
 
+    def reconfigure(self, fresh: Settings) -> None:
+        """Take other settings. Engines that run go on; those that start have the new values."""
+        self.settings = fresh
+        self.runner.reconfigure(fresh)
+        self.devices.reconfigure(fresh)
+        self.instances.reconfigure(manager_settings(fresh))
+
     def downloads(self, feed: Feed) -> Downloads:
         """The downloads of models, which tell `feed`."""
         self._downloads = Downloads(HubFetcher(self.settings, self.environ), feed.add, clock=self.clock)

@@ -14,11 +14,25 @@ __all__ = ["Reload", "SettingsWatch", "differences"]
 
 _POLL_SECONDS = 2.0
 _AT_THE_START = frozenset(
-    {
-        "data_dir", "database_url", "server_host", "server_port", "server_url", "server_key", "root_path",
-        "tls_cert_file", "tls_key_file", "node_name", "max_body_mib", "log_format", "log_level", "retention",
-    }
-)  # fmt: skip
+    (
+        "data_dir",
+        "database_url",
+        "instance_port_range",
+        "log_format",
+        "log_level",
+        "management_keys",
+        "max_body_mib",
+        "node_name",
+        "retention",
+        "root_path",
+        "server_host",
+        "server_key",
+        "server_port",
+        "server_url",
+        "tls_cert_file",
+        "tls_key_file",
+    )
+)
 """Settings that a running server cannot change."""
 
 _log = logger(__name__)

@@ -15,7 +15,7 @@ from garrison.nodes.watch import Nodes
 
 __all__ = ["Place", "Remote"]
 
-_OF_NODE = re.compile(r"/api/v1/nodes/([^/]+)(/(?:instances|models|backends)(?:/.*)?)\Z")
+_OF_NODE = re.compile(r"/api/v1/nodes/([^/]+)(/(?:instances|models|backends|stacks)(?:/.*)?)\Z")
 _OF_INSTANCE = re.compile(r"/api/v1/instances/([^/]+)(?:/.*)?\Z")
 
 

@@ -3,14 +3,21 @@
 import asyncio
 from collections.abc import Callable
 from enum import StrEnum
+from pathlib import Path
 
 from starlette.types import ASGIApp
 
 from garrison.api.app import create_app, guarded
 from garrison.api.feed import Feed
+from garrison.api.fleet.commands import Notes
 from garrison.api.metrics import Metrics
 from garrison.api.services import Services
+from garrison.base.errors import GarrisonError
+from garrison.base.exit_codes import ExitCode
 from garrison.base.logs import logger
+from garrison.base.settings import Settings
+from garrison.fleet.management.local import LocalOperations
+from garrison.fleet.management.requests import ApplyRequest
 from garrison.gateway.gateway import Gateway
 from garrison.gateway.passthrough import PassThrough
 from garrison.server.activation import InstanceActivator
@@ -20,6 +27,7 @@ from garrison.server.listeners import SOCKET_NAME, Listener, bind_port, bind_soc
 from garrison.server.lock import ServerLock
 from garrison.server.node_activation import NodeActivator, WithNodes
 from garrison.server.parts import Parts
+from garrison.server.reload import Reload, SettingsWatch
 from garrison.server.remote import Remote
 from garrison.server.systemd import notify
 
@@ -43,27 +51,65 @@ class Server:
     Args:
         parts: what it is made of, opened.
         lock: of the data directory; released at the end.
+        reload: reads the settings again; raises GarrisonError for a broken file.
+        config: the config file, which is watched.
+        note: shows a sentence to whoever started the server.
 
     Attributes:
         state: where it is.
     """
 
-    def __init__(self, parts: Parts, lock: ServerLock, *, note: Callable[[str], None] = lambda _: None) -> None:
+    def __init__(
+        self,
+        parts: Parts,
+        lock: ServerLock,
+        *,
+        reload: Callable[[], Settings],
+        config: Path,
+        note: Callable[[str], None] = lambda _: None,
+    ) -> None:
         self.state = ServerState.STARTING
         self._parts = parts
         self._lock = lock
         self._note = note
         self._end = asyncio.Event()
+        self._watch = SettingsWatch(
+            config, reload, lambda: parts.settings, self._reloaded, self._not_reloaded, parts.disk
+        )
+        self._watching: asyncio.Task[None] | None = None
         self._stop_instances = False
         self._feed = Feed()
         self._listeners: list[Listener] = []
         self._opening: asyncio.Task[None] | None = None
+        self._given: Services | None = None
         self._passes: list[PassThrough] = []
 
     def request_end(self, stop_instances: bool = False) -> None:
         """Have `main_loop` return. Instances go on serving, unless they are to be stopped."""
         self._stop_instances = self._stop_instances or stop_instances
         self._end.set()
+
+    def request_reload(self) -> None:
+        """Read the settings again soon."""
+        self._watch.ask()
+
+    async def apply(self, request: ApplyRequest) -> None:
+        """Apply a manifest. A failure is said and logged; the server goes on."""
+        stack = request.declaration.stack
+        view = Notes()
+        try:
+            applied = await LocalOperations(self._parts.fleet).apply(request, view)
+        except GarrisonError as error:
+            _log.error("the manifest was not applied", stack=stack, code=error.code, error=error.message)
+            self._note(f"stack {stack} was not applied: {error.message}")
+            return
+        for text in view.texts:
+            self._note(text)
+        code = ExitCode(applied.exit_code)
+        _log.info("the manifest was applied", stack=stack, outcome=code.label)
+        said = {ExitCode.OK: "is as declared", ExitCode.UNREACHABLE: "is as declared where its targets can be reached"}
+        failed = f"was applied with failures ({code.label}); `garrison status` shows them"
+        self._note(f"stack {stack} {said.get(code, failed)}")
 
     async def startup(self) -> None:
         """Listen, adopt what runs, and become ready.
@@ -96,6 +142,7 @@ class Server:
         if host != values.server_host:
             self._note(f"it listens on {_shown(values.server_host)} as soon as there is one")
             self._opening = asyncio.create_task(self._open_when_guarded(), name="open")
+        self._watching = asyncio.create_task(self._watch.run(), name="settings")
         notify("READY=1")
 
     async def main_loop(self) -> None:
@@ -107,6 +154,8 @@ class Server:
         self.state = ServerState.ENDING
         notify("STOPPING=1")
         self._feed.close()
+        if self._watching is not None:
+            self._watching.cancel()
         if self._opening is not None:
             self._opening.cancel()
         self._parts.commands.request_stop()
@@ -119,6 +168,21 @@ class Server:
         await self._parts.shutdown()
         self._lock.release()
         self.state = ServerState.ENDED
+
+    def _reloaded(self, fresh: Settings, found: Reload) -> None:
+        self._parts.reconfigure(fresh)
+        if self._given is not None:
+            self._given.settings = fresh
+        changed = {"applied": list(found.applied), "need_a_restart": list(found.later)}
+        self._feed.push("settings_changed", changed)
+        if found.applied:
+            self._note(f"the settings were read again: {', '.join(found.applied)}")
+        if found.later:
+            self._note(f"these settings need another start of the server: {', '.join(found.later)}")
+
+    def _not_reloaded(self, error: GarrisonError) -> None:
+        self._feed.push("settings_refused", {"error": error.message})
+        self._note(f"the settings in force stay: {error.message}")
 
     def _has_manager(self) -> bool:
         return self._parts.keys.book.has_manager(self._parts.clock.now())
@@ -146,7 +210,7 @@ class Server:
 
     def _application(self) -> ASGIApp:
         parts, values = self._parts, self._parts.settings
-        given = Services(
+        self._given = given = Services(
             settings=values,
             instances=parts.instances,
             nodes=parts.nodes,

@@ -1,13 +1,13 @@
 """What an apply makes of declared instances, and where an instance answers as a target."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
 from typing import Any
 
 from pydantic import ValidationError
 
 from garrison.api.instances.options import InstanceOptions, options_of, spec_of
 from garrison.base.errors import InternalError, NotFoundError, all_errors
+from garrison.base.server_settings import ServerSettings
 from garrison.base.settings import Settings
 from garrison.declared.carry_out import delete_instance, put_instance
 from garrison.declared.plan import Existing, plan_instances
@@ -23,7 +23,7 @@ from garrison.instances.stored import spec_from_json
 from garrison.instances.values.state import State
 from garrison.nodes.watch import Nodes
 
-__all__ = ["ServedInstances"]
+__all__ = ["ServedInstances", "existing_of"]
 
 
 class ServedInstances:
@@ -90,13 +90,7 @@ class ServedInstances:
         return (Existing(spec=live.spec, state=live.state) for live in self._instances.list())
 
     def _there(self, node: str) -> Iterable[Existing]:
-        for row in self._nodes.get(node).instances:
-            try:
-                options = InstanceOptions.model_validate(row["options"])
-                spec = replace(spec_of(str(row["name"]), options, self._settings), stack=row.get("stack"))
-                yield Existing(spec=spec, state=State(row["state"]), node=node)
-            except (ValidationError, KeyError, ValueError) as error:
-                raise InternalError(f"node {node} lists an instance that is not understood: {error}") from None
+        return (existing_of(row, self._settings, node) for row in self._nodes.get(node).instances)
 
     async def _put(self, change: InstanceChange) -> None:
         assert change.spec is not None, "a change that is no deletion has a spec"
@@ -113,6 +107,21 @@ class ServedInstances:
 
     def _elsewhere(self, node: str | None) -> str | None:
         return None if node == self._settings.node_name else node
+
+
+def existing_of(row: Mapping[str, Any], defaults: ServerSettings, node: str | None) -> Existing:
+    """Return an instance as a server lists it.
+
+    Raises:
+        InternalError: the row is not understood.
+    """
+    try:
+        options = InstanceOptions.model_validate(row["options"])
+        spec = spec_of(str(row["name"]), options, defaults, stack=row.get("stack"))
+        return Existing(spec=spec, state=State(row["state"]), node=node)
+    except (ValidationError, KeyError, ValueError, TypeError) as error:
+        where = "the server" if node is None else f"node {node}"
+        raise InternalError(f"{where} lists an instance that is not understood: {error}") from None
 
 
 def _check(answer: tuple[int, Any]) -> None:

@@ -94,6 +94,8 @@ def _references(declaration: Declaration, on_record: Mapping[str, Mapping[str, A
             yield from _new(f"targets.{name}", _parts(spec), _parts(before))
         else:
             yield from _new(f"targets.{name}", _parts(spec), {})
+    for name, instance in declaration.instances.items():
+        yield from (f"instances.{name}.env.{key}" for key, one in instance.env.items() if isinstance(one, Secret))
     for number, hook in enumerate(declaration.hooks):
         if hook.command:
             yield f"hooks.{number}.command"

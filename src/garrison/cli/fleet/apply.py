@@ -66,10 +66,10 @@ def apply(
                 hint="--simulate changes nothing that --watch could wait for.",
             )
         return show(request, exit_code=False, everything=everything, json=json)
-    return _apply(request, watch=watch, yes=yes, everything=everything, json=json)
+    return apply_request(request, watch=watch, yes=yes, everything=everything, json=json)
 
 
-def _apply(
+def apply_request(
     request: "ApplyRequest",
     *,
     watch: bool,
@@ -77,6 +77,7 @@ def _apply(
     everything: bool,
     json: bool,
 ) -> int:
+    """Plan, ask, apply and show. Returns the exit code."""
     from garrison.cli.fleet.applying import Applying
     from garrison.cli.fleet.wiring import INTERRUPTED, open_operations
     from garrison.cli.views.applied import show_applied, show_interrupted

@@ -6,7 +6,7 @@ import signal
 import sys
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from garrison.cli.options import settings
@@ -14,7 +14,11 @@ from garrison.cli.signals import Wishes
 from garrison.fleet.context import Fleet
 
 if TYPE_CHECKING:
+    from garrison.base.settings import Settings
+    from garrison.cli.server.stack_instances import InstancesOfServer
+    from garrison.declared.recorded import RecordedInstances
     from garrison.fleet.management.operations import Operations
+    from garrison.store.sql.store import SqlStore
 
 __all__ = ["INTERRUPTED", "Stop", "open_fleet", "open_operations", "run"]
 
@@ -54,17 +58,15 @@ def open_fleet() -> Iterator[Fleet]:
     Raises:
         GarrisonError: the database cannot be opened.
     """
-    from garrison.declared.recorded import RecordedInstances
     from garrison.fleet.artifacts.disk import DiskArtifacts
     from garrison.fleet.instance_dialer import InstanceDialer
     from garrison.net.client import HttpDialer
-    from garrison.net.thread_pool import ThreadPool
     from garrison.store.sql.store import open_store
 
     values = settings("fleet", "server", "instances")
     store = open_store(values.database)
     artifacts = DiskArtifacts(values.data_dir, store.identity(), record=store)
-    instances = RecordedInstances(store, values, ThreadPool("garrison-instances"))
+    instances = _instances(store, values)
     dialer = InstanceDialer(HttpDialer(), instances)
     fleet = Fleet(store=store, dialer=dialer, artifacts=artifacts, instances=instances)
     try:
@@ -75,6 +77,24 @@ def open_fleet() -> Iterator[Fleet]:
 
             for call in left:
                 print(f"abandoned, because it does not return: {plain(call)}", file=sys.stderr)
+
+
+def _instances(store: "SqlStore", values: "Settings") -> "InstancesOfServer | RecordedInstances":
+    """Whoever runs instances on this data directory: its server, or nobody."""
+    from garrison.declared.recorded import RecordedInstances
+    from garrison.net.thread_pool import ThreadPool
+
+    pool = ThreadPool("garrison-instances", 4)
+    if not (values.data_dir / "server.sock").exists():
+        return RecordedInstances(store, values, pool)
+    from garrison.cli.server.client import ServerClient
+    from garrison.cli.server.stack_instances import InstancesOfServer
+
+    here = replace(values, server_url=None)
+    with ServerClient(here) as client:
+        if not client.answers():
+            return RecordedInstances(store, values, pool)
+    return InstancesOfServer(lambda: ServerClient(here), values, pool)
 
 
 @contextmanager

@@ -4,11 +4,13 @@ import asyncio
 import os
 import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from garrison.base.config_file import config_path
 from garrison.base.errors import ConflictError, UsageError
 from garrison.base.settings import Settings
 from garrison.cli.log import opened_log, shows_view
@@ -17,6 +19,7 @@ from garrison.cli.options import app as make_app
 
 if TYPE_CHECKING:
     from garrison.cli.views.server import UpView
+    from garrison.fleet.management.requests import ApplyRequest
     from garrison.server.lock import ServerLock
 
 app = make_app("Run the server: instances, gateway, fleet agent and management API.")
@@ -27,6 +30,15 @@ _GROUPS = ("server", "instances", "backends", "endpoint", "preflight", "start", 
 @app.command()
 def up(
     context: typer.Context,
+    file: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--file",
+            "-f",
+            metavar="FILE",
+            help="A manifest to apply at the start. Default: garrison.yaml, if it is here.",
+        ),
+    ] = None,
     config: Annotated[
         Path | None, typer.Option("--config", metavar="FILE", help="The config file, instead of the usual one.")
     ] = None,
@@ -47,6 +59,9 @@ def up(
 ) -> int:
     """Run the server: instances, gateway, fleet agent and management API, on one port.
 
+    A manifest is applied at the start. Where a server runs already, it is applied there, after a question, and the
+    command ends.
+
     SIGTERM or Ctrl-C ends the server; its instances go on serving, and the next server adopts them. `garrison down
     --all` stops them, too. On a terminal it shows each step of an instance; --log shows the log instead.
     """
@@ -62,22 +77,40 @@ def up(
 
         arguments = _arguments(None if config is None else config.absolute(), host, port, log)
         return write_service(values, tuple(arguments), user=user, dry_run=dry_run, yes=yes)
+    request = _request(file)
     if detach:
         from garrison.cli.server.detach import detach as in_background
 
-        return in_background(values, *_arguments(config, host, port, log))
+        manifests = [f"--file={Path(one).absolute()}" for one in file or ()]
+        return in_background(values, *_arguments(config, host, port, log), *manifests)
     from garrison.server.lock import ServerLock
 
     try:
         lock = ServerLock(values.data_dir)
     except ConflictError as error:
+        if request is not None:
+            from garrison.cli.fleet.apply import apply_request
+
+            return apply_request(request, watch=False, yes=yes, everything=False, json=False)
         from garrison.cli.server.already import already_runs
 
         raise already_runs(values, error.details) from None
     if values.log_format is None and not sys.stderr.isatty():
         values = settings(*_GROUPS, server_host=host, server_port=port, log_format="console")
     logged = context.with_resource(opened_log(values, "up"))
-    return _run(values, lock, _view(logged=logged))
+    flags = {"server_host": host, "server_port": port, "log_format": values.log_format}
+    return _run(values, lock, _view(logged=logged), request, lambda: settings(*_GROUPS, **flags))
+
+
+def _request(files: list[str] | None) -> "ApplyRequest | None":
+    """What is to be applied; None without a manifest."""
+    from garrison.cli.fleet.options import declaration
+    from garrison.fleet.management.requests import ApplyRequest
+    from garrison.fleet.plan.context import PlanOptions
+
+    if not files and not Path("garrison.yaml").is_file():
+        return None
+    return ApplyRequest(declaration=declaration(files, None, None), mode="reconcile", options=PlanOptions())
 
 
 def _arguments(config: Path | None, host: str | None, port: int | None, log: str | None) -> list[str]:
@@ -91,31 +124,46 @@ def _view(*, logged: bool) -> "UpView":
     return ServerView() if shows_view(logged) else SilentServerView()
 
 
-def _run(values: Settings, lock: "ServerLock", view: "UpView") -> int:
+def _run(
+    values: Settings,
+    lock: "ServerLock",
+    view: "UpView",
+    request: "ApplyRequest | None",
+    reload: Callable[[], Settings],
+) -> int:
     import uvloop
 
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            return runner.run(_serve(values, lock, view))
+            return runner.run(_serve(values, lock, view, request, reload))
     finally:
         view.end()
 
 
-async def _serve(values: Settings, lock: "ServerLock", view: "UpView") -> int:
+async def _serve(
+    values: Settings,
+    lock: "ServerLock",
+    view: "UpView",
+    request: "ApplyRequest | None",
+    reload: Callable[[], Settings],
+) -> int:
     from garrison.server.parts import Parts
     from garrison.server.server import Server
 
     parts = Parts(values)
-    server = Server(parts, lock, note=view.note)
+    server = Server(parts, lock, reload=reload, config=config_path(os.environ), note=view.note)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, server.request_end)
+    loop.add_signal_handler(signal.SIGHUP, server.request_reload)
     listener = parts.instances.bus.listen(view.event, missed=view.missed)
     ready = False
     try:
         await server.startup()
         ready = True
         view.started([str(one.state) for one in parts.instances.list()])
+        if request is not None:
+            await server.apply(request)
         await server.main_loop()
     finally:
         await server.shutdown()

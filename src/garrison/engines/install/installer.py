@@ -185,10 +185,8 @@ class _Build:
         self.install_packages(tools)
         if self.recipe.stands_for is not None:
             self.write_alias(self.recipe.stands_for)
-        if self.recipe.imports is not None:
-            self.run(
-                "finishing", (str(self.path / "bin" / "python"), SAFE_PYTHON, "-c", f"import {self.recipe.imports}")
-            )
+        if self.recipe.finish is not None:
+            self.run("finishing", (str(self.path / "bin" / "python"), SAFE_PYTHON, "-c", self.recipe.finish))
         for name, target in self.recipe.links.items():
             (self.path / "bin" / name).symlink_to(os.path.relpath(self.site_packages() / target, self.path / "bin"))
         self.run("checking that it runs", (str(self.path / self.recipe.executable), *self.recipe.check), show=False)

