@@ -10,6 +10,7 @@ from pathlib import Path
 import httpx2
 import pytest
 from podman_lab import IMAGE, Podman
+from reaped import all_reaped
 
 from garrison.base.errors import GarrisonError
 from garrison.base.identity import ProcessId, start_time
@@ -65,6 +66,7 @@ class Server:
 async def server(tmp_path: Path, clean_environ: Mapping[str, str], podman: Podman) -> AsyncIterator[Server]:
     made = Server(tmp_path / "data", dict(clean_environ), podman)
     yield made
+    await all_reaped()
     made.pool.close(5)
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import httpx2
 import pytest
+from reaped import all_reaped
 
 from garrison.base.clock import SystemClock
 from garrison.base.errors import ConflictError, EngineDiedError, GarrisonError, PortForeignError
@@ -64,6 +65,7 @@ async def machine(
     await made.server()
     yield made
     await made.manager.shutdown(stop=True)
+    await all_reaped()
     made.pool.close(5)
 
 

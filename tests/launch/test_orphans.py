@@ -5,12 +5,12 @@ import os
 import signal
 import subprocess
 import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from garrison.base.identity import ProcessId, start_time
+from garrison.base.procfs import WITHOUT_PROC
 from garrison.launch.run.orphans import end_orphans, session_of
 
 pytestmark = pytest.mark.system
@@ -29,9 +29,11 @@ time.sleep(600)
 """
 
 
-@pytest.fixture
-def orphans(tmp_path: Path) -> tuple[ProcessId, list[ProcessId]]:
+@pytest.fixture(params=["linux", "portable"])
+def orphans(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> tuple[ProcessId, list[ProcessId]]:
     """The leader of a session, killed, and two processes that it has left: one ignores SIGTERM."""
+    if request.param == "portable":
+        monkeypatch.setenv(WITHOUT_PROC, "1")
     leader = subprocess.Popen([sys.executable, "-c", LEADER], stdout=subprocess.PIPE, start_new_session=True)
     assert leader.stdout is not None
     pids = [int(word) for word in leader.stdout.readline().split()]

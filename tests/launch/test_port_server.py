@@ -221,5 +221,5 @@ def test_it_is_asked_where_it_listens_and_as_its_own_flags_say() -> None:
 
 
 def test_an_engine_that_this_version_does_not_know_is_asked_as_vllm_is() -> None:
-    assert engine_called("custom").name == "vllm"
+    assert engine_called("triton").name == "vllm"
     assert engine_called("llama_cpp").title == "llama.cpp"

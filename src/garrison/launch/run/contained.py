@@ -15,7 +15,7 @@ from garrison.base.logs import logger
 from garrison.launch.containers.program import Containers
 from garrison.launch.run.spawn import EngineProcess, RecordAs, Spawner
 from garrison.processes.descendants import Descendants
-from garrison.processes.procfs import Procfs
+from garrison.processes.local import local_processes
 
 __all__ = ["Contained", "ContainedSpawner", "end_containers"]
 
@@ -208,7 +208,7 @@ class Contained:
 
 def _below_parent(inside: ProcessId) -> Descendants:
     """The main process of a container and what descends from it: containerd has one parent for each container."""
-    found = Procfs().stat(inside.pid)
+    found = local_processes().stat(inside.pid)
     start = None if found is None or found.parent <= 1 else start_time(found.parent)
     return Descendants(None if found is None or start is None else ProcessId(found.parent, start))
 
@@ -218,5 +218,5 @@ def _joined(*groups: Sequence[ProcessId]) -> tuple[ProcessId, ...]:
 
 
 def _lives(known: ProcessId) -> bool:
-    found = Procfs().stat(known.pid)
+    found = local_processes().stat(known.pid)
     return found is not None and found.id == known

@@ -218,7 +218,7 @@ class _DetachedEngine(EngineTree):
 
     def reaps(self, shim: asyncio.subprocess.Process) -> None:
         """Collect the shim's exit status when it ends, as its parent must."""
-        self._reaper = asyncio.create_task(shim.wait())
+        self._reaper = asyncio.create_task(shim.wait(), name="reap a shim")
 
     async def read(self) -> bytes:
         ended = False

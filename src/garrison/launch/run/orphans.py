@@ -4,10 +4,10 @@ import asyncio
 import contextlib
 import os
 import signal
-from pathlib import Path
 
 from garrison.base.identity import ProcessId, start_time
-from garrison.processes.procfs import Procfs
+from garrison.base.procfs import has_proc
+from garrison.processes.local import local_processes
 
 __all__ = ["end_orphans", "session_of"]
 
@@ -18,15 +18,13 @@ def session_of(leader: ProcessId) -> tuple[ProcessId, ...]:
     """The living processes of the session that the killed process `leader` led, without it.
 
     The number of a session is not given to a new process while the session has members, so another process with the pid
-    of the leader means that none is left. Empty where there is no `/proc`.
+    of the leader means that none is left.
     """
     if start_time(leader.pid) not in (None, leader.start):
         return ()
-    try:
-        pids = [int(name) for name in os.listdir("/proc") if name.isdecimal()]  # noqa: PTH208 - a Path costs twice that
-    except OSError:
-        return ()
-    return tuple(one for pid in pids if (one := _member(pid, leader)) is not None)
+    table = local_processes()
+    found = (table.stat(pid) for pid in _pids() if pid != leader.pid and _session(pid) == leader.pid)
+    return tuple(one.id for one in found if one is not None and one.id.start >= leader.start)
 
 
 async def end_orphans(leader: ProcessId, seconds: float) -> int:
@@ -43,19 +41,22 @@ async def end_orphans(leader: ProcessId, seconds: float) -> int:
             for one in left:
                 if number == signal.SIGKILL or one not in ended:
                     with contextlib.suppress(PermissionError):
-                        Procfs().signal(one, number)
+                        local_processes().signal(one, number)
             ended.update(left)
             await asyncio.sleep(_POLL_SECONDS)
     return len(ended)
 
 
-def _member(pid: int, leader: ProcessId) -> ProcessId | None:
+def _pids() -> list[int]:
+    if has_proc():
+        return [int(name) for name in os.listdir("/proc") if name.isdecimal()]  # noqa: PTH208 - a Path costs twice that
+    import psutil  # only where there is no /proc
+
+    return list(psutil.pids())
+
+
+def _session(pid: int) -> int | None:
     try:
-        content = Path(f"/proc/{pid}/stat").read_bytes()
-    except OSError:
+        return os.getsid(pid)
+    except OSError:  # it has ended, or is another user's, who may not be asked everywhere
         return None
-    fields = content[content.rindex(b")") + 2 :].split()
-    state, session, start = fields[0], int(fields[3]), int(fields[19])
-    if state in (b"Z", b"X") or session != leader.pid or pid == leader.pid or start < leader.start:
-        return None
-    return ProcessId(pid, start)
