@@ -273,3 +273,12 @@ def test_a_share_of_the_card_is_bytes() -> None:
     assert Need("n", 555, 1, percent=True).on(large) == 571
     assert Need("n", 1001, 1, percent=True).on(small) == 1001
     assert Need("n", 5, 1, host=7).on(Device(HOST, 10, 10)) == 7
+
+
+def test_what_is_being_started_is_nobodys_victim_however_long_one_waits() -> None:
+    starting = Resident("starting", idle=900, resident=900, busy=True, moving=True)
+    assert isinstance(choose(Need("n", waited=900), [starting], [], Limits(1)), Wait)
+    assert isinstance(choose(Need("n", waited=900), [replace(starting, moving=False)], [], Limits(1)), Evict)
+    fresh = replace(starting, moving=False, resident=2)
+    found = choose(Need("n", waited=900), [fresh], [], Limits(1))
+    assert found == Wait("starting became ready only just now", 8.0), "residency holds for those who wait long, too"
