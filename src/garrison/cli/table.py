@@ -35,6 +35,8 @@ COMMANDS = (
     Command(
         "instance", "Server", "Create, start, stop and change instances.", "garrison.cli.server.instance.commands", True
     ),
+    Command("nodes", "Server", "List, add and remove other servers.", "garrison.cli.server.nodes"),
+    Command("keys", "Server", "Create, list, change, rotate and delete API keys.", "garrison.cli.keys"),
     Command("ps", "Server", "List what runs: instances, and what `serve` started.", "garrison.cli.server.ps"),
     Command("logs", "Server", "Print the log of an engine that runs.", "garrison.cli.server.logs"),
     Command("stop", "Server", "Stop an instance, or a `garrison serve`.", "garrison.cli.server.stop"),
@@ -57,7 +59,6 @@ COMMANDS = (
     Command("agent", "Fleet", "Keep the fleet as declared, on a timer.", "garrison.cli.fleet.agent"),
     Command("eval", "Fleet", "Check a manifest and print what it declares.", "garrison.cli.fleet.eval"),
     Command("schema", "Fleet", "Print the JSON Schema of the manifest, for editors.", "garrison.cli.fleet.schema"),
-    Command("keys", "Server", "Create, list, change, rotate and delete API keys.", "garrison.cli.keys"),
     Command(
         "migrate",
         "Fleet",

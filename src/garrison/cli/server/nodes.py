@@ -1,0 +1,72 @@
+"""`garrison nodes`."""
+
+import json as json_module
+import os
+from typing import Annotated, Any
+
+import typer
+
+from garrison.base.errors import UsageError
+from garrison.base.redaction import know_secret
+from garrison.cli.options import Json, KeyEnv
+from garrison.cli.options import app as make_app
+from garrison.cli.server.client import part
+from garrison.cli.server.options import ServerUrl, client
+
+app = make_app("List, add and remove other servers.", no_args_is_help=True)
+
+Name = Annotated[str, typer.Argument(help="The name of the node.")]
+
+
+@app.command("list")
+def list_nodes(server: ServerUrl = None, json: Json = False) -> int:
+    """List the nodes that this server knows, as it saw them last."""
+    with client(server) as there:
+        found: dict[str, dict[str, Any]] = there.call("GET", "/nodes")
+    if json:
+        print(json_module.dumps(found, ensure_ascii=False))
+        return 0
+    from rich.console import Console
+    from rich.table import Table
+
+    from garrison.cli.views.page import plain
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for title in ("node", "state", "instances", "version", "address"):
+        table.add_column(title, overflow="fold")
+    for name, one in found.items():
+        state = one["state"] if not one.get("reason") else f"{one['state']}: {one['reason']}"
+        count = str(one.get("instances", ""))
+        table.add_row(*map(plain, (name, state, count, one.get("version", ""), one["address"] or "this server")))
+    Console().print(table)
+    return 0
+
+
+@app.command()
+def add(
+    name: Name,
+    address: Annotated[str, typer.Argument(help="Its URL, such as http://10.0.0.2:8080.")],
+    key_env: KeyEnv = None,
+    server: ServerUrl = None,
+    json: Json = False,
+) -> int:
+    """Add a node: another Garrison server. It is asked in the background, and may be out of reach now."""
+    key = None
+    if key_env is not None:
+        key = os.environ.get(key_env)
+        if not key:
+            raise UsageError(f"the variable {key_env} is not set", hint="It holds a management key of the node.")
+        know_secret(key)
+    with client(server) as there:
+        made = there.call("POST", f"/nodes/{part(name)}", body={"address": address, "api_key": key})
+    print(json_module.dumps(made, ensure_ascii=False) if json else f"node {made['name']} added")
+    return 0
+
+
+@app.command()
+def remove(name: Name, server: ServerUrl = None) -> int:
+    """Forget a node. Its instances go on where they are."""
+    with client(server) as there:
+        there.call("DELETE", f"/nodes/{part(name)}")
+    print(f"node {name} removed")
+    return 0
