@@ -12,6 +12,7 @@ import pytest
 
 from garrison.base.identity import Identity, Place, is_gone, start_time, this_place, this_process
 from garrison.base.procfs import WITHOUT_PROC, has_proc
+from garrison.launch.port_server import started_at
 from garrison.launch.run.detached import DetachedSpawner, adopt_engine, lives, read_status
 from garrison.launch.run.engine_tree import EngineTree
 from garrison.net.thread_pool import ThreadPool
@@ -125,6 +126,9 @@ def test_identities_hold_without_proc() -> None:
     found = local_processes().stat(os.getpid())
     assert found is not None
     assert found.id.start == me.start
+    begun = started_at(os.getpid())
+    assert begun is not None
+    assert abs(begun.timestamp() - me.start / 1_000_000) < 2
     assert isinstance(local_processes(), PsutilProcesses)
     assert isinstance(Machine(lambda _: None).processes, PsutilProcesses)
 

@@ -96,3 +96,16 @@ def test_one_that_may_not_be_signalled(table: MemoryProcesses) -> None:
 def test_an_engine_without_a_port(table: MemoryProcesses) -> None:
     record = EngineRecord("vllm", None, RECORD.main, RECORD.shim)
     assert found(table, record).name == "vllm-pid-12"
+
+
+def test_a_parent_that_ends_between_two_looks(table: MemoryProcesses, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its pid may belong to another process by the time it is read."""
+    read = table.read
+
+    def late(pid: int) -> Process | None:
+        if pid == SERVE:
+            table.table[SHIM] = process(SHIM, 1)
+        return read(pid)
+
+    monkeypatch.setattr(table, "read", late)
+    assert found(table).parent is None

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from garrison.base.errors import InvalidError, PortForeignError
 from garrison.base.identity import start_time
+from garrison.base.procfs import has_proc
 from garrison.base.redaction import shown_command
 from garrison.preflight.machine import Machine
 
@@ -159,7 +160,7 @@ async def _answers(endpoint: "Endpoint", engine: "Engine", seconds: float) -> bo
 
 def started_at(pid: int) -> datetime | None:
     """When a process was started. On Linux psutil would be up to a second early: it rounds the time of boot down."""
-    ticks = start_time(pid)
+    ticks = start_time(pid) if has_proc() else None
     if ticks is not None:
         age = time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")
         return datetime.now(UTC) - timedelta(seconds=age)
