@@ -16,7 +16,7 @@ from garrison.instances.runner import Launch, RunningEngine
 from garrison.instances.values.spec import InstanceSpec
 from garrison.net.thread_pool import ThreadPool
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(900)
 
 FIRST = 29000 + os.getpid() % 300 * 10
 Start = Callable[..., Any]
