@@ -13,6 +13,7 @@ from typing import Any
 
 import httpx2
 import psutil
+from demo_server import demo_server
 from tiny_model import make_adapter, make_model
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -26,30 +27,33 @@ STOP_SECONDS = 60
 def main() -> int:
     begun = time.monotonic()
     os.environ["GARRISON_DATA_DIR"] = str(DATA)
-    say("1/6 install the engine: vLLM for the CPU")
-    run("engine", "install", "vllm", "--device", "cpu")
-    say("2/6 make a tiny random model and an adapter, and import them into the library")
+    say("1/8 install the engines for the CPU: vLLM, llama.cpp, mlx_lm")
+    for engine in ("vllm", "llama_cpp", "mlx_lm"):
+        run("engine", "install", engine, "--device", "cpu")
+    say("2/8 make a tiny random model and an adapter, and import them into the library")
     made = DATA / "made"
     run("models", "import", str(make_model(made / "tiny")), "--as", NAME, "--replace")
     run("adapters", "import", str(make_adapter(made / "poet")), "--replace")
     port = free_port()
     url = f"http://127.0.0.1:{port}"
-    say(f"3/6 garrison serve {NAME}")
+    say(f"3/8 garrison serve {NAME}")
     with served(port) as server:
         wait(url, server)
-        say("4/6 stream a chat with the base model")
+        say("4/8 stream a chat with the base model")
         base = stream_chat(url, NAME)
-        say("5/6 load the adapter into the running engine, and ask again")
+        say("5/8 load the adapter into the running engine, and ask again")
         load_adapter(url, "poet", DATA / "adapters" / "poet")
         adapted = stream_chat(url, "poet")
         if adapted == base:
             raise SystemExit("the adapter had no effect: the answers are the same")
         print("    the answers differ")
         run("smoke", url)
-        say("6/6 shut down")
+        say("6/8 shut down")
         processes = psutil.Process(server.pid).children(recursive=True)
     if left := [process for process in processes if process.is_running()]:
         raise SystemExit(f"processes left behind: {left}")
+    say("7/8 garrison up: three engines declared in one manifest")
+    demo_server(made, free_port(), lambda text: say(f"8/8 {text}"))
     say(f"done in {time.monotonic() - begun:.0f} s; no process left behind, port {port} is free again")
     return 0
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -20,6 +21,10 @@ sys.path += [str(ROOT / "scripts"), str(ROOT / "tests" / "support")]
 from tests_environment import environment  # noqa: E402 - it lies in the directory added above
 
 pytest_plugins = ("served",)
+
+# How fast inputs are made depends on what else the machine does.
+hypothesis.settings.register_profile("garrison", suppress_health_check=[hypothesis.HealthCheck.too_slow], deadline=None)
+hypothesis.settings.load_profile("garrison")
 
 _POLL_SECONDS = 0.02
 

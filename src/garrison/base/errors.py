@@ -19,7 +19,8 @@
     │   ├── EngineMissingError      engine-missing          20   424
     │   ├── EngineDiedError         engine-died             21   502
     │   ├── EngineTimeoutError      engine-timeout          22   504
-    │   └── NotReadyError           not-ready               31   503
+    │   ├── NotReadyError           not-ready               31   503
+    │   └── SleepFailedError        sleep-failed            31   503
     ├── FleetError
     │   ├── ApplyFailedError        apply-failed            30   502
     │   ├── UnreachableError        unreachable             31   504
