@@ -36,12 +36,13 @@ class Machine:
     def __init__(self, root: Path, environ: Mapping[str, str]) -> None:
         self.store = MemoryInstances()
         self.pool = ThreadPool("instances", 8)
-        self.runner = EngineRunner(Settings(data_dir=root), environ, ports=PORTS, pool=self.pool)
+        self.settings, self.environ = Settings(data_dir=root), environ
+        self.runner = EngineRunner(self.settings, environ, ports=PORTS, pool=self.pool)
         self.manager: InstanceManager
 
     async def server(self) -> None:
         settings = ManagerSettings(sleep_timeout=3.0, memory_timeout=2.0)
-        devices = MachineDevices(self.pool, lambda: ())
+        devices = MachineDevices(self.pool, self.settings, self.environ, gpus=[])
         self.manager = InstanceManager(
             self.store, self.runner, devices, settings, clock=SystemClock(), pool=ThreadPool("store")
         )
