@@ -78,7 +78,7 @@ def up(
         arguments = _arguments(None if config is None else config.absolute(), host, port, log)
         return write_service(values, tuple(arguments), user=user, dry_run=dry_run, yes=yes)
     request = _request(file)
-    if detach:
+    if detach and not (request is not None and _runs(values)):
         from garrison.cli.server.detach import detach as in_background
 
         manifests = [f"--file={Path(one).absolute()}" for one in file or ()]
@@ -100,6 +100,14 @@ def up(
     logged = context.with_resource(opened_log(values, "up"))
     flags = {"server_host": host, "server_port": port, "log_format": values.log_format}
     return _run(values, lock, _view(logged=logged), request, lambda: settings(*_GROUPS, **flags))
+
+
+def _runs(values: Settings) -> bool:
+    """Whether a server runs on this data directory."""
+    from garrison.cli.server.client import ServerClient
+
+    with ServerClient.of_this_machine(values) as server:
+        return server.answers()
 
 
 def _request(files: list[str] | None) -> "ApplyRequest | None":
