@@ -94,6 +94,12 @@ async def life(tmp_path: Path, clean_environ: Mapping[str, str]) -> AsyncIterato
     await made.server()
     yield made
     await made.manager.shutdown(stop=True)
+    for name in NAMES:  # while this loop can still take note of the end of its children
+        status = read_status(made.runner.directory(name))
+        async with asyncio.timeout(10):
+            while status is not None and status.shim is not None and lives(status.shim):
+                await asyncio.sleep(0.02)
+    await asyncio.sleep(0.1)
     made.pool.close(5)
 
 

@@ -19,6 +19,7 @@ from garrison.instances.manager import InstanceManager
 from garrison.instances.settings import ManagerSettings
 from garrison.instances.values.spec import InstanceSpec
 from garrison.instances.values.state import State
+from garrison.launch.run.detached import lives, read_status
 from garrison.net.thread_pool import ThreadPool
 from garrison.testing.instances import MemoryInstances
 
@@ -34,6 +35,7 @@ class Machine:
     """A data directory, and the servers that come and go on it."""
 
     def __init__(self, root: Path, environ: Mapping[str, str]) -> None:
+        self.sleep_timeout = 20.0
         self.store = MemoryInstances()
         self.pool = ThreadPool("instances", 8)
         self.settings, self.environ = Settings(data_dir=root), environ
@@ -41,7 +43,7 @@ class Machine:
         self.manager: InstanceManager
 
     async def server(self) -> None:
-        settings = ManagerSettings(sleep_timeout=3.0, memory_timeout=2.0)
+        settings = ManagerSettings(sleep_timeout=self.sleep_timeout, memory_timeout=2.0)
         devices = MachineDevices(self.pool, self.settings, self.environ, gpus=[])
         self.manager = InstanceManager(
             self.store, self.runner, devices, settings, clock=SystemClock(), pool=ThreadPool("store")
@@ -84,7 +86,7 @@ class Machine:
     def reason(self) -> str:
         return self.manager.get("a").record.condition.reason
 
-    async def becomes(self, *states: State, seconds: float = 20.0) -> None:
+    async def becomes(self, *states: State, seconds: float = 40.0) -> None:
         async with asyncio.timeout(seconds):
             while self.state() not in states:
                 await self.manager.changed(0.1)
@@ -93,6 +95,14 @@ class Machine:
         async with asyncio.timeout(10):
             while self.manager.get("a").sleeper is None:
                 await asyncio.sleep(0.02)
+
+    async def ended(self) -> None:
+        """Wait for the shims, which are children of this process, while its loop can still take note of their ends."""
+        status = read_status(self.runner.directory("a"))
+        async with asyncio.timeout(10):
+            while status is not None and status.shim is not None and lives(status.shim):
+                await asyncio.sleep(0.02)
+        await asyncio.sleep(0.1)
 
     def pid(self) -> int:
         engine = self.manager.get("a").engine
@@ -112,6 +122,7 @@ async def machine(tmp_path: Path, clean_environ: Mapping[str, str]) -> AsyncIter
     await made.server()
     yield made
     await made.manager.shutdown(stop=True)
+    await made.ended()
     made.pool.close(5)
 
 
@@ -170,6 +181,9 @@ async def test_a_request_in_the_middle_of_it_is_served(machine: Machine, tiny_mo
     ],
 )
 async def test_a_sleep_that_fails_is_a_stop(machine: Machine, tiny_model: Path, fault: str, text: str) -> None:
+    await machine.manager.shutdown()
+    machine.sleep_timeout = 3.0
+    await machine.server()
     await machine.create(tiny_model, options={fault: True})
     await machine.ask()
     await machine.can_sleep()
