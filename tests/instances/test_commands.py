@@ -1,6 +1,7 @@
 """Commands that meet each other, restarts that are pending, and what comes back by itself."""
 
 import asyncio
+from typing import Any
 
 import pytest
 
@@ -159,6 +160,26 @@ def test_preloaded_ones_start_with_the_server_by_priority_and_come_back_when_the
         assert world.state("low") is State.RUNNING, "and its room is used"
 
     run(World(limits=Limits(1, residency=0.5)), body)
+
+
+def test_a_failure_of_one_look_does_not_end_what_brings_them_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def body(world: World) -> None:
+        await world.create("a", preload=True)
+        read, failures = world.devices.read, [OSError("the driver is gone")]
+
+        async def failing() -> Any:
+            if failures:
+                raise failures.pop()
+            return await read()
+
+        monkeypatch.setattr(world.devices, "read", failing)
+        await world.manager.shutdown()
+        await world.server()
+        await asyncio.sleep(40)
+        assert failures == []
+        assert world.state("a") is State.RUNNING
+
+    run(World(), body)
 
 
 def test_the_server_starts_nothing_before_it_knows_what_runs() -> None:

@@ -25,7 +25,9 @@ from garrison.testing.instances import MemoryInstances
 
 pytestmark = pytest.mark.system
 
-PORTS = (18700, 18799)
+_FIRST = 18700 + 10 * int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+PORTS = (_FIRST, _FIRST + 9)
+"""Of this worker alone: two that look for a free port at the same time may find the same one."""
 PROMPT = "The quick brown fox jumps over the lazy dog."
 MIB = 256
 IDLE = 1.0

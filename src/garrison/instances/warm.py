@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 
+from garrison.base.logs import logger
 from garrison.instances.book import Book
 from garrison.instances.lifecycle import Lifecycle
 from garrison.instances.live import Live
@@ -11,6 +12,8 @@ from garrison.instances.values.state import State
 __all__ = ["keep_warm", "returning"]
 
 _AGAIN_SECONDS = 30.0
+
+_log = logger(__name__)
 
 
 def returning(found: Iterable[Live]) -> list[Live]:
@@ -33,7 +36,14 @@ def returning(found: Iterable[Live]) -> list[Live]:
 async def keep_warm(book: Book, life: Lifecycle) -> None:
     """Start what should come back, whenever it fits without making another instance leave. Runs until cancelled."""
     while True:
-        for live in returning(book):
-            if isinstance(await life.placer.decide(live), Place):
-                life.begin_start(live, gentle=True)
+        try:
+            await _start_what_fits(book, life)
+        except Exception as error:  # noqa: BLE001 - the outermost frame of a loop that must go on
+            _log.error("what should run was not started", exception=error)
         await book.changed(_AGAIN_SECONDS)
+
+
+async def _start_what_fits(book: Book, life: Lifecycle) -> None:
+    for live in returning(book):
+        if isinstance(await life.placer.decide(live), Place):
+            life.begin_start(live, gentle=True)
