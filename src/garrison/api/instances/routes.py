@@ -182,6 +182,13 @@ async def restart_instance(given: Given, name: Name) -> dict[str, Any]:
     return shown(await given.instances.restart(name), given)
 
 
+@router.post("/{name}/eject")
+async def eject_one(given: Given, name: Name) -> dict[str, Any]:
+    """Have an instance give up its memory: it is stopped, and started again by its next request."""
+    await given.instances.eject(name)
+    return shown(given.instances.get(name), given)
+
+
 @router.get("/{name}/explain")
 async def explain(given: Given, name: Name) -> dict[str, Any]:
     """Say what a start would do now: where it fits, who would make room, or why it cannot."""
