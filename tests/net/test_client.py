@@ -226,7 +226,7 @@ async def test_nobody_accepts(black_hole: int) -> None:
 
 async def test_a_handshake_that_hangs(start_raw: StartRaw) -> None:
     server = await start_raw(...)
-    error = await refused(spec(server.url.replace("http:", "https:"), timeout=0.2))
+    error = await refused(spec(server.url.replace("http:", "https:"), timeout=1.0))
     assert (error.cause, error.sent) == (TransportCause.TIMEOUT, False)
 
 

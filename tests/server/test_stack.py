@@ -76,7 +76,7 @@ def test_an_apply_beside_a_running_server_goes_through_it(lab: ServerLab, manife
     assert changed.returncode == 0, changed.stdout + changed.stderr
     assert lab.instance("qwen")["options"]["idle_timeout"] == 40
     assert lab.instance("qwen")["pid"] == pid
-    gone = garrison(lab, "destroy", "box", "--yes")
+    gone = garrison(lab, "destroy", "--stack", "box", "--yes")
     assert gone.returncode == 0, gone.stdout + gone.stderr
     assert lab.api("GET", "/instances") == []
 
