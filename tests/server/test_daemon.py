@@ -1,6 +1,7 @@
 """The server as a process: it can be killed, ended and upgraded while its instances serve."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import psutil
 import pytest
 from server_lab import Labs, ServerLab, chat_body, lines_of, wait_for
 
+import garrison
 from garrison.launch.run.detached import read_status
 
 pytestmark = pytest.mark.system
@@ -175,3 +177,22 @@ def test_events_can_be_resumed(lab: ServerLab, tiny_model: Path) -> None:
 def command(lab: ServerLab, *arguments: str) -> "subprocess.CompletedProcess[str]":
     argv = [sys.executable, "-m", "garrison.cli.main", *arguments]
     return subprocess.run(argv, env=lab.environ, capture_output=True, text=True, timeout=60, check=False)
+
+
+def test_an_upgrade_keeps_all_engines(lab: ServerLab, tiny_model: Path, tmp_path: Path) -> None:
+    lab.create("a", tiny_model)
+    lab.create("b", tiny_model)
+    assert lab.chat("a").is_success
+    assert lab.chat("b").is_success
+    before = {name: lab.instance(name)["pid"] for name in "ab"}
+    assert lab.end() == 0
+    package = Path(garrison.__file__).parent
+    shutil.copytree(package, tmp_path / "new" / "garrison", ignore=shutil.ignore_patterns("__pycache__"))
+    (tmp_path / "new" / "garrison" / "__init__.py").write_text('__version__ = "99.0"\n')
+    lab.environ["PYTHONPATH"] = str(tmp_path / "new")
+    lab.start()
+    assert "99.0" in lab.api("GET", "/version")
+    assert {name: lab.instance(name)["pid"] for name in "ab"} == before
+    assert lab.chat("a").is_success
+    lab.api("POST", "/instances/a/stop")
+    assert engines(lab) == [before["b"]], "the new version stops what the old one started"

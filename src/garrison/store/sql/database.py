@@ -15,6 +15,7 @@ from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
+from garrison.base.errors import InvalidError
 from garrison.store.sql.address import Address
 from garrison.store.sql.failures import of_sqlite, translate
 
@@ -125,12 +126,18 @@ def _postgresql(address: Address, wait: float) -> Engine:
         " -c idle_in_transaction_session_timeout=60000",
     }
     given = {name: value for name, value in ours.items() if name not in address.url.query}
-    return create_engine(
-        address.url,
-        connect_args=given,
-        pool_size=4,
-        max_overflow=4,
-        pool_timeout=wait,
-        pool_pre_ping=True,  # after a restart of the server, stale connections are replaced
-        hide_parameters=True,
-    )
+    try:
+        return create_engine(
+            address.url,
+            connect_args=given,
+            pool_size=4,
+            max_overflow=4,
+            pool_timeout=wait,
+            pool_pre_ping=True,  # after a restart of the server, stale connections are replaced
+            hide_parameters=True,
+        )
+    except ModuleNotFoundError as error:
+        raise InvalidError(
+            f"PostgreSQL needs a package that is not installed: {error.name}",
+            hint="Install it: pip install 'garrison[postgres]'",
+        ) from None
