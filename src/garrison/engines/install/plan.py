@@ -40,7 +40,9 @@ def install_command(
     """The command that installs `requirements`; with `alone`, without their dependencies."""
     python = str(environment / "bin" / "python")
     if tools.uv is not None:
-        argv = [str(tools.uv), "pip", "install", "--python", python]
+        # As pip does. Without bytecode each process of an engine compiles its thousands of modules when it starts, unless
+        # it may write the result: vLLM takes 150 s instead of 60 s where it may not.
+        argv = [str(tools.uv), "pip", "install", "--compile-bytecode", "--python", python]
         if recipe.torch_backend is not None and not sources.names_any:
             argv += ["--torch-backend", recipe.torch_backend]
     else:
