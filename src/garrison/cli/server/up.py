@@ -155,6 +155,10 @@ async def _serve(
     request: "ApplyRequest | None",
     reload: Callable[[], Settings],
 ) -> int:
+    import gc
+
+    gc.disable()  # nothing that the imports make is garbage, and a collection looks at all of it
+    from garrison.base.garbage import keep_out_of_collections
     from garrison.server.parts import Parts
     from garrison.server.server import Server
 
@@ -168,6 +172,8 @@ async def _serve(
     ready = False
     try:
         await server.startup()
+        keep_out_of_collections()
+        gc.enable()
         ready = True
         view.started([str(one.state) for one in parts.instances.list()])
         if request is not None:

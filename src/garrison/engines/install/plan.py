@@ -40,8 +40,8 @@ def install_command(
     """The command that installs `requirements`; with `alone`, without their dependencies."""
     python = str(environment / "bin" / "python")
     if tools.uv is not None:
-        # As pip does. Without bytecode each process of an engine compiles its thousands of modules when it starts, unless
-        # it may write the result: vLLM takes 150 s instead of 60 s where it may not.
+        # As pip does. Otherwise each process of an engine compiles its thousands of modules when it starts, and where
+        # it may not write the result, vLLM takes 150 s instead of 60 s.
         argv = [str(tools.uv), "pip", "install", "--compile-bytecode", "--python", python]
         if recipe.torch_backend is not None and not sources.names_any:
             argv += ["--torch-backend", recipe.torch_backend]
