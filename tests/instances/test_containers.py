@@ -75,8 +75,8 @@ def port_of(engine: RunningEngine) -> int:
 
 
 def spec(model: Path, name: str = "a", **fields: object) -> InstanceSpec:
-    options = {"model": str(model), **fields.pop("options", {})}  # type: ignore[dict-item]
-    return InstanceSpec(name=name, engine="vllm", options=options, **fields)  # type: ignore[arg-type]
+    options = {"model": str(model), **fields.pop("options", {})}  # type: ignore[dict-item]  # fields by name
+    return InstanceSpec(name=name, engine="vllm", options=options, **fields)  # type: ignore[arg-type]  # fields by name
 
 
 async def answers(engine: RunningEngine) -> list[str]:
@@ -231,7 +231,7 @@ async def test_a_program_of_several_words_that_is_a_container(server: Server, ti
 
 
 async def test_a_custom_server_in_a_container(server: Server) -> None:
-    inside = (os.sys.executable, "-m", "http.server", "{port}", "--bind", "{host}")  # type: ignore[attr-defined]
+    inside = (os.sys.executable, "-m", "http.server", "{port}", "--bind", "{host}")  # type: ignore[attr-defined]  # it has them
     words = (*server.podman.program, "run", *server.podman.arguments, "--entrypoint", inside[0], IMAGE, *inside[1:])
     custom = CustomServer(words, ready_path="/", apis=frozenset())
     one = InstanceSpec(name="files", engine="custom", custom=custom)

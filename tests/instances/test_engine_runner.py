@@ -70,7 +70,7 @@ async def machine(
 
 
 def spec(model: Path, name: str = "a", **fields: object) -> InstanceSpec:
-    return InstanceSpec(name=name, engine="sim", options={"model": str(model)}, **fields)  # type: ignore[arg-type]
+    return InstanceSpec(name=name, engine="sim", options={"model": str(model)}, **fields)  # type: ignore[arg-type]  # fields by name
 
 
 async def models(machine: Machine, name: str) -> list[str]:
@@ -111,7 +111,7 @@ async def test_a_request_starts_it_and_a_stop_leaves_nothing(machine: Machine, t
 
 
 def vars_of(process: object) -> tuple[int, int]:
-    return process.pid, process.start  # type: ignore[attr-defined]
+    return process.pid, process.start  # type: ignore[attr-defined]  # it has them
 
 
 async def test_its_successor_adopts_it(machine: Machine, tiny_model: Path) -> None:

@@ -69,7 +69,7 @@ def test_this_machine() -> None:
 
 
 def live(engine: str = "vllm", costs: Costs | None = None, **fields: object) -> Live:
-    spec = InstanceSpec(name="a", engine=engine, **fields)  # type: ignore[arg-type]
+    spec = InstanceSpec(name="a", engine=engine, **fields)  # type: ignore[arg-type]  # fields by name
     return Live(InstanceRecord(1, spec, Condition(State.STOPPED, NOW), NOW, NOW, costs=costs or Costs()))
 
 
@@ -213,7 +213,7 @@ async def test_what_is_measured(tmp_path: Path) -> None:
     devices = machine(tmp_path)
 
     async def measured(one: Live, held: dict[str, int], engine: Engine) -> Mapping[str, int]:
-        one.held, one.engine = held, engine  # type: ignore[assignment]
+        one.held, one.engine = held, engine  # type: ignore[assignment]  # what the test needs of it
         return await devices.measure(one)
 
     own = Engine(GIB, frozenset({7, 99}))

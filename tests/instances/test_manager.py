@@ -95,8 +95,8 @@ def test_the_queue_and_the_wait_are_bounded() -> None:
         done, _ = await asyncio.wait(pending, timeout=31)
         errors = [one.exception() for one in done]
         assert all(isinstance(one, NotReadyError) for one in errors)
-        assert "loading" in errors[0].details  # type: ignore[union-attr]
-        assert errors[0].details["loading"]["phase"] == "loading weights"  # type: ignore[union-attr]
+        assert "loading" in errors[0].details  # type: ignore[union-attr]  # it is there
+        assert errors[0].details["loading"]["phase"] == "loading weights"  # type: ignore[union-attr]  # it is there
 
     run(World(queue=3, start_timeout=30.0), body)
 
@@ -228,7 +228,7 @@ def test_a_server_that_is_killed_leaves_engines_that_its_successor_adopts() -> N
         await world.manager.shutdown()
         world.runner.alive["b"].crash()
         await world.server()
-        assert (world.state("a"), world.manager.get("a").engine.pid) == (State.RUNNING, pid)  # type: ignore[union-attr]
+        assert (world.state("a"), world.manager.get("a").engine.pid) == (State.RUNNING, pid)  # type: ignore[union-attr]  # it is there
         await asyncio.sleep(3)
         assert world.state("b") is State.RUNNING, "what should run is started again"
         assert world.runner.starts == ["a", "b", "b"]

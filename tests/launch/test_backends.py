@@ -84,8 +84,8 @@ def test_the_settings_of_each_engine() -> None:
     assert vllm.args == ("--enforce-eager",)
     assert vllm.env == {"A": "1", "B": "2"}
     assert vllm.container
-    assert arrange("vllm", vllm).container.own.args == ("--gpus=all", "--shm-size=1g")  # type: ignore[union-attr]
-    assert arrange("vllm", vllm).container.program == ("podman", "--runtime", "runc")  # type: ignore[union-attr]
+    assert arrange("vllm", vllm).container.own.args == ("--gpus=all", "--shm-size=1g")  # type: ignore[union-attr]  # it is there
+    assert arrange("vllm", vllm).container.program == ("podman", "--runtime", "runc")  # type: ignore[union-attr]  # it is there
     assert backend_of(settings, "llama_cpp").executable == ("/opt/llama-server",)
     assert not backend_of(settings, "mlx_lm").container
     assert backend_of(Settings(data_dir=Path("/d")), "custom").container_program == ("docker",)

@@ -12,6 +12,7 @@ from garrison.api.guard import Guard
 from garrison.api.instances import of_stacks
 from garrison.api.instances import routes as instances
 from garrison.api.models import routes as models
+from garrison.api.prefix import WithoutPrefix
 from garrison.api.problems import TAGS, complete
 from garrison.api.services import Services
 
@@ -44,4 +45,5 @@ def create_app(given: Services) -> FastAPI:
 def guarded(app: ASGIApp, given: Services, check: Keys) -> ASGIApp:
     """`app` behind the checks that every request passes: where it comes from, then who makes it."""
     most = given.settings.max_body_mib * 2**20
-    return Guard(Authentication(app, check, given.audit, lambda: given.settings), lambda: given.settings, most)
+    authenticated = Authentication(app, check, given.audit, lambda: given.settings)
+    return WithoutPrefix(Guard(authenticated, lambda: given.settings, most), given.settings.root_path)

@@ -49,7 +49,7 @@ class Authentication:
         if scope["type"] != "http":
             return
         scope[FOUND] = found = self._found(scope)
-        path: str = scope["path"].removeprefix(scope.get("root_path", ""))
+        path: str = scope["path"]
         if path in _OPEN or path.startswith(_OF_THE_GATEWAY):
             await self._app(scope, receive, send)
             return

@@ -23,7 +23,7 @@ _CODES = {404: "not-found", 405: "method-not-allowed", 413: "too-large", 415: "u
 
 
 def error_response(error: GarrisonError) -> JSONResponse:
-    """Return the answer for an error of ours. A value that is invalid is 422 here, since the request was understood."""
+    """Return the answer for a `GarrisonError`. An invalid value is 422 here: the request itself was understood."""
     status = 422 if error.http_status == HTTPStatus.BAD_REQUEST else error.http_status
     headers = {}
     if (seconds := error.details.get("retry_after")) is not None:

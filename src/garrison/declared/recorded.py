@@ -5,8 +5,8 @@ from collections.abc import Mapping
 
 from garrison.base.errors import UnreachableError
 from garrison.base.server_settings import ServerSettings
-from garrison.declared.plan import Existing, plan_instances
-from garrison.declared.spec import specs_of
+from garrison.declared.plan import Existing
+from garrison.declared.stack import nodes_of, plan_stack
 from garrison.fleet.instance_dialer import NotRunning
 from garrison.fleet.plan.context import Mode
 from garrison.fleet.values.declaration import Declaration
@@ -45,17 +45,12 @@ class RecordedInstances:
         adopt: bool,
     ) -> tuple[InstanceChange, ...]:
         """As `InstanceActions.plan`."""
-        nodes = {None, *(self._elsewhere(one.node) for one in (*declaration.instances.values(), *before.values()))}
         existing = [
             Existing(spec=spec_from_json(row.name, row.spec), state=State(row.state), node=node)
-            for node in sorted(nodes, key=str)
+            for node in nodes_of(declaration, before, self._settings)
             for row in await self._rows(node)
         ]
-        declared = [
-            (self._elsewhere(declaration.instances[name].node), spec)
-            for name, spec in specs_of(declaration, self._settings).items()
-        ]
-        return plan_instances(declared, existing, declaration.stack, mode=mode, adopt=adopt)
+        return plan_stack(declaration, existing, self._settings, mode=mode, adopt=adopt)
 
     def require(self) -> None:
         """As `InstanceActions.require`: there is no server."""
@@ -81,9 +76,6 @@ class RecordedInstances:
         if State(row.state).holds_engine:
             return NotRunning(f"instance {place.name} is {row.state}, and no server is here to ask it", known=False)
         return NotRunning(f"instance {place.name} is {row.state}")
-
-    def _elsewhere(self, node: str | None) -> str | None:
-        return None if node == self._settings.node_name else node
 
     async def _rows(self, node: str | None) -> list[InstanceRow]:
         name = node or self._settings.node_name

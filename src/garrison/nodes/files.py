@@ -6,6 +6,7 @@ from typing import Protocol
 
 from garrison.base.errors import ConflictError, InvalidError, NotFoundError
 from garrison.base.files import write_atomic
+from garrison.base.logs import logger
 from garrison.base.redaction import know_secret
 from garrison.nodes.node import Node, checked
 
@@ -13,12 +14,14 @@ __all__ = ["NodeFiles", "NodeStore"]
 
 _MOST_BYTES = 64 * 1024
 
+_log = logger(__name__)
+
 
 class NodeStore(Protocol):
     """The seam to what is kept about nodes. Calls block on the disk."""
 
     def load(self) -> list[Node]:
-        """Return every node, by name."""
+        """Return every node, by name. One that cannot be read is logged and left out."""
 
     def add(self, node: Node) -> None:
         """Keep a node. Raises ConflictError if there is one of that name."""
@@ -34,19 +37,16 @@ class NodeFiles:
         self._directory = data_dir / "nodes"
 
     def load(self) -> list[Node]:
-        """As `NodeStore.load`.
-
-        Raises:
-            InvalidError: a file cannot be read.
-        """
+        """As `NodeStore.load`."""
         found = []
         for path in sorted(self._directory.glob("*.json")):
             try:
                 with path.open("rb") as file:
                     body = json.loads(file.read(_MOST_BYTES))
                 node = checked(Node(path.stem, str(body["address"]), body.get("key")))
-            except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-                raise InvalidError(f"{path} cannot be read: {error}", hint="Correct or remove the file.") from None
+            except (OSError, ValueError, KeyError, TypeError, AttributeError, InvalidError) as error:
+                _log.error("a node cannot be read and is left out", path=str(path), error=str(error))
+                continue
             if node.key:
                 know_secret(node.key)
             found.append(node)

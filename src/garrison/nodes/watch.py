@@ -60,13 +60,8 @@ class Nodes:
         self._asked: dict[str, asyncio.Event] = {}
 
     async def startup(self) -> None:
-        """Load the nodes and begin to ask them. A node that cannot be read is said and left out."""
-        try:
-            known = await self._pool.run(self._store.load, "read the nodes")
-        except GarrisonError as error:
-            _log.error("the nodes cannot be read", error=error.message)
-            return
-        for node in known:
+        """Load the nodes and begin to ask them."""
+        for node in await self._pool.run(self._store.load, "read the nodes"):
             self._begin(node)
 
     async def shutdown(self) -> None:
@@ -78,6 +73,10 @@ class Nodes:
     def list(self) -> list[NodeView]:
         """Return the nodes, by name."""
         return [self._views[name] for name in sorted(self._views)]
+
+    def find(self, name: str) -> NodeView | None:
+        """Return one node; None if there is none of that name."""
+        return self._views.get(name)
 
     def get(self, name: str) -> NodeView:
         """Return one node. Raises NotFoundError."""

@@ -1,7 +1,7 @@
 """Names of requests to instances: the gateway's `Activator` over the instance manager."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from garrison.base.errors import NotFoundError, NotReadyError
 from garrison.gateway.activator import Hold, Served, Upstream
@@ -36,7 +36,8 @@ class InstanceActivator:
     def find(self, model: str) -> Served | None:
         """As `Activator.find`."""
         live, _ = self._split(model)
-        return None if live is None else _served(live)
+        # Under the name that was asked for: a key may be limited to one adapter of an instance.
+        return None if live is None else replace(_served(live), id=model)
 
     async def acquire(self, model: str, *, start: bool = True) -> Hold:
         """As `Activator.acquire`."""

@@ -45,9 +45,6 @@ class Application:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return
-        root = scope.get("root_path", "")
-        if root and scope["path"].startswith(root + "/"):
-            scope["path"] = scope["path"].removeprefix(root)
         path = scope["path"]
         passed_on = bool(header(scope, HOP_HEADER))
         if path not in _ALWAYS and (why := self._ready()):
@@ -62,7 +59,6 @@ class Application:
         else:
             if path.startswith("/api/") and path.endswith("/"):  # llamactl's documents write both
                 scope["path"] = path.rstrip("/")
-            scope["root_path"] = ""
             await self._api(scope, receive, send)
 
     async def _proxy(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -47,7 +47,6 @@ class Listener:
             access_log=False,
             server_header=False,
             proxy_headers=False,
-            root_path=settings.root_path,
             timeout_keep_alive=75,
             timeout_graceful_shutdown=max(1, round(drain_seconds)),
             ssl_certfile=str(settings.tls_cert_file) if secure else None,

@@ -1,7 +1,7 @@
 """Requests that belong to other servers: which node, and with which key."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from garrison.base.errors import NotFoundError, UnreachableError
 from garrison.gateway.activator import Activator, Hold, Served, Upstream
@@ -59,7 +59,7 @@ class WithNodes:
         view = self._node_of(model)
         name = model.partition("/")[0]
         row = None if view is None else next((one for one in view.instances if one["name"] in (model, name)), None)
-        return _served(row, view) if row is not None and view is not None else None
+        return replace(_served(row, view), id=model) if row is not None and view is not None else None
 
     async def acquire(self, model: str, *, start: bool = True) -> Hold:
         """As `Activator.acquire`."""

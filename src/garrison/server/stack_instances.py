@@ -10,8 +10,8 @@ from garrison.base.errors import InternalError, NotFoundError, all_errors
 from garrison.base.server_settings import ServerSettings
 from garrison.base.settings import Settings
 from garrison.declared.carry_out import delete_instance, put_instance
-from garrison.declared.plan import Existing, plan_instances
-from garrison.declared.spec import specs_of
+from garrison.declared.plan import Existing
+from garrison.declared.stack import elsewhere, nodes_of, plan_stack
 from garrison.fleet.instance_dialer import InstanceAddress, NotRunning
 from garrison.fleet.plan.context import Mode
 from garrison.fleet.values.declaration import Declaration
@@ -36,13 +36,9 @@ class ServedInstances:
         self, declaration: Declaration, before: Mapping[str, InstanceDeclaration], *, mode: Mode, adopt: bool
     ) -> tuple[InstanceChange, ...]:
         """As `InstanceActions.plan`."""
-        nodes = {self._elsewhere(one.node) for one in (*declaration.instances.values(), *before.values())}
-        existing = [*self._here(), *(one for node in nodes - {None} for one in self._there(node or ""))]
-        declared = [
-            (self._elsewhere(declaration.instances[name].node), spec)
-            for name, spec in specs_of(declaration, self._settings).items()
-        ]
-        return plan_instances(declared, existing, declaration.stack, mode=mode, adopt=adopt)
+        nodes = nodes_of(declaration, before, self._settings)
+        existing = [*self._here(), *(one for node in nodes if node is not None for one in self._there(node))]
+        return plan_stack(declaration, existing, self._settings, mode=mode, adopt=adopt)
 
     def require(self) -> None:
         """As `InstanceActions.require`: this is a server."""
@@ -65,7 +61,7 @@ class ServedInstances:
 
     async def find(self, place: InstancePlace) -> InstanceAddress | NotRunning:
         """As `TargetAddresses.find`. One on a node is reached through the node."""
-        node = self._elsewhere(place.node)
+        node = elsewhere(place.node, self._settings)
         if node is not None:
             return self._find_there(place.name, node)
         live = self._instances.find(place.name)
@@ -76,7 +72,9 @@ class ServedInstances:
         return InstanceAddress(live.engine.upstream.url, live.engine.upstream.key)
 
     def _find_there(self, name: str, node: str) -> InstanceAddress | NotRunning:
-        view = self._nodes.get(node)
+        view = self._nodes.find(node)
+        if view is None:
+            return NotRunning(f"node {node}, which runs instance {name}, is not known here", known=False)
         if view.reach != "reachable":
             return NotRunning(f"node {node} is {view.reach}: {view.reason}", known=False)
         row = next((one for one in view.instances if one.get("name") == name), None)
@@ -104,9 +102,6 @@ class ServedInstances:
     def _stack(self, change: InstanceChange) -> str:
         rows = self._nodes.get(change.node or "").instances
         return next((str(one.get("stack")) for one in rows if one.get("name") == change.name), "-")
-
-    def _elsewhere(self, node: str | None) -> str | None:
-        return None if node == self._settings.node_name else node
 
 
 def existing_of(row: Mapping[str, Any], defaults: ServerSettings, node: str | None) -> Existing:

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from garrison.base.errors import GarrisonError
 from garrison.base.settings import Settings
-from garrison.declared.plan import Existing, plan_instances
-from garrison.declared.spec import specs_of
+from garrison.declared.plan import Existing
+from garrison.declared.stack import elsewhere, nodes_of, plan_stack
 from garrison.fleet.instance_dialer import InstanceAddress, NotRunning
 from garrison.fleet.plan.context import Mode
 from garrison.fleet.values.declaration import Declaration
@@ -42,13 +42,9 @@ class InstancesOfServer:
         """As `InstanceActions.plan`."""
         if not declaration.instances and not before:
             return ()
-        nodes = {self._elsewhere(one.node) for one in (*declaration.instances.values(), *before.values())} | {None}
-        existing = [one for node in sorted(nodes, key=str) for one in await self._existing(node)]
-        declared = [
-            (self._elsewhere(declaration.instances[name].node), spec)
-            for name, spec in specs_of(declaration, self._settings).items()
-        ]
-        return plan_instances(declared, existing, declaration.stack, mode=mode, adopt=adopt)
+        nodes = nodes_of(declaration, before, self._settings)
+        existing = [one for node in nodes for one in await self._existing(node)]
+        return plan_stack(declaration, existing, self._settings, mode=mode, adopt=adopt)
 
     def require(self) -> None:
         """As `InstanceActions.require`: there is a server."""
@@ -69,7 +65,7 @@ class InstancesOfServer:
 
     async def find(self, place: InstancePlace) -> InstanceAddress | NotRunning:
         """As `TargetAddresses.find`. The key of a running engine is read where its server keeps it."""
-        node = self._elsewhere(place.node)
+        node = elsewhere(place.node, self._settings)
         try:
             row = next((one for one in await self._rows(node) if one["name"] == place.name), None)
         except GarrisonError as error:
@@ -109,9 +105,6 @@ class InstancesOfServer:
                 return client.call(method, path, body=body)
 
         return await self._pool.run(call, f"{method} {path}")
-
-    def _elsewhere(self, node: str | None) -> str | None:
-        return None if node == self._settings.node_name else node
 
 
 def _below(node: str | None) -> str:
