@@ -177,7 +177,8 @@ async def test_a_killed_program_leaves_no_container(server: Server, tiny_model: 
 
 @pytest.mark.parametrize("after", [0.0, 0.15, 0.4, 0.8])
 async def test_a_stop_during_the_start_leaves_nothing(server: Server, tiny_model: Path, after: float) -> None:
-    starting = asyncio.create_task(server.start(spec(tiny_model)))
+    slow = spec(tiny_model, options={"startup_delay": 20})
+    starting = asyncio.create_task(server.start(slow))
     while read_container(server.runner.directory("a")) is None:
         await asyncio.sleep(0.01)
     await asyncio.sleep(after)

@@ -15,6 +15,7 @@ from garrison.base.procfs import WITHOUT_PROC, has_proc
 from garrison.launch.port_server import started_at
 from garrison.launch.run.detached import DetachedSpawner, adopt_engine, lives, read_status
 from garrison.launch.run.engine_tree import EngineTree
+from garrison.launch.run.shims import Shims
 from garrison.net.thread_pool import ThreadPool
 from garrison.preflight.machine import Machine
 from garrison.processes.local import local_processes
@@ -43,7 +44,8 @@ async def pool(tmp_path: Path) -> AsyncIterator[ThreadPool]:
 
 async def spawn(root: Path, pool: ThreadPool) -> EngineTree:
     argv = ("/bin/sh", "-c", ORPHAN.format(root))
-    found = await DetachedSpawner(root / "engine", root / "log", pool).spawn(argv, {"PATH": os.defpath}, stop_timeout=5)
+    spawner = DetachedSpawner(root / "engine", root / "log", pool, Shims())
+    found = await spawner.spawn(argv, {"PATH": os.defpath}, stop_timeout=5)
     assert isinstance(found, EngineTree)
     async with asyncio.timeout(20):
         while not (root / "main").exists() or not (root / "orphan").read_text().strip():

@@ -1,7 +1,6 @@
 """Atomic, durable file writes: a reader, or a process killed midway, sees either the old content or the new."""
 
 import os
-import secrets
 from pathlib import Path
 
 __all__ = ["fsync_dir", "fsync_tree", "write_atomic"]
@@ -15,7 +14,7 @@ def write_atomic(path: Path, content: bytes | str, *, mode: int = 0o644) -> None
     The file has `mode` from its first byte on, so a secret is never readable by others for a moment.
     """
     data = content.encode() if isinstance(content, str) else content
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}.tmp")
+    temporary = path.with_name(f".{path.name}.{os.urandom(6).hex()}.tmp")
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, mode)
     try:
         with os.fdopen(descriptor, "wb") as handle:

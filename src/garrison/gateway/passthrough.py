@@ -12,6 +12,7 @@ from garrison.base.logs import logger
 from garrison.gateway.activator import Activator, Hold
 from garrison.gateway.answers import error_answer
 from garrison.gateway.model_name import renamed
+from garrison.net.https import http_client
 
 __all__ = ["HOP_HEADER", "Asgi", "PassThrough", "Receive", "Scope", "Send", "send_answer"]
 
@@ -41,7 +42,7 @@ class PassThrough:
         self._activator = activator
         limits = httpx2.Limits(max_connections=None, max_keepalive_connections=64, keepalive_expiry=3.0)
         timeout = httpx2.Timeout(_SILENCE_SECONDS, connect=_CONNECT_SECONDS)
-        self._client = httpx2.AsyncClient(limits=limits, timeout=timeout, trust_env=False)
+        self._client = http_client(timeout=timeout, limits=limits)
 
     async def close(self) -> None:
         await self._client.aclose()

@@ -31,6 +31,7 @@ from garrison.launch.run.detached import Adopted, DetachedSpawner, ShimStatus, a
 from garrison.launch.run.engine_run import EngineRun, Job
 from garrison.launch.run.orphans import end_orphans
 from garrison.launch.run.patience import Patience
+from garrison.launch.run.shims import Shims
 from garrison.launch.run.spawn import EngineProcess, Spawner
 from garrison.launch.serve import prepare
 from garrison.models.files.progress import Silent
@@ -66,6 +67,7 @@ class EngineRunner:
         pool: threads for the preparation of starts, which may download for hours.
         containers: the seam to docker and podman, by the program with its options.
         dialer: asks engines that can sleep.
+        shims: gives each engine that starts its parent process.
     """
 
     def __init__(
@@ -77,6 +79,7 @@ class EngineRunner:
         pool: ThreadPool,
         containers: Callable[[Sequence[str], Mapping[str, str]], Containers] = ContainerProgram,
         dialer: Dialer[Server] | None = None,
+        shims: Shims | None = None,
     ) -> None:
         self._settings = settings
         self._environ = environ
@@ -85,6 +88,7 @@ class EngineRunner:
         self._pool = pool
         self._containers = containers
         self._dialer = dialer or HttpDialer()
+        self._shims = shims or Shims()
 
     def reconfigure(self, settings: Settings) -> None:
         """Take other settings, from the next start on."""
@@ -110,7 +114,7 @@ class EngineRunner:
             stop.stop()
             await asyncio.wait([preparing])
             raise
-        spawner: Spawner = DetachedSpawner(directory, log, self._pool)
+        spawner: Spawner = DetachedSpawner(directory, log, self._pool, self._shims)
         if before is not None and before != start.container:
             await self._end_container(name, before)
         if start.container is not None:

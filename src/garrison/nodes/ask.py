@@ -5,6 +5,7 @@ from typing import Any
 import httpx2
 
 from garrison.base.errors import DeniedError, GarrisonError, UnreachableError
+from garrison.net.https import http_client
 from garrison.nodes.node import Node
 from garrison.nodes.watch import NodeAnswer
 
@@ -18,7 +19,7 @@ class HttpAsk:
     """`AskNode` over HTTP, with five seconds for each call. Redirects are not followed: the key is for one server."""
 
     def __init__(self) -> None:
-        self._client = httpx2.AsyncClient(timeout=_SECONDS, trust_env=False)
+        self._client = http_client(timeout=_SECONDS)
 
     async def __call__(self, node: Node) -> NodeAnswer:
         version = (await self._get(node, "/api/v1/version")).decode("utf-8", "replace").strip()

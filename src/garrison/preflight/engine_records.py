@@ -9,11 +9,11 @@ to everybody else. Root does not believe a user's records either.
 """
 
 import contextlib
-import hashlib
 import json
 import os
 import stat
 import time
+import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -208,5 +208,4 @@ def _open_private(directory: Path) -> Iterator[int]:
 
 
 def _name(process: Identity) -> str:
-    place = hashlib.sha256(str(process.place).encode()).hexdigest()[:8]
-    return f"{process.pid}-{process.start}-{place}.json"
+    return f"{process.pid}-{process.start}-{zlib.crc32(str(process.place).encode()):08x}.json"

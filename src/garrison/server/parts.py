@@ -30,6 +30,7 @@ from garrison.instances.room.values import Limits
 from garrison.instances.settings import ManagerSettings
 from garrison.instances.stored import StoredInstances
 from garrison.instances.values.state import State
+from garrison.launch.run.shims import Shims
 from garrison.net.client import HttpDialer
 from garrison.net.thread_pool import ThreadPool
 from garrison.nodes.ask import HttpAsk
@@ -66,7 +67,10 @@ class Parts:
         self._writes = ThreadPool("garrison-instances")
         self._starts = ThreadPool("garrison-starts", _STARTS_AT_ONCE)
         self._machine = ThreadPool("garrison-machine", 4)
-        self.runner = EngineRunner(settings, environ, ports=settings.instance_port_range, pool=self._starts)
+        self._shims = Shims(spare=True)
+        self.runner = EngineRunner(
+            settings, environ, ports=settings.instance_port_range, pool=self._starts, shims=self._shims
+        )
         self.devices = MachineDevices(self._machine, settings, environ, in_use=self._variant)
         self.instances = InstanceManager(
             StoredInstances(self.store, settings.node_name),
@@ -107,6 +111,7 @@ class Parts:
             lambda event: self._agent.look_now(event.subject_name),
             wants=lambda event: event.kind == f"instance_{State.RUNNING}",
         )
+        self._shims.prepare()
 
     def reconfigure(self, fresh: Settings) -> None:
         """Take other settings. Engines that run go on; those that start have the new values."""
@@ -132,6 +137,7 @@ class Parts:
         with contextlib.suppress(GarrisonError):
             await self.keys.write_last_used()
         await self.audit.close(_FLUSH_SECONDS)
+        await self._shims.close()
         await self.nodes.shutdown()
         await self._ask.close()
         for pool in (self._starts, self._machine, self._writes, self._access, self.disk):

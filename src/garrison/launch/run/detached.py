@@ -5,26 +5,23 @@ by identity: the status file names the shim and the engine's main process, and b
 """
 
 import asyncio
-import contextlib
 import errno
 import json
 import os
 import socket
 import stat
-import subprocess
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from garrison.base.children import SAFE_PYTHON
 from garrison.base.identity import ProcessId, start_time
 from garrison.launch.log_follower import LogFollower
 from garrison.launch.run.engine_tree import EngineTree
 from garrison.launch.run.shim_link import ShimLink
-from garrison.launch.run.spawn import EngineProcess, RecordAs, shim_environment
-from garrison.launch.shim import MODULE, SOCKET_NAME, STATUS_NAME, VERSION
+from garrison.launch.run.shims import Shims
+from garrison.launch.run.spawn import EngineProcess, RecordAs
+from garrison.launch.shim import SOCKET_NAME, STATUS_NAME, VERSION
 from garrison.net.thread_pool import ThreadPool
 from garrison.processes.local import local_processes
 
@@ -90,8 +87,8 @@ class DetachedSpawner:
         log: where the shim writes the engine's output.
     """
 
-    def __init__(self, directory: Path, log: Path, pool: ThreadPool) -> None:
-        self._directory, self._log, self._pool = directory, log, pool
+    def __init__(self, directory: Path, log: Path, pool: ThreadPool, shims: Shims) -> None:
+        self._directory, self._log, self._pool, self._shims = directory, log, pool, shims
 
     async def spawn(
         self,
@@ -103,23 +100,8 @@ class DetachedSpawner:
     ) -> EngineProcess:
         """As `Spawner.spawn`."""
         follower = await self._pool.run(lambda: LogFollower(self._log, from_end=True), f"open {self._log}")
-        ours, theirs = socket.socketpair()
-        with theirs:
-            try:
-                shim = await asyncio.create_subprocess_exec(
-                    *(sys.executable, SAFE_PYTHON, "-m", MODULE, str(theirs.fileno())),
-                    env=shim_environment(os.environ),
-                    stdin=subprocess.DEVNULL,
-                    stdout=subprocess.DEVNULL,
-                    stderr=subprocess.DEVNULL,
-                    pass_fds=(theirs.fileno(),),
-                    start_new_session=True,
-                    cwd="/",
-                )
-            except BaseException:
-                ours.close()
-                raise
-        link = ShimLink(ours)
+        shim = await self._shims.take()
+        link = ShimLink(shim.socket)
         spec: dict[str, Any] = {"v": VERSION, "argv": list(argv), "env": dict(environment)}
         spec |= {"stop_timeout": stop_timeout, "detached": True}
         spec |= {"directory": str(self._directory.absolute()), "log": str(self._log.absolute())}
@@ -130,21 +112,20 @@ class DetachedSpawner:
                 event = await link.event()
         except BaseException as error:
             link.close()
-            with contextlib.suppress(ProcessLookupError):
-                shim.kill()
+            shim.kill()
             if isinstance(error, TimeoutError):  # an OSError without a number or words
                 late = f"its parent process did not start it within {_START_SECONDS:g} s"
                 raise OSError(errno.ETIMEDOUT, late) from None
             raise
         if event is None or event["event"] == "failed":
             link.close()
-            await shim.wait()
+            await shim.reaper
             number, text = (None, "its parent process exited") if event is None else (event["errno"], event["message"])
             raise OSError(number, text)
         main = None if event["start"] is None else ProcessId(event["pid"], event["start"])
-        engine = _DetachedEngine(link, _identity(shim.pid), main, follower, self._pool)
+        engine = _DetachedEngine(link, _identity(shim.process.pid), main, follower, self._pool)
         engine.unrecorded = event.get("unrecorded")
-        engine.reaps(shim)
+        engine.reaper = shim.reaper
         return engine
 
 
@@ -213,12 +194,8 @@ class _DetachedEngine(EngineTree):
         super().__init__(link, shim, main)
         self._follower = follower
         self._pool = pool
-        self._reaper: asyncio.Task[int] | None = None
+        self.reaper: asyncio.Task[int] | None = None
         self.listen()
-
-    def reaps(self, shim: asyncio.subprocess.Process) -> None:
-        """Collect the shim's exit status when it ends, as its parent must."""
-        self._reaper = asyncio.create_task(shim.wait(), name="reap a shim")
 
     async def read(self) -> bytes:
         ended = False
@@ -232,8 +209,8 @@ class _DetachedEngine(EngineTree):
 
     async def end_of_shim(self) -> None:
         self.close()
-        if self._reaper is not None:
-            await asyncio.wait([self._reaper], timeout=_SLACK_SECONDS)
+        if self.reaper is not None:
+            await asyncio.wait([self.reaper], timeout=_SLACK_SECONDS)
 
     def close(self) -> None:
         """Let go of the engine, which goes on."""

@@ -19,7 +19,7 @@ from garrison.launch.run.engine_tree import EngineTree
 from garrison.launch.run.shim_link import ShimLink
 from garrison.launch.shim import MODULE, VERSION
 
-__all__ = ["EngineProcess", "RecordAs", "ShimSpawner", "Spawner", "shim_environment"]
+__all__ = ["EngineProcess", "RecordAs", "ShimSpawner", "Spawner", "reap", "shim_environment"]
 
 _SHIM_VARIABLES = frozenset(
     (
@@ -160,6 +160,7 @@ class ShimSpawner:
             raise
         except BaseException:
             engine.close()
+            reap(shim)
             raise
         return engine
 
@@ -193,6 +194,17 @@ class _ShimmedEngine(EngineTree):
         self.close()
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._shim.wait(), _SLACK_SECONDS)
+
+
+_reapers: set[asyncio.Task[int]] = set()  # the loop itself holds tasks only weakly
+
+
+def reap(shim: asyncio.subprocess.Process) -> asyncio.Task[int]:
+    """Collect a shim's exit status when it ends, as its parent must, whoever waits for it."""
+    task = asyncio.create_task(shim.wait(), name="reap a shim")
+    _reapers.add(task)
+    task.add_done_callback(_reapers.discard)
+    return task
 
 
 def shim_environment(environ: Mapping[str, str]) -> dict[str, str]:

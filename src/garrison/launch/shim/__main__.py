@@ -11,7 +11,6 @@ from garrison.launch.shim import VERSION
 from garrison.launch.shim.fork import become_subreaper
 from garrison.launch.shim.shim import Shim
 
-_SPEC_SECONDS = 30.0
 _MOST_SPEC_BYTES = 16 * 1024 * 1024
 
 
@@ -24,8 +23,10 @@ def main(arguments: list[str]) -> int:
 
 
 def _read_spec(starter: socket.socket) -> Mapping[str, Any] | None:
-    """The first line, after which the sender waits for an answer; None if the starter has exited."""
-    starter.settimeout(_SPEC_SECONDS)
+    """The first line, after which the sender waits for an answer; None if the starter has exited.
+
+    A shim that is kept ready waits for it without a limit: the end of the starter closes the socket.
+    """
     data = bytearray()
     while not data.endswith(b"\n"):
         try:

@@ -66,8 +66,11 @@ metadata = MetaData(
 
 
 def _where(condition: str) -> dict[str, Any]:
-    """Return the condition of a partial index. SQLite uses it only if a query repeats it word for word."""
-    return {"sqlite_where": text(condition), "postgresql_where": text(condition)}
+    """Return the condition of a partial index. SQLite uses it only if a query repeats it word for word.
+
+    The migrations, which make the indexes, have it for PostgreSQL too. Here it would import that dialect for everybody.
+    """
+    return {"sqlite_where": text(condition)}
 
 
 # SQLite assigns row ids only to a column of type INTEGER.
