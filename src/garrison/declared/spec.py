@@ -73,6 +73,7 @@ def spec_of(
         weight=declared.weight,
         devices=declared.devices,
         memory_bytes=declared.memory,
+        sleep_level=declared.sleep_level,
         preload=declared.preload,
         stack=stack,
         **policy,

@@ -52,6 +52,15 @@ def test_a_dry_run_writes_nothing(cli: Any, unit: Path, tmp_path: Path, monkeypa
     assert not unit.exists()
 
 
+def test_a_manifest_is_part_of_the_unit(cli: Any, unit: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    done = cli("up", "--install-service", "--user", "--dry-run", "-f", "box.yaml")
+    assert f"--file={tmp_path / 'box.yaml'}" in done.out
+    done = cli("up", "--install-service", "--user", "--dry-run", "-f", "-")
+    assert done.code == 64
+    assert "standard input" in done.err
+
+
 def test_where_it_may_not_be_written(cli: Any, unit: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(path: Path, _content: str, *, mode: int) -> None:
         raise PermissionError(13, "Permission denied", str(path))

@@ -65,6 +65,7 @@ instances:
     weight: 2
     devices: [0, GPU-1]
     memory: 14GiB
+    sleep_level: 2
     preload: true
     node: gpu-2
   whisper:
@@ -114,6 +115,7 @@ def test_every_key_of_an_instance() -> None:
         weight=2.0,
         devices=("0", "GPU-1"),
         memory=14 * 2**30,
+        sleep_level=2,
         preload=True,
         node="gpu-2",
     )

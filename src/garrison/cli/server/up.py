@@ -76,13 +76,12 @@ def up(
         from garrison.cli.server.service import install_service as write_service
 
         arguments = _arguments(None if config is None else config.absolute(), host, port, log)
-        return write_service(values, tuple(arguments), user=user, dry_run=dry_run, yes=yes)
+        return write_service(values, (*arguments, *_manifests(file)), user=user, dry_run=dry_run, yes=yes)
     request = _request(file)
     if detach and not (request is not None and _runs(values)):
         from garrison.cli.server.detach import detach as in_background
 
-        manifests = [f"--file={Path(one).absolute()}" for one in file or ()]
-        return in_background(values, *_arguments(config, host, port, log), *manifests)
+        return in_background(values, *_arguments(config, host, port, log), *_manifests(file))
     from garrison.server.lock import ServerLock
 
     try:
@@ -124,6 +123,17 @@ def _request(files: list[str] | None) -> "ApplyRequest | None":
 def _arguments(config: Path | None, host: str | None, port: int | None, log: str | None) -> list[str]:
     given = {"--config": config, "--host": host, "--port": port, "--log": log}
     return [f"{name}={value}" for name, value in given.items() if value is not None]
+
+
+def _manifests(files: list[str] | None) -> list[str]:
+    """The arguments for a server that starts in another directory.
+
+    Raises:
+        UsageError: standard input is one of the files.
+    """
+    if "-" in (files or ()):
+        raise UsageError("a server in the background cannot read a manifest from standard input", hint="Name a file.")
+    return [f"--file={Path(one).absolute()}" for one in files or ()]
 
 
 def _view(*, logged: bool) -> "UpView":

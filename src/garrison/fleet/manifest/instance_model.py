@@ -108,6 +108,9 @@ Bytes = Annotated[
 Count = Annotated[
     int, BeforeValidator(Integer.func), Field(ge=0, le=1_000_000), schema_of("integer", 0, 1_000_000, r"^[0-9]+$|\$\{")
 ]
+SleepLevel = Annotated[
+    int, BeforeValidator(Integer.func), Field(ge=0, le=2), schema_of("integer", 0, 2, r"^[0-2]$|\$\{")
+]
 Priority = Annotated[int, Field(ge=-1_000_000, le=1_000_000)]
 Weight = Annotated[float, BeforeValidator(lambda value: float(value) if type(value) is int else value), Field(gt=0)]
 Devices = Annotated[
@@ -196,6 +199,11 @@ class InstanceModel(Keys):
         default_factory=list, description="`auto`, or a list of the GPUs that it may use, by index or UUID."
     )
     memory: Bytes | None = Field(None, description="What it takes (`14GiB`), where that should not be measured.")
+    sleep_level: SleepLevel | None = Field(
+        None,
+        description="The level of the sleep that replaces a stop where the engine can sleep; 0 for none. "
+        "Default: whichever costs less.",
+    )
     preload: Flag = Field(False, description="It is started when the server starts.")
     node: Name | None = Field(None, description="The node that runs it. Default: the one that applies the manifest.")
 

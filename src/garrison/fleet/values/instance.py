@@ -52,6 +52,7 @@ class InstanceDeclaration:
         restart_delay: seconds.
         devices: indices or UUIDs of the GPUs that it may use; empty for any.
         memory: bytes that it takes, where that should not be measured.
+        sleep_level: of the sleep that replaces a stop where the engine can sleep; 0 for none.
         preload: it is started when the server starts.
         node: the node that runs it; None for the one that applies the manifest.
     """
@@ -81,6 +82,7 @@ class InstanceDeclaration:
     weight: float = 1.0
     devices: tuple[str, ...] = ()
     memory: int | None = None
+    sleep_level: int | None = None
     preload: bool = False
     node: str | None = None
 
