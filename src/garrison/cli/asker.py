@@ -34,9 +34,10 @@ def asked(question: str, stopped: Callable[[], bool] = lambda: False) -> bool:
     """
     if not sys.stdin.isatty():
         raise UsageError("confirmation required, but standard input is not a terminal", hint="Confirm with --yes (-y).")
-    print(f"\n{question} [y/N] ", end="", file=sys.stderr, flush=True)
     answer = ""
     try:
+        # Inside: Ctrl-C may come as soon as the question is there.
+        print(f"\n{question} [y/N] ", end="", file=sys.stderr, flush=True)
         while not stopped():
             ready, _, _ = select.select([sys.stdin], [], [], _POLL_SECONDS)
             if ready:

@@ -1,8 +1,10 @@
 """Calls of commands to a server: over the unix socket of this data directory, or to a URL with a key."""
 
 import contextlib
+import errno
 import json as json_codec
 import os
+import select
 import socket
 import time
 from collections.abc import Iterator, Mapping
@@ -159,6 +161,8 @@ class ServerClient:
         """Yield kind and data of the events of a stream, until the server ends it.
 
         Raises:
+            BrokenPipeError: nobody reads standard output any more. Noticed within seconds, also while there is no
+                event to print, so that `… | head -1` ends.
             UnreachableError: the server ended in the middle, or was silent for a minute.
         """
         timeout = httpx2.Timeout(_SILENT_SECONDS, connect=_CONNECT_SECONDS)
@@ -173,6 +177,7 @@ class ServerClient:
     def _parsed(self, pieces: Iterator[bytes]) -> Iterator[tuple[str, dict[str, Any]]]:
         kind, rest = "", b""
         for piece in pieces:
+            _check_reader()
             *lines, rest = (rest + piece).split(b"\n")
             if len(rest) > _MOST_LINE:
                 raise self._stranger(f"it sent a line of more than {_MOST_LINE} bytes")
@@ -240,6 +245,8 @@ class ServerClient:
     def _translated(self) -> Iterator[None]:
         try:
             yield
+        except _ReaderGoneError:
+            raise
         except (httpx2.HTTPError, OSError) as error:
             raise self._unreachable(error) from None
 
@@ -267,6 +274,18 @@ class ServerClient:
         except OSError:
             return "/dev/null/none"  # nothing is there, which the call will say
         return f"/proc/self/fd/{self._directory}/{path.name}"
+
+
+class _ReaderGoneError(BrokenPipeError):
+    """Nobody reads standard output any more."""
+
+
+def _check_reader() -> None:
+    """Raise BrokenPipeError where the reader of standard output has left, without writing anything."""
+    poll = select.poll()
+    poll.register(1, 0)  # errors are reported whatever is asked for
+    if any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(0)):
+        raise _ReaderGoneError(errno.EPIPE, os.strerror(errno.EPIPE))
 
 
 def part(name: str) -> str:
