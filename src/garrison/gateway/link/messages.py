@@ -1,0 +1,232 @@
+"""What is sent. Values, encoded with msgpack; the tag of each is its name."""
+
+from typing import Any
+
+import msgspec
+
+__all__ = ["PROTOCOL", "Activate", "Activated", "Abandon", "Close", "Closed", "Counts", "Drain", "Failed", "FromControl",
+           "FromWorker", "Hello", "KeyTableValue", "Keys", "Listening", "Refused", "RouteValue", "Settings", "TargetValue",
+           "Tables", "Taken", "Used", "UseValue"]  # fmt: skip
+
+PROTOCOL = 1
+"""Both ends must speak the same one; a worker of another version is drained and replaced."""
+
+
+class TargetValue(msgspec.Struct, frozen=True, kw_only=True):
+    """One place where requests go.
+
+    Attributes:
+        id: `instance:NAME`, `node:NAME` or `target:NAME`.
+        url: scheme, host and port; None while it is cold, when the control process has to be asked for it.
+        key: what it asks for.
+        model: the name it knows its model by; empty where the client's name is passed on.
+        engine: which paths it answers.
+        hop: it is another server, which must answer by itself: two that know each other would go round in circles.
+    """
+
+    id: str
+    url: str | None = None
+    key: str | None = None
+    model: str = ""
+    engine: str = "vllm"
+    hop: bool = False
+
+    def __repr__(self) -> str:
+        return f"TargetValue(id={self.id!r}, url={self.url!r})"
+
+
+class RouteValue(msgspec.Struct, frozen=True, kw_only=True):
+    """A public model name.
+
+    Attributes:
+        targets: ids, in order of preference.
+        models: for each target, the name that it is asked for; empty for its own.
+        nested: `NAME/REST` asks the same targets for `REST`.
+        instances, instance_id: what is behind it, for permissions.
+        created: Unix time.
+        facts: further fields of its entry in `/v1/models`.
+    """
+
+    name: str
+    targets: tuple[str, ...]
+    models: tuple[str, ...] = ()
+    policy: str = "least-outstanding"
+    weights: tuple[float, ...] = ()
+    nested: bool = False
+    instances: tuple[str, ...] = ()
+    instance_id: int | None = None
+    created: int = 0
+    owned_by: str = "garrison"
+    facts: dict[str, Any] = {}
+
+
+class KeyTableValue(msgspec.Struct, frozen=True, kw_only=True):
+    """The keys of one revision: as many hex digits of each digest as there are, and what its holder may do."""
+
+    revision: int
+    rows: list[dict[str, Any]]
+
+
+# From the control process
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """The first message, and again when one of them changes. Times are in seconds.
+
+    Attributes:
+        host, port: where to listen; None for a worker that listens already.
+        control_socket: where everything but requests to models goes.
+    """
+
+    host: str
+    port: int
+    control_socket: str
+    tls_cert: str | None = None
+    tls_key: str | None = None
+    open_inference: bool = False
+    open_management: bool = False
+    max_body_bytes: int = 64 * 2**20
+    drain_seconds: float = 30.0
+    start_seconds: float = 600.0
+
+
+class Keys(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """All keys, whenever one changes."""
+
+    secret: bytes
+    config_keys: tuple[str, ...]
+    revision: int
+    rows: list[dict[str, Any]]
+
+    def __repr__(self) -> str:
+        return f"Keys(revision={self.revision}, rows={len(self.rows)})"
+
+
+class Tables(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """Targets and routes: all of them if `whole`, else those that changed and those that are gone."""
+
+    version: int
+    whole: bool = False
+    targets: list[TargetValue] = []
+    routes: list[RouteValue] = []
+    gone_targets: list[str] = []
+    gone_routes: list[str] = []
+
+
+class Activated(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """The target of `Activate` is ready, and stays so until the worker says `Taken`."""
+
+    id: int
+    target: TargetValue
+
+
+class Refused(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """The target of `Activate` cannot be had."""
+
+    id: int
+    code: str
+    message: str
+    hint: str | None = None
+    details: dict[str, Any] = {}
+
+
+class Close(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """Let no further request through to a target, and say so."""
+
+    target: str
+
+
+class Drain(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """Accept no more connections, finish what is in progress within the limit, and exit."""
+
+    seconds: float
+
+
+FromControl = Settings | Keys | Tables | Activated | Refused | Close | Drain
+
+
+# From a worker
+
+
+class Hello(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """The first message.
+
+    Attributes:
+        port: where it listens already; None for one that has just started.
+        running: requests in progress, by target.
+    """
+
+    protocol: int
+    version: str
+    pid: int
+    start: int
+    host: str | None = None
+    port: int | None = None
+    running: dict[str, int] = {}
+
+
+class Listening(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """It accepts connections."""
+
+    port: int
+
+
+class Failed(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """It cannot listen. `taken`: somebody else has the port."""
+
+    message: str
+    taken: bool = False
+
+
+class Activate(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """A request waits for a cold target. `start`: it may be started for it."""
+
+    id: int
+    target: str
+    start: bool = True
+
+
+class Abandon(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """The request of an `Activate` has gone."""
+
+    id: int
+
+
+class Taken(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """The request of an `Activate` is counted from now on: see `Counts`, which was sent before this."""
+
+    id: int
+
+
+class Counts(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """Requests in progress by target, of those whose number has become zero, or is not zero any more."""
+
+    running: dict[str, int]
+
+
+class Closed(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """No further request goes to a target; so many are in progress."""
+
+    target: str
+    running: int
+
+
+class UseValue(msgspec.Struct, frozen=True, kw_only=True):
+    """Requests of one key to one route, since the last time."""
+
+    route: str
+    key_id: int | None
+    requests: int = 0
+    failed: int = 0
+    tokens_in: int = 0
+    tokens_out: int = 0
+    last: float = 0.0
+
+
+class Used(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """What was used since the last time."""
+
+    uses: list[UseValue]
+
+
+FromWorker = Hello | Listening | Failed | Activate | Abandon | Taken | Counts | Closed | Used

@@ -1,0 +1,94 @@
+"""Who makes a request, what that caller may use, and how much of it."""
+
+from datetime import datetime
+
+from garrison.access.authorize import Action, ActionKind, admit
+from garrison.access.book import KeyBook, Refusal, make_book
+from garrison.access.credentials import token_of
+from garrison.access.identity import Identity, anonymous
+from garrison.access.limiter import Admission, Excess, Limiter
+from garrison.access.permissions import Scope
+from garrison.access.tokens import TokenHasher
+from garrison.base.clock import Clock
+from garrison.base.errors import GarrisonError, NotReadyError
+from garrison.gateway.link.messages import Keys, RouteValue
+from garrison.net.http1.limits import HeaderList
+from garrison.store.key_store import KeyTable
+
+__all__ = ["Callers"]
+
+_LENGTHS = frozenset((len("authorization"), len("x-api-key")))
+
+
+class Callers:
+    """Keys as the control process told them last, and what their holders do."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._book: KeyBook | None = None
+        self._open = anonymous(infers=False, manages=False)
+        self.limiter = Limiter()
+
+    def set_keys(self, told: Keys) -> None:
+        hasher = TokenHasher(told.secret)
+        self._book = make_book(KeyTable(told.revision, told.rows), hasher, told.config_keys)
+        self.limiter.keep(self._book.keys)
+
+    def set_open(self, *, infers: bool) -> None:
+        """Whether requests to models need no key."""
+        self._open = anonymous(infers=infers, manages=False)
+
+    def identify(self, headers: HeaderList) -> Identity | Refusal:
+        """Return who makes a request, or why nobody is known to.
+
+        Raises:
+            NotReadyError: no keys have been told yet.
+        """
+        book = self._book
+        if book is None:
+            raise NotReadyError("the gateway does not know the keys yet", details={"retry_after": 1})
+        given = {
+            lowered.decode("latin-1"): value.decode("latin-1")
+            for name, value in headers
+            if len(name) in _LENGTHS and (lowered := name.lower()) in (b"authorization", b"x-api-key")
+        }
+        return book.check(token_of(given), self._now()) if given else Refusal.MISSING
+
+    def require(self, who: Identity | Refusal, route: RouteValue | None, model: str = "") -> None:
+        """Check that a caller may use a route, or, with None, see what there is.
+
+        Raises:
+            UnauthenticatedError: it has no valid key, and needs one.
+            DeniedError: its key does not permit this.
+        """
+        if isinstance(who, Identity) and who.permissions.only is None and Scope.INFERENCE in who.permissions.scopes:
+            return
+        if route is None:
+            admit(who, self._open, Action(ActionKind.LIST_MODELS))
+            return
+        instance = route.instances[0] if route.instances else None
+        admit(who, self._open, Action(ActionKind.INFER, model or route.name, instance, route.instance_id))
+
+    def may_use(self, who: Identity | Refusal, route: RouteValue) -> bool:
+        """Whether a caller may use a route."""
+        try:
+            self.require(who, route)
+        except GarrisonError:
+            return False
+        return True
+
+    def begin(self, who: Identity | Refusal, now: float) -> Admission | None:
+        """Count a request that begins; None for a caller without limits.
+
+        Raises:
+            RateLimitedError: there are too many.
+        """
+        if not isinstance(who, Identity) or who.key_id is None or not who.limits:
+            return None
+        begun = self.limiter.begin(who.key_id, who.limits, now)
+        if isinstance(begun, Excess):
+            raise begun.error()
+        return begun
+
+    def _now(self) -> datetime:
+        return self._clock.now()

@@ -1,0 +1,261 @@
+"""One request to a model, from its head to the last byte of its answer.
+
+It is a chain of callbacks: `body_end` chooses a target; a connection takes the request; what the target answers is
+written to the client as it arrives, one write for each read. A target that fails before the first byte went to the
+client is replaced by another one, or asked again over a new connection.
+"""
+
+from typing import TYPE_CHECKING
+
+from garrison.base.errors import GarrisonError, NotFoundError, UnreachableError
+from garrison.gateway.model_name import renamed
+from garrison.gateway.worker.heads import DROPPED_UP, answer_head, request_head
+from garrison.net.http1.responses import ResponseReader
+from garrison.net.http1.writing import LAST_CHUNK, header_line
+
+if TYPE_CHECKING:
+    from garrison.access.limiter import Admission
+    from garrison.gateway.worker.inbound import Inbound, Request
+    from garrison.gateway.worker.outbound import Outbound
+    from garrison.gateway.worker.plane import Plane
+    from garrison.gateway.worker.targets import Route, Target
+
+__all__ = ["Exchange"]
+
+_MOST_TRIES = 3
+
+
+class Exchange:
+    """`Work` for one request, and `Answered` by its target.
+
+    Args:
+        path: at the target.
+        model: the name in the request; empty until the body was read.
+        named: the body names the model.
+    """
+
+    __slots__ = (
+        "_admission", "_chunked", "_data", "_inbound", "_model", "_named", "_out", "_path", "_pieces", "_plane",
+        "_request", "_started", "_tries", "_upstream", "_wait", "deadline", "key", "rest", "route", "target",
+    )  # fmt: skip
+
+    def __init__(self, plane: "Plane", inbound: "Inbound", request: "Request", path: bytes, model: str) -> None:
+        self._plane = plane
+        self._inbound = inbound
+        self._request = request
+        self._path = path
+        self._model = model
+        self._named = not model
+        self._pieces: list[bytes] = []
+        self._out: list[bytes] = []
+        self._data = b""
+        self._chunked = False
+        self._started = False
+        self._tries = 0
+        self._upstream: Outbound | None = None
+        self._wait: int | None = None
+        self._admission: Admission | None = None
+        self.route: Route | None = None
+        self.target: Target | None = None
+        self.rest = ""
+        self.key: int | None = None
+        self.deadline = 0.0
+
+    # --- as Work
+
+    def body(self, piece: bytes) -> None:
+        self._pieces.append(piece)
+
+    def body_end(self) -> None:
+        pieces = self._pieces
+        self._data = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        self._pieces = []
+        try:
+            if self._named:
+                self._model = self._plane.model_of(self._request, self._data)
+            self.route, self.rest = self._plane.route_for(self._request, self._model)
+            self._admission = self._plane.admit(self._request, self.route, self._model)
+        except GarrisonError as error:
+            self._refuse(error)
+            return
+        self._choose(())
+
+    def cancel(self) -> None:
+        """The client has gone: so does the request, at once."""
+        self._give_up()
+        self._end()
+
+    def pause(self, paused: bool) -> None:
+        if self._upstream is not None:
+            self._upstream.pause_reading(paused)
+
+    # --- choosing
+
+    def _choose(self, tried: tuple["Target", ...]) -> None:
+        assert self.route is not None
+        target = self._plane.choose(self.route, tried)
+        if target is None:
+            self._refuse(NotFoundError(f"nothing serves {self._model!r} now", details={"retry_after": 1}))
+            return
+        self.target = target
+        if target.open:
+            self._go()
+        else:
+            self._wait = self._plane.activate(target, self)
+
+    def activated(self) -> None:
+        """The target is ready, and stays so until this request is counted."""
+        self._wait = None
+        self._go()
+
+    def refused(self, error: GarrisonError) -> None:
+        """The target cannot be had."""
+        self._wait = None
+        self.target = None
+        self._refuse(error)
+
+    def _go(self) -> None:
+        target = self.target
+        assert target is not None
+        self._plane.enter(target)
+        idle = target.idle
+        while idle:
+            connection = idle.pop()
+            if connection.alive:
+                self._send(connection)
+                return
+        self._plane.connect(target, self)
+
+    def connected(self, connection: "Outbound") -> None:
+        """A new connection is there."""
+        self._send(connection)
+
+    def not_connected(self, reason: str) -> None:
+        self.answer_lost(reason)
+
+    def _send(self, connection: "Outbound") -> None:
+        request, target, route = self._request, self.target, self.route
+        assert target is not None
+        assert route is not None
+        self._upstream = connection
+        self._tries += 1
+        data = self._data
+        if self._named:
+            name = self.rest or route.models[route.targets.index(target)] or target.value.model
+            if name and name != self._model:
+                data = renamed(data, self._plane.content_type(request), name)
+        head = request_head(request, target.prefix + self._path, target.head, len(data), DROPPED_UP)
+        self.deadline = self._plane.now() + self._plane.silence_seconds
+        connection.request(self, request.method.decode("latin-1"), head + data)
+
+    # --- as Answered
+
+    def answer_head(self, reader: ResponseReader) -> None:
+        for status, headers in reader.interim:
+            if not self._request.http10 and status != 100:
+                self._out.append(answer_head(status, headers, b""))
+        keep = self._request.keep_alive and not self._plane.draining
+        head, self._chunked = self._plane.framed(self._request, reader, keep)
+        self._out.append(head)
+        self._started = True
+        self._inbound.begun = True
+
+    def answer_body(self, piece: bytes) -> None:
+        if self._chunked:
+            self._out += (b"%x\r\n" % len(piece), piece, b"\r\n")
+        else:
+            self._out.append(piece)
+
+    def answer_end(self) -> None:
+        connection = self._upstream
+        assert connection is not None
+        reader = connection.reader
+        if self._chunked:
+            self._out.append(_last_chunk(reader) if reader.trailers else LAST_CHUNK)
+        close = self._request.http10 and not _sized(reader)
+        self.answer_flush()
+        self._upstream = None
+        if reader.keep_alive():
+            connection.rest()
+        else:
+            connection.close()
+        self._end()
+        self._inbound.next(self._request.keep_alive and not close and not self._plane.draining)
+
+    def answer_flush(self) -> None:
+        out = self._out
+        if out:
+            self.deadline = self._plane.now() + self._plane.silence_seconds
+            self._inbound.send(out[0] if len(out) == 1 else b"".join(out))
+            out.clear()
+
+    def answer_lost(self, reason: str) -> None:
+        connection, self._upstream = self._upstream, None
+        target = self.target
+        if self._started:
+            self.answer_flush()
+            self._end()
+            self._inbound.abort()
+            return
+        self._leave()
+        assert target is not None
+        stale = connection is not None and connection.used
+        if self._tries < _MOST_TRIES and self._plane.may_retry(stale):
+            self._choose(() if stale else (target,))
+            return
+        self._refuse(
+            UnreachableError(f"{self._model} did not answer: {reason}", hint="Send the request again."), status=502
+        )
+
+    def answer_raw(self, data: bytes) -> None: ...
+    def writable(self) -> None: ...
+
+    def expired(self) -> None:
+        """The target has been silent for too long."""
+        self._give_up()
+        if self._started:
+            self._end()
+            self._inbound.abort()
+        else:
+            text = f"{self._model} sent nothing for {self._plane.silence_seconds:g} s"
+            self._refuse(UnreachableError(text, hint="Send the request again."), status=504)
+
+    # ---
+
+    def _give_up(self) -> None:
+        if self._wait is not None:
+            self._plane.abandon(self._wait)
+            self._wait = None
+        connection, self._upstream = self._upstream, None
+        if connection is not None:
+            connection.abort()
+
+    def _refuse(self, error: GarrisonError, status: int | None = None) -> None:
+        self._end()
+        if self._inbound.work is self:
+            found = self._plane.error_answer(error, self._request.target)
+            self._inbound.answer(found[0] if status is None else status, found[1], found[2])
+
+    def _leave(self) -> None:
+        """The target is not used any more."""
+        target, self.target = self.target, None
+        if target is not None and self._wait is None:
+            self._plane.leave(target)
+
+    def _end(self) -> None:
+        self._plane.ended(self)
+        if self._tries or self._upstream is not None:
+            self._leave()
+        self.target = None
+        admission, self._admission = self._admission, None
+        if admission is not None:
+            self._plane.limiter_end(admission)
+
+
+def _sized(reader: ResponseReader) -> bool:
+    return any(name.lower() == b"content-length" for name, _ in reader.headers)
+
+
+def _last_chunk(reader: ResponseReader) -> bytes:
+    lines = [header_line(name.decode("latin-1"), value.decode("latin-1")) for name, value in reader.trailers]
+    return b"0\r\n" + "".join(f"{line}\r\n" for line in lines).encode("latin-1") + b"\r\n"

@@ -1,0 +1,93 @@
+"""Heads on their way up and down: what is passed on, and what is replaced. Pure."""
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from garrison.net.http1.limits import HeaderList
+from garrison.net.http1.writing import has_body, status_line
+
+if TYPE_CHECKING:
+    from garrison.gateway.worker.inbound import Request
+    from garrison.net.http1.responses import ResponseReader
+
+__all__ = ["DROPPED_UP", "KEPT_FOR_CONTROL", "answer_head", "framed", "request_head"]
+
+_HOP = frozenset(
+    (b"connection", b"keep-alive", b"proxy-connection", b"proxy-authenticate", b"proxy-authorization", b"te", b"trailer",
+     b"transfer-encoding", b"upgrade")
+)  # fmt: skip
+_FRAMING = frozenset((b"content-length", b"expect"))
+DROPPED_UP = _HOP | _FRAMING | {
+    b"host", b"authorization", b"x-api-key", b"cookie", b"forwarded", b"origin", b"x-garrison-hop",
+}  # fmt: skip
+"""What does not reach a target: the client's key, above all."""
+KEPT_FOR_CONTROL = _HOP | _FRAMING | {b"x-forwarded-for", b"x-forwarded-proto", b"forwarded"}
+_HOP_DOWN = _HOP - {b"trailer"}
+_lines: dict[int, bytes] = {}
+
+
+def request_head(
+    request: "Request", path: bytes, own: bytes, length: int | None, dropped: frozenset[bytes]
+) -> bytes:
+    """Return the head of a request to a target.
+
+    Args:
+        own: header lines that every request to it has.
+        length: of the body; None for a chunked one.
+        dropped: names of headers that are not passed on, in lower case. Those that `Connection` names are not, either.
+    """
+    named = _named_by_connection(request.headers)
+    parts = [request.method, b" ", path, b" HTTP/1.1\r\n", own]
+    for name, value in request.headers:
+        lowered = name.lower()
+        if lowered not in dropped and (not named or lowered not in named):
+            parts += (name, b": ", value, b"\r\n")
+    if length is None:
+        parts.append(b"transfer-encoding: chunked\r\n\r\n")
+    elif length or request.method in (b"POST", b"PUT", b"PATCH"):
+        parts.append(b"content-length: %d\r\n\r\n" % length)
+    else:
+        parts.append(b"\r\n")
+    return b"".join(parts)
+
+
+def framed(request: "Request", reader: "ResponseReader", keep: bool) -> tuple[bytes, bool]:
+    """Return the head of an answer as its client gets it, and whether its body is sent in chunks."""
+    sized = any(name.lower() == b"content-length" for name, _ in reader.headers)
+    body = has_body(request.method.decode("latin-1"), reader.status)
+    chunked = body and not sized and not request.http10
+    last = b"transfer-encoding: chunked\r\n" if chunked else b""
+    if not keep or (body and not sized and request.http10):
+        last += b"connection: close\r\n"
+    elif request.http10:
+        last += b"connection: keep-alive\r\n"
+    return answer_head(reader.status, reader.headers, last), chunked
+
+
+def answer_head(status: int, headers: HeaderList, own: bytes) -> bytes:
+    """Return the head of an answer, with `own` header lines at its end."""
+    named = _named_by_connection(headers)
+    parts = [_line(status)]
+    for name, value in headers:
+        lowered = name.lower()
+        if lowered not in _HOP_DOWN and (not named or lowered not in named):
+            parts += (name, b": ", value, b"\r\n")
+    parts += (own, b"\r\n")
+    return b"".join(parts)
+
+
+def _line(status: int) -> bytes:
+    if (known := _lines.get(status)) is None:
+        known = _lines[status] = status_line(status).encode() + b"\r\n"
+    return known
+
+
+def _named_by_connection(headers: Iterable[tuple[bytes, bytes]]) -> set[bytes] | None:
+    """Names of further headers that belong to this connection alone; None where there are none, as nearly always."""
+    found: set[bytes] | None = None
+    for name, value in headers:
+        if len(name) == 10 and name.lower() == b"connection":
+            low = value.strip().lower()
+            if low not in (b"close", b"keep-alive", b"upgrade"):
+                found = (found or set()) | {one.strip() for one in low.split(b",")}
+    return found

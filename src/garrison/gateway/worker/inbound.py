@@ -1,0 +1,309 @@
+"""Connections of clients: requests in, in order, and their answers out."""
+
+import asyncio
+from collections import deque
+from typing import TYPE_CHECKING, Protocol
+
+from garrison.gateway.answers import error_answer
+from garrison.base.errors import GarrisonError, InvalidError
+from garrison.net.http1.flow import FlowControl
+from garrison.net.http1.limits import HeaderList, Limits
+from garrison.net.http1.requests import Refusal, RequestReader
+from garrison.net.http1.writing import CONTINUE, status_line
+
+if TYPE_CHECKING:
+    from garrison.gateway.worker.plane import Plane
+
+__all__ = ["Inbound", "Request", "Work"]
+
+_HEAD_BYTES = 64 * 1024
+_MOST_WAITING = 16
+"""Requests of one connection that have arrived before their turn; after that it is not read from."""
+_MOST_WRITTEN = 128 * 1024
+"""Bytes that wait for a client that reads slowly; then the target is not read from either."""
+_MOST_STREAMED = 256 * 1024
+
+
+class Work(Protocol):
+    """Whatever answers a request."""
+
+    def body(self, piece: bytes) -> None: ...
+    def body_end(self) -> None: ...
+    def cancel(self) -> None:
+        """The client has gone."""
+
+    def pause(self, paused: bool) -> None:
+        """The client reads slowly, or takes more again."""
+
+
+class Request:
+    """One request: its head, and what has arrived of its body."""
+
+    __slots__ = ("at", "complete", "expects", "headers", "http10", "keep_alive", "method", "pieces", "size", "target",
+                 "upgrade")  # fmt: skip
+
+    def __init__(self, reader: RequestReader, at: float) -> None:
+        self.method = reader.method
+        self.target = reader.target
+        self.headers: HeaderList = reader.headers
+        self.http10 = reader.http10
+        self.expects = reader.expects_continue
+        self.upgrade = reader.upgrade
+        self.pieces: list[bytes] = []
+        self.size = 0
+        self.complete = False
+        self.keep_alive = False
+        self.at = at
+
+
+class Inbound(FlowControl):
+    """One connection of a client.
+
+    Attributes:
+        request: the one that is being answered.
+        begun: bytes of its answer have been written.
+        at: the loop's time of the last byte that arrived, for the limits of slow clients.
+    """
+
+    __slots__ = ("_plane", "_reader", "_reading", "_waiting", "at", "begun", "peer", "raw", "request", "work")
+
+    def __init__(self, plane: "Plane") -> None:
+        super().__init__()
+        self._plane = plane
+        self._reader = RequestReader(self, Limits(head_bytes=_HEAD_BYTES, body_bytes=plane.settings.max_body_bytes))
+        self._reading: Request | None = None
+        self._waiting: deque[Request] = deque()
+        self.request: Request | None = None
+        self.work: Work | None = None
+        self.begun = False
+        self.raw = False
+        self.peer = ""
+        self.at = plane.now()
+
+    # --- of the transport
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        assert self._transport is not None
+        self._transport.set_write_buffer_limits(high=_MOST_WRITTEN)
+        peer = transport.get_extra_info("peername")
+        self.peer = peer[0] if isinstance(peer, tuple) else ""
+        self._plane.inbound.add(self)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        self._plane.inbound.discard(self)
+        self._waiting.clear()
+        self.request = None
+        if (work := self.work) is not None:
+            self.work = None
+            work.cancel()
+
+    def data_received(self, data: bytes) -> None:
+        self.at = self._plane.now()
+        if self.raw:
+            if self.work is not None:
+                self.work.body(data)
+            return
+        self._reader.feed(data)
+
+    def eof_received(self) -> bool | None:
+        # A client that shuts down its side has gone: none of those in use waits for an answer after that.
+        return None
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        if self.work is not None:
+            self.work.pause(True)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if self.work is not None:
+            self.work.pause(False)
+
+    # --- of the reader
+
+    def request_head(self) -> None:
+        request = self._reading = Request(self._reader, self.at)
+        if self.request is None:
+            self._begin(request)
+        else:
+            self._waiting.append(request)
+            if len(self._waiting) >= _MOST_WAITING:
+                self.pause_reading(True)
+
+    def request_body(self, piece: bytes) -> None:
+        request = self._reading
+        if request is None:
+            return
+        request.size += len(piece)
+        if request is self.request and self.work is not None:
+            self.work.body(piece)
+        else:
+            request.pieces.append(piece)
+            if request is not self.request and request.size > _MOST_STREAMED:
+                self.pause_reading(True)
+
+    def request_end(self, keep_alive: bool) -> None:
+        request, self._reading = self._reading, None
+        if request is None:
+            return
+        request.complete, request.keep_alive = True, keep_alive and not self._plane.draining
+        if request is self.request and self.work is not None:
+            self.work.body_end()
+
+    def request_refused(self, refusal: Refusal) -> None:
+        """What cannot be read is answered after everything before it, and ends the connection."""
+        if self.request is None or (self.request is self._reading and not self.begun):
+            if (work := self.work) is not None:
+                self.work = None
+                work.cancel()
+            self.request = None
+            error = _Refused(refusal.reason)
+            self.answer(refusal.status, *error_answer(error)[1:], close=True)
+        else:
+            self._waiting.append(_UNREADABLE)
+        self.pause_reading(True)
+
+    # --- of the work
+
+    def answer(self, status: int, headers: dict[str, str], body: bytes, *, close: bool = False) -> None:
+        """Write a whole answer of the gateway's own, and go on with the next request."""
+        request = self.request
+        head = request is not None and request.method == b"HEAD"
+        keep = request is not None and request.complete and request.keep_alive and not close
+        lines = [status_line(status), *(f"{name}: {value}" for name, value in headers.items())]
+        lines += [f"content-length: {len(body)}"]
+        if not keep:
+            lines.append("connection: close")
+        elif request is not None and request.http10:
+            lines.append("connection: keep-alive")
+        data = ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1", "replace")
+        self.begun = True
+        self.send(data if head else data + body)
+        self.next(keep)
+
+    def refuse(self, error: GarrisonError) -> None:
+        """Answer with an error, in the shape that the client of the path expects."""
+        request = self.request
+        target = b"" if request is None else request.target
+        self.answer(*self._plane.error_answer(error, target))
+
+    def next(self, keep: bool) -> None:
+        """The answer is complete: close, or go on with the next request."""
+        self.request = self.work = None
+        self.begun = False
+        if not keep:
+            self._finish()
+            return
+        if self._waiting:
+            request = self._waiting.popleft()
+            if request is _UNREADABLE:
+                self._finish()
+                return
+            self._begin(request)
+        if not self._waiting:
+            self.pause_reading(False)
+        if self._plane.draining and self.request is None:
+            self._finish()
+
+    def go_on(self) -> None:
+        """The client may send the body that it has announced."""
+        request = self.request
+        if request is not None and request.expects and not request.complete and not request.size:
+            request.expects = False
+            self.send(CONTINUE)
+
+    def switch(self) -> bytes:
+        """From now on bytes pass as they are. Returns those that have arrived."""
+        self.raw = True
+        self.pause_reading(False)
+        return self._reader.rest
+
+    def abort(self) -> None:
+        """End the connection so that the client sees that an answer is incomplete."""
+        self.work = self.request = None
+        if self._transport is not None:
+            self._transport.abort()
+
+    def quiet(self) -> bool:
+        """Nothing is in progress."""
+        return self.request is None and self._reading is None and not self._waiting
+
+    @property
+    def in_head(self) -> bool:
+        return self._reader.under_way and self._reading is None
+
+    @property
+    def in_body(self) -> bool:
+        return self._reading is not None
+
+    def close(self) -> None:
+        if self._transport is not None:
+            self._transport.close()
+
+    def _begin(self, request: Request) -> None:
+        self.request = request
+        self.begun = False
+        try:
+            self.work = work = self._plane.work_for(self, request)
+        except GarrisonError as error:
+            self.work = None
+            self._refuse_early(request, error)
+            return
+        if work is None:  # it is answered
+            return
+        for piece in request.pieces:
+            work.body(piece)
+        request.pieces.clear()
+        if request.complete and self.work is work:
+            work.body_end()
+
+    def _refuse_early(self, request: Request, error: GarrisonError) -> None:
+        """Refuse a request by its head. Its body is read and dropped if it is there or short, else cut off."""
+        if request.complete or request.size or not _has_body(request):
+            request.complete = request.complete or not _has_body(request)
+            self.refuse(error)
+            return
+        self.work = _Dropped(self, error)
+
+    def _finish(self) -> None:
+        """Close once everything is written. What the client still sends is not read."""
+        if self._transport is not None:
+            self._transport.close()
+
+
+class _Dropped:
+    """Reads the body of a refused request, so that the client reads the answer, and the connection goes on."""
+
+    def __init__(self, inbound: Inbound, error: GarrisonError) -> None:
+        self._inbound, self._error, self._size = inbound, error, 0
+
+    def body(self, piece: bytes) -> None:
+        self._size += len(piece)
+        if self._size > _MOST_STREAMED:
+            self._inbound.answer(*self._inbound._plane.error_answer(self._error, b""), close=True)
+
+    def body_end(self) -> None:
+        self._inbound.refuse(self._error)
+
+    def cancel(self) -> None: ...
+    def pause(self, paused: bool) -> None: ...
+
+
+class _Refused(InvalidError):
+    """A request that cannot be read."""
+
+
+class _Unreadable(Request):
+    def __init__(self) -> None: ...
+
+
+_UNREADABLE = _Unreadable()
+
+
+def _has_body(request: Request) -> bool:
+    return any(
+        name.lower() == b"transfer-encoding" or (name.lower() == b"content-length" and value.strip() != b"0")
+        for name, value in request.headers
+    )

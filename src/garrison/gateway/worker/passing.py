@@ -1,0 +1,231 @@
+"""Requests that are passed on as they are: to the control process, or to everything that an instance answers.
+
+The body is streamed in both directions. After an upgrade, bytes pass in both directions until one side closes.
+"""
+
+from typing import TYPE_CHECKING
+
+from garrison.base.errors import GarrisonError, UnreachableError
+from garrison.gateway.worker.heads import framed, request_head
+from garrison.net.http1.responses import ResponseReader
+from garrison.net.http1.writing import LAST_CHUNK, chunk
+
+if TYPE_CHECKING:
+    from garrison.gateway.worker.inbound import Inbound, Request
+    from garrison.gateway.worker.outbound import Outbound
+    from garrison.gateway.worker.plane import Plane
+    from garrison.gateway.worker.targets import Target
+
+__all__ = ["Passing"]
+
+_SWITCHED = 101
+
+
+class Passing:
+    """`Work` for one request, and `Answered` by its target.
+
+    Args:
+        path: at the target.
+        own: header lines for the target.
+        dropped: names of headers that are not passed on.
+    """
+
+    __slots__ = (
+        "_chunked_down", "_chunked_up", "_connecting", "_dropped", "_ended", "_inbound", "_out", "_own", "_path",
+        "_pending", "_plane", "_raw", "_request", "_started", "_upstream", "_wait", "deadline", "target",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        plane: "Plane",
+        inbound: "Inbound",
+        request: "Request",
+        target: "Target",
+        path: bytes,
+        own: bytes,
+        dropped: frozenset[bytes],
+    ) -> None:
+        self._plane, self._inbound, self._request = plane, inbound, request
+        self.target: Target | None = target
+        self._path, self._own, self._dropped = path, own, dropped
+        self._upstream: Outbound | None = None
+        self._pending: list[bytes] = []
+        self._out: list[bytes] = []
+        self._ended = self._started = self._chunked_up = self._chunked_down = self._raw = False
+        self._wait: int | None = None
+        self.deadline = 0.0
+
+    def begin(self) -> None:
+        """Open or take a connection, and send the head."""
+        target = self.target
+        assert target is not None
+        self._plane.enter(target)
+        while target.idle:
+            connection = target.idle.pop()
+            if connection.alive:
+                self._send(connection)
+                return
+        self._plane.connect(target, self)
+
+    # --- as Work
+
+    def body(self, piece: bytes) -> None:
+        data = piece if self._raw or not self._chunked_up else chunk(piece)
+        connection = self._upstream
+        if connection is None:
+            self._pending.append(piece)
+            self._inbound.pause_reading(True)
+            return
+        connection.send(data)
+        if connection.congested:
+            self._inbound.pause_reading(True)
+
+    def body_end(self) -> None:
+        self._ended = True
+        if self._upstream is not None and self._chunked_up:
+            self._upstream.send(LAST_CHUNK)
+
+    def cancel(self) -> None:
+        connection, self._upstream = self._upstream, None
+        if connection is not None:
+            connection.abort()
+        self._end()
+
+    def pause(self, paused: bool) -> None:
+        if self._upstream is not None:
+            self._upstream.pause_reading(paused)
+
+    # --- connecting
+
+    def connected(self, connection: "Outbound") -> None:
+        self._send(connection)
+
+    def not_connected(self, reason: str) -> None:
+        self.answer_lost(reason)
+
+    def _send(self, connection: "Outbound") -> None:
+        request = self._request
+        self._upstream = connection
+        length = _length(request)
+        self._chunked_up = length is None
+        own = self._own
+        if request.upgrade:
+            own += b"connection: upgrade\r\n" + b"".join(
+                b"upgrade: " + value + b"\r\n" for name, value in request.headers if name.lower() == b"upgrade"
+            )
+        head = request_head(request, self._path, own, length, self._dropped)
+        connection.request(self, request.method.decode("latin-1"), head, switch=request.upgrade)
+        self._inbound.go_on()
+        pending, self._pending = self._pending, []
+        for piece in pending:
+            self.body(piece)
+        if self._ended and self._chunked_up:
+            connection.send(LAST_CHUNK)
+        if not connection.congested:
+            self._inbound.pause_reading(False)
+
+    # --- as Answered
+
+    def answer_head(self, reader: ResponseReader) -> None:
+        self._started = self._inbound.begun = True
+        if reader.status == _SWITCHED:
+            lines = [b"HTTP/1.1 101 Switching Protocols\r\n"]
+            lines += [name + b": " + value + b"\r\n" for name, value in reader.headers]
+            self._out.append(b"".join(lines) + b"\r\n")
+            return
+        keep = self._keeps()
+        head, self._chunked_down = framed(self._request, reader, keep)
+        self._out.append(head)
+
+    def answer_body(self, piece: bytes) -> None:
+        self._out.append(chunk(piece) if self._chunked_down else piece)
+
+    def answer_end(self) -> None:
+        connection = self._upstream
+        assert connection is not None
+        reader = connection.reader
+        if reader.status == _SWITCHED:
+            return
+        if self._chunked_down:
+            self._out.append(LAST_CHUNK)
+        self.answer_flush()
+        self._upstream = None
+        if reader.keep_alive() and self._ended:
+            connection.rest()
+        else:
+            connection.close()
+        self._end()
+        self._inbound.next(self._keeps() and (self._chunked_down or not self._until_close(reader)))
+
+    def answer_flush(self) -> None:
+        connection = self._upstream
+        if self._out:
+            self._inbound.send(b"".join(self._out))
+            self._out.clear()
+        if connection is not None and connection.reader.status == _SWITCHED and not self._raw:
+            self._raw = True
+            self._switch(connection)
+
+    def answer_raw(self, data: bytes) -> None:
+        """Bytes of another protocol."""
+        self._inbound.send(data)
+
+    def answer_lost(self, reason: str) -> None:
+        self._upstream = None
+        if self._raw:
+            self._end()
+            self._inbound.close()
+        elif self._started:
+            self.answer_flush()
+            self._end()
+            self._inbound.abort()
+        else:
+            self._refuse(self._plane.not_answered(self.target, reason))
+
+    def writable(self) -> None:
+        self._inbound.pause_reading(False)
+
+    def expired(self) -> None:
+        self.cancel()
+        self._inbound.abort()
+
+    # ---
+
+    def _keeps(self) -> bool:
+        return self._request.complete and self._request.keep_alive and not self._plane.draining
+
+    def _until_close(self, reader: ResponseReader) -> bool:
+        return self._request.http10 and not any(name.lower() == b"content-length" for name, _ in reader.headers)
+
+    def _switch(self, connection: "Outbound") -> None:
+        connection.switch(self)
+        if connection.reader.rest:
+            self._inbound.send(connection.reader.rest)
+        if rest := self._inbound.switch():
+            connection.send(rest)
+
+    def _refuse(self, error: GarrisonError) -> None:
+        self._end()
+        if self._inbound.work is self:
+            complete = self._request.complete
+            found = self._plane.error_answer(error, self._request.target)
+            self._inbound.answer(
+                502 if isinstance(error, UnreachableError) else found[0], found[1], found[2], close=not complete
+            )
+
+    def _end(self) -> None:
+        self._plane.ended(self)
+        target, self.target = self.target, None
+        if target is not None:
+            self._plane.leave(target)
+
+
+def _length(request: "Request") -> int | None:
+    """The length of the body; None for one of unknown length."""
+    for name, value in request.headers:
+        lowered = name.lower()
+        if lowered == b"content-length":
+            return int(value.strip())
+        if lowered == b"transfer-encoding":
+            return None
+    return 0

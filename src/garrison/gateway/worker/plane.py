@@ -1,0 +1,298 @@
+"""What all connections of a worker share: settings, tables, callers, and the limits of time."""
+
+import asyncio
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+import msgspec
+
+from garrison.access.book import Refusal
+from garrison.access.identity import Identity
+from garrison.access.limiter import Admission
+from garrison.base.clock import Clock
+from garrison.base.errors import GarrisonError, InvalidError, NotFoundError, UnreachableError
+from garrison.gateway.answers import encoded, error_answer
+from garrison.gateway.link.messages import Settings
+from garrison.gateway.model_name import named_model
+from garrison.gateway.paths import is_inference, is_llama_cpp
+from garrison.gateway.worker.callers import Callers
+from garrison.gateway.worker.exchange import Exchange
+from garrison.gateway.worker.heads import DROPPED_UP, KEPT_FOR_CONTROL
+from garrison.gateway.worker.inbound import Inbound, Request, Work
+from garrison.gateway.worker.outbound import Outbound, connect
+from garrison.gateway.worker.passing import Passing
+from garrison.gateway.worker.targets import Route, RouteTable, Target
+from garrison.gateway.link.messages import TargetValue
+
+__all__ = ["ControlLink", "Plane"]
+
+_CONNECT_SECONDS = 10.0
+_HEAD_SECONDS = 20.0
+"""For a head, from its first byte to its last."""
+_BODY_SECONDS = 60.0
+"""Between two pieces of a body."""
+_IDLE_SECONDS = 75.0
+"""For an idle connection of a client."""
+_SWEEP_SECONDS = 0.5
+CONTROL = "control"
+
+
+class _Named(msgspec.Struct):
+    model: Any = None
+
+
+_decoder = msgspec.json.Decoder(_Named)
+
+
+class _Connecting(Protocol):
+    def connected(self, connection: Outbound) -> None: ...
+    def not_connected(self, reason: str) -> None: ...
+
+
+class _Timed(Protocol):
+    deadline: float
+
+    def expired(self) -> None: ...
+
+
+class ControlLink(Protocol):
+    """What the plane needs of the connection to the control process."""
+
+    def activate(self, target: Target, exchange: Exchange) -> int:
+        """Ask for a cold target; the exchange is told."""
+
+    def abandon(self, number: int) -> None:
+        """Nobody waits for that any more."""
+
+    def busy(self, target: Target) -> None:
+        """The first request to a target has begun."""
+
+    def idle(self, target: Target) -> None:
+        """The last request to a target has ended."""
+
+
+class Plane:
+    """The shared state. Belongs to one event loop.
+
+    Attributes:
+        inbound: connections of clients.
+        draining: no request follows the one in progress on any connection.
+    """
+
+    def __init__(self, clock: Clock, loop: asyncio.AbstractEventLoop) -> None:
+        self.now: Callable[[], float] = loop.time
+        self.settings = Settings(host="", port=0, control_socket="")
+        self.table = RouteTable()
+        self.callers = Callers(clock)
+        self.link: ControlLink | None = None
+        self.inbound: set[Inbound] = set()
+        self.draining = False
+        self.silence_seconds = 3600.0
+        self._loop = loop
+        self._control = Target(TargetValue(id=CONTROL))
+        self._timed: set[_Timed] = set()
+        self._connecting: set[asyncio.Task[None]] = set()
+        self._turn = 0
+
+    def set_settings(self, told: Settings) -> None:
+        self.settings = told
+        self.callers.set_open(infers=told.open_inference)
+        self._control.set(TargetValue(id=CONTROL, url=f"unix:{told.control_socket}"))
+
+    # --- requests
+
+    def work_for(self, inbound: Inbound, request: Request) -> Work | None:
+        """Return what answers a request; None if it is answered.
+
+        Raises:
+            GarrisonError: it is refused.
+        """
+        path, _, query = request.target.partition(b"?")
+        text = path.decode("latin-1")
+        if text.startswith("/v1/") and not request.upgrade:
+            return self._model_work(inbound, request, text)
+        if text.startswith("/llama-cpp/"):
+            return self._llama_cpp_work(inbound, request, text, query)
+        lines = b"x-forwarded-for: " + inbound.peer.encode() + b"\r\n"
+        lines += b"x-forwarded-proto: " + (b"https" if self.settings.tls_cert else b"http") + b"\r\n"
+        work = Passing(self, inbound, request, self._control, request.target, lines, KEPT_FOR_CONTROL)
+        inbound.work = work
+        work.begin()
+        return work
+
+    def _model_work(self, inbound: Inbound, request: Request, path: str) -> Work | None:
+        method = request.method
+        if path.startswith("/v1/models") and method in (b"GET", b"HEAD") and path[10:11] in ("", "/"):
+            who = self.callers.identify(request.headers)
+            self.callers.require(who, None)
+            body = encoded(self._models(who, path))
+            request.complete = True
+            inbound.answer(200, {"content-type": "application/json"}, body)
+            return None
+        if not is_inference(path) or not (method == b"POST" or path.startswith("/v1/responses/")):
+            self.callers.require(self.callers.identify(request.headers), None)
+            raise NotFoundError(f"there is no {method.decode('latin-1')} {path}", hint="docs/server.md lists the paths.")
+        self.callers.require(self.callers.identify(request.headers), None)
+        inbound.go_on()
+        return Exchange(self, inbound, request, request.target, "")
+
+    def _llama_cpp_work(self, inbound: Inbound, request: Request, path: str, query: bytes) -> Work:
+        name, _, rest = path.removeprefix("/llama-cpp/").partition("/")
+        inner = f"/{rest}"
+        method = request.method.decode("latin-1")
+        self.callers.require(self.callers.identify(request.headers), None)
+        if not is_llama_cpp(method, inner):
+            raise NotFoundError(f"there is no {method} {inner} of an instance here", hint="docs/server.md")
+        inbound.go_on()
+        target = inner.encode("latin-1") + (b"?" + query if query else b"")
+        return Exchange(self, inbound, request, target, name)
+
+    def model_of(self, request: Request, body: bytes) -> str:
+        """Return the model that a body names. Raises InvalidError."""
+        kind = self.content_type(request)
+        if kind.startswith("multipart/form-data"):
+            return named_model(body, kind)
+        try:
+            model = _decoder.decode(body).model
+        except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
+            return named_model(body, kind)  # says what is wrong
+        if not isinstance(model, str) or not model:
+            raise InvalidError("the request names no model", hint="Send `model`: the name of an instance or a route.")
+        return model
+
+    def content_type(self, request: Request) -> str:
+        for name, value in request.headers:
+            if len(name) == 12 and name.lower() == b"content-type":
+                return value.decode("latin-1").strip().lower() if b"multipart" not in value else value.decode("latin-1")
+        return ""
+
+    def route_for(self, request: Request, model: str) -> tuple[Route, str]:
+        """Return the route of a model, and the name for its targets. Raises NotFoundError."""
+        found = self.table.find(model)
+        if found is None:
+            raise NotFoundError(f"there is no model {model!r}", hint="GET /v1/models lists those that exist.")
+        return found
+
+    def admit(self, request: Request, route: Route, model: str) -> Admission | None:
+        """Check that a request may use a route, and count it.
+
+        Raises:
+            UnauthenticatedError, DeniedError, RateLimitedError: it may not.
+        """
+        who = self.callers.identify(request.headers)
+        self.callers.require(who, route.value, model)
+        return self.callers.begin(who, self.now())
+
+    def limiter_end(self, admission: Admission) -> None:
+        self.callers.limiter.end(admission, self.now())
+
+    def error_answer(self, error: GarrisonError, target: bytes) -> tuple[int, dict[str, str], bytes]:
+        """Return status, headers and body for an error."""
+        return error_answer(error)
+
+    def not_answered(self, target: Target | None, reason: str) -> GarrisonError:
+        if target is self._control:
+            return UnreachableError("the management server does not answer", hint="Requests to models go on.")
+        return UnreachableError(f"it did not answer: {reason}", hint="Send the request again.")
+
+    def _models(self, who: Identity | Refusal, path: str) -> Mapping[str, Any]:
+        routes = self.table.routes
+        if path.rstrip("/") == "/v1/models":
+            data = [_entry(one) for one in routes.values() if self.callers.may_use(who, one.value)]
+            return {"object": "list", "data": data}
+        wanted = path.removeprefix("/v1/models/")
+        found = routes.get(wanted)
+        if found is None or not self.callers.may_use(who, found.value):
+            raise NotFoundError(f"there is no model {wanted!r}", hint="GET /v1/models lists those that exist.")
+        return _entry(found)
+
+    # --- targets
+
+    def choose(self, route: Route, tried: tuple[Target, ...]) -> Target | None:
+        """Return the target for a request: the one with the fewest requests of those that are open, else the first."""
+        targets = route.targets
+        if len(targets) == 1:
+            return targets[0]
+        best: Target | None = None
+        self._turn += 1
+        count = len(targets)
+        for number in range(count):
+            one = targets[(number + self._turn) % count]
+            if one.open and one not in tried and (best is None or one.running < best.running):
+                best = one
+        if best is not None:
+            return best
+        return next((one for one in targets if one not in tried), targets[0] if targets else None)
+
+    def enter(self, target: Target) -> None:
+        """Count a request to a target."""
+        target.running += 1
+        if target.running == 1 and self.link is not None:
+            self.link.busy(target)
+
+    def leave(self, target: Target) -> None:
+        """Count its end."""
+        target.running -= 1
+        if target.running == 0 and self.link is not None:
+            self.link.idle(target)
+
+    def activate(self, target: Target, exchange: Exchange) -> int | None:
+        """Ask the control process for a cold target."""
+        if self.link is None:
+            exchange.refused(UnreachableError("the management server does not answer", hint="Send it again later."))
+            return None
+        return self.link.activate(target, exchange)
+
+    def abandon(self, number: int) -> None:
+        if self.link is not None:
+            self.link.abandon(number)
+
+    def may_retry(self, stale: bool) -> bool:
+        return True
+
+    def connect(self, target: Target, owner: _Connecting) -> None:
+        """Open a connection in a task of its own; whoever asked is told, unless it has gone."""
+        task = self._loop.create_task(self._connect(target, owner))
+        self._connecting.add(task)
+        task.add_done_callback(self._connecting.discard)
+
+    async def _connect(self, target: Target, owner: _Connecting) -> None:
+        try:
+            async with asyncio.timeout(_CONNECT_SECONDS):
+                made = await connect(target)
+        except TimeoutError:
+            owner.not_connected(f"no connection within {_CONNECT_SECONDS:g} s")
+        except OSError as error:
+            owner.not_connected(error.strerror or str(error))
+        else:
+            owner.connected(made)
+
+    # --- times
+
+    def timed(self, one: _Timed) -> None:
+        """Have it expire at its deadline."""
+        self._timed.add(one)
+
+    def ended(self, one: _Timed) -> None:
+        self._timed.discard(one)
+
+    async def sweep(self) -> None:
+        """End what takes too long. Each is a comparison, so that thousands of connections cost little."""
+        while True:
+            await asyncio.sleep(_SWEEP_SECONDS)
+            now = self.now()
+            for one in [one for one in self._timed if one.deadline and one.deadline < now]:
+                one.expired()
+            for client in [client for client in self.inbound if now - client.at > _HEAD_SECONDS]:
+                silent = now - client.at
+                if client.quiet():
+                    late = client.in_head or silent > _IDLE_SECONDS
+                else:
+                    late = client.in_body and silent > _BODY_SECONDS and not client.paused
+                if late:
+                    client.close()
+
+
+def _entry(route: Route) -> dict[str, Any]:
+    value = route.value
+    return {"id": value.name, "object": "model", "created": value.created, "owned_by": value.owned_by, **value.facts}
