@@ -155,13 +155,6 @@ def test_what_cannot_be_made_is_said_and_nothing_is_stored(cli, clean_environ, a
     assert stored(clean_environ)[0] == ()
 
 
-def test_a_server_elsewhere_is_not_mistaken_for_this_machine(cli, monkeypatch, clean_environ):
-    monkeypatch.setenv("GARRISON_SERVER_URL", "http://other:8080")
-    done = cli("keys", "create", "ci")
-    assert (done.code, "GARRISON_SERVER_URL" in done.err) == (64, True)
-    assert not (Path(clean_environ["GARRISON_DATA_DIR"]) / "key-secret").exists()
-
-
 def test_names_cannot_move_the_cursor(cli, clean_environ):
     created(cli, "ci")
     store = open_store(Path(clean_environ["GARRISON_DATA_DIR"]) / "garrison.db")

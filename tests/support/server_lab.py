@@ -97,7 +97,7 @@ class ServerLab:
                 self.api("POST", "/shutdown", {"instances": True})
                 self.process.wait(60)
             except (AssertionError, httpx2.HTTPError, subprocess.TimeoutExpired):
-                self.process.kill()
+                self.kill()
         for status in self.data_dir.glob("instances/*/status"):
             found = json.loads(status.read_text())
             for one in (found["shim"], found["main"]):

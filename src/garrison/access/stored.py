@@ -9,7 +9,7 @@ from garrison.access.permissions import Grants, Limits, Permissions, Scope
 from garrison.access.tokens import KeyKind
 from garrison.store.key_store import KeyRow
 
-__all__ = ["key_from_json", "key_of", "key_to_json", "spec_of"]
+__all__ = ["key_from_json", "key_of", "key_tag", "key_to_json", "spec_of"]
 
 
 def spec_of(key: Key) -> dict[str, Any]:
@@ -110,6 +110,11 @@ def key_from_json(body: Mapping[str, Any]) -> Key:
         revision=body["revision"],
         usable=body["usable"],
     )
+
+
+def key_tag(id: int, revision: int) -> str:
+    """Return the entity tag of a key, by which a change over HTTP names the revision that its caller saw."""
+    return f'"{id}-{revision}"'
 
 
 def _grants_to_json(only: Grants) -> dict[str, Any]:

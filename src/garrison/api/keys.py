@@ -10,16 +10,18 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from garrison.access.audit import AuditFilter
 from garrison.access.changes import KEEP, Keep, KeyChange, NewKey
+from garrison.access.key import Key
 from garrison.access.permissions import Grants, Limits, Permissions, Scope
-from garrison.access.stored import key_to_json
+from garrison.access.stored import key_tag, key_to_json
 from garrison.api.audited import note
+from garrison.api.match import IfMatch, check_match
 from garrison.api.problems import problems
 from garrison.api.services import Services, services
 from garrison.base.errors import InvalidError
 
 __all__ = ["router"]
 
-router = APIRouter(prefix="/api/v1", tags=["keys"], responses=problems(404, 409))
+router = APIRouter(prefix="/api/v1", tags=["keys"], responses=problems(404, 409, 412))
 
 Given = Annotated[Services, Depends(services)]
 Id = Annotated[int, Path(ge=1, le=2**53)]
@@ -74,7 +76,7 @@ class Rotation(BaseModel):
 
 
 @router.post("/auth/keys", status_code=201)
-async def create_key(given: Given, request: Request, body: NewKeyBody) -> dict[str, Any]:
+async def create_key(given: Given, request: Request, response: Response, body: NewKeyBody) -> dict[str, Any]:
     """Create a key. `key` is its token, which is shown once."""
     made = NewKey(
         name=body.name,
@@ -86,7 +88,7 @@ async def create_key(given: Given, request: Request, body: NewKeyBody) -> dict[s
     )
     issued = await given.keys.create_key(made)
     note(request, after=key_to_json(issued.key), name=str(issued.key.id))
-    return key_to_json(issued.key, issued.token)
+    return _shown(issued.key, response, issued.token)
 
 
 @router.get("/auth/keys")
@@ -96,15 +98,17 @@ async def list_keys(given: Given) -> list[dict[str, Any]]:
 
 
 @router.get("/auth/keys/{id}")
-async def get_key(given: Given, id: Id) -> dict[str, Any]:
+async def get_key(given: Given, id: Id, response: Response) -> dict[str, Any]:
     """Return one key, without its token."""
-    return key_to_json(await given.keys.get_key(id))
+    return _shown(await given.keys.get_key(id), response)
 
 
 @router.patch("/auth/keys/{id}")
-async def change_key(given: Given, request: Request, id: Id, body: ChangedKey) -> dict[str, Any]:
+async def change_key(
+    given: Given, request: Request, response: Response, id: Id, body: ChangedKey, if_match: IfMatch = None
+) -> dict[str, Any]:
     """Change a key: name, note, scopes, limits, expiry, whether it is enabled."""
-    before = await given.keys.get_key(id)
+    before = await _matched(given, id, if_match)
     sent = body.model_fields_set
     permissions: Permissions | Keep = KEEP
     if sent & {"scopes", "permission_mode", "instance_ids", "instances", "models"}:
@@ -120,21 +124,27 @@ async def change_key(given: Given, request: Request, id: Id, body: ChangedKey) -
     )
     after = await given.keys.update_key(id, change, revision=before.revision)
     note(request, before=key_to_json(before), after=key_to_json(after), name=str(id))
-    return key_to_json(after)
+    return _shown(after, response)
 
 
 @router.post("/auth/keys/{id}/rotate")
-async def rotate_key(given: Given, request: Request, id: Id, body: Rotation | None = None) -> dict[str, Any]:
+async def rotate_key(
+    given: Given, request: Request, response: Response, id: Id, body: Rotation | None = None, if_match: IfMatch = None
+) -> dict[str, Any]:
     """Give a key a new token. The old one stays valid for `overlap` seconds."""
-    issued = await given.keys.rotate_key(id, body.overlap if body is not None else 0.0)
-    note(request, after=key_to_json(issued.key), name=str(id))
-    return key_to_json(issued.key, issued.token)
+    before = await _matched(given, id, if_match)
+    overlap = body.overlap if body is not None else 0.0
+    issued = await given.keys.rotate_key(id, overlap, revision=_seen(before, if_match))
+    note(request, before=key_to_json(before), after=key_to_json(issued.key), name=str(id))
+    return _shown(issued.key, response, issued.token)
 
 
 @router.delete("/auth/keys/{id}", status_code=204)
-async def delete_key(given: Given, request: Request, id: Id) -> None:
+async def delete_key(given: Given, request: Request, id: Id, if_match: IfMatch = None) -> None:
     """Delete a key. Requests with it are refused from now on."""
-    note(request, before=key_to_json(await given.keys.delete_key(id)), name=str(id))
+    before = await _matched(given, id, if_match)
+    gone = await given.keys.delete_key(id, revision=_seen(before, if_match))
+    note(request, before=key_to_json(gone), name=str(id))
 
 
 @router.get("/auth/keys/{id}/permissions")
@@ -161,6 +171,23 @@ async def audit(
     if page.next is not None:
         response.headers["Link"] = f'<?limit={limit}&before={page.next}>; rel="next"'
     return [asdict(one) | {"at": one.at.isoformat()} for one in page.calls]
+
+
+def _shown(key: Key, response: Response, token: str | None = None) -> dict[str, Any]:
+    response.headers["ETag"] = key_tag(key.id, key.revision)
+    return key_to_json(key, token)
+
+
+async def _matched(given: Services, id: int, if_match: str | None) -> Key:
+    """The key, if its entity tag is one of those that the call names."""
+    key = await given.keys.get_key(id)
+    check_match(f"key {id}", key_tag(id, key.revision), if_match)
+    return key
+
+
+def _seen(key: Key, if_match: str | None) -> int | None:
+    """The revision that must not change between the check and the change."""
+    return None if if_match is None else key.revision
 
 
 def _permissions(body: ChangedKey, scopes: Sequence[Scope]) -> Permissions:

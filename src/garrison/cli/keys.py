@@ -32,12 +32,16 @@ from garrison.cli.key_options import (
 )
 from garrison.cli.options import Json, settings
 from garrison.cli.options import app as make_app
+from garrison.cli.server.client import ServerClient
+from garrison.cli.server.keys import HttpKeys
+from garrison.cli.server.options import ServerUrl
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from garrison.access.key import Issued, Key
     from garrison.access.operations import KeyOperations
+    from garrison.base.settings import Settings
 
 app = make_app("Create, list, show, change, rotate and delete API keys.", no_args_is_help=True)
 
@@ -63,11 +67,12 @@ def create(
     tokens_per_minute: Tokens = None,
     concurrent: Concurrent = None,
     quiet: Quiet = False,
+    server: ServerUrl = None,
     json: Json = False,
 ) -> int:
     """Create a key and print its token, once.
 
-    A server that runs on this data directory accepts it within a second.
+    A server that runs on this data directory accepts it within a second; that of --server at once.
     """
     new = NewKey(
         name=name,
@@ -76,13 +81,13 @@ def create(
         note=note or "",
         expires_at=expiry(expires, datetime.now(UTC)),
     )
-    return _print_issued(_run(lambda keys: keys.create_key(new)), quiet=quiet, json=json)
+    return _print_issued(_run(lambda keys: keys.create_key(new), server), quiet=quiet, json=json)
 
 
 @app.command("list")
-def list_(json: Json = False) -> int:
+def list_(server: ServerUrl = None, json: Json = False) -> int:
     """List all keys. Tokens are not kept, only their beginnings."""
-    found = _run(lambda keys: keys.list_keys())
+    found = _run(lambda keys: keys.list_keys(), server)
     if json:
         print(json_module.dumps([key_to_json(key) for key in found]))
         return 0
@@ -93,13 +98,13 @@ def list_(json: Json = False) -> int:
 
 
 @app.command()
-def show(key: Which, json: Json = False) -> int:
+def show(key: Which, server: ServerUrl = None, json: Json = False) -> int:
     """Show everything about one key but its token."""
 
     async def find(keys: "KeyOperations") -> "Key":
         return _chosen(await keys.list_keys(), key)
 
-    return _print_key(_run(find), json=json)
+    return _print_key(_run(find, server), json=json)
 
 
 @app.command()
@@ -119,6 +124,7 @@ def edit(
     requests_per_minute: Requests = None,
     tokens_per_minute: Tokens = None,
     concurrent: Concurrent = None,
+    server: ServerUrl = None,
     json: Json = False,
 ) -> int:
     """Change a key. What no option names stays.
@@ -142,7 +148,7 @@ def edit(
         )
         return await keys.update_key(before.id, after, revision=before.revision)
 
-    return _print_key(_run(change), json=json)
+    return _print_key(_run(change, server), json=json)
 
 
 @app.command()
@@ -152,6 +158,7 @@ def rotate(
         str, typer.Option("--overlap", metavar="TIME", help="How long the old token works on: 90s, 2h, 7d.")
     ] = "0s",
     quiet: Quiet = False,
+    server: ServerUrl = None,
     json: Json = False,
 ) -> int:
     """Give a key another token and print it, once. Without --overlap the old one is refused at once."""
@@ -166,22 +173,23 @@ def rotate(
         before = _chosen(await keys.list_keys(), key)
         return await keys.rotate_key(before.id, seconds, revision=before.revision)
 
-    return _print_issued(_run(change), quiet=quiet, json=json)
+    return _print_issued(_run(change, server), quiet=quiet, json=json)
 
 
 @app.command()
 def delete(
     key: Which,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")] = False,
+    server: ServerUrl = None,
     json: Json = False,
 ) -> int:
     """Delete a key. Its token is refused from then on."""
     from garrison.cli.views.library import confirm
 
-    found = _chosen(_run(lambda keys: keys.list_keys()), key)
+    found = _chosen(_run(lambda keys: keys.list_keys(), server), key)
     if not yes:
         confirm(f"Delete key {found.id}, {found.name}, {found.prefix}…?")
-    gone = _run(lambda keys: keys.delete_key(found.id))
+    gone = _run(lambda keys: keys.delete_key(found.id), server)
     if json:
         print(json_module.dumps({"ok": True, **key_to_json(gone)}))
     else:
@@ -236,11 +244,28 @@ def _print_key(key: "Key", *, json: bool) -> int:
     return 0
 
 
-def _run(work: "Callable[[KeyOperations], Awaitable[T]]") -> T:
-    """Open the keys of this data directory, do the work as its owner, and close them when the log of it is written.
+def _run(work: "Callable[[KeyOperations], Awaitable[T]]", server: str | None) -> T:
+    """Do the work on the keys of a server elsewhere, or on those of this data directory.
 
     Raises:
-        GarrisonError: the database or the key secret cannot be opened, or the work fails.
+        GarrisonError: the server cannot be reached, the database or the key secret cannot be opened, or the work fails.
+    """
+    values = settings("fleet", "server", server_url=server)
+    if values.server_url is None:
+        return _run_here(work, values)
+    import asyncio
+
+    async def done() -> T:
+        return await work(HttpKeys(there))
+
+    with ServerClient(values) as there:
+        return asyncio.run(done())
+
+
+def _run_here(work: "Callable[[KeyOperations], Awaitable[T]]", values: "Settings") -> T:
+    """Open the keys of this data directory, do the work as its owner, and close them when the log of it is written.
+
+    This needs no server: the first key is made before one listens for anybody but its owner.
     """
     import asyncio
     import os
@@ -254,12 +279,6 @@ def _run(work: "Callable[[KeyOperations], Awaitable[T]]") -> T:
     from garrison.net.thread_pool import ThreadPool
     from garrison.store.sql.store import open_store
 
-    values = settings("fleet", "server")
-    if values.server_url is not None:
-        raise UsageError(
-            "`garrison keys` works on the data directory of this machine, and GARRISON_SERVER_URL names a server",
-            hint="Unset GARRISON_SERVER_URL, or run it where that server runs.",
-        )
     hasher = TokenHasher(load_key_secret(values.data_dir))
     store = open_store(values.database)
     pool = ThreadPool("garrison-keys")

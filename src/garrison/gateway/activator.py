@@ -1,12 +1,12 @@
 """The seam to whatever has engines: it knows the names, and makes a cold one ready."""
 
-from collections.abc import Callable, Mapping, MutableMapping, Sequence
+from collections.abc import Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from garrison.base.errors import GarrisonError
 
-__all__ = ["Activator", "Admission", "Hold", "Served", "Upstream"]
+__all__ = ["Activator", "Admission", "Entry", "Hold", "Served", "Upstream"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,17 +52,30 @@ class Hold(Protocol):
     def release(self) -> None: ...
 
 
+class Entry(Protocol):
+    """A request that was let in, until it leaves. Leaving twice is leaving once."""
+
+    @property
+    def counts_tokens(self) -> bool:
+        """Whether it matters what the request uses."""
+
+    def spend(self, tokens: int) -> None:
+        """Say how many tokens it has used so far, in all."""
+
+    def leave(self) -> None: ...
+
+
 class Admission(Protocol):
     """Whether requests may use names."""
 
     def refusal(self, scope: MutableMapping[str, Any], served: Served | None) -> GarrisonError | None:
         """Return why a request may not use `served`, or, with None, not even see names. None where it may."""
 
-    def enter(self, scope: MutableMapping[str, Any]) -> Callable[[], None]:
-        """Count a request that begins; what is returned counts its end.
+    def enter(self, scope: MutableMapping[str, Any]) -> Entry:
+        """Count a request that begins.
 
         Raises:
-            RateLimitedError: there are too many.
+            RateLimitedError: there are too many, or those before have used too much.
         """
 
 

@@ -5,9 +5,11 @@ from typing import Any
 from garrison.base.errors import DeniedError, GarrisonError, InvalidError, NotFoundError
 from garrison.gateway.activator import Activator, Admission, Served
 from garrison.gateway.answers import encoded, error_answer
+from garrison.gateway.counted import CountedSend, readable
 from garrison.gateway.model_name import named_model
 from garrison.gateway.passthrough import PassThrough, Receive, Scope, Send, header, send_answer
-from garrison.gateway.paths import is_inference, is_llama_cpp
+from garrison.gateway.paths import is_inference, is_llama_cpp, uses_tokens
+from garrison.gateway.usage import estimate
 
 __all__ = ["Gateway", "read_body"]
 
@@ -70,13 +72,16 @@ class Gateway:
         body: bytes,
         name_in_body: bool = True,
     ) -> None:
-        leave = self._admission.enter(scope)
+        entry = self._admission.enter(scope)
         try:
+            if entry.counts_tokens and uses_tokens(scope["method"], path):
+                scope = readable(scope)
+                send = CountedSend(send, entry, estimate(body, header(scope, b"content-type")))
             await self.passthrough.forward(
                 scope, receive, send, model=model, path=path, body=body, name_in_body=name_in_body
             )
         finally:
-            leave()
+            entry.leave()
 
     def _check(self, scope: Scope, model: str) -> None:
         found = self._activator.find(model)

@@ -8,8 +8,10 @@ from datetime import timedelta
 from typing import Any
 
 from garrison.access.audit import AuditLog
+from garrison.access.book import KeyBook
 from garrison.access.key_secret import load_key_secret
 from garrison.access.keys import Keys
+from garrison.access.limiter import Limiter
 from garrison.access.tokens import TokenHasher
 from garrison.api.feed import Feed
 from garrison.api.fleet.commands import FleetCommands
@@ -83,9 +85,10 @@ class Parts:
         self._access = ThreadPool("garrison-access")
         hasher = TokenHasher(load_key_secret(settings.data_dir))
         self.keys_changed = asyncio.Event()
+        self.limiter = Limiter()
         self.keys = Keys(
             self.store, hasher, pool=self._access, clock=self.clock, config_keys=settings.management_keys,
-            on_change=lambda _: self.keys_changed.set(),
+            on_change=self._follow_keys,
         )  # fmt: skip
         self.audit = AuditLog(self.store, pool=self._access, clock=self.clock, node=settings.node_name)
         self._following: asyncio.Task[None] | None = None
@@ -143,6 +146,10 @@ class Parts:
         for pool in (self._starts, self._machine, self._writes, self._access, self.disk):
             pool.close(0.0)
         self.fleet.close()
+
+    def _follow_keys(self, book: KeyBook) -> None:
+        self.limiter.keep(book.keys)
+        self.keys_changed.set()
 
     def _variant(self, engine: str) -> str | None:
         found = in_use(self.settings.data_dir, engine)

@@ -228,7 +228,7 @@ class Server:
             shut_down=self.request_end,
         )
         most = values.max_body_mib * 2**20
-        admission = KeyAdmission(lambda: given.settings)
+        admission = KeyAdmission(lambda: given.settings, parts.limiter, parts.clock)
         here = InstanceActivator(parts.instances)
         gateway = Gateway(WithNodes(here, parts.nodes), admission, most_bytes=most)
         local = Gateway(here, admission, most_bytes=most)

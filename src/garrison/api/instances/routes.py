@@ -12,10 +12,11 @@ from garrison.api.feed import FeedEvent
 from garrison.api.instances.logs import follow, tail
 from garrison.api.instances.options import InstanceOptions, options_of, spec_of
 from garrison.api.instances.shown import etag, shown
+from garrison.api.match import IfMatch, check_match
 from garrison.api.problems import problems
 from garrison.api.services import Services, services
 from garrison.api.sse import EVENTS, EventStream
-from garrison.base.errors import ConflictError, DeniedError, InvalidError
+from garrison.base.errors import DeniedError, InvalidError
 from garrison.instances.live import Live
 from garrison.instances.values.spec import InstanceSpec
 from garrison.nodes.node import NodeView
@@ -26,14 +27,7 @@ router = APIRouter(prefix="/api/v1/instances", tags=["instances"], responses=pro
 
 Given = Annotated[Services, Depends(services)]
 Name = Annotated[str, Path(max_length=200)]
-IfMatch = Annotated[str | None, Header(description="Change it only if its `ETag` is this.")]
 _RESERVED = ("evaluate", "eject")
-
-
-class _PreconditionError(ConflictError):
-    """The entity tag is an old one."""
-
-    http_status = 412
 
 
 @router.get("")
@@ -233,11 +227,7 @@ async def _update(given: Services, live: Live, spec: InstanceSpec, http: Request
 
 
 def _check_match(live: Live, wanted: str | None) -> None:
-    if wanted is not None and wanted.strip() != "*" and etag(live) not in [one.strip() for one in wanted.split(",")]:
-        raise _PreconditionError(
-            f"instance {live.name} was changed since {wanted}", hint="Read it again, and repeat the change.",
-            details={"etag": etag(live)},
-        )  # fmt: skip
+    check_match(f"instance {live.name}", etag(live), wanted)
 
 
 def _merged(before: dict[str, Any], patch: dict[str, Any]) -> dict[str, Any]:
