@@ -4,9 +4,32 @@ from typing import Any
 
 import msgspec
 
-__all__ = ["PROTOCOL", "Activate", "Activated", "Abandon", "Close", "Closed", "Counts", "Drain", "Failed", "FromControl",
-           "FromWorker", "Hello", "KeyTableValue", "Keys", "Listening", "Refused", "RouteValue", "Settings", "TargetValue",
-           "Tables", "Taken", "Used", "UseValue"]  # fmt: skip
+from garrison.store.key_store import KeyRow
+
+__all__ = [
+    "PROTOCOL",
+    "Abandon",
+    "Activate",
+    "Activated",
+    "Close",
+    "Closed",
+    "Counts",
+    "Drain",
+    "Failed",
+    "FromControl",
+    "FromWorker",
+    "Hello",
+    "Keys",
+    "Listening",
+    "Refused",
+    "RouteValue",
+    "Settings",
+    "Tables",
+    "Taken",
+    "TargetValue",
+    "UseValue",
+    "Used",
+]  # fmt: skip
 
 PROTOCOL = 1
 """Both ends must speak the same one; a worker of another version is drained and replaced."""
@@ -60,13 +83,6 @@ class RouteValue(msgspec.Struct, frozen=True, kw_only=True):
     facts: dict[str, Any] = {}
 
 
-class KeyTableValue(msgspec.Struct, frozen=True, kw_only=True):
-    """The keys of one revision: as many hex digits of each digest as there are, and what its holder may do."""
-
-    revision: int
-    rows: list[dict[str, Any]]
-
-
 # From the control process
 
 
@@ -96,7 +112,7 @@ class Keys(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     secret: bytes
     config_keys: tuple[str, ...]
     revision: int
-    rows: list[dict[str, Any]]
+    rows: list[KeyRow]
 
     def __repr__(self) -> str:
         return f"Keys(revision={self.revision}, rows={len(self.rows)})"

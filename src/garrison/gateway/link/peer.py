@@ -59,7 +59,7 @@ class Peer(asyncio.Protocol, Generic[T]):
             while len(buffer) - at >= _LENGTH:
                 size = int.from_bytes(buffer[at : at + _LENGTH], "big")
                 if size > _MOST_BYTES:
-                    raise msgspec.DecodeError(f"a message of {size} bytes")  # noqa: TRY301 - ends the connection, too
+                    raise msgspec.DecodeError(f"a message of {size} bytes")
                 if len(buffer) - at - _LENGTH < size:
                     break
                 message = self._decoder.decode(memoryview(buffer)[at + _LENGTH : at + _LENGTH + size])

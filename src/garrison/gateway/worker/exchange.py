@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from garrison.base.errors import GarrisonError, NotFoundError, UnreachableError
 from garrison.gateway.model_name import renamed
-from garrison.gateway.worker.heads import DROPPED_UP, answer_head, request_head
+from garrison.gateway.worker.heads import DROPPED_UP, answer_head, framed, request_head
 from garrison.net.http1.responses import ResponseReader
 from garrison.net.http1.writing import LAST_CHUNK, header_line
 
@@ -146,6 +146,7 @@ class Exchange:
                 data = renamed(data, self._plane.content_type(request), name)
         head = request_head(request, target.prefix + self._path, target.head, len(data), DROPPED_UP)
         self.deadline = self._plane.now() + self._plane.silence_seconds
+        self._plane.timed(self)
         connection.request(self, request.method.decode("latin-1"), head + data)
 
     # --- as Answered
@@ -155,7 +156,7 @@ class Exchange:
             if not self._request.http10 and status != 100:
                 self._out.append(answer_head(status, headers, b""))
         keep = self._request.keep_alive and not self._plane.draining
-        head, self._chunked = self._plane.framed(self._request, reader, keep)
+        head, self._chunked = framed(self._request, reader, keep)
         self._out.append(head)
         self._started = True
         self._inbound.begun = True

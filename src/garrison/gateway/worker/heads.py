@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 __all__ = ["DROPPED_UP", "KEPT_FOR_CONTROL", "answer_head", "framed", "request_head"]
 
 _HOP = frozenset(
-    (b"connection", b"keep-alive", b"proxy-connection", b"proxy-authenticate", b"proxy-authorization", b"te", b"trailer",
-     b"transfer-encoding", b"upgrade")
+    b"connection keep-alive proxy-connection proxy-authenticate proxy-authorization te trailer "
+    b"transfer-encoding upgrade".split()
 )  # fmt: skip
 _FRAMING = frozenset((b"content-length", b"expect"))
 DROPPED_UP = _HOP | _FRAMING | {
@@ -26,9 +26,7 @@ _HOP_DOWN = _HOP - {b"trailer"}
 _lines: dict[int, bytes] = {}
 
 
-def request_head(
-    request: "Request", path: bytes, own: bytes, length: int | None, dropped: frozenset[bytes]
-) -> bytes:
+def request_head(request: "Request", path: bytes, own: bytes, length: int | None, dropped: frozenset[bytes]) -> bytes:
     """Return the head of a request to a target.
 
     Args:

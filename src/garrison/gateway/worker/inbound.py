@@ -4,8 +4,8 @@ import asyncio
 from collections import deque
 from typing import TYPE_CHECKING, Protocol
 
-from garrison.gateway.answers import error_answer
 from garrison.base.errors import GarrisonError, InvalidError
+from garrison.gateway.answers import error_answer
 from garrison.net.http1.flow import FlowControl
 from garrison.net.http1.limits import HeaderList, Limits
 from garrison.net.http1.requests import Refusal, RequestReader
@@ -159,7 +159,7 @@ class Inbound(FlowControl):
                 self.work = None
                 work.cancel()
             self.request = None
-            error = _Refused(refusal.reason)
+            error = _RefusedError(refusal.reason)
             self.answer(refusal.status, *error_answer(error)[1:], close=True)
         else:
             self._waiting.append(_UNREADABLE)
@@ -238,6 +238,11 @@ class Inbound(FlowControl):
     def in_body(self) -> bool:
         return self._reading is not None
 
+    @property
+    def paused(self) -> bool:
+        """It is not read from, so that it cannot be slow."""
+        return self._read_paused
+
     def close(self) -> None:
         if self._transport is not None:
             self._transport.close()
@@ -291,7 +296,7 @@ class _Dropped:
     def pause(self, paused: bool) -> None: ...
 
 
-class _Refused(InvalidError):
+class _RefusedError(InvalidError):
     """A request that cannot be read."""
 
 

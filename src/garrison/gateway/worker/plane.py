@@ -12,17 +12,16 @@ from garrison.access.limiter import Admission
 from garrison.base.clock import Clock
 from garrison.base.errors import GarrisonError, InvalidError, NotFoundError, UnreachableError
 from garrison.gateway.answers import encoded, error_answer
-from garrison.gateway.link.messages import Settings
+from garrison.gateway.link.messages import Settings, TargetValue
 from garrison.gateway.model_name import named_model
 from garrison.gateway.paths import is_inference, is_llama_cpp
 from garrison.gateway.worker.callers import Callers
 from garrison.gateway.worker.exchange import Exchange
-from garrison.gateway.worker.heads import DROPPED_UP, KEPT_FOR_CONTROL
+from garrison.gateway.worker.heads import KEPT_FOR_CONTROL
 from garrison.gateway.worker.inbound import Inbound, Request, Work
 from garrison.gateway.worker.outbound import Outbound, connect
 from garrison.gateway.worker.passing import Passing
 from garrison.gateway.worker.targets import Route, RouteTable, Target
-from garrison.gateway.link.messages import TargetValue
 
 __all__ = ["ControlLink", "Plane"]
 
@@ -131,7 +130,9 @@ class Plane:
             return None
         if not is_inference(path) or not (method == b"POST" or path.startswith("/v1/responses/")):
             self.callers.require(self.callers.identify(request.headers), None)
-            raise NotFoundError(f"there is no {method.decode('latin-1')} {path}", hint="docs/server.md lists the paths.")
+            raise NotFoundError(
+                f"there is no {method.decode('latin-1')} {path}", hint="docs/server.md lists the paths."
+            )
         self.callers.require(self.callers.identify(request.headers), None)
         inbound.go_on()
         return Exchange(self, inbound, request, request.target, "")

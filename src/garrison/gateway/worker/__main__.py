@@ -1,0 +1,29 @@
+"""`python -P -m garrison.gateway.worker SOCKET`: started by the control process, whose socket this is."""
+
+import asyncio
+import gc
+import sys
+
+import uvloop
+
+from garrison.base.garbage import keep_out_of_collections
+from garrison.gateway.worker.worker import Worker
+
+
+async def serve(path: str) -> None:
+    worker = Worker(path)
+    await worker.startup()
+    keep_out_of_collections()
+    await worker.main_loop()
+    await worker.shutdown()
+
+
+def main() -> int:
+    gc.disable()
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(serve(sys.argv[1]))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,172 @@
+"""The connection to the control process, made again whenever it is lost. Requests go on meanwhile."""
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+from itertools import count
+
+from garrison.base.errors import GarrisonError, InternalError, NotReadyError, all_errors
+from garrison.base.logs import logger
+from garrison.gateway.link import messages
+from garrison.gateway.link.peer import Peer, worker_peer
+from garrison.gateway.worker.exchange import Exchange
+from garrison.gateway.worker.plane import Plane
+from garrison.gateway.worker.targets import Target
+
+__all__ = ["Link"]
+
+_AGAIN_SECONDS = 0.1
+_QUIET_SECONDS = 0.05
+"""A target counts as idle when it had no request for this long: one that is asked again and again causes no message."""
+_COUNTS_SECONDS = 1.0
+
+_log = logger(__name__)
+
+
+class Link:
+    """`ControlLink` of a plane.
+
+    Args:
+        path: the socket of the control process.
+        hello: returns the first message.
+        ordered: is called with what is meant for the worker as a whole.
+    """
+
+    def __init__(
+        self,
+        plane: Plane,
+        path: str,
+        hello: Callable[[], messages.Hello],
+        ordered: Callable[[messages.Settings | messages.Drain], None],
+    ) -> None:
+        self._plane, self._path, self._hello, self._ordered = plane, path, hello, ordered
+        self._peer: Peer[messages.FromControl] | None = None
+        self._lost = asyncio.Event()
+        self._numbers = count(1)
+        self._waiting: dict[int, Exchange] = {}
+        self._quiet: dict[Target, asyncio.TimerHandle] = {}
+        self._told: dict[str, int] = {}
+
+    async def run(self) -> None:
+        """Connect again and again."""
+        loop = asyncio.get_running_loop()
+        counting = asyncio.create_task(self._count())
+        try:
+            while True:
+                self._lost.clear()
+                with contextlib.suppress(OSError):
+                    _, peer = await loop.create_unix_connection(
+                        lambda: worker_peer(self._received, self._lost.set), self._path
+                    )
+                    self._peer = peer
+                    self._told = {}
+                    peer.send(self._hello())
+                    await self._lost.wait()
+                    self._peer = None
+                    self._refuse_all()
+                await asyncio.sleep(_AGAIN_SECONDS)
+        finally:
+            counting.cancel()
+
+    def send(self, message: object) -> bool:
+        """Send a message; False without a connection."""
+        return self._peer is not None and self._peer.send(message)
+
+    # --- ControlLink
+
+    def activate(self, target: Target, exchange: Exchange) -> int:
+        """As `ControlLink.activate`."""
+        number = next(self._numbers)
+        self._waiting[number] = exchange
+        if not self.send(messages.Activate(id=number, target=target.id)):
+            # In a later step: the exchange learns its number first.
+            asyncio.get_running_loop().call_soon(self._refuse, number, _no_control())
+        return number
+
+    def abandon(self, number: int) -> None:
+        """As `ControlLink.abandon`."""
+        if self._waiting.pop(number, None) is not None:
+            self.send(messages.Abandon(id=number))
+
+    def busy(self, target: Target) -> None:
+        """As `ControlLink.busy`."""
+        if (timer := self._quiet.pop(target, None)) is not None:
+            timer.cancel()
+        elif not target.told:
+            target.told = True
+            self._tell(target)
+
+    def idle(self, target: Target) -> None:
+        """As `ControlLink.idle`."""
+        self._quiet[target] = asyncio.get_running_loop().call_later(_QUIET_SECONDS, self._now_quiet, target)
+
+    def _now_quiet(self, target: Target) -> None:
+        self._quiet.pop(target, None)
+        target.told = False
+        self._tell(target)
+
+    def _tell(self, target: Target) -> None:
+        if target.id in self._plane.table.targets and self.send(messages.Counts(running={target.id: target.running})):
+            self._told[target.id] = target.running
+
+    async def _count(self) -> None:
+        """Tell how many requests there are, for whoever looks."""
+        while True:
+            await asyncio.sleep(_COUNTS_SECONDS)
+            targets = self._plane.table.targets.values()
+            changed = {one.id: one.running for one in targets if one.running and self._told.get(one.id) != one.running}
+            if changed and self.send(messages.Counts(running=changed)):
+                self._told |= changed
+
+    # --- messages
+
+    def _received(self, message: messages.FromControl) -> None:
+        plane = self._plane
+        match message:
+            case messages.Tables():
+                plane.table.apply(message)
+            case messages.Activated():
+                self._activated(message)
+            case messages.Refused():
+                self._refuse(message.id, _error(message))
+            case messages.Close():
+                target = plane.table.targets.get(message.target)
+                if target is not None:
+                    target.close()
+                running = 0 if target is None else target.running
+                self.send(messages.Closed(target=message.target, running=running))
+            case messages.Keys():
+                plane.callers.set_keys(message)
+            case messages.Settings() | messages.Drain():
+                self._ordered(message)
+
+    def _activated(self, message: messages.Activated) -> None:
+        exchange = self._waiting.pop(message.id, None)
+        target = self._plane.table.targets.get(message.target.id)
+        if exchange is None or target is None:
+            self.send(messages.Abandon(id=message.id))
+            return
+        if target.value != message.target or not target.open:
+            target.set(message.target)
+        exchange.activated()
+        self.send(messages.Taken(id=message.id))
+
+    def _refuse(self, number: int, error: GarrisonError) -> None:
+        if (exchange := self._waiting.pop(number, None)) is not None:
+            exchange.refused(error)
+
+    def _refuse_all(self) -> None:
+        for number in list(self._waiting):
+            self._refuse(number, _no_control())
+
+
+def _no_control() -> GarrisonError:
+    return NotReadyError(
+        "the model does not run, and the server that starts it does not answer", hint="Send the request again later.",
+        details={"retry_after": 2},
+    )  # fmt: skip
+
+
+def _error(message: messages.Refused) -> GarrisonError:
+    cls = next((one for one in all_errors() if one.code == message.code), InternalError)
+    return cls(message.message, hint=message.hint, details=message.details)
