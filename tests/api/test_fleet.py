@@ -54,6 +54,7 @@ async def test_without_the_fingerprint_nothing_is_done_and_the_plan_is_in_the_an
         assert refused.status_code == 409
         assert refused.json()["error"] == "conflict"
         assert refused.json()["plan"]["actions"][0]["name"] == "sql"
+        assert refused.json()["plan"]["fingerprint"] == refused.json()["fingerprint"]
         assert served.fleet.edge.served == {}
     body = {"manifest": manifest("sql"), "fingerprint": refused.json()["fingerprint"]}
     assert (await served.client.post("/api/v1/apply", json=body)).json()["ok"]
@@ -129,9 +130,26 @@ async def test_what_is_on_record_is_read(served: ServedApi) -> None:
     assert [one["name"] for one in rows.json()] == ["sql"]
     page = await get("/api/v1/inventory/adapters", params={"limit": 1, "offset": 1})
     assert ([one["name"] for one in page.json()], page.headers["x-total-count"]) == (["sql"], "2")
+    assert (rows.headers["x-total-count"], rows.headers["x-on-record"], rows.headers["x-targets"]) == ("1", "2", "1")
     wrong = await get("/api/v1/inventory/adapters", params={"query": "nme:x"})
     assert (wrong.status_code, wrong.json()["error"]) == (422, "usage")
     assert (await get("/api/v1/inventory/nothing")).status_code == 422
+
+
+async def test_the_status_is_as_last_seen_or_as_it_is_now(served: ServedApi) -> None:
+    await apply(served.client, manifest("sql"))
+    await apply(served.client, {"stack": "other"})
+    served.fleet.edge.served.clear()
+    states = {}
+    for look in (False, True):
+        found = (await served.client.get("/api/v1/status", params={"look": look})).json()
+        assert [one["name"] for one in found["stacks"]] == ["lab", "other"]
+        assert found["cached"] is not look
+        states[look] = found["stacks"][0]["adapters"][0]["state"]
+    assert states == {False: "served", True: "missing"}
+    one = (await served.client.get("/api/v1/status", params={"stack": "other"})).json()
+    assert ([each["name"] for each in one["stacks"]], one["targets"]) == (["other"], [])
+    assert (await served.client.get("/api/v1/status", params={"stack": "none"})).status_code == 404
 
 
 async def test_drift_is_what_was_changed_behind_our_back(served: ServedApi) -> None:
@@ -157,6 +175,8 @@ async def test_history_is_read_page_by_page(served: ServedApi) -> None:
     assert seen == every
     loaded = (await served.client.get("/api/v1/history", params={"kind": "applied"})).json()
     assert {one["kind"] for one in loaded} == {"applied"}
+    done = (await served.client.get("/api/v1/history", params={"kind": "action-done", "name": "sql"})).json()
+    assert [(one["target"], one["name"], one["command"]) for one in done] == [("edge-1", "sql", loaded[0]["command"])]
 
 
 async def test_a_stack_is_destroyed_by_the_plan_that_was_seen(served: ServedApi) -> None:

@@ -3,12 +3,12 @@
 from datetime import UTC, datetime, timedelta
 
 from garrison.cli.views.plan import PlanFacts
-from garrison.fleet.report.status import AdapterStatus, FleetStatus, StackStatus, TargetStatus
+from garrison.fleet.report.status import AdapterStatus, CutShort, FleetStatus, StackStatus, TargetStatus, Writer
 from garrison.fleet.values.declaration import ADAPTER_TYPE
 from garrison.fleet.values.failure import Failure, FailureCode
 from garrison.fleet.values.instance_change import InstanceChange, InstanceKind
 from garrison.fleet.values.plan import Action, ActionKind, Change, Plan, TargetChange, Way
-from garrison.store.records import CommandRecord, Holder, Key, Lease, Operation, Resource
+from garrison.store.records import Key, Operation, Resource
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 STAGED = "from a copy in the adapter store, named after its digest"
@@ -153,7 +153,6 @@ def target_status(name: str, **changes) -> TargetStatus:
 
 
 def fleet_status(nodes: int = 2000) -> FleetStatus:
-    holder = Holder(host="ops-1/boot", pid=4711, started=1, user="mika", purpose="apply")
     ago = NOW - timedelta(days=3)
     away = {
         "state": "unreachable", "cause": "tls", "detail": "signed by nobody we trust", "since": ago, "last_seen": ago,
@@ -172,8 +171,8 @@ def fleet_status(nodes: int = 2000) -> FleetStatus:
         StackStatus(
             name="cabinet-7", version=4, applied_at=NOW - timedelta(minutes=3), on_drift="restore", ending=False,
             targets=(), adapters=tuple(adapters),
-            lease=Lease(
-                stack="cabinet-7", token="t", holder=holder, acquired_at=NOW - timedelta(seconds=8),
+            writer=Writer(
+                holder="mika@ops-1", pid=4711, purpose="apply", since=NOW - timedelta(seconds=8),
                 expires_at=NOW + timedelta(seconds=22),
             ),
         ),
@@ -181,8 +180,8 @@ def fleet_status(nodes: int = 2000) -> FleetStatus:
             name="lab", version=1, applied_at=NOW - timedelta(days=5), on_drift="report", ending=True, targets=(),
             adapters=(),
             interrupted=(
-                CommandRecord(
-                    id="20260301-115000-abc", kind="apply", stack="lab", started_at=NOW - timedelta(minutes=10),
+                CutShort(
+                    command="20260301-115000-abc", kind="apply", started_at=NOW - timedelta(minutes=10),
                     by="mika@ops-1 4000",
                 ),
             ),

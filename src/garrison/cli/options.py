@@ -8,7 +8,7 @@ import typer
 from garrison.base.settings import Settings
 from garrison.cli.outermost import warned
 
-__all__ = ["Host", "Insecure", "Json", "KeyEnv", "Log", "Offline", "Port", "app", "settings"]
+__all__ = ["Host", "Insecure", "Json", "KeyEnv", "Log", "Offline", "Port", "ServerUrl", "app", "settings"]
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on standard output.")]
 Host = Annotated[str | None, typer.Option("--host", help="Address to bind. Default: 127.0.0.1.", show_default=False)]
@@ -17,6 +17,10 @@ Offline = Annotated[bool, typer.Option("--offline", help="Do not use the network
 Insecure = Annotated[bool, typer.Option("--insecure", "-k", help="Accept any certificate of an https server.")]
 KeyEnv = Annotated[
     str | None, typer.Option("--key-env", metavar="NAME", help="The environment variable that holds the API key.")
+]
+ServerUrl = Annotated[
+    str | None,
+    typer.Option("--server", metavar="URL", help="Another server; GARRISON_SERVER_KEY is its key."),
 ]
 Log = Annotated[
     Literal["json", "console"] | None,

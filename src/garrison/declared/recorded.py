@@ -56,7 +56,7 @@ class RecordedInstances:
         """As `InstanceActions.require`: there is no server."""
         raise UnreachableError(
             "this changes instances, and no server runs on this data directory",
-            hint="Run `garrison up -f FILE`: it starts a server, and applies the manifest.",
+            hint="`garrison up -f FILE` starts one and applies the manifest; `--server URL` names one elsewhere.",
         )
 
     async def create(self, change: InstanceChange) -> None:

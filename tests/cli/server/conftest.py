@@ -50,8 +50,9 @@ def strange() -> Iterator[Callable[[Callable[[str, str], Answer]], str]]:
                 if not self.raw_requestline or not self.parse_request():
                     self.close_connection = True
                     return
+                self.rfile.read(int(self.headers.get("Content-Length", 0)))  # or the answer would be cut by a reset
                 status, headers, body = answer(self.command, self.path)
-                self.send_response(status)
+                self.send_response_only(status)
                 for name, value in {"Content-Length": str(len(body)), "Connection": "close", **headers}.items():
                     self.send_header(name, value)
                 self.end_headers()
@@ -62,7 +63,7 @@ def strange() -> Iterator[Callable[[Callable[[str, str], Answer]], str]]:
 
         made = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         running.append(made)
-        threading.Thread(target=made.serve_forever, daemon=True).start()
+        threading.Thread(target=made.serve_forever, args=(0.02,), daemon=True).start()
         return f"http://127.0.0.1:{made.server_address[1]}"
 
     yield start

@@ -69,7 +69,8 @@ class FleetCommands:
         view, stack = Notes(), request.declaration.stack
         if fingerprint is None:
             plan = await self.look(self.operations.plan(request, view, settle=True), f"the fleet of stack {stack}")
-            raise _unseen(f"the plan for stack {stack}", {"fingerprint": plan.fingerprint, "plan": plan.to_json()})
+            seen = {"fingerprint": plan.fingerprint, "plan": plan.to_json(), "notes": view.texts}
+            raise _unseen(f"the plan for stack {stack}", seen)
         if request.mode == "destroy":
             work: Coroutine[Any, Any, Any] = self.operations.destroy(
                 stack, view, fingerprint=fingerprint, stopping=self._stopping

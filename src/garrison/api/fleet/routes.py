@@ -6,13 +6,13 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Depends, Path, Query, Request, Response
 
 from garrison.api.deadline import within
-from garrison.api.feed import event_json
 from garrison.api.fleet.bodies import AdoptBody, ApplyBody, DestroyBody, ForgetBody, ManifestBody
 from garrison.api.fleet.commands import FleetCommands, Notes
 from garrison.api.fleet.sent import Sender, load_sent, refuse_references
 from garrison.api.problems import problems
 from garrison.api.services import Services, services
 from garrison.base.errors import NotFoundError
+from garrison.fleet.hooks.queues import event_json
 from garrison.fleet.management.requests import AdoptRequest, ApplyRequest, HistoryFilter
 
 __all__ = ["router"]
@@ -48,6 +48,19 @@ async def get_stack(
     row = await given.fleet.require_stack(name)
     status = given.fleet.operations.status(Notes(), stack=name, cached=not look)
     return row | {"status": (await given.fleet.look(status, f"the fleet of stack {name}")).to_json()}
+
+
+@router.get("/status", responses=problems(404))
+async def status(
+    given: Given,
+    stack: Annotated[str | None, Query(max_length=200, description="Only this stack.")] = None,
+    look: Annotated[bool, Query(description="Observe the targets now, instead of what was seen last.")] = False,
+) -> dict[str, Any]:
+    """Return the state of every stack, target and adapter."""
+    if stack is not None:
+        await given.fleet.require_stack(stack)
+    found = given.fleet.operations.status(Notes(), stack=stack, cached=not look)
+    return (await given.fleet.look(found, "the fleet")).to_json()
 
 
 @router.post("/plan", responses=problems(409))
@@ -111,9 +124,12 @@ async def inventory(
     limit: Limit = 1000,
     offset: Annotated[int, Query(ge=0, le=10_000_000)] = 0,
 ) -> list[dict[str, Any]]:
-    """Return the rows of one noun that match. `X-Total-Count` is their number."""
+    """Return the rows of one noun that match. `X-Total-Count` is their number, `X-On-Record` the number without the
+    query, and `X-Targets` that of all targets."""
     found = await given.fleet.read(given.fleet.operations.inventory(noun, query), "the database")
     response.headers["X-Total-Count"] = str(len(found.rows))
+    response.headers["X-On-Record"] = str(found.on_record)
+    response.headers["X-Targets"] = str(found.targets)
     return [row.to_json() for row in found.rows[offset : offset + limit]]
 
 
@@ -125,12 +141,7 @@ async def drift(
     could not be observed are in `unknown`."""
     if stack is not None:
         await given.fleet.require_stack(stack)
-    found = await given.fleet.look(given.fleet.operations.drift(Notes(), stack=stack), "the fleet")
-    return {
-        "checked": found.checked,
-        "drift": [one.to_json() for one in found.found],
-        "unknown": found.unknown,
-    }
+    return (await given.fleet.look(given.fleet.operations.drift(Notes(), stack=stack), "the fleet")).to_json()
 
 
 @router.get("/history")
@@ -145,7 +156,7 @@ async def history(
     after: Annotated[
         int | None, Query(ge=0, le=2**62, description="Events after the one of this id; the newest when left out.")
     ] = None,
-    limit: Annotated[int, Query(ge=1, le=1000)] = 100,
+    limit: Limit = 100,
 ) -> list[dict[str, Any]]:
     """Return what changed and what was done, oldest first. `Link` names the next page."""
     chosen = HistoryFilter(
@@ -154,7 +165,7 @@ async def history(
     found = await given.fleet.read(given.fleet.operations.history(chosen, limit=limit, after_id=after), "the database")
     if len(found) == limit or (found and after is None):
         response.headers["Link"] = f'<?after={found[-1].id}&limit={limit}>; rel="next"'
-    return [{"id": one.id, **event_json(one)} for one in found]
+    return [event_json(one) for one in found]
 
 
 async def _asked(given: Services, request: Request, wish: ManifestBody) -> tuple[ApplyRequest, list[str]]:

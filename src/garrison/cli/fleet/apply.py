@@ -9,12 +9,12 @@ from garrison.base.errors import UsageError
 from garrison.base.exit_codes import ExitCode
 from garrison.cli.fleet.options import AcceptStale, Adopt, All, File, Files, Force, ModeName, Modes, Props, Yes
 from garrison.cli.fleet.options import declaration as load
-from garrison.cli.options import Json
+from garrison.cli.options import Json, ServerUrl
 from garrison.cli.options import app as make_app
 
 if TYPE_CHECKING:
     from garrison.cli.fleet.applying import Applying
-    from garrison.fleet.management.operations import Operations
+    from garrison.fleet.management.operations import StackOperations
     from garrison.fleet.management.requests import ApplyRequest
     from garrison.fleet.operations.apply import Applied
 
@@ -38,6 +38,7 @@ def apply(
     accept_stale_cache: AcceptStale = False,
     prop: Props = None,
     everything: All = False,
+    server: ServerUrl = None,
     json: Json = False,
 ) -> int:
     """Make the targets serve what a manifest declares.
@@ -50,7 +51,8 @@ def apply(
     owed, 33 when a change made by others would be overwritten, or when the plan
     changed before it was confirmed: nothing is held while you are asked. The first Ctrl-C
     finishes work in progress and starts nothing new; a second one stops now.
-    After either, another apply continues.
+    After either, another apply continues. With --server, a server elsewhere does all
+    this, and goes on after Ctrl-C.
     """
     from garrison.fleet.management.requests import ApplyRequest
     from garrison.fleet.plan.context import PlanOptions
@@ -65,11 +67,20 @@ def apply(
                 "--simulate and --watch are mutually exclusive",
                 hint="--simulate changes nothing that --watch could wait for.",
             )
-        return show(request, exit_code=False, everything=everything, json=json)
-    return apply_request(request, watch=watch, yes=yes, everything=everything, json=json)
+        return show(request, server=server, exit_code=False, everything=everything, json=json)
+    from garrison.cli.fleet.wiring import open_stacks
+
+    with open_stacks(server) as operations:
+        if watch and operations.place is not None:
+            raise UsageError(
+                f"--watch is not for a server elsewhere: {operations.place} carries owed actions out by itself",
+                hint="Leave it out; `garrison status --server URL` shows what is still owed.",
+            )
+        return apply_request(operations, request, watch=watch, yes=yes, everything=everything, json=json)
 
 
 def apply_request(
+    operations: "StackOperations",
     request: "ApplyRequest",
     *,
     watch: bool,
@@ -79,29 +90,28 @@ def apply_request(
 ) -> int:
     """Plan, ask, apply and show. Returns the exit code."""
     from garrison.cli.fleet.applying import Applying
-    from garrison.cli.fleet.wiring import INTERRUPTED, open_operations
+    from garrison.cli.fleet.wiring import INTERRUPTED
     from garrison.cli.views.applied import show_applied, show_interrupted
 
-    with open_operations() as operations:
-        applying = Applying(operations, request, yes=yes, everything=everything, json=json, again="garrison apply")
-        page, stop = applying.page, applying.stop
-        try:
-            applying.confirm()
-            applied = applying.carry_out(
-                lambda fingerprint: operations.apply(
-                    request, applying.view, fingerprint=fingerprint, stopping=stop.stopping
-                )
+    applying = Applying(operations, request, yes=yes, everything=everything, json=json, again="garrison apply")
+    page, stop, place = applying.page, applying.stop, operations.place
+    try:
+        applying.confirm()
+        applied = applying.carry_out(
+            lambda fingerprint: operations.apply(
+                request, applying.view, fingerprint=fingerprint, stopping=stop.stopping
             )
+        )
+        if not json:
+            show_applied(applied, page, continued=watch or stop.asked, place=place)
+        if watch and applied.owed and not stop.asked:
+            applied = _watch(operations, request.declaration.stack, applied, applying)
             if not json:
-                show_applied(applied, page, continued=watch or stop.asked)
-            if watch and applied.owed and not stop.asked:
-                applied = _watch(operations, request.declaration.stack, applied, applying)
-                if not json:
-                    show_applied(applied, page)
-        except KeyboardInterrupt:
-            return applying.interrupted()
-        finally:
-            applying.view.end()
+                show_applied(applied, page, place=place)
+    except KeyboardInterrupt:
+        return applying.interrupted()
+    finally:
+        applying.view.end()
     # A Ctrl-C that arrived while the last actions finished interrupted nothing.
     code = INTERRUPTED if stop.asked and applied.owed else int(applied.exit_code)
     if json:
@@ -112,7 +122,7 @@ def apply_request(
     return code
 
 
-def _watch(operations: "Operations", stack: str, applied: "Applied", applying: "Applying") -> "Applied":
+def _watch(operations: "StackOperations", stack: str, applied: "Applied", applying: "Applying") -> "Applied":
     """Wait for the owed actions and carry them out; return `applied` updated with their outcomes."""
     from garrison.cli.fleet.wiring import run
 

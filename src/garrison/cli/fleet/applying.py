@@ -6,12 +6,12 @@ from typing import Any, TypeVar
 from garrison.base.errors import ConflictError
 from garrison.cli.fleet.question import confirm, question_of
 from garrison.cli.fleet.wiring import INTERRUPTED, Stop, run
-from garrison.cli.views.applied import interrupted_json, show_interrupted
+from garrison.cli.views.applied import interrupted_json, show_interrupted, show_left
 from garrison.cli.views.page import Page
 from garrison.cli.views.plan import show_plan
 from garrison.cli.views.plan_facts import plan_facts
 from garrison.cli.views.progress import progress_view
-from garrison.fleet.management.operations import Operations
+from garrison.fleet.management.operations import StackOperations
 from garrison.fleet.management.requests import ApplyRequest
 from garrison.fleet.operations.fingerprint import plan_changes
 from garrison.fleet.values.plan import Plan
@@ -26,18 +26,23 @@ class Applying:
 
     Args:
         again: the command that continues after an interruption.
+
+    Attributes:
+        place: the server that carries it out; None when this process does.
     """
 
     def __init__(
-        self, operations: Operations, request: ApplyRequest, *, yes: bool, everything: bool, json: bool, again: str
+        self, operations: StackOperations, request: ApplyRequest, *, yes: bool, everything: bool, json: bool, again: str
     ) -> None:
         self.page, self.stop = Page(), Stop()
+        self.place = operations.place
         self._operations = operations
         self._request = request
         self._yes, self._json = yes, json
         self._again = again
         self._facts = run(plan_facts(operations, request.declaration, everything=everything), self.stop)
         self._shown: Plan | None = None
+        self._sent = False
         self.view = progress_view(self.page, self.stop, self._show, json=json)
 
     def confirm(self) -> None:
@@ -64,6 +69,7 @@ class Applying:
         Raises:
             ConflictError: the plan is another one now; the message says what has changed.
         """
+        self._sent = True
         try:
             return run(change(self._shown.fingerprint if self._shown else None), self.stop)
         except ConflictError as error:
@@ -79,6 +85,9 @@ class Applying:
         self.view.end()
         if self._json:
             print(interrupted_json(self.view.outcomes, INTERRUPTED))
+            return INTERRUPTED
+        if self.place is not None and self._sent:
+            show_left(self.place, self.page)
             return INTERRUPTED
         show_interrupted(
             self.view.outcomes, self.page, under_way=len(self.view.under_way), untouched=self.view.untouched,

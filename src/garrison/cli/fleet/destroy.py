@@ -10,7 +10,7 @@ from garrison.base.errors import InvalidError, UsageError
 from garrison.base.exit_codes import ExitCode
 from garrison.cli.fleet.options import All, File, Files, Props, Yes
 from garrison.cli.fleet.options import declaration as load
-from garrison.cli.options import Json
+from garrison.cli.options import Json, ServerUrl
 from garrison.cli.options import app as make_app
 
 app = make_app("Unload everything a stack owns.")
@@ -28,6 +28,7 @@ def destroy(
     yes: Yes = False,
     prop: Props = None,
     everything: All = False,
+    server: ServerUrl = None,
     json: Json = False,
 ) -> int:
     """Unload everything a stack owns, and forget the stack.
@@ -45,16 +46,16 @@ def destroy(
             hint="`garrison destroy --stack NAME` needs no manifest; `garrison status` lists the stacks.",
         )
     name = stack if stack is not None else load(files, file, prop).stack
-    return _destroy(name, yes=yes, everything=everything, json=json)
+    return _destroy(name, server=server, yes=yes, everything=everything, json=json)
 
 
-def _destroy(stack: str, *, yes: bool, everything: bool, json: bool) -> int:
+def _destroy(stack: str, *, server: str | None, yes: bool, everything: bool, json: bool) -> int:
     from garrison.cli.fleet.applying import Applying
-    from garrison.cli.fleet.wiring import INTERRUPTED, open_operations
+    from garrison.cli.fleet.wiring import INTERRUPTED, open_stacks
     from garrison.cli.views.applied import show_applied, show_interrupted
     from garrison.fleet.management.requests import ApplyRequest
 
-    with open_operations() as operations:
+    with open_stacks(server) as operations:
         request, again = ApplyRequest.destroying(stack), f"garrison destroy --stack {stack}"
         applying = Applying(operations, request, yes=yes, everything=everything, json=json, again=again)
         page = applying.page
@@ -74,7 +75,7 @@ def _destroy(stack: str, *, yes: bool, everything: bool, json: bool) -> int:
         body = done.to_json() | {"ok": code == ExitCode.OK, "exit_code": code}
         print(json_module.dumps(body, ensure_ascii=False))
         return code
-    show_applied(done.applied, page, continued=code == INTERRUPTED)
+    show_applied(done.applied, page, continued=code == INTERRUPTED, place=applying.place)
     if code == INTERRUPTED:
         show_interrupted(done.applied.outcomes, page, begun=True, again=again)
         return code

@@ -5,7 +5,7 @@ import json as json_module
 from garrison.base.exit_codes import ExitCode
 from garrison.cli.fleet.on_record import OnRecord
 from garrison.cli.fleet.options import All, ExitCodes, Stack
-from garrison.cli.options import Json
+from garrison.cli.options import Json, ServerUrl
 from garrison.cli.options import app as make_app
 
 app = make_app("Show what differs from what was last applied.")
@@ -16,6 +16,7 @@ def drift(
     stack: Stack = None,
     exit_code: ExitCodes = False,
     everything: All = False,
+    server: ServerUrl = None,
     json: Json = False,
 ) -> int:
     """Show what differs from what was last applied.
@@ -23,12 +24,12 @@ def drift(
     Every target is looked at now. One that cannot be observed proves nothing and
     is listed separately.
     """
-    from garrison.cli.fleet.wiring import Stop, open_operations, run
+    from garrison.cli.fleet.wiring import Stop, open_stacks, run
     from garrison.cli.views.drift import show_drifts
     from garrison.cli.views.page import Page
     from garrison.cli.views.progress import progress_view
 
-    with open_operations() as operations:
+    with open_stacks(server) as operations:
         page, stop = Page(), Stop()
         view = progress_view(page, stop, lambda _: None, json=json)
         try:
@@ -40,14 +41,8 @@ def drift(
     if exit_code:
         code = ExitCode.DRIFT if found.found else ExitCode.UNREACHABLE if found.unknown else ExitCode.OK
     if json:
-        body = {
-            "ok": True,
-            "exit_code": int(code),
-            "checked": found.checked,
-            "drift": [one.to_json() for one in found.found],
-            "unknown": found.unknown,
-        }
+        body = {"ok": True, "exit_code": int(code)} | found.to_json()
         print(json_module.dumps(body, ensure_ascii=False))
     else:
-        show_drifts(found, page, now, everything=everything)
+        show_drifts(found, page, now, everything=everything, place=operations.place)
     return code

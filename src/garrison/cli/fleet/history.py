@@ -10,11 +10,11 @@ import typer
 from garrison.base.errors import UsageError
 from garrison.cli.fleet.on_record import OnRecord
 from garrison.cli.fleet.options import Stack
-from garrison.cli.options import Json
+from garrison.cli.options import Json, ServerUrl
 from garrison.cli.options import app as make_app
 
 if TYPE_CHECKING:
-    from garrison.fleet.management.operations import Operations
+    from garrison.fleet.management.operations import StackOperations
     from garrison.fleet.management.requests import HistoryFilter
     from garrison.store.records import Event
 
@@ -37,6 +37,7 @@ def history(
     ] = None,
     limit: Annotated[int, typer.Option("--limit", "-l", min=1, help="How many events to show, the newest.")] = 100,
     follow: Annotated[bool, typer.Option("--follow", help="Keep showing new events until Ctrl-C.")] = False,
+    server: ServerUrl = None,
     json: Json = False,
 ) -> int:
     """Show what changed and what was done, newest last.
@@ -44,7 +45,7 @@ def history(
     Covers every change of an observation and every action, with its time (UTC)
     and cause. --json prints one line per event.
     """
-    from garrison.cli.fleet.wiring import Stop, open_operations, run
+    from garrison.cli.fleet.wiring import Stop, open_stacks, run
     from garrison.cli.views.age import parse_since
     from garrison.cli.views.history import show_event
     from garrison.cli.views.page import Page
@@ -61,7 +62,7 @@ def history(
             show_event(event, page)
             page.flush()
 
-    with open_operations() as operations:
+    with open_stacks(server) as operations:
         begin = parse_since(since, operations.now()) if since else None
         chosen = HistoryFilter(stack=stack, target=target, name=name, kinds=kinds, since=begin)
         found = run(operations.history(chosen, limit=limit))
@@ -76,7 +77,7 @@ def history(
 
 
 async def _follow(
-    operations: "Operations", chosen: "HistoryFilter", after_id: int, show: "Callable[[Event], None]"
+    operations: "StackOperations", chosen: "HistoryFilter", after_id: int, show: "Callable[[Event], None]"
 ) -> None:
     async for event in operations.follow(chosen, after_id=after_id):
         show(event)

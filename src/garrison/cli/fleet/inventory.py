@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from garrison.cli.fleet.options import All
-from garrison.cli.options import Json
+from garrison.cli.options import Json, ServerUrl
 from garrison.cli.options import app as make_app
 
 if TYPE_CHECKING:
@@ -42,6 +42,7 @@ def inventory(
     noun: Annotated[Noun, typer.Argument(help="What to list.")] = Noun.ADAPTERS,
     query: Queries = None,
     everything: All = False,
+    server: ServerUrl = None,
     json: Json = False,
 ) -> int:
     """List what is on record, managed or not, as last seen.
@@ -53,11 +54,11 @@ def inventory(
     enough. +field:value must always match, -field:value never. The error for an
     unknown field lists the valid ones.
     """
-    from garrison.cli.fleet.wiring import open_operations, run
+    from garrison.cli.fleet.wiring import open_stacks, run
     from garrison.cli.views.inventory import show_rows
     from garrison.cli.views.page import Page
 
-    with open_operations() as operations:
+    with open_stacks(server) as operations:
         found = run(operations.inventory(noun.value, query or ""))
     if json:
         print(json_module.dumps(found.to_json(), ensure_ascii=False))

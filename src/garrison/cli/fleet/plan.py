@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from garrison.base.exit_codes import ExitCode
 from garrison.cli.fleet.options import AcceptStale, Adopt, All, ExitCodes, File, Files, Force, ModeName, Modes, Props
 from garrison.cli.fleet.options import declaration as load
-from garrison.cli.options import Json
+from garrison.cli.options import Json, ServerUrl
 from garrison.cli.options import app as make_app
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ def plan(
     accept_stale_cache: AcceptStale = False,
     prop: Props = None,
     everything: All = False,
+    server: ServerUrl = None,
     json: Json = False,
 ) -> int:
     """Show what an apply would do, and why.
@@ -40,18 +41,18 @@ def plan(
 
     options = PlanOptions(force=force, adopt=adopt, accept_stale_cache=accept_stale_cache)
     request = ApplyRequest(declaration=load(files, file, prop), mode=mode.value, options=options)
-    return simulate(request, exit_code=exit_code, everything=everything, json=json)
+    return simulate(request, server=server, exit_code=exit_code, everything=everything, json=json)
 
 
-def simulate(request: "ApplyRequest", *, exit_code: bool, everything: bool, json: bool) -> int:
+def simulate(request: "ApplyRequest", *, server: str | None, exit_code: bool, everything: bool, json: bool) -> int:
     """Show the plan of a declaration, for `plan` and `apply --simulate`; return the exit code."""
-    from garrison.cli.fleet.wiring import Stop, open_operations, run
+    from garrison.cli.fleet.wiring import Stop, open_stacks, run
     from garrison.cli.views.page import Page
     from garrison.cli.views.plan import show_plan
     from garrison.cli.views.plan_facts import plan_facts
     from garrison.cli.views.progress import progress_view
 
-    with open_operations() as operations:
+    with open_stacks(server) as operations:
         page, stop = Page(), Stop()
         facts = run(plan_facts(operations, request.declaration, everything=everything), stop)
         view = progress_view(page, stop, lambda drafted: show_plan(drafted, page, facts), json=json)

@@ -7,7 +7,7 @@ import typer
 
 from garrison.cli.fleet.on_record import OnRecord
 from garrison.cli.fleet.options import All, Stack
-from garrison.cli.options import Json
+from garrison.cli.options import Json, ServerUrl
 from garrison.cli.options import app as make_app
 
 app = make_app("Show the state of every stack and target.")
@@ -18,6 +18,7 @@ def status(
     stack: Stack = None,
     cached: Annotated[bool, typer.Option("--cached", help="Contact no target; show what was last seen.")] = False,
     everything: All = False,
+    server: ServerUrl = None,
     json: Json = False,
 ) -> int:
     """Show the state of every stack, target and adapter, what is owed, and which
@@ -25,12 +26,12 @@ def status(
 
     All targets are looked at once, in parallel, each within its own timeout.
     """
-    from garrison.cli.fleet.wiring import Stop, open_operations, run
+    from garrison.cli.fleet.wiring import Stop, open_stacks, run
     from garrison.cli.views.page import Page
     from garrison.cli.views.progress import progress_view
     from garrison.cli.views.status import show_status
 
-    with open_operations() as operations:
+    with open_stacks(server) as operations:
         page, stop = Page(), Stop()
         view = progress_view(page, stop, lambda _: None, json=json)
         try:
@@ -40,5 +41,5 @@ def status(
     if json:
         print(json_module.dumps({"ok": True} | found.to_json(), ensure_ascii=False))
     else:
-        show_status(found, page, everything=everything)
+        show_status(found, page, everything=everything, place=operations.place)
     return 0

@@ -17,10 +17,10 @@ if TYPE_CHECKING:
     from garrison.base.settings import Settings
     from garrison.cli.server.stack_instances import InstancesOfServer
     from garrison.declared.recorded import RecordedInstances
-    from garrison.fleet.management.operations import Operations
+    from garrison.fleet.management.operations import Operations, StackOperations
     from garrison.store.sql.store import SqlStore
 
-__all__ = ["INTERRUPTED", "Stop", "open_fleet", "open_operations", "run"]
+__all__ = ["INTERRUPTED", "Stop", "open_fleet", "open_operations", "open_stacks", "run"]
 
 T = TypeVar("T")
 
@@ -108,6 +108,26 @@ def open_operations() -> "Iterator[Operations]":
 
     with open_fleet() as fleet:
         yield LocalOperations(fleet)
+
+
+@contextmanager
+def open_stacks(server: str | None) -> "Iterator[StackOperations]":
+    """Yield the verbs of the server at that URL, or at the configured one; without any, those of `open_operations`.
+
+    Raises:
+        InvalidError: the URL is no address.
+        GarrisonError: the database cannot be opened.
+    """
+    values = settings("server", server_url=server)
+    if values.server_url is None:
+        with open_operations() as operations:
+            yield operations
+        return
+    from garrison.cli.fleet.server_operations import ServerOperations
+    from garrison.cli.server.client import ServerClient
+
+    with ServerClient(values) as client:
+        yield ServerOperations(client)
 
 
 def run(work: Coroutine[Any, Any, T], stop: Stop | None = None) -> T:

@@ -145,7 +145,12 @@ class ServerClient:
         with self._translated():
             self._look()
             request = self._client.build_request(
-                method, f"/api/v1{path}", json=body, params=params, headers=headers, timeout=timeout
+                method,
+                f"/api/v1{path}",
+                json=body,
+                params=params,
+                headers=headers,
+                timeout=httpx2.Timeout(timeout, connect=min(timeout, _CONNECT_SECONDS)),
             )
             answer = self._client.send(request, stream=True)
             try:

@@ -89,8 +89,10 @@ def up(
     except ConflictError as error:
         if request is not None:
             from garrison.cli.fleet.apply import apply_request
+            from garrison.cli.fleet.wiring import open_operations
 
-            return apply_request(request, watch=False, yes=yes, everything=False, json=False)
+            with open_operations() as operations:
+                return apply_request(operations, request, watch=False, yes=yes, everything=False, json=False)
         from garrison.cli.server.already import already_runs
 
         raise already_runs(values, error.details) from None

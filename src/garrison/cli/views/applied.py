@@ -13,16 +13,17 @@ from garrison.fleet.values.instance_change import InstanceKind
 from garrison.fleet.values.view import Outcome
 from garrison.store.records import ActionState
 
-__all__ = ["interrupted_json", "show_applied", "show_interrupted"]
+__all__ = ["interrupted_json", "show_applied", "show_interrupted", "show_left"]
 
 _MOST = 12
 
 
-def show_applied(applied: Applied, page: Page, *, continued: bool = False) -> None:
+def show_applied(applied: Applied, page: Page, *, continued: bool = False, place: str | None = None) -> None:
     """Print the result of an apply or a destroy.
 
     Args:
         continued: leave out owed actions, because the caller continues and reports them itself.
+        place: the server that carried it out, which carries out what is owed, too; None for this process.
     """
     if applied.command is None:
         return
@@ -35,7 +36,7 @@ def show_applied(applied: Applied, page: Page, *, continued: bool = False) -> No
     _done(applied.outcomes, page)
     _failed(applied.failed, page)
     if not continued:
-        _owed(applied.owed, page)
+        _owed(applied.owed, page, place)
 
 
 def show_interrupted(
@@ -62,6 +63,13 @@ def show_interrupted(
     page.line(("interrupted", "bold yellow"), f": {', '.join(words)}.")
     ways = f"The declaration is recorded: `{again}` continues from here, and so does `garrison agent`."
     page.line("  ", ("→ ", "dim"), ways)
+
+
+def show_left(place: str, page: Page) -> None:
+    """Print that a server elsewhere goes on after Ctrl-C."""
+    page.blank()
+    page.line(("interrupted", "bold yellow"), f": what was sent to {plain(place)} is carried out there all the same.")
+    page.line("  ", ("→ ", "dim"), f"`garrison status --server {plain(place)}` shows what is done and what is owed.")
 
 
 def interrupted_json(outcomes: Sequence[Outcome], exit_code: int) -> str:
@@ -127,7 +135,7 @@ def _by_hint(failed: Sequence[Outcome]) -> dict[str | None, list[Outcome]]:
     return found
 
 
-def _owed(owed: Sequence[Outcome], page: Page) -> None:
+def _owed(owed: Sequence[Outcome], page: Page, place: str | None) -> None:
     if not owed:
         return
     targets = sorted({one.action.target for one in owed})
@@ -136,5 +144,6 @@ def _owed(owed: Sequence[Outcome], page: Page) -> None:
         (f"{len(owed):,} owed", "yellow"),
         f" on {counted(len(targets), 'target')}: {sentence(targets)}",
     )
-    ways = "`garrison apply`, `garrison apply --watch` or `garrison agent` carries them out once the targets answer."
+    who = plain(place) if place else "`garrison apply`, `garrison apply --watch` or `garrison agent`"
+    ways = f"{who} carries them out once the targets answer."
     page.line("  ", ("→ ", "dim"), ways)

@@ -1,5 +1,6 @@
 """Rendering of `garrison drift`."""
 
+from collections.abc import Mapping
 from datetime import datetime
 from itertools import groupby
 
@@ -8,9 +9,7 @@ from rich.text import Text
 from garrison.cli.views.age import ago, utc
 from garrison.cli.views.not_asked import detail_of, local_hint
 from garrison.cli.views.page import Page, counted, plain, shortened
-from garrison.fleet.observe.drift import Drift
-from garrison.fleet.report.inspect import Drifts
-from garrison.store.records import Operation
+from garrison.fleet.report.drifts import DriftRow, Drifts
 
 __all__ = ["show_drifts"]
 
@@ -20,10 +19,15 @@ _NAME_WIDTH = 28
 _LOOKS = {"missing": ("✕", "red"), "path": ("≠", "yellow"), "base": ("≠", "red"), "content": ("≠", "red")}
 
 
-def show_drifts(drifts: Drifts, page: Page, now: datetime, *, everything: bool) -> None:
-    """Print drift by stack, then the targets that could not be compared. `everything`: do not truncate."""
+def show_drifts(drifts: Drifts, page: Page, now: datetime, *, everything: bool, place: str | None = None) -> None:
+    """Print drift by stack, then the targets that could not be compared.
+
+    Args:
+        everything: do not truncate.
+        place: the server that looked; None for this process.
+    """
     _found(drifts, page, now, everything=everything)
-    _unknown(drifts.unknown, page, everything=everything)
+    _unknown(drifts.unknown, page, everything=everything, place=place)
 
 
 def _found(drifts: Drifts, page: Page, now: datetime, *, everything: bool) -> None:
@@ -38,7 +42,7 @@ def _found(drifts: Drifts, page: Page, now: datetime, *, everything: bool) -> No
     page.heading(Text.assemble(("drift", "bold red"), f"  {differ} from what was last applied"))
     shown = drifts.found if everything else drifts.found[:_MOST]
     width = min(_NAME_WIDTH, max(len(_place(one)) for one in shown))
-    for stack, group in groupby(shown, key=lambda one: one.resource.stack):
+    for stack, group in groupby(shown, key=lambda one: one.stack):
         page.blank()
         page.line(("stack ", "dim"), (plain(stack), "bold"))
         for one in group:
@@ -60,7 +64,7 @@ def _found(drifts: Drifts, page: Page, now: datetime, *, everything: bool) -> No
         )
 
 
-def _unknown(unknown: dict[str, str], page: Page, *, everything: bool) -> None:
+def _unknown(unknown: Mapping[str, str], page: Page, *, everything: bool, place: str | None) -> None:
     if not unknown:
         return
     page.blank()
@@ -73,22 +77,21 @@ def _unknown(unknown: dict[str, str], page: Page, *, everything: bool) -> None:
         fault = detail_of(unknown[name])
         page.entry(head, Text(plain(unknown[name] if fault is None else f"not asked: {fault}")))
         if fault is not None:
-            page.line("      ", ("→ ", "dim"), (local_hint(fault), "dim"))
+            page.line("      ", ("→ ", "dim"), (local_hint(fault, place), "dim"))
     if len(unknown) > len(names):
         page.line("  ", (f"… and {counted(len(unknown) - len(names), 'more target')} (--all, or --json)", "dim"))
 
 
-def _since(one: Drift, now: datetime) -> str:
+def _since(one: DriftRow, now: datetime) -> str:
     """Format when the adapter was applied or found gone.
 
     The time of a tombstone is when the adapter was found gone, not when it was applied.
     """
-    at = one.resource.at
-    if one.resource.operation is not Operation.LOST:
-        return f"applied {ago(at, now)}"
-    cause = f", {plain(one.resource.cause)}" if one.resource.cause else ""
-    return f"gone since {utc(at)} UTC ({ago(at, now)}{cause})"
+    if not one.gone:
+        return f"applied {ago(one.at, now)}"
+    cause = f", {plain(one.cause)}" if one.cause else ""
+    return f"gone since {utc(one.at)} UTC ({ago(one.at, now)}{cause})"
 
 
-def _place(one: Drift) -> str:
-    return f"{plain(one.resource.key.target)}/{plain(one.resource.key.name)}"
+def _place(one: DriftRow) -> str:
+    return f"{plain(one.target)}/{plain(one.name)}"

@@ -106,11 +106,10 @@ def _cells(row: Row, now: datetime) -> list[Cell]:
         case TargetRow():
             return _target(row, now)
         case StackRow():
-            one = row.status
-            ending = " (being destroyed)" if one.ending else ""
+            ending = " (being destroyed)" if row.ending else ""
             return [
-                f"{one.name}{ending}", str(one.version), ago(one.applied_at, now), f"{len(one.targets):,}",
-                _counts(one.counts), one.on_drift,
+                f"{row.name}{ending}", str(row.version), ago(row.applied_at, now), f"{len(row.targets):,}",
+                _counts(row.adapters), row.on_drift,
             ]  # fmt: skip
     raise AssertionError(f"unknown kind of row: {row!r}")
 

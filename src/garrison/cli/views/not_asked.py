@@ -1,4 +1,4 @@
-"""Targets that were not contacted because of a fault on this side, such as a missing secret or certificate.
+"""Targets that were not contacted because of a fault on our side, such as a missing secret or certificate.
 
 Such a fault says nothing about the target.
 """
@@ -11,7 +11,7 @@ _PREFIX = f"{Cause.LOCAL}: "
 
 
 def is_local(cause: str | None) -> bool:
-    """Return whether a cause of unknown lies on this side."""
+    """Return whether a cause of unknown lies on our side."""
     return cause == Cause.LOCAL
 
 
@@ -20,8 +20,10 @@ def detail_of(said: str) -> str | None:
     return said.removeprefix(_PREFIX) if said.startswith(_PREFIX) else None
 
 
-def local_hint(detail: str) -> str:
-    """Return the next step for a fault on this side."""
+def local_hint(detail: str, place: str | None = None) -> str:
+    """Return the next step for a fault on our side; `place` is the server that has it, None for this machine."""
+    if place is not None:
+        return f"fix it on the server, {place}; the target itself may be fine"
     if detail.endswith(" is not set"):
         return "export it, or have the manifest read it from a file or a command"
     return "fix it on this machine; the target itself may be fine"

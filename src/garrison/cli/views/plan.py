@@ -38,6 +38,7 @@ class PlanFacts:
         addresses: base URLs by target.
         insecure: targets whose certificates are not verified.
         everything: do not truncate, however long the plan is.
+        place: the server that made the plan; None for this process.
     """
 
     now: datetime
@@ -45,6 +46,7 @@ class PlanFacts:
     addresses: Mapping[str, str] = field(default_factory=dict)
     insecure: frozenset[str] = frozenset()
     everything: bool = False
+    place: str | None = None
 
 
 def show_plan(plan: Plan, page: Page, facts: PlanFacts) -> None:
@@ -227,7 +229,7 @@ def _reason(action: Action) -> Text:
     tags = Text()
     if action.drift:
         tags.append("drift  ", "yellow")
-    elif action.owed and action.recorded is not None:
+    elif action.owed and action.on_record:
         tags.append("owed  ", "yellow")
     return tags + Text(plain(action.reason), "dim")
 
@@ -235,8 +237,8 @@ def _reason(action: Action) -> Text:
 def _card(action: Action, reason: Text, page: Page) -> None:
     """Print a replace as a card: the fields that cannot change in place first, then those that change with them."""
     mark = MARKS[ActionKind.REPLACE]
-    old = action.replaced.key.name if action.replaced else action.name
-    name = action.name if old == action.name else f"{old} → {action.name}"
+    renamed = next((change.before for change in action.changes if change.field == "lora_name"), None)
+    name = action.name if renamed is None else f"{renamed} → {action.name}"
     title = Text.assemble((f"{mark.text}  ", mark.style), (plain(name), "bold"))
     width = max((len(change.field) for change in action.changes), default=0)
     rows = [
@@ -295,7 +297,7 @@ def _not_asked(
     for name in names:
         head = Text.assemble("  ", ("! ", "yellow"), (f"{plain(name):<{width}}", "bold"), "  ")
         page.entry(head, Text(f"not asked: {faults[name]}"))
-        page.line("      ", ("→ ", "dim"), (local_hint(faults[name]), "dim"))
+        page.line("      ", ("→ ", "dim"), (local_hint(faults[name], facts.place), "dim"))
     _more(len(faults) - len(names), "target", page)
     if owed := sum(len(waiting[name]) for name in faults):
         page.line("  ", (f"{_stays_owed(owed)} until then.", "dim"))

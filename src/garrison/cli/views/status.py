@@ -30,14 +30,19 @@ _TARGET_ORDER = ("unreachable", "new", "reachable")
 _TARGET_WORDS = {"reachable": "reachable", "unreachable": "out of reach", "new": "never asked"}
 
 
-def show_status(status: FleetStatus, page: Page, *, everything: bool) -> None:
-    """Print the status; `everything`: do not truncate."""
+def show_status(status: FleetStatus, page: Page, *, everything: bool, place: str | None = None) -> None:
+    """Print the status.
+
+    Args:
+        everything: do not truncate.
+        place: the server that looked; None for this process.
+    """
     if not status.stacks and not status.targets:
         page.line("nothing applied yet; run `garrison apply` with a manifest")
         return
     _summary(status, page)
     _stacks(status, page, everything=everything)
-    _targets(status, page, everything=everything)
+    _targets(status, page, everything=everything, place=place)
 
 
 def _summary(status: FleetStatus, page: Page) -> None:
@@ -89,7 +94,7 @@ def _stacks(status: FleetStatus, page: Page, *, everything: bool) -> None:
 
 def _calm(stack: StackStatus) -> bool:
     """Return whether there is nothing to report; such stacks are left out first."""
-    return not (stack.lease or stack.interrupted or stack.ending or set(stack.counts) - {"served"})
+    return not (stack.writer or stack.interrupted or stack.ending or set(stack.counts) - {"served"})
 
 
 def _stack(stack: StackStatus, now: datetime, page: Page, *, everything: bool) -> None:
@@ -99,17 +104,16 @@ def _stack(stack: StackStatus, now: datetime, page: Page, *, everything: bool) -
         title.append("  being destroyed", "bold red")
     page.heading(title)
     page.flow(Text("  "), _counts(stack.counts) or [Text("no adapters", "dim")])
-    if stack.lease:
-        holder = stack.lease.holder
-        who = f"{holder.user}@{holder.host.partition('/')[0]} (pid {holder.pid})"
-        age = duration((now - stack.lease.acquired_at).total_seconds())
-        if stack.dead:
-            held = f"was held by {who}, which was killed: {holder.purpose}; the next command settles its actions"
+    if writer := stack.writer:
+        who = f"{writer.holder} (pid {writer.pid})"
+        age = duration((now - writer.since).total_seconds())
+        if writer.dead:
+            held = f"was held by {who}, which was killed: {writer.purpose}; the next command settles its actions"
             page.line("  ", ("! ", "yellow"), held)
         else:
-            page.line("  ", ("◐ ", "cyan"), f"held by {who} for {age}: {holder.purpose}")
-    for command in stack.interrupted:
-        text = f"command {command.id} ({command.kind} by {command.by}) was cut short {ago(command.started_at, now)}"
+            page.line("  ", ("◐ ", "cyan"), f"held by {who} for {age}: {writer.purpose}")
+    for one in stack.interrupted:
+        text = f"command {one.command} ({one.kind} by {one.by}) was cut short {ago(one.started_at, now)}"
         page.line("  ", ("! ", "yellow"), f"{text}; the next apply or the agent settles it")
     if everything:
         _rows([[one] for one in stack.adapters], page)
@@ -151,7 +155,7 @@ def _place(group: Sequence[AdapterStatus]) -> str:
 # --- targets
 
 
-def _targets(status: FleetStatus, page: Page, *, everything: bool) -> None:
+def _targets(status: FleetStatus, page: Page, *, everything: bool, place: str | None) -> None:
     """Print all targets if they are few, else those with problems."""
     few = everything or len(status.targets) <= _MOST_TARGETS
     shown = [one for one in status.targets if few or not one.well or one.insecure]
@@ -162,7 +166,7 @@ def _targets(status: FleetStatus, page: Page, *, everything: bool) -> None:
     page.heading(Text("targets", "bold"))
     width = min(_NAME_WIDTH, max((len(one.name) for one in shown), default=0))
     for one in shown:
-        _target(one, status.at, width, page)
+        _target(one, status.at, width, page, place)
     left = len(status.targets) - len(shown) - calm
     if left > 0:
         page.line("  ", (f"… and {counted(left, 'more target')} with problems (--all, or --json)", "dim"))
@@ -170,13 +174,13 @@ def _targets(status: FleetStatus, page: Page, *, everything: bool) -> None:
         page.line("  ", ("✓ ", "green"), (f"{counted(calm, 'target')} reachable, serving everything", "dim"))
 
 
-def _target(one: TargetStatus, now: datetime, width: int, page: Page) -> None:
+def _target(one: TargetStatus, now: datetime, width: int, page: Page, place: str | None) -> None:
     glyph, style = _TARGET_LOOKS[one.state]
     head = Text.assemble("  ", (f"{glyph} ", style), (f"{plain(one.name):<{width}}", "bold"), "  ")
     page.entry(head, _target_facts(one, now))
     indent = Text(" " * 6)
     if is_local(one.cause):
-        page.entry(indent + Text("→ ", "dim"), Text(plain(local_hint(one.detail)), "dim"))
+        page.entry(indent + Text("→ ", "dim"), Text(plain(local_hint(one.detail, place)), "dim"))
     if one.insecure:
         page.entry(indent, Text("INSECURE: its certificate is not verified", "bold red"))
     if one.lora_routes is False and one.state == "reachable":

@@ -24,6 +24,7 @@ import random
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any, Protocol
 
 from garrison.base.bugs import bug_of, bug_words
@@ -195,7 +196,7 @@ class Hooks:
 
 
 def event_json(event: Event) -> dict[str, Any]:
-    """Return the JSON-ready payload, without `dropped`."""
+    """Return the JSON-ready payload, without `dropped`; `event_from_json` reads back an equal event."""
     return {
         "kind": event.kind,
         "at": event.at.isoformat(),
@@ -209,3 +210,22 @@ def event_json(event: Event) -> dict[str, Any]:
         "command": event.command,
         "id": event.id,
     }
+
+
+def event_from_json(body: Mapping[str, Any]) -> Event:
+    """Read what `event_json` returned."""
+    subject = body["subject"]
+    return Event(
+        at=datetime.fromisoformat(body["at"]),
+        kind=body["kind"],
+        stack=body["stack"],
+        target=body["target"],
+        name=body["name"],
+        cause=body["cause"],
+        before=body["before"],
+        after=body["after"],
+        command=body["command"],
+        subject_kind=subject["kind"],
+        subject_name=subject["name"],
+        id=body["id"],
+    )

@@ -16,6 +16,7 @@ from garrison.fleet.management.requests import (
     HistoryFilter,
     Listing,
     Stopping,
+    TargetPlace,
 )
 from garrison.fleet.values.view import FleetView
 from garrison.store.records import Event, TargetRecord
@@ -26,8 +27,8 @@ if TYPE_CHECKING:
     from garrison.fleet.operations.apply import Applied
     from garrison.fleet.operations.discover import Discovered
     from garrison.fleet.operations.forget import Forgotten, Loss
+    from garrison.fleet.report.drifts import Drifts
     from garrison.fleet.report.extract import Extract
-    from garrison.fleet.report.inspect import Drifts
     from garrison.fleet.report.inventory import Inventory
     from garrison.fleet.report.status import FleetStatus
     from garrison.fleet.values.plan import Plan
@@ -43,6 +44,8 @@ class LocalOperations:
 
     Each method imports what it needs: a command uses one of them, and waits for its imports.
     """
+
+    place: None = None
 
     def __init__(self, fleet: Fleet) -> None:
         self._fleet = fleet
@@ -193,6 +196,15 @@ class LocalOperations:
             wanted |= record.declaration.get("targets", {}).keys() if record is not None else set()
             wanted |= {one.key.target for one in await read(store.resources, stack=stack)}
         return tuple(await read(store.targets, wanted))
+
+    async def places(self, names: Collection[str], *, stack: str) -> tuple[TargetPlace, ...]:
+        from garrison.fleet.values.target import TargetSpec
+
+        found = [(one, TargetSpec.from_json(one.name, one.spec)) for one in await self.targets(names, stack=stack)]
+        return tuple(
+            TargetPlace(name=one.name, base_url=spec.base_url, insecure=spec.unverified, last_seen=one.last_seen)
+            for one, spec in found
+        )
 
     def now(self) -> datetime:
         return self._fleet.clock.now()

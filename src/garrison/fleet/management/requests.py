@@ -15,7 +15,16 @@ if TYPE_CHECKING:
     from garrison.fleet.operations.apply import Applied
     from garrison.fleet.report.inventory_rows import Row
 
-__all__ = ["AdoptRequest", "ApplyRequest", "Destroyed", "DiscoverRequest", "HistoryFilter", "Listing", "Stopping"]
+__all__ = [
+    "AdoptRequest",
+    "ApplyRequest",
+    "Destroyed",
+    "DiscoverRequest",
+    "HistoryFilter",
+    "Listing",
+    "Stopping",
+    "TargetPlace",
+]
 
 Stopping = Callable[[], bool]
 """Asked between two actions; when it returns True, no further one is started."""
@@ -58,6 +67,12 @@ class Destroyed:
     def to_json(self) -> dict[str, Any]:
         """Return the stable shape of `--json`."""
         return self.applied.to_json() | {"destroyed": self.gone}
+
+    @classmethod
+    def from_json(cls, body: Mapping[str, Any]) -> "Destroyed":
+        from garrison.fleet.operations.apply import Applied
+
+        return cls(applied=Applied.from_json(body), gone=body["destroyed"])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -157,6 +172,16 @@ class HistoryFilter:
             kinds=None if kinds is None else tuple(kinds),
             since=datetime.fromisoformat(since) if since else None,
         )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TargetPlace:
+    """Where a target is on record. `insecure`: its certificate is not verified; `last_seen`: None for never."""
+
+    name: str
+    base_url: str
+    insecure: bool
+    last_seen: datetime | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import Any
 
 from garrison.fleet.values import events
 from garrison.fleet.values.observation import Served, Sighting
@@ -37,20 +36,6 @@ class Drift:
         if self.kind == "path":
             return f"applied from {self.resource.served_path}, served from {self.observed.root}"
         return f"applied on {self.resource.parent}, attached to {self.observed.parent}"
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the stable shape of `--json`."""
-        return {
-            "kind": self.kind,
-            "stack": self.resource.stack,
-            "target": self.resource.key.target,
-            "type": self.resource.key.type,
-            "name": self.resource.key.name,
-            "label": self.resource.label,
-            "applied": {"path": self.resource.served_path, "base": self.resource.parent},
-            "served": {"path": self.observed.root, "base": self.observed.parent} if self.observed else None,
-            "applied_at": self.resource.at.isoformat(),
-        }
 
 
 def find_drift(resources: Iterable[Resource], seen: Sighting) -> list[Drift]:

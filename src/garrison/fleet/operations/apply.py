@@ -4,7 +4,7 @@ Nobody is asked in here, since nothing may be held while a person thinks: `propo
 is given the fingerprint of the plan that was confirmed. It observes and plans again, and rejects any other plan.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
@@ -69,6 +69,18 @@ class Applied:
             "instances": [one.to_json() for one in self.instances],
             "outcomes": [one.to_json() for one in self.outcomes],
         }
+
+    @classmethod
+    def from_json(cls, body: Mapping[str, Any]) -> "Applied":
+        """Read what `to_json` returned; see `Plan.to_json` for what its plan lacks."""
+        plan = Plan.from_json(body["plan"])
+        actions = {one.key: one for one in plan.actions}
+        return cls(
+            plan=plan,
+            outcomes=tuple(Outcome.from_json(one, actions) for one in body["outcomes"]),
+            instances=tuple(InstanceOutcome.from_json(one, plan.instances) for one in body["instances"]),
+            command=body["command"],
+        )
 
 
 async def preview(

@@ -7,7 +7,15 @@ from datetime import datetime
 from garrison.fleet.observe.entry_faults import Faults
 from garrison.fleet.report.adapter_state import stack_adapters
 from garrison.fleet.report.last_failure import LastFailure, Place
-from garrison.fleet.report.status import ADAPTER_STATES, AdapterStatus, FleetStatus, StackStatus, TargetStatus
+from garrison.fleet.report.status import (
+    ADAPTER_STATES,
+    AdapterStatus,
+    CutShort,
+    FleetStatus,
+    StackStatus,
+    TargetStatus,
+    Writer,
+)
 from garrison.fleet.values.declaration import Declaration
 from garrison.fleet.values.observation import Cause, Sighting
 from garrison.fleet.values.target import TargetSpec
@@ -83,9 +91,8 @@ def _stack(
         ending=record.ending,
         targets=tuple(sorted(declaration.targets.keys() | {one.target for one in adapters})),
         adapters=tuple(adapters),
-        lease=lease,
-        dead=dead,
-        interrupted=interrupted,
+        writer=Writer.of(lease, dead=dead) if lease else None,
+        interrupted=tuple(map(CutShort.of, interrupted)),
     )
 
 

@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from garrison.base.errors import InvalidError
 from garrison.fleet.context import Fleet
 from garrison.fleet.execute.lease import is_dead
-from garrison.fleet.observe.drift import Drift, find_drift_everywhere
+from garrison.fleet.observe.drift import find_drift_everywhere
 from garrison.fleet.observe.entry_faults import content_drift, entry_faults
 from garrison.fleet.observe.record_sighting import last_sighting
 from garrison.fleet.operations.survey import Seen, look, managed_names, with_memory
+from garrison.fleet.report.drifts import DriftRow, Drifts
 from garrison.fleet.report.fleet_status import fleet_status
 from garrison.fleet.report.last_failure import read_failures
 from garrison.fleet.report.status import FleetStatus
@@ -22,25 +23,9 @@ from garrison.fleet.values.target import TargetSpec
 from garrison.fleet.values.view import FleetView
 from garrison.store.records import CommandRecord, Resource, StackRecord, TargetRecord
 
-__all__ = ["Drifts", "find_drifts", "status_of"]
+__all__ = ["find_drifts", "status_of"]
 
 _MOST_NAMED = 5
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Drifts:
-    """The result of a drift check.
-
-    Attributes:
-        found: adapters that are not served as applied.
-        unknown: targets that could not be checked completely, with cause and reason: those that were not observed, and
-            those that lack an adapter and cannot load any.
-        checked: number of adapters that were compared.
-    """
-
-    found: tuple[Drift, ...]
-    unknown: dict[str, str]
-    checked: int
 
 
 async def status_of(fleet: Fleet, view: FleetView, *, stack: str | None, cached: bool) -> FleetStatus:
@@ -93,7 +78,7 @@ async def find_drifts(fleet: Fleet, view: FleetView, *, stack: str | None) -> Dr
     found += content_drift(compared, sightings, await entry_faults(fleet, (one.served_path for one in compared)))
     found.sort(key=lambda one: (one.resource.stack, one.resource.key))
     return Drifts(
-        found=tuple(found),
+        found=tuple(map(DriftRow.of, found)),
         unknown=_unknown(sightings, known.stacks, compared),
         checked=sum(
             one.key.target in sightings and sightings[one.key.target].presence(one.key.name) is not Presence.UNKNOWN

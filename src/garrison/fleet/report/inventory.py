@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -54,12 +54,14 @@ def take_stock(
     strangers = Counter(row.target for row in unmanaged)
     return Inventory(
         targets=tuple(
-            TargetRow(status=one, unmanaged=strangers[one.name], labels=_labels(records[one.name]))
+            TargetRow(
+                status=replace(one, unmanaged=()), unmanaged=strangers[one.name], labels=_labels(records[one.name])
+            )
             for one in status.targets
         ),
         adapters=tuple(sorted([*managed, *unmanaged], key=lambda row: (row.target, row.name, row.stack or ""))),
         models=tuple(row for one in status.targets for row in _models(records[one.name], one.stacks)),
-        stacks=tuple(StackRow(status=one) for one in status.stacks),
+        stacks=tuple(map(StackRow.of, status.stacks)),
     )
 
 

@@ -4,7 +4,7 @@ Whatever is on an unreachable target is `unknown`; the row says when the target 
 unreachable, and why.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Protocol, TypeVar
@@ -13,7 +13,19 @@ from garrison.fleet.report.query import Fields, Query, Value
 from garrison.fleet.report.status import ADAPTER_STATES, StackStatus, TargetStatus
 from garrison.fleet.values.declaration import ADAPTER_TYPE, MODEL_TYPE
 
-__all__ = ["FIELDS", "NOUNS", "UNMANAGED", "AdapterRow", "ModelRow", "Reach", "Row", "StackRow", "TargetRow", "select"]
+__all__ = [
+    "FIELDS",
+    "NOUNS",
+    "UNMANAGED",
+    "AdapterRow",
+    "ModelRow",
+    "Reach",
+    "Row",
+    "StackRow",
+    "TargetRow",
+    "row_from_json",
+    "select",
+]
 
 UNMANAGED = "unmanaged"
 _YES_NO = ("true", "false")
@@ -59,6 +71,16 @@ class Reach:
             "cause": self.cause,
             "detail": self.detail or None,
         }
+
+    @classmethod
+    def from_json(cls, body: Mapping[str, Any]) -> "Reach":
+        return cls(
+            state=body["state"],
+            since=_time(body["since"]),
+            last_seen=_time(body["last_seen"]),
+            cause=body["cause"],
+            detail=body["detail"] or "",
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,7 +133,24 @@ class AdapterRow:
             "base": self.base,
             "applied_at": _iso(self.at),
             "target_state": self.reach.to_json(),
+            "labels": list(self.labels),
         }
+
+    @classmethod
+    def from_json(cls, body: Mapping[str, Any]) -> "AdapterRow":
+        return cls(
+            target=body["target"],
+            name=body["name"],
+            status=body["status"],
+            stack=body["stack"],
+            label=body["label"],
+            path=body["path"],
+            base=body["base"],
+            detail=body["detail"] or "",
+            at=_time(body["applied_at"]),
+            reach=Reach.from_json(body["target_state"]),
+            labels=tuple(body["labels"]),
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,12 +181,27 @@ class ModelRow:
             "status": self.status,
             "path": self.path,
             "target_state": self.reach.to_json(),
+            "stacks": list(self.stacks),
+            "labels": list(self.labels),
         }
+
+    @classmethod
+    def from_json(cls, body: Mapping[str, Any]) -> "ModelRow":
+        return cls(
+            target=body["target"],
+            name=body["name"],
+            status=body["status"],
+            path=body["path"],
+            reach=Reach.from_json(body["target_state"]),
+            stacks=tuple(body["stacks"]),
+            labels=tuple(body["labels"]),
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TargetRow:
-    """A target. On an unreachable one, `unmanaged` counts the adapters it was last seen to serve."""
+    """A target. `unmanaged` counts adapters, on an unreachable one those it was last seen to serve; `status` does not
+    name them."""
 
     status: TargetStatus
     unmanaged: int
@@ -165,30 +219,66 @@ class TargetRow:
     def to_json(self) -> dict[str, Any]:
         return self.status.to_json() | {"unmanaged": self.unmanaged, "labels": list(self.labels)}
 
+    @classmethod
+    def from_json(cls, body: Mapping[str, Any]) -> "TargetRow":
+        return cls(
+            status=TargetStatus.from_json(dict(body) | {"unmanaged": ()}),
+            unmanaged=body["unmanaged"],
+            labels=tuple(body["labels"]),
+        )
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StackRow:
-    """A stack."""
+    """A stack, as `StackStatus` describes it; `adapters` is their number in each state."""
 
-    status: StackStatus
+    name: str
+    version: int
+    applied_at: datetime
+    on_drift: str
+    ending: bool
+    targets: tuple[str, ...]
+    adapters: Mapping[str, int]
+
+    @classmethod
+    def of(cls, one: StackStatus) -> "StackRow":
+        return cls(
+            name=one.name,
+            version=one.version,
+            applied_at=one.applied_at,
+            on_drift=one.on_drift,
+            ending=one.ending,
+            targets=one.targets,
+            adapters=one.counts,
+        )
 
     @property
     def fields(self) -> Mapping[str, Value]:
-        one = self.status
-        states = tuple(value for state in one.counts for value in _findable(state))
-        return {"name": one.name, "stack": one.name, "target": one.targets, "status": states or ("empty",)}
+        states = tuple(value for state in self.adapters for value in _findable(state))
+        return {"name": self.name, "stack": self.name, "target": self.targets, "status": states or ("empty",)}
 
     def to_json(self) -> dict[str, Any]:
-        one = self.status
         return {
-            "name": one.name,
-            "version": one.version,
-            "applied_at": one.applied_at.isoformat(),
-            "on_drift": one.on_drift,
-            "ending": one.ending,
-            "targets": list(one.targets),
-            "adapters": one.counts,
+            "name": self.name,
+            "version": self.version,
+            "applied_at": self.applied_at.isoformat(),
+            "on_drift": self.on_drift,
+            "ending": self.ending,
+            "targets": list(self.targets),
+            "adapters": dict(self.adapters),
         }
+
+    @classmethod
+    def from_json(cls, body: Mapping[str, Any]) -> "StackRow":
+        return cls(
+            name=body["name"],
+            version=body["version"],
+            applied_at=datetime.fromisoformat(body["applied_at"]),
+            on_drift=body["on_drift"],
+            ending=body["ending"],
+            targets=tuple(body["targets"]),
+            adapters=dict(body["adapters"]),
+        )
 
 
 class Row(Protocol):
@@ -202,6 +292,18 @@ class Row(Protocol):
 
 R = TypeVar("R", bound=Row)
 
+_ROWS: Mapping[str, Callable[[Mapping[str, Any]], Row]] = {
+    "adapters": AdapterRow.from_json,
+    "targets": TargetRow.from_json,
+    "models": ModelRow.from_json,
+    "stacks": StackRow.from_json,
+}
+
+
+def row_from_json(noun: str, body: Mapping[str, Any]) -> Row:
+    """Read what `to_json` of a row of `noun` returned."""
+    return _ROWS[noun](body)
+
 
 def select(rows: Iterable[R], query: Query) -> list[R]:
     """Return the rows that match `query`."""
@@ -211,6 +313,10 @@ def select(rows: Iterable[R], query: Query) -> list[R]:
 def _findable(status: str) -> tuple[str, ...]:
     """Return the values of `status` in queries: a missing adapter has drifted, too."""
     return (status, "drifted") if status == "missing" else (status,)
+
+
+def _time(text: str | None) -> datetime | None:
+    return datetime.fromisoformat(text) if text else None
 
 
 def _iso(at: datetime | None) -> str | None:

@@ -13,9 +13,11 @@ __all__ = [
     "ADAPTER_STATES",
     "LAST_SEEN_WELL",
     "AdapterStatus",
+    "CutShort",
     "FleetStatus",
     "StackStatus",
     "TargetStatus",
+    "Writer",
 ]
 
 ADAPTER_STATES = ("served", "failed", "missing", "drifted", "owed", "unknown")
@@ -53,6 +55,20 @@ class AdapterStatus:
             "path": self.path,
             "since": _iso(self.since),
         }
+
+    @classmethod
+    def from_json(cls, body: Mapping[str, Any]) -> "AdapterStatus":
+        return cls(
+            stack=body["stack"],
+            target=body["target"],
+            name=body["name"],
+            label=body["label"],
+            state=body["state"],
+            detail=body["detail"] or "",
+            hint=body["hint"],
+            path=body["path"],
+            since=_time(body["since"]),
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,14 +126,101 @@ class TargetStatus:
             "unmanaged": list(self.unmanaged),
         }
 
+    @classmethod
+    def from_json(cls, body: Mapping[str, Any]) -> "TargetStatus":
+        return cls(
+            name=body["name"],
+            base_url=body["base_url"],
+            state=body["state"],
+            cause=body["cause"],
+            detail=body["detail"] or "",
+            since=_time(body["since"]),
+            last_seen=_time(body["last_seen"]),
+            last_checked=_time(body["last_checked"]),
+            base=body["base"],
+            version=body["version"],
+            lora_routes=body["lora_routes"],
+            insecure=body["insecure"],
+            stacks=tuple(body["stacks"]),
+            adapters=dict(body["adapters"]),
+            unmanaged=tuple(body["unmanaged"]),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Writer:
+    """The process that holds a stack.
+
+    Attributes:
+        holder: `user@host`.
+        purpose: what it does.
+        dead: it is gone, but its lease has not expired.
+    """
+
+    holder: str
+    pid: int
+    purpose: str
+    since: datetime
+    expires_at: datetime
+    dead: bool = False
+
+    @classmethod
+    def of(cls, lease: Lease, *, dead: bool = False) -> "Writer":
+        holder = lease.holder
+        return cls(
+            holder=f"{holder.user}@{holder.host.partition('/')[0]}",
+            pid=holder.pid,
+            purpose=holder.purpose,
+            since=lease.acquired_at,
+            expires_at=lease.expires_at,
+            dead=dead,
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "holder": self.holder,
+            "pid": self.pid,
+            "purpose": self.purpose,
+            "since": self.since.isoformat(),
+            "expires_at": self.expires_at.isoformat(),
+            "dead": self.dead,
+        }
+
+    @classmethod
+    def from_json(cls, body: Mapping[str, Any]) -> "Writer":
+        times = {name: datetime.fromisoformat(body[name]) for name in ("since", "expires_at")}
+        return cls(holder=body["holder"], pid=body["pid"], purpose=body["purpose"], dead=body["dead"], **times)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CutShort:
+    """A command that was killed and is not settled yet."""
+
+    command: str
+    kind: str
+    by: str
+    started_at: datetime
+
+    @classmethod
+    def of(cls, record: CommandRecord) -> "CutShort":
+        return cls(command=record.id, kind=record.kind, by=record.by, started_at=record.started_at)
+
+    def to_json(self) -> dict[str, Any]:
+        at = self.started_at.isoformat()
+        return {"command": self.command, "kind": self.kind, "by": self.by, "started_at": at}
+
+    @classmethod
+    def from_json(cls, body: Mapping[str, Any]) -> "CutShort":
+        at = datetime.fromisoformat(body["started_at"])
+        return cls(command=body["command"], kind=body["kind"], by=body["by"], started_at=at)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StackStatus:
     """One stack.
 
     Attributes:
-        lease: the current writer, if any.
-        dead: that process is gone, but its lease has not expired.
+        writer: who holds it, if anybody.
         interrupted: commands that were killed and are not settled yet.
     """
 
@@ -128,9 +231,8 @@ class StackStatus:
     ending: bool
     targets: tuple[str, ...]
     adapters: tuple[AdapterStatus, ...]
-    lease: Lease | None = None
-    dead: bool = False
-    interrupted: tuple[CommandRecord, ...] = ()
+    writer: Writer | None = None
+    interrupted: tuple[CutShort, ...] = ()
 
     @property
     def counts(self) -> dict[str, int]:
@@ -148,12 +250,23 @@ class StackStatus:
             "targets": list(self.targets),
             "counts": self.counts,
             "adapters": [one.to_json() for one in self.adapters],
-            "lease": _lease_json(self.lease) | {"dead": self.dead} if self.lease else None,
-            "interrupted": [
-                {"command": one.id, "kind": one.kind, "by": one.by, "started_at": one.started_at.isoformat()}
-                for one in self.interrupted
-            ],
+            "lease": self.writer.to_json() if self.writer else None,
+            "interrupted": [one.to_json() for one in self.interrupted],
         }
+
+    @classmethod
+    def from_json(cls, body: Mapping[str, Any]) -> "StackStatus":
+        return cls(
+            name=body["name"],
+            version=body["version"],
+            applied_at=datetime.fromisoformat(body["applied_at"]),
+            on_drift=body["on_drift"],
+            ending=body["ending"],
+            targets=tuple(body["targets"]),
+            adapters=tuple(map(AdapterStatus.from_json, body["adapters"])),
+            writer=Writer.from_json(body["lease"]) if body["lease"] else None,
+            interrupted=tuple(map(CutShort.from_json, body["interrupted"])),
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -174,7 +287,7 @@ class FleetStatus:
         return tuple(one for one in self.targets if one.state != "reachable")
 
     def to_json(self) -> dict[str, Any]:
-        """Return the stable shape of `--json`."""
+        """Return the stable shape of `--json`; `from_json` reads back an equal status."""
         return {
             "at": self.at.isoformat(),
             "cached": self.cached,
@@ -187,16 +300,18 @@ class FleetStatus:
             "targets": [one.to_json() for one in self.targets],
         }
 
+    @classmethod
+    def from_json(cls, body: Mapping[str, Any]) -> "FleetStatus":
+        return cls(
+            at=datetime.fromisoformat(body["at"]),
+            cached=body["cached"],
+            stacks=tuple(map(StackStatus.from_json, body["stacks"])),
+            targets=tuple(map(TargetStatus.from_json, body["targets"])),
+        )
 
-def _lease_json(lease: Lease) -> dict[str, Any]:
-    holder = lease.holder
-    return {
-        "holder": f"{holder.user}@{holder.host.partition('/')[0]}",
-        "pid": holder.pid,
-        "purpose": holder.purpose,
-        "since": lease.acquired_at.isoformat(),
-        "expires_at": lease.expires_at.isoformat(),
-    }
+
+def _time(text: str | None) -> datetime | None:
+    return datetime.fromisoformat(text) if text else None
 
 
 def _iso(at: datetime | None) -> str | None:

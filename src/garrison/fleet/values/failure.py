@@ -1,5 +1,6 @@
 """Failures of operations on a target, as values. The codes are those of the formae plugin contract."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -80,9 +81,23 @@ class Failure:
         object.__setattr__(self, "message", redacted(self.message))
 
     def to_json(self) -> dict[str, Any]:
+        """Return JSON-ready values; `from_json` reads back an equal failure."""
         body: dict[str, Any] = {"code": str(self.code), "message": self.message, "recoverable": self.recoverable}
         if self.hint:
             body["hint"] = self.hint
         if self.cause:
             body["cause"] = str(self.cause)
+        if self.retry_after is not None:
+            body["retry_after"] = self.retry_after
         return body
+
+    @classmethod
+    def from_json(cls, body: Mapping[str, Any]) -> "Failure":
+        return cls(
+            code=FailureCode(body["code"]),
+            message=body["message"],
+            hint=body.get("hint"),
+            recoverable=body["recoverable"],
+            retry_after=body.get("retry_after"),
+            cause=Cause(body["cause"]) if body.get("cause") else None,
+        )

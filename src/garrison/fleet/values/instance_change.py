@@ -1,6 +1,6 @@
 """Changes of a plan to instances, and what became of them."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -21,6 +21,10 @@ class Change:
 
     def to_json(self) -> dict[str, Any]:
         return {"field": self.field, "before": self.before, "after": self.after, "immutable": self.immutable}
+
+    @classmethod
+    def from_json(cls, body: Mapping[str, Any]) -> "Change":
+        return cls(body["field"], body["before"], body["after"], body["immutable"])
 
 
 class InstanceKind(StrEnum):
@@ -66,7 +70,7 @@ class InstanceChange:
         return self.kind in (InstanceKind.CREATE, InstanceKind.UPDATE, InstanceKind.DELETE)
 
     def to_json(self) -> dict[str, Any]:
-        """Return the stable shape of `--json`."""
+        """Return the stable shape of `--json`. `from_json` reads it back, without `spec`."""
         body: dict[str, Any] = {
             "kind": str(self.kind),
             "name": self.name,
@@ -80,6 +84,20 @@ class InstanceChange:
         if self.failure:
             body["failure"] = self.failure.to_json()
         return body
+
+    @classmethod
+    def from_json(cls, body: Mapping[str, Any]) -> "InstanceChange":
+        return cls(
+            kind=InstanceKind(body["kind"]),
+            name=body["name"],
+            node=body["node"],
+            summary=body["summary"],
+            changes=tuple(map(Change.from_json, body["changes"])),
+            needs_restart=body["needs_restart"],
+            state=body["state"],
+            adopted=body["adopted"],
+            failure=Failure.from_json(body["failure"]) if body.get("failure") else None,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,3 +117,12 @@ class InstanceOutcome:
             "error": self.error,
             "hint": self.hint,
         }
+
+    @classmethod
+    def from_json(cls, body: Mapping[str, Any], changes: Iterable[InstanceChange]) -> "InstanceOutcome":
+        """Read what `to_json` returned. `changes` are those of the plan, which has them in full."""
+        place = (body["kind"], body["name"], body["node"])
+        change = next((one for one in changes if (one.kind, one.name, one.node) == place), None)
+        if change is None:
+            change = InstanceChange(kind=InstanceKind(body["kind"]), name=body["name"], node=body["node"])
+        return cls(change=change, error=body["error"], hint=body["hint"])

@@ -60,6 +60,7 @@ class Action:
         conflict: applying would overwrite an outside change.
         owed: it was requested earlier, but its target was unreachable or its command was killed.
         drift: it repairs a change made from outside since the last apply.
+        on_record: there is a version of the resource on record; follows from `recorded`, where that is known.
     """
 
     kind: ActionKind
@@ -80,6 +81,11 @@ class Action:
     conflict: bool = False
     owed: bool = False
     drift: bool = False
+    on_record: bool = False
+
+    def __post_init__(self) -> None:
+        if self.recorded is not None:
+            object.__setattr__(self, "on_record", True)
 
     @property
     def key(self) -> Key:
@@ -96,7 +102,11 @@ class Action:
         return self.kind in (ActionKind.ADOPT, ActionKind.RELEASE)
 
     def to_json(self) -> dict[str, Any]:
-        """Return the stable shape of `--json`."""
+        """Return the stable shape of `--json`.
+
+        `from_json` reads it back, without what only matters to whoever carries it out: `stage`, `load_path`, and the
+        values that the decision is based on.
+        """
         body: dict[str, Any] = {
             "kind": str(self.kind),
             "type": ADAPTER_TYPE,
@@ -110,10 +120,29 @@ class Action:
             "conflict": self.conflict,
             "owed": self.owed,
             "drift": self.drift,
+            "on_record": self.on_record,
         }
         if self.failure:
             body["failure"] = self.failure.to_json()
         return body
+
+    @classmethod
+    def from_json(cls, body: Mapping[str, Any]) -> "Action":
+        return cls(
+            kind=ActionKind(body["kind"]),
+            target=body["target"],
+            name=body["name"],
+            label=body["label"],
+            reason=body["reason"],
+            way=Way(body["way"]) if body["way"] else None,
+            way_reason=body["way_reason"] or "",
+            changes=tuple(map(Change.from_json, body["changes"])),
+            failure=Failure.from_json(body["failure"]) if body.get("failure") else None,
+            conflict=body["conflict"],
+            owed=body["owed"],
+            drift=body["drift"],
+            on_record=body.get("on_record", False),
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,6 +155,10 @@ class TargetChange:
 
     def to_json(self) -> dict[str, Any]:
         return {"kind": self.kind, "name": self.name, "changes": [change.to_json() for change in self.changes]}
+
+    @classmethod
+    def from_json(cls, body: Mapping[str, Any]) -> "TargetChange":
+        return cls(kind=body["kind"], name=body["name"], changes=tuple(map(Change.from_json, body["changes"])))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -188,7 +221,11 @@ class Plan:
         return {str(kind): counted[kind] for kind in ActionKind if counted[kind]}
 
     def to_json(self) -> dict[str, Any]:
-        """Return the stable shape of `--json`."""
+        """Return the stable shape of `--json`.
+
+        `from_json` reads back a plan that is shown, confirmed and counted alike. It cannot be carried out: see
+        `Action.to_json`.
+        """
         return {
             "stack": self.stack,
             "mode": self.mode,
@@ -201,3 +238,16 @@ class Plan:
             "unknown": dict(self.unknown),
             "warnings": list(self.warnings),
         }
+
+    @classmethod
+    def from_json(cls, body: Mapping[str, Any]) -> "Plan":
+        return cls(
+            stack=body["stack"],
+            mode=body["mode"],
+            actions=tuple(map(Action.from_json, body["actions"])),
+            targets=tuple(map(TargetChange.from_json, body["targets"])),
+            instances=tuple(map(InstanceChange.from_json, body["instances"])),
+            unknown=dict(body["unknown"]),
+            warnings=tuple(body["warnings"]),
+            fingerprint=body["fingerprint"],
+        )

@@ -1,12 +1,13 @@
 """The observer interface of fleet operations: a terminal draws its calls."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 from garrison.fleet.values.failure import Failure
 from garrison.fleet.values.observation import Sighting
-from garrison.fleet.values.plan import Action, Plan
-from garrison.store.records import ActionState
+from garrison.fleet.values.plan import Action, ActionKind, Plan
+from garrison.store.records import ActionState, Key
 
 __all__ = ["FleetView", "NoteLevel", "Outcome", "SilentView"]
 
@@ -44,6 +45,27 @@ class Outcome:
             "notes": list(self.notes),
             "failure": self.failure.to_json() if self.failure else None,
         }
+
+    @classmethod
+    def from_json(cls, body: Mapping[str, Any], actions: Mapping[Key, Action]) -> "Outcome":
+        """Read what `to_json` returned; durations are rounded there. `actions` are those of the plan, by key."""
+        action = actions.get(Key(body["target"], body["type"], body["name"]))
+        if action is None or action.kind != body["kind"]:
+            action = Action(
+                kind=ActionKind(body["kind"]),
+                target=body["target"],
+                name=body["name"],
+                label=body["label"],
+                reason="",
+            )
+        return cls(
+            action=action,
+            state=ActionState(body["state"]),
+            failure=Failure.from_json(body["failure"]) if body["failure"] else None,
+            seconds=body["seconds"],
+            gap_ms=body["gap_ms"],
+            notes=tuple(body["notes"]),
+        )
 
 
 class FleetView(Protocol):
