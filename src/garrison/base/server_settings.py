@@ -31,6 +31,9 @@ class ServerSettings:
         "server", "Address of the server that commands talk to, instead of the one of this data directory.", _TEXT
     )
     server_key: str | None = setting("server", "Management key for `server_url`.", values.token, secret=True)
+    gateway_workers: int = setting(
+        "server", "Processes that carry requests to models, on one port.", values.integer(1, 64), 1
+    )
     root_path: str = setting("server", "Path prefix below which a reverse proxy publishes the server.", _TEXT, "")
     tls_cert_file: Path | None = setting("server", "Certificate chain of the server, in PEM.", values.path)
     tls_key_file: Path | None = setting("server", "Private key of the certificate, in PEM.", values.path)

@@ -9,7 +9,7 @@ from garrison.base.clock import Clock
 from garrison.base.errors import NotFoundError
 from garrison.base.events import EventBus
 from garrison.base.logs import logger
-from garrison.instances.live import Live
+from garrison.instances.live import Door, Live
 from garrison.instances.values.record import InstanceRecord
 from garrison.instances.values.state import Condition, State
 from garrison.instances.writer import Writer
@@ -25,12 +25,14 @@ class Book:
 
     Attributes:
         bus: every event of an instance.
+        doors: let requests through to engines by themselves.
     """
 
     def __init__(self, writer: Writer, clock: Clock, bus: EventBus[Event]) -> None:
         self.bus = bus
         self.writer = writer
         self.clock = clock
+        self.doors: list[Door] = []
         self._all: dict[str, Live] = {}
         self._changed = asyncio.Event()
 
@@ -59,7 +61,7 @@ class Book:
         return found
 
     def add(self, record: InstanceRecord) -> Live:
-        live = self._all[record.spec.name] = Live(record)
+        live = self._all[record.spec.name] = Live(record, doors=self.doors)
         return live
 
     def put_back(self, live: Live) -> None:

@@ -8,6 +8,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from garrison.base.errors import GarrisonError
 from garrison.instances.restarts import Restarts
@@ -16,7 +17,7 @@ from garrison.instances.values.record import InstanceRecord
 from garrison.instances.values.spec import InstanceSpec
 from garrison.instances.values.state import State
 
-__all__ = ["Lease", "Live"]
+__all__ = ["Door", "Lease", "Live"]
 
 
 @dataclass(eq=False, slots=True)
@@ -33,6 +34,20 @@ class Lease:
             self._release()
 
 
+class Door(Protocol):
+    """Somebody outside of this event loop who lets requests through to engines: a process of the gateway.
+
+    It counts its requests with `Live.count`, a moment late.
+    """
+
+    def opened(self, live: "Live") -> None:
+        """Requests may go to the instance."""
+
+    def close(self, live: "Live") -> bool:
+        """Let no further request through. Returns whether `Live.closed` will be called once that is so; otherwise it
+        is so already."""
+
+
 @dataclass(eq=False, slots=True)
 class Live:
     """One instance.
@@ -41,6 +56,9 @@ class Live:
         engine: None unless it is ready, or asleep.
         admits: requests are let through; False while it drains or sleeps.
         leases: requests that use it.
+        doors: of all instances.
+        closing: doors that may still let a request through, although it admits none.
+        outside: requests by door; they are part of `leases`.
         waiters: requests that wait for it, oldest first, with the loop's time at which each came.
         used_at: the loop's time at the end of the last request, or when it became ready.
         held: bytes by device that it is taken to use; None while it has neither an engine nor a place for one.
@@ -66,6 +84,9 @@ class Live:
     engine: RunningEngine | None = None
     admits: bool = False
     leases: int = 0
+    doors: "list[Door]" = field(default_factory=list)
+    closing: "set[Door]" = field(default_factory=set)
+    outside: "dict[Door, int]" = field(default_factory=dict)
     waiters: deque[tuple[float, "asyncio.Future[Lease]"]] = field(default_factory=deque)
     used_at: float = 0.0
     ready_at: float = 0.0
@@ -151,10 +172,33 @@ class Live:
     def admit(self) -> None:
         """Let requests through, those that wait first."""
         self.admits = True
+        self.closing.clear()
+        for door in self.doors:
+            door.opened(self)
         waiting, self.waiters = self.waiters, deque()
         for _, future in waiting:
             if not future.done() and (lease := self.lease()) is not None:
                 future.set_result(lease)
+
+    def bar(self) -> None:
+        """Let no further request through. Doors may do so for a moment; see `closing`."""
+        if self.admits:
+            self.admits = False
+            self.closing = {door for door in self.doors if door.close(self)}
+
+    def count(self, door: Door, running: int) -> None:
+        """So many requests go through a door."""
+        before = self.outside.pop(door, 0)
+        if running:
+            self.outside[door] = running
+        self.leases += running - before
+        if before and not self.leases:
+            self._now_idle()
+
+    def closed(self, door: Door, running: int) -> None:
+        """A door lets no further request through; so many are in progress."""
+        self.count(door, running)
+        self.closing.discard(door)
 
     def refuse_waiters(self, error: GarrisonError) -> None:
         """Every waiting request gets the cause."""
@@ -165,7 +209,8 @@ class Live:
 
     def gone(self) -> None:
         """The engine has ended."""
-        self.engine, self.sleeper, self.admits, self.asleep = None, None, False, False
+        self.bar()
+        self.engine, self.sleeper, self.asleep = None, None, False
 
     def give_back_place(self) -> None:
         """It does not keep the place that it had or asked for. What a sleeping engine holds, it goes on holding."""
@@ -178,5 +223,8 @@ class Live:
     def _released(self) -> None:
         self.leases -= 1
         if self.leases == 0:
-            self.used_at = asyncio.get_running_loop().time()
-            self.on_idle(self)
+            self._now_idle()
+
+    def _now_idle(self) -> None:
+        self.used_at = asyncio.get_running_loop().time()
+        self.on_idle(self)

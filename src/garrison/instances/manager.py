@@ -16,7 +16,7 @@ from garrison.instances.adoption import Adoption
 from garrison.instances.book import Book, instance_event
 from garrison.instances.instance_store import InstanceStore
 from garrison.instances.lifecycle import Lifecycle
-from garrison.instances.live import Lease, Live
+from garrison.instances.live import Door, Lease, Live
 from garrison.instances.placing import Devices
 from garrison.instances.progress import loading, not_ready, refusal, retry_after
 from garrison.instances.room.explain import Explanation
@@ -126,6 +126,24 @@ class InstanceManager:
     def find(self, name: str) -> Live | None:
         """Return one instance; None if there is none of that name."""
         return self._book.find(name)
+
+    def add_door(self, door: Door) -> None:
+        """Have somebody else let requests through, too. It hears of every engine that is ready now."""
+        self._book.doors.append(door)
+        for live in self._book:
+            if live.admits:
+                door.opened(live)
+
+    def remove_door(self, door: Door) -> None:
+        """It is gone, and its requests with it."""
+        self._book.doors.remove(door)
+        for live in self._book:
+            live.closed(door, 0)
+        self._book.tell()
+
+    def told(self) -> None:
+        """A door has counted, or closed."""
+        self._book.tell()
 
     async def changed(self, seconds: float | None = None) -> None:
         """Wait until something about an instance changes, at most `seconds`."""

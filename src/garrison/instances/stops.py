@@ -20,6 +20,8 @@ from garrison.instances.values.state import State
 
 __all__ = ["Stops", "is_wanted"]
 
+_DOOR_SECONDS = 2.0
+
 _log = logger(__name__)
 
 
@@ -52,7 +54,7 @@ class Stops:
     def stop(self, live: Live, reason: str) -> None:
         """Begin to drain and stop it, unless that is being done. Requests from now on wait for the next start."""
         if live.stop is None and live.engine is not None:
-            live.admits = False
+            live.bar()
             self._book.move(live, State.DRAINING, reason)
             live.stop = asyncio.create_task(self._stop(live, live.engine, reason), name=f"stop {live.name}")
 
@@ -65,7 +67,8 @@ class Stops:
         if live.asleep:
             self.stop(live, reason)
         elif live.stop is None and live.engine is not None:
-            live.admits, live.rests = False, True
+            live.bar()
+            live.rests = True
             self._book.move(live, State.DRAINING, reason)
             live.stop = asyncio.create_task(self._rest(live, live.engine, reason, evictor), name=f"rest {live.name}")
 
@@ -80,8 +83,11 @@ class Stops:
 
     async def _rest(self, live: Live, engine: RunningEngine, reason: str, evictor: Live | None) -> None:
         try:
-            if not await self._drain(live, engine, lambda: _is_pointless(live, evictor)):
-                self._turn_back(live, evictor)
+            await self._doors_closed(live)
+            # It was idle when this was decided. A request that came through a door meanwhile is not to be cut.
+            used = bool(live.outside)
+            if used or not await self._drain(live, engine, lambda: _is_pointless(live, evictor)):
+                self._turn_back(live, None if used else evictor)
                 return
             rest = Rest(None, "") if live.leases else await self._fall_asleep(live, evictor)
         except asyncio.CancelledError:  # a stop follows, or this process ends
@@ -104,11 +110,18 @@ class Stops:
         deadline = loop.time() + self.settings.drain_timeout
         while not pointless():
             left = deadline - loop.time()
-            if not live.leases or live.engine is not engine or left <= 0:
+            if not (live.leases or live.closing) or live.engine is not engine or left <= 0:
                 return True
             live.on_idle = lambda _: self._book.tell()
             await self._book.changed(min(left, 1.0))
         return False
+
+    async def _doors_closed(self, live: Live) -> None:
+        """Wait until no door lets requests through. One that does not say so within the limit is gone."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + _DOOR_SECONDS
+        while live.closing and (left := deadline - loop.time()) > 0:
+            await self._book.changed(left)
 
     async def _fall_asleep(self, live: Live, evictor: Live | None) -> Rest:
         """Put it to sleep if that is best; the level is None if it has to be stopped."""

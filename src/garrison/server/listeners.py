@@ -18,9 +18,11 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from garrison.base.errors import InvalidError, PortForeignError
 from garrison.base.settings import Settings
 
-__all__ = ["SOCKET_NAME", "Listener", "bind_port", "bind_socket", "is_loopback"]
+__all__ = ["CONTROL_NAME", "SOCKET_NAME", "Listener", "bind_port", "bind_socket", "is_loopback"]
 
 SOCKET_NAME = "server.sock"
+CONTROL_NAME = "control.sock"
+"""Where the workers of the gateway send what is not for a model. Its requests need keys, as those of TCP do."""
 _BACKLOG = 2048
 _UCRED = struct.Struct("3i")
 
@@ -30,14 +32,16 @@ class Listener:
 
     Args:
         local: requests come from the owner of the data directory.
+        behind: requests come through workers of the gateway, which say from where.
         drain_seconds: for requests in progress at the end.
     """
 
     def __init__(
-        self, app: ASGIApp, bound: socket.socket, settings: Settings, *, local: bool, drain_seconds: float
-    ) -> None:
-        protocol = _OwnersOnly if local else HttpToolsProtocol
-        secure = not local and settings.tls_cert_file is not None
+        self, app: ASGIApp, bound: socket.socket, settings: Settings, *, local: bool = False, behind: bool = False,
+        drain_seconds: float,
+    ) -> None:  # fmt: skip
+        protocol = _OwnersOnly if local or behind else HttpToolsProtocol
+        secure = not local and not behind and settings.tls_cert_file is not None
         config = uvicorn.Config(
             _Local(app) if local else app,
             http=protocol,
@@ -46,7 +50,8 @@ class Listener:
             log_config=None,
             access_log=False,
             server_header=False,
-            proxy_headers=False,
+            proxy_headers=behind,
+            forwarded_allow_ips="*",  # with `behind` only: they write what a client may not
             timeout_keep_alive=75,
             timeout_graceful_shutdown=max(1, round(drain_seconds)),
             ssl_certfile=str(settings.tls_cert_file) if secure else None,

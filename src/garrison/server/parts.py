@@ -39,7 +39,9 @@ from garrison.nodes.ask import HttpAsk
 from garrison.nodes.files import NodeFiles
 from garrison.nodes.watch import Nodes
 from garrison.server.fleet_agent import FleetAgent
+from garrison.server.listeners import CONTROL_NAME
 from garrison.server.stack_instances import ServedInstances
+from garrison.server.workers.workers import Workers
 from garrison.store.sql.store import SqlStore, open_store
 
 __all__ = ["Parts", "manager_settings"]
@@ -83,7 +85,8 @@ class Parts:
             pool=self._writes,
         )
         self._access = ThreadPool("garrison-access")
-        hasher = TokenHasher(load_key_secret(settings.data_dir))
+        secret = load_key_secret(settings.data_dir)
+        hasher = TokenHasher(secret)
         self.keys_changed = asyncio.Event()
         self.limiter = Limiter()
         self.keys = Keys(
@@ -94,6 +97,10 @@ class Parts:
         self._following: asyncio.Task[None] | None = None
         self._ask = HttpAsk()
         self.nodes = Nodes(NodeFiles(settings.data_dir), self._ask, clock=self.clock, pool=self.disk)
+        self.workers = Workers(
+            self.instances, self.nodes, self.keys, settings, secret=secret,
+            control_socket=settings.data_dir / CONTROL_NAME, disk=self.disk,
+        )  # fmt: skip
         artifacts = DiskArtifacts(settings.data_dir, self.store.identity(), record=self.store)
         served = ServedInstances(self.instances, self.nodes, settings)
         dialer = InstanceDialer(HttpDialer(), served)
@@ -122,6 +129,7 @@ class Parts:
         self.runner.reconfigure(fresh)
         self.devices.reconfigure(fresh)
         self.instances.reconfigure(manager_settings(fresh))
+        self.workers.reconfigure(fresh)
 
     def downloads(self, feed: Feed) -> Downloads:
         """The downloads of models, which tell `feed`."""
@@ -150,6 +158,7 @@ class Parts:
     def _follow_keys(self, book: KeyBook) -> None:
         self.limiter.keep(book.keys)
         self.keys_changed.set()
+        self.workers.keys_changed()
 
     def _variant(self, engine: str) -> str | None:
         found = in_use(self.settings.data_dir, engine)

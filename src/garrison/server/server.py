@@ -23,7 +23,7 @@ from garrison.gateway.passthrough import PassThrough
 from garrison.server.activation import InstanceActivator
 from garrison.server.admission import KeyAdmission
 from garrison.server.application import Application
-from garrison.server.listeners import SOCKET_NAME, Listener, bind_port, bind_socket, is_loopback
+from garrison.server.listeners import CONTROL_NAME, SOCKET_NAME, Listener, bind_socket, is_loopback
 from garrison.server.lock import ServerLock
 from garrison.server.node_activation import NodeActivator, WithNodes
 from garrison.server.parts import Parts
@@ -121,18 +121,20 @@ class Server:
         await parts.keys.load()
         host = values.server_host if self._may_be_public() else _LOOPBACK
         # Both before anything is adopted: a server that cannot be reached must not take over engines.
-        port = bind_port(host, values.server_port)
+        await parts.workers.prepare(host, values.server_port)
         local = bind_socket(values.data_dir / SOCKET_NAME)
-        self._app = self._application()
+        behind = bind_socket(values.data_dir / CONTROL_NAME)
+        app = self._application()
         self._listeners = [
-            Listener(self._app, port, values, local=False, drain_seconds=values.drain_timeout),
-            Listener(self._app, local, values, local=True, drain_seconds=values.drain_timeout),
+            Listener(app, behind, values, behind=True, drain_seconds=values.drain_timeout),
+            Listener(app, local, values, local=True, drain_seconds=values.drain_timeout),
         ]
         for one in self._listeners:
             await one.startup()
         self._feed.attach(parts.instances.bus)
         await parts.instances.startup()
         await parts.startup(self._feed)
+        await parts.workers.startup()
         self.state = ServerState.READY
         scheme = "https" if values.tls_cert_file is not None else "http"
         self._note(f"ready on {scheme}://{_shown(host)}:{values.server_port}")
@@ -159,12 +161,14 @@ class Server:
         if self._opening is not None:
             self._opening.cancel()
         self._parts.commands.request_stop()
+        await self._parts.workers.shutdown()
         await asyncio.gather(*(one.shutdown() for one in self._listeners))
         await self._parts.instances.shutdown(stop=self._stop_instances)
         for one in self._passes:
             await one.close()
-        path = self._parts.settings.data_dir / SOCKET_NAME
-        await self._parts.disk.run(lambda: path.unlink(missing_ok=True), "remove the socket")
+        for name in (SOCKET_NAME, CONTROL_NAME):
+            path = self._parts.settings.data_dir / name
+            await self._parts.disk.run(lambda path=path: path.unlink(missing_ok=True), "remove a socket")  # type: ignore[misc]  # a default in a lambda
         await self._parts.shutdown()
         self._lock.release()
         self.state = ServerState.ENDED
@@ -198,14 +202,7 @@ class Server:
         while not self._has_manager():
             self._parts.keys_changed.clear()
             await self._parts.keys_changed.wait()
-        first = self._listeners[0]
-        first.accept_no_more()
-        listener = Listener(
-            self._app, bind_port(values.server_host, values.server_port), values, local=False,
-            drain_seconds=values.drain_timeout,
-        )  # fmt: skip
-        await listener.startup()
-        self._listeners.append(listener)
+        self._parts.workers.move(values.server_host, values.server_port)
         self._note(f"there is a management key now: listening on {_shown(values.server_host)}:{values.server_port}")
 
     def _application(self) -> ASGIApp:

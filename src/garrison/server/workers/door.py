@@ -1,0 +1,161 @@
+"""One worker: a door of the instance manager, and the requests that wait for a cold instance through it."""
+
+import asyncio
+import json
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from garrison.base.errors import GarrisonError, NotFoundError
+from garrison.base.identity import ProcessId
+from garrison.gateway.link import messages
+from garrison.gateway.link.peer import Peer, control_peer
+from garrison.instances.live import Lease, Live
+from garrison.instances.manager import InstanceManager
+from garrison.server.workers.routes import Known, changes, instance_target, name_of, target_id
+
+__all__ = ["WorkerDoor"]
+
+
+class WorkerDoor:
+    """`Door` through one worker.
+
+    Args:
+        greeted: is called with its first message.
+        told: is called with what it says about itself: that it listens, or why not, and what was used.
+        lost: is called when its connection has ended.
+
+    Attributes:
+        process: who it is; None until it has said so.
+        version: of the package that it runs.
+    """
+
+    def __init__(
+        self,
+        instances: InstanceManager,
+        greeted: Callable[["WorkerDoor", messages.Hello], None],
+        told: Callable[["WorkerDoor", messages.Listening | messages.Failed | messages.Used], None],
+        lost: Callable[["WorkerDoor"], None],
+    ) -> None:
+        self._instances = instances
+        self._greeted, self._told, self._lost = greeted, told, lost
+        self._known = Known()
+        self._version = 0
+        self._open = False
+        self._starting: dict[int, asyncio.Task[None]] = {}
+        self._leases: dict[int, Lease] = {}
+        self.process: ProcessId | None = None
+        self.version = ""
+        self.address = ""
+        self.peer: Peer[messages.FromWorker] = control_peer(self._received, self._gone)
+
+    def begin(self, settings: messages.Settings, keys: messages.Keys, found: Known) -> None:
+        """Tell it everything, and let it open."""
+        self.peer.send(settings)
+        self.peer.send(keys)
+        self._version += 1
+        self._known = found
+        self.peer.send(
+            messages.Tables(
+                version=self._version, whole=True, targets=list(found.targets.values()),
+                routes=list(found.routes.values()),
+            )
+        )  # fmt: skip
+        self._open = True
+        self._instances.add_door(self)
+
+    def update(self, found: Known) -> None:
+        """Tell it what has changed."""
+        told = changes(self._known, found, self._version + 1)
+        if self._open and told is not None:
+            self._version += 1
+            self._known = found
+            self.peer.send(told)
+
+    # --- as Door
+
+    def opened(self, live: Live) -> None:
+        """As `Door.opened`."""
+        value = instance_target(live)
+        self._known = Known({**self._known.targets, value.id: value}, self._known.routes)
+        self._version += 1
+        self.peer.send(messages.Tables(version=self._version, targets=[value]))
+
+    def close(self, live: Live) -> bool:
+        """As `Door.close`."""
+        return self.peer.send(messages.Close(target=target_id(live)))
+
+    # --- messages
+
+    def _received(self, message: messages.FromWorker) -> None:
+        match message:
+            case messages.Hello():
+                self.process, self.version = ProcessId(message.pid, message.start), message.version
+                self._greeted(self, message)
+                self._count(message.running)
+            case messages.Counts():
+                self._count(message.running)
+            case messages.Closed():
+                if (live := self._live(message.target)) is not None:
+                    live.closed(self, message.running)
+                    self._instances.told()
+            case messages.Activate():
+                self._starting[message.id] = asyncio.create_task(self._activate(message), name="activate")
+            case messages.Abandon():
+                self._forget(message.id)
+            case messages.Taken():
+                if (lease := self._leases.pop(message.id, None)) is not None:
+                    lease.release()
+            case _:
+                self._told(self, message)
+
+    def _live(self, target: str) -> Live | None:
+        name = name_of(target)
+        return None if name is None else self._instances.find(name)
+
+    def _count(self, running: dict[str, int]) -> None:
+        for target, number in running.items():
+            if (live := self._live(target)) is not None:
+                live.count(self, number)
+        self._instances.told()
+
+    async def _activate(self, asked: messages.Activate) -> None:
+        try:
+            name = name_of(asked.target)
+            if name is None:
+                raise NotFoundError(f"nothing here is {asked.target}")
+            lease = await self._instances.acquire(name)
+            while not self._instances.get(name).admits:  # a command stops it already, and starts it again for us
+                lease.release()
+                lease = await self._instances.acquire(name)
+        except GarrisonError as error:
+            self.peer.send(
+                messages.Refused(
+                    id=asked.id, code=error.code, message=error.message, hint=error.hint, details=_plain(error.details)
+                )
+            )
+            return
+        finally:
+            self._starting.pop(asked.id, None)
+        self._leases[asked.id] = lease
+        # In the step that took the lease: the target cannot have left since.
+        if not self.peer.send(messages.Activated(id=asked.id, target=instance_target(self._instances.get(name)))):
+            self._forget(asked.id)
+
+    def _forget(self, number: int) -> None:
+        if (task := self._starting.pop(number, None)) is not None:
+            task.cancel()
+        if (lease := self._leases.pop(number, None)) is not None:
+            lease.release()
+
+    def _gone(self) -> None:
+        for number in (*self._starting, *self._leases):
+            self._forget(number)
+        if self._open:
+            self._open = False
+            self._instances.remove_door(self)
+        self._lost(self)
+
+
+def _plain(details: Mapping[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(json.dumps(details, default=str))
+    return found

@@ -1,0 +1,89 @@
+"""What there is, as the workers are told it. Pure but for reading the state of instances and nodes."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from garrison.gateway.link.messages import RouteValue, Tables, TargetValue
+from garrison.instances.live import Live
+from garrison.nodes.node import NodeView
+
+__all__ = ["Known", "changes", "instance_target", "known", "name_of", "target_id"]
+
+_INSTANCE = "instance:"
+_NODE = "node:"
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """Everything that a worker has been told."""
+
+    targets: Mapping[str, TargetValue] = field(default_factory=dict)
+    routes: Mapping[str, RouteValue] = field(default_factory=dict)
+
+
+def target_id(live: Live) -> str:
+    """The id of an instance among the targets."""
+    return _INSTANCE + live.name
+
+
+def name_of(target: str) -> str | None:
+    """The name of the instance that a target is; None for another kind."""
+    return target.removeprefix(_INSTANCE) if target.startswith(_INSTANCE) else None
+
+
+def instance_target(live: Live) -> TargetValue:
+    """An instance as a target: with its address while it admits requests."""
+    engine = live.engine
+    if engine is None or not live.admits:
+        return TargetValue(id=target_id(live), engine=live.spec.engine)
+    upstream = engine.upstream
+    return TargetValue(
+        id=target_id(live), url=upstream.url, key=upstream.key, model=upstream.model, engine=live.spec.engine
+    )
+
+
+def known(instances: Iterable[Live], nodes: Iterable[NodeView]) -> Known:
+    """Return what there is: a route for each instance, here and on the nodes that answer."""
+    targets: dict[str, TargetValue] = {}
+    routes: dict[str, RouteValue] = {}
+    for live in instances:
+        target = instance_target(live)
+        targets[target.id] = target
+        routes[live.name] = RouteValue(
+            name=live.name,
+            targets=(target.id,),
+            nested=True,
+            instances=(live.name,),
+            instance_id=live.record.id,
+            created=int(live.record.created.timestamp()),
+            facts={"state": str(live.state), "model": live.spec.model, "engine": live.spec.engine},
+        )
+    for view in nodes:
+        if view.reach == "unreachable":
+            continue
+        target = TargetValue(id=_NODE + view.node.name, url=view.node.address, key=view.node.key, hop=True)
+        targets[target.id] = target
+        for row in view.instances:
+            name = str(row["name"])
+            created = row.get("created")
+            if name not in routes:
+                routes[name] = RouteValue(
+                    name=name,
+                    targets=(target.id,),
+                    instances=(name,),
+                    nested=True,
+                    created=created if isinstance(created, int) else 0,
+                    facts={"state": str(row.get("state", "")), "node": view.node.name},
+                )
+    return Known(targets, routes)
+
+
+def changes(before: Known, now: Known, version: int) -> Tables | None:
+    """Return what a worker has to be told; None for nothing."""
+    targets = [one for key, one in now.targets.items() if before.targets.get(key) != one]
+    routes = [one for name, one in now.routes.items() if before.routes.get(name) != one]
+    gone_targets = [key for key in before.targets if key not in now.targets]
+    gone_routes = [name for name in before.routes if name not in now.routes]
+    if not (targets or routes or gone_targets or gone_routes):
+        return None
+    return Tables(version=version, targets=targets, routes=routes, gone_targets=gone_targets, gone_routes=gone_routes)

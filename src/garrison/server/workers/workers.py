@@ -1,0 +1,342 @@
+"""All workers: as many as the settings say, started, adopted from the server before, and replaced when they end."""
+
+import asyncio
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import garrison
+from garrison.access.keys import Keys
+from garrison.base.children import DIRECTORY, SAFE_PYTHON, child_environment
+from garrison.base.errors import GarrisonError, InvalidError, PortForeignError, UnreachableError
+from garrison.base.identity import ProcessId
+from garrison.base.logs import logger
+from garrison.base.settings import Settings
+from garrison.gateway.link import messages
+from garrison.instances.manager import InstanceManager
+from garrison.net.thread_pool import ThreadPool
+from garrison.nodes.watch import Nodes
+from garrison.processes.local import local_processes
+from garrison.server.listeners import bind_port, bind_socket, peer_uid
+from garrison.server.workers.door import WorkerDoor
+from garrison.server.workers.records import WorkerRecord, read_workers, write_workers
+from garrison.server.workers.routes import Known, known
+
+__all__ = ["Workers"]
+
+_MODULE = "garrison.gateway.worker"
+_LINK_NAME = "gateway.sock"
+_RECORD_NAME = "gateway.json"
+_LOG_NAME = "gateway.log"
+_READY_SECONDS = 20.0
+_ADOPT_SECONDS = 2.0
+_AGAIN_SECONDS = (0.0, 0.2, 1.0, 5.0)
+"""Before a worker that ended is replaced, by how many ended shortly before."""
+_SETTLE_SECONDS = 0.02
+_NODES_SECONDS = 5.0
+
+_log = logger(__name__)
+
+
+class Workers:
+    """The workers of one server. Belongs to one event loop.
+
+    Args:
+        secret: with which tokens are digested.
+        control_socket: where workers send what is not for a model.
+    """
+
+    def __init__(
+        self,
+        instances: InstanceManager,
+        nodes: Nodes,
+        keys: Keys,
+        settings: Settings,
+        *,
+        secret: bytes,
+        control_socket: Path,
+        disk: ThreadPool,
+    ) -> None:
+        self._instances, self._nodes, self._keys = instances, nodes, keys
+        self._settings, self._secret, self._disk = settings, secret, disk
+        self._control_socket = control_socket
+        self._address = (settings.server_host, settings.server_port)
+        self._before: list[WorkerRecord] = []
+        self._doors: list[WorkerDoor] = []
+        self._children: dict[int, asyncio.Task[None]] = {}
+        self._listening: set[int] = set()
+        self._failure: GarrisonError | None = None
+        self._changed = asyncio.Event()
+        self._tasks: list[asyncio.Task[None]] = []
+        self._server: asyncio.Server | None = None
+        self._ended = 0
+        self._closing = False
+
+    async def prepare(self, host: str, port: int) -> None:
+        """See that the port can be had, and start the workers that are missing. They connect when `startup` listens.
+
+        Raises:
+            PortForeignError: somebody else has the port.
+            InvalidError: the address cannot be used.
+        """
+        self._address = (host, port)
+        self._before = await self._disk.run(
+            lambda: read_workers(self._path(_RECORD_NAME)), "read the record of the workers"
+        )
+        if not any(one.address == f"{host}:{port}" for one in self._before):
+            bind_port(host, port).close()
+        for _ in range(self._settings.gateway_workers - len(self._before)):
+            await self._spawn()
+
+    async def startup(self) -> None:
+        """Adopt the workers of the server before, have the new ones begin, and return when they listen.
+
+        Called when the instances are known: an adopted worker has requests in progress to some.
+
+        Raises:
+            PortForeignError: somebody else has the port.
+            InvalidError: the address or the certificate cannot be used.
+            UnreachableError: no worker listens in time.
+        """
+        loop = asyncio.get_running_loop()
+        bound = bind_socket(self._path(_LINK_NAME))
+        bound.setblocking(False)
+        self._server = await loop.create_unix_server(self._door, sock=bound)
+        await self._adopted(self._before)
+        for _ in range(self._settings.gateway_workers - len(self._ours()) - len(self._children)):
+            await self._spawn()
+        self._tasks = [asyncio.create_task(self._follow(), name="tables")]
+        deadline = loop.time() + _READY_SECONDS
+        while not self._listening:
+            if self._failure is not None:
+                raise self._failure
+            left = deadline - loop.time()
+            if left <= 0:
+                raise UnreachableError(
+                    f"no worker of the gateway listens after {_READY_SECONDS:g} s", hint=f"See {self._path(_LOG_NAME)}."
+                )
+            await self._wait(left)
+        await self._record()
+
+    def move(self, host: str, port: int) -> None:
+        """Have the workers listen elsewhere; connections that there are go on."""
+        self._address = (host, port)
+        for door in self._doors:
+            door.peer.send(self._told_settings())
+
+    def reconfigure(self, fresh: Settings) -> None:
+        """Take other settings."""
+        self._settings = fresh
+        for door in self._doors:
+            door.peer.send(self._told_settings())
+
+    def keys_changed(self) -> None:
+        """Tell the workers."""
+        told = self._told_keys()
+        for door in self._doors:
+            door.peer.send(told)
+
+    async def shutdown(self) -> None:
+        """Have the workers finish what is in progress, and end. Those that take longer are ended."""
+        self._closing = True
+        for task in self._tasks:
+            task.cancel()
+        seconds = self._settings.drain_timeout
+        for door in self._doors:
+            door.peer.send(messages.Drain(seconds=seconds))
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + seconds + 2.0
+        while self._doors and (left := deadline - loop.time()) > 0:
+            await self._wait(left)
+        for door in self._doors:
+            _signal(door.process, signal.SIGKILL)
+        if self._server is not None:
+            self._server.close()
+        if self._children:
+            await asyncio.wait(self._children.values(), timeout=2.0)
+        for name in (_LINK_NAME, _RECORD_NAME):
+            path = self._path(name)
+            await self._disk.run(lambda path=path: path.unlink(missing_ok=True), f"remove {path}")  # type: ignore[misc]  # a default in a lambda
+
+    # ---
+
+    def _path(self, name: str) -> Path:
+        return self._settings.data_dir / name
+
+    def _door(self) -> asyncio.Protocol:
+        door = WorkerDoor(self._instances, self._greeted, self._told, self._lost)
+        self._doors.append(door)
+        return _Guarded(door)
+
+    def _ours(self) -> list[WorkerDoor]:
+        return [one for one in self._doors if one.process is not None]
+
+    async def _adopted(self, before: list[WorkerRecord]) -> None:
+        """Wait for the workers of the server before; end those that do not connect."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + _ADOPT_SECONDS
+        wanted = {one.process for one in before}
+        while wanted - {one.process for one in self._doors} and (left := deadline - loop.time()) > 0:
+            await self._wait(left)
+        for process in wanted - {one.process for one in self._doors}:
+            _log.warning("a worker of the gateway that does not connect is ended", pid=process.pid)
+            _signal(process, signal.SIGKILL)
+
+    def _greeted(self, door: WorkerDoor, hello: messages.Hello) -> None:
+        if hello.protocol != messages.PROTOCOL or hello.version != garrison.__version__:
+            _log.info("a worker of another version is replaced", pid=hello.pid, version=hello.version)
+            door.peer.send(messages.Drain(seconds=self._settings.drain_timeout))
+            return
+        door.begin(self._told_settings(), self._told_keys(), self._known())
+        if (hello.host, hello.port) == self._address:
+            door.address = f"{hello.host}:{hello.port}"
+            self._listening.add(hello.pid)
+            _log.info("a worker of the gateway was adopted", pid=hello.pid)
+        self._tell()
+
+    def _told(self, door: WorkerDoor, message: messages.Listening | messages.Failed | messages.Used) -> None:
+        if isinstance(message, messages.Listening) and door.process is not None:
+            self._listening.add(door.process.pid)
+            door.address = f"{self._address[0]}:{message.port}"
+            _log.info("a worker of the gateway listens", pid=door.process.pid, port=message.port)
+        elif isinstance(message, messages.Failed):
+            host, port = self._address
+            if message.taken:
+                self._failure = PortForeignError(
+                    f"port {port} of {host} is taken", hint="Stop its holder, or choose another port with --port.",
+                    details={"port": port},
+                )  # fmt: skip
+            else:
+                self._failure = InvalidError(
+                    f"the gateway cannot listen on port {port} of {host}: {message.message}",
+                    hint="Check the address, GARRISON_TLS_CERT_FILE and GARRISON_TLS_KEY_FILE.",
+                )
+        self._tell()
+
+    def _lost(self, door: WorkerDoor) -> None:
+        self._doors.remove(door)
+        if door.process is not None:
+            self._listening.discard(door.process.pid)
+            if door.process.pid not in self._children and not self._closing:  # adopted, so nobody waits for its end
+                self._replace()
+        self._tell()
+
+    async def _spawn(self) -> None:
+        """Start a worker, which connects by itself. It goes on when this process is killed."""
+        log = await self._disk.run(lambda: _open_log(self._path(_LOG_NAME)), "open the log of the gateway")
+        try:
+            process = await asyncio.create_subprocess_exec(
+                *(sys.executable, SAFE_PYTHON, "-m", _MODULE, str(self._path(_LINK_NAME).absolute())),
+                env=child_environment(os.environ, without=("GARRISON_", "LLAMACTL_")),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                cwd=DIRECTORY,
+            )
+        finally:
+            os.close(log)
+        self._children[process.pid] = asyncio.create_task(self._watch(process), name="worker")
+
+    async def _watch(self, process: asyncio.subprocess.Process) -> None:
+        status = await process.wait()
+        self._children.pop(process.pid, None)
+        self._tell()
+        if not self._closing:
+            _log.warning("a worker of the gateway ended", pid=process.pid, status=status)
+            self._replace()
+
+    def _replace(self) -> None:
+        if self._failure is not None and not self._listening:
+            return  # it would fail again; the start says why
+        delay = _AGAIN_SECONDS[min(self._ended, len(_AGAIN_SECONDS) - 1)]
+        self._ended += 1
+        self._tasks.append(asyncio.create_task(self._replace_later(delay), name="replace a worker"))
+
+    async def _replace_later(self, delay: float) -> None:
+        await asyncio.sleep(delay)
+        if not self._closing:
+            await self._spawn()
+            await asyncio.sleep(10.0)
+            self._ended = max(0, self._ended - 1)
+            await self._record()
+
+    async def _follow(self) -> None:
+        """Tell the workers what changes about instances and nodes."""
+        while True:
+            await self._instances.changed(_NODES_SECONDS)
+            await asyncio.sleep(_SETTLE_SECONDS)
+            found = self._known()
+            for door in self._doors:
+                door.update(found)
+
+    async def _record(self) -> None:
+        found = [WorkerRecord(one.process, one.address) for one in self._ours() if one.process is not None]
+        with contextlib.suppress(OSError):
+            await self._disk.run(lambda: write_workers(self._path(_RECORD_NAME), found), "record the workers")
+
+    def _known(self) -> Known:
+        return known(self._instances.list(), self._nodes.list())
+
+    def _told_settings(self) -> messages.Settings:
+        values = self._settings
+        return messages.Settings(
+            host=self._address[0],
+            port=self._address[1],
+            control_socket=str(self._control_socket.absolute()),
+            tls_cert=None if values.tls_cert_file is None else str(values.tls_cert_file.absolute()),
+            tls_key=None if values.tls_key_file is None else str(values.tls_key_file.absolute()),
+            open_inference=not values.require_inference_auth,
+            max_body_bytes=values.max_body_mib * 2**20,
+            drain_seconds=values.drain_timeout,
+        )
+
+    def _told_keys(self) -> messages.Keys:
+        book = self._keys.book
+        return messages.Keys(
+            secret=self._secret,
+            config_keys=self._settings.management_keys,
+            revision=book.revision,
+            rows=list(book.rows.values()),
+        )
+
+    def _tell(self) -> None:
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+    async def _wait(self, seconds: float) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._changed.wait()
+
+
+class _Guarded(asyncio.Protocol):
+    """Lets only this user's processes, and root's, be workers."""
+
+    def __init__(self, door: WorkerDoor) -> None:
+        self._peer = door.peer
+
+    def data_received(self, data: bytes) -> None:
+        self._peer.data_received(data)
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        uid = peer_uid(transport.get_extra_info("socket"))
+        self._peer.connection_made(transport)
+        if uid is not None and uid not in (0, os.geteuid()):
+            self._peer.close()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._peer.connection_lost(exc)
+
+
+def _open_log(path: Path) -> int:
+    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+
+
+def _signal(process: ProcessId | None, number: int) -> None:
+    if process is not None:
+        with contextlib.suppress(PermissionError, ProcessLookupError):
+            local_processes().signal(process, number)
