@@ -37,8 +37,9 @@ def test_a_request_starts_an_instance_and_idleness_stops_it(lab: ServerLab, tiny
     answer = lab.chat("a")
     assert answer.is_success, answer.text
     assert answer.json()["choices"]
+    wait_for(lambda: lab.instance("a")["requests"] == 0, 2, "its end was counted")
     running = lab.instance("a")
-    assert (running["status"], running["state"], running["requests"]) == ("running", "running", 0)
+    assert (running["status"], running["state"]) == ("running", "running")
     assert running["costs"]["start_seconds"] > 0
     assert psutil.pid_exists(running["pid"])
     lab.api("PATCH", "/instances/a", {"idle_timeout": 0.01})
@@ -55,10 +56,10 @@ def test_a_killed_server_leaves_its_engines_and_the_next_adopts_them(lab: Server
     wait_for(lambda: lab.instance("a")["state"] == "running", 30, "running")
     pid = lab.instance("a")["pid"]
     with lab.http.stream("POST", "/v1/chat/completions", json=chat_body("a", 200, stream=True)) as answer:
-        assert next(lines_of(answer)).startswith("data: ")
+        lines = lines_of(answer)
+        assert next(lines).startswith("data: ")
         lab.kill()
-        with pytest.raises(Exception, match=r"."):
-            list(lines_of(answer))
+        assert list(lines)[-1] == "data: [DONE]", "no stream is cut by the end of the server"
     assert engines(lab) == [pid]
     lab.start()
     began = time.monotonic()

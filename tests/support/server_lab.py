@@ -69,6 +69,16 @@ class ServerLab:
         self.process.send_signal(signal.SIGTERM)
         return self.process.wait(60)
 
+    def workers(self) -> list[int]:
+        """The workers of the gateway, which outlive a server that is killed."""
+        path = self.data_dir / "gateway.json"
+        rows = json.loads(path.read_text()) if path.exists() else []
+        return [one["pid"] for one in rows if _start(one["pid"]) == one["start"]]
+
+    def kill_workers(self) -> None:
+        for pid in self.workers():
+            os.kill(pid, signal.SIGKILL)
+
     def create(self, name: str, model: Path, engine: str = "sim", **options: Any) -> dict[str, Any]:
         """Create an instance; options of the engine are those in `backend_options`."""
         backend = {"model": str(model)} | options.pop("backend_options", {})
@@ -98,6 +108,7 @@ class ServerLab:
                 self.process.wait(60)
             except (AssertionError, httpx2.HTTPError, subprocess.TimeoutExpired):
                 self.kill()
+        self.kill_workers()
         for status in self.data_dir.glob("instances/*/status"):
             found = json.loads(status.read_text())
             for one in (found["shim"], found["main"]):

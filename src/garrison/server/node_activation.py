@@ -8,7 +8,7 @@ from garrison.gateway.activator import Activator, Hold, Served, Upstream
 from garrison.nodes.node import NodeView
 from garrison.nodes.watch import Nodes
 
-__all__ = ["NodeActivator", "WithNodes"]
+__all__ = ["NodeActivator", "WithNodes", "node_upstream"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +31,7 @@ class NodeActivator:
 
     async def acquire(self, model: str, *, start: bool = True) -> Hold:
         """As `Activator.acquire`. Raises UnreachableError for a node that did not answer the last time."""
-        return _Hold(_upstream(self._nodes.get(model)))
+        return _Hold(node_upstream(self._nodes.get(model)))
 
 
 class WithNodes:
@@ -68,13 +68,14 @@ class WithNodes:
         view = self._node_of(model)
         if view is None:
             raise NotFoundError(f"there is no model {model!r}", hint="GET /v1/models lists those that exist.")
-        return _Hold(_upstream(view))
+        return _Hold(node_upstream(view))
 
     def _node_of(self, model: str) -> NodeView | None:
         return self._nodes.with_instance(model) or self._nodes.with_instance(model.partition("/")[0])
 
 
-def _upstream(view: NodeView) -> Upstream:
+def node_upstream(view: NodeView) -> Upstream:
+    """Where requests for a node go. Raises UnreachableError for one that did not answer the last time."""
     if view.reach == "unreachable":
         raise UnreachableError(
             f"node {view.node.name} is out of reach: {view.reason}", hint="It is asked again every minute.",

@@ -37,6 +37,7 @@ from garrison.net.client import HttpDialer
 from garrison.net.thread_pool import ThreadPool
 from garrison.nodes.ask import HttpAsk
 from garrison.nodes.files import NodeFiles
+from garrison.nodes.node import NodeView
 from garrison.nodes.watch import Nodes
 from garrison.server.fleet_agent import FleetAgent
 from garrison.server.listeners import CONTROL_NAME
@@ -113,7 +114,12 @@ class Parts:
         # The history of this database has the instances' events, too; the feed had them when they happened.
         feed.attach(self.fleet.events, wants=lambda event: event.subject_kind != "instance")
         self._following = asyncio.create_task(self.keys.run(), name="keys")
-        self.nodes.changed = lambda view: feed.push(f"node_{view.reach}", view.to_json())
+
+        def tell(view: NodeView) -> None:
+            feed.push(f"node_{view.reach}", view.to_json())
+            self.workers.update()
+
+        self.nodes.changed = tell
         await self.nodes.startup()
         await self._agent.startup()
         # An engine that has just started has none of its adapters.

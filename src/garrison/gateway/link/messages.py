@@ -24,6 +24,8 @@ __all__ = [
     "Refused",
     "RouteValue",
     "Settings",
+    "Sync",
+    "Synced",
     "Tables",
     "Taken",
     "TargetValue",
@@ -146,6 +148,12 @@ class Refused(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     details: dict[str, Any] = {}
 
 
+class Synced(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """The answer to `Sync`."""
+
+    id: int
+
+
 class Close(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     """Let no further request through to a target, and say so."""
 
@@ -158,7 +166,7 @@ class Drain(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     seconds: float
 
 
-FromControl = Settings | Keys | Tables | Activated | Refused | Close | Drain
+FromControl = Settings | Keys | Tables | Activated | Refused | Synced | Close | Drain
 
 
 # From a worker
@@ -200,6 +208,12 @@ class Activate(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     id: int
     target: str
     start: bool = True
+
+
+class Sync(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """Tell everything that has changed, then answer: a request names something that is not known here yet."""
+
+    id: int
 
 
 class Abandon(msgspec.Struct, frozen=True, kw_only=True, tag=True):
@@ -245,4 +259,4 @@ class Used(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     uses: list[UseValue]
 
 
-FromWorker = Hello | Listening | Failed | Activate | Abandon | Taken | Counts | Closed | Used
+FromWorker = Hello | Sync | Listening | Failed | Activate | Abandon | Taken | Counts | Closed | Used

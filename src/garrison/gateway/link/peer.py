@@ -6,11 +6,13 @@ from typing import Any, Generic, TypeVar, cast
 
 import msgspec
 
+from garrison.base.logs import logger
 from garrison.gateway.link.messages import FromControl, FromWorker
 
 __all__ = ["Peer", "control_peer", "worker_peer"]
 
 T = TypeVar("T")
+_log = logger(__name__)
 _LENGTH = 4
 _MOST_BYTES = 256 * 2**20
 
@@ -65,7 +67,8 @@ class Peer(asyncio.Protocol, Generic[T]):
                 message = self._decoder.decode(memoryview(buffer)[at + _LENGTH : at + _LENGTH + size])
                 at += _LENGTH + size
                 self._received(message)
-        except msgspec.MsgspecError:
+        except msgspec.MsgspecError as error:
+            _log.warning("a message of the gateway's cannot be read", error=str(error))
             self.close()
             return
         del buffer[:at]

@@ -7,9 +7,10 @@ client is replaced by another one, or asked again over a new connection.
 
 from typing import TYPE_CHECKING
 
-from garrison.base.errors import GarrisonError, NotFoundError, UnreachableError
+from garrison.base.errors import GarrisonError, NotFoundError, UnauthenticatedError, UnreachableError
 from garrison.gateway.model_name import renamed
-from garrison.gateway.worker.heads import DROPPED_UP, answer_head, framed, request_head
+from garrison.gateway.usage import UsageReader, estimate
+from garrison.gateway.worker.heads import DROPPED_TO_COUNT, DROPPED_UP, answer_head, framed, request_head
 from garrison.net.http1.responses import ResponseReader
 from garrison.net.http1.writing import LAST_CHUNK, header_line
 
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 __all__ = ["Exchange"]
 
 _MOST_TRIES = 3
+_MOST_OF_STRANGERS = 64 * 1024
+"""Bytes of the body of a request without a valid key; a longer one is refused before it ends."""
 
 
 class Exchange:
@@ -31,21 +34,49 @@ class Exchange:
     Args:
         path: at the target.
         model: the name in the request; empty until the body was read.
-        named: the body names the model.
+        known: the caller may see what there is.
     """
 
     __slots__ = (
-        "_admission", "_chunked", "_data", "_inbound", "_model", "_named", "_out", "_path", "_pieces", "_plane",
-        "_request", "_started", "_tries", "_upstream", "_wait", "deadline", "key", "rest", "route", "target",
+        "_admission",
+        "_asked",
+        "_chunked",
+        "_data",
+        "_inbound",
+        "_known",
+        "_model",
+        "_named",
+        "_out",
+        "_path",
+        "_pieces",
+        "_plane",
+        "_request",
+        "_size",
+        "_started",
+        "_synced",
+        "_tries",
+        "_upstream",
+        "_usage",
+        "_wait",
+        "deadline",
+        "key",
+        "rest",
+        "route",
+        "target",
     )  # fmt: skip
 
-    def __init__(self, plane: "Plane", inbound: "Inbound", request: "Request", path: bytes, model: str) -> None:
+    def __init__(
+        self, plane: "Plane", inbound: "Inbound", request: "Request", path: bytes, model: str, *, known: bool
+    ) -> None:
         self._plane = plane
         self._inbound = inbound
         self._request = request
         self._path = path
         self._model = model
         self._named = not model
+        self._known = known
+        self._synced = False
+        self._size = 0
         self._pieces: list[bytes] = []
         self._out: list[bytes] = []
         self._data = b""
@@ -55,6 +86,8 @@ class Exchange:
         self._upstream: Outbound | None = None
         self._wait: int | None = None
         self._admission: Admission | None = None
+        self._usage: UsageReader | None = None
+        self._asked = 0
         self.route: Route | None = None
         self.target: Target | None = None
         self.rest = ""
@@ -65,16 +98,33 @@ class Exchange:
 
     def body(self, piece: bytes) -> None:
         self._pieces.append(piece)
+        if not self._known:
+            self._size += len(piece)
+            if self._size > _MOST_OF_STRANGERS:
+                self._request.keep_alive = False
+                self._admit()
 
     def body_end(self) -> None:
         pieces = self._pieces
         self._data = pieces[0] if len(pieces) == 1 else b"".join(pieces)
         self._pieces = []
+        self._admit()
+
+    def _admit(self) -> None:
+        """Find the route, and check that it may be used. What is unknown may just have been made."""
+        if self._inbound.work is not self:
+            return
         try:
+            self._plane.callers.require(self._plane.callers.identify(self._request.headers), None)
             if self._named:
                 self._model = self._plane.model_of(self._request, self._data)
             self.route, self.rest = self._plane.route_for(self._request, self._model)
             self._admission = self._plane.admit(self._request, self.route, self._model)
+        except (NotFoundError, UnauthenticatedError) as error:
+            if self._synced or not self._plane.sync(self._admit):
+                self._refuse(error)
+            self._synced = True
+            return
         except GarrisonError as error:
             self._refuse(error)
             return
@@ -144,7 +194,13 @@ class Exchange:
             name = self.rest or route.models[route.targets.index(target)] or target.value.model
             if name and name != self._model:
                 data = renamed(data, self._plane.content_type(request), name)
-        head = request_head(request, target.prefix + self._path, target.head, len(data), DROPPED_UP)
+        counted = self._admission is not None and self._admission.limits.tokens_per_minute is not None
+        own, dropped = target.head, DROPPED_UP
+        if counted:
+            self._asked = estimate(data, self._plane.content_type(request)) if self._uses_tokens else 0
+            own, dropped = own + b"accept-encoding: identity\r\n", DROPPED_TO_COUNT
+            self._spend(self._asked)
+        head = request_head(request, target.prefix + self._path, own, len(data), dropped)
         self.deadline = self._plane.now() + self._plane.silence_seconds
         self._plane.timed(self)
         connection.request(self, request.method.decode("latin-1"), head + data)
@@ -158,10 +214,30 @@ class Exchange:
         keep = self._request.keep_alive and not self._plane.draining
         head, self._chunked = framed(self._request, reader, keep)
         self._out.append(head)
+        if self._admission is not None and self._admission.limits.tokens_per_minute is not None:
+            self._count_tokens(reader)
         self._started = True
         self._inbound.begun = True
 
+    def _count_tokens(self, reader: ResponseReader) -> None:
+        """An answer that is no success uses nothing, nor does one that tells how many tokens there would be."""
+        if not 200 <= reader.status < 300 or not self._uses_tokens:
+            self._spend(0)
+            return
+        kind = next((value for name, value in reader.headers if name.lower() == b"content-type"), b"")
+        self._usage = UsageReader(kind.decode("latin-1"), self._asked)
+
+    @property
+    def _uses_tokens(self) -> bool:
+        return not self._path.partition(b"?")[0].endswith((b"/tokenize", b"/detokenize", b"/count_tokens"))
+
+    def _spend(self, tokens: int) -> None:
+        if self._admission is not None:
+            self._plane.limiter_spend(self._admission, tokens)
+
     def answer_body(self, piece: bytes) -> None:
+        if self._usage is not None:
+            self._usage.feed(piece)
         if self._chunked:
             self._out += (b"%x\r\n" % len(piece), piece, b"\r\n")
         else:
@@ -171,6 +247,8 @@ class Exchange:
         connection = self._upstream
         assert connection is not None
         reader = connection.reader
+        if self._usage is not None:
+            self._usage.close()
         if self._chunked:
             self._out.append(_last_chunk(reader) if reader.trailers else LAST_CHUNK)
         close = self._request.http10 and not _sized(reader)
@@ -186,6 +264,8 @@ class Exchange:
     def answer_flush(self) -> None:
         out = self._out
         if out:
+            if self._usage is not None:
+                self._spend(self._usage.tokens)
             self.deadline = self._plane.now() + self._plane.silence_seconds
             self._inbound.send(out[0] if len(out) == 1 else b"".join(out))
             out.clear()

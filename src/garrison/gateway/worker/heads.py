@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from garrison.gateway.worker.inbound import Request
     from garrison.net.http1.responses import ResponseReader
 
-__all__ = ["DROPPED_UP", "KEPT_FOR_CONTROL", "answer_head", "framed", "request_head"]
+__all__ = ["DROPPED_TO_COUNT", "DROPPED_UP", "KEPT_FOR_CONTROL", "answer_head", "framed", "request_head"]
 
 _HOP = frozenset(
     b"connection keep-alive proxy-connection proxy-authenticate proxy-authorization te trailer "
@@ -21,6 +21,8 @@ DROPPED_UP = _HOP | _FRAMING | {
     b"host", b"authorization", b"x-api-key", b"cookie", b"forwarded", b"origin", b"x-garrison-hop",
 }  # fmt: skip
 """What does not reach a target: the client's key, above all."""
+DROPPED_TO_COUNT = DROPPED_UP | {b"accept-encoding"}
+"""An answer whose tokens are counted must not be compressed."""
 KEPT_FOR_CONTROL = _HOP | _FRAMING | {b"x-forwarded-for", b"x-forwarded-proto", b"forwarded"}
 _HOP_DOWN = _HOP - {b"trailer"}
 _lines: dict[int, bytes] = {}

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import os
 from collections.abc import Callable
 from itertools import count
 
@@ -19,6 +20,10 @@ _AGAIN_SECONDS = 0.1
 _QUIET_SECONDS = 0.05
 """A target counts as idle when it had no request for this long: one that is asked again and again causes no message."""
 _COUNTS_SECONDS = 1.0
+_SYNC_SECONDS = 0.5
+_ALONE_SECONDS = 3600.0
+_MOST_SYNCING = 256
+"""Requests that name something unknown and have the control process asked; more of them are refused at once."""
 
 _log = logger(__name__)
 
@@ -44,6 +49,7 @@ class Link:
         self._lost = asyncio.Event()
         self._numbers = count(1)
         self._waiting: dict[int, Exchange] = {}
+        self._syncing: dict[int, tuple[Callable[[], None], asyncio.TimerHandle]] = {}
         self._quiet: dict[Target, asyncio.TimerHandle] = {}
         self._told: dict[str, int] = {}
 
@@ -51,8 +57,9 @@ class Link:
         """Connect again and again."""
         loop = asyncio.get_running_loop()
         counting = asyncio.create_task(self._count())
+        last = loop.time()
         try:
-            while True:
+            while self._may_go_on(loop.time() - last):
                 self._lost.clear()
                 with contextlib.suppress(OSError):
                     _, peer = await loop.create_unix_connection(
@@ -64,9 +71,16 @@ class Link:
                     await self._lost.wait()
                     self._peer = None
                     self._refuse_all()
+                    last = loop.time()
                 await asyncio.sleep(_AGAIN_SECONDS)
+            self._ordered(messages.Drain(seconds=0.0))
         finally:
             counting.cancel()
+
+    def _may_go_on(self, away: float) -> bool:
+        """Without a control process a worker goes on, but not for ever, and not without the data directory."""
+        busy = any(one.running for one in self._plane.table.targets.values())
+        return busy or (away < _ALONE_SECONDS and os.path.isdir(os.path.dirname(self._path)))  # noqa: PTH112, PTH120 - ten times a second
 
     def send(self, message: object) -> bool:
         """Send a message; False without a connection."""
@@ -87,6 +101,23 @@ class Link:
         """As `ControlLink.abandon`."""
         if self._waiting.pop(number, None) is not None:
             self.send(messages.Abandon(id=number))
+
+    def sync(self, then: Callable[[], None]) -> bool:
+        """As `ControlLink.sync`."""
+        if len(self._syncing) >= _MOST_SYNCING:
+            return False
+        number = next(self._numbers)
+        if not self.send(messages.Sync(id=number)):
+            return False
+        timer = asyncio.get_running_loop().call_later(_SYNC_SECONDS, self._synced, number)
+        self._syncing[number] = (then, timer)
+        return True
+
+    def _synced(self, number: int) -> None:
+        if (found := self._syncing.pop(number, None)) is not None:
+            then, timer = found
+            timer.cancel()
+            then()
 
     def busy(self, target: Target) -> None:
         """As `ControlLink.busy`."""
@@ -129,6 +160,8 @@ class Link:
                 self._activated(message)
             case messages.Refused():
                 self._refuse(message.id, _error(message))
+            case messages.Synced():
+                self._synced(message.id)
             case messages.Close():
                 target = plane.table.targets.get(message.target)
                 if target is not None:
@@ -158,6 +191,8 @@ class Link:
     def _refuse_all(self) -> None:
         for number in list(self._waiting):
             self._refuse(number, _no_control())
+        for number in list(self._syncing):
+            self._synced(number)
 
 
 def _no_control() -> GarrisonError:

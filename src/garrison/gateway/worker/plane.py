@@ -6,12 +6,10 @@ from typing import Any, Protocol
 
 import msgspec
 
-from garrison.access.book import Refusal
-from garrison.access.identity import Identity
 from garrison.access.limiter import Admission
 from garrison.base.clock import Clock
 from garrison.base.errors import GarrisonError, InvalidError, NotFoundError, UnreachableError
-from garrison.gateway.answers import encoded, error_answer
+from garrison.gateway.answers import error_answer
 from garrison.gateway.link.messages import Settings, TargetValue
 from garrison.gateway.model_name import named_model
 from garrison.gateway.paths import is_inference, is_llama_cpp
@@ -19,6 +17,7 @@ from garrison.gateway.worker.callers import Callers
 from garrison.gateway.worker.exchange import Exchange
 from garrison.gateway.worker.heads import KEPT_FOR_CONTROL
 from garrison.gateway.worker.inbound import Inbound, Request, Work
+from garrison.gateway.worker.listing import Listing
 from garrison.gateway.worker.outbound import Outbound, connect
 from garrison.gateway.worker.passing import Passing
 from garrison.gateway.worker.targets import Route, RouteTable, Target
@@ -62,6 +61,9 @@ class ControlLink(Protocol):
 
     def abandon(self, number: int) -> None:
         """Nobody waits for that any more."""
+
+    def sync(self, then: Callable[[], None]) -> bool:
+        """Have everything told that has changed, and call `then`, at the latest after half a second. False: not now."""
 
     def busy(self, target: Target) -> None:
         """The first request to a target has begun."""
@@ -122,31 +124,40 @@ class Plane:
     def _model_work(self, inbound: Inbound, request: Request, path: str) -> Work | None:
         method = request.method
         if path.startswith("/v1/models") and method in (b"GET", b"HEAD") and path[10:11] in ("", "/"):
-            who = self.callers.identify(request.headers)
-            self.callers.require(who, None)
-            body = encoded(self._models(who, path))
-            request.complete = True
-            inbound.answer(200, {"content-type": "application/json"}, body)
-            return None
+            return Listing(self, inbound, request, path)
         if not is_inference(path) or not (method == b"POST" or path.startswith("/v1/responses/")):
             self.callers.require(self.callers.identify(request.headers), None)
             raise NotFoundError(
                 f"there is no {method.decode('latin-1')} {path}", hint="docs/server.md lists the paths."
             )
-        self.callers.require(self.callers.identify(request.headers), None)
         inbound.go_on()
-        return Exchange(self, inbound, request, request.target, "")
+        return Exchange(self, inbound, request, request.target, "", known=self._is_known(request))
 
     def _llama_cpp_work(self, inbound: Inbound, request: Request, path: str, query: bytes) -> Work:
         name, _, rest = path.removeprefix("/llama-cpp/").partition("/")
         inner = f"/{rest}"
         method = request.method.decode("latin-1")
-        self.callers.require(self.callers.identify(request.headers), None)
+        known = self._is_known(request)
+        if not known:
+            self.callers.require(self.callers.identify(request.headers), None)
         if not is_llama_cpp(method, inner):
             raise NotFoundError(f"there is no {method} {inner} of an instance here", hint="docs/server.md")
         inbound.go_on()
         target = inner.encode("latin-1") + (b"?" + query if query else b"")
-        return Exchange(self, inbound, request, target, name)
+        return Exchange(self, inbound, request, target, name, known=known)
+
+    def _is_known(self, request: Request) -> bool:
+        """Whether a request may see what there is."""
+        try:
+            self.callers.require(self.callers.identify(request.headers), None)
+        except GarrisonError:
+            return False
+        return True
+
+    def sync(self, then: Callable[[], None]) -> bool:
+        """Before something unknown is refused, ask for what has changed. False: there is nobody to ask, or too many
+        do."""
+        return self.link is not None and self.link.sync(then)
 
     def model_of(self, request: Request, body: bytes) -> str:
         """Return the model that a body names. Raises InvalidError."""
@@ -170,6 +181,8 @@ class Plane:
     def route_for(self, request: Request, model: str) -> tuple[Route, str]:
         """Return the route of a model, and the name for its targets. Raises NotFoundError."""
         found = self.table.find(model)
+        if found is not None and any(one.value.hop for one in found[0].targets) and _hopped(request):
+            found = None  # another server has sent it here: two that know each other would go round in circles
         if found is None:
             raise NotFoundError(f"there is no model {model!r}", hint="GET /v1/models lists those that exist.")
         return found
@@ -187,6 +200,9 @@ class Plane:
     def limiter_end(self, admission: Admission) -> None:
         self.callers.limiter.end(admission, self.now())
 
+    def limiter_spend(self, admission: Admission, tokens: int) -> None:
+        self.callers.limiter.spend(admission, self.now(), tokens)
+
     def error_answer(self, error: GarrisonError, target: bytes) -> tuple[int, dict[str, str], bytes]:
         """Return status, headers and body for an error."""
         return error_answer(error)
@@ -196,7 +212,10 @@ class Plane:
             return UnreachableError("the management server does not answer", hint="Requests to models go on.")
         return UnreachableError(f"it did not answer: {reason}", hint="Send the request again.")
 
-    def _models(self, who: Identity | Refusal, path: str) -> Mapping[str, Any]:
+    def models(self, request: Request, path: str) -> Mapping[str, Any]:
+        """Return what is listed for a caller. Raises GarrisonError."""
+        who = self.callers.identify(request.headers)
+        self.callers.require(who, None)
         routes = self.table.routes
         if path.rstrip("/") == "/v1/models":
             data = [_entry(one) for one in routes.values() if self.callers.may_use(who, one.value)]
@@ -292,6 +311,10 @@ class Plane:
                     late = client.in_body and silent > _BODY_SECONDS and not client.paused
                 if late:
                     client.close()
+
+
+def _hopped(request: Request) -> bool:
+    return any(len(name) == 14 and name.lower() == b"x-garrison-hop" for name, _ in request.headers)
 
 
 def _entry(route: Route) -> dict[str, Any]:

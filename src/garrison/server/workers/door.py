@@ -8,10 +8,11 @@ from typing import Any
 from garrison.base.errors import GarrisonError, NotFoundError
 from garrison.base.identity import ProcessId
 from garrison.gateway.link import messages
+from garrison.gateway.link.messages import TargetValue
 from garrison.gateway.link.peer import Peer, control_peer
 from garrison.instances.live import Lease, Live
 from garrison.instances.manager import InstanceManager
-from garrison.server.workers.routes import Known, changes, instance_target, name_of, target_id
+from garrison.server.workers.routes import Known, changes, instance_target, name_of, node_of, target_id
 
 __all__ = ["WorkerDoor"]
 
@@ -20,6 +21,8 @@ class WorkerDoor:
     """`Door` through one worker.
 
     Args:
+        known: returns what there is now.
+        node: returns a node as a target. Raises UnreachableError for one that did not answer the last time.
         greeted: is called with its first message.
         told: is called with what it says about itself: that it listens, or why not, and what was used.
         lost: is called when its connection has ended.
@@ -32,11 +35,15 @@ class WorkerDoor:
     def __init__(
         self,
         instances: InstanceManager,
+        known: Callable[[], Known],
+        node: Callable[[str], TargetValue],
         greeted: Callable[["WorkerDoor", messages.Hello], None],
         told: Callable[["WorkerDoor", messages.Listening | messages.Failed | messages.Used], None],
         lost: Callable[["WorkerDoor"], None],
     ) -> None:
         self._instances = instances
+        self._now_known = known
+        self._node = node
         self._greeted, self._told, self._lost = greeted, told, lost
         self._known = Known()
         self._version = 0
@@ -98,6 +105,9 @@ class WorkerDoor:
                 if (live := self._live(message.target)) is not None:
                     live.closed(self, message.running)
                     self._instances.told()
+            case messages.Sync():
+                self.update(self._now_known())
+                self.peer.send(messages.Synced(id=message.id))
             case messages.Activate():
                 self._starting[message.id] = asyncio.create_task(self._activate(message), name="activate")
             case messages.Abandon():
@@ -120,6 +130,9 @@ class WorkerDoor:
 
     async def _activate(self, asked: messages.Activate) -> None:
         try:
+            if (node := node_of(asked.target)) is not None:
+                self.peer.send(messages.Activated(id=asked.id, target=self._node(node)))
+                return
             name = name_of(asked.target)
             if name is None:
                 raise NotFoundError(f"nothing here is {asked.target}")

@@ -7,7 +7,7 @@ from garrison.gateway.link.messages import RouteValue, Tables, TargetValue
 from garrison.instances.live import Live
 from garrison.nodes.node import NodeView
 
-__all__ = ["Known", "changes", "instance_target", "known", "name_of", "target_id"]
+__all__ = ["Known", "changes", "instance_target", "known", "name_of", "node_of", "target_id"]
 
 _INSTANCE = "instance:"
 _NODE = "node:"
@@ -31,6 +31,11 @@ def name_of(target: str) -> str | None:
     return target.removeprefix(_INSTANCE) if target.startswith(_INSTANCE) else None
 
 
+def node_of(target: str) -> str | None:
+    """The name of the node that a target is; None for another kind."""
+    return target.removeprefix(_NODE) if target.startswith(_NODE) else None
+
+
 def instance_target(live: Live) -> TargetValue:
     """An instance as a target: with its address while it admits requests."""
     engine = live.engine
@@ -43,7 +48,7 @@ def instance_target(live: Live) -> TargetValue:
 
 
 def known(instances: Iterable[Live], nodes: Iterable[NodeView]) -> Known:
-    """Return what there is: a route for each instance, here and on the nodes that answer."""
+    """Return what there is: a route for each instance, here and on the nodes. One that does not answer is cold."""
     targets: dict[str, TargetValue] = {}
     routes: dict[str, RouteValue] = {}
     for live in instances:
@@ -59,9 +64,8 @@ def known(instances: Iterable[Live], nodes: Iterable[NodeView]) -> Known:
             facts={"state": str(live.state), "model": live.spec.model, "engine": live.spec.engine},
         )
     for view in nodes:
-        if view.reach == "unreachable":
-            continue
-        target = TargetValue(id=_NODE + view.node.name, url=view.node.address, key=view.node.key, hop=True)
+        url = None if view.reach == "unreachable" else view.node.address
+        target = TargetValue(id=_NODE + view.node.name, url=url, key=view.node.key, hop=True)
         targets[target.id] = target
         for row in view.instances:
             name = str(row["name"])

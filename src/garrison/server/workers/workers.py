@@ -16,11 +16,13 @@ from garrison.base.identity import ProcessId
 from garrison.base.logs import logger
 from garrison.base.settings import Settings
 from garrison.gateway.link import messages
+from garrison.gateway.link.messages import TargetValue
 from garrison.instances.manager import InstanceManager
 from garrison.net.thread_pool import ThreadPool
 from garrison.nodes.watch import Nodes
 from garrison.processes.local import local_processes
 from garrison.server.listeners import bind_port, bind_socket, peer_uid
+from garrison.server.node_activation import node_upstream
 from garrison.server.workers.door import WorkerDoor
 from garrison.server.workers.records import WorkerRecord, read_workers, write_workers
 from garrison.server.workers.routes import Known, known
@@ -167,7 +169,7 @@ class Workers:
         return self._settings.data_dir / name
 
     def _door(self) -> asyncio.Protocol:
-        door = WorkerDoor(self._instances, self._greeted, self._told, self._lost)
+        door = WorkerDoor(self._instances, self._known, self._node, self._greeted, self._told, self._lost)
         self._doors.append(door)
         return _Guarded(door)
 
@@ -186,6 +188,10 @@ class Workers:
             _signal(process, signal.SIGKILL)
 
     def _greeted(self, door: WorkerDoor, hello: messages.Hello) -> None:
+        if len(self._ours()) > self._settings.gateway_workers:
+            _log.info("a worker of the gateway too many ends", pid=hello.pid)
+            door.peer.send(messages.Drain(seconds=self._settings.drain_timeout))
+            return
         if hello.protocol != messages.PROTOCOL or hello.version != garrison.__version__:
             _log.info("a worker of another version is replaced", pid=hello.pid, version=hello.version)
             door.peer.send(messages.Drain(seconds=self._settings.drain_timeout))
@@ -202,6 +208,7 @@ class Workers:
             self._listening.add(door.process.pid)
             door.address = f"{self._address[0]}:{message.port}"
             _log.info("a worker of the gateway listens", pid=door.process.pid, port=message.port)
+            self._tasks.append(asyncio.create_task(self._record(), name="record"))
         elif isinstance(message, messages.Failed):
             host, port = self._address
             if message.taken:
@@ -262,16 +269,19 @@ class Workers:
             await self._spawn()
             await asyncio.sleep(10.0)
             self._ended = max(0, self._ended - 1)
-            await self._record()
 
     async def _follow(self) -> None:
         """Tell the workers what changes about instances and nodes."""
         while True:
             await self._instances.changed(_NODES_SECONDS)
             await asyncio.sleep(_SETTLE_SECONDS)
-            found = self._known()
-            for door in self._doors:
-                door.update(found)
+            self.update()
+
+    def update(self) -> None:
+        """Tell the workers what has changed."""
+        found = self._known()
+        for door in self._doors:
+            door.update(found)
 
     async def _record(self) -> None:
         found = [WorkerRecord(one.process, one.address) for one in self._ours() if one.process is not None]
@@ -280,6 +290,10 @@ class Workers:
 
     def _known(self) -> Known:
         return known(self._instances.list(), self._nodes.list())
+
+    def _node(self, name: str) -> TargetValue:
+        upstream = node_upstream(self._nodes.get(name))
+        return TargetValue(id=f"node:{name}", url=upstream.url, key=upstream.key, hop=True)
 
     def _told_settings(self) -> messages.Settings:
         values = self._settings
