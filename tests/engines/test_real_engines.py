@@ -95,20 +95,28 @@ def _is_ready(server: Running) -> bool:
 
 
 @contextlib.contextmanager
-def in_progress(server: Running, tokens: int, until: Callable[..., Any]) -> Iterator[list[httpx2.Response]]:
-    """A request that the metrics show as running; after the body the list ends with its response.
+def in_progress(
+    server: Running, tokens: int, until: Callable[..., Any]
+) -> Iterator[tuple[list[httpx2.Response], Reading]]:
+    """A request that the metrics show as running, and what they showed; after the body the list ends with its response.
 
     On a busy machine a request may end between two looks at the metrics. Then another one is sent.
     """
     answers: list[httpx2.Response] = []
+    readings: list[Reading] = []
+
+    def runs() -> bool:
+        readings.append(server.read())
+        return readings[-1].running == 1
+
     for _ in range(10):
         request = threading.Thread(target=lambda: answers.append(server.generate(tokens)))
         request.start()
-        until(lambda: server.read().running == 1 or not request.is_alive(), seconds=60.0, what="a request that runs")  # noqa: B023
-        if request.is_alive():
+        until(lambda: runs() or not request.is_alive(), seconds=60.0, what="a request that runs")  # noqa: B023
+        if request.is_alive() and readings[-1].running == 1:
             break
-    assert request.is_alive(), "each request ended before the metrics showed it"
-    yield answers
+    assert readings[-1].running == 1, "each request ended before the metrics showed it"
+    yield answers, readings[-1]
     request.join(120)
 
 
@@ -122,8 +130,8 @@ def check_metrics(server: Running, until: Callable[..., Any], tokens: int) -> No
     assert server.generate(4).status_code == 200  # the first request may compile for long
     until(lambda: is_idle(server.read()), what="idle")
     before, since = server.read(), time.monotonic()
-    with in_progress(server, tokens, until) as answers:
-        assert is_idle(server.read()) is False
+    with in_progress(server, tokens, until) as (answers, reading):
+        assert is_idle(reading) is False
     until(lambda: is_idle(server.read()), what="idle")
     after = server.read()
     assert before.generated_tokens is not None
@@ -175,7 +183,7 @@ def test_vllm(real_engine: Callable[[str], Environment], tmp_path: Path, until: 
                 assert call.method.lower() in paths[call.path], call
 
         # SIGTERM lets a request finish for as long as the option says.
-        with in_progress(server, 400, until) as answers:
+        with in_progress(server, 400, until) as (answers, _):
             os.kill(server.process.pid, signal.SIGTERM)
         assert answers[-1].status_code == 200
         assert answers[-1].json()["usage"]["completion_tokens"] == 400
