@@ -8,8 +8,9 @@ client is replaced by another one, or asked again over a new connection.
 from typing import TYPE_CHECKING
 
 from garrison.base.errors import GarrisonError, NotFoundError, UnauthenticatedError, UnreachableError
-from garrison.gateway.model_name import renamed
+from garrison.gateway.requests.paths import Api, Asked, Kind, ModelIn, path_at, reaches
 from garrison.gateway.usage import UsageReader, estimate
+from garrison.gateway.worker.bodies import NamedModel, named_model
 from garrison.gateway.worker.heads import DROPPED_TO_COUNT, DROPPED_UP, answer_head, framed, request_head
 from garrison.net.http1.responses import ResponseReader
 from garrison.net.http1.writing import LAST_CHUNK, header_line
@@ -32,24 +33,26 @@ class Exchange:
     """`Work` for one request, and `Answered` by its target.
 
     Args:
-        path: at the target.
-        model: the name in the request; empty until the body was read.
+        asked: what the request asks for.
+        query: of its target, with the question mark.
         known: the caller may see what there is.
     """
 
     __slots__ = (
         "_admission",
         "_asked",
+        "_asked_for",
         "_chunked",
         "_data",
+        "_entered",
         "_inbound",
         "_known",
         "_model",
         "_named",
         "_out",
-        "_path",
         "_pieces",
         "_plane",
+        "_query",
         "_request",
         "_size",
         "_started",
@@ -66,14 +69,16 @@ class Exchange:
     )  # fmt: skip
 
     def __init__(
-        self, plane: "Plane", inbound: "Inbound", request: "Request", path: bytes, model: str, *, known: bool
+        self, plane: "Plane", inbound: "Inbound", request: "Request", asked: Asked, query: bytes, *, known: bool
     ) -> None:
         self._plane = plane
         self._inbound = inbound
         self._request = request
-        self._path = path
-        self._model = model
-        self._named = not model
+        self._asked_for = asked
+        self._query = query
+        self._model = asked.name
+        self._named: NamedModel | None = None
+        self._entered = False
         self._known = known
         self._synced = False
         self._size = 0
@@ -116,8 +121,10 @@ class Exchange:
             return
         try:
             self._plane.callers.require(self._plane.callers.identify(self._request.headers), None)
-            if self._named:
-                self._model = self._plane.model_of(self._request, self._data)
+            if self._asked_for.model_in is not ModelIn.PATH and self._named is None:
+                kind = self._plane.content_type(self._request)
+                self._named = named_model(self._asked_for, self._data, kind)
+                self._model = self._named.name
             self.route, self.rest = self._plane.route_for(self._request, self._model)
             self._admission = self._plane.admit(self._request, self.route, self._model)
         except (NotFoundError, UnauthenticatedError) as error:
@@ -147,6 +154,10 @@ class Exchange:
         if target is None:
             self._refuse(NotFoundError(f"nothing serves {self._model!r} now", details={"retry_after": 1}))
             return
+        if self._path_at(target) is None:
+            engine, path = target.value.engine, self._request.target.partition(b"?")[0].decode("latin-1")
+            self._refuse(NotFoundError(f"{self._model} runs {engine}, which has no {path}", hint="See docs/server.md."))
+            return
         self.target = target
         if target.open:
             self._go()
@@ -167,6 +178,7 @@ class Exchange:
     def _go(self) -> None:
         target = self.target
         assert target is not None
+        self._entered = True
         self._plane.enter(target)
         idle = target.idle
         while idle:
@@ -178,10 +190,14 @@ class Exchange:
 
     def connected(self, connection: "Outbound") -> None:
         """A new connection is there."""
-        self._send(connection)
+        if self._inbound.work is self:
+            self._send(connection)
+        else:  # the client has gone meanwhile
+            connection.rest()
 
     def not_connected(self, reason: str) -> None:
-        self.answer_lost(reason)
+        if self._inbound.work is self:
+            self.answer_lost(reason)
 
     def _send(self, connection: "Outbound") -> None:
         request, target, route = self._request, self.target, self.route
@@ -190,17 +206,19 @@ class Exchange:
         self._upstream = connection
         self._tries += 1
         data = self._data
-        if self._named:
+        if self._named is not None:
             name = self.rest or route.models[route.targets.index(target)] or target.value.model
             if name and name != self._model:
-                data = renamed(data, self._plane.content_type(request), name)
+                data = self._named.renamed(data, name)
         counted = self._admission is not None and self._admission.limits.tokens_per_minute is not None
         own, dropped = target.head, DROPPED_UP
         if counted:
             self._asked = estimate(data, self._plane.content_type(request)) if self._uses_tokens else 0
             own, dropped = own + b"accept-encoding: identity\r\n", DROPPED_TO_COUNT
             self._spend(self._asked)
-        head = request_head(request, target.prefix + self._path, own, len(data), dropped)
+        head = request_head(
+            request, target.prefix + (self._path_at(target) or b"/") + self._query, own, len(data), dropped
+        )
         self.deadline = self._plane.now() + self._plane.silence_seconds
         self._plane.timed(self)
         connection.request(self, request.method.decode("latin-1"), head + data)
@@ -229,7 +247,16 @@ class Exchange:
 
     @property
     def _uses_tokens(self) -> bool:
-        return not self._path.partition(b"?")[0].endswith((b"/tokenize", b"/detokenize", b"/count_tokens"))
+        return self._asked_for.api not in (Api.TOKENIZE, Api.DETOKENIZE, Api.COUNT_TOKENS)
+
+    def _path_at(self, target: "Target") -> bytes | None:
+        """The path of the request at a target; None for one that does not have it, or not for whoever asks."""
+        asked, engine = self._asked_for, target.value.engine
+        if target.value.hop:  # another server, which decides by itself
+            return self._request.target.partition(b"?")[0]
+        if asked.kind is Kind.INFERENCE:
+            return path_at(engine, asked)
+        return asked.rest if reaches(engine, self._request.method, asked.rest, query=bool(self._query)) else None
 
     def _spend(self, tokens: int) -> None:
         if self._admission is not None:
@@ -320,14 +347,13 @@ class Exchange:
     def _leave(self) -> None:
         """The target is not used any more."""
         target, self.target = self.target, None
-        if target is not None and self._wait is None:
+        if target is not None and self._entered:
+            self._entered = False
             self._plane.leave(target)
 
     def _end(self) -> None:
         self._plane.ended(self)
-        if self._tries or self._upstream is not None:
-            self._leave()
-        self.target = None
+        self._leave()
         admission, self._admission = self._admission, None
         if admission is not None:
             self._plane.limiter_end(admission)

@@ -5,7 +5,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Protocol
 
 from garrison.base.errors import GarrisonError, InvalidError
-from garrison.gateway.answers import error_answer
+from garrison.gateway.requests.errors import error_answer
 from garrison.net.http1.flow import FlowControl
 from garrison.net.http1.limits import HeaderList, Limits
 from garrison.net.http1.requests import Refusal, RequestReader
@@ -167,18 +167,18 @@ class Inbound(FlowControl):
 
     # --- of the work
 
-    def answer(self, status: int, headers: dict[str, str], body: bytes, *, close: bool = False) -> None:
+    def answer(self, status: int, headers: HeaderList, body: bytes, *, close: bool = False) -> None:
         """Write a whole answer of the gateway's own, and go on with the next request."""
         request = self.request
         head = request is not None and request.method == b"HEAD"
         keep = request is not None and request.complete and request.keep_alive and not close
-        lines = [status_line(status), *(f"{name}: {value}" for name, value in headers.items())]
-        lines += [f"content-length: {len(body)}"]
+        lines = [status_line(status).encode(), *(b"%b: %b" % pair for pair in headers)]
+        lines.append(b"content-length: %d" % len(body))
         if not keep:
-            lines.append("connection: close")
+            lines.append(b"connection: close")
         elif request is not None and request.http10:
-            lines.append("connection: keep-alive")
-        data = ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1", "replace")
+            lines.append(b"connection: keep-alive")
+        data = b"\r\n".join(lines) + b"\r\n\r\n"
         self.begun = True
         self.send(data if head else data + body)
         self.next(keep)

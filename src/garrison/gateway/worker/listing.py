@@ -2,8 +2,10 @@
 
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from garrison.base.errors import GarrisonError
-from garrison.gateway.answers import encoded
+from garrison.gateway.requests.paths import Asked
 
 if TYPE_CHECKING:
     from garrison.gateway.worker.inbound import Inbound, Request
@@ -11,12 +13,14 @@ if TYPE_CHECKING:
 
 __all__ = ["Listing"]
 
+_JSON = [(b"content-type", b"application/json")]
+
 
 class Listing:
     """`Work` for one list. What has just been created is in it, so the control process is asked first."""
 
-    def __init__(self, plane: "Plane", inbound: "Inbound", request: "Request", path: str) -> None:
-        self._plane, self._inbound, self._request, self._path = plane, inbound, request, path
+    def __init__(self, plane: "Plane", inbound: "Inbound", request: "Request", asked: Asked) -> None:
+        self._plane, self._inbound, self._request, self._asked = plane, inbound, request, asked
 
     def body(self, piece: bytes) -> None: ...
 
@@ -31,8 +35,8 @@ class Listing:
         if self._inbound.work is not self:
             return
         try:
-            body = encoded(self._plane.models(self._request, self._path))
+            body = msgspec.json.encode(self._plane.models(self._request, self._asked))
         except GarrisonError as error:
             self._inbound.refuse(error)
             return
-        self._inbound.answer(200, {"content-type": "application/json"}, body)
+        self._inbound.answer(200, _JSON, body)

@@ -98,10 +98,14 @@ class Passing:
     # --- connecting
 
     def connected(self, connection: "Outbound") -> None:
-        self._send(connection)
+        if self._inbound.work is self:
+            self._send(connection)
+        else:  # the client has gone meanwhile
+            connection.rest()
 
     def not_connected(self, reason: str) -> None:
-        self.answer_lost(reason)
+        if self._inbound.work is self:
+            self.answer_lost(reason)
 
     def _send(self, connection: "Outbound") -> None:
         request = self._request

@@ -4,15 +4,13 @@ import asyncio
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
-import msgspec
-
 from garrison.access.limiter import Admission
 from garrison.base.clock import Clock
 from garrison.base.errors import GarrisonError, InvalidError, NotFoundError, UnreachableError
-from garrison.gateway.answers import error_answer
 from garrison.gateway.link.messages import Settings, TargetValue
-from garrison.gateway.model_name import named_model
-from garrison.gateway.paths import is_inference, is_llama_cpp
+from garrison.gateway.requests.errors import Answer, error_answer, speaks_anthropic
+from garrison.gateway.requests.near import near_names
+from garrison.gateway.requests.paths import Asked, Kind, classify
 from garrison.gateway.worker.callers import Callers
 from garrison.gateway.worker.exchange import Exchange
 from garrison.gateway.worker.heads import KEPT_FOR_CONTROL
@@ -33,13 +31,6 @@ _IDLE_SECONDS = 75.0
 """For an idle connection of a client."""
 _SWEEP_SECONDS = 0.5
 CONTROL = "control"
-
-
-class _Named(msgspec.Struct):
-    model: Any = None
-
-
-_decoder = msgspec.json.Decoder(_Named)
 
 
 class _Connecting(Protocol):
@@ -108,43 +99,27 @@ class Plane:
         Raises:
             GarrisonError: it is refused.
         """
-        path, _, query = request.target.partition(b"?")
-        text = path.decode("latin-1")
-        if text.startswith("/v1/") and not request.upgrade:
-            return self._model_work(inbound, request, text)
-        if text.startswith("/llama-cpp/"):
-            return self._llama_cpp_work(inbound, request, text, query)
+        asked = classify(request.method, request.target)
+        if asked.kind in (Kind.CONTROL, Kind.PROXY):
+            return self._pass_on(inbound, request)
+        if request.upgrade:
+            raise InvalidError("this path speaks no other protocol", hint="Send the request without Upgrade.")
+        if asked.kind in (Kind.MODELS, Kind.MODEL):
+            return Listing(self, inbound, request, asked)
+        if asked.kind is Kind.ROUTER:
+            raise NotFoundError("this server is no router of llama-server", hint="GET /v1/models lists its models.")
+        known = self._is_known(request)
+        inbound.go_on()
+        _, mark, query = request.target.partition(b"?")
+        return Exchange(self, inbound, request, asked, mark + query, known=known)
+
+    def _pass_on(self, inbound: Inbound, request: Request) -> Work:
         lines = b"x-forwarded-for: " + inbound.peer.encode() + b"\r\n"
         lines += b"x-forwarded-proto: " + (b"https" if self.settings.tls_cert else b"http") + b"\r\n"
         work = Passing(self, inbound, request, self._control, request.target, lines, KEPT_FOR_CONTROL)
         inbound.work = work
         work.begin()
         return work
-
-    def _model_work(self, inbound: Inbound, request: Request, path: str) -> Work | None:
-        method = request.method
-        if path.startswith("/v1/models") and method in (b"GET", b"HEAD") and path[10:11] in ("", "/"):
-            return Listing(self, inbound, request, path)
-        if not is_inference(path) or not (method == b"POST" or path.startswith("/v1/responses/")):
-            self.callers.require(self.callers.identify(request.headers), None)
-            raise NotFoundError(
-                f"there is no {method.decode('latin-1')} {path}", hint="docs/server.md lists the paths."
-            )
-        inbound.go_on()
-        return Exchange(self, inbound, request, request.target, "", known=self._is_known(request))
-
-    def _llama_cpp_work(self, inbound: Inbound, request: Request, path: str, query: bytes) -> Work:
-        name, _, rest = path.removeprefix("/llama-cpp/").partition("/")
-        inner = f"/{rest}"
-        method = request.method.decode("latin-1")
-        known = self._is_known(request)
-        if not known:
-            self.callers.require(self.callers.identify(request.headers), None)
-        if not is_llama_cpp(method, inner):
-            raise NotFoundError(f"there is no {method} {inner} of an instance here", hint="docs/server.md")
-        inbound.go_on()
-        target = inner.encode("latin-1") + (b"?" + query if query else b"")
-        return Exchange(self, inbound, request, target, name, known=known)
 
     def _is_known(self, request: Request) -> bool:
         """Whether a request may see what there is."""
@@ -159,19 +134,6 @@ class Plane:
         do."""
         return self.link is not None and self.link.sync(then)
 
-    def model_of(self, request: Request, body: bytes) -> str:
-        """Return the model that a body names. Raises InvalidError."""
-        kind = self.content_type(request)
-        if kind.startswith("multipart/form-data"):
-            return named_model(body, kind)
-        try:
-            model = _decoder.decode(body).model
-        except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
-            return named_model(body, kind)  # says what is wrong
-        if not isinstance(model, str) or not model:
-            raise InvalidError("the request names no model", hint="Send `model`: the name of an instance or a route.")
-        return model
-
     def content_type(self, request: Request) -> str:
         for name, value in request.headers:
             if len(name) == 12 and name.lower() == b"content-type":
@@ -184,7 +146,7 @@ class Plane:
         if found is not None and any(one.value.hop for one in found[0].targets) and _hopped(request):
             found = None  # another server has sent it here: two that know each other would go round in circles
         if found is None:
-            raise NotFoundError(f"there is no model {model!r}", hint="GET /v1/models lists those that exist.")
+            raise self._unknown(request, model)
         return found
 
     def admit(self, request: Request, route: Route, model: str) -> Admission | None:
@@ -203,28 +165,34 @@ class Plane:
     def limiter_spend(self, admission: Admission, tokens: int) -> None:
         self.callers.limiter.spend(admission, self.now(), tokens)
 
-    def error_answer(self, error: GarrisonError, target: bytes) -> tuple[int, dict[str, str], bytes]:
-        """Return status, headers and body for an error."""
-        return error_answer(error)
+    def error_answer(self, error: GarrisonError, target: bytes) -> Answer:
+        """Return status, headers and body for an error, as the clients of a path read it."""
+        return error_answer(error, anthropic=speaks_anthropic(target))
 
     def not_answered(self, target: Target | None, reason: str) -> GarrisonError:
         if target is self._control:
             return UnreachableError("the management server does not answer", hint="Requests to models go on.")
         return UnreachableError(f"it did not answer: {reason}", hint="Send the request again.")
 
-    def models(self, request: Request, path: str) -> Mapping[str, Any]:
+    def models(self, request: Request, asked: Asked) -> Mapping[str, Any]:
         """Return what is listed for a caller. Raises GarrisonError."""
         who = self.callers.identify(request.headers)
         self.callers.require(who, None)
         routes = self.table.routes
-        if path.rstrip("/") == "/v1/models":
+        if asked.kind is Kind.MODELS:
             data = [_entry(one) for one in routes.values() if self.callers.may_use(who, one.value)]
             return {"object": "list", "data": data}
-        wanted = path.removeprefix("/v1/models/")
-        found = routes.get(wanted)
+        found = routes.get(asked.name)
         if found is None or not self.callers.may_use(who, found.value):
-            raise NotFoundError(f"there is no model {wanted!r}", hint="GET /v1/models lists those that exist.")
+            raise self._unknown(request, asked.name)
         return _entry(found)
+
+    def _unknown(self, request: Request, model: str) -> NotFoundError:
+        who = self.callers.identify(request.headers)
+        names = [one.name for one in self.table.routes.values() if self.callers.may_use(who, one.value)]
+        near = near_names(model, names)
+        hint = f"Did you mean {' or '.join(near)}?" if near else "GET /v1/models lists those that exist."
+        return NotFoundError(f"there is no model {model!r}", hint=hint)
 
     # --- targets
 

@@ -38,6 +38,8 @@ _ADOPT_SECONDS = 2.0
 _AGAIN_SECONDS = (0.0, 0.2, 1.0, 5.0)
 """Before a worker that ended is replaced, by how many ended shortly before."""
 _SETTLE_SECONDS = 0.02
+_MALLOC = {"MALLOC_TOP_PAD_": str(16 * 2**20)}
+"""glibc keeps this much of what is freed: otherwise each large body is mapped in anew, page by page."""
 _NODES_SECONDS = 5.0
 
 _log = logger(__name__)
@@ -237,7 +239,7 @@ class Workers:
         try:
             process = await asyncio.create_subprocess_exec(
                 *(sys.executable, SAFE_PYTHON, "-m", _MODULE, str(self._path(_LINK_NAME).absolute())),
-                env=child_environment(os.environ, without=("GARRISON_", "LLAMACTL_")),
+                env=child_environment(os.environ, without=("GARRISON_", "LLAMACTL_")) | _MALLOC,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

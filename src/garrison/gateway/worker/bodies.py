@@ -1,0 +1,38 @@
+"""The model in a body, wherever its kind of request has it, and the body with another one."""
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+from garrison.gateway.requests.body_fields import read_fields
+from garrison.gateway.requests.multipart import FormModel, form_model, renamed_form
+from garrison.gateway.requests.paths import Asked, ModelIn
+from garrison.gateway.requests.rewrite import Rewrite, rewrite, rewritten
+
+__all__ = ["NamedModel", "named_model"]
+
+
+@dataclass(frozen=True, slots=True)
+class NamedModel:
+    """A model as a body names it."""
+
+    name: str
+    form: FormModel | None = None
+
+    def renamed(self, body: bytes, name: str) -> bytes:
+        """Return the body with `name` in its place, and nothing else changed."""
+        if self.form is not None:
+            return renamed_form(body, self.form, name)
+        return rewritten(body, _change(name), self.name)
+
+
+def named_model(asked: Asked, body: bytes, content_type: str) -> NamedModel:
+    """Return the model that a body names. Raises InvalidError."""
+    if asked.model_in is ModelIn.FORM:
+        form = form_model(body, content_type)
+        return NamedModel(form.name, form)
+    return NamedModel(read_fields(body).model)
+
+
+@lru_cache(maxsize=4096)
+def _change(name: str) -> Rewrite:
+    return rewrite(model=name)
