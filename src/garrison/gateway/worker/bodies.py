@@ -1,7 +1,7 @@
 """The model in a body, wherever its kind of request has it, and the body with another one."""
 
-from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
 from garrison.gateway.requests.body_fields import read_fields
 from garrison.gateway.requests.multipart import FormModel, form_model, renamed_form
@@ -11,8 +11,7 @@ from garrison.gateway.requests.rewrite import Rewrite, rewrite, rewritten
 __all__ = ["NamedModel", "named_model"]
 
 
-@dataclass(frozen=True, slots=True)
-class NamedModel:
+class NamedModel(NamedTuple):
     """A model as a body names it."""
 
     name: str

@@ -27,6 +27,7 @@ class Callers:
         self._clock = clock
         self._book: KeyBook | None = None
         self._open = anonymous(infers=False, manages=False)
+        self._open_to_all = False
         self.limiter = Limiter()
 
     def set_keys(self, told: Keys) -> None:
@@ -37,6 +38,7 @@ class Callers:
     def set_open(self, *, infers: bool) -> None:
         """Whether requests to models need no key."""
         self._open = anonymous(infers=infers, manages=False)
+        self._open_to_all = infers
 
     def identify(self, headers: HeaderList) -> Identity | Refusal:
         """Return who makes a request, or why nobody is known to.
@@ -61,7 +63,9 @@ class Callers:
             UnauthenticatedError: it has no valid key, and needs one.
             DeniedError: its key does not permit this.
         """
-        if isinstance(who, Identity) and who.permissions.only is None and Scope.INFERENCE in who.permissions.scopes:
+        if self._open_to_all or (
+            isinstance(who, Identity) and who.permissions.only is None and Scope.INFERENCE in who.permissions.scopes
+        ):
             return
         if route is None:
             admit(who, self._open, Action(ActionKind.LIST_MODELS))
