@@ -56,12 +56,19 @@ class Parts:
 
     Args:
         environ: the environment that engines inherit from.
+        worker: one of the gateway's that was started ahead.
 
     Raises:
         GarrisonError: the database cannot be opened.
     """
 
-    def __init__(self, settings: Settings, environ: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        environ: Mapping[str, str] | None = None,
+        *,
+        worker: asyncio.subprocess.Process | None = None,
+    ) -> None:
         self.settings = settings
         environ = os.environ if environ is None else environ
         self.environ = environ
@@ -100,7 +107,7 @@ class Parts:
         self.nodes = Nodes(NodeFiles(settings.data_dir), self._ask, clock=self.clock, pool=self.disk)
         self.workers = Workers(
             self.instances, self.nodes, self.keys, settings, secret=secret,
-            control_socket=settings.data_dir / CONTROL_NAME, disk=self.disk,
+            early=worker, control_socket=settings.data_dir / CONTROL_NAME, disk=self.disk,
         )  # fmt: skip
         artifacts = DiskArtifacts(settings.data_dir, self.store.identity(), record=self.store)
         served = ServedInstances(self.instances, self.nodes, settings)
