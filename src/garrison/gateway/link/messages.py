@@ -11,6 +11,7 @@ __all__ = [
     "Abandon",
     "Activate",
     "Activated",
+    "Begun",
     "Close",
     "Closed",
     "Counts",
@@ -21,6 +22,7 @@ __all__ = [
     "Hello",
     "Keys",
     "Listening",
+    "Load",
     "Refused",
     "RouteValue",
     "Settings",
@@ -154,6 +156,12 @@ class Synced(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     id: int
 
 
+class Begun(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """What `Load` asked for has begun."""
+
+    id: int
+
+
 class Close(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     """Let no further request through to a target, and say so."""
 
@@ -166,7 +174,7 @@ class Drain(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     seconds: float
 
 
-FromControl = Settings | Keys | Tables | Activated | Refused | Synced | Close | Drain
+FromControl = Settings | Keys | Tables | Activated | Refused | Begun | Synced | Close | Drain
 
 
 # From a worker
@@ -216,6 +224,14 @@ class Sync(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     id: int
 
 
+class Load(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """Start a target, or with `load` false have it give up its memory; answered by `Begun` or `Refused`."""
+
+    id: int
+    target: str
+    load: bool = True
+
+
 class Abandon(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     """The request of an `Activate` has gone."""
 
@@ -259,4 +275,4 @@ class Used(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     uses: list[UseValue]
 
 
-FromWorker = Hello | Sync | Listening | Failed | Activate | Abandon | Taken | Counts | Closed | Used
+FromWorker = Hello | Load | Sync | Listening | Failed | Activate | Abandon | Taken | Counts | Closed | Used

@@ -49,6 +49,7 @@ class Link:
         self._lost = asyncio.Event()
         self._numbers = count(1)
         self._waiting: dict[int, Exchange] = {}
+        self._loading: dict[int, Callable[[GarrisonError | None], None]] = {}
         self._syncing: dict[int, tuple[Callable[[], None], asyncio.TimerHandle]] = {}
         self._quiet: dict[Target, asyncio.TimerHandle] = {}
         self._told: dict[str, int] = {}
@@ -119,6 +120,22 @@ class Link:
             timer.cancel()
             then()
 
+    def load(self, targets: list[str], *, load: bool, then: Callable[[GarrisonError | None], None]) -> bool:
+        """As `ControlLink.load`."""
+        if len(self._loading) >= _MOST_SYNCING:
+            return False
+        for target in targets:
+            number = next(self._numbers)
+            self._loading[number] = then
+            if not self.send(messages.Load(id=number, target=target, load=load)):
+                del self._loading[number]
+                return False
+        return True
+
+    def _loaded(self, number: int, error: GarrisonError | None) -> None:
+        if (then := self._loading.pop(number, None)) is not None:
+            then(error)
+
     def busy(self, target: Target) -> None:
         """As `ControlLink.busy`."""
         if (timer := self._quiet.pop(target, None)) is not None:
@@ -155,11 +172,14 @@ class Link:
         plane = self._plane
         match message:
             case messages.Tables():
-                plane.table.apply(message)
+                plane.apply(message)
             case messages.Activated():
                 self._activated(message)
             case messages.Refused():
+                self._loaded(message.id, _error(message))
                 self._refuse(message.id, _error(message))
+            case messages.Begun():
+                self._loaded(message.id, None)
             case messages.Synced():
                 self._synced(message.id)
             case messages.Close():
@@ -191,6 +211,8 @@ class Link:
     def _refuse_all(self) -> None:
         for number in list(self._waiting):
             self._refuse(number, _no_control())
+        for number in list(self._loading):
+            self._loaded(number, _no_control())
         for number in list(self._syncing):
             self._synced(number)
 

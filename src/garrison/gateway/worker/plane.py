@@ -6,8 +6,8 @@ from typing import Any, Protocol
 
 from garrison.access.limiter import Admission
 from garrison.base.clock import Clock
-from garrison.base.errors import GarrisonError, InvalidError, NotFoundError, UnreachableError
-from garrison.gateway.link.messages import Settings, TargetValue
+from garrison.base.errors import GarrisonError, InvalidError, NotFoundError, NotReadyError, UnreachableError
+from garrison.gateway.link.messages import Settings, Tables, TargetValue
 from garrison.gateway.requests.errors import Answer, error_answer, speaks_anthropic
 from garrison.gateway.requests.near import near_names
 from garrison.gateway.requests.paths import Asked, Kind, classify
@@ -18,6 +18,7 @@ from garrison.gateway.worker.inbound import Inbound, Request, Work
 from garrison.gateway.worker.listing import Listing
 from garrison.gateway.worker.outbound import Outbound, connect
 from garrison.gateway.worker.passing import Passing
+from garrison.gateway.worker.router import Feed, LoadCall, status_of
 from garrison.gateway.worker.targets import Route, RouteTable, Target
 
 __all__ = ["ControlLink", "Plane"]
@@ -56,6 +57,9 @@ class ControlLink(Protocol):
     def sync(self, then: Callable[[], None]) -> bool:
         """Have everything told that has changed, and call `then`, at the latest after half a second. False: not now."""
 
+    def load(self, targets: list[str], *, load: bool, then: Callable[[GarrisonError | None], None]) -> bool:
+        """Have targets started or stopped, and call `then` when that has begun. False: there is nobody to ask."""
+
     def busy(self, target: Target) -> None:
         """The first request to a target has begun."""
 
@@ -68,6 +72,7 @@ class Plane:
 
     Attributes:
         inbound: connections of clients.
+        feeds: of clients that watch the models.
         draining: no request follows the one in progress on any connection.
     """
 
@@ -79,6 +84,7 @@ class Plane:
         self.link: ControlLink | None = None
         self.inbound: set[Inbound] = set()
         self.draining = False
+        self.feeds: set[Feed] = set()
         self.silence_seconds = 3600.0
         self._loop = loop
         self._control = Target(TargetValue(id=CONTROL))
@@ -88,7 +94,7 @@ class Plane:
 
     def set_settings(self, told: Settings) -> None:
         self.settings = told
-        self.callers.set_open(infers=told.open_inference)
+        self.callers.set_open(infers=told.open_inference, manages=told.open_management)
         self._control.set(TargetValue(id=CONTROL, url=f"unix:{told.control_socket}"))
 
     # --- requests
@@ -107,11 +113,58 @@ class Plane:
         if asked.kind in (Kind.MODELS, Kind.MODEL):
             return Listing(self, inbound, request, asked)
         if asked.kind is Kind.ROUTER:
-            raise NotFoundError("this server is no router of llama-server", hint="GET /v1/models lists its models.")
+            return self._router_work(inbound, request, asked)
         known = self._is_known(request)
         inbound.go_on()
         _, mark, query = request.target.partition(b"?")
         return Exchange(self, inbound, request, asked, mark + query, known=known)
+
+    def _router_work(self, inbound: Inbound, request: Request, asked: Asked) -> Work:
+        if asked.name == "list":
+            return Listing(self, inbound, request, Asked(Kind.MODELS))
+        if asked.name == "sse":
+            return Feed(self, inbound, request)
+        self.callers.require(self.callers.identify(request.headers), None)
+        inbound.go_on()
+        return LoadCall(self, inbound, request, load=asked.name == "load")
+
+    def load(self, request: Request, model: str, *, load: bool, then: Callable[[GarrisonError | None], None]) -> None:
+        """Have a model loaded or unloaded.
+
+        Args:
+            then: is told once that has begun, or why it cannot.
+
+        Raises:
+            NotFoundError, UnauthenticatedError, DeniedError: it is unknown, or the caller may not.
+            NotReadyError: the control process does not answer.
+        """
+        route, _ = self.route_for(request, model)
+        who = self.callers.identify(request.headers)
+        self.callers.require(who, route.value, model)
+        if not load:
+            self.callers.require_manager(who)
+        if self.link is None or not self.link.load([one.id for one in route.targets[:1]], load=load, then=then):
+            raise NotReadyError("the server that starts models does not answer", details={"retry_after": 1})
+
+    def sees(self, request: Request, model: str) -> bool:
+        """Whether a caller may use a model."""
+        found = self.table.find(model)
+        return found is not None and self.callers.may_use(self.callers.identify(request.headers), found[0].value)
+
+    def apply(self, told: Tables) -> None:
+        """Take what the control process tells, and report it to whoever watches."""
+        before = {
+            one.name: known.value.facts.get("state")
+            for one in told.routes
+            if (known := self.table.routes.get(one.name))
+        }
+        self.table.apply(told)
+        for feed in list(self.feeds):
+            for one in told.routes:
+                if before.get(one.name, "") != one.facts.get("state"):
+                    feed.changed(one.name, one.facts.get("state"))
+            for name in told.gone_routes:
+                feed.gone(name)
 
     def _pass_on(self, inbound: Inbound, request: Request) -> Work:
         lines = b"x-forwarded-for: " + inbound.peer.encode() + b"\r\n"
@@ -287,4 +340,5 @@ def _hopped(request: Request) -> bool:
 
 def _entry(route: Route) -> dict[str, Any]:
     value = route.value
-    return {"id": value.name, "object": "model", "created": value.created, "owned_by": value.owned_by, **value.facts}
+    told = {"id": value.name, "object": "model", "created": value.created, "owned_by": value.owned_by, **value.facts}
+    return told | {"status": status_of(value.facts.get("state"))}

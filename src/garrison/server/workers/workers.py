@@ -307,6 +307,7 @@ class Workers:
             tls_cert=None if values.tls_cert_file is None else str(values.tls_cert_file.absolute()),
             tls_key=None if values.tls_key_file is None else str(values.tls_key_file.absolute()),
             open_inference=not values.require_inference_auth,
+            open_management=not values.require_management_auth,
             max_body_bytes=values.max_body_mib * 2**20,
             drain_seconds=values.drain_timeout,
         )
