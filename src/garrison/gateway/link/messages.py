@@ -257,16 +257,28 @@ class Closed(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     running: int
 
 
-class UseValue(msgspec.Struct, frozen=True, kw_only=True):
-    """Requests of one key to one route, since the last time."""
+class UseValue(msgspec.Struct, kw_only=True):
+    """Requests of one key to one target by one route, since the last time.
+
+    Attributes:
+        statuses: how many were answered with each.
+        seconds, first_bytes: how many fell below each bound of a histogram, and, at the end, above all.
+    """
 
     route: str
+    target: str
     key_id: int | None
-    requests: int = 0
-    failed: int = 0
+    statuses: dict[int, int] = {}
+    seconds: list[int]
+    first_bytes: list[int]
+    seconds_sum: float = 0.0
+    first_bytes_sum: float = 0.0
+    retries: int = 0
+    bytes_in: int = 0
+    bytes_out: int = 0
     tokens_in: int = 0
     tokens_out: int = 0
-    last: float = 0.0
+    tokens_cached: int = 0
 
 
 class Used(msgspec.Struct, frozen=True, kw_only=True, tag=True):

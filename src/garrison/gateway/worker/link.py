@@ -158,13 +158,15 @@ class Link:
             self._told[target.id] = target.running
 
     async def _count(self) -> None:
-        """Tell how many requests there are, for whoever looks."""
+        """Tell how many requests there are, for whoever looks, and what those that have ended used."""
         while True:
             await asyncio.sleep(_COUNTS_SECONDS)
             targets = self._plane.table.targets.values()
             changed = {one.id: one.running for one in targets if one.running and self._told.get(one.id) != one.running}
             if changed and self.send(messages.Counts(running=changed)):
                 self._told |= changed
+            if self._peer is not None and (uses := self._plane.stats.take()):
+                self.send(messages.Used(uses=uses))
 
     # --- messages
 

@@ -19,6 +19,7 @@ from garrison.gateway.worker.listing import Listing
 from garrison.gateway.worker.outbound import Outbound, connect
 from garrison.gateway.worker.passing import Passing
 from garrison.gateway.worker.router import Feed, LoadCall, status_of
+from garrison.gateway.worker.stats import Stats
 from garrison.gateway.worker.targets import Route, RouteTable, Target
 
 __all__ = ["ControlLink", "Plane"]
@@ -86,6 +87,7 @@ class Plane:
         self.draining = False
         self.feeds: set[Feed] = set()
         self.silence_seconds = 3600.0
+        self.stats = Stats()
         self._loop = loop
         self._control = Target(TargetValue(id=CONTROL))
         self._timed: set[_Timed] = set()

@@ -24,6 +24,7 @@ from garrison.server.workers.door import WorkerDoor
 from garrison.server.workers.processes import LINK_NAME, LOG_NAME, start_worker
 from garrison.server.workers.records import RECORD_NAME, WorkerRecord, read_workers, write_workers
 from garrison.server.workers.routes import Known, known
+from garrison.server.workers.totals import Totals
 
 __all__ = ["Workers"]
 
@@ -44,6 +45,9 @@ class Workers:
         secret: with which tokens are digested.
         control_socket: where workers send what is not for a model.
         early: a worker that was started ahead.
+
+    Attributes:
+        totals: what the workers have reported.
     """
 
     def __init__(
@@ -62,6 +66,7 @@ class Workers:
         self._settings, self._secret, self._disk = settings, secret, disk
         self._control_socket = control_socket
         self._address = (settings.server_host, settings.server_port)
+        self.totals = Totals()
         self._before: list[WorkerRecord] = []
         self._doors: list[WorkerDoor] = []
         self._children: dict[int, asyncio.subprocess.Process] = {}
@@ -214,6 +219,8 @@ class Workers:
             door.address = f"{self._address[0]}:{message.port}"
             _log.info("a worker of the gateway listens", pid=door.process.pid, port=message.port)
             self._tasks.append(asyncio.create_task(self._record(), name="record"))
+        elif isinstance(message, messages.Used):
+            self.totals.add(message.uses)
         elif isinstance(message, messages.Failed):
             host, port = self._address
             if message.taken:
