@@ -14,9 +14,10 @@ from enum import StrEnum
 
 from garrison.base.errors import InvalidError
 
-__all__ = ["Breaker", "BreakerLimits", "BreakerState"]
+__all__ = ["ALWAYS", "Breaker", "BreakerLimits", "BreakerState"]
 
-_ALWAYS = -math.inf
+ALWAYS = -math.inf
+"""`passes_from` of a closed breaker."""
 
 
 class BreakerState(StrEnum):
@@ -63,7 +64,7 @@ class Breaker:
     __slots__ = ("_cool_down", "_failures", "_limits", "_probing", "generation", "passes_from")
 
     def __init__(self, limits: BreakerLimits = _DEFAULT) -> None:
-        self.passes_from = _ALWAYS
+        self.passes_from = ALWAYS
         self.generation = 0
         self._limits = limits
         self._failures = 0
@@ -74,7 +75,7 @@ class Breaker:
         """Let a request through or not. On a half-open breaker, the one that is let through is the probe."""
         if now < self.passes_from:
             return False
-        if self.passes_from != _ALWAYS:
+        if self.passes_from != ALWAYS:
             self.passes_from = now + self._limits.probe
             self.generation += 1
             self._probing = True
@@ -85,10 +86,10 @@ class Breaker:
         if generation != self.generation:
             return False
         self._failures = 0
-        if self.passes_from == _ALWAYS:
+        if self.passes_from == ALWAYS:
             return False
         self._cool_down = 0.0
-        self._begin(_ALWAYS)
+        self._begin(ALWAYS)
         return True
 
     def failed(self, now: float, generation: int) -> bool:
@@ -96,7 +97,7 @@ class Breaker:
         if generation != self.generation:
             return False
         self._failures += 1
-        if self.passes_from == _ALWAYS and self._failures < self._limits.failures:
+        if self.passes_from == ALWAYS and self._failures < self._limits.failures:
             return False
         self._failures = 0
         self._cool_down = min(self._limits.longest, max(self._limits.cool_down, 2 * self._cool_down))
@@ -109,7 +110,7 @@ class Breaker:
             self._begin(now)
 
     def state(self, now: float) -> BreakerState:
-        if self.passes_from == _ALWAYS:
+        if self.passes_from == ALWAYS:
             return BreakerState.CLOSED
         return BreakerState.HALF_OPEN if self._probing or now >= self.passes_from else BreakerState.OPEN
 
