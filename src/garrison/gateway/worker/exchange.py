@@ -9,6 +9,7 @@ from random import random
 from typing import TYPE_CHECKING
 
 from garrison.base.errors import GarrisonError, NotFoundError, UnauthenticatedError, UnreachableError
+from garrison.gateway.choose.breaker import ALWAYS
 from garrison.gateway.choose.failure import Failure, failure_of
 from garrison.gateway.choose.retry import Attempt, GiveUp, blames_target, decide
 from garrison.gateway.choose.retry_budget import RetryBudget
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Exchange"]
 
+_SMALL = 32 * 1024
+"""Bytes that a connection takes at once."""
 _STALE_SECONDS = 1.0
 """A connection that was idle, and is lost so soon after a request, was closed before the target read it."""
 _MOST_ASKED = 8
@@ -272,16 +275,17 @@ class Exchange:
         self.deadline = self._sent_at + self._plane.silence_seconds
         self._plane.timed(self)
         connection.request(self, request.method.decode("latin-1"), head + data)
-        self._accepted = not connection.congested
+        self._accepted = len(data) < _SMALL or not connection.congested
 
     # --- as Answered
 
     def answer_head(self, reader: ResponseReader) -> None:
         if reader.status >= 502 and self._unavailable(reader.status):
             return
-        target, breaker, self._breaker = self.target, self._breaker, None
-        if breaker is not None and target is not None:
-            target.answered(breaker, self._generation, self._plane.now())
+        breaker, self._breaker = self._breaker, None
+        if breaker is not None and (breaker.failures or breaker.passes_from != ALWAYS):  # else it has nothing to learn
+            assert self.target is not None
+            self.target.answered(breaker, self._generation, self._plane.now())
         for status, headers in reader.interim:
             if not self._request.http10 and status != 100:
                 self._out.append(answer_head(status, headers, b""))
@@ -429,9 +433,9 @@ class Exchange:
     def answer_raw(self, data: bytes) -> None: ...
 
     def writable(self) -> None:
-        """The target has read nearly all of the request, unless its connection was lost."""
-        connection = self._upstream
-        self._accepted = connection is not None and connection.alive
+        """The target has read nearly all of the request, unless its connection is lost, when this is called as well."""
+        if self._upstream is not None and self._upstream.alive:
+            self._accepted = True
 
     def expired(self) -> None:
         """The target has been silent for too long."""

@@ -230,13 +230,19 @@ class Plane:
 
     def enter(self, target: Target) -> None:
         """Count a request to a target."""
-        target.enter()
+        target.running += 1
+        target.end.outstanding += 1
+        if target.ends:
+            target.count(1)
         if target.running == 1 and self.link is not None:
             self.link.busy(target)
 
     def leave(self, target: Target) -> None:
         """Count its end."""
-        target.leave()
+        target.running -= 1
+        target.end.outstanding -= 1
+        if target.ends:
+            target.count(-1)
         if target.running == 0 and self.link is not None:
             self.link.idle(target)
 

@@ -83,21 +83,10 @@ class Target:
         self._opened(False)
         self.drop_idle()
 
-    def enter(self) -> None:
-        """Count a request."""
-        self.running += 1
-        self.end.outstanding += 1
-        if self.ends:
-            for one in self.ends:
-                one.outstanding += 1
-
-    def leave(self) -> None:
-        """Count its end."""
-        self.running -= 1
-        self.end.outstanding -= 1
-        if self.ends:
-            for one in self.ends:
-                one.outstanding -= 1
+    def count(self, requests: int) -> None:
+        """Count them for the ends of single routes."""
+        for one in self.ends:
+            one.outstanding += requests
 
     def answered(self, breaker: Breaker, generation: int, now: float) -> None:
         """Count an answer to a request that `breaker` has let through."""
