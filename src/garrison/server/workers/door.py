@@ -3,9 +3,10 @@
 import asyncio
 import json
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
-from garrison.base.errors import GarrisonError, NotFoundError
+from garrison.base.errors import GarrisonError, NotFoundError, NotReadyError
 from garrison.base.identity import ProcessId
 from garrison.gateway.link import messages
 from garrison.gateway.link.messages import TargetValue
@@ -83,7 +84,7 @@ class WorkerDoor:
     def opened(self, live: Live) -> None:
         """As `Door.opened`."""
         value = instance_target(live)
-        self._known = Known({**self._known.targets, value.id: value}, self._known.routes)
+        self._known = replace(self._known, targets={**self._known.targets, value.id: value})
         self._version += 1
         self.peer.send(messages.Tables(version=self._version, targets=[value]))
 
@@ -135,7 +136,7 @@ class WorkerDoor:
                 return
             name = name_of(asked.target)
             if name is None:
-                raise NotFoundError(f"nothing here is {asked.target}")
+                raise self._why_cold(asked.target)
             lease = await self._instances.acquire(name)
             while not self._instances.get(name).admits:  # a command stops it already, and starts it again for us
                 lease.release()
@@ -153,6 +154,14 @@ class WorkerDoor:
         # In the step that took the lease: the target cannot have left since.
         if not self.peer.send(messages.Activated(id=asked.id, target=instance_target(self._instances.get(name)))):
             self._forget(asked.id)
+
+    def _why_cold(self, target: str) -> GarrisonError:
+        """Why a target that nobody here starts cannot be had."""
+        found = self._now_known()
+        if target not in found.targets:
+            return NotFoundError(f"nothing here is {target}")
+        reason = found.reasons.get(target, "it is being opened")
+        return NotReadyError(f"{target} cannot be asked: {reason}", details={"retry_after": 5})
 
     def _forget(self, number: int) -> None:
         if (task := self._starting.pop(number, None)) is not None:

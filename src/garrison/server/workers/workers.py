@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import garrison
@@ -23,6 +24,7 @@ from garrison.nodes.watch import Nodes
 from garrison.processes.local import local_processes
 from garrison.server.listeners import bind_port, bind_socket, peer_uid
 from garrison.server.node_activation import node_upstream
+from garrison.server.workers.declared import Declared
 from garrison.server.workers.door import WorkerDoor
 from garrison.server.workers.records import WorkerRecord, read_workers, write_workers
 from garrison.server.workers.routes import Known, known
@@ -51,6 +53,7 @@ class Workers:
     Args:
         secret: with which tokens are digested.
         control_socket: where workers send what is not for a model.
+        declared: returns what stacks declare for the gateway.
     """
 
     def __init__(
@@ -63,10 +66,12 @@ class Workers:
         secret: bytes,
         control_socket: Path,
         disk: ThreadPool,
+        declared: Callable[[], Declared] = Declared,
     ) -> None:
         self._instances, self._nodes, self._keys = instances, nodes, keys
         self._settings, self._secret, self._disk = settings, secret, disk
         self._control_socket = control_socket
+        self._declared = declared
         self._address = (settings.server_host, settings.server_port)
         self._before: list[WorkerRecord] = []
         self._doors: list[WorkerDoor] = []
@@ -291,7 +296,7 @@ class Workers:
             await self._disk.run(lambda: write_workers(self._path(_RECORD_NAME), found), "record the workers")
 
     def _known(self) -> Known:
-        return known(self._instances.list(), self._nodes.list())
+        return known(self._instances.list(), self._nodes.list(), self._declared())
 
     def _node(self, name: str) -> TargetValue:
         upstream = node_upstream(self._nodes.get(name))
