@@ -106,7 +106,7 @@ class Parts:
         self.routes = DeclaredRoutes(self.fleet, settings.node_name)
         self.workers = Workers(
             self.instances, self.nodes, self.keys, settings, secret=secret,
-            control_socket=settings.data_dir / CONTROL_NAME, disk=self.disk, declared=lambda: self.routes.now,
+            control_socket=settings.data_dir / CONTROL_NAME, disk=self.disk, declared=self.routes,
         )  # fmt: skip
         self.commands = FleetCommands(LocalOperations(self.fleet))
         self._agent = FleetAgent(self.fleet, retention=timedelta(days=settings.retention))

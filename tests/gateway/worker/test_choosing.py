@@ -181,6 +181,15 @@ async def test_a_stale_connection_is_replaced_by_a_fresh_one(two: Routed) -> Non
     assert two.counted() == {}
 
 
+async def test_a_target_that_died_with_idle_connections_is_replaced(two: Routed) -> None:
+    two.route("a", "b", policy="pin")
+    place = two.places["a"]
+    await two.answers(1)
+    place.how = "lost"
+    assert await two.answers(1) == ["b"], "first stale, then lost: one target has been lost, not two"
+    assert place.opened == 2
+
+
 async def test_retries_have_a_budget(two: Routed) -> None:
     two.route("a", "b", policy="pin")
     two.places["a"].how = 503

@@ -418,8 +418,7 @@ class Exchange:
         decision = decide(attempt, route.budget or _NO_BUDGET, now, draw=random())  # noqa: S311 - evenness, not a secret
         if isinstance(decision, GiveUp):
             return False
-        if not decision.other_target:
-            self._tries += 1
+        if not decision.other_target:  # the same attempt, over a new connection, which cannot be stale
             self._plane.connect(target, self)
             return True
         self._leave()

@@ -31,6 +31,7 @@ _KEY_SECONDS = 0.5
 """After which what is known is told without the keys that take longer."""
 _START_SECONDS = 2.0
 _SETTLE_SECONDS = 0.05
+_FRESH_SECONDS = 0.3
 _UNREAD = "its key is being read"
 
 _log = logger(__name__)
@@ -59,6 +60,8 @@ class DeclaredRoutes:
         self._keys: dict[Secret, str | SecretError] = {}
         self._wake = asyncio.Event()
         self._read_once = asyncio.Event()
+        self._reading = asyncio.Lock()
+        self._looked_at = -1.0
         self._refused: list[tuple[str, str]] = []
         self._work: asyncio.Task[None] | None = None
 
@@ -69,6 +72,19 @@ class DeclaredRoutes:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_START_SECONDS):
                 await self._read_once.wait()
+
+    async def fresh(self) -> None:
+        """Return when everything that was applied before is in `now`, but at the latest after a moment.
+
+        Callers share one look at the database, as there may be many who ask for a name that does not exist.
+        """
+        asked = asyncio.get_running_loop().time()
+        with contextlib.suppress(TimeoutError, GarrisonError):
+            async with asyncio.timeout(_FRESH_SECONDS), self._reading:
+                if self._looked_at <= asked and await self._look():
+                    self._wake.set()  # for keys that take longer
+                    await self._read_keys(known=True)
+                    self._tell()
 
     async def shutdown(self) -> None:
         if self._work is not None:
@@ -95,15 +111,24 @@ class DeclaredRoutes:
 
     async def _follow(self) -> float:
         """Read what has changed, tell it, and return after how many seconds to look again."""
-        unseen = any(not (one.base or one.spec.base_model) for one in self._targets)
-        revision = await self._fleet.read(self._fleet.store.revision)
-        if unseen or revision != self._revision:
-            await self._read()
-            self._revision = revision
+        async with self._reading:
+            await self._look(anyway=self._unseen())
         await self._read_keys()
         self._tell()
-        unseen = any(not (one.base or one.spec.base_model) for one in self._targets)
-        return _UNSEEN_SECONDS if unseen else _AGAIN_SECONDS
+        return _UNSEEN_SECONDS if self._unseen() else _AGAIN_SECONDS
+
+    async def _look(self, *, anyway: bool = False) -> bool:
+        """Read what is declared if it has changed, and return whether it has."""
+        self._looked_at = asyncio.get_running_loop().time()
+        revision = await self._fleet.read(self._fleet.store.revision)
+        if not anyway and revision == self._revision:
+            return False
+        await self._read()
+        self._revision = revision
+        return True
+
+    def _unseen(self) -> bool:
+        return any(not (one.base or one.spec.base_model) for one in self._targets)
 
     async def _read(self) -> None:
         store, read = self._fleet.store, self._fleet.read
@@ -127,10 +152,12 @@ class DeclaredRoutes:
                 found.append(FleetTarget(spec, record.base or "", stack, int(record.declared_at.timestamp())))
         self._targets = found
 
-    async def _read_keys(self) -> None:
-        """Read all keys at once. Those that take long are told when they have come."""
+    async def _read_keys(self, *, known: bool = False) -> None:
+        """Read all keys at once. Those that take long are told when they have come. `known`: those are left out."""
         wanted = {one.spec.api_key for one in self._targets if one.spec.api_key is not None}
         self._keys = {secret: key for secret, key in self._keys.items() if secret in wanted}
+        if known:
+            wanted -= self._keys.keys()
         if wanted:
             tasks = [asyncio.create_task(self._read_key(one)) for one in wanted]
             try:

@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -23,6 +23,7 @@ class WorkerDoor:
 
     Args:
         known: returns what there is now.
+        fresh: returns when that is as of now.
         node: returns a node as a target. Raises UnreachableError for one that did not answer the last time.
         greeted: is called with its first message.
         told: is called with what it says about itself: that it listens, or why not, and what was used.
@@ -37,6 +38,7 @@ class WorkerDoor:
         self,
         instances: InstanceManager,
         known: Callable[[], Known],
+        fresh: Callable[[], Awaitable[None]],
         node: Callable[[str], TargetValue],
         greeted: Callable[["WorkerDoor", messages.Hello], None],
         told: Callable[["WorkerDoor", messages.Listening | messages.Failed | messages.Used], None],
@@ -44,6 +46,7 @@ class WorkerDoor:
     ) -> None:
         self._instances = instances
         self._now_known = known
+        self._fresh = fresh
         self._node = node
         self._greeted, self._told, self._lost = greeted, told, lost
         self._known = Known()
@@ -107,8 +110,7 @@ class WorkerDoor:
                     live.closed(self, message.running)
                     self._instances.told()
             case messages.Sync():
-                self.update(self._now_known())
-                self.peer.send(messages.Synced(id=message.id))
+                self._starting[message.id] = asyncio.create_task(self._sync(message.id), name="sync")
             case messages.Activate():
                 self._starting[message.id] = asyncio.create_task(self._activate(message), name="activate")
             case messages.Abandon():
@@ -154,6 +156,14 @@ class WorkerDoor:
         # In the step that took the lease: the target cannot have left since.
         if not self.peer.send(messages.Activated(id=asked.id, target=instance_target(self._instances.get(name)))):
             self._forget(asked.id)
+
+    async def _sync(self, number: int) -> None:
+        try:
+            await self._fresh()
+        finally:
+            self._starting.pop(number, None)
+        self.update(self._now_known())
+        self.peer.send(messages.Synced(id=number))
 
     def _why_cold(self, target: str) -> GarrisonError:
         """Why a target that nobody here starts cannot be had."""

@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import garrison
@@ -24,7 +23,7 @@ from garrison.nodes.watch import Nodes
 from garrison.processes.local import local_processes
 from garrison.server.listeners import bind_port, bind_socket, peer_uid
 from garrison.server.node_activation import node_upstream
-from garrison.server.workers.declared import Declared
+from garrison.server.workers.declared_routes import DeclaredRoutes
 from garrison.server.workers.door import WorkerDoor
 from garrison.server.workers.records import WorkerRecord, read_workers, write_workers
 from garrison.server.workers.routes import Known, known
@@ -53,7 +52,7 @@ class Workers:
     Args:
         secret: with which tokens are digested.
         control_socket: where workers send what is not for a model.
-        declared: returns what stacks declare for the gateway.
+        declared: what stacks declare for the gateway.
     """
 
     def __init__(
@@ -66,7 +65,7 @@ class Workers:
         secret: bytes,
         control_socket: Path,
         disk: ThreadPool,
-        declared: Callable[[], Declared] = Declared,
+        declared: DeclaredRoutes,
     ) -> None:
         self._instances, self._nodes, self._keys = instances, nodes, keys
         self._settings, self._secret, self._disk = settings, secret, disk
@@ -176,7 +175,9 @@ class Workers:
         return self._settings.data_dir / name
 
     def _door(self) -> asyncio.Protocol:
-        door = WorkerDoor(self._instances, self._known, self._node, self._greeted, self._told, self._lost)
+        door = WorkerDoor(
+            self._instances, self._known, self._fresh, self._node, self._greeted, self._told, self._lost
+        )  # fmt: skip
         self._doors.append(door)
         return _Guarded(door)
 
@@ -296,7 +297,10 @@ class Workers:
             await self._disk.run(lambda: write_workers(self._path(_RECORD_NAME), found), "record the workers")
 
     def _known(self) -> Known:
-        return known(self._instances.list(), self._nodes.list(), self._declared())
+        return known(self._instances.list(), self._nodes.list(), self._declared.now)
+
+    async def _fresh(self) -> None:
+        await self._declared.fresh()
 
     def _node(self, name: str) -> TargetValue:
         upstream = node_upstream(self._nodes.get(name))
