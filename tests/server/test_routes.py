@@ -127,6 +127,7 @@ def test_the_other_one_answers_when_one_is_killed(box: Box) -> None:
     os.kill(box.lab.instance("tiny")["pid"], signal.SIGKILL)
     found = box.answered("both", 10)
     assert found["other-model"] >= 5, found
+    wait_for(lambda: box.status("tiny") == 200, 30, "it is back")
     box.edge.stop()
     assert box.answered("three", 8)["acme/edge"] == 0
     assert box.status("edge") == 502

@@ -196,6 +196,13 @@ async def test_retries_have_a_budget(two: Routed) -> None:
     assert [(await two.ask())[0] for _ in range(4)] == [200, 200, 200, 503]
 
 
+async def test_a_target_that_is_gone_costs_no_budget(two: Routed) -> None:
+    two.route("a", "b", policy="pin")
+    await two.places["a"].close()
+    assert await two.answers(8) == ["b"] * 8
+    assert state(two, "a") is BreakerState.OPEN
+
+
 async def test_a_target_that_fails_again_and_again_is_left_alone_and_tried_later(two: Routed) -> None:
     two.route("a")
     place = two.places["a"]
