@@ -164,5 +164,10 @@ def test_a_key_for_a_route(boxes: Callable[..., Box]) -> None:
     assert box.status("gpt-4o-mini", headers=alias) == 200
     for name in ("tiny", "both", "edge", "tiny/sql", "gpt-4o-mini/sql"):
         assert box.status(name, headers=alias) in (403, 404), name
+    instance = key(instances=["tiny"])
+    assert box.status("gpt-4o-mini", headers=instance) == 200, "the only one behind it"
+    for name in ("both", "three", "edge", "sql-bot", "other"):
+        assert box.status(name, headers=instance) == 403, name
+    assert box.status("both", headers=key(instances=["tiny", "other"])) == 200
     listed = box.lab.http.get("/v1/models", headers=alias).json()["data"]
     assert [one["id"] for one in listed] == ["gpt-4o-mini"]
