@@ -69,7 +69,9 @@ class RouteValue(msgspec.Struct, frozen=True, kw_only=True):
         targets: ids, in order of preference.
         models: for each target, the name that it is asked for; empty for its own.
         nested: `NAME/REST` asks the same targets for `REST`.
-        instances, instance_id: what is behind it, for permissions.
+        policy, weights: how one of several targets is chosen; no weights are equal ones.
+        instances: all that are behind it, for permissions; none if something else is behind it as well.
+        instance_id: of the only one.
         created: Unix time.
         facts: further fields of its entry in `/v1/models`.
     """

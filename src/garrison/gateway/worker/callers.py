@@ -59,6 +59,8 @@ class Callers:
     def require(self, who: Identity | Refusal, route: RouteValue | None, model: str = "") -> None:
         """Check that a caller may use a route, or, with None, see what there is.
 
+        A key that is limited to instances may use a route if it may use each instance behind it.
+
         Raises:
             UnauthenticatedError: it has no valid key, and needs one.
             DeniedError: its key does not permit this.
@@ -70,8 +72,8 @@ class Callers:
         if route is None:
             admit(who, self._open, Action(ActionKind.LIST_MODELS))
             return
-        instance = route.instances[0] if route.instances else None
-        admit(who, self._open, Action(ActionKind.INFER, model or route.name, instance, route.instance_id))
+        for instance in route.instances or (None,):
+            admit(who, self._open, Action(ActionKind.INFER, model or route.name, instance, route.instance_id))
 
     def require_manager(self, who: Identity | Refusal) -> None:
         """Check that a caller may manage. Raises UnauthenticatedError or DeniedError."""

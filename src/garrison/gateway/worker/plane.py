@@ -1,12 +1,14 @@
 """What all connections of a worker share: settings, tables, callers, and the limits of time."""
 
 import asyncio
+import math
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 from garrison.access.limiter import Admission
 from garrison.base.clock import Clock
 from garrison.base.errors import GarrisonError, InvalidError, NotFoundError, NotReadyError, UnreachableError
+from garrison.gateway.choose.breaker import ALWAYS
 from garrison.gateway.link.messages import Settings, Tables, TargetValue
 from garrison.gateway.requests.errors import Answer, error_answer, speaks_anthropic
 from garrison.gateway.requests.near import near_names
@@ -20,7 +22,7 @@ from garrison.gateway.worker.outbound import Outbound, connect
 from garrison.gateway.worker.passing import Passing
 from garrison.gateway.worker.router import Feed, LoadCall, status_of
 from garrison.gateway.worker.stats import Stats
-from garrison.gateway.worker.targets import Route, RouteTable, Target
+from garrison.gateway.worker.targets import End, Route, RouteTable, Target
 
 __all__ = ["ControlLink", "Plane"]
 
@@ -92,7 +94,6 @@ class Plane:
         self._control = Target(TargetValue(id=CONTROL))
         self._timed: set[_Timed] = set()
         self._connecting: set[asyncio.Task[None]] = set()
-        self._turn = 0
 
     def set_settings(self, told: Settings) -> None:
         self.settings = told
@@ -198,7 +199,7 @@ class Plane:
     def route_for(self, request: Request, model: str) -> tuple[Route, str]:
         """Return the route of a model, and the name for its targets. Raises NotFoundError."""
         found = self.table.find(model)
-        if found is not None and any(one.value.hop for one in found[0].targets) and _hopped(request):
+        if found is not None and any(one.target.value.hop for one in found[0].ends) and _hopped(request):
             found = None  # another server has sent it here: two that know each other would go round in circles
         if found is None:
             raise self._unknown(request, model)
@@ -251,31 +252,52 @@ class Plane:
 
     # --- targets
 
-    def choose(self, route: Route, tried: tuple[Target, ...]) -> Target | None:
-        """Return the target for a request: the one with the fewest requests of those that are open, else the first."""
-        targets = route.targets
-        if len(targets) == 1:
-            return targets[0]
-        best: Target | None = None
-        self._turn += 1
-        count = len(targets)
-        for number in range(count):
-            one = targets[(number + self._turn) % count]
-            if one.open and one not in tried and (best is None or one.running < best.running):
-                best = one
-        if best is not None:
-            return best
-        return next((one for one in targets if one not in tried), targets[0] if targets else None)
+    def choose(self, route: Route, key: bytes | None, tried: tuple[End, ...]) -> End | None:
+        """Return the end of a route for a request, and let it through its breaker; None if there is none for it.
+
+        Args:
+            key: what it has in common with those that belong together.
+            tried: ends that are not chosen again.
+        """
+        only = route.only
+        if only is not None:  # nearly always, so it costs no call
+            breaker = only.breaker
+            if tried or (breaker.passes_from != ALWAYS and not breaker.may_pass(self.now())):
+                return None
+            return only
+        policy = route.policy
+        if policy is None:
+            return None
+        found: End | None = policy.order(route.ends, key, self.now(), tried)  # type: ignore[assignment]  # one of these
+        return found
+
+    def not_served(self, route: Route) -> GarrisonError:
+        """Why a route has no target for a request, and when to ask again."""
+        if not route.ends:
+            text = f"nothing serves {route.name!r} now"
+            return NotReadyError(text, hint="Send the request again later.", details={"retry_after": 5})
+        wait = min(one.breaker.passes_from for one in route.ends) - self.now()
+        return NotReadyError(
+            f"{route.name!r} has failed several times in a row and is left alone for a moment",
+            hint="Send the request again later; `garrison status` and the log of the engine say what is wrong.",
+            details={"retry_after": max(1, math.ceil(wait))},
+        )
 
     def enter(self, target: Target) -> None:
         """Count a request to a target."""
         target.running += 1
+        target.end.outstanding += 1
+        if target.ends:
+            target.count(1)
         if target.running == 1 and self.link is not None:
             self.link.busy(target)
 
     def leave(self, target: Target) -> None:
         """Count its end."""
         target.running -= 1
+        target.end.outstanding -= 1
+        if target.ends:
+            target.count(-1)
         if target.running == 0 and self.link is not None:
             self.link.idle(target)
 
@@ -290,8 +312,9 @@ class Plane:
         if self.link is not None:
             self.link.abandon(number)
 
-    def may_retry(self, stale: bool) -> bool:
-        return True
+    def later(self, seconds: float, call: Callable[[], None]) -> asyncio.TimerHandle:
+        """Call after a while."""
+        return self._loop.call_later(seconds, call)
 
     def connect(self, target: Target, owner: _Connecting) -> None:
         """Open a connection in a task of its own; whoever asked is told, unless it has gone."""

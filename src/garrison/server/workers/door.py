@@ -2,10 +2,11 @@
 
 import asyncio
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
-from garrison.base.errors import GarrisonError, NotFoundError
+from garrison.base.errors import GarrisonError, NotFoundError, NotReadyError
 from garrison.base.identity import ProcessId
 from garrison.gateway.link import messages
 from garrison.gateway.link.messages import TargetValue
@@ -22,6 +23,7 @@ class WorkerDoor:
 
     Args:
         known: returns what there is now.
+        fresh: returns when that is as of now.
         node: returns a node as a target. Raises UnreachableError for one that did not answer the last time.
         greeted: is called with its first message.
         told: is called with what it says about itself: that it listens, or why not, and what was used.
@@ -36,6 +38,7 @@ class WorkerDoor:
         self,
         instances: InstanceManager,
         known: Callable[[], Known],
+        fresh: Callable[[], Awaitable[None]],
         node: Callable[[str], TargetValue],
         greeted: Callable[["WorkerDoor", messages.Hello], None],
         told: Callable[["WorkerDoor", messages.Listening | messages.Failed | messages.Used], None],
@@ -43,6 +46,7 @@ class WorkerDoor:
     ) -> None:
         self._instances = instances
         self._now_known = known
+        self._fresh = fresh
         self._node = node
         self._greeted, self._told, self._lost = greeted, told, lost
         self._known = Known()
@@ -83,7 +87,7 @@ class WorkerDoor:
     def opened(self, live: Live) -> None:
         """As `Door.opened`."""
         value = instance_target(live)
-        self._known = Known({**self._known.targets, value.id: value}, self._known.routes)
+        self._known = replace(self._known, targets={**self._known.targets, value.id: value})
         self._version += 1
         self.peer.send(messages.Tables(version=self._version, targets=[value]))
 
@@ -106,8 +110,7 @@ class WorkerDoor:
                     live.closed(self, message.running)
                     self._instances.told()
             case messages.Sync():
-                self.update(self._now_known())
-                self.peer.send(messages.Synced(id=message.id))
+                self._starting[message.id] = asyncio.create_task(self._sync(message.id), name="sync")
             case messages.Activate():
                 self._starting[message.id] = asyncio.create_task(self._activate(message), name="activate")
             case messages.Load():
@@ -137,7 +140,7 @@ class WorkerDoor:
                 return
             name = name_of(asked.target)
             if name is None:
-                raise NotFoundError(f"nothing here is {asked.target}")
+                raise self._why_cold(asked.target)
             lease = await self._instances.acquire(name)
             while not self._instances.get(name).admits:  # a command stops it already, and starts it again for us
                 lease.release()
@@ -174,6 +177,22 @@ class WorkerDoor:
                 id=number, code=error.code, message=error.message, hint=error.hint, details=_plain(error.details)
             )
         )
+
+    async def _sync(self, number: int) -> None:
+        try:
+            await self._fresh()
+        finally:
+            self._starting.pop(number, None)
+        self.update(self._now_known())
+        self.peer.send(messages.Synced(id=number))
+
+    def _why_cold(self, target: str) -> GarrisonError:
+        """Why a target that nobody here starts cannot be had."""
+        found = self._now_known()
+        if target not in found.targets:
+            return NotFoundError(f"nothing here is {target}")
+        reason = found.reasons.get(target, "it is being opened")
+        return NotReadyError(f"{target} cannot be asked: {reason}", details={"retry_after": 5})
 
     def _forget(self, number: int) -> None:
         if (task := self._starting.pop(number, None)) is not None:

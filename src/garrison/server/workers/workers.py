@@ -20,6 +20,7 @@ from garrison.nodes.watch import Nodes
 from garrison.processes.local import local_processes
 from garrison.server.listeners import bind_port, bind_socket, peer_uid
 from garrison.server.node_activation import node_upstream
+from garrison.server.workers.declared_routes import DeclaredRoutes
 from garrison.server.workers.door import WorkerDoor
 from garrison.server.workers.processes import LINK_NAME, LOG_NAME, start_worker
 from garrison.server.workers.records import RECORD_NAME, WorkerRecord, read_workers, write_workers
@@ -44,6 +45,7 @@ class Workers:
     Args:
         secret: with which tokens are digested.
         control_socket: where workers send what is not for a model.
+        declared: what stacks declare for the gateway.
         early: a worker that was started ahead.
 
     Attributes:
@@ -60,11 +62,13 @@ class Workers:
         secret: bytes,
         control_socket: Path,
         disk: ThreadPool,
+        declared: DeclaredRoutes,
         early: asyncio.subprocess.Process | None = None,
     ) -> None:
         self._instances, self._nodes, self._keys = instances, nodes, keys
         self._settings, self._secret, self._disk = settings, secret, disk
         self._control_socket = control_socket
+        self._declared = declared
         self._address = (settings.server_host, settings.server_port)
         self.totals = Totals()
         self._before: list[WorkerRecord] = []
@@ -179,7 +183,9 @@ class Workers:
         return self._settings.data_dir / name
 
     def _door(self) -> asyncio.Protocol:
-        door = WorkerDoor(self._instances, self._known, self._node, self._greeted, self._told, self._lost)
+        door = WorkerDoor(
+            self._instances, self._known, self._fresh, self._node, self._greeted, self._told, self._lost
+        )  # fmt: skip
         self._doors.append(door)
         return _Guarded(door)
 
@@ -299,7 +305,10 @@ class Workers:
             await self._disk.run(lambda: write_workers(self._path(RECORD_NAME), found), "record the workers")
 
     def _known(self) -> Known:
-        return known(self._instances.list(), self._nodes.list())
+        return known(self._instances.list(), self._nodes.list(), self._declared.now)
+
+    async def _fresh(self) -> None:
+        await self._declared.fresh()
 
     def _node(self, name: str) -> TargetValue:
         upstream = node_upstream(self._nodes.get(name))
