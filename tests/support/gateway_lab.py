@@ -92,7 +92,8 @@ class Client:
         self.reader, self.writer = reader, writer
 
     def send(self, data: bytes) -> None:
-        self.writer.write(data)
+        if not self.writer.is_closing():
+            self.writer.write(data)
 
     async def answer(self, method: bytes = b"") -> Message:
         return await asyncio.wait_for(read_message(self.reader, method=method), 10)
@@ -116,9 +117,7 @@ class Client:
         self.writer.close()
 
     def reset(self) -> None:
-        own = self.writer.get_extra_info("socket")
-        own.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
-        self.writer.transport.abort()
+        _reset(self.writer)
 
 
 class Conn:
@@ -136,7 +135,8 @@ class Conn:
         return found
 
     def send(self, data: bytes) -> None:
-        self.writer.write(data)
+        if not self.writer.is_closing():  # uvloop raises for a transport that was closed
+            self.writer.write(data)
 
     async def ended(self) -> None:
         """Wait until the gateway has closed it, and note when."""
@@ -151,9 +151,7 @@ class Conn:
         self.writer.close()
 
     def reset(self) -> None:
-        own = self.writer.get_extra_info("socket")
-        own.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
-        self.writer.transport.abort()
+        _reset(self.writer)
 
 
 Script = Callable[[Conn], Awaitable[None]]
@@ -384,8 +382,9 @@ class GatewayLab:
             lambda: _descriptors() <= self._descriptors,
             told=lambda: f"{_descriptors()} descriptors, {self._descriptors} before",
         )
-        assert self.errors == []
-        assert [one for upstream in self._upstreams for one in upstream.failures] == []
+        assert not self.errors, self.errors
+        failures = [one for upstream in self._upstreams for one in upstream.failures]
+        assert not failures, failures
 
     async def close(self) -> None:
         if self._sweep is not None:
@@ -399,6 +398,12 @@ class GatewayLab:
         for upstream in self._upstreams:
             await upstream.close()
         await asyncio.sleep(0)
+
+
+def _reset(writer: asyncio.StreamWriter) -> None:
+    if not writer.is_closing():
+        writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+        writer.transport.abort()
 
 
 def _descriptors() -> int:
