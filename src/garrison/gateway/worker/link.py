@@ -198,8 +198,10 @@ class Link:
     def _activated(self, message: messages.Activated) -> None:
         exchange = self._waiting.pop(message.id, None)
         target = self._plane.table.targets.get(message.target.id)
-        if exchange is None or target is None:
+        if exchange is None or target is None or exchange.target is not target:
             self.send(messages.Abandon(id=message.id))
+            if exchange is not None:
+                exchange.refused(NotReadyError("the model was removed while the request waited for it"))
             return
         if target.value != message.target or not target.open:
             target.set(message.target)

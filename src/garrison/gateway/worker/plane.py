@@ -111,7 +111,7 @@ class Plane:
         asked = classify(request.method, request.target)
         if asked.kind in (Kind.CONTROL, Kind.PROXY):
             return self._pass_on(inbound, request)
-        if request.upgrade:
+        if request.upgrade and not _offers_http2(request):
             raise InvalidError("this path speaks no other protocol", hint="Send the request without Upgrade.")
         if asked.kind in (Kind.MODELS, Kind.MODEL):
             return Listing(self, inbound, request, asked)
@@ -328,8 +328,8 @@ class Plane:
                 made = await connect(target)
         except TimeoutError:
             owner.not_connected(f"no connection within {_CONNECT_SECONDS:g} s")
-        except OSError as error:
-            owner.not_connected(error.strerror or str(error))
+        except (OSError, ValueError) as error:  # a name that cannot be looked up is a ValueError
+            owner.not_connected(getattr(error, "strerror", None) or str(error))
         else:
             owner.connected(made)
 
@@ -349,18 +349,32 @@ class Plane:
             now = self.now()
             for one in [one for one in self._timed if one.deadline and one.deadline < now]:
                 one.expired()
-            for client in [client for client in self.inbound if now - client.at > _HEAD_SECONDS]:
-                silent = now - client.at
-                if client.quiet():
-                    late = client.in_head or silent > _IDLE_SECONDS
-                else:
-                    late = client.in_body and silent > _BODY_SECONDS and not client.paused
-                if late:
-                    client.close()
+            least = min(_BODY_SECONDS, _IDLE_SECONDS)
+            for client in [one for one in self.inbound if one.ends or one.head_at or now - one.at > least]:
+                _end_if_late(client, now)
+
+
+def _end_if_late(client: Inbound, now: float) -> None:
+    silent = now - client.at
+    if client.ends:
+        if now > client.ends:
+            client.end(now)
+    elif client.quiet():
+        if silent > _IDLE_SECONDS or (client.head_at and now - client.head_at > _HEAD_SECONDS):
+            client.close()
+    elif client.in_body and silent > _BODY_SECONDS and not client.paused:
+        client.close()
 
 
 def _hopped(request: Request) -> bool:
     return any(len(name) == 14 and name.lower() == b"x-garrison-hop" for name, _ in request.headers)
+
+
+def _offers_http2(request: Request) -> bool:
+    """Whether that is all: Java's client offers it with every request, and takes an answer in HTTP/1.1."""
+    return request.method != b"CONNECT" and all(
+        value.strip().lower() == b"h2c" for name, value in request.headers if name.lower() == b"upgrade"
+    )
 
 
 def _entry(route: Route) -> dict[str, Any]:
