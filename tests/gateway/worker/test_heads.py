@@ -84,7 +84,9 @@ LENGTHS: dict[tuple[bytes, int | None], bytes] = {
 @pytest.mark.parametrize(("case", "expected"), LENGTHS.items())
 def test_request_lengths(case: tuple[bytes, int | None], expected: bytes) -> None:
     method, length = case
-    assert request_head(Asked(method), b"/", b"", length, DROPPED_UP) == method + b" / HTTP/1.1\r\n" + expected + b"\r\n"
+    assert (
+        request_head(Asked(method), b"/", b"", length, DROPPED_UP) == method + b" / HTTP/1.1\r\n" + expected + b"\r\n"
+    )
 
 
 DOWN: dict[str, tuple[Headers, bytes]] = {

@@ -146,7 +146,7 @@ class Plane:
         self.callers.require(who, route.value, model)
         if not load:
             self.callers.require_manager(who)
-        if self.link is None or not self.link.load([one.id for one in route.targets[:1]], load=load, then=then):
+        if self.link is None or not self.link.load([one.target.id for one in route.ends[:1]], load=load, then=then):
             raise NotReadyError("the server that starts models does not answer", details={"retry_after": 1})
 
     def sees(self, request: Request, model: str) -> bool:
