@@ -88,6 +88,24 @@ def test_a_killed_worker_is_back_within_a_second(lab: ServerLab, tiny_model: Pat
     wait_for(lambda: lab.instance("a")["requests"] == 0, 5, "its requests are not counted any more")
 
 
+def test_metrics_say_what_the_gateway_carried(lab: ServerLab, tiny_model: Path) -> None:
+    lab.create("a", tiny_model)
+    assert lab.chat("a", most=4).is_success
+    assert lab.chat("b").status_code == 404
+
+    def lines() -> dict[str, float]:
+        text = lab.http.get("/metrics").text
+        rows = (line.rpartition(" ") for line in text.splitlines() if line.startswith("garrison_gateway_"))
+        return {name: float(value) for name, _, value in rows}
+
+    labels = 'route="a",target="instance:a",key=""'
+    wait_for(lambda: any("requests_total" in one for one in lines()), 10, "reported")
+    found = lines()
+    assert found[f'garrison_gateway_requests_total{{{labels},status="200"}}'] == 1
+    assert found[f'garrison_gateway_tokens_total{{{labels},kind="out"}}'] == 4
+    assert found[f"garrison_gateway_seconds_count{{{labels}}}"] == 1
+
+
 def test_two_workers_share_the_port(labs: Callable[..., ServerLab], tiny_model: Path) -> None:
     lab = labs(gateway_workers="2")
     lab.start()

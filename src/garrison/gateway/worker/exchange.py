@@ -8,12 +8,14 @@ client is replaced by another one, or asked again over a new connection.
 from random import random
 from typing import TYPE_CHECKING
 
+from garrison.access.identity import Identity
 from garrison.base.errors import GarrisonError, NotFoundError, UnauthenticatedError, UnreachableError
 from garrison.gateway.choose.breaker import ALWAYS
 from garrison.gateway.choose.failure import Failure, failure_of
 from garrison.gateway.choose.retry import Attempt, GiveUp, blames_target, decide
 from garrison.gateway.choose.retry_budget import RetryBudget
 from garrison.gateway.requests.paths import Api, Asked, Kind, ModelIn, path_at, reaches
+from garrison.gateway.requests.usage_tail import TAIL_BYTES
 from garrison.gateway.usage import UsageReader, estimate
 from garrison.gateway.worker.affinity import key_of
 from garrison.gateway.worker.bodies import NamedModel, named_model
@@ -40,6 +42,9 @@ _STALE_SECONDS = 1.0
 _MOST_ASKED = 8
 """Targets that cannot be asked, after which no further one is looked for."""
 _NO_BUDGET = RetryBudget(share=0.0, minimum=0)
+_CLIENT_LEFT, _CUT_OFF = 499, 502
+_TAIL_PIECES = 4
+"""Pieces at the end of an answer that are kept, for what it says that it used."""
 _MOST_OF_STRANGERS = 64 * 1024
 """Bytes of the body of a request without a valid key; a longer one is refused before it ends."""
 
@@ -57,6 +62,7 @@ class Exchange:
         "_accepted",
         "_admission",
         "_again",
+        "_answered",
         "_asked",
         "_asked_for",
         "_breaker",
@@ -66,6 +72,7 @@ class Exchange:
         "_entered",
         "_failed",
         "_failure",
+        "_first_at",
         "_generation",
         "_inbound",
         "_known",
@@ -76,11 +83,14 @@ class Exchange:
         "_plane",
         "_query",
         "_rechecked",
+        "_recorded",
         "_request",
         "_sent_at",
         "_size",
         "_started",
+        "_status",
         "_synced",
+        "_tail",
         "_tries",
         "_upstream",
         "_usage",
@@ -130,6 +140,11 @@ class Exchange:
         self.rest = ""
         self.key: int | None = None
         self.deadline = 0.0
+        self._status = 0
+        self._first_at = 0.0
+        self._answered = 0
+        self._tail: list[bytes] = []
+        self._recorded = False
 
     # --- as Work
 
@@ -163,14 +178,16 @@ class Exchange:
         if self._inbound.work is not self:
             return
         try:
-            self._plane.callers.require(self._plane.callers.identify(self._request.headers), None)
+            who = self._plane.callers.identify(self._request.headers)
+            self._plane.callers.require(who, None)
             self._known = True
+            self.key = who.key_id if isinstance(who, Identity) else None
             if self._asked_for.model_in is not ModelIn.PATH and self._named is None:
                 kind = self._plane.content_type(self._request)
                 self._named = named_model(self._asked_for, self._data, kind)
                 self._model = self._named.name
             self.route, self.rest = self._plane.route_for(self._request, self._model)
-            self._admission = self._plane.admit(self._request, self.route, self._model)
+            self._admission = self._plane.admit(who, self.route, self._model)
         except (NotFoundError, UnauthenticatedError) as error:
             if self._synced or not self._plane.sync(self._admit):
                 self._refuse(error)
@@ -186,7 +203,7 @@ class Exchange:
     def cancel(self) -> None:
         """The client has gone: so does the request, at once."""
         self._give_up()
-        self._end()
+        self._end(_CLIENT_LEFT)
 
     def pause(self, paused: bool) -> None:
         if self._upstream is not None:
@@ -309,6 +326,8 @@ class Exchange:
         if self._admission is not None and self._admission.limits.tokens_per_minute is not None:
             self._count_tokens(reader)
         self._started = True
+        self._status = reader.status
+        self._first_at = self._plane.now()
         self._inbound.begun = True
 
     def _count_tokens(self, reader: ResponseReader) -> None:
@@ -339,6 +358,11 @@ class Exchange:
     def answer_body(self, piece: bytes) -> None:
         if self._usage is not None:
             self._usage.feed(piece)
+        self._answered += len(piece)
+        tail = self._tail
+        tail.append(piece)
+        if len(tail) > _TAIL_PIECES:
+            del tail[0]
         if self._chunked:
             self._out += (b"%x\r\n" % len(piece), piece, b"\r\n")
         else:
@@ -475,10 +499,11 @@ class Exchange:
             connection.abort()
 
     def _refuse(self, error: GarrisonError, status: int | None = None) -> None:
-        self._end()
+        found = self._plane.error_answer(error, self._request.target)
+        number = found[0] if status is None else status
+        self._end(number)
         if self._inbound.work is self:
-            found = self._plane.error_answer(error, self._request.target)
-            self._inbound.answer(found[0] if status is None else status, found[1], found[2])
+            self._inbound.answer(number, found[1], found[2])
 
     def _leave(self) -> None:
         """The target is not used any more. An attempt without an outcome was cancelled."""
@@ -490,12 +515,36 @@ class Exchange:
             self._entered = False
             self._plane.leave(target)
 
-    def _end(self) -> None:
+    def _end(self, status: int = _CUT_OFF) -> None:
+        """Everything is given back.
+
+        Args:
+            status: where the answer has not begun.
+        """
         self._plane.ended(self)
+        if self.route is not None and not self._recorded:
+            self._recorded = True
+            self._record(status)
         self._leave()
         admission, self._admission = self._admission, None
         if admission is not None:
             self._plane.limiter_end(admission)
+
+    def _record(self, status: int) -> None:
+        now, at = self._plane.now(), self._request.at
+        assert self.route is not None
+        self._plane.stats.record(
+            self.route.name,
+            "" if self._end_asked is None else self._end_asked.target.id,
+            self.key,
+            status=self._status or status,
+            seconds=now - at,
+            first_byte=self._first_at - at if self._started else None,
+            retries=max(0, self._tries - 1),
+            bytes_in=len(self._data),
+            bytes_out=self._answered,
+            tail=b"".join(self._tail)[-TAIL_BYTES:],
+        )
 
 
 def _sized(reader: ResponseReader) -> bool:

@@ -5,6 +5,8 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
+from garrison.access.book import Refusal
+from garrison.access.identity import Identity
 from garrison.access.limiter import Admission
 from garrison.base.clock import Clock
 from garrison.base.errors import GarrisonError, InvalidError, NotFoundError, NotReadyError, UnreachableError
@@ -205,13 +207,12 @@ class Plane:
             raise self._unknown(request, model)
         return found
 
-    def admit(self, request: Request, route: Route, model: str) -> Admission | None:
-        """Check that a request may use a route, and count it.
+    def admit(self, who: Identity | Refusal, route: Route, model: str) -> Admission | None:
+        """Check that a caller may use a route, and count its request.
 
         Raises:
             UnauthenticatedError, DeniedError, RateLimitedError: it may not.
         """
-        who = self.callers.identify(request.headers)
         self.callers.require(who, route.value, model)
         return self.callers.begin(who, self.now())
 
