@@ -12,6 +12,7 @@ from pathlib import Path
 import httpx2
 import psutil
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 from server_lab import ServerLab, chat_body, lines_of, wait_for
 
 from garrison.gateway.link import messages
@@ -93,17 +94,16 @@ def test_metrics_say_what_the_gateway_carried(lab: ServerLab, tiny_model: Path) 
     assert lab.chat("a", most=4).is_success
     assert lab.chat("b").status_code == 404
 
-    def lines() -> dict[str, float]:
-        text = lab.http.get("/metrics").text
-        rows = (line.rpartition(" ") for line in text.splitlines() if line.startswith("garrison_gateway_"))
-        return {name: float(value) for name, _, value in rows}
+    def found() -> dict[tuple[str, str], float]:
+        families = text_string_to_metric_families(lab.http.get("/metrics").text)
+        samples = [one for family in families for one in family.samples if one.name.startswith("garrison_gateway_")]
+        assert all(one.labels["route"] == "a" and one.labels["target"] == "instance:a" for one in samples)
+        return {(one.name, one.labels.get("status") or one.labels.get("kind") or ""): one.value for one in samples}
 
-    labels = 'route="a",target="instance:a",key=""'
-    wait_for(lambda: any("requests_total" in one for one in lines()), 10, "reported")
-    found = lines()
-    assert found[f'garrison_gateway_requests_total{{{labels},status="200"}}'] == 1
-    assert found[f'garrison_gateway_tokens_total{{{labels},kind="out"}}'] == 4
-    assert found[f"garrison_gateway_seconds_count{{{labels}}}"] == 1
+    wait_for(lambda: ("garrison_gateway_requests_total", "200") in found(), 10, "reported")
+    assert found()["garrison_gateway_requests_total", "200"] == 1
+    assert found()["garrison_gateway_tokens_total", "out"] == 4
+    assert found()["garrison_gateway_seconds_count", ""] == 1
 
 
 def test_two_workers_share_the_port(labs: Callable[..., ServerLab], tiny_model: Path) -> None:
