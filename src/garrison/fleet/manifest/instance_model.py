@@ -112,7 +112,11 @@ SleepLevel = Annotated[
     int, BeforeValidator(Integer.func), Field(ge=0, le=2), schema_of("integer", 0, 2, r"^[0-2]$|\$\{")
 ]
 Priority = Annotated[int, Field(ge=-1_000_000, le=1_000_000)]
-Weight = Annotated[float, BeforeValidator(lambda value: float(value) if type(value) is int else value), Field(gt=0, allow_inf_nan=False)]
+Weight = Annotated[
+    float,
+    BeforeValidator(lambda value: float(value) if type(value) is int else value),
+    Field(gt=0, allow_inf_nan=False),
+]
 Devices = Annotated[
     list[str],
     BeforeValidator(_devices),
