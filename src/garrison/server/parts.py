@@ -57,12 +57,19 @@ class Parts:
 
     Args:
         environ: the environment that engines inherit from.
+        worker: one of the gateway's that was started ahead.
 
     Raises:
         GarrisonError: the database cannot be opened.
     """
 
-    def __init__(self, settings: Settings, environ: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        environ: Mapping[str, str] | None = None,
+        *,
+        worker: asyncio.subprocess.Process | None = None,
+    ) -> None:
         self.settings = settings
         environ = os.environ if environ is None else environ
         self.environ = environ
@@ -105,7 +112,7 @@ class Parts:
         self.fleet = Fleet(store=self.store, dialer=dialer, artifacts=artifacts, instances=served)
         self.routes = DeclaredRoutes(self.fleet, settings.node_name)
         self.workers = Workers(
-            self.instances, self.nodes, self.keys, settings, secret=secret,
+            self.instances, self.nodes, self.keys, settings, secret=secret, early=worker,
             control_socket=settings.data_dir / CONTROL_NAME, disk=self.disk, declared=self.routes,
         )  # fmt: skip
         self.commands = FleetCommands(LocalOperations(self.fleet))

@@ -35,9 +35,9 @@ class Callers:
         self._book = make_book(KeyTable(told.revision, told.rows), hasher, told.config_keys)
         self.limiter.keep(self._book.keys)
 
-    def set_open(self, *, infers: bool) -> None:
-        """Whether requests to models need no key."""
-        self._open = anonymous(infers=infers, manages=False)
+    def set_open(self, *, infers: bool, manages: bool = False) -> None:
+        """Whether requests to models, and management calls, need no key."""
+        self._open = anonymous(infers=infers, manages=manages)
         self._open_to_all = infers
 
     def identify(self, headers: HeaderList) -> Identity | Refusal:
@@ -74,6 +74,10 @@ class Callers:
             return
         for instance in route.instances or (None,):
             admit(who, self._open, Action(ActionKind.INFER, model or route.name, instance, route.instance_id))
+
+    def require_manager(self, who: Identity | Refusal) -> None:
+        """Check that a caller may manage. Raises UnauthenticatedError or DeniedError."""
+        admit(who, self._open, Action(ActionKind.MANAGE))
 
     def may_use(self, who: Identity | Refusal, route: RouteValue) -> bool:
         """Whether a caller may use a route."""

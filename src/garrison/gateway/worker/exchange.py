@@ -75,6 +75,7 @@ class Exchange:
         "_pieces",
         "_plane",
         "_query",
+        "_rechecked",
         "_request",
         "_sent_at",
         "_size",
@@ -103,7 +104,7 @@ class Exchange:
         self._named: NamedModel | None = None
         self._entered = False
         self._known = known
-        self._synced = False
+        self._synced = self._rechecked = False
         self._size = 0
         self._pieces: list[bytes] = []
         self._out: list[bytes] = []
@@ -136,9 +137,8 @@ class Exchange:
         self._pieces.append(piece)
         if not self._known:
             self._size += len(piece)
-            if self._size > _MOST_OF_STRANGERS:
-                self._request.keep_alive = False
-                self._admit()
+            if self._size > _MOST_OF_STRANGERS and not self._rechecked:
+                self._recheck()
 
     def body_end(self) -> None:
         pieces = self._pieces
@@ -146,12 +146,25 @@ class Exchange:
         self._pieces = []
         self._admit()
 
+    def _recheck(self) -> None:
+        """Refuse a caller who is not known, unless its key has just been made."""
+        if self._inbound.work is not self or self._known:
+            return
+        try:
+            self._plane.callers.require(self._plane.callers.identify(self._request.headers), None)
+            self._known = True
+        except GarrisonError as error:
+            if self._rechecked or not self._plane.sync(self._recheck):
+                self._refuse(error)
+            self._rechecked = True
+
     def _admit(self) -> None:
         """Find the route, and check that it may be used. What is unknown may just have been made."""
         if self._inbound.work is not self:
             return
         try:
             self._plane.callers.require(self._plane.callers.identify(self._request.headers), None)
+            self._known = True
             if self._asked_for.model_in is not ModelIn.PATH and self._named is None:
                 kind = self._plane.content_type(self._request)
                 self._named = named_model(self._asked_for, self._data, kind)
@@ -249,6 +262,7 @@ class Exchange:
             connection.rest()
 
     def not_connected(self, reason: str) -> None:
+        self._tries += 1
         if self._inbound.work is self:
             self._lost(Attempt(number=self._tries, failure=Failure.CONNECT), reason)
 

@@ -24,6 +24,8 @@ DROPPED_UP = _HOP | _FRAMING | {
 DROPPED_TO_COUNT = DROPPED_UP | {b"accept-encoding"}
 """An answer whose tokens are counted must not be compressed."""
 KEPT_FOR_CONTROL = _HOP | _FRAMING | {b"x-forwarded-for", b"x-forwarded-proto", b"forwarded"}
+_NEVER_NAMED = frozenset((b"content-length", b"host"))
+"""Without them a message cannot be understood, whatever its sender says."""
 _HOP_DOWN = _HOP - {b"trailer"}
 _lines: dict[int, bytes] = {}
 
@@ -89,5 +91,5 @@ def _named_by_connection(headers: Iterable[tuple[bytes, bytes]]) -> set[bytes] |
         if len(name) == 10 and name.lower() == b"connection":
             low = value.strip().lower()
             if low not in (b"close", b"keep-alive", b"upgrade"):
-                found = (found or set()) | {one.strip() for one in low.split(b",")}
+                found = (found or set()) | {one.strip() for one in low.split(b",")} - _NEVER_NAMED
     return found

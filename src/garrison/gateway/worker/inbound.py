@@ -1,6 +1,8 @@
 """Connections of clients: requests in, in order, and their answers out."""
 
 import asyncio
+import socket
+import struct
 from collections import deque
 from typing import TYPE_CHECKING, Protocol
 
@@ -22,6 +24,11 @@ _MOST_WAITING = 16
 _MOST_WRITTEN = 128 * 1024
 """Bytes that wait for a client that reads slowly; then the target is not read from either."""
 _MOST_STREAMED = 256 * 1024
+_LINGER_SECONDS = 2.0
+"""For a client to stop sending, once it has been answered before the end of its request."""
+_UNREAD_SECONDS = 60.0
+"""For a client to read something of its last answer."""
+_RESET = struct.pack("ii", 1, 0)
 
 
 class Work(Protocol):
@@ -62,23 +69,29 @@ class Inbound(FlowControl):
     Attributes:
         request: the one that is being answered.
         begun: bytes of its answer have been written.
-        at: the loop's time of the last byte that arrived, for the limits of slow clients.
+        at: the loop's time of the last byte that arrived or of the last answer's end, for the limits of slow clients.
+        head_at: when the first byte of an incomplete head arrived; 0 without one.
+        ends: nothing more is read, and the connection is over at this time at the latest; 0 while it is in use.
     """
 
-    __slots__ = ("_plane", "_reader", "_reading", "_waiting", "at", "begun", "peer", "raw", "request", "work")
+    __slots__ = ("_going_on", "_plane", "_reader", "_reading", "_unread", "_waiting", "at", "begun", "ends", "head_at",
+                 "peer", "raw", "request", "work")  # fmt: skip
 
     def __init__(self, plane: "Plane") -> None:
         super().__init__()
         self._plane = plane
         self._reader = RequestReader(self, Limits(head_bytes=_HEAD_BYTES, body_bytes=plane.settings.max_body_bytes))
         self._reading: Request | None = None
-        self._waiting: deque[Request] = deque()
+        self._waiting: deque[Request | Refusal] = deque()
+        self._going_on = False
+        self._unread = 0
         self.request: Request | None = None
         self.work: Work | None = None
         self.begun = False
         self.raw = False
         self.peer = ""
         self.at = plane.now()
+        self.head_at = self.ends = 0.0
 
     # --- of the transport
 
@@ -105,10 +118,19 @@ class Inbound(FlowControl):
             if self.work is not None:
                 self.work.body(data)
             return
+        if self.ends:
+            return
         self._reader.feed(data)
+        if self._reading is None and not self.head_at and self._reader.under_way:
+            self.head_at = self.at
 
     def eof_received(self) -> bool | None:
-        # A client that shuts down its side has gone: none of those in use waits for an answer after that.
+        # A client that shuts down its side has gone: none of those in use waits for an answer after that. What was
+        # written is not waited for either, since such a client may never read it.
+        if (work := self.work) is not None and not self.raw:
+            self.abort()
+            work.cancel()
+        self.ends = self.ends or self.at + _LINGER_SECONDS
         return None
 
     def pause_writing(self) -> None:
@@ -120,12 +142,17 @@ class Inbound(FlowControl):
         super().resume_writing()
         if self.work is not None:
             self.work.pause(False)
+        else:
+            self._go_on()
 
     # --- of the reader
 
     def request_head(self) -> None:
+        if self.ends:
+            return
+        self.head_at = 0.0
         request = self._reading = Request(self._reader, self.at)
-        if self.request is None:
+        if self.request is None and not self._waiting and not self.congested:
             self._begin(request)
         else:
             self._waiting.append(request)
@@ -154,16 +181,24 @@ class Inbound(FlowControl):
 
     def request_refused(self, refusal: Refusal) -> None:
         """What cannot be read is answered after everything before it, and ends the connection."""
-        if self.request is None or (self.request is self._reading and not self.begun):
-            if (work := self.work) is not None:
-                self.work = None
+        if self.ends:
+            return
+        self.head_at = 0.0
+        reading, self._reading = self._reading, None
+        if reading is not None and reading is self.request:
+            work, self.work = self.work, None
+            begun = self.begun
+            if begun:
+                self.abort()
+            if work is not None:
                 work.cancel()
+            if begun:
+                return
             self.request = None
-            error = _RefusedError(refusal.reason)
-            self.answer(refusal.status, *error_answer(error)[1:], close=True)
-        else:
-            self._waiting.append(_UNREADABLE)
-        self.pause_reading(True)
+        elif reading is not None:
+            self._waiting.pop()
+        self._waiting.append(refusal)
+        self._go_on()
 
     # --- of the work
 
@@ -191,21 +226,31 @@ class Inbound(FlowControl):
 
     def next(self, keep: bool) -> None:
         """The answer is complete: close, or go on with the next request."""
+        complete = self.request is not None and self.request.complete
         self.request = self.work = None
         self.begun = False
-        if not keep:
-            self._finish()
+        self.at = self._plane.now()
+        if keep:
+            self._go_on()
+        else:
+            self._finish(complete)
+
+    def _go_on(self) -> None:
+        """Begin what has arrived, unless the client has still to read what it was sent before."""
+        if self._going_on or self._transport is None:
             return
-        if self._waiting:
+        self._going_on = True  # as a loop, since thousands of requests can have arrived at once
+        while self._waiting and self.request is None and not self.congested and not self.ends:
             request = self._waiting.popleft()
-            if request is _UNREADABLE:
-                self._finish()
-                return
-            self._begin(request)
+            if isinstance(request, Refusal):
+                self._answer_unreadable(request)
+            else:
+                self._begin(request)
+        self._going_on = False
         if not self._waiting:
             self.pause_reading(False)
-        if self._plane.draining and self.request is None:
-            self._finish()
+            if self._plane.draining and self.request is None:
+                self._finish(self._reading is None)
 
     def go_on(self) -> None:
         """The client may send the body that it has announced."""
@@ -222,17 +267,29 @@ class Inbound(FlowControl):
 
     def abort(self) -> None:
         """End the connection so that the client sees that an answer is incomplete."""
+        request = self.request
         self.work = self.request = None
-        if self._transport is not None:
-            self._transport.abort()
+        self.ends = self.ends or self.at
+        if self._transport is None:
+            return
+        if request is not None and request.http10 and (own := self._transport.get_extra_info("socket")) is not None:
+            # Its body may end where the connection ends. Only a reset differs from that.
+            own.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+        self._transport.abort()
+
+    def end(self, now: float) -> None:
+        """The time in `ends` is over. A client that still reads its answer gets more of it."""
+        if self._transport is None:
+            return
+        unread, self._unread = self._unread, self._transport.get_write_buffer_size()
+        if self._unread and (not unread or self._unread < unread):
+            self.ends = now + _UNREAD_SECONDS
+        else:
+            self.abort()
 
     def quiet(self) -> bool:
         """Nothing is in progress."""
         return self.request is None and self._reading is None and not self._waiting
-
-    @property
-    def in_head(self) -> bool:
-        return self._reader.under_way and self._reading is None
 
     @property
     def in_body(self) -> bool:
@@ -243,7 +300,13 @@ class Inbound(FlowControl):
         """It is not read from, so that it cannot be slow."""
         return self._read_paused
 
+    @property
+    def congested(self) -> bool:
+        """What was sent has not been read yet."""
+        return self._writable is not None
+
     def close(self) -> None:
+        self.ends = self.ends or self._plane.now() + _LINGER_SECONDS
         if self._transport is not None:
             self._transport.close()
 
@@ -253,9 +316,7 @@ class Inbound(FlowControl):
         try:
             self.work = work = self._plane.work_for(self, request)
         except GarrisonError as error:
-            self.work = None
-            self._refuse_early(request, error)
-            return
+            self.work = work = self._refuse_early(request, error)
         if work is None:  # it is answered
             return
         for piece in request.pieces:
@@ -264,18 +325,35 @@ class Inbound(FlowControl):
         if request.complete and self.work is work:
             work.body_end()
 
-    def _refuse_early(self, request: Request, error: GarrisonError) -> None:
-        """Refuse a request by its head. Its body is read and dropped if it is there or short, else cut off."""
-        if request.complete or request.size or not _has_body(request):
-            request.complete = request.complete or not _has_body(request)
+    def _refuse_early(self, request: Request, error: GarrisonError) -> Work | None:
+        """Refuse a request by its head. Its body is read and dropped if it is short, and not asked for."""
+        if request.expects and not request.complete and not request.size:
             self.refuse(error)
-            return
-        self.work = _Dropped(self, error)
+            return None
+        return _Dropped(self, error)
 
-    def _finish(self) -> None:
-        """Close once everything is written. What the client still sends is not read."""
-        if self._transport is not None:
-            self._transport.close()
+    def _answer_unreadable(self, refusal: Refusal) -> None:
+        error = _RefusedError(refusal.reason)
+        self.answer(refusal.status, *error_answer(error)[1:], close=True)
+
+    def _finish(self, complete: bool) -> None:
+        """Close once everything is written.
+
+        A client that is not done with its request goes on sending, and what arrives at a closed socket resets the
+        connection, with the answer unread. So what it sends is read and dropped for a while.
+        """
+        transport = self._transport
+        if transport is None or self.ends:
+            return
+        self.ends = self._plane.now() + _LINGER_SECONDS
+        self._waiting.clear()
+        self._reading = None
+        if complete or transport.is_closing():
+            transport.close()
+            return
+        self.pause_reading(False)
+        if transport.can_write_eof():
+            transport.write_eof()
 
 
 class _Dropped:
@@ -287,7 +365,7 @@ class _Dropped:
     def body(self, piece: bytes) -> None:
         self._size += len(piece)
         if self._size > _MOST_STREAMED:
-            self._inbound.answer(*self._inbound._plane.error_answer(self._error, b""), close=True)
+            self._inbound.refuse(self._error)
 
     def body_end(self) -> None:
         self._inbound.refuse(self._error)
@@ -298,17 +376,3 @@ class _Dropped:
 
 class _RefusedError(InvalidError):
     """A request that cannot be read."""
-
-
-class _Unreadable(Request):
-    def __init__(self) -> None: ...
-
-
-_UNREADABLE = _Unreadable()
-
-
-def _has_body(request: Request) -> bool:
-    return any(
-        name.lower() == b"transfer-encoding" or (name.lower() == b"content-length" and value.strip() != b"0")
-        for name, value in request.headers
-    )

@@ -44,11 +44,12 @@ class Outbound(FlowControl):
         used: it has carried a request before, so that the target may have closed it meanwhile.
     """
 
-    __slots__ = ("_owner", "_raw", "reader", "target", "used")
+    __slots__ = ("_at", "_owner", "_raw", "reader", "target", "used")
 
     def __init__(self, target: Target) -> None:
         super().__init__()
         self.target = target
+        self._at = (target.host, target.port, target.path)
         self.reader = ResponseReader(self, head_bytes=_HEAD_BYTES)
         self.used = False
         self._owner: Answered | None = None
@@ -80,7 +81,8 @@ class Outbound(FlowControl):
         target = self.target
         self._owner = None
         self.pause_reading(False)
-        if self.alive and target.open and len(target.idle) < _MOST_IDLE:
+        here = self._at == (target.host, target.port, target.path)  # else the target has moved meanwhile
+        if self.alive and here and target.open and len(target.idle) < _MOST_IDLE:
             self.used = True
             target.idle.append(self)
         else:
@@ -111,7 +113,7 @@ class Outbound(FlowControl):
             if self in self.target.idle:
                 self.target.idle.remove(self)
             return
-        if self.reader.eof():
+        if exc is None and self.reader.eof():
             owner.answer_flush()
             return
         self._owner = None

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 __all__ = ["Passing"]
 
 _SWITCHED = 101
+_MOST_PENDING = 256 * 1024
+"""Bytes of a body that wait for a connection."""
 
 
 class Passing:
@@ -31,8 +33,9 @@ class Passing:
     """
 
     __slots__ = (
-        "_chunked_down", "_chunked_up", "_connecting", "_dropped", "_ended", "_inbound", "_out", "_own", "_path",
-        "_pending", "_plane", "_raw", "_request", "_started", "_upstream", "_wait", "deadline", "target",
+        "_chunked_down", "_chunked_up", "_connecting", "_dropped", "_ended", "_inbound", "_keep", "_out", "_own",
+        "_path", "_pending", "_plane", "_raw", "_request", "_sent", "_started", "_upstream", "_wait", "deadline",
+        "target",
     )  # fmt: skip
 
     def __init__(
@@ -52,6 +55,7 @@ class Passing:
         self._pending: list[bytes] = []
         self._out: list[bytes] = []
         self._ended = self._started = self._chunked_up = self._chunked_down = self._raw = False
+        self._keep = self._sent = False
         self._wait: int | None = None
         self.deadline = 0.0
 
@@ -74,8 +78,10 @@ class Passing:
         connection = self._upstream
         if connection is None:
             self._pending.append(piece)
-            self._inbound.pause_reading(True)
+            if sum(map(len, self._pending)) > _MOST_PENDING:
+                self._inbound.pause_reading(True)
             return
+        self._sent = True
         connection.send(data)
         if connection.congested:
             self._inbound.pause_reading(True)
@@ -87,7 +93,9 @@ class Passing:
 
     def cancel(self) -> None:
         connection, self._upstream = self._upstream, None
-        if connection is not None:
+        if connection is not None and self._raw:
+            connection.close()  # with what the client has sent last
+        elif connection is not None:
             connection.abort()
         self._end()
 
@@ -137,8 +145,8 @@ class Passing:
             lines += [name + b": " + value + b"\r\n" for name, value in reader.headers]
             self._out.append(b"".join(lines) + b"\r\n")
             return
-        keep = self._keeps()
-        head, self._chunked_down = framed(self._request, reader, keep)
+        self._keep = self._request.complete and self._request.keep_alive and not self._plane.draining
+        head, self._chunked_down = framed(self._request, reader, self._keep)
         self._out.append(head)
 
     def answer_body(self, piece: bytes) -> None:
@@ -159,7 +167,7 @@ class Passing:
         else:
             connection.close()
         self._end()
-        self._inbound.next(self._keeps() and (self._chunked_down or not self._until_close(reader)))
+        self._inbound.next(self._keep and (self._chunked_down or not self._until_close(reader)))
 
     def answer_flush(self) -> None:
         connection = self._upstream
@@ -175,7 +183,7 @@ class Passing:
         self._inbound.send(data)
 
     def answer_lost(self, reason: str) -> None:
-        self._upstream = None
+        connection, self._upstream = self._upstream, None
         if self._raw:
             self._end()
             self._inbound.close()
@@ -183,6 +191,8 @@ class Passing:
             self.answer_flush()
             self._end()
             self._inbound.abort()
+        elif connection is not None and connection.used and not self._sent and self.target is not None:
+            self._plane.connect(self.target, self)  # it was closed for having been idle
         else:
             self._refuse(self._plane.not_answered(self.target, reason))
 
@@ -194,9 +204,6 @@ class Passing:
         self._inbound.abort()
 
     # ---
-
-    def _keeps(self) -> bool:
-        return self._request.complete and self._request.keep_alive and not self._plane.draining
 
     def _until_close(self, reader: ResponseReader) -> bool:
         return self._request.http10 and not any(name.lower() == b"content-length" for name, _ in reader.headers)

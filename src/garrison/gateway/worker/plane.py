@@ -9,7 +9,7 @@ from garrison.access.limiter import Admission
 from garrison.base.clock import Clock
 from garrison.base.errors import GarrisonError, InvalidError, NotFoundError, NotReadyError, UnreachableError
 from garrison.gateway.choose.breaker import ALWAYS
-from garrison.gateway.link.messages import Settings, TargetValue
+from garrison.gateway.link.messages import Settings, Tables, TargetValue
 from garrison.gateway.requests.errors import Answer, error_answer, speaks_anthropic
 from garrison.gateway.requests.near import near_names
 from garrison.gateway.requests.paths import Asked, Kind, classify
@@ -20,6 +20,8 @@ from garrison.gateway.worker.inbound import Inbound, Request, Work
 from garrison.gateway.worker.listing import Listing
 from garrison.gateway.worker.outbound import Outbound, connect
 from garrison.gateway.worker.passing import Passing
+from garrison.gateway.worker.router import Feed, LoadCall, status_of
+from garrison.gateway.worker.stats import Stats
 from garrison.gateway.worker.targets import End, Route, RouteTable, Target
 
 __all__ = ["ControlLink", "Plane"]
@@ -58,6 +60,9 @@ class ControlLink(Protocol):
     def sync(self, then: Callable[[], None]) -> bool:
         """Have everything told that has changed, and call `then`, at the latest after half a second. False: not now."""
 
+    def load(self, targets: list[str], *, load: bool, then: Callable[[GarrisonError | None], None]) -> bool:
+        """Have targets started or stopped, and call `then` when that has begun. False: there is nobody to ask."""
+
     def busy(self, target: Target) -> None:
         """The first request to a target has begun."""
 
@@ -70,6 +75,7 @@ class Plane:
 
     Attributes:
         inbound: connections of clients.
+        feeds: of clients that watch the models.
         draining: no request follows the one in progress on any connection.
     """
 
@@ -81,7 +87,9 @@ class Plane:
         self.link: ControlLink | None = None
         self.inbound: set[Inbound] = set()
         self.draining = False
+        self.feeds: set[Feed] = set()
         self.silence_seconds = 3600.0
+        self.stats = Stats()
         self._loop = loop
         self._control = Target(TargetValue(id=CONTROL))
         self._timed: set[_Timed] = set()
@@ -89,7 +97,7 @@ class Plane:
 
     def set_settings(self, told: Settings) -> None:
         self.settings = told
-        self.callers.set_open(infers=told.open_inference)
+        self.callers.set_open(infers=told.open_inference, manages=told.open_management)
         self._control.set(TargetValue(id=CONTROL, url=f"unix:{told.control_socket}"))
 
     # --- requests
@@ -103,16 +111,63 @@ class Plane:
         asked = classify(request.method, request.target)
         if asked.kind in (Kind.CONTROL, Kind.PROXY):
             return self._pass_on(inbound, request)
-        if request.upgrade:
+        if request.upgrade and not _offers_http2(request):
             raise InvalidError("this path speaks no other protocol", hint="Send the request without Upgrade.")
         if asked.kind in (Kind.MODELS, Kind.MODEL):
             return Listing(self, inbound, request, asked)
         if asked.kind is Kind.ROUTER:
-            raise NotFoundError("this server is no router of llama-server", hint="GET /v1/models lists its models.")
+            return self._router_work(inbound, request, asked)
         known = self._is_known(request)
         inbound.go_on()
         _, mark, query = request.target.partition(b"?")
         return Exchange(self, inbound, request, asked, mark + query, known=known)
+
+    def _router_work(self, inbound: Inbound, request: Request, asked: Asked) -> Work:
+        if asked.name == "list":
+            return Listing(self, inbound, request, Asked(Kind.MODELS))
+        if asked.name == "sse":
+            return Feed(self, inbound, request)
+        self.callers.require(self.callers.identify(request.headers), None)
+        inbound.go_on()
+        return LoadCall(self, inbound, request, load=asked.name == "load")
+
+    def load(self, request: Request, model: str, *, load: bool, then: Callable[[GarrisonError | None], None]) -> None:
+        """Have a model loaded or unloaded.
+
+        Args:
+            then: is told once that has begun, or why it cannot.
+
+        Raises:
+            NotFoundError, UnauthenticatedError, DeniedError: it is unknown, or the caller may not.
+            NotReadyError: the control process does not answer.
+        """
+        route, _ = self.route_for(request, model)
+        who = self.callers.identify(request.headers)
+        self.callers.require(who, route.value, model)
+        if not load:
+            self.callers.require_manager(who)
+        if self.link is None or not self.link.load([one.target.id for one in route.ends[:1]], load=load, then=then):
+            raise NotReadyError("the server that starts models does not answer", details={"retry_after": 1})
+
+    def sees(self, request: Request, model: str) -> bool:
+        """Whether a caller may use a model."""
+        found = self.table.find(model)
+        return found is not None and self.callers.may_use(self.callers.identify(request.headers), found[0].value)
+
+    def apply(self, told: Tables) -> None:
+        """Take what the control process tells, and report it to whoever watches."""
+        before = {
+            one.name: known.value.facts.get("state")
+            for one in told.routes
+            if (known := self.table.routes.get(one.name))
+        }
+        self.table.apply(told)
+        for feed in list(self.feeds):
+            for one in told.routes:
+                if before.get(one.name, "") != one.facts.get("state"):
+                    feed.changed(one.name, one.facts.get("state"))
+            for name in told.gone_routes:
+                feed.gone(name)
 
     def _pass_on(self, inbound: Inbound, request: Request) -> Work:
         lines = b"x-forwarded-for: " + inbound.peer.encode() + b"\r\n"
@@ -273,8 +328,8 @@ class Plane:
                 made = await connect(target)
         except TimeoutError:
             owner.not_connected(f"no connection within {_CONNECT_SECONDS:g} s")
-        except OSError as error:
-            owner.not_connected(error.strerror or str(error))
+        except (OSError, ValueError) as error:  # a name that cannot be looked up is a ValueError
+            owner.not_connected(getattr(error, "strerror", None) or str(error))
         else:
             owner.connected(made)
 
@@ -294,20 +349,35 @@ class Plane:
             now = self.now()
             for one in [one for one in self._timed if one.deadline and one.deadline < now]:
                 one.expired()
-            for client in [client for client in self.inbound if now - client.at > _HEAD_SECONDS]:
-                silent = now - client.at
-                if client.quiet():
-                    late = client.in_head or silent > _IDLE_SECONDS
-                else:
-                    late = client.in_body and silent > _BODY_SECONDS and not client.paused
-                if late:
-                    client.close()
+            least = min(_BODY_SECONDS, _IDLE_SECONDS)
+            for client in [one for one in self.inbound if one.ends or one.head_at or now - one.at > least]:
+                _end_if_late(client, now)
+
+
+def _end_if_late(client: Inbound, now: float) -> None:
+    silent = now - client.at
+    if client.ends:
+        if now > client.ends:
+            client.end(now)
+    elif client.quiet():
+        if silent > _IDLE_SECONDS or (client.head_at and now - client.head_at > _HEAD_SECONDS):
+            client.close()
+    elif client.in_body and silent > _BODY_SECONDS and not client.paused:
+        client.close()
 
 
 def _hopped(request: Request) -> bool:
     return any(len(name) == 14 and name.lower() == b"x-garrison-hop" for name, _ in request.headers)
 
 
+def _offers_http2(request: Request) -> bool:
+    """Whether that is all: Java's client offers it with every request, and takes an answer in HTTP/1.1."""
+    return request.method != b"CONNECT" and all(
+        value.strip().lower() == b"h2c" for name, value in request.headers if name.lower() == b"upgrade"
+    )
+
+
 def _entry(route: Route) -> dict[str, Any]:
     value = route.value
-    return {"id": value.name, "object": "model", "created": value.created, "owned_by": value.owned_by, **value.facts}
+    told = {"id": value.name, "object": "model", "created": value.created, "owned_by": value.owned_by, **value.facts}
+    return told | {"status": status_of(value.facts.get("state"))}

@@ -113,6 +113,8 @@ class WorkerDoor:
                 self._starting[message.id] = asyncio.create_task(self._sync(message.id), name="sync")
             case messages.Activate():
                 self._starting[message.id] = asyncio.create_task(self._activate(message), name="activate")
+            case messages.Load():
+                self._starting[message.id] = asyncio.create_task(self._load(message), name="load")
             case messages.Abandon():
                 self._forget(message.id)
             case messages.Taken():
@@ -144,11 +146,7 @@ class WorkerDoor:
                 lease.release()
                 lease = await self._instances.acquire(name)
         except GarrisonError as error:
-            self.peer.send(
-                messages.Refused(
-                    id=asked.id, code=error.code, message=error.message, hint=error.hint, details=_plain(error.details)
-                )
-            )
+            self._refuse(asked.id, error)
             return
         finally:
             self._starting.pop(asked.id, None)
@@ -156,6 +154,29 @@ class WorkerDoor:
         # In the step that took the lease: the target cannot have left since.
         if not self.peer.send(messages.Activated(id=asked.id, target=instance_target(self._instances.get(name)))):
             self._forget(asked.id)
+
+    async def _load(self, asked: messages.Load) -> None:
+        name = name_of(asked.target)
+        try:
+            if name is None:
+                raise NotFoundError(f"{asked.target} is not started here")
+            if asked.load:
+                await self._instances.start(name)
+            else:
+                await self._instances.eject(name)
+        except GarrisonError as error:
+            self._refuse(asked.id, error)
+        else:
+            self.peer.send(messages.Begun(id=asked.id))
+        finally:
+            self._starting.pop(asked.id, None)
+
+    def _refuse(self, number: int, error: GarrisonError) -> None:
+        self.peer.send(
+            messages.Refused(
+                id=number, code=error.code, message=error.message, hint=error.hint, details=_plain(error.details)
+            )
+        )
 
     async def _sync(self, number: int) -> None:
         try:

@@ -1,0 +1,347 @@
+"""The connection to the control process: frames in any pieces, what is asked, and what happens without it."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+import pytest_asyncio
+from gateway_lab import JSON, OK, Client, Conn, GatewayLab, chat
+
+from garrison.gateway.link import messages
+from garrison.gateway.link.peer import Peer, control_peer, worker_peer
+from garrison.gateway.worker import link as link_module
+from garrison.gateway.worker.link import Link
+
+SENT: list[messages.FromControl] = [
+    messages.Synced(id=1),
+    messages.Tables(version=3, routes=[messages.RouteValue(name="m", targets=("a",))], gone_targets=["b"]),
+    messages.Keys(secret=b"\0\n" * 16, config_keys=("k",), revision=2, rows=[]),
+    messages.Drain(seconds=1.5),
+]
+
+
+class Wire:
+    """A transport that keeps what is written."""
+
+    def __init__(self) -> None:
+        self.written = b""
+        self.closed = False
+
+    def write(self, data: bytes) -> None:
+        assert not self.closed
+        self.written += data
+
+    def is_closing(self) -> bool:
+        return self.closed
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def made(make: Callable[..., Peer[Any]]) -> tuple[Peer[Any], Wire, list[Any], list[bool]]:
+    got: list[Any] = []
+    lost: list[bool] = []
+    peer, wire = make(got.append, lambda: lost.append(True)), Wire()
+    peer.connection_made(wire)
+    return peer, wire, got, lost
+
+
+def frames() -> bytes:
+    peer, wire, _, _ = made(control_peer)
+    assert all(peer.send(one) for one in SENT)
+    return wire.written
+
+
+@pytest.mark.parametrize("step", [1, 2, 3, 4, 5, 7, 100, 10_000])
+def test_frames_in_any_pieces(step: int) -> None:
+    data = frames()
+    peer, wire, got, _ = made(worker_peer)
+    for at in range(0, len(data), step):
+        peer.data_received(data[at : at + step])
+    assert got == SENT
+    assert not wire.closed
+
+
+def framed(body: bytes) -> bytes:
+    return len(body).to_bytes(4, "big") + body
+
+
+UNREADABLE = {
+    "an unknown tag": framed(msgspec.msgpack.encode({"type": "Later", "id": 1})),
+    "a message of the other side": framed(msgspec.msgpack.encode(messages.Sync(id=1))),
+    "no message": framed(b"\xc1"),
+    "nothing": framed(b""),
+    "a field of another type": framed(msgspec.msgpack.encode({"type": "Synced", "id": "x"})),
+    "more than a message": framed(msgspec.msgpack.encode(messages.Synced(id=1)) + b"\0"),
+    "a size without bounds": b"\xff\xff\xff\xff",
+}
+
+
+@pytest.mark.parametrize("name", UNREADABLE)
+def test_what_cannot_be_read_ends_the_connection(name: str) -> None:
+    """What came before it counts, what comes after it does not."""
+    peer, wire, got, lost = made(worker_peer)
+    peer.data_received(framed(msgspec.msgpack.encode(messages.Synced(id=7))) + UNREADABLE[name] + frames())
+    assert got == [messages.Synced(id=7)]
+    assert wire.closed
+    assert not peer.send(messages.Sync(id=1))
+    peer.connection_lost(None)
+    assert lost == [True]
+    assert not peer.send(messages.Sync(id=1))
+
+
+def test_unknown_fields_are_no_error() -> None:
+    """The other end may be of a later version."""
+    peer, _, got, _ = made(worker_peer)
+    peer.data_received(framed(msgspec.msgpack.encode({"type": "Synced", "id": 1, "later": True})))
+    assert got == [messages.Synced(id=1)]
+
+
+class Control:
+    """The control process: answers as `script` says."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.got: list[Any] = []
+        self.peers: list[Peer[Any]] = []
+        self.script: Callable[[Any, Peer[Any]], None] = lambda message, peer: None
+        self._server: asyncio.Server | None = None
+
+    async def start(self) -> None:
+        self.path.unlink(missing_ok=True)
+        self._server = await asyncio.get_running_loop().create_unix_server(self._accepted, self.path)
+
+    def _accepted(self) -> Peer[Any]:
+        def received(message: Any) -> None:
+            self.got.append(message)
+            self.script(message, peer)
+
+        peer = control_peer(received, lambda: None)
+        self.peers.append(peer)
+        return peer
+
+    def send(self, message: messages.FromControl) -> None:
+        assert self.peers[-1].send(message)
+
+    def of(self, kind: type) -> list[Any]:
+        return [one for one in self.got if isinstance(one, kind)]
+
+    def stop(self) -> None:
+        if self._server is not None:
+            self._server.close()
+        for peer in self.peers:
+            peer.close()
+
+
+class LinkLab:
+    """A lab with a real link instead of the fake one."""
+
+    def __init__(self, lab: GatewayLab, control: Control) -> None:
+        self.lab, self.control = lab, control
+        self.ordered: list[Any] = []
+        hello = messages.Hello(protocol=messages.PROTOCOL, version="1", pid=1, start=1)
+        self.link = Link(lab.plane, str(control.path), lambda: hello, self.ordered.append)
+        lab.plane.link = self.link
+
+    async def connected(self, times: int = 1) -> None:
+        await self.lab.until(lambda: len(self.control.of(messages.Hello)) == times)
+
+
+@pytest_asyncio.fixture
+async def linked(lab: GatewayLab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[LinkLab]:
+    monkeypatch.setattr(link_module, "_AGAIN_SECONDS", 0.01)
+    monkeypatch.setattr(link_module, "_QUIET_SECONDS", 0.01)
+    control = Control(tmp_path / "link")
+    await control.start()
+    found = LinkLab(lab, control)
+    task = asyncio.create_task(found.link.run())
+    await found.connected()
+    yield found
+    await lab.quiet()
+    assert not found.link._waiting
+    assert not found.link._syncing
+    task.cancel()
+    control.stop()
+    await asyncio.wait([task])
+    if found.link._peer is not None:
+        found.link._peer.close()
+    for timer in found.link._quiet.values():
+        timer.cancel()
+
+
+async def answers(conn: Conn) -> None:
+    while True:
+        await conn.request()
+        conn.send(OK)
+
+
+def tables(*urls: str | None, version: int = 9) -> messages.Tables:
+    targets = [messages.TargetValue(id=f"target:m{number}", url=url) for number, url in enumerate(urls)]
+    routes = [messages.RouteValue(name="m", targets=tuple(one.id for one in targets))]
+    return messages.Tables(version=version, whole=True, targets=targets, routes=routes)
+
+
+async def test_an_unknown_model_is_asked_for_before_it_is_refused(linked: LinkLab) -> None:
+    """A route that comes with the answer is used."""
+    upstream = await linked.lab.upstream(answers)
+
+    def script(message: Any, peer: Peer[Any]) -> None:
+        if isinstance(message, messages.Sync):
+            peer.send(tables(upstream.url))
+            peer.send(messages.Synced(id=message.id))
+
+    linked.control.script = script
+    client = await linked.lab.client()
+    assert (await client.ask(chat())).body == b"ok"
+    assert len(linked.control.of(messages.Sync)) == 1
+    assert (await client.ask(chat())).body == b"ok"
+    assert len(linked.control.of(messages.Sync)) == 1, "a known model is not asked for"
+
+
+async def test_a_model_that_does_not_exist_is_a_404_after_one_question(linked: LinkLab) -> None:
+    def script(message: Any, peer: Peer[Any]) -> None:
+        if isinstance(message, messages.Sync):
+            peer.send(tables(None))
+            peer.send(messages.Synced(id=message.id))
+
+    linked.control.script = script
+    client = await linked.lab.client()
+    answer = await client.ask(chat(b'{"model": "mm"}'))
+    assert answer.status == 404
+    assert "Did you mean m?" in json.loads(answer.body)["error"]["message"]
+    assert len(linked.control.of(messages.Sync)) == 1
+
+
+async def test_a_control_process_that_does_not_answer_a_question(
+    linked: LinkLab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(link_module, "_SYNC_SECONDS", 0.05)
+    client = await linked.lab.client()
+    assert (await client.ask(chat())).status == 404
+    linked.control.send(messages.Synced(id=linked.control.of(messages.Sync)[0].id))  # too late
+
+
+async def test_the_client_goes_while_the_control_process_is_asked(
+    linked: LinkLab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(link_module, "_SYNC_SECONDS", 0.1)
+    client = await linked.lab.client()
+    client.send(chat())
+    await linked.lab.until(lambda: linked.control.of(messages.Sync))
+    client.close()
+    await linked.lab.until(lambda: not linked.link._syncing)
+
+
+async def test_the_link_is_lost_during_a_question(linked: LinkLab) -> None:
+    client = await linked.lab.client()
+    client.send(chat())
+    await linked.lab.until(lambda: linked.control.of(messages.Sync))
+    linked.control.peers[0].close()
+    assert (await client.answer()).status == 404
+    await linked.connected(2)
+
+
+async def cold(linked: LinkLab) -> Client:
+    linked.control.send(tables(None))
+    await linked.lab.until(lambda: "m" in linked.lab.plane.table.routes)
+    client = await linked.lab.client()
+    client.send(chat())
+    await linked.lab.until(lambda: linked.control.of(messages.Activate))
+    return client
+
+
+async def test_a_cold_target_is_waited_for_and_counted_before_it_is_taken(linked: LinkLab) -> None:
+    upstream = await linked.lab.upstream(answers)
+    client = await cold(linked)
+    asked = linked.control.of(messages.Activate)[0]
+    linked.control.send(messages.Activated(id=asked.id, target=messages.TargetValue(id="target:m0", url=upstream.url)))
+    assert (await client.answer()).body == b"ok"
+    await linked.lab.until(lambda: linked.control.got[-1] == messages.Counts(running={"target:m0": 0}))
+    assert linked.control.got[-3:-1] == [messages.Counts(running={"target:m0": 1}), messages.Taken(id=asked.id)]
+
+
+async def test_a_cold_target_that_cannot_be_had(linked: LinkLab) -> None:
+    client = await cold(linked)
+    asked = linked.control.of(messages.Activate)[0]
+    linked.control.send(
+        messages.Refused(id=asked.id, code="not-ready", message="no memory", details={"retry_after": 7})
+    )
+    answer = await client.answer()
+    assert (answer.status, answer.get(b"retry-after")) == (503, b"7")
+    assert b"no memory" in answer.body
+
+
+async def test_the_client_goes_while_it_waits_for_a_cold_target(linked: LinkLab) -> None:
+    upstream = await linked.lab.upstream(answers)
+    client = await cold(linked)
+    asked = linked.control.of(messages.Activate)[0]
+    client.close()
+    await linked.lab.until(lambda: linked.control.got[-1] == messages.Abandon(id=asked.id))
+    linked.control.send(messages.Activated(id=asked.id, target=messages.TargetValue(id="target:m0", url=upstream.url)))
+    await linked.lab.until(lambda: len(linked.control.of(messages.Abandon)) == 2)
+    assert upstream.requests == []
+
+
+async def test_the_link_is_lost_while_a_cold_target_is_waited_for(linked: LinkLab) -> None:
+    client = await cold(linked)
+    linked.control.peers[0].close()
+    answer = await client.answer()
+    assert (answer.status, answer.get(b"retry-after")) == (503, b"2")
+    await linked.connected(2)
+
+
+async def test_a_target_that_is_removed_while_it_is_waited_for(linked: LinkLab) -> None:
+    client = await cold(linked)
+    asked = linked.control.of(messages.Activate)[0]
+    linked.control.send(messages.Tables(version=10, whole=True))
+    linked.control.send(messages.Activated(id=asked.id, target=messages.TargetValue(id="target:m0", url="http://h:1")))
+    assert (await client.answer()).status == 503
+    await linked.lab.until(lambda: linked.control.of(messages.Abandon))
+
+
+async def test_a_cold_target_without_a_control_process(linked: LinkLab) -> None:
+    client = await cold(linked)
+    linked.control.stop()
+    assert (await client.answer()).status == 503
+    assert (await client.ask(chat())).status == 503
+
+
+async def test_warm_requests_go_on_without_a_control_process(linked: LinkLab) -> None:
+    upstream = await linked.lab.upstream(answers)
+    linked.control.send(tables(upstream.url))
+    await linked.lab.until(lambda: "m" in linked.lab.plane.table.routes)
+    linked.control.stop()
+    await linked.lab.until(lambda: linked.link._peer is None)
+    client = await linked.lab.client()
+    for _ in range(3):
+        assert (await client.ask(chat())).body == b"ok"
+    await linked.control.start()
+    await linked.connected(2)
+
+
+async def test_an_unreadable_message_leads_to_a_new_connection(linked: LinkLab) -> None:
+    wire = linked.control.peers[0]._transport
+    assert wire is not None
+    wire.write(UNREADABLE["an unknown tag"])
+    await linked.connected(2)
+
+
+async def test_a_closed_target_is_asked_for_again(linked: LinkLab) -> None:
+    upstream = await linked.lab.upstream(answers)
+    linked.control.send(tables(upstream.url))
+    await linked.lab.until(lambda: "m" in linked.lab.plane.table.routes)
+    client = await linked.lab.client()
+    assert (await client.ask(chat())).body == b"ok"
+    linked.control.send(messages.Close(target="target:m0"))
+    await linked.lab.until(lambda: linked.control.of(messages.Closed))
+    assert linked.control.of(messages.Closed) == [messages.Closed(target="target:m0", running=0)]
+    assert linked.lab.target().idle == []
+    client.send(chat(JSON))
+    await linked.lab.until(lambda: linked.control.of(messages.Activate))
+    asked = linked.control.of(messages.Activate)[0]
+    linked.control.send(messages.Activated(id=asked.id, target=messages.TargetValue(id="target:m0", url=upstream.url)))
+    assert (await client.answer()).body == b"ok"
