@@ -175,6 +175,7 @@ class DeclaredRoutes:
             finally:
                 for task in tasks:
                     task.cancel()
+                await asyncio.wait(tasks)  # a command that is cancelled ends with all its processes
 
     async def _read_key(self, secret: Secret) -> None:
         try:
