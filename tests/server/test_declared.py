@@ -24,7 +24,7 @@ from garrison.server.workers.declared import (
 )
 from garrison.server.workers.declared_routes import DeclaredRoutes
 from garrison.server.workers.routes import changes, known
-from garrison.store.records import CommandRecord, StackRecord, TargetRecord
+from garrison.store.records import CommandRecord, Event, StackRecord, TargetRecord
 from garrison.testing.artifacts import MemoryArtifacts
 from garrison.testing.store import MemoryStore
 
@@ -153,6 +153,16 @@ async def test_what_was_applied_is_known_when_somebody_asks(stage: Stage) -> Non
     told = stage.told
     await asyncio.gather(*(stage.routes.fresh() for _ in range(50)))
     assert stage.told == told, "nothing has changed"
+
+
+async def test_what_is_applied_is_told_without_being_asked(stage: Stage) -> None:
+    await stage.routes.startup()
+    stage.declare({"r": {"to": "a"}})
+    await stage.fleet.db(stage.store.add_events, [Event(at=NOW, kind="applied", stack="box")])
+    async with asyncio.timeout(5):
+        while "r" not in stage.routes.now.routes:
+            await asyncio.sleep(0.01)
+    assert stage.told == 1
 
 
 async def test_a_key_is_read_and_its_failure_is_told(

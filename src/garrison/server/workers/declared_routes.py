@@ -96,18 +96,24 @@ class DeclaredRoutes:
             self._wake.set()
 
     async def _run(self) -> None:
-        while True:
-            try:
-                seconds = await self._follow()
-            except GarrisonError as error:
-                _log.warning("what stacks declare for the gateway cannot be read", error=error.message)
-                seconds = _FAILED_SECONDS
-            self._read_once.set()
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(seconds):
-                    await self._wake.wait()
-            await asyncio.sleep(_SETTLE_SECONDS)
-            self._wake.clear()
+        async with contextlib.AsyncExitStack() as feed:
+            with contextlib.suppress(GarrisonError):  # then a look in a while finds what has changed
+                await feed.enter_async_context(self._fleet.feed.running())
+            while True:
+                seconds = await self._look_and_tell()
+                self._read_once.set()
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(seconds):
+                        await self._wake.wait()
+                await asyncio.sleep(_SETTLE_SECONDS)
+                self._wake.clear()
+
+    async def _look_and_tell(self) -> float:
+        try:
+            return await self._follow()
+        except GarrisonError as error:
+            _log.warning("what stacks declare for the gateway cannot be read", error=error.message)
+            return _FAILED_SECONDS
 
     async def _follow(self) -> float:
         """Read what has changed, tell it, and return after how many seconds to look again."""
@@ -169,6 +175,7 @@ class DeclaredRoutes:
             finally:
                 for task in tasks:
                     task.cancel()
+                await asyncio.wait(tasks)  # a command that is cancelled ends with all its processes
 
     async def _read_key(self, secret: Secret) -> None:
         try:
