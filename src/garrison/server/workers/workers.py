@@ -4,7 +4,9 @@ import asyncio
 import contextlib
 import os
 import signal
+from collections.abc import Coroutine
 from pathlib import Path
+from typing import Any
 
 import garrison
 from garrison.access.keys import Keys
@@ -78,7 +80,7 @@ class Workers:
         self._listening: set[int] = set()
         self._failure: GarrisonError | None = None
         self._changed = asyncio.Event()
-        self._tasks: list[asyncio.Task[None]] = []
+        self._tasks: set[asyncio.Task[None]] = set()
         self._server: asyncio.Server | None = None
         self._ended = 0
         self._closing = False
@@ -118,7 +120,7 @@ class Workers:
         await self._adopted(self._before)
         for _ in range(self._settings.gateway_workers - len(self._ours()) - len(self._children)):
             await self._spawn()
-        self._tasks = [asyncio.create_task(self._follow(), name="tables")]
+        self._begin(self._follow(), "tables")
         deadline = loop.time() + _READY_SECONDS
         while not self._listening:
             if self._failure is not None:
@@ -152,7 +154,7 @@ class Workers:
     async def shutdown(self) -> None:
         """Have the workers finish what is in progress, and end. Those that take longer are ended."""
         self._closing = True
-        for task in self._tasks:
+        for task in tuple(self._tasks):
             task.cancel()
         seconds = self._settings.drain_timeout
         connected = {one.process.pid for one in self._doors if one.process is not None}
@@ -224,7 +226,7 @@ class Workers:
             self._listening.add(door.process.pid)
             door.address = f"{self._address[0]}:{message.port}"
             _log.info("a worker of the gateway listens", pid=door.process.pid, port=message.port)
-            self._tasks.append(asyncio.create_task(self._record(), name="record"))
+            self._begin(self._record(), "record the workers")
         elif isinstance(message, messages.Used):
             self.totals.add(message.uses)
         elif isinstance(message, messages.Failed):
@@ -277,7 +279,12 @@ class Workers:
             return  # it would fail again; the start says why
         delay = _AGAIN_SECONDS[min(self._ended, len(_AGAIN_SECONDS) - 1)]
         self._ended += 1
-        self._tasks.append(asyncio.create_task(self._replace_later(delay), name="replace a worker"))
+        self._begin(self._replace_later(delay), "replace a worker")
+
+    def _begin(self, work: Coroutine[Any, Any, None], name: str) -> None:
+        task = asyncio.create_task(work, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     async def _replace_later(self, delay: float) -> None:
         await asyncio.sleep(delay)
