@@ -118,7 +118,7 @@ class Workers:
         bound.setblocking(False)
         self._server = await loop.create_unix_server(self._door, sock=bound)
         await self._adopted(self._before)
-        for _ in range(self._settings.gateway_workers - len(self._ours()) - len(self._children)):
+        for _ in range(self._missing()):
             await self._spawn()
         self._begin(self._follow(), "tables")
         deadline = loop.time() + _READY_SECONDS
@@ -162,7 +162,7 @@ class Workers:
             if pid not in connected:
                 child.terminate()
         for door in self._doors:
-            door.peer.send(messages.Drain(seconds=seconds))
+            door.leave(seconds)
         loop = asyncio.get_running_loop()
         deadline = loop.time() + seconds + 2.0
         while self._doors and (left := deadline - loop.time()) > 0:
@@ -192,7 +192,13 @@ class Workers:
         return _Guarded(door)
 
     def _ours(self) -> list[WorkerDoor]:
-        return [one for one in self._doors if one.process is not None]
+        return [one for one in self._doors if one.process is not None and not one.leaves]
+
+    def _missing(self) -> int:
+        """How many workers have to be started; those that are on their way count."""
+        leaving = {one.process.pid for one in self._doors if one.process is not None and one.leaves}
+        present = {one.process.pid for one in self._ours() if one.process is not None}
+        return self._settings.gateway_workers - len(present | (self._children.keys() - leaving))
 
     async def _adopted(self, before: list[WorkerRecord]) -> None:
         """Wait for the workers of the server before; end those that do not connect."""
@@ -208,11 +214,12 @@ class Workers:
     def _greeted(self, door: WorkerDoor, hello: messages.Hello) -> None:
         if len(self._ours()) > self._settings.gateway_workers:
             _log.info("a worker of the gateway too many ends", pid=hello.pid)
-            door.peer.send(messages.Drain(seconds=self._settings.drain_timeout))
+            door.leave(self._settings.drain_timeout)
             return
         if hello.protocol != messages.PROTOCOL or hello.version != garrison.__version__:
             _log.info("a worker of another version is replaced", pid=hello.pid, version=hello.version)
-            door.peer.send(messages.Drain(seconds=self._settings.drain_timeout))
+            door.leave(self._settings.drain_timeout)
+            self._replace()
             return
         door.begin(self._told_settings(), self._told_keys(), self._known())
         if (hello.host, hello.port) == self._address:
@@ -288,7 +295,7 @@ class Workers:
 
     async def _replace_later(self, delay: float) -> None:
         await asyncio.sleep(delay)
-        if not self._closing:
+        if not self._closing and self._missing() > 0:
             await self._spawn()
             await asyncio.sleep(10.0)
             self._ended = max(0, self._ended - 1)
