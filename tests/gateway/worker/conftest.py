@@ -4,7 +4,6 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
 
-import pytest
 import pytest_asyncio
 import uvloop
 from gateway_lab import GatewayLab

@@ -53,9 +53,7 @@ async def test_while_it_waits_for_a_cold_target(lab: GatewayLab, go: Callable[[C
     await lab.until(lambda: lab.link.abandoned == [1], _SOON)
 
 
-async def test_while_connecting(
-    lab: GatewayLab, go: Callable[[Client], None], monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_while_connecting(lab: GatewayLab, go: Callable[[Client], None], monkeypatch: pytest.MonkeyPatch) -> None:
     upstream = await lab.serve(silent)
     entered, may_go_on, connect = asyncio.Event(), asyncio.Event(), plane_module.connect
 

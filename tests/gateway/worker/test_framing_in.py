@@ -28,9 +28,7 @@ def chunks(body: bytes, *sizes: int) -> bytes:
 
 
 @pytest.mark.parametrize("step", [1, 2, 3, 7, 64])
-@pytest.mark.parametrize(
-    "request_bytes", [chat(), CHUNKED + chunks(JSON, 1, 2, 5)], ids=["content-length", "chunked"]
-)
+@pytest.mark.parametrize("request_bytes", [chat(), CHUNKED + chunks(JSON, 1, 2, 5)], ids=["content-length", "chunked"])
 async def test_a_request_in_odd_pieces(lab: GatewayLab, request_bytes: bytes, step: int) -> None:
     upstream = await lab.serve(echoes)
     client = await lab.client()
@@ -342,7 +340,13 @@ async def test_what_reaches_a_target(lab: GatewayLab) -> None:
         b"Proxy-Authorization: x", b"TE: trailers", b"Trailer: X-Sum", b"Forwarded: for=1.2.3.4", b"Origin: http://x",
         b"X-Garrison-Hop: 1",
     ]  # fmt: skip
-    kept = [b"Content-Type: application/json", b"X-Request-Id: abc", b"traceparent: 00-1-2-01", b"X-Two: 1", b"X-Two: 2"]
+    kept = [
+        b"Content-Type: application/json",
+        b"X-Request-Id: abc",
+        b"traceparent: 00-1-2-01",
+        b"X-Two: 1",
+        b"X-Two: 2",
+    ]
     await client.ask(chat(JSON, *dropped, *kept))
     asked: Message = upstream.requests[0]
     address = upstream.url.removeprefix("http://").encode()

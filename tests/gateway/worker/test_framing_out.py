@@ -25,7 +25,12 @@ BODIES: dict[str, tuple[bytes, ...]] = {
     "sized": (OK + b"Content-Length: 5\r\n\r\nhello",),
     "sized, in pieces": (OK + b"Content-", b"Length: 5\r\n\r", b"\nhel", b"lo"),
     "chunked": (OK + b"Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n",),
-    "chunked, in pieces": (OK + b"Transfer-Encoding: chunked\r\n\r\n3", b";a=b\r\nhe", b"l\r\n2\r\nlo\r\n", b"0\r\n\r\n"),
+    "chunked, in pieces": (
+        OK + b"Transfer-Encoding: chunked\r\n\r\n3",
+        b";a=b\r\nhe",
+        b"l\r\n2\r\nlo\r\n",
+        b"0\r\n\r\n",
+    ),
     "until it closes": (OK + b"\r\nhel", b"lo"),
     "HTTP/1.0": (b"HTTP/1.0 200 OK\r\n\r\nhello",),
 }

@@ -49,7 +49,8 @@ UP: dict[str, tuple[Headers, frozenset[bytes], bytes]] = {
         [(b"Content-Length", b"9"), (b"Transfer-Encoding", b"chunked"), (b"Expect", b"100-continue")], DROPPED_UP, b"",
     ),
     "named by Connection": (
-        [(b"connection", b"X-A ,close, x-b"), (b"X-a", b"1"), (b"X-B", b"1"), (b"X-C", b"1")], DROPPED_UP, b"X-C: 1\r\n",
+        [(b"connection", b"X-A ,close, x-b"), (b"X-a", b"1"), (b"X-B", b"1"), (b"X-C", b"1")], DROPPED_UP,
+        b"X-C: 1\r\n",
     ),
     "named by the second Connection": (
         [(b"Connection", b"close"), (b"Connection", b"x-a"), (b"X-A", b"1")], DROPPED_UP, b"",
@@ -84,7 +85,9 @@ LENGTHS: dict[tuple[bytes, int | None], bytes] = {
 @pytest.mark.parametrize(("case", "expected"), LENGTHS.items())
 def test_request_lengths(case: tuple[bytes, int | None], expected: bytes) -> None:
     method, length = case
-    assert request_head(Asked(method), b"/", b"", length, DROPPED_UP) == method + b" / HTTP/1.1\r\n" + expected + b"\r\n"
+    assert (
+        request_head(Asked(method), b"/", b"", length, DROPPED_UP) == method + b" / HTTP/1.1\r\n" + expected + b"\r\n"
+    )
 
 
 DOWN: dict[str, tuple[Headers, bytes]] = {

@@ -267,7 +267,9 @@ async def test_a_cold_target_is_waited_for_and_counted_before_it_is_taken(linked
 async def test_a_cold_target_that_cannot_be_had(linked: LinkLab) -> None:
     client = await cold(linked)
     asked = linked.control.of(messages.Activate)[0]
-    linked.control.send(messages.Refused(id=asked.id, code="not-ready", message="no memory", details={"retry_after": 7}))
+    linked.control.send(
+        messages.Refused(id=asked.id, code="not-ready", message="no memory", details={"retry_after": 7})
+    )
     answer = await client.answer()
     assert (answer.status, answer.get(b"retry-after")) == (503, b"7")
     assert b"no memory" in answer.body
