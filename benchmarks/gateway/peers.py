@@ -43,12 +43,9 @@ class Peer:
     requirement: str = ""  # from PyPI, into an environment of its own
     environ: Mapping[str, str] = field(default_factory=dict)
     patience: float = 30.0  # seconds for its start
-    hindrance: str = ""  # why it cannot run anywhere
 
     def install(self, cache: Path) -> Path:
         """Its virtual environment, made when it is not there. Raises UnavailableError."""
-        if self.hindrance:
-            raise UnavailableError(f"{self.name}: {self.hindrance}")
         if self.program and self.found() is None:
             raise UnavailableError(f"{self.program} is not installed: apt-get install {self.package}")
         if not self.requirement:
@@ -168,10 +165,9 @@ def _litellm(place: Place) -> list[str]:
     return [program, "--config", str(config), "--host", "127.0.0.1", "--port", str(place.port), "--num_workers", "1"]
 
 
-_UNWRITTEN = (
-    "the gateway as a process of its own is not written yet; name a command that starts one: "
-    "--command garrison='PROGRAM --port {port} --upstream http://127.0.0.1:{upstream}'"
-)
+def _garrison(place: Place) -> list[str]:
+    program = str(Path(__file__).resolve().parent / "lone_worker.py")
+    return [sys.executable, program, str(place.port), str(place.upstream), str(place.directory)]
 
 
 def from_command(text: str) -> Peer:
@@ -214,7 +210,7 @@ PEERS = {
             environ={"LITELLM_LOCAL_MODEL_COST_MAP": "True", "LITELLM_LOG": "ERROR"},
             patience=120.0,
         ),
-        Peer("garrison", _none, hindrance=_UNWRITTEN),
+        Peer("garrison", _garrison),
     )
 }
-DEFAULT = ("direct", "nginx", "vllm-router", "sglang-router")
+DEFAULT = ("direct", "nginx", "garrison", "vllm-router", "sglang-router")

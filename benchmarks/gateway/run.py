@@ -14,9 +14,9 @@ less; the streams with a pace show what one costs alone.
 Needed: two cores, a C compiler, wrk and nginx (`apt-get install gcc libc6-dev wrk nginx-light`), and PyPI for the
 routers, which get environments of their own under .cache. LiteLLM (`--peers …,litellm`) is slow to install.
 
-Another gateway, Garrison's own too until `garrison up` starts one as a process of its own:
+Another gateway:
 
-    --command garrison='PROGRAM --port {port} --upstream http://127.0.0.1:{upstream}'
+    --command mine='PROGRAM --port {port} --upstream http://127.0.0.1:{upstream}'
 
 may be given several times. It needs a process that stays in the foreground, listens on 127.0.0.1:{port} and sends
 requests for the model `bench` on to http://127.0.0.1:{upstream}; {directory} is an empty directory, {python} this

@@ -18,12 +18,12 @@ def pool() -> Iterator[ThreadPool]:
     made.close(5)
 
 
-def bound(family: int, host: str, *, listening: bool, v6only: bool = False) -> socket.socket:
+def bound(family: int, host: str, *, listening: bool, v6only: bool = False, port: int = 0) -> socket.socket:
     made = socket.socket(family, socket.SOCK_STREAM)
     made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     if family == socket.AF_INET6:
         made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, v6only)
-    made.bind((host, 0))
+    made.bind((host, port))
     if listening:
         made.listen()
     return made
@@ -49,8 +49,8 @@ async def test_what_others_hold_is_not_given(pool: ThreadPool, family: int, host
 
 
 async def test_a_port_of_another_address_is_free(pool: ThreadPool) -> None:
-    with bound(socket.AF_INET, "127.0.0.2", listening=True) as held:
-        port = held.getsockname()[1]
+    port = free_port()
+    with bound(socket.AF_INET, "127.0.0.2", listening=True, port=port):
         assert await Ports((port, port), pool).give(lambda _: False) == port
 
 

@@ -78,5 +78,5 @@ def test_a_node_that_is_gone_is_shown_as_such_and_slows_nothing_down(
     assert refused.status_code == 504
     assert json.loads(refused.text)["error"]
     answer = main.chat("far")
-    assert answer.status_code == 504, answer.text
+    assert answer.status_code in (502, 504), answer.text  # asked in vain, or known to be out of reach
     assert main.chat("near").is_success

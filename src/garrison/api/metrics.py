@@ -1,13 +1,13 @@
 """`/metrics` for Prometheus: the instances, the memory of this machine, the event feed and this process.
 
 Values are read from the manager at each scrape. What is counted comes from its events. Labels are names of instances
-that exist, states, engines, codes of errors and devices, so that their number is bounded.
+and routes that exist, ids of keys, states, engines, codes of errors and devices, so that their number is bounded.
 """
 
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Response
@@ -59,13 +59,23 @@ class Metrics:
     Args:
         devices: the memory of this machine. Where it cannot be read in time, a scrape goes without.
         node: the name of this machine.
+        gateway: yields what the gateway has counted.
     """
 
-    def __init__(self, instances: InstanceManager, devices: Devices, feed: Feed, *, node: str) -> None:
+    def __init__(
+        self,
+        instances: InstanceManager,
+        devices: Devices,
+        feed: Feed,
+        *,
+        node: str,
+        gateway: Callable[[], Iterable[Metric]] = lambda: (),
+    ) -> None:
         self._instances = instances
         self._devices = devices
         self._feed = feed
         self._node = node
+        self._gateway = gateway
         self._counts: dict[str, Counter[str]] = {name: Counter() for name in _COUNTED}
         self._causes: Counter[str] = Counter()
         self._lost = 0
@@ -96,6 +106,7 @@ class Metrics:
         yield from self._states()
         yield from self._of_instances()
         yield from self._counted()
+        yield from self._gateway()
         yield from self._of_devices()
         yield _counter("garrison_events", "Events of the feed.", (), [((), self._feed.last)])
         yield _counter("garrison_events_missed", "Events that were not counted here.", (), [((), self._lost)])

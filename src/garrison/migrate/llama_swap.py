@@ -35,7 +35,7 @@ _TOP_ANSWERS = {
     "includeAliasesInList": "aliases are routes here, and listed",
     "sendLoadingState": "no equivalent; a request waits, and a refusal holds a `loading` object",
 }
-_POLICIES = {"spillover": "least-outstanding", "warm": "least-outstanding", "pin": "failover"}
+_POLICIES = {"spillover": "spill", "warm": "warm-first", "pin": "pin"}
 
 
 def add_config(config: Mapping[str, Any], found: Found) -> None:
@@ -206,9 +206,9 @@ def _selectors(config: Mapping[str, Any], names: Mapping[str, str], found: Found
             found.remark(where, f"left out: no equivalent of strategy {strategy!r} over these targets")
             continue
         policy = _POLICIES[strategy]
-        found.add_route(str(selector), to, where, None if policy == "least-outstanding" else policy)
-        if strategy != "spillover":
-            found.remark(where, f"strategy {strategy}: {policy} comes closest")
+        found.add_route(str(selector), to, where, policy)
+        if strategy == "spillover":
+            found.remark(where, "strategy spillover: the policy spill goes on to the next after 8 requests")
 
 
 def _peers(config: Mapping[str, Any], macros: Mapping[str, Any], found: Found) -> None:

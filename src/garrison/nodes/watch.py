@@ -41,7 +41,7 @@ class Nodes:
     """Every other server that is known here. Belongs to one event loop.
 
     Args:
-        changed: called with a view whose reach changed.
+        changed: called with a view whose reach changed, when it can be found here.
     """
 
     def __init__(
@@ -141,7 +141,9 @@ class Nodes:
                     before, reach="reachable", reason="", version=answer.version, instances=answer.instances
                 )
                 wait = _INTERVAL
-            self._views[node.name] = self._dated(before, after)
+            dated = self._views[node.name] = self._dated(before, after)
+            if dated.reach != before.reach:
+                self.changed(dated)
             asked.clear()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(wait):
@@ -153,5 +155,4 @@ class Nodes:
             return after
         dated = replace(after, since=self._clock.now())
         _log.info("node", name=after.node.name, state=reach, reason=after.reason)
-        self.changed(dated)
         return dated

@@ -42,6 +42,7 @@ from garrison.nodes.watch import Nodes
 from garrison.server.fleet_agent import FleetAgent
 from garrison.server.listeners import CONTROL_NAME
 from garrison.server.stack_instances import ServedInstances
+from garrison.server.workers.declared_routes import DeclaredRoutes
 from garrison.server.workers.workers import Workers
 from garrison.store.sql.store import SqlStore, open_store
 
@@ -56,12 +57,19 @@ class Parts:
 
     Args:
         environ: the environment that engines inherit from.
+        worker: one of the gateway's that was started ahead.
 
     Raises:
         GarrisonError: the database cannot be opened.
     """
 
-    def __init__(self, settings: Settings, environ: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        environ: Mapping[str, str] | None = None,
+        *,
+        worker: asyncio.subprocess.Process | None = None,
+    ) -> None:
         self.settings = settings
         environ = os.environ if environ is None else environ
         self.environ = environ
@@ -98,14 +106,15 @@ class Parts:
         self._following: asyncio.Task[None] | None = None
         self._ask = HttpAsk()
         self.nodes = Nodes(NodeFiles(settings.data_dir), self._ask, clock=self.clock, pool=self.disk)
-        self.workers = Workers(
-            self.instances, self.nodes, self.keys, settings, secret=secret,
-            control_socket=settings.data_dir / CONTROL_NAME, disk=self.disk,
-        )  # fmt: skip
         artifacts = DiskArtifacts(settings.data_dir, self.store.identity(), record=self.store)
         served = ServedInstances(self.instances, self.nodes, settings)
         dialer = InstanceDialer(HttpDialer(), served)
         self.fleet = Fleet(store=self.store, dialer=dialer, artifacts=artifacts, instances=served)
+        self.routes = DeclaredRoutes(self.fleet, settings.node_name)
+        self.workers = Workers(
+            self.instances, self.nodes, self.keys, settings, secret=secret, early=worker,
+            control_socket=settings.data_dir / CONTROL_NAME, disk=self.disk, declared=self.routes,
+        )  # fmt: skip
         self.commands = FleetCommands(LocalOperations(self.fleet))
         self._agent = FleetAgent(self.fleet, retention=timedelta(days=settings.retention))
 
@@ -122,6 +131,8 @@ class Parts:
         self.nodes.changed = tell
         await self.nodes.startup()
         await self._agent.startup()
+        self.routes.changed = self.workers.update
+        await self.routes.startup()
         # An engine that has just started has none of its adapters.
         self.instances.bus.listen(
             lambda event: self._agent.look_now(event.subject_name),
@@ -147,6 +158,7 @@ class Parts:
         if self._downloads is not None:
             await self._downloads.shutdown()
         await self.commands.shutdown()
+        await self.routes.shutdown()
         await self._agent.shutdown()
         if self._following is not None:
             self._following.cancel()

@@ -216,7 +216,9 @@ class Server:
             feed=self._feed,
             downloads=parts.downloads(self._feed),
             fleet=parts.commands,
-            metrics=Metrics(parts.instances, parts.devices, self._feed, node=values.node_name),
+            metrics=Metrics(
+                parts.instances, parts.devices, self._feed, node=values.node_name, gateway=parts.workers.totals.collect
+            ),
             environ=parts.environ,
             log_path=parts.runner.log_path,
             disk=parts.disk,

@@ -171,10 +171,18 @@ async def _serve(
 
     gc.disable()  # nothing that the imports make is garbage, and a collection looks at all of it
     from garrison.base.garbage import keep_out_of_collections
-    from garrison.server.parts import Parts
-    from garrison.server.server import Server
+    from garrison.server.workers.processes import start_early
 
-    parts = Parts(values)
+    worker = await start_early(values)  # it starts while the rest is imported
+    try:
+        from garrison.server.parts import Parts
+        from garrison.server.server import Server
+
+        parts = Parts(values, worker=worker)
+    except BaseException:
+        if worker is not None:
+            worker.kill()
+        raise
     server = Server(parts, lock, reload=reload, config=config_path(os.environ), note=view.note)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):

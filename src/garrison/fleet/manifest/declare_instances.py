@@ -19,6 +19,8 @@ __all__ = ["LORA_ENGINES", "declare_instances", "declare_routes", "instance_targ
 LORA_ENGINES = frozenset({"vllm", "sim", "custom"})
 """Engines to which adapters can be attached while they run; what a custom server can do shows when it is asked."""
 
+_IN_ORDER = ("warm-first", "pin", "spill", "failover")
+
 
 def declare_instances(draft: Draft, manifest: FleetManifest, problems: Problems) -> dict[str, InstanceDeclaration]:
     """Return the instances by name; what is wrong goes to `problems`."""
@@ -146,6 +148,7 @@ def _route(
         if key not in model.to:
             text = f"{dotted(at)}: {key!r} is not in `to`"
             problems.add(draft.where(at), at, text, did_you_mean(key, model.to, what="entries"))
-        elif model.policy == "failover":
-            problems.add(draft.where(at), at, f"{dotted(at)}: failover has no weights", "Order the entries of `to`.")
+        elif model.policy in _IN_ORDER:
+            said = f"{dotted(at)}: {model.policy} has no weights"
+            problems.add(draft.where(at), at, said, "Order the entries of `to`.")
     return RouteDeclaration(name=name, to=tuple(ends), policy=model.policy)

@@ -112,7 +112,11 @@ SleepLevel = Annotated[
     int, BeforeValidator(Integer.func), Field(ge=0, le=2), schema_of("integer", 0, 2, r"^[0-2]$|\$\{")
 ]
 Priority = Annotated[int, Field(ge=-1_000_000, le=1_000_000)]
-Weight = Annotated[float, BeforeValidator(lambda value: float(value) if type(value) is int else value), Field(gt=0)]
+Weight = Annotated[
+    float,
+    BeforeValidator(lambda value: float(value) if type(value) is int else value),
+    Field(gt=0, allow_inf_nan=False),
+]
 Devices = Annotated[
     list[str],
     BeforeValidator(_devices),
@@ -216,6 +220,20 @@ class InstanceModel(Keys):
         return self
 
 
+RoutePolicy = Literal[
+    "least-outstanding",
+    "power-of-two",
+    "round-robin",
+    "hash",
+    "prefix",
+    "warm-first",
+    "pin",
+    "spill",
+    "random",
+    "failover",
+]
+
+
 class RouteModel(Keys):
     """A public model name. Its key is what clients send as `model`."""
 
@@ -224,11 +242,12 @@ class RouteModel(Keys):
         description="Where its requests go: `INSTANCE`, `TARGET`, `INSTANCE/ADAPTER`, `TARGET/ADAPTER`, or a list of "
         "these.",
     )
-    policy: Literal["least-outstanding", "round-robin", "random", "failover"] = Field(
+    policy: RoutePolicy = Field(
         "least-outstanding",
-        description="How one of several is chosen: the one with the fewest requests in flight, in turn, at random, or "
-        "the first that can serve.",
+        description="How one of several is chosen: the one with the fewest requests in flight, the better of two drawn "
+        "at random (`random` is the same), in turn, by session, by the beginning of the prompt, the first that runs, "
+        "always the first while it answers (`failover` is the same), or the first that is not full.",
     )
     weights: dict[Name, Weight] = Field(
-        default_factory=dict, description="Shares, by entry of `to`; 1 for those without. Not for `failover`."
+        default_factory=dict, description="Shares, by entry of `to`; 1 for those without. Not for policies in order."
     )

@@ -33,7 +33,7 @@ class RouteDeclaration:
 
     Attributes:
         name: what clients send as `model`.
-        policy: `least-outstanding`, `round-robin`, `random` or `failover`.
+        policy: as the manifest names it; the gateway knows what each does.
     """
 
     name: str

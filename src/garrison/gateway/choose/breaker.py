@@ -14,9 +14,10 @@ from enum import StrEnum
 
 from garrison.base.errors import InvalidError
 
-__all__ = ["Breaker", "BreakerLimits", "BreakerState"]
+__all__ = ["ALWAYS", "Breaker", "BreakerLimits", "BreakerState"]
 
-_ALWAYS = -math.inf
+ALWAYS = -math.inf
+"""`passes_from` of a closed breaker."""
 
 
 class BreakerState(StrEnum):
@@ -57,16 +58,17 @@ class Breaker:
 
     Attributes:
         passes_from: the time from which a request may pass. Comparing with it asks without taking the probe.
+        failures: in a row. While there are none and the breaker is closed, an answer changes nothing.
         generation: read it when a request was let through, and give it back with the outcome.
     """
 
-    __slots__ = ("_cool_down", "_failures", "_limits", "_probing", "generation", "passes_from")
+    __slots__ = ("_cool_down", "_limits", "_probing", "failures", "generation", "passes_from")
 
     def __init__(self, limits: BreakerLimits = _DEFAULT) -> None:
-        self.passes_from = _ALWAYS
+        self.passes_from = ALWAYS
         self.generation = 0
         self._limits = limits
-        self._failures = 0
+        self.failures = 0
         self._cool_down = 0.0
         self._probing = False
 
@@ -74,7 +76,7 @@ class Breaker:
         """Let a request through or not. On a half-open breaker, the one that is let through is the probe."""
         if now < self.passes_from:
             return False
-        if self.passes_from != _ALWAYS:
+        if self.passes_from != ALWAYS:
             self.passes_from = now + self._limits.probe
             self.generation += 1
             self._probing = True
@@ -84,21 +86,21 @@ class Breaker:
         """Count an answer. Return whether it closed the breaker, which means that the target has recovered."""
         if generation != self.generation:
             return False
-        self._failures = 0
-        if self.passes_from == _ALWAYS:
+        self.failures = 0
+        if self.passes_from == ALWAYS:
             return False
         self._cool_down = 0.0
-        self._begin(_ALWAYS)
+        self._begin(ALWAYS)
         return True
 
     def failed(self, now: float, generation: int) -> bool:
         """Count a failure. Return whether it opened the breaker."""
         if generation != self.generation:
             return False
-        self._failures += 1
-        if self.passes_from == _ALWAYS and self._failures < self._limits.failures:
+        self.failures += 1
+        if self.passes_from == ALWAYS and self.failures < self._limits.failures:
             return False
-        self._failures = 0
+        self.failures = 0
         self._cool_down = min(self._limits.longest, max(self._limits.cool_down, 2 * self._cool_down))
         self._begin(now + self._cool_down)
         return True
@@ -109,7 +111,7 @@ class Breaker:
             self._begin(now)
 
     def state(self, now: float) -> BreakerState:
-        if self.passes_from == _ALWAYS:
+        if self.passes_from == ALWAYS:
             return BreakerState.CLOSED
         return BreakerState.HALF_OPEN if self._probing or now >= self.passes_from else BreakerState.OPEN
 

@@ -67,7 +67,10 @@ class GiveUp:
 
 
 def decide(attempt: Attempt, budget: RetryBudget, now: float, *, draw: float = 1.0) -> Retry | GiveUp:
-    """Decide, and take a retry from the budget if there is to be one. A stale connection costs none.
+    """Decide, and take a retry from the budget if there is to be one.
+
+    A stale connection costs none, nor does a target without a connection: nobody has worked on the request yet, so
+    asking another target does not multiply the load.
 
     Args:
         draw: a random number from 0 to 1 that spreads the delays.
@@ -84,7 +87,7 @@ def decide(attempt: Attempt, budget: RetryBudget, now: float, *, draw: float = 1
         return Retry(other_target=False)
     if attempt.failure is Failure.LOST and attempt.accepted and attempt.number >= _MOST_ACCEPTED:
         return GiveUp(WhyNot.MAY_KILL)
-    if not budget.take(now):
+    if attempt.failure is not Failure.CONNECT and not budget.take(now):
         return GiveUp(WhyNot.BUDGET)
     return Retry(other_target=True, delay=_delay(attempt.number, draw))
 

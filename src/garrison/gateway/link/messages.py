@@ -11,6 +11,7 @@ __all__ = [
     "Abandon",
     "Activate",
     "Activated",
+    "Begun",
     "Close",
     "Closed",
     "Counts",
@@ -21,6 +22,7 @@ __all__ = [
     "Hello",
     "Keys",
     "Listening",
+    "Load",
     "Refused",
     "RouteValue",
     "Settings",
@@ -67,7 +69,9 @@ class RouteValue(msgspec.Struct, frozen=True, kw_only=True):
         targets: ids, in order of preference.
         models: for each target, the name that it is asked for; empty for its own.
         nested: `NAME/REST` asks the same targets for `REST`.
-        instances, instance_id: what is behind it, for permissions.
+        policy, weights: how one of several targets is chosen; no weights are equal ones.
+        instances: all that are behind it, for permissions; none if something else is behind it as well.
+        instance_id: of the only one.
         created: Unix time.
         facts: further fields of its entry in `/v1/models`.
     """
@@ -154,6 +158,12 @@ class Synced(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     id: int
 
 
+class Begun(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """What `Load` asked for has begun."""
+
+    id: int
+
+
 class Close(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     """Let no further request through to a target, and say so."""
 
@@ -166,7 +176,7 @@ class Drain(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     seconds: float
 
 
-FromControl = Settings | Keys | Tables | Activated | Refused | Synced | Close | Drain
+FromControl = Settings | Keys | Tables | Activated | Refused | Begun | Synced | Close | Drain
 
 
 # From a worker
@@ -216,6 +226,14 @@ class Sync(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     id: int
 
 
+class Load(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """Start a target, or with `load` false have it give up its memory; answered by `Begun` or `Refused`."""
+
+    id: int
+    target: str
+    load: bool = True
+
+
 class Abandon(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     """The request of an `Activate` has gone."""
 
@@ -241,16 +259,28 @@ class Closed(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     running: int
 
 
-class UseValue(msgspec.Struct, frozen=True, kw_only=True):
-    """Requests of one key to one route, since the last time."""
+class UseValue(msgspec.Struct, kw_only=True):
+    """Requests of one key to one target by one route, since the last time.
+
+    Attributes:
+        statuses: how many were answered with each.
+        seconds, first_bytes: how many fell below each bound of a histogram, and, at the end, above all.
+    """
 
     route: str
+    target: str
     key_id: int | None
-    requests: int = 0
-    failed: int = 0
+    statuses: dict[int, int] = {}
+    seconds: list[int]
+    first_bytes: list[int]
+    seconds_sum: float = 0.0
+    first_bytes_sum: float = 0.0
+    retries: int = 0
+    bytes_in: int = 0
+    bytes_out: int = 0
     tokens_in: int = 0
     tokens_out: int = 0
-    last: float = 0.0
+    tokens_cached: int = 0
 
 
 class Used(msgspec.Struct, frozen=True, kw_only=True, tag=True):
@@ -259,4 +289,4 @@ class Used(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     uses: list[UseValue]
 
 
-FromWorker = Hello | Sync | Listening | Failed | Activate | Abandon | Taken | Counts | Closed | Used
+FromWorker = Hello | Load | Sync | Listening | Failed | Activate | Abandon | Taken | Counts | Closed | Used

@@ -35,9 +35,9 @@ class Callers:
         self._book = make_book(KeyTable(told.revision, told.rows), hasher, told.config_keys)
         self.limiter.keep(self._book.keys)
 
-    def set_open(self, *, infers: bool) -> None:
-        """Whether requests to models need no key."""
-        self._open = anonymous(infers=infers, manages=False)
+    def set_open(self, *, infers: bool, manages: bool = False) -> None:
+        """Whether requests to models, and management calls, need no key."""
+        self._open = anonymous(infers=infers, manages=manages)
         self._open_to_all = infers
 
     def identify(self, headers: HeaderList) -> Identity | Refusal:
@@ -59,6 +59,8 @@ class Callers:
     def require(self, who: Identity | Refusal, route: RouteValue | None, model: str = "") -> None:
         """Check that a caller may use a route, or, with None, see what there is.
 
+        A key that is limited to instances may use a route if it may use each instance behind it.
+
         Raises:
             UnauthenticatedError: it has no valid key, and needs one.
             DeniedError: its key does not permit this.
@@ -70,8 +72,12 @@ class Callers:
         if route is None:
             admit(who, self._open, Action(ActionKind.LIST_MODELS))
             return
-        instance = route.instances[0] if route.instances else None
-        admit(who, self._open, Action(ActionKind.INFER, model or route.name, instance, route.instance_id))
+        for instance in route.instances or (None,):
+            admit(who, self._open, Action(ActionKind.INFER, model or route.name, instance, route.instance_id))
+
+    def require_manager(self, who: Identity | Refusal) -> None:
+        """Check that a caller may manage. Raises UnauthenticatedError or DeniedError."""
+        admit(who, self._open, Action(ActionKind.MANAGE))
 
     def may_use(self, who: Identity | Refusal, route: RouteValue) -> bool:
         """Whether a caller may use a route."""

@@ -5,26 +5,46 @@ written to the client as it arrives, one write for each read. A target that fail
 client is replaced by another one, or asked again over a new connection.
 """
 
+from random import random
 from typing import TYPE_CHECKING
 
+from garrison.access.identity import Identity
 from garrison.base.errors import GarrisonError, NotFoundError, UnauthenticatedError, UnreachableError
+from garrison.gateway.choose.breaker import ALWAYS
+from garrison.gateway.choose.failure import Failure, failure_of
+from garrison.gateway.choose.retry import Attempt, GiveUp, blames_target, decide
+from garrison.gateway.choose.retry_budget import RetryBudget
 from garrison.gateway.requests.paths import Api, Asked, Kind, ModelIn, path_at, reaches
+from garrison.gateway.requests.usage_tail import TAIL_BYTES
 from garrison.gateway.usage import UsageReader, estimate
+from garrison.gateway.worker.affinity import key_of
 from garrison.gateway.worker.bodies import NamedModel, named_model
 from garrison.gateway.worker.heads import DROPPED_TO_COUNT, DROPPED_UP, answer_head, framed, request_head
 from garrison.net.http1.responses import ResponseReader
 from garrison.net.http1.writing import LAST_CHUNK, header_line
 
 if TYPE_CHECKING:
+    import asyncio
+
     from garrison.access.limiter import Admission
+    from garrison.gateway.choose.breaker import Breaker
     from garrison.gateway.worker.inbound import Inbound, Request
     from garrison.gateway.worker.outbound import Outbound
     from garrison.gateway.worker.plane import Plane
-    from garrison.gateway.worker.targets import Route, Target
+    from garrison.gateway.worker.targets import End, Route, Target
 
 __all__ = ["Exchange"]
 
-_MOST_TRIES = 3
+_SMALL = 32 * 1024
+"""Bytes that a connection takes at once."""
+_STALE_SECONDS = 1.0
+"""A connection that was idle, and is lost so soon after a request, was closed before the target read it."""
+_MOST_ASKED = 8
+"""Targets that cannot be asked, after which no further one is looked for."""
+_NO_BUDGET = RetryBudget(share=0.0, minimum=0)
+_CLIENT_LEFT, _CUT_OFF = 499, 502
+_TAIL_PIECES = 4
+"""Pieces at the end of an answer that are kept, for what it says that it used."""
 _MOST_OF_STRANGERS = 64 * 1024
 """Bytes of the body of a request without a valid key; a longer one is refused before it ends."""
 
@@ -39,12 +59,21 @@ class Exchange:
     """
 
     __slots__ = (
+        "_accepted",
         "_admission",
+        "_again",
+        "_answered",
         "_asked",
         "_asked_for",
+        "_breaker",
         "_chunked",
         "_data",
+        "_end_asked",
         "_entered",
+        "_failed",
+        "_failure",
+        "_first_at",
+        "_generation",
         "_inbound",
         "_known",
         "_model",
@@ -54,10 +83,14 @@ class Exchange:
         "_plane",
         "_query",
         "_rechecked",
+        "_recorded",
         "_request",
+        "_sent_at",
         "_size",
         "_started",
+        "_status",
         "_synced",
+        "_tail",
         "_tries",
         "_upstream",
         "_usage",
@@ -89,6 +122,14 @@ class Exchange:
         self._chunked = False
         self._started = False
         self._tries = 0
+        self._accepted = False
+        self._sent_at = 0.0
+        self._failed: tuple[Target, ...] = ()
+        self._failure: tuple[GarrisonError, int | None] | None = None
+        self._again: asyncio.TimerHandle | None = None
+        self._end_asked: End | None = None
+        self._breaker: Breaker | None = None
+        self._generation = 0
         self._upstream: Outbound | None = None
         self._wait: int | None = None
         self._admission: Admission | None = None
@@ -99,6 +140,11 @@ class Exchange:
         self.rest = ""
         self.key: int | None = None
         self.deadline = 0.0
+        self._status = 0
+        self._first_at = 0.0
+        self._answered = 0
+        self._tail: list[bytes] = []
+        self._recorded = False
 
     # --- as Work
 
@@ -132,14 +178,16 @@ class Exchange:
         if self._inbound.work is not self:
             return
         try:
-            self._plane.callers.require(self._plane.callers.identify(self._request.headers), None)
+            who = self._plane.callers.identify(self._request.headers)
+            self._plane.callers.require(who, None)
             self._known = True
+            self.key = who.key_id if isinstance(who, Identity) else None
             if self._asked_for.model_in is not ModelIn.PATH and self._named is None:
                 kind = self._plane.content_type(self._request)
                 self._named = named_model(self._asked_for, self._data, kind)
                 self._model = self._named.name
             self.route, self.rest = self._plane.route_for(self._request, self._model)
-            self._admission = self._plane.admit(self._request, self.route, self._model)
+            self._admission = self._plane.admit(who, self.route, self._model)
         except (NotFoundError, UnauthenticatedError) as error:
             if self._synced or not self._plane.sync(self._admit):
                 self._refuse(error)
@@ -148,12 +196,14 @@ class Exchange:
         except GarrisonError as error:
             self._refuse(error)
             return
-        self._choose(())
+        if self.route.budget is not None:
+            self.route.budget.request(self._plane.now())
+        self._choose()
 
     def cancel(self) -> None:
         """The client has gone: so does the request, at once."""
         self._give_up()
-        self._end()
+        self._end(_CLIENT_LEFT)
 
     def pause(self, paused: bool) -> None:
         if self._upstream is not None:
@@ -161,21 +211,41 @@ class Exchange:
 
     # --- choosing
 
-    def _choose(self, tried: tuple["Target", ...]) -> None:
-        assert self.route is not None
-        target = self._plane.choose(self.route, tried)
-        if target is None:
-            self._refuse(NotFoundError(f"nothing serves {self._model!r} now", details={"retry_after": 1}))
+    def _choose(self, tried: tuple["End", ...] = ()) -> None:
+        """Ask one that is not among `tried`; if there is none, refuse with the failure of the one before."""
+        self._again = None
+        route = self.route
+        assert route is not None
+        key = None if route.affinity is None else key_of(route.affinity, self._request.headers, self._data, self.rest)
+        end = self._plane.choose(route, key, tried)
+        if end is None:
+            error, status = self._failure or (self._plane.not_served(route), None)
+            self._refuse(error, status)
             return
+        target = end.target
+        self._end_asked, self.target = end, target
+        self._breaker, self._generation = end.breaker, end.breaker.generation
         if self._path_at(target) is None:
             engine, path = target.value.engine, self._request.target.partition(b"?")[0].decode("latin-1")
-            self._refuse(NotFoundError(f"{self._model} runs {engine}, which has no {path}", hint="See docs/server.md."))
-            return
-        self.target = target
-        if target.open:
+            error = NotFoundError(f"{self._model} runs {engine}, which has no {path}", hint="See docs/server.md.")
+            self._elsewhere(error)
+        elif target.open:
             self._go()
         else:
             self._wait = self._plane.activate(target, self)
+
+    def _elsewhere(self, error: GarrisonError) -> None:
+        """A target was chosen and cannot be asked, which says nothing about its health."""
+        target, route = self.target, self.route
+        assert target is not None
+        assert route is not None
+        self._leave()
+        self._failed += (target,)
+        if len(self._failed) >= _MOST_ASKED:
+            self._refuse(error)
+            return
+        self._failure = error, None
+        self._choose(route.tried(self._failed))
 
     def activated(self) -> None:
         """The target is ready, and stays so until this request is counted."""
@@ -185,13 +255,13 @@ class Exchange:
     def refused(self, error: GarrisonError) -> None:
         """The target cannot be had."""
         self._wait = None
-        self.target = None
-        self._refuse(error)
+        self._elsewhere(error)
 
     def _go(self) -> None:
         target = self.target
         assert target is not None
         self._entered = True
+        self._tries += 1
         self._plane.enter(target)
         idle = target.idle
         while idle:
@@ -211,17 +281,16 @@ class Exchange:
     def not_connected(self, reason: str) -> None:
         self._tries += 1
         if self._inbound.work is self:
-            self.answer_lost(reason)
+            self._lost(Attempt(number=self._tries, failure=Failure.CONNECT), reason)
 
     def _send(self, connection: "Outbound") -> None:
-        request, target, route = self._request, self.target, self.route
+        request, target, end = self._request, self.target, self._end_asked
         assert target is not None
-        assert route is not None
+        assert end is not None
         self._upstream = connection
-        self._tries += 1
         data = self._data
         if self._named is not None:
-            name = self.rest or route.models[route.targets.index(target)] or target.value.model
+            name = self.rest or end.model or target.value.model
             if name and name != self._model:
                 data = self._named.renamed(data, name)
         counted = self._admission is not None and self._admission.limits.tokens_per_minute is not None
@@ -233,13 +302,21 @@ class Exchange:
         head = request_head(
             request, target.prefix + (self._path_at(target) or b"/") + self._query, own, len(data), dropped
         )
-        self.deadline = self._plane.now() + self._plane.silence_seconds
+        self._sent_at = self._plane.now()
+        self.deadline = self._sent_at + self._plane.silence_seconds
         self._plane.timed(self)
         connection.request(self, request.method.decode("latin-1"), head + data)
+        self._accepted = len(data) < _SMALL or not connection.congested
 
     # --- as Answered
 
     def answer_head(self, reader: ResponseReader) -> None:
+        if reader.status >= 502 and self._unavailable(reader.status):
+            return
+        breaker, self._breaker = self._breaker, None
+        if breaker is not None and (breaker.failures or breaker.passes_from != ALWAYS):  # else it has nothing to learn
+            assert self.target is not None
+            self.target.answered(breaker, self._generation, self._plane.now())
         for status, headers in reader.interim:
             if not self._request.http10 and status != 100:
                 self._out.append(answer_head(status, headers, b""))
@@ -249,6 +326,8 @@ class Exchange:
         if self._admission is not None and self._admission.limits.tokens_per_minute is not None:
             self._count_tokens(reader)
         self._started = True
+        self._status = reader.status
+        self._first_at = self._plane.now()
         self._inbound.begun = True
 
     def _count_tokens(self, reader: ResponseReader) -> None:
@@ -279,6 +358,11 @@ class Exchange:
     def answer_body(self, piece: bytes) -> None:
         if self._usage is not None:
             self._usage.feed(piece)
+        self._answered += len(piece)
+        tail = self._tail
+        tail.append(piece)
+        if len(tail) > _TAIL_PIECES:
+            del tail[0]
         if self._chunked:
             self._out += (b"%x\r\n" % len(piece), piece, b"\r\n")
         else:
@@ -313,24 +397,82 @@ class Exchange:
 
     def answer_lost(self, reason: str) -> None:
         connection, self._upstream = self._upstream, None
-        target = self.target
         if self._started:
             self.answer_flush()
             self._end()
             self._inbound.abort()
             return
-        self._leave()
-        assert target is not None
-        stale = connection is not None and connection.used
-        if self._tries < _MOST_TRIES and self._plane.may_retry(stale):
-            self._choose(() if stale else (target,))
-            return
-        self._refuse(
-            UnreachableError(f"{self._model} did not answer: {reason}", hint="Send the request again."), status=502
+        assert connection is not None
+        reused = connection.used and self._plane.now() - self._sent_at < _STALE_SECONDS
+        attempt = Attempt(
+            number=self._tries,
+            failure=Failure.LOST if connection.reader.waiting else Failure.MALFORMED,
+            reused=reused,
+            accepted=self._accepted and not reused,
         )
+        self._lost(attempt, reason)
+
+    # --- failing
+
+    def _unavailable(self, status: int) -> bool:
+        """The target says that it cannot answer. Return whether another one is asked instead."""
+        failure, connection = failure_of(status), self._upstream
+        assert self.target is not None
+        if failure is None or connection is None or self.target.value.hop:  # a node says so of one of its instances
+            return False
+        attempt = Attempt(number=self._tries, failure=failure, accepted=True)
+        self._blame(attempt)
+        self._failure = UnreachableError(f"{self._model} answered {status}", hint="Send the request again."), 502
+        self._upstream = None
+        if self._retry(attempt):
+            connection.abort()
+            return True
+        self._upstream = connection
+        return False
+
+    def _lost(self, attempt: Attempt, reason: str) -> None:
+        self._blame(attempt)
+        error = UnreachableError(f"{self._model} did not answer: {reason}", hint="Send the request again.")
+        self._failure = error, 502
+        if not self._retry(attempt):
+            self._refuse(error, 502)
+
+    def _blame(self, attempt: Attempt) -> None:
+        """Tell the breaker, unless the failure is nobody's: then the attempt that follows does."""
+        breaker = self._breaker
+        if breaker is not None and blames_target(attempt):
+            self._breaker = None
+            breaker.failed(self._plane.now(), self._generation)
+
+    def _retry(self, attempt: Attempt) -> bool:
+        """Ask again, if there is whom to ask, and return whether that is so."""
+        target, route = self.target, self.route
+        assert target is not None
+        assert route is not None
+        now = self._plane.now()
+        failed = (*self._failed, target)
+        if not attempt.stale and not route.has_others(failed, now):
+            return False
+        decision = decide(attempt, route.budget or _NO_BUDGET, now, draw=random())  # noqa: S311 - evenness, not a secret
+        if isinstance(decision, GiveUp):
+            return False
+        if not decision.other_target:  # the same attempt, over a new connection, which cannot be stale
+            self._plane.connect(target, self)
+            return True
+        self._leave()
+        self._failed = failed
+        if decision.delay:
+            self._again = self._plane.later(decision.delay, lambda: self._choose(route.tried(failed)))
+        else:
+            self._choose(route.tried(failed))
+        return True
 
     def answer_raw(self, data: bytes) -> None: ...
-    def writable(self) -> None: ...
+
+    def writable(self) -> None:
+        """The target has read nearly all of the request, unless its connection is lost, when this is called as well."""
+        if self._upstream is not None and self._upstream.alive:
+            self._accepted = True
 
     def expired(self) -> None:
         """The target has been silent for too long."""
@@ -339,6 +481,7 @@ class Exchange:
             self._end()
             self._inbound.abort()
         else:
+            self._blame(Attempt(number=self._tries, failure=Failure.TIMEOUT))
             text = f"{self._model} sent nothing for {self._plane.silence_seconds:g} s"
             self._refuse(UnreachableError(text, hint="Send the request again."), status=504)
 
@@ -348,29 +491,60 @@ class Exchange:
         if self._wait is not None:
             self._plane.abandon(self._wait)
             self._wait = None
+        if self._again is not None:
+            self._again.cancel()
+            self._again = None
         connection, self._upstream = self._upstream, None
         if connection is not None:
             connection.abort()
 
     def _refuse(self, error: GarrisonError, status: int | None = None) -> None:
-        self._end()
+        found = self._plane.error_answer(error, self._request.target)
+        number = found[0] if status is None else status
+        self._end(number)
         if self._inbound.work is self:
-            found = self._plane.error_answer(error, self._request.target)
-            self._inbound.answer(found[0] if status is None else status, found[1], found[2])
+            self._inbound.answer(number, found[1], found[2])
 
     def _leave(self) -> None:
-        """The target is not used any more."""
+        """The target is not used any more. An attempt without an outcome was cancelled."""
+        breaker, self._breaker = self._breaker, None
+        if breaker is not None:
+            breaker.cancelled(self._plane.now(), self._generation)
         target, self.target = self.target, None
         if target is not None and self._entered:
             self._entered = False
             self._plane.leave(target)
 
-    def _end(self) -> None:
+    def _end(self, status: int = _CUT_OFF) -> None:
+        """Everything is given back.
+
+        Args:
+            status: where the answer has not begun.
+        """
         self._plane.ended(self)
+        if self.route is not None and not self._recorded:
+            self._recorded = True
+            self._record(status)
         self._leave()
         admission, self._admission = self._admission, None
         if admission is not None:
             self._plane.limiter_end(admission)
+
+    def _record(self, status: int) -> None:
+        now, at = self._plane.now(), self._request.at
+        assert self.route is not None
+        self._plane.stats.record(
+            self.route.name,
+            "" if self._end_asked is None else self._end_asked.target.id,
+            self.key,
+            status=self._status or status,
+            seconds=now - at,
+            first_byte=self._first_at - at if self._started else None,
+            retries=max(0, self._tries - 1),
+            bytes_in=len(self._data),
+            bytes_out=self._answered,
+            tail=b"".join(self._tail)[-TAIL_BYTES:],
+        )
 
 
 def _sized(reader: ResponseReader) -> bool:

@@ -49,6 +49,7 @@ class Link:
         self._lost = asyncio.Event()
         self._numbers = count(1)
         self._waiting: dict[int, Exchange] = {}
+        self._loading: dict[int, Callable[[GarrisonError | None], None]] = {}
         self._syncing: dict[int, tuple[Callable[[], None], asyncio.TimerHandle]] = {}
         self._quiet: dict[Target, asyncio.TimerHandle] = {}
         self._told: dict[str, int] = {}
@@ -119,6 +120,22 @@ class Link:
             timer.cancel()
             then()
 
+    def load(self, targets: list[str], *, load: bool, then: Callable[[GarrisonError | None], None]) -> bool:
+        """As `ControlLink.load`."""
+        if len(self._loading) >= _MOST_SYNCING:
+            return False
+        for target in targets:
+            number = next(self._numbers)
+            self._loading[number] = then
+            if not self.send(messages.Load(id=number, target=target, load=load)):
+                del self._loading[number]
+                return False
+        return True
+
+    def _loaded(self, number: int, error: GarrisonError | None) -> None:
+        if (then := self._loading.pop(number, None)) is not None:
+            then(error)
+
     def busy(self, target: Target) -> None:
         """As `ControlLink.busy`."""
         if (timer := self._quiet.pop(target, None)) is not None:
@@ -141,13 +158,15 @@ class Link:
             self._told[target.id] = target.running
 
     async def _count(self) -> None:
-        """Tell how many requests there are, for whoever looks."""
+        """Tell how many requests there are, for whoever looks, and what those that have ended used."""
         while True:
             await asyncio.sleep(_COUNTS_SECONDS)
             targets = self._plane.table.targets.values()
             changed = {one.id: one.running for one in targets if one.running and self._told.get(one.id) != one.running}
             if changed and self.send(messages.Counts(running=changed)):
                 self._told |= changed
+            if self._peer is not None and (uses := self._plane.stats.take()):
+                self.send(messages.Used(uses=uses))
 
     # --- messages
 
@@ -155,11 +174,14 @@ class Link:
         plane = self._plane
         match message:
             case messages.Tables():
-                plane.table.apply(message)
+                plane.apply(message)
             case messages.Activated():
                 self._activated(message)
             case messages.Refused():
+                self._loaded(message.id, _error(message))
                 self._refuse(message.id, _error(message))
+            case messages.Begun():
+                self._loaded(message.id, None)
             case messages.Synced():
                 self._synced(message.id)
             case messages.Close():
@@ -193,6 +215,8 @@ class Link:
     def _refuse_all(self) -> None:
         for number in list(self._waiting):
             self._refuse(number, _no_control())
+        for number in list(self._loading):
+            self._loaded(number, _no_control())
         for number in list(self._syncing):
             self._synced(number)
 

@@ -1,13 +1,17 @@
 """What all connections of a worker share: settings, tables, callers, and the limits of time."""
 
 import asyncio
+import math
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
+from garrison.access.book import Refusal
+from garrison.access.identity import Identity
 from garrison.access.limiter import Admission
 from garrison.base.clock import Clock
-from garrison.base.errors import GarrisonError, InvalidError, NotFoundError, UnreachableError
-from garrison.gateway.link.messages import Settings, TargetValue
+from garrison.base.errors import GarrisonError, InvalidError, NotFoundError, NotReadyError, UnreachableError
+from garrison.gateway.choose.breaker import ALWAYS
+from garrison.gateway.link.messages import Settings, Tables, TargetValue
 from garrison.gateway.requests.errors import Answer, error_answer, speaks_anthropic
 from garrison.gateway.requests.near import near_names
 from garrison.gateway.requests.paths import Asked, Kind, classify
@@ -18,7 +22,9 @@ from garrison.gateway.worker.inbound import Inbound, Request, Work
 from garrison.gateway.worker.listing import Listing
 from garrison.gateway.worker.outbound import Outbound, connect
 from garrison.gateway.worker.passing import Passing
-from garrison.gateway.worker.targets import Route, RouteTable, Target
+from garrison.gateway.worker.router import Feed, LoadCall, status_of
+from garrison.gateway.worker.stats import Stats
+from garrison.gateway.worker.targets import End, Route, RouteTable, Target
 
 __all__ = ["ControlLink", "Plane"]
 
@@ -56,6 +62,9 @@ class ControlLink(Protocol):
     def sync(self, then: Callable[[], None]) -> bool:
         """Have everything told that has changed, and call `then`, at the latest after half a second. False: not now."""
 
+    def load(self, targets: list[str], *, load: bool, then: Callable[[GarrisonError | None], None]) -> bool:
+        """Have targets started or stopped, and call `then` when that has begun. False: there is nobody to ask."""
+
     def busy(self, target: Target) -> None:
         """The first request to a target has begun."""
 
@@ -68,6 +77,7 @@ class Plane:
 
     Attributes:
         inbound: connections of clients.
+        feeds: of clients that watch the models.
         draining: no request follows the one in progress on any connection.
     """
 
@@ -79,16 +89,17 @@ class Plane:
         self.link: ControlLink | None = None
         self.inbound: set[Inbound] = set()
         self.draining = False
+        self.feeds: set[Feed] = set()
         self.silence_seconds = 3600.0
+        self.stats = Stats()
         self._loop = loop
         self._control = Target(TargetValue(id=CONTROL))
         self._timed: set[_Timed] = set()
         self._connecting: set[asyncio.Task[None]] = set()
-        self._turn = 0
 
     def set_settings(self, told: Settings) -> None:
         self.settings = told
-        self.callers.set_open(infers=told.open_inference)
+        self.callers.set_open(infers=told.open_inference, manages=told.open_management)
         self._control.set(TargetValue(id=CONTROL, url=f"unix:{told.control_socket}"))
 
     # --- requests
@@ -107,11 +118,58 @@ class Plane:
         if asked.kind in (Kind.MODELS, Kind.MODEL):
             return Listing(self, inbound, request, asked)
         if asked.kind is Kind.ROUTER:
-            raise NotFoundError("this server is no router of llama-server", hint="GET /v1/models lists its models.")
+            return self._router_work(inbound, request, asked)
         known = self._is_known(request)
         inbound.go_on()
         _, mark, query = request.target.partition(b"?")
         return Exchange(self, inbound, request, asked, mark + query, known=known)
+
+    def _router_work(self, inbound: Inbound, request: Request, asked: Asked) -> Work:
+        if asked.name == "list":
+            return Listing(self, inbound, request, Asked(Kind.MODELS))
+        if asked.name == "sse":
+            return Feed(self, inbound, request)
+        self.callers.require(self.callers.identify(request.headers), None)
+        inbound.go_on()
+        return LoadCall(self, inbound, request, load=asked.name == "load")
+
+    def load(self, request: Request, model: str, *, load: bool, then: Callable[[GarrisonError | None], None]) -> None:
+        """Have a model loaded or unloaded.
+
+        Args:
+            then: is told once that has begun, or why it cannot.
+
+        Raises:
+            NotFoundError, UnauthenticatedError, DeniedError: it is unknown, or the caller may not.
+            NotReadyError: the control process does not answer.
+        """
+        route, _ = self.route_for(request, model)
+        who = self.callers.identify(request.headers)
+        self.callers.require(who, route.value, model)
+        if not load:
+            self.callers.require_manager(who)
+        if self.link is None or not self.link.load([one.target.id for one in route.ends[:1]], load=load, then=then):
+            raise NotReadyError("the server that starts models does not answer", details={"retry_after": 1})
+
+    def sees(self, request: Request, model: str) -> bool:
+        """Whether a caller may use a model."""
+        found = self.table.find(model)
+        return found is not None and self.callers.may_use(self.callers.identify(request.headers), found[0].value)
+
+    def apply(self, told: Tables) -> None:
+        """Take what the control process tells, and report it to whoever watches."""
+        before = {
+            one.name: known.value.facts.get("state")
+            for one in told.routes
+            if (known := self.table.routes.get(one.name))
+        }
+        self.table.apply(told)
+        for feed in list(self.feeds):
+            for one in told.routes:
+                if before.get(one.name, "") != one.facts.get("state"):
+                    feed.changed(one.name, one.facts.get("state"))
+            for name in told.gone_routes:
+                feed.gone(name)
 
     def _pass_on(self, inbound: Inbound, request: Request) -> Work:
         lines = b"x-forwarded-for: " + inbound.peer.encode() + b"\r\n"
@@ -143,19 +201,18 @@ class Plane:
     def route_for(self, request: Request, model: str) -> tuple[Route, str]:
         """Return the route of a model, and the name for its targets. Raises NotFoundError."""
         found = self.table.find(model)
-        if found is not None and any(one.value.hop for one in found[0].targets) and _hopped(request):
+        if found is not None and any(one.target.value.hop for one in found[0].ends) and _hopped(request):
             found = None  # another server has sent it here: two that know each other would go round in circles
         if found is None:
             raise self._unknown(request, model)
         return found
 
-    def admit(self, request: Request, route: Route, model: str) -> Admission | None:
-        """Check that a request may use a route, and count it.
+    def admit(self, who: Identity | Refusal, route: Route, model: str) -> Admission | None:
+        """Check that a caller may use a route, and count its request.
 
         Raises:
             UnauthenticatedError, DeniedError, RateLimitedError: it may not.
         """
-        who = self.callers.identify(request.headers)
         self.callers.require(who, route.value, model)
         return self.callers.begin(who, self.now())
 
@@ -196,31 +253,52 @@ class Plane:
 
     # --- targets
 
-    def choose(self, route: Route, tried: tuple[Target, ...]) -> Target | None:
-        """Return the target for a request: the one with the fewest requests of those that are open, else the first."""
-        targets = route.targets
-        if len(targets) == 1:
-            return targets[0]
-        best: Target | None = None
-        self._turn += 1
-        count = len(targets)
-        for number in range(count):
-            one = targets[(number + self._turn) % count]
-            if one.open and one not in tried and (best is None or one.running < best.running):
-                best = one
-        if best is not None:
-            return best
-        return next((one for one in targets if one not in tried), targets[0] if targets else None)
+    def choose(self, route: Route, key: bytes | None, tried: tuple[End, ...]) -> End | None:
+        """Return the end of a route for a request, and let it through its breaker; None if there is none for it.
+
+        Args:
+            key: what it has in common with those that belong together.
+            tried: ends that are not chosen again.
+        """
+        only = route.only
+        if only is not None:  # nearly always, so it costs no call
+            breaker = only.breaker
+            if tried or (breaker.passes_from != ALWAYS and not breaker.may_pass(self.now())):
+                return None
+            return only
+        policy = route.policy
+        if policy is None:
+            return None
+        found: End | None = policy.order(route.ends, key, self.now(), tried)  # type: ignore[assignment]  # one of these
+        return found
+
+    def not_served(self, route: Route) -> GarrisonError:
+        """Why a route has no target for a request, and when to ask again."""
+        if not route.ends:
+            text = f"nothing serves {route.name!r} now"
+            return NotReadyError(text, hint="Send the request again later.", details={"retry_after": 5})
+        wait = min(one.breaker.passes_from for one in route.ends) - self.now()
+        return NotReadyError(
+            f"{route.name!r} has failed several times in a row and is left alone for a moment",
+            hint="Send the request again later; `garrison status` and the log of the engine say what is wrong.",
+            details={"retry_after": max(1, math.ceil(wait))},
+        )
 
     def enter(self, target: Target) -> None:
         """Count a request to a target."""
         target.running += 1
+        target.end.outstanding += 1
+        if target.ends:
+            target.count(1)
         if target.running == 1 and self.link is not None:
             self.link.busy(target)
 
     def leave(self, target: Target) -> None:
         """Count its end."""
         target.running -= 1
+        target.end.outstanding -= 1
+        if target.ends:
+            target.count(-1)
         if target.running == 0 and self.link is not None:
             self.link.idle(target)
 
@@ -235,8 +313,9 @@ class Plane:
         if self.link is not None:
             self.link.abandon(number)
 
-    def may_retry(self, stale: bool) -> bool:
-        return True
+    def later(self, seconds: float, call: Callable[[], None]) -> asyncio.TimerHandle:
+        """Call after a while."""
+        return self._loop.call_later(seconds, call)
 
     def connect(self, target: Target, owner: _Connecting) -> None:
         """Open a connection in a task of its own; whoever asked is told, unless it has gone."""
@@ -301,4 +380,5 @@ def _offers_http2(request: Request) -> bool:
 
 def _entry(route: Route) -> dict[str, Any]:
     value = route.value
-    return {"id": value.name, "object": "model", "created": value.created, "owned_by": value.owned_by, **value.facts}
+    told = {"id": value.name, "object": "model", "created": value.created, "owned_by": value.owned_by, **value.facts}
+    return told | {"status": status_of(value.facts.get("state"))}

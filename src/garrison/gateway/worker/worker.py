@@ -63,6 +63,8 @@ class Worker:
             self._server.close()
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self._drain_seconds
+        for feed in list(self.plane.feeds):
+            feed.end()
         for one in [one for one in self.plane.inbound if one.quiet()]:
             one.close()
         while self.plane.inbound and loop.time() < deadline:  # noqa: ASYNC110 - connections do not tell when they end

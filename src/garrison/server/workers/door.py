@@ -2,10 +2,11 @@
 
 import asyncio
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
-from garrison.base.errors import GarrisonError, NotFoundError
+from garrison.base.errors import GarrisonError, NotFoundError, NotReadyError
 from garrison.base.identity import ProcessId
 from garrison.gateway.link import messages
 from garrison.gateway.link.messages import TargetValue
@@ -22,6 +23,7 @@ class WorkerDoor:
 
     Args:
         known: returns what there is now.
+        fresh: returns when that is as of now.
         node: returns a node as a target. Raises UnreachableError for one that did not answer the last time.
         greeted: is called with its first message.
         told: is called with what it says about itself: that it listens, or why not, and what was used.
@@ -36,6 +38,7 @@ class WorkerDoor:
         self,
         instances: InstanceManager,
         known: Callable[[], Known],
+        fresh: Callable[[], Awaitable[None]],
         node: Callable[[str], TargetValue],
         greeted: Callable[["WorkerDoor", messages.Hello], None],
         told: Callable[["WorkerDoor", messages.Listening | messages.Failed | messages.Used], None],
@@ -43,6 +46,7 @@ class WorkerDoor:
     ) -> None:
         self._instances = instances
         self._now_known = known
+        self._fresh = fresh
         self._node = node
         self._greeted, self._told, self._lost = greeted, told, lost
         self._known = Known()
@@ -83,7 +87,7 @@ class WorkerDoor:
     def opened(self, live: Live) -> None:
         """As `Door.opened`."""
         value = instance_target(live)
-        self._known = Known({**self._known.targets, value.id: value}, self._known.routes)
+        self._known = replace(self._known, targets={**self._known.targets, value.id: value})
         self._version += 1
         self.peer.send(messages.Tables(version=self._version, targets=[value]))
 
@@ -106,10 +110,11 @@ class WorkerDoor:
                     live.closed(self, message.running)
                     self._instances.told()
             case messages.Sync():
-                self.update(self._now_known())
-                self.peer.send(messages.Synced(id=message.id))
+                self._starting[message.id] = asyncio.create_task(self._sync(message.id), name="sync")
             case messages.Activate():
                 self._starting[message.id] = asyncio.create_task(self._activate(message), name="activate")
+            case messages.Load():
+                self._starting[message.id] = asyncio.create_task(self._load(message), name="load")
             case messages.Abandon():
                 self._forget(message.id)
             case messages.Taken():
@@ -135,17 +140,13 @@ class WorkerDoor:
                 return
             name = name_of(asked.target)
             if name is None:
-                raise NotFoundError(f"nothing here is {asked.target}")
+                raise self._why_cold(asked.target)
             lease = await self._instances.acquire(name)
             while not self._instances.get(name).admits:  # a command stops it already, and starts it again for us
                 lease.release()
                 lease = await self._instances.acquire(name)
         except GarrisonError as error:
-            self.peer.send(
-                messages.Refused(
-                    id=asked.id, code=error.code, message=error.message, hint=error.hint, details=_plain(error.details)
-                )
-            )
+            self._refuse(asked.id, error)
             return
         finally:
             self._starting.pop(asked.id, None)
@@ -153,6 +154,45 @@ class WorkerDoor:
         # In the step that took the lease: the target cannot have left since.
         if not self.peer.send(messages.Activated(id=asked.id, target=instance_target(self._instances.get(name)))):
             self._forget(asked.id)
+
+    async def _load(self, asked: messages.Load) -> None:
+        name = name_of(asked.target)
+        try:
+            if name is None:
+                raise NotFoundError(f"{asked.target} is not started here")
+            if asked.load:
+                await self._instances.start(name)
+            else:
+                await self._instances.eject(name)
+        except GarrisonError as error:
+            self._refuse(asked.id, error)
+        else:
+            self.peer.send(messages.Begun(id=asked.id))
+        finally:
+            self._starting.pop(asked.id, None)
+
+    def _refuse(self, number: int, error: GarrisonError) -> None:
+        self.peer.send(
+            messages.Refused(
+                id=number, code=error.code, message=error.message, hint=error.hint, details=_plain(error.details)
+            )
+        )
+
+    async def _sync(self, number: int) -> None:
+        try:
+            await self._fresh()
+        finally:
+            self._starting.pop(number, None)
+        self.update(self._now_known())
+        self.peer.send(messages.Synced(id=number))
+
+    def _why_cold(self, target: str) -> GarrisonError:
+        """Why a target that nobody here starts cannot be had."""
+        found = self._now_known()
+        if target not in found.targets:
+            return NotFoundError(f"nothing here is {target}")
+        reason = found.reasons.get(target, "it is being opened")
+        return NotReadyError(f"{target} cannot be asked: {reason}", details={"retry_after": 5})
 
     def _forget(self, number: int) -> None:
         if (task := self._starting.pop(number, None)) is not None:

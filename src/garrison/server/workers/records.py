@@ -8,8 +8,9 @@ from pathlib import Path
 from garrison.base.files import write_atomic
 from garrison.base.identity import ProcessId, start_time
 
-__all__ = ["WorkerRecord", "read_workers", "write_workers"]
+__all__ = ["RECORD_NAME", "WorkerRecord", "read_workers", "write_workers"]
 
+RECORD_NAME = "gateway.json"
 _MOST_BYTES = 64 * 1024
 
 

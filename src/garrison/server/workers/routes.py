@@ -3,22 +3,27 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
+import msgspec
+
 from garrison.gateway.link.messages import RouteValue, Tables, TargetValue
 from garrison.instances.live import Live
 from garrison.nodes.node import NodeView
+from garrison.server.workers.declared import Declared
 
 __all__ = ["Known", "changes", "instance_target", "known", "name_of", "node_of", "target_id"]
 
+_NOTHING = Declared()
 _INSTANCE = "instance:"
 _NODE = "node:"
 
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """Everything that a worker has been told."""
+    """Everything that a worker has been told, and, for those that ask, why a target is cold, by its id."""
 
     targets: Mapping[str, TargetValue] = field(default_factory=dict)
     routes: Mapping[str, RouteValue] = field(default_factory=dict)
+    reasons: Mapping[str, str] = field(default_factory=dict)
 
 
 def target_id(live: Live) -> str:
@@ -47,13 +52,20 @@ def instance_target(live: Live) -> TargetValue:
     )
 
 
-def known(instances: Iterable[Live], nodes: Iterable[NodeView]) -> Known:
-    """Return what there is: a route for each instance, here and on the nodes. One that does not answer is cold."""
-    targets: dict[str, TargetValue] = {}
-    routes: dict[str, RouteValue] = {}
+def known(instances: Iterable[Live], nodes: Iterable[NodeView], declared: Declared = _NOTHING) -> Known:
+    """Return what there is: declared routes, and one for each instance, here and on the nodes, and for each target.
+
+    What does not answer is cold. Of several of one name, the one that is named first here is answered.
+    """
+    targets: dict[str, TargetValue] = dict(declared.targets)
+    routes: dict[str, RouteValue] = dict(declared.routes)
+    ids: dict[str, int] = {}
     for live in instances:
         target = instance_target(live)
         targets[target.id] = target
+        ids[target.id] = live.record.id
+        if live.name in routes:
+            continue
         routes[live.name] = RouteValue(
             name=live.name,
             targets=(target.id,),
@@ -79,7 +91,12 @@ def known(instances: Iterable[Live], nodes: Iterable[NodeView]) -> Known:
                     created=created if isinstance(created, int) else 0,
                     facts={"state": str(row.get("state", "")), "node": view.node.name},
                 )
-    return Known(targets, routes)
+    for name, route in declared.own.items():
+        routes.setdefault(name, route)
+    for name, route in declared.routes.items():
+        if len(route.instances) == 1 and (number := ids.get(route.targets[0])) is not None:
+            routes[name] = msgspec.structs.replace(route, instance_id=number)
+    return Known(targets, routes, declared.reasons)
 
 
 def changes(before: Known, now: Known, version: int) -> Tables | None:

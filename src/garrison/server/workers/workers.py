@@ -4,13 +4,10 @@ import asyncio
 import contextlib
 import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import garrison
 from garrison.access.keys import Keys
-from garrison.base.children import DIRECTORY, SAFE_PYTHON, child_environment
 from garrison.base.errors import GarrisonError, InvalidError, PortForeignError, UnreachableError
 from garrison.base.identity import ProcessId
 from garrison.base.logs import logger
@@ -23,23 +20,20 @@ from garrison.nodes.watch import Nodes
 from garrison.processes.local import local_processes
 from garrison.server.listeners import bind_port, bind_socket, peer_uid
 from garrison.server.node_activation import node_upstream
+from garrison.server.workers.declared_routes import DeclaredRoutes
 from garrison.server.workers.door import WorkerDoor
-from garrison.server.workers.records import WorkerRecord, read_workers, write_workers
+from garrison.server.workers.processes import LINK_NAME, LOG_NAME, start_worker
+from garrison.server.workers.records import RECORD_NAME, WorkerRecord, read_workers, write_workers
 from garrison.server.workers.routes import Known, known
+from garrison.server.workers.totals import Totals
 
 __all__ = ["Workers"]
 
-_MODULE = "garrison.gateway.worker"
-_LINK_NAME = "gateway.sock"
-_RECORD_NAME = "gateway.json"
-_LOG_NAME = "gateway.log"
 _READY_SECONDS = 20.0
 _ADOPT_SECONDS = 2.0
 _AGAIN_SECONDS = (0.0, 0.2, 1.0, 5.0)
 """Before a worker that ended is replaced, by how many ended shortly before."""
 _SETTLE_SECONDS = 0.02
-_MALLOC = {"MALLOC_TOP_PAD_": str(16 * 2**20)}
-"""glibc keeps this much of what is freed: otherwise each large body is mapped in anew, page by page."""
 _NODES_SECONDS = 5.0
 
 _log = logger(__name__)
@@ -51,6 +45,11 @@ class Workers:
     Args:
         secret: with which tokens are digested.
         control_socket: where workers send what is not for a model.
+        declared: what stacks declare for the gateway.
+        early: a worker that was started ahead.
+
+    Attributes:
+        totals: what the workers have reported.
     """
 
     def __init__(
@@ -63,14 +62,19 @@ class Workers:
         secret: bytes,
         control_socket: Path,
         disk: ThreadPool,
+        declared: DeclaredRoutes,
+        early: asyncio.subprocess.Process | None = None,
     ) -> None:
         self._instances, self._nodes, self._keys = instances, nodes, keys
         self._settings, self._secret, self._disk = settings, secret, disk
         self._control_socket = control_socket
+        self._declared = declared
         self._address = (settings.server_host, settings.server_port)
+        self.totals = Totals()
         self._before: list[WorkerRecord] = []
         self._doors: list[WorkerDoor] = []
-        self._children: dict[int, asyncio.Task[None]] = {}
+        self._children: dict[int, asyncio.subprocess.Process] = {}
+        self._waits: dict[int, asyncio.Task[None]] = {}
         self._listening: set[int] = set()
         self._failure: GarrisonError | None = None
         self._changed = asyncio.Event()
@@ -78,6 +82,8 @@ class Workers:
         self._server: asyncio.Server | None = None
         self._ended = 0
         self._closing = False
+        if early is not None:
+            self._follow_child(early)
 
     async def prepare(self, host: str, port: int) -> None:
         """See that the port can be had, and start the workers that are missing. They connect when `startup` listens.
@@ -88,11 +94,11 @@ class Workers:
         """
         self._address = (host, port)
         self._before = await self._disk.run(
-            lambda: read_workers(self._path(_RECORD_NAME)), "read the record of the workers"
+            lambda: read_workers(self._path(RECORD_NAME)), "read the record of the workers"
         )
         if not any(one.address == f"{host}:{port}" for one in self._before):
             bind_port(host, port).close()
-        for _ in range(self._settings.gateway_workers - len(self._before)):
+        for _ in range(self._settings.gateway_workers - len(self._before) - len(self._children)):
             await self._spawn()
 
     async def startup(self) -> None:
@@ -106,7 +112,7 @@ class Workers:
             UnreachableError: no worker listens in time.
         """
         loop = asyncio.get_running_loop()
-        bound = bind_socket(self._path(_LINK_NAME))
+        bound = bind_socket(self._path(LINK_NAME))
         bound.setblocking(False)
         self._server = await loop.create_unix_server(self._door, sock=bound)
         await self._adopted(self._before)
@@ -120,7 +126,7 @@ class Workers:
             left = deadline - loop.time()
             if left <= 0:
                 raise UnreachableError(
-                    f"no worker of the gateway listens after {_READY_SECONDS:g} s", hint=f"See {self._path(_LOG_NAME)}."
+                    f"no worker of the gateway listens after {_READY_SECONDS:g} s", hint=f"See {self._path(LOG_NAME)}."
                 )
             await self._wait(left)
         await self._record()
@@ -149,6 +155,10 @@ class Workers:
         for task in self._tasks:
             task.cancel()
         seconds = self._settings.drain_timeout
+        connected = {one.process.pid for one in self._doors if one.process is not None}
+        for pid, child in self._children.items():
+            if pid not in connected:
+                child.terminate()
         for door in self._doors:
             door.peer.send(messages.Drain(seconds=seconds))
         loop = asyncio.get_running_loop()
@@ -159,9 +169,11 @@ class Workers:
             _signal(door.process, signal.SIGKILL)
         if self._server is not None:
             self._server.close()
-        if self._children:
-            await asyncio.wait(self._children.values(), timeout=2.0)
-        for name in (_LINK_NAME, _RECORD_NAME):
+        if self._waits:
+            await asyncio.wait(self._waits.values(), timeout=2.0)
+        for child in self._children.values():
+            child.kill()
+        for name in (LINK_NAME, RECORD_NAME):
             path = self._path(name)
             await self._disk.run(lambda path=path: path.unlink(missing_ok=True), f"remove {path}")  # type: ignore[misc]  # a default in a lambda
 
@@ -171,7 +183,9 @@ class Workers:
         return self._settings.data_dir / name
 
     def _door(self) -> asyncio.Protocol:
-        door = WorkerDoor(self._instances, self._known, self._node, self._greeted, self._told, self._lost)
+        door = WorkerDoor(
+            self._instances, self._known, self._fresh, self._node, self._greeted, self._told, self._lost
+        )  # fmt: skip
         self._doors.append(door)
         return _Guarded(door)
 
@@ -211,6 +225,8 @@ class Workers:
             door.address = f"{self._address[0]}:{message.port}"
             _log.info("a worker of the gateway listens", pid=door.process.pid, port=message.port)
             self._tasks.append(asyncio.create_task(self._record(), name="record"))
+        elif isinstance(message, messages.Used):
+            self.totals.add(message.uses)
         elif isinstance(message, messages.Failed):
             host, port = self._address
             if message.taken:
@@ -234,25 +250,23 @@ class Workers:
         self._tell()
 
     async def _spawn(self) -> None:
-        """Start a worker, which connects by itself. It goes on when this process is killed."""
-        log = await self._disk.run(lambda: _open_log(self._path(_LOG_NAME)), "open the log of the gateway")
         try:
-            process = await asyncio.create_subprocess_exec(
-                *(sys.executable, SAFE_PYTHON, "-m", _MODULE, str(self._path(_LINK_NAME).absolute())),
-                env=child_environment(os.environ, without=("GARRISON_", "LLAMACTL_")) | _MALLOC,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-                cwd=DIRECTORY,
-            )
-        finally:
-            os.close(log)
-        self._children[process.pid] = asyncio.create_task(self._watch(process), name="worker")
+            process = await start_worker(self._settings.data_dir)
+        except OSError as error:
+            raise InvalidError(
+                f"a worker of the gateway cannot be started: {error.strerror or error}",
+                hint=f"Check {self._settings.data_dir}.",
+            ) from None
+        self._follow_child(process)
+
+    def _follow_child(self, process: asyncio.subprocess.Process) -> None:
+        self._children[process.pid] = process
+        self._waits[process.pid] = asyncio.create_task(self._watch(process), name="worker")
 
     async def _watch(self, process: asyncio.subprocess.Process) -> None:
         status = await process.wait()
         self._children.pop(process.pid, None)
+        self._waits.pop(process.pid, None)
         self._tell()
         if not self._closing:
             _log.warning("a worker of the gateway ended", pid=process.pid, status=status)
@@ -288,10 +302,13 @@ class Workers:
     async def _record(self) -> None:
         found = [WorkerRecord(one.process, one.address) for one in self._ours() if one.process is not None]
         with contextlib.suppress(OSError):
-            await self._disk.run(lambda: write_workers(self._path(_RECORD_NAME), found), "record the workers")
+            await self._disk.run(lambda: write_workers(self._path(RECORD_NAME), found), "record the workers")
 
     def _known(self) -> Known:
-        return known(self._instances.list(), self._nodes.list())
+        return known(self._instances.list(), self._nodes.list(), self._declared.now)
+
+    async def _fresh(self) -> None:
+        await self._declared.fresh()
 
     def _node(self, name: str) -> TargetValue:
         upstream = node_upstream(self._nodes.get(name))
@@ -306,6 +323,7 @@ class Workers:
             tls_cert=None if values.tls_cert_file is None else str(values.tls_cert_file.absolute()),
             tls_key=None if values.tls_key_file is None else str(values.tls_key_file.absolute()),
             open_inference=not values.require_inference_auth,
+            open_management=not values.require_management_auth,
             max_body_bytes=values.max_body_mib * 2**20,
             drain_seconds=values.drain_timeout,
         )
@@ -346,10 +364,6 @@ class _Guarded(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._peer.connection_lost(exc)
-
-
-def _open_log(path: Path) -> int:
-    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
 
 
 def _signal(process: ProcessId | None, number: int) -> None:

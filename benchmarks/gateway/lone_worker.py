@@ -1,0 +1,74 @@
+"""One worker of Garrison's gateway, told by this program what the control process would tell it.
+
+    python lone_worker.py PORT UPSTREAM DIRECTORY
+
+It listens on 127.0.0.1:PORT and sends requests for the model `bench` on to 127.0.0.1:UPSTREAM. Names `bench-00000` and
+so on, and keys, as many as `--names` says. SIGTERM ends both.
+"""
+
+import argparse
+import asyncio
+import os
+import signal
+import sys
+from pathlib import Path
+
+from garrison.gateway.link import messages
+from garrison.gateway.link.peer import Peer, control_peer
+
+
+async def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("port", type=int)
+    parser.add_argument("upstream", type=int)
+    parser.add_argument("directory", type=Path)
+    parser.add_argument("--key", help="the token that clients must send")
+    parser.add_argument("--names", type=int, default=0)
+    arguments = parser.parse_args()
+    loop, ended = asyncio.get_running_loop(), asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, ended.set)
+    path = str(arguments.directory / "gateway.sock")
+    peers: list[Peer[messages.FromWorker]] = []
+
+    def received(message: messages.FromWorker) -> None:
+        if isinstance(message, messages.Hello):
+            for told in greeting(arguments):
+                peers[-1].send(told)
+        elif isinstance(message, messages.Sync):
+            peers[-1].send(messages.Synced(id=message.id))
+
+    def connected() -> Peer[messages.FromWorker]:
+        peers.append(control_peer(received, lambda: None))
+        return peers[-1]
+
+    await loop.create_unix_server(connected, path)
+    worker = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-P", "-m", "garrison.gateway.worker", path),
+        env=os.environ | {"MALLOC_TOP_PAD_": str(16 * 2**20)},
+    )
+    await ended.wait()
+    worker.kill()
+    await worker.wait()
+
+
+def greeting(arguments: argparse.Namespace) -> list[messages.Settings | messages.Keys | messages.Tables]:
+    target = messages.TargetValue(id="target:bench", url=f"http://127.0.0.1:{arguments.upstream}", key="secret")
+    names = ["bench", *(f"bench-{one:05}" for one in range(arguments.names))]
+    keys = () if arguments.key is None else (arguments.key, *(f"{arguments.key}-{one:05}" for one in range(10_000)))
+    return [
+        messages.Settings(
+            host="127.0.0.1", port=arguments.port, control_socket="/nonexistent", open_inference=arguments.key is None
+        ),
+        messages.Keys(secret=b"0" * 32, config_keys=keys, revision=1, rows=[]),
+        messages.Tables(
+            version=1,
+            whole=True,
+            targets=[target],
+            routes=[messages.RouteValue(name=name, targets=(target.id,)) for name in names],
+        ),
+    ]
+
+
+if __name__ == "__main__":
+    asyncio.run(main())

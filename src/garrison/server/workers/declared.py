@@ -1,0 +1,156 @@
+"""Routes and targets that stacks declare, as the workers are told them. Pure."""
+
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field
+
+from garrison.fleet.values.declaration import Declaration
+from garrison.fleet.values.route import RouteDeclaration, RouteEnd
+from garrison.fleet.values.target import TargetSpec
+from garrison.gateway.choose.policy import DEFAULT_POLICY, POLICIES
+from garrison.gateway.link.messages import RouteValue, TargetValue
+from garrison.net.origin import origin_of
+
+__all__ = [
+    "Declared",
+    "DeclaredStack",
+    "FleetTarget",
+    "declared_routes",
+    "fleet_target",
+    "fleet_target_id",
+    "policy_name",
+    "why_not_routable",
+]
+
+_OLDER = {"random": "power-of-two", "failover": "pin"}
+"""Words of manifests for policies that have got other names."""
+
+
+@dataclass(frozen=True, slots=True)
+class Declared:
+    """What stacks add to the instances.
+
+    Attributes:
+        routes: by name; they come before instances of the same name.
+        targets: by id.
+        own: routes of targets, by name; they come after everything else of the same name.
+        reasons: why a target is cold, by id.
+    """
+
+    routes: Mapping[str, RouteValue] = field(default_factory=dict)
+    targets: Mapping[str, TargetValue] = field(default_factory=dict)
+    own: Mapping[str, RouteValue] = field(default_factory=dict)
+    reasons: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class DeclaredStack:
+    """One stack: what it declares, and since when (Unix time)."""
+
+    declaration: Declaration
+    created: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class FleetTarget:
+    """A target that Garrison did not start.
+
+    Attributes:
+        base: the model that it is known to serve; empty if it has not been seen yet.
+        stack: the first that declares it.
+    """
+
+    spec: TargetSpec
+    base: str = ""
+    stack: str = "garrison"
+    created: int = 0
+
+
+def fleet_target_id(name: str) -> str:
+    """The id of a target that Garrison did not start."""
+    return f"target:{name}"
+
+
+def policy_name(declared: str) -> str:
+    """Return the policy of the gateway that a manifest means; the default for one that is not known."""
+    name = _OLDER.get(declared, declared)
+    return name if name in POLICIES else DEFAULT_POLICY
+
+
+def why_not_routable(spec: TargetSpec) -> str:
+    """Return why no request can go to a target; empty if that is not so."""
+    if spec.headers:
+        return "it has headers of its own, which the gateway does not send"
+    if spec.tls.ca or spec.tls.cert or spec.tls.insecure:
+        return "it has TLS settings of its own, which the gateway does not use"
+    try:
+        origin_of(spec.base_url)
+    except ValueError as error:
+        return f"its address cannot be used: {error}"
+    return ""
+
+
+def fleet_target(target: FleetTarget, key: str | None, *, cold: bool = False) -> tuple[TargetValue, RouteValue]:
+    """Return a target and its own route.
+
+    Args:
+        key: what it asks for.
+        cold: no request can go there now.
+    """
+    spec = target.spec
+    name = fleet_target_id(spec.name)
+    value = TargetValue(id=name, url=None if cold else spec.base_url, key=key, model=spec.base_model or target.base)
+    route = RouteValue(
+        name=spec.name,
+        targets=(name,),
+        nested=True,
+        created=target.created,
+        owned_by=target.stack,
+        facts={"model": value.model} if value.model else {},
+    )
+    return value, route
+
+
+def declared_routes(
+    stacks: Iterable[DeclaredStack], *, here: Collection[str | None]
+) -> tuple[dict[str, RouteValue], list[tuple[str, str]]]:
+    """Return the routes of all stacks by name, and those of which another stack has the name: route and stack.
+
+    Args:
+        here: names of this node, None among them.
+    """
+    routes: dict[str, RouteValue] = {}
+    refused: list[tuple[str, str]] = []
+    for stack in stacks:
+        for name, route in stack.declaration.routes.items():
+            if name in routes:
+                refused.append((name, stack.declaration.stack))
+            else:
+                routes[name] = _route(route, stack, here)
+    return routes, refused
+
+
+def _route(route: RouteDeclaration, stack: DeclaredStack, here: Collection[str | None]) -> RouteValue:
+    declaration = stack.declaration
+    ends = [_end(one, declaration, here) for one in route.to]
+    weights = tuple(one.weight for one in route.to)
+    instances = dict.fromkeys(one.place for one in route.to)
+    return RouteValue(
+        name=route.name,
+        targets=tuple(target for target, _ in ends),
+        models=tuple(model for _, model in ends),
+        policy=policy_name(route.policy),
+        weights=() if all(one == 1.0 for one in weights) else weights,
+        instances=tuple(instances) if all(one in declaration.instances for one in instances) else (),
+        created=stack.created,
+        owned_by=declaration.stack,
+    )
+
+
+def _end(end: RouteEnd, declaration: Declaration, here: Collection[str | None]) -> tuple[str, str]:
+    """Return the id of a target, and the model that it is asked for; empty for its own."""
+    instance = declaration.instances.get(end.place)
+    if instance is None:
+        return fleet_target_id(end.place), end.adapter or ""
+    if instance.node in here:
+        return f"instance:{end.place}", end.adapter or ""
+    return f"node:{instance.node}", end.place if end.adapter is None else f"{end.place}/{end.adapter}"
