@@ -3,6 +3,7 @@
 import asyncio
 import os
 import socket
+import ssl
 import struct
 import time
 from collections.abc import Awaitable, Callable
@@ -194,7 +195,7 @@ class Upstream:
             await self.script(conn)
         except (asyncio.IncompleteReadError, ConnectionResetError, asyncio.CancelledError):
             pass
-        except Exception as error:  # noqa: BLE001 - shown by the test
+        except Exception as error:  # noqa: BLE001 - whatever a script raises fails its test
             self.failures.append(error)
         finally:
             self._tasks.discard(task)
@@ -276,8 +277,9 @@ class GatewayLab:
         self._sweep: asyncio.Task[None] | None = None
         self.errors: list[dict[str, Any]] = []
         self.port = 0
+        self.trusted: ssl.SSLContext | None = None
 
-    async def start(self) -> None:
+    async def start(self, context: ssl.SSLContext | None = None) -> None:
         loop = asyncio.get_running_loop()
         loop.set_exception_handler(lambda _, context: self.errors.append(context))
         # libuv opens one descriptor for itself when it listens for the first time.
@@ -292,7 +294,7 @@ class GatewayLab:
         self.plane.callers.set_keys(
             messages.Keys(secret=b"s" * 32, config_keys=(self.KEY,), revision=1, rows=[])
         )  # fmt: skip
-        self._server = await loop.create_server(lambda: Inbound(self.plane), "127.0.0.1", 0)
+        self._server = await loop.create_server(lambda: Inbound(self.plane), "127.0.0.1", 0, ssl=context)
         self.port = self._server.sockets[0].getsockname()[1]
 
     @property
@@ -334,7 +336,7 @@ class GatewayLab:
         return made
 
     async def client(self) -> Client:
-        made = Client(*await asyncio.open_connection("127.0.0.1", self.port, limit=_LIMIT))
+        made = Client(*await asyncio.open_connection("127.0.0.1", self.port, limit=_LIMIT, ssl=self.trusted))
         self._clients.append(made)
         return made
 

@@ -178,6 +178,15 @@ async def test_100_continue_is_refused_for_an_unknown_path(lab: GatewayLab) -> N
     assert answer.get(b"connection") == b"close", "whether the body follows is not known"
 
 
+async def test_nothing_behind_the_last_answer_is_carried_out(lab: GatewayLab) -> None:
+    upstream = await lab.serve(echoes)
+    client = await lab.client()
+    client.send(b"POST /v1/nowhere HTTP/1.1\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\nhello" + chat())
+    assert (await client.answer()).status == 404
+    assert await client.rest() == b""
+    assert upstream.requests == []
+
+
 async def test_an_unknown_path_is_refused_and_the_connection_goes_on(lab: GatewayLab) -> None:
     await lab.serve(echoes)
     client = await lab.client()

@@ -49,8 +49,7 @@ UP: dict[str, tuple[Headers, frozenset[bytes], bytes]] = {
         [(b"Content-Length", b"9"), (b"Transfer-Encoding", b"chunked"), (b"Expect", b"100-continue")], DROPPED_UP, b"",
     ),
     "named by Connection": (
-        [(b"connection", b"X-A ,close, x-b"), (b"X-a", b"1"), (b"X-B", b"1"), (b"X-C", b"1")],
-        DROPPED_UP,
+        [(b"connection", b"X-A ,close, x-b"), (b"X-a", b"1"), (b"X-B", b"1"), (b"X-C", b"1")], DROPPED_UP,
         b"X-C: 1\r\n",
     ),
     "named by the second Connection": (

@@ -33,9 +33,8 @@ class Passing:
     """
 
     __slots__ = (
-        "_chunked_down", "_chunked_up", "_connecting", "_dropped", "_ended", "_inbound", "_keep", "_out", "_own",
-        "_path", "_pending", "_plane", "_raw", "_request", "_sent", "_started", "_upstream", "_wait", "deadline",
-        "target",
+        "_chunked_down", "_chunked_up", "_dropped", "_ended", "_inbound", "_keep", "_out", "_own", "_path", "_pending",
+        "_plane", "_raw", "_request", "_sent", "_started", "_upstream", "_wait", "deadline", "target",
     )  # fmt: skip
 
     def __init__(
