@@ -18,7 +18,7 @@ from garrison.gateway.requests.paths import Asked, Kind, ModelIn, path_at, reach
 from garrison.gateway.worker.account import CLIENT_LEFT, CUT_OFF, Account
 from garrison.gateway.worker.affinity import key_of
 from garrison.gateway.worker.bodies import NamedModel, named_model
-from garrison.gateway.worker.heads import DROPPED_TO_COUNT, DROPPED_UP, answer_head, framed, request_head
+from garrison.gateway.worker.heads import DROPPED_TO_COUNT, DROPPED_UP, answer_head, framed, request_head, request_id_of
 from garrison.net.http1.responses import ResponseReader
 from garrison.net.http1.writing import LAST_CHUNK, header_line
 
@@ -55,9 +55,9 @@ class Exchange:
 
     __slots__ = (
         "_accepted", "_account", "_again", "_asked_for", "_breaker", "_chunked", "_data", "_end_asked", "_entered",
-        "_failed", "_failure", "_generation", "_inbound", "_known", "_model", "_named", "_out", "_pieces", "_plane",
-        "_query", "_rechecked", "_request", "_sent_at", "_size", "_started", "_synced", "_tries", "_upstream",
-        "_wait", "deadline", "rest", "route", "target",
+        "_failed", "_failure", "_generation", "_id", "_inbound", "_known", "_made_id", "_model", "_named", "_out",
+        "_pieces", "_plane", "_query", "_rechecked", "_request", "_sent_at", "_size", "_started", "_synced",
+        "_tries", "_upstream", "_wait", "deadline", "rest", "route", "target",
     )  # fmt: skip
 
     def __init__(
@@ -68,6 +68,10 @@ class Exchange:
         self._request = request
         self._asked_for = asked
         self._account = Account(plane, asked, request.at)
+        self._id = request_id_of(request.headers)
+        self._made_id = not self._id
+        if self._made_id:
+            self._id = plane.new_id()
         self._query = query
         self._model = asked.name
         self._named: NamedModel | None = None
@@ -245,6 +249,8 @@ class Exchange:
             if name and name != self._model:
                 data = self._named.renamed(data, name)
         own, dropped = target.head, DROPPED_UP
+        if self._made_id:
+            own += b"x-request-id: " + self._id + b"\r\n"
         if self._account.counts_tokens:
             self._account.ask(data, self._plane.content_type(request))
             own, dropped = own + b"accept-encoding: identity\r\n", DROPPED_TO_COUNT
@@ -270,7 +276,8 @@ class Exchange:
             if not self._request.http10 and status != 100:
                 self._out.append(answer_head(status, headers, b""))
         keep = self._request.keep_alive and not self._plane.draining
-        head, self._chunked = framed(self._request, reader, keep)
+        own = b"" if request_id_of(reader.headers) else b"x-request-id: " + self._id + b"\r\n"
+        head, self._chunked = framed(self._request, reader, keep, own)
         self._out.append(head)
         self._account.begin(reader, self._plane.now())
         self._started = True
@@ -424,7 +431,7 @@ class Exchange:
         number = found[0] if status is None else status
         self._end(number)
         if self._inbound.work is self:
-            self._inbound.answer(number, found[1], found[2])
+            self._inbound.answer(number, [*found[1], (b"x-request-id", self._id)], found[2])
 
     def _leave(self) -> None:
         """The target is not used any more. An attempt without an outcome was cancelled."""

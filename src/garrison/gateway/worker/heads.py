@@ -10,7 +10,15 @@ if TYPE_CHECKING:
     from garrison.gateway.worker.inbound import Request
     from garrison.net.http1.responses import ResponseReader
 
-__all__ = ["DROPPED_TO_COUNT", "DROPPED_UP", "KEPT_FOR_CONTROL", "answer_head", "framed", "request_head"]
+__all__ = [
+    "DROPPED_TO_COUNT",
+    "DROPPED_UP",
+    "KEPT_FOR_CONTROL",
+    "answer_head",
+    "framed",
+    "request_head",
+    "request_id_of",
+]
 
 _HOP = frozenset(
     b"connection keep-alive proxy-connection proxy-authenticate proxy-authorization te trailer "
@@ -53,12 +61,24 @@ def request_head(request: "Request", path: bytes, own: bytes, length: int | None
     return b"".join(parts)
 
 
-def framed(request: "Request", reader: "ResponseReader", keep: bool) -> tuple[bytes, bool]:
-    """Return the head of an answer as its client gets it, and whether its body is sent in chunks."""
+def request_id_of(headers: HeaderList) -> bytes:
+    """Return the id that a request or an answer has; empty where it has none."""
+    for name, value in headers:
+        if len(name) == 12 and name.lower() == b"x-request-id":
+            return value
+    return b""
+
+
+def framed(request: "Request", reader: "ResponseReader", keep: bool, own: bytes = b"") -> tuple[bytes, bool]:
+    """Return the head of an answer as its client gets it, and whether its body is sent in chunks.
+
+    Args:
+        own: further header lines.
+    """
     sized = any(name.lower() == b"content-length" for name, _ in reader.headers)
     body = has_body(request.method.decode("latin-1"), reader.status)
     chunked = body and not sized and not request.http10
-    last = b"transfer-encoding: chunked\r\n" if chunked else b""
+    last = own + b"transfer-encoding: chunked\r\n" if chunked else own
     if not keep or (body and not sized and request.http10):
         last += b"connection: close\r\n"
     elif request.http10:

@@ -2,7 +2,9 @@
 
 import asyncio
 import math
+import os
 from collections.abc import Callable, Mapping
+from itertools import count
 from typing import Any, Protocol
 
 from garrison.access.book import Refusal
@@ -92,6 +94,8 @@ class Plane:
         self.feeds: set[Feed] = set()
         self.silence_seconds = 3600.0
         self.stats = Stats()
+        self._ids_begin = os.urandom(6).hex().encode()
+        self._ids = count(1)
         self._loop = loop
         self._control = Target(TargetValue(id=CONTROL))
         self._timed: set[_Timed] = set()
@@ -252,6 +256,10 @@ class Plane:
         return NotFoundError(f"there is no model {model!r}", hint=hint)
 
     # --- targets
+
+    def new_id(self) -> bytes:
+        """Return an id for a request that has none."""
+        return b"%b-%x" % (self._ids_begin, next(self._ids))
 
     def choose(self, route: Route, key: bytes | None, tried: tuple[End, ...]) -> End | None:
         """Return the end of a route for a request, and let it through its breaker; None if there is none for it.
