@@ -142,7 +142,12 @@ def test_a_worker_of_another_version_and_one_too_many_finish_and_end(lab: Server
     assert asyncio.run(drained("0.0.0"))
     assert asyncio.run(drained(garrison.__version__)), "there is one already"
     assert lab.http.get("/readyz").is_success
-    assert lab.workers() == [worker]
+    time.sleep(1.5)
+    assert lab.process is not None
+    found = [
+        one.pid for one in psutil.Process(lab.process.pid).children() if "garrison.gateway.worker" in one.cmdline()
+    ]
+    assert found == lab.workers() == [worker], "nobody was started in their place"
 
 
 def test_a_stream_is_not_cut_for_another_instance(labs: Callable[..., ServerLab], tiny_model: Path) -> None:

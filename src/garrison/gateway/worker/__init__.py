@@ -2,6 +2,7 @@
 
     inbound        connections of clients: requests in, answers out, one after the other
     exchange       one request to a model, from its head to the last byte of its answer
+    account        what a request uses: tokens against limits, and what is reported at its end
     passing        one request to the control process, streamed both ways; other protocols after an upgrade
     outbound       connections to targets
     targets        what there is: routes by name, targets with their idle connections

@@ -14,9 +14,8 @@ from garrison.gateway.choose.breaker import ALWAYS
 from garrison.gateway.choose.failure import Failure, failure_of
 from garrison.gateway.choose.retry import Attempt, GiveUp, blames_target, decide
 from garrison.gateway.choose.retry_budget import RetryBudget
-from garrison.gateway.requests.paths import Api, Asked, Kind, ModelIn, path_at, reaches
-from garrison.gateway.requests.usage_tail import TAIL_BYTES
-from garrison.gateway.usage import UsageReader, estimate
+from garrison.gateway.requests.paths import Asked, Kind, ModelIn, path_at, reaches
+from garrison.gateway.worker.account import CLIENT_LEFT, CUT_OFF, Account
 from garrison.gateway.worker.affinity import key_of
 from garrison.gateway.worker.bodies import NamedModel, named_model
 from garrison.gateway.worker.heads import DROPPED_TO_COUNT, DROPPED_UP, answer_head, framed, request_head
@@ -26,7 +25,6 @@ from garrison.net.http1.writing import LAST_CHUNK, header_line
 if TYPE_CHECKING:
     import asyncio
 
-    from garrison.access.limiter import Admission
     from garrison.gateway.choose.breaker import Breaker
     from garrison.gateway.worker.inbound import Inbound, Request
     from garrison.gateway.worker.outbound import Outbound
@@ -42,9 +40,6 @@ _STALE_SECONDS = 1.0
 _MOST_ASKED = 8
 """Targets that cannot be asked, after which no further one is looked for."""
 _NO_BUDGET = RetryBudget(share=0.0, minimum=0)
-_CLIENT_LEFT, _CUT_OFF = 499, 502
-_TAIL_PIECES = 4
-"""Pieces at the end of an answer that are kept, for what it says that it used."""
 _MOST_OF_STRANGERS = 64 * 1024
 """Bytes of the body of a request without a valid key; a longer one is refused before it ends."""
 
@@ -59,47 +54,10 @@ class Exchange:
     """
 
     __slots__ = (
-        "_accepted",
-        "_admission",
-        "_again",
-        "_answered",
-        "_asked",
-        "_asked_for",
-        "_breaker",
-        "_chunked",
-        "_data",
-        "_end_asked",
-        "_entered",
-        "_failed",
-        "_failure",
-        "_first_at",
-        "_generation",
-        "_inbound",
-        "_known",
-        "_model",
-        "_named",
-        "_out",
-        "_pieces",
-        "_plane",
-        "_query",
-        "_rechecked",
-        "_recorded",
-        "_request",
-        "_sent_at",
-        "_size",
-        "_started",
-        "_status",
-        "_synced",
-        "_tail",
-        "_tries",
-        "_upstream",
-        "_usage",
-        "_wait",
-        "deadline",
-        "key",
-        "rest",
-        "route",
-        "target",
+        "_accepted", "_account", "_again", "_asked_for", "_breaker", "_chunked", "_data", "_end_asked", "_entered",
+        "_failed", "_failure", "_generation", "_inbound", "_known", "_model", "_named", "_out", "_pieces", "_plane",
+        "_query", "_rechecked", "_request", "_sent_at", "_size", "_started", "_synced", "_tries", "_upstream",
+        "_wait", "deadline", "rest", "route", "target",
     )  # fmt: skip
 
     def __init__(
@@ -109,6 +67,7 @@ class Exchange:
         self._inbound = inbound
         self._request = request
         self._asked_for = asked
+        self._account = Account(plane, asked, request.at)
         self._query = query
         self._model = asked.name
         self._named: NamedModel | None = None
@@ -132,19 +91,10 @@ class Exchange:
         self._generation = 0
         self._upstream: Outbound | None = None
         self._wait: int | None = None
-        self._admission: Admission | None = None
-        self._usage: UsageReader | None = None
-        self._asked = 0
         self.route: Route | None = None
         self.target: Target | None = None
         self.rest = ""
-        self.key: int | None = None
         self.deadline = 0.0
-        self._status = 0
-        self._first_at = 0.0
-        self._answered = 0
-        self._tail: list[bytes] = []
-        self._recorded = False
 
     # --- as Work
 
@@ -181,13 +131,14 @@ class Exchange:
             who = self._plane.callers.identify(self._request.headers)
             self._plane.callers.require(who, None)
             self._known = True
-            self.key = who.key_id if isinstance(who, Identity) else None
+            self._account.key = who.key_id if isinstance(who, Identity) else None
             if self._asked_for.model_in is not ModelIn.PATH and self._named is None:
                 kind = self._plane.content_type(self._request)
                 self._named = named_model(self._asked_for, self._data, kind)
                 self._model = self._named.name
             self.route, self.rest = self._plane.route_for(self._request, self._model)
-            self._admission = self._plane.admit(who, self.route, self._model)
+            self._account.route = self.route.name
+            self._account.admission = self._plane.admit(who, self.route, self._model)
         except (NotFoundError, UnauthenticatedError) as error:
             if self._synced or not self._plane.sync(self._admit):
                 self._refuse(error)
@@ -203,7 +154,7 @@ class Exchange:
     def cancel(self) -> None:
         """The client has gone: so does the request, at once."""
         self._give_up()
-        self._end(_CLIENT_LEFT)
+        self._end(CLIENT_LEFT)
 
     def pause(self, paused: bool) -> None:
         if self._upstream is not None:
@@ -293,12 +244,10 @@ class Exchange:
             name = self.rest or end.model or target.value.model
             if name and name != self._model:
                 data = self._named.renamed(data, name)
-        counted = self._admission is not None and self._admission.limits.tokens_per_minute is not None
         own, dropped = target.head, DROPPED_UP
-        if counted:
-            self._asked = estimate(data, self._plane.content_type(request)) if self._uses_tokens else 0
+        if self._account.counts_tokens:
+            self._account.ask(data, self._plane.content_type(request))
             own, dropped = own + b"accept-encoding: identity\r\n", DROPPED_TO_COUNT
-            self._spend(self._asked)
         head = request_head(
             request, target.prefix + (self._path_at(target) or b"/") + self._query, own, len(data), dropped
         )
@@ -323,24 +272,9 @@ class Exchange:
         keep = self._request.keep_alive and not self._plane.draining
         head, self._chunked = framed(self._request, reader, keep)
         self._out.append(head)
-        if self._admission is not None and self._admission.limits.tokens_per_minute is not None:
-            self._count_tokens(reader)
+        self._account.begin(reader, self._plane.now())
         self._started = True
-        self._status = reader.status
-        self._first_at = self._plane.now()
         self._inbound.begun = True
-
-    def _count_tokens(self, reader: ResponseReader) -> None:
-        """An answer that is no success uses nothing, nor does one that tells how many tokens there would be."""
-        if not 200 <= reader.status < 300 or not self._uses_tokens:
-            self._spend(0)
-            return
-        kind = next((value for name, value in reader.headers if name.lower() == b"content-type"), b"")
-        self._usage = UsageReader(kind.decode("latin-1"), self._asked)
-
-    @property
-    def _uses_tokens(self) -> bool:
-        return self._asked_for.api not in (Api.TOKENIZE, Api.DETOKENIZE, Api.COUNT_TOKENS)
 
     def _path_at(self, target: "Target") -> bytes | None:
         """The path of the request at a target; None for one that does not have it, or not for whoever asks."""
@@ -351,18 +285,8 @@ class Exchange:
             return path_at(engine, asked)
         return asked.rest if reaches(engine, self._request.method, asked.rest, query=bool(self._query)) else None
 
-    def _spend(self, tokens: int) -> None:
-        if self._admission is not None:
-            self._plane.limiter_spend(self._admission, tokens)
-
     def answer_body(self, piece: bytes) -> None:
-        if self._usage is not None:
-            self._usage.feed(piece)
-        self._answered += len(piece)
-        tail = self._tail
-        tail.append(piece)
-        if len(tail) > _TAIL_PIECES:
-            del tail[0]
+        self._account.piece(piece)
         if self._chunked:
             self._out += (b"%x\r\n" % len(piece), piece, b"\r\n")
         else:
@@ -372,8 +296,7 @@ class Exchange:
         connection = self._upstream
         assert connection is not None
         reader = connection.reader
-        if self._usage is not None:
-            self._usage.close()
+        self._account.complete()
         if self._chunked:
             self._out.append(_last_chunk(reader) if reader.trailers else LAST_CHUNK)
         close = self._request.http10 and not _sized(reader)
@@ -389,8 +312,6 @@ class Exchange:
     def answer_flush(self) -> None:
         out = self._out
         if out:
-            if self._usage is not None:
-                self._spend(self._usage.tokens)
             self.deadline = self._plane.now() + self._plane.silence_seconds
             self._inbound.send(out[0] if len(out) == 1 else b"".join(out))
             out.clear()
@@ -515,36 +436,17 @@ class Exchange:
             self._entered = False
             self._plane.leave(target)
 
-    def _end(self, status: int = _CUT_OFF) -> None:
+    def _end(self, status: int = CUT_OFF) -> None:
         """Everything is given back.
 
         Args:
             status: where the answer has not begun.
         """
         self._plane.ended(self)
-        if self.route is not None and not self._recorded:
-            self._recorded = True
-            self._record(status)
+        account = self._account
+        account.tries, account.target = self._tries, "" if self._end_asked is None else self._end_asked.target.id
+        account.end(status, len(self._data))
         self._leave()
-        admission, self._admission = self._admission, None
-        if admission is not None:
-            self._plane.limiter_end(admission)
-
-    def _record(self, status: int) -> None:
-        now, at = self._plane.now(), self._request.at
-        assert self.route is not None
-        self._plane.stats.record(
-            self.route.name,
-            "" if self._end_asked is None else self._end_asked.target.id,
-            self.key,
-            status=self._status or status,
-            seconds=now - at,
-            first_byte=self._first_at - at if self._started else None,
-            retries=max(0, self._tries - 1),
-            bytes_in=len(self._data),
-            bytes_out=self._answered,
-            tail=b"".join(self._tail)[-TAIL_BYTES:],
-        )
 
 
 def _sized(reader: ResponseReader) -> bool:

@@ -32,6 +32,7 @@ class WorkerDoor:
     Attributes:
         process: who it is; None until it has said so.
         version: of the package that it runs.
+        leaves: it was told to finish and end.
     """
 
     def __init__(
@@ -57,6 +58,7 @@ class WorkerDoor:
         self.process: ProcessId | None = None
         self.version = ""
         self.address = ""
+        self.leaves = False
         self.peer: Peer[messages.FromWorker] = control_peer(self._received, self._gone)
 
     def begin(self, settings: messages.Settings, keys: messages.Keys, found: Known) -> None:
@@ -81,6 +83,11 @@ class WorkerDoor:
             self._version += 1
             self._known = found
             self.peer.send(told)
+
+    def leave(self, seconds: float) -> None:
+        """Have the worker finish what is in progress within `seconds`, and end."""
+        self.leaves = True
+        self.peer.send(messages.Drain(seconds=seconds))
 
     # --- as Door
 

@@ -4,7 +4,9 @@ import asyncio
 import contextlib
 import os
 import signal
+from collections.abc import Coroutine
 from pathlib import Path
+from typing import Any
 
 import garrison
 from garrison.access.keys import Keys
@@ -78,7 +80,7 @@ class Workers:
         self._listening: set[int] = set()
         self._failure: GarrisonError | None = None
         self._changed = asyncio.Event()
-        self._tasks: list[asyncio.Task[None]] = []
+        self._tasks: set[asyncio.Task[None]] = set()
         self._server: asyncio.Server | None = None
         self._ended = 0
         self._closing = False
@@ -116,9 +118,9 @@ class Workers:
         bound.setblocking(False)
         self._server = await loop.create_unix_server(self._door, sock=bound)
         await self._adopted(self._before)
-        for _ in range(self._settings.gateway_workers - len(self._ours()) - len(self._children)):
+        for _ in range(self._missing()):
             await self._spawn()
-        self._tasks = [asyncio.create_task(self._follow(), name="tables")]
+        self._begin(self._follow(), "tables")
         deadline = loop.time() + _READY_SECONDS
         while not self._listening:
             if self._failure is not None:
@@ -152,7 +154,7 @@ class Workers:
     async def shutdown(self) -> None:
         """Have the workers finish what is in progress, and end. Those that take longer are ended."""
         self._closing = True
-        for task in self._tasks:
+        for task in tuple(self._tasks):
             task.cancel()
         seconds = self._settings.drain_timeout
         connected = {one.process.pid for one in self._doors if one.process is not None}
@@ -160,7 +162,7 @@ class Workers:
             if pid not in connected:
                 child.terminate()
         for door in self._doors:
-            door.peer.send(messages.Drain(seconds=seconds))
+            door.leave(seconds)
         loop = asyncio.get_running_loop()
         deadline = loop.time() + seconds + 2.0
         while self._doors and (left := deadline - loop.time()) > 0:
@@ -190,7 +192,13 @@ class Workers:
         return _Guarded(door)
 
     def _ours(self) -> list[WorkerDoor]:
-        return [one for one in self._doors if one.process is not None]
+        return [one for one in self._doors if one.process is not None and not one.leaves]
+
+    def _missing(self) -> int:
+        """How many workers have to be started; those that are on their way count."""
+        leaving = {one.process.pid for one in self._doors if one.process is not None and one.leaves}
+        present = {one.process.pid for one in self._ours() if one.process is not None}
+        return self._settings.gateway_workers - len(present | (self._children.keys() - leaving))
 
     async def _adopted(self, before: list[WorkerRecord]) -> None:
         """Wait for the workers of the server before; end those that do not connect."""
@@ -206,11 +214,12 @@ class Workers:
     def _greeted(self, door: WorkerDoor, hello: messages.Hello) -> None:
         if len(self._ours()) > self._settings.gateway_workers:
             _log.info("a worker of the gateway too many ends", pid=hello.pid)
-            door.peer.send(messages.Drain(seconds=self._settings.drain_timeout))
+            door.leave(self._settings.drain_timeout)
             return
         if hello.protocol != messages.PROTOCOL or hello.version != garrison.__version__:
             _log.info("a worker of another version is replaced", pid=hello.pid, version=hello.version)
-            door.peer.send(messages.Drain(seconds=self._settings.drain_timeout))
+            door.leave(self._settings.drain_timeout)
+            self._replace()
             return
         door.begin(self._told_settings(), self._told_keys(), self._known())
         if (hello.host, hello.port) == self._address:
@@ -224,7 +233,7 @@ class Workers:
             self._listening.add(door.process.pid)
             door.address = f"{self._address[0]}:{message.port}"
             _log.info("a worker of the gateway listens", pid=door.process.pid, port=message.port)
-            self._tasks.append(asyncio.create_task(self._record(), name="record"))
+            self._begin(self._record(), "record the workers")
         elif isinstance(message, messages.Used):
             self.totals.add(message.uses)
         elif isinstance(message, messages.Failed):
@@ -277,11 +286,16 @@ class Workers:
             return  # it would fail again; the start says why
         delay = _AGAIN_SECONDS[min(self._ended, len(_AGAIN_SECONDS) - 1)]
         self._ended += 1
-        self._tasks.append(asyncio.create_task(self._replace_later(delay), name="replace a worker"))
+        self._begin(self._replace_later(delay), "replace a worker")
+
+    def _begin(self, work: Coroutine[Any, Any, None], name: str) -> None:
+        task = asyncio.create_task(work, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     async def _replace_later(self, delay: float) -> None:
         await asyncio.sleep(delay)
-        if not self._closing:
+        if not self._closing and self._missing() > 0:
             await self._spawn()
             await asyncio.sleep(10.0)
             self._ended = max(0, self._ended - 1)
