@@ -294,10 +294,13 @@ async def test_the_link_is_lost_while_a_cold_target_is_waited_for(linked: LinkLa
     await linked.connected(2)
 
 
-async def test_a_target_that_is_removed_while_it_is_waited_for(linked: LinkLab) -> None:
+@pytest.mark.parametrize("again", [False, True], ids=["gone", "made again"])
+async def test_a_target_that_is_removed_while_it_is_waited_for(linked: LinkLab, again: bool) -> None:
     client = await cold(linked)
     asked = linked.control.of(messages.Activate)[0]
     linked.control.send(messages.Tables(version=10, whole=True))
+    if again:
+        linked.control.send(tables(None, version=11))
     linked.control.send(messages.Activated(id=asked.id, target=messages.TargetValue(id="target:m0", url="http://h:1")))
     assert (await client.answer()).status == 503
     await linked.lab.until(lambda: linked.control.of(messages.Abandon))
