@@ -16,7 +16,7 @@ from garrison.gateway.worker.targets import Target
 
 __all__ = ["Link"]
 
-_AGAIN_SECONDS = 0.1
+_AGAIN_SECONDS = 0.02
 _QUIET_SECONDS = 0.05
 """A target counts as idle when it had no request for this long: one that is asked again and again causes no message."""
 _COUNTS_SECONDS = 1.0
