@@ -117,7 +117,7 @@ class Stage:
 
     def __init__(self) -> None:
         self.store = MemoryStore()
-        self.fleet = Fleet(store=self.store, dialer=None, artifacts=MemoryArtifacts())  # type: ignore[arg-type]
+        self.fleet = Fleet(store=self.store, dialer=None, artifacts=MemoryArtifacts())  # type: ignore[arg-type]  # unused
         self.routes = DeclaredRoutes(self.fleet, "me")
         self.told = 0
         self.routes.changed = self._changed

@@ -319,14 +319,14 @@ class GatewayLab:
         """Run a control process in which `script` answers."""
         return await self.upstream(script, path=self.control_path)
 
-    def tell(self, *urls: str | None, name: str = "m", **value: Any) -> None:
+    def tell(self, *urls: str | None, name: str = "m", policy: str = "least-outstanding", **value: Any) -> None:
         """Say that a model is served at `urls`; None for a cold target."""
         self._version += 1
         targets = [
             messages.TargetValue(id=f"target:{name}{number}", url=url, key=self.ENGINE_KEY, **value)
             for number, url in enumerate(urls)
         ]
-        route = messages.RouteValue(name=name, targets=tuple(one.id for one in targets))
+        route = messages.RouteValue(name=name, targets=tuple(one.id for one in targets), policy=policy)
         self.plane.table.apply(messages.Tables(version=self._version, targets=targets, routes=[route]))
 
     async def serve(self, script: Script, **value: Any) -> Upstream:

@@ -236,7 +236,7 @@ async def test_errors_are_the_same(remote: HttpKeys) -> None:
 
 KEY = key_to_json(
     replace(
-        Key(id=1, name="k", kind="inference", prefix="grs-inf-012345", created=LATER, updated=LATER),  # type: ignore[arg-type]
+        Key(id=1, name="k", kind="inference", prefix="grs-inf-012345", created=LATER, updated=LATER),  # type: ignore[arg-type]  # text
         permissions=ONLY,
     )
 )

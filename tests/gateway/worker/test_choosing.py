@@ -307,7 +307,7 @@ async def test_a_client_that_leaves_between_two_attempts(three: Routed) -> None:
     three.route("a", "b", "c", policy="pin")
     for name in ("a", "b"):
         await three.places[name].close()
-    three.plane.later = lambda _seconds, call: asyncio.get_running_loop().call_later(0.2, call)  # type: ignore[method-assign]
+    three.plane.later = lambda _seconds, call: asyncio.get_running_loop().call_later(0.2, call)  # type: ignore[method-assign]  # its seam
     _, writer = await three.begin()
     await three.until(lambda: three.target("b").breaker.failures == 1)
     writer.close()

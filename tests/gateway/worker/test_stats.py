@@ -1,6 +1,7 @@
 """What is reported about requests that have ended."""
 
 import asyncio
+import socket
 
 from gateway_lab import Conn, GatewayLab, chat
 
@@ -43,6 +44,24 @@ async def test_answers_refusals_and_clients_that_leave(lab: GatewayLab) -> None:
     (row,) = lab.plane.stats.take()
     assert row.statuses == {499: 1}
     assert row.first_bytes == [0] * len(row.first_bytes)
+
+
+async def test_two_targets_that_refuse_connections_leave_a_try_for_the_third(lab: GatewayLab) -> None:
+    async def script(conn: Conn) -> None:
+        await conn.request()
+        conn.send(HEAD % len(ANSWER) + ANSWER)
+
+    live = await lab.upstream(script)
+    with socket.socket() as one, socket.socket() as other:  # bound, and not listening
+        for held in (one, other):
+            held.bind(("127.0.0.1", 0))
+        dead = [f"http://127.0.0.1:{held.getsockname()[1]}" for held in (one, other)]
+        lab.tell(*dead, live.url, policy="pin")
+        client = await lab.client()
+        assert (await client.ask(chat())).status == 200
+    await lab.quiet()
+    (row,) = lab.plane.stats.take()
+    assert (row.statuses, row.retries) == ({200: 1}, 2)
 
 
 def test_totals_are_sums_and_histograms() -> None:

@@ -109,7 +109,6 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     open_management: bool = False
     max_body_bytes: int = 64 * 2**20
     drain_seconds: float = 30.0
-    start_seconds: float = 600.0
 
 
 class Keys(msgspec.Struct, frozen=True, kw_only=True, tag=True):

@@ -25,6 +25,7 @@ from garrison.net.http1.writing import LAST_CHUNK, header_line
 if TYPE_CHECKING:
     import asyncio
 
+    from garrison.access.book import Refusal
     from garrison.gateway.choose.breaker import Breaker
     from garrison.gateway.worker.inbound import Inbound, Request
     from garrison.gateway.worker.outbound import Outbound
@@ -50,18 +51,24 @@ class Exchange:
     Args:
         asked: what the request asks for.
         query: of its target, with the question mark.
-        known: the caller may see what there is.
+        who: the caller, where it may see what there is; None where that has to be looked at again.
     """
 
     __slots__ = (
         "_accepted", "_account", "_again", "_asked_for", "_breaker", "_chunked", "_data", "_end_asked", "_entered",
-        "_failed", "_failure", "_generation", "_id", "_inbound", "_known", "_made_id", "_model", "_named", "_out",
+        "_failed", "_failure", "_generation", "_id", "_inbound", "_made_id", "_model", "_named", "_out",
         "_pieces", "_plane", "_query", "_rechecked", "_request", "_sent_at", "_size", "_started", "_synced",
-        "_tries", "_upstream", "_wait", "deadline", "rest", "route", "target",
+        "_tries", "_upstream", "_wait", "_who", "deadline", "rest", "route", "target",
     )  # fmt: skip
 
     def __init__(
-        self, plane: "Plane", inbound: "Inbound", request: "Request", asked: Asked, query: bytes, *, known: bool
+        self,
+        plane: "Plane",
+        inbound: "Inbound",
+        request: "Request",
+        asked: Asked,
+        query: bytes,
+        who: "Identity | Refusal | None",
     ) -> None:
         self._plane = plane
         self._inbound = inbound
@@ -76,7 +83,7 @@ class Exchange:
         self._model = asked.name
         self._named: NamedModel | None = None
         self._entered = False
-        self._known = known
+        self._who = who
         self._synced = self._rechecked = False
         self._size = 0
         self._pieces: list[bytes] = []
@@ -104,7 +111,7 @@ class Exchange:
 
     def body(self, piece: bytes) -> None:
         self._pieces.append(piece)
-        if not self._known:
+        if self._who is None:
             self._size += len(piece)
             if self._size > _MOST_OF_STRANGERS and not self._rechecked:
                 self._recheck()
@@ -117,11 +124,10 @@ class Exchange:
 
     def _recheck(self) -> None:
         """Refuse a caller who is not known, unless its key has just been made."""
-        if self._inbound.work is not self or self._known:
+        if self._inbound.work is not self or self._who is not None:
             return
         try:
-            self._plane.callers.require(self._plane.callers.identify(self._request.headers), None)
-            self._known = True
+            self._who = self._plane.require_caller(self._request)
         except GarrisonError as error:
             if self._rechecked or not self._plane.sync(self._recheck):
                 self._refuse(error)
@@ -132,12 +138,13 @@ class Exchange:
         if self._inbound.work is not self:
             return
         try:
-            who = self._plane.callers.identify(self._request.headers)
-            self._plane.callers.require(who, None)
-            self._known = True
+            if self._who is None or self._synced:
+                self._who = self._plane.require_caller(self._request)
+            who = self._who
             self._account.key = who.key_id if isinstance(who, Identity) else None
             if self._asked_for.model_in is not ModelIn.PATH and self._named is None:
-                kind = self._plane.content_type(self._request)
+                form = self._asked_for.model_in is ModelIn.FORM
+                kind = self._plane.content_type(self._request) if form else ""
                 self._named = named_model(self._asked_for, self._data, kind)
                 self._model = self._named.name
             self.route, self.rest = self._plane.route_for(self._request, self._model)
@@ -234,7 +241,6 @@ class Exchange:
             connection.rest()
 
     def not_connected(self, reason: str) -> None:
-        self._tries += 1
         if self._inbound.work is self:
             self._lost(Attempt(number=self._tries, failure=Failure.CONNECT), reason)
 

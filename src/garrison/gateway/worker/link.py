@@ -2,9 +2,9 @@
 
 import asyncio
 import contextlib
-import os
 from collections.abc import Callable
 from itertools import count
+from pathlib import Path
 
 from garrison.base.errors import GarrisonError, InternalError, NotReadyError, all_errors
 from garrison.base.logs import logger
@@ -60,7 +60,7 @@ class Link:
         counting = asyncio.create_task(self._count())
         last = loop.time()
         try:
-            while self._may_go_on(loop.time() - last):
+            while await self._may_go_on(loop.time() - last):
                 self._lost.clear()
                 with contextlib.suppress(OSError):
                     _, peer = await loop.create_unix_connection(
@@ -78,10 +78,10 @@ class Link:
         finally:
             counting.cancel()
 
-    def _may_go_on(self, away: float) -> bool:
+    async def _may_go_on(self, away: float) -> bool:
         """Without a control process a worker goes on, but not for ever, and not without the data directory."""
         busy = any(one.running for one in self._plane.table.targets.values())
-        return busy or (away < _ALONE_SECONDS and os.path.isdir(os.path.dirname(self._path)))  # noqa: PTH112, PTH120 - ten times a second
+        return busy or (away < _ALONE_SECONDS and await asyncio.to_thread(Path(self._path).parent.is_dir))
 
     def send(self, message: object) -> bool:
         """Send a message; False without a connection."""

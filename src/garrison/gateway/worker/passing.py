@@ -34,7 +34,7 @@ class Passing:
 
     __slots__ = (
         "_chunked_down", "_chunked_up", "_dropped", "_ended", "_inbound", "_keep", "_out", "_own", "_path", "_pending",
-        "_plane", "_raw", "_request", "_sent", "_started", "_upstream", "_wait", "deadline", "target",
+        "_plane", "_raw", "_request", "_sent", "_started", "_upstream", "deadline", "target",
     )  # fmt: skip
 
     def __init__(
@@ -55,7 +55,6 @@ class Passing:
         self._out: list[bytes] = []
         self._ended = self._started = self._chunked_up = self._chunked_down = self._raw = False
         self._keep = self._sent = False
-        self._wait: int | None = None
         self.deadline = 0.0
 
     def begin(self) -> None:

@@ -123,17 +123,20 @@ class Plane:
             return Listing(self, inbound, request, asked)
         if asked.kind is Kind.ROUTER:
             return self._router_work(inbound, request, asked)
-        known = self._is_known(request)
+        try:
+            who = self.require_caller(request)
+        except GarrisonError:  # its key may just have been made
+            who = None
         inbound.go_on()
         _, mark, query = request.target.partition(b"?")
-        return Exchange(self, inbound, request, asked, mark + query, known=known)
+        return Exchange(self, inbound, request, asked, mark + query, who)
 
     def _router_work(self, inbound: Inbound, request: Request, asked: Asked) -> Work:
         if asked.name == "list":
             return Listing(self, inbound, request, Asked(Kind.MODELS))
         if asked.name == "sse":
             return Feed(self, inbound, request)
-        self.callers.require(self.callers.identify(request.headers), None)
+        self.require_caller(request)
         inbound.go_on()
         return LoadCall(self, inbound, request, load=asked.name == "load")
 
@@ -183,13 +186,15 @@ class Plane:
         work.begin()
         return work
 
-    def _is_known(self, request: Request) -> bool:
-        """Whether a request may see what there is."""
-        try:
-            self.callers.require(self.callers.identify(request.headers), None)
-        except GarrisonError:
-            return False
-        return True
+    def require_caller(self, request: Request) -> Identity | Refusal:
+        """Return who makes a request, and may see what there is.
+
+        Raises:
+            UnauthenticatedError, DeniedError, NotReadyError: it may not, or no keys are known yet.
+        """
+        who = self.callers.identify(request.headers)
+        self.callers.require(who, None)
+        return who
 
     def sync(self, then: Callable[[], None]) -> bool:
         """Before something unknown is refused, ask for what has changed. False: there is nobody to ask, or too many
@@ -237,8 +242,7 @@ class Plane:
 
     def models(self, request: Request, asked: Asked) -> Mapping[str, Any]:
         """Return what is listed for a caller. Raises GarrisonError."""
-        who = self.callers.identify(request.headers)
-        self.callers.require(who, None)
+        who = self.require_caller(request)
         routes = self.table.routes
         if asked.kind is Kind.MODELS:
             data = [_entry(one) for one in routes.values() if self.callers.may_use(who, one.value)]

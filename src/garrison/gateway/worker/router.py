@@ -78,7 +78,7 @@ class Feed:
 
     def body_end(self) -> None:
         try:
-            self._plane.callers.require(self._plane.callers.identify(self._request.headers), None)
+            self._plane.require_caller(self._request)
         except GarrisonError as error:
             self._inbound.refuse(error)
             return

@@ -200,7 +200,6 @@ class RouteTable:
     """Every route and target. Names cost one lookup, whatever their number is."""
 
     def __init__(self) -> None:
-        self.version = 0
         self.targets: dict[str, Target] = {}
         self.routes: dict[str, Route] = {}
         self._through: dict[str, set[str]] = {}
@@ -219,13 +218,8 @@ class RouteTable:
             return route, rest
         return None
 
-    def apply(self, told: Tables) -> list[Target]:
-        """Take what the control process tells. Targets are changed in place: requests in progress hold them.
-
-        Returns:
-            Targets that are open now.
-        """
-        self.version = told.version
+    def apply(self, told: Tables) -> None:
+        """Take what the control process tells. Targets are changed in place: requests in progress hold them."""
         gone_targets, gone_routes = set(told.gone_targets), set(told.gone_routes)
         if told.whole:
             gone_targets |= self.targets.keys() - {one.id for one in told.targets}
@@ -237,7 +231,6 @@ class RouteTable:
             if (target := self.targets.pop(key, None)) is not None:
                 target.close()
                 moved.add(key)
-        opened = []
         for value in told.targets:
             known = self.targets.get(value.id)
             if known is None:
@@ -245,14 +238,11 @@ class RouteTable:
                 moved.add(value.id)
             elif known.value != value or known.open != (value.url is not None):
                 known.set(value)
-            if known.open:
-                opened.append(known)
         for route in told.routes:
             self._put(route)
         for name in {name for key in moved for name in self._through.get(key, ())}:
             found = self.routes[name]
             found.set(found.value, self.targets)
-        return opened
 
     def _put(self, value: RouteValue) -> None:
         known = self.routes.get(value.name)

@@ -46,7 +46,7 @@ class Worker:
         """Connect to the control process, which says where to listen."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._drain, self.plane.settings.drain_seconds)
+            loop.add_signal_handler(number, lambda: self._drain(self.plane.settings.drain_seconds))
         self._tasks = [
             asyncio.create_task(self.link.run(), name="link"),
             asyncio.create_task(self.plane.sweep(), name="sweep"),

@@ -5,15 +5,11 @@ One is kept ready, because its interpreter takes longer to start than all the re
 
 import asyncio
 import contextlib
-import os
 import socket
 import subprocess
-import sys
 from dataclasses import dataclass
 
-from garrison.base.children import SAFE_PYTHON
-from garrison.launch.run.spawn import reap, shim_environment
-from garrison.launch.shim import MODULE
+from garrison.launch.run.spawn import reap, start_shim
 
 __all__ = ["IdleShim", "Shims"]
 
@@ -89,20 +85,5 @@ class Shims:
 
 
 async def _start() -> IdleShim:
-    ours, theirs = socket.socketpair()
-    with theirs:
-        try:
-            process = await asyncio.create_subprocess_exec(
-                *(sys.executable, SAFE_PYTHON, "-m", MODULE, str(theirs.fileno())),
-                env=shim_environment(os.environ),
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-                pass_fds=(theirs.fileno(),),
-                start_new_session=True,
-                cwd="/",
-            )
-        except BaseException:
-            ours.close()
-            raise
+    process, ours = await start_shim(stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd="/")
     return IdleShim(process, reap(process), ours)

@@ -19,7 +19,7 @@ from garrison.launch.run.engine_tree import EngineTree
 from garrison.launch.run.shim_link import ShimLink
 from garrison.launch.shim import MODULE, VERSION
 
-__all__ = ["EngineProcess", "RecordAs", "ShimSpawner", "Spawner", "reap", "shim_environment"]
+__all__ = ["EngineProcess", "RecordAs", "ShimSpawner", "Spawner", "reap", "shim_environment", "start_shim"]
 
 _SHIM_VARIABLES = frozenset(
     (
@@ -120,6 +120,33 @@ class Spawner(Protocol):
         """
 
 
+async def start_shim(
+    *, stdout: int, stderr: int, cwd: str | None = None
+) -> tuple[asyncio.subprocess.Process, socket.socket]:
+    """Start a shim in a session of its own, and return it with the socket over which it is told what to run.
+
+    Raises:
+        OSError: it cannot be started.
+    """
+    ours, theirs = socket.socketpair()
+    with theirs:
+        try:
+            process = await asyncio.create_subprocess_exec(
+                *(sys.executable, SAFE_PYTHON, "-m", MODULE, str(theirs.fileno())),
+                env=shim_environment(os.environ),
+                stdin=subprocess.DEVNULL,
+                stdout=stdout,
+                stderr=stderr,
+                pass_fds=(theirs.fileno(),),
+                start_new_session=True,
+                cwd=cwd,
+            )
+        except BaseException:
+            ours.close()
+            raise
+    return process, ours
+
+
 class ShimSpawner:
     """Starts each engine below its own shim, so that one process can run any number."""
 
@@ -131,22 +158,8 @@ class ShimSpawner:
         stop_timeout: float,
         record: RecordAs | None = None,
     ) -> EngineProcess:
-        ours, theirs = socket.socketpair()
-        with theirs:
-            try:
-                shim = await asyncio.create_subprocess_exec(
-                    *(sys.executable, SAFE_PYTHON, "-m", MODULE, str(theirs.fileno())),
-                    env=shim_environment(os.environ),
-                    stdin=subprocess.DEVNULL,
-                    stdout=subprocess.PIPE,
-                    stderr=subprocess.STDOUT,
-                    pass_fds=(theirs.fileno(),),
-                    # Ctrl-C reaches only Garrison, which then stops the engine in order.
-                    start_new_session=True,
-                )
-            except BaseException:
-                ours.close()
-                raise
+        # Ctrl-C reaches only Garrison, which then stops the engine in order.
+        shim, ours = await start_shim(stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
         engine = _ShimmedEngine(shim, ShimLink(ours))
         spec = {"v": VERSION, "argv": list(argv), "env": dict(environment), "stop_timeout": stop_timeout}
         wanted = {} if record is None else {"record": record.to_json()}

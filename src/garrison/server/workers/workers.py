@@ -83,7 +83,7 @@ class Workers:
         self._tasks: set[asyncio.Task[None]] = set()
         self._server: asyncio.Server | None = None
         self._ended = 0
-        self._closing = False
+        self._closing = self._is_up = False
         if early is not None:
             self._follow_child(early)
 
@@ -131,7 +131,8 @@ class Workers:
                     f"no worker of the gateway listens after {_READY_SECONDS:g} s", hint=f"See {self._path(LOG_NAME)}."
                 )
             await self._wait(left)
-        await self._record()
+        self._is_up = True
+        self._begin(self._record(), "record the workers")
 
     def move(self, host: str, port: int) -> None:
         """Have the workers listen elsewhere; connections that there are go on."""
@@ -233,7 +234,8 @@ class Workers:
             self._listening.add(door.process.pid)
             door.address = f"{self._address[0]}:{message.port}"
             _log.info("a worker of the gateway listens", pid=door.process.pid, port=message.port)
-            self._begin(self._record(), "record the workers")
+            if self._is_up:
+                self._begin(self._record(), "record the workers")
         elif isinstance(message, messages.Used):
             self.totals.add(message.uses)
         elif isinstance(message, messages.Failed):
