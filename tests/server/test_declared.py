@@ -9,7 +9,7 @@ from typing import Any, get_args
 import pytest
 
 from garrison.fleet.context import Fleet
-from garrison.fleet.manifest.instance_model import RoutePolicy
+from garrison.fleet.manifest.route_model import RoutePolicy
 from garrison.fleet.values.declaration import Declaration
 from garrison.gateway.choose.policy import POLICIES
 from garrison.gateway.link.messages import TargetValue
@@ -79,7 +79,7 @@ def test_the_first_stack_has_the_name() -> None:
     ]
     found, refused = declared_routes(stacks, here=(None,))
     assert found["r"].owned_by == "one"
-    assert refused == [("r", "two")]
+    assert refused == [("r", "two", "one")]
 
 
 def target(**spec: Any) -> FleetTarget:

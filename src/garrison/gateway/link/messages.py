@@ -4,6 +4,7 @@ from typing import Any
 
 import msgspec
 
+from garrison.gateway.link.route_settings import AffinityValue, FilterValue, LimitsValue, QueueValue, TimeoutsValue
 from garrison.store.key_store import KeyRow
 
 __all__ = [
@@ -35,7 +36,7 @@ __all__ = [
     "Used",
 ]  # fmt: skip
 
-PROTOCOL = 1
+PROTOCOL = 2
 """Both ends must speak the same one; a worker of another version is drained and replaced."""
 
 
@@ -66,12 +67,17 @@ class RouteValue(msgspec.Struct, frozen=True, kw_only=True):
     """A public model name.
 
     Attributes:
+        name: one that ends in a slash stands only for what is beneath it, since another route has the name itself.
         targets: ids, in order of preference.
         models: for each target, the name that it is asked for; empty for its own.
         nested: `NAME/REST` asks the same targets for `REST`.
-        policy, weights: how one of several targets is chosen; no weights are equal ones.
+        policy, options, weights: how one of several targets is chosen; no weights are equal ones.
+        affinity: what the policy has to know of a request; None for what it always asks.
+        aliases: further names.
+        filters: what changes in requests, by the name that they were sent to; nothing for names without.
+        limits, queue, timeouts: None for those of every route.
         instances: all that are behind it, for permissions; none if something else is behind it as well.
-        instance_id: of the only one.
+        instance_ids: of each of these; None for one of another node.
         created: Unix time.
         facts: further fields of its entry in `/v1/models`.
     """
@@ -80,10 +86,17 @@ class RouteValue(msgspec.Struct, frozen=True, kw_only=True):
     targets: tuple[str, ...]
     models: tuple[str, ...] = ()
     policy: str = "least-outstanding"
+    options: dict[str, int | float] = {}
     weights: tuple[float, ...] = ()
+    affinity: AffinityValue | None = None
+    aliases: tuple[str, ...] = ()
+    filters: dict[str, FilterValue] = {}
+    limits: LimitsValue | None = None
+    queue: QueueValue | None = None
+    timeouts: TimeoutsValue | None = None
     nested: bool = False
     instances: tuple[str, ...] = ()
-    instance_id: int | None = None
+    instance_ids: tuple[int | None, ...] = ()
     created: int = 0
     owned_by: str = "garrison"
     facts: dict[str, Any] = {}

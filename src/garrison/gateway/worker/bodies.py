@@ -1,9 +1,11 @@
-"""The model in a body, wherever its kind of request has it, and the body with another one."""
+"""The model in a body, wherever its kind of request has it, and the body with another one, or other parameters."""
 
+from dataclasses import replace
 from functools import lru_cache
 from typing import NamedTuple
 
 from garrison.gateway.requests.body_fields import read_fields
+from garrison.gateway.requests.changed_form import changed_form
 from garrison.gateway.requests.multipart import FormModel, form_model, renamed_form
 from garrison.gateway.requests.paths import Asked, ModelIn
 from garrison.gateway.requests.rewrite import Rewrite, rewrite, rewritten
@@ -16,6 +18,17 @@ class NamedModel(NamedTuple):
 
     name: str
     form: FormModel | None = None
+
+    def changed(self, body: bytes, change: Rewrite, name: str) -> bytes:
+        """Return the body with `change` made, and `name` in the model's place; empty to leave that.
+
+        Raises:
+            InvalidError: it cannot be changed so.
+        """
+        change = replace(change, model=name)
+        if self.form is not None:
+            return changed_form(body, self.form, change)
+        return rewritten(body, change, self.name)
 
     def renamed(self, body: bytes, name: str) -> bytes:
         """Return the body with `name` in its place, and nothing else changed."""

@@ -1,6 +1,7 @@
 """Who makes a request, what that caller may use, and how much of it."""
 
 from datetime import datetime
+from itertools import zip_longest
 
 from garrison.access.authorize import Action, ActionKind, admit
 from garrison.access.book import KeyBook, Refusal, make_book
@@ -72,17 +73,20 @@ class Callers:
         if route is None:
             admit(who, self._open, Action(ActionKind.LIST_MODELS))
             return
-        for instance in route.instances or (None,):
-            admit(who, self._open, Action(ActionKind.INFER, model or route.name, instance, route.instance_id))
+        name = model or route.name
+        if not route.instances:
+            admit(who, self._open, Action(ActionKind.INFER, name))
+        for instance, number in zip_longest(route.instances, route.instance_ids):
+            admit(who, self._open, Action(ActionKind.INFER, name, instance, number))
 
     def require_manager(self, who: Identity | Refusal) -> None:
         """Check that a caller may manage. Raises UnauthenticatedError or DeniedError."""
         admit(who, self._open, Action(ActionKind.MANAGE))
 
-    def may_use(self, who: Identity | Refusal, route: RouteValue) -> bool:
-        """Whether a caller may use a route."""
+    def may_use(self, who: Identity | Refusal, route: RouteValue, name: str = "") -> bool:
+        """Whether a caller may use a route, by one of its names."""
         try:
-            self.require(who, route)
+            self.require(who, route, name)
         except GarrisonError:
             return False
         return True

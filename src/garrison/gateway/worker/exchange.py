@@ -9,7 +9,7 @@ from random import random
 from typing import TYPE_CHECKING
 
 from garrison.access.identity import Identity
-from garrison.base.errors import GarrisonError, NotFoundError, UnauthenticatedError, UnreachableError
+from garrison.base.errors import GarrisonError, InvalidError, NotFoundError, UnauthenticatedError, UnreachableError
 from garrison.gateway.choose.breaker import ALWAYS
 from garrison.gateway.choose.failure import Failure, failure_of
 from garrison.gateway.choose.retry import Attempt, GiveUp, blames_target, decide
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from garrison.access.book import Refusal
     from garrison.gateway.choose.breaker import Breaker
+    from garrison.gateway.requests.rewrite import Rewrite
     from garrison.gateway.worker.inbound import Inbound, Request
     from garrison.gateway.worker.outbound import Outbound
     from garrison.gateway.worker.plane import Plane
@@ -56,7 +57,7 @@ class Exchange:
 
     __slots__ = (
         "_accepted", "_account", "_again", "_asked_for", "_breaker", "_chunked", "_data", "_end_asked", "_entered",
-        "_failed", "_failure", "_generation", "_id", "_inbound", "_made_id", "_model", "_named", "_out",
+        "_failed", "_failure", "_filter", "_generation", "_id", "_inbound", "_made_id", "_model", "_named", "_out",
         "_pieces", "_plane", "_query", "_rechecked", "_request", "_sent_at", "_size", "_started", "_synced",
         "_tries", "_upstream", "_wait", "_who", "deadline", "rest", "route", "target",
     )  # fmt: skip
@@ -82,6 +83,7 @@ class Exchange:
         self._query = query
         self._model = asked.name
         self._named: NamedModel | None = None
+        self._filter: Rewrite | None = None
         self._entered = False
         self._who = who
         self._synced = self._rechecked = False
@@ -148,6 +150,8 @@ class Exchange:
                 self._named = named_model(self._asked_for, self._data, kind)
                 self._model = self._named.name
             self.route, self.rest = self._plane.route_for(self._request, self._model)
+            if self.route.filters is not None:
+                self._filter = self._filter_of(self.route)
             self._account.route = self.route.name
             self._account.admission = self._plane.admit(who, self.route, self._model)
         except (NotFoundError, UnauthenticatedError) as error:
@@ -161,6 +165,16 @@ class Exchange:
         if self.route.budget is not None:
             self.route.budget.request(self._plane.now())
         self._choose()
+
+    def _filter_of(self, route: "Route") -> "Rewrite | None":
+        """What the route changes in the request, under the name that it was sent to."""
+        found = route.filters.get(self._model) if route.filters is not None else None
+        if found is not None and self._named is None:
+            raise InvalidError(
+                f"{self._model} changes parameters of requests, which it can do only below /v1",
+                hint="Send the request to a path such as /v1/chat/completions.",
+            )
+        return found
 
     def cancel(self) -> None:
         """The client has gone: so does the request, at once."""
@@ -248,12 +262,13 @@ class Exchange:
         request, target, end = self._request, self.target, self._end_asked
         assert target is not None
         assert end is not None
+        try:
+            data = self._body_for(end, target)
+        except GarrisonError as error:  # it cannot be changed as it would have to be
+            connection.rest()
+            self._refuse(error)
+            return
         self._upstream = connection
-        data = self._data
-        if self._named is not None:
-            name = self.rest or end.model or target.value.model
-            if name and name != self._model:
-                data = self._named.renamed(data, name)
         own, dropped = target.head, DROPPED_UP
         if self._made_id:
             own += b"x-request-id: " + self._id + b"\r\n"
@@ -268,6 +283,16 @@ class Exchange:
         self._plane.timed(self)
         connection.request(self, request.method.decode("latin-1"), head + data)
         self._accepted = len(data) < _SMALL or not connection.congested
+
+    def _body_for(self, end: "End", target: "Target") -> bytes:
+        """The body with the name that the target knows, and with what the route changes."""
+        if self._named is None:
+            return self._data
+        name = self.rest or end.model or target.value.model
+        name = "" if name == self._model else name
+        if self._filter is not None:
+            return self._named.changed(self._data, self._filter, name)
+        return self._named.renamed(self._data, name) if name else self._data
 
     # --- as Answered
 

@@ -161,14 +161,12 @@ class Plane:
     def sees(self, request: Request, model: str) -> bool:
         """Whether a caller may use a model."""
         found = self.table.find(model)
-        return found is not None and self.callers.may_use(self.callers.identify(request.headers), found[0].value)
+        return found is not None and self.callers.may_use(self.callers.identify(request.headers), found[0].value, model)
 
     def apply(self, told: Tables) -> None:
         """Take what the control process tells, and report it to whoever watches."""
         before = {
-            one.name: known.value.facts.get("state")
-            for one in told.routes
-            if (known := self.table.routes.get(one.name))
+            one.name: known.value.facts.get("state") for one in told.routes if (known := self.table.told(one.name))
         }
         self.table.apply(told)
         for feed in list(self.feeds):
@@ -245,16 +243,16 @@ class Plane:
         who = self.require_caller(request)
         routes = self.table.routes
         if asked.kind is Kind.MODELS:
-            data = [_entry(one) for one in routes.values() if self.callers.may_use(who, one.value)]
+            data = [_entry(name, one) for name, one in routes.items() if self.callers.may_use(who, one.value, name)]
             return {"object": "list", "data": data}
         found = routes.get(asked.name)
-        if found is None or not self.callers.may_use(who, found.value):
+        if found is None or not self.callers.may_use(who, found.value, asked.name):
             raise self._unknown(request, asked.name)
-        return _entry(found)
+        return _entry(asked.name, found)
 
     def _unknown(self, request: Request, model: str) -> NotFoundError:
         who = self.callers.identify(request.headers)
-        names = [one.name for one in self.table.routes.values() if self.callers.may_use(who, one.value)]
+        names = [name for name, one in self.table.routes.items() if self.callers.may_use(who, one.value, name)]
         near = near_names(model, names)
         hint = f"Did you mean {' or '.join(near)}?" if near else "GET /v1/models lists those that exist."
         return NotFoundError(f"there is no model {model!r}", hint=hint)
@@ -390,7 +388,7 @@ def _offers_http2(request: Request) -> bool:
     )
 
 
-def _entry(route: Route) -> dict[str, Any]:
+def _entry(name: str, route: Route) -> dict[str, Any]:
     value = route.value
-    told = {"id": value.name, "object": "model", "created": value.created, "owned_by": value.owned_by, **value.facts}
+    told = {"id": name, "object": "model", "created": value.created, "owned_by": value.owned_by, **value.facts}
     return told | {"status": status_of(value.facts.get("state"))}

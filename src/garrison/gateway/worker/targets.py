@@ -8,7 +8,9 @@ from garrison.gateway.choose.candidate import Candidate
 from garrison.gateway.choose.policy import Policy, policy_of
 from garrison.gateway.choose.retry_budget import RetryBudget
 from garrison.gateway.link.messages import RouteValue, Tables, TargetValue
-from garrison.gateway.worker.affinity import Affinity
+from garrison.gateway.requests.rewrite import Rewrite
+from garrison.gateway.worker.affinity import Affinity, affinity_of
+from garrison.gateway.worker.filters import filters_of
 from garrison.net.origin import origin_of
 
 if TYPE_CHECKING:
@@ -17,9 +19,6 @@ if TYPE_CHECKING:
 __all__ = ["End", "Route", "RouteTable", "Target"]
 
 _UNIX = "unix:"
-
-
-_AFFINITY = {"hash": Affinity.SESSION, "prefix": Affinity.PROMPT}
 
 
 class Target:
@@ -132,14 +131,16 @@ class Route:
     """A public name: its value, and its ends in the declared order.
 
     Attributes:
+        name: without the slash of a route that stands only for what is beneath its name.
         ends: replaced when one joins, leaves, or has another model or weight; never changed in place.
         only: the end of a route that has just one, which needs no policy.
         policy: None for a route of one end.
         affinity: what its policy needs to know of a request; None for nothing.
+        filters: what changes in requests, by the name that they were sent to; None for nothing.
         budget: of retries to another end; None for a route of one end.
     """
 
-    __slots__ = ("_shape", "affinity", "budget", "ends", "name", "only", "policy", "value")
+    __slots__ = ("_shape", "affinity", "budget", "ends", "filters", "name", "only", "policy", "value")
 
     def __init__(self, value: RouteValue, targets: Mapping[str, Target]) -> None:
         self.ends: tuple[End, ...] = ()
@@ -147,15 +148,18 @@ class Route:
         self.only: End | None = None
         self.policy: Policy | None = None
         self.affinity: Affinity | None = None
+        self.filters: Mapping[str, Rewrite] | None = filters_of(value)
         self.budget: RetryBudget | None = None
         self.value = value
-        self.name = value.name
+        self.name = value.name.removesuffix("/")
         self._follow(targets)
 
     def set(self, value: RouteValue, targets: Mapping[str, Target]) -> None:
         """Take another value. What the policy remembers stays, unless it is another policy."""
-        if value.policy != self.value.policy:
+        if (value.policy, value.options) != (self.value.policy, self.value.options):
             self.policy = None
+        if value.filters != self.value.filters:
+            self.filters = filters_of(value)
         self.value = value
         self._follow(targets)
 
@@ -187,9 +191,11 @@ class Route:
                     one.target.ends.add(one)
         self.only = self.ends[0] if len(self.ends) == 1 else None
         if len(self.ends) > 1:
-            self.policy = self.policy or policy_of(value.policy)
+            self.policy = self.policy or policy_of(value.policy, **value.options)
             self.budget = self.budget or RetryBudget()
-        self.affinity = _AFFINITY.get(value.policy) if len(self.ends) > 1 else None
+        several = len(self.ends) > 1
+        block = value.options.get("block", 0)
+        self.affinity = affinity_of(value.policy, value.affinity, block=block) if several else None
 
 
 def _end(target: Target, model: str, weight: float) -> End:
@@ -197,13 +203,21 @@ def _end(target: Target, model: str, weight: float) -> End:
 
 
 class RouteTable:
-    """Every route and target. Names cost one lookup, whatever their number is."""
+    """Every route and target. Names cost one lookup, whatever their number is.
+
+    Attributes:
+        routes: by each name that requests can be sent to, aliases too.
+    """
 
     def __init__(self) -> None:
         self.targets: dict[str, Target] = {}
         self.routes: dict[str, Route] = {}
+        self._told: dict[str, Route] = {}
+        """By the name that the control process tells."""
+        self._beneath: dict[str, Route] = {}
+        """Of names that other routes have."""
         self._through: dict[str, set[str]] = {}
-        """Names of the routes of a target."""
+        """Told names of the routes of a target."""
 
     def find(self, model: str) -> tuple[Route, str] | None:
         """Return the route of a name, and the name that its targets are asked for; empty for their own.
@@ -214,16 +228,22 @@ class RouteTable:
         if (route := self.routes.get(model)) is not None:
             return route, ""
         name, slash, rest = model.partition("/")
-        if slash and rest and (route := self.routes.get(name)) is not None and route.value.nested:
-            return route, rest
+        if slash and rest:
+            route = self._beneath.get(name) or self.routes.get(name)
+            if route is not None and route.value.nested:
+                return route, rest
         return None
+
+    def told(self, name: str) -> Route | None:
+        """Return a route by the name that the control process tells."""
+        return self._told.get(name)
 
     def apply(self, told: Tables) -> None:
         """Take what the control process tells. Targets are changed in place: requests in progress hold them."""
         gone_targets, gone_routes = set(told.gone_targets), set(told.gone_routes)
         if told.whole:
             gone_targets |= self.targets.keys() - {one.id for one in told.targets}
-            gone_routes |= self.routes.keys() - {one.name for one in told.routes}
+            gone_routes |= self._told.keys() - {one.name for one in told.routes}
         for name in gone_routes:
             self._drop(name)
         moved = set()
@@ -241,28 +261,40 @@ class RouteTable:
         for route in told.routes:
             self._put(route)
         for name in {name for key in moved for name in self._through.get(key, ())}:
-            found = self.routes[name]
+            found = self._told[name]
             found.set(found.value, self.targets)
 
     def _put(self, value: RouteValue) -> None:
-        known = self.routes.get(value.name)
-        if known is None:
-            self.routes[value.name] = Route(value, self.targets)
+        route = self._told.get(value.name)
+        if route is None:
+            route = self._told[value.name] = Route(value, self.targets)
         else:
-            self._forget(known)
-            known.set(value, self.targets)
+            self._forget(route)
+            route.set(value, self.targets)
+        if value.name != route.name:
+            self._beneath[route.name] = route
+        else:
+            self.routes[value.name] = route
+            for alias in value.aliases:
+                self.routes[alias] = route
         for key in value.targets:
             self._through.setdefault(key, set()).add(value.name)
 
     def _drop(self, name: str) -> None:
-        if (route := self.routes.pop(name, None)) is not None:
+        if (route := self._told.pop(name, None)) is not None:
             self._forget(route)
             route.leave()
 
     def _forget(self, route: Route) -> None:
-        for key in route.value.targets:
+        """Take a route out of everything but what was told. A name may have another route by now."""
+        value = route.value
+        for names in (self.routes, self._beneath):
+            for name in (route.name, *value.aliases):
+                if names.get(name) is route:
+                    del names[name]
+        for key in value.targets:
             through = self._through.get(key)
             if through is not None:
-                through.discard(route.name)
+                through.discard(value.name)
                 if not through:
                     del self._through[key]

@@ -3,12 +3,15 @@
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
+import msgspec
+
 from garrison.fleet.values.declaration import Declaration
 from garrison.fleet.values.route import RouteDeclaration, RouteEnd
 from garrison.fleet.values.target import TargetSpec
 from garrison.gateway.choose.policy import DEFAULT_POLICY, POLICIES
 from garrison.gateway.link.messages import RouteValue, TargetValue
 from garrison.net.origin import origin_of
+from garrison.server.workers.declared_settings import declared_settings
 
 __all__ = [
     "Declared",
@@ -112,20 +115,27 @@ def fleet_target(target: FleetTarget, key: str | None, *, cold: bool = False) ->
 
 def declared_routes(
     stacks: Iterable[DeclaredStack], *, here: Collection[str | None]
-) -> tuple[dict[str, RouteValue], list[tuple[str, str]]]:
-    """Return the routes of all stacks by name, and those of which another stack has the name: route and stack.
+) -> tuple[dict[str, RouteValue], list[tuple[str, str, str]]]:
+    """Return the routes of all stacks by name, and the names, aliases too, that a stack declares and another one has:
+    name, stack, and who has it.
 
     Args:
         here: names of this node, None among them.
     """
     routes: dict[str, RouteValue] = {}
-    refused: list[tuple[str, str]] = []
+    owners: dict[str, str] = {}
+    refused: list[tuple[str, str, str]] = []
     for stack in stacks:
+        own = stack.declaration.stack
         for name, route in stack.declaration.routes.items():
-            if name in routes:
-                refused.append((name, stack.declaration.stack))
-            else:
-                routes[name] = _route(route, stack, here)
+            if name in owners:
+                refused.append((name, own, owners[name]))
+                continue
+            value = _route(route, stack, here)
+            free = tuple(one for one in value.aliases if one not in owners)
+            refused += ((one, own, owners[one]) for one in value.aliases if one in owners)
+            owners |= dict.fromkeys((name, *free), own)
+            routes[name] = msgspec.structs.replace(value, aliases=free)
     return routes, refused
 
 
@@ -134,15 +144,17 @@ def _route(route: RouteDeclaration, stack: DeclaredStack, here: Collection[str |
     ends = [_end(one, declaration, here) for one in route.to]
     weights = tuple(one.weight for one in route.to)
     instances = dict.fromkeys(one.place for one in route.to)
+    policy = policy_name(route.policy)
     return RouteValue(
         name=route.name,
         targets=tuple(target for target, _ in ends),
         models=tuple(model for _, model in ends),
-        policy=policy_name(route.policy),
+        policy=policy,
         weights=() if all(one == 1.0 for one in weights) else weights,
         instances=tuple(instances) if all(one in declaration.instances for one in instances) else (),
         created=stack.created,
         owned_by=declaration.stack,
+        **declared_settings(route, policy),
     )
 
 

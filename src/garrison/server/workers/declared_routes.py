@@ -62,7 +62,7 @@ class DeclaredRoutes:
         self._read_once = asyncio.Event()
         self._reading = asyncio.Lock()
         self._looked_at = -1.0
-        self._refused: list[tuple[str, str]] = []
+        self._refused: list[tuple[str, str, str]] = []
         self._work: asyncio.Task[None] | None = None
 
     async def startup(self) -> None:
@@ -196,8 +196,7 @@ class DeclaredRoutes:
         routes, refused = declared_routes(self._stacks, here=self._here)
         if refused != self._refused:
             self._refused = refused
-            for name, stack in refused:
-                owner = routes[name].owned_by
+            for name, stack, owner in refused:
                 _log.warning("a route is not answered: another stack has the name", route=name, stack=stack, has=owner)
         values, own, reasons = {}, {}, {}
         for one in self._targets:

@@ -59,43 +59,53 @@ def known(instances: Iterable[Live], nodes: Iterable[NodeView], declared: Declar
     """
     targets: dict[str, TargetValue] = dict(declared.targets)
     routes: dict[str, RouteValue] = dict(declared.routes)
+    aliases = {alias for one in declared.routes.values() for alias in one.aliases}
     ids: dict[str, int] = {}
+
+    def add(route: RouteValue) -> None:
+        """Add one unless another has its name; where that is a declared one, what is beneath the name is asked here."""
+        name = route.name
+        if name in declared.routes or name in aliases:
+            name += "/"
+        if name not in routes:
+            routes[name] = route if name == route.name else msgspec.structs.replace(route, name=name)
+
     for live in instances:
         target = instance_target(live)
         targets[target.id] = target
-        ids[target.id] = live.record.id
-        if live.name in routes:
-            continue
-        routes[live.name] = RouteValue(
-            name=live.name,
-            targets=(target.id,),
-            nested=True,
-            instances=(live.name,),
-            instance_id=live.record.id,
-            created=int(live.record.created.timestamp()),
-            facts={"state": str(live.state), "model": live.spec.model, "engine": live.spec.engine},
+        ids[live.name] = live.record.id
+        add(
+            RouteValue(
+                name=live.name,
+                targets=(target.id,),
+                nested=True,
+                instances=(live.name,),
+                instance_ids=(live.record.id,),
+                created=int(live.record.created.timestamp()),
+                facts={"state": str(live.state), "model": live.spec.model, "engine": live.spec.engine},
+            )
         )
     for view in nodes:
         url = None if view.reach == "unreachable" else view.node.address
         target = TargetValue(id=_NODE + view.node.name, url=url, key=view.node.key, hop=True)
         targets[target.id] = target
         for row in view.instances:
-            name = str(row["name"])
             created = row.get("created")
-            if name not in routes:
-                routes[name] = RouteValue(
-                    name=name,
+            add(
+                RouteValue(
+                    name=str(row["name"]),
                     targets=(target.id,),
-                    instances=(name,),
+                    instances=(str(row["name"]),),
                     nested=True,
                     created=created if isinstance(created, int) else 0,
                     facts={"state": str(row.get("state", "")), "node": view.node.name},
                 )
-    for name, route in declared.own.items():
-        routes.setdefault(name, route)
+            )
+    for route in declared.own.values():
+        add(route)
     for name, route in declared.routes.items():
-        if len(route.instances) == 1 and (number := ids.get(route.targets[0])) is not None:
-            routes[name] = msgspec.structs.replace(route, instance_id=number)
+        here = tuple(ids.get(one) if _INSTANCE + one in route.targets else None for one in route.instances)
+        routes[name] = msgspec.structs.replace(route, instance_ids=here)
     return Known(targets, routes, declared.reasons)
 
 
