@@ -50,6 +50,7 @@ class TargetValue(msgspec.Struct, frozen=True, kw_only=True):
         model: the name it knows its model by; empty where the client's name is passed on.
         engine: which paths it answers.
         hop: it is another server, which must answer by itself: two that know each other would go round in circles.
+        foreign: nobody here started it, so that it may be this server under another address, or lead back to it.
     """
 
     id: str
@@ -58,6 +59,7 @@ class TargetValue(msgspec.Struct, frozen=True, kw_only=True):
     model: str = ""
     engine: str = "vllm"
     hop: bool = False
+    foreign: bool = False
 
     def __repr__(self) -> str:
         return f"TargetValue(id={self.id!r}, url={self.url!r})"
@@ -111,11 +113,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     Attributes:
         host, port: where to listen; None for a worker that listens already.
         control_socket: where everything but requests to models goes.
+        via: a word by which this server recognises requests that it has sent itself.
     """
 
     host: str
     port: int
     control_socket: str
+    via: str = "garrison"
     tls_cert: str | None = None
     tls_key: str | None = None
     open_inference: bool = False

@@ -14,6 +14,7 @@ from garrison.gateway.choose.breaker import ALWAYS
 from garrison.gateway.choose.failure import Failure, failure_of
 from garrison.gateway.choose.retry import Attempt, GiveUp, blames_target, decide
 from garrison.gateway.choose.retry_budget import RetryBudget
+from garrison.gateway.requests.errors import LoopError
 from garrison.gateway.requests.paths import Asked, Kind, ModelIn, path_at, reaches
 from garrison.gateway.worker.account import CLIENT_LEFT, CUT_OFF, Account
 from garrison.gateway.worker.affinity import key_of
@@ -203,7 +204,14 @@ class Exchange:
         self._breaker, self._generation = end.breaker, end.breaker.generation
         if self._path_at(target) is None:
             engine, path = target.value.engine, self._request.target.partition(b"?")[0].decode("latin-1")
-            error = NotFoundError(f"{self._model} runs {engine}, which has no {path}", hint="See docs/server.md.")
+            self._elsewhere(
+                NotFoundError(f"{self._model} runs {engine}, which has no {path}", hint="See docs/server.md.")
+            )
+        elif target.value.foreign and self._plane.has_sent(self._request):
+            name = target.id.removeprefix("target:")
+            error = LoopError(
+                f"the target {name} of {self._model} leads back to this server", hint="Change its address."
+            )
             self._elsewhere(error)
         elif target.open:
             self._go()
@@ -272,6 +280,8 @@ class Exchange:
         own, dropped = target.head, DROPPED_UP
         if self._made_id:
             own += b"x-request-id: " + self._id + b"\r\n"
+        if target.value.foreign:
+            own += self._plane.via_line
         if self._account.counts_tokens:
             self._account.ask(data, self._plane.content_type(request))
             own, dropped = own + b"accept-encoding: identity\r\n", DROPPED_TO_COUNT

@@ -81,11 +81,14 @@ class Plane:
         inbound: connections of clients.
         feeds: of clients that watch the models.
         draining: no request follows the one in progress on any connection.
+        via_line: the header by which this server recognises requests that it has sent to targets.
     """
 
     def __init__(self, clock: Clock, loop: asyncio.AbstractEventLoop) -> None:
         self.now: Callable[[], float] = loop.time
         self.settings = Settings(host="", port=0, control_socket="")
+        self._via = self.settings.via.encode()
+        self.via_line = b""
         self.table = RouteTable()
         self.callers = Callers(clock)
         self.link: ControlLink | None = None
@@ -105,6 +108,8 @@ class Plane:
         self.settings = told
         self.callers.set_open(infers=told.open_inference, manages=told.open_management)
         self._control.set(TargetValue(id=CONTROL, url=f"unix:{told.control_socket}"))
+        self._via = told.via.encode()
+        self.via_line = b"via: 1.1 " + self._via + b"\r\n"
 
     # --- requests
 
@@ -213,6 +218,10 @@ class Plane:
         if found is None:
             raise self._unknown(request, model)
         return found
+
+    def has_sent(self, request: Request) -> bool:
+        """Whether this server has sent a request itself, to a target that has sent it back."""
+        return any(len(name) == 3 and self._via in value and name.lower() == b"via" for name, value in request.headers)
 
     def admit(self, who: Identity | Refusal, route: Route, model: str) -> Admission | None:
         """Check that a caller may use a route, and count its request.

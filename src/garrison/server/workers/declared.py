@@ -101,7 +101,9 @@ def fleet_target(target: FleetTarget, key: str | None, *, cold: bool = False) ->
     """
     spec = target.spec
     name = fleet_target_id(spec.name)
-    value = TargetValue(id=name, url=None if cold else spec.base_url, key=key, model=spec.base_model or target.base)
+    value = TargetValue(
+        id=name, url=None if cold else spec.base_url, key=key, model=spec.base_model or target.base, foreign=True
+    )
     route = RouteValue(
         name=spec.name,
         targets=(name,),

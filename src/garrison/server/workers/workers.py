@@ -2,8 +2,10 @@
 
 import asyncio
 import contextlib
+import hashlib
 import os
 import signal
+import socket
 from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any
@@ -69,7 +71,8 @@ class Workers:
     ) -> None:
         self._instances, self._nodes, self._keys = instances, nodes, keys
         self._settings, self._secret, self._disk = settings, secret, disk
-        self._control_socket = control_socket
+        self._control_socket = control_socket.absolute()
+        self._via = _via(secret, self._control_socket)
         self._declared = declared
         self._address = (settings.server_host, settings.server_port)
         self.totals = Totals()
@@ -335,7 +338,8 @@ class Workers:
         return messages.Settings(
             host=self._address[0],
             port=self._address[1],
-            control_socket=str(self._control_socket.absolute()),
+            control_socket=str(self._control_socket),
+            via=self._via,
             tls_cert=None if values.tls_cert_file is None else str(values.tls_cert_file.absolute()),
             tls_key=None if values.tls_key_file is None else str(values.tls_key_file.absolute()),
             open_inference=not values.require_inference_auth,
@@ -380,6 +384,12 @@ class _Guarded(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._peer.connection_lost(exc)
+
+
+def _via(secret: bytes, control_socket: Path) -> str:
+    """A word that tells this server from all others, also those that share its keys, and tells nothing about it."""
+    place = f"{socket.gethostname()}\0{control_socket}".encode()
+    return "garrison-" + hashlib.blake2b(place, digest_size=8, key=secret, person=b"garrison-via").hexdigest()
 
 
 def _signal(process: ProcessId | None, number: int) -> None:
