@@ -17,39 +17,29 @@ from garrison.gateway.link.messages import Settings, Tables, TargetValue
 from garrison.gateway.requests.errors import Answer, error_answer, speaks_anthropic
 from garrison.gateway.requests.near import near_names
 from garrison.gateway.requests.paths import Asked, Kind, classify
+from garrison.gateway.worker.account import Account
 from garrison.gateway.worker.callers import Callers
 from garrison.gateway.worker.exchange import Exchange
 from garrison.gateway.worker.heads import KEPT_FOR_CONTROL
 from garrison.gateway.worker.inbound import Inbound, Request, Work
 from garrison.gateway.worker.listing import Listing
+from garrison.gateway.worker.metered import Metered
 from garrison.gateway.worker.outbound import Outbound, connect
 from garrison.gateway.worker.passing import Passing
 from garrison.gateway.worker.router import Feed, LoadCall, status_of
 from garrison.gateway.worker.stats import Stats
+from garrison.gateway.worker.sweeping import Timed, sweep
 from garrison.gateway.worker.targets import End, Route, RouteTable, Target
 
 __all__ = ["ControlLink", "Plane"]
 
 _CONNECT_SECONDS = 10.0
-_HEAD_SECONDS = 20.0
-"""For a head, from its first byte to its last."""
-_BODY_SECONDS = 60.0
-"""Between two pieces of a body."""
-_IDLE_SECONDS = 75.0
-"""For an idle connection of a client."""
-_SWEEP_SECONDS = 0.5
 CONTROL = "control"
 
 
 class _Connecting(Protocol):
     def connected(self, connection: Outbound) -> None: ...
     def not_connected(self, reason: str) -> None: ...
-
-
-class _Timed(Protocol):
-    deadline: float
-
-    def expired(self) -> None: ...
 
 
 class ControlLink(Protocol):
@@ -101,7 +91,7 @@ class Plane:
         self._ids = count(1)
         self._loop = loop
         self._control = Target(TargetValue(id=CONTROL))
-        self._timed: set[_Timed] = set()
+        self._timed: set[Timed] = set()
         self._connecting: set[asyncio.Task[None]] = set()
 
     def set_settings(self, told: Settings) -> None:
@@ -121,7 +111,7 @@ class Plane:
         """
         asked = classify(request.method, request.target)
         if asked.kind in (Kind.CONTROL, Kind.PROXY):
-            return self._pass_on(inbound, request)
+            return self._pass_on(inbound, request, asked)
         if request.upgrade and not _offers_http2(request):
             raise InvalidError("this path speaks no other protocol", hint="Send the request without Upgrade.")
         if asked.kind in (Kind.MODELS, Kind.MODEL):
@@ -181,13 +171,25 @@ class Plane:
             for name in told.gone_routes:
                 feed.gone(name)
 
-    def _pass_on(self, inbound: Inbound, request: Request) -> Work:
+    def _pass_on(self, inbound: Inbound, request: Request, asked: Asked) -> Work:
+        """Pass a request to the control process. One to an instance counts, if its key has limits."""
+        work: Passing
         lines = b"x-forwarded-for: " + inbound.peer.encode() + b"\r\n"
         lines += b"x-forwarded-proto: " + (b"https" if self.settings.tls_cert else b"http") + b"\r\n"
-        work = Passing(self, inbound, request, self._control, request.target, lines, KEPT_FOR_CONTROL)
+        admission = self._begun_by(request) if asked.kind is Kind.PROXY else None
+        if admission is not None:
+            account = Account(self, asked, request.at)
+            account.admission = admission
+            work = Metered(self, inbound, request, self._control, lines, KEPT_FOR_CONTROL, account)
+        else:
+            work = Passing(self, inbound, request, self._control, request.target, lines, KEPT_FOR_CONTROL)
         inbound.work = work
         work.begin()
         return work
+
+    def _begun_by(self, request: Request) -> Admission | None:
+        """Count a request for its key. Raises RateLimitedError."""
+        return self.callers.begin(self.callers.identify(request.headers), self.now())
 
     def require_caller(self, request: Request) -> Identity | Refusal:
         """Return who makes a request, and may see what there is.
@@ -355,35 +357,16 @@ class Plane:
 
     # --- times
 
-    def timed(self, one: _Timed) -> None:
+    def timed(self, one: Timed) -> None:
         """Have it expire at its deadline."""
         self._timed.add(one)
 
-    def ended(self, one: _Timed) -> None:
+    def ended(self, one: Timed) -> None:
         self._timed.discard(one)
 
     async def sweep(self) -> None:
-        """End what takes too long. Each is a comparison, so that thousands of connections cost little."""
-        while True:
-            await asyncio.sleep(_SWEEP_SECONDS)
-            now = self.now()
-            for one in [one for one in self._timed if one.deadline and one.deadline < now]:
-                one.expired()
-            least = min(_BODY_SECONDS, _IDLE_SECONDS)
-            for client in [one for one in self.inbound if one.ends or one.head_at or now - one.at > least]:
-                _end_if_late(client, now)
-
-
-def _end_if_late(client: Inbound, now: float) -> None:
-    silent = now - client.at
-    if client.ends:
-        if now > client.ends:
-            client.end(now)
-    elif client.quiet():
-        if silent > _IDLE_SECONDS or (client.head_at and now - client.head_at > _HEAD_SECONDS):
-            client.close()
-    elif client.in_body and silent > _BODY_SECONDS and not client.paused:
-        client.close()
+        """End what takes too long."""
+        await sweep(self.now, self._timed, self.inbound)
 
 
 def _hopped(request: Request) -> bool:
