@@ -170,7 +170,10 @@ class EngineRunner:
         key = secrets.token_hex(32) if plan.spec.api_key_env is not None else None
         environ = {**self._environ, KEY_VARIABLE: key} if key is not None else self._environ
         try:
-            prepared = prepare(plan.spec, self._settings, environ, view=_Notes(name), progress=Silent(), stop=stop)
+            prepared = prepare(
+                plan.spec, self._settings, environ, view=_Notes(name), progress=Silent(), stop=stop,
+                port_was_free=launch.spec.port is None,
+            )  # fmt: skip
         except PortError as error:
             raise type(error)(
                 f"instance {name} cannot have its port: {error.message}",
@@ -188,8 +191,8 @@ class EngineRunner:
         if key is None:
             (directory / "key").unlink(missing_ok=True)
         else:
-            write_atomic(directory / "key", key, mode=0o600)
-        write_atomic(directory / "model", model, mode=0o600)
+            write_atomic(directory / "key", key, mode=0o600, durable=False)
+        write_atomic(directory / "model", model, mode=0o600, durable=False)
         if container is None:
             forget_container(directory)
         else:
