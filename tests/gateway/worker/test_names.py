@@ -8,8 +8,10 @@ from garrison.base.clock import SystemClock
 from garrison.base.errors import DeniedError
 from garrison.gateway.link.messages import RouteValue, Tables, TargetValue
 from garrison.gateway.worker.callers import Callers
+from garrison.gateway.worker.head_facts import HeadFacts
 from garrison.gateway.worker.targets import RouteTable
 
+HEAD = HeadFacts(b"GET", b"/", [(b"authorization", b"Bearer k")])
 TARGETS = [TargetValue(id=f"instance:{name}", url=f"http://127.0.0.1:{port}") for name, port in (("a", 1), ("b", 2))]
 
 
@@ -70,7 +72,7 @@ def test_a_target_that_comes_back_is_found_beneath_a_name_too() -> None:
 def test_a_key_for_instances_by_their_ids(only: Grants, allowed: bool) -> None:
     callers = Callers(SystemClock())
     callers.set_keys(told_keys(key("k", only=only)))
-    who = callers.identify([(b"authorization", b"Bearer k")])
+    who = callers.identify(HEAD)
     route = RouteValue(name="r", targets=("instance:a", "instance:b"), instances=("a", "b"), instance_ids=(7, 8))
     assert callers.may_use(who, route) is allowed
     if not allowed:
@@ -81,6 +83,6 @@ def test_a_key_for_instances_by_their_ids(only: Grants, allowed: bool) -> None:
 def test_a_key_for_ids_may_not_use_an_instance_of_which_no_id_is_known() -> None:
     callers = Callers(SystemClock())
     callers.set_keys(told_keys(key("k", only=Grants(instance_ids=frozenset({7})))))
-    who = callers.identify([(b"authorization", b"Bearer k")])
+    who = callers.identify(HEAD)
     for ids in ((7, None), (7,), ()):
         assert not callers.may_use(who, RouteValue(name="r", targets=(), instances=("a", "b"), instance_ids=ids))

@@ -55,7 +55,7 @@ class Metered(Passing):
     def body_end(self) -> None:
         if self._account.counts_tokens:
             body = b"".join(self._asked) if self._size <= _MOST_READ else b""
-            self._account.ask(body, self._plane.content_type(self._request))
+            self._account.ask(body, self._request.facts.content_type)
         self._asked.clear()
         super().body_end()
 

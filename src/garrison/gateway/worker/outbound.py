@@ -6,6 +6,7 @@ from typing import Protocol
 
 from garrison.gateway.worker.targets import Target
 from garrison.net.http1.flow import FlowControl
+from garrison.net.http1.known_heads import KnownHeads
 from garrison.net.http1.responses import ResponseReader
 
 __all__ = ["Answered", "Outbound", "connect"]
@@ -13,6 +14,7 @@ __all__ = ["Answered", "Outbound", "connect"]
 _MOST_IDLE = 512
 _NO_LIMIT = 2**62
 _HEAD_BYTES = 64 * 1024
+_heads = KnownHeads(answers=True)
 _contexts: dict[str, ssl.SSLContext] = {}
 
 
@@ -50,7 +52,7 @@ class Outbound(FlowControl):
         super().__init__()
         self.target = target
         self._at = (target.host, target.port, target.path)
-        self.reader = ResponseReader(self, head_bytes=_HEAD_BYTES)
+        self.reader = ResponseReader(self, head_bytes=_HEAD_BYTES, heads=_heads)
         self.used = False
         self._owner: Answered | None = None
         self._raw = False

@@ -5,6 +5,7 @@ from typing import NoReturn, Protocol
 
 import httptools
 
+from garrison.net.http1.known_heads import KnownHead, KnownHeads, split_head
 from garrison.net.http1.limits import BLANKS, NOTED_LENGTHS, WIRE_FACTOR, HeaderList, Limits, head_size, length_of
 
 __all__ = ["Refusal", "RequestReader", "RequestSink"]
@@ -51,7 +52,11 @@ class _BodyOnly:
 class RequestReader:
     """Reads the requests of one connection, pipelined ones included.
 
+    Args:
+        heads: those that need not be read again, of many connections; None to read each.
+
     Attributes:
+        known: the head, where it was known; its headers are then without Content-Length.
         method, target: as sent; valid from a head until the next request begins. `target` is not decoded.
         headers: name and value pairs as sent; trailers are dropped.
         http10: the client speaks HTTP/1.0.
@@ -66,6 +71,7 @@ class RequestReader:
         "_body_bytes",
         "_fed",
         "_head_bytes",
+        "_heads",
         "_most_body",
         "_most_head",
         "_parser",
@@ -77,6 +83,7 @@ class RequestReader:
         "expects_continue",
         "headers",
         "http10",
+        "known",
         "method",
         "open",
         "rest",
@@ -85,8 +92,10 @@ class RequestReader:
         "upgrade",
     )
 
-    def __init__(self, sink: RequestSink, limits: Limits) -> None:
+    def __init__(self, sink: RequestSink, limits: Limits, heads: KnownHeads | None = None) -> None:
         self._sink = sink
+        self._heads = heads
+        self.known: KnownHead | None = None
         self._most_head = limits.head_bytes
         self._most_body = limits.body_bytes
         self._parser = httptools.HttpRequestParser(self)
@@ -106,6 +115,10 @@ class RequestReader:
         """Read `data`. Never raises for its content; a sink's own exceptions pass through."""
         if not self.open:
             return
+        if self._heads is not None and not self.under_way and not self._head_bytes:
+            data = self._read_known(data, self._heads)
+            if not data:
+                return
         # Bytes are counted before they are parsed, since httptools reports nothing about an unfinished line.
         size = len(data)
         if self._head_bytes >= 0:
@@ -121,6 +134,33 @@ class RequestReader:
         if self._refusal is not None:
             self.open = False
             self._sink.request_refused(self._refusal)
+
+    def _read_known(self, data: bytes, heads: KnownHeads) -> bytes:
+        """Report the requests at the beginning of `data` that are complete and whose heads are known; return the rest.
+
+        The parser hears nothing of them. It stands between two requests, before as after.
+        """
+        while data and self.open:
+            found = split_head(data)
+            if found is None:
+                break
+            key, start, length = found
+            known = heads.get(key)
+            end = start + length
+            if known is None:
+                heads.note(key)
+                break
+            if length > self._most_body or len(data) < end:
+                break
+            self.known, self.method, self.target, self.headers = known, known.method, known.target, known.headers
+            self.http10 = self.expects_continue = self.upgrade = False
+            self._sink.request_head()
+            if length:
+                self._sink.request_body(data[start:end])
+            self._sink.request_end(True)
+            data = data[end:]
+        self.known = None
+        return data
 
     def _parse(self, data: bytes) -> None:
         try:
