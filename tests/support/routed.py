@@ -94,7 +94,7 @@ class _Link:
         self.activated: list[str] = []
         self.on_activate: Callable[[Target, Exchange], None] = lambda _target, _exchange: None
 
-    def activate(self, target: Target, exchange: Exchange) -> int:
+    def activate(self, target: Target, exchange: Exchange, seconds: float | None) -> int:
         self.activated.append(target.id)
         asyncio.get_running_loop().call_soon(self.on_activate, target, exchange)
         return len(self.activated)

@@ -106,6 +106,11 @@ class ServerSettings:
         seeds=("LLAMACTL_ON_DEMAND_START_TIMEOUT",),
     )  # fmt: skip
     start_queue: int = setting("instances", "Requests that may wait for one instance.", _COUNT, 256)
+    loading_comments: float = setting(
+        "server",
+        "Seconds between two comments to a client that waits for a stream while its model loads; 0: none are sent.",
+        _SECONDS, 0.0,
+    )  # fmt: skip
     drain_timeout: float = setting("instances", "Seconds that a stop waits for requests in progress.", _SECONDS, 30.0)
     sleep_timeout: float = setting(
         "instances", "Seconds that an engine may take to fall asleep or to wake up.", _SECONDS, 300.0

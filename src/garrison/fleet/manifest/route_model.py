@@ -55,6 +55,9 @@ def _names(value: Any) -> Any:
 
 _DIGITS = r"^[0-9]+$|\$\{"
 Bytes64K = Annotated[int, BeforeValidator(Integer.func), Field(ge=1, le=65536), schema_of("integer", 1, 65536, _DIGITS)]
+TenThousand = Annotated[
+    int, BeforeValidator(Integer.func), Field(ge=0, le=10_000), schema_of("integer", 0, 10_000, _DIGITS)
+]
 Million = Annotated[
     int, BeforeValidator(Integer.func), Field(ge=1, le=1_000_000), schema_of("integer", 1, 1_000_000, _DIGITS)
 ]
@@ -149,13 +152,16 @@ class LimitsModel(Keys):
 class QueueModel(Keys):
     """How requests wait: for one of the `concurrent` places of the route, or for an instance that does not run."""
 
-    length: Count | None = Field(None, description="Requests that may wait; 0 for none. Default: 256.")
+    length: TenThousand | None = Field(
+        None, description="Requests that may wait; 0 for none. Default: the setting `start_queue`."
+    )
     bytes: Bytes | None = Field(None, description="Bytes of their bodies together (`64MiB`). Default: 256 MiB.")
     busy: Timeout | None = Field(
         None, description="How long one waits while all places are taken; then 429. Default: 30 s."
     )
     loading: Timeout | None = Field(
-        None, description="How long one waits while nothing runs; then 503. Default: the setting."
+        None,
+        description="How long one waits while nothing runs; then 503. Default: the setting `on_demand_start_timeout`.",
     )
     ageing: Timeout | None = Field(
         None, description="Waiting time that counts as much as one step of a key's priority. Default: 10 s."

@@ -24,6 +24,7 @@ __all__ = [
     "Keys",
     "Listening",
     "Load",
+    "Loading",
     "Refused",
     "RouteValue",
     "Settings",
@@ -114,6 +115,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, tag=True):
         host, port: where to listen; None for a worker that listens already.
         control_socket: where everything but requests to models goes.
         via: a word by which this server recognises requests that it has sent itself.
+        start_queue, start_timeout: how many requests wait for an instance, and how long, where a route does not say.
+        loading_comments: between two comments to a client that waits for a stream; 0 for none.
     """
 
     host: str
@@ -126,6 +129,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     open_management: bool = False
     max_body_bytes: int = 64 * 2**20
     drain_seconds: float = 30.0
+    start_queue: int = 256
+    start_timeout: float = 120.0
+    loading_comments: float = 0.0
 
 
 class Keys(msgspec.Struct, frozen=True, kw_only=True, tag=True):
@@ -180,6 +186,13 @@ class Begun(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     id: int
 
 
+class Loading(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """Where the start of a target is, again and again while requests wait for it; see `instances.progress.loading`."""
+
+    target: str
+    loading: dict[str, Any]
+
+
 class Close(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     """Let no further request through to a target, and say so."""
 
@@ -192,7 +205,7 @@ class Drain(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     seconds: float
 
 
-FromControl = Settings | Keys | Tables | Activated | Refused | Begun | Synced | Close | Drain
+FromControl = Settings | Keys | Tables | Activated | Refused | Begun | Synced | Loading | Close | Drain
 
 
 # From a worker
@@ -229,11 +242,11 @@ class Failed(msgspec.Struct, frozen=True, kw_only=True, tag=True):
 
 
 class Activate(msgspec.Struct, frozen=True, kw_only=True, tag=True):
-    """A request waits for a cold target. `start`: it may be started for it."""
+    """A request waits for a cold target, for so many seconds; None for as long as the settings say."""
 
     id: int
     target: str
-    start: bool = True
+    seconds: float | None = None
 
 
 class Sync(msgspec.Struct, frozen=True, kw_only=True, tag=True):

@@ -43,14 +43,14 @@ class QueueValue(msgspec.Struct, frozen=True, kw_only=True):
     """How requests wait. Times are in seconds.
 
     Attributes:
-        length: requests.
+        length: requests; None for as many as may wait for one instance.
         bytes: of their bodies together.
         busy: for a place.
-        loading: for a target that does not run; None for as long as whoever starts it lets them.
+        loading: for a target that does not run; None for as long as for any instance.
         ageing: waiting time that counts as much as one step of a key's priority.
     """
 
-    length: int = 256
+    length: int | None = None
     bytes: int = 256 * 2**20
     busy: float = 30.0
     loading: float | None = None

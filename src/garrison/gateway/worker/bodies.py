@@ -14,10 +14,15 @@ __all__ = ["NamedModel", "named_model"]
 
 
 class NamedModel(NamedTuple):
-    """A model as a body names it."""
+    """A model as a body names it.
+
+    Attributes:
+        streams: the answer is to be a stream of events.
+    """
 
     name: str
     form: FormModel | None = None
+    streams: bool = False
 
     def changed(self, body: bytes, change: Rewrite, name: str) -> bytes:
         """Return the body with `change` made, and `name` in the model's place; empty to leave that.
@@ -42,7 +47,8 @@ def named_model(asked: Asked, body: bytes, content_type: str) -> NamedModel:
     if asked.model_in is ModelIn.FORM:
         form = form_model(body, content_type)
         return NamedModel(form.name, form)
-    return NamedModel(read_fields(body).model)
+    fields = read_fields(body)
+    return NamedModel(fields.model, None, fields.stream is True)
 
 
 @lru_cache(maxsize=4096)

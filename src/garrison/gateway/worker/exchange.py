@@ -19,6 +19,7 @@ from garrison.gateway.requests.paths import Asked, Kind, ModelIn, path_at, reach
 from garrison.gateway.worker.account import CLIENT_LEFT, CUT_OFF, Account
 from garrison.gateway.worker.affinity import key_of
 from garrison.gateway.worker.bodies import NamedModel, named_model
+from garrison.gateway.worker.early_stream import Comments, EarlyStream
 from garrison.gateway.worker.heads import (
     DROPPED_TO_COUNT,
     answer_head,
@@ -26,6 +27,7 @@ from garrison.gateway.worker.heads import (
     framed_request,
     passed_lines,
 )
+from garrison.gateway.worker.waiter import Waiter
 from garrison.net.http1.responses import ResponseReader
 from garrison.net.http1.writing import LAST_CHUNK, header_line
 
@@ -63,10 +65,11 @@ class Exchange:
     """
 
     __slots__ = (
-        "_accepted", "_account", "_again", "_asked_for", "_breaker", "_chunked", "_data", "_end_asked", "_entered",
-        "_failed", "_failure", "_filter", "_generation", "_id", "_inbound", "_made_id", "_model", "_named", "_out",
-        "_path", "_pieces", "_plane", "_query", "_rechecked", "_request", "_sent_at", "_size", "_started", "_synced",
-        "_tries", "_upstream", "_wait", "_who", "deadline", "rest", "route", "target",
+        "_accepted", "_account", "_again", "_asked_for", "_breaker", "_chunked", "_comments", "_data", "_early",
+        "_end_asked", "_entered", "_failed", "_failure", "_filter", "_generation", "_id", "_inbound", "_made_id",
+        "_model", "_named", "_out", "_path", "_pieces", "_plane", "_query", "_rechecked", "_request", "_sent_at",
+        "_size", "_started", "_synced", "_tries", "_upstream", "_wait", "_waiter", "_who", "deadline", "rest", "route",
+        "target",
     )  # fmt: skip
 
     def __init__(
@@ -112,6 +115,9 @@ class Exchange:
         self._generation = 0
         self._upstream: Outbound | None = None
         self._wait: int | None = None
+        self._waiter: Waiter | None = None
+        self._comments: Comments | None = None
+        self._early: EarlyStream | None = None
         self.route: Route | None = None
         self.target: Target | None = None
         self.rest = ""
@@ -158,10 +164,10 @@ class Exchange:
                 self._named = named_model(self._asked_for, self._data, kind)
                 self._model = self._named.name
             self.route, self.rest = self._plane.route_for(self._request, self._model)
-            if self.route.filters is not None:
-                self._filter = self._filter_of(self.route)
             self._account.route = self.route.name
             self._account.admission = self._plane.admit(who, self.route, self._model)
+            if self.route.filters is not None:
+                self._filter = self._filter_of(self.route)
         except (NotFoundError, UnauthenticatedError) as error:
             if self._synced or not self._plane.sync(self._admit):
                 self._refuse(error)
@@ -172,7 +178,10 @@ class Exchange:
             return
         if self.route.budget is not None:
             self.route.budget.request(self._plane.now())
-        self._choose()
+        if self.route.line.places is None:
+            self._choose()
+        else:
+            self._take_place()
 
     def _filter_of(self, route: "Route") -> "Rewrite | None":
         """What the route changes in the request, under the name that it was sent to."""
@@ -192,6 +201,72 @@ class Exchange:
     def pause(self, paused: bool) -> None:
         if self._upstream is not None:
             self._upstream.pause_reading(paused)
+
+    # --- waiting
+
+    def _take_place(self) -> None:
+        """Take one of the places of the route, or wait for one."""
+        try:
+            if self._waits().enter():
+                self._choose()
+            else:
+                self._begin_to_wait()
+        except GarrisonError as error:
+            self._refuse(error)
+
+    def _waits(self) -> "Waiter":
+        if self._waiter is None:
+            assert self.route is not None
+            holder, priority = self._plane.holder_of(self._who, self._inbound)
+            self._waiter = Waiter(self._plane, self.route, holder, priority, len(self._data), self._has_place)
+        return self._waiter
+
+    def _has_place(self) -> None:
+        if self._inbound.work is self:
+            self._end_wait()
+            self._choose()
+
+    def _activate(self, target: "Target") -> None:
+        """Wait for a target that does not run."""
+        waiter = self._waits()
+        try:
+            waiter.load()
+        except GarrisonError as error:
+            self._refuse(error)
+            return
+        self._begin_to_wait()
+        self._wait = self._plane.activate(target, self, waiter.patience)
+
+    def _begin_to_wait(self) -> None:
+        assert self._waiter is not None
+        self.deadline = self._waiter.deadline
+        self._plane.timed(self)
+        seconds = self._plane.settings.loading_comments
+        if seconds and self._comments is None and self._takes_comments():
+            self._comments = Comments(self._plane, seconds, self._comment)
+
+    def _end_wait(self) -> None:
+        self.deadline = 0.0
+        if self._comments is not None:
+            self._comments.stop()
+            self._comments = None
+
+    def _takes_comments(self) -> bool:
+        named = self._named
+        filtered = self._filter is not None and "stream" in self._filter.names
+        return named is not None and named.streams and not filtered and not self._request.http10
+
+    def _comment(self) -> None:
+        """Tell a client that waits for a stream where the start of its model is."""
+        waiter = self._waiter
+        assert waiter is not None
+        if self._early is None and not waiter.loads:
+            return  # it waits for other requests
+        if self._early is None:
+            keep = self._request.keep_alive and not self._plane.draining
+            lines = b"x-request-id: %b\r\nx-garrison-queue: %b\r\n" % (self._id, waiter.header())
+            self._early = EarlyStream(self._inbound, self._request, lines, keep=keep)
+        self._early.comment(waiter.told())
 
     # --- choosing
 
@@ -224,7 +299,7 @@ class Exchange:
         elif target.open:
             self._go()
         else:
-            self._wait = self._plane.activate(target, self)
+            self._activate(target)
 
     def _elsewhere(self, error: GarrisonError) -> None:
         """A target was chosen and cannot be asked, which says nothing about its health."""
@@ -241,13 +316,20 @@ class Exchange:
 
     def activated(self) -> None:
         """The target is ready, and stays so until this request is counted."""
-        self._wait = None
+        self._loaded()
         self._go()
 
     def refused(self, error: GarrisonError) -> None:
         """The target cannot be had."""
-        self._wait = None
+        self._loaded()
         self._elsewhere(error)
+
+    def _loaded(self) -> None:
+        """The target that was waited for is there, or will not be."""
+        self._wait = None
+        self._end_wait()
+        if self._waiter is not None:
+            self._waiter.loaded()
 
     def _go(self) -> None:
         target = self.target
@@ -292,6 +374,7 @@ class Exchange:
             lines += self._plane.via_line
         if self._account.counts_tokens:
             self._account.ask(data, request.facts.content_type)
+        if self._account.counts_tokens or self._early is not None:
             lines += b"accept-encoding: identity\r\n" + passed_lines(request.headers, DROPPED_TO_COUNT)
         else:
             lines += request.facts.passed(request.headers)
@@ -325,9 +408,14 @@ class Exchange:
         for status, headers in reader.interim:
             if not self._request.http10 and status != 100:
                 self._out.append(answer_head(status, headers, b""))
-        keep = self._request.keep_alive and not self._plane.draining
-        head, self._chunked = framed(self._request, reader, keep, self._id)
-        self._out.append(head)
+        if self._early is not None:
+            self._early.head(reader)
+            self._chunked = self._early.streams
+        else:
+            keep = self._request.keep_alive and not self._plane.draining
+            own = b"" if self._waiter is None else self._waiter.line()
+            head, self._chunked = framed(self._request, reader, keep, self._id, own)
+            self._out.append(head)
         self._account.begin(reader, self._plane.now())
         self._started = True
         self._inbound.begun = True
@@ -355,6 +443,10 @@ class Exchange:
         self._account.complete()
         if self._chunked:
             self._out.append(_last_chunk(reader) if reader.trailers else LAST_CHUNK)
+        elif self._early is not None:
+            self._early.collect(self._out)
+            self._out.append(self._early.rest(reader.status))
+            self._chunked = True
         close = self._request.http10 and not _sized(reader)
         self.answer_flush()
         self._upstream = None
@@ -363,11 +455,17 @@ class Exchange:
         else:
             connection.close()
         self._end()
-        self._inbound.next(self._request.keep_alive and not close and not self._plane.draining)
+        if self._early is not None:
+            self._inbound.next(self._early.keep)
+        else:
+            self._inbound.next(self._request.keep_alive and not close and not self._plane.draining)
 
     def answer_flush(self) -> None:
         out = self._out
         if out:
+            if not self._chunked and self._early is not None:
+                self._early.collect(out)
+                return
             self.deadline = self._plane.now() + self._plane.silence_seconds
             self._inbound.send(out[0] if len(out) == 1 else b"".join(out))
             out.clear()
@@ -452,7 +550,15 @@ class Exchange:
             self._accepted = True
 
     def expired(self) -> None:
-        """The target has been silent for too long."""
+        """It has waited for too long, or the target has been silent for too long."""
+        if self._waiter is not None and self._waiter.deadline:
+            error = self._waiter.overdue()
+            if error is None:
+                self.deadline = self._waiter.deadline
+            else:
+                self._give_up()
+                self._refuse(error)
+            return
         self._give_up()
         if self._started:
             self._end()
@@ -478,9 +584,17 @@ class Exchange:
     def _refuse(self, error: GarrisonError, status: int | None = None) -> None:
         found = self._plane.error_answer(error, self._request.target)
         number = found[0] if status is None else status
+        headers = [*found[1], (b"x-request-id", self._id)]
+        if self._waiter is not None and (waited := self._waiter.header()):
+            headers.append((b"x-garrison-queue", waited))
         self._end(number)
-        if self._inbound.work is self:
-            self._inbound.answer(number, [*found[1], (b"x-request-id", self._id)], found[2])
+        if self._inbound.work is not self:
+            return
+        if self._early is None:
+            self._inbound.answer(number, headers, found[2])
+        else:
+            self._inbound.send(self._early.failure(found[2]))
+            self._inbound.next(self._early.keep)
 
     def _leave(self) -> None:
         """The target is not used any more. An attempt without an outcome was cancelled."""
@@ -499,6 +613,9 @@ class Exchange:
             status: where the answer has not begun.
         """
         self._plane.ended(self)
+        if self._waiter is not None:
+            self._end_wait()
+            self._waiter.done()
         account = self._account
         account.tries, account.target = self._tries, "" if self._end_asked is None else self._end_asked.target.id
         account.end(status, len(self._data))

@@ -82,11 +82,14 @@ def request_id_of(headers: HeaderList) -> bytes:
     return b""
 
 
-def framed(request: "Request", reader: "ResponseReader", keep: bool, request_id: bytes = b"") -> tuple[bytes, bool]:
+def framed(
+    request: "Request", reader: "ResponseReader", keep: bool, request_id: bytes = b"", own: bytes = b""
+) -> tuple[bytes, bool]:
     """Return the head of an answer as its client gets it, and whether its body is sent in chunks.
 
     Args:
         request_id: named in it, unless the answer has one.
+        own: further header lines.
     """
     known = reader.known
     if known is None:
@@ -98,7 +101,7 @@ def framed(request: "Request", reader: "ResponseReader", keep: bool, request_id:
             known.derived = _answer_lines(known.status, known.headers), bool(request_id_of(known.headers))
         lines, has_id = cast("tuple[bytes, bool]", known.derived)
         lines += b"content-length: %d\r\n" % reader.length
-    last = b"x-request-id: %b\r\n" % request_id if request_id and not has_id else b""
+    last = b"%bx-request-id: %b\r\n" % (own, request_id) if request_id and not has_id else own
     body = sized or has_body(request.method.decode("latin-1"), reader.status)
     chunked = body and not sized and not request.http10
     if chunked:

@@ -89,11 +89,11 @@ class Link:
 
     # --- ControlLink
 
-    def activate(self, target: Target, exchange: Exchange) -> int:
+    def activate(self, target: Target, exchange: Exchange, seconds: float | None) -> int:
         """As `ControlLink.activate`."""
         number = next(self._numbers)
         self._waiting[number] = exchange
-        if not self.send(messages.Activate(id=number, target=target.id)):
+        if not self.send(messages.Activate(id=number, target=target.id, seconds=seconds)):
             # In a later step: the exchange learns its number first.
             asyncio.get_running_loop().call_soon(self._refuse, number, _no_control())
         return number
@@ -184,6 +184,9 @@ class Link:
                 self._loaded(message.id, None)
             case messages.Synced():
                 self._synced(message.id)
+            case messages.Loading():
+                if (target := plane.table.targets.get(message.target)) is not None:
+                    target.loading = message.loading
             case messages.Close():
                 target = plane.table.targets.get(message.target)
                 if target is not None:

@@ -3,12 +3,12 @@
 import asyncio
 import math
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from itertools import count
 from typing import Any, Protocol
 
 from garrison.access.book import Refusal
-from garrison.access.identity import Identity
+from garrison.access.identity import Caller, Identity
 from garrison.access.limiter import Admission
 from garrison.base.clock import Clock
 from garrison.base.errors import GarrisonError, InvalidError, NotFoundError, NotReadyError, UnreachableError
@@ -46,8 +46,8 @@ class _Connecting(Protocol):
 class ControlLink(Protocol):
     """What the plane needs of the connection to the control process."""
 
-    def activate(self, target: Target, exchange: Exchange) -> int:
-        """Ask for a cold target; the exchange is told."""
+    def activate(self, target: Target, exchange: Exchange, seconds: float | None) -> int:
+        """Ask for a cold target, and wait so long; None for as long as the settings say. The exchange is told."""
 
     def abandon(self, number: int) -> None:
         """Nobody waits for that any more."""
@@ -231,6 +231,15 @@ class Plane:
         self.callers.require(who, route.value, model)
         return self.callers.begin(who, self.now())
 
+    def holder_of(self, who: Identity | Refusal | None, inbound: Inbound) -> tuple[Hashable, int]:
+        """Return with whom a caller takes turns where requests wait, and its priority.
+
+        That is the holder of its key; where nobody needs one, whoever has its address.
+        """
+        if not isinstance(who, Identity) or who.caller is Caller.ANONYMOUS:
+            return inbound.peer, 0
+        return who.key_id or who.name, who.priority
+
     def limiter_end(self, admission: Admission) -> None:
         self.callers.limiter.end(admission, self.now())
 
@@ -320,16 +329,20 @@ class Plane:
         if target.running == 0 and self.link is not None:
             self.link.idle(target)
 
-    def activate(self, target: Target, exchange: Exchange) -> int | None:
-        """Ask the control process for a cold target."""
+    def activate(self, target: Target, exchange: Exchange, seconds: float | None) -> int | None:
+        """Ask the control process for a cold target, as `ControlLink.activate`."""
         if self.link is None:
             exchange.refused(UnreachableError("the management server does not answer", hint="Send it again later."))
             return None
-        return self.link.activate(target, exchange)
+        return self.link.activate(target, exchange, seconds)
 
     def abandon(self, number: int) -> None:
         if self.link is not None:
             self.link.abandon(number)
+
+    def soon(self, call: Callable[[], None]) -> None:
+        """Call in a later step."""
+        self._loop.call_soon(call)
 
     def later(self, seconds: float, call: Callable[[], None]) -> asyncio.TimerHandle:
         """Call after a while."""

@@ -1,16 +1,18 @@
 """What there is: routes by name, and targets with their idle connections."""
 
 from collections.abc import Collection, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from garrison.gateway.choose.breaker import Breaker
 from garrison.gateway.choose.candidate import Candidate
 from garrison.gateway.choose.policy import Policy, policy_of
 from garrison.gateway.choose.retry_budget import RetryBudget
 from garrison.gateway.link.messages import RouteValue, Tables, TargetValue
+from garrison.gateway.link.route_settings import QueueValue
 from garrison.gateway.requests.rewrite import Rewrite
 from garrison.gateway.worker.affinity import Affinity, affinity_of
 from garrison.gateway.worker.filters import filters_of
+from garrison.gateway.worker.line import Line
 from garrison.net.origin import origin_of
 
 if TYPE_CHECKING:
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["End", "Route", "RouteTable", "Target"]
 
 _UNIX = "unix:"
+_QUEUE = QueueValue()
 
 
 class Target:
@@ -36,11 +39,12 @@ class Target:
         end: for its own model with the plain weight, in every route.
         ends: further ones, each of one route.
         recovered_at: when its breaker closed.
+        loading: where its start is, while requests wait for it.
     """
 
     __slots__ = (
-        "breaker", "end", "ends", "head", "host", "id", "idle", "open", "path", "port", "prefix", "recovered_at",
-        "running", "tls", "told", "value",
+        "breaker", "end", "ends", "head", "host", "id", "idle", "loading", "open", "path", "port", "prefix",
+        "recovered_at", "running", "tls", "told", "value",
     )  # fmt: skip
 
     def __init__(self, value: TargetValue) -> None:
@@ -53,6 +57,7 @@ class Target:
         self.end = End(self)
         self.told = False
         self.idle: list[Outbound] = []
+        self.loading: dict[str, Any] = {}
         self.set(value)
 
     def set(self, value: TargetValue) -> None:
@@ -96,6 +101,7 @@ class Target:
 
     def _opened(self, is_open: bool) -> None:
         self.open = is_open
+        self.loading = {}
         if is_open:
             self.breaker = Breaker()
             self.recovered_at = None
@@ -138,9 +144,10 @@ class Route:
         affinity: what its policy needs to know of a request; None for nothing.
         filters: what changes in requests, by the name that they were sent to; None for nothing.
         budget: of retries to another end; None for a route of one end.
+        line: of requests that wait for it.
     """
 
-    __slots__ = ("_shape", "affinity", "budget", "ends", "filters", "name", "only", "policy", "value")
+    __slots__ = ("_shape", "affinity", "budget", "ends", "filters", "line", "name", "only", "policy", "value")
 
     def __init__(self, value: RouteValue, targets: Mapping[str, Target]) -> None:
         self.ends: tuple[End, ...] = ()
@@ -150,6 +157,7 @@ class Route:
         self.affinity: Affinity | None = None
         self.filters: Mapping[str, Rewrite] | None = filters_of(value)
         self.budget: RetryBudget | None = None
+        self.line = Line(value.queue or _QUEUE, _places(value))
         self.value = value
         self.name = value.name.removesuffix("/")
         self._follow(targets)
@@ -158,10 +166,22 @@ class Route:
         """Take another value. What the policy remembers stays, unless it is another policy."""
         if (value.policy, value.options) != (self.value.policy, self.value.options):
             self.policy = None
+        if (value.queue, value.limits) != (self.value.queue, self.value.limits):
+            self.line.set(value.queue or _QUEUE, _places(value))
         if value.filters != self.value.filters:
             self.filters = filters_of(value)
         self.value = value
         self._follow(targets)
+
+    @property
+    def warm(self) -> bool:
+        """Whether there is a target that could be asked now."""
+        return any(one.target.open for one in self.ends)
+
+    @property
+    def loading(self) -> dict[str, Any]:
+        """Where the start of one of its targets is; empty where nothing is known of any."""
+        return next((one.target.loading for one in self.ends if one.target.loading), {})
 
     def leave(self) -> None:
         """The route is gone."""
@@ -196,6 +216,10 @@ class Route:
         several = len(self.ends) > 1
         block = value.options.get("block", 0)
         self.affinity = affinity_of(value.policy, value.affinity, block=block) if several else None
+
+
+def _places(value: RouteValue) -> int | None:
+    return None if value.limits is None else value.limits.concurrent
 
 
 def _end(target: Target, model: str, weight: float) -> End:

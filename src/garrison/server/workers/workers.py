@@ -346,6 +346,9 @@ class Workers:
             open_management=not values.require_management_auth,
             max_body_bytes=values.max_body_mib * 2**20,
             drain_seconds=values.drain_timeout,
+            start_queue=values.start_queue,
+            start_timeout=values.on_demand_start_timeout,
+            loading_comments=values.loading_comments,
         )
 
     def _told_keys(self) -> messages.Keys:
