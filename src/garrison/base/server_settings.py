@@ -106,6 +106,12 @@ class ServerSettings:
         seeds=("LLAMACTL_ON_DEMAND_START_TIMEOUT",),
     )  # fmt: skip
     start_queue: int = setting("instances", "Requests that may wait for one instance.", _COUNT, 256)
+    forwarded_headers: str = setting(
+        "server",
+        "Tell engines and targets who asked, in `X-Forwarded-For`, `-Proto` and `-Host`: `off`, `set`, or `append` to what "
+        "a trusted proxy in front of the server says.",
+        values.choice(("off", "set", "append")), "off",
+    )  # fmt: skip
     loading_comments: float = setting(
         "server",
         "Seconds between two comments to a client that waits for a stream while its model loads; 0: none are sent.",

@@ -116,6 +116,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, tag=True):
         control_socket: where everything but requests to models goes.
         via: a word by which this server recognises requests that it has sent itself.
         start_queue, start_timeout: how many requests wait for an instance, and how long, where a route does not say.
+        forwarded: whether targets are told who asked: `off`, `set`, or `append` to what the client says.
         loading_comments: between two comments to a client that waits for a stream; 0 for none.
     """
 
@@ -131,6 +132,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     drain_seconds: float = 30.0
     start_queue: int = 256
     start_timeout: float = 120.0
+    forwarded: str = "off"
     loading_comments: float = 0.0
 
 

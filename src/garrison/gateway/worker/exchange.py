@@ -20,13 +20,16 @@ from garrison.gateway.worker.account import CLIENT_LEFT, CUT_OFF, Account
 from garrison.gateway.worker.affinity import key_of
 from garrison.gateway.worker.bodies import NamedModel, named_model
 from garrison.gateway.worker.early_stream import Comments, EarlyStream
+from garrison.gateway.worker.forwarded import FORWARDED, forwarded_lines
 from garrison.gateway.worker.heads import (
     DROPPED_TO_COUNT,
+    DROPPED_UP,
     answer_head,
     framed,
     framed_request,
     passed_lines,
 )
+from garrison.gateway.worker.rates import RATE_PREFIX
 from garrison.gateway.worker.waiter import Waiter
 from garrison.net.http1.responses import ResponseReader
 from garrison.net.http1.writing import LAST_CHUNK, header_line
@@ -36,6 +39,7 @@ if TYPE_CHECKING:
 
     from garrison.access.book import Refusal
     from garrison.gateway.choose.breaker import Breaker
+    from garrison.gateway.link.route_settings import TimeoutsValue
     from garrison.gateway.requests.rewrite import Rewrite
     from garrison.gateway.worker.inbound import Inbound, Request
     from garrison.gateway.worker.outbound import Outbound
@@ -66,10 +70,10 @@ class Exchange:
 
     __slots__ = (
         "_accepted", "_account", "_again", "_asked_for", "_breaker", "_chunked", "_comments", "_data", "_early",
-        "_end_asked", "_entered", "_failed", "_failure", "_filter", "_generation", "_id", "_inbound", "_made_id",
-        "_model", "_named", "_out", "_path", "_pieces", "_plane", "_query", "_rechecked", "_request", "_sent_at",
-        "_size", "_started", "_synced", "_tries", "_upstream", "_wait", "_waiter", "_who", "deadline", "rest", "route",
-        "target",
+        "_end_asked", "_ends", "_entered", "_failed", "_failure", "_filter", "_generation", "_id", "_inbound",
+        "_made_id", "_model", "_named", "_out", "_path", "_pieces", "_plane", "_query", "_rechecked", "_request",
+        "_sent_at", "_size", "_started", "_synced", "_times", "_tries", "_upstream", "_wait", "_waiter", "_who",
+        "deadline", "rest", "route", "target",
     )  # fmt: skip
 
     def __init__(
@@ -115,6 +119,8 @@ class Exchange:
         self._generation = 0
         self._upstream: Outbound | None = None
         self._wait: int | None = None
+        self._times: TimeoutsValue | None = None
+        self._ends = 0.0
         self._waiter: Waiter | None = None
         self._comments: Comments | None = None
         self._early: EarlyStream | None = None
@@ -165,7 +171,7 @@ class Exchange:
                 self._model = self._named.name
             self.route, self.rest = self._plane.route_for(self._request, self._model)
             self._account.route = self.route.name
-            self._account.admission = self._plane.admit(who, self.route, self._model)
+            self._account.admissions = self._plane.admit(who, self.route, self._model)
             if self.route.filters is not None:
                 self._filter = self._filter_of(self.route)
         except (NotFoundError, UnauthenticatedError) as error:
@@ -178,6 +184,8 @@ class Exchange:
             return
         if self.route.budget is not None:
             self.route.budget.request(self._plane.now())
+        if self.route.value.timeouts is not None:
+            self._set_times(self.route.value.timeouts)
         if self.route.line.places is None:
             self._choose()
         else:
@@ -201,6 +209,18 @@ class Exchange:
     def pause(self, paused: bool) -> None:
         if self._upstream is not None:
             self._upstream.pause_reading(paused)
+
+    # --- times
+
+    def _set_times(self, times: "TimeoutsValue") -> None:
+        self._times = times
+        if times.whole is not None:
+            self._ends = self._request.at + times.whole
+
+    def _due(self, seconds: float | None) -> float:
+        """When a phase of so many seconds ends; None for one without a limit."""
+        at = self._plane.now() + (seconds or self._plane.silence_seconds)
+        return min(at, self._ends) if self._ends else at
 
     # --- waiting
 
@@ -239,7 +259,7 @@ class Exchange:
 
     def _begin_to_wait(self) -> None:
         assert self._waiter is not None
-        self.deadline = self._waiter.deadline
+        self.deadline = min(self._waiter.deadline, self._ends) if self._ends else self._waiter.deadline
         self._plane.timed(self)
         seconds = self._plane.settings.loading_comments
         if seconds and self._comments is None and self._takes_comments():
@@ -343,7 +363,13 @@ class Exchange:
             if connection.alive:
                 self._send(connection)
                 return
-        self._plane.connect(target, self)
+        self._connect(target)
+
+    def _connect(self, target: "Target") -> None:
+        if self._ends:
+            self.deadline = self._ends
+            self._plane.timed(self)
+        self._plane.connect(target, self, None if self._times is None else self._times.connect)
 
     def connected(self, connection: "Outbound") -> None:
         """A new connection is there."""
@@ -374,17 +400,29 @@ class Exchange:
             lines += self._plane.via_line
         if self._account.counts_tokens:
             self._account.ask(data, request.facts.content_type)
-        if self._account.counts_tokens or self._early is not None:
-            lines += b"accept-encoding: identity\r\n" + passed_lines(request.headers, DROPPED_TO_COUNT)
-        else:
-            lines += request.facts.passed(request.headers)
+        lines += self._passed_lines(readable=self._account.counts_tokens or self._early is not None)
         path = target.prefix + (self._path or b"/") + self._query
         head = framed_request(request.method, path, lines, len(data))
         self._sent_at = self._plane.now()
-        self.deadline = self._sent_at + self._plane.silence_seconds
+        times = self._times
+        self.deadline = self._sent_at + self._plane.silence_seconds if times is None else self._due(times.first_byte)
         self._plane.timed(self)
         connection.request(self, request.method.decode("latin-1"), head + data)
         self._accepted = len(data) < _SMALL or not connection.congested
+
+    def _passed_lines(self, *, readable: bool) -> bytes:
+        """The header lines of the client that reach the target. `readable`: its answer must not be compressed."""
+        request, told = self._request, self._plane.settings.forwarded
+        if told == "off" and not readable:
+            return request.facts.passed(request.headers)
+        own, dropped = b"", DROPPED_UP
+        if readable:
+            own, dropped = b"accept-encoding: identity\r\n", DROPPED_TO_COUNT
+        if told != "off":
+            tls, appends = self._plane.settings.tls_cert is not None, told == "append"
+            own += forwarded_lines(request, self._inbound.peer, tls=tls, appends=appends)
+            dropped = dropped | FORWARDED
+        return own + passed_lines(request.headers, dropped)
 
     def _body_for(self, end: "End", target: "Target") -> bytes:
         """The body with the name that the target knows, and with what the route changes."""
@@ -414,7 +452,11 @@ class Exchange:
         else:
             keep = self._request.keep_alive and not self._plane.draining
             own = b"" if self._waiter is None else self._waiter.line()
-            head, self._chunked = framed(self._request, reader, keep, self._id, own)
+            if self._account.admissions:
+                own += b"".join(b"%b: %b\r\n" % one for one in self._plane.rate_headers(self._who, self.route))
+                head, self._chunked = framed(self._request, reader, keep, self._id, own, RATE_PREFIX)
+            else:
+                head, self._chunked = framed(self._request, reader, keep, self._id, own)
             self._out.append(head)
         self._account.begin(reader, self._plane.now())
         self._started = True
@@ -466,7 +508,11 @@ class Exchange:
             if not self._chunked and self._early is not None:
                 self._early.collect(out)
                 return
-            self.deadline = self._plane.now() + self._plane.silence_seconds
+            times = self._times
+            if times is None:
+                self.deadline = self._plane.now() + self._plane.silence_seconds
+            else:
+                self.deadline = self._due(times.between_bytes)
             self._inbound.send(out[0] if len(out) == 1 else b"".join(out))
             out.clear()
 
@@ -532,7 +578,7 @@ class Exchange:
         if isinstance(decision, GiveUp):
             return False
         if not decision.other_target:  # the same attempt, over a new connection, which cannot be stale
-            self._plane.connect(target, self)
+            self._connect(target)
             return True
         self._leave()
         self._failed = failed
@@ -551,21 +597,28 @@ class Exchange:
 
     def expired(self) -> None:
         """It has waited for too long, or the target has been silent for too long."""
-        if self._waiter is not None and self._waiter.deadline:
+        times = self._times
+        if self._ends and self._plane.now() >= self._ends and times is not None:
+            self._give_up()
+            self._late(f"the request took longer than {times.whole:g} s")
+        elif self._waiter is not None and self._waiter.deadline:
             error = self._waiter.overdue()
             if error is None:
                 self.deadline = self._waiter.deadline
             else:
                 self._give_up()
                 self._refuse(error)
-            return
-        self._give_up()
+        else:
+            self._give_up()
+            self._blame(Attempt(number=self._tries, failure=Failure.TIMEOUT))
+            silent = (None if times is None else times.first_byte) or self._plane.silence_seconds
+            self._late(f"{self._model} sent nothing for {silent:g} s")
+
+    def _late(self, text: str) -> None:
         if self._started:
             self._end()
             self._inbound.abort()
         else:
-            self._blame(Attempt(number=self._tries, failure=Failure.TIMEOUT))
-            text = f"{self._model} sent nothing for {self._plane.silence_seconds:g} s"
             self._refuse(UnreachableError(text, hint="Send the request again."), status=504)
 
     # ---
@@ -587,6 +640,7 @@ class Exchange:
         headers = [*found[1], (b"x-request-id", self._id)]
         if self._waiter is not None and (waited := self._waiter.header()):
             headers.append((b"x-garrison-queue", waited))
+        headers += self._plane.rate_headers(self._who, self.route)
         self._end(number)
         if self._inbound.work is not self:
             return

@@ -83,18 +83,26 @@ def request_id_of(headers: HeaderList) -> bytes:
 
 
 def framed(
-    request: "Request", reader: "ResponseReader", keep: bool, request_id: bytes = b"", own: bytes = b""
+    request: "Request",
+    reader: "ResponseReader",
+    keep: bool,
+    request_id: bytes = b"",
+    own: bytes = b"",
+    without: bytes = b"",
 ) -> tuple[bytes, bool]:
     """Return the head of an answer as its client gets it, and whether its body is sent in chunks.
 
     Args:
         request_id: named in it, unless the answer has one.
         own: further header lines.
+        without: headers of the target whose names begin so are not passed on.
     """
     known = reader.known
-    if known is None:
-        sized = any(name.lower() == b"content-length" for name, _ in reader.headers)
-        lines, has_id = _answer_lines(reader.status, reader.headers), bool(request_id_of(reader.headers))
+    if known is None or without:
+        sized = known is not None or any(name.lower() == b"content-length" for name, _ in reader.headers)
+        lines, has_id = _answer_lines(reader.status, reader.headers, without), bool(request_id_of(reader.headers))
+        if known is not None:
+            lines += b"content-length: %d\r\n" % reader.length
     else:
         sized = True
         if known.derived is None:
@@ -118,13 +126,15 @@ def answer_head(status: int, headers: HeaderList, own: bytes) -> bytes:
     return b"%b%b\r\n" % (_answer_lines(status, headers), own)
 
 
-def _answer_lines(status: int, headers: HeaderList) -> bytes:
-    """Return the lines of an answer that are passed on to a client."""
+def _answer_lines(status: int, headers: HeaderList, without: bytes = b"") -> bytes:
+    """Return the lines of an answer that are passed on to a client; `without` as in `framed`."""
     named = _named_by_connection(headers)
     parts = [_line(status)]
     for name, value in headers:
         lowered = name.lower()
         if lowered not in _HOP_DOWN and (not named or lowered not in named):
+            if without and lowered.startswith(without):
+                continue
             parts += (name, b": ", value, b"\r\n")
     return b"".join(parts)
 

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from garrison.access.book import Refusal
 from garrison.access.identity import Caller, Identity
-from garrison.access.limiter import Admission
+from garrison.access.limiter import Admission, Excess
 from garrison.base.clock import Clock
 from garrison.base.errors import GarrisonError, InvalidError, NotFoundError, NotReadyError, UnreachableError
 from garrison.gateway.choose.breaker import ALWAYS
@@ -26,6 +26,7 @@ from garrison.gateway.worker.listing import Listing
 from garrison.gateway.worker.metered import Metered
 from garrison.gateway.worker.outbound import Outbound, connect
 from garrison.gateway.worker.passing import Passing
+from garrison.gateway.worker.rates import rate_headers
 from garrison.gateway.worker.router import Feed, LoadCall, status_of
 from garrison.gateway.worker.stats import Stats
 from garrison.gateway.worker.sweeping import Timed, sweep
@@ -35,6 +36,8 @@ from garrison.net.http1.known_heads import KnownHeads
 __all__ = ["ControlLink", "Plane"]
 
 _CONNECT_SECONDS = 10.0
+_SILENCE_SECONDS = 86400.0
+"""For an answer of which nothing comes, unless its route says. A target that is gone is noticed by its connection."""
 CONTROL = "control"
 
 
@@ -88,7 +91,7 @@ class Plane:
         self.inbound: set[Inbound] = set()
         self.draining = False
         self.feeds: set[Feed] = set()
-        self.silence_seconds = 3600.0
+        self.silence_seconds = _SILENCE_SECONDS
         self.stats = Stats()
         self._ids_begin = os.urandom(6).hex().encode()
         self._ids = count(1)
@@ -182,7 +185,7 @@ class Plane:
         admission = self._begun_by(request) if asked.kind is Kind.PROXY else None
         if admission is not None:
             account = Account(self, asked, request.at)
-            account.admission = admission
+            account.admissions = (admission,)
             work = Metered(self, inbound, request, self._control, lines, KEPT_FOR_CONTROL, account)
         else:
             work = Passing(self, inbound, request, self._control, request.target, lines, KEPT_FOR_CONTROL)
@@ -222,14 +225,32 @@ class Plane:
         """Whether this server has sent a request itself, to a target that has sent it back."""
         return any(len(name) == 3 and self._via in value and name.lower() == b"via" for name, value in request.headers)
 
-    def admit(self, who: Identity | Refusal, route: Route, model: str) -> Admission | None:
-        """Check that a caller may use a route, and count its request.
+    def admit(self, who: Identity | Refusal, route: Route, model: str) -> tuple[Admission, ...]:
+        """Check that a caller may use a route, and count its request for those that have limits.
 
         Raises:
             UnauthenticatedError, DeniedError, RateLimitedError: it may not.
         """
         self.callers.require(who, route.value, model)
-        return self.callers.begin(who, self.now())
+        of_key = self.callers.begin(who, self.now())
+        if route.rates is None:
+            return () if of_key is None else (of_key,)
+        of_route = route.limiter.begin("", route.rates, self.now())
+        if isinstance(of_route, Excess):
+            if of_key is not None:
+                of_key.by.undo(of_key, self.now())
+            raise of_route.error(f"the route {route.name}")
+        return (of_route,) if of_key is None else (of_key, of_route)
+
+    def rate_headers(self, who: Identity | Refusal | None, route: Route | None) -> list[tuple[bytes, bytes]]:
+        """Return what is left of the limits of a caller and of a route; nothing where there are none."""
+        now = self.now()
+        found = []
+        if isinstance(who, Identity) and who.key_id is not None and who.limits:
+            found.append(self.callers.limiter.standings(who.key_id, who.limits, now))
+        if route is not None and route.rates is not None:
+            found.append(route.limiter.standings("", route.rates, now))
+        return rate_headers(found)
 
     def holder_of(self, who: Identity | Refusal | None, inbound: Inbound) -> tuple[Hashable, int]:
         """Return with whom a caller takes turns where requests wait, and its priority.
@@ -239,12 +260,6 @@ class Plane:
         if not isinstance(who, Identity) or who.caller is Caller.ANONYMOUS:
             return inbound.peer, 0
         return who.key_id or who.name, who.priority
-
-    def limiter_end(self, admission: Admission) -> None:
-        self.callers.limiter.end(admission, self.now())
-
-    def limiter_spend(self, admission: Admission, tokens: int) -> None:
-        self.callers.limiter.spend(admission, self.now(), tokens)
 
     def error_answer(self, error: GarrisonError, target: bytes) -> Answer:
         """Return status, headers and body for an error, as the clients of a path read it."""
@@ -348,18 +363,18 @@ class Plane:
         """Call after a while."""
         return self._loop.call_later(seconds, call)
 
-    def connect(self, target: Target, owner: _Connecting) -> None:
+    def connect(self, target: Target, owner: _Connecting, seconds: float | None = None) -> None:
         """Open a connection in a task of its own; whoever asked is told, unless it has gone."""
-        task = self._loop.create_task(self._connect(target, owner))
+        task = self._loop.create_task(self._connect(target, owner, seconds or _CONNECT_SECONDS))
         self._connecting.add(task)
         task.add_done_callback(self._connecting.discard)
 
-    async def _connect(self, target: Target, owner: _Connecting) -> None:
+    async def _connect(self, target: Target, owner: _Connecting, seconds: float) -> None:
         try:
-            async with asyncio.timeout(_CONNECT_SECONDS):
+            async with asyncio.timeout(seconds):
                 made = await connect(target)
         except TimeoutError:
-            owner.not_connected(f"no connection within {_CONNECT_SECONDS:g} s")
+            owner.not_connected(f"no connection within {seconds:g} s")
         except (OSError, ValueError) as error:  # a name that cannot be looked up is a ValueError
             owner.not_connected(getattr(error, "strerror", None) or str(error))
         else:

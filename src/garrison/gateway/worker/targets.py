@@ -3,6 +3,7 @@
 from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
+from garrison.access.limiter import Limiter
 from garrison.gateway.choose.breaker import Breaker
 from garrison.gateway.choose.candidate import Candidate
 from garrison.gateway.choose.policy import Policy, policy_of
@@ -13,6 +14,7 @@ from garrison.gateway.requests.rewrite import Rewrite
 from garrison.gateway.worker.affinity import Affinity, affinity_of
 from garrison.gateway.worker.filters import filters_of
 from garrison.gateway.worker.line import Line
+from garrison.gateway.worker.rates import rates_of
 from garrison.net.origin import origin_of
 
 if TYPE_CHECKING:
@@ -145,9 +147,11 @@ class Route:
         filters: what changes in requests, by the name that they were sent to; None for nothing.
         budget: of retries to another end; None for a route of one end.
         line: of requests that wait for it.
+        rates: limits of what it carries; None for none. They are counted by `limiter`.
     """
 
-    __slots__ = ("_shape", "affinity", "budget", "ends", "filters", "line", "name", "only", "policy", "value")
+    __slots__ = ("_shape", "affinity", "budget", "ends", "filters", "limiter", "line", "name", "only", "policy",
+                 "rates", "value")  # fmt: skip
 
     def __init__(self, value: RouteValue, targets: Mapping[str, Target]) -> None:
         self.ends: tuple[End, ...] = ()
@@ -158,6 +162,8 @@ class Route:
         self.filters: Mapping[str, Rewrite] | None = filters_of(value)
         self.budget: RetryBudget | None = None
         self.line = Line(value.queue or _QUEUE, _places(value))
+        self.rates = rates_of(value)
+        self.limiter = Limiter()
         self.value = value
         self.name = value.name.removesuffix("/")
         self._follow(targets)
@@ -168,6 +174,7 @@ class Route:
             self.policy = None
         if (value.queue, value.limits) != (self.value.queue, self.value.limits):
             self.line.set(value.queue or _QUEUE, _places(value))
+            self.rates = rates_of(value)
         if value.filters != self.value.filters:
             self.filters = filters_of(value)
         self.value = value

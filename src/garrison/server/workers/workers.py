@@ -348,6 +348,7 @@ class Workers:
             drain_seconds=values.drain_timeout,
             start_queue=values.start_queue,
             start_timeout=values.on_demand_start_timeout,
+            forwarded=values.forwarded_headers,
             loading_comments=values.loading_comments,
         )
 
