@@ -23,8 +23,10 @@ from garrison.gateway.worker.heads import (
     answer_head,
     framed,
     framed_request,
+    has_length,
     passed_lines,
 )
+from garrison.net.http1.limits import HeaderList
 from garrison.net.http1.responses import ResponseReader
 from garrison.net.http1.writing import LAST_CHUNK, header_line
 
@@ -280,6 +282,10 @@ class Exchange:
 
     # --- as Answered
 
+    def answer_interim(self, status: int, headers: HeaderList) -> None:
+        if not self._request.http10 and status != 100:  # which the gateway has said itself
+            self._out.append(answer_head(status, headers, b""))
+
     def answer_head(self, reader: ResponseReader) -> None:
         if reader.status >= 502 and self._unavailable(reader.status):
             return
@@ -287,9 +293,6 @@ class Exchange:
         if breaker is not None and (breaker.failures or breaker.passes_from != ALWAYS):  # else it has nothing to learn
             assert self.target is not None
             self.target.answered(breaker, self._generation, self._plane.now())
-        for status, headers in reader.interim:
-            if not self._request.http10 and status != 100:
-                self._out.append(answer_head(status, headers, b""))
         keep = self._request.keep_alive and not self._plane.draining
         head, self._chunked = framed(self._request, reader, keep, self._id)
         self._out.append(head)
@@ -320,7 +323,7 @@ class Exchange:
         self._account.complete()
         if self._chunked:
             self._out.append(_last_chunk(reader) if reader.trailers else LAST_CHUNK)
-        close = self._request.http10 and not _sized(reader)
+        close = self._request.http10 and not has_length(reader)
         self.answer_flush()
         self._upstream = None
         if reader.keep_alive():
@@ -468,10 +471,6 @@ class Exchange:
         account.tries, account.target = self._tries, "" if self._end_asked is None else self._end_asked.target.id
         account.end(status, len(self._data))
         self._leave()
-
-
-def _sized(reader: ResponseReader) -> bool:
-    return reader.known is not None or any(name.lower() == b"content-length" for name, _ in reader.headers)
 
 
 def _last_chunk(reader: ResponseReader) -> bytes:
