@@ -16,6 +16,7 @@ from garrison.gateway.link import messages
 from garrison.gateway.worker.exchange import Exchange
 from garrison.gateway.worker.inbound import Inbound
 from garrison.gateway.worker.plane import Plane
+from garrison.gateway.worker.stored_responses import StoredAt
 from garrison.gateway.worker.targets import Target
 
 __all__ = ["JSON", "OK", "Client", "Conn", "FakeLink", "GatewayLab", "Message", "Upstream", "chat", "read_message"]
@@ -222,6 +223,7 @@ class FakeLink:
         waiting: exchanges that wait for a cold target, by number.
         news: is called before a sync is answered.
         alive: syncs are answered.
+        told_of: responses that the other workers were told of.
     """
 
     def __init__(self) -> None:
@@ -231,6 +233,7 @@ class FakeLink:
         self.news: Callable[[], None] = lambda: None
         self.alive = True
         self.used: set[str] = set()
+        self.told_of: list[tuple[str, StoredAt]] = []
         self._number = 0
 
     def activate(self, target: Target, exchange: Exchange, seconds: float | None) -> int:
@@ -253,6 +256,9 @@ class FakeLink:
 
         asyncio.get_running_loop().call_soon(answered)
         return True
+
+    def stored(self, id: str, at: StoredAt) -> None:
+        self.told_of.append((id, at))
 
     def busy(self, target: Target) -> None:
         assert target.id not in self.used

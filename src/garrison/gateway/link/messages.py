@@ -28,6 +28,7 @@ __all__ = [
     "Refused",
     "RouteValue",
     "Settings",
+    "Stored",
     "Sync",
     "Synced",
     "Tables",
@@ -195,6 +196,14 @@ class Loading(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     loading: dict[str, Any]
 
 
+class Stored(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """A target has a response that was made there, of a model as its client named it. Told to the other workers."""
+
+    id: str
+    target: str
+    model: str
+
+
 class Close(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     """Let no further request through to a target, and say so."""
 
@@ -207,7 +216,7 @@ class Drain(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     seconds: float
 
 
-FromControl = Settings | Keys | Tables | Activated | Refused | Begun | Synced | Loading | Close | Drain
+FromControl = Settings | Keys | Tables | Activated | Refused | Begun | Synced | Loading | Stored | Close | Drain
 
 
 # From a worker
@@ -320,4 +329,4 @@ class Used(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     uses: list[UseValue]
 
 
-FromWorker = Hello | Load | Sync | Listening | Failed | Activate | Abandon | Taken | Counts | Closed | Used
+FromWorker = Hello | Load | Sync | Listening | Failed | Activate | Abandon | Taken | Counts | Closed | Used | Stored

@@ -71,6 +71,10 @@ class Callers:
         for instance, number in zip_longest(route.instances, route.instance_ids):
             admit(who, self._open, Action(ActionKind.INFER, name, instance, number))
 
+    def is_unlimited(self, who: Identity | Refusal) -> bool:
+        """Whether a caller may use every model."""
+        return self._open_to_all or (isinstance(who, Identity) and who.permissions.only is None)
+
     def require_manager(self, who: Identity | Refusal) -> None:
         """Check that a caller may manage. Raises UnauthenticatedError or DeniedError."""
         admit(who, self._open, Action(ActionKind.MANAGE))

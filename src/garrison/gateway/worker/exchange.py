@@ -15,7 +15,7 @@ from garrison.gateway.choose.failure import Failure, failure_of
 from garrison.gateway.choose.retry import Attempt, GiveUp, blames_target, decide
 from garrison.gateway.choose.retry_budget import RetryBudget
 from garrison.gateway.requests.errors import LoopError
-from garrison.gateway.requests.paths import Asked, Kind, ModelIn, path_at, reaches
+from garrison.gateway.requests.paths import Api, Asked, Kind, ModelIn, path_at, reaches
 from garrison.gateway.worker.account import CLIENT_LEFT, CUT_OFF, Account
 from garrison.gateway.worker.affinity import key_of
 from garrison.gateway.worker.bodies import NamedModel, named_model
@@ -27,10 +27,13 @@ from garrison.gateway.worker.heads import (
     answer_head,
     framed,
     framed_request,
+    has_length,
     passed_lines,
 )
 from garrison.gateway.worker.rates import RATE_PREFIX
+from garrison.gateway.worker.stored_responses import IdReader, previous_response
 from garrison.gateway.worker.waiter import Waiter
+from garrison.net.http1.limits import HeaderList
 from garrison.net.http1.responses import ResponseReader
 from garrison.net.http1.writing import LAST_CHUNK, header_line
 
@@ -44,6 +47,7 @@ if TYPE_CHECKING:
     from garrison.gateway.worker.inbound import Inbound, Request
     from garrison.gateway.worker.outbound import Outbound
     from garrison.gateway.worker.plane import Plane
+    from garrison.gateway.worker.stored_responses import StoredAt
     from garrison.gateway.worker.targets import End, Route, Target
 
 __all__ = ["Exchange"]
@@ -70,10 +74,10 @@ class Exchange:
 
     __slots__ = (
         "_accepted", "_account", "_again", "_asked_for", "_breaker", "_chunked", "_comments", "_data", "_early",
-        "_end_asked", "_ends", "_entered", "_failed", "_failure", "_filter", "_generation", "_id", "_inbound",
-        "_made_id", "_model", "_named", "_out", "_path", "_pieces", "_plane", "_query", "_rechecked", "_request",
-        "_sent_at", "_size", "_started", "_synced", "_times", "_tries", "_upstream", "_wait", "_waiter", "_who",
-        "deadline", "rest", "route", "target",
+        "_end_asked", "_ends", "_entered", "_failed", "_failure", "_filter", "_follows", "_generation", "_id", "_ids",
+        "_inbound", "_made_id", "_model", "_named", "_out", "_path", "_pieces", "_plane", "_query", "_rechecked",
+        "_request", "_sent_at", "_size", "_started", "_synced", "_times", "_tries", "_upstream", "_wait", "_waiter",
+        "_who", "deadline", "rest", "route", "target",
     )  # fmt: skip
 
     def __init__(
@@ -119,6 +123,8 @@ class Exchange:
         self._generation = 0
         self._upstream: Outbound | None = None
         self._wait: int | None = None
+        self._ids: IdReader | None = None
+        self._follows: StoredAt | None = None
         self._times: TimeoutsValue | None = None
         self._ends = 0.0
         self._waiter: Waiter | None = None
@@ -164,14 +170,9 @@ class Exchange:
                 self._who = self._plane.require_caller(self._request)
             who = self._who
             self._account.key = who.key_id if isinstance(who, Identity) else None
-            if self._asked_for.model_in is not ModelIn.PATH and self._named is None:
-                form = self._asked_for.model_in is ModelIn.FORM
-                kind = self._request.facts.content_type if form else ""
-                self._named = named_model(self._asked_for, self._data, kind)
-                self._model = self._named.name
-            self.route, self.rest = self._plane.route_for(self._request, self._model)
+            self.route = self._find_route(who)
             self._account.route = self.route.name
-            self._account.admissions = self._plane.admit(who, self.route, self._model)
+            self._account.admissions = self._plane.count(who, self.route)
             if self.route.filters is not None:
                 self._filter = self._filter_of(self.route)
         except (NotFoundError, UnauthenticatedError) as error:
@@ -190,6 +191,24 @@ class Exchange:
             self._choose()
         else:
             self._take_place()
+
+    def _find_route(self, who: "Identity | Refusal") -> "Route":
+        """Find the route that the request names, and check that its caller may use it."""
+        asked = self._asked_for
+        if asked.model_in is ModelIn.NOWHERE:  # the only such requests are those for responses that are stored
+            self._model = f"the target of response {asked.name}"
+            return self._plane.response_route(who, asked)
+        if asked.model_in is not ModelIn.PATH and self._named is None:
+            kind = self._request.facts.content_type if asked.model_in is ModelIn.FORM else ""
+            self._named = named_model(asked, self._data, kind)
+            self._model = self._named.name
+        route, self.rest = self._plane.route_for(self._request, self._model)
+        self._plane.callers.require(who, route.value, self._model)
+        if asked.api is Api.RESPONSES:
+            self._ids = IdReader()
+            if route.policy is not None:
+                self._follows = self._plane.responses.find(previous_response(self._data))
+        return route
 
     def _filter_of(self, route: "Route") -> "Rewrite | None":
         """What the route changes in the request, under the name that it was sent to."""
@@ -296,7 +315,11 @@ class Exchange:
         route = self.route
         assert route is not None
         key = None if route.affinity is None else key_of(route.affinity, self._request.headers, self._data, self.rest)
-        end = self._plane.choose(route, key, tried)
+        end = None
+        if self._follows is not None:
+            end = self._plane.end_at(route, self._follows.target, tried)
+        if end is None:
+            end = self._plane.choose(route, key, tried)
         if end is None:
             error, status = self._failure or (self._plane.not_served(route), None)
             self._refuse(error, status)
@@ -400,7 +423,8 @@ class Exchange:
             lines += self._plane.via_line
         if self._account.counts_tokens:
             self._account.ask(data, request.facts.content_type)
-        lines += self._passed_lines(readable=self._account.counts_tokens or self._early is not None)
+        read = self._early is not None or self._ids is not None or self._account.counts_tokens
+        lines += self._passed_lines(readable=read)
         path = target.prefix + (self._path or b"/") + self._query
         head = framed_request(request.method, path, lines, len(data))
         self._sent_at = self._plane.now()
@@ -436,16 +460,19 @@ class Exchange:
 
     # --- as Answered
 
+    def answer_interim(self, status: int, headers: HeaderList) -> None:
+        if not self._request.http10 and status != 100 and self._early is None:  # which the gateway has said itself
+            self._out.append(answer_head(status, headers, b""))
+
     def answer_head(self, reader: ResponseReader) -> None:
         if reader.status >= 502 and self._unavailable(reader.status):
+            return
+        if reader.status == 404 and self._asked_for.api is Api.RESPONSE and self._asks_another():
             return
         breaker, self._breaker = self._breaker, None
         if breaker is not None and (breaker.failures or breaker.passes_from != ALWAYS):  # else it has nothing to learn
             assert self.target is not None
             self.target.answered(breaker, self._generation, self._plane.now())
-        for status, headers in reader.interim:
-            if not self._request.http10 and status != 100:
-                self._out.append(answer_head(status, headers, b""))
         if self._early is not None:
             self._early.head(reader)
             self._chunked = self._early.streams
@@ -458,6 +485,8 @@ class Exchange:
             else:
                 head, self._chunked = framed(self._request, reader, keep, self._id, own)
             self._out.append(head)
+        if self._asked_for.api is Api.RESPONSE:
+            self._plane.response_seen(self._request.method, self._asked_for, reader.status)
         self._account.begin(reader, self._plane.now())
         self._started = True
         self._inbound.begun = True
@@ -473,6 +502,8 @@ class Exchange:
 
     def answer_body(self, piece: bytes) -> None:
         self._account.piece(piece)
+        if self._ids is not None and (found := self._ids.feed(piece)) is not None and self.target is not None:
+            self._plane.stored(found, self.target, self._model)
         if self._chunked:
             self._out += (b"%x\r\n" % len(piece), piece, b"\r\n")
         else:
@@ -489,7 +520,7 @@ class Exchange:
             self._early.collect(self._out)
             self._out.append(self._early.rest(reader.status))
             self._chunked = True
-        close = self._request.http10 and not _sized(reader)
+        close = self._request.http10 and not has_length(reader)
         self.answer_flush()
         self._upstream = None
         if reader.keep_alive():
@@ -550,6 +581,20 @@ class Exchange:
             return True
         self._upstream = connection
         return False
+
+    def _asks_another(self) -> bool:
+        """The target does not have the response. Return whether another one is asked for it instead."""
+        connection, target, route = self._upstream, self.target, self.route
+        assert target is not None
+        assert route is not None
+        failed = (*self._failed, target)
+        if connection is None or not route.has_others(failed, self._plane.now()):
+            return False
+        self._upstream, self._failed = None, failed
+        connection.abort()
+        self._leave()
+        self._choose(route.tried(failed))
+        return True
 
     def _lost(self, attempt: Attempt, reason: str) -> None:
         self._blame(attempt)
@@ -674,10 +719,6 @@ class Exchange:
         account.tries, account.target = self._tries, "" if self._end_asked is None else self._end_asked.target.id
         account.end(status, len(self._data))
         self._leave()
-
-
-def _sized(reader: ResponseReader) -> bool:
-    return reader.known is not None or any(name.lower() == b"content-length" for name, _ in reader.headers)
 
 
 def _last_chunk(reader: ResponseReader) -> bytes:

@@ -17,6 +17,7 @@ __all__ = [
     "answer_head",
     "framed",
     "framed_request",
+    "has_length",
     "passed_lines",
     "request_head",
     "request_id_of",
@@ -82,6 +83,11 @@ def request_id_of(headers: HeaderList) -> bytes:
     return b""
 
 
+def has_length(reader: "ResponseReader") -> bool:
+    """Whether an answer says how long its body is."""
+    return reader.known is not None or any(name.lower() == b"content-length" for name, _ in reader.headers)
+
+
 def framed(
     request: "Request",
     reader: "ResponseReader",
@@ -99,7 +105,7 @@ def framed(
     """
     known = reader.known
     if known is None or without:
-        sized = known is not None or any(name.lower() == b"content-length" for name, _ in reader.headers)
+        sized = has_length(reader)
         lines, has_id = _answer_lines(reader.status, reader.headers, without), bool(request_id_of(reader.headers))
         if known is not None:
             lines += b"content-length: %d\r\n" % reader.length

@@ -12,6 +12,7 @@ from garrison.gateway.link import messages
 from garrison.gateway.link.peer import Peer, worker_peer
 from garrison.gateway.worker.exchange import Exchange
 from garrison.gateway.worker.plane import Plane
+from garrison.gateway.worker.stored_responses import StoredAt
 from garrison.gateway.worker.targets import Target
 
 __all__ = ["Link"]
@@ -136,6 +137,10 @@ class Link:
         if (then := self._loading.pop(number, None)) is not None:
             then(error)
 
+    def stored(self, id: str, at: StoredAt) -> None:
+        """As `ControlLink.stored`."""
+        self.send(messages.Stored(id=id, target=at.target, model=at.model))
+
     def busy(self, target: Target) -> None:
         """As `ControlLink.busy`."""
         if (timer := self._quiet.pop(target, None)) is not None:
@@ -187,6 +192,8 @@ class Link:
             case messages.Loading():
                 if (target := plane.table.targets.get(message.target)) is not None:
                     target.loading = message.loading
+            case messages.Stored():
+                plane.responses.remember(message.id, StoredAt(message.target, message.model))
             case messages.Close():
                 target = plane.table.targets.get(message.target)
                 if target is not None:

@@ -8,6 +8,7 @@ from typing import Protocol
 from garrison.gateway.worker.targets import Target
 from garrison.net.http1.flow import FlowControl
 from garrison.net.http1.known_heads import KnownHeads
+from garrison.net.http1.limits import HeaderList
 from garrison.net.http1.responses import ResponseReader
 
 __all__ = ["Answered", "Outbound", "connect"]
@@ -24,6 +25,7 @@ _contexts: dict[str, ssl.SSLContext] = {}
 class Answered(Protocol):
     """Whoever sent the request."""
 
+    def answer_interim(self, status: int, headers: HeaderList) -> None: ...
     def answer_head(self, reader: ResponseReader) -> None: ...
     def answer_body(self, piece: bytes) -> None: ...
     def answer_end(self) -> None: ...
@@ -140,6 +142,10 @@ class Outbound(FlowControl):
         return self._writable is not None
 
     # --- of the reader
+
+    def response_interim(self, status: int, headers: HeaderList) -> None:
+        if self._owner is not None:
+            self._owner.answer_interim(status, headers)
 
     def response_head(self) -> None:
         if self._owner is not None:

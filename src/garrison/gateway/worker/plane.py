@@ -3,8 +3,8 @@
 import asyncio
 import math
 import os
-from collections.abc import Callable, Hashable, Mapping
-from itertools import count
+from collections.abc import Callable, Hashable, Iterator, Mapping
+from itertools import count, islice
 from typing import Any, Protocol
 
 from garrison.access.book import Refusal
@@ -13,10 +13,10 @@ from garrison.access.limiter import Admission, Excess
 from garrison.base.clock import Clock
 from garrison.base.errors import GarrisonError, InvalidError, NotFoundError, NotReadyError, UnreachableError
 from garrison.gateway.choose.breaker import ALWAYS
-from garrison.gateway.link.messages import Settings, Tables, TargetValue
+from garrison.gateway.link.messages import RouteValue, Settings, Tables, TargetValue
 from garrison.gateway.requests.errors import Answer, error_answer, speaks_anthropic
 from garrison.gateway.requests.near import near_names
-from garrison.gateway.requests.paths import Asked, Kind
+from garrison.gateway.requests.paths import Asked, Kind, path_at
 from garrison.gateway.worker.account import Account
 from garrison.gateway.worker.callers import Callers
 from garrison.gateway.worker.exchange import Exchange
@@ -29,6 +29,7 @@ from garrison.gateway.worker.passing import Passing
 from garrison.gateway.worker.rates import rate_headers
 from garrison.gateway.worker.router import Feed, LoadCall, status_of
 from garrison.gateway.worker.stats import Stats
+from garrison.gateway.worker.stored_responses import StoredAt, StoredResponses
 from garrison.gateway.worker.sweeping import Timed, sweep
 from garrison.gateway.worker.targets import End, Route, RouteTable, Target
 from garrison.net.http1.known_heads import KnownHeads
@@ -38,6 +39,9 @@ __all__ = ["ControlLink", "Plane"]
 _CONNECT_SECONDS = 10.0
 _SILENCE_SECONDS = 86400.0
 """For an answer of which nothing comes, unless its route says. A target that is gone is noticed by its connection."""
+_MOST_ASKED_FOR_A_RESPONSE = 8
+_MOST_LOOKED_AT = 64
+"""Targets, and routes of each, that are considered for a response that nobody here has seen."""
 CONTROL = "control"
 
 
@@ -61,6 +65,9 @@ class ControlLink(Protocol):
     def load(self, targets: list[str], *, load: bool, then: Callable[[GarrisonError | None], None]) -> bool:
         """Have targets started or stopped, and call `then` when that has begun. False: there is nobody to ask."""
 
+    def stored(self, id: str, at: StoredAt) -> None:
+        """Tell the other workers of a response."""
+
     def busy(self, target: Target) -> None:
         """The first request to a target has begun."""
 
@@ -75,6 +82,7 @@ class Plane:
         inbound: connections of clients.
         heads: of their requests, as far as they repeat.
         feeds: of clients that watch the models.
+        responses: where those are that were made.
         draining: no request follows the one in progress on any connection.
         via_line: the header by which this server recognises requests that it has sent to targets.
     """
@@ -93,6 +101,7 @@ class Plane:
         self.feeds: set[Feed] = set()
         self.silence_seconds = _SILENCE_SECONDS
         self.stats = Stats()
+        self.responses = StoredResponses()
         self._ids_begin = os.urandom(6).hex().encode()
         self._ids = count(1)
         self._loop = loop
@@ -221,17 +230,67 @@ class Plane:
             raise self._unknown(request, model)
         return found
 
+    def stored(self, id: str, target: Target, model: str) -> None:
+        """Remember where a response was made, under which name of its model."""
+        at = StoredAt(target.id, model)
+        self.responses.remember(id, at)
+        if self.link is not None:
+            self.link.stored(id, at)
+
+    def response_seen(self, method: bytes, asked: Asked, status: int) -> None:
+        """A target has answered for a response: what is not there any more need not be known."""
+        if status == 404 or (method == b"DELETE" and status < 300):
+            self.responses.forget(asked.name)
+
+    def end_at(self, route: Route, target: str, tried: tuple[End, ...]) -> End | None:
+        """Return the end of a route at a target, if it can be asked now, and let a request through its breaker."""
+        for end in route.ends:
+            if end.target.id == target and end.target.open and end not in tried and end.breaker.may_pass(self.now()):
+                return end
+        return None
+
+    def response_route(self, who: Identity | Refusal, asked: Asked) -> Route:
+        """Return a route over the target that has a response; where that is not known, over those that may have it.
+
+        Raises:
+            NotFoundError: nothing that the caller may use has it.
+        """
+        known = self.responses.find(asked.name)
+        found: list[str] = []
+        name = ""
+        if known is not None:
+            route = self.table.find(known.model)
+            target = self.table.targets.get(known.target)
+            if route is not None and target is not None and self.callers.may_use(who, route[0].value, known.model):
+                found, name = [target.id] if target.open else [], route[0].name
+        else:
+            found = [one.id for one in islice(self._may_have(who, asked), _MOST_ASKED_FOR_A_RESPONSE)]
+        if not found:
+            raise NotFoundError(f"no response {asked.name!r} is stored", hint="It may have expired; ask for a new one.")
+        return Route(RouteValue(name=name, targets=tuple(found), policy="pin"), self.table.targets)
+
+    def _may_have(self, who: Identity | Refusal, asked: Asked) -> Iterator[Target]:
+        """Yield targets that run, know stored responses, and that the caller may use. Another server, which decides by
+        itself, is asked only for a caller who may use everything."""
+        for target in islice((one for one in self.table.targets.values() if one.open), _MOST_LOOKED_AT):
+            value = target.value
+            if value.hop and not self.callers.is_unlimited(who):
+                continue
+            if (value.hop or path_at(value.engine, asked) is not None) and any(
+                self.callers.may_use(who, one.value) for one in islice(self.table.through(target), _MOST_LOOKED_AT)
+            ):
+                yield target
+
     def has_sent(self, request: Request) -> bool:
         """Whether this server has sent a request itself, to a target that has sent it back."""
         return any(len(name) == 3 and self._via in value and name.lower() == b"via" for name, value in request.headers)
 
-    def admit(self, who: Identity | Refusal, route: Route, model: str) -> tuple[Admission, ...]:
-        """Check that a caller may use a route, and count its request for those that have limits.
+    def count(self, who: Identity | Refusal, route: Route) -> tuple[Admission, ...]:
+        """Count a request for its caller and its route, as they have limits.
 
         Raises:
-            UnauthenticatedError, DeniedError, RateLimitedError: it may not.
+            RateLimitedError: there are too many.
         """
-        self.callers.require(who, route.value, model)
         of_key = self.callers.begin(who, self.now())
         if route.rates is None:
             return () if of_key is None else (of_key,)

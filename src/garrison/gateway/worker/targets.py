@@ -1,6 +1,6 @@
 """What there is: routes by name, and targets with their idle connections."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from garrison.access.limiter import Limiter
@@ -264,6 +264,10 @@ class RouteTable:
             if route is not None and route.value.nested:
                 return route, rest
         return None
+
+    def through(self, target: Target) -> Iterator[Route]:
+        """Yield the routes over a target."""
+        return (self._told[name] for name in self._through.get(target.id, ()))
 
     def told(self, name: str) -> Route | None:
         """Return a route by the name that the control process tells."""

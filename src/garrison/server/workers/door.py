@@ -46,7 +46,7 @@ class WorkerDoor:
         fresh: Callable[[], Awaitable[None]],
         node: Callable[[str], TargetValue],
         greeted: Callable[["WorkerDoor", messages.Hello], None],
-        told: Callable[["WorkerDoor", messages.Listening | messages.Failed | messages.Used], None],
+        told: Callable[["WorkerDoor", messages.Listening | messages.Failed | messages.Used | messages.Stored], None],
         lost: Callable[["WorkerDoor"], None],
     ) -> None:
         self._instances = instances

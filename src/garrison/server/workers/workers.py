@@ -232,7 +232,9 @@ class Workers:
             _log.info("a worker of the gateway was adopted", pid=hello.pid)
         self._tell()
 
-    def _told(self, door: WorkerDoor, message: messages.Listening | messages.Failed | messages.Used) -> None:
+    def _told(
+        self, door: WorkerDoor, message: messages.Listening | messages.Failed | messages.Used | messages.Stored
+    ) -> None:
         if isinstance(message, messages.Listening) and door.process is not None:
             self._listening.add(door.process.pid)
             door.address = f"{self._address[0]}:{message.port}"
@@ -241,6 +243,11 @@ class Workers:
                 self._begin(self._record(), "record the workers")
         elif isinstance(message, messages.Used):
             self.totals.add(message.uses)
+        elif isinstance(message, messages.Stored):
+            for other in self._doors:
+                if other is not door:
+                    other.peer.send(message)
+            return
         elif isinstance(message, messages.Failed):
             host, port = self._address
             if message.taken:
