@@ -140,7 +140,7 @@ async def test_waiting_makes_up_for_a_lower_priority(waits: Waits) -> None:
 async def test_without_keys_clients_take_turns_by_their_address(waits: Waits) -> None:
     waits.route()
     first, second = await waits.lab.client(), await waits.lab.client()
-    seen = {waits.lab.plane.holder_of(None, one) for one in waits.lab.plane.inbound}
+    seen = {waits.lab.plane.callers.holder_of(None, one.peer) for one in waits.lab.plane.inbound}
     assert seen == {("127.0.0.1", 0)}
     first.close()
     second.close()

@@ -9,7 +9,7 @@ from random import random
 from typing import TYPE_CHECKING
 
 from garrison.access.identity import Identity
-from garrison.base.errors import GarrisonError, InvalidError, NotFoundError, UnauthenticatedError, UnreachableError
+from garrison.base.errors import GarrisonError, NotFoundError, UnauthenticatedError, UnreachableError
 from garrison.gateway.choose.breaker import ALWAYS
 from garrison.gateway.choose.failure import Failure, failure_of
 from garrison.gateway.choose.retry import Attempt, GiveUp, blames_target, decide
@@ -20,15 +20,13 @@ from garrison.gateway.worker.account import CLIENT_LEFT, CUT_OFF, Account
 from garrison.gateway.worker.affinity import key_of
 from garrison.gateway.worker.bodies import NamedModel, named_model
 from garrison.gateway.worker.early_stream import Comments, EarlyStream
-from garrison.gateway.worker.forwarded import FORWARDED, forwarded_lines
+from garrison.gateway.worker.filters import filter_for
+from garrison.gateway.worker.forwarded import lines_up
 from garrison.gateway.worker.heads import (
-    DROPPED_TO_COUNT,
-    DROPPED_UP,
     answer_head,
     framed,
     framed_request,
     has_length,
-    passed_lines,
 )
 from garrison.gateway.worker.rates import RATE_PREFIX
 from garrison.gateway.worker.stored_responses import IdReader, previous_response
@@ -172,9 +170,9 @@ class Exchange:
             self._account.key = who.key_id if isinstance(who, Identity) else None
             self.route = self._find_route(who)
             self._account.route = self.route.name
-            self._account.admissions = self._plane.count(who, self.route)
+            self._account.admissions = self._plane.callers.count(who, self.route, self._plane.now())
             if self.route.filters is not None:
-                self._filter = self._filter_of(self.route)
+                self._filter = filter_for(self.route.filters, self._model, in_body=self._named is not None)
         except (NotFoundError, UnauthenticatedError) as error:
             if self._synced or not self._plane.sync(self._admit):
                 self._refuse(error)
@@ -209,16 +207,6 @@ class Exchange:
             if route.policy is not None:
                 self._follows = self._plane.responses.find(previous_response(self._data))
         return route
-
-    def _filter_of(self, route: "Route") -> "Rewrite | None":
-        """What the route changes in the request, under the name that it was sent to."""
-        found = route.filters.get(self._model) if route.filters is not None else None
-        if found is not None and self._named is None:
-            raise InvalidError(
-                f"{self._model} changes parameters of requests, which it can do only below /v1",
-                hint="Send the request to a path such as /v1/chat/completions.",
-            )
-        return found
 
     def cancel(self) -> None:
         """The client has gone: so does the request, at once."""
@@ -256,7 +244,7 @@ class Exchange:
     def _waits(self) -> "Waiter":
         if self._waiter is None:
             assert self.route is not None
-            holder, priority = self._plane.holder_of(self._who, self._inbound)
+            holder, priority = self._plane.callers.holder_of(self._who, self._inbound.peer)
             self._waiter = Waiter(self._plane, self.route, holder, priority, len(self._data), self._has_place)
         return self._waiter
 
@@ -317,7 +305,7 @@ class Exchange:
         key = None if route.affinity is None else key_of(route.affinity, self._request.headers, self._data, self.rest)
         end = None
         if self._follows is not None:
-            end = self._plane.end_at(route, self._follows.target, tried)
+            end = route.end_at(self._follows.target, tried, self._plane.now())
         if end is None:
             end = self._plane.choose(route, key, tried)
         if end is None:
@@ -424,7 +412,7 @@ class Exchange:
         if self._account.counts_tokens:
             self._account.ask(data, request.facts.content_type)
         read = self._early is not None or self._ids is not None or self._account.counts_tokens
-        lines += self._passed_lines(readable=read)
+        lines += lines_up(request, self._inbound.peer, self._plane.settings, readable=read)
         path = target.prefix + (self._path or b"/") + self._query
         head = framed_request(request.method, path, lines, len(data))
         self._sent_at = self._plane.now()
@@ -433,20 +421,6 @@ class Exchange:
         self._plane.timed(self)
         connection.request(self, request.method.decode("latin-1"), head + data)
         self._accepted = len(data) < _SMALL or not connection.congested
-
-    def _passed_lines(self, *, readable: bool) -> bytes:
-        """The header lines of the client that reach the target. `readable`: its answer must not be compressed."""
-        request, told = self._request, self._plane.settings.forwarded
-        if told == "off" and not readable:
-            return request.facts.passed(request.headers)
-        own, dropped = b"", DROPPED_UP
-        if readable:
-            own, dropped = b"accept-encoding: identity\r\n", DROPPED_TO_COUNT
-        if told != "off":
-            tls, appends = self._plane.settings.tls_cert is not None, told == "append"
-            own += forwarded_lines(request, self._inbound.peer, tls=tls, appends=appends)
-            dropped = dropped | FORWARDED
-        return own + passed_lines(request.headers, dropped)
 
     def _body_for(self, end: "End", target: "Target") -> bytes:
         """The body with the name that the target knows, and with what the route changes."""
@@ -480,13 +454,13 @@ class Exchange:
             keep = self._request.keep_alive and not self._plane.draining
             own = b"" if self._waiter is None else self._waiter.line()
             if self._account.admissions:
-                own += b"".join(b"%b: %b\r\n" % one for one in self._plane.rate_headers(self._who, self.route))
+                own += b"".join(b"%b: %b\r\n" % one for one in self._rate_headers())
                 head, self._chunked = framed(self._request, reader, keep, self._id, own, RATE_PREFIX)
             else:
                 head, self._chunked = framed(self._request, reader, keep, self._id, own)
             self._out.append(head)
         if self._asked_for.api is Api.RESPONSE:
-            self._plane.response_seen(self._request.method, self._asked_for, reader.status)
+            self._plane.responses.seen(self._asked_for.name, self._request.method, reader.status)
         self._account.begin(reader, self._plane.now())
         self._started = True
         self._inbound.begun = True
@@ -685,7 +659,7 @@ class Exchange:
         headers = [*found[1], (b"x-request-id", self._id)]
         if self._waiter is not None and (waited := self._waiter.header()):
             headers.append((b"x-garrison-queue", waited))
-        headers += self._plane.rate_headers(self._who, self.route)
+        headers += self._rate_headers()
         self._end(number)
         if self._inbound.work is not self:
             return
@@ -694,6 +668,9 @@ class Exchange:
         else:
             self._inbound.send(self._early.failure(found[2]))
             self._inbound.next(self._early.keep)
+
+    def _rate_headers(self) -> list[tuple[bytes, bytes]]:
+        return self._plane.callers.rate_headers(self._who, self.route, self._plane.now())
 
     def _leave(self) -> None:
         """The target is not used any more. An attempt without an outcome was cancelled."""

@@ -3,20 +3,20 @@
 import asyncio
 import math
 import os
-from collections.abc import Callable, Hashable, Iterator, Mapping
-from itertools import count, islice
+from collections.abc import Callable, Mapping
+from itertools import count
 from typing import Any, Protocol
 
 from garrison.access.book import Refusal
-from garrison.access.identity import Caller, Identity
-from garrison.access.limiter import Admission, Excess
+from garrison.access.identity import Identity
+from garrison.access.limiter import Admission
 from garrison.base.clock import Clock
 from garrison.base.errors import GarrisonError, InvalidError, NotFoundError, NotReadyError, UnreachableError
 from garrison.gateway.choose.breaker import ALWAYS
-from garrison.gateway.link.messages import RouteValue, Settings, Tables, TargetValue
+from garrison.gateway.link.messages import Settings, Tables, TargetValue
 from garrison.gateway.requests.errors import Answer, error_answer, speaks_anthropic
 from garrison.gateway.requests.near import near_names
-from garrison.gateway.requests.paths import Asked, Kind, path_at
+from garrison.gateway.requests.paths import Asked, Kind
 from garrison.gateway.worker.account import Account
 from garrison.gateway.worker.callers import Callers
 from garrison.gateway.worker.exchange import Exchange
@@ -26,7 +26,7 @@ from garrison.gateway.worker.listing import Listing
 from garrison.gateway.worker.metered import Metered
 from garrison.gateway.worker.outbound import Outbound, connect
 from garrison.gateway.worker.passing import Passing
-from garrison.gateway.worker.rates import rate_headers
+from garrison.gateway.worker.response_routes import response_route
 from garrison.gateway.worker.router import Feed, LoadCall, status_of
 from garrison.gateway.worker.stats import Stats
 from garrison.gateway.worker.stored_responses import StoredAt, StoredResponses
@@ -39,9 +39,6 @@ __all__ = ["ControlLink", "Plane"]
 _CONNECT_SECONDS = 10.0
 _SILENCE_SECONDS = 86400.0
 """For an answer of which nothing comes, unless its route says. A target that is gone is noticed by its connection."""
-_MOST_ASKED_FOR_A_RESPONSE = 8
-_MOST_LOOKED_AT = 64
-"""Targets, and routes of each, that are considered for a response that nobody here has seen."""
 CONTROL = "control"
 
 
@@ -237,88 +234,13 @@ class Plane:
         if self.link is not None:
             self.link.stored(id, at)
 
-    def response_seen(self, method: bytes, asked: Asked, status: int) -> None:
-        """A target has answered for a response: what is not there any more need not be known."""
-        if status == 404 or (method == b"DELETE" and status < 300):
-            self.responses.forget(asked.name)
-
-    def end_at(self, route: Route, target: str, tried: tuple[End, ...]) -> End | None:
-        """Return the end of a route at a target, if it can be asked now, and let a request through its breaker."""
-        for end in route.ends:
-            if end.target.id == target and end.target.open and end not in tried and end.breaker.may_pass(self.now()):
-                return end
-        return None
-
     def response_route(self, who: Identity | Refusal, asked: Asked) -> Route:
-        """Return a route over the target that has a response; where that is not known, over those that may have it.
-
-        Raises:
-            NotFoundError: nothing that the caller may use has it.
-        """
-        known = self.responses.find(asked.name)
-        found: list[str] = []
-        name = ""
-        if known is not None:
-            route = self.table.find(known.model)
-            target = self.table.targets.get(known.target)
-            if route is not None and target is not None and self.callers.may_use(who, route[0].value, known.model):
-                found, name = [target.id] if target.open else [], route[0].name
-        else:
-            found = [one.id for one in islice(self._may_have(who, asked), _MOST_ASKED_FOR_A_RESPONSE)]
-        if not found:
-            raise NotFoundError(f"no response {asked.name!r} is stored", hint="It may have expired; ask for a new one.")
-        return Route(RouteValue(name=name, targets=tuple(found), policy="pin"), self.table.targets)
-
-    def _may_have(self, who: Identity | Refusal, asked: Asked) -> Iterator[Target]:
-        """Yield targets that run, know stored responses, and that the caller may use. Another server, which decides by
-        itself, is asked only for a caller who may use everything."""
-        for target in islice((one for one in self.table.targets.values() if one.open), _MOST_LOOKED_AT):
-            value = target.value
-            if value.hop and not self.callers.is_unlimited(who):
-                continue
-            if (value.hop or path_at(value.engine, asked) is not None) and any(
-                self.callers.may_use(who, one.value) for one in islice(self.table.through(target), _MOST_LOOKED_AT)
-            ):
-                yield target
+        """Return a route over the targets that have, or may have, a stored response. Raises NotFoundError."""
+        return response_route(self.table, self.callers, self.responses, who, asked)
 
     def has_sent(self, request: Request) -> bool:
         """Whether this server has sent a request itself, to a target that has sent it back."""
         return any(len(name) == 3 and self._via in value and name.lower() == b"via" for name, value in request.headers)
-
-    def count(self, who: Identity | Refusal, route: Route) -> tuple[Admission, ...]:
-        """Count a request for its caller and its route, as they have limits.
-
-        Raises:
-            RateLimitedError: there are too many.
-        """
-        of_key = self.callers.begin(who, self.now())
-        if route.rates is None:
-            return () if of_key is None else (of_key,)
-        of_route = route.limiter.begin("", route.rates, self.now())
-        if isinstance(of_route, Excess):
-            if of_key is not None:
-                of_key.by.undo(of_key, self.now())
-            raise of_route.error(f"the route {route.name}")
-        return (of_route,) if of_key is None else (of_key, of_route)
-
-    def rate_headers(self, who: Identity | Refusal | None, route: Route | None) -> list[tuple[bytes, bytes]]:
-        """Return what is left of the limits of a caller and of a route; nothing where there are none."""
-        now = self.now()
-        found = []
-        if isinstance(who, Identity) and who.key_id is not None and who.limits:
-            found.append(self.callers.limiter.standings(who.key_id, who.limits, now))
-        if route is not None and route.rates is not None:
-            found.append(route.limiter.standings("", route.rates, now))
-        return rate_headers(found)
-
-    def holder_of(self, who: Identity | Refusal | None, inbound: Inbound) -> tuple[Hashable, int]:
-        """Return with whom a caller takes turns where requests wait, and its priority.
-
-        That is the holder of its key; where nobody needs one, whoever has its address.
-        """
-        if not isinstance(who, Identity) or who.caller is Caller.ANONYMOUS:
-            return inbound.peer, 0
-        return who.key_id or who.name, who.priority
 
     def error_answer(self, error: GarrisonError, target: bytes) -> Answer:
         """Return status, headers and body for an error, as the clients of a path read it."""

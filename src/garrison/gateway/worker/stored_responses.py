@@ -48,8 +48,10 @@ class StoredResponses:
             self._known.move_to_end(id)
         return found
 
-    def forget(self, id: str) -> None:
-        self._known.pop(id, None)
+    def seen(self, id: str, method: bytes, status: int) -> None:
+        """Note how a target has answered a request for one: what is not there any more need not be known."""
+        if status == 404 or (method == b"DELETE" and status < 300):
+            self._known.pop(id, None)
 
 
 class IdReader:

@@ -190,6 +190,13 @@ class Route:
         """Where the start of one of its targets is; empty where nothing is known of any."""
         return next((one.target.loading for one in self.ends if one.target.loading), {})
 
+    def end_at(self, target: str, tried: Collection["End"], now: float) -> "End | None":
+        """Return its end at a target, if that can be asked now, and let a request through its breaker."""
+        for end in self.ends:
+            if end.target.id == target and end.target.open and end not in tried and end.breaker.may_pass(now):
+                return end
+        return None
+
     def leave(self) -> None:
         """The route is gone."""
         for one in self.ends:

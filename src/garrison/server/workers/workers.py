@@ -2,10 +2,8 @@
 
 import asyncio
 import contextlib
-import hashlib
 import os
 import signal
-import socket
 from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any
@@ -29,6 +27,7 @@ from garrison.server.workers.door import WorkerDoor
 from garrison.server.workers.processes import LINK_NAME, LOG_NAME, start_worker
 from garrison.server.workers.records import RECORD_NAME, WorkerRecord, read_workers, write_workers
 from garrison.server.workers.routes import Known, known
+from garrison.server.workers.told import told_keys, told_settings, via_of
 from garrison.server.workers.totals import Totals
 
 __all__ = ["Workers"]
@@ -72,7 +71,7 @@ class Workers:
         self._instances, self._nodes, self._keys = instances, nodes, keys
         self._settings, self._secret, self._disk = settings, secret, disk
         self._control_socket = control_socket.absolute()
-        self._via = _via(secret, self._control_socket)
+        self._via = via_of(secret, self._control_socket)
         self._declared = declared
         self._address = (settings.server_host, settings.server_port)
         self.totals = Totals()
@@ -341,32 +340,10 @@ class Workers:
         return TargetValue(id=f"node:{name}", url=upstream.url, key=upstream.key, hop=True)
 
     def _told_settings(self) -> messages.Settings:
-        values = self._settings
-        return messages.Settings(
-            host=self._address[0],
-            port=self._address[1],
-            control_socket=str(self._control_socket),
-            via=self._via,
-            tls_cert=None if values.tls_cert_file is None else str(values.tls_cert_file.absolute()),
-            tls_key=None if values.tls_key_file is None else str(values.tls_key_file.absolute()),
-            open_inference=not values.require_inference_auth,
-            open_management=not values.require_management_auth,
-            max_body_bytes=values.max_body_mib * 2**20,
-            drain_seconds=values.drain_timeout,
-            start_queue=values.start_queue,
-            start_timeout=values.on_demand_start_timeout,
-            forwarded=values.forwarded_headers,
-            loading_comments=values.loading_comments,
-        )
+        return told_settings(self._settings, self._address, self._control_socket, self._via)
 
     def _told_keys(self) -> messages.Keys:
-        book = self._keys.book
-        return messages.Keys(
-            secret=self._secret,
-            config_keys=self._settings.management_keys,
-            revision=book.revision,
-            rows=list(book.rows.values()),
-        )
+        return told_keys(self._keys.book, self._secret, self._settings.management_keys)
 
     def _tell(self) -> None:
         self._changed.set()
@@ -395,12 +372,6 @@ class _Guarded(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._peer.connection_lost(exc)
-
-
-def _via(secret: bytes, control_socket: Path) -> str:
-    """A word that tells this server from all others, also those that share its keys, and tells nothing about it."""
-    place = f"{socket.gethostname()}\0{control_socket}".encode()
-    return "garrison-" + hashlib.blake2b(place, digest_size=8, key=secret, person=b"garrison-via").hexdigest()
 
 
 def _signal(process: ProcessId | None, number: int) -> None:
