@@ -30,7 +30,8 @@ SENT: list[messages.FromControl] = [
             messages.RouteValue(
                 name="r", targets=("a", "b"), options={"limit": 3}, affinity=AffinityValue(by=("user",)),
                 aliases=("s",), filters={"s": FilterValue(set={"x": "null"}, strip=("y",))},
-                limits=LimitsValue(concurrent=1), queue=QueueValue(busy=1.5), timeouts=TimeoutsValue(whole=9), instance_ids=(1, None),
+                limits=LimitsValue(concurrent=1), queue=QueueValue(busy=1.5), timeouts=TimeoutsValue(whole=9),
+                instance_ids=(1, None),
             )
         ],
     ),
