@@ -140,6 +140,10 @@ class MemoryRunningEngine:
         await asyncio.sleep(0)
         return self.sleeps if self._runner.can_sleep else None
 
+    async def context_length(self) -> int | None:
+        await asyncio.sleep(0)
+        return self._runner.context
+
     def pids(self) -> frozenset[int]:
         return frozenset() if self.pid is None else frozenset({self.pid})
 
@@ -225,6 +229,7 @@ class MemoryRunner:
         sleep_seconds, wake_seconds: how long that takes.
         sleep_faults: what goes wrong with it from now on.
         fails: raised by the start of an instance of that name.
+        context: tokens that its engines say they serve.
         alive: the engines by instance: what a successor can adopt.
         starts: the names in the order of their starts.
         most_alive: the largest number of engines at once, those that start or stop included, those that sleep not.
@@ -246,6 +251,7 @@ class MemoryRunner:
         self.start_seconds = start_seconds
         self.stop_seconds = stop_seconds
         self.fails: dict[str, GarrisonError] = {}
+        self.context: int | None = None
         self.alive: dict[str, MemoryRunningEngine] = {}
         self.starting: dict[str, asyncio.Event] = {}
         self.starts: list[str] = []
