@@ -208,9 +208,14 @@ class Server:
         while not self._has_manager():
             self._parts.keys_changed.clear()
             await self._parts.keys_changed.wait()
-        self._parts.workers.move(values.server_host, values.server_port)
+        places = []
+        if not is_loopback(values.server_host):
+            self._parts.workers.move(values.server_host, values.server_port)
+            places.append(f"{_shown(values.server_host)}:{values.server_port}")
         self._parts.ollama.move(values.gateway_ollama_host, values.server_host)
-        self._note(f"there is a management key now: listening on {_shown(values.server_host)}:{values.server_port}")
+        if values.gateway_ollama_port is not None and not is_loopback(values.gateway_ollama_host):
+            places.append(f"{_shown(values.gateway_ollama_host)}:{values.gateway_ollama_port}")
+        self._note(f"there is a management key now: listening on {' and '.join(places)}")
 
     def _application(self) -> ASGIApp:
         parts, values = self._parts, self._parts.settings

@@ -114,5 +114,5 @@ def test_a_list_that_is_none(body: bytes) -> None:
 
 
 def test_a_list_with_more_than_we_know() -> None:
-    row: dict[str, Any] = {"id": "a", "object": "model", "status": {"value": "loaded"}, "node": "edge"}
+    row: dict[str, Any] = {"id": "a", "object": "model", "status": {"value": "loaded"}, "node": "edge", "model": None}
     assert read_entries(json.dumps({"object": "list", "data": [row]}).encode()) == [Entry("a")]

@@ -148,6 +148,11 @@ def test_comments_and_other_choices_say_nothing() -> None:
     assert [one["message"]["content"] for one in found] == ["a", ""]
 
 
+def test_an_answer_that_came_all_at_once_still_took_some_time() -> None:
+    found = lines(WHOLE)[-1]
+    assert (found["prompt_eval_duration"], found["eval_duration"]) == (0, 750_000_000)
+
+
 def test_timings_of_the_engine() -> None:
     found = lines(delta("a", "stop") + event(choices=[], timings={"prompt_ms": 10, "predicted_ms": 20}) + DONE)
     assert (found[-1]["prompt_eval_duration"], found[-1]["eval_duration"]) == (10_000_000, 20_000_000)

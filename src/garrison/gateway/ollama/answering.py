@@ -3,6 +3,8 @@
 import asyncio
 from collections.abc import Mapping
 
+import msgspec
+
 from garrison.base.logs import logger
 from garrison.gateway.ollama.catalogue import Catalogue
 from garrison.gateway.ollama.client import LINES, Client
@@ -30,6 +32,7 @@ __all__ = ["Answering"]
 _MOST_UNLOADING = 64
 _UNLOAD_SECONDS = 600.0
 
+_encoded = msgspec.json.Encoder().encode
 _log = logger(__name__)
 
 
@@ -72,8 +75,8 @@ class Answering:
             await client.json(form.last(Piece(), Ended(reason, client.elapsed)))
             return
         name, served = await self._checked(client, body.model, asked)
-        request = asked.of(name, served)
-        if request["stream"]:
+        request = _encoded(asked.of(name, served))
+        if asked.body["stream"]:
             async with self._door.stream("POST", asked.path, client.passed, request) as response:
                 await _relay(client, form, response)
         else:
@@ -105,7 +108,7 @@ class Answering:
             await self._catalogue.start(await self._catalogue.find(body.model, client.passed), client.passed)
             return Vectors()
         name, _ = await self._checked(client, body.model, asked)
-        answer = await self._door.ask("POST", asked.path, client.passed, asked.of(name))
+        answer = await self._door.ask("POST", asked.path, client.passed, _encoded(asked.of(name)))
         self._unload_if_asked(body.keep_alive, name, client.passed)
         return read_vectors(answer.body)
 

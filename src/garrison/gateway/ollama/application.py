@@ -130,7 +130,7 @@ async def _while_there(client: Client, work: Coroutine[Any, Any, None]) -> None:
     gone = asyncio.create_task(client.gone())
     try:
         await asyncio.wait((task, gone), return_when=asyncio.FIRST_COMPLETED)
-        if not task.done():
+        if not task.done() and not client.complete:
             raise ClientGoneError
         await task
     finally:

@@ -30,7 +30,7 @@ class OwnCertificate(TlsContexts):
         self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         self._context.check_hostname = False
         self._context.verify_flags |= ssl.VerifyFlags.VERIFY_X509_PARTIAL_CHAIN
-        self._read = ""
+        self._read: str | None = None
         self._files: SharedCalls[Path, None] = SharedCalls("certificate")
 
     async def load(self, tls: Tls) -> ssl.SSLContext:

@@ -40,6 +40,7 @@ class Client:
         more: headers of the answer, whatever it is.
         began: when it came.
         answered: the head of the answer was sent.
+        complete: all of it was.
     """
 
     def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -50,7 +51,7 @@ class Client:
         self.passed = {name: value for name, value in self.headers.items() if name not in _NOT_PASSED}
         self.more: dict[str, str] = {}
         self.began = datetime.now(UTC)
-        self.answered = False
+        self.answered = self.complete = False
         self._receive, self._send = receive, send
         self._at = time.perf_counter()  # the loop's time is that of its last turn
 
@@ -103,6 +104,7 @@ class Client:
 
     async def write(self, data: bytes, *, last: bool = False) -> None:
         """Send more of a body; returns when the client keeps up."""
+        self.complete = last
         await self._send({"type": "http.response.body", "body": data, "more_body": not last})
 
     async def _received(self) -> Message:

@@ -67,6 +67,7 @@ class Door:
 
         Args:
             headers: of whoever asks.
+            json: a value, or the bytes of one.
 
         Raises:
             RefusedError: it was refused, or the gateway does not answer.
@@ -87,6 +88,7 @@ class Door:
         """Send a request and read its answer as it arrives. Leaving early ends it, at the engine too.
 
         Args:
+            json: as with `ask`.
             relay: an error of the gateway or the engine is an answer like any other.
 
         Raises:

@@ -1,12 +1,10 @@
 """The paths of OpenAI's and Anthropic's APIs that Ollama has too: passed on, but for the name of the model."""
 
-import msgspec
-
-from garrison.base.errors import InvalidError
 from garrison.gateway.ollama.catalogue import Catalogue
 from garrison.gateway.ollama.client import Client
 from garrison.gateway.ollama.door import Door, passed
 from garrison.gateway.requests.body_fields import read_fields
+from garrison.gateway.requests.rewrite import rewrite, rewritten
 from garrison.net.client import Response
 from garrison.net.errors import TransportError
 
@@ -36,11 +34,8 @@ class OpenAi:
     async def post(self, client: Client, data: bytes) -> None:
         """A request to a model, in JSON."""
         model = read_fields(data).model
-        try:
-            body = msgspec.json.decode(data)
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-            raise InvalidError(f"the body cannot be read: {error}", hint="Send a JSON object with `model`.") from None
-        body["model"] = await self._catalogue.name(model, client.passed)
+        name = await self._catalogue.name(model, client.passed)
+        body = rewritten(data, rewrite(model=name), model)
         async with self._door.stream("POST", client.path, client.passed, body, relay=True) as response:
             await _relay(client, response)
 

@@ -20,7 +20,7 @@ from garrison.gateway.ollama.application import Application
 from garrison.gateway.ollama.door import Door
 from garrison.gateway.ollama.told import Told, read_record
 
-__all__ = ["serve"]
+__all__ = ["make_server", "serve"]
 
 _HEAD_BYTES = 64 * 1024
 _HEAD_SECONDS = 20.0
@@ -42,7 +42,7 @@ async def serve(told: Told, bound: socket.socket) -> None:
         OSError: the certificate cannot be used.
     """
     door = Door(told.gateway, None if told.gateway_certificate is None else Path(told.gateway_certificate))
-    server = uvicorn.Server(_config(told, Application(told, door)))
+    server = make_server(told, door)
     logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)  # clients that leave are no errors
     watching = asyncio.create_task(_watch(told, server), name="watch")
     try:
@@ -52,9 +52,10 @@ async def serve(told: Told, bound: socket.socket) -> None:
         door.close()
 
 
-def _config(told: Told, app: Application) -> uvicorn.Config:
-    return uvicorn.Config(
-        app,
+def make_server(told: Told, door: Door) -> uvicorn.Server:
+    """Return the HTTP server, which does not listen yet."""
+    config = uvicorn.Config(
+        Application(told, door),
         http=_Protocol,
         ws="none",
         lifespan="off",
@@ -69,6 +70,7 @@ def _config(told: Told, app: Application) -> uvicorn.Config:
         ssl_certfile=told.tls_cert,
         ssl_keyfile=told.tls_key,
     )
+    return uvicorn.Server(config)
 
 
 class _Protocol(H11Protocol):

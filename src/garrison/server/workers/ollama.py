@@ -17,7 +17,7 @@ from typing import Any
 import msgspec
 
 import garrison
-from garrison.base.errors import PortForeignError
+from garrison.base.errors import GarrisonError, InvalidError, PortForeignError
 from garrison.base.identity import ProcessId, start_time
 from garrison.base.logs import logger
 from garrison.base.settings import Settings
@@ -73,9 +73,11 @@ class OllamaListener:
     """
 
     def __init__(self, settings: Settings, *, control_socket: Path, disk: ThreadPool) -> None:
-        self._settings, self._control_socket, self._disk = settings, control_socket, disk
+        self._control_socket, self._disk = control_socket, disk
+        self._began, self._settings = settings, settings
         self._host, self._gateway_host = settings.gateway_ollama_host, settings.server_host
         self._bound: socket.socket | None = None
+        self._bound_to = ""
         self._running: _Running | None = None
         self._changed = asyncio.Event()
         self._supervising: asyncio.Task[None] | None = None
@@ -91,26 +93,32 @@ class OllamaListener:
 
         Raises:
             PortForeignError: somebody else has the port.
-            InvalidError: the address cannot be used.
+            InvalidError: the address cannot be used, or is the server's own.
         """
         self._host, self._gateway_host = host, gateway_host
         found = await self._record()
-        if self._settings.gateway_ollama_port is None:
+        port = self._began.gateway_ollama_port
+        if port is None:
             if found is not None:
                 self._end_later(_Running(found.process, found.told))
+        elif port == self._began.server_port:
+            raise InvalidError(
+                f"port {port} is the server's own, so Ollama's API cannot be there",
+                hint="Choose another one with GARRISON_GATEWAY_OLLAMA_PORT.",
+            )
         elif found is not None and found.told == self._wanted():
             self._running = _Running(found.process, found.told)
             _log.info("the process for Ollama's API was adopted", pid=found.pid)
         else:
-            self._bound = await self._bind(found)
+            await self._bind(found)
 
     def startup(self) -> None:
         """Have the port served from now on."""
-        if self._settings.gateway_ollama_port is not None:
+        if self._began.gateway_ollama_port is not None:
             self._supervising = asyncio.create_task(self._supervise(), name="ollama")
 
     def reconfigure(self, fresh: Settings) -> None:
-        """Take other settings."""
+        """Take other settings, but for those that need another start of the server."""
         self._settings = fresh
         self._changed.set()
 
@@ -130,7 +138,7 @@ class OllamaListener:
             self._end_later(self._running)
         if self._ending:
             await asyncio.wait(self._ending)
-        path = self._settings.data_dir / RECORD_NAME
+        path = self._began.data_dir / RECORD_NAME
         await self._disk.run(lambda: path.unlink(missing_ok=True), f"remove {path}")
 
     # ---
@@ -141,20 +149,18 @@ class OllamaListener:
                 if self._running is None or self._running.told != self._wanted():
                     await self._replace()
                 await self._until_something_happens()
-            except (OSError, PortForeignError) as error:
+            except (OSError, GarrisonError) as error:
                 _log.error("Ollama's API cannot be served", error=str(error))
                 await asyncio.sleep(_AGAIN_SECONDS[-1])
 
     async def _replace(self) -> None:
         """Start a process, and have the one before finish its requests and end."""
         wanted, before = self._wanted(), self._running
-        if self._bound is None or (before is not None and before.told.address != wanted.address):
-            if self._bound is not None:
-                self._bound.close()
-                self._bound = None
-            self._bound = await self._bind(await self._record())
-        text = msgspec.json.encode(wanted).decode()
-        child = await start_ollama(self._settings.data_dir, self._bound.fileno(), text)
+        if self._bound is None or self._bound_to != wanted.address:
+            bound = await self._bind(await self._record())
+        else:
+            bound = self._bound
+        child = await start_ollama(self._began.data_dir, bound.fileno(), msgspec.json.encode(wanted).decode())
         started = start_time(child.pid)
         self._running = _Running(ProcessId(child.pid, started or 0), wanted, child)
         if before is not None:
@@ -181,8 +187,11 @@ class OllamaListener:
 
     async def _bind(self, before: Record | None) -> socket.socket:
         """Bind the port, for which a process of a server before may have to give it up."""
-        host, port = self._host, self._settings.gateway_ollama_port
+        host, port = self._host, self._began.gateway_ollama_port
         assert port is not None
+        if self._bound is not None:
+            self._bound.close()
+            self._bound = None
         loop = asyncio.get_running_loop()
         began = loop.time()
         while True:
@@ -190,7 +199,8 @@ class OllamaListener:
             if before is not None:
                 _Running(before.process, before.told).signal(signal.SIGKILL if late else signal.SIGTERM)
             try:
-                return bind_port(host, port)
+                self._bound, self._bound_to = bind_port(host, port), f"{host}:{port}"
+                return self._bound
             except PortForeignError:
                 if loop.time() - began > (_FREE_SECONDS if before is None else 2 * _HANDOVER_SECONDS):
                     raise PortForeignError(
@@ -218,25 +228,25 @@ class OllamaListener:
         task.add_done_callback(self._ending.discard)
 
     async def _record(self) -> Record | None:
-        return await self._disk.run(lambda: read_record(self._settings.data_dir), "read the record of Ollama's API")
+        return await self._disk.run(lambda: read_record(self._began.data_dir), "read the record of Ollama's API")
 
     def _wanted(self) -> Told:
-        values, port = self._settings, self._settings.gateway_ollama_port
-        certificate = None if values.tls_cert_file is None else str(values.tls_cert_file.absolute())
-        key = None if values.tls_key_file is None else str(values.tls_key_file.absolute())
+        began, values = self._began, self._settings
+        certificate = None if began.tls_cert_file is None else str(began.tls_cert_file.absolute())
+        key = None if began.tls_key_file is None else str(began.tls_key_file.absolute())
         public = not is_loopback(self._host)
-        names = (*values.allowed_hosts, values.server_host, values.gateway_ollama_host)
+        names = (*values.allowed_hosts, began.server_host, began.gateway_ollama_host)
         return Told(
             version=garrison.__version__,
-            data_dir=str(values.data_dir.absolute()),
+            data_dir=str(began.data_dir.absolute()),
             control_socket=str(self._control_socket.absolute()),
-            address=f"{self._host}:{port}",
-            gateway=url_of(reachable(self._gateway_host), values.server_port, secure=certificate is not None),
+            address=f"{self._host}:{began.gateway_ollama_port}",
+            gateway=url_of(reachable(self._gateway_host), began.server_port, secure=certificate is not None),
             gateway_certificate=certificate,
             tls_cert=certificate if public else None,
             tls_key=key if public else None,
             hosts=tuple(one.lower() for one in names),
             origins=values.allowed_origins,
-            max_body_bytes=values.max_body_mib * 2**20,
+            max_body_bytes=began.max_body_mib * 2**20,
             drain_seconds=values.drain_timeout,
         )

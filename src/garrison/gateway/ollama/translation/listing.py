@@ -32,7 +32,7 @@ class Entry(msgspec.Struct, frozen=True):
 
     Attributes:
         created: Unix time.
-        state: of its instance; empty for a model that is none.
+        state: of its instance; None for a model that is none.
         model: what the instance serves: a name or a path.
         max_model_len: its context in tokens.
         memory: bytes by device.
@@ -41,12 +41,12 @@ class Entry(msgspec.Struct, frozen=True):
 
     id: str
     created: int = 0
-    state: str = ""
-    model: str = ""
-    engine: str = ""
+    state: str | None = None
+    model: str | None = None
+    engine: str | None = None
     max_model_len: int | None = None
-    memory: dict[str, int] = {}
-    idle_timeout: float = 0.0
+    memory: dict[str, int] | None = None
+    idle_timeout: float | None = None
 
 
 class _Entries(msgspec.Struct, frozen=True):
@@ -120,8 +120,8 @@ def loaded(entries: Sequence[Entry], now: datetime) -> dict[str, Any]:
     for one in entries:
         if one.state not in _IN_MEMORY:
             continue
-        until = now + timedelta(seconds=one.idle_timeout) if one.idle_timeout > 0 else _FOR_EVER
-        on_gpus = sum(count for device, count in one.memory.items() if device != _HOST)
+        until = now + timedelta(seconds=one.idle_timeout) if one.idle_timeout else _FOR_EVER
+        on_gpus = sum(count for device, count in (one.memory or {}).items() if device != _HOST)
         more = {"expires_at": stamp(until), "size_vram": on_gpus, "context_length": one.max_model_len or 0}
         rows.append({**_row(one), **more})
     return {"models": rows}
@@ -151,7 +151,7 @@ def shown(name: str, entry: Entry) -> dict[str, Any]:
 
 def _row(entry: Entry) -> dict[str, Any]:
     name = listed_name(entry.id)
-    size = sum(entry.memory.values())
+    size = sum((entry.memory or {}).values())
     return {"name": name, "model": name, "size": size, "digest": _digest(entry), "details": _details(entry)}
 
 
@@ -164,7 +164,7 @@ def _details(entry: Entry) -> Mapping[str, Any]:
     family = _family(entry)
     found: dict[str, Any] = {
         "parent_model": "",
-        "format": _FORMATS.get(entry.engine, "safetensors"),
+        "format": _FORMATS.get(entry.engine or "", "safetensors"),
         "family": family,
         "families": [family],
         "parameter_size": "",

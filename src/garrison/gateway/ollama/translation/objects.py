@@ -88,7 +88,9 @@ def stamp(when: datetime) -> str:
 
 def _measured(ended: Ended) -> dict[str, Any]:
     loaded = ended.loaded or 0.0
-    first = ended.first if ended.first is not None else loaded
+    # Where the first token came together with the last, nobody knows how long the prompt took. No answer takes no time:
+    # clients divide by it.
+    first = ended.first if ended.first is not None and ended.first < ended.at else loaded
     prompt = first - loaded if ended.prompt_seconds is None else ended.prompt_seconds
     answer = ended.at - first if ended.answer_seconds is None else ended.answer_seconds
     found: dict[str, Any] = {"total_duration": _nanoseconds(ended.at), "load_duration": _nanoseconds(loaded)}
