@@ -96,10 +96,15 @@ class OllamaLab:
         self._task.cancel()
         for one in self.server.servers:
             one.close()
-        await asyncio.wait([self._task])
-        await self.until(lambda: not self.server.server_state.tasks)
-        self.door.close()
-        await self.gateway.close()
+        await asyncio.wait([self._task], timeout=5)
+        left = self.server.server_state.tasks
+        try:
+            await self.until(lambda: not left)
+        finally:
+            for task in tuple(left):
+                task.cancel()
+            self.door.close()
+            await self.gateway.close()
         assert self.gateway.failures == []
 
     async def _serve(self, conn: Conn) -> None:
