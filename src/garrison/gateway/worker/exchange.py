@@ -274,10 +274,7 @@ class Exchange:
     def answer_head(self, reader: ResponseReader) -> None:
         if reader.status >= 502 and self._unavailable(reader.status):
             return
-        breaker, self._breaker = self._breaker, None
-        if breaker is not None and (breaker.failures or breaker.passes_from != ALWAYS):  # else it has nothing to learn
-            assert self.target is not None
-            self.target.answered(breaker, self._generation, self._plane.now())
+        self._learn()
         for status, headers in reader.interim:
             if not self._request.http10 and status != 100:
                 self._out.append(answer_head(status, headers, b""))
@@ -288,6 +285,13 @@ class Exchange:
         self._account.begin(reader, self._plane.now())
         self._started = True
         self._inbound.begun = True
+
+    def _learn(self) -> None:
+        """The target has answered, which its breaker is told, if there is anything to learn from it."""
+        breaker, self._breaker = self._breaker, None
+        if breaker is not None and (breaker.failures or breaker.passes_from != ALWAYS):
+            assert self.target is not None
+            self.target.answered(breaker, self._generation, self._plane.now())
 
     def _path_at(self, target: "Target") -> bytes | None:
         """The path of the request at a target; None for one that does not have it, or not for whoever asks."""

@@ -18,6 +18,8 @@ __all__ = [
     "framed",
     "request_head",
     "request_id_of",
+    "switched_head",
+    "upgrade_lines",
 ]
 
 _HOP = frozenset(
@@ -59,6 +61,22 @@ def request_head(request: "Request", path: bytes, own: bytes, length: int | None
     else:
         parts.append(b"\r\n")
     return b"".join(parts)
+
+
+def upgrade_lines(request: "Request") -> bytes:
+    """Return the header lines that ask a target for the protocol that the client asks for."""
+    asked = (b"upgrade: " + value + b"\r\n" for name, value in request.headers if name.lower() == b"upgrade")
+    return b"connection: upgrade\r\n" + b"".join(asked)
+
+
+def switched_head(reader: "ResponseReader", own: bytes = b"") -> bytes:
+    """Return the head with which a target changes to another protocol, as its client gets it.
+
+    Args:
+        own: further header lines.
+    """
+    lines = [name + b": " + value + b"\r\n" for name, value in reader.headers]
+    return b"".join((_line(reader.status), *lines, own, b"\r\n"))
 
 
 def request_id_of(headers: HeaderList) -> bytes:

@@ -27,6 +27,7 @@ from garrison.gateway.worker.passing import Passing
 from garrison.gateway.worker.router import Feed, LoadCall, status_of
 from garrison.gateway.worker.stats import Stats
 from garrison.gateway.worker.targets import End, Route, RouteTable, Target
+from garrison.gateway.worker.upgrade import Upgrade
 
 __all__ = ["ControlLink", "Plane"]
 
@@ -117,7 +118,8 @@ class Plane:
         asked = classify(request.method, request.target)
         if asked.kind in (Kind.CONTROL, Kind.PROXY):
             return self._pass_on(inbound, request)
-        if request.upgrade and not _offers_http2(request):
+        upgrade = request.upgrade and not _offers_http2(request)
+        if upgrade and asked.kind is not Kind.UPSTREAM:
             raise InvalidError("this path speaks no other protocol", hint="Send the request without Upgrade.")
         if asked.kind in (Kind.MODELS, Kind.MODEL):
             return Listing(self, inbound, request, asked)
@@ -129,7 +131,8 @@ class Plane:
             who = None
         inbound.go_on()
         _, mark, query = request.target.partition(b"?")
-        return Exchange(self, inbound, request, asked, mark + query, who)
+        kind = Upgrade if upgrade else Exchange
+        return kind(self, inbound, request, asked, mark + query, who)
 
     def _router_work(self, inbound: Inbound, request: Request, asked: Asked) -> Work:
         if asked.name == "list":
