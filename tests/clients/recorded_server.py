@@ -1,7 +1,7 @@
 """A server for the engine `custom`: `recorded_server.py PORT`.
 
 It answers with what vLLM 0.32.0 (CPU, the model of `scripts/tiny_model.py`) answered once: tool calls, responses and
-messages, which the simulator does not have. A transcription says what arrived, and `/v1/realtime` echoes.
+messages, which the simulator does not have. A transcription and a ranking say what arrived, and `/v1/realtime` echoes.
 """
 
 import hashlib
@@ -60,9 +60,12 @@ async def _healthy(_request: web.Request) -> web.Response:
 
 
 async def _asked(request: web.Request) -> web.Response:
-    """What the server was sent: to see that it is what the client said."""
+    """What the server was sent, compressed where the client reads that."""
     body = await request.read()
-    return web.json_response({"headers": [list(pair) for pair in request.headers.items()], "body": json.loads(body)})
+    told = {"headers": {name.lower(): value for name, value in request.headers.items()}, "body": json.loads(body)}
+    answer = web.json_response(told)
+    answer.enable_compression()
+    return answer
 
 
 def main() -> None:
