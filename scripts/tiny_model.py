@@ -62,9 +62,7 @@ def main() -> int:
     return 0
 
 
-def make_model(
-    directory: Path, *, shards: int = 1, seed: int = 0, layers: int = LAYERS, ends: bool = False
-) -> Path:
+def make_model(directory: Path, *, shards: int = 1, seed: int = 0, layers: int = LAYERS, ends: bool = False) -> Path:
     """Make a Hugging Face directory: config.json, tokenizer, safetensors (with an index for several shards).
 
     Args:

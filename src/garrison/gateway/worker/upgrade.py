@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from garrison.gateway.requests.paths import switches
 from garrison.gateway.worker.exchange import Exchange
-from garrison.gateway.worker.heads import DROPPED_UP, request_head, request_id_of, switched_head, upgrade_lines
+from garrison.gateway.worker.heads import framed_request, switched_head, upgrade_lines
 from garrison.net.http1.responses import ResponseReader
 
 if TYPE_CHECKING:
@@ -20,9 +20,18 @@ if TYPE_CHECKING:
     from garrison.gateway.worker.plane import Plane
     from garrison.gateway.worker.targets import Target
 
-__all__ = ["Upgrade"]
+__all__ = ["Upgrade", "wants_upgrade"]
 
 _SWITCHED = 101
+
+
+def wants_upgrade(request: "Request") -> bool:
+    """Whether a request is only of use in another protocol. Java's client offers HTTP/2 with every request, and takes
+    an answer in HTTP/1.1."""
+    if not request.upgrade:
+        return False
+    offers = [value.strip().lower() for name, value in request.headers if name.lower() == b"upgrade"]
+    return request.method == b"CONNECT" or any(one != b"h2c" for one in offers)
 
 
 class Upgrade(Exchange):
@@ -73,11 +82,11 @@ class Upgrade(Exchange):
         request, target = self._request, self.target
         assert target is not None
         self._upstream = connection
-        own = target.head + upgrade_lines(request)
+        lines = target.head + upgrade_lines(request) + request.facts.passed(request.headers)
         if self._made_id:
-            own += b"x-request-id: " + self._id + b"\r\n"
-        path = target.prefix + (self._path_at(target) or b"/") + self._query
-        head = request_head(request, path, own, len(self._data), DROPPED_UP)
+            lines += b"x-request-id: %b\r\n" % self._id
+        path = target.prefix + (self._path or b"/") + self._query
+        head = framed_request(request.method, path, lines, len(self._data))
         self._sent_at = self._plane.now()
         self.deadline = self._sent_at + self._plane.silence_seconds
         self._plane.timed(self)
@@ -91,8 +100,7 @@ class Upgrade(Exchange):
             super().answer_head(reader)
             return
         self._learn()
-        own = b"" if request_id_of(reader.headers) else b"x-request-id: " + self._id + b"\r\n"
-        self._out.append(switched_head(reader, own))
+        self._out.append(switched_head(reader, self._id))
         self._account.begin(reader, self._plane.now())
         self._started = self._inbound.begun = True
 
