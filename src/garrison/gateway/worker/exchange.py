@@ -624,6 +624,8 @@ class Exchange:
         if self._ends and self._plane.now() >= self._ends and times is not None:
             self._give_up()
             self._late(f"the request took longer than {times.whole:g} s")
+        elif self._waiter is not None and self._waiter.is_next:
+            self.deadline = 0.0  # another one that expired a moment ago has made way for it
         elif self._waiter is not None and self._waiter.deadline:
             error = self._waiter.overdue()
             if error is None:
