@@ -1,3 +1,4 @@
+import json
 import os
 from pathlib import Path
 
@@ -110,11 +111,26 @@ def test_where_the_base_cannot_be_read_shapes_are_not_judged(artifacts, adapter,
 
 def test_a_base_is_read_once(artifacts, adapter, base, monkeypatch):
     reads = []
-    real = disk_artifacts.read_base_shapes
-    monkeypatch.setattr(disk_artifacts, "read_base_shapes", lambda path: reads.append(path) or real(path))
+    real = disk_artifacts.read_base
+    monkeypatch.setattr(disk_artifacts, "read_base", lambda path: reads.append(path) or real(path))
     for name in "abc":
         artifacts.check(str(adapter(name)), target(), base)
     assert len(reads) == 1
+
+
+def test_what_cannot_be_compared_is_said_and_not_refused(artifacts, adapter, tmp_path):
+    import tiny_model
+
+    packed = tiny_model.make_model(tmp_path / "packed")
+    tensors = {
+        f"model.layers.{n}.self_attn.q_proj.qweight": {"dtype": "I32", "shape": [1], "data_offsets": [4 * n, 4 * n + 4]}
+        for n in (0, 1)
+    }
+    head = json.dumps(tensors).encode()
+    (packed / "model.safetensors").write_bytes(len(head).to_bytes(8, "little") + head + bytes(8))
+    content = artifacts.check(str(adapter("sql")), target(), str(packed))
+    assert content.failure is None
+    assert "cannot be told" in content.untold[0]
 
 
 def test_rank_against_the_server(artifacts, adapter):

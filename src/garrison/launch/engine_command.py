@@ -23,7 +23,7 @@ from garrison.launch.spec import AdapterSpec, LaunchSpec
 from garrison.models.layout import Layout
 
 if TYPE_CHECKING:
-    from garrison.models.adapters.fit import BaseShapes
+    from garrison.models.adapters.fit import Base
     from garrison.models.adapters.inspect import AdapterInfo
 
 __all__ = ["Chosen", "PreparedAdapter", "choose", "command", "prepare_adapters", "require_key", "served_name"]
@@ -49,8 +49,11 @@ class Chosen:
 
 @dataclass(frozen=True, slots=True)
 class PreparedAdapter:
+    """An adapter that can be served. `untold`: what could not be checked, a sentence each."""
+
     name: str
     info: "AdapterInfo"
+    untold: tuple[str, ...] = ()
 
 
 def choose(spec: LaunchSpec, settings: Settings, environ: Mapping[str, str]) -> Chosen:
@@ -121,14 +124,14 @@ def prepare_adapters(
     """
     if not adapters:
         return ()
-    from garrison.models.adapters.fit import read_base_shapes
+    from garrison.models.adapters.fit import read_base
 
-    base = read_base_shapes(model) if model is not None and (model / "config.json").is_file() else None
+    base = read_base(model) if model is not None and model.is_dir() else None
     return tuple(_prepare_adapter(adapter, base, layout) for adapter in adapters)
 
 
-def _prepare_adapter(adapter: AdapterSpec, base: "BaseShapes | None", layout: Layout) -> PreparedAdapter:
-    from garrison.models.adapters.fit import check_against_base
+def _prepare_adapter(adapter: AdapterSpec, base: "Base | None", layout: Layout) -> PreparedAdapter:
+    from garrison.models.adapters.fit import Fit, check_against_base
     from garrison.models.adapters.inspect import inspect_adapter
 
     path = _adapter_path(adapter, layout)
@@ -142,14 +145,14 @@ def _prepare_adapter(adapter: AdapterSpec, base: "BaseShapes | None", layout: La
         raise ModelInvalidError(
             f"adapter {adapter.name!r}: {error.message}", hint=error.hint, details=error.details
         ) from None
-    problems = check_against_base(info, base) if base is not None else []
-    if problems:
+    fit = check_against_base(info, base) if base is not None else Fit()
+    if fit.problems:
         raise ModelInvalidError(
-            f"adapter {adapter.name!r} does not fit the model: {problems[0]}",
+            f"adapter {adapter.name!r} does not fit the model: {fit.problems[0]}",
             hint=f"Its config names {info.base_model or 'no model'} as its base; serve it with the model it fits.",
-            details={"adapter": adapter.name, "problems": problems},
+            details={"adapter": adapter.name, "problems": list(fit.problems)},
         )
-    return PreparedAdapter(adapter.name, info)
+    return PreparedAdapter(adapter.name, info, (*info.warnings, *fit.untold))
 
 
 def command(

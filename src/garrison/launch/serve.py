@@ -107,6 +107,9 @@ def prepare(
     if wanted.model.revision is not None and model.revision is None:
         view.note(f"warning: the revision of this copy is not on record; it is assumed to be {wanted.model.revision}")
     adapters = prepare_adapters(spec.adapters, model.path, Layout.from_settings(settings))
+    for adapter in adapters:
+        for sentence in adapter.untold:
+            view.note(f"warning: adapter {adapter.name}: {sentence}")
     name = served_name(spec, chosen, model.model_id)
     made = command(spec, chosen, model=str(model.path), served_name=name, adapters=adapters)
     return Prepared(spec, chosen, model, name, adapters, made, request, policy)

@@ -22,12 +22,14 @@ class Content:
         digest: `models.adapters.inspect.adapter_digest`; None if the files are broken.
         info: the result of the inspection; None if it failed.
         failure: why it must not be loaded; None if nothing is known against it.
+        untold: what could not be checked, a sentence each.
     """
 
     path: str
     digest: str | None = None
     info: "AdapterInfo | None" = None
     failure: Failure | None = None
+    untold: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -41,6 +41,7 @@ _CLASSIFIERS = ("score", "classifier")
 # These initialisations leave the base model unchanged, so the adapter is a plain one.
 _PLAIN_INITS = ("gaussian", "eva", "orthogonal", "mica", "lora_ga")
 _REFUSED_KEYS = ("use_dora", "lora_bias", "alora_invocation_tokens", "layer_replication", "use_bdlora", "use_qalora")
+_WRAPPED = ".base_layer"
 _SHOWN = 80
 _SHOWN_NAMES = 300
 _MOST_WARNINGS = 20
@@ -56,6 +57,7 @@ class LoraModule:
     inputs: int
     outputs: int
     embedding: bool = False
+    convolution: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -272,7 +274,23 @@ class _Rules:
         return not self.config.target_parameters and self.targets.has(module, self.allowance) is False
 
     def rank_of(self, module: str) -> int | None:
-        return self.ranks.of(module, self.config.rank, self.allowance)
+        """The rank that the config gives to a module; PEFT matches `rank_pattern` with the name of the parameter where
+        that is what is adapted."""
+        return self.ranks.of(self.parameter_of(module) or module, self.config.rank, self.allowance)
+
+    def parameter_of(self, module: str) -> str | None:
+        """The name of the parameter that `module` adapts by `target_parameters`; None for an ordinary module.
+
+        PEFT wraps a module once for each of its parameters: of `experts.gate_up_proj` and `experts.down_proj`, the
+        first is called `experts.base_layer` in the file, and the second `experts`.
+        """
+        owner, depth = module, 0
+        while owner.endswith(_WRAPPED):
+            owner, depth = owner.removesuffix(_WRAPPED), depth + 1
+        split = (name.rpartition(".") for name in self.config.target_parameters)
+        names = [own for place, _, own in split if f".{owner}".endswith(f".{place}")]
+        names.sort(key=lambda name: name != "gate_up_proj")  # it is the first, in whatever order the config has them
+        return f"{owner}.{names[-1 - depth]}" if depth < len(names) else None
 
     def left_open(self) -> Iterator[str]:
         """What could not be checked, one sentence each."""
@@ -314,7 +332,7 @@ def _modules(header: Header, rules: _Rules, weights: Path) -> Iterator[LoraModul
 def _module(
     name: str, a: tuple[int, ...], b: tuple[int, ...], rules: _Rules, weights: Path, *, embedding: bool
 ) -> LoraModule:
-    rank, fused = rules.rank_of(name), bool(rules.config.target_parameters)
+    rank, fused = rules.rank_of(name), rules.parameter_of(name) is not None
     # A convolution's lora_A is [rank, in, height, width], and lora_B ends in 1, 1.
     if len(a) < 2 or len(b) < 2:
         raise Problem(str(weights), f"module {name}: lora_A {list(a)} and lora_B {list(b)} are not matrices").error()
@@ -327,7 +345,7 @@ def _module(
     elif a[0] % rank if fused else a[0] != rank:
         what = f"module {name} has rank {a[0]} in its tensors and {rank} in {CONFIG_NAME}"
         raise Problem(str(weights), what, _HINT).error()
-    return LoraModule(name, rank, a[1], b[0], embedding)
+    return LoraModule(name, rank, a[1], b[0], embedding, convolution=len(a) > 2)
 
 
 def _refused_features(raw: Mapping[str, Any]) -> Iterator[str]:
