@@ -123,8 +123,9 @@ class Make:
                 shapes[f"{name}.lora_B.weight"] = (outputs, rank)
         return shapes
 
-    def gguf(self, path: Path, *, tensors: int = 1, missing: int = 0) -> Path:
-        """A GGUF with the metadata of a Llama and F32 tensors of 4 x 8; `missing` bytes are left away at the end."""
+    def gguf(self, path: Path, *, tensors: int = 1, missing: int = 0, **metadata: str | int) -> Path:
+        """A GGUF with the metadata of a Llama and F32 tensors of 4 x 8; `missing` bytes are left away at the end.
+        `metadata`: further keys, with `__` for a dot."""
 
         def text(value: str) -> bytes:
             return struct.pack("<Q", len(value)) + value.encode()
@@ -139,6 +140,9 @@ class Make:
             word("general.file_type", 15),
             tokens,
         ]
+        for name, value in metadata.items():
+            key = name.replace("__", ".")
+            keys.append(word(key, value) if isinstance(value, int) else text(key) + struct.pack("<I", 8) + text(value))
         head = b"GGUF" + struct.pack("<IQQ", 3, tensors, len(keys)) + b"".join(keys)
         for number in range(tensors):
             head += text(f"blk.{number}.weight") + struct.pack("<IQQIQ", 2, 4, 8, 0, number * 128)

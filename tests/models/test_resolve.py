@@ -438,7 +438,25 @@ class TestInstall:
         with pytest.raises(ModelInvalidError):
             resolve(asking(), sources=[source])
         assert not (root / "tiny").exists()
-        assert not source.answer.path.exists()
+
+    def test_a_refused_download_is_kept_and_named(self, asking: Asking, staged: Any) -> None:
+        source = staged()
+        assert isinstance(source.answer, Found)
+        (source.answer.path / "tokenizer.json").unlink()
+        with pytest.raises(ModelInvalidError) as caught:
+            resolve(asking(), sources=[source])
+        assert f"kept at {source.answer.path}" in str(caught.value.hint)
+        assert (source.answer.path / "model.safetensors").exists()
+        assert resolve(asking(skip_tokenizer=True), sources=[source]).path.name == "tiny"
+
+    def test_what_is_odd_and_harmless_is_a_note(self, asking: Asking, make: Any, root: Path) -> None:
+        make.model(root / "tiny")
+        (root / "tiny" / "pytorch_model.bin").write_bytes(b"x")
+        progress = MemoryProgress()
+        resolve(asking(), progress=progress)
+        assert [facts["message"] for name, facts in progress.steps if name == "remark"] == [
+            f"note: {root / 'tiny'}: pytorch_model.bin is not loaded: the safetensors files are"
+        ]
 
 
 class TestOffline:

@@ -81,6 +81,20 @@ def test_only_what_an_engine_needs_is_fetched(fetch: Fetch, hub: Hub, model_file
     assert {path.name for path in found.path.iterdir()} == {*model_files, ".garrison-model.json"}
 
 
+def test_a_refused_download_is_not_fetched_again(
+    fetch: Fetch, hub: Hub, model_files: dict[str, bytes], tmp_path: Path
+) -> None:
+    hub.add("acme/tiny", {name: content for name, content in model_files.items() if name != "tokenizer.json"})
+    for _ in range(2):
+        with pytest.raises(ModelInvalidError, match="no tokenizer files") as caught:
+            fetch()
+        assert f"kept at {tmp_path}/models/.staging/" in str(caught.value.hint)
+    served = hub.bytes_served
+    assert len(hub.gets(SHARD)) == 1
+    assert fetch(skip_tokenizer=True).path == tmp_path / "models" / "tiny"
+    assert hub.bytes_served == served
+
+
 def test_allow_patterns_replace_our_choice(fetch: Fetch, hub: Hub) -> None:
     with pytest.raises(ModelInvalidError, match=r"config\.json is missing|weight"):
         fetch(allow_patterns=("tokenizer*",))
@@ -251,14 +265,14 @@ class TestFaults:
         assert not list(tmp_path.rglob("evil.json"))
 
 
-def test_an_incomplete_repository_is_invalid_and_not_kept(
+def test_an_incomplete_repository_is_invalid(
     fetch: Fetch, hub: Hub, model_files: dict[str, bytes], tmp_path: Path
 ) -> None:
     hub.add("acme/tiny", {name: content for name, content in model_files.items() if name != "config.json"})
     with pytest.raises(ModelInvalidError, match=r"config\.json") as caught:
         fetch()
     assert caught.value.exit_code == 11
-    assert not list(tmp_path.rglob("*.safetensors"))
+    assert not (tmp_path / "models" / "tiny").exists()
     hub.add("acme/tiny", model_files)
     assert fetch().source == "hf-hub"
 

@@ -19,6 +19,7 @@ from garrison.fleet.values.target import NO_STORE, TargetSpec, instance_place
 from garrison.models.adapters.fit import Base, Fit, check_against_base, read_base
 from garrison.models.adapters.inspect import ADAPTER_FILES, AdapterInfo, inspect_adapter
 from garrison.models.files.content import file_size, is_dir, open_tree
+from garrison.models.validate import PARAMS_NAME
 
 __all__ = ["DiskArtifacts", "default_store", "store_root"]
 
@@ -119,9 +120,8 @@ class DiskArtifacts:
         return check_against_base(info, base) if base is not None else Fit()
 
     def _base(self, root: str) -> Base | None:
-        try:
-            changed = Path(root, "config.json").stat().st_mtime
-        except OSError:
+        changed = _config_time(root)
+        if changed is None:
             return None
         known = self._bases.get(root)
         if known is not None and known[0] == changed:
@@ -134,6 +134,14 @@ class DiskArtifacts:
             self._bases.clear()
         self._bases[root] = (changed, base)
         return base
+
+
+def _config_time(root: str) -> float | None:
+    """Return when the config of the model at `root` was last written; None if it has none that can be read here."""
+    for name in ("config.json", PARAMS_NAME):
+        with contextlib.suppress(OSError):
+            return Path(root, name).stat().st_mtime
+    return None
 
 
 def _leads_out(path: Path) -> ModelInvalidError | None:

@@ -11,7 +11,7 @@ from typing import Any
 
 from garrison.models.adapters.base_modules import BaseModules, Shape, lists_in, module_path
 from garrison.models.adapters.inspect import AdapterInfo, LoraModule
-from garrison.models.files.content import json_object
+from garrison.models.config import read_config
 from garrison.models.integrity import check_weights
 from garrison.models.validate import validate_model
 
@@ -57,7 +57,7 @@ def read_base(path: Path) -> Base:
         if weights in headers
         for name, tensor in headers[weights].tensors.items()
     }
-    return Base(json_object(files.config) if files.config else {}, BaseModules.of(tensors))
+    return Base(read_config(files), BaseModules.of(tensors))
 
 
 def check_against_base(adapter: AdapterInfo, base: Base) -> Fit:
