@@ -10,7 +10,7 @@ from garrison.fleet.artifacts import disk as disk_artifacts
 from garrison.fleet.artifacts.disk import DiskArtifacts, store_root
 from garrison.fleet.artifacts.protocol import EntryFault
 from garrison.fleet.values.target import NO_STORE, TargetSpec
-from garrison.models.adapters.inspect import adapter_digest
+from garrison.models.adapters.adapter import adapter_digest
 
 
 def target(url="http://127.0.0.1:8000", **fields):
@@ -252,3 +252,21 @@ def test_an_entry_that_is_as_it_was_is_not_opened(artifacts, adapter, monkeypatc
 
     monkeypatch.setattr(disk_artifacts, "fault_of", fail)
     assert artifacts.faults([entry]) == {}
+
+
+def test_an_adapter_of_another_engine_is_refused_with_what_to_do(artifacts, tmp_path):
+    (tmp_path / "lora.gguf").write_bytes(b"GGUF")
+    (tmp_path / "notes.txt").write_text("x")
+    failure = artifacts.check(str(tmp_path / "lora.gguf"), target(), None).failure
+    assert "is a GGUF adapter, and vLLM reads PEFT adapters" in failure.message
+    assert "is a file" in artifacts.check(str(tmp_path / "notes.txt"), target(), None).failure.message
+
+
+@pytest.mark.parametrize("change", [{"use_dora": True}, {"bias": "all"}, {"init_lora_weights": "pissa"}])
+def test_what_vllm_does_not_load_is_refused_with_what_to_do(artifacts, adapter, change):
+    made = adapter("sql")
+    config = json.loads((made / "adapter_config.json").read_text())
+    (made / "adapter_config.json").write_text(json.dumps(config | change))
+    failure = artifacts.check(str(made), target(), None).failure
+    assert "vLLM does not load" in failure.message
+    assert "merge_and_unload" in failure.hint

@@ -4,7 +4,8 @@ import shutil
 import pytest
 
 from garrison.base.errors import ModelInvalidError
-from garrison.models.adapters.inspect import adapter_digest, inspect_adapter
+from garrison.models.adapters.adapter import adapter_digest
+from garrison.models.adapters.inspect import inspect_adapter
 
 Q = "base_model.model.model.layers.0.self_attn.q_proj"
 

@@ -3,9 +3,9 @@ sizes are tiny: hidden 16, vision 12, audio 10."""
 
 import pytest
 
+from garrison.models.adapters.adapter import LoraModule
 from garrison.models.adapters.base_modules import BaseModules, module_path
 from garrison.models.adapters.fit import Base, check_modules
-from garrison.models.adapters.inspect import LoraModule
 
 Q = "self_attn.q_proj"
 LLAMA = {

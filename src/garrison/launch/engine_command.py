@@ -23,8 +23,8 @@ from garrison.launch.spec import AdapterSpec, LaunchSpec
 from garrison.models.layout import Layout
 
 if TYPE_CHECKING:
+    from garrison.models.adapters.adapter import AdapterInfo
     from garrison.models.adapters.fit import Base
-    from garrison.models.adapters.inspect import AdapterInfo
 
 __all__ = ["Chosen", "PreparedAdapter", "choose", "command", "prepare_adapters", "require_key", "served_name"]
 
@@ -112,35 +112,40 @@ def require_key(spec: LaunchSpec, environ: Mapping[str, str]) -> None:
 
 
 def prepare_adapters(
-    adapters: Sequence[AdapterSpec], model: Path | None, layout: Layout
+    adapters: Sequence[AdapterSpec], model: Path | None, layout: Layout, engine: Engine
 ) -> tuple[PreparedAdapter, ...]:
-    """Inspect each adapter on disk, and compare it with the base model in the directory `model`, where that is known.
+    """Inspect what `engine` reads of each adapter, and compare it with the base `model`, a path, where that is known.
 
     vLLM accepts an adapter whose shapes do not fit and then answers with garbage, so such a server is not started.
 
     Raises:
-        InvalidError: neither a directory nor an imported adapter of that name exists.
-        ModelInvalidError: it is incomplete, corrupt or made for another base; the message names adapter and file.
+        InvalidError: neither a path nor an imported adapter of that name exists.
+        ModelInvalidError: it is incomplete, corrupt, made for another base, or nothing that the engine serves; the
+            message names adapter and file.
     """
     if not adapters:
         return ()
+    base = _read_base(model, engine) if model is not None else None
+    return tuple(_prepare_adapter(adapter, base, layout, engine) for adapter in adapters)
+
+
+def _read_base(model: Path, engine: Engine) -> "Base | None":
+    """The base as `engine` loads it; None for files that only another engine reads."""
     from garrison.models.adapters.fit import read_base
 
-    base = read_base(model) if model is not None and model.is_dir() else None
-    return tuple(_prepare_adapter(adapter, base, layout) for adapter in adapters)
+    try:
+        return read_base(Path(engine.locate_model(str(model))))
+    except ModelInvalidError:
+        return None  # it was found whole a moment ago; the engine says what it cannot load
 
 
-def _prepare_adapter(adapter: AdapterSpec, base: "Base | None", layout: Layout) -> PreparedAdapter:
+def _prepare_adapter(adapter: AdapterSpec, base: "Base | None", layout: Layout, engine: Engine) -> PreparedAdapter:
     from garrison.models.adapters.fit import Fit, check_against_base
-    from garrison.models.adapters.inspect import inspect_adapter
+    from garrison.models.adapters.judge import inspect_for
 
     path = _adapter_path(adapter, layout)
-    if path.suffix == ".gguf":
-        raise InvalidError(
-            f"adapter {adapter.name!r}: {path} is a GGUF adapter", hint="Pass it to the engine: -- --lora FILE"
-        )
     try:
-        info = inspect_adapter(path)
+        info = inspect_for(engine.name, path)
     except ModelInvalidError as error:
         raise ModelInvalidError(
             f"adapter {adapter.name!r}: {error.message}", hint=error.hint, details=error.details
@@ -231,6 +236,6 @@ def _adapter_path(adapter: AdapterSpec, layout: Layout) -> Path:
         if adapter.source and candidate.exists():
             return candidate.absolute()
     raise InvalidError(
-        f"adapter {adapter.name!r}: {adapter.source!r} is neither a directory nor an imported adapter",
+        f"adapter {adapter.name!r}: {adapter.source!r} is neither a path nor an imported adapter",
         hint="`garrison adapters list` shows the imported ones; `garrison adapters import DIR` adds one.",
     )

@@ -94,7 +94,7 @@ def prepare(
     if chosen.endpoint.uds is not None:
         require_unused_socket(chosen.endpoint.uds)
     # What can be checked without the model is checked before it is fetched.
-    prepare_adapters(spec.adapters, None, Layout.from_settings(settings))
+    prepare_adapters(spec.adapters, None, Layout.from_settings(settings), chosen.engine)
     require_key(spec, environ)
     if spec.custom is not None:
         made = command(spec, chosen, model=spec.model, served_name=spec.model, adapters=())
@@ -106,7 +106,7 @@ def prepare(
     view.note(f"model {model.model_id} from {model.source}: {model.path}")
     if wanted.model.revision is not None and model.revision is None:
         view.note(f"warning: the revision of this copy is not on record; it is assumed to be {wanted.model.revision}")
-    adapters = prepare_adapters(spec.adapters, model.path, Layout.from_settings(settings))
+    adapters = prepare_adapters(spec.adapters, model.path, Layout.from_settings(settings), chosen.engine)
     for adapter in adapters:
         for sentence in adapter.untold:
             view.note(f"warning: adapter {adapter.name}: {sentence}")

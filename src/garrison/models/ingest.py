@@ -59,7 +59,8 @@ class Ingest:
 
     Attributes:
         target: the directory in the library; `staging`: where it is made, on the same file system.
-        belongs: picks what is brought in from the files of a directory; None for all of them.
+        belongs: picks what is brought in from the files of a directory, which it reads below the tree it is given;
+            None for all of them.
         replacing: allow other content to be replaced; the same content is left as it is.
         move: rename `origin` where that is safe; else delete it after the copy.
     """
@@ -76,10 +77,10 @@ class Ingest:
     clock: Clock
     free: FreeBytes
     stop: StopToken
-    belongs: Callable[[Files], Files] | None = None
+    belongs: Callable[[Path, Files, Tree | None], Files] | None = None
 
-    def pick(self, files: Files) -> Files:
-        return files if self.belongs is None else self.belongs(files)
+    def pick(self, directory: Path, files: Files, tree: Tree | None = None) -> Files:
+        return files if self.belongs is None else self.belongs(directory, files, tree)
 
     def is_taken(self) -> bool:
         """Whether something is in the way that must not be replaced. Looks at the disk."""
@@ -187,7 +188,7 @@ def _refuse_own_place(origin: Path, target: Path) -> None:
 def _files(job: Ingest, tree: Tree | None) -> Files:
     """What is brought in: of a directory what belongs, of a split GGUF all parts."""
     if tree is not None:
-        return job.pick(list_files(job.origin, tree=tree))
+        return job.pick(job.origin, list_files(job.origin, tree=tree), tree)
     parts = gguf_parts(job.origin)
     if isinstance(parts, Problem):
         raise parts.error()
@@ -207,13 +208,13 @@ def _belongs_whole(job: Ingest) -> bool:
     if not job.origin.is_dir():
         return False
     files = list_files(job.origin)
-    return job.pick(files).keys() == files.keys()
+    return job.pick(job.origin, files).keys() == files.keys()
 
 
 def _prune(job: Ingest) -> None:
     """Delete what was unpacked and does not belong."""
     files = list_files(job.staging)
-    if left_out := files.keys() - job.pick(files).keys():
+    if left_out := files.keys() - job.pick(job.staging, files).keys():
         for name in left_out:
             (job.staging / name).unlink()
         _remove_empty(job.staging)

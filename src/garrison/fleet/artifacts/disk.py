@@ -10,15 +10,16 @@ from urllib.parse import urlsplit
 
 from garrison.base.clock import Clock, SystemClock
 from garrison.base.errors import InvalidError, ModelInvalidError
-from garrison.fleet.artifacts.check import being_written, broken, refusal
+from garrison.fleet.artifacts.check import being_written, broken, refusal, single_file
 from garrison.fleet.artifacts.digests import AdapterDigests, ContentRecord, read_stamp
 from garrison.fleet.artifacts.entry import fault_of, intact
 from garrison.fleet.artifacts.protocol import Content, EntryFault, Staged
 from garrison.fleet.artifacts.store import AdapterStore
 from garrison.fleet.values.target import NO_STORE, TargetSpec, instance_place
+from garrison.models.adapters.adapter import ADAPTER_FILES, AdapterInfo
 from garrison.models.adapters.fit import Base, Fit, check_against_base, read_base
-from garrison.models.adapters.inspect import ADAPTER_FILES, AdapterInfo, inspect_adapter
-from garrison.models.files.content import file_size, is_dir, open_tree
+from garrison.models.adapters.inspect import inspect_adapter
+from garrison.models.files.content import file_size, is_dir, is_file, open_tree
 from garrison.models.validate import PARAMS_NAME
 
 __all__ = ["DiskArtifacts", "default_store", "store_root"]
@@ -51,7 +52,11 @@ class DiskArtifacts:
         return self._digests.digest(path)
 
     def check(self, path: str, target: TargetSpec, base_root: str | None) -> Content | None:
-        if not path.startswith("/") or not is_dir(Path(path)):
+        if not path.startswith("/"):
+            return None
+        if is_file(Path(path)):
+            return Content(path, failure=single_file(Path(path)))
+        if not is_dir(Path(path)):
             return None
         before = read_stamp(path)
         if (outside := _leads_out(Path(path))) is not None:

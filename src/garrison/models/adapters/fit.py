@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from garrison.models.adapters.adapter import AdapterInfo, LoraModule
 from garrison.models.adapters.base_modules import BaseModules, Shape, lists_in, module_path
-from garrison.models.adapters.inspect import AdapterInfo, LoraModule
 from garrison.models.config import read_config
+from garrison.models.formats.gguf import GgufHeader, read_gguf
 from garrison.models.integrity import check_weights
 from garrison.models.validate import validate_model
 
@@ -26,10 +27,11 @@ _MOST_DIGITS = 9  # Python refuses to convert numbers of several thousand digits
 
 @dataclass(frozen=True, slots=True)
 class Base:
-    """A base model: its config, and its tensors; without any if they are pickles."""
+    """A base model: its config, and its tensors; without any if they are pickles. `architecture`: of a GGUF."""
 
     config: Mapping[str, Any]
     modules: BaseModules
+    architecture: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,12 +46,14 @@ class Fit:
 
 
 def read_base(path: Path) -> Base:
-    """Config and tensors of the model in `path`, from its config and headers.
+    """Config and tensors of the model in `path`, a directory or a GGUF file, from its config and headers.
 
     Raises:
         ModelInvalidError: it is not a whole model.
     """
-    files = validate_model(path, skip_tokenizer=True)
+    files = validate_model(path, skip_tokenizer=True, allow_gguf=path.suffix == ".gguf")
+    if files.path == path and files.config is None:
+        return _gguf_base([read_gguf(weights) for weights in files.weights])
     headers = check_weights(files)
     tensors = {
         name: tensor.shape if tensor.dtype in _PLAIN_TYPES else None
@@ -60,8 +64,18 @@ def read_base(path: Path) -> Base:
     return Base(read_config(files), BaseModules.of(tensors))
 
 
+def _gguf_base(headers: Sequence[GgufHeader]) -> Base:
+    tensors: dict[str, Shape | None] = {
+        name: tuple(reversed(shape)) for header in headers for name, shape in header.shapes.items()
+    }
+    architecture = headers[0].metadata.get("general.architecture")
+    return Base({}, BaseModules.of(tensors), architecture if isinstance(architecture, str) else None)
+
+
 def check_against_base(adapter: AdapterInfo, base: Base) -> Fit:
-    """Compare a PEFT adapter with its base. Nothing is said about a pickle, whose modules are not known. Pure."""
+    """Compare an adapter with its base. Nothing is said about a pickle, whose modules are not known. Pure."""
+    if adapter.architecture and base.architecture and adapter.architecture != base.architecture:
+        return Fit((f"it is made for the architecture {adapter.architecture}, and the model is {base.architecture}",))
     return check_modules(
         adapter.modules,
         base,
