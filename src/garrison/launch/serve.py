@@ -34,8 +34,9 @@ from garrison.launch.run.view import StartView
 from garrison.launch.spec import LaunchSpec
 from garrison.models.files.progress import Progress
 from garrison.models.files.stop_token import StopToken
+from garrison.models.hub_caches import user_hub_caches
 from garrison.models.layout import Layout
-from garrison.models.request import ResolveRequest, user_hf_home
+from garrison.models.request import ResolveRequest
 from garrison.models.resolve import ResolvedModel, resolve
 from garrison.preflight.check import Ask, PreflightRequest, check, port_lock
 from garrison.preflight.engine_records import EngineRecord, forget_engine, record_engine, unrecorded
@@ -100,7 +101,7 @@ def prepare(
         made = command(spec, chosen, model=spec.model, served_name=spec.model, adapters=())
         return Prepared(spec, chosen, None, spec.model, (), made, request, policy)
     wanted = ResolveRequest.from_settings(
-        settings, spec.model, offline=offline, verify=verify, hf_homes=(user_hf_home(environ),)
+        settings, spec.model, offline=offline, verify=verify, hub_caches=user_hub_caches(environ)
     )
     model = resolve(wanted, progress=progress, stop=stop)
     view.note(f"model {model.model_id} from {model.source}: {model.path}")
