@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Protocol
 
-from garrison.fleet.values.demand import Demand
+from garrison.fleet.values.demand import NOTHING_ASKED, Demand
 
 __all__ = ["AdapterTraffic", "NoGateway"]
 
@@ -29,7 +29,7 @@ class NoGateway:
 
     def demand(self) -> Demand:
         """As `AdapterTraffic.demand`."""
-        return Demand()
+        return NOTHING_ASKED
 
     def tries(self, target: str, name: str) -> int:
         """As `AdapterTraffic.tries`."""

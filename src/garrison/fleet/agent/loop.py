@@ -115,8 +115,8 @@ class Agent:
         )
         shared = (fleet, view, self.state, self._list, self._schedule)
         self._repairs = Repairs(
-            *shared, record=self._recorder.add, faults=self._upkeep.faults, changed=self._repaired, bug=self._unexpected,
-            repaired=on_repaired,
+            *shared, record=self._recorder.add, faults=self._upkeep.faults, changed=self._repaired,
+            bug=self._unexpected, repaired=on_repaired,
         )  # fmt: skip
         self._looks = Looks(
             *shared,

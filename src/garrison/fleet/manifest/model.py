@@ -121,8 +121,8 @@ class AdapterModel(Keys):
     )
     load: Literal["eager", "on_demand"] = Field(
         "eager",
-        description="`on_demand`: it is loaded when a request asks the gateway for it. When the target is full, the one "
-        "on demand that was not used for longest makes room.",
+        description="`on_demand`: it is loaded when a request asks the gateway for it. When the target is full, the "
+        "one on demand that was not used for longest makes room.",
     )
 
     @model_validator(mode="after")

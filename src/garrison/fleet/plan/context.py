@@ -8,7 +8,7 @@ from typing import Literal
 from garrison.fleet.artifacts.entry import next_name
 from garrison.fleet.artifacts.protocol import EntryFault
 from garrison.fleet.values.declaration import AdapterDeclaration
-from garrison.fleet.values.demand import Demand
+from garrison.fleet.values.demand import NOTHING_ASKED, Demand
 from garrison.fleet.values.failure import Failure, FailureCode, code_of_unknown
 from garrison.fleet.values.observation import Cause, Served, Sighting
 
@@ -47,7 +47,7 @@ class Scene:
     faults: Mapping[str, EntryFault]
     prefix_caching: Mapping[str, bool | None]
     ending: frozenset[str] = frozenset()
-    demand: Demand = Demand()
+    demand: Demand = NOTHING_ASKED
     slots: Mapping[str, int | None] = field(default_factory=dict)
 
     def unknown(self, target: str) -> Failure | None:

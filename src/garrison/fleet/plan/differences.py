@@ -30,7 +30,7 @@ def differences(spec: AdapterDeclaration, recorded: Resource) -> list[Change]:
         found.append(Change("content", _short(old), _short(new)))
     for flag, named in (("versioned", "update"), ("on_demand", "load")):
         if bool(before.get(flag)) != getattr(spec, flag):
-            found.append(Change(named, *(_WORDS[flag][bool(one)] for one in (before.get(flag), getattr(spec, flag)))))
+            found.append(Change(named, _WORDS[flag][bool(before.get(flag))], _WORDS[flag][getattr(spec, flag)]))
     if recorded.label != spec.label:
         found.append(Change("label", recorded.label, spec.label))
     return found

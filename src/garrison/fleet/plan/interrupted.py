@@ -36,8 +36,8 @@ def settle(
     A load or delete that happened is recorded as done; one that did not is left to the next plan. An update that was
     interrupted between its unload and its load leaves a tombstone with the cause `interrupted`, so that the adapter is
     loaded again and not reported as drift. A version that was loaded beside another one is recorded as not probed,
-    unless it is on record already: then its probe had answered. An action on a target that was `forgotten` since has failed, since the
-    target will never be observed again.
+    unless it is on record already: then its probe had answered. An action on a target that was `forgotten` since has
+    failed, since the target will never be observed again.
     """
     return [
         Settled(action=_ended(action, ActionState.FAILED, now))

@@ -15,7 +15,7 @@ served now (or not, or unknown).
     no        yes       absent               release: already gone
     no        yes       another path         release: no longer Garrison's
     no        yes       instance is deleted  release: it ends with the instance
-    replaced  yes       as recorded          keep until its successor answers and its own last request has ended, then delete
+    replaced  yes       as recorded          keep until its successor answers and nothing uses it, then delete
     on demand any       absent               create if a request asks for it, else release what is on record
     on demand yes       as recorded          keep, or delete if it makes room for another one
     either    either    unknown              keep if nothing is to be done, else blocked: owed until it is seen
@@ -34,7 +34,7 @@ from garrison.fleet.plan.context import Mode, PlanOptions, Scene, routes_off
 from garrison.fleet.plan.declared import declared, impossible, renamed
 from garrison.fleet.plan.versions import Versions
 from garrison.fleet.values.declaration import AdapterDeclaration, Declaration, ModelSpec
-from garrison.fleet.values.demand import Demand
+from garrison.fleet.values.demand import NOTHING_ASKED, Demand
 from garrison.fleet.values.observation import Sighting
 from garrison.fleet.values.plan import Action, ActionKind, Change, Plan, TargetChange, Way
 from garrison.store.records import Resource, TargetRecord
@@ -68,7 +68,7 @@ def plan(
     prefix_caching: Mapping[str, bool | None] | None = None,
     faults: Mapping[str, EntryFault] | None = None,
     ending: frozenset[str] = frozenset(),
-    demand: Demand = Demand(),
+    demand: Demand = NOTHING_ASKED,
 ) -> Plan:
     """Compute the actions for one stack.
 

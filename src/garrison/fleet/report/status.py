@@ -23,7 +23,8 @@ __all__ = [
 ADAPTER_STATES = ("served", "failed", "missing", "drifted", "owed", "on-demand", "unknown")
 """`failed`: the last action on the adapter failed permanently and needs a person to fix it. `missing`: proved absent.
 `drifted`: served with another path, base model or content than applied. `owed`: declared or destroyed, but not carried
-out yet. `on-demand`: not loaded, since no request asks for it. `unknown`: the target cannot be observed, or cannot load adapters."""
+out yet. `on-demand`: not loaded, since no request asks for it. `unknown`: the target cannot be observed, or cannot load
+adapters."""
 
 LAST_SEEN_WELL = "as applied when the target was last seen"
 

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-__all__ = ["Demand", "Place"]
+__all__ = ["NOTHING_ASKED", "Demand", "Place"]
 
 Place = tuple[str, str]
 """A target, and the name of an adapter there."""
@@ -21,3 +21,6 @@ class Demand:
     wanted: frozenset[Place] = frozenset()
     unwanted: frozenset[Place] = frozenset()
     in_use: frozenset[Place] = frozenset()
+
+
+NOTHING_ASKED = Demand()

@@ -20,7 +20,10 @@ __all__ = [
     "FromControl",
     "FromWorker",
     "Hello",
+    "InUse",
     "Keys",
+    "Leave",
+    "Left",
     "Listening",
     "Load",
     "Refused",
@@ -35,7 +38,7 @@ __all__ = [
     "Used",
 ]  # fmt: skip
 
-PROTOCOL = 1
+PROTOCOL = 2
 """Both ends must speak the same one; a worker of another version is drained and replaced."""
 
 
@@ -68,7 +71,12 @@ class RouteValue(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         targets: ids, in order of preference.
         models: for each target, the name that it is asked for; empty for its own.
+        adapters: for each target, the declared adapter that is asked for, by the name that clients use; empty for
+            none. One without a name in `models` is not loaded there, so the control process has to be asked for it.
         nested: `NAME/REST` asks the same targets for `REST`.
+        names: those that `REST` may be, where the engine answers to any; None where it looks for itself.
+        bare: `NAME` alone is a model, too.
+        listed: it is in `/v1/models`.
         policy, weights: how one of several targets is chosen; no weights are equal ones.
         instances: all that are behind it, for permissions; none if something else is behind it as well.
         instance_id: of the only one.
@@ -79,9 +87,13 @@ class RouteValue(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     targets: tuple[str, ...]
     models: tuple[str, ...] = ()
+    adapters: tuple[str, ...] = ()
     policy: str = "least-outstanding"
     weights: tuple[float, ...] = ()
     nested: bool = False
+    names: tuple[str, ...] | None = None
+    bare: bool = True
+    listed: bool = True
     instances: tuple[str, ...] = ()
     instance_id: int | None = None
     created: int = 0
@@ -169,13 +181,24 @@ class Close(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     target: str
 
 
+class Leave(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """Answer with `Left` as soon as no request to a target is in progress that asks for `model`.
+
+    Of several for one model, only the last is answered.
+    """
+
+    id: int
+    target: str
+    model: str
+
+
 class Drain(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     """Accept no more connections, finish what is in progress within the limit, and exit."""
 
     seconds: float
 
 
-FromControl = Settings | Keys | Tables | Activated | Refused | Begun | Synced | Close | Drain
+FromControl = Settings | Keys | Tables | Activated | Refused | Begun | Synced | Close | Leave | Drain
 
 
 # From a worker
@@ -212,11 +235,19 @@ class Failed(msgspec.Struct, frozen=True, kw_only=True, tag=True):
 
 
 class Activate(msgspec.Struct, frozen=True, kw_only=True, tag=True):
-    """A request waits for a cold target. `start`: it may be started for it."""
+    """A request waits for a cold target. `start`: it may be started for it.
+
+    Attributes:
+        route: of which the target is to have an adapter loaded; another one of the route's may get it instead. Empty
+            for a target's own model.
+        tried: targets of that route which have failed the request.
+    """
 
     id: int
     target: str
     start: bool = True
+    route: str = ""
+    tried: tuple[str, ...] = ()
 
 
 class Sync(msgspec.Struct, frozen=True, kw_only=True, tag=True):
@@ -226,11 +257,15 @@ class Sync(msgspec.Struct, frozen=True, kw_only=True, tag=True):
 
 
 class Load(msgspec.Struct, frozen=True, kw_only=True, tag=True):
-    """Start a target, or with `load` false have it give up its memory; answered by `Begun` or `Refused`."""
+    """Start a target, or with `load` false have it give up its memory; answered by `Begun` or `Refused`.
+
+    `route`: it is the adapter of that route which is loaded or unloaded.
+    """
 
     id: int
     target: str
     load: bool = True
+    route: str = ""
 
 
 class Abandon(msgspec.Struct, frozen=True, kw_only=True, tag=True):
@@ -256,6 +291,18 @@ class Closed(msgspec.Struct, frozen=True, kw_only=True, tag=True):
 
     target: str
     running: int
+
+
+class Left(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """The answer to `Leave`."""
+
+    id: int
+
+
+class InUse(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """Names in use at targets, or asked for since the last time; told once a second while there are any."""
+
+    models: dict[str, list[str]]
 
 
 class UseValue(msgspec.Struct, kw_only=True):
@@ -288,4 +335,6 @@ class Used(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     uses: list[UseValue]
 
 
-FromWorker = Hello | Load | Sync | Listening | Failed | Activate | Abandon | Taken | Counts | Closed | Used
+FromWorker = (
+    Hello | Load | Sync | Listening | Failed | Activate | Abandon | Taken | Counts | Closed | Left | InUse | Used
+)
