@@ -154,7 +154,7 @@ async def _prepare(steps: Steps, spec: AdapterDeclaration) -> None:
 async def _load_and_verify(steps: Steps, spec: AdapterDeclaration, *, lost: bool = False) -> Resource:
     """Load an adapter and verify it. `lost`: on failure, the recorded name is proved absent."""
     try:
-        await steps.load(spec.lora_name, steps.path, is_3d=spec.is_3d_lora_weight)
+        await steps.load(spec.served_name, steps.path, is_3d=spec.is_3d_lora_weight)
         return await _verify(steps, spec)
     except StepError as error:
         error.lost = lost and error.failure.cause is None and error.left is None
@@ -164,11 +164,11 @@ async def _load_and_verify(steps: Steps, spec: AdapterDeclaration, *, lost: bool
 async def _verify(steps: Steps, spec: AdapterDeclaration) -> Resource:
     """List, compare and probe the new adapter; unload it again if one of these fails."""
     try:
-        there = await steps.verify(spec.lora_name, spec)
-        await steps.probe(spec.lora_name, spec, there.parent)
+        there = await steps.verify(spec.served_name, spec)
+        await steps.probe(spec.served_name, spec, there.parent)
     except StepError as error:
         if error.failure.cause is None:
-            error.left = await steps.undo(spec.lora_name)
+            error.left = await steps.undo(spec.served_name)
         raise
     operation = Operation.UPDATED if steps.action.kind is ActionKind.UPDATE else Operation.CREATED
     return steps.log.version(operation, served_path=steps.path, parent=there.parent)

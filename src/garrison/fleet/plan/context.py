@@ -49,6 +49,7 @@ class Scene:
     ending: frozenset[str] = frozenset()
     demand: Demand = NOTHING_ASKED
     slots: Mapping[str, int | None] = field(default_factory=dict)
+    instances: frozenset[str] = frozenset()
 
     def unknown(self, target: str) -> Failure | None:
         """Return why `target` is unknown; None if it was observed."""

@@ -7,7 +7,7 @@ from garrison.fleet.artifacts.protocol import EntryFault
 from garrison.fleet.observe.entry_faults import words
 from garrison.fleet.plan.context import Scene, routes_off
 from garrison.fleet.plan.differences import differences
-from garrison.fleet.values.causes import MOVED, OWED, UNLOADED
+from garrison.fleet.values.causes import MOVED, OWED, RESTARTED, UNLOADED
 from garrison.fleet.values.declaration import AdapterDeclaration
 from garrison.fleet.values.failure import Failure, FailureCode
 from garrison.fleet.values.observation import Served
@@ -122,6 +122,7 @@ def _missing(spec: AdapterDeclaration, recorded: Resource | None, scene: Scene) 
     if _cached(recorded, path, changes) and (failure := _stale(spec, scene)):
         blocked = _blocked(spec, recorded, None, failure, "new content at an unchanged path")
         return replace(blocked, changes=changes)
+    owed = spec.on_demand or _is_owed(recorded, changes) or _started_anew(recorded, scene)
     return Action(
         kind=ActionKind.REPLACE if any(change.immutable for change in changes) else ActionKind.CREATE,
         target=spec.target,
@@ -135,8 +136,8 @@ def _missing(spec: AdapterDeclaration, recorded: Resource | None, scene: Scene) 
         changes=changes,
         desired=spec,
         recorded=recorded,
-        owed=spec.on_demand or _is_owed(recorded, changes),
-        drift=not spec.on_demand and recorded is not None and not _is_owed(recorded, changes),
+        owed=owed,
+        drift=not owed,
     )
 
 
@@ -145,6 +146,11 @@ def _cached(recorded: Resource | None, path: str, changes: Sequence[Change]) -> 
     if recorded is None or recorded.served_path != path or recorded.cause != UNLOADED:
         return False
     return any(change.field == "content" for change in changes)
+
+
+def _started_anew(recorded: Resource | None, scene: Scene) -> bool:
+    """Return whether it was lost when the engine of an instance was started anew, which is nobody's drift."""
+    return recorded is not None and recorded.key.target in scene.instances and recorded.cause == RESTARTED
 
 
 def _is_owed(recorded: Resource | None, changes: Sequence[Change]) -> bool:

@@ -97,6 +97,7 @@ def plan(
         prefix_caching=prefix_caching or {},
         demand=demand,
         slots={name: spec.adapter_slots for name, spec in declaration.targets.items()},
+        instances=frozenset(name for name, spec in declaration.targets.items() if spec.instance is not None),
     )
     actions = [*_decide_all(declaration, recorded, scene)]
     actions.sort(key=_order)

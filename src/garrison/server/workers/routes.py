@@ -1,10 +1,11 @@
 """What there is, as the workers are told it. Pure but for reading the state of instances and nodes."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import msgspec
 
+from garrison.fleet.values.demand import Place
 from garrison.gateway.link.messages import RouteValue, Tables, TargetValue
 from garrison.instances.live import Live
 from garrison.nodes.node import NodeView
@@ -19,11 +20,13 @@ _NODE = "node:"
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """Everything that a worker has been told, and, for those that ask, why a target is cold, by its id."""
+    """Everything that a worker has been told; for those that ask, why a target is cold, by its id, and what the targets
+    of routes with adapters stand for."""
 
     targets: Mapping[str, TargetValue] = field(default_factory=dict)
     routes: Mapping[str, RouteValue] = field(default_factory=dict)
     reasons: Mapping[str, str] = field(default_factory=dict)
+    ends: Mapping[str, tuple[Place, ...]] = field(default_factory=dict)
 
 
 def target_id(live: Live) -> str:
@@ -52,8 +55,9 @@ def instance_target(live: Live) -> TargetValue:
     )
 
 
-def known(instances: Iterable[Live], nodes: Iterable[NodeView], declared: Declared = _NOTHING) -> Known:
-    """Return what there is: declared routes, and one for each instance, here and on the nodes, and for each target.
+def known(instances: Iterable[Live], nodes: Sequence[NodeView], declared: Declared = _NOTHING) -> Known:
+    """Return what there is: declared routes, and one for each instance, here and on the nodes, for each target, and for
+    each adapter; last, `NODE/INSTANCE`.
 
     What does not answer is cold. Of several of one name, the one that is named first here is answered.
     """
@@ -70,6 +74,7 @@ def known(instances: Iterable[Live], nodes: Iterable[NodeView], declared: Declar
             name=live.name,
             targets=(target.id,),
             nested=True,
+            names=_names(live),
             instances=(live.name,),
             instance_id=live.record.id,
             created=int(live.record.created.timestamp()),
@@ -93,10 +98,35 @@ def known(instances: Iterable[Live], nodes: Iterable[NodeView], declared: Declar
                 )
     for name, route in declared.own.items():
         routes.setdefault(name, route)
-    for name, route in declared.routes.items():
-        if len(route.instances) == 1 and (number := ids.get(route.targets[0])) is not None:
+    for name, route in declared.adapters.items():
+        if name not in routes and (not route.listed or not _is_nested(name, routes)):
+            routes[name] = route
+    for view in nodes:
+        node = RouteValue(name=view.node.name, targets=(_NODE + view.node.name,), nested=True, bare=False, listed=False)
+        routes.setdefault(node.name, node)
+    for name, route in {**declared.adapters, **declared.routes}.items():
+        if (
+            len(route.instances) == 1
+            and routes.get(name) is route
+            and (number := ids.get(route.targets[0])) is not None
+        ):
             routes[name] = msgspec.structs.replace(route, instance_id=number)
-    return Known(targets, routes, declared.reasons)
+    return Known(targets, routes, declared.reasons, declared.ends)
+
+
+def _is_nested(name: str, routes: Mapping[str, RouteValue]) -> bool:
+    """Return whether a name means a model of an instance or a target, which comes before an adapter of that name."""
+    first, slash, _ = name.partition("/")
+    return bool(slash) and first in routes and routes[first].nested
+
+
+def _names(live: Live) -> tuple[str, ...] | None:
+    """The models of an instance whose engine answers to any name; None where the engine looks for itself."""
+    if live.spec.engine != "llama_cpp" or not live.spec.model:
+        return None
+    aliases = str(live.spec.options.get("alias", "")).split(",")
+    known = (live.spec.model, live.engine.upstream.model if live.engine is not None else "", *aliases)
+    return tuple(dict.fromkeys(one for one in known if one))
 
 
 def changes(before: Known, now: Known, version: int) -> Tables | None:
