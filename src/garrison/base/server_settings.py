@@ -34,6 +34,11 @@ class ServerSettings:
     gateway_workers: int = setting(
         "server", "Processes that carry requests to models, on one port.", values.integer(1, 64), 1
     )
+    gateway_ollama_port: int | None = setting(
+        "server", "Port on which the gateway speaks Ollama's API; none when unset. Ollama's own is 11434.",
+        values.integer(1, 65535), None,
+    )  # fmt: skip
+    gateway_ollama_host: str = setting("server", "Address of that port.", values.host, "127.0.0.1")
     root_path: str = setting("server", "Path prefix below which a reverse proxy publishes the server.", _TEXT, "")
     tls_cert_file: Path | None = setting("server", "Certificate chain of the server, in PEM.", values.path)
     tls_key_file: Path | None = setting("server", "Private key of the certificate, in PEM.", values.path)

@@ -16,7 +16,7 @@ __all__ = ["CLIENT_LEFT", "CUT_OFF", "Account"]
 CLIENT_LEFT, CUT_OFF = 499, 502
 _TAIL_PIECES = 4
 """Pieces at the end of an answer that are kept, for what it says that it used."""
-_NONE_USED = (Api.TOKENIZE, Api.DETOKENIZE, Api.COUNT_TOKENS)
+_NONE_USED = (Api.TOKENIZE, Api.DETOKENIZE, Api.COUNT_TOKENS, Api.INPUT_TOKENS)
 
 
 class Account:

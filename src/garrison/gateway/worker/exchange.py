@@ -443,10 +443,7 @@ class Exchange:
             return
         if reader.status == 404 and self._asked_for.api is Api.RESPONSE and self._asks_another():
             return
-        breaker, self._breaker = self._breaker, None
-        if breaker is not None and (breaker.failures or breaker.passes_from != ALWAYS):  # else it has nothing to learn
-            assert self.target is not None
-            self.target.answered(breaker, self._generation, self._plane.now())
+        self._learn()
         if self._early is not None:
             self._early.head(reader)
             self._chunked = self._early.streams
@@ -464,6 +461,13 @@ class Exchange:
         self._account.begin(reader, self._plane.now())
         self._started = True
         self._inbound.begun = True
+
+    def _learn(self) -> None:
+        """The target has answered, which its breaker is told, if there is anything to learn from it."""
+        breaker, self._breaker = self._breaker, None
+        if breaker is not None and (breaker.failures or breaker.passes_from != ALWAYS):
+            assert self.target is not None
+            self.target.answered(breaker, self._generation, self._plane.now())
 
     def _path_at(self, target: "Target") -> bytes | None:
         """The path of the request at a target; None for one that does not have it, or not for whoever asks."""

@@ -21,6 +21,8 @@ __all__ = [
     "passed_lines",
     "request_head",
     "request_id_of",
+    "switched_head",
+    "upgrade_lines",
 ]
 
 _HOP = frozenset(
@@ -73,6 +75,24 @@ def framed_request(method: bytes, path: bytes, lines: bytes, length: int | None)
     else:
         end = b""
     return b"%b %b HTTP/1.1\r\n%b%b\r\n" % (method, path, lines, end)
+
+
+def upgrade_lines(request: "Request") -> bytes:
+    """Return the header lines that ask a target for the protocol that the client asks for."""
+    asked = (b"upgrade: " + value + b"\r\n" for name, value in request.headers if name.lower() == b"upgrade")
+    return b"connection: upgrade\r\n" + b"".join(asked)
+
+
+def switched_head(reader: "ResponseReader", request_id: bytes = b"") -> bytes:
+    """Return the head with which a target changes to another protocol, as its client gets it.
+
+    Args:
+        request_id: named in it, unless the answer has one.
+    """
+    lines = [b"%b: %b\r\n" % pair for pair in reader.headers]
+    if request_id and not request_id_of(reader.headers):
+        lines.append(b"x-request-id: %b\r\n" % request_id)
+    return b"".join((_line(reader.status), *lines, b"\r\n"))
 
 
 def request_id_of(headers: HeaderList) -> bytes:

@@ -1,6 +1,8 @@
-"""`GET /v1/models`: what the caller may use."""
+"""`GET /v1/models`: what the caller may use, in the shape that it reads: OpenAI's, or Anthropic's."""
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -35,8 +37,26 @@ class Listing:
         if self._inbound.work is not self:
             return
         try:
-            body = msgspec.json.encode(self._plane.models(self._request, self._asked))
+            told = self._plane.models(self._request, self._asked)
         except GarrisonError as error:
             self._inbound.refuse(error)
             return
-        self._inbound.answer(200, _JSON, body)
+        if _is_anthropic(self._request):
+            told = _as_anthropic(told)
+        self._inbound.answer(200, _JSON, msgspec.json.encode(told))
+
+
+def _is_anthropic(request: "Request") -> bool:
+    """Whether the client says which version of Anthropic's API it speaks; all of Anthropic's own do."""
+    return any(len(name) == 17 and name.lower() == b"anthropic-version" for name, _ in request.headers)
+
+
+def _as_anthropic(told: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return a model, or all on one page, as Anthropic's clients read them."""
+    if "data" not in told:
+        created = datetime.fromtimestamp(told["created"], UTC)
+        named = {"type": "model", "id": told["id"], "display_name": told["id"]}
+        return named | {"created_at": created.strftime("%Y-%m-%dT%H:%M:%SZ"), "lifecycle": "active"}
+    data = [_as_anthropic(one) for one in told["data"]]
+    ends = {"first_id": data[0]["id"], "last_id": data[-1]["id"]} if data else {"first_id": None, "last_id": None}
+    return {"data": data, "has_more": False, **ends}

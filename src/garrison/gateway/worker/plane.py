@@ -32,6 +32,7 @@ from garrison.gateway.worker.stats import Stats
 from garrison.gateway.worker.stored_responses import StoredAt, StoredResponses
 from garrison.gateway.worker.sweeping import Timed, sweep
 from garrison.gateway.worker.targets import End, Route, RouteTable, Target
+from garrison.gateway.worker.upgrade import Upgrade, wants_upgrade
 from garrison.net.http1.known_heads import KnownHeads
 
 __all__ = ["ControlLink", "Plane"]
@@ -125,7 +126,8 @@ class Plane:
         kind = asked.kind
         if kind is Kind.CONTROL or kind is Kind.PROXY:
             return self._pass_on(inbound, request, asked)
-        if request.upgrade and not _offers_http2(request):
+        upgrade = wants_upgrade(request)
+        if upgrade and kind is not Kind.UPSTREAM:
             raise InvalidError("this path speaks no other protocol", hint="Send the request without Upgrade.")
         if kind is Kind.MODELS or kind is Kind.MODEL:
             return Listing(self, inbound, request, asked)
@@ -136,7 +138,8 @@ class Plane:
         except GarrisonError:  # its key may just have been made
             who = None
         inbound.go_on()
-        return Exchange(self, inbound, request, asked, request.facts.query, who)
+        work = Upgrade if upgrade else Exchange
+        return work(self, inbound, request, asked, request.facts.query, who)
 
     def _router_work(self, inbound: Inbound, request: Request, asked: Asked) -> Work:
         if asked.name == "list":
@@ -377,13 +380,6 @@ class Plane:
 
 def _hopped(request: Request) -> bool:
     return any(len(name) == 14 and name.lower() == b"x-garrison-hop" for name, _ in request.headers)
-
-
-def _offers_http2(request: Request) -> bool:
-    """Whether that is all: Java's client offers it with every request, and takes an answer in HTTP/1.1."""
-    return request.method != b"CONNECT" and all(
-        value.strip().lower() == b"h2c" for name, value in request.headers if name.lower() == b"upgrade"
-    )
 
 
 def _entry(name: str, route: Route) -> dict[str, Any]:

@@ -2,15 +2,17 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import msgspec
 
 from garrison.gateway.link.messages import RouteValue, Tables, TargetValue
 from garrison.instances.live import Live
+from garrison.instances.stops import idle_limit
 from garrison.nodes.node import NodeView
 from garrison.server.workers.declared import Declared
 
-__all__ = ["Known", "changes", "instance_target", "known", "name_of", "node_of", "target_id"]
+__all__ = ["Known", "changes", "facts_of", "instance_target", "known", "name_of", "node_of", "target_id"]
 
 _NOTHING = Declared()
 _INSTANCE = "instance:"
@@ -52,10 +54,29 @@ def instance_target(live: Live) -> TargetValue:
     )
 
 
-def known(instances: Iterable[Live], nodes: Iterable[NodeView], declared: Declared = _NOTHING) -> Known:
+def facts_of(live: Live, idle: float) -> dict[str, Any]:
+    """What the list of models says about an instance. `max_model_len` is vLLM's name for the context, in tokens.
+
+    Args:
+        idle: seconds without requests after which one that does not say so is stopped.
+    """
+    found: dict[str, Any] = {"state": str(live.state), "model": live.spec.model, "engine": live.spec.engine}
+    if live.context is not None:
+        found["max_model_len"] = live.context
+    if live.held:
+        found["memory"] = dict(live.held)
+    return found | {"idle_timeout": idle_limit(live.spec, idle) or 0}
+
+
+def known(
+    instances: Iterable[Live], nodes: Iterable[NodeView], declared: Declared = _NOTHING, *, idle: float = 0.0
+) -> Known:
     """Return what there is: declared routes, and one for each instance, here and on the nodes, and for each target.
 
     What does not answer is cold. Of several of one name, the one that is named first here is answered.
+
+    Args:
+        idle: as in `facts_of`.
     """
     targets: dict[str, TargetValue] = dict(declared.targets)
     routes: dict[str, RouteValue] = dict(declared.routes)
@@ -82,7 +103,7 @@ def known(instances: Iterable[Live], nodes: Iterable[NodeView], declared: Declar
                 instances=(live.name,),
                 instance_ids=(live.record.id,),
                 created=int(live.record.created.timestamp()),
-                facts={"state": str(live.state), "model": live.spec.model, "engine": live.spec.engine},
+                facts=facts_of(live, idle),
             )
         )
     for view in nodes:

@@ -330,7 +330,8 @@ class Workers:
             await self._disk.run(lambda: write_workers(self._path(RECORD_NAME), found), "record the workers")
 
     def _known(self) -> Known:
-        return known(self._instances.list(), self._nodes.list(), self._declared.now)
+        idle = self._settings.idle_timeout
+        return known(self._instances.list(), self._nodes.list(), self._declared.now, idle=idle)
 
     async def _fresh(self) -> None:
         await self._declared.fresh()
