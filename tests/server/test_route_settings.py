@@ -44,12 +44,12 @@ def test_a_route_of_the_name_of_its_instance_changes_parameters(boxes: Callable[
     lab = boxes(
         "  tiny: {to: tiny, set: {max_tokens: 3}, strip: [stop], aliases: {tiny-long: {set: {max_tokens: 6}}}}\n"
     )
-    assert lab.chat("tiny", most=50).json()["usage"]["completion_tokens"] == 3
-    assert lab.chat("tiny-long", most=50).json()["usage"]["completion_tokens"] == 6
+    assert lab.chat("tiny", most=50, ignore_eos=True).json()["usage"]["completion_tokens"] == 3
+    assert lab.chat("tiny-long", most=50, ignore_eos=True).json()["usage"]["completion_tokens"] == 6
     names = [one["id"] for one in lab.http.get("/v1/models").json()["data"]]
     assert names == ["tiny", "tiny-long"]
     assert lab.http.post("/v1/chat/completions", json=chat_body("tiny/sql", 2)).status_code == 404
-    beneath = lab.http.post("/v1/chat/completions", json=chat_body("tiny/tiny-model", 50))
+    beneath = lab.http.post("/v1/chat/completions", json=chat_body("tiny/tiny-model", 50, ignore_eos=True))
     assert beneath.json()["usage"]["completion_tokens"] == 50, "what is beneath the name is the instance itself"
 
 
