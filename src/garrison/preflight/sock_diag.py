@@ -1,6 +1,6 @@
-"""TCP sockets by state, through sock_diag(7): quicker than `/proc/net/tcp`, which walks the kernel's whole table of
-connections (4 to 5 ms a read), and with what that does not show: which IPv6 sockets accept only IPv6, and which sockets
-are bound without listening.
+"""Sockets by state, through sock_diag(7). For TCP it is quicker than `/proc/net/tcp`, which walks the kernel's whole
+table of connections (4 to 5 ms a read), and has what that does not show: which IPv6 sockets accept only IPv6, and which
+sockets are bound without listening.
 
 vLLM binds its port at once, with SO_REUSEADDR, and listens when the model is loaded: a second one binds it too, loads
 its model, and only then fails. Kernels from 6.8 on list such sockets.
@@ -11,11 +11,13 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-__all__ = ["BOUND", "LISTENING", "DiagSocket", "ask", "attribute", "dump", "parse_dump"]
+__all__ = ["BOUND", "CONNECTED", "LISTENING", "DiagSocket", "ask", "attribute", "dump", "parse_dump"]
 
 LISTENING = 1 << 10
 BOUND = 1 << 13
 """State masks: TCPF_LISTEN, TCPF_BOUND_INACTIVE. A kernel that does not know the latter lists nothing for it."""
+CONNECTED = 0b1011_0111_0110
+"""State mask of connections, from SYN_SENT to those that the kernel keeps for a while after their end."""
 
 _NETLINK_SOCK_DIAG = 4  # the socket module has no name for it
 _SOCK_DIAG_BY_FAMILY = 20
@@ -40,9 +42,11 @@ class DiagSocket:
     remote_port: int = 0
 
 
-def dump(family: int, states: int) -> tuple[DiagSocket, ...] | None:
-    """Every TCP socket of `family` in one of `states`; None where the kernel does not answer (sandboxes)."""
-    messages = ask(struct.pack("=BBBxI", family, socket.IPPROTO_TCP, 0, states) + bytes(48), least=_INET_DIAG_BYTES)
+def dump(family: int, states: int, port: int = 0) -> tuple[DiagSocket, ...] | None:
+    """Every TCP socket of `family` in one of `states`, with this local port if it is not 0; None where the kernel does
+    not answer (sandboxes)."""
+    request = struct.pack("=BBBxI", family, socket.IPPROTO_TCP, 0, states) + struct.pack("!H46x", port)
+    messages = ask(request, least=_INET_DIAG_BYTES)
     return None if messages is None else tuple(map(_tcp, messages))
 
 
