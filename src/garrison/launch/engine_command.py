@@ -11,9 +11,9 @@ from garrison.base.children import find_program
 from garrison.base.errors import EngineMissingError, InvalidError, ModelInvalidError
 from garrison.base.settings import Settings
 from garrison.engines import registry
-from garrison.engines.catalogue import Finding, check_args
 from garrison.engines.engine import Endpoint, Engine, EngineCommand, LoraModule, LoraOptions, ServeOptions
 from garrison.engines.executable import Located, locate, require_runnable
+from garrison.engines.findings import Finding, check_args
 from garrison.engines.version import UNKNOWN
 from garrison.launch.containers.command import container_command
 from garrison.launch.containers.mounts import mounts_of
