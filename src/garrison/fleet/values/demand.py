@@ -16,11 +16,17 @@ class Demand:
         wanted: requests wait for these, which are loaded on demand; by the names that clients use.
         unwanted: these were loaded on demand and make room for others; by the names that clients use.
         in_use: requests to these are in progress, or ended a moment ago; by the names on the target.
+        elsewhere: the gateway is another process's, so that any may be in use.
     """
 
     wanted: frozenset[Place] = frozenset()
     unwanted: frozenset[Place] = frozenset()
     in_use: frozenset[Place] = frozenset()
+    elsewhere: bool = False
+
+    def uses(self, place: Place) -> bool:
+        """Whether requests to it may be in progress."""
+        return self.elsewhere or place in self.in_use
 
 
 NOTHING_ASKED = Demand()
