@@ -108,23 +108,34 @@ def has_length(reader: "ResponseReader") -> bool:
     return reader.known is not None or any(name.lower() == b"content-length" for name, _ in reader.headers)
 
 
-def framed(request: "Request", reader: "ResponseReader", keep: bool, request_id: bytes = b"") -> tuple[bytes, bool]:
+def framed(
+    request: "Request",
+    reader: "ResponseReader",
+    keep: bool,
+    request_id: bytes = b"",
+    own: bytes = b"",
+    without: bytes = b"",
+) -> tuple[bytes, bool]:
     """Return the head of an answer as its client gets it, and whether its body is sent in chunks.
 
     Args:
         request_id: named in it, unless the answer has one.
+        own: further header lines.
+        without: headers of the target whose names begin so are not passed on.
     """
     known = reader.known
-    if known is None:
+    if known is None or without:
         sized = has_length(reader)
-        lines, has_id = _answer_lines(reader.status, reader.headers), bool(request_id_of(reader.headers))
+        lines, has_id = _answer_lines(reader.status, reader.headers, without), bool(request_id_of(reader.headers))
+        if known is not None:
+            lines += b"content-length: %d\r\n" % reader.length
     else:
         sized = True
         if known.derived is None:
             known.derived = _answer_lines(known.status, known.headers), bool(request_id_of(known.headers))
         lines, has_id = cast("tuple[bytes, bool]", known.derived)
         lines += b"content-length: %d\r\n" % reader.length
-    last = b"x-request-id: %b\r\n" % request_id if request_id and not has_id else b""
+    last = b"%bx-request-id: %b\r\n" % (own, request_id) if request_id and not has_id else own
     body = sized or has_body(request.method.decode("latin-1"), reader.status)
     chunked = body and not sized and not request.http10
     if chunked:
@@ -141,13 +152,15 @@ def answer_head(status: int, headers: HeaderList, own: bytes) -> bytes:
     return b"%b%b\r\n" % (_answer_lines(status, headers), own)
 
 
-def _answer_lines(status: int, headers: HeaderList) -> bytes:
-    """Return the lines of an answer that are passed on to a client."""
+def _answer_lines(status: int, headers: HeaderList, without: bytes = b"") -> bytes:
+    """Return the lines of an answer that are passed on to a client; `without` as in `framed`."""
     named = _named_by_connection(headers)
     parts = [_line(status)]
     for name, value in headers:
         lowered = name.lower()
         if lowered not in _HOP_DOWN and (not named or lowered not in named):
+            if without and lowered.startswith(without):
+                continue
             parts += (name, b": ", value, b"\r\n")
     return b"".join(parts)
 

@@ -1,6 +1,7 @@
 """Connections to targets: a request out, its answer in, then back to the idle ones of its target."""
 
 import asyncio
+import socket
 import ssl
 from typing import Protocol
 
@@ -16,6 +17,8 @@ _MOST_IDLE = 512
 _NO_LIMIT = 2**62
 _HEAD_BYTES = 64 * 1024
 _heads = KnownHeads(answers=True)
+_KEEP_ALIVE = {"TCP_KEEPIDLE": 60, "TCP_KEEPINTVL": 15, "TCP_KEEPCNT": 4}
+"""Seconds of silence before the other machine is asked, between two questions, and how many go unanswered."""
 _contexts: dict[str, ssl.SSLContext] = {}
 
 
@@ -58,6 +61,11 @@ class Outbound(FlowControl):
         self.used = False
         self._owner: Answered | None = None
         self._raw = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        if self.target.path is None:
+            _watch_peer(transport.get_extra_info("socket"))
 
     @property
     def alive(self) -> bool:
@@ -156,6 +164,14 @@ class Outbound(FlowControl):
         self.abort()
         if owner is not None:
             owner.answer_lost(reason)
+
+
+def _watch_peer(own: socket.socket) -> None:
+    """Have the kernel notice a machine that is gone, since an answer may take as long as it likes."""
+    own.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in _KEEP_ALIVE.items():
+        if (option := getattr(socket, name, None)) is not None:  # not on every system
+            own.setsockopt(socket.IPPROTO_TCP, option, value)
 
 
 async def connect(target: Target) -> Outbound:
