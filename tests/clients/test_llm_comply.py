@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import tiny_model as maker
 from client_environments import python_of
-from client_lab import PROMPT
+from client_lab import MANAGER, PROMPT
 from server_lab import ServerLab
 from tests_environment import environment
 
@@ -66,12 +66,15 @@ def lab(tmp_path_factory: pytest.TempPathFactory, home_with: Callable[[str], dic
     place = Path(home_with("vllm")["GARRISON_DATA_DIR"], "engines", "vllm").resolve()
     (root / "data" / "engines" / "vllm").symlink_to(place)
     environ = environment(root / "home") | {"VLLM_CPU_KVCACHE_SPACE": "1"}
-    made = ServerLab(root, environ, require_inference_auth="1", on_demand_start_timeout="300")
+    made = ServerLab(
+        root, environ, require_inference_auth="1", require_management_auth="1", management_keys=MANAGER,
+        on_demand_start_timeout="300",
+    )  # fmt: skip
+    made.http.headers["Authorization"] = f"Bearer {MANAGER}"
     made.http.timeout = 300
     try:
         made.start()
         made.create(NAME, maker.make_model(root / "ends", ends=True), "vllm", backend_options=OPTIONS)
-        made.http.headers["Authorization"] = "Bearer " + made.api("POST", "/auth/keys", {"name": "client"})["key"]
         answer = made.http.post("/v1/completions", json={"model": NAME, "prompt": PROMPT, "max_tokens": 2})
         assert answer.is_success, answer.text
         yield made
@@ -81,7 +84,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory, home_with: Callable[[str], dic
 
 @pytest.fixture(scope="module")
 def gateway(lab: ServerLab) -> Endpoint:
-    return Endpoint(f"http://127.0.0.1:{lab.port}", lab.http.headers["Authorization"].removeprefix("Bearer "))
+    return Endpoint(f"http://127.0.0.1:{lab.port}", lab.api("POST", "/auth/keys", {"name": "client"})["key"])
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,18 @@ import tiny_model as maker
 from prometheus_client.parser import text_string_to_metric_families
 from server_lab import ServerLab, wait_for
 
-__all__ = ["EVERY", "LLAMA_CPP", "PROMPT", "SIMULATED", "VLLM", "Served", "on", "on_engines", "on_simulators"]
+__all__ = [
+    "EVERY",
+    "LLAMA_CPP",
+    "MANAGER",
+    "PROMPT",
+    "SIMULATED",
+    "VLLM",
+    "Served",
+    "on",
+    "on_engines",
+    "on_simulators",
+]
 
 SIMULATED = pytest.param("simulated")
 VLLM = pytest.param("vllm", marks=pytest.mark.engine("vllm"))
@@ -20,7 +31,7 @@ EVERY = (SIMULATED, VLLM, LLAMA_CPP)
 
 PROMPT = "Hello there, tell me about the weather in the mountains today, please."
 """Long on purpose: on a CPU with AMX, a first prompt of four tokens kills vLLM 0.32."""
-_MANAGER = "key-of-a-manager-for-the-tests-0123456789"
+MANAGER = "key-of-a-manager-for-the-tests-0123456789"
 _START_SECONDS = 300
 _RUNNING = ("vllm:num_requests_running", "llamacpp:requests_processing")
 _GENERATED = ("vllm:generation_tokens_total", "llamacpp:tokens_predicted_total")
@@ -166,9 +177,9 @@ def on_engines(
 def _start(root: Path, environ: Mapping[str, str], manifest: str) -> tuple[ServerLab, str]:
     (root / "garrison.yaml").write_text(manifest, encoding="utf-8")
     lab = ServerLab(
-        root, environ, require_inference_auth="1", require_management_auth="1", management_keys=_MANAGER,
+        root, environ, require_inference_auth="1", require_management_auth="1", management_keys=MANAGER,
         on_demand_start_timeout=str(_START_SECONDS),
     )  # fmt: skip
-    lab.http.headers["Authorization"] = f"Bearer {_MANAGER}"
+    lab.http.headers["Authorization"] = f"Bearer {MANAGER}"
     lab.start("-f", str(root / "garrison.yaml"))
     return lab, str(lab.api("POST", "/auth/keys", {"name": "client"})["key"])
