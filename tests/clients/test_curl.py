@@ -163,8 +163,9 @@ def test_credentials_and_errors(served: Served) -> None:
 def test_a_stream_that_is_left(served: Served) -> None:
     assert curl(served, CHAT, body=asked(served.slow)).json, "it runs"
     before = served.generated()
+    long = asked(served.slow, stream=True, max_tokens=2000, ignore_eos=True)
     argv = ["curl", "-sS", "-N", "--noproxy", "*", "--config", "-", served.url + CHAT]
-    argv += ["-H", "Content-Type: application/json", "-d", json.dumps(asked(served.slow, stream=True, max_tokens=2000))]
+    argv += ["-H", "Content-Type: application/json", "-d", json.dumps(long)]
     process = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     assert process.stdin is not None
     assert process.stdout is not None

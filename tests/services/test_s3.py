@@ -229,10 +229,16 @@ def test_an_incomplete_model_is_invalid(fetch: Fetch, s3: S3, tmp_path: Path) ->
         fetch("acme/half")
     assert caught.value.exit_code == 11
     assert not (tmp_path / "models" / "half").exists()
-    assert not list(tmp_path.rglob("config.json"))
+    assert f"kept at {tmp_path}/models/.staging/" in str(caught.value.hint)
 
 
-@pytest.mark.parametrize("endpoint", ["http://10.0.0.1:9000", "ftp://x", "nonsense"])
+@pytest.mark.parametrize("bucket", ["a b", "a/b", "", "a\nb", "-a"])
+def test_a_bucket_that_cannot_be_one(fetch: Fetch, bucket: str) -> None:
+    with pytest.raises(InvalidError, match="R2_BUCKET"):
+        fetch(r2_bucket=bucket)
+
+
+@pytest.mark.parametrize("endpoint", ["http://10.0.0.1:9000", "ftp://x", "nonsense", "http://[::1", "https://x:99999"])
 def test_an_endpoint_that_cannot_be_used(fetch: Fetch, endpoint: str) -> None:
     with pytest.raises(InvalidError, match="R2_ENDPOINT_URL"):
         fetch(r2_endpoint=endpoint)

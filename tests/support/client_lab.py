@@ -76,7 +76,7 @@ class Served:
         key: permits inference, without limits.
         names: of one model that chats, each for the same one.
         full: a model that also calls tools and speaks the APIs for responses and messages.
-        slow: a model that answers for long; `most` is how many tokens it may be asked for.
+        slow: a model that answers for long if it is asked for `most` tokens with `ignore_eos`.
         cold: a model whose instance no other test uses; `instance` is its name.
         vectors: a model for embeddings; empty where there is none.
     """
@@ -113,8 +113,9 @@ class Served:
         return self._metric(_GENERATED)
 
     def wait_until_idle(self) -> None:
-        """Wait until the slow model's engine works on nothing, as it says itself."""
+        """Wait until the slow model's engine works on nothing, as it says itself and as the server counts."""
         wait_for(lambda: self._metric(_RUNNING) == 0, 20, "nothing is generated any more")
+        wait_for(lambda: self.lab.instance(self.slow)["requests"] == 0, 10, "no request is counted")
 
     def _metric(self, names: tuple[str, ...]) -> float:
         page = self.lab.http.get(f"/upstream/{self.slow}/metrics").text

@@ -18,7 +18,7 @@ from garrison.base.settings import Settings
 from garrison.engines.argv import Endpoint
 from garrison.engines.engine import Engine, EngineCommand
 from garrison.instances.container_record import ContainerRecord, forget_container, read_container, record_container
-from garrison.instances.engine_spec import ADDRESS, KEY_VARIABLE, plan_launch
+from garrison.instances.engine_spec import ADDRESS, KEY_VARIABLE, Plan, plan_launch, require_servers_address
 from garrison.instances.launch_secrets import with_secrets
 from garrison.instances.ports import Ports
 from garrison.instances.runner import Launch, LeftEngine, Progress, RunningEngine, Sleeper, Upstream
@@ -184,6 +184,7 @@ class EngineRunner:
                 hint="Stop what holds it, or give the instance another port.",
                 details={"instance": name, **error.details},
             ) from None
+        require_servers_address(name, prepared.chosen.file_args)
         command, model = prepared.command, prepared.served_name or name
         container = None
         if plan.spec.container is not None:
@@ -208,7 +209,7 @@ class EngineRunner:
     def _adoptable(self, launch: Launch) -> _Start:
         directory = self.directory(launch.spec.name)
         plan = plan_launch(launch, self._settings)
-        endpoint = plan.engine.endpoint(plan.spec.args, Endpoint(ADDRESS, launch.port), dict(plan.spec.env))
+        endpoint = plan.engine.endpoint(_given(plan), Endpoint(ADDRESS, launch.port), dict(plan.spec.env))
         key, model = _read_text(directory / "key"), _read_text(directory / "model")
         job = self._job(launch, plan.engine, endpoint, EngineCommand(()), {})
         return _Start(job, Upstream(base_url(endpoint), key, model or launch.spec.model or launch.spec.name))
@@ -253,6 +254,14 @@ class EngineRunner:
             return
         if ended := await end_orphans(status.shim, _KILL_SECONDS):
             _log.warning("an engine whose shim was killed was ended", name=name, processes=ended)
+
+
+def _given(plan: Plan) -> tuple[str, ...]:
+    """The arguments of an engine that runs, with those of its config file if that is still there."""
+    try:
+        return (*plan.engine.file_args(plan.spec.args), *plan.spec.args)
+    except InvalidError:
+        return plan.spec.args
 
 
 @dataclass(frozen=True, slots=True)

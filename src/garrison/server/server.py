@@ -240,7 +240,7 @@ class Server:
         )
         most = values.max_body_mib * 2**20
         admission = KeyAdmission(lambda: given.settings, parts.limiter, parts.clock)
-        here = InstanceActivator(parts.instances)
+        here = InstanceActivator(parts.instances, parts.adapters.model)
         gateway = Gateway(WithNodes(here, parts.nodes), admission, most_bytes=most)
         local = Gateway(here, admission, most_bytes=most)
         to_nodes = PassThrough(NodeActivator(parts.nodes))

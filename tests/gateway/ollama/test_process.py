@@ -1,6 +1,7 @@
 """When the process ends by itself, and what is on record of it."""
 
 import asyncio
+import contextlib
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -22,6 +23,11 @@ def told(tmp_path: Path) -> Told:
         version="1", data_dir=str(tmp_path), control_socket=str(tmp_path / "c.sock"), address="127.0.0.1:1",
         gateway="http://127.0.0.1:2",
     )  # fmt: skip
+
+
+async def control_process(told: Told) -> asyncio.AbstractServer:
+    """Whatever accepts connections on its socket."""
+    return await asyncio.start_unix_server(lambda _, writer: writer.close(), told.control_socket)
 
 
 async def ends(told: Told, change: Callable[[], object], monkeypatch: pytest.MonkeyPatch, alone: float) -> bool:
@@ -57,9 +63,8 @@ async def test_it_stays_while_it_is_on_record_and_there_is_a_control_process(
     told: Told, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_record(told)
-    server = await asyncio.start_unix_server(lambda _, writer: writer.close(), told.control_socket)
-    assert not await ends(told, lambda: None, monkeypatch, alone=0.05)
-    server.close()
+    with contextlib.closing(await control_process(told)):
+        assert not await ends(told, lambda: None, monkeypatch, alone=0.05)
 
 
 async def test_it_ends_when_another_one_is_on_record(told: Told, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -81,8 +86,8 @@ async def test_it_ends_with_its_data_directory(told: Told, monkeypatch: pytest.M
 
 async def test_it_ends_when_it_is_left_alone(told: Told, monkeypatch: pytest.MonkeyPatch) -> None:
     write_record(told)
-    server = await asyncio.start_unix_server(lambda _, writer: writer.close(), told.control_socket)
-    assert await ends(told, server.close, monkeypatch, alone=0.1)
+    with contextlib.closing(await control_process(told)) as server:
+        assert await ends(told, server.close, monkeypatch, alone=0.1)
 
 
 def test_the_record(told: Told, tmp_path: Path) -> None:

@@ -306,7 +306,6 @@ LINES: dict[str, tuple[bytes, int]] = {
     "OPTIONS": (b"OPTIONS /v1/chat/completions", 404),
     "OPTIONS *": (b"OPTIONS *", 400),
     "GET": (b"GET /v1/chat/completions", 404),
-    "a response by its id": (b"GET /v1/responses/resp_1", 404),
     "a fragment": (b"POST /v1/chat/completions#x", 400),
     "dots": (b"POST /v1/../v1/chat/completions", 400),
 }

@@ -27,10 +27,21 @@ def instance_targets(instances: Mapping[str, InstanceDeclaration], attached: Ite
     """Return a target for each instance in `attached`. Whoever runs the instance supplies its address."""
     names = set(attached)
     return {
-        name: TargetSpec(name=name, base_url=instance_url(name, one.node), base_model=one.served_model_name)
+        name: TargetSpec(
+            name=name,
+            base_url=instance_url(name, one.node),
+            base_model=one.served_model_name,
+            adapter_slots=_slots(one),
+        )
         for name, one in instances.items()
         if name in names
     }
+
+
+def _slots(instance: InstanceDeclaration) -> int | None:
+    """How many adapters its engine is told to hold; None if that is left to the engine."""
+    kept = instance.options.get("max_cpu_loras", instance.options.get("max_loras"))
+    return kept if isinstance(kept, int) else instance.max_loras
 
 
 def _instance(

@@ -21,7 +21,10 @@ __all__ = [
     "FromControl",
     "FromWorker",
     "Hello",
+    "InUse",
     "Keys",
+    "Leave",
+    "Left",
     "Listening",
     "Load",
     "Loading",
@@ -74,7 +77,12 @@ class RouteValue(msgspec.Struct, frozen=True, kw_only=True):
         name: one that ends in a slash stands only for what is beneath it, since another route has the name itself.
         targets: ids, in order of preference.
         models: for each target, the name that it is asked for; empty for its own.
+        adapters: for each target, the declared adapter that is asked for, by the name that clients use; empty for
+            none. One without a name in `models` is not loaded there, so the control process has to be asked for it.
         nested: `NAME/REST` asks the same targets for `REST`.
+        names: those that `REST` may be, where the engine answers to any; None where it looks for itself.
+        bare: `NAME` alone is a model, too.
+        listed: it is in `/v1/models`.
         policy, options, weights: how one of several targets is chosen; no weights are equal ones.
         affinity: what the policy has to know of a request; None for what it always asks.
         aliases: further names.
@@ -89,6 +97,7 @@ class RouteValue(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     targets: tuple[str, ...]
     models: tuple[str, ...] = ()
+    adapters: tuple[str, ...] = ()
     policy: str = "least-outstanding"
     options: dict[str, int | float] = {}
     weights: tuple[float, ...] = ()
@@ -99,6 +108,9 @@ class RouteValue(msgspec.Struct, frozen=True, kw_only=True):
     queue: QueueValue | None = None
     timeouts: TimeoutsValue | None = None
     nested: bool = False
+    names: tuple[str, ...] | None = None
+    bare: bool = True
+    listed: bool = True
     instances: tuple[str, ...] = ()
     instance_ids: tuple[int | None, ...] = ()
     created: int = 0
@@ -210,13 +222,24 @@ class Close(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     target: str
 
 
+class Leave(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """Answer with `Left` as soon as no request to a target is in progress that asks for `model`.
+
+    Of several for one model, only the last is answered.
+    """
+
+    id: int
+    target: str
+    model: str
+
+
 class Drain(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     """Accept no more connections, finish what is in progress within the limit, and exit."""
 
     seconds: float
 
 
-FromControl = Settings | Keys | Tables | Activated | Refused | Begun | Synced | Loading | Stored | Close | Drain
+FromControl = Settings | Keys | Tables | Activated | Refused | Begun | Synced | Loading | Stored | Close | Leave | Drain
 
 
 # From a worker
@@ -253,11 +276,21 @@ class Failed(msgspec.Struct, frozen=True, kw_only=True, tag=True):
 
 
 class Activate(msgspec.Struct, frozen=True, kw_only=True, tag=True):
-    """A request waits for a cold target, for so many seconds; None for as long as the settings say."""
+    """A request waits for a cold target. `start`: it may be started for it.
+
+    Attributes:
+        seconds: for which it waits; None for as long as the settings say.
+        route: of which the target is to have an adapter loaded; another one of the route's may get it instead. Empty
+            for a target's own model.
+        tried: targets of that route which have failed the request.
+    """
 
     id: int
     target: str
+    start: bool = True
     seconds: float | None = None
+    route: str = ""
+    tried: tuple[str, ...] = ()
 
 
 class Sync(msgspec.Struct, frozen=True, kw_only=True, tag=True):
@@ -267,11 +300,15 @@ class Sync(msgspec.Struct, frozen=True, kw_only=True, tag=True):
 
 
 class Load(msgspec.Struct, frozen=True, kw_only=True, tag=True):
-    """Start a target, or with `load` false have it give up its memory; answered by `Begun` or `Refused`."""
+    """Start a target, or with `load` false have it give up its memory; answered by `Begun` or `Refused`.
+
+    `route`: it is the adapter of that route which is loaded or unloaded.
+    """
 
     id: int
     target: str
     load: bool = True
+    route: str = ""
 
 
 class Abandon(msgspec.Struct, frozen=True, kw_only=True, tag=True):
@@ -297,6 +334,18 @@ class Closed(msgspec.Struct, frozen=True, kw_only=True, tag=True):
 
     target: str
     running: int
+
+
+class Left(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """The answer to `Leave`."""
+
+    id: int
+
+
+class InUse(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """Names in use at targets, or asked for since the last time; told once a second while there are any."""
+
+    models: dict[str, list[str]]
 
 
 class UseValue(msgspec.Struct, kw_only=True):
@@ -329,4 +378,19 @@ class Used(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     uses: list[UseValue]
 
 
-FromWorker = Hello | Load | Sync | Listening | Failed | Activate | Abandon | Taken | Counts | Closed | Used | Stored
+FromWorker = (
+    Hello
+    | Load
+    | Sync
+    | Listening
+    | Failed
+    | Activate
+    | Abandon
+    | Taken
+    | Counts
+    | Closed
+    | Left
+    | InUse
+    | Used
+    | Stored
+)

@@ -9,7 +9,7 @@ from random import random
 from typing import TYPE_CHECKING
 
 from garrison.access.identity import Identity
-from garrison.base.errors import GarrisonError, NotFoundError, UnauthenticatedError, UnreachableError
+from garrison.base.errors import GarrisonError, NotFoundError, NotReadyError, UnauthenticatedError, UnreachableError
 from garrison.gateway.choose.breaker import ALWAYS
 from garrison.gateway.choose.failure import Failure, failure_of
 from garrison.gateway.choose.retry import Attempt, GiveUp, blames_target, decide
@@ -74,8 +74,8 @@ class Exchange:
         "_accepted", "_account", "_again", "_asked_for", "_breaker", "_chunked", "_comments", "_data", "_early",
         "_end_asked", "_ends", "_entered", "_failed", "_failure", "_filter", "_follows", "_generation", "_id", "_ids",
         "_inbound", "_made_id", "_model", "_named", "_out", "_path", "_pieces", "_plane", "_query", "_rechecked",
-        "_request", "_sent_at", "_size", "_started", "_synced", "_times", "_tries", "_upstream", "_wait", "_waiter",
-        "_who", "deadline", "rest", "route", "target",
+        "_request", "_sent_at", "_size", "_started", "_synced", "_times", "_tries", "_upstream", "_using", "_wait",
+        "_waiter", "_who", "deadline", "rest", "route", "target",
     )  # fmt: skip
 
     def __init__(
@@ -117,6 +117,7 @@ class Exchange:
         self._failure: tuple[GarrisonError, int | None] | None = None
         self._again: asyncio.TimerHandle | None = None
         self._end_asked: End | None = None
+        self._using = ""
         self._breaker: Breaker | None = None
         self._generation = 0
         self._upstream: Outbound | None = None
@@ -331,7 +332,7 @@ class Exchange:
                 f"the target {name} of {self._model} leads back to this server", hint="Change its address."
             )
             self._elsewhere(error)
-        elif target.open:
+        elif end.warm:
             self._go()
         else:
             self._activate(target)
@@ -349,9 +350,26 @@ class Exchange:
         self._failure = error, None
         self._choose(route.tried(self._failed))
 
-    def activated(self) -> None:
-        """The target is ready, and stays so until this request is counted."""
+    @property
+    def cold(self) -> "tuple[End, tuple[Target, ...]]":
+        """What this request waits for, and where it has failed."""
+        assert self._end_asked is not None
+        return self._end_asked, self._failed
+
+    def activated(self, target: "Target | None" = None) -> None:
+        """A target is ready, and stays so until this request is counted. An adapter may have been loaded at another
+        target of the route, and has a name only now."""
         self._loaded()
+        end, route = self._end_asked, self.route
+        if target is not None and end is not None and end.adapter:
+            assert route is not None
+            if (found := route.loaded_at(target)) is None:
+                self.refused(NotReadyError(f"{self._model} was unloaded again", details={"retry_after": 1}))
+                return
+            if found is not end:
+                self._leave()
+                self._end_asked, self.target = found, target
+                self._breaker, self._generation = found.breaker, found.breaker.generation
         self._go()
 
     def refused(self, error: GarrisonError) -> None:
@@ -367,11 +385,13 @@ class Exchange:
             self._waiter.loaded()
 
     def _go(self) -> None:
-        target = self.target
+        target, end = self.target, self._end_asked
         assert target is not None
+        assert end is not None
         self._entered = True
         self._tries += 1
-        self._plane.enter(target)
+        self._using = self.rest or end.model
+        self._plane.enter(target, self._using)
         idle = target.idle
         while idle:
             connection = idle.pop()
@@ -627,6 +647,8 @@ class Exchange:
         if self._ends and self._plane.now() >= self._ends and times is not None:
             self._give_up()
             self._late(f"the request took longer than {times.whole:g} s")
+        elif self._waiter is not None and self._waiter.is_next:
+            self.deadline = 0.0  # another one that expired a moment ago has made way for it
         elif self._waiter is not None and self._waiter.deadline:
             error = self._waiter.overdue()
             if error is None:
@@ -687,7 +709,7 @@ class Exchange:
         target, self.target = self.target, None
         if target is not None and self._entered:
             self._entered = False
-            self._plane.leave(target)
+            self._plane.leave(target, self._using)
 
     def _end(self, status: int = CUT_OFF) -> None:
         """Everything is given back.

@@ -3,9 +3,9 @@
 import asyncio
 import math
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from itertools import count
-from typing import Any, Protocol
+from typing import Protocol
 
 from garrison.access.book import Refusal
 from garrison.access.identity import Identity
@@ -27,7 +27,7 @@ from garrison.gateway.worker.metered import Metered
 from garrison.gateway.worker.outbound import Outbound, connect
 from garrison.gateway.worker.passing import Passing
 from garrison.gateway.worker.response_routes import response_route
-from garrison.gateway.worker.router import Feed, LoadCall, status_of
+from garrison.gateway.worker.router import Feed, LoadCall
 from garrison.gateway.worker.stats import Stats
 from garrison.gateway.worker.stored_responses import StoredAt, StoredResponses
 from garrison.gateway.worker.sweeping import Timed, sweep
@@ -60,8 +60,11 @@ class ControlLink(Protocol):
     def sync(self, then: Callable[[], None]) -> bool:
         """Have everything told that has changed, and call `then`, at the latest after half a second. False: not now."""
 
-    def load(self, targets: list[str], *, load: bool, then: Callable[[GarrisonError | None], None]) -> bool:
-        """Have targets started or stopped, and call `then` when that has begun. False: there is nobody to ask."""
+    def load(
+        self, targets: list[str], *, load: bool, then: Callable[[GarrisonError | None], None], route: str = ""
+    ) -> bool:
+        """Have targets started or stopped, or the adapter of `route` loaded or unloaded there, and call `then` when
+        that has begun. False: there is nobody to ask."""
 
     def stored(self, id: str, at: StoredAt) -> None:
         """Tell the other workers of a response."""
@@ -71,6 +74,9 @@ class ControlLink(Protocol):
 
     def idle(self, target: Target) -> None:
         """The last request to a target has ended."""
+
+    def left(self, number: int) -> None:
+        """The last request that asked for a name has ended, as the message of that number wanted to know."""
 
 
 class Plane:
@@ -165,7 +171,9 @@ class Plane:
         self.callers.require(who, route.value, model)
         if not load:
             self.callers.require_manager(who)
-        if self.link is None or not self.link.load([one.target.id for one in route.ends[:1]], load=load, then=then):
+        adapter = route.name if any(one.adapter for one in route.ends[:1]) else ""
+        targets = [one.target.id for one in route.ends[:1]]
+        if self.link is None or not self.link.load(targets, load=load, then=then, route=adapter):
             raise NotReadyError("the server that starts models does not answer", details={"retry_after": 1})
 
     def sees(self, request: Request, model: str) -> bool:
@@ -179,8 +187,9 @@ class Plane:
             one.name: known.value.facts.get("state") for one in told.routes if (known := self.table.told(one.name))
         }
         self.table.apply(told)
+        shown = [one for one in told.routes if one.listed]
         for feed in list(self.feeds):
-            for one in told.routes:
+            for one in shown:
                 if before.get(one.name, "") != one.facts.get("state"):
                     feed.changed(one.name, one.facts.get("state"))
             for name in told.gone_routes:
@@ -227,7 +236,7 @@ class Plane:
         if found is not None and any(one.target.value.hop for one in found[0].ends) and _hopped(request):
             found = None  # another server has sent it here: two that know each other would go round in circles
         if found is None:
-            raise self._unknown(request, model)
+            raise self.unknown(request, model)
         return found
 
     def stored(self, id: str, target: Target, model: str) -> None:
@@ -254,21 +263,11 @@ class Plane:
             return UnreachableError("the management server does not answer", hint="Requests to models go on.")
         return UnreachableError(f"it did not answer: {reason}", hint="Send the request again.")
 
-    def models(self, request: Request, asked: Asked) -> Mapping[str, Any]:
-        """Return what is listed for a caller. Raises GarrisonError."""
-        who = self.require_caller(request)
-        routes = self.table.routes
-        if asked.kind is Kind.MODELS:
-            data = [_entry(name, one) for name, one in routes.items() if self.callers.may_use(who, one.value, name)]
-            return {"object": "list", "data": data}
-        found = routes.get(asked.name)
-        if found is None or not self.callers.may_use(who, found.value, asked.name):
-            raise self._unknown(request, asked.name)
-        return _entry(asked.name, found)
-
-    def _unknown(self, request: Request, model: str) -> NotFoundError:
+    def unknown(self, request: Request, model: str) -> NotFoundError:
+        """Return why a request for `model` is refused, with names that may have been meant."""
         who = self.callers.identify(request.facts)
-        names = [name for name, one in self.table.routes.items() if self.callers.may_use(who, one.value, name)]
+        known = ((name, one.value) for name, one in self.table.routes.items() if one.value.bare)
+        names = [name for name, value in known if self.callers.may_use(who, value, name)]
         near = near_names(model, names)
         hint = f"Did you mean {' or '.join(near)}?" if near else "GET /v1/models lists those that exist."
         return NotFoundError(f"there is no model {model!r}", hint=hint)
@@ -310,18 +309,22 @@ class Plane:
             details={"retry_after": max(1, math.ceil(wait))},
         )
 
-    def enter(self, target: Target) -> None:
-        """Count a request to a target."""
+    def enter(self, target: Target, model: str = "") -> None:
+        """Count a request to a target. `model`: what it asks for, if that is not the target's own."""
         target.running += 1
+        if model:
+            target.begin(model)
         target.end.outstanding += 1
         if target.ends:
             target.count(1)
         if target.running == 1 and self.link is not None:
             self.link.busy(target)
 
-    def leave(self, target: Target) -> None:
+    def leave(self, target: Target, model: str = "") -> None:
         """Count its end."""
         target.running -= 1
+        if model and (asked := target.end_of(model)) is not None and self.link is not None:
+            self.link.left(asked)
         target.end.outstanding -= 1
         if target.ends:
             target.count(-1)
@@ -380,9 +383,3 @@ class Plane:
 
 def _hopped(request: Request) -> bool:
     return any(len(name) == 14 and name.lower() == b"x-garrison-hop" for name, _ in request.headers)
-
-
-def _entry(name: str, route: Route) -> dict[str, Any]:
-    value = route.value
-    told = {"id": name, "object": "model", "created": value.created, "owned_by": value.owned_by, **value.facts}
-    return told | {"status": status_of(value.facts.get("state"))}

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 __all__ = ["End", "Route", "RouteTable", "Target"]
 
 _UNIX = "unix:"
+_MOST_USED = 1000
+"""Names of a second; those that are asked for by `TARGET/NAME` are the clients'."""
 _QUEUE = QueueValue()
 
 
@@ -34,6 +36,9 @@ class Target:
         open: requests may go there without asking the control process.
         running: requests in progress.
         told: whether the control process knows that `running` is not zero.
+        using: requests in progress by the name that they ask for, where that is not its own.
+        used: such names since the control process was last told.
+        awaited: for such a name, the number of the message that asks when its last request has ended.
         idle: connections without a request, the one used last at the end.
         head: header lines that every request to it has.
         path: of its unix socket; None for TCP.
@@ -45,8 +50,8 @@ class Target:
     """
 
     __slots__ = (
-        "breaker", "end", "ends", "head", "host", "id", "idle", "loading", "open", "path", "port", "prefix",
-        "recovered_at", "running", "tls", "told", "value",
+        "awaited", "breaker", "end", "ends", "head", "host", "id", "idle", "loading", "open", "path", "port", "prefix",
+        "recovered_at", "running", "tls", "told", "used", "using", "value",
     )  # fmt: skip
 
     def __init__(self, value: TargetValue) -> None:
@@ -58,6 +63,9 @@ class Target:
         self.open = False
         self.end = End(self)
         self.told = False
+        self.using: dict[str, int] = {}
+        self.used: set[str] = set()
+        self.awaited: dict[str, int] = {}
         self.idle: list[Outbound] = []
         self.loading: dict[str, Any] = {}
         self.set(value)
@@ -94,6 +102,20 @@ class Target:
         for one in self.ends:
             one.outstanding += requests
 
+    def begin(self, model: str) -> None:
+        """Count a request that asks for `model`."""
+        self.using[model] = self.using.get(model, 0) + 1
+        if len(self.used) < _MOST_USED:
+            self.used.add(model)
+
+    def end_of(self, model: str) -> int | None:
+        """Count its end. Returns the number of the message that waited for this, if one did."""
+        left = self.using.pop(model) - 1
+        if left:
+            self.using[model] = left
+            return None
+        return self.awaited.pop(model, None)
+
     def answered(self, breaker: Breaker, generation: int, now: float) -> None:
         """Count an answer to a request that `breaker` has let through."""
         if breaker.succeeded(now, generation) and breaker is self.breaker:
@@ -108,7 +130,7 @@ class Target:
             self.breaker = Breaker()
             self.recovered_at = None
         for one in (self.end, *self.ends):
-            one.warm, one.breaker, one.recovered_at = is_open, self.breaker, self.recovered_at
+            one.warm, one.breaker, one.recovered_at = is_open and one.loaded, self.breaker, self.recovered_at
 
     def drop_idle(self) -> None:
         idle, self.idle = self.idle, []
@@ -122,15 +144,19 @@ class End(Candidate):
     Attributes:
         target: where the request goes.
         model: the name that it is asked for; empty for its own.
+        adapter: the declared adapter that is asked for, as clients call it; empty for none.
+        loaded: requests can be answered once the target is open.
     """
 
-    __slots__ = ("model", "target")
+    __slots__ = ("adapter", "loaded", "model", "target")
 
-    def __init__(self, target: Target, model: str = "", weight: float = 1.0) -> None:
-        name = f"{target.id}/{model}" if model else target.id
-        super().__init__(name, weight, warm=target.open, breaker=target.breaker)
+    def __init__(self, target: Target, model: str = "", weight: float = 1.0, adapter: str = "") -> None:
+        name = f"{target.id}/{adapter or model}" if adapter or model else target.id
+        self.loaded = bool(model) or not adapter
+        super().__init__(name, weight, warm=target.open and self.loaded, breaker=target.breaker)
         self.target = target
         self.model = model
+        self.adapter = adapter
         self.outstanding = target.running
         self.recovered_at = target.recovered_at
 
@@ -155,7 +181,7 @@ class Route:
 
     def __init__(self, value: RouteValue, targets: Mapping[str, Target]) -> None:
         self.ends: tuple[End, ...] = ()
-        self._shape: tuple[tuple[Target, str, float], ...] = ()
+        self._shape: tuple[tuple[Target, str, float, str], ...] = ()
         self.only: End | None = None
         self.policy: Policy | None = None
         self.affinity: Affinity | None = None
@@ -206,6 +232,10 @@ class Route:
         """Return the ends of targets where a request has failed."""
         return tuple(one for one in self.ends if one.target in failed)
 
+    def loaded_at(self, target: Target) -> End | None:
+        """Return the end at a target, if its adapter is loaded there."""
+        return next((one for one in self.ends if one.target is target and one.loaded), None)
+
     def has_others(self, failed: Collection[Target], now: float) -> bool:
         """Whether there is another target that could be asked."""
         return any(now >= one.breaker.passes_from for one in self.ends if one.target not in failed)
@@ -214,8 +244,9 @@ class Route:
         value = self.value
         models = value.models or ("",) * len(value.targets)
         weights = value.weights or (1.0,) * len(value.targets)
-        told = zip(value.targets, models, weights, strict=True)
-        shape = tuple((targets[one], model, weight) for one, model, weight in told if one in targets)
+        adapters = value.adapters or ("",) * len(value.targets)
+        told = zip(value.targets, models, weights, adapters, strict=True)
+        shape = tuple((targets[one], model, weight, of) for one, model, weight, of in told if one in targets)
         if shape != self._shape:
             self.leave()
             self._shape = shape
@@ -236,8 +267,9 @@ def _places(value: RouteValue) -> int | None:
     return None if value.limits is None else value.limits.concurrent
 
 
-def _end(target: Target, model: str, weight: float) -> End:
-    return target.end if not model and weight == 1.0 else End(target, model, weight)
+def _end(target: Target, model: str, weight: float, adapter: str) -> End:
+    plain = not model and not adapter and weight == 1.0
+    return target.end if plain else End(target, model, weight, adapter)
 
 
 class RouteTable:
@@ -263,13 +295,14 @@ class RouteTable:
         A name that stands in the table comes first, slashes or not; then `ROUTE/REST`, of a route that has more than
         one model behind it.
         """
-        if (route := self.routes.get(model)) is not None:
+        if (route := self.routes.get(model)) is not None and route.value.bare:
             return route, ""
         name, slash, rest = model.partition("/")
         if slash and rest:
             route = self._beneath.get(name) or self.routes.get(name)
             if route is not None and route.value.nested:
-                return route, rest
+                names = route.value.names
+                return (route, rest) if names is None or rest in names else None
         return None
 
     def through(self, target: Target) -> Iterator[Route]:

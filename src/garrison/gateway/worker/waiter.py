@@ -35,10 +35,11 @@ class Waiter:
         began: when it first waited; 0 before.
         deadline: until when it waits; 0 while it does not.
         position: how many waited when it came, itself included.
+        is_next: it has been given a place, and goes on in the next step.
     """
 
     __slots__ = ("_at", "_busy", "_go", "_holder", "_line", "_loading", "_place", "_placed_at", "_plane", "_priority",
-                 "_route", "_size", "_waits_for", "began", "deadline", "position")  # fmt: skip
+                 "_route", "_size", "_waits_for", "began", "deadline", "is_next", "position")  # fmt: skip
 
     def __init__(
         self, plane: "Plane", route: "Route", holder: Hashable, priority: int, size: int, go: Callable[[], None]
@@ -51,6 +52,7 @@ class Waiter:
         self._waits_for = ""
         self._at = self._busy = self._loading = 0.0
         self.began = self.deadline = 0.0
+        self.is_next = False
         self.position = 0
 
     def enter(self) -> bool:
@@ -69,7 +71,12 @@ class Waiter:
         now = self._plane.now()
         self._place, self._placed_at = None, now
         self._finish(now)
-        self._plane.soon(self._go)
+        self.is_next = True
+        self._plane.soon(self._begins)
+
+    def _begins(self) -> None:
+        self.is_next = False
+        self._go()
 
     def load(self) -> None:
         """Begin to wait for a cold target. Raises NotReadyError."""

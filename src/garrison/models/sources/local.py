@@ -7,6 +7,7 @@ from garrison.models.files.problem import Problem
 from garrison.models.files.progress import Progress
 from garrison.models.record import ModelRecord, read_record
 from garrison.models.request import ResolveRequest
+from garrison.models.shards import ShardName
 from garrison.models.sources.source import Broken, Found, Outcome, Skipped, Workspace
 
 __all__ = ["LocalSource"]
@@ -49,8 +50,9 @@ def _candidates(request: ResolveRequest) -> list[Path]:
 
 
 def _pinned(path: Path) -> Path:
-    """The current target of a link: it may point elsewhere when the engine reads it."""
-    return path.resolve() if path.is_symlink() else path
+    """The current target of a link: it may point elsewhere when the engine reads it. The parts of a split GGUF are
+    found by their names, which the targets of links need not have."""
+    return path.resolve() if path.is_symlink() and ShardName.parse(path.name) is None else path
 
 
 def _text(record: ModelRecord) -> str:

@@ -1,11 +1,12 @@
 """What there is, as the workers are told it. Pure but for reading the state of instances and nodes."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
 
+from garrison.fleet.values.demand import Place
 from garrison.gateway.link.messages import RouteValue, Tables, TargetValue
 from garrison.instances.live import Live
 from garrison.instances.stops import idle_limit
@@ -21,11 +22,13 @@ _NODE = "node:"
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """Everything that a worker has been told, and, for those that ask, why a target is cold, by its id."""
+    """Everything that a worker has been told; for those that ask, why a target is cold, by its id, and what the targets
+    of routes with adapters stand for."""
 
     targets: Mapping[str, TargetValue] = field(default_factory=dict)
     routes: Mapping[str, RouteValue] = field(default_factory=dict)
     reasons: Mapping[str, str] = field(default_factory=dict)
+    ends: Mapping[str, tuple[Place, ...]] = field(default_factory=dict)
 
 
 def target_id(live: Live) -> str:
@@ -69,9 +72,10 @@ def facts_of(live: Live, idle: float) -> dict[str, Any]:
 
 
 def known(
-    instances: Iterable[Live], nodes: Iterable[NodeView], declared: Declared = _NOTHING, *, idle: float = 0.0
+    instances: Iterable[Live], nodes: Sequence[NodeView], declared: Declared = _NOTHING, *, idle: float = 0.0
 ) -> Known:
-    """Return what there is: declared routes, and one for each instance, here and on the nodes, and for each target.
+    """Return what there is: declared routes, and one for each instance, here and on the nodes, for each target, and for
+    each adapter; last, `NODE/INSTANCE`.
 
     What does not answer is cold. Of several of one name, the one that is named first here is answered.
 
@@ -100,6 +104,7 @@ def known(
                 name=live.name,
                 targets=(target.id,),
                 nested=True,
+                names=_names(live),
                 instances=(live.name,),
                 instance_ids=(live.record.id,),
                 created=int(live.record.created.timestamp()),
@@ -124,10 +129,32 @@ def known(
             )
     for route in declared.own.values():
         add(route)
-    for name, route in declared.routes.items():
-        here = tuple(ids.get(one) if _INSTANCE + one in route.targets else None for one in route.instances)
-        routes[name] = msgspec.structs.replace(route, instance_ids=here)
-    return Known(targets, routes, declared.reasons)
+    for name, route in declared.adapters.items():
+        if name not in routes and (not route.listed or not _is_nested(name, routes)):
+            routes[name] = route
+    for view in nodes:
+        node = RouteValue(name=view.node.name, targets=(_NODE + view.node.name,), nested=True, bare=False, listed=False)
+        routes.setdefault(node.name, node)
+    for name, route in {**declared.adapters, **declared.routes}.items():
+        if routes.get(name) is route:
+            here = tuple(ids.get(one) if _INSTANCE + one in route.targets else None for one in route.instances)
+            routes[name] = msgspec.structs.replace(route, instance_ids=here)
+    return Known(targets, routes, declared.reasons, declared.ends)
+
+
+def _is_nested(name: str, routes: Mapping[str, RouteValue]) -> bool:
+    """Return whether a name means a model of an instance or a target, which comes before an adapter of that name."""
+    first, slash, _ = name.partition("/")
+    return bool(slash) and first in routes and routes[first].nested
+
+
+def _names(live: Live) -> tuple[str, ...] | None:
+    """The models of an instance whose engine answers to any name; None where the engine looks for itself."""
+    if live.spec.engine != "llama_cpp" or not live.spec.model:
+        return None
+    aliases = str(live.spec.options.get("alias", "")).split(",")
+    known = (live.spec.model, live.engine.upstream.model if live.engine is not None else "", *aliases)
+    return tuple(dict.fromkeys(one for one in known if one))
 
 
 def changes(before: Known, now: Known, version: int) -> Tables | None:

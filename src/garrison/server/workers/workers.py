@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import os
 import signal
 from collections.abc import Coroutine
 from pathlib import Path
@@ -20,10 +19,12 @@ from garrison.instances.manager import InstanceManager
 from garrison.net.thread_pool import ThreadPool
 from garrison.nodes.watch import Nodes
 from garrison.processes.local import local_processes
-from garrison.server.listeners import bind_port, bind_socket, peer_uid
+from garrison.server.adapters.loads import AdapterLoads
+from garrison.server.listeners import bind_port, bind_socket
 from garrison.server.node_activation import node_upstream
 from garrison.server.workers.declared_routes import DeclaredRoutes
 from garrison.server.workers.door import WorkerDoor
+from garrison.server.workers.guarded import Guarded
 from garrison.server.workers.processes import LINK_NAME, LOG_NAME, start_worker
 from garrison.server.workers.records import RECORD_NAME, WorkerRecord, read_workers, write_workers
 from garrison.server.workers.routes import Known, known
@@ -49,6 +50,7 @@ class Workers:
         secret: with which tokens are digested.
         control_socket: where workers send what is not for a model.
         declared: what stacks declare for the gateway.
+        adapters: where requests wait for an adapter.
         early: a worker that was started ahead.
 
     Attributes:
@@ -66,6 +68,7 @@ class Workers:
         control_socket: Path,
         disk: ThreadPool,
         declared: DeclaredRoutes,
+        adapters: AdapterLoads,
         early: asyncio.subprocess.Process | None = None,
     ) -> None:
         self._instances, self._nodes, self._keys = instances, nodes, keys
@@ -73,6 +76,7 @@ class Workers:
         self._control_socket = control_socket.absolute()
         self._via = via_of(secret, self._control_socket)
         self._declared = declared
+        self._adapters = adapters
         self._address = (settings.server_host, settings.server_port)
         self.totals = Totals()
         self._before: list[WorkerRecord] = []
@@ -189,10 +193,10 @@ class Workers:
 
     def _door(self) -> asyncio.Protocol:
         door = WorkerDoor(
-            self._instances, self._known, self._fresh, self._node, self._greeted, self._told, self._lost
-        )  # fmt: skip
+            self._instances, self._known, self._fresh, self._node, self._adapters, self._greeted, self._told, self._lost
+        )
         self._doors.append(door)
-        return _Guarded(door)
+        return Guarded(door)
 
     def _ours(self) -> list[WorkerDoor]:
         return [one for one in self._doors if one.process is not None and not one.leaves]
@@ -329,7 +333,19 @@ class Workers:
         with contextlib.suppress(OSError):
             await self._disk.run(lambda: write_workers(self._path(RECORD_NAME), found), "record the workers")
 
+    async def left(self, target: str, model: str) -> bool:
+        """Return when no worker has a request to a target in progress that asks for `model`.
+
+        What they were told before counts for requests that come later. False: that is not known, since a worker is
+        missing, or on its way out.
+        """
+        heard = {one.process.pid for one in self._doors if one.process is not None}
+        if not self._is_up or self._children.keys() - heard:
+            return False
+        return all(await asyncio.gather(*(one.left(target, model) for one in self._doors)))
+
     def _known(self) -> Known:
+        self._declared.follow_engines()
         idle = self._settings.idle_timeout
         return known(self._instances.list(), self._nodes.list(), self._declared.now, idle=idle)
 
@@ -354,25 +370,6 @@ class Workers:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._changed.wait()
-
-
-class _Guarded(asyncio.Protocol):
-    """Lets only this user's processes, and root's, be workers."""
-
-    def __init__(self, door: WorkerDoor) -> None:
-        self._peer = door.peer
-
-    def data_received(self, data: bytes) -> None:
-        self._peer.data_received(data)
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        uid = peer_uid(transport.get_extra_info("socket"))
-        self._peer.connection_made(transport)
-        if uid is not None and uid not in (0, os.geteuid()):
-            self._peer.close()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._peer.connection_lost(exc)
 
 
 def _signal(process: ProcessId | None, number: int) -> None:
