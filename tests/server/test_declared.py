@@ -129,7 +129,7 @@ def test_what_is_beneath_the_name_of_a_route_is_still_the_instance() -> None:
     found = known([live("a", 1), live("b", 2)], [node], Declared(declared, {value.id: value}, {"edge": own, "a": own}))
     assert {name: one.targets for name, one in found.routes.items()} == {
         "a": ("instance:b",), "r": ("instance:b",), "a/": ("instance:a",), "b/": ("instance:b",), "r/": ("node:n",),
-        "away": ("node:n",), "edge": ("target:edge",),
+        "away": ("node:n",), "edge": ("target:edge",), "n": ("node:n",),
     }  # fmt: skip
 
 

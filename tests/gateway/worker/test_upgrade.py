@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import pytest
 from gateway_lab import OK, Conn, GatewayLab, Script, Upstream
 
+from garrison.gateway.link.route_settings import TimeoutsValue
+
 _SIZE = 20 * 2**20
 _HEADERS = b" HTTP/1.1\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Key: k\r\n"
 SWITCHED = b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
@@ -251,3 +253,30 @@ async def test_one_that_is_silent_for_too_long_is_ended(lab: GatewayLab) -> None
     await lab.until(lambda: not inbound.work)
     assert await client.rest() == b""
     await lab.until(lambda: upstream.connections[0].reader.at_eof())
+
+
+async def test_an_upgrade_says_who_asked_and_whether_it_comes_back(lab: GatewayLab) -> None:
+    lab.set(forwarded="set", via="garrison-me")
+    upstream = await lab.serve(echoes, engine="custom", foreign=True)
+    client = await lab.client()
+    request = b"GET /upstream/m/v1/realtime" + _HEADERS + b"X-Forwarded-For: 10.9.9.9\r\n"
+    assert (await client.ask(request + b"\r\n")).status == 101
+    assert upstream.requests[0].all(b"via") == [b"1.1 garrison-me"]
+    assert upstream.requests[0].all(b"x-forwarded-for") == [b"127.0.0.1"]
+    assert (await (await lab.client()).ask(request + b"Via: 1.1 garrison-me\r\n\r\n")).status == 508
+    client.close()
+    await lab.quiet()
+
+
+@pytest.mark.parametrize("times", [{"whole": 0.1}, {"between_bytes": 0.1}])
+async def test_an_upgrade_ends_when_its_route_says(
+    lab: GatewayLab, times: dict[str, float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("garrison.gateway.worker.sweeping._SWEEP_SECONDS", 0.01)
+    lab.sweep()
+    upstream = await lab.upstream(echoes)
+    lab.tell(upstream.url, engine="custom", route={"timeouts": TimeoutsValue(**times)})
+    client = await lab.client()
+    client.send(b"GET /upstream/m/v1/realtime" + _HEADERS + b"\r\n")
+    assert b"hello" in await client.rest()
+    await lab.quiet()

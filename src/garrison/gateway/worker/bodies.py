@@ -4,7 +4,6 @@ from dataclasses import replace
 from functools import lru_cache
 from typing import NamedTuple
 
-from garrison.base.errors import NotFoundError
 from garrison.gateway.requests.body_fields import read_fields
 from garrison.gateway.requests.changed_form import changed_form
 from garrison.gateway.requests.multipart import FormModel, form_model, renamed_form
@@ -44,17 +43,7 @@ class NamedModel(NamedTuple):
 
 
 def named_model(asked: Asked, body: bytes, content_type: str) -> NamedModel:
-    """Return the model that a body names.
-
-    Raises:
-        InvalidError: it names none.
-        NotFoundError: the request has no body that could, and asks for a response by its id alone.
-    """
-    if asked.model_in is ModelIn.NOWHERE:
-        raise NotFoundError(
-            f"which model made {asked.name!r} is not known here",
-            hint=f"Ask its instance: /upstream/INSTANCE{asked.path.decode()}.",
-        )
+    """Return the model that a body names. Raises InvalidError."""
     if asked.model_in is ModelIn.FORM:
         form = form_model(body, content_type)
         return NamedModel(form.name, form)

@@ -230,6 +230,10 @@ class Exchange:
         at = self._plane.now() + (seconds or self._plane.silence_seconds)
         return min(at, self._ends) if self._ends else at
 
+    def _next_due(self) -> float:
+        """When the next byte must have come."""
+        return self._due(None if self._times is None else self._times.between_bytes)
+
     # --- waiting
 
     def _take_place(self) -> None:
@@ -537,11 +541,10 @@ class Exchange:
             if not self._chunked and self._early is not None:
                 self._early.collect(out)
                 return
-            times = self._times
-            if times is None:
+            if self._times is None:  # nearly always, so it costs no call
                 self.deadline = self._plane.now() + self._plane.silence_seconds
             else:
-                self.deadline = self._due(times.between_bytes)
+                self.deadline = self._next_due()
             self._inbound.send(out[0] if len(out) == 1 else b"".join(out))
             out.clear()
 

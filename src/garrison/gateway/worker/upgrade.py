@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from garrison.gateway.requests.paths import switches
 from garrison.gateway.worker.exchange import Exchange
+from garrison.gateway.worker.forwarded import lines_up
 from garrison.gateway.worker.heads import framed_request, switched_head, upgrade_lines
 from garrison.net.http1.responses import ResponseReader
 
@@ -58,7 +59,7 @@ class Upgrade(Exchange):
         if not self._raw or connection is None:
             super().body(piece)
             return
-        self.deadline = self._plane.now() + self._plane.silence_seconds
+        self.deadline = self._next_due()
         connection.send(piece)
         if connection.congested:
             self._inbound.pause_reading(True)
@@ -82,13 +83,16 @@ class Upgrade(Exchange):
         request, target = self._request, self.target
         assert target is not None
         self._upstream = connection
-        lines = target.head + upgrade_lines(request) + request.facts.passed(request.headers)
+        lines = target.head + upgrade_lines(request)
+        lines += lines_up(request, self._inbound.peer, self._plane.settings, readable=False)
         if self._made_id:
             lines += b"x-request-id: %b\r\n" % self._id
+        if target.value.foreign:
+            lines += self._plane.via_line
         path = target.prefix + (self._path or b"/") + self._query
         head = framed_request(request.method, path, lines, len(self._data))
         self._sent_at = self._plane.now()
-        self.deadline = self._sent_at + self._plane.silence_seconds
+        self.deadline = self._due(None if self._times is None else self._times.first_byte)
         self._plane.timed(self)
         connection.request(self, request.method.decode("latin-1"), head + self._data, switch=True)
         self._accepted = True
@@ -122,7 +126,7 @@ class Upgrade(Exchange):
             self.body(early)
 
     def answer_raw(self, data: bytes) -> None:
-        self.deadline = self._plane.now() + self._plane.silence_seconds
+        self.deadline = self._next_due()
         self._account.piece(data)
         self._inbound.send(data)
 
