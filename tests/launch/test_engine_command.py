@@ -13,7 +13,7 @@ from garrison.engines.engine import Endpoint
 from garrison.engines.llama_cpp import LlamaCpp
 from garrison.engines.mlx_lm import MlxLm
 from garrison.engines.vllm import Vllm
-from garrison.launch.engine_command import choose, command, prepare_adapters, require_key, served_name
+from garrison.launch.engine_command import choose, command, prepare_adapters, require_key, served_names
 from garrison.launch.serve import log_path
 from garrison.launch.spec import AdapterSpec, LaunchSpec
 from garrison.models.layout import Layout
@@ -47,7 +47,7 @@ def choose_(spec: LaunchSpec, environ: Mapping[str, str] | None = None) -> Any:
 
 def argv(spec: LaunchSpec, layout: Layout, model: Path, name: str = "acme/tiny") -> tuple[str, ...]:
     adapters = prepare_adapters(spec.adapters, model, layout, Vllm())
-    return command(spec, choose_(spec), model=str(model), served_name=name, adapters=adapters).argv
+    return command(spec, choose_(spec), model=str(model), names=(name,), adapters=adapters).argv
 
 
 def after(words: tuple[str, ...], flag: str) -> str:
@@ -96,6 +96,13 @@ class TestChoose:
     def test_a_flag_that_is_not_listed_is_found_and_the_nearest_named(self, spec: LaunchSpec) -> None:
         (finding,) = choose_(replace(spec, args=("--max-modle-len", "4096"))).findings
         assert (finding.flag, finding.suggestion) == ("--max-modle-len", "--max-model-len")
+
+    def test_the_engines_own_config_file_is_checked_too(self, spec: LaunchSpec, tmp_path: Path) -> None:
+        path = tmp_path / "c.yaml"
+        path.write_text("max-modle-len: 4096\nport: 9001\nheadless: false\n")
+        found = choose_(replace(spec, args=("--config", str(path), "--port", "9002")))
+        assert [finding.flag for finding in found.findings] == ["--max-modle-len"]
+        assert found.endpoint == Endpoint("127.0.0.1", 9002)
 
     def test_nothing_to_say(self, spec: LaunchSpec) -> None:
         assert list(choose_(replace(spec, args=("--max-model-len", "32k", "--seed", "0"))).findings) == []
@@ -269,7 +276,7 @@ class TestCommand:
 
     def test_runtime_updates(self, spec: LaunchSpec, tiny_model: Path) -> None:
         asked = replace(spec, runtime_lora=True)
-        made = command(asked, choose_(asked), model=str(tiny_model), served_name="m", adapters=())
+        made = command(asked, choose_(asked), model=str(tiny_model), names=("m",), adapters=())
         assert "--enable-lora" in made.argv
         assert made.env == {"VLLM_ALLOW_RUNTIME_LORA_UPDATING": "True"}
 
@@ -289,7 +296,7 @@ class TestCommand:
 
     def test_environment(self, spec: LaunchSpec, tiny_model: Path) -> None:
         asked = replace(spec, env={"VLLM_LOGGING_LEVEL": "DEBUG"}, api_key_env="MY_KEY")
-        made = command(asked, choose_(asked), model=str(tiny_model), served_name="m", adapters=())
+        made = command(asked, choose_(asked), model=str(tiny_model), names=("m",), adapters=())
         found = made.environment(
             {"MY_KEY": "sk-1", "VLLM_PORT": "8000", "VLLM_HOST": "x", "HF_TOKEN": "t", "PATH": "/b"}
         )
@@ -302,7 +309,7 @@ class TestCommand:
 
     def test_key_variable_not_set(self, spec: LaunchSpec, tiny_model: Path) -> None:
         asked = replace(spec, api_key_env="MY_KEY")
-        made = command(asked, choose_(asked), model=str(tiny_model), served_name="m", adapters=())
+        made = command(asked, choose_(asked), model=str(tiny_model), names=("m",), adapters=())
         with pytest.raises(InvalidError, match="MY_KEY"):
             made.environment({})
 
@@ -314,19 +321,55 @@ NAMES = {
     "told": (LaunchSpec("x", served_name="qwen"), "acme/tiny", "qwen"),
     "--served-model-name": (LaunchSpec("x", args=("--served-model-name", "q")), "acme/tiny", "q"),
     "--served-model-name=": (LaunchSpec("x", args=("--served-model-name=q",)), "acme/tiny", "q"),
-    "--alias of llama.cpp": (LaunchSpec("x", args=("--alias", "q")), "acme/tiny", "q"),
-    "-a of llama.cpp": (LaunchSpec("x", args=("-a", "q")), "acme/tiny", "q"),
+    "several": (LaunchSpec("x", args=("--served-model-name", "q", "r", "--seed", "0")), "acme/tiny", ("q", "r")),
+    "abbreviated": (LaunchSpec("x", args=("--served-model", "q")), "acme/tiny", "q"),
+    "the last one counts": (LaunchSpec("x", args=("--served-model-name=p", "--served_model_name", "q")), "a", "q"),
+    "the engine's arguments win": (LaunchSpec("x", served_name="p", args=("--served-model-name", "q")), "a", "q"),
+    "the engine's arguments win over its file": (
+        LaunchSpec("x", args=("--config", "{names}", "--served-model-name", "q")), "a", "q"
+    ),
+    "the engine's file wins": (LaunchSpec("x", served_name="p", args=("--config", "{names}")), "a", ("mine", "alias")),
+}  # fmt: skip
+OF_LLAMA = {
+    "--alias": (("--alias", "q"), ("q",)),
+    "-a": (("-a", "q"), ("q",)),
+    "several": (("--alias", "q, r"), ("q", "r")),
+    "vLLM's flag": (("--served-model-name", "q"), ("tiny",)),
 }
 
 
 @pytest.mark.parametrize(("spec_", "model_id", "name"), NAMES.values(), ids=NAMES)
-def test_served_name(spec_: LaunchSpec, model_id: str, name: str) -> None:
-    assert served_name(spec_, choose_(replace(spec_, engine="sim")), model_id) == name
+def test_served_names(
+    spec_: LaunchSpec, model_id: str, name: str | tuple[str, ...], program: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "names.yaml").write_text("served-model-name: [mine, alias]\n")
+    args = tuple(word.format(names=tmp_path / "names.yaml") for word in spec_.args)
+    wanted = (name,) if isinstance(name, str) else name
+    assert (
+        served_names(replace(spec_, args=args), choose_(replace(spec_, args=args, executable=program)), model_id)
+        == wanted
+    )
+
+
+@pytest.mark.parametrize(("args", "names"), OF_LLAMA.values(), ids=OF_LLAMA)
+def test_served_names_of_llama_cpp(args: tuple[str, ...], names: tuple[str, ...]) -> None:
+    spec = LaunchSpec("x", engine="llama_cpp", executable=Path("/bin/true"), args=args)
+    assert served_names(spec, choose_(spec), "/models/tiny.gguf") == names
+
+
+def test_an_adapter_cannot_have_any_of_the_models_names(
+    spec: LaunchSpec, tiny_model: Path, layout: Layout, adapter: MakeAdapter
+) -> None:
+    """vLLM refuses its second name too."""
+    asked = replace(spec, adapters=(AdapterSpec("alias", str(adapter("x"))),))
+    prepared = prepare_adapters(asked.adapters, tiny_model, layout)
+    with pytest.raises(InvalidError, match="'alias' has the same name as the model"):
+        command(asked, choose_(asked), model=str(tiny_model), names=("mine", "alias"), adapters=prepared)
 
 
 def test_an_engine_that_leaves_no_choice_of_a_name() -> None:
     spec = LaunchSpec("x", engine="mlx_lm", executable=Path("/bin/true"), served_name="qwen")
-    assert served_name(spec, choose_(spec), "acme/tiny") == "default_model"
+    assert served_names(spec, choose_(spec), "acme/tiny") == ("default_model",)
 
 
 def test_a_key_that_is_not_there_is_missed_before_anything_is_fetched(spec: LaunchSpec) -> None:

@@ -89,8 +89,8 @@ class Settings(ServerSettings):
         values.csv(GPU_CONDITIONS), ("temperature",), seeds=("VLLM_GPU_FAIL_ON",),
     )  # fmt: skip
     gpu_devices: tuple[str, ...] = setting(
-        "preflight", "GPUs to check, by index or UUID; all when empty.", values.csv(), (),
-        seeds=("VLLM_GPU_DEVICES", "CUDA_VISIBLE_DEVICES"),
+        "preflight", "GPUs to check, by index or UUID; all when empty, none for `none`.", values.csv(), (),
+        seeds=("VLLM_GPU_DEVICES", "CUDA_VISIBLE_DEVICES"), when_empty={"CUDA_VISIBLE_DEVICES": "none"},
     )  # fmt: skip
     allow_other_uid_kill: bool = setting(
         "preflight", "Stop a vLLM that runs as another user.", _FLAG, False, seeds=("VLLM_ALLOW_OTHER_UID_KILL",)
@@ -323,10 +323,13 @@ class _Found(NamedTuple):
 
 def _variable(row: Setting, environ: Mapping[str, str]) -> _Found | None:
     for variable in filter(None, (row.env, row.former_env, *row.seeds)):
-        if environ.get(variable, "") != "":
+        raw = environ.get(variable, "")
+        if variable in environ and not raw.strip():
+            raw = row.when_empty.get(variable, raw)
+        if raw != "":
             former = f"{variable} is now {row.env}; the old name goes in the next release"
             warnings = (former,) if variable == row.former_env else ()
-            return _Found(parse(row, variable, environ[variable]), variable, warnings)
+            return _Found(parse(row, variable, raw), variable, warnings)
     return None
 
 

@@ -148,7 +148,7 @@ def describe(
 def _only(catalogue: "Catalogue", flag: str) -> "tuple[Option, ...]":
     """Return the options spelled `flag`; raise an error with a suggestion if there are none."""
     from garrison.base.errors import InvalidError
-    from garrison.engines.catalogue import nearest_flag
+    from garrison.engines.nearest import nearest_flag
 
     options = tuple(item for item in catalogue.options if flag in item.spellings)
     if not options:

@@ -191,8 +191,7 @@ def _spec(model: str | None, file: Path | None, values: Settings, *, engine: str
     if file is not None:
         from garrison.launch.manifest import load_manifest
 
-        spec = load_manifest(file, host=values.engine_host, port=values.engine_port)
-        return replace(spec, engine=engine or spec.engine)
+        return load_manifest(file, host=values.engine_host, port=values.engine_port, engine=engine)
     if model is None and (values.model or values.model_id):
         model = values.model_id or "/".join(part for part in (values.model_org, values.model) if part)
     if model is None:

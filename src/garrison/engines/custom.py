@@ -64,6 +64,9 @@ class Custom:
         """The default: what the argv means is not known."""
         return default or self.default_endpoint
 
+    def served_names(self, argv: Sequence[str]) -> tuple[str, ...]:
+        return ()
+
     def command(self, executable: Path, options: ServeOptions) -> EngineCommand:
         """The declared command with its placeholders replaced, then `options.args`.
 

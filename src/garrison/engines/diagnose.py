@@ -8,7 +8,8 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from garrison.engines.catalogue import Catalogue, nearest_flag
+from garrison.engines.catalogue import Catalogue
+from garrison.engines.nearest import nearest_flag
 from garrison.engines.system_libraries import MISSING, remedy
 
 __all__ = ["CAUSES", "LOG_LINES", "Diagnosis", "diagnose"]

@@ -231,6 +231,16 @@ class Engine(Protocol):
             environ: the engine's environment, for engines whose variables replace flags.
         """
 
+    def served_names(self, argv: Sequence[str]) -> tuple[str, ...]:
+        """The names of the model that this argv chooses, the first one being that of its answers. Pure.
+
+        Args:
+            argv: as in `endpoint`.
+
+        Returns:
+            Nothing where it leaves the name to Garrison.
+        """
+
     def command(self, executable: Path, options: ServeOptions) -> EngineCommand:
         """The command that serves `options`. Pure.
 

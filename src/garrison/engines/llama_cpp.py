@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from garrison.base.errors import InvalidError, ModelInvalidError
-from garrison.engines.argv import Endpoint, endpoint_of, gives, last_value
+from garrison.engines.argv import Endpoint, endpoint_of, gives, last_value, port_of
 from garrison.engines.engine import Capabilities, EngineCommand, LoraOptions, Readiness, ServeOptions
 
 if TYPE_CHECKING:
@@ -81,7 +81,11 @@ class LlamaCpp:
         def value(flag: str, variable: str) -> str:
             return last_value(argv, {flag}) or (environ or {}).get(variable, "")
 
-        found = endpoint_of(argv, default or self.default_endpoint)
+        if default is None:
+            port = port_of(("--port", (environ or {}).get("LLAMA_ARG_PORT", "")), "--port")
+            host = (environ or {}).get("LLAMA_ARG_HOST") or self.default_endpoint.host
+            default = Endpoint(host, self.default_endpoint.port if port is None else port)
+        found = endpoint_of(argv, default)
         # `--host` accepts several addresses and socket paths; one of them is enough to reach it.
         hosts = [host for host in found.host.split(",") if host]
         tcp = [host for host in hosts if not host.endswith(".sock")]
@@ -94,6 +98,9 @@ class LlamaCpp:
             and bool(value("--ssl-cert-file", "LLAMA_ARG_SSL_CERT_FILE")),
             prefix=value("--api-prefix", "LLAMA_ARG_API_PREFIX").rstrip("/"),
         )
+
+    def served_names(self, argv: Sequence[str]) -> tuple[str, ...]:
+        return tuple(name.strip() for name in (last_value(argv, {"-a", "--alias"}) or "").split(",") if name.strip())
 
     def command(self, executable: Path, options: ServeOptions) -> EngineCommand:
         """`llama-server --model FILE --host H --port P [--alias N] [--lora FILES] --metrics ARGS`.

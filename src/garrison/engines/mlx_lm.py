@@ -60,6 +60,9 @@ class MlxLm:
         found = endpoint_of(argv, default or self.default_endpoint, known)
         return Endpoint(found.host, found.port)
 
+    def served_names(self, argv: Sequence[str]) -> tuple[str, ...]:
+        return ()
+
     def command(self, executable: Path, options: ServeOptions) -> EngineCommand:
         """`mlx_lm.server --model DIR --host H --port P [--adapter-path DIR] ARGS`.
 

@@ -11,10 +11,9 @@ from garrison.base.children import find_program
 from garrison.base.errors import EngineMissingError, InvalidError, ModelInvalidError
 from garrison.base.settings import Settings
 from garrison.engines import registry
-from garrison.engines.argv import last_value
-from garrison.engines.catalogue import Finding, check_args
 from garrison.engines.engine import Endpoint, Engine, EngineCommand, LoraModule, LoraOptions, ServeOptions
 from garrison.engines.executable import Located, locate, require_runnable
+from garrison.engines.findings import Finding, check_args
 from garrison.engines.version import UNKNOWN
 from garrison.launch.containers.command import container_command
 from garrison.launch.containers.mounts import mounts_of
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
     from garrison.models.adapters.adapter import AdapterInfo
     from garrison.models.adapters.fit import Base
 
-__all__ = ["Chosen", "PreparedAdapter", "choose", "command", "prepare_adapters", "require_key", "served_name"]
+__all__ = ["Chosen", "PreparedAdapter", "choose", "command", "prepare_adapters", "require_key", "served_names"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +73,7 @@ def choose(spec: LaunchSpec, settings: Settings, environ: Mapping[str, str]) -> 
         located=located,
         version=version,
         endpoint=engine.endpoint((*file_args, *spec.args), Endpoint(spec.host, spec.port), variables),
-        findings=check_args(engine.catalogue(version), spec.args),
+        findings=check_args(engine.catalogue(version), (*file_args, *spec.args)),
         file_args=file_args,
     )
 
@@ -161,9 +160,9 @@ def _prepare_adapter(adapter: AdapterSpec, base: "Base | None", layout: Layout, 
 
 
 def command(
-    spec: LaunchSpec, chosen: Chosen, *, model: str, served_name: str, adapters: Sequence[PreparedAdapter]
+    spec: LaunchSpec, chosen: Chosen, *, model: str, names: Sequence[str], adapters: Sequence[PreparedAdapter]
 ) -> EngineCommand:
-    """The command that serves the resolved `model`. Pure, except that it lists the model's directory.
+    """The command that serves the resolved `model` under `names`. Pure, except that it lists the model's directory.
 
     A container sees model and adapters under their real paths: links in them lead to the same places there.
 
@@ -171,10 +170,10 @@ def command(
         InvalidError: the engine does not support what is asked, an adapter has the name of the model or of another, or
             a path cannot be given to a container.
     """
-    if clash := [adapter.name for adapter in adapters if adapter.name == served_name]:
+    called = [adapter.name for adapter in adapters]
+    if clash := [name for name in called if name in names]:
         raise InvalidError(f"adapter {clash[0]!r} has the same name as the model", hint="Rename the adapter.")
-    names = [adapter.name for adapter in adapters]
-    if twice := [name for name in names if names.count(name) > 1]:
+    if twice := [name for name in called if called.count(name) > 1]:
         raise InvalidError(f"two adapters are named {twice[0]!r}", hint="Rename one of them.")
     real = os.path.realpath if spec.container is not None else str
     file = chosen.engine.locate_model(model)
@@ -188,7 +187,7 @@ def command(
             model=file,
             host=spec.host,
             port=spec.port,
-            served_name=served_name,
+            served_name=names[0],
             args=spec.args,
             lora=_lora(spec, adapters, paths),
             api_key_env=spec.api_key_env,
@@ -211,13 +210,17 @@ def _program(spec: LaunchSpec, chosen: Chosen) -> tuple[str, ...] | None:
     return (str(chosen.located.path), *spec.launcher) if spec.launcher else None
 
 
-def served_name(spec: LaunchSpec, chosen: Chosen, model_id: str) -> str:
-    """The name that clients use: the one the engine prescribes, else the user's, else the model's id, else the last
-    part of its path."""
-    given = spec.served_name or last_value((*chosen.file_args, *spec.args), {"--served-model-name", "--alias", "-a"})
-    if chosen.engine.fixed_model_name or given:
-        return chosen.engine.fixed_model_name or str(given)
-    return Path(model_id).name.removesuffix(".gguf") if model_id.startswith("/") else model_id
+def served_names(spec: LaunchSpec, chosen: Chosen, model_id: str) -> tuple[str, ...]:
+    """The names that clients may use, the first one being that of the answers: what the engine prescribes, else what
+    its own arguments and config file say, else what Garrison was told, else the model's id or the last part of its
+    path."""
+    if chosen.engine.fixed_model_name is not None:
+        return (chosen.engine.fixed_model_name,)
+    if given := chosen.engine.served_names((*chosen.file_args, *spec.args)):
+        return given
+    if spec.served_name:
+        return (spec.served_name,)
+    return (Path(model_id).name.removesuffix(".gguf") if model_id.startswith("/") else model_id,)
 
 
 def _lora(spec: LaunchSpec, adapters: Sequence[PreparedAdapter], paths: Mapping[str, str]) -> LoraOptions | None:

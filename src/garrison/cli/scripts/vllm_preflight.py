@@ -161,22 +161,14 @@ def _run_command(
 
 
 def _takes_no_port(command: Sequence[str]) -> bool:
-    """Whether the command is a vLLM without a TCP port: headless, or on a unix socket."""
+    """Whether the command is an engine without a TCP port: headless, or on a unix socket."""
     # A cheap search first: parsing the flags as vLLM does would take longer than a whole preflight.
-    if not any(word.startswith(_MAY_TAKE_NO_PORT) for word in command):
+    if not any(word.startswith(_MAY_TAKE_NO_PORT) or word.endswith(".sock") for word in command):
         return False
-    from garrison.preflight.classify import signature_of
+    from garrison.launch.downstream_endpoint import endpoint_of_command
 
-    if signature_of(command[0], command) is None:
-        return False
-    from garrison.engines.registry import engine
-
-    vllm = engine("vllm")
-    try:
-        file_args = vllm.file_args(command)
-    except InvalidError:  # vLLM will report it
-        file_args = ()
-    return not vllm.endpoint((*file_args, *command)).needs_port
+    endpoint = endpoint_of_command(command, os.environ)
+    return endpoint is not None and not endpoint.needs_port
 
 
 def _command_at(arguments: Sequence[str]) -> int:

@@ -28,6 +28,7 @@ _MODULES = {
 }
 _PROGRAMS = {
     "vllm": ("vllm", 1),
+    "vllm-rs": ("vllm", 1),
     "llama-server": ("llama_cpp", 0),
     "mlx_lm.server": ("mlx_lm", 0),
     "mlx_lm": ("mlx_lm", 1),
@@ -35,6 +36,9 @@ _PROGRAMS = {
 _PYTHON_VALUES = {"-X", "-W", "--check-hash-based-pycs"}
 _MOST_SHELLS = 3
 _SUBCOMMANDS = {"vllm": "serve", "mlx_lm": "server"}
+_OTHER_SUBCOMMANDS = frozenset(
+    ("bench", "chat", "collect-env", "complete", "convert", "frontend", "generate", "launch", "run-batch")
+)
 _POSITIONAL = {"vllm", "sim"}
 _MODEL_FLAGS = {
     "vllm": {"--model"},
@@ -189,7 +193,17 @@ def _after_subcommand(words: Sequence[str], position: int, name: str, subcommand
         return position
     if words[position] == _SUBCOMMANDS[name]:
         return position + 1
-    if words[position] in {"chat", "complete", "bench", "run-batch", "collect-env", "launch", "generate", "convert"}:
+    if words[position] in {
+        "chat",
+        "complete",
+        "bench",
+        "run-batch",
+        "collect-env",
+        "launch",
+        "generate",
+        "convert",
+        "frontend",
+    }:
         raise InvalidError(
             f"`{name} {words[position]}` starts no server", hint=f"Paste a `{name} {_SUBCOMMANDS[name]}` command."
         )

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from operator import attrgetter
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from garrison.fleet.artifacts.protocol import Artifacts
 from garrison.fleet.context import Fleet
@@ -17,6 +17,7 @@ from garrison.fleet.values.failure import Failure, FailureCode
 from garrison.fleet.values.observation import Sighting
 from garrison.fleet.values.plan import Action, ActionKind, Way
 from garrison.fleet.values.target import TargetSpec
+from garrison.fleet.values.versions import public_name
 from garrison.store.records import Resource
 
 __all__ = ["check_files", "staging_targets", "with_digests"]
@@ -32,9 +33,9 @@ async def with_digests(fleet: Fleet, declaration: Declaration, owned: Iterable[R
     """Return `declaration` with the digest of each adapter whose content can be read here.
 
     Where it can no longer be read, and the adapter store still holds the content that was applied, the adapter keeps
-    that digest.
+    that digest. So does a versioned one in any case: its name on the target follows from it.
     """
-    applied = {(one.key.target, one.key.name): one.spec for one in owned}
+    applied = _last_applied(owned)
     digests: dict[str, str | None] = {}
     for spec in declaration.adapters:
         if spec.lora_path not in digests:  # a hop each: a first digest reads the whole file
@@ -45,12 +46,21 @@ async def with_digests(fleet: Fleet, declaration: Declaration, owned: Iterable[R
         digest = digests[spec.lora_path]
         last = applied.get((spec.target, spec.lora_name), {})
         if digest is None and last.get("digest") and last.get("lora_path") == spec.lora_path:
-            digest = files.kept(declaration.targets[spec.target], str(last["digest"]))
+            held = files.kept(declaration.targets[spec.target], str(last["digest"]))
+            digest = str(last["digest"]) if spec.versioned else held
         return spec if digest == spec.digest else replace(spec, digest=digest)
 
     return replace(
         declaration, adapters=tuple(await _in_batches(fleet, complete, declaration.adapters, attrgetter("lora_path")))
     )
+
+
+def _last_applied(owned: Iterable[Resource]) -> dict[tuple[str, str], Mapping[str, Any]]:
+    """Return the specs of what was applied last, by target and the name that clients use."""
+    versions: dict[tuple[str, str], list[Resource]] = {}
+    for one in owned:
+        versions.setdefault((one.key.target, public_name(one)), []).append(one)
+    return {place: max(some, key=attrgetter("at")).spec for place, some in versions.items()}
 
 
 async def staging_targets(fleet: Fleet, targets: Mapping[str, TargetSpec]) -> set[str]:

@@ -280,6 +280,7 @@ async def decide(
         staged_path=staged_path,
         faults=faults,
         ending=frozenset(ending),
+        demand=fleet.traffic.demand(),
         prefix_caching={name: _prefix_caching(spec, found.records[name]) for name, spec in found.targets.items()},
     )
     warnings = [
