@@ -244,6 +244,49 @@ class TestSnapshots:
         assert (found.path, found.hf_home) == (snapshot, tmp_path / home if home else None)
 
 
+class TestQuantization:
+    @pytest.fixture
+    def files(self, make: Any) -> Callable[[Path], Path]:
+        def made(directory: Path) -> Path:
+            for name in (
+                "m-Q8_0.gguf",
+                "m-Q4_K_M-00001-of-00002.gguf",
+                "m-Q4_K_M-00002-of-00002.gguf",
+                "mmproj-F16.gguf",
+            ):
+                make.gguf(directory / name)
+            return directory
+
+        return made
+
+    @pytest.mark.parametrize(
+        ("asked", "file"),
+        [
+            (":Q8_0", "m-Q8_0.gguf"),
+            (":q4_k_m", "m-Q4_K_M-00001-of-00002.gguf"),
+            (":latest", "m-Q4_K_M-00001-of-00002.gguf"),
+        ],
+    )
+    def test_of_a_copy_of_the_repository(
+        self, asking: Asking, files: Callable[[Path], Path], root: Path, asked: str, file: str
+    ) -> None:
+        files(root / "tiny")
+        found = resolve(asking(f"acme/tiny{asked}"))
+        assert (found.source, found.path) == ("local", root / "tiny" / file)
+
+    def test_of_a_snapshot(self, asking: Asking, files: Callable[[Path], Path], root: Path) -> None:
+        snapshot = files(root / "hub" / "models--acme--tiny" / "snapshots" / ("c" * 40))
+        assert resolve(asking("acme/tiny:Q8_0")).path == snapshot / "m-Q8_0.gguf"
+        with pytest.raises(ModelNotFoundError) as caught:
+            resolve(asking("acme/tiny:Q3_K_M"))
+        assert "has no GGUF file of that quantization" in reasons(caught.value)["hf-cache"]
+
+    def test_a_split_one_with_a_part_missing(self, asking: Asking, files: Callable[[Path], Path], root: Path) -> None:
+        (files(root / "tiny") / "m-Q4_K_M-00002-of-00002.gguf").unlink()
+        with pytest.raises(ModelInvalidError, match=r"m-Q4_K_M-00002-of-00002.gguf is missing"):
+            resolve(asking("acme/tiny:Q4_K_M"))
+
+
 def _damage(*names: str) -> Callable[[Path], None]:
     def damage(path: Path) -> None:
         for name in names:

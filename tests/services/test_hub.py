@@ -108,6 +108,61 @@ def test_allow_patterns_replace_our_choice(fetch: Fetch, hub: Hub) -> None:
     assert {path.rpartition("/")[2] for path in hub.content_requests} == {"tokenizer.json"}
 
 
+class TestQuantizations:
+    @pytest.fixture
+    def gguf(self, hub: Hub) -> None:
+        empty = b"GGUF" + (3).to_bytes(4, "little") + bytes(16)
+        names = ["m-Q8_0.gguf", "m-Q4_K_M-00001-of-00002.gguf", "m-Q4_K_M-00002-of-00002.gguf"]
+        projectors = ["mmproj-F16.gguf", "mmproj-F32.gguf"]
+        hub.add("acme/m-GGUF", dict.fromkeys([*names, *projectors], empty) | {"README.md": b"x"})
+
+    @pytest.mark.usefixtures("gguf")
+    @pytest.mark.parametrize(
+        ("asked", "files"),
+        [
+            ("acme/m-GGUF:Q8_0", ["m-Q8_0.gguf"]),
+            ("acme/m-GGUF:q4_k_m", ["m-Q4_K_M-00001-of-00002.gguf", "m-Q4_K_M-00002-of-00002.gguf"]),
+            ("acme/m-GGUF:latest", ["m-Q4_K_M-00001-of-00002.gguf", "m-Q4_K_M-00002-of-00002.gguf"]),
+            ("acme/m-GGUF/m-Q8_0.gguf", ["m-Q8_0.gguf"]),
+        ],
+    )
+    def test_a_model_and_its_projector(self, fetch: Fetch, asking: Asking, asked: str, files: list[str]) -> None:
+        found = fetch(asked)
+        assert found.path.name == files[0]
+        there = sorted(path.name for path in found.path.parent.iterdir() if path.name[0] != ".")
+        assert there == [*files, "mmproj-F16.gguf"]
+        assert resolve(asking(asked, sources=("local",))).path == found.path
+
+    @pytest.mark.usefixtures("gguf")
+    def test_two_quantizations_have_directories_of_their_own(self, fetch: Fetch) -> None:
+        assert fetch("acme/m-GGUF:Q8_0").path.parent != fetch("acme/m-GGUF:Q4_K_M").path.parent
+
+    @pytest.mark.usefixtures("gguf")
+    @pytest.mark.parametrize(
+        ("asked", "why"),
+        [
+            ("acme/m-GGUF:Q3_K", "no GGUF file of Q3_K"),
+            ("acme/m-GGUF/m-Q4_K_M-00002-of-00002.gguf", "part 2 of a model of 2 files"),
+            ("acme/m-GGUF", "2 GGUF models"),
+        ],
+    )
+    def test_what_names_no_model(self, fetch: Fetch, hub: Hub, asked: str, why: str) -> None:
+        with pytest.raises(InvalidError, match=why):
+            fetch(asked)
+        assert hub.content_requests == []
+
+
+def test_of_two_sets_of_shards_the_index_tells_which_is_fetched(
+    fetch: Fetch, hub: Hub, model_files: dict[str, bytes]
+) -> None:
+    other = {f"model-0000{n}-of-00001.safetensors": b"x" * 5000 for n in (1,)}
+    hub.add("acme/tiny", {**model_files, **other})
+    found = fetch()
+    assert {path.name for path in found.path.iterdir() if path.name[0] != "."} == {*model_files} - {
+        "model-00002-of-00002.safetensors"  # the index of this model names one shard
+    }
+
+
 class TestLimits:
     """Waits are those of a fake clock: it jumps."""
 

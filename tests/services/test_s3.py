@@ -54,6 +54,18 @@ def test_a_model_is_fetched_checked_and_swapped_in(
     assert list((tmp_path / "models" / ".staging").iterdir()) == []
 
 
+def test_a_quantization_brings_its_parts_and_its_projector(fetch: Fetch, s3: S3) -> None:
+    empty = b"GGUF" + (3).to_bytes(4, "little") + bytes(16)
+    parts = [f"m-Q4_K_M-0000{number}-of-00002.gguf" for number in (1, 2)]
+    for name in (*parts, "m-Q8_0.gguf", "mmproj-F16.gguf"):
+        s3.put(f"prefix/quantized/{name}", empty)
+    found = fetch("acme/quantized:Q4_K_M")
+    assert found.path.name == parts[0]
+    assert sorted(content(found.path.parent)) == [*parts, "mmproj-F16.gguf"]
+    with pytest.raises(ModelNotFoundError, match="no GGUF file of Q3_K"):
+        fetch("acme/quantized:Q3_K")
+
+
 def test_only_its_own_prefix(fetch: Fetch, s3: S3, model_files: dict[str, bytes]) -> None:
     s3.put("prefix/tiny-other/config.json", b"{}")
     s3.put("prefix/tiny/sub/note.txt", b"x")

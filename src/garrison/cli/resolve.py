@@ -20,7 +20,8 @@ def resolve(
     model: Annotated[
         str | None,
         typer.Argument(
-            help="org/name, org/name@revision, a directory or a .gguf file. Default: VLLM_MODEL.", show_default=False
+            help="org/name, org/name@revision, org/name:Q4_K_M, a directory or a .gguf file. Default: VLLM_MODEL.",
+            show_default=False,
         ),
     ] = None,
     source: Annotated[

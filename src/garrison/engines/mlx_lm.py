@@ -47,6 +47,9 @@ class MlxLm:
             )
         return model
 
+    def model_args(self, model: str) -> tuple[str, ...]:
+        return ()
+
     def file_args(self, args: Sequence[str]) -> tuple[str, ...]:
         return ()
 

@@ -44,7 +44,9 @@ def read_shape(engine: str, request: ResolveRequest, args: Sequence[str] = ()) -
         path = find_on_disk(request)
         if path is None:
             return None
-        chosen = Path(registry.engine(engine).locate_model(str(path)))
+        program = registry.engine(engine)
+        chosen = Path(program.locate_model(str(path)))
+        args = (*program.model_args(str(chosen)), *args)
         found = check_model(chosen, skip_tokenizer=True, allow_gguf=True)
         if isinstance(found, Problem):
             return None

@@ -177,6 +177,7 @@ def command(
         raise InvalidError(f"two adapters are named {twice[0]!r}", hint="Rename one of them.")
     real = os.path.realpath if spec.container is not None else str
     file = chosen.engine.locate_model(model)
+    beside = tuple(real(word) if word.startswith("/") else word for word in chosen.engine.model_args(file))
     if Path(file).is_absolute():
         file = real(file)
     paths = {adapter.name: real(adapter.info.path) for adapter in adapters}
@@ -191,13 +192,14 @@ def command(
             lora=_lora(spec, adapters, paths),
             api_key_env=spec.api_key_env,
             file_args=chosen.file_args,
+            model_args=beside,
             program=_program(spec, chosen),
         ),
     )
     made = EngineCommand(made.argv, {**made.env, **spec.env}, made.unset, made.env_from)
     if spec.container is None:
         return made
-    seen = [path for path in map(Path, (file, *paths.values())) if path.is_absolute() and path.exists()]
+    seen = [path for path in map(Path, (file, *beside, *paths.values())) if path.is_absolute() and path.exists()]
     return container_command(chosen.located.path, spec.container, made, mounts_of(seen))
 
 

@@ -280,7 +280,7 @@ def require_inside(path: Path, root: Path) -> None:
 
 def _parse_id(text: str) -> ModelName:
     model = parse_model(text, exists=lambda _: False)
-    if model.path is not None or model.revision is not None or model.file is not None:
+    if model != ModelName(model.name, model.org):
         raise InvalidError(f"{text!r} is not ORG/NAME or a name", hint="Give it a name with --as ORG/NAME.")
     return model
 

@@ -225,7 +225,7 @@ class _Resolver:
         """Check a download and move it into place."""
         layout, model = self.request.layout, self.request.model
         self.progress.step("check", path=str(found.path), message="checking the download")
-        staged = found.path / model.file if model.file else found.path
+        staged = found.path / found.file if found.file else found.path
         self.at("before-check")
         problem = self._check(staged)
         self.stop.check()
@@ -257,7 +257,7 @@ class _Resolver:
         Staging(found.path).forget()
         if kept is not None:
             self.progress.step("kept", path=str(kept), message=f"what {target} held before is kept as {kept}")
-        return Found(target / model.file if model.file else target, found.revision), kept
+        return Found(target / found.file if found.file else target, found.revision), kept
 
     def _target(self) -> Path:
         """`<root>/<NAME>`, unless another organisation's model has that name."""

@@ -5,12 +5,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
-from garrison.api.models.wanted import Wanted, gguf_file, with_file
+from garrison.api.models.wanted import Wanted, with_file
 from garrison.base.clock import SystemClock
 from garrison.base.errors import ModelNotFoundError
 from garrison.base.settings import Settings
 from garrison.models.files.progress import Progress
 from garrison.models.files.stop_token import StopToken
+from garrison.models.gguf_choice import choose_gguf
 from garrison.models.hub_caches import user_hub_caches
 from garrison.models.request import ResolveRequest
 from garrison.models.resolve import resolve
@@ -85,4 +86,4 @@ class HubFetcher:
                 f"no model found: {info.reason}", hint="Check the name on the hub.",
                 details={"model_id": wanted.repo, "tried": []},
             )  # fmt: skip
-        return gguf_file([one.rfilename for one in info.siblings or ()], wanted.quantization or "", wanted.repo)
+        return choose_gguf([one.rfilename for one in info.siblings or ()], wanted.quantization or "", wanted.repo)

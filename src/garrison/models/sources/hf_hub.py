@@ -22,7 +22,7 @@ from garrison.models.request import ResolveRequest
 from garrison.models.sources.hub_client import AGAIN, HubClient
 from garrison.models.sources.hub_errors import is_transient, network_errors, said
 from garrison.models.sources.retries import Retries
-from garrison.models.sources.selection import select_files
+from garrison.models.sources.selection import chosen_file, select_files
 from garrison.models.sources.side_by_side import side_by_side
 from garrison.models.sources.source import Found, Outcome, Skipped, Workspace
 from garrison.models.sources.staging import Pending, RemoteFile, Staging, write_all
@@ -66,15 +66,21 @@ class HfHubSource:
         if isinstance(info, Skipped):
             return info
         siblings = {sibling.rfilename: sibling for sibling in info.siblings or []}
-        names = select_files(siblings, file=request.model.file, patterns=request.allow_patterns)
+        commit, model = str(info.sha), request.model
+        file = chosen_file(siblings, model.file, model.quantization, hub.place)
+        names = select_files(
+            siblings,
+            file=file,
+            patterns=request.allow_patterns,
+            read_index=lambda name: hub.index_files(name, commit),
+        )
         if not names:
-            return Skipped(f"{hub.place} has no {request.model.file or 'files that an engine needs'}")
-        commit = str(info.sha)
+            return Skipped(f"{hub.place} has no {file or 'files that an engine needs'}")
         files = [hub.remote_file(siblings[name], commit) for name in names]
         staging = Staging(request.layout.staging_dir(request.model, self.name))
         with transfer(f"{hub.place} at {commit}", files, staging, workspace, progress) as pending:
             _fetch_all(_Fetch(hub, commit, staging, progress), pending, workspace.stop)
-        return Found(staging.directory, revision=commit, staged=True)
+        return Found(staging.directory, revision=commit, staged=True, file=file)
 
 
 def _fetch_all(fetch: "_Fetch", pending: tuple[Pending, ...], stop: StopToken) -> None:

@@ -4,6 +4,7 @@ huggingface_hub builds the addresses and headers and reads the listing. Nothing 
 """
 
 import contextlib
+import json
 import logging
 import math
 import socket
@@ -41,6 +42,7 @@ __all__ = ["AGAIN", "HubClient"]
 T = TypeVar("T")
 
 _MOST_REDIRECTS = 5
+_MAX_INDEX_BYTES = 64 * 1024 * 1024
 _LOG = logging.getLogger("garrison.models.sources")
 AGAIN = (
     "Run this again; what was fetched is kept. Without a network, use --offline, and bring models with `garrison "
@@ -151,6 +153,22 @@ class HubClient:
             raise FetchError(f"{self.place} gives no size for {sibling.rfilename}", hint="Use another HF_ENDPOINT.")
         return RemoteFile(sibling.rfilename, size, tag or etag)
 
+    def index_files(self, name: str, commit: str) -> list[str] | None:
+        """The files that the index `name` lists; None if it is none.
+
+        Raises:
+            FetchError: it could not be fetched.
+        """
+        try:
+            content = self._retried(lambda: self._small(self.url(name, commit)))
+        except network_errors() as error:
+            raise self.explained(error) from None
+        try:
+            found = json.loads(content)["weight_map"].values()
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+            return None
+        return sorted({file for file in found if isinstance(file, str)})
+
     def url(self, name: str, commit: str) -> str:
         from huggingface_hub import hf_hub_url
 
@@ -237,6 +255,21 @@ class HubClient:
         if self._withheld:
             return ", or it is private and HF_TOKEN was not sent"
         return "" if self._token else ", or it is private and HF_TOKEN is not set"
+
+    def _small(self, url: str) -> bytes:
+        """The content of a small file.
+
+        Raises:
+            FetchError: it is too large.
+            network_errors(): as `stream`.
+        """
+        content = bytearray()
+        with self.stream(url, 0, self._stop) as response:
+            for chunk in response.iter_bytes():
+                content += chunk
+                if len(content) > _MAX_INDEX_BYTES:
+                    raise FetchError(f"{url} is too large to be an index", hint="Use another HF_ENDPOINT.")
+        return bytes(content)
 
     def _head(self, url: str) -> tuple[int | None, str]:
         """Size in bytes, None where unknown, and tag of a file.

@@ -28,6 +28,7 @@ from garrison.models.sources.aws_credentials import (
     shared_credentials,
 )
 from garrison.models.sources.plain_http import checked_endpoint, is_exposed
+from garrison.models.sources.selection import chosen_file, select_files
 from garrison.models.sources.source import Found, Outcome, Skipped, Workspace
 from garrison.models.sources.staging import Pending, RemoteFile, Staging, write_all
 from garrison.models.sources.transfer import transfer
@@ -97,9 +98,15 @@ class R2Source:
         staging = Staging(request.layout.staging_dir(request.model, self.name))
         try:
             store = self._store(request, credentials, progress)
-            files = asyncio.run(_stoppable(_list(store, request.model.file, request.allow_patterns), workspace.stop))
+            files = asyncio.run(_stoppable(_list(store), workspace.stop))
+            names = [file.path for file in files]
+            try:
+                chosen = chosen_file(names, request.model.file, request.model.quantization, place)
+            except InvalidError as error:
+                return Skipped(error.message)
+            files = _needed(files, chosen, request.allow_patterns)
             if not files:
-                return Skipped(f"{place} holds no files")
+                return Skipped(f"{place} holds no {chosen or 'files'}")
             with transfer(place, files, staging, workspace, progress) as pending:
                 _download(store, staging, pending, progress, workspace.stop)
         except (FileNotFoundError, obstore.exceptions.NotFoundError) as error:
@@ -108,7 +115,7 @@ class R2Source:
             if _status(error) == 404:
                 return Skipped(f"there is no bucket {request.r2_bucket}")
             raise _explained(error, place) from None
-        return Found(staging.directory, staged=True)
+        return Found(staging.directory, staged=True, file=chosen)
 
     def _store(self, request: ResolveRequest, credentials: dict[str, str], progress: Progress) -> "S3Store":
         from obstore.store import S3Store
@@ -180,19 +187,24 @@ async def _stoppable(work: Coroutine[Any, Any, T], stop: StopToken) -> T:
         withdraw()
 
 
-async def _list(store: "S3Store", only: str | None, patterns: Sequence[str]) -> list[RemoteFile]:
-    """The files to fetch: all below the prefix unless patterns say otherwise; unlike a repository of the hub, the
-    prefix was filled for this purpose."""
+async def _list(store: "S3Store") -> list[RemoteFile]:
+    """The files below the prefix."""
     import obstore
 
-    files = [
+    return [
         RemoteFile(path=entry["path"], size=entry["size"], tag=entry["e_tag"] or "")
         async for page in obstore.list(store)
         for entry in page
         if not entry["path"].endswith("/")  # a console's way to make a folder
     ]
-    if only is not None:
-        return [file for file in files if file.path == only]
+
+
+def _needed(files: list[RemoteFile], chosen: str | None, patterns: Sequence[str]) -> list[RemoteFile]:
+    """The files to fetch: all below the prefix unless patterns or a GGUF file say otherwise; unlike a repository of the
+    hub, the prefix was filled for this purpose."""
+    if chosen is not None:
+        wanted = set(select_files([file.path for file in files], file=chosen))
+        return [file for file in files if file.path in wanted]
     return [file for file in files if not patterns or any(fnmatchcase(file.path, pattern) for pattern in patterns)]
 
 

@@ -10,6 +10,7 @@ from garrison.models.files.problem import Problem
 from garrison.models.files.progress import Progress
 from garrison.models.names import ModelName
 from garrison.models.request import ResolveRequest
+from garrison.models.sources.model_path import path_in
 from garrison.models.sources.source import Broken, Found, Outcome, Skipped, Workspace
 
 __all__ = ["FloxSource", "HfCacheSource"]
@@ -44,9 +45,9 @@ def _search(caches: list[Path], model: ModelName, workspace: Workspace) -> Outco
             what = f"revision {model.revision}" if model.revision else "snapshot"
             reasons.append(f"no {what} in {repository}")
         for snapshot in snapshots:
-            path = snapshot / model.file if model.file else snapshot
-            if model.file and not path.is_file():
-                reasons.append(f"{snapshot} has no {model.file}")
+            path = path_in(snapshot, model)
+            if path is None or (model.file and not path.is_file()):
+                reasons.append(f"{snapshot} has no {model.file or 'GGUF file of that quantization'}")
                 continue
             fault = workspace.check(path)
             if fault is None:
