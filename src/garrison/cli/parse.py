@@ -25,9 +25,10 @@ def parse(
     """Translate a command line that starts an engine into options, as JSON.
 
     Understands `vllm serve MODEL …`, llama-server, mlx_lm.server, `python -m …`, `docker run … IMAGE`,
-    variables and launchers in front, several lines with backslashes, a systemd unit, a service of a compose file, a
-    container of a Kubernetes manifest. Nothing is run. Options that the engine's catalogue does not know are kept in
-    `extra_args`, with a warning on standard error.
+    variables and launchers in front, several lines with backslashes, a shell's `-c`, a systemd unit, a service of a
+    compose file, a container of a Kubernetes manifest. Nothing is run. Launchers, redirections and other commands are
+    left out, with a note on standard error. Options that the engine's catalogue does not know are kept in
+    `extra_args`, with a warning there.
     """
     from garrison.engines.parsed_backend import parse_backend
 

@@ -19,7 +19,8 @@ has its own place for it.
 A dotted name, `compilation_config.mode`, is a key of an option that is JSON; what follows the first dot keeps its
 spelling. Its value is always written: `--compilation-config.cudagraph_mm_encoder true`.
 
-vLLM's options that the catalogue does not know are taken for new ones of its usual forms: `--x`, `--no-x`, `--x A B`.
+vLLM's options that the catalogue does not know are taken for new ones of its usual forms: `--x`, `--no-x`, `--x A B`. A
+list in `extra_args` is a repeated flag, which is how a pasted command line gets there.
 """
 
 import json
@@ -70,7 +71,7 @@ def to_args(options: Mapping[str, Any], catalogue: Catalogue) -> tuple[str, ...]
         if key not in (_MODEL, EXTRA):
             words += _words(_flag(key, known), value, catalogue)
     for key, value in (options.get(EXTRA) or options.get("extra-args") or {}).items():
-        words += _words(key if key.startswith("-") else _flag(_key(key), known), value, catalogue)
+        words += _words(key if key.startswith("-") else _flag(_key(key), known), value, catalogue, several=False)
     return tuple(words)
 
 
@@ -107,11 +108,12 @@ def _flag(key: str, known: Mapping[str, Option]) -> str:
     return known[flag].flag if flag in known and flag not in known[flag].negations else flag
 
 
-def _words(flag: str, value: Any, catalogue: Catalogue) -> Iterator[str]:
+def _words(flag: str, value: Any, catalogue: Catalogue, *, several: bool = True) -> Iterator[str]:
+    """The words of one option. `several`: a list of a new vLLM option is the values of one flag, not repeated."""
     known = catalogue.by_spelling()
     # llama-server knows no `--x=VALUE`.
     greedy = catalogue.engine == "llama_cpp"
-    option = known.get(flag) or _new_option(flag, value, catalogue)
+    option = known.get(flag) or _new_option(flag, value, catalogue, several=several)
     if value is None:
         return
     if "." in flag and (parent := known.get(flag.partition(".")[0])) is not None and parent.type == "json":
@@ -129,13 +131,13 @@ def _words(flag: str, value: Any, catalogue: Catalogue) -> Iterator[str]:
         yield from _occurrence(flag, [_text(flag, value)], option, greedy=greedy)
 
 
-def _new_option(flag: str, value: Any, catalogue: Catalogue) -> Option | None:
+def _new_option(flag: str, value: Any, catalogue: Catalogue, *, several: bool) -> Option | None:
     """The usual form of a vLLM option that this catalogue is too old for; None for the other engines."""
     if catalogue.engine != "vllm" or not flag.startswith("--"):
         return None
     if isinstance(value, bool):
         return Option(flag, negations=(flag.replace("--", "--no-", 1),), type="flag", nargs="0")
-    return Option(flag, nargs="+" if isinstance(value, list | tuple) else "1")
+    return Option(flag, nargs="+" if several and isinstance(value, list | tuple) else "1")
 
 
 def _json_word(flag: str, value: Any) -> str:
