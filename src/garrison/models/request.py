@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Self
 
 from garrison.base.errors import InvalidError
+from garrison.base.home import expanded, home_directory
 from garrison.base.settings import SOURCES, Settings
 from garrison.models.layout import Layout
 from garrison.models.names import ModelName, model_from_directory, parse_model
@@ -58,7 +59,7 @@ class ResolveRequest:
         skip_tokenizer: bool | None = None,
         allow_gguf: bool = True,
         allow_patterns: tuple[str, ...] = (),
-        hf_homes: tuple[Path, ...] = (),
+        hf_homes: tuple[Path | None, ...] = (),
     ) -> Self:
         """Args:
             model: what the user typed; None for `VLLM_MODEL` with `VLLM_MODEL_ID` or `VLLM_MODEL_ORG`.
@@ -72,7 +73,7 @@ class ResolveRequest:
             layout=Layout.from_settings(settings),
             sources=settings.model_sources,
             flox_env=settings.flox_env,
-            hf_homes=hf_homes,
+            hf_homes=tuple(home for home in hf_homes if home is not None),
             r2_bucket=settings.r2_bucket,
             r2_prefix=settings.r2_models_prefix,
             r2_endpoint=settings.r2_endpoint_url,
@@ -88,11 +89,15 @@ class ResolveRequest:
         )
 
 
-def user_hf_home(environ: Mapping[str, str]) -> Path:
-    """The home of this user's Hugging Face cache: `HF_HOME`, or `huggingface` in the XDG cache directory."""
-    if home := environ.get("HF_HOME"):
-        return Path(home).expanduser().absolute()
-    return Path(environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser().absolute() / "huggingface"
+def user_hf_home(environ: Mapping[str, str]) -> Path | None:
+    """The home of this user's Hugging Face cache: `HF_HOME`, or `huggingface` in the XDG cache directory; None for a
+    user without a home."""
+    if hub := environ.get("HF_HOME"):
+        return expanded(hub).absolute()
+    if cache := environ.get("XDG_CACHE_HOME"):
+        return expanded(cache).absolute() / "huggingface"
+    home = home_directory()
+    return None if home is None else home / ".cache" / "huggingface"
 
 
 def _model(settings: Settings, text: str | None) -> ModelName:

@@ -88,7 +88,7 @@ def run(
     skip_tokenizer: bool | None = None,
     allow_gguf: bool = True,
     allow_patterns: tuple[str, ...] = (),
-    hf_homes: tuple[Path, ...] = (),
+    hf_homes: tuple[Path | None, ...] = (),
 ) -> dict[str, Any]:
     """Resolve `model` (None: the model that the settings name) and write its env file.
 
