@@ -362,7 +362,7 @@ def test_an_adapter_cannot_have_any_of_the_models_names(
 ) -> None:
     """vLLM refuses its second name too."""
     asked = replace(spec, adapters=(AdapterSpec("alias", str(adapter("x"))),))
-    prepared = prepare_adapters(asked.adapters, tiny_model, layout)
+    prepared = prepare_adapters(asked.adapters, tiny_model, layout, Vllm())
     with pytest.raises(InvalidError, match="'alias' has the same name as the model"):
         command(asked, choose_(asked), model=str(tiny_model), names=("mine", "alias"), adapters=prepared)
 
