@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Self
 
 from garrison.base.errors import InvalidError
-from garrison.base.home import expanded, home_directory
 from garrison.base.settings import SOURCES, Settings
 from garrison.models.layout import Layout
 from garrison.models.names import ModelName, model_from_directory, parse_model
