@@ -13,7 +13,7 @@ models:
     cmd: llama-server -m /m/a.gguf --port ${PORT} -c 4096
     ttl: 60
     aliases: [gpt-4o]
-    filters: {stripParams: x}
+    cmdStop: kill ${PID}
 """
 
 
@@ -29,10 +29,10 @@ def test_what_it_writes_can_be_planned(cli: Any, config: Path, tmp_path: Path) -
     done = cli("migrate", "llama-swap", config, "-o", written)
     assert done.code == 0
     assert "1 instance, 1 route" in done.out
-    assert "note: models.llama.filters: no equivalent" in done.err
+    assert "note: models.llama.cmdStop: no equivalent" in done.err
     assert "setting: GARRISON_INSTANCE_PORT_RANGE=9000-9999" in done.err
     text = written.read_text()
-    assert "#   models.llama.filters: no equivalent" in text
+    assert "#   models.llama.cmdStop: no equivalent" in text
     assert "#   GARRISON_INSTANCE_PORT_RANGE=9000-9999" in text
     planned = cli("plan", written, "--json")
     assert planned.code == 0
@@ -46,7 +46,7 @@ def test_standard_output_holds_the_manifest_alone(cli: Any, config: Path, tmp_pa
     assert cli("eval", tmp_path / "again.yaml").code == 0
     body = json.loads(cli("migrate", "llama-swap", config, "--json").out)
     assert body["manifest"] == done.out
-    assert body["remarks"][0]["where"] == "models.llama.filters"
+    assert body["remarks"][0]["where"] == "models.llama.cmdStop"
 
 
 def test_an_existing_file_is_not_overwritten(cli: Any, config: Path) -> None:
