@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 from fleet_world import World, adapter
 
+from garrison.base.errors import ConflictError
 from garrison.fleet.context import Fleet
 from garrison.fleet.operations.repair import repair
 from garrison.fleet.report.inventory import take_stock
@@ -130,6 +131,18 @@ async def test_a_version_that_does_not_answer_changes_nothing(stage: Stage) -> N
     await stage.apply(stage.wanted(probe=True))
     assert stage.sent() == [("load", V2), ("unload", V2)], "it was loaded, did not answer, and is gone again"
     assert stage.edge.served == {V1: f"/store/{ONE}"}
+
+
+async def test_the_old_version_answers_where_somebody_else_has_the_name_of_the_new_one(stage: Stage) -> None:
+    await stage.apply(stage.wanted())
+    stage.artifacts.digests[PATH] = TWO
+    stage.edge.served[V2] = "/theirs"
+    stage.sent()
+    with pytest.raises(ConflictError):
+        await stage.apply(stage.wanted())
+    kept = {one.name: one.kind for one in (await stage.plan(stage.wanted())).actions}
+    assert kept == {V1: ActionKind.KEEP, V2: ActionKind.BLOCKED}
+    assert stage.sent() == []
 
 
 async def test_back_to_the_version_before_while_it_is_still_loaded(
