@@ -133,9 +133,12 @@ class Place:
         target = TargetSpec(name="edge", base_url=self.sim.url)
         adapters = tuple(
             AdapterDeclaration(
-                target="edge", label=self.way.labels.get(name, name), lora_name=name, lora_path=str(self.files / path),
+                target="edge",
+                label=self.way.labels.get(name, name),
+                lora_name=name,
+                lora_path=str(self.files / path),
                 versioned=self.way.versioned,
-            )  # fmt: skip
+            )
             for name, path in wanted.items()
         )
         return Declaration(stack="lab", targets={"edge": target}, adapters=adapters).to_json()

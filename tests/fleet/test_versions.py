@@ -42,7 +42,9 @@ class Stage(World):
     def sent(self) -> list[tuple[str, str]]:
         """Loads and unloads, in order; forgotten afterwards."""
         short = {"/v1/load_lora_adapter": "load", "/v1/unload_lora_adapter": "unload"}
-        found = [(short[one.path], one.json["lora_name"]) for one in self.targets.requests if one.json and one.path in short]
+        found = [
+            (short[one.path], one.json["lora_name"]) for one in self.targets.requests if one.json and one.path in short
+        ]
         self.targets.requests.clear()
         return found
 

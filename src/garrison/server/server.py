@@ -10,6 +10,7 @@ from starlette.types import ASGIApp
 from garrison.api.app import create_app, guarded
 from garrison.api.feed import Feed
 from garrison.api.fleet.commands import Notes
+from garrison.api.fleet.holds import AdapterHolds
 from garrison.api.metrics import Metrics
 from garrison.api.services import Services
 from garrison.base.errors import GarrisonError
@@ -216,6 +217,7 @@ class Server:
             feed=self._feed,
             downloads=parts.downloads(self._feed),
             fleet=parts.commands,
+            holds=AdapterHolds(parts.fleet.traffic),
             metrics=Metrics(
                 parts.instances, parts.devices, self._feed, node=values.node_name, gateway=parts.workers.totals.collect
             ),

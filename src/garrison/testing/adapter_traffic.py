@@ -1,9 +1,9 @@
 """The twin of a gateway, as the fleet sees it: which adapters are asked for, and which are in use.
 
-    traffic = MemoryTraffic()
-    fleet = Fleet(…, traffic=traffic)
-    traffic.running["edge-1", "sql@3f2a9c1b7d04"] += 1           # a request is in progress
-    traffic.wanted.add(("edge-1", "sql"))                        # another one waits for an adapter on demand
+traffic = MemoryTraffic()
+fleet = Fleet(…, traffic=traffic)
+traffic.running["edge-1", "sql@3f2a9c1b7d04"] += 1           # a request is in progress
+traffic.wanted.add(("edge-1", "sql"))                        # another one waits for an adapter on demand
 """
 
 import asyncio
@@ -57,7 +57,7 @@ class MemoryTraffic:
         self.tell()
         loop = asyncio.get_running_loop()
         deadline = loop.time() + seconds
-        while self.running[place] and loop.time() < deadline:
+        while self.running[place] and loop.time() < deadline:  # noqa: ASYNC110 - a test changes a plain counter
             await asyncio.sleep(_POLL_SECONDS)
         try:
             yield not self.running[place]

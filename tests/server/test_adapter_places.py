@@ -1,0 +1,219 @@
+"""Where adapters are loaded, by what is on record and what was seen; which target loads one; their routes."""
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from garrison.fleet.values.causes import INTERRUPTED, RESTARTED, UNLOADED
+from garrison.fleet.values.declaration import ADAPTER_TYPE, AdapterDeclaration, Declaration, Policy
+from garrison.fleet.values.instance import InstanceDeclaration
+from garrison.fleet.values.route import RouteDeclaration, RouteEnd
+from garrison.gateway.link.messages import RouteValue
+from garrison.server.adapters.places import Known, Seen, adapter_places, held
+from garrison.server.adapters.room import ON_DEMAND_SLOTS, Loaded, Need, Offer, Room, best_offer, room_for
+from garrison.server.adapters.routes import adapter_routes, ends_to_load
+from garrison.server.workers.declared import Declared, DeclaredStack, declared_ends, declared_routes
+from garrison.server.workers.routes import known as all_known
+from garrison.store.records import Key, Operation, Resource
+
+NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
+ONE, TWO = "1" * 64, "2" * 64
+V1, V2 = "sql@111111111111", "sql@222222222222"
+
+
+def at(minutes: float) -> datetime:
+    return NOON + timedelta(minutes=minutes)
+
+
+def spec(digest: str = ONE, target: str = "qwen", **changes: Any) -> AdapterDeclaration:
+    values: dict[str, Any] = {"label": "sql", "lora_name": "sql", "lora_path": "/sql", "versioned": True}
+    return AdapterDeclaration(**(values | {"target": target, "digest": digest} | changes))
+
+
+def version(digest: str, minutes: float = 0.0, operation: Operation = Operation.CREATED, **changes: Any) -> Resource:
+    one = spec(digest)
+    values: dict[str, Any] = {"label": "sql", "spec": one.to_json(), "parent": "base", "at": at(minutes)}
+    values |= {"key": Key("qwen", ADAPTER_TYPE, one.served_name), "stack": "box", "served_path": f"/store/{digest}"}
+    return Resource(operation=operation, **(values | changes))
+
+
+def seen(minutes: float, *digests: str) -> Seen:
+    return Seen(at(minutes), {spec(one).served_name: f"/store/{one}" for one in digests})
+
+
+def declared(*specs: AdapterDeclaration, restore: bool = False, **more: Any) -> Declaration:
+    policy = Policy(on_drift="restore" if restore else "report")
+    return Declaration(stack="box", adapters=specs, policy=policy, **more)
+
+
+def place(*resources: Resource, one: AdapterDeclaration | None = None, restore: bool = False, **known: Any) -> Any:
+    facts = Known(declarations=(declared(one or spec(), restore=restore),), resources={"qwen": resources}, **known)
+    return adapter_places(facts)["qwen", "sql"]
+
+
+MODELS: dict[str, tuple[Any, str]] = {
+    "on record": (place(version(ONE)), V1),
+    "never loaded": (place(), ""),
+    "lost": (place(version(ONE, operation=Operation.LOST)), ""),
+    "seen since": (place(version(ONE), seen={"qwen": seen(1, ONE)}), V1),
+    "seen to be gone since": (place(version(ONE), seen={"qwen": seen(1)}), ""),
+    "loaded after it was seen to be absent": (place(version(ONE, 2), seen={"qwen": seen(1)}), V1),
+    "seen from another path": (place(version(ONE), seen={"qwen": Seen(at(1), {V1: "/theirs"})}), ""),
+    "before the engine was started": (place(version(ONE), since={"qwen": at(1)}), ""),
+    "seen before the engine was started": (place(version(ONE), seen={"qwen": seen(1, ONE)}, since={"qwen": at(2)}), ""),
+    "seen after the engine was woken": (place(version(ONE), seen={"qwen": seen(3, ONE)}, since={"qwen": at(2)}), V1),
+    "the engine does not run": (place(version(ONE), since={"qwen": None}), ""),
+    "an update that has not answered": (place(version(ONE), version(TWO, 1, cause=INTERRUPTED), one=spec(TWO)), V1),
+    "an update that has answered": (place(version(ONE), version(TWO, 1), one=spec(TWO)), V2),
+    "back to the version before": (place(version(ONE), version(TWO, 1), one=spec(ONE)), V1),
+    "the newest, before the declared one is loaded": (place(version(ONE), version(TWO, 1), one=spec("3" * 64)), V2),
+    "only one that was never probed": (place(version(ONE, cause=INTERRUPTED)), V1),
+    "leaving": (place(version(ONE), leaving={("qwen", V1)}), ""),
+    "leaving, and there is another": (place(version(ONE), version(TWO, 1), leaving={("qwen", V2)}), V1),
+    "of another stack": (place(version(ONE, stack="other")), ""),
+}
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_what_requests_ask_for(name: str) -> None:
+    found, model = MODELS[name]
+    assert found.model == model
+
+
+def test_why_it_is_not_loaded() -> None:
+    lost = version(ONE, operation=Operation.LOST, cause=UNLOADED)
+    assert "the policy is to report" in place(lost).reason
+    assert place(lost, restore=True).reason == "", "the agent loads it again"
+    assert place(replace(lost, cause=RESTARTED), since={"qwen": at(0)}).reason == ""
+    assert "the policy" in place(replace(lost, cause=RESTARTED)).reason, "somebody else's server"
+    assert place(replace(lost, cause=INTERRUPTED)).reason == ""
+    assert place(away={"qwen": "connection refused"}).reason == "qwen is out of reach: connection refused"
+    assert place(version(ONE), leaving={("qwen", V1)}, away={"qwen": "x"}).reason == "", "for a moment"
+
+
+def test_what_a_target_holds() -> None:
+    facts = Known(resources={"qwen": [version(ONE), version(TWO, operation=Operation.LOST)]}, seen={"qwen": seen(-1)})
+    assert held("qwen", facts) == {V1}
+    strangers = replace(facts, seen={"qwen": Seen(at(1), {V1: f"/store/{ONE}", "theirs": "/x"})})
+    assert held("qwen", strangers) == {V1, "theirs"}
+    assert held("qwen", replace(strangers, since={"qwen": at(2)})) == set(), "the engine was started since"
+
+
+# --- room
+
+IDLE = [Loaded("a", "a", used_at=2.0), Loaded("b", "b", used_at=1.0), Loaded("eager")]
+
+
+@pytest.mark.parametrize(
+    ("loaded", "slots", "reserved", "room"),
+    [
+        ([], 1, 0, Room(Need.NOTHING)),
+        ([], 1, 1, Room(Need.PATIENCE)),
+        (IDLE, 4, 0, Room(Need.NOTHING)),
+        (IDLE, 4, 1, Room(Need.EVICTION, "b")),
+        (IDLE, 3, 0, Room(Need.EVICTION, "b")),
+        ([replace(one, idle=one.name != "b") for one in IDLE], 3, 0, Room(Need.EVICTION, "a")),
+        ([replace(one, idle=False) for one in IDLE], 3, 0, Room(Need.PATIENCE)),
+        ([Loaded("eager")], 1, 0, Room(Need.NEVER)),
+        ([Loaded("eager")] * 20, None, 0, Room(Need.NOTHING)),
+        ([Loaded(str(one), str(one)) for one in range(ON_DEMAND_SLOTS)], None, 0, Room(Need.EVICTION, "0")),
+    ],
+)
+def test_room(loaded: list[Loaded], slots: int | None, reserved: int, room: Room) -> None:
+    assert room_for(loaded, slots, reserved=reserved) == room
+
+
+adapters = st.lists(
+    st.builds(Loaded, st.text(min_size=1), st.none() | st.text(min_size=1), st.floats(0, 9), st.booleans()), max_size=6
+)
+
+
+@given(adapters, st.integers(1, 6), st.integers(0, 3))
+def test_only_an_idle_one_on_demand_makes_room(loaded: list[Loaded], slots: int, reserved: int) -> None:
+    room = room_for(loaded, slots, reserved=reserved)
+    assert (room.need is Need.NOTHING) == (len(loaded) + reserved < slots)
+    if room.need is Need.EVICTION:
+        victims = [one for one in loaded if one.on_demand == room.victim and one.idle]
+        oldest = min(one.used_at for one in loaded if one.on_demand is not None and one.idle)
+        assert oldest in [one.used_at for one in victims]
+
+
+def test_the_best_target() -> None:
+    offers = [
+        Offer("cold", runs=False), Offer("full", need=Need.EVICTION), Offer("busy", requests=3), Offer("free"),
+        Offer("broken", refusal="no such file"),
+    ]  # fmt: skip
+    order = []
+    while (best := best_offer(offers)) is not None:
+        order.append(best.target)
+        offers.remove(best)
+    assert order == ["free", "busy", "full", "cold"]
+    assert best_offer([]) is None
+
+
+# --- routes
+
+
+def box(**more: Any) -> Declaration:
+    instances = {name: InstanceDeclaration(name=name, model="m", engine="sim") for name in ("qwen", "other")}
+    instances["away"] = InstanceDeclaration(name="away", model="m", engine="sim", node="n2")
+    specs = tuple(spec(target=target) for target in ("qwen", "other", "away", "edge"))
+    return declared(*specs, instances=instances, **more)
+
+
+def routes(declaration: Declaration, **loaded: str) -> dict[str, RouteValue]:
+    facts = Known(declarations=(declaration,))
+    places = {one: replace(found, model=loaded.get(one[0], "")) for one, found in adapter_places(facts).items()}
+    found = adapter_routes([declaration], places, here=(None, "me"), created={"box": 7})
+    return {name: value for name, (value, _) in found.items()}
+
+
+def test_routes_of_adapters() -> None:
+    found = routes(box(), qwen=V1, away=V2, edge="sql")
+    every = found["sql"]
+    assert every.targets == ("instance:qwen", "instance:other", "node:n2", "target:edge")
+    assert every.models == (V1, "", f"away/{V2}", "sql")
+    assert every.adapters == ("sql",) * 4
+    assert (every.listed, every.instances, every.owned_by, every.created) == (True, (), "box", 7)
+    assert every.facts == {"state": "running"}
+    one = found["qwen/sql"]
+    assert (one.targets, one.models, one.instances, one.listed) == (("instance:qwen",), (V1,), ("qwen",), False)
+    assert found["other/sql"].facts == {"state": "stopped"}
+    assert set(found) == {"sql", "qwen/sql", "other/sql", "away/sql", "edge/sql"}
+
+
+def test_a_declared_route_names_adapters_and_models() -> None:
+    to = (RouteEnd(place="qwen", adapter="sql"), RouteEnd(place="other"), RouteEnd(place="edge", adapter="sql"))
+    declaration = box(routes={"bot": RouteDeclaration(name="bot", to=to)})
+    stack = DeclaredStack(declaration)
+    places = adapter_places(Known(declarations=(declaration,)))
+    places["edge", "sql"] = replace(places["edge", "sql"], model=V1)
+    found = declared_routes([stack], here=(None, "me"), places=places)[0]["bot"]
+    assert (found.models, found.adapters) == (("", "", V1), ("sql", "", "sql"))
+    ends = declared_ends([stack])["bot"]
+    assert ends == (("qwen", "sql"), ("other", ""), ("edge", "sql"))
+    assert ends_to_load(found, ends, "instance:qwen", ()) == [("qwen", "sql"), ("edge", "sql")]
+    assert ends_to_load(found, ends, "target:edge", ("instance:qwen",)) == [("edge", "sql")]
+    pinned = RouteValue(name="bot", targets=found.targets, policy="pin")
+    assert ends_to_load(pinned, ends, "instance:qwen", ()) == [("qwen", "sql")], "its order is the user's"
+
+
+def test_the_order_of_names() -> None:
+    def named(*names: str, **more: Any) -> dict[str, RouteValue]:
+        return {name: RouteValue(name=name, targets=("t",), owned_by=str(more.get("by", "x")), **more.get("as_", {}))
+                for name in names}  # fmt: skip
+
+    given_ = Declared(
+        routes=named("both", "t/sql", by="route"),
+        own=named("t", "both", "named", by="target", as_={"nested": True}),
+        adapters=named("t/sql", "t/other", by="place", as_={"listed": False})
+        | named("named", "t/x", "a/b", by="adapter"),
+    )
+    found = {name: route.owned_by for name, route in all_known([], [], given_).routes.items()}
+    assert found == {
+        "both": "route", "t/sql": "route", "t": "target", "named": "target", "t/other": "place", "a/b": "adapter",
+    }, "an adapter called `t/x` would hide a model of the target `t`"  # fmt: skip
