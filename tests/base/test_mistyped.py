@@ -32,12 +32,19 @@ def test_a_name_near_a_setting_is_reported_with_it_and_without_its_value(name: s
         "GARRISON_SERVICE_PORT_HTTP",
         "GARRISON_PORT",
         "GARRISON_PORT_8080_TCP_ADDR",
+        "GARRISON_ENGINE_SERVICE_PORT_HTTP",
+        "GARRISON_ENGINE_PORT_8000_TCP",
         "GARRISONSTOP_TIMEOUT",
         "VLLM_STOPTIMEOUT",
     ],
 )
 def test_other_names_are_not(name: str) -> None:
     assert mistyped_variables({name: "x"}, KNOWN) == []
+
+
+def test_the_address_of_a_service_is_no_setting() -> None:
+    assert mistyped_variables({"GARRISON_ENGINES_PORT": "tcp://10.96.0.1:8000"}, KNOWN) == []
+    assert mistyped_variables({"GARRISON_ENGINES_PORT": "8000"}, KNOWN) != []
 
 
 def test_settings_carry_it_whatever_groups_are_read() -> None:

@@ -359,3 +359,44 @@ def test_the_name_of_today_wins_over_a_former_one(config: dict[str, str]) -> Non
     assert (found.engine_port, found.warnings) == (2, ())
     found = Settings.load(config | {"GARRISON_PORT": "1", "VLLM_PORT": "3"})
     assert found.engine_port == 1
+
+
+@pytest.mark.parametrize(
+    ("variable", "service"),
+    [("VLLM_PORT", "vllm"), ("GARRISON_ENGINE_PORT", "garrison-engine")],
+)
+@pytest.mark.parametrize("scheme", ["tcp", "udp"])
+def test_the_address_of_a_kubernetes_service_is_named_as_that(variable: str, service: str, scheme: str) -> None:
+    with pytest.raises(InvalidError, match=f"Kubernetes sets for a service called '{service}'") as caught:
+        Settings.load({variable: f"{scheme}://10.96.0.1:8000", "HOME": "/"})
+    assert "enableServiceLinks: false" in str(caught.value.hint)
+    assert "GARRISON_ENGINE_PORT" in str(caught.value.hint)
+
+
+def test_a_flag_or_garrisons_own_variable_wins_over_the_address_of_a_service() -> None:
+    link = {"VLLM_PORT": "tcp://10.96.0.1:8000", "HOME": "/"}
+    assert Settings.load(link, flags={"engine_port": 9000}).engine_port == 9000
+    assert Settings.load({**link, "GARRISON_ENGINE_PORT": "9001"}).engine_port == 9001
+
+
+@pytest.mark.parametrize("raw", ["http://h:1", "tcp:8000", "x"])
+def test_other_values_of_a_port_are_only_wrong(raw: str) -> None:
+    with pytest.raises(InvalidError) as caught:
+        Settings.load({"VLLM_PORT": raw, "HOME": "/"})
+    assert "Kubernetes" not in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("environ", "devices"),
+    [
+        ({}, ()),
+        ({"CUDA_VISIBLE_DEVICES": ""}, ("none",)),
+        ({"CUDA_VISIBLE_DEVICES": " "}, ("none",)),
+        ({"CUDA_VISIBLE_DEVICES": "-1"}, ("-1",)),
+        ({"CUDA_VISIBLE_DEVICES": "", "VLLM_GPU_DEVICES": "0"}, ("0",)),
+        ({"CUDA_VISIBLE_DEVICES": "0", "VLLM_GPU_DEVICES": ""}, ("0",)),
+        ({"VLLM_GPU_DEVICES": ""}, ()),
+    ],
+)
+def test_an_empty_list_of_visible_gpus_is_none_of_them(environ: dict[str, str], devices: tuple[str, ...]) -> None:
+    assert Settings.load({**environ, "HOME": "/"}).gpu_devices == devices

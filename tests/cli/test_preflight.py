@@ -46,6 +46,14 @@ def test_foreign(cli: Any, port: Any, extra: list[str]) -> None:
     assert body["pids"] == [os.getpid()]
 
 
+def test_the_port_of_the_command_is_checked(cli: Any, port: Any) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        number = str(listener.getsockname()[1])
+        words = ["--dry-run", "--", "vllm", "serve", "m", "--port", number]
+        assert cli("preflight", *words).code == 2
+        assert cli("preflight", "--port", port(), *words).code == 0
+
+
 @pytest.mark.parametrize("separator", [["--"], []], ids=["with --", "without --"])
 @pytest.mark.parametrize("how", [[], ["--exec"]], ids=["proxy", "exec"])
 def test_downstream(run: Any, cli: Any, port: Any, clean_environ: Any, separator: list[str], how: list[str]) -> None:

@@ -3,15 +3,14 @@ import pytest
 from garrison.base.errors import InvalidError
 from garrison.engines.catalogue import (
     Catalogue,
-    Finding,
     Option,
-    check_args,
     from_json,
     load,
-    nearest_flag,
     shipped,
     to_json,
 )
+from garrison.engines.findings import Finding, check_args
+from garrison.engines.nearest import nearest_flag
 
 VLLM = load("vllm")
 LLAMA = load("llama_cpp")

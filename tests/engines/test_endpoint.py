@@ -101,6 +101,15 @@ def test_mlx_lm(words: str, endpoint: Endpoint) -> None:
     assert engine("mlx_lm").endpoint(words.split(), DEFAULT) == endpoint
 
 
+def test_llama_cpps_variables_count_where_garrison_gives_no_flag() -> None:
+    environ = {"LLAMA_ARG_HOST": "0.0.0.0", "LLAMA_ARG_PORT": "9"}
+    llama = engine("llama_cpp")
+    assert llama.endpoint([], environ=environ) == Endpoint("0.0.0.0", 9)
+    assert llama.endpoint(["--port", "10"], environ=environ) == Endpoint("0.0.0.0", 10)
+    assert llama.endpoint([], DEFAULT, environ) == DEFAULT
+    assert llama.endpoint([], environ={"LLAMA_ARG_PORT": "none"}) == llama.default_endpoint
+
+
 @pytest.mark.parametrize("name", ["vllm", "sim", "llama_cpp", "mlx_lm"])
 def test_without_a_default_it_is_the_engines_own(name: str) -> None:
     assert engine(name).endpoint([]) == engine(name).default_endpoint
@@ -114,6 +123,7 @@ def test_the_last_of_a_switch_and_its_negation_counts(words: str, on: bool) -> N
     assert switched_on(words.split(), "--x") is on
 
 
+KNOWN = frozenset(engine("vllm").catalogue().by_spelling())
 CONFIG = """
 port: 9001
 host: 0.0.0.0
@@ -129,7 +139,7 @@ empty: []
 def test_a_config_file_becomes_arguments(tmp_path) -> None:
     path = tmp_path / "x.yaml"
     path.write_text(CONFIG)
-    assert read_config(str(path)) == (
+    assert read_config(str(path), KNOWN) == (
         "--port", "9001", "--host", "0.0.0.0", "--ssl-certfile", "c.pem", "--served-model-name", "mine", "alias",
         "--headless", "--no-enable-prefix-caching", "--compilation-config", '{"mode": 3}',
     )  # fmt: skip
@@ -146,8 +156,19 @@ def test_vllm_reads_the_file_behind_the_word_alone(args: list[str], path: str | 
     assert config_file(args) == path
 
 
+def test_two_config_files_are_refused_as_vllm_does() -> None:
+    with pytest.raises(InvalidError, match="given twice"):
+        config_file(["--config", "a.yaml", "--config", "b.yaml"])
+
+
 def test_config_values_are_words() -> None:
-    assert config_args({"a": 1, "b": None, "c": 0.5}) == ("--a", "1", "--b", "None", "--c", "0.5")
+    assert config_args({"a": 1, "b": None, "c": 0.5}, KNOWN) == ("--a", "1", "--b", "None", "--c", "0.5")
+
+
+@pytest.mark.parametrize("key", ["trust-me", "enable_prefix_caching"])
+def test_what_has_no_negation_and_is_off_is_left_out(key: str) -> None:
+    """vLLM looks for the negation letter by letter."""
+    assert config_args({key: False}, KNOWN) == ()
 
 
 @pytest.mark.parametrize(
@@ -159,7 +180,7 @@ def test_a_config_file_that_cannot_be_read_is_said(tmp_path, content: bytes | No
     if content is not None:
         path.write_bytes(content)
     with pytest.raises(InvalidError, match=r"x\.yaml"):
-        read_config(str(path))
+        read_config(str(path), KNOWN)
 
 
 def test_a_config_file_of_another_kind_is_refused(tmp_path) -> None:
@@ -167,6 +188,6 @@ def test_a_config_file_of_another_kind_is_refused(tmp_path) -> None:
 
     os.mkfifo(tmp_path / "x.yaml")
     with pytest.raises(InvalidError, match="not a regular file"):
-        read_config(str(tmp_path / "x.yaml"))
+        read_config(str(tmp_path / "x.yaml"), KNOWN)
     with pytest.raises(InvalidError, match="must end in"):
-        read_config(str(tmp_path / "x.json"))
+        read_config(str(tmp_path / "x.json"), KNOWN)

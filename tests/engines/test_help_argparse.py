@@ -20,7 +20,8 @@ Frontend:
                         One of these keys. Do not rely on `--api-key` alone
                         - it does not protect all. (default: None)
   --middleware MIDDLEWARE
-                        We accept multiple --middleware arguments. (default: [])
+                        Apply this to the app. We accept multiple
+                        --middleware arguments. (default: [])
   --port PORT           Port number. (default: 8000)
   --enable-lora, --no-enable-lora
                         Turn it on. (default: False)
@@ -62,7 +63,8 @@ def test_every_form_of_an_option() -> None:
     assert options["--api-key"].nargs == "+"
     assert options["--api-key"].group == "Frontend"
     assert options["--api-key"].help.endswith("- it does not protect all.")
-    assert options["--middleware"].repeatable
+    assert (options["--middleware"].repeatable, options["--middleware"].type) == (True, "text")
+    assert (options["--allowed-origins"].repeatable, options["--allowed-origins"].type) == (False, "json")
     assert (options["--port"].type, options["--port"].default) == ("integer", "8000")
     assert (options["--enable-lora"].type, options["--enable-lora"].negations) == ("flag", ("--no-enable-lora",))
     assert options["--max-lora-rank"].choices == ("1", "8", "16")

@@ -111,12 +111,27 @@ def test_arguments_alone_are_understood_when_the_engine_is_known(
         ("vllm serve 'm", "not closed"),
         ("vllm serve m ---flag x", "three dashes"),
         ("nginx -g x", "'nginx' is not the program"),
-        ("python train.py", "runs no module"),
+        ("python train.py", "runs train.py"),
+        ("python", "runs no module"),
+        ("python -c 'import vllm'", "runs code"),
+        ("uv run script.py", "'script.py' is not the program"),
+        ("docker run --entrypoint sleep vllm/vllm-openai 5", "'sleep' is not the program"),
+        ("docker run -it vllm/vllm-openai:latest bash", "bash starts a shell"),
+        ("bash -c vllm serve m", "bash runs `vllm` alone, without `serve m`"),
+        ("bash run.sh", "bash starts a shell"),
+        ("su - bob", "su starts a shell"),
+        ("--model m --port 8000", "only arguments were pasted, --model first"),
+        ("if true; then vllm serve m; fi", "`if`"),
+        ("while :; do vllm serve m; done", "`while`"),
+        ("vllm serve m || vllm serve n", r"'\|\|'"),
+        ("vllm serve m | python x.py", r"'\|' to python"),
+        ("pip install vllm", "'pip' is not the program"),
+        ("pip install vllm; echo done", "2 commands"),
         ("python -m http.server", "http.server"),
         ("vllm bench serve", "starts no server"),
         ("vllm serve a\nvllm serve b", "2 commands"),
         ("vllm serve $MODEL", "MODEL"),
-        ("vllm serve m > log 2>&1", "shell"),
+        ("vllm serve m <<EOF", "'<<'"),
         ("docker compose up", "only `docker run`"),
         ("docker run", "no image"),
     ],
@@ -162,3 +177,80 @@ def test_no_argument_is_lost_or_moved(words: list[str]) -> None:
     parsed = parse_command(shlex.join(("vllm", "serve", "m", *words)))
     assert parsed.model == "m"
     assert parsed.args == tuple(words)
+
+
+SAME = [
+    "uvx --from vllm vllm serve m --seed 1",
+    "uvx vllm@0.32.0 serve m --seed 1",
+    "uvx --with x -p 3.12 vllm serve m --seed 1",
+    "uv tool run --from vllm vllm serve m --seed 1",
+    "uv run --with vllm -- vllm serve m --seed 1",
+    "uv --offline --directory /x run vllm serve m --seed 1",
+    "uv run -m vllm.entrypoints.openai.api_server --model m --seed 1",
+    "uv run --python 3.12 python -m vllm serve m --seed 1",
+    "pixi run -e gpu vllm serve m --seed 1",
+    "micromamba run -n x vllm serve m --seed 1",
+    "flox activate -d /x -- vllm serve m --seed 1",
+    "nix develop .#gpu -c vllm serve m --seed 1",
+    "python -X faulthandler -m vllm.entrypoints.openai.api_server --model m --seed 1",
+    "python -um vllm serve m --seed 1",
+    "python3 -mvllm serve m --seed 1",
+    "python -W ignore -X dev /opt/venv/bin/vllm serve m --seed 1",
+    "vllm serve m --seed 1 > log 2>&1 &",
+    "vllm serve m --seed 1 2>&1 | tee -a log",
+    "bash -eo pipefail -c 'vllm serve m --seed 1'",
+    "sh -c 'sh -c \"exec vllm serve m --seed 1\"'",
+    "MODEL=m; vllm serve $MODEL --seed 1",
+    "pip install vllm && vllm serve m --seed 1; echo done",
+    "ulimit -n 65536; cd /x; vllm serve m --seed 1",
+    "docker run --entrypoint /bin/bash vllm/vllm-openai:latest -lc 'vllm serve m --seed 1'",
+    "docker run --entrypoint python3 vllm/vllm-openai -m vllm.entrypoints.openai.api_server --model m --seed 1",
+    "nvidia-docker run --sysctl net.core.somaxconn=1024 --oom-score-adj=-5 vllm/vllm-openai --model m --seed 1",
+    "vllm-rs serve m --seed 1",
+    "vllm.exe serve m --seed 1",
+]
+
+
+@pytest.mark.parametrize("text", SAME)
+def test_however_it_is_started_the_engines_arguments_are_the_same(text: str) -> None:
+    found = parse_command(text)
+    assert (found.engine, found.model, found.args) == ("vllm", "m", ("--seed", "1"))
+
+
+LEFT_OUT = {
+    "sudo -E vllm serve m": "sudo -E",
+    "doas -u bob vllm serve m": "doas -u bob",
+    "env -u VLLM_PORT vllm serve m": "env -u VLLM_PORT",
+    "env -S 'A=1 vllm serve m'": "env -S",
+    "su - bob -c 'vllm serve m'": "su - bob",
+    "runuser -u bob -- vllm serve m": "runuser -u bob --",
+    "setpriv --reuid 1000 --clear-groups vllm serve m": "setpriv --reuid 1000 --clear-groups",
+    "ip netns exec x vllm serve m": "ip netns exec x",
+    "srun --gpus 1 vllm serve m": "srun --gpus 1",
+    "flock /tmp/x vllm serve m": "flock /tmp/x",
+    "pip install vllm && vllm serve m": "pip install vllm",
+    "sh -c 'vllm serve m' -- x": "`-- x` behind the text of sh",
+    "vllm serve m >> log": ">> log",
+}
+
+
+@pytest.mark.parametrize("text", LEFT_OUT)
+def test_what_is_left_out_is_said(text: str) -> None:
+    found = parse_command(text)
+    assert (found.engine, found.model, found.args) == ("vllm", "m", ())
+    assert any(LEFT_OUT[text] in note for note in found.notes)
+
+
+def test_words_that_env_takes_apart_itself() -> None:
+    assert parse_command("env -S 'A=1 vllm serve m' --seed 1").env == {"A": "1"}
+
+
+def test_a_variable_of_this_environment_is_passed_to_a_container() -> None:
+    found = parse_command('docker run -e A=1 --env "HF_TOKEN=$HF_TOKEN" vllm/vllm-openai --model m')
+    assert found.env == {"A": "1"}
+    assert any(note.startswith("HF_TOKEN has the value") for note in found.notes)
+
+
+def test_the_full_image_of_llama_cpp_starts_one_of_several_programs() -> None:
+    found = parse_command("docker run ghcr.io/ggml-org/llama.cpp:full --server -m x.gguf --port 1")
+    assert (found.engine, found.model, found.args) == ("llama_cpp", "x.gguf", ("--port", "1"))

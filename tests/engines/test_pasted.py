@@ -2,6 +2,7 @@
 
 import pytest
 
+from garrison.base.errors import InvalidError
 from garrison.engines.parse.command import parse_command
 from garrison.engines.parse.pasted import unwrap
 
@@ -20,6 +21,24 @@ EXPECTED = ("m", ("--port", "1", "--chat-template", "a b"))
         "command: >-\n  vllm serve m\n  --port 1\n  --chat-template 'a b'\n",
         'CMD ["vllm", "serve", "m", "--port", "1", "--chat-template", "a b"]',
         '["vllm", "serve", "m", "--port", "1", "--chat-template", "a b"]',
+        "(venv) $ vllm serve m --port 1 --chat-template 'a b'",
+        "[root@node7 ~]# vllm serve m --port 1 --chat-template 'a b'",
+        "% vllm serve m --port 1 --chat-template 'a b'",
+        "> vllm serve m --port 1 --chat-template 'a b'",
+        "!vllm serve m --port 1 --chat-template 'a b'",
+        "%%bash\nvllm serve m --port 1 --chat-template 'a b'",
+        "```sh\nvllm serve m \\\n  --port 1 --chat-template 'a b'\n```\n",
+        "vllm serve m \\ \n  --port 1 --chat-template 'a b'",
+        "vllm serve m `\r\n  --port 1 --chat-template 'a b'",
+        "vllm serve m ^\r\n  --port 1 --chat-template 'a b'",
+        "[Service]\nEnvironment=MODEL=m PORT=1\nExecStart=vllm serve ${MODEL} --port $PORT --chat-template 'a b'\n",
+        "ExecStart=/bin/sh -c \"exec vllm serve m --port 1 --chat-template 'a b' >> /var/log/x 2>&1\"",
+        "services:\n  v:\n    image: vllm/vllm-openai\n    entrypoint: [sh, -c]\n"
+        "    command: [\"vllm serve m --port 1 --chat-template 'a b'\"]\n",
+        "services:\n  v:\n    image: vllm/vllm-openai\n    entrypoint: vllm serve\n"
+        "    command: m --port 1 --chat-template 'a b'\n",
+        "containers:\n- name: v\n  image: vllm/vllm-openai\n  command: [/bin/sh, -c]\n"
+        "  args: [\"vllm serve m --port 1 --chat-template 'a b'\"]\n",
         '  - args: ["vllm", "serve", "m", "--port", "1", "--chat-template", "a b"]',
     ],
 )
@@ -36,3 +55,16 @@ def test_signs_of_a_unit() -> None:
 @pytest.mark.parametrize("text", ["[", "command: {a: b}", "[1, {}]", "[" * 2000, "command:", ""])
 def test_what_is_no_command_is_left_to_the_parser(text: str) -> None:
     assert isinstance(unwrap(text), str)
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        "entrypoint: sleep\n    command: '5'",
+        "entrypoint: [sleep]\n    command: ['5']",
+        "command: [sleep]\n    args: ['5']",
+    ],
+)
+def test_another_program_of_an_image_is_not_taken_for_a_model(keys: str) -> None:
+    with pytest.raises(InvalidError, match="'sleep' is not the program"):
+        parse_command(unwrap(f"services:\n  v:\n    image: vllm/vllm-openai\n    {keys}\n"))

@@ -53,6 +53,14 @@ def test_a_flag_of_the_users_is_not_given_twice(port: tuple[str, ...]) -> None:
     assert endpoint_of(made.argv).port == 9
 
 
+@pytest.mark.parametrize("given", [("--model", "/mine"), ("--model=/mine",)])
+def test_the_users_own_model_takes_the_place_of_ours(given: tuple[str, ...]) -> None:
+    """vLLM refuses a second one."""
+    made = command(*given, "--seed", "0")
+    assert made.argv[1:4] == ("serve", "--host", "127.0.0.1")
+    assert made.argv[-len(given) - 2 :] == (*given, "--seed", "0")
+
+
 def test_the_users_served_name_and_rank_win_in_any_spelling() -> None:
     lora = LoraOptions((LoraModule("a", "/a"),), max_rank=9)
     made = command("--max_lora_rank=64", "--served_model_name", "u", lora=lora, served_name="ours")

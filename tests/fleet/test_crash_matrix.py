@@ -25,7 +25,7 @@ from garrison.fleet.execute.checkpoints import CHECKPOINTS
 from garrison.fleet.values import events
 from garrison.fleet.values.declaration import ADAPTER_TYPE, AdapterDeclaration, Declaration, versioned_name
 from garrison.fleet.values.target import TargetSpec
-from garrison.models.adapters.inspect import adapter_digest
+from garrison.models.adapters.adapter import adapter_digest
 from garrison.sim.config import SimConfig
 from garrison.sim.faults import Faults, Rule
 from garrison.sim.simulator import Simulator

@@ -8,7 +8,7 @@ import pytest
 
 from garrison.base.errors import InvalidError
 from garrison.base.settings import Settings
-from garrison.instances.engine_spec import plan_launch
+from garrison.instances.engine_spec import plan_launch, require_servers_address
 from garrison.instances.runner import Launch
 from garrison.instances.values.spec import CustomServer, InstanceSpec
 
@@ -62,6 +62,23 @@ def test_nobody_but_the_server_says_where_an_engine_listens(options: dict[str, A
     assert found.spec.args == ("--seed", "0")
     assert any(said in note for note in found.notes)
     assert (found.spec.host, found.spec.port) == ("127.0.0.1", 9000)
+
+
+def test_a_config_file_of_the_engine_moves_it_nowhere() -> None:
+    """Flags win over the file."""
+    found = plan(options={"model": "m", "extra_args": {"--config": "/x.yaml"}})
+    assert found.spec.args == ("--config", "/x.yaml", "--host", "127.0.0.1", "--port", "9000")
+
+
+@pytest.mark.parametrize(
+    ("args", "said"), [(("--uds", "/x.sock"), "sets uds"), (("--api-key", "k"), "sets api-key"), (("--port", "9"), "")]
+)
+def test_what_no_flag_can_take_back_from_a_config_file_is_refused(args: tuple[str, ...], said: str) -> None:
+    if not said:
+        return require_servers_address("a", args)
+    with pytest.raises(InvalidError, match=said):
+        require_servers_address("a", args)
+    return None
 
 
 def test_an_engine_gets_the_servers_key_where_it_can_have_one() -> None:

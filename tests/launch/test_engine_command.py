@@ -1,3 +1,4 @@
+import json
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -9,7 +10,10 @@ import pytest
 from garrison.base.errors import EngineMissingError, InvalidError, ModelInvalidError
 from garrison.base.settings import Settings
 from garrison.engines.engine import Endpoint
-from garrison.launch.engine_command import choose, command, prepare_adapters, require_key, served_name
+from garrison.engines.llama_cpp import LlamaCpp
+from garrison.engines.mlx_lm import MlxLm
+from garrison.engines.vllm import Vllm
+from garrison.launch.engine_command import choose, command, prepare_adapters, require_key, served_names
 from garrison.launch.serve import log_path
 from garrison.launch.spec import AdapterSpec, LaunchSpec
 from garrison.models.layout import Layout
@@ -42,8 +46,8 @@ def choose_(spec: LaunchSpec, environ: Mapping[str, str] | None = None) -> Any:
 
 
 def argv(spec: LaunchSpec, layout: Layout, model: Path, name: str = "acme/tiny") -> tuple[str, ...]:
-    adapters = prepare_adapters(spec.adapters, model, layout)
-    return command(spec, choose_(spec), model=str(model), served_name=name, adapters=adapters).argv
+    adapters = prepare_adapters(spec.adapters, model, layout, Vllm())
+    return command(spec, choose_(spec), model=str(model), names=(name,), adapters=adapters).argv
 
 
 def after(words: tuple[str, ...], flag: str) -> str:
@@ -93,6 +97,13 @@ class TestChoose:
         (finding,) = choose_(replace(spec, args=("--max-modle-len", "4096"))).findings
         assert (finding.flag, finding.suggestion) == ("--max-modle-len", "--max-model-len")
 
+    def test_the_engines_own_config_file_is_checked_too(self, spec: LaunchSpec, tmp_path: Path) -> None:
+        path = tmp_path / "c.yaml"
+        path.write_text("max-modle-len: 4096\nport: 9001\nheadless: false\n")
+        found = choose_(replace(spec, args=("--config", str(path), "--port", "9002")))
+        assert [finding.flag for finding in found.findings] == ["--max-modle-len"]
+        assert found.endpoint == Endpoint("127.0.0.1", 9002)
+
     def test_nothing_to_say(self, spec: LaunchSpec) -> None:
         assert list(choose_(replace(spec, args=("--max-model-len", "32k", "--seed", "0"))).findings) == []
 
@@ -115,7 +126,7 @@ class TestLogPath:
 class TestAdapters:
     def test_directory(self, tiny_model: Path, adapter: MakeAdapter, layout: Layout) -> None:
         path = adapter("sql", rank=16)
-        (found,) = prepare_adapters([AdapterSpec("sql", str(path))], tiny_model, layout)
+        (found,) = prepare_adapters([AdapterSpec("sql", str(path))], tiny_model, layout, Vllm())
         assert (found.name, found.info.path, found.info.max_rank) == ("sql", path, 16)
 
     def test_relative_directory(
@@ -123,31 +134,31 @@ class TestAdapters:
     ) -> None:
         path = adapter("sql")
         monkeypatch.chdir(path.parent)
-        (found,) = prepare_adapters([AdapterSpec("sql", "sql")], tiny_model, layout)
+        (found,) = prepare_adapters([AdapterSpec("sql", "sql")], tiny_model, layout, Vllm())
         assert found.info.path == path
 
     def test_imported_one_by_name(self, tiny_model: Path, adapter: MakeAdapter, layout: Layout) -> None:
         layout.adapters.mkdir(parents=True)
         adapter("sql").rename(layout.adapters / "sql")
-        (found,) = prepare_adapters([AdapterSpec("public-name", "sql")], tiny_model, layout)
+        (found,) = prepare_adapters([AdapterSpec("public-name", "sql")], tiny_model, layout, Vllm())
         assert (found.name, found.info.path) == ("public-name", layout.adapters / "sql")
 
     def test_missing(self, tiny_model: Path, layout: Layout) -> None:
         with pytest.raises(InvalidError, match=r"adapter 'sql': 'nope' is neither") as caught:
-            prepare_adapters([AdapterSpec("sql", "nope")], tiny_model, layout)
+            prepare_adapters([AdapterSpec("sql", "nope")], tiny_model, layout, Vllm())
         assert "garrison adapters import" in str(caught.value.hint)
 
     @pytest.mark.parametrize("source", ["../adapters/x", "/nope/x", ""], ids=["dots", "absolute", "empty"])
     def test_missing_path(self, tiny_model: Path, layout: Layout, source: str) -> None:
         with pytest.raises(InvalidError, match="adapter 'sql'"):
-            prepare_adapters([AdapterSpec("sql", source)], tiny_model, layout)
+            prepare_adapters([AdapterSpec("sql", source)], tiny_model, layout, Vllm())
 
     @pytest.mark.parametrize("gone", ["adapter_config.json", "adapter_model.safetensors"])
     def test_incomplete(self, tiny_model: Path, adapter: MakeAdapter, layout: Layout, gone: str) -> None:
         path = adapter("sql")
         (path / gone).unlink()
         with pytest.raises(ModelInvalidError, match="adapter 'sql'") as caught:
-            prepare_adapters([AdapterSpec("sql", str(path))], tiny_model, layout)
+            prepare_adapters([AdapterSpec("sql", str(path))], tiny_model, layout, Vllm())
         assert "adapter_" in caught.value.message
 
     def test_truncated(self, tiny_model: Path, adapter: MakeAdapter, layout: Layout) -> None:
@@ -155,25 +166,43 @@ class TestAdapters:
         weights = path / "adapter_model.safetensors"
         weights.write_bytes(weights.read_bytes()[:-10])
         with pytest.raises(ModelInvalidError, match=r"adapter 'sql': .*adapter_model.safetensors"):
-            prepare_adapters([AdapterSpec("sql", str(path))], tiny_model, layout)
+            prepare_adapters([AdapterSpec("sql", str(path))], tiny_model, layout, Vllm())
 
     def test_wrong_shape_for_the_base(self, tiny_model: Path, adapter: MakeAdapter, layout: Layout) -> None:
         path = adapter("sql", width=32, base="acme/other")
         with pytest.raises(ModelInvalidError, match="adapter 'sql' does not fit the model") as caught:
-            prepare_adapters([AdapterSpec("sql", str(path))], tiny_model, layout)
+            prepare_adapters([AdapterSpec("sql", str(path))], tiny_model, layout, Vllm())
         assert "acme/other" in str(caught.value.hint)
         assert caught.value.details["adapter"] == "sql"
 
-    def test_gguf(self, tiny_model: Path, tmp_path: Path, layout: Layout) -> None:
-        (tmp_path / "a.gguf").touch()
-        with pytest.raises(InvalidError, match="GGUF adapter") as caught:
-            prepare_adapters([AdapterSpec("sql", str(tmp_path / "a.gguf"))], tiny_model, layout)
-        assert "--lora" in str(caught.value.hint)
+    def test_what_vllm_does_not_load(self, adapter: MakeAdapter, layout: Layout) -> None:
+        path = adapter("sql")
+        config = json.loads((path / "adapter_config.json").read_text())
+        (path / "adapter_config.json").write_text(json.dumps(config | {"use_dora": True}))
+        with pytest.raises(ModelInvalidError, match=r"adapter 'sql': vLLM does not load .*use_dora") as caught:
+            prepare_adapters([AdapterSpec("sql", str(path))], None, layout, Vllm())
+        assert "merge_and_unload" in str(caught.value.hint)
+
+    @pytest.mark.parametrize(("engine", "tool"), [(LlamaCpp(), "convert_lora_to_gguf.py"), (MlxLm(), "mlx_lm.convert")])
+    def test_what_another_engine_reads(
+        self, adapter: MakeAdapter, layout: Layout, engine: LlamaCpp | MlxLm, tool: str
+    ) -> None:
+        with pytest.raises(ModelInvalidError, match=r"adapter 'sql': .* is a PEFT adapter") as caught:
+            prepare_adapters([AdapterSpec("sql", str(adapter("sql")))], None, layout, engine)
+        assert tool in str(caught.value.hint)
+        assert "--engine vllm" in str(caught.value.hint)
+
+    def test_what_could_not_be_told_is_kept(self, tiny_model: Path, adapter: MakeAdapter, layout: Layout) -> None:
+        path = adapter("sql")
+        (path / "adapter_model.safetensors").unlink()
+        (path / "adapter_model.pt").write_bytes(b"\x80\x02pickle")
+        (found,) = prepare_adapters([AdapterSpec("sql", str(path))], tiny_model, layout, Vllm())
+        assert "adapter_model.pt is a pickle" in found.untold[0]
 
     def test_the_first_broken_one_is_named(self, tiny_model: Path, adapter: MakeAdapter, layout: Layout) -> None:
         good, bad = adapter("good"), adapter("bad", width=32)
         with pytest.raises(ModelInvalidError, match="adapter 'bad'"):
-            prepare_adapters([AdapterSpec("good", str(good)), AdapterSpec("bad", str(bad))], tiny_model, layout)
+            prepare_adapters([AdapterSpec("good", str(good)), AdapterSpec("bad", str(bad))], tiny_model, layout, Vllm())
 
 
 class TestCommand:
@@ -247,7 +276,7 @@ class TestCommand:
 
     def test_runtime_updates(self, spec: LaunchSpec, tiny_model: Path) -> None:
         asked = replace(spec, runtime_lora=True)
-        made = command(asked, choose_(asked), model=str(tiny_model), served_name="m", adapters=())
+        made = command(asked, choose_(asked), model=str(tiny_model), names=("m",), adapters=())
         assert "--enable-lora" in made.argv
         assert made.env == {"VLLM_ALLOW_RUNTIME_LORA_UPDATING": "True"}
 
@@ -267,7 +296,7 @@ class TestCommand:
 
     def test_environment(self, spec: LaunchSpec, tiny_model: Path) -> None:
         asked = replace(spec, env={"VLLM_LOGGING_LEVEL": "DEBUG"}, api_key_env="MY_KEY")
-        made = command(asked, choose_(asked), model=str(tiny_model), served_name="m", adapters=())
+        made = command(asked, choose_(asked), model=str(tiny_model), names=("m",), adapters=())
         found = made.environment(
             {"MY_KEY": "sk-1", "VLLM_PORT": "8000", "VLLM_HOST": "x", "HF_TOKEN": "t", "PATH": "/b"}
         )
@@ -280,7 +309,7 @@ class TestCommand:
 
     def test_key_variable_not_set(self, spec: LaunchSpec, tiny_model: Path) -> None:
         asked = replace(spec, api_key_env="MY_KEY")
-        made = command(asked, choose_(asked), model=str(tiny_model), served_name="m", adapters=())
+        made = command(asked, choose_(asked), model=str(tiny_model), names=("m",), adapters=())
         with pytest.raises(InvalidError, match="MY_KEY"):
             made.environment({})
 
@@ -292,19 +321,55 @@ NAMES = {
     "told": (LaunchSpec("x", served_name="qwen"), "acme/tiny", "qwen"),
     "--served-model-name": (LaunchSpec("x", args=("--served-model-name", "q")), "acme/tiny", "q"),
     "--served-model-name=": (LaunchSpec("x", args=("--served-model-name=q",)), "acme/tiny", "q"),
-    "--alias of llama.cpp": (LaunchSpec("x", args=("--alias", "q")), "acme/tiny", "q"),
-    "-a of llama.cpp": (LaunchSpec("x", args=("-a", "q")), "acme/tiny", "q"),
+    "several": (LaunchSpec("x", args=("--served-model-name", "q", "r", "--seed", "0")), "acme/tiny", ("q", "r")),
+    "abbreviated": (LaunchSpec("x", args=("--served-model", "q")), "acme/tiny", "q"),
+    "the last one counts": (LaunchSpec("x", args=("--served-model-name=p", "--served_model_name", "q")), "a", "q"),
+    "the engine's arguments win": (LaunchSpec("x", served_name="p", args=("--served-model-name", "q")), "a", "q"),
+    "the engine's arguments win over its file": (
+        LaunchSpec("x", args=("--config", "{names}", "--served-model-name", "q")), "a", "q"
+    ),
+    "the engine's file wins": (LaunchSpec("x", served_name="p", args=("--config", "{names}")), "a", ("mine", "alias")),
+}  # fmt: skip
+OF_LLAMA = {
+    "--alias": (("--alias", "q"), ("q",)),
+    "-a": (("-a", "q"), ("q",)),
+    "several": (("--alias", "q, r"), ("q", "r")),
+    "vLLM's flag": (("--served-model-name", "q"), ("tiny",)),
 }
 
 
 @pytest.mark.parametrize(("spec_", "model_id", "name"), NAMES.values(), ids=NAMES)
-def test_served_name(spec_: LaunchSpec, model_id: str, name: str) -> None:
-    assert served_name(spec_, choose_(replace(spec_, engine="sim")), model_id) == name
+def test_served_names(
+    spec_: LaunchSpec, model_id: str, name: str | tuple[str, ...], program: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "names.yaml").write_text("served-model-name: [mine, alias]\n")
+    args = tuple(word.format(names=tmp_path / "names.yaml") for word in spec_.args)
+    wanted = (name,) if isinstance(name, str) else name
+    assert (
+        served_names(replace(spec_, args=args), choose_(replace(spec_, args=args, executable=program)), model_id)
+        == wanted
+    )
+
+
+@pytest.mark.parametrize(("args", "names"), OF_LLAMA.values(), ids=OF_LLAMA)
+def test_served_names_of_llama_cpp(args: tuple[str, ...], names: tuple[str, ...]) -> None:
+    spec = LaunchSpec("x", engine="llama_cpp", executable=Path("/bin/true"), args=args)
+    assert served_names(spec, choose_(spec), "/models/tiny.gguf") == names
+
+
+def test_an_adapter_cannot_have_any_of_the_models_names(
+    spec: LaunchSpec, tiny_model: Path, layout: Layout, adapter: MakeAdapter
+) -> None:
+    """vLLM refuses its second name too."""
+    asked = replace(spec, adapters=(AdapterSpec("alias", str(adapter("x"))),))
+    prepared = prepare_adapters(asked.adapters, tiny_model, layout, Vllm())
+    with pytest.raises(InvalidError, match="'alias' has the same name as the model"):
+        command(asked, choose_(asked), model=str(tiny_model), names=("mine", "alias"), adapters=prepared)
 
 
 def test_an_engine_that_leaves_no_choice_of_a_name() -> None:
     spec = LaunchSpec("x", engine="mlx_lm", executable=Path("/bin/true"), served_name="qwen")
-    assert served_name(spec, choose_(spec), "acme/tiny") == "default_model"
+    assert served_names(spec, choose_(spec), "acme/tiny") == ("default_model",)
 
 
 def test_a_key_that_is_not_there_is_missed_before_anything_is_fetched(spec: LaunchSpec) -> None:
@@ -323,5 +388,5 @@ def test_a_bare_name_is_an_imported_adapter_first(
     imported = maker.make_adapter(layout.adapters / "poet", rank=8)
     here = maker.make_adapter(tmp_path / "here" / "poet", rank=16)
     monkeypatch.chdir(here.parent)
-    assert prepare_adapters((AdapterSpec("p", "poet"),), tiny_model, layout)[0].info.path == imported
-    assert prepare_adapters((AdapterSpec("p", "./poet"),), tiny_model, layout)[0].info.rank == 16
+    assert prepare_adapters((AdapterSpec("p", "poet"),), tiny_model, layout, Vllm())[0].info.path == imported
+    assert prepare_adapters((AdapterSpec("p", "./poet"),), tiny_model, layout, Vllm())[0].info.rank == 16

@@ -1,3 +1,4 @@
+import argparse
 from pathlib import Path
 from typing import Any
 
@@ -92,7 +93,9 @@ OPTIONS: dict[str, tuple[Any, tuple[str, ...]]] = {
     "null": ({"seed": None}, ()),
     "text": ({"dtype": "bfloat16"}, ("--dtype", "bfloat16")),
     "32k": ({"max-model-len": "32k"}, ("--max-model-len", "32k")),
-    "empty text": ({"chat-template": ""}, ("--chat-template", "")),
+    "empty text": ({"chat-template": ""}, ("--chat-template=",)),
+    "text like a flag": ({"chat-template": "-x"}, ("--chat-template=-x",)),
+    "a number that argparse takes for a flag": ({"seed": -1e-5}, ("--seed=-1e-05",)),
     "text with blanks": ({"chat-template": "a b"}, ("--chat-template", "a b")),
     "list": ({"served-model-name": ["a", "b"]}, ("--served-model-name", "a", "b")),
     "list of numbers": ({"sizes": [1, 2.5, -3]}, ("--sizes", "1", "2.5", "-3")),
@@ -102,20 +105,49 @@ OPTIONS: dict[str, tuple[Any, tuple[str, ...]]] = {
     "empty JSON": ({"c": {}}, ("--c", "{}")),
     "order": ({"b": 1, "a": 2}, ("--b", "1", "--a", "2")),
     "underscores": ({"max_model_len": 1}, ("--max-model-len", "1")),
-    "short flag": ({"-tp": 2}, ("-tp", "2")),
+    "short flag": ({"-tp": 2}, ("--tensor-parallel-size", "2")),
+    "empty list": ({"served-model-name": []}, ()),
+    "list of objects": ({"lora-modules": [{"name": "a"}]}, ("--lora-modules", '{"name":"a"}')),
+    "list of a flag that is repeated": ({"middleware": ["x.y", "z.w"]}, ("--middleware", "x.y", "--middleware", "z.w")),
+    "list that is JSON": ({"allowed-origins": ["*"]}, ("--allowed-origins", '["*"]')),
+    "empty list that is JSON": ({"allowed-methods": []}, ("--allowed-methods", "[]")),
+    "list inside JSON": ({"compilation-config": {"custom_ops": ["all"]}},
+                         ("--compilation-config", '{"custom_ops":["all"]}')),
+    "false of a switch without a negation": ({"headless": False}, ()),
+    "a switch that the catalogue does not list": ({"brand-new": True, "other-new": False},
+                                                  ("--brand-new", "--no-other-new")),
     "flag with dashes": ({"--seed": 2}, ("--seed", "2")),
     "dotted key": ({"compilation-config.cudagraph_mode": "NONE"}, ("--compilation-config.cudagraph_mode", "NONE")),
+    "dotted true": ({"compilation-config.cudagraph_mm_encoder": True},
+                    ("--compilation-config.cudagraph_mm_encoder", "true")),
+    "dotted false": ({"compilation_config.cudagraph_mm_encoder": False},
+                     ("--compilation-config.cudagraph_mm_encoder", "false")),
+    "dotted number": ({"hf-overrides.rope_theta": 1e6}, ("--hf-overrides.rope_theta", "1000000.0")),
+    "dotted list": ({"compilation-config.compile_sizes": [1, 2]}, ("--compilation-config.compile_sizes", "[1,2]")),
+    "dotted list of names": ({"compilation-config.custom_ops+": ["none", "+rms_norm"]},
+                             ("--compilation-config.custom_ops+", "none,+rms_norm")),
+    "dotted object": ({"compilation-config.pass_config": {"x": None}},
+                      ("--compilation-config.pass_config", '{"x":null}')),
+    "dotted text that is a number in JSON": ({"speculative-config.model": "1"}, ("--speculative-config.model", '"1"')),
+    "dotted text that is JSON": ({"hf-overrides.a": '{"b":1}'}, ("--hf-overrides.a", '{"b":1}')),
+    "dotted alias": ({"-cc.mode": 3}, ("--compilation-config.mode", "3")),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize(("options", "args"), OPTIONS.values(), ids=OPTIONS)
 def test_options(options: Any, args: tuple[str, ...]) -> None:
-    assert option_args(options) == args
+    assert option_args(options, "vllm") == args
 
 
 YAML_OPTIONS = {
     "32k stays text": ("max-model-len: 32k", ("--max-model-len", "32k")),
     "exponent stays as written": ("rope-theta: 1e6", ("--rope-theta", "1e6")),
+    "exponent in JSON is a number": (
+        "hf-overrides: {a: {rope_theta: 1e6}, b: [1.5e3, -2E-2]}",
+        ("--hf-overrides", '{"a":{"rope_theta":1000000.0},"b":[1500.0,-0.02]}'),
+    ),
+    "quoted exponent in JSON is text": ("hf-overrides: {a: '1e6'}", ("--hf-overrides", '{"a":"1e6"}')),
+    "exponent of a dotted key": ("hf-overrides.rope_theta: 1e6", ("--hf-overrides.rope_theta", "1000000.0")),
     "version stays text": ('revision: "1.10"', ("--revision", "1.10")),
     "yes is true": ("enforce-eager: yes", ("--enforce-eager",)),
     "nothing": ("seed:", ()),
@@ -146,11 +178,30 @@ def test_paths_are_relative_to_the_manifest(
 ) -> None:
     directory = tmp_path / "stack"
     directory.mkdir()
-    write(directory, f"model: {given_path}\nexecutable: {given_path}\n")
+    write(directory, f"model: {given_path}\n")
     monkeypatch.chdir(tmp_path)
     spec = load_manifest(Path("stack"))
-    wanted = expected.format(here=directory, parent=tmp_path)
-    assert (spec.model, str(spec.executable)) == (wanted, wanted)
+    assert spec.model == expected.format(here=directory, parent=tmp_path)
+
+
+PROGRAMS = {
+    "looked up on PATH": ("vllm", "vllm"),
+    "./": ("./vllm", "{here}/vllm"),
+    "a path without ./": ("venv/bin/vllm", "{here}/venv/bin/vllm"),
+    "absolute": ("/opt/venv/bin/vllm", "/opt/venv/bin/vllm"),
+    "home": ("~/venv/bin/vllm", str(Path("~/venv/bin/vllm").expanduser())),
+}
+
+
+@pytest.mark.parametrize(("given_path", "expected"), PROGRAMS.values(), ids=PROGRAMS)
+def test_a_program_is_looked_up_or_beside_the_manifest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given_path: str, expected: str
+) -> None:
+    directory = tmp_path / "stack"
+    directory.mkdir()
+    write(directory, f"model: acme/tiny\nexecutable: {given_path}\n")
+    monkeypatch.chdir(tmp_path)
+    assert str(load_manifest(Path("stack")).executable) == expected.format(here=directory)
 
 
 ADAPTERS = {
@@ -222,22 +273,52 @@ def test_no_text(tmp_path: Path) -> None:
         load_manifest(tmp_path)
 
 
-SCALARS = st.text() | st.integers() | st.booleans() | st.floats(allow_nan=False, allow_infinity=False)
-NAMES = st.text("abcdefghij-", min_size=1, max_size=8).filter(lambda name: not name.startswith("-"))
+TEXTS = st.text().filter(lambda text: "\0" not in text and text != "--")
+"""argparse drops a value that is `--`."""
+SCALARS = TEXTS | st.integers() | st.booleans() | st.floats(allow_nan=False, allow_infinity=False)
+ITEMS = TEXTS.filter(lambda text: not text.startswith("-")) | st.integers(min_value=0)
+NAMES = st.from_regex("x(-[a-j]{1,4}){1,2}", fullmatch=True)
+"""Of options that no catalogue lists."""
 
 
-@given(st.dictionaries(NAMES, SCALARS | st.lists(SCALARS, max_size=3), max_size=4))
-def test_values_follow_their_flag(options: dict[str, Any]) -> None:
-    args = list(option_args(options))
+@given(st.dictionaries(NAMES, SCALARS | st.lists(ITEMS, min_size=1, max_size=3), max_size=4))
+def test_argparse_reads_what_was_written(options: dict[str, Any]) -> None:
+    parser = argparse.ArgumentParser(allow_abbrev=False, add_help=False)
+    wanted: dict[str, Any] = {}
     for name, value in options.items():
-        if value is True or value is False:
-            assert args.pop(0) == (f"--{name}" if value else f"--no-{name}")
-            continue
-        assert args.pop(0) == f"--{name}"
-        for item in value if isinstance(value, list) else [value]:
-            word = args.pop(0)
-            assert word == (str(item).lower() if isinstance(item, bool) else str(item))
-    assert args == []
+        several = isinstance(value, list)
+        forms: dict[str, Any] = {"action": argparse.BooleanOptionalAction} if isinstance(value, bool) else {}
+        parser.add_argument(f"--{name}", dest=name, **forms, **({"nargs": "+"} if several else {}))
+        wanted[name] = list(map(str, value)) if several else value if isinstance(value, bool) else str(value)
+    assert vars(parser.parse_args(option_args(options, "vllm"))) == wanted
+
+
+LLAMA = {
+    "a value like a flag": ({"chat-template": "-x"}, ("--chat-template", "-x")),
+    "empty text": ({"chat-template": ""}, ("--chat-template", "")),
+    "short name": ({"ngl": -1}, ("--gpu-layers", "-1")),
+    "what is not listed and off": ({"brand-new": False}, ()),
+}
+
+
+@pytest.mark.parametrize(("options", "args"), LLAMA.values(), ids=LLAMA)
+def test_options_of_llama_cpp(options: Any, args: tuple[str, ...]) -> None:
+    """It takes the next word for a value, and knows no `--x=value`."""
+    assert option_args(options, "llama_cpp") == args
+
+
+def test_the_options_are_those_of_the_engine_that_is_started(tmp_path: Path) -> None:
+    path = write(tmp_path, "model: m\noptions: {chat-template: -x}\n")
+    assert load_manifest(path).args == ("--chat-template=-x",)
+    assert load_manifest(path, engine="sim").args == ("--chat-template=-x",)
+    found = load_manifest(path, engine="llama_cpp")
+    assert (found.engine, found.args) == ("llama_cpp", ("--chat-template", "-x"))
+
+
+@pytest.mark.parametrize("name", ["model", "--model", "-model"])
+def test_the_model_is_no_option(name: str) -> None:
+    with pytest.raises(InvalidError, match="is not an option here"):
+        option_args({name: "x"}, "vllm")
 
 
 def test_a_manifest_of_a_fleet_is_told_apart(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@ because it is asked wrongly."""
 
 import json
 import re
+import socket
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -93,6 +94,31 @@ def test_a_socket_file(start: Start, tmp_path: Path, clean_environ: Mapping[str,
     assert re.fullmatch(r"sim-v-[0-9a-f]{8}\.log", log.name)
     assert waited(clean_environ, "wait", f"unix:{path}", "--timeout", "10").returncode == 0
     assert waited(clean_environ, "smoke", f"unix:{path}", "--json").returncode == 0
+
+
+def test_a_socket_file_that_a_server_left_behind(start: Start, tmp_path: Path) -> None:
+    """No engine binds a file that exists."""
+    path = tmp_path / "v.sock"
+    with socket.socket(socket.AF_UNIX) as former:
+        former.bind(str(path))
+    garrison = start({}, "--engine", "sim", "--", "--uds", str(path))
+    assert f"removed {path}, which a server that has ended left behind" in up(garrison, "try it")
+
+
+def test_no_start_for_a_socket_file_that_cannot_be_made(start: Start, tmp_path: Path) -> None:
+    (tmp_path / "v.sock").write_text("mine")
+    garrison = start({}, "--engine", "sim", "--", "--uds", str(tmp_path / "v.sock"))
+    assert garrison.end() == 1
+    assert "exists and is no socket" in garrison.text
+    assert (tmp_path / "v.sock").read_text() == "mine"
+
+
+def test_the_names_that_the_engine_is_given_are_those_of_the_call(start: Start) -> None:
+    flags = ["--served-model-name", "mine", "alias"]
+    garrison = start({}, "--engine", "sim", "--served-model-name", "ours", "--", *flags)
+    said = up(garrison, "try it")
+    assert '"mine"' in said
+    assert "ours" not in said
 
 
 @pytest.mark.parametrize("status", [401, 404, 307, 400])

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from garrison.base.errors import GpuThresholdError, InvalidError
-from garrison.preflight.gpu.check import MemoryHeld, check_gpus, memory_held, wait_for_release
+from garrison.preflight.gpu.check import MemoryHeld, check_gpus, foresee, memory_held, wait_for_release
 from garrison.preflight.gpu.gpus import Gpu, GpuProcess
 from garrison.preflight.machine import Machine
 from garrison.preflight.report import PreflightRequest, Thresholds
@@ -62,8 +62,17 @@ def test_a_gpu_that_is_not_selected_is_not_judged() -> None:
     assert found.problems == ()
 
 
-def test_none_selected_warns() -> None:
-    assert check_gpus(request(gpu_devices=("-1",)), [MemoryGpuProbe([HOT])]).warnings
+@pytest.mark.parametrize("devices", [("-1",), ("none",), ("NoDevFiles",), ("-1", "0")])
+@pytest.mark.parametrize("gpus", [[HOT], []], ids=["a hot one", "a driver without any"])
+def test_none_selected_warns_and_asks_nothing(devices: tuple[str, ...], gpus: list[Gpu]) -> None:
+    found = check_gpus(request(gpu_devices=devices), [MemoryGpuProbe(gpus)])
+    assert (found.gpus, found.source, found.warnings) == ((), "skipped", ("no GPU is selected: none was checked",))
+    foresee(request(gpu_devices=devices), (), [MemoryGpuProbe(gpus)])
+
+
+def test_names_after_the_first_that_is_no_device_do_not_count() -> None:
+    found = check_gpus(request(gpu_devices=("1", "-1", "0")), [MemoryGpuProbe([HOT, replace(FIT, index=1, uuid="G")])])
+    assert [one.index for one in found.gpus] == [1]
 
 
 @pytest.mark.parametrize("gpus", [[HOT], []], ids=["threshold", "no-gpu"])

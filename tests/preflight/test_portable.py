@@ -25,6 +25,19 @@ def test_a_listener_has_its_pid() -> None:
     assert (found.address, found.pid) == (Address(b"\x7f\0\0\1"), os.getpid())
 
 
+def test_a_connection_has_its_peer() -> None:
+    import os
+
+    with (
+        socket.create_server(("127.0.0.1", 0)) as server,
+        socket.create_connection(server.getsockname()) as client,
+    ):
+        port, peer = client.getsockname()[1], server.getsockname()[1]
+        assert PsutilSockets().listeners(port) == ()
+        (found,) = PsutilSockets().connections(port)
+    assert (found.address, found.pid, found.peer) == (Address(b"\x7f\0\0\1"), os.getpid(), f"127.0.0.1:{peer}")
+
+
 def test_it_tells_what_proc_tells(stage: Any) -> None:
     child = stage.start(["sleep", "600"])
     portable, linux = PsutilProcesses().read(child.pid), Procfs().read(child.pid)

@@ -1,11 +1,14 @@
+import errno
 import os
 import socket
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from garrison.preflight import sock_diag
 from garrison.preflight.addresses import Address
 from garrison.preflight.listeners import ScanError
 from garrison.preflight.procnet import ProcNet, parse_listeners
@@ -108,11 +111,66 @@ def test_the_kernel_is_asked_whether_a_socket_is_v6only(v6only: bool) -> None:
 
 
 @pytest.mark.system
-def test_can_bind() -> None:
+def test_a_bind_is_tried() -> None:
+    sockets = ProcNet()
     with socket.create_server(("127.0.0.1", 0)) as listening:
         port = listening.getsockname()[1]
-        assert not ProcNet().can_bind([Address(bytes(4))], port)
-    assert ProcNet().can_bind([Address(bytes(4)), Address(bytes(16))], port)
+        error = sockets.bind_error([Address(bytes(4))], port)
+        assert error is not None
+        assert error.errno == errno.EADDRINUSE
+    assert sockets.bind_error([Address(bytes(4)), Address(bytes(16))], port) is None
+
+
+@pytest.mark.system
+def test_an_address_of_another_machine_is_an_error_if_there_is_no_other(port: int) -> None:
+    """A name may stand for IPv4 and IPv6, on a machine that has one of them."""
+    here, elsewhere = Address(b"\x7f\0\0\1"), Address(bytes([192, 0, 2, 1]))
+    error = ProcNet().bind_error([elsewhere], port)
+    assert error is not None
+    assert error.errno == errno.EADDRNOTAVAIL
+    assert ProcNet().bind_error([elsewhere, here], port) is None
+
+
+@pytest.fixture(params=["sock_diag", "tables"])
+def either_way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> ProcNet:
+    """Sockets as the kernel answers, and as the tables of a machine say on which it does not."""
+    if request.param == "tables":
+        monkeypatch.setattr(sock_diag, "dump", lambda *_: None)
+    return ProcNet()
+
+
+@pytest.mark.system
+@pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_INET6])
+def test_the_local_port_of_a_connection(either_way: ProcNet, family: int) -> None:
+    host = "127.0.0.1" if family == socket.AF_INET else "::1"
+    with (
+        socket.create_server((host, 0), family=family) as server,
+        socket.create_connection(server.getsockname()[:2]) as client,
+    ):
+        number, peer = client.getsockname()[1], server.getsockname()[1]
+        (found,) = either_way.connections(number)
+        assert either_way.listeners(number) == ()
+        error = either_way.bind_error([found.address], number)
+        assert error is not None
+        assert error.errno == errno.EADDRINUSE
+        inode = os.fstat(client.fileno()).st_ino
+    assert (found.address, found.inode, found.listening) == (either_way.resolve(host)[0], inode, False)
+    shown = host if family == socket.AF_INET else f"[{host}]"
+    assert str(found) == f"{shown}:{number} (connected to {shown}:{peer})"
+
+
+@pytest.mark.system
+def test_a_process_with_a_network_of_its_own() -> None:
+    code = "import ctypes, time; ctypes.CDLL(None).unshare(0x40000000); print(flush=True); time.sleep(600)"
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as moved:
+        try:
+            assert moved.stdout is not None
+            moved.stdout.readline()
+            assert ProcNet().has_own_network(moved.pid)
+        finally:
+            moved.kill()
+    assert not ProcNet().has_own_network(os.getpid())
+    assert not ProcNet().has_own_network(2**22 + 1)
 
 
 def kernel_lists_bound_sockets() -> bool:

@@ -75,6 +75,20 @@ class Bench:
 WAITING = (None, None)
 
 
+@pytest.mark.parametrize("patience", [{}, {"bind_timeout": 30.0}], ids=["window", "limit"])
+@pytest.mark.parametrize("moved", [50, 51], ids=["the child", "a descendant"])
+def test_a_command_with_a_network_of_its_own_is_not_waited_for(
+    tmp_path: Path, moved: int, patience: dict[str, float]
+) -> None:
+    """What listens there is not seen, so a server that serves would be stopped."""
+    bench = Bench(tmp_path, *[WAITING] * 400, (0, None))
+    bench.sockets.own_network = {moved}
+    assert bench.run(**patience) == 0
+    assert bench.free_at is not None
+    assert bench.free_at < 5
+    assert any("network of its own" in said for said in bench.said)
+
+
 @pytest.mark.parametrize("holder", [50, 51, None], ids=["the child", "a descendant", "one that cannot be seen"])
 def test_the_lock_is_held_until_the_port_is_bound(tmp_path: Path, holder: int | None) -> None:
     bench = Bench(tmp_path, *[WAITING] * 10, (0, None))

@@ -24,8 +24,8 @@ def test_two_sockets_and_the_end() -> None:
         + message(3, bytes(4))
     )
     assert list(parse_dump(answer)) == [
-        DiagSocket(b"\x7f\0\0\1", 8000, 77, 1000, False),
-        DiagSocket(bytes(16), 8001, 78, 0, True),
+        DiagSocket(b"\x7f\0\0\1", 8000, 77, 1000, False, 10, bytes(4)),
+        DiagSocket(bytes(16), 8001, 78, 0, True, 10, bytes(16)),
         None,
     ]
 

@@ -20,6 +20,9 @@ Path = tuple[str | int, ...]
 """The location of a value in a document: keys and indexes from the root."""
 
 _MOST_VALUES = 300_000
+_OPTIONS = "options"
+_EXPONENT = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+\Z")
+"""Such as `1e6`: a number in JSON and in YAML 1.2, and a text in YAML 1.1."""
 _TOML_PLACE = re.compile(r" \(at line (\d+), column (\d+)\)")
 
 
@@ -177,6 +180,8 @@ def _compose(text: str, name: str) -> "tuple[yaml.Node | None, dict[Path, tuple[
         if len(positions) > _MOST_VALUES:
             raise InvalidError(f"{name} expands to more than {_MOST_VALUES} values", hint="Use fewer aliases.")
         positions.setdefault(path, (node.start_mark.line + 1, node.start_mark.column + 1))
+        if _is_json_of_an_option(path) and _is_exponent(node):
+            node.tag = "tag:yaml.org,2002:float"
         if isinstance(node, yaml.MappingNode):
             seen: set[str] = set()
             for key, value in node.value:
@@ -201,3 +206,17 @@ def _compose(text: str, name: str) -> "tuple[yaml.Node | None, dict[Path, tuple[
     if node is not None:
         walk(node, ())
     return node, positions
+
+
+def _is_json_of_an_option(path: Path) -> bool:
+    """Whether the value becomes JSON for an engine: inside an option, or a key of one, `hf-overrides.rope_theta`.
+
+    Elsewhere `1e6` may be a name or a revision.
+    """
+    return _OPTIONS in path[:-2] or (path[-2:-1] == (_OPTIONS,) and "." in str(path[-1]))
+
+
+def _is_exponent(node: "yaml.Node") -> bool:
+    import yaml
+
+    return isinstance(node, yaml.ScalarNode) and node.style is None and _EXPONENT.match(node.value) is not None

@@ -1,16 +1,14 @@
 """Variables that look like a setting and are none. Pure."""
 
-import re
 from collections.abc import Collection, Mapping
+
+from garrison.base.service_links import is_service_link
 
 __all__ = ["PREFIX", "mistyped_variables"]
 
 PREFIX = "GARRISON_"
 _NOT_SETTINGS = ("GARRISON_CONFIG",)
 _FOR_TESTS = "GARRISON_TEST_"
-_SERVICE_LINK = re.compile(r"GARRISON_(SERVICE_(HOST|PORT.*)|PORT(_\d+_(TCP|UDP|SCTP).*)?)\Z")
-"""What Kubernetes sets in each pod beside a service called `garrison`."""
-
 _LIKENESS = 0.7
 """Of two names that may be one with a mistake."""
 
@@ -22,12 +20,12 @@ def mistyped_variables(environ: Mapping[str, str], known: Collection[str]) -> li
     """
     unknown = [
         name
-        for name in environ
+        for name, value in environ.items()
         if name.startswith(PREFIX)
         and name not in known
         and name not in _NOT_SETTINGS
         and not name.startswith(_FOR_TESTS)
-        and not _SERVICE_LINK.match(name)
+        and not is_service_link(name, value)
     ]
     if not unknown:
         return []

@@ -1,12 +1,13 @@
 """What a setting is: one row of the table in `settings`, and how its text becomes a value."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import Field, dataclass, field
 from typing import Any
 
 from garrison.base import values
 from garrison.base.errors import InvalidError
 from garrison.base.mistyped import PREFIX
+from garrison.base.service_links import service_link
 
 __all__ = ["Setting", "as_text", "from_file", "parse", "row_of", "setting"]
 
@@ -20,6 +21,7 @@ class Setting:
         seed_default: the default of the `vllm-*` commands, where the seed documents another one.
         secret: its value is never shown, only whether it is set.
         former: its earlier name, as a variable and in the config file. It works for one more release, with a warning.
+        when_empty: for a seed's variable that means something where it is set and empty, what it means.
     """
 
     name: str
@@ -31,6 +33,7 @@ class Setting:
     seed_default: Any = None
     secret: bool = False
     former: str | None = None
+    when_empty: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def env(self) -> str:
@@ -51,10 +54,11 @@ def setting(
     seed_default: Any = None,
     secret: bool = False,
     former: str | None = None,
+    when_empty: Mapping[str, str] | None = None,
 ) -> Any:
     row = {
         "group": group, "help": help, "parse": parse, "seeds": seeds, "seed_default": seed_default, "secret": secret,
-        "former": former,
+        "former": former, "when_empty": when_empty or {},
     }  # fmt: skip
     return field(default=default, metadata=row, repr=not secret)
 
@@ -76,6 +80,7 @@ def row_of(item: "Field[Any]") -> Setting:
         seed_default=meta.get("seed_default"),
         secret=meta.get("secret", False),
         former=meta.get("former"),
+        when_empty=meta.get("when_empty", {}),
     )
 
 
@@ -87,6 +92,13 @@ def _checked(row: Setting, where: str, value: Callable[[], Any], given: Any) -> 
     try:
         return value()
     except ValueError as error:
+        if isinstance(given, str) and (link := service_link(where, given)):
+            raise InvalidError(
+                f"{where} must be {error}, not {given!r}, which Kubernetes sets for a service called {link!r}",
+                hint="Set `enableServiceLinks: false` in the pod's spec, rename the service, "
+                f"or set {row.env} to the value that you want.",
+                details={"setting": row.name},
+            ) from None
         shown = "" if row.secret else f", not {given!r}"
         raise InvalidError(
             f"{where} must be {error}{shown}",

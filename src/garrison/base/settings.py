@@ -14,6 +14,8 @@ from typing import Any, NamedTuple, Self
 
 from garrison.base import values
 from garrison.base.config_file import ConfigFile, read_config_file
+from garrison.base.errors import InvalidError
+from garrison.base.home import expanded, home_directory
 from garrison.base.mistyped import mistyped_variables
 from garrison.base.server_settings import ServerSettings
 from garrison.base.setting import Setting, from_file, parse, row_of, setting
@@ -37,7 +39,14 @@ _POSITIVE = values.integer(1)
 
 
 def _default_data_dir() -> Path:
-    return Path(os.environ.get("XDG_DATA_HOME") or "~/.local/share").expanduser() / "garrison"
+    if shared := os.environ.get("XDG_DATA_HOME"):
+        return expanded(shared) / "garrison"
+    if (home := home_directory()) is not None:
+        return home / ".local" / "share" / "garrison"
+    raise InvalidError(
+        "this user has no home directory, so there is no place for Garrison's data",
+        hint="Set GARRISON_DATA_DIR to a directory that this user may write to, or set HOME.",
+    )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -89,8 +98,8 @@ class Settings(ServerSettings):
         values.csv(GPU_CONDITIONS), ("temperature",), seeds=("VLLM_GPU_FAIL_ON",),
     )  # fmt: skip
     gpu_devices: tuple[str, ...] = setting(
-        "preflight", "GPUs to check, by index or UUID; all when empty.", values.csv(), (),
-        seeds=("VLLM_GPU_DEVICES", "CUDA_VISIBLE_DEVICES"),
+        "preflight", "GPUs to check, by index or UUID; all when empty, none for `none`.", values.csv(), (),
+        seeds=("VLLM_GPU_DEVICES", "CUDA_VISIBLE_DEVICES"), when_empty={"CUDA_VISIBLE_DEVICES": "none"},
     )  # fmt: skip
     allow_other_uid_kill: bool = setting(
         "preflight", "Stop a vLLM that runs as another user.", _FLAG, False, seeds=("VLLM_ALLOW_OTHER_UID_KILL",)
@@ -323,10 +332,13 @@ class _Found(NamedTuple):
 
 def _variable(row: Setting, environ: Mapping[str, str]) -> _Found | None:
     for variable in filter(None, (row.env, row.former_env, *row.seeds)):
-        if environ.get(variable, "") != "":
+        raw = environ.get(variable, "")
+        if variable in environ and not raw.strip():
+            raw = row.when_empty.get(variable, raw)
+        if raw != "":
             former = f"{variable} is now {row.env}; the old name goes in the next release"
             warnings = (former,) if variable == row.former_env else ()
-            return _Found(parse(row, variable, environ[variable]), variable, warnings)
+            return _Found(parse(row, variable, raw), variable, warnings)
     return None
 
 

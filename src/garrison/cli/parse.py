@@ -8,6 +8,7 @@ import typer
 
 from garrison.base.errors import UsageError
 from garrison.cli.options import app as make_app
+from garrison.cli.standard_input import standard_input
 
 app = make_app("Translate a command line that starts an engine into options.")
 
@@ -25,9 +26,10 @@ def parse(
     """Translate a command line that starts an engine into options, as JSON.
 
     Understands `vllm serve MODEL …`, llama-server, mlx_lm.server, `python -m …`, `docker run … IMAGE`,
-    variables and launchers in front, several lines with backslashes, a systemd unit, a service of a compose file, a
-    container of a Kubernetes manifest. Nothing is run. Options that the engine's catalogue does not know are kept in
-    `extra_args`, with a warning on standard error.
+    variables and launchers in front, several lines with backslashes, a shell's `-c`, a systemd unit, a service of a
+    compose file, a container of a Kubernetes manifest. Nothing is run. Launchers, redirections and other commands are
+    left out, with a note on standard error. Options that the engine's catalogue does not know are kept in
+    `extra_args`, with a warning there.
     """
     from garrison.engines.parsed_backend import parse_backend
 
@@ -47,4 +49,4 @@ def _text(command: str | None, rest: tuple[str, ...]) -> str:
         return shlex.join(rest)
     if command is None:
         raise UsageError("no command line", hint="garrison parse 'vllm serve MODEL …'")
-    return sys.stdin.read(1024 * 1024) if command == "-" else command
+    return standard_input(1024 * 1024) if command == "-" else command

@@ -1,5 +1,6 @@
 """`garrison preflight`: the checks of `vllm-preflight`, with flags and Garrison's own defaults and policy."""
 
+import os
 import sys
 from typing import Annotated
 
@@ -9,6 +10,7 @@ from garrison.cli.asker import asker
 from garrison.cli.options import Host, Json, Port, settings
 from garrison.cli.options import app as make_app
 from garrison.cli.scripts.vllm_preflight import run
+from garrison.launch.downstream_endpoint import as_the_command_says
 from garrison.launch.port_server import MachineServers
 from garrison.preflight.policy import REFUSE, REPLACE
 
@@ -58,6 +60,7 @@ def preflight(
         preflight_json=json or None,
     )  # fmt: skip
     words = [*(command or ()), *context.obj]
+    values = as_the_command_says(values, words, os.environ)
     return run(
         values,
         words,

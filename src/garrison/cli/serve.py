@@ -14,7 +14,7 @@ from garrison.base.redaction import shown_command, shown_variable
 from garrison.base.settings import Settings
 from garrison.cli.asker import asker
 from garrison.cli.log import opened_log
-from garrison.cli.options import Host, Log, Offline, Port, settings
+from garrison.cli.options import Executable, Host, Log, Offline, Port, settings
 from garrison.cli.options import app as make_app
 from garrison.cli.views.call_line import call_line
 from garrison.cli.views.log_lines import show_tail
@@ -38,7 +38,9 @@ def serve(
     context: typer.Context,
     model: Annotated[
         str | None,
-        typer.Argument(help="A name (org/name, org/name@revision), a directory, or a file.", show_default=False),
+        typer.Argument(
+            help="A name (org/name, org/name@revision, org/name:Q4_K_M), a directory, or a file.", show_default=False
+        ),
     ] = None,
     file: Annotated[
         Path | None,
@@ -47,7 +49,7 @@ def serve(
     engine: Annotated[
         str | None, typer.Option("--engine", "-e", help="vllm (the default), llama_cpp, mlx_lm or sim.")
     ] = None,
-    executable: Annotated[Path | None, typer.Option(help="Your own engine instead of an installed one.")] = None,
+    executable: Executable = None,
     host: Host = None,
     port: Port = None,
     name: Annotated[str | None, typer.Option("--served-model-name", help="Model name in answers.")] = None,
@@ -189,8 +191,7 @@ def _spec(model: str | None, file: Path | None, values: Settings, *, engine: str
     if file is not None:
         from garrison.launch.manifest import load_manifest
 
-        spec = load_manifest(file, host=values.engine_host, port=values.engine_port)
-        return replace(spec, engine=engine or spec.engine)
+        return load_manifest(file, host=values.engine_host, port=values.engine_port, engine=engine)
     if model is None and (values.model or values.model_id):
         model = values.model_id or "/".join(part for part in (values.model_org, values.model) if part)
     if model is None:

@@ -4,6 +4,7 @@ Flags and values are told apart as in argparse: a token that begins with `-` is 
 negative number, or has white space in its name.
 """
 
+import itertools
 import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ __all__ = [
     "gives",
     "is_flag",
     "last_value",
+    "last_values",
     "normal",
     "port_of",
     "spelled_out",
@@ -91,15 +93,23 @@ def last_value(args: Sequence[str], flags: Collection[str], known: Collection[st
         known: every spelling that the engine's parser knows, if it accepts unambiguous abbreviations, as argparse does:
             `--ssl-certf` for `--ssl-certfile`.
     """
+    found = last_values(args, flags, known)
+    return found[0] if found else None
+
+
+def last_values(args: Sequence[str], flags: Collection[str], known: Collection[str] = ()) -> tuple[str, ...]:
+    """Every value of the last of `flags` in `args` that has one: the words up to the next flag. `known` as in
+    `last_value`."""
     args = _options(args)
-    found: str | None = None
+    found: tuple[str, ...] = ()
     for position, token in enumerate(args):
         if not is_flag(token) or spelled_out(token, known) not in flags:
             continue
         if "=" in token:
-            found = token.split("=", 1)[1]
-        elif position + 1 < len(args) and not is_flag(args[position + 1]):
-            found = args[position + 1]
+            found = (token.split("=", 1)[1],)
+            continue
+        values = tuple(itertools.takewhile(lambda word: not is_flag(word), args[position + 1 :]))
+        found = values or found
     return found
 
 

@@ -52,6 +52,9 @@ class Custom:
     def locate_model(self, model: str) -> str:
         return model
 
+    def model_args(self, model: str) -> tuple[str, ...]:
+        return ()
+
     def file_args(self, args: Sequence[str]) -> tuple[str, ...]:
         return ()
 
@@ -60,6 +63,9 @@ class Custom:
     ) -> Endpoint:
         """The default: what the argv means is not known."""
         return default or self.default_endpoint
+
+    def served_names(self, argv: Sequence[str]) -> tuple[str, ...]:
+        return ()
 
     def command(self, executable: Path, options: ServeOptions) -> EngineCommand:
         """The declared command with its placeholders replaced, then `options.args`.

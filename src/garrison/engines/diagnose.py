@@ -8,7 +8,8 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from garrison.engines.catalogue import Catalogue, nearest_flag
+from garrison.engines.catalogue import Catalogue
+from garrison.engines.nearest import nearest_flag
 from garrison.engines.system_libraries import MISSING, remedy
 
 __all__ = ["CAUSES", "LOG_LINES", "Diagnosis", "diagnose"]
@@ -87,6 +88,12 @@ def _argparse_value(found: re.Match[str]) -> tuple[str, str]:
 @_rule("bad-value", r'error while handling argument "([^"]+)": ([^\n]+)')
 def _llama_value(found: re.Match[str]) -> tuple[str, str]:
     return f"{found[1]}: {found[2]}", "Fix the value; `garrison engine describe` lists what is accepted."
+
+
+@_rule("no-user-name", r"getpwuid\(\): uid not found: (\d+)")
+def _no_user_name(found: re.Match[str]) -> tuple[str, str]:
+    remedy = "Set USER to any name for the engine, or add the uid to the user database."
+    return f"uid {found[1]} has no entry in the user database, and PyTorch names its cache for the user", remedy
 
 
 @_rule("port-taken", r"couldn't bind HTTP server socket, hostname: (\S+), port: (\d+)")

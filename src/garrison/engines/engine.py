@@ -68,6 +68,7 @@ class ServeOptions:
         args: the user's own engine arguments, verbatim and in order; they override everything else here.
         file_args: the contents of the engine's own config file, as arguments. They are the user's too, but not put into
             the argv: the engine reads its file itself.
+        model_args: the engine's arguments for files that belong to the model; the user's own replace them.
         program: the words that start the engine, instead of its executable: `python -m vllm.entrypoints.cli.main`.
             Empty for a container whose image starts it.
         api_key_env: the variable in Garrison's environment with the key that clients must send; the key itself is never
@@ -82,6 +83,7 @@ class ServeOptions:
     lora: LoraOptions | None = None
     api_key_env: str | None = None
     file_args: tuple[str, ...] = ()
+    model_args: tuple[str, ...] = ()
     program: tuple[str, ...] | None = None
 
     def words(self, executable: Path) -> tuple[str, ...]:
@@ -208,6 +210,9 @@ class Engine(Protocol):
             ModelInvalidError: the directory holds nothing that this engine can serve, or more than one model.
         """
 
+    def model_args(self, model: str) -> tuple[str, ...]:
+        """Arguments for files that belong to a located model, such as its projector. Reads the disk."""
+
     def file_args(self, args: Sequence[str]) -> tuple[str, ...]:
         """The contents of the engine's own config file, if `args` name one, as arguments. Reads the disk.
 
@@ -224,6 +229,16 @@ class Engine(Protocol):
             argv: with the arguments of the config file before the others.
             default: for what the argv does not say; `default_endpoint` if None.
             environ: the engine's environment, for engines whose variables replace flags.
+        """
+
+    def served_names(self, argv: Sequence[str]) -> tuple[str, ...]:
+        """The names of the model that this argv chooses, the first one being that of its answers. Pure.
+
+        Args:
+            argv: as in `endpoint`.
+
+        Returns:
+            Nothing where it leaves the name to Garrison.
         """
 
     def command(self, executable: Path, options: ServeOptions) -> EngineCommand:

@@ -13,8 +13,14 @@ has its own place for it.
 | `null` | nothing |
 | text, number | `--x VALUE`; zero and the empty text count |
 | object | `--x JSON` |
-| list | `--x A B` where the option takes several values, else `--x A --x B` |
+| list | `--x JSON` where the option is JSON, `--x A B` where it takes several values, else `--x A --x B` |
 | list of lists | one occurrence for each |
+
+A dotted name, `compilation_config.mode`, is a key of an option that is JSON; what follows the first dot keeps its
+spelling. Its value is always written: `--compilation-config.cudagraph_mm_encoder true`.
+
+vLLM's options that the catalogue does not know are taken for new ones of its usual forms: `--x`, `--no-x`, `--x A B`. A
+list in `extra_args` is a repeated flag, which is how a pasted command line gets there.
 """
 
 import json
@@ -23,7 +29,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from garrison.base.errors import InvalidError
-from garrison.engines.argv import is_flag, normal
+from garrison.engines.argv import normal
 from garrison.engines.catalogue import Catalogue, Option
 from garrison.engines.parse.command import ParsedCommand
 
@@ -31,6 +37,8 @@ __all__ = ["EXTRA", "normal_keys", "to_args", "to_options"]
 
 EXTRA = "extra_args"
 _MODEL = "model"
+_NEGATIVE = re.compile(r"-(\d+(\.\d*)?|\.\d+)\Z")
+"""What argparse takes for a negative number. `-1e5` is a flag to it."""
 _NUMBER = re.compile(r"-?(0|[1-9]\d*)\Z")
 
 
@@ -61,9 +69,9 @@ def to_args(options: Mapping[str, Any], catalogue: Catalogue) -> tuple[str, ...]
     words: list[str] = []
     for key, value in normal_keys(options).items():
         if key not in (_MODEL, EXTRA):
-            words += _words(_flag(key, known), value, known)
+            words += _words(_flag(key, known), value, catalogue)
     for key, value in (options.get(EXTRA) or options.get("extra-args") or {}).items():
-        words += _words(key if key.startswith("-") else _flag(_key(key), known), value, known)
+        words += _words(key if key.startswith("-") else _flag(_key(key), known), value, catalogue, several=False)
     return tuple(words)
 
 
@@ -91,17 +99,26 @@ def _key(name: str) -> str:
 
 def _flag(key: str, known: Mapping[str, Option]) -> str:
     """The flag of an option's name: a long one, or a short one that the catalogue has, such as `ngl`."""
+    head, dot, tail = key.partition(".")
+    if dot:
+        return _flag(head, known) + dot + tail
     flag = normal(f"--{key}")
     if flag not in known and f"-{key}" in known:
         return known[f"-{key}"].flag
     return known[flag].flag if flag in known and flag not in known[flag].negations else flag
 
 
-def _words(flag: str, value: Any, known: Mapping[str, Option]) -> Iterator[str]:
-    option = known.get(flag)
+def _words(flag: str, value: Any, catalogue: Catalogue, *, several: bool = True) -> Iterator[str]:
+    """The words of one option. `several`: a list of a new vLLM option is the values of one flag, not repeated."""
+    known = catalogue.by_spelling()
+    # llama-server knows no `--x=VALUE`.
+    greedy = catalogue.engine == "llama_cpp"
+    option = known.get(flag) or _new_option(flag, value, catalogue, several=several)
     if value is None:
         return
-    if value is True and (option is None or option.nargs in ("0", "?")):
+    if "." in flag and (parent := known.get(flag.partition(".")[0])) is not None and parent.type == "json":
+        yield from _occurrence(flag, [_json_word(flag, value)], None)
+    elif value is True and (option is None or option.nargs in ("0", "?")):
         yield flag
     elif value is False and (option is None or option.nargs == "0"):
         # A flag of an unknown option that is off is left out: nobody knows whether it can be negated.
@@ -109,13 +126,38 @@ def _words(flag: str, value: Any, known: Mapping[str, Option]) -> Iterator[str]:
             yield option.negations[0]
     elif isinstance(value, list | tuple):
         for values in _occurrences(value, option):
-            yield from _occurrence(flag, [_text(flag, one) for one in values], option)
+            yield from _occurrence(flag, [_text(flag, one) for one in values], option, greedy=greedy)
     else:
-        yield from _occurrence(flag, [_text(flag, value)], option)
+        yield from _occurrence(flag, [_text(flag, value)], option, greedy=greedy)
+
+
+def _new_option(flag: str, value: Any, catalogue: Catalogue, *, several: bool) -> Option | None:
+    """The usual form of a vLLM option that this catalogue is too old for; None for the other engines."""
+    if catalogue.engine != "vllm" or not flag.startswith("--"):
+        return None
+    if isinstance(value, bool):
+        return Option(flag, negations=(flag.replace("--", "--no-", 1),), type="flag", nargs="0")
+    return Option(flag, nargs="+" if several and isinstance(value, list | tuple) else "1")
+
+
+def _json_word(flag: str, value: Any) -> str:
+    """The value of a key of a JSON option. vLLM reads it as JSON if it can, and splits that of `key+` at its commas."""
+    if isinstance(value, list | tuple) and flag.endswith("+"):
+        return ",".join(_text(flag, one) for one in value)
+    text = _text(flag, value)
+    if not isinstance(value, str):
+        return text
+    try:
+        scalar = not isinstance(json.loads(text), str | list | dict)
+    except (ValueError, RecursionError):
+        return text
+    return json.dumps(text) if scalar else text  # `"1"` in quotes is a text, not the number
 
 
 def _occurrences(value: Sequence[Any], option: Option | None) -> Iterator[Sequence[Any]]:
-    if value and all(isinstance(one, list | tuple) for one in value):
+    if option is not None and option.type == "json" and option.nargs == "1":
+        yield [value]
+    elif value and all(isinstance(one, list | tuple) for one in value):
         yield from value
     elif option is not None and option.nargs not in ("0", "1", "?"):
         yield value
@@ -123,19 +165,20 @@ def _occurrences(value: Sequence[Any], option: Option | None) -> Iterator[Sequen
         yield from ([one] for one in value)
 
 
-def _occurrence(flag: str, values: Sequence[str], option: Option | None) -> Iterator[str]:
-    if len(values) == 1 and (option is None or option.nargs in ("1", "?")) and _needs_equals(flag, values[0], option):
+def _occurrence(flag: str, values: Sequence[str], option: Option | None, *, greedy: bool = False) -> Iterator[str]:
+    """One occurrence of a flag. `greedy`: the engine takes the next word for a value, whatever it looks like."""
+    single = len(values) == 1 and (option is None or option.nargs in ("1", "?"))
+    if single and not greedy and flag.startswith("--") and _needs_equals(values[0], option):
         yield f"{flag}={values[0]}"
-    else:
+    elif values:
         yield flag
         yield from values
 
 
-def _needs_equals(flag: str, value: str, option: Option | None) -> bool:
-    """Whether the value would be taken for a flag, or for nothing, as a word of its own."""
-    return flag.startswith("--") and (
-        is_flag(value) or value in ("--", "") or (option is not None and option.nargs == "?")
-    )
+def _needs_equals(value: str, option: Option | None) -> bool:
+    """Whether argparse would take the value for a flag, or for nothing, as a word of its own."""
+    negative = _NEGATIVE.match(value) is not None
+    return (value.startswith("-") and not negative) or not value or (option is not None and option.nargs == "?")
 
 
 def _text(flag: str, value: Any) -> str:
@@ -170,6 +213,8 @@ def _value(times: Sequence[Sequence[str]], option: Option | None) -> Any:
     several = option is not None and option.nargs not in ("0", "1", "?")
     if len(times) == 1 and several:
         return [_scalar(one, option) for one in times[0]]
+    if option is not None and option.type == "json" and all(len(values) == 1 for values in times):
+        return _scalar(times[-1][0], option)  # the last one counts; a list is one value
     if any(len(values) != 1 for values in times) or (several and len(times) > 1):
         return [[_scalar(one, option) for one in values] for values in times]
     found = [_scalar(values[0], option) for values in times]
@@ -189,10 +234,10 @@ def _scalar(text: str, option: Option | None) -> Any:
         except ValueError:
             return text
         return number if json.dumps(number) == text else text
-    if kind == "json" and text.startswith("{") and len(text) < 65536:
+    if kind == "json" and text.startswith(("{", "[")) and len(text) < 65536:
         try:
             value = json.loads(text)
         except (ValueError, RecursionError):
             return text
-        return value if isinstance(value, dict) and "NaN" not in text and "Infinity" not in text else text
+        return value if "NaN" not in text and "Infinity" not in text else text
     return text

@@ -5,7 +5,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from garrison.engines import registry
-from garrison.engines.catalogue import Catalogue, check_args
+from garrison.engines.catalogue import Catalogue
+from garrison.engines.findings import check_args
 from garrison.engines.options import to_options
 from garrison.engines.parse.command import ParsedCommand, parse_command
 from garrison.engines.parse.pasted import unwrap
@@ -53,7 +54,7 @@ def parse_backend(text: str, backend: str | None = None) -> ParsedBackend:
     """
     found = parse_command(unwrap(text), None if backend is None else registry.engine(backend).name)
     catalogue = registry.engine("vllm" if found.engine == "sim" else found.engine).catalogue()
-    findings = (finding.message for finding in check_args(catalogue, found.args))
+    findings = (finding.message for finding in check_args(catalogue, found.args, strays=False))
     return ParsedBackend(
         backend_type=found.engine,
         backend_options=to_options(found, catalogue),

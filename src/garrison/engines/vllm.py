@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from garrison.base.errors import InvalidError
 from garrison.base.settings import seed_variables
-from garrison.engines.argv import Endpoint, endpoint_of, gives, last_value, port_of, switched_on
+from garrison.engines.argv import Endpoint, endpoint_of, gives, last_value, last_values, port_of, switched_on
 from garrison.engines.engine import Capabilities, EngineCommand, LoraModule, LoraOptions, Readiness, ServeOptions
 
 if TYPE_CHECKING:
@@ -47,11 +47,14 @@ class Vllm:
     def locate_model(self, model: str) -> str:
         return model
 
+    def model_args(self, model: str) -> tuple[str, ...]:
+        return ()
+
     def file_args(self, args: Sequence[str]) -> tuple[str, ...]:
         from garrison.engines.vllm_config import config_file, read_config
 
         path = config_file(args)
-        return () if path is None else read_config(path)
+        return () if path is None else read_config(path, frozenset(self._vllm_catalogue().by_spelling()))
 
     def endpoint(
         self, argv: Sequence[str], default: Endpoint | None = None, environ: Mapping[str, str] | None = None
@@ -71,6 +74,9 @@ class Vllm:
             health_port=_health_port(argv, known),
         )
 
+    def served_names(self, argv: Sequence[str]) -> tuple[str, ...]:
+        return last_values(argv, {"--served-model-name"}, frozenset(self._vllm_catalogue().by_spelling()))
+
     def command(self, executable: Path, options: ServeOptions) -> EngineCommand:
         """`vllm serve MODEL --host H --port P [--served-model-name N] [LoRA flags] ARGS`.
 
@@ -83,7 +89,8 @@ class Vllm:
             ours += ["--served-model-name", options.served_name]
         kept = _without(ours, options.given)
         words = options.words(executable)
-        argv = [*words, *_model_words(words, options.model), *kept, *lora_flags(options), *options.args]
+        model = None if gives(options.args, {"--model"}) else options.model
+        argv = [*words, *_model_words(words, model), *kept, *lora_flags(options), *options.args]
         env = {RUNTIME_UPDATES: "True"} if options.lora is not None and options.lora.runtime_updates else {}
         env_from = {"VLLM_API_KEY": options.api_key_env} if options.api_key_env is not None else {}
         return EngineCommand(tuple(argv), env, seed_variables(), env_from)
@@ -161,11 +168,13 @@ def lora_rank(highest: int) -> int:
     )
 
 
-def _model_words(words: Sequence[str], model: str) -> tuple[str, ...]:
-    """How the program `words` is told the model. Both `vllm serve` and the older server accept `--model`."""
+def _model_words(words: Sequence[str], model: str | None) -> tuple[str, ...]:
+    """How the program `words` is told the model; None leaves that to its arguments. Both `vllm serve` and the older
+    server accept `--model`."""
     if not words or words[-1] == "vllm.entrypoints.openai.api_server" or "garrison.sim" in words:
-        return ("--model", model)
-    return (model,) if words[-1] == "serve" else ("serve", model)
+        return () if model is None else ("--model", model)
+    named = () if model is None else (model,)
+    return named if words[-1] == "serve" else ("serve", *named)
 
 
 def _protocol(argv: Sequence[str], known: frozenset[str]) -> str:

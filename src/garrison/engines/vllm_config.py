@@ -3,7 +3,7 @@
 import json
 import os
 import stat
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +15,24 @@ _MOST_BYTES = 1024 * 1024
 
 
 def config_file(args: Sequence[str]) -> str | None:
-    """The file that `--config` names. vLLM looks for that exact word: `--config=FILE` is accepted, but not read."""
+    """The file that `--config` names. vLLM looks for that exact word: `--config=FILE` is accepted, but not read.
+
+    Raises:
+        InvalidError: it is given twice, which vLLM refuses.
+    """
     if "--config" not in args:
         return None
+    if list(args).count("--config") > 1:
+        raise InvalidError("--config is given twice, and vLLM takes one config file", hint="Leave one out.")
     place = args.index("--config") + 1
     return args[place] if place < len(args) else None
 
 
-def read_config(path: str) -> tuple[str, ...]:
+def read_config(path: str, known: Collection[str]) -> tuple[str, ...]:
     """The file as arguments.
+
+    Args:
+        known: every spelling of vLLM's flags.
 
     Raises:
         InvalidError: it cannot be read, or is not a YAML mapping; vLLM would not start with it.
@@ -38,18 +47,19 @@ def read_config(path: str) -> tuple[str, ...]:
             f"vLLM's config file {path} contains no `flag: value` lines",
             hint="Write one flag per line, without dashes: `max-model-len: 4096`.",
         )
-    return config_args(content)
+    return config_args(content, known)
 
 
-def config_args(content: Mapping[Any, Any]) -> tuple[str, ...]:
-    """Flatten the file as vLLM's parser does: true is a flag, false its negation, a list several words."""
+def config_args(content: Mapping[Any, Any], known: Collection[str]) -> tuple[str, ...]:
+    """Flatten the file as vLLM's parser does: true is a flag, false its negation if there is one, a list several
+    words."""
     args: list[str] = []
     for key, value in content.items():
         match value:
             case True:
                 args.append(f"--{key}")
             case False:
-                args.append(f"--no-{key}")
+                args += [f"--no-{key}"] if f"--no-{key}" in known else []
             case list():
                 args += [f"--{key}", *map(str, value)] if value else []
             case dict():

@@ -1,12 +1,13 @@
 """From an instance and the settings of its backend to what is launched. Pure, except that paths are made real."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from garrison.base.errors import InvalidError
 from garrison.base.settings import Settings
 from garrison.engines import registry
+from garrison.engines.argv import gives
 from garrison.engines.catalogue import Catalogue, without_flags
 from garrison.engines.custom import Custom
 from garrison.engines.engine import Engine
@@ -21,7 +22,7 @@ from garrison.launch.containers.command import visible_devices
 from garrison.launch.containers.values import ContainerSpec, container_name
 from garrison.launch.spec import LaunchSpec
 
-__all__ = ["ADDRESS", "KEY_VARIABLE", "Plan", "engine_of", "plan_launch"]
+__all__ = ["ADDRESS", "KEY_VARIABLE", "Plan", "engine_of", "plan_launch", "require_servers_address"]
 
 KEY_VARIABLE = "GARRISON_INSTANCE_KEY"
 ADDRESS = "127.0.0.1"
@@ -85,6 +86,21 @@ def plan_launch(launch: Launch, settings: Settings) -> Plan:
     )
 
 
+def require_servers_address(name: str, file_args: Sequence[str]) -> None:
+    """See that the engine's config file leaves to the server what no flag can take back. Pure.
+
+    Raises:
+        InvalidError: it sets a socket file or a key.
+    """
+    for flag in ("--uds", "--api-key"):
+        if gives(file_args, {flag}):
+            raise InvalidError(
+                f"instance {name}: its config file sets {flag.removeprefix('--')}",
+                hint="Remove that line: the server decides where its engines listen, and their keys.",
+                details={"instance": name},
+            )
+
+
 def _arranged(spec: InstanceSpec, engine: Engine, backend: Backend) -> Arrangement:
     if not isinstance(engine, Custom):
         return arrange(spec.engine, backend, spec.executable, spec.container)
@@ -126,6 +142,8 @@ def _arguments(launch: Launch, engine: Engine, backend: Backend) -> tuple[tuple[
         return own, ()
     args, dropped = without_flags(catalogue, (*launch.room_args, *backend.args, *own), _OUR_FLAGS)
     notes = (f"{flag} was left out: the server decides where its engines listen, and their keys" for flag in dropped)
+    if "--config" in args:  # its file may name another address, and flags win over it
+        args = (*args, "--host", ADDRESS, "--port", str(launch.port))
     return args, tuple(notes)
 
 

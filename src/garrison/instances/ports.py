@@ -69,6 +69,6 @@ class Ports:
                     continue
             except ScanError:
                 pass  # what a bind says has to do
-            if self._sockets.can_bind(addresses, port):
+            if self._sockets.bind_error(addresses, port) is None:
                 return port
         return None

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 
 from garrison.base.children import find_program
 from garrison.base.errors import EngineMissingError, InvalidError, ModelInvalidError
+from garrison.base.home import expanded
 from garrison.base.settings import Settings
 from garrison.engines import registry
-from garrison.engines.argv import last_value
-from garrison.engines.catalogue import Finding, check_args
 from garrison.engines.engine import Endpoint, Engine, EngineCommand, LoraModule, LoraOptions, ServeOptions
 from garrison.engines.executable import Located, locate, require_runnable
+from garrison.engines.findings import Finding, check_args
 from garrison.engines.version import UNKNOWN
 from garrison.launch.containers.command import container_command
 from garrison.launch.containers.mounts import mounts_of
@@ -23,10 +23,10 @@ from garrison.launch.spec import AdapterSpec, LaunchSpec
 from garrison.models.layout import Layout
 
 if TYPE_CHECKING:
-    from garrison.models.adapters.fit import BaseShapes
-    from garrison.models.adapters.inspect import AdapterInfo
+    from garrison.models.adapters.adapter import AdapterInfo
+    from garrison.models.adapters.fit import Base
 
-__all__ = ["Chosen", "PreparedAdapter", "choose", "command", "prepare_adapters", "require_key", "served_name"]
+__all__ = ["Chosen", "PreparedAdapter", "choose", "command", "prepare_adapters", "require_key", "served_names"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +49,11 @@ class Chosen:
 
 @dataclass(frozen=True, slots=True)
 class PreparedAdapter:
+    """An adapter that can be served. `untold`: what could not be checked, a sentence each."""
+
     name: str
     info: "AdapterInfo"
+    untold: tuple[str, ...] = ()
 
 
 def choose(spec: LaunchSpec, settings: Settings, environ: Mapping[str, str]) -> Chosen:
@@ -71,7 +74,7 @@ def choose(spec: LaunchSpec, settings: Settings, environ: Mapping[str, str]) -> 
         located=located,
         version=version,
         endpoint=engine.endpoint((*file_args, *spec.args), Endpoint(spec.host, spec.port), variables),
-        findings=check_args(engine.catalogue(version), spec.args),
+        findings=check_args(engine.catalogue(version), (*file_args, *spec.args)),
         file_args=file_args,
     )
 
@@ -109,53 +112,58 @@ def require_key(spec: LaunchSpec, environ: Mapping[str, str]) -> None:
 
 
 def prepare_adapters(
-    adapters: Sequence[AdapterSpec], model: Path | None, layout: Layout
+    adapters: Sequence[AdapterSpec], model: Path | None, layout: Layout, engine: Engine
 ) -> tuple[PreparedAdapter, ...]:
-    """Inspect each adapter on disk, and compare it with the base model in the directory `model`, where that is known.
+    """Inspect what `engine` reads of each adapter, and compare it with the base `model`, a path, where that is known.
 
     vLLM accepts an adapter whose shapes do not fit and then answers with garbage, so such a server is not started.
 
     Raises:
-        InvalidError: neither a directory nor an imported adapter of that name exists.
-        ModelInvalidError: it is incomplete, corrupt or made for another base; the message names adapter and file.
+        InvalidError: neither a path nor an imported adapter of that name exists.
+        ModelInvalidError: it is incomplete, corrupt, made for another base, or nothing that the engine serves; the
+            message names adapter and file.
     """
     if not adapters:
         return ()
-    from garrison.models.adapters.fit import read_base_shapes
-
-    base = read_base_shapes(model) if model is not None and (model / "config.json").is_file() else None
-    return tuple(_prepare_adapter(adapter, base, layout) for adapter in adapters)
+    base = _read_base(model, engine) if model is not None else None
+    return tuple(_prepare_adapter(adapter, base, layout, engine) for adapter in adapters)
 
 
-def _prepare_adapter(adapter: AdapterSpec, base: "BaseShapes | None", layout: Layout) -> PreparedAdapter:
-    from garrison.models.adapters.fit import check_against_base
-    from garrison.models.adapters.inspect import inspect_adapter
+def _read_base(model: Path, engine: Engine) -> "Base | None":
+    """The base as `engine` loads it; None for files that only another engine reads."""
+    from garrison.models.adapters.fit import read_base
+
+    try:
+        return read_base(Path(engine.locate_model(str(model))))
+    except ModelInvalidError:
+        return None  # it was found whole a moment ago; the engine says what it cannot load
+
+
+def _prepare_adapter(adapter: AdapterSpec, base: "Base | None", layout: Layout, engine: Engine) -> PreparedAdapter:
+    from garrison.models.adapters.fit import Fit, check_against_base
+    from garrison.models.adapters.judge import inspect_for
 
     path = _adapter_path(adapter, layout)
-    if path.suffix == ".gguf":
-        raise InvalidError(
-            f"adapter {adapter.name!r}: {path} is a GGUF adapter", hint="Pass it to the engine: -- --lora FILE"
-        )
     try:
-        info = inspect_adapter(path)
+        info = inspect_for(engine.name, path)
     except ModelInvalidError as error:
         raise ModelInvalidError(
             f"adapter {adapter.name!r}: {error.message}", hint=error.hint, details=error.details
         ) from None
-    problems = check_against_base(info, base) if base is not None else []
-    if problems:
+    fit = check_against_base(info, base) if base is not None else Fit()
+    if fit.problems:
         raise ModelInvalidError(
-            f"adapter {adapter.name!r} does not fit the model: {problems[0]}",
+            f"adapter {adapter.name!r} does not fit the model: {fit.problems[0]}",
             hint=f"Its config names {info.base_model or 'no model'} as its base; serve it with the model it fits.",
-            details={"adapter": adapter.name, "problems": problems},
+            details={"adapter": adapter.name, "problems": list(fit.problems)},
         )
-    return PreparedAdapter(adapter.name, info)
+    return PreparedAdapter(adapter.name, info, (*info.warnings, *fit.untold))
 
 
 def command(
-    spec: LaunchSpec, chosen: Chosen, *, model: str, served_name: str, adapters: Sequence[PreparedAdapter]
+    spec: LaunchSpec, chosen: Chosen, *, model: str, names: Sequence[str], adapters: Sequence[PreparedAdapter]
 ) -> EngineCommand:
-    """The command that serves the resolved `model`. Pure, except that it lists the model's directory.
+    """The command that serves the resolved `model` under `names`. Pure, except that it lists the model's directory.
 
     A container sees model and adapters under their real paths: links in them lead to the same places there.
 
@@ -163,13 +171,14 @@ def command(
         InvalidError: the engine does not support what is asked, an adapter has the name of the model or of another, or
             a path cannot be given to a container.
     """
-    if clash := [adapter.name for adapter in adapters if adapter.name == served_name]:
+    called = [adapter.name for adapter in adapters]
+    if clash := [name for name in called if name in names]:
         raise InvalidError(f"adapter {clash[0]!r} has the same name as the model", hint="Rename the adapter.")
-    names = [adapter.name for adapter in adapters]
-    if twice := [name for name in names if names.count(name) > 1]:
+    if twice := [name for name in called if called.count(name) > 1]:
         raise InvalidError(f"two adapters are named {twice[0]!r}", hint="Rename one of them.")
     real = os.path.realpath if spec.container is not None else str
     file = chosen.engine.locate_model(model)
+    beside = tuple(real(word) if word.startswith("/") else word for word in chosen.engine.model_args(file))
     if Path(file).is_absolute():
         file = real(file)
     paths = {adapter.name: real(adapter.info.path) for adapter in adapters}
@@ -179,18 +188,19 @@ def command(
             model=file,
             host=spec.host,
             port=spec.port,
-            served_name=served_name,
+            served_name=names[0],
             args=spec.args,
             lora=_lora(spec, adapters, paths),
             api_key_env=spec.api_key_env,
             file_args=chosen.file_args,
+            model_args=beside,
             program=_program(spec, chosen),
         ),
     )
     made = EngineCommand(made.argv, {**made.env, **spec.env}, made.unset, made.env_from)
     if spec.container is None:
         return made
-    seen = [path for path in map(Path, (file, *paths.values())) if path.is_absolute() and path.exists()]
+    seen = [path for path in map(Path, (file, *beside, *paths.values())) if path.is_absolute() and path.exists()]
     return container_command(chosen.located.path, spec.container, made, mounts_of(seen))
 
 
@@ -201,13 +211,17 @@ def _program(spec: LaunchSpec, chosen: Chosen) -> tuple[str, ...] | None:
     return (str(chosen.located.path), *spec.launcher) if spec.launcher else None
 
 
-def served_name(spec: LaunchSpec, chosen: Chosen, model_id: str) -> str:
-    """The name that clients use: the one the engine prescribes, else the user's, else the model's id, else the last
-    part of its path."""
-    given = spec.served_name or last_value((*chosen.file_args, *spec.args), {"--served-model-name", "--alias", "-a"})
-    if chosen.engine.fixed_model_name or given:
-        return chosen.engine.fixed_model_name or str(given)
-    return Path(model_id).name.removesuffix(".gguf") if model_id.startswith("/") else model_id
+def served_names(spec: LaunchSpec, chosen: Chosen, model_id: str) -> tuple[str, ...]:
+    """The names that clients may use, the first one being that of the answers: what the engine prescribes, else what
+    its own arguments and config file say, else what Garrison was told, else the model's id or the last part of its
+    path."""
+    if chosen.engine.fixed_model_name is not None:
+        return (chosen.engine.fixed_model_name,)
+    if given := chosen.engine.served_names((*chosen.file_args, *spec.args)):
+        return given
+    if spec.served_name:
+        return (spec.served_name,)
+    return (Path(model_id).name.removesuffix(".gguf") if model_id.startswith("/") else model_id,)
 
 
 def _lora(spec: LaunchSpec, adapters: Sequence[PreparedAdapter], paths: Mapping[str, str]) -> LoraOptions | None:
@@ -222,12 +236,12 @@ def _lora(spec: LaunchSpec, adapters: Sequence[PreparedAdapter], paths: Mapping[
 
 
 def _adapter_path(adapter: AdapterSpec, layout: Layout) -> Path:
-    given, imported = Path(adapter.source).expanduser(), layout.adapters / adapter.source
+    given, imported = expanded(adapter.source), layout.adapters / adapter.source
     # A bare name means an imported adapter first, as for models, whatever the current directory contains.
     for candidate in (given, imported) if "/" in adapter.source else (imported, given):
         if adapter.source and candidate.exists():
             return candidate.absolute()
     raise InvalidError(
-        f"adapter {adapter.name!r}: {adapter.source!r} is neither a directory nor an imported adapter",
+        f"adapter {adapter.name!r}: {adapter.source!r} is neither a path nor an imported adapter",
         hint="`garrison adapters list` shows the imported ones; `garrison adapters import DIR` adds one.",
     )

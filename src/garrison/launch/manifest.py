@@ -13,7 +13,7 @@ Relative paths are relative to the manifest.
 """
 
 import difflib
-import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from garrison.base.documents import Document, inside, read_document
 from garrison.base.errors import InvalidError
-from garrison.engines.argv import normal
+from garrison.base.home import expanded
+from garrison.engines import registry
+from garrison.engines.options import to_args
 from garrison.launch.spec import AdapterSpec, LaunchSpec
 
 __all__ = ["ServeManifest", "load_manifest"]
@@ -40,7 +42,7 @@ class ServeManifest(BaseModel):
     host: str | None = Field(None, description="Address to bind; `127.0.0.1` when omitted.")
     port: int | None = Field(None, ge=1, le=65535, description="Port to listen on; 8000 when omitted.")
     served_model_name: str | None = Field(None, description="Model name in answers; the model's id when omitted.")
-    options: dict[str, _Scalar | list[_Scalar] | dict[str, Any] | None] = Field(
+    options: dict[str, _Scalar | list[_Scalar | dict[str, Any]] | dict[str, Any] | None] = Field(
         default_factory=dict, description="The engine's own flags without the dashes, in order."
     )
     args: list[str] = Field(default_factory=list, description="Engine arguments, verbatim, after the options.")
@@ -68,8 +70,12 @@ class ServeManifest(BaseModel):
         }
 
 
-def load_manifest(path: Path, *, host: str = "127.0.0.1", port: int = 8000) -> LaunchSpec:
-    """Read the file, or `garrison.yaml` in the directory. `host` and `port` are the defaults of the manifest's.
+def load_manifest(path: Path, *, host: str = "127.0.0.1", port: int = 8000, engine: str | None = None) -> LaunchSpec:
+    """Read the file, or `garrison.yaml` in the directory.
+
+    Args:
+        host, port: the defaults of the manifest's.
+        engine: takes the place of the manifest's.
 
     Raises:
         InvalidError: the file cannot be read, or a line is wrong; the message has file, line and column.
@@ -81,15 +87,16 @@ def load_manifest(path: Path, *, host: str = "127.0.0.1", port: int = 8000) -> L
         reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
         raise InvalidError(f"cannot read the manifest {file}: {reason}", hint="Name it with --file.") from None
     manifest = _validate(read_document(text, str(file)))
+    engine = engine or manifest.engine
     directory = file.absolute().parent
     return LaunchSpec(
         model=_beside(directory, manifest.model),
-        engine=manifest.engine,
-        executable=None if manifest.executable is None else Path(_beside(directory, manifest.executable)),
+        engine=engine,
+        executable=None if manifest.executable is None else _program(directory, manifest.executable),
         host=manifest.host or host,
         port=manifest.port or port,
         served_name=manifest.served_model_name,
-        args=(*option_args(manifest.options), *manifest.args),
+        args=(*option_args(manifest.options, engine), *manifest.args),
         env=manifest.env,
         adapters=tuple(AdapterSpec(name, _adapter(directory, where)) for name, where in manifest.adapters.items()),
         runtime_lora=manifest.runtime_lora,
@@ -99,44 +106,34 @@ def load_manifest(path: Path, *, host: str = "127.0.0.1", port: int = 8000) -> L
     )
 
 
-def option_args(options: dict[str, Any]) -> tuple[str, ...]:
-    """Turn `{"max-model-len": 4096, "enforce-eager": True}` into `("--max-model-len", "4096", "--enforce-eager")`.
+def option_args(options: Mapping[str, Any], engine: str) -> tuple[str, ...]:
+    """Turn `{"max-model-len": 4096, "enforce-eager": True}` into `("--max-model-len", "4096", "--enforce-eager")`, in
+    the forms that the catalogue of `engine` gives for each; see `engines.options`.
 
-    True gives the flag, false its negation, null nothing, a list its items after one flag, a mapping one word of JSON.
+    Raises:
+        InvalidError: two spellings of one option, or the model, which has a key of its own.
     """
-    args: list[str] = []
-    for name, value in options.items():
-        flag = name if name.startswith("-") else normal(f"--{name}")
-        match value:
-            case None:
-                continue
-            case True:
-                args.append(flag)
-            case False:
-                args.append(f"--no-{flag.lstrip('-')}")
-            case list():
-                args += [flag, *(_word(item) for item in value)]
-            case _:
-                args += [flag, _word(value)]
-    return tuple(args)
-
-
-def _word(value: Any) -> str:
-    if isinstance(value, str):
-        return value
-    return json.dumps(value, separators=(",", ":")) if isinstance(value, dict | bool) else str(value)
+    if clash := [name for name in options if name.lstrip("-") == "model"]:
+        raise InvalidError(f"options: {clash[0]} is not an option here", hint="Name the model with the key `model`.")
+    # The simulator takes vLLM's flags, and has no catalogue of its own.
+    return to_args(options, registry.engine("vllm" if engine == "sim" else engine).catalogue())
 
 
 def _beside(directory: Path, text: str) -> str:
     """Resolve an explicit relative path against the manifest's directory; anything else may be a name and is kept."""
     if text.startswith(("./", "../")) or text in (".", ".."):
         return str((directory / text).resolve())
-    return str(Path(text).expanduser()) if text.startswith("~") else text
+    return str(expanded(text)) if text.startswith("~") else text
+
+
+def _program(directory: Path, text: str) -> Path:
+    """Resolve a path against the manifest's directory. A name without a slash is looked up on PATH."""
+    return (directory / expanded(text)).absolute() if "/" in text else Path(text)
 
 
 def _adapter(directory: Path, text: str) -> str:
     """Resolve a path against the manifest's directory. The name of an imported adapter has no slash."""
-    return str((directory / Path(text).expanduser()).resolve()) if "/" in text or text in (".", "..") else text
+    return str((directory / expanded(text)).resolve()) if "/" in text or text in (".", "..") else text
 
 
 def _validate(document: Document) -> ServeManifest:

@@ -1,14 +1,13 @@
 """The server that holds a port, on the running machine: asked as its engine is asked, and watched for its CPU use."""
 
 import os
-import socket
 import time
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
-from garrison.base.errors import InvalidError, PortForeignError
+from garrison.base.errors import InvalidError
 from garrison.base.identity import start_time
 from garrison.base.procfs import has_proc
 from garrison.base.redaction import shown_command
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
     from garrison.preflight.servers import PortServer, ServerState
     from garrison.processes.process import Process
 
-__all__ = ["MachineServers", "endpoint_to_ask", "engine_called", "model_of", "require_unused_socket", "started_at"]
+__all__ = ["MachineServers", "endpoint_to_ask", "engine_called", "model_of", "started_at"]
 
 # A server that compiles for its first request does not answer for a quarter of a minute, but uses the CPU.
 _ASK_SECONDS = 20.0
@@ -87,23 +86,6 @@ class MachineServers:
             tree = self._machine.processes.subtree(root.id)
             ticks += sum(tree[one.pid].cpu for one in post_order((root.id,), tree))
         return ticks
-
-
-def require_unused_socket(path: str) -> None:
-    """See that no server listens on a unix socket: it would answer in place of the engine that is about to start.
-
-    Raises:
-        PortForeignError: exit 2. One does.
-    """
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        probe.settimeout(_ASK_TIMEOUT)
-        try:
-            probe.connect(path)
-        except (OSError, ValueError):  # no such file, or one that a server has left behind
-            return
-    raise PortForeignError(
-        f"a server listens on unix:{path}", hint="Stop it, or name another socket with --uds.", details={"uds": path}
-    )
 
 
 def engine_called(name: str) -> "Engine":

@@ -27,19 +27,21 @@ from garrison.launch.engine_command import (
     command,
     prepare_adapters,
     require_key,
-    served_name,
+    served_names,
 )
-from garrison.launch.port_server import MachineServers, engine_called, require_unused_socket
+from garrison.launch.port_server import MachineServers, engine_called
 from garrison.launch.run.view import StartView
 from garrison.launch.spec import LaunchSpec
 from garrison.models.files.progress import Progress
 from garrison.models.files.stop_token import StopToken
+from garrison.models.hub_caches import user_hub_caches
 from garrison.models.layout import Layout
-from garrison.models.request import ResolveRequest, user_hf_home
+from garrison.models.request import ResolveRequest
 from garrison.models.resolve import ResolvedModel, resolve
 from garrison.preflight.check import Ask, PreflightRequest, check, port_lock
 from garrison.preflight.engine_records import EngineRecord, forget_engine, record_engine, unrecorded
 from garrison.preflight.policy import REFUSE, REPLACE, PortPolicy, configured
+from garrison.preflight.socket_file import clear_socket_file, require_usable_socket_file
 
 __all__ = ["Prepared", "prepare", "start", "start_by_exec"]
 
@@ -92,24 +94,27 @@ def prepare(
     if not (request.skip_port or port_was_free):
         policy = _look_early(request, policy, view, ask)
     if chosen.endpoint.uds is not None:
-        require_unused_socket(chosen.endpoint.uds)
+        require_usable_socket_file(chosen.endpoint.uds)
     # What can be checked without the model is checked before it is fetched.
-    prepare_adapters(spec.adapters, None, Layout.from_settings(settings))
+    prepare_adapters(spec.adapters, None, Layout.from_settings(settings), chosen.engine)
     require_key(spec, environ)
     if spec.custom is not None:
-        made = command(spec, chosen, model=spec.model, served_name=spec.model, adapters=())
+        made = command(spec, chosen, model=spec.model, names=(spec.model,), adapters=())
         return Prepared(spec, chosen, None, spec.model, (), made, request, policy)
     wanted = ResolveRequest.from_settings(
-        settings, spec.model, offline=offline, verify=verify, hf_homes=(user_hf_home(environ),)
+        settings, spec.model, offline=offline, verify=verify, hub_caches=user_hub_caches(environ)
     )
     model = resolve(wanted, progress=progress, stop=stop)
     view.note(f"model {model.model_id} from {model.source}: {model.path}")
     if wanted.model.revision is not None and model.revision is None:
         view.note(f"warning: the revision of this copy is not on record; it is assumed to be {wanted.model.revision}")
-    adapters = prepare_adapters(spec.adapters, model.path, Layout.from_settings(settings))
-    name = served_name(spec, chosen, model.model_id)
-    made = command(spec, chosen, model=str(model.path), served_name=name, adapters=adapters)
-    return Prepared(spec, chosen, model, name, adapters, made, request, policy)
+    adapters = prepare_adapters(spec.adapters, model.path, Layout.from_settings(settings), chosen.engine)
+    for adapter in adapters:
+        for sentence in adapter.untold:
+            view.note(f"warning: adapter {adapter.name}: {sentence}")
+    names = served_names(spec, chosen, model.model_id)
+    made = command(spec, chosen, model=str(model.path), names=names, adapters=adapters)
+    return Prepared(spec, chosen, model, names[0], adapters, made, request, policy)
 
 
 def start_by_exec(prepared: Prepared, settings: Settings, environ: Mapping[str, str], view: StartView) -> NoReturn:
@@ -194,7 +199,7 @@ def log_path(settings: Settings, chosen: Chosen) -> Path:
 def _ready_port(prepared: Prepared, view: StartView) -> Iterator[FileLock | None]:
     request = prepared.request
     if prepared.chosen.endpoint.uds is not None:
-        require_unused_socket(prepared.chosen.endpoint.uds)
+        clear_socket_file(prepared.chosen.endpoint.uds, view.note)
     with contextlib.nullcontext() if request.skip_port else port_lock(request) as lock:
         check(request, prepared.policy, servers=MachineServers(request.port), say=view.note)
         yield lock
@@ -237,5 +242,9 @@ def _advise(spec: LaunchSpec, chosen: Chosen, view: StartView) -> None:
     host = chosen.endpoint.host
     if not chosen.endpoint.needs_port:
         return
-    if not host.startswith(_LOOPBACK) and spec.api_key_env is None and not gives(spec.args, {"--api-key"}):
+    if not host.startswith(_LOOPBACK) and not _has_key(spec, chosen):
         view.note(f"{host} can be reached from the network, and no API key is set; pass --api-key-env NAME to set one")
+
+
+def _has_key(spec: LaunchSpec, chosen: Chosen) -> bool:
+    return spec.api_key_env is not None or gives((*chosen.file_args, *spec.args), {"--api-key", "--api-key-file"})

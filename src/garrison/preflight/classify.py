@@ -26,6 +26,8 @@ BUILT_IN = (
 _PYTHON = re.compile(r"\.?(python|pypy)[0-9.]*[dt]*(-wrapped)?\Z")
 # Nix, and therefore Flox, renames the real script to this and puts a wrapper in its place.
 _PROGRAMS = ("vllm", ".vllm-wrapped")
+_RUST_PROGRAM = "vllm-rs"
+"""vLLM's front end in Rust: a server of its own, or a child that inherits the listening socket of a `vllm serve`."""
 # vLLM gives its workers such titles with setproctitle. An orphaned worker may still hold the server's socket.
 _WORKER_TITLE = re.compile(r"VLLM::[A-Za-z][A-Za-z0-9_]*\Z")
 _OPTIONS_WITH_VALUE = ("-W", "-X", "--check-hash-based-pycs")
@@ -46,6 +48,8 @@ def signature_of(exe: str | None, argv: Sequence[str], custom: Sequence[str] = (
 
 def _built_in(exe: str, argv: Sequence[str]) -> str | None:
     if not _PYTHON.match(exe):
+        if exe == _RUST_PROGRAM and list(argv[1:2]) in (["serve"], ["frontend"]):
+            return f"{_RUST_PROGRAM} {argv[1]}"
         # A native launcher. A process may rewrite its arguments but not the name of its executable.
         return "vllm serve" if exe in _PROGRAMS and argv[1:2] == ["serve"] else None
     if len(argv) == 1 and _WORKER_TITLE.match(argv[0]):

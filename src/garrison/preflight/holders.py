@@ -104,12 +104,15 @@ def _once(listeners: Iterable[Listener]) -> tuple[Listener, ...]:
 
 
 def find_holders(
-    wanted: Sequence[Address], port: int, *, sockets: Sockets, processes: Processes
+    wanted: Sequence[Address], port: int, *, sockets: Sockets, processes: Processes, connected: bool = False
 ) -> tuple[tuple[Holder, ...], Mapping[int, Process]]:
     """The listeners that conflict with a bind to `wanted`, each with its holders, and the process table used.
 
     A listener may close, and a process end, between two reads: a listener without an owner is read again before it
     counts as such. On a free port no process is read, and the table is empty.
+
+    Args:
+        connected: look for connections with that local port instead.
 
     Raises:
         ScanError: the socket table cannot be read.
@@ -117,7 +120,7 @@ def find_holders(
     holders: tuple[Holder, ...] = ()
     snapshot: Mapping[int, Process] = {}
     for _ in range(_ATTEMPTS):
-        listeners = conflicting(wanted, sockets.listeners(port))
+        listeners = conflicting(wanted, sockets.connections(port) if connected else sockets.listeners(port))
         if not listeners:
             return (), {}
         owners = processes.owners([one.inode for one in listeners if one.pid is None])

@@ -1,5 +1,6 @@
 """Looking at the port: free, held by the user's own server, or refused."""
 
+import errno
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -43,19 +44,26 @@ def look_at_port(request: PreflightRequest, policy: PortPolicy, machine: Machine
     """Find the holders of the port and judge them.
 
     Raises:
-        InvalidError: the host cannot be resolved.
-        PortForeignError, PortOtherUserError, PortUnattributableError: it may not be stopped.
+        InvalidError: the host cannot be resolved or is not this machine's, or the port is not for this user.
+        PortForeignError, PortOtherUserError, PortUnattributableError: what holds it may not be stopped.
     """
     addresses = resolve_host(request, machine)
+    error = machine.sockets.bind_error(addresses, request.port)
+    if error is not None and error.errno != errno.EADDRINUSE:
+        from garrison.preflight.unbindable import not_for_this_user
+
+        raise not_for_this_user(request, error)
     try:
         if not conflicting(addresses, machine.sockets.listeners(request.port)):
+            if error is not None:
+                _require_bindable(request, addresses, machine)
             return Finding(addresses)
         verdict = _verdict(request, policy, addresses, machine)
-    except ScanError as error:
-        if machine.sockets.can_bind(addresses, request.port):
+    except ScanError as unread:
+        if error is None:
             return Finding(addresses, could_scan=False)
         raise PortUnattributableError(
-            f"port {request.port} is in use, and the listeners of this machine cannot be read: {error}",
+            f"port {request.port} is in use, and the listeners of this machine cannot be read: {unread}",
             hint="Run as the administrator, or free the port yourself.",
             details={"pids": [], "cmdlines": [], "uids": [], "could_scan": False},
         ) from None
@@ -66,6 +74,22 @@ def look_at_port(request: PreflightRequest, policy: PortPolicy, machine: Machine
 
         raise refusal(verdict, request)
     return Finding(addresses, verdict)
+
+
+def _require_bindable(request: PreflightRequest, addresses: tuple[Address, ...], machine: Machine) -> None:
+    """See that the port can be bound after all, which it could not a moment ago, when nothing listened.
+
+    Raises:
+        PortForeignError, PortUnattributableError: it is the local port of a connection.
+    """
+    from garrison.preflight.holders import find_holders
+    from garrison.preflight.unbindable import in_use
+
+    holders, _ = find_holders(
+        addresses, request.port, sockets=machine.sockets, processes=machine.processes, connected=True
+    )
+    if machine.sockets.bind_error(addresses, request.port) is not None:
+        raise in_use(request, holders)
 
 
 def _verdict(

@@ -1,10 +1,12 @@
 """Stopping the servers of a verdict, with their processes in the errors."""
 
+import errno
 import os
 import sys
 from pathlib import Path
 
 from garrison.base.errors import PortOtherUserError, PortStuckError
+from garrison.base.home import user_name
 from garrison.base.identity import ProcessId
 from garrison.base.redaction import shown_command
 from garrison.preflight.holders import find_holders
@@ -28,8 +30,12 @@ def stop_holders(request: PreflightRequest, finding: Finding, machine: Machine) 
         PortOtherUserError: the system does not permit to signal one of the processes.
     """
 
-    def in_the_way() -> bool:
-        return bool(conflicting(finding.addresses, machine.sockets.listeners(request.port)))
+    def is_free() -> bool:
+        """No listener is in the way, and no connection that the servers left either."""
+        if conflicting(finding.addresses, machine.sockets.listeners(request.port)):
+            return False
+        error = machine.sockets.bind_error(finding.addresses, request.port)
+        return error is None or error.errno != errno.EADDRINUSE
 
     assert finding.verdict is not None
     roots = finding.verdict.roots
@@ -42,7 +48,7 @@ def stop_holders(request: PreflightRequest, finding: Finding, machine: Machine) 
         stopped = stop_trees(
             (root.id for root in roots),
             processes=machine.processes,
-            is_free=lambda: not in_the_way(),
+            is_free=is_free,
             timeout=request.stop_timeout,
             clock=machine.clock,
             say=machine.say,
@@ -61,21 +67,20 @@ def stop_holders(request: PreflightRequest, finding: Finding, machine: Machine) 
 def _still_held(request: PreflightRequest, finding: Finding, machine: Machine, stopped: Stopped) -> PortStuckError:
     assert finding.verdict is not None
     roots = finding.verdict.roots
-    holders, _ = find_holders(finding.addresses, request.port, sockets=machine.sockets, processes=machine.processes)
+    sockets, processes = machine.sockets, machine.processes
+    holders, _ = find_holders(finding.addresses, request.port, sockets=sockets, processes=processes)
+    hint = "Raise VLLM_STOP_TIMEOUT, or look at these processes: a supervisor may have restarted one."
+    if not holders:
+        holders, _ = find_holders(finding.addresses, request.port, sockets=sockets, processes=processes, connected=True)
+        hint = "Only its connections are left, which the system keeps for a minute. Run this again then."
     present = tuple(root for holder in holders for root in holder.roots) or roots
     return PortStuckError(
         f"port {request.port} is still held {request.stop_timeout:g} s after the stop",
-        hint="Raise VLLM_STOP_TIMEOUT, or look at these processes: a supervisor may have restarted one.",
+        hint=hint,
         details=holder_details(present, (holder.listener for holder in holders))
         | {"stopped_roots": [root.id.pid for root in roots], "survivors": [one.pid for one in stopped.survivors]},
     )
 
 
 def _note(stopped: tuple[ProcessId, ...]) -> StopNote:
-    import getpass  # not needed for a free port
-
-    try:
-        user = getpass.getuser()
-    except (KeyError, OSError):  # a uid without an entry in the password file
-        user = str(os.geteuid())
-    return StopNote(stopped, os.getpid(), user, shown_command((Path(sys.argv[0]).name, *sys.argv[1:])))
+    return StopNote(stopped, os.getpid(), user_name(), shown_command((Path(sys.argv[0]).name, *sys.argv[1:])))

@@ -45,6 +45,7 @@ from garrison.server.fleet_agent import FleetAgent
 from garrison.server.listeners import CONTROL_NAME
 from garrison.server.stack_instances import ServedInstances
 from garrison.server.workers.declared_routes import DeclaredRoutes
+from garrison.server.workers.ollama import OllamaListener
 from garrison.server.workers.workers import Workers
 from garrison.store.sql.store import SqlStore, open_store
 
@@ -123,6 +124,7 @@ class Parts:
             control_socket=settings.data_dir / CONTROL_NAME, disk=self.disk, declared=self.routes,
             adapters=self.adapters,
         )  # fmt: skip
+        self.ollama = OllamaListener(settings, control_socket=settings.data_dir / CONTROL_NAME, disk=self.disk)
         self.commands = FleetCommands(LocalOperations(self.fleet))
         self._agent = FleetAgent(
             self.fleet, retention=timedelta(days=settings.retention), seen=records.saw, repaired=self.adapters.repaired
@@ -161,6 +163,7 @@ class Parts:
         self.devices.reconfigure(fresh)
         self.instances.reconfigure(manager_settings(fresh))
         self.workers.reconfigure(fresh)
+        self.ollama.reconfigure(fresh)
 
     def downloads(self, feed: Feed) -> Downloads:
         """The downloads of models, which tell `feed`."""

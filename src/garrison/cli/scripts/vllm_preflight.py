@@ -7,9 +7,11 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from garrison.base.errors import InvalidError, UsageError
+from garrison.base.home import home_directory
 from garrison.base.settings import Settings
 from garrison.cli.outermost import outermost, warned
 
@@ -23,6 +25,9 @@ if TYPE_CHECKING:
 __all__ = ["main", "parse", "run"]
 
 _MAY_TAKE_NO_PORT = ("--he", "--ud", "--api-s", "--api_s", "--config")
+
+_NO_DATA_DIR = Path("/nonexistent")
+"""Of a user without a home. Only notes about stopped servers would go there, and these can be missing."""
 
 _USAGE = """\
 usage: vllm-preflight [--dry-run] [--json] [--] [COMMAND [ARG...]]
@@ -60,6 +65,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if flags.pop("help", False):
             print(_USAGE + _environment(), end="")
             return 0
+        if home_directory() is None and not any(map(os.environ.get, ("GARRISON_DATA_DIR", "XDG_DATA_HOME"))):
+            flags["data_dir"] = _NO_DATA_DIR
         settings = warned(
             Settings.load(
                 os.environ, groups=("general", "endpoint", "preflight", "start"), flags=flags, seed_defaults=True
@@ -161,22 +168,14 @@ def _run_command(
 
 
 def _takes_no_port(command: Sequence[str]) -> bool:
-    """Whether the command is a vLLM without a TCP port: headless, or on a unix socket."""
+    """Whether the command is an engine without a TCP port: headless, or on a unix socket."""
     # A cheap search first: parsing the flags as vLLM does would take longer than a whole preflight.
-    if not any(word.startswith(_MAY_TAKE_NO_PORT) for word in command):
+    if not any(word.startswith(_MAY_TAKE_NO_PORT) or word.endswith(".sock") for word in command):
         return False
-    from garrison.preflight.classify import signature_of
+    from garrison.launch.downstream_endpoint import endpoint_of_command
 
-    if signature_of(command[0], command) is None:
-        return False
-    from garrison.engines.registry import engine
-
-    vllm = engine("vllm")
-    try:
-        file_args = vllm.file_args(command)
-    except InvalidError:  # vLLM will report it
-        file_args = ()
-    return not vllm.endpoint((*file_args, *command)).needs_port
+    endpoint = endpoint_of_command(command, os.environ)
+    return endpoint is not None and not endpoint.needs_port
 
 
 def _command_at(arguments: Sequence[str]) -> int:

@@ -13,6 +13,7 @@ _ENTRY = re.compile(r"  (-.*?)(?:\s{2,}(\S.*))?\Z")
 _SPELLING = re.compile(r"(-{1,2}[A-Za-z0-9][\w.-]*)(?: (.+))?\Z")
 _CHOICES = re.compile(r"\[?\{([^{}]*)\}\]?( \[\{[^{}]*\} \.\.\.\])?\Z")
 """Nothing may follow: in `{a,b} or name registered in …` the braces are examples."""
+_REPEATABLE = re.compile(r"multiple\s+--")
 _REMOVED_FROM_FORMS = {"-h", "--help"}
 
 
@@ -53,19 +54,27 @@ def _option(group: str, invocation: str, help: str) -> Option | None:
     choices = tuple(choice for choice in found[1].split(",") if choice != "None") if found else ()
     nargs = _nargs(metavar)
     default, said = default_of(help)
+    repeatable = _REPEATABLE.search(said) is not None
     return Option(
         flag=flag,
         aliases=tuple(name for name in positive if name != flag),
         negations=negations,
-        type=kind_of(nargs, choices, default, said),
+        type=_type(nargs, choices, default, said, repeatable=repeatable),
         nargs=nargs,
         choices=choices,
         default=default,
         group="" if group == "options" else group,
         help=said,
         metavar=None if found or not metavar else metavar,
-        repeatable="multiple --" in said,
+        repeatable=repeatable,
     )
+
+
+def _type(nargs: str, choices: tuple[str, ...], default: str | None, help: str, *, repeatable: bool) -> str:
+    """As `kind_of`. The value of an option that takes one word for a whole list is JSON."""
+    if nargs == "1" and not repeatable and default is not None and default.startswith("["):
+        return "json"
+    return kind_of(nargs, choices, default, help)
 
 
 def _spellings(invocation: str) -> list[tuple[str, str]]:

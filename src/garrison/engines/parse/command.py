@@ -7,17 +7,24 @@ from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
 
 from garrison.base.errors import InvalidError
+from garrison.base.redaction import shown_command
 from garrison.engines.argv import flag_of, is_flag
 from garrison.engines.catalogue import Catalogue, Option, load
 from garrison.engines.parse import container as container_command
 from garrison.engines.parse.container import Container
-from garrison.engines.parse.launchers import environment_launcher, leading_launcher, shell_text
+from garrison.engines.parse.launchers import ShellCall, environment_launcher, leading_launcher, shell_call
 from garrison.engines.parse.shell_words import split_commands
 
 __all__ = ["ParsedCommand", "parse_command"]
 
+
+def _names(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
 _ASSIGNMENT = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)=(.*)\Z", re.DOTALL)
-_PYTHON = re.compile(r"python(\d+(\.\d+)?)?\Z")
+_PYTHON = re.compile(r"(python|pypy|py)(\d+(\.\d+)?)?\Z")
+_KEYWORDS = _names("if then elif else while until do for case function select { } ! [[")
 _MODULES = {
     "vllm.entrypoints.openai.api_server": ("vllm", 0),
     "vllm.entrypoints.cli.main": ("vllm", 1),
@@ -28,13 +35,16 @@ _MODULES = {
 }
 _PROGRAMS = {
     "vllm": ("vllm", 1),
+    "vllm-rs": ("vllm", 1),
     "llama-server": ("llama_cpp", 0),
     "mlx_lm.server": ("mlx_lm", 0),
     "mlx_lm": ("mlx_lm", 1),
 }
-_PYTHON_VALUES = {"-X", "-W", "--check-hash-based-pycs"}
 _MOST_SHELLS = 3
 _SUBCOMMANDS = {"vllm": "serve", "mlx_lm": "server"}
+_OTHER_SUBCOMMANDS = frozenset(
+    ("bench", "chat", "collect-env", "complete", "convert", "frontend", "generate", "launch", "run-batch")
+)
 _POSITIONAL = {"vllm", "sim"}
 _MODEL_FLAGS = {
     "vllm": {"--model"},
@@ -97,34 +107,82 @@ def parse_command(text: str, engine: str | None = None) -> ParsedCommand:
 
 
 def _one_command(text: str, shells: int = 0) -> tuple[dict[str, str], list[str], list[str]]:
-    """The environment, the words of the only real command, and remarks.
+    """The environment, the words of the command that starts an engine, and remarks.
 
-    `export A=1` and `A=1` lines count as environment. Shells and launchers in front of the command are left out.
+    `export A=1` and `A=1` lines count as environment. Shells and launchers in front of the command are left out, and so
+    are other commands.
     """
     env: dict[str, str] = {}
     notes: list[str] = []
     found: list[list[str]] = []
-    for words in split_commands(text):
-        if words[0] in ("set", "cd", "source", "."):
+    for words in split_commands(text, notes):
+        if words[0] in _KEYWORDS:
+            raise InvalidError(
+                f"the command line contains `{words[0]}`, which only a shell can interpret",
+                hint="Paste only the command that starts the engine.",
+            )
+        if words[0] in ("set", "cd", "source", ".", "ulimit", "umask", "pushd", "module"):
             notes.append(f"`{' '.join(words)}` was left out")
         elif rest := _bare_command(words, env, notes):
             found.append(rest)
+    command = _only_start(found, notes)
+    call = shell_call(command)
+    if call is None:
+        return env, command, notes
+    if not call.text.strip() or shells == _MOST_SHELLS:
+        raise InvalidError(
+            f"{command[0]} starts a shell, and no engine", hint="Paste the command that starts the engine."
+        )
+    more, argv, remarks = _one_command(call.text, shells + 1)
+    return {**env, **more}, argv, [*notes, *_of_shell(command[0], call, argv), *remarks]
+
+
+def _only_start(found: Sequence[list[str]], notes: list[str]) -> list[str]:
+    """The only command, or the only one of several that starts an engine; the others go to `notes`.
+
+    Raises:
+        InvalidError: there is none, or more than one.
+    """
     if not found:
         raise InvalidError("the command line is empty", hint="Paste a command such as `vllm serve MODEL`.")
-    if len(found) > 1:
+    if len(found) == 1:
+        return found[0]
+    starts = [command for command in found if _may_start(command)]
+    if len(starts) != 1:
         raise InvalidError(
             f"{len(found)} commands were pasted, {found[0][0]} and {found[1][0]} among them",
             hint="Paste the one that starts the engine.",
         )
-    inside = shell_text(found[0])
-    if inside is None:
-        return env, found[0], notes
-    if not inside.strip() or shells == _MOST_SHELLS:
+    notes += [f"`{shown_command(command)}` was left out" for command in found if command is not starts[0]]
+    return starts[0]
+
+
+def _may_start(command: Sequence[str]) -> bool:
+    call = shell_call(command)
+    if container_command.is_container(command) or (call is not None and call.text):
+        return True
+    try:
+        _recognise(command, None)
+    except InvalidError:
+        return False
+    return True
+
+
+def _of_shell(shell: str, call: ShellCall, argv: Sequence[str]) -> list[str]:
+    """Remarks on what stands behind the text of a shell, which the text may use as `$0`, `$1`.
+
+    Raises:
+        InvalidError: those words were meant for the text: `bash -c vllm serve m`.
+    """
+    notes = [call.note] if call.note else []
+    if call.behind and len(argv) == 1:
         raise InvalidError(
-            f"{found[0][0]} starts a shell, and no engine", hint="Paste the command that starts the engine."
+            f"{shell} runs `{call.text}` alone, without `{shown_command(call.behind)}` behind it",
+            hint="Put quotes around the whole command that the shell is to run.",
         )
-    more, argv, remarks = _one_command(inside, shells + 1)
-    return {**env, **more}, argv, [*notes, *remarks]
+    if call.behind:
+        notes.append(f"`{shown_command(call.behind)}` behind the text of {shell} was left out")
+    return notes
 
 
 def _bare_command(words: Sequence[str], env: dict[str, str], notes: list[str]) -> list[str]:
@@ -136,7 +194,7 @@ def _bare_command(words: Sequence[str], env: dict[str, str], notes: list[str]) -
             rest = rest[1:]
         elif (launcher := leading_launcher(rest)) is not None:
             notes += [launcher.note] if launcher.note else []
-            rest = rest[launcher.words :]
+            rest = [*launcher.inside, *rest[launcher.words :]]
         else:
             break
     return rest
@@ -146,7 +204,11 @@ def _recognise(argv: Sequence[str], engine: str | None) -> tuple[str, int]:
     """The engine, and the index of its first argument."""
     words = list(argv)
     start = environment_launcher(words)
-    head = PurePosixPath(words[start]).name if start < len(words) else ""
+    head = PurePosixPath(words[start]).name.removesuffix(".exe") if start < len(words) else ""
+    if start and words[0].endswith("uvx"):
+        head = head.partition("@")[0]
+    if start and head in ("-m", "--module"):
+        return _module(words[start + 1] if start + 1 < len(words) else "", words, start + 2)
     if _PYTHON.match(head):
         return _python(words, start)
     if head in _PROGRAMS:
@@ -157,6 +219,11 @@ def _recognise(argv: Sequence[str], engine: str | None) -> tuple[str, int]:
     if engine is not None and (is_flag(words[0]) or _looks_like_model(engine, words)):
         return engine, 0
     known = ", ".join(_PROGRAMS)
+    if is_flag(words[0]):
+        raise InvalidError(
+            f"only arguments were pasted, {flag_of(words[0])} first, and no program",
+            hint=f"Paste the program in front of them ({known}), or name the engine.",
+        )
     raise InvalidError(
         f"{words[start] if head else words[0]!r} is not the program of a known engine ({known})",
         hint="Paste a command such as `vllm serve MODEL --port 8000`.",
@@ -170,17 +237,41 @@ def _looks_like_model(engine: str, words: Sequence[str]) -> bool:
 
 
 def _python(words: Sequence[str], start: int) -> tuple[str, int]:
+    """Python's options end with `-m MODULE`, `-c CODE` or a script; short ones may be combined: `-um MODULE`."""
     position = start + 1
-    while position < len(words) and words[position].startswith("-") and words[position] != "-m":
-        position += 2 if words[position] in _PYTHON_VALUES else 1
-    module = words[position + 1] if position + 1 < len(words) and words[position] == "-m" else ""
+    while position < len(words) and words[position].startswith("-") and len(words[position]) > 1:
+        word = words[position]
+        position += 1
+        if word.startswith("--"):
+            position += word == "--check-hash-based-pycs"
+            continue
+        ends = re.search(r"[mcWX]", word[1:])
+        if ends is None:
+            continue
+        attached = word[ends.end() + 1 :]
+        if ends[0] == "m" and attached:
+            return _module(attached, words, position)
+        if ends[0] == "m":
+            return _module(words[position] if position < len(words) else "", words, position + 1)
+        if ends[0] == "c":
+            raise InvalidError("python -c runs code, and no known engine", hint="Paste the engine's own command.")
+        position += not attached
+    script = PurePosixPath(words[position]).name if position < len(words) else ""
+    if script in _PROGRAMS:
+        name, subcommands = _PROGRAMS[script]
+        return name, _after_subcommand(words, position + 1, name, subcommands)
+    return _module(script, words, position + 1)
+
+
+def _module(module: str, words: Sequence[str], position: int) -> tuple[str, int]:
+    """`position` is that of the first word behind the module."""
     if module not in _MODULES:
         raise InvalidError(
             f"python runs {module or 'no module'}, which is not a known engine",
             hint="Known: " + ", ".join(f"python -m {name}" for name in _MODULES),
         )
     name, subcommands = _MODULES[module]
-    return name, _after_subcommand(words, position + 2, name, subcommands)
+    return name, _after_subcommand(words, position, name, subcommands)
 
 
 def _after_subcommand(words: Sequence[str], position: int, name: str, subcommands: int) -> int:
@@ -189,7 +280,17 @@ def _after_subcommand(words: Sequence[str], position: int, name: str, subcommand
         return position
     if words[position] == _SUBCOMMANDS[name]:
         return position + 1
-    if words[position] in {"chat", "complete", "bench", "run-batch", "collect-env", "launch", "generate", "convert"}:
+    if words[position] in {
+        "chat",
+        "complete",
+        "bench",
+        "run-batch",
+        "collect-env",
+        "launch",
+        "generate",
+        "convert",
+        "frontend",
+    }:
         raise InvalidError(
             f"`{name} {words[position]}` starts no server", hint=f"Paste a `{name} {_SUBCOMMANDS[name]}` command."
         )
@@ -246,15 +347,15 @@ def _values(
 def _in_container(argv: Sequence[str], env: Mapping[str, str], engine: str | None) -> ParsedCommand:
     container, inside = container_command.understand(argv)
     notes = list(container_command.notes(container))
-    if shell_text(inside) is not None:
+    if shell_call(inside) is not None:
         more, inside, remarks = _one_command(shlex.join(inside))
         env, notes = {**env, **more}, [*notes, *remarks]
     implied = container.engine
     try:
         found, start = _recognise(inside, implied or engine) if inside else (implied or engine or "", 0)
     except InvalidError:
-        # An image with an entry point accepts a positional model directly.
-        if implied is None:
+        # An image with an entry point of its own accepts a positional model directly.
+        if implied is None or any(container.values("--entrypoint")):
             raise
         found, start = implied, 0
     if not found:

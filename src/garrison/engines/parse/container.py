@@ -8,27 +8,40 @@ from garrison.base.errors import InvalidError
 
 __all__ = ["Container", "RunCommand", "is_container", "notes", "run_arguments", "split_run", "understand"]
 
-_RUNTIMES = {"docker", "podman", "nerdctl"}
-_BARE = {
-    "--detach", "--init", "--interactive", "--privileged", "--publish-all", "--read-only", "--rm", "--tty",
-    "--no-healthcheck", "--oom-kill-disable", "--quiet", "--replace",
-}  # fmt: skip
+
+def _names(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+_RUNTIMES = {"docker", "nerdctl", "nvidia-docker", "podman", "podman-remote"}
+_BARE = _names(
+    "--detach --disable-content-trust --env-host --init --interactive --no-healthcheck --no-hostname --no-hosts "
+    "--oom-kill-disable --privileged --publish-all --quiet --read-only --read-only-tmpfs --replace --rm --rmi "
+    "--sig-proxy --tls-verify --tty --unsetenv-all"
+)
 _BARE_LETTERS = frozenset("ditPq")
-_WITH_VALUE = {
-    "--add-host", "--annotation", "--cap-add", "--cap-drop", "--cgroupns", "--cpus", "--cpuset-cpus", "--cpuset-mems",
-    "--device", "--dns", "--entrypoint", "--env", "--env-file", "--gpus", "--group-add", "--health-cmd", "--hostname",
-    "--ipc", "--label", "--log-driver", "--log-opt", "--memory", "--memory-swap", "--mount", "--name", "--net",
-    "--network", "--pid", "--pids-limit", "--platform", "--publish", "--pull", "--restart", "--runtime",
-    "--security-opt", "--shm-size", "--stop-timeout", "--tmpfs", "--ulimit", "--user", "--userns", "--uts",
-    "--volume", "--workdir", "--cgroup-manager", "--cpu-shares",
-}  # fmt: skip
+_WITH_VALUE = _names(
+    "--add-host --annotation --arch --attach --authfile --blkio-weight --blkio-weight-device --cap-add --cap-drop "
+    "--cert-dir --cgroup-conf --cgroup-manager --cgroup-parent --cgroupns --cgroups --cidfile --cpu-count --cpu- "
+    "percent --cpu-period --cpu-quota --cpu-rt-period --cpu-rt-runtime --cpu-shares --cpus --cpuset-cpus "
+    "--cpuset-mems --creds --detach-keys --device --device-cgroup-rule --device-read-bps --device-read-iops "
+    "--device-write-bps --device-write-iops --dns --dns-option --dns-search --domainname --entrypoint --env "
+    "--env-file --env-merge --expose --gidmap --gpus --group-add --health-cmd --health-interval --health-retries "
+    "--health-start-interval --health-start-period --health-timeout --hostname --image-volume --init-path --ip "
+    "--ip6 --ipc --isolation --label --label-file --link --link-local-ip --log-driver --log-opt --mac-address "
+    "--memory --memory-reservation --memory-swap --memory-swappiness --mount --name --net --network --network- "
+    "alias --oom-score-adj --os --pid --pids-limit --pidfile --platform --pod --publish --pull --restart --retry "
+    "--retry-delay --runtime --sdnotify --secret --security-opt --shm-size --stop-signal --stop-timeout "
+    "--storage-opt --subgidname --subuidname --sysctl --systemd --timeout --tmpfs --tz --uidmap --ulimit --umask "
+    "--unsetenv --user --userns --uts --variant --volume --volume-driver --volumes-from --workdir"
+)
 _GLOBAL_WITH_VALUE = {
     "--cgroup-manager", "--config", "--conmon", "--connection", "--context", "--events-backend", "--host", "--identity",
     "--log-level", "--namespace", "--network-cmd-path", "--root", "--runroot", "--runtime", "--storage-driver",
     "--storage-opt", "--tlscacert", "--tlscert", "--tlskey", "--tmpdir", "--url", "--volumepath", "-H", "-c", "-l",
 }  # fmt: skip
 _LETTERS = {"-e": "--env", "-v": "--volume", "-p": "--publish", "-m": "--memory", "-u": "--user", "-w": "--workdir",
-            "-h": "--hostname", "-l": "--label", "-c": "--cpu-shares"}  # fmt: skip
+            "-h": "--hostname", "-l": "--label", "-c": "--cpu-shares", "-a": "--attach"}  # fmt: skip
 _IMAGES = {"vllm-openai": "vllm", "vllm": "vllm", "llama.cpp": "llama_cpp", "mlx": "mlx_lm"}
 
 
@@ -123,6 +136,8 @@ def understand(argv: Sequence[str]) -> tuple[Container, list[str]]:
     inside = list(command.inside)
     for value in (value for name, value in options if name == "--entrypoint"):
         inside = [*([value] if value else []), *inside]
+    if _engine(command.image) == "llama_cpp" and inside[:1] in (["--server"], ["-s"]):
+        inside = inside[1:]  # the full image starts one of several programs
     env = dict(value.split("=", 1) for name, value in options if name == "--env" and value and "=" in value)
     return Container(runtime, command.image, _engine(command.image), tuple(options), env), inside
 

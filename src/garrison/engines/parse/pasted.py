@@ -13,7 +13,14 @@ _UNIT_LINE = re.compile(r"^[ \t]*(ExecStart|Environment)[ \t]*=", re.MULTILINE)
 _UNIT_ENTRY = re.compile(r"^[ \t]*(ExecStart|Environment)[ \t]*=[ \t]*((?:[^\n]*\\\r?\n)*[^\n]*)", re.MULTILINE)
 _KEY = re.compile(r"\s*-?\s*(command|entrypoint|args|cmd|CMD|ENTRYPOINT)\s*:?\s*(?=\S)")
 _MAPPING = re.compile(r"\s*(?:-\s+)?[A-Za-z_][\w.-]*\s*:(?:\s|\Z)")
-_PROMPT = re.compile(r"\s*(?:\([\w.-]+\)\s*)?[\w.-]+@[\w.-]+:[^\s$#]*[$#]\s+")
+_PROMPT = re.compile(
+    r"\s*(?:\([\w.-]+\)\s*)?(?:\[?[\w.-]+@[\w.-]+[:\s][^\s$#]*[$#]|[$%>\u276f\u279c](?:\s+~)?)\s+|\s*!(?=[\w./])"
+)
+"""`(venv) user@host:~$ `, `% `, `> `, and the `!` of a notebook."""
+_FENCE = re.compile(r"\s*(?:```|~~~)[\w-]*[ \t]*\n(.*?)\n[ \t]*(?:```|~~~)\s*\Z", re.DOTALL)
+_MAGIC = re.compile(r"\s*%%(?:bash|sh)\b[^\n]*\n")
+_CONTINUATION = re.compile(r"(?:\\[ \t]+|[ \t]`[ \t]*|[ \t]\^[ \t]*)(?=\r?\n)")
+"""Ends of lines that go on: a backslash with blanks behind it, PowerShell's backtick, the caret of `cmd`."""
 _MOST_BYTES = 64 * 1024
 _MOST_NODES = 10_000
 _WORDS = ("entrypoint", "command", "args")
@@ -28,6 +35,7 @@ def unwrap(text: str) -> str:
     """
     if len(text) > _MOST_BYTES:
         return text
+    text = _CONTINUATION.sub(r" \\", _of_page(text))
     if (unit := _from_unit(text)) is not None:
         return unit
     if found := _UNIT.match(text):
@@ -42,6 +50,13 @@ def unwrap(text: str) -> str:
     if found is not None and ":" in found[0]:
         return _folded(rest)
     return _PROMPT.sub("", text, count=1) if _PROMPT.match(text) else text
+
+
+def _of_page(text: str) -> str:
+    """The text in a fenced block, or in a cell of a notebook."""
+    if fenced := _FENCE.match(text):
+        text = fenced[1]
+    return _MAGIC.sub("", text, count=1)
 
 
 def _from_unit(text: str) -> str | None:
@@ -100,21 +115,39 @@ def _is_service(node: Mapping[str, Any]) -> bool:
 
 
 def _command(service: Mapping[str, Any]) -> str | None:
-    parts: list[str] = []
+    parts: dict[str, str] = {}
     for name in _WORDS:
         value = service.get(name)
         if isinstance(value, str):
-            parts.append(value.replace("$$", "\\$"))
+            parts[name] = value.replace("$$", "\\$")
         elif isinstance(value, list):
             if not all(isinstance(one, str | int | float) for one in value):
                 return None
-            parts.append(shlex.join(_text(one).replace("$$", "$") for one in value))
+            parts[name] = shlex.join(_text(one).replace("$$", "$") for one in value)
     env = _environment(service.get("environment", service.get("env")))
     image = service.get("image")
     if isinstance(image, str):
         flags = [word for name, value in env.items() for word in ("-e", f"{name}={value}")]
-        return " ".join([shlex.join(["docker", "run", *flags, image]), *parts])
-    return "\n".join([*(f"export {name}={shlex.quote(value)}" for name, value in env.items()), " ".join(parts)])
+        entry, rest = _entry_point(parts)
+        return " ".join([shlex.join(["docker", "run", *flags, *entry, image]), *rest])
+    return "\n".join(
+        [*(f"export {name}={shlex.quote(value)}" for name, value in env.items()), " ".join(parts.values())]
+    )
+
+
+def _entry_point(parts: Mapping[str, str]) -> tuple[list[str], list[str]]:
+    """What takes the place of the image's own program, as an option of `docker run`, and what follows the image.
+
+    That is compose's `entrypoint`, and `command` beside Kubernetes' `args`.
+    """
+    name = "entrypoint" if "entrypoint" in parts else "command" if "args" in parts else ""
+    try:
+        words = shlex.split(parts.get(name, ""))
+    except ValueError:
+        words = []
+    if not words:
+        return [], list(parts.values())
+    return ["--entrypoint", words[0]], [shlex.join(words[1:]), *(text for key, text in parts.items() if key != name)]
 
 
 def _environment(given: Any) -> dict[str, str]:

@@ -17,7 +17,7 @@ from garrison.fleet.context import Fleet
 from garrison.fleet.observe.drift import find_drift
 from garrison.fleet.observe.entry_faults import Faults
 from garrison.fleet.operations.repair import Repaired
-from garrison.fleet.plan.agent_policy import agent_work
+from garrison.fleet.plan.agent_policy import AgentWork, agent_work
 from garrison.fleet.plan.context import PlanOptions
 from garrison.fleet.plan.planner import plan
 from garrison.fleet.values import events
@@ -107,8 +107,10 @@ class Repairs:
         for resource in one.resources:
             if resource.key not in drifted:
                 self._reported.pop(resource.key, None)
-        busy = [stack for stack in one.stacks if self._began(stack, seen.target) or self._has_work(stack, one, seen)]
-        one.calm = None if busy else seen.served
+        work = {stack: self._work(stack, one, seen) for stack in one.stacks}
+        busy = [stack for stack, found in work.items() if found or self._began(stack, seen.target)]
+        # An adapter that is unloaded after its last request is looked at again, although its target stays as it is.
+        one.calm = None if busy or any(found.waits for found in work.values()) else seen.served
         one.calm_until = self._backoff.until(seen.target, now=self._fleet.clock.monotonic())
         self._due |= {(stack, seen.target) for stack in busy}
 
@@ -153,7 +155,7 @@ class Repairs:
     def _began(self, stack: str, target: str) -> bool:
         return target in self._list.begun.get(stack, ())
 
-    def _has_work(self, stack: str, one: Watched, seen: Sighting) -> bool:
+    def _work(self, stack: str, one: Watched, seen: Sighting) -> AgentWork:
         declaration = self._list.heads[stack]
         here = replace(declaration, targets={one.spec.name: one.spec}, adapters=tuple(one.adapters.get(stack, ())))
         restore = declaration.policy.on_drift == "restore"
@@ -169,7 +171,7 @@ class Repairs:
         )
         owned = [resource for resource in one.resources if resource.stack == stack]
         hopeless = self._backed_off(stack, one)
-        return bool(agent_work(drafted, owned, [seen], restore=restore, hopeless=hopeless, told=self._reported))
+        return agent_work(drafted, owned, [seen], restore=restore, hopeless=hopeless, told=self._reported)
 
     def _ended(self, stack: str, result: Repaired | GarrisonError | None) -> None:
         """Learn from the end of a batch."""

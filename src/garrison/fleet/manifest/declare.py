@@ -11,9 +11,9 @@ from garrison.fleet.manifest.address import address
 from garrison.fleet.manifest.declare_instances import (
     LORA_ENGINES,
     declare_instances,
-    declare_routes,
     instance_targets,
 )
+from garrison.fleet.manifest.declare_routes import declare_routes
 from garrison.fleet.manifest.draft import Draft, Problems, did_you_mean, dotted
 from garrison.fleet.manifest.fields import SecretModel
 from garrison.fleet.manifest.model import AdapterModel, FleetManifest, HookModel, TargetModel

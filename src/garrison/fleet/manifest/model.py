@@ -20,7 +20,8 @@ from garrison.fleet.manifest.fields import (
     Timeout,
     Word,
 )
-from garrison.fleet.manifest.instance_model import InstanceModel, RouteModel
+from garrison.fleet.manifest.instance_model import InstanceModel
+from garrison.fleet.manifest.route_model import RouteModel
 
 __all__ = ["AdapterModel", "FleetManifest", "HookModel", "ModelModel", "PolicyModel", "TargetModel"]
 

@@ -71,8 +71,8 @@ async def staging_targets(fleet: Fleet, targets: Mapping[str, TargetSpec]) -> se
 
 async def check_files(
     fleet: Fleet, actions: Sequence[Action], targets: Mapping[str, TargetSpec], sightings: Mapping[str, Sighting]
-) -> list[Action]:
-    """Return `actions` with loads blocked whose files cannot be loaded.
+) -> tuple[list[Action], list[str]]:
+    """Return `actions` with loads blocked whose files cannot be loaded, and what could not be checked, a line each.
 
     vLLM answers 200 to an adapter that does not fit and then serves garbage, so whatever the files tell is said before
     anything is sent.
@@ -90,7 +90,8 @@ async def check_files(
         reason = "its files cannot be loaded"
         return replace(action, kind=ActionKind.BLOCKED, way=None, reason=reason, failure=failure)
 
-    return await _in_batches(fleet, checked, actions, lambda one: one.desired.lora_path if one.desired else one.name)
+    done = await _in_batches(fleet, checked, actions, lambda one: one.desired.lora_path if one.desired else one.name)
+    return done, files.untold()
 
 
 async def _in_batches(
@@ -115,6 +116,7 @@ class _Files:
 
     artifacts: Artifacts
     _sound: set[tuple[str, int | None, str | None, bool]] = field(default_factory=set)
+    _untold: dict[str, set[str]] = field(default_factory=dict)
     _digests: dict[str, str | None] = field(default_factory=dict)
     _intact: dict[str, bool | None] = field(default_factory=dict)
     _held: dict[str, bool] = field(default_factory=dict)
@@ -143,8 +145,17 @@ class _Files:
         content = self.artifacts.check(path, target, base_root)
         if content is None or content.failure is None:
             self._sound.add(alike)
+            for sentence in content.untold if content is not None else ():
+                self._untold.setdefault(sentence, set()).add(path)
             return None
         return content.failure
+
+    def untold(self) -> list[str]:
+        """Return what could not be checked of files that may be loaded, a line for each sentence."""
+        return [
+            f"{min(paths)}{f' and {len(paths) - 1} more' if len(paths) > 1 else ''}: {sentence}"
+            for sentence, paths in sorted(self._untold.items())
+        ]
 
     def kept(self, target: TargetSpec, digest: str) -> str | None:
         """Return `digest` if the target's store holds that content."""

@@ -287,8 +287,8 @@ async def decide(
         f"{name} was at {address}: adapters on that server stay loaded, and are no longer managed"
         for name, address in sorted(found.moved.items())
     ]
-    actions = await check_files(fleet, drafted.actions, found.targets, found.sightings)
-    return replace(drafted, actions=tuple(actions), warnings=(*drafted.warnings, *warnings))
+    actions, untold = await check_files(fleet, drafted.actions, found.targets, found.sightings)
+    return replace(drafted, actions=tuple(actions), warnings=(*drafted.warnings, *warnings, *untold))
 
 
 def _may_be_another(record: TargetRecord) -> bool:

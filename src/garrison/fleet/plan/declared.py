@@ -78,7 +78,7 @@ def _at_rest(
     if not ours or place not in scene.demand.unwanted:
         return None
     leaves = replace(_keep(spec, recorded, observed, "makes room for another adapter"), desired=None, gently=True)
-    if (spec.target, spec.served_name) in scene.demand.in_use:
+    if scene.demand.uses((spec.target, spec.served_name)):
         return replace(leaves, reason="is to make room, and its last request has not ended")
     return replace(leaves, kind=ActionKind.DELETE, way=Way.UNLOAD)
 

@@ -85,7 +85,7 @@ class Versions:
             return replace(base, reason=f"answers for {spec.lora_name} until {spec.served_name} does")
         if scene.demand.elsewhere:
             return replace(base, reason=f"replaced by {spec.served_name}; the server unloads it when nothing uses it")
-        if (target, one.key.name) in scene.demand.in_use:
+        if scene.demand.uses((target, one.key.name)):
             return replace(base, reason=f"replaced by {spec.served_name}; its last request has not ended")
         if scene.sightings[target].lora_routes is False:
             return replace(base, kind=ActionKind.BLOCKED, reason="replaced", failure=routes_off(target))

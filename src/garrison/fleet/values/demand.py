@@ -24,5 +24,9 @@ class Demand:
     in_use: frozenset[Place] = frozenset()
     elsewhere: bool = False
 
+    def uses(self, place: Place) -> bool:
+        """Whether requests to it may be in progress."""
+        return self.elsewhere or place in self.in_use
+
 
 NOTHING_ASKED = Demand()

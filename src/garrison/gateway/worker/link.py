@@ -12,6 +12,7 @@ from garrison.gateway.link import messages
 from garrison.gateway.link.peer import Peer, worker_peer
 from garrison.gateway.worker.exchange import Exchange
 from garrison.gateway.worker.plane import Plane
+from garrison.gateway.worker.stored_responses import StoredAt
 from garrison.gateway.worker.targets import Target
 
 __all__ = ["Link"]
@@ -89,14 +90,14 @@ class Link:
 
     # --- ControlLink
 
-    def activate(self, target: Target, exchange: Exchange) -> int:
+    def activate(self, target: Target, exchange: Exchange, seconds: float | None) -> int:
         """As `ControlLink.activate`."""
         number = next(self._numbers)
         self._waiting[number] = exchange
         end, failed = exchange.cold
         route = exchange.route.name if end.adapter and exchange.route is not None else ""
         tried = tuple(one.id for one in failed) if route else ()
-        if not self.send(messages.Activate(id=number, target=target.id, route=route, tried=tried)):
+        if not self.send(messages.Activate(id=number, target=target.id, seconds=seconds, route=route, tried=tried)):
             # In a later step: the exchange learns its number first.
             asyncio.get_running_loop().call_soon(self._refuse, number, _no_control())
         return number
@@ -140,6 +141,10 @@ class Link:
     def _loaded(self, number: int, error: GarrisonError | None) -> None:
         if (then := self._loading.pop(number, None)) is not None:
             then(error)
+
+    def stored(self, id: str, at: StoredAt) -> None:
+        """As `ControlLink.stored`."""
+        self.send(messages.Stored(id=id, target=at.target, model=at.model))
 
     def busy(self, target: Target) -> None:
         """As `ControlLink.busy`."""
@@ -203,6 +208,11 @@ class Link:
                 self._loaded(message.id, None)
             case messages.Synced():
                 self._synced(message.id)
+            case messages.Loading():
+                if (target := plane.table.targets.get(message.target)) is not None:
+                    target.loading = message.loading
+            case messages.Stored():
+                plane.responses.remember(message.id, StoredAt(message.target, message.model))
             case messages.Close():
                 target = plane.table.targets.get(message.target)
                 if target is not None:

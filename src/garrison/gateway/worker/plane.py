@@ -16,28 +16,30 @@ from garrison.gateway.choose.breaker import ALWAYS
 from garrison.gateway.link.messages import Settings, Tables, TargetValue
 from garrison.gateway.requests.errors import Answer, error_answer, speaks_anthropic
 from garrison.gateway.requests.near import near_names
-from garrison.gateway.requests.paths import Asked, Kind, classify
+from garrison.gateway.requests.paths import Asked, Kind
+from garrison.gateway.worker.account import Account
 from garrison.gateway.worker.callers import Callers
 from garrison.gateway.worker.exchange import Exchange
 from garrison.gateway.worker.heads import KEPT_FOR_CONTROL
 from garrison.gateway.worker.inbound import Inbound, Request, Work
 from garrison.gateway.worker.listing import Listing
+from garrison.gateway.worker.metered import Metered
 from garrison.gateway.worker.outbound import Outbound, connect
 from garrison.gateway.worker.passing import Passing
+from garrison.gateway.worker.response_routes import response_route
 from garrison.gateway.worker.router import Feed, LoadCall
 from garrison.gateway.worker.stats import Stats
+from garrison.gateway.worker.stored_responses import StoredAt, StoredResponses
+from garrison.gateway.worker.sweeping import Timed, sweep
 from garrison.gateway.worker.targets import End, Route, RouteTable, Target
+from garrison.gateway.worker.upgrade import Upgrade, wants_upgrade
+from garrison.net.http1.known_heads import KnownHeads
 
 __all__ = ["ControlLink", "Plane"]
 
 _CONNECT_SECONDS = 10.0
-_HEAD_SECONDS = 20.0
-"""For a head, from its first byte to its last."""
-_BODY_SECONDS = 60.0
-"""Between two pieces of a body."""
-_IDLE_SECONDS = 75.0
-"""For an idle connection of a client."""
-_SWEEP_SECONDS = 0.5
+_SILENCE_SECONDS = 86400.0
+"""For an answer of which nothing comes, unless its route says. A target that is gone is noticed by its connection."""
 CONTROL = "control"
 
 
@@ -46,17 +48,11 @@ class _Connecting(Protocol):
     def not_connected(self, reason: str) -> None: ...
 
 
-class _Timed(Protocol):
-    deadline: float
-
-    def expired(self) -> None: ...
-
-
 class ControlLink(Protocol):
     """What the plane needs of the connection to the control process."""
 
-    def activate(self, target: Target, exchange: Exchange) -> int:
-        """Ask for a cold target; the exchange is told."""
+    def activate(self, target: Target, exchange: Exchange, seconds: float | None) -> int:
+        """Ask for a cold target, and wait so long; None for as long as the settings say. The exchange is told."""
 
     def abandon(self, number: int) -> None:
         """Nobody waits for that any more."""
@@ -69,6 +65,9 @@ class ControlLink(Protocol):
     ) -> bool:
         """Have targets started or stopped, or the adapter of `route` loaded or unloaded there, and call `then` when
         that has begun. False: there is nobody to ask."""
+
+    def stored(self, id: str, at: StoredAt) -> None:
+        """Tell the other workers of a response."""
 
     def busy(self, target: Target) -> None:
         """The first request to a target has begun."""
@@ -85,32 +84,41 @@ class Plane:
 
     Attributes:
         inbound: connections of clients.
+        heads: of their requests, as far as they repeat.
         feeds: of clients that watch the models.
+        responses: where those are that were made.
         draining: no request follows the one in progress on any connection.
+        via_line: the header by which this server recognises requests that it has sent to targets.
     """
 
     def __init__(self, clock: Clock, loop: asyncio.AbstractEventLoop) -> None:
         self.now: Callable[[], float] = loop.time
         self.settings = Settings(host="", port=0, control_socket="")
+        self._via = self.settings.via.encode()
+        self.via_line = b""
         self.table = RouteTable()
         self.callers = Callers(clock)
+        self.heads = KnownHeads()
         self.link: ControlLink | None = None
         self.inbound: set[Inbound] = set()
         self.draining = False
         self.feeds: set[Feed] = set()
-        self.silence_seconds = 3600.0
+        self.silence_seconds = _SILENCE_SECONDS
         self.stats = Stats()
+        self.responses = StoredResponses()
         self._ids_begin = os.urandom(6).hex().encode()
         self._ids = count(1)
         self._loop = loop
         self._control = Target(TargetValue(id=CONTROL))
-        self._timed: set[_Timed] = set()
+        self._timed: set[Timed] = set()
         self._connecting: set[asyncio.Task[None]] = set()
 
     def set_settings(self, told: Settings) -> None:
         self.settings = told
         self.callers.set_open(infers=told.open_inference, manages=told.open_management)
         self._control.set(TargetValue(id=CONTROL, url=f"unix:{told.control_socket}"))
+        self._via = told.via.encode()
+        self.via_line = b"via: 1.1 " + self._via + b"\r\n"
 
     # --- requests
 
@@ -120,22 +128,24 @@ class Plane:
         Raises:
             GarrisonError: it is refused.
         """
-        asked = classify(request.method, request.target)
-        if asked.kind in (Kind.CONTROL, Kind.PROXY):
-            return self._pass_on(inbound, request)
-        if request.upgrade and not _offers_http2(request):
+        asked = request.facts.asked
+        kind = asked.kind
+        if kind is Kind.CONTROL or kind is Kind.PROXY:
+            return self._pass_on(inbound, request, asked)
+        upgrade = wants_upgrade(request)
+        if upgrade and kind is not Kind.UPSTREAM:
             raise InvalidError("this path speaks no other protocol", hint="Send the request without Upgrade.")
-        if asked.kind in (Kind.MODELS, Kind.MODEL):
+        if kind is Kind.MODELS or kind is Kind.MODEL:
             return Listing(self, inbound, request, asked)
-        if asked.kind is Kind.ROUTER:
+        if kind is Kind.ROUTER:
             return self._router_work(inbound, request, asked)
         try:
             who = self.require_caller(request)
         except GarrisonError:  # its key may just have been made
             who = None
         inbound.go_on()
-        _, mark, query = request.target.partition(b"?")
-        return Exchange(self, inbound, request, asked, mark + query, who)
+        work = Upgrade if upgrade else Exchange
+        return work(self, inbound, request, asked, request.facts.query, who)
 
     def _router_work(self, inbound: Inbound, request: Request, asked: Asked) -> Work:
         if asked.name == "list":
@@ -157,7 +167,7 @@ class Plane:
             NotReadyError: the control process does not answer.
         """
         route, _ = self.route_for(request, model)
-        who = self.callers.identify(request.headers)
+        who = self.callers.identify(request.facts)
         self.callers.require(who, route.value, model)
         if not load:
             self.callers.require_manager(who)
@@ -169,14 +179,12 @@ class Plane:
     def sees(self, request: Request, model: str) -> bool:
         """Whether a caller may use a model."""
         found = self.table.find(model)
-        return found is not None and self.callers.may_use(self.callers.identify(request.headers), found[0].value)
+        return found is not None and self.callers.may_use(self.callers.identify(request.facts), found[0].value, model)
 
     def apply(self, told: Tables) -> None:
         """Take what the control process tells, and report it to whoever watches."""
         before = {
-            one.name: known.value.facts.get("state")
-            for one in told.routes
-            if (known := self.table.routes.get(one.name))
+            one.name: known.value.facts.get("state") for one in told.routes if (known := self.table.told(one.name))
         }
         self.table.apply(told)
         shown = [one for one in told.routes if one.listed]
@@ -187,13 +195,25 @@ class Plane:
             for name in told.gone_routes:
                 feed.gone(name)
 
-    def _pass_on(self, inbound: Inbound, request: Request) -> Work:
+    def _pass_on(self, inbound: Inbound, request: Request, asked: Asked) -> Work:
+        """Pass a request to the control process. One to an instance counts, if its key has limits."""
+        work: Passing
         lines = b"x-forwarded-for: " + inbound.peer.encode() + b"\r\n"
         lines += b"x-forwarded-proto: " + (b"https" if self.settings.tls_cert else b"http") + b"\r\n"
-        work = Passing(self, inbound, request, self._control, request.target, lines, KEPT_FOR_CONTROL)
+        admission = self._begun_by(request) if asked.kind is Kind.PROXY else None
+        if admission is not None:
+            account = Account(self, asked, request.at)
+            account.admissions = (admission,)
+            work = Metered(self, inbound, request, self._control, lines, KEPT_FOR_CONTROL, account)
+        else:
+            work = Passing(self, inbound, request, self._control, request.target, lines, KEPT_FOR_CONTROL)
         inbound.work = work
         work.begin()
         return work
+
+    def _begun_by(self, request: Request) -> Admission | None:
+        """Count a request for its key. Raises RateLimitedError."""
+        return self.callers.begin(self.callers.identify(request.facts), self.now())
 
     def require_caller(self, request: Request) -> Identity | Refusal:
         """Return who makes a request, and may see what there is.
@@ -201,7 +221,7 @@ class Plane:
         Raises:
             UnauthenticatedError, DeniedError, NotReadyError: it may not, or no keys are known yet.
         """
-        who = self.callers.identify(request.headers)
+        who = self.callers.identify(request.facts)
         self.callers.require(who, None)
         return who
 
@@ -209,12 +229,6 @@ class Plane:
         """Before something unknown is refused, ask for what has changed. False: there is nobody to ask, or too many
         do."""
         return self.link is not None and self.link.sync(then)
-
-    def content_type(self, request: Request) -> str:
-        for name, value in request.headers:
-            if len(name) == 12 and name.lower() == b"content-type":
-                return value.decode("latin-1").strip().lower() if b"multipart" not in value else value.decode("latin-1")
-        return ""
 
     def route_for(self, request: Request, model: str) -> tuple[Route, str]:
         """Return the route of a model, and the name for its targets. Raises NotFoundError."""
@@ -225,20 +239,20 @@ class Plane:
             raise self.unknown(request, model)
         return found
 
-    def admit(self, who: Identity | Refusal, route: Route, model: str) -> Admission | None:
-        """Check that a caller may use a route, and count its request.
+    def stored(self, id: str, target: Target, model: str) -> None:
+        """Remember where a response was made, under which name of its model."""
+        at = StoredAt(target.id, model)
+        self.responses.remember(id, at)
+        if self.link is not None:
+            self.link.stored(id, at)
 
-        Raises:
-            UnauthenticatedError, DeniedError, RateLimitedError: it may not.
-        """
-        self.callers.require(who, route.value, model)
-        return self.callers.begin(who, self.now())
+    def response_route(self, who: Identity | Refusal, asked: Asked) -> Route:
+        """Return a route over the targets that have, or may have, a stored response. Raises NotFoundError."""
+        return response_route(self.table, self.callers, self.responses, who, asked)
 
-    def limiter_end(self, admission: Admission) -> None:
-        self.callers.limiter.end(admission, self.now())
-
-    def limiter_spend(self, admission: Admission, tokens: int) -> None:
-        self.callers.limiter.spend(admission, self.now(), tokens)
+    def has_sent(self, request: Request) -> bool:
+        """Whether this server has sent a request itself, to a target that has sent it back."""
+        return any(len(name) == 3 and self._via in value and name.lower() == b"via" for name, value in request.headers)
 
     def error_answer(self, error: GarrisonError, target: bytes) -> Answer:
         """Return status, headers and body for an error, as the clients of a path read it."""
@@ -251,9 +265,9 @@ class Plane:
 
     def unknown(self, request: Request, model: str) -> NotFoundError:
         """Return why a request for `model` is refused, with names that may have been meant."""
-        who = self.callers.identify(request.headers)
-        known = (one for one in self.table.routes.values() if one.value.bare)
-        names = [one.name for one in known if self.callers.may_use(who, one.value)]
+        who = self.callers.identify(request.facts)
+        known = ((name, one.value) for name, one in self.table.routes.items() if one.value.bare)
+        names = [name for name, value in known if self.callers.may_use(who, value, name)]
         near = near_names(model, names)
         hint = f"Did you mean {' or '.join(near)}?" if near else "GET /v1/models lists those that exist."
         return NotFoundError(f"there is no model {model!r}", hint=hint)
@@ -317,33 +331,37 @@ class Plane:
         if target.running == 0 and self.link is not None:
             self.link.idle(target)
 
-    def activate(self, target: Target, exchange: Exchange) -> int | None:
-        """Ask the control process for a cold target."""
+    def activate(self, target: Target, exchange: Exchange, seconds: float | None) -> int | None:
+        """Ask the control process for a cold target, as `ControlLink.activate`."""
         if self.link is None:
             exchange.refused(UnreachableError("the management server does not answer", hint="Send it again later."))
             return None
-        return self.link.activate(target, exchange)
+        return self.link.activate(target, exchange, seconds)
 
     def abandon(self, number: int) -> None:
         if self.link is not None:
             self.link.abandon(number)
 
+    def soon(self, call: Callable[[], None]) -> None:
+        """Call in a later step."""
+        self._loop.call_soon(call)
+
     def later(self, seconds: float, call: Callable[[], None]) -> asyncio.TimerHandle:
         """Call after a while."""
         return self._loop.call_later(seconds, call)
 
-    def connect(self, target: Target, owner: _Connecting) -> None:
+    def connect(self, target: Target, owner: _Connecting, seconds: float | None = None) -> None:
         """Open a connection in a task of its own; whoever asked is told, unless it has gone."""
-        task = self._loop.create_task(self._connect(target, owner))
+        task = self._loop.create_task(self._connect(target, owner, seconds or _CONNECT_SECONDS))
         self._connecting.add(task)
         task.add_done_callback(self._connecting.discard)
 
-    async def _connect(self, target: Target, owner: _Connecting) -> None:
+    async def _connect(self, target: Target, owner: _Connecting, seconds: float) -> None:
         try:
-            async with asyncio.timeout(_CONNECT_SECONDS):
+            async with asyncio.timeout(seconds):
                 made = await connect(target)
         except TimeoutError:
-            owner.not_connected(f"no connection within {_CONNECT_SECONDS:g} s")
+            owner.not_connected(f"no connection within {seconds:g} s")
         except (OSError, ValueError) as error:  # a name that cannot be looked up is a ValueError
             owner.not_connected(getattr(error, "strerror", None) or str(error))
         else:
@@ -351,43 +369,17 @@ class Plane:
 
     # --- times
 
-    def timed(self, one: _Timed) -> None:
+    def timed(self, one: Timed) -> None:
         """Have it expire at its deadline."""
         self._timed.add(one)
 
-    def ended(self, one: _Timed) -> None:
+    def ended(self, one: Timed) -> None:
         self._timed.discard(one)
 
     async def sweep(self) -> None:
-        """End what takes too long. Each is a comparison, so that thousands of connections cost little."""
-        while True:
-            await asyncio.sleep(_SWEEP_SECONDS)
-            now = self.now()
-            for one in [one for one in self._timed if one.deadline and one.deadline < now]:
-                one.expired()
-            least = min(_BODY_SECONDS, _IDLE_SECONDS)
-            for client in [one for one in self.inbound if one.ends or one.head_at or now - one.at > least]:
-                _end_if_late(client, now)
-
-
-def _end_if_late(client: Inbound, now: float) -> None:
-    silent = now - client.at
-    if client.ends:
-        if now > client.ends:
-            client.end(now)
-    elif client.quiet():
-        if silent > _IDLE_SECONDS or (client.head_at and now - client.head_at > _HEAD_SECONDS):
-            client.close()
-    elif client.in_body and silent > _BODY_SECONDS and not client.paused:
-        client.close()
+        """End what takes too long."""
+        await sweep(self.now, self._timed, self.inbound)
 
 
 def _hopped(request: Request) -> bool:
     return any(len(name) == 14 and name.lower() == b"x-garrison-hop" for name, _ in request.headers)
-
-
-def _offers_http2(request: Request) -> bool:
-    """Whether that is all: Java's client offers it with every request, and takes an answer in HTTP/1.1."""
-    return request.method != b"CONNECT" and all(
-        value.strip().lower() == b"h2c" for name, value in request.headers if name.lower() == b"upgrade"
-    )

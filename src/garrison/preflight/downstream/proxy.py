@@ -110,7 +110,10 @@ def _step(child: Child, seconds: float) -> int | None:
 def _until_bound(
     child: Child, request: PreflightRequest, addresses: Sequence[Address], patience: Patience, machine: Machine
 ) -> int | None:
-    """Return None once the child listens, or its exit code if it ended before."""
+    """Return None once the child listens, or its exit code if it ended before.
+
+    What a child does in a network namespace of its own cannot be seen, so it is not waited for either.
+    """
     begun = machine.clock.monotonic()
     progress, looked = Progress(begun, {}), begun - _PROGRESS_SECONDS
     strangers: set[int] = set()
@@ -121,16 +124,19 @@ def _until_bound(
             machine.say(f"the command listens on port {request.port} after {machine.clock.monotonic() - begun:.1f} s")
             return None
         now = machine.clock.monotonic()
-        if patience.bind_timeout is not None:
-            if now - begun >= patience.bind_timeout:
-                _stop(child, request, machine)
-                raise _too_late(request, patience.bind_timeout)
-        elif now - looked >= min(_PROGRESS_SECONDS, patience.window / 4):
+        if now - looked >= min(_PROGRESS_SECONDS, patience.window / 4):
             looked = now
-            progress = observe(progress, *_tree(child.pid, machine), now)
-            if progress.silent_for(now) >= patience.window:
-                _stop(child, request, machine)
-                raise _hung(request, patience.window)
+            tree, table = _tree(child.pid, machine)
+            if any(machine.sockets.has_own_network(one.pid) for one in tree):
+                machine.say("the command has a network of its own, so it is not seen when it listens")
+                return None
+            progress = observe(progress, tree, table, now)
+        if patience.bind_timeout is None and progress.silent_for(now) >= patience.window:
+            _stop(child, request, machine)
+            raise _hung(request, patience.window)
+        if patience.bind_timeout is not None and now - begun >= patience.bind_timeout:
+            _stop(child, request, machine)
+            raise _too_late(request, patience.bind_timeout)
 
 
 def _is_bound(
@@ -147,7 +153,7 @@ def _is_bound(
     try:
         listeners = conflicting(addresses, machine.sockets.listeners(request.port))
     except ScanError:
-        return not machine.sockets.can_bind(addresses, request.port)
+        return machine.sockets.bind_error(addresses, request.port) is not None
     fresh = [one for one in listeners if one.listening and one.inode not in strangers]
     if not fresh:
         return False

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from garrison.base.errors import GpuThresholdError, InvalidError
-from garrison.preflight.gpu.gpus import Gpu, Problem, held_mib, judge, select
+from garrison.preflight.gpu.gpus import Gpu, Problem, held_mib, hides_all, judge, select
 from garrison.preflight.gpu.nvidia_smi import NvidiaSmiProbe
 from garrison.preflight.gpu.nvml import NvmlProbe
 from garrison.preflight.gpu.probe import GpuProbe, read_gpus
@@ -107,6 +107,8 @@ def foresee(request: PreflightRequest, pids: Collection[int], probes: Iterable[G
     Raises:
         GpuThresholdError, InvalidError: as `check_gpus`.
     """
+    if hides_all(request.gpu_devices):
+        return
     source, gpus, _ = read_gpus(probes)
     if source == "unavailable":
         return
@@ -123,6 +125,8 @@ def _without(gpu: Gpu, held: int) -> Gpu:
 
 
 def _judged(request: PreflightRequest, probes: Iterable[GpuProbe], dry_run: bool) -> GpuFinding:
+    if hides_all(request.gpu_devices):
+        return GpuFinding(warnings=("no GPU is selected: none was checked",))
     source, gpus, reasons = read_gpus(probes)
     if source == "unavailable":
         return GpuFinding("unavailable", warnings=("the GPUs were not checked: " + "; ".join(reasons),))
@@ -132,8 +136,6 @@ def _judged(request: PreflightRequest, probes: Iterable[GpuProbe], dry_run: bool
     if fatal and not dry_run:
         raise _beyond_limits(fatal, gpus_json(chosen, problems), source)
     warnings = [f"GPU {one.gpu}: {one.condition}: {one.message}" for one in problems if not one.fatal]
-    if not chosen:
-        warnings.append("no GPU is selected: none was checked")
     return GpuFinding("nvml" if source == "nvml" else "nvidia-smi", chosen, problems, fatal, tuple(warnings))
 
 

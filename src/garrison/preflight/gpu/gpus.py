@@ -1,5 +1,6 @@
 """GPUs as values, and their judgement against the thresholds. Pure."""
 
+import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -7,7 +8,7 @@ from typing import Any
 from garrison.base.errors import InvalidError
 from garrison.preflight.report import Thresholds
 
-__all__ = ["Gpu", "GpuProcess", "Problem", "held_mib", "judge", "select", "throttle_words"]
+__all__ = ["Gpu", "GpuProcess", "Problem", "held_mib", "hides_all", "judge", "select", "throttle_words"]
 
 # What CUDA_VISIBLE_DEVICES is set to in order to hide all GPUs.
 _NONE = ("-1", "none", "void", "nodevfiles")
@@ -107,10 +108,8 @@ def select(gpus: Sequence[Gpu], devices: Sequence[str]) -> tuple[Gpu, ...]:
     """
     if not devices:
         return tuple(gpus)
-    if devices[0].lower() in _NONE:
-        return ()
     chosen: dict[int, Gpu] = {}
-    for device in devices:
+    for device in _visible(devices):
         matches = [gpu for gpu in gpus if _matches(gpu, device)]
         if len(matches) != 1:
             what = "matches no GPU" if not matches else f"matches {len(matches)} GPUs"
@@ -122,6 +121,16 @@ def select(gpus: Sequence[Gpu], devices: Sequence[str]) -> tuple[Gpu, ...]:
             )
         chosen[matches[0].index] = matches[0]
     return tuple(chosen.values())
+
+
+def hides_all(devices: Sequence[str]) -> bool:
+    """Whether `devices` name no GPU at all, as opposed to none in particular."""
+    return bool(devices) and not _visible(devices)
+
+
+def _visible(devices: Sequence[str]) -> tuple[str, ...]:
+    """CUDA reads names up to the first that stands for no device."""
+    return tuple(itertools.takewhile(lambda device: device.lower() not in _NONE, devices))
 
 
 def _matches(gpu: Gpu, device: str) -> bool:

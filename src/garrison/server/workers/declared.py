@@ -4,6 +4,8 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
+import msgspec
+
 from garrison.fleet.values.declaration import Declaration
 from garrison.fleet.values.demand import Place
 from garrison.fleet.values.route import RouteDeclaration
@@ -13,6 +15,7 @@ from garrison.gateway.link.messages import RouteValue, TargetValue
 from garrison.net.origin import origin_of
 from garrison.server.adapters.places import AdapterPlace
 from garrison.server.adapters.routes import adapter_end, fleet_target_id
+from garrison.server.workers.declared_settings import declared_settings
 
 __all__ = [
     "Declared",
@@ -102,7 +105,9 @@ def fleet_target(target: FleetTarget, key: str | None, *, cold: bool = False) ->
     """
     spec = target.spec
     name = fleet_target_id(spec.name)
-    value = TargetValue(id=name, url=None if cold else spec.base_url, key=key, model=spec.base_model or target.base)
+    value = TargetValue(
+        id=name, url=None if cold else spec.base_url, key=key, model=spec.base_model or target.base, foreign=True
+    )
     route = RouteValue(
         name=spec.name,
         targets=(name,),
@@ -119,21 +124,28 @@ def declared_routes(
     *,
     here: Collection[str | None],
     places: Mapping[Place, AdapterPlace] = MappingProxyType({}),
-) -> tuple[dict[str, RouteValue], list[tuple[str, str]]]:
-    """Return the routes of all stacks by name, and those of which another stack has the name: route and stack.
+) -> tuple[dict[str, RouteValue], list[tuple[str, str, str]]]:
+    """Return the routes of all stacks by name, and the names, aliases too, that a stack declares and another one has:
+    name, stack, and who has it.
 
     Args:
         here: names of this node, None among them.
         places: where adapters are loaded.
     """
     routes: dict[str, RouteValue] = {}
-    refused: list[tuple[str, str]] = []
+    owners: dict[str, str] = {}
+    refused: list[tuple[str, str, str]] = []
     for stack in stacks:
+        own = stack.declaration.stack
         for name, route in stack.declaration.routes.items():
-            if name in routes:
-                refused.append((name, stack.declaration.stack))
-            else:
-                routes[name] = _route(route, stack, here, places)
+            if name in owners:
+                refused.append((name, own, owners[name]))
+                continue
+            value = _route(route, stack, here, places)
+            free = tuple(one for one in value.aliases if one not in owners)
+            refused += ((one, own, owners[one]) for one in value.aliases if one in owners)
+            owners |= dict.fromkeys((name, *free), own)
+            routes[name] = msgspec.structs.replace(value, aliases=free)
     return routes, refused
 
 
@@ -158,14 +170,16 @@ def _route(
     adapters = tuple(adapter for _, _, adapter in ends)
     weights = tuple(one.weight for one in route.to)
     instances = dict.fromkeys(one.place for one in route.to)
+    policy = policy_name(route.policy)
     return RouteValue(
         name=route.name,
         targets=tuple(target for target, _, _ in ends),
         models=tuple(model for _, model, _ in ends),
         adapters=adapters if any(adapters) else (),
-        policy=policy_name(route.policy),
+        policy=policy,
         weights=() if all(one == 1.0 for one in weights) else weights,
         instances=tuple(instances) if all(one in declaration.instances for one in instances) else (),
         created=stack.created,
         owned_by=declaration.stack,
+        **declared_settings(route, policy),
     )

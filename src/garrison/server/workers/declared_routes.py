@@ -74,7 +74,7 @@ class DeclaredRoutes:
         self._read_once = asyncio.Event()
         self._reading = asyncio.Lock()
         self._looked_at = -1.0
-        self._refused: list[tuple[str, str]] = []
+        self._refused: list[tuple[str, str, str]] = []
         self._work: asyncio.Task[None] | None = None
         self._places: Mapping[Place, AdapterPlace] = {}
         self._soon: asyncio.TimerHandle | None = None
@@ -248,8 +248,7 @@ class DeclaredRoutes:
         routes, refused = declared_routes(self._stacks, here=self._here, places=places)
         if refused != self._refused:
             self._refused = refused
-            for name, stack in refused:
-                owner = routes[name].owned_by
+            for name, stack, owner in refused:
                 _log.warning("a route is not answered: another stack has the name", route=name, stack=stack, has=owner)
         values, own, reasons = {}, {}, {}
         for one in self._targets:

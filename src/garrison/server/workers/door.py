@@ -2,7 +2,9 @@
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from itertools import count
 from typing import Any
@@ -20,6 +22,8 @@ from garrison.server.adapters.routes import ends_to_load
 from garrison.server.workers.routes import Known, changes, instance_target, name_of, node_of, target_id
 
 __all__ = ["WorkerDoor"]
+
+_REPORT_SECONDS = 1.0
 
 
 class WorkerDoor:
@@ -48,7 +52,7 @@ class WorkerDoor:
         node: Callable[[str], TargetValue],
         adapters: AdapterLoads,
         greeted: Callable[["WorkerDoor", messages.Hello], None],
-        told: Callable[["WorkerDoor", messages.Listening | messages.Failed | messages.Used], None],
+        told: Callable[["WorkerDoor", messages.Listening | messages.Failed | messages.Used | messages.Stored], None],
         lost: Callable[["WorkerDoor"], None],
     ) -> None:
         self._instances = instances
@@ -61,6 +65,8 @@ class WorkerDoor:
         self._version = 0
         self._open = False
         self._starting: dict[int, asyncio.Task[None]] = {}
+        self._waited_for: Counter[str] = Counter()
+        self._reports: asyncio.Task[None] | None = None
         self._leases: dict[int, Lease] = {}
         self._asked_left: dict[int, asyncio.Future[bool]] = {}
         self._numbers = count(1)
@@ -184,10 +190,11 @@ class WorkerDoor:
             name = name_of(asked.target)
             if name is None:
                 raise self._why_cold(asked.target)
-            lease = await self._instances.acquire(name)
-            while not self._instances.get(name).admits:  # a command stops it already, and starts it again for us
-                lease.release()
-                lease = await self._instances.acquire(name)
+            with self._reported(name):
+                lease = await self._instances.acquire(name, timeout=asked.seconds)
+                while not self._instances.get(name).admits:  # a command stops it already, and starts it again for us
+                    lease.release()
+                    lease = await self._instances.acquire(name, timeout=asked.seconds)
         except GarrisonError as error:
             self._refuse(asked.id, error)
             return
@@ -197,6 +204,26 @@ class WorkerDoor:
         # In the step that took the lease: the target cannot have left since.
         if not self.peer.send(messages.Activated(id=asked.id, target=instance_target(self._instances.get(name)))):
             self._forget(asked.id)
+
+    @contextmanager
+    def _reported(self, name: str) -> Iterator[None]:
+        """While a request waits for an instance, tell where its start is."""
+        self._waited_for[name] += 1
+        if self._reports is None or self._reports.done():
+            self._reports = asyncio.create_task(self._report(), name="report starts")
+        try:
+            yield
+        finally:
+            self._waited_for[name] -= 1
+
+    async def _report(self) -> None:
+        while waited_for := +self._waited_for:
+            self._waited_for = waited_for
+            for name in waited_for:
+                if (live := self._instances.find(name)) is not None and not live.admits:
+                    loading = _plain(self._instances.loading(live))
+                    self.peer.send(messages.Loading(target=target_id(live), loading=loading))
+            await asyncio.sleep(_REPORT_SECONDS)
 
     async def _activate_adapter(self, asked: messages.Activate) -> None:
         lease = None
@@ -281,6 +308,8 @@ class WorkerDoor:
     def _gone(self) -> None:
         for number in (*self._starting, *self._leases):
             self._forget(number)
+        if self._reports is not None:
+            self._reports.cancel()
         for number in tuple(self._asked_left):
             self._answer_left(number, False)
         if self._open:

@@ -28,6 +28,7 @@ from garrison.server.workers.guarded import Guarded
 from garrison.server.workers.processes import LINK_NAME, LOG_NAME, start_worker
 from garrison.server.workers.records import RECORD_NAME, WorkerRecord, read_workers, write_workers
 from garrison.server.workers.routes import Known, known
+from garrison.server.workers.told import told_keys, told_settings, via_of
 from garrison.server.workers.totals import Totals
 
 __all__ = ["Workers"]
@@ -72,7 +73,8 @@ class Workers:
     ) -> None:
         self._instances, self._nodes, self._keys = instances, nodes, keys
         self._settings, self._secret, self._disk = settings, secret, disk
-        self._control_socket = control_socket
+        self._control_socket = control_socket.absolute()
+        self._via = via_of(secret, self._control_socket)
         self._declared = declared
         self._adapters = adapters
         self._address = (settings.server_host, settings.server_port)
@@ -233,7 +235,9 @@ class Workers:
             _log.info("a worker of the gateway was adopted", pid=hello.pid)
         self._tell()
 
-    def _told(self, door: WorkerDoor, message: messages.Listening | messages.Failed | messages.Used) -> None:
+    def _told(
+        self, door: WorkerDoor, message: messages.Listening | messages.Failed | messages.Used | messages.Stored
+    ) -> None:
         if isinstance(message, messages.Listening) and door.process is not None:
             self._listening.add(door.process.pid)
             door.address = f"{self._address[0]}:{message.port}"
@@ -242,6 +246,11 @@ class Workers:
                 self._begin(self._record(), "record the workers")
         elif isinstance(message, messages.Used):
             self.totals.add(message.uses)
+        elif isinstance(message, messages.Stored):
+            for other in self._doors:
+                if other is not door:
+                    other.peer.send(message)
+            return
         elif isinstance(message, messages.Failed):
             host, port = self._address
             if message.taken:
@@ -337,7 +346,8 @@ class Workers:
 
     def _known(self) -> Known:
         self._declared.follow_engines()
-        return known(self._instances.list(), self._nodes.list(), self._declared.now)
+        idle = self._settings.idle_timeout
+        return known(self._instances.list(), self._nodes.list(), self._declared.now, idle=idle)
 
     async def _fresh(self) -> None:
         await self._declared.fresh()
@@ -347,27 +357,10 @@ class Workers:
         return TargetValue(id=f"node:{name}", url=upstream.url, key=upstream.key, hop=True)
 
     def _told_settings(self) -> messages.Settings:
-        values = self._settings
-        return messages.Settings(
-            host=self._address[0],
-            port=self._address[1],
-            control_socket=str(self._control_socket.absolute()),
-            tls_cert=None if values.tls_cert_file is None else str(values.tls_cert_file.absolute()),
-            tls_key=None if values.tls_key_file is None else str(values.tls_key_file.absolute()),
-            open_inference=not values.require_inference_auth,
-            open_management=not values.require_management_auth,
-            max_body_bytes=values.max_body_mib * 2**20,
-            drain_seconds=values.drain_timeout,
-        )
+        return told_settings(self._settings, self._address, self._control_socket, self._via)
 
     def _told_keys(self) -> messages.Keys:
-        book = self._keys.book
-        return messages.Keys(
-            secret=self._secret,
-            config_keys=self._settings.management_keys,
-            revision=book.revision,
-            rows=list(book.rows.values()),
-        )
+        return told_keys(self._keys.book, self._secret, self._settings.management_keys)
 
     def _tell(self) -> None:
         self._changed.set()
