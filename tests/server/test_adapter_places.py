@@ -215,5 +215,5 @@ def test_the_order_of_names() -> None:
     )
     found = {name: route.owned_by for name, route in all_known([], [], given_).routes.items()}
     assert found == {
-        "both": "route", "t/sql": "route", "t": "target", "named": "target", "t/other": "place", "a/b": "adapter",
+        "both": "route", "both/": "target", "t/sql": "route", "t": "target", "named": "target", "t/other": "place", "a/b": "adapter",
     }, "an adapter called `t/x` would hide a model of the target `t`"  # fmt: skip
