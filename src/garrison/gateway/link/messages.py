@@ -4,6 +4,7 @@ from typing import Any
 
 import msgspec
 
+from garrison.gateway.link.reports import Finished, LiveValue, Spent, Used
 from garrison.store.key_store import KeyRow
 
 __all__ = [
@@ -12,6 +13,8 @@ __all__ = [
     "Activate",
     "Activated",
     "Begun",
+    "Cancel",
+    "Cancelled",
     "Close",
     "Closed",
     "Counts",
@@ -21,21 +24,22 @@ __all__ = [
     "FromWorker",
     "Hello",
     "Keys",
+    "ListLive",
     "Listening",
+    "LiveRequests",
     "Load",
     "Refused",
     "RouteValue",
     "Settings",
+    "Stored",
     "Sync",
     "Synced",
     "Tables",
     "Taken",
     "TargetValue",
-    "UseValue",
-    "Used",
 ]  # fmt: skip
 
-PROTOCOL = 1
+PROTOCOL = 2
 """Both ends must speak the same one; a worker of another version is drained and replaced."""
 
 
@@ -98,6 +102,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     Attributes:
         host, port: where to listen; None for a worker that listens already.
         control_socket: where everything but requests to models goes.
+        report_requests: each request that has ended is reported; see `Finished`.
+        stream_usage: engines are asked for the usage of every stream.
     """
 
     host: str
@@ -109,6 +115,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     open_management: bool = False
     max_body_bytes: int = 64 * 2**20
     drain_seconds: float = 30.0
+    report_requests: bool = False
+    stream_usage: bool = False
 
 
 class Keys(msgspec.Struct, frozen=True, kw_only=True, tag=True):
@@ -135,10 +143,11 @@ class Tables(msgspec.Struct, frozen=True, kw_only=True, tag=True):
 
 
 class Activated(msgspec.Struct, frozen=True, kw_only=True, tag=True):
-    """The target of `Activate` is ready, and stays so until the worker says `Taken`."""
+    """The target of `Activate` is ready, and stays so until the worker says `Taken`. `wake`: seconds of its start."""
 
     id: int
     target: TargetValue
+    wake: float = 0.0
 
 
 class Refused(msgspec.Struct, frozen=True, kw_only=True, tag=True):
@@ -175,7 +184,29 @@ class Drain(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     seconds: float
 
 
-FromControl = Settings | Keys | Tables | Activated | Refused | Begun | Synced | Close | Drain
+class Stored(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """The batch of `Spent` with this number, and all before it, are on disk."""
+
+    number: int
+
+
+class ListLive(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """Say which requests are in progress, at most so many; answered by `LiveRequests`."""
+
+    id: int
+    most: int
+
+
+class Cancel(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """End a request that is in progress; answered by `Cancelled`. `request`: the gateway's own id of it."""
+
+    id: int
+    request: str
+
+
+FromControl = (
+    Settings | Keys | Tables | Activated | Refused | Begun | Synced | Close | Drain | Stored | ListLive | Cancel
+)  # fmt: skip
 
 
 # From a worker
@@ -258,34 +289,22 @@ class Closed(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     running: int
 
 
-class UseValue(msgspec.Struct, kw_only=True):
-    """Requests of one key to one target by one route, since the last time.
+class LiveRequests(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """The answer to `ListLive`: requests in progress, oldest first. `more`: further ones, which are left out."""
 
-    Attributes:
-        statuses: how many were answered with each.
-        seconds, first_bytes: how many fell below each bound of a histogram, and, at the end, above all.
-    """
-
-    route: str
-    target: str
-    key_id: int | None
-    statuses: dict[int, int] = {}
-    seconds: list[int]
-    first_bytes: list[int]
-    seconds_sum: float = 0.0
-    first_bytes_sum: float = 0.0
-    retries: int = 0
-    bytes_in: int = 0
-    bytes_out: int = 0
-    tokens_in: int = 0
-    tokens_out: int = 0
-    tokens_cached: int = 0
+    id: int
+    requests: list[LiveValue]
+    more: int = 0
 
 
-class Used(msgspec.Struct, frozen=True, kw_only=True, tag=True):
-    """What was used since the last time."""
+class Cancelled(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """The answer to `Cancel`. `found`: it was in progress here, and has ended now."""
 
-    uses: list[UseValue]
+    id: int
+    found: bool
 
 
-FromWorker = Hello | Load | Sync | Listening | Failed | Activate | Abandon | Taken | Counts | Closed | Used
+FromWorker = (
+    Hello | Load | Sync | Listening | Failed | Activate | Abandon | Taken | Counts | Closed
+    | Used | Spent | Finished | LiveRequests | Cancelled
+)  # fmt: skip

@@ -12,10 +12,17 @@ __all__ = ["NamedModel", "named_model"]
 
 
 class NamedModel(NamedTuple):
-    """A model as a body names it."""
+    """A model as a body names it.
+
+    Attributes:
+        stream: whether the answer is to be a stream.
+        wants_usage: whether the client asks for `usage` at the end of that.
+    """
 
     name: str
     form: FormModel | None = None
+    stream: bool = False
+    wants_usage: bool = False
 
     def renamed(self, body: bytes, name: str) -> bytes:
         """Return the body with `name` in its place, and nothing else changed."""
@@ -29,7 +36,8 @@ def named_model(asked: Asked, body: bytes, content_type: str) -> NamedModel:
     if asked.model_in is ModelIn.FORM:
         form = form_model(body, content_type)
         return NamedModel(form.name, form)
-    return NamedModel(read_fields(body).model)
+    found = read_fields(body)
+    return NamedModel(found.model, None, found.stream is True, found.stream is True and found.wants_usage)
 
 
 @lru_cache(maxsize=4096)

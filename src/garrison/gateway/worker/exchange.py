@@ -14,6 +14,7 @@ from garrison.gateway.choose.breaker import ALWAYS
 from garrison.gateway.choose.failure import Failure, failure_of
 from garrison.gateway.choose.retry import Attempt, GiveUp, blames_target, decide
 from garrison.gateway.choose.retry_budget import RetryBudget
+from garrison.gateway.requests.errors import StoppedError
 from garrison.gateway.requests.paths import Asked, Kind, ModelIn, path_at, reaches
 from garrison.gateway.worker.account import CLIENT_LEFT, CUT_OFF, Account
 from garrison.gateway.worker.affinity import key_of
@@ -55,10 +56,10 @@ class Exchange:
     """
 
     __slots__ = (
-        "_accepted", "_account", "_again", "_asked_for", "_breaker", "_chunked", "_data", "_end_asked", "_entered",
+        "_accepted", "_again", "_asked_for", "_breaker", "_chunked", "_data", "_end_asked", "_entered",
         "_failed", "_failure", "_generation", "_id", "_inbound", "_made_id", "_model", "_named", "_out",
         "_pieces", "_plane", "_query", "_rechecked", "_request", "_sent_at", "_size", "_started", "_synced",
-        "_tries", "_upstream", "_wait", "_who", "deadline", "rest", "route", "target",
+        "_tries", "_upstream", "_wait", "_who", "account", "deadline", "rest", "route", "target",
     )  # fmt: skip
 
     def __init__(
@@ -74,11 +75,10 @@ class Exchange:
         self._inbound = inbound
         self._request = request
         self._asked_for = asked
-        self._account = Account(plane, asked, request.at)
-        self._id = request_id_of(request.headers)
-        self._made_id = not self._id
-        if self._made_id:
-            self._id = plane.new_id()
+        own, given = plane.new_id(), request_id_of(request.headers)
+        self._id = given or own
+        self._made_id = not given
+        self.account = Account(plane, asked, request.at, own, self._id, inbound.peer)
         self._query = query
         self._model = asked.name
         self._named: NamedModel | None = None
@@ -137,19 +137,22 @@ class Exchange:
         """Find the route, and check that it may be used. What is unknown may just have been made."""
         if self._inbound.work is not self:
             return
+        self.account.is_read()
         try:
             if self._who is None or self._synced:
                 self._who = self._plane.require_caller(self._request)
             who = self._who
-            self._account.key = who.key_id if isinstance(who, Identity) else None
+            self.account.key = who.key_id if isinstance(who, Identity) else None
             if self._asked_for.model_in is not ModelIn.PATH and self._named is None:
                 form = self._asked_for.model_in is ModelIn.FORM
                 kind = self._plane.content_type(self._request) if form else ""
                 self._named = named_model(self._asked_for, self._data, kind)
                 self._model = self._named.name
+                self.account.stream = self._named.stream
+            self.account.model = self._model
             self.route, self.rest = self._plane.route_for(self._request, self._model)
-            self._account.route = self.route.name
-            self._account.admission = self._plane.admit(who, self.route, self._model)
+            self.account.route = self.route.name
+            self.account.admission = self._plane.admit(who, self.route, self._model)
         except (NotFoundError, UnauthenticatedError) as error:
             if self._synced or not self._plane.sync(self._admit):
                 self._refuse(error)
@@ -165,7 +168,16 @@ class Exchange:
     def cancel(self) -> None:
         """The client has gone: so does the request, at once."""
         self._give_up()
-        self._end(CLIENT_LEFT)
+        self._end(CLIENT_LEFT, "client-left")
+
+    def stop(self) -> None:
+        """Somebody who may has it ended."""
+        self._give_up()
+        if self._started:
+            self._end(CUT_OFF, "stopped")
+            self._inbound.abort()
+        else:
+            self._refuse(StoppedError("the request was stopped by an operator of the server"))
 
     def pause(self, paused: bool) -> None:
         if self._upstream is not None:
@@ -194,6 +206,7 @@ class Exchange:
         elif target.open:
             self._go()
         else:
+            self.account.waits()
             self._wait = self._plane.activate(target, self)
 
     def _elsewhere(self, error: GarrisonError) -> None:
@@ -209,14 +222,16 @@ class Exchange:
         self._failure = error, None
         self._choose(route.tried(self._failed))
 
-    def activated(self) -> None:
-        """The target is ready, and stays so until this request is counted."""
+    def activated(self, wake: float = 0.0) -> None:
+        """The target is ready, and stays so until this request is counted. `wake`: seconds that its start took."""
         self._wait = None
+        self.account.goes_on(wake)
         self._go()
 
     def refused(self, error: GarrisonError) -> None:
         """The target cannot be had."""
         self._wait = None
+        self.account.goes_on(0.0)
         self._elsewhere(error)
 
     def _go(self) -> None:
@@ -231,11 +246,13 @@ class Exchange:
             if connection.alive:
                 self._send(connection)
                 return
+        self.account.waits()
         self._plane.connect(target, self)
 
     def connected(self, connection: "Outbound") -> None:
         """A new connection is there."""
         if self._inbound.work is self:
+            self.account.goes_on()
             self._send(connection)
         else:  # the client has gone meanwhile
             connection.rest()
@@ -257,8 +274,8 @@ class Exchange:
         own, dropped = target.head, DROPPED_UP
         if self._made_id:
             own += b"x-request-id: " + self._id + b"\r\n"
-        if self._account.counts_tokens:
-            self._account.ask(data, self._plane.content_type(request))
+        if self.account.counts_tokens:
+            self.account.ask(data, self._plane.content_type(request))
             own, dropped = own + b"accept-encoding: identity\r\n", DROPPED_TO_COUNT
         head = request_head(
             request, target.prefix + (self._path_at(target) or b"/") + self._query, own, len(data), dropped
@@ -267,6 +284,7 @@ class Exchange:
         self.deadline = self._sent_at + self._plane.silence_seconds
         self._plane.timed(self)
         connection.request(self, request.method.decode("latin-1"), head + data)
+        self.account.is_sent()
         self._accepted = len(data) < _SMALL or not connection.congested
 
     # --- as Answered
@@ -282,10 +300,11 @@ class Exchange:
             if not self._request.http10 and status != 100:
                 self._out.append(answer_head(status, headers, b""))
         keep = self._request.keep_alive and not self._plane.draining
-        own = b"" if request_id_of(reader.headers) else b"x-request-id: " + self._id + b"\r\n"
+        own = self.account.begin(reader, self._plane.now())
+        if not request_id_of(reader.headers):
+            own += b"x-request-id: " + self._id + b"\r\n"
         head, self._chunked = framed(self._request, reader, keep, own)
         self._out.append(head)
-        self._account.begin(reader, self._plane.now())
         self._started = True
         self._inbound.begun = True
 
@@ -299,7 +318,7 @@ class Exchange:
         return asked.rest if reaches(engine, self._request.method, asked.rest, query=bool(self._query)) else None
 
     def answer_body(self, piece: bytes) -> None:
-        self._account.piece(piece)
+        self.account.piece(piece)
         if self._chunked:
             self._out += (b"%x\r\n" % len(piece), piece, b"\r\n")
         else:
@@ -309,7 +328,7 @@ class Exchange:
         connection = self._upstream
         assert connection is not None
         reader = connection.reader
-        self._account.complete()
+        self.account.complete()
         if self._chunked:
             self._out.append(_last_chunk(reader) if reader.trailers else LAST_CHUNK)
         close = self._request.http10 and not _sized(reader)
@@ -325,9 +344,11 @@ class Exchange:
     def answer_flush(self) -> None:
         out = self._out
         if out:
-            self.deadline = self._plane.now() + self._plane.silence_seconds
+            now = self._plane.now()
+            self.deadline = now + self._plane.silence_seconds
             self._inbound.send(out[0] if len(out) == 1 else b"".join(out))
             out.clear()
+            self.account.written(now)
 
     def answer_lost(self, reason: str) -> None:
         connection, self._upstream = self._upstream, None
@@ -435,7 +456,7 @@ class Exchange:
     def _refuse(self, error: GarrisonError, status: int | None = None) -> None:
         found = self._plane.error_answer(error, self._request.target)
         number = found[0] if status is None else status
-        self._end(number)
+        self._end(number, error.code)
         if self._inbound.work is self:
             self._inbound.answer(number, [*found[1], (b"x-request-id", self._id)], found[2])
 
@@ -449,16 +470,17 @@ class Exchange:
             self._entered = False
             self._plane.leave(target)
 
-    def _end(self, status: int = CUT_OFF) -> None:
+    def _end(self, status: int = CUT_OFF, outcome: str = "cut-off") -> None:
         """Everything is given back.
 
         Args:
             status: where the answer has not begun.
+            outcome: where it is not complete.
         """
         self._plane.ended(self)
-        account = self._account
+        account = self.account
         account.tries, account.target = self._tries, "" if self._end_asked is None else self._end_asked.target.id
-        account.end(status, len(self._data))
+        account.end(status, outcome, len(self._data))
         self._leave()
 
 

@@ -12,6 +12,7 @@ from garrison.gateway.link import messages
 from garrison.gateway.link.peer import Peer, worker_peer
 from garrison.gateway.worker.exchange import Exchange
 from garrison.gateway.worker.plane import Plane
+from garrison.gateway.worker.reporting import Reporting
 from garrison.gateway.worker.targets import Target
 
 __all__ = ["Link"]
@@ -35,6 +36,9 @@ class Link:
         path: the socket of the control process.
         hello: returns the first message.
         ordered: is called with what is meant for the worker as a whole.
+
+    Attributes:
+        reporting: what is reported about requests.
     """
 
     def __init__(
@@ -53,11 +57,12 @@ class Link:
         self._syncing: dict[int, tuple[Callable[[], None], asyncio.TimerHandle]] = {}
         self._quiet: dict[Target, asyncio.TimerHandle] = {}
         self._told: dict[str, int] = {}
+        self.reporting = Reporting(plane, self.send)
 
     async def run(self) -> None:
         """Connect again and again."""
         loop = asyncio.get_running_loop()
-        counting = asyncio.create_task(self._count())
+        tasks = asyncio.create_task(self._count()), asyncio.create_task(self.reporting.run())
         last = loop.time()
         try:
             while await self._may_go_on(loop.time() - last):
@@ -69,14 +74,17 @@ class Link:
                     self._peer = peer
                     self._told = {}
                     peer.send(self._hello())
+                    self.reporting.connected()
                     await self._lost.wait()
                     self._peer = None
+                    self.reporting.disconnected()
                     self._refuse_all()
                     last = loop.time()
                 await asyncio.sleep(_AGAIN_SECONDS)
             self._ordered(messages.Drain(seconds=0.0))
         finally:
-            counting.cancel()
+            for task in tasks:
+                task.cancel()
 
     async def _may_go_on(self, away: float) -> bool:
         """Without a control process a worker goes on, but not for ever, and not without the data directory."""
@@ -158,15 +166,13 @@ class Link:
             self._told[target.id] = target.running
 
     async def _count(self) -> None:
-        """Tell how many requests there are, for whoever looks, and what those that have ended used."""
+        """Tell how many requests there are, for whoever looks."""
         while True:
             await asyncio.sleep(_COUNTS_SECONDS)
             targets = self._plane.table.targets.values()
             changed = {one.id: one.running for one in targets if one.running and self._told.get(one.id) != one.running}
             if changed and self.send(messages.Counts(running=changed)):
                 self._told |= changed
-            if self._peer is not None and (uses := self._plane.stats.take()):
-                self.send(messages.Used(uses=uses))
 
     # --- messages
 
@@ -194,6 +200,8 @@ class Link:
                 plane.callers.set_keys(message)
             case messages.Settings() | messages.Drain():
                 self._ordered(message)
+            case messages.Stored() | messages.ListLive() | messages.Cancel():
+                self.reporting.received(message)
 
     def _activated(self, message: messages.Activated) -> None:
         exchange = self._waiting.pop(message.id, None)
@@ -205,7 +213,7 @@ class Link:
             return
         if target.value != message.target or not target.open:
             target.set(message.target)
-        exchange.activated()
+        exchange.activated(message.wake)
         self.send(messages.Taken(id=message.id))
 
     def _refuse(self, number: int, error: GarrisonError) -> None:

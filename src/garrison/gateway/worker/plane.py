@@ -19,6 +19,7 @@ from garrison.gateway.requests.near import near_names
 from garrison.gateway.requests.paths import Asked, Kind, classify
 from garrison.gateway.worker.callers import Callers
 from garrison.gateway.worker.exchange import Exchange
+from garrison.gateway.worker.finished import FinishedRequests
 from garrison.gateway.worker.heads import KEPT_FOR_CONTROL
 from garrison.gateway.worker.inbound import Inbound, Request, Work
 from garrison.gateway.worker.listing import Listing
@@ -81,6 +82,7 @@ class Plane:
         inbound: connections of clients.
         feeds: of clients that watch the models.
         draining: no request follows the one in progress on any connection.
+        name: of this process, at random.
     """
 
     def __init__(self, clock: Clock, loop: asyncio.AbstractEventLoop) -> None:
@@ -94,7 +96,8 @@ class Plane:
         self.feeds: set[Feed] = set()
         self.silence_seconds = 3600.0
         self.stats = Stats()
-        self._ids_begin = os.urandom(6).hex().encode()
+        self.finished = FinishedRequests()
+        self.name = os.urandom(6).hex().encode()
         self._ids = count(1)
         self._loop = loop
         self._control = Target(TargetValue(id=CONTROL))
@@ -103,6 +106,7 @@ class Plane:
 
     def set_settings(self, told: Settings) -> None:
         self.settings = told
+        self.finished.wanted = told.report_requests
         self.callers.set_open(infers=told.open_inference, manages=told.open_management)
         self._control.set(TargetValue(id=CONTROL, url=f"unix:{told.control_socket}"))
 
@@ -262,8 +266,8 @@ class Plane:
     # --- targets
 
     def new_id(self) -> bytes:
-        """Return an id for a request that has none."""
-        return b"%b-%x" % (self._ids_begin, next(self._ids))
+        """Return an id that no other request has."""
+        return b"%b-%x" % (self.name, next(self._ids))
 
     def choose(self, route: Route, key: bytes | None, tried: tuple[End, ...]) -> End | None:
         """Return the end of a route for a request, and let it through its breaker; None if there is none for it.

@@ -11,11 +11,15 @@ from garrison.base.identity import ProcessId
 from garrison.gateway.link import messages
 from garrison.gateway.link.messages import TargetValue
 from garrison.gateway.link.peer import Peer, control_peer
+from garrison.gateway.link.reports import Finished, Spent, Used
 from garrison.instances.live import Lease, Live
 from garrison.instances.manager import InstanceManager
 from garrison.server.workers.routes import Known, changes, instance_target, name_of, node_of, target_id
 
-__all__ = ["WorkerDoor"]
+__all__ = ["Report", "WorkerDoor"]
+
+Report = Used | Spent | Finished | messages.LiveRequests | messages.Cancelled
+"""What a worker says about requests."""
 
 
 class WorkerDoor:
@@ -26,7 +30,7 @@ class WorkerDoor:
         fresh: returns when that is as of now.
         node: returns a node as a target. Raises UnreachableError for one that did not answer the last time.
         greeted: is called with its first message.
-        told: is called with what it says about itself: that it listens, or why not, and what was used.
+        told: is called with what it says about itself: that it listens, or why not, and what it has carried.
         lost: is called when its connection has ended.
 
     Attributes:
@@ -42,7 +46,7 @@ class WorkerDoor:
         fresh: Callable[[], Awaitable[None]],
         node: Callable[[str], TargetValue],
         greeted: Callable[["WorkerDoor", messages.Hello], None],
-        told: Callable[["WorkerDoor", messages.Listening | messages.Failed | messages.Used], None],
+        told: Callable[["WorkerDoor", messages.Listening | messages.Failed | Report], None],
         lost: Callable[["WorkerDoor"], None],
     ) -> None:
         self._instances = instances
@@ -83,6 +87,10 @@ class WorkerDoor:
             self._version += 1
             self._known = found
             self.peer.send(told)
+
+    def send(self, message: messages.FromControl) -> bool:
+        """Tell it something; False if it is gone."""
+        return self.peer.send(message)
 
     def leave(self, seconds: float) -> None:
         """Have the worker finish what is in progress within `seconds`, and end."""
@@ -141,6 +149,7 @@ class WorkerDoor:
         self._instances.told()
 
     async def _activate(self, asked: messages.Activate) -> None:
+        began = asyncio.get_running_loop().time()
         try:
             if (node := node_of(asked.target)) is not None:
                 self.peer.send(messages.Activated(id=asked.id, target=self._node(node)))
@@ -159,7 +168,9 @@ class WorkerDoor:
             self._starting.pop(asked.id, None)
         self._leases[asked.id] = lease
         # In the step that took the lease: the target cannot have left since.
-        if not self.peer.send(messages.Activated(id=asked.id, target=instance_target(self._instances.get(name)))):
+        live = self._instances.get(name)
+        wake = live.start_seconds_since(began)
+        if not self.peer.send(messages.Activated(id=asked.id, target=instance_target(live), wake=wake)):
             self._forget(asked.id)
 
     async def _load(self, asked: messages.Load) -> None:
