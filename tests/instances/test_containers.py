@@ -54,7 +54,8 @@ class Server:
     async def adopt(self, spec: InstanceSpec, engine: RunningEngine) -> RunningEngine | None:
         """As the server that comes after one that was killed."""
         self.runner = self.new_runner()
-        return await self.runner.adopt(Launch(spec, port_of(engine), stop_timeout=10))
+        left = await self.runner.find(Launch(spec, port_of(engine), stop_timeout=10))
+        return None if left is None else await left.ready(lambda _: None)
 
     async def none_left(self) -> None:
         async with asyncio.timeout(20):

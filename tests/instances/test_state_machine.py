@@ -2,7 +2,7 @@
 whatever happens."""
 
 import asyncio
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable
 from dataclasses import fields
 from typing import Any
 
@@ -16,13 +16,13 @@ from garrison.instances.live import Lease
 from garrison.instances.manager import InstanceManager
 from garrison.instances.room.values import HOST, Device, Limits
 from garrison.instances.settings import ManagerSettings
-from garrison.instances.values.record import InstanceRecord
 from garrison.instances.values.spec import InstanceSpec
 from garrison.instances.values.state import State
-from garrison.store.records import Event
 from garrison.testing.instances import MemoryDevices, MemoryInstances, MemoryRunner, OneServer, SleepFaults
 from garrison.testing.thread_pool import DirectPool
 from garrison.testing.virtual_loop import LoopClock, VirtualLoop
+
+from .world import StoreView
 
 NAMES = ("a", "b", "c", "d")
 NAME = st.sampled_from(NAMES)
@@ -33,28 +33,6 @@ DEADLINE = 60.0
 FAULTS = st.sampled_from(
     [SleepFaults(), SleepFaults(), *(SleepFaults(**{one.name: True}) for one in fields(SleepFaults))]
 )
-
-
-class StoreView:
-    """The store as one server has it: after that was killed, it writes no more."""
-
-    def __init__(self, store: MemoryInstances) -> None:
-        self._store = store
-        self.killed = False
-
-    def load(self) -> list[InstanceRecord]:
-        return self._store.load()
-
-    def create(self, record: InstanceRecord, events: Sequence[Event]) -> InstanceRecord:
-        return self._store.create(record, events)
-
-    def save(self, records: Sequence[InstanceRecord], events: Sequence[Event]) -> None:
-        if not self.killed:
-            self._store.save(records, events)
-
-    def delete(self, record: InstanceRecord, events: Sequence[Event]) -> None:
-        if not self.killed:
-            self._store.delete(record, events)
 
 
 class Machine(RuleBasedStateMachine):
@@ -248,7 +226,9 @@ class Machine(RuleBasedStateMachine):
 
 
 TestMachine = Machine.TestCase
-TestMachine.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+TestMachine.settings = settings(
+    max_examples=int(__import__("os").environ.get("EX", "150")), stateful_step_count=40, deadline=None
+)
 
 
 def test_two_that_are_asked_for_in_turn_share_the_room_fairly() -> None:

@@ -1,16 +1,40 @@
 """A machine over the twins, whose server may come and go, on a clock that does not wait."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from garrison.instances.manager import InstanceManager
 from garrison.instances.settings import ManagerSettings
+from garrison.instances.values.record import InstanceRecord
 from garrison.instances.values.spec import InstanceSpec
 from garrison.instances.values.state import State
+from garrison.store.records import Event
 from garrison.testing.instances import MemoryDevices, MemoryInstances, MemoryRunner
 from garrison.testing.thread_pool import DirectPool
 from garrison.testing.virtual_loop import LoopClock, VirtualLoop
+
+
+class StoreView:
+    """The store as one server has it: after that was killed, it writes no more."""
+
+    def __init__(self, store: MemoryInstances) -> None:
+        self._store = store
+        self.killed = False
+
+    def load(self) -> list[InstanceRecord]:
+        return self._store.load()
+
+    def create(self, record: InstanceRecord, events: Sequence[Event]) -> InstanceRecord:
+        return self._store.create(record, events)
+
+    def save(self, records: Sequence[InstanceRecord], events: Sequence[Event]) -> None:
+        if not self.killed:
+            self._store.save(records, events)
+
+    def delete(self, record: InstanceRecord, events: Sequence[Event]) -> None:
+        if not self.killed:
+            self._store.delete(record, events)
 
 
 class World:

@@ -73,6 +73,31 @@ def test_a_killed_server_leaves_its_engines_and_the_next_adopts_them(lab: Server
     assert not engines(lab), "no orphan"
 
 
+def test_a_server_killed_during_a_start_leaves_it_to_the_next(lab: ServerLab, tiny_model: Path) -> None:
+    lab.create("slow", tiny_model, backend_options={"startup_delay": 20})
+    lab.create("other", tiny_model)
+    lab.api("POST", "/instances/slow/start")
+    wait_for(lambda: engines(lab), 20, "its process")
+    pids = engines(lab)
+    lab.kill()
+    lab.start()
+    assert lab.instance("slow")["state"] == "starting", "the server is ready before it"
+    assert lab.chat("other").is_success
+    assert lab.chat("slow").is_success, "joins the start that was found"
+    after = lab.instance("slow")
+    assert (after["state"], after["reason"], [after["pid"]]) == ("running", "adopted", pids)
+    lab.kill()
+    lab.start()
+    lab.api("POST", "/instances/slow/restart")
+    wait_for(lambda: engines(lab) and pids[0] not in engines(lab), 20, "the next process")
+    lab.kill()
+    lab.start()
+    lab.api("POST", "/instances/slow/stop")
+    assert lab.instance("slow")["state"] == "stopped"
+    assert lab.api("POST", "/instances/other/stop")
+    assert not engines(lab), "a start that was taken over is ended as any other"
+
+
 def test_sigterm_leaves_instances_and_down_all_stops_them(lab: ServerLab, tiny_model: Path) -> None:
     lab.create("a", tiny_model)
     assert lab.chat("a").is_success
@@ -183,8 +208,9 @@ def command(lab: ServerLab, *arguments: str) -> "subprocess.CompletedProcess[str
 def test_an_upgrade_keeps_all_engines(lab: ServerLab, tiny_model: Path, tmp_path: Path) -> None:
     lab.create("a", tiny_model)
     lab.create("b", tiny_model)
-    assert lab.chat("a").is_success
-    assert lab.chat("b").is_success
+    for name in "ab":
+        answer = lab.chat(name)
+        assert answer.is_success, answer.text
     before = {name: lab.instance(name)["pid"] for name in "ab"}
     assert lab.end() == 0
     package = Path(garrison.__file__).parent

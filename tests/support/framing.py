@@ -6,6 +6,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
+from garrison.net.http1.known_heads import KnownHeads
 from garrison.net.http1.limits import Limits
 from garrison.net.http1.requests import Refusal, RequestReader
 from garrison.net.http1.responses import ResponseReader
@@ -25,8 +26,8 @@ class FoundRequest:
 class Requests:
     """Everything that one connection sent."""
 
-    def __init__(self, limits: Limits | None = None) -> None:
-        self.reader = RequestReader(self, limits or Limits())
+    def __init__(self, limits: Limits | None = None, heads: KnownHeads | None = None) -> None:
+        self.reader = RequestReader(self, limits or Limits(), heads)
         self.found: list[FoundRequest] = []
         self.refusal: Refusal | None = None
 
@@ -61,14 +62,21 @@ class Requests:
 class Responses:
     """What came back for one request."""
 
-    def __init__(self, method: str = "GET", limit: int = 1000, **options: Any) -> None:
-        self.reader = ResponseReader(self)
+    def __init__(
+        self, method: str = "GET", limit: int = 1000, *, heads: KnownHeads | None = None, **options: Any
+    ) -> None:
+        self.reader = ResponseReader(self, heads=heads)
+        self.interim: list[tuple[int, list[tuple[bytes, bytes]]]] = []
         self.status = 0
         self.headers: list[tuple[bytes, bytes]] = []
         self.body = b""
         self.ended = False
         self.failure = ""
         self.reader.expect(method, limit, **options)
+
+    def response_interim(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
+        assert not self.status
+        self.interim.append((status, list(headers)))
 
     def response_head(self) -> None:
         assert not self.status

@@ -8,10 +8,14 @@ __all__ = ["fsync_dir", "fsync_tree", "write_atomic"]
 _FSYNC_THREADS = 8
 
 
-def write_atomic(path: Path, content: bytes | str, *, mode: int = 0o644) -> None:
+def write_atomic(path: Path, content: bytes | str, *, mode: int = 0o644, durable: bool = True) -> None:
     """Write a temporary file beside `path`, flush it to disk and rename it over `path`.
 
     The file has `mode` from its first byte on, so a secret is never readable by others for a moment.
+
+    Args:
+        durable: it is still there after a power failure. False, which takes milliseconds less, for what describes
+            processes of this machine, which are gone then, too.
     """
     data = content.encode() if isinstance(content, str) else content
     temporary = path.with_name(f".{path.name}.{os.urandom(6).hex()}.tmp")
@@ -21,12 +25,14 @@ def write_atomic(path: Path, content: bytes | str, *, mode: int = 0o644) -> None
             os.fchmod(handle.fileno(), mode)
             handle.write(data)
             handle.flush()
-            os.fsync(handle.fileno())
+            if durable:
+                os.fsync(handle.fileno())
         temporary.rename(path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
-    fsync_dir(path.parent)
+    if durable:
+        fsync_dir(path.parent)
 
 
 def fsync_dir(directory: Path) -> None:

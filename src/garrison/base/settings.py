@@ -8,6 +8,7 @@ start, and `vllm-preflight` runs before every start of a server.
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
@@ -300,12 +301,14 @@ class Settings(ServerSettings):
         return self.database_url or self.data_dir / "garrison.db"
 
 
+@cache
 def seed_variables() -> frozenset[str]:
     """The `VLLM_*` variables that Garrison reads. They are removed from an engine's environment: vLLM owns that prefix
     and gives some of them another meaning (`VLLM_PORT` is the first port of its internal pool)."""
     return frozenset(seed for row in Settings.table() for seed in row.seeds if seed.startswith("VLLM_"))
 
 
+@cache
 def secret_variables() -> frozenset[str]:
     """Garrison's own variables for secrets. No engine needs them, so none gets them. A seed's variable (`HF_TOKEN`) may
     be the engine's too and is kept."""

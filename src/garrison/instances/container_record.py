@@ -31,7 +31,7 @@ class ContainerRecord:
 def record_container(directory: Path, record: ContainerRecord) -> None:
     """Write the file of an instance, before its container is started. Raises OSError."""
     content = {"program": list(record.program), "labels": dict(record.labels)}
-    write_atomic(directory / _NAME, json.dumps(content), mode=0o600)
+    write_atomic(directory / _NAME, json.dumps(content), mode=0o600, durable=False)
 
 
 def forget_container(directory: Path) -> None:

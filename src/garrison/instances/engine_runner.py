@@ -21,7 +21,7 @@ from garrison.instances.container_record import ContainerRecord, forget_containe
 from garrison.instances.engine_spec import ADDRESS, KEY_VARIABLE, plan_launch
 from garrison.instances.launch_secrets import with_secrets
 from garrison.instances.ports import Ports
-from garrison.instances.runner import Launch, Progress, RunningEngine, Sleeper, Upstream
+from garrison.instances.runner import Launch, LeftEngine, Progress, RunningEngine, Sleeper, Upstream
 from garrison.instances.sleeper import open_sleeper
 from garrison.launch.containers.program import ContainerProgram, Containers
 from garrison.launch.engine_log import OutputLines
@@ -123,8 +123,8 @@ class EngineRunner:
             spawner = ContainedSpawner(spawner, containers, start.container.labels)
         return await _run(start, spawner, progress, self._sleeper(launch, start.upstream))
 
-    async def adopt(self, launch: Launch) -> RunningEngine | None:
-        """As `Runner.adopt`."""
+    async def find(self, launch: Launch) -> LeftEngine | None:
+        """As `Runner.find`."""
         name = launch.spec.name
         directory, log = self.directory(name), self.log_path(name)
         status, container = await self._pool.run(
@@ -149,11 +149,7 @@ class EngineRunner:
             await engine.stop(launch.stop_timeout)
             engine.close()
             return None
-        try:
-            return await _run(start, Adopted(engine), lambda _: None, self._sleeper(launch, start.upstream))
-        except GarrisonError as error:
-            _log.warning("an engine cannot be adopted", name=name, error=error.message)
-            return None
+        return _Left(start, Adopted(engine), self._sleeper(launch, start.upstream))
 
     def _sleeper(self, launch: Launch, upstream: Upstream) -> "_OpenSleeper":
         return lambda: open_sleeper(launch.spec, upstream, self._dialer)
@@ -174,7 +170,10 @@ class EngineRunner:
         key = secrets.token_hex(32) if plan.spec.api_key_env is not None else None
         environ = {**self._environ, KEY_VARIABLE: key} if key is not None else self._environ
         try:
-            prepared = prepare(plan.spec, self._settings, environ, view=_Notes(name), progress=Silent(), stop=stop)
+            prepared = prepare(
+                plan.spec, self._settings, environ, view=_Notes(name), progress=Silent(), stop=stop,
+                port_was_free=launch.spec.port is None,
+            )  # fmt: skip
         except PortError as error:
             raise type(error)(
                 f"instance {name} cannot have its port: {error.message}",
@@ -192,8 +191,8 @@ class EngineRunner:
         if key is None:
             (directory / "key").unlink(missing_ok=True)
         else:
-            write_atomic(directory / "key", key, mode=0o600)
-        write_atomic(directory / "model", model, mode=0o600)
+            write_atomic(directory / "key", key, mode=0o600, durable=False)
+        write_atomic(directory / "model", model, mode=0o600, durable=False)
         if container is None:
             forget_container(directory)
         else:
@@ -299,6 +298,18 @@ class _Engine:
     async def leave(self) -> None:
         self._task.cancel()
         await asyncio.wait([self._task])
+
+
+@dataclass(frozen=True, slots=True)
+class _Left:
+    """`LeftEngine` below a shim."""
+
+    start: _Start
+    engine: Adopted
+    sleeper: _OpenSleeper
+
+    async def ready(self, progress: Callable[[Progress], None]) -> RunningEngine:
+        return await _run(self.start, self.engine, progress, self.sleeper)
 
 
 class _View:

@@ -5,6 +5,7 @@ asked for it. A step that decides and a change of the values it decided on are n
 """
 
 import asyncio
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 
 from garrison.base.errors import GarrisonError, InternalError, NotReadyError, SleepFailedError
@@ -12,7 +13,7 @@ from garrison.base.logs import logger
 from garrison.instances.book import Book
 from garrison.instances.live import Live
 from garrison.instances.placing import Devices, Placer, UnwantedError
-from garrison.instances.room.values import Granted
+from garrison.instances.room.values import HOST, Granted
 from garrison.instances.runner import Launch, Progress, Runner, RunningEngine
 from garrison.instances.settings import ManagerSettings
 from garrison.instances.sleeping import Sleeping
@@ -80,21 +81,29 @@ class Lifecycle:
         live.asked_at = asyncio.get_running_loop().time()
         if not placed:
             self._book.move(live, State.STARTING, "waiting for room")
-        live.start = asyncio.create_task(self._start(live, placed=placed), name=f"start {live.name}")
+        steps = self._placed if placed else self._where_there_is_room
+        live.start = asyncio.create_task(self._start(live, steps), name=f"start {live.name}")
 
-    async def _start(self, live: Live, *, placed: bool) -> None:
-        """The job of one start. It ends in running, sleeping, stopped or failed, and whoever waits gets the outcome."""
+    async def _placed(self, live: Live) -> RunningEngine | None:
+        return await self._wake_or_launch(live, self.placer.granted(live))
+
+    async def _where_there_is_room(self, live: Live) -> RunningEngine | None:
+        return await self.placer.run(
+            live,
+            lambda: is_wanted(live),
+            lambda why: self._waits(live, why),
+            lambda given: self._wake_or_launch(live, given),
+        )
+
+    async def _start(self, live: Live, steps: Callable[[Live], Awaitable[RunningEngine | None]]) -> None:
+        """The job of one start. It ends in running, sleeping, stopped or failed, and whoever waits gets the outcome.
+
+        Args:
+            steps: return the engine that was started; None where they have had one serve, or sleep, already.
+        """
         try:
             live.progress, live.started_at = None, None
-            if placed:
-                engine = await self._wake_or_launch(live, self.placer.granted(live))
-            else:
-                engine = await self.placer.run(
-                    live,
-                    lambda: is_wanted(live),
-                    lambda why: self._waits(live, why),
-                    lambda given: self._wake_or_launch(live, given),
-                )
+            engine = await steps(live)
         except UnwantedError as error:
             self._not_started(live, str(error))
         except asyncio.CancelledError:
@@ -122,7 +131,7 @@ class Lifecycle:
             await self._book.writer.flush(_FLUSH_SECONDS)  # without its port, the next server could not adopt it
         assert live.record.port is not None
         self._book.move(live, State.STARTING, "starting")
-        live.started_at = asyncio.get_running_loop().time()
+        live.started_at = live.began_at = asyncio.get_running_loop().time()
         launch = Launch(
             live.spec, live.record.port, live.devices, self._settings.stop_timeout, given.args, dict(given.env)
         )
@@ -142,7 +151,7 @@ class Lifecycle:
             await self._end_asleep(live, engine, "there is room for it on other GPUs")
             return False
         self._book.move(live, State.STARTING, "waking up")
-        live.started_at = asyncio.get_running_loop().time()
+        live.started_at = live.began_at = asyncio.get_running_loop().time()
         live.progress = Progress("waking up", 0.0)
         try:
             text = await self._sleeping.wake(live)
@@ -273,6 +282,21 @@ class Lifecycle:
 
     # Interrupting and adopting
 
+    async def take_over(self, live: Live, steps: Callable[[], Awaitable[None]]) -> "asyncio.Task[None]":
+        """Begin the start of an engine that is there already, in the place that it has. Returns its job.
+
+        Args:
+            steps: have it serve or sleep; see `_start` for what they may raise.
+        """
+        held = live.record.costs.memory_bytes or await self._estimated(live)
+        live.placed, live.held, live.devices = True, dict(held), live.record.sleep.devices
+
+        async def run(_: Live) -> None:
+            await steps()
+
+        live.start = asyncio.create_task(self._start(live, run), name=f"take over {live.name}")
+        return live.start
+
     async def interrupt(self, live: Live) -> None:
         """End a start, and a rest that has not come to its end. The engine is then awake, asleep, or in between."""
         start, rest = live.start, live.stop if live.rests else None
@@ -288,6 +312,12 @@ class Lifecycle:
         if rest is not None and live.stop is rest:
             live.stop, live.rests = None, False
 
+    async def _estimated(self, live: Live) -> Mapping[str, int]:
+        """What an engine that was never measured takes of the system's memory. Drivers tell what it takes of GPUs."""
+        await self._devices.look_up(live)
+        need = self._devices.need(live)
+        return {} if need.count else self._devices.grant(live, need, (HOST,)).held
+
     async def adopt_asleep(self, live: Live, engine: RunningEngine) -> bool:
         """Take over an engine that was asleep, or on its way there or back, when the server before this one ended.
 
@@ -302,6 +332,7 @@ class Lifecycle:
         if asleep is None:
             return False
         live.asleep = True
+        live.start, live.progress = None, None
         self.watch(live, engine)
         self._book.move(live, State.SLEEPING, "adopted")
         if asleep:
@@ -310,7 +341,7 @@ class Lifecycle:
             live.record = replace(live.record, sleep=replace(kept, held=held or kept.held))
             live.give_back_place()
         else:
-            live.held, live.devices = dict(live.record.costs.memory_bytes), live.record.sleep.devices
-            live.placed = True
             self._begin(live, True)
+        if live.waiters:
+            self.begin_start(live)
         return True

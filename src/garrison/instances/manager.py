@@ -76,8 +76,7 @@ class InstanceManager:
         """
         for record in await self._writer.call(lambda store: store.load(), "read the instances"):
             self._book.add(record)
-        adoption = Adoption(self._book, self._runner, self._life, self.settings)
-        await asyncio.gather(*(adoption.resume(live) for live in self._book))
+        await Adoption(self._book, self._runner, self._life, self.settings).resume()
         self._warm = asyncio.create_task(keep_warm(self._book, self._life), name="keep warm")
 
     async def shutdown(self, *, stop: bool = False) -> None:

@@ -122,6 +122,17 @@ class RunningEngine(Protocol):
         """Let go of it; it goes on, to be adopted later."""
 
 
+class LeftEngine(Protocol):
+    """An engine that an earlier server started. Whether it is ready is not known."""
+
+    async def ready(self, progress: Callable[[Progress], None]) -> RunningEngine:
+        """Wait until it is ready. A caller that is cancelled ends it.
+
+        Raises:
+            GarrisonError: it has ended, or was not ready in time and has been ended.
+        """
+
+
 class Runner(Protocol):
     async def start(self, launch: Launch, progress: Callable[[Progress], None]) -> RunningEngine:
         """Start an engine and wait until it is ready. A caller that is cancelled leaves nothing behind.
@@ -130,8 +141,8 @@ class Runner(Protocol):
             GarrisonError: it cannot be started, ended by itself, or was not ready in time.
         """
 
-    async def adopt(self, launch: Launch) -> RunningEngine | None:
-        """Take over an engine that an earlier server started; None if it does not run any more.
+    async def find(self, launch: Launch) -> LeftEngine | None:
+        """Return the engine that an earlier server started; None if it does not run any more. Takes seconds at most.
 
         What is left of one that cannot be used is stopped.
         """

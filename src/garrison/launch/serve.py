@@ -70,12 +70,14 @@ def prepare(
     offline: bool = False,
     verify: bool = False,
     may_replace: bool = False,
+    port_was_free: bool = False,
     ask: Ask | None = None,
     stop: StopToken | None = None,
 ) -> Prepared:
     """Do everything up to the start; nothing is stopped or started.
 
     Args:
+        port_was_free: the caller has just looked.
         may_replace: the user's own server on the port may be stopped.
         ask: asks a person whether it may be stopped; None when there is no terminal.
         stop: cancels a download.
@@ -87,7 +89,7 @@ def prepare(
     _advise(spec, chosen, view)
     request = _request(chosen, settings)
     policy = _policy(chosen, settings, may_replace=may_replace)
-    if not request.skip_port:
+    if not (request.skip_port or port_was_free):
         policy = _look_early(request, policy, view, ask)
     if chosen.endpoint.uds is not None:
         require_unused_socket(chosen.endpoint.uds)

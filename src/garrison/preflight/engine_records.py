@@ -88,7 +88,7 @@ def record_engine(directory: Path, record: EngineRecord) -> Path:
         "shim": None if record.shim is None else str(record.shim),
     }
     path = directory / _name(record.main)
-    write_atomic(path, json.dumps(body), mode=0o600)
+    write_atomic(path, json.dumps(body), mode=0o600, durable=False)
     return path
 
 

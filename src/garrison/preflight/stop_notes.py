@@ -38,7 +38,7 @@ def leave_note(directory: Path, port: int, note: StopNote) -> None:
     body = asdict(note) | {"stopped": [[one.pid, one.start] for one in note.stopped]}
     with contextlib.suppress(OSError):
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        write_atomic(_path(directory, port), json.dumps(body), mode=0o600)
+        write_atomic(_path(directory, port), json.dumps(body), mode=0o600, durable=False)
 
 
 def read_note(directory: Path, port: int, processes: Collection[ProcessId]) -> StopNote | None:

@@ -113,7 +113,8 @@ class Parts:
         self.routes = DeclaredRoutes(self.fleet, settings.node_name)
         self.workers = Workers(
             self.instances, self.nodes, self.keys, settings, secret=secret, early=worker,
-            control_socket=settings.data_dir / CONTROL_NAME, disk=self.disk, declared=self.routes,
+            control_socket=settings.data_dir / CONTROL_NAME, pool=self._access, disk=self.disk, declared=self.routes,
+            store=self.store, clock=self.clock,
         )  # fmt: skip
         self.commands = FleetCommands(LocalOperations(self.fleet))
         self._agent = FleetAgent(self.fleet, retention=timedelta(days=settings.retention))
@@ -123,6 +124,7 @@ class Parts:
         # The history of this database has the instances' events, too; the feed had them when they happened.
         feed.attach(self.fleet.events, wants=lambda event: event.subject_kind != "instance")
         self._following = asyncio.create_task(self.keys.run(), name="keys")
+        self.workers.traffic.startup()
 
         def tell(view: NodeView) -> None:
             feed.push(f"node_{view.reach}", view.to_json())
@@ -165,6 +167,7 @@ class Parts:
             await asyncio.wait([self._following])
         with contextlib.suppress(GarrisonError):
             await self.keys.write_last_used()
+        await self.workers.traffic.shutdown()
         await self.audit.close(_FLUSH_SECONDS)
         await self._shims.close()
         await self.nodes.shutdown()

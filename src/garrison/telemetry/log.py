@@ -11,16 +11,33 @@ import contextlib
 import json
 import logging
 import math
+import sys
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any, Literal, TextIO, get_args
-
-import structlog
 
 from garrison.base.logs import ROOT, bound_ids, facts_of
 from garrison.base.output.live_stream import LiveStream
 from garrison.base.output.plain_text import plain
 from garrison.base.redaction import HIDDEN, is_secret_name, redacted
+
+
+@contextlib.contextmanager
+def _without_rich() -> Iterator[None]:
+    """Have an import inside the block not find Rich, which takes most of the time that structlog takes to import. It
+    is for tracebacks with the values of variables, which may be secrets, and are not shown here."""
+    if "rich" in sys.modules:
+        yield
+        return
+    sys.modules["rich"] = None  # type: ignore[assignment]  # makes the import fail
+    try:
+        yield
+    finally:
+        del sys.modules["rich"]
+
+
+with _without_rich():
+    import structlog
 
 __all__ = ["LEVELS", "STYLES", "Level", "LogOutput", "Style", "log_output"]
 

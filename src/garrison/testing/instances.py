@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from garrison.base.errors import ConflictError, EngineDiedError, GarrisonError, SleepFailedError
 from garrison.instances.live import Live
 from garrison.instances.room.values import HOST, Device, Granted, Need
-from garrison.instances.runner import Launch, Progress, RunningEngine, Sleeper, Upstream
+from garrison.instances.runner import Launch, LeftEngine, Progress, RunningEngine, Sleeper, Upstream
 from garrison.instances.values.record import InstanceRecord
 from garrison.store.records import Event
 
@@ -187,6 +187,7 @@ class OneServer:
             return await asyncio.shield(task)
         except asyncio.CancelledError:
             if self.killed:
+                self._runner.left[launch.spec.name] = task
                 self._going_on.add(task)
                 task.add_done_callback(self._ended)
             else:
@@ -199,8 +200,8 @@ class OneServer:
         if not task.cancelled():
             task.exception()  # nobody is there to hear of it
 
-    async def adopt(self, launch: Launch) -> RunningEngine | None:
-        return await self._runner.adopt(launch)
+    async def find(self, launch: Launch) -> LeftEngine | None:
+        return await self._runner.find(launch, lambda: self.killed)
 
     async def forget(self, name: str) -> None:
         if not self.killed:
@@ -216,6 +217,33 @@ class OneServer:
             self._runner.alive[name] = self._runner.without_server(engine)
 
 
+@dataclass(frozen=True, slots=True)
+class _MemoryLeft:
+    """`LeftEngine` without a process."""
+
+    name: str
+    runner: "MemoryRunner"
+    killed: Callable[[], bool]
+
+    async def ready(self, progress: Callable[[Progress], None]) -> RunningEngine:
+        runner, name = self.runner, self.name
+        try:
+            if (ended := runner.starting.get(name)) is not None:
+                progress(Progress("loading weights", 0.0))
+                await ended.wait()
+            if name in runner.hangs:
+                await asyncio.sleep(1e6)
+        except asyncio.CancelledError:
+            if not self.killed():
+                await runner.end(name)
+            raise
+        found = runner.alive.get(name)
+        if found is None:
+            raise EngineDiedError("it ended before it was ready")
+        runner.alive[name] = engine = runner.without_server(found)
+        return engine
+
+
 class MemoryRunner:
     """`Runner` that starts nothing.
 
@@ -226,6 +254,9 @@ class MemoryRunner:
         sleep_faults: what goes wrong with it from now on.
         fails: raised by the start of an instance of that name.
         alive: the engines by instance: what a successor can adopt.
+        starting: the starts that have begun, with what is set at their end.
+        left: starts that a killed server had begun.
+        hangs: engines that do not answer the next server.
         starts: the names in the order of their starts.
         most_alive: the largest number of engines at once, those that start or stop included, those that sleep not.
     """
@@ -248,6 +279,8 @@ class MemoryRunner:
         self.fails: dict[str, GarrisonError] = {}
         self.alive: dict[str, MemoryRunningEngine] = {}
         self.starting: dict[str, asyncio.Event] = {}
+        self.left: dict[str, asyncio.Future[RunningEngine]] = {}
+        self.hangs: set[str] = set()
         self.starts: list[str] = []
         self.forgotten: list[str] = []
         self.most_alive = 0
@@ -280,14 +313,22 @@ class MemoryRunner:
         self.alive[name] = engine = MemoryRunningEngine(launch, self._pid, self)
         return engine
 
-    async def adopt(self, launch: Launch) -> RunningEngine | None:
-        if (ended := self.starting.get(launch.spec.name)) is not None:  # by a server that was killed
-            await ended.wait()
-        found = self.alive.get(launch.spec.name)
-        if found is None:
-            return None
-        self.alive[launch.spec.name] = engine = self.without_server(found)
-        return engine
+    async def find(self, launch: Launch, killed: Callable[[], bool] = lambda: False) -> LeftEngine | None:
+        """As `Runner.find`.
+
+        Args:
+            killed: whether the server that asks has been killed since, so that it ends nothing any more.
+        """
+        name = launch.spec.name
+        return _MemoryLeft(name, self, killed) if name in self.starting or name in self.alive else None
+
+    async def end(self, name: str) -> None:
+        """End an engine that a killed server left, or the start that it had begun."""
+        if (task := self.left.pop(name, None)) is not None:
+            task.cancel()
+            await asyncio.wait([task])
+        if (engine := self.alive.get(name)) is not None:
+            await engine.stop("the start was cancelled")
 
     def without_server(self, found: MemoryRunningEngine) -> MemoryRunningEngine:
         """The same engine, as whoever comes next sees it. Nothing that is done to `found` reaches it any more."""

@@ -12,6 +12,7 @@ from garrison.gateway.worker.heads import (
     framed,
     request_head,
 )
+from garrison.net.http1.known_heads import KnownHead
 
 Headers = list[tuple[bytes, bytes]]
 
@@ -31,6 +32,8 @@ class Answered:
 
     status: int = 200
     headers: Headers = field(default_factory=list)
+    known: KnownHead | None = None
+    length: int = 0
 
 
 UP: dict[str, tuple[Headers, frozenset[bytes], bytes]] = {
@@ -128,6 +131,17 @@ FRAMED: list[tuple[tuple[bytes, bool, int, bool, bool], tuple[bytes, bool]]] = [
     ((b"POST", False, 304, False, True), (b"", False)),
     ((b"POST", True, 204, False, True), (KEPT, False)),
 ]
+
+
+@pytest.mark.parametrize("given", [b"", b"X-Request-Id: 7\r\n"])
+def test_an_answer_whose_head_is_known(given: bytes) -> None:
+    headers = [(b"A", b"b"), (b"Connection", b"keep-alive"), *([(b"X-Request-Id", b"7")] if given else [])]
+    known = KnownHead(headers, status=200)
+    for length in (3, 4):
+        head, chunked = framed(Asked(), Answered(known=known, length=length), True, b"5")
+        made = b"" if given else b"x-request-id: 5\r\n"
+        assert head == b"HTTP/1.1 200 OK\r\nA: b\r\n%bcontent-length: %d\r\n%b\r\n" % (given, length, made)
+        assert not chunked
 
 
 @pytest.mark.parametrize(("case", "expected"), FRAMED)

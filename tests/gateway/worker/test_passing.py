@@ -276,3 +276,16 @@ async def test_an_upgrade_that_is_refused(lab: GatewayLab) -> None:
     client = await lab.client()
     answer = await client.ask(UPGRADE)
     assert (answer.status, answer.body, answer.get(b"connection")) == (200, b"ok", b"close")
+
+
+async def test_heads_that_repeat_and_bodies_that_do_not(lab: GatewayLab) -> None:
+    control = await lab.control(answers)
+    client = await lab.client()
+    for size in (5, 7, 0, 3, 100_000, 3):
+        body = bytes([size % 251]) * size
+        found = await client.ask(b"PUT /api/v1/x HTTP/1.1\r\nHost: h\r\nContent-Length: %d\r\n\r\n%b" % (size, body))
+        assert found.body == b"ok"
+        assert found.all(b"content-length") == [b"2"]
+        assert control.requests[-1].body == body
+        assert control.requests[-1].all(b"content-length") == [b"%d" % size]
+    assert len(control.requests) == 6

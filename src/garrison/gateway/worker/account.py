@@ -68,7 +68,7 @@ class Account:
             peer,
         )
         self._asked_tokens = self.status = self.tries = self.bytes_out = 0
-        self._read_at = self._sent_at = self._token_at = self._last_at = self._waits_at = 0.0
+        self._read_at = self._sent_at = self._token_at = self._last_at = self._waits_at = self._head_at = 0.0
         self.waited = self.woken = self.overhead = 0.0
         self._tail: list[bytes] = []
         self._usage: UsageReader | None = None

@@ -4,7 +4,6 @@ from datetime import datetime
 
 from garrison.access.authorize import Action, ActionKind, admit
 from garrison.access.book import KeyBook, Refusal, make_book
-from garrison.access.credentials import token_of
 from garrison.access.identity import Identity, anonymous
 from garrison.access.limiter import Admission, Excess, Limiter
 from garrison.access.permissions import Scope
@@ -12,12 +11,10 @@ from garrison.access.tokens import TokenHasher
 from garrison.base.clock import Clock
 from garrison.base.errors import GarrisonError, NotReadyError
 from garrison.gateway.link.messages import Keys, RouteValue
-from garrison.net.http1.limits import HeaderList
+from garrison.gateway.worker.head_facts import HeadFacts
 from garrison.store.key_store import KeyTable
 
 __all__ = ["Callers"]
-
-_LENGTHS = frozenset((len("authorization"), len("x-api-key")))
 
 
 class Callers:
@@ -40,7 +37,7 @@ class Callers:
         self._open = anonymous(infers=infers, manages=manages)
         self._open_to_all = infers
 
-    def identify(self, headers: HeaderList) -> Identity | Refusal:
+    def identify(self, head: HeadFacts) -> Identity | Refusal:
         """Return who makes a request, or why nobody is known to.
 
         Raises:
@@ -49,12 +46,7 @@ class Callers:
         book = self._book
         if book is None:
             raise NotReadyError("the gateway does not know the keys yet", details={"retry_after": 1})
-        given = {
-            lowered.decode("latin-1"): value.decode("latin-1")
-            for name, value in headers
-            if len(name) in _LENGTHS and (lowered := name.lower()) in (b"authorization", b"x-api-key")
-        }
-        return book.check(token_of(given), self._now()) if given else Refusal.MISSING
+        return book.check(head.token, self._now()) if head.has_credentials else Refusal.MISSING
 
     def require(self, who: Identity | Refusal, route: RouteValue | None, model: str = "") -> None:
         """Check that a caller may use a route, or, with None, see what there is.

@@ -19,7 +19,15 @@ from garrison.gateway.requests.paths import Asked, Kind, ModelIn, path_at, reach
 from garrison.gateway.worker.account import CLIENT_LEFT, CUT_OFF, Account
 from garrison.gateway.worker.affinity import key_of
 from garrison.gateway.worker.bodies import NamedModel, named_model
-from garrison.gateway.worker.heads import DROPPED_TO_COUNT, DROPPED_UP, answer_head, framed, request_head, request_id_of
+from garrison.gateway.worker.heads import (
+    DROPPED_TO_COUNT,
+    answer_head,
+    framed,
+    framed_request,
+    has_length,
+    passed_lines,
+)
+from garrison.net.http1.limits import HeaderList
 from garrison.net.http1.responses import ResponseReader
 from garrison.net.http1.writing import LAST_CHUNK, header_line
 
@@ -58,7 +66,7 @@ class Exchange:
     __slots__ = (
         "_accepted", "_again", "_asked_for", "_breaker", "_chunked", "_data", "_end_asked", "_entered",
         "_failed", "_failure", "_generation", "_id", "_inbound", "_made_id", "_model", "_named", "_out",
-        "_pieces", "_plane", "_query", "_rechecked", "_request", "_sent_at", "_size", "_started", "_synced",
+        "_path", "_pieces", "_plane", "_query", "_rechecked", "_request", "_sent_at", "_size", "_started", "_synced",
         "_tries", "_upstream", "_wait", "_who", "account", "deadline", "rest", "route", "target",
     )  # fmt: skip
 
@@ -75,11 +83,12 @@ class Exchange:
         self._inbound = inbound
         self._request = request
         self._asked_for = asked
-        own, given = plane.new_id(), request_id_of(request.headers)
+        own, given = plane.new_id(), request.facts.request_id
         self._id = given or own
         self._made_id = not given
         self.account = Account(plane, asked, request.at, own, self._id, inbound.peer)
         self._query = query
+        self._path: bytes | None = None
         self._model = asked.name
         self._named: NamedModel | None = None
         self._entered = False
@@ -145,7 +154,7 @@ class Exchange:
             self.account.key = who.key_id if isinstance(who, Identity) else None
             if self._asked_for.model_in is not ModelIn.PATH and self._named is None:
                 form = self._asked_for.model_in is ModelIn.FORM
-                kind = self._plane.content_type(self._request) if form else ""
+                kind = self._request.facts.content_type if form else ""
                 self._named = named_model(self._asked_for, self._data, kind)
                 self._model = self._named.name
                 self.account.stream = self._named.stream
@@ -199,7 +208,8 @@ class Exchange:
         target = end.target
         self._end_asked, self.target = end, target
         self._breaker, self._generation = end.breaker, end.breaker.generation
-        if self._path_at(target) is None:
+        self._path = self._path_at(target)
+        if self._path is None:
             engine, path = target.value.engine, self._request.target.partition(b"?")[0].decode("latin-1")
             error = NotFoundError(f"{self._model} runs {engine}, which has no {path}", hint="See docs/server.md.")
             self._elsewhere(error)
@@ -271,15 +281,16 @@ class Exchange:
             name = self.rest or end.model or target.value.model
             if name and name != self._model:
                 data = self._named.renamed(data, name)
-        own, dropped = target.head, DROPPED_UP
+        lines = target.head
         if self._made_id:
-            own += b"x-request-id: " + self._id + b"\r\n"
+            lines += b"x-request-id: %b\r\n" % self._id
         if self.account.counts_tokens:
-            self.account.ask(data, self._plane.content_type(request))
-            own, dropped = own + b"accept-encoding: identity\r\n", DROPPED_TO_COUNT
-        head = request_head(
-            request, target.prefix + (self._path_at(target) or b"/") + self._query, own, len(data), dropped
-        )
+            self.account.ask(data, request.facts.content_type)
+            lines += b"accept-encoding: identity\r\n" + passed_lines(request.headers, DROPPED_TO_COUNT)
+        else:
+            lines += request.facts.passed(request.headers)
+        path = target.prefix + (self._path or b"/") + self._query
+        head = framed_request(request.method, path, lines, len(data))
         self._sent_at = self._plane.now()
         self.deadline = self._sent_at + self._plane.silence_seconds
         self._plane.timed(self)
@@ -289,6 +300,10 @@ class Exchange:
 
     # --- as Answered
 
+    def answer_interim(self, status: int, headers: HeaderList) -> None:
+        if not self._request.http10 and status != 100:  # which the gateway has said itself
+            self._out.append(answer_head(status, headers, b""))
+
     def answer_head(self, reader: ResponseReader) -> None:
         if reader.status >= 502 and self._unavailable(reader.status):
             return
@@ -296,14 +311,9 @@ class Exchange:
         if breaker is not None and (breaker.failures or breaker.passes_from != ALWAYS):  # else it has nothing to learn
             assert self.target is not None
             self.target.answered(breaker, self._generation, self._plane.now())
-        for status, headers in reader.interim:
-            if not self._request.http10 and status != 100:
-                self._out.append(answer_head(status, headers, b""))
         keep = self._request.keep_alive and not self._plane.draining
-        own = self.account.begin(reader, self._plane.now())
-        if not request_id_of(reader.headers):
-            own += b"x-request-id: " + self._id + b"\r\n"
-        head, self._chunked = framed(self._request, reader, keep, own)
+        timing = self.account.begin(reader, self._plane.now())
+        head, self._chunked = framed(self._request, reader, keep, self._id, timing)
         self._out.append(head)
         self._started = True
         self._inbound.begun = True
@@ -331,7 +341,7 @@ class Exchange:
         self.account.complete()
         if self._chunked:
             self._out.append(_last_chunk(reader) if reader.trailers else LAST_CHUNK)
-        close = self._request.http10 and not _sized(reader)
+        close = self._request.http10 and not has_length(reader)
         self.answer_flush()
         self._upstream = None
         if reader.keep_alive():
@@ -482,10 +492,6 @@ class Exchange:
         account.tries, account.target = self._tries, "" if self._end_asked is None else self._end_asked.target.id
         account.end(status, outcome, len(self._data))
         self._leave()
-
-
-def _sized(reader: ResponseReader) -> bool:
-    return any(name.lower() == b"content-length" for name, _ in reader.headers)
 
 
 def _last_chunk(reader: ResponseReader) -> bytes:

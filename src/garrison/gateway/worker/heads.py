@@ -1,7 +1,7 @@
 """Heads on their way up and down: what is passed on, and what is replaced. Pure."""
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from garrison.net.http1.limits import HeaderList
 from garrison.net.http1.writing import has_body, status_line
@@ -16,6 +16,9 @@ __all__ = [
     "KEPT_FOR_CONTROL",
     "answer_head",
     "framed",
+    "framed_request",
+    "has_length",
+    "passed_lines",
     "request_head",
     "request_id_of",
 ]
@@ -32,6 +35,7 @@ DROPPED_UP = _HOP | _FRAMING | {
 DROPPED_TO_COUNT = DROPPED_UP | {b"accept-encoding"}
 """An answer whose tokens are counted must not be compressed."""
 KEPT_FOR_CONTROL = _HOP | _FRAMING | {b"x-forwarded-for", b"x-forwarded-proto", b"forwarded"}
+_WITH_BODY = frozenset((b"POST", b"PUT", b"PATCH"))
 _NEVER_NAMED = frozenset((b"content-length", b"host"))
 """Without them a message cannot be understood, whatever its sender says."""
 _HOP_DOWN = _HOP - {b"trailer"}
@@ -46,19 +50,29 @@ def request_head(request: "Request", path: bytes, own: bytes, length: int | None
         length: of the body; None for a chunked one.
         dropped: names of headers that are not passed on, in lower case. Those that `Connection` names are not, either.
     """
-    named = _named_by_connection(request.headers)
-    parts = [request.method, b" ", path, b" HTTP/1.1\r\n", own]
-    for name, value in request.headers:
+    return framed_request(request.method, path, own + passed_lines(request.headers, dropped), length)
+
+
+def passed_lines(headers: HeaderList, dropped: frozenset[bytes]) -> bytes:
+    """Return the lines of headers that are passed on to a target; `dropped` as in `request_head`."""
+    named = _named_by_connection(headers)
+    parts: list[bytes] = []
+    for name, value in headers:
         lowered = name.lower()
         if lowered not in dropped and (not named or lowered not in named):
             parts += (name, b": ", value, b"\r\n")
-    if length is None:
-        parts.append(b"transfer-encoding: chunked\r\n\r\n")
-    elif length or request.method in (b"POST", b"PUT", b"PATCH"):
-        parts.append(b"content-length: %d\r\n\r\n" % length)
-    else:
-        parts.append(b"\r\n")
     return b"".join(parts)
+
+
+def framed_request(method: bytes, path: bytes, lines: bytes, length: int | None) -> bytes:
+    """Return the head of a request with these header lines; `length` as in `request_head`."""
+    if length is None:
+        end = b"transfer-encoding: chunked\r\n"
+    elif length or method in _WITH_BODY:
+        end = b"content-length: %d\r\n" % length
+    else:
+        end = b""
+    return b"%b %b HTTP/1.1\r\n%b%b\r\n" % (method, path, lines, end)
 
 
 def request_id_of(headers: HeaderList) -> bytes:
@@ -69,32 +83,55 @@ def request_id_of(headers: HeaderList) -> bytes:
     return b""
 
 
-def framed(request: "Request", reader: "ResponseReader", keep: bool, own: bytes = b"") -> tuple[bytes, bool]:
+def has_length(reader: "ResponseReader") -> bool:
+    """Whether an answer says how long its body is."""
+    return reader.known is not None or any(name.lower() == b"content-length" for name, _ in reader.headers)
+
+
+def framed(
+    request: "Request", reader: "ResponseReader", keep: bool, request_id: bytes = b"", own: bytes = b""
+) -> tuple[bytes, bool]:
     """Return the head of an answer as its client gets it, and whether its body is sent in chunks.
 
     Args:
+        request_id: named in it, unless the answer has one.
         own: further header lines.
     """
-    sized = any(name.lower() == b"content-length" for name, _ in reader.headers)
-    body = has_body(request.method.decode("latin-1"), reader.status)
+    known = reader.known
+    if known is None:
+        sized = has_length(reader)
+        lines, has_id = _answer_lines(reader.status, reader.headers), bool(request_id_of(reader.headers))
+    else:
+        sized = True
+        if known.derived is None:
+            known.derived = _answer_lines(known.status, known.headers), bool(request_id_of(known.headers))
+        lines, has_id = cast("tuple[bytes, bool]", known.derived)
+        lines += b"content-length: %d\r\n" % reader.length
+    last = b"x-request-id: %b\r\n" % request_id if request_id and not has_id else b""
+    body = sized or has_body(request.method.decode("latin-1"), reader.status)
     chunked = body and not sized and not request.http10
-    last = own + b"transfer-encoding: chunked\r\n" if chunked else own
+    if chunked:
+        last += b"transfer-encoding: chunked\r\n"
     if not keep or (body and not sized and request.http10):
         last += b"connection: close\r\n"
     elif request.http10:
         last += b"connection: keep-alive\r\n"
-    return answer_head(reader.status, reader.headers, last), chunked
+    return b"%b%b%b\r\n" % (lines, own, last), chunked
 
 
 def answer_head(status: int, headers: HeaderList, own: bytes) -> bytes:
     """Return the head of an answer, with `own` header lines at its end."""
+    return b"%b%b\r\n" % (_answer_lines(status, headers), own)
+
+
+def _answer_lines(status: int, headers: HeaderList) -> bytes:
+    """Return the lines of an answer that are passed on to a client."""
     named = _named_by_connection(headers)
     parts = [_line(status)]
     for name, value in headers:
         lowered = name.lower()
         if lowered not in _HOP_DOWN and (not named or lowered not in named):
             parts += (name, b": ", value, b"\r\n")
-    parts += (own, b"\r\n")
     return b"".join(parts)
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from garrison.base.errors import GarrisonError, InvalidError
 from garrison.gateway.requests.errors import error_answer
+from garrison.gateway.worker.head_facts import facts_of
 from garrison.net.http1.flow import FlowControl
 from garrison.net.http1.limits import HeaderList, Limits
 from garrison.net.http1.requests import Refusal, RequestReader
@@ -46,13 +47,15 @@ class Work(Protocol):
 class Request:
     """One request: its head, and what has arrived of its body."""
 
-    __slots__ = ("at", "complete", "expects", "headers", "http10", "keep_alive", "method", "pieces", "size", "target",
-                 "upgrade")  # fmt: skip
+    __slots__ = ("at", "complete", "expects", "facts", "headers", "http10", "keep_alive", "length", "method", "pieces",
+                 "size", "target", "upgrade")  # fmt: skip
 
     def __init__(self, reader: RequestReader, at: float) -> None:
         self.method = reader.method
         self.target = reader.target
         self.headers: HeaderList = reader.headers
+        self.facts = facts_of(reader)
+        self.length = reader.length
         self.http10 = reader.http10
         self.expects = reader.expects_continue
         self.upgrade = reader.upgrade
@@ -80,7 +83,8 @@ class Inbound(FlowControl):
     def __init__(self, plane: "Plane") -> None:
         super().__init__()
         self._plane = plane
-        self._reader = RequestReader(self, Limits(head_bytes=_HEAD_BYTES, body_bytes=plane.settings.max_body_bytes))
+        limits = Limits(head_bytes=_HEAD_BYTES, body_bytes=plane.settings.max_body_bytes)
+        self._reader = RequestReader(self, limits, plane.heads)
         self._reading: Request | None = None
         self._waiting: deque[Request | Refusal] = deque()
         self._going_on = False

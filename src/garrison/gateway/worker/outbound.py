@@ -6,6 +6,8 @@ from typing import Protocol
 
 from garrison.gateway.worker.targets import Target
 from garrison.net.http1.flow import FlowControl
+from garrison.net.http1.known_heads import KnownHeads
+from garrison.net.http1.limits import HeaderList
 from garrison.net.http1.responses import ResponseReader
 
 __all__ = ["Answered", "Outbound", "connect"]
@@ -13,12 +15,14 @@ __all__ = ["Answered", "Outbound", "connect"]
 _MOST_IDLE = 512
 _NO_LIMIT = 2**62
 _HEAD_BYTES = 64 * 1024
+_heads = KnownHeads(answers=True)
 _contexts: dict[str, ssl.SSLContext] = {}
 
 
 class Answered(Protocol):
     """Whoever sent the request."""
 
+    def answer_interim(self, status: int, headers: HeaderList) -> None: ...
     def answer_head(self, reader: ResponseReader) -> None: ...
     def answer_body(self, piece: bytes) -> None: ...
     def answer_end(self) -> None: ...
@@ -50,7 +54,7 @@ class Outbound(FlowControl):
         super().__init__()
         self.target = target
         self._at = (target.host, target.port, target.path)
-        self.reader = ResponseReader(self, head_bytes=_HEAD_BYTES)
+        self.reader = ResponseReader(self, head_bytes=_HEAD_BYTES, heads=_heads)
         self.used = False
         self._owner: Answered | None = None
         self._raw = False
@@ -130,6 +134,10 @@ class Outbound(FlowControl):
         return self._writable is not None
 
     # --- of the reader
+
+    def response_interim(self, status: int, headers: HeaderList) -> None:
+        if self._owner is not None:
+            self._owner.answer_interim(status, headers)
 
     def response_head(self) -> None:
         if self._owner is not None:

@@ -6,7 +6,8 @@ The body is streamed in both directions. After an upgrade, bytes pass in both di
 from typing import TYPE_CHECKING
 
 from garrison.base.errors import GarrisonError, UnreachableError
-from garrison.gateway.worker.heads import framed, request_head
+from garrison.gateway.worker.heads import framed, has_length, request_head
+from garrison.net.http1.limits import HeaderList
 from garrison.net.http1.responses import ResponseReader
 from garrison.net.http1.writing import LAST_CHUNK, chunk
 
@@ -116,7 +117,7 @@ class Passing:
     def _send(self, connection: "Outbound") -> None:
         request = self._request
         self._upstream = connection
-        length = _length(request)
+        length = request.length
         self._chunked_up = length is None
         own = self._own
         if request.upgrade:
@@ -135,6 +136,8 @@ class Passing:
             self._inbound.pause_reading(False)
 
     # --- as Answered
+
+    def answer_interim(self, status: int, headers: HeaderList) -> None: ...
 
     def answer_head(self, reader: ResponseReader) -> None:
         self._started = self._inbound.begun = True
@@ -204,7 +207,7 @@ class Passing:
     # ---
 
     def _until_close(self, reader: ResponseReader) -> bool:
-        return self._request.http10 and not any(name.lower() == b"content-length" for name, _ in reader.headers)
+        return self._request.http10 and not has_length(reader)
 
     def _switch(self, connection: "Outbound") -> None:
         connection.switch(self)
@@ -227,14 +230,3 @@ class Passing:
         target, self.target = self.target, None
         if target is not None:
             self._plane.leave(target)
-
-
-def _length(request: "Request") -> int | None:
-    """The length of the body; None for one of unknown length."""
-    for name, value in request.headers:
-        lowered = name.lower()
-        if lowered == b"content-length":
-            return int(value.strip())
-        if lowered == b"transfer-encoding":
-            return None
-    return 0

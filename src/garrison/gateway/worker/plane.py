@@ -16,7 +16,7 @@ from garrison.gateway.choose.breaker import ALWAYS
 from garrison.gateway.link.messages import Settings, Tables, TargetValue
 from garrison.gateway.requests.errors import Answer, error_answer, speaks_anthropic
 from garrison.gateway.requests.near import near_names
-from garrison.gateway.requests.paths import Asked, Kind, classify
+from garrison.gateway.requests.paths import Asked, Kind
 from garrison.gateway.worker.callers import Callers
 from garrison.gateway.worker.exchange import Exchange
 from garrison.gateway.worker.finished import FinishedRequests
@@ -28,6 +28,7 @@ from garrison.gateway.worker.passing import Passing
 from garrison.gateway.worker.router import Feed, LoadCall, status_of
 from garrison.gateway.worker.stats import Stats
 from garrison.gateway.worker.targets import End, Route, RouteTable, Target
+from garrison.net.http1.known_heads import KnownHeads
 
 __all__ = ["ControlLink", "Plane"]
 
@@ -80,6 +81,7 @@ class Plane:
 
     Attributes:
         inbound: connections of clients.
+        heads: of their requests, as far as they repeat.
         feeds: of clients that watch the models.
         draining: no request follows the one in progress on any connection.
         name: of this process, at random.
@@ -90,6 +92,7 @@ class Plane:
         self.settings = Settings(host="", port=0, control_socket="")
         self.table = RouteTable()
         self.callers = Callers(clock)
+        self.heads = KnownHeads()
         self.link: ControlLink | None = None
         self.inbound: set[Inbound] = set()
         self.draining = False
@@ -118,22 +121,22 @@ class Plane:
         Raises:
             GarrisonError: it is refused.
         """
-        asked = classify(request.method, request.target)
-        if asked.kind in (Kind.CONTROL, Kind.PROXY):
+        asked = request.facts.asked
+        kind = asked.kind
+        if kind is Kind.CONTROL or kind is Kind.PROXY:
             return self._pass_on(inbound, request)
         if request.upgrade and not _offers_http2(request):
             raise InvalidError("this path speaks no other protocol", hint="Send the request without Upgrade.")
-        if asked.kind in (Kind.MODELS, Kind.MODEL):
+        if kind is Kind.MODELS or kind is Kind.MODEL:
             return Listing(self, inbound, request, asked)
-        if asked.kind is Kind.ROUTER:
+        if kind is Kind.ROUTER:
             return self._router_work(inbound, request, asked)
         try:
             who = self.require_caller(request)
         except GarrisonError:  # its key may just have been made
             who = None
         inbound.go_on()
-        _, mark, query = request.target.partition(b"?")
-        return Exchange(self, inbound, request, asked, mark + query, who)
+        return Exchange(self, inbound, request, asked, request.facts.query, who)
 
     def _router_work(self, inbound: Inbound, request: Request, asked: Asked) -> Work:
         if asked.name == "list":
@@ -155,7 +158,7 @@ class Plane:
             NotReadyError: the control process does not answer.
         """
         route, _ = self.route_for(request, model)
-        who = self.callers.identify(request.headers)
+        who = self.callers.identify(request.facts)
         self.callers.require(who, route.value, model)
         if not load:
             self.callers.require_manager(who)
@@ -165,7 +168,7 @@ class Plane:
     def sees(self, request: Request, model: str) -> bool:
         """Whether a caller may use a model."""
         found = self.table.find(model)
-        return found is not None and self.callers.may_use(self.callers.identify(request.headers), found[0].value)
+        return found is not None and self.callers.may_use(self.callers.identify(request.facts), found[0].value)
 
     def apply(self, told: Tables) -> None:
         """Take what the control process tells, and report it to whoever watches."""
@@ -196,7 +199,7 @@ class Plane:
         Raises:
             UnauthenticatedError, DeniedError, NotReadyError: it may not, or no keys are known yet.
         """
-        who = self.callers.identify(request.headers)
+        who = self.callers.identify(request.facts)
         self.callers.require(who, None)
         return who
 
@@ -204,12 +207,6 @@ class Plane:
         """Before something unknown is refused, ask for what has changed. False: there is nobody to ask, or too many
         do."""
         return self.link is not None and self.link.sync(then)
-
-    def content_type(self, request: Request) -> str:
-        for name, value in request.headers:
-            if len(name) == 12 and name.lower() == b"content-type":
-                return value.decode("latin-1").strip().lower() if b"multipart" not in value else value.decode("latin-1")
-        return ""
 
     def route_for(self, request: Request, model: str) -> tuple[Route, str]:
         """Return the route of a model, and the name for its targets. Raises NotFoundError."""
@@ -257,7 +254,7 @@ class Plane:
         return _entry(found)
 
     def _unknown(self, request: Request, model: str) -> NotFoundError:
-        who = self.callers.identify(request.headers)
+        who = self.callers.identify(request.facts)
         names = [one.name for one in self.table.routes.values() if self.callers.may_use(who, one.value)]
         near = near_names(model, names)
         hint = f"Did you mean {' or '.join(near)}?" if near else "GET /v1/models lists those that exist."

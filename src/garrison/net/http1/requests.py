@@ -5,6 +5,7 @@ from typing import NoReturn, Protocol
 
 import httptools
 
+from garrison.net.http1.known_heads import KnownHead, KnownHeads, split_head
 from garrison.net.http1.limits import BLANKS, NOTED_LENGTHS, WIRE_FACTOR, HeaderList, Limits, head_size, length_of
 
 __all__ = ["Refusal", "RequestReader", "RequestSink"]
@@ -51,7 +52,12 @@ class _BodyOnly:
 class RequestReader:
     """Reads the requests of one connection, pipelined ones included.
 
+    Args:
+        heads: those that need not be read again, of many connections; None to read each.
+
     Attributes:
+        known: the head, where it was known; its headers are then without Content-Length.
+        length: of the body; None for a chunked one.
         method, target: as sent; valid from a head until the next request begins. `target` is not decoded.
         headers: name and value pairs as sent; trailers are dropped.
         http10: the client speaks HTTP/1.0.
@@ -66,6 +72,7 @@ class RequestReader:
         "_body_bytes",
         "_fed",
         "_head_bytes",
+        "_heads",
         "_most_body",
         "_most_head",
         "_parser",
@@ -77,6 +84,8 @@ class RequestReader:
         "expects_continue",
         "headers",
         "http10",
+        "known",
+        "length",
         "method",
         "open",
         "rest",
@@ -85,8 +94,11 @@ class RequestReader:
         "upgrade",
     )
 
-    def __init__(self, sink: RequestSink, limits: Limits) -> None:
+    def __init__(self, sink: RequestSink, limits: Limits, heads: KnownHeads | None = None) -> None:
         self._sink = sink
+        self._heads = heads
+        self.known: KnownHead | None = None
+        self.length: int | None = 0
         self._most_head = limits.head_bytes
         self._most_body = limits.body_bytes
         self._parser = httptools.HttpRequestParser(self)
@@ -106,6 +118,10 @@ class RequestReader:
         """Read `data`. Never raises for its content; a sink's own exceptions pass through."""
         if not self.open:
             return
+        if self._heads is not None and not self.under_way and not self._head_bytes:
+            data = self._read_known(data, self._heads)
+            if not data:
+                return
         # Bytes are counted before they are parsed, since httptools reports nothing about an unfinished line.
         size = len(data)
         if self._head_bytes >= 0:
@@ -121,6 +137,34 @@ class RequestReader:
         if self._refusal is not None:
             self.open = False
             self._sink.request_refused(self._refusal)
+
+    def _read_known(self, data: bytes, heads: KnownHeads) -> bytes:
+        """Report the requests at the beginning of `data` that are complete and whose heads are known; return the rest.
+
+        The parser hears nothing of them. It stands between two requests, before as after.
+        """
+        while data and self.open:
+            found = split_head(data)
+            if found is None:
+                break
+            key, start, length = found
+            known = heads.get(key)
+            end = start + length
+            if known is None:
+                heads.note(key)
+                break
+            if length > self._most_body or len(data) < end:
+                break
+            self.known, self.method, self.target, self.headers = known, known.method, known.target, known.headers
+            self.http10 = self.expects_continue = self.upgrade = False
+            self.length = length
+            self._sink.request_head()
+            if length:
+                self._sink.request_body(data[start:end])
+            self._sink.request_end(True)
+            data = data[end:]
+        self.known = None
+        return data
 
     def _parse(self, data: bytes) -> None:
         try:
@@ -189,6 +233,7 @@ class RequestReader:
         self.method = parser.get_method()
         self.upgrade = parser.should_upgrade()
         self.expects_continue = False
+        self.length = 0
         body = b""
         for name, value in self.headers:
             size = len(name)
@@ -200,6 +245,7 @@ class RequestReader:
                     self._refuse(400, "Content-Length is not a number")
                 elif length > self._most_body:
                     self._refuse(413, f"the body is larger than {self._most_body} bytes")
+                self.length = length
                 body = b"content-length: %d" % length if length else b""
             elif size == 17 and name.lower() == b"transfer-encoding":
                 # A coding that another server on the way reads differently is how requests are smuggled.
@@ -207,6 +253,7 @@ class RequestReader:
                     self._refuse(400, "Transfer-Encoding in HTTP/1.0")
                 if value.strip(b" \t").lower() != b"chunked":
                     self._refuse(501, "a transfer coding other than chunked")
+                self.length = None
                 body = b"transfer-encoding: chunked"
             elif size == 6 and name.lower() == b"expect":
                 self.expects_continue = not self.http10 and value.strip(b" \t").lower() == b"100-continue"

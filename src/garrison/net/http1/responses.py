@@ -4,6 +4,7 @@ from typing import NoReturn, Protocol
 
 import httptools
 
+from garrison.net.http1.known_heads import KnownHead, KnownHeads, split_head
 from garrison.net.http1.limits import BLANKS, NOTED_LENGTHS, WIRE_FACTOR, HeaderList, head_size, length_of
 
 __all__ = ["ResponseReader", "ResponseSink"]
@@ -15,6 +16,9 @@ _FIRST_FINAL = 200
 
 class ResponseSink(Protocol):
     """Receives what a reader finds, in order of arrival. Details are in the reader's attributes."""
+
+    def response_interim(self, status: int, headers: HeaderList) -> None:
+        """A response before the final one (1xx) has arrived."""
 
     def response_head(self) -> None:
         """The head is complete: `status` and `headers` are set."""
@@ -36,11 +40,15 @@ class _Stop(Exception):  # noqa: N818 - leaves the parser from within a callback
 class ResponseReader:
     """Reads one response after each `expect`. Bytes that arrive without one are an error.
 
+    Args:
+        heads: those that need not be read again, of many connections; None to read each.
+
     Attributes:
+        known: the head, where it was known; its headers are then without Content-Length.
+        length: of the body, where it was known.
         status: of the final response; 0 until its head is complete.
         headers: its name and value pairs as sent.
         trailers: what came after a chunked body; set when the response ends.
-        interim: responses before the final one (1xx), status and headers each.
         rest: after 101, what already arrived in the other protocol.
         waiting: a response is expected and not complete.
     """
@@ -53,6 +61,7 @@ class ResponseReader:
         "_failure",
         "_head_bytes",
         "_head_done",
+        "_heads",
         "_keep",
         "_left",
         "_limit",
@@ -63,15 +72,19 @@ class ResponseReader:
         "_switch",
         "_trailer_size",
         "headers",
-        "interim",
+        "known",
+        "length",
         "rest",
         "status",
         "trailers",
         "waiting",
     )
 
-    def __init__(self, sink: ResponseSink, *, head_bytes: int = 64 * 1024) -> None:
+    def __init__(self, sink: ResponseSink, *, head_bytes: int = 64 * 1024, heads: KnownHeads | None = None) -> None:
         self._sink = sink
+        self._heads = heads
+        self.known: KnownHead | None = None
+        self.length = 0
         self._head_bytes = head_bytes
         self._parser: httptools.HttpResponseParser | None = None
         self.waiting = False
@@ -83,7 +96,6 @@ class ResponseReader:
         self._failure = ""
         self.headers: HeaderList = []
         self.trailers: HeaderList = []
-        self.interim: list[tuple[int, HeaderList]] = []
 
     def expect(self, method: str, limit: int, *, switch: bool = False) -> None:
         """Prepare for the response to the request that is about to be sent.
@@ -97,8 +109,9 @@ class ResponseReader:
         self._head_done = self._sized = self._complete = self._end = False
         self._keep = True
         self._failure = ""
-        if self.trailers or self.interim:
-            self.trailers, self.interim = [], []
+        self.known = None
+        if self.trailers:
+            self.trailers = []
         self._limit = limit
         self._bodiless = method == "HEAD"
         self._switch = switch
@@ -111,6 +124,8 @@ class ResponseReader:
         """Read `data`. Never raises for its content; a sink's own exceptions pass through."""
         if not self.waiting or self._parser is None:
             self._fail("the server sent bytes that belong to no request")
+            return
+        if not self._received and self._heads is not None and not self._bodiless and self._is_known(data, self._heads):
             return
         self._received += len(data)
         try:
@@ -133,6 +148,27 @@ class ResponseReader:
             self._fail(f"the answer's head is larger than {self._head_bytes} bytes")
         elif self._received > 2 * self._head_bytes + WIRE_FACTOR * self._body_bytes:
             self._fail("the framing of the answer's body is larger than the body justifies")
+
+    def _is_known(self, data: bytes, heads: KnownHeads) -> bool:
+        """Report `data` if it is a whole response whose head is known. The parser hears nothing of it."""
+        found = split_head(data)
+        if found is None:
+            return False
+        key, start, length = found
+        known = heads.get(key)
+        if known is None:
+            heads.note(key)
+            return False
+        if len(data) != start + length or length > self._limit:
+            return False
+        self.known, self.length, self.status, self.headers = known, length, known.status, known.headers
+        self._head_done = self._sized = self._complete = self._end = True
+        self._sink.response_head()
+        if length and self.waiting:
+            self._sink.response_body(data[start:])
+        if self.waiting:
+            self._finish()
+        return True
 
     def eof(self) -> bool:
         """Note that the server closed the connection, and return whether that completed a body without a length.
@@ -173,7 +209,7 @@ class ResponseReader:
         status = self._parser.get_status_code()
         if status < _FIRST_FINAL:
             if status != _SWITCHING:
-                self.interim.append((status, self.headers))
+                self._sink.response_interim(status, self.headers)
                 return
             if not self._switch:
                 self._stop("the server switched to another protocol without being asked")

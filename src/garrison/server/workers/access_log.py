@@ -39,7 +39,7 @@ class AccessLog:
         path: Callable[[], Path | None],
         share: Callable[[], float],
         most_bytes: Callable[[], int],
-        draw: Callable[[], float] = random.random,
+        draw: Callable[[], float] = random.random,  # evenness, not a secret
     ) -> None:
         self._pool, self._path, self._share, self._most_bytes, self._draw = pool, path, share, most_bytes, draw
         self._lines: list[bytes] = []

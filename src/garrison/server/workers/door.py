@@ -92,6 +92,10 @@ class WorkerDoor:
         """Tell it something; False if it is gone."""
         return self.peer.send(message)
 
+    def stored(self, number: int) -> None:
+        """Tell it that a batch of what was used is on disk."""
+        self.peer.send(messages.Stored(number=number))
+
     def leave(self, seconds: float) -> None:
         """Have the worker finish what is in progress within `seconds`, and end."""
         self.leaves = True
@@ -169,7 +173,7 @@ class WorkerDoor:
         self._leases[asked.id] = lease
         # In the step that took the lease: the target cannot have left since.
         live = self._instances.get(name)
-        wake = live.start_seconds_since(began)
+        wake = max(0.0, live.ready_at - max(began, live.began_at))  # the rest of the time it waited for room
         if not self.peer.send(messages.Activated(id=asked.id, target=instance_target(live), wake=wake)):
             self._forget(asked.id)
 

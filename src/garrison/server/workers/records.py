@@ -40,4 +40,4 @@ def read_workers(path: Path) -> list[WorkerRecord]:
 def write_workers(path: Path, workers: Sequence[WorkerRecord]) -> None:
     """Put them on record. Raises OSError."""
     rows = [{"pid": one.process.pid, "start": one.process.start, "address": one.address} for one in workers]
-    write_atomic(path, json.dumps(rows), mode=0o600)
+    write_atomic(path, json.dumps(rows), mode=0o600, durable=False)

@@ -56,7 +56,7 @@ class Traffic:
         self._log = AccessLog(
             disk,
             lambda: settings().gateway_access_log,
-            lambda: settings().gateway_access_log_share,
+            lambda: settings().gateway_access_log_percent / 100,
             lambda: settings().log_rotation_mib * 2**20,
         )
         self._numbers = count(1)
@@ -76,9 +76,7 @@ class Traffic:
             case Used():
                 self.totals.add(door, report)
             case Spent():
-                self._usage.put(
-                    report, lambda number: door.send(messages.Stored(number=number)), at_once=door.leaves
-                )  # fmt: skip
+                self._usage.put(report, door.stored, at_once=door.leaves)
             case Finished():
                 self.totals.lose(report.lost)
                 self._activity.add(report.requests)
@@ -111,7 +109,7 @@ class Traffic:
 
     async def live(self, most: int) -> tuple[list[LiveValue], int]:
         """Return requests in progress, oldest first, and how many more there are."""
-        found = await self._ask(lambda id: messages.ListLive(id=id, most=most))
+        found = await self._ask(lambda number: messages.ListLive(id=number, most=most))
         every = sorted((one for answer in found for one in answer.requests), key=lambda one: one.at)
         return every[:most], sum(answer.more for answer in found) + max(0, len(every) - most)
 

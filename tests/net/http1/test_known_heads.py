@@ -1,0 +1,136 @@
+"""Heads that are known: a reader that skips them finds what one finds that reads each."""
+
+from typing import Any
+
+import pytest
+from framing import Requests, Responses, cuts, damaged
+from hypothesis import given
+from hypothesis import strategies as st
+
+from garrison.net.http1.known_heads import KnownHeads, split_head
+from garrison.net.http1.limits import HeaderList, Limits
+
+POST = b"POST /v1/chat HTTP/1.1\r\nHost: h\r\nContent-Type: application/json\r\n"
+OK = b"HTTP/1.1 200 OK\r\nserver: x\r\n"
+
+REQUESTS = [
+    POST + b"Content-Length: 5\r\n\r\nhello",
+    POST + b"content-length: 2\r\n\r\nok",
+    POST + b"Content-Length: 0\r\n\r\n",
+    POST + b"Content-Length:5\r\n\r\nhello",
+    POST + b"CONTENT-LENGTH: 5\r\n\r\nhello",
+    POST + b"CONTENT-LENGTH: 0\r\n\r\n",
+    POST + b"Content-Length: 5 \r\n\r\nhello",
+    POST + b"Content-Length: 5\r\nContent-Length: 5\r\n\r\nhello",
+    POST + b"Content-Length: 5\r\ncontent-length: 0\r\n\r\nhello",
+    POST + b"Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    POST + b"Transfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n",
+    POST + b"X-Length: \r\nContent-Length: 5\r\n\r\nhello",
+    POST + b"Expect: 100-continue\r\nContent-Length: 2\r\n\r\nok",
+    POST + b"Connection: close\r\nContent-Length: 2\r\n\r\nok",
+    POST + b"Connection: keep-alive\r\nContent-Length: 2\r\n\r\nok",
+    POST + b"Connection: Upgrade\r\nUpgrade: h2c\r\nContent-Length: 2\r\n\r\nok",
+    POST + b"Content-Length: 00005\r\n\r\nhello",
+    POST + b"Content-Length: 999999999999999\r\n\r\n",
+    POST + b"\r\n",
+    b"GET / HTTP/1.1\r\nHost: h\r\n\r\n",
+    b"GET / HTTP/1.0\r\nHost: h\r\n\r\n",
+    b"GET / HTTP/1.0\r\nConnection: keep-alive\r\nContent-Length: 1\r\n\r\na",
+    b"\r\n\r\nGET / HTTP/1.1\r\n\r\n",
+    b"\r\n",
+]
+RESPONSES = [
+    OK + b"Content-Length: 5\r\n\r\nhello",
+    OK + b"content-length: 0\r\n\r\n",
+    OK + b"CONTENT-LENGTH: 1\r\n\r\na",
+    OK + b"Connection: close\r\nContent-Length: 1\r\n\r\na",
+    OK + b"Transfer-Encoding: chunked\r\n\r\n1\r\na\r\n0\r\n\r\n",
+    OK + b"\r\nuntil the end",
+    OK + b"Content-Length: 1\r\nContent-Length: 1\r\n\r\na",
+    OK + b"Content-Length: 1\r\n\r\nab",
+    OK + b"Content-Length: 99999\r\n\r\n",
+    b"HTTP/1.1 204 No Content\r\nContent-Length: 0\r\n\r\n",
+    b"HTTP/1.1 304 Not Modified\r\nContent-Length: 5\r\n\r\n",
+    b"HTTP/1.1 100 Continue\r\n\r\n" + OK + b"Content-Length: 1\r\n\r\na",
+    b"HTTP/1.1 103 Early Hints\r\nContent-Length: 0\r\n\r\n",
+    b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nContent-Length: 0\r\n\r\n",
+    b"HTTP/1.0 200 OK\r\nContent-Length: 1\r\n\r\na",
+]
+
+
+def without_length(headers: HeaderList) -> HeaderList:
+    return [pair for pair in headers if pair[0].lower() != b"content-length"]
+
+
+def requests(pieces: list[bytes], heads: KnownHeads | None) -> Any:
+    read = Requests(Limits(400, 1000), heads).read(*pieces)
+    for one in read.found:
+        one.headers = without_length(one.headers)
+    return read.outcome
+
+
+def responses(method: str, pieces: list[bytes], heads: KnownHeads | None) -> Any:
+    read = Responses(method, heads=heads).read(*pieces)
+    read.headers = without_length(read.headers)
+    return read.outcome, read.reader.eof()
+
+
+def warmed(raw: bytes, *, answers: bool = False) -> KnownHeads:
+    """Heads that know those of `raw`, as far as that can be."""
+    heads = KnownHeads(answers=answers)
+    for _ in range(3):
+        for at in range(len(raw)):
+            if (found := split_head(raw[at:])) is not None:
+                heads.note(found[0])
+    return heads
+
+
+@pytest.mark.parametrize("raw", REQUESTS)
+def test_a_known_request_is_read_as_an_unknown_one(raw: bytes) -> None:
+    for whole in (raw, raw * 3, raw + REQUESTS[0]):
+        assert requests([whole], warmed(whole)) == requests([whole], None)
+
+
+@pytest.mark.parametrize("raw", RESPONSES)
+@pytest.mark.parametrize("method", ["POST", "HEAD"])
+def test_a_known_answer_is_read_as_an_unknown_one(method: str, raw: bytes) -> None:
+    assert responses(method, [raw], warmed(raw, answers=True)) == responses(method, [raw], None)
+
+
+@given(st.data())
+def test_any_requests_cut_anywhere(data: st.DataObject) -> None:
+    messages = st.lists(st.sampled_from(REQUESTS), min_size=1, max_size=4).map(b"".join)
+    raw = data.draw(messages | damaged(messages))
+    assert requests(data.draw(cuts(raw)), warmed(raw)) == requests([raw], None)
+
+
+@given(st.data())
+def test_any_answer_cut_anywhere(data: st.DataObject) -> None:
+    raw = data.draw(st.sampled_from(RESPONSES) | damaged(st.sampled_from(RESPONSES)))
+    method = data.draw(st.sampled_from(["POST", "HEAD"]))
+    assert responses(method, data.draw(cuts(raw)), warmed(raw, answers=True)) == responses(method, [raw], None)
+
+
+def test_the_second_time_a_head_is_known_whatever_its_length() -> None:
+    heads = KnownHeads()
+    for body, known in ((b"a", False), (b"bb", False), (b"ccc" * 90, True), (b"", True)):
+        reader = Requests(Limits(), heads).reader
+        found: list[object] = []
+        reader._sink.request_head = lambda found=found, reader=reader: found.append(reader.known)  # type: ignore[method-assign, misc]  # what the head was read from
+        reader._sink.request_body = lambda _: None  # type: ignore[method-assign]  # nothing is found
+        reader._sink.request_end = lambda _: None  # type: ignore[method-assign]
+        reader.feed(POST + b"Content-Length: %d\r\n\r\n" % len(body) + body)
+        assert [one is not None for one in found] == [known], body
+
+
+def test_what_is_remembered_is_bounded() -> None:
+    heads = KnownHeads()
+    for number in range(2000):
+        for _ in range(3):
+            heads.note(b"GET /%d HTTP/1.1\r\n\r\n" % number)
+    assert len(heads._known) <= 512
+    assert len(heads._seen) <= 512
+    large = b"GET / HTTP/1.1\r\nx: " + b"y" * 5000 + b"\r\n\r\n"
+    heads.note(large)
+    heads.note(large)
+    assert heads.get(large) is None
