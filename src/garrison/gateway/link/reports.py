@@ -146,7 +146,8 @@ class FinishedValue(msgspec.Struct, kw_only=True, omit_defaults=True, gc=False):
         model: the name that was asked for.
         route, target: empty where none was found.
         path: as the client wrote it, without the query.
-        outcome: `ok`, `client-left`, `cut-off` where the target broke off its answer, or the code of an error.
+        outcome: `ok`, `client-left`, `stopped` by an operator, `cut-off` where the target broke off its answer, or the
+            code of the error that the client got.
         queue, wake: waiting for room, and for the start or wake of the engine that followed.
         first_byte, first_token: from `at`; None where there was none.
         overhead: in the gateway's own code.

@@ -182,8 +182,9 @@ class Exchange:
     def stop(self) -> None:
         """Somebody who may has it ended."""
         self._give_up()
+        self.account.outcome = "stopped"
         if self._started:
-            self._end(CUT_OFF, "stopped")
+            self._end()
             self._inbound.abort()
         else:
             self._refuse(StoppedError("the request was stopped by an operator of the server"))

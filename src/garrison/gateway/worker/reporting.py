@@ -58,11 +58,11 @@ class Reporting:
             return
         self._report_sums()
         accounts, lost = self._plane.finished.take()
+        if lost:
+            self._send(Finished(requests=[], lost=lost))
         offset = self._offset()
         for at in range(0, len(accounts), _AT_ONCE):
-            some = [finished_value(one, offset) for one in accounts[at : at + _AT_ONCE]]
-            self._send(Finished(requests=some, lost=lost))
-            lost = 0
+            self._send(Finished(requests=[finished_value(one, offset) for one in accounts[at : at + _AT_ONCE]]))
             await asyncio.sleep(0)
 
     async def finish(self, seconds: float) -> None:

@@ -99,6 +99,7 @@ class UsageWriter:
                     self._waiting = some | self._waiting
                     _log.warning("what was used cannot be stored yet", error=error.message, batches=len(self._waiting))
                     await asyncio.sleep(_RETRY_SECONDS)
+                    self._hurry.set()
                 else:
                     for batch, stored in some.values():
                         stored(batch.number)
