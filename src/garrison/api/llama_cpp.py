@@ -2,9 +2,9 @@
 
 import subprocess
 from pathlib import Path as FilePath
-from typing import Annotated
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends
+from fastapi import APIRouter, Depends, Path, Response
 from fastapi.responses import PlainTextResponse
 
 from garrison.api.problems import problems
@@ -12,12 +12,16 @@ from garrison.api.services import Services, services
 from garrison.base.errors import EngineMissingError, EngineTimeoutError
 from garrison.engines import registry
 from garrison.engines.executable import locate
+from garrison.net.transport import Answer
 
-__all__ = ["router"]
+__all__ = ["of_instances", "router"]
 
 router = APIRouter(prefix="/api/v1/backends/llama-cpp", tags=["backends"], responses=problems(424, 504))
+of_instances = APIRouter(prefix="/api/v1/llama-cpp", tags=["instances"], responses=problems(400, 404, 504))
 
 Given = Annotated[Services, Depends(services)]
+Name = Annotated[str, Path(max_length=200)]
+Model = Annotated[str, Path(max_length=1000)]
 _SECONDS = 20.0
 _MOST_BYTES = 1024 * 1024
 
@@ -38,6 +42,32 @@ async def version(given: Given) -> str:
 async def devices(given: Given) -> str:
     """What `llama-server --list-devices` prints."""
     return await _printed(given, "--list-devices")
+
+
+@of_instances.get("/{name}/models")
+async def list_models(given: Given, name: Name) -> Any:
+    """Return the models of an instance that is a router, as llama-server lists them. It is not started for that."""
+    return _passed_on(await given.routers.list(name))
+
+
+@of_instances.post("/{name}/models/{model:path}/load")
+async def load_model(given: Given, name: Name, model: Model, body: dict[str, Any] | None = None) -> Any:
+    """Begin to load a model of a router, and start the router first if necessary. llama-server answers.
+
+    As in llamactl, the model is the one in the body; without one there, the one in the path.
+    """
+    return _passed_on(await given.routers.send(name, "load", {"model": model} | (body or {})))
+
+
+@of_instances.post("/{name}/models/{model:path}/unload")
+async def unload_model(given: Given, name: Name, model: Model, body: dict[str, Any] | None = None) -> Any:
+    """Unload a model of a router. Otherwise as `load`."""
+    return _passed_on(await given.routers.send(name, "unload", {"model": model} | (body or {})))
+
+
+def _passed_on(answer: Answer) -> Response:
+    """What an engine answered. Its media type is not passed on: no page may come from this address."""
+    return Response(answer.body, answer.status, media_type="application/json")
 
 
 async def _printed(given: Services, flag: str) -> str:

@@ -1,7 +1,7 @@
 """Engines below shims: prepared as `garrison serve` prepares them, started detached, and found again.
 
-`instances/NAME/` in the data directory belongs to one instance, mode 0700: the shim's status and socket, the key, and
-the log.
+`instances/NAME/` in the data directory belongs to one instance, mode 0700: the shim's status and socket, the key, the
+preset of a router, and the log.
 """
 
 import asyncio
@@ -18,7 +18,7 @@ from garrison.base.settings import Settings
 from garrison.engines.argv import Endpoint
 from garrison.engines.engine import Engine, EngineCommand
 from garrison.instances.container_record import ContainerRecord, forget_container, read_container, record_container
-from garrison.instances.engine_spec import ADDRESS, KEY_VARIABLE, plan_launch
+from garrison.instances.engine_spec import ADDRESS, KEY_VARIABLE, instance_directory, plan_launch, preset_path
 from garrison.instances.launch_secrets import with_secrets
 from garrison.instances.ports import Ports
 from garrison.instances.runner import Launch, LeftEngine, Progress, RunningEngine, Sleeper, Upstream
@@ -96,7 +96,7 @@ class EngineRunner:
 
     def directory(self, name: str) -> Path:
         """Where the files of an instance are."""
-        return self._settings.data_dir / "instances" / name
+        return instance_directory(self._settings, name)
 
     def log_path(self, name: str) -> Path:
         return self.directory(name) / "log"
@@ -169,6 +169,7 @@ class EngineRunner:
             _log.info("preparing a start", name=name, note=note)
         key = secrets.token_hex(32) if plan.spec.api_key_env is not None else None
         environ = {**self._environ, KEY_VARIABLE: key} if key is not None else self._environ
+        directory = self._made_directory(launch)  # before the command, since a container is to see the preset
         try:
             prepared = prepare(
                 plan.spec, self._settings, environ, view=_Notes(name), progress=Silent(), stop=stop,
@@ -180,14 +181,12 @@ class EngineRunner:
                 hint="Stop what holds it, or give the instance another port.",
                 details={"instance": name, **error.details},
             ) from None
-        command, model = prepared.command, prepared.served_name or name
+        command = prepared.command
+        model = "" if launch.spec.router else prepared.served_name or name
         container = None
         if plan.spec.container is not None:
             program = (command.argv[0], *plan.spec.container.program[1:])
             container = ContainerRecord(program, plan.spec.container.labels)
-        directory = self.directory(name)
-        directory.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        directory.mkdir(mode=0o700, exist_ok=True)
         if key is None:
             (directory / "key").unlink(missing_ok=True)
         else:
@@ -201,13 +200,26 @@ class EngineRunner:
         job = self._job(launch, plan.engine, endpoint, command, command.environment(environ))
         return _Start(job, Upstream(base_url(endpoint), key, model), container)
 
+    def _made_directory(self, launch: Launch) -> Path:
+        """The directory of an instance, with the preset that it has now."""
+        directory, preset = self.directory(launch.spec.name), preset_path(self._settings, launch.spec.name)
+        directory.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        directory.mkdir(mode=0o700, exist_ok=True)
+        if launch.spec.preset_ini is None:
+            preset.unlink(missing_ok=True)
+        else:
+            write_atomic(preset, launch.spec.preset_ini, mode=0o600, durable=False)
+        return directory
+
     def _adoptable(self, launch: Launch) -> _Start:
         directory = self.directory(launch.spec.name)
         plan = plan_launch(launch, self._settings)
         endpoint = plan.engine.endpoint(plan.spec.args, Endpoint(ADDRESS, launch.port), dict(plan.spec.env))
         key, model = _read_text(directory / "key"), _read_text(directory / "model")
         job = self._job(launch, plan.engine, endpoint, EngineCommand(()), {})
-        return _Start(job, Upstream(base_url(endpoint), key, model or launch.spec.model or launch.spec.name))
+        if not launch.spec.router:
+            model = model or launch.spec.model or launch.spec.name
+        return _Start(job, Upstream(base_url(endpoint), key, model or ""))
 
     def _job(
         self,

@@ -169,7 +169,7 @@ def command(
     if twice := [name for name in names if names.count(name) > 1]:
         raise InvalidError(f"two adapters are named {twice[0]!r}", hint="Rename one of them.")
     real = os.path.realpath if spec.container is not None else str
-    file = chosen.engine.locate_model(model)
+    file = chosen.engine.locate_model(model) if model else ""
     if Path(file).is_absolute():
         file = real(file)
     paths = {adapter.name: real(adapter.info.path) for adapter in adapters}
@@ -190,7 +190,8 @@ def command(
     made = EngineCommand(made.argv, {**made.env, **spec.env}, made.unset, made.env_from)
     if spec.container is None:
         return made
-    seen = [path for path in map(Path, (file, *paths.values())) if path.is_absolute() and path.exists()]
+    needed = (*map(Path, (file, *paths.values())), *spec.reads)
+    seen = [path for path in needed if path.is_absolute() and path.exists()]
     return container_command(chosen.located.path, spec.container, made, mounts_of(seen))
 
 

@@ -29,6 +29,7 @@ from garrison.instances.engine_runner import EngineRunner
 from garrison.instances.machine import MachineDevices
 from garrison.instances.manager import InstanceManager
 from garrison.instances.room.values import Limits
+from garrison.instances.routers import Routers
 from garrison.instances.settings import ManagerSettings
 from garrison.instances.stored import StoredInstances
 from garrison.instances.values.state import State
@@ -44,6 +45,7 @@ from garrison.server.listeners import CONTROL_NAME
 from garrison.server.stack_instances import ServedInstances
 from garrison.server.workers.declared_routes import DeclaredRoutes
 from garrison.server.workers.workers import Workers
+from garrison.store.records import Event
 from garrison.store.sql.store import SqlStore, open_store
 
 __all__ = ["Parts", "manager_settings"]
@@ -93,6 +95,7 @@ class Parts:
             clock=self.clock,
             pool=self._writes,
         )
+        self.routers = Routers(self.instances, HttpDialer())
         self._access = ThreadPool("garrison-access")
         secret = load_key_secret(settings.data_dir)
         hasher = TokenHasher(secret)
@@ -114,6 +117,7 @@ class Parts:
         self.workers = Workers(
             self.instances, self.nodes, self.keys, settings, secret=secret, early=worker,
             control_socket=settings.data_dir / CONTROL_NAME, disk=self.disk, declared=self.routes,
+            routers=self.routers,
         )  # fmt: skip
         self.commands = FleetCommands(LocalOperations(self.fleet))
         self._agent = FleetAgent(self.fleet, retention=timedelta(days=settings.retention))
@@ -133,11 +137,14 @@ class Parts:
         await self._agent.startup()
         self.routes.changed = self.workers.update
         await self.routes.startup()
-        # An engine that has just started has none of its adapters.
-        self.instances.bus.listen(
-            lambda event: self._agent.look_now(event.subject_name),
-            wants=lambda event: event.kind == f"instance_{State.RUNNING}",
-        )
+        self.routers.changed = self.workers.update
+        await self.routers.startup()
+
+        def runs(event: Event) -> None:
+            self._agent.look_now(event.subject_name)  # an engine that has just started has none of its adapters
+            self.routers.look()
+
+        self.instances.bus.listen(runs, wants=lambda event: event.kind == f"instance_{State.RUNNING}")
         self._shims.prepare()
 
     def reconfigure(self, fresh: Settings) -> None:
@@ -159,6 +166,7 @@ class Parts:
             await self._downloads.shutdown()
         await self.commands.shutdown()
         await self.routes.shutdown()
+        await self.routers.shutdown()
         await self._agent.shutdown()
         if self._following is not None:
             self._following.cancel()

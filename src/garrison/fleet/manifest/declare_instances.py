@@ -4,10 +4,11 @@ from collections.abc import Collection, Iterable, Mapping
 
 from garrison.base.documents import Path
 from garrison.base.errors import InvalidError
+from garrison.engines.llama_router import is_router
 from garrison.engines.options import normal_keys
 from garrison.fleet.manifest.draft import Draft, Problems, did_you_mean, dotted
 from garrison.fleet.manifest.instance_model import INSTANCE_NAME, InstanceModel, RouteModel
-from garrison.fleet.manifest.instance_options import args_as_options
+from garrison.fleet.manifest.instance_options import args_as_options, with_args
 from garrison.fleet.manifest.model import FleetManifest
 from garrison.fleet.values.declaration import AdapterDeclaration
 from garrison.fleet.values.instance import CustomCommand, InstanceDeclaration
@@ -44,7 +45,8 @@ def declare_routes(
     served: dict[str, set[str]] = {name: set() for name in (*manifest.instances, *manifest.targets)}
     for one in adapters:
         served.setdefault(one.target, set()).add(one.lora_name)
-    return {name: _route(draft, name, model, served, problems) for name, model in manifest.routes.items()}
+    routers = frozenset(name for name, one in manifest.instances.items() if _is_router(one))
+    return {name: _route(draft, name, model, served, routers, problems) for name, model in manifest.routes.items()}
 
 
 def _instance(
@@ -66,7 +68,7 @@ def _instance(
         at = (*path, "options", "model")
         problems.add(draft.where(at), at, f"{dotted(path)}: the model is given twice", "Remove it from options.")
     found = model.model if model.model is not None else named
-    if not isinstance(found, str | None) or (found is None and engine != "custom"):
+    if not isinstance(found, str | None) or (found is None and engine != "custom" and not _is_router(model)):
         problems.add(draft.where(path), path, f"{dotted(path)}: no model", "Add a line `model: …`.")
         found = None
     _check_args(draft, (*path, "args"), model, engine, problems)
@@ -87,7 +89,7 @@ def _instance(
 
 
 _AS_THEY_ARE = (
-    "container", "served_model_name", "runtime_lora", "max_loras", "max_lora_rank", "port", "on_demand", "idle",
+    "preset_ini", "container", "served_model_name", "runtime_lora", "max_loras", "max_lora_rank", "port", "on_demand", "idle",
     "auto_restart", "max_restarts", "restart_delay", "group", "pin", "priority", "weight", "memory",
     "sleep_level", "preload", "node",
 )  # fmt: skip
@@ -118,6 +120,18 @@ def _check_args(draft: Draft, path: Path, model: InstanceModel, engine: str, pro
         problems.add(draft.where(at), at, f"{dotted(path)}: {error.message}", error.hint)
 
 
+def _is_router(model: InstanceModel) -> bool:
+    """Whether an instance has no model of its own. What is wrong with its options is said elsewhere."""
+    if model.engine != "llama_cpp":
+        return False
+    try:
+        options = with_args(model.engine, model.options, model.args)
+    except InvalidError:
+        return False
+    named = {} if model.model is None else {"model": model.model}
+    return is_router(model.engine, options | named, preset=model.preset_ini is not None)
+
+
 def _check_container(draft: Draft, path: Path, model: InstanceModel, engine: str, problems: Problems) -> None:
     if model.container and (engine == "mlx_lm" or model.executable):
         at = (*path, "container")
@@ -126,7 +140,12 @@ def _check_container(draft: Draft, path: Path, model: InstanceModel, engine: str
 
 
 def _route(
-    draft: Draft, name: str, model: RouteModel, served: Mapping[str, Collection[str]], problems: Problems
+    draft: Draft,
+    name: str,
+    model: RouteModel,
+    served: Mapping[str, Collection[str]],
+    routers: Collection[str],
+    problems: Problems,
 ) -> RouteDeclaration:
     path: Path = ("routes", name)
     ends: list[RouteEnd] = []
@@ -136,6 +155,10 @@ def _route(
         if place not in served:
             said = f"{dotted(at)}: unknown instance or target {draft.shown(at, place)}"
             problems.add(draft.where(at), at, said, did_you_mean(place, served, what="instances and targets"))
+        elif place in routers:  # which models it has shows when it runs
+            if not adapter:
+                said = f"{dotted(at)}: {draft.shown(at, place)} is a router, which has no model of its own"
+                problems.add(draft.where(at), at, said, f"Name one of its models: {place}/MODEL.")
         elif slash and adapter not in served[place]:
             said = f"{dotted(at)}: no adapter {draft.shown(at, adapter)} on {place!r}"
             problems.add(draft.where(at), at, said, did_you_mean(adapter, served[place], what=f"adapters on {place}"))

@@ -69,6 +69,7 @@ class RouteValue(msgspec.Struct, frozen=True, kw_only=True):
         targets: ids, in order of preference.
         models: for each target, the name that it is asked for; empty for its own.
         nested: `NAME/REST` asks the same targets for `REST`.
+        only_nested: nothing has this name alone: the names that are known for `REST`; None for a route with a model.
         policy, weights: how one of several targets is chosen; no weights are equal ones.
         instances: all that are behind it, for permissions; none if something else is behind it as well.
         instance_id: of the only one.
@@ -82,6 +83,7 @@ class RouteValue(msgspec.Struct, frozen=True, kw_only=True):
     policy: str = "least-outstanding"
     weights: tuple[float, ...] = ()
     nested: bool = False
+    only_nested: tuple[str, ...] | None = None
     instances: tuple[str, ...] = ()
     instance_id: int | None = None
     created: int = 0
@@ -226,11 +228,16 @@ class Sync(msgspec.Struct, frozen=True, kw_only=True, tag=True):
 
 
 class Load(msgspec.Struct, frozen=True, kw_only=True, tag=True):
-    """Start a target, or with `load` false have it give up its memory; answered by `Begun` or `Refused`."""
+    """Start a target, or with `load` false have it give up its memory; answered by `Begun` or `Refused`.
+
+    Attributes:
+        model: one of several that the target loads: it alone is loaded or unloaded. Empty for the target's only one.
+    """
 
     id: int
     target: str
     load: bool = True
+    model: str = ""
 
 
 class Abandon(msgspec.Struct, frozen=True, kw_only=True, tag=True):

@@ -307,7 +307,7 @@ class Exchange:
             return self._request.target.partition(b"?")[0]
         if asked.kind is Kind.INFERENCE:
             return path_at(engine, asked)
-        return asked.rest if reaches(engine, self._request.method, asked.rest, query=bool(self._query)) else None
+        return asked.rest if reaches(engine, self._request.method, asked.rest, query=self._query) else None
 
     def answer_body(self, piece: bytes) -> None:
         self._account.piece(piece)

@@ -19,17 +19,18 @@ Options = dict[str, Any]
 
 _ENGINE = "backend_options"
 _OF_THE_ENGINE = (
-    "backend_type", _ENGINE, "custom", "command_override", "docker_enabled", "environment", "devices",
+    "backend_type", _ENGINE, "custom", "preset_ini", "command_override", "docker_enabled", "environment", "devices",
 )  # fmt: skip
 """Options that the command, the environment or the place of an engine depends on."""
 
 _OF_THE_INSTANCE = frozenset(
     {
-        "backend_type", _ENGINE, "custom", "auto_restart", "max_restarts", "restart_delay", "on_demand_start",
+        "backend_type", _ENGINE, "custom", "preset_ini", "auto_restart", "max_restarts", "restart_delay", "on_demand_start",
         "idle_timeout", "environment", "docker_enabled", "command_override", "group", "nodes", "pin", "priority",
         "devices", "memory",
     }
 )  # fmt: skip
+_PATHS = frozenset({"model", "models_dir", "models-dir", "models_preset", "models-preset"})
 _SHORT = {"idle": "idle_timeout", "on_demand": "on_demand_start", "engine": "backend_type", "env": "environment"}
 _MINUTE = 60.0
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
@@ -50,6 +51,7 @@ class Flags:
     memory: str | None = None
     env: Sequence[str] = ()
     on_demand: bool | None = None
+    preset_ini: str | None = None
     environ: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     def over(self, base: Options) -> Options:
@@ -72,9 +74,10 @@ class Flags:
             "devices": None if self.devices is None else _devices(self.devices),
             "memory": self.memory,
             "on_demand_start": self.on_demand,
+            "preset_ini": self.preset_ini,
         }
         found = base | {name: value for name, value in given.items() if value is not None}
-        found.setdefault("backend_type", "vllm")
+        found.setdefault("backend_type", "vllm" if found.get("preset_ini") is None else "llama_cpp")
         if engine_options or found["backend_type"] != "custom":
             found[_ENGINE] = engine_options
         if self.env:
@@ -177,16 +180,18 @@ def without(options: Mapping[str, Any], *, default_idle_seconds: object) -> Opti
 
 
 def absolute_model(options: Options, directory: str, home: str) -> Options:
-    """`options` with a model that is written as a path (`./x`, `../x`, `~/x`) from its root: the server runs in
-    another directory."""
+    """`options` with a model, or a place of models, that is written as a path (`./x`, `../x`, `~/x`) from its root: the
+    server runs in another directory."""
     import posixpath
 
     engine_options = options.get(_ENGINE)
-    model = engine_options.get("model") if isinstance(engine_options, Mapping) else None
-    if not isinstance(model, str) or not re.match(r"\.{1,2}(/|\Z)|~/", model):
-        return options
-    whole = posixpath.join(home, model[2:]) if model.startswith("~/") else posixpath.join(directory, model)
-    return options | {_ENGINE: {**options[_ENGINE], "model": posixpath.normpath(whole)}}
+    whole = dict(engine_options) if isinstance(engine_options, Mapping) else {}
+    for key in whole.keys() & _PATHS:
+        text = whole[key]
+        if isinstance(text, str) and re.match(r"\.{1,2}(/|\Z)|~/", text):
+            path = posixpath.join(home, text[2:]) if text.startswith("~/") else posixpath.join(directory, text)
+            whole[key] = posixpath.normpath(path)
+    return options if whole == engine_options or not whole else options | {_ENGINE: whole}
 
 
 def _place(key: str) -> tuple[str, ...]:
@@ -207,7 +212,7 @@ def _meant(key: str, raw: str, value: Any) -> Any:
             return idle_minutes(raw)
         case ("devices",):
             return _devices(raw)
-        case ("environment", _) | ("memory",) | ("group",) | ("command_override",) | ("backend_type",):
+        case ("environment", _) | ("memory",) | ("group",) | ("command_override",) | ("backend_type",) | ("preset_ini",):
             return raw
         case _:
             if value is None:
