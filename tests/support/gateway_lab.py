@@ -193,7 +193,7 @@ class Upstream:
         self._tasks.add(task)
         try:
             await self.script(conn)
-        except (asyncio.IncompleteReadError, ConnectionResetError, asyncio.CancelledError):
+        except (asyncio.IncompleteReadError, ConnectionResetError, BrokenPipeError, asyncio.CancelledError):
             pass
         except Exception as error:  # noqa: BLE001 - whatever a script raises fails its test
             self.failures.append(error)
