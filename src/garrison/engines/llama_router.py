@@ -10,7 +10,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["MOST_MODELS", "PRESET_FLAG", "RouterModel", "files_of_preset", "is_router", "models_in", "preset_sections"]
+__all__ = [
+    "MOST_MODELS",
+    "PRESET_FLAG",
+    "RouterModel",
+    "files_of_preset",
+    "is_router",
+    "models_in",
+    "models_of",
+    "preset_sections",
+]
 
 PRESET_FLAG = "--models-preset"
 MOST_MODELS = 1000
@@ -38,6 +47,11 @@ class RouterModel:
 
     id: str
     status: str = "unloaded"
+
+    def to_json(self) -> dict[str, Any]:
+        """As llama-server has it; `models_of` reads it."""
+        failed = self.status == "failed"
+        return {"id": self.id, "status": {"value": "unloaded", "failed": True} if failed else {"value": self.status}}
 
 
 def is_router(engine: str, options: Mapping[str, Any], *, preset: bool) -> bool:
@@ -74,18 +88,20 @@ def preset_sections(text: str) -> dict[str, dict[str, str]]:
 
 def files_of_preset(text: str) -> tuple[str, ...]:
     """Return the absolute paths of models and what belongs to them in a preset."""
-    values = (
-        value for keys in preset_sections(text).values() for key, value in keys.items() if _plain(key) in _FILES
-    )
+    values = (value for keys in preset_sections(text).values() for key, value in keys.items() if _plain(key) in _FILES)
     return tuple(dict.fromkeys(value for value in values if value.startswith("/")))
 
 
 def models_in(body: bytes) -> tuple[RouterModel, ...] | None:
-    """Return the models in an answer to `GET /models`, at most `MOST_MODELS`; None if it is no such answer."""
+    """Return the models in an answer to `GET /models`; None if it is no such answer."""
     try:
-        listed = json.loads(body).get("data")
+        return models_of(json.loads(body).get("data"))
     except (ValueError, RecursionError, AttributeError):
         return None
+
+
+def models_of(listed: Any) -> tuple[RouterModel, ...] | None:
+    """Return the models of a list in JSON, at most `MOST_MODELS`; None if it is no list."""
     if not isinstance(listed, list):
         return None
     found: dict[str, RouterModel] = {}

@@ -33,6 +33,7 @@ class Served:
     Attributes:
         created: Unix time.
         instances, instance_id: what is behind it, for permissions.
+        only_nested: it has no model of its own: those that are known, for `ID/MODEL`; None where it has one.
         facts: further fields, such as its state.
     """
 
@@ -41,6 +42,7 @@ class Served:
     owned_by: str = "garrison"
     instances: tuple[str, ...] = ()
     instance_id: int | None = None
+    only_nested: tuple[str, ...] | None = None
     facts: Mapping[str, Any] = field(default_factory=dict)
 
 

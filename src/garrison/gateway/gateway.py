@@ -9,6 +9,7 @@ from garrison.gateway.counted import CountedSend, readable
 from garrison.gateway.model_name import named_model
 from garrison.gateway.passthrough import PassThrough, Receive, Scope, Send, header, send_answer
 from garrison.gateway.paths import is_inference, is_llama_cpp, uses_tokens
+from garrison.gateway.requests.nested import needs_one_of
 from garrison.gateway.usage import estimate
 
 __all__ = ["Gateway", "read_body"]
@@ -47,7 +48,9 @@ class Gateway:
         elif is_inference(path) and (method == "POST" or path.startswith("/v1/responses/")):
             body = await read_body(scope, receive, self._most_bytes)
             model = named_model(body, header(scope, b"content-type"))
-            self._check(scope, model)
+            found = self._check(scope, model)
+            if found.only_nested is not None:
+                raise needs_one_of(model, found.only_nested)
             await self._forward(scope, receive, send, model=model, path=path, body=body)
         else:
             raise NotFoundError(f"there is no {method} {path}", hint="docs/server.md lists the paths.")
@@ -83,17 +86,18 @@ class Gateway:
         finally:
             entry.leave()
 
-    def _check(self, scope: Scope, model: str) -> None:
+    def _check(self, scope: Scope, model: str) -> Served:
         found = self._activator.find(model)
         if found is None:
             raise NotFoundError(f"there is no model {model!r}", hint="GET /v1/models lists those that exist.")
         if refused := self._admission.refusal(scope, found):
             raise refused
+        return found
 
     def _models(self, scope: Scope, path: str) -> dict[str, Any]:
         allowed = [one for one in self._activator.served() if self._admission.refusal(scope, one) is None]
         if path.rstrip("/") == "/v1/models":
-            return {"object": "list", "data": [_entry(one) for one in allowed]}
+            return {"object": "list", "data": [_entry(one) for one in allowed if not one.only_nested]}
         wanted = path.removeprefix("/v1/models/")
         found = next((one for one in allowed if one.id == wanted), None)
         if found is None:

@@ -110,7 +110,12 @@ class Routers:
         await self._change(name, "load", model, done=("loaded", "loading"))
 
     async def unload(self, name: str, model: str) -> None:
-        """Unload a model, if it is loaded. Raises as `send`, and NotFoundError where there is none."""
+        """Unload a model, if it is loaded. Raises as `send`, and NotFoundError where there is none.
+
+        A router that does not run is left alone: it has none loaded.
+        """
+        if self._llama(name).engine is None:
+            return
         await self._change(name, "unload", model, done=("unloaded", "failed"))
 
     async def _change(self, name: str, verb: str, model: str, *, done: tuple[str, ...]) -> None:

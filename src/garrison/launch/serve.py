@@ -48,7 +48,7 @@ _LOOPBACK = ("127.", "::1", "localhost")
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """Everything that a start needs, checked. `model` is None for a custom server and a router, which find their own."""
+    """Everything that a start needs, checked. `model` is None for a custom server and for a router."""
 
     spec: LaunchSpec
     chosen: Chosen

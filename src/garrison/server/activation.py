@@ -7,6 +7,7 @@ from garrison.base.errors import NotFoundError, NotReadyError
 from garrison.gateway.activator import Hold, Served, Upstream
 from garrison.instances.live import Lease, Live
 from garrison.instances.manager import InstanceManager
+from garrison.instances.routers import Routers
 
 __all__ = ["InstanceActivator"]
 
@@ -24,20 +25,30 @@ class InstanceActivator:
 
     Args:
         instances: makes them ready.
+        routers: know the models of those that have none of their own.
     """
 
-    def __init__(self, instances: InstanceManager) -> None:
+    def __init__(self, instances: InstanceManager, routers: Routers) -> None:
         self._instances = instances
+        self._routers = routers
 
     def served(self) -> Sequence[Served]:
-        """As `Activator.served`."""
-        return [_served(live) for live in self._instances.list()]
+        """As `Activator.served`: instances, and after each that is a router the models that it is known to have."""
+        found: list[Served] = []
+        for live in self._instances.list():
+            served = self._served(live)
+            found.append(served)
+            found += (replace(served, id=f"{live.name}/{one}", only_nested=None) for one in served.only_nested or ())
+        return found
 
     def find(self, model: str) -> Served | None:
         """As `Activator.find`."""
-        live, _ = self._split(model)
+        live, rest = self._split(model)
+        if live is None:
+            return None
+        found = self._served(live)
         # Under the name that was asked for: a key may be limited to one adapter of an instance.
-        return None if live is None else replace(_served(live), id=model)
+        return replace(found, id=model, only_nested=None if rest else found.only_nested)
 
     async def acquire(self, model: str, *, start: bool = True) -> Hold:
         """As `Activator.acquire`."""
@@ -61,12 +72,13 @@ class InstanceActivator:
         name, slash, rest = model.partition("/")
         return (self._instances.find(name), rest) if slash else (None, "")
 
-
-def _served(live: Live) -> Served:
-    return Served(
-        id=live.name,
-        created=int(live.record.created.timestamp()),
-        instances=(live.name,),
-        instance_id=live.record.id,
-        facts={"state": str(live.state), "model": live.spec.model, "engine": live.spec.engine},
-    )
+    def _served(self, live: Live) -> Served:
+        models = self._routers.models(live.name) or ()
+        return Served(
+            id=live.name,
+            created=int(live.record.created.timestamp()),
+            instances=(live.name,),
+            instance_id=live.record.id,
+            only_nested=tuple(one.id for one in models) if live.spec.router else None,
+            facts={"state": str(live.state), "model": live.spec.model, "engine": live.spec.engine},
+        )

@@ -11,7 +11,7 @@ from garrison.base.values import size_text
 from garrison.cli.views.age import ago, duration
 from garrison.cli.views.columns import Column, show_rows
 from garrison.cli.views.page import Page, counted, plain, sentence
-from garrison.engines.llama_router import is_router, preset_sections
+from garrison.engines.llama_router import is_router, models_of, preset_sections
 
 __all__ = ["STATE_STYLES", "age_of", "facts_of", "memory_text", "show_instance", "show_instances", "table_of"]
 
@@ -147,9 +147,8 @@ def _is_router(options: Mapping[str, Any]) -> bool:
 
 def _models(found: Instance) -> str:
     """The models of a router with their states while it runs, else those that its preset names."""
-    listed = found.get("models")
-    if isinstance(listed, list):
-        return ", ".join(f"{one.get('id')} ({one.get('status')})" for one in listed)
+    if (models := models_of(found.get("models"))) is not None:
+        return ", ".join(f"{one.id} ({one.status})" for one in models)
     sections = preset_sections(str(found["options"].get("preset_ini") or ""))
     return ", ".join(name for name in sections if name != "*")
 

@@ -89,8 +89,8 @@ def _instance(
 
 
 _AS_THEY_ARE = (
-    "preset_ini", "container", "served_model_name", "runtime_lora", "max_loras", "max_lora_rank", "port", "on_demand", "idle",
-    "auto_restart", "max_restarts", "restart_delay", "group", "pin", "priority", "weight", "memory",
+    "preset_ini", "container", "served_model_name", "runtime_lora", "max_loras", "max_lora_rank", "port", "on_demand",
+    "idle", "auto_restart", "max_restarts", "restart_delay", "group", "pin", "priority", "weight", "memory",
     "sleep_level", "preload", "node",
 )  # fmt: skip
 

@@ -70,6 +70,7 @@ class RouteValue(msgspec.Struct, frozen=True, kw_only=True):
         models: for each target, the name that it is asked for; empty for its own.
         nested: `NAME/REST` asks the same targets for `REST`.
         only_nested: nothing has this name alone: the names that are known for `REST`; None for a route with a model.
+        rest: what its targets are asked for, where it is one of the names `NAME/REST` of another route.
         policy, weights: how one of several targets is chosen; no weights are equal ones.
         instances: all that are behind it, for permissions; none if something else is behind it as well.
         instance_id: of the only one.
@@ -84,6 +85,7 @@ class RouteValue(msgspec.Struct, frozen=True, kw_only=True):
     weights: tuple[float, ...] = ()
     nested: bool = False
     only_nested: tuple[str, ...] | None = None
+    rest: str = ""
     instances: tuple[str, ...] = ()
     instance_id: int | None = None
     created: int = 0

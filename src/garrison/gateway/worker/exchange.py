@@ -14,6 +14,7 @@ from garrison.gateway.choose.breaker import ALWAYS
 from garrison.gateway.choose.failure import Failure, failure_of
 from garrison.gateway.choose.retry import Attempt, GiveUp, blames_target, decide
 from garrison.gateway.choose.retry_budget import RetryBudget
+from garrison.gateway.requests.nested import needs_one_of
 from garrison.gateway.requests.paths import Asked, Kind, ModelIn, path_at, reaches
 from garrison.gateway.worker.account import CLIENT_LEFT, CUT_OFF, Account
 from garrison.gateway.worker.affinity import key_of
@@ -159,6 +160,8 @@ class Exchange:
             self.route, self.rest = self._plane.route_for(self._request, self._model)
             self._account.route = self.route.name
             self._account.admission = self._plane.admit(who, self.route, self._model)
+            if (inner := self.route.value.only_nested) is not None and self._named is not None and not self.rest:
+                raise needs_one_of(self.route.name, inner)
         except (NotFoundError, UnauthenticatedError) as error:
             if self._synced or not self._plane.sync(self._admit):
                 self._refuse(error)
@@ -261,7 +264,8 @@ class Exchange:
         self._upstream = connection
         data = self._data
         if self._named is not None:
-            name = self.rest or end.model or target.value.model
+            # Another server is asked for the name of the client, of which it knows what is nested.
+            name = end.model if target.value.hop else self.rest or end.model or target.value.model
             if name and name != self._model:
                 data = self._named.renamed(data, name)
         lines = target.head

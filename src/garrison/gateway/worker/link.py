@@ -120,14 +120,14 @@ class Link:
             timer.cancel()
             then()
 
-    def load(self, targets: list[str], *, load: bool, then: Callable[[GarrisonError | None], None]) -> bool:
+    def load(self, targets: list[tuple[str, str]], *, load: bool, then: Callable[[GarrisonError | None], None]) -> bool:
         """As `ControlLink.load`."""
         if len(self._loading) >= _MOST_SYNCING:
             return False
-        for target in targets:
+        for target, model in targets:
             number = next(self._numbers)
             self._loading[number] = then
-            if not self.send(messages.Load(id=number, target=target, load=load)):
+            if not self.send(messages.Load(id=number, target=target, load=load, model=model)):
                 del self._loading[number]
                 return False
         return True

@@ -24,7 +24,7 @@ from garrison.gateway.worker.inbound import Inbound, Request, Work
 from garrison.gateway.worker.listing import Listing
 from garrison.gateway.worker.outbound import Outbound, connect
 from garrison.gateway.worker.passing import Passing
-from garrison.gateway.worker.router import Feed, LoadCall, status_of
+from garrison.gateway.worker.router import Feed, LoadCall, loaded_alone, status_of
 from garrison.gateway.worker.stats import Stats
 from garrison.gateway.worker.targets import End, Route, RouteTable, Target
 from garrison.net.http1.known_heads import KnownHeads
@@ -65,8 +65,9 @@ class ControlLink(Protocol):
     def sync(self, then: Callable[[], None]) -> bool:
         """Have everything told that has changed, and call `then`, at the latest after half a second. False: not now."""
 
-    def load(self, targets: list[str], *, load: bool, then: Callable[[GarrisonError | None], None]) -> bool:
-        """Have targets started or stopped, and call `then` when that has begun. False: there is nobody to ask."""
+    def load(self, targets: list[tuple[str, str]], *, load: bool, then: Callable[[GarrisonError | None], None]) -> bool:
+        """Have targets started or stopped, or the one of their models that is named, and call `then` when that has
+        begun. False: there is nobody to ask."""
 
     def busy(self, target: Target) -> None:
         """The first request to a target has begun."""
@@ -153,12 +154,13 @@ class Plane:
             NotFoundError, UnauthenticatedError, DeniedError: it is unknown, or the caller may not.
             NotReadyError: the control process does not answer.
         """
-        route, _ = self.route_for(request, model)
+        route, rest = self.route_for(request, model)
         who = self.callers.identify(request.facts)
         self.callers.require(who, route.value, model)
         if not load:
             self.callers.require_manager(who)
-        if self.link is None or not self.link.load([one.target.id for one in route.ends[:1]], load=load, then=then):
+        asked = [(one.target.id, loaded_alone(one, rest)) for one in route.ends[:1]]
+        if self.link is None or not self.link.load(asked, load=load, then=then):
             raise NotReadyError("the server that starts models does not answer", details={"retry_after": 1})
 
     def sees(self, request: Request, model: str) -> bool:
@@ -176,7 +178,7 @@ class Plane:
         self.table.apply(told)
         for feed in list(self.feeds):
             for one in told.routes:
-                if before.get(one.name, "") != one.facts.get("state"):
+                if not one.only_nested and before.get(one.name, "") != one.facts.get("state"):
                     feed.changed(one.name, one.facts.get("state"))
             for name in told.gone_routes:
                 feed.gone(name)
@@ -242,8 +244,8 @@ class Plane:
         who = self.require_caller(request)
         routes = self.table.routes
         if asked.kind is Kind.MODELS:
-            data = [_entry(one) for one in routes.values() if self.callers.may_use(who, one.value)]
-            return {"object": "list", "data": data}
+            every = (one for one in routes.values() if not one.value.only_nested)
+            return {"object": "list", "data": [_entry(one) for one in every if self.callers.may_use(who, one.value)]}
         found = routes.get(asked.name)
         if found is None or not self.callers.may_use(who, found.value):
             raise self._unknown(request, asked.name)

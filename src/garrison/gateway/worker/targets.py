@@ -212,7 +212,7 @@ class RouteTable:
         one model behind it.
         """
         if (route := self.routes.get(model)) is not None:
-            return route, ""
+            return route, route.value.rest
         name, slash, rest = model.partition("/")
         if slash and rest and (route := self.routes.get(name)) is not None and route.value.nested:
             return route, rest

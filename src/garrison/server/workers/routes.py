@@ -1,11 +1,13 @@
 """What there is, as the workers are told it. Pure but for reading the state of instances and nodes."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import msgspec
 
+from garrison.engines.llama_router import RouterModel, models_of
 from garrison.gateway.link.messages import RouteValue, Tables, TargetValue
+from garrison.gateway.requests.paths import LLAMA_ROUTER
 from garrison.instances.live import Live
 from garrison.nodes.node import NodeView
 from garrison.server.workers.declared import Declared
@@ -15,6 +17,9 @@ __all__ = ["Known", "changes", "instance_target", "known", "name_of", "node_of",
 _NOTHING = Declared()
 _INSTANCE = "instance:"
 _NODE = "node:"
+_STATES = {"loaded": "running", "loading": "starting", "sleeping": "sleeping", "failed": "failed"}
+"""Of instances, for what a router says of its models."""
+_NO_MODELS: Mapping[str, Sequence[RouterModel]] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,19 +48,26 @@ def node_of(target: str) -> str | None:
 
 def instance_target(live: Live) -> TargetValue:
     """An instance as a target: with its address while it admits requests."""
-    engine = live.engine
+    engine, kind = live.engine, LLAMA_ROUTER if live.spec.router else live.spec.engine
     if engine is None or not live.admits:
-        return TargetValue(id=target_id(live), engine=live.spec.engine)
+        return TargetValue(id=target_id(live), engine=kind)
     upstream = engine.upstream
-    return TargetValue(
-        id=target_id(live), url=upstream.url, key=upstream.key, model=upstream.model, engine=live.spec.engine
-    )
+    return TargetValue(id=target_id(live), url=upstream.url, key=upstream.key, model=upstream.model, engine=kind)
 
 
-def known(instances: Iterable[Live], nodes: Iterable[NodeView], declared: Declared = _NOTHING) -> Known:
-    """Return what there is: declared routes, and one for each instance, here and on the nodes, and for each target.
+def known(
+    instances: Iterable[Live],
+    nodes: Iterable[NodeView],
+    declared: Declared = _NOTHING,
+    models: Mapping[str, Sequence[RouterModel]] = _NO_MODELS,
+) -> Known:
+    """Return what there is: declared routes, and one for each instance, here and on the nodes, for each model of those
+    that are routers, and for each target.
 
     What does not answer is cold. Of several of one name, the one that is named first here is answered.
+
+    Args:
+        models: of routers that run here, by the name of the instance.
     """
     targets: dict[str, TargetValue] = dict(declared.targets)
     routes: dict[str, RouteValue] = dict(declared.routes)
@@ -66,15 +78,18 @@ def known(instances: Iterable[Live], nodes: Iterable[NodeView], declared: Declar
         ids[target.id] = live.record.id
         if live.name in routes:
             continue
-        routes[live.name] = RouteValue(
+        listed = models.get(live.name, ())
+        routes[live.name] = route = RouteValue(
             name=live.name,
             targets=(target.id,),
             nested=True,
+            only_nested=tuple(one.id for one in listed) if live.spec.router else None,
             instances=(live.name,),
             instance_id=live.record.id,
             created=int(live.record.created.timestamp()),
             facts={"state": str(live.state), "model": live.spec.model, "engine": live.spec.engine},
         )
+        _add_models(routes, route, listed)
     for view in nodes:
         url = None if view.reach == "unreachable" else view.node.address
         target = TargetValue(id=_NODE + view.node.name, url=url, key=view.node.key, hop=True)
@@ -83,20 +98,34 @@ def known(instances: Iterable[Live], nodes: Iterable[NodeView], declared: Declar
             name = str(row["name"])
             created = row.get("created")
             if name not in routes:
-                routes[name] = RouteValue(
+                listed = models_of(row.get("models")) or ()
+                routes[name] = route = RouteValue(
                     name=name,
                     targets=(target.id,),
                     instances=(name,),
                     nested=True,
+                    only_nested=tuple(one.id for one in listed) or None,
                     created=created if isinstance(created, int) else 0,
                     facts={"state": str(row.get("state", "")), "node": view.node.name},
                 )
+                _add_models(routes, route, listed)
     for name, route in declared.own.items():
         routes.setdefault(name, route)
     for name, route in declared.routes.items():
         if len(route.instances) == 1 and (number := ids.get(route.targets[0])) is not None:
             routes[name] = msgspec.structs.replace(route, instance_id=number)
     return Known(targets, routes, declared.reasons)
+
+
+def _add_models(routes: dict[str, RouteValue], router: RouteValue, models: Iterable[RouterModel]) -> None:
+    """Add a route for each model of a router; one that is there already stays."""
+    for one in models:
+        name = f"{router.name}/{one.id}"
+        if name not in routes:
+            facts = router.facts | {"state": _STATES.get(one.status, "stopped"), "model": one.id}
+            routes[name] = msgspec.structs.replace(
+                router, name=name, rest=one.id, nested=False, only_nested=None, facts=facts
+            )
 
 
 def changes(before: Known, now: Known, version: int) -> Tables | None:

@@ -17,6 +17,7 @@ from garrison.base.settings import Settings
 from garrison.gateway.link import messages
 from garrison.gateway.link.messages import TargetValue
 from garrison.instances.manager import InstanceManager
+from garrison.instances.routers import Routers
 from garrison.net.thread_pool import ThreadPool
 from garrison.nodes.watch import Nodes
 from garrison.processes.local import local_processes
@@ -48,6 +49,7 @@ class Workers:
         secret: with which tokens are digested.
         control_socket: where workers send what is not for a model.
         declared: what stacks declare for the gateway.
+        routers: the models of instances that have none of their own.
         early: a worker that was started ahead.
 
     Attributes:
@@ -65,12 +67,14 @@ class Workers:
         control_socket: Path,
         disk: ThreadPool,
         declared: DeclaredRoutes,
+        routers: Routers,
         early: asyncio.subprocess.Process | None = None,
     ) -> None:
         self._instances, self._nodes, self._keys = instances, nodes, keys
         self._settings, self._secret, self._disk = settings, secret, disk
         self._control_socket = control_socket
         self._declared = declared
+        self._routers = routers
         self._address = (settings.server_host, settings.server_port)
         self.totals = Totals()
         self._before: list[WorkerRecord] = []
@@ -187,7 +191,7 @@ class Workers:
 
     def _door(self) -> asyncio.Protocol:
         door = WorkerDoor(
-            self._instances, self._known, self._fresh, self._node, self._greeted, self._told, self._lost
+            self._instances, self._routers, self._known, self._fresh, self._node, self._greeted, self._told, self._lost
         )  # fmt: skip
         self._doors.append(door)
         return _Guarded(door)
@@ -321,7 +325,7 @@ class Workers:
             await self._disk.run(lambda: write_workers(self._path(RECORD_NAME), found), "record the workers")
 
     def _known(self) -> Known:
-        return known(self._instances.list(), self._nodes.list(), self._declared.now)
+        return known(self._instances.list(), self._nodes.list(), self._declared.now, self._routers.known())
 
     async def _fresh(self) -> None:
         await self._declared.fresh()

@@ -25,9 +25,9 @@ _OF_THE_ENGINE = (
 
 _OF_THE_INSTANCE = frozenset(
     {
-        "backend_type", _ENGINE, "custom", "preset_ini", "auto_restart", "max_restarts", "restart_delay", "on_demand_start",
-        "idle_timeout", "environment", "docker_enabled", "command_override", "group", "nodes", "pin", "priority",
-        "devices", "memory",
+        "backend_type", _ENGINE, "custom", "preset_ini", "auto_restart", "max_restarts", "restart_delay",
+        "on_demand_start", "idle_timeout", "environment", "docker_enabled", "command_override", "group", "nodes", "pin",
+        "priority", "devices", "memory",
     }
 )  # fmt: skip
 _PATHS = frozenset({"model", "models_dir", "models-dir", "models_preset", "models-preset"})
@@ -212,7 +212,9 @@ def _meant(key: str, raw: str, value: Any) -> Any:
             return idle_minutes(raw)
         case ("devices",):
             return _devices(raw)
-        case ("environment", _) | ("memory",) | ("group",) | ("command_override",) | ("backend_type",) | ("preset_ini",):
+        case (
+            ("environment", _) | ("memory",) | ("group",) | ("command_override",) | ("backend_type",) | ("preset_ini",)
+        ):
             return raw
         case _:
             if value is None:
