@@ -25,7 +25,7 @@ async def served(tmp_path: Path) -> AsyncIterator[ServedApi]:
 
 
 async def test_a_key_that_is_limited_to_an_adapter(served: ServedApi) -> None:
-    activator = InstanceActivator(served.instances)
+    activator = InstanceActivator(served.instances, served.routers)
     only = Permissions(only=Grants(models=frozenset({"a/sql"})))
     key = Identity(caller=Caller.KEY, name="k", permissions=only, key_id=1)
 

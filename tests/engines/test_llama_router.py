@@ -1,0 +1,122 @@
+"""When llama-server is a router, what its presets say, and what it tells of its models."""
+
+import json
+from typing import Any
+
+import pytest
+
+from garrison.engines.llama_router import (
+    MOST_MODELS,
+    RouterModel,
+    files_of_preset,
+    is_router,
+    models_in,
+    models_of,
+    preset_sections,
+)
+
+ROUTERS: dict[str, tuple[dict[str, Any], bool]] = {
+    "a preset": ({}, True),
+    "a preset and further options": ({"ctx_size": 512, "models_max": 2}, True),
+    "a preset file": ({"models_preset": "/p.ini"}, False),
+    "a directory": ({"models_dir": "/models"}, False),
+    "with dashes": ({"models-dir": "/models"}, False),
+    "as a flag": ({"extra_args": {"--models-dir": "/models"}}, False),
+    "a model that is not given": ({"model": "", "hf_repo": None, "models_dir": "/models"}, False),
+}
+OTHERS: dict[str, tuple[dict[str, Any], bool]] = {
+    "nothing": ({}, False),
+    "a model": ({"model": "m"}, False),
+    "a model and a preset": ({"model": "m"}, True),
+    "a repository": ({"hf_repo": "org/name", "models_dir": "/models"}, False),
+    "a repository, as a flag": ({"extra_args": {"-hf": "org/name"}}, True),
+    "a URL": ({"model_url": "http://x/m.gguf"}, True),
+    "an empty directory": ({"models_dir": ""}, False),
+    "extra arguments that are none": ({"extra_args": None}, False),
+}
+
+
+@pytest.mark.parametrize(("options", "preset"), ROUTERS.values(), ids=ROUTERS)
+def test_a_router(options: dict[str, Any], preset: bool) -> None:
+    assert is_router("llama_cpp", options, preset=preset)
+    assert not is_router("vllm", options, preset=preset)
+
+
+@pytest.mark.parametrize(("options", "preset"), OTHERS.values(), ids=OTHERS)
+def test_no_router(options: dict[str, Any], preset: bool) -> None:
+    assert not is_router("llama_cpp", options, preset=preset)
+
+
+PRESET = """\
+version = 1
+; a comment
+[*]
+c = 512
+
+  [org/two]
+model = /m/two.gguf
+mmproj=/m/two-mmproj.gguf
+# LLAMA_ARG_MODEL = /m/none.gguf
+chat-template-kwargs = {"a": "=b"}
+flash-attn
+
+[one]
+LLAMA_ARG_MODEL = /m/one.gguf
+hf-repo = org/name
+model-draft = relative.gguf
+[one]
+m = /m/two.gguf
+"""
+
+
+def test_the_sections_of_a_preset() -> None:
+    assert preset_sections(PRESET) == {
+        "default": {"version": "1"},
+        "*": {"c": "512"},
+        "org/two": {
+            "model": "/m/two.gguf", "mmproj": "/m/two-mmproj.gguf", "chat-template-kwargs": '{"a": "=b"}',
+            "flash-attn": "",
+        },
+        "one": {
+            "LLAMA_ARG_MODEL": "/m/one.gguf", "hf-repo": "org/name", "model-draft": "relative.gguf", "m": "/m/two.gguf",
+        },
+    }  # fmt: skip
+    assert files_of_preset(PRESET) == ("/m/two.gguf", "/m/two-mmproj.gguf", "/m/one.gguf")
+
+
+@pytest.mark.parametrize("text", ["", "\n\n", "[", "]", "[]", "=", "[a", "# only", "\0", "a=b]"])
+def test_what_is_no_preset_is_read_all_the_same(text: str) -> None:
+    assert isinstance(preset_sections(text), dict)
+    assert files_of_preset(text) == ()
+
+
+def test_the_models_in_an_answer() -> None:
+    data = [
+        {"id": "one", "status": {"value": "loaded", "args": ["llama-server"]}},
+        {"id": "org/two", "status": {"value": "unloaded", "exit_code": 1, "failed": True}},
+        {"id": "three", "status": {"value": "sleeping"}},
+        {"id": "four", "status": {"value": "something new"}},
+        {"id": "five"},
+        {"id": "one", "status": {"value": "unloaded"}},
+    ]
+    found = models_in(json.dumps({"data": data}).encode())
+    assert found is not None
+    assert {one.id: one.status for one in found} == {
+        "one": "loaded", "org/two": "failed", "three": "sleeping", "four": "unloaded", "five": "unloaded",
+    }  # fmt: skip
+    assert models_of([one.to_json() for one in found]) == found
+
+
+@pytest.mark.parametrize(
+    "body", [b"", b"<html>", b"[]", b"{}", b'{"data": {}}', b"1", b"null", b"[" * 100_000, b"\xff"]
+)
+def test_other_answers_say_nothing(body: bytes) -> None:
+    assert models_in(body) is None
+
+
+def test_names_that_cannot_be_used_are_left_out_and_so_is_what_is_too_much() -> None:
+    odd = [None, 1, {}, {"id": 1}, {"id": ""}, {"id": "a\nb"}, {"id": "x" * 201}, {"id": "\x1b[2J"}]
+    assert models_of(odd) == ()
+    assert models_of([{"id": f"m{number}"} for number in range(MOST_MODELS + 5)]) == tuple(
+        RouterModel(f"m{number}") for number in range(MOST_MODELS)
+    )
