@@ -118,7 +118,9 @@ PRESETS = {
 
 
 @pytest.mark.parametrize(("before", "expected"), PRESETS.values(), ids=PRESETS)
-def test_presets_are_compared_by_section(before: str | None, expected: list[tuple[str, str | None, str | None]]) -> None:
+def test_presets_are_compared_by_section(
+    before: str | None, expected: list[tuple[str, str | None, str | None]]
+) -> None:
     router = InstanceSpec(name="r", engine="llama_cpp", stack="box", preset_ini=PRESET)
     (one,) = changes([router], [there(replace(router, preset_ini=before))])
     assert (one.kind, one.summary) == (InstanceKind.UPDATE, "llama_cpp  router")

@@ -78,7 +78,14 @@ def database(tmp_path: Path) -> Path:
         "CREATE TABLE instances(id INTEGER PRIMARY KEY, name TEXT UNIQUE, status TEXT DEFAULT 'stopped', "
         "created_at INTEGER, updated_at INTEGER, options_json TEXT, owner_user_id TEXT NULL)"
     )
-    rows = [("qwen", QWEN), ("_llama", LLAMA), ("mlx.1", MLX), ("router", ROUTER), ("many", DIRECTORY), ("odd", {"backend_type": "sglang"})]
+    rows = [
+        ("qwen", QWEN),
+        ("_llama", LLAMA),
+        ("mlx.1", MLX),
+        ("router", ROUTER),
+        ("many", DIRECTORY),
+        ("odd", {"backend_type": "sglang"}),
+    ]
     connection.executemany(
         "INSERT INTO instances(name, options_json) VALUES (?, ?)", [(name, json.dumps(one)) for name, one in rows]
     )

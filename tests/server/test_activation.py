@@ -1,5 +1,6 @@
 """Names of requests, and what keys and stacks make of them."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -45,3 +46,24 @@ async def test_a_target_on_a_node_that_nobody_knows_is_unknown(served: ServedApi
     assert not found.known
     assert await addresses.find(InstancePlace("a")) == NotRunning("instance a is stopped")
     assert await addresses.find(InstancePlace("a", "main")) == NotRunning("instance a is stopped")
+
+
+async def test_the_models_of_a_router(served: ServedApi) -> None:
+    activator = InstanceActivator(served.instances, served.routers)
+    served.llama.models = {"one": "loaded", "org/two": "unloaded"}
+    await served.instances.create(InstanceSpec(name="r", engine="llama_cpp", preset_ini="[one]"))
+    assert {one.id: one.only_nested for one in activator.served()} == {"a": None, "r": ()}
+    hold = await activator.acquire("r/org/two")
+    assert hold.upstream.model == "org/two"
+    async with asyncio.timeout(5):
+        while served.routers.models("r") is None:
+            await asyncio.sleep(0)
+    names = ("one", "org/two")
+    assert {one.id: one.only_nested for one in activator.served()} == {
+        "a": None, "r": names, "r/one": None, "r/org/two": None,
+    }  # fmt: skip
+    for model, inner in (("r", names), ("r/one", None), ("r/other", None)):
+        found = activator.find(model)
+        assert found is not None
+        assert (found.id, found.only_nested, found.instances) == (model, inner, ("r",))
+    hold.release()

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from garrison.base.clock import SystemClock
+from garrison.base.errors import GarrisonError
 from garrison.gateway.link import messages
 from garrison.gateway.worker.exchange import Exchange
 from garrison.gateway.worker.inbound import Inbound
@@ -222,6 +223,7 @@ class FakeLink:
         waiting: exchanges that wait for a cold target, by number.
         news: is called before a sync is answered.
         alive: syncs are answered.
+        loads: what was asked to be loaded (True) or unloaded, in order: target, and one of its models.
     """
 
     def __init__(self) -> None:
@@ -230,6 +232,7 @@ class FakeLink:
         self.syncs = 0
         self.news: Callable[[], None] = lambda: None
         self.alive = True
+        self.loads: list[tuple[str, str, bool]] = []
         self.used: set[str] = set()
         self._number = 0
 
@@ -252,6 +255,11 @@ class FakeLink:
             then()
 
         asyncio.get_running_loop().call_soon(answered)
+        return True
+
+    def load(self, targets: list[tuple[str, str]], *, load: bool, then: Callable[[GarrisonError | None], None]) -> bool:
+        self.loads += [(target, model, load) for target, model in targets]
+        asyncio.get_running_loop().call_soon(then, None)
         return True
 
     def busy(self, target: Target) -> None:

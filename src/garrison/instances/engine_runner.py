@@ -18,9 +18,10 @@ from garrison.base.settings import Settings
 from garrison.engines.argv import Endpoint
 from garrison.engines.engine import Engine, EngineCommand
 from garrison.instances.container_record import ContainerRecord, forget_container, read_container, record_container
-from garrison.instances.engine_spec import ADDRESS, KEY_VARIABLE, instance_directory, plan_launch, preset_path
+from garrison.instances.engine_spec import ADDRESS, KEY_VARIABLE, plan_launch
 from garrison.instances.launch_secrets import with_secrets
 from garrison.instances.ports import Ports
+from garrison.instances.preset_file import instance_directory, know_preset, make_directory
 from garrison.instances.runner import Launch, LeftEngine, Progress, RunningEngine, Sleeper, Upstream
 from garrison.instances.sleeper import open_sleeper
 from garrison.launch.containers.program import ContainerProgram, Containers
@@ -165,11 +166,14 @@ class EngineRunner:
 
     def _prepare(self, launch: Launch, stop: StopToken) -> _Start:
         name, plan = launch.spec.name, plan_launch(launch, self._settings)
+        know_preset(launch.spec)
         for note in plan.notes:
             _log.info("preparing a start", name=name, note=note)
         key = secrets.token_hex(32) if plan.spec.api_key_env is not None else None
         environ = {**self._environ, KEY_VARIABLE: key} if key is not None else self._environ
-        directory = self._made_directory(launch)  # before the command, since a container is to see the preset
+        directory = make_directory(
+            self._settings, launch.spec
+        )  # before the command, since a container is to see the preset
         try:
             prepared = prepare(
                 plan.spec, self._settings, environ, view=_Notes(name), progress=Silent(), stop=stop,
@@ -200,20 +204,10 @@ class EngineRunner:
         job = self._job(launch, plan.engine, endpoint, command, command.environment(environ))
         return _Start(job, Upstream(base_url(endpoint), key, model), container)
 
-    def _made_directory(self, launch: Launch) -> Path:
-        """The directory of an instance, with the preset that it has now."""
-        directory, preset = self.directory(launch.spec.name), preset_path(self._settings, launch.spec.name)
-        directory.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        directory.mkdir(mode=0o700, exist_ok=True)
-        if launch.spec.preset_ini is None:
-            preset.unlink(missing_ok=True)
-        else:
-            write_atomic(preset, launch.spec.preset_ini, mode=0o600, durable=False)
-        return directory
-
     def _adoptable(self, launch: Launch) -> _Start:
         directory = self.directory(launch.spec.name)
         plan = plan_launch(launch, self._settings)
+        know_preset(launch.spec)
         endpoint = plan.engine.endpoint(plan.spec.args, Endpoint(ADDRESS, launch.port), dict(plan.spec.env))
         key, model = _read_text(directory / "key"), _read_text(directory / "model")
         job = self._job(launch, plan.engine, endpoint, EngineCommand(()), {})

@@ -14,6 +14,7 @@ from garrison.engines.engine import Engine
 from garrison.engines.llama_router import PRESET_FLAG, files_of_preset
 from garrison.engines.options import EXTRA, normal_keys, to_args
 from garrison.engines.parse.container import is_container
+from garrison.instances.preset_file import preset_path
 from garrison.instances.room.values import HOST as SYSTEM_MEMORY
 from garrison.instances.runner import Launch
 from garrison.instances.sleeper import sleep_environment
@@ -23,7 +24,7 @@ from garrison.launch.containers.command import visible_devices
 from garrison.launch.containers.values import ContainerSpec, container_name
 from garrison.launch.spec import LaunchSpec
 
-__all__ = ["ADDRESS", "KEY_VARIABLE", "Plan", "engine_of", "instance_directory", "plan_launch", "preset_path"]
+__all__ = ["ADDRESS", "KEY_VARIABLE", "Plan", "engine_of", "plan_launch"]
 
 KEY_VARIABLE = "GARRISON_INSTANCE_KEY"
 ADDRESS = "127.0.0.1"
@@ -53,16 +54,6 @@ def engine_of(spec: InstanceSpec) -> Engine:
             details={"instance": spec.name},
         )
     return Custom(spec.custom.argv, ready_path=spec.custom.ready_path, apis=spec.custom.apis)
-
-
-def instance_directory(settings: Settings, name: str) -> Path:
-    """Where the files of an instance are."""
-    return settings.data_dir / "instances" / name
-
-
-def preset_path(settings: Settings, name: str) -> Path:
-    """Where the preset of an instance is written before it starts."""
-    return instance_directory(settings, name).absolute() / "preset.ini"
 
 
 def plan_launch(launch: Launch, settings: Settings) -> Plan:

@@ -107,7 +107,7 @@ class Routers:
 
     async def load(self, name: str, model: str) -> None:
         """Begin to load a model, unless it is loaded. Raises as `send`, and NotFoundError where there is none."""
-        await self._change(name, "load", model, done=("loaded", "loading"))
+        await self._change(name, "load", model, done=("loaded", "loading", "sleeping"))
 
     async def unload(self, name: str, model: str) -> None:
         """Unload a model, if it is loaded. Raises as `send`, and NotFoundError where there is none.

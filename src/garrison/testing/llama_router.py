@@ -22,12 +22,14 @@ class MemoryRouter:
     Attributes:
         models: their states: `unloaded`, `loading`, `loaded`, `sleeping` or `failed`.
         loaded: the state of a model that was told to load.
+        refuses: what it says to every load and unload, instead of doing it.
         down: it does not answer.
         requests: method, path and body of each.
     """
 
     models: dict[str, str] = field(default_factory=dict)
     loaded: str = "loaded"
+    refuses: str = ""
     down: bool = False
     requests: list[tuple[str, str, Any]] = field(default_factory=list)
 
@@ -38,6 +40,8 @@ class MemoryRouter:
             raise TransportError(TransportCause.TIMEOUT, "no answer in time")
         if (method, path) == ("GET", "/models"):
             return _json(200, {"object": "list", "data": [_entry(name, state) for name, state in self.models.items()]})
+        if method == "POST" and self.refuses:
+            return _refused(self.refuses)
         name = body.get("model") if isinstance(body, dict) else None
         runs = self.models.get(str(name)) in ("loaded", "loading", "sleeping")
         if (method, path) == ("POST", "/models/load"):

@@ -150,3 +150,14 @@ def test_watching_in_a_pipe() -> None:
     lines = in_a_pipe(show).splitlines()
     assert lines[1].startswith("a ")
     assert lines[2] == "12:00:00  a  draining  idle"
+
+
+def test_a_router_and_its_models() -> None:
+    preset = "[*]\nc = 1\n[one]\nmodel = /m/1\n[org/two]\n"
+    options = {"backend_type": "llama_cpp", "backend_options": {}, "preset_ini": preset}
+    models = [{"id": "one", "status": {"value": "loaded"}}, {"id": "three", "status": {"value": "unloaded"}}]
+    runs, rests = instance(options=options, models=models), instance(options=options)
+    assert " a router " in in_a_pipe(lambda page: show_instances(page, [runs], NOW))
+    assert "models      one (loaded), three (unloaded)\n" in in_a_pipe(lambda page: show_instance(page, runs, NOW))
+    assert "models      one, org/two\n" in in_a_pipe(lambda page: show_instance(page, rests, NOW))
+    assert "models  " not in in_a_pipe(lambda page: show_instance(page, instance(), NOW))

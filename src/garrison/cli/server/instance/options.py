@@ -30,6 +30,7 @@ _OF_THE_INSTANCE = frozenset(
         "priority", "devices", "memory",
     }
 )  # fmt: skip
+_TEXTS = frozenset({"memory", "group", "command_override", "backend_type", "preset_ini"})
 _PATHS = frozenset({"model", "models_dir", "models-dir", "models_preset", "models-preset"})
 _SHORT = {"idle": "idle_timeout", "on_demand": "on_demand_start", "engine": "backend_type", "env": "environment"}
 _MINUTE = 60.0
@@ -128,10 +129,15 @@ def idle_minutes(text: str) -> float:
 
 def key_and_value(text: str, flag: str) -> tuple[str, Any]:
     """Split `key=value`. The value is JSON where it reads the same as JSON (`2`, `true`, `{"a": 1}`), else text."""
-    key, equals, value = text.partition("=")
+    key, raw = _split(text, flag)
+    return key, _value(raw)
+
+
+def _split(text: str, flag: str) -> tuple[str, str]:
+    key, equals, raw = text.partition("=")
     if not equals or not key.strip():
         raise UsageError(f"{flag} {text!r} is not KEY=VALUE", hint=f"For example {flag} max_model_len=8192")
-    return key.strip(), _value(value)
+    return key.strip(), raw
 
 
 def patch_of(sets: Iterable[str], unsets: Iterable[str]) -> Options:
@@ -144,9 +150,8 @@ def patch_of(sets: Iterable[str], unsets: Iterable[str]) -> Options:
     """
     patch: Options = {}
     for text in sets:
-        key, value = key_and_value(text, "--set")
-        raw = text.partition("=")[2]
-        _put(patch, _place(key), _meant(key, raw, value))
+        key, raw = _split(text, "--set")
+        _put(patch, _place(key), _meant(key, raw))
     for key in unsets:
         _put(patch, _place(key), None)
     return patch
@@ -206,17 +211,18 @@ def _place(key: str) -> tuple[str, ...]:
     return _ENGINE, key.replace("-", "_") if "." not in key else key
 
 
-def _meant(key: str, raw: str, value: Any) -> Any:
+def _meant(key: str, raw: str) -> Any:
     match _place(key):
         case ("idle_timeout",):
             return idle_minutes(raw)
         case ("devices",):
             return _devices(raw)
-        case (
-            ("environment", _) | ("memory",) | ("group",) | ("command_override",) | ("backend_type",) | ("preset_ini",)
-        ):
+        case ("environment", _):
+            return raw
+        case (name,) if name in _TEXTS:
             return raw
         case _:
+            value = _value(raw)
             if value is None:
                 raise UsageError(f"--set {key}=null takes the option away", hint=f"Use --unset {key}.")
             return value
