@@ -199,3 +199,11 @@ def test_the_program_of_a_manifest_is_relative_to_it(serve: Any, tiny_model: Pat
     manifest = place / "garrison.yaml"
     manifest.write_text(f"model: {tiny_model}\nexecutable: {named.format(here=place)}\n")
     assert Path(serve("--file", manifest)[0]).samefile(place / "mine")
+
+
+def test_an_address_of_another_machine_is_said_before_anything_is_fetched(serve: Any, cli: Any) -> None:
+    done = cli("serve", "acme/nowhere", "--host", "192.0.2.1", "--dry-run")
+    assert done.code == 1
+    assert "'192.0.2.1' is not an address of this machine" in done.err
+    done = cli("serve", "acme/nowhere", "--dry-run", "--", "--host", "192.0.2.1")
+    assert "'192.0.2.1' is not an address of this machine" in done.err
