@@ -34,7 +34,7 @@ def unknown_option(argv: Sequence[str], option: str, message: str, *, alike: Seq
             )
     engine = registry.engine(chosen)
     near = nearest_flag(engine.catalogue(), flag)
-    if near is not None and nearest_of(flag, [*alike, near], cutoff=0.0) == near:
+    if near is not None and near not in alike and nearest_of(flag, [*alike, near], cutoff=0.0) == near:
         return UsageError(
             f"`garrison serve` has no option `{flag}`; {engine.title} has {near}",
             hint=f"Put it after --: garrison serve MODEL -- {near} …",
