@@ -70,6 +70,8 @@ class Sink:
     def request_refused(self, refusal: Refusal) -> None:
         raise AssertionError(refusal)
 
+    def response_interim(self, status: int, headers: object) -> None: ...
+
     def response_head(self) -> None:
         pass
 

@@ -62,10 +62,12 @@ def main() -> int:
     return 0
 
 
-def make_model(directory: Path, *, shards: int = 1, seed: int = 0, layers: int = LAYERS) -> Path:
+def make_model(directory: Path, *, shards: int = 1, seed: int = 0, layers: int = LAYERS, ends: bool = False) -> Path:
     """Make a Hugging Face directory: config.json, tokenizer, safetensors (with an index for several shards).
 
-    More `layers` make an engine slower.
+    Args:
+        layers: more of them make an engine slower.
+        ends: the end token is likely, so that most answers have fewer than a hundred words.
     """
     directory.mkdir(parents=True, exist_ok=True)
     _write_json(directory / "config.json", _config(layers))
@@ -73,6 +75,8 @@ def make_model(directory: Path, *, shards: int = 1, seed: int = 0, layers: int =
     _write_json(directory / "tokenizer.json", _tokenizer())
     _write_json(directory / "tokenizer_config.json", _tokenizer_config())
     tensors = _weights(seed, layers)
+    if ends:
+        tensors["lm_head.weight"][EOS] = 1.5 * tensors["lm_head.weight"][-1]
     if shards <= 1:
         write_safetensors(directory / "model.safetensors", tensors)
         return directory

@@ -20,7 +20,7 @@ sys.path += [str(ROOT / "scripts"), str(ROOT / "tests" / "support")]
 
 from tests_environment import environment  # noqa: E402 - it lies in the directory added above
 
-pytest_plugins = ("served",)
+pytest_plugins = ("real_engines", "served")
 
 # How fast inputs are made depends on what else the machine does.
 hypothesis.settings.register_profile("garrison", suppress_health_check=[hypothesis.HealthCheck.too_slow], deadline=None)

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -197,6 +198,17 @@ class TestChanges:
         assert (await keys.update_key(issued.key.id, KeyChange(note="x"))).expires_at == soon
         assert (await keys.update_key(issued.key.id, KeyChange(expires_at=None))).expires_at is None
 
+    async def test_a_priority_is_kept_and_belongs_to_whoever_holds_the_key(self, keys):
+        issued = await keys.create_key(NewKey(name="ci", priority=5))
+        assert keys.authenticate(issued.token).priority == 5
+        await keys.update_key(issued.key.id, KeyChange(note="x"))
+        assert keys.authenticate(issued.token).priority == 5
+        await keys.update_key(issued.key.id, KeyChange(priority=-1))
+        assert keys.authenticate(issued.token).priority == -1
+        row = keys.store.keys().rows[0]
+        older = replace(row, spec={name: value for name, value in row.spec.items() if name != "priority"})
+        assert key_of(older, keys._hasher.name).priority == 0, "a key from before there were any"
+
     async def test_an_expired_key_can_still_be_changed(self, keys, clock):
         issued = await keys.create_key(NewKey(name="ci", expires_at=START + timedelta(days=1)))
         clock.advance(2 * 86400)
@@ -254,6 +266,8 @@ class TestChanges:
             (NewKey(name="a", note="x" * 1001), "note"),
             (NewKey(name="a", expires_at=START), "expires_at"),
             (NewKey(name="a", limits=Limits(concurrent=0)), "limits.concurrent"),
+            (NewKey(name="a", priority=101), "priority"),
+            (NewKey(name="a", priority=-101), "priority"),
             (NewKey(name="a", permissions=Permissions(frozenset())), "scopes"),
             (NewKey(name="a", permissions=Permissions(frozenset({Scope.INFERENCE}), Grants())), "instance_ids"),
             (NewKey(name="a", permissions=Permissions(frozenset({Scope.MANAGE}), Grants(frozenset("a")))), "instances"),

@@ -10,8 +10,8 @@ import pytest
 from served_api import ServedApi
 
 from garrison.api.models.library import choose, used_by
-from garrison.api.models.wanted import gguf_file, wanted_of
-from garrison.base.errors import ConflictError, FetchError, InvalidError, ModelNotFoundError
+from garrison.api.models.wanted import wanted_of
+from garrison.base.errors import ConflictError, FetchError, ModelNotFoundError
 from garrison.instances.values.spec import CustomServer, InstanceSpec
 from garrison.models.layout import Layout
 from garrison.models.library import ModelEntry, import_model
@@ -208,19 +208,6 @@ async def test_only_names_of_a_hub_are_downloaded(served: ServedApi, text: str) 
     answer = await served.client.post(DOWNLOAD, json={"repo": text})
     assert answer.status_code == 422, answer.text
     assert served.fetcher.asked == []
-
-
-def test_the_file_of_a_quantization_is_chosen_as_llama_cpp_does() -> None:
-    names = ["README.md", "m-Q8_0.gguf", "m-Q4_K_M.gguf", "mmproj-m-f16.gguf", "big/m-Q6_K-00001-of-00002.gguf",
-             "big/m-Q6_K-00002-of-00002.gguf", "m-IQ4_K_M.gguf"]  # fmt: skip
-    assert gguf_file(names, "", "a/m") == "m-Q4_K_M.gguf"
-    assert gguf_file(names, "q8_0", "a/m") == "m-Q8_0.gguf"
-    assert gguf_file(names, "Q6_K", "a/m") == "big/m-Q6_K-00001-of-00002.gguf"
-    assert gguf_file(["x.gguf"], "", "a/m") == "x.gguf"
-    with pytest.raises(InvalidError, match="no GGUF file of Q3_K"):
-        gguf_file(names, "Q3_K", "a/m")
-    with pytest.raises(InvalidError, match="no GGUF file"):
-        gguf_file(["README.md"], "", "a/m")
 
 
 # What is on disk

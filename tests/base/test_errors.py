@@ -27,6 +27,7 @@ CONTRACT = {
     "EngineDiedError": ("engine-died", 21, 502),
     "EngineTimeoutError": ("engine-timeout", 22, 504),
     "NotReadyError": ("not-ready", 31, 503),
+    "BusyError": ("busy", 31, 429),
     "SleepFailedError": ("sleep-failed", 31, 503),
     "NotFoundError": ("not-found", 1, 404),
     "ApplyFailedError": ("apply-failed", 30, 502),

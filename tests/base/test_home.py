@@ -7,7 +7,7 @@ import pytest
 from garrison.base.errors import InvalidError
 from garrison.base.home import expanded, home_directory, user_name
 from garrison.base.settings import Settings
-from garrison.models.request import user_hf_home
+from garrison.models.hub_caches import user_hub_caches
 
 
 @pytest.fixture
@@ -42,8 +42,8 @@ def test_a_user_without_home_and_name() -> None:
     assert user_name() == str(os.getuid())
     assert expanded("~/x") == Path("~/x")
     assert expanded("~nobody-of-that-name/x") == Path("~nobody-of-that-name/x")
-    assert user_hf_home({}) is None
-    assert user_hf_home({"HF_HOME": "/hub"}) == Path("/hub")
+    assert user_hub_caches({}) == ()
+    assert user_hub_caches({"HF_HOME": "/hub"}) == (Path("/hub/hub"),)
 
 
 @pytest.mark.usefixtures("nobody_known")

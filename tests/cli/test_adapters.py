@@ -139,7 +139,7 @@ def test_gc_without_a_store(cli: Any, json_wanted: bool) -> None:
 
 def test_gc_reports_what_it_freed_and_why_it_kept_the_rest(cli: Any, clean_environ: Any, adapter: Any) -> None:
     from garrison.fleet.artifacts.store import AdapterStore
-    from garrison.models.adapters.inspect import adapter_digest
+    from garrison.models.adapters.adapter import adapter_digest
     from garrison.store.records import CommandRecord, StackRecord, TargetRecord
     from garrison.store.sql.store import open_store
     from garrison.testing.clock import FakeClock

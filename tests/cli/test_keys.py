@@ -57,13 +57,14 @@ def test_options_become_fields(cli):
     body = created(
         cli, "ci", "--inference", "--read", "--instance", "qwen", "--instance", "phi", "--instance-id", "7", "--model",
         "gpt", "--expires", "30d", "--note", "for CI", "--requests-per-minute", "60", "--concurrent", "4",
+        "--priority", "3",
     )  # fmt: skip
     assert (body["kind"], body["scopes"], body["permission_mode"]) == (
         "management", ["inference", "read"], "per_instance",
     )  # fmt: skip
     assert (body["instances"], body["instance_ids"], body["models"]) == (["phi", "qwen"], [7], ["gpt"])
     assert body["limits"] == {"requests_per_minute": 60, "tokens_per_minute": None, "concurrent": 4}
-    assert body["note"] == "for CI"
+    assert (body["note"], body["priority"]) == ("for CI", 3)
     expires = datetime.fromtimestamp(body["expires_at"], UTC)
     assert abs(expires - before - timedelta(days=30)) < timedelta(minutes=2)
     assert created(cli, "x", "--expires", "2999-01-31")["expires_at"] == datetime(2999, 1, 31, tzinfo=UTC).timestamp()
@@ -84,7 +85,8 @@ def test_an_edit_changes_what_it_names(cli):
     assert body["limits"] == {"requests_per_minute": None, "tokens_per_minute": None, "concurrent": 2}
     body = edited("--unrestricted", "--enable", "--expires", "never")
     assert (body["permission_mode"], body["enabled"], body["expires_at"]) == ("allow_all", True, None)
-    assert edited("--name", "other")["name"] == "other"
+    assert edited("--priority", "-7")["priority"] == -7
+    assert edited("--name", "other")["priority"] == -7
     assert cli("keys", "edit", "ci", "--note", "x").code == 1
     done = cli("keys", "edit", "other", "--unrestricted", "--model", "x")
     assert (done.code, "--unrestricted" in done.err) == (64, True)

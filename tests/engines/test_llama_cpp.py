@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -59,6 +60,35 @@ def test_a_directory_with_one_model_stands_for_it(tmp_path: Path) -> None:
 def test_the_first_part_stands_for_a_split_model(tmp_path: Path) -> None:
     model = _touch(tmp_path, "m-00001-of-00002.gguf", "m-00002-of-00002.gguf")
     assert LlamaCpp().locate_model(model).endswith("m-00001-of-00002.gguf")
+
+
+@pytest.mark.parametrize("beside", ["imatrix.gguf", "mtp-m-Q4_0.gguf", "m-mmproj-F16.gguf", "eagle3-m.gguf"])
+def test_what_lies_beside_a_model_is_none(tmp_path: Path, beside: str) -> None:
+    assert LlamaCpp().locate_model(_touch(tmp_path, "best-of-all.gguf", beside)).endswith("best-of-all.gguf")
+
+
+PROJECTORS: dict[str, tuple[list[str], bool]] = {
+    "the only one": (["m.gguf", "mmproj-m.gguf"], True),
+    "of a split model": (["m-00001-of-00002.gguf", "m-00002-of-00002.gguf", "mmproj-m.gguf"], True),
+    "one of two": (["m.gguf", "mmproj-m.gguf", "mmproj-n.gguf"], False),
+    "beside two models": (["m.gguf", "n.gguf", "mmproj-m.gguf"], False),
+    "none": (["m.gguf"], False),
+}
+
+
+@pytest.mark.parametrize(("names", "given"), PROJECTORS.values(), ids=PROJECTORS)
+def test_the_projector_of_a_model(tmp_path: Path, names: list[str], given: bool) -> None:
+    _touch(tmp_path, *names)
+    expected = ("--mmproj", str(tmp_path / "mmproj-m.gguf")) if given else ()
+    assert LlamaCpp().model_args(str(tmp_path / names[0])) == expected
+    assert LlamaCpp().model_args(names[0]) == ()
+
+
+@pytest.mark.parametrize("flag", ["--mmproj", "-mm", "--mmproj-url", "--no-mmproj"])
+def test_the_users_own_projector_wins(flag: str) -> None:
+    options = ServeOptions("/m.gguf", model_args=("--mmproj", "/p.gguf"))
+    assert "/p.gguf" in LlamaCpp().command(EXECUTABLE, options).argv
+    assert "/p.gguf" not in LlamaCpp().command(EXECUTABLE, replace(options, args=(flag, "x"))).argv
 
 
 def test_a_file_stands_for_itself() -> None:

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from garrison.base.errors import InvalidError
+from garrison.base.errors import InvalidError, ModelInvalidError
 from garrison.engines.engine import LoraModule, LoraOptions, ServeOptions
 from garrison.engines.mlx_lm import MlxLm
 
@@ -36,3 +36,12 @@ def test_what_it_cannot_do_is_refused(lora: LoraOptions) -> None:
 def test_an_api_key_is_refused() -> None:
     with pytest.raises(InvalidError, match="no API key"):
         MlxLm().command(EXECUTABLE, ServeOptions("/m", api_key_env="K"))
+
+
+def test_it_reads_the_layout_of_hugging_face_alone(tmp_path: Path) -> None:
+    (tmp_path / "params.json").write_text("{}")
+    with pytest.raises(ModelInvalidError, match=r"no config\.json"):
+        MlxLm().locate_model(str(tmp_path))
+    (tmp_path / "config.json").write_text("{}")
+    assert MlxLm().locate_model(str(tmp_path)) == str(tmp_path)
+    assert MlxLm().locate_model("acme/tiny") == "acme/tiny"

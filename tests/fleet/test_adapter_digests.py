@@ -8,7 +8,7 @@ from foreign_trees import hub_snapshot
 from garrison.base.clock import SystemClock
 from garrison.fleet.artifacts import digests as adapter_digests
 from garrison.fleet.artifacts.digests import AdapterDigests, read_stamp
-from garrison.models.adapters.inspect import adapter_digest
+from garrison.models.adapters.adapter import adapter_digest
 from garrison.testing.clock import FakeClock
 
 

@@ -10,7 +10,7 @@ from garrison.fleet.artifacts.gc import GRACE_SECONDS, Kept, collect_all, read_p
 from garrison.fleet.artifacts.pins import Pin
 from garrison.fleet.artifacts.store import AdapterStore
 from garrison.fleet.values.declaration import ADAPTER_TYPE
-from garrison.models.adapters.inspect import adapter_digest
+from garrison.models.adapters.adapter import adapter_digest
 from garrison.store.records import (
     ActionRecord,
     ActionState,

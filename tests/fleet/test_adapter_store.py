@@ -21,7 +21,7 @@ from garrison.fleet.artifacts.digests import read_stamp
 from garrison.fleet.artifacts.entry import fault_of, intact
 from garrison.fleet.artifacts.protocol import EntryFault, Staged
 from garrison.fleet.artifacts.store import AdapterStore
-from garrison.models.adapters.inspect import adapter_digest
+from garrison.models.adapters.adapter import adapter_digest
 from garrison.models.files import copying
 from garrison.testing.clock import FakeClock
 

@@ -23,9 +23,9 @@ from garrison.fleet.artifacts.disk import default_store
 from garrison.fleet.artifacts.gc import collect_all
 from garrison.fleet.execute.checkpoints import CHECKPOINTS
 from garrison.fleet.values import events
-from garrison.fleet.values.declaration import ADAPTER_TYPE, AdapterDeclaration, Declaration
+from garrison.fleet.values.declaration import ADAPTER_TYPE, AdapterDeclaration, Declaration, versioned_name
 from garrison.fleet.values.target import TargetSpec
-from garrison.models.adapters.inspect import adapter_digest
+from garrison.models.adapters.adapter import adapter_digest
 from garrison.sim.config import SimConfig
 from garrison.sim.faults import Faults, Rule
 from garrison.sim.simulator import Simulator
@@ -51,6 +51,7 @@ class Way:
         faults: what the server does wrong while the process that dies is at work.
         drift: what may rightly be reported about others.
         like: a way that begins as this one does; only one of them is killed there.
+        versioned: versions have names of their own.
     """
 
     wanted: Wanted
@@ -60,6 +61,7 @@ class Way:
     faults: Faults = field(default_factory=Faults)
     drift: int = 0
     like: str | None = None
+    versioned: bool = False
 
 
 BROKEN_LOAD = Rule(path="/v1/load_lora_adapter", action="status", status=400, message="no", times=1)
@@ -76,6 +78,7 @@ WAYS: dict[str, Way] = {
         {"sql": "v2"}, before={"sql": "v1"}, faults=Faults(script=(BROKEN_PROBE,)), like="swap"
     ),
     "load then unload": Way({"code": "v1"}, before={"sql": "v1"}, labels={"sql": "main", "code": "main"}),
+    "update beside": Way({"sql": "v2"}, before={"sql": "v1"}, versioned=True),
     "unload": Way({}, before={"sql": "v1"}),
     "adopt": Way({"sql": "v1"}, others={"sql": "v1"}),
     "release": Way({}, before={"sql": "v1"}, others={"sql": None}, drift=1),
@@ -130,7 +133,11 @@ class Place:
         target = TargetSpec(name="edge", base_url=self.sim.url)
         adapters = tuple(
             AdapterDeclaration(
-                target="edge", label=self.way.labels.get(name, name), lora_name=name, lora_path=str(self.files / path)
+                target="edge",
+                label=self.way.labels.get(name, name),
+                lora_name=name,
+                lora_path=str(self.files / path),
+                versioned=self.way.versioned,
             )
             for name, path in wanted.items()
         )
@@ -165,7 +172,7 @@ class Place:
 
     def check(self, wanted: Wanted) -> None:
         """The target is as declared, the store tells the truth, and nothing is left lying about."""
-        expected = {name: self.path_of(path, name) for name, path in wanted.items()}
+        expected = {self.name_of(name, path): self.path_of(path, name) for name, path in wanted.items()}
         assert self.served() == expected
         assert self.sim.state.engine.adapters["theirs"].path == str(self.files / "v2")
         store = open_store(self.db)
@@ -177,6 +184,10 @@ class Place:
         kept = default_store(self.root)
         left = {path.name for path in kept.iterdir() if path.is_dir()} if kept.is_dir() else set()
         assert left == {Path(path).name for path in expected.values() if Path(path).parent == kept}
+
+    def name_of(self, name: str, path: str) -> str:
+        """What the target calls it."""
+        return versioned_name(name, adapter_digest(self.files / path) or "") if self.way.versioned else name
 
     def path_of(self, path: str, name: str) -> str:
         """What others loaded as declared stays where it is."""

@@ -4,7 +4,7 @@ The process is ended here by an exception that nothing catches; suites that driv
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
@@ -12,8 +12,10 @@ from fleet_bench import BASE, COMMAND, NEW, OLD, STACK, Bench, create, delete, r
 
 from garrison.fleet.execute.checkpoints import CHECKPOINTS
 from garrison.fleet.plan.interrupted import settle
+from garrison.fleet.values.declaration import AdapterDeclaration
 from garrison.fleet.values.observation import Served, Sighting
-from garrison.fleet.values.plan import Action
+from garrison.fleet.values.plan import Action, ActionKind
+from garrison.fleet.values.versions import answering
 from garrison.store.records import ActionResult, ActionState
 from garrison.testing.targets import MemoryFault, refusal
 
@@ -34,6 +36,12 @@ class Scene:
     @property
     def passes(self) -> list[str]:
         return self.way.split()
+
+
+def update_beside() -> Action:
+    """From a version that has the plain name to one that has its own."""
+    one = spec(digest="abcdef", versioned=True)
+    return replace(rename("sql", one.served_name), desired=one, kind=ActionKind.UPDATE, gently=True)
 
 
 def store(bench: Bench) -> None:
@@ -62,6 +70,11 @@ SCENES: dict[str, Scene] = {
     ),
     "rename": Scene(
         rename,
+        "intended checked loaded verified probed half-recorded looked unloaded gone recorded",
+        serves={"sql": OLD},
+    ),
+    "update beside": Scene(
+        update_beside,
         "intended checked loaded verified probed half-recorded looked unloaded gone recorded",
         serves={"sql": OLD},
     ),
@@ -112,7 +125,7 @@ async def test_killed(bench: Bench, name: str, at: int) -> None:
         assert (record.before is None) == (not scene.serves)
         if record.after is not None:
             assert record.after["served_path"] == ("/store/abc" if name == "load staged" else NEW)
-            assert record.after["spec"]["lora_name"] == record.key.name
+            assert AdapterDeclaration(**record.after["spec"]).served_name == record.key.name
         if record.before is not None:
             assert record.before["served_path"] == OLD
             assert record.before.get("name", "sql") == "sql"
@@ -149,3 +162,17 @@ def consistent(bench: Bench) -> None:
     owned = {name: one.served_path for name, one in bench.owned().items() if one.operation.serves}
     assert owned == bench.edge.served
     assert bench.record().state is not ActionState.STARTED
+
+
+@pytest.mark.parametrize("at", range(len(SCENES["update beside"].passes) - 1))
+async def test_a_version_answers_only_if_it_was_probed(bench: Bench, at: int) -> None:
+    scene = SCENES["update beside"]
+    await killed(prepared(bench, scene), scene, at)
+    settled(bench)
+    new = spec(digest="abcdef", versioned=True).served_name
+    serving = [one for one in bench.owned().values() if one.operation.serves]
+    answers = answering(serving, new)
+    assert answers is not None
+    assert answers.key.name in bench.edge.served
+    probed = at >= scene.passes.index("half-recorded")
+    assert answers.key.name == (new if probed else "sql")

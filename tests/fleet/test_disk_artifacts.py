@@ -1,3 +1,4 @@
+import json
 import os
 from pathlib import Path
 
@@ -9,7 +10,7 @@ from garrison.fleet.artifacts import disk as disk_artifacts
 from garrison.fleet.artifacts.disk import DiskArtifacts, store_root
 from garrison.fleet.artifacts.protocol import EntryFault
 from garrison.fleet.values.target import NO_STORE, TargetSpec
-from garrison.models.adapters.inspect import adapter_digest
+from garrison.models.adapters.adapter import adapter_digest
 
 
 def target(url="http://127.0.0.1:8000", **fields):
@@ -110,11 +111,26 @@ def test_where_the_base_cannot_be_read_shapes_are_not_judged(artifacts, adapter,
 
 def test_a_base_is_read_once(artifacts, adapter, base, monkeypatch):
     reads = []
-    real = disk_artifacts.read_base_shapes
-    monkeypatch.setattr(disk_artifacts, "read_base_shapes", lambda path: reads.append(path) or real(path))
+    real = disk_artifacts.read_base
+    monkeypatch.setattr(disk_artifacts, "read_base", lambda path: reads.append(path) or real(path))
     for name in "abc":
         artifacts.check(str(adapter(name)), target(), base)
     assert len(reads) == 1
+
+
+def test_what_cannot_be_compared_is_said_and_not_refused(artifacts, adapter, tmp_path):
+    import tiny_model
+
+    packed = tiny_model.make_model(tmp_path / "packed")
+    tensors = {
+        f"model.layers.{n}.self_attn.q_proj.qweight": {"dtype": "I32", "shape": [1], "data_offsets": [4 * n, 4 * n + 4]}
+        for n in (0, 1)
+    }
+    head = json.dumps(tensors).encode()
+    (packed / "model.safetensors").write_bytes(len(head).to_bytes(8, "little") + head + bytes(8))
+    content = artifacts.check(str(adapter("sql")), target(), str(packed))
+    assert content.failure is None
+    assert "cannot be told" in content.untold[0]
 
 
 def test_rank_against_the_server(artifacts, adapter):
@@ -236,3 +252,21 @@ def test_an_entry_that_is_as_it_was_is_not_opened(artifacts, adapter, monkeypatc
 
     monkeypatch.setattr(disk_artifacts, "fault_of", fail)
     assert artifacts.faults([entry]) == {}
+
+
+def test_an_adapter_of_another_engine_is_refused_with_what_to_do(artifacts, tmp_path):
+    (tmp_path / "lora.gguf").write_bytes(b"GGUF")
+    (tmp_path / "notes.txt").write_text("x")
+    failure = artifacts.check(str(tmp_path / "lora.gguf"), target(), None).failure
+    assert "is a GGUF adapter, and vLLM reads PEFT adapters" in failure.message
+    assert "is a file" in artifacts.check(str(tmp_path / "notes.txt"), target(), None).failure.message
+
+
+@pytest.mark.parametrize("change", [{"use_dora": True}, {"bias": "all"}, {"init_lora_weights": "pissa"}])
+def test_what_vllm_does_not_load_is_refused_with_what_to_do(artifacts, adapter, change):
+    made = adapter("sql")
+    config = json.loads((made / "adapter_config.json").read_text())
+    (made / "adapter_config.json").write_text(json.dumps(config | change))
+    failure = artifacts.check(str(made), target(), None).failure
+    assert "vLLM does not load" in failure.message
+    assert "merge_and_unload" in failure.hint

@@ -81,3 +81,12 @@ async def test_each_failure_names_its_target(world):
     assert [action.failure.message for action in drafted.actions] == [
         f"{name}: truncated" for name in ("edge-1", "edge-2", "edge-3")
     ]
+
+
+async def test_what_could_not_be_checked_is_a_warning_of_the_plan(world):
+    world.artifacts.digests["/models/poet"] = "d2"
+    world.artifacts.untold = dict.fromkeys((PATH, "/models/poet"), ("whether it fits cannot be told",))
+    poet = AdapterDeclaration(target="edge-1", label="poet", lora_name="poet", lora_path="/models/poet")
+    drafted = await world.plan(world.declaration(*everywhere(world), poet))
+    assert {action.kind for action in drafted.actions} == {ActionKind.CREATE}
+    assert drafted.warnings == ("/models/poet and 1 more: whether it fits cannot be told",)

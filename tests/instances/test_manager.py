@@ -279,3 +279,23 @@ def test_an_update_restarts_only_for_what_the_engine_must_know() -> None:
             await world.manager.update("a", InstanceSpec(name="a"), revision=1)
 
     run(World(), body)
+
+
+def test_the_context_that_an_engine_serves_is_known_until_its_options_change() -> None:
+    async def body(world: World) -> None:
+        world.runner.context = 4096
+        await world.manager.create(InstanceSpec(name="a", options={"model": "m"}))
+        live = world.manager.get("a")
+        assert live.context is None
+        await use(world, "a", 1)
+        assert live.context == 4096
+        await world.manager.stop("a")
+        await world.manager.update("a", InstanceSpec(name="a", options={"model": "m"}, group="g"))
+        assert live.context == 4096, "it will be the same"
+        await world.manager.update("a", InstanceSpec(name="a", options={"model": "n"}, group="g"))
+        assert live.context is None
+        world.runner.context = 8192
+        await use(world, "a", 1)
+        assert live.context == 8192
+
+    run(World(), body)

@@ -1,3 +1,4 @@
+import json
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -9,6 +10,9 @@ import pytest
 from garrison.base.errors import EngineMissingError, InvalidError, ModelInvalidError
 from garrison.base.settings import Settings
 from garrison.engines.engine import Endpoint
+from garrison.engines.llama_cpp import LlamaCpp
+from garrison.engines.mlx_lm import MlxLm
+from garrison.engines.vllm import Vllm
 from garrison.launch.engine_command import choose, command, prepare_adapters, require_key, served_names
 from garrison.launch.serve import log_path
 from garrison.launch.spec import AdapterSpec, LaunchSpec
@@ -42,7 +46,7 @@ def choose_(spec: LaunchSpec, environ: Mapping[str, str] | None = None) -> Any:
 
 
 def argv(spec: LaunchSpec, layout: Layout, model: Path, name: str = "acme/tiny") -> tuple[str, ...]:
-    adapters = prepare_adapters(spec.adapters, model, layout)
+    adapters = prepare_adapters(spec.adapters, model, layout, Vllm())
     return command(spec, choose_(spec), model=str(model), names=(name,), adapters=adapters).argv
 
 
@@ -122,7 +126,7 @@ class TestLogPath:
 class TestAdapters:
     def test_directory(self, tiny_model: Path, adapter: MakeAdapter, layout: Layout) -> None:
         path = adapter("sql", rank=16)
-        (found,) = prepare_adapters([AdapterSpec("sql", str(path))], tiny_model, layout)
+        (found,) = prepare_adapters([AdapterSpec("sql", str(path))], tiny_model, layout, Vllm())
         assert (found.name, found.info.path, found.info.max_rank) == ("sql", path, 16)
 
     def test_relative_directory(
@@ -130,31 +134,31 @@ class TestAdapters:
     ) -> None:
         path = adapter("sql")
         monkeypatch.chdir(path.parent)
-        (found,) = prepare_adapters([AdapterSpec("sql", "sql")], tiny_model, layout)
+        (found,) = prepare_adapters([AdapterSpec("sql", "sql")], tiny_model, layout, Vllm())
         assert found.info.path == path
 
     def test_imported_one_by_name(self, tiny_model: Path, adapter: MakeAdapter, layout: Layout) -> None:
         layout.adapters.mkdir(parents=True)
         adapter("sql").rename(layout.adapters / "sql")
-        (found,) = prepare_adapters([AdapterSpec("public-name", "sql")], tiny_model, layout)
+        (found,) = prepare_adapters([AdapterSpec("public-name", "sql")], tiny_model, layout, Vllm())
         assert (found.name, found.info.path) == ("public-name", layout.adapters / "sql")
 
     def test_missing(self, tiny_model: Path, layout: Layout) -> None:
         with pytest.raises(InvalidError, match=r"adapter 'sql': 'nope' is neither") as caught:
-            prepare_adapters([AdapterSpec("sql", "nope")], tiny_model, layout)
+            prepare_adapters([AdapterSpec("sql", "nope")], tiny_model, layout, Vllm())
         assert "garrison adapters import" in str(caught.value.hint)
 
     @pytest.mark.parametrize("source", ["../adapters/x", "/nope/x", ""], ids=["dots", "absolute", "empty"])
     def test_missing_path(self, tiny_model: Path, layout: Layout, source: str) -> None:
         with pytest.raises(InvalidError, match="adapter 'sql'"):
-            prepare_adapters([AdapterSpec("sql", source)], tiny_model, layout)
+            prepare_adapters([AdapterSpec("sql", source)], tiny_model, layout, Vllm())
 
     @pytest.mark.parametrize("gone", ["adapter_config.json", "adapter_model.safetensors"])
     def test_incomplete(self, tiny_model: Path, adapter: MakeAdapter, layout: Layout, gone: str) -> None:
         path = adapter("sql")
         (path / gone).unlink()
         with pytest.raises(ModelInvalidError, match="adapter 'sql'") as caught:
-            prepare_adapters([AdapterSpec("sql", str(path))], tiny_model, layout)
+            prepare_adapters([AdapterSpec("sql", str(path))], tiny_model, layout, Vllm())
         assert "adapter_" in caught.value.message
 
     def test_truncated(self, tiny_model: Path, adapter: MakeAdapter, layout: Layout) -> None:
@@ -162,25 +166,43 @@ class TestAdapters:
         weights = path / "adapter_model.safetensors"
         weights.write_bytes(weights.read_bytes()[:-10])
         with pytest.raises(ModelInvalidError, match=r"adapter 'sql': .*adapter_model.safetensors"):
-            prepare_adapters([AdapterSpec("sql", str(path))], tiny_model, layout)
+            prepare_adapters([AdapterSpec("sql", str(path))], tiny_model, layout, Vllm())
 
     def test_wrong_shape_for_the_base(self, tiny_model: Path, adapter: MakeAdapter, layout: Layout) -> None:
         path = adapter("sql", width=32, base="acme/other")
         with pytest.raises(ModelInvalidError, match="adapter 'sql' does not fit the model") as caught:
-            prepare_adapters([AdapterSpec("sql", str(path))], tiny_model, layout)
+            prepare_adapters([AdapterSpec("sql", str(path))], tiny_model, layout, Vllm())
         assert "acme/other" in str(caught.value.hint)
         assert caught.value.details["adapter"] == "sql"
 
-    def test_gguf(self, tiny_model: Path, tmp_path: Path, layout: Layout) -> None:
-        (tmp_path / "a.gguf").touch()
-        with pytest.raises(InvalidError, match="GGUF adapter") as caught:
-            prepare_adapters([AdapterSpec("sql", str(tmp_path / "a.gguf"))], tiny_model, layout)
-        assert "--lora" in str(caught.value.hint)
+    def test_what_vllm_does_not_load(self, adapter: MakeAdapter, layout: Layout) -> None:
+        path = adapter("sql")
+        config = json.loads((path / "adapter_config.json").read_text())
+        (path / "adapter_config.json").write_text(json.dumps(config | {"use_dora": True}))
+        with pytest.raises(ModelInvalidError, match=r"adapter 'sql': vLLM does not load .*use_dora") as caught:
+            prepare_adapters([AdapterSpec("sql", str(path))], None, layout, Vllm())
+        assert "merge_and_unload" in str(caught.value.hint)
+
+    @pytest.mark.parametrize(("engine", "tool"), [(LlamaCpp(), "convert_lora_to_gguf.py"), (MlxLm(), "mlx_lm.convert")])
+    def test_what_another_engine_reads(
+        self, adapter: MakeAdapter, layout: Layout, engine: LlamaCpp | MlxLm, tool: str
+    ) -> None:
+        with pytest.raises(ModelInvalidError, match=r"adapter 'sql': .* is a PEFT adapter") as caught:
+            prepare_adapters([AdapterSpec("sql", str(adapter("sql")))], None, layout, engine)
+        assert tool in str(caught.value.hint)
+        assert "--engine vllm" in str(caught.value.hint)
+
+    def test_what_could_not_be_told_is_kept(self, tiny_model: Path, adapter: MakeAdapter, layout: Layout) -> None:
+        path = adapter("sql")
+        (path / "adapter_model.safetensors").unlink()
+        (path / "adapter_model.pt").write_bytes(b"\x80\x02pickle")
+        (found,) = prepare_adapters([AdapterSpec("sql", str(path))], tiny_model, layout, Vllm())
+        assert "adapter_model.pt is a pickle" in found.untold[0]
 
     def test_the_first_broken_one_is_named(self, tiny_model: Path, adapter: MakeAdapter, layout: Layout) -> None:
         good, bad = adapter("good"), adapter("bad", width=32)
         with pytest.raises(ModelInvalidError, match="adapter 'bad'"):
-            prepare_adapters([AdapterSpec("good", str(good)), AdapterSpec("bad", str(bad))], tiny_model, layout)
+            prepare_adapters([AdapterSpec("good", str(good)), AdapterSpec("bad", str(bad))], tiny_model, layout, Vllm())
 
 
 class TestCommand:
@@ -340,7 +362,7 @@ def test_an_adapter_cannot_have_any_of_the_models_names(
 ) -> None:
     """vLLM refuses its second name too."""
     asked = replace(spec, adapters=(AdapterSpec("alias", str(adapter("x"))),))
-    prepared = prepare_adapters(asked.adapters, tiny_model, layout)
+    prepared = prepare_adapters(asked.adapters, tiny_model, layout, Vllm())
     with pytest.raises(InvalidError, match="'alias' has the same name as the model"):
         command(asked, choose_(asked), model=str(tiny_model), names=("mine", "alias"), adapters=prepared)
 
@@ -366,5 +388,5 @@ def test_a_bare_name_is_an_imported_adapter_first(
     imported = maker.make_adapter(layout.adapters / "poet", rank=8)
     here = maker.make_adapter(tmp_path / "here" / "poet", rank=16)
     monkeypatch.chdir(here.parent)
-    assert prepare_adapters((AdapterSpec("p", "poet"),), tiny_model, layout)[0].info.path == imported
-    assert prepare_adapters((AdapterSpec("p", "./poet"),), tiny_model, layout)[0].info.rank == 16
+    assert prepare_adapters((AdapterSpec("p", "poet"),), tiny_model, layout, Vllm())[0].info.path == imported
+    assert prepare_adapters((AdapterSpec("p", "./poet"),), tiny_model, layout, Vllm())[0].info.rank == 16

@@ -48,7 +48,12 @@ MODEL = st.fixed_dictionaries(
     optional={
         "ttl": st.integers(-1, 10**6), "env": st.lists(st.builds("{}={}".format, NAMES, TEXT), max_size=2),
         "aliases": st.lists(NAMES, max_size=2), "macros": st.dictionaries(NAMES, TEXT | NUMBERS, max_size=2),
-        "proxy": TEXT, "checkEndpoint": st.sampled_from(["/health", "none", "/v1/models"]), "unheard_of": JSON,
+        "filters": JSON | st.fixed_dictionaries(
+            {}, optional={"stripParams": TEXT, "setParams": st.dictionaries(NAMES, JSON, max_size=2),
+                          "setParamsByID": st.dictionaries(NAMES, JSON, max_size=2)},
+        ),
+        "concurrencyLimit": JSON, "proxy": TEXT,
+        "checkEndpoint": st.sampled_from(["/health", "none", "/v1/models"]), "unheard_of": JSON,
     },
 )  # fmt: skip
 SWAP = st.fixed_dictionaries(

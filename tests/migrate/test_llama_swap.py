@@ -32,7 +32,10 @@ models:
     aliases: ["gpt-4o-mini", "gpt-3.5-turbo"]
     ttl: 1800
     env: ["CUDA_VISIBLE_DEVICES=0", "HF_TOKEN=hf_swapsecret", "CACHE=${env.CACHE_DIR}"]
-    filters: {stripParams: "temperature, top_p"}
+    filters:
+      stripParams: "temperature, top_p, model"
+      setParams: {max_tokens: "${ctx}", model: x, template: {who: "${env.WHO}"}}
+      setParamsByID: {"${MODEL_ID}:high": {reasoning_effort: high}, "${MODEL_ID}": {seed: 1}, gpt-4: {}}
     concurrencyLimit: 4
   "Qwen/Qwen3:8b":
     macros: {ctx: 32768}
@@ -58,6 +61,7 @@ hooks: {on_startup: {preload: ["llama", "ghost"]}}
 selectors:
   any-chat: {strategy: spillover, targets: ["llama", "Qwen/Qwen3:8b"], settings: {spillover: 2}}
   odd: {strategy: unheard-of, targets: ["llama"]}
+sendLoadingState: true
 profiles: {night: {pins: {llama: whisper}}}
 peers:
   cloud: {proxy: "https://api.example/v1", models: [big-one], apiKey: "${env.CLOUD_KEY}"}
@@ -113,11 +117,25 @@ def test_names_are_kept_for_clients(found: Found, tmp_path: Path) -> None:
     ends = {name: [one.text for one in route.to] for name, route in routes.items()}
     assert ends == {
         "Qwen/Qwen3:8b": ["Qwen-Qwen3-8b"],
-        "gpt-4o-mini": ["llama"],
-        "gpt-3.5-turbo": ["llama"],
+        "llama": ["llama"],
         "any-chat": ["llama", "Qwen-Qwen3-8b"],
         "big-one": ["cloud"],
     }
+
+
+def test_what_is_changed_in_requests_is_a_route_of_the_models_name(found: Found, tmp_path: Path) -> None:
+    routes = read_back(manifest_text(found, "x"), tmp_path).routes
+    more = routes["llama"].more
+    assert more["strip"] == ["temperature", "top_p"]
+    assert more["set"]["max_tokens"] == 8192
+    assert more["set"]["seed"] == 1
+    assert more["limits"] == {"concurrent": 4}
+    assert more["aliases"] == {
+        "llama:high": {"set": {"reasoning_effort": "high"}}, "gpt-4": {}, "gpt-4o-mini": {}, "gpt-3.5-turbo": {},
+    }  # fmt: skip
+    assert "models.llama.filters.setParams: left out" in remarks(found), "the model cannot be changed"
+    assert "models.llama.filters.stripParams: left out" in remarks(found)
+    assert routes["any-chat"].more == {"spill": {"limit": 2}}
 
 
 def test_peers_are_targets(found: Found, tmp_path: Path) -> None:
@@ -133,13 +151,14 @@ def test_settings(found: Found) -> None:
         "GARRISON_ON_DEMAND_START_TIMEOUT": "300",
         "GARRISON_INSTANCE_PORT_RANGE": "10001-11000",
         "GARRISON_LOG_LEVEL": "warning",
+        "GARRISON_LOADING_COMMENTS": "5",
     }
 
 
 def test_what_has_no_equivalent_is_said(found: Found) -> None:
     said = remarks(found)
     for key in (
-        "models.llama.filters", "models.llama.concurrencyLimit", "models.whisper.cmdStop", "models.nothing: left out",
+        "models.llama.concurrencyLimit", "models.whisper.cmdStop", "models.nothing: left out",
         "groups.gpu: exclusive", "unknown model 'ghost'", "selectors.odd: left out", "profiles", "peers.lan", "apiKeys",
     ):  # fmt: skip
         assert key in said

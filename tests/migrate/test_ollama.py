@@ -76,8 +76,8 @@ def test_a_modelfile_is_an_instance_of_llama_cpp(found: Found, tmp_path: Path) -
 
 def test_settings_and_remarks(found: Found) -> None:
     assert found.settings == {
-        "GARRISON_SERVER_HOST": "0.0.0.0",
-        "GARRISON_SERVER_PORT": "11500",
+        "GARRISON_GATEWAY_OLLAMA_HOST": "0.0.0.0",
+        "GARRISON_GATEWAY_OLLAMA_PORT": "11500",
         "GARRISON_ALLOWED_ORIGINS": "https://a.example,https://b.example",
         "GARRISON_MAX_RUNNING_INSTANCES": "2",
     }

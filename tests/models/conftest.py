@@ -4,6 +4,7 @@ import json
 import os
 import struct
 from collections.abc import Callable, Mapping, Sequence
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -123,8 +124,47 @@ class Make:
                 shapes[f"{name}.lora_B.weight"] = (outputs, rank)
         return shapes
 
-    def gguf(self, path: Path, *, tensors: int = 1, missing: int = 0) -> Path:
-        """A GGUF with the metadata of a Llama and F32 tensors of 4 x 8; `missing` bytes are left away at the end."""
+    def mlx_adapter(self, path: Path, *, shapes: Shapes | None = None, rank: int = 4, **config: Any) -> Path:
+        """An adapter as mlx_lm.lora writes it; a value of `...` leaves a key of the config out."""
+        path.mkdir(parents=True, exist_ok=True)
+        written = {
+            "fine_tune_type": "lora",
+            "model": "acme/tiny",
+            "num_layers": 2,
+            "lora_parameters": {"rank": rank, "scale": 20.0, "dropout": 0.0},
+        } | config
+        (path / "adapter_config.json").write_text(json.dumps({k: v for k, v in written.items() if v is not ...}))
+        name = "model.layers.0.self_attn.q_proj"
+        made = shapes or {f"{name}.lora_a": (16, rank), f"{name}.lora_b": (rank, 16)}
+        self.safetensors(path / "adapters.safetensors", made, dtype="F32", size=4)
+        return path
+
+    def gguf_adapter(self, path: Path, shapes: Shapes | None = None, *, architecture: str = "llama") -> Path:
+        """A LoRA adapter in a GGUF file. Shapes are in GGUF's order: inputs first."""
+        name = "blk.0.attn_q.weight"
+        keys = {"general.type": "adapter", "general.architecture": architecture, "adapter.type": "lora"}
+        return self.raw_gguf(path, keys, shapes or {f"{name}.lora_a": (16, 4), f"{name}.lora_b": (4, 16)})
+
+    def raw_gguf(self, path: Path, words: Mapping[str, str], shapes: Shapes) -> Path:
+        """A GGUF file of F32 tensors."""
+
+        def text(value: str) -> bytes:
+            return struct.pack("<Q", len(value)) + value.encode()
+
+        head = b"GGUF" + struct.pack("<IQQ", 3, len(shapes), len(words))
+        for key, value in words.items():
+            head += text(key) + struct.pack("<I", 8) + text(value)
+        offset = 0
+        for name, shape in shapes.items():
+            head += text(name) + struct.pack(f"<I{len(shape)}QIQ", len(shape), *shape, 0, offset)
+            offset += -(-4 * prod(shape) // 32) * 32
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(head + bytes(-len(head) % 32 + offset))
+        return path
+
+    def gguf(self, path: Path, *, tensors: int = 1, missing: int = 0, **metadata: str | int) -> Path:
+        """A GGUF with the metadata of a Llama and F32 tensors of 4 x 8; `missing` bytes are left away at the end.
+        `metadata`: further keys, with `__` for a dot."""
 
         def text(value: str) -> bytes:
             return struct.pack("<Q", len(value)) + value.encode()
@@ -139,6 +179,9 @@ class Make:
             word("general.file_type", 15),
             tokens,
         ]
+        for name, value in metadata.items():
+            key = name.replace("__", ".")
+            keys.append(word(key, value) if isinstance(value, int) else text(key) + struct.pack("<I", 8) + text(value))
         head = b"GGUF" + struct.pack("<IQQ", 3, tensors, len(keys)) + b"".join(keys)
         for number in range(tensors):
             head += text(f"blk.{number}.weight") + struct.pack("<IQQIQ", 2, 4, 8, 0, number * 128)

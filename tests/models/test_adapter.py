@@ -4,7 +4,8 @@ import shutil
 import pytest
 
 from garrison.base.errors import ModelInvalidError
-from garrison.models.adapters.inspect import adapter_digest, inspect_adapter
+from garrison.models.adapters.adapter import adapter_digest
+from garrison.models.adapters.inspect import inspect_adapter
 
 Q = "base_model.model.model.layers.0.self_attn.q_proj"
 
@@ -39,6 +40,48 @@ def test_rank_pattern_sets_the_rank_of_a_module_and_the_highest(tmp_path, make):
 def test_rank_pattern_that_the_tensors_do_not_follow(tmp_path, make):
     path = make.adapter(tmp_path / "a", rank_pattern={"q_proj": 16})
     assert "q_proj has rank 4 in its tensors and 16 in adapter_config.json" in fault(path)
+
+
+E = "base_model.model.model.layers.0.mlp.experts"
+EXPERTS = ["mlp.experts.gate_up_proj", "mlp.experts.down_proj"]
+FUSED = {  # of two experts, with ranks 4 and 2
+    f"{Q}.lora_A.weight": (16, 16),
+    f"{Q}.lora_B.weight": (16, 16),
+    f"{E}.base_layer.lora_A.weight": (8, 16),
+    f"{E}.base_layer.lora_B.weight": (64, 8),
+    f"{E}.lora_A.weight": (4, 32),
+    f"{E}.lora_B.weight": (16, 4),
+}
+
+
+def fused(make, path, shapes=(), **config):
+    ranks = {"experts.gate_up_proj": 4, "experts.down_proj": 2}
+    written = {"target_modules": ["q_proj"], "target_parameters": EXPERTS, "rank_pattern": ranks} | config
+    return make.adapter(path, rank=16, shapes=FUSED | dict(shapes), **written)
+
+
+@pytest.mark.parametrize("parameters", [EXPERTS, EXPERTS[::-1], [f"model.layers.0.{name}" for name in EXPERTS]])
+def test_rank_pattern_names_parameters(tmp_path, make, parameters):
+    info = inspect_adapter(fused(make, tmp_path / "a", target_parameters=parameters))
+    assert [module.rank for module in info.modules] == [2, 4, 16]
+    assert info.max_rank == 16
+    assert info.refused_by_vllm == ()
+
+
+def test_a_parameter_without_a_pattern_has_the_rank_of_the_config(tmp_path, make):
+    shapes = {f"{E}.lora_A.weight": (32, 32), f"{E}.lora_B.weight": (16, 32)}
+    info = inspect_adapter(fused(make, tmp_path / "a", shapes, rank_pattern={"gate_up_proj": 4}))
+    assert [module.rank for module in info.modules] == [16, 4, 16]
+
+
+def test_a_parameter_whose_rank_the_tensors_do_not_follow(tmp_path, make):
+    path = fused(make, tmp_path / "a", rank_pattern={"experts.gate_up_proj": 3, "experts.down_proj": 2})
+    assert "mlp.experts.base_layer has rank 8 in its tensors and 3" in fault(path)
+
+
+def test_an_ordinary_module_beside_parameters_has_its_exact_rank(tmp_path, make):
+    shapes = {f"{Q}.lora_A.weight": (32, 16), f"{Q}.lora_B.weight": (16, 32)}
+    assert "q_proj has rank 32 in its tensors and 16" in fault(fused(make, tmp_path / "a", shapes))
 
 
 def test_targets_may_be_a_pattern(tmp_path, make):

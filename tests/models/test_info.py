@@ -1,3 +1,5 @@
+import json
+
 import pytest
 
 from garrison.base.errors import ModelInvalidError
@@ -94,3 +96,13 @@ def test_the_parts_beside_a_packed_weight_do_not_count(tmp_path, make):
 def test_mlx_names_its_quantization_otherwise(tmp_path, make):
     config = make.config | {"quantization": {"bits": 4, "group_size": 64}}
     assert model_info(make.model(tmp_path / "m", config=config)).quantization == "mlx-4bit"
+
+
+def test_mistrals_own_layout(tmp_path, make):
+    params = {"dim": 16, "n_layers": 2, "n_heads": 4, "hidden_dim": 32, "vocab_size": 64, "max_seq_len": 512}
+    (tmp_path / "params.json").write_text(json.dumps(params))
+    (tmp_path / "tekken.json").write_text("{}")
+    make.safetensors(tmp_path / "consolidated.safetensors", {"output.weight": (64, 16)})
+    info = model_info(tmp_path)
+    assert (info.model_type, info.context_length, info.vocabulary) == ("mistral", 512, 64)
+    assert (info.dtype, info.parameters) == ("bfloat16", 64 * 16)

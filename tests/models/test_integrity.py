@@ -69,6 +69,59 @@ def test_a_shard_of_another_version_than_the_index(tmp_path, make):
     assert "model.safetensors.index.json" in reason
 
 
+def tied(make, path, tensor="lm_head.weight", **config):
+    """A model of one shard whose index names a tensor that the shard has not."""
+    make.model(path, config=make.config | config)
+    shards = {name: shape for name, shape in make.weights.items() if name != "lm_head.weight"}
+    make.safetensors(path / "model.safetensors", shards)
+    make.index(path / "model.safetensors.index.json", dict.fromkeys([*shards, tensor], "model.safetensors"))
+    return path
+
+
+TIED = {
+    "in the config": {"tie_word_embeddings": True},
+    "in the text config": {"text_config": {"tie_word_embeddings": True}},
+    "by the architecture": {"model_type": "gemma2"},
+}
+
+
+@pytest.mark.parametrize("config", TIED.values(), ids=TIED)
+def test_a_tied_head_may_be_named_and_absent(tmp_path, make, config):
+    assert find_fault(validate_model(tied(make, tmp_path / "m", **config))) is None
+
+
+@pytest.mark.parametrize(
+    "config", [{}, {"tie_word_embeddings": False}, {"model_type": "gemma", "tie_word_embeddings": False}]
+)
+def test_a_head_that_is_not_tied_may_not_be_absent(tmp_path, make, config):
+    assert "lm_head.weight" in fault(tied(make, tmp_path / "m", **config))[1]
+
+
+def test_nothing_but_the_head_is_tied(tmp_path, make):
+    assert "model.norm.weight" in fault(tied(make, tmp_path / "m", "model.norm.weight", tie_word_embeddings=True))[1]
+
+
+def test_a_stray_shard_is_not_checked(tmp_path, make, cut):
+    path = make.model(tmp_path / "m", shards=2)
+    cut(make.safetensors(path / "model-00002-of-00005.safetensors"), 1)
+    assert find_fault(validate_model(path)) is None
+
+
+def test_a_part_of_a_split_gguf_that_lost_its_name(tmp_path, make):
+    path = make.gguf(tmp_path / "q4.gguf", split__count=3)
+    assert "one of 3 files" in find_fault(validate_model(path, allow_gguf=True)).reason
+
+
+@pytest.mark.parametrize(
+    ("kind", "called"), [("adapter", "a LoRA adapter"), ("mmproj", "a projector"), ("imatrix", "an importance")]
+)
+def test_a_gguf_that_is_no_model(tmp_path, make, kind, called):
+    path = make.gguf(tmp_path / "m" / "x.gguf", general__type=kind)
+    assert f"is {called}" in find_fault(validate_model(path, allow_gguf=True)).reason
+    make.gguf(tmp_path / "m" / "q4.gguf")
+    assert find_fault(validate_model(tmp_path / "m", allow_gguf=True)) is None
+
+
 def test_a_whole_pickle_archive(tmp_path, make):
     path = make.model(tmp_path / "m")
     (path / "model.safetensors").unlink()

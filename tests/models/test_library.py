@@ -176,6 +176,52 @@ def test_import_of_a_gguf(layout, tmp_path, make):
     assert done.path == layout.root / "tiny-q4"
 
 
+def split_gguf(make, directory, parts=3):
+    return [make.gguf(directory / f"q4-{n:05d}-of-{parts:05d}.gguf") for n in range(1, parts + 1)]
+
+
+@pytest.mark.parametrize("move", [False, True], ids=["copied", "moved"])
+def test_import_of_a_split_gguf_brings_all_parts(layout, tmp_path, make, move):
+    parts = split_gguf(make, tmp_path / "from")
+    make.gguf(tmp_path / "from" / "q8.gguf")
+    done = import_model(layout, parts[0], move=move)
+    assert done.path == layout.root / "q4"
+    assert sorted(path.name for path in done.path.iterdir() if path.name[0] != ".") == [path.name for path in parts]
+    left = {path.name for path in (tmp_path / "from").iterdir()}
+    assert left == ({"q8.gguf"} if move else {"q8.gguf", *(path.name for path in parts)})
+
+
+def test_import_of_a_split_gguf_with_a_part_missing(layout, tmp_path, make):
+    first, second, _ = split_gguf(make, tmp_path / "from")
+    second.unlink()
+    with pytest.raises(ModelInvalidError, match=r"q4-00002-of-00003.gguf is missing"):
+        import_model(layout, first)
+    assert list_models(layout) == []
+
+
+def test_a_split_gguf_below_the_root_is_one_model(layout, make):
+    parts = split_gguf(make, layout.root)
+    (entry,) = list_models(layout)
+    assert (entry.name, entry.reason) == (parts[0].name, None)
+    assert entry.bytes == sum(path.stat().st_size for path in parts)
+    remove_model(layout, entry.name)
+    assert not any(path.exists() for path in parts)
+
+
+def test_a_later_part_alone_is_listed_with_the_reason(layout, make):
+    make.gguf(layout.root / "q4-00002-of-00003.gguf")
+    (entry,) = list_models(layout)
+    assert "is part 2 of a model of 3 files" in entry.reason
+
+
+def test_what_was_noticed_is_told(layout, tmp_path, make):
+    path = make.model(tmp_path / "m")
+    (path / "pytorch_model.bin").write_bytes(b"x")
+    remarks = ("pytorch_model.bin is not loaded: the safetensors files are",)
+    assert import_model(layout, path).remarks == remarks
+    assert show_model(layout, "m").remarks == remarks
+
+
 def pack(path, origin):
     with tarfile.open(path, "w:gz") as archive:
         archive.add(origin, origin.name)

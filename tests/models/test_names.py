@@ -52,6 +52,27 @@ def test_a_bare_name_is_a_name_even_where_a_directory_has_it() -> None:
     assert parse_model("tiny", exists=lambda _: True).path is None
 
 
+@pytest.mark.parametrize(
+    ("text", "quantization", "directory", "shown"),
+    [
+        ("acme/tiny-GGUF:Q4_K_M", "Q4_K_M", "tiny-GGUF--Q4_K_M", "acme/tiny-GGUF:Q4_K_M"),
+        ("acme/tiny-GGUF:q4_k_m", "Q4_K_M", "tiny-GGUF--Q4_K_M", "acme/tiny-GGUF:Q4_K_M"),
+        ("acme/tiny-GGUF:UD-Q4_K_XL@main", "UD-Q4_K_XL", "tiny-GGUF--UD-Q4_K_XL", "acme/tiny-GGUF:UD-Q4_K_XL@main"),
+        ("acme/tiny-GGUF:latest", "", "tiny-GGUF--latest", "acme/tiny-GGUF:latest"),
+    ],
+)
+def test_a_quantization_of_a_repository(text: str, quantization: str, directory: str, shown: str) -> None:
+    model = parse_model(text, exists=nothing)
+    assert (model.model_id, model.file, model.quantization) == ("acme/tiny-GGUF", None, quantization)
+    assert (model.directory, str(model)) == (directory, shown)
+
+
+@pytest.mark.parametrize("text", ["acme/tiny:", "acme/tiny:a/b", "acme/tiny/q4.gguf:Q4_K_M", "acme/tiny:a b", "a/b::c"])
+def test_what_is_no_quantization(text: str) -> None:
+    with pytest.raises(InvalidError, match="QUANTIZATION"):
+        parse_model(text, exists=nothing)
+
+
 def test_one_gguf_file_of_a_repository() -> None:
     model = parse_model("acme/tiny-GGUF/sub/q4.gguf@main", exists=nothing)
     assert (model.model_id, model.file, model.directory) == ("acme/tiny-GGUF", "sub/q4.gguf", "tiny-GGUF--sub-q4")

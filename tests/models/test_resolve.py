@@ -23,10 +23,11 @@ from garrison.base.errors import (
 from garrison.base.locks import file_lock
 from garrison.base.settings import Settings
 from garrison.models.files.problem import Problem
+from garrison.models.hub_caches import user_hub_caches
 from garrison.models.layout import Layout
 from garrison.models.names import parse_model
 from garrison.models.record import ModelRecord, read_record, write_record
-from garrison.models.request import ResolveRequest, user_hf_home
+from garrison.models.request import ResolveRequest
 from garrison.models.resolve import Attempt, ResolvedModel, default_sources, resolve
 from garrison.models.sources.source import Broken, Found, Skipped
 from garrison.testing.clock import FakeClock
@@ -221,10 +222,69 @@ class TestSnapshots:
             resolve(asking())
         assert caught.value.exit_code == 11
 
-    def test_the_user_s_own_cache(self, asking: Asking, make: Any, tmp_path: Path) -> None:
-        snapshot = make.hub_snapshot(tmp_path / "hf" / "hub")
-        found = resolve(asking(hf_homes=(user_hf_home({"HF_HOME": str(tmp_path / "hf")}),)))
-        assert (found.path, found.hf_home) == (snapshot, tmp_path / "hf")
+    @pytest.mark.parametrize(
+        ("variables", "home"),
+        [
+            ({"HF_HOME": "{}/home"}, "home"),
+            ({"XDG_CACHE_HOME": "{}"}, "huggingface"),
+            ({"HF_HUB_CACHE": "{}/moved/hub"}, "moved"),
+            ({"HF_HUB_CACHE": "{}/mycache"}, None),
+            ({"HUGGINGFACE_HUB_CACHE": "{}/mycache"}, None),
+            ({"TRANSFORMERS_CACHE": "{}/mycache"}, None),
+            ({"PYTORCH_TRANSFORMERS_CACHE": "{}/mycache", "HF_HOME": "{}/home"}, None),
+        ],
+        ids=lambda value: ",".join(value) if isinstance(value, dict) else str(value),
+    )
+    def test_the_user_s_own_cache(
+        self, asking: Asking, make: Any, tmp_path: Path, variables: dict[str, str], home: str | None
+    ) -> None:
+        snapshot = make.hub_snapshot(tmp_path / (f"{home}/hub" if home else "mycache"))
+        environ = {name: value.format(tmp_path) for name, value in variables.items()}
+        found = resolve(asking(hub_caches=user_hub_caches(environ)))
+        assert (found.path, found.hf_home) == (snapshot, tmp_path / home if home else None)
+
+
+class TestQuantization:
+    @pytest.fixture
+    def files(self, make: Any) -> Callable[[Path], Path]:
+        def made(directory: Path) -> Path:
+            for name in (
+                "m-Q8_0.gguf",
+                "m-Q4_K_M-00001-of-00002.gguf",
+                "m-Q4_K_M-00002-of-00002.gguf",
+                "mmproj-F16.gguf",
+            ):
+                make.gguf(directory / name)
+            return directory
+
+        return made
+
+    @pytest.mark.parametrize(
+        ("asked", "file"),
+        [
+            (":Q8_0", "m-Q8_0.gguf"),
+            (":q4_k_m", "m-Q4_K_M-00001-of-00002.gguf"),
+            (":latest", "m-Q4_K_M-00001-of-00002.gguf"),
+        ],
+    )
+    def test_of_a_copy_of_the_repository(
+        self, asking: Asking, files: Callable[[Path], Path], root: Path, asked: str, file: str
+    ) -> None:
+        files(root / "tiny")
+        found = resolve(asking(f"acme/tiny{asked}"))
+        assert (found.source, found.path) == ("local", root / "tiny" / file)
+
+    def test_of_a_snapshot(self, asking: Asking, files: Callable[[Path], Path], root: Path) -> None:
+        snapshot = files(root / "hub" / "models--acme--tiny" / "snapshots" / ("c" * 40))
+        assert resolve(asking("acme/tiny:Q8_0")).path == snapshot / "m-Q8_0.gguf"
+        with pytest.raises(ModelNotFoundError) as caught:
+            resolve(asking("acme/tiny:Q3_K_M"))
+        assert "has no GGUF file of that quantization" in reasons(caught.value)["hf-cache"]
+
+    def test_a_split_one_with_a_part_missing(self, asking: Asking, files: Callable[[Path], Path], root: Path) -> None:
+        (files(root / "tiny") / "m-Q4_K_M-00002-of-00002.gguf").unlink()
+        with pytest.raises(ModelInvalidError, match=r"m-Q4_K_M-00002-of-00002.gguf is missing"):
+            resolve(asking("acme/tiny:Q4_K_M"))
 
 
 def _damage(*names: str) -> Callable[[Path], None]:
@@ -438,7 +498,25 @@ class TestInstall:
         with pytest.raises(ModelInvalidError):
             resolve(asking(), sources=[source])
         assert not (root / "tiny").exists()
-        assert not source.answer.path.exists()
+
+    def test_a_refused_download_is_kept_and_named(self, asking: Asking, staged: Any) -> None:
+        source = staged()
+        assert isinstance(source.answer, Found)
+        (source.answer.path / "tokenizer.json").unlink()
+        with pytest.raises(ModelInvalidError) as caught:
+            resolve(asking(), sources=[source])
+        assert f"kept at {source.answer.path}" in str(caught.value.hint)
+        assert (source.answer.path / "model.safetensors").exists()
+        assert resolve(asking(skip_tokenizer=True), sources=[source]).path.name == "tiny"
+
+    def test_what_is_odd_and_harmless_is_a_note(self, asking: Asking, make: Any, root: Path) -> None:
+        make.model(root / "tiny")
+        (root / "tiny" / "pytorch_model.bin").write_bytes(b"x")
+        progress = MemoryProgress()
+        resolve(asking(), progress=progress)
+        assert [facts["message"] for name, facts in progress.steps if name == "remark"] == [
+            f"note: {root / 'tiny'}: pytorch_model.bin is not loaded: the safetensors files are"
+        ]
 
 
 class TestOffline:

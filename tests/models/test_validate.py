@@ -54,12 +54,24 @@ TOKENIZERS = {
     "tekken.json": ["tekken.json"],
     "tiktoken.model": ["tiktoken.model"],
     "qwen.tiktoken": ["qwen.tiktoken"],
+    "XLM-RoBERTa": ["sentencepiece.bpe.model", "special_tokens_map.json"],
+    "DeBERTa": ["spm.model", "tokenizer_config.json"],
+    "Marian": ["source.spm", "target.spm", "vocab.json"],
+    "Mistral's with a version": ["tokenizer.model.v3"],
+}
+PLAUSIBLE = {
+    "SentencePiece of another name": ["ice_text_tokenizer.model"],
+    "code": ["tokenization_chatglm.py", "tokenizer_config.json"],
+    "byte pairs": ["vocab.bpe"],
+    "in Rust's form": ["rwkv_vocab_v20230424.txt"],
 }
 NO_TOKENIZERS = {
     "nothing": [],
     "vocab.json alone": ["vocab.json"],
     "merges.txt alone": ["merges.txt"],
     "tokenizer_config.json alone": ["tokenizer_config.json"],
+    "special tokens alone": ["special_tokens_map.json", "added_tokens.json"],
+    "weights of that name": ["token_embeddings.safetensors"],
     "in another directory": ["other/tokenizer.json"],
     "halves in two directories": ["vocab.json", "tokenizer/merges.txt"],
 }
@@ -70,6 +82,18 @@ NO_TOKENIZERS = {
 def test_tokenizer_recognised(tmp_path, assets, place):
     files = CONFIG | {place + name: 1 for name in assets} | {"model.safetensors": 1}
     assert isinstance(verdict(tmp_path, files), ModelFiles)
+
+
+@pytest.mark.parametrize("assets", PLAUSIBLE.values(), ids=PLAUSIBLE)
+def test_a_tokenizer_of_an_unknown_kind_is_a_remark(tmp_path, assets):
+    found = verdict(tmp_path, CONFIG | dict.fromkeys(assets, 1) | {"model.safetensors": 1})
+    (remark,) = found.remarks
+    assert assets[0] in remark
+
+
+def test_a_known_tokenizer_is_no_remark(tmp_path):
+    files = CONFIG | TOKENIZER | {"tokenization_x.py": 1, "model.safetensors": 1}
+    assert verdict(tmp_path, files).remarks == ()
 
 
 @pytest.mark.parametrize("assets", NO_TOKENIZERS.values(), ids=NO_TOKENIZERS)
@@ -160,6 +184,101 @@ def test_an_adapter_is_called_one(tmp_path):
     assert "garrison adapters import" in found.hint
 
 
+# Numbers in names are a hint where there is no index
+
+FROM_ZERO = {f"model-{n:05d}-of-00002.safetensors": 10 for n in (0, 1)}
+OTHER_SET = {"model-00002-of-00005.safetensors": 10}
+
+
+@pytest.mark.parametrize("indexed", [True, False], ids=["indexed", "by-number"])
+def test_shards_numbered_from_zero(tmp_path, indexed):
+    found = verdict(tmp_path, CONFIG | TOKENIZER | FROM_ZERO, *([index(FROM_ZERO)] if indexed else []))
+    assert (names(found.weights), found.remarks) == (sorted(FROM_ZERO), ())
+
+
+def test_shards_numbered_from_zero_with_one_missing(tmp_path):
+    found = verdict(tmp_path, CONFIG | TOKENIZER | {"model-00000-of-00003.safetensors": 1})
+    assert found.file == str(tmp_path / "model-00001-of-00003.safetensors")
+
+
+@pytest.mark.parametrize("indexed", [True, False], ids=["indexed", "by-number"])
+def test_a_stray_shard_of_another_set_is_noticed(tmp_path, indexed):
+    found = verdict(tmp_path, CONFIG | TOKENIZER | SHARDS | OTHER_SET, *([index(SHARDS)] if indexed else []))
+    assert (names(found.weights), names(found.spare)) == (sorted(SHARDS), sorted(OTHER_SET))
+    (remark,) = found.remarks
+    assert remark.startswith("model-00002-of-00005.safetensors is not loaded")
+
+
+def test_a_stray_shard_beside_a_single_file(tmp_path):
+    found = verdict(tmp_path, CONFIG | TOKENIZER | OTHER_SET | {"model.safetensors": 5})
+    assert (names(found.weights), found.bytes) == (["model.safetensors"], 5)
+
+
+def test_many_strays_are_counted(tmp_path):
+    strays = {f"old-{n:05d}-of-00900.safetensors": 1 for n in range(1, 800)}
+    remarks = verdict(tmp_path, CONFIG | TOKENIZER | SHARDS | strays, index(SHARDS)).remarks
+    assert len(remarks) == 4
+    assert remarks[-1] == "796 more weight files are not loaded"
+
+
+def test_another_format_beside_it_is_noticed(tmp_path):
+    found = verdict(tmp_path, CONFIG | TOKENIZER | SHARDS | {"pytorch_model.bin": 1, "m.gguf": 1}, index(SHARDS))
+    assert found.remarks == ("m.gguf (and 1 more) is not loaded: the safetensors files are",)
+
+
+def test_an_index_of_a_variant_that_came_without_its_shards_says_nothing(tmp_path):
+    other = index({"model.fp16-00001-of-00002.safetensors"}, "model.fp16.safetensors.index.json")
+    found = verdict(tmp_path, CONFIG | TOKENIZER | {"model.safetensors": 5}, other)
+    assert (names(found.weights), found.index) == (["model.safetensors"], None)
+
+
+def test_an_index_of_a_variant_is_not_excused_by_the_engines_own(tmp_path):
+    variant = {"model.fp16-00001-of-00001.safetensors": 1}
+    other = index(variant, "model.fp16.safetensors.index.json")
+    assert isinstance(verdict(tmp_path, CONFIG | TOKENIZER | variant, other, index(SHARDS)), Problem)
+
+
+# Mistral's own layout
+
+PARAMS = {"params.json": 2, "tekken.json": 1}
+CONSOLIDATED = {f"consolidated-{n:05d}-of-00002.safetensors": 10 for n in (1, 2)}
+CONSOLIDATED_INDEX = "consolidated.safetensors.index.json"
+
+
+@pytest.mark.parametrize("tokenizer", ["tekken.json", "tokenizer.model", "tokenizer.model.v3"])
+def test_one_file_in_mistrals_layout(tmp_path, tokenizer):
+    found = verdict(tmp_path, {"params.json": 2, tokenizer: 1, "consolidated.safetensors": 9})
+    assert (names(found.weights), found.config) == (["consolidated.safetensors"], tmp_path / "params.json")
+
+
+def test_shards_in_mistrals_layout(tmp_path):
+    found = verdict(tmp_path, PARAMS | CONSOLIDATED, index(CONSOLIDATED, CONSOLIDATED_INDEX))
+    assert (names(found.weights), found.bytes) == (sorted(CONSOLIDATED), 20)
+    assert found.index == tmp_path / CONSOLIDATED_INDEX
+
+
+@pytest.mark.parametrize("gone", sorted(CONSOLIDATED))
+def test_shards_in_mistrals_layout_with_one_missing(tmp_path, gone):
+    files = {name: size for name, size in CONSOLIDATED.items() if name != gone}
+    for indexes in ([], [index(CONSOLIDATED, CONSOLIDATED_INDEX)]):
+        assert verdict(tmp_path, PARAMS | files, *indexes).file == str(tmp_path / gone)
+
+
+def test_mistrals_layout_without_a_tokenizer(tmp_path):
+    assert "tokenizer" in verdict(tmp_path, {"params.json": 2, "consolidated.safetensors": 9}).reason
+
+
+def test_mistrals_layout_beside_broken_shards(tmp_path):
+    files = CONFIG | TOKENIZER | PARAMS | {"consolidated.safetensors": 9, "model-00001-of-00003.safetensors": 1}
+    found = verdict(tmp_path, files, index(SHARDS))
+    assert (names(found.weights), found.config) == (["consolidated.safetensors"], tmp_path / "params.json")
+
+
+def test_metas_original_files_are_not_mistrals(tmp_path):
+    found = verdict(tmp_path, {"params.json": 2, "tokenizer.model": 1, "consolidated.00.pth": 9})
+    assert found.file == str(tmp_path / "config.json")
+
+
 # Hub directories as they are
 
 
@@ -204,6 +323,44 @@ def test_a_directory_with_gguf_alone(tmp_path):
 def test_split_gguf_with_a_part_missing(tmp_path):
     found = verdict(tmp_path, {"q4-00001-of-00002.gguf": 7}, allow_gguf=True)
     assert found.file.endswith("q4-00002-of-00002.gguf")
+
+
+def test_an_incomplete_split_beside_another_gguf_is_noticed(tmp_path):
+    found = verdict(tmp_path, {"q4-00001-of-00002.gguf": 7, "q8.gguf": 9}, allow_gguf=True)
+    assert (names(found.weights), names(found.spare)) == (["q8.gguf"], ["q4-00001-of-00002.gguf"])
+
+
+def test_a_projector_does_not_stand_for_the_model(tmp_path):
+    found = verdict(tmp_path, {"q4-00001-of-00002.gguf": 7, "mmproj-F16.gguf": 9}, allow_gguf=True)
+    assert found.file.endswith("q4-00002-of-00002.gguf")
+
+
+def parts(make, directory, *numbers):
+    return [make.gguf(directory / f"q4-{n:05d}-of-00003.gguf") for n in numbers]
+
+
+def test_a_split_gguf_is_named_by_its_first_part(tmp_path, make):
+    first, *others = parts(make, tmp_path, 1, 2, 3)
+    found = validate_model(first, allow_gguf=True)
+    assert found.weights == (first, *others)
+    assert found.bytes == sum(path.stat().st_size for path in (first, *others))
+
+
+@pytest.mark.parametrize("numbers", [(1, 3), (1, 2), (1,)], ids=str)
+def test_a_split_gguf_file_with_a_part_missing(tmp_path, make, numbers):
+    first = parts(make, tmp_path, *numbers)[0]
+    gone = min({1, 2, 3} - set(numbers))
+    found = check_model(first, allow_gguf=True)
+    assert found.file == str(tmp_path / f"q4-{gone:05d}-of-00003.gguf")
+    assert "first of 3 files" in found.reason
+
+
+@pytest.mark.parametrize("number", [2, 3])
+def test_a_later_part_says_to_name_the_first(tmp_path, make, number):
+    path = parts(make, tmp_path, 1, 2, 3)[number - 1]
+    found = check_model(path, allow_gguf=True)
+    assert f"is part {number} of a model of 3 files" in found.reason
+    assert "q4-00001-of-00003.gguf" in found.hint
 
 
 def test_a_single_gguf_file(tmp_path, make):

@@ -74,7 +74,7 @@ def test_a_killed_server_leaves_its_engines_and_the_next_adopts_them(lab: Server
 
 
 def test_a_server_killed_during_a_start_leaves_it_to_the_next(lab: ServerLab, tiny_model: Path) -> None:
-    lab.create("slow", tiny_model, backend_options={"startup_delay": 10})
+    lab.create("slow", tiny_model, backend_options={"startup_delay": 20})
     lab.create("other", tiny_model)
     lab.api("POST", "/instances/slow/start")
     wait_for(lambda: engines(lab), 20, "its process")

@@ -9,10 +9,16 @@ from typing import Any, get_args
 import pytest
 
 from garrison.fleet.context import Fleet
-from garrison.fleet.manifest.instance_model import RoutePolicy
+from garrison.fleet.manifest.route_model import HashModel, PrefixModel, RoutePolicy, SpillModel, StickyModel
 from garrison.fleet.values.declaration import Declaration
-from garrison.gateway.choose.policy import POLICIES
+from garrison.gateway.choose.policy import POLICIES, policy_of
 from garrison.gateway.link.messages import TargetValue
+from garrison.gateway.link.route_settings import AffinityValue, FilterValue, LimitsValue, QueueValue, TimeoutsValue
+from garrison.instances.live import Live
+from garrison.instances.values.record import InstanceRecord
+from garrison.instances.values.spec import InstanceSpec
+from garrison.instances.values.state import Condition, State
+from garrison.nodes.node import Node, NodeView
 from garrison.server.workers.declared import (
     Declared,
     DeclaredStack,
@@ -79,7 +85,7 @@ def test_the_first_stack_has_the_name() -> None:
     ]
     found, refused = declared_routes(stacks, here=(None,))
     assert found["r"].owned_by == "one"
-    assert refused == [("r", "two")]
+    assert refused == [("r", "two", "one")]
 
 
 def target(**spec: Any) -> FleetTarget:
@@ -89,7 +95,7 @@ def target(**spec: Any) -> FleetTarget:
 
 def test_a_target_and_its_own_route() -> None:
     value, route = fleet_target(target(), "k")
-    assert value == TargetValue(id="target:edge", url="http://edge:8000", key="k", model="acme/edge")
+    assert value == TargetValue(id="target:edge", url="http://edge:8000", key="k", model="acme/edge", foreign=True)
     assert (route.name, route.targets, route.nested, route.instances) == ("edge", ("target:edge",), True, ())
     assert fleet_target(target(base_model=None), None)[0].model == "seen/model"
     assert fleet_target(target(), None, cold=True)[0].url is None
@@ -110,6 +116,77 @@ def test_routes_come_first_and_targets_last() -> None:
     told = changes(known([], []), found, 2)
     assert told is not None
     assert {one.name for one in told.routes} == {"r", "other", "edge"}
+
+
+def live(name: str, number: int) -> Live:
+    return Live(InstanceRecord(number, InstanceSpec(name=name), Condition(State.STOPPED, NOW), NOW, NOW))
+
+
+def test_what_is_beneath_the_name_of_a_route_is_still_the_instance() -> None:
+    declared = routes_of({"a": {"to": "b"}, "r": {"to": "b", "aliases": {"b": {}}}}, a={}, b={})
+    node = NodeView(Node(name="n", address="http://n:1"), instances=({"name": "r"}, {"name": "away"}))
+    value, own = fleet_target(target(), None)
+    found = known([live("a", 1), live("b", 2)], [node], Declared(declared, {value.id: value}, {"edge": own, "a": own}))
+    assert {name: one.targets for name, one in found.routes.items()} == {
+        "a": ("instance:b",), "r": ("instance:b",), "a/": ("instance:a",), "b/": ("instance:b",), "r/": ("node:n",),
+        "away": ("node:n",), "edge": ("target:edge",), "n": ("node:n",),
+    }  # fmt: skip
+
+
+def test_ids_stand_by_the_instances_that_are_behind_a_route() -> None:
+    declared = routes_of({"r": {"to": ["a", "away", "b"]}}, a={}, b={}, away={"node": "n2"})
+    found = known([live("a", 1), live("b", 2), live("away", 3)], [], Declared(declared))
+    assert found.routes["r"].instances == ("a", "away", "b")
+    assert found.routes["r"].instance_ids == (1, None, 2), "that of another node is not the one here of its name"
+
+
+def test_what_a_manifest_says_beside_targets() -> None:
+    more = {
+        "policy": "hash",
+        "hash": {"header": "X-User", "by": ["user"], "bound": 2.0},
+        "set": {"a": 1, "b": None},
+        "strip": ["c"],
+        "aliases": {"r:x": {"set": {"a": [2], "d": "é"}, "strip": ["c", "e"]}, "r:y": {}},
+        "limits": {"concurrent": 3, "of a later version": 1},
+        "queue": {"busy": 2.0},
+        "timeouts": {"whole": 9.0},
+    }
+    found = routes_of({"r": {"to": ["a", "b"], **more}}, a={}, b={})["r"]
+    assert (found.policy, found.options) == ("hash", {"bound": 2.0})
+    assert found.affinity == AffinityValue(header="X-User", by=("user",))
+    assert found.aliases == ("r:x", "r:y")
+    assert found.filters == {
+        "r": FilterValue(set={"a": "1", "b": "null"}, strip=("c",)),
+        "r:x": FilterValue(set={"a": "[2]", "b": "null", "d": '"é"'}, strip=("c", "e")),
+        "r:y": FilterValue(set={"a": "1", "b": "null"}, strip=("c",)),
+    }
+    assert found.limits == LimitsValue(concurrent=3)
+    assert found.queue == QueueValue(busy=2.0)
+    assert found.timeouts == TimeoutsValue(whole=9.0)
+    plain = routes_of({"r": {"to": "a"}}, a={})["r"]
+    assert (plain.options, plain.affinity, plain.filters, plain.limits) == ({}, None, {}, None)
+
+
+def test_every_option_of_a_policy_is_one_that_the_gateway_takes() -> None:
+    for model in (HashModel, PrefixModel, StickyModel, SpillModel):
+        policy = model.__name__.removesuffix("Model").lower()
+        numbers: dict[str, Any] = {key: 2 for key in model.model_fields if key not in ("header", "by", "prompt_bytes")}
+        if "bound" in numbers:
+            numbers["bound"] = 2.0
+        found = routes_of({"r": {"to": ["a", "b"], "policy": policy, policy: numbers}}, a={}, b={})["r"]
+        assert found.options == numbers
+        policy_of(policy, **found.options)
+    later = routes_of({"r": {"to": "a", "policy": "spill", "spill": {"limit": 2, "later": 1}}}, a={})["r"]
+    assert later.options == {}
+
+
+def test_an_alias_belongs_to_the_first_stack_that_has_the_name() -> None:
+    first = body({"r": {"to": "a", "aliases": {"x": {}}}}, stack="one", a={})
+    second = body({"x": {"to": "a"}, "s": {"to": "a", "aliases": {"r": {}, "y": {}}}}, stack="two", a={})
+    stacks = [DeclaredStack(Declaration.from_json(one)) for one in (first, second)]
+    found, refused = declared_routes(stacks, here=(None,))
+    assert {name: one.aliases for name, one in found.items()} == {"r": ("x",), "s": ("y",)}
+    assert refused == [("x", "two", "one"), ("r", "two", "one")]
 
 
 class Stage:

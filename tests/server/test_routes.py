@@ -64,7 +64,7 @@ class Box:
         for _ in range(count):
             answer = self.lab.chat(model, most=2)
             assert answer.status_code == 200, (answer.status_code, answer.text)
-            found[answer.json()["model"]] += 1
+            found[answer.json()["model"].partition("@")[0]] += 1  # without the version of an adapter
         return found
 
     def status(self, model: str, **more: Any) -> int:

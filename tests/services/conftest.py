@@ -42,7 +42,7 @@ def model_files() -> dict[str, bytes]:
 @pytest.fixture
 def hub(model_files: dict[str, bytes], monkeypatch: pytest.MonkeyPatch) -> Iterator[hub_module.Hub]:
     """A hub that has acme/tiny."""
-    for name in ("HF_TOKEN", "HF_HUB_OFFLINE", "HF_ENDPOINT", "HF_HUB_DOWNLOAD_TIMEOUT"):
+    for name in ("HF_TOKEN", "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_ENDPOINT", "HF_HUB_DOWNLOAD_TIMEOUT"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     with hub_module.Hub() as server:

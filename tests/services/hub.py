@@ -36,7 +36,7 @@ class Repo:
 class Fault:
     """`kind`: a status ("401"), `gated`, `cut` (after `at` bytes), `short` (announces and sends `at` bytes),
     `long` (sends more), `slow` (`seconds` before the body), `stall` (`at` bytes, then nothing for `seconds`),
-    `corrupt`, `html`, `redirect` (to the same path at `to`).
+    `corrupt`, `html`, `redirect` (to the same path at `to`). `headers`: of an answer that is a status.
     """
 
     where: str
@@ -45,6 +45,7 @@ class Fault:
     at: int = 0
     seconds: float = 0.0
     to: str = ""
+    headers: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass
@@ -120,7 +121,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._answer(200, b"<html>please log in</html>", {"Content-Type": "text/html"})
             return
         if fault is not None and (fault.kind.isdigit() or fault.kind == "gated"):
-            self._refuse(fault.kind)
+            self._refuse(fault.kind, fault.headers)
             return
         if self.hub.token and self.headers.get("Authorization") != f"Bearer {self.hub.token}":
             self._refuse("gated" if "/resolve/" in path else "401")
@@ -211,11 +212,11 @@ class _Handler(BaseHTTPRequestHandler):
         with self.hub.lock:
             self.hub.bytes_served += len(body)
 
-    def _refuse(self, kind: str) -> None:
+    def _refuse(self, kind: str, headers: dict[str, str] | None = None) -> None:
         if kind == "gated":
             self._answer(403, b"Access to this model is restricted", {"X-Error-Code": "GatedRepo"})
             return
-        self._answer(int(kind), b"{}", {})
+        self._answer(int(kind), b"{}", headers or {})
 
     def _answer(self, status: int, body: bytes, headers: dict[str, str]) -> None:
         self.send_response(status)

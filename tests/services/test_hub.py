@@ -23,11 +23,18 @@ Asking = Callable[..., ResolveRequest]
 
 @pytest.fixture
 def fetch(hub: Hub, asking: Asking) -> Callable[..., ResolvedModel]:
-    def run(model: str = "acme/tiny", *, timeout: float = 5.0, progress: Any = None, **changes: Any) -> ResolvedModel:
+    def run(
+        model: str = "acme/tiny",
+        *,
+        timeout: float = 5.0,
+        progress: Any = None,
+        clock: FakeClock | None = None,
+        **changes: Any,
+    ) -> ResolvedModel:
         free = changes.pop("free_bytes", lambda _: 1 << 40)
         request = asking(model, sources=("hf-hub",), hf_endpoint=hub.url, **changes)
         source = HfHubSource(environ={}, read_timeout=timeout)
-        return resolve(request, sources=[source], clock=FakeClock(), progress=progress, free_bytes=free)
+        return resolve(request, sources=[source], clock=clock or FakeClock(), progress=progress, free_bytes=free)
 
     return run
 
@@ -81,10 +88,126 @@ def test_only_what_an_engine_needs_is_fetched(fetch: Fetch, hub: Hub, model_file
     assert {path.name for path in found.path.iterdir()} == {*model_files, ".garrison-model.json"}
 
 
+def test_a_refused_download_is_not_fetched_again(
+    fetch: Fetch, hub: Hub, model_files: dict[str, bytes], tmp_path: Path
+) -> None:
+    hub.add("acme/tiny", {name: content for name, content in model_files.items() if name != "tokenizer.json"})
+    for _ in range(2):
+        with pytest.raises(ModelInvalidError, match="no tokenizer files") as caught:
+            fetch()
+        assert f"kept at {tmp_path}/models/.staging/" in str(caught.value.hint)
+    served = hub.bytes_served
+    assert len(hub.gets(SHARD)) == 1
+    assert fetch(skip_tokenizer=True).path == tmp_path / "models" / "tiny"
+    assert hub.bytes_served == served
+
+
 def test_allow_patterns_replace_our_choice(fetch: Fetch, hub: Hub) -> None:
     with pytest.raises(ModelInvalidError, match=r"config\.json is missing|weight"):
         fetch(allow_patterns=("tokenizer*",))
     assert {path.rpartition("/")[2] for path in hub.content_requests} == {"tokenizer.json"}
+
+
+class TestQuantizations:
+    @pytest.fixture
+    def gguf(self, hub: Hub) -> None:
+        empty = b"GGUF" + (3).to_bytes(4, "little") + bytes(16)
+        names = ["m-Q8_0.gguf", "m-Q4_K_M-00001-of-00002.gguf", "m-Q4_K_M-00002-of-00002.gguf"]
+        projectors = ["mmproj-F16.gguf", "mmproj-F32.gguf"]
+        hub.add("acme/m-GGUF", dict.fromkeys([*names, *projectors], empty) | {"README.md": b"x"})
+
+    @pytest.mark.usefixtures("gguf")
+    @pytest.mark.parametrize(
+        ("asked", "files"),
+        [
+            ("acme/m-GGUF:Q8_0", ["m-Q8_0.gguf"]),
+            ("acme/m-GGUF:q4_k_m", ["m-Q4_K_M-00001-of-00002.gguf", "m-Q4_K_M-00002-of-00002.gguf"]),
+            ("acme/m-GGUF:latest", ["m-Q4_K_M-00001-of-00002.gguf", "m-Q4_K_M-00002-of-00002.gguf"]),
+            ("acme/m-GGUF/m-Q8_0.gguf", ["m-Q8_0.gguf"]),
+        ],
+    )
+    def test_a_model_and_its_projector(self, fetch: Fetch, asking: Asking, asked: str, files: list[str]) -> None:
+        found = fetch(asked)
+        assert found.path.name == files[0]
+        there = sorted(path.name for path in found.path.parent.iterdir() if path.name[0] != ".")
+        assert there == [*files, "mmproj-F16.gguf"]
+        assert resolve(asking(asked, sources=("local",))).path == found.path
+
+    @pytest.mark.usefixtures("gguf")
+    def test_two_quantizations_have_directories_of_their_own(self, fetch: Fetch) -> None:
+        assert fetch("acme/m-GGUF:Q8_0").path.parent != fetch("acme/m-GGUF:Q4_K_M").path.parent
+
+    @pytest.mark.usefixtures("gguf")
+    @pytest.mark.parametrize(
+        ("asked", "why"),
+        [
+            ("acme/m-GGUF:Q3_K", "no GGUF file of Q3_K"),
+            ("acme/m-GGUF/m-Q4_K_M-00002-of-00002.gguf", "part 2 of a model of 2 files"),
+            ("acme/m-GGUF", "2 GGUF models"),
+        ],
+    )
+    def test_what_names_no_model(self, fetch: Fetch, hub: Hub, asked: str, why: str) -> None:
+        with pytest.raises(InvalidError, match=why):
+            fetch(asked)
+        assert hub.content_requests == []
+
+
+def test_of_two_sets_of_shards_the_index_tells_which_is_fetched(
+    fetch: Fetch, hub: Hub, model_files: dict[str, bytes]
+) -> None:
+    other = {f"model-0000{n}-of-00001.safetensors": b"x" * 5000 for n in (1,)}
+    hub.add("acme/tiny", {**model_files, **other})
+    found = fetch()
+    assert {path.name for path in found.path.iterdir() if path.name[0] != "."} == {*model_files} - {
+        "model-00002-of-00002.safetensors"  # the index of this model names one shard
+    }
+
+
+class TestLimits:
+    """Waits are those of a fake clock: it jumps."""
+
+    LIMITS = (
+        ({"Retry-After": "25"}, 25),
+        ({"RateLimit": '"api";r=0;t=25', "RateLimit-Policy": '"fixed window";"api";q=500;w=300'}, 25),
+        ({"Retry-After": "3", "RateLimit": '"resolvers";r=0;t=25'}, 25),
+        ({"Retry-After": "Thu, 01 Jan 2026 00:01:00 GMT"}, 60),
+    )
+
+    @pytest.mark.parametrize(("headers", "seconds"), LIMITS)
+    @pytest.mark.parametrize("where", ["/api/models/", SHARD], ids=["listing", "file"])
+    def test_it_waits_as_it_is_told_and_says_so(
+        self, fetch: Fetch, hub: Hub, where: str, headers: dict[str, str], seconds: int
+    ) -> None:
+        hub.faults.append(Fault(where, "429", headers=headers))
+        clock, progress = FakeClock(), MemoryProgress()
+        assert fetch(clock=clock, progress=progress).source == "hf-hub"
+        assert clock.monotonic() == pytest.approx(seconds, abs=0.5)
+        (said,) = [facts["message"] for name, facts in progress.steps if name == "wait"]
+        assert said == f"{hub.url} limits requests; waiting {seconds} s, as it asks"
+
+    def test_a_wait_that_was_told_is_no_lost_try(self, fetch: Fetch, hub: Hub) -> None:
+        hub.faults.append(Fault("/api/models/", "429", times=20, headers={"Retry-After": "30"}))
+        assert fetch().source == "hf-hub"
+
+    @pytest.mark.parametrize("where", ["/api/models/", SHARD], ids=["listing", "file"])
+    def test_too_long_a_wait_is_an_error_that_says_how_long(self, fetch: Fetch, hub: Hub, where: str) -> None:
+        hub.faults.append(Fault(where, "429", times=99, headers={"Retry-After": "3600"}))
+        with pytest.raises(FetchError, match="asks to wait 3600 s") as caught:
+            fetch()
+        assert caught.value.details["retry_after"] == 3600
+        assert len(hub.requests) < 12
+
+    def test_waits_have_a_budget(self, fetch: Fetch, hub: Hub) -> None:
+        hub.faults.append(Fault("/api/models/", "429", times=99, headers={"Retry-After": "300"}))
+        with pytest.raises(FetchError, match="asks to wait 300 s"):
+            fetch()
+        assert len(hub.requests) == 4
+
+    def test_without_a_word_it_is_tried_a_few_times(self, fetch: Fetch, hub: Hub) -> None:
+        hub.faults.append(Fault("/api/models/", "429", times=99))
+        with pytest.raises(FetchError, match="HTTP 429"):
+            fetch()
+        assert len(hub.requests) == 5
 
 
 class TestFaults:
@@ -251,14 +374,14 @@ class TestFaults:
         assert not list(tmp_path.rglob("evil.json"))
 
 
-def test_an_incomplete_repository_is_invalid_and_not_kept(
+def test_an_incomplete_repository_is_invalid(
     fetch: Fetch, hub: Hub, model_files: dict[str, bytes], tmp_path: Path
 ) -> None:
     hub.add("acme/tiny", {name: content for name, content in model_files.items() if name != "config.json"})
     with pytest.raises(ModelInvalidError, match=r"config\.json") as caught:
         fetch()
     assert caught.value.exit_code == 11
-    assert not list(tmp_path.rglob("*.safetensors"))
+    assert not (tmp_path / "models" / "tiny").exists()
     hub.add("acme/tiny", model_files)
     assert fetch().source == "hf-hub"
 

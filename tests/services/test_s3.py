@@ -54,6 +54,18 @@ def test_a_model_is_fetched_checked_and_swapped_in(
     assert list((tmp_path / "models" / ".staging").iterdir()) == []
 
 
+def test_a_quantization_brings_its_parts_and_its_projector(fetch: Fetch, s3: S3) -> None:
+    empty = b"GGUF" + (3).to_bytes(4, "little") + bytes(16)
+    parts = [f"m-Q4_K_M-0000{number}-of-00002.gguf" for number in (1, 2)]
+    for name in (*parts, "m-Q8_0.gguf", "mmproj-F16.gguf"):
+        s3.put(f"prefix/quantized/{name}", empty)
+    found = fetch("acme/quantized:Q4_K_M")
+    assert found.path.name == parts[0]
+    assert sorted(content(found.path.parent)) == [*parts, "mmproj-F16.gguf"]
+    with pytest.raises(ModelNotFoundError, match="no GGUF file of Q3_K"):
+        fetch("acme/quantized:Q3_K")
+
+
 def test_only_its_own_prefix(fetch: Fetch, s3: S3, model_files: dict[str, bytes]) -> None:
     s3.put("prefix/tiny-other/config.json", b"{}")
     s3.put("prefix/tiny/sub/note.txt", b"x")
@@ -229,10 +241,16 @@ def test_an_incomplete_model_is_invalid(fetch: Fetch, s3: S3, tmp_path: Path) ->
         fetch("acme/half")
     assert caught.value.exit_code == 11
     assert not (tmp_path / "models" / "half").exists()
-    assert not list(tmp_path.rglob("config.json"))
+    assert f"kept at {tmp_path}/models/.staging/" in str(caught.value.hint)
 
 
-@pytest.mark.parametrize("endpoint", ["http://10.0.0.1:9000", "ftp://x", "nonsense"])
+@pytest.mark.parametrize("bucket", ["a b", "a/b", "", "a\nb", "-a"])
+def test_a_bucket_that_cannot_be_one(fetch: Fetch, bucket: str) -> None:
+    with pytest.raises(InvalidError, match="R2_BUCKET"):
+        fetch(r2_bucket=bucket)
+
+
+@pytest.mark.parametrize("endpoint", ["http://10.0.0.1:9000", "ftp://x", "nonsense", "http://[::1", "https://x:99999"])
 def test_an_endpoint_that_cannot_be_used(fetch: Fetch, endpoint: str) -> None:
     with pytest.raises(InvalidError, match="R2_ENDPOINT_URL"):
         fetch(r2_endpoint=endpoint)

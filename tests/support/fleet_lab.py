@@ -14,8 +14,10 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 from unittest import mock
 
+from garrison.fleet.adapter_traffic import AdapterTraffic, NoGateway
 from garrison.fleet.context import Fleet
 from garrison.fleet.values import events
+from garrison.fleet.values.declaration import AdapterDeclaration
 from garrison.fleet.values.target import NO_STORE, TargetSpec
 from garrison.net.transport import Answer, Connection, TransportError
 from garrison.store.records import ActionState, CommandState, Operation, Resource
@@ -70,11 +72,18 @@ class Lab:
         store = NO_STORE if name in self.without_store else STORE
         return TargetSpec(name=name, base_url=f"http://{name}:8000", adapter_store=store)
 
-    def process(self, stack: str | None = None, *, force: bool = False, adopt: bool = False) -> "Process":
-        """A new one. `stack`: the only one it works for."""
+    def process(
+        self,
+        stack: str | None = None,
+        *,
+        force: bool = False,
+        adopt: bool = False,
+        traffic: AdapterTraffic | None = None,
+    ) -> "Process":
+        """A new one. `stack`: the only one it works for; `traffic`: its gateway."""
         self._pids += 1
         self.alive.add(self._pids)
-        return Process(self, self._pids, stack, force=force, adopt=adopt)
+        return Process(self, self._pids, stack, force=force, adopt=adopt, traffic=traffic or NoGateway())
 
     def run(self, work: Coroutine[Any, Any, Any]) -> Any:
         """Until `work` has ended; whatever else is under way goes on beside it."""
@@ -168,6 +177,7 @@ class Process:
     stack: str | None
     force: bool = False
     adopt: bool = False
+    traffic: AdapterTraffic = field(default_factory=NoGateway)
     fuse: int | None = None
     after: bool = False
     absent: set[Place] = field(default_factory=set)
@@ -183,6 +193,7 @@ class Process:
             artifacts=self.lab.artifacts,
             clock=self.lab.clock,
             draws=random.Random(self.pid),
+            traffic=self.traffic,
         )
 
     @property
@@ -280,7 +291,7 @@ class Process:
             for stack in self.lab.store.stacks()
             if self.stack in (None, stack.name)
             for one in stack.declaration["adapters"]
-            if (one["target"], one["lora_name"]) == place
+            if (one["target"], AdapterDeclaration(**one).served_name) == place
             for path in (one["lora_path"], f"{STORE}/{one['digest']}")
         }
 

@@ -66,12 +66,17 @@ class Responses:
         self, method: str = "GET", limit: int = 1000, *, heads: KnownHeads | None = None, **options: Any
     ) -> None:
         self.reader = ResponseReader(self, heads=heads)
+        self.interim: list[tuple[int, list[tuple[bytes, bytes]]]] = []
         self.status = 0
         self.headers: list[tuple[bytes, bytes]] = []
         self.body = b""
         self.ended = False
         self.failure = ""
         self.reader.expect(method, limit, **options)
+
+    def response_interim(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
+        assert not self.status
+        self.interim.append((status, list(headers)))
 
     def response_head(self) -> None:
         assert not self.status

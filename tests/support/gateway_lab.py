@@ -6,7 +6,7 @@ import socket
 import ssl
 import struct
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from garrison.gateway.link import messages
 from garrison.gateway.worker.exchange import Exchange
 from garrison.gateway.worker.inbound import Inbound
 from garrison.gateway.worker.plane import Plane
+from garrison.gateway.worker.stored_responses import StoredAt
 from garrison.gateway.worker.targets import Target
 
 __all__ = ["JSON", "OK", "Client", "Conn", "FakeLink", "GatewayLab", "Message", "Upstream", "chat", "read_message"]
@@ -193,7 +194,7 @@ class Upstream:
         self._tasks.add(task)
         try:
             await self.script(conn)
-        except (asyncio.IncompleteReadError, ConnectionResetError, asyncio.CancelledError):
+        except (asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError):
             pass
         except Exception as error:  # noqa: BLE001 - whatever a script raises fails its test
             self.failures.append(error)
@@ -222,6 +223,7 @@ class FakeLink:
         waiting: exchanges that wait for a cold target, by number.
         news: is called before a sync is answered.
         alive: syncs are answered.
+        told_of: responses that the other workers were told of.
     """
 
     def __init__(self) -> None:
@@ -231,9 +233,10 @@ class FakeLink:
         self.news: Callable[[], None] = lambda: None
         self.alive = True
         self.used: set[str] = set()
+        self.told_of: list[tuple[str, StoredAt]] = []
         self._number = 0
 
-    def activate(self, target: Target, exchange: Exchange) -> int:
+    def activate(self, target: Target, exchange: Exchange, seconds: float | None) -> int:
         self._number += 1
         self.waiting[self._number] = (target, exchange)
         return self._number
@@ -253,6 +256,9 @@ class FakeLink:
 
         asyncio.get_running_loop().call_soon(answered)
         return True
+
+    def stored(self, id: str, at: StoredAt) -> None:
+        self.told_of.append((id, at))
 
     def busy(self, target: Target) -> None:
         assert target.id not in self.used
@@ -319,15 +325,22 @@ class GatewayLab:
         """Run a control process in which `script` answers."""
         return await self.upstream(script, path=self.control_path)
 
-    def tell(self, *urls: str | None, name: str = "m", policy: str = "least-outstanding", **value: Any) -> None:
-        """Say that a model is served at `urls`; None for a cold target."""
+    def tell(
+        self,
+        *urls: str | None,
+        name: str = "m",
+        policy: str = "least-outstanding",
+        route: Mapping[str, Any] | None = None,
+        **value: Any,
+    ) -> None:
+        """Say that a model is served at `urls`; None for a cold target. `route`: what else is said about its route."""
         self._version += 1
         targets = [
             messages.TargetValue(id=f"target:{name}{number}", url=url, key=self.ENGINE_KEY, **value)
             for number, url in enumerate(urls)
         ]
-        route = messages.RouteValue(name=name, targets=tuple(one.id for one in targets), policy=policy)
-        self.plane.table.apply(messages.Tables(version=self._version, targets=targets, routes=[route]))
+        told = messages.RouteValue(name=name, targets=tuple(one.id for one in targets), policy=policy, **(route or {}))
+        self.plane.table.apply(messages.Tables(version=self._version, targets=targets, routes=[told]))
 
     async def serve(self, script: Script, **value: Any) -> Upstream:
         """Serve the model `m` at one target."""
@@ -357,6 +370,10 @@ class GatewayLab:
             not one.quiet() for one in plane.inbound
         )
         found += [f"{len(self.link.waiting)} cold waits"] if self.link.waiting else []
+        lines = [one.line for one in plane.table.routes.values()]
+        found += [f"in line: {[(one.running, one.waiting, one.size) for one in lines]}"] * any(
+            one.running or one.waiting or one.size for one in lines
+        )
         found += [f"told as used: {self.link.used}"] if self.link.used else []
         return found
 

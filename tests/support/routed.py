@@ -13,6 +13,7 @@ from garrison.gateway.link.messages import Keys, RouteValue, Settings, Tables, T
 from garrison.gateway.worker.exchange import Exchange
 from garrison.gateway.worker.inbound import Inbound
 from garrison.gateway.worker.plane import Plane
+from garrison.gateway.worker.stored_responses import StoredAt
 from garrison.gateway.worker.targets import Target
 
 __all__ = ["Place", "Routed", "body_of"]
@@ -94,7 +95,7 @@ class _Link:
         self.activated: list[str] = []
         self.on_activate: Callable[[Target, Exchange], None] = lambda _target, _exchange: None
 
-    def activate(self, target: Target, exchange: Exchange) -> int:
+    def activate(self, target: Target, exchange: Exchange, seconds: float | None) -> int:
         self.activated.append(target.id)
         asyncio.get_running_loop().call_soon(self.on_activate, target, exchange)
         return len(self.activated)
@@ -103,6 +104,7 @@ class _Link:
     def sync(self, then: Callable[[], None]) -> bool:
         return False
 
+    def stored(self, id: str, at: StoredAt) -> None: ...
     def busy(self, target: Target) -> None: ...
     def idle(self, target: Target) -> None: ...
 

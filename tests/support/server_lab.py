@@ -79,6 +79,13 @@ class ServerLab:
         for pid in self.workers():
             os.kill(pid, signal.SIGKILL)
 
+    def kill_ollama(self) -> None:
+        """End the process of Ollama's API, which outlives a server that is killed."""
+        path = self.data_dir / "ollama.json"
+        found = json.loads(path.read_text()) if path.exists() else None
+        if found and _start(found["pid"]) == found["start"]:
+            os.kill(found["pid"], signal.SIGKILL)
+
     def create(self, name: str, model: Path, engine: str = "sim", **options: Any) -> dict[str, Any]:
         """Create an instance; options of the engine are those in `backend_options`."""
         backend = {"model": str(model)} | options.pop("backend_options", {})
@@ -109,6 +116,7 @@ class ServerLab:
             except (AssertionError, httpx2.HTTPError, subprocess.TimeoutExpired):
                 self.kill()
         self.kill_workers()
+        self.kill_ollama()
         for status in self.data_dir.glob("instances/*/status"):
             found = json.loads(status.read_text())
             for one in (found["shim"], found["main"]):

@@ -135,7 +135,10 @@ def make_book(table: KeyTable, hasher: TokenHasher, config_keys: Sequence[str] =
 def _entries_of(key: Key, row: KeyRow) -> dict[bytes, _Entry]:
     if not key.usable:
         return {}
-    identity = Identity(caller=Caller.KEY, name=key.name, permissions=key.permissions, limits=key.limits, key_id=key.id)
+    identity = Identity(
+        caller=Caller.KEY, name=key.name, permissions=key.permissions, limits=key.limits, priority=key.priority,
+        key_id=key.id,
+    )  # fmt: skip
     tokens: list[tuple[str, datetime | None]] = [(row.digest, None)]
     if row.previous_digest is not None:
         tokens.append((row.previous_digest, row.rotates_until))

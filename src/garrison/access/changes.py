@@ -15,6 +15,7 @@ __all__ = ["KEEP", "Keep", "KeyChange", "NewKey", "changed", "kind_for", "made",
 _LONGEST_NAME = 100
 _LONGEST_NOTE = 1000
 _MOST_GRANTS = 1000
+_MOST_PRIORITY = 100
 _LONGEST_OVERLAP = timedelta(days=366)
 
 
@@ -34,6 +35,7 @@ class NewKey:
     name: str
     permissions: Permissions = INFERENCE
     limits: Limits = UNLIMITED
+    priority: int = 0
     note: str = ""
     expires_at: datetime | None = None
     enabled: bool = True
@@ -46,6 +48,7 @@ class KeyChange:
     name: str | Keep = KEEP
     permissions: Permissions | Keep = KEEP
     limits: Limits | Keep = KEEP
+    priority: int | Keep = KEEP
     note: str | Keep = KEEP
     expires_at: datetime | Keep | None = KEEP
     enabled: bool | Keep = KEEP
@@ -74,6 +77,7 @@ def made(new: NewKey, prefix: str, now: datetime) -> Key:
             updated=now,
             permissions=permissions,
             limits=new.limits,
+            priority=new.priority,
             enabled=new.enabled,
             note=new.note.strip(),
             expires_at=new.expires_at,
@@ -137,6 +141,11 @@ def _checked(key: Key) -> Key:
         )
     if len(key.note) > _LONGEST_NOTE or not key.note.isprintable():
         raise _invalid("note", f"a note has at most {_LONGEST_NOTE} printable characters, in one line", "Shorten it.")
+    if abs(key.priority) > _MOST_PRIORITY:
+        raise _invalid(
+            "priority", f"a priority is from -{_MOST_PRIORITY} to {_MOST_PRIORITY}, not {key.priority}",
+            "0 is that of other keys.",
+        )  # fmt: skip
     _check_permissions(key.permissions)
     for one in fields(key.limits):
         value = getattr(key.limits, one.name)

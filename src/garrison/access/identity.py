@@ -27,6 +27,7 @@ class Identity:
 
     Attributes:
         name: of the key; for others, words that tell them apart in the audit log.
+        priority: of its requests where they wait.
         key_id: of a stored key.
         uid: of an owner.
     """
@@ -35,6 +36,7 @@ class Identity:
     name: str
     permissions: Permissions
     limits: Limits = UNLIMITED
+    priority: int = 0
     key_id: int | None = None
     uid: int | None = None
 

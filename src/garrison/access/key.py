@@ -26,6 +26,7 @@ class Key:
         id: a number that is never used again.
         name: for people; several keys may have the same.
         prefix: the beginning of its token.
+        priority: of its requests where they wait; those of a higher one go first.
         expires_at: its tokens are refused from then on; never if None.
         previous_prefix: the beginning of the token before the last rotation.
         rotates_until: that token is accepted until then.
@@ -42,6 +43,7 @@ class Key:
     updated: datetime
     permissions: Permissions = INFERENCE
     limits: Limits = UNLIMITED
+    priority: int = 0
     enabled: bool = True
     note: str = ""
     expires_at: datetime | None = None

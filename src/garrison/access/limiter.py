@@ -1,4 +1,4 @@
-"""Counts what the holders of keys do, against the limits of their keys.
+"""Counts what the holders of keys do, against the limits of their keys; and what routes carry, against theirs.
 
     found = limiter.begin(key_id, limits, now, tokens=prompt_tokens)
     if isinstance(found, Excess): raise found.error()
@@ -9,7 +9,7 @@ One limiter serves one event loop; nothing in it waits. Counts are those of this
 """
 
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Hashable
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -48,12 +48,12 @@ class Excess:
         """The value of the header `Retry-After`: whole seconds, at least 1."""
         return max(1, math.ceil(self.seconds))
 
-    def error(self) -> RateLimitedError:
-        """Return the error with which the request ends."""
+    def error(self, who: str = "this key") -> RateLimitedError:
+        """Return the error with which the request ends. `who`: whose limit it is."""
         words = {LimitKind.CONCURRENT: "requests at once"}
         what = words.get(self.kind, str(self.kind).replace("_", " "))
         return RateLimitedError(
-            f"this key may do no more than {self.limit} {what}",
+            f"{who} may do no more than {self.limit} {what}",
             hint=f"Send the request again after {self.retry_after} s.",
             details={"limit": str(self.kind), "retry_after": self.retry_after},
         )
@@ -61,9 +61,16 @@ class Excess:
 
 @dataclass(slots=True)
 class Admission:
-    """A request in progress. `tokens` have been counted for it so far."""
+    """A request in progress.
 
-    key_id: int
+    Attributes:
+        by: who counts it.
+        holder: of the limits.
+        tokens: have been counted for it so far.
+    """
+
+    by: "Limiter"
+    holder: Hashable
     limits: Limits
     tokens: int
     ended: bool = False
@@ -71,7 +78,7 @@ class Admission:
 
 @dataclass(slots=True)
 class _Use:
-    """What one key does. A bucket is None until its limit first counts something."""
+    """What one holder does. A bucket is None until its limit first counts something."""
 
     requests: Bucket | None = None
     tokens: Bucket | None = None
@@ -80,18 +87,18 @@ class _Use:
 
 @dataclass(slots=True)
 class Limiter:
-    """The use of all keys. Entries of keys that are gone are dropped by `keep`."""
+    """The use of all holders, such as keys by their ids. Entries of those that are gone are dropped by `keep`."""
 
-    _uses: dict[int, _Use] = field(default_factory=dict)
+    _uses: dict[Hashable, _Use] = field(default_factory=dict)
 
-    def begin(self, key_id: int, limits: Limits, now: float, *, tokens: int = 0) -> Admission | Excess:
+    def begin(self, holder: Hashable, limits: Limits, now: float, *, tokens: int = 0) -> Admission | Excess:
         """Count a request that begins, unless it exceeds a limit; a request that is refused counts nothing.
 
         Args:
             now: monotonic seconds.
             tokens: what the request will use as far as it is known, such as the length of its prompt.
         """
-        use = self._uses.setdefault(key_id, _Use())
+        use = self._uses.setdefault(holder, _Use())
         use.requests = _at(use.requests, limits.requests_per_minute, now)
         use.tokens = _at(use.tokens, limits.tokens_per_minute, now)
         if limits.concurrent is not None and use.running >= limits.concurrent:
@@ -106,11 +113,18 @@ class Limiter:
         if use.tokens is not None:
             use.tokens = taken(use.tokens, tokens)
         use.running += 1
-        return Admission(key_id, limits, tokens)
+        return Admission(self, holder, limits, tokens)
+
+    def undo(self, admission: Admission, now: float) -> None:
+        """Count nothing for a request that another limit refuses."""
+        self.end(admission, now, tokens=0)
+        use = self._uses.get(admission.holder)
+        if use is not None and use.requests is not None:
+            use.requests = taken(refilled(use.requests, use.requests.per_minute, now), -1)
 
     def spend(self, admission: Admission, now: float, tokens: int) -> None:
         """Correct what a request in progress has used: `tokens` in all so far."""
-        use = self._uses.get(admission.key_id)
+        use = self._uses.get(admission.holder)
         if use is not None and use.tokens is not None and not admission.ended:
             use.tokens = taken(refilled(use.tokens, use.tokens.per_minute, now), tokens - admission.tokens)
             admission.tokens = tokens
@@ -126,12 +140,12 @@ class Limiter:
         if tokens is not None:
             self.spend(admission, now, tokens)
         admission.ended = True
-        if (use := self._uses.get(admission.key_id)) is not None:
+        if (use := self._uses.get(admission.holder)) is not None:
             use.running -= 1
 
-    def standings(self, key_id: int, limits: Limits, now: float) -> dict[LimitKind, Standing]:
+    def standings(self, holder: Hashable, limits: Limits, now: float) -> dict[LimitKind, Standing]:
         """Return what is left of each limit that is set, for headers of answers."""
-        use = self._uses.get(key_id, _Use())
+        use = self._uses.get(holder, _Use())
         found: dict[LimitKind, Standing] = {}
         for kind, bucket, limit in (
             (LimitKind.REQUESTS, use.requests, limits.requests_per_minute),
@@ -143,9 +157,9 @@ class Limiter:
             found[LimitKind.CONCURRENT] = Standing(limits.concurrent, max(0, limits.concurrent - use.running), 0.0)
         return found
 
-    def keep(self, key_ids: Collection[int]) -> None:
-        """Forget keys that are not among these and have no request in progress."""
-        self._uses = {one: use for one, use in self._uses.items() if one in key_ids or use.running > 0}
+    def keep(self, holders: Collection[Hashable]) -> None:
+        """Forget those that are not among these and have no request in progress."""
+        self._uses = {one: use for one, use in self._uses.items() if one in holders or use.running > 0}
 
 
 def _at(bucket: Bucket | None, limit: int | None, now: float) -> Bucket | None:

@@ -54,6 +54,7 @@ class ChangedKey(BaseModel):
     instances: _Names | None = None
     models: _Names | None = None
     limits: KeyLimits | None = None
+    priority: int | None = Field(None, ge=-100, le=100, description="Where requests wait, higher ones go first.")
 
 
 class NewKeyBody(ChangedKey):
@@ -85,6 +86,7 @@ async def create_key(given: Given, request: Request, response: Response, body: N
         expires_at=_time(body.expires_at),
         permissions=_permissions(body, body.scopes or [Scope.INFERENCE]),
         limits=_limits(body.limits),
+        priority=body.priority or 0,
     )
     issued = await given.keys.create_key(made)
     note(request, after=key_to_json(issued.key), name=str(issued.key.id))
@@ -107,7 +109,7 @@ async def get_key(given: Given, id: Id, response: Response) -> dict[str, Any]:
 async def change_key(
     given: Given, request: Request, response: Response, id: Id, body: ChangedKey, if_match: IfMatch = None
 ) -> dict[str, Any]:
-    """Change a key: name, note, scopes, limits, expiry, whether it is enabled."""
+    """Change a key: name, note, scopes, limits, priority, expiry, whether it is enabled."""
     before = await _matched(given, id, if_match)
     sent = body.model_fields_set
     permissions: Permissions | Keep = KEEP
@@ -121,6 +123,7 @@ async def change_key(
         expires_at=expires,
         permissions=permissions,
         limits=_limits(body.limits) if "limits" in sent else KEEP,
+        priority=KEEP if body.priority is None else body.priority,
     )
     after = await given.keys.update_key(id, change, revision=before.revision)
     note(request, before=key_to_json(before), after=key_to_json(after), name=str(id))

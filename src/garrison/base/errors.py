@@ -20,6 +20,7 @@
     │   ├── EngineDiedError         engine-died             21   502
     │   ├── EngineTimeoutError      engine-timeout          22   504
     │   ├── NotReadyError           not-ready               31   503
+    │   ├── BusyError               busy                    31   429
     │   └── SleepFailedError        sleep-failed            31   503
     ├── FleetError
     │   ├── ApplyFailedError        apply-failed            30   502
@@ -43,6 +44,7 @@ from garrison.base.exit_codes import ExitCode
 
 __all__ = [
     "ApplyFailedError",
+    "BusyError",
     "ConflictError",
     "DeclinedError",
     "DeniedError",
@@ -240,6 +242,17 @@ class NotReadyError(EngineError):
     code = "not-ready"
     exit_code = ExitCode.UNREACHABLE
     http_status = 503
+
+
+class BusyError(EngineError):
+    """A route carries as many requests as it may, and as many wait as may, or this one has waited for too long.
+
+    Details: `retry_after` in seconds.
+    """
+
+    code = "busy"
+    exit_code = ExitCode.UNREACHABLE
+    http_status = 429
 
 
 class SleepFailedError(EngineError):

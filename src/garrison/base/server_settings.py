@@ -34,6 +34,11 @@ class ServerSettings:
     gateway_workers: int = setting(
         "server", "Processes that carry requests to models, on one port.", values.integer(1, 64), 1
     )
+    gateway_ollama_port: int | None = setting(
+        "server", "Port on which the gateway speaks Ollama's API; none when unset. Ollama's own is 11434.",
+        values.integer(1, 65535), None,
+    )  # fmt: skip
+    gateway_ollama_host: str = setting("server", "Address of that port.", values.host, "127.0.0.1")
     root_path: str = setting("server", "Path prefix below which a reverse proxy publishes the server.", _TEXT, "")
     tls_cert_file: Path | None = setting("server", "Certificate chain of the server, in PEM.", values.path)
     tls_key_file: Path | None = setting("server", "Private key of the certificate, in PEM.", values.path)
@@ -106,6 +111,17 @@ class ServerSettings:
         seeds=("LLAMACTL_ON_DEMAND_START_TIMEOUT",),
     )  # fmt: skip
     start_queue: int = setting("instances", "Requests that may wait for one instance.", _COUNT, 256)
+    forwarded_headers: str = setting(
+        "server",
+        "Tell engines and targets who asked, in `X-Forwarded-For`, `-Proto` and `-Host`: `off`, `set`, or `append` to what "
+        "a trusted proxy in front of the server says.",
+        values.choice(("off", "set", "append")), "off",
+    )  # fmt: skip
+    loading_comments: float = setting(
+        "server",
+        "Seconds between two comments to a client that waits for a stream while its model loads; 0: none are sent.",
+        _SECONDS, 0.0,
+    )  # fmt: skip
     drain_timeout: float = setting("instances", "Seconds that a stop waits for requests in progress.", _SECONDS, 30.0)
     sleep_timeout: float = setting(
         "instances", "Seconds that an engine may take to fall asleep or to wake up.", _SECONDS, 300.0

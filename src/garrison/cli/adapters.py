@@ -12,7 +12,8 @@ from garrison.base.values import size_text
 from garrison.cli.options import Json, settings
 from garrison.cli.options import app as make_app
 from garrison.cli.views.library import confirm, print_facts, print_table, print_verification
-from garrison.models.adapters.inspect import AdapterInfo
+from garrison.models.adapters.adapter import AdapterInfo
+from garrison.models.adapters.judge import refusal, serving_engine
 from garrison.models.adapters.library import (
     find_adapter,
     import_adapter,
@@ -31,7 +32,9 @@ Name = Annotated[str, typer.Argument(help="Name of the adapter.")]
 
 @app.command("import")
 def import_(
-    origin: Annotated[Path, typer.Argument(metavar="DIR|TAR", help="A PEFT directory, or a tar of one.")],
+    origin: Annotated[
+        Path, typer.Argument(metavar="DIR|FILE|TAR", help="A directory of PEFT or mlx-lm, a .gguf file, or a tar.")
+    ],
     name: Annotated[str | None, typer.Option("--as", metavar="NAME", help="The name to give it.")] = None,
     replace: Annotated[bool, typer.Option("--replace", help="Replace another adapter of that name.")] = False,
     move: Annotated[bool, typer.Option("--move", help="Move instead of copying.")] = False,
@@ -46,8 +49,9 @@ def import_(
     print(f"{what} {done.info.name}, rank {done.info.rank}, {size_text(done.info.bytes)}, at {done.info.path}")
     for warning in done.info.warnings:
         print(f"warning: {warning}", file=sys.stderr)
-    for reason in done.info.refused_by_vllm:
-        print(f"vLLM will not load it: {reason}", file=sys.stderr)
+    if (found := refusal(done.info, serving_engine(done.info))) is not None:
+        print(f"warning: {found.what}", file=sys.stderr)
+        print(f"  → {found.hint}", file=sys.stderr)
     if done.kept:
         print(f"the directory that was there before is kept at {done.kept}", file=sys.stderr)
     return 0
@@ -171,6 +175,8 @@ def _info(info: AdapterInfo) -> dict[str, Any]:
     return {
         "name": info.name,
         "path": str(info.path),
+        "format": info.format,
+        "engine": serving_engine(info),
         "peft_type": info.peft_type,
         "rank": info.rank,
         "max_rank": info.max_rank,

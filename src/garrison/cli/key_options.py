@@ -9,8 +9,8 @@ from garrison.access.permissions import Grants, Limits, Permissions, Scope
 from garrison.base.errors import UsageError
 
 __all__ = [
-    "Concurrent", "Expires", "Inference", "InstanceIds", "Instances", "Manage", "Models", "Note", "Read", "Requests",
-    "Tokens", "changed_limits", "changed_permissions", "expiry", "limits", "permissions",
+    "Concurrent", "Expires", "Inference", "InstanceIds", "Instances", "Manage", "Models", "Note", "Priority", "Read",
+    "Requests", "Tokens", "changed_limits", "changed_permissions", "expiry", "limits", "permissions",
 ]  # fmt: skip
 
 _Names = list[str] | None
@@ -41,6 +41,13 @@ Tokens = Annotated[
 ]
 Concurrent = Annotated[
     int | None, typer.Option("--concurrent", metavar="N", min=0, help="Requests at once; 0: no limit.")
+]
+
+Priority = Annotated[
+    int | None,
+    typer.Option(
+        "--priority", metavar="N", min=-100, max=100, help="Where requests wait, those of a higher one go first; 0."
+    ),
 ]
 
 

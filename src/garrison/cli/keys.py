@@ -21,6 +21,7 @@ from garrison.cli.key_options import (
     Manage,
     Models,
     Note,
+    Priority,
     Read,
     Requests,
     Tokens,
@@ -66,6 +67,7 @@ def create(
     requests_per_minute: Requests = None,
     tokens_per_minute: Tokens = None,
     concurrent: Concurrent = None,
+    priority: Priority = None,
     quiet: Quiet = False,
     server: ServerUrl = None,
     json: Json = False,
@@ -78,6 +80,7 @@ def create(
         name=name,
         permissions=permissions(_scopes(inference, read, manage), instance, instance_id, model),
         limits=limits(requests_per_minute, tokens_per_minute, concurrent),
+        priority=priority or 0,
         note=note or "",
         expires_at=expiry(expires, datetime.now(UTC)),
     )
@@ -124,6 +127,7 @@ def edit(
     requests_per_minute: Requests = None,
     tokens_per_minute: Tokens = None,
     concurrent: Concurrent = None,
+    priority: Priority = None,
     server: ServerUrl = None,
     json: Json = False,
 ) -> int:
@@ -144,6 +148,7 @@ def edit(
                 before.permissions, scopes, instance, instance_id, model, unrestricted=unrestricted
             ),
             limits=changed_limits(before.limits, requests_per_minute, tokens_per_minute, concurrent),
+            priority=KEEP if priority is None else priority,
             expires_at=KEEP if expires is None else expiry(expires, datetime.now(UTC)),
         )
         return await keys.update_key(before.id, after, revision=before.revision)

@@ -50,6 +50,8 @@ def import_(
         return 0
     what = "imported" if done.changed else "already there:"
     print(f"{what} {done.model_id}, {size_text(done.bytes)}, at {done.path}")
+    for remark in done.remarks:
+        print(f"note: {remark}", file=sys.stderr)
     if done.kept:
         print(f"the directory that was there before is kept at {done.kept}", file=sys.stderr)
     return 0
@@ -82,6 +84,7 @@ def show(name: Name, json: Json = False) -> int:
         info = asdict(details.info)
     if json:
         body = {**_entry(details.entry), "info": info or None, "digests_recorded": details.digests_recorded}
+        body["remarks"] = list(details.remarks)
         print(json_module.dumps(body, default=str))
         return 0
     entry = details.entry
@@ -96,6 +99,7 @@ def show(name: Name, json: Json = False) -> int:
         ("size", size_text(entry.bytes)),
         *((name, value) for name, value in described if name not in ("path", "format")),
         ("digests", on_record),
+        *(("note", remark) for remark in details.remarks),
     ]
     print_facts(facts)
     return 0

@@ -10,7 +10,7 @@ from garrison.cli.options import Json, Offline, settings
 from garrison.cli.options import app as make_app
 from garrison.cli.scripts.vllm_resolve_model import run
 from garrison.models.files.progress import choose
-from garrison.models.request import user_hf_home
+from garrison.models.hub_caches import user_hub_caches
 
 app = make_app("Find or fetch a model and pin it.")
 
@@ -20,7 +20,8 @@ def resolve(
     model: Annotated[
         str | None,
         typer.Argument(
-            help="org/name, org/name@revision, a directory or a .gguf file. Default: VLLM_MODEL.", show_default=False
+            help="org/name, org/name@revision, org/name:Q4_K_M, a directory or a .gguf file. Default: VLLM_MODEL.",
+            show_default=False,
         ),
     ] = None,
     source: Annotated[
@@ -52,7 +53,7 @@ def resolve(
         verify=verify,
         skip_tokenizer=skip_tokenizer or None,
         allow_patterns=tuple(allow or ()),
-        hf_homes=(user_hf_home(os.environ),),
+        hub_caches=user_hub_caches(os.environ),
     )
     print(json_module.dumps({"step": "resolved", **answer}) if json else answer["path"])
     return 0

@@ -38,7 +38,9 @@ def serve(
     context: typer.Context,
     model: Annotated[
         str | None,
-        typer.Argument(help="A name (org/name, org/name@revision), a directory, or a file.", show_default=False),
+        typer.Argument(
+            help="A name (org/name, org/name@revision, org/name:Q4_K_M), a directory, or a file.", show_default=False
+        ),
     ] = None,
     file: Annotated[
         Path | None,

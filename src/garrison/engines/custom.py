@@ -52,6 +52,9 @@ class Custom:
     def locate_model(self, model: str) -> str:
         return model
 
+    def model_args(self, model: str) -> tuple[str, ...]:
+        return ()
+
     def file_args(self, args: Sequence[str]) -> tuple[str, ...]:
         return ()
 

@@ -68,6 +68,7 @@ class ServeOptions:
         args: the user's own engine arguments, verbatim and in order; they override everything else here.
         file_args: the contents of the engine's own config file, as arguments. They are the user's too, but not put into
             the argv: the engine reads its file itself.
+        model_args: the engine's arguments for files that belong to the model; the user's own replace them.
         program: the words that start the engine, instead of its executable: `python -m vllm.entrypoints.cli.main`.
             Empty for a container whose image starts it.
         api_key_env: the variable in Garrison's environment with the key that clients must send; the key itself is never
@@ -82,6 +83,7 @@ class ServeOptions:
     lora: LoraOptions | None = None
     api_key_env: str | None = None
     file_args: tuple[str, ...] = ()
+    model_args: tuple[str, ...] = ()
     program: tuple[str, ...] | None = None
 
     def words(self, executable: Path) -> tuple[str, ...]:
@@ -207,6 +209,9 @@ class Engine(Protocol):
         Raises:
             ModelInvalidError: the directory holds nothing that this engine can serve, or more than one model.
         """
+
+    def model_args(self, model: str) -> tuple[str, ...]:
+        """Arguments for files that belong to a located model, such as its projector. Reads the disk."""
 
     def file_args(self, args: Sequence[str]) -> tuple[str, ...]:
         """The contents of the engine's own config file, if `args` name one, as arguments. Reads the disk.

@@ -1,5 +1,6 @@
 """llama.cpp: `llama-server`. Facts are from build 11434."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +19,11 @@ if TYPE_CHECKING:
 
 __all__ = ["LlamaCpp"]
 
+_PROJECTOR = "mmproj"
+_SIDECARS = (_PROJECTOR, "imatrix", "mtp-", "eagle3-", "dflash-", "dspark-")
+"""In the names of files beside a model: projectors, importance matrices, draft models."""
+_LATER_PART = re.compile(r"-(?!00001)\d{5}-of-\d{5}\.gguf\Z")
+_PROJECTOR_FLAGS = frozenset({"-mm", "--mmproj", "-mmu", "--mmproj-url", "--no-mmproj", "--no-mmproj-auto"})
 _MODEL_FLAGS = frozenset({"-m", "--model", "-mu", "--model-url", "-hf", "-hfr", "--hf-repo", "-dr", "--docker-repo"})
 
 
@@ -41,10 +47,7 @@ class LlamaCpp:
         directory = Path(model)
         if not directory.is_dir():
             return model
-        found = sorted(path for path in directory.glob("*.gguf") if not path.name.startswith(("mmproj", ".")))
-        first_parts = [path for path in found if "-00001-of-" in path.name]
-        whole = [path for path in found if "-of-" not in path.name]
-        candidates = whole + first_parts
+        candidates = _models(directory)
         if len(candidates) == 1:
             return str(candidates[0])
         if not candidates:
@@ -59,6 +62,15 @@ class LlamaCpp:
             hint="Name the file to serve.",
             details={"path": str(directory), "candidates": [path.name for path in candidates]},
         )
+
+    def model_args(self, model: str) -> tuple[str, ...]:
+        """`--mmproj FILE` for the projector beside the model, without which it neither sees nor hears: where it is the
+        only one, and nothing else in the directory could be what it belongs to."""
+        directory = Path(model).parent
+        if not Path(model).is_absolute() or not directory.is_dir() or len(_models(directory)) != 1:
+            return ()
+        projectors = [path for path in directory.glob("*.gguf") if _PROJECTOR in path.name.lower()]
+        return ("--mmproj", str(projectors[0])) if len(projectors) == 1 else ()
 
     def file_args(self, args: Sequence[str]) -> tuple[str, ...]:
         return ()
@@ -100,6 +112,8 @@ class LlamaCpp:
         argv = [*options.words(executable)]
         if not gives(args, _MODEL_FLAGS):
             argv += ["--model", options.model]
+            if not gives(args, _PROJECTOR_FLAGS):
+                argv += options.model_args
         if not gives(args, {"--host"}):
             argv += ["--host", options.host]
         if not gives(args, {"--port"}):
@@ -157,6 +171,16 @@ class LlamaCpp:
 
         chosen = last_value(argv, {"--device", "-dev"}) or environ.get("LLAMA_ARG_DEVICE", "")
         return MemoryUse("host") if chosen == "none" else on_gpu_unless_cpu(device, environ)
+
+
+def _models(directory: Path) -> list[Path]:
+    """The GGUF models in a directory, sorted; a split one by its first part."""
+    found = (path for path in directory.glob("*.gguf") if not path.name.startswith("."))
+    return sorted(
+        path
+        for path in found
+        if not _LATER_PART.search(path.name) and not any(word in path.name.lower() for word in _SIDECARS)
+    )
 
 
 def _lora_flags(lora: LoraOptions, args: tuple[str, ...]) -> list[str]:

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from garrison.base.errors import InvalidError
+from garrison.base.errors import InvalidError, ModelInvalidError
 from garrison.engines.argv import Endpoint, endpoint_of, gives
 from garrison.engines.engine import Capabilities, EngineCommand, LoraOptions, Readiness, ServeOptions
 
@@ -38,7 +38,17 @@ class MlxLm:
     fixed_model_name: str | None = "default_model"  # it fetches any other name from the hub
 
     def locate_model(self, model: str) -> str:
+        directory = Path(model)
+        if directory.is_dir() and not (directory / "config.json").exists():
+            raise ModelInvalidError(
+                f"{directory} contains no config.json, and mlx_lm serves nothing else than Hugging Face's layout",
+                hint="Serve it with another engine: GGUF with llama_cpp, Mistral's own layout with vllm.",
+                details={"path": str(directory)},
+            )
         return model
+
+    def model_args(self, model: str) -> tuple[str, ...]:
+        return ()
 
     def file_args(self, args: Sequence[str]) -> tuple[str, ...]:
         return ()

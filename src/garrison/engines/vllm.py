@@ -47,6 +47,9 @@ class Vllm:
     def locate_model(self, model: str) -> str:
         return model
 
+    def model_args(self, model: str) -> tuple[str, ...]:
+        return ()
+
     def file_args(self, args: Sequence[str]) -> tuple[str, ...]:
         from garrison.engines.vllm_config import config_file, read_config
 

@@ -8,6 +8,7 @@ from typing import ParamSpec, TypeVar
 
 from garrison.base.clock import Clock, SystemClock
 from garrison.base.events import EventBus
+from garrison.fleet.adapter_traffic import AdapterTraffic, NoGateway
 from garrison.fleet.artifacts.protocol import Artifacts
 from garrison.fleet.instance_actions import InstanceActions
 from garrison.fleet.values.target import TargetSpec
@@ -35,6 +36,7 @@ class Fleet:
 
     Attributes:
         instances: who runs instances; None where nobody does.
+        traffic: the gateway of this process.
         events: the history as it happens, whichever process records it, while `feed` is pulled or running.
         feed: reads the history and publishes it on `events`.
     """
@@ -43,6 +45,7 @@ class Fleet:
     dialer: Dialer[TargetSpec]
     artifacts: Artifacts
     instances: InstanceActions | None = None
+    traffic: AdapterTraffic = field(default_factory=NoGateway)
     clock: Clock = field(default_factory=SystemClock)
     draws: random.Random = field(default_factory=random.Random)
     events: EventBus[Event] = field(init=False, repr=False)

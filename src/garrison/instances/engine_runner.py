@@ -22,6 +22,7 @@ from garrison.instances.engine_spec import ADDRESS, KEY_VARIABLE, Plan, plan_lau
 from garrison.instances.launch_secrets import with_secrets
 from garrison.instances.ports import Ports
 from garrison.instances.runner import Launch, LeftEngine, Progress, RunningEngine, Sleeper, Upstream
+from garrison.instances.served_context import served_context
 from garrison.instances.sleeper import open_sleeper
 from garrison.launch.containers.program import ContainerProgram, Containers
 from garrison.launch.engine_log import OutputLines
@@ -121,7 +122,7 @@ class EngineRunner:
             containers = self._containers(start.container.program, self._environ)
             await end_containers(containers, start.container.labels)
             spawner = ContainedSpawner(spawner, containers, start.container.labels)
-        return await _run(start, spawner, progress, self._sleeper(launch, start.upstream))
+        return await _run(start, spawner, progress, self._questions(launch, start.upstream))
 
     async def find(self, launch: Launch) -> LeftEngine | None:
         """As `Runner.find`."""
@@ -149,10 +150,13 @@ class EngineRunner:
             await engine.stop(launch.stop_timeout)
             engine.close()
             return None
-        return _Left(start, Adopted(engine), self._sleeper(launch, start.upstream))
+        return _Left(start, Adopted(engine), self._questions(launch, start.upstream))
 
-    def _sleeper(self, launch: Launch, upstream: Upstream) -> "_OpenSleeper":
-        return lambda: open_sleeper(launch.spec, upstream, self._dialer)
+    def _questions(self, launch: Launch, upstream: Upstream) -> "_Questions":
+        return _Questions(
+            sleeper=lambda: open_sleeper(launch.spec, upstream, self._dialer),
+            context=lambda: served_context(launch.spec.engine, upstream, self._dialer),
+        )
 
     async def forget(self, name: str) -> None:
         """As `Runner.forget`."""
@@ -260,7 +264,12 @@ def _given(plan: Plan) -> tuple[str, ...]:
         return plan.spec.args
 
 
-_OpenSleeper = Callable[[], Awaitable[Sleeper | None]]
+@dataclass(frozen=True, slots=True)
+class _Questions:
+    """What a ready engine is asked."""
+
+    sleeper: Callable[[], Awaitable[Sleeper | None]]
+    context: Callable[[], Awaitable[int | None]]
 
 
 class _Engine:
@@ -272,9 +281,9 @@ class _Engine:
         task: "asyncio.Task[bool]",
         upstream: Upstream,
         view: "_View",
-        sleeper: _OpenSleeper,
+        questions: _Questions,
     ) -> None:
-        self._open_sleeper = sleeper
+        self._questions = questions
         self.upstream = upstream
         self.pid = run.process.main.pid if run.process is not None and run.process.main is not None else None
         self.seconds = view.seconds
@@ -289,7 +298,10 @@ class _Engine:
         return frozenset(one.pid for one in self._run.process.alive()) if self._run.process is not None else frozenset()
 
     async def sleeper(self) -> Sleeper | None:
-        return await self._open_sleeper()
+        return await self._questions.sleeper()
+
+    async def context_length(self) -> int | None:
+        return await self._questions.context()
 
     async def ended(self) -> GarrisonError | None:
         await asyncio.wait([self._task])
@@ -315,10 +327,10 @@ class _Left:
 
     start: _Start
     engine: Adopted
-    sleeper: _OpenSleeper
+    questions: _Questions
 
     async def ready(self, progress: Callable[[Progress], None]) -> RunningEngine:
-        return await _run(self.start, self.engine, progress, self.sleeper)
+        return await _run(self.start, self.engine, progress, self.questions)
 
 
 class _View:
@@ -362,7 +374,7 @@ class _Notes(_View):
 
 
 async def _run(
-    start: _Start, spawner: Spawner, progress: Callable[[Progress], None], sleeper: _OpenSleeper
+    start: _Start, spawner: Spawner, progress: Callable[[Progress], None], questions: _Questions
 ) -> RunningEngine:
     """Run a job until it is ready. Raises the error of its run."""
     view, job = _View(progress), start.job
@@ -381,7 +393,7 @@ async def _run(
         raise InvalidError(f"{job.engine.title} was stopped before it was ready")
     if isinstance(spawner, Adopted):
         view.seconds = None
-    return _Engine(run, task, start.upstream, view, sleeper)
+    return _Engine(run, task, start.upstream, view, questions)
 
 
 async def _located(process: EngineProcess | None) -> None:

@@ -205,6 +205,16 @@ class Lifecycle:
         self.stops.watch_idleness(live)
 
     async def _measure(self, live: Live, engine: RunningEngine) -> None:
+        """Find out about an engine that has become ready."""
+        await asyncio.gather(self._ask_context(live, engine), self._ask_memory(live, engine))
+
+    async def _ask_context(self, live: Live, engine: RunningEngine) -> None:
+        context = await engine.context_length()
+        if live.engine is engine and context is not None and context != live.context:
+            live.context = context
+            self._book.tell()
+
+    async def _ask_memory(self, live: Live, engine: RunningEngine) -> None:
         """Find out what it takes, for its next start and for the room of the others, and whether it can sleep."""
         if live.sleeper is None:
             sleeper = await engine.sleeper()

@@ -63,6 +63,7 @@ class Live:
         used_at: the loop's time at the end of the last request, or when it became ready.
         held: bytes by device that it is taken to use; None while it has neither an engine nor a place for one.
         asleep: the engine sleeps, or is being woken; `record.sleep` says how.
+        context: tokens that a request may have with its answer, as the engine said last; None where it does not tell.
         sleeper: how the engine is put to sleep; None where it cannot be, or is not known yet.
         start: the job that starts or wakes it.
         asked_at: the loop's time at which `start` was asked for.
@@ -93,6 +94,7 @@ class Live:
     held: dict[str, int] | None = None
     devices: tuple[str, ...] = ()
     asleep: bool = False
+    context: int | None = None
     sleeper: Sleeper | None = None
     progress: Progress | None = None
     started_at: float | None = None

@@ -21,7 +21,8 @@ from garrison.instances.room.ledger import not_back
 from garrison.instances.room.values import HOST, Device, Granted, Need
 from garrison.instances.values.spec import InstanceSpec
 from garrison.launch.backends import backend_of
-from garrison.models.request import ResolveRequest, user_hf_home
+from garrison.models.hub_caches import user_hub_caches
+from garrison.models.request import ResolveRequest
 from garrison.net.thread_pool import ThreadPool
 
 __all__ = ["MachineDevices"]
@@ -167,9 +168,9 @@ class MachineDevices:
     def _shape(self, spec: InstanceSpec, args: Sequence[str]) -> ModelShape | None:
         if spec.model is None:
             return None
-        homes = (user_hf_home(self._environ),)
+        caches = user_hub_caches(self._environ)
         try:
-            request = ResolveRequest.from_settings(self._settings, spec.model, offline=True, hf_homes=homes)
+            request = ResolveRequest.from_settings(self._settings, spec.model, offline=True, hub_caches=caches)
         except GarrisonError:
             return None
         return read_shape(spec.engine, request, args)

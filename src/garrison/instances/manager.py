@@ -226,6 +226,8 @@ class InstanceManager:
             told = instance_event("changed", live.record)
             self._writer.put(live.record, told)
             self.bus.publish(told)
+            if before.spec.restarts_for(spec):
+                live.context = None
             outdated = before.spec.restarts_for(spec) and (live.engine is not None or live.start is not None)
             restarts = outdated and (not live.asleep or live.start is not None)
             if outdated:

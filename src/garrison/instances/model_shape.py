@@ -3,7 +3,6 @@
 Only sizes, JSON and headers are read, under the limits of `garrison.models`.
 """
 
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,8 @@ from garrison.base.errors import GarrisonError
 from garrison.engines import registry
 from garrison.engines.argv import last_value
 from garrison.instances.room.estimate import ModelShape
-from garrison.models.files.content import is_file, json_object
+from garrison.models.config import read_config
+from garrison.models.files.content import is_file
 from garrison.models.files.problem import Problem
 from garrison.models.files.progress import Silent
 from garrison.models.formats.gguf import read_gguf
@@ -25,8 +25,6 @@ from garrison.models.sources.source import Found, Source, Workspace
 from garrison.models.validate import check_model
 
 __all__ = ["find_on_disk", "gguf_shape", "read_shape", "shape_of_config"]
-
-_FIRST_PART = re.compile(r"(.+-)00001(-of-\d+\.gguf)\Z")
 
 _FURTHER_FILES = ("--mmproj", "-mm", "--spec-draft-model", "-md", "--model-draft")
 """Options of llama.cpp that name a file whose weights are loaded as well."""
@@ -46,14 +44,16 @@ def read_shape(engine: str, request: ResolveRequest, args: Sequence[str] = ()) -
         path = find_on_disk(request)
         if path is None:
             return None
-        chosen = Path(registry.engine(engine).locate_model(str(path)))
+        program = registry.engine(engine)
+        chosen = Path(program.locate_model(str(path)))
+        args = (*program.model_args(str(chosen)), *args)
         found = check_model(chosen, skip_tokenizer=True, allow_gguf=True)
         if isinstance(found, Problem):
             return None
         further = sum(_size(last_value(args, {flag})) for flag in _FURTHER_FILES)
         if found.format == "gguf":
-            return gguf_shape(read_gguf(found.weights[0]).metadata, _all_parts(found.weights[0]) + further)
-        return shape_of_config(json_object(found.path / "config.json"), found.bytes + further)
+            return gguf_shape(read_gguf(found.weights[0]).metadata, found.bytes + further)
+        return shape_of_config(read_config(found), found.bytes + further)
     except (GarrisonError, OSError):
         return None
 
@@ -74,14 +74,6 @@ def find_on_disk(request: ResolveRequest) -> Path | None:
 def _fault(path: Path) -> Problem | None:
     found = check_model(path, skip_tokenizer=True, allow_gguf=True)
     return found if isinstance(found, Problem) else None
-
-
-def _all_parts(first: Path) -> int:
-    """Bytes of a GGUF file, or of all files of one that is split."""
-    if (found := _FIRST_PART.match(first.name)) is None:
-        return first.stat().st_size
-    parts = first.parent.glob("*.gguf")
-    return sum(one.stat().st_size for one in parts if one.name.startswith(found[1]) and one.name.endswith(found[2]))
 
 
 def shape_of_config(config: Mapping[str, Any], weights: int) -> ModelShape:

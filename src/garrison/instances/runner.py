@@ -112,6 +112,9 @@ class RunningEngine(Protocol):
     async def sleeper(self) -> Sleeper | None:
         """Return how it is put to sleep; None where it cannot be. Asks the engine, within seconds."""
 
+    async def context_length(self) -> int | None:
+        """Return the context that it serves, in tokens; None where it does not tell. Asks it, within seconds."""
+
     async def ended(self) -> GarrisonError | None:
         """Wait until it has ended by itself; the error says why. None if `stop` ended it."""
 

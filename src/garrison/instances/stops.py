@@ -16,9 +16,10 @@ from garrison.instances.runner import RunningEngine
 from garrison.instances.settings import ManagerSettings
 from garrison.instances.sleep_policy import Rest
 from garrison.instances.sleeping import Sleeping
+from garrison.instances.values.spec import InstanceSpec
 from garrison.instances.values.state import State
 
-__all__ = ["Stops", "is_wanted"]
+__all__ = ["Stops", "idle_limit", "is_wanted"]
 
 _DOOR_SECONDS = 2.0
 
@@ -192,10 +193,18 @@ class Stops:
                 self.rest(live, f"no request for {limit:g} s")
 
     def _idle_limit(self, live: Live) -> float | None:
-        own = live.spec.idle_seconds
-        limit = self.settings.idle if own is None else own
-        stays = live.spec.pin or live.spec.preload or not live.spec.on_demand
-        return limit if limit > 0 and not stays else None
+        return idle_limit(live.spec, self.settings.idle)
+
+
+def idle_limit(spec: InstanceSpec, default: float) -> float | None:
+    """Return for how many seconds an instance without requests is kept; None for ever. Pure.
+
+    Args:
+        default: for those that do not say; 0 or less: for ever.
+    """
+    limit = default if spec.idle_seconds is None else spec.idle_seconds
+    stays = spec.pin or spec.preload or not spec.on_demand
+    return limit if limit > 0 and not stays else None
 
 
 def _is_pointless(live: Live, evictor: Live | None) -> bool:

@@ -24,8 +24,8 @@ from garrison.launch.spec import AdapterSpec, LaunchSpec
 from garrison.models.layout import Layout
 
 if TYPE_CHECKING:
-    from garrison.models.adapters.fit import BaseShapes
-    from garrison.models.adapters.inspect import AdapterInfo
+    from garrison.models.adapters.adapter import AdapterInfo
+    from garrison.models.adapters.fit import Base
 
 __all__ = ["Chosen", "PreparedAdapter", "choose", "command", "prepare_adapters", "require_key", "served_names"]
 
@@ -50,8 +50,11 @@ class Chosen:
 
 @dataclass(frozen=True, slots=True)
 class PreparedAdapter:
+    """An adapter that can be served. `untold`: what could not be checked, a sentence each."""
+
     name: str
     info: "AdapterInfo"
+    untold: tuple[str, ...] = ()
 
 
 def choose(spec: LaunchSpec, settings: Settings, environ: Mapping[str, str]) -> Chosen:
@@ -110,47 +113,52 @@ def require_key(spec: LaunchSpec, environ: Mapping[str, str]) -> None:
 
 
 def prepare_adapters(
-    adapters: Sequence[AdapterSpec], model: Path | None, layout: Layout
+    adapters: Sequence[AdapterSpec], model: Path | None, layout: Layout, engine: Engine
 ) -> tuple[PreparedAdapter, ...]:
-    """Inspect each adapter on disk, and compare it with the base model in the directory `model`, where that is known.
+    """Inspect what `engine` reads of each adapter, and compare it with the base `model`, a path, where that is known.
 
     vLLM accepts an adapter whose shapes do not fit and then answers with garbage, so such a server is not started.
 
     Raises:
-        InvalidError: neither a directory nor an imported adapter of that name exists.
-        ModelInvalidError: it is incomplete, corrupt or made for another base; the message names adapter and file.
+        InvalidError: neither a path nor an imported adapter of that name exists.
+        ModelInvalidError: it is incomplete, corrupt, made for another base, or nothing that the engine serves; the
+            message names adapter and file.
     """
     if not adapters:
         return ()
-    from garrison.models.adapters.fit import read_base_shapes
-
-    base = read_base_shapes(model) if model is not None and (model / "config.json").is_file() else None
-    return tuple(_prepare_adapter(adapter, base, layout) for adapter in adapters)
+    base = _read_base(model, engine) if model is not None else None
+    return tuple(_prepare_adapter(adapter, base, layout, engine) for adapter in adapters)
 
 
-def _prepare_adapter(adapter: AdapterSpec, base: "BaseShapes | None", layout: Layout) -> PreparedAdapter:
-    from garrison.models.adapters.fit import check_against_base
-    from garrison.models.adapters.inspect import inspect_adapter
+def _read_base(model: Path, engine: Engine) -> "Base | None":
+    """The base as `engine` loads it; None for files that only another engine reads."""
+    from garrison.models.adapters.fit import read_base
+
+    try:
+        return read_base(Path(engine.locate_model(str(model))))
+    except ModelInvalidError:
+        return None  # it was found whole a moment ago; the engine says what it cannot load
+
+
+def _prepare_adapter(adapter: AdapterSpec, base: "Base | None", layout: Layout, engine: Engine) -> PreparedAdapter:
+    from garrison.models.adapters.fit import Fit, check_against_base
+    from garrison.models.adapters.judge import inspect_for
 
     path = _adapter_path(adapter, layout)
-    if path.suffix == ".gguf":
-        raise InvalidError(
-            f"adapter {adapter.name!r}: {path} is a GGUF adapter", hint="Pass it to the engine: -- --lora FILE"
-        )
     try:
-        info = inspect_adapter(path)
+        info = inspect_for(engine.name, path)
     except ModelInvalidError as error:
         raise ModelInvalidError(
             f"adapter {adapter.name!r}: {error.message}", hint=error.hint, details=error.details
         ) from None
-    problems = check_against_base(info, base) if base is not None else []
-    if problems:
+    fit = check_against_base(info, base) if base is not None else Fit()
+    if fit.problems:
         raise ModelInvalidError(
-            f"adapter {adapter.name!r} does not fit the model: {problems[0]}",
+            f"adapter {adapter.name!r} does not fit the model: {fit.problems[0]}",
             hint=f"Its config names {info.base_model or 'no model'} as its base; serve it with the model it fits.",
-            details={"adapter": adapter.name, "problems": problems},
+            details={"adapter": adapter.name, "problems": list(fit.problems)},
         )
-    return PreparedAdapter(adapter.name, info)
+    return PreparedAdapter(adapter.name, info, (*info.warnings, *fit.untold))
 
 
 def command(
@@ -171,6 +179,7 @@ def command(
         raise InvalidError(f"two adapters are named {twice[0]!r}", hint="Rename one of them.")
     real = os.path.realpath if spec.container is not None else str
     file = chosen.engine.locate_model(model)
+    beside = tuple(real(word) if word.startswith("/") else word for word in chosen.engine.model_args(file))
     if Path(file).is_absolute():
         file = real(file)
     paths = {adapter.name: real(adapter.info.path) for adapter in adapters}
@@ -185,13 +194,14 @@ def command(
             lora=_lora(spec, adapters, paths),
             api_key_env=spec.api_key_env,
             file_args=chosen.file_args,
+            model_args=beside,
             program=_program(spec, chosen),
         ),
     )
     made = EngineCommand(made.argv, {**made.env, **spec.env}, made.unset, made.env_from)
     if spec.container is None:
         return made
-    seen = [path for path in map(Path, (file, *paths.values())) if path.is_absolute() and path.exists()]
+    seen = [path for path in map(Path, (file, *beside, *paths.values())) if path.is_absolute() and path.exists()]
     return container_command(chosen.located.path, spec.container, made, mounts_of(seen))
 
 
@@ -233,6 +243,6 @@ def _adapter_path(adapter: AdapterSpec, layout: Layout) -> Path:
         if adapter.source and candidate.exists():
             return candidate.absolute()
     raise InvalidError(
-        f"adapter {adapter.name!r}: {adapter.source!r} is neither a directory nor an imported adapter",
+        f"adapter {adapter.name!r}: {adapter.source!r} is neither a path nor an imported adapter",
         hint="`garrison adapters list` shows the imported ones; `garrison adapters import DIR` adds one.",
     )

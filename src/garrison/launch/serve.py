@@ -34,8 +34,9 @@ from garrison.launch.run.view import StartView
 from garrison.launch.spec import LaunchSpec
 from garrison.models.files.progress import Progress
 from garrison.models.files.stop_token import StopToken
+from garrison.models.hub_caches import user_hub_caches
 from garrison.models.layout import Layout
-from garrison.models.request import ResolveRequest, user_hf_home
+from garrison.models.request import ResolveRequest
 from garrison.models.resolve import ResolvedModel, resolve
 from garrison.preflight.check import Ask, PreflightRequest, check, port_lock
 from garrison.preflight.engine_records import EngineRecord, forget_engine, record_engine, unrecorded
@@ -95,19 +96,22 @@ def prepare(
     if chosen.endpoint.uds is not None:
         require_usable_socket_file(chosen.endpoint.uds)
     # What can be checked without the model is checked before it is fetched.
-    prepare_adapters(spec.adapters, None, Layout.from_settings(settings))
+    prepare_adapters(spec.adapters, None, Layout.from_settings(settings), chosen.engine)
     require_key(spec, environ)
     if spec.custom is not None:
         made = command(spec, chosen, model=spec.model, names=(spec.model,), adapters=())
         return Prepared(spec, chosen, None, spec.model, (), made, request, policy)
     wanted = ResolveRequest.from_settings(
-        settings, spec.model, offline=offline, verify=verify, hf_homes=(user_hf_home(environ),)
+        settings, spec.model, offline=offline, verify=verify, hub_caches=user_hub_caches(environ)
     )
     model = resolve(wanted, progress=progress, stop=stop)
     view.note(f"model {model.model_id} from {model.source}: {model.path}")
     if wanted.model.revision is not None and model.revision is None:
         view.note(f"warning: the revision of this copy is not on record; it is assumed to be {wanted.model.revision}")
-    adapters = prepare_adapters(spec.adapters, model.path, Layout.from_settings(settings))
+    adapters = prepare_adapters(spec.adapters, model.path, Layout.from_settings(settings), chosen.engine)
+    for adapter in adapters:
+        for sentence in adapter.untold:
+            view.note(f"warning: adapter {adapter.name}: {sentence}")
     names = served_names(spec, chosen, model.model_id)
     made = command(spec, chosen, model=str(model.path), names=names, adapters=adapters)
     return Prepared(spec, chosen, model, names[0], adapters, made, request, policy)

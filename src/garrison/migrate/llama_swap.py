@@ -9,6 +9,7 @@ from garrison.base.errors import InvalidError
 from garrison.base.redaction import is_secret_name
 from garrison.fleet.manifest.address import canonical_url
 from garrison.migrate.command_line import instance_of_command
+from garrison.migrate.llama_swap_filters import add_aliases, add_filters
 from garrison.migrate.llama_swap_macros import Macros, marked, reference, unmarked
 from garrison.migrate.values import FOREVER, Found, free_name, idle_text
 
@@ -16,24 +17,22 @@ __all__ = ["add_config"]
 
 _PORT = "5800"
 """Stands for `${PORT}` while a command is parsed."""
-_MODEL_KEYS = {"macros", "cmd", "env", "proxy", "checkEndpoint", "ttl", "aliases", "description", "name"}
+_MODEL_KEYS = {"macros", "cmd", "env", "proxy", "checkEndpoint", "ttl", "aliases", "description", "name", "filters",
+               "concurrencyLimit"}  # fmt: skip
 _MODEL_ANSWERS = {
     "cmdStop": "no equivalent; the whole process group is ended, and a container by its name",
     "useModelName": "requests are sent with the name that the engine serves",
-    "filters": "no equivalent; requests are not changed",
-    "concurrencyLimit": "no equivalent for an instance; keys have limits",
     "unlisted": "no equivalent; every model is listed",
     "includeAliasesInList": "aliases are routes here, and listed",
-    "sendLoadingState": "no equivalent; a request waits, and a refusal holds a `loading` object",
+    "sendLoadingState": "no equivalent for a model; GARRISON_LOADING_COMMENTS holds for all",
 }
 _TOP_KEYS = {"models", "macros", "groups", "routing", "hooks", "peers", "selectors", "globalTTL", "healthCheckTimeout",
-             "logLevel", "startPort"}  # fmt: skip
+             "logLevel", "startPort", "sendLoadingState"}  # fmt: skip
 _TOP_ANSWERS = {
     "apiKeys": "secrets, which are not copied; make keys with `garrison keys create --inference`",
     "profiles": "no equivalent; write the routes of a profile into a manifest of its own",
     "unloadTimeout": "see GARRISON_DRAIN_TIMEOUT",
     "includeAliasesInList": "aliases are routes here, and listed",
-    "sendLoadingState": "no equivalent; a request waits, and a refusal holds a `loading` object",
 }
 _POLICIES = {"spillover": "spill", "warm": "warm-first", "pin": "pin"}
 
@@ -53,8 +52,10 @@ def add_config(config: Mapping[str, Any], found: Found) -> None:
         if isinstance(body, dict) and (name := _add_model(str(model), body, macros, config.get("globalTTL"), found)):
             names[str(model)] = name
     for model, name in names.items():
-        for alias in _texts(models[model].get("aliases")):
-            found.add_route(alias, [name], f"models.{model}.aliases")
+        own = Macros(macros, _mapping(models[model].get("macros")), model=model)
+        add_filters(model, name, models[model], own, found)
+    for model, name in names.items():
+        add_aliases(model, name, _texts(models[model].get("aliases")), found)
     _groups(config, names, found)
     _preload(config, names, found)
     _selectors(config, names, found)
@@ -205,10 +206,10 @@ def _selectors(config: Mapping[str, Any], names: Mapping[str, str], found: Found
         if not to or strategy not in _POLICIES:
             found.remark(where, f"left out: no equivalent of strategy {strategy!r} over these targets")
             continue
-        policy = _POLICIES[strategy]
-        found.add_route(str(selector), to, where, policy)
-        if strategy == "spillover":
-            found.remark(where, "strategy spillover: the policy spill goes on to the next after 8 requests")
+        found.add_route(str(selector), to, where, _POLICIES[strategy])
+        limit = _mapping(_mapping(body).get("settings")).get("spillover", 1)
+        if strategy == "spillover" and str(selector) in found.routes and type(limit) is int and limit > 0:
+            found.routes[str(selector)]["spill"] = {"limit": limit}
 
 
 def _peers(config: Mapping[str, Any], macros: Mapping[str, Any], found: Found) -> None:
@@ -241,6 +242,8 @@ def _peers(config: Mapping[str, Any], macros: Mapping[str, Any], found: Found) -
 def _settings(config: Mapping[str, Any], found: Found) -> None:
     if isinstance(seconds := config.get("healthCheckTimeout"), int):
         found.set("healthCheckTimeout", "GARRISON_ON_DEMAND_START_TIMEOUT", str(seconds))
+    if config.get("sendLoadingState") is True:
+        found.set("sendLoadingState", "GARRISON_LOADING_COMMENTS", "5")
     if isinstance(first := config.get("startPort"), int):
         found.set("startPort", "GARRISON_INSTANCE_PORT_RANGE", f"{first}-{min(first + 999, 65535)}")
     if isinstance(level := config.get("logLevel"), str):

@@ -36,6 +36,13 @@ class Macros:
             text = made
         return text
 
+    def value(self, text: str) -> Any:
+        """Return a value with its macros replaced: one that is a macro and nothing else has the macro's type."""
+        found = _PLACE.fullmatch(text)
+        if found is not None and not isinstance(known := self._known.get(found[1], ""), str):
+            return known
+        return self.expand(text)
+
     def _value(self, match: re.Match[str]) -> str:
         name = match[1]
         if name.startswith("env."):

@@ -36,6 +36,7 @@ _ANSWERS = {
     "license": "not part of a manifest",
 }
 _KEEP_ALIVE_SECONDS = 300.0
+_PORT = "11434"
 _DURATION = re.compile(r"(-?\d+(?:\.\d+)?)(ms|s|m|h)?")
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, None: 1.0}
 _LIBRARY = re.compile(r"[A-Za-z0-9._-]+(/[A-Za-z0-9._-]+)?(:[A-Za-z0-9._-]+)?\Z")
@@ -169,13 +170,13 @@ def _seconds(text: str) -> float | None:
 
 
 def _host(value: str, found: Found) -> None:
+    """Have Ollama's API where Ollama had it, so that its clients find it there."""
     host, colon, port = value.removeprefix("http://").removeprefix("https://").rstrip("/").rpartition(":")
     if not colon or not port.isdecimal():
         host, port = value, ""
     if host:
-        found.set("OLLAMA_HOST", "GARRISON_SERVER_HOST", host)
-    if port:
-        found.set("OLLAMA_HOST", "GARRISON_SERVER_PORT", port)
+        found.set("OLLAMA_HOST", "GARRISON_GATEWAY_OLLAMA_HOST", host)
+    found.set("OLLAMA_HOST", "GARRISON_GATEWAY_OLLAMA_PORT", port or _PORT)
 
 
 def _whole(text: str | None) -> int | None:

@@ -12,7 +12,7 @@ from garrison.base.settings import Settings
 from garrison.fleet.manifest.instance_model import INSTANCE_NAME
 from garrison.fleet.manifest.variables import escape
 
-__all__ = ["FOREVER", "Found", "Remark", "free_name", "idle_text", "literal", "setting_of"]
+__all__ = ["FOREVER", "Found", "Remark", "free_name", "idle_text", "literal", "may_be_route", "setting_of"]
 
 FOREVER = "8760h"
 """A model that is never unloaded for idleness and may still be evicted: `idle: never` would pin it."""
@@ -92,10 +92,11 @@ class Found:
 
     def add_route(self, name: str, to: list[str], where: str, policy: str | None = None) -> None:
         """Add a route, unless a model of that name is there already."""
-        if not _may_be_key(name):
+        if not may_be_route(name):
             self.remark(where, f"the name {name!r} cannot be a key of a manifest")
             return
-        if name in self.routes or name in self.instances:
+        aliases = {one for route in self.routes.values() for one in route.get("aliases", {})}
+        if name in self.routes or name in self.instances or name in aliases:
             self.remark(where, f"the name {name!r} is taken by another model")
             return
         self.routes[name] = {"to": to[0] if len(to) == 1 else to} | ({"policy": policy} if policy else {})
@@ -123,6 +124,11 @@ class Found:
 
 def _may_be_key(name: str) -> bool:
     return 0 < len(name) <= 200 and name.isprintable() and name == name.strip()
+
+
+def may_be_route(name: str) -> bool:
+    """Whether a route of a manifest can have a name."""
+    return _may_be_key(name) and not name.endswith("/")
 
 
 def setting_of(variable: str) -> Setting | None:

@@ -7,7 +7,7 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-from garrison.models.files.content import json_object
+from garrison.models.config import read_config
 from garrison.models.formats.gguf import GgufHeader, read_gguf
 from garrison.models.formats.safetensors import Header
 from garrison.models.integrity import check_weights
@@ -65,7 +65,7 @@ def model_info(path: Path, *, files: ModelFiles | None = None) -> ModelInfo:
     files = files or validate_model(path, skip_tokenizer=True, allow_gguf=True)
     if files.format == "gguf":
         return _from_gguf([read_gguf(weights) for weights in files.weights], files)
-    config = json_object(path / "config.json")
+    config = read_config(files)
     headers = check_weights(files)
     return _from_config(config, [headers[weights] for weights in files.weights if weights in headers], files)
 

@@ -12,7 +12,7 @@ import contextlib
 import os
 import shutil
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,6 +24,7 @@ from garrison.models.files.archive import is_archive, unpack
 from garrison.models.files.content import file_size, open_file, open_tree
 from garrison.models.files.copying import copy_files
 from garrison.models.files.hashing import RECORDED_NAME, hash_files
+from garrison.models.files.problem import Problem
 from garrison.models.files.progress import Progress
 from garrison.models.files.readability import directory_mode
 from garrison.models.files.space import FreeBytes, disk_full, out_of_space
@@ -31,13 +32,16 @@ from garrison.models.files.stop_token import StopToken
 from garrison.models.layout import Layout
 from garrison.models.record import ModelRecord, write_record
 from garrison.models.swap import INSTALL_SECONDS, install, recover
-from garrison.models.validate import list_files
+from garrison.models.validate import gguf_parts, list_files
 from garrison.models.verify import read_recorded, record_digests
 
 __all__ = ["Check", "Ingest", "Ingested", "ingest"]
 
 Check = Callable[[Path, Tree | None], None]
 """Raises ModelInvalidError when a directory is not what it should be; reads below the tree it is given."""
+
+Files = Mapping[str, int]
+"""Relative name, with `/`, to bytes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +59,8 @@ class Ingest:
 
     Attributes:
         target: the directory in the library; `staging`: where it is made, on the same file system.
+        belongs: picks what is brought in from the files of a directory, which it reads below the tree it is given;
+            None for all of them.
         replacing: allow other content to be replaced; the same content is left as it is.
         move: rename `origin` where that is safe; else delete it after the copy.
     """
@@ -71,6 +77,10 @@ class Ingest:
     clock: Clock
     free: FreeBytes
     stop: StopToken
+    belongs: Callable[[Path, Files, Tree | None], Files] | None = None
+
+    def pick(self, directory: Path, files: Files, tree: Tree | None = None) -> Files:
+        return files if self.belongs is None else self.belongs(directory, files, tree)
 
     def is_taken(self) -> bool:
         """Whether something is in the way that must not be replaced. Looks at the disk."""
@@ -90,7 +100,7 @@ def ingest(job: Ingest) -> Ingested:
             shutil.rmtree(job.staging, ignore_errors=True)
             job.staging.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             if not is_archive(job.origin):
-                files = _files(job.origin, tree)
+                files = _files(job, tree)
                 job.check(job.origin, tree)
                 if job.is_taken():
                     return _already_there(job, job.origin, files, tree)
@@ -104,11 +114,12 @@ def ingest(job: Ingest) -> Ingested:
 def _staged(job: Ingest, tree: Tree | None) -> Path:
     """The directory to install, checked, and out of reach of others."""
     # A move does not go through staging: a kill must not leave the only copy where the next import clears up.
-    if job.move and _can_rename(job.origin, job.staging):
+    if job.move and _belongs_whole(job) and _can_rename(job.origin, job.staging):
         _narrow(job.origin)
         return job.origin
     if is_archive(job.origin):
         unpack(job.origin, job.staging, progress=job.progress, free=job.free, stop=job.stop)
+        _prune(job)
     else:
         _copy(job, tree)
     job.check(job.staging, None)
@@ -119,7 +130,7 @@ def _install(job: Ingest, staged: Path, tree: Tree | None) -> Ingested:
     files = list_files(staged)
     if job.is_taken():
         return _already_there(job, staged, files)
-    record_digests(staged, progress=job.progress, stop=job.stop)
+    record_digests(staged, partial=job.belongs is not None, progress=job.progress, stop=job.stop)
     write_record(staged, job.record)
     job.stop.check()  # the last time: what follows is done as a whole
     # Another organisation's model may have been given the name in the meantime, under a lock of its own.
@@ -140,7 +151,7 @@ def _held(origin: Path) -> contextlib.AbstractContextManager[Tree | None]:
 
 def _copy(job: Ingest, tree: Tree | None) -> None:
     origin = job.origin
-    files = _files(origin, tree)
+    files = dict(_files(job, tree))
     if tree is not None and (size := file_size(origin / RECORDED_NAME, tree)) is not None:
         files[RECORDED_NAME] = size  # made elsewhere: the copy is compared with it
     copy_files(
@@ -174,17 +185,42 @@ def _refuse_own_place(origin: Path, target: Path) -> None:
         )
 
 
-def _files(origin: Path, tree: Tree | None) -> dict[str, int]:
+def _files(job: Ingest, tree: Tree | None) -> Files:
+    """What is brought in: of a directory what belongs, of a split GGUF all parts."""
     if tree is not None:
-        return list_files(origin, tree=tree)
-    descriptor = open_file(origin)
+        return job.pick(job.origin, list_files(job.origin, tree=tree), tree)
+    parts = gguf_parts(job.origin)
+    if isinstance(parts, Problem):
+        raise parts.error()
+    return {part.name: _size(part) for part in parts}
+
+
+def _size(path: Path) -> int:
+    descriptor = open_file(path)
     try:
-        return {origin.name: os.fstat(descriptor).st_size}
+        return os.fstat(descriptor).st_size
     finally:
         os.close(descriptor)
 
 
-def _already_there(job: Ingest, origin: Path, files: dict[str, int], tree: Tree | None = None) -> Ingested:
+def _belongs_whole(job: Ingest) -> bool:
+    """Whether nothing of the origin would be left behind."""
+    if not job.origin.is_dir():
+        return False
+    files = list_files(job.origin)
+    return job.pick(job.origin, files).keys() == files.keys()
+
+
+def _prune(job: Ingest) -> None:
+    """Delete what was unpacked and does not belong."""
+    files = list_files(job.staging)
+    if left_out := files.keys() - job.pick(job.staging, files).keys():
+        for name in left_out:
+            (job.staging / name).unlink()
+        _remove_empty(job.staging)
+
+
+def _already_there(job: Ingest, origin: Path, files: Files, tree: Tree | None = None) -> Ingested:
     """Raise InvalidError unless the target holds the same files; sizes are compared before contents."""
     target = job.target
     there = list_files(target) if target.is_dir() else {}
@@ -248,7 +284,7 @@ def _narrow(directory: Path) -> None:
         os.close(descriptor)
 
 
-def _remove(origin: Path, files: dict[str, int], tree: Tree | None) -> None:
+def _remove(origin: Path, files: Files, tree: Tree | None) -> None:
     """Remove what was imported. Raises InvalidError where that fails."""
     try:
         _delete(origin, files, tree)
@@ -259,18 +295,27 @@ def _remove(origin: Path, files: dict[str, int], tree: Tree | None) -> None:
         ) from None
 
 
-def _delete(origin: Path, files: dict[str, int], tree: Tree | None) -> None:
+def _delete(origin: Path, files: Files, tree: Tree | None) -> None:
     """Delete what was copied, and the directories that are empty then; what was not copied (`.git`) stays. Follows no
     link."""
-    if tree is None or origin.is_symlink():
+    if origin.is_symlink():
         origin.unlink()
+        return
+    if tree is None:
+        for name in files if origin.suffix == ".gguf" else [origin.name]:
+            origin.with_name(name).unlink()
         return
     for name in [*files, RECORDED_NAME]:
         with contextlib.suppress(FileNotFoundError):
             tree.unlink(name)
-    for _, directories, _, descriptor in os.fwalk(origin, topdown=False):
+    _remove_empty(origin)
+    with contextlib.suppress(OSError):
+        origin.rmdir()
+
+
+def _remove_empty(top: Path) -> None:
+    """Remove the empty directories below `top`. Follows no link."""
+    for _, directories, _, descriptor in os.fwalk(top, topdown=False):
         for name in directories:
             with contextlib.suppress(OSError):  # not empty, or a link
                 os.rmdir(name, dir_fd=descriptor)
-    with contextlib.suppress(OSError):
-        origin.rmdir()

@@ -121,4 +121,6 @@ def _absolute(path: Path) -> Path:
 
 
 def _staging_name(model: ModelName, source: str) -> str:
+    if model.quantization is not None:
+        return f"{source}.{hash12(':' + model.quantization)}"
     return source if model.file is None else f"{source}.{hash12(model.file)}"

@@ -26,6 +26,7 @@ from garrison.models.integrity import check_weights, find_fault
 from garrison.models.layout import Layout, is_model_entry
 from garrison.models.names import ModelName, parse_model
 from garrison.models.record import ModelRecord, read_record
+from garrison.models.shards import ShardName
 from garrison.models.swap import discard
 from garrison.models.validate import WeightFormat, check_model, list_files, validate_model
 from garrison.models.verify import Verification, verify
@@ -74,23 +75,26 @@ class ModelEntry:
 
 @dataclass(frozen=True, slots=True)
 class ModelDetails:
-    """`garrison models show`: the row, the description, and whether digests are on record."""
+    """`garrison models show`: the row, the description, whether digests are on record, and what else was noticed."""
 
     entry: ModelEntry
     info: ModelInfo | None
     record: ModelRecord | None
     digests_recorded: bool
+    remarks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class ImportedModel:
-    """`changed` is False if the same content was already there; `kept` is where a hand-copied predecessor went."""
+    """`changed` is False if the same content was already there; `kept` is where a hand-copied predecessor went;
+    `remarks`: what was noticed and does no harm."""
 
     model_id: str
     path: Path
     bytes: int
     changed: bool
     kept: Path | None = None
+    remarks: tuple[str, ...] = ()
 
 
 def list_models(layout: Layout, *, skip_tokenizer: bool = False) -> list[ModelEntry]:
@@ -141,10 +145,11 @@ def show_model(layout: Layout, name: str, *, skip_tokenizer: bool = False) -> Mo
     """Everything about one model; `info` is None if it is broken. Raises as `find_model`."""
     entry = find_model(layout, name, skip_tokenizer=skip_tokenizer)
     try:
-        info = model_info(entry.path)
+        files = validate_model(entry.path, skip_tokenizer=True, allow_gguf=True)
+        info, remarks = model_info(entry.path, files=files), files.remarks
     except ModelInvalidError:
-        info = None
-    return ModelDetails(entry, info, read_record(entry.path), is_file(entry.path / RECORDED_NAME))
+        info, remarks = None, ()
+    return ModelDetails(entry, info, read_record(entry.path), is_file(entry.path / RECORDED_NAME), remarks)
 
 
 def verify_model(
@@ -228,7 +233,8 @@ def import_model(
                 stop=stop,
             )
         )
-    return ImportedModel(model.model_id, target, done.bytes, done.changed, done.kept)
+    remarks = validate_model(target, skip_tokenizer=skip_tokenizer, allow_gguf=True).remarks
+    return ImportedModel(model.model_id, target, done.bytes, done.changed, done.kept, remarks)
 
 
 def remove_model(
@@ -250,12 +256,21 @@ def remove_model(
         layout.lock_path(entry.model_id), timeout=lock_timeout, purpose=f"is working on {entry.model_id}", clock=clock
     ):
         try:
-            discard(path, layout, clock)
+            for part in _parts(path):
+                discard(part, layout, clock)
         except OSError as error:
             raise InvalidError(
                 f"{path} cannot be removed: {error.strerror}", hint="Check the permissions of the models directory."
             ) from None
     return entry
+
+
+def _parts(path: Path) -> list[Path]:
+    """What is to be removed with `path`: of a split GGUF, all parts that are there."""
+    shard = ShardName.parse(path.name) if is_file(path) else None
+    if shard is None:
+        return [path]
+    return [part for name in shard.of.names(()) if os.path.lexists(part := path.with_name(name))]
 
 
 def require_inside(path: Path, root: Path) -> None:
@@ -266,7 +281,7 @@ def require_inside(path: Path, root: Path) -> None:
 
 def _parse_id(text: str) -> ModelName:
     model = parse_model(text, exists=lambda _: False)
-    if model.path is not None or model.revision is not None or model.file is not None:
+    if model != ModelName(model.name, model.org):
         raise InvalidError(f"{text!r} is not ORG/NAME or a name", hint="Give it a name with --as ORG/NAME.")
     return model
 
@@ -287,6 +302,8 @@ def _default_id(origin: Path) -> str:
     name = origin.absolute().name
     if is_dir(origin):
         return name
+    if shard := ShardName.parse(name):
+        return shard.of.stem
     for suffix in (".zst", ".gz", ".bz2", ".xz", ".tar", ".tgz", ".tbz2", ".txz", ".tzst", ".gguf"):
         name = name.removesuffix(suffix)
     return name
@@ -298,7 +315,7 @@ def _directories(root: Path) -> Iterator[tuple[str, Path]]:
         if not is_model_entry(path.name):
             continue
         if is_file(path):
-            if path.suffix == ".gguf":
+            if path.suffix == ".gguf" and not _is_later_part(path):
                 yield path.name, path
         elif any(is_file(child) for child in _children(path)):
             yield path.name, path
@@ -306,6 +323,12 @@ def _directories(root: Path) -> Iterator[tuple[str, Path]]:
             for child in _children(path):
                 if is_model_entry(child.name) and any(is_file(inner) for inner in _children(child)):
                     yield f"{path.name}/{child.name}", child
+
+
+def _is_later_part(path: Path) -> bool:
+    """Whether it belongs to a split GGUF that is listed by its first part."""
+    shard = ShardName.parse(path.name)
+    return shard is not None and shard.number > 1 and is_file(path.with_name(shard.of.first))
 
 
 def _snapshots(hub: Path) -> Iterator[Path]:
@@ -345,11 +368,15 @@ def _hub_entry(path: Path, skip_tokenizer: bool) -> ModelEntry:
     return _judged(ModelEntry(name, name, "hf-cache", path, path.name, 0, None, None), skip_tokenizer)
 
 
+def _size(file: Path) -> int:
+    return sum(part.stat().st_size for part in _parts(file))
+
+
 def _judged(entry: ModelEntry, skip_tokenizer: bool) -> ModelEntry:
     verdict = check_model(entry.path, skip_tokenizer=skip_tokenizer, allow_gguf=True)
     problem = verdict if isinstance(verdict, Problem) else find_fault(verdict)
     try:
-        size = sum(list_files(entry.path).values()) if is_dir(entry.path) else entry.path.stat().st_size
+        size = sum(list_files(entry.path).values()) if is_dir(entry.path) else _size(entry.path)
     except (ModelInvalidError, OSError):
         size = 0
     return replace(

@@ -4,6 +4,7 @@ Qwen/Qwen2.5-0.5B-Instruct            org and name
 Qwen/Qwen2.5-0.5B-Instruct@main       with a branch, a tag or a commit
 Qwen2.5-0.5B-Instruct                 a name; the organisation comes from the settings or is unknown
 Qwen/Qwen2.5-GGUF/q4_k_m.gguf         one file of a repository
+Qwen/Qwen2.5-GGUF:Q4_K_M              the file of a quantization, as llama.cpp's -hf finds it
 /models/mine, ./mine, ~/mine, mine/   a path; also any directory or .gguf file that exists
 """
 
@@ -33,6 +34,8 @@ RESERVED = frozenset({"hub", ".staging", ".locks"})
 _MAX_ELEMENT_BYTES = 200  # room for `.bak.<time>` within the 255 of a file name
 _UNSAFE = re.compile(r"[^A-Za-z0-9._-]")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+_TAG = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+_LATEST = "latest"
 _REVISION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/+-]*\Z")
 
 
@@ -46,6 +49,7 @@ class ModelName:
         given_id: the id on the hub if it is not `org/name` (`VLLM_MODEL_ID`).
         revision: branch, tag or commit; None means the default branch.
         file: one GGUF file of the repository, relative to its root.
+        quantization: of the GGUF file, whose name only the repository tells; empty for the usual one.
         path: set if a path was given; then nothing is looked up by name.
     """
 
@@ -55,6 +59,7 @@ class ModelName:
     file: str | None = None
     path: Path | None = None
     given_id: str | None = None
+    quantization: str | None = None
 
     @property
     def model_id(self) -> str:
@@ -76,6 +81,8 @@ class ModelName:
     @property
     def directory(self) -> str:
         """Name of the model's directory. Each GGUF file of a repository has its own, so that none replaces another."""
+        if self.quantization is not None:
+            return f"{self.name}--{self.quantization or _LATEST}"
         if self.file is None:
             return self.name
         return f"{self.name}--{_UNSAFE.sub('-', self.file.removesuffix('.gguf'))}"
@@ -87,6 +94,8 @@ class ModelName:
 
     def __str__(self) -> str:
         text = self.model_id if self.file is None else f"{self.model_id}/{self.file}"
+        if self.quantization is not None:
+            text += f":{self.quantization or _LATEST}"
         return f"{text}@{self.revision}" if self.revision else text
 
 
@@ -114,8 +123,20 @@ def parse_model(
     if _is_path(text, exists):
         return _from_path(text, revision)
     bare, at, asked = text.partition("@")
+    bare, colon, tag = bare.partition(":")
     model = _from_name(bare, org)
+    if colon:
+        model = replace(model, quantization=_quantization(tag, model, text))
     return replace(model, revision=safe_revision(asked) if at else revision and safe_revision(revision))
+
+
+def _quantization(tag: str, model: ModelName, text: str) -> str:
+    if model.file is not None or not _TAG.fullmatch(tag):
+        raise InvalidError(
+            f"{text[:300]!r} is not ORG/NAME:QUANTIZATION",
+            hint="As in Qwen/Qwen2.5-7B-Instruct-GGUF:Q4_K_M. A branch, tag or commit is written @REVISION.",
+        )
+    return "" if tag.lower() == _LATEST else tag.upper()
 
 
 def model_from_directory(name: str, *, model_id: str | None, org: str | None, revision: str | None) -> ModelName:

@@ -1,17 +1,15 @@
 """What to resolve, with the settings that matter for it, as one value."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Self
 
 from garrison.base.errors import InvalidError
-from garrison.base.home import expanded, home_directory
 from garrison.base.settings import SOURCES, Settings
 from garrison.models.layout import Layout
 from garrison.models.names import ModelName, model_from_directory, parse_model
 
-__all__ = ["NETWORK_SOURCES", "ResolveRequest", "user_hf_home"]
+__all__ = ["NETWORK_SOURCES", "ResolveRequest"]
 
 NETWORK_SOURCES = frozenset({"r2", "hf-hub"})
 
@@ -20,7 +18,7 @@ NETWORK_SOURCES = frozenset({"r2", "hf-hub"})
 class ResolveRequest:
     """Attributes:
     sources: in the order they are tried.
-    hf_homes: further Hugging Face homes whose caches are searched, after the models root.
+    hub_caches: further Hugging Face caches that are searched, after that of the models root.
     skip_tokenizer: accept a model without tokenizer files.
     allow_gguf: accept GGUF without a config.json.
     allow_patterns: shell patterns; only files that match one are downloaded. Empty: what an engine needs.
@@ -34,7 +32,7 @@ class ResolveRequest:
     layout: Layout
     sources: tuple[str, ...] = SOURCES
     flox_env: Path | None = None
-    hf_homes: tuple[Path, ...] = ()
+    hub_caches: tuple[Path, ...] = ()
     r2_bucket: str | None = None
     r2_prefix: str | None = None
     r2_endpoint: str | None = None
@@ -59,7 +57,7 @@ class ResolveRequest:
         skip_tokenizer: bool | None = None,
         allow_gguf: bool = True,
         allow_patterns: tuple[str, ...] = (),
-        hf_homes: tuple[Path | None, ...] = (),
+        hub_caches: tuple[Path, ...] = (),
     ) -> Self:
         """Args:
             model: what the user typed; None for `VLLM_MODEL` with `VLLM_MODEL_ID` or `VLLM_MODEL_ORG`.
@@ -73,7 +71,7 @@ class ResolveRequest:
             layout=Layout.from_settings(settings),
             sources=settings.model_sources,
             flox_env=settings.flox_env,
-            hf_homes=tuple(home for home in hf_homes if home is not None),
+            hub_caches=hub_caches,
             r2_bucket=settings.r2_bucket,
             r2_prefix=settings.r2_models_prefix,
             r2_endpoint=settings.r2_endpoint_url,
@@ -87,17 +85,6 @@ class ResolveRequest:
             lock_timeout=float(settings.resolve_lock_timeout),
             keep_logs=settings.keep_logs,
         )
-
-
-def user_hf_home(environ: Mapping[str, str]) -> Path | None:
-    """The home of this user's Hugging Face cache: `HF_HOME`, or `huggingface` in the XDG cache directory; None for a
-    user without a home."""
-    if hub := environ.get("HF_HOME"):
-        return expanded(hub).absolute()
-    if cache := environ.get("XDG_CACHE_HOME"):
-        return expanded(cache).absolute() / "huggingface"
-    home = home_directory()
-    return None if home is None else home / ".cache" / "huggingface"
 
 
 def _model(settings: Settings, text: str | None) -> ModelName:

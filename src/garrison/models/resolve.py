@@ -10,7 +10,7 @@ import contextlib
 import os
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -161,6 +161,7 @@ class _Resolver:
         self.workspace = Workspace(check=self._check, free_bytes=free_bytes, clock=clock, stop=stop)
         self.tried: list[Attempt] = []
         self.first_error: dict[str, GarrisonError] = {}
+        self.remarks: tuple[str, ...] = ()
 
     def run(self, sources: Sequence[Source] | None) -> ResolvedModel:
         if self.request.model.path is not None:
@@ -224,15 +225,14 @@ class _Resolver:
         """Check a download and move it into place."""
         layout, model = self.request.layout, self.request.model
         self.progress.step("check", path=str(found.path), message="checking the download")
-        staged = found.path / model.file if model.file else found.path
+        staged = found.path / found.file if found.file else found.path
         self.at("before-check")
         problem = self._check(staged)
         self.stop.check()
         if problem is not None:
-            # The next run must not resume what is broken.
-            swap.discard(found.path, layout, self.clock)
-            Staging(found.path).forget()
-            return Broken(problem), None
+            # It is what the source has: the next run would fetch the same again, and so finds it here.
+            where = f"The download is kept at {found.path}, and is not fetched again; delete that to start over."
+            return Broken(replace(problem, hint=f"{problem.hint} {where}")), None
         record = ModelRecord(
             model_id=model.model_id,
             source=source,
@@ -257,7 +257,7 @@ class _Resolver:
         Staging(found.path).forget()
         if kept is not None:
             self.progress.step("kept", path=str(kept), message=f"what {target} held before is kept as {kept}")
-        return Found(target / model.file if model.file else target, found.revision), kept
+        return Found(target / found.file if found.file else target, found.revision), kept
 
     def _target(self) -> Path:
         """`<root>/<NAME>`, unless another organisation's model has that name."""
@@ -272,6 +272,7 @@ class _Resolver:
         verdict = check_model(path, skip_tokenizer=self.request.skip_tokenizer, allow_gguf=self.request.allow_gguf)
         if isinstance(verdict, Problem):
             return verdict
+        self.remarks = verdict.remarks
         return find_fault(verdict) or (self._verify(path) if self.request.verify else None)
 
     def _verify(self, path: Path) -> Problem | None:
@@ -312,6 +313,8 @@ class _Resolver:
     def _resolved(self, source: str, found: Found, kept: Path | None) -> ResolvedModel:
         self.tried.append(Attempt(source, "found"))
         self.progress.step("found", source=source, path=str(found.path), message=f"{source}: {found.path}")
+        for remark in self.remarks:
+            self.progress.step("remark", path=str(found.path), message=f"note: {found.path}: {remark}")
         model = self.request.model
         return ResolvedModel(
             name=model.name,

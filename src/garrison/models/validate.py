@@ -1,55 +1,36 @@
 """Whether a directory is a whole model: config, tokenizer, weight shards. Names and sizes only, no weights are read.
 
-The weights that count are those that an engine would load, safetensors before PyTorch before GGUF, so that a
-`pytorch_model.bin.index.json` that was downloaded without its shards does no harm. `judge` is pure; `check_model` and
-`validate_model` read the disk.
+`judge` is pure; `check_model` and `validate_model` read the disk.
 """
 
 import os
-import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
 
 from garrison.base.beneath import OutsideError, Tree
 from garrison.base.errors import ModelInvalidError
 from garrison.models.files.content import is_file, json_object, unreadable
 from garrison.models.files.problem import Problem
+from garrison.models.shards import ShardName
+from garrison.models.tokenizers import find_tokenizer
+from garrison.models.weight_files import Index, WeightFiles, WeightFormat, choose_consolidated, choose_weights
 
-__all__ = ["Index", "ModelFiles", "WeightFormat", "check_model", "judge", "list_files", "validate_model"]
+__all__ = [
+    "PARAMS_NAME",
+    "Index",
+    "ModelFiles",
+    "WeightFormat",
+    "check_model",
+    "gguf_parts",
+    "judge",
+    "list_files",
+    "validate_model",
+]
 
-WeightFormat = Literal["safetensors", "pytorch", "gguf"]
+PARAMS_NAME = "params.json"
+"""The config in Mistral's own layout, beside `consolidated*.safetensors`. vLLM reads it."""
 
-_SUFFIXES: dict[str, WeightFormat] = {
-    ".safetensors": "safetensors",
-    ".bin": "pytorch",
-    ".pt": "pytorch",
-    ".pth": "pytorch",
-    ".gguf": "gguf",
-}
-_LOAD_ORDER: tuple[WeightFormat, ...] = ("safetensors", "pytorch", "gguf")
-_SHARD = re.compile(
-    r"(?P<stem>.+)-(?P<number>\d{5,})-of-(?P<total>\d{5,})(?P<suffix>\.(?:safetensors|bin|pt|pth|gguf))"
-)
-_MAX_SHARDS = 10_000
-# Files that trainers leave beside the weights, with a suffix of weights. Engines skip them too.
-_NO_WEIGHTS = {"training_args.bin", "optimizer.bin", "optimizer.pt", "scheduler.pt", "scaler.pt"}
-_NO_WEIGHTS_START = ("rng_state", "adapter_model.")
-
-_TOKENIZER_DIRS = ("", "tokenizer/", "tokenizer_files/")
-_TOKENIZER_SETS = (
-    ("tokenizer.json",),
-    ("tokenizer.model",),
-    ("spiece.model",),
-    ("vocab.json", "merges.txt"),
-    ("vocab.txt",),
-    ("tokenizer_config.json", "vocab.json"),
-    ("tokenizer_config.json", "vocab.txt"),
-    # Mistral's own format, and tiktoken's as Kimi ships it.
-    ("tekken.json",),
-    ("tiktoken.model",),
-)
 _MAX_DEPTH = 8
 _MAX_FILES = 100_000  # also bounds a tree whose links branch
 
@@ -59,12 +40,13 @@ class ModelFiles:
     """The files of a whole model.
 
     Attributes:
-        path: the directory, or the file when the model is a single GGUF.
-        config: None for a GGUF without one beside it; it is inside the file.
+        path: the directory, or the file when the model is a GGUF: the first one if it is split.
+        config: config.json, or Mistral's params.json; None for a GGUF without one beside it, since it is inside.
         weights: what an engine loads, in order of name.
         spare: further weight files of the same format at the root, such as `consolidated.safetensors` beside shards.
         bytes: of `weights`.
         weight_map: tensor to file, from the index that is used; empty without one.
+        remarks: what was noticed and does no harm, a sentence each.
     """
 
     path: Path
@@ -75,14 +57,7 @@ class ModelFiles:
     spare: tuple[Path, ...] = ()
     index: Path | None = None
     weight_map: Mapping[str, str] = field(default_factory=dict, repr=False, compare=False)
-
-
-@dataclass(frozen=True, slots=True)
-class Index:
-    """A `*.index.json`: its name in the directory and its weight map, tensor to file."""
-
-    name: str
-    weight_map: Mapping[str, str]
+    remarks: tuple[str, ...] = field(default=(), compare=False)
 
 
 def validate_model(
@@ -110,11 +85,12 @@ def check_model(
     """As `validate_model`, but return the fault, for callers that try another candidate."""
     try:
         if is_file(path):
-            return _single_file(path, allow_gguf)
+            return _gguf_file(path, allow_gguf)
         files = list_files(path, depth=1, tree=tree)
-        if "config.json" in files:
-            json_object(path / "config.json", tree)
-            files = list_files(path, tree=tree)
+        for name in ("config.json", PARAMS_NAME):
+            if name in files:
+                json_object(path / name, tree)
+                files = list_files(path, tree=tree)
         indexes = [read_index(path, name, tree) for name in sorted(files) if _is_index(name)]
     except ModelInvalidError as error:
         return _as_problem(error)
@@ -130,18 +106,27 @@ def judge(
     allow_gguf: bool = False,
 ) -> ModelFiles | Problem:
     """The verdict on a listing (relative name to bytes) and its indexes. Pure."""
-    weights = _choose_weights(path, files, indexes)
+    indexes = list(indexes)
+    weights = choose_weights(path, files, indexes)
     if allow_gguf and _is_gguf(weights):
-        return weights
-    if "config.json" not in files:
+        return weights if isinstance(weights, Problem) else _model_files(path, files, weights, None)
+    config = "config.json" if "config.json" in files else None
+    if PARAMS_NAME in files and (config is None or isinstance(weights, Problem)):
+        consolidated = choose_consolidated(path, files, indexes)
+        if consolidated is not None:
+            config, weights = PARAMS_NAME, consolidated
+    if config is None:
         return Problem(str(path / "config.json"), "is missing", _config_hint(weights))
-    if not skip_tokenizer and not _has_tokenizer(files):
+    tokenizer = find_tokenizer(files)
+    if tokenizer is None and not skip_tokenizer:
         return Problem(
             str(path),
             "has no tokenizer files (tokenizer.json, tokenizer.model, vocab.json with merges.txt, …)",
             "Copy them beside config.json, or skip the check: GARRISON_SKIP_TOKENIZER_CHECK=1.",
         )
-    return weights
+    if isinstance(weights, Problem):
+        return weights
+    return _model_files(path, files, weights, config, _tokenizer_remarks(tokenizer))
 
 
 def list_files(path: Path, *, depth: int = _MAX_DEPTH, tree: Tree | None = None) -> dict[str, int]:
@@ -178,91 +163,59 @@ def read_index(path: Path, name: str, tree: Tree | None = None) -> Index:
     return Index(name, weight_map)
 
 
-def _single_file(path: Path, allow_gguf: bool) -> ModelFiles | Problem:
+def gguf_parts(path: Path) -> list[Path] | Problem:
+    """The files of a GGUF model whose first or only file is `path`; or what is wrong with them. Looks at the disk."""
+    shard = ShardName.parse(path.name)
+    if shard is None:
+        return [path]
+    if shard.number != 1:
+        what = f"is part {shard.number} of a model of {int(shard.of.total)} files"
+        return Problem(str(path), what, f"Name its first part, {shard.of.first}: engines find the others by its name.")
+    parts = [path.with_name(name) for name in shard.of.names(())]
+    if missing := [part for part in parts if not is_file(part)]:
+        what = f"is missing: {path.name} is the first of {len(parts)} files of one model" + _more(missing)
+        return Problem(str(missing[0]), what)
+    return parts
+
+
+def _gguf_file(path: Path, allow_gguf: bool) -> ModelFiles | Problem:
     if path.suffix != ".gguf" or not allow_gguf:
         return Problem(str(path), "is a file, not a model directory", "Give the directory that holds config.json.")
-    return ModelFiles(path, None, (path,), path.stat().st_size, "gguf")
+    parts = gguf_parts(path)
+    if isinstance(parts, Problem):
+        return parts
+    return ModelFiles(path, None, tuple(parts), sum(part.stat().st_size for part in parts), "gguf")
 
 
-def _choose_weights(path: Path, files: Mapping[str, int], indexes: Iterable[Index]) -> ModelFiles | Problem:
-    indexes = list(indexes)
-    for wanted in _LOAD_ORDER:
-        present = [name for name in sorted(files) if "/" not in name and _format(name) == wanted]
-        mine = [index for index in indexes if _index_format(index) == wanted]
-        # An index without any of its shards is left over from a download of another format.
-        used = [index for index in mine if any(file in files for file in index.weight_map.values())]
-        if not present and not used:
-            continue
-        for index in used or mine:
-            if missing := sorted(file for file in set(index.weight_map.values()) if file not in files):
-                return Problem(str(path / missing[0]), f"is missing; {index.name} names it" + _more(missing))
-        if missing := _missing_shards(present):
-            return Problem(str(path / missing[0]), "is missing from its set of shards" + _more(missing))
-        index_used = min(used, key=_precedence, default=None)
-        return _model_files(path, files, wanted, present, index_used)
-    if indexes and (named := sorted(set(indexes[0].weight_map.values()))):
-        return Problem(str(path / named[0]), f"is missing; {indexes[0].name} names it" + _more(named))
-    if any(name.startswith("adapter_model.") for name in files):
-        return Problem(str(path), "is a LoRA adapter, not a model", "Import it with `garrison adapters import`.")
-    return Problem(str(path), "has no weight files (.safetensors, .bin, .pt, .pth, .gguf)")
-
-
-def _is_gguf(weights: ModelFiles | Problem) -> bool:
-    return weights.format == "gguf" if isinstance(weights, ModelFiles) else weights.file.endswith(".gguf")
-
-
-def _precedence(index: Index) -> tuple[int, str]:
-    """Engines look for `model.safetensors.index.json`; others have longer names."""
-    return len(index.name), index.name
+def _is_gguf(weights: WeightFiles | Problem) -> bool:
+    return weights.format == "gguf" if isinstance(weights, WeightFiles) else weights.file.endswith(".gguf")
 
 
 def _model_files(
-    path: Path, files: Mapping[str, int], wanted: WeightFormat, present: list[str], index: Index | None
+    path: Path, files: Mapping[str, int], weights: WeightFiles, config: str | None, remarks: tuple[str, ...] = ()
 ) -> ModelFiles:
-    names = sorted(set(index.weight_map.values())) if index else present
+    config = config or ("config.json" if "config.json" in files else None)
     return ModelFiles(
         path=path,
-        config=path / "config.json" if "config.json" in files else None,
-        weights=tuple(path / name for name in names),
-        bytes=sum(files[name] for name in names),
-        format=wanted,
-        spare=tuple(path / name for name in present if name not in names),
-        index=path / index.name if index else None,
-        weight_map=index.weight_map if index else {},
+        config=path / config if config else None,
+        weights=tuple(path / name for name in weights.names),
+        bytes=sum(files[name] for name in weights.names),
+        format=weights.format,
+        spare=tuple(path / name for name in weights.spare),
+        index=path / weights.index.name if weights.index else None,
+        weight_map=weights.index.weight_map if weights.index else {},
+        remarks=(*remarks, *weights.remarks),
     )
 
 
-def _missing_shards(present: list[str]) -> list[str]:
-    """The missing names of each set `-00001-of-NNNNN`, in order."""
-    missing: list[str] = []
-    sets = {(m["stem"], len(m["number"]), m["total"], m["suffix"]) for name in present if (m := _SHARD.fullmatch(name))}
-    for stem, width, total, suffix in sorted(sets):
-        for number in range(1, min(int(total), _MAX_SHARDS) + 1):
-            name = f"{stem}-{number:0{width}d}-of-{total}{suffix}"
-            if name not in present:
-                missing.append(name)
-    return missing
-
-
-def _format(name: str) -> WeightFormat | None:
-    if name in _NO_WEIGHTS or name.startswith(_NO_WEIGHTS_START):
-        return None
-    return _SUFFIXES.get(name[name.rfind(".") :])
-
-
-def _index_format(index: Index) -> WeightFormat | None:
-    return next((found for file in index.weight_map.values() if (found := _format(file))), None)
+def _tokenizer_remarks(tokenizer: tuple[str, str] | None) -> tuple[str, ...]:
+    if tokenizer is None or tokenizer[0] == "known":
+        return ()
+    return (f"its tokenizer may be {tokenizer[1]}, a kind that Garrison does not know; the engine decides",)
 
 
 def _is_index(name: str) -> bool:
     return "/" not in name and name.endswith(".index.json")
-
-
-def _has_tokenizer(files: Mapping[str, int]) -> bool:
-    if any(all(place + name in files for name in names) for place in _TOKENIZER_DIRS for names in _TOKENIZER_SETS):
-        return True
-    # Named after the model, as in the first Qwen models.
-    return any(name.endswith(".tiktoken") and name[: name.rfind("/") + 1] in _TOKENIZER_DIRS for name in files)
 
 
 def _stays_inside(file: str) -> bool:
@@ -333,12 +286,12 @@ def _entries_below(tree: Tree, prefix: str) -> Iterator[tuple[str, str, int]]:
         yield entry.name, entry.kind, entry.bytes
 
 
-def _more(missing: list[str]) -> str:
+def _more(missing: Sequence[object]) -> str:
     return f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
 
 
-def _config_hint(weights: ModelFiles | Problem) -> str:
-    if isinstance(weights, ModelFiles) and weights.format == "gguf":
+def _config_hint(weights: WeightFiles | Problem) -> str:
+    if isinstance(weights, WeightFiles) and weights.format == "gguf":
         return "A GGUF without config.json is for llama.cpp: `garrison serve --engine llama_cpp`."
     return "Give the directory that holds config.json, or copy the file into it."
 

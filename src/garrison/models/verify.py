@@ -112,11 +112,19 @@ def verify(
 
 
 def record_digests(
-    path: Path, *, progress: Progress | None = None, threads: int | None = None, stop: StopToken | None = None
+    path: Path,
+    *,
+    partial: bool = False,
+    progress: Progress | None = None,
+    threads: int | None = None,
+    stop: StopToken | None = None,
 ) -> Mapping[str, str]:
     """Hash every file in `path` and write the record.
 
     A record made elsewhere and the publisher's `sha256sums.txt` are checked as well.
+
+    Args:
+        partial: some of the files that a record made elsewhere names may have been left out on purpose.
 
     Raises:
         ModelInvalidError: a file differs from either, is missing from the record, or cannot be read.
@@ -125,8 +133,11 @@ def record_digests(
     files = _files(path)
     actual = hash_files(path, files, progress=progress, threads=threads, stop=stop)
     # Of the publisher's list, files may not have been downloaded; of a record, every file was once there.
-    shipped = {name: digest for name, digest in _read(path / SHIPPED_NAME).items() if name in files}
-    for source, expected in ((SHIPPED_NAME, shipped), (RECORDED_NAME, read_recorded(path))):
+    shipped, recorded = _read(path / SHIPPED_NAME), read_recorded(path)
+    shipped = {name: digest for name, digest in shipped.items() if name in files}
+    if partial:
+        recorded = {name: digest for name, digest in recorded.items() if name in files}
+    for source, expected in ((SHIPPED_NAME, shipped), (RECORDED_NAME, recorded)):
         Verification(path, tuple(_verdicts(files, expected, actual, source)), source).raise_faults()
     write_atomic(path / RECORDED_NAME, render_sums(actual))
     return actual

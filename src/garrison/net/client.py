@@ -159,6 +159,7 @@ class HttpConnection:
 
         Args:
             path: starts with a slash and follows the path prefix of the endpoint.
+            json: a value, or the bytes of one.
             timeout: seconds until the last byte must have arrived, however slowly it is read.
             limit: bytes of the body.
 
@@ -318,6 +319,8 @@ def _digest(*lines: str) -> bytes:
 
 
 def _body(json: Any) -> bytes:
+    if isinstance(json, bytes):
+        return json
     try:
         return b"" if json is None else _ENCODE(json).encode()
     except UnicodeEncodeError:  # as in the path of a directory whose name is not UTF-8

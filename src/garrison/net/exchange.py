@@ -6,6 +6,7 @@ from collections.abc import Hashable
 
 from garrison.net.errors import TLS_NOT_PLAIN, TransportCause, TransportError, transport_error
 from garrison.net.http1.flow import FlowControl
+from garrison.net.http1.limits import HeaderList
 from garrison.net.http1.responses import ResponseReader
 
 __all__ = ["Exchange"]
@@ -190,6 +191,8 @@ class Exchange(FlowControl):
             self._fail(TransportCause.RESET, f"the connection was closed {when} the answer")
 
     # --- ResponseSink
+
+    def response_interim(self, status: int, headers: HeaderList) -> None: ...
 
     def response_head(self) -> None:
         if not self._whole:

@@ -37,6 +37,7 @@ class Connection(Protocol):
 
         Args:
             path: starts with a slash and follows the path prefix of the endpoint.
+            json: a value, or the bytes of one.
             timeout: seconds for the whole exchange.
             limit: bytes of the body.
 

@@ -24,10 +24,14 @@ class InstanceActivator:
 
     Args:
         instances: makes them ready.
+        adapter: returns what an instance calls an adapter. Raises NotReadyError: it is declared, and not loaded.
     """
 
-    def __init__(self, instances: InstanceManager) -> None:
+    def __init__(
+        self, instances: InstanceManager, adapter: Callable[[str, str], str] = lambda _instance, name: name
+    ) -> None:
         self._instances = instances
+        self._adapter = adapter
 
     def served(self) -> Sequence[Served]:
         """As `Activator.served`."""
@@ -51,7 +55,12 @@ class InstanceActivator:
             )  # fmt: skip
         lease: Lease = await self._instances.acquire(live.name)
         found = lease.upstream
-        return _Hold(Upstream(found.url, found.key, rest or found.model), lease.release)
+        try:
+            name = self._adapter(live.name, rest) if rest else found.model
+        except NotReadyError:
+            lease.release()
+            raise
+        return _Hold(Upstream(found.url, found.key, name), lease.release)
 
     def _split(self, model: str) -> tuple[Live | None, str]:
         """The instance of a name, and what comes after it."""

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import os
 from collections.abc import Mapping
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from garrison.access.audit import AuditLog
@@ -39,10 +39,13 @@ from garrison.nodes.ask import HttpAsk
 from garrison.nodes.files import NodeFiles
 from garrison.nodes.node import NodeView
 from garrison.nodes.watch import Nodes
+from garrison.server.adapters.loads import AdapterLoads
+from garrison.server.adapters.traffic import GatewayTraffic
 from garrison.server.fleet_agent import FleetAgent
 from garrison.server.listeners import CONTROL_NAME
 from garrison.server.stack_instances import ServedInstances
 from garrison.server.workers.declared_routes import DeclaredRoutes
+from garrison.server.workers.ollama import OllamaListener
 from garrison.server.workers.workers import Workers
 from garrison.store.sql.store import SqlStore, open_store
 
@@ -109,14 +112,27 @@ class Parts:
         artifacts = DiskArtifacts(settings.data_dir, self.store.identity(), record=self.store)
         served = ServedInstances(self.instances, self.nodes, settings)
         dialer = InstanceDialer(HttpDialer(), served)
-        self.fleet = Fleet(store=self.store, dialer=dialer, artifacts=artifacts, instances=served)
-        self.routes = DeclaredRoutes(self.fleet, settings.node_name)
+        self._traffic = GatewayTraffic()
+        self.fleet = Fleet(
+            store=self.store, dialer=dialer, artifacts=artifacts, instances=served, traffic=self._traffic
+        )  # fmt: skip
+        self.routes = DeclaredRoutes(self.fleet, settings.node_name, engines=self._runs_since)
+        records = self.routes.adapters
+        self.adapters = AdapterLoads(records, self.instances, self.nodes, lambda name: self._agent.look_now(name))
         self.workers = Workers(
             self.instances, self.nodes, self.keys, settings, secret=secret, early=worker,
             control_socket=settings.data_dir / CONTROL_NAME, disk=self.disk, declared=self.routes,
+            adapters=self.adapters,
         )  # fmt: skip
+        self.ollama = OllamaListener(settings, control_socket=settings.data_dir / CONTROL_NAME, disk=self.disk)
         self.commands = FleetCommands(LocalOperations(self.fleet))
-        self._agent = FleetAgent(self.fleet, retention=timedelta(days=settings.retention))
+        self._agent = FleetAgent(
+            self.fleet, retention=timedelta(days=settings.retention), seen=records.saw, repaired=self.adapters.repaired
+        )
+        self._traffic.begin(
+            records, self.adapters, read_again=self.routes.read_again, refresh=self.routes.refresh,
+            left=self.workers.left, look_now=self._agent.look_now,
+        )  # fmt: skip
 
     async def startup(self, feed: Feed) -> None:
         """Begin what runs beside the instances."""
@@ -131,7 +147,7 @@ class Parts:
         self.nodes.changed = tell
         await self.nodes.startup()
         await self._agent.startup()
-        self.routes.changed = self.workers.update
+        self.routes.changed = self._routes_changed
         await self.routes.startup()
         # An engine that has just started has none of its adapters.
         self.instances.bus.listen(
@@ -147,6 +163,7 @@ class Parts:
         self.devices.reconfigure(fresh)
         self.instances.reconfigure(manager_settings(fresh))
         self.workers.reconfigure(fresh)
+        self.ollama.reconfigure(fresh)
 
     def downloads(self, feed: Feed) -> Downloads:
         """The downloads of models, which tell `feed`."""
@@ -158,6 +175,8 @@ class Parts:
         if self._downloads is not None:
             await self._downloads.shutdown()
         await self.commands.shutdown()
+        await self.adapters.shutdown()
+        await self._traffic.shutdown()
         await self.routes.shutdown()
         await self._agent.shutdown()
         if self._following is not None:
@@ -172,6 +191,15 @@ class Parts:
         for pool in (self._starts, self._machine, self._writes, self._access, self.disk):
             pool.close(0.0)
         self.fleet.close()
+
+    def _runs_since(self, name: str) -> datetime | None:
+        live = self.instances.find(name)
+        running = live is not None and live.engine is not None and live.state is State.RUNNING
+        return live.record.condition.since if live is not None and running else None
+
+    def _routes_changed(self) -> None:
+        self.adapters.tell()
+        self.workers.update()
 
     def _follow_keys(self, book: KeyBook) -> None:
         self.limiter.keep(book.keys)

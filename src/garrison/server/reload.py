@@ -17,6 +17,8 @@ _AT_THE_START = frozenset(
     (
         "data_dir",
         "database_url",
+        "gateway_ollama_host",
+        "gateway_ollama_port",
         "instance_port_range",
         "log_format",
         "log_level",

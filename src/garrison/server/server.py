@@ -119,9 +119,10 @@ class Server:
         """
         values, parts = self._parts.settings, self._parts
         await parts.keys.load()
-        host = values.server_host if self._may_be_public() else _LOOPBACK
-        # Both before anything is adopted: a server that cannot be reached must not take over engines.
+        host, ollama_host = self._allowed(values.server_host), self._allowed(values.gateway_ollama_host)
+        # All before anything is adopted: a server that cannot be reached must not take over engines.
         await parts.workers.prepare(host, values.server_port)
+        await parts.ollama.prepare(ollama_host, host)
         local = bind_socket(values.data_dir / SOCKET_NAME)
         behind = bind_socket(values.data_dir / CONTROL_NAME)
         app = self._application()
@@ -135,14 +136,18 @@ class Server:
         await parts.instances.startup()
         await parts.startup(self._feed)
         await parts.workers.startup()
+        parts.ollama.startup()
         self.state = ServerState.READY
         scheme = "https" if values.tls_cert_file is not None else "http"
         self._note(f"ready on {scheme}://{_shown(host)}:{values.server_port}")
         _log.info("ready", host=host, port=values.server_port)
+        if (port := values.gateway_ollama_port) is not None:
+            self._note(f"Ollama's API is on {_shown(ollama_host)}:{port}")
         if values.require_management_auth and not self._has_manager():
             self._note("no management key yet: `garrison keys create NAME --manage` makes one")
         if host != values.server_host:
             self._note(f"it listens on {_shown(values.server_host)} as soon as there is one")
+        if (host, ollama_host) != (values.server_host, values.gateway_ollama_host):
             self._opening = asyncio.create_task(self._open_when_guarded(), name="open")
         self._watching = asyncio.create_task(self._watch.run(), name="settings")
         notify("READY=1")
@@ -161,7 +166,7 @@ class Server:
         if self._opening is not None:
             self._opening.cancel()
         self._parts.commands.request_stop()
-        await self._parts.workers.shutdown()
+        await asyncio.gather(self._parts.ollama.shutdown(), self._parts.workers.shutdown())
         await asyncio.gather(*(one.shutdown() for one in self._listeners))
         await self._parts.instances.shutdown(stop=self._stop_instances)
         for one in self._passes:
@@ -191,10 +196,11 @@ class Server:
     def _has_manager(self) -> bool:
         return self._parts.keys.book.has_manager(self._parts.clock.now())
 
-    def _may_be_public(self) -> bool:
-        """Whether everybody who reaches the server needs a key, or the settings say that nobody does."""
-        values = self._parts.settings
-        return is_loopback(values.server_host) or not values.require_management_auth or self._has_manager()
+    def _allowed(self, host: str) -> str:
+        """Return where to listen instead of `host`: on loopback, until everybody who reaches the server needs a key, or
+        the settings say that nobody does."""
+        public = not self._parts.settings.require_management_auth or self._has_manager()
+        return host if public or is_loopback(host) else _LOOPBACK
 
     async def _open_when_guarded(self) -> None:
         """Listen where the settings say once there is a management key. Connections to the loopback address go on."""
@@ -202,8 +208,14 @@ class Server:
         while not self._has_manager():
             self._parts.keys_changed.clear()
             await self._parts.keys_changed.wait()
-        self._parts.workers.move(values.server_host, values.server_port)
-        self._note(f"there is a management key now: listening on {_shown(values.server_host)}:{values.server_port}")
+        places = []
+        if not is_loopback(values.server_host):
+            self._parts.workers.move(values.server_host, values.server_port)
+            places.append(f"{_shown(values.server_host)}:{values.server_port}")
+        self._parts.ollama.move(values.gateway_ollama_host, values.server_host)
+        if values.gateway_ollama_port is not None and not is_loopback(values.gateway_ollama_host):
+            places.append(f"{_shown(values.gateway_ollama_host)}:{values.gateway_ollama_port}")
+        self._note(f"there is a management key now: listening on {' and '.join(places)}")
 
     def _application(self) -> ASGIApp:
         parts, values = self._parts, self._parts.settings
@@ -228,7 +240,7 @@ class Server:
         )
         most = values.max_body_mib * 2**20
         admission = KeyAdmission(lambda: given.settings, parts.limiter, parts.clock)
-        here = InstanceActivator(parts.instances)
+        here = InstanceActivator(parts.instances, parts.adapters.model)
         gateway = Gateway(WithNodes(here, parts.nodes), admission, most_bytes=most)
         local = Gateway(here, admission, most_bytes=most)
         to_nodes = PassThrough(NodeActivator(parts.nodes))

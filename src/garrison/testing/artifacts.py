@@ -21,6 +21,7 @@ class MemoryArtifacts:
     Attributes:
         digests: path to digest of its content. Other paths cannot be read on this machine.
         refused: path to the failure that `check` returns.
+        untold: path to what `check` says could not be checked.
         default_store: adapter store of targets that declare none; None if they have none.
         staged: path in a store to digest, for all that was staged.
         stage_errors: digest to the error that `stage` raises.
@@ -30,6 +31,7 @@ class MemoryArtifacts:
 
     digests: dict[str, str] = field(default_factory=dict)
     refused: dict[str, Failure] = field(default_factory=dict)
+    untold: dict[str, tuple[str, ...]] = field(default_factory=dict)
     default_store: str | None = None
     staged: dict[str, str] = field(default_factory=dict)
     stage_errors: dict[str, GarrisonError] = field(default_factory=dict)
@@ -43,7 +45,7 @@ class MemoryArtifacts:
         if failure := self.refused.get(path):
             return Content(path, failure=failure)
         digest = self.digests.get(path)
-        return Content(path, digest) if digest is not None else None
+        return Content(path, digest, untold=self.untold.get(path, ())) if digest is not None else None
 
     def can_stage(self, target: TargetSpec) -> bool:
         return self._store(target) is not None

@@ -140,6 +140,10 @@ class MemoryRunningEngine:
         await asyncio.sleep(0)
         return self.sleeps if self._runner.can_sleep else None
 
+    async def context_length(self) -> int | None:
+        await asyncio.sleep(0)
+        return self._runner.context
+
     def pids(self) -> frozenset[int]:
         return frozenset() if self.pid is None else frozenset({self.pid})
 
@@ -253,6 +257,7 @@ class MemoryRunner:
         sleep_seconds, wake_seconds: how long that takes.
         sleep_faults: what goes wrong with it from now on.
         fails: raised by the start of an instance of that name.
+        context: tokens that its engines say they serve.
         alive: the engines by instance: what a successor can adopt.
         starting: the starts that have begun, with what is set at their end.
         left: starts that a killed server had begun.
@@ -277,6 +282,7 @@ class MemoryRunner:
         self.start_seconds = start_seconds
         self.stop_seconds = stop_seconds
         self.fails: dict[str, GarrisonError] = {}
+        self.context: int | None = None
         self.alive: dict[str, MemoryRunningEngine] = {}
         self.starting: dict[str, asyncio.Event] = {}
         self.left: dict[str, asyncio.Future[RunningEngine]] = {}

@@ -8,13 +8,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from garrison.base.errors import InvalidError, NotFoundError
-from garrison.gateway.requests.paths import Api, Asked, Kind, ModelIn, classify, path_at, reaches
+from garrison.gateway.requests.paths import Api, Asked, Kind, ModelIn, classify, path_at, reaches, switches
 
 INFERENCE = {
     "/v1/chat/completions": (Api.CHAT, ModelIn.JSON),
     "/v1/completions": (Api.COMPLETIONS, ModelIn.JSON),
     "/v1/embeddings": (Api.EMBEDDINGS, ModelIn.JSON),
     "/v1/responses": (Api.RESPONSES, ModelIn.JSON),
+    "/v1/responses/input_tokens": (Api.INPUT_TOKENS, ModelIn.JSON),
     "/v1/messages": (Api.MESSAGES, ModelIn.JSON),
     "/v1/messages/count_tokens": (Api.COUNT_TOKENS, ModelIn.JSON),
     "/v1/rerank": (Api.RERANK, ModelIn.JSON),
@@ -87,6 +88,7 @@ OTHERS: dict[tuple[str, str], Asked] = {
         Kind.PROXY, None, ModelIn.PATH, name="qwen", rest=b"/x/proxy/y"
     ),
     ("GET", "/models"): Asked(Kind.ROUTER, name="list"),
+    ("HEAD", "/models"): Asked(Kind.ROUTER, name="list"),
     ("GET", "/models?reload=1"): Asked(Kind.ROUTER, name="list"),
     ("GET", "/models/sse"): Asked(Kind.ROUTER, name="sse"),
     ("POST", "/models/load"): Asked(Kind.ROUTER, None, ModelIn.JSON, name="load"),
@@ -127,6 +129,8 @@ def test_others(method: str, target: str) -> None:
         ("GET", f"/v1/responses/{'r' * 129}"),
         ("POST", "/v1/chat/completions/control"),
         ("POST", "/models"),
+        ("POST", "/v1beta/models/qwen:generateContent"),
+        ("GET", "/v1beta/models"),
         ("DELETE", "/models?model=x"),
         ("GET", "/models/load"),
         ("GET", "/llama-cpp/"),
@@ -212,6 +216,8 @@ def test_paths_at_engines() -> None:
     assert at("vllm", "/v1/responses/r/cancel") == b"/v1/responses/r/cancel"
     assert at("llama_cpp", "/v1/infill") == b"/infill"
     assert at("llama_cpp", "/v1/score") is None
+    assert at("llama_cpp", "/v1/responses/input_tokens") == b"/v1/responses/input_tokens"
+    assert at("vllm", "/v1/responses/input_tokens") is None
     assert at("mlx_lm", "/v1/embeddings") is None
     assert at("mlx_lm", "/v1/completions") == b"/v1/completions"
     assert at("sim", "/v1/tokenize") == b"/tokenize"
@@ -289,6 +295,17 @@ def test_what_an_inference_key_reaches(engine: str) -> None:
     assert not reaches(engine, b"GET", b"/")
     assert not reaches("custom", b"POST", b"/classify")  # which may be anything
     assert reaches("vllm", b"GET", b"/v1/responses/r", query=True)
+
+
+def test_where_an_inference_key_may_have_the_protocol_changed() -> None:
+    assert switches("vllm", b"/v1/realtime")
+    assert switches("custom", b"/v1/realtime")
+    for engine in ENGINES:
+        for path in (*_CHANGES, "/", "/v1", "/health"):
+            if not path.startswith("/v1/"):
+                assert not switches(engine, path.encode()), (engine, path)
+    for engine in ("vllm", "llama_cpp", "mlx_lm", "sim"):
+        assert not any(switches(engine, path.encode()) for path in (*_CHANGES, "/v1/chat/completions"))
 
 
 _PIECES = st.sampled_from([

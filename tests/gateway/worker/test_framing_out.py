@@ -93,6 +93,22 @@ async def test_early_answers_are_passed_on(lab: GatewayLab) -> None:
     assert (await client.answer()).body == b"a"
 
 
+async def test_early_answers_do_not_wait_for_the_final_one(lab: GatewayLab) -> None:
+    seen = asyncio.Event()
+
+    async def answers(conn: Conn) -> None:
+        await conn.request()
+        conn.send(EARLY)
+        await seen.wait()
+        conn.send(OK + b"Content-Length: 1\r\n\r\na")
+
+    await lab.serve(answers)
+    client = await lab.client()
+    assert (await client.ask(chat())).status == 103
+    seen.set()
+    assert (await client.answer()).body == b"a"
+
+
 async def test_early_answers_are_not_for_http_1_0(lab: GatewayLab) -> None:
     _, answer = await asked(lab, EARLY, OK + b"Content-Length: 1\r\n\r\na", version=b"HTTP/1.0")
     assert (answer.status, answer.body) == (200, b"a")

@@ -13,15 +13,30 @@ from gateway_lab import JSON, OK, Client, Conn, GatewayLab, chat
 
 from garrison.gateway.link import messages
 from garrison.gateway.link.peer import Peer, control_peer, worker_peer
+from garrison.gateway.link.route_settings import AffinityValue, FilterValue, LimitsValue, QueueValue, TimeoutsValue
 from garrison.gateway.worker import link as link_module
 from garrison.gateway.worker.link import Link
+from garrison.gateway.worker.stored_responses import StoredAt
 
 SENT: list[messages.FromControl] = [
     messages.Synced(id=1),
     messages.Tables(version=3, routes=[messages.RouteValue(name="m", targets=("a",))], gone_targets=["b"]),
     messages.Keys(secret=b"\0\n" * 16, config_keys=("k",), revision=2, rows=[]),
+    messages.Loading(target="instance:m", loading={"phase": "weights", "remaining": 1.5}),
+    messages.Stored(id="resp_1", target="instance:m", model="m"),
+    messages.Tables(
+        version=4,
+        routes=[
+            messages.RouteValue(
+                name="r", targets=("a", "b"), options={"limit": 3}, affinity=AffinityValue(by=("user",)),
+                aliases=("s",), filters={"s": FilterValue(set={"x": "null"}, strip=("y",))},
+                limits=LimitsValue(concurrent=1), queue=QueueValue(busy=1.5), timeouts=TimeoutsValue(whole=9),
+                instance_ids=(1, None),
+            )
+        ],
+    ),
     messages.Drain(seconds=1.5),
-]
+]  # fmt: skip
 
 
 class Wire:
@@ -348,3 +363,35 @@ async def test_a_closed_target_is_asked_for_again(linked: LinkLab) -> None:
     asked = linked.control.of(messages.Activate)[0]
     linked.control.send(messages.Activated(id=asked.id, target=messages.TargetValue(id="target:m0", url=upstream.url)))
     assert (await client.answer()).body == b"ok"
+
+
+async def test_where_a_start_is_is_kept_until_the_target_opens(linked: LinkLab) -> None:
+    linked.lab.tell(None)
+    target = linked.lab.target()
+    linked.control.send(messages.Loading(target="target:m0", loading={"phase": "weights"}))
+    linked.control.send(messages.Loading(target="target:gone", loading={}))
+    await linked.lab.until(lambda: target.loading)
+    assert linked.lab.plane.table.routes["m"].loading == {"phase": "weights"}
+    target.set(messages.TargetValue(id="target:m0", url="http://127.0.0.1:1"))
+    assert target.loading == {}
+
+
+async def test_responses_are_told_to_the_others_and_heard_of(linked: LinkLab) -> None:
+    linked.lab.tell(None)
+    linked.lab.plane.stored("resp_1", linked.lab.target(), "m")
+    await linked.lab.until(lambda: linked.control.of(messages.Stored))
+    assert linked.control.of(messages.Stored) == [messages.Stored(id="resp_1", target="target:m0", model="m")]
+    linked.control.send(messages.Stored(id="resp_2", target="target:m1", model="n"))
+    await linked.lab.until(lambda: len(linked.lab.plane.responses) == 2)
+    assert linked.lab.plane.responses.find("resp_2") == StoredAt("target:m1", "n")
+
+
+async def test_how_long_a_request_waits_is_asked_with_it(linked: LinkLab) -> None:
+    linked.lab.tell(None, route={"queue": QueueValue(loading=77.0)})
+    client = await linked.lab.client()
+    client.send(chat())
+    await linked.lab.until(lambda: linked.control.of(messages.Activate))
+    (asked,) = linked.control.of(messages.Activate)
+    assert 70 < asked.seconds <= 77
+    client.close()
+    await linked.lab.quiet()

@@ -1,4 +1,4 @@
-"""Requests to the control process: streamed both ways, and other protocols after an upgrade."""
+"""Requests to the control process: streamed both ways."""
 
 import asyncio
 import hashlib
@@ -164,115 +164,14 @@ async def test_a_body_that_cannot_be_read_ends_both_connections(lab: GatewayLab)
     assert await client.rest() == b""
 
 
-UPGRADE = b"GET /api/v1/ws HTTP/1.1\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Key: k\r\n\r\n"
-SWITCHED = b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
-
-
-async def echoes(conn: Conn) -> None:
-    """Switch, greet, and echo; `end` ends it."""
-    await conn.request()
-    conn.send(SWITCHED + b"hello")
-    while (data := await conn.reader.read(65536)) not in (b"", b"end"):
-        conn.send(data)
-        await conn.writer.drain()
-
-
-async def test_an_upgrade(lab: GatewayLab) -> None:
-    control = await lab.control(echoes)
+async def test_heads_that_repeat_and_bodies_that_do_not(lab: GatewayLab) -> None:
+    control = await lab.control(answers)
     client = await lab.client()
-    switched = await client.ask(UPGRADE)
-    assert (switched.status, switched.get(b"upgrade"), switched.get(b"connection")) == (101, b"websocket", b"Upgrade")
-    assert await client.reader.readexactly(5) == b"hello"
-    for data in (b"GET / HTTP/1.1\r\n\r\n", bytes(range(256)), b"x" * 300_000):
-        client.send(data)
-        assert await client.reader.readexactly(len(data)) == data
-    asked = control.requests[0]
-    assert (asked.get(b"upgrade"), asked.get(b"connection")) == (b"websocket", b"upgrade")
-    client.send(b"end")
-    assert await client.rest() == b""
-    await lab.quiet()
-
-
-async def test_bytes_that_come_with_the_upgrade(lab: GatewayLab) -> None:
-    await lab.control(echoes)
-    client = await lab.client()
-    client.send(UPGRADE + b"early")
-    assert (await client.answer()).status == 101
-    assert await client.reader.readexactly(10) == b"helloearly"
-    client.close()
-
-
-async def test_the_client_closes_an_upgraded_connection(lab: GatewayLab) -> None:
-    """What it sent last still arrives."""
-    may_read = asyncio.Event()
-    received = 0
-
-    async def waits(conn: Conn) -> None:
-        nonlocal received
-        await conn.request()
-        conn.send(SWITCHED)
-        conn.writer.transport.pause_reading()
-        await may_read.wait()
-        conn.writer.transport.resume_reading()
-        while data := await conn.reader.read(65536):
-            received += len(data)
-
-    await lab.control(waits)
-    client = await lab.client()
-    assert (await client.ask(UPGRADE)).status == 101
-    (inbound,) = lab.plane.inbound
-    upstream = inbound.work._upstream._transport
-    sent = 0
-    while not upstream.get_write_buffer_size():
-        client.send(bytes(16_384))
-        sent += 16_384
-        await asyncio.sleep(0.002)
-    client.close()
-    await lab.until(lambda: not lab.plane.inbound)
-    may_read.set()
-    await lab.until(lambda: received == sent, told=lambda: f"{received} of {sent} bytes arrived")
-
-
-async def test_the_client_resets_an_upgraded_connection(lab: GatewayLab) -> None:
-    async def reads(conn: Conn) -> None:
-        await conn.request()
-        conn.send(SWITCHED)
-        await conn.ended()
-
-    control = await lab.control(reads)
-    client = await lab.client()
-    assert (await client.ask(UPGRADE)).status == 101
-    client.reset()
-    await lab.until(lambda: control.ended_at, 0.1)
-
-
-async def test_an_upgraded_connection_is_read_no_faster_than_its_other_end(lab: GatewayLab) -> None:
-    may_read = asyncio.Event()
-    received = 0
-
-    async def waits(conn: Conn) -> None:
-        nonlocal received
-        await conn.request()
-        conn.send(SWITCHED)
-        conn.writer.transport.pause_reading()
-        await may_read.wait()
-        conn.writer.transport.resume_reading()
-        while data := await conn.reader.read(2**20):
-            received += len(data)
-
-    await lab.control(waits)
-    client = await lab.client()
-    assert (await client.ask(UPGRADE)).status == 101
-    client.send(bytes(_SIZE))
-    await asyncio.sleep(0.2)
-    assert client.writer.transport.get_write_buffer_size() > _SIZE / 4
-    may_read.set()
-    await lab.until(lambda: received == _SIZE, 10)
-    client.close()
-
-
-async def test_an_upgrade_that_is_refused(lab: GatewayLab) -> None:
-    await lab.control(answers)
-    client = await lab.client()
-    answer = await client.ask(UPGRADE)
-    assert (answer.status, answer.body, answer.get(b"connection")) == (200, b"ok", b"close")
+    for size in (5, 7, 0, 3, 100_000, 3):
+        body = bytes([size % 251]) * size
+        found = await client.ask(b"PUT /api/v1/x HTTP/1.1\r\nHost: h\r\nContent-Length: %d\r\n\r\n%b" % (size, body))
+        assert found.body == b"ok"
+        assert found.all(b"content-length") == [b"2"]
+        assert control.requests[-1].body == body
+        assert control.requests[-1].all(b"content-length") == [b"%d" % size]
+    assert len(control.requests) == 6

@@ -131,7 +131,7 @@ async def test_a_silent_target_ends_in_504(lab: GatewayLab, monkeypatch: pytest.
         await conn.request()
         await conn.ended()
 
-    monkeypatch.setattr("garrison.gateway.worker.plane._SWEEP_SECONDS", 0.01)
+    monkeypatch.setattr("garrison.gateway.worker.sweeping._SWEEP_SECONDS", 0.01)
     lab.plane.silence_seconds = 0.05
     lab.sweep()
     upstream = await lab.serve(silent)

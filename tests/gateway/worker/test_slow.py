@@ -10,7 +10,7 @@ from gateway_lab import OK, Conn, GatewayLab, chat
 _SIZE = 64 * 2**20
 _PIECE = 2**18
 _MOST = 512 * 1024
-_PLANE = "garrison.gateway.worker.plane"
+_SWEEPING = "garrison.gateway.worker.sweeping"
 
 
 async def answers(conn: Conn) -> None:
@@ -113,10 +113,10 @@ async def test_pipelined_answers_wait_for_a_client_that_does_not_read(lab: Gatew
 @pytest.fixture
 def short(monkeypatch: pytest.MonkeyPatch) -> None:
     """Limits of time that a test can wait for."""
-    monkeypatch.setattr(f"{_PLANE}._SWEEP_SECONDS", 0.01)
-    monkeypatch.setattr(f"{_PLANE}._HEAD_SECONDS", 0.15)
-    monkeypatch.setattr(f"{_PLANE}._BODY_SECONDS", 0.15)
-    monkeypatch.setattr(f"{_PLANE}._IDLE_SECONDS", 0.3)
+    monkeypatch.setattr(f"{_SWEEPING}._SWEEP_SECONDS", 0.01)
+    monkeypatch.setattr(f"{_SWEEPING}._HEAD_SECONDS", 0.15)
+    monkeypatch.setattr(f"{_SWEEPING}._BODY_SECONDS", 0.15)
+    monkeypatch.setattr(f"{_SWEEPING}._IDLE_SECONDS", 0.3)
     monkeypatch.setattr("garrison.gateway.worker.inbound._LINGER_SECONDS", 0.1)
     monkeypatch.setattr("garrison.gateway.worker.inbound._UNREAD_SECONDS", 0.1)
 

@@ -96,7 +96,7 @@ def test_an_end_in_the_middle(raw: bytes) -> None:
 def test_interim_responses_and_trailers_are_kept_apart() -> None:
     read = Responses().read(HINTS + CHUNKED + b"1\r\na\r\n0\r\nGrpc-Status: 0\r\n\r\n")
     assert read.headers == [(b"Transfer-Encoding", b"chunked")]
-    assert read.reader.interim == [(103, [(b"Link", b"x")])]
+    assert read.interim == [(103, [(b"Link", b"x")])]
     assert read.reader.trailers == [(b"Grpc-Status", b"0")]
 
 

@@ -5,13 +5,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
-from garrison.api.models.wanted import Wanted, gguf_file, with_file
+from garrison.api.models.wanted import Wanted, with_file
 from garrison.base.clock import SystemClock
 from garrison.base.errors import ModelNotFoundError
 from garrison.base.settings import Settings
 from garrison.models.files.progress import Progress
 from garrison.models.files.stop_token import StopToken
-from garrison.models.request import ResolveRequest, user_hf_home
+from garrison.models.gguf_choice import choose_gguf
+from garrison.models.hub_caches import user_hub_caches
+from garrison.models.request import ResolveRequest
 from garrison.models.resolve import resolve
 
 __all__ = ["Fetched", "Fetcher", "HubFetcher"]
@@ -52,7 +54,7 @@ class HubFetcher:
 
     def __init__(self, settings: Settings, environ: Mapping[str, str]) -> None:
         self._settings = settings
-        self._homes = (user_hf_home(environ),)
+        self._caches = user_hub_caches(environ)
 
     def fetch(self, wanted: Wanted, progress: Progress, stop: StopToken) -> Fetched:
         """As `Fetcher.fetch`."""
@@ -66,7 +68,7 @@ class HubFetcher:
 
     def _request(self, wanted: Wanted) -> ResolveRequest:
         made = ResolveRequest.from_settings(
-            self._settings, wanted.repo, hf_homes=self._homes, allow_gguf=wanted.format != "safetensors"
+            self._settings, wanted.repo, hub_caches=self._caches, allow_gguf=wanted.format != "safetensors"
         )
         # The name again, since from_settings takes one for a path where such a path exists.
         return replace(made, model=wanted.model)
@@ -84,4 +86,4 @@ class HubFetcher:
                 f"no model found: {info.reason}", hint="Check the name on the hub.",
                 details={"model_id": wanted.repo, "tried": []},
             )  # fmt: skip
-        return gguf_file([one.rfilename for one in info.siblings or ()], wanted.quantization or "", wanted.repo)
+        return choose_gguf([one.rfilename for one in info.siblings or ()], wanted.quantization or "", wanted.repo)

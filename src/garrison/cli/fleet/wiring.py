@@ -58,6 +58,8 @@ def open_fleet() -> Iterator[Fleet]:
     Raises:
         GarrisonError: the database cannot be opened.
     """
+    from garrison.declared.recorded import RecordedInstances
+    from garrison.fleet.adapter_traffic import NoGateway, OtherGateway
     from garrison.fleet.artifacts.disk import DiskArtifacts
     from garrison.fleet.instance_dialer import InstanceDialer
     from garrison.net.client import HttpDialer
@@ -68,7 +70,8 @@ def open_fleet() -> Iterator[Fleet]:
     artifacts = DiskArtifacts(values.data_dir, store.identity(), record=store)
     instances = _instances(store, values)
     dialer = InstanceDialer(HttpDialer(), instances)
-    fleet = Fleet(store=store, dialer=dialer, artifacts=artifacts, instances=instances)
+    traffic = NoGateway() if isinstance(instances, RecordedInstances) else OtherGateway()
+    fleet = Fleet(store=store, dialer=dialer, artifacts=artifacts, instances=instances, traffic=traffic)
     try:
         yield fleet
     finally:

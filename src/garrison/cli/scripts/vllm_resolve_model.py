@@ -88,7 +88,7 @@ def run(
     skip_tokenizer: bool | None = None,
     allow_gguf: bool = True,
     allow_patterns: tuple[str, ...] = (),
-    hf_homes: tuple[Path | None, ...] = (),
+    hub_caches: tuple[Path, ...] = (),
 ) -> dict[str, Any]:
     """Resolve `model` (None: the model that the settings name) and write its env file.
 
@@ -112,7 +112,7 @@ def run(
         skip_tokenizer=skip_tokenizer,
         allow_gguf=allow_gguf,
         allow_patterns=allow_patterns,
-        hf_homes=hf_homes,
+        hub_caches=hub_caches,
     )
     resolved = resolve(request, progress=progress)
     env_file = env_file_path(settings, request.layout, request.model)

@@ -77,7 +77,7 @@ def _is_well_formed(key: Key) -> bool:
     tokens = [key.prefix, key.previous_prefix or ""]
     texts = [key.name, key.note, *tokens, *only.instances, *only.models]
     return (
-        all(isinstance(one, int) for one in (key.id, key.revision, *limits, *only.instance_ids))
+        all(isinstance(one, int) for one in (key.id, key.revision, key.priority, *limits, *only.instance_ids))
         and all(isinstance(one, str) for one in texts)
         and all(one.isprintable() for one in tokens)
     )

@@ -49,6 +49,7 @@ def show_key(key: Key, now: datetime) -> None:
             ("requests", _rate(limits.requests_per_minute, "a minute")),
             ("tokens", _rate(limits.tokens_per_minute, "a minute")),
             ("at once", _rate(limits.concurrent, "requests")),
+            ("priority", key.priority or None),
             ("expires", None if key.expires_at is None else f"{utc(key.expires_at)} UTC"),
             ("note", plain(key.note) or None),
             ("created", f"{utc(key.created)} UTC"),

@@ -23,6 +23,7 @@ STATE_LOOKS = {
     "missing": ("✕", "red"),
     "drifted": ("≠", "red"),
     "owed": ("⊘", "yellow"),
+    "on-demand": ("·", "dim"),
     "unknown": ("?", "yellow"),
 }
 _TARGET_LOOKS = {"reachable": ("✓", "green"), "unreachable": ("?", "yellow"), "new": ("·", "dim")}
@@ -94,7 +95,7 @@ def _stacks(status: FleetStatus, page: Page, *, everything: bool) -> None:
 
 def _calm(stack: StackStatus) -> bool:
     """Return whether there is nothing to report; such stacks are left out first."""
-    return not (stack.writer or stack.interrupted or stack.ending or set(stack.counts) - {"served"})
+    return not (stack.writer or stack.interrupted or stack.ending or set(stack.counts) - {"served", "on-demand"})
 
 
 def _stack(stack: StackStatus, now: datetime, page: Page, *, everything: bool) -> None:

@@ -40,6 +40,7 @@ from garrison.fleet.agent.watched import WatchList
 from garrison.fleet.context import Fleet
 from garrison.fleet.hooks.queues import Hooks
 from garrison.fleet.observe.observer import Observer
+from garrison.fleet.operations.repair import Repaired
 from garrison.fleet.values.view import FleetView
 from garrison.store.records import Event
 
@@ -74,6 +75,7 @@ class Agent:
         stacks: names of the stacks to keep; all if None.
         retention: how long to keep events and observations; forever if None.
         observer: observes the targets; by default one that opens a connection for each look.
+        on_repaired: called with the result of each repair, when it is on record; must not block.
     """
 
     def __init__(
@@ -87,6 +89,7 @@ class Agent:
         stacks: Collection[str] | None = None,
         retention: timedelta | None = None,
         observer: Observer | None = None,
+        on_repaired: Callable[[Repaired], None] = lambda _result: None,
     ) -> None:
         self.state = AgentState()
         self._fleet = fleet
@@ -112,8 +115,9 @@ class Agent:
         )
         shared = (fleet, view, self.state, self._list, self._schedule)
         self._repairs = Repairs(
-            *shared, record=self._recorder.add, faults=self._upkeep.faults, changed=self._repaired, bug=self._unexpected
-        )
+            *shared, record=self._recorder.add, faults=self._upkeep.faults, changed=self._repaired,
+            bug=self._unexpected, repaired=on_repaired,
+        )  # fmt: skip
         self._looks = Looks(
             *shared,
             observer=observer or Observer(fleet.dialer, fleet.clock),

@@ -17,7 +17,7 @@ from garrison.fleet.context import Fleet
 from garrison.fleet.observe.drift import find_drift
 from garrison.fleet.observe.entry_faults import Faults
 from garrison.fleet.operations.repair import Repaired
-from garrison.fleet.plan.agent_policy import agent_work
+from garrison.fleet.plan.agent_policy import AgentWork, agent_work
 from garrison.fleet.plan.context import PlanOptions
 from garrison.fleet.plan.planner import plan
 from garrison.fleet.values import events
@@ -41,6 +41,7 @@ class Repairs:
         faults: returns the faults of entries in adapter stores, as last read.
         changed: called when a repair ended.
         bug: called with an unexpected error.
+        repaired: called with the result of each repair.
     """
 
     def __init__(
@@ -55,8 +56,10 @@ class Repairs:
         faults: Callable[[], Faults],
         changed: Callable[[], None],
         bug: Callable[[str, BaseException], None],
+        repaired: Callable[[Repaired], None] = lambda _result: None,
     ) -> None:
         self._fleet = fleet
+        self._repaired = repaired
         self._view = view
         self._state = state
         self._list = watch_list
@@ -104,8 +107,10 @@ class Repairs:
         for resource in one.resources:
             if resource.key not in drifted:
                 self._reported.pop(resource.key, None)
-        busy = [stack for stack in one.stacks if self._began(stack, seen.target) or self._has_work(stack, one, seen)]
-        one.calm = None if busy else seen.served
+        work = {stack: self._work(stack, one, seen) for stack in one.stacks}
+        busy = [stack for stack, found in work.items() if found or self._began(stack, seen.target)]
+        # An adapter that is unloaded after its last request is looked at again, although its target stays as it is.
+        one.calm = None if busy or any(found.waits for found in work.values()) else seen.served
         one.calm_until = self._backoff.until(seen.target, now=self._fleet.clock.monotonic())
         self._due |= {(stack, seen.target) for stack in busy}
 
@@ -150,7 +155,7 @@ class Repairs:
     def _began(self, stack: str, target: str) -> bool:
         return target in self._list.begun.get(stack, ())
 
-    def _has_work(self, stack: str, one: Watched, seen: Sighting) -> bool:
+    def _work(self, stack: str, one: Watched, seen: Sighting) -> AgentWork:
         declaration = self._list.heads[stack]
         here = replace(declaration, targets={one.spec.name: one.spec}, adapters=tuple(one.adapters.get(stack, ())))
         restore = declaration.policy.on_drift == "restore"
@@ -162,10 +167,11 @@ class Repairs:
             options=PlanOptions(force=restore),
             staged_path=lambda _target, digest: self._fleet.artifacts.staged_path(one.spec, digest),
             faults=self._faults(),
+            demand=self._fleet.traffic.demand(),
         )
         owned = [resource for resource in one.resources if resource.stack == stack]
         hopeless = self._backed_off(stack, one)
-        return bool(agent_work(drafted, owned, [seen], restore=restore, hopeless=hopeless, told=self._reported))
+        return agent_work(drafted, owned, [seen], restore=restore, hopeless=hopeless, told=self._reported)
 
     def _ended(self, stack: str, result: Repaired | GarrisonError | None) -> None:
         """Learn from the end of a batch."""
@@ -183,6 +189,7 @@ class Repairs:
             if (one := self._list.targets.get(name)) is not None:
                 self._list.learn(one, result.survey.records[name])
         self._back_off(stack, result)
+        self._repaired(result)
         now = self._fleet.clock.monotonic()
         for outcome in result.outcomes:
             one = self._list.targets.get(outcome.action.target)
@@ -195,7 +202,7 @@ class Repairs:
         now = self._fleet.clock.monotonic()
         for key in result.failed:
             if (one := self._list.targets.get(key.target)) is not None:
-                self._backoff.failed(stack, key, _circumstances(one, key), now=now, interval=one.interval)
+                self._backoff.failed(stack, key, self._circumstances(one, key), now=now, interval=one.interval)
 
     def _keeps_being_undone(self, one: Watched, stack: str, outcome: Outcome) -> bool:
         """Return whether somebody undid the action soon after, repeatedly; report when that begins."""
@@ -221,14 +228,14 @@ class Repairs:
 
     def _backed_off(self, stack: str, one: Watched) -> set[Key]:
         return self._backoff.keys(
-            stack, one.spec.name, lambda key: _circumstances(one, key), now=self._fleet.clock.monotonic()
+            stack, one.spec.name, lambda key: self._circumstances(one, key), now=self._fleet.clock.monotonic()
         )
 
     def _failed(self, stack: str, error: BaseException) -> None:
         self._bug(f"repairing {stack}", error)
 
-
-def _circumstances(one: Watched, key: Key) -> object:
-    """Return what a permanent failure depends on: when it changes, the adapter is tried again at once."""
-    declared = [spec for specs in one.adapters.values() for spec in specs if spec.lora_name == key.name]
-    return declared, one.record.capabilities.get("started_at"), one.record.spec
+    def _circumstances(self, one: Watched, key: Key) -> object:
+        """Return what a permanent failure depends on: when it changes, the adapter is tried again at once."""
+        declared = [spec for specs in one.adapters.values() for spec in specs if spec.served_name == key.name]
+        tries = [self._fleet.traffic.tries(spec.target, spec.lora_name) for spec in declared]
+        return declared, one.record.capabilities.get("started_at"), one.record.spec, tries

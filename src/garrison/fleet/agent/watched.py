@@ -60,7 +60,8 @@ class Watched:
     @property
     def wanted(self) -> set[str]:
         """Names of adapters that should be served here, or were loaded here and should stay."""
-        return self.managed | {spec.lora_name for specs in self.adapters.values() for spec in specs}
+        declared = (spec for specs in self.adapters.values() for spec in specs)
+        return self.managed | {spec.served_name for spec in declared if not spec.on_demand}
 
     def next_look(self) -> Look:
         """Return what the observer needs to know for the next look."""

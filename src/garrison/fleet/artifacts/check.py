@@ -2,13 +2,15 @@
 garbage. No I/O; the files were read by `models.adapters`."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from garrison.base.errors import GarrisonError
 from garrison.engines.vllm import LORA_RANKS
 from garrison.fleet.values.failure import Failure, FailureCode
-from garrison.models.adapters.inspect import AdapterInfo
+from garrison.models.adapters import judge
+from garrison.models.adapters.adapter import AdapterInfo
 
-__all__ = ["being_written", "broken", "refusal"]
+__all__ = ["being_written", "broken", "refusal", "single_file"]
 
 _MOST_MISFITS = 3
 
@@ -20,9 +22,8 @@ def refusal(info: AdapterInfo, *, target: str, max_lora_rank: int | None, misfit
         max_lora_rank: the server's `--max-lora-rank`; None if not known.
         misfits: what `models.adapters.fit.check_against_base` found.
     """
-    if info.refused_by_vllm:
-        what = "; ".join(info.refused_by_vllm)
-        return _invalid(f"vLLM does not load {info.path}: {what}", "Train or export it as a plain LoRA adapter.")
+    if (found := judge.refusal(info, "vllm")) is not None:
+        return _invalid(found.what, found.hint)
     if info.max_rank > LORA_RANKS[-1]:
         message = f"{info.path} has rank {info.max_rank}, and vLLM accepts ranks up to {LORA_RANKS[-1]}"
         return _invalid(message, "Train it with a lower rank, or merge it into its base model.")
@@ -44,6 +45,14 @@ def refusal(info: AdapterInfo, *, target: str, max_lora_rank: int | None, misfit
 def broken(error: GarrisonError) -> Failure:
     """Return the failure of an adapter that is truncated, incomplete, or does not match its own config."""
     return _invalid(error.message, error.hint)
+
+
+def single_file(path: Path) -> Failure:
+    """Return the failure of a declared path that is a file: vLLM loads directories."""
+    if path.suffix == ".gguf":
+        found = judge.other_format(path, "gguf", "vllm")
+        return _invalid(found.what, found.hint)
+    return _invalid(f"{path} is a file", "Declare the directory that holds adapter_config.json.")
 
 
 def being_written(path: str) -> Failure:

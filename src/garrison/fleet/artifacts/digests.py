@@ -8,7 +8,7 @@ from typing import Protocol
 
 from garrison.base.clock import Clock, SystemClock
 from garrison.base.errors import ModelInvalidError
-from garrison.models.adapters.inspect import ADAPTER_FILES, adapter_digest
+from garrison.models.adapters.adapter import ADAPTER_FILES, adapter_digest
 from garrison.models.files.content import open_tree
 
 __all__ = ["AdapterDigests", "ContentRecord", "Stamp", "read_stamp"]

@@ -10,15 +10,17 @@ from urllib.parse import urlsplit
 
 from garrison.base.clock import Clock, SystemClock
 from garrison.base.errors import InvalidError, ModelInvalidError
-from garrison.fleet.artifacts.check import being_written, broken, refusal
+from garrison.fleet.artifacts.check import being_written, broken, refusal, single_file
 from garrison.fleet.artifacts.digests import AdapterDigests, ContentRecord, read_stamp
 from garrison.fleet.artifacts.entry import fault_of, intact
 from garrison.fleet.artifacts.protocol import Content, EntryFault, Staged
 from garrison.fleet.artifacts.store import AdapterStore
 from garrison.fleet.values.target import NO_STORE, TargetSpec, instance_place
-from garrison.models.adapters.fit import BaseShapes, check_against_base, read_base_shapes
-from garrison.models.adapters.inspect import ADAPTER_FILES, AdapterInfo, inspect_adapter
-from garrison.models.files.content import file_size, is_dir, open_tree
+from garrison.models.adapters.adapter import ADAPTER_FILES, AdapterInfo
+from garrison.models.adapters.fit import Base, Fit, check_against_base, read_base
+from garrison.models.adapters.inspect import inspect_adapter
+from garrison.models.files.content import file_size, is_dir, is_file, open_tree
+from garrison.models.validate import PARAMS_NAME
 
 __all__ = ["DiskArtifacts", "default_store", "store_root"]
 
@@ -44,13 +46,17 @@ class DiskArtifacts:
         self._stores: dict[Path, AdapterStore] = {}
         self._whole: dict[str, tuple[str, int]] = {}
         """Entries that were found intact, with their marks at that time."""
-        self._bases: dict[str, tuple[float, BaseShapes]] = {}
+        self._bases: dict[str, tuple[float, Base]] = {}
 
     def digest(self, path: str) -> str | None:
         return self._digests.digest(path)
 
     def check(self, path: str, target: TargetSpec, base_root: str | None) -> Content | None:
-        if not path.startswith("/") or not is_dir(Path(path)):
+        if not path.startswith("/"):
+            return None
+        if is_file(Path(path)):
+            return Content(path, failure=single_file(Path(path)))
+        if not is_dir(Path(path)):
             return None
         before = read_stamp(path)
         if (outside := _leads_out(Path(path))) is not None:
@@ -62,12 +68,12 @@ class DiskArtifacts:
         except ModelInvalidError as error:
             still = read_stamp(path) == before
             return Content(path, failure=broken(error) if still else being_written(path))
-        misfits = self._misfits(info, base_root)
-        failure = refusal(info, target=target.name, max_lora_rank=target.max_lora_rank, misfits=misfits)
+        fit = self._fit(info, base_root)
+        failure = refusal(info, target=target.name, max_lora_rank=target.max_lora_rank, misfits=fit.problems)
         digest = self.digest(path)
         if digest is None or read_stamp(path) != before:
             failure = being_written(path)
-        return Content(path, digest, info, failure)
+        return Content(path, digest, info, failure, fit.untold)
 
     def can_stage(self, target: TargetSpec) -> bool:
         """A declared store is created only in an existing directory: if its disk is not mounted, that is missing."""
@@ -113,27 +119,34 @@ class DiskArtifacts:
     def _store(self, root: Path) -> AdapterStore:
         return self._stores.setdefault(root, AdapterStore(root, self._identity, clock=self._clock))
 
-    def _misfits(self, info: AdapterInfo, base_root: str | None) -> Sequence[str]:
+    def _fit(self, info: AdapterInfo, base_root: str | None) -> Fit:
         """Compare with the base model; no result if the base cannot be read here."""
         base = self._base(base_root) if base_root and base_root.startswith("/") else None
-        return check_against_base(info, base) if base is not None else ()
+        return check_against_base(info, base) if base is not None else Fit()
 
-    def _base(self, root: str) -> BaseShapes | None:
-        try:
-            changed = Path(root, "config.json").stat().st_mtime
-        except OSError:
+    def _base(self, root: str) -> Base | None:
+        changed = _config_time(root)
+        if changed is None:
             return None
         known = self._bases.get(root)
         if known is not None and known[0] == changed:
             return known[1]
         try:
-            shapes = read_base_shapes(Path(root))
+            base = read_base(Path(root))
         except ModelInvalidError:
             return None
         if len(self._bases) >= _MOST_BASES:
             self._bases.clear()
-        self._bases[root] = (changed, shapes)
-        return shapes
+        self._bases[root] = (changed, base)
+        return base
+
+
+def _config_time(root: str) -> float | None:
+    """Return when the config of the model at `root` was last written; None if it has none that can be read here."""
+    for name in ("config.json", PARAMS_NAME):
+        with contextlib.suppress(OSError):
+            return Path(root, name).stat().st_mtime
+    return None
 
 
 def _leads_out(path: Path) -> ModelInvalidError | None:

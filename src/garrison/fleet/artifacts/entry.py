@@ -18,7 +18,7 @@ from garrison.base.errors import ModelInvalidError
 from garrison.base.files import write_atomic
 from garrison.fleet.artifacts.digests import Stamp, read_stamp
 from garrison.fleet.artifacts.protocol import EntryFault
-from garrison.models.adapters.inspect import ADAPTER_FILES, adapter_digest
+from garrison.models.adapters.adapter import ADAPTER_FILES, adapter_digest
 from garrison.models.files.content import is_file
 
 __all__ = [

@@ -9,7 +9,7 @@ from garrison.fleet.values.failure import Failure
 from garrison.fleet.values.target import TargetSpec
 
 if TYPE_CHECKING:
-    from garrison.models.adapters.inspect import AdapterInfo
+    from garrison.models.adapters.adapter import AdapterInfo
 
 __all__ = ["Artifacts", "Content", "EntryFault", "Staged"]
 
@@ -19,15 +19,17 @@ class Content:
     """The adapter at one path, as read on this machine.
 
     Attributes:
-        digest: `models.adapters.inspect.adapter_digest`; None if the files are broken.
+        digest: `models.adapters.adapter.adapter_digest`; None if the files are broken.
         info: the result of the inspection; None if it failed.
         failure: why it must not be loaded; None if nothing is known against it.
+        untold: what could not be checked, a sentence each.
     """
 
     path: str
     digest: str | None = None
     info: "AdapterInfo | None" = None
     failure: Failure | None = None
+    untold: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

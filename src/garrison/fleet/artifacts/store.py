@@ -48,7 +48,7 @@ from garrison.fleet.artifacts.entry import (
     stat,
 )
 from garrison.fleet.artifacts.protocol import Staged
-from garrison.models.adapters.inspect import ADAPTER_FILES, adapter_digest
+from garrison.models.adapters.adapter import ADAPTER_FILES, adapter_digest
 from garrison.models.files.content import file_size, is_dir, open_tree
 from garrison.models.files.copying import copy_files
 from garrison.models.files.space import FreeBytes, disk_full, free_bytes, out_of_space

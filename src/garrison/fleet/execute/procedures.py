@@ -16,6 +16,11 @@ from garrison.store.records import Operation, Resource
 
 __all__ = ["WAYS", "Result", "record"]
 
+_LAST_REQUEST_SECONDS = 5.0
+"""How long an action waits for the last request to an adapter that it unloads. The agent unloads the others later."""
+_PAUSE_SECONDS = 1.0
+"""How long an update in place waits for the last request. Those that come meanwhile wait in the gateway."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
@@ -33,38 +38,52 @@ async def load(steps: Steps) -> Result:
 
 
 async def unload(steps: Steps) -> Result:
-    """Unload a name. If it is already gone, that counts as success."""
+    """Unload a name. If it is already gone, that counts as success.
+
+    A version that was replaced, or an adapter on demand that makes room, stays as long as a request uses it. One that
+    is not declared any more is unloaded in any case.
+    """
     action = steps.action
-    there = await _untouched(steps, action.name, action.recorded, action.observed)
-    steps.checkpoint("looked")
-    if there is not None:
-        await _take_away(steps, action.name, there)
+    async with steps.leaving(action.name, _LAST_REQUEST_SECONDS) as unused:
+        if not unused and action.gently:
+            raise StepError(_in_use(action.name))
+        there = await _untouched(steps, action.name, action.recorded, action.observed)
+        steps.checkpoint("looked")
+        if there is not None:
+            await _take_away(steps, action.name, there)
     gone = (steps.log.gone(action.recorded, Operation.DELETED),) if action.recorded else ()
     return Result(resources=gone)
 
 
 async def swap(steps: Steps) -> Result:
-    """Serve another path under a name that is served: unload and load, back to back.
+    """Serve another path instead of one that is served: unload and load, back to back.
 
-    The name is not served in between. If the new adapter fails, the old one is therefore put back before anything else
-    is tried.
+    Neither is served in between; requests of the gateway wait. If the new adapter fails, the old one is therefore put
+    back before anything else is tried.
     """
-    action, spec = steps.action, _desired(steps.action)
+    action = steps.action
+    spec, before = _desired(action), action.replaced or action.recorded
+    name = before.key.name if before else action.name
     await _prepare(steps, spec)
-    old = await _untouched(steps, action.name, action.recorded, action.observed)
-    steps.checkpoint("looked")
-    if old is None or (old.root == steps.path != _observed_root(action)):
-        lost = old is None and _was_recorded(action)
-        return Result(resources=(await _load_and_verify(steps, spec, lost=lost),))
-    patience = steps.patience()
+    async with steps.leaving(name, _PAUSE_SECONDS):
+        old = await _untouched(steps, name, before, action.observed)
+        steps.checkpoint("looked")
+        if old is None or (old.root == steps.path != _observed_root(action)):
+            lost = old is None and _was_recorded(action)
+            return Result(resources=(await _load_and_verify(steps, spec, lost=lost),))
+        return await _exchange(steps, spec, old)
+
+
+async def _exchange(steps: Steps, spec: AdapterDeclaration, old: Served) -> Result:
+    action, patience = steps.action, steps.patience()
     while True:
-        await steps.unload(action.name)
+        await steps.unload(old.name)
         since = steps.clock.monotonic()
         failure = await steps.try_load(action.name, steps.path, is_3d=spec.is_3d_lora_weight)
         gap_ms = (steps.clock.monotonic() - since) * 1000
         if failure is None:
             try:
-                return Result(resources=(await _verify(steps, spec),), gap_ms=gap_ms)
+                return Result(resources=(await _verify(steps, spec), *_gone(steps, old)), gap_ms=gap_ms)
             except StepError as error:
                 # Unreachable, or the new adapter still holds the name: the old one cannot be put back.
                 if error.failure.cause is not None or error.left is not None:
@@ -74,8 +93,21 @@ async def swap(steps: Steps) -> Result:
         await patience.wait(failure)
 
 
+def _gone(steps: Steps, old: Served) -> tuple[Resource, ...]:
+    """The record of what was exchanged for an adapter of another name."""
+    before = steps.action.replaced
+    if before is None or old.name == steps.action.name:
+        return ()
+    return (steps.log.gone(before, Operation.DELETED, f"replaced by {steps.action.name}"),)
+
+
 async def load_then_unload(steps: Steps) -> Result:
-    """Rename an adapter: the new name is served before the old one is unloaded."""
+    """Rename an adapter, or update one whose versions have names of their own: the new name is served before the old
+    one is unloaded.
+
+    The gateway sends requests to the new one as soon as that is on record. The old one stays while a request uses it;
+    then the agent unloads it later.
+    """
     action, spec = steps.action, _desired(steps.action)
     old = action.replaced
     if old is None:
@@ -85,10 +117,14 @@ async def load_then_unload(steps: Steps) -> Result:
     # Record the new name now: if the process is killed here, both names are served, and both must be known.
     await steps.log.keep("unload", [created])
     steps.checkpoint("half-recorded")
-    there = await _untouched(steps, old.key.name, old, action.observed)
-    steps.checkpoint("looked")
-    if there is not None:
-        await _take_away(steps, old.key.name, there)
+    async with steps.leaving(old.key.name, _LAST_REQUEST_SECONDS) as unused:
+        if not unused and action.gently:
+            steps.notes.append(f"{old.key.name} is unloaded when its last request has ended")
+            return Result()
+        there = await _untouched(steps, old.key.name, old, action.observed)
+        steps.checkpoint("looked")
+        if there is not None:
+            await _take_away(steps, old.key.name, there)
     return Result(resources=(steps.log.gone(old, Operation.DELETED, f"replaced by {action.name}"),))
 
 
@@ -118,7 +154,7 @@ async def _prepare(steps: Steps, spec: AdapterDeclaration) -> None:
 async def _load_and_verify(steps: Steps, spec: AdapterDeclaration, *, lost: bool = False) -> Resource:
     """Load an adapter and verify it. `lost`: on failure, the recorded name is proved absent."""
     try:
-        await steps.load(spec.lora_name, steps.path, is_3d=spec.is_3d_lora_weight)
+        await steps.load(spec.served_name, steps.path, is_3d=spec.is_3d_lora_weight)
         return await _verify(steps, spec)
     except StepError as error:
         error.lost = lost and error.failure.cause is None and error.left is None
@@ -128,11 +164,11 @@ async def _load_and_verify(steps: Steps, spec: AdapterDeclaration, *, lost: bool
 async def _verify(steps: Steps, spec: AdapterDeclaration) -> Resource:
     """List, compare and probe the new adapter; unload it again if one of these fails."""
     try:
-        there = await steps.verify(spec.lora_name, spec)
-        await steps.probe(spec.lora_name, spec, there.parent)
+        there = await steps.verify(spec.served_name, spec)
+        await steps.probe(spec.served_name, spec, there.parent)
     except StepError as error:
         if error.failure.cause is None:
-            error.left = await steps.undo(spec.lora_name)
+            error.left = await steps.undo(spec.served_name)
         raise
     operation = Operation.UPDATED if steps.action.kind is ActionKind.UPDATE else Operation.CREATED
     return steps.log.version(operation, served_path=steps.path, parent=there.parent)
@@ -156,7 +192,7 @@ async def _put_back(steps: Steps, old: Served, because: Failure) -> None:
     Raises:
         StepError: the old adapter cannot be put back; carries the failure `because`, and whether the old one is lost.
     """
-    name = steps.action.name
+    name = old.name
     assert old.root is not None
     is_3d = _is_3d(steps.action)
     patience = steps.patience()
@@ -193,6 +229,15 @@ async def _untouched(steps: Steps, name: str, recorded: Resource | None, observe
     return there
 
 
+def _in_use(name: str) -> Failure:
+    return Failure(
+        code=FailureCode.NOT_STABILIZED,
+        message=f"requests to {name} are still in progress, so it stays loaded",
+        hint="The agent unloads it when the last one has ended.",
+        recoverable=True,
+    )
+
+
 def _desired(action: Action) -> AdapterDeclaration:
     if action.desired is None:
         raise AssertionError(f"{action.kind} {action.name} on {action.target} has nothing to load")
@@ -208,5 +253,6 @@ def _was_recorded(action: Action) -> bool:
 
 
 def _is_3d(action: Action) -> bool:
-    spec = action.recorded.spec if action.recorded else {}
+    before = action.replaced or action.recorded
+    spec = before.spec if before else {}
     return bool(spec.get("is_3d_lora_weight", False))

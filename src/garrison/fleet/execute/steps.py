@@ -7,6 +7,7 @@ complete answer may have been carried out, so the list is read before the reques
 import asyncio
 import random
 from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field, replace
 
 from garrison.base.errors import DiskFullError, GarrisonError, LockedError
@@ -109,6 +110,10 @@ class Steps:
         self.touched = False
         self.uncertain = False
         self.ours = False
+
+    def leaving(self, name: str, seconds: float) -> AbstractAsyncContextManager[bool]:
+        """Keep the gateway's requests away from `name`; see `AdapterTraffic.leaving`."""
+        return self._fleet.traffic.leaving(self.action.target, name, seconds)
 
     def patience(self) -> "Patience":
         """Return a fresh retry budget for one step."""

@@ -11,9 +11,9 @@ from garrison.fleet.manifest.address import address
 from garrison.fleet.manifest.declare_instances import (
     LORA_ENGINES,
     declare_instances,
-    declare_routes,
     instance_targets,
 )
+from garrison.fleet.manifest.declare_routes import declare_routes
 from garrison.fleet.manifest.draft import Draft, Problems, did_you_mean, dotted
 from garrison.fleet.manifest.fields import SecretModel
 from garrison.fleet.manifest.model import AdapterModel, FleetManifest, HookModel, TargetModel
@@ -128,6 +128,7 @@ def _target(name: str, url: str, model: TargetModel) -> TargetSpec:
         tls=Tls(ca=model.tls.ca, cert=model.tls.cert, key=model.tls.key, insecure=model.tls.insecure),
         adapter_store=model.adapter_store,
         max_lora_rank=model.max_lora_rank,
+        adapter_slots=model.adapter_slots,
         prefix_caching=model.prefix_caching,
         timeout=model.timeout,
         load_timeout=model.load_timeout,
@@ -152,19 +153,30 @@ def _check_headers(draft: Draft, path: Path, model: TargetModel | HookModel, pro
 
 @dataclass(frozen=True, slots=True)
 class _Place:
-    """What adapters may be attached to: a target or an instance. `engine` is that of an instance."""
+    """What adapters may be attached to: a target or an instance.
+
+    Attributes:
+        engine: of an instance.
+        versions: adapters are versioned there by default.
+    """
 
     base_model: str | None = None
     labels: Mapping[str, str] = field(default_factory=dict)
     engine: str | None = None
+    versions: bool = False
 
 
 def _places(manifest: FleetManifest) -> dict[str, _Place]:
     places = {
-        name: _Place(one.served_model_name, engine=one.engine or ("custom" if one.custom else "vllm"))
+        name: _instance(one.served_model_name, one.engine or ("custom" if one.custom else "vllm"), one.node)
         for name, one in manifest.instances.items()
     }
     return places | {name: _Place(one.base_model, one.labels) for name, one in manifest.targets.items()}
+
+
+def _instance(base_model: str | None, engine: str, node: str | None) -> _Place:
+    """What is known of an instance. One of a node has a gateway that does not know this stack's adapters."""
+    return _Place(base_model, engine=engine, versions=node is None and engine != "custom")
 
 
 def _adapters(
@@ -201,6 +213,8 @@ def _adapters(
                     base_model_name=model.base_model_name,
                     is_3d_lora_weight=model.is_3d_lora_weight,
                     probe=model.probe,
+                    versioned=targets[target].versions if model.update is None else model.update == "versioned",
+                    on_demand=model.load == "on_demand",
                 )
             )
     return tuple(made)

@@ -1,25 +1,21 @@
-"""Turns the instances and the routes of a valid manifest into declarations, and checks the rules across them."""
+"""Turns the instances of a valid manifest into declarations, and checks the rules across them."""
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 
 from garrison.base.documents import Path
 from garrison.base.errors import InvalidError
 from garrison.engines.options import normal_keys
-from garrison.fleet.manifest.draft import Draft, Problems, did_you_mean, dotted
-from garrison.fleet.manifest.instance_model import INSTANCE_NAME, InstanceModel, RouteModel
+from garrison.fleet.manifest.draft import Draft, Problems, dotted
+from garrison.fleet.manifest.instance_model import INSTANCE_NAME, InstanceModel
 from garrison.fleet.manifest.instance_options import args_as_options
 from garrison.fleet.manifest.model import FleetManifest
-from garrison.fleet.values.declaration import AdapterDeclaration
 from garrison.fleet.values.instance import CustomCommand, InstanceDeclaration
-from garrison.fleet.values.route import RouteDeclaration, RouteEnd
 from garrison.fleet.values.target import TargetSpec, instance_url
 
-__all__ = ["LORA_ENGINES", "declare_instances", "declare_routes", "instance_targets"]
+__all__ = ["LORA_ENGINES", "declare_instances", "instance_targets"]
 
 LORA_ENGINES = frozenset({"vllm", "sim", "custom"})
 """Engines to which adapters can be attached while they run; what a custom server can do shows when it is asked."""
-
-_IN_ORDER = ("warm-first", "pin", "spill", "failover")
 
 
 def declare_instances(draft: Draft, manifest: FleetManifest, problems: Problems) -> dict[str, InstanceDeclaration]:
@@ -31,20 +27,21 @@ def instance_targets(instances: Mapping[str, InstanceDeclaration], attached: Ite
     """Return a target for each instance in `attached`. Whoever runs the instance supplies its address."""
     names = set(attached)
     return {
-        name: TargetSpec(name=name, base_url=instance_url(name, one.node), base_model=one.served_model_name)
+        name: TargetSpec(
+            name=name,
+            base_url=instance_url(name, one.node),
+            base_model=one.served_model_name,
+            adapter_slots=_slots(one),
+        )
         for name, one in instances.items()
         if name in names
     }
 
 
-def declare_routes(
-    draft: Draft, manifest: FleetManifest, adapters: Iterable[AdapterDeclaration], problems: Problems
-) -> dict[str, RouteDeclaration]:
-    """Return the routes by name; what is wrong goes to `problems`."""
-    served: dict[str, set[str]] = {name: set() for name in (*manifest.instances, *manifest.targets)}
-    for one in adapters:
-        served.setdefault(one.target, set()).add(one.lora_name)
-    return {name: _route(draft, name, model, served, problems) for name, model in manifest.routes.items()}
+def _slots(instance: InstanceDeclaration) -> int | None:
+    """How many adapters its engine is told to hold; None if that is left to the engine."""
+    kept = instance.options.get("max_cpu_loras", instance.options.get("max_loras"))
+    return kept if isinstance(kept, int) else instance.max_loras
 
 
 def _instance(
@@ -123,32 +120,3 @@ def _check_container(draft: Draft, path: Path, model: InstanceModel, engine: str
         at = (*path, "container")
         what = "mlx_lm does not run in a container" if engine == "mlx_lm" else "a container has a program of its own"
         problems.add(draft.where(at), at, f"{dotted(at)}: {what}", "Remove container, or executable.")
-
-
-def _route(
-    draft: Draft, name: str, model: RouteModel, served: Mapping[str, Collection[str]], problems: Problems
-) -> RouteDeclaration:
-    path: Path = ("routes", name)
-    ends: list[RouteEnd] = []
-    for index, text in enumerate(model.to):
-        at: Path = (*path, "to", index)
-        place, slash, adapter = text.partition("/")
-        if place not in served:
-            said = f"{dotted(at)}: unknown instance or target {draft.shown(at, place)}"
-            problems.add(draft.where(at), at, said, did_you_mean(place, served, what="instances and targets"))
-        elif slash and adapter not in served[place]:
-            said = f"{dotted(at)}: no adapter {draft.shown(at, adapter)} on {place!r}"
-            problems.add(draft.where(at), at, said, did_you_mean(adapter, served[place], what=f"adapters on {place}"))
-        if text in model.to[:index]:
-            problems.add(draft.where(at), at, f"{dotted(at)}: duplicate {draft.shown(at, text)}", "Remove one.")
-        weight = model.weights.get(text, 1.0)
-        ends.append(RouteEnd(place=place, adapter=adapter if slash else None, weight=weight))
-    for key in model.weights:
-        at = (*path, "weights", key)
-        if key not in model.to:
-            text = f"{dotted(at)}: {key!r} is not in `to`"
-            problems.add(draft.where(at), at, text, did_you_mean(key, model.to, what="entries"))
-        elif model.policy in _IN_ORDER:
-            said = f"{dotted(at)}: {model.policy} has no weights"
-            problems.add(draft.where(at), at, said, "Order the entries of `to`.")
-    return RouteDeclaration(name=name, to=tuple(ends), policy=model.policy)

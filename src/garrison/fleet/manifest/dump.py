@@ -1,6 +1,6 @@
 """Writes a declaration as a concise manifest. Loading the manifest gives an equal declaration."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import yaml
@@ -45,7 +45,8 @@ def manifest_body(declaration: Declaration) -> dict[str, Any]:
     if targets:
         body["targets"] = {name: target.to_json() for name, target in targets.items()}
     if declaration.adapters:
-        body["adapters"] = _adapters(declaration.adapters)
+        local = {name for name, one in declaration.instances.items() if one.node is None and one.engine != "custom"}
+        body["adapters"] = _adapters(declaration.adapters, local)
     if declaration.models:
         body["models"] = {
             model.label: {"target": model.target}
@@ -63,10 +64,14 @@ def manifest_body(declaration: Declaration) -> dict[str, Any]:
     return {key: _escaped(value) for key, value in body.items()}
 
 
-def _adapters(adapters: tuple[AdapterDeclaration, ...]) -> dict[str, Any]:
+def _adapters(adapters: tuple[AdapterDeclaration, ...], local: Collection[str]) -> dict[str, Any]:
+    """Write adapters. `local`: names of instances where they are versioned by default."""
     same: dict[tuple[object, ...], list[AdapterDeclaration]] = {}
     for one in adapters:
-        key = (one.label, one.lora_name, one.lora_path, one.base_model_name, one.probe, one.is_3d_lora_weight)
+        key = (
+            one.label, one.lora_name, one.lora_path, one.base_model_name, one.probe, one.is_3d_lora_weight,
+            one.on_demand, _update(one, local),
+        )  # fmt: skip
         same.setdefault(key, []).append(one)
     written: dict[str, Any] = {}
     labels = {one.label for one, *_ in same.values()}
@@ -76,17 +81,25 @@ def _adapters(adapters: tuple[AdapterDeclaration, ...]) -> dict[str, Any]:
         body: dict[str, Any] = {"targets": [first.target, *(one.target for one in others)]}
         if not others:
             body = {"target": first.target}
-        body |= _fields(first)
+        body |= _fields(first, _update(first, local))
         if body["lora_name"] == label:
             del body["lora_name"]
         written[label] = body
     return written
 
 
-def _fields(adapter: AdapterDeclaration) -> dict[str, Any]:
+def _update(adapter: AdapterDeclaration, local: Collection[str]) -> str | None:
+    """Return the value of `update`; None where the default says the same."""
+    if adapter.versioned == (adapter.target in local):
+        return None
+    return "versioned" if adapter.versioned else "in_place"
+
+
+def _fields(adapter: AdapterDeclaration, update: str | None) -> dict[str, Any]:
     body = {"lora_name": adapter.lora_name, "lora_path": adapter.lora_path}
-    optional = {"base_model_name": adapter.base_model_name, "probe": adapter.probe}
-    flag = {"is_3d_lora_weight": True} if adapter.is_3d_lora_weight else {}
+    optional = {"base_model_name": adapter.base_model_name, "probe": adapter.probe, "update": update}
+    flag: dict[str, Any] = {"is_3d_lora_weight": True} if adapter.is_3d_lora_weight else {}
+    flag |= {"load": "on_demand"} if adapter.on_demand else {}
     return body | {key: value for key, value in optional.items() if value is not None} | flag
 
 

@@ -1,4 +1,4 @@
-"""The keys of an instance and of a route, with types and descriptions."""
+"""The keys of an instance, with types and descriptions."""
 
 import re
 from collections.abc import Mapping
@@ -23,7 +23,7 @@ from garrison.fleet.manifest.fields import (
     schema_of,
 )
 
-__all__ = ["INSTANCE_NAME", "CustomModel", "InstanceModel", "RouteModel"]
+__all__ = ["INSTANCE_NAME", "Bytes", "Count", "CustomModel", "InstanceModel", "Weight", "Words", "is_json"]
 
 INSTANCE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,49}\Z")
 """What `instances.values.spec.require_name` accepts."""
@@ -73,16 +73,17 @@ def _devices(value: Any) -> Any:
     )
 
 
-def _is_json(value: Any) -> bool:
+def is_json(value: Any) -> bool:
+    """Whether a value that YAML has read is one of JSON's."""
     if isinstance(value, Mapping):
-        return all(isinstance(key, str) and _is_json(one) for key, one in value.items())
+        return all(isinstance(key, str) and is_json(one) for key, one in value.items())
     if isinstance(value, list):
-        return all(map(_is_json, value))
+        return all(map(is_json, value))
     return value is None or isinstance(value, str | int | float)
 
 
 def _json(value: Any) -> Any:
-    if not _is_json(value):
+    if not is_json(value):
         raise ValueError("an option is text, a number, true, false, null, a list or a mapping")
     return value
 
@@ -218,36 +219,3 @@ class InstanceModel(Keys):
         if self.custom is not None and self.engine not in (None, "custom"):
             raise ValueError(f"the key custom is for the engine custom, not {self.engine}")
         return self
-
-
-RoutePolicy = Literal[
-    "least-outstanding",
-    "power-of-two",
-    "round-robin",
-    "hash",
-    "prefix",
-    "warm-first",
-    "pin",
-    "spill",
-    "random",
-    "failover",
-]
-
-
-class RouteModel(Keys):
-    """A public model name. Its key is what clients send as `model`."""
-
-    to: Words = Field(
-        min_length=1,
-        description="Where its requests go: `INSTANCE`, `TARGET`, `INSTANCE/ADAPTER`, `TARGET/ADAPTER`, or a list of "
-        "these.",
-    )
-    policy: RoutePolicy = Field(
-        "least-outstanding",
-        description="How one of several is chosen: the one with the fewest requests in flight, the better of two drawn "
-        "at random (`random` is the same), in turn, by session, by the beginning of the prompt, the first that runs, "
-        "always the first while it answers (`failover` is the same), or the first that is not full.",
-    )
-    weights: dict[Name, Weight] = Field(
-        default_factory=dict, description="Shares, by entry of `to`; 1 for those without. Not for policies in order."
-    )

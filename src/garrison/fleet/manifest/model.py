@@ -20,7 +20,8 @@ from garrison.fleet.manifest.fields import (
     Timeout,
     Word,
 )
-from garrison.fleet.manifest.instance_model import InstanceModel, RouteModel
+from garrison.fleet.manifest.instance_model import InstanceModel
+from garrison.fleet.manifest.route_model import RouteModel
 
 __all__ = ["AdapterModel", "FleetManifest", "HookModel", "ModelModel", "PolicyModel", "TargetModel"]
 
@@ -73,6 +74,11 @@ class TargetModel(Keys):
         "a directory in Garrison's data directory for a loopback address, `none` for any other.",
     )
     max_lora_rank: Rank | None = Field(None, description="The server's limit, if known.")
+    adapter_slots: Rank | None = Field(
+        None,
+        description="How many adapters the server is to hold at a time. Those that are loaded on demand keep to it; an "
+        "update that finds no free one unloads the old version first. Default: no limit, and 8 on demand.",
+    )
     prefix_caching: Flag | None = Field(None, description="`false` if the server runs without prefix caching.")
     timeout: Timeout = Field(5.0, description="For connecting, and for every response except to a load.")
     load_timeout: Timeout = Field(120.0, description="For the response to a load.")
@@ -107,6 +113,18 @@ class AdapterModel(Keys):
     )
     is_3d_lora_weight: Flag = Field(False, description="Layout of MoE weights. Create-only.")
     probe: Flag | None = Field(None, description="Overrides the target's `probe`.")
+    update: Literal["in_place", "versioned"] | None = Field(
+        None,
+        description="How new content replaces the old. `versioned`: it is loaded beside the old one, under a name that "
+        "carries its digest, and the gateway changes over when it answers; nobody can use `lora_name` at the server "
+        "itself. `in_place`: the name is unloaded and loaded. Default: `versioned` on instances of this machine, which "
+        "only the gateway reaches, `in_place` elsewhere.",
+    )
+    load: Literal["eager", "on_demand"] = Field(
+        "eager",
+        description="`on_demand`: it is loaded when a request asks the gateway for it. When the target is full, the "
+        "one on demand that was not used for longest makes room.",
+    )
 
     @model_validator(mode="after")
     def _one(self) -> "AdapterModel":

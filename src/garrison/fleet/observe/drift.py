@@ -42,7 +42,7 @@ def find_drift(resources: Iterable[Resource], seen: Sighting) -> list[Drift]:
     """Return the drift of the owned `resources` on the target of `seen`.
 
     An unknown target has no drift: unknown is not absent. On a target with run-time LoRA off nothing counts as missing,
-    since a missing adapter proves nothing there.
+    since a missing adapter proves nothing there. Nor does one that is loaded on demand: the next request loads it.
     """
     if not seen.known:
         return []
@@ -50,7 +50,7 @@ def find_drift(resources: Iterable[Resource], seen: Sighting) -> list[Drift]:
     for resource in resources:
         observed = seen.adapter(resource.key.name)
         if observed is None:
-            if seen.lora_routes is False:
+            if seen.lora_routes is False or resource.spec.get("on_demand"):
                 continue
             found.append(Drift(kind="missing", resource=resource, observed=None, seen=seen))
         elif observed.root != resource.served_path:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from operator import attrgetter
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from garrison.fleet.artifacts.protocol import Artifacts
 from garrison.fleet.context import Fleet
@@ -17,6 +17,7 @@ from garrison.fleet.values.failure import Failure, FailureCode
 from garrison.fleet.values.observation import Sighting
 from garrison.fleet.values.plan import Action, ActionKind, Way
 from garrison.fleet.values.target import TargetSpec
+from garrison.fleet.values.versions import public_name
 from garrison.store.records import Resource
 
 __all__ = ["check_files", "staging_targets", "with_digests"]
@@ -32,9 +33,9 @@ async def with_digests(fleet: Fleet, declaration: Declaration, owned: Iterable[R
     """Return `declaration` with the digest of each adapter whose content can be read here.
 
     Where it can no longer be read, and the adapter store still holds the content that was applied, the adapter keeps
-    that digest.
+    that digest. So does a versioned one in any case: its name on the target follows from it.
     """
-    applied = {(one.key.target, one.key.name): one.spec for one in owned}
+    applied = _last_applied(owned)
     digests: dict[str, str | None] = {}
     for spec in declaration.adapters:
         if spec.lora_path not in digests:  # a hop each: a first digest reads the whole file
@@ -45,12 +46,21 @@ async def with_digests(fleet: Fleet, declaration: Declaration, owned: Iterable[R
         digest = digests[spec.lora_path]
         last = applied.get((spec.target, spec.lora_name), {})
         if digest is None and last.get("digest") and last.get("lora_path") == spec.lora_path:
-            digest = files.kept(declaration.targets[spec.target], str(last["digest"]))
+            held = files.kept(declaration.targets[spec.target], str(last["digest"]))
+            digest = str(last["digest"]) if spec.versioned else held
         return spec if digest == spec.digest else replace(spec, digest=digest)
 
     return replace(
         declaration, adapters=tuple(await _in_batches(fleet, complete, declaration.adapters, attrgetter("lora_path")))
     )
+
+
+def _last_applied(owned: Iterable[Resource]) -> dict[tuple[str, str], Mapping[str, Any]]:
+    """Return the specs of what was applied last, by target and the name that clients use."""
+    versions: dict[tuple[str, str], list[Resource]] = {}
+    for one in owned:
+        versions.setdefault((one.key.target, public_name(one)), []).append(one)
+    return {place: max(some, key=attrgetter("at")).spec for place, some in versions.items()}
 
 
 async def staging_targets(fleet: Fleet, targets: Mapping[str, TargetSpec]) -> set[str]:
@@ -61,8 +71,8 @@ async def staging_targets(fleet: Fleet, targets: Mapping[str, TargetSpec]) -> se
 
 async def check_files(
     fleet: Fleet, actions: Sequence[Action], targets: Mapping[str, TargetSpec], sightings: Mapping[str, Sighting]
-) -> list[Action]:
-    """Return `actions` with loads blocked whose files cannot be loaded.
+) -> tuple[list[Action], list[str]]:
+    """Return `actions` with loads blocked whose files cannot be loaded, and what could not be checked, a line each.
 
     vLLM answers 200 to an adapter that does not fit and then serves garbage, so whatever the files tell is said before
     anything is sent.
@@ -80,7 +90,8 @@ async def check_files(
         reason = "its files cannot be loaded"
         return replace(action, kind=ActionKind.BLOCKED, way=None, reason=reason, failure=failure)
 
-    return await _in_batches(fleet, checked, actions, lambda one: one.desired.lora_path if one.desired else one.name)
+    done = await _in_batches(fleet, checked, actions, lambda one: one.desired.lora_path if one.desired else one.name)
+    return done, files.untold()
 
 
 async def _in_batches(
@@ -105,6 +116,7 @@ class _Files:
 
     artifacts: Artifacts
     _sound: set[tuple[str, int | None, str | None, bool]] = field(default_factory=set)
+    _untold: dict[str, set[str]] = field(default_factory=dict)
     _digests: dict[str, str | None] = field(default_factory=dict)
     _intact: dict[str, bool | None] = field(default_factory=dict)
     _held: dict[str, bool] = field(default_factory=dict)
@@ -133,8 +145,17 @@ class _Files:
         content = self.artifacts.check(path, target, base_root)
         if content is None or content.failure is None:
             self._sound.add(alike)
+            for sentence in content.untold if content is not None else ():
+                self._untold.setdefault(sentence, set()).add(path)
             return None
         return content.failure
+
+    def untold(self) -> list[str]:
+        """Return what could not be checked of files that may be loaded, a line for each sentence."""
+        return [
+            f"{min(paths)}{f' and {len(paths) - 1} more' if len(paths) > 1 else ''}: {sentence}"
+            for sentence, paths in sorted(self._untold.items())
+        ]
 
     def kept(self, target: TargetSpec, digest: str) -> str | None:
         """Return `digest` if the target's store holds that content."""

@@ -25,8 +25,9 @@ _BYTES = 16
 # `attrgetter` and `repr`: a plan may have 100,000 actions, and JSON with sorted keys takes five times as long. A record
 # has its keys in the order in which it was stored, so equal ones look alike.
 _adapter = attrgetter(
-    "target", "label", "lora_name", "lora_path", "base_model_name", "is_3d_lora_weight", "digest", "probe"
-)
+    "target", "label", "lora_name", "lora_path", "base_model_name", "is_3d_lora_weight", "digest", "probe", "versioned",
+    "on_demand",
+)  # fmt: skip
 _action = attrgetter("kind", "target", "name", "label", "way", "stage", "load_path", "conflict")
 _served = attrgetter("name", "root", "parent")
 _resource = attrgetter("key.target", "key.type", "key.name", "stack", "label", "served_path", "parent", "spec")

@@ -14,7 +14,7 @@ from garrison.fleet.operations.apply import tidy
 from garrison.fleet.operations.fingerprint import digest_of
 from garrison.fleet.operations.survey import Seen, look, managed_names
 from garrison.fleet.values import events
-from garrison.fleet.values.declaration import Declaration
+from garrison.fleet.values.declaration import AdapterDeclaration, Declaration
 from garrison.fleet.values.observation import Cause
 from garrison.fleet.values.target import TargetSpec
 from garrison.fleet.values.view import FleetView
@@ -183,7 +183,7 @@ def _wanted(stack: StackRecord, target: str) -> set[str]:
     if stack.ending:
         return set()
     adapters: list[Mapping[str, Any]] = stack.declaration.get("adapters", [])
-    return {str(one["lora_name"]) for one in adapters if one["target"] == target}
+    return {AdapterDeclaration(**one).served_name for one in adapters if one["target"] == target}
 
 
 async def _undeclare(fleet: Fleet, name: str, target: str) -> None:

@@ -280,14 +280,15 @@ async def decide(
         staged_path=staged_path,
         faults=faults,
         ending=frozenset(ending),
+        demand=fleet.traffic.demand(),
         prefix_caching={name: _prefix_caching(spec, found.records[name]) for name, spec in found.targets.items()},
     )
     warnings = [
         f"{name} was at {address}: adapters on that server stay loaded, and are no longer managed"
         for name, address in sorted(found.moved.items())
     ]
-    actions = await check_files(fleet, drafted.actions, found.targets, found.sightings)
-    return replace(drafted, actions=tuple(actions), warnings=(*drafted.warnings, *warnings))
+    actions, untold = await check_files(fleet, drafted.actions, found.targets, found.sightings)
+    return replace(drafted, actions=tuple(actions), warnings=(*drafted.warnings, *warnings, *untold))
 
 
 def _may_be_another(record: TargetRecord) -> bool:

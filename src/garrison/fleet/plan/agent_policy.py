@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from garrison.fleet.observe.drift import Drift, find_drift_everywhere
 from garrison.fleet.values.observation import Sighting
-from garrison.fleet.values.plan import Action, Plan
+from garrison.fleet.values.plan import Action, ActionKind, Plan
 from garrison.store.records import Key, Resource
 
 __all__ = ["AgentWork", "agent_work"]
@@ -23,11 +23,13 @@ class AgentWork:
         act: actions to execute.
         bury: drift that is recorded as a tombstone.
         tell: drift that is only reported; the record does not change.
+        waits: an adapter is to be unloaded when its last request has ended.
     """
 
     act: tuple[Action, ...] = ()
     bury: tuple[Drift, ...] = ()
     tell: tuple[Drift, ...] = ()
+    waits: bool = False
 
     def __bool__(self) -> bool:
         return bool(self.act or self.bury or self.tell)
@@ -70,6 +72,7 @@ def agent_work(
             and one.resource.operation.serves
             and not (one.resource.key in told and told[one.resource.key] == one.observed.root)
         ),
+        waits=any(action.gently and action.kind is ActionKind.KEEP for action in drafted.actions),
     )
 
 

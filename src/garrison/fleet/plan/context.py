@@ -1,13 +1,14 @@
 """The context of the decisions in a plan. Values and lookups, no I/O."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Literal
 
 from garrison.fleet.artifacts.entry import next_name
 from garrison.fleet.artifacts.protocol import EntryFault
 from garrison.fleet.values.declaration import AdapterDeclaration
+from garrison.fleet.values.demand import NOTHING_ASKED, Demand
 from garrison.fleet.values.failure import Failure, FailureCode, code_of_unknown
 from garrison.fleet.values.observation import Cause, Served, Sighting
 
@@ -46,6 +47,9 @@ class Scene:
     faults: Mapping[str, EntryFault]
     prefix_caching: Mapping[str, bool | None]
     ending: frozenset[str] = frozenset()
+    demand: Demand = NOTHING_ASKED
+    slots: Mapping[str, int | None] = field(default_factory=dict)
+    instances: frozenset[str] = frozenset()
 
     def unknown(self, target: str) -> Failure | None:
         """Return why `target` is unknown; None if it was observed."""
@@ -65,6 +69,11 @@ class Scene:
         """Return the adapter served as `name` on `target`, if any."""
         seen = self.sightings.get(target)
         return seen.adapter(name) if seen is not None else None
+
+    def full(self, target: str) -> bool:
+        """Return whether the target is known to have no room for one more adapter."""
+        slots, seen = self.slots.get(target), self.sightings.get(target)
+        return slots is not None and seen is not None and len(seen.adapters) >= slots
 
     def load_path(self, spec: AdapterDeclaration) -> tuple[str, bool]:
         """Return the path to load from, and whether files are copied there first."""

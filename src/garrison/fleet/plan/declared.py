@@ -7,11 +7,12 @@ from garrison.fleet.artifacts.protocol import EntryFault
 from garrison.fleet.observe.entry_faults import words
 from garrison.fleet.plan.context import Scene, routes_off
 from garrison.fleet.plan.differences import differences
-from garrison.fleet.values.causes import MOVED, OWED, UNLOADED
+from garrison.fleet.values.causes import MOVED, OWED, RESTARTED, UNLOADED
 from garrison.fleet.values.declaration import AdapterDeclaration
 from garrison.fleet.values.failure import Failure, FailureCode
 from garrison.fleet.values.observation import Served
 from garrison.fleet.values.plan import Action, ActionKind, Change, Way
+from garrison.fleet.values.versions import public_name
 from garrison.store.records import Resource
 
 __all__ = ["declared", "impossible", "renamed"]
@@ -20,6 +21,9 @@ _THREE_WAYS = (
     "To keep the served adapter, run `garrison extract` and add the result to the manifest. To overwrite it, use "
     "--force. Or leave it as it is."
 )
+
+
+_ON_DEMAND = "on demand: loaded when a request asks for it"
 
 
 def declared(spec: AdapterDeclaration, recorded: Resource | None, scene: Scene) -> Action:
@@ -34,9 +38,11 @@ def declared(spec: AdapterDeclaration, recorded: Resource | None, scene: Scene) 
     # The order matters: everything below relies on a believed list, and unknown must never pass for absent.
     if unknown := scene.unknown(spec.target):
         return _unseen(spec, recorded, unknown)
-    observed = scene.observed(spec.target, spec.lora_name)
+    observed = scene.observed(spec.target, spec.served_name)
     if hopeless := impossible(spec, scene):
         return _blocked(spec, recorded, observed, hopeless, "cannot be served by this target")
+    if spec.on_demand and (at_rest := _at_rest(spec, recorded, observed, scene)) is not None:
+        return at_rest
     if observed is None:
         return _missing(spec, recorded, scene)
     if recorded is None or not recorded.operation.serves:
@@ -51,8 +57,30 @@ def declared(spec: AdapterDeclaration, recorded: Resource | None, scene: Scene) 
 def _unseen(spec: AdapterDeclaration, recorded: Resource | None, unknown: Failure) -> Action:
     if recorded is not None and recorded.operation.serves and not differences(spec, recorded):
         return _keep(spec, recorded, None, f"as applied; not observed now ({unknown.cause})")
+    if spec.on_demand and (recorded is None or not recorded.operation.serves):
+        return _keep(spec, recorded, None, _ON_DEMAND)
     what = "updated" if recorded is not None and recorded.operation.serves else "loaded"
     return replace(_blocked(spec, recorded, None, unknown, f"will be {what} when the target is seen again"), owed=True)
+
+
+def _at_rest(
+    spec: AdapterDeclaration, recorded: Resource | None, observed: Served | None, scene: Scene
+) -> Action | None:
+    """Return what happens to an adapter on demand that no request waits for; None if it is treated like any other."""
+    place = (spec.target, spec.lora_name)
+    if observed is None:
+        if place in scene.demand.wanted:
+            return None
+        if recorded is None:
+            return _keep(spec, None, None, _ON_DEMAND)
+        return replace(_keep(spec, recorded, None, _ON_DEMAND), kind=ActionKind.RELEASE, way=Way.RECORD, desired=None)
+    ours = recorded is not None and recorded.operation.serves and recorded.served_path == observed.root
+    if not ours or place not in scene.demand.unwanted:
+        return None
+    leaves = replace(_keep(spec, recorded, observed, "makes room for another adapter"), desired=None, gently=True)
+    if scene.demand.uses((spec.target, spec.served_name)):
+        return replace(leaves, reason="is to make room, and its last request has not ended")
+    return replace(leaves, kind=ActionKind.DELETE, way=Way.UNLOAD)
 
 
 def impossible(spec: AdapterDeclaration, scene: Scene) -> Failure | None:
@@ -64,7 +92,7 @@ def impossible(spec: AdapterDeclaration, scene: Scene) -> Failure | None:
             message=f"{spec.lora_name} is the name of the base model on {spec.target}",
             hint="Give the adapter another lora_name.",
         )
-    if scene.sightings[spec.target].lora_routes is False and scene.observed(spec.target, spec.lora_name) is None:
+    if scene.sightings[spec.target].lora_routes is False and scene.observed(spec.target, spec.served_name) is None:
         return routes_off(spec.target)
     if spec.base_model_name is not None and not _is_base(served, spec.base_model_name):
         bases = ", ".join(name for name, one in served.items() if one.parent is None)
@@ -94,10 +122,11 @@ def _missing(spec: AdapterDeclaration, recorded: Resource | None, scene: Scene) 
     if _cached(recorded, path, changes) and (failure := _stale(spec, scene)):
         blocked = _blocked(spec, recorded, None, failure, "new content at an unchanged path")
         return replace(blocked, changes=changes)
+    owed = spec.on_demand or _is_owed(recorded, changes) or _started_anew(recorded, scene)
     return Action(
         kind=ActionKind.REPLACE if any(change.immutable for change in changes) else ActionKind.CREATE,
         target=spec.target,
-        name=spec.lora_name,
+        name=spec.served_name,
         label=spec.label,
         reason=reason,
         way=Way.LOAD,
@@ -107,8 +136,8 @@ def _missing(spec: AdapterDeclaration, recorded: Resource | None, scene: Scene) 
         changes=changes,
         desired=spec,
         recorded=recorded,
-        owed=_is_owed(recorded, changes),
-        drift=recorded is not None and not _is_owed(recorded, changes),
+        owed=owed,
+        drift=not owed,
     )
 
 
@@ -117,6 +146,11 @@ def _cached(recorded: Resource | None, path: str, changes: Sequence[Change]) -> 
     if recorded is None or recorded.served_path != path or recorded.cause != UNLOADED:
         return False
     return any(change.field == "content" for change in changes)
+
+
+def _started_anew(recorded: Resource | None, scene: Scene) -> bool:
+    """Return whether it was lost when the engine of an instance was started anew, which is nobody's drift."""
+    return recorded is not None and recorded.key.target in scene.instances and recorded.cause == RESTARTED
 
 
 def _is_owed(recorded: Resource | None, changes: Sequence[Change]) -> bool:
@@ -239,7 +273,7 @@ def _swap(
     return Action(
         kind=kind,
         target=spec.target,
-        name=spec.lora_name,
+        name=spec.served_name,
         label=spec.label,
         reason=reason,
         way=Way.SWAP,
@@ -273,11 +307,11 @@ def _stale(spec: AdapterDeclaration, scene: Scene) -> Failure | None:
 def renamed(spec: AdapterDeclaration, old: Resource, scene: Scene) -> Action:
     """Return the action that replaces `old` by the same label under another name."""
     path, stage = scene.load_path(spec)
-    renamed = Change("lora_name", old.key.name, spec.lora_name, immutable=True)
+    renamed = Change("lora_name", public_name(old), spec.lora_name, immutable=True)
     return Action(
         kind=ActionKind.REPLACE,
         target=spec.target,
-        name=spec.lora_name,
+        name=spec.served_name,
         label=spec.label,
         reason="create-only field changed",
         way=Way.LOAD_THEN_UNLOAD,
@@ -310,7 +344,7 @@ def _keep(spec: AdapterDeclaration, recorded: Resource | None, observed: Served 
     return Action(
         kind=ActionKind.KEEP,
         target=spec.target,
-        name=spec.lora_name,
+        name=spec.served_name,
         label=spec.label,
         reason=reason,
         desired=spec,

@@ -35,8 +35,9 @@ def settle(
 
     A load or delete that happened is recorded as done; one that did not is left to the next plan. An update that was
     interrupted between its unload and its load leaves a tombstone with the cause `interrupted`, so that the adapter is
-    loaded again and not reported as drift. An action on a target that was `forgotten` since has failed, since the
-    target will never be observed again.
+    loaded again and not reported as drift. A version that was loaded beside another one is recorded as not probed,
+    unless it is on record already: then its probe had answered. An action on a target that was `forgotten` since has
+    failed, since the target will never be observed again.
     """
     return [
         Settled(action=_ended(action, ActionState.FAILED, now))
@@ -61,10 +62,13 @@ def _one(
     # The path proves the load, even if the process was killed before it saw the answer.
     if action.after is not None and there is not None and there.root == action.after["served_path"]:
         operation = Operation.CREATED if action.before is None else Operation.UPDATED
-        resources.append(_version(stack, action, there, operation, now))
+        if not (_beside(action) and own is not None and own.operation.serves and own.served_path == there.root):
+            resources.append(_version(stack, action, there, operation, now))
         resources += _old_name(action, recorded, seen, now)
         return Settled(action=_ended(action, ActionState.DONE, now), resources=tuple(resources))
     resources += _asked_again(own, action, now)
+    if _beside(action):
+        resources += _old_name(action, recorded, seen, now)
     if there is None and own is not None and own.operation.serves:
         operation = Operation.DELETED if action.after is None else Operation.LOST
         resources.append(_gone(own, operation, action, now))
@@ -72,6 +76,11 @@ def _one(
     return Settled(
         action=_ended(action, ActionState.DONE if done else ActionState.FAILED, now), resources=tuple(resources)
     )
+
+
+def _beside(action: ActionRecord) -> bool:
+    """Return whether the action loads a version under a name of its own, and unloads another one."""
+    return "name" in (action.before or {}) and bool((action.after or {}).get("spec", {}).get("versioned"))
 
 
 def _asked_again(own: Resource | None, action: ActionRecord, now: datetime) -> Iterable[Resource]:

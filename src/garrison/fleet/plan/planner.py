@@ -15,7 +15,12 @@ served now (or not, or unknown).
     no        yes       absent               release: already gone
     no        yes       another path         release: no longer Garrison's
     no        yes       instance is deleted  release: it ends with the instance
+    replaced  yes       as recorded          keep until its successor answers and nothing uses it, then delete
+    on demand any       absent               create if a request asks for it, else release what is on record
+    on demand yes       as recorded          keep, or delete if it makes room for another one
     either    either    unknown              keep if nothing is to be done, else blocked: owed until it is seen
+
+An adapter that is replaced is an earlier version of a declared one, under a name of its own: see `plan.versions`.
 """
 
 import json
@@ -27,7 +32,9 @@ from garrison.base.errors import InvalidError
 from garrison.fleet.artifacts.protocol import EntryFault
 from garrison.fleet.plan.context import Mode, PlanOptions, Scene, routes_off
 from garrison.fleet.plan.declared import declared, impossible, renamed
+from garrison.fleet.plan.versions import Versions
 from garrison.fleet.values.declaration import AdapterDeclaration, Declaration, ModelSpec
+from garrison.fleet.values.demand import NOTHING_ASKED, Demand
 from garrison.fleet.values.observation import Sighting
 from garrison.fleet.values.plan import Action, ActionKind, Change, Plan, TargetChange, Way
 from garrison.store.records import Resource, TargetRecord
@@ -44,6 +51,8 @@ _ORDER = {
     ActionKind.KEEP: 6,
     ActionKind.BLOCKED: 7,
 }
+_GENTLE = 5.5
+"""What may still have requests is unloaded after the others are served: that can take its time."""
 
 
 def plan(
@@ -59,6 +68,7 @@ def plan(
     prefix_caching: Mapping[str, bool | None] | None = None,
     faults: Mapping[str, EntryFault] | None = None,
     ending: frozenset[str] = frozenset(),
+    demand: Demand = NOTHING_ASKED,
 ) -> Plan:
     """Compute the actions for one stack.
 
@@ -74,6 +84,7 @@ def plan(
         prefix_caching: whether each target caches prefixes; None or missing if not known.
         ending: targets that are instances to be deleted; what was loaded there ends with them.
         faults: faults of adapter store entries in use, by path; see `entry_faults`.
+        demand: what clients of the gateway ask for.
     """
     scene = Scene(
         stack=declaration.stack,
@@ -84,9 +95,12 @@ def plan(
         faults=faults or {},
         ending=ending,
         prefix_caching=prefix_caching or {},
+        demand=demand,
+        slots={name: spec.adapter_slots for name, spec in declaration.targets.items()},
+        instances=frozenset(name for name, spec in declaration.targets.items() if spec.instance is not None),
     )
     actions = [*_decide_all(declaration, recorded, scene)]
-    actions.sort(key=lambda action: (action.target, _ORDER[action.kind], action.name))
+    actions.sort(key=_order)
     involved = {action.target for action in actions} | declaration.targets.keys() | sightings.keys()
     unknown = {name: failure.message for name in sorted(involved - ending) if (failure := scene.unknown(name))}
     return Plan(
@@ -123,18 +137,29 @@ def check_models(models: Iterable[ModelSpec], sightings: Mapping[str, Sighting])
         )
 
 
+def _order(action: Action) -> tuple[str, float, str]:
+    last = action.gently and action.kind is ActionKind.DELETE
+    return action.target, _GENTLE if last else _ORDER[action.kind], action.name
+
+
 def _decide_all(declaration: Declaration, recorded: Sequence[Resource], scene: Scene) -> Iterable[Action]:
     owned = {(one.key.target, one.key.name): one for one in recorded}
-    wanted = {(spec.target, spec.lora_name): spec for spec in declaration.adapters}
-    renames = _renames(wanted, owned, scene)
+    wanted = {(spec.target, spec.served_name): spec for spec in declaration.adapters}
+    versions = Versions(wanted, owned, scene)
+    updates = versions.updates()
+    renames = {place: old for place, old in _renames(wanted, owned, scene).items() if place not in updates}
     for place, spec in wanted.items():
-        old = renames.get(place)
-        yield renamed(spec, old, scene) if old else declared(spec, owned.get(place), scene)
+        if place in updates:
+            yield updates[place]
+        elif place in renames:
+            yield renamed(spec, renames[place], scene)
+        else:
+            yield declared(spec, owned.get(place), scene)
     # The old name of a rename is unloaded by the action for the new one.
-    going = {(old.key.target, old.key.name) for old in renames.values()}
+    going = {(old.key.target, old.key.name) for old in renames.values()} | versions.going
     for place, one in owned.items():
         if one.stack == scene.stack and place not in wanted and place not in going:
-            yield _undeclared(one, scene)
+            yield versions.replaced(one) or _undeclared(one, scene)
 
 
 def _renames(
@@ -157,7 +182,7 @@ def _renames(
             continue
         now = scene.observed(spec.target, old.key.name)
         as_recorded = now is not None and now.root == old.served_path
-        if as_recorded and scene.observed(spec.target, spec.lora_name) is None and not impossible(spec, scene):
+        if as_recorded and scene.observed(spec.target, spec.served_name) is None and not impossible(spec, scene):
             found[place] = old
     return found
 

@@ -16,6 +16,8 @@ from garrison.store.records import Operation, Resource, StackRecord
 
 __all__ = ["stack_adapters"]
 
+_NOT_ASKED = ("on-demand", "loaded when a request asks for it")
+
 
 def stack_adapters(
     record: StackRecord,
@@ -51,7 +53,8 @@ def stack_adapters(
             path=own.served_path if own else None,
             since=own.at if own else None,
         )
-        found.append(_failed(one, failures.get((record.name, *place)), record, sightings.get(place[0])))
+        failure = failures.get((record.name, place[0], want.served_name if want else place[1]))
+        found.append(_failed(one, failure, record, sightings.get(place[0])))
     return found
 
 
@@ -59,7 +62,7 @@ def _failed(
     one: AdapterStatus, failure: LastFailure | None, record: StackRecord, seen: Sighting | None
 ) -> AdapterStatus:
     """Turn `one` into `failed` if the last failure explains why it is not served as declared."""
-    if failure is None or seen is None or not seen.known or one.state not in ("owed", "missing"):
+    if failure is None or seen is None or not seen.known or one.state not in ("owed", "missing", "on-demand"):
         return one
     # A failure before the last apply, or before the adapter's current version, is superseded.
     if failure.at < record.at or (one.since is not None and failure.at < one.since):
@@ -75,6 +78,8 @@ def _state(
         return _unseen(wanted, owned, restore=restore)
     if seen.lora_routes is False and seen.presence(name) is not Presence.PRESENT:
         return "unknown", f"{Cause.NO_LORA_ROUTES}: the target cannot load adapters at run time"
+    if wanted is not None and wanted.on_demand and seen.adapter(name) is None:
+        return _NOT_ASKED
     if owned is None:
         return "owed", "declared, but not loaded yet"
     drifts = find_drift([owned], seen)
@@ -92,7 +97,7 @@ def _unseen(wanted: AdapterDeclaration | None, owned: Resource | None, *, restor
     if wanted is None:
         return "owed", "will be unloaded when the target is seen again"
     if owned is None:
-        return "owed", "will be loaded when the target is seen again"
+        return _NOT_ASKED if wanted.on_demand else ("owed", "will be loaded when the target is seen again")
     if owned.operation is Operation.LOST:
         if restore or owned.cause in OWED or _changed(wanted, owned):
             return "owed", "will be loaded when the target is seen again"

@@ -8,6 +8,7 @@ from typing import Any
 from garrison.fleet.observe.drift import Drift
 from garrison.fleet.values.declaration import ADAPTER_TYPE
 from garrison.fleet.values.observation import Served
+from garrison.fleet.values.versions import public_name
 from garrison.store.records import Operation
 
 __all__ = ["DriftRow", "Drifts"]
@@ -47,7 +48,7 @@ class DriftRow:
             kind=drift.kind,
             stack=resource.stack,
             target=resource.key.target,
-            name=resource.key.name,
+            name=public_name(resource),
             label=resource.label,
             words=drift.words,
             applied_path=resource.served_path,

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from garrison.base.errors import UsageError
 from garrison.fleet.observe.record_sighting import served_of
 from garrison.fleet.report.inventory_rows import AdapterRow
+from garrison.fleet.report.public_names import PublicNames
 from garrison.fleet.values.declaration import ADAPTER_TYPE, AdapterDeclaration, Declaration
 from garrison.fleet.values.target import TargetSpec
 from garrison.store.records import Key, Resource, StackRecord, TargetRecord
@@ -51,6 +52,8 @@ def extract(
         UsageError: `rows` belong to several stacks, and `stack` is None.
     """
     chosen = list(rows)
+    named = PublicNames.of(stacks, resources)
+    resources, targets = named.resources, [named.record(one) for one in targets]
     name = stack or _only_stack(chosen)
     chosen = [row for row in chosen if row.stack in (None, name)]
     records = {one.name: one for one in targets}

@@ -7,6 +7,7 @@ from datetime import datetime
 from garrison.fleet.observe.entry_faults import Faults
 from garrison.fleet.report.adapter_state import stack_adapters
 from garrison.fleet.report.last_failure import LastFailure, Place
+from garrison.fleet.report.public_names import PublicNames
 from garrison.fleet.report.status import (
     ADAPTER_STATES,
     AdapterStatus,
@@ -52,6 +53,8 @@ def fleet_status(
         faults: see `entry_faults.entry_faults`.
         cached: recorded in the result.
     """
+    named = PublicNames.of(stacks, resources)
+    resources, sightings = named.resources, {name: named.sighting(one) for name, one in sightings.items()}
     held = {lease.stack: lease for lease in leases if lease.expires_at > now}
     # Indexes, built once: a scan of everything per stack or per target would make the cost quadratic in the fleet.
     by_stack: dict[str, list[Resource]] = {}
@@ -129,7 +132,7 @@ def _target(
     served = seen.adapters if seen is not None and seen.known else {}
     cause, detail = record.cause, record.detail
     if record.state == "reachable":
-        missing = [one.name for one in adapters if one.name not in served]
+        missing = [one.name for one in adapters if one.name not in served and one.state != "on-demand"]
         blocked = seen is not None and seen.lora_routes is False and bool(missing)
         cause, detail = (str(Cause.NO_LORA_ROUTES), "cannot load adapters at run time") if blocked else (None, "")
     return TargetStatus(

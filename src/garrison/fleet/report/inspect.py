@@ -18,6 +18,7 @@ from garrison.fleet.report.drifts import DriftRow, Drifts
 from garrison.fleet.report.fleet_status import fleet_status
 from garrison.fleet.report.last_failure import read_failures
 from garrison.fleet.report.status import FleetStatus
+from garrison.fleet.values.declaration import AdapterDeclaration
 from garrison.fleet.values.observation import Cause, Presence, Sighting
 from garrison.fleet.values.target import TargetSpec
 from garrison.fleet.values.view import FleetView
@@ -95,8 +96,9 @@ def _unknown(
     for one in compared:
         wanted.setdefault(one.key.target, set()).add(one.key.name)
     for stack in stacks:
-        for adapter in stack.declaration.get("adapters", ()):
-            wanted.setdefault(adapter["target"], set()).add(adapter["lora_name"])
+        for adapter in (AdapterDeclaration(**one) for one in stack.declaration.get("adapters", ())):
+            if not adapter.on_demand:
+                wanted.setdefault(adapter.target, set()).add(adapter.served_name)
     found = {}
     for name, seen in sightings.items():
         missing = sorted(one for one in wanted.get(name, ()) if seen.presence(one) is Presence.UNKNOWN)

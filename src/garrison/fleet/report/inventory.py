@@ -12,6 +12,7 @@ from garrison.fleet.operations.survey import with_memory
 from garrison.fleet.report.fleet_status import fleet_status
 from garrison.fleet.report.inventory_rows import UNMANAGED, AdapterRow, ModelRow, Reach, StackRow, TargetRow
 from garrison.fleet.report.last_failure import LastFailure, Place
+from garrison.fleet.report.public_names import PublicNames
 from garrison.fleet.report.status import AdapterStatus
 from garrison.fleet.values.declaration import ADAPTER_TYPE
 from garrison.store.records import Key, Resource, StackRecord, TargetRecord
@@ -44,6 +45,8 @@ def take_stock(
         failures: see `last_failure.last_failures`.
         faults: see `entry_faults.entry_faults`.
     """
+    named = PublicNames.of(stacks, resources)
+    resources, targets = named.resources, [named.record(one) for one in targets]
     sightings = {one.name: with_memory(last_sighting(one), one) for one in targets}
     status = fleet_status(stacks, targets, resources, sightings, now=now, failures=failures, faults=faults, cached=True)
     records = {one.name: one for one in targets}

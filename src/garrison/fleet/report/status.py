@@ -20,10 +20,11 @@ __all__ = [
     "Writer",
 ]
 
-ADAPTER_STATES = ("served", "failed", "missing", "drifted", "owed", "unknown")
+ADAPTER_STATES = ("served", "failed", "missing", "drifted", "owed", "on-demand", "unknown")
 """`failed`: the last action on the adapter failed permanently and needs a person to fix it. `missing`: proved absent.
 `drifted`: served with another path, base model or content than applied. `owed`: declared or destroyed, but not carried
-out yet. `unknown`: the target cannot be observed, or cannot load adapters."""
+out yet. `on-demand`: not loaded, since no request asks for it. `unknown`: the target cannot be observed, or cannot load
+adapters."""
 
 LAST_SEEN_WELL = "as applied when the target was last seen"
 
@@ -104,7 +105,7 @@ class TargetStatus:
     @property
     def well(self) -> bool:
         """Whether the target is reachable, can load adapters, and serves all of them as declared."""
-        bad = any(number for state, number in self.adapters.items() if state != "served")
+        bad = any(number for state, number in self.adapters.items() if state not in ("served", "on-demand"))
         return self.state == "reachable" and self.lora_routes is not False and not bad
 
     def to_json(self) -> dict[str, Any]:

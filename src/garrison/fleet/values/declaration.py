@@ -9,10 +9,26 @@ from garrison.fleet.values.route import RouteDeclaration
 from garrison.fleet.values.target import TargetSpec, headers_from_json, headers_to_json
 from garrison.net.endpoint import Secret
 
-__all__ = ["ADAPTER_TYPE", "MODEL_TYPE", "AdapterDeclaration", "Declaration", "Hook", "ModelSpec", "Policy"]
+__all__ = [
+    "ADAPTER_TYPE",
+    "MODEL_TYPE",
+    "AdapterDeclaration",
+    "Declaration",
+    "Hook",
+    "ModelSpec",
+    "Policy",
+    "versioned_name",
+]
 
 ADAPTER_TYPE = "VLLM::Inference::LoRAAdapter"
 MODEL_TYPE = "VLLM::Inference::Model"
+_DIGITS = 12
+"""Of a digest, in the name of a version."""
+
+
+def versioned_name(name: str, digest: str) -> str:
+    """Return the name under which a server serves one version of an adapter: `sql@3f2a9c1b7d04`."""
+    return f"{name}@{digest[:_DIGITS]}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,6 +43,9 @@ class AdapterDeclaration:
         is_3d_lora_weight: layout of MoE weights. Create-only, and not reported by vLLM.
         digest: of the content at `lora_path` (`models.adapters.inspect`); None if it cannot be read locally.
         probe: overrides the target's `probe`.
+        versioned: each version has a name of its own on the server (`served_name`), and is loaded beside the one
+            before it. Clients of the gateway go on using `lora_name`.
+        on_demand: it is loaded when a request asks the gateway for it, and may be unloaded for another one.
     """
 
     target: str
@@ -37,9 +56,21 @@ class AdapterDeclaration:
     is_3d_lora_weight: bool = False
     digest: str | None = None
     probe: bool | None = None
+    versioned: bool = False
+    on_demand: bool = False
+
+    @property
+    def served_name(self) -> str:
+        """The name under which the server serves it. Without a digest, versions cannot be told apart."""
+        return versioned_name(self.lora_name, self.digest) if self.versioned and self.digest else self.lora_name
 
     def to_json(self) -> dict[str, Any]:
-        """Return JSON-ready values; `AdapterDeclaration(**body)` reads them back."""
+        """Return JSON-ready values; `AdapterDeclaration(**body)` reads them back.
+
+        An adapter that is neither versioned nor on demand is written as before there were such, so that it compares
+        equal to what is on record.
+        """
+        flags = {name: True for name in ("versioned", "on_demand") if getattr(self, name)}
         return {
             "target": self.target,
             "label": self.label,
@@ -49,7 +80,7 @@ class AdapterDeclaration:
             "is_3d_lora_weight": self.is_3d_lora_weight,
             "digest": self.digest,
             "probe": self.probe,
-        }
+        } | flags
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

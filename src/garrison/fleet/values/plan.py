@@ -55,7 +55,8 @@ class Action:
         stage: whether the files are copied into the target's adapter store first.
         load_path: the path that the target is asked to load; for staged files, the path in the adapter store.
         desired, recorded, observed: the values that the decision is based on.
-        replaced: for a rename or replace, the resource that is replaced.
+        replaced: for a rename, a replace, or an update under another name, the resource that is replaced.
+        gently: what it unloads stays as long as a request of the gateway uses it.
         failure: why the action is blocked or in conflict.
         conflict: applying would overwrite an outside change.
         owed: it was requested earlier, but its target was unreachable or its command was killed.
@@ -77,6 +78,7 @@ class Action:
     recorded: Resource | None = None
     observed: Served | None = None
     replaced: Resource | None = None
+    gently: bool = False
     failure: Failure | None = None
     conflict: bool = False
     owed: bool = False

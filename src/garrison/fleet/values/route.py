@@ -6,6 +6,8 @@ from typing import Any
 
 __all__ = ["RouteDeclaration", "RouteEnd"]
 
+_OWN = ("to", "policy", "weights")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RouteEnd:
@@ -34,11 +36,14 @@ class RouteDeclaration:
     Attributes:
         name: what clients send as `model`.
         policy: as the manifest names it; the gateway knows what each does.
+        more: what else the manifest says about it, under the manifest's keys, JSON-ready and without defaults: options
+            of the policy, filters, aliases, limits. The gateway knows what it means.
     """
 
     name: str
     to: tuple[RouteEnd, ...] = field(default=())
     policy: str = "least-outstanding"
+    more: Mapping[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """Return what the manifest says, JSON-ready and without defaults; `from_json` reads it back."""
@@ -48,14 +53,15 @@ class RouteDeclaration:
             body["policy"] = self.policy
         if weights := {one.text: one.weight for one in self.to if one.weight != 1.0}:
             body["weights"] = weights
-        return body
+        return {**body, **self.more}
 
     @classmethod
     def from_json(cls, name: str, body: Mapping[str, Any]) -> "RouteDeclaration":
         ends = [body["to"]] if isinstance(body["to"], str) else body["to"]
         weights = body.get("weights", {})
         made = tuple(_end(one, weights.get(one, 1.0)) for one in ends)
-        return cls(name=name, to=made, policy=body.get("policy", "least-outstanding"))
+        more = {key: value for key, value in body.items() if key not in _OWN}
+        return cls(name=name, to=made, policy=body.get("policy", "least-outstanding"), more=more)
 
 
 def _end(text: str, weight: float) -> RouteEnd:

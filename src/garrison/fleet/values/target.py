@@ -61,6 +61,7 @@ class TargetSpec:
         adapter_store: a directory that Garrison writes and the server reads, `none`, or None for the default: a store
             in the data directory for a loopback address, no store for any other.
         max_lora_rank: the server's limit, if known.
+        adapter_slots: how many adapters it is to hold at a time; None for as many as are loaded.
         prefix_caching: False if the server is known to run without it.
         timeout: seconds for connecting, and for any answer except a load's.
         load_timeout: seconds for a load.
@@ -76,6 +77,7 @@ class TargetSpec:
     tls: Tls = Tls()  # noqa: RUF009 - immutable
     adapter_store: str | None = None
     max_lora_rank: int | None = None
+    adapter_slots: int | None = None
     prefix_caching: bool | None = None
     timeout: float = 5.0
     load_timeout: float = 120.0
@@ -94,7 +96,7 @@ class TargetSpec:
     def to_json(self) -> dict[str, Any]:
         """Return JSON-ready values without defaults; `from_json` reads them back. Contains references, no secrets."""
         body: dict[str, Any] = {"base_url": self.base_url}
-        for name in ("base_model", "adapter_store", "max_lora_rank", "prefix_caching", "probe"):
+        for name in ("base_model", "adapter_store", "max_lora_rank", "adapter_slots", "prefix_caching", "probe"):
             if (value := getattr(self, name)) is not None:
                 body[name] = value
         if self.labels:

@@ -12,6 +12,7 @@ from garrison.gateway.choose.least_outstanding import LeastOutstanding
 from garrison.gateway.choose.power_of_two import PowerOfTwo
 from garrison.gateway.choose.prefix_affinity import PrefixAffinity
 from garrison.gateway.choose.round_robin import RoundRobin
+from garrison.gateway.choose.sticky import Sticky
 
 __all__ = ["DEFAULT_POLICY", "POLICIES", "Policy", "policy_of"]
 
@@ -38,6 +39,7 @@ POLICIES: dict[str, Callable[..., Policy]] = {
     "round-robin": RoundRobin,
     "hash": ConsistentHash,
     "prefix": PrefixAffinity,
+    "sticky": Sticky,
     "warm-first": WarmFirst,
     "pin": Pin,
     "spill": Spill,

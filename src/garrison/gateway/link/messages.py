@@ -4,6 +4,7 @@ from typing import Any
 
 import msgspec
 
+from garrison.gateway.link.route_settings import AffinityValue, FilterValue, LimitsValue, QueueValue, TimeoutsValue
 from garrison.store.key_store import KeyRow
 
 __all__ = [
@@ -20,12 +21,17 @@ __all__ = [
     "FromControl",
     "FromWorker",
     "Hello",
+    "InUse",
     "Keys",
+    "Leave",
+    "Left",
     "Listening",
     "Load",
+    "Loading",
     "Refused",
     "RouteValue",
     "Settings",
+    "Stored",
     "Sync",
     "Synced",
     "Tables",
@@ -35,7 +41,7 @@ __all__ = [
     "Used",
 ]  # fmt: skip
 
-PROTOCOL = 1
+PROTOCOL = 2
 """Both ends must speak the same one; a worker of another version is drained and replaced."""
 
 
@@ -49,6 +55,7 @@ class TargetValue(msgspec.Struct, frozen=True, kw_only=True):
         model: the name it knows its model by; empty where the client's name is passed on.
         engine: which paths it answers.
         hop: it is another server, which must answer by itself: two that know each other would go round in circles.
+        foreign: nobody here started it, so that it may be this server under another address, or lead back to it.
     """
 
     id: str
@@ -57,6 +64,7 @@ class TargetValue(msgspec.Struct, frozen=True, kw_only=True):
     model: str = ""
     engine: str = "vllm"
     hop: bool = False
+    foreign: bool = False
 
     def __repr__(self) -> str:
         return f"TargetValue(id={self.id!r}, url={self.url!r})"
@@ -66,12 +74,22 @@ class RouteValue(msgspec.Struct, frozen=True, kw_only=True):
     """A public model name.
 
     Attributes:
+        name: one that ends in a slash stands only for what is beneath it, since another route has the name itself.
         targets: ids, in order of preference.
         models: for each target, the name that it is asked for; empty for its own.
+        adapters: for each target, the declared adapter that is asked for, by the name that clients use; empty for
+            none. One without a name in `models` is not loaded there, so the control process has to be asked for it.
         nested: `NAME/REST` asks the same targets for `REST`.
-        policy, weights: how one of several targets is chosen; no weights are equal ones.
+        names: those that `REST` may be, where the engine answers to any; None where it looks for itself.
+        bare: `NAME` alone is a model, too.
+        listed: it is in `/v1/models`.
+        policy, options, weights: how one of several targets is chosen; no weights are equal ones.
+        affinity: what the policy has to know of a request; None for what it always asks.
+        aliases: further names.
+        filters: what changes in requests, by the name that they were sent to; nothing for names without.
+        limits, queue, timeouts: None for those of every route.
         instances: all that are behind it, for permissions; none if something else is behind it as well.
-        instance_id: of the only one.
+        instance_ids: of each of these; None for one of another node.
         created: Unix time.
         facts: further fields of its entry in `/v1/models`.
     """
@@ -79,11 +97,22 @@ class RouteValue(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     targets: tuple[str, ...]
     models: tuple[str, ...] = ()
+    adapters: tuple[str, ...] = ()
     policy: str = "least-outstanding"
+    options: dict[str, int | float] = {}
     weights: tuple[float, ...] = ()
+    affinity: AffinityValue | None = None
+    aliases: tuple[str, ...] = ()
+    filters: dict[str, FilterValue] = {}
+    limits: LimitsValue | None = None
+    queue: QueueValue | None = None
+    timeouts: TimeoutsValue | None = None
     nested: bool = False
+    names: tuple[str, ...] | None = None
+    bare: bool = True
+    listed: bool = True
     instances: tuple[str, ...] = ()
-    instance_id: int | None = None
+    instance_ids: tuple[int | None, ...] = ()
     created: int = 0
     owned_by: str = "garrison"
     facts: dict[str, Any] = {}
@@ -98,17 +127,26 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     Attributes:
         host, port: where to listen; None for a worker that listens already.
         control_socket: where everything but requests to models goes.
+        via: a word by which this server recognises requests that it has sent itself.
+        start_queue, start_timeout: how many requests wait for an instance, and how long, where a route does not say.
+        forwarded: whether targets are told who asked: `off`, `set`, or `append` to what the client says.
+        loading_comments: between two comments to a client that waits for a stream; 0 for none.
     """
 
     host: str
     port: int
     control_socket: str
+    via: str = "garrison"
     tls_cert: str | None = None
     tls_key: str | None = None
     open_inference: bool = False
     open_management: bool = False
     max_body_bytes: int = 64 * 2**20
     drain_seconds: float = 30.0
+    start_queue: int = 256
+    start_timeout: float = 120.0
+    forwarded: str = "off"
+    loading_comments: float = 0.0
 
 
 class Keys(msgspec.Struct, frozen=True, kw_only=True, tag=True):
@@ -163,10 +201,36 @@ class Begun(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     id: int
 
 
+class Loading(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """Where the start of a target is, again and again while requests wait for it; see `instances.progress.loading`."""
+
+    target: str
+    loading: dict[str, Any]
+
+
+class Stored(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """A target has a response that was made there, of a model as its client named it. Told to the other workers."""
+
+    id: str
+    target: str
+    model: str
+
+
 class Close(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     """Let no further request through to a target, and say so."""
 
     target: str
+
+
+class Leave(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """Answer with `Left` as soon as no request to a target is in progress that asks for `model`.
+
+    Of several for one model, only the last is answered.
+    """
+
+    id: int
+    target: str
+    model: str
 
 
 class Drain(msgspec.Struct, frozen=True, kw_only=True, tag=True):
@@ -175,7 +239,7 @@ class Drain(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     seconds: float
 
 
-FromControl = Settings | Keys | Tables | Activated | Refused | Begun | Synced | Close | Drain
+FromControl = Settings | Keys | Tables | Activated | Refused | Begun | Synced | Loading | Stored | Close | Leave | Drain
 
 
 # From a worker
@@ -212,11 +276,21 @@ class Failed(msgspec.Struct, frozen=True, kw_only=True, tag=True):
 
 
 class Activate(msgspec.Struct, frozen=True, kw_only=True, tag=True):
-    """A request waits for a cold target. `start`: it may be started for it."""
+    """A request waits for a cold target. `start`: it may be started for it.
+
+    Attributes:
+        seconds: for which it waits; None for as long as the settings say.
+        route: of which the target is to have an adapter loaded; another one of the route's may get it instead. Empty
+            for a target's own model.
+        tried: targets of that route which have failed the request.
+    """
 
     id: int
     target: str
     start: bool = True
+    seconds: float | None = None
+    route: str = ""
+    tried: tuple[str, ...] = ()
 
 
 class Sync(msgspec.Struct, frozen=True, kw_only=True, tag=True):
@@ -226,11 +300,15 @@ class Sync(msgspec.Struct, frozen=True, kw_only=True, tag=True):
 
 
 class Load(msgspec.Struct, frozen=True, kw_only=True, tag=True):
-    """Start a target, or with `load` false have it give up its memory; answered by `Begun` or `Refused`."""
+    """Start a target, or with `load` false have it give up its memory; answered by `Begun` or `Refused`.
+
+    `route`: it is the adapter of that route which is loaded or unloaded.
+    """
 
     id: int
     target: str
     load: bool = True
+    route: str = ""
 
 
 class Abandon(msgspec.Struct, frozen=True, kw_only=True, tag=True):
@@ -256,6 +334,18 @@ class Closed(msgspec.Struct, frozen=True, kw_only=True, tag=True):
 
     target: str
     running: int
+
+
+class Left(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """The answer to `Leave`."""
+
+    id: int
+
+
+class InUse(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """Names in use at targets, or asked for since the last time; told once a second while there are any."""
+
+    models: dict[str, list[str]]
 
 
 class UseValue(msgspec.Struct, kw_only=True):
@@ -288,4 +378,19 @@ class Used(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     uses: list[UseValue]
 
 
-FromWorker = Hello | Load | Sync | Listening | Failed | Activate | Abandon | Taken | Counts | Closed | Used
+FromWorker = (
+    Hello
+    | Load
+    | Sync
+    | Listening
+    | Failed
+    | Activate
+    | Abandon
+    | Taken
+    | Counts
+    | Closed
+    | Left
+    | InUse
+    | Used
+    | Stored
+)

@@ -10,7 +10,7 @@ from garrison.access.credentials import CHALLENGE
 from garrison.base.errors import GarrisonError, InvalidError
 from garrison.base.output.plain_text import plain
 
-__all__ = ["Answer", "TooLargeError", "error_answer", "speaks_anthropic"]
+__all__ = ["Answer", "LoopError", "TooLargeError", "error_answer", "speaks_anthropic"]
 
 Answer = tuple[int, list[tuple[bytes, bytes]], bytes]
 """Status, headers without Content-Length, body."""
@@ -47,6 +47,12 @@ class TooLargeError(InvalidError):
 def speaks_anthropic(target: bytes) -> bool:
     """Whether the clients of a path read Anthropic's errors, also where the path itself is the mistake."""
     return target.startswith(b"/v1/messages")
+
+
+class LoopError(InvalidError):
+    """A request that this server has sent itself."""
+
+    http_status = 508
 
 
 def error_answer(error: GarrisonError, *, anthropic: bool = False) -> Answer:

@@ -1,4 +1,4 @@
-"""The model of a `multipart/form-data` body, and the same form with another model.
+"""The parts of a `multipart/form-data` body, its model, and the same form with another model.
 
 The engine reads the form again, with a parser of its own. What parsers are known to read differently is refused, so
 that the model that was checked is the one that answers.
@@ -6,10 +6,11 @@ that the model that was checked is the one that answers.
 
 import re
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from garrison.base.errors import InvalidError
 
-__all__ = ["FormModel", "form_model", "renamed_form"]
+__all__ = ["FormModel", "Part", "boundary_of", "form_model", "parts_of", "renamed_form"]
 
 _MOST_PARTS = 1000
 _MOST_HEAD = 8 * 1024
@@ -22,13 +23,35 @@ _HEADER = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([^\r\n\0]*)\Z")
 _TWO_NAMES = re.compile(r";\s*name\*?\s*=.*;\s*name\*?\s*=|;\s*name\*", re.IGNORECASE)
 
 
+class Part(NamedTuple):
+    """One part of a form.
+
+    Attributes:
+        name: of the field.
+        file: its content is a file.
+        begin: where its boundary begins.
+        start, end: of its content.
+    """
+
+    name: str
+    file: bool
+    begin: int
+    start: int
+    end: int
+
+
 @dataclass(frozen=True, slots=True)
 class FormModel:
-    """The model that a form names, and where in the body."""
+    """The model that a form names, and where in the body.
+
+    Attributes:
+        boundary: what separates the parts of the form.
+    """
 
     name: str
     start: int
     end: int
+    boundary: bytes
 
 
 def form_model(body: bytes, content_type: str) -> FormModel:
@@ -40,28 +63,41 @@ def form_model(body: bytes, content_type: str) -> FormModel:
     Raises:
         InvalidError: it is no form, has no model or several, or could be read in two ways.
     """
-    found: FormModel | None = None
-    delimiter = b"\r\n--" + _boundary(content_type)
+    boundary = boundary_of(content_type)
+    found = [one for one in parts_of(body, boundary)[0] if one.name == "model"]
+    if not found:
+        raise InvalidError("the form has no field `model`", hint=_HINT)
+    if len(found) > 1:
+        raise InvalidError("the form has two fields `model`", hint=_HINT)
+    if found[0].file:
+        raise InvalidError("the field `model` of the form is a file", hint=_HINT)
+    *_, start, end = found[0]
+    return FormModel(_value(body[start:end]), start, end, boundary)
+
+
+def parts_of(body: bytes, boundary: bytes) -> tuple[list[Part], int]:
+    """Return the parts of a form in order, and where its last boundary begins.
+
+    Raises:
+        InvalidError: it is no form, or could be read in two ways.
+    """
+    found: list[Part] = []
+    delimiter = b"\r\n--" + boundary
     at, last = _after_preamble(body, delimiter)
-    for _ in range(_MOST_PARTS):
-        if last:
-            break
+    begin = body.find(delimiter[2:])
+    while not last:
+        if len(found) >= _MOST_PARTS:
+            raise InvalidError(f"the form has more than {_MOST_PARTS} parts", hint="Send fewer.")
         head, start = _head(body, at)
         if body.startswith(delimiter[2:], start):  # the end of an empty part to some, the content of it to others
             raise InvalidError("a part of the form has no line break before its end", hint=_HINT)
         end = body.find(delimiter, start)
         if end < 0:
             raise InvalidError("the form has no end: its last boundary is missing", hint=_HINT)
-        if _field(head) == "model":
-            if found is not None:
-                raise InvalidError("the form has two fields `model`", hint=_HINT)
-            found = FormModel(_value(body[start:end]), start, end)
+        found.append(Part(*_field(head), begin, start, end))
+        begin = end + 2
         at, last = _after_boundary(body, end + len(delimiter))
-    else:
-        raise InvalidError(f"the form has more than {_MOST_PARTS} parts", hint="Send fewer.")
-    if found is None:
-        raise InvalidError("the form has no field `model`", hint=_HINT)
-    return found
+    return found, begin
 
 
 def renamed_form(body: bytes, found: FormModel, name: str) -> bytes:
@@ -70,7 +106,8 @@ def renamed_form(body: bytes, found: FormModel, name: str) -> bytes:
     return b"".join((body[: found.start], name.encode(), body[found.end :]))
 
 
-def _boundary(content_type: str) -> bytes:
+def boundary_of(content_type: str) -> bytes:
+    """Return what separates the parts of a form. Raises InvalidError."""
     kind, parameters = _parameters(content_type)
     if kind != "multipart/form-data":
         raise InvalidError("the body is no form", hint=_HINT)
@@ -122,8 +159,8 @@ def _head(body: bytes, at: int) -> tuple[bytes, int]:
     return body[at:end], end + 4
 
 
-def _field(head: bytes) -> str:
-    """Return the name of a part that is a field; empty for a file."""
+def _field(head: bytes) -> tuple[str, bool]:
+    """Return the name of a part, and whether it is a file."""
     dispositions = []
     for line in head.split(b"\r\n"):
         header = _HEADER.match(line)
@@ -136,11 +173,7 @@ def _field(head: bytes) -> str:
     kind, parameters = _parameters(dispositions[0])
     if kind != "form-data" or "name" not in parameters:
         raise InvalidError("a part of the form has no name", hint=_HINT)
-    if "filename" in parameters or "filename*" in parameters:
-        if parameters["name"] == "model":
-            raise InvalidError("the field `model` of the form is a file", hint=_HINT)
-        return ""
-    return parameters["name"]
+    return parameters["name"], "filename" in parameters or "filename*" in parameters
 
 
 def _value(raw: bytes) -> str:

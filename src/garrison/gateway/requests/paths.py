@@ -12,7 +12,7 @@ from urllib.parse import unquote_to_bytes
 
 from garrison.base.errors import InvalidError, NotFoundError
 
-__all__ = ["Api", "Asked", "Kind", "ModelIn", "classify", "path_at", "reaches"]
+__all__ = ["Api", "Asked", "Kind", "ModelIn", "classify", "path_at", "reaches", "switches"]
 
 
 class Kind(StrEnum):
@@ -40,6 +40,8 @@ class Api(StrEnum):
     RESPONSES = "responses"
     RESPONSE = "response"
     """One that was made before, by its id."""
+    INPUT_TOKENS = "input-tokens"
+    """How many tokens a request for a response would have."""
     MESSAGES = "messages"
     COUNT_TOKENS = "count-tokens"
     RERANK = "rerank"
@@ -89,6 +91,7 @@ _JSON: tuple[tuple[Api, str], ...] = (  # of several paths, the first is the eng
     (Api.COMPLETIONS, "/v1/completions"),
     (Api.EMBEDDINGS, "/v1/embeddings"),
     (Api.RESPONSES, "/v1/responses"),
+    (Api.INPUT_TOKENS, "/v1/responses/input_tokens"),
     (Api.MESSAGES, "/v1/messages"),
     (Api.COUNT_TOKENS, "/v1/messages/count_tokens"),
     (Api.RERANK, "/rerank /reranking /v1/rerank /v1/reranking /v1/re-rank /v1/re-ranking /v2/rerank"),
@@ -124,7 +127,7 @@ _CONTROL = Asked(Kind.CONTROL)
 _TABLE: Mapping[tuple[bytes, bytes], Asked] = {
     **{(b"POST", path): asked for path, asked in _INFERENCE.items()},
     **{(method, path): _MODELS for method in (b"GET", b"HEAD") for path in (b"/v1/models", b"/v1/models/")},
-    (b"GET", b"/models"): Asked(Kind.ROUTER, name="list"),
+    **{(method, b"/models"): Asked(Kind.ROUTER, name="list") for method in (b"GET", b"HEAD")},
     (b"GET", b"/models/sse"): Asked(Kind.ROUTER, name="sse"),
     (b"POST", b"/models/load"): Asked(Kind.ROUTER, model_in=ModelIn.JSON, name="load"),
     (b"POST", b"/models/unload"): Asked(Kind.ROUTER, model_in=ModelIn.JSON, name="unload"),
@@ -135,8 +138,8 @@ _GENERAL = frozenset(
      Api.TOKENIZE, Api.DETOKENIZE, Api.TRANSCRIPTIONS}
 )  # fmt: skip
 _APIS: Mapping[str, frozenset[Api]] = {
-    "vllm": frozenset(Api) - {Api.INFILL},
-    "llama_cpp": _GENERAL | {Api.INFILL},
+    "vllm": frozenset(Api) - {Api.INFILL, Api.INPUT_TOKENS},
+    "llama_cpp": _GENERAL | {Api.INFILL, Api.INPUT_TOKENS},
     "mlx_lm": frozenset({Api.CHAT, Api.COMPLETIONS}),
     "sim": frozenset({Api.CHAT, Api.COMPLETIONS, Api.EMBEDDINGS, Api.TOKENIZE}),
 }
@@ -145,11 +148,12 @@ _READS: Mapping[str, frozenset[bytes]] = {  # beside /health and /v1/models
     "llama_cpp": frozenset({b"/v1/health", b"/props", b"/slots", b"/metrics"}),
     "sim": frozenset({b"/ping", b"/version", b"/load", b"/metrics"}),
 }
+_SWITCHES: Mapping[str, frozenset[bytes]] = {"vllm": frozenset({b"/v1/realtime"})}
 _NATIVE: Mapping[str, frozenset[bytes]] = {  # paths of an engine that only infer, beside those above
     "llama_cpp": frozenset(
         b"/apply-template /completion /completions /chat/completions /embedding /embeddings /responses"
         b" /audio/transcriptions /chat/completions/input_tokens /v1/chat/completions/input_tokens"
-        b" /responses/input_tokens /v1/responses/input_tokens".split()
+        b" /responses/input_tokens".split()
     ),
     "mlx_lm": frozenset({b"/chat/completions"}),
 }
@@ -163,7 +167,8 @@ _NEVER_ESCAPED = frozenset(
     b"%02X" % code for code in range(256) if code < 32 or code == 127 or chr(code) in "%.-_\\" or chr(code).isalnum()
 ) - {b"%02X" % code for code in range(128, 256)}  # fmt: skip
 _INSTANCES = b"/api/v1/instances/"
-_PREFIXES = (b"/v1/", b"/llama-cpp/", b"/upstream/", b"/models/")
+_PREFIXES = (b"/v1/", b"/v1beta/", b"/llama-cpp/", b"/upstream/", b"/models/")
+"""Below /v1beta are calls of Google's clients, which no engine answers."""
 _PLAIN = "Send its plain form."
 
 
@@ -209,6 +214,15 @@ def reaches(engine: str, method: bytes, rest: bytes, *, query: bool = False) -> 
     return asked.api in _APIS[engine] if engine in _APIS else rest.startswith(b"/v1/")
 
 
+def switches(engine: str, rest: bytes) -> bool:
+    """Whether an inference key may ask an engine for another protocol, such as WebSocket.
+
+    Args:
+        rest: the path at the engine.
+    """
+    return rest in _SWITCHES[engine] if engine in _SWITCHES else engine not in _APIS and rest.startswith(b"/v1/")
+
+
 def _uncommon(method: bytes, target: bytes) -> Asked:
     path, mark, query = target.partition(b"?")
     if mark and _QUERY.match(query) and (found := _TABLE.get((method, path))):
@@ -233,7 +247,7 @@ def _is_ours(path: bytes) -> bool:
 
 def _response(method: bytes, path: bytes) -> Asked | None:
     found = _RESPONSE.match(path)
-    if found is None or method not in ((b"POST",) if found[2] else (b"GET", b"DELETE")):
+    if found is None or path in _INFERENCE or method not in ((b"POST",) if found[2] else (b"GET", b"DELETE")):
         return None
     return Asked(Kind.INFERENCE, Api.RESPONSE, ModelIn.NOWHERE, path, path, found[1].decode())
 

@@ -16,7 +16,7 @@ __all__ = ["CLIENT_LEFT", "CUT_OFF", "Account"]
 CLIENT_LEFT, CUT_OFF = 499, 502
 _TAIL_PIECES = 4
 """Pieces at the end of an answer that are kept, for what it says that it used."""
-_NONE_USED = (Api.TOKENIZE, Api.DETOKENIZE, Api.COUNT_TOKENS)
+_NONE_USED = (Api.TOKENIZE, Api.DETOKENIZE, Api.COUNT_TOKENS, Api.INPUT_TOKENS)
 
 
 class Account:
@@ -28,12 +28,12 @@ class Account:
     Attributes:
         key: of its caller.
         route, target: names, as far as they are known.
-        admission: its caller has limits; None for one without.
+        admissions: as its caller, and its route, have limits.
         tries: how often it was sent.
     """
 
     __slots__ = ("_asked_for", "_asked_tokens", "_at", "_ended", "_first_at", "_plane", "_size", "_status", "_tail",
-                 "_usage", "admission", "key", "route", "target", "tries")  # fmt: skip
+                 "_usage", "admissions", "key", "route", "target", "tries")  # fmt: skip
 
     def __init__(self, plane: "Plane", asked: Asked, at: float) -> None:
         self._plane, self._asked_for, self._at = plane, asked, at
@@ -44,16 +44,16 @@ class Account:
         self._ended = False
         self.key: int | None = None
         self.route = self.target = ""
-        self.admission: Admission | None = None
+        self.admissions: tuple[Admission, ...] = ()
         self.tries = 0
 
     @property
     def counts_tokens(self) -> bool:
-        """Whether the key has a limit of tokens, so that the answer has to be readable."""
-        return self.admission is not None and self.admission.limits.tokens_per_minute is not None
+        """Whether there is a limit of tokens, so that the answer has to be readable."""
+        return bool(self.admissions) and any(one.limits.tokens_per_minute is not None for one in self.admissions)
 
     def ask(self, body: bytes, content_type: str) -> None:
-        """Count about what the request itself uses, of a key that has a limit of tokens."""
+        """Count about what the request itself uses, where there is a limit of tokens."""
         self._asked_tokens = 0 if self._asked_for.api in _NONE_USED else estimate(body, content_type)
         self._spend(self._asked_tokens)
 
@@ -109,9 +109,9 @@ class Account:
                 bytes_out=self._size,
                 tail=b"".join(self._tail)[-TAIL_BYTES:],
             )
-        if self.admission is not None:
-            self._plane.limiter_end(self.admission)
+        for one in self.admissions:
+            one.by.end(one, self._plane.now())
 
     def _spend(self, tokens: int) -> None:
-        if self.admission is not None:
-            self._plane.limiter_spend(self.admission, tokens)
+        for one in self.admissions:
+            one.by.spend(one, self._plane.now(), tokens)

@@ -1,9 +1,11 @@
-"""The model in a body, wherever its kind of request has it, and the body with another one."""
+"""The model in a body, wherever its kind of request has it, and the body with another one, or other parameters."""
 
+from dataclasses import replace
 from functools import lru_cache
 from typing import NamedTuple
 
 from garrison.gateway.requests.body_fields import read_fields
+from garrison.gateway.requests.changed_form import changed_form
 from garrison.gateway.requests.multipart import FormModel, form_model, renamed_form
 from garrison.gateway.requests.paths import Asked, ModelIn
 from garrison.gateway.requests.rewrite import Rewrite, rewrite, rewritten
@@ -12,10 +14,26 @@ __all__ = ["NamedModel", "named_model"]
 
 
 class NamedModel(NamedTuple):
-    """A model as a body names it."""
+    """A model as a body names it.
+
+    Attributes:
+        streams: the answer is to be a stream of events.
+    """
 
     name: str
     form: FormModel | None = None
+    streams: bool = False
+
+    def changed(self, body: bytes, change: Rewrite, name: str) -> bytes:
+        """Return the body with `change` made, and `name` in the model's place; empty to leave that.
+
+        Raises:
+            InvalidError: it cannot be changed so.
+        """
+        change = replace(change, model=name)
+        if self.form is not None:
+            return changed_form(body, self.form, change)
+        return rewritten(body, change, self.name)
 
     def renamed(self, body: bytes, name: str) -> bytes:
         """Return the body with `name` in its place, and nothing else changed."""
@@ -29,7 +47,8 @@ def named_model(asked: Asked, body: bytes, content_type: str) -> NamedModel:
     if asked.model_in is ModelIn.FORM:
         form = form_model(body, content_type)
         return NamedModel(form.name, form)
-    return NamedModel(read_fields(body).model)
+    fields = read_fields(body)
+    return NamedModel(fields.model, None, fields.stream is True)
 
 
 @lru_cache(maxsize=4096)

@@ -17,9 +17,12 @@ __all__ = [
     "answer_head",
     "framed",
     "framed_request",
+    "has_length",
     "passed_lines",
     "request_head",
     "request_id_of",
+    "switched_head",
+    "upgrade_lines",
 ]
 
 _HOP = frozenset(
@@ -74,6 +77,24 @@ def framed_request(method: bytes, path: bytes, lines: bytes, length: int | None)
     return b"%b %b HTTP/1.1\r\n%b%b\r\n" % (method, path, lines, end)
 
 
+def upgrade_lines(request: "Request") -> bytes:
+    """Return the header lines that ask a target for the protocol that the client asks for."""
+    asked = (b"upgrade: " + value + b"\r\n" for name, value in request.headers if name.lower() == b"upgrade")
+    return b"connection: upgrade\r\n" + b"".join(asked)
+
+
+def switched_head(reader: "ResponseReader", request_id: bytes = b"") -> bytes:
+    """Return the head with which a target changes to another protocol, as its client gets it.
+
+    Args:
+        request_id: named in it, unless the answer has one.
+    """
+    lines = [b"%b: %b\r\n" % pair for pair in reader.headers]
+    if request_id and not request_id_of(reader.headers):
+        lines.append(b"x-request-id: %b\r\n" % request_id)
+    return b"".join((_line(reader.status), *lines, b"\r\n"))
+
+
 def request_id_of(headers: HeaderList) -> bytes:
     """Return the id that a request or an answer has; empty where it has none."""
     for name, value in headers:
@@ -82,23 +103,39 @@ def request_id_of(headers: HeaderList) -> bytes:
     return b""
 
 
-def framed(request: "Request", reader: "ResponseReader", keep: bool, request_id: bytes = b"") -> tuple[bytes, bool]:
+def has_length(reader: "ResponseReader") -> bool:
+    """Whether an answer says how long its body is."""
+    return reader.known is not None or any(name.lower() == b"content-length" for name, _ in reader.headers)
+
+
+def framed(
+    request: "Request",
+    reader: "ResponseReader",
+    keep: bool,
+    request_id: bytes = b"",
+    own: bytes = b"",
+    without: bytes = b"",
+) -> tuple[bytes, bool]:
     """Return the head of an answer as its client gets it, and whether its body is sent in chunks.
 
     Args:
         request_id: named in it, unless the answer has one.
+        own: further header lines.
+        without: headers of the target whose names begin so are not passed on.
     """
     known = reader.known
-    if known is None:
-        sized = any(name.lower() == b"content-length" for name, _ in reader.headers)
-        lines, has_id = _answer_lines(reader.status, reader.headers), bool(request_id_of(reader.headers))
+    if known is None or without:
+        sized = has_length(reader)
+        lines, has_id = _answer_lines(reader.status, reader.headers, without), bool(request_id_of(reader.headers))
+        if known is not None:
+            lines += b"content-length: %d\r\n" % reader.length
     else:
         sized = True
         if known.derived is None:
             known.derived = _answer_lines(known.status, known.headers), bool(request_id_of(known.headers))
         lines, has_id = cast("tuple[bytes, bool]", known.derived)
         lines += b"content-length: %d\r\n" % reader.length
-    last = b"x-request-id: %b\r\n" % request_id if request_id and not has_id else b""
+    last = b"%bx-request-id: %b\r\n" % (own, request_id) if request_id and not has_id else own
     body = sized or has_body(request.method.decode("latin-1"), reader.status)
     chunked = body and not sized and not request.http10
     if chunked:
@@ -115,13 +152,15 @@ def answer_head(status: int, headers: HeaderList, own: bytes) -> bytes:
     return b"%b%b\r\n" % (_answer_lines(status, headers), own)
 
 
-def _answer_lines(status: int, headers: HeaderList) -> bytes:
-    """Return the lines of an answer that are passed on to a client."""
+def _answer_lines(status: int, headers: HeaderList, without: bytes = b"") -> bytes:
+    """Return the lines of an answer that are passed on to a client; `without` as in `framed`."""
     named = _named_by_connection(headers)
     parts = [_line(status)]
     for name, value in headers:
         lowered = name.lower()
         if lowered not in _HOP_DOWN and (not named or lowered not in named):
+            if without and lowered.startswith(without):
+                continue
             parts += (name, b": ", value, b"\r\n")
     return b"".join(parts)
 

@@ -47,14 +47,15 @@ class Work(Protocol):
 class Request:
     """One request: its head, and what has arrived of its body."""
 
-    __slots__ = ("at", "complete", "expects", "facts", "headers", "http10", "keep_alive", "method", "pieces", "size",
-                 "target", "upgrade")  # fmt: skip
+    __slots__ = ("at", "complete", "expects", "facts", "headers", "http10", "keep_alive", "length", "method", "pieces",
+                 "size", "target", "upgrade")  # fmt: skip
 
     def __init__(self, reader: RequestReader, at: float) -> None:
         self.method = reader.method
         self.target = reader.target
         self.headers: HeaderList = reader.headers
         self.facts = facts_of(reader)
+        self.length = reader.length
         self.http10 = reader.http10
         self.expects = reader.expects_continue
         self.upgrade = reader.upgrade

@@ -12,6 +12,7 @@ from garrison.gateway.link import messages
 from garrison.gateway.link.peer import Peer, worker_peer
 from garrison.gateway.worker.exchange import Exchange
 from garrison.gateway.worker.plane import Plane
+from garrison.gateway.worker.stored_responses import StoredAt
 from garrison.gateway.worker.targets import Target
 
 __all__ = ["Link"]
@@ -89,11 +90,14 @@ class Link:
 
     # --- ControlLink
 
-    def activate(self, target: Target, exchange: Exchange) -> int:
+    def activate(self, target: Target, exchange: Exchange, seconds: float | None) -> int:
         """As `ControlLink.activate`."""
         number = next(self._numbers)
         self._waiting[number] = exchange
-        if not self.send(messages.Activate(id=number, target=target.id)):
+        end, failed = exchange.cold
+        route = exchange.route.name if end.adapter and exchange.route is not None else ""
+        tried = tuple(one.id for one in failed) if route else ()
+        if not self.send(messages.Activate(id=number, target=target.id, seconds=seconds, route=route, tried=tried)):
             # In a later step: the exchange learns its number first.
             asyncio.get_running_loop().call_soon(self._refuse, number, _no_control())
         return number
@@ -120,14 +124,16 @@ class Link:
             timer.cancel()
             then()
 
-    def load(self, targets: list[str], *, load: bool, then: Callable[[GarrisonError | None], None]) -> bool:
+    def load(
+        self, targets: list[str], *, load: bool, then: Callable[[GarrisonError | None], None], route: str = ""
+    ) -> bool:
         """As `ControlLink.load`."""
         if len(self._loading) >= _MOST_SYNCING:
             return False
         for target in targets:
             number = next(self._numbers)
             self._loading[number] = then
-            if not self.send(messages.Load(id=number, target=target, load=load)):
+            if not self.send(messages.Load(id=number, target=target, load=load, route=route)):
                 del self._loading[number]
                 return False
         return True
@@ -135,6 +141,10 @@ class Link:
     def _loaded(self, number: int, error: GarrisonError | None) -> None:
         if (then := self._loading.pop(number, None)) is not None:
             then(error)
+
+    def stored(self, id: str, at: StoredAt) -> None:
+        """As `ControlLink.stored`."""
+        self.send(messages.Stored(id=id, target=at.target, model=at.model))
 
     def busy(self, target: Target) -> None:
         """As `ControlLink.busy`."""
@@ -147,6 +157,10 @@ class Link:
     def idle(self, target: Target) -> None:
         """As `ControlLink.idle`."""
         self._quiet[target] = asyncio.get_running_loop().call_later(_QUIET_SECONDS, self._now_quiet, target)
+
+    def left(self, number: int) -> None:
+        """As `ControlLink.left`."""
+        self.send(messages.Left(id=number))
 
     def _now_quiet(self, target: Target) -> None:
         self._quiet.pop(target, None)
@@ -165,8 +179,18 @@ class Link:
             changed = {one.id: one.running for one in targets if one.running and self._told.get(one.id) != one.running}
             if changed and self.send(messages.Counts(running=changed)):
                 self._told |= changed
+            self._tell_in_use()
             if self._peer is not None and (uses := self._plane.stats.take()):
                 self.send(messages.Used(uses=uses))
+
+    def _tell_in_use(self) -> None:
+        found = {}
+        for one in self._plane.table.targets.values():
+            if one.using or one.used:
+                found[one.id] = sorted(one.used | one.using.keys())
+                one.used.clear()
+        if found:
+            self.send(messages.InUse(models=found))
 
     # --- messages
 
@@ -184,12 +208,19 @@ class Link:
                 self._loaded(message.id, None)
             case messages.Synced():
                 self._synced(message.id)
+            case messages.Loading():
+                if (target := plane.table.targets.get(message.target)) is not None:
+                    target.loading = message.loading
+            case messages.Stored():
+                plane.responses.remember(message.id, StoredAt(message.target, message.model))
             case messages.Close():
                 target = plane.table.targets.get(message.target)
                 if target is not None:
                     target.close()
                 running = 0 if target is None else target.running
                 self.send(messages.Closed(target=message.target, running=running))
+            case messages.Leave():
+                self._leave(message)
             case messages.Keys():
                 plane.callers.set_keys(message)
             case messages.Settings() | messages.Drain():
@@ -198,15 +229,22 @@ class Link:
     def _activated(self, message: messages.Activated) -> None:
         exchange = self._waiting.pop(message.id, None)
         target = self._plane.table.targets.get(message.target.id)
-        if exchange is None or target is None or exchange.target is not target:
+        if exchange is None or target is None or (exchange.target is not target and not exchange.cold[0].adapter):
             self.send(messages.Abandon(id=message.id))
             if exchange is not None:
                 exchange.refused(NotReadyError("the model was removed while the request waited for it"))
             return
         if target.value != message.target or not target.open:
             target.set(message.target)
-        exchange.activated()
+        exchange.activated(target)
         self.send(messages.Taken(id=message.id))
+
+    def _leave(self, message: messages.Leave) -> None:
+        target = self._plane.table.targets.get(message.target)
+        if target is None or message.model not in target.using:
+            self.left(message.id)
+        else:
+            target.awaited[message.model] = message.id
 
     def _refuse(self, number: int, error: GarrisonError) -> None:
         if (exchange := self._waiting.pop(number, None)) is not None:

@@ -1,15 +1,19 @@
-"""`GET /v1/models`: what the caller may use."""
+"""`GET /v1/models`: what the caller may use, in the shape that it reads: OpenAI's, or Anthropic's."""
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from garrison.base.errors import GarrisonError
-from garrison.gateway.requests.paths import Asked
+from garrison.gateway.requests.paths import Asked, Kind
+from garrison.gateway.worker.router import status_of
 
 if TYPE_CHECKING:
     from garrison.gateway.worker.inbound import Inbound, Request
     from garrison.gateway.worker.plane import Plane
+    from garrison.gateway.worker.targets import Route
 
 __all__ = ["Listing"]
 
@@ -35,8 +39,46 @@ class Listing:
         if self._inbound.work is not self:
             return
         try:
-            body = msgspec.json.encode(self._plane.models(self._request, self._asked))
+            told = _models(self._plane, self._request, self._asked)
         except GarrisonError as error:
             self._inbound.refuse(error)
             return
-        self._inbound.answer(200, _JSON, body)
+        if _is_anthropic(self._request):
+            told = _as_anthropic(told)
+        self._inbound.answer(200, _JSON, msgspec.json.encode(told))
+
+
+def _is_anthropic(request: "Request") -> bool:
+    """Whether the client says which version of Anthropic's API it speaks; all of Anthropic's own do."""
+    return any(len(name) == 17 and name.lower() == b"anthropic-version" for name, _ in request.headers)
+
+
+def _as_anthropic(told: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return a model, or all on one page, as Anthropic's clients read them."""
+    if "data" not in told:
+        created = datetime.fromtimestamp(told["created"], UTC)
+        named = {"type": "model", "id": told["id"], "display_name": told["id"]}
+        return named | {"created_at": created.strftime("%Y-%m-%dT%H:%M:%SZ"), "lifecycle": "active"}
+    data = [_as_anthropic(one) for one in told["data"]]
+    ends = {"first_id": data[0]["id"], "last_id": data[-1]["id"]} if data else {"first_id": None, "last_id": None}
+    return {"data": data, "has_more": False, **ends}
+
+
+def _models(plane: "Plane", request: "Request", asked: Asked) -> Mapping[str, Any]:
+    """Return what is listed for a caller. Raises GarrisonError."""
+    who, callers = plane.require_caller(request), plane.callers
+    routes = plane.table.routes
+    if asked.kind is Kind.MODELS:
+        listed = ((name, one) for name, one in routes.items() if one.value.listed)
+        data = [_entry(name, one) for name, one in listed if callers.may_use(who, one.value, name)]
+        return {"object": "list", "data": data}
+    found = routes.get(asked.name)
+    if found is None or not found.value.bare or not callers.may_use(who, found.value, asked.name):
+        raise plane.unknown(request, asked.name)
+    return _entry(asked.name, found)
+
+
+def _entry(name: str, route: "Route") -> dict[str, Any]:
+    value = route.value
+    told = {"id": name, "object": "model", "created": value.created, "owned_by": value.owned_by, **value.facts}
+    return told | {"status": status_of(value.facts.get("state"))}

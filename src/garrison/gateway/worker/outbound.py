@@ -1,12 +1,14 @@
 """Connections to targets: a request out, its answer in, then back to the idle ones of its target."""
 
 import asyncio
+import socket
 import ssl
 from typing import Protocol
 
 from garrison.gateway.worker.targets import Target
 from garrison.net.http1.flow import FlowControl
 from garrison.net.http1.known_heads import KnownHeads
+from garrison.net.http1.limits import HeaderList
 from garrison.net.http1.responses import ResponseReader
 
 __all__ = ["Answered", "Outbound", "connect"]
@@ -15,12 +17,15 @@ _MOST_IDLE = 512
 _NO_LIMIT = 2**62
 _HEAD_BYTES = 64 * 1024
 _heads = KnownHeads(answers=True)
+_KEEP_ALIVE = {"TCP_KEEPIDLE": 60, "TCP_KEEPINTVL": 15, "TCP_KEEPCNT": 4}
+"""Seconds of silence before the other machine is asked, between two questions, and how many go unanswered."""
 _contexts: dict[str, ssl.SSLContext] = {}
 
 
 class Answered(Protocol):
     """Whoever sent the request."""
 
+    def answer_interim(self, status: int, headers: HeaderList) -> None: ...
     def answer_head(self, reader: ResponseReader) -> None: ...
     def answer_body(self, piece: bytes) -> None: ...
     def answer_end(self) -> None: ...
@@ -56,6 +61,11 @@ class Outbound(FlowControl):
         self.used = False
         self._owner: Answered | None = None
         self._raw = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        if self.target.path is None:
+            _watch_peer(transport.get_extra_info("socket"))
 
     @property
     def alive(self) -> bool:
@@ -133,6 +143,10 @@ class Outbound(FlowControl):
 
     # --- of the reader
 
+    def response_interim(self, status: int, headers: HeaderList) -> None:
+        if self._owner is not None:
+            self._owner.answer_interim(status, headers)
+
     def response_head(self) -> None:
         if self._owner is not None:
             self._owner.answer_head(self.reader)
@@ -150,6 +164,14 @@ class Outbound(FlowControl):
         self.abort()
         if owner is not None:
             owner.answer_lost(reason)
+
+
+def _watch_peer(own: socket.socket) -> None:
+    """Have the kernel notice a machine that is gone, since an answer may take as long as it likes."""
+    own.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in _KEEP_ALIVE.items():
+        if (option := getattr(socket, name, None)) is not None:  # not on every system
+            own.setsockopt(socket.IPPROTO_TCP, option, value)
 
 
 async def connect(target: Target) -> Outbound:

@@ -6,7 +6,8 @@ The body is streamed in both directions. After an upgrade, bytes pass in both di
 from typing import TYPE_CHECKING
 
 from garrison.base.errors import GarrisonError, UnreachableError
-from garrison.gateway.worker.heads import framed, request_head
+from garrison.gateway.worker.heads import framed, has_length, request_head, switched_head, upgrade_lines
+from garrison.net.http1.limits import HeaderList
 from garrison.net.http1.responses import ResponseReader
 from garrison.net.http1.writing import LAST_CHUNK, chunk
 
@@ -116,13 +117,11 @@ class Passing:
     def _send(self, connection: "Outbound") -> None:
         request = self._request
         self._upstream = connection
-        length = _length(request)
+        length = request.length
         self._chunked_up = length is None
         own = self._own
         if request.upgrade:
-            own += b"connection: upgrade\r\n" + b"".join(
-                b"upgrade: " + value + b"\r\n" for name, value in request.headers if name.lower() == b"upgrade"
-            )
+            own += upgrade_lines(request)
         head = request_head(request, self._path, own, length, self._dropped)
         connection.request(self, request.method.decode("latin-1"), head, switch=request.upgrade)
         self._inbound.go_on()
@@ -136,12 +135,12 @@ class Passing:
 
     # --- as Answered
 
+    def answer_interim(self, status: int, headers: HeaderList) -> None: ...
+
     def answer_head(self, reader: ResponseReader) -> None:
         self._started = self._inbound.begun = True
         if reader.status == _SWITCHED:
-            lines = [b"HTTP/1.1 101 Switching Protocols\r\n"]
-            lines += [name + b": " + value + b"\r\n" for name, value in reader.headers]
-            self._out.append(b"".join(lines) + b"\r\n")
+            self._out.append(switched_head(reader))
             return
         self._keep = self._request.complete and self._request.keep_alive and not self._plane.draining
         head, self._chunked_down = framed(self._request, reader, self._keep)
@@ -204,7 +203,7 @@ class Passing:
     # ---
 
     def _until_close(self, reader: ResponseReader) -> bool:
-        return self._request.http10 and not any(name.lower() == b"content-length" for name, _ in reader.headers)
+        return self._request.http10 and not has_length(reader)
 
     def _switch(self, connection: "Outbound") -> None:
         connection.switch(self)
@@ -227,14 +226,3 @@ class Passing:
         target, self.target = self.target, None
         if target is not None:
             self._plane.leave(target)
-
-
-def _length(request: "Request") -> int | None:
-    """The length of the body; None for one of unknown length."""
-    for name, value in request.headers:
-        lowered = name.lower()
-        if lowered == b"content-length":
-            return int(value.strip())
-        if lowered == b"transfer-encoding":
-            return None
-    return 0

@@ -3,9 +3,9 @@
 import asyncio
 import math
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from itertools import count
-from typing import Any, Protocol
+from typing import Protocol
 
 from garrison.access.book import Refusal
 from garrison.access.identity import Identity
@@ -17,28 +17,29 @@ from garrison.gateway.link.messages import Settings, Tables, TargetValue
 from garrison.gateway.requests.errors import Answer, error_answer, speaks_anthropic
 from garrison.gateway.requests.near import near_names
 from garrison.gateway.requests.paths import Asked, Kind
+from garrison.gateway.worker.account import Account
 from garrison.gateway.worker.callers import Callers
 from garrison.gateway.worker.exchange import Exchange
 from garrison.gateway.worker.heads import KEPT_FOR_CONTROL
 from garrison.gateway.worker.inbound import Inbound, Request, Work
 from garrison.gateway.worker.listing import Listing
+from garrison.gateway.worker.metered import Metered
 from garrison.gateway.worker.outbound import Outbound, connect
 from garrison.gateway.worker.passing import Passing
-from garrison.gateway.worker.router import Feed, LoadCall, status_of
+from garrison.gateway.worker.response_routes import response_route
+from garrison.gateway.worker.router import Feed, LoadCall
 from garrison.gateway.worker.stats import Stats
+from garrison.gateway.worker.stored_responses import StoredAt, StoredResponses
+from garrison.gateway.worker.sweeping import Timed, sweep
 from garrison.gateway.worker.targets import End, Route, RouteTable, Target
+from garrison.gateway.worker.upgrade import Upgrade, wants_upgrade
 from garrison.net.http1.known_heads import KnownHeads
 
 __all__ = ["ControlLink", "Plane"]
 
 _CONNECT_SECONDS = 10.0
-_HEAD_SECONDS = 20.0
-"""For a head, from its first byte to its last."""
-_BODY_SECONDS = 60.0
-"""Between two pieces of a body."""
-_IDLE_SECONDS = 75.0
-"""For an idle connection of a client."""
-_SWEEP_SECONDS = 0.5
+_SILENCE_SECONDS = 86400.0
+"""For an answer of which nothing comes, unless its route says. A target that is gone is noticed by its connection."""
 CONTROL = "control"
 
 
@@ -47,17 +48,11 @@ class _Connecting(Protocol):
     def not_connected(self, reason: str) -> None: ...
 
 
-class _Timed(Protocol):
-    deadline: float
-
-    def expired(self) -> None: ...
-
-
 class ControlLink(Protocol):
     """What the plane needs of the connection to the control process."""
 
-    def activate(self, target: Target, exchange: Exchange) -> int:
-        """Ask for a cold target; the exchange is told."""
+    def activate(self, target: Target, exchange: Exchange, seconds: float | None) -> int:
+        """Ask for a cold target, and wait so long; None for as long as the settings say. The exchange is told."""
 
     def abandon(self, number: int) -> None:
         """Nobody waits for that any more."""
@@ -65,14 +60,23 @@ class ControlLink(Protocol):
     def sync(self, then: Callable[[], None]) -> bool:
         """Have everything told that has changed, and call `then`, at the latest after half a second. False: not now."""
 
-    def load(self, targets: list[str], *, load: bool, then: Callable[[GarrisonError | None], None]) -> bool:
-        """Have targets started or stopped, and call `then` when that has begun. False: there is nobody to ask."""
+    def load(
+        self, targets: list[str], *, load: bool, then: Callable[[GarrisonError | None], None], route: str = ""
+    ) -> bool:
+        """Have targets started or stopped, or the adapter of `route` loaded or unloaded there, and call `then` when
+        that has begun. False: there is nobody to ask."""
+
+    def stored(self, id: str, at: StoredAt) -> None:
+        """Tell the other workers of a response."""
 
     def busy(self, target: Target) -> None:
         """The first request to a target has begun."""
 
     def idle(self, target: Target) -> None:
         """The last request to a target has ended."""
+
+    def left(self, number: int) -> None:
+        """The last request that asked for a name has ended, as the message of that number wanted to know."""
 
 
 class Plane:
@@ -82,12 +86,16 @@ class Plane:
         inbound: connections of clients.
         heads: of their requests, as far as they repeat.
         feeds: of clients that watch the models.
+        responses: where those are that were made.
         draining: no request follows the one in progress on any connection.
+        via_line: the header by which this server recognises requests that it has sent to targets.
     """
 
     def __init__(self, clock: Clock, loop: asyncio.AbstractEventLoop) -> None:
         self.now: Callable[[], float] = loop.time
         self.settings = Settings(host="", port=0, control_socket="")
+        self._via = self.settings.via.encode()
+        self.via_line = b""
         self.table = RouteTable()
         self.callers = Callers(clock)
         self.heads = KnownHeads()
@@ -95,19 +103,22 @@ class Plane:
         self.inbound: set[Inbound] = set()
         self.draining = False
         self.feeds: set[Feed] = set()
-        self.silence_seconds = 3600.0
+        self.silence_seconds = _SILENCE_SECONDS
         self.stats = Stats()
+        self.responses = StoredResponses()
         self._ids_begin = os.urandom(6).hex().encode()
         self._ids = count(1)
         self._loop = loop
         self._control = Target(TargetValue(id=CONTROL))
-        self._timed: set[_Timed] = set()
+        self._timed: set[Timed] = set()
         self._connecting: set[asyncio.Task[None]] = set()
 
     def set_settings(self, told: Settings) -> None:
         self.settings = told
         self.callers.set_open(infers=told.open_inference, manages=told.open_management)
         self._control.set(TargetValue(id=CONTROL, url=f"unix:{told.control_socket}"))
+        self._via = told.via.encode()
+        self.via_line = b"via: 1.1 " + self._via + b"\r\n"
 
     # --- requests
 
@@ -120,8 +131,9 @@ class Plane:
         asked = request.facts.asked
         kind = asked.kind
         if kind is Kind.CONTROL or kind is Kind.PROXY:
-            return self._pass_on(inbound, request)
-        if request.upgrade and not _offers_http2(request):
+            return self._pass_on(inbound, request, asked)
+        upgrade = wants_upgrade(request)
+        if upgrade and kind is not Kind.UPSTREAM:
             raise InvalidError("this path speaks no other protocol", hint="Send the request without Upgrade.")
         if kind is Kind.MODELS or kind is Kind.MODEL:
             return Listing(self, inbound, request, asked)
@@ -132,7 +144,8 @@ class Plane:
         except GarrisonError:  # its key may just have been made
             who = None
         inbound.go_on()
-        return Exchange(self, inbound, request, asked, request.facts.query, who)
+        work = Upgrade if upgrade else Exchange
+        return work(self, inbound, request, asked, request.facts.query, who)
 
     def _router_work(self, inbound: Inbound, request: Request, asked: Asked) -> Work:
         if asked.name == "list":
@@ -158,36 +171,49 @@ class Plane:
         self.callers.require(who, route.value, model)
         if not load:
             self.callers.require_manager(who)
-        if self.link is None or not self.link.load([one.target.id for one in route.ends[:1]], load=load, then=then):
+        adapter = route.name if any(one.adapter for one in route.ends[:1]) else ""
+        targets = [one.target.id for one in route.ends[:1]]
+        if self.link is None or not self.link.load(targets, load=load, then=then, route=adapter):
             raise NotReadyError("the server that starts models does not answer", details={"retry_after": 1})
 
     def sees(self, request: Request, model: str) -> bool:
         """Whether a caller may use a model."""
         found = self.table.find(model)
-        return found is not None and self.callers.may_use(self.callers.identify(request.facts), found[0].value)
+        return found is not None and self.callers.may_use(self.callers.identify(request.facts), found[0].value, model)
 
     def apply(self, told: Tables) -> None:
         """Take what the control process tells, and report it to whoever watches."""
         before = {
-            one.name: known.value.facts.get("state")
-            for one in told.routes
-            if (known := self.table.routes.get(one.name))
+            one.name: known.value.facts.get("state") for one in told.routes if (known := self.table.told(one.name))
         }
         self.table.apply(told)
+        shown = [one for one in told.routes if one.listed]
         for feed in list(self.feeds):
-            for one in told.routes:
+            for one in shown:
                 if before.get(one.name, "") != one.facts.get("state"):
                     feed.changed(one.name, one.facts.get("state"))
             for name in told.gone_routes:
                 feed.gone(name)
 
-    def _pass_on(self, inbound: Inbound, request: Request) -> Work:
+    def _pass_on(self, inbound: Inbound, request: Request, asked: Asked) -> Work:
+        """Pass a request to the control process. One to an instance counts, if its key has limits."""
+        work: Passing
         lines = b"x-forwarded-for: " + inbound.peer.encode() + b"\r\n"
         lines += b"x-forwarded-proto: " + (b"https" if self.settings.tls_cert else b"http") + b"\r\n"
-        work = Passing(self, inbound, request, self._control, request.target, lines, KEPT_FOR_CONTROL)
+        admission = self._begun_by(request) if asked.kind is Kind.PROXY else None
+        if admission is not None:
+            account = Account(self, asked, request.at)
+            account.admissions = (admission,)
+            work = Metered(self, inbound, request, self._control, lines, KEPT_FOR_CONTROL, account)
+        else:
+            work = Passing(self, inbound, request, self._control, request.target, lines, KEPT_FOR_CONTROL)
         inbound.work = work
         work.begin()
         return work
+
+    def _begun_by(self, request: Request) -> Admission | None:
+        """Count a request for its key. Raises RateLimitedError."""
+        return self.callers.begin(self.callers.identify(request.facts), self.now())
 
     def require_caller(self, request: Request) -> Identity | Refusal:
         """Return who makes a request, and may see what there is.
@@ -210,23 +236,23 @@ class Plane:
         if found is not None and any(one.target.value.hop for one in found[0].ends) and _hopped(request):
             found = None  # another server has sent it here: two that know each other would go round in circles
         if found is None:
-            raise self._unknown(request, model)
+            raise self.unknown(request, model)
         return found
 
-    def admit(self, who: Identity | Refusal, route: Route, model: str) -> Admission | None:
-        """Check that a caller may use a route, and count its request.
+    def stored(self, id: str, target: Target, model: str) -> None:
+        """Remember where a response was made, under which name of its model."""
+        at = StoredAt(target.id, model)
+        self.responses.remember(id, at)
+        if self.link is not None:
+            self.link.stored(id, at)
 
-        Raises:
-            UnauthenticatedError, DeniedError, RateLimitedError: it may not.
-        """
-        self.callers.require(who, route.value, model)
-        return self.callers.begin(who, self.now())
+    def response_route(self, who: Identity | Refusal, asked: Asked) -> Route:
+        """Return a route over the targets that have, or may have, a stored response. Raises NotFoundError."""
+        return response_route(self.table, self.callers, self.responses, who, asked)
 
-    def limiter_end(self, admission: Admission) -> None:
-        self.callers.limiter.end(admission, self.now())
-
-    def limiter_spend(self, admission: Admission, tokens: int) -> None:
-        self.callers.limiter.spend(admission, self.now(), tokens)
+    def has_sent(self, request: Request) -> bool:
+        """Whether this server has sent a request itself, to a target that has sent it back."""
+        return any(len(name) == 3 and self._via in value and name.lower() == b"via" for name, value in request.headers)
 
     def error_answer(self, error: GarrisonError, target: bytes) -> Answer:
         """Return status, headers and body for an error, as the clients of a path read it."""
@@ -237,21 +263,11 @@ class Plane:
             return UnreachableError("the management server does not answer", hint="Requests to models go on.")
         return UnreachableError(f"it did not answer: {reason}", hint="Send the request again.")
 
-    def models(self, request: Request, asked: Asked) -> Mapping[str, Any]:
-        """Return what is listed for a caller. Raises GarrisonError."""
-        who = self.require_caller(request)
-        routes = self.table.routes
-        if asked.kind is Kind.MODELS:
-            data = [_entry(one) for one in routes.values() if self.callers.may_use(who, one.value)]
-            return {"object": "list", "data": data}
-        found = routes.get(asked.name)
-        if found is None or not self.callers.may_use(who, found.value):
-            raise self._unknown(request, asked.name)
-        return _entry(found)
-
-    def _unknown(self, request: Request, model: str) -> NotFoundError:
+    def unknown(self, request: Request, model: str) -> NotFoundError:
+        """Return why a request for `model` is refused, with names that may have been meant."""
         who = self.callers.identify(request.facts)
-        names = [one.name for one in self.table.routes.values() if self.callers.may_use(who, one.value)]
+        known = ((name, one.value) for name, one in self.table.routes.items() if one.value.bare)
+        names = [name for name, value in known if self.callers.may_use(who, value, name)]
         near = near_names(model, names)
         hint = f"Did you mean {' or '.join(near)}?" if near else "GET /v1/models lists those that exist."
         return NotFoundError(f"there is no model {model!r}", hint=hint)
@@ -293,51 +309,59 @@ class Plane:
             details={"retry_after": max(1, math.ceil(wait))},
         )
 
-    def enter(self, target: Target) -> None:
-        """Count a request to a target."""
+    def enter(self, target: Target, model: str = "") -> None:
+        """Count a request to a target. `model`: what it asks for, if that is not the target's own."""
         target.running += 1
+        if model:
+            target.begin(model)
         target.end.outstanding += 1
         if target.ends:
             target.count(1)
         if target.running == 1 and self.link is not None:
             self.link.busy(target)
 
-    def leave(self, target: Target) -> None:
+    def leave(self, target: Target, model: str = "") -> None:
         """Count its end."""
         target.running -= 1
+        if model and (asked := target.end_of(model)) is not None and self.link is not None:
+            self.link.left(asked)
         target.end.outstanding -= 1
         if target.ends:
             target.count(-1)
         if target.running == 0 and self.link is not None:
             self.link.idle(target)
 
-    def activate(self, target: Target, exchange: Exchange) -> int | None:
-        """Ask the control process for a cold target."""
+    def activate(self, target: Target, exchange: Exchange, seconds: float | None) -> int | None:
+        """Ask the control process for a cold target, as `ControlLink.activate`."""
         if self.link is None:
             exchange.refused(UnreachableError("the management server does not answer", hint="Send it again later."))
             return None
-        return self.link.activate(target, exchange)
+        return self.link.activate(target, exchange, seconds)
 
     def abandon(self, number: int) -> None:
         if self.link is not None:
             self.link.abandon(number)
 
+    def soon(self, call: Callable[[], None]) -> None:
+        """Call in a later step."""
+        self._loop.call_soon(call)
+
     def later(self, seconds: float, call: Callable[[], None]) -> asyncio.TimerHandle:
         """Call after a while."""
         return self._loop.call_later(seconds, call)
 
-    def connect(self, target: Target, owner: _Connecting) -> None:
+    def connect(self, target: Target, owner: _Connecting, seconds: float | None = None) -> None:
         """Open a connection in a task of its own; whoever asked is told, unless it has gone."""
-        task = self._loop.create_task(self._connect(target, owner))
+        task = self._loop.create_task(self._connect(target, owner, seconds or _CONNECT_SECONDS))
         self._connecting.add(task)
         task.add_done_callback(self._connecting.discard)
 
-    async def _connect(self, target: Target, owner: _Connecting) -> None:
+    async def _connect(self, target: Target, owner: _Connecting, seconds: float) -> None:
         try:
-            async with asyncio.timeout(_CONNECT_SECONDS):
+            async with asyncio.timeout(seconds):
                 made = await connect(target)
         except TimeoutError:
-            owner.not_connected(f"no connection within {_CONNECT_SECONDS:g} s")
+            owner.not_connected(f"no connection within {seconds:g} s")
         except (OSError, ValueError) as error:  # a name that cannot be looked up is a ValueError
             owner.not_connected(getattr(error, "strerror", None) or str(error))
         else:
@@ -345,49 +369,17 @@ class Plane:
 
     # --- times
 
-    def timed(self, one: _Timed) -> None:
+    def timed(self, one: Timed) -> None:
         """Have it expire at its deadline."""
         self._timed.add(one)
 
-    def ended(self, one: _Timed) -> None:
+    def ended(self, one: Timed) -> None:
         self._timed.discard(one)
 
     async def sweep(self) -> None:
-        """End what takes too long. Each is a comparison, so that thousands of connections cost little."""
-        while True:
-            await asyncio.sleep(_SWEEP_SECONDS)
-            now = self.now()
-            for one in [one for one in self._timed if one.deadline and one.deadline < now]:
-                one.expired()
-            least = min(_BODY_SECONDS, _IDLE_SECONDS)
-            for client in [one for one in self.inbound if one.ends or one.head_at or now - one.at > least]:
-                _end_if_late(client, now)
-
-
-def _end_if_late(client: Inbound, now: float) -> None:
-    silent = now - client.at
-    if client.ends:
-        if now > client.ends:
-            client.end(now)
-    elif client.quiet():
-        if silent > _IDLE_SECONDS or (client.head_at and now - client.head_at > _HEAD_SECONDS):
-            client.close()
-    elif client.in_body and silent > _BODY_SECONDS and not client.paused:
-        client.close()
+        """End what takes too long."""
+        await sweep(self.now, self._timed, self.inbound)
 
 
 def _hopped(request: Request) -> bool:
     return any(len(name) == 14 and name.lower() == b"x-garrison-hop" for name, _ in request.headers)
-
-
-def _offers_http2(request: Request) -> bool:
-    """Whether that is all: Java's client offers it with every request, and takes an answer in HTTP/1.1."""
-    return request.method != b"CONNECT" and all(
-        value.strip().lower() == b"h2c" for name, value in request.headers if name.lower() == b"upgrade"
-    )
-
-
-def _entry(route: Route) -> dict[str, Any]:
-    value = route.value
-    told = {"id": value.name, "object": "model", "created": value.created, "owned_by": value.owned_by, **value.facts}
-    return told | {"status": status_of(value.facts.get("state"))}

@@ -3,6 +3,7 @@
 They are in `<data_dir>/adapters/<NAME>/`. A directory copied there by hand counts like an imported one.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,7 +11,9 @@ from garrison.base.beneath import Tree
 from garrison.base.clock import Clock, SystemClock
 from garrison.base.errors import InvalidError, ModelInvalidError, ModelNotFoundError
 from garrison.base.locks import file_lock
-from garrison.models.adapters.inspect import AdapterInfo, inspect_adapter
+from garrison.models.adapters.adapter import ADAPTER_FILES, MLX_WEIGHTS, AdapterInfo
+from garrison.models.adapters.gguf import is_gguf_adapter
+from garrison.models.adapters.inspect import inspect_adapter
 from garrison.models.files.archive import is_archive
 from garrison.models.files.content import is_dir
 from garrison.models.files.progress import Progress
@@ -36,7 +39,9 @@ __all__ = [
 ]
 
 _LOCK_SECONDS = 10.0
+_DOCUMENTS = ("README", "LICENSE", "LICENCE", "NOTICE")
 _TAR_SUFFIXES = (".zst", ".gz", ".bz2", ".xz", ".tar", ".tgz", ".tbz2", ".txz", ".tzst")
+_GGUF = ".gguf"
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +115,9 @@ def verify_adapter(
         ModelNotFoundError, ModelInvalidError: as `show_adapter`. Changed files do not raise: see
             `Verification.raise_faults`.
     """
-    return verify(show_adapter(layout, name).path, progress=progress, stop=stop)
+    entry = find_adapter(layout, name)
+    inspect_adapter(entry.path)
+    return verify(entry.path, progress=progress, stop=stop)
 
 
 def import_adapter(
@@ -126,7 +133,8 @@ def import_adapter(
     lock_timeout: float = _LOCK_SECONDS,
     stop: StopToken | None = None,
 ) -> ImportedAdapter:
-    """Check the adapter in a directory or a tar, and bring it into the library. Arguments as `library.import_model`.
+    """Check the adapter in a directory, a GGUF file or a tar, and bring it into the library: its own files, and none of
+    what a trainer leaves beside them. Arguments as `library.import_model`.
 
     Raises:
         ModelInvalidError: incomplete or corrupt; the message names the file.
@@ -156,6 +164,7 @@ def import_adapter(
                 clock=clock,
                 free=free,
                 stop=stop,
+                belongs=_belongs,
             )
         )
     return ImportedAdapter(inspect_adapter(home.root / name), done.changed, done.kept)
@@ -197,6 +206,17 @@ def _check(path: Path, tree: Tree | None) -> None:
     inspect_adapter(path, tree)
 
 
+def _belongs(directory: Path, files: Mapping[str, int], tree: Tree | None) -> dict[str, int]:
+    """The adapter alone: trainers leave checkpoints, optimizer states and a tokenizer in the same directory."""
+    return {name: size for name, size in files.items() if _is_part(directory / name, name, tree)}
+
+
+def _is_part(file: Path, name: str, tree: Tree | None) -> bool:
+    if name in (*ADAPTER_FILES, MLX_WEIGHTS) or name.startswith(_DOCUMENTS):
+        return "/" not in name
+    return "/" not in name and name.endswith(_GGUF) and is_gguf_adapter(file, tree)
+
+
 def _entry(path: Path) -> AdapterEntry:
     try:
         info, reason = inspect_adapter(path), None
@@ -214,4 +234,4 @@ def _default_name(origin: Path) -> str:
     if is_archive(origin):
         for suffix in _TAR_SUFFIXES:
             name = name.removesuffix(suffix)
-    return name
+    return name if is_dir(origin) else name.removesuffix(_GGUF)

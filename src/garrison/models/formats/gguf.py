@@ -19,7 +19,7 @@ __all__ = ["GgufHeader", "read_gguf"]
 
 _MAGIC = b"GGUF"
 _VERSIONS = (2, 3)
-_MAX_TENSORS = 1_000_000
+_MAX_TENSORS = 100_000
 _MAX_KEYS = 1_000_000
 _MAX_DIMS = 8
 _DEFAULT_ALIGNMENT = 32
@@ -39,13 +39,15 @@ _BLOCKS = {
 
 
 class GgufHeader(NamedTuple):
-    """`metadata` holds scalars, strings, and the lengths of arrays. `parameters` counts tensor elements."""
+    """`metadata` holds scalars, strings, and the lengths of arrays. `parameters` counts tensor elements. `shapes` are
+    those of all tensors, by name, in GGUF's order: of a matrix the inputs, then the outputs."""
 
     version: int
     metadata: dict[str, Any]
     tensors: int
     parameters: int
     size: int
+    shapes: dict[str, tuple[int, ...]]
 
 
 class _Cursor:
@@ -113,7 +115,7 @@ def _parse(cursor: _Cursor, path: Path, size: int) -> GgufHeader:
         for _ in range(keys):
             key = cursor.text()
             metadata[key] = _value(cursor, cursor.scalar("I"), path)
-        parameters, end = _tensors(cursor, tensors, path)
+        shapes, end = _tensors(cursor, tensors, path)
     except (struct.error, IndexError):
         raise Problem(str(path), f"is truncated: its header does not end within its {size} bytes").error() from None
     alignment = metadata.get("general.alignment", _DEFAULT_ALIGNMENT)
@@ -122,7 +124,7 @@ def _parse(cursor: _Cursor, path: Path, size: int) -> GgufHeader:
     promised = -(-cursor.at // alignment) * alignment + end if tensors else cursor.at
     if size < promised:
         raise Problem(str(path), f"is truncated: it has {size} of at least {promised} bytes").error()
-    return GgufHeader(version, metadata, tensors, parameters, size)
+    return GgufHeader(version, metadata, tensors, sum(map(prod, shapes.values())), size, shapes)
 
 
 def _value(cursor: _Cursor, kind: int, path: Path) -> Any:
@@ -143,20 +145,21 @@ def _value(cursor: _Cursor, kind: int, path: Path) -> Any:
     return cursor.scalar(_SCALARS[kind])
 
 
-def _tensors(cursor: _Cursor, count: int, path: Path) -> tuple[int, int]:
-    """Elements of all tensors, and where the last one ends, in bytes after the header."""
-    parameters = end = 0
+def _tensors(cursor: _Cursor, count: int, path: Path) -> tuple[dict[str, tuple[int, ...]], int]:
+    """The shapes of all tensors, and where the last one ends, in bytes after the header."""
+    shapes: dict[str, tuple[int, ...]] = {}
+    end = 0
     for _ in range(count):
         name, dims = cursor.text(), cursor.scalar("I")
         if dims > _MAX_DIMS:
             raise _corrupt(path, f"tensor {name!r} has {dims} dimensions")
-        elements = prod([cursor.scalar("Q") for _ in range(dims)])
+        shapes[name] = tuple(cursor.scalar("Q") for _ in range(dims))
+        elements = prod(shapes[name])
         kind, offset = cursor.scalar("I"), cursor.scalar("Q")
         # A type newer than this table is left to the engine; it takes at least one byte.
         values, block = _BLOCKS.get(kind, (max(elements, 1), 1))
-        parameters += elements
         end = max(end, offset + -(-elements // values) * block)
-    return parameters, end
+    return shapes, end
 
 
 def _corrupt(path: Path, why: str) -> ModelInvalidError:

@@ -57,9 +57,13 @@ def refuse_exposed_credentials(environ: Mapping[str, str]) -> None:
     The rule of AWS's own programs: https, a loopback address, or the credential service of ECS or EKS.
     """
     uri = environ.get(_CONTAINER_URI)
-    if not uri or environ.get("AWS_ACCESS_KEY_ID") or urlsplit(uri).hostname in _METADATA_HOSTS:
+    if not uri or environ.get("AWS_ACCESS_KEY_ID"):
         return
-    if is_exposed(uri):
+    try:
+        known = urlsplit(uri).hostname in _METADATA_HOSTS
+    except ValueError:
+        raise InvalidError(f"{_CONTAINER_URI} must be a URL, not {uri!r}", hint="Unset it, or set it again.") from None
+    if not known and is_exposed(uri):
         raise InvalidError(
             f"{_CONTAINER_URI} is plain HTTP to another machine: {uri}",
             hint="Use https, or the address of the credential service of ECS or EKS.",

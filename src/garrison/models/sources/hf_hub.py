@@ -17,9 +17,12 @@ from garrison.base.values import number
 from garrison.models.download_log import route_library
 from garrison.models.files.progress import Progress
 from garrison.models.files.stop_token import StopToken
+from garrison.models.hub_caches import offline_variable
 from garrison.models.request import ResolveRequest
-from garrison.models.sources.hub_client import AGAIN, TRIES, HubClient, is_transient, network_errors, said
-from garrison.models.sources.selection import select_files
+from garrison.models.sources.hub_client import AGAIN, HubClient
+from garrison.models.sources.hub_errors import is_transient, network_errors, said
+from garrison.models.sources.retries import Retries
+from garrison.models.sources.selection import chosen_file, select_files
 from garrison.models.sources.side_by_side import side_by_side
 from garrison.models.sources.source import Found, Outcome, Skipped, Workspace
 from garrison.models.sources.staging import Pending, RemoteFile, Staging, write_all
@@ -44,8 +47,8 @@ class HfHubSource:
         self._connect_timeout = connect_timeout
 
     def find(self, request: ResolveRequest, workspace: Workspace, progress: Progress) -> Outcome:
-        if self._environ.get("HF_HUB_OFFLINE", "").lower() in ("1", "true", "yes", "on"):
-            return Skipped("HF_HUB_OFFLINE is set", unused=True)
+        if (variable := offline_variable(self._environ)) is not None:
+            return Skipped(f"{variable} is set", unused=True)
         try:
             import huggingface_hub  # noqa: F401 - heavy, and only this source needs it
         except ImportError:
@@ -63,15 +66,21 @@ class HfHubSource:
         if isinstance(info, Skipped):
             return info
         siblings = {sibling.rfilename: sibling for sibling in info.siblings or []}
-        names = select_files(siblings, file=request.model.file, patterns=request.allow_patterns)
+        commit, model = str(info.sha), request.model
+        file = chosen_file(siblings, model.file, model.quantization, hub.place)
+        names = select_files(
+            siblings,
+            file=file,
+            patterns=request.allow_patterns,
+            read_index=lambda name: hub.index_files(name, commit),
+        )
         if not names:
-            return Skipped(f"{hub.place} has no {request.model.file or 'files that an engine needs'}")
-        commit = str(info.sha)
+            return Skipped(f"{hub.place} has no {file or 'files that an engine needs'}")
         files = [hub.remote_file(siblings[name], commit) for name in names]
         staging = Staging(request.layout.staging_dir(request.model, self.name))
         with transfer(f"{hub.place} at {commit}", files, staging, workspace, progress) as pending:
             _fetch_all(_Fetch(hub, commit, staging, progress), pending, workspace.stop)
-        return Found(staging.directory, revision=commit, staged=True)
+        return Found(staging.directory, revision=commit, staged=True, file=file)
 
 
 def _fetch_all(fetch: "_Fetch", pending: tuple[Pending, ...], stop: StopToken) -> None:
@@ -111,8 +120,9 @@ class _Fetch:
 
     def _complete(self, file: RemoteFile, part: Path, stop: StopToken) -> None:
         """Ask for the rest until the part is whole; give up after some tries that brought nothing."""
-        tries = TRIES
+        retries = Retries()
         while (have := part.stat().st_size) < file.size:
+            failed: Exception | None = None
             try:
                 self._append(file, part, have, stop)
                 problem = "the connection ended early"
@@ -120,15 +130,17 @@ class _Fetch:
                 stop.check()  # a stop breaks the connection, which is no error of the network
                 if not is_transient(error):
                     raise
-                problem = said(error)
+                failed, problem = error, said(error)
             now = part.stat().st_size
             if now >= file.size:
                 return
-            tries = TRIES if now > have else tries - 1
+            if now > have:
+                retries.renew()
             _LOG.warning("%s: %s at byte %d of %d", file.path, problem, now, file.size)
-            if tries == 0:
+            if not self.hub.pause(retries, failed, stop):
+                if failed is not None and self.hub.asks_to_wait(failed):
+                    raise self.hub.explained(failed)
                 raise FetchError(f"{file.path} could not be fetched from {self.hub.place}: {problem}", hint=AGAIN)
-            self.hub.pause(TRIES - tries + 1, stop)
 
     def _append(self, file: RemoteFile, part: Path, have: int, stop: StopToken) -> None:
         # Unbuffered: a thread that a stop leaves behind must not write what it gathered before.

@@ -4,20 +4,31 @@ huggingface_hub builds the addresses and headers and reads the listing. Nothing 
 """
 
 import contextlib
+import json
 import logging
-import re
+import math
 import socket
+import threading
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import urljoin, urlsplit
 
 from garrison.base.clock import Clock
 from garrison.base.errors import FetchError, InvalidError
-from garrison.base.redaction import know_secret, redacted
+from garrison.base.redaction import know_secret
 from garrison.models.files.progress import Progress
 from garrison.models.files.stop_token import StoppableClock, StopToken
 from garrison.models.request import ResolveRequest
-from garrison.models.sources.plain_http import is_exposed, refuse_password
+from garrison.models.sources.hub_errors import (
+    first_line,
+    is_transient,
+    network_errors,
+    said,
+    setup_errors,
+    wait_asked_by,
+)
+from garrison.models.sources.plain_http import checked_endpoint, is_exposed
+from garrison.models.sources.retries import Retries
 from garrison.models.sources.side_by_side import aside
 from garrison.models.sources.source import Skipped
 from garrison.models.sources.staging import RemoteFile
@@ -26,12 +37,12 @@ if TYPE_CHECKING:
     import httpx2
     from huggingface_hub.hf_api import ModelInfo, RepoSibling
 
-__all__ = ["AGAIN", "TRIES", "HubClient", "is_transient", "network_errors", "said"]
+__all__ = ["AGAIN", "HubClient"]
 
 T = TypeVar("T")
 
-TRIES = 5
 _MOST_REDIRECTS = 5
+_MAX_INDEX_BYTES = 64 * 1024 * 1024
 _LOG = logging.getLogger("garrison.models.sources")
 AGAIN = (
     "Run this again; what was fetched is kept. Without a network, use --offline, and bring models with `garrison "
@@ -55,18 +66,29 @@ class HubClient:
         connect_timeout: float,
     ) -> None:
         import httpx2
-        from huggingface_hub import constants
+        from huggingface_hub import constants, get_session
         from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]  # exported lazily
 
         constants.HF_HUB_DISABLE_TELEMETRY = True  # read when headers are built; the user did not ask to report
         self.repo_id = request.model.model_id
         self.revision = request.model.revision
-        self.endpoint = _checked((request.hf_endpoint or constants.ENDPOINT).rstrip("/"))
+        endpoint = (request.hf_endpoint or constants.ENDPOINT).rstrip("/")
+        self.endpoint = checked_endpoint(endpoint, "HF_ENDPOINT", example="https://hub.example.org")
         self.place = f"{self.endpoint}/{self.repo_id}"
+        self._progress = progress
+        self._saying = threading.Lock()
         self._stop = stop
         self._clock = clock
+        self._said_until = -math.inf
         self._timeout = httpx2.Timeout(read_timeout, connect=connect_timeout)
-        headers = build_hf_headers(token=request.hf_token, library_name="garrison")
+        try:
+            headers = build_hf_headers(token=request.hf_token, library_name="garrison")
+            get_session()
+        except setup_errors() as error:
+            raise InvalidError(
+                f"no request can be sent to {self.endpoint}: {said(error)}",
+                hint="Check what HTTPS_PROXY, SSL_CERT_FILE and HF_TOKEN_PATH name.",
+            ) from None
         know_secret(headers.get("authorization", "").removeprefix("Bearer "))  # it may come from a file
         self._withheld = "authorization" in headers and is_exposed(self.endpoint)
         if self._withheld:
@@ -86,6 +108,7 @@ class HubClient:
         from huggingface_hub.errors import (
             GatedRepoError,
             HFValidationError,
+            OfflineModeIsEnabled,
             RepositoryNotFoundError,
             RevisionNotFoundError,
         )
@@ -105,7 +128,11 @@ class HubClient:
             return Skipped(f"{self.place} does not exist{self._private()}")
         except HFValidationError:
             return Skipped(f"{self.repo_id!r} is not the name of a hub repository")
+        except OfflineModeIsEnabled:
+            return Skipped("HF_HUB_OFFLINE or TRANSFORMERS_OFFLINE is set", unused=True)
         except network_errors() as error:
+            raise self.explained(error) from None
+        except OSError as error:  # of a proxy or a certificate, which httpx2 passes on
             raise self.explained(error) from None
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise self._not_a_hub(f"{type(error).__name__}: {error}") from None
@@ -125,6 +152,22 @@ class HubClient:
         if size is None:
             raise FetchError(f"{self.place} gives no size for {sibling.rfilename}", hint="Use another HF_ENDPOINT.")
         return RemoteFile(sibling.rfilename, size, tag or etag)
+
+    def index_files(self, name: str, commit: str) -> list[str] | None:
+        """The files that the index `name` lists; None if it is none.
+
+        Raises:
+            FetchError: it could not be fetched.
+        """
+        try:
+            content = self._retried(lambda: self._small(self.url(name, commit)))
+        except network_errors() as error:
+            raise self.explained(error) from None
+        try:
+            found = json.loads(content)["weight_map"].values()
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+            return None
+        return sorted({file for file in found if isinstance(file, str)})
 
     def url(self, name: str, commit: str) -> str:
         from huggingface_hub import hf_hub_url
@@ -154,9 +197,35 @@ class HubClient:
             finally:
                 withdraw()
 
-    def pause(self, attempt: int, stop: StopToken) -> None:
-        """Wait before another try. Raises StoppedError."""
-        StoppableClock(self._clock, stop).sleep(min(8.0, 0.5 * 2.0 ** (attempt - 1)))
+    def pause(self, retries: Retries, error: Exception | None, stop: StopToken) -> bool:
+        """Wait before another try, as long as the server asks for; return whether there is one. Says so where the wait
+        is long. Called from several threads.
+
+        Raises:
+            StoppedError: `stop` was stopped.
+        """
+        asked = wait_asked_by(error, self._clock.now()) if error is not None else None
+        wait = retries.next_wait(asked)
+        if wait is None:
+            return False
+        if asked is not None:
+            self._say_wait(asked)
+        StoppableClock(self._clock, stop).sleep(wait)
+        return True
+
+    def asks_to_wait(self, error: Exception) -> bool:
+        """Whether the hub said how long to wait: a refusal, not a fault."""
+        return wait_asked_by(error, self._clock.now()) is not None
+
+    def _say_wait(self, seconds: float) -> None:
+        """Once, for all the threads that wait for the same."""
+        with self._saying:
+            now = self._clock.monotonic()
+            if now < self._said_until:
+                return
+            self._said_until = now + seconds
+            message = f"{self.endpoint} limits requests; waiting {math.ceil(seconds)} s, as it asks"
+            self._progress.step("wait", seconds=math.ceil(seconds), message=message)
 
     def explained(self, error: Exception) -> FetchError:
         """The FetchError for what huggingface_hub or httpx2 raised."""
@@ -174,6 +243,11 @@ class HubClient:
         if status in (401, 403):
             hint = "HF_TOKEN is not accepted." if self._token else "Set HF_TOKEN to a token that may read the model."
             return FetchError(f"{self.place} rejects the request (HTTP {status})", hint=hint, details=details)
+        asked = wait_asked_by(error, self._clock.now())
+        if asked is not None:
+            message = f"{self.place} could not be fetched: HTTP {status}, and it asks to wait {math.ceil(asked)} s"
+            hint = "Run this again then; what was fetched is kept. A token (HF_TOKEN) raises the limit."
+            return FetchError(message, hint=hint, details={**details, "retry_after": math.ceil(asked)})
         reason = f"HTTP {status}" if status else said(error)
         return FetchError(f"{self.place} could not be fetched: {reason}", hint=AGAIN, details=details)
 
@@ -181,6 +255,21 @@ class HubClient:
         if self._withheld:
             return ", or it is private and HF_TOKEN was not sent"
         return "" if self._token else ", or it is private and HF_TOKEN is not set"
+
+    def _small(self, url: str) -> bytes:
+        """The content of a small file.
+
+        Raises:
+            FetchError: it is too large.
+            network_errors(): as `stream`.
+        """
+        content = bytearray()
+        with self.stream(url, 0, self._stop) as response:
+            for chunk in response.iter_bytes():
+                content += chunk
+                if len(content) > _MAX_INDEX_BYTES:
+                    raise FetchError(f"{url} is too large to be an index", hint="Use another HF_ENDPOINT.")
+        return bytes(content)
 
     def _head(self, url: str) -> tuple[int | None, str]:
         """Size in bytes, None where unknown, and tag of a file.
@@ -206,64 +295,22 @@ class HubClient:
         return None, ""
 
     def _retried(self, call: Callable[[], T]) -> T:
-        for attempt in range(1, TRIES + 1):
+        retries = Retries()
+        while True:
             try:
                 return aside(call, self._stop, "hf-hub-request")
             except network_errors() as error:
                 if not is_transient(error):
                     raise
                 _LOG.warning("%s: %s", self.place, said(error))
-                if attempt == TRIES:
+                if not self.pause(retries, error, self._stop):
                     raise self.explained(error) from None
-            self.pause(attempt, self._stop)
-        raise AssertionError("unreachable")
 
     def _not_a_hub(self, why: str) -> FetchError:
         return FetchError(
-            f"{self.endpoint} does not behave like a hub: {_first_line(why)}",
+            f"{self.endpoint} does not behave like a hub: {first_line(why)}",
             hint="Check HF_ENDPOINT, and whether a login page of the network answers in its place.",
         )
-
-
-def network_errors() -> tuple[type[Exception], ...]:
-    """What requests raise. HfHubHTTPError is an OSError too."""
-    import httpx2
-    from huggingface_hub.errors import HfHubHTTPError
-
-    return (httpx2.HTTPError, HfHubHTTPError)
-
-
-def is_transient(error: Exception) -> bool:
-    """Whether another try is worth it: the network, and statuses 408, 429 and 5xx."""
-    import httpx2
-    from huggingface_hub.errors import HfHubHTTPError
-
-    if isinstance(error, HfHubHTTPError):
-        return error.response.status_code in (408, 429) or error.response.status_code >= 500
-    return isinstance(error, httpx2.TransportError) and not isinstance(error, httpx2.UnsupportedProtocol)
-
-
-def said(error: Exception) -> str:
-    """The first line of an error, without queries: a download is redirected to an address whose query is the right to
-    read it."""
-    return re.sub(r"\?[^\s'\"]+", "?…", f"{type(error).__name__}: {_first_line(str(error))}")
-
-
-def _first_line(text: str) -> str:
-    lines = redacted(text).strip().splitlines()
-    return lines[0][:300] if lines else "no reason given"
-
-
-def _checked(endpoint: str) -> str:
-    try:
-        url = urlsplit(endpoint)
-        valid = url.scheme in ("http", "https") and bool(url.hostname) and (url.port is None or url.port > 0)
-    except ValueError:
-        valid = False
-    if not valid:
-        raise InvalidError(f"HF_ENDPOINT must be a URL, not {endpoint!r}", hint="As in https://hub.example.org")
-    refuse_password(endpoint, "HF_ENDPOINT")
-    return endpoint
 
 
 def _origin(url: str) -> tuple[str, str | None, int | None]:

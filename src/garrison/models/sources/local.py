@@ -7,6 +7,8 @@ from garrison.models.files.problem import Problem
 from garrison.models.files.progress import Progress
 from garrison.models.record import ModelRecord, read_record
 from garrison.models.request import ResolveRequest
+from garrison.models.shards import ShardName
+from garrison.models.sources.model_path import path_in
 from garrison.models.sources.source import Broken, Found, Outcome, Skipped, Workspace
 
 __all__ = ["LocalSource"]
@@ -20,9 +22,12 @@ class LocalSource:
         problem: Problem | None = None
         reasons: list[str] = []
         for directory in _candidates(request):
-            path = directory / request.model.file if request.model.file else directory
-            if not os.path.lexists(path):
-                reasons.append(f"{path} does not exist")
+            path = path_in(directory, request.model)
+            if path is None and os.path.lexists(directory):
+                reasons.append(f"{directory} has no GGUF file of {request.model.quantization or 'any quantization'}")
+                continue
+            if path is None or not os.path.lexists(path):
+                reasons.append(f"{path or directory} does not exist")
                 continue
             record = read_record(directory)
             if record is not None and request.model.path is None and not record.is_for(request.model):
@@ -42,15 +47,16 @@ def _candidates(request: ResolveRequest) -> list[Path]:
     if model.path is not None:
         return [model.path]
     places = [layout.model_dir(model), *([org_dir] if (org_dir := layout.org_dir(model)) else [])]
-    if model.file is not None:
+    if model.file is not None or model.quantization is not None:
         # A copy of the whole repository holds the file too.
         places += [layout.root / model.name, *([layout.root / model.org / model.name] if model.org else [])]
     return places
 
 
 def _pinned(path: Path) -> Path:
-    """The current target of a link: it may point elsewhere when the engine reads it."""
-    return path.resolve() if path.is_symlink() else path
+    """The current target of a link: it may point elsewhere when the engine reads it. The parts of a split GGUF are
+    found by their names, which the targets of links need not have."""
+    return path.resolve() if path.is_symlink() and ShardName.parse(path.name) is None else path
 
 
 def _text(record: ModelRecord) -> str:

@@ -5,7 +5,24 @@ from urllib.parse import urlsplit
 
 from garrison.base.errors import InvalidError
 
-__all__ = ["is_exposed", "is_loopback", "refuse_password"]
+__all__ = ["checked_endpoint", "is_exposed", "is_loopback", "refuse_password"]
+
+
+def checked_endpoint(url: str, variable: str, *, example: str) -> str:
+    """Return `url` if it can be the address of a server.
+
+    Raises:
+        InvalidError: it cannot, or holds a password that would be sent in plain text.
+    """
+    try:
+        parts = urlsplit(url)
+        valid = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port is None or parts.port > 0)
+    except ValueError:
+        valid = False
+    if not valid:
+        raise InvalidError(f"{variable} must be a URL, not {url!r}", hint=f"As in {example}")
+    refuse_password(url, variable)
+    return url
 
 
 def is_exposed(url: str) -> bool:

@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from datetime import timedelta
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any, TypeVar
-from urllib.parse import urlsplit
 
 from garrison.base.errors import FetchError, InvalidError
 from garrison.base.redaction import SecretValueError, redacted, secret_text
@@ -28,7 +27,8 @@ from garrison.models.sources.aws_credentials import (
     refuse_exposed_credentials,
     shared_credentials,
 )
-from garrison.models.sources.plain_http import is_exposed, refuse_password
+from garrison.models.sources.plain_http import checked_endpoint, is_exposed
+from garrison.models.sources.selection import chosen_file, select_files
 from garrison.models.sources.source import Found, Outcome, Skipped, Workspace
 from garrison.models.sources.staging import Pending, RemoteFile, Staging, write_all
 from garrison.models.sources.transfer import transfer
@@ -49,6 +49,8 @@ _KEY_VARIABLES = {
     "AWS_SECRET_ACCESS_KEY": "secret_access_key",
     "AWS_SESSION_TOKEN": "session_token",
 }
+# Other characters would end in a panic of obstore when it builds an address of them.
+_BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,254}")
 _CREDENTIALS_HINT = "Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY to a key that may read the bucket."
 
 
@@ -80,6 +82,8 @@ class R2Source:
         if request.r2_bucket is None or request.r2_prefix is None:
             missing = "R2_BUCKET" if request.r2_bucket is None else "R2_MODELS_PREFIX"
             return Skipped(f"{missing} is not set", unused=True)
+        if not _BUCKET.fullmatch(request.r2_bucket):
+            raise InvalidError(f"R2_BUCKET {request.r2_bucket!r} is not the name of a bucket", hint="Set it again.")
         try:
             import obstore  # heavy, and only this source needs it
         except ImportError:
@@ -94,25 +98,31 @@ class R2Source:
         staging = Staging(request.layout.staging_dir(request.model, self.name))
         try:
             store = self._store(request, credentials, progress)
-            files = asyncio.run(_stoppable(_list(store, request.model.file, request.allow_patterns), workspace.stop))
+            files = asyncio.run(_stoppable(_list(store), workspace.stop))
+            names = [file.path for file in files]
+            try:
+                chosen = chosen_file(names, request.model.file, request.model.quantization, place)
+            except InvalidError as error:
+                return Skipped(error.message)
+            files = _needed(files, chosen, request.allow_patterns)
             if not files:
-                return Skipped(f"{place} holds no files")
+                return Skipped(f"{place} holds no {chosen or 'files'}")
             with transfer(place, files, staging, workspace, progress) as pending:
                 _download(store, staging, pending, progress, workspace.stop)
-        except FileNotFoundError as error:
-            return Skipped(f"{place} does not exist: {error}")
+        except (FileNotFoundError, obstore.exceptions.NotFoundError) as error:
+            return Skipped(f"{place} does not exist: {_first_line(error)}")
         except obstore.exceptions.BaseError as error:
             if _status(error) == 404:
                 return Skipped(f"there is no bucket {request.r2_bucket}")
             raise _explained(error, place) from None
-        return Found(staging.directory, staged=True)
+        return Found(staging.directory, staged=True, file=chosen)
 
     def _store(self, request: ResolveRequest, credentials: dict[str, str], progress: Progress) -> "S3Store":
         from obstore.store import S3Store
 
         endpoint = request.r2_endpoint
         if endpoint:
-            refuse_password(endpoint, "R2_ENDPOINT_URL")
+            checked_endpoint(endpoint, "R2_ENDPOINT_URL", example="https://ID.r2.cloudflarestorage.com")
         if not credentials:
             refuse_exposed_credentials(self._environ)
         config: S3Config = {}
@@ -177,19 +187,24 @@ async def _stoppable(work: Coroutine[Any, Any, T], stop: StopToken) -> T:
         withdraw()
 
 
-async def _list(store: "S3Store", only: str | None, patterns: Sequence[str]) -> list[RemoteFile]:
-    """The files to fetch: all below the prefix unless patterns say otherwise; unlike a repository of the hub, the
-    prefix was filled for this purpose."""
+async def _list(store: "S3Store") -> list[RemoteFile]:
+    """The files below the prefix."""
     import obstore
 
-    files = [
+    return [
         RemoteFile(path=entry["path"], size=entry["size"], tag=entry["e_tag"] or "")
         async for page in obstore.list(store)
         for entry in page
         if not entry["path"].endswith("/")  # a console's way to make a folder
     ]
-    if only is not None:
-        return [file for file in files if file.path == only]
+
+
+def _needed(files: list[RemoteFile], chosen: str | None, patterns: Sequence[str]) -> list[RemoteFile]:
+    """The files to fetch: all below the prefix unless patterns or a GGUF file say otherwise; unlike a repository of the
+    hub, the prefix was filled for this purpose."""
+    if chosen is not None:
+        wanted = set(select_files([file.path for file in files], file=chosen))
+        return [file for file in files if file.path in wanted]
     return [file for file in files if not patterns or any(fnmatchcase(file.path, pattern) for pattern in patterns)]
 
 
@@ -290,13 +305,8 @@ def _may_use_http(endpoint: str, environ: Mapping[str, str], progress: Progress)
 
     The secret key is never sent, but a session token is, and whoever reads a signed request can repeat it.
     """
-    url = urlsplit(endpoint)
-    if url.scheme == "https":
+    if endpoint.startswith("https:"):
         return False
-    if url.scheme != "http" or not url.hostname:
-        raise InvalidError(
-            f"R2_ENDPOINT_URL must be a URL, not {endpoint!r}", hint="As in https://ID.r2.cloudflarestorage.com"
-        )
     if is_exposed(endpoint):
         if environ.get("AWS_ALLOW_HTTP", "").lower() not in ("1", "true"):
             raise InvalidError(

@@ -10,6 +10,7 @@ from garrison.models.files.problem import Problem
 from garrison.models.files.progress import Progress
 from garrison.models.names import ModelName
 from garrison.models.request import ResolveRequest
+from garrison.models.sources.model_path import path_in
 from garrison.models.sources.source import Broken, Found, Outcome, Skipped, Workspace
 
 __all__ = ["FloxSource", "HfCacheSource"]
@@ -23,34 +24,35 @@ class FloxSource:
     def find(self, request: ResolveRequest, workspace: Workspace, progress: Progress) -> Outcome:
         if request.flox_env is None:
             return Skipped("FLOX_ENV is not set", unused=True)
-        home = request.flox_env.absolute() / "share" / "models"
-        return _search([home], request.model, workspace)
+        cache = request.flox_env.absolute() / "share" / "models" / "hub"
+        return _search([cache], request.model, workspace)
 
 
 class HfCacheSource:
     name = "hf-cache"
 
     def find(self, request: ResolveRequest, workspace: Workspace, progress: Progress) -> Outcome:
-        return _search([request.layout.root, *request.hf_homes], request.model, workspace)
+        return _search([request.layout.hub, *request.hub_caches], request.model, workspace)
 
 
-def _search(homes: list[Path], model: ModelName, workspace: Workspace) -> Outcome:
+def _search(caches: list[Path], model: ModelName, workspace: Workspace) -> Outcome:
     problem: Problem | None = None
     reasons: list[str] = []
-    for home in homes:
-        repository = home / "hub" / model.cache_directory
+    for cache in caches:
+        repository = cache / model.cache_directory
         snapshots = _snapshots(repository, model.revision)
         if not snapshots:
             what = f"revision {model.revision}" if model.revision else "snapshot"
             reasons.append(f"no {what} in {repository}")
         for snapshot in snapshots:
-            path = snapshot / model.file if model.file else snapshot
-            if model.file and not path.is_file():
-                reasons.append(f"{snapshot} has no {model.file}")
+            path = path_in(snapshot, model)
+            if path is None or (model.file and not path.is_file()):
+                reasons.append(f"{snapshot} has no {model.file or 'GGUF file of that quantization'}")
                 continue
             fault = workspace.check(path)
             if fault is None:
-                return Found(path, revision=snapshot.name, hf_home=home)
+                # A cache that was moved by itself has no home; it is served by its path.
+                return Found(path, revision=snapshot.name, hf_home=cache.parent if cache.name == "hub" else None)
             problem = problem or fault
     return Broken(problem) if problem else Skipped("; ".join(reasons))
 

@@ -23,12 +23,14 @@ class Found:
         revision: the commit, if known.
         hf_home: the Hugging Face home whose cache it is in.
         staged: it was downloaded into the staging directory and must still be checked and moved into place.
+        file: the GGUF file below a staged `path` that is the model, relative; None for all of the directory.
     """
 
     path: Path
     revision: str | None = None
     hf_home: Path | None = None
     staged: bool = False
+    file: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -57,6 +57,7 @@ class RequestReader:
 
     Attributes:
         known: the head, where it was known; its headers are then without Content-Length.
+        length: of the body; None for a chunked one.
         method, target: as sent; valid from a head until the next request begins. `target` is not decoded.
         headers: name and value pairs as sent; trailers are dropped.
         http10: the client speaks HTTP/1.0.
@@ -84,6 +85,7 @@ class RequestReader:
         "headers",
         "http10",
         "known",
+        "length",
         "method",
         "open",
         "rest",
@@ -96,6 +98,7 @@ class RequestReader:
         self._sink = sink
         self._heads = heads
         self.known: KnownHead | None = None
+        self.length: int | None = 0
         self._most_head = limits.head_bytes
         self._most_body = limits.body_bytes
         self._parser = httptools.HttpRequestParser(self)
@@ -154,6 +157,7 @@ class RequestReader:
                 break
             self.known, self.method, self.target, self.headers = known, known.method, known.target, known.headers
             self.http10 = self.expects_continue = self.upgrade = False
+            self.length = length
             self._sink.request_head()
             if length:
                 self._sink.request_body(data[start:end])
@@ -229,6 +233,7 @@ class RequestReader:
         self.method = parser.get_method()
         self.upgrade = parser.should_upgrade()
         self.expects_continue = False
+        self.length = 0
         body = b""
         for name, value in self.headers:
             size = len(name)
@@ -240,6 +245,7 @@ class RequestReader:
                     self._refuse(400, "Content-Length is not a number")
                 elif length > self._most_body:
                     self._refuse(413, f"the body is larger than {self._most_body} bytes")
+                self.length = length
                 body = b"content-length: %d" % length if length else b""
             elif size == 17 and name.lower() == b"transfer-encoding":
                 # A coding that another server on the way reads differently is how requests are smuggled.
@@ -247,6 +253,7 @@ class RequestReader:
                     self._refuse(400, "Transfer-Encoding in HTTP/1.0")
                 if value.strip(b" \t").lower() != b"chunked":
                     self._refuse(501, "a transfer coding other than chunked")
+                self.length = None
                 body = b"transfer-encoding: chunked"
             elif size == 6 and name.lower() == b"expect":
                 self.expects_continue = not self.http10 and value.strip(b" \t").lower() == b"100-continue"

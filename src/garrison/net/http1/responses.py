@@ -17,6 +17,9 @@ _FIRST_FINAL = 200
 class ResponseSink(Protocol):
     """Receives what a reader finds, in order of arrival. Details are in the reader's attributes."""
 
+    def response_interim(self, status: int, headers: HeaderList) -> None:
+        """A response before the final one (1xx) has arrived."""
+
     def response_head(self) -> None:
         """The head is complete: `status` and `headers` are set."""
 
@@ -46,7 +49,6 @@ class ResponseReader:
         status: of the final response; 0 until its head is complete.
         headers: its name and value pairs as sent.
         trailers: what came after a chunked body; set when the response ends.
-        interim: responses before the final one (1xx), status and headers each.
         rest: after 101, what already arrived in the other protocol.
         waiting: a response is expected and not complete.
     """
@@ -70,7 +72,6 @@ class ResponseReader:
         "_switch",
         "_trailer_size",
         "headers",
-        "interim",
         "known",
         "length",
         "rest",
@@ -95,7 +96,6 @@ class ResponseReader:
         self._failure = ""
         self.headers: HeaderList = []
         self.trailers: HeaderList = []
-        self.interim: list[tuple[int, HeaderList]] = []
 
     def expect(self, method: str, limit: int, *, switch: bool = False) -> None:
         """Prepare for the response to the request that is about to be sent.
@@ -110,8 +110,8 @@ class ResponseReader:
         self._keep = True
         self._failure = ""
         self.known = None
-        if self.trailers or self.interim:
-            self.trailers, self.interim = [], []
+        if self.trailers:
+            self.trailers = []
         self._limit = limit
         self._bodiless = method == "HEAD"
         self._switch = switch
@@ -209,7 +209,7 @@ class ResponseReader:
         status = self._parser.get_status_code()
         if status < _FIRST_FINAL:
             if status != _SWITCHING:
-                self.interim.append((status, self.headers))
+                self._sink.response_interim(status, self.headers)
                 return
             if not self._switch:
                 self._stop("the server switched to another protocol without being asked")

@@ -2,21 +2,28 @@
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
+
+import msgspec
 
 from garrison.fleet.values.declaration import Declaration
-from garrison.fleet.values.route import RouteDeclaration, RouteEnd
+from garrison.fleet.values.demand import Place
+from garrison.fleet.values.route import RouteDeclaration
 from garrison.fleet.values.target import TargetSpec
 from garrison.gateway.choose.policy import DEFAULT_POLICY, POLICIES
 from garrison.gateway.link.messages import RouteValue, TargetValue
 from garrison.net.origin import origin_of
+from garrison.server.adapters.places import AdapterPlace
+from garrison.server.adapters.routes import adapter_end, fleet_target_id
+from garrison.server.workers.declared_settings import declared_settings
 
 __all__ = [
     "Declared",
     "DeclaredStack",
     "FleetTarget",
+    "declared_ends",
     "declared_routes",
     "fleet_target",
-    "fleet_target_id",
     "policy_name",
     "why_not_routable",
 ]
@@ -32,13 +39,18 @@ class Declared:
     Attributes:
         routes: by name; they come before instances of the same name.
         targets: by id.
-        own: routes of targets, by name; they come after everything else of the same name.
+        own: routes of targets, by name; they come after instances of the same name.
+        adapters: routes of adapters, by name; they come after everything else of the same name.
+        ends: what each target of a route with adapters stands for: the target in its manifest, and the adapter there,
+            empty for its own model; by the route's name.
         reasons: why a target is cold, by id.
     """
 
     routes: Mapping[str, RouteValue] = field(default_factory=dict)
     targets: Mapping[str, TargetValue] = field(default_factory=dict)
     own: Mapping[str, RouteValue] = field(default_factory=dict)
+    adapters: Mapping[str, RouteValue] = field(default_factory=dict)
+    ends: Mapping[str, tuple[Place, ...]] = field(default_factory=dict)
     reasons: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -63,11 +75,6 @@ class FleetTarget:
     base: str = ""
     stack: str = "garrison"
     created: int = 0
-
-
-def fleet_target_id(name: str) -> str:
-    """The id of a target that Garrison did not start."""
-    return f"target:{name}"
 
 
 def policy_name(declared: str) -> str:
@@ -98,7 +105,9 @@ def fleet_target(target: FleetTarget, key: str | None, *, cold: bool = False) ->
     """
     spec = target.spec
     name = fleet_target_id(spec.name)
-    value = TargetValue(id=name, url=None if cold else spec.base_url, key=key, model=spec.base_model or target.base)
+    value = TargetValue(
+        id=name, url=None if cold else spec.base_url, key=key, model=spec.base_model or target.base, foreign=True
+    )
     route = RouteValue(
         name=spec.name,
         targets=(name,),
@@ -111,46 +120,66 @@ def fleet_target(target: FleetTarget, key: str | None, *, cold: bool = False) ->
 
 
 def declared_routes(
-    stacks: Iterable[DeclaredStack], *, here: Collection[str | None]
-) -> tuple[dict[str, RouteValue], list[tuple[str, str]]]:
-    """Return the routes of all stacks by name, and those of which another stack has the name: route and stack.
+    stacks: Iterable[DeclaredStack],
+    *,
+    here: Collection[str | None],
+    places: Mapping[Place, AdapterPlace] = MappingProxyType({}),
+) -> tuple[dict[str, RouteValue], list[tuple[str, str, str]]]:
+    """Return the routes of all stacks by name, and the names, aliases too, that a stack declares and another one has:
+    name, stack, and who has it.
 
     Args:
         here: names of this node, None among them.
+        places: where adapters are loaded.
     """
     routes: dict[str, RouteValue] = {}
-    refused: list[tuple[str, str]] = []
+    owners: dict[str, str] = {}
+    refused: list[tuple[str, str, str]] = []
     for stack in stacks:
+        own = stack.declaration.stack
         for name, route in stack.declaration.routes.items():
-            if name in routes:
-                refused.append((name, stack.declaration.stack))
-            else:
-                routes[name] = _route(route, stack, here)
+            if name in owners:
+                refused.append((name, own, owners[name]))
+                continue
+            value = _route(route, stack, here, places)
+            free = tuple(one for one in value.aliases if one not in owners)
+            refused += ((one, own, owners[one]) for one in value.aliases if one in owners)
+            owners |= dict.fromkeys((name, *free), own)
+            routes[name] = msgspec.structs.replace(value, aliases=free)
     return routes, refused
 
 
-def _route(route: RouteDeclaration, stack: DeclaredStack, here: Collection[str | None]) -> RouteValue:
+def declared_ends(stacks: Iterable[DeclaredStack]) -> dict[str, tuple[Place, ...]]:
+    """Return what the targets of each declared route stand for, by name."""
+    found: dict[str, tuple[Place, ...]] = {}
+    for stack in stacks:
+        for name, route in stack.declaration.routes.items():
+            if any(one.adapter for one in route.to):
+                found.setdefault(name, tuple((one.place, one.adapter or "") for one in route.to))
+    return found
+
+
+def _route(
+    route: RouteDeclaration,
+    stack: DeclaredStack,
+    here: Collection[str | None],
+    places: Mapping[Place, AdapterPlace],
+) -> RouteValue:
     declaration = stack.declaration
-    ends = [_end(one, declaration, here) for one in route.to]
+    ends = [adapter_end(one.place, one.adapter, declaration, places, here) for one in route.to]
+    adapters = tuple(adapter for _, _, adapter in ends)
     weights = tuple(one.weight for one in route.to)
     instances = dict.fromkeys(one.place for one in route.to)
+    policy = policy_name(route.policy)
     return RouteValue(
         name=route.name,
-        targets=tuple(target for target, _ in ends),
-        models=tuple(model for _, model in ends),
-        policy=policy_name(route.policy),
+        targets=tuple(target for target, _, _ in ends),
+        models=tuple(model for _, model, _ in ends),
+        adapters=adapters if any(adapters) else (),
+        policy=policy,
         weights=() if all(one == 1.0 for one in weights) else weights,
         instances=tuple(instances) if all(one in declaration.instances for one in instances) else (),
         created=stack.created,
         owned_by=declaration.stack,
+        **declared_settings(route, policy),
     )
-
-
-def _end(end: RouteEnd, declaration: Declaration, here: Collection[str | None]) -> tuple[str, str]:
-    """Return the id of a target, and the model that it is asked for; empty for its own."""
-    instance = declaration.instances.get(end.place)
-    if instance is None:
-        return fleet_target_id(end.place), end.adapter or ""
-    if instance.node in here:
-        return f"instance:{end.place}", end.adapter or ""
-    return f"node:{instance.node}", end.place if end.adapter is None else f"{end.place}/{end.adapter}"

@@ -2,19 +2,25 @@
 
 import asyncio
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 from garrison.base.errors import GarrisonError
 from garrison.base.logs import logger
 from garrison.fleet.context import Fleet
-from garrison.fleet.values.declaration import Declaration
+from garrison.fleet.values.declaration import AdapterDeclaration, Declaration
+from garrison.fleet.values.demand import Place
 from garrison.fleet.values.target import TargetSpec
 from garrison.net.endpoint import Secret
 from garrison.net.secrets import SecretError, Secrets
+from garrison.server.adapters.places import AdapterPlace
+from garrison.server.adapters.records import AdapterRecords, Engines
+from garrison.server.adapters.routes import adapter_routes
 from garrison.server.workers.declared import (
     Declared,
     DeclaredStack,
     FleetTarget,
+    declared_ends,
     declared_routes,
     fleet_target,
     why_not_routable,
@@ -42,17 +48,23 @@ class DeclaredRoutes:
 
     Args:
         node: the name of this node.
+        engines: returns since when the engine of an instance runs.
 
     Attributes:
         now: what there is.
         changed: is called when that is something else.
+        adapters: where adapters are loaded.
     """
 
-    def __init__(self, fleet: Fleet, node: str, secrets: Secrets | None = None) -> None:
+    def __init__(
+        self, fleet: Fleet, node: str, secrets: Secrets | None = None, *, engines: Engines = lambda _name: None
+    ) -> None:
         self.now = Declared()
         self.changed: Callable[[], None] = lambda: None
         self._fleet = fleet
         self._here = (None, node)
+        self.adapters = AdapterRecords(fleet, self._here, engines)
+        self.adapters.changed = self._refresh_soon
         self._secrets = Secrets() if secrets is None else secrets
         self._revision = -1
         self._stacks: list[DeclaredStack] = []
@@ -62,8 +74,10 @@ class DeclaredRoutes:
         self._read_once = asyncio.Event()
         self._reading = asyncio.Lock()
         self._looked_at = -1.0
-        self._refused: list[tuple[str, str]] = []
+        self._refused: list[tuple[str, str, str]] = []
         self._work: asyncio.Task[None] | None = None
+        self._places: Mapping[Place, AdapterPlace] = {}
+        self._soon: asyncio.TimerHandle | None = None
 
     async def startup(self) -> None:
         """Begin, and wait a little for what is declared: requests should find it from the first moment on."""
@@ -86,7 +100,37 @@ class DeclaredRoutes:
                     await self._read_keys(known=True)
                     self._tell()
 
+    async def read_again(self) -> None:
+        """Read what was recorded up to now.
+
+        Raises:
+            GarrisonError: the store cannot be read.
+        """
+        async with self._reading:
+            await self._look()
+
+    def refresh(self) -> None:
+        """Tell at once what has changed although nothing was recorded."""
+        if self._revision >= 0:
+            self._tell()
+
+    def follow_engines(self) -> None:
+        """Have `now` say where adapters are loaded, by the engines that run at this moment."""
+        if self._revision >= 0 and self.adapters.places() is not self._places:
+            self.now = self._declared()
+
+    def _refresh_soon(self) -> None:
+        """Many targets may have been seen at once."""
+        if self._soon is None:
+            self._soon = asyncio.get_running_loop().call_later(_SETTLE_SECONDS, self._refresh_now)
+
+    def _refresh_now(self) -> None:
+        self._soon = None
+        self.refresh()
+
     async def shutdown(self) -> None:
+        if self._soon is not None:
+            self._soon.cancel()
         if self._work is not None:
             self._work.cancel()
             await asyncio.wait([self._work])
@@ -138,18 +182,22 @@ class DeclaredRoutes:
 
     async def _read(self) -> None:
         store, read = self._fleet.store, self._fleet.read
-        records = await read(store.stacks, at=())
-        self._stacks = [
-            DeclaredStack(Declaration.from_json(one.declaration), int(one.at.timestamp()))
-            for one in records
-            if not one.ending
-        ]
-        live = {one.declaration.stack for one in self._stacks}
+        heads = [one for one in await read(store.stacks, at=()) if not one.ending]
+        adapters: dict[str, list[AdapterDeclaration]] = {one.name: [] for one in heads}
         targets = {one.name: one for one in await read(store.targets)}
         owners: dict[str, str] = {}
         for part in await read(store.declared, targets.keys()):
-            if part.spec is not None and part.stack in live:
-                owners.setdefault(part.target, part.stack)
+            if part.stack in adapters:
+                adapters[part.stack] += [AdapterDeclaration(**one) for one in part.adapters]
+                if part.spec is not None:
+                    owners.setdefault(part.target, part.stack)
+        self._stacks = [
+            DeclaredStack(
+                replace(Declaration.from_json(one.declaration), adapters=tuple(adapters[one.name])),
+                int(one.at.timestamp()),
+            )
+            for one in heads
+        ]
         found = []
         for name, stack in owners.items():
             record = targets[name]
@@ -157,6 +205,8 @@ class DeclaredRoutes:
             if spec.instance is None:
                 found.append(FleetTarget(spec, record.base or "", stack, int(record.declared_at.timestamp())))
         self._targets = found
+        specs = [TargetSpec.from_json(name, targets[name].spec) for name in owners]
+        await self.adapters.read([one.declaration for one in self._stacks], specs)
 
     async def _read_keys(self, *, known: bool = False) -> None:
         """Read all keys at once. Those that take long are told when they have come. `known`: those are left out."""
@@ -193,11 +243,11 @@ class DeclaredRoutes:
             self.changed()
 
     def _declared(self) -> Declared:
-        routes, refused = declared_routes(self._stacks, here=self._here)
+        places = self._places = self.adapters.places()
+        routes, refused = declared_routes(self._stacks, here=self._here, places=places)
         if refused != self._refused:
             self._refused = refused
-            for name, stack in refused:
-                owner = routes[name].owned_by
+            for name, stack, owner in refused:
                 _log.warning("a route is not answered: another stack has the name", route=name, stack=stack, has=owner)
         values, own, reasons = {}, {}, {}
         for one in self._targets:
@@ -206,7 +256,12 @@ class DeclaredRoutes:
             values[value.id], own[route.name] = value, route
             if reason:
                 reasons[value.id] = reason
-        return Declared(routes, values, own, reasons)
+        created = {one.declaration.stack: one.created for one in self._stacks}
+        declarations = [one.declaration for one in self._stacks]
+        found = adapter_routes(declarations, places, here=self._here, created=created)
+        adapters = {name: route for name, (route, _) in found.items()}
+        ends = {name: ends for name, (_, ends) in found.items()} | declared_ends(self._stacks)
+        return Declared(routes, values, own, adapters, ends, reasons)
 
     def _key_of(self, target: FleetTarget) -> tuple[str | None, str]:
         """Return the key of a target, and why no request can go there."""

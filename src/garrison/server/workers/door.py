@@ -2,20 +2,28 @@
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable, Mapping
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
+from itertools import count
 from typing import Any
 
-from garrison.base.errors import GarrisonError, NotFoundError, NotReadyError
+from garrison.base.errors import ConflictError, GarrisonError, NotFoundError, NotReadyError
 from garrison.base.identity import ProcessId
+from garrison.fleet.values.demand import Place
 from garrison.gateway.link import messages
 from garrison.gateway.link.messages import TargetValue
 from garrison.gateway.link.peer import Peer, control_peer
 from garrison.instances.live import Lease, Live
 from garrison.instances.manager import InstanceManager
+from garrison.server.adapters.loads import AdapterLoads
+from garrison.server.adapters.routes import ends_to_load
 from garrison.server.workers.routes import Known, changes, instance_target, name_of, node_of, target_id
 
 __all__ = ["WorkerDoor"]
+
+_REPORT_SECONDS = 1.0
 
 
 class WorkerDoor:
@@ -25,6 +33,7 @@ class WorkerDoor:
         known: returns what there is now.
         fresh: returns when that is as of now.
         node: returns a node as a target. Raises UnreachableError for one that did not answer the last time.
+        adapters: where requests wait for an adapter.
         greeted: is called with its first message.
         told: is called with what it says about itself: that it listens, or why not, and what was used.
         lost: is called when its connection has ended.
@@ -41,20 +50,26 @@ class WorkerDoor:
         known: Callable[[], Known],
         fresh: Callable[[], Awaitable[None]],
         node: Callable[[str], TargetValue],
+        adapters: AdapterLoads,
         greeted: Callable[["WorkerDoor", messages.Hello], None],
-        told: Callable[["WorkerDoor", messages.Listening | messages.Failed | messages.Used], None],
+        told: Callable[["WorkerDoor", messages.Listening | messages.Failed | messages.Used | messages.Stored], None],
         lost: Callable[["WorkerDoor"], None],
     ) -> None:
         self._instances = instances
         self._now_known = known
         self._fresh = fresh
         self._node = node
+        self._adapters = adapters
         self._greeted, self._told, self._lost = greeted, told, lost
         self._known = Known()
         self._version = 0
         self._open = False
         self._starting: dict[int, asyncio.Task[None]] = {}
+        self._waited_for: Counter[str] = Counter()
+        self._reports: asyncio.Task[None] | None = None
         self._leases: dict[int, Lease] = {}
+        self._asked_left: dict[int, asyncio.Future[bool]] = {}
+        self._numbers = count(1)
         self.process: ProcessId | None = None
         self.version = ""
         self.address = ""
@@ -124,6 +139,10 @@ class WorkerDoor:
                 self._starting[message.id] = asyncio.create_task(self._load(message), name="load")
             case messages.Abandon():
                 self._forget(message.id)
+            case messages.Left():
+                self._answer_left(message.id, True)
+            case messages.InUse():
+                self._adapters.in_use(message.models)
             case messages.Taken():
                 if (lease := self._leases.pop(message.id, None)) is not None:
                     lease.release()
@@ -140,7 +159,30 @@ class WorkerDoor:
                 live.count(self, number)
         self._instances.told()
 
+    async def left(self, target: str, model: str) -> bool:
+        """Return when no request to a target that asks for `model` is in progress. False: the worker is gone, and may
+        still have some.
+
+        What it was told before counts: a request that comes later goes where that says.
+        """
+        number = next(self._numbers)
+        answer: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        self._asked_left[number] = answer
+        if self.leaves or not self.peer.send(messages.Leave(id=number, target=target, model=model)):
+            self._answer_left(number, False)
+        try:
+            return await answer
+        finally:
+            self._asked_left.pop(number, None)
+
+    def _answer_left(self, number: int, left: bool) -> None:
+        if (answer := self._asked_left.pop(number, None)) is not None and not answer.done():
+            answer.set_result(left)
+
     async def _activate(self, asked: messages.Activate) -> None:
+        if asked.route:
+            await self._activate_adapter(asked)
+            return
         try:
             if (node := node_of(asked.target)) is not None:
                 self.peer.send(messages.Activated(id=asked.id, target=self._node(node)))
@@ -148,10 +190,11 @@ class WorkerDoor:
             name = name_of(asked.target)
             if name is None:
                 raise self._why_cold(asked.target)
-            lease = await self._instances.acquire(name)
-            while not self._instances.get(name).admits:  # a command stops it already, and starts it again for us
-                lease.release()
-                lease = await self._instances.acquire(name)
+            with self._reported(name):
+                lease = await self._instances.acquire(name, timeout=asked.seconds)
+                while not self._instances.get(name).admits:  # a command stops it already, and starts it again for us
+                    lease.release()
+                    lease = await self._instances.acquire(name, timeout=asked.seconds)
         except GarrisonError as error:
             self._refuse(asked.id, error)
             return
@@ -162,12 +205,67 @@ class WorkerDoor:
         if not self.peer.send(messages.Activated(id=asked.id, target=instance_target(self._instances.get(name)))):
             self._forget(asked.id)
 
+    @contextmanager
+    def _reported(self, name: str) -> Iterator[None]:
+        """While a request waits for an instance, tell where its start is."""
+        self._waited_for[name] += 1
+        if self._reports is None or self._reports.done():
+            self._reports = asyncio.create_task(self._report(), name="report starts")
+        try:
+            yield
+        finally:
+            self._waited_for[name] -= 1
+
+    async def _report(self) -> None:
+        while waited_for := +self._waited_for:
+            self._waited_for = waited_for
+            for name in waited_for:
+                if (live := self._instances.find(name)) is not None and not live.admits:
+                    loading = _plain(self._instances.loading(live))
+                    self.peer.send(messages.Loading(target=target_id(live), loading=loading))
+            await asyncio.sleep(_REPORT_SECONDS)
+
+    async def _activate_adapter(self, asked: messages.Activate) -> None:
+        lease = None
+        try:
+            target, lease = await self._adapters.ready(self._ends(asked))
+            found = self._now_known()
+            value = found.targets.get(target)
+            if value is None or value.url is None:
+                raise self._why_cold(target)
+        except GarrisonError as error:
+            if lease is not None:
+                lease.release()
+            self._refuse(asked.id, error)
+            return
+        finally:
+            self._starting.pop(asked.id, None)
+        if lease is not None:
+            self._leases[asked.id] = lease
+        self.update(found)  # before the answer: it tells what the adapter is called there
+        if not self.peer.send(messages.Activated(id=asked.id, target=value)):
+            self._forget(asked.id)
+
+    def _ends(self, asked: messages.Activate | messages.Load) -> Sequence[Place]:
+        found = self._now_known()
+        route = found.routes.get(asked.route)
+        if route is None:
+            raise NotFoundError(f"there is no model {asked.route!r} any more")
+        tried = asked.tried if isinstance(asked, messages.Activate) else ()
+        return ends_to_load(route, found.ends.get(route.name, ()), asked.target, tried)
+
     async def _load(self, asked: messages.Load) -> None:
         name = name_of(asked.target)
         try:
-            if name is None:
+            if asked.route and not asked.load:
+                raise ConflictError(
+                    f"{asked.route} is not unloaded by a request", hint="It is when it is no longer declared.",
+                )  # fmt: skip
+            if asked.route:
+                self._adapters.begin(self._ends(asked))
+            elif name is None:
                 raise NotFoundError(f"{asked.target} is not started here")
-            if asked.load:
+            elif asked.load:
                 await self._instances.start(name)
             else:
                 await self._instances.eject(name)
@@ -210,6 +308,10 @@ class WorkerDoor:
     def _gone(self) -> None:
         for number in (*self._starting, *self._leases):
             self._forget(number)
+        if self._reports is not None:
+            self._reports.cancel()
+        for number in tuple(self._asked_left):
+            self._answer_left(number, False)
         if self._open:
             self._open = False
             self._instances.remove_door(self)

@@ -1,16 +1,19 @@
 """What there is, as the workers are told it. Pure but for reading the state of instances and nodes."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import msgspec
 
+from garrison.fleet.values.demand import Place
 from garrison.gateway.link.messages import RouteValue, Tables, TargetValue
 from garrison.instances.live import Live
+from garrison.instances.stops import idle_limit
 from garrison.nodes.node import NodeView
 from garrison.server.workers.declared import Declared
 
-__all__ = ["Known", "changes", "instance_target", "known", "name_of", "node_of", "target_id"]
+__all__ = ["Known", "changes", "facts_of", "instance_target", "known", "name_of", "node_of", "target_id"]
 
 _NOTHING = Declared()
 _INSTANCE = "instance:"
@@ -19,11 +22,13 @@ _NODE = "node:"
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """Everything that a worker has been told, and, for those that ask, why a target is cold, by its id."""
+    """Everything that a worker has been told; for those that ask, why a target is cold, by its id, and what the targets
+    of routes with adapters stand for."""
 
     targets: Mapping[str, TargetValue] = field(default_factory=dict)
     routes: Mapping[str, RouteValue] = field(default_factory=dict)
     reasons: Mapping[str, str] = field(default_factory=dict)
+    ends: Mapping[str, tuple[Place, ...]] = field(default_factory=dict)
 
 
 def target_id(live: Live) -> str:
@@ -52,51 +57,104 @@ def instance_target(live: Live) -> TargetValue:
     )
 
 
-def known(instances: Iterable[Live], nodes: Iterable[NodeView], declared: Declared = _NOTHING) -> Known:
-    """Return what there is: declared routes, and one for each instance, here and on the nodes, and for each target.
+def facts_of(live: Live, idle: float) -> dict[str, Any]:
+    """What the list of models says about an instance. `max_model_len` is vLLM's name for the context, in tokens.
+
+    Args:
+        idle: seconds without requests after which one that does not say so is stopped.
+    """
+    found: dict[str, Any] = {"state": str(live.state), "model": live.spec.model, "engine": live.spec.engine}
+    if live.context is not None:
+        found["max_model_len"] = live.context
+    if live.held:
+        found["memory"] = dict(live.held)
+    return found | {"idle_timeout": idle_limit(live.spec, idle) or 0}
+
+
+def known(
+    instances: Iterable[Live], nodes: Sequence[NodeView], declared: Declared = _NOTHING, *, idle: float = 0.0
+) -> Known:
+    """Return what there is: declared routes, and one for each instance, here and on the nodes, for each target, and for
+    each adapter; last, `NODE/INSTANCE`.
 
     What does not answer is cold. Of several of one name, the one that is named first here is answered.
+
+    Args:
+        idle: as in `facts_of`.
     """
     targets: dict[str, TargetValue] = dict(declared.targets)
     routes: dict[str, RouteValue] = dict(declared.routes)
+    aliases = {alias for one in declared.routes.values() for alias in one.aliases}
     ids: dict[str, int] = {}
+
+    def add(route: RouteValue) -> None:
+        """Add one unless another has its name; where that is a declared one, what is beneath the name is asked here."""
+        name = route.name
+        if name in declared.routes or name in aliases:
+            name += "/"
+        if name not in routes:
+            routes[name] = route if name == route.name else msgspec.structs.replace(route, name=name)
+
     for live in instances:
         target = instance_target(live)
         targets[target.id] = target
-        ids[target.id] = live.record.id
-        if live.name in routes:
-            continue
-        routes[live.name] = RouteValue(
-            name=live.name,
-            targets=(target.id,),
-            nested=True,
-            instances=(live.name,),
-            instance_id=live.record.id,
-            created=int(live.record.created.timestamp()),
-            facts={"state": str(live.state), "model": live.spec.model, "engine": live.spec.engine},
+        ids[live.name] = live.record.id
+        add(
+            RouteValue(
+                name=live.name,
+                targets=(target.id,),
+                nested=True,
+                names=_names(live),
+                instances=(live.name,),
+                instance_ids=(live.record.id,),
+                created=int(live.record.created.timestamp()),
+                facts=facts_of(live, idle),
+            )
         )
     for view in nodes:
         url = None if view.reach == "unreachable" else view.node.address
         target = TargetValue(id=_NODE + view.node.name, url=url, key=view.node.key, hop=True)
         targets[target.id] = target
         for row in view.instances:
-            name = str(row["name"])
             created = row.get("created")
-            if name not in routes:
-                routes[name] = RouteValue(
-                    name=name,
+            add(
+                RouteValue(
+                    name=str(row["name"]),
                     targets=(target.id,),
-                    instances=(name,),
+                    instances=(str(row["name"]),),
                     nested=True,
                     created=created if isinstance(created, int) else 0,
                     facts={"state": str(row.get("state", "")), "node": view.node.name},
                 )
-    for name, route in declared.own.items():
-        routes.setdefault(name, route)
-    for name, route in declared.routes.items():
-        if len(route.instances) == 1 and (number := ids.get(route.targets[0])) is not None:
-            routes[name] = msgspec.structs.replace(route, instance_id=number)
-    return Known(targets, routes, declared.reasons)
+            )
+    for route in declared.own.values():
+        add(route)
+    for name, route in declared.adapters.items():
+        if name not in routes and (not route.listed or not _is_nested(name, routes)):
+            routes[name] = route
+    for view in nodes:
+        node = RouteValue(name=view.node.name, targets=(_NODE + view.node.name,), nested=True, bare=False, listed=False)
+        routes.setdefault(node.name, node)
+    for name, route in {**declared.adapters, **declared.routes}.items():
+        if routes.get(name) is route:
+            here = tuple(ids.get(one) if _INSTANCE + one in route.targets else None for one in route.instances)
+            routes[name] = msgspec.structs.replace(route, instance_ids=here)
+    return Known(targets, routes, declared.reasons, declared.ends)
+
+
+def _is_nested(name: str, routes: Mapping[str, RouteValue]) -> bool:
+    """Return whether a name means a model of an instance or a target, which comes before an adapter of that name."""
+    first, slash, _ = name.partition("/")
+    return bool(slash) and first in routes and routes[first].nested
+
+
+def _names(live: Live) -> tuple[str, ...] | None:
+    """The models of an instance whose engine answers to any name; None where the engine looks for itself."""
+    if live.spec.engine != "llama_cpp" or not live.spec.model:
+        return None
+    aliases = str(live.spec.options.get("alias", "")).split(",")
+    known = (live.spec.model, live.engine.upstream.model if live.engine is not None else "", *aliases)
+    return tuple(dict.fromkeys(one for one in known if one))
 
 
 def changes(before: Known, now: Known, version: int) -> Tables | None:

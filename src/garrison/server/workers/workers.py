@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import os
 import signal
 from collections.abc import Coroutine
 from pathlib import Path
@@ -20,13 +19,16 @@ from garrison.instances.manager import InstanceManager
 from garrison.net.thread_pool import ThreadPool
 from garrison.nodes.watch import Nodes
 from garrison.processes.local import local_processes
-from garrison.server.listeners import bind_port, bind_socket, peer_uid
+from garrison.server.adapters.loads import AdapterLoads
+from garrison.server.listeners import bind_port, bind_socket
 from garrison.server.node_activation import node_upstream
 from garrison.server.workers.declared_routes import DeclaredRoutes
 from garrison.server.workers.door import WorkerDoor
+from garrison.server.workers.guarded import Guarded
 from garrison.server.workers.processes import LINK_NAME, LOG_NAME, start_worker
 from garrison.server.workers.records import RECORD_NAME, WorkerRecord, read_workers, write_workers
 from garrison.server.workers.routes import Known, known
+from garrison.server.workers.told import told_keys, told_settings, via_of
 from garrison.server.workers.totals import Totals
 
 __all__ = ["Workers"]
@@ -48,6 +50,7 @@ class Workers:
         secret: with which tokens are digested.
         control_socket: where workers send what is not for a model.
         declared: what stacks declare for the gateway.
+        adapters: where requests wait for an adapter.
         early: a worker that was started ahead.
 
     Attributes:
@@ -65,12 +68,15 @@ class Workers:
         control_socket: Path,
         disk: ThreadPool,
         declared: DeclaredRoutes,
+        adapters: AdapterLoads,
         early: asyncio.subprocess.Process | None = None,
     ) -> None:
         self._instances, self._nodes, self._keys = instances, nodes, keys
         self._settings, self._secret, self._disk = settings, secret, disk
-        self._control_socket = control_socket
+        self._control_socket = control_socket.absolute()
+        self._via = via_of(secret, self._control_socket)
         self._declared = declared
+        self._adapters = adapters
         self._address = (settings.server_host, settings.server_port)
         self.totals = Totals()
         self._before: list[WorkerRecord] = []
@@ -187,10 +193,10 @@ class Workers:
 
     def _door(self) -> asyncio.Protocol:
         door = WorkerDoor(
-            self._instances, self._known, self._fresh, self._node, self._greeted, self._told, self._lost
-        )  # fmt: skip
+            self._instances, self._known, self._fresh, self._node, self._adapters, self._greeted, self._told, self._lost
+        )
         self._doors.append(door)
-        return _Guarded(door)
+        return Guarded(door)
 
     def _ours(self) -> list[WorkerDoor]:
         return [one for one in self._doors if one.process is not None and not one.leaves]
@@ -229,7 +235,9 @@ class Workers:
             _log.info("a worker of the gateway was adopted", pid=hello.pid)
         self._tell()
 
-    def _told(self, door: WorkerDoor, message: messages.Listening | messages.Failed | messages.Used) -> None:
+    def _told(
+        self, door: WorkerDoor, message: messages.Listening | messages.Failed | messages.Used | messages.Stored
+    ) -> None:
         if isinstance(message, messages.Listening) and door.process is not None:
             self._listening.add(door.process.pid)
             door.address = f"{self._address[0]}:{message.port}"
@@ -238,6 +246,11 @@ class Workers:
                 self._begin(self._record(), "record the workers")
         elif isinstance(message, messages.Used):
             self.totals.add(message.uses)
+        elif isinstance(message, messages.Stored):
+            for other in self._doors:
+                if other is not door:
+                    other.peer.send(message)
+            return
         elif isinstance(message, messages.Failed):
             host, port = self._address
             if message.taken:
@@ -320,8 +333,21 @@ class Workers:
         with contextlib.suppress(OSError):
             await self._disk.run(lambda: write_workers(self._path(RECORD_NAME), found), "record the workers")
 
+    async def left(self, target: str, model: str) -> bool:
+        """Return when no worker has a request to a target in progress that asks for `model`.
+
+        What they were told before counts for requests that come later. False: that is not known, since a worker is
+        missing, or on its way out.
+        """
+        heard = {one.process.pid for one in self._doors if one.process is not None}
+        if not self._is_up or self._children.keys() - heard:
+            return False
+        return all(await asyncio.gather(*(one.left(target, model) for one in self._doors)))
+
     def _known(self) -> Known:
-        return known(self._instances.list(), self._nodes.list(), self._declared.now)
+        self._declared.follow_engines()
+        idle = self._settings.idle_timeout
+        return known(self._instances.list(), self._nodes.list(), self._declared.now, idle=idle)
 
     async def _fresh(self) -> None:
         await self._declared.fresh()
@@ -331,27 +357,10 @@ class Workers:
         return TargetValue(id=f"node:{name}", url=upstream.url, key=upstream.key, hop=True)
 
     def _told_settings(self) -> messages.Settings:
-        values = self._settings
-        return messages.Settings(
-            host=self._address[0],
-            port=self._address[1],
-            control_socket=str(self._control_socket.absolute()),
-            tls_cert=None if values.tls_cert_file is None else str(values.tls_cert_file.absolute()),
-            tls_key=None if values.tls_key_file is None else str(values.tls_key_file.absolute()),
-            open_inference=not values.require_inference_auth,
-            open_management=not values.require_management_auth,
-            max_body_bytes=values.max_body_mib * 2**20,
-            drain_seconds=values.drain_timeout,
-        )
+        return told_settings(self._settings, self._address, self._control_socket, self._via)
 
     def _told_keys(self) -> messages.Keys:
-        book = self._keys.book
-        return messages.Keys(
-            secret=self._secret,
-            config_keys=self._settings.management_keys,
-            revision=book.revision,
-            rows=list(book.rows.values()),
-        )
+        return told_keys(self._keys.book, self._secret, self._settings.management_keys)
 
     def _tell(self) -> None:
         self._changed.set()
@@ -361,25 +370,6 @@ class Workers:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._changed.wait()
-
-
-class _Guarded(asyncio.Protocol):
-    """Lets only this user's processes, and root's, be workers."""
-
-    def __init__(self, door: WorkerDoor) -> None:
-        self._peer = door.peer
-
-    def data_received(self, data: bytes) -> None:
-        self._peer.data_received(data)
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        uid = peer_uid(transport.get_extra_info("socket"))
-        self._peer.connection_made(transport)
-        if uid is not None and uid not in (0, os.geteuid()):
-            self._peer.close()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._peer.connection_lost(exc)
 
 
 def _signal(process: ProcessId | None, number: int) -> None:

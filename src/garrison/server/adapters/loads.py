@@ -1,0 +1,294 @@
+"""The requests that wait for an adapter: one load for all of them, at the best target, where room is made for it.
+
+The fleet agent loads and unloads. What it is to load on demand, and what is to make room, it learns from `demand`; what
+became of that it tells by `repaired`, and the record shows it.
+"""
+
+import asyncio
+import contextlib
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from garrison.base.errors import GarrisonError, NotFoundError, NotReadyError
+from garrison.base.logs import logger
+from garrison.fleet.operations.repair import Repaired
+from garrison.fleet.values.demand import Demand, Place
+from garrison.instances.live import Lease
+from garrison.instances.manager import InstanceManager
+from garrison.nodes.watch import Nodes
+from garrison.server.adapters.places import AdapterPlace, held
+from garrison.server.adapters.records import AdapterRecords
+from garrison.server.adapters.room import Loaded, Need, Offer, Room, best_offer, room_for
+
+__all__ = ["AdapterLoads"]
+
+_log = logger(__name__)
+
+_IDLE_SECONDS = 2.5
+"""After the last report of its use, an adapter counts as idle. Workers report once a second."""
+_PAUSE_SECONDS = 10.0
+"""After a load that failed, before a request has it tried again."""
+_LOOK_SECONDS = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Failure:
+    message: str
+    until: float
+
+
+class AdapterLoads:
+    """Belongs to one event loop.
+
+    Args:
+        look_now: has the agent look at a target, and do what is due there.
+    """
+
+    def __init__(
+        self, records: AdapterRecords, instances: InstanceManager, nodes: Nodes, look_now: Callable[[str], None]
+    ) -> None:
+        self._records, self._instances, self._nodes = records, instances, nodes
+        self._look_now = look_now
+        self._waiting: Counter[Place] = Counter()
+        self._wanted: set[Place] = set()
+        self._unwanted: dict[str, str] = {}
+        self._rooms: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._failures: dict[Place, _Failure] = {}
+        self._tries: Counter[Place] = Counter()
+        self._used: dict[Place, float] = {}
+        self._changed = asyncio.Event()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    # --- what the agent asks
+
+    def demand(self) -> Demand:
+        """As `AdapterTraffic.demand`."""
+        now = self._now()
+        return Demand(
+            wanted=frozenset(self._wanted),
+            unwanted=frozenset(self._unwanted.items()),
+            in_use=frozenset(place for place, at in self._used.items() if now - at < _IDLE_SECONDS),
+        )
+
+    def tries(self, target: str, name: str) -> int:
+        """As `AdapterTraffic.tries`."""
+        return self._tries[target, name]
+
+    # --- what it is told
+
+    def in_use(self, models: Mapping[str, Iterable[str]]) -> None:
+        """Names were asked for at targets; both as workers call them."""
+        now, place_of = self._now(), self._records.place_of
+        self._used |= {place_of(target, model): now for target, some in models.items() for model in some}
+        if len(self._used) > 10_000:
+            self._used = {place: at for place, at in self._used.items() if now - at < 3600.0}
+
+    def repaired(self, result: Repaired) -> None:
+        """The agent has finished at targets."""
+        until = self._now() + _PAUSE_SECONDS
+        failed = {(key.target, key.name): message for key, message in result.failed.items()}
+        for one in result.outcomes:
+            if (spec := one.action.desired) is None:
+                continue
+            if one.failure is not None:
+                failed.setdefault((spec.target, spec.served_name), one.failure.message)
+            else:
+                self._failures.pop((spec.target, spec.lora_name), None)
+        for (target, model), message in failed.items():
+            if (spec := self._records.declared(target, model)) is not None:
+                self._failures[target, spec.lora_name] = _Failure(message, until)
+        self.tell()
+
+    def tell(self) -> None:
+        """Something changed that somebody may wait for."""
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+    # --- what workers ask
+
+    async def ready(self, ends: Sequence[Place]) -> tuple[str, Lease | None]:
+        """Return the id of the target at which one of `ends` is loaded now, and the right to its engine if it is an
+        instance.
+
+        Raises:
+            NotFoundError: none of them is declared any more.
+            NotReadyError: it cannot be loaded, or not in time.
+            GarrisonError: its instance could not be started; the cause.
+        """
+        offers = [self._offer(place) for place in ends]
+        best = best_offer(offers)
+        if best is None:
+            if not offers:
+                raise NotFoundError("the adapter is not declared any more")
+            raise _not_ready(f"{ends[0][1]} is not loaded: {offers[0].refusal}")
+        place = next(one for one in ends if one[0] == best.target)
+        settings = self._instances.settings
+        if self._waiting[place] >= settings.queue:
+            raise _not_ready(f"{place[1]} has {self._waiting[place]} requests waiting for it already")
+        self._waiting[place] += 1
+        try:
+            return self._records.upstream(place[0], "")[0], await self._load(place, settings.start_timeout)
+        finally:
+            self._waiting[place] -= 1
+            if not self._waiting[place]:
+                del self._waiting[place]
+                self._wanted.discard(place)
+
+    def model(self, target: str, name: str) -> str:
+        """Return what a target calls an adapter; `name` itself for one that is not declared.
+
+        Raises:
+            NotReadyError: it is declared, and not loaded there.
+        """
+        place = self._records.places().get((target, name))
+        if place is None:
+            return name
+        if not place.model:
+            raise _not_ready(f"{name} is not loaded on {target}{f': {place.reason}' if place.reason else ''}")
+        return place.model
+
+    def begin(self, ends: Sequence[Place]) -> None:
+        """Have an adapter loaded, although no request waits for it."""
+        task = asyncio.create_task(self._begun(ends), name="load an adapter")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def shutdown(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(list(self._tasks))
+
+    async def _begun(self, ends: Sequence[Place]) -> None:
+        try:
+            _, lease = await self.ready(ends)
+        except GarrisonError as error:
+            _log.warning("an adapter was not loaded", adapter=ends[0][1], error=error.message)
+        else:
+            _release(lease)
+
+    async def _load(self, place: Place, seconds: float) -> Lease | None:
+        deadline = self._now() + seconds
+        target, name = place
+        lease = await self._instances.acquire(target, timeout=seconds) if self._records.is_instance(target) else None
+        try:
+            async with asyncio.timeout_at(deadline):
+                await self._start_elsewhere(target)
+                if self._place(place).on_demand:
+                    await self._find_room(place)
+                await self._loaded(place)
+        except TimeoutError:
+            _release(lease)
+            raise _not_ready(f"{name} was not loaded on {target} within {seconds:g} s") from None
+        except BaseException:
+            _release(lease)
+            raise
+        return lease
+
+    async def _loaded(self, place: Place) -> None:
+        while not (found := self._place(place)).model:
+            if reason := self._refusal(found):
+                raise _not_ready(f"{place[1]} is not loaded: {reason}")
+            self._look_now(place[0])
+            await self._wait()
+
+    async def _find_room(self, place: Place) -> None:
+        """Reserve a slot, after another adapter has left it if that is necessary."""
+        target, name = place
+        async with self._rooms[target]:
+            try:
+                while place not in self._wanted and not self._place(place).model:
+                    room = self._room(target)
+                    if room.need is Need.NOTHING:
+                        self._wanted.add(place)
+                        return
+                    if room.need is Need.NEVER:
+                        raise _not_ready(f"{name} is not loaded: {_full(target)}")
+                    if room.victim is not None:
+                        self._unwanted[target] = room.victim
+                        self._look_now(target)
+                    await self._wait()
+                    self._unwanted.pop(target, None)
+            finally:
+                self._unwanted.pop(target, None)
+
+    async def _start_elsewhere(self, target: str) -> None:
+        """Have another node start its instance. The agent sees when it runs."""
+        node = self._records.node_of(target)
+        view = None if node is None else self._nodes.find(node)
+        row = next((one for one in view.instances if one.get("name") == target), None) if view else None
+        if node is not None and row is not None and row.get("state") not in ("running", "starting"):
+            await self._nodes.call(node, "POST", f"/api/v1/instances/{target}/start", None)
+
+    # ---
+
+    def _offer(self, place: Place) -> Offer:
+        target = place[0]
+        found = self._records.places().get(place)
+        if found is None:
+            return Offer(target, refusal="it is not declared any more")
+        self._forgive(place)
+        need = self._room(target).need if found.on_demand and place not in self._wanted else Need.NOTHING
+        refusal = self._refusal(found) or (_full(target) if need is Need.NEVER else "")
+        if not self._records.is_instance(target):
+            return Offer(target, refusal, need=need)
+        live = self._instances.find(target)
+        if live is None:
+            return Offer(target, refusal=f"instance {target} does not exist")
+        if not (live.admits or live.start or live.spec.on_demand):
+            refusal = refusal or f"instance {target} is {live.state}, and is not started on demand"
+        return Offer(target, refusal, runs=live.admits, need=need, requests=live.leases)
+
+    def _refusal(self, found: AdapterPlace) -> str:
+        failure = self._failures.get((found.target, found.name))
+        return found.reason or ("" if failure is None or found.model else failure.message)
+
+    def _forgive(self, place: Place) -> None:
+        """Have a load that failed a while ago tried again."""
+        failure = self._failures.get(place)
+        if failure is not None and failure.until < self._now():
+            del self._failures[place]
+            self._tries[place] += 1
+
+    def _room(self, target: str) -> Room:
+        now, places = self._now(), self._records.at(target)
+        on_demand = {one.model: one.name for one in places if one.on_demand and one.model}
+        loaded = [
+            Loaded(
+                model,
+                on_demand.get(model),
+                used_at=self._used.get((target, model), 0.0),
+                idle=now - self._used.get((target, model), float("-inf")) >= _IDLE_SECONDS,
+            )
+            for model in held(target, self._records.known())
+        ]
+        reserved = sum(one[0] == target and not self._place(one).model for one in self._wanted)
+        return room_for(loaded, self._records.slots.get(target), reserved=reserved)
+
+    def _place(self, place: Place) -> AdapterPlace:
+        found = self._records.places().get(place)
+        if found is None:
+            raise NotFoundError(f"{place[1]} is not declared on {place[0]} any more")
+        return found
+
+    async def _wait(self) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_LOOK_SECONDS):
+                await self._changed.wait()
+
+    def _now(self) -> float:
+        return asyncio.get_running_loop().time()
+
+
+def _not_ready(text: str) -> GarrisonError:
+    return NotReadyError(text, hint="Send the request again later.", details={"retry_after": 5})
+
+
+def _full(target: str) -> str:
+    return f"{target} holds as many adapters as it is to hold, and none of them is on demand"
+
+
+def _release(lease: Lease | None) -> None:
+    if lease is not None:
+        lease.release()
