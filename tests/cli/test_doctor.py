@@ -88,3 +88,15 @@ def test_green_page(cli: Any, engine: Path, monkeypatch: pytest.MonkeyPatch) -> 
     done = cli("doctor", "--offline")
     assert done.code == 0
     assert done.out.splitlines()[-1] == "This machine can serve."
+
+
+@pytest.mark.system
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
+def test_whatever_the_output_can_show(run: Any, clean_environ: Any, engine: Path, encoding: str) -> None:
+    environ = {**clean_environ, "PYTHONIOENCODING": encoding}
+    done = run("-m", "garrison.cli.main", "doctor", "--offline", env=environ)
+    assert done.code in (0, 1), done.err
+    assert "this is a bug" not in done.err
+    assert re.search(r"^(\+|✓)  system", done.out, re.MULTILINE)
+    body = run("-m", "garrison.cli.main", "doctor", "--offline", "--json", env=environ)
+    assert json.loads(body.out)["checks"]

@@ -214,3 +214,57 @@ def test_output_that_cannot_be_written_is_an_error(
     assert (done.returncode, done.stderr[: len(said)]) == (code, said)
     assert "bug" not in done.stderr
     assert "Exception" not in done.stderr
+
+
+def homeless(environ: Any) -> dict[str, str]:
+    """The environment of a user without a home: `HOME` is no path, and nothing else names a directory."""
+    dropped = ("GARRISON_DATA_DIR", "XDG_DATA_HOME", "XDG_CONFIG_HOME")
+    return {name: value for name, value in environ.items() if name not in dropped} | {"HOME": "~"}
+
+
+HOMELESS = {
+    "engine list": ("engine", "list"),
+    "serve": ("serve", "./m", "--dry-run"),
+    "status": ("status",),
+    "preflight": ("preflight", "--dry-run"),
+}
+
+
+@pytest.mark.system
+@pytest.mark.parametrize("words", HOMELESS.values(), ids=HOMELESS)
+def test_a_user_without_a_home_gets_a_message(run: Any, clean_environ: Any, words: tuple[str, ...]) -> None:
+    environ = homeless(clean_environ)
+    done = run("-m", "garrison.cli.main", *words, env=environ)
+    assert done.code == 1
+    assert "this user has no home directory" in done.err
+    assert "Set GARRISON_DATA_DIR" in done.err
+
+
+@pytest.mark.system
+def test_vllm_preflight_needs_no_home(run: Any, clean_environ: Any, tmp_path: Path) -> None:
+    environ = homeless(clean_environ)
+    environ |= {"VLLM_SKIP_GPU_CHECK": "1", "VLLM_DRY_RUN": "1", "VLLM_PORT": "1025"}
+    done = run("-c", "from garrison.cli.scripts.vllm_preflight import main; raise SystemExit(main())", env=environ)
+    assert done.code == 0, done.err
+
+
+@pytest.mark.system
+def test_a_bug_of_a_user_without_a_home_is_printed(run: Any, clean_environ: Any) -> None:
+    environ = homeless(clean_environ)
+    code = "from garrison.cli.outermost import outermost; raise SystemExit(outermost(lambda: 1 / 0, json=False))"
+    done = run("-c", code, env=environ)
+    assert done.code == 70
+    assert "error: this is a bug: ZeroDivisionError" in done.err
+    assert done.err.count("Traceback") == 1
+
+
+@pytest.mark.parametrize("raw", [b"vllm serve \xff\xfe", b"\x80"])
+@pytest.mark.system
+def test_standard_input_that_is_no_text(clean_environ: Any, raw: bytes) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "garrison.cli.main", "parse", "-"],
+        input=raw, capture_output=True, check=False, timeout=60,
+        env={**clean_environ, "PYTHONIOENCODING": "utf-8:strict"},
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert b"standard input is no utf-8 text" in done.stderr

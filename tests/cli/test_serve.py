@@ -175,3 +175,27 @@ def test_a_broken_adapter_is_said_before_anything_starts(cli: Any, serve: Any, t
     done = cli("serve", tiny_model, "--dry-run", "--adapter", f"bad={adapter('bad', width=32)}")
     assert done.code == 11
     assert "adapter 'bad' does not fit the model" in done.err
+
+
+def test_a_program_of_this_directory(serve: Any, cli: Any, tiny_model: Path) -> None:
+    """`./mine` is a path; `mine` is a name, which is never looked up in the current directory."""
+    mine = Path("mine")
+    mine.write_text("#!/bin/sh\necho 0.32.0\n")
+    mine.chmod(0o755)
+    assert serve(tiny_model, "--executable", "./mine")[0] == str(mine.absolute())
+    assert serve(tiny_model, "--executable", f"../{Path.cwd().name}/mine")[0].endswith("/mine")
+    refused = cli("serve", tiny_model, "--executable", "mine", "--dry-run")
+    assert refused.code == 20
+    assert "Write ./mine for the one in this directory" in refused.err
+    assert serve(tiny_model, "--executable", "vllm")[0].endswith("/bin/vllm")
+
+
+@pytest.mark.parametrize("named", ["./mine", "sub/../mine", "{here}/mine"])
+def test_the_program_of_a_manifest_is_relative_to_it(serve: Any, tiny_model: Path, tmp_path: Path, named: str) -> None:
+    place = tmp_path / "place"
+    (place / "sub").mkdir(parents=True)
+    (place / "mine").write_text("#!/bin/sh\necho 0.32.0\n")
+    (place / "mine").chmod(0o755)
+    manifest = place / "garrison.yaml"
+    manifest.write_text(f"model: {tiny_model}\nexecutable: {named.format(here=place)}\n")
+    assert Path(serve("--file", manifest)[0]).samefile(place / "mine")

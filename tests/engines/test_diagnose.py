@@ -44,6 +44,7 @@ def test_a_log_of_a_good_start_accuses_nothing(log: str, log_of: Callable[[str],
 
 # Sentences from the sources of vLLM 0.32, torch, huggingface_hub, llama.cpp and mlx_lm.
 WRITTEN = [
+    ("KeyError: 'getpwuid(): uid not found: 12345'", "no-user-name", "Set USER"),
     ("torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB.", "gpu-memory", "--max-model-len"),
     ("ValueError: Free memory on device cuda:0 (10.0/80.0 GiB) on startup is less than desired GPU memory utilization "
      "(0.92, 73.6 GiB). Decrease GPU memory utilization", "gpu-memory", "--gpu-memory-utilization 0.10"),

@@ -178,11 +178,30 @@ def test_paths_are_relative_to_the_manifest(
 ) -> None:
     directory = tmp_path / "stack"
     directory.mkdir()
-    write(directory, f"model: {given_path}\nexecutable: {given_path}\n")
+    write(directory, f"model: {given_path}\n")
     monkeypatch.chdir(tmp_path)
     spec = load_manifest(Path("stack"))
-    wanted = expected.format(here=directory, parent=tmp_path)
-    assert (spec.model, str(spec.executable)) == (wanted, wanted)
+    assert spec.model == expected.format(here=directory, parent=tmp_path)
+
+
+PROGRAMS = {
+    "looked up on PATH": ("vllm", "vllm"),
+    "./": ("./vllm", "{here}/vllm"),
+    "a path without ./": ("venv/bin/vllm", "{here}/venv/bin/vllm"),
+    "absolute": ("/opt/venv/bin/vllm", "/opt/venv/bin/vllm"),
+    "home": ("~/venv/bin/vllm", str(Path("~/venv/bin/vllm").expanduser())),
+}
+
+
+@pytest.mark.parametrize(("given_path", "expected"), PROGRAMS.values(), ids=PROGRAMS)
+def test_a_program_is_looked_up_or_beside_the_manifest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given_path: str, expected: str
+) -> None:
+    directory = tmp_path / "stack"
+    directory.mkdir()
+    write(directory, f"model: acme/tiny\nexecutable: {given_path}\n")
+    monkeypatch.chdir(tmp_path)
+    assert str(load_manifest(Path("stack")).executable) == expected.format(here=directory)
 
 
 ADAPTERS = {

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from garrison.base.errors import InvalidError
+from garrison.base.home import expanded, home_directory
 
 if TYPE_CHECKING:
     from garrison.base.documents import Document
@@ -29,14 +30,14 @@ class ConfigFile:
         return self.path if self._document is None else self._document.where((name,))
 
 
-def config_path(environ: Mapping[str, str]) -> Path:
-    """`GARRISON_CONFIG`, or `garrison/config.yaml` under the XDG config directory."""
+def config_path(environ: Mapping[str, str]) -> Path | None:
+    """`GARRISON_CONFIG`, or `garrison/config.yaml` under the XDG config directory; None for a user without a home."""
     if explicit := environ.get("GARRISON_CONFIG"):
-        try:
-            return Path(explicit).expanduser()
-        except RuntimeError:  # `~nobody/x`: no such file, which is reported where it is read
-            return Path(explicit)
-    return Path(environ.get("XDG_CONFIG_HOME") or "~/.config").expanduser() / "garrison" / "config.yaml"
+        return expanded(explicit)
+    if shared := environ.get("XDG_CONFIG_HOME"):
+        return expanded(shared) / "garrison" / "config.yaml"
+    home = home_directory()
+    return None if home is None else home / ".config" / "garrison" / "config.yaml"
 
 
 def read_config_file(environ: Mapping[str, str], known: Collection[str], former: Collection[str]) -> ConfigFile:
@@ -51,6 +52,8 @@ def read_config_file(environ: Mapping[str, str], known: Collection[str], former:
             holds an unknown name.
     """
     path = config_path(environ)
+    if path is None:
+        return ConfigFile("no config file")
     if not path.is_file():
         if environ.get("GARRISON_CONFIG"):
             raise InvalidError(

@@ -14,6 +14,8 @@ from typing import Any, NamedTuple, Self
 
 from garrison.base import values
 from garrison.base.config_file import ConfigFile, read_config_file
+from garrison.base.errors import InvalidError
+from garrison.base.home import expanded, home_directory
 from garrison.base.mistyped import mistyped_variables
 from garrison.base.server_settings import ServerSettings
 from garrison.base.setting import Setting, from_file, parse, row_of, setting
@@ -37,7 +39,14 @@ _POSITIVE = values.integer(1)
 
 
 def _default_data_dir() -> Path:
-    return Path(os.environ.get("XDG_DATA_HOME") or "~/.local/share").expanduser() / "garrison"
+    if shared := os.environ.get("XDG_DATA_HOME"):
+        return expanded(shared) / "garrison"
+    if (home := home_directory()) is not None:
+        return home / ".local" / "share" / "garrison"
+    raise InvalidError(
+        "this user has no home directory, so there is no place for Garrison's data",
+        hint="Set GARRISON_DATA_DIR to a directory that this user may write to, or set HOME.",
+    )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

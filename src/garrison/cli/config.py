@@ -48,7 +48,8 @@ def show(
         table.add_row(row.name, _shown(entry["value"]), entry["from"], " ".join(entry["variables"]))
     console = Console()
     console.print(table)
-    console.print(f"\nconfig file: {config_path(os.environ)}", highlight=False)
+    file = config_path(os.environ) or "none, since this user has no home directory"
+    console.print(f"\nconfig file: {file}", highlight=False)
     return 0
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from garrison.base.settings import Settings
-from garrison.cli.options import Json, Offline, settings
+from garrison.cli.options import Executable, Json, Offline, settings
 from garrison.cli.options import app as make_app
 from garrison.cli.views.library import confirm, print_table
 from garrison.engines import registry
@@ -118,7 +118,7 @@ def remove(
 @app.command()
 def describe(
     engine: Engine,
-    executable: Annotated[Path | None, typer.Option(help="The program to query. Default: the one in use.")] = None,
+    executable: Executable = None,
     option: Annotated[str | None, typer.Option("--option", "-o", help="Show only this flag.")] = None,
     shipped: Annotated[
         bool, typer.Option("--shipped", help="Show the catalogue shipped with Garrison; query no program.")

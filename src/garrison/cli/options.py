@@ -1,6 +1,7 @@
 """Options shared by several commands, and the settings made from them."""
 
 import os
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
@@ -8,8 +9,17 @@ import typer
 from garrison.base.settings import Settings
 from garrison.cli.outermost import warned
 
-__all__ = ["Host", "Insecure", "Json", "KeyEnv", "Log", "Offline", "Port", "ServerUrl", "app", "settings"]
+__all__ = ["Executable", "Host", "Insecure", "Json", "KeyEnv", "Log", "Offline", "Port", "ServerUrl", "app", "settings"]
 
+
+def _program(text: str) -> Path:
+    """A path, absolute if it is one and no name: a Path alone would make the name `vllm` of `./vllm`."""
+    return Path(text).absolute() if "/" in text and not text.startswith("~") else Path(text)
+
+
+Executable = Annotated[
+    Path | None, typer.Option(metavar="PATH", parser=_program, help="Your own engine instead of an installed one.")
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on standard output.")]
 Host = Annotated[str | None, typer.Option("--host", help="Address to bind. Default: 127.0.0.1.", show_default=False)]
 Port = Annotated[int | None, typer.Option("--port", "-p", min=1, max=65535, help="Port to listen on. Default: 8000.")]

@@ -16,6 +16,7 @@ from garrison.base.errors import (
     InvalidError,
     UsageError,
 )
+from garrison.base.output.any_encoding import EXACT, READABLE, never_fail
 
 if TYPE_CHECKING:
     from garrison.base.settings import Settings
@@ -35,6 +36,8 @@ def outermost(call: Callable[[], int], *, json: bool) -> int:
     error too.
     """
     _open_standard_streams()
+    for stream in (sys.stdout, sys.stderr):
+        never_fail(stream, EXACT if json and stream is sys.stdout else READABLE)
     _WARNED.clear()
     try:
         code = _written(_ended(call))
@@ -196,18 +199,19 @@ def _write_report(error: Exception) -> Path | None:
     from garrison.base.redaction import know_environment, redacted
     from garrison.base.settings import Settings
 
-    try:
-        directory = Settings.load(os.environ, groups=("general",)).data_dir / "reports"
-    except GarrisonError:  # a broken config file must not cost us the report
-        directory = Settings().data_dir / "reports"
     know_environment(os.environ)
     told = redacted("".join(traceback.format_exception(error)))
-    path = directory / f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{os.getpid()}.txt"
     try:
+        try:
+            data_dir = Settings.load(os.environ, groups=("general",)).data_dir
+        except GarrisonError:  # a broken config file must not cost us the report
+            data_dir = Settings().data_dir
+        directory = data_dir / "reports"
+        path = directory / f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{os.getpid()}.txt"
         directory.mkdir(parents=True, exist_ok=True)
         # No argv and no environment: either may hold a secret.
         write_atomic(path, told, mode=0o600)
-    except OSError:
+    except (OSError, GarrisonError):
         print(told, end="", file=sys.stderr)
         return None
     return path

@@ -8,6 +8,7 @@ import typer
 
 from garrison.base.errors import UsageError
 from garrison.cli.options import app as make_app
+from garrison.cli.standard_input import standard_input
 
 app = make_app("Translate a command line that starts an engine into options.")
 
@@ -48,4 +49,4 @@ def _text(command: str | None, rest: tuple[str, ...]) -> str:
         return shlex.join(rest)
     if command is None:
         raise UsageError("no command line", hint="garrison parse 'vllm serve MODEL …'")
-    return sys.stdin.read(1024 * 1024) if command == "-" else command
+    return standard_input(1024 * 1024) if command == "-" else command

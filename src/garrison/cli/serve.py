@@ -14,7 +14,7 @@ from garrison.base.redaction import shown_command, shown_variable
 from garrison.base.settings import Settings
 from garrison.cli.asker import asker
 from garrison.cli.log import opened_log
-from garrison.cli.options import Host, Log, Offline, Port, settings
+from garrison.cli.options import Executable, Host, Log, Offline, Port, settings
 from garrison.cli.options import app as make_app
 from garrison.cli.views.call_line import call_line
 from garrison.cli.views.log_lines import show_tail
@@ -49,7 +49,7 @@ def serve(
     engine: Annotated[
         str | None, typer.Option("--engine", "-e", help="vllm (the default), llama_cpp, mlx_lm or sim.")
     ] = None,
-    executable: Annotated[Path | None, typer.Option(help="Your own engine instead of an installed one.")] = None,
+    executable: Executable = None,
     host: Host = None,
     port: Port = None,
     name: Annotated[str | None, typer.Option("--served-model-name", help="Model name in answers.")] = None,

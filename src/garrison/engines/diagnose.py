@@ -90,6 +90,12 @@ def _llama_value(found: re.Match[str]) -> tuple[str, str]:
     return f"{found[1]}: {found[2]}", "Fix the value; `garrison engine describe` lists what is accepted."
 
 
+@_rule("no-user-name", r"getpwuid\(\): uid not found: (\d+)")
+def _no_user_name(found: re.Match[str]) -> tuple[str, str]:
+    remedy = "Set USER to any name for the engine, or add the uid to the user database."
+    return f"uid {found[1]} has no entry in the user database, and PyTorch names its cache for the user", remedy
+
+
 @_rule("port-taken", r"couldn't bind HTTP server socket, hostname: (\S+), port: (\d+)")
 def _llama_port(found: re.Match[str]) -> tuple[str, str]:
     return f"port {found[2]} on {found[1]} is taken", "`garrison preflight` shows by whom; or choose another --port."

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from garrison.base.children import find_program
 from garrison.base.errors import EngineMissingError
+from garrison.base.home import expanded
 from garrison.engines.engine import Engine
 from garrison.engines.environments import in_use
 
@@ -37,7 +38,9 @@ def locate(engine: Engine, *, data_dir: Path, environ: Mapping[str, str], explic
         if found is None:
             raise EngineMissingError(
                 f"{explicit} is not a program that can be run",
-                hint="Name an executable file, or leave the path out.",
+                hint=f"Write ./{explicit} for the one in this directory."
+                if "/" not in explicit and os.access(explicit, os.X_OK)
+                else "Name an executable file, or leave the path out.",
                 details={"engine": engine.name, "path": explicit},
             )
         return Located(found, "explicit")
@@ -78,5 +81,5 @@ def require_runnable(path: Path) -> None:
 
 
 def _which(name: str, environ: Mapping[str, str]) -> Path | None:
-    found = find_program(str(Path(name).expanduser()) if name.startswith("~") else name, environ)
+    found = find_program(str(expanded(name)) if name.startswith("~") else name, environ)
     return Path(found) if found else None

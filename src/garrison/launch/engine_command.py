@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from garrison.base.children import find_program
 from garrison.base.errors import EngineMissingError, InvalidError, ModelInvalidError
+from garrison.base.home import expanded
 from garrison.base.settings import Settings
 from garrison.engines import registry
 from garrison.engines.engine import Endpoint, Engine, EngineCommand, LoraModule, LoraOptions, ServeOptions
@@ -235,7 +236,7 @@ def _lora(spec: LaunchSpec, adapters: Sequence[PreparedAdapter], paths: Mapping[
 
 
 def _adapter_path(adapter: AdapterSpec, layout: Layout) -> Path:
-    given, imported = Path(adapter.source).expanduser(), layout.adapters / adapter.source
+    given, imported = expanded(adapter.source), layout.adapters / adapter.source
     # A bare name means an imported adapter first, as for models, whatever the current directory contains.
     for candidate in (given, imported) if "/" in adapter.source else (imported, given):
         if adapter.source and candidate.exists():

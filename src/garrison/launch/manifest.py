@@ -21,6 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from garrison.base.documents import Document, inside, read_document
 from garrison.base.errors import InvalidError
+from garrison.base.home import expanded
 from garrison.engines import registry
 from garrison.engines.options import to_args
 from garrison.launch.spec import AdapterSpec, LaunchSpec
@@ -91,7 +92,7 @@ def load_manifest(path: Path, *, host: str = "127.0.0.1", port: int = 8000, engi
     return LaunchSpec(
         model=_beside(directory, manifest.model),
         engine=engine,
-        executable=None if manifest.executable is None else Path(_beside(directory, manifest.executable)),
+        executable=None if manifest.executable is None else _program(directory, manifest.executable),
         host=manifest.host or host,
         port=manifest.port or port,
         served_name=manifest.served_model_name,
@@ -122,12 +123,17 @@ def _beside(directory: Path, text: str) -> str:
     """Resolve an explicit relative path against the manifest's directory; anything else may be a name and is kept."""
     if text.startswith(("./", "../")) or text in (".", ".."):
         return str((directory / text).resolve())
-    return str(Path(text).expanduser()) if text.startswith("~") else text
+    return str(expanded(text)) if text.startswith("~") else text
+
+
+def _program(directory: Path, text: str) -> Path:
+    """Resolve a path against the manifest's directory. A name without a slash is looked up on PATH."""
+    return (directory / expanded(text)).absolute() if "/" in text else Path(text)
 
 
 def _adapter(directory: Path, text: str) -> str:
     """Resolve a path against the manifest's directory. The name of an imported adapter has no slash."""
-    return str((directory / Path(text).expanduser()).resolve()) if "/" in text or text in (".", "..") else text
+    return str((directory / expanded(text)).resolve()) if "/" in text or text in (".", "..") else text
 
 
 def _validate(document: Document) -> ServeManifest:

@@ -7,6 +7,7 @@ from typing import Any
 
 from garrison.base.documents import read_document
 from garrison.base.errors import InvalidError, NotFoundError
+from garrison.base.home import expanded
 from garrison.migrate import llama_swap, llamactl, ollama
 from garrison.migrate.llamactl_database import MAGIC, read_instances
 from garrison.migrate.modelfile import is_modelfile, parse_modelfile
@@ -63,7 +64,7 @@ def _llamactl(files: Sequence[Path], home: str, found: Found) -> None:
 
 
 def _its_database(config: Mapping[str, Any], home: str, found: Found) -> list[Path]:
-    path = Path(llamactl.database_path(config, home)).expanduser()
+    path = expanded(llamactl.database_path(config, home))
     if path.is_file():
         return [path]
     found.remark("database.path", f"instances are in llamactl's database, and {path} is not there; name it as well")

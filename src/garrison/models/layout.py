@@ -21,6 +21,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Self
 
+from garrison.base.home import expanded
 from garrison.base.settings import Settings
 from garrison.models.names import RESERVED, ModelName, hash12, slug
 
@@ -116,7 +117,7 @@ def is_model_entry(name: str) -> bool:
 
 def _absolute(path: Path) -> Path:
     # Not resolve(): a models root that is a symlink stays what the user wrote.
-    return Path(os.path.abspath(path.expanduser()))  # noqa: PTH100 - Path.absolute() keeps `..`
+    return Path(os.path.abspath(expanded(path)))  # noqa: PTH100 - Path.absolute() keeps `..`
 
 
 def _staging_name(model: ModelName, source: str) -> str:

@@ -12,6 +12,7 @@ from pathlib import Path
 from garrison.base.beneath import Tree
 from garrison.base.clock import Clock, SystemClock
 from garrison.base.errors import InvalidError, ModelInvalidError, ModelNotFoundError
+from garrison.base.home import expanded
 from garrison.base.locks import file_lock
 from garrison.models.files.content import is_dir, is_file
 from garrison.models.files.hashing import RECORDED_NAME
@@ -168,7 +169,7 @@ def verify_model(
             see `Verification.raise_faults`.
         ModelNotFoundError, InvalidError: as `find_model`.
     """
-    outside = Path(name).expanduser()
+    outside = expanded(name)
     is_path = outside.is_absolute() or name.startswith(".")
     path = outside if is_path and is_dir(outside) else find_model(layout, name).path
     check_weights(validate_model(path, skip_tokenizer=skip_tokenizer, allow_gguf=True))

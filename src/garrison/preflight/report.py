@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
+from garrison.base.home import expanded
 from garrison.base.settings import Settings
 
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ class PreflightRequest:
             gpu_devices=settings.gpu_devices,
             stop_timeout=settings.stop_timeout,
             signatures=settings.process_signatures,
-            lockfile=Path(settings.preflight_lockfile.replace("{port}", str(settings.engine_port))).expanduser(),
+            lockfile=expanded(settings.preflight_lockfile.replace("{port}", str(settings.engine_port))),
             notes=settings.run_dir,
             records=settings.engine_records,
         )

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 from garrison.base.errors import PortOtherUserError, PortStuckError
+from garrison.base.home import user_name
 from garrison.base.identity import ProcessId
 from garrison.base.redaction import shown_command
 from garrison.preflight.holders import find_holders
@@ -82,10 +83,4 @@ def _still_held(request: PreflightRequest, finding: Finding, machine: Machine, s
 
 
 def _note(stopped: tuple[ProcessId, ...]) -> StopNote:
-    import getpass  # not needed for a free port
-
-    try:
-        user = getpass.getuser()
-    except (KeyError, OSError):  # a uid without an entry in the password file
-        user = str(os.geteuid())
-    return StopNote(stopped, os.getpid(), user, shown_command((Path(sys.argv[0]).name, *sys.argv[1:])))
+    return StopNote(stopped, os.getpid(), user_name(), shown_command((Path(sys.argv[0]).name, *sys.argv[1:])))

@@ -34,6 +34,8 @@ class LiveStream(io.TextIOBase):
         self._stream = stream
         self._limit = limit
         self._descriptor = _descriptor_of(stream)
+        handler = getattr(stream, "errors", None) or "strict"
+        self._errors = "replace" if handler == "strict" else handler
         self._waiting: deque[str] = deque()
         self._size = 0
         self._unreported = 0
@@ -123,7 +125,7 @@ class LiveStream(io.TextIOBase):
                 self._waiting.clear()
                 self._size = len(text)
             try:
-                _write_all(self._descriptor, text.encode(self.encoding, "replace"))
+                _write_all(self._descriptor, text.encode(self.encoding, self._errors))
             except OSError as error:
                 with self._changed:
                     self._broken = error

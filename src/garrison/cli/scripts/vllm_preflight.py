@@ -7,9 +7,11 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from garrison.base.errors import InvalidError, UsageError
+from garrison.base.home import home_directory
 from garrison.base.settings import Settings
 from garrison.cli.outermost import outermost, warned
 
@@ -23,6 +25,9 @@ if TYPE_CHECKING:
 __all__ = ["main", "parse", "run"]
 
 _MAY_TAKE_NO_PORT = ("--he", "--ud", "--api-s", "--api_s", "--config")
+
+_NO_DATA_DIR = Path("/nonexistent")
+"""Of a user without a home. Only notes about stopped servers would go there, and these can be missing."""
 
 _USAGE = """\
 usage: vllm-preflight [--dry-run] [--json] [--] [COMMAND [ARG...]]
@@ -60,6 +65,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if flags.pop("help", False):
             print(_USAGE + _environment(), end="")
             return 0
+        if home_directory() is None and not any(map(os.environ.get, ("GARRISON_DATA_DIR", "XDG_DATA_HOME"))):
+            flags["data_dir"] = _NO_DATA_DIR
         settings = warned(
             Settings.load(
                 os.environ, groups=("general", "endpoint", "preflight", "start"), flags=flags, seed_defaults=True

@@ -1,6 +1,5 @@
 """`garrison up --install-service`: the server as a service of systemd."""
 
-import getpass
 import os
 import shlex
 import sys
@@ -9,6 +8,7 @@ from pathlib import Path
 from garrison.base.children import SAFE_PYTHON
 from garrison.base.errors import DeclinedError, DeniedError, InvalidError
 from garrison.base.files import write_atomic
+from garrison.base.home import home_directory, user_name
 from garrison.base.settings import Settings
 from garrison.cli.asker import asked
 from garrison.server.unit_file import ENVIRONMENT_HEAD, Service, unit_text
@@ -64,7 +64,10 @@ def install_service(values: Settings, arguments: tuple[str, ...], *, user: bool,
 
 
 def _user_paths() -> tuple[Path, Path]:
-    config = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config").absolute()
+    home = home_directory()
+    if home is None and not os.environ.get("XDG_CONFIG_HOME"):
+        raise InvalidError("this user has no home directory, so it has no place for units", hint="Leave --user out.")
+    config = Path(os.environ.get("XDG_CONFIG_HOME") or f"{home}/.config").absolute()
     return config / "systemd" / "user" / _NAME, config / "garrison" / "server.env"
 
 
@@ -77,7 +80,7 @@ def _owner(data_dir: Path) -> str | None:
     try:
         owner = data_dir.owner()
     except (OSError, KeyError):  # it does not exist yet, or its owner has no name
-        owner = os.environ.get("SUDO_USER") or getpass.getuser()
+        owner = os.environ.get("SUDO_USER") or user_name()
     return None if owner == "root" else owner
 
 
@@ -116,7 +119,7 @@ def _next_steps(*, user: bool) -> tuple[str, ...]:
         return (
             "systemctl --user daemon-reload",
             "systemctl --user enable --now garrison",
-            f"loginctl enable-linger {shlex.quote(getpass.getuser())}    # so that it runs without a login",
+            f"loginctl enable-linger {shlex.quote(user_name())}    # so that it runs without a login",
             "journalctl --user -u garrison -f    # its log",
         )
     return ("systemctl daemon-reload", "systemctl enable --now garrison", "journalctl -u garrison -f    # its log")

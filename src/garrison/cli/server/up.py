@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 app = make_app("Run the server: instances, gateway, fleet agent and management API.")
 
+_NO_CONFIG = Path("/nonexistent/config.yaml")
+"""What is watched where the user has no home, and so no config file."""
 _GROUPS = ("server", "instances", "backends", "endpoint", "preflight", "start", "model", "fleet", "log")
 
 
@@ -184,7 +186,7 @@ async def _serve(
         if worker is not None:
             worker.kill()
         raise
-    server = Server(parts, lock, reload=reload, config=config_path(os.environ), note=view.note)
+    server = Server(parts, lock, reload=reload, config=config_path(os.environ) or _NO_CONFIG, note=view.note)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, server.request_end)

@@ -17,6 +17,7 @@ from garrison.base.children import SAFE_PYTHON, find_program
 from garrison.base.clock import Clock, SystemClock
 from garrison.base.errors import DiskFullError, EngineMissingError, InvalidError
 from garrison.base.files import write_atomic
+from garrison.base.home import expanded
 from garrison.base.locks import FileLock, file_lock
 from garrison.base.values import size_text
 from garrison.engines.environments import (
@@ -273,7 +274,7 @@ def _same(wanted: str, found: str) -> bool:
 
 
 def _absolute(link: str) -> str:
-    return link if "://" in link else str(Path(link).expanduser().absolute())
+    return link if "://" in link else str(expanded(link).absolute())
 
 
 def _check_room(chosen: Recipe, home: Path, free_bytes: Callable[[Path], int]) -> None:

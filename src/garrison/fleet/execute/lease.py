@@ -7,13 +7,12 @@ its process is gone.
 
 import asyncio
 import contextlib
-import getpass
-import os
 import secrets
 from collections.abc import AsyncIterator
 from datetime import timedelta
 
 from garrison.base.errors import ConflictError, GarrisonError
+from garrison.base.home import user_name
 from garrison.base.identity import Identity, Place, is_gone
 from garrison.base.identity import this_process as _this_process
 from garrison.fleet.context import Fleet
@@ -130,7 +129,4 @@ def is_dead(holder: Holder) -> bool:
 
 
 def _user() -> str:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):  # no such uid in the user database, as in many containers
-        return str(os.getuid())
+    return user_name()

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from garrison.base.errors import UsageError
+from garrison.base.home import home_directory
 from garrison.cli.options import Json
 from garrison.cli.server.instance.arguments import Name, StartTimeout
 from garrison.cli.server.instance.calls import Instance, path_of
@@ -17,6 +18,7 @@ from garrison.cli.server.instance.documents import options_in, read_file
 from garrison.cli.server.instance.options import Flags, Options, absolute_model, from_line
 from garrison.cli.server.instance.starting import shown_start
 from garrison.cli.server.options import ServerUrl, client
+from garrison.cli.standard_input import standard_input
 
 __all__ = ["create"]
 
@@ -78,7 +80,7 @@ def create(
     options = flags.over(_base(command, context.obj or (), file, engine))
     with client(server) as there:
         if there.local:
-            options = absolute_model(options, str(Path.cwd()), str(Path.home()))
+            options = absolute_model(options, str(Path.cwd()), str(home_directory() or "/"))
         made: Instance = there.call("POST", path_of(name), body=options)
         if start:
             begun = there.call("POST", path_of(name, "start"))
@@ -105,7 +107,7 @@ def _base(command: str | None, rest: tuple[str, ...], file: str | None, engine: 
         )
     if file is not None:
         return options_in(read_file(file), file)
-    text = shlex.join(rest) if rest else sys.stdin.read(_MOST_CHARACTERS) if command == "-" else command
+    text = shlex.join(rest) if rest else standard_input(_MOST_CHARACTERS) if command == "-" else command
     if text is None:
         return {}
     found, notes = from_line(text, engine)
