@@ -1,4 +1,5 @@
 import errno
+import fcntl
 import os
 import signal
 import subprocess
@@ -185,6 +186,54 @@ def test_a_file_that_another_user_left_in_a_shared_place(tmp_path: Path, kind: s
     assert take_as_nobody(path) == ""
     assert (shared / f"port.lock.{NOBODY}").stat().st_uid == NOBODY
     take(path)
+
+
+IN_THE_WAY: dict[str, Callable[[Path], object]] = {
+    "a symlink": lambda path: path.symlink_to("elsewhere"),
+    "a FIFO": os.mkfifo,
+    "a directory": lambda path: path.mkdir(),
+    "a file that is open to all": lambda path: (path.touch(), path.chmod(0o666)),
+    "a file of its own": lambda path: (path.touch(), path.chmod(0o600)),
+}
+
+
+@pytest.mark.system
+@pytest.mark.parametrize("make", IN_THE_WAY.values(), ids=IN_THE_WAY)
+def test_nothing_that_another_user_puts_in_the_way_blocks_a_user(tmp_path: Path, make: Any) -> None:
+    """In /tmp anybody may take the name first, and keep it locked."""
+    shared = open_to_all(tmp_path / "shared", 0o1777)
+    path = shared / "port.lock"
+    make(path)
+    held = os.open(path, os.O_RDWR) if path.is_file() else None
+    if held is not None:
+        fcntl.flock(held, fcntl.LOCK_EX)
+    assert take_as_nobody(path) == ""
+    assert (shared / f"port.lock.{NOBODY}").stat().st_uid == NOBODY
+    assert not (shared / "elsewhere").exists()
+    if held is not None:
+        os.close(held)
+
+
+@pytest.mark.system
+def test_what_root_makes_in_a_users_directory_is_the_users(tmp_path: Path) -> None:
+    """As `sudo garrison models import` does before a service downloads there."""
+    owned = open_to_all(tmp_path / "library", 0o755)
+    os.chown(owned, NOBODY, NOBODY)
+    path = owned / ".locks" / "deep" / "x.lock"
+    take(path)
+    for made in (path, path.parent, path.parent.parent):
+        assert (made.stat().st_uid, made.stat().st_gid) == (NOBODY, NOBODY)
+    assert take_as_nobody(path) == ""
+    assert take_as_nobody(path.with_name("y.lock")) == ""
+    with file_lock(path, timeout=0, purpose="is at work"):
+        assert "LockedError" in take_as_nobody(path), "both lock the one file"
+
+
+@pytest.mark.system
+def test_a_directory_that_a_user_may_not_write_to_is_named(tmp_path: Path) -> None:
+    closed = open_to_all(tmp_path / "closed", 0o755)
+    said = take_as_nobody(closed / "x.lock")
+    assert "cannot be opened: Permission denied" in said
 
 
 @pytest.mark.system

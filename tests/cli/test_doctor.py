@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from garrison.engines.environments import mark_complete
 from garrison.launch.doctor.machine import machine_facts
 
 
@@ -74,6 +75,24 @@ def test_an_engine_that_does_not_run(cli: Any, engine: Path) -> None:
     engine.write_text("#!/bin/sh\nexit 3\n")
     found = lines(cli("doctor", "--offline", "--json", "--port", "54321").out)
     assert found["vllm"]["status"] == "fail"
+
+
+def test_an_engine_whose_environment_was_moved(cli: Any, engine: Path, clean_environ: Any) -> None:
+    """Its metadata still tells a version; and the vLLM on PATH does not take its place."""
+    environment = Path(clean_environ["GARRISON_DATA_DIR"]) / "engines" / "vllm" / "0.31.0+cpu"
+    program = environment / "bin" / "vllm"
+    program.parent.mkdir(parents=True)
+    program.write_text("#!/before/bin/python\n")
+    program.chmod(0o755)
+    (environment / "lib" / "python3.11" / "site-packages" / "vllm-0.31.0.dist-info").mkdir(parents=True)
+    mark_complete(environment, engine="vllm", version="0.31.0", device="cpu", executable="bin/vllm", installed_at="x")
+    found = lines(cli("doctor", "--offline", "--json", "--port", "54321").out)["vllm"]
+    assert found["status"] == "fail"
+    assert "its interpreter /before/bin/python is missing" in found["value"]
+    assert found["remedy"] == "garrison engine install vllm --version 0.31.0 --device cpu"
+    served = cli("serve", "acme/tiny", "--dry-run")
+    assert served.code == 20
+    assert "garrison engine install vllm --version 0.31.0 --device cpu" in served.err
 
 
 def test_green_page(cli: Any, engine: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,8 @@ import json
 from collections.abc import Callable
 from typing import Any
 
+import pytest
+
 Cli = Callable[..., Any]
 
 
@@ -11,6 +13,29 @@ def test_describe_shows_the_requested_option(cli: Cli) -> None:
     done = cli("engine", "describe", "vllm", "--shipped", "--option", "--max-model-len", "--json")
     assert done.code == 0
     assert [option["flag"] for option in json.loads(done.out)["options"]] == ["--max-model-len"]
+
+
+DESCRIBED = {
+    "max-model-len": "--max-model-len",
+    "max_model_len": "--max-model-len",
+    "--max_model_len": "--max-model-len",
+    "tp": "--tensor-parallel-size",
+    "-tp": "--tensor-parallel-size",
+    "no-enable-lora": "--enable-lora",
+    "compilation-config.mode": "--compilation-config",
+    "-cc": "--compilation-config",
+}
+
+
+@pytest.mark.parametrize("name", DESCRIBED)
+def test_an_option_is_described_with_or_without_its_dashes(cli: Cli, name: str) -> None:
+    done = cli("engine", "describe", "vllm", "--shipped", f"--option={name}", "--json")
+    assert [option["flag"] for option in json.loads(done.out)["options"]] == [DESCRIBED[name]]
+
+
+def test_a_short_option_of_llama_cpp_is_described(cli: Cli) -> None:
+    done = cli("engine", "describe", "llama_cpp", "--shipped", "-o", "ngl", "--json")
+    assert [option["flag"] for option in json.loads(done.out)["options"]] == ["--gpu-layers"]
 
 
 def test_describe_suggests_with_json_as_without(cli: Cli) -> None:

@@ -199,3 +199,43 @@ def test_the_program_of_a_manifest_is_relative_to_it(serve: Any, tiny_model: Pat
     manifest = place / "garrison.yaml"
     manifest.write_text(f"model: {tiny_model}\nexecutable: {named.format(here=place)}\n")
     assert Path(serve("--file", manifest)[0]).samefile(place / "mine")
+
+
+def test_an_address_of_another_machine_is_said_before_anything_is_fetched(serve: Any, cli: Any) -> None:
+    done = cli("serve", "acme/nowhere", "--host", "192.0.2.1", "--dry-run")
+    assert done.code == 1
+    assert "'192.0.2.1' is not an address of this machine" in done.err
+    done = cli("serve", "acme/nowhere", "--dry-run", "--", "--host", "192.0.2.1")
+    assert "'192.0.2.1' is not an address of this machine" in done.err
+
+
+ENGINE_FLAGS = {
+    "--max-model-len 100": ("`--max-model-len` is an option of vLLM", "garrison serve MODEL -- --max-model-len"),
+    "--max_model_len=100": ("`--max_model_len` is an option of vLLM", "-- --max_model_len"),
+    "--max-model 100": ("`--max-model` is an option of vLLM", "-- --max-model"),
+    "-tp 2": ("`-tp` is an option of vLLM", "-- -tp"),
+    "--trust-remote-code": ("`--trust-remote-code` is an option of vLLM", "-- --trust-remote-code"),
+    "--hf-overrides.rope_theta 1": ("`--hf-overrides.rope_theta` is an option of vLLM", "-- --hf-overrides.rope_theta"),
+    "-e llama_cpp -ngl 99": ("`-ngl` is an option of llama.cpp", "MODEL -- -ngl"),
+    "-e sim --dtype half": ("`--dtype` is an option of vLLM", "MODEL -- --dtype"),
+    "-e mlx_lm --temp 0": ("`--temp` is an option of MLX LM", "MODEL -- --temp"),
+    "--ctx-size 5": ("`--ctx-size` is an option of llama.cpp", "MODEL --engine llama_cpp -- --ctx-size"),
+    "--max-modle-len 5": ("no option `--max-modle-len`; vLLM has --max-model-len", "-- --max-model-len"),
+    "--prot 1": ("No such option: --prot (Possible options: --host, --port)", "garrison serve --help"),
+    "--frobnicate": ("No such option: --frobnicate", "after --: garrison serve MODEL -- --x"),
+}
+
+
+@pytest.mark.parametrize("words", ENGINE_FLAGS)
+def test_an_option_of_the_engine_before_the_separator(cli: Any, words: str) -> None:
+    said, hint = ENGINE_FLAGS[words]
+    done = cli("serve", "acme/tiny", *words.split())
+    assert done.code == 64
+    assert said in done.err
+    assert hint in done.err
+
+
+def test_its_value_is_not_shown(cli: Any) -> None:
+    done = cli("serve", "acme/tiny", "--api-key", "SECRET-1")
+    assert "`--api-key` is an option of vLLM" in done.err
+    assert "SECRET" not in done.err

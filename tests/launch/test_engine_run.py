@@ -288,6 +288,25 @@ class TestWithoutProcesses:
         with pytest.raises(EngineDiedError, match="was killed by SIGSEGV at its start"):
             await task
 
+    @pytest.mark.parametrize("serving", [True, False])
+    async def test_an_engine_that_ends_with_the_request_to_stop_has_not_died(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, serving: bool
+    ) -> None:
+        """systemd sends SIGTERM to every process of a service at once, and the engine may be the quicker one."""
+        run, spawner, _ = self.start(tmp_path)
+
+        async def drained() -> None:
+            run.request_stop("SIGTERM")
+
+        monkeypatch.setattr(run, "_drain", drained)
+        task = asyncio.create_task(run.run())
+        if serving:
+            assert await run.started()
+        while not spawner.started:
+            await asyncio.sleep(0)
+        spawner.started[0].end(-signal.SIGTERM)
+        assert await task is serving
+
     async def test_what_outlives_a_kill_is_named(self, tmp_path: Path) -> None:
         run, spawner, view = self.start(tmp_path)
         task = asyncio.create_task(run.run())

@@ -71,6 +71,18 @@ class TestStop:
         assert garrison.left() == []
         assert "killing the engine now" in garrison.text
 
+    @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+    def test_a_second_signal_during_the_start_kills_at_once(self, start: Start, number: signal.Signals) -> None:
+        plan = {"waits": True, "stubborn": True, "children": ["setsid"]}
+        garrison = start(plan, variables={"GARRISON_STOP_TIMEOUT": "600"})
+        garrison.engine_pid()
+        garrison.process.send_signal(number)
+        garrison.until(lambda: f"stopping ({number.name})" in garrison.text)
+        garrison.process.send_signal(number)
+        assert garrison.end(15) == 128 + number
+        assert garrison.left() == []
+        assert "no process left" in garrison.text
+
     def test_kill_9_of_garrison_takes_the_engine_with_it(self, start: Start) -> None:
         garrison = start()
         garrison.ready()
@@ -119,6 +131,8 @@ class TestDeath:
         os.kill(garrison.engine_pid(), signal.SIGKILL)
         assert garrison.end() == 21
         assert "was killed by SIGKILL before it was ready" in garrison.text
+        assert "stopping (its main process was killed by SIGKILL)" in garrison.text
+        assert "did not start" not in garrison.text
         assert garrison.left() == []
 
     def test_death_while_serving(self, start: Start) -> None:
@@ -127,6 +141,7 @@ class TestDeath:
         os.kill(garrison.engine_pid(), signal.SIGKILL)
         assert garrison.end() == 21
         assert "was killed by SIGKILL while it was serving" in garrison.text
+        assert "stopping (its main process was killed by SIGKILL)" in garrison.text
         assert garrison.left() == []
 
     def test_a_program_that_cannot_be_executed(self, start: Start, tmp_path: Path) -> None:

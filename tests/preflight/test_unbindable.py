@@ -229,3 +229,27 @@ def test_a_socket_belongs_to_the_network_in_which_it_was_made() -> None:
 def test_an_address_of_another_machine(port: int) -> None:
     with pytest.raises(InvalidError, match=r"'192\.0\.2\.1' is not an address of this machine"):
         free("192.0.2.1", port)
+
+
+@pytest.mark.system
+def test_a_port_below_1024_is_said_to_a_user_without_the_right() -> None:
+    """In a forked child, as the user nobody."""
+    readable, writable = os.pipe()
+    if (child := os.fork()) == 0:
+        said = ""
+        try:
+            os.setgroups([])
+            os.setgid(65534)
+            os.setuid(65534)
+            free("127.0.0.1", 1)
+        except Exception as error:  # noqa: BLE001 - what it is, the parent sees
+            said = str(error)
+        finally:
+            os.write(writable, said.encode())
+            os._exit(0)
+    os.close(writable)
+    with open(readable) as file:
+        said = file.read()
+    os.waitpid(child, 0)
+    first = int(Path("/proc/sys/net/ipv4/ip_unprivileged_port_start").read_text())
+    assert said == ("" if first <= 1 else f"port 1 is reserved: this user may bind ports from {first} on")

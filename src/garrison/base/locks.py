@@ -5,9 +5,10 @@ mounts) it is a directory beside the file, made atomically, with the holder's id
 has ended is recognised as stale on the same machine. A holder on another host cannot be judged from here, so its lock
 stays until it is released or removed.
 
-In a directory that a group shares, the lock files are shared too. Elsewhere they are private, and a file that another
-user left in a place such as /tmp is not waited for: this user locks a file of its own beside it. Neither user could
-stop the other's processes anyway, and root can open both.
+In a directory that a group shares, the lock files are shared too. Elsewhere they are private, and what another user
+left in a place such as /tmp, of whatever kind, is not waited for: this user locks a file of its own beside it. Neither
+user could stop the other's processes anyway, and root can open both. Root leaves nothing in a user's directory that
+this user could not open: its files there are the user's.
 
 The filelock library is not used: its import costs three interpreter starts, and the seed's contract requires the check
 for symlinks and the directory fallback.
@@ -31,6 +32,7 @@ __all__ = ["FileLock", "file_lock"]
 
 _POLL_SECONDS = 0.1
 _OPEN_ATTEMPTS = 10
+_NOT_REGULAR = errno.ENOTSUP
 _UNSUPPORTED = {errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS}
 
 
@@ -138,21 +140,55 @@ def _wait(
 def _open(path: Path) -> tuple[Path, int]:
     """Open the file to lock: (its path, descriptor)."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        _make_directory(path.parent)
         try:
-            descriptor = _open_file(path)
-        except PermissionError:
+            return path, _open_regular(path)
+        except OSError:
             if not _is_anothers(path):
                 raise
             path = path.with_name(f"{path.name}.{os.geteuid()}")
-            descriptor = _open_file(path)
+            return path, _open_regular(path)
     except OSError as error:
-        what = "is a symlink" if error.errno == errno.ELOOP else f"cannot be opened: {error.strerror}"
-        raise InvalidError(f"lock file {path} {what}", hint="Remove it, or choose another lock file.") from None
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        what = f"cannot be opened: {error.strerror}"
+        if error.errno == errno.ELOOP:
+            what = "is a symlink"
+        elif error.errno == _NOT_REGULAR:
+            what = "is not a regular file"
+        hint = "Remove it, or choose another lock file."
+        if isinstance(error, PermissionError):
+            hint = f"Let this user write to {path.parent}, or choose another lock file."
+        raise InvalidError(f"lock file {path} {what}", hint=hint) from None
+
+
+def _make_directory(directory: Path) -> None:
+    missing = [one for one in (directory, *directory.parents) if not one.exists()]
+    directory.mkdir(parents=True, exist_ok=True)
+    for made in reversed(missing):
+        with contextlib.suppress(OSError):
+            descriptor = os.open(made, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            try:
+                _leave_to_owner(descriptor, made.parent)
+            finally:
+                os.close(descriptor)
+
+
+def _leave_to_owner(descriptor: int, directory: Path) -> None:
+    """Give what root has made in `directory` to the owner of that, who could not open it otherwise."""
+    if os.geteuid() == 0 and os.fstat(descriptor).st_uid == 0 and (owner := directory.stat()).st_uid != 0:
+        os.fchown(descriptor, owner.st_uid, owner.st_gid)
+
+
+def _open_regular(path: Path) -> int:
+    """Raises OSError, with `_NOT_REGULAR` for a file of another kind, and for one that a stranger keeps open to all."""
+    descriptor = _open_file(path)
+    found = os.fstat(descriptor)
+    refused = _NOT_REGULAR if not stat.S_ISREG(found.st_mode) else 0
+    if not refused and os.geteuid() not in (0, found.st_uid) and not _is_shared(path.parent):
+        refused = errno.EACCES
+    if refused:
         os.close(descriptor)
-        raise InvalidError(f"lock file {path} is not a regular file", hint="Remove it, or choose another lock file.")
-    return path, descriptor
+        raise OSError(refused, os.strerror(refused), str(path))
+    return descriptor
 
 
 def _open_file(path: Path) -> int:
@@ -166,15 +202,21 @@ def _open_file(path: Path) -> int:
                 return os.open(path, flags)
         else:
             with contextlib.suppress(OSError):
+                _leave_to_owner(descriptor, path.parent)
                 os.fchmod(descriptor, _mode(path.parent))
             return descriptor
     raise FileNotFoundError(errno.ENOENT, "it keeps being removed", str(path))
 
 
-def _mode(directory: Path) -> int:
-    """The mode of lock files in `directory`: open to the group where the directory is, setgid and group-writable."""
+def _is_shared(directory: Path) -> bool:
+    """Whether a group shares the directory: setgid and group-writable."""
     shared = stat.S_ISGID | stat.S_IWGRP
-    return 0o660 if directory.stat().st_mode & shared == shared else 0o600
+    return directory.stat().st_mode & shared == shared
+
+
+def _mode(directory: Path) -> int:
+    """The mode of lock files in `directory`: open to the group where a group shares it."""
+    return 0o660 if _is_shared(directory) else 0o600
 
 
 def _is_anothers(path: Path) -> bool:

@@ -119,7 +119,9 @@ def remove(
 def describe(
     engine: Engine,
     executable: Executable = None,
-    option: Annotated[str | None, typer.Option("--option", "-o", help="Show only this flag.")] = None,
+    option: Annotated[
+        str | None, typer.Option("--option", "-o", help="Show only this option; with or without dashes.")
+    ] = None,
     shipped: Annotated[
         bool, typer.Option("--shipped", help="Show the catalogue shipped with Garrison; query no program.")
     ] = False,
@@ -145,16 +147,20 @@ def describe(
     return 0
 
 
-def _only(catalogue: "Catalogue", flag: str) -> "tuple[Option, ...]":
-    """Return the options spelled `flag`; raise an error with a suggestion if there are none."""
+def _only(catalogue: "Catalogue", name: str) -> "tuple[Option, ...]":
+    """Return the option called `name`, with or without dashes; raise an error with a suggestion if there is none."""
     from garrison.base.errors import InvalidError
+    from garrison.engines.argv import flag_of
     from garrison.engines.nearest import nearest_flag
 
-    options = tuple(item for item in catalogue.options if flag in item.spellings)
+    bare = name.lstrip("-")
+    flag = flag_of(f"--{bare}").partition(".")[0]
+    wanted = [name, flag, f"-{bare}"]
+    options = [item for spelling in wanted for item in catalogue.options if spelling in item.spellings]
     if not options:
         close = nearest_flag(catalogue, flag)
         raise InvalidError(f"{catalogue.engine} has no option {flag}", hint=f"Did you mean {close}?" if close else None)
-    return options
+    return (options[0],)
 
 
 def _catalogue(engine: str, executable: Path | None, values: Settings, *, shipped: bool) -> "Catalogue":

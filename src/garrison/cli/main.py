@@ -74,7 +74,16 @@ def _run_command(command: Command, argv: list[str]) -> int:
         )
     program = get_command(import_module(command.module).app)
     # Not `program.main`, which turns Ctrl-C into a silent exit code.
-    with program.make_context(f"garrison {command.name}", own, obj=tuple(rest)) as context:
+    try:
+        context = program.make_context(f"garrison {command.name}", list(own), obj=tuple(rest))
+    except Exception as error:
+        if command.name == "serve" and (option := getattr(error, "option_name", None)):
+            from garrison.cli.engine_flags import unknown_option
+
+            alike = tuple(getattr(error, "possibilities", None) or ())
+            raise unknown_option(own, option, error.format_message(), alike=alike) from None  # type: ignore[attr-defined]
+        raise
+    with context:
         result = program.invoke(context)
     return result if isinstance(result, int) else 0
 

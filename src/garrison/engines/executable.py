@@ -12,16 +12,25 @@ from garrison.base.home import expanded
 from garrison.engines.engine import Engine
 from garrison.engines.environments import in_use
 
-__all__ = ["Located", "locate", "require_runnable"]
+__all__ = ["Located", "locate"]
 
 
 @dataclass(frozen=True, slots=True)
 class Located:
-    """An absolute path, and its origin: `explicit`, `environment` (with its name), `path` or `garrison`."""
+    """An absolute path, and its origin: `explicit`, `environment` (with its name), `path`, `garrison`, `container`."""
 
     path: Path
     origin: str
     environment: str | None = None
+
+    def remedy(self, engine: str) -> str:
+        """What to do if it does not run."""
+        if self.origin == "environment" and self.environment is not None:
+            version, _, device = self.environment.partition("+")
+            return f"garrison engine install {engine} --version {version}" + (f" --device {device}" if device else "")
+        if self.origin == "path":
+            return f"Install it again, or let Garrison have its own: garrison engine install {engine}"
+        return "Repair it, or name another program."
 
 
 def locate(engine: Engine, *, data_dir: Path, environ: Mapping[str, str], explicit: str | None = None) -> Located:
@@ -47,7 +56,7 @@ def locate(engine: Engine, *, data_dir: Path, environ: Mapping[str, str], explic
     if engine.name == "sim":
         return Located(Path(sys.executable).absolute(), "garrison")
     chosen = in_use(data_dir, engine.name)
-    if chosen is not None and os.access(chosen.executable, os.X_OK):
+    if chosen is not None:  # one that is broken is said to be so: another version from PATH would be a surprise
         return Located(chosen.executable.absolute(), "environment", chosen.name)
     found = _which(engine.executable, environ)
     if found is not None:
@@ -57,27 +66,6 @@ def locate(engine: Engine, *, data_dir: Path, environ: Mapping[str, str], explic
         hint=f"garrison engine install {engine.name}",
         details={"engine": engine.name, "executable": engine.executable},
     )
-
-
-def require_runnable(path: Path) -> None:
-    """Check that the system can run the program, as far as that is possible without running it.
-
-    Raises:
-        EngineMissingError: it is not executable, or the interpreter in its first line is missing.
-    """
-    if not os.access(path, os.X_OK):
-        raise EngineMissingError(f"{path} is not executable", hint=f"chmod +x {path}, or name another program.")
-    try:
-        with path.open("rb") as file:
-            first = file.readline(512)
-    except OSError:  # a program can be executable without being readable
-        return
-    interpreter = first[2:].split()[:1] if first.startswith(b"#!") else []
-    if interpreter and not os.access(interpreter[0], os.X_OK):
-        raise EngineMissingError(
-            f"{path} cannot be run: its interpreter {os.fsdecode(interpreter[0])} is missing",
-            hint="Install the engine again: `garrison engine install`.",
-        )
 
 
 def _which(name: str, environ: Mapping[str, str]) -> Path | None:

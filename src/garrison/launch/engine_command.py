@@ -13,8 +13,9 @@ from garrison.base.home import expanded
 from garrison.base.settings import Settings
 from garrison.engines import registry
 from garrison.engines.engine import Endpoint, Engine, EngineCommand, LoraModule, LoraOptions, ServeOptions
-from garrison.engines.executable import Located, locate, require_runnable
+from garrison.engines.executable import Located, locate
 from garrison.engines.findings import Finding, check_args
+from garrison.engines.runnable import require_runnable
 from garrison.engines.version import UNKNOWN
 from garrison.launch.containers.command import container_command
 from garrison.launch.containers.mounts import mounts_of
@@ -65,7 +66,7 @@ def choose(spec: LaunchSpec, settings: Settings, environ: Mapping[str, str]) -> 
     """
     engine: Engine = spec.custom or registry.engine(spec.engine)
     located = _locate(spec, engine, settings, environ)
-    require_runnable(located.path)
+    require_runnable(located.path, remedy=located.remedy(engine.name))
     version = _version(spec, engine, located)
     file_args = engine.file_args(spec.args)
     variables = {**(environ if spec.container is None else {}), **spec.env}

@@ -39,8 +39,10 @@ from garrison.engines.install.plan import (
     remaining_requirements,
 )
 from garrison.engines.install.recipes import Recipe, recipe
+from garrison.engines.install.relocate import relocate
 from garrison.engines.install.replacement import clear, recover, replacing
 from garrison.engines.install.runner import Runner, SystemRunner
+from garrison.engines.runnable import problem_of
 from garrison.engines.version import distribution_version
 
 __all__ = ["InstallRequest", "Progress", "find_tools", "has_nvidia", "install", "remove"]
@@ -83,7 +85,7 @@ def install(
     clock: Clock | None = None,
     free_bytes: Callable[[Path], int] = lambda path: shutil.disk_usage(path).free,
 ) -> Environment:
-    """Install an engine unless it is installed. The first environment of an engine also becomes the one in use.
+    """Install an engine unless it is there and can run. The first environment of an engine is also put to use.
 
     Raises:
         InvalidError: unknown engine or device, malformed version, or the environment to replace is running.
@@ -112,7 +114,9 @@ def install(
         recover(path)
         there = [item for item in environments(data_dir, request.engine) if item.path == path]
         if there and not request.again:
-            return there[0]
+            if (problem := _repaired(there[0])) is None:
+                return there[0]
+            tell("notice", f"{there[0].executable} {problem}; it is installed again")
         _refuse_running(request.engine, path)
         _check_room(chosen, home, free_bytes)
         if chosen.notice is not None:
@@ -125,6 +129,12 @@ def install(
         use(data_dir, request.engine, path.name)
     tell("done", str(path / chosen.executable))
     return environment_of(data_dir, request.engine, path.name)
+
+
+def _repaired(there: Environment) -> str | None:
+    """Repair an environment that was moved; what is still wrong with it, or None."""
+    problem = problem_of(there.executable)
+    return problem_of(there.executable) if problem is not None and relocate(there.path) else problem
 
 
 def _made_home(data_dir: Path, engine: str) -> Path:

@@ -17,6 +17,7 @@ from garrison.base.redaction import redacted
 from garrison.base.settings import Settings
 from garrison.engines import registry
 from garrison.engines.executable import locate
+from garrison.engines.runnable import problem_of
 from garrison.launch.doctor.report import EngineFact, GpuFact, MachineFacts
 from garrison.launch.port_server import engine_called
 from garrison.preflight.check import PreflightRequest, check
@@ -173,10 +174,13 @@ def _engine(name: str, settings: Settings, environ: Mapping[str, str]) -> Engine
         located = locate(engine, data_dir=settings.data_dir, environ=environ)
     except EngineError:
         return EngineFact(name, None, None)
+    path, remedy = str(located.path), located.remedy(name)
+    if (problem := problem_of(located.path)) is not None:
+        return EngineFact(name, path, None, problem, remedy)
     try:
-        return EngineFact(name, str(located.path), engine.version(located.path))
+        return EngineFact(name, path, engine.version(located.path))
     except EngineError as error:
-        return EngineFact(name, str(located.path), None, error.message)
+        return EngineFact(name, path, None, error.message, remedy)
 
 
 def _hub(url: str) -> tuple[str | None, float | None]:

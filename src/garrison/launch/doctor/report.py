@@ -41,12 +41,14 @@ class GpuFact:
 
 @dataclass(frozen=True, slots=True)
 class EngineFact:
-    """An engine's program. If it was found and cannot be run, `version` is None and `problem` says why."""
+    """An engine's program. If it was found and cannot be run, `version` is None; `problem` and `remedy` say why, and
+    what to do."""
 
     name: str
     path: str | None
     version: str | None
     problem: str | None = None
+    remedy: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -196,7 +198,7 @@ def _engines(facts: MachineFacts) -> tuple[Check, ...]:
 
 def _engine(engine: EngineFact) -> Check:
     if engine.version is None:
-        remedy = f"garrison engine install {engine.name}"
+        remedy = engine.remedy or f"garrison engine install {engine.name}"
         return Check(engine.name, "fail", f"{engine.path}: {engine.problem}", remedy)
     return Check(engine.name, "ok", f"{engine.version} at {engine.path}")
 

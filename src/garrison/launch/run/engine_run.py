@@ -7,20 +7,20 @@ exit status but that of its own child. How long to wait is decided in `patience`
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import replace
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from garrison.base.errors import EngineDiedError, EngineMissingError, EngineTimeoutError, GarrisonError
 from garrison.engines.diagnose import LOG_LINES
-from garrison.engines.engine import Endpoint, Engine, EngineCommand
 from garrison.engines.phases import is_fatal, phase_of
 from garrison.launch.engine_log import EngineLog, OutputLines
-from garrison.launch.run.failure import ended_text, failure, stopped_by_other
+from garrison.launch.run.failure import ended_text, failure, stop_cause, stopped_by_other
+from garrison.launch.run.job import Job
 from garrison.launch.run.listener_owner import stranger_on
-from garrison.launch.run.patience import CpuWatch, Life, Patience, verdict
+from garrison.launch.run.patience import CpuWatch, Life, verdict
 from garrison.launch.run.ready import Answer
 from garrison.launch.run.spawn import EngineProcess, RecordAs, ShimSpawner, Spawner
 from garrison.launch.run.view import StartView
@@ -46,31 +46,6 @@ class State(Enum):
     STOPPING = "stopping"
     STOPPED = "stopped"
     LEFT = "left"
-
-
-@dataclass(frozen=True, slots=True)
-class Job:
-    """What to run and how long to wait for it.
-
-    Attributes:
-        endpoint: where and how the engine will listen, by its arguments.
-        environment: the engine's whole environment.
-        log_path: the file for the engine's output, unless a running engine writes to it.
-        stop_timeout: seconds for the whole stop.
-        notes: the directory in which a command that stops a server leaves a note.
-        records: the directory of the engines that Garrison started, by which later preflights recognise this one; None
-            keeps no record.
-    """
-
-    engine: Engine
-    command: EngineCommand
-    endpoint: Endpoint
-    environment: Mapping[str, str]
-    log_path: Path
-    patience: Patience
-    stop_timeout: float
-    notes: Path
-    records: Path | None = None
 
 
 class EngineRun:
@@ -211,11 +186,11 @@ class EngineRun:
 
     async def _until_settled(self, process: EngineProcess) -> None:
         """Without a server to ask, all that can be known is that the engine runs."""
-        while self._stop_reason is None and self._seconds() < _SETTLE_SECONDS:
+        while not self._asked_to_stop() and self._seconds() < _SETTLE_SECONDS:
             await self._sleep(_POLL_SECONDS)
             if self._ended():
-                raise await self._died("at its start")
-        if self._stop_reason is None:
+                await self._raise_died("at its start")
+        if not self._asked_to_stop():
             self._now_serving()
             why = "it is headless and has no API server, so it cannot be asked whether it is ready"
             if self._job.endpoint.protocol != "none":
@@ -225,9 +200,10 @@ class EngineRun:
     async def _until_ready(self, process: EngineProcess, probe: "EngineProbe") -> None:
         bound = False
         watch = CpuWatch(self._started_at)
-        while self._stop_reason is None:
+        while not self._asked_to_stop():
             if self._ended() or self._fatal:
-                raise await self._died("before it was ready")
+                await self._raise_died("before it was ready")
+                return
             answer = await probe.ask()
             if self._job.engine.readiness.declared:
                 answer = replace(answer, unsure=False)
@@ -236,6 +212,8 @@ class EngineRun:
             if answer.heard and not bound:
                 bound = True
                 self._on_bound()
+            if self._asked_to_stop():  # while it answered: it is not said to be ready any more
+                return
             if not self._ended() and (answer.ready or self._must_be_ready(answer)):
                 await self._now_ready(process, answer, probe)
                 return
@@ -257,7 +235,9 @@ class EngineRun:
         ours = {one.pid for one in process.alive()}
         stranger = await asyncio.to_thread(stranger_on, probe.endpoint, ours)
         if self._ended():
-            raise await self._died("before it was ready")
+            await self._raise_died("before it was ready")
+        if self._asked_to_stop():
+            return
         self._now_serving()
         memory = process.memory_bytes()
         if answer.ready and stranger is None:
@@ -275,9 +255,10 @@ class EngineRun:
 
     async def _main_loop(self) -> None:
         walked = self._now()
-        while self._stop_reason is None:
+        while not self._asked_to_stop():
             if self._ended():
-                raise await self._died("while it was serving")
+                await self._raise_died("while it was serving")
+                return
             if self.process is not None and self._now() - walked >= _WALK_SECONDS:
                 walked = self._now()
                 self.process.alive()  # if the shim is killed, what was last seen is all that can be stopped
@@ -310,9 +291,9 @@ class EngineRun:
     async def _stop_process(self, process: EngineProcess) -> None:
         begun = self._now()
         if process.alive():
-            ended = "its main process has exited" if self.state is State.READY else "it did not start"
+            cause = stop_cause(process.returncode, lost=process.lost, fatal=self._fatal)
             self.state = State.STOPPING
-            self._view.stopping(self._stop_reason or ended)
+            self._view.stopping(self._stop_reason or cause)
         # Awaited, not blocking: `kill` must work meanwhile.
         if survivors := await process.stop(self._job.stop_timeout):
             self._view.note(f"still running after SIGKILL: pid {', '.join(str(one.pid) for one in survivors)}")
@@ -364,23 +345,32 @@ class EngineRun:
         memory = self.process.memory_bytes() if self.process is not None else 0
         self._view.phase(seen.phase, seconds=self._seconds(), memory_bytes=memory)
 
-    async def _died(self, when: str) -> GarrisonError:
-        process = self.process
+    async def _raise_died(self, when: str) -> None:
+        """Raise what the end of the engine means; nothing if a stop was asked for meanwhile.
+
+        Whoever stops this process may stop its engine at the same moment, as systemd does.
+        """
+        process, job = self.process, self._job
         assert process is not None
         await self._drain()
-        title = self._job.engine.title
-        if (note := read_note(self._job.notes, self._job.endpoint.port, process.seen)) is not None:
-            error = stopped_by_other(note, f"{title} was stopped {when}", self._job.endpoint.port, self._log.path)
+        if self._asked_to_stop():
+            return
+        if (note := read_note(job.notes, job.endpoint.port, process.seen)) is not None:
+            error = stopped_by_other(note, f"{job.engine.title} was stopped {when}", job.endpoint.port, self._log.path)
             self._log.note(error.message)
-            return error
+            raise error
         code = process.returncode
-        return self._failure(EngineDiedError, f"{title} {ended_text(code, when, lost=process.lost)}", returncode=code)
+        said = f"{job.engine.title} {ended_text(code, when, lost=process.lost)}"
+        raise self._failure(EngineDiedError, said, returncode=code)
 
     def _failure(self, kind: type[GarrisonError], message: str, *, returncode: int | None = None) -> GarrisonError:
         catalogue = self._job.engine.catalogue()
         return failure(
             kind, message, tail=self._log.tail, log_path=self._log.path, catalogue=catalogue, code=returncode
         )
+
+    def _asked_to_stop(self) -> bool:
+        return self._stop_reason is not None
 
     def _ended(self) -> bool:
         return self.process is not None and (self.process.returncode is not None or self.process.lost)

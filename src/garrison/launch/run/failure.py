@@ -9,7 +9,7 @@ from garrison.engines.catalogue import Catalogue
 from garrison.engines.diagnose import diagnose
 from garrison.preflight.stop_notes import StopNote
 
-__all__ = ["ended_text", "failure", "signal_name", "stopped_by_other"]
+__all__ = ["ended_text", "failure", "signal_name", "stop_cause", "stopped_by_other"]
 
 _SHOWN_LOG_LINES = 25
 
@@ -34,8 +34,21 @@ def ended_text(code: int | None, when: str, *, lost: bool = False) -> str:
     """
     if code is None:
         return f"lost its supervising process {when}" if lost else "did not exit after a fatal error"
-    how = f"was killed by {signal_name(-code)}" if code < 0 else f"exited with {code}"
-    return f"{how} {when}"
+    return f"{_how(code)} {when}"
+
+
+def stop_cause(code: int | None, *, lost: bool, fatal: bool) -> str:
+    """Why what is left of an engine is stopped without a request, completing "stopping (…)". Arguments as in
+    `ended_text`; `fatal`: it has said that it cannot go on."""
+    if code is not None:
+        return f"its main process {_how(code)}"
+    if lost:
+        return "its supervising process was killed"
+    return "it reported a fatal error" if fatal else "it did not start"
+
+
+def _how(code: int) -> str:
+    return f"was killed by {signal_name(-code)}" if code < 0 else f"exited with {code}"
 
 
 def failure(
