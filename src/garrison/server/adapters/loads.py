@@ -192,6 +192,7 @@ class AdapterLoads:
                 raise _not_ready(f"{place[1]} is not loaded: {reason}")
             self._look_now(place[0])
             await self._wait()
+        self._used[place[0], found.model] = self._now()  # by whoever waited; the worker says so a second later
 
     async def _find_room(self, place: Place) -> None:
         """Reserve a slot, after another adapter has left it if that is necessary."""
@@ -252,16 +253,18 @@ class AdapterLoads:
             self._tries[place] += 1
 
     def _room(self, target: str) -> Room:
-        now, places = self._now(), self._records.at(target)
-        on_demand = {one.model: one.name for one in places if one.on_demand and one.model}
+        now, known = self._now(), self._records.known()
+        places = [one for one in self._records.at(target) if one.on_demand]
+        on_demand = {model: one.name for one in places for model in (one.model, *one.leaving)}
         loaded = [
             Loaded(
                 model,
                 on_demand.get(model),
                 used_at=self._used.get((target, model), 0.0),
                 idle=now - self._used.get((target, model), float("-inf")) >= _IDLE_SECONDS,
+                leaving=(target, model) in known.leaving,
             )
-            for model in held(target, self._records.known())
+            for model in held(target, known)
         ]
         reserved = sum(one[0] == target and not self._place(one).model for one in self._wanted)
         return room_for(loaded, self._records.slots.get(target), reserved=reserved)
