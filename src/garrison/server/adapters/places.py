@@ -55,6 +55,7 @@ class Known:
         away: why targets are out of reach, by target.
         since: of targets that are instances of this machine, since when their engine runs; None if it does not.
         leaving: by target and name there: no request is sent to these.
+        gone: by target and name there, when these left the record. A look that began before says nothing about them.
     """
 
     declarations: Sequence[Declaration] = ()
@@ -63,6 +64,7 @@ class Known:
     away: Mapping[str, str] = field(default_factory=dict)
     since: Mapping[str, datetime | None] = field(default_factory=dict)
     leaving: Collection[Place] = frozenset()
+    gone: Mapping[Place, datetime] = field(default_factory=dict)
 
 
 def adapter_places(known: Known) -> dict[Place, AdapterPlace]:
@@ -126,5 +128,6 @@ def held(target: str, known: Known) -> set[str]:
     seen, since = known.seen.get(target), known.since.get(target)
     if seen is None or (target in known.since and (since is None or seen.at < since)):
         return recorded
-    ours = {one.key.name for one in resources}
-    return recorded | {name for name in seen.served if name not in ours}
+    known_better = {one.key.name for one in resources}
+    known_better |= {name for (where, name), at in known.gone.items() if where == target and at >= seen.at}
+    return recorded | (seen.served.keys() - known_better)
