@@ -120,7 +120,7 @@ def test_no_more_leave_than_have_to(slots: int, pinned: int, events: list[tuple[
 
 @dataclass
 class Full:
-    """The target `edge` with a slot for each of `names`, all loaded, and `new`, which is not.
+    """The target `edge` with a slot for each of `names`, all loaded; `new` and `other` are not.
 
     Attributes:
         asked: what was to make room at each look of the agent, in order.
@@ -129,7 +129,7 @@ class Full:
     names: tuple[str, ...] = ("a", "b")
 
     def __post_init__(self) -> None:
-        specs = [adapter(name) for name in (*self.names, "new")]
+        specs = [adapter(name) for name in (*self.names, "new", "other")]
         self.records = AdapterRecords(SimpleNamespace(), ())  # type: ignore[arg-type]  # nothing is read
         self.records.slots = {"edge": len(self.names)}
         self.records._at = {"edge": {("edge", one.lora_name) for one in specs}}
@@ -200,11 +200,58 @@ async def test_another_one_makes_room_where_the_first_is_in_use_after_all() -> N
     waiting.cancel()
 
 
-async def test_what_was_just_loaded_for_a_request_does_not_make_room() -> None:
-    """The worker says that it uses it, but only a second later."""
-    full = Full(("a", "new"))
-    await full.loads.ready([("edge", "new")])
+async def test_what_was_loaded_for_a_request_does_not_make_room_before_that_uses_it() -> None:
+    """The worker says a second later that it is in use."""
+    full = Full(("a",))
+    new = asyncio.create_task(full.loads.ready([("edge", "new")]))
+    await until(lambda: full.asked)
+    full.served()
+    full.loads.tell()
+    await until(lambda: full.loads.demand().wanted)
+    full.served("new")
+    assert full.loads._room("edge") == Room(Need.PATIENCE), "a request waits for it"
+    full.loads.tell()
+    assert await new == ("target:edge", None)
+    assert full.loads._room("edge") == Room(Need.PATIENCE), "a request is about to use it"
     assert full.loads.demand().in_use == {("edge", "new")}
+
+
+async def test_adapters_take_turns_and_all_requests_for_one_share_its_turn() -> None:
+    full = Full()
+    full.loads.in_use({"target:edge": ["a", "b"]})
+    names = ("new", "other", "new")
+    first, other, again = (asyncio.create_task(full.loads.ready([("edge", name)])) for name in names)
+    await asyncio.sleep(0.01)
+    full.served("b")
+    full.loads.tell()
+    await until(lambda: full.loads.demand().wanted == {("edge", "new")})
+    full.served("b", "new")
+    full.loads.tell()
+    async with asyncio.timeout(1):
+        assert await first == await again == ("target:edge", None)
+    assert not other.done()
+    full.served("new")
+    full.loads.tell()
+    await until(lambda: full.loads.demand().wanted == {("edge", "other")})
+    full.served("new", "other")
+    full.loads.tell()
+    assert await other == ("target:edge", None)
+    assert full.asked == [], "none had to make room"
+
+
+async def test_the_next_has_its_turn_when_nobody_waits_for_the_first_any_more() -> None:
+    full = Full()
+    new = asyncio.create_task(full.loads.ready([("edge", "new")]))
+    other = asyncio.create_task(full.loads.ready([("edge", "other")]))
+    await until(lambda: full.asked == ["a"])
+    new.cancel()
+    await asyncio.sleep(0.001)
+    full.served("b")
+    full.loads.tell()
+    await until(lambda: full.loads.demand().wanted == {("edge", "other")})
+    other.cancel()
+    await asyncio.gather(new, other, return_exceptions=True)
+    assert full.loads.demand().wanted == full.loads.demand().unwanted == frozenset()
 
 
 async def test_each_waiter_is_told_why_a_load_failed() -> None:

@@ -30,7 +30,7 @@ class Loaded:
         name: what the target calls it.
         on_demand: the name that clients use, if it may make room; None if it may not.
         used_at: the time of its last request.
-        idle: no request uses it.
+        idle: no request uses it, or waits for it.
         leaving: it is being unloaded, and gets no further request. Its slot is taken until its last one has ended.
     """
 
