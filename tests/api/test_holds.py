@@ -86,3 +86,10 @@ async def test_a_server_that_ends_lets_them_back(served: ServedApi, traffic: Mem
     await served.services.holds.shutdown()
     assert traffic.away == set()
     assert (await asked).json()["unused"] is False
+
+
+async def test_a_command_waits_until_requests_go_by_what_it_has_recorded(
+    served: ServedApi, traffic: MemoryTraffic
+) -> None:
+    assert (await served.client.post("/api/v1/routes/refresh")).status_code == 204
+    assert traffic.followed == 1

@@ -28,13 +28,17 @@ class Lab:
         loads: Any = SimpleNamespace(demand=lambda: NOTHING_ASKED)
         self.traffic.begin(
             self.records, loads, read_again=self._read, refresh=self._refresh, left=self._left,
-            look_now=self.done.append,
+            fresh=self._fresh, look_now=self.done.append,
         )  # fmt: skip
 
     async def _read(self) -> None:
         self.done.append("read")
         if self.unreadable:
             raise NotReadyError("the store is away")
+
+    async def _fresh(self, seconds: float) -> None:
+        async with asyncio.timeout(seconds):
+            await self._read()
 
     def _refresh(self) -> None:
         self.done.append(set(self.records.known().leaving))
@@ -83,3 +87,21 @@ async def test_one_that_stays_in_use(monkeypatch: pytest.MonkeyPatch) -> None:
         while "edge" not in lab.done:
             await asyncio.sleep(0.001)
     await lab.traffic.shutdown()
+
+
+async def test_a_change_is_followed_when_the_workers_have_heard_it() -> None:
+    lab = Lab()
+    following = asyncio.create_task(lab.traffic.follow())
+    await asyncio.sleep(0.05)
+    assert (lab.done, following.done()) == (["read", set()], False)
+    lab.left.set()
+    await asyncio.wait_for(following, 5)
+
+
+async def test_what_does_not_answer_is_not_waited_for_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("garrison.server.adapters.traffic._FOLLOW_SECONDS", 0.05)
+    lab = Lab()
+    await lab.traffic.follow()
+    lab.unreadable = True
+    await lab.traffic.follow()
+    await GatewayTraffic().follow()

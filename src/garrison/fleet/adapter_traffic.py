@@ -23,6 +23,9 @@ class AdapterTraffic(Protocol):
         ends no further request is sent to it: requests go to another version, or wait.
         """
 
+    async def follow(self) -> None:
+        """Return when requests go by everything that is on record now; at the latest after a few seconds."""
+
 
 class NoGateway:
     """`AdapterTraffic` where nobody routes requests: nothing is asked for, and nothing is in progress."""
@@ -39,3 +42,6 @@ class NoGateway:
     async def leaving(self, target: str, name: str, seconds: float) -> AsyncIterator[bool]:
         """As `AdapterTraffic.leaving`."""
         yield True
+
+    async def follow(self) -> None:
+        """As `AdapterTraffic.follow`."""

@@ -60,3 +60,10 @@ def test_what_is_in_use_is_for_the_server_to_know() -> None:
     demand = traffic(Client()).demand()
     assert demand.elsewhere
     assert demand.uses(("edge", "sql@1"))
+
+
+async def test_a_change_is_done_when_the_server_follows_it() -> None:
+    client = Client()
+    await traffic(client).follow()
+    assert client.asked == [("POST", "/routes/refresh", None)]
+    await traffic(Client(away="POST")).follow()

@@ -1,4 +1,4 @@
-"""Adapters from which a command on this machine keeps the gateway's requests away while it changes them."""
+"""What a command on this machine, which changes adapters or routes, asks of the gateway."""
 
 import asyncio
 import secrets
@@ -68,6 +68,10 @@ class AdapterHolds:
             self._ends[number].set()  # nobody knows its name
             raise
 
+    async def follow(self) -> None:
+        """Return when requests go by everything that is on record."""
+        await self._traffic.follow()
+
     def end(self, number: str) -> None:
         """Let requests come back. Raises NotFoundError."""
         if (end := self._ends.get(number)) is None:
@@ -112,4 +116,14 @@ async def begin_hold(given: Given, name: Name, wish: HoldBody) -> Hold:
 async def end_hold(given: Given, name: Name, hold: Annotated[str, Path(max_length=100)]) -> Response:
     """Let requests come back."""
     given.holds.end(hold)
+    return Response(status_code=204)
+
+
+@router.post("/routes/refresh", status_code=204)
+async def refresh_routes(given: Given) -> Response:
+    """Return when requests go by everything that is on record: by what was applied before, that is.
+
+    The server notices that by itself; a command beside it calls this to be done when it is so.
+    """
+    await given.holds.follow()
     return Response(status_code=204)

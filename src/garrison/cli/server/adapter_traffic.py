@@ -51,6 +51,11 @@ class TrafficOfServer:
             with suppress(GarrisonError):
                 await self._call("DELETE", f"{path}/{held['id']}")
 
+    async def follow(self) -> None:
+        """As `AdapterTraffic.follow`. A server that cannot be asked follows when it can."""
+        with suppress(GarrisonError):
+            await self._call("POST", "/routes/refresh")
+
     async def _call(self, method: str, path: str, body: Any = None) -> Any:
         def call() -> Any:
             with self._open() as client:

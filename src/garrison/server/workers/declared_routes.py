@@ -88,14 +88,14 @@ class DeclaredRoutes:
             async with asyncio.timeout(_START_SECONDS):
                 await self._read_once.wait()
 
-    async def fresh(self) -> None:
+    async def fresh(self, seconds: float = _FRESH_SECONDS) -> None:
         """Return when everything that was applied before is in `now`, but at the latest after a moment.
 
         Callers share one look at the database, as there may be many who ask for a name that does not exist.
         """
         asked = asyncio.get_running_loop().time()
         with contextlib.suppress(TimeoutError, GarrisonError):
-            async with asyncio.timeout(_FRESH_SECONDS), self._reading:
+            async with asyncio.timeout(seconds), self._reading:
                 if self._looked_at <= asked and await self._look():
                     self._wake.set()  # for keys that take longer
                     await self._read_keys(known=True)
