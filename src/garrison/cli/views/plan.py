@@ -10,8 +10,10 @@ from rich.text import Text
 
 from garrison.cli.views.age import ago
 from garrison.cli.views.glyphs import CONFLICT, MARKS, OWED, is_owed, mark_of
-from garrison.cli.views.not_asked import detail_of, local_hint
+from garrison.cli.views.not_asked import detail_of, local_hint, next_step
 from garrison.cli.views.page import Page, counted, plain, sentence
+from garrison.fleet.values.cures import is_silent
+from garrison.fleet.values.failure import cause_and_detail
 from garrison.fleet.values.instance_change import InstanceChange, InstanceKind
 from garrison.fleet.values.plan import Action, ActionKind, Change, Plan, TargetChange
 
@@ -272,7 +274,8 @@ def _conflicts(conflicts: Sequence[Action], page: Page, facts: PlanFacts) -> Non
 
 
 def _unknown(plan: Plan, page: Page, facts: PlanFacts) -> None:
-    """Print the targets that could not be observed, with what is owed there. Their silence proves nothing."""
+    """Print the targets that could not be observed, with what is owed there: those that did not answer, and those whose
+    answer proves nothing."""
     if not plan.unknown:
         return
     waiting: defaultdict[str, list[Action]] = defaultdict(list)
@@ -282,8 +285,12 @@ def _unknown(plan: Plan, page: Page, facts: PlanFacts) -> None:
     faults = {name: fault for name, said in plan.unknown.items() if (fault := detail_of(_cause(name, said)))}
     if faults:
         _not_asked(faults, waiting, page, facts)
-    if len(plan.unknown) > len(faults):
-        _out_of_reach([name for name in plan.unknown if name not in faults], plan, waiting, page, facts)
+    others = [name for name in plan.unknown if name not in faults]
+    silent = [name for name in others if is_silent(_cause(name, plan.unknown[name]).partition(": ")[0])]
+    if silent:
+        _out_of_reach("out of reach", silent, "Their silence proves nothing", plan, waiting, page, facts)
+    if answering := [name for name in others if name not in silent]:
+        _out_of_reach("not usable", answering, "What they answer proves nothing", plan, waiting, page, facts)
 
 
 def _not_asked(
@@ -304,26 +311,38 @@ def _not_asked(
 
 
 def _out_of_reach(
-    away: Sequence[str], plan: Plan, waiting: Mapping[str, Sequence[Action]], page: Page, facts: PlanFacts
+    title: str,
+    away: Sequence[str],
+    why: str,
+    plan: Plan,
+    waiting: Mapping[str, Sequence[Action]],
+    page: Page,
+    facts: PlanFacts,
 ) -> None:
     """Print targets that did not answer usefully, those with the most owed actions first."""
     page.blank()
-    page.heading(Text.assemble(("out of reach", "bold yellow"), (f"  {counted(len(away), 'target')}", "dim")))
+    page.heading(Text.assemble((title, "bold yellow"), (f"  {counted(len(away), 'target')}", "dim")))
     names = sorted(away, key=lambda name: (-len(waiting[name]), name))
     shown = names if facts.everything else names[:_MOST_TARGETS]
     width = min(_NAME_WIDTH, max(len(name) for name in shown))
+    told: set[str] = set()
     for name in shown:
         seen = facts.last_seen.get(name)
         when = f"last seen {ago(seen, facts.now)}" if seen else "never seen"
         head = Text.assemble("  ", ("? ", "yellow"), (f"{plain(name):<{width}}", "bold"), "  ")
         page.entry(head, Text.assemble(_cause(name, plan.unknown[name]), (f"  {when}", "dim")))
+        step = next_step(_cause(name, plan.unknown[name]))
+        if step and step not in told:  # below the first target that needs it
+            told.add(step)
+            page.line("      ", ("→ ", "dim"), (step, "dim"))
         for reason, actions in _by_reason(waiting[name]):
             said = f"{counted(len(actions), 'adapter')} {reason}: {sentence(action.name for action in actions)}"
             page.line("      ", ("⊘ ", "yellow"), said)
     _more(len(names) - len(shown), "target", page)
     owed = sum(len(waiting[name]) for name in away)
-    tail = f"{_stays_owed(owed)} until they answer again" if owed else "nothing is owed there"
-    page.line("  ", (f"Their silence proves nothing; {tail}.", "dim"))
+    until = "they answer again" if title == "out of reach" else "that is corrected"
+    tail = f"{_stays_owed(owed)} until {until}" if owed else "nothing is owed there"
+    page.line("  ", (f"{why}; {tail}.", "dim"))
 
 
 def _stays_owed(number: int) -> str:
@@ -332,9 +351,7 @@ def _stays_owed(number: int) -> str:
 
 def _cause(name: str, message: str) -> str:
     """Shorten `target edge-7 is out of reach (refused): …` to `refused: …`; the line names the target already."""
-    said = plain(message).removeprefix(f"target {plain(name)} is out of reach ")
-    cause, closed, detail = said.partition("): ")
-    return f"{cause.removeprefix('(')}: {detail}" if closed and cause.startswith("(") else said
+    return plain(cause_and_detail(name, message))
 
 
 def _by_reason(actions: Iterable[Action]) -> Iterable[tuple[str, list[Action]]]:

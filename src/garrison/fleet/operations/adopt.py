@@ -13,6 +13,7 @@ from garrison.fleet.operations.apply import patched
 from garrison.fleet.operations.fingerprint import digest_of
 from garrison.fleet.operations.survey import look, managed_names
 from garrison.fleet.values import events
+from garrison.fleet.values.cures import cure_of
 from garrison.fleet.values.declaration import ADAPTER_TYPE, AdapterDeclaration, Declaration
 from garrison.fleet.values.observation import Served, Sighting
 from garrison.fleet.values.plan import Action, ActionKind, Way
@@ -223,7 +224,8 @@ def _refuse(stack: str, chosen: Iterable[Candidate], sightings: Mapping[str, Sig
         name, why = next(iter(unknown.items()))
         raise UnreachableError(
             f"no matching adapter was found, and target {name} is out of reach ({why})",
-            hint="An adapter must be observed to be adopted; try again when the target answers.",
+            hint=cure_of(sightings[name].cause, sightings[name].detail)
+            or "An adapter must be observed to be adopted; try again when the target answers.",
             details={"targets": unknown},
         )
     raise InvalidError("no matching adapter is served", hint="Run `garrison discover` to list unmanaged adapters.")

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from garrison.fleet.values.cures import cure_of
 from garrison.fleet.values.declaration import ADAPTER_TYPE
 from garrison.store.records import CommandRecord, Lease
 
@@ -80,6 +81,7 @@ class TargetStatus:
         state: `reachable`, `unreachable` or `new` (never asked).
         cause, detail: why it is unreachable; `no-lora-routes` if it is reachable, but lacks an adapter and cannot load
             any.
+        hint: what to do about that.
         since: when it entered that state.
         stacks: stacks that declare it or own adapters on it.
         adapters: number of adapters in each state, over all stacks.
@@ -103,6 +105,10 @@ class TargetStatus:
     unmanaged: tuple[str, ...] = ()
 
     @property
+    def hint(self) -> str | None:
+        return cure_of(self.cause, self.detail)
+
+    @property
     def well(self) -> bool:
         """Whether the target is reachable, can load adapters, and serves all of them as declared."""
         bad = any(number for state, number in self.adapters.items() if state not in ("served", "on-demand"))
@@ -115,6 +121,7 @@ class TargetStatus:
             "state": self.state,
             "cause": self.cause,
             "detail": self.detail or None,
+            "hint": self.hint,
             "since": _iso(self.since),
             "last_seen": _iso(self.last_seen),
             "last_checked": _iso(self.last_checked),

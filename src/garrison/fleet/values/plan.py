@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
@@ -12,7 +12,7 @@ from garrison.fleet.values.instance_change import Change, InstanceChange, Instan
 from garrison.fleet.values.observation import Served
 from garrison.store.records import Key, Resource
 
-__all__ = ["Action", "ActionKind", "Change", "Plan", "TargetChange", "Way"]
+__all__ = ["Action", "ActionKind", "Change", "Plan", "TargetChange", "Way", "still_served"]
 
 
 class ActionKind(StrEnum):
@@ -145,6 +145,20 @@ class Action:
             drift=body["drift"],
             on_record=body.get("on_record", False),
         )
+
+
+def still_served(action: Action, failure: Failure) -> Failure:
+    """Return `failure` with the fact that the version before is served on, if the action was to replace one.
+
+    The caller knows that the failed action has changed nothing.
+    """
+    before = action.replaced or action.recorded
+    served = action.observed
+    if action.desired is None or before is None or served is None or not before.operation.serves or action.conflict:
+        return failure
+    if served.root != before.served_path:
+        return failure
+    return replace(failure, message=f"{failure.message}; the version before it is still served, from {served.root}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
