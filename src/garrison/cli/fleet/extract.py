@@ -28,12 +28,14 @@ def extract(
     force: Annotated[bool, typer.Option("--force", help="Overwrite FILE.")] = False,
     json: Json = False,
 ) -> int:
-    """Write a manifest from what was last seen; applying it sends nothing to any
-    target.
+    """Write a manifest from what was last seen; applying it does what is owed, and
+    nothing else.
 
-    Managed adapters are written as declared, unmanaged ones with the path they
-    are served from. A manifest cannot express content that changed at a declared
-    path since it was applied: an apply rolls that out.
+    The adapters of a stack are written as declared, or as they are served now if
+    others changed them. Adapters that no stack owns are written only if a query
+    asks for them by name, path, status or managed, or --stack names a new stack.
+    A manifest cannot express content that changed at a declared path since it was
+    applied: an apply rolls that out.
     """
     from garrison.base.files import write_atomic
     from garrison.cli.fleet.wiring import open_operations, run
@@ -63,5 +65,6 @@ def extract(
         write_atomic(output, text)
     except OSError as error:
         raise InvalidError(f"cannot write {output}: {error.strerror}", hint="Choose another file.") from None
-    print(f"wrote {output}; `garrison plan {output}` confirms that it changes nothing", file=sys.stderr)
+    shown = "shows what is owed" if found.owed else "confirms that it changes nothing"
+    print(f"wrote {output}; `garrison plan {output}` {shown}", file=sys.stderr)
     return 0

@@ -37,6 +37,8 @@ __all__ = ["LocalOperations"]
 
 _ADOPTABLE = {"name": None, "target": None, "path": None, "base": None}
 _PAGE = 500
+_ASKS_FOR_STRANGERS = ("status", "managed", "name", "path")
+"""Fields of a query that may be meant for adapters that no stack owns. One of targets is not: theirs are there, too."""
 
 
 class LocalOperations:
@@ -193,7 +195,12 @@ class LocalOperations:
         store, read = self._fleet.store, self._fleet.read
         rows = select((await self._stock()).adapters, asked)
         return extract(
-            rows, await read(store.stacks), await read(store.targets), await read(store.resources), stack=stack
+            rows,
+            await read(store.stacks),
+            await read(store.targets),
+            await read(store.resources),
+            stack=stack,
+            strangers=any(one.field in _ASKS_FOR_STRANGERS and one.sign != "-" for one in asked.terms),
         )
 
     async def targets(self, names: Collection[str] = (), *, stack: str | None = None) -> tuple[TargetRecord, ...]:

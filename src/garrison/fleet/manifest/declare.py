@@ -215,6 +215,7 @@ def _adapters(
                     probe=model.probe,
                     versioned=targets[target].versions if model.update is None else model.update == "versioned",
                     on_demand=model.load == "on_demand",
+                    select=tuple((model.select or {}).items()),
                 )
             )
     return tuple(made)

@@ -1,11 +1,13 @@
 """Writes a declaration as a concise manifest. Loading the manifest gives an equal declaration."""
 
+import itertools
 from collections.abc import Collection, Mapping
 from typing import Any
 
 import yaml
 
 from garrison.fleet.manifest.variables import escape
+from garrison.fleet.manifest.writable import LONGEST_NAME
 from garrison.fleet.values.declaration import AdapterDeclaration, Declaration, Policy
 
 __all__ = ["dump_manifest", "manifest_body"]
@@ -46,7 +48,8 @@ def manifest_body(declaration: Declaration) -> dict[str, Any]:
         body["targets"] = {name: target.to_json() for name, target in targets.items()}
     if declaration.adapters:
         local = {name for name, one in declaration.instances.items() if one.node is None and one.engine != "custom"}
-        body["adapters"] = _adapters(declaration.adapters, local)
+        labels = {name: one.labels for name, one in targets.items()}
+        body["adapters"] = _adapters(declaration.adapters, local, labels)
     if declaration.models:
         body["models"] = {
             model.label: {"target": model.target}
@@ -64,13 +67,20 @@ def manifest_body(declaration: Declaration) -> dict[str, Any]:
     return {key: _escaped(value) for key, value in body.items()}
 
 
-def _adapters(adapters: tuple[AdapterDeclaration, ...], local: Collection[str]) -> dict[str, Any]:
-    """Write adapters. `local`: names of instances where they are versioned by default."""
+def _adapters(
+    adapters: tuple[AdapterDeclaration, ...], local: Collection[str], targets: Mapping[str, Mapping[str, str]]
+) -> dict[str, Any]:
+    """Write adapters.
+
+    Args:
+        local: names of instances where they are versioned by default.
+        targets: the labels of targets.
+    """
     same: dict[tuple[object, ...], list[AdapterDeclaration]] = {}
     for one in adapters:
         key = (
             one.label, one.lora_name, one.lora_path, one.base_model_name, one.probe, one.is_3d_lora_weight,
-            one.on_demand, _update(one, local),
+            one.on_demand, one.select, _update(one, local),
         )  # fmt: skip
         same.setdefault(key, []).append(one)
     written: dict[str, Any] = {}
@@ -81,11 +91,17 @@ def _adapters(adapters: tuple[AdapterDeclaration, ...], local: Collection[str]) 
         body: dict[str, Any] = {"targets": [first.target, *(one.target for one in others)]}
         if not others:
             body = {"target": first.target}
+        if first.select and _selected(first.select, targets) == {first.target, *(one.target for one in others)}:
+            body = {"select": dict(first.select)}
         body |= _fields(first, _update(first, local))
         if body["lora_name"] == label:
             del body["lora_name"]
         written[label] = body
     return written
+
+
+def _selected(select: tuple[tuple[str, str], ...], targets: Mapping[str, Mapping[str, str]]) -> set[str]:
+    return {name for name, labels in targets.items() if dict(select).items() <= labels.items()}
 
 
 def _update(adapter: AdapterDeclaration, local: Collection[str]) -> str | None:
@@ -104,12 +120,9 @@ def _fields(adapter: AdapterDeclaration, update: str | None) -> dict[str, Any]:
 
 
 def _free(label: str, taken: set[str]) -> str:
-    number = 2
-    found = label
-    while found in taken:
-        found = f"{label}-{number}"
-        number += 1
-    return found
+    ends = itertools.chain([""], (f"-{number}" for number in itertools.count(2)))
+    cut = (f"{label[: LONGEST_NAME - len(end)]}{end}" for end in ends)
+    return next(found for found in cut if found not in taken)
 
 
 def _escaped(value: Any) -> Any:

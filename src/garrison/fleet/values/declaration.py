@@ -46,6 +46,7 @@ class AdapterDeclaration:
         versioned: each version has a name of its own on the server (`served_name`), and is loaded beside the one
             before it. Clients of the gateway go on using `lora_name`.
         on_demand: it is loaded when a request asks the gateway for it, and may be unloaded for another one.
+        select: the labels by which its targets were selected, in order of the manifest; none if they were named.
     """
 
     target: str
@@ -58,6 +59,10 @@ class AdapterDeclaration:
     probe: bool | None = None
     versioned: bool = False
     on_demand: bool = False
+    select: tuple[tuple[str, str], ...] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "select", tuple((name, value) for name, value in self.select))  # JSON has lists
 
     @property
     def served_name(self) -> str:
@@ -67,10 +72,12 @@ class AdapterDeclaration:
     def to_json(self) -> dict[str, Any]:
         """Return JSON-ready values; `AdapterDeclaration(**body)` reads them back.
 
-        An adapter that is neither versioned nor on demand is written as before there were such, so that it compares
-        equal to what is on record.
+        An adapter that is neither versioned, on demand nor selected is written as before there were such, so that it
+        compares equal to what is on record.
         """
-        flags = {name: True for name in ("versioned", "on_demand") if getattr(self, name)}
+        extra: dict[str, Any] = {name: True for name in ("versioned", "on_demand") if getattr(self, name)}
+        if self.select:
+            extra["select"] = [list(one) for one in self.select]
         return {
             "target": self.target,
             "label": self.label,
@@ -80,7 +87,7 @@ class AdapterDeclaration:
             "is_3d_lora_weight": self.is_3d_lora_weight,
             "digest": self.digest,
             "probe": self.probe,
-        } | flags
+        } | extra
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
