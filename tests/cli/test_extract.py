@@ -20,7 +20,7 @@ def test_an_extract_changes_nothing(cli, applied, tmp_path):
     plan = json.loads(cli("plan", out, "--json").out)["plan"]
     assert {action["name"]: action["kind"] for action in plan["actions"]} == {"sql": "keep", "later": "blocked"}
     assert cli("apply", out, "--yes").code == 31
-    assert {row["name"]: row["stack"] for row in json.loads(cli("inventory", "--json").out)} == {
+    assert {row["name"]: row["stack"] for row in json.loads(cli("inventory", "--json").out)["rows"]} == {
         "sql": "cabinet-7",
         "later": "cabinet-7",
         "stranger": None,
@@ -32,12 +32,12 @@ def test_strangers_are_added_when_a_query_asks_for_them(cli, applied, tmp_path, 
     out = tmp_path / "all.yaml"
     assert cli("extract", "-o", out, "--stack", "cabinet-7", "--query", query).code == 0
     assert "stranger" in yaml.safe_load(out.read_text())["adapters"]
-    assert "stranger" not in json.loads(cli("extract", "--query", "target:edge", "--json").out)["adapters"]
+    assert "stranger" not in json.loads(cli("extract", "--query", "target:edge", "--json").out)["manifest"]["adapters"]
 
 
 def test_only_what_is_unmanaged(cli, applied):
     done = cli("extract", "--query", "status:unmanaged", "--stack", "found", "--json")
-    body = json.loads(done.out)
+    body = json.loads(done.out)["manifest"]
     assert (body["stack"], list(body["adapters"])) == ("found", ["stranger"])
 
 

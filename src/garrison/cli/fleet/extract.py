@@ -9,6 +9,7 @@ import typer
 from garrison.base.errors import InvalidError
 from garrison.cli.fleet.inventory import Queries
 from garrison.cli.fleet.on_record import OnRecord
+from garrison.cli.json_answer import answer
 from garrison.cli.options import Json
 from garrison.cli.options import app as make_app
 
@@ -54,7 +55,11 @@ def extract(
     if json:
         import json as json_module
 
-        text = json_module.dumps(manifest_body(found.declaration), ensure_ascii=False, indent=2) + "\n"
+        body = manifest_body(found.declaration)
+        if output is None:
+            print(answer({"manifest": body, "notes": notes, "owed": found.owed}))
+            return 0
+        text = json_module.dumps(body, ensure_ascii=False, indent=2) + "\n"
     else:
         head = [f"written by `garrison extract` on {now:%Y-%m-%d %H:%M:%S} UTC, from what was last seen", *notes]
         text = "".join(f"# {line}\n" for line in head) + dump_manifest(found.declaration)

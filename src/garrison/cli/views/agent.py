@@ -1,13 +1,13 @@
 """The view of `garrison agent`: one line per event of the history, with its time. It never waits for its reader; see
 `live_stream`."""
 
-import json as json_module
 import sys
 from collections.abc import Iterable, Mapping
 from typing import Any, TextIO, cast
 
 from garrison.base.clock import Clock
 from garrison.base.output.live_stream import LiveStream
+from garrison.cli.json_answer import line
 from garrison.cli.views.age import utc
 from garrison.cli.views.history import show_event
 from garrison.cli.views.not_asked import is_local, next_step
@@ -74,7 +74,7 @@ class AgentView(SilentView):
         self._out.drain(_DRAIN_SECONDS)
 
     def _print_json(self, body: Mapping[str, Any]) -> None:
-        self._out.write(json_module.dumps(body, ensure_ascii=False) + "\n")
+        self._out.write(line(body) + "\n")
 
 
 def _by_cause(seen: Iterable[Sighting]) -> dict[tuple[str, str], list[str]]:

@@ -1,11 +1,11 @@
 """Rendering of a finished apply: what was done, what failed and the next step, and what is still owed."""
 
-import json as json_module
 from collections import Counter
 from collections.abc import Sequence
 
 from rich.text import Text
 
+from garrison.cli.json_answer import answer
 from garrison.cli.views.glyphs import DONE_WORDS, MARKS
 from garrison.cli.views.page import Page, counted, plain, sentence
 from garrison.fleet.operations.apply import Applied
@@ -77,12 +77,10 @@ def show_left(place: str, page: Page) -> None:
 def interrupted_json(outcomes: Sequence[Outcome], exit_code: int) -> str:
     """Return what `--json` prints after Ctrl-C."""
     body = {
-        "ok": False,
         "code": "interrupted",
-        "exit_code": exit_code,
         "outcomes": [one.to_json() for one in outcomes],
     }
-    return json_module.dumps(body)
+    return answer(body, code=exit_code)
 
 
 _INSTANCE_WORDS = {InstanceKind.DELETE: "deleted", InstanceKind.UPDATE: "changed", InstanceKind.CREATE: "created"}

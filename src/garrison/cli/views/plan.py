@@ -9,7 +9,7 @@ from itertools import groupby
 from rich.text import Text
 
 from garrison.cli.views.age import ago
-from garrison.cli.views.glyphs import CONFLICT, MARKS, OWED, is_owed, mark_of
+from garrison.cli.views.glyphs import CONFLICT, MARKS, OWED, mark_of
 from garrison.cli.views.not_asked import detail_of, local_hint, next_step
 from garrison.cli.views.page import Page, counted, plain, sentence
 from garrison.fleet.values.cures import is_silent
@@ -64,15 +64,10 @@ def show_plan(plan: Plan, page: Page, facts: PlanFacts) -> None:
 
 def show_counts(plan: Plan, page: Page) -> None:
     """Print how many actions there are of each kind: `+ 3 create  ✎ 1 update  = 12 keep`."""
-    # Owed actions and conflicts are of kind `blocked` too, but have counts of their own.
-    waiting = sum(_waits(action, plan) or is_owed(action) for action in plan.actions)
-    apart = len(plan.conflicts) + waiting
-    counted_here = [
-        (mark, sum(action.kind is kind for action in plan.actions) - (apart if kind is ActionKind.BLOCKED else 0))
-        for kind, mark in MARKS.items()
-    ]
-    counted_here += [(OWED, waiting), (CONFLICT, len(plan.conflicts))]
-    parts = [Text(f"{mark.glyph} {number:,} {mark.word}", mark.style) for mark, number in counted_here if number]
+    counts = plan.counts()
+    marks = [(mark, counts.get(str(kind), 0)) for kind, mark in MARKS.items()]
+    marks += [(OWED, counts.get("owed", 0)), (CONFLICT, counts.get("conflict", 0))]
+    parts = [Text(f"{mark.glyph} {number:,} {mark.word}", mark.style) for mark, number in marks if number]
     if parts:
         page.flow(Text("  "), parts)
 

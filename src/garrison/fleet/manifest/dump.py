@@ -13,13 +13,13 @@ from garrison.fleet.values.declaration import AdapterDeclaration, Declaration, P
 __all__ = ["dump_manifest", "manifest_body"]
 
 
-def dump_manifest(declaration: Declaration) -> str:
+def dump_manifest(declaration: Declaration, *, selections: bool = True) -> str:
     """Return `declaration` as YAML, without defaults.
 
     An adapter that is the same on several targets is written once. Adapters that share a label but differ get separate
     labels: `sql`, `sql-edge-2`.
     """
-    return "\n".join(_block(key, value) for key, value in manifest_body(declaration).items())
+    return "\n".join(_block(key, value) for key, value in manifest_body(declaration, selections=selections).items())
 
 
 def _block(key: str, value: Any) -> str:
@@ -37,8 +37,12 @@ def _dump(key: str, value: Any, style: bool | None, dumper: type[yaml.SafeDumper
     return text
 
 
-def manifest_body(declaration: Declaration) -> dict[str, Any]:
-    """Return `declaration` as a mapping with the manifest's keys; a `${` that would begin a variable is escaped."""
+def manifest_body(declaration: Declaration, *, selections: bool = True) -> dict[str, Any]:
+    """Return `declaration` as a mapping with the manifest's keys; a `${` that would begin a variable is escaped.
+
+    Args:
+        selections: whether targets that were selected by labels are written as such, or by name.
+    """
     body: dict[str, Any] = {"stack": declaration.stack}
     if declaration.instances:
         body["instances"] = {name: one.to_json() for name, one in declaration.instances.items()}
@@ -48,7 +52,7 @@ def manifest_body(declaration: Declaration) -> dict[str, Any]:
         body["targets"] = {name: target.to_json() for name, target in targets.items()}
     if declaration.adapters:
         local = {name for name, one in declaration.instances.items() if one.node is None and one.engine != "custom"}
-        labels = {name: one.labels for name, one in targets.items()}
+        labels = {name: one.labels for name, one in targets.items()} if selections else {}
         body["adapters"] = _adapters(declaration.adapters, local, labels)
     if declaration.models:
         body["models"] = {

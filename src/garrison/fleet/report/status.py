@@ -8,6 +8,7 @@ from typing import Any
 
 from garrison.fleet.values.cures import cure_of
 from garrison.fleet.values.declaration import ADAPTER_TYPE
+from garrison.fleet.values.observation import Cause
 from garrison.store.records import CommandRecord, Lease
 
 __all__ = [
@@ -301,7 +302,7 @@ class FleetStatus:
             "cached": self.cached,
             "summary": {
                 "stacks": len(self.stacks),
-                "targets": dict(sorted(Counter(one.state for one in self.targets).items())),
+                "targets": dict(sorted(Counter(map(_counted_as, self.targets)).items())),
                 "adapters": {state: self.adapters[state] for state in ADAPTER_STATES if self.adapters[state]},
             },
             "stacks": [one.to_json() for one in self.stacks],
@@ -316,6 +317,11 @@ class FleetStatus:
             stacks=tuple(map(StackStatus.from_json, body["stacks"])),
             targets=tuple(map(TargetStatus.from_json, body["targets"])),
         )
+
+
+def _counted_as(one: TargetStatus) -> str:
+    """Return the state; `not_asked` if the fault is on this side, which says nothing about the target."""
+    return "not_asked" if one.cause == Cause.LOCAL else one.state
 
 
 def _time(text: str | None) -> datetime | None:

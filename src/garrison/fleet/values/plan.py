@@ -15,6 +15,10 @@ from garrison.store.records import Key, Resource
 __all__ = ["Action", "ActionKind", "Change", "Plan", "TargetChange", "Way", "still_served"]
 
 
+OWED, CONFLICT = "owed", "conflict"
+"""How `Plan.counts` calls actions that are blocked until a target answers, and those that would overwrite a change."""
+
+
 class ActionKind(StrEnum):
     """What an action does with an adapter."""
 
@@ -97,6 +101,12 @@ class Action:
     def acts(self) -> bool:
         """Whether anything is sent to the target."""
         return self.kind in (ActionKind.CREATE, ActionKind.UPDATE, ActionKind.REPLACE, ActionKind.DELETE)
+
+    @property
+    def waits(self) -> bool:
+        """Whether it is blocked only by a recoverable failure, and will be carried out once that clears."""
+        blocked = self.kind is ActionKind.BLOCKED and not self.conflict
+        return blocked and self.failure is not None and self.failure.recoverable
 
     @property
     def records(self) -> bool:
@@ -232,9 +242,17 @@ class Plan:
         )
 
     def counts(self) -> dict[str, int]:
-        """Return the number of actions of each kind that occurs, in the order of `ActionKind`."""
-        counted = Counter(action.kind for action in self.actions)
-        return {str(kind): counted[kind] for kind in ActionKind if counted[kind]}
+        """Return the number of actions of each kind that occurs, in the order of `ActionKind`; then those of the kind
+        `blocked` that are `owed`, and those in `conflict`, which are not counted as `blocked`."""
+        counted = Counter(self._counted_as(action) for action in self.actions)
+        return {kind: counted[kind] for kind in (*map(str, ActionKind), OWED, CONFLICT) if counted[kind]}
+
+    def _counted_as(self, action: Action) -> str:
+        if action.kind is not ActionKind.BLOCKED:
+            return str(action.kind)
+        if action.conflict:
+            return CONFLICT
+        return OWED if action.target in self.unknown or action.waits else str(action.kind)
 
     def to_json(self) -> dict[str, Any]:
         """Return the stable shape of `--json`.
