@@ -13,6 +13,7 @@ from garrison.api.feed import Feed
 from garrison.api.fleet.commands import FleetCommands
 from garrison.api.instances.idempotency import Idempotency
 from garrison.api.models.downloads import Downloads
+from garrison.api.traffic import Traffic
 from garrison.base.clock import Clock, SystemClock
 from garrison.base.settings import Settings
 from garrison.instances.manager import InstanceManager
@@ -33,6 +34,7 @@ class Services:
         downloads: of models.
         fleet: the declared stacks.
         metrics: for Prometheus.
+        traffic: what the gateway carries.
         environ: what `${NAME}` stands for in a manifest of the owner.
         log_path: where the log of an instance is.
         disk: threads for files.
@@ -50,6 +52,7 @@ class Services:
     downloads: Downloads
     fleet: FleetCommands
     metrics: "Metrics"
+    traffic: Traffic
     log_path: Callable[[str], Path]
     disk: ThreadPool
     ready: Callable[[], str]

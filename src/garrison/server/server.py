@@ -229,8 +229,13 @@ class Server:
             downloads=parts.downloads(self._feed),
             fleet=parts.commands,
             metrics=Metrics(
-                parts.instances, parts.devices, self._feed, node=values.node_name, gateway=parts.workers.totals.collect
+                parts.instances,
+                parts.devices,
+                self._feed,
+                node=values.node_name,
+                gateway=parts.workers.traffic.totals.collect,
             ),
+            traffic=parts.workers.traffic,
             environ=parts.environ,
             log_path=parts.runner.log_path,
             disk=parts.disk,

@@ -17,12 +17,14 @@ class NamedModel(NamedTuple):
     """A model as a body names it.
 
     Attributes:
-        streams: the answer is to be a stream of events.
+        stream: whether the answer is to be a stream.
+        wants_usage: whether the client asks for `usage` at the end of that.
     """
 
     name: str
     form: FormModel | None = None
-    streams: bool = False
+    stream: bool = False
+    wants_usage: bool = False
 
     def changed(self, body: bytes, change: Rewrite, name: str) -> bytes:
         """Return the body with `change` made, and `name` in the model's place; empty to leave that.
@@ -47,8 +49,8 @@ def named_model(asked: Asked, body: bytes, content_type: str) -> NamedModel:
     if asked.model_in is ModelIn.FORM:
         form = form_model(body, content_type)
         return NamedModel(form.name, form)
-    fields = read_fields(body)
-    return NamedModel(fields.model, None, fields.stream is True)
+    found = read_fields(body)
+    return NamedModel(found.model, None, found.stream is True, found.stream is True and found.wants_usage)
 
 
 @lru_cache(maxsize=4096)

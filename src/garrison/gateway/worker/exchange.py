@@ -14,7 +14,7 @@ from garrison.gateway.choose.breaker import ALWAYS
 from garrison.gateway.choose.failure import Failure, failure_of
 from garrison.gateway.choose.retry import Attempt, GiveUp, blames_target, decide
 from garrison.gateway.choose.retry_budget import RetryBudget
-from garrison.gateway.requests.errors import LoopError
+from garrison.gateway.requests.errors import LoopError, StoppedError
 from garrison.gateway.requests.paths import Api, Asked, Kind, ModelIn, path_at, reaches
 from garrison.gateway.worker.account import CLIENT_LEFT, CUT_OFF, Account
 from garrison.gateway.worker.affinity import key_of
@@ -71,11 +71,11 @@ class Exchange:
     """
 
     __slots__ = (
-        "_accepted", "_account", "_again", "_asked_for", "_breaker", "_chunked", "_comments", "_data", "_early",
+        "_accepted", "_again", "_asked_for", "_breaker", "_chunked", "_comments", "_data", "_early",
         "_end_asked", "_ends", "_entered", "_failed", "_failure", "_filter", "_follows", "_generation", "_id", "_ids",
         "_inbound", "_made_id", "_model", "_named", "_out", "_path", "_pieces", "_plane", "_query", "_rechecked",
         "_request", "_sent_at", "_size", "_started", "_synced", "_times", "_tries", "_upstream", "_using", "_wait",
-        "_waiter", "_who", "deadline", "rest", "route", "target",
+        "_waiter", "_who", "account", "deadline", "rest", "route", "target",
     )  # fmt: skip
 
     def __init__(
@@ -91,11 +91,10 @@ class Exchange:
         self._inbound = inbound
         self._request = request
         self._asked_for = asked
-        self._account = Account(plane, asked, request.at)
-        self._id = request.facts.request_id
-        self._made_id = not self._id
-        if self._made_id:
-            self._id = plane.new_id()
+        own, given = plane.new_id(), request.facts.request_id
+        self._id = given or own
+        self._made_id = not given
+        self.account = Account(plane, asked, request.at, own, self._id, inbound.peer)
         self._query = query
         self._path: bytes | None = None
         self._model = asked.name
@@ -164,14 +163,15 @@ class Exchange:
         """Find the route, and check that it may be used. What is unknown may just have been made."""
         if self._inbound.work is not self:
             return
+        self.account.is_read()
         try:
             if self._who is None or self._synced:
                 self._who = self._plane.require_caller(self._request)
             who = self._who
-            self._account.key = who.key_id if isinstance(who, Identity) else None
+            self.account.key = who.key_id if isinstance(who, Identity) else None
             self.route = self._find_route(who)
-            self._account.route = self.route.name
-            self._account.admissions = self._plane.callers.count(who, self.route, self._plane.now())
+            self.account.route = self.route.name
+            self.account.admissions = self._plane.callers.count(who, self.route, self._plane.now())
             if self.route.filters is not None:
                 self._filter = filter_for(self.route.filters, self._model, in_body=self._named is not None)
         except (NotFoundError, UnauthenticatedError) as error:
@@ -201,6 +201,8 @@ class Exchange:
             kind = self._request.facts.content_type if asked.model_in is ModelIn.FORM else ""
             self._named = named_model(asked, self._data, kind)
             self._model = self._named.name
+            self.account.stream = self._named.stream
+        self.account.model = self._model
         route, self.rest = self._plane.route_for(self._request, self._model)
         self._plane.callers.require(who, route.value, self._model)
         if asked.api is Api.RESPONSES:
@@ -212,7 +214,17 @@ class Exchange:
     def cancel(self) -> None:
         """The client has gone: so does the request, at once."""
         self._give_up()
-        self._end(CLIENT_LEFT)
+        self._end(CLIENT_LEFT, "client-left")
+
+    def stop(self) -> None:
+        """Somebody who may has it ended."""
+        self._give_up()
+        self.account.outcome = "stopped"
+        if self._started:
+            self._end()
+            self._inbound.abort()
+        else:
+            self._refuse(StoppedError("the request was stopped by an operator of the server"))
 
     def pause(self, paused: bool) -> None:
         if self._upstream is not None:
@@ -242,6 +254,7 @@ class Exchange:
             if self._waits().enter():
                 self._choose()
             else:
+                self.account.waits()
                 self._begin_to_wait()
         except GarrisonError as error:
             self._refuse(error)
@@ -255,6 +268,7 @@ class Exchange:
 
     def _has_place(self) -> None:
         if self._inbound.work is self:
+            self.account.goes_on()
             self._end_wait()
             self._choose()
 
@@ -266,6 +280,7 @@ class Exchange:
         except GarrisonError as error:
             self._refuse(error)
             return
+        self.account.waits()
         self._begin_to_wait()
         self._wait = self._plane.activate(target, self, waiter.patience)
 
@@ -286,7 +301,7 @@ class Exchange:
     def _takes_comments(self) -> bool:
         named = self._named
         filtered = self._filter is not None and "stream" in self._filter.names
-        return named is not None and named.streams and not filtered and not self._request.http10
+        return named is not None and named.stream and not filtered and not self._request.http10
 
     def _comment(self) -> None:
         """Tell a client that waits for a stream where the start of its model is."""
@@ -356,10 +371,14 @@ class Exchange:
         assert self._end_asked is not None
         return self._end_asked, self._failed
 
-    def activated(self, target: "Target | None" = None) -> None:
+    def activated(self, target: "Target | None" = None, wake: float = 0.0) -> None:
         """A target is ready, and stays so until this request is counted. An adapter may have been loaded at another
-        target of the route, and has a name only now."""
-        self._loaded()
+        target of the route, and has a name only now.
+
+        Args:
+            wake: seconds that the start of the target took.
+        """
+        self._loaded(wake)
         end, route = self._end_asked, self.route
         if target is not None and end is not None and end.adapter:
             assert route is not None
@@ -377,9 +396,10 @@ class Exchange:
         self._loaded()
         self._elsewhere(error)
 
-    def _loaded(self) -> None:
+    def _loaded(self, wake: float = 0.0) -> None:
         """The target that was waited for is there, or will not be."""
         self._wait = None
+        self.account.goes_on(wake)
         self._end_wait()
         if self._waiter is not None:
             self._waiter.loaded()
@@ -404,11 +424,13 @@ class Exchange:
         if self._ends:
             self.deadline = self._ends
             self._plane.timed(self)
+        self.account.waits(connects=True)
         self._plane.connect(target, self, None if self._times is None else self._times.connect)
 
     def connected(self, connection: "Outbound") -> None:
         """A new connection is there."""
         if self._inbound.work is self:
+            self.account.goes_on()
             self._send(connection)
         else:  # the client has gone meanwhile
             connection.rest()
@@ -433,9 +455,9 @@ class Exchange:
             lines += b"x-request-id: %b\r\n" % self._id
         if target.value.foreign:
             lines += self._plane.via_line
-        if self._account.counts_tokens:
-            self._account.ask(data, request.facts.content_type)
-        read = self._early is not None or self._ids is not None or self._account.counts_tokens
+        if self.account.counts_tokens:
+            self.account.ask(data, request.facts.content_type)
+        read = self._early is not None or self._ids is not None or self.account.counts_tokens
         lines += lines_up(request, self._inbound.peer, self._plane.settings, readable=read)
         path = target.prefix + (self._path or b"/") + self._query
         head = framed_request(request.method, path, lines, len(data))
@@ -444,6 +466,7 @@ class Exchange:
         self.deadline = self._sent_at + self._plane.silence_seconds if times is None else self._due(times.first_byte)
         self._plane.timed(self)
         connection.request(self, request.method.decode("latin-1"), head + data)
+        self.account.is_sent()
         self._accepted = len(data) < _SMALL or not connection.congested
 
     def _body_for(self, end: "End", target: "Target") -> bytes:
@@ -468,13 +491,14 @@ class Exchange:
         if reader.status == 404 and self._asked_for.api is Api.RESPONSE and self._asks_another():
             return
         self._learn()
+        timing = self.account.begin(reader, self._plane.now())
         if self._early is not None:
             self._early.head(reader)
             self._chunked = self._early.streams
         else:
             keep = self._request.keep_alive and not self._plane.draining
-            own = b"" if self._waiter is None else self._waiter.line()
-            if self._account.admissions:
+            own = timing if self._waiter is None else timing + self._waiter.line()
+            if self.account.admissions:
                 own += b"".join(b"%b: %b\r\n" % one for one in self._rate_headers())
                 head, self._chunked = framed(self._request, reader, keep, self._id, own, RATE_PREFIX)
             else:
@@ -482,7 +506,6 @@ class Exchange:
             self._out.append(head)
         if self._asked_for.api is Api.RESPONSE:
             self._plane.responses.seen(self._asked_for.name, self._request.method, reader.status)
-        self._account.begin(reader, self._plane.now())
         self._started = True
         self._inbound.begun = True
 
@@ -503,7 +526,7 @@ class Exchange:
         return asked.rest if reaches(engine, self._request.method, asked.rest, query=bool(self._query)) else None
 
     def answer_body(self, piece: bytes) -> None:
-        self._account.piece(piece)
+        self.account.piece(piece)
         if self._ids is not None and (found := self._ids.feed(piece)) is not None and self.target is not None:
             self._plane.stored(found, self.target, self._model)
         if self._chunked:
@@ -515,7 +538,7 @@ class Exchange:
         connection = self._upstream
         assert connection is not None
         reader = connection.reader
-        self._account.complete()
+        self.account.complete()
         if self._chunked:
             self._out.append(_last_chunk(reader) if reader.trailers else LAST_CHUNK)
         elif self._early is not None:
@@ -541,12 +564,11 @@ class Exchange:
             if not self._chunked and self._early is not None:
                 self._early.collect(out)
                 return
-            if self._times is None:  # nearly always, so it costs no call
-                self.deadline = self._plane.now() + self._plane.silence_seconds
-            else:
-                self.deadline = self._next_due()
+            now = self._plane.now()
+            self.deadline = now + self._plane.silence_seconds if self._times is None else self._next_due()
             self._inbound.send(out[0] if len(out) == 1 else b"".join(out))
             out.clear()
+            self.account.written(now)
 
     def answer_lost(self, reason: str) -> None:
         connection, self._upstream = self._upstream, None
@@ -689,7 +711,7 @@ class Exchange:
         if self._waiter is not None and (waited := self._waiter.header()):
             headers.append((b"x-garrison-queue", waited))
         headers += self._rate_headers()
-        self._end(number)
+        self._end(number, error.code)
         if self._inbound.work is not self:
             return
         if self._early is None:
@@ -711,19 +733,20 @@ class Exchange:
             self._entered = False
             self._plane.leave(target, self._using)
 
-    def _end(self, status: int = CUT_OFF) -> None:
+    def _end(self, status: int = CUT_OFF, outcome: str = "cut-off") -> None:
         """Everything is given back.
 
         Args:
             status: where the answer has not begun.
+            outcome: where it is not complete.
         """
         self._plane.ended(self)
         if self._waiter is not None:
             self._end_wait()
             self._waiter.done()
-        account = self._account
+        account = self.account
         account.tries, account.target = self._tries, "" if self._end_asked is None else self._end_asked.target.id
-        account.end(status, len(self._data))
+        account.end(status, outcome, len(self._data))
         self._leave()
 
 

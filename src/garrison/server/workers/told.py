@@ -34,6 +34,8 @@ def told_settings(values: Settings, address: tuple[str, int], control_socket: Pa
         start_timeout=values.on_demand_start_timeout,
         forwarded=values.forwarded_headers,
         loading_comments=values.loading_comments,
+        report_requests=bool(values.gateway_activity) or values.gateway_access_log is not None,
+        stream_usage=values.gateway_stream_usage,
     )
 
 

@@ -1,0 +1,90 @@
+"""Requests that have ended, until they are reported. What is kept of each is its account; it becomes a value later."""
+
+from typing import TYPE_CHECKING
+
+from garrison.base.output.plain_text import plain
+from garrison.gateway.link.reports import FinishedValue
+from garrison.gateway.requests.paths import Asked, Kind
+
+if TYPE_CHECKING:
+    from garrison.gateway.worker.account import Account
+
+__all__ = ["FinishedRequests", "finished_value", "path_of", "shown"]
+
+_MOST = 2000
+"""Between two reports. What is too much is counted only."""
+_MOST_TEXT = 200
+_PREFIXES = {Kind.LLAMA_CPP: "/llama-cpp/", Kind.UPSTREAM: "/upstream/"}
+
+
+class FinishedRequests:
+    """Those since the last report.
+
+    Attributes:
+        wanted: they are reported at all.
+        lost: those that were too many.
+    """
+
+    __slots__ = ("_accounts", "lost", "wanted")
+
+    def __init__(self) -> None:
+        self._accounts: list[Account] = []
+        self.wanted = False
+        self.lost = 0
+
+    def add(self, account: "Account") -> None:
+        """Keep a request that has ended."""
+        if self.wanted:
+            if len(self._accounts) < _MOST:
+                self._accounts.append(account)
+            else:
+                self.lost += 1
+
+    def take(self) -> "tuple[list[Account], int]":
+        """Return them and the number of those that were lost, and begin anew."""
+        found, lost = self._accounts, self.lost
+        self._accounts, self.lost = [], 0
+        return found, lost
+
+
+def finished_value(account: "Account", offset: float) -> FinishedValue:
+    """Return what is reported.
+
+    Args:
+        offset: of Unix time to the loop's.
+    """
+    return FinishedValue(
+        id=account.id.decode(),
+        at=account.at + offset,
+        model=shown(account.model),
+        path=path_of(account.asked_for),
+        route=account.route,
+        target=account.target,
+        key_id=account.key,
+        request_id=shown(account.request_id.decode("latin-1")),
+        peer=account.peer,
+        status=account.status,
+        outcome=account.outcome,
+        stream=account.stream,
+        seconds=account.seconds,
+        queue=account.waited - account.woken,
+        wake=account.woken,
+        overhead=account.overhead,
+        first_byte=account.first_byte,
+        first_token=account.first_token,
+        tokens=account.tokens,
+        bytes_in=account.bytes_in,
+        bytes_out=account.bytes_out,
+        retries=max(0, account.tries - 1),
+    )
+
+
+def path_of(asked: Asked) -> str:
+    """Return the path of a request, without the query."""
+    path = asked.path.decode("latin-1") or f"{_PREFIXES.get(asked.kind, '')}{asked.name}{asked.rest.decode('latin-1')}"
+    return shown(path)
+
+
+def shown(text: str) -> str:
+    """Return what a stranger has written as it can be shown: within a limit, without control characters."""
+    return plain(text[:_MOST_TEXT])
