@@ -15,6 +15,7 @@ from garrison.gateway.choose.failure import Failure, failure_of
 from garrison.gateway.choose.retry import Attempt, GiveUp, blames_target, decide
 from garrison.gateway.choose.retry_budget import RetryBudget
 from garrison.gateway.requests.errors import LoopError, StoppedError
+from garrison.gateway.requests.hidden_usage import HiddenUsage
 from garrison.gateway.requests.paths import Api, Asked, Kind, ModelIn, path_at, reaches
 from garrison.gateway.worker.account import CLIENT_LEFT, CUT_OFF, Account
 from garrison.gateway.worker.affinity import key_of
@@ -27,13 +28,14 @@ from garrison.gateway.worker.heads import (
     framed,
     framed_request,
     has_length,
+    is_event_stream,
 )
 from garrison.gateway.worker.rates import RATE_PREFIX
 from garrison.gateway.worker.stored_responses import IdReader, previous_response
 from garrison.gateway.worker.waiter import Waiter
 from garrison.net.http1.limits import HeaderList
 from garrison.net.http1.responses import ResponseReader
-from garrison.net.http1.writing import LAST_CHUNK, header_line
+from garrison.net.http1.writing import LAST_CHUNK, chunk, header_line
 
 if TYPE_CHECKING:
     import asyncio
@@ -56,6 +58,10 @@ _STALE_SECONDS = 1.0
 """A connection that was idle, and is lost so soon after a request, was closed before the target read it."""
 _MOST_ASKED = 8
 """Targets that cannot be asked, after which no further one is looked for."""
+_WITH_STREAM_OPTIONS = frozenset((Api.CHAT, Api.COMPLETIONS))
+_TAKE_STREAM_OPTIONS = frozenset(("vllm", "sim", "mlx_lm"))
+"""Engines that say what a stream used only when they are asked. llama.cpp always does; others might refuse a field that
+they do not know."""
 _NO_BUDGET = RetryBudget(share=0.0, minimum=0)
 _MOST_OF_STRANGERS = 64 * 1024
 """Bytes of the body of a request without a valid key; a longer one is refused before it ends."""
@@ -71,11 +77,11 @@ class Exchange:
     """
 
     __slots__ = (
-        "_accepted", "_again", "_asked_for", "_breaker", "_chunked", "_comments", "_data", "_early",
-        "_end_asked", "_ends", "_entered", "_failed", "_failure", "_filter", "_follows", "_generation", "_id", "_ids",
-        "_inbound", "_made_id", "_model", "_named", "_out", "_path", "_pieces", "_plane", "_query", "_rechecked",
-        "_request", "_sent_at", "_size", "_started", "_synced", "_times", "_tries", "_upstream", "_using", "_wait",
-        "_waiter", "_who", "account", "deadline", "rest", "route", "target",
+        "_accepted", "_again", "_asked_for", "_breaker", "_chunked", "_comments", "_data", "_early", "_end_asked",
+        "_ends", "_entered", "_failed", "_failure", "_filter", "_follows", "_generation", "_hidden", "_hides", "_id",
+        "_ids", "_inbound", "_made_id", "_model", "_named", "_out", "_path", "_pieces", "_plane", "_query",
+        "_rechecked", "_request", "_sent_at", "_size", "_started", "_synced", "_times", "_tries", "_upstream",
+        "_using", "_wait", "_waiter", "_who", "account", "deadline", "rest", "route", "target",
     )  # fmt: skip
 
     def __init__(
@@ -128,6 +134,8 @@ class Exchange:
         self._waiter: Waiter | None = None
         self._comments: Comments | None = None
         self._early: EarlyStream | None = None
+        self._hides = False
+        self._hidden: HiddenUsage | None = None
         self.route: Route | None = None
         self.target: Target | None = None
         self.rest = ""
@@ -457,7 +465,7 @@ class Exchange:
             lines += self._plane.via_line
         if self.account.counts_tokens:
             self.account.ask(data, request.facts.content_type)
-        read = self._early is not None or self._ids is not None or self.account.counts_tokens
+        read = self._early is not None or self._ids is not None or self._hides or self.account.counts_tokens
         lines += lines_up(request, self._inbound.peer, self._plane.settings, readable=read)
         path = target.prefix + (self._path or b"/") + self._query
         head = framed_request(request.method, path, lines, len(data))
@@ -476,8 +484,22 @@ class Exchange:
         name = self.rest or end.model or target.value.model
         name = "" if name == self._model else name
         if self._filter is not None:
-            return self._named.changed(self._data, self._filter, name)
-        return self._named.renamed(self._data, name) if name else self._data
+            data = self._named.changed(self._data, self._filter, name)
+        else:
+            data = self._named.renamed(self._data, name) if name else self._data
+        if self._named.stream:
+            self._hides = self._plane.settings.stream_usage and self._asks_usage(self._named, target)
+            if self._hides:
+                return self._named.asking_usage(data)
+        return data
+
+    def _asks_usage(self, named: NamedModel, target: "Target") -> bool:
+        """Whether a target is asked for the usage of a stream whose client did not ask."""
+        if named.wants_usage or self._request.http10 or self._asked_for.api not in _WITH_STREAM_OPTIONS:
+            return False
+        if self._filter is not None and "stream_options" in self._filter.names:
+            return False
+        return target.value.hop or target.value.engine in _TAKE_STREAM_OPTIONS
 
     # --- as Answered
 
@@ -506,6 +528,8 @@ class Exchange:
             self._out.append(head)
         if self._asked_for.api is Api.RESPONSE:
             self._plane.responses.seen(self._asked_for.name, self._request.method, reader.status)
+        if self._hides and self._chunked and reader.status == 200 and is_event_stream(reader):
+            self._hidden = HiddenUsage()
         self._started = True
         self._inbound.begun = True
 
@@ -529,6 +553,10 @@ class Exchange:
         self.account.piece(piece)
         if self._ids is not None and (found := self._ids.feed(piece)) is not None and self.target is not None:
             self._plane.stored(found, self.target, self._model)
+        if self._hidden is not None:
+            piece = self._hidden.feed(piece)
+            if not piece:
+                return
         if self._chunked:
             self._out += (b"%x\r\n" % len(piece), piece, b"\r\n")
         else:
@@ -539,6 +567,8 @@ class Exchange:
         assert connection is not None
         reader = connection.reader
         self.account.complete()
+        if self._hidden is not None:
+            self._pass_on_held()
         if self._chunked:
             self._out.append(_last_chunk(reader) if reader.trailers else LAST_CHUNK)
         elif self._early is not None:
@@ -558,6 +588,11 @@ class Exchange:
         else:
             self._inbound.next(self._request.keep_alive and not close and not self._plane.draining)
 
+    def _pass_on_held(self) -> None:
+        """Pass on the beginning of an event that was held until it is complete, which it will not be."""
+        if self._hidden is not None and (rest := self._hidden.rest()):
+            self._out.append(chunk(rest))
+
     def answer_flush(self) -> None:
         out = self._out
         if out:
@@ -573,6 +608,7 @@ class Exchange:
     def answer_lost(self, reason: str) -> None:
         connection, self._upstream = self._upstream, None
         if self._started:
+            self._pass_on_held()
             self.answer_flush()
             self._end()
             self._inbound.abort()

@@ -23,15 +23,14 @@ def lines_up(request: "Request", peer: str, settings: Settings, *, readable: boo
         readable: the answer is read here, so that it must not be compressed.
     """
     told = settings.forwarded
-    if told == "off" and not readable:
-        return request.facts.passed(request.headers)
+    if told == "off":
+        facts = request.facts
+        return facts.passed_readable(request.headers) if readable else facts.passed(request.headers)
     own, dropped = b"", DROPPED_UP
     if readable:
         own, dropped = b"accept-encoding: identity\r\n", DROPPED_TO_COUNT
-    if told != "off":
-        own += _forwarded_lines(request, peer, tls=settings.tls_cert is not None, appends=told == "append")
-        dropped = dropped | _FORWARDED
-    return own + passed_lines(request.headers, dropped)
+    own += _forwarded_lines(request, peer, tls=settings.tls_cert is not None, appends=told == "append")
+    return own + passed_lines(request.headers, dropped | _FORWARDED)
 
 
 def _forwarded_lines(request: "Request", peer: str, *, tls: bool, appends: bool) -> bytes:
