@@ -233,7 +233,7 @@ class Server:
                 parts.devices,
                 self._feed,
                 node=values.node_name,
-                gateway=parts.workers.traffic.totals.collect,
+                gateway=parts.workers.traffic.collect,
             ),
             traffic=parts.workers.traffic,
             environ=parts.environ,

@@ -1,10 +1,12 @@
 """What the workers carry: their reports go to metrics, store, activity and access log; what is in progress is asked."""
 
 import asyncio
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from datetime import date
 from itertools import count
 from typing import Any
+
+from prometheus_client.metrics_core import CounterMetricFamily, Metric
 
 from garrison.base.clock import Clock
 from garrison.base.settings import Settings
@@ -34,7 +36,7 @@ class Traffic:
         doors: returns the workers.
 
     Attributes:
-        totals: for metrics.
+        totals: sums over what the workers have reported.
     """
 
     def __init__(
@@ -60,6 +62,13 @@ class Traffic:
         )
         self._numbers = count(1)
         self._asked: dict[int, asyncio.Future[Any]] = {}
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield the metrics."""
+        yield from self.totals.collect()
+        lost = CounterMetricFamily("garrison_gateway_access_log_lost", "Lines that could not be written in time.")
+        lost.add_metric((), self._log.lost)
+        yield lost
 
     def startup(self) -> None:
         """Begin what is done from time to time."""
