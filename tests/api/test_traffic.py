@@ -12,6 +12,9 @@ from served_api import ServedApi, client_of
 from garrison.base.errors import UnreachableError
 from garrison.gateway.link.reports import (
     Cancelled,
+    Captured,
+    CapturedMessage,
+    CaptureValue,
     Finished,
     FinishedValue,
     ListLive,
@@ -22,7 +25,7 @@ from garrison.gateway.link.reports import (
     SpentValue,
 )
 
-USAGE, REQUESTS, ACTIVITY = "/api/v1/usage", "/api/v1/requests", "/api/v1/activity"
+USAGE, REQUESTS, ACTIVITY, CAPTURES = (f"/api/v1/{one}" for one in ("usage", "requests", "activity", "captures"))
 
 
 class FakeWorker:
@@ -216,6 +219,44 @@ async def test_a_request_in_progress_is_ended_and_that_is_audited(served: Served
     assert (unknown.status_code, unknown.json()["error"]) == (404, "not-found")
     calls = (await served.client.get("/api/v1/audit?action=requests.delete")).json()
     assert [(one["subject_name"], one["status"]) for one in calls] == [("z", 404), ("a", 204)]
+
+
+SECRET = "hf_" + "a" * 34
+
+
+def captured(served: ServedApi, id: str, body: bytes, size: int | None = None) -> None:
+    message = CapturedMessage(
+        start="POST /v1/x", headers=[("X-Mine", SECRET)], body=body, size=len(body) if size is None else size
+    )
+    value = CaptureValue(id=id, request=message, answer=message)
+    served.traffic.received(FakeWorker(served), Captured(capture=value))  # type: ignore[arg-type]  # a stand-in
+
+
+async def test_a_capture_has_no_secrets_also_where_it_is_cut(served: ServedApi) -> None:
+    served.settings = replace(served.settings, gateway_captures=2)
+    served.traffic.reconfigure()
+    captured(served, "whole", f'{{"key": "{SECRET}", "b": "é"}}'.encode())
+    found = (await served.client.get(f"{CAPTURES}/whole")).json()
+    assert SECRET not in str(found)
+    assert found["answer"]["body"].endswith('"b": "é"}')
+    assert (found["request"]["truncated"], found["request"]["headers"][0][0]) == (False, "X-Mine")
+    captured(served, "cut", b"a" * 500 + SECRET[:20].encode() + b" " * 1000 + SECRET[:24].encode(), 10_000)
+    body = (await served.client.get(f"{CAPTURES}/cut")).json()["answer"]["body"]
+    assert len(body) == 520
+    captured(served, "binary", b"\xff\0\x01")
+    assert (await served.client.get(f"{CAPTURES}/binary")).json()["request"]["body"] is None
+    assert (await served.client.get(f"{CAPTURES}/whole")).status_code == 404, "two are kept"
+
+
+async def test_reading_a_capture_takes_a_manager_and_is_audited(served: ServedApi, keyed: Callable[..., Any]) -> None:
+    served.settings = replace(served.settings, gateway_captures=2)
+    served.traffic.reconfigure()
+    captured(served, "a", b"{}")
+    assert (await (await keyed("read")).get(f"{CAPTURES}/a")).status_code == 403
+    manager = await keyed("manage")
+    assert (await manager.get(f"{CAPTURES}/a")).status_code == 200
+    calls = (await manager.get("/api/v1/audit?action=captures.read")).json()
+    assert [(one["subject_name"], one["status"]) for one in calls] == [("a", 200)]
 
 
 @pytest.mark.parametrize("path", [USAGE, REQUESTS, ACTIVITY])

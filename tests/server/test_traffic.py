@@ -58,9 +58,11 @@ def test_a_request_in_progress_is_listed_and_ended_and_is_in_the_activity(lab: S
     assert row["wake"] > 0, "it waited for the engine"
 
 
-def test_the_access_log_has_a_line_for_each_request(labs: Labs, tiny_model: Path, tmp_path: Path) -> None:
+def test_the_access_log_has_a_line_for_each_request_and_a_capture_is_kept(
+    labs: Labs, tiny_model: Path, tmp_path: Path
+) -> None:
     path = tmp_path / "access.jsonl"
-    lab = labs(gateway_access_log=str(path))
+    lab = labs(gateway_access_log=str(path), gateway_captures="5")
     lab.start()
     lab.create("a", tiny_model)
     assert lab.chat("a").is_success
@@ -70,3 +72,7 @@ def test_the_access_log_has_a_line_for_each_request(labs: Labs, tiny_model: Path
     assert (good["status"], good["route"], good["outcome"], good["tokens"][1]) == (200, "a", "ok", 8)
     assert (bad["status"], bad["model"], bad["outcome"]) == (404, "nobody", "not-found")
     assert path.stat().st_mode & 0o777 == 0o600
+    capture = lab.api("GET", f"/captures/{good['id']}")
+    assert json.loads(capture["request"]["body"])["model"] == "a"
+    assert json.loads(capture["answer"]["body"])["usage"]["completion_tokens"] == 8
+    assert "capture" not in good, "the log has no bodies"

@@ -1,4 +1,4 @@
-"""`/api/v1/requests`: requests to models in progress, and their end; `/api/v1/activity`: those that have ended."""
+"""`/api/v1/requests`: requests to models in progress, and their end; `/activity`, `/captures`: what they were."""
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -10,8 +10,9 @@ from fastapi import APIRouter, Depends, Path, Query, Response
 from garrison.api.problems import problems
 from garrison.api.services import Services, services
 from garrison.base.errors import NotFoundError
+from garrison.base.redaction import excerpt, redacted, redacted_value
 from garrison.gateway.activity import ActivityFilter
-from garrison.gateway.link.reports import FinishedValue, LiveValue
+from garrison.gateway.link.reports import CAPTURE_MARGIN, CapturedMessage, FinishedValue, LiveValue
 
 __all__ = ["router"]
 
@@ -58,6 +59,31 @@ async def stop(given: Given, id: Annotated[str, Path(max_length=100)]) -> None:
     """End a request in progress, at its target as well. A client that has no answer yet gets a 499."""
     if not await given.traffic.stop(id):
         raise NotFoundError(f"no request {id!r} is in progress", hint="GET /api/v1/requests lists them.")
+
+
+@router.get("/captures/{id}")
+async def capture(given: Given, id: Annotated[str, Path(max_length=100)]) -> dict[str, Any]:
+    """Return what is kept of a request and its answer: heads without credentials, and the beginnings of bodies.
+
+    Only a key that manages may, and it is on record. `gateway_captures` says how many are kept; none by default.
+    """
+    found = given.traffic.capture(id)
+    if found is None:
+        raise NotFoundError(f"nothing is kept of request {id!r}", hint="GARRISON_GATEWAY_CAPTURES says of how many.")
+    answer = None if found.answer is None else _message(found.answer)
+    return {"id": found.id, "request": _message(found.request), "answer": answer}
+
+
+def _message(one: CapturedMessage) -> dict[str, Any]:
+    """Return a message without secrets. A body that is no text is left out."""
+    truncated = len(one.body) < one.size
+    try:
+        text = one.body.decode(errors="ignore" if truncated else "strict")
+    except UnicodeDecodeError:
+        text = "\0"
+    body = None if "\0" in text else excerpt(text, len(text) - CAPTURE_MARGIN if truncated else len(text))
+    head = {"start": redacted(one.start), "headers": redacted_value(one.headers)}
+    return {**head, "body": body, "size": one.size, "truncated": truncated}
 
 
 async def _names(given: Services) -> Mapping[int, str]:

@@ -5,7 +5,7 @@ from datetime import date
 from typing import Protocol
 
 from garrison.gateway.activity import ActivityEntry, ActivityFilter
-from garrison.gateway.link.reports import LiveValue
+from garrison.gateway.link.reports import CaptureValue, LiveValue
 from garrison.store.usage_store import UsageBy, UsageRow
 
 __all__ = ["Traffic"]
@@ -26,6 +26,9 @@ class Traffic(Protocol):
 
     def recent(self, chosen: ActivityFilter, *, before: int | None, limit: int) -> list[ActivityEntry]:
         """Return requests that have ended, newest first; see `Activity.page`."""
+
+    def capture(self, id: str) -> CaptureValue | None:
+        """Return what is kept of a request and its answer; None if nothing is."""
 
     async def live(self, most: int) -> tuple[list[LiveValue], int]:
         """Return requests in progress, oldest first, and how many more there are."""

@@ -59,6 +59,13 @@ class ServerSettings:
         values.integer(0, 100),
         100,
     )
+    gateway_captures: int = setting(
+        "server", "Requests to models that are kept in memory with their answers, to be looked at.",
+        values.integer(0, 1000), 0,
+    )  # fmt: skip
+    gateway_capture_kib: int = setting(
+        "server", "KiB that are kept of the body of each of them, and of its answer.", values.integer(1, 1024), 16
+    )
     usage_retention: int = setting("server", "Days that usage by key, route and day is kept.", values.integer(1), 400)
     root_path: str = setting("server", "Path prefix below which a reverse proxy publishes the server.", _TEXT, "")
     tls_cert_file: Path | None = setting("server", "Certificate chain of the server, in PEM.", values.path)

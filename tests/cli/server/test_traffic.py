@@ -25,6 +25,12 @@ def test_what_was_used_and_what_ended(here: Any, server: ServerLab, tiny_model: 
     assert here("requests", "ended", "--route", "used", "--failed").out.startswith("no requests have ended")
 
 
+def test_nothing_is_shown_of_a_request_where_nothing_is_kept(here: Any, server: ServerLab) -> None:
+    shown = here("requests", "show", "nobody")
+    assert shown.code != 0
+    assert "GARRISON_GATEWAY_CAPTURES" in shown.err
+
+
 def test_a_request_is_listed_and_stopped(here: Any, server: ServerLab, tiny_model: Path) -> None:
     server.create("slow", tiny_model, backend_options={"tokens_per_second": 20})
     body = chat_body("slow", 1000, stream=True, ignore_eos=True)

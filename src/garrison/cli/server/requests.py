@@ -10,7 +10,7 @@ from garrison.cli.options import app as make_app
 from garrison.cli.server.client import part
 from garrison.cli.server.options import ServerUrl, client
 
-app = make_app("List requests to models, in progress or ended, and stop them.", no_args_is_help=True)
+app = make_app("List requests to models, in progress or ended; show and stop them.", no_args_is_help=True)
 
 Ids = Annotated[list[str], typer.Argument(metavar="ID...", help="As `garrison requests list` shows them.")]
 Failed = Annotated[bool, typer.Option("--failed", help="Only those that did not go well.")]
@@ -40,6 +40,14 @@ def stop(ids: Ids, server: ServerUrl = None) -> int:
         for one in ids:
             there.call("DELETE", f"/requests/{part(one)}")
             print(f"request {one} stopped")
+    return 0
+
+
+@app.command()
+def show(id: Annotated[str, typer.Argument(help="Of a request that has ended.")], server: ServerUrl = None) -> int:
+    """Print what is kept of a request and its answer, as JSON. The server keeps nothing unless it is set to."""
+    with client(server) as there:
+        print(json_module.dumps(there.call("GET", f"/captures/{part(id)}"), ensure_ascii=False, indent=2))
     return 0
 
 

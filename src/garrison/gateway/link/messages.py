@@ -7,6 +7,7 @@ import msgspec
 from garrison.gateway.link.reports import (
     Cancel,
     Cancelled,
+    Captured,
     Finished,
     ListLive,
     LiveRequests,
@@ -144,6 +145,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, tag=True):
         loading_comments: between two comments to a client that waits for a stream; 0 for none.
         report_requests: each request that has ended is reported; see `Finished`.
         stream_usage: engines are asked for the usage of every stream.
+        captures: how many requests and answers are kept to be looked at. `capture_bytes`: of each of their bodies.
     """
 
     host: str
@@ -162,6 +164,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     loading_comments: float = 0.0
     report_requests: bool = False
     stream_usage: bool = False
+    captures: int = 0
+    capture_bytes: int = 0
 
 
 class Keys(msgspec.Struct, frozen=True, kw_only=True, tag=True):
@@ -369,5 +373,5 @@ class InUse(msgspec.Struct, frozen=True, kw_only=True, tag=True):
 
 FromWorker = (
     Hello | Load | Sync | Listening | Failed | Activate | Abandon | Taken | Counts | Closed | Left | InUse | Stored
-    | Used | Spent | Finished | LiveRequests | Cancelled
+    | Used | Spent | Finished | LiveRequests | Cancelled | Captured
 )  # fmt: skip

@@ -9,6 +9,7 @@ from enum import StrEnum
 import msgspec
 
 __all__ = [
+    "CAPTURE_MARGIN",
     "FIRST_BYTE_BOUNDS",
     "GAP_BOUNDS",
     "OVERHEAD_BOUNDS",
@@ -16,6 +17,9 @@ __all__ = [
     "WAIT_BOUNDS",
     "Cancel",
     "Cancelled",
+    "CaptureValue",
+    "Captured",
+    "CapturedMessage",
     "Finished",
     "FinishedValue",
     "HistogramValue",
@@ -37,6 +41,9 @@ FIRST_BYTE_BOUNDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10
 GAP_BOUNDS = (0.002, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.2, 0.5, 1.0, 5.0)
 OVERHEAD_BOUNDS = (0.00005, 0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.02, 0.1)
 WAIT_BOUNDS = (0.1, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
+
+CAPTURE_MARGIN = 1024
+"""Bytes at the end of what is kept of a longer body that are not shown: a secret that is cut there cannot be found."""
 
 
 class HistogramValue(msgspec.Struct, array_like=True):
@@ -188,6 +195,34 @@ class Finished(msgspec.Struct, frozen=True, kw_only=True, tag=True):
 
     requests: list[FinishedValue]
     lost: int = 0
+
+
+class CapturedMessage(msgspec.Struct, frozen=True, kw_only=True):
+    """A request or an answer: its head, and the beginning of its body.
+
+    Attributes:
+        start: method and target, or the status.
+        size: bytes of the whole body.
+    """
+
+    start: str
+    headers: list[tuple[str, str]]
+    body: bytes
+    size: int
+
+
+class CaptureValue(msgspec.Struct, frozen=True, kw_only=True):
+    """What is kept of one request and its answer. `id`: as in `FinishedValue`."""
+
+    id: str
+    request: CapturedMessage
+    answer: CapturedMessage | None = None
+
+
+class Captured(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """A capture, where the settings ask for that."""
+
+    capture: CaptureValue
 
 
 class Phase(StrEnum):

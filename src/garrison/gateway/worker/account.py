@@ -11,6 +11,7 @@ from garrison.gateway.usage import UsageReader, estimate
 
 if TYPE_CHECKING:
     from garrison.access.limiter import Admission
+    from garrison.gateway.worker.capture import Capture
     from garrison.gateway.worker.plane import Plane
     from garrison.net.http1.responses import ResponseReader
 
@@ -46,15 +47,16 @@ class Account:
         waited: for a target that was not ready. `woken`: the part of it in which an engine was started or woken.
         overhead: in the gateway's own code, but for the pieces of an answer after the first.
         first_byte: until the answer began; None before that.
+        capture: what is kept of it and its answer; None where nothing is.
         gaps: of a stream that has begun, counts by `GAP_BOUNDS`; None for another answer.
         seconds, bytes_in, tokens: as in `FinishedValue`; set at its end.
     """
 
     __slots__ = (
         "_asked_tokens", "_connects", "_ended", "_head_at", "_last_at", "_plane", "_read_at", "_sent_at", "_tail",
-        "_token_at", "_usage", "_waits_at", "admissions", "asked_for", "at", "bytes_in", "bytes_out", "first_byte",
-        "gaps", "id", "key", "model", "outcome", "overhead", "peer", "request_id", "route", "seconds", "status",
-        "stream", "target", "tokens", "tries", "waited", "woken",
+        "_token_at", "_usage", "_waits_at", "admissions", "asked_for", "at", "bytes_in", "bytes_out", "capture",
+        "first_byte", "gaps", "id", "key", "model", "outcome", "overhead", "peer", "request_id", "route", "seconds",
+        "status", "stream", "target", "tokens", "tries", "waited", "woken",
     )  # fmt: skip
 
     def __init__(self, plane: "Plane", asked: Asked, at: float, id: bytes, request_id: bytes, peer: str) -> None:
@@ -69,6 +71,7 @@ class Account:
         self.key: int | None = None
         self.admissions: tuple[Admission, ...] = ()
         self.stream = self._ended = self._connects = False
+        self.capture: Capture | None = None
         self.gaps: list[int] | None = None
         self.first_byte: float | None = None
         self.tokens: tuple[int, int, int] | None = None
@@ -147,6 +150,8 @@ class Account:
             self.gaps = [0] * (len(GAP_BOUNDS) + 1)
         if self.counts_tokens:
             self._begin_counting(reader)
+        if self.capture is not None:
+            self.capture.begin(reader)
         times = (head_at - self._sent_at) * 1e3, self.overhead * 1e3
         if not self.waited:
             return b"server-timing: upstream;dur=%.1f, gateway;dur=%.3f\r\n" % times
@@ -161,6 +166,8 @@ class Account:
         tail.append(piece)
         if len(tail) > _TAIL_PIECES:
             del tail[0]
+        if self.capture is not None:
+            self.capture.piece(piece)
         if self._usage is not None:
             self._usage.feed(piece)
             self._spend(self._usage.tokens)

@@ -13,6 +13,7 @@ from garrison.gateway.requests.errors import StoppedError
 from garrison.gateway.requests.paths import Api, ModelIn
 from garrison.gateway.worker.account import CLIENT_LEFT
 from garrison.gateway.worker.bodies import named_model
+from garrison.gateway.worker.capture import Capture
 from garrison.gateway.worker.filters import filter_for
 from garrison.gateway.worker.steps.sending import Sending
 from garrison.gateway.worker.stored_responses import IdReader, previous_response
@@ -90,6 +91,8 @@ class Exchange(Sending):
         if self._inbound.work is not self:
             return
         self.account.is_read()
+        if self._plane.settings.captures:
+            self.account.capture = Capture(self._request, self._data, self._plane.settings.capture_bytes)
         try:
             if self._who is None or self._synced:
                 self._who = self._plane.require_caller(self._request)

@@ -1,9 +1,10 @@
 """Requests that have ended, until they are reported. What is kept of each is its account; it becomes a value later."""
 
+from collections import deque
 from typing import TYPE_CHECKING
 
 from garrison.base.output.plain_text import plain
-from garrison.gateway.link.reports import FinishedValue
+from garrison.gateway.link.reports import CaptureValue, FinishedValue
 from garrison.gateway.requests.paths import Asked, Kind
 
 if TYPE_CHECKING:
@@ -22,23 +23,38 @@ class FinishedRequests:
 
     Attributes:
         wanted: they are reported at all.
+        captured: the latest of those of which a capture is kept.
         lost: those that were too many.
     """
 
-    __slots__ = ("_accounts", "lost", "wanted")
+    __slots__ = ("_accounts", "captured", "lost", "wanted")
 
     def __init__(self) -> None:
         self._accounts: list[Account] = []
+        self.captured: deque[Account] = deque(maxlen=0)
         self.wanted = False
         self.lost = 0
 
     def add(self, account: "Account") -> None:
         """Keep a request that has ended."""
+        if account.capture is not None:
+            self.captured.append(account)
         if self.wanted:
             if len(self._accounts) < _MOST:
                 self._accounts.append(account)
             else:
                 self.lost += 1
+
+    def capture(self, most: int) -> None:
+        """Keep at most so many captures between two reports."""
+        if self.captured.maxlen != most:
+            self.captured = deque(self.captured, maxlen=most)
+
+    def take_captures(self) -> "list[CaptureValue]":
+        """Return the captures, and begin anew."""
+        found = [one.capture.value(one.id.decode()) for one in self.captured if one.capture is not None]
+        self.captured.clear()
+        return found
 
     def take(self) -> "tuple[list[Account], int]":
         """Return them and the number of those that were lost, and begin anew."""

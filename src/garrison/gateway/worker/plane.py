@@ -119,6 +119,7 @@ class Plane:
     def set_settings(self, told: Settings) -> None:
         self.settings = told
         self.finished.wanted = told.report_requests
+        self.finished.capture(told.captures)
         self.callers.set_open(infers=told.open_inference, manages=told.open_management)
         self._control.set(TargetValue(id=CONTROL, url=f"unix:{told.control_socket}"))
         self._via = told.via.encode()

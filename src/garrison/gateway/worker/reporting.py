@@ -6,7 +6,16 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from garrison.gateway.choose.breaker import ALWAYS
-from garrison.gateway.link.reports import Cancel, Cancelled, Finished, ListLive, LiveRequests, SpentStored, Used
+from garrison.gateway.link.reports import (
+    Cancel,
+    Cancelled,
+    Captured,
+    Finished,
+    ListLive,
+    LiveRequests,
+    SpentStored,
+    Used,
+)
 from garrison.gateway.worker.finished import finished_value
 from garrison.gateway.worker.ledger import Ledger
 from garrison.gateway.worker.live import cancel, in_progress, live_requests
@@ -59,6 +68,8 @@ class Reporting:
         accounts, lost = self._plane.finished.take()
         if lost:
             self._send(Finished(requests=[], lost=lost))
+        for one in self._plane.finished.take_captures():
+            self._send(Captured(capture=one))
         offset = self._offset()
         for at in range(0, len(accounts), _AT_ONCE):
             self._send(Finished(requests=[finished_value(one, offset) for one in accounts[at : at + _AT_ONCE]]))

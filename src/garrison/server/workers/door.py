@@ -15,7 +15,7 @@ from garrison.fleet.values.demand import Place
 from garrison.gateway.link import messages
 from garrison.gateway.link.messages import TargetValue
 from garrison.gateway.link.peer import Peer, control_peer
-from garrison.gateway.link.reports import Cancelled, Finished, LiveRequests, Spent, SpentStored, Used
+from garrison.gateway.link.reports import Cancelled, Captured, Finished, LiveRequests, Spent, SpentStored, Used
 from garrison.instances.live import Lease, Live
 from garrison.instances.manager import InstanceManager
 from garrison.server.adapters.loads import AdapterLoads
@@ -24,7 +24,7 @@ from garrison.server.workers.routes import Known, changes, instance_target, name
 
 __all__ = ["Report", "WorkerDoor"]
 
-Report = Used | Spent | Finished | LiveRequests | Cancelled
+Report = Used | Spent | Finished | Captured | LiveRequests | Cancelled
 """What a worker says about requests."""
 
 _REPORT_SECONDS = 1.0

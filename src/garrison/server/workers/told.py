@@ -36,6 +36,8 @@ def told_settings(values: Settings, address: tuple[str, int], control_socket: Pa
         loading_comments=values.loading_comments,
         report_requests=bool(values.gateway_activity) or values.gateway_access_log is not None,
         stream_usage=values.gateway_stream_usage,
+        captures=values.gateway_captures,
+        capture_bytes=values.gateway_capture_kib * 1024,
     )
 
 

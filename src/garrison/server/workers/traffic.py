@@ -11,7 +11,19 @@ from prometheus_client.metrics_core import CounterMetricFamily, Metric
 from garrison.base.clock import Clock
 from garrison.base.settings import Settings
 from garrison.gateway.activity import Activity, ActivityEntry, ActivityFilter
-from garrison.gateway.link.reports import Cancel, Cancelled, Finished, ListLive, LiveRequests, LiveValue, Spent, Used
+from garrison.gateway.captures import Captures
+from garrison.gateway.link.reports import (
+    Cancel,
+    Cancelled,
+    Captured,
+    CaptureValue,
+    Finished,
+    ListLive,
+    LiveRequests,
+    LiveValue,
+    Spent,
+    Used,
+)
 from garrison.net.thread_pool import ThreadPool
 from garrison.server.workers.access_log import AccessLog
 from garrison.server.workers.door import Report, WorkerDoor
@@ -54,6 +66,7 @@ class Traffic:
         self.totals = Totals(targets)
         self._usage = UsageWriter(store, pool=pool, clock=clock, days=lambda: settings().usage_retention)
         self._activity = Activity(settings().gateway_activity)
+        self._captures = Captures(settings().gateway_captures)
         self._log = AccessLog(
             disk,
             lambda: settings().gateway_access_log,
@@ -77,6 +90,7 @@ class Traffic:
     def reconfigure(self) -> None:
         """Take other settings."""
         self._activity.resize(self._settings().gateway_activity)
+        self._captures.resize(self._settings().gateway_captures)
 
     def received(self, door: WorkerDoor, report: Report) -> None:
         """Take a report of a worker."""
@@ -89,6 +103,8 @@ class Traffic:
                 self.totals.lose(report.lost)
                 self._activity.add(report.requests)
                 self._log.add(report.requests)
+            case Captured():
+                self._captures.add(report.capture)
             case LiveRequests() | Cancelled():
                 future = self._asked.get(report.id)
                 if future is not None and not future.done():
@@ -114,6 +130,10 @@ class Traffic:
     def recent(self, chosen: ActivityFilter, *, before: int | None, limit: int) -> list[ActivityEntry]:
         """Return requests that have ended, newest first; see `Activity.page`."""
         return self._activity.page(chosen, before=before, limit=limit)
+
+    def capture(self, id: str) -> CaptureValue | None:
+        """Return what is kept of a request and its answer; None if nothing is."""
+        return self._captures.find(id)
 
     async def live(self, most: int) -> tuple[list[LiveValue], int]:
         """Return requests in progress, oldest first, and how many more there are."""
