@@ -1,6 +1,9 @@
 """What a real server says about the requests that it carries, and what is left of that when it is killed."""
 
+import http.server
 import json
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -76,3 +79,44 @@ def test_the_access_log_has_a_line_for_each_request_and_a_capture_is_kept(
     assert json.loads(capture["request"]["body"])["model"] == "a"
     assert json.loads(capture["answer"]["body"])["usage"]["completion_tokens"] == 8
     assert "capture" not in good, "the log has no bodies"
+
+
+@pytest.fixture
+def collector() -> Iterator[tuple[str, list[bytes]]]:
+    """A collector of spans: its URL, and what it got."""
+    got: list[bytes] = []
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            got.append(self.rfile.read(int(self.headers["Content-Length"])))
+            self.send_response(200)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None: ...
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}/v1/traces", got
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def test_the_span_of_a_request_is_in_the_trace_of_its_client(
+    labs: Labs, tiny_model: Path, collector: tuple[str, list[bytes]]
+) -> None:
+    trace_service = pytest.importorskip("opentelemetry.proto.collector.trace.v1.trace_service_pb2")
+    url, got = collector
+    lab = labs(gateway_traces=url)
+    lab.start()
+    lab.create("a", tiny_model)
+    trace, parent = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
+    lab.http.headers["traceparent"] = f"00-{trace}-{parent}-01"
+    assert lab.chat("a", most=4).is_success
+    wait_for(lambda: got, 20, "sent")
+    found = trace_service.ExportTraceServiceRequest.FromString(got[0])
+    (span,) = found.resource_spans[0].scope_spans[0].spans
+    assert (span.trace_id.hex(), span.parent_span_id.hex()) == (trace, parent)
+    assert span.name == "/v1/chat/completions"

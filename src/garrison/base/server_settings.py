@@ -66,6 +66,14 @@ class ServerSettings:
     gateway_capture_kib: int = setting(
         "server", "KiB that are kept of the body of each of them, and of its answer.", values.integer(1, 1024), 16
     )
+    gateway_traces: str | None = setting(
+        "server",
+        "Where spans of requests go, as OTLP over HTTP, such as http://localhost:4318/v1/traces; needs garrison[otel].",
+        _TEXT,
+    )
+    gateway_traces_percent: int = setting(
+        "server", "Per cent of the traces that begin at this server and are recorded.", values.integer(0, 100), 100
+    )
     usage_retention: int = setting("server", "Days that usage by key, route and day is kept.", values.integer(1), 400)
     root_path: str = setting("server", "Path prefix below which a reverse proxy publishes the server.", _TEXT, "")
     tls_cert_file: Path | None = setting("server", "Certificate chain of the server, in PEM.", values.path)

@@ -146,6 +146,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, tag=True):
         report_requests: each request that has ended is reported; see `Finished`.
         stream_usage: engines are asked for the usage of every stream.
         captures: how many requests and answers are kept to be looked at. `capture_bytes`: of each of their bodies.
+        traces: the share of traces that begin here and are recorded; None to pass traces on as they are.
     """
 
     host: str
@@ -166,6 +167,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     stream_usage: bool = False
     captures: int = 0
     capture_bytes: int = 0
+    traces: float | None = None
 
 
 class Keys(msgspec.Struct, frozen=True, kw_only=True, tag=True):

@@ -163,6 +163,7 @@ class FinishedValue(msgspec.Struct, kw_only=True, omit_defaults=True, gc=False):
         queue, wake: waiting for room, and for the start or wake of the engine that followed.
         first_byte, first_token: from `at`; None where there was none.
         overhead: in the gateway's own code.
+        trace_id, span_id, parent_id: in a trace that is recorded; empty otherwise.
         tokens: of the prompt, of the answer, and those of the prompt that were cached; None where it did not say.
     """
 
@@ -188,6 +189,9 @@ class FinishedValue(msgspec.Struct, kw_only=True, omit_defaults=True, gc=False):
     bytes_in: int = 0
     bytes_out: int = 0
     retries: int = 0
+    trace_id: str = ""
+    span_id: str = ""
+    parent_id: str = ""
 
 
 class Finished(msgspec.Struct, frozen=True, kw_only=True, tag=True):

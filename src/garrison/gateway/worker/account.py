@@ -11,6 +11,7 @@ from garrison.gateway.usage import UsageReader, estimate
 
 if TYPE_CHECKING:
     from garrison.access.limiter import Admission
+    from garrison.gateway.requests.trace_context import Trace
     from garrison.gateway.worker.capture import Capture
     from garrison.gateway.worker.plane import Plane
     from garrison.net.http1.responses import ResponseReader
@@ -48,6 +49,7 @@ class Account:
         overhead: in the gateway's own code, but for the pieces of an answer after the first.
         first_byte: until the answer began; None before that.
         capture: what is kept of it and its answer; None where nothing is.
+        trace: to which it belongs, where that is recorded; None otherwise.
         gaps: of a stream that has begun, counts by `GAP_BOUNDS`; None for another answer.
         seconds, bytes_in, tokens: as in `FinishedValue`; set at its end.
     """
@@ -56,7 +58,7 @@ class Account:
         "_asked_tokens", "_connects", "_ended", "_head_at", "_last_at", "_plane", "_read_at", "_sent_at", "_tail",
         "_token_at", "_usage", "_waits_at", "admissions", "asked_for", "at", "bytes_in", "bytes_out", "capture",
         "first_byte", "gaps", "id", "key", "model", "outcome", "overhead", "peer", "request_id", "route", "seconds",
-        "status", "stream", "target", "tokens", "tries", "waited", "woken",
+        "status", "stream", "target", "tokens", "trace", "tries", "waited", "woken",
     )  # fmt: skip
 
     def __init__(self, plane: "Plane", asked: Asked, at: float, id: bytes, request_id: bytes, peer: str) -> None:
@@ -72,6 +74,7 @@ class Account:
         self.admissions: tuple[Admission, ...] = ()
         self.stream = self._ended = self._connects = False
         self.capture: Capture | None = None
+        self.trace: Trace | None = None
         self.gaps: list[int] | None = None
         self.first_byte: float | None = None
         self.tokens: tuple[int, int, int] | None = None

@@ -5,12 +5,14 @@ written to the client as it arrives, one write for each read. A target that fail
 client is replaced by another one, or asked again over a new connection.
 """
 
+from random import getrandbits, random
 from typing import TYPE_CHECKING
 
 from garrison.access.identity import Identity
 from garrison.base.errors import GarrisonError, NotFoundError, NotReadyError, UnauthenticatedError
 from garrison.gateway.requests.errors import StoppedError
 from garrison.gateway.requests.paths import Api, ModelIn
+from garrison.gateway.requests.trace_context import trace_of
 from garrison.gateway.worker.account import CLIENT_LEFT
 from garrison.gateway.worker.bodies import named_model
 from garrison.gateway.worker.capture import Capture
@@ -91,8 +93,8 @@ class Exchange(Sending):
         if self._inbound.work is not self:
             return
         self.account.is_read()
-        if self._plane.settings.captures:
-            self.account.capture = Capture(self._request, self._data, self._plane.settings.capture_bytes)
+        if self._plane.watches:
+            self._watch()
         try:
             if self._who is None or self._synced:
                 self._who = self._plane.require_caller(self._request)
@@ -119,6 +121,15 @@ class Exchange(Sending):
             self._choose()
         else:
             self._take_place()
+
+    def _watch(self) -> None:
+        """Keep what the settings ask for."""
+        settings, account = self._plane.settings, self.account
+        if settings.captures:
+            account.capture = Capture(self._request, self._data, settings.capture_bytes)
+        if settings.traces is not None and account.trace is None:
+            bits, sampled = getrandbits(192), random() < settings.traces  # noqa: S311 - no secrets
+            account.trace = trace_of(self._request.headers, bits, sampled=sampled)
 
     def _find_route(self, who: "Identity | Refusal") -> "Route":
         """Find the route that the request names, and check that its caller may use it."""

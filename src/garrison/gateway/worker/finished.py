@@ -69,6 +69,7 @@ def finished_value(account: "Account", offset: float) -> FinishedValue:
     Args:
         offset: of Unix time to the loop's.
     """
+    trace = account.trace if account.trace is not None and account.trace.sampled else None
     return FinishedValue(
         id=account.id.decode(),
         at=account.at + offset,
@@ -92,6 +93,9 @@ def finished_value(account: "Account", offset: float) -> FinishedValue:
         bytes_in=account.bytes_in,
         bytes_out=account.bytes_out,
         retries=max(0, account.tries - 1),
+        trace_id="" if trace is None else trace.id.decode(),
+        span_id="" if trace is None else trace.span.decode(),
+        parent_id="" if trace is None else trace.parent.decode(),
     )
 
 

@@ -88,6 +88,7 @@ class Plane:
         heads: of their requests, as far as they repeat.
         feeds: of clients that watch the models.
         responses: where those are that were made.
+        watches: something is kept of requests that costs more than a look at the clock.
         draining: no request follows the one in progress on any connection.
         via_line: the header by which this server recognises requests that it has sent to targets.
         name: of this process, at random.
@@ -109,6 +110,7 @@ class Plane:
         self.stats = Stats()
         self.responses = StoredResponses()
         self.finished = FinishedRequests()
+        self.watches = False
         self.name = os.urandom(6).hex().encode()
         self._ids = count(1)
         self._loop = loop
@@ -120,6 +122,7 @@ class Plane:
         self.settings = told
         self.finished.wanted = told.report_requests
         self.finished.capture(told.captures)
+        self.watches = bool(told.captures) or told.traces is not None
         self.callers.set_open(infers=told.open_inference, manages=told.open_management)
         self._control.set(TargetValue(id=CONTROL, url=f"unix:{told.control_socket}"))
         self._via = told.via.encode()

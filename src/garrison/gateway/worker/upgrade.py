@@ -84,7 +84,7 @@ class Upgrade(Exchange):
         assert target is not None
         self._upstream = connection
         lines = target.head + upgrade_lines(request)
-        lines += lines_up(request, self._inbound.peer, self._plane.settings, readable=False)
+        lines += lines_up(request, self._inbound.peer, self._plane.settings, readable=False, trace=self.account.trace)
         if self._made_id:
             lines += b"x-request-id: %b\r\n" % self._id
         if target.value.foreign:

@@ -27,6 +27,7 @@ from garrison.gateway.link.reports import (
 from garrison.net.thread_pool import ThreadPool
 from garrison.server.workers.access_log import AccessLog
 from garrison.server.workers.door import Report, WorkerDoor
+from garrison.server.workers.spans import Spans
 from garrison.server.workers.totals import Totals
 from garrison.server.workers.usage_writer import UsageWriter
 from garrison.store.usage_store import UsageBy, UsageRow, UsageStore
@@ -73,6 +74,7 @@ class Traffic:
             lambda: settings().gateway_access_log_percent / 100,
             lambda: settings().log_rotation_mib * 2**20,
         )
+        self._spans: Spans | None = None
         self._numbers = count(1)
         self._asked: dict[int, asyncio.Future[Any]] = {}
 
@@ -84,7 +86,10 @@ class Traffic:
         yield lost
 
     def startup(self) -> None:
-        """Begin what is done from time to time."""
+        """Begin what is done from time to time. Raises InvalidError where something for that is not installed."""
+        values = self._settings()
+        if values.gateway_traces is not None:
+            self._spans = Spans(values.gateway_traces, values.node_name)
         self._usage.startup()
 
     def reconfigure(self) -> None:
@@ -103,6 +108,8 @@ class Traffic:
                 self.totals.lose(report.lost)
                 self._activity.add(report.requests)
                 self._log.add(report.requests)
+                if self._spans is not None:
+                    self._spans.add(report.requests)
             case Captured():
                 self._captures.add(report.capture)
             case LiveRequests() | Cancelled():
@@ -149,6 +156,8 @@ class Traffic:
         """Write what waits."""
         await self._usage.close(_CLOSE_SECONDS)
         await self._log.close(_CLOSE_SECONDS)
+        if self._spans is not None:
+            await self._spans.close(_CLOSE_SECONDS)
 
     async def _ask(self, message: Callable[[int], ListLive | Cancel]) -> list[Any]:
         """Ask all workers, and return their answers."""

@@ -136,7 +136,7 @@ class Sending(Answering):
         if self.account.counts_tokens:
             self.account.ask(data, request.facts.content_type)
         read = self._early is not None or self._ids is not None or self._hides or self.account.counts_tokens
-        lines += lines_up(request, self._inbound.peer, self._plane.settings, readable=read)
+        lines += lines_up(request, self._inbound.peer, self._plane.settings, readable=read, trace=self.account.trace)
         path = target.prefix + (self._path or b"/") + self._query
         head = framed_request(request.method, path, lines, len(data))
         self._sent_at = self._plane.now()
