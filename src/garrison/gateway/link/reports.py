@@ -68,7 +68,7 @@ class UseValue(msgspec.Struct, kw_only=True):
         first_tokens: until the first byte of its body, of streams.
         gaps: between two reads of a stream.
         overheads: in the gateway's own code.
-        waits: for a target that was not ready, of requests that waited.
+        waits: for a place or for a target, of requests that waited.
         uncounted: those that succeeded without saying what they used.
     """
 
@@ -95,7 +95,7 @@ class InProgressValue(msgspec.Struct, frozen=True, kw_only=True):
     """Requests in progress of one key to one target by one route.
 
     Attributes:
-        waiting: of `count`, those that wait for a target that is not ready.
+        waiting: of `count`, those that wait for a place, for a target or for a connection.
     """
 
     route: str
@@ -235,7 +235,7 @@ class Phase(StrEnum):
     READING = "reading"
     """Its body is arriving."""
     WAITING = "waiting"
-    """Its target is not ready."""
+    """It waits for a place, for its target or for a connection."""
     SENT = "sent"
     """Its target has it, and has not answered yet."""
     ANSWERING = "answering"

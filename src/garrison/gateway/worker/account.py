@@ -45,7 +45,7 @@ class Account:
         status: of its answer; 0 before that begins.
         outcome: as in `FinishedValue`; empty before its end.
         stream: whether it asks for one.
-        waited: for a target that was not ready. `woken`: the part of it in which an engine was started or woken.
+        waited: for a place and for a target. `woken`: the part of it in which an engine was started or woken.
         overhead: in the gateway's own code, but for the pieces of an answer after the first.
         first_byte: until the answer began; None before that.
         capture: what is kept of it and its answer; None where nothing is.

@@ -39,7 +39,7 @@ class FinishedRequests:
         """Keep a request that has ended."""
         if account.capture is not None:
             self.captured.append(account)
-        if self.wanted:
+        if self.wanted and account.asked_for.kind is not Kind.PROXY:  # a call of the management API
             if len(self._accounts) < _MOST:
                 self._accounts.append(account)
             else:
@@ -69,16 +69,16 @@ def finished_value(account: "Account", offset: float) -> FinishedValue:
     Args:
         offset: of Unix time to the loop's.
     """
-    trace = account.trace if account.trace is not None and account.trace.sampled else None
-    return FinishedValue(
-        id=account.id.decode(),
+    own = account.id.decode()
+    found = FinishedValue(
+        id=own,
         at=account.at + offset,
-        model=shown(account.model),
+        model=account.model if account.model == account.route else shown(account.model),
         path=path_of(account.asked_for),
         route=account.route,
         target=account.target,
         key_id=account.key,
-        request_id=shown(account.request_id.decode("latin-1")),
+        request_id=own if account.request_id is account.id else shown(account.request_id.decode("latin-1")),
         peer=account.peer,
         status=account.status,
         outcome=account.outcome,
@@ -92,11 +92,12 @@ def finished_value(account: "Account", offset: float) -> FinishedValue:
         tokens=account.tokens,
         bytes_in=account.bytes_in,
         bytes_out=account.bytes_out,
-        retries=max(0, account.tries - 1),
-        trace_id="" if trace is None else trace.id.decode(),
-        span_id="" if trace is None else trace.span.decode(),
-        parent_id="" if trace is None else trace.parent.decode(),
+        retries=account.tries - 1 if account.tries > 1 else 0,
     )
+    trace = account.trace
+    if trace is not None and trace.sampled:
+        found.trace_id, found.span_id, found.parent_id = (one.decode() for one in (trace.id, trace.span, trace.parent))
+    return found
 
 
 def path_of(asked: Asked) -> str:

@@ -36,7 +36,7 @@ _HISTOGRAMS = {
     ),
     "overheads": ("garrison_gateway_overhead_seconds", "In the gateway's own code.", OVERHEAD_BOUNDS),
     "waits": (
-        "garrison_gateway_queue_seconds", "For a target that was not ready, of requests that waited.", WAIT_BOUNDS,
+        "garrison_gateway_queue_seconds", "For a place or for the target, of requests that waited.", WAIT_BOUNDS,
     ),
 }  # fmt: skip
 _STATES = {BreakerState.CLOSED: 0, BreakerState.HALF_OPEN: 1, BreakerState.OPEN: 2}
@@ -146,7 +146,11 @@ class Totals:
                 waiting[key] += one.waiting
         for metric, text, found in (
             ("garrison_gateway_in_flight", "Requests in progress.", running),
-            ("garrison_gateway_queued", "Of these, requests that wait for a target that is not ready.", waiting),
+            (
+                "garrison_gateway_queued",
+                "Of these, those that wait for a place, a target or a connection.",
+                waiting,
+            ),
         ):
             family = GaugeMetricFamily(metric, text, labels=_LABELS)
             for key, count in found.items():
