@@ -83,3 +83,4 @@ def test_what_strangers_wrote_cannot_move_the_cursor(
     assert "250 ms" in out
     assert "and 3 more" in out
     assert "2026-01-02 03:04:05" in out
+    assert out.count("i-1") == 2

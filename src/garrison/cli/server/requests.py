@@ -12,11 +12,11 @@ from garrison.cli.server.options import ServerUrl, client
 
 app = make_app("List requests to models, in progress or ended; show and stop them.", no_args_is_help=True)
 
-Ids = Annotated[list[str], typer.Argument(metavar="ID...", help="As `garrison requests list` shows them.")]
+Ids = Annotated[list[str], typer.Argument(metavar="ID", help="As `garrison requests list` shows them.")]
 Failed = Annotated[bool, typer.Option("--failed", help="Only those that did not go well.")]
 Route = Annotated[str | None, typer.Option("--route", metavar="NAME", help="Only this route or instance.")]
 Key = Annotated[int | None, typer.Option("--key", metavar="ID", help="Only those of this key.")]
-Count = Annotated[int, typer.Option("--count", "-n", min=1, max=1000, help="How many at most.")]
+Count = Annotated[int, typer.Option("--count", "-n", metavar="N", min=1, max=1000, help="How many at most.")]
 
 
 @app.command("list")

@@ -14,9 +14,9 @@ from garrison.cli.views.age import parse_since
 app = make_app("Show requests and tokens by day, key and route.")
 
 Since = Annotated[
-    str | None, typer.Option("--since", metavar="WHEN", help="First day: a duration such as 7d, or a date; 30d.")
+    str | None, typer.Option("--since", metavar="WHEN", help="First day: 7d ago, or a date; 30d without it.")
 ]
-Until = Annotated[str | None, typer.Option("--until", metavar="WHEN", help="Last day, included; today.")]
+Until = Annotated[str | None, typer.Option("--until", metavar="WHEN", help="Last day, included; today without it.")]
 Key = Annotated[int | None, typer.Option("--key", metavar="ID", help="Only this key; 0 for requests without one.")]
 Route = Annotated[str | None, typer.Option("--route", metavar="NAME", help="Only this route or instance.")]
 By = Annotated[str, typer.Option("--by", metavar="NAMES", help="What sums are split by: some of day, key, route.")]

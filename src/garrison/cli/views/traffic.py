@@ -44,12 +44,12 @@ def show_ended(found: Sequence[Mapping[str, Any]]) -> None:
     rows = [
         [
             one["at"][:19].replace("T", " "), str(one["status"]), one["outcome"], _seconds(one["seconds"]),
-            _optional(one["first_byte"]), *_tokens(one["tokens"]), *_who(one),
+            _optional(one["first_byte"]), *_tokens(one["tokens"]), *_who(one), one["id"],
         ]
         for one in found
     ]  # fmt: skip
     print_table(
-        ("at (UTC)", "status", "outcome", "took", "first byte", "in", "out", "model", "target", "key", "client"),
+        ("at (UTC)", "status", "outcome", "took", "first byte", "in", "out", "model", "target", "key", "client", "id"),
         [[plain(cell) for cell in row] for row in rows],
         empty="no requests have ended since the start of the server",
     )
