@@ -95,3 +95,12 @@ def test_a_route_waits_as_long_as_it_says(boxes: Callable[..., ServerLab]) -> No
     assert answer.json()["loading"]["state"] == "starting"
     assert lab.chat("s").is_success, "longer than the setting"
     wait_for(lambda: lab.instance("tiny")["requests"] == 0, 5, "everything was given back")
+
+
+def test_a_route_is_in_effect_when_apply_returns(
+    boxes: Callable[..., ServerLab], tmp_path: Path, tiny_model: Path
+) -> None:
+    lab = boxes("  r: {to: tiny, set: {max_tokens: 1}}\n")
+    for most in (2, 3, 4, 5):
+        applied(lab, tmp_path, tiny_model, f"  r: {{to: tiny, set: {{max_tokens: {most}}}}}\n")
+        assert lab.chat("r", most=50, ignore_eos=True).json()["usage"]["completion_tokens"] == most

@@ -7,6 +7,7 @@ from garrison import __version__
 from garrison.access.keys import Keys
 from garrison.api import backends, errors, keys, llama_cpp, metrics, nodes, requests, system, usage
 from garrison.api.authentication import Authentication
+from garrison.api.fleet import holds
 from garrison.api.fleet import routes as fleet
 from garrison.api.guard import Guard
 from garrison.api.instances import of_stacks
@@ -36,7 +37,7 @@ def create_app(given: Services) -> FastAPI:
     app.state.services = given
     errors.install(app)
     app.include_router(system.health)
-    for noun in (
+    nouns = (
         system,
         keys,
         instances,
@@ -46,10 +47,12 @@ def create_app(given: Services) -> FastAPI:
         llama_cpp,
         models,
         fleet,
+        holds,
         usage,
         requests,
         metrics,
-    ):
+    )
+    for noun in nouns:
         app.include_router(noun.router)
     complete(app)
     return app

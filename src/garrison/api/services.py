@@ -21,6 +21,7 @@ from garrison.net.thread_pool import ThreadPool
 from garrison.nodes.watch import Nodes
 
 if TYPE_CHECKING:
+    from garrison.api.fleet.holds import AdapterHolds
     from garrison.api.metrics import Metrics
 
 __all__ = ["Services", "services"]
@@ -33,6 +34,7 @@ class Services:
     Attributes:
         downloads: of models.
         fleet: the declared stacks.
+        holds: adapters that the gateway sends no request to.
         metrics: for Prometheus.
         traffic: what the gateway carries.
         environ: what `${NAME}` stands for in a manifest of the owner.
@@ -51,6 +53,7 @@ class Services:
     feed: Feed
     downloads: Downloads
     fleet: FleetCommands
+    holds: "AdapterHolds"
     metrics: "Metrics"
     traffic: Traffic
     log_path: Callable[[str], Path]

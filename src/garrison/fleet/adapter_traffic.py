@@ -6,7 +6,7 @@ from typing import Protocol
 
 from garrison.fleet.values.demand import NOTHING_ASKED, Demand
 
-__all__ = ["AdapterTraffic", "NoGateway", "OtherGateway"]
+__all__ = ["AdapterTraffic", "NoGateway"]
 
 
 class AdapterTraffic(Protocol):
@@ -22,6 +22,9 @@ class AdapterTraffic(Protocol):
         Entered when the last request to it has ended, with True; or after `seconds`, with False. Until the context
         ends no further request is sent to it: requests go to another version, or wait.
         """
+
+    async def follow(self) -> None:
+        """Return when requests go by everything that is on record now; at the latest after a few seconds."""
 
 
 class NoGateway:
@@ -40,23 +43,5 @@ class NoGateway:
         """As `AdapterTraffic.leaving`."""
         yield True
 
-
-class OtherGateway:
-    """`AdapterTraffic` of a command beside a server, whose gateway routes requests.
-
-    What is in use is not known here. So a version that was replaced is left to the server, which unloads it when its
-    last request has ended.
-    """
-
-    def demand(self) -> Demand:
-        """As `AdapterTraffic.demand`."""
-        return Demand(elsewhere=True)
-
-    def tries(self, target: str, name: str) -> int:
-        """As `AdapterTraffic.tries`."""
-        return 0
-
-    @asynccontextmanager
-    async def leaving(self, target: str, name: str, seconds: float) -> AsyncIterator[bool]:
-        """As `AdapterTraffic.leaving`."""
-        yield False
+    async def follow(self) -> None:
+        """As `AdapterTraffic.follow`."""

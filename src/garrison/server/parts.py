@@ -131,7 +131,7 @@ class Parts:
         )
         self._traffic.begin(
             records, self.adapters, read_again=self.routes.read_again, refresh=self.routes.refresh,
-            left=self.workers.left, look_now=self._agent.look_now,
+            fresh=self.routes.fresh, left=self.workers.left, look_now=self._agent.look_now,
         )  # fmt: skip
 
     async def startup(self, feed: Feed) -> None:

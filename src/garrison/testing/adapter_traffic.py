@@ -27,6 +27,7 @@ class MemoryTraffic:
         tried: what `tries` returns.
         away: adapters that requests are kept away from now.
         kept_away: the same, ever, in order.
+        followed: how often a change was waited for to be in effect.
         tell: is called when requests have to go elsewhere, or may come back.
     """
 
@@ -37,6 +38,7 @@ class MemoryTraffic:
         self.tried: Counter[Place] = Counter()
         self.away: set[Place] = set()
         self.kept_away: list[Place] = []
+        self.followed = 0
         self.tell: Callable[[], None] = lambda: None
 
     def demand(self) -> Demand:
@@ -57,10 +59,14 @@ class MemoryTraffic:
         self.tell()
         loop = asyncio.get_running_loop()
         deadline = loop.time() + seconds
-        while self.running[place] and loop.time() < deadline:  # noqa: ASYNC110 - what a test counts tells nobody
-            await asyncio.sleep(_POLL_SECONDS)
         try:
+            while self.running[place] and loop.time() < deadline:  # noqa: ASYNC110 - a test changes a plain counter
+                await asyncio.sleep(_POLL_SECONDS)
             yield not self.running[place]
         finally:
             self.away.discard(place)
             self.tell()
+
+    async def follow(self) -> None:
+        """As `AdapterTraffic.follow`."""
+        self.followed += 1

@@ -70,7 +70,7 @@ class LocalOperations:
     ) -> "Applied":
         from garrison.fleet.operations.apply import apply
 
-        return await apply(
+        applied = await apply(
             self._fleet,
             request.declaration,
             view,
@@ -79,6 +79,8 @@ class LocalOperations:
             fingerprint=fingerprint,
             execution=_execution(stopping),
         )
+        await self._fleet.traffic.follow()
+        return applied
 
     async def carry_owed(
         self,
@@ -113,6 +115,7 @@ class LocalOperations:
         applied = await destroy(
             self._fleet, stack, view, options=PlanOptions(), fingerprint=fingerprint, execution=_execution(stopping)
         )
+        await self._fleet.traffic.follow()
         gone = await self._fleet.read(self._fleet.store.stack, stack, at=()) is None
         return Destroyed(applied=applied, gone=gone)
 
@@ -128,7 +131,9 @@ class LocalOperations:
         from garrison.fleet.operations.adopt import adopt
 
         choose, only = await self._chosen(request)
-        return await adopt(self._fleet, request.stack, choose, view, fingerprint=fingerprint, only=only)
+        adopted = await adopt(self._fleet, request.stack, choose, view, fingerprint=fingerprint, only=only)
+        await self._fleet.traffic.follow()
+        return adopted
 
     async def propose_forgetting(self, target: str, view: FleetView, *, force: bool = False) -> "Loss":
         from garrison.fleet.operations.forget import propose_forgetting
@@ -140,7 +145,9 @@ class LocalOperations:
     ) -> "Forgotten":
         from garrison.fleet.operations.forget import forget
 
-        return await forget(self._fleet, target, view, fingerprint=fingerprint, force=force)
+        forgotten = await forget(self._fleet, target, view, fingerprint=fingerprint, force=force)
+        await self._fleet.traffic.follow()
+        return forgotten
 
     async def discover(self, request: DiscoverRequest, view: FleetView) -> "tuple[Discovered, ...]":
         from garrison.fleet.operations.discover import choose_targets, discover

@@ -14,6 +14,8 @@ from garrison.server.adapters.records import AdapterRecords
 __all__ = ["GatewayTraffic"]
 
 _LOOK_SECONDS = 1.0
+_FOLLOW_SECONDS = 3.0
+_READ_SECONDS = 2.0
 
 
 class GatewayTraffic:
@@ -33,6 +35,7 @@ class GatewayTraffic:
         *,
         read_again: Callable[[], Awaitable[None]],
         refresh: Callable[[], None],
+        fresh: Callable[[float], Awaitable[None]],
         left: Callable[[str, str], Awaitable[bool]],
         look_now: Callable[[str], None],
     ) -> None:
@@ -41,11 +44,13 @@ class GatewayTraffic:
         Args:
             read_again: reads what was recorded up to now.
             refresh: tells the workers what follows from that.
+            fresh: reads what is declared, and tells the workers, within so many seconds.
             left: returns when no worker has a request to a target that asks for a name; False: that is not known.
             look_now: has the agent look at a target.
         """
         self._records, self._loads = records, loads
         self._read_again, self._refresh, self._left, self._look_now = read_again, refresh, left, look_now
+        self._fresh = fresh
 
     def demand(self) -> Demand:
         """As `AdapterTraffic.demand`."""
@@ -70,10 +75,28 @@ class GatewayTraffic:
                 self._look_later(place)
             yield unused
         finally:
-            self._leaving[place] -= 1
-            self._leaving += Counter()  # drops those that are zero
-            records.keep_away(self._leaving)
-            self._refresh()
+            try:
+                with contextlib.suppress(TimeoutError, GarrisonError):
+                    async with asyncio.timeout(_READ_SECONDS):
+                        await self._read_again()  # what became of it
+            finally:
+                self._let_back(records, place)
+
+    def _let_back(self, records: AdapterRecords, place: Place) -> None:
+        self._leaving[place] -= 1
+        self._leaving += Counter()  # drops those that are zero
+        records.keep_away(self._leaving)
+        self._refresh()
+
+    async def follow(self) -> None:
+        """As `AdapterTraffic.follow`."""
+        if self._records is None:
+            return
+        with contextlib.suppress(TimeoutError, GarrisonError):
+            async with asyncio.timeout(_FOLLOW_SECONDS):
+                await self._fresh(_FOLLOW_SECONDS)
+                self._refresh()  # another one may have read it, and not told it yet
+                await self._left("", "")  # nothing is called so: they answer when they have read what came before
 
     async def _emptied(self, records: AdapterRecords, place: Place, seconds: float) -> bool:
         try:
