@@ -37,22 +37,9 @@ def create_app(given: Services) -> FastAPI:
     app.state.services = given
     errors.install(app)
     app.include_router(system.health)
-    nouns = (
-        system,
-        keys,
-        instances,
-        of_stacks,
-        nodes,
-        backends,
-        llama_cpp,
-        models,
-        fleet,
-        holds,
-        usage,
-        requests,
-        metrics,
-    )
-    for noun in nouns:
+    for noun in (system, keys, instances, of_stacks, nodes, backends, llama_cpp, models):
+        app.include_router(noun.router)
+    for noun in (fleet, holds, usage, requests, metrics):
         app.include_router(noun.router)
     complete(app)
     return app

@@ -1,5 +1,6 @@
 """The connection to the control process: frames in any pieces, what is asked, and what happens without it."""
 
+import asyncio
 import json
 from collections.abc import Callable
 from typing import Any
