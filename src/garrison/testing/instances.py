@@ -117,7 +117,8 @@ class MemoryRunningEngine:
 
     def __init__(self, launch: Launch, pid: int, runner: "MemoryRunner") -> None:
         self.launch = launch
-        self.upstream = Upstream(f"http://127.0.0.1:{launch.port}", "key", launch.spec.model or launch.spec.name)
+        model = "" if launch.spec.router else launch.spec.model or launch.spec.name
+        self.upstream = Upstream(f"http://127.0.0.1:{launch.port}", "key", model)
         self.pid: int | None = pid
         self.seconds: float | None = runner.start_seconds
         self.phases: Mapping[str, float] = {}
