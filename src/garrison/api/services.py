@@ -16,6 +16,7 @@ from garrison.api.models.downloads import Downloads
 from garrison.base.clock import Clock, SystemClock
 from garrison.base.settings import Settings
 from garrison.instances.manager import InstanceManager
+from garrison.instances.routers import Routers
 from garrison.net.thread_pool import ThreadPool
 from garrison.nodes.watch import Nodes
 
@@ -30,6 +31,7 @@ class Services:
     """Everything behind the API, in one value.
 
     Attributes:
+        routers: the models of instances that have none of their own.
         downloads: of models.
         fleet: the declared stacks.
         metrics: for Prometheus.
@@ -43,6 +45,7 @@ class Services:
 
     settings: Settings
     instances: InstanceManager
+    routers: Routers
     nodes: Nodes
     keys: KeyOperations
     audit: AuditLog
