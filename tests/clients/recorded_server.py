@@ -1,7 +1,7 @@
 """A server for the engine `custom`: `recorded_server.py PORT`.
 
 It answers with what vLLM 0.32.0 (CPU, the model of `scripts/tiny_model.py`) answered once: tool calls, responses and
-messages, which the simulator does not have. A transcription and a ranking say what arrived, and `/v1/realtime` echoes.
+messages, which the simulator does not have. It stores no response. A transcription and a ranking say what arrived, and `/v1/realtime` echoes.
 """
 
 import hashlib
@@ -33,6 +33,12 @@ async def _recorded(request: web.Request) -> web.StreamResponse:
         if event:
             await answer.write(event + b"\n\n")
     return answer
+
+
+async def _no_response(request: web.Request) -> web.Response:
+    message = f"Response with id '{request.match_info['id']}' not found."
+    error = {"message": message, "type": "invalid_request_error", "param": "response_id", "code": 404}
+    return web.json_response({"error": error}, status=404)
 
 
 async def _transcribed(request: web.Request) -> web.Response:
@@ -72,6 +78,7 @@ def main() -> None:
     app = web.Application(client_max_size=_MOST_BYTES)
     app.router.add_get("/health", _healthy)
     app.router.add_get("/v1/realtime", _realtime)
+    app.router.add_get("/v1/responses/{id}", _no_response)
     app.router.add_post("/v1/audio/transcriptions", _transcribed)
     app.router.add_post("/v1/rerank", _asked)
     for path in _ANSWERS:

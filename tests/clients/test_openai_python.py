@@ -106,7 +106,7 @@ def test_responses(served: Served) -> None:
     }
     text = "".join(one.delta for one in events if one.type == "response.output_text.delta")
     assert text == answer.output_text != ""
-    with pytest.raises(openai.NotFoundError, match="/upstream/INSTANCE/v1/responses/resp_1"):
+    with pytest.raises(openai.NotFoundError, match="Response with id 'resp_1' not found"):
         responses.retrieve("resp_1")
 
 

@@ -184,6 +184,15 @@ def test_a_macro_that_contains_itself_ends(tmp_path: Path) -> None:
     assert read_back(manifest_text(found, "x"), tmp_path).instances["m"].engine == "custom"
 
 
+def test_a_dollar_in_the_name_of_a_parameter_is_no_variable(tmp_path: Path) -> None:
+    filters = {"stripParams": "${a, ${b}, $$c, top_p", "setParams": {"${d}": "${e"}}
+    content = {"models": {"m": {"cmd": "llama-server -m /m.gguf --port ${PORT}", "filters": filters}}}
+    (tmp_path / "c.yaml").write_text(yaml.safe_dump(content))
+    found = migrate("llama-swap", [tmp_path / "c.yaml"], "/home/x")
+    more = read_back(manifest_text(found, "x"), tmp_path).routes["m"].more
+    assert more == {"strip": ["${a", "${b}", "$$c", "top_p"], "set": {"${d}": "${e"}}
+
+
 def test_no_models(tmp_path: Path) -> None:
     (tmp_path / "c.yaml").write_text("models: []\n")
     with pytest.raises(InvalidError, match="no mapping `models`"):

@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import re
+import warnings
 from collections.abc import Iterator
 from typing import TextIO
 
@@ -243,3 +244,16 @@ def test_a_reader_that_is_gone_ends_nobody(pipe):
     LOG.info("more")
     assert output.dropped == 0
     pipe.readable = os.open(os.devnull, os.O_RDONLY)
+
+
+@pytest.mark.filterwarnings("always")
+def test_a_warning_of_python_is_a_line_of_the_log_and_never_blocks(pipe):
+    with log_output(pipe.stream, style="json", level="info", limit=1000) as log:
+        for number in range(2000):
+            warnings.warn(f"old API {number} {'x' * 100}", DeprecationWarning, stacklevel=1)
+        assert log.dropped > 0
+    stream = io.StringIO()
+    with log_output(stream, style="json", level="info"):
+        warnings.warn("old API", UserWarning, stacklevel=1)
+    (line,) = lines(stream)
+    assert (line["level"], line["logger"], "old API" in line["event"]) == ("warning", "py.warnings", True)

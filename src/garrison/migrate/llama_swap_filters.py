@@ -26,7 +26,7 @@ def add_filters(model: str, name: str, body: Mapping[str, Any], own: Macros, fou
         more["set"] = values
     strip = [one.strip() for one in str(filters.get("stripParams") or "").split(",") if one.strip()]
     if names := [one for one in strip if _fits({"strip": [one]}, found, f"{where}.filters.stripParams")]:
-        more["strip"] = list(dict.fromkeys(names))
+        more["strip"] = [unmarked(one) for one in dict.fromkeys(names)]
     by_id = filters.get("setParamsByID")
     for key, params in by_id.items() if isinstance(by_id, dict) else ():
         at = f"{where}.filters.setParamsByID.{key}"

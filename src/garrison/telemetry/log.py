@@ -83,6 +83,8 @@ class LogOutput:
         self._former_level = self._own.level
         self._own.setLevel(level.upper())
         logging.getLogger().addHandler(self._handler)
+        # Python writes warnings to stderr itself, which blocks where nobody reads it.
+        logging.captureWarnings(True)
 
     @property
     def dropped(self) -> int:
@@ -91,6 +93,7 @@ class LogOutput:
 
     def close(self, seconds: float = _DRAIN_SECONDS) -> None:
         """Write what is waiting, for at most `seconds`, and log no more. Harmless when repeated."""
+        logging.captureWarnings(False)
         logging.getLogger().removeHandler(self._handler)
         self._own.setLevel(self._former_level)
         self._stream.drain(seconds)
