@@ -2,8 +2,9 @@
 
     python lone_worker.py PORT UPSTREAM DIRECTORY
 
-It listens on 127.0.0.1:PORT and sends requests for the model `bench` on to 127.0.0.1:UPSTREAM. Names `bench-00000` and
-so on, and keys, as many as `--names` says. SIGTERM ends both.
+It listens on 127.0.0.1:PORT and sends requests for the model `bench` on to 127.0.0.1:UPSTREAM. There can be more routes
+(`bench-1` and so on), more keys (KEY-1 and so on) and more targets, which all are the same upstream; each route goes to
+all of them. SIGTERM ends both.
 """
 
 import argparse
@@ -23,7 +24,8 @@ async def main() -> None:
     parser.add_argument("upstream", type=int)
     parser.add_argument("directory", type=Path)
     parser.add_argument("--key", help="the token that clients must send")
-    parser.add_argument("--names", type=int, default=0)
+    for what in ("routes", "keys", "targets"):
+        parser.add_argument(f"--{what}", type=int, default=1)
     arguments = parser.parse_args()
     loop, ended = asyncio.get_running_loop(), asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -52,10 +54,17 @@ async def main() -> None:
     await worker.wait()
 
 
+def numbered(name: str, count: int) -> list[str]:
+    return [name, *(f"{name}-{one}" for one in range(1, count))]
+
+
 def greeting(arguments: argparse.Namespace) -> list[messages.Settings | messages.Keys | messages.Tables]:
-    target = messages.TargetValue(id="target:bench", url=f"http://127.0.0.1:{arguments.upstream}", key="secret")
-    names = ["bench", *(f"bench-{one:05}" for one in range(arguments.names))]
-    keys = () if arguments.key is None else (arguments.key, *(f"{arguments.key}-{one:05}" for one in range(10_000)))
+    targets = [
+        messages.TargetValue(id=one, url=f"http://127.0.0.1:{arguments.upstream}", key="secret")
+        for one in numbered("target:bench", arguments.targets)
+    ]
+    ids = tuple(one.id for one in targets)
+    keys = () if arguments.key is None else tuple(numbered(arguments.key, arguments.keys))
     return [
         messages.Settings(
             host="127.0.0.1", port=arguments.port, control_socket="/nonexistent", open_inference=arguments.key is None
@@ -64,8 +73,8 @@ def greeting(arguments: argparse.Namespace) -> list[messages.Settings | messages
         messages.Tables(
             version=1,
             whole=True,
-            targets=[target],
-            routes=[messages.RouteValue(name=name, targets=(target.id,)) for name in names],
+            targets=targets,
+            routes=[messages.RouteValue(name=one, targets=ids) for one in numbered("bench", arguments.routes)],
         ),
     ]
 

@@ -1,35 +1,34 @@
-"""What a request costs a gateway as its routes, keys and targets grow: CPU time a request, which should stay flat.
+"""What a request costs the gateway as its routes, keys and targets grow: CPU time a request, which should stay flat.
 
-    python benchmarks/gateway/scale.py STARTER.py [--rounds 3] [--json FILE]
+    python benchmarks/gateway/scale.py [--rounds 3] [--json FILE]
 
-STARTER.py knows how to start the gateway with so many of each. It has two functions:
-
-    names(scale) -> (models, keys)      the names that have a route, "bench" the first; the keys, or [] for none
-    command(scale, place) -> [words]    writes what the gateway needs into place.directory; it listens on place.port,
-                                        and every target is http://127.0.0.1:{place.upstream}
-
-`scale` is a `Scale`, `place` a `peers.Place`. One of the three numbers grows at a time; requests of 1 KB from 32
-connections go round the models and the keys. A row is flat when its last column stays below 1.1.
+One of the three numbers grows at a time, in a worker that is told them at its start; requests of 1 KB from 32
+connections go round the routes and the keys, and each route goes to every target. A row is flat when its last column
+stays below 1.1.
 """
 
 import argparse
-import importlib.util
 import json
 import os
 import statistics
+import sys
 import tempfile
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import load
 from load import Values
+from lone_worker import numbered
 from peers import Peer, Place
 from run import CACHE, Bench, Watch, check_machine, machine, say, start
 
 SIZES = {"routes": (1, 10, 100, 1_000, 10_000), "keys": (1, 10, 100, 1_000, 10_000), "targets": (1, 10, 100, 1_000)}
 CONNECTIONS = 32
+WARM_SECONDS = 5  # for code, connections and heads that only first requests wait for
+KEY = "sk-bench"
+LONE_WORKER = Path(__file__).with_name("lone_worker.py")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,34 +38,22 @@ class Scale:
     targets: int = 1
 
 
-@dataclass(frozen=True, slots=True)
-class Starter:
-    names: Callable[[Scale], tuple[list[str], list[str]]]
-    command: Callable[[Scale, Place], list[str]]
+def command(scale: Scale, place: Place) -> list[str]:
+    return [
+        *(sys.executable, str(LONE_WORKER), str(place.port), str(place.upstream), str(place.directory), "--key", KEY),
+        *(word for name, value in asdict(scale).items() for word in (f"--{name}", str(value))),
+    ]
 
 
-def load_starter(path: Path) -> Starter:
-    spec = importlib.util.spec_from_file_location("starter", path)
-    if spec is None or spec.loader is None:
-        raise SystemExit(f"{path} is no Python file")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    missing = [name for name in ("names", "command") if not hasattr(module, name)]
-    if missing:
-        raise SystemExit(f"{path} has no function {' and no function '.join(missing)}; see --help")
-    return Starter(module.names, module.command)
-
-
-def measure(bench: Bench, starter: Starter, scale: Scale) -> Values:
+def measure(bench: Bench, scale: Scale) -> Values:
     """A gateway of this scale, started, warmed and measured."""
-    models, keys = starter.names(scale)
-    bench = replace(bench, key=keys[0] if keys else "")
-    peer = Peer("gateway", lambda place: starter.command(scale, place), patience=120)
+    models, keys = numbered("bench", scale.routes), numbered(KEY, scale.keys)
+    peer = Peer("gateway", lambda place: command(scale, place), patience=120)
     listed = {name: bench.bodies / name for name in ("models", "keys")}
     listed["models"].write_text("".join(f"{model}\n" for model in models))
     listed["keys"].write_text("".join(f"{key}\n" for key in keys))
     with start(bench, peer, CACHE) as running:
-        for seconds in (1, bench.seconds):  # the first is for code and connections that only first requests wait for
+        for seconds in (WARM_SECONDS, bench.seconds):
             watch = Watch(running.tree, bench.gateway_core)
             found = load.requests(
                 *(running.port, bench.body(1024), CONNECTIONS, seconds, watch),
@@ -96,13 +83,11 @@ def table(rounds: Sequence[dict[str, dict[int, Values]]]) -> str:
 
 def main() -> None:
     shell = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    shell.add_argument("starter", type=Path)
     shell.add_argument("--rounds", type=int, default=3)
     shell.add_argument("--seconds", type=int, default=3, help="of one measurement")
     shell.add_argument("--most", type=int, default=10_000, help="leave out what is larger")
     shell.add_argument("--json", type=Path, help="write every round here")
     args = shell.parse_args()
-    starter = load_starter(args.starter)
     gateway_core, load_core = check_machine(0)
     os.sched_setaffinity(0, {load_core})
     rounds: list[dict[str, dict[int, Values]]] = []
@@ -110,7 +95,7 @@ def main() -> None:
         tempfile.TemporaryDirectory(prefix="bodies-") as bodies,
         load.upstream(load.compiled("upstream", CACHE)) as upstream,
     ):
-        bench = Bench(gateway_core, load_core, upstream, CACHE / "streams", Path(bodies), "", args.seconds, 0)
+        bench = Bench(gateway_core, load_core, upstream, CACHE / "streams", Path(bodies), KEY, args.seconds, 0)
         for number in range(args.rounds):
             found: dict[str, dict[int, Values]] = {}
             for what, sizes in SIZES.items():
@@ -118,7 +103,7 @@ def main() -> None:
                 for size in [size for size in sizes if size <= args.most]:
                     say(f"round {number + 1}: {size:,} {what}")
                     grown: dict[str, Any] = {what: size}
-                    found[what][size] = measure(bench, starter, Scale(**grown))
+                    found[what][size] = measure(bench, Scale(**grown))
             rounds.append(found)
     print(table(rounds))
     if args.json is not None:

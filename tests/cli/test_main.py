@@ -2,9 +2,12 @@ import json
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
+from importlib import import_module
 from typing import Any
 
 import pytest
+from typer.main import get_command
 
 from garrison.cli.main import root_help, run
 from garrison.cli.table import COMMANDS, find
@@ -61,6 +64,33 @@ def test_help_of_every_command(cli: Any, words: list[str], flag: str) -> None:
     done = cli(*words, flag)
     assert done.code == 0, done
     assert "Usage:" in done.out or "usage:" in done.out
+
+
+def commands_of(path: tuple[str, ...], command: Any) -> Iterator[tuple[str, ...]]:
+    yield path
+    for name, below in getattr(command, "commands", {}).items():
+        yield from commands_of((*path, name), below)
+
+
+def every_command() -> Iterator[tuple[str, ...]]:
+    for command in COMMANDS:
+        yield from commands_of((command.name,), get_command(import_module(command.module).app))
+
+
+def test_help_fits_80_columns_and_names_no_types(cli: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    for words in every_command():
+        if words == ("sim",):  # an argparse, which ends the process
+            continue
+        lines = cli(*words, "--help").out.splitlines()
+        assert [line for line in lines if len(line) > 80 or re.search(r"<[a-z]+( range)?>|<=x", line)] == [], words
+
+
+def test_help_is_filled(cli: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lines that were broken for the source are not broken there again."""
+    monkeypatch.setenv("COLUMNS", "80")
+    text = cli("serve", "--help").out
+    assert "Ctrl-C stops the\n engine; a second one kills it." in re.sub(r" +\n", "\n", text)
 
 
 @pytest.mark.parametrize("argv", [[], ["--help"], ["-h"], ["help"]], ids=str)

@@ -73,6 +73,10 @@ def _run_command(command: Command, argv: list[str]) -> int:
             hint=f"`garrison {command.name} --help` shows the usage.",
         )
     program = get_command(import_module(command.module).app)
+    if not {"-h", "--help"}.isdisjoint(own):
+        from garrison.cli.plain_help import show_plain_help
+
+        show_plain_help(program)
     # Not `program.main`, which turns Ctrl-C into a silent exit code.
     try:
         context = program.make_context(f"garrison {command.name}", list(own), obj=tuple(rest))

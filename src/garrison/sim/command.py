@@ -158,7 +158,7 @@ def parser() -> argparse.ArgumentParser:
     add("--wake-delay", type=float, help="seconds that each call to wake up takes")
     for name, text in _SLEEP_FAULTS.items():
         add(f"--{name.replace('_', '-')}", action="store_true", default=None, help=text)
-    add("--disguise", choices=DISGUISES)
+    add("--disguise", choices=DISGUISES, metavar="HOW", help=f"what answers in its place: {', '.join(DISGUISES)}")
     add("--script", metavar="JSON|@FILE", help="rules, as a JSON list")
     return shell
 

@@ -175,3 +175,62 @@ async def test_heads_that_repeat_and_bodies_that_do_not(lab: GatewayLab) -> None
         assert control.requests[-1].body == body
         assert control.requests[-1].all(b"content-length") == [b"%d" % size]
     assert len(control.requests) == 6
+
+
+@pytest.fixture
+async def swept(lab: GatewayLab, monkeypatch: pytest.MonkeyPatch) -> GatewayLab:
+    monkeypatch.setattr("garrison.gateway.worker.sweeping._SWEEP_SECONDS", 0.01)
+    lab.sweep()
+    return lab
+
+
+async def test_a_control_process_that_says_nothing_is_not_waited_for_without_end(swept: GatewayLab) -> None:
+    swept.plane.silence_seconds = 0.2
+
+    async def silent(conn: Conn) -> None:
+        await conn.request()
+        await conn.ended()
+
+    await swept.control(silent)
+    client = await swept.client()
+    answer = await client.ask(b"GET /api/v1/x HTTP/1.1\r\n\r\n")
+    assert (answer.status, b"does not answer" in answer.body) == (504, True), answer.body
+    await swept.until(lambda: not swept.plane._timed)
+
+
+async def test_an_answer_that_stops_is_cut_off_and_one_that_goes_on_is_not(swept: GatewayLab) -> None:
+    swept.plane.silence_seconds = 0.8
+
+    async def stops(conn: Conn) -> None:
+        while b"stops" not in (await conn.request()).start:
+            conn.send(b"HTTP/1.1 200 OK\r\ncontent-length: 3\r\n\r\n")
+            for piece in (b"a", b"b", b"c"):
+                await asyncio.sleep(0.5)
+                conn.send(piece)
+        conn.send(b"HTTP/1.1 200 OK\r\ncontent-length: 6\r\n\r\nabc")
+        await conn.ended()
+
+    await swept.control(stops)
+    client = await swept.client()
+    client.send(b"GET /api/v1/goes HTTP/1.1\r\n\r\n")
+    assert (await client.answer()).body == b"abc"
+    client.send(b"GET /api/v1/stops HTTP/1.1\r\n\r\n")
+    assert (await asyncio.wait_for(client.reader.read(), 10)).endswith(b"\r\n\r\nabc")
+
+
+async def test_silence_after_an_upgrade_is_no_failure(swept: GatewayLab) -> None:
+    swept.plane.silence_seconds = 0.2
+
+    async def upgrades(conn: Conn) -> None:
+        await conn.request()
+        conn.send(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n")
+        await asyncio.sleep(1.5)
+        conn.send(b"late")
+        await conn.ended()
+
+    await swept.control(upgrades)
+    client = await swept.client()
+    client.send(b"GET /api/v1/x HTTP/1.1\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n")
+    assert (await client.reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 101")
+    assert await asyncio.wait_for(client.reader.readexactly(4), 10) == b"late"
+    client.close()

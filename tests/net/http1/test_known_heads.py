@@ -1,5 +1,6 @@
 """Heads that are known: a reader that skips them finds what one finds that reads each."""
 
+import tracemalloc
 from typing import Any
 
 import pytest
@@ -123,13 +124,34 @@ def test_the_second_time_a_head_is_known_whatever_its_length() -> None:
         assert [one is not None for one in found] == [known], body
 
 
-def test_what_is_remembered_is_bounded() -> None:
+def noted(heads: KnownHeads, count: int, lines: bytes) -> None:
+    for number in range(count):
+        for _ in range(2):
+            heads.note(b"GET / HTTP/1.1\r\nauthorization: Bearer %d\r\n" % number + lines + b"\r\n")
+
+
+def test_the_heads_of_ten_thousand_clients_are_known() -> None:
     heads = KnownHeads()
-    for number in range(2000):
-        for _ in range(3):
-            heads.note(b"GET /%d HTTP/1.1\r\n\r\n" % number)
-    assert len(heads._known) <= 512
-    assert len(heads._seen) <= 512
+    noted(heads, 10_000, b"host: box.example:8080\r\naccept: */*\r\nuser-agent: x/1.2.3\r\n")
+    assert len(heads._known) == 10_000
+
+
+@pytest.mark.parametrize(
+    ("count", "lines"), [(20_000, b""), (20_000, b"a:b\r\n" * 60), (8000, b"x: " + b"y" * 3800 + b"\r\n")]
+)
+def test_what_is_remembered_is_bounded(count: int, lines: bytes) -> None:
+    tracemalloc.start()
+    heads = KnownHeads()
+    noted(heads, count, lines)
+    taken, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert len(heads._known) <= 16_384
+    assert len(heads._seen) <= 16_384
+    assert taken < 24 * 2**20
+
+
+def test_a_large_head_is_not_remembered() -> None:
+    heads = KnownHeads()
     large = b"GET / HTTP/1.1\r\nx: " + b"y" * 5000 + b"\r\n\r\n"
     heads.note(large)
     heads.note(large)

@@ -81,6 +81,8 @@ class Passing:
                 self._inbound.pause_reading(True)
             return
         self._sent = True
+        if not self._raw:
+            self._listen()
         connection.send(data)
         if connection.congested:
             self._inbound.pause_reading(True)
@@ -124,6 +126,8 @@ class Passing:
             own += upgrade_lines(request)
         head = request_head(request, self._path, own, length, self._dropped)
         connection.request(self, request.method.decode("latin-1"), head, switch=request.upgrade)
+        self._listen()
+        self._plane.timed(self)
         self._inbound.go_on()
         pending, self._pending = self._pending, []
         for piece in pending:
@@ -168,11 +172,13 @@ class Passing:
 
     def answer_flush(self) -> None:
         connection = self._upstream
+        self._listen()
         if self._out:
             self._inbound.send(b"".join(self._out))
             self._out.clear()
         if connection is not None and connection.reader.status == _SWITCHED and not self._raw:
             self._raw = True
+            self.deadline = 0.0  # another protocol, in which silence may be usual
             self._switch(connection)
 
     def answer_raw(self, data: bytes) -> None:
@@ -197,10 +203,26 @@ class Passing:
         self._inbound.pause_reading(False)
 
     def expired(self) -> None:
-        self.cancel()
-        self._inbound.abort()
+        """The target has been silent for too long. A client that is slow to send its body has a limit of its own."""
+        if not self._ended and not self._inbound.paused and not self._started:
+            self._listen()
+            return
+        text = f"it sent nothing for {self._plane.silence_seconds:g} s"
+        error, started = self._plane.not_answered(self.target, text), self._started
+        connection, self._upstream = self._upstream, None
+        if connection is not None:
+            connection.abort()
+        if started:
+            self._end()
+            self._inbound.abort()
+        else:
+            self._refuse(error, status=504)
 
     # ---
+
+    def _listen(self) -> None:
+        """From now on the target may be silent for so long."""
+        self.deadline = self._plane.now() + self._plane.silence_seconds
 
     def _until_close(self, reader: ResponseReader) -> bool:
         return self._request.http10 and not has_length(reader)
@@ -212,13 +234,14 @@ class Passing:
         if rest := self._inbound.switch():
             connection.send(rest)
 
-    def _refuse(self, error: GarrisonError) -> None:
+    def _refuse(self, error: GarrisonError, status: int = 502) -> None:
+        """Answer with an error; `status` where the target did not answer."""
         self._end()
         if self._inbound.work is self:
             complete = self._request.complete
             found = self._plane.error_answer(error, self._request.target)
             self._inbound.answer(
-                502 if isinstance(error, UnreachableError) else found[0], found[1], found[2], close=not complete
+                status if isinstance(error, UnreachableError) else found[0], found[1], found[2], close=not complete
             )
 
     def _end(self) -> None:

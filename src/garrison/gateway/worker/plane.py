@@ -237,7 +237,7 @@ class Plane:
     def route_for(self, request: Request, model: str) -> tuple[Route, str]:
         """Return the route of a model, and the name for its targets. Raises NotFoundError."""
         found = self.table.find(model)
-        if found is not None and any(one.target.value.hop for one in found[0].ends) and _hopped(request):
+        if found is not None and found[0].hop and _hopped(request):
             found = None  # another server has sent it here: two that know each other would go round in circles
         if found is None:
             raise self.unknown(request, model)

@@ -168,6 +168,7 @@ class Route:
         name: without the slash of a route that stands only for what is beneath its name.
         ends: replaced when one joins, leaves, or has another model or weight; never changed in place.
         only: the end of a route that has just one, which needs no policy.
+        hop: whether one of its targets is another server.
         policy: None for a route of one end.
         affinity: what its policy needs to know of a request; None for nothing.
         filters: what changes in requests, by the name that they were sent to; None for nothing.
@@ -176,13 +177,14 @@ class Route:
         rates: limits of what it carries; None for none. They are counted by `limiter`.
     """
 
-    __slots__ = ("_shape", "affinity", "budget", "ends", "filters", "limiter", "line", "name", "only", "policy",
+    __slots__ = ("_shape", "affinity", "budget", "ends", "filters", "hop", "limiter", "line", "name", "only", "policy",
                  "rates", "value")  # fmt: skip
 
     def __init__(self, value: RouteValue, targets: Mapping[str, Target]) -> None:
         self.ends: tuple[End, ...] = ()
         self._shape: tuple[tuple[Target, str, float, str], ...] = ()
         self.only: End | None = None
+        self.hop = False
         self.policy: Policy | None = None
         self.affinity: Affinity | None = None
         self.filters: Mapping[str, Rewrite] | None = filters_of(value)
@@ -255,6 +257,7 @@ class Route:
                 if one is not one.target.end:
                     one.target.ends.add(one)
         self.only = self.ends[0] if len(self.ends) == 1 else None
+        self.hop = any(one.target.value.hop for one in self.ends)
         if len(self.ends) > 1:
             self.policy = self.policy or policy_of(value.policy, **value.options)
             self.budget = self.budget or RetryBudget()

@@ -17,7 +17,11 @@ from garrison.net.http1.writing import has_body
 
 __all__ = ["KnownHead", "KnownHeads", "split_head"]
 
-_MOST_HEADS = 512
+_MOST_HEADS = 16_384
+"""Ten thousand clients have a head each, since each has its own key."""
+_MOST_MEMORY = 16 * 2**20
+_HEADER_MEMORY = 192
+"""Bytes of the objects of one header, whatever is in it."""
 _MOST_BYTES = 4096
 """Of one head; larger ones are rare, and would take much memory."""
 _MOST_DIGITS = 15
@@ -50,11 +54,12 @@ class KnownHeads:
         answers: they are of answers that have a length; else of requests.
     """
 
-    __slots__ = ("_known", "_read", "_seen", "get")
+    __slots__ = ("_known", "_memory", "_read", "_seen", "get")
 
     def __init__(self, *, answers: bool = False) -> None:
         self._known: dict[bytes, KnownHead | None] = {}
         self._seen: set[int] = set()
+        self._memory = 0
         self._read = _answer if answers else _request
         self.get = self._known.get
 
@@ -72,8 +77,12 @@ class KnownHeads:
                 self._seen.clear()
             self._seen.add(mark)
             return
-        if len(self._known) >= _MOST_HEADS:
+        # About twice what the key takes: the headers of it are kept too.
+        memory = 2 * len(key) + _HEADER_MEMORY * key.count(b"\r\n")
+        if len(self._known) >= _MOST_HEADS or self._memory + memory > _MOST_MEMORY:
             self._known.clear()
+            self._memory = 0
+        self._memory += memory
         self._known[key] = self._read(key)
 
 
