@@ -5,7 +5,9 @@ from typing import Any
 
 import pytest
 from gateway_lab import OK, Conn, GatewayLab, Upstream, chat
+from lab_keys import key, told_keys
 
+from garrison.access.permissions import Grants
 from garrison.gateway.link.messages import RouteValue, Tables, TargetValue
 from garrison.gateway.requests.paths import LLAMA_ROUTER
 
@@ -36,12 +38,14 @@ class Router:
 
     def know(self) -> None:
         """Its models are known, one of them loaded."""
-        route = RouteValue(name="r", targets=(self.target.id,), nested=True, listed=False)
+        route = RouteValue(name="r", targets=(self.target.id,), nested=True, listed=False, instances=("r",))
         states = {"one": "running", "org/two": "stopped"}
         self.tell(
             route,
             *(
-                RouteValue(name=f"r/{name}", targets=(self.target.id,), rest=name, facts={"state": state})
+                RouteValue(
+                    name=f"r/{name}", targets=(self.target.id,), rest=name, instances=("r",), facts={"state": state}
+                )
                 for name, state in states.items()
             ),
         )
@@ -95,6 +99,32 @@ async def test_who_may_not_use_it_learns_nothing_of_its_models(router: Router) -
     assert (status, b"org/two" in said) == (401, False)
 
 
+async def test_keys_are_for_all_of_its_models_or_for_one(router: Router) -> None:
+    router.know()
+    router.lab.set(open_inference=False)
+    only = {
+        "all": Grants(instances=frozenset({"r"})),
+        "one": Grants(models=frozenset({"r/one"})),
+        "else": Grants(instances=frozenset({"x"})),
+    }
+    router.lab.plane.callers.set_keys(told_keys(*(key(name, only=grants) for name, grants in only.items())))
+
+    async def tried(name: str) -> tuple[list[int], list[str]]:
+        header = b"X-API-Key: " + name.encode()
+        answers = [
+            (await router.ask(chat(body(f"r/{model}"), header, path=path)))[0]
+            for path in (b"/v1/chat/completions", b"/models/load", b"/models/unload")
+            for model in MODELS
+        ]
+        _, found = await router.ask(b"GET /v1/models HTTP/1.1\r\nHost: g\r\n%b\r\n\r\n" % header)
+        return answers, [one["id"] for one in json.loads(found)["data"]]
+
+    assert await tried("all") == ([200, 200, 200, 200, 403, 403], ["r/one", "r/org/two"])
+    assert await tried("one") == ([200, 403, 200, 403, 403, 403], ["r/one"])
+    assert await tried("else") == ([403] * 6, [])
+    assert router.asked_for() == ["one", "org/two", "one"]
+
+
 async def test_the_paths_of_its_engine(router: Router) -> None:
     post = chat(body("one"), path=b"/llama-cpp/r/v1/chat/completions")
     assert await router.ask(post) == (200, b"ok"), "where the body is the engine's own"
@@ -126,9 +156,9 @@ async def test_the_list_has_its_models_in_its_place(router: Router) -> None:
 async def test_one_of_its_models_is_loaded_and_unloaded(router: Router, known: bool) -> None:
     if known:
         router.know()
-    key = b"Authorization: Bearer " + router.lab.KEY.encode()
+    header = b"Authorization: Bearer " + router.lab.KEY.encode()
     for path, model in ((b"/models/load", "r/org/two"), (b"/models/unload", "r/org/two"), (b"/models/load", "r")):
-        assert (await router.ask(chat(body(model), key, path=path)))[0] == 200
+        assert (await router.ask(chat(body(model), header, path=path)))[0] == 200
     assert router.lab.link.loads == [
         ("instance:r", "org/two", True), ("instance:r", "org/two", False), ("instance:r", "", True),
     ]  # fmt: skip
