@@ -1,7 +1,8 @@
 """A server for the engine `custom`: `recorded_server.py PORT`.
 
 It answers with what vLLM 0.32.0 (CPU, the model of `scripts/tiny_model.py`) answered once: tool calls, responses and
-messages, which the simulator does not have. It stores no response. A transcription and a ranking say what arrived, and `/v1/realtime` echoes.
+messages, which the simulator does not have. It stores no response. A transcription and a ranking say what arrived, and
+`/v1/realtime` echoes.
 """
 
 import hashlib

@@ -5,11 +5,13 @@ from typing import Any
 import pytest
 from fleet_world import World, adapter
 
+from garrison.base.errors import ConflictError
 from garrison.fleet.context import Fleet
 from garrison.fleet.operations.repair import repair
 from garrison.fleet.report.inventory import take_stock
 from garrison.fleet.values import events
 from garrison.fleet.values.declaration import AdapterDeclaration, Declaration, versioned_name
+from garrison.fleet.values.demand import Place
 from garrison.fleet.values.plan import ActionKind, Way
 from garrison.fleet.values.target import TargetSpec
 from garrison.fleet.values.view import SilentView
@@ -84,6 +86,23 @@ async def test_the_record_says_so_before_the_old_one_is_left(stage: Stage) -> No
     assert seen[0] == {V1, V2}
 
 
+@pytest.mark.parametrize("slots", [None, 1], ids=["beside it", "in its place"])
+async def test_requests_stay_away_until_the_end_is_on_record(stage: Stage, slots: int | None) -> None:
+    """A gateway follows the record: it would send them to what has just been unloaded."""
+    await stage.apply(stage.wanted(slots=slots))
+    stage.artifacts.digests[PATH] = TWO
+    seen: list[tuple[set[Place], set[str]]] = []
+
+    def look() -> None:
+        serving = {one.key.name for one in stage.store.resources() if one.operation.serves}
+        seen.append((set(stage.traffic.away), serving))
+
+    stage.traffic.tell = look
+    await stage.apply(stage.wanted(slots=slots))
+    assert seen[0][0] == {("edge-1", V1)}
+    assert seen[-1] == (set(), {V2})
+
+
 async def test_one_that_is_in_use_stays_until_its_last_request_has_ended(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -132,6 +151,18 @@ async def test_a_version_that_does_not_answer_changes_nothing(stage: Stage) -> N
     await stage.apply(stage.wanted(probe=True))
     assert stage.sent() == [("load", V2), ("unload", V2)], "it was loaded, did not answer, and is gone again"
     assert stage.edge.served == {V1: f"/store/{ONE}"}
+
+
+async def test_the_old_version_answers_where_somebody_else_has_the_name_of_the_new_one(stage: Stage) -> None:
+    await stage.apply(stage.wanted())
+    stage.artifacts.digests[PATH] = TWO
+    stage.edge.served[V2] = "/theirs"
+    stage.sent()
+    with pytest.raises(ConflictError):
+        await stage.apply(stage.wanted())
+    kept = {one.name: one.kind for one in (await stage.plan(stage.wanted())).actions}
+    assert kept == {V1: ActionKind.KEEP, V2: ActionKind.BLOCKED}
+    assert stage.sent() == []
 
 
 async def test_back_to_the_version_before_while_it_is_still_loaded(
@@ -254,9 +285,12 @@ async def test_one_makes_room_unless_it_is_in_use(stage: Stage) -> None:
     await stage.repair()
     assert stage.sent() == []
     stage.traffic.running.clear()
+    serving: list[bool] = []
+    stage.traffic.tell = lambda: serving.append(any(one.operation.serves for one in stage.store.resources()))
     await stage.repair()
     assert stage.sent() == [("unload", "sql")]
     assert stage.names() == ["sql: on-demand"]
+    assert serving == [True, False], "requests came back when the record said that it is gone"
 
 
 async def test_a_loaded_one_on_demand_is_updated_and_another_is_not(stage: Stage) -> None:

@@ -1,6 +1,6 @@
 """Random histories of adapters that are updated while requests use them, against what must hold at every unload.
 
-Workers of a gateway send requests to the version that they were told last. The process that tells them, and updates,
+Workers of a gateway send requests to the version that they were told last. The process that updates, which tells them,
 is killed between any two effects; workers and targets go on. Written from the requirement:
 
 - what workers were told is served, and so is what a request in progress uses;

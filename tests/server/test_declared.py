@@ -242,6 +242,18 @@ async def test_what_is_applied_is_told_without_being_asked(stage: Stage) -> None
     assert stage.told == 1
 
 
+async def test_what_was_read_without_telling_anybody_is_told_later(stage: Stage) -> None:
+    stage.declare({"r": {"to": "a"}})
+    await stage.routes.startup()
+    told = stage.told
+    stage.declare({"s": {"to": "a"}})
+    await stage.routes.read_again()
+    stage.routes.follow_engines()
+    assert (set(stage.routes.now.routes), stage.told) == ({"s"}, told)
+    stage.routes.refresh()
+    assert stage.told == told + 1
+
+
 async def test_a_key_is_read_and_its_failure_is_told(
     stage: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -93,6 +93,7 @@ class _Link:
 
     def __init__(self) -> None:
         self.activated: list[str] = []
+        self.has_left: list[int] = []
         self.on_activate: Callable[[Target, Exchange], None] = lambda _target, _exchange: None
 
     def activate(self, target: Target, exchange: Exchange, seconds: float | None) -> int:
@@ -107,6 +108,8 @@ class _Link:
     def stored(self, id: str, at: StoredAt) -> None: ...
     def busy(self, target: Target) -> None: ...
     def idle(self, target: Target) -> None: ...
+    def left(self, number: int) -> None:
+        self.has_left.append(number)
 
 
 class Routed:
@@ -159,9 +162,11 @@ class Routed:
     def target(self, name: str) -> Target:
         return self.plane.table.targets[f"instance:{name}"]
 
-    async def ask(self, body: bytes | None = None, *, path: str = CHAT, headers: str = "") -> tuple[int, str, str]:
+    async def ask(
+        self, body: bytes | None = None, *, path: str = CHAT, headers: str = "", method: str = "POST"
+    ) -> tuple[int, str, str]:
         """Send a request; return status, head and body. The status is 0 if the connection was closed without one."""
-        reader, writer = await self.begin(body, path=path, headers=headers)
+        reader, writer = await self.begin(body, path=path, headers=headers, method=method)
         try:
             async with asyncio.timeout(10):
                 answer = await reader.read()
@@ -172,12 +177,14 @@ class Routed:
         return int(head[9:12] or b"0"), head.decode().lower(), rest.decode()
 
     async def begin(
-        self, body: bytes | None = None, *, path: str = CHAT, headers: str = ""
+        self, body: bytes | None = None, *, path: str = CHAT, headers: str = "", method: str = "POST"
     ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         """Send a request and return without its answer."""
         body = body_of("r") if body is None else body
         reader, writer = await asyncio.open_connection("127.0.0.1", self._port)
-        head = f"POST {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n{headers}content-length: {len(body)}\r\n\r\n"
+        head = (
+            f"{method} {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n{headers}content-length: {len(body)}\r\n\r\n"
+        )
         writer.write(head.encode() + body)
         return reader, writer
 

@@ -16,6 +16,7 @@ from garrison.access.tokens import TokenHasher
 from garrison.api.app import create_app, guarded
 from garrison.api.feed import Feed
 from garrison.api.fleet.commands import FleetCommands
+from garrison.api.fleet.holds import AdapterHolds
 from garrison.api.metrics import Metrics
 from garrison.api.models.downloads import Downloads
 from garrison.api.models.fetcher import Fetcher
@@ -146,6 +147,7 @@ class ServedApi:
             feed=self.feed,
             downloads=self.downloads,
             fleet=self.commands,
+            holds=AdapterHolds(self.fleet.fleet.traffic),
             metrics=Metrics(self.instances, self.devices, self.feed, node="main"),
             environ=self.environ,
             log_path=lambda name: self.logs / f"{name}.log",

@@ -7,6 +7,7 @@ from garrison import __version__
 from garrison.access.keys import Keys
 from garrison.api import backends, errors, keys, llama_cpp, metrics, nodes, system
 from garrison.api.authentication import Authentication
+from garrison.api.fleet import holds
 from garrison.api.fleet import routes as fleet
 from garrison.api.guard import Guard
 from garrison.api.instances import of_stacks
@@ -36,7 +37,7 @@ def create_app(given: Services) -> FastAPI:
     app.state.services = given
     errors.install(app)
     app.include_router(system.health)
-    for noun in (system, keys, instances, of_stacks, nodes, backends, llama_cpp, models, fleet, metrics):
+    for noun in (system, keys, instances, of_stacks, nodes, backends, llama_cpp, models, fleet, holds, metrics):
         app.include_router(noun.router)
     app.include_router(llama_cpp.of_instances)
     complete(app)

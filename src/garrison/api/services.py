@@ -21,6 +21,7 @@ from garrison.net.thread_pool import ThreadPool
 from garrison.nodes.watch import Nodes
 
 if TYPE_CHECKING:
+    from garrison.api.fleet.holds import AdapterHolds
     from garrison.api.metrics import Metrics
 
 __all__ = ["Services", "services"]
@@ -34,6 +35,7 @@ class Services:
         routers: the models of instances that have none of their own.
         downloads: of models.
         fleet: the declared stacks.
+        holds: adapters that the gateway sends no request to.
         metrics: for Prometheus.
         environ: what `${NAME}` stands for in a manifest of the owner.
         log_path: where the log of an instance is.
@@ -52,6 +54,7 @@ class Services:
     feed: Feed
     downloads: Downloads
     fleet: FleetCommands
+    holds: "AdapterHolds"
     metrics: "Metrics"
     log_path: Callable[[str], Path]
     disk: ThreadPool

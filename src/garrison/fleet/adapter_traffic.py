@@ -6,7 +6,7 @@ from typing import Protocol
 
 from garrison.fleet.values.demand import NOTHING_ASKED, Demand
 
-__all__ = ["AdapterTraffic", "NoGateway", "OtherGateway"]
+__all__ = ["AdapterTraffic", "NoGateway"]
 
 
 class AdapterTraffic(Protocol):
@@ -39,24 +39,3 @@ class NoGateway:
     async def leaving(self, target: str, name: str, seconds: float) -> AsyncIterator[bool]:
         """As `AdapterTraffic.leaving`."""
         yield True
-
-
-class OtherGateway:
-    """`AdapterTraffic` of a command beside a server, whose gateway routes requests.
-
-    What is in use is not known here. So a version that was replaced is left to the server, which unloads it when its
-    last request has ended.
-    """
-
-    def demand(self) -> Demand:
-        """As `AdapterTraffic.demand`."""
-        return Demand(elsewhere=True)
-
-    def tries(self, target: str, name: str) -> int:
-        """As `AdapterTraffic.tries`."""
-        return 0
-
-    @asynccontextmanager
-    async def leaving(self, target: str, name: str, seconds: float) -> AsyncIterator[bool]:
-        """As `AdapterTraffic.leaving`."""
-        yield False

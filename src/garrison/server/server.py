@@ -10,6 +10,7 @@ from starlette.types import ASGIApp
 from garrison.api.app import create_app, guarded
 from garrison.api.feed import Feed
 from garrison.api.fleet.commands import Notes
+from garrison.api.fleet.holds import AdapterHolds
 from garrison.api.metrics import Metrics
 from garrison.api.services import Services
 from garrison.base.errors import GarrisonError
@@ -166,6 +167,8 @@ class Server:
         if self._opening is not None:
             self._opening.cancel()
         self._parts.commands.request_stop()
+        if self._given is not None:
+            await self._given.holds.shutdown()
         await asyncio.gather(self._parts.ollama.shutdown(), self._parts.workers.shutdown())
         await asyncio.gather(*(one.shutdown() for one in self._listeners))
         await self._parts.instances.shutdown(stop=self._stop_instances)
@@ -229,6 +232,7 @@ class Server:
             feed=self._feed,
             downloads=parts.downloads(self._feed),
             fleet=parts.commands,
+            holds=AdapterHolds(parts.fleet.traffic),
             metrics=Metrics(
                 parts.instances, parts.devices, self._feed, node=values.node_name, gateway=parts.workers.totals.collect
             ),

@@ -365,6 +365,66 @@ async def test_a_closed_target_is_asked_for_again(linked: LinkLab) -> None:
     assert (await client.answer()).body == b"ok"
 
 
+async def test_an_adapter_is_asked_for_by_its_route(linked: LinkLab) -> None:
+    upstream = await linked.lab.upstream(answers)
+
+    def told(*models: str) -> messages.Tables:
+        whole = tables(upstream.url, upstream.url)
+        (route,) = whole.routes
+        route = msgspec.structs.replace(route, models=models, adapters=("sql", "sql"))
+        return msgspec.structs.replace(whole, routes=[route])
+
+    def script(message: Any, peer: Peer[Any]) -> None:
+        if isinstance(message, messages.Activate):
+            loaded = told("", "sql@1")
+            peer.send(loaded)
+            peer.send(messages.Activated(id=message.id, target=loaded.targets[1]))
+
+    linked.control.script = script
+    linked.control.send(told("", ""))
+    await linked.lab.until(lambda: linked.lab.plane.table.routes)
+    client = await linked.lab.client()
+    assert (await client.ask(chat())).body == b"ok"
+    (asked,) = linked.control.of(messages.Activate)
+    assert (asked.target, asked.route, asked.tried) == ("target:m0", "m", ())
+    assert len(linked.control.of(messages.Taken)) == 1
+    assert json.loads(upstream.requests[0].body)["model"] == "sql@1"
+
+
+async def test_names_in_use_are_reported_and_their_end_is_told(
+    linked: LinkLab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(link_module, "_COUNTS_SECONDS", 0.02)
+    release = asyncio.Event()
+
+    async def held(conn: Conn) -> None:
+        await conn.request()
+        await release.wait()
+        conn.send(OK)
+        await conn.ended()
+
+    upstream = await linked.lab.upstream(held)
+    whole = tables(upstream.url)
+    route = msgspec.structs.replace(whole.routes[0], models=("sql@1",), adapters=("sql",))
+    linked.control.send(msgspec.structs.replace(whole, routes=[route]))
+    await linked.lab.until(lambda: linked.lab.plane.table.routes)
+    linked.control.send(messages.Leave(id=1, target="target:m0", model="sql@1"))
+    await linked.lab.until(lambda: linked.control.of(messages.Left) == [messages.Left(id=1)])
+    client = await linked.lab.client()
+    client.send(chat())
+    await linked.lab.until(lambda: upstream.requests)
+    linked.control.send(messages.Leave(id=2, target="target:m0", model="sql@1"))
+    linked.control.send(messages.Leave(id=3, target="target:m0", model="sql@1"))
+    linked.control.send(messages.Leave(id=4, target="target:gone", model="sql@1"))
+    await linked.lab.until(lambda: messages.Left(id=4) in linked.control.got)
+    release.set()
+    assert (await client.answer()).body == b"ok"
+    await linked.lab.until(lambda: messages.Left(id=3) in linked.control.got)
+    assert messages.Left(id=2) not in linked.control.got, "only the last is answered"
+    in_use = messages.InUse(models={"target:m0": ["sql@1"]})
+    await linked.lab.until(lambda: in_use in linked.control.got)
+
+
 async def test_where_a_start_is_is_kept_until_the_target_opens(linked: LinkLab) -> None:
     linked.lab.tell(None)
     target = linked.lab.target()

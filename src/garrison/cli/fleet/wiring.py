@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from garrison.cli.options import settings
 from garrison.cli.signals import Wishes
+from garrison.fleet.adapter_traffic import NoGateway
 from garrison.fleet.context import Fleet
 
 if TYPE_CHECKING:
     from garrison.base.settings import Settings
+    from garrison.cli.server.adapter_traffic import TrafficOfServer
     from garrison.cli.server.stack_instances import InstancesOfServer
     from garrison.declared.recorded import RecordedInstances
     from garrison.fleet.management.operations import Operations, StackOperations
@@ -58,8 +60,6 @@ def open_fleet() -> Iterator[Fleet]:
     Raises:
         GarrisonError: the database cannot be opened.
     """
-    from garrison.declared.recorded import RecordedInstances
-    from garrison.fleet.adapter_traffic import NoGateway, OtherGateway
     from garrison.fleet.artifacts.disk import DiskArtifacts
     from garrison.fleet.instance_dialer import InstanceDialer
     from garrison.net.client import HttpDialer
@@ -68,9 +68,8 @@ def open_fleet() -> Iterator[Fleet]:
     values = settings("fleet", "server", "instances")
     store = open_store(values.database)
     artifacts = DiskArtifacts(values.data_dir, store.identity(), record=store)
-    instances = _instances(store, values)
+    instances, traffic = _beside_a_server(values) or (_recorded(store, values), NoGateway())
     dialer = InstanceDialer(HttpDialer(), instances)
-    traffic = NoGateway() if isinstance(instances, RecordedInstances) else OtherGateway()
     fleet = Fleet(store=store, dialer=dialer, artifacts=artifacts, instances=instances, traffic=traffic)
     try:
         yield fleet
@@ -82,22 +81,31 @@ def open_fleet() -> Iterator[Fleet]:
                 print(f"abandoned, because it does not return: {plain(call)}", file=sys.stderr)
 
 
-def _instances(store: "SqlStore", values: "Settings") -> "InstancesOfServer | RecordedInstances":
-    """Whoever runs instances on this data directory: its server, or nobody."""
+def _beside_a_server(values: "Settings") -> "tuple[InstancesOfServer, TrafficOfServer] | None":
+    """The instances and the gateway of the server that runs on this data directory; None if none does."""
+    if not (values.data_dir / "server.sock").exists():
+        return None
+    from garrison.cli.server.adapter_traffic import TrafficOfServer
+    from garrison.cli.server.client import ServerClient
+    from garrison.cli.server.stack_instances import InstancesOfServer
+    from garrison.net.thread_pool import ThreadPool
+
+    def client() -> ServerClient:
+        return ServerClient(replace(values, server_url=None))
+
+    with client() as asked:
+        if not asked.answers():
+            return None
+    pool = ThreadPool("garrison-instances", 4)
+    return InstancesOfServer(client, values, pool), TrafficOfServer(client, pool)
+
+
+def _recorded(store: "SqlStore", values: "Settings") -> "RecordedInstances":
+    """The instances where no server runs."""
     from garrison.declared.recorded import RecordedInstances
     from garrison.net.thread_pool import ThreadPool
 
-    pool = ThreadPool("garrison-instances", 4)
-    if not (values.data_dir / "server.sock").exists():
-        return RecordedInstances(store, values, pool)
-    from garrison.cli.server.client import ServerClient
-    from garrison.cli.server.stack_instances import InstancesOfServer
-
-    here = replace(values, server_url=None)
-    with ServerClient(here) as client:
-        if not client.answers():
-            return RecordedInstances(store, values, pool)
-    return InstancesOfServer(lambda: ServerClient(here), values, pool)
+    return RecordedInstances(store, values, ThreadPool("garrison-instances", 4))
 
 
 @contextmanager

@@ -144,10 +144,11 @@ class _Run:
                 return None
             if self.options.stopping():
                 return None
-            outcome, result = await self._act(item, way, visit)
-            away = outcome.failure if outcome.failure and outcome.failure.cause is not None else None
-            more = at < len(work) and away is None and not (self.broken.is_set() or self.options.stopping())
-            await self.commits.save(result, *([work[at][0].log.intention()] if more else []))
+            async with contextlib.AsyncExitStack() as held:  # until it is on record: requests go by that
+                outcome, result = await self._act(item, way, visit, held)
+                away = outcome.failure if outcome.failure and outcome.failure.cause is not None else None
+                more = at < len(work) and away is None and not (self.broken.is_set() or self.options.stopping())
+                await self.commits.save(result, *([work[at][0].log.intention()] if more else []))
             self.options.checkpoint("recorded")
             self.view.ended(outcome)
             ended[item.seq] = outcome
@@ -155,12 +156,14 @@ class _Run:
                 return away
         return None
 
-    async def _act(self, item: _Item, way: Way, visit: Visit) -> tuple[Outcome, ActionResult]:
+    async def _act(
+        self, item: _Item, way: Way, visit: Visit, held: contextlib.AsyncExitStack
+    ) -> tuple[Outcome, ActionResult]:
         started = self.fleet.clock.monotonic()
         self.view.started(item.action)
         item.log.begin()
         self.options.checkpoint("intended")
-        steps = Steps(self.fleet, visit, item.action, item.log, self.view, self.options)
+        steps = Steps(self.fleet, visit, item.action, item.log, self.view, self.options, held)
         failure: Failure | None = None
         result = Result()
         state = ActionState.DONE

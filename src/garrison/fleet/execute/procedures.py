@@ -44,13 +44,13 @@ async def unload(steps: Steps) -> Result:
     is not declared any more is unloaded in any case.
     """
     action = steps.action
-    async with steps.leaving(action.name, _LAST_REQUEST_SECONDS) as unused:
-        if not unused and action.gently:
-            raise StepError(_in_use(action.name))
-        there = await _untouched(steps, action.name, action.recorded, action.observed)
-        steps.checkpoint("looked")
-        if there is not None:
-            await _take_away(steps, action.name, there)
+    unused = await steps.keep_away(action.name, _LAST_REQUEST_SECONDS)
+    if not unused and action.gently:
+        raise StepError(_in_use(action.name))
+    there = await _untouched(steps, action.name, action.recorded, action.observed)
+    steps.checkpoint("looked")
+    if there is not None:
+        await _take_away(steps, action.name, there)
     gone = (steps.log.gone(action.recorded, Operation.DELETED),) if action.recorded else ()
     return Result(resources=gone)
 
@@ -65,13 +65,13 @@ async def swap(steps: Steps) -> Result:
     spec, before = _desired(action), action.replaced or action.recorded
     name = before.key.name if before else action.name
     await _prepare(steps, spec)
-    async with steps.leaving(name, _PAUSE_SECONDS):
-        old = await _untouched(steps, name, before, action.observed)
-        steps.checkpoint("looked")
-        if old is None or (old.root == steps.path != _observed_root(action)):
-            lost = old is None and _was_recorded(action)
-            return Result(resources=(await _load_and_verify(steps, spec, lost=lost),))
-        return await _exchange(steps, spec, old)
+    await steps.keep_away(name, _PAUSE_SECONDS)
+    old = await _untouched(steps, name, before, action.observed)
+    steps.checkpoint("looked")
+    if old is None or (old.root == steps.path != _observed_root(action)):
+        lost = old is None and _was_recorded(action)
+        return Result(resources=(await _load_and_verify(steps, spec, lost=lost),))
+    return await _exchange(steps, spec, old)
 
 
 async def _exchange(steps: Steps, spec: AdapterDeclaration, old: Served) -> Result:
@@ -117,14 +117,14 @@ async def load_then_unload(steps: Steps) -> Result:
     # Record the new name now: if the process is killed here, both names are served, and both must be known.
     await steps.log.keep("unload", [created])
     steps.checkpoint("half-recorded")
-    async with steps.leaving(old.key.name, _LAST_REQUEST_SECONDS) as unused:
-        if not unused and action.gently:
-            steps.notes.append(f"{old.key.name} is unloaded when its last request has ended")
-            return Result()
-        there = await _untouched(steps, old.key.name, old, action.observed)
-        steps.checkpoint("looked")
-        if there is not None:
-            await _take_away(steps, old.key.name, there)
+    unused = await steps.keep_away(old.key.name, _LAST_REQUEST_SECONDS)
+    if not unused and action.gently:
+        steps.notes.append(f"{old.key.name} is unloaded when its last request has ended")
+        return Result()
+    there = await _untouched(steps, old.key.name, old, action.observed)
+    steps.checkpoint("looked")
+    if there is not None:
+        await _take_away(steps, old.key.name, there)
     return Result(resources=(steps.log.gone(old, Operation.DELETED, f"replaced by {action.name}"),))
 
 

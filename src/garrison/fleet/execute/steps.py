@@ -7,7 +7,7 @@ complete answer may have been carried out, so the list is read before the reques
 import asyncio
 import random
 from collections.abc import Awaitable, Callable
-from contextlib import AbstractAsyncContextManager
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, replace
 
 from garrison.base.errors import DiskFullError, GarrisonError, LockedError
@@ -85,6 +85,9 @@ class StepError(Exception):
 class Steps:
     """The steps of one action.
 
+    Args:
+        held: closed when the action is on record.
+
     Attributes:
         name: the step that was begun last.
         notes: observations besides the result.
@@ -94,9 +97,17 @@ class Steps:
     """
 
     def __init__(
-        self, fleet: Fleet, visit: Visit, action: Action, log: ActionLog, view: FleetView, options: ExecuteOptions
+        self,
+        fleet: Fleet,
+        visit: Visit,
+        action: Action,
+        log: ActionLog,
+        view: FleetView,
+        options: ExecuteOptions,
+        held: AsyncExitStack,
     ) -> None:
         self._fleet = fleet
+        self._held = held
         self._visit = visit
         self._view = view
         self._options = options
@@ -111,9 +122,9 @@ class Steps:
         self.uncertain = False
         self.ours = False
 
-    def leaving(self, name: str, seconds: float) -> AbstractAsyncContextManager[bool]:
-        """Keep the gateway's requests away from `name`; see `AdapterTraffic.leaving`."""
-        return self._fleet.traffic.leaving(self.action.target, name, seconds)
+    async def keep_away(self, name: str, seconds: float) -> bool:
+        """Keep the gateway's requests away from `name` until the action is on record; see `AdapterTraffic.leaving`."""
+        return await self._held.enter_async_context(self._fleet.traffic.leaving(self.action.target, name, seconds))
 
     def patience(self) -> "Patience":
         """Return a fresh retry budget for one step."""

@@ -83,6 +83,8 @@ class Versions:
         makes_room = public in scene.demand.unwanted
         if not makes_room and not self._answers(spec):
             return replace(base, reason=f"answers for {spec.lora_name} until {spec.served_name} does")
+        if scene.demand.elsewhere:
+            return replace(base, reason=f"replaced by {spec.served_name}; the server unloads it when nothing uses it")
         if scene.demand.uses((target, one.key.name)):
             return replace(base, reason=f"replaced by {spec.served_name}; its last request has not ended")
         if scene.sightings[target].lora_routes is False:

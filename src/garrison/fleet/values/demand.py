@@ -16,7 +16,7 @@ class Demand:
         wanted: requests wait for these, which are loaded on demand; by the names that clients use.
         unwanted: these were loaded on demand and make room for others; by the names that clients use.
         in_use: requests to these are in progress, or ended a moment ago; by the names on the target.
-        elsewhere: the gateway is another process's, so that any may be in use.
+        elsewhere: another process knows what is in use, and unloads what is not any more.
     """
 
     wanted: frozenset[Place] = frozenset()

@@ -53,7 +53,8 @@ class AdapterLoads:
         self._waiting: Counter[Place] = Counter()
         self._wanted: set[Place] = set()
         self._unwanted: dict[str, str] = {}
-        self._rooms: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._lines: defaultdict[str, list[Place]] = defaultdict(list)
+        """Adapters that look for room, by target. The first one has its turn."""
         self._failures: dict[Place, _Failure] = {}
         self._tries: Counter[Place] = Counter()
         self._used: dict[Place, float] = {}
@@ -64,11 +65,10 @@ class AdapterLoads:
 
     def demand(self) -> Demand:
         """As `AdapterTraffic.demand`."""
-        now = self._now()
         return Demand(
             wanted=frozenset(self._wanted),
             unwanted=frozenset(self._unwanted.items()),
-            in_use=frozenset(place for place, at in self._used.items() if now - at < _IDLE_SECONDS),
+            in_use=frozenset(filter(self._uses, self._used)),
         )
 
     def tries(self, target: str, name: str) -> int:
@@ -134,6 +134,7 @@ class AdapterLoads:
             if not self._waiting[place]:
                 del self._waiting[place]
                 self._wanted.discard(place)
+                self._leave_line(place)
 
     def model(self, target: str, name: str) -> str:
         """Return what a target calls an adapter; `name` itself for one that is not declared.
@@ -192,26 +193,43 @@ class AdapterLoads:
                 raise _not_ready(f"{place[1]} is not loaded: {reason}")
             self._look_now(place[0])
             await self._wait()
+        self._used[place[0], found.model] = self._now()  # by whoever waited; the worker says so a second later
 
     async def _find_room(self, place: Place) -> None:
-        """Reserve a slot, after another adapter has left it if that is necessary."""
+        """Reserve a slot, after another adapter has left it if that is necessary.
+
+        Adapters take turns, in the order in which they were asked for. All requests for one share its turn.
+        """
+        line = self._lines[place[0]]
+        if place not in line and place not in self._wanted:
+            line.append(place)
+        while place in line and not self._place(place).model:
+            if line[0] == place and self._make_room(place):
+                self._wanted.add(place)
+                break
+            await self._wait()
+        self._leave_line(place)
+
+    def _make_room(self, place: Place) -> bool:
+        """Return whether there is room. If not, name the adapter that is to make it."""
         target, name = place
-        async with self._rooms[target]:
-            try:
-                while place not in self._wanted and not self._place(place).model:
-                    room = self._room(target)
-                    if room.need is Need.NOTHING:
-                        self._wanted.add(place)
-                        return
-                    if room.need is Need.NEVER:
-                        raise _not_ready(f"{name} is not loaded: {_full(target)}")
-                    if room.victim is not None:
-                        self._unwanted[target] = room.victim
-                        self._look_now(target)
-                    await self._wait()
-                    self._unwanted.pop(target, None)
-            finally:
-                self._unwanted.pop(target, None)
+        room = self._room(target)
+        if room.need is Need.NEVER:
+            raise _not_ready(f"{name} is not loaded: {_full(target)}")
+        self._unwanted.pop(target, None)
+        if room.victim is not None:
+            self._unwanted[target] = room.victim
+            self._look_now(target)
+        return room.need is Need.NOTHING
+
+    def _leave_line(self, place: Place) -> None:
+        line = self._lines[place[0]]
+        if place not in line:
+            return
+        if line[0] == place:
+            self._unwanted.pop(place[0], None)
+        line.remove(place)
+        self.tell()  # the turn is the next one's
 
     async def _start_elsewhere(self, target: str) -> None:
         """Have another node start its instance. The agent sees when it runs."""
@@ -252,19 +270,25 @@ class AdapterLoads:
             self._tries[place] += 1
 
     def _room(self, target: str) -> Room:
-        now, places = self._now(), self._records.at(target)
-        on_demand = {one.model: one.name for one in places if one.on_demand and one.model}
+        known = self._records.known()
+        places = [one for one in self._records.at(target) if one.on_demand]
+        on_demand = {model: one.name for one in places for model in (one.model, *one.leaving)}
         loaded = [
             Loaded(
                 model,
-                on_demand.get(model),
+                name := on_demand.get(model),
                 used_at=self._used.get((target, model), 0.0),
-                idle=now - self._used.get((target, model), float("-inf")) >= _IDLE_SECONDS,
+                idle=not self._uses((target, model)) and (target, name) not in self._wanted,
+                leaving=(target, model) in known.leaving,
             )
-            for model in held(target, self._records.known())
+            for model in held(target, known)
         ]
         reserved = sum(one[0] == target and not self._place(one).model for one in self._wanted)
         return room_for(loaded, self._records.slots.get(target), reserved=reserved)
+
+    def _uses(self, place: Place) -> bool:
+        """Whether a request used it a moment ago, by its name on the target."""
+        return self._now() - self._used.get(place, float("-inf")) < _IDLE_SECONDS
 
     def _place(self, place: Place) -> AdapterPlace:
         found = self._records.places().get(place)

@@ -1,7 +1,7 @@
 """Where declared adapters are loaded, by what is on record and what was seen. Pure."""
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from garrison.fleet.values.causes import OWED, RESTARTED
@@ -23,6 +23,7 @@ class AdapterPlace:
         model: what the target calls it; empty while it is not loaded.
         loaded_at: when that was recorded.
         reason: why it is not loaded, for whoever asks for it; empty where that does not take long.
+        leaving: what the target calls versions of it that are being unloaded.
     """
 
     target: str
@@ -32,6 +33,7 @@ class AdapterPlace:
     model: str = ""
     loaded_at: datetime | None = None
     reason: str = ""
+    leaving: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +55,7 @@ class Known:
         away: why targets are out of reach, by target.
         since: of targets that are instances of this machine, since when their engine runs; None if it does not.
         leaving: by target and name there: no request is sent to these.
+        gone: by target and name there, when these left the record. A look that began before says nothing about them.
     """
 
     declarations: Sequence[Declaration] = ()
@@ -61,6 +64,7 @@ class Known:
     away: Mapping[str, str] = field(default_factory=dict)
     since: Mapping[str, datetime | None] = field(default_factory=dict)
     leaving: Collection[Place] = frozenset()
+    gone: Mapping[Place, datetime] = field(default_factory=dict)
 
 
 def adapter_places(known: Known) -> dict[Place, AdapterPlace]:
@@ -92,17 +96,13 @@ def is_loaded(one: Resource, known: Known) -> bool:
 
 def _place(spec: AdapterDeclaration, stack: str, known: Known, *, restore: bool) -> AdapterPlace:
     mine = [one for one in known.resources.get(spec.target, ()) if one.stack == stack and _is_version(one, spec)]
-    leaving = any((spec.target, one.key.name) in known.leaving for one in mine)
-    usable = [
-        one
-        for one in mine
-        if one.operation.serves and (spec.target, one.key.name) not in known.leaving and is_loaded(one, known)
-    ]
+    leaving = frozenset(one.key.name for one in mine if (spec.target, one.key.name) in known.leaving)
+    usable = [one for one in mine if one.operation.serves and one.key.name not in leaving and is_loaded(one, known)]
     chosen = answering(usable, spec.served_name)
+    place = AdapterPlace(spec.target, spec.lora_name, stack, spec.on_demand, leaving=leaving)
     if chosen is not None:
-        return AdapterPlace(spec.target, spec.lora_name, stack, spec.on_demand, chosen.key.name, chosen.at)
-    reason = "" if leaving else _reason(spec, mine, known, restore=restore)
-    return AdapterPlace(spec.target, spec.lora_name, stack, spec.on_demand, reason=reason)
+        return replace(place, model=chosen.key.name, loaded_at=chosen.at)
+    return replace(place, reason="" if leaving else _reason(spec, mine, known, restore=restore))
 
 
 def _is_version(one: Resource, spec: AdapterDeclaration) -> bool:
@@ -128,5 +128,6 @@ def held(target: str, known: Known) -> set[str]:
     seen, since = known.seen.get(target), known.since.get(target)
     if seen is None or (target in known.since and (since is None or seen.at < since)):
         return recorded
-    ours = {one.key.name for one in resources}
-    return recorded | {name for name in seen.served if name not in ours}
+    known_better = {one.key.name for one in resources}
+    known_better |= {name for (where, name), at in known.gone.items() if where == target and at >= seen.at}
+    return recorded | (seen.served.keys() - known_better)

@@ -56,6 +56,7 @@ class AdapterRecords:
         for one in await read(store.resources, targets=changes.targets) if changes.targets else ():
             resources.setdefault(one.key.target, []).append(one)
         kept = {name: some for name, some in self._known.resources.items() if name not in resources}
+        gone = {**self._known.gone, **dict.fromkeys(self._gone(resources), self._fleet.clock.now())}
         self._revision = changes.revision
         specs = list(targets)
         self.slots = {one.name: one.adapter_slots for one in specs if one.adapter_slots is not None}
@@ -68,7 +69,7 @@ class AdapterRecords:
         for spec in adapters:
             self._at.setdefault(spec.target, set()).add((spec.target, spec.lora_name))
         found = kept | {name: some for name, some in resources.items() if some}
-        self._know(declarations=tuple(declarations), resources=found)
+        self._know(declarations=tuple(declarations), resources=found, gone=gone)
 
     def saw(self, sighting: Sighting) -> None:
         """Take what the agent saw of a target."""
@@ -80,7 +81,8 @@ class AdapterRecords:
             return
         away = {one: why for one, why in known.away.items() if one != name}
         served = {one.name: one.root for one in sighting.adapters.values()}
-        self._know(away=away, seen={**known.seen, name: Seen(sighting.at, served)})
+        gone = {place: at for place, at in known.gone.items() if place[0] != name or at >= sighting.at}
+        self._know(away=away, seen={**known.seen, name: Seen(sighting.at, served)}, gone=gone)
         self.changed()
 
     def keep_away(self, leaving: Iterable[Place]) -> None:
@@ -130,6 +132,11 @@ class AdapterRecords:
         if kind == "node":
             name, _, model = model.partition("/")
         return name, model
+
+    def _gone(self, fresh: Mapping[str, Iterable[Resource]]) -> set[Place]:
+        """Return what is not on record any more, of targets that were read."""
+        before = {(name, one.key.name) for name in fresh for one in self._known.resources.get(name, ())}
+        return before - {(name, one.key.name) for name, some in fresh.items() for one in some}
 
     def _know(self, **changes: object) -> None:
         self._known = replace(self._known, **changes)  # type: ignore[arg-type]  # by name

@@ -17,7 +17,7 @@ class Need(IntEnum):
     NOTHING = 0
     EVICTION = 1
     PATIENCE = 2
-    """The others are in use."""
+    """The others are in use, or one leaves already."""
     NEVER = 3
     """The others are not on demand, and fill all slots."""
 
@@ -30,13 +30,15 @@ class Loaded:
         name: what the target calls it.
         on_demand: the name that clients use, if it may make room; None if it may not.
         used_at: the time of its last request.
-        idle: no request uses it.
+        idle: no request uses it, or waits for it.
+        leaving: it is being unloaded, and gets no further request. Its slot is taken until its last one has ended.
     """
 
     name: str
     on_demand: str | None = None
     used_at: float = 0.0
     idle: bool = True
+    leaving: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,14 +70,19 @@ class Offer:
 def room_for(loaded: Collection[Loaded], slots: int | None, *, reserved: int = 0) -> Room:
     """Decide how one more adapter on demand finds room at a target.
 
+    One that leaves already is waited for: no other has to make the room that it leaves.
+
     Args:
         slots: how many adapters the target is to hold; None: any number, and `ON_DEMAND_SLOTS` on demand.
         reserved: adapters that are being loaded.
     """
-    evictable = [one for one in loaded if one.on_demand is not None]
-    limit = len(loaded) - len(evictable) + ON_DEMAND_SLOTS if slots is None else slots
+    staying = [one for one in loaded if not one.leaving]
+    evictable = [one for one in staying if one.on_demand is not None]
+    limit = sum(one.on_demand is None for one in loaded) + ON_DEMAND_SLOTS if slots is None else slots
     if len(loaded) + reserved < limit:
         return Room(Need.NOTHING)
+    if len(staying) + reserved < limit:
+        return Room(Need.PATIENCE)
     if not evictable and not reserved:
         return Room(Need.NEVER)
     idle = [one for one in evictable if one.idle]

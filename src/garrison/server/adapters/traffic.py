@@ -14,6 +14,7 @@ from garrison.server.adapters.records import AdapterRecords
 __all__ = ["GatewayTraffic"]
 
 _LOOK_SECONDS = 1.0
+_READ_SECONDS = 2.0
 
 
 class GatewayTraffic:
@@ -70,10 +71,18 @@ class GatewayTraffic:
                 self._look_later(place)
             yield unused
         finally:
-            self._leaving[place] -= 1
-            self._leaving += Counter()  # drops those that are zero
-            records.keep_away(self._leaving)
-            self._refresh()
+            try:
+                with contextlib.suppress(TimeoutError, GarrisonError):
+                    async with asyncio.timeout(_READ_SECONDS):
+                        await self._read_again()  # what became of it
+            finally:
+                self._let_back(records, place)
+
+    def _let_back(self, records: AdapterRecords, place: Place) -> None:
+        self._leaving[place] -= 1
+        self._leaving += Counter()  # drops those that are zero
+        records.keep_away(self._leaving)
+        self._refresh()
 
     async def _emptied(self, records: AdapterRecords, place: Place, seconds: float) -> bool:
         try:

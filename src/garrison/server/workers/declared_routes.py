@@ -78,6 +78,7 @@ class DeclaredRoutes:
         self._work: asyncio.Task[None] | None = None
         self._places: Mapping[Place, AdapterPlace] = {}
         self._soon: asyncio.TimerHandle | None = None
+        self._told = self.now
 
     async def startup(self) -> None:
         """Begin, and wait a little for what is declared: requests should find it from the first moment on."""
@@ -115,7 +116,7 @@ class DeclaredRoutes:
             self._tell()
 
     def follow_engines(self) -> None:
-        """Have `now` say where adapters are loaded, by the engines that run at this moment."""
+        """Have `now` say where adapters are loaded, by the engines that run at this moment. Nobody is told."""
         if self._revision >= 0 and self.adapters.places() is not self._places:
             self.now = self._declared()
 
@@ -235,7 +236,7 @@ class DeclaredRoutes:
 
     def _tell(self) -> None:
         fresh = self._declared()
-        before, self.now = self.now, fresh
+        before, self._told, self.now = self._told, fresh, fresh
         for key, reason in fresh.reasons.items():
             if before.reasons.get(key) != reason and reason != _UNREAD:
                 _log.warning("no request can go to a target", target=key, reason=reason)
