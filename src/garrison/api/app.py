@@ -39,6 +39,7 @@ def create_app(given: Services) -> FastAPI:
     app.include_router(system.health)
     for noun in (system, keys, instances, of_stacks, nodes, backends, llama_cpp, models, fleet, holds, metrics):
         app.include_router(noun.router)
+    app.include_router(llama_cpp.of_instances)
     complete(app)
     return app
 

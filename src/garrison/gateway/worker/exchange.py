@@ -15,7 +15,7 @@ from garrison.gateway.choose.failure import Failure, failure_of
 from garrison.gateway.choose.retry import Attempt, GiveUp, blames_target, decide
 from garrison.gateway.choose.retry_budget import RetryBudget
 from garrison.gateway.requests.errors import LoopError
-from garrison.gateway.requests.paths import Api, Asked, Kind, ModelIn, path_at, reaches
+from garrison.gateway.requests.paths import LLAMA_ROUTER, Api, Asked, Kind, ModelIn, path_at, reaches
 from garrison.gateway.worker.account import CLIENT_LEFT, CUT_OFF, Account
 from garrison.gateway.worker.affinity import key_of
 from garrison.gateway.worker.bodies import NamedModel, named_model
@@ -332,6 +332,8 @@ class Exchange:
                 f"the target {name} of {self._model} leads back to this server", hint="Change its address."
             )
             self._elsewhere(error)
+        elif target.value.engine == LLAMA_ROUTER and self._named is not None and not (self.rest or end.model):
+            self._refuse(self._plane.needs_model(self._request, route.name))
         elif end.warm:
             self._go()
         else:
@@ -450,7 +452,9 @@ class Exchange:
         """The body with the name that the target knows, and with what the route changes."""
         if self._named is None:
             return self._data
-        name = self.rest or end.model or target.value.model
+        # Another server is asked for the name of the client, of which it knows what is nested; `NODE/REST` for `REST`.
+        nested = target.value.hop and self.route is not None and self.route.value.bare
+        name = ("" if nested else self.rest) or end.model or target.value.model
         name = "" if name == self._model else name
         if self._filter is not None:
             return self._named.changed(self._data, self._filter, name)
@@ -500,7 +504,7 @@ class Exchange:
             return self._request.target.partition(b"?")[0]
         if asked.kind is Kind.INFERENCE:
             return path_at(engine, asked)
-        return asked.rest if reaches(engine, self._request.method, asked.rest, query=bool(self._query)) else None
+        return asked.rest if reaches(engine, self._request.method, asked.rest, query=self._query) else None
 
     def answer_body(self, piece: bytes) -> None:
         self._account.piece(piece)
