@@ -97,6 +97,7 @@ def test_metrics_say_what_the_gateway_carried(lab: ServerLab, tiny_model: Path) 
     def found() -> dict[tuple[str, str], float]:
         families = text_string_to_metric_families(lab.http.get("/metrics").text)
         samples = [one for family in families for one in family.samples if one.name.startswith("garrison_gateway_")]
+        samples = [one for one in samples if "route" in one.labels]
         assert all(one.labels["route"] == "a" and one.labels["target"] == "instance:a" for one in samples)
         return {(one.name, one.labels.get("status") or one.labels.get("kind") or ""): one.value for one in samples}
 
@@ -104,6 +105,7 @@ def test_metrics_say_what_the_gateway_carried(lab: ServerLab, tiny_model: Path) 
     assert found()["garrison_gateway_requests_total", "200"] == 1
     assert found()["garrison_gateway_tokens_total", "out"] == 4
     assert found()["garrison_gateway_seconds_count", ""] == 1
+    assert found()["garrison_gateway_overhead_seconds_count", ""] == 1
 
 
 def test_two_workers_share_the_port(labs: Callable[..., ServerLab], tiny_model: Path) -> None:

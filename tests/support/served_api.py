@@ -29,6 +29,7 @@ from garrison.instances.routers import Routers
 from garrison.instances.settings import ManagerSettings
 from garrison.instances.values.state import State
 from garrison.nodes.watch import Nodes
+from garrison.server.workers.traffic import Traffic
 from garrison.testing.clock import FakeClock
 from garrison.testing.instances import MemoryDevices, MemoryInstances, MemoryRunner
 from garrison.testing.llama_router import MemoryRouter, MemoryRouters
@@ -55,6 +56,7 @@ class ServedApi:
         fetcher: downloads wait in the middle until its `hold` is set.
         endings: what `POST /api/v1/shutdown` asked for, in order.
         not_ready: why the server is not ready.
+        workers: stand-ins for the workers of the gateway.
     """
 
     def __init__(
@@ -85,6 +87,7 @@ class ServedApi:
         self.remote = MemoryNodes()
         self.endings: list[bool] = []
         self.not_ready = ""
+        self.workers: list[Any] = []
         self.closing = False
         self._manager_settings = ManagerSettings(**(manager or {}))
 
@@ -108,6 +111,10 @@ class ServedApi:
         await self.instances.startup()
         self.commands = FleetCommands(LocalOperations(self.fleet.fleet))
         self.downloads = Downloads(self._fetcher or self.fetcher, self.feed.add, clock=self.clock)
+        self.traffic = Traffic(
+            self.access, lambda: self.settings, pool=self.pool, disk=self.pool, clock=self.clock,
+            doors=lambda: self.workers,
+        )  # fmt: skip
         self.services = self._services()
         self.app = create_app(self.services)
         self.asgi = guarded(self.app, self.services, self.keys)
@@ -118,6 +125,7 @@ class ServedApi:
     async def shutdown(self) -> None:
         self.closing = True
         self.feed.close()
+        await self.traffic.shutdown()
         await self.client.aclose()
         await self.owner.aclose()
         self.fetcher.hold.set()
@@ -149,6 +157,7 @@ class ServedApi:
             fleet=self.commands,
             holds=AdapterHolds(self.fleet.fleet.traffic),
             metrics=Metrics(self.instances, self.devices, self.feed, node="main"),
+            traffic=self.traffic,
             environ=self.environ,
             log_path=lambda name: self.logs / f"{name}.log",
             disk=self.pool,

@@ -11,7 +11,7 @@ from garrison.access.audit import Call
 __all__ = ["AUDIT", "note", "verb_of"]
 
 AUDIT = "garrison.audit"
-_VERBS = {"POST": "create", "PUT": "replace", "PATCH": "update", "DELETE": "delete"}
+_VERBS = {"GET": "read", "POST": "create", "PUT": "replace", "PATCH": "update", "DELETE": "delete"}
 
 
 def verb_of(method: str, path: str) -> tuple[str, tuple[str, str]]:

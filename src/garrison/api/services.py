@@ -13,6 +13,7 @@ from garrison.api.feed import Feed
 from garrison.api.fleet.commands import FleetCommands
 from garrison.api.instances.idempotency import Idempotency
 from garrison.api.models.downloads import Downloads
+from garrison.api.traffic import Traffic
 from garrison.base.clock import Clock, SystemClock
 from garrison.base.settings import Settings
 from garrison.instances.manager import InstanceManager
@@ -37,6 +38,7 @@ class Services:
         fleet: the declared stacks.
         holds: adapters that the gateway sends no request to.
         metrics: for Prometheus.
+        traffic: what the gateway carries.
         environ: what `${NAME}` stands for in a manifest of the owner.
         log_path: where the log of an instance is.
         disk: threads for files.
@@ -56,6 +58,7 @@ class Services:
     fleet: FleetCommands
     holds: "AdapterHolds"
     metrics: "Metrics"
+    traffic: Traffic
     log_path: Callable[[str], Path]
     disk: ThreadPool
     ready: Callable[[], str]

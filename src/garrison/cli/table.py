@@ -37,6 +37,8 @@ COMMANDS = (
     ),
     Command("nodes", "Server", "List, add and remove other servers.", "garrison.cli.server.nodes"),
     Command("keys", "Server", "Create, list, change, rotate and delete API keys.", "garrison.cli.keys"),
+    Command("usage", "Server", "Show requests and tokens by day, key and route.", "garrison.cli.server.usage"),
+    Command("requests", "Server", "List requests to models, and stop them.", "garrison.cli.server.requests"),
     Command("ps", "Server", "List what runs: instances, and what `serve` started.", "garrison.cli.server.ps"),
     Command("logs", "Server", "Print the log of an engine that runs.", "garrison.cli.server.logs"),
     Command("stop", "Server", "Stop an instance, or a `garrison serve`.", "garrison.cli.server.stop"),

@@ -133,7 +133,7 @@ class Lifecycle:
             await self._book.writer.flush(_FLUSH_SECONDS)  # without its port, the next server could not adopt it
         assert live.record.port is not None
         self._book.move(live, State.STARTING, "starting")
-        live.started_at = asyncio.get_running_loop().time()
+        live.started_at = live.began_at = asyncio.get_running_loop().time()
         launch = Launch(
             live.spec, live.record.port, live.devices, self._settings.stop_timeout, given.args, dict(given.env)
         )
@@ -153,7 +153,7 @@ class Lifecycle:
             await self._end_asleep(live, engine, "there is room for it on other GPUs")
             return False
         self._book.move(live, State.STARTING, "waking up")
-        live.started_at = asyncio.get_running_loop().time()
+        live.started_at = live.began_at = asyncio.get_running_loop().time()
         live.progress = Progress("waking up", 0.0)
         try:
             text = await self._sleeping.wake(live)

@@ -127,8 +127,8 @@ class Parts:
         self.adapters = AdapterLoads(records, self.instances, self.nodes, lambda name: self._agent.look_now(name))
         self.workers = Workers(
             self.instances, self.nodes, self.keys, settings, secret=secret, early=worker,
-            control_socket=settings.data_dir / CONTROL_NAME, disk=self.disk, declared=self.routes,
-            adapters=self.adapters, routers=self.routers,
+            control_socket=settings.data_dir / CONTROL_NAME, pool=self._access, disk=self.disk, declared=self.routes,
+            adapters=self.adapters, routers=self.routers, store=self.store, clock=self.clock,
         )  # fmt: skip
         self.ollama = OllamaListener(settings, control_socket=settings.data_dir / CONTROL_NAME, disk=self.disk)
         self.commands = FleetCommands(LocalOperations(self.fleet))
@@ -150,6 +150,7 @@ class Parts:
         # The history of this database has the instances' events, too; the feed had them when they happened.
         feed.attach(self.fleet.events, wants=lambda event: event.subject_kind != "instance")
         self._following = asyncio.create_task(self.keys.run(), name="keys")
+        self.workers.traffic.startup()
 
         def tell(view: NodeView) -> None:
             feed.push(f"node_{view.reach}", view.to_json())
@@ -199,6 +200,7 @@ class Parts:
             await asyncio.wait([self._following])
         with contextlib.suppress(GarrisonError):
             await self.keys.write_last_used()
+        await self.workers.traffic.shutdown()
         await self.audit.close(_FLUSH_SECONDS)
         await self._shims.close()
         await self.nodes.shutdown()

@@ -234,8 +234,13 @@ class Server:
             fleet=parts.commands,
             holds=AdapterHolds(parts.fleet.traffic),
             metrics=Metrics(
-                parts.instances, parts.devices, self._feed, node=values.node_name, gateway=parts.workers.totals.collect
+                parts.instances,
+                parts.devices,
+                self._feed,
+                node=values.node_name,
+                gateway=parts.workers.traffic.collect,
             ),
+            traffic=parts.workers.traffic,
             environ=parts.environ,
             log_path=parts.runner.log_path,
             disk=parts.disk,

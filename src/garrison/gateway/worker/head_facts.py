@@ -2,7 +2,7 @@
 
 from garrison.access.credentials import token_of
 from garrison.gateway.requests.paths import Asked, classify
-from garrison.gateway.worker.heads import DROPPED_UP, passed_lines
+from garrison.gateway.worker.heads import DROPPED_TO_COUNT, DROPPED_UP, passed_lines
 from garrison.net.http1.limits import HeaderList
 from garrison.net.http1.requests import RequestReader
 
@@ -19,13 +19,16 @@ class HeadFacts:
     query: of the target, with the question mark.
     """
 
-    __slots__ = ("_asked", "_method", "_passed", "_target", "content_type", "has_credentials", "query", "request_id",
-                 "token")  # fmt: skip
+    __slots__ = (
+        "_asked", "_method", "_passed", "_readable", "_target", "content_type", "has_credentials", "query",
+        "request_id", "token",
+    )  # fmt: skip
 
     def __init__(self, method: bytes, target: bytes, headers: HeaderList) -> None:
         self._method, self._target = method, target
         self._asked: Asked | None = None
         self._passed: bytes | None = None
+        self._readable: bytes | None = None
         self.request_id = b""
         self.content_type = ""
         _, mark, query = target.partition(b"?")
@@ -56,6 +59,12 @@ class HeadFacts:
         if self._passed is None:
             self._passed = passed_lines(headers, DROPPED_UP)
         return self._passed
+
+    def passed_readable(self, headers: HeaderList) -> bytes:
+        """Return those lines, and one that has the answer not compressed."""
+        if self._readable is None:
+            self._readable = b"accept-encoding: identity\r\n" + passed_lines(headers, DROPPED_TO_COUNT)
+        return self._readable
 
 
 def facts_of(reader: RequestReader) -> HeadFacts:

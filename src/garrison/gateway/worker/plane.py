@@ -21,6 +21,7 @@ from garrison.gateway.requests.paths import Asked, Kind
 from garrison.gateway.worker.account import Account
 from garrison.gateway.worker.callers import Callers
 from garrison.gateway.worker.exchange import Exchange
+from garrison.gateway.worker.finished import FinishedRequests
 from garrison.gateway.worker.heads import KEPT_FOR_CONTROL
 from garrison.gateway.worker.inbound import Inbound, Request, Work
 from garrison.gateway.worker.listing import Listing
@@ -88,8 +89,10 @@ class Plane:
         heads: of their requests, as far as they repeat.
         feeds: of clients that watch the models.
         responses: where those are that were made.
+        watches: something is kept of requests that costs more than a look at the clock.
         draining: no request follows the one in progress on any connection.
         via_line: the header by which this server recognises requests that it has sent to targets.
+        name: of this process, at random.
     """
 
     def __init__(self, clock: Clock, loop: asyncio.AbstractEventLoop) -> None:
@@ -107,7 +110,9 @@ class Plane:
         self.silence_seconds = _SILENCE_SECONDS
         self.stats = Stats()
         self.responses = StoredResponses()
-        self._ids_begin = os.urandom(6).hex().encode()
+        self.finished = FinishedRequests()
+        self.watches = False
+        self.name = os.urandom(6).hex().encode()
         self._ids = count(1)
         self._loop = loop
         self._control = Target(TargetValue(id=CONTROL))
@@ -116,6 +121,9 @@ class Plane:
 
     def set_settings(self, told: Settings) -> None:
         self.settings = told
+        self.finished.wanted = told.report_requests
+        self.finished.capture(told.captures)
+        self.watches = bool(told.captures) or told.traces is not None
         self.callers.set_open(infers=told.open_inference, manages=told.open_management)
         self._control.set(TargetValue(id=CONTROL, url=f"unix:{told.control_socket}"))
         self._via = told.via.encode()
@@ -206,7 +214,8 @@ class Plane:
         lines += b"x-forwarded-proto: " + (b"https" if self.settings.tls_cert else b"http") + b"\r\n"
         admission = self._begun_by(request) if asked.kind is Kind.PROXY else None
         if admission is not None:
-            account = Account(self, asked, request.at)
+            own = self.new_id()
+            account = Account(self, asked, request.at, own, request.facts.request_id or own, inbound.peer)
             account.admissions = (admission,)
             work = Metered(self, inbound, request, self._control, lines, KEPT_FOR_CONTROL, account)
         else:
@@ -285,8 +294,8 @@ class Plane:
     # --- targets
 
     def new_id(self) -> bytes:
-        """Return an id for a request that has none."""
-        return b"%b-%x" % (self._ids_begin, next(self._ids))
+        """Return an id that no other request has."""
+        return b"%b-%x" % (self.name, next(self._ids))
 
     def choose(self, route: Route, key: bytes | None, tried: tuple[End, ...]) -> End | None:
         """Return the end of a route for a request, and let it through its breaker; None if there is none for it.

@@ -15,6 +15,7 @@ from garrison.fleet.values.demand import Place
 from garrison.gateway.link import messages
 from garrison.gateway.link.messages import TargetValue
 from garrison.gateway.link.peer import Peer, control_peer
+from garrison.gateway.link.reports import Cancelled, Captured, Finished, LiveRequests, Spent, SpentStored, Used
 from garrison.instances.live import Lease, Live
 from garrison.instances.manager import InstanceManager
 from garrison.instances.routers import Routers
@@ -22,7 +23,10 @@ from garrison.server.adapters.loads import AdapterLoads
 from garrison.server.adapters.routes import ends_to_load
 from garrison.server.workers.routes import Known, changes, instance_target, name_of, node_of, target_id
 
-__all__ = ["WorkerDoor"]
+__all__ = ["Report", "WorkerDoor"]
+
+Report = Used | Spent | Finished | Captured | LiveRequests | Cancelled
+"""What a worker says about requests."""
 
 _REPORT_SECONDS = 1.0
 
@@ -37,7 +41,7 @@ class WorkerDoor:
         node: returns a node as a target. Raises UnreachableError for one that did not answer the last time.
         adapters: where requests wait for an adapter.
         greeted: is called with its first message.
-        told: is called with what it says about itself: that it listens, or why not, and what was used.
+        told: is called with what it says about itself: that it listens, or why not, and what it has carried.
         lost: is called when its connection has ended.
 
     Attributes:
@@ -55,7 +59,7 @@ class WorkerDoor:
         node: Callable[[str], TargetValue],
         adapters: AdapterLoads,
         greeted: Callable[["WorkerDoor", messages.Hello], None],
-        told: Callable[["WorkerDoor", messages.Listening | messages.Failed | messages.Used | messages.Stored], None],
+        told: Callable[["WorkerDoor", messages.Listening | messages.Failed | messages.Stored | Report], None],
         lost: Callable[["WorkerDoor"], None],
     ) -> None:
         self._instances = instances
@@ -102,6 +106,14 @@ class WorkerDoor:
             self._version += 1
             self._known = found
             self.peer.send(told)
+
+    def send(self, message: messages.FromControl) -> bool:
+        """Tell it something; False if it is gone."""
+        return self.peer.send(message)
+
+    def stored(self, number: int) -> None:
+        """Tell it that a batch of what was used is on disk."""
+        self.peer.send(SpentStored(number=number))
 
     def leave(self, seconds: float) -> None:
         """Have the worker finish what is in progress within `seconds`, and end."""
@@ -187,6 +199,7 @@ class WorkerDoor:
         if asked.route:
             await self._activate_adapter(asked)
             return
+        began = asyncio.get_running_loop().time()
         try:
             if (node := node_of(asked.target)) is not None:
                 self.peer.send(messages.Activated(id=asked.id, target=self._node(node)))
@@ -206,7 +219,9 @@ class WorkerDoor:
             self._starting.pop(asked.id, None)
         self._leases[asked.id] = lease
         # In the step that took the lease: the target cannot have left since.
-        if not self.peer.send(messages.Activated(id=asked.id, target=instance_target(self._instances.get(name)))):
+        live = self._instances.get(name)
+        wake = max(0.0, live.ready_at - max(began, live.began_at))  # the rest of the time it waited for room
+        if not self.peer.send(messages.Activated(id=asked.id, target=instance_target(live), wake=wake)):
             self._forget(asked.id)
 
     @contextmanager
