@@ -25,12 +25,14 @@ from garrison.base.settings import Settings
 from garrison.fleet.management.local import LocalOperations
 from garrison.instances.manager import InstanceManager
 from garrison.instances.room.values import Device
+from garrison.instances.routers import Routers
 from garrison.instances.settings import ManagerSettings
 from garrison.instances.values.state import State
 from garrison.nodes.watch import Nodes
 from garrison.server.workers.traffic import Traffic
 from garrison.testing.clock import FakeClock
 from garrison.testing.instances import MemoryDevices, MemoryInstances, MemoryRunner
+from garrison.testing.llama_router import MemoryRouter, MemoryRouters
 from garrison.testing.model_fetcher import MemoryFetcher
 from garrison.testing.nodes import MemoryNodes, MemoryNodeStore
 from garrison.testing.store import MemoryStore
@@ -49,6 +51,7 @@ class ServedApi:
         owner: the owner of the data directory, over the unix socket.
         runner, devices, store: what the manager acts on. Starts take no time.
         fleet: targets in memory, and their store.
+        llama, llama_log: every router that runs is this one, and has this log.
         environ: what the owner's manifests may name.
         fetcher: downloads wait in the middle until its `hold` is set.
         endings: what `POST /api/v1/shutdown` asked for, in order.
@@ -73,6 +76,8 @@ class ServedApi:
         self.runner = MemoryRunner(start_seconds=0.0, stop_seconds=0.0)
         self.devices = MemoryDevices(devices)
         self.store = MemoryInstances()
+        self.llama = MemoryRouter()
+        self.llama_log: list[str] = []
         self.fetcher = MemoryFetcher()
         self._fetcher = fetcher
         self.fleet = World()
@@ -90,6 +95,9 @@ class ServedApi:
         self.instances = InstanceManager(
             self.store, self.runner, self.devices, self._manager_settings, clock=self.clock, pool=self.pool
         )
+        self.routers = Routers(self.instances, MemoryRouters(lambda _: self.llama), self._log)
+        await self.routers.startup()
+        self.instances.bus.listen(lambda _: self.routers.look())
         self.access = MemoryStore()
         hasher = TokenHasher(b"k" * 32)
         self.keys = Keys(
@@ -124,7 +132,11 @@ class ServedApi:
         await self.downloads.shutdown()
         await self.commands.shutdown()
         self.fleet.fleet.close()
+        await self.routers.shutdown()
         await self.instances.shutdown(stop=True)
+
+    async def _log(self, name: str) -> list[str]:
+        return self.llama_log
 
     async def until(self, name: str, state: State, seconds: float = 5.0) -> None:
         """Wait until an instance is in `state`."""
@@ -136,6 +148,7 @@ class ServedApi:
         return Services(
             settings=self.settings,
             instances=self.instances,
+            routers=self.routers,
             nodes=self.nodes,
             keys=self.keys,
             audit=self.audit,

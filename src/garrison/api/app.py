@@ -41,6 +41,7 @@ def create_app(given: Services) -> FastAPI:
         app.include_router(noun.router)
     for noun in (fleet, holds, usage, requests, metrics):
         app.include_router(noun.router)
+    app.include_router(llama_cpp.of_instances)
     complete(app)
     return app
 

@@ -17,6 +17,7 @@ from garrison.api.traffic import Traffic
 from garrison.base.clock import Clock, SystemClock
 from garrison.base.settings import Settings
 from garrison.instances.manager import InstanceManager
+from garrison.instances.routers import Routers
 from garrison.net.thread_pool import ThreadPool
 from garrison.nodes.watch import Nodes
 
@@ -32,6 +33,7 @@ class Services:
     """Everything behind the API, in one value.
 
     Attributes:
+        routers: the models of instances that have none of their own.
         downloads: of models.
         fleet: the declared stacks.
         holds: adapters that the gateway sends no request to.
@@ -47,6 +49,7 @@ class Services:
 
     settings: Settings
     instances: InstanceManager
+    routers: Routers
     nodes: Nodes
     keys: KeyOperations
     audit: AuditLog

@@ -50,7 +50,7 @@ _LOOPBACK = ("127.", "::1", "localhost")
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """Everything that a start needs, checked. `model` is None for a custom server, which finds its own."""
+    """Everything that a start needs, checked. `model` is None for a custom server and for a router."""
 
     spec: LaunchSpec
     chosen: Chosen
@@ -98,7 +98,7 @@ def prepare(
     # What can be checked without the model is checked before it is fetched.
     prepare_adapters(spec.adapters, None, Layout.from_settings(settings), chosen.engine)
     require_key(spec, environ)
-    if spec.custom is not None:
+    if spec.custom is not None or spec.router:
         made = command(spec, chosen, model=spec.model, names=(spec.model,), adapters=())
         return Prepared(spec, chosen, None, spec.model, (), made, request, policy)
     wanted = ResolveRequest.from_settings(

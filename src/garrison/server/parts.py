@@ -29,9 +29,11 @@ from garrison.instances.engine_runner import EngineRunner
 from garrison.instances.machine import MachineDevices
 from garrison.instances.manager import InstanceManager
 from garrison.instances.room.values import Limits
+from garrison.instances.routers import Routers
 from garrison.instances.settings import ManagerSettings
 from garrison.instances.stored import StoredInstances
 from garrison.instances.values.state import State
+from garrison.launch.log_follower import last_lines
 from garrison.launch.run.shims import Shims
 from garrison.net.client import HttpDialer
 from garrison.net.thread_pool import ThreadPool
@@ -47,12 +49,15 @@ from garrison.server.stack_instances import ServedInstances
 from garrison.server.workers.declared_routes import DeclaredRoutes
 from garrison.server.workers.ollama import OllamaListener
 from garrison.server.workers.workers import Workers
+from garrison.store.records import Event
 from garrison.store.sql.store import SqlStore, open_store
 
 __all__ = ["Parts", "manager_settings"]
 
 _STARTS_AT_ONCE = 16
 _FLUSH_SECONDS = 5.0
+_LOG_LINES = 2000
+"""In which the cause of a load that failed is looked for."""
 
 
 class Parts:
@@ -96,6 +101,7 @@ class Parts:
             clock=self.clock,
             pool=self._writes,
         )
+        self.routers = Routers(self.instances, HttpDialer(), self._log)
         self._access = ThreadPool("garrison-access")
         secret = load_key_secret(settings.data_dir)
         hasher = TokenHasher(secret)
@@ -122,7 +128,7 @@ class Parts:
         self.workers = Workers(
             self.instances, self.nodes, self.keys, settings, secret=secret, early=worker,
             control_socket=settings.data_dir / CONTROL_NAME, pool=self._access, disk=self.disk, declared=self.routes,
-            adapters=self.adapters, store=self.store, clock=self.clock,
+            adapters=self.adapters, routers=self.routers, store=self.store, clock=self.clock,
         )  # fmt: skip
         self.ollama = OllamaListener(settings, control_socket=settings.data_dir / CONTROL_NAME, disk=self.disk)
         self.commands = FleetCommands(LocalOperations(self.fleet))
@@ -133,6 +139,11 @@ class Parts:
             records, self.adapters, read_again=self.routes.read_again, refresh=self.routes.refresh,
             fresh=self.routes.fresh, left=self.workers.left, look_now=self._agent.look_now,
         )  # fmt: skip
+
+    async def _log(self, name: str) -> list[str]:
+        """The end of the log of an instance."""
+        path = self.runner.log_path(name)
+        return await self.disk.run(lambda: last_lines(path, _LOG_LINES), f"read {path}")
 
     async def startup(self, feed: Feed) -> None:
         """Begin what runs beside the instances."""
@@ -150,11 +161,14 @@ class Parts:
         await self._agent.startup()
         self.routes.changed = self._routes_changed
         await self.routes.startup()
-        # An engine that has just started has none of its adapters.
-        self.instances.bus.listen(
-            lambda event: self._agent.look_now(event.subject_name),
-            wants=lambda event: event.kind == f"instance_{State.RUNNING}",
-        )
+        self.routers.changed = self.workers.update
+        await self.routers.startup()
+
+        def runs(event: Event) -> None:
+            self._agent.look_now(event.subject_name)  # an engine that has just started has none of its adapters
+            self.routers.look()
+
+        self.instances.bus.listen(runs, wants=lambda event: event.kind == f"instance_{State.RUNNING}")
         self._shims.prepare()
 
     def reconfigure(self, fresh: Settings) -> None:
@@ -179,6 +193,7 @@ class Parts:
         await self.adapters.shutdown()
         await self._traffic.shutdown()
         await self.routes.shutdown()
+        await self.routers.shutdown()
         await self._agent.shutdown()
         if self._following is not None:
             self._following.cancel()

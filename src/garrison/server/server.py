@@ -225,6 +225,7 @@ class Server:
         self._given = given = Services(
             settings=values,
             instances=parts.instances,
+            routers=parts.routers,
             nodes=parts.nodes,
             keys=parts.keys,
             audit=parts.audit,
@@ -249,7 +250,7 @@ class Server:
         )
         most = values.max_body_mib * 2**20
         admission = KeyAdmission(lambda: given.settings, parts.limiter, parts.clock)
-        here = InstanceActivator(parts.instances, parts.adapters.model)
+        here = InstanceActivator(parts.instances, parts.adapters.model, parts.routers.models)
         gateway = Gateway(WithNodes(here, parts.nodes), admission, most_bytes=most)
         local = Gateway(here, admission, most_bytes=most)
         to_nodes = PassThrough(NodeActivator(parts.nodes))

@@ -5,6 +5,7 @@ from typing import Any
 
 import yaml
 
+from garrison.base.yaml_text import yaml_text
 from garrison.fleet.manifest.variables import escape
 from garrison.fleet.values.declaration import AdapterDeclaration, Declaration, Policy
 
@@ -21,6 +22,8 @@ def dump_manifest(declaration: Declaration) -> str:
 
 
 def _block(key: str, value: Any) -> str:
+    if key == "instances":  # few, and the only ones with text of several lines
+        return yaml_text({key: value}, flow=None)
     style = None if isinstance(value, dict | list) else False  # None: PyYAML writes leaf collections on one line
     # libyaml writes 100,000 targets in a third of the time. It escapes characters that the Python dumper writes as they
     # are, so a text with an escape in it is written again.

@@ -91,6 +91,7 @@ class RouteValue(msgspec.Struct, frozen=True, kw_only=True):
         models: for each target, the name that it is asked for; empty for its own.
         adapters: for each target, the declared adapter that is asked for, by the name that clients use; empty for
             none. One without a name in `models` is not loaded there, so the control process has to be asked for it.
+        rest: what all targets are asked for, instead of `models`, where there are very many routes to the same ones.
         nested: `NAME/REST` asks the same targets for `REST`.
         names: those that `REST` may be, where the engine answers to any; None where it looks for itself.
         bare: `NAME` alone is a model, too.
@@ -119,6 +120,7 @@ class RouteValue(msgspec.Struct, frozen=True, kw_only=True):
     limits: LimitsValue | None = None
     queue: QueueValue | None = None
     timeouts: TimeoutsValue | None = None
+    rest: str = ""
     nested: bool = False
     names: tuple[str, ...] | None = None
     bare: bool = True
@@ -327,13 +329,14 @@ class Sync(msgspec.Struct, frozen=True, kw_only=True, tag=True):
 class Load(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     """Start a target, or with `load` false have it give up its memory; answered by `Begun` or `Refused`.
 
-    `route`: it is the adapter of that route which is loaded or unloaded.
+    Only the adapter of `route`, or that `model` of a router, is loaded or unloaded where one is given.
     """
 
     id: int
     target: str
     load: bool = True
     route: str = ""
+    model: str = ""
 
 
 class Abandon(msgspec.Struct, frozen=True, kw_only=True, tag=True):

@@ -134,17 +134,16 @@ class Link:
             then()
 
     def load(
-        self, targets: list[str], *, load: bool, then: Callable[[GarrisonError | None], None], route: str = ""
+        self, target: str, *, load: bool, then: Callable[[GarrisonError | None], None], route: str = "", model: str = ""
     ) -> bool:
         """As `ControlLink.load`."""
         if len(self._loading) >= _MOST_SYNCING:
             return False
-        for target in targets:
-            number = next(self._numbers)
-            self._loading[number] = then
-            if not self.send(messages.Load(id=number, target=target, load=load, route=route)):
-                del self._loading[number]
-                return False
+        number = next(self._numbers)
+        self._loading[number] = then
+        if not self.send(messages.Load(id=number, target=target, load=load, route=route, model=model)):
+            del self._loading[number]
+            return False
         return True
 
     def _loaded(self, number: int, error: GarrisonError | None) -> None:

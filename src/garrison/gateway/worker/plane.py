@@ -16,6 +16,7 @@ from garrison.gateway.choose.breaker import ALWAYS
 from garrison.gateway.link.messages import Settings, Tables, TargetValue
 from garrison.gateway.requests.errors import Answer, error_answer, speaks_anthropic
 from garrison.gateway.requests.near import near_names
+from garrison.gateway.requests.nested import needs_one_of
 from garrison.gateway.requests.paths import Asked, Kind
 from garrison.gateway.worker.account import Account
 from garrison.gateway.worker.callers import Callers
@@ -28,7 +29,7 @@ from garrison.gateway.worker.metered import Metered
 from garrison.gateway.worker.outbound import Outbound, connect
 from garrison.gateway.worker.passing import Passing
 from garrison.gateway.worker.response_routes import response_route
-from garrison.gateway.worker.router import Feed, LoadCall
+from garrison.gateway.worker.router import Feed, LoadCall, loaded_alone
 from garrison.gateway.worker.stats import Stats
 from garrison.gateway.worker.stored_responses import StoredAt, StoredResponses
 from garrison.gateway.worker.sweeping import Timed, sweep
@@ -62,10 +63,10 @@ class ControlLink(Protocol):
         """Have everything told that has changed, and call `then`, at the latest after half a second. False: not now."""
 
     def load(
-        self, targets: list[str], *, load: bool, then: Callable[[GarrisonError | None], None], route: str = ""
+        self, target: str, *, load: bool, then: Callable[[GarrisonError | None], None], route: str = "", model: str = ""
     ) -> bool:
-        """Have targets started or stopped, or the adapter of `route` loaded or unloaded there, and call `then` when
-        that has begun. False: there is nobody to ask."""
+        """Have a target started or stopped, or only the adapter of `route` or the model `model` loaded or unloaded
+        there, and call `then` when that has begun. False: there is nobody to ask."""
 
     def stored(self, id: str, at: StoredAt) -> None:
         """Tell the other workers of a response."""
@@ -174,14 +175,17 @@ class Plane:
             NotFoundError, UnauthenticatedError, DeniedError: it is unknown, or the caller may not.
             NotReadyError: the control process does not answer.
         """
-        route, _ = self.route_for(request, model)
+        route, rest = self.route_for(request, model)
         who = self.callers.identify(request.facts)
         self.callers.require(who, route.value, model)
         if not load:
             self.callers.require_manager(who)
-        adapter = route.name if any(one.adapter for one in route.ends[:1]) else ""
-        targets = [one.target.id for one in route.ends[:1]]
-        if self.link is None or not self.link.load(targets, load=load, then=then, route=adapter):
+        if not route.ends:
+            raise self.not_served(route)
+        end = route.ends[0]
+        adapter = route.name if end.adapter else ""
+        one = loaded_alone(end, rest)
+        if self.link is None or not self.link.load(end.target.id, load=load, then=then, route=adapter, model=one):
             raise NotReadyError("the server that starts models does not answer", details={"retry_after": 1})
 
     def sees(self, request: Request, model: str) -> bool:
@@ -280,6 +284,12 @@ class Plane:
         near = near_names(model, names)
         hint = f"Did you mean {' or '.join(near)}?" if near else "GET /v1/models lists those that exist."
         return NotFoundError(f"there is no model {model!r}", hint=hint)
+
+    def needs_model(self, request: Request, router: str) -> InvalidError:
+        """Return why a request that names a router alone is refused, with the models that may have been meant."""
+        who = self.callers.identify(request.facts)
+        known = ((name, one.value) for name, one in self.table.routes.items() if name.startswith(f"{router}/"))
+        return needs_one_of(router, [name for name, value in known if self.callers.may_use(who, value, name)])
 
     # --- targets
 

@@ -18,6 +18,7 @@ from garrison.gateway.link.peer import Peer, control_peer
 from garrison.gateway.link.reports import Cancelled, Captured, Finished, LiveRequests, Spent, SpentStored, Used
 from garrison.instances.live import Lease, Live
 from garrison.instances.manager import InstanceManager
+from garrison.instances.routers import Routers
 from garrison.server.adapters.loads import AdapterLoads
 from garrison.server.adapters.routes import ends_to_load
 from garrison.server.workers.routes import Known, changes, instance_target, name_of, node_of, target_id
@@ -34,6 +35,7 @@ class WorkerDoor:
     """`Door` through one worker.
 
     Args:
+        routers: loads and unloads their models.
         known: returns what there is now.
         fresh: returns when that is as of now.
         node: returns a node as a target. Raises UnreachableError for one that did not answer the last time.
@@ -51,6 +53,7 @@ class WorkerDoor:
     def __init__(
         self,
         instances: InstanceManager,
+        routers: Routers,
         known: Callable[[], Known],
         fresh: Callable[[], Awaitable[None]],
         node: Callable[[str], TargetValue],
@@ -60,6 +63,7 @@ class WorkerDoor:
         lost: Callable[["WorkerDoor"], None],
     ) -> None:
         self._instances = instances
+        self._routers = routers
         self._now_known = known
         self._fresh = fresh
         self._node = node
@@ -282,6 +286,10 @@ class WorkerDoor:
                 raise NotFoundError(f"{asked.target} is not started here")
             elif asked.load:
                 await self._instances.start(name)
+                if asked.model:
+                    await self._routers.load(name, asked.model)
+            elif asked.model:
+                await self._routers.unload(name, asked.model)
             else:
                 await self._instances.eject(name)
         except GarrisonError as error:

@@ -17,6 +17,7 @@ from garrison.base.settings import Settings
 from garrison.gateway.link import messages
 from garrison.gateway.link.messages import TargetValue
 from garrison.instances.manager import InstanceManager
+from garrison.instances.routers import Routers
 from garrison.net.thread_pool import ThreadPool
 from garrison.nodes.watch import Nodes
 from garrison.processes.local import local_processes
@@ -53,6 +54,7 @@ class Workers:
         control_socket: where workers send what is not for a model.
         declared: what stacks declare for the gateway.
         adapters: where requests wait for an adapter.
+        routers: the models of instances that have none of their own.
         early: a worker that was started ahead.
 
     Attributes:
@@ -72,6 +74,7 @@ class Workers:
         disk: ThreadPool,
         declared: DeclaredRoutes,
         adapters: AdapterLoads,
+        routers: Routers,
         store: UsageStore,
         clock: Clock,
         early: asyncio.subprocess.Process | None = None,
@@ -81,7 +84,7 @@ class Workers:
         self._control_socket = control_socket.absolute()
         self._via = via_of(secret, self._control_socket)
         self._declared = declared
-        self._adapters = adapters
+        self._adapters, self._routers = adapters, routers
         self._address = (settings.server_host, settings.server_port)
         self.traffic = Traffic(
             store, lambda: self._settings, pool=pool, disk=disk, clock=clock, doors=lambda: self._doors,
@@ -202,8 +205,9 @@ class Workers:
 
     def _door(self) -> asyncio.Protocol:
         door = WorkerDoor(
-            self._instances, self._known, self._fresh, self._node, self._adapters, self._greeted, self._told, self._lost
-        )
+            self._instances, self._routers, self._known, self._fresh, self._node, self._adapters, self._greeted,
+            self._told, self._lost,
+        )  # fmt: skip
         self._doors.append(door)
         return Guarded(door)
 
@@ -355,8 +359,8 @@ class Workers:
 
     def _known(self) -> Known:
         self._declared.follow_engines()
-        idle = self._settings.idle_timeout
-        return known(self._instances.list(), self._nodes.list(), self._declared.now, idle=idle)
+        idle, models = self._settings.idle_timeout, self._routers.known()
+        return known(self._instances.list(), self._nodes.list(), self._declared.now, idle=idle, models=models)
 
     async def _fresh(self) -> None:
         await self._declared.fresh()

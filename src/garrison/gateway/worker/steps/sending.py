@@ -6,7 +6,7 @@ from garrison.base.errors import GarrisonError, NotFoundError
 from garrison.gateway.choose.failure import Failure
 from garrison.gateway.choose.retry import Attempt
 from garrison.gateway.requests.errors import LoopError
-from garrison.gateway.requests.paths import Api, Kind, path_at, reaches
+from garrison.gateway.requests.paths import LLAMA_ROUTER, Api, Kind, path_at, reaches
 from garrison.gateway.worker.affinity import key_of
 from garrison.gateway.worker.bodies import NamedModel
 from garrison.gateway.worker.forwarded import lines_up
@@ -66,6 +66,8 @@ class Sending(Answering):
                 f"the target {name} of {self._model} leads back to this server", hint="Change its address."
             )
             self._elsewhere(error)
+        elif target.value.engine == LLAMA_ROUTER and self._named is not None and not (self.rest or end.model):
+            self._refuse(self._plane.needs_model(self._request, route.name))
         elif end.warm:
             self._go()
         else:
@@ -78,7 +80,7 @@ class Sending(Answering):
             return self._request.target.partition(b"?")[0]
         if asked.kind is Kind.INFERENCE:
             return path_at(engine, asked)
-        return asked.rest if reaches(engine, self._request.method, asked.rest, query=bool(self._query)) else None
+        return asked.rest if reaches(engine, self._request.method, asked.rest, query=self._query) else None
 
     # --- sending
 
@@ -151,7 +153,9 @@ class Sending(Answering):
         """The body with the name that the target knows, and with what the route changes."""
         if self._named is None:
             return self._data
-        name = self.rest or end.model or target.value.model
+        # Another server is asked for the name of the client, of which it knows what is nested; `NODE/REST` for `REST`.
+        nested = target.value.hop and self.route is not None and self.route.value.bare
+        name = ("" if nested else self.rest) or end.model or target.value.model
         name = "" if name == self._model else name
         if self._filter is not None:
             data = self._named.changed(self._data, self._filter, name)
