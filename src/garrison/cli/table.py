@@ -47,6 +47,7 @@ COMMANDS = (
     Command("engine", "Engines", "Install, list, choose, describe and remove engines.", "garrison.cli.engine"),
     Command("parse", "Engines", "Translate an engine's command line into options.", "garrison.cli.parse", True),
     Command("sim", "Engines", "Run the vLLM simulator.", "garrison.cli.sim", True),
+    Command("example", "Fleet", "Write a small fleet to try without hardware.", "garrison.cli.example"),
     Command("plan", "Fleet", "Show what an apply would do, without doing it.", "garrison.cli.fleet.plan"),
     Command("apply", "Fleet", "Make the targets serve what a manifest declares.", "garrison.cli.fleet.apply"),
     Command("destroy", "Fleet", "Unload everything a stack owns.", "garrison.cli.fleet.destroy"),
