@@ -161,7 +161,7 @@ class _WithCall:
 
     def __init__(self, view: StartView, prepared: Prepared) -> None:
         self._prepared = prepared
-        self.note, self.phase, self.line = view.note, view.phase, view.line
+        self.note, self.starting, self.phase, self.line = view.note, view.starting, view.phase, view.line
         self.stopping, self.stopped, self.end = view.stopping, view.stopped, view.end
         self.ready, self.running, self._reached = view.ready, view.running, view.reached
 
