@@ -36,6 +36,7 @@ COMMANDS = (
         "instance", "Server", "Create, start, stop and change instances.", "garrison.cli.server.instance.commands", True
     ),
     Command("nodes", "Server", "List, add and remove other servers.", "garrison.cli.server.nodes"),
+    Command("profile", "Server", "Show the profiles, or choose one.", "garrison.cli.server.profile"),
     Command("keys", "Server", "Create, list, change, rotate and delete API keys.", "garrison.cli.keys"),
     Command("usage", "Server", "Show requests and tokens by day, key and route.", "garrison.cli.server.usage"),
     Command("requests", "Server", "List requests to models, and stop them.", "garrison.cli.server.requests"),

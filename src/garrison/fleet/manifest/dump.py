@@ -58,6 +58,8 @@ def manifest_body(declaration: Declaration) -> dict[str, Any]:
         }
     if declaration.routes:
         body["routes"] = {name: one.to_json() for name, one in declaration.routes.items()}
+    if declaration.profiles:
+        body["profiles"] = {name: dict(pins) for name, pins in declaration.profiles.items()}
     default = Policy().to_json()
     policy = {key: value for key, value in declaration.policy.to_json().items() if value != default[key]}
     if policy:
