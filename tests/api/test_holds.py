@@ -83,9 +83,13 @@ async def test_a_server_that_ends_lets_them_back(served: ServedApi, traffic: Mem
     traffic.running[SQL] = 1
     asked = asyncio.create_task(served.client.post(URL, json={"adapter": "sql@1", "seconds": 30}))
     assert (await served.client.post(URL, json={"adapter": "other"})).status_code == 200
+    async with asyncio.timeout(5):
+        while SQL not in traffic.away:
+            await asyncio.sleep(0.001)
     await served.services.holds.shutdown()
     assert traffic.away == set()
     assert (await asked).json()["unused"] is False
+    assert (await served.client.post(URL, json={"adapter": "other"})).status_code == 503
 
 
 async def test_a_command_waits_until_requests_go_by_what_it_has_recorded(

@@ -1,9 +1,13 @@
 """llamactl's documented calls, as requests and the JSON that its clients expect."""
 
+import asyncio
 from typing import Any
 
 import pytest
 from served_api import ServedApi
+
+from garrison.engines.llama_router import RouterModel
+from garrison.instances.values.state import State
 
 SEED = {
     "backend_type": "vllm",
@@ -24,6 +28,8 @@ LLAMA = {
     "idle_timeout": 60,
     "environment": {"CUDA_VISIBLE_DEVICES": "0"},
 }
+PRESET = "[one]\nmodel = /m/one.gguf\n[org/two]\nhf-repo = org/two\n"
+ROUTER = {"backend_type": "llama_cpp", "backend_options": {"models_max": 2}, "preset_ini": PRESET}
 MLX = {
     "backend_type": "mlx_lm",
     "backend_options": {"model": "mlx-community/Mistral-7B-Instruct-v0.3-4bit", "temp": 0.7},
@@ -35,7 +41,7 @@ async def post(served: ServedApi, path: str, body: Any = None) -> tuple[int, Any
     return answer.status_code, answer.json()
 
 
-@pytest.mark.parametrize("options", [SEED, LLAMA, MLX], ids=["vllm", "llama_cpp", "mlx_lm"])
+@pytest.mark.parametrize("options", [SEED, LLAMA, MLX, ROUTER], ids=["vllm", "llama_cpp", "mlx_lm", "router"])
 async def test_create_get_list_and_delete(served: ServedApi, options: dict[str, Any]) -> None:
     status, made = await post(served, "/instances/my-model", options)
     assert status == 201
@@ -129,6 +135,9 @@ async def test_names_that_cannot_be(served: ServedApi, name: str) -> None:
         {"backend_type": "vllm", "backend_options": {"model": "m"}, "unknown": 1},
         {"backend_type": "custom"},
         {"backend_type": "vllm", "backend_options": [], "idle_timeout": "soon"},
+        {"backend_type": "vllm", "backend_options": {"model": "m"}, "preset_ini": PRESET},
+        {"backend_type": "llama_cpp", "preset_ini": "[a]\0"},
+        {"backend_type": "llama_cpp", "preset_ini": ""},
     ],
 )
 async def test_options_that_cannot_be(served: ServedApi, body: Any) -> None:
@@ -170,3 +179,82 @@ async def test_nodes(served: ServedApi) -> None:
     assert (await served.client.get("/api/v1/nodes/main")).json()["address"] == ""
     missing = await served.client.get("/api/v1/nodes/nope")
     assert (missing.status_code, missing.json()["error"]) == (404, "not-found")
+
+
+async def router(served: ServedApi) -> None:
+    """Make the router `r`, which does not run yet."""
+    served.llama.models = {"one": "unloaded", "org/two": "unloaded"}
+    assert (await post(served, "/instances/r", {"backend_type": "llama_cpp", "preset_ini": PRESET}))[0] == 201
+
+
+async def statuses(served: ServedApi) -> dict[str, str]:
+    answer = await served.client.get("/api/v1/llama-cpp/r/models")
+    assert answer.status_code == 200, answer.text
+    return {one["id"]: one["status"]["value"] for one in answer.json()["data"]}
+
+
+async def test_a_preset_needs_no_other_option_and_can_be_changed_and_taken_away(served: ServedApi) -> None:
+    await router(served)
+    made = (await served.client.get("/api/v1/instances/r")).json()
+    assert (made["options"]["preset_ini"], made["options"]["backend_options"]) == (PRESET, {})
+    patch = {"preset_ini": None, "backend_options": {"model": "/m/one.gguf"}}
+    changed = await served.client.patch("/api/v1/instances/r", json=patch)
+    assert (changed.status_code, "preset_ini" in changed.json()["options"]) == (200, False)
+
+
+async def test_the_models_of_a_router_are_listed_loaded_and_unloaded(served: ServedApi) -> None:
+    await router(served)
+    assert await statuses(served) == {"one": "unloaded", "org/two": "unloaded"}
+    assert served.instances.get("r").state is State.STOPPED, "a list starts nothing"
+    assert await post(served, "/llama-cpp/r/models/one/load", {"model": "one"}) == (200, {"success": True})
+    assert served.instances.get("r").state is State.RUNNING
+    assert await statuses(served) == {"one": "loaded", "org/two": "unloaded"}
+    assert await post(served, "/llama-cpp/r/models/org%2Ftwo/load") == (200, {"success": True})
+    assert await post(served, "/llama-cpp/r/models/one/unload") == (200, {"success": True})
+    assert await statuses(served) == {"one": "unloaded", "org/two": "loaded"}
+    async with asyncio.timeout(5):
+        while served.routers.models("r") != (RouterModel("one"), RouterModel("org/two", "loaded")):
+            await asyncio.sleep(0)
+    found = (await served.client.get("/api/v1/instances/r")).json()
+    assert [(one["id"], one["status"]["value"]) for one in found["models"]] == [
+        ("one", "unloaded"), ("org/two", "loaded"),
+    ]  # fmt: skip
+
+
+async def test_of_the_path_and_the_body_the_body_counts(served: ServedApi) -> None:
+    await router(served)
+    assert await post(served, "/llama-cpp/r/models/one/load", {"model": "org/two"}) == (200, {"success": True})
+    assert await statuses(served) == {"one": "unloaded", "org/two": "loaded"}
+
+
+async def test_a_model_that_a_router_does_not_have_and_one_that_cannot_be_loaded(served: ServedApi) -> None:
+    await router(served)
+    status, said = await post(served, "/llama-cpp/r/models/three/load")
+    assert (status, said["error"], said["hint"]) == (404, "not-found", "It has one, org/two.")
+    served.llama.loaded = "failed"
+    served.llama_log = [
+        "spawning server instance with name=one on port 41001",
+        "[41001] unknown model architecture: 'new'",
+    ]
+    status, said = await post(served, "/llama-cpp/r/models/one/load")
+    assert (status, said["error"]) == (502, "engine-died")
+    assert said["details"] == "r cannot load 'one': this engine does not know the architecture new"
+    assert served.instances.get("r").state is State.RUNNING
+
+
+async def test_what_is_no_router(served: ServedApi) -> None:
+    await post(served, "/instances/a", SEED)
+    assert (await served.client.get("/api/v1/llama-cpp/nope/models")).status_code == 404
+    for path in ("/llama-cpp/nope/models/m/load", "/llama-cpp/nope/models/m/unload"):
+        assert (await post(served, path))[0] == 404
+    assert (await served.client.get("/api/v1/llama-cpp/a/models")).status_code == 422
+    status, said = await post(served, "/llama-cpp/a/models/m/load")
+    assert (status, said["error"]) == (422, "invalid")
+    assert served.instances.get("a").state is State.STOPPED
+
+
+async def test_a_router_that_does_not_answer(served: ServedApi) -> None:
+    await router(served)
+    served.llama.down = True
+    status, said = await post(served, "/llama-cpp/r/models/one/load")
+    assert (status, said["error"]) == (504, "unreachable")

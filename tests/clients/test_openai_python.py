@@ -86,6 +86,24 @@ def test_completions(served: Served) -> None:
     assert "".join(one.choices[0].text for one in chunks) == whole
 
 
+@on(*EVERY)
+def test_a_stream_shows_its_usage_to_a_client_that_asks_and_counts_for_others_too(served: Served) -> None:
+    key = served.make_key("streams")
+    chat = client(served, api_key=key).chat.completions
+    options: Any = {"model": served.chat, "messages": MESSAGES, "max_tokens": 5, "temperature": 0, "stream": True}
+    hidden = list(chat.create(**options))
+    assert all(one.usage is None and one.choices for one in hidden)
+    *_, last = chat.create(**options, stream_options={"include_usage": True})
+    assert last.usage is not None
+
+    def counted() -> tuple[int, int, int]:
+        rows = served.lab.api("GET", "/usage?group_by=key")["rows"]
+        sums = next((one for one in rows if one["key_name"] == "streams"), {})
+        return sums.get("requests", 0), sums.get("tokens_out", 0), sums.get("uncounted", 0)
+
+    wait_for(lambda: counted() == (2, 2 * last.usage.completion_tokens, 0), 20, "stored")
+
+
 @on(SIMULATED, LLAMA_CPP)
 def test_embeddings(served: Served) -> None:
     floats = client(served).embeddings.create(model=served.vectors, input=[PROMPT, "b"], encoding_format="float")

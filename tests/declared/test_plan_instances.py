@@ -83,6 +83,7 @@ RESTARTS = {
     "an option, stopped": ({"options": {"model": "m"}}, State.STOPPED, False),
     "a variable": ({"env": {"A": "1"}}, State.RUNNING, True),
     "a secret": ({"secrets": {"A": Secret("env", "B")}}, State.RUNNING, True),
+    "a preset": ({"engine": "llama_cpp", "preset_ini": "[x]"}, State.RUNNING, True),
     "how long it is kept": ({"idle_seconds": 60.0}, State.RUNNING, False),
     "a priority": ({"priority": 3}, State.RUNNING, False),
 }
@@ -106,6 +107,33 @@ def test_changes_are_named_as_in_a_manifest_and_show_no_secret() -> None:
         ("env.B", None, '{"env": "C"}'),
         ("idle", "60s", None),
     ]
+
+
+PRESET = "[*]\nc = 512\n[one]\nmodel = /m/1\nhf-token = hf_abcdefgh\n"
+PRESETS = {
+    "new": (None, [("*", None, "c = 512"), ("one", None, "model = /m/1, hf-token = ***")]),
+    "another value": (PRESET.replace("512", "1"), [("*", "c = 1", "c = 512")]),
+    "another section": (PRESET + "[two]\n", [("two", "no keys", None)]),
+}
+
+
+@pytest.mark.parametrize(("before", "expected"), PRESETS.values(), ids=PRESETS)
+def test_presets_are_compared_by_section(
+    before: str | None, expected: list[tuple[str, str | None, str | None]]
+) -> None:
+    router = InstanceSpec(name="r", engine="llama_cpp", stack="box", preset_ini=PRESET)
+    (one,) = changes([router], [there(replace(router, preset_ini=before))])
+    assert (one.kind, one.summary) == (InstanceKind.UPDATE, "llama_cpp  router")
+    assert [(change.field, change.before, change.after) for change in one.changes] == [
+        (f"preset_ini[{name}]", old, new) for name, old, new in expected
+    ]
+
+
+def test_a_preset_that_differs_in_its_comments_is_written_anew() -> None:
+    router = InstanceSpec(name="r", engine="llama_cpp", stack="box", preset_ini=PRESET)
+    (one,) = changes([router], [there(replace(router, preset_ini="# why\n" + PRESET))])
+    assert one.kind is InstanceKind.UPDATE
+    assert "hf_abcdefgh" not in str(one.changes)
 
 
 NAMES = st.sampled_from(["a", "b", "c"])

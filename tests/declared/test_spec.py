@@ -31,13 +31,14 @@ def test_every_field_arrives() -> None:
         model="m", engine="llama_cpp", options={"ctx_size": 1}, args=("--seed", "2"), executable=("x", "y"),
         container=False, env={"A": "1", "B": Secret("env", "C")}, served_model_name="q", port=9, on_demand=True,
         idle=0.0, auto_restart=False, max_restarts=1, restart_delay=2.0, group="g", pin=True, priority=3, weight=2.0,
-        devices=("0",), memory=5, sleep_level=1, preload=True,
+        devices=("0",), memory=5, sleep_level=1, preload=True, preset_ini="[x]",
     )  # fmt: skip
     assert made == InstanceSpec(
         name="a", engine="llama_cpp", options={"model": "m", "alias": "q", "ctx_size": 1, "seed": 2},
         executable=("x", "y"), container=False, env={"A": "1"}, secrets={"B": Secret("env", "C")}, port=9,
         on_demand=True, idle_seconds=0.0, auto_restart=False, max_restarts=1, restart_delay=2.0, group="g", pin=True,
-        priority=3, weight=2.0, devices=("0",), memory_bytes=5, sleep_level=1, preload=True, stack="box",
+        priority=3, weight=2.0, devices=("0",), memory_bytes=5, sleep_level=1, preload=True, preset_ini="[x]",
+        stack="box",
     )  # fmt: skip
     assert spec_from_json("a", spec_to_json(made)) == made
 

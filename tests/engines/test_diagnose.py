@@ -44,6 +44,12 @@ def test_a_log_of_a_good_start_accuses_nothing(log: str, log_of: Callable[[str],
 
 # Sentences from the sources of vLLM 0.32, torch, huggingface_hub, llama.cpp and mlx_lm.
 WRITTEN = [
+    ("E srv  llama_server: failed to initialize router models: failed to parse server config file: /d/preset.ini",
+     "bad-value", "KEY = VALUE"),
+    ("E srv  llama_server: failed to initialize router models: option 'no-such-key' not recognized in preset 'x'",
+     "bad-value", "flag of llama-server"),
+    ("E srv  llama_server: failed to initialize router models: error: '/m' does not exist or is not a directory",
+     "bad-value", "names the models"),
     ("KeyError: 'getpwuid(): uid not found: 12345'", "no-user-name", "Set USER"),
     ("torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB.", "gpu-memory", "--max-model-len"),
     ("ValueError: Free memory on device cuda:0 (10.0/80.0 GiB) on startup is less than desired GPU memory utilization "

@@ -27,6 +27,13 @@ def test_the_users_flags_replace_ours_in_their_short_forms_too(args: tuple[str, 
     assert absent not in argv(*args)
 
 
+def test_a_router_has_no_model_and_no_name() -> None:
+    args = ("--models-preset", "/p.ini")
+    made = LlamaCpp().command(EXECUTABLE, ServeOptions("", "127.0.0.1", 8001, "", args, api_key_env="MY_KEY"))
+    assert made.argv == (str(EXECUTABLE), "--host", "127.0.0.1", "--port", "8001", "--metrics", *args)
+    assert made.env_from == {"LLAMA_API_KEY": "MY_KEY"}
+
+
 def test_one_adapter_is_applied_and_several_wait_to_be_chosen() -> None:
     one, two = LoraModule("a", "/a.gguf"), LoraModule("b", "/b.gguf")
     assert argv(lora=LoraOptions((one,)))[-3:] == ("--lora", "/a.gguf", "--metrics")

@@ -17,6 +17,7 @@ from garrison.base.clock import SystemClock
 from garrison.base.errors import ConflictError, EngineDiedError, GarrisonError, PortForeignError
 from garrison.base.identity import start_time
 from garrison.base.procfs import WITHOUT_PROC
+from garrison.base.redaction import redacted
 from garrison.base.settings import Settings
 from garrison.instances.engine_runner import EngineRunner
 from garrison.instances.manager import InstanceManager
@@ -271,3 +272,58 @@ async def test_a_port_that_was_not_fixed_may_change_and_is_kept_otherwise(machin
     with socket.create_server(("0.0.0.0", first or 0)):
         await models(machine, "a")
         assert machine.manager.get("a").record.port not in (first, None)
+
+
+LLAMA_SERVER = """\
+import http.server, os, sys
+
+arguments = dict(zip(sys.argv[1::2], sys.argv[2::2]))
+assert "--model" not in sys.argv and "--alias" not in sys.argv, sys.argv
+assert os.environ["LLAMA_API_KEY"] not in sys.argv
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        body = " ".join(sys.argv[1:]).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+
+http.server.HTTPServer((arguments["--host"], int(arguments["--port"])), Handler).serve_forever()
+"""
+"""Takes the arguments of a llama-server that is a router, and answers with them."""
+
+
+async def test_a_router_gets_the_preset_that_it_has_at_each_start(machine: Machine, tmp_path: Path) -> None:
+    script = tmp_path / "llama_server.py"
+    script.write_text(LLAMA_SERVER)
+    made = InstanceSpec(
+        name="r",
+        engine="llama_cpp",
+        executable=(sys.executable, str(script)),
+        preset_ini="[one]\nhf-token = a-secret-of-one\n",
+    )
+    preset = machine.runner.directory("r") / "preset.ini"
+
+    async def arguments() -> str:
+        lease = await machine.manager.acquire("r")
+        assert lease.upstream.model == "", "the client's name is passed on"
+        lease.release()
+        async with httpx2.AsyncClient(trust_env=False) as client:
+            return (await client.get(f"{lease.upstream.url}/")).text
+
+    await machine.manager.create(made)
+    assert f"--models-preset {preset}" in await arguments()
+    assert redacted("it prints a-secret-of-one") == "it prints ***"
+    assert (preset.read_text(), preset.stat().st_mode & 0o777) == (made.preset_ini, 0o600)
+    await machine.manager.shutdown()
+    await machine.server()
+    assert f"--models-preset {preset}" in await arguments(), "adopted"
+    await machine.manager.update("r", replace(made, preset_ini="[two]\n"))
+    await arguments()
+    assert preset.read_text() == "[two]\n"
+    await machine.manager.update("r", replace(made, preset_ini=None, options={"models_dir": "/models"}))
+    assert "--models-dir /models" in await arguments()
+    assert not preset.exists()

@@ -94,6 +94,46 @@ def test_an_instance_without_a_model() -> None:
         plan(options={})
 
 
+PRESET = "[one]\nmodel = /m/one.gguf\n[two]\nhf-repo = org/two\n"
+
+
+class TestRouter:
+    def test_its_preset_is_an_argument_and_it_has_no_model(self) -> None:
+        found = plan(engine="llama_cpp", preset_ini=PRESET, options={"models_max": 2}).spec
+        assert (found.model, found.router) == ("", True)
+        assert found.args == ("--models-preset", "/data/instances/a/preset.ini", "--models-max", "2")
+        assert found.reads == (Path("/data/instances/a/preset.ini"), Path("/m/one.gguf"))
+
+    @pytest.mark.parametrize(
+        ("options", "args", "reads"),
+        [
+            ({"models_preset": "/p.ini"}, ("--models-preset", "/p.ini"), ("/p.ini",)),
+            ({"models-dir": "/m"}, ("--models-dir", "/m"), ("/m",)),
+            ({"extra_args": {"--models-dir": "/m"}}, ("--models-dir", "/m"), ("/m",)),
+        ],
+    )
+    def test_models_elsewhere(self, options: dict[str, Any], args: tuple[str, ...], reads: tuple[str, ...]) -> None:
+        found = plan(engine="llama_cpp", options=options).spec
+        assert (found.router, found.args, found.reads) == (True, args, tuple(map(Path, reads)))
+
+    def test_a_preset_file_of_the_options_wins(self) -> None:
+        found = plan(engine="llama_cpp", preset_ini=PRESET, options={"models_preset": "/p.ini"}).spec
+        assert (found.args, found.reads) == (("--models-preset", "/p.ini"), (Path("/p.ini"),))
+
+    def test_with_a_model_it_is_none(self) -> None:
+        found = plan(engine="llama_cpp", preset_ini=PRESET, options={"model": "m"}).spec
+        assert (found.model, found.router, found.reads) == ("m", False, ())
+
+    @pytest.mark.parametrize(("engine", "options"), [("llama_cpp", {"hf_repo": "a/b"}), ("vllm", {"models_dir": "/m"})])
+    def test_what_is_none_needs_a_model(self, engine: str, options: dict[str, Any]) -> None:
+        with pytest.raises(InvalidError, match="names no model"):
+            plan(engine=engine, options=options, preset_ini=PRESET)
+
+    def test_nobody_but_the_server_says_where_it_listens(self) -> None:
+        found = plan(engine="llama_cpp", preset_ini=PRESET, options={"host": "0.0.0.0", "extra_args": {"--port": "1"}})
+        assert found.spec.args == ("--models-preset", "/data/instances/a/preset.ini")
+
+
 class TestCustom:
     def test_its_command(self) -> None:
         custom = CustomServer(("x", "--port", "{port}"), ready_path="/ready", apis=frozenset({"rerank"}))

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -215,6 +216,17 @@ def test_what_fills_later_is_not_believed_to_take_less_than_its_estimate() -> No
     assert need_of(facts("mlx_lm", on="host", costs=small)).source == "estimated"
     assert need_of(facts("mlx_lm", on="host", costs=large)).bytes == 40 * GIB
     assert need_of(facts("llama_cpp", on="host", costs=small)).bytes == GIB
+
+
+def test_what_a_router_takes_is_declared_or_was_measured() -> None:
+    router = InstanceSpec(name="a", engine="llama_cpp", preset_ini="[one]")
+    on_gpu = Facts(router, on="gpu", devices=MACHINE)
+    assert (need_of(on_gpu).bytes, need_of(on_gpu).source, need_of(on_gpu).count) == (None, "unknown", 1)
+    measured = replace(on_gpu, costs=Costs(memory_bytes={"GPU-aaaa": 3 * GIB}))
+    assert (need_of(measured).bytes, need_of(measured).source) == (3 * GIB, "measured")
+    declared = replace(measured, spec=replace(router, memory_bytes=9 * GIB))
+    assert (need_of(declared).bytes, need_of(declared).source) == (9 * GIB, "declared")
+    assert need_of(replace(on_gpu, on="host")).source == "unknown"
 
 
 def test_vllm_is_told_what_it_was_given() -> None:

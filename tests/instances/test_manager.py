@@ -299,3 +299,24 @@ def test_the_context_that_an_engine_serves_is_known_until_its_options_change() -
         assert live.context == 8192
 
     run(World(), body)
+
+
+def test_a_router_is_measured_again_and_again_since_its_models_come_and_go() -> None:
+    async def body(world: World) -> None:
+        for name, preset in (("r", "[one]"), ("a", None)):
+            await world.manager.create(InstanceSpec(name=name, engine="llama_cpp", preset_ini=preset))
+            world.devices.needs[name] = (10, 0)
+            await use(world, name, 1)
+        for took in (30, 20):
+            world.devices.needs["r"] = world.devices.needs["a"] = (took, 0)
+            await asyncio.sleep(11)
+            router = world.manager.get("r")
+            assert (router.held, router.record.costs.memory_bytes) == ({HOST: took}, {HOST: took})
+        assert world.manager.get("a").held == {HOST: 10}
+        revision = len(world.store.events)
+        await asyncio.sleep(100)
+        assert len(world.store.events) == revision
+        await world.manager.stop("r")
+        assert router.held is None
+
+    run(World(idle=1e6), body)

@@ -9,7 +9,8 @@ from garrison.base.errors import ConflictError, NotReadyError
 from garrison.instances.room.values import HOST, Device, Limits
 from garrison.instances.values.spec import InstanceSpec
 from garrison.instances.values.state import State
-from garrison.testing.instances import MemoryRunner, SleepFaults
+from garrison.testing.instances import MemoryRunner
+from garrison.testing.sleeping import SleepFaults
 
 from .world import World, now, run
 

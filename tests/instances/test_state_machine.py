@@ -18,7 +18,8 @@ from garrison.instances.room.values import HOST, Device, Limits
 from garrison.instances.settings import ManagerSettings
 from garrison.instances.values.spec import InstanceSpec
 from garrison.instances.values.state import State
-from garrison.testing.instances import MemoryDevices, MemoryInstances, MemoryRunner, OneServer, SleepFaults
+from garrison.testing.instances import MemoryDevices, MemoryInstances, MemoryRunner, OneServer
+from garrison.testing.sleeping import SleepFaults
 from garrison.testing.thread_pool import DirectPool
 from garrison.testing.virtual_loop import LoopClock, VirtualLoop
 

@@ -17,7 +17,8 @@ NOW = datetime(2026, 11, 1, tzinfo=UTC)
 SPECS = st.builds(
     InstanceSpec,
     name=st.just("a"),
-    engine=st.sampled_from(["vllm", "custom"]),
+    engine=st.sampled_from(["vllm", "custom", "llama_cpp"]),
+    preset_ini=st.none() | st.text(max_size=9),
     options=st.dictionaries(st.text(max_size=5), st.one_of(st.none(), st.integers(), st.text(max_size=5)), max_size=3),
     custom=st.one_of(st.none(), st.just(CustomServer(("x", "{port}"), "/ready", frozenset({"chat"})))),
     executable=st.lists(st.text(max_size=3), max_size=2).map(tuple),

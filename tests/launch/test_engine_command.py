@@ -1,3 +1,4 @@
+import itertools
 import json
 import sys
 from collections.abc import Callable, Mapping
@@ -13,10 +14,13 @@ from garrison.engines.engine import Endpoint
 from garrison.engines.llama_cpp import LlamaCpp
 from garrison.engines.mlx_lm import MlxLm
 from garrison.engines.vllm import Vllm
+from garrison.launch.containers.values import ContainerSpec, OwnArguments
 from garrison.launch.engine_command import choose, command, prepare_adapters, require_key, served_names
-from garrison.launch.serve import log_path
+from garrison.launch.serve import log_path, prepare
 from garrison.launch.spec import AdapterSpec, LaunchSpec
 from garrison.models.layout import Layout
+from garrison.testing.progress import MemoryProgress
+from garrison.testing.views import RecordingStartView
 
 MakeAdapter = Callable[..., Path]
 
@@ -390,3 +394,42 @@ def test_a_bare_name_is_an_imported_adapter_first(
     monkeypatch.chdir(here.parent)
     assert prepare_adapters((AdapterSpec("p", "poet"),), tiny_model, layout, Vllm())[0].info.path == imported
     assert prepare_adapters((AdapterSpec("p", "./poet"),), tiny_model, layout, Vllm())[0].info.rank == 16
+
+
+class TestRouter:
+    @pytest.fixture
+    def server(self, tmp_path: Path) -> Path:
+        path = tmp_path / "bin" / "llama-server"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("#!/bin/sh\necho 'version: 11434 (abc)'\n")
+        path.chmod(0o755)
+        return path
+
+    def test_no_model_is_looked_for(self, server: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        (tmp_path / "only.gguf").touch()
+        monkeypatch.chdir(tmp_path)  # which an empty path would stand for
+        args = ("--models-dir", "/m")
+        spec = LaunchSpec(model="", engine="llama_cpp", executable=server, args=args, router=True)
+        made = prepare(
+            spec, Settings(data_dir=tmp_path / "data"), {}, view=RecordingStartView(), progress=MemoryProgress(),
+            port_was_free=True,
+        )  # fmt: skip
+        assert (made.model, made.served_name) == (None, "")
+        assert made.command.argv == (str(server), "--host", "127.0.0.1", "--port", "8000", "--metrics", *args)
+
+    def test_a_container_sees_its_preset_and_its_models(self, tmp_path: Path) -> None:
+        docker, preset, models = tmp_path / "docker", tmp_path / "preset.ini", tmp_path / "models"
+        docker.touch(mode=0o755)
+        preset.touch()
+        models.mkdir()
+        container = ContainerSpec(("docker",), "image", "garrison-s-a", "s", "a", OwnArguments())
+        args = ("--models-preset", str(preset), "--models-dir", str(models))
+        spec = LaunchSpec(
+            model="", engine="llama_cpp", args=args, container=container, router=True,
+            reads=(preset, models, tmp_path / "gone.gguf", Path("relative.gguf")),
+        )  # fmt: skip
+        found = choose_(spec, {"PATH": str(tmp_path)})
+        words = command(spec, found, model="", names=("",), adapters=()).argv
+        mounted = [word for before, word in itertools.pairwise(words) if before == "-v"]
+        assert mounted == [f"{path}:{path}:ro" for path in (preset, models)]
+        assert words[words.index("image") + 1 :] == ("--host", "127.0.0.1", "--port", "8000", "--metrics", *args)

@@ -246,7 +246,7 @@ class TestOutput:
             log = garrison.home / "logs" / f"vllm-{garrison.port}.log"
             garrison.until(lambda: log.stat().st_size > 30_000 * 200, what="the whole log")
             garrison.process.send_signal(signal.SIGTERM)
-            assert garrison.end() == 0
+            assert garrison.end() in (0, 143), "it may just have been asked, and not be known to be ready"
             assert garrison.left() == []
         finally:
             os.close(unread)

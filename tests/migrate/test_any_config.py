@@ -36,7 +36,7 @@ LLAMACTL = st.fixed_dictionaries(
         "idle_timeout": st.integers(-5, 10_000), "environment": st.dictionaries(NAMES, TEXT, max_size=2),
         "docker_enabled": st.booleans(), "command_override": st.sampled_from(["", "vllm", "/opt/x y", "it's"]),
         "group": st.sampled_from(["", "big"]), "nodes": st.lists(st.sampled_from(["main", "gpu 2"]), max_size=2),
-        "preset_ini": TEXT, "unheard_of": JSON,
+        "preset_ini": TEXT | st.text(st.characters(exclude_categories=("Cs",)), max_size=9), "unheard_of": JSON,
     },
 )  # fmt: skip
 COMMANDS = st.lists(

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from garrison.base.errors import GarrisonError
+from garrison.migrate import llamactl
 from garrison.migrate.sources import migrate
 from garrison.migrate.values import Found
 from garrison.migrate.write import manifest_text, read_back
@@ -60,6 +61,11 @@ LLAMA: dict[str, Any] = {
     "idle_timeout": 0, "preset_ini": "[x]", "backend_type": "llama_cpp", "nodes": ["gpu-2", "box"],
     "backend_options": {"hf_repo": "unsloth/Qwen3-GGUF", "hf_file": "q4.gguf", "ctx_size": 4096, "gpu_layers": 99},
 }  # fmt: skip
+ROUTER: dict[str, Any] = {
+    "backend_type": "llama_cpp", "preset_ini": "; all\r\n[one]  \r\nmodel = ${MODELS}/one.gguf\r\n",
+    "backend_options": {"models_max": 2, "port": 8102},
+}  # fmt: skip
+DIRECTORY: dict[str, Any] = {"backend_type": "llama_cpp", "backend_options": {"models_dir": "/srv/models"}}
 MLX: dict[str, Any] = {"backend_type": "mlx_lm", "docker_enabled": True, "backend_options": {"model": "mlx/a"}}
 
 
@@ -72,7 +78,14 @@ def database(tmp_path: Path) -> Path:
         "CREATE TABLE instances(id INTEGER PRIMARY KEY, name TEXT UNIQUE, status TEXT DEFAULT 'stopped', "
         "created_at INTEGER, updated_at INTEGER, options_json TEXT, owner_user_id TEXT NULL)"
     )
-    rows = [("qwen", QWEN), ("_llama", LLAMA), ("mlx.1", MLX), ("odd", {"backend_type": "sglang"})]
+    rows = [
+        ("qwen", QWEN),
+        ("_llama", LLAMA),
+        ("mlx.1", MLX),
+        ("router", ROUTER),
+        ("many", DIRECTORY),
+        ("odd", {"backend_type": "sglang"}),
+    ]
     connection.executemany(
         "INSERT INTO instances(name, options_json) VALUES (?, ?)", [(name, json.dumps(one)) for name, one in rows]
     )
@@ -144,18 +157,24 @@ def test_the_instances_of_a_database(tmp_path: Path, database: Path) -> None:
     assert qwen.to_json()["env"] == {"HF_TOKEN": {"env": "HF_TOKEN"}, "OMP_NUM_THREADS": "4"}
     llama = declared.instances["llama"]
     assert (llama.model, llama.idle, llama.node) == ("unsloth/Qwen3-GGUF/q4.gguf", 0.0, "gpu-2")
+    assert llama.preset_ini == "[x]\n"
+    router, many = declared.instances["router"], declared.instances["many"]
+    assert (router.model, router.options) == (None, {"models_max": 2})
+    assert router.preset_ini == "; all\n[one]\nmodel = ${MODELS}/one.gguf\n", "a `${` is plain text there"
+    assert "    preset_ini: |\n      ; all\n" in text
+    assert (many.model, many.options) == (None, {"models_dir": "/srv/models"})
     assert declared.routes["_llama"].to[0].place == "llama"
     assert declared.instances["mlx.1"].container is None
     assert "odd" not in declared.instances
     said = remarks(found)
     assert "instances.odd: left out: unknown backend_type 'sglang'" in said
-    assert "instances._llama.preset_ini: no equivalent" in said
+    assert "preset_ini" not in said
     assert "enforce_eager, seed: zero, false or empty" in said
 
 
 def test_the_database_named_in_the_config_is_read(tmp_path: Path, database: Path) -> None:
     found = migrate("llamactl", [config(tmp_path, f"data_dir: {database.parent}\n")], "/home/x")
-    assert set(found.instances) == {"qwen", "llama", "mlx.1"}
+    assert set(found.instances) == {"qwen", "llama", "mlx.1", "router", "many"}
 
 
 @pytest.mark.parametrize("many", [False, True])
@@ -165,6 +184,18 @@ def test_exported_instances(tmp_path: Path, many: bool) -> None:
     found = migrate("llamactl", [tmp_path / "export.json"], "/home/x")
     assert list(found.instances) == ["qwen"]
     assert read_back(manifest_text(found, "x"), tmp_path).instances["qwen"].engine == "vllm"
+
+
+def test_a_preset_that_cannot_be_taken_over() -> None:
+    found = Found(stack="x")
+    llamactl.add_instance("a", {**DIRECTORY, "preset_ini": "[x]\x1b[2J"}, found)
+    llamactl.add_instance("b", {**MLX, "preset_ini": "[x]"}, found)
+    llamactl.add_instance("c", {"backend_type": "llama_cpp", "preset_ini": "[x]\0"}, found)
+    assert list(found.instances) == ["a", "b"]
+    assert [one.text for one in found.remarks] == [
+        "left out: it holds a control character", "left out: only llama_cpp has presets",
+        "left out: it holds a control character", "left out: it names no model",
+    ]  # fmt: skip
 
 
 WRONG = {

@@ -25,7 +25,7 @@ async def served(tmp_path: Path) -> AsyncIterator[ServedApi]:
 
 
 async def test_a_key_that_is_limited_to_an_adapter(served: ServedApi) -> None:
-    activator = InstanceActivator(served.instances)
+    activator = InstanceActivator(served.instances, served.routers)
     only = Permissions(only=Grants(models=frozenset({"a/sql"})))
     key = Identity(caller=Caller.KEY, name="k", permissions=only, key_id=1)
 
@@ -45,3 +45,15 @@ async def test_a_target_on_a_node_that_nobody_knows_is_unknown(served: ServedApi
     assert not found.known
     assert await addresses.find(InstancePlace("a")) == NotRunning("instance a is stopped")
     assert await addresses.find(InstancePlace("a", "main")) == NotRunning("instance a is stopped")
+
+
+async def test_the_models_of_a_router(served: ServedApi) -> None:
+    activator = InstanceActivator(served.instances, models=served.routers.models)
+    await served.instances.create(InstanceSpec(name="r", engine="llama_cpp", preset_ini="[one]"))
+    assert [one.id for one in activator.served()] == ["a", "r/one"]
+    hold = await activator.acquire("r/org/two")
+    assert hold.upstream.model == "org/two"
+    found = activator.find("r/one")
+    assert found is not None
+    assert (found.id, found.instances) == ("r/one", ("r",))
+    hold.release()

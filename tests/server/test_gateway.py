@@ -97,6 +97,7 @@ def test_metrics_say_what_the_gateway_carried(lab: ServerLab, tiny_model: Path) 
     def found() -> dict[tuple[str, str], float]:
         families = text_string_to_metric_families(lab.http.get("/metrics").text)
         samples = [one for family in families for one in family.samples if one.name.startswith("garrison_gateway_")]
+        samples = [one for one in samples if "route" in one.labels]
         assert all(one.labels["route"] == "a" and one.labels["target"] == "instance:a" for one in samples)
         return {(one.name, one.labels.get("status") or one.labels.get("kind") or ""): one.value for one in samples}
 
@@ -104,6 +105,7 @@ def test_metrics_say_what_the_gateway_carried(lab: ServerLab, tiny_model: Path) 
     assert found()["garrison_gateway_requests_total", "200"] == 1
     assert found()["garrison_gateway_tokens_total", "out"] == 4
     assert found()["garrison_gateway_seconds_count", ""] == 1
+    assert found()["garrison_gateway_overhead_seconds_count", ""] == 1
 
 
 def test_two_workers_share_the_port(labs: Callable[..., ServerLab], tiny_model: Path) -> None:
@@ -173,3 +175,22 @@ def test_nothing_is_left_of_it_after_the_end(lab: ServerLab) -> None:
     assert not psutil.pid_exists(worker)
     left = {path.name for path in lab.data_dir.iterdir()}
     assert not left & {"gateway.sock", "gateway.json", "control.sock", "server.sock"}
+
+
+def test_the_number_of_workers_changes_while_requests_go_on(
+    labs: Callable[..., ServerLab], tiny_model: Path, tmp_path: Path
+) -> None:
+    config = tmp_path / "config.yaml"
+    config.write_text("gateway_workers: 1\n")
+    lab = labs()
+    lab.start("--config", str(config))
+    lab.create("a", tiny_model)
+    assert lab.chat("a").is_success
+    (first,) = lab.workers()
+    with asked_all_the_time(lab, "a", clients=4) as failed:
+        config.write_text("gateway_workers: 3\n")
+        wait_for(lambda: len(lab.workers()) == 3, 20, "two more")
+        config.write_text("gateway_workers: 1\n")
+        wait_for(lambda: lab.workers() == [first], 20, "two fewer")
+    assert failed == []
+    assert lab.chat("a").is_success

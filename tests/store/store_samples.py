@@ -1,7 +1,7 @@
 """Records to put into a store, each with something in every field that a test does not name."""
 
 from collections.abc import Iterable
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 from garrison.store.audit_store import AuditRow
@@ -21,6 +21,7 @@ from garrison.store.records import (
     StackRecord,
     TargetRecord,
 )
+from garrison.store.usage_store import Usage, UsageBatch, UsageRow
 
 TYPE = "VLLM::Inference::LoRAAdapter"
 START = datetime(2026, 3, 1, 12, 0, 0, 123456, tzinfo=UTC)
@@ -116,3 +117,13 @@ def save(
     store: FleetStore, one: ActionRecord, resources: Iterable[Resource] = (), events: Iterable[Event] = ()
 ) -> None:
     store.save_actions([ActionResult(action=one, resources=tuple(resources), events=tuple(events))])
+
+
+def used(day: int = 1, key: int = 7, route: str = "qwen", **values: Any) -> UsageRow:
+    """A row of a day of March 2026."""
+    plain = {"requests": 1, "tokens_in": 10, "tokens_out": 3, "seconds": 0.5}
+    return UsageRow(day=date(2026, 3, day), key_id=key, route=route, usage=Usage(**plain | values))
+
+
+def usage_batch(*rows: UsageRow, number: int = 1, source: str = "w1") -> UsageBatch:
+    return UsageBatch(source=source, number=number, rows=rows)

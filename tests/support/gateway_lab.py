@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from garrison.base.clock import SystemClock
+from garrison.base.errors import GarrisonError
 from garrison.gateway.link import messages
 from garrison.gateway.worker.exchange import Exchange
 from garrison.gateway.worker.inbound import Inbound
@@ -224,6 +225,7 @@ class FakeLink:
         news: is called before a sync is answered.
         alive: syncs are answered.
         told_of: responses that the other workers were told of.
+        loads: what was asked to be loaded (True) or unloaded, in order: target, and one of its models.
     """
 
     def __init__(self) -> None:
@@ -232,6 +234,7 @@ class FakeLink:
         self.syncs = 0
         self.news: Callable[[], None] = lambda: None
         self.alive = True
+        self.loads: list[tuple[str, str, bool]] = []
         self.used: set[str] = set()
         self.told_of: list[tuple[str, StoredAt]] = []
         self._number = 0
@@ -255,6 +258,13 @@ class FakeLink:
             then()
 
         asyncio.get_running_loop().call_soon(answered)
+        return True
+
+    def load(
+        self, target: str, *, load: bool, then: Callable[[GarrisonError | None], None], route: str = "", model: str = ""
+    ) -> bool:
+        self.loads.append((target, model, load))
+        asyncio.get_running_loop().call_soon(then, None)
         return True
 
     def stored(self, id: str, at: StoredAt) -> None:

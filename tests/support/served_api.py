@@ -25,11 +25,15 @@ from garrison.base.settings import Settings
 from garrison.fleet.management.local import LocalOperations
 from garrison.instances.manager import InstanceManager
 from garrison.instances.room.values import Device
+from garrison.instances.routers import Routers
 from garrison.instances.settings import ManagerSettings
 from garrison.instances.values.state import State
 from garrison.nodes.watch import Nodes
+from garrison.server.workers.profiles import Profiles
+from garrison.server.workers.traffic import Traffic
 from garrison.testing.clock import FakeClock
 from garrison.testing.instances import MemoryDevices, MemoryInstances, MemoryRunner
+from garrison.testing.llama_router import MemoryRouter, MemoryRouters
 from garrison.testing.model_fetcher import MemoryFetcher
 from garrison.testing.nodes import MemoryNodes, MemoryNodeStore
 from garrison.testing.store import MemoryStore
@@ -48,10 +52,12 @@ class ServedApi:
         owner: the owner of the data directory, over the unix socket.
         runner, devices, store: what the manager acts on. Starts take no time.
         fleet: targets in memory, and their store.
+        llama, llama_log: every router that runs is this one, and has this log.
         environ: what the owner's manifests may name.
         fetcher: downloads wait in the middle until its `hold` is set.
         endings: what `POST /api/v1/shutdown` asked for, in order.
         not_ready: why the server is not ready.
+        workers: stand-ins for the workers of the gateway.
     """
 
     def __init__(
@@ -71,6 +77,8 @@ class ServedApi:
         self.runner = MemoryRunner(start_seconds=0.0, stop_seconds=0.0)
         self.devices = MemoryDevices(devices)
         self.store = MemoryInstances()
+        self.llama = MemoryRouter()
+        self.llama_log: list[str] = []
         self.fetcher = MemoryFetcher()
         self._fetcher = fetcher
         self.fleet = World()
@@ -80,6 +88,7 @@ class ServedApi:
         self.remote = MemoryNodes()
         self.endings: list[bool] = []
         self.not_ready = ""
+        self.workers: list[Any] = []
         self.closing = False
         self._manager_settings = ManagerSettings(**(manager or {}))
 
@@ -87,6 +96,9 @@ class ServedApi:
         self.instances = InstanceManager(
             self.store, self.runner, self.devices, self._manager_settings, clock=self.clock, pool=self.pool
         )
+        self.routers = Routers(self.instances, MemoryRouters(lambda _: self.llama), self._log)
+        await self.routers.startup()
+        self.instances.bus.listen(lambda _: self.routers.look())
         self.access = MemoryStore()
         hasher = TokenHasher(b"k" * 32)
         self.keys = Keys(
@@ -100,6 +112,11 @@ class ServedApi:
         await self.instances.startup()
         self.commands = FleetCommands(LocalOperations(self.fleet.fleet))
         self.downloads = Downloads(self._fetcher or self.fetcher, self.feed.add, clock=self.clock)
+        self.profiles = Profiles()
+        self.traffic = Traffic(
+            self.access, lambda: self.settings, pool=self.pool, disk=self.pool, clock=self.clock,
+            doors=lambda: self.workers,
+        )  # fmt: skip
         self.services = self._services()
         self.app = create_app(self.services)
         self.asgi = guarded(self.app, self.services, self.keys)
@@ -110,13 +127,18 @@ class ServedApi:
     async def shutdown(self) -> None:
         self.closing = True
         self.feed.close()
+        await self.traffic.shutdown()
         await self.client.aclose()
         await self.owner.aclose()
         self.fetcher.hold.set()
         await self.downloads.shutdown()
         await self.commands.shutdown()
         self.fleet.fleet.close()
+        await self.routers.shutdown()
         await self.instances.shutdown(stop=True)
+
+    async def _log(self, name: str) -> list[str]:
+        return self.llama_log
 
     async def until(self, name: str, state: State, seconds: float = 5.0) -> None:
         """Wait until an instance is in `state`."""
@@ -128,6 +150,7 @@ class ServedApi:
         return Services(
             settings=self.settings,
             instances=self.instances,
+            routers=self.routers,
             nodes=self.nodes,
             keys=self.keys,
             audit=self.audit,
@@ -135,7 +158,9 @@ class ServedApi:
             downloads=self.downloads,
             fleet=self.commands,
             holds=AdapterHolds(self.fleet.fleet.traffic),
+            profiles=self.profiles,
             metrics=Metrics(self.instances, self.devices, self.feed, node="main"),
+            traffic=self.traffic,
             environ=self.environ,
             log_path=lambda name: self.logs / f"{name}.log",
             disk=self.pool,

@@ -1,6 +1,6 @@
 """The table of keys in memory: checking a token costs a hash and a lookup, and no call of the database."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -65,28 +65,30 @@ class KeyBook:
         revision: of the keys in the store; -1 before they were read.
         keys: by id.
         rows: what is stored about each key, by id.
+        hasher: digests tokens as they are digested here.
     """
 
     revision: int
     keys: Mapping[int, Key]
     rows: Mapping[int, KeyRow] = field(repr=False)
-    _hasher: TokenHasher = field(repr=False)
+    hasher: TokenHasher = field(repr=False)
     _entries: Mapping[bytes, _Entry] = field(repr=False)
 
     def check(self, token: str | None, now: datetime) -> Identity | Refusal:
         """Return whose token this is at `now`, or why it is not accepted."""
-        if not token:
-            return Refusal.MISSING
+        return self.find(self.hasher.digest(token), lambda: now) if token else Refusal.MISSING
+
+    def find(self, digest: bytes, now: Callable[[], datetime]) -> Identity | Refusal:
+        """Return whose token has a digest of `hasher` at `now`, or why it is not accepted."""
         # What the lookup tells by its time is about the keyed digest, of which a stranger knows nothing.
-        digest = self._hasher.digest(token)
         entry = self._entries.get(digest)
         if entry is None or not compare_digest(entry.digest, digest):
             return Refusal.UNKNOWN
-        if entry.until is not None and now >= entry.until:
+        if entry.until is not None and now() >= entry.until:
             return Refusal.ROTATED
         if not entry.enabled:
             return Refusal.DISABLED
-        if entry.expires_at is not None and now >= entry.expires_at:
+        if entry.expires_at is not None and now() >= entry.expires_at:
             return Refusal.EXPIRED
         return entry.identity
 
@@ -114,9 +116,9 @@ class KeyBook:
                 entries.pop(bytes.fromhex(text), None)
         if new is not None:
             rows[new.id] = new
-            keys[new.id] = key = key_of(new, self._hasher.name)
+            keys[new.id] = key = key_of(new, self.hasher.name)
             entries |= _entries_of(key, new)
-        return KeyBook(revision, dict(sorted(keys.items())), rows, self._hasher, entries)
+        return KeyBook(revision, dict(sorted(keys.items())), rows, self.hasher, entries)
 
 
 def make_book(table: KeyTable, hasher: TokenHasher, config_keys: Sequence[str] = ()) -> KeyBook:

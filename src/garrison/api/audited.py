@@ -11,7 +11,7 @@ from garrison.access.audit import Call
 __all__ = ["AUDIT", "note", "verb_of"]
 
 AUDIT = "garrison.audit"
-_VERBS = {"POST": "create", "PUT": "replace", "PATCH": "update", "DELETE": "delete"}
+_VERBS = {"GET": "read", "POST": "create", "PUT": "replace", "PATCH": "update", "DELETE": "delete"}
 
 
 def verb_of(method: str, path: str) -> tuple[str, tuple[str, str]]:
@@ -19,6 +19,8 @@ def verb_of(method: str, path: str) -> tuple[str, tuple[str, str]]:
     parts = [unquote(one) for one in path.removeprefix("/api/v1/").strip("/").split("/") if one]
     if parts[:1] == ["auth"]:
         parts = parts[1:]
+    if parts[:1] == ["llama-cpp"] and len(parts) > 2:  # llamactl's path for what is done to an instance
+        parts = ["instances", parts[1], parts[-1]]
     noun = parts[0] if parts else "server"
     name = parts[1] if len(parts) > 1 else ""
     rest = parts[2] if len(parts) > 2 else _VERBS.get(method, method.lower())

@@ -27,6 +27,8 @@ FOUND = "garrison.found"
 _OPEN = frozenset({"/healthz", "/readyz"})
 _OF_THE_GATEWAY = ("/v1/", "/llama-cpp/")
 _READS = ("GET", "HEAD")
+_CAPTURES = "/api/v1/captures/"
+"""What others have sent to models, and were answered: for those who manage, and on record."""
 
 
 class Authentication:
@@ -53,7 +55,7 @@ class Authentication:
         if path in _OPEN or path.startswith(_OF_THE_GATEWAY):
             await self._app(scope, receive, send)
             return
-        reads = scope["method"] in _READS and "/proxy/" not in path
+        reads = scope["method"] in _READS and "/proxy/" not in path and not path.startswith(_CAPTURES)
         action = Action(ActionKind.READ if reads else ActionKind.MANAGE)
         try:
             scope[IDENTITY] = who = admit(found, open_to(self._settings()), action)

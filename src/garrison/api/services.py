@@ -13,15 +13,18 @@ from garrison.api.feed import Feed
 from garrison.api.fleet.commands import FleetCommands
 from garrison.api.instances.idempotency import Idempotency
 from garrison.api.models.downloads import Downloads
+from garrison.api.traffic import Traffic
 from garrison.base.clock import Clock, SystemClock
 from garrison.base.settings import Settings
 from garrison.instances.manager import InstanceManager
+from garrison.instances.routers import Routers
 from garrison.net.thread_pool import ThreadPool
 from garrison.nodes.watch import Nodes
 
 if TYPE_CHECKING:
     from garrison.api.fleet.holds import AdapterHolds
     from garrison.api.metrics import Metrics
+    from garrison.api.profiles import ProfileChoice
 
 __all__ = ["Services", "services"]
 
@@ -31,13 +34,16 @@ class Services:
     """Everything behind the API, in one value.
 
     Attributes:
+        routers: the models of instances that have none of their own.
         downloads: of models.
         fleet: the declared stacks.
         holds: adapters that the gateway sends no request to.
         metrics: for Prometheus.
+        traffic: what the gateway carries.
         environ: what `${NAME}` stands for in a manifest of the owner.
         log_path: where the log of an instance is.
         disk: threads for files.
+        profiles: sets of model names that go elsewhere while one is active.
         ready: why the server is not ready; empty when it is.
         closing: whether the server ends, so that streams do.
         shut_down: asks the server to end; with True, its instances too.
@@ -45,6 +51,7 @@ class Services:
 
     settings: Settings
     instances: InstanceManager
+    routers: Routers
     nodes: Nodes
     keys: KeyOperations
     audit: AuditLog
@@ -52,7 +59,9 @@ class Services:
     downloads: Downloads
     fleet: FleetCommands
     holds: "AdapterHolds"
+    profiles: "ProfileChoice"
     metrics: "Metrics"
+    traffic: Traffic
     log_path: Callable[[str], Path]
     disk: ThreadPool
     ready: Callable[[], str]

@@ -39,6 +39,42 @@ class ServerSettings:
         values.integer(1, 65535), None,
     )  # fmt: skip
     gateway_ollama_host: str = setting("server", "Address of that port.", values.host, "127.0.0.1")
+    gateway_stream_usage: bool = setting(
+        "server",
+        "Engines are asked for the usage of every stream; clients that did not ask do not see it.",
+        _FLAG,
+        True,
+    )
+    gateway_activity: int = setting(
+        "server", "Requests to models that have ended and are kept in memory, for `garrison requests`.", _COUNT, 5000
+    )
+    gateway_access_log: Path | None = setting(
+        "server",
+        "File for the access log, one JSON object a line for each request to a model; none when unset.",
+        values.path,
+    )
+    gateway_access_log_percent: int = setting(
+        "server",
+        "Per cent of the requests that are in the access log; those that failed always are.",
+        values.integer(0, 100),
+        100,
+    )
+    gateway_captures: int = setting(
+        "server", "Requests to models that are kept in memory with their answers, to be looked at.",
+        values.integer(0, 1000), 0,
+    )  # fmt: skip
+    gateway_capture_kib: int = setting(
+        "server", "KiB that are kept of the body of each of them, and of its answer.", values.integer(1, 1024), 16
+    )
+    gateway_traces: str | None = setting(
+        "server",
+        "Where spans of requests go, as OTLP over HTTP, such as http://localhost:4318/v1/traces; needs garrison[otel].",
+        _TEXT,
+    )
+    gateway_traces_percent: int = setting(
+        "server", "Per cent of the traces that begin at this server and are recorded.", values.integer(0, 100), 100
+    )
+    usage_retention: int = setting("server", "Days that usage by key, route and day is kept.", values.integer(1), 400)
     root_path: str = setting("server", "Path prefix below which a reverse proxy publishes the server.", _TEXT, "")
     tls_cert_file: Path | None = setting("server", "Certificate chain of the server, in PEM.", values.path)
     tls_key_file: Path | None = setting("server", "Private key of the certificate, in PEM.", values.path)

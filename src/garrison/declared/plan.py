@@ -16,6 +16,7 @@ from typing import Any
 
 from garrison.base.redaction import HIDDEN, is_secret_name, redacted
 from garrison.base.values import size_text
+from garrison.engines.llama_preset import preset_sections
 from garrison.fleet.plan.context import Mode
 from garrison.fleet.values.failure import Failure, FailureCode
 from garrison.fleet.values.instance_change import Change, InstanceChange, InstanceKind
@@ -102,6 +103,8 @@ def _taken(name: str, stack: str | None) -> Failure:
 
 def _summary(spec: InstanceSpec) -> str:
     what = spec.model or (spec.custom.argv[0] if spec.custom is not None else "")
+    if spec.router:
+        what = "router"
     return f"{spec.engine}  {what}".rstrip()
 
 
@@ -112,6 +115,8 @@ def _changes(before: InstanceSpec, after: InstanceSpec) -> Iterable[Change]:
             continue
         if one.name in _OF_MAPPINGS:
             yield from _key_changes(one.name, old, new)
+        elif one.name == "preset_ini":
+            yield from _preset_changes(old or "", new or "")
         else:
             shown = _SHOWN.get(one.name, _text)
             yield Change(_WORDS.get(one.name, one.name), shown(old), shown(new))
@@ -126,6 +131,21 @@ def _key_changes(name: str, before: Mapping[str, Any], after: Mapping[str, Any])
         if word == "env" and is_secret_name(key) and not isinstance(old or new, Secret):
             old, new = (None if value is None else HIDDEN for value in (old, new))
         yield Change(f"{word}.{key}", _text(old), _text(new))
+
+
+def _preset_changes(before: str, after: str) -> Iterable[Change]:
+    old, new = preset_sections(before), preset_sections(after)
+    differ = [name for name in sorted(old.keys() | new.keys()) if old.get(name) != new.get(name)]
+    for name in differ:
+        yield Change(f"preset_ini[{name}]", _section(old.get(name)), _section(new.get(name)))
+    if not differ:
+        yield Change("preset_ini", "the same keys", "the same keys, written otherwise")
+
+
+def _section(keys: Mapping[str, str] | None) -> str | None:
+    if keys is None:
+        return None
+    return ", ".join(redacted(f"{key} = {value}") for key, value in keys.items()) or "no keys"
 
 
 def _time(seconds: float | None) -> str | None:

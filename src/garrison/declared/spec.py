@@ -60,6 +60,7 @@ def spec_of(
         engine=declared.engine,
         options=_options(declared, loads=loads),
         custom=_custom(declared),
+        preset_ini=declared.preset_ini,
         executable=declared.executable,
         container=declared.container,
         env=(_RUNTIME_LORA if loads else {}) | _plain(declared.env),

@@ -90,6 +90,23 @@ def _llama_value(found: re.Match[str]) -> tuple[str, str]:
     return f"{found[1]}: {found[2]}", "Fix the value; `garrison engine describe` lists what is accepted."
 
 
+@_rule(
+    "bad-value", r"failed to initialize router models: (?:option '([^']+)' not recognized in preset '([^']+)'|([^\n]+))"
+)
+def _preset(found: re.Match[str]) -> tuple[str, str]:
+    if found[1]:
+        return (
+            f"[{found[2]}] of the preset has the option {found[1]}, which llama-server does not know",
+            "Fix its name: it is a flag of llama-server without the dashes in front.",
+        )
+    if "failed to parse" in found[3]:
+        return (
+            "llama-server cannot read the preset",
+            "Each of its lines is [NAME], KEY = VALUE, or a comment behind ; or #, without white space in front.",
+        )
+    return found[3], "Fix the preset, or the option that names the models."
+
+
 @_rule("no-user-name", r"getpwuid\(\): uid not found: (\d+)")
 def _no_user_name(found: re.Match[str]) -> tuple[str, str]:
     remedy = "Set USER to any name for the engine, or add the uid to the user database."

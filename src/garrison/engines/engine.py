@@ -64,7 +64,8 @@ class ServeOptions:
     """One server to start.
 
     Attributes:
-        model: an absolute path, or an id for engines that accept one.
+        model: an absolute path, or an id for engines that accept one; empty where the arguments say what is served.
+        served_name: empty where there is no model to name.
         args: the user's own engine arguments, verbatim and in order; they override everything else here.
         file_args: the contents of the engine's own config file, as arguments. They are the user's too, but not put into
             the argv: the engine reads its file itself.

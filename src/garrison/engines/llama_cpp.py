@@ -105,12 +105,13 @@ class LlamaCpp:
     def command(self, executable: Path, options: ServeOptions) -> EngineCommand:
         """`llama-server --model FILE --host H --port P [--alias N] [--lora FILES] --metrics ARGS`.
 
+        Without a model it is a router, which `llama_router` describes; what it is told holds for each of its models.
         An adapter given at launch applies to every request that does not set another scale. llama-server has no names
         for adapters, so several of them are loaded and left unapplied.
         """
         args = options.args
         argv = [*options.words(executable)]
-        if not gives(args, _MODEL_FLAGS):
+        if options.model and not gives(args, _MODEL_FLAGS):
             argv += ["--model", options.model]
             if not gives(args, _PROJECTOR_FLAGS):
                 argv += options.model_args
@@ -118,7 +119,7 @@ class LlamaCpp:
             argv += ["--host", options.host]
         if not gives(args, {"--port"}):
             argv += ["--port", str(options.port)]
-        if options.served_name is not None and not gives(args, {"-a", "--alias"}):
+        if options.served_name and not gives(args, {"-a", "--alias"}):
             argv += ["--alias", options.served_name]
         if options.lora is not None:
             argv += _lora_flags(options.lora, args)

@@ -75,13 +75,13 @@ def named_devices(declared: Sequence[str], devices: Sequence[Device]) -> tuple[t
     return tuple(keys), tuple(missing)
 
 
-def fills_later(engine: str, on: Literal["gpu", "host"]) -> bool:
+def fills_later(spec: InstanceSpec, on: Literal["gpu", "host"]) -> bool:
     """Whether an engine that is ready does not hold yet all that it will.
 
-    mlx_lm.server loads the weights with the first request, and the pages of vLLM's cache in system memory become
-    resident as they are used.
+    mlx_lm.server loads the weights with the first request, a router its models when they are asked for, and the pages
+    of vLLM's cache in system memory become resident as they are used.
     """
-    return on == "host" and engine in ("mlx_lm", "vllm")
+    return spec.router or (on == "host" and spec.engine in ("mlx_lm", "vllm"))
 
 
 def cost_of_return(costs: Costs, weight: float) -> float:
@@ -157,7 +157,7 @@ def _on_gpus(facts: Facts, need: Need) -> Need:
 def _known(facts: Facts, estimated: int | None, measured: int | None) -> tuple[int | None, Source]:
     if facts.spec.memory_bytes is not None:
         return facts.spec.memory_bytes, "declared"
-    if measured and (estimated is None or measured >= estimated or not fills_later(facts.spec.engine, facts.on)):
+    if measured and (estimated is None or measured >= estimated or not fills_later(facts.spec, facts.on)):
         return measured, "measured"
     return (estimated, "estimated") if estimated is not None else (None, "unknown")
 

@@ -1,7 +1,7 @@
 """Engines below shims: prepared as `garrison serve` prepares them, started detached, and found again.
 
-`instances/NAME/` in the data directory belongs to one instance, mode 0700: the shim's status and socket, the key, and
-the log.
+`instances/NAME/` in the data directory belongs to one instance, mode 0700: the shim's status and socket, what is in
+`instance_files`, and the log.
 """
 
 import asyncio
@@ -12,13 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from garrison.base.errors import GarrisonError, InvalidError, PortError
-from garrison.base.files import write_atomic
 from garrison.base.logs import logger
 from garrison.base.settings import Settings
 from garrison.engines.argv import Endpoint
 from garrison.engines.engine import Engine, EngineCommand
 from garrison.instances.container_record import ContainerRecord, forget_container, read_container, record_container
 from garrison.instances.engine_spec import ADDRESS, KEY_VARIABLE, Plan, plan_launch, require_servers_address
+from garrison.instances.instance_files import instance_directory, make_directory, read_access, write_access
 from garrison.instances.launch_secrets import with_secrets
 from garrison.instances.ports import Ports
 from garrison.instances.runner import Launch, LeftEngine, Progress, RunningEngine, Sleeper, Upstream
@@ -97,7 +97,7 @@ class EngineRunner:
 
     def directory(self, name: str) -> Path:
         """Where the files of an instance are."""
-        return self._settings.data_dir / "instances" / name
+        return instance_directory(self._settings, name)
 
     def log_path(self, name: str) -> Path:
         return self.directory(name) / "log"
@@ -173,6 +173,7 @@ class EngineRunner:
             _log.info("preparing a start", name=name, note=note)
         key = secrets.token_hex(32) if plan.spec.api_key_env is not None else None
         environ = {**self._environ, KEY_VARIABLE: key} if key is not None else self._environ
+        directory = make_directory(self._settings, launch.spec)  # first, since a container is to see the preset
         try:
             prepared = prepare(
                 plan.spec, self._settings, environ, view=_Notes(name), progress=Silent(), stop=stop,
@@ -185,19 +186,13 @@ class EngineRunner:
                 details={"instance": name, **error.details},
             ) from None
         require_servers_address(name, prepared.chosen.file_args)
-        command, model = prepared.command, prepared.served_name or name
+        command = prepared.command
+        model = "" if launch.spec.router else prepared.served_name or name
         container = None
         if plan.spec.container is not None:
             program = (command.argv[0], *plan.spec.container.program[1:])
             container = ContainerRecord(program, plan.spec.container.labels)
-        directory = self.directory(name)
-        directory.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        directory.mkdir(mode=0o700, exist_ok=True)
-        if key is None:
-            (directory / "key").unlink(missing_ok=True)
-        else:
-            write_atomic(directory / "key", key, mode=0o600, durable=False)
-        write_atomic(directory / "model", model, mode=0o600, durable=False)
+        write_access(directory, key, model)
         if container is None:
             forget_container(directory)
         else:
@@ -210,9 +205,9 @@ class EngineRunner:
         directory = self.directory(launch.spec.name)
         plan = plan_launch(launch, self._settings)
         endpoint = plan.engine.endpoint(_given(plan), Endpoint(ADDRESS, launch.port), dict(plan.spec.env))
-        key, model = _read_text(directory / "key"), _read_text(directory / "model")
+        key, model = read_access(directory, launch.spec)
         job = self._job(launch, plan.engine, endpoint, EngineCommand(()), {})
-        return _Start(job, Upstream(base_url(endpoint), key, model or launch.spec.model or launch.spec.name))
+        return _Start(job, Upstream(base_url(endpoint), key, model))
 
     def _job(
         self,
@@ -348,6 +343,7 @@ class _View:
         self.phases[name] = seconds
         self._tell(Progress(name, seconds, memory_bytes))
 
+    def starting(self, *, seconds: float, memory_bytes: int) -> None: ...
     def line(self, text: str) -> None: ...
 
     def ready(self, *, seconds: float, memory_bytes: int) -> None:
@@ -400,10 +396,3 @@ async def _located(process: EngineProcess | None) -> None:
     """Wait, for a while, until the main process in a container is known."""
     if isinstance(process, Contained):
         await process.located(_LOCATE_SECONDS)
-
-
-def _read_text(path: Path) -> str | None:
-    try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError):
-        return None

@@ -7,12 +7,14 @@ from pathlib import Path
 from garrison.base.errors import InvalidError
 from garrison.base.settings import Settings
 from garrison.engines import registry
-from garrison.engines.argv import gives
+from garrison.engines.argv import gives, last_value
 from garrison.engines.catalogue import Catalogue, without_flags
 from garrison.engines.custom import Custom
 from garrison.engines.engine import Engine
+from garrison.engines.llama_preset import PRESET_FLAG, files_of_preset
 from garrison.engines.options import EXTRA, normal_keys, to_args
 from garrison.engines.parse.container import is_container
+from garrison.instances.instance_files import preset_path
 from garrison.instances.room.values import HOST as SYSTEM_MEMORY
 from garrison.instances.runner import Launch
 from garrison.instances.sleeper import sleep_environment
@@ -63,7 +65,7 @@ def plan_launch(launch: Launch, settings: Settings) -> Plan:
     spec, engine = launch.spec, engine_of(launch.spec)
     backend = backend_of(settings, spec.engine)
     arranged = _arranged(spec, engine, backend)
-    args, notes = _arguments(launch, engine, backend)
+    args, notes = _arguments(launch, engine, backend, settings)
     env, more = _environment(launch, engine, backend, contained=arranged.container is not None)
     words = arranged.words
     container = None if arranged.container is None else _container(arranged.container, launch, settings)
@@ -79,6 +81,8 @@ def plan_launch(launch: Launch, settings: Settings) -> Plan:
             executable=Path(words[0]) if words and not isinstance(engine, Custom) else None,
             launcher=words[1:],
             container=container,
+            router=spec.router,
+            reads=_reads(spec, args, settings),
             custom=engine if isinstance(engine, Custom) else None,
         ),
         engine,
@@ -133,7 +137,9 @@ def _check_custom(spec: InstanceSpec, engine: Custom) -> None:
         )
 
 
-def _arguments(launch: Launch, engine: Engine, backend: Backend) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def _arguments(
+    launch: Launch, engine: Engine, backend: Backend, settings: Settings
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Those of its room, then the backend's, then the instance's own, without those that the server decides."""
     options = {name: value for name, value in normal_keys(launch.spec.options).items() if name not in _OURS}
     catalogue: Catalogue = engine.catalogue()
@@ -141,6 +147,8 @@ def _arguments(launch: Launch, engine: Engine, backend: Backend) -> tuple[tuple[
     if isinstance(engine, Custom):
         return own, ()
     args, dropped = without_flags(catalogue, (*launch.room_args, *backend.args, *own), _OUR_FLAGS)
+    if launch.spec.preset_ini is not None and not gives(args, {PRESET_FLAG}):
+        args = (PRESET_FLAG, str(preset_path(settings, launch.spec.name)), *args)
     notes = (f"{flag} was left out: the server decides where its engines listen, and their keys" for flag in dropped)
     if "--config" in args:  # its file may name another address, and flags win over it
         args = (*args, "--host", ADDRESS, "--port", str(launch.port))
@@ -175,9 +183,19 @@ def _container(image: Image, launch: Launch, settings: Settings) -> ContainerSpe
     )
 
 
+def _reads(spec: InstanceSpec, args: Sequence[str], settings: Settings) -> tuple[Path, ...]:
+    """Files and directories that a router reads: its preset, what that names, and the directory of its models."""
+    if not spec.router:
+        return ()
+    named = [found for flag in (PRESET_FLAG, "--models-dir") if (found := last_value(args, {flag}))]
+    if spec.preset_ini is not None and str(preset_path(settings, spec.name)) in named:
+        named += files_of_preset(spec.preset_ini)
+    return tuple(Path(one) for one in named)
+
+
 def _model(spec: InstanceSpec, engine: Engine) -> str:
     if spec.model is None:
-        if isinstance(engine, Custom):
+        if isinstance(engine, Custom) or spec.router:
             return ""
         raise InvalidError(
             f"instance {spec.name} names no model",

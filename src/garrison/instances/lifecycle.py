@@ -24,6 +24,8 @@ from garrison.instances.values.state import State
 __all__ = ["Lifecycle"]
 
 _FLUSH_SECONDS = 5.0
+_ROUTER_SECONDS = 10.0
+"""Between two measurements of what a router holds."""
 
 _log = logger(__name__)
 
@@ -131,7 +133,7 @@ class Lifecycle:
             await self._book.writer.flush(_FLUSH_SECONDS)  # without its port, the next server could not adopt it
         assert live.record.port is not None
         self._book.move(live, State.STARTING, "starting")
-        live.started_at = asyncio.get_running_loop().time()
+        live.started_at = live.began_at = asyncio.get_running_loop().time()
         launch = Launch(
             live.spec, live.record.port, live.devices, self._settings.stop_timeout, given.args, dict(given.env)
         )
@@ -151,7 +153,7 @@ class Lifecycle:
             await self._end_asleep(live, engine, "there is room for it on other GPUs")
             return False
         self._book.move(live, State.STARTING, "waking up")
-        live.started_at = asyncio.get_running_loop().time()
+        live.started_at = live.began_at = asyncio.get_running_loop().time()
         live.progress = Progress("waking up", 0.0)
         try:
             text = await self._sleeping.wake(live)
@@ -201,6 +203,8 @@ class Lifecycle:
         live.resumes = False
         self._book.move(live, State.RUNNING, reason)
         live.ready(engine, asyncio.get_running_loop().time())
+        if live.measure is not None:
+            live.measure.cancel()
         live.measure = asyncio.create_task(self._measure(live, engine), name=f"measure {live.name}")
         self.stops.watch_idleness(live)
 
@@ -220,8 +224,14 @@ class Lifecycle:
             sleeper = await engine.sleeper()
             if live.engine is engine:
                 live.sleeper = sleeper
+        await self._measure_now(live, engine)
+        while live.spec.router and live.engine is engine:  # its models come and go
+            await asyncio.sleep(_ROUTER_SECONDS)
+            await self._measure_now(live, engine)
+
+    async def _measure_now(self, live: Live, engine: RunningEngine) -> None:
         held = dict(await self._devices.measure(live))
-        if held and live.engine is engine and live.admits:
+        if held and live.engine is engine and live.admits and not held == live.held == live.record.costs.memory_bytes:
             live.held = held
             self._book.note(live, costs=replace(live.record.costs, memory_bytes=held))
             self._book.tell()

@@ -65,6 +65,7 @@ class Live:
         asleep: the engine sleeps, or is being woken; `record.sleep` says how.
         context: tokens that a request may have with its answer, as the engine said last; None where it does not tell.
         sleeper: how the engine is put to sleep; None where it cannot be, or is not known yet.
+        began_at: the loop's time at which its engine was last started or woken; `ready_at`: and answered.
         start: the job that starts or wakes it.
         asked_at: the loop's time at which `start` was asked for.
         gentle: that job ends, rather than make another instance leave.
@@ -98,6 +99,7 @@ class Live:
     sleeper: Sleeper | None = None
     progress: Progress | None = None
     started_at: float | None = None
+    began_at: float = 0.0
     start: "asyncio.Task[None] | None" = None
     asked_at: float = 0.0
     gentle: bool = False

@@ -122,7 +122,7 @@ class MachineDevices:
             found = {key: count for key, count in held.items() if count}
             # What it takes beside its GPUs cannot be told from pages of its files, so the estimate stays.
             found |= {HOST: claimed[HOST]} if found and claimed.get(HOST) else {}
-        if live.spec.memory_bytes is not None or fills_later(live.spec.engine, on):
+        if live.spec.memory_bytes is not None or fills_later(live.spec, on):
             found = {key: max(count, claimed.get(key, 0)) for key, count in found.items()}
         return found
 

@@ -178,7 +178,7 @@ def command(
     if twice := [name for name in called if called.count(name) > 1]:
         raise InvalidError(f"two adapters are named {twice[0]!r}", hint="Rename one of them.")
     real = os.path.realpath if spec.container is not None else str
-    file = chosen.engine.locate_model(model)
+    file = chosen.engine.locate_model(model) if model else ""
     beside = tuple(real(word) if word.startswith("/") else word for word in chosen.engine.model_args(file))
     if Path(file).is_absolute():
         file = real(file)
@@ -201,7 +201,8 @@ def command(
     made = EngineCommand(made.argv, {**made.env, **spec.env}, made.unset, made.env_from)
     if spec.container is None:
         return made
-    seen = [path for path in map(Path, (file, *beside, *paths.values())) if path.is_absolute() and path.exists()]
+    needed = (*map(Path, (file, *beside, *paths.values())), *spec.reads)
+    seen = [path for path in needed if path.is_absolute() and path.exists()]
     return container_command(chosen.located.path, spec.container, made, mounts_of(seen))
 
 

@@ -50,7 +50,7 @@ _LOOPBACK = ("127.", "::1", "localhost")
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """Everything that a start needs, checked. `model` is None for a custom server, which finds its own."""
+    """Everything that a start needs, checked. `model` is None for a custom server and for a router."""
 
     spec: LaunchSpec
     chosen: Chosen
@@ -98,9 +98,14 @@ def prepare(
     # What can be checked without the model is checked before it is fetched.
     prepare_adapters(spec.adapters, None, Layout.from_settings(settings), chosen.engine)
     require_key(spec, environ)
-    if spec.custom is not None:
+    if spec.custom is not None or spec.router:
         made = command(spec, chosen, model=spec.model, names=(spec.model,), adapters=())
         return Prepared(spec, chosen, None, spec.model, (), made, request, policy)
+    if spec.engine == "sim" and not Path(spec.model).exists():  # it has no weights, so a name will do
+        adapters = prepare_adapters(spec.adapters, None, Layout.from_settings(settings), chosen.engine)
+        names = served_names(spec, chosen, spec.model)
+        made = command(spec, chosen, model=spec.model, names=names, adapters=adapters)
+        return Prepared(spec, chosen, None, names[0], adapters, made, request, policy)
     wanted = ResolveRequest.from_settings(
         settings, spec.model, offline=offline, verify=verify, hub_caches=user_hub_caches(environ)
     )

@@ -25,10 +25,12 @@ class LaunchSpec:
     """One engine to start.
 
     Attributes:
-        model: a name (`org/name`, `org/name@revision`), a directory or a file.
+        model: a name (`org/name`, `org/name@revision`), a directory or a file; empty for a router.
+        router: it has no model of its own: its arguments say where those are that it loads.
         executable: the user's own engine instead of an installed one.
         launcher: further words of it, before the arguments: `-m vllm.entrypoints.cli.main` for a Python.
         container: where it runs instead; then `executable` and `launcher` do not count.
+        reads: files and directories that it needs beside its model and its adapters; a container sees them.
         custom: the server to start, for the engine `custom`; its `model` is passed on as it is.
         args: engine arguments, verbatim and in order; they override everything that Garrison adds.
         env: variables for the engine.
@@ -54,3 +56,5 @@ class LaunchSpec:
     launcher: tuple[str, ...] = ()
     container: "ContainerSpec | None" = None
     custom: "Custom | None" = None
+    router: bool = False
+    reads: tuple[Path, ...] = ()

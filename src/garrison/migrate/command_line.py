@@ -6,6 +6,7 @@ from typing import Any
 
 from garrison.base.errors import InvalidError
 from garrison.engines.catalogue import load
+from garrison.engines.llama_router import is_router
 from garrison.engines.options import to_options
 from garrison.engines.parse.command import ParsedCommand, parse_command
 from garrison.migrate.values import Found
@@ -31,10 +32,12 @@ def instance_of_command(command: str, found: Found, where: str) -> dict[str, Any
     except InvalidError:
         return None
     options = server_options(to_options(parsed, load(parsed.engine if parsed.engine != "sim" else "vllm")))
-    model = _model(parsed, options, found, where)
-    if model is None:
-        return None
-    body: dict[str, Any] = {"engine": parsed.engine, "model": model}
+    body: dict[str, Any] = {"engine": parsed.engine}
+    if not is_router(parsed.engine, options, preset=False):
+        model = _model(parsed, options, found, where)
+        if model is None:
+            return None
+        body["model"] = model
     if options:
         body["options"] = options
     if parsed.container is not None:

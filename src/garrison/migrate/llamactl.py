@@ -1,10 +1,12 @@
 """llamactl: its YAML config, and its instances as the API exports them or as its database holds them."""
 
 import json
+import re
 import shlex
 from collections.abc import Mapping
 from typing import Any
 
+from garrison.engines.llama_router import is_router
 from garrison.engines.options import EXTRA, normal_keys
 from garrison.migrate.command_line import hub_model, server_options
 from garrison.migrate.values import Found, idle_text, literal
@@ -60,11 +62,12 @@ _ANSWERS = {
     "instances.timeout_check_interval": "idle instances are stopped on time, without an interval of checks",
     "instances.log_rotation_enabled": "logs are always rotated",
 }
+_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 _BRANCHES = ("server", "backends", "instances", "database", "auth")
 _MAPPINGS = ("environment", "docker.environment", "group_limits")
 _KEPT = {
     "auto_restart", "max_restarts", "restart_delay", "on_demand_start", "idle_timeout", "environment",
-    "docker_enabled", "command_override", "group", "nodes", "backend_type", "backend_options",
+    "docker_enabled", "command_override", "group", "nodes", "backend_type", "backend_options", "preset_ini",
 }  # fmt: skip
 
 
@@ -109,11 +112,14 @@ def add_instance(name: str, options: Mapping[str, Any], found: Found, *, local_n
         found.remark(where, f"left out: unknown backend_type {options.get('backend_type')!r}")
         return
     given = _engine_options(backend or {}, found, where)
-    model = given.pop("model", None) or hub_model(given, found, where)
-    if not isinstance(model, str):
-        found.remark(where, "left out: it names no model")
-        return
-    body: dict[str, Any] = {"model": literal(model), "engine": engine}
+    preset = _preset(engine, options.get("preset_ini"), found, where)
+    body: dict[str, Any] = {"engine": engine} | preset
+    if not is_router(engine, given, preset=bool(preset)):
+        model = given.pop("model", None) or hub_model(given, found, where)
+        if not isinstance(model, str):
+            found.remark(where, "left out: it names no model")
+            return
+        body = {"model": literal(model)} | body
     if options_left := server_options(given):
         body["options"] = literal(options_left)
     body |= _how_it_lives(options, found, where, local_node)
@@ -127,6 +133,19 @@ def add_instance(name: str, options: Mapping[str, Any], found: Found, *, local_n
     for key, value in options.items():
         if key not in _KEPT and value not in (None, "", {}, []):
             found.remark(f"{where}.{key}", "no equivalent")
+
+
+def _preset(engine: str, text: Any, found: Found, where: str) -> dict[str, Any]:
+    if not isinstance(text, str) or not text.strip():
+        return {}
+    if engine != "llama_cpp":
+        found.remark(f"{where}.preset_ini", "left out: only llama_cpp has presets")
+        return {}
+    lines = [line.rstrip() for line in text.splitlines()]
+    if any(_CONTROL.search(line) for line in lines):
+        found.remark(f"{where}.preset_ini", "left out: it holds a control character")
+        return {}
+    return {"preset_ini": literal("\n".join(lines) + "\n")}
 
 
 def _engine_options(backend: Mapping[str, Any], found: Found, where: str) -> dict[str, Any]:

@@ -5,9 +5,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from garrison.base.output.plain_text import plain
+from garrison.base.yaml_text import yaml_text
 from garrison.fleet.manifest.load import STANDARD_INPUT, load_declaration
 from garrison.fleet.values.declaration import Declaration
 from garrison.migrate.values import Found
@@ -61,4 +60,4 @@ def _comments(found: Found, source: str) -> Iterator[str]:
 def _blocks(body: Mapping[str, Any]) -> Iterator[str]:
     for key, value in body.items():
         style = None if isinstance(value, dict) else False
-        yield yaml.safe_dump({key: value}, sort_keys=False, allow_unicode=True, default_flow_style=style, width=120)
+        yield yaml_text({key: value}, flow=style)

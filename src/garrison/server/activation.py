@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from garrison.base.errors import NotFoundError, NotReadyError
+from garrison.engines.llama_router import RouterModel
 from garrison.gateway.activator import Hold, Served, Upstream
 from garrison.instances.live import Lease, Live
 from garrison.instances.manager import InstanceManager
@@ -25,17 +26,26 @@ class InstanceActivator:
     Args:
         instances: makes them ready.
         adapter: returns what an instance calls an adapter. Raises NotReadyError: it is declared, and not loaded.
+        models: returns the models of an instance that is a router, None for another one.
     """
 
     def __init__(
-        self, instances: InstanceManager, adapter: Callable[[str, str], str] = lambda _instance, name: name
+        self,
+        instances: InstanceManager,
+        adapter: Callable[[str, str], str] = lambda _instance, name: name,
+        models: Callable[[str], Sequence[RouterModel] | None] = lambda _instance: None,
     ) -> None:
         self._instances = instances
         self._adapter = adapter
+        self._models = models
 
     def served(self) -> Sequence[Served]:
         """As `Activator.served`."""
-        return [_served(live) for live in self._instances.list()]
+        found: list[Served] = []
+        for live in self._instances.list():
+            names = [f"{live.name}/{one.id}" for one in self._models(live.name) or ()]
+            found += (replace(_served(live), id=name) for name in names or [live.name])
+        return found
 
     def find(self, model: str) -> Served | None:
         """As `Activator.find`."""

@@ -29,9 +29,11 @@ from garrison.instances.engine_runner import EngineRunner
 from garrison.instances.machine import MachineDevices
 from garrison.instances.manager import InstanceManager
 from garrison.instances.room.values import Limits
+from garrison.instances.routers import Routers
 from garrison.instances.settings import ManagerSettings
 from garrison.instances.stored import StoredInstances
 from garrison.instances.values.state import State
+from garrison.launch.log_follower import last_lines
 from garrison.launch.run.shims import Shims
 from garrison.net.client import HttpDialer
 from garrison.net.thread_pool import ThreadPool
@@ -47,12 +49,15 @@ from garrison.server.stack_instances import ServedInstances
 from garrison.server.workers.declared_routes import DeclaredRoutes
 from garrison.server.workers.ollama import OllamaListener
 from garrison.server.workers.workers import Workers
+from garrison.store.records import Event
 from garrison.store.sql.store import SqlStore, open_store
 
 __all__ = ["Parts", "manager_settings"]
 
 _STARTS_AT_ONCE = 16
 _FLUSH_SECONDS = 5.0
+_LOG_LINES = 2000
+"""In which the cause of a load that failed is looked for."""
 
 
 class Parts:
@@ -96,6 +101,7 @@ class Parts:
             clock=self.clock,
             pool=self._writes,
         )
+        self.routers = Routers(self.instances, HttpDialer(), self._log)
         self._access = ThreadPool("garrison-access")
         secret = load_key_secret(settings.data_dir)
         hasher = TokenHasher(secret)
@@ -121,8 +127,8 @@ class Parts:
         self.adapters = AdapterLoads(records, self.instances, self.nodes, lambda name: self._agent.look_now(name))
         self.workers = Workers(
             self.instances, self.nodes, self.keys, settings, secret=secret, early=worker,
-            control_socket=settings.data_dir / CONTROL_NAME, disk=self.disk, declared=self.routes,
-            adapters=self.adapters,
+            control_socket=settings.data_dir / CONTROL_NAME, pool=self._access, disk=self.disk, declared=self.routes,
+            adapters=self.adapters, routers=self.routers, store=self.store, clock=self.clock,
         )  # fmt: skip
         self.ollama = OllamaListener(settings, control_socket=settings.data_dir / CONTROL_NAME, disk=self.disk)
         self.commands = FleetCommands(LocalOperations(self.fleet))
@@ -134,11 +140,17 @@ class Parts:
             fresh=self.routes.fresh, left=self.workers.left, look_now=self._agent.look_now,
         )  # fmt: skip
 
+    async def _log(self, name: str) -> list[str]:
+        """The end of the log of an instance."""
+        path = self.runner.log_path(name)
+        return await self.disk.run(lambda: last_lines(path, _LOG_LINES), f"read {path}")
+
     async def startup(self, feed: Feed) -> None:
         """Begin what runs beside the instances."""
         # The history of this database has the instances' events, too; the feed had them when they happened.
         feed.attach(self.fleet.events, wants=lambda event: event.subject_kind != "instance")
         self._following = asyncio.create_task(self.keys.run(), name="keys")
+        self.workers.traffic.startup()
 
         def tell(view: NodeView) -> None:
             feed.push(f"node_{view.reach}", view.to_json())
@@ -149,11 +161,14 @@ class Parts:
         await self._agent.startup()
         self.routes.changed = self._routes_changed
         await self.routes.startup()
-        # An engine that has just started has none of its adapters.
-        self.instances.bus.listen(
-            lambda event: self._agent.look_now(event.subject_name),
-            wants=lambda event: event.kind == f"instance_{State.RUNNING}",
-        )
+        self.routers.changed = self.workers.update
+        await self.routers.startup()
+
+        def runs(event: Event) -> None:
+            self._agent.look_now(event.subject_name)  # an engine that has just started has none of its adapters
+            self.routers.look()
+
+        self.instances.bus.listen(runs, wants=lambda event: event.kind == f"instance_{State.RUNNING}")
         self._shims.prepare()
 
     def reconfigure(self, fresh: Settings) -> None:
@@ -178,12 +193,14 @@ class Parts:
         await self.adapters.shutdown()
         await self._traffic.shutdown()
         await self.routes.shutdown()
+        await self.routers.shutdown()
         await self._agent.shutdown()
         if self._following is not None:
             self._following.cancel()
             await asyncio.wait([self._following])
         with contextlib.suppress(GarrisonError):
             await self.keys.write_last_used()
+        await self.workers.traffic.shutdown()
         await self.audit.close(_FLUSH_SECONDS)
         await self._shims.close()
         await self.nodes.shutdown()

@@ -19,6 +19,7 @@ _AT_THE_START = frozenset(
         "database_url",
         "gateway_ollama_host",
         "gateway_ollama_port",
+        "gateway_traces",
         "instance_port_range",
         "log_format",
         "log_level",

@@ -15,8 +15,8 @@ from garrison.nodes.watch import Nodes
 
 __all__ = ["Place", "Remote"]
 
-_OF_NODE = re.compile(r"/api/v1/nodes/([^/]+)(/(?:instances|models|backends|stacks)(?:/.*)?)\Z")
-_OF_INSTANCE = re.compile(r"/api/v1/instances/([^/]+)(?:/.*)?\Z")
+_OF_NODE = re.compile(r"/api/v1/nodes/([^/]+)(/(?:instances|llama-cpp|models|backends|stacks)(?:/.*)?)\Z")
+_OF_INSTANCE = re.compile(r"/api/v1/(?:instances|llama-cpp)/([^/]+)(?:/.*)?\Z")
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,8 +28,8 @@ class Place:
 
 
 class Remote:
-    """Passes calls on to nodes: `/api/v1/nodes/NODE/instances/…`, and `/api/v1/instances/NAME/…` for a name that only
-    a node has."""
+    """Passes calls on to nodes: `/api/v1/nodes/NODE/instances/…`, and `/api/v1/instances/NAME/…` and
+    `/api/v1/llama-cpp/NAME/…` for a name that only a node has."""
 
     def __init__(self, instances: InstanceManager, nodes: Nodes, through: PassThrough, *, most_bytes: int) -> None:
         self._instances, self._nodes, self._through = instances, nodes, through

@@ -225,6 +225,7 @@ class Server:
         self._given = given = Services(
             settings=values,
             instances=parts.instances,
+            routers=parts.routers,
             nodes=parts.nodes,
             keys=parts.keys,
             audit=parts.audit,
@@ -232,9 +233,15 @@ class Server:
             downloads=parts.downloads(self._feed),
             fleet=parts.commands,
             holds=AdapterHolds(parts.fleet.traffic),
+            profiles=parts.routes.profiles,
             metrics=Metrics(
-                parts.instances, parts.devices, self._feed, node=values.node_name, gateway=parts.workers.totals.collect
+                parts.instances,
+                parts.devices,
+                self._feed,
+                node=values.node_name,
+                gateway=parts.workers.traffic.collect,
             ),
+            traffic=parts.workers.traffic,
             environ=parts.environ,
             log_path=parts.runner.log_path,
             disk=parts.disk,
@@ -244,7 +251,7 @@ class Server:
         )
         most = values.max_body_mib * 2**20
         admission = KeyAdmission(lambda: given.settings, parts.limiter, parts.clock)
-        here = InstanceActivator(parts.instances, parts.adapters.model)
+        here = InstanceActivator(parts.instances, parts.adapters.model, parts.routers.models)
         gateway = Gateway(WithNodes(here, parts.nodes), admission, most_bytes=most)
         local = Gateway(here, admission, most_bytes=most)
         to_nodes = PassThrough(NodeActivator(parts.nodes))

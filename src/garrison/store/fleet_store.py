@@ -20,6 +20,7 @@ from garrison.store.resource_store import ResourceStore
 from garrison.store.stack_store import StackStore
 from garrison.store.target_store import TargetStore
 from garrison.store.upkeep_store import UpkeepStore
+from garrison.store.usage_store import UsageStore
 
 __all__ = ["FleetStore"]
 
@@ -34,6 +35,7 @@ class FleetStore(
     InstanceStore,
     KeyStore,
     AuditStore,
+    UsageStore,
     UpkeepStore,
     Protocol,
 ):

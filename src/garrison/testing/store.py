@@ -36,11 +36,12 @@ from garrison.store.rules import (
 from garrison.testing.store_access import AccessInMemory
 from garrison.testing.store_instances import InstancesInMemory
 from garrison.testing.store_state import locked
+from garrison.testing.store_usage import UsageInMemory
 
 __all__ = ["MemoryStore"]
 
 
-class MemoryStore(InstancesInMemory, AccessInMemory):
+class MemoryStore(InstancesInMemory, AccessInMemory, UsageInMemory):
     """`FleetStore` in memory, as strict as the real one: the same suite of tests runs on both."""
 
     # --- stacks

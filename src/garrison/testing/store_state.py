@@ -5,6 +5,7 @@ import threading
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Sequence, Sized
 from dataclasses import replace
+from datetime import date, datetime
 from functools import update_wrapper
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
@@ -24,6 +25,7 @@ from garrison.store.records import (
     TargetRecord,
 )
 from garrison.store.rules import head_of, narrowed
+from garrison.store.usage_store import Usage
 
 __all__ = ["MemoryState", "locked"]
 
@@ -68,6 +70,8 @@ class MemoryState:
         self._keys_revision = 0
         self._audit: list[AuditRow] = []
         self._last_audit = 0
+        self._usage: dict[tuple[date, int, str], Usage] = {}
+        self._usage_batches: dict[str, tuple[int, datetime]] = {}
         self._contents: dict[str, tuple[str, str]] = {}
 
     def _size(self) -> int:

@@ -286,3 +286,29 @@ def test_a_wrong_key(cli: Any, strange: Any, monkeypatch: pytest.MonkeyPatch) ->
         done = cli("instance", *words, "--server", url)
         assert (done.code, "the key is not known" in done.err) == (40, True)
         assert "sk-wrong" not in done.err + done.out
+
+
+def test_a_router_of_a_preset_file(here: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    preset = tmp_path / "preset.ini"
+    preset.write_text("[one]\nmodel = /m/1.gguf\n")
+    done = here("instance", "create", "routes", "--preset", preset, "-o", "models_max=2")
+    assert (done.code, done.out.splitlines()[0]) == (0, "created routes: llama_cpp, a router")
+    assert shown(here, "routes")["options"]["preset_ini"] == preset.read_text()
+    assert "a router" in here("instance", "show", "routes").out
+    exported = here("instance", "export", "routes").out
+    assert "preset_ini: |\n" in exported
+    (tmp_path / "all.yaml").write_text(exported.replace("1.gguf", "2.gguf"))
+    assert here("instance", "import", "all.yaml", "--replace").out == "routes: replaced\n"
+    assert shown(here, "routes")["options"]["preset_ini"] == "[one]\nmodel = /m/2.gguf\n"
+
+    done = here("instance", "create", "folder", "--", "llama-server", "--models-dir", "./models")
+    assert (done.code, done.out.splitlines()[0]) == (0, "created folder: llama_cpp, a router")
+    assert shown(here, "folder")["options"]["backend_options"] == {"models_dir": str(tmp_path / "models")}
+    done = here("instance", "edit", "folder", "--set", "preset_ini=[two]", "--unset", "models_dir")
+    assert (done.code, shown(here, "folder")["options"]["preset_ini"]) == (0, "[two]")
+
+    refused = here("instance", "create", "no", "--preset", "gone.ini")
+    assert (refused.code, "gone.ini cannot be read" in refused.err) == (1, True)
+    refused = here("instance", "create", "no", "-e", "vllm", "-m", "m", "--preset", preset)
+    assert (refused.code, "preset_ini is for backend_type llama_cpp" in refused.err) == (1, True)

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from garrison.base.errors import InvalidError, UsageError
 from garrison.cli.server.instance.documents import as_yaml, exported, instances_of, options_in, read_file
@@ -55,3 +56,10 @@ def test_broken_files_are_named_with_line_and_column(tmp_path: Path) -> None:
         read_file(str(path))
     with pytest.raises(InvalidError, match="No such file"):
         read_file(str(tmp_path / "none.yaml"))
+
+
+def test_a_preset_is_written_as_it_is_read_by_people() -> None:
+    options = {"backend_type": "llama_cpp", "preset_ini": "[one]\nmodel = /m/1\n"}
+    text = as_yaml(exported({"a": options}))
+    assert "    preset_ini: |\n      [one]\n      model = /m/1\n" in text
+    assert instances_of(yaml.safe_load(text), "x") == {"a": options}

@@ -208,3 +208,20 @@ def test_models_that_are_paths(model: str, expected: str) -> None:
     found = absolute_model({"backend_options": {"model": model}}, "/work", "/home/me")
     assert found["backend_options"]["model"] == expected
     assert absolute_model({"backend_type": "custom"}, "/work", "/home/me") == {"backend_type": "custom"}
+
+
+def test_a_preset_is_for_llama_server() -> None:
+    flags = Flags(preset_ini="[one]\n", options=["models_max=2"])
+    assert flags.over({}) == {
+        "backend_type": "llama_cpp", "preset_ini": "[one]\n", "backend_options": {"models_max": 2},
+    }  # fmt: skip
+    assert Flags(pin=True).over({"preset_ini": "[one]"})["backend_type"] == "llama_cpp", "of a file that says no more"
+    assert patch_of(["preset_ini=[one]"], []) == {"preset_ini": "[one]"}
+    assert patch_of([], ["preset_ini"]) == {"preset_ini": None}
+    assert restarts({"preset_ini": "[one]"}, {})
+
+
+@pytest.mark.parametrize("key", ["models_dir", "models-dir", "models_preset"])
+def test_a_place_of_models_gets_an_absolute_path(key: str) -> None:
+    made = absolute_model({"backend_options": {key: "./m", "ctx_size": 1}}, "/here", "/home/me")
+    assert made["backend_options"] == {key: "/here/m", "ctx_size": 1}

@@ -12,6 +12,7 @@ from garrison.cli.views.instances_watch import InstancesWatch
 from garrison.cli.views.page import Page
 from garrison.cli.views.ps import show_runs
 from garrison.cli.views.server import ServerView, states_text
+from garrison.engines.llama_router import RouterModel
 from garrison.store.records import Event
 
 NOW = datetime(2026, 1, 2, 12, 0, tzinfo=UTC)
@@ -150,3 +151,13 @@ def test_watching_in_a_pipe() -> None:
     lines = in_a_pipe(show).splitlines()
     assert lines[1].startswith("a ")
     assert lines[2] == "12:00:00  a  draining  idle"
+
+
+def test_a_router_and_its_models() -> None:
+    options = {"backend_type": "llama_cpp", "backend_options": {}, "preset_ini": "[one]\n[org/two]\n"}
+    models = [RouterModel("one", "loaded"), RouterModel("org/two", "failed", reason="no memory"), RouterModel("three")]
+    runs = instance(options=options, models=[one.to_json() for one in models])
+    assert " a router " in in_a_pipe(lambda page: show_instances(page, [runs], NOW))
+    shown = in_a_pipe(lambda page: show_instance(page, runs, NOW))
+    assert "models      one (loaded), org/two (failed: no memory), three (unloaded)\n" in shown
+    assert "models  " not in in_a_pipe(lambda page: show_instance(page, instance(), NOW))

@@ -75,12 +75,22 @@ instances:
   tiny:
     model: ./models/tiny
     engine: llama_cpp
+  router:
+    engine: llama_cpp
+    preset_ini: |
+      [one]
+      model = ${HOME}/one.gguf
+
+      [org/two]
+      hf-repo = org/two
+  directory: {engine: llama_cpp, options: {models-dir: ./models}}
 targets:
   edge-2: {host: 10.0.0.2, base_model: base}
 adapters:
   sql: {targets: [qwen, edge-2], lora_path: ./adapters/sql}
 routes:
   gpt-4o-mini: {to: tiny}
+  small: {to: [router/org/two, directory/tiny]}
   sql-bot: {to: [qwen/sql, edge-2/sql], policy: round-robin, weights: {qwen/sql: 3}}
 """
 
@@ -126,6 +136,12 @@ def test_every_key_of_an_instance() -> None:
         idle=0.0,
     )
     assert loaded.declaration.instances["tiny"].model == "/box/dir/models/tiny"
+    assert loaded.declaration.instances["router"] == InstanceDeclaration(
+        name="router",
+        engine="llama_cpp",
+        preset_ini="[one]\nmodel = /home/me/one.gguf\n\n[org/two]\nhf-repo = org/two\n",
+    )
+    assert loaded.declaration.instances["directory"].options == {"models_dir": "/box/dir/models"}
     assert loaded.warnings == ()
 
 
@@ -143,6 +159,7 @@ def test_an_instance_with_adapters_is_a_target() -> None:
 def test_routes() -> None:
     routes = load(FULL).declaration.routes
     assert routes["gpt-4o-mini"].to == (RouteEnd(place="tiny"),)
+    assert [one.adapter for one in routes["small"].to] == ["org/two", "tiny"]
     assert routes["sql-bot"].policy == "round-robin"
     assert routes["sql-bot"].to == (
         RouteEnd(place="qwen", adapter="sql", weight=3.0),
@@ -154,6 +171,7 @@ def test_what_is_dumped_loads_as_the_same() -> None:
     declared = load(FULL).declaration
     assert load(dump_manifest(declared)).declaration == declared
     assert Declaration.from_json(declared.to_json()) == declared
+    assert "preset_ini: |\n      [one]\n" in dump_manifest(declared), "as it was written, to be read by people"
 
 
 def test_a_stack_without_instances_is_written_as_before() -> None:
@@ -170,6 +188,14 @@ def instance(text: str) -> str:
 MISTAKES = {
     "an unknown key": (instance("{modell: m}"), ":3:7: unknown key 'instances.a.modell'", "'model'"),
     "no model": (instance("{engine: vllm}"), ":3:3: instances.a: no model", "model: …"),
+    "a preset of another engine": (instance('{model: m, preset_ini: "[x]"}'), "is for the engine llama_cpp", ""),
+    "an empty preset": (instance('{engine: llama_cpp, preset_ini: ""}'), "instances.a.preset_ini", ""),
+    "options without a model": (instance("{engine: llama_cpp, options: {ctx-size: 1}}"), "no model", "model: …"),
+    "a route to a router itself": (
+        instance('{engine: llama_cpp, preset_ini: "[x]"}') + "routes: {r: {to: a}}",
+        ":4:14: routes.r.to.0: 'a' is a router, which has no model of its own",
+        "a/MODEL",
+    ),
     "two models": (instance("{model: m, options: {model: n}}"), ":3:27: instances.a: the model is given twice", ""),
     "an unknown engine": (instance("{model: m, engine: vlm}"), ":3:17: instances.a.engine: input should be 'vllm'", ""),
     "a custom server without argv": (instance("{engine: custom}"), "requires the key custom", ""),

@@ -8,7 +8,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from garrison.base.errors import InvalidError, NotFoundError
-from garrison.gateway.requests.paths import Api, Asked, Kind, ModelIn, classify, path_at, reaches, switches
+from garrison.gateway.requests.paths import (
+    LLAMA_ROUTER,
+    Api,
+    Asked,
+    Kind,
+    ModelIn,
+    classify,
+    path_at,
+    reaches,
+    switches,
+)  # fmt: skip
 
 INFERENCE = {
     "/v1/chat/completions": (Api.CHAT, ModelIn.JSON),
@@ -225,7 +235,7 @@ def test_paths_at_engines() -> None:
     assert at("custom", "/v1/images/edits") == b"/v1/images/edits"
 
 
-ENGINES = ("vllm", "llama_cpp", "mlx_lm", "sim", "custom", "unknown")
+ENGINES = ("vllm", "llama_cpp", LLAMA_ROUTER, "mlx_lm", "sim", "custom", "unknown")
 # Routes of vLLM 0.33 and of llama-server that change an engine, run something, or reach elsewhere.
 _CHANGES = [
     "/v1/load_lora_adapter", "/v1/unload_lora_adapter", "/adapters", "/adapters/sql", "/invocations",
@@ -238,7 +248,10 @@ _CHANGES = [
     "/models/unload", "/tools", "/cors-proxy", "/v1/chat/completions/control", "/v1/stream",
     "/v1/streams/lookup", "/predict", "/_sim", "/_sim/faults", "/_sim/kill",
 ]  # fmt: skip
-READ_ONLY = {("llama_cpp", "/props"), ("llama_cpp", "/slots"), *((engine, "/v1/models") for engine in ENGINES)}
+READ_ONLY = {
+    *((engine, path) for engine in ("llama_cpp", LLAMA_ROUTER) for path in ("/props", "/slots")),
+    *((engine, "/v1/models") for engine in ENGINES if engine != LLAMA_ROUTER),
+}
 
 
 def _spellings(path: str) -> set[str]:
@@ -257,7 +270,7 @@ def test_nothing_that_changes_an_engine_is_reached(engine: str) -> None:
     for path, method in itertools.product(_CHANGES, ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")):
         for spelled in _spellings(path):
             raw, _, query = spelled.partition("?")
-            if reaches(engine, method.encode(), raw.encode(), query=bool(query)):
+            if reaches(engine, method.encode(), raw.encode(), query=query.encode()):
                 assert method in ("GET", "HEAD")
                 assert (engine, raw) in READ_ONLY
             try:
@@ -279,6 +292,10 @@ REACHED = {
         "POST": "/apply-template /completion /completions /chat/completions /embedding /embeddings /infill /rerank"
         " /reranking /tokenize /detokenize /v1/chat/completions /v1/messages /v1/messages/count_tokens /v1/rerank",
     },
+    LLAMA_ROUTER: {
+        "GET": "/health /v1/health /props /slots /metrics",
+        "POST": "/apply-template /completion /embeddings /infill /tokenize /v1/chat/completions /v1/messages",
+    },
     "mlx_lm": {"GET": "/health /v1/models", "POST": "/v1/completions /v1/chat/completions /chat/completions"},
     "sim": {"GET": "/health /v1/models /metrics", "POST": "/v1/completions /v1/embeddings /tokenize"},
     "custom": {"GET": "/health /v1/models", "POST": "/v1/chat/completions /v1/images/edits /v1/rerank"},
@@ -291,10 +308,21 @@ def test_what_an_inference_key_reaches(engine: str) -> None:
         for path in paths.split():
             assert reaches(engine, method.encode(), path.encode()), (engine, method, path)
             assert not reaches(engine, b"PUT", path.encode())
-    assert not reaches(engine, b"GET", b"/v1/models", query=True)
+    assert not reaches(engine, b"GET", b"/v1/models", query=b"?reload=1")
     assert not reaches(engine, b"GET", b"/")
     assert not reaches("custom", b"POST", b"/classify")  # which may be anything
-    assert reaches("vllm", b"GET", b"/v1/responses/r", query=True)
+    assert reaches("vllm", b"GET", b"/v1/responses/r", query=b"?stream=true")
+
+
+def test_a_router_is_asked_for_one_of_its_models_and_not_for_all() -> None:
+    for path in (b"/props", b"/slots", b"/metrics"):
+        assert reaches(LLAMA_ROUTER, b"GET", path, query=b"?model=org/two")
+        assert not reaches(LLAMA_ROUTER, b"GET", path, query=b"?model=a&reload=1")
+        assert not reaches(LLAMA_ROUTER, b"GET", path, query=b"?reload=1")
+        assert not reaches("llama_cpp", b"GET", path, query=b"?model=org/two")
+    for path in (b"/v1/models", b"/models", b"/models/sse"):
+        assert not reaches(LLAMA_ROUTER, b"GET", path)
+        assert not reaches(LLAMA_ROUTER, b"GET", path, query=b"?model=org/two")
 
 
 def test_where_an_inference_key_may_have_the_protocol_changed() -> None:

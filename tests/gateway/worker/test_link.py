@@ -2,20 +2,18 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
 import pytest
-import pytest_asyncio
-from gateway_lab import JSON, OK, Client, Conn, GatewayLab, chat
+from gateway_lab import JSON, OK, Client, Conn, chat
+from link_lab import LinkLab
 
 from garrison.gateway.link import messages
 from garrison.gateway.link.peer import Peer, control_peer, worker_peer
 from garrison.gateway.link.route_settings import AffinityValue, FilterValue, LimitsValue, QueueValue, TimeoutsValue
 from garrison.gateway.worker import link as link_module
-from garrison.gateway.worker.link import Link
 from garrison.gateway.worker.stored_responses import StoredAt
 
 SENT: list[messages.FromControl] = [
@@ -114,78 +112,6 @@ def test_unknown_fields_are_no_error() -> None:
     peer, _, got, _ = made(worker_peer)
     peer.data_received(framed(msgspec.msgpack.encode({"type": "Synced", "id": 1, "later": True})))
     assert got == [messages.Synced(id=1)]
-
-
-class Control:
-    """The control process: answers as `script` says."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.got: list[Any] = []
-        self.peers: list[Peer[Any]] = []
-        self.script: Callable[[Any, Peer[Any]], None] = lambda message, peer: None
-        self._server: asyncio.Server | None = None
-
-    async def start(self) -> None:
-        self.path.unlink(missing_ok=True)
-        self._server = await asyncio.get_running_loop().create_unix_server(self._accepted, self.path)
-
-    def _accepted(self) -> Peer[Any]:
-        def received(message: Any) -> None:
-            self.got.append(message)
-            self.script(message, peer)
-
-        peer = control_peer(received, lambda: None)
-        self.peers.append(peer)
-        return peer
-
-    def send(self, message: messages.FromControl) -> None:
-        assert self.peers[-1].send(message)
-
-    def of(self, kind: type) -> list[Any]:
-        return [one for one in self.got if isinstance(one, kind)]
-
-    def stop(self) -> None:
-        if self._server is not None:
-            self._server.close()
-        for peer in self.peers:
-            peer.close()
-
-
-class LinkLab:
-    """A lab with a real link instead of the fake one."""
-
-    def __init__(self, lab: GatewayLab, control: Control) -> None:
-        self.lab, self.control = lab, control
-        self.ordered: list[Any] = []
-        hello = messages.Hello(protocol=messages.PROTOCOL, version="1", pid=1, start=1)
-        self.link = Link(lab.plane, str(control.path), lambda: hello, self.ordered.append)
-        lab.plane.link = self.link
-
-    async def connected(self, times: int = 1) -> None:
-        await self.lab.until(lambda: len(self.control.of(messages.Hello)) == times)
-
-
-@pytest_asyncio.fixture
-async def linked(lab: GatewayLab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[LinkLab]:
-    monkeypatch.setattr(link_module, "_AGAIN_SECONDS", 0.01)
-    monkeypatch.setattr(link_module, "_QUIET_SECONDS", 0.01)
-    control = Control(tmp_path / "link")
-    await control.start()
-    found = LinkLab(lab, control)
-    task = asyncio.create_task(found.link.run())
-    await found.connected()
-    yield found
-    await lab.quiet()
-    assert not found.link._waiting
-    assert not found.link._syncing
-    task.cancel()
-    control.stop()
-    await asyncio.wait([task])
-    if found.link._peer is not None:
-        found.link._peer.close()
-    for timer in found.link._quiet.values():
-        timer.cancel()
 
 
 async def answers(conn: Conn) -> None:

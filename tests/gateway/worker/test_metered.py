@@ -43,6 +43,15 @@ async def test_requests_of_a_key(lab: GatewayLab) -> None:
     assert control.requests[0].all(b"accept-encoding") == [b"gzip"], "nobody has to read the answer"
 
 
+async def test_they_are_calls_of_the_management_api_and_not_reported_as_requests_to_models(lab: GatewayLab) -> None:
+    lab.set(report_requests=True)
+    limited(lab, requests_per_minute=2)
+    await lab.control(answers)
+    assert (await (await lab.client()).ask(request())).status == 200
+    await lab.quiet()
+    assert (lab.plane.finished.take(), lab.plane.stats.take()) == (([], 0), [])
+
+
 async def test_requests_at_once(lab: GatewayLab) -> None:
     limited(lab, concurrent=1)
     waiting: list[Conn] = []

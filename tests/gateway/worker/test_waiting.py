@@ -12,7 +12,10 @@ from lab_keys import key, told_keys
 from garrison.access.permissions import Limits
 from garrison.base.errors import NotReadyError
 from garrison.gateway.link.messages import RouteValue, Tables
+from garrison.gateway.link.reports import Phase
 from garrison.gateway.link.route_settings import LimitsValue, QueueValue
+from garrison.gateway.worker.finished import finished_value
+from garrison.gateway.worker.live import live_requests
 
 
 class Held:
@@ -370,3 +373,38 @@ async def test_who_waits_may_leave_at_any_time(waits: Waits) -> None:
         client.reset()
     await waits.lab.quiet()
     assert (waits.line.running, waits.line.waiting, waits.line.size) == (0, 0, 0)
+
+
+async def test_the_wait_for_a_place_is_in_server_timing_and_in_the_sums(waits: Waits) -> None:
+    waits.lab.set(report_requests=True)
+    waits.route()
+    first, second = await waits.ask_in_order("a", "b")
+    (phase,) = {one.phase for one in live_requests(waits.lab.plane, 9, 0.0)[0]} - {Phase.SENT}
+    assert phase is Phase.WAITING
+    await asyncio.sleep(0.05)
+    waits.held.answer()
+    assert b"queue" not in ((await first.answer()).get(b"server-timing") or b"")
+    await waits.sent(2)
+    waits.held.answer()
+    timing = ((await second.answer()).get(b"server-timing") or b"").decode()
+    queued = float(re.fullmatch(r"queue;dur=([\d.]+), wake;dur=0\.0, upstream.*", timing)[1])  # type: ignore[index]
+    await waits.lab.quiet()
+    assert 45 <= queued < 5000
+    rows = waits.lab.plane.stats.take()
+    assert sum(sum(row.waits.counts) for row in rows) == 1
+    assert sum(row.waits.total for row in rows) == pytest.approx(queued / 1e3, abs=1e-3)
+
+
+async def test_a_client_that_leaves_while_it_waits_has_waited(waits: Waits) -> None:
+    waits.lab.set(report_requests=True)
+    waits.route()
+    first, second = await waits.ask_in_order("a", "b")
+    await asyncio.sleep(0.05)
+    second.close()
+    await waits.lab.until(lambda: not waits.line.waiting)
+    (account,), _ = waits.lab.plane.finished.take()
+    found = finished_value(account, 0.0)
+    assert (found.outcome, found.status, found.first_byte) == ("client-left", 499, None)
+    assert 0.045 <= found.queue < 5
+    waits.held.answer()
+    assert (await first.answer()).status == 200

@@ -29,12 +29,15 @@ from store_samples import (
     save,
     seen,
     stack,
+    usage_batch,
+    used,
 )
 
 from garrison.base.errors import DeniedError, InvalidError
 from garrison.store.records import Event, StackRecord
 from garrison.store.sql.address import parse_address
 from garrison.store.sql.schema import REVISION, VERSION_TABLE, metadata
+from garrison.store.usage_store import UsageBy
 
 MIGRATIONS = Path(__file__).parents[3] / "src" / "garrison" / "store" / "migrations"
 RELEASED = sorted((Path(__file__).parents[1] / "fixtures").glob("*.sql"))
@@ -115,6 +118,7 @@ def test_a_database_of_a_released_program_is_brought_up(dump: Path, tmp_path: Pa
     assert store.keys().rows == ((an_api_key(id=1),) if with_keys else ())
     assert store.keys_revision() == with_keys
     assert store.audit() == ([an_audited_call(id=1)] if with_keys else [])
+    assert store.usage(at().date(), at().date(), by=UsageBy) == ([used()] if dump.stem >= "0006" else [])
 
 
 _PLACES = [("cabinet", "a", "x"), (None, "a", "y"), (None, "a", None), ("cabinet", None, None), (None, None, None)]
@@ -321,6 +325,7 @@ def write_fixture(path: Path) -> None:
     store.put_content("/a", "stamp", "digest")
     store.create_key(an_api_key())
     store.add_audit([an_audited_call()])
+    store.add_usage([usage_batch(used())], at())
     store.close()
     with sqlite3.connect(database) as connection:
         connection.execute("UPDATE meta SET identity = ?", ("0" * 32,))

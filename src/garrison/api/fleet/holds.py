@@ -47,13 +47,16 @@ class AdapterHolds:
         self._traffic = traffic
         self._ends: dict[str, asyncio.Event] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._closing = False
 
     async def begin(self, target: str, adapter: str, seconds: float) -> tuple[str, bool]:
         """Keep requests away; return a name for that, and whether none is in progress any more.
 
         Raises:
-            NotReadyError: there are too many holds.
+            NotReadyError: there are too many holds, or the server ends.
         """
+        if self._closing:
+            raise NotReadyError("the server is shutting down", hint="Try again when it is back.")
         if len(self._ends) >= _MOST:
             raise NotReadyError("too many adapters are held at a time", hint="Try again later.")
         number = secrets.token_hex(8)
@@ -79,7 +82,8 @@ class AdapterHolds:
         end.set()
 
     async def shutdown(self) -> None:
-        """Let all requests come back."""
+        """Let all requests come back, and begin no further hold."""
+        self._closing = True
         for task in self._tasks:
             task.cancel()
         if self._tasks:

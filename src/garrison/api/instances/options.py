@@ -20,7 +20,7 @@ _MINUTE = 60.0
 _FALSY = ("docker_enabled", "sleep_level")
 """Options whose false or zero means something else than none."""
 _LONGEST = 10_000_000
-_Text = Field(max_length=100_000)
+_LONGEST_PRESET = 1_000_000
 
 
 class Custom(BaseModel):
@@ -68,6 +68,9 @@ class InstanceOptions(BaseModel):
         None, description="The engine's options, with dashes or underscores; `extra_args` for any other flag."
     )
     custom: Custom | None = None
+    preset_ini: str | None = Field(
+        None, max_length=_LONGEST_PRESET, description="For llama_cpp as a router: a preset file, with its models."
+    )
     auto_restart: bool | None = None
     max_restarts: int | None = Field(None, le=1_000_000, description="Below 0 counts as 0.")
     restart_delay: float | None = Field(None, le=_LONGEST, description="Seconds; below 0 counts as 0.")
@@ -103,7 +106,8 @@ def spec_of(name: str, given: InstanceOptions, defaults: ServerSettings, *, stac
         )
     if given.backend_type != "custom" and given.custom is not None:
         raise InvalidError("`custom` is only for backend_type custom", hint="Leave one of the two out.")
-    if given.backend_options is None and given.backend_type != "custom":
+    preset = _preset(given)
+    if given.backend_options is None and given.backend_type != "custom" and preset is None:
         raise InvalidError(f"backend_options are missing for {given.backend_type}", hint="At least a model.")
     options = normal_keys(given.backend_options or {})
     port = _port(options.pop("port", None))
@@ -113,6 +117,7 @@ def spec_of(name: str, given: InstanceOptions, defaults: ServerSettings, *, stac
         engine=given.backend_type,
         options=options,
         custom=_custom(given.custom),
+        preset_ini=preset,
         executable=_words(given.command_override),
         container=given.docker_enabled,
         env=dict(given.environment or {}),
@@ -156,6 +161,7 @@ def options_of(spec: InstanceSpec, defaults: ServerSettings | None = None) -> di
     if idle is not None:
         found["idle_timeout"] = _whole(idle / _MINUTE)
     optional = {
+        "preset_ini": spec.preset_ini,
         "environment": dict(spec.env),
         "docker_enabled": spec.container,
         "command_override": shlex.join(spec.executable),
@@ -206,6 +212,19 @@ def _custom(given: Custom | None) -> CustomServer | None:
     if given is None:
         return None
     return CustomServer(tuple(given.argv), given.ready_path, frozenset(given.apis))
+
+
+def _preset(given: InstanceOptions) -> str | None:
+    text = given.preset_ini or None
+    if text is None:
+        return None
+    if given.backend_type != "llama_cpp":
+        raise InvalidError(
+            f"preset_ini is for backend_type llama_cpp, not {given.backend_type}", hint="Leave one of the two out."
+        )
+    if "\0" in text:
+        raise InvalidError("preset_ini holds a null character", hint="It is the text of an INI file.")
+    return text
 
 
 def _words(text: str | None) -> tuple[str, ...]:

@@ -52,6 +52,8 @@ def shown(live: Live, given: "Services") -> dict[str, Any]:
         found["loading"] = given.instances.loading(live)
     if live.engine is not None and live.leases == 0:
         found["idle_seconds"] = round(max(0.0, asyncio.get_running_loop().time() - live.used_at), 1)
+    if (models := given.routers.models(live.name)) is not None:
+        found["models"] = [one.to_json() for one in models]
     if live.failure is not None:
         found["failure"] = live.failure.to_json()
     return found

@@ -11,6 +11,7 @@ from garrison.base.values import size_text
 from garrison.cli.views.age import ago, duration
 from garrison.cli.views.columns import Column, show_rows
 from garrison.cli.views.page import Page, counted, plain, sentence
+from garrison.engines.llama_router import RouterModel, is_router, models_of
 
 __all__ = ["STATE_STYLES", "age_of", "facts_of", "memory_text", "show_instance", "show_instances", "table_of"]
 
@@ -75,6 +76,8 @@ def facts_of(found: Instance, now: datetime) -> Iterator[tuple[str, str]]:
     yield "since", f"{ago(_time(found.get('since')), now)}" + (f", {found['reason']}" if found.get("reason") else "")
     yield "engine", str(options.get("backend_type", NONE))
     yield "model", _model(options)
+    if _is_router(options) and (models := _models(found)):
+        yield "models", models
     for name in ("port", "pid", "node", "stack"):
         if found.get(name) is not None:
             yield name, str(found[name])
@@ -132,7 +135,23 @@ def _node(one: Instance) -> str:
 def _model(options: Mapping[str, Any]) -> str:
     if custom := options.get("custom"):
         return " ".join(map(str, custom.get("argv") or ()))
+    if _is_router(options):
+        return "a router"
     return str((options.get("backend_options") or {}).get("model") or NONE)
+
+
+def _is_router(options: Mapping[str, Any]) -> bool:
+    engine_options = options.get("backend_options") or {}
+    return is_router(str(options.get("backend_type")), engine_options, preset=bool(options.get("preset_ini")))
+
+
+def _models(found: Instance) -> str:
+    """The models of a router, with their states."""
+    return ", ".join(map(_state, models_of(found.get("models")) or ()))
+
+
+def _state(model: RouterModel) -> str:
+    return f"{model.id} ({model.status}{f': {model.reason}' if model.reason else ''})"
 
 
 def _on_demand(options: Mapping[str, Any]) -> str:

@@ -30,6 +30,8 @@ _TELLING = re.compile(r"auth|cookie|token|secret|passw|credential|signature|api-
 _OF_THE_SERVER = ("host", "port", "api_key", "api_key_file", "uds")
 """Options of engines that the server sets itself."""
 
+_PATHS_OF_ROUTERS = ("models_dir", "models-dir", "models_preset", "models-preset")
+
 _LOOPBACK = re.compile(r"https?://(localhost|127\.[0-9.]+|\[::1\])([:/]|\Z)", re.IGNORECASE)
 
 T = TypeVar("T")
@@ -328,6 +330,8 @@ def _anchor(draft: Draft, directory: str, home: str | None) -> None:
         place(instance, "model", always=False)
         if home and str(instance.get("model")).startswith("~/"):
             instance["model"] = home + instance["model"][1:]
+        for key in _PATHS_OF_ROUTERS:
+            place(instance.get("options"), key, always=False)
         if isinstance(instance.get("executable"), str):
             instance["executable"] = [instance["executable"]]
         place_first(instance.get("executable"))

@@ -57,6 +57,7 @@ def declare(draft: Draft, problems: Problems) -> Declaration:
         hooks=tuple(_hook(hook) for hook in manifest.hooks),
         instances=instances,
         routes=routes,
+        profiles=manifest.profiles,
     )
 
 

@@ -4,15 +4,16 @@ from collections.abc import Iterable, Mapping
 
 from garrison.base.documents import Path
 from garrison.base.errors import InvalidError
+from garrison.engines.llama_router import is_router
 from garrison.engines.options import normal_keys
 from garrison.fleet.manifest.draft import Draft, Problems, dotted
 from garrison.fleet.manifest.instance_model import INSTANCE_NAME, InstanceModel
-from garrison.fleet.manifest.instance_options import args_as_options
+from garrison.fleet.manifest.instance_options import args_as_options, with_args
 from garrison.fleet.manifest.model import FleetManifest
 from garrison.fleet.values.instance import CustomCommand, InstanceDeclaration
 from garrison.fleet.values.target import TargetSpec, instance_url
 
-__all__ = ["LORA_ENGINES", "declare_instances", "instance_targets"]
+__all__ = ["LORA_ENGINES", "declare_instances", "instance_targets", "is_llama_router"]
 
 LORA_ENGINES = frozenset({"vllm", "sim", "custom"})
 """Engines to which adapters can be attached while they run; what a custom server can do shows when it is asked."""
@@ -63,7 +64,7 @@ def _instance(
         at = (*path, "options", "model")
         problems.add(draft.where(at), at, f"{dotted(path)}: the model is given twice", "Remove it from options.")
     found = model.model if model.model is not None else named
-    if not isinstance(found, str | None) or (found is None and engine != "custom"):
+    if not isinstance(found, str | None) or (found is None and engine != "custom" and not is_llama_router(model)):
         problems.add(draft.where(path), path, f"{dotted(path)}: no model", "Add a line `model: …`.")
         found = None
     _check_args(draft, (*path, "args"), model, engine, problems)
@@ -84,8 +85,8 @@ def _instance(
 
 
 _AS_THEY_ARE = (
-    "container", "served_model_name", "runtime_lora", "max_loras", "max_lora_rank", "port", "on_demand", "idle",
-    "auto_restart", "max_restarts", "restart_delay", "group", "pin", "priority", "weight", "memory",
+    "preset_ini", "container", "served_model_name", "runtime_lora", "max_loras", "max_lora_rank", "port", "on_demand",
+    "idle", "auto_restart", "max_restarts", "restart_delay", "group", "pin", "priority", "weight", "memory",
     "sleep_level", "preload", "node",
 )  # fmt: skip
 
@@ -113,6 +114,18 @@ def _check_args(draft: Draft, path: Path, model: InstanceModel, engine: str, pro
         word = next((at for at, one in enumerate(model.args) if repr(one) in error.message), None)
         at = path if word is None else (*path, word)
         problems.add(draft.where(at), at, f"{dotted(path)}: {error.message}", error.hint)
+
+
+def is_llama_router(model: InstanceModel) -> bool:
+    """Whether an instance has no model of its own. What is wrong with its options is said elsewhere."""
+    if model.engine != "llama_cpp":
+        return False
+    try:
+        options = with_args(model.engine, model.options, model.args)
+    except InvalidError:
+        return False
+    named = {} if model.model is None else {"model": model.model}
+    return is_router(model.engine, options | named, preset=model.preset_ini is not None)
 
 
 def _check_container(draft: Draft, path: Path, model: InstanceModel, engine: str, problems: Problems) -> None:

@@ -3,6 +3,7 @@
 from collections.abc import Collection, Iterable, Mapping
 
 from garrison.base.documents import Path
+from garrison.fleet.manifest.declare_instances import is_llama_router
 from garrison.fleet.manifest.draft import Draft, Problems, did_you_mean, dotted
 from garrison.fleet.manifest.model import FleetManifest
 from garrison.fleet.manifest.route_model import RouteModel
@@ -22,8 +23,9 @@ def declare_routes(
     served: dict[str, set[str]] = {name: set() for name in (*manifest.instances, *manifest.targets)}
     for one in adapters:
         served.setdefault(one.target, set()).add(one.lora_name)
+    routers = frozenset(name for name, one in manifest.instances.items() if is_llama_router(one))
     _check_names(draft, manifest, problems)
-    return {name: _route(draft, name, model, served, problems) for name, model in manifest.routes.items()}
+    return {name: _route(draft, name, model, served, routers, problems) for name, model in manifest.routes.items()}
 
 
 def _check_names(draft: Draft, manifest: FleetManifest, problems: Problems) -> None:
@@ -43,7 +45,12 @@ def _check_names(draft: Draft, manifest: FleetManifest, problems: Problems) -> N
 
 
 def _route(
-    draft: Draft, name: str, model: RouteModel, served: Mapping[str, Collection[str]], problems: Problems
+    draft: Draft,
+    name: str,
+    model: RouteModel,
+    served: Mapping[str, Collection[str]],
+    routers: Collection[str],
+    problems: Problems,
 ) -> RouteDeclaration:
     path: Path = ("routes", name)
     ends: list[RouteEnd] = []
@@ -53,6 +60,10 @@ def _route(
         if place not in served:
             said = f"{dotted(at)}: unknown instance or target {draft.shown(at, place)}"
             problems.add(draft.where(at), at, said, did_you_mean(place, served, what="instances and targets"))
+        elif place in routers:  # which models it has shows when it runs
+            if not adapter:
+                said = f"{dotted(at)}: {draft.shown(at, place)} is a router, which has no model of its own"
+                problems.add(draft.where(at), at, said, f"Name one of its models: {place}/MODEL.")
         elif slash and adapter not in served[place]:
             said = f"{dotted(at)}: no adapter {draft.shown(at, adapter)} on {place!r}"
             problems.add(draft.where(at), at, said, did_you_mean(adapter, served[place], what=f"adapters on {place}"))

@@ -6,6 +6,7 @@ from typing import Any
 
 import yaml
 
+from garrison.base.yaml_text import yaml_text
 from garrison.fleet.manifest.variables import escape
 from garrison.fleet.manifest.writable import LONGEST_NAME
 from garrison.fleet.values.declaration import AdapterDeclaration, Declaration, Policy
@@ -23,6 +24,8 @@ def dump_manifest(declaration: Declaration, *, selections: bool = True) -> str:
 
 
 def _block(key: str, value: Any) -> str:
+    if key == "instances":  # few, and the only ones with text of several lines
+        return yaml_text({key: value}, flow=None)
     style = None if isinstance(value, dict | list) else False  # None: PyYAML writes leaf collections on one line
     # libyaml writes 100,000 targets in a third of the time. It escapes characters that the Python dumper writes as they
     # are, so a text with an escape in it is written again.
@@ -62,6 +65,8 @@ def manifest_body(declaration: Declaration, *, selections: bool = True) -> dict[
         }
     if declaration.routes:
         body["routes"] = {name: one.to_json() for name, one in declaration.routes.items()}
+    if declaration.profiles:
+        body["profiles"] = {name: dict(pins) for name, pins in declaration.profiles.items()}
     default = Policy().to_json()
     policy = {key: value for key, value in declaration.policy.to_json().items() if value != default[key]}
     if policy:

@@ -131,6 +131,7 @@ Devices = Annotated[
         }
     ),
 ]
+Preset = Annotated[Word, StringConstraints(min_length=1, max_length=1_000_000)]
 Path = Annotated[str, StringConstraints(pattern=r"^/[!-~]*$", max_length=1000)]
 
 
@@ -164,6 +165,11 @@ class InstanceModel(Keys):
     )
     args: list[Word] = Field(default_factory=list, description="Engine arguments, verbatim, after the options.")
     custom: CustomModel | None = Field(None, description="The server of the engine `custom`.")
+    preset_ini: Preset | None = Field(
+        None,
+        description="For `llama_cpp` as a router, which has no model of its own: the text of a preset file with its "
+        "models.",
+    )
     executable: Words = Field(
         default_factory=list, description="A program, or several words, instead of the engine's program."
     )
@@ -218,4 +224,6 @@ class InstanceModel(Keys):
             raise ValueError("engine custom requires the key custom, with the server's argv")
         if self.custom is not None and self.engine not in (None, "custom"):
             raise ValueError(f"the key custom is for the engine custom, not {self.engine}")
+        if self.preset_ini is not None and self.engine != "llama_cpp":
+            raise ValueError(f"the key preset_ini is for the engine llama_cpp, not {self.engine or 'vllm'}")
         return self

@@ -157,6 +157,7 @@ class Declaration:
 
     Attributes:
         targets: every declared target, with or without adapters, and the instances that adapters are attached to.
+        profiles: by name, where model names go while it is active; None: nowhere.
     """
 
     stack: str
@@ -167,25 +168,30 @@ class Declaration:
     hooks: tuple[Hook, ...] = ()
     instances: Mapping[str, InstanceDeclaration] = field(default_factory=dict)
     routes: Mapping[str, RouteDeclaration] = field(default_factory=dict)
+    profiles: Mapping[str, Mapping[str, str | None]] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """Return JSON-ready values; `from_json` reads back an equal declaration. Contains references, no secrets.
 
-        A stack without instances and routes is written as before there were any, so that it compares equal to what is
-        on record.
+        A stack without instances, routes and profiles is written as before there were any, so that it compares equal to
+        what is on record.
         """
         more: dict[str, Mapping[str, InstanceDeclaration | RouteDeclaration]] = {
             "instances": self.instances,
             "routes": self.routes,
         }
-        return {
-            "stack": self.stack,
-            "targets": {name: target.to_json() for name, target in self.targets.items()},
-            "adapters": [adapter.to_json() for adapter in self.adapters],
-            "models": [model.to_json() for model in self.models],
-            "policy": self.policy.to_json(),
-            "hooks": [hook.to_json() for hook in self.hooks],
-        } | {key: {name: one.to_json() for name, one in some.items()} for key, some in more.items() if some}
+        return (
+            {
+                "stack": self.stack,
+                "targets": {name: target.to_json() for name, target in self.targets.items()},
+                "adapters": [adapter.to_json() for adapter in self.adapters],
+                "models": [model.to_json() for model in self.models],
+                "policy": self.policy.to_json(),
+                "hooks": [hook.to_json() for hook in self.hooks],
+            }
+            | {key: {name: one.to_json() for name, one in some.items()} for key, some in more.items() if some}
+            | ({"profiles": {name: dict(pins) for name, pins in self.profiles.items()}} if self.profiles else {})
+        )
 
     @classmethod
     def from_json(cls, body: Mapping[str, Any]) -> "Declaration":
@@ -200,4 +206,5 @@ class Declaration:
                 name: InstanceDeclaration.from_json(name, one) for name, one in body.get("instances", {}).items()
             },
             routes={name: RouteDeclaration.from_json(name, one) for name, one in body.get("routes", {}).items()},
+            profiles=body.get("profiles", {}),
         )

@@ -44,6 +44,7 @@ class InstanceDeclaration:
         options: the engine's options as JSON, with underscores; without `model`.
         args: engine arguments, verbatim, after the options.
         custom: for the engine `custom`.
+        preset_ini: for llama-server as a router: the text of a preset file, which names its models.
         executable: words that replace the engine's program.
         env: variables for the engine; a value may be a secret.
         runtime_lora: adapters are loaded and unloaded while it runs.
@@ -63,6 +64,7 @@ class InstanceDeclaration:
     options: Mapping[str, Any] = field(default_factory=dict)
     args: tuple[str, ...] = ()
     custom: CustomCommand | None = None
+    preset_ini: str | None = None
     executable: tuple[str, ...] = ()
     container: bool | None = None
     env: Mapping[str, str | Secret] = field(default_factory=dict)

@@ -4,6 +4,17 @@ from typing import Any
 
 import msgspec
 
+from garrison.gateway.link.reports import (
+    Cancel,
+    Cancelled,
+    Captured,
+    Finished,
+    ListLive,
+    LiveRequests,
+    Spent,
+    SpentStored,
+    Used,
+)
 from garrison.gateway.link.route_settings import AffinityValue, FilterValue, LimitsValue, QueueValue, TimeoutsValue
 from garrison.store.key_store import KeyRow
 
@@ -13,6 +24,8 @@ __all__ = [
     "Activate",
     "Activated",
     "Begun",
+    "Cancel",
+    "Cancelled",
     "Close",
     "Closed",
     "Counts",
@@ -26,6 +39,7 @@ __all__ = [
     "Leave",
     "Left",
     "Listening",
+    "LiveRequests",
     "Load",
     "Loading",
     "Refused",
@@ -37,11 +51,9 @@ __all__ = [
     "Tables",
     "Taken",
     "TargetValue",
-    "UseValue",
-    "Used",
 ]  # fmt: skip
 
-PROTOCOL = 2
+PROTOCOL = 3
 """Both ends must speak the same one; a worker of another version is drained and replaced."""
 
 
@@ -79,6 +91,7 @@ class RouteValue(msgspec.Struct, frozen=True, kw_only=True):
         models: for each target, the name that it is asked for; empty for its own.
         adapters: for each target, the declared adapter that is asked for, by the name that clients use; empty for
             none. One without a name in `models` is not loaded there, so the control process has to be asked for it.
+        rest: what all targets are asked for, instead of `models`, where there are very many routes to the same ones.
         nested: `NAME/REST` asks the same targets for `REST`.
         names: those that `REST` may be, where the engine answers to any; None where it looks for itself.
         bare: `NAME` alone is a model, too.
@@ -107,6 +120,7 @@ class RouteValue(msgspec.Struct, frozen=True, kw_only=True):
     limits: LimitsValue | None = None
     queue: QueueValue | None = None
     timeouts: TimeoutsValue | None = None
+    rest: str = ""
     nested: bool = False
     names: tuple[str, ...] | None = None
     bare: bool = True
@@ -131,6 +145,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, tag=True):
         start_queue, start_timeout: how many requests wait for an instance, and how long, where a route does not say.
         forwarded: whether targets are told who asked: `off`, `set`, or `append` to what the client says.
         loading_comments: between two comments to a client that waits for a stream; 0 for none.
+        report_requests: each request that has ended is reported; see `Finished`.
+        stream_usage: engines are asked for the usage of every stream.
+        captures: how many requests and answers are kept to be looked at. `capture_bytes`: of each of their bodies.
+        traces: the share of traces that begin here and are recorded; None to pass traces on as they are.
     """
 
     host: str
@@ -147,6 +165,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     start_timeout: float = 120.0
     forwarded: str = "off"
     loading_comments: float = 0.0
+    report_requests: bool = False
+    stream_usage: bool = False
+    captures: int = 0
+    capture_bytes: int = 0
+    traces: float | None = None
 
 
 class Keys(msgspec.Struct, frozen=True, kw_only=True, tag=True):
@@ -173,10 +196,11 @@ class Tables(msgspec.Struct, frozen=True, kw_only=True, tag=True):
 
 
 class Activated(msgspec.Struct, frozen=True, kw_only=True, tag=True):
-    """The target of `Activate` is ready, and stays so until the worker says `Taken`."""
+    """The target of `Activate` is ready, and stays so until the worker says `Taken`. `wake`: seconds of its start."""
 
     id: int
     target: TargetValue
+    wake: float = 0.0
 
 
 class Refused(msgspec.Struct, frozen=True, kw_only=True, tag=True):
@@ -239,7 +263,10 @@ class Drain(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     seconds: float
 
 
-FromControl = Settings | Keys | Tables | Activated | Refused | Begun | Synced | Loading | Stored | Close | Leave | Drain
+FromControl = (
+    Settings | Keys | Tables | Activated | Refused | Begun | Synced | Loading | Stored | Close | Leave | Drain
+    | SpentStored | ListLive | Cancel
+)  # fmt: skip
 
 
 # From a worker
@@ -302,13 +329,14 @@ class Sync(msgspec.Struct, frozen=True, kw_only=True, tag=True):
 class Load(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     """Start a target, or with `load` false have it give up its memory; answered by `Begun` or `Refused`.
 
-    `route`: it is the adapter of that route which is loaded or unloaded.
+    Only the adapter of `route`, or that `model` of a router, is loaded or unloaded where one is given.
     """
 
     id: int
     target: str
     load: bool = True
     route: str = ""
+    model: str = ""
 
 
 class Abandon(msgspec.Struct, frozen=True, kw_only=True, tag=True):
@@ -348,49 +376,7 @@ class InUse(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     models: dict[str, list[str]]
 
 
-class UseValue(msgspec.Struct, kw_only=True):
-    """Requests of one key to one target by one route, since the last time.
-
-    Attributes:
-        statuses: how many were answered with each.
-        seconds, first_bytes: how many fell below each bound of a histogram, and, at the end, above all.
-    """
-
-    route: str
-    target: str
-    key_id: int | None
-    statuses: dict[int, int] = {}
-    seconds: list[int]
-    first_bytes: list[int]
-    seconds_sum: float = 0.0
-    first_bytes_sum: float = 0.0
-    retries: int = 0
-    bytes_in: int = 0
-    bytes_out: int = 0
-    tokens_in: int = 0
-    tokens_out: int = 0
-    tokens_cached: int = 0
-
-
-class Used(msgspec.Struct, frozen=True, kw_only=True, tag=True):
-    """What was used since the last time."""
-
-    uses: list[UseValue]
-
-
 FromWorker = (
-    Hello
-    | Load
-    | Sync
-    | Listening
-    | Failed
-    | Activate
-    | Abandon
-    | Taken
-    | Counts
-    | Closed
-    | Left
-    | InUse
-    | Used
-    | Stored
-)
+    Hello | Load | Sync | Listening | Failed | Activate | Abandon | Taken | Counts | Closed | Left | InUse | Stored
+    | Used | Spent | Finished | LiveRequests | Cancelled | Captured
+)  # fmt: skip

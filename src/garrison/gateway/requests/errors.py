@@ -7,10 +7,10 @@ from typing import Any
 import msgspec
 
 from garrison.access.credentials import CHALLENGE
-from garrison.base.errors import GarrisonError, InvalidError
+from garrison.base.errors import DeniedError, GarrisonError, InvalidError
 from garrison.base.output.plain_text import plain
 
-__all__ = ["Answer", "LoopError", "TooLargeError", "error_answer", "speaks_anthropic"]
+__all__ = ["Answer", "LoopError", "StoppedError", "TooLargeError", "error_answer", "speaks_anthropic"]
 
 Answer = tuple[int, list[tuple[bytes, bytes]], bytes]
 """Status, headers without Content-Length, body."""
@@ -42,6 +42,12 @@ class TooLargeError(InvalidError):
     """A request over a limit of its size."""
 
     http_status = 413
+
+
+class StoppedError(DeniedError):
+    """A request that an operator has ended. After most other codes the clients would send it again by themselves."""
+
+    http_status = 499
 
 
 def speaks_anthropic(target: bytes) -> bool:

@@ -12,7 +12,11 @@ from urllib.parse import unquote_to_bytes
 
 from garrison.base.errors import InvalidError, NotFoundError
 
-__all__ = ["Api", "Asked", "Kind", "ModelIn", "classify", "path_at", "reaches", "switches"]
+__all__ = ["LLAMA_ROUTER", "Api", "Asked", "Kind", "ModelIn", "classify", "path_at", "reaches", "switches"]
+
+LLAMA_ROUTER = "llama_cpp as a router"
+"""The engine of a llama-server that has several models. Its list of models has the arguments of each of them, which are
+not for everybody."""
 
 
 class Kind(StrEnum):
@@ -137,24 +141,30 @@ _GENERAL = frozenset(
     {Api.CHAT, Api.COMPLETIONS, Api.EMBEDDINGS, Api.RESPONSES, Api.MESSAGES, Api.COUNT_TOKENS, Api.RERANK,
      Api.TOKENIZE, Api.DETOKENIZE, Api.TRANSCRIPTIONS}
 )  # fmt: skip
+_LLAMA_APIS = _GENERAL | {Api.INFILL, Api.INPUT_TOKENS}
 _APIS: Mapping[str, frozenset[Api]] = {
     "vllm": frozenset(Api) - {Api.INFILL, Api.INPUT_TOKENS},
-    "llama_cpp": _GENERAL | {Api.INFILL, Api.INPUT_TOKENS},
+    "llama_cpp": _LLAMA_APIS,
+    LLAMA_ROUTER: _LLAMA_APIS,
     "mlx_lm": frozenset({Api.CHAT, Api.COMPLETIONS}),
     "sim": frozenset({Api.CHAT, Api.COMPLETIONS, Api.EMBEDDINGS, Api.TOKENIZE}),
 }
-_READS: Mapping[str, frozenset[bytes]] = {  # beside /health and /v1/models
-    "vllm": frozenset({b"/ping", b"/version", b"/load", b"/metrics", b"/v1/realtime"}),
-    "llama_cpp": frozenset({b"/v1/health", b"/props", b"/slots", b"/metrics"}),
-    "sim": frozenset({b"/ping", b"/version", b"/load", b"/metrics"}),
+_READS: Mapping[str, frozenset[bytes]] = {  # of others, nothing but these two is known to be harmless
+    "vllm": frozenset({b"/health", b"/v1/models", b"/ping", b"/version", b"/load", b"/metrics", b"/v1/realtime"}),
+    "llama_cpp": frozenset({b"/health", b"/v1/models", b"/v1/health", b"/props", b"/slots", b"/metrics"}),
+    LLAMA_ROUTER: frozenset({b"/health", b"/v1/health", b"/props", b"/slots", b"/metrics"}),
+    "sim": frozenset({b"/health", b"/v1/models", b"/ping", b"/version", b"/load", b"/metrics"}),
 }
+_OTHER_READS = frozenset({b"/health", b"/v1/models"})
 _SWITCHES: Mapping[str, frozenset[bytes]] = {"vllm": frozenset({b"/v1/realtime"})}
+_LLAMA_CPP = frozenset(
+    b"/apply-template /completion /completions /chat/completions /embedding /embeddings /responses"
+    b" /audio/transcriptions /chat/completions/input_tokens /v1/chat/completions/input_tokens"
+    b" /responses/input_tokens".split()
+)
 _NATIVE: Mapping[str, frozenset[bytes]] = {  # paths of an engine that only infer, beside those above
-    "llama_cpp": frozenset(
-        b"/apply-template /completion /completions /chat/completions /embedding /embeddings /responses"
-        b" /audio/transcriptions /chat/completions/input_tokens /v1/chat/completions/input_tokens"
-        b" /responses/input_tokens".split()
-    ),
+    "llama_cpp": _LLAMA_CPP,
+    LLAMA_ROUTER: _LLAMA_CPP,
     "mlx_lm": frozenset({b"/chat/completions"}),
 }
 
@@ -166,6 +176,7 @@ _ESCAPE = re.compile(rb"%(..)")
 _NEVER_ESCAPED = frozenset(
     b"%02X" % code for code in range(256) if code < 32 or code == 127 or chr(code) in "%.-_\\" or chr(code).isalnum()
 ) - {b"%02X" % code for code in range(128, 256)}  # fmt: skip
+_OF_MODEL = re.compile(rb"\?model=[^&]+\Z")
 _INSTANCES = b"/api/v1/instances/"
 _PREFIXES = (b"/v1/", b"/v1beta/", b"/llama-cpp/", b"/upstream/", b"/models/")
 """Below /v1beta are calls of Google's clients, which no engine answers."""
@@ -195,15 +206,16 @@ def path_at(engine: str, asked: Asked) -> bytes | None:
     return asked.at if asked.api in apis else None
 
 
-def reaches(engine: str, method: bytes, rest: bytes, *, query: bool = False) -> bool:
+def reaches(engine: str, method: bytes, rest: bytes, *, query: bytes = b"") -> bool:
     """Whether an inference key may send this to an engine, where the client chooses the engine's path itself.
 
     Args:
         rest: the path at the engine.
-        query: there is one. Those of reads can change an engine: `GET /v1/models?reload=1` of llama-server does.
+        query: with its question mark. Those of reads can change an engine: `GET /v1/models?reload=1` of llama-server
+            does. A router is asked for one of its models by one.
     """
-    if method in (b"GET", b"HEAD") and not query:
-        if rest in (b"/health", b"/v1/models") or rest in _READS.get(engine, ()):
+    if method in (b"GET", b"HEAD") and (not query or (engine == LLAMA_ROUTER and _OF_MODEL.match(query))):
+        if rest in _READS.get(engine, _OTHER_READS):
             return True
     elif method == b"POST" and rest in _NATIVE.get(engine, ()):
         return True

@@ -17,7 +17,7 @@ import msgspec
 from garrison.base.errors import InvalidError
 from garrison.gateway.requests.members import members
 
-__all__ = ["Rewrite", "rewrite", "rewritten"]
+__all__ = ["Rewrite", "rewrite", "rewritten", "with_usage"]
 
 _encoded = msgspec.json.Encoder().encode
 _MODEL = re.compile(rb'"model"[ \t\n\r]*:[ \t\n\r]*("[^"\\]*")')
@@ -104,6 +104,11 @@ def rewritten(body: bytes, change: Rewrite, model: str) -> bytes:
     elif not given:
         return _appended(body, values) if values else body
     return _walked(body, values, change.without)
+
+
+def with_usage(body: bytes) -> bytes:
+    """Return `body` with `stream_options` that ask for usage, where it has none, or null."""
+    return _appended(body, {_OPTIONS: _USAGE})
 
 
 def _probed(body: bytes, change: Rewrite) -> tuple[str, dict[str, bytes]]:

@@ -6,7 +6,8 @@ __all__ = ["TAIL_BYTES", "usage_of"]
 
 TAIL_BYTES = 8192
 """Enough for the last events of a stream, and for what engines write after `usage` in a JSON answer."""
-_MARK = b'"usage":'
+_USAGE, _TIMINGS = b'"usage":', b'"timings":'
+_BLANK, _OPEN = b" {"
 
 
 class _Details(msgspec.Struct):
@@ -23,39 +24,69 @@ class _Usage(msgspec.Struct):
     cache_read_input_tokens: int | None = None
 
 
-_decoder = msgspec.json.Decoder(_Usage)
+class _Timings(msgspec.Struct):
+    prompt_n: int
+    predicted_n: int
+    cache_n: int = 0
+
+
+_decode = msgspec.json.Decoder(_Usage).decode
+_decode_timings = msgspec.json.Decoder(_Timings).decode
 
 
 def usage_of(tail: bytes) -> tuple[int, int, int] | None:
     """Return tokens of the prompt, of the answer, and those of the prompt that were cached; None where it does not say.
 
     Args:
-        tail: the end of a JSON answer or of a stream of events. The last `usage` that is not null counts.
+        tail: the end of a JSON answer or of a stream of events. The last `usage` that is not null counts; without one,
+            the last `timings`, which llama.cpp sends with every answer.
     """
     end = len(tail)
-    while (at := tail.rfind(_MARK, 0, end)) >= 0:
+    while (at := tail.rfind(_USAGE, 0, end)) >= 0:
         end = at
-        found = _object(tail, at + len(_MARK))
-        if found is not None:
-            try:
-                usage = _decoder.decode(found)
-            except (msgspec.MsgspecError, RecursionError):
-                continue
-            details = usage.prompt_tokens_details or usage.input_tokens_details
-            cached = usage.cache_read_input_tokens or (details.cached_tokens if details is not None else None)
-            asked = usage.prompt_tokens if usage.prompt_tokens is not None else usage.input_tokens
-            answered = usage.completion_tokens if usage.completion_tokens is not None else usage.output_tokens
-            if asked is not None or answered is not None:
-                return asked or 0, answered or 0, cached or 0
-    return None
+        found = _object(tail, at + len(_USAGE))
+        if found is not None and (tokens := _tokens(found)) is not None:
+            return tokens
+    at = tail.rfind(_TIMINGS)
+    found = _object(tail, at + len(_TIMINGS)) if at >= 0 else None
+    return None if found is None else _timed_tokens(found)
+
+
+def _tokens(found: bytes) -> tuple[int, int, int] | None:
+    try:
+        usage = _decode(found)
+    except (msgspec.MsgspecError, RecursionError):
+        return None
+    asked = usage.prompt_tokens
+    if asked is not None:
+        details = usage.prompt_tokens_details
+        return asked, usage.completion_tokens or 0, (details.cached_tokens or 0) if details is not None else 0
+    asked, details = usage.input_tokens, usage.input_tokens_details
+    answered = usage.completion_tokens if usage.completion_tokens is not None else usage.output_tokens
+    if asked is None and answered is None:
+        return None
+    cached = usage.cache_read_input_tokens or (details.cached_tokens if details is not None else None)
+    return asked or 0, answered or 0, cached or 0
+
+
+def _timed_tokens(found: bytes) -> tuple[int, int, int] | None:
+    try:
+        timings = _decode_timings(found)
+    except (msgspec.MsgspecError, RecursionError):
+        return None
+    return timings.prompt_n + timings.cache_n, timings.predicted_n, timings.cache_n
 
 
 def _object(text: bytes, at: int) -> bytes | None:
     """Return the JSON object that begins at `at`, after blanks; its strings have no braces."""
-    while text[at : at + 1] == b" ":
+    size = len(text)
+    while at < size and text[at] == _BLANK:
         at += 1
-    if text[at : at + 1] != b"{":
+    if at >= size or text[at] != _OPEN:
         return None
+    found = text[at : text.find(b"}", at) + 1]
+    if found.rfind(b"{") == 0:  # nothing is nested, as in most
+        return found
     depth, place = 0, at
     while True:
         opens, closes = text.find(b"{", place), text.find(b"}", place)

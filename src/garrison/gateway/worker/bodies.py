@@ -8,7 +8,7 @@ from garrison.gateway.requests.body_fields import read_fields
 from garrison.gateway.requests.changed_form import changed_form
 from garrison.gateway.requests.multipart import FormModel, form_model, renamed_form
 from garrison.gateway.requests.paths import Asked, ModelIn
-from garrison.gateway.requests.rewrite import Rewrite, rewrite, rewritten
+from garrison.gateway.requests.rewrite import Rewrite, rewrite, rewritten, with_usage
 
 __all__ = ["NamedModel", "named_model"]
 
@@ -17,12 +17,16 @@ class NamedModel(NamedTuple):
     """A model as a body names it.
 
     Attributes:
-        streams: the answer is to be a stream of events.
+        stream: whether the answer is to be a stream.
+        wants_usage: whether the client asks for `usage` at the end of that.
+        has_options: whether the body has `stream_options`.
     """
 
     name: str
     form: FormModel | None = None
-    streams: bool = False
+    stream: bool = False
+    wants_usage: bool = False
+    has_options: bool = False
 
     def changed(self, body: bytes, change: Rewrite, name: str) -> bytes:
         """Return the body with `change` made, and `name` in the model's place; empty to leave that.
@@ -41,16 +45,25 @@ class NamedModel(NamedTuple):
             return renamed_form(body, self.form, name)
         return rewritten(body, _change(name), self.name)
 
+    def asking_usage(self, body: bytes) -> bytes:
+        """Return the body of a stream, with options that ask for usage at its end."""
+        return rewritten(body, _USAGE, self.name) if self.has_options else with_usage(body)
+
 
 def named_model(asked: Asked, body: bytes, content_type: str) -> NamedModel:
     """Return the model that a body names. Raises InvalidError."""
     if asked.model_in is ModelIn.FORM:
         form = form_model(body, content_type)
         return NamedModel(form.name, form)
-    fields = read_fields(body)
-    return NamedModel(fields.model, None, fields.stream is True)
+    found = read_fields(body)
+    if found.stream is not True:
+        return NamedModel(found.model)
+    return NamedModel(found.model, None, True, found.wants_usage, found.stream_options is not None)
 
 
 @lru_cache(maxsize=4096)
 def _change(name: str) -> Rewrite:
     return rewrite(model=name)
+
+
+_USAGE = rewrite(usage=True)

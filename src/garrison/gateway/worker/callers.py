@@ -53,7 +53,11 @@ class Callers:
         book = self._book
         if book is None:
             raise NotReadyError("the gateway does not know the keys yet", details={"retry_after": 1})
-        return book.check(head.token, self._now()) if head.has_credentials else Refusal.MISSING
+        if not head.token:
+            return Refusal.MISSING
+        if head.hasher is not book.hasher:
+            head.hasher, head.digest = book.hasher, book.hasher.digest(head.token)
+        return book.find(head.digest, self._now)
 
     def require(self, who: Identity | Refusal, route: RouteValue | None, model: str = "") -> None:
         """Check that a caller may use a route, or, with None, see what there is.

@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING
 
 from garrison.gateway.link.messages import Settings
+from garrison.gateway.requests.trace_context import TRACEPARENT, Trace
 from garrison.gateway.worker.heads import DROPPED_TO_COUNT, DROPPED_UP, passed_lines
 from garrison.net.http1.limits import HeaderList
 
@@ -12,22 +13,28 @@ if TYPE_CHECKING:
 __all__ = ["lines_up"]
 
 _FOR, _PROTO, _HOST = b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host"
+_TRACE = frozenset((TRACEPARENT,))
 _FORWARDED = frozenset((_FOR, _PROTO, _HOST))
 
 
-def lines_up(request: "Request", peer: str, settings: Settings, *, readable: bool) -> bytes:
+def lines_up(request: "Request", peer: str, settings: Settings, *, readable: bool, trace: Trace | None = None) -> bytes:
     """Return the header lines of a request that reach a target.
 
     Args:
         peer: address of the client.
         readable: the answer is read here, so that it must not be compressed.
+        trace: to which the request belongs; None to pass on what the client says.
     """
     told = settings.forwarded
-    if told == "off" and not readable:
-        return request.facts.passed(request.headers)
+    if told == "off" and trace is None:
+        facts = request.facts
+        return facts.passed_readable(request.headers) if readable else facts.passed(request.headers)
     own, dropped = b"", DROPPED_UP
     if readable:
         own, dropped = b"accept-encoding: identity\r\n", DROPPED_TO_COUNT
+    if trace is not None:
+        own += trace.line()
+        dropped = dropped | _TRACE
     if told != "off":
         own += _forwarded_lines(request, peer, tls=settings.tls_cert is not None, appends=told == "append")
         dropped = dropped | _FORWARDED

@@ -1,8 +1,9 @@
 """What the worker reads in the head of a request: once, also where many requests have the same head."""
 
 from garrison.access.credentials import token_of
+from garrison.access.tokens import TokenHasher
 from garrison.gateway.requests.paths import Asked, classify
-from garrison.gateway.worker.heads import DROPPED_UP, passed_lines
+from garrison.gateway.worker.heads import DROPPED_TO_COUNT, DROPPED_UP, passed_lines
 from garrison.net.http1.limits import HeaderList
 from garrison.net.http1.requests import RequestReader
 
@@ -15,17 +16,21 @@ class HeadFacts:
     """Attributes:
     request_id: that it was given; empty without one.
     content_type: as text; a form's as sent, others in lower case.
-    has_credentials: it has a header for them; `token` is what they say, if they can be read.
+    token: of its credentials; None without any that can be read.
     query: of the target, with the question mark.
+    hasher, digest: of the token, as it was digested last; None before that.
     """
 
-    __slots__ = ("_asked", "_method", "_passed", "_target", "content_type", "has_credentials", "query", "request_id",
-                 "token")  # fmt: skip
+    __slots__ = (
+        "_asked", "_method", "_passed", "_readable", "_target", "content_type", "digest", "hasher", "query",
+        "request_id", "token",
+    )  # fmt: skip
 
     def __init__(self, method: bytes, target: bytes, headers: HeaderList) -> None:
         self._method, self._target = method, target
         self._asked: Asked | None = None
         self._passed: bytes | None = None
+        self._readable: bytes | None = None
         self.request_id = b""
         self.content_type = ""
         _, mark, query = target.partition(b"?")
@@ -41,7 +46,8 @@ class HeadFacts:
                 self.request_id = self.request_id or value
             elif lowered in (b"authorization", b"x-api-key"):
                 given[lowered.decode()] = value.decode("latin-1")
-        self.has_credentials = bool(given)
+        self.hasher: TokenHasher | None = None
+        self.digest = b""
         self.token = token_of(given) if given else None
 
     @property
@@ -56,6 +62,12 @@ class HeadFacts:
         if self._passed is None:
             self._passed = passed_lines(headers, DROPPED_UP)
         return self._passed
+
+    def passed_readable(self, headers: HeaderList) -> bytes:
+        """Return those lines, and one that has the answer not compressed."""
+        if self._readable is None:
+            self._readable = b"accept-encoding: identity\r\n" + passed_lines(headers, DROPPED_TO_COUNT)
+        return self._readable
 
 
 def facts_of(reader: RequestReader) -> HeadFacts:

@@ -18,6 +18,7 @@ __all__ = [
     "framed",
     "framed_request",
     "has_length",
+    "is_event_stream",
     "passed_lines",
     "request_head",
     "request_id_of",
@@ -106,6 +107,18 @@ def request_id_of(headers: HeaderList) -> bytes:
 def has_length(reader: "ResponseReader") -> bool:
     """Whether an answer says how long its body is."""
     return reader.known is not None or any(name.lower() == b"content-length" for name, _ in reader.headers)
+
+
+def is_event_stream(reader: "ResponseReader") -> bool:
+    """Whether an answer is a stream of events that can be read as it passes."""
+    events = False
+    for name, value in reader.headers:
+        lowered = name.lower()
+        if lowered == b"content-encoding" and value.strip().lower() != b"identity":
+            return False
+        if lowered == b"content-type":
+            events = value.strip().lower().startswith(b"text/event-stream")
+    return events
 
 
 def framed(

@@ -10,8 +10,10 @@ from garrison.base.errors import GarrisonError, InternalError, NotReadyError, al
 from garrison.base.logs import logger
 from garrison.gateway.link import messages
 from garrison.gateway.link.peer import Peer, worker_peer
+from garrison.gateway.link.reports import Cancel, ListLive, SpentStored
 from garrison.gateway.worker.exchange import Exchange
 from garrison.gateway.worker.plane import Plane
+from garrison.gateway.worker.reporting import Reporting
 from garrison.gateway.worker.stored_responses import StoredAt
 from garrison.gateway.worker.targets import Target
 
@@ -36,6 +38,9 @@ class Link:
         path: the socket of the control process.
         hello: returns the first message.
         ordered: is called with what is meant for the worker as a whole.
+
+    Attributes:
+        reporting: what is reported about requests.
     """
 
     def __init__(
@@ -54,11 +59,12 @@ class Link:
         self._syncing: dict[int, tuple[Callable[[], None], asyncio.TimerHandle]] = {}
         self._quiet: dict[Target, asyncio.TimerHandle] = {}
         self._told: dict[str, int] = {}
+        self.reporting = Reporting(plane, self.send)
 
     async def run(self) -> None:
         """Connect again and again."""
         loop = asyncio.get_running_loop()
-        counting = asyncio.create_task(self._count())
+        tasks = asyncio.create_task(self._count()), asyncio.create_task(self.reporting.run())
         last = loop.time()
         try:
             while await self._may_go_on(loop.time() - last):
@@ -70,14 +76,17 @@ class Link:
                     self._peer = peer
                     self._told = {}
                     peer.send(self._hello())
+                    self.reporting.connected()
                     await self._lost.wait()
                     self._peer = None
+                    self.reporting.disconnected()
                     self._refuse_all()
                     last = loop.time()
                 await asyncio.sleep(_AGAIN_SECONDS)
             self._ordered(messages.Drain(seconds=0.0))
         finally:
-            counting.cancel()
+            for task in tasks:
+                task.cancel()
 
     async def _may_go_on(self, away: float) -> bool:
         """Without a control process a worker goes on, but not for ever, and not without the data directory."""
@@ -125,17 +134,16 @@ class Link:
             then()
 
     def load(
-        self, targets: list[str], *, load: bool, then: Callable[[GarrisonError | None], None], route: str = ""
+        self, target: str, *, load: bool, then: Callable[[GarrisonError | None], None], route: str = "", model: str = ""
     ) -> bool:
         """As `ControlLink.load`."""
         if len(self._loading) >= _MOST_SYNCING:
             return False
-        for target in targets:
-            number = next(self._numbers)
-            self._loading[number] = then
-            if not self.send(messages.Load(id=number, target=target, load=load, route=route)):
-                del self._loading[number]
-                return False
+        number = next(self._numbers)
+        self._loading[number] = then
+        if not self.send(messages.Load(id=number, target=target, load=load, route=route, model=model)):
+            del self._loading[number]
+            return False
         return True
 
     def _loaded(self, number: int, error: GarrisonError | None) -> None:
@@ -172,7 +180,7 @@ class Link:
             self._told[target.id] = target.running
 
     async def _count(self) -> None:
-        """Tell how many requests there are, for whoever looks, and what those that have ended used."""
+        """Tell how many requests there are, for whoever looks."""
         while True:
             await asyncio.sleep(_COUNTS_SECONDS)
             targets = self._plane.table.targets.values()
@@ -180,8 +188,6 @@ class Link:
             if changed and self.send(messages.Counts(running=changed)):
                 self._told |= changed
             self._tell_in_use()
-            if self._peer is not None and (uses := self._plane.stats.take()):
-                self.send(messages.Used(uses=uses))
 
     def _tell_in_use(self) -> None:
         found = {}
@@ -225,6 +231,8 @@ class Link:
                 plane.callers.set_keys(message)
             case messages.Settings() | messages.Drain():
                 self._ordered(message)
+            case SpentStored() | ListLive() | Cancel():
+                self.reporting.received(message)
 
     def _activated(self, message: messages.Activated) -> None:
         exchange = self._waiting.pop(message.id, None)
@@ -236,7 +244,7 @@ class Link:
             return
         if target.value != message.target or not target.open:
             target.set(message.target)
-        exchange.activated(target)
+        exchange.activated(target, message.wake)
         self.send(messages.Taken(id=message.id))
 
     def _leave(self, message: messages.Leave) -> None:

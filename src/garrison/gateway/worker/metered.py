@@ -72,5 +72,5 @@ class Metered(Passing):
         super().answer_end()
 
     def _end(self) -> None:
-        self._account.end(CUT_OFF, self._size)
+        self._account.end(CUT_OFF, "cut-off", self._size)
         super()._end()

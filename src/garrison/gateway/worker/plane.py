@@ -16,10 +16,13 @@ from garrison.gateway.choose.breaker import ALWAYS
 from garrison.gateway.link.messages import Settings, Tables, TargetValue
 from garrison.gateway.requests.errors import Answer, error_answer, speaks_anthropic
 from garrison.gateway.requests.near import near_names
+from garrison.gateway.requests.nested import needs_one_of
 from garrison.gateway.requests.paths import Asked, Kind
 from garrison.gateway.worker.account import Account
 from garrison.gateway.worker.callers import Callers
+from garrison.gateway.worker.control_link import ControlLink
 from garrison.gateway.worker.exchange import Exchange
+from garrison.gateway.worker.finished import FinishedRequests
 from garrison.gateway.worker.heads import KEPT_FOR_CONTROL
 from garrison.gateway.worker.inbound import Inbound, Request, Work
 from garrison.gateway.worker.listing import Listing
@@ -27,7 +30,7 @@ from garrison.gateway.worker.metered import Metered
 from garrison.gateway.worker.outbound import Outbound, connect
 from garrison.gateway.worker.passing import Passing
 from garrison.gateway.worker.response_routes import response_route
-from garrison.gateway.worker.router import Feed, LoadCall
+from garrison.gateway.worker.router import Feed, LoadCall, loaded_alone
 from garrison.gateway.worker.stats import Stats
 from garrison.gateway.worker.stored_responses import StoredAt, StoredResponses
 from garrison.gateway.worker.sweeping import Timed, sweep
@@ -35,7 +38,7 @@ from garrison.gateway.worker.targets import End, Route, RouteTable, Target
 from garrison.gateway.worker.upgrade import Upgrade, wants_upgrade
 from garrison.net.http1.known_heads import KnownHeads
 
-__all__ = ["ControlLink", "Plane"]
+__all__ = ["Plane"]
 
 _CONNECT_SECONDS = 10.0
 _SILENCE_SECONDS = 86400.0
@@ -48,37 +51,6 @@ class _Connecting(Protocol):
     def not_connected(self, reason: str) -> None: ...
 
 
-class ControlLink(Protocol):
-    """What the plane needs of the connection to the control process."""
-
-    def activate(self, target: Target, exchange: Exchange, seconds: float | None) -> int:
-        """Ask for a cold target, and wait so long; None for as long as the settings say. The exchange is told."""
-
-    def abandon(self, number: int) -> None:
-        """Nobody waits for that any more."""
-
-    def sync(self, then: Callable[[], None]) -> bool:
-        """Have everything told that has changed, and call `then`, at the latest after half a second. False: not now."""
-
-    def load(
-        self, targets: list[str], *, load: bool, then: Callable[[GarrisonError | None], None], route: str = ""
-    ) -> bool:
-        """Have targets started or stopped, or the adapter of `route` loaded or unloaded there, and call `then` when
-        that has begun. False: there is nobody to ask."""
-
-    def stored(self, id: str, at: StoredAt) -> None:
-        """Tell the other workers of a response."""
-
-    def busy(self, target: Target) -> None:
-        """The first request to a target has begun."""
-
-    def idle(self, target: Target) -> None:
-        """The last request to a target has ended."""
-
-    def left(self, number: int) -> None:
-        """The last request that asked for a name has ended, as the message of that number wanted to know."""
-
-
 class Plane:
     """The shared state. Belongs to one event loop.
 
@@ -87,8 +59,10 @@ class Plane:
         heads: of their requests, as far as they repeat.
         feeds: of clients that watch the models.
         responses: where those are that were made.
+        watches: something is kept of requests that costs more than a look at the clock.
         draining: no request follows the one in progress on any connection.
         via_line: the header by which this server recognises requests that it has sent to targets.
+        name: of this process, at random.
     """
 
     def __init__(self, clock: Clock, loop: asyncio.AbstractEventLoop) -> None:
@@ -106,7 +80,9 @@ class Plane:
         self.silence_seconds = _SILENCE_SECONDS
         self.stats = Stats()
         self.responses = StoredResponses()
-        self._ids_begin = os.urandom(6).hex().encode()
+        self.finished = FinishedRequests()
+        self.watches = False
+        self.name = os.urandom(6).hex().encode()
         self._ids = count(1)
         self._loop = loop
         self._control = Target(TargetValue(id=CONTROL))
@@ -115,6 +91,9 @@ class Plane:
 
     def set_settings(self, told: Settings) -> None:
         self.settings = told
+        self.finished.wanted = told.report_requests
+        self.finished.capture(told.captures)
+        self.watches = bool(told.captures) or told.traces is not None
         self.callers.set_open(infers=told.open_inference, manages=told.open_management)
         self._control.set(TargetValue(id=CONTROL, url=f"unix:{told.control_socket}"))
         self._via = told.via.encode()
@@ -166,14 +145,17 @@ class Plane:
             NotFoundError, UnauthenticatedError, DeniedError: it is unknown, or the caller may not.
             NotReadyError: the control process does not answer.
         """
-        route, _ = self.route_for(request, model)
+        route, rest = self.route_for(request, model)
         who = self.callers.identify(request.facts)
         self.callers.require(who, route.value, model)
         if not load:
             self.callers.require_manager(who)
-        adapter = route.name if any(one.adapter for one in route.ends[:1]) else ""
-        targets = [one.target.id for one in route.ends[:1]]
-        if self.link is None or not self.link.load(targets, load=load, then=then, route=adapter):
+        if not route.ends:
+            raise self.not_served(route)
+        end = route.ends[0]
+        adapter = route.name if end.adapter else ""
+        one = loaded_alone(end, rest)
+        if self.link is None or not self.link.load(end.target.id, load=load, then=then, route=adapter, model=one):
             raise NotReadyError("the server that starts models does not answer", details={"retry_after": 1})
 
     def sees(self, request: Request, model: str) -> bool:
@@ -202,7 +184,8 @@ class Plane:
         lines += b"x-forwarded-proto: " + (b"https" if self.settings.tls_cert else b"http") + b"\r\n"
         admission = self._begun_by(request) if asked.kind is Kind.PROXY else None
         if admission is not None:
-            account = Account(self, asked, request.at)
+            own = self.new_id()
+            account = Account(self, asked, request.at, own, request.facts.request_id or own, inbound.peer)
             account.admissions = (admission,)
             work = Metered(self, inbound, request, self._control, lines, KEPT_FOR_CONTROL, account)
         else:
@@ -272,11 +255,17 @@ class Plane:
         hint = f"Did you mean {' or '.join(near)}?" if near else "GET /v1/models lists those that exist."
         return NotFoundError(f"there is no model {model!r}", hint=hint)
 
+    def needs_model(self, request: Request, router: str) -> InvalidError:
+        """Return why a request that names a router alone is refused, with the models that may have been meant."""
+        who = self.callers.identify(request.facts)
+        known = ((name, one.value) for name, one in self.table.routes.items() if name.startswith(f"{router}/"))
+        return needs_one_of(router, [name for name, value in known if self.callers.may_use(who, value, name)])
+
     # --- targets
 
     def new_id(self) -> bytes:
-        """Return an id for a request that has none."""
-        return b"%b-%x" % (self._ids_begin, next(self._ids))
+        """Return an id that no other request has."""
+        return b"%b-%x" % (self.name, next(self._ids))
 
     def choose(self, route: Route, key: bytes | None, tried: tuple[End, ...]) -> End | None:
         """Return the end of a route for a request, and let it through its breaker; None if there is none for it.

@@ -12,13 +12,15 @@ import msgspec
 
 from garrison.base.errors import GarrisonError
 from garrison.gateway.requests.body_fields import read_fields
+from garrison.gateway.requests.paths import LLAMA_ROUTER
 from garrison.net.http1.writing import chunk
 
 if TYPE_CHECKING:
     from garrison.gateway.worker.inbound import Inbound, Request
     from garrison.gateway.worker.plane import Plane
+    from garrison.gateway.worker.targets import End
 
-__all__ = ["Feed", "LoadCall", "status_of"]
+__all__ = ["Feed", "LoadCall", "loaded_alone", "status_of"]
 
 _JSON = [(b"content-type", b"application/json")]
 _DONE = b'{"success":true}'
@@ -35,6 +37,15 @@ def status_of(state: object) -> dict[str, object]:
         return {"value": "loaded"}
     found: dict[str, object] = {"value": _STATUS.get(str(state), "unloaded")}
     return found | {"failed": True} if state == "failed" else found
+
+
+def loaded_alone(end: "End", rest: str) -> str:
+    """Return the one of a target's models that is loaded or unloaded; empty for the target as a whole.
+
+    Args:
+        rest: what follows the name of a route, as the client wrote it.
+    """
+    return rest or end.model if end.target.value.engine == LLAMA_ROUTER else ""
 
 
 class LoadCall:

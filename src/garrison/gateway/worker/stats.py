@@ -1,14 +1,25 @@
 """What requests were and took, since the last report to the control process. A request costs a lookup and some sums."""
 
 from bisect import bisect_left
+from operator import add
+from typing import TYPE_CHECKING
 
-from garrison.gateway.link.messages import UseValue
-from garrison.gateway.requests.usage_tail import usage_of
+from garrison.gateway.link.reports import (
+    FIRST_BYTE_BOUNDS,
+    GAP_BOUNDS,
+    OVERHEAD_BOUNDS,
+    SECONDS_BOUNDS,
+    WAIT_BOUNDS,
+    HistogramValue,
+    UseValue,
+    histogram,
+)
 
-__all__ = ["FIRST_BYTE_BOUNDS", "SECONDS_BOUNDS", "Stats"]
+if TYPE_CHECKING:
+    from garrison.gateway.worker.account import Account
 
-FIRST_BYTE_BOUNDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
-SECONDS_BOUNDS = (0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0)
+__all__ = ["Stats"]
+
 _MOST_ROWS = 10_000
 """Routes, targets and keys come from the tables, so that their number is bounded; this bounds their products."""
 
@@ -21,54 +32,51 @@ class Stats:
     def __init__(self) -> None:
         self._rows: dict[tuple[str, str, int | None], UseValue] = {}
 
-    def record(
-        self,
-        route: str,
-        target: str,
-        key_id: int | None,
-        *,
-        status: int,
-        seconds: float,
-        first_byte: float | None,
-        retries: int = 0,
-        bytes_in: int = 0,
-        bytes_out: int = 0,
-        tail: bytes = b"",
-    ) -> None:
-        """Count a request that has ended.
-
-        Args:
-            status: of its answer; 499 where the client left before there was one.
-            first_byte: seconds until the first byte of the answer; None without any.
-            tail: the end of the answer's body, in which an engine says what was used.
-        """
-        key = (route, target, key_id)
-        row = self._rows.get(key)
-        if row is None:
-            if len(self._rows) >= _MOST_ROWS:
-                key = ("", "", None)
-            row = self._rows.get(key) or self._rows.setdefault(
-                key,
-                UseValue(
-                    route=key[0], target=key[1], key_id=key[2], seconds=[0] * (len(SECONDS_BOUNDS) + 1),
-                    first_bytes=[0] * (len(FIRST_BYTE_BOUNDS) + 1),
-                ),
-            )  # fmt: skip
-        row.statuses[status] = row.statuses.get(status, 0) + 1
-        row.seconds[bisect_left(SECONDS_BOUNDS, seconds)] += 1
-        row.seconds_sum += seconds
-        if first_byte is not None:
-            row.first_bytes[bisect_left(FIRST_BYTE_BOUNDS, first_byte)] += 1
-            row.first_bytes_sum += first_byte
-        row.retries += retries
-        row.bytes_in += bytes_in
-        row.bytes_out += bytes_out
-        if tail and (found := usage_of(tail)) is not None:
-            row.tokens_in += found[0]
-            row.tokens_out += found[1]
-            row.tokens_cached += found[2]
+    def record(self, one: "Account") -> None:
+        """Count a request that has ended."""
+        row = self._rows.get((one.route, one.target, one.key)) or self._row(one.route, one.target, one.key)
+        statuses, status = row.statuses, one.status
+        statuses[status] = statuses.get(status, 0) + 1
+        _observe(row.seconds, SECONDS_BOUNDS, one.seconds)
+        row.bytes_in += one.bytes_in
+        row.bytes_out += one.bytes_out
+        if one.tries > 1:
+            row.retries += one.tries - 1
+        if one.waited:
+            _observe(row.waits, WAIT_BOUNDS, one.waited)
+        if one.first_byte is not None:
+            _observe(row.first_bytes, FIRST_BYTE_BOUNDS, one.first_byte)
+            _observe(row.overheads, OVERHEAD_BOUNDS, one.overhead)
+            if one.tokens is not None:
+                tokens_in, tokens_out, cached = one.tokens
+                row.tokens_in += tokens_in
+                row.tokens_out += tokens_out
+                row.tokens_cached += cached
+            elif one.says_usage and 200 <= status < 300:
+                row.uncounted += 1
+            if one.gaps is not None and one.first_token is not None:
+                _observe(row.first_tokens, FIRST_BYTE_BOUNDS, one.first_token)
+                row.gaps.counts = list(map(add, row.gaps.counts, one.gaps))
+                row.gaps.total += one.gaps_total
 
     def take(self) -> list[UseValue]:
         """Return what was counted, and begin anew."""
         rows, self._rows = self._rows, {}
         return list(rows.values())
+
+    def _row(self, route: str, target: str, key_id: int | None) -> UseValue:
+        if len(self._rows) >= _MOST_ROWS:
+            route, target, key_id = "", "", None
+        return self._rows.setdefault(
+            (route, target, key_id),
+            UseValue(
+                route=route, target=target, key_id=key_id, seconds=histogram(SECONDS_BOUNDS),
+                first_bytes=histogram(FIRST_BYTE_BOUNDS), first_tokens=histogram(FIRST_BYTE_BOUNDS),
+                gaps=histogram(GAP_BOUNDS), overheads=histogram(OVERHEAD_BOUNDS), waits=histogram(WAIT_BOUNDS),
+            ),
+        )  # fmt: skip
+
+
+def _observe(found: HistogramValue, bounds: tuple[float, ...], value: float) -> None:
+    found.counts[bisect_left(bounds, value)] += 1
+    found.total += value

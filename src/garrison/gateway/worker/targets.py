@@ -299,7 +299,7 @@ class RouteTable:
         one model behind it.
         """
         if (route := self.routes.get(model)) is not None and route.value.bare:
-            return route, ""
+            return route, route.value.rest
         name, slash, rest = model.partition("/")
         if slash and rest:
             route = self._beneath.get(name) or self.routes.get(name)

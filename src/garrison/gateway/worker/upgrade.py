@@ -84,7 +84,7 @@ class Upgrade(Exchange):
         assert target is not None
         self._upstream = connection
         lines = target.head + upgrade_lines(request)
-        lines += lines_up(request, self._inbound.peer, self._plane.settings, readable=False)
+        lines += lines_up(request, self._inbound.peer, self._plane.settings, readable=False, trace=self.account.trace)
         if self._made_id:
             lines += b"x-request-id: %b\r\n" % self._id
         if target.value.foreign:
@@ -95,6 +95,7 @@ class Upgrade(Exchange):
         self.deadline = self._due(None if self._times is None else self._times.first_byte)
         self._plane.timed(self)
         connection.request(self, request.method.decode("latin-1"), head + self._data, switch=True)
+        self.account.is_sent()
         self._accepted = True
 
     # --- as Answered
@@ -105,7 +106,7 @@ class Upgrade(Exchange):
             return
         self._learn()
         self._out.append(switched_head(reader, self._id))
-        self._account.begin(reader, self._plane.now())
+        self.account.begin(reader, self._plane.now())
         self._started = self._inbound.begun = True
 
     def answer_end(self) -> None:
@@ -127,7 +128,7 @@ class Upgrade(Exchange):
 
     def answer_raw(self, data: bytes) -> None:
         self.deadline = self._next_due()
-        self._account.piece(data)
+        self.account.piece(data)
         self._inbound.send(data)
 
     def answer_lost(self, reason: str) -> None:

@@ -20,6 +20,8 @@ __all__ = ["Worker"]
 
 _BACKLOG = 4096
 _DRAIN_POLL_SECONDS = 0.05
+_LAST_SECONDS = 1.5
+"""For the control process to store what the last requests used."""
 
 _log = logger(__name__)
 
@@ -71,6 +73,7 @@ class Worker:
             await asyncio.sleep(_DRAIN_POLL_SECONDS)
         for one in list(self.plane.inbound):
             one.abort()
+        await self.link.reporting.finish(_LAST_SECONDS)
         for task in self._tasks:
             task.cancel()
         await asyncio.wait(self._tasks)

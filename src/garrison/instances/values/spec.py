@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from garrison.base.errors import InvalidError
+from garrison.engines.llama_router import is_router
 from garrison.net.endpoint import Secret
 
 __all__ = ["CustomServer", "InstanceSpec", "require_name"]
@@ -53,6 +54,7 @@ class InstanceSpec:
         options: the engine's options as JSON, `model` among them, with underscores; `extra_args` holds those that the
             engine's catalogue does not know.
         custom: for the engine `custom`.
+        preset_ini: for llama-server as a router: the text of a preset file, which names its models. May hold secrets.
         executable: words that replace the engine's program, such as `("python", "-m", "vllm")`.
         container: whether it runs in a container; None for what the engine's settings say.
         env: variables for the engine.
@@ -82,6 +84,7 @@ class InstanceSpec:
     engine: str = "vllm"
     options: Mapping[str, Any] = field(default_factory=dict)
     custom: CustomServer | None = None
+    preset_ini: str | None = field(default=None, repr=False)
     executable: tuple[str, ...] = ()
     container: bool | None = None
     env: Mapping[str, str] = field(default_factory=dict)
@@ -107,10 +110,17 @@ class InstanceSpec:
         found = self.options.get("model")
         return found if isinstance(found, str) and found else None
 
+    @property
+    def router(self) -> bool:
+        """Whether it has no model of its own: requests name one of the models that it loads."""
+        return is_router(self.engine, self.options, preset=self.preset_ini is not None)
+
     def restarts_for(self, other: "InstanceSpec") -> bool:
         """Whether a running engine has to be restarted to be as `other` says."""
         return any(getattr(self, name) != getattr(other, name) for name in _OF_THE_ENGINE)
 
 
-_OF_THE_ENGINE = ("engine", "options", "custom", "executable", "container", "env", "secrets", "port", "devices")
+_OF_THE_ENGINE = (
+    "engine", "options", "custom", "preset_ini", "executable", "container", "env", "secrets", "port", "devices",
+)  # fmt: skip
 """Fields that the command, the environment or the place of an engine depends on."""

@@ -15,13 +15,18 @@ from garrison.fleet.values.demand import Place
 from garrison.gateway.link import messages
 from garrison.gateway.link.messages import TargetValue
 from garrison.gateway.link.peer import Peer, control_peer
+from garrison.gateway.link.reports import Cancelled, Captured, Finished, LiveRequests, Spent, SpentStored, Used
 from garrison.instances.live import Lease, Live
 from garrison.instances.manager import InstanceManager
+from garrison.instances.routers import Routers
 from garrison.server.adapters.loads import AdapterLoads
 from garrison.server.adapters.routes import ends_to_load
 from garrison.server.workers.routes import Known, changes, instance_target, name_of, node_of, target_id
 
-__all__ = ["WorkerDoor"]
+__all__ = ["Report", "WorkerDoor"]
+
+Report = Used | Spent | Finished | Captured | LiveRequests | Cancelled
+"""What a worker says about requests."""
 
 _REPORT_SECONDS = 1.0
 
@@ -30,12 +35,13 @@ class WorkerDoor:
     """`Door` through one worker.
 
     Args:
+        routers: loads and unloads their models.
         known: returns what there is now.
         fresh: returns when that is as of now.
         node: returns a node as a target. Raises UnreachableError for one that did not answer the last time.
         adapters: where requests wait for an adapter.
         greeted: is called with its first message.
-        told: is called with what it says about itself: that it listens, or why not, and what was used.
+        told: is called with what it says about itself: that it listens, or why not, and what it has carried.
         lost: is called when its connection has ended.
 
     Attributes:
@@ -47,15 +53,17 @@ class WorkerDoor:
     def __init__(
         self,
         instances: InstanceManager,
+        routers: Routers,
         known: Callable[[], Known],
         fresh: Callable[[], Awaitable[None]],
         node: Callable[[str], TargetValue],
         adapters: AdapterLoads,
         greeted: Callable[["WorkerDoor", messages.Hello], None],
-        told: Callable[["WorkerDoor", messages.Listening | messages.Failed | messages.Used | messages.Stored], None],
+        told: Callable[["WorkerDoor", messages.Listening | messages.Failed | messages.Stored | Report], None],
         lost: Callable[["WorkerDoor"], None],
     ) -> None:
         self._instances = instances
+        self._routers = routers
         self._now_known = known
         self._fresh = fresh
         self._node = node
@@ -98,6 +106,14 @@ class WorkerDoor:
             self._version += 1
             self._known = found
             self.peer.send(told)
+
+    def send(self, message: messages.FromControl) -> bool:
+        """Tell it something; False if it is gone."""
+        return self.peer.send(message)
+
+    def stored(self, number: int) -> None:
+        """Tell it that a batch of what was used is on disk."""
+        self.peer.send(SpentStored(number=number))
 
     def leave(self, seconds: float) -> None:
         """Have the worker finish what is in progress within `seconds`, and end."""
@@ -183,6 +199,7 @@ class WorkerDoor:
         if asked.route:
             await self._activate_adapter(asked)
             return
+        began = asyncio.get_running_loop().time()
         try:
             if (node := node_of(asked.target)) is not None:
                 self.peer.send(messages.Activated(id=asked.id, target=self._node(node)))
@@ -202,7 +219,9 @@ class WorkerDoor:
             self._starting.pop(asked.id, None)
         self._leases[asked.id] = lease
         # In the step that took the lease: the target cannot have left since.
-        if not self.peer.send(messages.Activated(id=asked.id, target=instance_target(self._instances.get(name)))):
+        live = self._instances.get(name)
+        wake = max(0.0, live.ready_at - max(began, live.began_at))  # the rest of the time it waited for room
+        if not self.peer.send(messages.Activated(id=asked.id, target=instance_target(live), wake=wake)):
             self._forget(asked.id)
 
     @contextmanager
@@ -267,6 +286,10 @@ class WorkerDoor:
                 raise NotFoundError(f"{asked.target} is not started here")
             elif asked.load:
                 await self._instances.start(name)
+                if asked.model:
+                    await self._routers.load(name, asked.model)
+            elif asked.model:
+                await self._routers.unload(name, asked.model)
             else:
                 await self._instances.eject(name)
         except GarrisonError as error:

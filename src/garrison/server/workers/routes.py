@@ -6,18 +6,24 @@ from typing import Any
 
 import msgspec
 
+from garrison.engines.llama_router import RouterModel, models_of
 from garrison.fleet.values.demand import Place
 from garrison.gateway.link.messages import RouteValue, Tables, TargetValue
+from garrison.gateway.requests.paths import LLAMA_ROUTER
 from garrison.instances.live import Live
 from garrison.instances.stops import idle_limit
 from garrison.nodes.node import NodeView
 from garrison.server.workers.declared import Declared
+from garrison.server.workers.profiles import pinned, pinned_ends
 
 __all__ = ["Known", "changes", "facts_of", "instance_target", "known", "name_of", "node_of", "target_id"]
 
 _NOTHING = Declared()
 _INSTANCE = "instance:"
 _NODE = "node:"
+_STATES = {"loaded": "running", "loading": "starting", "sleeping": "sleeping", "failed": "failed"}
+"""Of instances, for what a router says of its models."""
+_NO_MODELS: Mapping[str, Sequence[RouterModel]] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,13 +54,11 @@ def node_of(target: str) -> str | None:
 
 def instance_target(live: Live) -> TargetValue:
     """An instance as a target: with its address while it admits requests."""
-    engine = live.engine
+    engine, kind = live.engine, LLAMA_ROUTER if live.spec.router else live.spec.engine
     if engine is None or not live.admits:
-        return TargetValue(id=target_id(live), engine=live.spec.engine)
+        return TargetValue(id=target_id(live), engine=kind)
     upstream = engine.upstream
-    return TargetValue(
-        id=target_id(live), url=upstream.url, key=upstream.key, model=upstream.model, engine=live.spec.engine
-    )
+    return TargetValue(id=target_id(live), url=upstream.url, key=upstream.key, model=upstream.model, engine=kind)
 
 
 def facts_of(live: Live, idle: float) -> dict[str, Any]:
@@ -72,61 +76,70 @@ def facts_of(live: Live, idle: float) -> dict[str, Any]:
 
 
 def known(
-    instances: Iterable[Live], nodes: Sequence[NodeView], declared: Declared = _NOTHING, *, idle: float = 0.0
+    instances: Iterable[Live],
+    nodes: Sequence[NodeView],
+    declared: Declared = _NOTHING,
+    *,
+    idle: float = 0.0,
+    models: Mapping[str, Sequence[RouterModel]] = _NO_MODELS,
 ) -> Known:
-    """Return what there is: declared routes, and one for each instance, here and on the nodes, for each target, and for
-    each adapter; last, `NODE/INSTANCE`.
+    """Return what there is: declared routes, and one for each instance, here and on the nodes, or for each model of one
+    that is a router, for each target, and for each adapter; last, `NODE/INSTANCE`.
 
     What does not answer is cold. Of several of one name, the one that is named first here is answered.
 
     Args:
         idle: as in `facts_of`.
+        models: of the routers here, by the name of the instance.
     """
     targets: dict[str, TargetValue] = dict(declared.targets)
     routes: dict[str, RouteValue] = dict(declared.routes)
     aliases = {alias for one in declared.routes.values() for alias in one.aliases}
     ids: dict[str, int] = {}
 
-    def add(route: RouteValue) -> None:
+    def add(route: RouteValue, models: Sequence[RouterModel] = ()) -> None:
         """Add one unless another has its name; where that is a declared one, what is beneath the name is asked here."""
         name = route.name
         if name in declared.routes or name in aliases:
             name += "/"
-        if name not in routes:
-            routes[name] = route if name == route.name else msgspec.structs.replace(route, name=name)
+        if name in routes:
+            return
+        routes[name] = msgspec.structs.replace(route, name=name, listed=not models)
+        for one in models:
+            of_model = _model_route(route, one)
+            if of_model.name not in aliases:
+                routes.setdefault(of_model.name, of_model)
 
     for live in instances:
         target = instance_target(live)
         targets[target.id] = target
         ids[live.name] = live.record.id
-        add(
-            RouteValue(
-                name=live.name,
-                targets=(target.id,),
-                nested=True,
-                names=_names(live),
-                instances=(live.name,),
-                instance_ids=(live.record.id,),
-                created=int(live.record.created.timestamp()),
-                facts=facts_of(live, idle),
-            )
+        route = RouteValue(
+            name=live.name,
+            targets=(target.id,),
+            nested=True,
+            names=_names(live),
+            instances=(live.name,),
+            instance_ids=(live.record.id,),
+            created=int(live.record.created.timestamp()),
+            facts=facts_of(live, idle),
         )
+        add(route, models.get(live.name, ()))
     for view in nodes:
         url = None if view.reach == "unreachable" else view.node.address
         target = TargetValue(id=_NODE + view.node.name, url=url, key=view.node.key, hop=True)
         targets[target.id] = target
         for row in view.instances:
             created = row.get("created")
-            add(
-                RouteValue(
-                    name=str(row["name"]),
-                    targets=(target.id,),
-                    instances=(str(row["name"]),),
-                    nested=True,
-                    created=created if isinstance(created, int) else 0,
-                    facts={"state": str(row.get("state", "")), "node": view.node.name},
-                )
+            route = RouteValue(
+                name=str(row["name"]),
+                targets=(target.id,),
+                instances=(str(row["name"]),),
+                nested=True,
+                created=created if isinstance(created, int) else 0,
+                facts={"state": str(row.get("state", "")), "node": view.node.name},
             )
+            add(route, models_of(row.get("models")) or ())
     for route in declared.own.values():
         add(route)
     for name, route in declared.adapters.items():
@@ -139,7 +152,8 @@ def known(
         if routes.get(name) is route:
             here = tuple(ids.get(one) if _INSTANCE + one in route.targets else None for one in route.instances)
             routes[name] = msgspec.structs.replace(route, instance_ids=here)
-    return Known(targets, routes, declared.reasons, declared.ends)
+    ends = pinned_ends(declared.ends, declared.pins)
+    return Known(targets, pinned(routes, declared.pins), declared.reasons, ends)
 
 
 def _is_nested(name: str, routes: Mapping[str, RouteValue]) -> bool:
@@ -155,6 +169,15 @@ def _names(live: Live) -> tuple[str, ...] | None:
     aliases = str(live.spec.options.get("alias", "")).split(",")
     known = (live.spec.model, live.engine.upstream.model if live.engine is not None else "", *aliases)
     return tuple(dict.fromkeys(one for one in known if one))
+
+
+def _model_route(router: RouteValue, model: RouterModel) -> RouteValue:
+    """The route of one model of a router."""
+    facts: dict[str, Any] = {name: router.facts[name] for name in ("engine", "node") if name in router.facts}
+    facts |= {"state": _STATES.get(model.status, "stopped"), "model": model.id}
+    if model.reason:
+        facts["failure"] = model.reason
+    return msgspec.structs.replace(router, name=f"{router.name}/{model.id}", rest=model.id, nested=False, facts=facts)
 
 
 def changes(before: Known, now: Known, version: int) -> Tables | None:

@@ -34,6 +34,11 @@ def told_settings(values: Settings, address: tuple[str, int], control_socket: Pa
         start_timeout=values.on_demand_start_timeout,
         forwarded=values.forwarded_headers,
         loading_comments=values.loading_comments,
+        report_requests=bool(values.gateway_activity or values.gateway_access_log or values.gateway_traces),
+        stream_usage=values.gateway_stream_usage,
+        captures=values.gateway_captures,
+        traces=None if values.gateway_traces is None else values.gateway_traces_percent / 100,
+        capture_bytes=values.gateway_capture_kib * 1024,
     )
 
 

@@ -1,57 +1,120 @@
-"""What all workers have reported: sums since the start of this server, as metrics."""
+"""What all workers have reported, as metrics: sums since the start of this server, and what is in progress now."""
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
-from prometheus_client.metrics_core import CounterMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 
-from garrison.gateway.link.messages import UseValue
-from garrison.gateway.worker.stats import FIRST_BYTE_BOUNDS, SECONDS_BOUNDS
+from garrison.gateway.choose.breaker import BreakerState
+from garrison.gateway.link.reports import (
+    FIRST_BYTE_BOUNDS,
+    GAP_BOUNDS,
+    OVERHEAD_BOUNDS,
+    SECONDS_BOUNDS,
+    WAIT_BOUNDS,
+    HistogramValue,
+    Used,
+    UseValue,
+    histogram,
+)
 
 __all__ = ["Totals"]
 
+Labels = tuple[str, str, str]
 _LABELS = ("route", "target", "key")
-_MOST_ROWS = 10_000
+_MOST_ROWS = 1000
+_OTHERS: Labels = ("", "", "")
+"""Stands for what is beyond that: each row is some hundred lines of a scrape."""
+_HISTOGRAMS = {
+    "seconds": ("garrison_gateway_seconds", "Until the end of the answer.", SECONDS_BOUNDS),
+    "first_bytes": ("garrison_gateway_first_byte_seconds", "Until the first byte of the answer.", FIRST_BYTE_BOUNDS),
+    "first_tokens": ("garrison_gateway_first_token_seconds", "Until a stream said something.", FIRST_BYTE_BOUNDS),
+    "gaps": (
+        "garrison_gateway_inter_token_seconds", "Between two reads of a stream: a token each, if none came together.",
+        GAP_BOUNDS,
+    ),
+    "overheads": ("garrison_gateway_overhead_seconds", "In the gateway's own code.", OVERHEAD_BOUNDS),
+    "waits": (
+        "garrison_gateway_queue_seconds", "For a place or for the target, of requests that waited.", WAIT_BOUNDS,
+    ),
+}  # fmt: skip
+_STATES = {BreakerState.CLOSED: 0, BreakerState.HALF_OPEN: 1, BreakerState.OPEN: 2}
 
 
+@dataclass(slots=True)
 class _Sums:
     """The sums of one route, target and key."""
 
-    __slots__ = ("first_bytes", "first_bytes_sum", "seconds", "seconds_sum", "statuses", "totals")
+    statuses: Counter[int] = field(default_factory=Counter)
+    totals: Counter[str] = field(default_factory=Counter)
+    histograms: dict[str, HistogramValue] = field(
+        default_factory=lambda: {name: histogram(bounds) for name, (_, _, bounds) in _HISTOGRAMS.items()}
+    )
 
-    def __init__(self) -> None:
-        self.statuses: Counter[int] = Counter()
-        self.seconds = [0] * (len(SECONDS_BOUNDS) + 1)
-        self.first_bytes = [0] * (len(FIRST_BYTE_BOUNDS) + 1)
-        self.seconds_sum = self.first_bytes_sum = 0.0
-        self.totals: Counter[str] = Counter()
+    def add(self, use: UseValue) -> None:
+        self.statuses.update(use.statuses)
+        self.totals.update(
+            {"in": use.tokens_in, "out": use.tokens_out, "cached": use.tokens_cached, "retries": use.retries,
+             "bytes_in": use.bytes_in, "bytes_out": use.bytes_out}
+        )  # fmt: skip
+        for name, found in self.histograms.items():
+            given: HistogramValue = getattr(use, name)
+            found.counts = [one + other for one, other in zip(found.counts, given.counts, strict=True)]
+            found.total += given.total
 
 
 class Totals:
-    """Sums by route, target and key."""
+    """Sums by route, target and key.
 
-    def __init__(self) -> None:
-        self._rows: dict[tuple[str, str, str], _Sums] = {}
+    Args:
+        targets: returns the ids of all targets, for the states of their breakers.
+    """
 
-    def add(self, uses: Sequence[UseValue]) -> None:
+    def __init__(self, targets: Callable[[], Iterable[str]] = lambda: ()) -> None:
+        self._targets = targets
+        self._rows: dict[Labels, _Sums] = {}
+        self._now: dict[Hashable, Used] = {}
+        self._lost = 0
+
+    def add(self, worker: Hashable, used: Used) -> None:
         """Add what a worker has reported."""
-        for use in uses:
-            key = (use.route, use.target, "" if use.key_id is None else str(use.key_id))
-            if key not in self._rows and len(self._rows) >= _MOST_ROWS:
-                key = ("", "", "")
-            row = self._rows.setdefault(key, _Sums())
-            row.statuses.update(use.statuses)
-            row.seconds = _summed(row.seconds, use.seconds)
-            row.first_bytes = _summed(row.first_bytes, use.first_bytes)
-            row.seconds_sum += use.seconds_sum
-            row.first_bytes_sum += use.first_bytes_sum
-            row.totals.update(
-                {"in": use.tokens_in, "out": use.tokens_out, "cached": use.tokens_cached, "retries": use.retries,
-                 "bytes_in": use.bytes_in, "bytes_out": use.bytes_out}
-            )  # fmt: skip
+        for use in used.uses:
+            self._row(_labels(use.route, use.target, use.key_id)).add(use)
+        self._now[worker] = used
+
+    def lose(self, count: int) -> None:
+        """Count requests that were carried and not reported one by one."""
+        self._lost += count
+
+    def forget(self, worker: Hashable) -> None:
+        """A worker has gone: nothing is in progress there."""
+        self._now.pop(worker, None)
 
     def collect(self) -> Iterator[Metric]:
         """Yield the metrics."""
+        yield from self._counted()
+        for name, (metric, text, bounds) in _HISTOGRAMS.items():
+            family = HistogramMetricFamily(metric, text, labels=_LABELS)
+            for key, row in self._rows.items():
+                found = row.histograms[name]
+                if any(found.counts):
+                    family.add_metric(key, _buckets(bounds, found.counts), found.total)
+            yield family
+        yield from self._in_progress()
+        yield self._breakers()
+        lost = CounterMetricFamily(
+            "garrison_gateway_requests_not_listed", "Requests that are in the sums and in no list: they were too many."
+        )
+        lost.add_metric((), self._lost)
+        yield lost
+
+    def _row(self, key: Labels) -> _Sums:
+        if key not in self._rows and len(self._rows) >= _MOST_ROWS:
+            key = _OTHERS
+        return self._rows.setdefault(key, _Sums())
+
+    def _counted(self) -> Iterator[Metric]:
         requests = CounterMetricFamily(
             "garrison_gateway_requests", "Requests that have ended, by the status of the answer; 499: the client left.",
             labels=(*_LABELS, "status"),
@@ -61,10 +124,6 @@ class Totals:
         )
         sizes = CounterMetricFamily("garrison_gateway_bytes", "Bytes of bodies.", labels=(*_LABELS, "direction"))
         retries = CounterMetricFamily("garrison_gateway_retries", "Requests that were sent again.", labels=_LABELS)
-        seconds = HistogramMetricFamily("garrison_gateway_seconds", "Until the end of the answer.", labels=_LABELS)
-        first = HistogramMetricFamily(
-            "garrison_gateway_first_byte_seconds", "Until the first byte of the answer.", labels=_LABELS
-        )
         for key, row in self._rows.items():
             for status, count in row.statuses.items():
                 requests.add_metric((*key, str(status)), count)
@@ -73,13 +132,46 @@ class Totals:
             for direction in ("in", "out"):
                 sizes.add_metric((*key, direction), row.totals[f"bytes_{direction}"])
             retries.add_metric(key, row.totals["retries"])
-            seconds.add_metric(key, _buckets(SECONDS_BOUNDS, row.seconds), row.seconds_sum)
-            first.add_metric(key, _buckets(FIRST_BYTE_BOUNDS, row.first_bytes), row.first_bytes_sum)
-        yield from (requests, tokens, sizes, retries, seconds, first)
+        yield from (requests, tokens, sizes, retries)
+
+    def _in_progress(self) -> Iterator[Metric]:
+        running: Counter[Labels] = Counter()
+        waiting: Counter[Labels] = Counter()
+        for used in self._now.values():
+            for one in used.in_progress:
+                key = _labels(one.route, one.target, one.key_id)
+                if key not in running and len(running) >= _MOST_ROWS:
+                    key = _OTHERS
+                running[key] += one.count
+                waiting[key] += one.waiting
+        for metric, text, found in (
+            ("garrison_gateway_in_flight", "Requests in progress.", running),
+            (
+                "garrison_gateway_queued",
+                "Of these, those that wait for a place, a target or a connection.",
+                waiting,
+            ),
+        ):
+            family = GaugeMetricFamily(metric, text, labels=_LABELS)
+            for key, count in found.items():
+                family.add_metric(key, count)
+            yield family
+
+    def _breakers(self) -> Metric:
+        text = "Of a target: 0 is closed, 1 is half open, 2 is open; the worst of all workers."
+        family = GaugeMetricFamily("garrison_gateway_breaker", text, labels=("target",))
+        said = [used.breakers for used in self._now.values()]
+        for target in self._targets():
+            family.add_metric((target,), max((_state(one, target) for one in said), default=0))
+        return family
 
 
-def _summed(one: Sequence[int], other: Sequence[int]) -> list[int]:
-    return [a + b for a, b in zip(one, other, strict=True)]
+def _labels(route: str, target: str, key_id: int | None) -> Labels:
+    return route, target, "" if key_id is None else str(key_id)
+
+
+def _state(breakers: Mapping[str, str], target: str) -> int:
+    return _STATES.get(BreakerState(breakers.get(target, BreakerState.CLOSED)), 0)
 
 
 def _buckets(bounds: Sequence[float], counts: Sequence[int]) -> list[tuple[str, float]]:

@@ -9,6 +9,7 @@ from typing import Any
 
 import garrison
 from garrison.access.keys import Keys
+from garrison.base.clock import Clock
 from garrison.base.errors import GarrisonError, InvalidError, PortForeignError, UnreachableError
 from garrison.base.identity import ProcessId
 from garrison.base.logs import logger
@@ -16,6 +17,7 @@ from garrison.base.settings import Settings
 from garrison.gateway.link import messages
 from garrison.gateway.link.messages import TargetValue
 from garrison.instances.manager import InstanceManager
+from garrison.instances.routers import Routers
 from garrison.net.thread_pool import ThreadPool
 from garrison.nodes.watch import Nodes
 from garrison.processes.local import local_processes
@@ -23,13 +25,14 @@ from garrison.server.adapters.loads import AdapterLoads
 from garrison.server.listeners import bind_port, bind_socket
 from garrison.server.node_activation import node_upstream
 from garrison.server.workers.declared_routes import DeclaredRoutes
-from garrison.server.workers.door import WorkerDoor
+from garrison.server.workers.door import Report, WorkerDoor
 from garrison.server.workers.guarded import Guarded
 from garrison.server.workers.processes import LINK_NAME, LOG_NAME, start_worker
 from garrison.server.workers.records import RECORD_NAME, WorkerRecord, read_workers, write_workers
 from garrison.server.workers.routes import Known, known
 from garrison.server.workers.told import told_keys, told_settings, via_of
-from garrison.server.workers.totals import Totals
+from garrison.server.workers.traffic import Traffic
+from garrison.store.usage_store import UsageStore
 
 __all__ = ["Workers"]
 
@@ -51,10 +54,11 @@ class Workers:
         control_socket: where workers send what is not for a model.
         declared: what stacks declare for the gateway.
         adapters: where requests wait for an adapter.
+        routers: the models of instances that have none of their own.
         early: a worker that was started ahead.
 
     Attributes:
-        totals: what the workers have reported.
+        traffic: what the workers carry.
     """
 
     def __init__(
@@ -66,9 +70,13 @@ class Workers:
         *,
         secret: bytes,
         control_socket: Path,
+        pool: ThreadPool,
         disk: ThreadPool,
         declared: DeclaredRoutes,
         adapters: AdapterLoads,
+        routers: Routers,
+        store: UsageStore,
+        clock: Clock,
         early: asyncio.subprocess.Process | None = None,
     ) -> None:
         self._instances, self._nodes, self._keys = instances, nodes, keys
@@ -76,9 +84,12 @@ class Workers:
         self._control_socket = control_socket.absolute()
         self._via = via_of(secret, self._control_socket)
         self._declared = declared
-        self._adapters = adapters
+        self._adapters, self._routers = adapters, routers
         self._address = (settings.server_host, settings.server_port)
-        self.totals = Totals()
+        self.traffic = Traffic(
+            store, lambda: self._settings, pool=pool, disk=disk, clock=clock, doors=lambda: self._doors,
+            targets=lambda: self._known().targets,
+        )  # fmt: skip
         self._before: list[WorkerRecord] = []
         self._doors: list[WorkerDoor] = []
         self._children: dict[int, asyncio.subprocess.Process] = {}
@@ -147,10 +158,15 @@ class Workers:
             door.peer.send(self._told_settings())
 
     def reconfigure(self, fresh: Settings) -> None:
-        """Take other settings."""
+        """Take other settings. Workers that are too many finish what is in progress; those that are missing start."""
         self._settings = fresh
+        self.traffic.reconfigure()
         for door in self._doors:
             door.peer.send(self._told_settings())
+        for door in self._ours()[fresh.gateway_workers :]:
+            door.leave(fresh.drain_timeout)
+        for _ in range(self._missing()):
+            self._replace()
 
     def keys_changed(self) -> None:
         """Tell the workers."""
@@ -193,8 +209,9 @@ class Workers:
 
     def _door(self) -> asyncio.Protocol:
         door = WorkerDoor(
-            self._instances, self._known, self._fresh, self._node, self._adapters, self._greeted, self._told, self._lost
-        )
+            self._instances, self._routers, self._known, self._fresh, self._node, self._adapters, self._greeted,
+            self._told, self._lost,
+        )  # fmt: skip
         self._doors.append(door)
         return Guarded(door)
 
@@ -235,17 +252,13 @@ class Workers:
             _log.info("a worker of the gateway was adopted", pid=hello.pid)
         self._tell()
 
-    def _told(
-        self, door: WorkerDoor, message: messages.Listening | messages.Failed | messages.Used | messages.Stored
-    ) -> None:
+    def _told(self, door: WorkerDoor, message: messages.Listening | messages.Failed | messages.Stored | Report) -> None:
         if isinstance(message, messages.Listening) and door.process is not None:
             self._listening.add(door.process.pid)
             door.address = f"{self._address[0]}:{message.port}"
             _log.info("a worker of the gateway listens", pid=door.process.pid, port=message.port)
             if self._is_up:
                 self._begin(self._record(), "record the workers")
-        elif isinstance(message, messages.Used):
-            self.totals.add(message.uses)
         elif isinstance(message, messages.Stored):
             for other in self._doors:
                 if other is not door:
@@ -263,10 +276,14 @@ class Workers:
                     f"the gateway cannot listen on port {port} of {host}: {message.message}",
                     hint="Check the address, GARRISON_TLS_CERT_FILE and GARRISON_TLS_KEY_FILE.",
                 )
+        elif not isinstance(message, messages.Listening):
+            self.traffic.received(door, message)
+            return
         self._tell()
 
     def _lost(self, door: WorkerDoor) -> None:
         self._doors.remove(door)
+        self.traffic.lost(door)
         if door.process is not None:
             self._listening.discard(door.process.pid)
             if door.process.pid not in self._children and not self._closing:  # adopted, so nobody waits for its end
@@ -346,8 +363,8 @@ class Workers:
 
     def _known(self) -> Known:
         self._declared.follow_engines()
-        idle = self._settings.idle_timeout
-        return known(self._instances.list(), self._nodes.list(), self._declared.now, idle=idle)
+        idle, models = self._settings.idle_timeout, self._routers.known()
+        return known(self._instances.list(), self._nodes.list(), self._declared.now, idle=idle, models=models)
 
     async def _fresh(self) -> None:
         await self._declared.fresh()

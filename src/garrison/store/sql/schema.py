@@ -48,9 +48,11 @@ __all__ = [
     "stacks",
     "targets",
     "to_tidy",
+    "usage",
+    "usage_batches",
 ]
 
-REVISION = "0005"
+REVISION = "0006"
 """The latest migration, whose schema this program works with."""
 
 VERSION_TABLE = "garrison_revision"
@@ -326,6 +328,34 @@ audit = Table(
     Index(None, "subject_kind", "subject_name", "id"),
     sqlite_autoincrement=True,
     comment="management calls, and what came of them",
+)
+
+usage = Table(
+    "usage",
+    metadata,
+    Column("day", Words, primary_key=True),
+    Column("key_id", _Number, primary_key=True, autoincrement=False),
+    Column("route", Words, primary_key=True),
+    Column("requests", BigInteger, nullable=False),
+    Column("failed", BigInteger, nullable=False),
+    Column("client_left", BigInteger, nullable=False),
+    Column("uncounted", BigInteger, nullable=False),
+    Column("tokens_in", BigInteger, nullable=False),
+    Column("tokens_out", BigInteger, nullable=False),
+    Column("tokens_cached", BigInteger, nullable=False),
+    Column("bytes_in", BigInteger, nullable=False),
+    Column("bytes_out", BigInteger, nullable=False),
+    Column("seconds", Float(53), nullable=False),
+    comment="sums over requests",
+)
+
+usage_batches = Table(
+    "usage_batches",
+    metadata,
+    Column("source", Words, primary_key=True),
+    Column("number", BigInteger, nullable=False),
+    Column("at", Utc, nullable=False),
+    comment="the last batch of each process that is in the sums",
 )
 
 changes = Table(

@@ -37,6 +37,7 @@ from garrison.store.sql.access import AccessInSql
 from garrison.store.sql.address import parse_address
 from garrison.store.sql.database import Database
 from garrison.store.sql.upgrade import bring_up, make_file
+from garrison.store.sql.usage import UsageInSql
 
 __all__ = ["SqlStore", "open_store"]
 
@@ -65,7 +66,7 @@ def open_store(place: str | Path, *, wait: float = 10.0) -> "SqlStore":
     return SqlStore(database)
 
 
-class SqlStore(AccessInSql):
+class SqlStore(AccessInSql, UsageInSql):
     """`FleetStore` on SQLite or PostgreSQL. Its protocols document the methods."""
 
     def __init__(self, database: Database) -> None:

@@ -14,11 +14,12 @@ from garrison.base.home import home_directory
 from garrison.cli.options import Json
 from garrison.cli.server.instance.arguments import Name, StartTimeout
 from garrison.cli.server.instance.calls import Instance, path_of
-from garrison.cli.server.instance.documents import options_in, read_file
+from garrison.cli.server.instance.documents import options_in, read_file, read_text
 from garrison.cli.server.instance.options import Flags, Options, absolute_model, from_line
 from garrison.cli.server.instance.starting import shown_start
 from garrison.cli.server.options import ServerUrl, client
 from garrison.cli.standard_input import standard_input
+from garrison.engines.llama_router import is_router
 
 __all__ = ["create"]
 
@@ -39,6 +40,10 @@ def create(
     option: Annotated[
         list[str] | None,
         typer.Option("--option", "-o", metavar="KEY=VALUE", help="An option of the engine; repeatable."),
+    ] = None,
+    preset: Annotated[
+        str | None,
+        typer.Option("--preset", metavar="FILE", help="A preset of llama-server, which loads the models in it."),
     ] = None,
     port: Annotated[
         int | None, typer.Option("--port", "-p", min=0, max=65535, help="A fixed port. Default: one of the range.")
@@ -76,6 +81,7 @@ def create(
     flags = Flags(
         engine=engine, model=model, options=option or (), port=port, idle=idle, pin=pin, group=group, devices=devices,
         memory=memory, env=env or (), on_demand=on_demand, environ=os.environ,
+        preset_ini=None if preset is None else read_text(preset)[1],
     )  # fmt: skip
     options = flags.over(_base(command, context.obj or (), file, engine))
     with client(server) as there:
@@ -88,8 +94,7 @@ def create(
     if json:
         print(json_module.dumps(made))
         return 0
-    model_name = (options.get("backend_options") or {}).get("model") or "its command"
-    print(f"created {name}: {options['backend_type']}, {model_name}")
+    print(f"created {name}: {options['backend_type']}, {_serves(options)}")
     starts = made["options"].get("on_demand_start")
     print(
         f"a request for it starts it, or `garrison instance start {name}`"
@@ -97,6 +102,13 @@ def create(
         else f"garrison instance start {name}"
     )
     return 0
+
+
+def _serves(options: Options) -> str:
+    engine_options = options.get("backend_options") or {}
+    if is_router(options["backend_type"], engine_options, preset=bool(options.get("preset_ini"))):
+        return "a router"
+    return str(engine_options.get("model") or "its command")
 
 
 def _base(command: str | None, rest: tuple[str, ...], file: str | None, engine: str | None) -> Options:

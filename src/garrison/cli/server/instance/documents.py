@@ -9,7 +9,7 @@ from garrison.base.documents import read_document
 from garrison.base.errors import InvalidError, UsageError
 from garrison.cli.server.instance.options import Options
 
-__all__ = ["as_yaml", "exported", "instances_of", "options_in", "read_file"]
+__all__ = ["as_yaml", "exported", "instances_of", "options_in", "read_file", "read_text"]
 
 _MOST_BYTES = 8 * 2**20
 _INSTANCES = "instances"
@@ -23,9 +23,9 @@ def exported(found: Mapping[str, Options]) -> dict[str, Any]:
 
 def as_yaml(content: Any) -> str:
     """`content` as YAML, in its own order."""
-    import yaml
+    from garrison.base.yaml_text import yaml_text
 
-    return yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=110)
+    return yaml_text(content, width=110)
 
 
 def read_file(path: str) -> Any:
@@ -33,6 +33,17 @@ def read_file(path: str) -> Any:
 
     Raises:
         InvalidError: it cannot be read, or is neither.
+    """
+    name, text = read_text(path)
+    suffix = ".json" if text.lstrip()[:1] == "{" and path == "-" else None
+    return read_document(text, name, suffix=suffix).content
+
+
+def read_text(path: str) -> tuple[str, str]:
+    """Read a text from a file, or from standard input for `-`; return what to call it, and the text.
+
+    Raises:
+        InvalidError: it cannot be read, or is too long.
     """
     try:
         if path == "-":
@@ -46,8 +57,7 @@ def read_file(path: str) -> Any:
         raise InvalidError(f"{path} cannot be read: {said}", hint="Check the path.") from None
     if len(text) > _MOST_BYTES:
         raise InvalidError(f"{name} has more than {_MOST_BYTES} bytes")
-    suffix = ".json" if text.lstrip()[:1] == "{" and path == "-" else None
-    return read_document(text, name, suffix=suffix).content
+    return name, text
 
 
 def instances_of(content: Any, where: str) -> dict[str, Options]:

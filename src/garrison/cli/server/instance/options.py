@@ -19,17 +19,19 @@ Options = dict[str, Any]
 
 _ENGINE = "backend_options"
 _OF_THE_ENGINE = (
-    "backend_type", _ENGINE, "custom", "command_override", "docker_enabled", "environment", "devices",
+    "backend_type", _ENGINE, "custom", "preset_ini", "command_override", "docker_enabled", "environment", "devices",
 )  # fmt: skip
 """Options that the command, the environment or the place of an engine depends on."""
 
 _OF_THE_INSTANCE = frozenset(
     {
-        "backend_type", _ENGINE, "custom", "auto_restart", "max_restarts", "restart_delay", "on_demand_start",
-        "idle_timeout", "environment", "docker_enabled", "command_override", "group", "nodes", "pin", "priority",
-        "devices", "memory",
+        "backend_type", _ENGINE, "custom", "preset_ini", "auto_restart", "max_restarts", "restart_delay",
+        "on_demand_start", "idle_timeout", "environment", "docker_enabled", "command_override", "group", "nodes", "pin",
+        "priority", "devices", "memory",
     }
 )  # fmt: skip
+_TEXTS = frozenset({"memory", "group", "command_override", "backend_type", "preset_ini"})
+_PATHS = frozenset({"model", "models_dir", "models-dir", "models_preset", "models-preset"})
 _SHORT = {"idle": "idle_timeout", "on_demand": "on_demand_start", "engine": "backend_type", "env": "environment"}
 _MINUTE = 60.0
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
@@ -50,6 +52,7 @@ class Flags:
     memory: str | None = None
     env: Sequence[str] = ()
     on_demand: bool | None = None
+    preset_ini: str | None = None
     environ: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     def over(self, base: Options) -> Options:
@@ -72,9 +75,10 @@ class Flags:
             "devices": None if self.devices is None else _devices(self.devices),
             "memory": self.memory,
             "on_demand_start": self.on_demand,
+            "preset_ini": self.preset_ini,
         }
         found = base | {name: value for name, value in given.items() if value is not None}
-        found.setdefault("backend_type", "vllm")
+        found.setdefault("backend_type", "vllm" if found.get("preset_ini") is None else "llama_cpp")
         if engine_options or found["backend_type"] != "custom":
             found[_ENGINE] = engine_options
         if self.env:
@@ -125,10 +129,15 @@ def idle_minutes(text: str) -> float:
 
 def key_and_value(text: str, flag: str) -> tuple[str, Any]:
     """Split `key=value`. The value is JSON where it reads the same as JSON (`2`, `true`, `{"a": 1}`), else text."""
-    key, equals, value = text.partition("=")
+    key, raw = _split(text, flag)
+    return key, _value(raw)
+
+
+def _split(text: str, flag: str) -> tuple[str, str]:
+    key, equals, raw = text.partition("=")
     if not equals or not key.strip():
         raise UsageError(f"{flag} {text!r} is not KEY=VALUE", hint=f"For example {flag} max_model_len=8192")
-    return key.strip(), _value(value)
+    return key.strip(), raw
 
 
 def patch_of(sets: Iterable[str], unsets: Iterable[str]) -> Options:
@@ -141,9 +150,8 @@ def patch_of(sets: Iterable[str], unsets: Iterable[str]) -> Options:
     """
     patch: Options = {}
     for text in sets:
-        key, value = key_and_value(text, "--set")
-        raw = text.partition("=")[2]
-        _put(patch, _place(key), _meant(key, raw, value))
+        key, raw = _split(text, "--set")
+        _put(patch, _place(key), _meant(key, raw))
     for key in unsets:
         _put(patch, _place(key), None)
     return patch
@@ -177,16 +185,18 @@ def without(options: Mapping[str, Any], *, default_idle_seconds: object) -> Opti
 
 
 def absolute_model(options: Options, directory: str, home: str) -> Options:
-    """`options` with a model that is written as a path (`./x`, `../x`, `~/x`) from its root: the server runs in
-    another directory."""
+    """`options` with a model, or a place of models, that is written as a path (`./x`, `../x`, `~/x`) from its root: the
+    server runs in another directory."""
     import posixpath
 
     engine_options = options.get(_ENGINE)
-    model = engine_options.get("model") if isinstance(engine_options, Mapping) else None
-    if not isinstance(model, str) or not re.match(r"\.{1,2}(/|\Z)|~/", model):
-        return options
-    whole = posixpath.join(home, model[2:]) if model.startswith("~/") else posixpath.join(directory, model)
-    return options | {_ENGINE: {**options[_ENGINE], "model": posixpath.normpath(whole)}}
+    whole = dict(engine_options) if isinstance(engine_options, Mapping) else {}
+    for key in whole.keys() & _PATHS:
+        text = whole[key]
+        if isinstance(text, str) and re.match(r"\.{1,2}(/|\Z)|~/", text):
+            path = posixpath.join(home, text[2:]) if text.startswith("~/") else posixpath.join(directory, text)
+            whole[key] = posixpath.normpath(path)
+    return options if whole == engine_options or not whole else options | {_ENGINE: whole}
 
 
 def _place(key: str) -> tuple[str, ...]:
@@ -201,15 +211,18 @@ def _place(key: str) -> tuple[str, ...]:
     return _ENGINE, key.replace("-", "_") if "." not in key else key
 
 
-def _meant(key: str, raw: str, value: Any) -> Any:
+def _meant(key: str, raw: str) -> Any:
     match _place(key):
         case ("idle_timeout",):
             return idle_minutes(raw)
         case ("devices",):
             return _devices(raw)
-        case ("environment", _) | ("memory",) | ("group",) | ("command_override",) | ("backend_type",):
+        case ("environment", _):
+            return raw
+        case (name,) if name in _TEXTS:
             return raw
         case _:
+            value = _value(raw)
             if value is None:
                 raise UsageError(f"--set {key}=null takes the option away", hint=f"Use --unset {key}.")
             return value
