@@ -6,10 +6,11 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
+import msgspec
 import pytest
 from served_api import ServedApi, client_of
 
-from garrison.base.errors import UnreachableError
+from garrison.base.errors import InternalError, UnreachableError
 from garrison.gateway.link.reports import (
     Cancelled,
     Captured,
@@ -140,6 +141,43 @@ async def test_a_batch_waits_for_a_store_that_cannot_be_written(
     spend(served, worker, spent())
     assert (await served.client.get(USAGE)).json()["total"]["requests"] == 1
     assert (failures, worker.told) == ([], [1])
+
+
+async def test_a_worker_that_ends_does_not_wait_until_others_are_gathered(served: ServedApi) -> None:
+    worker = FakeWorker(served)
+    worker.leaves = False
+    batch = Spent(source="w", number=1, rows=[spent()])
+    served.traffic.received(worker, batch)  # type: ignore[arg-type]  # a stand-in
+    served.traffic.received(worker, msgspec.structs.replace(batch, ends=True))  # type: ignore[arg-type]
+    async with asyncio.timeout(3):
+        while not worker.told:
+            await asyncio.sleep(0.01)
+
+
+@pytest.mark.parametrize("poison", [OverflowError("too large"), InternalError("out of range")])
+async def test_a_batch_that_cannot_be_stored_holds_up_no_other(
+    served: ServedApi, monkeypatch: pytest.MonkeyPatch, poison: Exception
+) -> None:
+    monkeypatch.setattr("garrison.server.workers.usage_writer._RETRY_SECONDS", 0.01)
+    add = served.access.add_usage
+    tried: list[int] = []
+
+    def failing(batches: Any, at: Any) -> None:
+        tried.append(len(batches))
+        if any(row.usage.tokens_in > 2**62 for batch in batches for row in batch.rows):
+            raise poison
+        add(batches, at)
+
+    monkeypatch.setattr(served.access, "add_usage", failing)
+    bad, good = FakeWorker(served), FakeWorker(served)
+    served.traffic.received(bad, Spent(source="b", number=1, rows=[spent(tokens_in=2**63)]))  # type: ignore[arg-type]
+    spend(served, good, spent(requests=2))
+    assert (await served.client.get(USAGE)).json()["total"]["requests"] == 2
+    assert good.told == [1]
+    assert bad.told == [1], "it is given up, so that the next one of its worker is sent"
+    assert tried[:3] == [2, 1, 1]
+    spend(served, good, spent(), number=2)
+    assert (await served.client.get(USAGE)).json()["total"]["requests"] == 3
 
 
 def finished(id: str, **values: Any) -> FinishedValue:

@@ -141,11 +141,13 @@ class Spent(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     Attributes:
         source: a random name of the worker.
         number: of its batches, from 1.
+        ends: the worker ends, and waits until this is on disk.
     """
 
     source: str
     number: int
     rows: list[SpentValue]
+    ends: bool = False
 
 
 class FinishedValue(msgspec.Struct, kw_only=True, omit_defaults=True, gc=False):

@@ -8,6 +8,8 @@ TAIL_BYTES = 8192
 """Enough for the last events of a stream, and for what engines write after `usage` in a JSON answer."""
 _USAGE, _TIMINGS = b'"usage":', b'"timings":'
 _BLANK, _OPEN = b" {"
+_MOST_TOKENS = 2**40
+"""A number above it, or below zero, is none."""
 
 
 class _Details(msgspec.Struct):
@@ -60,13 +62,13 @@ def _tokens(found: bytes) -> tuple[int, int, int] | None:
     asked = usage.prompt_tokens
     if asked is not None:
         details = usage.prompt_tokens_details
-        return asked, usage.completion_tokens or 0, (details.cached_tokens or 0) if details is not None else 0
+        return _said(asked, usage.completion_tokens, details.cached_tokens if details is not None else None)
     asked, details = usage.input_tokens, usage.input_tokens_details
     answered = usage.completion_tokens if usage.completion_tokens is not None else usage.output_tokens
     if asked is None and answered is None:
         return None
     cached = usage.cache_read_input_tokens or (details.cached_tokens if details is not None else None)
-    return asked or 0, answered or 0, cached or 0
+    return _said(asked, answered, cached)
 
 
 def _timed_tokens(found: bytes) -> tuple[int, int, int] | None:
@@ -74,7 +76,15 @@ def _timed_tokens(found: bytes) -> tuple[int, int, int] | None:
         timings = _decode_timings(found)
     except (msgspec.MsgspecError, RecursionError):
         return None
-    return timings.prompt_n + timings.cache_n, timings.predicted_n, timings.cache_n
+    return _said(timings.prompt_n + timings.cache_n, timings.predicted_n, timings.cache_n)
+
+
+def _said(*numbers: int | None) -> tuple[int, int, int] | None:
+    """Return the numbers, with zero for what is not said; None where one cannot be a number of tokens."""
+    asked, answered, cached = (one or 0 for one in numbers)
+    if 0 <= asked <= _MOST_TOKENS and 0 <= answered <= _MOST_TOKENS and 0 <= cached <= _MOST_TOKENS:
+        return asked, answered, cached
+    return None
 
 
 def _object(text: bytes, at: int) -> bytes | None:

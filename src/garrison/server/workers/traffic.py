@@ -103,7 +103,7 @@ class Traffic:
             case Used():
                 self.totals.add(door, report)
             case Spent():
-                self._usage.put(report, door.stored, at_once=door.leaves)
+                self._usage.put(report, door.stored, at_once=report.ends or door.leaves)
             case Finished():
                 self.totals.lose(report.lost)
                 self._activity.add(report.requests)
