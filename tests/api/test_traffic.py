@@ -110,6 +110,11 @@ async def test_usage_is_split_and_chosen(served: ServedApi, query: str, rows: li
     assert [{name: one[name] for name in named if name in one} for one in found["rows"]] == rows
 
 
+@pytest.mark.parametrize("query", ["to=0001-01-01", "from=0001-01-01&to=9999-12-31", "from=9999-12-31"])
+async def test_usage_of_the_first_and_the_last_days_there_are(served: ServedApi, query: str) -> None:
+    assert (await served.client.get(f"{USAGE}?{query}")).status_code == 200
+
+
 async def test_what_cannot_be_split_by_is_named(served: ServedApi) -> None:
     answer = await served.client.get(f"{USAGE}?group_by=node")
     assert (answer.status_code, answer.json()["error"]) == (422, "invalid")
@@ -200,6 +205,18 @@ async def test_requests_that_have_ended_newest_first_and_page_by_page(served: Se
     rest = await served.client.get(f"{ACTIVITY}?limit=3&before=4")
     assert [one["id"] for one in rest.json()] == ["2", "1", "0"]
     assert "link" not in rest.headers
+
+
+async def test_the_next_page_of_the_activity_has_the_same_filters(served: ServedApi) -> None:
+    requests = (finished(f"i{n}", route="a" if n % 2 else "b&c", status=500, at=1000.0 + n) for n in range(12))
+    end(served, *requests, finished("good", route="b&c"))
+    chosen = {"route": "b&c", "failed": "true", "key": "5", "since": "1970-01-01T00:16:43+00:00", "limit": "2"}
+    page = await served.client.get(ACTIVITY, params=chosen)
+    pages = [[one["id"] for one in page.json()]]
+    while link := page.headers.get("link"):
+        page = await served.client.get(ACTIVITY + link[1 : link.index(">")])
+        pages.append([one["id"] for one in page.json()])
+    assert pages == [["i10", "i8"], ["i6", "i4"]]
 
 
 @pytest.mark.parametrize(
