@@ -10,6 +10,8 @@ from gateway_lab import Conn, GatewayLab, chat
 from garrison.gateway.link.reports import InProgressValue, Used
 from garrison.gateway.requests.paths import classify
 from garrison.gateway.worker.account import Account
+from garrison.gateway.worker.ledger import Ledger
+from garrison.gateway.worker.live import cancel, live_requests
 from garrison.gateway.worker.stats import Stats
 from garrison.server.workers.totals import Totals
 
@@ -128,6 +130,42 @@ async def test_tokens_of_a_stream_of_messages_are_in_its_first_event_and_its_las
     await lab.quiet()
     (row,) = lab.plane.stats.take()
     assert (row.tokens_in, row.tokens_out) == (5000, 8)
+
+
+@pytest.mark.parametrize("how", ["cut off", "stopped", "client left", "stopped before"])
+async def test_how_a_request_ended_counts_and_not_only_how_its_answer_began(lab: GatewayLab, how: str) -> None:
+    goes_on = asyncio.Event()
+
+    async def script(conn: Conn) -> None:
+        await conn.request()
+        if how != "stopped before":
+            conn.send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n")
+        if how == "cut off":
+            await goes_on.wait()
+            conn.writer.transport.abort()
+        else:
+            await conn.ended()
+
+    await lab.serve(script)
+    client = await lab.client()
+    client.send(chat())
+    await lab.until(lambda: live_requests(lab.plane, 9, 0.0)[0])
+    if how != "stopped before":
+        await asyncio.wait_for(client.reader.readuntil(b"abc\r\n"), 5)
+    ((one,), _) = live_requests(lab.plane, 9, 0.0)
+    if how.startswith("stopped"):
+        cancel(lab.plane, one.id)
+    elif how == "client left":
+        client.close()
+    goes_on.set()
+    await lab.quiet()
+    ledger = Ledger("w")
+    ledger.add(lab.plane.stats.take())
+    batch = ledger.next()
+    assert batch is not None
+    (row,) = batch.rows
+    left = how == "client left"
+    assert (row.requests, row.failed, row.client_left) == (1, not left, left)
 
 
 def account(**values: Any) -> Account:

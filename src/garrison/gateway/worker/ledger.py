@@ -5,12 +5,10 @@ from collections.abc import Iterable
 import msgspec
 
 from garrison.gateway.link.reports import Spent, SpentValue, UseValue
-from garrison.gateway.worker.account import CLIENT_LEFT
 
 __all__ = ["Ledger"]
 
 _MOST_ROWS = 10_000
-_ERROR = 400
 
 
 class Ledger:
@@ -71,9 +69,8 @@ class Ledger:
 
 def _add(row: SpentValue, use: UseValue) -> None:
     row.requests += sum(use.statuses.values())
-    left = use.statuses.get(CLIENT_LEFT, 0)
-    row.client_left += left
-    row.failed += sum(count for status, count in use.statuses.items() if status >= _ERROR) - left
+    row.client_left += use.client_left
+    row.failed += use.failed
     row.uncounted += use.uncounted
     row.tokens_in += use.tokens_in
     row.tokens_out += use.tokens_out
