@@ -250,6 +250,35 @@ async def test_too_many_are_counted_and_not_kept(linked: LinkLab, monkeypatch: p
     assert all(not one.requests for one in linked.control.of(Finished))
 
 
+@pytest.mark.parametrize("gone_at", [0, 1, 2])
+async def test_requests_wait_for_the_next_connection_when_one_ends_within_a_report(
+    linked: LinkLab, monkeypatch: pytest.MonkeyPatch, gone_at: int
+) -> None:
+    monkeypatch.setattr(reporting, "_SECONDS", 60.0)
+    monkeypatch.setattr(reporting, "_AT_ONCE", 2)
+    client = await told(linked, (await linked.lab.upstream(counted)).url)
+    for _ in range(5):
+        await client.ask(chat())
+    linked.lab.plane.finished.lost = 3
+    reports = linked.link.reporting
+    sent: list[Finished] = []
+
+    def send(message: object) -> bool:
+        if isinstance(message, Finished):
+            if len(sent) == gone_at:
+                return False
+            sent.append(message)
+        return True
+
+    monkeypatch.setattr(reports, "_send", send)
+    await reports.report()
+    gone_at = -1
+    await reports.report()
+    assert sum(one.lost for one in sent) == 3
+    ids = [one.id for told in sent for one in told.requests]
+    assert len(ids) == len(set(ids)) == 5
+
+
 async def live(linked: LinkLab, most: int = 10) -> list[LiveValue]:
     number = 100 + len(linked.control.got)
     linked.control.send(ListLive(id=number, most=most))

@@ -75,14 +75,20 @@ class Reporting:
             return
         self._report_sums()
         accounts, lost = self._plane.finished.take()
-        if lost:
-            self._send(Finished(requests=[], lost=lost))
+        if lost and self._send(Finished(requests=[], lost=lost)):
+            lost = 0
         for one in self._plane.finished.take_captures():
             self._send(Captured(capture=one))
         offset = self._offset()
         for at in range(0, len(accounts), _AT_ONCE):
-            self._send(Finished(requests=[finished_value(one, offset) for one in accounts[at : at + _AT_ONCE]]))
+            if lost or not self._send(
+                Finished(requests=[finished_value(one, offset) for one in accounts[at : at + _AT_ONCE]])
+            ):
+                self._plane.finished.give_back(accounts[at:], lost)
+                return
             await asyncio.sleep(0)
+        if lost:
+            self._plane.finished.give_back([], lost)
 
     async def finish(self, seconds: float) -> None:
         """Report the last requests, and wait until they are on disk, at most so long."""
