@@ -25,6 +25,8 @@ from garrison.gateway.link.reports import (
     Spent,
     SpentValue,
 )
+from garrison.server.workers.usage_writer import UsageWriter
+from garrison.testing.thread_pool import DirectPool
 
 USAGE, REQUESTS, ACTIVITY, CAPTURES = (f"/api/v1/{one}" for one in ("usage", "requests", "activity", "captures"))
 
@@ -183,6 +185,27 @@ async def test_a_batch_that_cannot_be_stored_holds_up_no_other(
     assert tried[:3] == [2, 1, 1]
     spend(served, good, spent(), number=2)
     assert (await served.client.get(USAGE)).json()["total"]["requests"] == 3
+
+
+async def test_old_usage_is_deleted_another_day_whatever_goes_wrong(
+    served: ServedApi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("garrison.server.workers.usage_writer._PRUNE_SECONDS", 0.01)
+    days = iter([10**9, 30, 30])  # the first one is before all days that there are
+    failures: list[Exception] = [RuntimeError("odd"), UnreachableError("down")]
+    pruned = asyncio.Event()
+
+    def prune(_: Any) -> int:
+        if failures:
+            raise failures.pop()
+        pruned.set()
+        return 0
+
+    monkeypatch.setattr(served.access, "prune_usage", prune)
+    writer = UsageWriter(served.access, pool=DirectPool(), clock=served.clock, days=lambda: next(days, 30))
+    writer.startup()
+    await asyncio.wait_for(pruned.wait(), 5)
+    await writer.close(1)
 
 
 def finished(id: str, **values: Any) -> FinishedValue:
