@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from garrison.gateway.requests.usage_tail import AnswerEnds, usage_of
+from garrison.gateway.requests.usage_tail import MOST_KEPT, SLACK, shorten, usage_in, usage_of
 
 OPENAI = {"prompt_tokens": 7, "completion_tokens": 5, "total_tokens": 12, "prompt_tokens_details": {"cached_tokens": 4}}
 
@@ -73,7 +73,7 @@ ENDED = b'event: message_delta\ndata: {"type":"message_delta","delta":{},"usage"
 def test_usage_of_a_stream_of_messages(
     started: bytes, ended: bytes, expected: tuple[int, int, int], words: int
 ) -> None:
-    assert usage_in(STARTED % started + DELTA * words + ENDED % ended, 100, messages=True) == expected
+    assert found_in(STARTED % started + DELTA * words + ENDED % ended, 100, messages=True) == expected
 
 
 def test_usage_of_a_message() -> None:
@@ -84,18 +84,18 @@ def test_usage_of_a_message() -> None:
     assert usage_of(b'{"usage":{"prompt_tokens":7,"completion_tokens":5}}', messages=True) == (7, 5, 0)
 
 
-def usage_in(answer: bytes, size: int, *, messages: bool = False) -> tuple[int, int, int] | None:
+def found_in(answer: bytes, size: int, *, messages: bool = False) -> tuple[int, int, int] | None:
     """What is found in an answer that arrives in pieces of a size."""
-    ends, whole = AnswerEnds(messages=messages), 0
+    pieces: list[bytes] = []
+    head, whole, full_at = b"", 0, MOST_KEPT
     for at in range(0, len(answer), size):
-        piece = answer[at : at + size]
-        whole += len(piece)
-        ends.pieces.append(piece)
-        if whole > ends.full_at:
-            assert sum(map(len, ends.pieces)) <= 12 * 1024 + size, "it is bounded"
-            ends.cut(whole)
-    assert sum(map(len, ends.pieces)) <= 12 * 1024 + size
-    return ends.usage()
+        pieces.append(answer[at : at + size])
+        whole += len(pieces[-1])
+        if whole > full_at:
+            assert sum(map(len, pieces)) <= MOST_KEPT + size, "it is bounded"
+            head, full_at = shorten(pieces, head, messages=messages), whole + SLACK
+    assert sum(map(len, pieces)) <= MOST_KEPT
+    return usage_in(pieces, head, messages=messages)
 
 
 @pytest.mark.parametrize("size", [1, 16, 1000, 9000, 70_000])
@@ -106,8 +106,7 @@ def test_usage_is_found_before_the_data_and_after_it_however_it_arrives(size: in
         data,
         b"x" * 999,
     )
-    assert usage_in(first, size) == (7, 0, 0)
-    assert usage_in(last, size) == (7, 3, 0)
-    assert usage_in(b'{"data":[%b]}' % data, size) is None
-    assert usage_in(b'{"usage":{"prompt_tokens":7,"completion_tokens":3}}', size) == (7, 3, 0)
-    assert usage_in(b"", size) is None
+    assert found_in(first, size) == (7, 0, 0)
+    assert found_in(last, size) == (7, 3, 0)
+    assert found_in(b'{"data":[%b]}' % data, size) is None
+    assert found_in(b'{"usage":{"prompt_tokens":7,"completion_tokens":3}}', size) == (7, 3, 0)

@@ -2,16 +2,17 @@
 
 import msgspec
 
-__all__ = ["AnswerEnds", "usage_of"]
+__all__ = ["MOST_KEPT", "SLACK", "shorten", "usage_in", "usage_of"]
 
-TAIL_BYTES = 8192
+_TAIL = 8192
 """Enough for the last events of a stream, and for what engines write after `usage` in a JSON answer."""
 _HEAD = 512
 """Enough for engines that write `usage` before embeddings or ranks."""
 _MESSAGES_HEAD = 4096
 """Enough for `message_start`."""
-_SLACK = 4096
-"""Bytes beyond the end that are kept until it is cut, so that not every piece costs a copy."""
+SLACK = 4096
+"""Bytes beyond the end that are kept until `shorten`, so that not every piece costs a copy."""
+MOST_KEPT = _TAIL + SLACK
 _USAGE, _TIMINGS = b'"usage":', b'"timings":'
 _BLANK, _OPEN = b" {"
 _MOST_TOKENS = 2**40
@@ -43,45 +44,23 @@ _decode = msgspec.json.Decoder(_Usage).decode
 _decode_timings = msgspec.json.Decoder(_Timings).decode
 
 
-class AnswerEnds:
-    """The beginning and the end of one answer, where it may say what it used.
-
-    `pieces` and `full_at` are for whoever feeds it, once for each piece of each answer: append the piece, and `cut`
-    when the answer is longer than `full_at`.
+def shorten(pieces: list[bytes], head: bytes, *, messages: bool = False) -> bytes:
+    """Forget those pieces of an answer that are not at its end, in place. Return its beginning.
 
     Args:
-        messages: it is an answer of Anthropic's API, whose streams say at their beginning what was asked.
+        head: its beginning, where pieces were forgotten before.
+        messages: as in `usage_of`.
     """
+    head = head or b"".join(pieces)[: _MESSAGES_HEAD if messages else _HEAD]
+    last = pieces[-1]
+    pieces[:] = [(last if len(last) >= _TAIL else b"".join(pieces))[-_TAIL:]]
+    return head
 
-    __slots__ = ("_head", "_messages", "full_at", "pieces")
 
-    def __init__(self, *, messages: bool = False) -> None:
-        self._messages = messages
-        self._head: bytes | None = None
-        self.pieces: list[bytes] = []
-        self.full_at = TAIL_BYTES + _SLACK
-
-    def cut(self, size: int) -> None:
-        """Forget what is neither beginning nor end.
-
-        Args:
-            size: of the answer so far.
-        """
-        self.full_at = size + _SLACK
-        if self._head is None:
-            self._head = b"".join(self.pieces)[: _MESSAGES_HEAD if self._messages else _HEAD]
-        last = self.pieces[-1]
-        self.pieces = [(last if len(last) >= TAIL_BYTES else b"".join(self.pieces))[-TAIL_BYTES:]]
-
-    def usage(self) -> tuple[int, int, int] | None:
-        """Return what `usage_of` does."""
-        pieces = self.pieces
-        if not pieces:
-            return None
-        end = pieces[0] if len(pieces) == 1 else b"".join(pieces)
-        if self._head is None:
-            return usage_of(end[-TAIL_BYTES:], end, messages=self._messages)
-        return usage_of(end[-TAIL_BYTES:], self._head, messages=self._messages)
+def usage_in(pieces: list[bytes], head: bytes, *, messages: bool = False) -> tuple[int, int, int] | None:
+    """Return what `usage_of` does, of the pieces that are left of an answer. Arguments as in `shorten`."""
+    end = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+    return usage_of(end[-_TAIL:], head or end, messages=messages)
 
 
 def usage_of(tail: bytes, head: bytes = b"", *, messages: bool = False) -> tuple[int, int, int] | None:
@@ -94,31 +73,25 @@ def usage_of(tail: bytes, head: bytes = b"", *, messages: bool = False) -> tuple
         messages: it is an answer of Anthropic's API: the tokens of the prompt leave out those that a cache had or took,
             and a stream says them in its first event.
     """
-    last = _last(tail)
-    if messages and (found := _of_messages(last, _first(head or tail))) is not None:
+    if messages and (found := _of_messages(head or tail, tail)) is not None:
         return found
-    if last is None and head is not tail:
-        last = _last(head)
-    if last is not None:
-        return _tokens(last)
+    found = _last(tail) or _last(head)
+    if found is not None:
+        return found
     at = tail.rfind(_TIMINGS)
     timings = _object(tail, at + len(_TIMINGS)) if at >= 0 else None
     return None if timings is None else _timed_tokens(timings)
 
 
-def _last(text: bytes) -> _Usage | None:
-    """Return the last usage that says something."""
+def _last(text: bytes) -> tuple[int, int, int] | None:
+    """Return what the last usage says that says something."""
     end = len(text)
     while (at := text.rfind(_USAGE, 0, end)) >= 0:
         end = at
-        if (found := _usage(text, at)) is not None:
-            return found
+        usage = _usage(text, at)
+        if usage is not None and (tokens := _tokens(usage)) is not None:
+            return tokens
     return None
-
-
-def _first(text: bytes) -> _Usage | None:
-    at = text.find(_USAGE)
-    return None if at < 0 else _usage(text, at)
 
 
 def _usage(text: bytes, at: int) -> _Usage | None:
@@ -126,23 +99,23 @@ def _usage(text: bytes, at: int) -> _Usage | None:
     if found is None:
         return None
     try:
-        usage = _decode(found)
+        return _decode(found)
     except (msgspec.MsgspecError, RecursionError):
         return None
-    return None if _tokens(usage) is None else usage
 
 
-def _of_messages(last: _Usage | None, first: _Usage | None) -> tuple[int, int, int] | None:
+def _of_messages(head: bytes, tail: bytes) -> tuple[int, int, int] | None:
     """Return the largest of each number that the first and the last usage of an answer say."""
-    said = [one for one in (first, last) if one is not None and one.input_tokens is not None]
+    places = ((head, head.find(_USAGE)), (tail, tail.rfind(_USAGE)))
+    found = [one for text, at in places if at >= 0 and (one := _usage(text, at)) is not None]
+    said = [one for one in found if one.input_tokens is not None and _tokens(one) is not None]
     if not said:
         return None
     asked, made, read = (
         max(getattr(one, name) or 0 for one in said)
         for name in ("input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens")
     )
-    answered = max(one.output_tokens or 0 for one in (first, last) if one is not None)
-    return _said(asked + made + read, answered, read)
+    return _said(asked + made + read, max(one.output_tokens or 0 for one in found), read)
 
 
 def _tokens(usage: _Usage) -> tuple[int, int, int] | None:
@@ -166,9 +139,9 @@ def _timed_tokens(found: bytes) -> tuple[int, int, int] | None:
     return _said(timings.prompt_n + timings.cache_n, timings.predicted_n, timings.cache_n)
 
 
-def _said(*numbers: int | None) -> tuple[int, int, int] | None:
+def _said(asked: int | None, answered: int | None, cached: int | None) -> tuple[int, int, int] | None:
     """Return the numbers, with zero for what is not said; None where one cannot be a number of tokens."""
-    asked, answered, cached = (one or 0 for one in numbers)
+    asked, answered, cached = asked or 0, answered or 0, cached or 0
     if 0 <= asked <= _MOST_TOKENS and 0 <= answered <= _MOST_TOKENS and 0 <= cached <= _MOST_TOKENS:
         return asked, answered, cached
     return None

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from garrison.gateway.link.reports import GAP_BOUNDS, Phase
 from garrison.gateway.requests.paths import Api, Asked
-from garrison.gateway.requests.usage_tail import AnswerEnds
+from garrison.gateway.requests.usage_tail import MOST_KEPT, SLACK, shorten, usage_in
 from garrison.gateway.usage import UsageReader, estimate
 
 if TYPE_CHECKING:
@@ -54,10 +54,10 @@ class Account:
     """
 
     __slots__ = (
-        "_asked_tokens", "_connects", "_ended", "_ends", "_head_at", "_last_at", "_plane", "_read_at", "_sent_at",
-        "_token_at", "_usage", "_waits_at", "admissions", "asked_for", "at", "bytes_in", "bytes_out", "capture",
-        "first_byte", "gaps", "id", "key", "model", "outcome", "overhead", "peer", "request_id", "route", "seconds",
-        "status", "stream", "target", "tokens", "trace", "tries", "waited", "woken",
+        "_asked_tokens", "_connects", "_ended", "_full_at", "_head", "_head_at", "_last_at", "_pieces", "_plane",
+        "_read_at", "_sent_at", "_token_at", "_usage", "_waits_at", "admissions", "asked_for", "at", "bytes_in",
+        "bytes_out", "capture", "first_byte", "gaps", "id", "key", "model", "outcome", "overhead", "peer",
+        "request_id", "route", "seconds", "status", "stream", "target", "tokens", "trace", "tries", "waited", "woken",
     )  # fmt: skip
 
     def __init__(self, plane: "Plane", asked: Asked, at: float, id: bytes, request_id: bytes, peer: str) -> None:
@@ -66,7 +66,8 @@ class Account:
         self._asked_tokens = self.status = self.tries = self.bytes_out = 0
         self._read_at = self._sent_at = self._token_at = self._last_at = self._waits_at = self._head_at = 0.0
         self.waited = self.woken = self.overhead = 0.0
-        self._ends: AnswerEnds | None = None
+        self._pieces: list[bytes] | None = None
+        self._head, self._full_at = b"", MOST_KEPT
         self._usage: UsageReader | None = None
         self.model = self.route = self.target = self.outcome = ""
         self.key: int | None = None
@@ -91,6 +92,10 @@ class Account:
     @property
     def _uses(self) -> bool:
         return self.asked_for.api not in _NONE_USED and not self.asked_for.reads
+
+    @property
+    def _of_messages(self) -> bool:
+        return self.asked_for.api is Api.MESSAGES or self.asked_for.rest == b"/v1/messages"
 
     @property
     def phase(self) -> Phase:
@@ -155,8 +160,7 @@ class Account:
         if self.stream and 200 <= reader.status < 300:
             self.gaps = [0] * (len(GAP_BOUNDS) + 1)
         if self._uses:
-            asked = self.asked_for
-            self._ends = AnswerEnds(messages=asked.api is Api.MESSAGES or asked.rest == b"/v1/messages")
+            self._pieces = []
         if self.counts_tokens:
             self._begin_counting(reader)
         if self.capture is not None:
@@ -171,12 +175,12 @@ class Account:
     def piece(self, piece: bytes) -> None:
         """A piece of the answer passes."""
         self.bytes_out += len(piece)
-        ends = self._ends
-        if ends is not None:
-            pieces = ends.pieces
+        pieces = self._pieces
+        if pieces is not None:
             pieces.append(piece)
-            if self.bytes_out > ends.full_at:
-                ends.cut(self.bytes_out)
+            if self.bytes_out > self._full_at:
+                self._head = shorten(pieces, self._head, messages=self._of_messages)
+                self._full_at = self.bytes_out + SLACK
         if self.capture is not None:
             self.capture.piece(piece)
         if self._usage is not None:
@@ -219,9 +223,9 @@ class Account:
         self.outcome = self.outcome or outcome
         self.status = self.status or status
         self.bytes_in = size
-        ends, self._ends = self._ends, None
-        if ends is not None:
-            self.tokens = ends.usage()
+        pieces, self._pieces = self._pieces, None
+        if pieces:
+            self.tokens = usage_in(pieces, self._head, messages=self._of_messages)
         if self.route:
             self._plane.stats.record(self)
         self._plane.finished.add(self)

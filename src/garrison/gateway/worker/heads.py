@@ -142,7 +142,9 @@ def framed(
     known = reader.known
     if known is None or without or resized:
         sized = has_length(reader) and not resized
-        left = tuple(one for one in (without, b"content-length" if resized else b"") if one)
+        left: tuple[bytes, ...] = (without,) if without else ()
+        if resized:
+            left += (b"content-length",)
         lines, has_id = _answer_lines(reader.status, reader.headers, left), bool(request_id_of(reader.headers))
         if known is not None and sized:
             lines += b"content-length: %d\r\n" % reader.length
