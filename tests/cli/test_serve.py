@@ -239,3 +239,15 @@ def test_its_value_is_not_shown(cli: Any) -> None:
     done = cli("serve", "acme/tiny", "--api-key", "SECRET-1")
     assert "`--api-key` is an option of vLLM" in done.err
     assert "SECRET" not in done.err
+
+
+@pytest.mark.parametrize("words", [[], ["acme/tiny"], ["x" * 300]], ids=["none", "a name", "a long name"])
+def test_the_simulator_serves_any_name(cli, words, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    done = cli("serve", *words, "-e", "sim", "--dry-run")
+    assert done.code == 0, done
+    assert (words or ["acme/tiny"])[0] in done.out
+
+
+def test_a_path_that_the_simulator_cannot_find_is_an_error(cli, tmp_path):
+    assert cli("serve", tmp_path / "none", "-e", "sim", "--dry-run").code in (10, 11)
