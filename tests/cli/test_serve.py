@@ -246,7 +246,7 @@ def test_the_simulator_serves_any_name(cli, words, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     done = cli("serve", *words, "-e", "sim", "--dry-run")
     assert done.code == 0, done
-    assert (words or ["acme/tiny"])[0] in done.out
+    assert (words or ["acme/tiny"])[0] in done.err
 
 
 def test_a_path_that_the_simulator_cannot_find_is_an_error(cli, tmp_path):
