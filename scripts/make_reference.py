@@ -179,9 +179,9 @@ def _manifest() -> str:
         for name, body in schema["properties"].items()
     )
     return (
-        "# Manifest\n\n`garrison serve` reads `garrison.yaml` from the current directory, or the file named with "
-        "`--file`. YAML, JSON and TOML are supported. Relative paths (`./x`, `../x`) are relative to the file; "
-        "an error names file, line and column.\n\n"
+        "# Manifest\n\n`garrison serve` reads `serve.yaml`, or else `garrison.yaml`, from the current directory, or "
+        "the file named with `--file`. YAML, JSON and TOML are supported. Relative paths (`./x`, `../x`) are relative "
+        "to the file. Up to ten errors are shown at once, with file, line and column; a key without a value is one.\n\n"
         f"| key | type | default | |\n|---|---|---|---|\n{rows}\n"
     )
 

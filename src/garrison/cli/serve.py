@@ -2,6 +2,7 @@
 
 import os
 import sys
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, TextIO, cast
@@ -30,6 +31,7 @@ _DRAIN_SECONDS = 1.0
 
 app = make_app("Bring a model from a name to a live OpenAI endpoint: preflight, resolve, start.")
 
+_MANIFESTS = (".yaml", ".yml", ".json", ".toml")
 _GROUPS = ("endpoint", "preflight", "start", "model")
 
 
@@ -44,7 +46,11 @@ def serve(
     ] = None,
     file: Annotated[
         Path | None,
-        typer.Option("--file", "-f", help="A manifest of one server, instead of a model. Default: garrison.yaml."),
+        typer.Option(
+            "--file",
+            "-f",
+            help="A manifest of one server, instead of a model. Default: serve.yaml, else garrison.yaml.",
+        ),
     ] = None,
     engine: Annotated[
         str | None, typer.Option("--engine", "-e", help="vllm (the default), llama_cpp, mlx_lm or sim.")
@@ -90,6 +96,16 @@ def serve(
     By default Garrison stays the engine's parent: it shows the phases of the start, passes signals on, and leaves no
     process behind. Ctrl-C stops the engine; a second one kills it.
     """
+    _refuse_empty(
+        {
+            "MODEL": model,
+            "--engine": engine,
+            "--host": host,
+            "--served-model-name": name,
+            "--api-key-env": api_key_env,
+            "--adapter": "" if "" in (adapter or ()) else None,
+        }
+    )
     flags = {"engine_host": host, "engine_port": port, "ready_timeout": ready_timeout, "log_format": log}
     values = settings(*_GROUPS, "log", **flags)
     if replace_process or dry_run:  # nothing of Garrison runs for long
@@ -131,6 +147,13 @@ def serve(
     if isinstance(view, LogView):
         return start(prepared, values, os.environ, _WithCall(view, prepared))
     return _start(prepared, values, logs=logs)
+
+
+def _refuse_empty(given: Mapping[str, str | None]) -> None:
+    """An unset variable of a script, as in `--api-key-env "$NAME"`, must not stand for a default."""
+    for name, text in given.items():
+        if text == "":
+            raise UsageError(f"there is no value for {name}", hint="Give it a value, or leave it out.")
 
 
 def _shows_logs(logs: bool | None) -> bool:
@@ -182,21 +205,21 @@ class _Transfers:
 
 
 def _spec(model: str | None, file: Path | None, values: Settings, *, engine: str | None) -> LaunchSpec:
-    if file is None and model is None and Path("garrison.yaml").is_file():
-        file = Path("garrison.yaml")
-    if file is None and model is not None and model.endswith((".yaml", ".yml")) and Path(model).is_file():
+    from garrison.launch.manifest import default_manifest, load_manifest
+
+    if file is None and model is None:
+        file = default_manifest(Path())
+    if file is None and model is not None and model.endswith(_MANIFESTS) and Path(model).is_file():
         file, model = Path(model), None
     if file is not None and model is not None:
         raise UsageError("give a model or a manifest, not both", hint="Omit MODEL, or omit --file.")
     if file is not None:
-        from garrison.launch.manifest import load_manifest
-
         return load_manifest(file, host=values.engine_host, port=values.engine_port, engine=engine)
     if model is None and (values.model or values.model_id):
         model = values.model_id or "/".join(part for part in (values.model_org, values.model) if part)
     if model is None:
         raise UsageError(
-            "no model given, and no garrison.yaml in this directory",
+            "no model given, and neither serve.yaml nor garrison.yaml in this directory",
             hint="Run garrison serve org/name, garrison serve ./directory, or garrison serve --file garrison.yaml.",
         )
     return LaunchSpec(model=model, engine=engine or "vllm", host=values.engine_host, port=values.engine_port)
