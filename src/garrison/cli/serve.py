@@ -26,6 +26,8 @@ from garrison.launch.run.view import StartView
 from garrison.launch.serve import Prepared, prepare, start, start_by_exec
 from garrison.launch.spec import AdapterSpec, LaunchSpec
 from garrison.models.files.progress import Progress, choose
+from garrison.models.layout import Layout
+from garrison.models.same_name import Meant, meant
 
 _DRAIN_SECONDS = 1.0
 
@@ -110,8 +112,9 @@ def serve(
     values = settings(*_GROUPS, "log", **flags)
     if replace_process or dry_run:  # nothing of Garrison runs for long
         values = replace(values, log_format=None)
+    found = None if model is None or file is not None else _meant(model, values)
     logged = context.with_resource(opened_log(values, "serve", model=model, manifest=file))
-    spec = _spec(model, file, values, engine=engine)
+    spec = _spec(model if found is None else found.text, file, values, engine=engine)
     spec = replace(
         spec,
         host=host or spec.host,
@@ -127,6 +130,8 @@ def serve(
     )
     dry_run = dry_run or values.dry_run
     view = LogView(logs=_shows_logs(logs)) if logged else start_view(logs=logs)
+    if found is not None and found.word is not None:
+        view.note(found.word)
     prepared = prepare(
         spec,
         values,
@@ -202,6 +207,10 @@ class _Transfers:
     def step(self, name: str, **facts: Any) -> None:
         if name not in ("search", "tried", "found"):
             self._progress.step(name, **facts)
+
+
+def _meant(model: str, values: Settings) -> Meant:
+    return meant(model, Layout.from_settings(values))
 
 
 def _spec(model: str | None, file: Path | None, values: Settings, *, engine: str | None) -> LaunchSpec:
