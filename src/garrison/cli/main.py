@@ -73,7 +73,7 @@ def _run_command(command: Command, argv: list[str]) -> int:
             hint=f"`garrison {command.name} --help` shows the usage.",
         )
     program = get_command(import_module(command.module).app)
-    if not {"-h", "--help"}.isdisjoint(own):
+    if not own or not {"-h", "--help"}.isdisjoint(own):  # a group alone shows its help too
         from garrison.cli.plain_help import show_plain_help
 
         show_plain_help(program)
