@@ -58,7 +58,9 @@ def test_json_is_pinned(cli, world, file):
     body = json.loads(cli("adopt", "edge-1/yours", "--stack", "lab", "--yes", "--json").out)
     assert body.pop("command")
     assert body == {
+        "schema": 1,
         "ok": True,
+        "exit_code": 0,
         "stack": "lab",
         "adopted": [
             {"target": "edge-1", "type": "VLLM::Inference::LoRAAdapter", "name": "yours", "lora_path": "/tmp/yours"}

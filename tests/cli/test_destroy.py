@@ -92,3 +92,17 @@ def test_without_a_manifest_the_hint_names_the_stack_option(cli, world, tmp_path
     assert done.code == 1
     assert "no stack given, and no garrison.yaml in this directory" in done.err
     assert "garrison destroy --stack NAME" in done.err
+
+
+def test_a_second_destroy_is_no_error(cli, world, file):
+    assert cli("destroy", "--stack", "lab", "--yes").code == 0
+    for words in (["--yes"], []):
+        done = cli("destroy", "--stack", "lab", *words)
+        assert (done.code, done.err) == (0, "")
+        assert "Stack lab is destroyed." in done.out
+    body = json.loads(cli("destroy", file, "--yes", "--json").out)
+    assert (body["ok"], body["destroyed"], body["outcomes"]) == (True, True, [])
+    assert cli("destroy", "--stack", "lob", "--yes").code == 1, "that one never was"
+    assert cli("apply", file, "--yes").code == 0
+    assert cli("destroy", "--stack", "lab", "--yes").code == 0
+    assert world.edge.served == {}

@@ -99,5 +99,5 @@ def test_a_changed_entry_of_the_store_is_no_all_clear(cli, world, file):
     assert (found["kind"], found["name"]) == ("content", "sql")
     adapters = json.loads(cli("status", "--json").out)["stacks"][0]["adapters"]
     assert {one["name"]: one["state"] for one in adapters if one["target"] == "edge-1"}["sql"] == "drifted"
-    listed = json.loads(cli("inventory", "adapters", "-q", "status:drifted", "--json").out)
+    listed = json.loads(cli("inventory", "adapters", "-q", "status:drifted", "--json").out)["rows"]
     assert {one["name"] for one in listed} == {"sql"}

@@ -20,7 +20,7 @@ def test_a_manifest_comes_out_as_one(cli: Any) -> None:
 def test_json(cli: Any) -> None:
     done = cli("eval", EXAMPLES / "cabinet.yaml", "--json")
     body = json.loads(done.out)
-    assert list(body) == ["stack", "targets", "adapters", "models", "policy", "hooks"]
+    assert list(body) == ["schema", "ok", "exit_code", "stack", "targets", "adapters", "models", "policy", "hooks"]
     assert body["adapters"] == [
         {
             "target": "local-vllm",

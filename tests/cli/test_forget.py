@@ -44,7 +44,7 @@ def test_owed_deletes_go_too(cli, world, file, tmp_path):
     body = json.loads(done.out)
     assert body.pop("last_seen").startswith("2026")
     assert body == {
-        "ok": True, "forgotten": True, "target": "edge-2", "reachable": False,
+        "schema": 1, "ok": True, "exit_code": 0, "forgotten": True, "target": "edge-2", "reachable": False,
         "adapters": [{"stack": "lab", "name": "sql"}], "owed": ["sql"], "declared_by": ["lab"],
     }  # fmt: skip
     assert cli("plan", less, "--exit-code").code == 32  # the target is new again

@@ -35,6 +35,7 @@ def test_json_lines_are_pinned(cli, world, file):
     assert len(lines) == 1
     assert lines[0].pop("command")
     assert lines[0] == {
+        "schema": 1,
         "id": 1, "at": "2026-01-01T00:00:00+00:00", "kind": "applied", "stack": "lab", "target": None, "name": None,
         "subject": {"kind": "stack", "name": "lab"}, "cause": "reconcile", "before": None, "after": None,
     }  # fmt: skip

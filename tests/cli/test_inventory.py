@@ -8,7 +8,7 @@ pytestmark = pytest.mark.system
 def rows(cli, *arguments):
     done = cli("inventory", *arguments, "--json")
     assert done.code == 0, done.err
-    return json.loads(done.out)
+    return json.loads(done.out)["rows"]
 
 
 def test_everything_on_record(cli, applied):

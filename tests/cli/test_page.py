@@ -33,6 +33,13 @@ def test_a_flow_breaks_between_items():
     assert in_a_pipe(lambda page: page.flow(Text("  "), items)) == "  aaaa bbbb   cccc dddd   eeee ffff\n"
 
 
+def test_a_command_is_not_broken():
+    body = "Restart the agent, or run `garrison apply --watch` once, and see `garrison history`."
+    assert on_a_terminal(lambda page: page.line("→ ", body), 40).splitlines() == [
+        "→ Restart the agent, or run", "  `garrison apply --watch` once, and see", "  `garrison history`.",
+    ]  # fmt: skip
+
+
 AGES = {0: "just now", 1: "1 s ago", 59: "59 s ago", 60: "1 m ago", 3599: "59 m ago", 3600: "1 h ago",
         172_799: "47 h ago", 172_800: "2 d ago", -5: "just now"}  # fmt: skip
 

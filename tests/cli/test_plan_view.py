@@ -51,7 +51,7 @@ def test_thousands_of_actions_stay_readable():
 def test_all_shows_all():
     text = on_a_terminal(show(large_plan(), everything=True))
     assert text.count("not served yet") == 2000
-    assert text.count("timeout") == 100
+    assert text.count("timeout: 5 s") == 100
     assert "more" not in text
 
 

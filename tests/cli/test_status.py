@@ -66,7 +66,7 @@ def test_a_permanent_failure_is_shown_with_its_hint_until_it_is_applied(cli, wor
     assert "✗ failed" in lines[number]
     assert "/models/chat has rank 128" in lines[number]
     assert lines[number + 1] == "    → Train it anew."
-    rows = json.loads(cli("inventory", "--query", "status:failed", "--json").out)
+    rows = json.loads(cli("inventory", "--query", "status:failed", "--json").out)["rows"]
     assert [(row["name"], row["detail"]) for row in rows] == [("chat", "/models/chat has rank 128")]
     world.artifacts.refused.clear()
     assert cli("apply", path, "--yes").code == 0

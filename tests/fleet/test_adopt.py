@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 from fleet_world import World, adapter
 
-from garrison.base.errors import ConflictError, DiskFullError
+from garrison.base.errors import ConflictError, DiskFullError, InvalidError
 from garrison.fleet.operations.adopt import Candidate, adopt
 from garrison.store.records import CommandState, Operation
 
@@ -59,3 +59,22 @@ async def test_a_target_that_another_stack_moves_meanwhile_stays_moved(world: Wo
         await adopt(world.fleet, "other", choose, world.view)
     assert [one.spec["base_url"] for one in world.store.targets()] == ["http://elsewhere:8000"]
     assert [one.name for one in world.store.stacks()] == ["lab"]
+
+
+@pytest.mark.parametrize("name", ["a\nb", "x" * 300, "a b", "\u200b\x07"], ids=["line-feed", "long", "space", "bell"])
+async def test_what_no_manifest_can_declare_is_not_adopted(world: World, name: str) -> None:
+    world.edge.served[name] = "/tmp/odd"
+    done = await world.apply(world.declaration(adapter()))
+    assert done.exit_code == 0, "the target is managed as before"
+    with pytest.raises(InvalidError, match="no manifest can declare") as caught:
+        await adopt(world.fleet, "lab", lambda one: one.served.name == name, world.view)
+    assert caught.value.message.isprintable()
+    adopted = await adopt(world.fleet, "lab", lambda one: one.served.name != "sql", world.view)
+    assert [one.lora_name for one in adopted.addition.adapters] == ["mine"]
+    assert any("not adopted" in note for note in world.view.notes)
+
+
+async def test_a_stack_that_no_manifest_can_name(world: World) -> None:
+    await world.apply(world.declaration(adapter()))
+    with pytest.raises(InvalidError, match="name of a stack"):
+        await adopt(world.fleet, "la\nb", lambda one: one.served.name == "mine", world.view)

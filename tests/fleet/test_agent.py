@@ -5,6 +5,7 @@ import contextlib
 import threading
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from garrison.base.errors import DiskFullError, GarrisonError, LockedError
 from garrison.base.exit_codes import ExitCode
 from garrison.base.logs import facts_of
 from garrison.fleet.agent.loop import Agent
+from garrison.fleet.execute.steps import ExecuteOptions
 from garrison.fleet.values import events
 from garrison.fleet.values.declaration import ModelSpec
 from garrison.fleet.values.observation import Cause
@@ -135,7 +137,6 @@ async def test_what_fails_for_good_is_not_tried_for_ever(world: World) -> None:
 
 async def test_a_killed_command_is_completed(world: World) -> None:
     """The apply dies between the load and its record; the agent finishes the bookkeeping and the rest."""
-    from garrison.fleet.execute.steps import ExecuteOptions
     from garrison.fleet.operations.apply import apply
     from garrison.fleet.plan.context import PlanOptions
 
@@ -708,3 +709,50 @@ async def test_a_target_that_is_declared_while_the_agent_runs_is_looked_at(world
         world.targets.targets["edge-2"] = MemoryTarget(base=BASE)
         await world.apply(world.declaration(adapter(), adapter("chat", "edge-2")))
         await until(lambda: agent.state.targets == 2 and agent.state.looks == 2)
+
+
+BUSY = json_answer({"error": {"message": "the engine is busy", "code": 500}}, 500)
+HUNG = TransportError(TransportCause.TIMEOUT, "no answer within 120 s", sent=True)
+LOAD = "/v1/load_lora_adapter"
+
+
+@pytest.mark.parametrize("answer", [BUSY, HUNG], ids=["500", "load-timeout"])
+async def test_a_failure_that_may_pass_is_one_event_and_backs_off(
+    world: World, answer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def at_once(_seconds: float) -> None: ...
+
+    monkeypatch.setattr("garrison.fleet.operations.repair.ExecuteOptions", partial(ExecuteOptions, sleep=at_once))
+    world.edge.down = DOWN
+    await world.apply(world.declaration(adapter(), on_drift="restore"))
+    world.edge.down = None
+    world.edge.faults.append(MemoryFault(LOAD, answer, method="POST"))
+    agent = Agent(world.fleet, world.view)
+    await agent.startup()
+    await passes(world, agent, 2)
+    loads = len(world.targets.asked("POST", LOAD))
+    await passes(world, agent, 20)
+    rounds = (len(world.targets.asked("POST", LOAD)) - loads) / (loads / 2)
+    assert 1 <= rounds <= 5, "20 intervals, of which each would be a try"
+    (failed,) = world.told(events.ACTION_FAILED)
+    assert failed.after is not None
+    if answer is HUNG:
+        assert "load_timeout" in failed.after["hint"]
+    assert world.told(events.INTERRUPTED) == []
+    assert agent.state.failed >= 2
+    world.edge.faults.clear()
+    await passes(world, agent, 40)
+    await agent.shutdown()
+    assert world.edge.served == {"sql": "/models/sql"}
+
+
+async def test_another_failure_is_another_event(world: World) -> None:
+    world.edge.down = DOWN
+    await world.apply(world.declaration(adapter(), on_drift="restore"))
+    world.edge.down = None
+    for message in ("LoRA rank 64 is too high", "LoRA rank 128 is too high"):
+        world.edge.broken["/models/sql"] = json_answer({"error": {"message": message, "code": 500}}, 500)
+        for _ in range(2):
+            await world.agent_pass()
+    told = [one.after["message"] for one in world.told(events.ACTION_FAILED) if one.after]
+    assert told == ["LoRA rank 64 is too high", "LoRA rank 128 is too high"]

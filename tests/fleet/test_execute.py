@@ -310,6 +310,8 @@ async def test_a_new_version_that_does_not_load_is_put_back(bench: Bench) -> Non
     assert bench.edge.served == {"sql": OLD}
     assert outcome.notes == (f"the old adapter is served again, from {OLD}",)
     assert (bench.owned()["sql"].version, bench.owned()["sql"].served_path) == (1, OLD)
+    assert outcome.failure is not None
+    assert outcome.failure.message.endswith(f"the version before it is still served, from {OLD}")
 
 
 async def test_neither_new_nor_old(bench: Bench) -> None:
@@ -320,6 +322,7 @@ async def test_neither_new_nor_old(bench: Bench) -> None:
     assert outcome.failure is not None
     assert "rank" in outcome.failure.message
     assert "could not be put back" in outcome.notes[0]
+    assert "still served" not in outcome.failure.message
     tombstone = bench.owned()["sql"]
     assert (tombstone.operation, tombstone.served_path) == (Operation.LOST, OLD)
 

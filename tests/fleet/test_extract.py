@@ -1,9 +1,10 @@
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
 
 from garrison.base.errors import UsageError
-from garrison.fleet.manifest.dump import dump_manifest
+from garrison.fleet.manifest.dump import dump_manifest, manifest_body
 from garrison.fleet.manifest.load import load_declaration
 from garrison.fleet.observe.record_sighting import last_sighting
 from garrison.fleet.plan.planner import plan
@@ -15,6 +16,13 @@ from garrison.fleet.values.target import TargetSpec
 from garrison.store.records import Key, Operation, Resource, StackRecord, TargetRecord
 
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
+
+
+def declared_as(world, **changes):
+    """Declare the last adapter of stack `s` otherwise than it was applied."""
+    *rest, last = world.stacks["s"].adapters
+    world.stacks["s"] = replace(world.stacks["s"], adapters=(*rest, replace(last, **changes)))
+    return world
 
 
 class World:
@@ -49,13 +57,19 @@ class World:
         )
         return self
 
+    def declares(self, target, name, *, stack="s", **fields):
+        """An adapter that was never applied."""
+        self.applied(target, name, stack=stack, **fields)
+        self.resources.pop()
+        return self
+
     def records(self):
         stacks = [StackRecord(name=n, declaration=d.to_json(), at=NOW, version=1) for n, d in self.stacks.items()]
         return stacks, list(self.targets.values()), self.resources
 
-    def extract(self, stack=None, keep=lambda row: True):
+    def extract(self, stack=None, keep=lambda row: True, **options):
         rows = filter(keep, take_stock(*self.records(), NOW).adapters)
-        return extract(rows, *self.records(), stack=stack)
+        return extract(rows, *self.records(), stack=stack, **options)
 
     def plan_of(self, declaration, **options):
         """What applying the manifest of `declaration` would do, from text to plan."""
@@ -92,7 +106,7 @@ def test_a_whole_stack_comes_back_and_changes_nothing(read_back):
 def test_a_name_invalid_in_a_manifest_is_omitted_with_a_note(read_back):
     world = World().target("a", ("my sql", "/x/sql"), ("acme/chat", "/x/chat"))
     found = world.extract()
-    assert found.notes == ("omitted, its name is not valid in a manifest: 'my sql' on a",)
+    assert found.notes == ("omitted, no manifest can declare it: 'my sql' on a (its name contains white space)",)
     assert [one.lora_name for one in read_back(found.declaration).adapters] == ["acme/chat"]
 
 
@@ -175,3 +189,99 @@ def test_a_stack_is_chosen_among_several():
 
 def test_only_unmanaged_ones_make_a_new_stack():
     assert World().target("a", ("x", "/x")).extract().declaration.stack == "extracted"
+
+
+OWED = {
+    "never loaded, away": lambda: World().target("a", state="unreachable").declares("a", "sql"),
+    "never loaded": lambda: World().target("a").declares("a", "sql"),
+    "beside one that is served": lambda: World().target("a", ("x", "/a/x")).applied("a", "x").declares("a", "sql"),
+    "another path, away": lambda: declared_as(
+        World().target("a", ("sql", "/a/sql"), state="unreachable").applied("a", "sql"), lora_path="/a/v2"
+    ),
+    "another path": lambda: declared_as(World().target("a", ("sql", "/a/sql")).applied("a", "sql"), lora_path="/a/v2"),
+    "on demand": lambda: World().target("a").declares("a", "sql", on_demand=True),
+}
+
+
+@pytest.mark.parametrize("scene", OWED.values(), ids=OWED)
+def test_what_is_owed_stays_owed_and_nothing_else_is_planned(read_back, scene):
+    world = scene()
+    found = world.extract()
+    declaration = read_back(found.declaration)
+    assert set(declaration.adapters) == set(world.stacks["s"].adapters)
+    before, after = world.plan_of(world.stacks["s"]), world.plan_of(declaration)
+    assert [(one.kind, one.key, one.changes) for one in after.actions] == [
+        (one.kind, one.key, one.changes) for one in before.actions
+    ]
+    assert found.owed == before.changes_required
+    assert any("owed" in note for note in found.notes) == found.owed
+
+
+def test_an_unload_that_is_owed_is_not_taken_back(read_back):
+    world = World().target("a", ("sql", "/a/sql"), ("old", "/a/old"), state="unreachable")
+    world.applied("a", "old").applied("a", "sql")
+    world.stacks["s"] = replace(world.stacks["s"], adapters=world.stacks["s"].adapters[1:])
+    found = world.extract()
+    assert [one.lora_name for one in read_back(found.declaration).adapters] == ["sql"]
+    assert found.notes == ("omitted, no longer declared and still to be unloaded: old on a",)
+
+
+def test_what_nobody_owns_is_not_added_unasked():
+    world = World().target("a", ("sql", "/a/sql"), ("stranger", "/x")).applied("a", "sql")
+    found = world.extract(strangers=False)
+    assert [one.lora_name for one in found.declaration.adapters] == ["sql"]
+    (note,) = found.notes
+    assert "status:unmanaged" in note
+    new = world.extract(stack="new", strangers=False)
+    assert [one.lora_name for one in new.declaration.adapters] == ["stranger"], "there is nothing else to mean"
+
+
+def test_a_selection_stays_a_selection(read_back):
+    world = World()
+    for name in ("a", "b"):
+        world.target(name, ("sql", "/a/sql"))
+        spec = {**world.targets[name].spec, "labels": {"site": "lab"}}
+        world.targets[name] = replace(world.targets[name], spec=spec)
+        world.applied(name, "sql", select=(("site", "lab"),))
+    body = manifest_body(world.extract().declaration)
+    assert body["adapters"] == {"sql": {"select": {"site": "lab"}, "lora_path": "/a/sql"}}
+    assert read_back(world.extract().declaration).adapters == world.stacks["s"].adapters
+    part = manifest_body(world.extract(keep=lambda row: row.target == "a").declaration)
+    assert part["adapters"] == {"sql": {"target": "a", "lora_path": "/a/sql"}}, "the label selects two"
+
+
+HOSTILE = {
+    "line feed": ("a\nb", "/x"),
+    "tab": ("a\tb", "/x"),
+    "escape": ("a\x1b[2J", "/x"),
+    "300 characters": ("x" * 300, "/x"),
+    "space before": (" a", "/x"),
+    "line separator": ("a\u2028b", "/x"),
+    "path with a line feed": ("a", "/x\ny"),
+    "relative path": ("a", "./x"),
+    "dot": ("a", "."),
+    "empty path": ("a", ""),
+    "endless path": ("a", "/" * 5000),
+}
+
+
+@pytest.mark.parametrize(("name", "path"), HOSTILE.values(), ids=HOSTILE)
+def test_what_the_loader_refuses_is_not_written(read_back, name, path):
+    found = World().target("a", (name, path), ("fine", "/y")).extract()
+    assert [one.lora_name for one in read_back(found.declaration).adapters] == ["fine"]
+    (note,) = found.notes
+    assert note.startswith("omitted, no")
+    assert note.isprintable()
+    assert len(note) < 250
+
+
+@pytest.mark.parametrize("name", ["true", "~", "a:b", "- x"[2:], "${HOME}", "x" * 200, "'q'", "acme/é"])
+def test_what_the_loader_takes_is_written(read_back, name):
+    found = World().target("a", (name, "/y")).target("b", (name, "/z")).extract()
+    assert [one.lora_name for one in read_back(found.declaration).adapters] == [name, name]
+
+
+@pytest.mark.parametrize("stack", ["a\nb", "x" * 201, " "])
+def test_a_stack_that_no_manifest_can_name(stack):
+    with pytest.raises(UsageError, match="name of a stack"):
+        World().target("a", ("x", "/x")).extract(stack=stack)

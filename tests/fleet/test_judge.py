@@ -60,9 +60,6 @@ DISBELIEVED: dict[str, tuple[Answer, Cause]] = {
     "entry-with-empty-id": (listed(BASE, entry("")), Cause.MALFORMED),
     "root-is-a-number": (listed(BASE, entry("a", 7, "acme/tiny")), Cause.MALFORMED),
     "parent-is-empty": (listed(BASE, entry("a", "/a", "")), Cause.MALFORMED),
-    "name-with-nul": (listed(BASE, entry("a\0", "/a", "acme/tiny")), Cause.MALFORMED),
-    "name-with-surrogate": (listed(BASE, entry("a\ud800", "/a", "acme/tiny")), Cause.MALFORMED),
-    "path-with-escape": (listed(BASE, entry("a", "/\x1b[2J", "acme/tiny")), Cause.MALFORMED),
     "one-name-twice": (listed(BASE, SQL, entry("sql", "/other", "acme/tiny")), Cause.MALFORMED),
     "no-root": (listed(without("root")), Cause.NOT_VLLM),
     "no-parent": (listed(without("parent")), Cause.NOT_VLLM),
@@ -231,3 +228,39 @@ def test_no_half_of_the_key_is_shown() -> None:
     failure = load_failure(Answer(400, json.dumps(long).encode()), path="/a", staged=False, now=NOW)
     assert failure is not None
     assert "Zq8" not in failure.message
+
+
+ODD = {
+    "nul": ("a\0b", False),
+    "surrogate": ("a\ud800", False),
+    "too long to be indexed": ("x" * 501, False),
+    "line feed": ("a\nb", True),
+    "escape": ("a\x1b[2J", True),
+    "300 characters": ("x" * 300, True),
+    "white space": (" a b ", True),
+}
+
+
+@pytest.mark.parametrize(("name", "listed_too"), ODD.values(), ids=ODD)
+def test_one_odd_name_spoils_no_list(name: str, listed_too: bool) -> None:
+    """What no database takes is left out; no manifest can declare it, so nothing is proved absent by that."""
+    verdict = judge(listed(BASE, entry(name, "/odd", "acme/tiny"), SQL), "acme/tiny", NOW)
+    assert verdict.cause is None
+    assert verdict.served.keys() == {"acme/tiny", "sql", *([name] if listed_too else [])}
+
+
+@pytest.mark.parametrize("root", ["/\x1b[2J", "/a\0b", "/\ud800"])
+def test_an_odd_path_is_another_path_and_no_absence(root: str) -> None:
+    verdict = judge(listed(BASE, entry("sql", root, "acme/tiny")), "acme/tiny", NOW)
+    found = verdict.served["sql"].root
+    assert found is not None
+    assert "\0" not in found
+    found.encode()
+
+
+def test_a_list_with_an_odd_name_that_stays_the_same_is_the_same_object() -> None:
+    answer = listed(BASE, entry("a\0b", "/odd", "acme/tiny"), SQL)
+    before = judge(answer, "acme/tiny", NOW).served
+    assert judge(answer, "acme/tiny", NOW, before).served is before
+    fewer = listed(BASE, entry("a\0b", "/odd", "acme/tiny"))
+    assert judge(fewer, "acme/tiny", NOW, before).served.keys() == {"acme/tiny"}

@@ -9,6 +9,7 @@ from garrison.fleet.values.target import TargetSpec
 from garrison.fleet.vllm.capabilities import capabilities_from
 from garrison.net.client import HttpDialer
 from garrison.net.transport import Answer
+from garrison.sim.faults import Faults, Rule
 
 METRICS = """\
 # HELP process_start_time_seconds Start time of the process since unix epoch in seconds.
@@ -39,7 +40,7 @@ def test_everything_is_told() -> None:
 NOTHING = Capabilities()
 PAGES: dict[str, tuple[tuple[Answer | None, ...], Capabilities]] = {
     "nobody-answers": ((None, None, None, None), NOTHING),
-    "not-found": ((page("", 404),) * 4, Capabilities(healthy=False, lora_routes=False)),
+    "not-found": ((page("", 404),) * 4, Capabilities(healthy=False)),
     "unauthorized": ((page("", 401),) * 4, Capabilities(healthy=False)),
     "sick": ((page("", 503), None, None, None), Capabilities(healthy=False)),
     "html": ((page("<html>"),) * 4, Capabilities(healthy=True)),
@@ -100,3 +101,31 @@ HOSTILE = {
 @pytest.mark.parametrize("text", HOSTILE.values(), ids=HOSTILE)
 def test_a_page_that_is_made_to_be_slow_to_read(text: str) -> None:
     assert capabilities_from(None, None, None, page(text)) == NOTHING
+
+
+POSTED = {
+    "vllm refuses the body": (400, True),
+    "fastapi refuses the body": (422, True),
+    "there is no route": (404, False),
+    "nobody may post": (405, False),
+    "a key is missing": (401, None),
+    "a proxy is at its limit": (502, None),
+    "anything goes": (200, None),
+}
+
+
+@pytest.mark.parametrize(("status", "expected"), POSTED.values(), ids=POSTED)
+def test_where_a_get_is_not_found_a_post_decides(status: int, expected: bool | None) -> None:
+    found = capabilities_from(None, None, page("", 404), None, posted=page("", status))
+    assert found.lora_routes is expected
+    assert capabilities_from(None, None, page("", 405), None, posted=page("", status)).lora_routes is True
+
+
+@pytest.mark.system
+@pytest.mark.parametrize("runtime_lora", [True, False])
+async def test_behind_a_proxy_that_passes_post_alone(start_sim: StartSim, runtime_lora: bool) -> None:
+    rule = Rule(path="/v1/load_lora_adapter", method="GET", action="status", status=404)
+    sim = await start_sim(runtime_lora=runtime_lora, faults=Faults(script=(rule,)))
+    assert (await probe(sim.url)).lora_routes is runtime_lora
+    look = await Observer(HttpDialer()).look(Look(target=TargetSpec(name="edge", base_url=sim.url)))
+    assert not look.adapters, "the empty POST loads nothing"

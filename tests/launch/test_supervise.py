@@ -260,8 +260,7 @@ class TestOutput:
             log = garrison.home / "logs" / f"vllm-{garrison.port}.log"
             garrison.until(lambda: log.stat().st_size > 30_000 * 200, what="the whole log")
             garrison.process.send_signal(signal.SIGTERM)
-            # It has been asked, but its answer may not have been read yet, and nobody can see `ready`.
-            assert garrison.end() in (0, 128 + signal.SIGTERM)
+            assert garrison.end() in (0, 143), "it may just have been asked, and not be known to be ready"
             assert garrison.left() == []
         finally:
             os.close(unread)

@@ -62,7 +62,7 @@ selectors:
   any-chat: {strategy: spillover, targets: ["llama", "Qwen/Qwen3:8b"], settings: {spillover: 2}}
   odd: {strategy: unheard-of, targets: ["llama"]}
 sendLoadingState: true
-profiles: {night: {pins: {llama: whisper}}}
+profiles: {night: {pins: {llama: whisper, box: null, "a/": x}}}
 peers:
   cloud: {proxy: "https://api.example/v1", models: [big-one], apiKey: "${env.CLOUD_KEY}"}
   lan: {proxy: "http://10.0.0.9:8080", models: [a, b], apiKey: literal-peer-secret}
@@ -138,6 +138,11 @@ def test_what_is_changed_in_requests_is_a_route_of_the_models_name(found: Found,
     assert routes["any-chat"].more == {"spill": {"limit": 2}}
 
 
+def test_profiles_are_profiles(found: Found, tmp_path: Path) -> None:
+    assert read_back(manifest_text(found, "x"), tmp_path).profiles == {"night": {"llama": "whisper", "box": None}}
+    assert "profiles.night.pins: left out: 'a/'" in remarks(found)
+
+
 def test_peers_are_targets(found: Found, tmp_path: Path) -> None:
     targets = read_back(manifest_text(found, "x"), tmp_path).targets
     assert targets["cloud"].base_url == "https://api.example"
@@ -159,7 +164,7 @@ def test_what_has_no_equivalent_is_said(found: Found) -> None:
     said = remarks(found)
     for key in (
         "models.llama.concurrencyLimit", "models.whisper.cmdStop", "models.nothing: left out",
-        "groups.gpu: exclusive", "unknown model 'ghost'", "selectors.odd: left out", "profiles", "peers.lan", "apiKeys",
+        "groups.gpu: exclusive", "unknown model 'ghost'", "selectors.odd: left out", "peers.lan", "apiKeys",
     ):  # fmt: skip
         assert key in said
 

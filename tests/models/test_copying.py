@@ -89,6 +89,7 @@ def test_a_full_disk_is_said_before_the_copy(source, tmp_path, monkeypatch):
     assert caught.value.details == {
         "needed_bytes": sum(FILES.values()),
         "free_bytes": 1000,
+        "reserve_bytes": 64 * 2**20,
         "path": str(tmp_path / "to"),
     }
     assert not any((tmp_path / "to").iterdir())

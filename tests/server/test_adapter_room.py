@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from garrison.base.errors import NotReadyError
 from garrison.fleet.values.declaration import ADAPTER_TYPE, AdapterDeclaration, Declaration
+from garrison.instances.room.values import Limits
 from garrison.instances.settings import ManagerSettings
 from garrison.server.adapters.loads import AdapterLoads
 from garrison.server.adapters.records import AdapterRecords
@@ -51,6 +52,24 @@ def with_b(**changes: Any) -> list[Loaded]:
 )
 def test_room(loaded: list[Loaded], slots: int | None, reserved: int, room: Room) -> None:
     assert room_for(loaded, slots, reserved=reserved) == room
+
+
+BUSY = [Loaded("a", "a", idle=False, loaded_at=2.0), Loaded("b", "b", idle=False, loaded_at=1.0), Loaded("eager")]
+
+
+@pytest.mark.parametrize(
+    ("loaded", "room"),
+    [
+        (BUSY, Room(Need.EVICTION, "b")),
+        ([replace(one, settled=one.name != "b") for one in BUSY], Room(Need.EVICTION, "a")),
+        ([replace(one, settled=False) for one in BUSY], Room(Need.PATIENCE)),
+        ([replace(one, leaving=one.name == "b") for one in BUSY], Room(Need.PATIENCE)),
+        ([replace(BUSY[0], idle=True), *BUSY[1:]], Room(Need.EVICTION, "a")),
+        ([Loaded("eager", idle=False)], Room(Need.NEVER)),
+    ],
+)
+def test_one_that_is_in_use_without_an_end_makes_room_in_the_end(loaded: list[Loaded], room: Room) -> None:
+    assert room_for(loaded, len(loaded), patient=False) == room
 
 
 def test_the_best_target() -> None:
@@ -127,6 +146,8 @@ class Full:
     """
 
     names: tuple[str, ...] = ("a", "b")
+    patience: float = 30.0
+    residency: float = 10.0
 
     def __post_init__(self) -> None:
         specs = [adapter(name) for name in (*self.names, "new", "other")]
@@ -136,7 +157,11 @@ class Full:
         self.records._names = {("edge", one.served_name): one for one in specs}
         self.records._know(declarations=(Declaration(stack="lab", adapters=tuple(specs)),))
         self.served(*self.names)
-        instances: Any = SimpleNamespace(settings=ManagerSettings(start_timeout=20.0))
+        instances: Any = SimpleNamespace(
+            settings=ManagerSettings(
+                start_timeout=20.0, limits=Limits(patience=self.patience, residency=self.residency)
+            )
+        )
         self.asked: list[str] = []
         self.loads = AdapterLoads(self.records, instances, SimpleNamespace(), self._look)  # type: ignore[arg-type]
 
@@ -147,6 +172,13 @@ class Full:
     def leaving(self, *names: str) -> None:
         self.records.keep_away({("edge", name) for name in names})
         self.loads.tell()
+
+    async def use(self, *names: str) -> None:
+        """Have requests to them in progress, without an end."""
+        while True:
+            self.loads.in_use({"target:edge": names})
+            self.loads.tell()
+            await asyncio.sleep(0.01)
 
     def _look(self, _target: str) -> None:
         self.asked += sorted(name for _, name in self.loads.demand().unwanted)
@@ -198,6 +230,37 @@ async def test_another_one_makes_room_where_the_first_is_in_use_after_all() -> N
     full.leaving()  # it stays
     await until(lambda: "b" in full.asked)
     waiting.cancel()
+
+
+async def test_requests_that_never_end_do_not_keep_the_others_out() -> None:
+    """Two adapters are used all the time. After its patience a third one is loaded, and after its residency the first
+    that it drove out comes back."""
+    full = Full(patience=0.05, residency=0.2)
+    steady = asyncio.create_task(full.use("a", "b"))
+    waiting = asyncio.create_task(full.loads.ready([("edge", "new")]))
+    await until(lambda: full.asked)
+    assert ("edge", "a") not in full.loads.demand().in_use, (
+        "so that the agent unloads it when its last request has ended"
+    )
+    assert ("edge", "b") in full.loads.demand().in_use
+    full.leaving("a")
+    full.served("b")
+    full.leaving()
+    await until(lambda: full.loads.demand().wanted)
+    full.served("b", "new")
+    full.loads.tell()
+    assert await waiting == ("target:edge", None)
+    steady.cancel()
+    steady = asyncio.create_task(full.use("b", "new"))
+    began = asyncio.get_running_loop().time()
+    full.asked.clear()
+    back = asyncio.create_task(full.loads.ready([("edge", "a")]))
+    await until(lambda: full.asked)
+    assert full.asked[0] == "b", "it was loaded before `new`, which has just come"
+    assert asyncio.get_running_loop().time() - began < 1.0
+    for task in (steady, back):
+        task.cancel()
+    await asyncio.gather(steady, back, return_exceptions=True)
 
 
 async def test_what_was_loaded_for_a_request_does_not_make_room_before_that_uses_it() -> None:

@@ -153,7 +153,7 @@ def test_versions_change_under_load(boxes: Callable[..., Box], workers: str, mod
     assert set(clients.texts()) == set(box.texts)
     wait_for(lambda: len(box.served()) == 1, SECONDS, "the versions before are gone")
     shown = box.command("inventory", "adapters", "--json")
-    rows = json.loads(shown.communicate(timeout=SECONDS)[0])
+    rows = json.loads(shown.communicate(timeout=SECONDS)[0])["rows"]
     assert [(one["name"], one["status"]) for one in rows] == [("sql", "served")]
 
 

@@ -175,3 +175,22 @@ def test_nothing_is_left_of_it_after_the_end(lab: ServerLab) -> None:
     assert not psutil.pid_exists(worker)
     left = {path.name for path in lab.data_dir.iterdir()}
     assert not left & {"gateway.sock", "gateway.json", "control.sock", "server.sock"}
+
+
+def test_the_number_of_workers_changes_while_requests_go_on(
+    labs: Callable[..., ServerLab], tiny_model: Path, tmp_path: Path
+) -> None:
+    config = tmp_path / "config.yaml"
+    config.write_text("gateway_workers: 1\n")
+    lab = labs()
+    lab.start("--config", str(config))
+    lab.create("a", tiny_model)
+    assert lab.chat("a").is_success
+    (first,) = lab.workers()
+    with asked_all_the_time(lab, "a", clients=4) as failed:
+        config.write_text("gateway_workers: 3\n")
+        wait_for(lambda: len(lab.workers()) == 3, 20, "two more")
+        config.write_text("gateway_workers: 1\n")
+        wait_for(lambda: lab.workers() == [first], 20, "two fewer")
+    assert failed == []
+    assert lab.chat("a").is_success

@@ -29,6 +29,7 @@ from garrison.instances.routers import Routers
 from garrison.instances.settings import ManagerSettings
 from garrison.instances.values.state import State
 from garrison.nodes.watch import Nodes
+from garrison.server.workers.profiles import Profiles
 from garrison.server.workers.traffic import Traffic
 from garrison.testing.clock import FakeClock
 from garrison.testing.instances import MemoryDevices, MemoryInstances, MemoryRunner
@@ -111,6 +112,7 @@ class ServedApi:
         await self.instances.startup()
         self.commands = FleetCommands(LocalOperations(self.fleet.fleet))
         self.downloads = Downloads(self._fetcher or self.fetcher, self.feed.add, clock=self.clock)
+        self.profiles = Profiles()
         self.traffic = Traffic(
             self.access, lambda: self.settings, pool=self.pool, disk=self.pool, clock=self.clock,
             doors=lambda: self.workers,
@@ -156,6 +158,7 @@ class ServedApi:
             downloads=self.downloads,
             fleet=self.commands,
             holds=AdapterHolds(self.fleet.fleet.traffic),
+            profiles=self.profiles,
             metrics=Metrics(self.instances, self.devices, self.feed, node="main"),
             traffic=self.traffic,
             environ=self.environ,

@@ -5,7 +5,7 @@ from starlette.types import ASGIApp
 
 from garrison import __version__
 from garrison.access.keys import Keys
-from garrison.api import backends, errors, keys, llama_cpp, metrics, nodes, requests, system, usage
+from garrison.api import backends, errors, keys, llama_cpp, metrics, nodes, profiles, requests, system, usage
 from garrison.api.authentication import Authentication
 from garrison.api.fleet import holds
 from garrison.api.fleet import routes as fleet
@@ -39,7 +39,7 @@ def create_app(given: Services) -> FastAPI:
     app.include_router(system.health)
     for noun in (system, keys, instances, of_stacks, nodes, backends, llama_cpp, models):
         app.include_router(noun.router)
-    for noun in (fleet, holds, usage, requests, metrics):
+    for noun in (fleet, holds, profiles, usage, requests, metrics):
         app.include_router(noun.router)
     app.include_router(llama_cpp.of_instances)
     complete(app)

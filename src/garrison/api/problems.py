@@ -38,6 +38,7 @@ TAGS = (
     {"name": "instances", "description": "Engines that this server runs: llamactl's calls, and more."},
     {"name": "models", "description": "Models on disk, and downloads as jobs: llamactl's calls."},
     {"name": "fleet", "description": "Declared stacks: plan, apply, drift, history."},
+    {"name": "profiles", "description": "Model names that go elsewhere while a profile is active."},
     {"name": "traffic", "description": "What the gateway carries: usage, requests that have ended or are in progress."},
     {"name": "keys", "description": "Keys, their scopes and limits, and the audit log: llamactl's calls, and more."},
     {"name": "backends", "description": "Command lines to options, and what engines say of themselves."},

@@ -24,6 +24,7 @@ from garrison.nodes.watch import Nodes
 if TYPE_CHECKING:
     from garrison.api.fleet.holds import AdapterHolds
     from garrison.api.metrics import Metrics
+    from garrison.api.profiles import ProfileChoice
 
 __all__ = ["Services", "services"]
 
@@ -42,6 +43,7 @@ class Services:
         environ: what `${NAME}` stands for in a manifest of the owner.
         log_path: where the log of an instance is.
         disk: threads for files.
+        profiles: sets of model names that go elsewhere while one is active.
         ready: why the server is not ready; empty when it is.
         closing: whether the server ends, so that streams do.
         shut_down: asks the server to end; with True, its instances too.
@@ -57,6 +59,7 @@ class Services:
     downloads: Downloads
     fleet: FleetCommands
     holds: "AdapterHolds"
+    profiles: "ProfileChoice"
     metrics: "Metrics"
     traffic: Traffic
     log_path: Callable[[str], Path]

@@ -11,7 +11,8 @@ from garrison.base.exit_codes import ExitCode
 from garrison.base.values import size_text
 from garrison.cli.options import Json, settings
 from garrison.cli.options import app as make_app
-from garrison.cli.views.library import confirm, print_facts, print_table, print_verification
+from garrison.cli.views.library import confirm, print_facts, print_verification
+from garrison.cli.views.table import print_table
 from garrison.models.adapters.adapter import AdapterInfo
 from garrison.models.adapters.judge import refusal, serving_engine
 from garrison.models.adapters.library import (

@@ -43,19 +43,16 @@ def _show(*, json: bool, changed: bool) -> int:
     if json:
         print(json_module.dumps({row.name: _entry(row, values) for row in rows}))
         return 0
-    from rich.console import Console
-    from rich.table import Table
+    from garrison.cli.views.table import print_table
 
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for title in ("setting", "value", "from", "variables"):
-        table.add_column(title, overflow="fold")
-    for row in rows:
-        entry = _entry(row, values)
-        table.add_row(row.name, _shown(entry["value"]), entry["from"], " ".join(entry["variables"]))
-    console = Console()
-    console.print(table)
+    entries = [(row.name, _entry(row, values)) for row in rows]
+    print_table(
+        ("setting", "value", "from", "variables"),
+        [(name, _shown(one["value"]), one["from"], " ".join(one["variables"])) for name, one in entries],
+        empty="every setting has its default",
+    )
     file = config_path(os.environ) or "none, since this user has no home directory"
-    console.print(f"\nconfig file: {file}", highlight=False)
+    print(f"\nconfig file: {file}")
     return 0
 
 

@@ -12,7 +12,8 @@ import typer
 from garrison.base.settings import Settings
 from garrison.cli.options import Executable, Json, Offline, settings
 from garrison.cli.options import app as make_app
-from garrison.cli.views.library import confirm, print_table
+from garrison.cli.views.library import confirm
+from garrison.cli.views.table import print_table
 from garrison.engines import registry
 from garrison.engines.environments import environment_of, environments, in_use
 from garrison.engines.environments import use as use_environment

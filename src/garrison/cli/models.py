@@ -10,7 +10,8 @@ import typer
 from garrison.base.values import size_text
 from garrison.cli.options import Json, settings
 from garrison.cli.options import app as make_app
-from garrison.cli.views.library import confirm, print_facts, print_table, print_verification
+from garrison.cli.views.library import confirm, print_facts, print_verification
+from garrison.cli.views.table import print_table
 from garrison.models.files.progress import choose
 from garrison.models.layout import Layout
 from garrison.models.library import (

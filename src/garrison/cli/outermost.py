@@ -173,7 +173,9 @@ def report(error: GarrisonError, *, json: bool) -> int:
     if json:
         import json as json_module  # imported here and below because most runs succeed and need none of it
 
-        print(json_module.dumps(redacted_value(error.to_json()), default=str))
+        from garrison.cli.json_answer import SCHEMA
+
+        print(json_module.dumps({"schema": SCHEMA} | redacted_value(error.to_json()), default=str))
     color = sys.stderr.isatty() and "NO_COLOR" not in os.environ and os.environ.get("TERM") != "dumb"
     red, dim, off = ("\033[1;31m", "\033[2m", "\033[0m") if color else ("", "", "")
     label = "" if isinstance(error, DeclinedError) else f"{red}error:{off} "  # the person knows why

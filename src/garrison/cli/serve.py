@@ -31,6 +31,9 @@ from garrison.models.same_name import Meant, meant
 
 _DRAIN_SECONDS = 1.0
 
+_SIMULATED_MODEL = "acme/tiny"
+"""What the simulator serves where nothing is named: it has no weights."""
+
 app = make_app("Bring a model from a name to a live OpenAI endpoint: preflight, resolve, start.")
 
 _MANIFESTS = (".yaml", ".yml", ".json", ".toml")
@@ -186,7 +189,7 @@ class _WithCall:
 
     def __init__(self, view: StartView, prepared: Prepared) -> None:
         self._prepared = prepared
-        self.note, self.phase, self.line = view.note, view.phase, view.line
+        self.note, self.starting, self.phase, self.line = view.note, view.starting, view.phase, view.line
         self.stopping, self.stopped, self.end = view.stopping, view.stopped, view.end
         self.ready, self.running, self._reached = view.ready, view.running, view.reached
 
@@ -226,6 +229,8 @@ def _spec(model: str | None, file: Path | None, values: Settings, *, engine: str
         return load_manifest(file, host=values.engine_host, port=values.engine_port, engine=engine)
     if model is None and (values.model or values.model_id):
         model = values.model_id or "/".join(part for part in (values.model_org, values.model) if part)
+    if model is None and engine == "sim":
+        model = _SIMULATED_MODEL
     if model is None:
         raise UsageError(
             "no model given, and neither serve.yaml nor garrison.yaml in this directory",

@@ -36,6 +36,7 @@ COMMANDS = (
         "instance", "Server", "Create, start, stop and change instances.", "garrison.cli.server.instance.commands", True
     ),
     Command("nodes", "Server", "List, add and remove other servers.", "garrison.cli.server.nodes"),
+    Command("profile", "Server", "Show the profiles, or choose one.", "garrison.cli.server.profile"),
     Command("keys", "Server", "Create, list, change, rotate and delete API keys.", "garrison.cli.keys"),
     Command("usage", "Server", "Show requests and tokens by day, key and route.", "garrison.cli.server.usage"),
     Command("requests", "Server", "List requests to models, and stop them.", "garrison.cli.server.requests"),
@@ -47,6 +48,7 @@ COMMANDS = (
     Command("engine", "Engines", "Install, list, choose, describe and remove engines.", "garrison.cli.engine"),
     Command("parse", "Engines", "Translate an engine's command line into options.", "garrison.cli.parse", True),
     Command("sim", "Engines", "Run the vLLM simulator.", "garrison.cli.sim", True),
+    Command("example", "Fleet", "Write a small fleet to try without hardware.", "garrison.cli.example"),
     Command("plan", "Fleet", "Show what an apply would do, without doing it.", "garrison.cli.fleet.plan"),
     Command("apply", "Fleet", "Make the targets serve what a manifest declares.", "garrison.cli.fleet.apply"),
     Command("destroy", "Fleet", "Unload everything a stack owns.", "garrison.cli.fleet.destroy"),

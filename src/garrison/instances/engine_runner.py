@@ -343,6 +343,7 @@ class _View:
         self.phases[name] = seconds
         self._tell(Progress(name, seconds, memory_bytes))
 
+    def starting(self, *, seconds: float, memory_bytes: int) -> None: ...
     def line(self, text: str) -> None: ...
 
     def ready(self, *, seconds: float, memory_bytes: int) -> None:

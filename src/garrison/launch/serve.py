@@ -101,6 +101,11 @@ def prepare(
     if spec.custom is not None or spec.router:
         made = command(spec, chosen, model=spec.model, names=(spec.model,), adapters=())
         return Prepared(spec, chosen, None, spec.model, (), made, request, policy)
+    if spec.engine == "sim" and not Path(spec.model).exists():  # it has no weights, so a name will do
+        adapters = prepare_adapters(spec.adapters, None, Layout.from_settings(settings), chosen.engine)
+        names = served_names(spec, chosen, spec.model)
+        made = command(spec, chosen, model=spec.model, names=names, adapters=adapters)
+        return Prepared(spec, chosen, None, names[0], adapters, made, request, policy)
     wanted = ResolveRequest.from_settings(
         settings, spec.model, offline=offline, verify=verify, hub_caches=user_hub_caches(environ)
     )

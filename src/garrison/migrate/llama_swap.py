@@ -8,10 +8,11 @@ from urllib.parse import urlsplit
 from garrison.base.errors import InvalidError
 from garrison.base.redaction import is_secret_name
 from garrison.fleet.manifest.address import canonical_url
+from garrison.fleet.manifest.variables import escape
 from garrison.migrate.command_line import instance_of_command
 from garrison.migrate.llama_swap_filters import add_aliases, add_filters
 from garrison.migrate.llama_swap_macros import Macros, marked, reference, unmarked
-from garrison.migrate.values import FOREVER, Found, free_name, idle_text
+from garrison.migrate.values import FOREVER, Found, free_name, idle_text, may_be_route
 
 __all__ = ["add_config"]
 
@@ -26,11 +27,10 @@ _MODEL_ANSWERS = {
     "includeAliasesInList": "aliases are routes here, and listed",
     "sendLoadingState": "no equivalent for a model; GARRISON_LOADING_COMMENTS holds for all",
 }
-_TOP_KEYS = {"models", "macros", "groups", "routing", "hooks", "peers", "selectors", "globalTTL", "healthCheckTimeout",
-             "logLevel", "startPort", "sendLoadingState"}  # fmt: skip
+_TOP_KEYS = {"models", "macros", "groups", "routing", "hooks", "peers", "selectors", "profiles", "globalTTL",
+             "healthCheckTimeout", "logLevel", "startPort", "sendLoadingState"}  # fmt: skip
 _TOP_ANSWERS = {
     "apiKeys": "secrets, which are not copied; make keys with `garrison keys create --inference`",
-    "profiles": "no equivalent; write the routes of a profile into a manifest of its own",
     "unloadTimeout": "see GARRISON_DRAIN_TIMEOUT",
     "includeAliasesInList": "aliases are routes here, and listed",
 }
@@ -59,6 +59,7 @@ def add_config(config: Mapping[str, Any], found: Found) -> None:
     _groups(config, names, found)
     _preload(config, names, found)
     _selectors(config, names, found)
+    _profiles(config, found)
     _peers(config, macros, found)
     _settings(config, found)
 
@@ -210,6 +211,22 @@ def _selectors(config: Mapping[str, Any], names: Mapping[str, str], found: Found
         limit = _mapping(_mapping(body).get("settings")).get("spillover", 1)
         if strategy == "spillover" and str(selector) in found.routes and type(limit) is int and limit > 0:
             found.routes[str(selector)]["spill"] = {"limit": limit}
+
+
+def _profiles(config: Mapping[str, Any], found: Found) -> None:
+    """Take over the profiles. What they name are names for clients, which are the same here."""
+    for profile, body in _mapping(config.get("profiles")).items():
+        where = f"profiles.{profile}"
+        pins: dict[str, str | None] = {}
+        for name, to in _mapping(_mapping(body).get("pins")).items():
+            if may_be_route(str(name)) and (to is None or may_be_route(str(to))):
+                pins[str(name)] = None if to is None else escape(str(to))
+            else:
+                found.remark(f"{where}.pins", f"left out: {name!r}, which cannot be a name in a manifest")
+        if may_be_route(str(profile)):
+            found.profiles[str(profile)] = pins
+        else:
+            found.remark(where, "left out: its name cannot be a key of a manifest")
 
 
 def _peers(config: Mapping[str, Any], macros: Mapping[str, Any], found: Found) -> None:

@@ -40,7 +40,7 @@ class Found:
 
     Attributes:
         stack: name of the stack.
-        instances, targets, routes: entries of the manifest, with its keys.
+        instances, targets, routes, profiles: entries of the manifest, with its keys.
         settings: values of `GARRISON_*` variables, which no manifest holds.
     """
 
@@ -48,6 +48,7 @@ class Found:
     instances: dict[str, dict[str, Any]] = field(default_factory=dict)
     targets: dict[str, dict[str, Any]] = field(default_factory=dict)
     routes: dict[str, dict[str, Any]] = field(default_factory=dict)
+    profiles: dict[str, dict[str, str | None]] = field(default_factory=dict)
     settings: dict[str, str] = field(default_factory=dict)
     remarks: list[Remark] = field(default_factory=list)
 
@@ -118,7 +119,9 @@ class Found:
 
     def body(self) -> dict[str, Any]:
         """Return the manifest as a mapping."""
-        named = {"instances": self.instances, "targets": self.targets, "routes": self.routes}
+        named: dict[str, Mapping[str, Any]] = {
+            "instances": self.instances, "targets": self.targets, "routes": self.routes, "profiles": self.profiles
+        }  # fmt: skip
         return {"stack": self.stack} | {key: some for key, some in named.items() if some}
 
 

@@ -233,6 +233,7 @@ class Server:
             downloads=parts.downloads(self._feed),
             fleet=parts.commands,
             holds=AdapterHolds(parts.fleet.traffic),
+            profiles=parts.routes.profiles,
             metrics=Metrics(
                 parts.instances,
                 parts.devices,

@@ -136,6 +136,10 @@ class MemoryTarget:
             case "POST", "/v1/completions":
                 return self._complete(body)
             case "POST", ("/v1/load_lora_adapter" | "/v1/unload_lora_adapter") if self.lora_routes:
+                if not isinstance(body, Mapping):
+                    return refusal(
+                        400, "Bad Request", "[{'type': 'missing', 'loc': ('body',), 'msg': 'Field required'}]"
+                    )
                 return lora[path](body)
             case _, ("/v1/load_lora_adapter" | "/v1/unload_lora_adapter") if self.lora_routes:
                 return json_answer({"detail": "Method Not Allowed"}, 405)

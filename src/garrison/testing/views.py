@@ -50,6 +50,9 @@ class RecordingStartView:
     def note(self, text: str) -> None:
         self.events.append(("note", text))
 
+    def starting(self, *, seconds: float, memory_bytes: int) -> None:
+        self.events.append(("starting", ""))
+
     def phase(self, name: str, *, seconds: float, memory_bytes: int) -> None:
         self.events.append(("phase", name))
 

@@ -243,10 +243,10 @@ def test_the_url_may_be_a_setting(cli: Any, url: str, monkeypatch: pytest.Monkey
     _, file, stack = lab
     monkeypatch.setenv("GARRISON_SERVER_URL", url)
     assert cli("apply", file, "--yes").code == 0
-    found = json.loads(cli("inventory", "stacks", "--query", f"name:{stack}", "--json").out)
+    found = json.loads(cli("inventory", "stacks", "--query", f"name:{stack}", "--json").out)["rows"]
     assert [one["name"] for one in found] == [stack]
     monkeypatch.delenv("GARRISON_SERVER_URL")
-    assert json.loads(cli("inventory", "stacks", "--json").out) == [], "nothing was recorded on this machine"
+    assert json.loads(cli("inventory", "stacks", "--json").out)["rows"] == [], "nothing was recorded on this machine"
 
 
 def test_watch_is_refused(there: Any, lab: Any, url: str) -> None:

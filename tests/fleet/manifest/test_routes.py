@@ -133,3 +133,13 @@ def test_options_belong_to_a_policy_of_their_name(policy: str) -> None:
         else:
             with pytest.raises(InvalidError, match=f"options of the policy {options}"):
                 load(text)
+
+
+def test_profiles_are_kept_as_they_are_written() -> None:
+    text = HEAD + '  r: {to: a}\nprofiles: {coding: {gpt-4: a, "Some/Model-1": null}, none: {}}\n'
+    declaration = load(text)
+    assert declaration.profiles == {"coding": {"gpt-4": "a", "Some/Model-1": None}, "none": {}}
+    assert load(dump_manifest(declaration)) == declaration
+    assert Declaration.from_json(declaration.to_json()) == declaration
+    with pytest.raises(InvalidError, match=r"profiles\.coding\.gpt-4"):
+        load(HEAD + "  r: {to: a}\nprofiles: {coding: {gpt-4: [a]}}\n")

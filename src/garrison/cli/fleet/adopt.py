@@ -1,6 +1,5 @@
 """`garrison adopt`."""
 
-import json as json_module
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -8,7 +7,9 @@ import typer
 
 from garrison.base.errors import UsageError
 from garrison.base.exit_codes import ExitCode
+from garrison.cli.fleet.lock_wait import LockTimeout, once_free
 from garrison.cli.fleet.options import Yes
+from garrison.cli.json_answer import answer
 from garrison.cli.options import Json
 from garrison.cli.options import app as make_app
 
@@ -34,6 +35,7 @@ def adopt(
     query: Annotated[
         str | None, typer.Option("--query", help="Adopt the unmanaged adapters that match: name, target, path, base.")
     ] = None,
+    lock_timeout: LockTimeout = 0.0,
     yes: Yes = False,
     json: Json = False,
 ) -> int:
@@ -65,11 +67,12 @@ def adopt(
                     _show(adapters, stack, page)
                 if adapters:
                     confirm(f"Adopt {counted(len(adapters), 'adapter')} into {stack}?", stop, json=json)
-            done = run(operations.adopt(request, view, fingerprint=fingerprint), stop)
+            adopting = once_free(lambda: operations.adopt(request, view, fingerprint=fingerprint), lock_timeout, view)
+            done = run(adopting, stop)
         finally:
             view.end()
     if json:
-        print(json_module.dumps(done.to_json() | {"manifest": _manifest_body(done)}, ensure_ascii=False))
+        print(answer(done.to_json() | {"manifest": _manifest_body(done)}))
     else:
         if yes and done.command is not None:
             _show(done.addition.adapters, stack, page)

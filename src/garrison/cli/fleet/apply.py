@@ -1,14 +1,14 @@
 """`garrison apply`."""
 
-import json as json_module
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from garrison.base.errors import UsageError
-from garrison.base.exit_codes import ExitCode
+from garrison.cli.fleet.lock_wait import LockTimeout
 from garrison.cli.fleet.options import AcceptStale, Adopt, All, File, Files, Force, ModeName, Modes, Props, Yes
 from garrison.cli.fleet.options import declaration as load
+from garrison.cli.json_answer import answer
 from garrison.cli.options import Json, ServerUrl
 from garrison.cli.options import app as make_app
 
@@ -36,6 +36,7 @@ def apply(
     force: Force = False,
     adopt: Adopt = False,
     accept_stale_cache: AcceptStale = False,
+    lock_timeout: LockTimeout = 0.0,
     prop: Props = None,
     everything: All = False,
     server: ServerUrl = None,
@@ -76,7 +77,9 @@ def apply(
                 f"--watch is not for a server elsewhere: {operations.place} carries owed actions out by itself",
                 hint="Leave it out; `garrison status --server URL` shows what is still owed.",
             )
-        return apply_request(operations, request, watch=watch, yes=yes, everything=everything, json=json)
+        return apply_request(
+            operations, request, watch=watch, yes=yes, everything=everything, json=json, lock_timeout=lock_timeout
+        )
 
 
 def apply_request(
@@ -87,13 +90,22 @@ def apply_request(
     yes: bool,
     everything: bool,
     json: bool,
+    lock_timeout: float = 0.0,
 ) -> int:
     """Plan, ask, apply and show. Returns the exit code."""
     from garrison.cli.fleet.applying import Applying
     from garrison.cli.fleet.wiring import INTERRUPTED
     from garrison.cli.views.applied import show_applied, show_interrupted
 
-    applying = Applying(operations, request, yes=yes, everything=everything, json=json, again="garrison apply")
+    applying = Applying(
+        operations,
+        request,
+        yes=yes,
+        everything=everything,
+        json=json,
+        again="garrison apply",
+        lock_timeout=lock_timeout,
+    )
     page, stop, place = applying.page, applying.stop, operations.place
     try:
         applying.confirm()
@@ -115,8 +127,7 @@ def apply_request(
     # A Ctrl-C that arrived while the last actions finished interrupted nothing.
     code = INTERRUPTED if stop.asked and applied.owed else int(applied.exit_code)
     if json:
-        body = applied.to_json() | {"ok": code == ExitCode.OK, "exit_code": code}
-        print(json_module.dumps(body, ensure_ascii=False))
+        print(answer(applied.to_json(), code=code))
     elif code == INTERRUPTED:
         show_interrupted(applied.outcomes, page, begun=True, again="garrison apply")
     return code

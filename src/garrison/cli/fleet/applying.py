@@ -4,6 +4,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 from garrison.base.errors import ConflictError
+from garrison.cli.fleet.lock_wait import once_free
 from garrison.cli.fleet.question import confirm, question_of
 from garrison.cli.fleet.wiring import INTERRUPTED, Stop, run
 from garrison.cli.views.applied import interrupted_json, show_interrupted, show_left
@@ -26,13 +27,22 @@ class Applying:
 
     Args:
         again: the command that continues after an interruption.
+        lock_timeout: seconds to wait for a stack that is held.
 
     Attributes:
         place: the server that carries it out; None when this process does.
     """
 
     def __init__(
-        self, operations: StackOperations, request: ApplyRequest, *, yes: bool, everything: bool, json: bool, again: str
+        self,
+        operations: StackOperations,
+        request: ApplyRequest,
+        *,
+        yes: bool,
+        everything: bool,
+        json: bool,
+        again: str,
+        lock_timeout: float = 0.0,
     ) -> None:
         self.page, self.stop = Page(), Stop()
         self.place = operations.place
@@ -40,6 +50,7 @@ class Applying:
         self._request = request
         self._yes, self._json = yes, json
         self._again = again
+        self._lock_timeout = lock_timeout
         self._facts = run(plan_facts(operations, request.declaration, everything=everything), self.stop)
         self._shown: Plan | None = None
         self._sent = False
@@ -57,7 +68,7 @@ class Applying:
         """
         if self._yes:
             return
-        plan = run(self._operations.plan(self._request, self.view, settle=True), self.stop)
+        plan = run(self._once_free(lambda: self._operations.plan(self._request, self.view, settle=True)), self.stop)
         self._shown = plan
         self.view.end()
         if plan.changes_required and not plan.conflicts and not plan.instance_conflicts:
@@ -71,7 +82,8 @@ class Applying:
         """
         self._sent = True
         try:
-            return run(change(self._shown.fingerprint if self._shown else None), self.stop)
+            fingerprint = self._shown.fingerprint if self._shown else None
+            return run(self._once_free(lambda: change(fingerprint)), self.stop)
         except ConflictError as error:
             if self._shown is None or "fingerprint" not in error.details:
                 raise
@@ -79,6 +91,9 @@ class Applying:
             raise ConflictError(f"{error.message}: {changes}", hint=error.hint, details=error.details) from None
         finally:
             self.view.end()
+
+    def _once_free(self, work: Callable[[], Coroutine[Any, Any, T]]) -> Coroutine[Any, Any, T]:
+        return once_free(work, self._lock_timeout, self.view)
 
     def interrupted(self) -> int:
         """Report what was done until Ctrl-C, and return the exit code. There is no result: the view has it all."""

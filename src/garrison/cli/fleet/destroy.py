@@ -1,6 +1,5 @@
 """`garrison destroy`."""
 
-import json as json_module
 from pathlib import Path
 from typing import Annotated
 
@@ -8,8 +7,10 @@ import typer
 
 from garrison.base.errors import InvalidError, UsageError
 from garrison.base.exit_codes import ExitCode
+from garrison.cli.fleet.lock_wait import LockTimeout
 from garrison.cli.fleet.options import All, File, Files, Props, Yes
 from garrison.cli.fleet.options import declaration as load
+from garrison.cli.json_answer import answer
 from garrison.cli.options import Json, ServerUrl
 from garrison.cli.options import app as make_app
 
@@ -26,6 +27,7 @@ def destroy(
     file: File = None,
     stack: Stack = None,
     yes: Yes = False,
+    lock_timeout: LockTimeout = 0.0,
     prop: Props = None,
     everything: All = False,
     server: ServerUrl = None,
@@ -33,6 +35,7 @@ def destroy(
 ) -> int:
     """Unload everything a stack owns, and forget the stack.
 
+    A stack that was destroyed before is destroyed: that is no error.
     Adapters that others loaded stay. On a target out of reach, unloading stays
     owed until the target answers again.
     """
@@ -46,10 +49,10 @@ def destroy(
             hint="`garrison destroy --stack NAME` needs no manifest; `garrison status` lists the stacks.",
         )
     name = stack if stack is not None else load(files, file, prop).stack
-    return _destroy(name, server=server, yes=yes, everything=everything, json=json)
+    return _destroy(name, server=server, yes=yes, everything=everything, json=json, lock_timeout=lock_timeout)
 
 
-def _destroy(stack: str, *, server: str | None, yes: bool, everything: bool, json: bool) -> int:
+def _destroy(stack: str, *, server: str | None, yes: bool, everything: bool, json: bool, lock_timeout: float) -> int:
     from garrison.cli.fleet.applying import Applying
     from garrison.cli.fleet.wiring import INTERRUPTED, open_stacks
     from garrison.cli.views.applied import show_applied, show_interrupted
@@ -57,7 +60,9 @@ def _destroy(stack: str, *, server: str | None, yes: bool, everything: bool, jso
 
     with open_stacks(server) as operations:
         request, again = ApplyRequest.destroying(stack), f"garrison destroy --stack {stack}"
-        applying = Applying(operations, request, yes=yes, everything=everything, json=json, again=again)
+        applying = Applying(
+            operations, request, yes=yes, everything=everything, json=json, again=again, lock_timeout=lock_timeout
+        )
         page = applying.page
         try:
             applying.confirm()
@@ -72,8 +77,7 @@ def _destroy(stack: str, *, server: str | None, yes: bool, everything: bool, jso
             applying.view.end()
     code = INTERRUPTED if applying.stop.asked and done.applied.owed else int(done.applied.exit_code)
     if json:
-        body = done.to_json() | {"ok": code == ExitCode.OK, "exit_code": code}
-        print(json_module.dumps(body, ensure_ascii=False))
+        print(answer(done.to_json(), code=code))
         return code
     show_applied(done.applied, page, continued=code == INTERRUPTED, place=applying.place)
     if code == INTERRUPTED:

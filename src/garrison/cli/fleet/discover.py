@@ -1,12 +1,12 @@
 """`garrison discover`."""
 
-import json as json_module
 from typing import Annotated
 
 import typer
 
 from garrison.base.exit_codes import ExitCode
 from garrison.cli.fleet.options import File, declaration
+from garrison.cli.json_answer import answer
 from garrison.cli.options import Json, KeyEnv
 from garrison.cli.options import app as make_app
 
@@ -43,8 +43,7 @@ def discover(
         found = run(operations.discover(request, SilentView()), Stop())
     code = ExitCode.OK if all(one.seen.known for one in found) else ExitCode.UNREACHABLE
     if json:
-        body = {"ok": code is ExitCode.OK, "exit_code": int(code), "targets": [one.to_json() for one in found]}
-        print(json_module.dumps(body, ensure_ascii=False))
+        print(answer({"targets": [one.to_json() for one in found]}, code=code))
     else:
         show_discovered(found, Page())
     return code

@@ -1,10 +1,9 @@
 """`garrison drift`."""
 
-import json as json_module
-
 from garrison.base.exit_codes import ExitCode
 from garrison.cli.fleet.on_record import OnRecord
 from garrison.cli.fleet.options import All, ExitCodes, Stack
+from garrison.cli.json_answer import answer
 from garrison.cli.options import Json, ServerUrl
 from garrison.cli.options import app as make_app
 
@@ -41,8 +40,7 @@ def drift(
     if exit_code:
         code = ExitCode.DRIFT if found.found else ExitCode.UNREACHABLE if found.unknown else ExitCode.OK
     if json:
-        body = {"ok": True, "exit_code": int(code)} | found.to_json()
-        print(json_module.dumps(body, ensure_ascii=False))
+        print(answer(found.to_json(), code=code, ok=True))
     else:
         show_drifts(found, page, now, everything=everything, place=operations.place)
     return code

@@ -1,11 +1,11 @@
 """`garrison eval`."""
 
-import json as json_module
 from typing import Annotated
 
 import typer
 
 from garrison.cli.fleet.options import File, Files, Props, declaration
+from garrison.cli.json_answer import answer
 from garrison.cli.options import Json
 from garrison.cli.options import app as make_app
 
@@ -31,5 +31,6 @@ def evaluate(
     if json and yaml:
         raise UsageError("--json and --yaml are mutually exclusive", hint="Choose one.")
     declared = declaration(files, file, prop)
-    print(json_module.dumps(declared.to_json()) if json else dump_manifest(declared), end="\n" if json else "")
+    shown = answer(declared.to_json()) if json else dump_manifest(declared, selections=False)
+    print(shown, end="\n" if json else "")
     return 0

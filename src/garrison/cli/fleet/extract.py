@@ -9,6 +9,7 @@ import typer
 from garrison.base.errors import InvalidError
 from garrison.cli.fleet.inventory import Queries
 from garrison.cli.fleet.on_record import OnRecord
+from garrison.cli.json_answer import answer
 from garrison.cli.options import Json
 from garrison.cli.options import app as make_app
 
@@ -28,12 +29,14 @@ def extract(
     force: Annotated[bool, typer.Option("--force", help="Overwrite FILE.")] = False,
     json: Json = False,
 ) -> int:
-    """Write a manifest from what was last seen; applying it sends nothing to any
-    target.
+    """Write a manifest from what was last seen; applying it does what is owed, and
+    nothing else.
 
-    Managed adapters are written as declared, unmanaged ones with the path they
-    are served from. A manifest cannot express content that changed at a declared
-    path since it was applied: an apply rolls that out.
+    The adapters of a stack are written as declared, or as they are served now if
+    others changed them. Adapters that no stack owns are written only if a query
+    asks for them by name, path, status or managed, or --stack names a new stack.
+    A manifest cannot express content that changed at a declared path since it was
+    applied: an apply rolls that out.
     """
     from garrison.base.files import write_atomic
     from garrison.cli.fleet.wiring import open_operations, run
@@ -52,7 +55,11 @@ def extract(
     if json:
         import json as json_module
 
-        text = json_module.dumps(manifest_body(found.declaration), ensure_ascii=False, indent=2) + "\n"
+        body = manifest_body(found.declaration)
+        if output is None:
+            print(answer({"manifest": body, "notes": notes, "owed": found.owed}))
+            return 0
+        text = json_module.dumps(body, ensure_ascii=False, indent=2) + "\n"
     else:
         head = [f"written by `garrison extract` on {now:%Y-%m-%d %H:%M:%S} UTC, from what was last seen", *notes]
         text = "".join(f"# {line}\n" for line in head) + dump_manifest(found.declaration)
@@ -63,5 +70,6 @@ def extract(
         write_atomic(output, text)
     except OSError as error:
         raise InvalidError(f"cannot write {output}: {error.strerror}", hint="Choose another file.") from None
-    print(f"wrote {output}; `garrison plan {output}` confirms that it changes nothing", file=sys.stderr)
+    shown = "shows what is owed" if found.owed else "confirms that it changes nothing"
+    print(f"wrote {output}; `garrison plan {output}` {shown}", file=sys.stderr)
     return 0

@@ -1,6 +1,5 @@
 """`garrison forget`."""
 
-import json as json_module
 from datetime import datetime
 from typing import TYPE_CHECKING, Annotated
 
@@ -8,6 +7,7 @@ import typer
 
 from garrison.base.exit_codes import ExitCode
 from garrison.cli.fleet.options import Yes
+from garrison.cli.json_answer import answer
 from garrison.cli.options import Json
 from garrison.cli.options import app as make_app
 
@@ -54,7 +54,7 @@ def forget(
             view.end()
         now = operations.now()
     if json:
-        print(json_module.dumps(done.to_json(), ensure_ascii=False))
+        print(answer(done.to_json()))
         return ExitCode.OK
     if yes:
         _show(done.loss, page, now)

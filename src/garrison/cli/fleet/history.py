@@ -1,7 +1,6 @@
 """`garrison history`."""
 
 import contextlib
-import json as json_module
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,6 +9,7 @@ import typer
 from garrison.base.errors import UsageError
 from garrison.cli.fleet.on_record import OnRecord
 from garrison.cli.fleet.options import Stack
+from garrison.cli.json_answer import line
 from garrison.cli.options import Json, ServerUrl
 from garrison.cli.options import app as make_app
 
@@ -57,7 +57,7 @@ def history(
 
     def show(event: "Event") -> None:
         if json:
-            print(json_module.dumps(event_json(event), ensure_ascii=False), flush=True)
+            print(line(event_json(event)), flush=True)
         else:
             show_event(event, page)
             page.flush()

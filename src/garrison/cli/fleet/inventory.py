@@ -1,12 +1,12 @@
 """`garrison inventory`."""
 
-import json as json_module
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from garrison.cli.fleet.options import All
+from garrison.cli.json_answer import answer
 from garrison.cli.options import Json, ServerUrl
 from garrison.cli.options import app as make_app
 
@@ -61,7 +61,8 @@ def inventory(
     with open_stacks(server) as operations:
         found = run(operations.inventory(noun.value, query or ""))
     if json:
-        print(json_module.dumps(found.to_json(), ensure_ascii=False))
+        rows = found.to_json()
+        print(answer({"noun": noun.value, "count": len(rows), "on_record": found.on_record, "rows": rows}))
     elif found.rows:
         show_rows(noun, found.rows, Page(), found.now, everything=everything)
     else:

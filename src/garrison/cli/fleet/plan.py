@@ -1,11 +1,11 @@
 """`garrison plan`."""
 
-import json as json_module
 from typing import TYPE_CHECKING
 
 from garrison.base.exit_codes import ExitCode
 from garrison.cli.fleet.options import AcceptStale, Adopt, All, ExitCodes, File, Files, Force, ModeName, Modes, Props
 from garrison.cli.fleet.options import declaration as load
+from garrison.cli.json_answer import answer
 from garrison.cli.options import Json, ServerUrl
 from garrison.cli.options import app as make_app
 
@@ -62,7 +62,7 @@ def simulate(request: "ApplyRequest", *, server: str | None, exit_code: bool, ev
             view.end()
     code = exit_code_of(drafted) if exit_code else ExitCode.OK
     if json:
-        print(json_module.dumps({"ok": True, "exit_code": int(code), "plan": drafted.to_json()}, ensure_ascii=False))
+        print(answer({"plan": drafted.to_json()}, code=code, ok=True))
     return code
 
 

@@ -1,12 +1,12 @@
 """`garrison status`."""
 
-import json as json_module
 from typing import Annotated
 
 import typer
 
 from garrison.cli.fleet.on_record import OnRecord
 from garrison.cli.fleet.options import All, Stack
+from garrison.cli.json_answer import answer
 from garrison.cli.options import Json, ServerUrl
 from garrison.cli.options import app as make_app
 
@@ -39,7 +39,7 @@ def status(
         finally:
             view.end()
     if json:
-        print(json_module.dumps({"ok": True} | found.to_json(), ensure_ascii=False))
+        print(answer(found.to_json()))
     else:
         show_status(found, page, everything=everything, place=operations.place)
     return 0

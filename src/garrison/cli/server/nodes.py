@@ -26,19 +26,15 @@ def list_nodes(server: ServerUrl = None, json: Json = False) -> int:
     if json:
         print(json_module.dumps(found, ensure_ascii=False))
         return 0
-    from rich.console import Console
-    from rich.table import Table
+    from garrison.cli.views.table import print_table
 
-    from garrison.cli.views.page import plain
-
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for title in ("node", "state", "instances", "version", "address"):
-        table.add_column(title, overflow="fold")
+    rows = []
     for name, one in found.items():
         state = one["state"] if not one.get("reason") else f"{one['state']}: {one['reason']}"
-        count = str(one.get("instances", ""))
-        table.add_row(*map(plain, (name, state, count, one.get("version", ""), one["address"] or "this server")))
-    Console().print(table)
+        rows.append(
+            (name, state, str(one.get("instances", "")), one.get("version", ""), one["address"] or "this server")
+        )
+    print_table(("node", "state", "instances", "version", "address"), rows)
     return 0
 
 

@@ -1,14 +1,16 @@
 """Rendering of a finished apply: what was done, what failed and the next step, and what is still owed."""
 
-import json as json_module
 from collections import Counter
 from collections.abc import Sequence
 
 from rich.text import Text
 
+from garrison.cli.json_answer import answer
 from garrison.cli.views.glyphs import DONE_WORDS, MARKS
 from garrison.cli.views.page import Page, counted, plain, sentence
 from garrison.fleet.operations.apply import Applied
+from garrison.fleet.values.cures import is_silent
+from garrison.fleet.values.failure import cause_and_detail
 from garrison.fleet.values.instance_change import InstanceKind
 from garrison.fleet.values.view import Outcome
 from garrison.store.records import ActionState
@@ -75,12 +77,10 @@ def show_left(place: str, page: Page) -> None:
 def interrupted_json(outcomes: Sequence[Outcome], exit_code: int) -> str:
     """Return what `--json` prints after Ctrl-C."""
     body = {
-        "ok": False,
         "code": "interrupted",
-        "exit_code": exit_code,
         "outcomes": [one.to_json() for one in outcomes],
     }
-    return json_module.dumps(body)
+    return answer(body, code=exit_code)
 
 
 _INSTANCE_WORDS = {InstanceKind.DELETE: "deleted", InstanceKind.UPDATE: "changed", InstanceKind.CREATE: "created"}
@@ -144,6 +144,30 @@ def _owed(owed: Sequence[Outcome], page: Page, place: str | None) -> None:
         (f"{len(owed):,} owed", "yellow"),
         f" on {counted(len(targets), 'target')}: {sentence(targets)}",
     )
+    causes = _by_cause(owed)
+    for text, names in list(causes.items())[:_MOST]:
+        page.line("  ", f"{sentence(names)}: ", plain(text))
+    if len(causes) > _MOST:
+        page.line("  ", (f"… and {len(causes) - _MOST:,} more causes (`garrison status`, or --json)", "dim"))
     who = plain(place) if place else "`garrison apply`, `garrison apply --watch` or `garrison agent`"
-    ways = f"{who} carries them out once the targets answer."
+    silent = all(one.failure is None or (one.failure.cause and is_silent(one.failure.cause)) for one in owed)
+    ways = f"{who} carries them out once the targets answer{'' if silent else ' as they should'}."
     page.line("  ", ("→ ", "dim"), ways)
+
+
+def _by_cause(owed: Sequence[Outcome]) -> dict[str, list[str]]:
+    """Group the targets that answered, and whose answer was no use, by the reason and the next step.
+
+    What did not answer is listed above, in the plan.
+    """
+    found: dict[str, list[str]] = {}
+    for one in owed:
+        failure = one.failure
+        if failure is None or (failure.cause is not None and is_silent(failure.cause)):
+            continue
+        said = cause_and_detail(one.action.target, failure.message)
+        text = f"{said}  → {failure.hint}" if failure.hint else said
+        names = found.setdefault(text, [])
+        if one.action.target not in names:
+            names.append(one.action.target)
+    return found

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from rich.text import Text
 
-from garrison.cli.views.not_asked import local_hint
+from garrison.cli.views.not_asked import next_step
 from garrison.cli.views.page import Page, counted, plain
 from garrison.fleet.operations.discover import Discovered
 from garrison.fleet.values.observation import Cause
@@ -39,8 +39,8 @@ def _target(one: Discovered, page: Page) -> None:
         local = one.seen.cause is Cause.LOCAL
         why = f"{'not asked' if local else one.seen.cause}: {one.seen.detail}"
         page.entry(Text.assemble(("? ", "yellow"), (name, "bold"), (address, "dim"), "  "), Text(plain(why), "yellow"))
-        if local:
-            page.line("    ", ("→ ", "dim"), (local_hint(one.seen.detail), "dim"))
+        if step := next_step(f"{one.seen.cause}: {one.seen.detail}"):
+            page.line("    ", ("→ ", "dim"), (step, "dim"))
         return
     page.entry(Text.assemble(("✓ ", "green"), (name, "bold")), Text(address, "dim"))
     for model in one.models:

@@ -7,7 +7,7 @@ from itertools import groupby
 from rich.text import Text
 
 from garrison.cli.views.age import ago, utc
-from garrison.cli.views.not_asked import detail_of, local_hint
+from garrison.cli.views.not_asked import detail_of, next_step
 from garrison.cli.views.page import Page, counted, plain, shortened
 from garrison.fleet.report.drifts import DriftRow, Drifts
 
@@ -72,12 +72,15 @@ def _unknown(unknown: Mapping[str, str], page: Page, *, everything: bool, place:
     page.heading(Text(told, "yellow"))
     names = list(unknown) if everything else list(unknown)[:_MOST_UNKNOWN]
     width = min(_NAME_WIDTH, max(len(name) for name in names))
+    steps: set[str] = set()
     for name in names:
         head = Text.assemble("  ", ("? ", "yellow"), (f"{plain(name):<{width}}", "bold"), "  ")
         fault = detail_of(unknown[name])
         page.entry(head, Text(plain(unknown[name] if fault is None else f"not asked: {fault}")))
-        if fault is not None:
-            page.line("      ", ("→ ", "dim"), (local_hint(fault, place), "dim"))
+        step = next_step(unknown[name], place)
+        if step and step not in steps:  # below the first target that needs it
+            steps.add(step)
+            page.line("      ", ("→ ", "dim"), (step, "dim"))
     if len(unknown) > len(names):
         page.line("  ", (f"… and {counted(len(unknown) - len(names), 'more target')} (--all, or --json)", "dim"))
 

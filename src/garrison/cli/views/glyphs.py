@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from garrison.fleet.values.plan import Action, ActionKind
 from garrison.store.records import ActionState
 
-__all__ = ["CONFLICT", "DONE_WORDS", "MARKS", "OWED", "STATE_MARKS", "Mark", "is_owed", "mark_of"]
+__all__ = ["CONFLICT", "DONE_WORDS", "MARKS", "OWED", "STATE_MARKS", "Mark", "mark_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,11 +62,4 @@ def mark_of(action: Action) -> Mark:
     """Return the mark of an action; conflicts and owed actions have their own."""
     if action.conflict:
         return CONFLICT
-    return OWED if is_owed(action) else MARKS[action.kind]
-
-
-def is_owed(action: Action) -> bool:
-    """Return whether the action is blocked only by a recoverable failure, and will be carried out once that clears."""
-    if action.kind is not ActionKind.BLOCKED or action.conflict:
-        return False
-    return action.failure is not None and action.failure.recoverable
+    return OWED if action.waits else MARKS[action.kind]

@@ -9,11 +9,14 @@ from rich.text import Text
 from garrison.cli.views.age import utc
 from garrison.cli.views.page import Page, plain, shortened
 from garrison.fleet.values import events
+from garrison.fleet.values.cures import cure_of
 from garrison.store.records import Event
 
 __all__ = ["show_event"]
 
 _WORD_WIDTH = 13
+_LOST = (events.UNREACHABLE, events.CHANGED)
+"""Events that may say why a target became unknown."""
 _STYLES = {
     events.DRIFT: "yellow",
     events.RESTORED: "green",
@@ -41,6 +44,9 @@ def show_event(event: Event, page: Page) -> None:
     if failed and failed.get("message"):
         words += [Text(shortened(str(failed["message"])), "red")]
         words += [Text(f"→ {shortened(str(failed['hint']))}", "dim")] if failed.get("hint") else []
+    elif event.kind in _LOST and (step := cure_of(event.cause, str((event.after or {}).get("detail", "")))):
+        words += [change for change in [_change(event.before, event.after)] if change]
+        words += [Text(f"→ {plain(step)}", "dim")]
     else:
         words += [change for change in [_change(event.before, event.after)] if change]
     words += [Text(plain(event.command), "dim")] if event.command else []

@@ -1,4 +1,4 @@
-"""Terminal output shared by `models` and `adapters`: tables, facts, verifications, confirmations."""
+"""Terminal output shared by `models` and `adapters`: facts, verifications, confirmations."""
 
 import json as json_module
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from garrison.cli.asker import asked
 if TYPE_CHECKING:
     from garrison.models.verify import Verification
 
-__all__ = ["confirm", "print_facts", "print_table", "print_verification"]
+__all__ = ["confirm", "print_facts", "print_verification"]
 
 _MARKS = {
     "ok": "[green]✓[/]",
@@ -32,23 +32,6 @@ def confirm(question: str) -> None:
     """
     if not asked(question):
         raise DeclinedError("Nothing was done.")
-
-
-def print_table(titles: Sequence[str], rows: Sequence[Sequence[str]], *, empty: str) -> None:
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    console = Console(highlight=False)
-    if not rows:
-        console.print(empty, markup=False)
-        return
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for title in titles:
-        table.add_column(title, overflow="fold")
-    for row in rows:
-        table.add_row(*(Text(cell) for cell in row))
-    console.print(table)
 
 
 def print_facts(facts: Sequence[tuple[str, Any]]) -> None:

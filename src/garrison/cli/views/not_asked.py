@@ -1,11 +1,12 @@
-"""Targets that were not contacted because of a fault on our side, such as a missing secret or certificate.
+"""Next steps for targets that could not be observed.
 
-Such a fault says nothing about the target.
+A fault on our side, such as a missing secret or certificate, says nothing about the target: it was not contacted.
 """
 
+from garrison.fleet.values.cures import cure_of
 from garrison.fleet.values.observation import Cause
 
-__all__ = ["detail_of", "is_local", "local_hint"]
+__all__ = ["detail_of", "is_local", "local_hint", "next_step"]
 
 _PREFIX = f"{Cause.LOCAL}: "
 
@@ -27,3 +28,9 @@ def local_hint(detail: str, place: str | None = None) -> str:
     if detail.endswith(" is not set"):
         return "export it, or have the manifest read it from a file or a command"
     return "fix it on this machine; the target itself may be fine"
+
+
+def next_step(said: str, place: str | None = None) -> str | None:
+    """Return the next step for `cause: detail`, as in `local_hint`; None if there is none."""
+    cause, _, detail = said.partition(": ")
+    return local_hint(detail, place) if is_local(cause) else cure_of(cause, detail)

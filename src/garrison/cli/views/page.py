@@ -19,6 +19,9 @@ from garrison.base.output.plain_text import plain
 __all__ = ["Page", "counted", "plain", "sentence", "shortened"]
 
 _LONGEST_LINE = 1_000_000
+_COMMAND = re.compile(r"`[^`]+`\S?")
+_UNBROKEN = "\ue000"
+"""Stands for a blank where a line must not end. Private use: `plain` leaves none in a text."""
 _DIGEST = re.compile(r"\b([0-9a-f]{12})[0-9a-f]{52}\b")
 
 
@@ -69,7 +72,7 @@ class Page:
         if indent != head.cell_len:
             # The head is too wide to share its line; the body follows below it.
             return [_trimmed(head), *self.laid_out(Text(" " * indent), body)]
-        lines = body.wrap(self.console, max(10, self.width - indent), overflow="fold")
+        lines = _wrapped(body, self.console, max(10, self.width - indent))
         first, *rest = lines
         return [_trimmed(one) for one in (head + first, *(Text(" " * indent) + one for one in rest))]
 
@@ -135,6 +138,22 @@ def sentence(names: Iterable[str], most: int = 5) -> str:
     if len(known) <= most:
         return ", ".join(known)
     return f"{', '.join(known[:most])} and {len(known) - most:,} more"
+
+
+def _wrapped(body: Text, console: Console, width: int) -> list[Text]:
+    """Wrap a text, but not within a command that fits on a line: it is meant to be pasted."""
+    whole = [one for one in _COMMAND.finditer(body.plain) if one.end() - one.start() <= width]
+    if not whole:
+        return list(body.wrap(console, width, overflow="fold"))
+    kept = body.copy()
+    text = list(body.plain)
+    for one in whole:
+        text[one.start() : one.end()] = one[0].replace(" ", _UNBROKEN)
+    kept.plain = "".join(text)
+    lines = list(kept.wrap(console, width, overflow="fold"))
+    for line in lines:
+        line.plain = line.plain.replace(_UNBROKEN, " ")
+    return lines
 
 
 def _trimmed(line: Text) -> Text:

@@ -9,9 +9,11 @@ from itertools import groupby
 from rich.text import Text
 
 from garrison.cli.views.age import ago
-from garrison.cli.views.glyphs import CONFLICT, MARKS, OWED, is_owed, mark_of
-from garrison.cli.views.not_asked import detail_of, local_hint
+from garrison.cli.views.glyphs import CONFLICT, MARKS, OWED, mark_of
+from garrison.cli.views.not_asked import detail_of, local_hint, next_step
 from garrison.cli.views.page import Page, counted, plain, sentence
+from garrison.fleet.values.cures import is_silent
+from garrison.fleet.values.failure import cause_and_detail
 from garrison.fleet.values.instance_change import InstanceChange, InstanceKind
 from garrison.fleet.values.plan import Action, ActionKind, Change, Plan, TargetChange
 
@@ -62,15 +64,10 @@ def show_plan(plan: Plan, page: Page, facts: PlanFacts) -> None:
 
 def show_counts(plan: Plan, page: Page) -> None:
     """Print how many actions there are of each kind: `+ 3 create  ✎ 1 update  = 12 keep`."""
-    # Owed actions and conflicts are of kind `blocked` too, but have counts of their own.
-    waiting = sum(_waits(action, plan) or is_owed(action) for action in plan.actions)
-    apart = len(plan.conflicts) + waiting
-    counted_here = [
-        (mark, sum(action.kind is kind for action in plan.actions) - (apart if kind is ActionKind.BLOCKED else 0))
-        for kind, mark in MARKS.items()
-    ]
-    counted_here += [(OWED, waiting), (CONFLICT, len(plan.conflicts))]
-    parts = [Text(f"{mark.glyph} {number:,} {mark.word}", mark.style) for mark, number in counted_here if number]
+    counts = plan.counts()
+    marks = [(mark, counts.get(str(kind), 0)) for kind, mark in MARKS.items()]
+    marks += [(OWED, counts.get("owed", 0)), (CONFLICT, counts.get("conflict", 0))]
+    parts = [Text(f"{mark.glyph} {number:,} {mark.word}", mark.style) for mark, number in marks if number]
     if parts:
         page.flow(Text("  "), parts)
 
@@ -272,7 +269,8 @@ def _conflicts(conflicts: Sequence[Action], page: Page, facts: PlanFacts) -> Non
 
 
 def _unknown(plan: Plan, page: Page, facts: PlanFacts) -> None:
-    """Print the targets that could not be observed, with what is owed there. Their silence proves nothing."""
+    """Print the targets that could not be observed, with what is owed there: those that did not answer, and those whose
+    answer proves nothing."""
     if not plan.unknown:
         return
     waiting: defaultdict[str, list[Action]] = defaultdict(list)
@@ -282,8 +280,12 @@ def _unknown(plan: Plan, page: Page, facts: PlanFacts) -> None:
     faults = {name: fault for name, said in plan.unknown.items() if (fault := detail_of(_cause(name, said)))}
     if faults:
         _not_asked(faults, waiting, page, facts)
-    if len(plan.unknown) > len(faults):
-        _out_of_reach([name for name in plan.unknown if name not in faults], plan, waiting, page, facts)
+    others = [name for name in plan.unknown if name not in faults]
+    silent = [name for name in others if is_silent(_cause(name, plan.unknown[name]).partition(": ")[0])]
+    if silent:
+        _out_of_reach("out of reach", silent, "Their silence proves nothing", plan, waiting, page, facts)
+    if answering := [name for name in others if name not in silent]:
+        _out_of_reach("not usable", answering, "What they answer proves nothing", plan, waiting, page, facts)
 
 
 def _not_asked(
@@ -304,26 +306,38 @@ def _not_asked(
 
 
 def _out_of_reach(
-    away: Sequence[str], plan: Plan, waiting: Mapping[str, Sequence[Action]], page: Page, facts: PlanFacts
+    title: str,
+    away: Sequence[str],
+    why: str,
+    plan: Plan,
+    waiting: Mapping[str, Sequence[Action]],
+    page: Page,
+    facts: PlanFacts,
 ) -> None:
     """Print targets that did not answer usefully, those with the most owed actions first."""
     page.blank()
-    page.heading(Text.assemble(("out of reach", "bold yellow"), (f"  {counted(len(away), 'target')}", "dim")))
+    page.heading(Text.assemble((title, "bold yellow"), (f"  {counted(len(away), 'target')}", "dim")))
     names = sorted(away, key=lambda name: (-len(waiting[name]), name))
     shown = names if facts.everything else names[:_MOST_TARGETS]
     width = min(_NAME_WIDTH, max(len(name) for name in shown))
+    told: set[str] = set()
     for name in shown:
         seen = facts.last_seen.get(name)
         when = f"last seen {ago(seen, facts.now)}" if seen else "never seen"
         head = Text.assemble("  ", ("? ", "yellow"), (f"{plain(name):<{width}}", "bold"), "  ")
         page.entry(head, Text.assemble(_cause(name, plan.unknown[name]), (f"  {when}", "dim")))
+        step = next_step(_cause(name, plan.unknown[name]))
+        if step and step not in told:  # below the first target that needs it
+            told.add(step)
+            page.line("      ", ("→ ", "dim"), (step, "dim"))
         for reason, actions in _by_reason(waiting[name]):
             said = f"{counted(len(actions), 'adapter')} {reason}: {sentence(action.name for action in actions)}"
             page.line("      ", ("⊘ ", "yellow"), said)
     _more(len(names) - len(shown), "target", page)
     owed = sum(len(waiting[name]) for name in away)
-    tail = f"{_stays_owed(owed)} until they answer again" if owed else "nothing is owed there"
-    page.line("  ", (f"Their silence proves nothing; {tail}.", "dim"))
+    until = "they answer again" if title == "out of reach" else "that is corrected"
+    tail = f"{_stays_owed(owed)} until {until}" if owed else "nothing is owed there"
+    page.line("  ", (f"{why}; {tail}.", "dim"))
 
 
 def _stays_owed(number: int) -> str:
@@ -332,9 +346,7 @@ def _stays_owed(number: int) -> str:
 
 def _cause(name: str, message: str) -> str:
     """Shorten `target edge-7 is out of reach (refused): …` to `refused: …`; the line names the target already."""
-    said = plain(message).removeprefix(f"target {plain(name)} is out of reach ")
-    cause, closed, detail = said.partition("): ")
-    return f"{cause.removeprefix('(')}: {detail}" if closed and cause.startswith("(") else said
+    return plain(cause_and_detail(name, message))
 
 
 def _by_reason(actions: Iterable[Action]) -> Iterable[tuple[str, list[Action]]]:

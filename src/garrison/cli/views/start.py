@@ -34,6 +34,9 @@ class LineView:
     def note(self, text: str) -> None:
         self._write(f"garrison: {text}")
 
+    def starting(self, *, seconds: float, memory_bytes: int) -> None:
+        """A journal has a line for each phase."""
+
     def phase(self, name: str, *, seconds: float, memory_bytes: int) -> None:
         self._write(f"garrison: {name} (after {seconds:.1f} s, {size_text(memory_bytes)})")
 
@@ -66,30 +69,40 @@ class LineView:
 
 
 class RichView:
-    """For people: a spinner on the current phase, and the time of each phase that is over."""
+    """For people: the current phase, with a clock, memory and the engine's last line; the time of each that is over."""
 
     def __init__(self, out: TextIO, *, logs: bool) -> None:
         from rich.console import Console
         from rich.status import Status
 
+        from garrison.cli.views.spinning import Spinning
+
         self._console = Console(file=out, highlight=False)
         self._status: Status | None = None
         self.logs = logs
         self._name, self._since = "starting", 0.0
+        self._now = Spinning()
 
     def note(self, text: str) -> None:
-        self._console.print(f"[dim]·[/] {_escaped(text)}")
+        # The terminal breaks a long line, so that a command or a path in it can still be copied whole.
+        self._console.print(f"[dim]·[/] {_escaped(text)}", soft_wrap=True)
+
+    def starting(self, *, seconds: float, memory_bytes: int) -> None:
+        self._now.saw(seconds, memory_bytes)
+        if self._status is None and self._name == "starting":
+            self._spin("starting")
 
     def phase(self, name: str, *, seconds: float, memory_bytes: int) -> None:
         self._settle(seconds, memory_bytes)
         self._name, self._since = name, seconds
-        self._spin(f"{name} …")
+        self._now.saw(seconds, memory_bytes)
+        self._spin(name)
 
     def line(self, text: str) -> None:
         if self.logs:
             self._console.print(f"[dim]{_escaped(text)}[/]")
-        elif self._status is None and self._name == "starting":
-            self._spin("starting …")
+        else:
+            self._now.line = text
 
     def ready(self, *, seconds: float, memory_bytes: int) -> None:
         self._settle(seconds, memory_bytes)
@@ -112,7 +125,9 @@ class RichView:
 
     def stopping(self, reason: str) -> None:
         self._halt()
-        self._spin(f"stopping ({reason}) …")
+        self._now.line = ""
+        self._now.saw(0.0, 0)
+        self._spin(f"stopping ({reason})")
 
     def stopped(self, *, seconds: float) -> None:
         self._halt()
@@ -126,9 +141,10 @@ class RichView:
         took = f"{seconds - self._since:6.1f} s"
         self._console.print(f"[green]✓[/] {self._name:<12} [dim]{took}  {size_text(memory_bytes):>9}[/]")
 
-    def _spin(self, text: str) -> None:
+    def _spin(self, name: str) -> None:
         self._halt()
-        self._status = self._console.status(_escaped(text), spinner="dots")
+        self._now.name = name
+        self._status = self._console.status(self._now, spinner="dots")
         self._status.start()
 
     def _halt(self) -> None:

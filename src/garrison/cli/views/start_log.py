@@ -25,6 +25,9 @@ class LogView:
     def note(self, text: str) -> None:
         _log.info(text)
 
+    def starting(self, *, seconds: float, memory_bytes: int) -> None:
+        """A log has a line for each phase."""
+
     def phase(self, name: str, *, seconds: float, memory_bytes: int) -> None:
         _log.info("phase", phase=name, seconds=round(seconds, 1), memory_bytes=memory_bytes)
 

@@ -9,6 +9,7 @@ from garrison.cli.views.age import ago, duration, utc
 from garrison.cli.views.not_asked import is_local, local_hint
 from garrison.cli.views.page import Page, counted, plain, sentence, shortened
 from garrison.fleet.report.status import AdapterStatus, FleetStatus, StackStatus, TargetStatus
+from garrison.fleet.values.cures import is_silent
 
 __all__ = ["STATE_LOOKS", "show_status"]
 
@@ -166,8 +167,9 @@ def _targets(status: FleetStatus, page: Page, *, everything: bool, place: str | 
     page.blank()
     page.heading(Text("targets", "bold"))
     width = min(_NAME_WIDTH, max((len(one.name) for one in shown), default=0))
+    told: set[str] = set()
     for one in shown:
-        _target(one, status.at, width, page, place)
+        _target(one, status.at, width, page, place, told)
     left = len(status.targets) - len(shown) - calm
     if left > 0:
         page.line("  ", (f"… and {counted(left, 'more target')} with problems (--all, or --json)", "dim"))
@@ -175,13 +177,16 @@ def _targets(status: FleetStatus, page: Page, *, everything: bool, place: str | 
         page.line("  ", ("✓ ", "green"), (f"{counted(calm, 'target')} reachable, serving everything", "dim"))
 
 
-def _target(one: TargetStatus, now: datetime, width: int, page: Page, place: str | None) -> None:
+def _target(one: TargetStatus, now: datetime, width: int, page: Page, place: str | None, told: set[str]) -> None:
     glyph, style = _TARGET_LOOKS[one.state]
     head = Text.assemble("  ", (f"{glyph} ", style), (f"{plain(one.name):<{width}}", "bold"), "  ")
     page.entry(head, _target_facts(one, now))
     indent = Text(" " * 6)
     if is_local(one.cause):
         page.entry(indent + Text("→ ", "dim"), Text(plain(local_hint(one.detail, place)), "dim"))
+    elif one.state == "unreachable" and one.hint and one.hint not in told:  # below the first target that needs it
+        told.add(one.hint)
+        page.entry(indent + Text("→ ", "dim"), Text(plain(one.hint), "dim"))
     if one.insecure:
         page.entry(indent, Text("INSECURE: its certificate is not verified", "bold red"))
     if one.lora_routes is False and one.state == "reachable":
@@ -200,7 +205,8 @@ def _target_facts(one: TargetStatus, now: datetime) -> Text:
         since = f"since {utc(one.since)} UTC ({ago(one.since, now)})" if one.since else ""
         seen = f"last seen {ago(one.last_seen, now)}" if one.last_seen else "never seen"
         said = Text(plain(f"{one.cause}: {one.detail}" if one.detail else str(one.cause)), "yellow")
-        return said.append(f"  out of reach {since}, {seen}  {plain(one.base_url)}", "dim")
+        away = "out of reach " if is_silent(one.cause) else ""
+        return said.append(f"  {away}{since}, {seen}  {plain(one.base_url)}", "dim")
     facts = [plain(one.base_url)]
     facts += [plain(one.base)] if one.base else []
     facts += [f"vLLM {plain(one.version)}"] if one.version else []

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from garrison.base.output.plain_text import plain
-from garrison.cli.views.library import print_table
+from garrison.cli.views.table import print_table
 
 __all__ = ["show_ended", "show_in_progress", "show_usage"]
 

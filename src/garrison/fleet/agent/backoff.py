@@ -1,4 +1,4 @@
-"""Backoff of the agent: adapters it leaves alone for a while, since they fail permanently or keep being undone. No I/O.
+"""Backoff of the agent: adapters it leaves alone for a while, since they fail or keep being undone. No I/O.
 
 Nothing is left alone forever: files may appear later, a server may be restarted with other limits, and another
 controller may stop undoing the agent's work.
@@ -41,21 +41,31 @@ class Backoff:
         self._failed: dict[str, dict[tuple[str, Key], _Failed]] = {}
         self._fights: dict[str, dict[Key, _Fight]] = {}
 
-    def failed(self, stack: str, key: Key, circumstances: object, *, now: float, interval: float) -> None:
-        """Record a permanent failure for `stack`.
+    def failed(
+        self, stack: str, key: Key, circumstances: object, *, now: float, interval: float, passing: bool = False
+    ) -> None:
+        """Record a failure for `stack`.
 
         The adapter is left alone for ten intervals; each further failure under the same circumstances doubles the wait,
         up to an hour.
+
+        Args:
+            passing: it may pass: a full disk, a load that takes too long. Then it is tried again at once; after that
+                the waits begin with one interval.
         """
         here = self._failed.setdefault(key.target, {})
         before = here.get((stack, key))
         if before is None or before.circumstances != circumstances:
-            wait = min(_LONGEST, _FIRST_INTERVALS * interval)
+            wait = 0.0 if passing else min(_LONGEST, _FIRST_INTERVALS * interval)
         elif now < before.until:  # it was not tried
             return
         else:
-            wait = min(_LONGEST, 2 * before.wait)
+            wait = min(_LONGEST, 2 * before.wait or interval)
         here[stack, key] = _Failed(circumstances, wait, now + wait)
+
+    def succeeded(self, stack: str, key: Key) -> None:
+        """Forget the failures of an adapter."""
+        self._failed.get(key.target, {}).pop((stack, key), None)
 
     def restored(self, key: Key, *, now: float, interval: float) -> int:
         """Record that an adapter undone from outside was restored; return how many times in a row.

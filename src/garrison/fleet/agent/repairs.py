@@ -183,7 +183,7 @@ class Repairs:
             self._view.note(f"{stack}: {result.message}")
             return
         self._state.repaired += sum(one.action.acts and one.failure is None for one in result.outcomes)
-        self._state.failed += len(result.failed)
+        self._state.failed += len(result.failed) + len(result.stalled)
         self._reported.update({one.resource.key: one.observed.root for one in result.reported if one.observed})
         for name in result.survey.sightings:
             if (one := self._list.targets.get(name)) is not None:
@@ -200,9 +200,13 @@ class Repairs:
 
     def _back_off(self, stack: str, result: Repaired) -> None:
         now = self._fleet.clock.monotonic()
-        for key in result.failed:
+        for outcome in result.outcomes:
+            if outcome.state is ActionState.DONE:
+                self._backoff.succeeded(stack, outcome.action.key)
+        for key, passing in {**dict.fromkeys(result.failed, False), **dict.fromkeys(result.stalled, True)}.items():
             if (one := self._list.targets.get(key.target)) is not None:
-                self._backoff.failed(stack, key, self._circumstances(one, key), now=now, interval=one.interval)
+                about = self._circumstances(one, key)
+                self._backoff.failed(stack, key, about, now=now, interval=one.interval, passing=passing)
 
     def _keeps_being_undone(self, one: Watched, stack: str, outcome: Outcome) -> bool:
         """Return whether somebody undid the action soon after, repeatedly; report when that begins."""

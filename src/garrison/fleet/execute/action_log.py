@@ -19,12 +19,15 @@ class ActionLog:
 
     Args:
         record: the record that was stored with its command.
+
+    Attributes:
+        stack: the stack that the action belongs to.
     """
 
     def __init__(self, commits: GroupCommit, clock: Clock, stack: str, action: Action, record: ActionRecord) -> None:
         self._commits = commits
         self._clock = clock
-        self._stack = stack
+        self.stack = stack
         self._action = action
         self.record = record
 
@@ -59,8 +62,11 @@ class ActionLog:
         resources: Sequence[Resource] = (),
         failure: Failure | None = None,
         gap_ms: float | None = None,
+        told: bool = False,
     ) -> ActionResult:
         """Return what to store at the end: the action, the versions it made, and its event, in one transaction.
+
+        There is no event if it was told already.
 
         `STARTED` is an end too: a later look at the target settles the action.
         """
@@ -75,8 +81,9 @@ class ActionLog:
             started_at=self.record.started_at or (None if state is ActionState.SKIPPED else now),
             ended_at=None if open_end else now,
         )
-        told = () if state is ActionState.SKIPPED else (self._event(state, resources, failure),)
-        return ActionResult(action=self.record, resources=tuple(resources), events=told)
+        silent = told or state is ActionState.SKIPPED
+        made = () if silent else (self._event(state, resources, failure),)
+        return ActionResult(action=self.record, resources=tuple(resources), events=made)
 
     def version(
         self, operation: Operation, *, served_path: str, parent: str | None, cause: str | None = None
@@ -89,7 +96,7 @@ class ActionLog:
             spec = action.recorded.spec if action.recorded else {}
         return Resource(
             key=action.key,
-            stack=self._stack,
+            stack=self.stack,
             label=action.label,
             operation=operation,
             spec=spec,
@@ -116,7 +123,7 @@ class ActionLog:
         return Event(
             at=self._clock.now(),
             kind=events.ACTION_DONE if done else events.ACTION_FAILED,
-            stack=self._stack,
+            stack=self.stack,
             target=self._action.target,
             name=self._action.name,
             cause=f"{self._action.kind}: {self._action.reason}",

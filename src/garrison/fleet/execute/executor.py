@@ -21,10 +21,11 @@ from garrison.fleet.execute.commands import action_records
 from garrison.fleet.execute.group_commit import GroupCommit
 from garrison.fleet.execute.procedures import WAYS, Result, record
 from garrison.fleet.execute.steps import ExecuteOptions, StepError, Steps, Visit
+from garrison.fleet.values import events
 from garrison.fleet.values.causes import ASKED_AGAIN
-from garrison.fleet.values.failure import Failure
+from garrison.fleet.values.failure import Failure, FailureCode, same_failure
 from garrison.fleet.values.observation import Served, Sighting
-from garrison.fleet.values.plan import Action, ActionKind, Way
+from garrison.fleet.values.plan import Action, ActionKind, Way, still_served
 from garrison.fleet.values.target import TargetSpec
 from garrison.fleet.values.view import FleetView, Outcome
 from garrison.fleet.vllm.answers import transport_failure
@@ -80,6 +81,10 @@ async def execute(
         if error is not None:
             raise error
     return [outcomes[seq] for seq in sorted(outcomes)]
+
+
+_NOT_OURS = (FailureCode.ALREADY_EXISTS, FailureCode.RESOURCE_CONFLICT)
+"""Failures that say that somebody else has changed what is served."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,8 +175,10 @@ class _Run:
         try:
             result = await WAYS[way](steps)
         except StepError as error:
+            state = _state(steps, error.failure)
             failure = error.failure
-            state = _state(steps, failure)
+            if state is ActionState.FAILED and not _changed(error, steps):
+                failure = still_served(item.action, failure)
             result = Result(resources=_left_behind(item, error))
         outcome = Outcome(
             action=item.action,
@@ -181,9 +188,29 @@ class _Run:
             gap_ms=result.gap_ms,
             notes=tuple(steps.notes),
         )
+        told = failure is not None and await self._was_told(item, failure)
         return outcome, item.log.ended(
-            state, step=steps.name, resources=result.resources, failure=failure, gap_ms=result.gap_ms
+            state, step=steps.name, resources=result.resources, failure=failure, gap_ms=result.gap_ms, told=told
         )
+
+    async def _was_told(self, item: _Item, failure: Failure) -> bool:
+        """Return whether the last event of the adapter is this failure, and the caller wants it only once.
+
+        An event from before the last apply does not count, nor one from before the adapter's current version: status
+        would not show it.
+        """
+        if self.options.tells_again or failure.cause is not None:
+            return False
+        key, stack = item.action.key, item.log.stack
+        kinds = (events.ACTION_DONE, events.ACTION_FAILED)
+        found = await self.fleet.read(
+            self.fleet.store.events, stack=stack, target=key.target, name=key.name, kinds=kinds, limit=1
+        )
+        record = await self.fleet.read(self.fleet.store.stack, stack, at=())
+        if not found or record is None or found[0].at < record.at:
+            return False
+        recorded = item.action.recorded
+        return (recorded is None or found[0].at >= recorded.at) and same_failure(found[0].after or {}, failure)
 
     async def _record(self, items: Sequence[_Item]) -> dict[int, Outcome]:
         """Carry out actions that change only the record."""
@@ -200,6 +227,7 @@ class _Run:
             if failure is not None and failure.recoverable:
                 ended |= await self._skip([item], failure)
             else:
+                failure = still_served(item.action, failure) if failure is not None else None
                 ended |= await self._end_at_once([item], [item.log.ended(ActionState.FAILED, failure=failure)], failure)
         return ended
 
@@ -233,6 +261,11 @@ def _state(steps: Steps, failure: Failure) -> ActionState:
     if steps.uncertain or (steps.touched and away):
         return ActionState.STARTED
     return ActionState.SKIPPED if away else ActionState.FAILED
+
+
+def _changed(error: StepError, steps: Steps) -> bool:
+    """Return whether another adapter than before the failed action is served, or none, or a new one beside it."""
+    return error.lost or error.elsewhere or steps.ours or error.left is not None or error.failure.code in _NOT_OURS
 
 
 def _asked_again(item: _Item) -> tuple[Resource, ...]:

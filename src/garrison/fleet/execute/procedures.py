@@ -208,7 +208,7 @@ async def _put_back(steps: Steps, old: Served, because: Failure) -> None:
     if there is None or there.root != old.root:
         now = f"is served from {there.root}" if there else "is not served"
         steps.notes.append(f"the old adapter, {old.root}, could not be put back{refused}; {name} {now}")
-        raise StepError(replace(because, recoverable=False), lost=there is None)
+        raise StepError(replace(because, recoverable=False), lost=there is None, elsewhere=there is not None)
     steps.ours = False
     steps.notes.append(f"the old adapter is served again, from {old.root}")
     steps.checkpoint("put-back")

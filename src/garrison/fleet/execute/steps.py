@@ -16,7 +16,7 @@ from garrison.fleet.execute.action_log import ActionLog
 from garrison.fleet.execute.checkpoints import Checkpoint, pass_by
 from garrison.fleet.execute.retry import RetryBudget, decide_retry
 from garrison.fleet.values.declaration import AdapterDeclaration
-from garrison.fleet.values.failure import Failure, FailureCode
+from garrison.fleet.values.failure import GAVE_UP, Failure, FailureCode
 from garrison.fleet.values.observation import Served, Sighting
 from garrison.fleet.values.plan import Action
 from garrison.fleet.values.target import TargetSpec
@@ -40,6 +40,7 @@ class ExecuteOptions:
             yes, but no answer in time is not an error.
         retries: retry budget of each step.
         stopping: checked before each action; once true, actions that have not begun stay owed.
+        tells_again: whether a failure makes an event although the last event of the adapter is the same failure.
         checkpoint: called between steps with one of `CHECKPOINTS`.
         sleep: waits between attempts.
     """
@@ -48,6 +49,7 @@ class ExecuteOptions:
     probe: bool | None = None
     retries: RetryBudget = field(default_factory=RetryBudget)
     stopping: Callable[[], bool] = lambda: False
+    tells_again: bool = True
     checkpoint: Checkpoint = pass_by
     sleep: Sleep = asyncio.sleep
 
@@ -73,10 +75,14 @@ class StepError(Exception):
     Attributes:
         lost: the adapter that was served before the action is proved absent.
         left: an adapter that the action loaded, that failed verification, and that could not be unloaded again.
+        elsewhere: the name that was served before the action is now served from another path.
     """
 
-    def __init__(self, failure: Failure, *, lost: bool = False, left: Served | None = None) -> None:
+    def __init__(
+        self, failure: Failure, *, lost: bool = False, left: Served | None = None, elsewhere: bool = False
+    ) -> None:
         super().__init__(failure.message)
+        self.elsewhere = elsewhere
         self.failure = failure
         self.lost = lost
         self.left = left
@@ -225,6 +231,7 @@ class Steps:
             raise StepError(_taken(name, there))
         # After a timeout the server may still be loading; only a definite answer to a later load resolves that.
         self.uncertain = failure.code is FailureCode.SERVICE_TIMEOUT
+        failure = replace(failure, cause=None)  # the list has answered, so the target is not out of reach
         if taken:
             message = f"the server says that {name} is loaded, but does not list it"
             return Failure(code=FailureCode.NOT_STABILIZED, message=message, recoverable=True)
@@ -349,7 +356,7 @@ class Patience:
             draw=self._draws.random(),
         )
         if decision.wait is None:
-            tried = f" (gave up: {decision.reason})" if failure.recoverable else ""
+            tried = f"{GAVE_UP}{decision.reason})" if failure.recoverable else ""
             raise StepError(replace(failure, message=failure.message + tried))
         self._view.step(self._action, f"wait {decision.wait:.1f} s: {failure.message}")
         await self._options.sleep(decision.wait)

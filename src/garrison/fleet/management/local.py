@@ -37,6 +37,8 @@ __all__ = ["LocalOperations"]
 
 _ADOPTABLE = {"name": None, "target": None, "path": None, "base": None}
 _PAGE = 500
+_ASKS_FOR_STRANGERS = ("status", "managed", "name", "path")
+"""Fields of a query that may be meant for adapters that no stack owns. One of targets is not: theirs are there, too."""
 
 
 class LocalOperations:
@@ -54,8 +56,11 @@ class LocalOperations:
 
     async def plan(self, request: ApplyRequest, view: FleetView, *, settle: bool = False) -> "Plan":
         from garrison.fleet.operations.apply import preview, propose
+        from garrison.fleet.values.plan import Plan
 
         if request.mode == "destroy":
+            if await self._was_destroyed(request.declaration.stack):
+                return Plan(stack=request.declaration.stack, mode="destroy")
             await self._check_on_record(request.declaration.stack)
         make = propose if settle else preview
         return await make(self._fleet, request.declaration, view, mode=request.mode, options=request.options)
@@ -108,9 +113,12 @@ class LocalOperations:
     async def destroy(
         self, stack: str, view: FleetView, *, fingerprint: str | None = None, stopping: Stopping | None = None
     ) -> Destroyed:
-        from garrison.fleet.operations.apply import destroy
+        from garrison.fleet.operations.apply import Applied, destroy
         from garrison.fleet.plan.context import PlanOptions
+        from garrison.fleet.values.plan import Plan
 
+        if await self._was_destroyed(stack):
+            return Destroyed(applied=Applied(plan=Plan(stack=stack, mode="destroy")), gone=True)
         await self._check_on_record(stack)
         applied = await destroy(
             self._fleet, stack, view, options=PlanOptions(), fingerprint=fingerprint, execution=_execution(stopping)
@@ -193,7 +201,12 @@ class LocalOperations:
         store, read = self._fleet.store, self._fleet.read
         rows = select((await self._stock()).adapters, asked)
         return extract(
-            rows, await read(store.stacks), await read(store.targets), await read(store.resources), stack=stack
+            rows,
+            await read(store.stacks),
+            await read(store.targets),
+            await read(store.resources),
+            stack=stack,
+            strangers=any(one.field in _ASKS_FOR_STRANGERS and one.sign != "-" for one in asked.terms),
         )
 
     async def targets(self, names: Collection[str] = (), *, stack: str | None = None) -> tuple[TargetRecord, ...]:
@@ -241,6 +254,17 @@ class LocalOperations:
                         yield delivery.event
 
     # ---
+
+    async def _was_destroyed(self, stack: str) -> bool:
+        """Return whether nothing is left of the stack, and the history says that it was destroyed."""
+        from garrison.fleet.values import events
+
+        store, read = self._fleet.store, self._fleet.read
+        if await read(store.stack, stack, at=()) is not None:
+            return False
+        left = await read(store.resources, stack=stack)
+        told = await read(store.events, stack=stack, kinds=(events.DESTROYED,), limit=1)
+        return bool(told) and not left
 
     async def _check_on_record(self, stack: str) -> None:
         """Raise InvalidError unless the stack is on record. Resources outlive the declaration of a destroyed stack."""

@@ -57,6 +57,7 @@ def declare(draft: Draft, problems: Problems) -> Declaration:
         hooks=tuple(_hook(hook) for hook in manifest.hooks),
         instances=instances,
         routes=routes,
+        profiles=manifest.profiles,
     )
 
 
@@ -215,6 +216,7 @@ def _adapters(
                     probe=model.probe,
                     versioned=targets[target].versions if model.update is None else model.update == "versioned",
                     on_demand=model.load == "on_demand",
+                    select=tuple((model.select or {}).items()),
                 )
             )
     return tuple(made)

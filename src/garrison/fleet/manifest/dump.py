@@ -1,5 +1,6 @@
 """Writes a declaration as a concise manifest. Loading the manifest gives an equal declaration."""
 
+import itertools
 from collections.abc import Collection, Mapping
 from typing import Any
 
@@ -7,18 +8,19 @@ import yaml
 
 from garrison.base.yaml_text import yaml_text
 from garrison.fleet.manifest.variables import escape
+from garrison.fleet.manifest.writable import LONGEST_NAME
 from garrison.fleet.values.declaration import AdapterDeclaration, Declaration, Policy
 
 __all__ = ["dump_manifest", "manifest_body"]
 
 
-def dump_manifest(declaration: Declaration) -> str:
+def dump_manifest(declaration: Declaration, *, selections: bool = True) -> str:
     """Return `declaration` as YAML, without defaults.
 
     An adapter that is the same on several targets is written once. Adapters that share a label but differ get separate
     labels: `sql`, `sql-edge-2`.
     """
-    return "\n".join(_block(key, value) for key, value in manifest_body(declaration).items())
+    return "\n".join(_block(key, value) for key, value in manifest_body(declaration, selections=selections).items())
 
 
 def _block(key: str, value: Any) -> str:
@@ -38,8 +40,12 @@ def _dump(key: str, value: Any, style: bool | None, dumper: type[yaml.SafeDumper
     return text
 
 
-def manifest_body(declaration: Declaration) -> dict[str, Any]:
-    """Return `declaration` as a mapping with the manifest's keys; a `${` that would begin a variable is escaped."""
+def manifest_body(declaration: Declaration, *, selections: bool = True) -> dict[str, Any]:
+    """Return `declaration` as a mapping with the manifest's keys; a `${` that would begin a variable is escaped.
+
+    Args:
+        selections: whether targets that were selected by labels are written as such, or by name.
+    """
     body: dict[str, Any] = {"stack": declaration.stack}
     if declaration.instances:
         body["instances"] = {name: one.to_json() for name, one in declaration.instances.items()}
@@ -49,7 +55,8 @@ def manifest_body(declaration: Declaration) -> dict[str, Any]:
         body["targets"] = {name: target.to_json() for name, target in targets.items()}
     if declaration.adapters:
         local = {name for name, one in declaration.instances.items() if one.node is None and one.engine != "custom"}
-        body["adapters"] = _adapters(declaration.adapters, local)
+        labels = {name: one.labels for name, one in targets.items()} if selections else {}
+        body["adapters"] = _adapters(declaration.adapters, local, labels)
     if declaration.models:
         body["models"] = {
             model.label: {"target": model.target}
@@ -58,6 +65,8 @@ def manifest_body(declaration: Declaration) -> dict[str, Any]:
         }
     if declaration.routes:
         body["routes"] = {name: one.to_json() for name, one in declaration.routes.items()}
+    if declaration.profiles:
+        body["profiles"] = {name: dict(pins) for name, pins in declaration.profiles.items()}
     default = Policy().to_json()
     policy = {key: value for key, value in declaration.policy.to_json().items() if value != default[key]}
     if policy:
@@ -67,13 +76,20 @@ def manifest_body(declaration: Declaration) -> dict[str, Any]:
     return {key: _escaped(value) for key, value in body.items()}
 
 
-def _adapters(adapters: tuple[AdapterDeclaration, ...], local: Collection[str]) -> dict[str, Any]:
-    """Write adapters. `local`: names of instances where they are versioned by default."""
+def _adapters(
+    adapters: tuple[AdapterDeclaration, ...], local: Collection[str], targets: Mapping[str, Mapping[str, str]]
+) -> dict[str, Any]:
+    """Write adapters.
+
+    Args:
+        local: names of instances where they are versioned by default.
+        targets: the labels of targets.
+    """
     same: dict[tuple[object, ...], list[AdapterDeclaration]] = {}
     for one in adapters:
         key = (
             one.label, one.lora_name, one.lora_path, one.base_model_name, one.probe, one.is_3d_lora_weight,
-            one.on_demand, _update(one, local),
+            one.on_demand, one.select, _update(one, local),
         )  # fmt: skip
         same.setdefault(key, []).append(one)
     written: dict[str, Any] = {}
@@ -84,11 +100,17 @@ def _adapters(adapters: tuple[AdapterDeclaration, ...], local: Collection[str]) 
         body: dict[str, Any] = {"targets": [first.target, *(one.target for one in others)]}
         if not others:
             body = {"target": first.target}
+        if first.select and _selected(first.select, targets) == {first.target, *(one.target for one in others)}:
+            body = {"select": dict(first.select)}
         body |= _fields(first, _update(first, local))
         if body["lora_name"] == label:
             del body["lora_name"]
         written[label] = body
     return written
+
+
+def _selected(select: tuple[tuple[str, str], ...], targets: Mapping[str, Mapping[str, str]]) -> set[str]:
+    return {name for name, labels in targets.items() if dict(select).items() <= labels.items()}
 
 
 def _update(adapter: AdapterDeclaration, local: Collection[str]) -> str | None:
@@ -107,12 +129,9 @@ def _fields(adapter: AdapterDeclaration, update: str | None) -> dict[str, Any]:
 
 
 def _free(label: str, taken: set[str]) -> str:
-    number = 2
-    found = label
-    while found in taken:
-        found = f"{label}-{number}"
-        number += 1
-    return found
+    ends = itertools.chain([""], (f"-{number}" for number in itertools.count(2)))
+    cut = (f"{label[: LONGEST_NAME - len(end)]}{end}" for end in ends)
+    return next(found for found in cut if found not in taken)
 
 
 def _escaped(value: Any) -> Any:

@@ -14,6 +14,7 @@ _NAMED = {
     "adapters": "adapter",
     "models": "model",
     "routes": "route",
+    "profiles": "profile",
 }
 
 

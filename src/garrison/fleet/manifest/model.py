@@ -192,5 +192,10 @@ class FleetManifest(Keys):
     routes: dict[Name, RouteModel] = Field(
         default_factory=dict, description="Public model names, and where their requests go."
     )
+    profiles: dict[Name, dict[Name, Name | None]] = Field(
+        default_factory=dict,
+        description="Sets of model names that go elsewhere while the profile is active: each to an instance or a "
+        "route, or, with null, nowhere. None is active until somebody chooses one.",
+    )
     policy: PolicyModel = Field(default_factory=_default_policy, description="How the agent handles drift.")
     hooks: list[HookModel] = Field(default_factory=list, description="Receivers of drift and outage events.")

@@ -12,7 +12,7 @@ from garrison.fleet.manifest.instance_model import INSTANCE_NAME
 
 __all__ = ["expand", "instance_name", "is_short"]
 
-_OF_A_STACK = ("instances", "targets", "models", "routes", "policy", "hooks")
+_OF_A_STACK = ("instances", "targets", "models", "routes", "profiles", "policy", "hooks")
 _OF_SERVE = {
     "host": "an instance listens on loopback; GARRISON_SERVER_HOST is the address of its server",
     "api_key_env": "clients send a key of the server; `garrison keys create` makes one",

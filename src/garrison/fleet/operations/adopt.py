@@ -1,18 +1,22 @@
 """Adopts unmanaged adapters into a stack exactly as they are served. Targets are only read, never changed."""
 
+import itertools
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from garrison.base.errors import ConflictError, InvalidError, UnreachableError
+from garrison.base.redaction import excerpt
 from garrison.fleet.context import Fleet
 from garrison.fleet.execute.commands import action_records, new_command
 from garrison.fleet.execute.lease import hold
+from garrison.fleet.manifest.writable import LONGEST_NAME, unwritable, unwritable_name
 from garrison.fleet.operations.apply import patched
 from garrison.fleet.operations.fingerprint import digest_of
 from garrison.fleet.operations.survey import look, managed_names
 from garrison.fleet.values import events
+from garrison.fleet.values.cures import cure_of
 from garrison.fleet.values.declaration import ADAPTER_TYPE, AdapterDeclaration, Declaration
 from garrison.fleet.values.observation import Served, Sighting
 from garrison.fleet.values.plan import Action, ActionKind, Way
@@ -31,6 +35,8 @@ from garrison.store.records import (
 )
 
 __all__ = ["Adopted", "Adoption", "Candidate", "Choose", "adopt", "candidates", "propose_adoption"]
+
+_SHOWN_CHARACTERS = 60
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,7 +170,31 @@ async def adopt(
         return Adopted(stack=stack, addition=found.addition, command=command, already=found.already)
 
 
+def _declarable(new: Sequence[Candidate], view: FleetView) -> tuple[Candidate, ...]:
+    """Return the adapters that a manifest can declare, and note the others: the next reconcile would unload them.
+
+    Raises:
+        InvalidError: there is none.
+    """
+    reasons = [unwritable(one.served.name, one.served.root or "", one.served.parent) for one in new]
+    refused = [
+        f"{excerpt(one.served.name, _SHOWN_CHARACTERS)!a} on {one.target}: {why}"
+        for one, why in zip(new, reasons, strict=True)
+        if why
+    ]
+    if refused and len(refused) == len(new):
+        raise InvalidError(
+            f"no manifest can declare {refused[0]}" + (f", and {len(refused) - 1} more" if len(refused) > 1 else ""),
+            hint="Load it under another name or from another path, and adopt that.",
+        )
+    for text in refused:
+        view.note(f"not adopted, since no manifest can declare it: {text}")
+    return tuple(one for one, why in zip(new, reasons, strict=True) if not why)
+
+
 async def _draft(fleet: Fleet, stack: str, choose: Choose, view: FleetView, only: Iterable[str] | None) -> _Drafted:
+    if why := unwritable_name(stack):
+        raise InvalidError(f"invalid name of a stack: it {why}", hint="Choose another one with --stack.")
     known = {one.name: one for one in await fleet.read(fleet.store.targets)}
     asked = _asked(known, only)
     recorded = await fleet.read(fleet.store.resources, targets=asked)
@@ -172,7 +202,7 @@ async def _draft(fleet: Fleet, stack: str, choose: Choose, view: FleetView, only
     sightings = {name: one.sighting for name, one in seen.items()}
     chosen = [one for one in candidates(sightings.values(), recorded) if choose(one)]
     _refuse(stack, chosen, sightings)
-    new = tuple(one for one in chosen if one.owner is None)
+    new = _declarable(tuple(one for one in chosen if one.owner is None), view)
     before = await fleet.read(fleet.store.stack, stack)
     return _Drafted(
         adoption=Adoption(
@@ -223,7 +253,8 @@ def _refuse(stack: str, chosen: Iterable[Candidate], sightings: Mapping[str, Sig
         name, why = next(iter(unknown.items()))
         raise UnreachableError(
             f"no matching adapter was found, and target {name} is out of reach ({why})",
-            hint="An adapter must be observed to be adopted; try again when the target answers.",
+            hint=cure_of(sightings[name].cause, sightings[name].detail)
+            or "An adapter must be observed to be adopted; try again when the target answers.",
             details={"targets": unknown},
         )
     raise InvalidError("no matching adapter is served", hint="Run `garrison discover` to list unmanaged adapters.")
@@ -262,10 +293,9 @@ def _free_label(name: str, target: str, path: str, taken: set[tuple[str, str, st
 
     if free(name):
         return name
-    label, number = f"{name}-{target}", 2
-    while not free(label):
-        label, number = f"{name}-{target}-{number}", number + 1
-    return label
+    ends = itertools.chain([f"-{target}"], (f"-{target}-{number}" for number in itertools.count(2)))
+    labels = (f"{name[: max(1, LONGEST_NAME - len(end))]}{end}"[-LONGEST_NAME:] for end in ends)
+    return next(filter(free, labels))
 
 
 async def _record(

@@ -240,6 +240,7 @@ def patched(before: Declaration, patch: Declaration) -> Declaration:
         models=tuple(models.values()),
         instances=dict(before.instances) | dict(patch.instances),
         routes=dict(before.routes) | dict(patch.routes),
+        profiles=dict(before.profiles) | dict(patch.profiles),
     )
 
 

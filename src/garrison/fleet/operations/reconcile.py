@@ -16,8 +16,9 @@ from garrison.fleet.plan.interrupted import settle
 from garrison.fleet.values import events
 from garrison.fleet.values.causes import RESTARTED, UNLOADED
 from garrison.fleet.values.declaration import Declaration
+from garrison.fleet.values.failure import FailureCode
 from garrison.fleet.values.view import FleetView
-from garrison.store.records import ActionResult, ActionState, CommandState, Event, StackRecord
+from garrison.store.records import ActionRecord, ActionResult, ActionState, CommandState, Event, StackRecord
 
 __all__ = ["survey_and_settle"]
 
@@ -76,11 +77,19 @@ async def _settle(fleet: Fleet, found: Survey, running: Collection[str], view: F
         if waiting:
             view.note(f"command {command.id} was cut short on {', '.join(waiting)}, which is out of reach")
             continue
+        if not any(_was_cut_short(one) for one in open_actions):
+            await fleet.db(fleet.store.finish, replace(command, state=CommandState.FAILED, ended_at=now))
+            continue
         told = Event(at=now, kind=events.INTERRUPTED, stack=command.stack, command=command.id, cause=command.kind)
         done = replace(command, state=CommandState.INTERRUPTED, ended_at=now)
         await fleet.db(fleet.store.finish, done, [told])
         view.note(f"command {command.id} ({command.kind}) was cut short; what it had begun is settled", "info")
     return bool(killed)
+
+
+def _was_cut_short(action: ActionRecord) -> bool:
+    """Return whether nobody knows how the action ended. After a load without an answer in time, that was told."""
+    return (action.error or {}).get("code") != FailureCode.SERVICE_TIMEOUT or "cause" in (action.error or {})
 
 
 async def _write_tombstones(fleet: Fleet, found: Survey) -> bool:

@@ -35,6 +35,7 @@ class Repaired:
         reported: drift that was reported and not repaired.
         owed: number of actions that still wait for a target.
         failed: adapters that failed permanently, with the reason.
+        stalled: adapters that failed for a reason that may pass, although their target answers.
     """
 
     survey: Survey
@@ -42,6 +43,7 @@ class Repaired:
     reported: tuple[Drift, ...] = ()
     owed: int = 0
     failed: dict[Key, str] = field(default_factory=dict)
+    stalled: frozenset[Key] = frozenset()
 
 
 async def repair(
@@ -73,6 +75,7 @@ async def repair(
         return None
     running = set() if running is None else running
     outcomes: tuple[Outcome, ...] = ()
+    stalled: frozenset[Key] = frozenset()
     declaration = Declaration.from_json(record.declaration)
     restore = declaration.policy.on_drift == "restore"
     found = await survey_and_settle(fleet, declaration, view, only=only, as_applied=True, running=running, stack=record)
@@ -93,6 +96,7 @@ async def repair(
     if due.act:
         outcomes = await _carry_out(fleet, found, due.act, news, view, running, stopping)
         failed |= {one.action.key: one.failure.message for one in outcomes if _hopeless(one) and one.failure}
+        stalled = frozenset(one.action.key for one in outcomes if _stalled(one))
         owed += sum(one.state is ActionState.SKIPPED for one in outcomes)
     elif news:
         await fleet.db(fleet.store.add_events, news)
@@ -100,7 +104,7 @@ async def repair(
     untidy = await fleet.read(fleet.store.to_tidy)
     if record.ending or untidy:
         await tidy(fleet, stack)
-    return Repaired(survey=found, outcomes=outcomes, reported=due.tell, owed=owed, failed=failed)
+    return Repaired(survey=found, outcomes=outcomes, reported=due.tell, owed=owed, failed=failed, stalled=stalled)
 
 
 async def _carry_out(
@@ -120,7 +124,9 @@ async def _carry_out(
         await fleet.db(fleet.store.begin, command, action_records(command.id, actions), news)
         if any(action.drift for action in actions):
             await _report_drift(fleet)
-        outcomes = await carry(fleet, found, command, actions, view, ExecuteOptions(stopping=stopping))
+        outcomes = await carry(
+            fleet, found, command, actions, view, ExecuteOptions(stopping=stopping, tells_again=False)
+        )
     finally:
         running.discard(command.id)
     if restored := [_restored(fleet, stack, command.id, one) for one in outcomes if _repaired_drift(one)]:
@@ -159,6 +165,13 @@ def _hopeless(one: Outcome) -> bool:
     if one.state is not ActionState.FAILED or one.failure is None or one.failure.recoverable:
         return False
     return one.failure.code not in (FailureCode.ALREADY_EXISTS, FailureCode.RESOURCE_CONFLICT)
+
+
+def _stalled(one: Outcome) -> bool:
+    """Return whether the action failed at a target that answers, for a reason that may pass."""
+    if one.failure is None or one.failure.cause is not None or _hopeless(one):
+        return False
+    return one.state in (ActionState.FAILED, ActionState.STARTED)
 
 
 def _restored(fleet: Fleet, stack: str, command: str, one: Outcome) -> Event:

@@ -7,16 +7,16 @@ from typing import Literal
 
 from garrison.fleet.artifacts.entry import next_name
 from garrison.fleet.artifacts.protocol import EntryFault
+from garrison.fleet.values.cures import cure_of, is_silent
 from garrison.fleet.values.declaration import AdapterDeclaration
 from garrison.fleet.values.demand import NOTHING_ASKED, Demand
-from garrison.fleet.values.failure import Failure, FailureCode, code_of_unknown
+from garrison.fleet.values.failure import Failure, FailureCode, code_of_unknown, unknown_message
 from garrison.fleet.values.observation import Cause, Served, Sighting
 
 __all__ = ["Mode", "PlanOptions", "Scene", "routes_off"]
 
 Mode = Literal["reconcile", "patch", "destroy"]
 
-_WRONG_BASE = "If it should serve that model, declare it as the target's base_model."
 _RETURNS = "The next apply, or the agent, carries this out once the target is reachable."
 
 
@@ -59,8 +59,8 @@ class Scene:
         cause, detail = (seen.cause, seen.detail) if seen else (Cause.NEVER_ASKED, "it was not asked")
         return Failure(
             code=code_of_unknown(cause),
-            message=f"target {target} is out of reach ({cause}): {detail}",
-            hint=_WRONG_BASE if cause is Cause.WRONG_BASE else _RETURNS,
+            message=unknown_message(target, cause or Cause.NEVER_ASKED, detail),
+            hint=_RETURNS if is_silent(cause) else cure_of(cause, detail) or _RETURNS,
             recoverable=True,
             cause=cause,
         )

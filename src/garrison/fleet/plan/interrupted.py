@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from garrison.fleet.values.causes import INTERRUPTED
+from garrison.fleet.values.causes import INTERRUPTED, OWED
 from garrison.fleet.values.observation import Served, Sighting
 from garrison.store.records import ActionRecord, ActionState, Key, Operation, Resource
 
@@ -85,7 +85,7 @@ def _beside(action: ActionRecord) -> bool:
 
 def _asked_again(own: Resource | None, action: ActionRecord, now: datetime) -> Iterable[Resource]:
     """Mark a tombstone that the action was to load again as owed, whatever its cause was before."""
-    if own is not None and own.operation is Operation.LOST and action.after is not None:
+    if own is not None and own.operation is Operation.LOST and action.after is not None and own.cause not in OWED:
         yield _gone(own, Operation.LOST, action, now)
 
 
@@ -123,5 +123,6 @@ def _gone(resource: Resource, operation: Operation, action: ActionRecord, now: d
 
 
 def _ended(action: ActionRecord, state: ActionState, now: datetime) -> ActionRecord:
-    error = None if state is ActionState.DONE else {"code": "Interrupted", "message": "the command was killed"}
+    killed = action.error or {"code": "Interrupted", "message": "the command was killed"}
+    error = None if state is ActionState.DONE else killed
     return replace(action, state=state, ended_at=now, error=error)

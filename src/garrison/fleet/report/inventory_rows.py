@@ -122,6 +122,9 @@ class AdapterRow:
     def to_json(self) -> dict[str, Any]:
         return {
             "type": ADAPTER_TYPE,
+            "id": self.name,
+            "parent": self.base,
+            "root": self.path,
             "target": self.target,
             "name": self.name,
             "label": self.label,
@@ -175,6 +178,9 @@ class ModelRow:
     def to_json(self) -> dict[str, Any]:
         return {
             "type": MODEL_TYPE,
+            "id": self.name,
+            "parent": None,
+            "root": self.path,
             "target": self.target,
             "name": self.name,
             "managed": False,

@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from garrison.fleet.values.cures import cure_of
 from garrison.fleet.values.declaration import ADAPTER_TYPE
+from garrison.fleet.values.observation import Cause
 from garrison.store.records import CommandRecord, Lease
 
 __all__ = [
@@ -80,6 +82,7 @@ class TargetStatus:
         state: `reachable`, `unreachable` or `new` (never asked).
         cause, detail: why it is unreachable; `no-lora-routes` if it is reachable, but lacks an adapter and cannot load
             any.
+        hint: what to do about that.
         since: when it entered that state.
         stacks: stacks that declare it or own adapters on it.
         adapters: number of adapters in each state, over all stacks.
@@ -103,6 +106,10 @@ class TargetStatus:
     unmanaged: tuple[str, ...] = ()
 
     @property
+    def hint(self) -> str | None:
+        return cure_of(self.cause, self.detail)
+
+    @property
     def well(self) -> bool:
         """Whether the target is reachable, can load adapters, and serves all of them as declared."""
         bad = any(number for state, number in self.adapters.items() if state not in ("served", "on-demand"))
@@ -115,6 +122,7 @@ class TargetStatus:
             "state": self.state,
             "cause": self.cause,
             "detail": self.detail or None,
+            "hint": self.hint,
             "since": _iso(self.since),
             "last_seen": _iso(self.last_seen),
             "last_checked": _iso(self.last_checked),
@@ -294,7 +302,7 @@ class FleetStatus:
             "cached": self.cached,
             "summary": {
                 "stacks": len(self.stacks),
-                "targets": dict(sorted(Counter(one.state for one in self.targets).items())),
+                "targets": dict(sorted(Counter(map(_counted_as, self.targets)).items())),
                 "adapters": {state: self.adapters[state] for state in ADAPTER_STATES if self.adapters[state]},
             },
             "stacks": [one.to_json() for one in self.stacks],
@@ -309,6 +317,11 @@ class FleetStatus:
             stacks=tuple(map(StackStatus.from_json, body["stacks"])),
             targets=tuple(map(TargetStatus.from_json, body["targets"])),
         )
+
+
+def _counted_as(one: TargetStatus) -> str:
+    """Return the state; `not_asked` if the fault is on this side, which says nothing about the target."""
+    return "not_asked" if one.cause == Cause.LOCAL else one.state
 
 
 def _time(text: str | None) -> datetime | None:

@@ -46,6 +46,7 @@ class AdapterDeclaration:
         versioned: each version has a name of its own on the server (`served_name`), and is loaded beside the one
             before it. Clients of the gateway go on using `lora_name`.
         on_demand: it is loaded when a request asks the gateway for it, and may be unloaded for another one.
+        select: the labels by which its targets were selected, in order of the manifest; none if they were named.
     """
 
     target: str
@@ -58,6 +59,10 @@ class AdapterDeclaration:
     probe: bool | None = None
     versioned: bool = False
     on_demand: bool = False
+    select: tuple[tuple[str, str], ...] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "select", tuple((name, value) for name, value in self.select))  # JSON has lists
 
     @property
     def served_name(self) -> str:
@@ -67,10 +72,12 @@ class AdapterDeclaration:
     def to_json(self) -> dict[str, Any]:
         """Return JSON-ready values; `AdapterDeclaration(**body)` reads them back.
 
-        An adapter that is neither versioned nor on demand is written as before there were such, so that it compares
-        equal to what is on record.
+        An adapter that is neither versioned, on demand nor selected is written as before there were such, so that it
+        compares equal to what is on record.
         """
-        flags = {name: True for name in ("versioned", "on_demand") if getattr(self, name)}
+        extra: dict[str, Any] = {name: True for name in ("versioned", "on_demand") if getattr(self, name)}
+        if self.select:
+            extra["select"] = [list(one) for one in self.select]
         return {
             "target": self.target,
             "label": self.label,
@@ -80,7 +87,7 @@ class AdapterDeclaration:
             "is_3d_lora_weight": self.is_3d_lora_weight,
             "digest": self.digest,
             "probe": self.probe,
-        } | flags
+        } | extra
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -150,6 +157,7 @@ class Declaration:
 
     Attributes:
         targets: every declared target, with or without adapters, and the instances that adapters are attached to.
+        profiles: by name, where model names go while it is active; None: nowhere.
     """
 
     stack: str
@@ -160,25 +168,30 @@ class Declaration:
     hooks: tuple[Hook, ...] = ()
     instances: Mapping[str, InstanceDeclaration] = field(default_factory=dict)
     routes: Mapping[str, RouteDeclaration] = field(default_factory=dict)
+    profiles: Mapping[str, Mapping[str, str | None]] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """Return JSON-ready values; `from_json` reads back an equal declaration. Contains references, no secrets.
 
-        A stack without instances and routes is written as before there were any, so that it compares equal to what is
-        on record.
+        A stack without instances, routes and profiles is written as before there were any, so that it compares equal to
+        what is on record.
         """
         more: dict[str, Mapping[str, InstanceDeclaration | RouteDeclaration]] = {
             "instances": self.instances,
             "routes": self.routes,
         }
-        return {
-            "stack": self.stack,
-            "targets": {name: target.to_json() for name, target in self.targets.items()},
-            "adapters": [adapter.to_json() for adapter in self.adapters],
-            "models": [model.to_json() for model in self.models],
-            "policy": self.policy.to_json(),
-            "hooks": [hook.to_json() for hook in self.hooks],
-        } | {key: {name: one.to_json() for name, one in some.items()} for key, some in more.items() if some}
+        return (
+            {
+                "stack": self.stack,
+                "targets": {name: target.to_json() for name, target in self.targets.items()},
+                "adapters": [adapter.to_json() for adapter in self.adapters],
+                "models": [model.to_json() for model in self.models],
+                "policy": self.policy.to_json(),
+                "hooks": [hook.to_json() for hook in self.hooks],
+            }
+            | {key: {name: one.to_json() for name, one in some.items()} for key, some in more.items() if some}
+            | ({"profiles": {name: dict(pins) for name, pins in self.profiles.items()}} if self.profiles else {})
+        )
 
     @classmethod
     def from_json(cls, body: Mapping[str, Any]) -> "Declaration":
@@ -193,4 +206,5 @@ class Declaration:
                 name: InstanceDeclaration.from_json(name, one) for name, one in body.get("instances", {}).items()
             },
             routes={name: RouteDeclaration.from_json(name, one) for name, one in body.get("routes", {}).items()},
+            profiles=body.get("profiles", {}),
         )

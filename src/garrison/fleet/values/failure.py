@@ -6,9 +6,18 @@ from enum import StrEnum
 from typing import Any
 
 from garrison.base.redaction import redacted
+from garrison.fleet.values.cures import is_silent
 from garrison.fleet.values.observation import Cause
 
-__all__ = ["Failure", "FailureCode", "code_of_unknown"]
+__all__ = [
+    "GAVE_UP",
+    "Failure",
+    "FailureCode",
+    "cause_and_detail",
+    "code_of_unknown",
+    "same_failure",
+    "unknown_message",
+]
 
 
 class FailureCode(StrEnum):
@@ -56,6 +65,24 @@ def code_of_unknown(cause: Cause | None) -> FailureCode:
     return _UNKNOWN.get(cause, FailureCode.NETWORK_FAILURE) if cause else FailureCode.NETWORK_FAILURE
 
 
+def unknown_message(target: str, cause: Cause, detail: str) -> str:
+    """Return the sentence for a target that is unknown because of `cause`."""
+    return f"target {target} {'is out of reach' if is_silent(cause) else 'cannot be used'} ({cause}): {detail}"
+
+
+def cause_and_detail(target: str, message: str) -> str:
+    """Return `cause: detail` of a message that `unknown_message` made; any other message as it is."""
+    for words in ("is out of reach", "cannot be used"):
+        head = f"target {target} {words} ("
+        if message.startswith(head):
+            return message.removeprefix(head).replace("): ", ": ", 1)
+    return message
+
+
+GAVE_UP = " (gave up: "
+"""Ends the message of a failure that was retried; the reason follows."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Failure:
     """The reason why an action was refused or failed.
@@ -101,3 +128,9 @@ class Failure:
             retry_after=body.get("retry_after"),
             cause=Cause(body["cause"]) if body.get("cause") else None,
         )
+
+
+def same_failure(told: Mapping[str, Any], failure: Failure) -> bool:
+    """Return whether `told`, a failure as JSON, is `failure` again; how often it was retried makes no difference."""
+    was, now = (message.partition(GAVE_UP)[0] for message in (str(told.get("message", "")), failure.message))
+    return told.get("code") == failure.code and was == now

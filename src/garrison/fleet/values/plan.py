@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
@@ -12,7 +12,11 @@ from garrison.fleet.values.instance_change import Change, InstanceChange, Instan
 from garrison.fleet.values.observation import Served
 from garrison.store.records import Key, Resource
 
-__all__ = ["Action", "ActionKind", "Change", "Plan", "TargetChange", "Way"]
+__all__ = ["Action", "ActionKind", "Change", "Plan", "TargetChange", "Way", "still_served"]
+
+
+OWED, CONFLICT = "owed", "conflict"
+"""How `Plan.counts` calls actions that are blocked until a target answers, and those that would overwrite a change."""
 
 
 class ActionKind(StrEnum):
@@ -99,6 +103,12 @@ class Action:
         return self.kind in (ActionKind.CREATE, ActionKind.UPDATE, ActionKind.REPLACE, ActionKind.DELETE)
 
     @property
+    def waits(self) -> bool:
+        """Whether it is blocked only by a recoverable failure, and will be carried out once that clears."""
+        blocked = self.kind is ActionKind.BLOCKED and not self.conflict
+        return blocked and self.failure is not None and self.failure.recoverable
+
+    @property
     def records(self) -> bool:
         """Whether the record changes without anything being sent to the target."""
         return self.kind in (ActionKind.ADOPT, ActionKind.RELEASE)
@@ -145,6 +155,20 @@ class Action:
             drift=body["drift"],
             on_record=body.get("on_record", False),
         )
+
+
+def still_served(action: Action, failure: Failure) -> Failure:
+    """Return `failure` with the fact that the version before is served on, if the action was to replace one.
+
+    The caller knows that the failed action has changed nothing.
+    """
+    before = action.replaced or action.recorded
+    served = action.observed
+    if action.desired is None or before is None or served is None or not before.operation.serves or action.conflict:
+        return failure
+    if served.root != before.served_path:
+        return failure
+    return replace(failure, message=f"{failure.message}; the version before it is still served, from {served.root}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -218,9 +242,17 @@ class Plan:
         )
 
     def counts(self) -> dict[str, int]:
-        """Return the number of actions of each kind that occurs, in the order of `ActionKind`."""
-        counted = Counter(action.kind for action in self.actions)
-        return {str(kind): counted[kind] for kind in ActionKind if counted[kind]}
+        """Return the number of actions of each kind that occurs, in the order of `ActionKind`; then those of the kind
+        `blocked` that are `owed`, and those in `conflict`, which are not counted as `blocked`."""
+        counted = Counter(self._counted_as(action) for action in self.actions)
+        return {kind: counted[kind] for kind in (*map(str, ActionKind), OWED, CONFLICT) if counted[kind]}
+
+    def _counted_as(self, action: Action) -> str:
+        if action.kind is not ActionKind.BLOCKED:
+            return str(action.kind)
+        if action.conflict:
+            return CONFLICT
+        return OWED if action.target in self.unknown or action.waits else str(action.kind)
 
     def to_json(self) -> dict[str, Any]:
         """Return the stable shape of `--json`.

@@ -12,6 +12,7 @@ from datetime import datetime
 from typing import Any
 
 from garrison.base.redaction import excerpt
+from garrison.fleet.values.cures import cure_of
 from garrison.fleet.values.failure import Failure, FailureCode, code_of_unknown
 from garrison.fleet.values.observation import Cause, Sighting, cause_of
 from garrison.fleet.vllm.model_list import retry_after
@@ -21,6 +22,7 @@ __all__ = [
     "Completion",
     "completion_of",
     "load_failure",
+    "load_timeout",
     "transport_failure",
     "unknown_failure",
     "unload_failure",
@@ -115,7 +117,15 @@ def transport_failure(error: TransportError) -> Failure:
     cause = cause_of(error)
     code = FailureCode.SERVICE_TIMEOUT if cause is Cause.TIMEOUT else FailureCode.NETWORK_FAILURE
     retryable = cause in _RETRYABLE_CAUSES
-    return Failure(code=code, message=f"{cause}: {error.detail}", recoverable=retryable, cause=cause)
+    hint = cure_of(cause, error.detail)
+    return Failure(code=code, message=f"{cause}: {error.detail}", hint=hint, recoverable=retryable, cause=cause)
+
+
+def load_timeout(failure: Failure, seconds: float) -> Failure:
+    """Return the failure of a load that was sent and not answered within the target's `load_timeout`."""
+    message = f"the server did not finish the load within the target's load_timeout, {seconds:g} s"
+    hint = "Raise the target's `load_timeout`; if its disk or network is slow, put the adapter nearer to it."
+    return replace(failure, message=message, hint=hint)
 
 
 def unknown_failure(seen: Sighting) -> Failure:
@@ -124,6 +134,7 @@ def unknown_failure(seen: Sighting) -> Failure:
     return Failure(
         code=code_of_unknown(seen.cause),
         message=f"the target cannot be observed ({seen.cause}): {seen.detail}",
+        hint=cure_of(seen.cause, seen.detail),
         recoverable=seen.cause in _RETRYABLE_CAUSES or seen.retry_after is not None,
         retry_after=seen.retry_after,
         cause=seen.cause,
@@ -145,10 +156,10 @@ def _general(answer: Answer, message: str, now: datetime) -> Failure:
     asked = retry_after(answer, now)
     match status:
         case 401:
-            hint = "Check the target's api_key, and that its variable, file or command yields the right key."
+            hint = cure_of(Cause.UNAUTHORIZED)
             return _permanent(FailureCode.INVALID_CREDENTIALS, "the server rejected the API key (HTTP 401)", hint)
         case 403:
-            hint = "The key lacks permission; ask the server's operator, or give the target another api_key."
+            hint = cure_of(Cause.FORBIDDEN)
             return _permanent(FailureCode.ACCESS_DENIED, "the server denied permission (HTTP 403)", hint)
         case 429:
             return _recoverable(FailureCode.THROTTLING, told, asked)
@@ -157,7 +168,7 @@ def _general(answer: Answer, message: str, now: datetime) -> Failure:
         case _ if status >= 500:
             return _recoverable(FailureCode.SERVICE_INTERNAL_ERROR, told, asked)
         case _ if 300 <= status < 400:
-            hint = "Set base_url to vLLM itself; redirects are not followed, so that keys are not sent elsewhere."
+            hint = cure_of(Cause.NOT_VLLM, str(status))
             return _permanent(FailureCode.INVALID_REQUEST, f"the server answered with a redirect (HTTP {status})", hint)
     return _permanent(FailureCode.INVALID_REQUEST, told)
 

@@ -4,16 +4,17 @@
 either, since vLLM ignores it: an adapter is attached to the served base model, and the list is checked afterwards.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from garrison.base.clock import Clock
 from garrison.fleet.values.failure import Failure, FailureCode
-from garrison.fleet.values.observation import Sighting, cause_of
+from garrison.fleet.values.observation import Cause, Sighting, cause_of
 from garrison.fleet.values.target import TargetSpec
 from garrison.fleet.vllm.answers import (
     Completion,
     completion_of,
     load_failure,
+    load_timeout,
     transport_failure,
     unload_failure,
 )
@@ -72,6 +73,9 @@ class VllmApi:
             body["is_3d_lora_weight"] = True
         answer = await self._post("/v1/load_lora_adapter", body, self._target.load_timeout)
         if isinstance(answer, Reply):
+            late = answer.sent and answer.failure is not None and answer.failure.cause is Cause.TIMEOUT
+            if late and answer.failure is not None:
+                return replace(answer, failure=load_timeout(answer.failure, self._target.load_timeout))
             return answer
         return _reply(load_failure(answer, path=path, staged=staged, now=self._clock.now()))
 

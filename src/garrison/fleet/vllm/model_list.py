@@ -11,6 +11,9 @@ base model. Any other answer proves nothing about any adapter:
     403                                                             forbidden
     408, 429, 5xx                                                   server-error
 
+An adapter whose name cannot be stored, or is longer than 500 characters, is left out: no manifest can declare it, and
+the rest of the list is as good as before.
+
 An adapter whose `parent` is not in the list does not invalidate the list: older vLLM versions produce such entries on
 request, and the parent is compared with the declaration wherever it matters.
 """
@@ -37,6 +40,9 @@ LONGEST_RETRY_AFTER = 3600.0
 _NOTHING: Mapping[str, Served] = MappingProxyType({})
 _SHOWN_CHARACTERS = 120
 _SHOWN_NAMES = 3
+_LONGEST_NAME = 500
+"""In characters: adapters with longer names are left out. A database may not be able to index them."""
+_UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,7 +122,7 @@ def _served(entries: list[Any], before: Mapping[str, Served], *, odd: bool) -> M
             every list would cost more than the rest of this function.
     """
     served: dict[str, Served] = {}
-    same = len(entries) == len(before)
+    same = True
     for entry in entries:
         if not isinstance(entry, dict) or not isinstance(name := entry.get("id"), str) or not name:
             return _malformed("an entry in the model list has no id")
@@ -125,8 +131,10 @@ def _served(entries: list[Any], before: Mapping[str, Served], *, odd: bool) -> M
         root, parent = entry["root"], entry["parent"]
         if not (root is None or isinstance(root, str)) or not (parent is None or (isinstance(parent, str) and parent)):
             return _malformed(f"entry {_quoted(name)} in the model list has a root or parent that is not text")
-        if odd and not all(map(_storable, (name, root, parent))):
-            return _malformed("a name or path in the model list contains invalid characters")
+        if parent is not None and (len(name) > _LONGEST_NAME or (odd and _UNSTORABLE.search(name))):
+            continue  # nobody can declare it
+        if odd:
+            root, parent = _storable(root), _storable(parent)
         known = before.get(name)
         if known is None or known.root != root or known.parent != parent:
             known = Served(name, root, parent)
@@ -195,6 +203,6 @@ def _quoted(text: str) -> str:
     return ascii(excerpt(text, _SHOWN_CHARACTERS) + ("..." if len(text) > _SHOWN_CHARACTERS else ""))
 
 
-def _storable(text: str | None) -> bool:
-    """Return whether a database can store `text`: none stores a lone surrogate, and PostgreSQL no NUL."""
-    return text is None or not re.search("[\x00-\x1f\x7f\ud800-\udfff]", text)
+def _storable(text: str | None) -> str | None:
+    """Return `text` with what no database stores written out: lone surrogates, and NUL for PostgreSQL."""
+    return None if text is None else _UNSTORABLE.sub(lambda found: repr(found[0])[1:-1], text)

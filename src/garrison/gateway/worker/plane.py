@@ -20,6 +20,7 @@ from garrison.gateway.requests.nested import needs_one_of
 from garrison.gateway.requests.paths import Asked, Kind
 from garrison.gateway.worker.account import Account
 from garrison.gateway.worker.callers import Callers
+from garrison.gateway.worker.control_link import ControlLink
 from garrison.gateway.worker.exchange import Exchange
 from garrison.gateway.worker.finished import FinishedRequests
 from garrison.gateway.worker.heads import KEPT_FOR_CONTROL
@@ -37,7 +38,7 @@ from garrison.gateway.worker.targets import End, Route, RouteTable, Target
 from garrison.gateway.worker.upgrade import Upgrade, wants_upgrade
 from garrison.net.http1.known_heads import KnownHeads
 
-__all__ = ["ControlLink", "Plane"]
+__all__ = ["Plane"]
 
 _CONNECT_SECONDS = 10.0
 _SILENCE_SECONDS = 86400.0
@@ -48,37 +49,6 @@ CONTROL = "control"
 class _Connecting(Protocol):
     def connected(self, connection: Outbound) -> None: ...
     def not_connected(self, reason: str) -> None: ...
-
-
-class ControlLink(Protocol):
-    """What the plane needs of the connection to the control process."""
-
-    def activate(self, target: Target, exchange: Exchange, seconds: float | None) -> int:
-        """Ask for a cold target, and wait so long; None for as long as the settings say. The exchange is told."""
-
-    def abandon(self, number: int) -> None:
-        """Nobody waits for that any more."""
-
-    def sync(self, then: Callable[[], None]) -> bool:
-        """Have everything told that has changed, and call `then`, at the latest after half a second. False: not now."""
-
-    def load(
-        self, target: str, *, load: bool, then: Callable[[GarrisonError | None], None], route: str = "", model: str = ""
-    ) -> bool:
-        """Have a target started or stopped, or only the adapter of `route` or the model `model` loaded or unloaded
-        there, and call `then` when that has begun. False: there is nobody to ask."""
-
-    def stored(self, id: str, at: StoredAt) -> None:
-        """Tell the other workers of a response."""
-
-    def busy(self, target: Target) -> None:
-        """The first request to a target has begun."""
-
-    def idle(self, target: Target) -> None:
-        """The last request to a target has ended."""
-
-    def left(self, number: int) -> None:
-        """The last request that asked for a name has ended, as the message of that number wanted to know."""
 
 
 class Plane:

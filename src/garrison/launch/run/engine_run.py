@@ -34,6 +34,7 @@ __all__ = ["EngineRun", "Job", "State"]
 
 _POLL_SECONDS = 0.1
 _SERVING_POLL_SECONDS = 0.5
+_TELL_SECONDS = 1.0
 _WALK_SECONDS = 5.0
 _DRAIN_SECONDS = 1.0
 _SETTLE_SECONDS = 1.0
@@ -178,6 +179,7 @@ class EngineRun:
         if self._log.path != self._job.log_path:
             self._view.note(f"a running engine writes to {self._job.log_path}, so this one writes to {self._log.path}")
         self._started_at = self._last_output = self._now()
+        self._view.starting(seconds=0.0, memory_bytes=0)
         process = await self._spawn()
         if not self._job.endpoint.can_be_asked:
             await self._until_settled(process)
@@ -199,7 +201,7 @@ class EngineRun:
             self._view.running(why, seconds=self._seconds(), memory_bytes=process.memory_bytes())
 
     async def _until_ready(self, process: EngineProcess, probe: "EngineProbe") -> None:
-        bound = False
+        bound, told = False, self._now()
         watch = CpuWatch(self._started_at)
         while not self._asked_to_stop():
             if self._ended() or self._fatal:
@@ -220,6 +222,9 @@ class EngineRun:
                 await self._now_ready(process, answer, probe)
                 return
             now = self._now()
+            if now - told >= _TELL_SECONDS:
+                told = now
+                self._view.starting(seconds=self._seconds(), memory_bytes=process.memory_bytes())
             watch.saw(now, process.cpu_seconds())
             life = Life(now - self._started_at, now - self._last_output, now - watch.last_work)
             if reason := verdict(self._job.patience, life):

@@ -15,6 +15,9 @@ class StartView(Protocol):
     def note(self, text: str) -> None:
         """A sentence for people: a decision, a finding, or what is being waited for."""
 
+    def starting(self, *, seconds: float, memory_bytes: int) -> None:
+        """It goes on starting, told from its beginning on, about once a second; arguments as in `phase`."""
+
     def phase(self, name: str, *, seconds: float, memory_bytes: int) -> None:
         """The engine entered a phase, `seconds` after it was started, with `memory_bytes` resident in its tree."""
 
@@ -45,6 +48,7 @@ class LastingView:
 
     def __init__(self, view: StartView) -> None:
         self.note, self.phase, self.line = _lasting(view.note), _lasting(view.phase), _lasting(view.line)
+        self.starting = _lasting(view.starting)
         self.running, self.reached = _lasting(view.running), _lasting(view.reached)
         self.ready, self.stopping, self.stopped = _lasting(view.ready), _lasting(view.stopping), _lasting(view.stopped)
         self.end = _lasting(view.end)

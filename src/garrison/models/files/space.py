@@ -26,7 +26,8 @@ def free_bytes(directory: Path) -> int:
 
 
 def require_space(directory: Path, needed: int, *, free: FreeBytes = free_bytes) -> None:
-    """Raise DiskFullError (details: `needed_bytes`, `free_bytes`, `path`) unless `needed` and a reserve are free."""
+    """Raise DiskFullError (details: `needed_bytes`, `reserve_bytes`,
+    `free_bytes`, `path`) unless `needed` and a reserve are free."""
     available = free(directory)
     if available < needed + _RESERVE_BYTES:
         raise disk_full(directory, needed, available)
@@ -38,8 +39,14 @@ def out_of_space(error: OSError) -> bool:
 
 def disk_full(directory: Path, needed: int, available: int) -> DiskFullError:
     return DiskFullError(
-        f"{directory} has {size_text(available)} free, and {size_text(needed)} are needed",
+        f"{directory} has {size_text(available)} free, and {size_text(needed)} are needed besides a reserve of "
+        f"{size_text(_RESERVE_BYTES)}",
         hint="Make room (`garrison models list` shows sizes, `garrison models remove` frees them), or set "
         "GARRISON_MODELS_DIR to a larger disk.",
-        details={"needed_bytes": needed, "free_bytes": available, "path": str(directory)},
+        details={
+            "needed_bytes": needed,
+            "reserve_bytes": _RESERVE_BYTES,
+            "free_bytes": available,
+            "path": str(directory),
+        },
     )

@@ -55,6 +55,9 @@ class AdapterLoads:
         self._unwanted: dict[str, str] = {}
         self._lines: defaultdict[str, list[Place]] = defaultdict(list)
         """Adapters that look for room, by target. The first one has its turn."""
+        self._turns: dict[str, float] = {}
+        """Since when the first one of a line has its turn."""
+        self._loaded_at: dict[Place, float] = {}
         self._failures: dict[Place, _Failure] = {}
         self._tries: Counter[Place] = Counter()
         self._used: dict[Place, float] = {}
@@ -68,7 +71,7 @@ class AdapterLoads:
         return Demand(
             wanted=frozenset(self._wanted),
             unwanted=frozenset(self._unwanted.items()),
-            in_use=frozenset(filter(self._uses, self._used)),
+            in_use=frozenset(one for one in self._used if self._uses(one) and not self._has_to_leave(one)),
         )
 
     def tries(self, target: str, name: str) -> int:
@@ -83,6 +86,7 @@ class AdapterLoads:
         self._used |= {place_of(target, model): now for target, some in models.items() for model in some}
         if len(self._used) > 10_000:
             self._used = {place: at for place, at in self._used.items() if now - at < 3600.0}
+            self._loaded_at = {place: at for place, at in self._loaded_at.items() if place in self._used}
 
     def repaired(self, result: Repaired) -> None:
         """The agent has finished at targets."""
@@ -193,7 +197,10 @@ class AdapterLoads:
                 raise _not_ready(f"{place[1]} is not loaded: {reason}")
             self._look_now(place[0])
             await self._wait()
-        self._used[place[0], found.model] = self._now()  # by whoever waited; the worker says so a second later
+        now = self._now()
+        self._used[place[0], found.model] = now  # by whoever waited; the worker says so a second later
+        if place in self._wanted:
+            self._loaded_at[place[0], found.model] = now
 
     async def _find_room(self, place: Place) -> None:
         """Reserve a slot, after another adapter has left it if that is necessary.
@@ -204,6 +211,8 @@ class AdapterLoads:
         if place not in line and place not in self._wanted:
             line.append(place)
         while place in line and not self._place(place).model:
+            if line[0] == place:
+                self._turns.setdefault(place[0], self._now())
             if line[0] == place and self._make_room(place):
                 self._wanted.add(place)
                 break
@@ -228,6 +237,7 @@ class AdapterLoads:
             return
         if line[0] == place:
             self._unwanted.pop(place[0], None)
+            self._turns.pop(place[0], None)
         line.remove(place)
         self.tell()  # the turn is the next one's
 
@@ -271,6 +281,7 @@ class AdapterLoads:
 
     def _room(self, target: str) -> Room:
         known = self._records.known()
+        limits, now = self._instances.settings.limits, self._now()
         places = [one for one in self._records.at(target) if one.on_demand]
         on_demand = {model: one.name for one in places for model in (one.model, *one.leaving)}
         loaded = [
@@ -280,15 +291,25 @@ class AdapterLoads:
                 used_at=self._used.get((target, model), 0.0),
                 idle=not self._uses((target, model)) and (target, name) not in self._wanted,
                 leaving=(target, model) in known.leaving,
+                loaded_at=self._loaded_at.get((target, model), 0.0),
+                settled=now - self._loaded_at.get((target, model), float("-inf")) >= limits.residency,
             )
             for model in held(target, known)
         ]
         reserved = sum(one[0] == target and not self._place(one).model for one in self._wanted)
-        return room_for(loaded, self._records.slots.get(target), reserved=reserved)
+        patient = now - self._turns.get(target, now) < limits.patience
+        return room_for(loaded, self._records.slots.get(target), reserved=reserved, patient=patient)
 
     def _uses(self, place: Place) -> bool:
         """Whether a request used it a moment ago, by its name on the target."""
         return self._now() - self._used.get(place, float("-inf")) < _IDLE_SECONDS
+
+    def _has_to_leave(self, place: Place) -> bool:
+        """Whether an adapter, by its name on the target, makes room although it is in use."""
+        target, model = place
+        victim = self._unwanted.get(target)
+        found = None if victim is None else self._records.places().get((target, victim))
+        return found is not None and found.model == model
 
     def _place(self, place: Place) -> AdapterPlace:
         found = self._records.places().get(place)

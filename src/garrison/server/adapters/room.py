@@ -32,6 +32,8 @@ class Loaded:
         used_at: the time of its last request.
         idle: no request uses it, or waits for it.
         leaving: it is being unloaded, and gets no further request. Its slot is taken until its last one has ended.
+        loaded_at: the time when it was last loaded for a request.
+        settled: that is long enough ago for it to make room although it is in use.
     """
 
     name: str
@@ -39,6 +41,8 @@ class Loaded:
     used_at: float = 0.0
     idle: bool = True
     leaving: bool = False
+    loaded_at: float = 0.0
+    settled: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,14 +71,16 @@ class Offer:
     requests: int = 0
 
 
-def room_for(loaded: Collection[Loaded], slots: int | None, *, reserved: int = 0) -> Room:
+def room_for(loaded: Collection[Loaded], slots: int | None, *, reserved: int = 0, patient: bool = True) -> Room:
     """Decide how one more adapter on demand finds room at a target.
 
-    One that leaves already is waited for: no other has to make the room that it leaves.
+    One that leaves already is waited for: no other has to make the room that it leaves. Where all are in use without an
+    end, the one that was loaded first has to make room once requests have waited long enough for another one.
 
     Args:
         slots: how many adapters the target is to hold; None: any number, and `ON_DEMAND_SLOTS` on demand.
         reserved: adapters that are being loaded.
+        patient: those that are in use are waited for.
     """
     staying = [one for one in loaded if not one.leaving]
     evictable = [one for one in staying if one.on_demand is not None]
@@ -86,10 +92,13 @@ def room_for(loaded: Collection[Loaded], slots: int | None, *, reserved: int = 0
     if not evictable and not reserved:
         return Room(Need.NEVER)
     idle = [one for one in evictable if one.idle]
-    if not idle:
+    if idle:
+        oldest = min(idle, key=lambda one: (one.used_at, one.name))
+        return Room(Need.EVICTION, oldest.on_demand)
+    settled = [] if patient else [one for one in evictable if one.settled]
+    if not settled:
         return Room(Need.PATIENCE)
-    oldest = min(idle, key=lambda one: (one.used_at, one.name))
-    return Room(Need.EVICTION, oldest.on_demand)
+    return Room(Need.EVICTION, min(settled, key=lambda one: (one.loaded_at, one.name)).on_demand)
 
 
 def best_offer(offers: Sequence[Offer]) -> Offer | None:

@@ -16,6 +16,7 @@ from garrison.net.origin import origin_of
 from garrison.server.adapters.places import AdapterPlace
 from garrison.server.adapters.routes import adapter_end, fleet_target_id
 from garrison.server.workers.declared_settings import declared_settings
+from garrison.server.workers.profiles import Pins
 
 __all__ = [
     "Declared",
@@ -44,6 +45,7 @@ class Declared:
         ends: what each target of a route with adapters stands for: the target in its manifest, and the adapter there,
             empty for its own model; by the route's name.
         reasons: why a target is cold, by id.
+        pins: of the active profile.
     """
 
     routes: Mapping[str, RouteValue] = field(default_factory=dict)
@@ -52,6 +54,7 @@ class Declared:
     adapters: Mapping[str, RouteValue] = field(default_factory=dict)
     ends: Mapping[str, tuple[Place, ...]] = field(default_factory=dict)
     reasons: Mapping[str, str] = field(default_factory=dict)
+    pins: Pins = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

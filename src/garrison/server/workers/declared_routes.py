@@ -25,6 +25,7 @@ from garrison.server.workers.declared import (
     fleet_target,
     why_not_routable,
 )
+from garrison.server.workers.profiles import Profiles, declared_profiles
 from garrison.store.records import Event
 
 __all__ = ["DeclaredRoutes"]
@@ -54,12 +55,15 @@ class DeclaredRoutes:
         now: what there is.
         changed: is called when that is something else.
         adapters: where adapters are loaded.
+        profiles: those that are declared, and the active one.
     """
 
     def __init__(
         self, fleet: Fleet, node: str, secrets: Secrets | None = None, *, engines: Engines = lambda _name: None
     ) -> None:
         self.now = Declared()
+        self.profiles = Profiles()
+        self.profiles.changed = self.refresh
         self.changed: Callable[[], None] = lambda: None
         self._fleet = fleet
         self._here = (None, node)
@@ -262,7 +266,8 @@ class DeclaredRoutes:
         found = adapter_routes(declarations, places, here=self._here, created=created)
         adapters = {name: route for name, (route, _) in found.items()}
         ends = {name: ends for name, (_, ends) in found.items()} | declared_ends(self._stacks)
-        return Declared(routes, values, own, adapters, ends, reasons)
+        self.profiles.declare(declared_profiles(declarations))
+        return Declared(routes, values, own, adapters, ends, reasons, self.profiles.pins)
 
     def _key_of(self, target: FleetTarget) -> tuple[str | None, str]:
         """Return the key of a target, and why no request can go there."""

@@ -14,6 +14,7 @@ from garrison.instances.live import Live
 from garrison.instances.stops import idle_limit
 from garrison.nodes.node import NodeView
 from garrison.server.workers.declared import Declared
+from garrison.server.workers.profiles import pinned, pinned_ends
 
 __all__ = ["Known", "changes", "facts_of", "instance_target", "known", "name_of", "node_of", "target_id"]
 
@@ -151,7 +152,8 @@ def known(
         if routes.get(name) is route:
             here = tuple(ids.get(one) if _INSTANCE + one in route.targets else None for one in route.instances)
             routes[name] = msgspec.structs.replace(route, instance_ids=here)
-    return Known(targets, routes, declared.reasons, declared.ends)
+    ends = pinned_ends(declared.ends, declared.pins)
+    return Known(targets, pinned(routes, declared.pins), declared.reasons, ends)
 
 
 def _is_nested(name: str, routes: Mapping[str, RouteValue]) -> bool:

@@ -158,11 +158,15 @@ class Workers:
             door.peer.send(self._told_settings())
 
     def reconfigure(self, fresh: Settings) -> None:
-        """Take other settings."""
+        """Take other settings. Workers that are too many finish what is in progress; those that are missing start."""
         self._settings = fresh
         self.traffic.reconfigure()
         for door in self._doors:
             door.peer.send(self._told_settings())
+        for door in self._ours()[fresh.gateway_workers :]:
+            door.leave(fresh.drain_timeout)
+        for _ in range(self._missing()):
+            self._replace()
 
     def keys_changed(self) -> None:
         """Tell the workers."""
