@@ -2,6 +2,7 @@
 
 import os
 import sys
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, TextIO, cast
@@ -25,6 +26,8 @@ from garrison.launch.run.view import StartView
 from garrison.launch.serve import Prepared, prepare, start, start_by_exec
 from garrison.launch.spec import AdapterSpec, LaunchSpec
 from garrison.models.files.progress import Progress, choose
+from garrison.models.layout import Layout
+from garrison.models.same_name import Meant, meant
 
 _DRAIN_SECONDS = 1.0
 
@@ -33,6 +36,7 @@ _SIMULATED_MODEL = "acme/tiny"
 
 app = make_app("Bring a model from a name to a live OpenAI endpoint: preflight, resolve, start.")
 
+_MANIFESTS = (".yaml", ".yml", ".json", ".toml")
 _GROUPS = ("endpoint", "preflight", "start", "model")
 
 
@@ -47,7 +51,11 @@ def serve(
     ] = None,
     file: Annotated[
         Path | None,
-        typer.Option("--file", "-f", help="A manifest of one server, instead of a model. Default: garrison.yaml."),
+        typer.Option(
+            "--file",
+            "-f",
+            help="A manifest of one server, instead of a model. Default: serve.yaml, else garrison.yaml.",
+        ),
     ] = None,
     engine: Annotated[
         str | None, typer.Option("--engine", "-e", help="vllm (the default), llama_cpp, mlx_lm or sim.")
@@ -93,12 +101,23 @@ def serve(
     By default Garrison stays the engine's parent: it shows the phases of the start, passes signals on, and leaves no
     process behind. Ctrl-C stops the engine; a second one kills it.
     """
+    _refuse_empty(
+        {
+            "MODEL": model,
+            "--engine": engine,
+            "--host": host,
+            "--served-model-name": name,
+            "--api-key-env": api_key_env,
+            "--adapter": "" if "" in (adapter or ()) else None,
+        }
+    )
     flags = {"engine_host": host, "engine_port": port, "ready_timeout": ready_timeout, "log_format": log}
     values = settings(*_GROUPS, "log", **flags)
     if replace_process or dry_run:  # nothing of Garrison runs for long
         values = replace(values, log_format=None)
+    found = None if model is None or file is not None else _meant(model, values)
     logged = context.with_resource(opened_log(values, "serve", model=model, manifest=file))
-    spec = _spec(model, file, values, engine=engine)
+    spec = _spec(model if found is None else found.text, file, values, engine=engine)
     spec = replace(
         spec,
         host=host or spec.host,
@@ -114,6 +133,8 @@ def serve(
     )
     dry_run = dry_run or values.dry_run
     view = LogView(logs=_shows_logs(logs)) if logged else start_view(logs=logs)
+    if found is not None and found.word is not None:
+        view.note(found.word)
     prepared = prepare(
         spec,
         values,
@@ -134,6 +155,13 @@ def serve(
     if isinstance(view, LogView):
         return start(prepared, values, os.environ, _WithCall(view, prepared))
     return _start(prepared, values, logs=logs)
+
+
+def _refuse_empty(given: Mapping[str, str | None]) -> None:
+    """An unset variable of a script, as in `--api-key-env "$NAME"`, must not stand for a default."""
+    for name, text in given.items():
+        if text == "":
+            raise UsageError(f"there is no value for {name}", hint="Give it a value, or leave it out.")
 
 
 def _shows_logs(logs: bool | None) -> bool:
@@ -184,16 +212,20 @@ class _Transfers:
             self._progress.step(name, **facts)
 
 
+def _meant(model: str, values: Settings) -> Meant:
+    return meant(model, Layout.from_settings(values))
+
+
 def _spec(model: str | None, file: Path | None, values: Settings, *, engine: str | None) -> LaunchSpec:
-    if file is None and model is None and Path("garrison.yaml").is_file():
-        file = Path("garrison.yaml")
-    if file is None and model is not None and model.endswith((".yaml", ".yml")) and Path(model).is_file():
+    from garrison.launch.manifest import default_manifest, load_manifest
+
+    if file is None and model is None:
+        file = default_manifest(Path())
+    if file is None and model is not None and model.endswith(_MANIFESTS) and Path(model).is_file():
         file, model = Path(model), None
     if file is not None and model is not None:
         raise UsageError("give a model or a manifest, not both", hint="Omit MODEL, or omit --file.")
     if file is not None:
-        from garrison.launch.manifest import load_manifest
-
         return load_manifest(file, host=values.engine_host, port=values.engine_port, engine=engine)
     if model is None and (values.model or values.model_id):
         model = values.model_id or "/".join(part for part in (values.model_org, values.model) if part)
@@ -201,7 +233,7 @@ def _spec(model: str | None, file: Path | None, values: Settings, *, engine: str
         model = _SIMULATED_MODEL
     if model is None:
         raise UsageError(
-            "no model given, and no garrison.yaml in this directory",
+            "no model given, and neither serve.yaml nor garrison.yaml in this directory",
             hint="Run garrison serve org/name, garrison serve ./directory, or garrison serve --file garrison.yaml.",
         )
     return LaunchSpec(model=model, engine=engine or "vllm", host=values.engine_host, port=values.engine_port)
