@@ -13,6 +13,7 @@ from garrison.base.errors import EngineDiedError, EngineTimeoutError, UsageError
 from garrison.base.output.live_stream import LiveStream
 from garrison.base.redaction import shown_command, shown_variable
 from garrison.base.settings import Settings
+from garrison.base.systemd import notify
 from garrison.cli.asker import asker
 from garrison.cli.log import opened_log
 from garrison.cli.options import Executable, Host, Log, Offline, Port, settings
@@ -94,6 +95,9 @@ def serve(
     logs: Annotated[
         bool | None, typer.Option("--logs/--no-logs", help="Show the engine's log. Default: only without a terminal.")
     ] = None,
+    detached: Annotated[
+        bool, typer.Option("--detach", help="Return when it is ready, and leave it in the background.")
+    ] = False,
     log: Log = None,
 ) -> int:
     """Bring a model from a name to a live OpenAI endpoint: preflight, resolve, start.
@@ -132,6 +136,10 @@ def serve(
         api_key_env=api_key_env or spec.api_key_env,
     )
     dry_run = dry_run or values.dry_run
+    if detached:
+        if dry_run or replace_process:
+            raise UsageError("--detach goes with neither --dry-run nor --exec", hint="Omit one of them.")
+        return _detached(spec, values)
     view = LogView(logs=_shows_logs(logs)) if logged else start_view(logs=logs)
     if found is not None and found.word is not None:
         view.note(found.word)
@@ -184,14 +192,34 @@ def _start(prepared: Prepared, values: Settings, *, logs: bool | None) -> int:
         out.drain(_DRAIN_SECONDS)
 
 
+def _detached(spec: LaunchSpec, values: Settings) -> int:
+    from garrison.cli.serve_detached import detach
+
+    own = list(sys.argv[1:])
+    own.remove("--detach")
+    if not {"--logs", "--no-logs"} & set(own):
+        at = own.index("--") if "--" in own else len(own)
+        own.insert(at, "--no-logs")  # the engine's log has a file of its own
+    log = values.data_dir / "logs" / f"serve-{spec.port}.log"
+    return detach(own, log, f"http://{spec.host}:{spec.port}/v1")
+
+
 class _WithCall:
-    """The view, with a command to paste after `ready`."""
+    """The view, with a command to paste after `ready`, which systemd is told, too."""
 
     def __init__(self, view: StartView, prepared: Prepared) -> None:
         self._prepared = prepared
         self.note, self.starting, self.phase, self.line = view.note, view.starting, view.phase, view.line
         self.stopping, self.stopped, self.end = view.stopping, view.stopped, view.end
-        self.ready, self.running, self._reached = view.ready, view.running, view.reached
+        self._ready, self._running, self._reached = view.ready, view.running, view.reached
+
+    def ready(self, *, seconds: float, memory_bytes: int) -> None:
+        notify("READY=1")
+        self._ready(seconds=seconds, memory_bytes=memory_bytes)
+
+    def running(self, why: str, *, seconds: float, memory_bytes: int) -> None:
+        notify("READY=1")
+        self._running(why, seconds=seconds, memory_bytes=memory_bytes)
 
     def reached(self, endpoint: Endpoint) -> None:
         self._reached(endpoint)
