@@ -200,9 +200,7 @@ async def test_a_route_that_goes_elsewhere_by_now_gives_no_access_to_the_target_
     at_a = next(one for one in [await stored.make(b"X-API-Key: all") for _ in range(2)] if one[5] == "a")
     elsewhere = RouteValue(name="m", targets=("instance:b",), instances=("b",))
     stored.lab.plane.table.apply(Tables(version=2, routes=[elsewhere]))
-    found = {
-        name: (await stored.ask("GET", at_a, b"X-API-Key: " + name.encode())).status for name in ("b", "a", "all")
-    }
+    found = {name: (await stored.ask("GET", at_a, b"X-API-Key: " + name.encode())).status for name in ("b", "a", "all")}
     assert found == {"b": 404, "a": 404, "all": 200}, "the key `a` may not use `m` any more"
 
 

@@ -152,7 +152,7 @@ def known(
         if routes.get(name) is route:
             here = tuple(ids.get(one) if _INSTANCE + one in route.targets else None for one in route.instances)
             routes[name] = msgspec.structs.replace(route, instance_ids=here)
-    ends = pinned_ends(declared.ends, declared.pins)
+    ends = pinned_ends(declared.ends, routes, declared.pins)
     return Known(targets, pinned(routes, declared.pins), declared.reasons, ends)
 
 
