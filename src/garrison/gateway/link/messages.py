@@ -249,10 +249,7 @@ class Close(msgspec.Struct, frozen=True, kw_only=True, tag=True):
 
 
 class Leave(msgspec.Struct, frozen=True, kw_only=True, tag=True):
-    """Answer with `Left` as soon as no request to a target is in progress that asks for `model`.
-
-    Of several for one model, only the last is answered.
-    """
+    """Answer with `Left` as soon as no request to a target is in progress that asks for `model`."""
 
     id: int
     target: str

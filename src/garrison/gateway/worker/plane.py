@@ -312,8 +312,9 @@ class Plane:
     def leave(self, target: Target, model: str = "") -> None:
         """Count its end."""
         target.running -= 1
-        if model and (asked := target.end_of(model)) is not None and self.link is not None:
-            self.link.left(asked)
+        if model and (asked := target.end_of(model)) and self.link is not None:
+            for number in asked:
+                self.link.left(number)
         target.end.outstanding -= 1
         if target.ends:
             target.count(-1)

@@ -35,7 +35,7 @@ class Target:
         told: whether the control process knows that `running` is not zero.
         using: requests in progress by the name that they ask for, where that is not its own.
         used: such names since the control process was last told.
-        awaited: for such a name, the number of the message that asks when its last request has ended.
+        awaited: for such a name, the numbers of the messages that ask when its last request has ended.
         idle: connections without a request, the one used last at the end.
         head: header lines that every request to it has.
         path: of its unix socket; None for TCP.
@@ -62,7 +62,7 @@ class Target:
         self.told = False
         self.using: dict[str, int] = {}
         self.used: set[str] = set()
-        self.awaited: dict[str, int] = {}
+        self.awaited: dict[str, list[int]] = {}
         self.idle: list[Outbound] = []
         self.loading: dict[str, Any] = {}
         self.set(value)
@@ -105,13 +105,13 @@ class Target:
         if len(self.used) < _MOST_USED:
             self.used.add(model)
 
-    def end_of(self, model: str) -> int | None:
-        """Count its end. Returns the number of the message that waited for this, if one did."""
+    def end_of(self, model: str) -> list[int]:
+        """Count its end. Returns the numbers of the messages that waited for this."""
         left = self.using.pop(model) - 1
         if left:
             self.using[model] = left
-            return None
-        return self.awaited.pop(model, None)
+            return []
+        return self.awaited.pop(model, [])
 
     def answered(self, breaker: Breaker, generation: int, now: float) -> None:
         """Count an answer to a request that `breaker` has let through."""
