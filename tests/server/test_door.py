@@ -10,6 +10,7 @@ from garrison.gateway.link import messages
 from garrison.gateway.link.messages import RouteValue, TargetValue
 from garrison.server.workers.door import WorkerDoor
 from garrison.server.workers.routes import Known
+from garrison.server.workers.workers import Workers
 
 
 class _Peer:
@@ -57,3 +58,12 @@ async def test_a_question_is_answered_whatever_happens(question: Any) -> None:
     (refused,) = (one for one in peer.sent if isinstance(one, messages.Refused))
     assert (refused.id, refused.code, "bug" in refused.message) == (7, "internal", False)
     assert not made._starting
+
+
+def test_a_worker_that_leaves_is_not_told_to_listen_elsewhere() -> None:
+    leaving, staying = (SimpleNamespace(leaves=leaves, peer=_Peer()) for leaves in (True, False))
+    workers: Any = object.__new__(Workers)
+    workers._doors = [leaving, staying]
+    workers._told_settings = lambda: "settings"
+    workers.move("127.0.0.1", 8081)
+    assert (leaving.peer.sent, staying.peer.sent) == ([], ["settings"])
