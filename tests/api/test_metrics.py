@@ -1,13 +1,16 @@
 """What Prometheus reads."""
 
 import asyncio
-from collections.abc import AsyncIterator
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import pytest
+from prometheus_client.metrics_core import GaugeMetricFamily, Metric
 from prometheus_client.parser import text_string_to_metric_families
 from served_api import ServedApi
 
+from garrison.api.metrics import Metrics
 from garrison.base.errors import EngineDiedError
 from garrison.instances.room.values import HOST, Device, Limits
 from garrison.instances.values.spec import InstanceSpec
@@ -121,3 +124,22 @@ async def test_a_driver_that_hangs_costs_only_its_own_values(
     found = await scrape(served)
     assert "garrison_device_memory_total_bytes" not in found
     assert found["garrison_instances"]["running"] == 0
+
+
+async def test_the_sums_of_the_gateway_are_taken_at_once_and_written_by_a_thread(served: ServedApi) -> None:
+    """A thousand routes are 100,000 lines, which would hold up every request of the API for a second."""
+    threads: list[int] = []
+
+    def taken() -> Callable[[], Iterator[Metric]]:
+        threads.append(threading.get_ident())
+        return collected
+
+    def collected() -> Iterator[Metric]:
+        threads.append(threading.get_ident())
+        yield GaugeMetricFamily("garrison_gateway_sum", "A sum.", value=3.0)
+
+    metrics = Metrics(served.instances, served.devices, served.feed, node="main", gateway=taken)
+    found = (await metrics.text()).decode()
+    assert "garrison_gateway_sum 3.0" in found
+    assert "garrison_instances{" in found
+    assert threads[0] == threading.get_ident() != threads[1]

@@ -6,10 +6,11 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
+import msgspec
 import pytest
 from served_api import ServedApi, client_of
 
-from garrison.base.errors import UnreachableError
+from garrison.base.errors import InternalError, UnreachableError
 from garrison.gateway.link.reports import (
     Cancelled,
     Captured,
@@ -24,6 +25,8 @@ from garrison.gateway.link.reports import (
     Spent,
     SpentValue,
 )
+from garrison.server.workers.usage_writer import UsageWriter
+from garrison.testing.thread_pool import DirectPool
 
 USAGE, REQUESTS, ACTIVITY, CAPTURES = (f"/api/v1/{one}" for one in ("usage", "requests", "activity", "captures"))
 
@@ -109,6 +112,11 @@ async def test_usage_is_split_and_chosen(served: ServedApi, query: str, rows: li
     assert [{name: one[name] for name in named if name in one} for one in found["rows"]] == rows
 
 
+@pytest.mark.parametrize("query", ["to=0001-01-01", "from=0001-01-01&to=9999-12-31", "from=9999-12-31"])
+async def test_usage_of_the_first_and_the_last_days_there_are(served: ServedApi, query: str) -> None:
+    assert (await served.client.get(f"{USAGE}?{query}")).status_code == 200
+
+
 async def test_what_cannot_be_split_by_is_named(served: ServedApi) -> None:
     answer = await served.client.get(f"{USAGE}?group_by=node")
     assert (answer.status_code, answer.json()["error"]) == (422, "invalid")
@@ -142,6 +150,64 @@ async def test_a_batch_waits_for_a_store_that_cannot_be_written(
     assert (failures, worker.told) == ([], [1])
 
 
+async def test_a_worker_that_ends_does_not_wait_until_others_are_gathered(served: ServedApi) -> None:
+    worker = FakeWorker(served)
+    worker.leaves = False
+    batch = Spent(source="w", number=1, rows=[spent()])
+    served.traffic.received(worker, batch)  # type: ignore[arg-type]  # a stand-in
+    served.traffic.received(worker, msgspec.structs.replace(batch, ends=True))  # type: ignore[arg-type]
+    async with asyncio.timeout(3):
+        while not worker.told:
+            await asyncio.sleep(0.01)
+
+
+@pytest.mark.parametrize("poison", [OverflowError("too large"), InternalError("out of range")])
+async def test_a_batch_that_cannot_be_stored_holds_up_no_other(
+    served: ServedApi, monkeypatch: pytest.MonkeyPatch, poison: Exception
+) -> None:
+    monkeypatch.setattr("garrison.server.workers.usage_writer._RETRY_SECONDS", 0.01)
+    add = served.access.add_usage
+    tried: list[int] = []
+
+    def failing(batches: Any, at: Any) -> None:
+        tried.append(len(batches))
+        if any(row.usage.tokens_in > 2**62 for batch in batches for row in batch.rows):
+            raise poison
+        add(batches, at)
+
+    monkeypatch.setattr(served.access, "add_usage", failing)
+    bad, good = FakeWorker(served), FakeWorker(served)
+    served.traffic.received(bad, Spent(source="b", number=1, rows=[spent(tokens_in=2**63)]))  # type: ignore[arg-type]
+    spend(served, good, spent(requests=2))
+    assert (await served.client.get(USAGE)).json()["total"]["requests"] == 2
+    assert good.told == [1]
+    assert bad.told == [1], "it is given up, so that the next one of its worker is sent"
+    assert tried[:3] == [2, 1, 1]
+    spend(served, good, spent(), number=2)
+    assert (await served.client.get(USAGE)).json()["total"]["requests"] == 3
+
+
+async def test_old_usage_is_deleted_another_day_whatever_goes_wrong(
+    served: ServedApi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("garrison.server.workers.usage_writer._PRUNE_SECONDS", 0.01)
+    days = iter([10**9, 30, 30])  # the first one is before all days that there are
+    failures: list[Exception] = [RuntimeError("odd"), UnreachableError("down")]
+    pruned = asyncio.Event()
+
+    def prune(_: Any) -> int:
+        if failures:
+            raise failures.pop()
+        pruned.set()
+        return 0
+
+    monkeypatch.setattr(served.access, "prune_usage", prune)
+    writer = UsageWriter(served.access, pool=DirectPool(), clock=served.clock, days=lambda: next(days, 30))
+    writer.startup()
+    await asyncio.wait_for(pruned.wait(), 5)
+    await writer.close(1)
+
+
 def finished(id: str, **values: Any) -> FinishedValue:
     plain = {"at": 1e9, "route": "qwen", "status": 200, "key_id": 5, "tokens": (7, 3, 1)}
     return FinishedValue(id=id, **plain | values)
@@ -162,6 +228,18 @@ async def test_requests_that_have_ended_newest_first_and_page_by_page(served: Se
     rest = await served.client.get(f"{ACTIVITY}?limit=3&before=4")
     assert [one["id"] for one in rest.json()] == ["2", "1", "0"]
     assert "link" not in rest.headers
+
+
+async def test_the_next_page_of_the_activity_has_the_same_filters(served: ServedApi) -> None:
+    requests = (finished(f"i{n}", route="a" if n % 2 else "b&c", status=500, at=1000.0 + n) for n in range(12))
+    end(served, *requests, finished("good", route="b&c"))
+    chosen = {"route": "b&c", "failed": "true", "key": "5", "since": "1970-01-01T00:16:43+00:00", "limit": "2"}
+    page = await served.client.get(ACTIVITY, params=chosen)
+    pages = [[one["id"] for one in page.json()]]
+    while link := page.headers.get("link"):
+        page = await served.client.get(ACTIVITY + link[1 : link.index(">")])
+        pages.append([one["id"] for one in page.json()])
+    assert pages == [["i10", "i8"], ["i6", "i4"]]
 
 
 @pytest.mark.parametrize(

@@ -157,6 +157,13 @@ def test_seed_value_refused(config: dict[str, str], variable: str, raw: str) -> 
     assert caught.value.details == {"setting": setting_of(variable)}
 
 
+@pytest.mark.parametrize("days", ["0", "36501", "1000000000"])
+def test_usage_is_kept_for_days_that_there_are(config: dict[str, str], days: str) -> None:
+    assert Settings.load(config | {"GARRISON_USAGE_RETENTION": "36500"}).usage_retention == 36_500
+    with pytest.raises(InvalidError, match="GARRISON_USAGE_RETENTION must be an integer"):
+        Settings.load(config | {"GARRISON_USAGE_RETENTION": days})
+
+
 @pytest.mark.parametrize("variable", ["HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "GARRISON_HF_TOKEN"])
 @pytest.mark.parametrize("raw", ["hf_é", "“hf_x”", "hf_\udcff"], ids=["latin-1", "quotes", "not-utf-8"])
 def test_a_token_that_no_header_can_hold_is_refused(config: dict[str, str], variable: str, raw: str) -> None:

@@ -1,8 +1,11 @@
 """The access log: which requests are in it, and what becomes of lines that cannot be written."""
 
 import asyncio
+import errno
 import json
+import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -94,6 +97,57 @@ async def test_lines_wait_for_a_disk_that_is_back_and_the_oldest_are_dropped_and
     lab.path.rmdir()
     await lab.log.close(5)
     assert (lab.ids(), lab.log.lost) == (["0", "1", "2"], 1)
+
+
+async def test_a_batch_that_was_written_in_part_is_written_once(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(access_log, "_RETRY_SECONDS", 0.01)
+    await lab.add(request("before"))
+    write, results = os.write, iter([150, None])
+
+    def some(file: int, data: bytes) -> int:
+        most = next(results, len(data))
+        if most is None:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return write(file, data[:most])
+
+    monkeypatch.setattr(os, "write", some)
+    await lab.add(*(request(str(number)) for number in range(3)))
+    assert lab.ids() == ["before", "0", "1", "2"]
+
+
+async def test_lines_that_cannot_be_written_by_the_end_are_counted(lab: Lab) -> None:
+    assert lab.path is not None
+    lab.path.mkdir()
+    lab.log.add([request("a")])
+    await asyncio.sleep(0.01)
+    lab.log.add([request("b")])
+    await lab.log.close(0.01)
+    assert lab.log.lost == 2
+
+
+async def test_lines_are_counted_when_the_log_is_switched_off(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(access_log, "_RETRY_SECONDS", 0.05)
+    assert lab.path is not None
+    lab.path.mkdir()
+    lab.log.add([request("a")])
+    await asyncio.sleep(0.01)
+    lab.path = None
+    await lab.log.close(5)
+    assert (lab.log.lost, lab.log._lines) == (1, [])
+
+
+async def test_whatever_goes_wrong_the_lines_are_tried_again(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(access_log, "_RETRY_SECONDS", 0.01)
+    failures, real = [RuntimeError("odd"), ValueError("odder")], append
+
+    def failing(*arguments: Any) -> None:
+        if failures:
+            raise failures.pop()
+        real(*arguments)
+
+    monkeypatch.setattr(access_log, "append", failing)
+    await lab.add(request("a"))
+    assert lab.ids() == ["a"]
 
 
 def test_a_link_is_not_followed(tmp_path: Path) -> None:

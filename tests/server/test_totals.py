@@ -102,3 +102,16 @@ def test_there_are_no_more_rows_than_the_bound(monkeypatch: pytest.MonkeyPatch) 
     requests = {key[1:4]: value for key, value in samples.items() if key[0] == "requests_total"}
     assert requests == {("0", "t", "5"): 1, ("1", "t", "5"): 1, ("", "", ""): 3}
     assert samples["requests_not_listed_total",] == 7
+
+
+def test_a_copy_is_collected_as_it_was() -> None:
+    targets = ["t"]
+    found = Totals(lambda: targets)
+    found.add("w", Used(uses=[use(tokens_in=7, seconds=HistogramValue(counts=counts(len(SECONDS_BOUNDS), 0).counts))]))
+    before, copied = scraped(found), found.copy()
+    assert before
+    found.add("w", Used(uses=[use(tokens_in=7), use("n")], in_progress=[], breakers={"t": "open"}))
+    found.lose(3)
+    targets.append("u")
+    assert scraped(copied) == before
+    assert scraped(found) != before

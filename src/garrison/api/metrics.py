@@ -13,6 +13,7 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Response
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Histogram, ProcessCollector, generate_latest
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily, Metric
+from prometheus_client.registry import Collector
 
 from garrison import __version__
 from garrison.api.deadline import within
@@ -24,6 +25,7 @@ from garrison.instances.manager import InstanceManager
 from garrison.instances.placing import Devices
 from garrison.instances.room.values import Device
 from garrison.instances.values.state import State
+from garrison.net.thread_pool import ThreadPool
 from garrison.store.records import Event
 
 __all__ = ["Metrics", "router"]
@@ -53,13 +55,29 @@ async def metrics(given: Given) -> Response:
     return Response(await given.metrics.text(), media_type=CONTENT_TYPE_LATEST)
 
 
+class _Scrape(Collector):
+    """All metrics of one scrape, for another thread than that of the manager."""
+
+    def __init__(
+        self, own: Iterable[Metric], gateway: Callable[[], Iterable[Metric]], registry: CollectorRegistry
+    ) -> None:
+        self._own, self._gateway, self._registry = own, gateway, registry
+
+    def collect(self) -> Iterator[Metric]:
+        yield from self._registry.collect()
+        yield from self._own
+        yield from self._gateway()
+
+
 class Metrics:
     """A registry of its own. Belongs to the event loop of the manager.
 
     Args:
         devices: the memory of this machine. Where it cannot be read in time, a scrape goes without.
         node: the name of this machine.
-        gateway: yields what the gateway has counted.
+        gateway: returns what yields the sums of the gateway as they are now. There can be 100,000 lines of them, so
+            that they are put together in a thread.
+        pool: that thread's.
     """
 
     def __init__(
@@ -69,13 +87,15 @@ class Metrics:
         feed: Feed,
         *,
         node: str,
-        gateway: Callable[[], Iterable[Metric]] = lambda: (),
+        gateway: Callable[[], Callable[[], Iterable[Metric]]] = lambda: tuple,
+        pool: ThreadPool | None = None,
     ) -> None:
         self._instances = instances
         self._devices = devices
         self._feed = feed
         self._node = node
         self._gateway = gateway
+        self._pool = pool or ThreadPool("garrison-metrics", 1)
         self._counts: dict[str, Counter[str]] = {name: Counter() for name in _COUNTED}
         self._causes: Counter[str] = Counter()
         self._lost = 0
@@ -86,7 +106,6 @@ class Metrics:
             "garrison_start_seconds", "Seconds from the start of an engine until it was ready.", ["engine"],
             buckets=_BUCKETS, registry=self._registry,
         )  # fmt: skip
-        self._registry.register(self)
         ProcessCollector(namespace="garrison", registry=self._registry)
         instances.bus.listen(self._count, missed=self._missed)
 
@@ -96,17 +115,17 @@ class Metrics:
             self._memory = await within(_READ_SECONDS, self._devices.read(), "the memory of this machine")
         except NotReadyError:
             self._memory = ()
-        return generate_latest(self._registry)
+        scrape = _Scrape(tuple(self._collected()), self._gateway(), self._registry)
+        return await self._pool.run(lambda: generate_latest(scrape), "write the metrics")
 
-    def collect(self) -> Iterator[Metric]:
-        """Yield what is read at the time of a scrape; called by the registry."""
+    def _collected(self) -> Iterator[Metric]:
+        """Yield what is read at the time of a scrape."""
         version = {"version": __version__, "python": sys.version.split()[0], "node": self._node}
         yield InfoMetricFamily("garrison_build", "What runs.", version)
         yield _gauge("garrison_up_since_seconds", "When this server began, in Unix time.", (), [((), self._began)])
         yield from self._states()
         yield from self._of_instances()
         yield from self._counted()
-        yield from self._gateway()
         yield from self._of_devices()
         yield _counter("garrison_events", "Events of the feed.", (), [((), self._feed.last)])
         yield _counter("garrison_events_missed", "Events that were not counted here.", (), [((), self._lost)])

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Annotated, Any
+from urllib.parse import urlencode
 
 import msgspec
 from fastapi import APIRouter, Depends, Path, Query, Response
@@ -10,7 +11,7 @@ from fastapi import APIRouter, Depends, Path, Query, Response
 from garrison.api.problems import problems
 from garrison.api.services import Services, services
 from garrison.base.errors import NotFoundError
-from garrison.base.redaction import excerpt, redacted, redacted_value
+from garrison.base.redaction import excerpt, is_secret_header, redacted, redacted_value
 from garrison.gateway.activity import ActivityFilter
 from garrison.gateway.link.reports import CAPTURE_MARGIN, CapturedMessage, FinishedValue, LiveValue
 
@@ -41,7 +42,10 @@ async def activity(
     chosen = ActivityFilter(route=route, key_id=key, failed=failed, since=None if since is None else _unix(since))
     found = given.traffic.recent(chosen, before=before, limit=limit + 1)
     if len(found) > limit:
-        response.headers["Link"] = f'<?limit={limit}&before={found[limit - 1].number}>; rel="next"'
+        filters = {"route": route, "key": key, "failed": failed or None, "since": since and since.isoformat()}
+        query = {name: str(value) for name, value in filters.items() if value is not None}
+        more = urlencode({"limit": limit, "before": found[limit - 1].number} | query)
+        response.headers["Link"] = f'<?{more}>; rel="next"'
     names = await _names(given)
     return [{"number": one.number} | _shown(one.request, names) for one in found[:limit]]
 
@@ -82,7 +86,8 @@ def _message(one: CapturedMessage) -> dict[str, Any]:
     except UnicodeDecodeError:
         text = "\0"
     body = None if "\0" in text else excerpt(text, len(text) - CAPTURE_MARGIN if truncated else len(text))
-    head = {"start": redacted(one.start), "headers": redacted_value(one.headers)}
+    shown = [(name, value) for name, value in one.headers if not is_secret_header(name)]
+    head = {"start": redacted(one.start), "headers": redacted_value(shown)}
     return {**head, "body": body, "size": one.size, "truncated": truncated}
 
 

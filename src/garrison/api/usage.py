@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict
-from datetime import date, timedelta
+from datetime import date
 from functools import reduce
 from operator import add
 from typing import Annotated, Any
@@ -37,12 +37,12 @@ async def usage(
 ) -> dict[str, Any]:
     """What was used: `rows` of sums, and their `total`. Tokens are those that the engines named.
 
-    `failed` were answered with an error, `client_left` before there was an answer; `uncounted` succeeded without
-    saying what they used. `truncated` says that there are more rows.
+    `failed` were answered with an error, stopped, or broken off by their engine; `client_left` before their answer was
+    complete; `uncounted` succeeded without saying what they used. `truncated` says that there are more rows.
     """
     today = given.clock.now().date()
     last = to or today
-    first = from_ or last - timedelta(days=_DAYS)
+    first = from_ or date.fromordinal(max(1, last.toordinal() - _DAYS))
     by = _by(group_by)
     rows = await given.traffic.usage(first, last, by=by, key_id=key, route=route, limit=_MOST_ROWS + 1)
     whole = await given.traffic.usage(first, last, by=(), key_id=key, route=route)

@@ -16,6 +16,7 @@ __all__ = [
     "LineRedactor",
     "SecretValueError",
     "excerpt",
+    "is_secret_header",
     "is_secret_name",
     "know_arguments",
     "know_environment",
@@ -40,6 +41,8 @@ _OVERLAP_BYTES = 4096
 # argparse accepts any unambiguous beginning of an option, and `_` for `-`.
 _BEGINNINGS = ("--api-k", "--hf-t")
 _ENDINGS = ("key", "token", "secret", "password", "passwd", "credential", "credentials", "auth")
+_HEADER_ENDINGS = ("authorization", "cookie", "cookie2", "key", "password", "secret", "token")
+"""Of words as well: `apikey` is one of them."""
 _NO_SECRETS = frozenset({"true", "false", "none", "null", "auto", "empty", "basic", "bearer"})
 _CERTAIN = frozenset(
     {
@@ -161,6 +164,11 @@ def know_environment(environ: Mapping[str, str]) -> None:
 def is_secret_name(variable: str) -> bool:
     """Return whether a variable or field of this name holds a secret: it ends in `_KEY`, `token`, …"""
     return variable.replace("_", "-").lower().split("-")[-1] in _ENDINGS
+
+
+def is_secret_header(name: str) -> bool:
+    """Return whether a header of this name, of a request or an answer, holds a credential."""
+    return is_secret_name(name) or name.lower().endswith(_HEADER_ENDINGS)
 
 
 def know_arguments(argv: Sequence[str]) -> None:

@@ -74,7 +74,9 @@ class ServerSettings:
     gateway_traces_percent: int = setting(
         "server", "Per cent of the traces that begin at this server and are recorded.", values.integer(0, 100), 100
     )
-    usage_retention: int = setting("server", "Days that usage by key, route and day is kept.", values.integer(1), 400)
+    usage_retention: int = setting(
+        "server", "Days that usage by key, route and day is kept.", values.integer(1, 36_500), 400
+    )
     root_path: str = setting("server", "Path prefix below which a reverse proxy publishes the server.", _TEXT, "")
     tls_cert_file: Path | None = setting("server", "Certificate chain of the server, in PEM.", values.path)
     tls_key_file: Path | None = setting("server", "Private key of the certificate, in PEM.", values.path)

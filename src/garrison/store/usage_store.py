@@ -25,8 +25,8 @@ class Usage:
     """Sums over requests.
 
     Attributes:
-        failed: of `requests`, those that were answered with an error.
-        client_left: of `requests`, those whose client left before there was an answer.
+        failed: of `requests`, those that were answered with an error, stopped, or broken off by their target.
+        client_left: of `requests`, those whose client left before the answer was complete.
         uncounted: of `requests`, those that succeeded without saying what they used.
         tokens_in, tokens_out: of prompts and of answers, as the engines say.
         tokens_cached: of `tokens_in`, those that an engine had in its cache.

@@ -37,6 +37,12 @@ def test_everything_else_is_passed_on(event: bytes) -> None:
     assert passed(WORD, event) == WORD + event
 
 
+@pytest.mark.parametrize("before", [b"id: 7\n", b"event: message\nid: 7\n", b": comment\n"])
+@pytest.mark.parametrize("after", [b"", b"\nid: 8"])
+def test_an_event_may_have_other_fields_as_well(before: bytes, after: bytes) -> None:
+    assert passed(WORD, before + USAGE.rstrip() + after + b"\n\n", DONE) == WORD + DONE
+
+
 def test_lines_may_end_with_a_carriage_return() -> None:
     stream = (WORD + USAGE + DONE).replace(b"\n", b"\r\n")
     assert passed(stream) == (WORD + DONE).replace(b"\n", b"\r\n")

@@ -91,9 +91,11 @@ OTHERS: dict[tuple[str, str], Asked] = {
     ("POST", "/llama-cpp/qwen/v1/chat/completions"): Asked(
         Kind.LLAMA_CPP, None, ModelIn.PATH, name="qwen", rest=b"/v1/chat/completions"
     ),
-    ("GET", "/llama-cpp/qwen/"): Asked(Kind.LLAMA_CPP, None, ModelIn.PATH, name="qwen", rest=b"/"),
-    ("GET", "/upstream/qwen/a/b?c=d"): Asked(Kind.UPSTREAM, None, ModelIn.PATH, name="qwen", rest=b"/a/b"),
-    ("GET", "/upstream/org%2Fname/a%20b"): Asked(Kind.UPSTREAM, None, ModelIn.PATH, name="org/name", rest=b"/a%20b"),
+    ("GET", "/llama-cpp/qwen/"): Asked(Kind.LLAMA_CPP, None, ModelIn.PATH, name="qwen", rest=b"/", reads=True),
+    ("GET", "/upstream/qwen/a/b?c=d"): Asked(Kind.UPSTREAM, None, ModelIn.PATH, name="qwen", rest=b"/a/b", reads=True),
+    ("GET", "/upstream/org%2Fname/a%20b"): Asked(
+        Kind.UPSTREAM, None, ModelIn.PATH, name="org/name", rest=b"/a%20b", reads=True
+    ),
     ("PUT", "/api/v1/instances/qwen/proxy/x/proxy/y"): Asked(
         Kind.PROXY, None, ModelIn.PATH, name="qwen", rest=b"/x/proxy/y"
     ),

@@ -2,10 +2,17 @@
 
 import pytest
 from gateway_lab import Conn, GatewayLab, Message, chat
+from lab_keys import key, told_keys
 
 from garrison.gateway.link.reports import CAPTURE_MARGIN, CaptureValue
 
-HEADS = (b"Authorization: Bearer sk-client", b"Cookie: a=b", b"X-Other: 1")
+SECRETS = (
+    b"api-key", b"x-goog-api-key", b"apikey", b"X-Auth-Token", b"X-Amz-Security-Token", b"x-forwarded-access-token",
+    b"Ocp-Apim-Subscription-Key", b"CF-Access-Client-Secret", b"X-Original-Authorization", b"X-Password", b"X-Auth",
+)  # fmt: skip
+HEADS = (
+    b"Authorization: Bearer sk-client", b"Cookie: a=b", *(name + b": sk-client" for name in SECRETS), b"X-Other: 1",
+)  # fmt: skip
 
 
 async def asked(lab: GatewayLab, size: int = 10, **fields: int) -> Message:
@@ -62,6 +69,25 @@ async def test_a_request_that_was_refused_has_no_answer(lab: GatewayLab) -> None
     await lab.quiet()
     (one,) = captures(lab)
     assert one.answer is None
+
+
+async def test_requests_of_strangers_push_out_no_capture(lab: GatewayLab) -> None:
+    lab.set(captures=2, capture_bytes=100, open_inference=False)
+    lab.plane.callers.set_keys(told_keys(key("mine")))
+    await lab.serve(answering)
+    known = await (await lab.client()).ask(chat(b'{"model":"m"}', b"Authorization: Bearer mine"))
+    assert known.status == 200
+    for _ in range(3):
+        stranger = await (await lab.client()).ask(chat(b'{"model":"m"}', b"Authorization: Bearer other"))
+        assert stranger.status == 401
+    await lab.quiet()
+    (one,) = captures(lab)
+    assert one.answer is not None
+
+
+async def answering(conn: Conn) -> None:
+    await conn.request()
+    conn.send(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")
 
 
 @pytest.mark.parametrize("most", [0, None])

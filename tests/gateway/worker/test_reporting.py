@@ -116,6 +116,65 @@ async def test_a_worker_that_ends_waits_for_its_last_batch(linked: LinkLab, monk
     assert lab.plane.now() - began < 5.0, "it does not wait for ever"
 
 
+async def test_a_worker_that_ends_gets_what_came_after_the_batch_under_way_stored(linked: LinkLab) -> None:
+    """The control process gathers batches for seconds, unless one says that its worker ends."""
+    lab, control = linked.lab, linked.control
+    control.script = lambda message, peer: stores(message, peer) if getattr(message, "ends", False) else None
+    client = await told(linked, (await lab.upstream(counted)).url)
+    await client.ask(chat())
+    await lab.until(lambda: control.of(Spent))
+    for _ in range(3):
+        await client.ask(chat())
+    began = lab.plane.now()
+    await linked.link.reporting.finish(5.0)
+    assert lab.plane.now() - began < 4.0
+    first, again, rest = control.of(Spent)
+    assert (first.number, first.ends) == (1, False)
+    assert (again.number, again.rows, again.ends) == (1, first.rows, True)
+    assert (rest.number, rest.rows[0].requests, rest.ends) == (2, 3, True)
+
+
+async def test_a_worker_that_ends_does_not_miss_that_its_batch_was_stored_while_it_reports(linked: LinkLab) -> None:
+    lab, control = linked.lab, linked.control
+    control.script = stores
+    client = await told(linked, (await lab.upstream(counted)).url)
+    await client.ask(chat())
+    reporting_ = linked.link.reporting
+    await lab.until(lambda: control.of(Spent) and reporting_._ledger.is_empty)
+    report = reporting_.report
+
+    async def slow() -> None:
+        await report()
+        await asyncio.sleep(0.1)  # the answer arrives within the report
+
+    reporting_.report = slow  # type: ignore[method-assign]
+    await client.ask(chat())
+    began = lab.plane.now()
+    await reporting_.finish(5.0)
+    assert lab.plane.now() - began < 4.0
+    assert sum(row.requests for one in {one.number: one for one in control.of(Spent)}.values() for row in one.rows) == 2
+
+
+async def test_a_report_that_fails_is_not_the_last_one(linked: LinkLab, monkeypatch: pytest.MonkeyPatch) -> None:
+    lab, control = linked.lab, linked.control
+    client = await told(linked, (await lab.upstream(counted)).url)
+    failures = [OverflowError(), ValueError()]
+
+    def fails(*arguments: Any) -> FinishedValue:
+        if failures:
+            raise failures.pop()
+        return finished.finished_value(*arguments)
+
+    monkeypatch.setattr(reporting, "finished_value", fails)
+    await client.ask(chat())
+    await lab.until(lambda: len(failures) == 1)
+    await client.ask(chat())
+    await lab.until(lambda: not failures)
+    await client.ask(chat())
+    await finished_of(linked, 1)
+    await lab.until(lambda: control.of(Spent))
+
+
 async def test_failures_clients_that_left_and_answers_that_do_not_say_are_told_apart(linked: LinkLab) -> None:
     lab, control = linked.lab, linked.control
     upstream = await lab.upstream(silent)
@@ -189,6 +248,35 @@ async def test_too_many_are_counted_and_not_kept(linked: LinkLab, monkeypatch: p
         await client.ask(chat())
     await linked.lab.until(lambda: sum(one.lost for one in linked.control.of(Finished)) == 3)
     assert all(not one.requests for one in linked.control.of(Finished))
+
+
+@pytest.mark.parametrize("gone_at", [0, 1, 2])
+async def test_requests_wait_for_the_next_connection_when_one_ends_within_a_report(
+    linked: LinkLab, monkeypatch: pytest.MonkeyPatch, gone_at: int
+) -> None:
+    monkeypatch.setattr(reporting, "_SECONDS", 60.0)
+    monkeypatch.setattr(reporting, "_AT_ONCE", 2)
+    client = await told(linked, (await linked.lab.upstream(counted)).url)
+    for _ in range(5):
+        await client.ask(chat())
+    linked.lab.plane.finished.lost = 3
+    reports = linked.link.reporting
+    sent: list[Finished] = []
+
+    def send(message: object) -> bool:
+        if isinstance(message, Finished):
+            if len(sent) == gone_at:
+                return False
+            sent.append(message)
+        return True
+
+    monkeypatch.setattr(reports, "_send", send)
+    await reports.report()
+    gone_at = -1
+    await reports.report()
+    assert sum(one.lost for one in sent) == 3
+    ids = [one.id for told in sent for one in told.requests]
+    assert len(ids) == len(set(ids)) == 5
 
 
 async def live(linked: LinkLab, most: int = 10) -> list[LiveValue]:

@@ -4,11 +4,14 @@ import asyncio
 import socket
 from typing import Any
 
+import pytest
 from gateway_lab import Conn, GatewayLab, chat
 
 from garrison.gateway.link.reports import InProgressValue, Used
 from garrison.gateway.requests.paths import classify
 from garrison.gateway.worker.account import Account
+from garrison.gateway.worker.ledger import Ledger
+from garrison.gateway.worker.live import cancel, live_requests
 from garrison.gateway.worker.stats import Stats
 from garrison.server.workers.totals import Totals
 
@@ -68,6 +71,101 @@ async def test_two_targets_that_refuse_connections_leave_a_try_for_the_third(lab
     await lab.quiet()
     (row,) = lab.plane.stats.take()
     assert (row.statuses, row.retries) == ({200: 1}, 2)
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        (b"POST /v1/chat/completions", (7, 3)),
+        (b"POST /v1/responses", (7, 3)),
+        (b"GET /v1/responses/resp_1", (0, 0)),
+        (b"POST /v1/responses/resp_1/cancel", (0, 0)),
+        (b"POST /upstream/m/v1/chat/completions", (7, 3)),
+        (b"GET /upstream/m/health", (0, 0)),
+        (b"GET /llama-cpp/m/health", (0, 0)),
+    ],
+)
+async def test_tokens_count_where_they_are_used_and_not_where_they_are_read_again(
+    lab: GatewayLab, line: bytes, expected: tuple[int, int]
+) -> None:
+    async def script(conn: Conn) -> None:
+        await conn.request()
+        conn.send(HEAD % len(ANSWER) + ANSWER)
+
+    await lab.serve(script, engine="llama_cpp" if b"llama" in line else "vllm")
+    method, path = line.split()
+    answer = await (await lab.client()).ask(chat(path=path).replace(b"POST", method, 1))
+    assert answer.status == 200, answer.body
+    await lab.quiet()
+    rows = lab.plane.stats.take()
+    assert (sum(one.tokens_in for one in rows), sum(one.tokens_out for one in rows)) == expected
+    assert sum(one.uncounted for one in rows) == 0
+
+
+async def test_tokens_of_an_answer_that_arrives_in_tiny_pieces(lab: GatewayLab) -> None:
+    async def script(conn: Conn) -> None:
+        await conn.request()
+        conn.send(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n")
+        conn.send(b"".join(b"4\r\n%b\r\n" % ANSWER[at : at + 4] for at in range(0, len(ANSWER), 4)) + b"0\r\n\r\n")
+
+    await lab.serve(script)
+    await (await lab.client()).ask(chat())
+    await lab.quiet()
+    (row,) = lab.plane.stats.take()
+    assert (row.tokens_in, row.tokens_out) == (7, 3)
+
+
+async def test_tokens_of_a_stream_of_messages_are_in_its_first_event_and_its_last(lab: GatewayLab) -> None:
+    started = b'data: {"type":"message_start","message":{"usage":{"input_tokens":5000,"output_tokens":0}}}\n\n'
+    text = started + b'data: {"delta":{"text":"word"}}\n\n' * 1000 + b'data: {"usage":{"output_tokens":8}}\n\n'
+
+    async def script(conn: Conn) -> None:
+        await conn.request()
+        conn.send(
+            b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nContent-Length: %d\r\n\r\n" % len(text) + text
+        )
+
+    await lab.serve(script)
+    await (await lab.client()).ask(chat(path=b"/v1/messages"))
+    await lab.quiet()
+    (row,) = lab.plane.stats.take()
+    assert (row.tokens_in, row.tokens_out) == (5000, 8)
+
+
+@pytest.mark.parametrize("how", ["cut off", "stopped", "client left", "stopped before"])
+async def test_how_a_request_ended_counts_and_not_only_how_its_answer_began(lab: GatewayLab, how: str) -> None:
+    goes_on = asyncio.Event()
+
+    async def script(conn: Conn) -> None:
+        await conn.request()
+        if how != "stopped before":
+            conn.send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n")
+        if how == "cut off":
+            await goes_on.wait()
+            conn.writer.transport.abort()
+        else:
+            await conn.ended()
+
+    await lab.serve(script)
+    client = await lab.client()
+    client.send(chat())
+    await lab.until(lambda: live_requests(lab.plane, 9, 0.0)[0])
+    if how != "stopped before":
+        await asyncio.wait_for(client.reader.readuntil(b"abc\r\n"), 5)
+    ((one,), _) = live_requests(lab.plane, 9, 0.0)
+    if how.startswith("stopped"):
+        cancel(lab.plane, one.id)
+    elif how == "client left":
+        client.close()
+    goes_on.set()
+    await lab.quiet()
+    ledger = Ledger("w")
+    ledger.add(lab.plane.stats.take())
+    batch = ledger.next()
+    assert batch is not None
+    (row,) = batch.rows
+    left = how == "client left"
+    assert (row.requests, row.failed, row.client_left) == (1, not left, left)
 
 
 def account(**values: Any) -> Account:

@@ -5,7 +5,9 @@ from typing import Any
 
 import pytest
 from gateway_lab import Conn, GatewayLab, Message, chat
+from lab_keys import key, told_keys
 
+from garrison.access.permissions import Limits
 from garrison.gateway.link.route_settings import FilterValue
 
 WORD = b'data: {"choices":[{"delta":{"content":"a"}}]}\n\n'
@@ -52,6 +54,31 @@ async def test_a_client_that_did_not_ask_does_not_see_it(lab: GatewayLab, option
     assert answer.body == WORD + DONE
     await lab.quiet()
     assert tokens(lab) == (7, 3)
+
+
+@pytest.mark.parametrize("limits", [False, True])
+async def test_it_is_hidden_in_a_stream_whose_length_is_known_too(lab: GatewayLab, limits: bool) -> None:
+    lab.set(stream_usage=True)
+    if limits:
+        lab.plane.callers.set_keys(told_keys(key("ka", limits=Limits(requests_per_minute=9))))
+    body = WORD + USAGE + DONE
+
+    async def sized(conn: Conn) -> None:
+        while True:
+            await conn.request()
+            length = b"Content-Length: %d\r\n\r\n" % len(body)
+            conn.send(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n" + length + body)
+
+    await lab.serve(sized)
+    client = await lab.client()
+    for _ in range(3):  # the head is known by then
+        head = (b"Authorization: Bearer ka",) if limits else ()
+        answer = await client.ask(chat(json.dumps({"model": "m", "stream": True}).encode(), *head))
+        assert answer.status == 200, answer.body
+        assert answer.body == WORD + DONE
+        assert answer.get(b"content-length") is None
+    await lab.quiet()
+    assert tokens(lab) == (21, 9)
 
 
 async def test_a_client_that_asked_sees_it(lab: GatewayLab) -> None:

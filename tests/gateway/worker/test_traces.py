@@ -39,6 +39,13 @@ async def test_the_target_is_a_child_of_the_gateways_span(lab: GatewayLab, forwa
     assert (asked.get(b"tracestate"), asked.get(b"x-other")) == (b"a=1", b"1")
 
 
+@pytest.mark.parametrize("given", [b"", b"traceparent: 00-%b-%b-01" % (b"0" * 32, b"0" * 16)])
+async def test_the_state_of_a_trace_that_is_not_continued_goes_no_further(lab: GatewayLab, given: bytes) -> None:
+    lab.set(traces=1.0)
+    asked = await told(lab, *filter(None, [given]), b"Tracestate: a=1", b"X-Other: 1")
+    assert (asked.get(b"tracestate"), asked.get(b"x-other")) == (None, b"1")
+
+
 @pytest.mark.parametrize("share", [0.0, 1.0])
 async def test_a_trace_that_begins_here_is_recorded_as_the_setting_says(lab: GatewayLab, share: float) -> None:
     lab.set(traces=share, report_requests=True)

@@ -62,6 +62,26 @@ async def test_an_upgrade(lab: GatewayLab, way: Way) -> None:
     await lab.quiet()
 
 
+@pytest.mark.parametrize(("aborts", "outcome"), [(False, "ok"), (True, "cut-off")])
+async def test_a_target_that_ends_it_in_order_has_not_broken_off(lab: GatewayLab, aborts: bool, outcome: str) -> None:
+    async def script(conn: Conn) -> None:
+        await echoes(conn)
+        if aborts:
+            conn.send(b"x" * 2**20)
+            conn.reset()
+
+    lab.plane.finished.wanted = True
+    await lab.serve(script, engine="custom")
+    client = await lab.client()
+    await client.ask(b"GET /upstream/m/v1/realtime" + _HEADERS + b"\r\n")
+    await client.reader.readexactly(5)
+    client.send(b"end")
+    await client.rest()
+    await lab.quiet()
+    (one,), _ = lab.plane.finished.take()
+    assert (one.status, one.outcome) == (101, outcome)
+
+
 async def test_bytes_that_come_with_the_upgrade(lab: GatewayLab, way: Way) -> None:
     await way.serve(echoes)
     client = await lab.client()

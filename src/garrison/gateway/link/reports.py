@@ -63,6 +63,8 @@ class UseValue(msgspec.Struct, kw_only=True):
 
     Attributes:
         statuses: how many were answered with each.
+        failed: those answered with an error, stopped, or broken off by their target.
+        client_left: those whose client left before the answer was complete.
         seconds: until the end of the answer.
         first_bytes: until its first byte, where there was an answer.
         first_tokens: until the first byte of its body, of streams.
@@ -76,6 +78,8 @@ class UseValue(msgspec.Struct, kw_only=True):
     target: str
     key_id: int | None
     statuses: dict[int, int] = {}
+    failed: int = 0
+    client_left: int = 0
     seconds: HistogramValue
     first_bytes: HistogramValue
     first_tokens: HistogramValue
@@ -141,11 +145,13 @@ class Spent(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     Attributes:
         source: a random name of the worker.
         number: of its batches, from 1.
+        ends: the worker ends, and waits until this is on disk.
     """
 
     source: str
     number: int
     rows: list[SpentValue]
+    ends: bool = False
 
 
 class FinishedValue(msgspec.Struct, kw_only=True, omit_defaults=True, gc=False):

@@ -60,10 +60,13 @@ class HiddenUsage:
 
 def _is_usage(event: bytes) -> bool:
     """Whether an event has usage and no part of an answer."""
-    if _USAGE not in event or not event.startswith(_DATA):
+    if _USAGE not in event:
+        return False
+    data = [line for line in event.splitlines() if line.startswith(_DATA)]  # beside `id:` and `event:`
+    if len(data) != 1:
         return False
     try:
-        found = _decode(event[len(_DATA) :])
+        found = _decode(data[0][len(_DATA) :])
     except (msgspec.MsgspecError, RecursionError):
         return False
     return found.choices == [] and bytes(found.usage).startswith(b"{")

@@ -79,6 +79,7 @@ class Asked:
         at: the path at engines for which a table says what they have.
         name: the model, the instance, or the id of a response; for `router`, the call.
         rest: what follows the name of an instance, as the client wrote it, without the query.
+        reads: it only looks at an instance, with GET or HEAD.
     """
 
     kind: Kind
@@ -88,6 +89,7 @@ class Asked:
     at: bytes = b""
     name: str = ""
     rest: bytes = b""
+    reads: bool = False
 
 
 _JSON: tuple[tuple[Api, str], ...] = (  # of several paths, the first is the engines'
@@ -242,7 +244,7 @@ def _uncommon(method: bytes, target: bytes) -> Asked:
     _check(path, query)
     if path.startswith(b"/v1/models/") and method in (b"GET", b"HEAD"):
         return Asked(Kind.MODEL, model_in=ModelIn.PATH, name=_name(path.removeprefix(b"/v1/models/")))
-    if found := _response(method, path) or _of_an_instance(path):
+    if found := _response(method, path) or _of_an_instance(method, path):
         return found
     if _is_ours(path):
         wanted = f"{method.decode('latin-1')} {path.decode('latin-1')}"
@@ -264,7 +266,7 @@ def _response(method: bytes, path: bytes) -> Asked | None:
     return Asked(Kind.INFERENCE, Api.RESPONSE, ModelIn.NOWHERE, path, path, found[1].decode())
 
 
-def _of_an_instance(path: bytes) -> Asked | None:
+def _of_an_instance(method: bytes, path: bytes) -> Asked | None:
     for prefix, kind, then in (
         (b"/llama-cpp/", Kind.LLAMA_CPP, b"/"),
         (b"/upstream/", Kind.UPSTREAM, b"/"),
@@ -275,7 +277,8 @@ def _of_an_instance(path: bytes) -> Asked | None:
             rest = slash + rest
             if not raw or not rest.startswith(then):
                 return None
-            return Asked(kind, None, ModelIn.PATH, name=_name(raw), rest=rest[len(then) - 1 :])
+            reads = method in (b"GET", b"HEAD")
+            return Asked(kind, None, ModelIn.PATH, name=_name(raw), rest=rest[len(then) - 1 :], reads=reads)
     return None
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from garrison.gateway.link.reports import GAP_BOUNDS, Phase
 from garrison.gateway.requests.paths import Api, Asked
-from garrison.gateway.requests.usage_tail import TAIL_BYTES, usage_of
+from garrison.gateway.requests.usage_tail import AnswerEnds
 from garrison.gateway.usage import UsageReader, estimate
 
 if TYPE_CHECKING:
@@ -19,9 +19,8 @@ if TYPE_CHECKING:
 __all__ = ["CLIENT_LEFT", "CUT_OFF", "Account"]
 
 CLIENT_LEFT, CUT_OFF = 499, 502
-_TAIL_PIECES = 4
-"""Pieces at the end of an answer that are kept, for what it says that it used."""
-_NONE_USED = (Api.TOKENIZE, Api.DETOKENIZE, Api.COUNT_TOKENS, Api.INPUT_TOKENS)
+_NONE_USED = (Api.TOKENIZE, Api.DETOKENIZE, Api.COUNT_TOKENS, Api.INPUT_TOKENS, Api.RESPONSE)
+"""A response that is read again was counted when it was made."""
 
 
 class Account:
@@ -55,7 +54,7 @@ class Account:
     """
 
     __slots__ = (
-        "_asked_tokens", "_connects", "_ended", "_head_at", "_last_at", "_plane", "_read_at", "_sent_at", "_tail",
+        "_asked_tokens", "_connects", "_ended", "_ends", "_head_at", "_last_at", "_plane", "_read_at", "_sent_at",
         "_token_at", "_usage", "_waits_at", "admissions", "asked_for", "at", "bytes_in", "bytes_out", "capture",
         "first_byte", "gaps", "id", "key", "model", "outcome", "overhead", "peer", "request_id", "route", "seconds",
         "status", "stream", "target", "tokens", "trace", "tries", "waited", "woken",
@@ -67,7 +66,7 @@ class Account:
         self._asked_tokens = self.status = self.tries = self.bytes_out = 0
         self._read_at = self._sent_at = self._token_at = self._last_at = self._waits_at = self._head_at = 0.0
         self.waited = self.woken = self.overhead = 0.0
-        self._tail: list[bytes] = []
+        self._ends: AnswerEnds | None = None
         self._usage: UsageReader | None = None
         self.model = self.route = self.target = self.outcome = ""
         self.key: int | None = None
@@ -87,7 +86,11 @@ class Account:
     @property
     def says_usage(self) -> bool:
         """Whether an answer to it says what it used, as far as engines do."""
-        return self.asked_for.api is not None and self.asked_for.api not in _NONE_USED
+        return self.asked_for.api is not None and self._uses
+
+    @property
+    def _uses(self) -> bool:
+        return self.asked_for.api not in _NONE_USED and not self.asked_for.reads
 
     @property
     def phase(self) -> Phase:
@@ -110,7 +113,7 @@ class Account:
 
     def ask(self, body: bytes, content_type: str) -> None:
         """Count about what the request itself uses, where there is a limit of tokens."""
-        self._asked_tokens = 0 if self.asked_for.api in _NONE_USED else estimate(body, content_type)
+        self._asked_tokens = estimate(body, content_type) if self._uses else 0
         self._spend(self._asked_tokens)
 
     def is_read(self) -> None:
@@ -151,6 +154,9 @@ class Account:
         self._head_at = head_at = perf_counter()
         if self.stream and 200 <= reader.status < 300:
             self.gaps = [0] * (len(GAP_BOUNDS) + 1)
+        if self._uses:
+            asked = self.asked_for
+            self._ends = AnswerEnds(messages=asked.api is Api.MESSAGES or asked.rest == b"/v1/messages")
         if self.counts_tokens:
             self._begin_counting(reader)
         if self.capture is not None:
@@ -165,10 +171,12 @@ class Account:
     def piece(self, piece: bytes) -> None:
         """A piece of the answer passes."""
         self.bytes_out += len(piece)
-        tail = self._tail
-        tail.append(piece)
-        if len(tail) > _TAIL_PIECES:
-            del tail[0]
+        ends = self._ends
+        if ends is not None:
+            pieces = ends.pieces
+            pieces.append(piece)
+            if self.bytes_out > ends.full_at:
+                ends.cut(self.bytes_out)
         if self.capture is not None:
             self.capture.piece(piece)
         if self._usage is not None:
@@ -211,9 +219,9 @@ class Account:
         self.outcome = self.outcome or outcome
         self.status = self.status or status
         self.bytes_in = size
-        tail, self._tail = self._tail, []
-        if tail:
-            self.tokens = usage_of(_end_of(tail))
+        ends, self._ends = self._ends, None
+        if ends is not None:
+            self.tokens = ends.usage()
         if self.route:
             self._plane.stats.record(self)
         self._plane.finished.add(self)
@@ -221,7 +229,7 @@ class Account:
             one.by.end(one, self._plane.now())
 
     def _begin_counting(self, reader: "ResponseReader") -> None:
-        if not 200 <= reader.status < 300 or self.asked_for.api in _NONE_USED:
+        if not 200 <= reader.status < 300 or not self._uses:
             self._spend(0)
             return
         kind = next((value for name, value in reader.headers if name.lower() == b"content-type"), b"")
@@ -230,8 +238,3 @@ class Account:
     def _spend(self, tokens: int) -> None:
         for one in self.admissions:
             one.by.spend(one, self._plane.now(), tokens)
-
-
-def _end_of(pieces: list[bytes]) -> bytes:
-    end = pieces[0] if len(pieces) == 1 else b"".join(pieces)
-    return end if len(end) <= TAIL_BYTES else end[-TAIL_BYTES:]

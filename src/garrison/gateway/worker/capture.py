@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING
 
+from garrison.base.redaction import is_secret_header
 from garrison.gateway.link.reports import CAPTURE_MARGIN, CapturedMessage, CaptureValue
 
 if TYPE_CHECKING:
@@ -13,7 +14,6 @@ __all__ = ["Capture"]
 
 _MOST_HEADERS = 64
 _MOST_LINE = 1024
-_NEVER = frozenset(b"authorization proxy-authorization x-api-key cookie set-cookie".split())
 
 
 class Capture:
@@ -60,7 +60,7 @@ class Capture:
 
 
 def _lines(headers: "HeaderList") -> list[tuple[str, str]]:
-    shown = [(name, value) for name, value in headers if name.lower() not in _NEVER]
+    shown = [(name, value) for name, value in headers if not is_secret_header(name.decode("latin-1"))]
     return [(_text(name), _text(value)) for name, value in shown[:_MOST_HEADERS]]
 
 

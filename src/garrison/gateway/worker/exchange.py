@@ -94,11 +94,13 @@ class Exchange(Sending):
             return
         self.account.is_read()
         if self._plane.watches:
-            self._watch()
+            self._trace()
         try:
             if self._who is None or self._synced:
                 self._who = self._plane.require_caller(self._request)
             who = self._who
+            if self._plane.watches:
+                self._capture()
             self.account.key = who.key_id if isinstance(who, Identity) else None
             self.route = self._find_route(who)
             self.account.route = self.route.name
@@ -122,14 +124,17 @@ class Exchange(Sending):
         else:
             self._take_place()
 
-    def _watch(self) -> None:
-        """Keep what the settings ask for."""
+    def _trace(self) -> None:
         settings, account = self._plane.settings, self.account
-        if settings.captures:
-            account.capture = Capture(self._request, self._data, settings.capture_bytes)
         if settings.traces is not None and account.trace is None:
             bits, sampled = getrandbits(192), random() < settings.traces  # noqa: S311 - no secrets
             account.trace = trace_of(self._request.headers, bits, sampled=sampled)
+
+    def _capture(self) -> None:
+        """Keep what the settings ask for, of callers that are known: strangers would push out all others."""
+        settings, account = self._plane.settings, self.account
+        if settings.captures and account.capture is None:
+            account.capture = Capture(self._request, self._data, settings.capture_bytes)
 
     def _find_route(self, who: "Identity | Refusal") -> "Route":
         """Find the route that the request names, and check that its caller may use it."""

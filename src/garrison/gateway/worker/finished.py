@@ -45,6 +45,12 @@ class FinishedRequests:
             else:
                 self.lost += 1
 
+    def give_back(self, accounts: "list[Account]", lost: int) -> None:
+        """Keep what could not be reported, within the bound: the latest."""
+        every = accounts + self._accounts
+        self._accounts = every[-_MOST:] if _MOST else []
+        self.lost += lost + len(every) - len(self._accounts)
+
     def capture(self, most: int) -> None:
         """Keep at most so many captures between two reports."""
         if self.captured.maxlen != most:

@@ -14,6 +14,8 @@ __all__ = ["lines_up"]
 
 _FOR, _PROTO, _HOST = b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host"
 _TRACE = frozenset((TRACEPARENT,))
+_NEW_TRACE = frozenset((TRACEPARENT, b"tracestate"))
+"""The state belongs to the trace that the client has named."""
 _FORWARDED = frozenset((_FOR, _PROTO, _HOST))
 
 
@@ -34,7 +36,7 @@ def lines_up(request: "Request", peer: str, settings: Settings, *, readable: boo
         own, dropped = b"accept-encoding: identity\r\n", DROPPED_TO_COUNT
     if trace is not None:
         own += trace.line()
-        dropped = dropped | _TRACE
+        dropped = dropped | (_TRACE if trace.parent else _NEW_TRACE)
     if told != "off":
         own += _forwarded_lines(request, peer, tls=settings.tls_cert is not None, appends=told == "append")
         dropped = dropped | _FORWARDED

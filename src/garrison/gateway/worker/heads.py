@@ -128,6 +128,8 @@ def framed(
     request_id: bytes = b"",
     own: bytes = b"",
     without: bytes = b"",
+    *,
+    resized: bool = False,
 ) -> tuple[bytes, bool]:
     """Return the head of an answer as its client gets it, and whether its body is sent in chunks.
 
@@ -135,12 +137,14 @@ def framed(
         request_id: named in it, unless the answer has one.
         own: further header lines.
         without: headers of the target whose names begin so are not passed on.
+        resized: the body will not have the length that the target says.
     """
     known = reader.known
-    if known is None or without:
-        sized = has_length(reader)
-        lines, has_id = _answer_lines(reader.status, reader.headers, without), bool(request_id_of(reader.headers))
-        if known is not None:
+    if known is None or without or resized:
+        sized = has_length(reader) and not resized
+        left = tuple(one for one in (without, b"content-length" if resized else b"") if one)
+        lines, has_id = _answer_lines(reader.status, reader.headers, left), bool(request_id_of(reader.headers))
+        if known is not None and sized:
             lines += b"content-length: %d\r\n" % reader.length
     else:
         sized = True
@@ -165,8 +169,8 @@ def answer_head(status: int, headers: HeaderList, own: bytes) -> bytes:
     return b"%b%b\r\n" % (_answer_lines(status, headers), own)
 
 
-def _answer_lines(status: int, headers: HeaderList, without: bytes = b"") -> bytes:
-    """Return the lines of an answer that are passed on to a client; `without` as in `framed`."""
+def _answer_lines(status: int, headers: HeaderList, without: tuple[bytes, ...] = ()) -> bytes:
+    """Return the lines of an answer that are passed on to a client, but for those whose names begin as in `without`."""
     named = _named_by_connection(headers)
     parts = [_line(status)]
     for name, value in headers:

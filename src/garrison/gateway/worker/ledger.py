@@ -2,13 +2,13 @@
 
 from collections.abc import Iterable
 
+import msgspec
+
 from garrison.gateway.link.reports import Spent, SpentValue, UseValue
-from garrison.gateway.worker.account import CLIENT_LEFT
 
 __all__ = ["Ledger"]
 
 _MOST_ROWS = 10_000
-_ERROR = 400
 
 
 class Ledger:
@@ -22,6 +22,7 @@ class Ledger:
         self._source = source
         self._rows: dict[tuple[str, int | None], SpentValue] = {}
         self._number = 0
+        self._ends = False
         self._sent: Spent | None = None
 
     def add(self, uses: Iterable[UseValue]) -> None:
@@ -34,8 +35,15 @@ class Ledger:
         if self._sent is not None or not self._rows:
             return None
         self._number += 1
-        self._sent = Spent(source=self._source, number=self._number, rows=list(self._rows.values()))
+        self._sent = Spent(source=self._source, number=self._number, rows=list(self._rows.values()), ends=self._ends)
         self._rows = {}
+        return self._sent
+
+    def end(self) -> Spent | None:
+        """The process ends: from now on each batch says so. Return the one under way, to send it again."""
+        self._ends = True
+        if self._sent is not None:
+            self._sent = msgspec.structs.replace(self._sent, ends=True)
         return self._sent
 
     def unstored(self) -> Spent | None:
@@ -61,9 +69,8 @@ class Ledger:
 
 def _add(row: SpentValue, use: UseValue) -> None:
     row.requests += sum(use.statuses.values())
-    left = use.statuses.get(CLIENT_LEFT, 0)
-    row.client_left += left
-    row.failed += sum(count for status, count in use.statuses.items() if status >= _ERROR) - left
+    row.client_left += use.client_left
+    row.failed += use.failed
     row.uncounted += use.uncounted
     row.tokens_in += use.tokens_in
     row.tokens_out += use.tokens_out

@@ -49,16 +49,17 @@ class Outbound(FlowControl):
     Attributes:
         reader: of answers.
         used: it has carried a request before, so that the target may have closed it meanwhile.
+        closed: the target has closed it in order.
     """
 
-    __slots__ = ("_at", "_owner", "_raw", "reader", "target", "used")
+    __slots__ = ("_at", "_owner", "_raw", "closed", "reader", "target", "used")
 
     def __init__(self, target: Target) -> None:
         super().__init__()
         self.target = target
         self._at = (target.host, target.port, target.path)
         self.reader = ResponseReader(self, head_bytes=_HEAD_BYTES, heads=_heads)
-        self.used = False
+        self.used = self.closed = False
         self._owner: Answered | None = None
         self._raw = False
 
@@ -120,6 +121,7 @@ class Outbound(FlowControl):
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
+        self.closed = exc is None
         owner = self._owner
         if owner is None:
             if self in self.target.idle:

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from garrison.base.logs import logger
 from garrison.gateway.choose.breaker import ALWAYS
 from garrison.gateway.link.reports import (
     Cancel,
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from garrison.gateway.worker.plane import Plane
 
 __all__ = ["Reporting"]
+
+_log = logger(__name__)
 
 _SECONDS = 1.0
 _AT_ONCE = 200
@@ -48,7 +51,13 @@ class Reporting:
         """Report again and again. Without a connection everything is kept, within the bounds of what keeps it."""
         while True:
             await asyncio.sleep(_SECONDS)
+            await self._report_or_log()
+
+    async def _report_or_log(self) -> None:
+        try:
             await self.report()
+        except Exception as error:  # noqa: BLE001 - one report that fails must not be the last one
+            _log.error("a report to the server failed", error=repr(error))
 
     def connected(self) -> None:
         """There is a control process, perhaps another one, which may not know what the one before has stored."""
@@ -66,27 +75,35 @@ class Reporting:
             return
         self._report_sums()
         accounts, lost = self._plane.finished.take()
-        if lost:
-            self._send(Finished(requests=[], lost=lost))
+        if lost and self._send(Finished(requests=[], lost=lost)):
+            lost = 0
         for one in self._plane.finished.take_captures():
             self._send(Captured(capture=one))
         offset = self._offset()
         for at in range(0, len(accounts), _AT_ONCE):
-            self._send(Finished(requests=[finished_value(one, offset) for one in accounts[at : at + _AT_ONCE]]))
+            if lost or not self._send(
+                Finished(requests=[finished_value(one, offset) for one in accounts[at : at + _AT_ONCE]])
+            ):
+                self._plane.finished.give_back(accounts[at:], lost)
+                return
             await asyncio.sleep(0)
+        if lost:
+            self._plane.finished.give_back([], lost)
 
     async def finish(self, seconds: float) -> None:
         """Report the last requests, and wait until they are on disk, at most so long."""
         deadline = self._plane.now() + seconds
-        await self.report()
+        if (batch := self._ledger.end()) is not None:
+            self._send(batch)  # again: the control process gathers others for longer than this process lasts
+        await self._report_or_log()
         while not self._ledger.is_empty and (left := deadline - self._plane.now()) > 0:
             self._stored.clear()
+            self._send_next()
             try:
                 async with asyncio.timeout(left):
                     await self._stored.wait()
             except TimeoutError:
                 return
-            self._send_next()
 
     def received(self, message: SpentStored | ListLive | Cancel) -> None:
         """Do what the control process asks for."""
@@ -104,13 +121,13 @@ class Reporting:
         plane = self._plane
         now = plane.now()
         uses = plane.stats.take()
+        self._ledger.add(uses)  # first: whatever fails below, it is stored
         targets = plane.table.targets.values()
         breakers = {one.id: str(one.breaker.state(now)) for one in targets if one.breaker.passes_from != ALWAYS}
         said = Used(uses=[], in_progress=in_progress(plane), breakers=breakers)
         if uses or said != self._said:
             self._send(Used(uses=uses, in_progress=said.in_progress, breakers=breakers))
             self._said = said
-        self._ledger.add(uses)
         self._send_next()
 
     def _send_next(self) -> None:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Stats"]
 
+_ERROR = 400
 _MOST_ROWS = 10_000
 """Routes, targets and keys come from the tables, so that their number is bounded; this bounds their products."""
 
@@ -37,6 +38,10 @@ class Stats:
         row = self._rows.get((one.route, one.target, one.key)) or self._row(one.route, one.target, one.key)
         statuses, status = row.statuses, one.status
         statuses[status] = statuses.get(status, 0) + 1
+        if one.outcome == "client-left":
+            row.client_left += 1
+        elif one.outcome != "ok" or status >= _ERROR:
+            row.failed += 1
         _observe(row.seconds, SECONDS_BOUNDS, one.seconds)
         row.bytes_in += one.bytes_in
         row.bytes_out += one.bytes_out

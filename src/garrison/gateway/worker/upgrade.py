@@ -135,7 +135,9 @@ class Upgrade(Exchange):
         if not self._raw:
             super().answer_lost(reason)
             return
-        self._upstream = None
+        connection, self._upstream = self._upstream, None
+        if connection is not None and connection.closed:  # which is how another protocol ends
+            self.account.complete()
         self._end()
         self._inbound.close()
 

@@ -43,6 +43,7 @@ class AccessLog:
     ) -> None:
         self._pool, self._path, self._share, self._most_bytes, self._draw = pool, path, share, most_bytes, draw
         self._lines: list[bytes] = []
+        self._in_hand: list[bytes] = []
         self._writing: asyncio.Task[None] | None = None
         self.lost = 0
 
@@ -56,31 +57,44 @@ class AccessLog:
                 self._lines.append(line_of(one))
         if (excess := len(self._lines) - _MOST_WAITING) > 0:
             del self._lines[:excess]
-            self.lost += excess
-            _log.error("lines of the access log are lost, because it cannot be written", lost=self.lost)
+            self._lose(excess)
         if self._lines and self._writing is None:
             self._writing = asyncio.create_task(self._write(), name="access log")
 
     async def close(self, seconds: float) -> None:
-        """Write what waits, within a limit."""
+        """Write what waits, within a limit. What is left then is lost."""
         if self._writing is not None:
             await asyncio.wait([self._writing], timeout=seconds)
         if self._writing is not None:
             self._writing.cancel()
+            self._lose(len(self._in_hand) + len(self._lines))
+            self._in_hand, self._lines = [], []
 
     async def _write(self) -> None:
         try:
-            while self._lines and (path := self._path()) is not None:
-                some, self._lines = self._lines, []
+            while self._lines:
+                if (path := self._path()) is None:  # switched off meanwhile
+                    self._lose(len(self._lines))
+                    self._lines = []
+                    return
+                self._in_hand, self._lines = self._lines, []
                 most = self._most_bytes()
                 try:
-                    await self._pool.run(_appending(path, b"".join(some), most), "write the access log")
-                except GarrisonError as error:
-                    self._lines = some + self._lines
-                    _log.warning("the access log cannot be written", path=path, error=error.message)
+                    await self._pool.run(_appending(path, b"".join(self._in_hand), most), "write the access log")
+                except Exception as error:  # noqa: BLE001 - whatever it is, the lines are tried again, or counted
+                    self._lines = self._in_hand + self._lines
+                    text = error.message if isinstance(error, GarrisonError) else repr(error)
+                    _log.warning("the access log cannot be written", path=path, error=text)
+                    self._in_hand = []
                     await asyncio.sleep(_RETRY_SECONDS)
+                self._in_hand = []
         finally:
             self._writing = None
+
+    def _lose(self, count: int) -> None:
+        if count:
+            self.lost += count
+            _log.error("lines of the access log are lost, because it cannot be written", lost=self.lost)
 
 
 def line_of(one: FinishedValue) -> bytes:
@@ -105,11 +119,24 @@ def append(path: Path, data: bytes, most: int) -> None:
             path.replace(path.with_name(path.name + ".1"))
         file = os.open(path, flags, 0o600)
         try:
-            while data:
-                data = data[os.write(file, data) :]
+            _write_all(file, data)
         finally:
             os.close(file)
     except OSError as error:
         if error.errno in _NO_SPACE:
             raise DiskFullError(f"no space for {path}", hint="Free some space there.") from None
         raise InvalidError(f"{path} cannot be written: {error.strerror}", hint="Check gateway_access_log.") from None
+
+
+def _write_all(file: int, data: bytes) -> None:
+    """Write all of it or nothing: a part that is left would be the beginning of a line that is written again."""
+    begun = os.fstat(file).st_size
+    left = memoryview(data)
+    try:
+        while left:
+            left = left[os.write(file, left) :]
+    except OSError:
+        written = len(data) - len(left)
+        if written and os.fstat(file).st_size == begun + written:  # else somebody else writes there too
+            os.ftruncate(file, begun)
+        raise

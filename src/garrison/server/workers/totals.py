@@ -63,6 +63,11 @@ class _Sums:
             found.counts = [one + other for one, other in zip(found.counts, given.counts, strict=True)]
             found.total += given.total
 
+    def copy(self) -> "_Sums":
+        """Return sums that stay as they are. Counts of a histogram are replaced as a whole, and so can be shared."""
+        same = {name: HistogramValue(counts=one.counts, total=one.total) for name, one in self.histograms.items()}
+        return _Sums(Counter(self.statuses), Counter(self.totals), same)
+
 
 class Totals:
     """Sums by route, target and key.
@@ -82,6 +87,14 @@ class Totals:
         for use in used.uses:
             self._row(_labels(use.route, use.target, use.key_id)).add(use)
         self._now[worker] = used
+
+    def copy(self) -> "Totals":
+        """Return sums as they are now, which another thread may collect."""
+        targets = tuple(self._targets())
+        found = Totals(lambda: targets)
+        found._rows = {key: row.copy() for key, row in self._rows.items()}
+        found._now, found._lost = dict(self._now), self._lost
+        return found
 
     def lose(self, count: int) -> None:
         """Count requests that were carried and not reported one by one."""

@@ -78,12 +78,17 @@ class Traffic:
         self._numbers = count(1)
         self._asked: dict[int, asyncio.Future[Any]] = {}
 
-    def collect(self) -> Iterator[Metric]:
-        """Yield the metrics."""
-        yield from self.totals.collect()
-        lost = CounterMetricFamily("garrison_gateway_access_log_lost", "Lines that could not be written in time.")
-        lost.add_metric((), self._log.lost)
-        yield lost
+    def metrics(self) -> Callable[[], Iterator[Metric]]:
+        """Return what yields the metrics as they are now, for another thread: with many keys it takes a while."""
+        totals, lines = self.totals.copy(), self._log.lost
+
+        def collect() -> Iterator[Metric]:
+            yield from totals.collect()
+            lost = CounterMetricFamily("garrison_gateway_access_log_lost", "Lines that could not be written in time.")
+            lost.add_metric((), lines)
+            yield lost
+
+        return collect
 
     def startup(self) -> None:
         """Begin what is done from time to time. Raises InvalidError where something for that is not installed."""
@@ -103,7 +108,7 @@ class Traffic:
             case Used():
                 self.totals.add(door, report)
             case Spent():
-                self._usage.put(report, door.stored, at_once=door.leaves)
+                self._usage.put(report, door.stored, at_once=report.ends or door.leaves)
             case Finished():
                 self.totals.lose(report.lost)
                 self._activity.add(report.requests)

@@ -2,11 +2,12 @@
 
 import asyncio
 import contextlib
+from collections import Counter
 from collections.abc import Callable, Collection
 from datetime import date, timedelta
 
 from garrison.base.clock import Clock
-from garrison.base.errors import GarrisonError
+from garrison.base.errors import GarrisonError, InternalError
 from garrison.base.logs import logger
 from garrison.gateway.link.reports import Spent, SpentValue
 from garrison.net.thread_pool import ThreadPool
@@ -17,9 +18,12 @@ __all__ = ["UsageWriter"]
 _GATHER_SECONDS = 5.0
 """What arrives within this time is one transaction."""
 _RETRY_SECONDS = 5.0
+_MOST_TRIES = 3
+"""For a batch that fails by itself, though the store can be written. A disk may have an error that passes."""
 _READ_SECONDS = 5.0
 _PRUNE_SECONDS = 86_400.0
 _COUNTED = Usage.__slots__
+_Waiting = dict[str, tuple[UsageBatch, Callable[[int], None]]]
 
 _log = logger(__name__)
 
@@ -36,7 +40,8 @@ class UsageWriter:
 
     def __init__(self, store: UsageStore, *, pool: ThreadPool, clock: Clock, days: Callable[[], int]) -> None:
         self._store, self._pool, self._clock, self._days = store, pool, clock, days
-        self._waiting: dict[str, tuple[UsageBatch, Callable[[int], None]]] = {}
+        self._waiting: _Waiting = {}
+        self._failed: Counter[tuple[str, int]] = Counter()
         self._writing: asyncio.Task[None] | None = None
         self._pruning: asyncio.Task[None] | None = None
         self._hurry = asyncio.Event()
@@ -93,18 +98,41 @@ class UsageWriter:
                 await self._pause(_GATHER_SECONDS)
                 self._hurry.clear()
                 some, self._waiting = self._waiting, {}
-                try:
-                    await self._add([batch for batch, _ in some.values()])
-                except GarrisonError as error:
-                    self._waiting = some | self._waiting
-                    _log.warning("what was used cannot be stored yet", error=error.message, batches=len(self._waiting))
+                if left := await self._stored(some):
+                    self._waiting = left | self._waiting
                     await asyncio.sleep(_RETRY_SECONDS)
                     self._hurry.set()
-                else:
-                    for batch, stored in some.values():
-                        stored(batch.number)
         finally:
             self._writing = None
+
+    async def _stored(self, some: _Waiting) -> _Waiting:
+        """Store batches, and return those that have to wait. One that cannot be stored at all holds up no other."""
+        try:
+            await self._add([batch for batch, _ in some.values()])
+        except Exception as error:  # noqa: BLE001 - whatever it is, nothing may be lost by it
+            if isinstance(error, GarrisonError) and not isinstance(error, InternalError):
+                _log.warning("what was used cannot be stored yet", error=error.message, batches=len(some))
+                return some
+            return {source: one for source, one in some.items() if not await self._is_done(*one)}
+        for batch, stored in some.values():
+            stored(batch.number)
+        return {}
+
+    async def _is_done(self, batch: UsageBatch, stored: Callable[[int], None]) -> bool:
+        """Store one batch by itself, and return whether it need not be tried again."""
+        name = batch.source, batch.number
+        try:
+            await self._add([batch])
+        except Exception as error:  # noqa: BLE001 - as above
+            self._failed[name] += 1
+            if self._failed[name] < _MOST_TRIES:
+                _log.warning("what was used cannot be stored yet", error=repr(error), batches=1)
+                return False
+            requests = sum(row.usage.requests for row in batch.rows)
+            _log.error("what was used is lost: it cannot be stored", error=repr(error), requests=requests)
+        del self._failed[name]
+        stored(batch.number)
+        return True
 
     async def _add(self, batches: list[UsageBatch]) -> None:
         now = self._clock.now()
@@ -117,11 +145,11 @@ class UsageWriter:
 
     async def _prune(self) -> None:
         while True:
-            before = self._clock.now() - timedelta(days=self._days())
             try:
+                before = self._clock.now() - timedelta(days=self._days())
                 gone = await self._pool.run(lambda before=before: self._store.prune_usage(before), "delete old usage")  # type: ignore[misc]  # a default in a lambda
-            except GarrisonError as error:
-                _log.warning("old usage cannot be deleted", error=error.message)
+            except Exception as error:  # noqa: BLE001 - it is tried again tomorrow
+                _log.warning("old usage cannot be deleted", error=repr(error))
             else:
                 if gone:
                     _log.info("old usage was deleted", rows=gone)

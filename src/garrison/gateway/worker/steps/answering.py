@@ -39,21 +39,23 @@ class Answering(Waiting):
             return
         self._learn()
         timing = self.account.begin(reader, self._plane.now())
+        hides = self._hides and reader.status == 200 and is_event_stream(reader)
         if self._early is not None:
             self._early.head(reader)
             self._chunked = self._early.streams
         else:
             keep = self._request.keep_alive and not self._plane.draining
             own = timing if self._waiter is None else timing + self._waiter.line()
+            resized = hides and not self._request.http10
             if self.account.admissions:
                 own += b"".join(b"%b: %b\r\n" % one for one in self._rate_headers())
-                head, self._chunked = framed(self._request, reader, keep, self._id, own, RATE_PREFIX)
+                head, self._chunked = framed(self._request, reader, keep, self._id, own, RATE_PREFIX, resized=resized)
             else:
-                head, self._chunked = framed(self._request, reader, keep, self._id, own)
+                head, self._chunked = framed(self._request, reader, keep, self._id, own, resized=resized)
             self._out.append(head)
         if self._asked_for.api is Api.RESPONSE:
             self._plane.responses.seen(self._asked_for.name, self._request.method, reader.status)
-        if self._hides and self._chunked and reader.status == 200 and is_event_stream(reader):
+        if hides and self._chunked:
             self._hidden = HiddenUsage()
         self._started = True
         self._inbound.begun = True
