@@ -154,9 +154,10 @@ def _exit_codes() -> str:
     rows = "\n".join(f"| {int(code)} | {code.label} | {_cell(code.meaning)} |" for code in ExitCode)
     return (
         "# Exit codes\n\nOne space for all commands, and a stable contract.\n\n| code | name | when |\n|---|---|---|\n"
-        f"{rows}\n\n130 means Ctrl-C. A `garrison serve` that is stopped once its engine is ready ends with 0; one "
-        "that is stopped before, with 128 and the number of the signal: 130 for Ctrl-C, 143 for SIGTERM, 129 for a "
-        "closed terminal. `garrison preflight -- COMMAND` passes on the exit code of COMMAND.\n"
+        f"{rows}\n\nA command that is ended by a signal gives 128 and its number: 130 for Ctrl-C, 143 for SIGTERM, 129 "
+        "for a closed terminal. Commands on a fleet finish the action in progress first, and give 130 for each. "
+        "A `garrison serve` that is stopped once its engine is ready ends with 0; one that is stopped before, with the "
+        "code of the signal. `garrison preflight -- COMMAND` passes on the exit code of COMMAND.\n"
     )
 
 
@@ -179,9 +180,9 @@ def _manifest() -> str:
         for name, body in schema["properties"].items()
     )
     return (
-        "# Manifest\n\n`garrison serve` reads `garrison.yaml` from the current directory, or the file named with "
-        "`--file`. YAML, JSON and TOML are supported. Relative paths (`./x`, `../x`) are relative to the file; "
-        "an error names file, line and column.\n\n"
+        "# Manifest\n\n`garrison serve` reads `serve.yaml`, or else `garrison.yaml`, from the current directory, or "
+        "the file named with `--file`. YAML, JSON and TOML are supported. Relative paths (`./x`, `../x`) are relative "
+        "to the file. Up to ten errors are shown at once, with file, line and column; a key without a value is one.\n\n"
         f"| key | type | default | |\n|---|---|---|---|\n{rows}\n"
     )
 

@@ -62,18 +62,21 @@ def main() -> int:
     return 0
 
 
-def make_model(directory: Path, *, shards: int = 1, seed: int = 0, layers: int = LAYERS, ends: bool = False) -> Path:
+def make_model(
+    directory: Path, *, shards: int = 1, seed: int = 0, layers: int = LAYERS, ends: bool = False, context: int = CONTEXT
+) -> Path:
     """Make a Hugging Face directory: config.json, tokenizer, safetensors (with an index for several shards).
 
     Args:
         layers: more of them make an engine slower.
         ends: the end token is likely, so that most answers have fewer than a hundred words.
+        context: in tokens.
     """
     directory.mkdir(parents=True, exist_ok=True)
-    _write_json(directory / "config.json", _config(layers))
+    _write_json(directory / "config.json", _config(layers, context))
     _write_json(directory / "generation_config.json", {"bos_token_id": BOS, "eos_token_id": EOS, "do_sample": False})
     _write_json(directory / "tokenizer.json", _tokenizer())
-    _write_json(directory / "tokenizer_config.json", _tokenizer_config())
+    _write_json(directory / "tokenizer_config.json", _tokenizer_config(context))
     tensors = _weights(seed, layers)
     if ends:
         tensors["lm_head.weight"][EOS] = 1.5 * tensors["lm_head.weight"][-1]
@@ -136,14 +139,14 @@ def make_adapter(
     return directory
 
 
-def make_gguf(path: Path, *, seed: int = 0) -> Path:
+def make_gguf(path: Path, *, seed: int = 0, context: int = CONTEXT) -> Path:
     """Make the same model as one GGUF file, f32."""
     import gguf
 
     path.parent.mkdir(parents=True, exist_ok=True)
     writer = gguf.GGUFWriter(path, "llama")
     writer.add_name("tiny")
-    writer.add_context_length(CONTEXT)
+    writer.add_context_length(context)
     writer.add_embedding_length(HIDDEN)
     writer.add_block_count(LAYERS)
     writer.add_feed_forward_length(MLP)
@@ -236,7 +239,7 @@ def _byte_alphabet() -> list[str]:
     return [chr(byte) if byte in printable else chr(next(shifted)) for byte in range(256)]
 
 
-def _config(layers: int) -> dict[str, Any]:
+def _config(layers: int, context: int) -> dict[str, Any]:
     return {
         "architectures": ["LlamaForCausalLM"],
         "model_type": "llama",
@@ -247,7 +250,7 @@ def _config(layers: int) -> dict[str, Any]:
         "num_key_value_heads": KV_HEADS,
         "head_dim": HEAD_DIM,
         "vocab_size": VOCABULARY,
-        "max_position_embeddings": CONTEXT,
+        "max_position_embeddings": context,
         "rms_norm_eps": 1e-5,
         "rope_theta": 10000.0,
         "hidden_act": "silu",
@@ -298,13 +301,13 @@ _CHAT_TEMPLATE = (
 )
 
 
-def _tokenizer_config() -> dict[str, Any]:
+def _tokenizer_config(context: int) -> dict[str, Any]:
     return {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "bos_token": SPECIAL[BOS],
         "eos_token": SPECIAL[EOS],
         "pad_token": SPECIAL[PAD],
-        "model_max_length": CONTEXT,
+        "model_max_length": context,
         "clean_up_tokenization_spaces": False,
         "chat_template": _CHAT_TEMPLATE,
     }

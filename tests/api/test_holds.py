@@ -92,6 +92,18 @@ async def test_a_server_that_ends_lets_them_back(served: ServedApi, traffic: Mem
     assert (await served.client.post(URL, json={"adapter": "other"})).status_code == 503
 
 
+async def test_one_that_ends_before_it_began_is_answered(traffic: MemoryTraffic) -> None:
+    made = holds.AdapterHolds(traffic)
+    asked = asyncio.create_task(made.begin(*SQL, 1.0))
+    ended: list[asyncio.Task[None]] = []
+    asyncio.get_running_loop().call_soon(lambda: ended.append(asyncio.create_task(made.shutdown())))
+    asyncio.get_running_loop().call_soon(lambda: [one.cancel() for one in made._tasks])
+    async with asyncio.timeout(5):
+        _, unused = await asked
+    assert (unused, traffic.away, made._ends) == (False, set(), {})
+    await asyncio.wait(ended)
+
+
 async def test_a_command_waits_until_requests_go_by_what_it_has_recorded(
     served: ServedApi, traffic: MemoryTraffic
 ) -> None:

@@ -116,6 +116,6 @@ def test_whatever_the_output_can_show(run: Any, clean_environ: Any, engine: Path
     done = run("-m", "garrison.cli.main", "doctor", "--offline", env=environ)
     assert done.code in (0, 1), done.err
     assert "this is a bug" not in done.err
-    assert re.search(r"^(\+|✓)  system", done.out, re.MULTILINE)
+    assert re.search(r"^(\+|✓) system", done.out, re.MULTILINE)
     body = run("-m", "garrison.cli.main", "doctor", "--offline", "--json", env=environ)
     assert json.loads(body.out)["checks"]

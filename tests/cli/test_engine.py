@@ -2,9 +2,12 @@
 
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
+
+from garrison.engines.environments import mark_complete
 
 Cli = Callable[..., Any]
 
@@ -64,3 +67,23 @@ def test_a_group_alone_prints_its_help_and_no_empty_error(cli: Cli) -> None:
     assert done.code == 0
     assert "install" in done.out + done.err
     assert "error:" not in done.err
+
+
+@pytest.mark.parametrize("as_json", [True, False], ids=["json", "text"])
+def test_use_and_remove_have_json(cli: Cli, clean_environ: Any, as_json: bool) -> None:
+    for version in ("0.1.0", "0.2.0"):
+        path = Path(clean_environ["GARRISON_DATA_DIR"]) / "engines" / "vllm" / f"{version}+cpu"
+        path.mkdir(parents=True)
+        facts = {"version": version, "device": "cpu", "executable": "bin/vllm", "installed_at": "2026-01-01"}
+        mark_complete(path, engine="vllm", **facts)
+    flags = ["--json"] if as_json else []
+    used = cli("engine", "use", "vllm", "0.2.0", *flags)
+    removed = cli("engine", "remove", "vllm", "0.1.0", "--yes", *flags)
+    assert (used.code, removed.code) == (0, 0)
+    if not as_json:
+        assert (used.out, removed.out) == ("vllm 0.2.0+cpu is now in use\n", "removed vllm 0.1.0+cpu\n")
+        return
+    body = json.loads(used.out)
+    assert (body["ok"], body["engine"], body["in_use"]) == (True, "vllm", True)
+    assert json.loads(removed.out)["ok"] is True
+    assert [one["in_use"] for one in json.loads(cli("engine", "list", "--json").out)] == [True]

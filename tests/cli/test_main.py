@@ -2,13 +2,16 @@ import json
 import re
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import pytest
 from typer.main import get_command
 
+from garrison.cli.documentation import page_of, pages
 from garrison.cli.main import root_help, run
 from garrison.cli.table import COMMANDS, find
 
@@ -83,6 +86,7 @@ def test_help_fits_80_columns_and_names_no_types(cli: Any, monkeypatch: pytest.M
         if words == ("sim",):  # an argparse, which ends the process
             continue
         lines = cli(*words, "--help").out.splitlines()
+        assert lines.pop().startswith("Documentation: ")  # a path, which is not broken
         assert [line for line in lines if len(line) > 80 or re.search(r"<[a-z]+( range)?>|<=x", line)] == [], words
 
 
@@ -100,6 +104,34 @@ def test_root_help(cli: Any, argv: list[str]) -> None:
     for command in COMMANDS:
         assert re.search(rf"(?m)^  {command.name} +{re.escape(command.help)}$", done.out)
     assert "\x1b" not in done.out
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda one: one.name)
+def test_the_page_about_a_command_exists(command: Any) -> None:
+    docs = pages()
+    assert docs is not None
+    assert (docs / page_of(command)).is_file()
+
+
+@pytest.mark.parametrize(
+    ("words", "page"), [(["serve", "--help"], "serve.md"), (["models"], "resolve.md"), (["help", "plan"], "fleet.md")]
+)
+def test_help_names_its_page(cli: Any, words: list[str], page: str) -> None:
+    assert cli(*words).out.splitlines()[-1] == f"Documentation: {pages()}/{page}"
+
+
+def test_the_pages_of_an_installation(cli: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("garrison.cli.documentation.__file__", str(tmp_path / "lib" / "garrison" / "cli" / "x.py"))
+    monkeypatch.setattr("sys.prefix", str(tmp_path))
+    assert pages() is None
+    assert "Documentation" not in cli("--help").out + cli("serve", "--help").out
+    installed = tmp_path / "share" / "doc" / "garrison"
+    installed.mkdir(parents=True)
+    (installed / "serve.md").touch()
+    assert f"Documentation: {installed}\n" in cli("--help").out
+    content = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())
+    shared = content["tool"]["hatch"]["build"]["targets"]["wheel"]["shared-data"]
+    assert shared == {"docs": "share/doc/garrison"}
 
 
 def test_root_help_in_colour() -> None:

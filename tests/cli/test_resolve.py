@@ -58,3 +58,43 @@ def test_unknown_source(cli: Any) -> None:
     done = cli("resolve", "acme/tiny", "--source", "floppy")
     assert done.code == 64
     assert "flox, local, hf-cache, r2, hf-hub" in done.err
+
+
+@pytest.mark.parametrize("command", [["resolve"], ["serve", "--engine", "sim", "--dry-run"]], ids=["resolve", "serve"])
+@pytest.mark.parametrize("name", ["tiny", "acme/tiny"])
+def test_a_directory_of_the_name_wins_with_a_word(
+    cli: Any, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: list[str], name: str
+) -> None:
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).symlink_to(tiny_model)
+    monkeypatch.chdir(tmp_path)
+    done = cli(*command, name, "--offline")
+    assert done.code == 0, done
+    assert f"{name} is the directory ./{name} here" in done.err
+    explicit = cli(*command, f"./{name}", "--offline")
+    assert explicit.code == 0
+    assert "is the directory" not in explicit.err
+
+
+ADAPTER = {
+    "resolve": (["resolve"], "garrison serve MODEL --adapter"),
+    "serve": (["serve", "--engine", "sim", "--dry-run"], "garrison serve MODEL --adapter"),
+    "models import": (["models", "import"], "garrison adapters import"),
+    "models show": (["models", "show"], "garrison adapters import"),
+    "models verify": (["models", "verify"], "garrison adapters import"),
+}
+
+
+@pytest.mark.parametrize(("command", "hint"), ADAPTER.values(), ids=ADAPTER)
+def test_a_directory_with_an_adapter_says_so(cli: Any, adapter: Any, command: list[str], hint: str) -> None:
+    done = cli(*command, adapter("sql"))
+    assert done.code == 11
+    assert "sql is a LoRA adapter, not a model" in done.err
+    assert hint in done.err
+
+
+def test_a_directory_with_a_model_is_no_adapter(cli: Any, tiny_model: Path) -> None:
+    done = cli("adapters", "import", tiny_model)
+    assert done.code == 11
+    assert "is a model, not an adapter" in done.err
+    assert "garrison models import" in done.err

@@ -100,6 +100,38 @@ def test_a_named_manifest(serve: Any, tiny_model: Path, tmp_path: Path, how: lis
     assert value(serve(*how, path), "--served-model-name") == "named"
 
 
+@pytest.mark.parametrize("suffix", ["json", "toml", "yml"])
+def test_a_manifest_in_the_place_of_a_model(serve: Any, tiny_model: Path, tmp_path: Path, suffix: str) -> None:
+    text = {"json": '{{"model": "{}"}}', "toml": 'model = "{}"', "yml": "model: {}"}[suffix]
+    (tmp_path / f"one.{suffix}").write_text(text.format(tiny_model))
+    assert serve(tmp_path / f"one.{suffix}")[2] == str(tiny_model)
+
+
+def test_the_manifest_of_a_stack_beside_it(cli: Any, serve: Any, tiny_model: Path) -> None:
+    Path("garrison.yaml").write_text("stack: lab\ntargets: {}\n")
+    refused = cli("serve", "--dry-run")
+    assert refused.code == 1
+    assert "declares a stack" in refused.err
+    assert "serve.yaml" in refused.err
+    Path("serve.yaml").write_text(f"model: {tiny_model}\n")
+    assert serve()[2] == str(tiny_model)
+    assert cli("eval").code == 0
+
+
+EMPTY = {
+    "model": ["serve", ""],
+    **{flag: ["serve", "m", flag, ""] for flag in ("--engine", "--host", "--served-model-name", "--adapter")},
+    "key": ["serve", "m", "--api-key-env", ""],
+}
+
+
+@pytest.mark.parametrize("words", EMPTY.values(), ids=EMPTY)
+def test_an_empty_value_is_no_default(cli: Any, serve: Any, words: list[str]) -> None:
+    done = cli(*words, "--dry-run")
+    assert done.code == 64
+    assert "there is no value for" in done.err
+
+
 def test_flags_win_over_the_manifest(serve: Any, tiny_model: Path, tmp_path: Path) -> None:
     path = manifest(
         tmp_path, f"model: {tiny_model}\nhost: 127.0.0.2\nserved_model_name: f\noptions:\n  seed: 1\nmax_lora_rank: 8\n"
@@ -239,3 +271,15 @@ def test_its_value_is_not_shown(cli: Any) -> None:
     done = cli("serve", "acme/tiny", "--api-key", "SECRET-1")
     assert "`--api-key` is an option of vLLM" in done.err
     assert "SECRET" not in done.err
+
+
+@pytest.mark.parametrize("words", [[], ["acme/tiny"], ["x" * 300]], ids=["none", "a name", "a long name"])
+def test_the_simulator_serves_any_name(cli, words, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    done = cli("serve", *words, "-e", "sim", "--dry-run")
+    assert done.code == 0, done
+    assert (words or ["acme/tiny"])[0] in done.err
+
+
+def test_a_path_that_the_simulator_cannot_find_is_an_error(cli, tmp_path):
+    assert cli("serve", tmp_path / "none", "-e", "sim", "--dry-run").code in (10, 11)

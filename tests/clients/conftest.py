@@ -26,7 +26,7 @@ def engines(
     homes = {name: home_with(name) for name in ("vllm", "llama_cpp")}
     places = {name: Path(home["GARRISON_DATA_DIR"], "engines", name).resolve() for name, home in homes.items()}
     root = tmp_path_factory.mktemp("engines")
-    made = on_engines(root, environment(root / "home"), places, tiny_model)
+    made = on_engines(root, environment(root / "home"), places)
     yield made
     made["vllm"].lab.close()
 

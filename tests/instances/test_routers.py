@@ -263,3 +263,22 @@ def test_who_is_asked() -> None:
         assert (await box.routers.list("single"))["object"] == "list", "llama-server has the list in any case"
 
     in_a_box(body)
+
+
+def test_a_round_that_fails_unexpectedly_is_not_the_last() -> None:
+    async def body(box: Box) -> None:
+        read = box.routers._read_log
+
+        async def broken(_name: str) -> list[str]:
+            raise PermissionError(13, "Permission denied")
+
+        box.routers._read_log = broken
+        box.server.models["one"] = "failed"
+        await box.world.use("r")
+        await asyncio.sleep(0.1)
+        assert box.known() == UNLOADED
+        box.routers._read_log = read
+        await asyncio.sleep(11)
+        assert box.known() == UNLOADED | {"one": "failed"}
+
+    in_a_box(body)

@@ -30,15 +30,16 @@ def test_how_it_ended() -> None:
 
 
 @pytest.mark.parametrize(
-    ("code", "lost", "fatal", "said"),
+    ("code", "lost", "fatal", "given_up", "said"),
     [
-        (-9, False, False, "its main process was killed by SIGKILL"),
-        (3, False, True, "its main process exited with 3"),
-        (0, False, False, "its main process exited with 0"),
-        (None, True, False, "its supervising process was killed"),
-        (None, False, True, "it reported a fatal error"),
-        (None, False, False, "it did not start"),
+        (-9, False, False, False, "its main process was killed by SIGKILL"),
+        (3, False, True, False, "its main process exited with 3"),
+        (0, False, False, False, "its main process exited with 0"),
+        (None, True, False, False, "its supervising process was killed"),
+        (None, False, True, False, "it reported a fatal error"),
+        (None, False, False, True, "it did not become ready"),
+        (None, False, False, False, "the run was cancelled"),
     ],
 )
-def test_why_what_is_left_is_stopped(code: int | None, lost: bool, fatal: bool, said: str) -> None:
-    assert stop_cause(code, lost=lost, fatal=fatal) == said
+def test_why_what_is_left_is_stopped(code: int | None, lost: bool, fatal: bool, given_up: bool, said: str) -> None:
+    assert stop_cause(code, lost=lost, fatal=fatal, given_up=given_up) == said

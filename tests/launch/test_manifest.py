@@ -7,7 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from garrison.base.errors import InvalidError
-from garrison.launch.manifest import ServeManifest, load_manifest, option_args
+from garrison.fleet.manifest.instance_model import InstanceModel
+from garrison.launch.manifest import ServeManifest, default_manifest, load_manifest, option_args
+from garrison.launch.manifest_problems import OF_THE_SERVER
 from garrison.launch.spec import AdapterSpec, LaunchSpec
 
 
@@ -150,7 +152,6 @@ YAML_OPTIONS = {
     "exponent of a dotted key": ("hf-overrides.rope_theta: 1e6", ("--hf-overrides.rope_theta", "1000000.0")),
     "version stays text": ('revision: "1.10"', ("--revision", "1.10")),
     "yes is true": ("enforce-eager: yes", ("--enforce-eager",)),
-    "nothing": ("seed:", ()),
     "list of JSON": ('lora-modules: [\'{"name": "a"}\']', ("--lora-modules", '{"name": "a"}')),
 }
 
@@ -227,29 +228,39 @@ def test_adapters_with_a_slash_are_paths_beside_the_manifest(tmp_path: Path, giv
 WRONG = {
     "unknown key, near": ("model: m\nmodle: n\n", ":2:1: unknown key 'modle'", "Did you mean 'model'?"),
     "unknown key, far": ("model: m\nzzz: n\n", ":2:1: unknown key 'zzz'", "Known keys: model, engine"),
+    "another spelling": ("model: m\nservedModelName: n\n", ":2:1: unknown key", "Did you mean 'served_model_name'?"),
     "key of a later part": ("model: m\ntargets: []\n", ":2:1: unknown key 'targets'", ""),
+    "key of an instance": ("model: m\non_demand: true\n", ":2:1: unknown key 'on_demand'", "`garrison up` reads it"),
     "missing model": ("port: 1\n", ":1:1: key 'model' is missing", "model: …"),
-    "empty model": ("model: ''\n", ":1:1: model: ", "Fix this line"),
-    "model is no text": ("model: 7\n", ":1:1: model: ", "Fix this line"),
-    "port is text": ("model: m\nport: '8000'\n", ":2:1: port: ", "Fix this line"),
-    "port out of range": ("model: m\nport: 70000\n", ":2:1: port: ", "Fix this line"),
-    "port is a boolean": ("model: m\nport: true\n", ":2:1: port: ", "Fix this line"),
-    "env boolean": ("model: m\nenv:\n  A: 'x'\n  B: true\n", ":4:3: env.B: ", "Fix this line"),
-    "env list": ("model: m\nenv: [A]\n", ":2:1: env: ", "Fix this line"),
-    "adapter is a number": ("model: m\nadapters:\n  sql: 5\n", ":3:3: adapters.sql: ", "Fix this line"),
-    "args is text": ("model: m\nargs: --seed 7\n", ":2:1: args: ", "Fix this line"),
-    "args of a number": ("model: m\nargs: [--seed, 7]\n", ":2:16: args.1: ", "Fix this line"),
-    "runtime_lora is text": ("model: m\nruntime_lora: 'yes'\n", ":2:1: runtime_lora: ", "Fix this line"),
+    "model is no text": ("model: 7\n", ":1:1: model: ", "in quotes"),
+    "engine is near": ("model: m\nengine: vlm\n", ":2:1: engine: there is no engine 'vlm'", "Did you mean vllm?"),
+    "engine is far": ("model: m\nengine: zzz\n", ":2:1: engine: there is no engine 'zzz'", "Engines: vllm"),
+    "port is text": ("model: m\nport: '8000'\n", ":2:1: port: ", "without quotes"),
+    "port is a fraction": ("model: m\nport: 1.5\n", ":2:1: port: ", "whole number"),
+    "port out of range": ("model: m\nport: 70000\n", ":2:1: port: input should be less than", "Fix this line"),
+    "port is a boolean": ("model: m\nport: true\n", ":2:1: port: ", "whole number"),
+    "env boolean": ("model: m\nenv:\n  A: 'x'\n  B: true\n", ":4:3: env.B: ", "in quotes"),
+    "env list": ("model: m\nenv: [A]\n", ":2:1: env: input should be a valid mapping", "`name: value` lines"),
+    "adapter is a number": ("model: m\nadapters:\n  sql: 5\n", ":3:3: adapters.sql: ", "in quotes"),
+    "args is text": ("model: m\nargs: --seed 7\n", ":2:1: args: ", "Write a list"),
+    "args of a number": ("model: m\nargs: [--seed, 7]\n", ":2:16: args.1: ", "in quotes"),
+    "runtime_lora is text": ("model: m\nruntime_lora: 'yes'\n", ":2:1: runtime_lora: ", "true or false"),
     "max_loras zero": ("model: m\nmax_loras: 0\n", ":2:1: max_loras: ", "Fix this line"),
-    "list in a list": ("model: m\noptions:\n  a: [[1]]\n", ":3:3: options.a: an option is text", "Fix this line"),
-    "date": ("model: m\noptions:\n  a: 2026-01-01\n", ":3:3: options.a: an option is text", "Fix this line"),
+    "list in a list": ("model: m\noptions:\n  a: [[1]]\n", ":3:3: options.a: an option is text", "in quotes"),
+    "date": ("model: m\noptions:\n  a: 2026-01-01\n", ":3:3: options.a: an option is text", "in quotes"),
+    "the model is no option": ("model: m\noptions:\n  --model: n\n", ":3:3: options: --model is not an option here",
+                               "the key `model`"),
+    "an option in two spellings": ("model: m\noptions:\n  a-b: 1\n  a_b: 2\n", ":4:3: options.a_b: it is given twice",
+                                   "Remove one"),
     "key twice": ("model: m\nmodel: n\n", ":2:1: duplicate key 'model'", "Remove"),
     "option twice": ("model: m\noptions:\n  a: 1\n  a: 2\n", ":4:3: duplicate key 'a'", "Remove"),
-    "number as key": ("model: m\n1: x\n", ":2:1: ", ""),
+    "number as key": ("model: m\n1: x\n", ":2:1: 1: a name must be text", "Put it in quotes"),
+    "number as option": ("model: m\noptions:\n  1: x\n", ":3:3: options.1: a name must be", "in quotes"),
+    "number as variable": ("model: m\nenv:\n  1: x\n", ":3:3: env.1: a name must be text", "in quotes"),
     "not closed": ("model: [\n", ":2:1: ", "close the bracket"),
     "list": ("- model\n", "has no `key: value` lines", "Start with"),
     "empty": ("", "has no `key: value` lines", "Start with"),
-}
+}  # fmt: skip
 
 
 @pytest.mark.parametrize(("text", "said", "hint"), WRONG.values(), ids=WRONG)
@@ -260,6 +271,75 @@ def test_wrong(tmp_path: Path, text: str, said: str, hint: str) -> None:
     assert caught.value.message.startswith(str(path))
     assert said in caught.value.message
     assert hint in (caught.value.hint or "")
+
+
+TOP = [name for name in ServeManifest.model_fields if name != "model"]
+EMPTY = {
+    **{name: (f"{name}:", f":2:1: {name}: has no value") for name in TOP},
+    **{
+        f"{name} is an empty text": (f"{name}: ''", f":2:1: {name}: has no value")
+        for name in ("engine", "executable", "host", "served_model_name", "api_key_env", "stack")
+    },
+    "an option": ("options: {seed: }", ":2:11: options.seed: has no value"),
+    "an option that is null": ("options: {seed: null}", ":2:11: options.seed: has no value"),
+    "an option that is a list of nothing": ("options: {served-model-name: []}", "served-model-name: has no value"),
+    "an item of an option": ("options: {served-model-name: [a, ~]}", ": options.served-model-name"),
+    "a variable": ("env: {A: }", ":2:7: env.A: has no value"),
+    "an argument": ("args: [a, ]\nadapters: {a: }", ":3:12: adapters.a: has no value"),
+    "an item of the arguments": ("args: [~]", ":2:8: args.0: has no value"),
+    "an adapter": ("adapters: {a: ''}", ":2:12: adapters.a: has no value"),
+}
+
+
+@pytest.mark.parametrize(("line", "said"), EMPTY.values(), ids=EMPTY)
+def test_an_empty_value_is_an_error_and_no_default(tmp_path: Path, line: str, said: str) -> None:
+    with pytest.raises(InvalidError) as caught:
+        load_manifest(write(tmp_path, f"model: m\n{line}\n"))
+    assert said in caught.value.message
+    assert caught.value.hint
+
+
+@pytest.mark.parametrize("text", ["model:\n", "model: ''\n"])
+def test_an_empty_model(tmp_path: Path, text: str) -> None:
+    with pytest.raises(InvalidError, match="yaml:1:1: model: has no value"):
+        load_manifest(write(tmp_path, text))
+
+
+def test_what_may_be_empty(tmp_path: Path) -> None:
+    text = "model: m\nenv: {A: ''}\nargs: ['']\noptions: {chat-template: '', allowed-methods: [], c: {a: null}}\n"
+    found = load_manifest(write(tmp_path, text))
+    assert (found.env, found.args[-1]) == ({"A": ""}, "")
+    assert found.args[:-1] == ("--chat-template=", "--allowed-methods", "[]", "--c", '{"a":null}')
+
+
+def test_the_errors_are_shown_at_once(tmp_path: Path) -> None:
+    lines = ["port: '1'", "host:", "engine: vlm", "modle: x", "options:", "  seed:", "adapters:", "  sql: 5"]
+    with pytest.raises(InvalidError) as caught:
+        load_manifest(write(tmp_path, "\n".join(lines) + "\n"))
+    said = caught.value.message.splitlines()
+    assert said[0] == "the manifest has 7 errors:"
+    places = [line.partition("garrison.yaml:")[2].partition(": ")[0] for line in said[1:]]
+    assert places == ["1:1", "1:1", "2:1", "3:1", "4:1", "6:3", "8:3"]
+    assert "(Did you mean 'model'?)" in said[5]
+    assert len(caught.value.details["problems"]) == 7
+
+
+def test_no_more_than_ten(tmp_path: Path) -> None:
+    with pytest.raises(InvalidError) as caught:
+        load_manifest(write(tmp_path, "model: m\n" + "".join(f"zzz{number}: 1\n" for number in range(12))))
+    said = caught.value.message.splitlines()
+    assert (len(said), said[-1]) == (12, "  and 2 more")
+
+
+def test_keys_of_an_instance_are_known() -> None:
+    assert set(OF_THE_SERVER) == set(InstanceModel.model_fields) - set(ServeManifest.model_fields)
+
+
+def test_the_manifests_of_a_server_and_of_a_stack_are_in_one_directory(tmp_path: Path) -> None:
+    write(tmp_path, "stack: lab\ntargets: {}\n")
+    write(tmp_path, "model: acme/tiny\n", "serve.yaml")
+    assert default_manifest(tmp_path) == tmp_path / "serve.yaml"
+    assert load_manifest(tmp_path).model == "acme/tiny"
 
 
 def test_not_there(tmp_path: Path) -> None:
@@ -316,9 +396,9 @@ def test_the_options_are_those_of_the_engine_that_is_started(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("name", ["model", "--model", "-model"])
-def test_the_model_is_no_option(name: str) -> None:
+def test_the_model_is_no_option(tmp_path: Path, name: str) -> None:
     with pytest.raises(InvalidError, match="is not an option here"):
-        option_args({name: "x"}, "vllm")
+        load_manifest(write(tmp_path, f"model: m\noptions: {{{name}: x}}\n"))
 
 
 def test_a_manifest_of_a_fleet_is_told_apart(tmp_path: Path) -> None:
@@ -326,3 +406,4 @@ def test_a_manifest_of_a_fleet_is_told_apart(tmp_path: Path) -> None:
     with pytest.raises(InvalidError, match="declares a stack, not one server") as raised:
         load_manifest(tmp_path)
     assert "garrison up" in (raised.value.hint or "")
+    assert "serve.yaml" in (raised.value.hint or "")

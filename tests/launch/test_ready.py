@@ -30,6 +30,10 @@ ORIGINS = {
     "http://[::1]:8000/v1": "http://[::1]:8000",
     "[::1]:8000": "http://[::1]:8000",
     "node": "http://node",
+    "8123": "http://127.0.0.1:8123",
+    ":8123": "http://127.0.0.1:8123",
+    "8123/v1": "http://127.0.0.1:8123",
+    ":8123/serve/v1": "http://127.0.0.1:8123/serve",
 }
 
 
@@ -39,7 +43,7 @@ def test_origin(url: str, expected: str) -> None:
 
 
 NO_ORIGINS = ["", "http://", "ftp://x", "unix:run/x.sock", "http://x:99999", "http://x:0", "http://x:abc", "http://[::1",
-              "http:///v1", "http://a b", "::1", "http://x\n"]  # fmt: skip
+              "http:///v1", "http://a b", "::1", "http://x\n", "0", "70000", ":"]  # fmt: skip
 
 
 @pytest.mark.parametrize("url", NO_ORIGINS, ids=[repr(url) for url in NO_ORIGINS])

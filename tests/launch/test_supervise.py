@@ -43,6 +43,19 @@ class TestStop:
         assert garrison.end() == 128 + number
         assert garrison.left() == []
 
+    @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+    def test_a_signal_before_there_is_an_engine(self, start: Start, tmp_path: Path, number: signal.Signals) -> None:
+        """While the engine is asked for its version, as while a model is fetched."""
+        slow = tmp_path / "slow"
+        slow.write_text('#!/bin/sh\necho $$ > "$0.part"; mv "$0.part" "$0.pid"; exec sleep 60\n')
+        slow.chmod(0o755)
+        garrison = start(None, "--executable", str(slow))
+        garrison.until((tmp_path / "slow.pid").exists, what="the question for a version")
+        garrison.process.send_signal(number)
+        assert garrison.end() == 128 + number
+        assert ("interrupted" if number == signal.SIGINT else f"stopped ({number.name})") in garrison.text
+        assert not alive(int((tmp_path / "slow.pid").read_text()))
+
     @pytest.mark.parametrize("kind", ["polite", "stubborn", "setsid", "orphan"])
     def test_no_descendant_is_left(self, start: Start, kind: str) -> None:
         garrison = start({"children": [kind, kind]})
@@ -163,6 +176,7 @@ class TestPatience:
         garrison = start({"waits": True}, "--ready-timeout", "0.5")
         assert garrison.end() == 22
         assert "vLLM was not ready within 0.5 s" in garrison.text
+        assert "stopping (it did not become ready)" in garrison.text
         assert garrison.left() == []
 
     def test_loading_is_waited_for(self, start: Start) -> None:

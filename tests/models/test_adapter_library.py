@@ -77,7 +77,7 @@ def test_import_of_a_broken_adapter_leaves_nothing(layout, tmp_path, make):
 
 
 def test_import_of_a_model_is_refused(layout, tmp_path, make):
-    with pytest.raises(ModelInvalidError, match=r"adapter_config\.json is missing"):
+    with pytest.raises(ModelInvalidError, match="tiny is a model, not an adapter"):
         import_adapter(layout, make.model(tmp_path / "tiny"))
 
 

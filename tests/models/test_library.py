@@ -6,17 +6,19 @@ import pytest
 
 from garrison.base.errors import DiskFullError, InvalidError, LockedError, ModelInvalidError, ModelNotFoundError
 from garrison.base.locks import file_lock
-from garrison.models.layout import Layout
+from garrison.models.layout import Layout, require_inside
 from garrison.models.library import (
     find_model,
     import_model,
     list_models,
     remove_model,
-    require_inside,
     show_model,
     verify_model,
 )
+from garrison.models.names import parse_model
 from garrison.models.record import ModelRecord, read_record, write_record
+from garrison.models.request import ResolveRequest
+from garrison.models.resolve import resolve
 from garrison.models.validate import list_files, validate_model
 from garrison.testing.clock import FakeClock
 from garrison.testing.progress import MemoryProgress
@@ -107,6 +109,54 @@ def test_find_by_name_id_path_and_revision(layout, make):
     assert find_model(layout, "acme/tiny").path == path
     assert find_model(layout, str(path)).path == path
     assert find_model(layout, "acme/cached@bbbb").path == snapshot
+
+
+@pytest.mark.parametrize("name", ["acme/mine", "acme/mine@main", "mine", "other/mine"])
+def test_find_knows_what_resolve_takes_for_the_model(layout, make, name):
+    """A directory that was copied by hand has no organisation on record, so it is the one of every organisation."""
+    path = make.model(layout.root / "mine")
+    wanted = ResolveRequest(model=parse_model(name), layout=layout, sources=("local",))
+    assert resolve(wanted).path == path
+    assert find_model(layout, name).path == path
+    assert show_model(layout, name).info is not None
+
+
+def test_another_organisations_model_is_not_found_by_its_name_alone(layout, make):
+    import_model(layout, make.model(layout.data_dir / "tiny"), model_id="acme/tiny")
+    with pytest.raises(ModelNotFoundError):
+        find_model(layout, "other/tiny")
+
+
+def test_find_by_the_quantization_that_resolve_would_take(layout, make):
+    path = make.model(layout.root / "mine--Q4_K_M")
+    assert find_model(layout, "acme/mine:q4_k_m").path == path
+
+
+def test_show_of_a_path_outside(layout, tmp_path, make, cut):
+    path = make.model(tmp_path / "elsewhere")
+    shown = show_model(layout, str(path))
+    assert (shown.entry.path, shown.info.architecture) == (path, "LlamaForCausalLM")
+    (path / "config.json").unlink()
+    with pytest.raises(ModelInvalidError, match=r"config\.json is missing"):
+        show_model(layout, str(path))
+    with pytest.raises(ModelNotFoundError):
+        remove_model(layout, str(path))
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "recorded"),
+    [("tiny", "acme/tiny", "acme/tiny"), ("acme/tiny", "tiny", "acme/tiny"), ("tiny", "tiny", "tiny")],
+)
+def test_import_under_a_second_name_keeps_the_records_in_agreement(layout, tmp_path, make, first, second, recorded):
+    made = make.model(tmp_path / "made")
+    import_model(layout, made, model_id=first)
+    again = import_model(layout, made, model_id=second)
+    assert not again.changed
+    assert again.model_id == recorded
+    assert [entry.model_id for entry in list_models(layout)] == [recorded]
+    for name in (first, second, recorded):
+        assert find_model(layout, name).path == again.path
+    assert verify_model(layout, second).ok
 
 
 def test_find_suggests(layout, make):

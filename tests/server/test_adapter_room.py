@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from garrison.base.errors import NotReadyError
+from garrison.base.errors import NotFoundError, NotReadyError
 from garrison.fleet.values.declaration import ADAPTER_TYPE, AdapterDeclaration, Declaration
 from garrison.instances.room.values import Limits
 from garrison.instances.settings import ManagerSettings
@@ -328,3 +328,24 @@ async def test_each_waiter_is_told_why_a_load_failed() -> None:
         with pytest.raises(NotReadyError, match="rank 99 is too high"):
             await one
     assert full.loads.demand().wanted == frozenset(), "its slot is free for others"
+
+
+async def test_one_that_is_not_declared_any_more_while_it_loads_keeps_no_other_out() -> None:
+    full = Full(("a",))
+    full.records.slots = {"edge": 2}
+    new = asyncio.create_task(full.loads.ready([("edge", "new")]))
+    await until(lambda: full.loads.demand().wanted == {("edge", "new")})
+    specs = [adapter(name) for name in ("a", "other")]
+    full.records._at = {"edge": {("edge", one.lora_name) for one in specs}}
+    full.records._know(declarations=(Declaration(stack="lab", adapters=tuple(specs)),))
+    other = asyncio.create_task(full.loads.ready([("edge", "other")]))
+    await asyncio.sleep(0.01)
+    assert not other.done(), "it waits for a slot"
+    full.loads.tell()
+    with pytest.raises(NotFoundError):
+        await new
+    full.loads.tell()
+    await until(lambda: full.loads.demand().wanted == {("edge", "other")})
+    full.served("a", "other")
+    full.loads.tell()
+    assert await other == ("target:edge", None)

@@ -80,6 +80,15 @@ def test_an_instance_of_a_node_that_lists_no_models(models: Any) -> None:
     assert listed(found) == ["far"]
 
 
+@pytest.mark.parametrize(
+    ("options", "engine"), [({"backend_type": "vllm"}, "vllm"), ({}, None), ({"backend_type": 1}, None), ("x", None)]
+)
+def test_the_engine_of_an_instance_of_a_node_is_told_where_it_is_known(options: Any, engine: str | None) -> None:
+    row = {"name": "far", "state": "running", "options": options}
+    found = known([], [NodeView(Node("edge", "http://edge"), "reachable", instances=(row,))]).routes
+    assert found["far"].facts.get("engine") == engine
+
+
 def test_a_router_of_a_node_is_listed_as_it_was_seen_there() -> None:
     row = {"name": "r", "state": "running", "models": [one.to_json() for one in MODELS]}
     found = known([], [NodeView(Node("edge", "http://edge"), "reachable", instances=(row,))]).routes

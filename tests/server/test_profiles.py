@@ -12,9 +12,11 @@ from server_lab import Labs, ServerLab, chat_body
 
 from garrison.base.errors import NotFoundError
 from garrison.fleet.values.declaration import Declaration
-from garrison.gateway.link.messages import RouteValue
-from garrison.gateway.link.route_settings import FilterValue
-from garrison.server.workers.profiles import Profiles, declared_profiles, pinned
+from garrison.gateway.link.messages import RouteValue, Tables, TargetValue
+from garrison.gateway.link.route_settings import FilterValue, LimitsValue
+from garrison.gateway.worker.targets import RouteTable
+from garrison.server.adapters.routes import ends_to_load
+from garrison.server.workers.profiles import Profiles, declared_profiles, pinned, pinned_ends
 
 ROUTES = {
     "qwen": RouteValue(name="qwen", targets=("instance:qwen",), nested=True, instances=("qwen",), instance_ids=(1,)),
@@ -29,8 +31,9 @@ ROUTES = {
 def test_a_name_goes_where_the_other_one_goes() -> None:
     found = pinned(ROUTES, {"gpt-4": "qwen"})
     assert found["gpt-4"] == RouteValue(
-        name="gpt-4", targets=("instance:qwen",), nested=True, instances=("qwen",), instance_ids=(1,)
-    )
+        name="gpt-4", targets=("instance:qwen",), nested=True, instances=("qwen",), instance_ids=(1,),
+        shares="qwen",
+    )  # fmt: skip
     assert found["fast"].aliases == ("gpt-3",), "an alias of that name is not answered there any more"
     assert found["qwen"] is ROUTES["qwen"]
 
@@ -50,6 +53,44 @@ def test_models_beneath_a_name_stay_where_they_are() -> None:
     found = pinned(ROUTES, {"qwen": "llama"})
     assert (found["qwen"].targets, found["qwen/"].targets) == (("instance:llama",), ("instance:qwen",))
     assert found["qwen/"].name == "qwen/"
+
+
+@pytest.mark.parametrize("big", [LimitsValue(concurrent=1), None], ids=["a limit", "an instance's own route"])
+def test_a_name_shares_the_limits_and_the_queue_of_its_goal(big: LimitsValue | None) -> None:
+    plain = [
+        RouteValue(name="big", targets=("instance:big",), limits=big, aliases=("large",)),
+        *(RouteValue(name=name, targets=("instance:s",), nested=True) for name in ("chat", "code", "other")),
+    ]
+    targets = [TargetValue(id=f"instance:{name}", url="http://127.0.0.1:1") for name in ("big", "s")]
+    routes = {one.name: one for one in plain}
+    table = RouteTable()
+    table.apply(Tables(version=1, whole=True, targets=targets, routes=plain))
+    before = {name: table.routes[name].line for name in routes}
+    profile = pinned(routes, {"chat": "big", "code": "large", "big": None})
+    table.apply(Tables(version=2, whole=True, targets=targets, routes=list(profile.values())))
+    assert "big" not in table.routes
+    chat, code = table.routes["chat"], table.routes["code"]
+    assert (chat.line, chat.limiter) == (code.line, code.limiter)
+    shared = chat.line
+    assert [one.line.take() for one in (chat, code)] == [True, big is None]
+    beneath = table.find("chat/one")
+    assert beneath is not None
+    assert (beneath[0].line, table.routes["other"].line) == (before["chat"], before["other"])
+    table.apply(Tables(version=3, whole=True, targets=targets, routes=plain))
+    assert shared not in {table.routes[name].line for name in ("chat", "code", "other")}
+
+
+def test_a_name_of_adapters_is_loaded_where_its_goal_is() -> None:
+    def route(name: str, *aliases: str) -> RouteValue:
+        return RouteValue(name=name, aliases=aliases, targets=("target:a", "target:b"), adapters=(name, name))
+
+    routes = {"sql": route("sql", "db"), "chat": route("chat"), **ROUTES}
+    ends = {name: (("a", name), ("b", name)) for name in ("sql", "chat")}
+    pins = {"new": "db", "chat": "sql", "sql": "qwen", "db": None}
+    profile, found = pinned(routes, pins), pinned_ends(ends, routes, pins)
+    assert found == {"new": ends["sql"], "chat": ends["sql"]}
+    assert ends_to_load(profile["new"], found["new"], "target:a", ()) == [("a", "sql"), ("b", "sql")]
+    assert pinned_ends(ends, routes, {}) == ends
 
 
 def test_two_names_can_change_places() -> None:

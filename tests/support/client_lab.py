@@ -58,11 +58,11 @@ instances:
   big:
     model: {model}
     engine: vllm
-    options: {{enforce-eager: true, dtype: bfloat16, max-model-len: 2048, enable-auto-tool-choice: true,
+    options: {{enforce-eager: true, dtype: bfloat16, max-model-len: 16384, enable-auto-tool-choice: true,
       tool-call-parser: hermes}}
     env: {{VLLM_CPU_KVCACHE_SPACE: "1"}}
     on_demand: true
-  small: {{model: {gguf}, engine: llama_cpp, options: {{ctx-size: 2048, metrics: true}}, on_demand: true}}
+  small: {{model: {gguf}, engine: llama_cpp, options: {{ctx-size: 16384, metrics: true}}, on_demand: true}}
   vectors:
     model: {gguf}
     engine: llama_cpp
@@ -153,9 +153,7 @@ def on_simulators(root: Path, environ: Mapping[str, str], model: Path) -> Served
     return Served(lab, key, names, "recorded", "slow", 2000, "cold", "fast")
 
 
-def on_engines(
-    root: Path, environ: Mapping[str, str], engines: Mapping[str, Path], model: Path
-) -> Mapping[str, Served]:
+def on_engines(root: Path, environ: Mapping[str, str], engines: Mapping[str, Path]) -> Mapping[str, Served]:
     """Start a server on vLLM and llama.cpp.
 
     Args:
@@ -164,13 +162,16 @@ def on_engines(
     for name, place in engines.items():
         (root / "data" / "engines").mkdir(parents=True, exist_ok=True)
         (root / "data" / "engines" / name).symlink_to(place)
-    text = _ENGINES.format(model=model, gguf=maker.make_gguf(root / "tiny.gguf"))
+    # An answer so long that no engine is done before a slow client has left. With fewer layers vLLM makes tokens faster
+    # than its API server passes them on, and that hears of no client that leaves.
+    model = maker.make_model(root / "big", layers=24, context=16_384)
+    text = _ENGINES.format(model=model, gguf=maker.make_gguf(root / "tiny.gguf", context=16_384))
     lab, key = _start(root, environ, text)
     lab.http.timeout = _START_SECONDS
     wait_for(lambda: len(lab.api("GET", "/instances")) == 3, 20, "the manifest is applied")
     return {
-        "vllm": Served(lab, key, ("big", "gpt-4o-mini"), "big", "big", 1900, "big", ""),
-        "llama_cpp": Served(lab, key, ("small", "claude-haiku"), "small", "small", 1900, "small", "vectors"),
+        "vllm": Served(lab, key, ("big", "gpt-4o-mini"), "big", "big", 15_000, "big", ""),
+        "llama_cpp": Served(lab, key, ("small", "claude-haiku"), "small", "small", 15_000, "small", "vectors"),
     }
 
 

@@ -13,25 +13,31 @@ from garrison.cli.options import Json
 from garrison.cli.options import app as make_app
 from garrison.cli.outermost import warned
 
-app = make_app("Show every setting, its value and where it came from.", no_args_is_help=True)
+app = make_app("Show every setting, its value and where it came from.")
 
 
-@app.callback()
-def _config() -> None:
-    """Inspect settings. Typer drops the name of a lone command; the callback keeps `show`."""
+Changed = Annotated[bool, typer.Option("--changed", help="Show only settings that are not at their default.")]
 
 
-@app.command()
-def show(
-    json: Json = False,
-    changed: Annotated[
-        bool, typer.Option("--changed", help="Show only settings that are not at their default.")
-    ] = False,
-) -> int:
+@app.callback(invoke_without_command=True)
+def _config(context: typer.Context, json: Json = False, changed: Changed = False) -> int:
     """Show every setting, its value and where it came from.
 
     Secrets are shown as set or unset.
     """
+    return _show(json=json, changed=changed) if context.invoked_subcommand is None else 0
+
+
+@app.command()
+def show(json: Json = False, changed: Changed = False) -> int:
+    """Show every setting, its value and where it came from.
+
+    Secrets are shown as set or unset.
+    """
+    return _show(json=json, changed=changed)
+
+
+def _show(*, json: bool, changed: bool) -> int:
     values = warned(Settings.load(os.environ))
     rows = [row for row in Settings.table() if not changed or row.name in values.origins]
     if json:

@@ -93,10 +93,13 @@ def list_(json: Json = False) -> int:
 
 
 @app.command()
-def use(engine: Engine, version: Name) -> int:
+def use(engine: Engine, version: Name, json: Json = False) -> int:
     """Choose the environment that `garrison serve` uses."""
     chosen = use_environment(settings().data_dir, registry.engine(engine).name, version)
-    print(f"{chosen.engine} {chosen.name} is now in use")
+    if json:
+        print(json_module.dumps({"ok": True, **chosen.to_json(), "in_use": True}))
+    else:
+        print(f"{chosen.engine} {chosen.name} is now in use")
     return 0
 
 
@@ -105,6 +108,7 @@ def remove(
     engine: Engine,
     version: Name,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")] = False,
+    json: Json = False,
 ) -> int:
     """Remove an environment."""
     data_dir = settings().data_dir
@@ -112,7 +116,10 @@ def remove(
     if not yes:
         confirm(f"Remove {found.engine} {found.name} at {found.path}?")
     remove_environment(data_dir, found.engine, found.name)
-    print(f"removed {found.engine} {found.name}")
+    if json:
+        print(json_module.dumps({"ok": True, **found.to_json()}))
+    else:
+        print(f"removed {found.engine} {found.name}")
     return 0
 
 

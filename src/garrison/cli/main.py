@@ -5,8 +5,10 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 from itertools import groupby
+from typing import Any
 
 from garrison.base.errors import UsageError
+from garrison.cli.documentation import page_of, pages
 from garrison.cli.table import COMMANDS, Command, find
 
 __all__ = ["main"]
@@ -54,10 +56,12 @@ def root_help(*, color: bool) -> str:
     for group, commands in groupby(COMMANDS, key=lambda command: command.group):
         lines += ["", f"{bold}{group}{off}"]
         lines += [f"  {cyan}{command.name:<{_WIDTH}}{off}  {command.help}" for command in commands]
-    lines += [
-        "",
-        f"{dim}`garrison COMMAND --help` describes a command. Exit codes: docs/reference/exit-codes.md{off}",
-    ]
+    lines += ["", f"{dim}`garrison COMMAND --help` describes a command.{off}"]
+    if (docs := pages()) is not None:
+        lines += [
+            f"{dim}Documentation: {docs}{off}",
+            f"{dim}Exit codes:    {docs / 'reference' / 'exit-codes.md'}{off}",
+        ]
     return "\n".join(lines)
 
 
@@ -73,10 +77,19 @@ def _run_command(command: Command, argv: list[str]) -> int:
             hint=f"`garrison {command.name} --help` shows the usage.",
         )
     program = get_command(import_module(command.module).app)
-    if not own or not {"-h", "--help"}.isdisjoint(own):  # a group alone shows its help
+    helps = not {"-h", "--help"}.isdisjoint(own) or (not own and program.no_args_is_help)
+    if helps:
         from garrison.cli.plain_help import show_plain_help
 
         show_plain_help(program)
+    try:
+        return _invoked(command, program, own, rest)
+    finally:
+        if helps and (docs := pages()) is not None:
+            print(f"Documentation: {docs / page_of(command)}")
+
+
+def _invoked(command: Command, program: Any, own: list[str], rest: list[str]) -> int:
     # Not `program.main`, which turns Ctrl-C into a silent exit code.
     try:
         context = program.make_context(f"garrison {command.name}", list(own), obj=tuple(rest))

@@ -17,6 +17,7 @@ from garrison.base.errors import (
     UsageError,
 )
 from garrison.base.output.any_encoding import EXACT, READABLE, never_fail
+from garrison.cli.signals import StopSignal, stopped_as_by_ctrl_c
 
 if TYPE_CHECKING:
     from garrison.base.settings import Settings
@@ -40,9 +41,13 @@ def outermost(call: Callable[[], int], *, json: bool) -> int:
         never_fail(stream, EXACT if json and stream is sys.stdout else READABLE)
     _WARNED.clear()
     try:
-        code = _written(_ended(call))
+        with stopped_as_by_ctrl_c():
+            code = _written(_ended(call))
     except GarrisonError as error:
         return report(error, json=json)
+    except StopSignal as stopped:
+        print(f"stopped ({stopped})", file=sys.stderr)
+        return 128 + stopped.number
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return _INTERRUPTED

@@ -11,6 +11,8 @@ from garrison.cli.options import app as make_app
 from garrison.cli.scripts.vllm_resolve_model import run
 from garrison.models.files.progress import choose
 from garrison.models.hub_caches import user_hub_caches
+from garrison.models.layout import Layout
+from garrison.models.same_name import meant
 
 app = make_app("Find or fetch a model and pin it.")
 
@@ -45,10 +47,17 @@ def resolve(
     not found, 11 broken, 12 fetch failed, 13 locked, 14 disk full.
     """
     flags = {"model_sources": _sources(source)} if source else {}
+    values = settings("model", **flags)
+    progress = choose(json_lines=json)
+    if model is not None:
+        found = meant(model, Layout.from_settings(values))
+        model = found.text
+        if found.word is not None:
+            progress.step("remark", message=f"note: {found.word}")
     answer = run(
-        settings("model", **flags),
+        values,
         model,
-        progress=choose(json_lines=json),
+        progress=progress,
         offline=offline,
         verify=verify,
         skip_tokenizer=skip_tokenizer or None,

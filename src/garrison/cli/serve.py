@@ -2,6 +2,7 @@
 
 import os
 import sys
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, TextIO, cast
@@ -12,6 +13,7 @@ from garrison.base.errors import EngineDiedError, EngineTimeoutError, UsageError
 from garrison.base.output.live_stream import LiveStream
 from garrison.base.redaction import shown_command, shown_variable
 from garrison.base.settings import Settings
+from garrison.base.systemd import notify
 from garrison.cli.asker import asker
 from garrison.cli.log import opened_log
 from garrison.cli.options import Executable, Host, Log, Offline, Port, settings
@@ -25,6 +27,8 @@ from garrison.launch.run.view import StartView
 from garrison.launch.serve import Prepared, prepare, start, start_by_exec
 from garrison.launch.spec import AdapterSpec, LaunchSpec
 from garrison.models.files.progress import Progress, choose
+from garrison.models.layout import Layout
+from garrison.models.same_name import Meant, meant
 
 _DRAIN_SECONDS = 1.0
 
@@ -33,6 +37,7 @@ _SIMULATED_MODEL = "acme/tiny"
 
 app = make_app("Bring a model from a name to a live OpenAI endpoint: preflight, resolve, start.")
 
+_MANIFESTS = (".yaml", ".yml", ".json", ".toml")
 _GROUPS = ("endpoint", "preflight", "start", "model")
 
 
@@ -47,7 +52,11 @@ def serve(
     ] = None,
     file: Annotated[
         Path | None,
-        typer.Option("--file", "-f", help="A manifest of one server, instead of a model. Default: garrison.yaml."),
+        typer.Option(
+            "--file",
+            "-f",
+            help="A manifest of one server, instead of a model. Default: serve.yaml, else garrison.yaml.",
+        ),
     ] = None,
     engine: Annotated[
         str | None, typer.Option("--engine", "-e", help="vllm (the default), llama_cpp, mlx_lm or sim.")
@@ -86,6 +95,9 @@ def serve(
     logs: Annotated[
         bool | None, typer.Option("--logs/--no-logs", help="Show the engine's log. Default: only without a terminal.")
     ] = None,
+    detached: Annotated[
+        bool, typer.Option("--detach", help="Return when it is ready, and leave it in the background.")
+    ] = False,
     log: Log = None,
 ) -> int:
     """Bring a model from a name to a live OpenAI endpoint: preflight, resolve, start.
@@ -93,12 +105,23 @@ def serve(
     By default Garrison stays the engine's parent: it shows the phases of the start, passes signals on, and leaves no
     process behind. Ctrl-C stops the engine; a second one kills it.
     """
+    _refuse_empty(
+        {
+            "MODEL": model,
+            "--engine": engine,
+            "--host": host,
+            "--served-model-name": name,
+            "--api-key-env": api_key_env,
+            "--adapter": "" if "" in (adapter or ()) else None,
+        }
+    )
     flags = {"engine_host": host, "engine_port": port, "ready_timeout": ready_timeout, "log_format": log}
     values = settings(*_GROUPS, "log", **flags)
     if replace_process or dry_run:  # nothing of Garrison runs for long
         values = replace(values, log_format=None)
+    found = None if model is None or file is not None else _meant(model, values)
     logged = context.with_resource(opened_log(values, "serve", model=model, manifest=file))
-    spec = _spec(model, file, values, engine=engine)
+    spec = _spec(model if found is None else found.text, file, values, engine=engine)
     spec = replace(
         spec,
         host=host or spec.host,
@@ -113,7 +136,13 @@ def serve(
         api_key_env=api_key_env or spec.api_key_env,
     )
     dry_run = dry_run or values.dry_run
+    if detached:
+        if dry_run or replace_process:
+            raise UsageError("--detach goes with neither --dry-run nor --exec", hint="Omit one of them.")
+        return _detached(spec, values)
     view = LogView(logs=_shows_logs(logs)) if logged else start_view(logs=logs)
+    if found is not None and found.word is not None:
+        view.note(found.word)
     prepared = prepare(
         spec,
         values,
@@ -136,6 +165,13 @@ def serve(
     return _start(prepared, values, logs=logs)
 
 
+def _refuse_empty(given: Mapping[str, str | None]) -> None:
+    """An unset variable of a script, as in `--api-key-env "$NAME"`, must not stand for a default."""
+    for name, text in given.items():
+        if text == "":
+            raise UsageError(f"there is no value for {name}", hint="Give it a value, or leave it out.")
+
+
 def _shows_logs(logs: bool | None) -> bool:
     return not sys.stderr.isatty() if logs is None else logs
 
@@ -156,14 +192,34 @@ def _start(prepared: Prepared, values: Settings, *, logs: bool | None) -> int:
         out.drain(_DRAIN_SECONDS)
 
 
+def _detached(spec: LaunchSpec, values: Settings) -> int:
+    from garrison.cli.serve_detached import detach
+
+    own = list(sys.argv[1:])
+    own.remove("--detach")
+    if not {"--logs", "--no-logs"} & set(own):
+        at = own.index("--") if "--" in own else len(own)
+        own.insert(at, "--no-logs")  # the engine's log has a file of its own
+    log = values.data_dir / "logs" / f"serve-{spec.port}.log"
+    return detach(own, log, f"http://{spec.host}:{spec.port}/v1")
+
+
 class _WithCall:
-    """The view, with a command to paste after `ready`."""
+    """The view, with a command to paste after `ready`, which systemd is told, too."""
 
     def __init__(self, view: StartView, prepared: Prepared) -> None:
         self._prepared = prepared
         self.note, self.starting, self.phase, self.line = view.note, view.starting, view.phase, view.line
         self.stopping, self.stopped, self.end = view.stopping, view.stopped, view.end
-        self.ready, self.running, self._reached = view.ready, view.running, view.reached
+        self._ready, self._running, self._reached = view.ready, view.running, view.reached
+
+    def ready(self, *, seconds: float, memory_bytes: int) -> None:
+        notify("READY=1")
+        self._ready(seconds=seconds, memory_bytes=memory_bytes)
+
+    def running(self, why: str, *, seconds: float, memory_bytes: int) -> None:
+        notify("READY=1")
+        self._running(why, seconds=seconds, memory_bytes=memory_bytes)
 
     def reached(self, endpoint: Endpoint) -> None:
         self._reached(endpoint)
@@ -184,16 +240,20 @@ class _Transfers:
             self._progress.step(name, **facts)
 
 
+def _meant(model: str, values: Settings) -> Meant:
+    return meant(model, Layout.from_settings(values))
+
+
 def _spec(model: str | None, file: Path | None, values: Settings, *, engine: str | None) -> LaunchSpec:
-    if file is None and model is None and Path("garrison.yaml").is_file():
-        file = Path("garrison.yaml")
-    if file is None and model is not None and model.endswith((".yaml", ".yml")) and Path(model).is_file():
+    from garrison.launch.manifest import default_manifest, load_manifest
+
+    if file is None and model is None:
+        file = default_manifest(Path())
+    if file is None and model is not None and model.endswith(_MANIFESTS) and Path(model).is_file():
         file, model = Path(model), None
     if file is not None and model is not None:
         raise UsageError("give a model or a manifest, not both", hint="Omit MODEL, or omit --file.")
     if file is not None:
-        from garrison.launch.manifest import load_manifest
-
         return load_manifest(file, host=values.engine_host, port=values.engine_port, engine=engine)
     if model is None and (values.model or values.model_id):
         model = values.model_id or "/".join(part for part in (values.model_org, values.model) if part)
@@ -201,7 +261,7 @@ def _spec(model: str | None, file: Path | None, values: Settings, *, engine: str
         model = _SIMULATED_MODEL
     if model is None:
         raise UsageError(
-            "no model given, and no garrison.yaml in this directory",
+            "no model given, and neither serve.yaml nor garrison.yaml in this directory",
             hint="Run garrison serve org/name, garrison serve ./directory, or garrison serve --file garrison.yaml.",
         )
     return LaunchSpec(model=model, engine=engine or "vllm", host=values.engine_host, port=values.engine_port)

@@ -1,13 +1,17 @@
-"""Counting stop requests.
+"""Signals that ask a command to stop.
 
 One request can arrive as two signals: coreutils' `timeout` signals the command and then its process group.
 """
 
+import contextlib
+import signal
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from types import FrameType
 
-__all__ = ["ONE_WISH_SECONDS", "Wishes"]
+__all__ = ["ONE_WISH_SECONDS", "StopSignal", "Wishes", "stopped_as_by_ctrl_c"]
 
 ONE_WISH_SECONDS = 1.0
 
@@ -27,3 +31,36 @@ class Wishes:
             return False
         self.number, self._at = self.number + 1, now
         return True
+
+
+class StopSignal(KeyboardInterrupt):
+    """SIGTERM or SIGHUP, which end a command as Ctrl-C does: what it has begun is put in order first."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(signal.Signals(number).name)
+        self.number = number
+
+
+@contextlib.contextmanager
+def stopped_as_by_ctrl_c() -> Iterator[None]:
+    """Raise `StopSignal` for SIGTERM and SIGHUP, where nothing handles or ignores them.
+
+    A command that handles them itself takes its place, and a program that the command becomes does not inherit it.
+    Process 1 of a container would not even end by such a signal: the kernel drops those that have no handler there.
+    """
+    wishes = Wishes()
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        if wishes.heard():
+            raise StopSignal(number)
+
+    numbers = (signal.SIGTERM, signal.SIGHUP) if threading.current_thread() is threading.main_thread() else ()
+    ours = [number for number in numbers if signal.getsignal(number) is signal.SIG_DFL]
+    for number in ours:
+        signal.signal(number, stop)
+    try:
+        yield
+    finally:
+        for number in ours:
+            if signal.getsignal(number) is stop:
+                signal.signal(number, signal.SIG_DFL)

@@ -22,7 +22,9 @@ _MARKS = {"ok": "[green]✓[/]", "failed": "[bold red]✗[/]", "skipped": "[dim]
 
 @app.command()
 def smoke(
-    url: Annotated[str, typer.Argument(help="http://host:port, https://… or unix:/path; /v1 at the end is ignored.")],
+    url: Annotated[
+        str, typer.Argument(help="http://host:port, https://…, unix:/path, or a port here; /v1 at the end is ignored.")
+    ],
     model: Annotated[
         str | None, typer.Option("--model", "-m", help="The model to ask; default: the first listed.")
     ] = None,

@@ -70,6 +70,7 @@ COMMANDS = (
         "garrison.cli.migrate",
     ),
     Command("config", "Settings", "Show every setting, its value and where it came from.", "garrison.cli.config"),
+    Command("completion", "Settings", "Print a completion script for bash, zsh or fish.", "garrison.cli.completion"),
 )
 
 

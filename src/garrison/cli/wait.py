@@ -18,7 +18,9 @@ app = make_app("Wait until an endpoint is ready.")
 
 @app.command()
 def wait(
-    url: Annotated[str, typer.Argument(help="http://host:port, https://… or unix:/path; /v1 at the end is ignored.")],
+    url: Annotated[
+        str, typer.Argument(help="http://host:port, https://…, unix:/path, or a port here; /v1 at the end is ignored.")
+    ],
     timeout: Annotated[float, typer.Option("--timeout", "-t", min=0, help="Seconds to wait.")] = 300.0,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing; only set the exit code.")] = False,
     insecure: Insecure = False,

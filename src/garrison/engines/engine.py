@@ -121,7 +121,7 @@ class EngineCommand:
         Raises:
             InvalidError: a variable named in `env_from` is not set, or is not a single line of text.
         """
-        dropped = self.unset | secret_variables()
+        dropped = self.unset | secret_variables() | {"NOTIFY_SOCKET"}  # readiness is Garrison's to tell
         result = {name: value for name, value in child_environment(environ).items() if name not in dropped}
         for name in _KEYS_OF_ENGINES & result.keys():
             if result[name].strip():

@@ -182,7 +182,11 @@ class Routers:
     async def _follow(self) -> None:
         while True:
             self._asked.clear()
-            loading = await self._look()
+            loading = False
+            try:
+                loading = await self._look()
+            except Exception as error:  # noqa: BLE001 - one round that fails is not the last
+                _log.error("the routers were not looked at", exception=error)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_LOADING_INTERVAL if loading else _INTERVAL):
                     await self._asked.wait()

@@ -12,22 +12,28 @@
 Relative paths are relative to the manifest.
 """
 
-import difflib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic_core import PydanticCustomError
 
-from garrison.base.documents import Document, inside, read_document
+from garrison.base.documents import Document, read_document
 from garrison.base.errors import InvalidError
 from garrison.base.home import expanded
-from garrison.engines import registry
+from garrison.base.problems import Problems
 from garrison.engines.options import to_args
+from garrison.launch.manifest_problems import EMPTY, add_invalid, add_wrong_engine, add_wrong_options, options_engine
 from garrison.launch.spec import AdapterSpec, LaunchSpec
 
-__all__ = ["ServeManifest", "load_manifest"]
+__all__ = ["DEFAULT_FILES", "ServeManifest", "default_manifest", "load_manifest"]
 
+DEFAULT_FILES = ("serve.yaml", "garrison.yaml")
+"""What is read from a directory; the first one wins. `garrison.yaml` may be the manifest of a stack."""
+
+_Text = Annotated[str, Field(min_length=1)]
+_OF_A_STACK = {"stack", "targets", "instances"}
 _Scalar = str | int | float | bool
 
 
@@ -36,27 +42,35 @@ class ServeManifest(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
-    model: str = Field(min_length=1, description="A name (`org/name`, `org/name@revision`), a directory or a file.")
-    engine: str = Field("vllm", description="`vllm`, `llama_cpp`, `mlx_lm` or `sim`.")
-    executable: str | None = Field(None, description="Your own engine instead of an installed one.")
-    host: str | None = Field(None, description="Address to bind; `127.0.0.1` when omitted.")
+    model: _Text = Field(description="A name (`org/name`, `org/name@revision`), a directory or a file.")
+    engine: _Text = Field("vllm", description="`vllm`, `llama_cpp`, `mlx_lm` or `sim`.")
+    executable: _Text | None = Field(None, description="Your own engine instead of an installed one.")
+    host: _Text | None = Field(None, description="Address to bind; `127.0.0.1` when omitted.")
     port: int | None = Field(None, ge=1, le=65535, description="Port to listen on; 8000 when omitted.")
-    served_model_name: str | None = Field(None, description="Model name in answers; the model's id when omitted.")
-    options: dict[str, _Scalar | list[_Scalar | dict[str, Any]] | dict[str, Any] | None] = Field(
+    served_model_name: _Text | None = Field(None, description="Model name in answers; the model's id when omitted.")
+    options: dict[str, _Scalar | list[_Scalar | dict[str, Any]] | dict[str, Any]] = Field(
         default_factory=dict, description="The engine's own flags without the dashes, in order."
     )
     args: list[str] = Field(default_factory=list, description="Engine arguments, verbatim, after the options.")
     env: dict[str, str] = Field(default_factory=dict, description="Variables for the engine.")
-    adapters: dict[str, str] = Field(
+    adapters: dict[str, _Text] = Field(
         default_factory=dict, description="Name to directory, or to the name of an imported adapter."
     )
     runtime_lora: bool = Field(False, description="Allow loading and unloading adapters while the engine runs.")
     max_loras: int | None = Field(None, ge=1, description="Adapters in one batch.")
     max_lora_rank: int | None = Field(None, ge=1, description="The highest adapter rank to allow.")
-    api_key_env: str | None = Field(None, description="The variable that holds the key that clients must send.")
-    stack: str | None = Field(
-        None, min_length=1, description="Name of the stack, where a server runs it; the directory's name when omitted."
+    api_key_env: _Text | None = Field(None, description="The variable that holds the key that clients must send.")
+    stack: _Text | None = Field(
+        None, description="Name of the stack, where a server runs it; the directory's name when omitted."
     )
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_empty_value(cls, value: Any) -> Any:
+        """A key without a value was meant to have one: the default must not take its place."""
+        if value is None:
+            raise PydanticCustomError(EMPTY, "has no value")
+        return value
 
     @field_validator("env", mode="before")
     @classmethod
@@ -70,23 +84,29 @@ class ServeManifest(BaseModel):
         }
 
 
+def default_manifest(directory: Path) -> Path | None:
+    """The manifest that `garrison serve` reads in `directory`; None if there is none."""
+    return next((directory / name for name in DEFAULT_FILES if (directory / name).is_file()), None)
+
+
 def load_manifest(path: Path, *, host: str = "127.0.0.1", port: int = 8000, engine: str | None = None) -> LaunchSpec:
-    """Read the file, or `garrison.yaml` in the directory.
+    """Read the file, or `serve.yaml` or else `garrison.yaml` in the directory.
 
     Args:
         host, port: the defaults of the manifest's.
         engine: takes the place of the manifest's.
 
     Raises:
-        InvalidError: the file cannot be read, or a line is wrong; the message has file, line and column.
+        InvalidError: the file cannot be read, or lines are wrong; the message has file, line and column of up to ten
+            errors.
     """
-    file = path / "garrison.yaml" if path.is_dir() else path
+    file = (default_manifest(path) or path / DEFAULT_FILES[-1]) if path.is_dir() else path
     try:
         text = file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
         raise InvalidError(f"cannot read the manifest {file}: {reason}", hint="Name it with --file.") from None
-    manifest = _validate(read_document(text, str(file)))
+    manifest = _validate(read_document(text, str(file)), engine)
     engine = engine or manifest.engine
     directory = file.absolute().parent
     return LaunchSpec(
@@ -111,12 +131,9 @@ def option_args(options: Mapping[str, Any], engine: str) -> tuple[str, ...]:
     the forms that the catalogue of `engine` gives for each; see `engines.options`.
 
     Raises:
-        InvalidError: two spellings of one option, or the model, which has a key of its own.
+        InvalidError: a value that no argument can stand for.
     """
-    if clash := [name for name in options if name.lstrip("-") == "model"]:
-        raise InvalidError(f"options: {clash[0]} is not an option here", hint="Name the model with the key `model`.")
-    # The simulator takes vLLM's flags, and has no catalogue of its own.
-    return to_args(options, registry.engine("vllm" if engine == "sim" else engine).catalogue())
+    return to_args(options, options_engine(engine).catalogue())
 
 
 def _beside(directory: Path, text: str) -> str:
@@ -136,33 +153,36 @@ def _adapter(directory: Path, text: str) -> str:
     return str((directory / expanded(text)).resolve()) if "/" in text or text in (".", "..") else text
 
 
-def _validate(document: Document) -> ServeManifest:
-    if not isinstance(document.content, dict):
+def _validate(document: Document, engine: str | None) -> ServeManifest:
+    """Return what the document says. `engine`: as for `load_manifest`."""
+    content = document.content
+    if not isinstance(content, dict):
         raise InvalidError(f"{document.name} has no `key: value` lines", hint="Start with `model: org/name`.")
-    if "model" not in document.content and document.content.keys() & {"stack", "targets", "instances"}:
+    if "model" not in content and content.keys() & _OF_A_STACK:
         raise InvalidError(
             f"{document.name} declares a stack, not one server to start",
-            hint="`garrison up`, `plan` and `apply` read it; `garrison serve` needs a manifest with `model:`.",
+            hint=f"`garrison up`, `plan` and `apply` read it. `garrison serve` needs `model:`, and prefers "
+            f"{DEFAULT_FILES[0]} where both are in one directory.",
         )
+    problems = Problems()
+    manifest = None
     try:
-        return ServeManifest.model_validate(document.content)
+        manifest = ServeManifest.model_validate(content)
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        raise _located(document, first["loc"], first["type"], first["msg"]) from None
+        add_invalid(problems, document, error, ServeManifest)
+    named = content.get("engine", "vllm")
+    if isinstance(named, str) and named:
+        add_wrong_engine(problems, document, named)
+    if isinstance(options := content.get("options"), dict):
+        add_wrong_options(problems, document, options, _known_engine(engine or named))
+    problems.refuse()
+    assert manifest is not None
+    return manifest
 
 
-def _located(document: Document, path: tuple[str | int, ...], kind: str, text: str) -> InvalidError:
-    if kind not in ("missing", "extra_forbidden"):
-        path, _, _ = inside(document.content, path)
-    where = document.where(tuple(map(str, path)) if kind == "invalid_key" else path)
-    key = ".".join(str(part) for part in path)
-    if kind == "missing":
-        return InvalidError(f"{where}: key {key!r} is missing", hint=f"Add a line `{key}: …`.")
-    if kind == "extra_forbidden":
-        known = list(ServeManifest.model_fields)
-        close = difflib.get_close_matches(str(path[-1]), known, 1)
-        hint = f"Did you mean {close[0]!r}?" if close else "Known keys: " + ", ".join(known)
-        return InvalidError(f"{where}: unknown key {key!r}", hint=hint)
-    if path[0] == "options" and len(path) > 1:
-        text = "an option is text, a number, true, false, null, a list of these, or a mapping"
-    return InvalidError(f"{where}: {key}: {text[:1].lower()}{text[1:]}", hint="Fix this line.")
+def _known_engine(name: Any) -> str:
+    """`name`, or the default where it is wrong, which is another error."""
+    try:
+        return options_engine(name).name if isinstance(name, str) else "vllm"
+    except InvalidError:
+        return "vllm"

@@ -101,7 +101,7 @@ def prepare(
     if spec.custom is not None or spec.router:
         made = command(spec, chosen, model=spec.model, names=(spec.model,), adapters=())
         return Prepared(spec, chosen, None, spec.model, (), made, request, policy)
-    if spec.engine == "sim" and not Path(spec.model).exists():  # it has no weights, so a name will do
+    if spec.engine == "sim" and not _is_path(spec.model):  # it has no weights, so a name will do
         adapters = prepare_adapters(spec.adapters, None, Layout.from_settings(settings), chosen.engine)
         names = served_names(spec, chosen, spec.model)
         made = command(spec, chosen, model=spec.model, names=names, adapters=adapters)
@@ -120,6 +120,11 @@ def prepare(
     names = served_names(spec, chosen, model.model_id)
     made = command(spec, chosen, model=str(model.path), names=names, adapters=adapters)
     return Prepared(spec, chosen, model, names[0], adapters, made, request, policy)
+
+
+def _is_path(model: str) -> bool:
+    """Whether a model is meant as a path: it begins like one, or there is one."""
+    return model.startswith(("/", "./", "../", "~")) or os.path.exists(model)  # noqa: PTH110 - Path raises for a name that is too long
 
 
 def start_by_exec(prepared: Prepared, settings: Settings, environ: Mapping[str, str], view: StartView) -> NoReturn:

@@ -21,11 +21,12 @@ from datetime import datetime
 from pathlib import Path
 from typing import Self
 
+from garrison.base.errors import InvalidError
 from garrison.base.home import expanded
 from garrison.base.settings import Settings
 from garrison.models.names import RESERVED, ModelName, hash12, slug
 
-__all__ = ["RECORD_NAME", "Layout", "backup_of", "is_model_entry"]
+__all__ = ["RECORD_NAME", "Layout", "backup_of", "is_model_entry", "require_inside"]
 
 RECORD_NAME = ".garrison-model.json"
 """File in an installed model that says which model it is and where it came from; see `models.record`."""
@@ -113,6 +114,12 @@ def backup_of(name: str) -> str | None:
 def is_model_entry(name: str) -> bool:
     """Whether an entry of the models root can be a model or an organisation: not reserved, hidden or set aside."""
     return name not in RESERVED and not name.startswith(".") and _ASIDE.match(name) is None
+
+
+def require_inside(path: Path, root: Path) -> None:
+    """Raise InvalidError if `path` is not below `root`, by its name: links are not followed."""
+    if root not in path.parents or ".." in path.parts:
+        raise InvalidError(f"{path} is not below {root}", hint="Remove it by hand.")
 
 
 def _absolute(path: Path) -> Path:

@@ -20,12 +20,13 @@ from garrison.models.files.problem import Problem
 from garrison.models.files.progress import Progress
 from garrison.models.files.space import FreeBytes, free_bytes
 from garrison.models.files.stop_token import StoppableClock, StopToken
+from garrison.models.gguf_parts import is_later_part, parts_on_disk
 from garrison.models.info import ModelInfo, model_info
 from garrison.models.ingest import Ingest, ingest
 from garrison.models.integrity import check_weights, find_fault
-from garrison.models.layout import Layout, is_model_entry
+from garrison.models.layout import Layout, is_model_entry, require_inside
 from garrison.models.names import ModelName, parse_model
-from garrison.models.record import ModelRecord, read_record
+from garrison.models.record import ModelRecord, known_id, read_record
 from garrison.models.shards import ShardName
 from garrison.models.swap import discard
 from garrison.models.validate import WeightFormat, check_model, list_files, validate_model
@@ -117,7 +118,8 @@ def list_models(layout: Layout, *, skip_tokenizer: bool = False) -> list[ModelEn
 
 
 def find_model(layout: Layout, name: str, *, skip_tokenizer: bool = False) -> ModelEntry:
-    """Find a model by its name, its id, its path, or `NAME@REVISION` of a hub snapshot.
+    """Find a model by its name, its id, its path, or `NAME@REVISION` of a hub snapshot; and by whatever else `resolve`
+    takes for it, such as `ORG/NAME` of a directory that was copied by hand.
 
     Raises:
         ModelNotFoundError: there is none.
@@ -129,6 +131,7 @@ def find_model(layout: Layout, name: str, *, skip_tokenizer: bool = False) -> Mo
     matches = exact or [entry for entry in entries if wanted == entry.model_id]
     if revision:
         matches = [entry for entry in matches if (entry.revision or "").startswith(revision)]
+    matches = matches or _aliases(layout, entries, name)
     if len(matches) == 1:
         return matches[0]
     if matches:
@@ -141,9 +144,29 @@ def find_model(layout: Layout, name: str, *, skip_tokenizer: bool = False) -> Mo
     raise ModelNotFoundError(f"there is no model {name} below {layout.root}", hint=hint, details={"tried": []})
 
 
+def _aliases(layout: Layout, entries: list[ModelEntry], name: str) -> list[ModelEntry]:
+    """The model that `resolve` finds by `name`, which is neither its name nor its id."""
+    try:
+        model = parse_model(name, exists=lambda _: False)
+    except InvalidError:
+        return []
+    places = [layout.model_dir(model), *([own] if (own := layout.org_dir(model)) else [])]
+    found = {entry.path: entry for entry in entries}
+    here = [found[place] for place in places if place in found]
+    return [one for one in here if (record := read_record(one.path)) is None or record.is_for(model)][:1]
+
+
 def show_model(layout: Layout, name: str, *, skip_tokenizer: bool = False) -> ModelDetails:
-    """Everything about one model; `info` is None if it is broken. Raises as `find_model`."""
-    entry = find_model(layout, name, skip_tokenizer=skip_tokenizer)
+    """Everything about one model; `info` is None if it is broken.
+
+    `name` may also be a path outside the root, of a model that is whole. Raises as `find_model`.
+    """
+    outside = _outside(name)
+    if outside is not None and layout.root not in outside.parents:
+        validate_model(outside, skip_tokenizer=skip_tokenizer, allow_gguf=True)
+        entry = _entry(outside, outside.name, skip_tokenizer)
+    else:
+        entry = find_model(layout, name, skip_tokenizer=skip_tokenizer)
     try:
         files = validate_model(entry.path, skip_tokenizer=True, allow_gguf=True)
         info, remarks = model_info(entry.path, files=files), files.remarks
@@ -169,11 +192,15 @@ def verify_model(
             see `Verification.raise_faults`.
         ModelNotFoundError, InvalidError: as `find_model`.
     """
-    outside = expanded(name)
-    is_path = outside.is_absolute() or name.startswith(".")
-    path = outside if is_path and is_dir(outside) else find_model(layout, name).path
+    path = _outside(name) or find_model(layout, name).path
     check_weights(validate_model(path, skip_tokenizer=skip_tokenizer, allow_gguf=True))
     return verify(path, progress=progress, stop=stop)
+
+
+def _outside(name: str) -> Path | None:
+    """The directory of that path; None for a name."""
+    path = expanded(name)
+    return path.absolute() if (path.is_absolute() or name.startswith(".")) and is_dir(path) else None
 
 
 def import_model(
@@ -233,8 +260,9 @@ def import_model(
                 stop=stop,
             )
         )
+        model_id = model.model_id if done.changed else known_id(target, model)
     remarks = validate_model(target, skip_tokenizer=skip_tokenizer, allow_gguf=True).remarks
-    return ImportedModel(model.model_id, target, done.bytes, done.changed, done.kept, remarks)
+    return ImportedModel(model_id, target, done.bytes, done.changed, done.kept, remarks)
 
 
 def remove_model(
@@ -256,27 +284,13 @@ def remove_model(
         layout.lock_path(entry.model_id), timeout=lock_timeout, purpose=f"is working on {entry.model_id}", clock=clock
     ):
         try:
-            for part in _parts(path):
+            for part in parts_on_disk(path):
                 discard(part, layout, clock)
         except OSError as error:
             raise InvalidError(
                 f"{path} cannot be removed: {error.strerror}", hint="Check the permissions of the models directory."
             ) from None
     return entry
-
-
-def _parts(path: Path) -> list[Path]:
-    """What is to be removed with `path`: of a split GGUF, all parts that are there."""
-    shard = ShardName.parse(path.name) if is_file(path) else None
-    if shard is None:
-        return [path]
-    return [part for name in shard.of.names(()) if os.path.lexists(part := path.with_name(name))]
-
-
-def require_inside(path: Path, root: Path) -> None:
-    """Raise InvalidError if `path` is not below `root`, by its name: links are not followed."""
-    if root not in path.parents or ".." in path.parts:
-        raise InvalidError(f"{path} is not below {root}", hint="Remove it by hand.")
 
 
 def _parse_id(text: str) -> ModelName:
@@ -315,7 +329,7 @@ def _directories(root: Path) -> Iterator[tuple[str, Path]]:
         if not is_model_entry(path.name):
             continue
         if is_file(path):
-            if path.suffix == ".gguf" and not _is_later_part(path):
+            if path.suffix == ".gguf" and not is_later_part(path):
                 yield path.name, path
         elif any(is_file(child) for child in _children(path)):
             yield path.name, path
@@ -323,12 +337,6 @@ def _directories(root: Path) -> Iterator[tuple[str, Path]]:
             for child in _children(path):
                 if is_model_entry(child.name) and any(is_file(inner) for inner in _children(child)):
                     yield f"{path.name}/{child.name}", child
-
-
-def _is_later_part(path: Path) -> bool:
-    """Whether it belongs to a split GGUF that is listed by its first part."""
-    shard = ShardName.parse(path.name)
-    return shard is not None and shard.number > 1 and is_file(path.with_name(shard.of.first))
 
 
 def _snapshots(hub: Path) -> Iterator[Path]:
@@ -369,7 +377,7 @@ def _hub_entry(path: Path, skip_tokenizer: bool) -> ModelEntry:
 
 
 def _size(file: Path) -> int:
-    return sum(part.stat().st_size for part in _parts(file))
+    return sum(part.stat().st_size for part in parts_on_disk(file))
 
 
 def _judged(entry: ModelEntry, skip_tokenizer: bool) -> ModelEntry:

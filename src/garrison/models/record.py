@@ -5,7 +5,7 @@ hand-copied directory has none, and its name says what it is.
 """
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from garrison.base.files import write_atomic
@@ -13,7 +13,7 @@ from garrison.models.files.content import read_small
 from garrison.models.layout import RECORD_NAME
 from garrison.models.names import ModelName
 
-__all__ = ["ModelRecord", "read_record", "write_record"]
+__all__ = ["ModelRecord", "known_id", "read_record", "write_record"]
 
 _SCHEMA = 1
 
@@ -73,3 +73,12 @@ def read_record(directory: Path) -> ModelRecord | None:
 def write_record(directory: Path, record: ModelRecord) -> None:
     """Write the record atomically."""
     write_atomic(directory / RECORD_NAME, json.dumps({"schema": _SCHEMA, **asdict(record)}, indent=2) + "\n")
+
+
+def known_id(directory: Path, model: ModelName) -> str:
+    """The id on record of what is imported again as `model`. An organisation that was not known is put on record."""
+    record = read_record(directory)
+    if record is None or model.org is None or "/" in record.model_id:
+        return record.model_id if record is not None else model.model_id
+    write_record(directory, replace(record, model_id=model.model_id))
+    return model.model_id

@@ -115,6 +115,8 @@ def judge(
         consolidated = choose_consolidated(path, files, indexes)
         if consolidated is not None:
             config, weights = PARAMS_NAME, consolidated
+    if config is None and _ADAPTER_CONFIG in files:
+        return Problem(str(path), "is a LoRA adapter, not a model", _ADAPTER_HINT)
     if config is None:
         return Problem(str(path / "config.json"), "is missing", _config_hint(weights))
     tokenizer = find_tokenizer(files)
@@ -288,6 +290,13 @@ def _entries_below(tree: Tree, prefix: str) -> Iterator[tuple[str, str, int]]:
 
 def _more(missing: Sequence[object]) -> str:
     return f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
+
+
+_ADAPTER_CONFIG = "adapter_config.json"
+_ADAPTER_HINT = (
+    "Serve it with its base model: garrison serve MODEL --adapter NAME=DIR. "
+    "`garrison adapters import DIR` keeps a copy."
+)
 
 
 def _config_hint(weights: WeightFiles | Problem) -> str:

@@ -17,6 +17,7 @@ from garrison.base.errors import GarrisonError
 from garrison.base.exit_codes import ExitCode
 from garrison.base.logs import logger
 from garrison.base.settings import Settings
+from garrison.base.systemd import notify
 from garrison.fleet.management.local import LocalOperations
 from garrison.fleet.management.requests import ApplyRequest
 from garrison.gateway.gateway import Gateway
@@ -30,7 +31,6 @@ from garrison.server.node_activation import NodeActivator, WithNodes
 from garrison.server.parts import Parts
 from garrison.server.reload import Reload, SettingsWatch
 from garrison.server.remote import Remote
-from garrison.server.systemd import notify
 
 __all__ = ["Server", "ServerState"]
 

@@ -82,10 +82,18 @@ def test_a_stream_that_is_none(strange: Any) -> None:
         list(there.events("/x"))
 
 
-@pytest.mark.parametrize("url", ["localhost:8080", "ftp://a", "http://", "http://a:99999", "http://[::1", "x"])
+@pytest.mark.parametrize(
+    "url", ["localhost:8080", "ftp://a", "http://", "http://a:99999", "http://[::1", "x", "0", ":"]
+)
 def test_what_is_no_address(url: str) -> None:
     with pytest.raises(InvalidError, match="no address of a server"):
         client(url)
+
+
+@pytest.mark.parametrize("url", ["8123", ":8123"])
+def test_a_port_alone_is_one_of_this_machine(url: str) -> None:
+    with client(url) as there:
+        assert there.place == "http://127.0.0.1:8123"
 
 
 def test_nobody_listens() -> None:

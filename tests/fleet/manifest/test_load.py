@@ -565,3 +565,9 @@ adapters:
     assert "the manifest has 4 errors" in told
     for part in ("targets.t.base_url", "have the same address", "unknown target 'nope'", "have the same lora_name"):
         assert part in told
+
+
+def test_a_directory_may_have_a_manifest_of_serve_beside_that_of_a_stack(tmp_path):
+    (tmp_path / "serve.yaml").write_text("model: acme/tiny\nport: 8001\n")
+    (tmp_path / "garrison.yaml").write_text("stack: box\ntargets: {a: {base_url: http://127.0.0.1:8000}}\n")
+    assert set(load_declaration([str(tmp_path)], environ={}).declaration.targets) == {"a"}

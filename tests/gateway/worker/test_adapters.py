@@ -130,7 +130,7 @@ async def test_the_end_of_the_last_request_to_a_name_is_told(two: Routed) -> Non
     _, first = await two.begin()
     _, second = await two.begin()
     await two.until(lambda: target.using == {"sql@1": 2})
-    target.awaited["sql@1"] = 7
+    target.awaited["sql@1"] = [7]
     sql(two, "sql@2")
     _, third = await two.begin()
     await two.until(lambda: target.using == {"sql@1": 2, "sql@2": 1})

@@ -177,3 +177,27 @@ async def test_a_route_that_leads_to_one_of_its_models(router: Router) -> None:
     router.tell(RouteValue(name="small", targets=("instance:r",), models=("org/two",)))
     assert await router.ask(chat(body("small"))) == (200, b"ok")
     assert router.asked_for() == ["org/two"]
+
+
+async def test_a_feed_tells_of_the_end_of_those_models_only_that_its_reader_saw(lab: GatewayLab) -> None:
+    lab.set(open_inference=False)
+    lab.plane.callers.set_keys(told_keys(key("k", only=Grants(instances=frozenset({"a"})))))
+    hidden = RouteValue(name="node", targets=("instance:a",), instances=("a",), listed=False)
+    beneath = RouteValue(name="a/", targets=("instance:a",), instances=("a",), nested=True)
+    routes = [
+        *(RouteValue(name=name, targets=(f"instance:{name}",), instances=(name,)) for name in ("a", "secret")),
+        hidden,
+        beneath,
+    ]
+    targets = [TargetValue(id=f"instance:{name}", url="http://127.0.0.1:1") for name in ("a", "secret")]
+    lab.plane.apply(Tables(version=1, whole=True, targets=targets, routes=routes))
+    client = await lab.client()
+    client.send(b"GET /models/sse HTTP/1.1\r\nHost: x\r\nX-API-Key: k\r\n\r\n")
+    await lab.until(lambda: lab.plane.feeds)
+    lab.plane.apply(Tables(version=2, gone_routes=["secret", "node", "a/", "unknown"]))
+    lab.plane.apply(Tables(version=3, gone_routes=["a"]))
+    told = await client.reader.readuntil(b"model_remove")
+    assert b'"model":"a"' in told
+    assert told.count(b'"model"') == 1
+    client.close()
+    await lab.until(lambda: not lab.plane.feeds)

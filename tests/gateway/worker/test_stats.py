@@ -78,8 +78,6 @@ async def test_two_targets_that_refuse_connections_leave_a_try_for_the_third(lab
     [
         (b"POST /v1/chat/completions", (7, 3)),
         (b"POST /v1/responses", (7, 3)),
-        (b"GET /v1/responses/resp_1", (0, 0)),
-        (b"POST /v1/responses/resp_1/cancel", (0, 0)),
         (b"POST /upstream/m/v1/chat/completions", (7, 3)),
         (b"GET /upstream/m/health", (0, 0)),
         (b"GET /llama-cpp/m/health", (0, 0)),
@@ -100,6 +98,28 @@ async def test_tokens_count_where_they_are_used_and_not_where_they_are_read_agai
     rows = lab.plane.stats.take()
     assert (sum(one.tokens_in for one in rows), sum(one.tokens_out for one in rows)) == expected
     assert sum(one.uncounted for one in rows) == 0
+
+
+@pytest.mark.parametrize("line", [b"GET /v1/responses/resp_1", b"POST /v1/responses/resp_1/cancel"])
+async def test_tokens_of_a_response_count_when_it_is_made(lab: GatewayLab, line: bytes) -> None:
+    answer = b'{"id":"resp_1","object":"response","usage":{"input_tokens":7,"output_tokens":3}}'
+
+    async def script(conn: Conn) -> None:
+        while True:
+            await conn.request()
+            conn.send(HEAD % len(answer) + answer)
+
+    lab.set()
+    await lab.serve(script, engine="vllm")
+    client = await lab.client()
+    assert (await client.ask(chat(b'{"model":"m","input":"x"}', path=b"/v1/responses"))).status == 200
+    method, path = line.split()
+    for _ in range(3):
+        again = await client.ask(method + b" " + path + b" HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n")
+        assert again.status == 200
+    await lab.quiet()
+    (row,) = lab.plane.stats.take()
+    assert (row.statuses, row.tokens_in, row.tokens_out, row.uncounted) == ({200: 4}, 7, 3, 0)
 
 
 async def test_tokens_of_an_answer_that_arrives_in_tiny_pieces(lab: GatewayLab) -> None:

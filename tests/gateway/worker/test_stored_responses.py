@@ -192,6 +192,18 @@ async def test_a_key_reads_what_it_may_use(stored: Stored) -> None:
     assert stored.asked() == [["GET /v1/responses/resp_old"], []], "no target was asked for who may use none"
 
 
+async def test_a_route_that_goes_elsewhere_by_now_gives_no_access_to_the_target_before(stored: Stored) -> None:
+    stored.lab.set(open_inference=False)
+    stored.lab.plane.callers.set_keys(
+        told_keys(key("all"), *(key(name, only=Grants(instances=frozenset(name))) for name in "ab"))
+    )
+    at_a = next(one for one in [await stored.make(b"X-API-Key: all") for _ in range(2)] if one[5] == "a")
+    elsewhere = RouteValue(name="m", targets=("instance:b",), instances=("b",))
+    stored.lab.plane.table.apply(Tables(version=2, routes=[elsewhere]))
+    found = {name: (await stored.ask("GET", at_a, b"X-API-Key: " + name.encode())).status for name in ("b", "a", "all")}
+    assert found == {"b": 404, "a": 404, "all": 200}, "the key `a` may not use `m` any more"
+
+
 async def test_a_conversation_goes_on_where_it_began(stored: Stored) -> None:
     first = await stored.make()
     for _ in range(5):

@@ -93,6 +93,7 @@ async def test_a_client_that_asked_sees_it(lab: GatewayLab) -> None:
         pytest.param(chat(b'{"model": "m"}'), {}, id="no stream"),
         pytest.param(request(), {"engine": "llama_cpp"}, id="an engine that always says it"),
         pytest.param(request(), {"engine": "custom"}, id="an engine that may not know the field"),
+        pytest.param(request(), {"hop": True}, id="another server, of which no engine is known"),
         pytest.param(
             chat(b'{"model":"m","stream":true}', path=b"/v1/responses"), {}, id="an API whose streams always say it"
         ),
@@ -117,6 +118,34 @@ async def test_a_route_that_says_what_the_options_are_is_left_alone(lab: Gateway
     lab.tell(upstream.url, route={"filters": {"m": FilterValue(set={"stream_options": "{}"})}})
     answer = await (await lab.client()).ask(request())
     assert json.loads(upstream.requests[0].body)["stream_options"] == {}
+    assert answer.body == WORD + DONE
+
+
+@pytest.mark.parametrize("change", [FilterValue(set={"stream": "false"}), FilterValue(strip=("stream",))])
+async def test_a_route_that_decides_whether_there_is_a_stream_is_left_alone(
+    lab: GatewayLab, change: FilterValue
+) -> None:
+    lab.set(stream_usage=True)
+    upstream = await lab.upstream(streams)
+    lab.tell(upstream.url, route={"filters": {"m": change}})
+    await (await lab.client()).ask(request())
+    assert "stream_options" not in json.loads(upstream.requests[0].body)
+
+
+@pytest.mark.parametrize(("engine", "is_asked"), [("vllm", True), ("llama_cpp", False)])
+async def test_another_server_is_asked_if_its_engine_takes_it(lab: GatewayLab, engine: str, is_asked: bool) -> None:
+    lab.set(stream_usage=True)
+    upstream = await lab.upstream(streams)
+    lab.tell(upstream.url, route={"facts": {"engine": engine}}, hop=True)
+    await (await lab.client()).ask(request())
+    assert ("stream_options" in json.loads(upstream.requests[0].body)) is is_asked
+
+
+async def test_a_client_that_wants_usage_all_the_time_gets_what_it_asked_for(lab: GatewayLab) -> None:
+    lab.set(stream_usage=True)
+    options = {"continuous_usage_stats": True}
+    answer, told = await asked(lab, request(stream_options=options))
+    assert told["stream_options"] == options
     assert answer.body == WORD + DONE
 
 

@@ -10,9 +10,12 @@ from pydantic import BaseModel, ConfigDict, Field
 from garrison.api.problems import problems
 from garrison.api.services import Services, services
 from garrison.base.errors import NotFoundError, NotReadyError
+from garrison.base.logs import logger
 from garrison.fleet.adapter_traffic import AdapterTraffic
 
 __all__ = ["AdapterHolds", "router"]
+
+_log = logger(__name__)
 
 _LONGEST_SECONDS = 60.0
 """A command that was killed holds nothing up for longer."""
@@ -64,11 +67,12 @@ class AdapterHolds:
         self._ends[number] = asyncio.Event()
         task = asyncio.create_task(self._hold(number, target, adapter, seconds, entered), name=f"hold {adapter}")
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(lambda one: self._ended(one, number, entered))
         try:
             return number, await entered
         except asyncio.CancelledError:
-            self._ends[number].set()  # nobody knows its name
+            if (end := self._ends.get(number)) is not None:
+                end.set()  # nobody knows its name
             raise
 
     async def follow(self) -> None:
@@ -100,10 +104,15 @@ class AdapterHolds:
                     await self._ends[number].wait()
         except TimeoutError:
             pass
-        finally:
-            del self._ends[number]
-            if not entered.done():
-                entered.set_result(False)
+
+    def _ended(self, task: "asyncio.Task[None]", number: str, entered: "asyncio.Future[bool]") -> None:
+        """A hold has ended, or was cancelled before it began."""
+        self._tasks.discard(task)
+        del self._ends[number]
+        if not entered.done():
+            entered.set_result(False)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            _log.error("an adapter was not held", exception=error)
 
 
 @router.post("/targets/{name}/holds", responses=problems(503))

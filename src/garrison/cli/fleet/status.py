@@ -24,8 +24,12 @@ def status(
     """Show the state of every stack, target and adapter, what is owed, and which
     commands are at work.
 
-    All targets are looked at once, in parallel, each within its own timeout.
+    All targets are looked at once, in parallel, each within its own timeout. What `garrison serve` runs on this machine
+    is listed, too.
     """
+    from datetime import UTC, datetime
+
+    from garrison.cli.fleet.serving import serving_here, show_serving
     from garrison.cli.fleet.wiring import Stop, open_stacks, run
     from garrison.cli.views.page import Page
     from garrison.cli.views.progress import progress_view
@@ -38,8 +42,10 @@ def status(
             found = run(operations.status(view, stack=stack, cached=cached), stop)
         finally:
             view.end()
+    here = serving_here() if operations.place is None and stack is None else []
     if json:
-        print(answer(found.to_json()))
+        print(answer({**found.to_json(), "serving": here}))
     else:
         show_status(found, page, everything=everything, place=operations.place)
+        show_serving(page, here, datetime.now(UTC))
     return 0

@@ -310,6 +310,8 @@ def error_of(
 
 
 def _checked(url: str) -> str:
+    if (port := url.removeprefix(":")).isdecimal():  # of this machine, as `smoke` and `wait` read it
+        url = f"http://127.0.0.1:{port}"
     try:
         found = urlsplit(url)
         usable = found.scheme in ("http", "https") and bool(found.hostname) and (found.port is None or found.port > 0)

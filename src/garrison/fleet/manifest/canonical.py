@@ -14,8 +14,9 @@ from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 from pydantic import BaseModel
 
 from garrison.base.documents import Document, Path
+from garrison.base.problems import Problems, did_you_mean, dotted
 from garrison.base.redaction import is_secret_name
-from garrison.fleet.manifest.draft import Draft, LazyPlaces, Problems, did_you_mean, dotted
+from garrison.fleet.manifest.draft import Draft, LazyPlaces
 from garrison.fleet.manifest.fields import SecretModel
 from garrison.fleet.manifest.model import AdapterModel, FleetManifest
 from garrison.fleet.manifest.variables import has_variable, only_variable, substitute

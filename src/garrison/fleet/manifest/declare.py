@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pydantic import ValidationError
 
 from garrison.base.documents import Path, inside
+from garrison.base.problems import Problems, did_you_mean, dotted
 from garrison.fleet.manifest.address import address
 from garrison.fleet.manifest.declare_instances import (
     LORA_ENGINES,
@@ -14,7 +15,7 @@ from garrison.fleet.manifest.declare_instances import (
     instance_targets,
 )
 from garrison.fleet.manifest.declare_routes import declare_routes
-from garrison.fleet.manifest.draft import Draft, Problems, did_you_mean, dotted
+from garrison.fleet.manifest.draft import Draft
 from garrison.fleet.manifest.fields import SecretModel
 from garrison.fleet.manifest.model import AdapterModel, FleetManifest, HookModel, TargetModel
 from garrison.fleet.values.declaration import AdapterDeclaration, Declaration, Hook, ModelSpec, Policy

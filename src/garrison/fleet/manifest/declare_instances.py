@@ -4,9 +4,10 @@ from collections.abc import Iterable, Mapping
 
 from garrison.base.documents import Path
 from garrison.base.errors import InvalidError
+from garrison.base.problems import Problems, dotted
 from garrison.engines.llama_router import is_router
 from garrison.engines.options import normal_keys
-from garrison.fleet.manifest.draft import Draft, Problems, dotted
+from garrison.fleet.manifest.draft import Draft
 from garrison.fleet.manifest.instance_model import INSTANCE_NAME, InstanceModel
 from garrison.fleet.manifest.instance_options import args_as_options, with_args
 from garrison.fleet.manifest.model import FleetManifest

@@ -3,8 +3,9 @@
 from collections.abc import Collection, Iterable, Mapping
 
 from garrison.base.documents import Path
+from garrison.base.problems import Problems, did_you_mean, dotted
 from garrison.fleet.manifest.declare_instances import is_llama_router
-from garrison.fleet.manifest.draft import Draft, Problems, did_you_mean, dotted
+from garrison.fleet.manifest.draft import Draft
 from garrison.fleet.manifest.model import FleetManifest
 from garrison.fleet.manifest.route_model import RouteModel
 from garrison.fleet.values.declaration import AdapterDeclaration

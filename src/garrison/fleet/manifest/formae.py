@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from garrison.base.documents import Document, Path
-from garrison.fleet.manifest.draft import Problems
+from garrison.base.problems import Problems
 from garrison.fleet.values.declaration import ADAPTER_TYPE, MODEL_TYPE
 
 __all__ = ["is_forma", "translate"]

@@ -11,9 +11,10 @@ from typing import TextIO
 from garrison.base.documents import Document, read_document
 from garrison.base.documents import Path as Place
 from garrison.base.errors import InvalidError
+from garrison.base.problems import Problems
 from garrison.fleet.manifest.canonical import canonical
 from garrison.fleet.manifest.declare import declare
-from garrison.fleet.manifest.draft import Draft, Problems
+from garrison.fleet.manifest.draft import Draft
 from garrison.fleet.manifest.formae import is_forma, translate
 from garrison.fleet.manifest.merge import merge
 from garrison.fleet.manifest.pkl import Evaluate, evaluate
@@ -26,6 +27,8 @@ DEFAULT_FILE = "garrison.yaml"
 STANDARD_INPUT = "-"
 SUFFIXES = (".yaml", ".yml", ".json", ".toml", ".pkl")
 _MOST_CHARACTERS = 16 * 1024 * 1024
+
+_OF_SERVE = "serve.yaml"
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +144,8 @@ def _files(source: str, here: Path) -> list[tuple[str, Path]]:
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not a path"
         raise InvalidError(f"cannot read {source!r}: {reason}", hint="Name a manifest with --file.") from None
-    names = [name for name in names if not name.startswith(".")]
+    # serve.yaml is what `garrison serve` reads here before garrison.yaml: one model, and no stack.
+    names = [name for name in names if not name.startswith(".") and name != _OF_SERVE]
     if not names:
         raise InvalidError(
             f"no manifest in directory {source}", hint="Manifests have the suffix " + ", ".join(SUFFIXES) + "."

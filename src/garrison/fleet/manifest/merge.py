@@ -4,7 +4,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from garrison.base.documents import Path
-from garrison.fleet.manifest.draft import Draft, Problems
+from garrison.base.problems import Problems
+from garrison.fleet.manifest.draft import Draft
 
 __all__ = ["merge"]
 

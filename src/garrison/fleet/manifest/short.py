@@ -7,7 +7,7 @@ from typing import Any
 
 from garrison.base.documents import Document
 from garrison.base.documents import Path as Place
-from garrison.fleet.manifest.draft import Problems, dotted
+from garrison.base.problems import Problems, dotted
 from garrison.fleet.manifest.instance_model import INSTANCE_NAME
 
 __all__ = ["expand", "instance_name", "is_short"]

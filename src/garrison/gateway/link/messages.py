@@ -101,6 +101,7 @@ class RouteValue(msgspec.Struct, frozen=True, kw_only=True):
         aliases: further names.
         filters: what changes in requests, by the name that they were sent to; nothing for names without.
         limits, queue, timeouts: None for those of every route.
+        shares: the name of the route that it stands in for, whose limits and queue hold for both; empty for none.
         instances: all that are behind it, for permissions; none if something else is behind it as well.
         instance_ids: of each of these; None for one of another node.
         created: Unix time.
@@ -120,6 +121,7 @@ class RouteValue(msgspec.Struct, frozen=True, kw_only=True):
     limits: LimitsValue | None = None
     queue: QueueValue | None = None
     timeouts: TimeoutsValue | None = None
+    shares: str = ""
     rest: str = ""
     nested: bool = False
     names: tuple[str, ...] | None = None
@@ -247,10 +249,7 @@ class Close(msgspec.Struct, frozen=True, kw_only=True, tag=True):
 
 
 class Leave(msgspec.Struct, frozen=True, kw_only=True, tag=True):
-    """Answer with `Left` as soon as no request to a target is in progress that asks for `model`.
-
-    Of several for one model, only the last is answered.
-    """
+    """Answer with `Left` as soon as no request to a target is in progress that asks for `model`."""
 
     id: int
     target: str

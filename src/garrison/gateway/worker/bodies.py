@@ -13,6 +13,9 @@ from garrison.gateway.requests.rewrite import Rewrite, rewrite, rewritten, with_
 __all__ = ["NamedModel", "named_model"]
 
 
+_CONTINUOUS = b'"continuous_usage_stats"'
+
+
 class NamedModel(NamedTuple):
     """A model as a body names it.
 
@@ -20,6 +23,7 @@ class NamedModel(NamedTuple):
         stream: whether the answer is to be a stream.
         wants_usage: whether the client asks for `usage` at the end of that.
         has_options: whether the body has `stream_options`.
+        continuous: whether those may ask for usage in each event, which a client sees.
     """
 
     name: str
@@ -27,6 +31,7 @@ class NamedModel(NamedTuple):
     stream: bool = False
     wants_usage: bool = False
     has_options: bool = False
+    continuous: bool = False
 
     def changed(self, body: bytes, change: Rewrite, name: str) -> bytes:
         """Return the body with `change` made, and `name` in the model's place; empty to leave that.
@@ -58,7 +63,9 @@ def named_model(asked: Asked, body: bytes, content_type: str) -> NamedModel:
     found = read_fields(body)
     if found.stream is not True:
         return NamedModel(found.model)
-    return NamedModel(found.model, None, True, found.wants_usage, found.stream_options is not None)
+    has_options = found.stream_options is not None
+    continuous = has_options and _CONTINUOUS in body
+    return NamedModel(found.model, None, True, found.wants_usage, has_options, continuous)
 
 
 @lru_cache(maxsize=4096)

@@ -80,7 +80,7 @@ class Link:
                     await self._lost.wait()
                     self._peer = None
                     self.reporting.disconnected()
-                    self._refuse_all()
+                    self._forget_all()
                     last = loop.time()
                 await asyncio.sleep(_AGAIN_SECONDS)
             self._ordered(messages.Drain(seconds=0.0))
@@ -252,13 +252,16 @@ class Link:
         if target is None or message.model not in target.using:
             self.left(message.id)
         else:
-            target.awaited[message.model] = message.id
+            target.awaited.setdefault(message.model, []).append(message.id)
 
     def _refuse(self, number: int, error: GarrisonError) -> None:
         if (exchange := self._waiting.pop(number, None)) is not None:
             exchange.refused(error)
 
-    def _refuse_all(self) -> None:
+    def _forget_all(self) -> None:
+        """Refuse what waits for the control process, and forget its questions: the next one has its own numbers."""
+        for target in self._plane.table.targets.values():
+            target.awaited.clear()
         for number in list(self._waiting):
             self._refuse(number, _no_control())
         for number in list(self._loading):

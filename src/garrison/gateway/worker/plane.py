@@ -168,14 +168,20 @@ class Plane:
         before = {
             one.name: known.value.facts.get("state") for one in told.routes if (known := self.table.told(one.name))
         }
+        saw = {feed: [name for name in told.gone_routes if self._shows(feed, name)] for feed in self.feeds}
         self.table.apply(told)
         shown = [one for one in told.routes if one.listed]
-        for feed in list(self.feeds):
+        for feed, gone in saw.items():
             for one in shown:
                 if before.get(one.name, "") != one.facts.get("state"):
                     feed.changed(one.name, one.facts.get("state"))
-            for name in told.gone_routes:
+            for name in gone:
                 feed.gone(name)
+
+    def _shows(self, feed: Feed, name: str) -> bool:
+        """Whether a route is one of the models that a feed's reader may see."""
+        route = self.table.told(name)
+        return route is not None and route.value.listed and feed.sees(name)
 
     def _pass_on(self, inbound: Inbound, request: Request, asked: Asked) -> Work:
         """Pass a request to the control process. One to an instance counts, if its key has limits."""
@@ -312,8 +318,9 @@ class Plane:
     def leave(self, target: Target, model: str = "") -> None:
         """Count its end."""
         target.running -= 1
-        if model and (asked := target.end_of(model)) is not None and self.link is not None:
-            self.link.left(asked)
+        if model and (asked := target.end_of(model)) and self.link is not None:
+            for number in asked:
+                self.link.left(number)
         target.end.outstanding -= 1
         if target.ends:
             target.count(-1)

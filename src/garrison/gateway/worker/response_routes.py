@@ -33,13 +33,26 @@ def response_route(
     if known is not None:
         route = table.find(known.model)
         target = table.targets.get(known.target)
-        if route is not None and target is not None and callers.may_use(who, route[0].value, known.model):
+        if route is not None and target is not None and _may_ask(table, callers, who, route[0], known.model, target):
             found, name = [target.id] if target.open else [], route[0].name
     else:
         found = [one.id for one in islice(_may_have(table, callers, who, asked), _MOST_ASKED)]
     if not found:
         raise NotFoundError(f"no response {asked.name!r} is stored", hint="It may have expired; ask for a new one.")
     return Route(RouteValue(name=name, targets=tuple(found), policy="pin"), table.targets)
+
+
+def _may_ask(
+    table: RouteTable, callers: Callers, who: Identity | Refusal, route: Route, model: str, target: Target
+) -> bool:
+    """Whether a caller may use the route of a response, and its target, which that route may not have any more."""
+    if not callers.may_use(who, route.value, model):
+        return False
+    return target.id in route.value.targets or _may_use_through(table, callers, who, target)
+
+
+def _may_use_through(table: RouteTable, callers: Callers, who: Identity | Refusal, target: Target) -> bool:
+    return any(callers.may_use(who, one.value) for one in islice(table.through(target), _MOST_LOOKED_AT))
 
 
 def _may_have(table: RouteTable, callers: Callers, who: Identity | Refusal, asked: Asked) -> Iterator[Target]:
@@ -51,7 +64,6 @@ def _may_have(table: RouteTable, callers: Callers, who: Identity | Refusal, aske
         value = target.value
         if value.hop and not callers.is_unlimited(who):
             continue
-        if (value.hop or path_at(value.engine, asked) is not None) and any(
-            callers.may_use(who, one.value) for one in islice(table.through(target), _MOST_LOOKED_AT)
-        ):
+        known_there = value.hop or path_at(value.engine, asked) is not None
+        if known_there and _may_use_through(table, callers, who, target):
             yield target

@@ -99,15 +99,19 @@ class Feed:
         self._plane.feeds.add(self)
         self.expired()
 
+    def sees(self, model: str) -> bool:
+        """Whether its reader may see a model."""
+        return self._plane.sees(self._request, model)
+
     def changed(self, model: str, state: object) -> None:
         """Report a change, if its reader may see the model."""
-        if self._plane.sees(self._request, model):
+        if self.sees(model):
             status = status_of(state)
             data = {"status": status["value"]} | ({"exit_code": 1} if "failed" in status else {})
             self._send(b"data: " + msgspec.json.encode({"model": model, "event": "model_status", "data": data}))
 
     def gone(self, model: str) -> None:
-        """Report that a model is no longer there."""
+        """Report that a model is no longer there. Only the caller knows whether its reader saw it."""
         self._send(b"data: " + msgspec.json.encode({"model": model, "event": "model_remove", "data": {}}))
 
     def expired(self) -> None:

@@ -3,17 +3,15 @@
 from collections.abc import Collection, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from garrison.access.limiter import Limiter
 from garrison.gateway.choose.breaker import Breaker
 from garrison.gateway.choose.candidate import Candidate
 from garrison.gateway.choose.policy import Policy, policy_of
 from garrison.gateway.choose.retry_budget import RetryBudget
 from garrison.gateway.link.messages import RouteValue, Tables, TargetValue
-from garrison.gateway.link.route_settings import QueueValue
 from garrison.gateway.requests.rewrite import Rewrite
 from garrison.gateway.worker.affinity import Affinity, affinity_of
+from garrison.gateway.worker.carried import Carried, Shared
 from garrison.gateway.worker.filters import filters_of
-from garrison.gateway.worker.line import Line
 from garrison.gateway.worker.rates import rates_of
 from garrison.net.origin import origin_of
 
@@ -25,7 +23,6 @@ __all__ = ["End", "Route", "RouteTable", "Target"]
 _UNIX = "unix:"
 _MOST_USED = 1000
 """Names of a second; those that are asked for by `TARGET/NAME` are the clients'."""
-_QUEUE = QueueValue()
 
 
 class Target:
@@ -38,7 +35,7 @@ class Target:
         told: whether the control process knows that `running` is not zero.
         using: requests in progress by the name that they ask for, where that is not its own.
         used: such names since the control process was last told.
-        awaited: for such a name, the number of the message that asks when its last request has ended.
+        awaited: for such a name, the numbers of the messages that ask when its last request has ended.
         idle: connections without a request, the one used last at the end.
         head: header lines that every request to it has.
         path: of its unix socket; None for TCP.
@@ -65,7 +62,7 @@ class Target:
         self.told = False
         self.using: dict[str, int] = {}
         self.used: set[str] = set()
-        self.awaited: dict[str, int] = {}
+        self.awaited: dict[str, list[int]] = {}
         self.idle: list[Outbound] = []
         self.loading: dict[str, Any] = {}
         self.set(value)
@@ -108,13 +105,13 @@ class Target:
         if len(self.used) < _MOST_USED:
             self.used.add(model)
 
-    def end_of(self, model: str) -> int | None:
-        """Count its end. Returns the number of the message that waited for this, if one did."""
+    def end_of(self, model: str) -> list[int]:
+        """Count its end. Returns the numbers of the messages that waited for this."""
         left = self.using.pop(model) - 1
         if left:
             self.using[model] = left
-            return None
-        return self.awaited.pop(model, None)
+            return []
+        return self.awaited.pop(model, [])
 
     def answered(self, breaker: Breaker, generation: int, now: float) -> None:
         """Count an answer to a request that `breaker` has let through."""
@@ -174,13 +171,13 @@ class Route:
         filters: what changes in requests, by the name that they were sent to; None for nothing.
         budget: of retries to another end; None for a route of one end.
         line: of requests that wait for it.
-        rates: limits of what it carries; None for none. They are counted by `limiter`.
+        rates: limits of what it carries; None for none. They are counted by `limiter`. It may share both with others.
     """
 
-    __slots__ = ("_shape", "affinity", "budget", "ends", "filters", "hop", "limiter", "line", "name", "only", "policy",
-                 "rates", "value")  # fmt: skip
+    __slots__ = ("_carried", "_shape", "affinity", "budget", "ends", "filters", "hop", "limiter", "line", "name",
+                 "only", "policy", "rates", "value")  # fmt: skip
 
-    def __init__(self, value: RouteValue, targets: Mapping[str, Target]) -> None:
+    def __init__(self, value: RouteValue, targets: Mapping[str, Target], carried: Carried | None = None) -> None:
         self.ends: tuple[End, ...] = ()
         self._shape: tuple[tuple[Target, str, float, str], ...] = ()
         self.only: End | None = None
@@ -189,19 +186,23 @@ class Route:
         self.affinity: Affinity | None = None
         self.filters: Mapping[str, Rewrite] | None = filters_of(value)
         self.budget: RetryBudget | None = None
-        self.line = Line(value.queue or _QUEUE, _places(value))
+        self._carry(carried or Carried(value))
         self.rates = rates_of(value)
-        self.limiter = Limiter()
         self.value = value
         self.name = value.name.removesuffix("/")
         self._follow(targets)
 
-    def set(self, value: RouteValue, targets: Mapping[str, Target]) -> None:
-        """Take another value. What the policy remembers stays, unless it is another policy."""
+    def set(self, value: RouteValue, targets: Mapping[str, Target], carried: Carried | None = None) -> None:
+        """Take another value. What the policy remembers stays, unless it is another policy.
+
+        Requests that wait, or are in progress, stay with what counted them.
+        """
+        if carried is not None:
+            self._carry(carried)
         if (value.policy, value.options) != (self.value.policy, self.value.options):
             self.policy = None
         if (value.queue, value.limits) != (self.value.queue, self.value.limits):
-            self.line.set(value.queue or _QUEUE, _places(value))
+            self._carried.set(value)
             self.rates = rates_of(value)
         if value.filters != self.value.filters:
             self.filters = filters_of(value)
@@ -242,6 +243,10 @@ class Route:
         """Whether there is another target that could be asked."""
         return any(now >= one.breaker.passes_from for one in self.ends if one.target not in failed)
 
+    def _carry(self, carried: Carried) -> None:
+        self._carried = carried
+        self.line, self.limiter = carried.line, carried.limiter
+
     def _follow(self, targets: Mapping[str, Target]) -> None:
         value = self.value
         models = value.models or ("",) * len(value.targets)
@@ -266,10 +271,6 @@ class Route:
         self.affinity = affinity_of(value.policy, value.affinity, block=block) if several else None
 
 
-def _places(value: RouteValue) -> int | None:
-    return None if value.limits is None else value.limits.concurrent
-
-
 def _end(target: Target, model: str, weight: float, adapter: str) -> End:
     plain = not model and not adapter and weight == 1.0
     return target.end if plain else End(target, model, weight, adapter)
@@ -291,6 +292,7 @@ class RouteTable:
         """Of names that other routes have."""
         self._through: dict[str, set[str]] = {}
         """Told names of the routes of a target."""
+        self._shared = Shared()
 
     def find(self, model: str) -> tuple[Route, str] | None:
         """Return the route of a name, and the name that its targets are asked for; empty for their own.
@@ -345,10 +347,10 @@ class RouteTable:
     def _put(self, value: RouteValue) -> None:
         route = self._told.get(value.name)
         if route is None:
-            route = self._told[value.name] = Route(value, self.targets)
+            route = self._told[value.name] = Route(value, self.targets, self._shared.of(value))
         else:
             self._forget(route)
-            route.set(value, self.targets)
+            route.set(value, self.targets, self._shared.of(value))
         if value.name != route.name:
             self._beneath[route.name] = route
         else:

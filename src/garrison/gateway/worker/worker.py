@@ -96,6 +96,8 @@ class Worker:
             self._drain(message.seconds)
             return
         self.plane.set_settings(message)
+        if self._ended.is_set():
+            return  # it accepts no more connections, wherever the others listen now
         self._drain_seconds = message.drain_seconds
         if self._address != (message.host, message.port):
             self._opening = asyncio.create_task(self._listen(message), name="listen")
@@ -111,6 +113,9 @@ class Worker:
         except (OSError, ssl.SSLError) as error:
             taken = error.errno in (98, 48)
             self.link.send(messages.Failed(message=str(error.strerror or error), taken=taken))
+            return
+        if self._ended.is_set():
+            server.close()
             return
         before, self._server = self._server, server
         self._address = (told.host, told.port)

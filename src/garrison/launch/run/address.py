@@ -1,11 +1,14 @@
 """Addresses of servers: as people type them, and as an engine listens. Pure."""
 
 import ipaddress
+import re
 from dataclasses import dataclass, field
 from urllib.parse import SplitResult, unquote, urlsplit, urlunsplit
 
 from garrison.base.errors import InvalidError
 from garrison.engines.argv import Endpoint
+
+_LOCAL_PORT = re.compile(r":?([0-9]+)(/.*)?")
 
 __all__ = ["Place", "base_url", "caller_url", "place", "reachable"]
 
@@ -42,7 +45,8 @@ def caller_url(endpoint: Endpoint) -> str:
 
 
 def place(url: str) -> Place:
-    """Parse an address: `http://host:port`, `host:port`, `https://host/prefix/v1`, or `unix:/path`.
+    """Parse an address: `http://host:port`, `host:port`, `https://host/prefix/v1`, `unix:/path`, or a port of this
+    machine, `8000` or `:8000`.
 
     A `/v1` at the end is dropped, since people paste the base URL of an OpenAI client.
 
@@ -50,7 +54,9 @@ def place(url: str) -> Place:
         InvalidError: no host, or another scheme.
     """
     if not url.startswith("unix:"):
-        return _over_tcp(url)
+        # A number alone would be read as an IPv4 address, 0.0.31.64 for 8000.
+        local = _LOCAL_PORT.fullmatch(url)
+        return _over_tcp(url, f"127.0.0.1:{local[1]}{local[2] or ''}" if local else url)
     path = url.removeprefix("unix:")
     if not path.startswith("/") or path.startswith("//") or not path.isprintable():
         raise InvalidError(f"{url!r} is not the address of a server", hint="Use http://host:port, or unix:/path.")
@@ -68,8 +74,8 @@ def reachable(host: str) -> str:
     return "127.0.0.1" if address.version == 4 else "::1"
 
 
-def _over_tcp(url: str) -> Place:
-    refused = InvalidError(f"{url!r} is not the address of a server", hint="Use http://host:port.")
+def _over_tcp(typed: str, url: str) -> Place:
+    refused = InvalidError(f"{typed!r} is not the address of a server", hint="Use http://host:port.")
     if any(character.isspace() or not character.isprintable() for character in url):
         raise refused  # urlsplit would drop some of them and keep others
     try:

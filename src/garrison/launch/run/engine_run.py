@@ -95,6 +95,7 @@ class EngineRun:
         self._started_at = 0.0
         self._last_output = 0.0
         self._fatal = False
+        self._given_up = False
         self._says_ready = False
         self._on_bound: Callable[[], None] = lambda: None
 
@@ -210,6 +211,7 @@ class EngineRun:
             if self._job.engine.readiness.declared:
                 answer = replace(answer, unsure=False)
             if answer.dead:
+                self._given_up = True
                 raise self._failure(EngineDiedError, f"{self._job.engine.title} cannot serve: {answer.reason}")
             if answer.heard and not bound:
                 bound = True
@@ -229,6 +231,7 @@ class EngineRun:
                 if answer.unsure and not self._ended():
                     await self._now_ready(process, answer, probe)
                     return
+                self._given_up = True
                 raise self._failure(EngineTimeoutError, f"{self._job.engine.title} {reason}: {answer.reason}")
             await self._sleep(_POLL_SECONDS)
 
@@ -296,7 +299,7 @@ class EngineRun:
     async def _stop_process(self, process: EngineProcess) -> None:
         begun = self._now()
         if process.alive():
-            cause = stop_cause(process.returncode, lost=process.lost, fatal=self._fatal)
+            cause = stop_cause(process.returncode, lost=process.lost, fatal=self._fatal, given_up=self._given_up)
             self.state = State.STOPPING
             self._view.stopping(self._stop_reason or cause)
         # Awaited, not blocking: `kill` must work meanwhile.

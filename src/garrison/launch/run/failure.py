@@ -37,14 +37,16 @@ def ended_text(code: int | None, when: str, *, lost: bool = False) -> str:
     return f"{_how(code)} {when}"
 
 
-def stop_cause(code: int | None, *, lost: bool, fatal: bool) -> str:
+def stop_cause(code: int | None, *, lost: bool, fatal: bool, given_up: bool) -> str:
     """Why what is left of an engine is stopped without a request, completing "stopping (…)". Arguments as in
-    `ended_text`; `fatal`: it has said that it cannot go on."""
+    `ended_text`; `fatal`: it has said that it cannot go on; `given_up`: it was waited for in vain."""
     if code is not None:
         return f"its main process {_how(code)}"
     if lost:
         return "its supervising process was killed"
-    return "it reported a fatal error" if fatal else "it did not start"
+    if fatal:
+        return "it reported a fatal error"
+    return "it did not become ready" if given_up else "the run was cancelled"
 
 
 def _how(code: int) -> str:

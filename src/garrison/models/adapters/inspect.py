@@ -27,6 +27,9 @@ def inspect_adapter(path: Path, tree: Tree | None = None) -> AdapterInfo:
         ModelInvalidError: not an adapter, or not a whole one. The message names the file.
     """
     formats = adapter_formats(path, tree)
+    if not formats and _has(path, "config.json", tree):
+        hint = "`garrison models import DIR` imports it; an adapter has an adapter_config.json."
+        raise Problem(str(path), "is a model, not an adapter", hint).error()
     return inspect_as(formats[0] if formats else "peft", path, tree)
 
 

@@ -296,7 +296,7 @@ class AdapterLoads:
             )
             for model in held(target, known)
         ]
-        reserved = sum(one[0] == target and not self._place(one).model for one in self._wanted)
+        reserved = sum(one[0] == target and not self._is_loaded(one) for one in self._wanted)
         patient = now - self._turns.get(target, now) < limits.patience
         return room_for(loaded, self._records.slots.get(target), reserved=reserved, patient=patient)
 
@@ -310,6 +310,11 @@ class AdapterLoads:
         victim = self._unwanted.get(target)
         found = None if victim is None else self._records.places().get((target, victim))
         return found is not None and found.model == model
+
+    def _is_loaded(self, place: Place) -> bool:
+        """False also for what is not declared any more, and may still be loading."""
+        found = self._records.places().get(place)
+        return found is not None and bool(found.model)
 
     def _place(self, place: Place) -> AdapterPlace:
         found = self._records.places().get(place)

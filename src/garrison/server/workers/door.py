@@ -3,14 +3,15 @@
 import asyncio
 import json
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from itertools import count
 from typing import Any
 
-from garrison.base.errors import ConflictError, GarrisonError, NotFoundError, NotReadyError
+from garrison.base.errors import ConflictError, GarrisonError, InternalError, NotFoundError, NotReadyError
 from garrison.base.identity import ProcessId
+from garrison.base.logs import logger
 from garrison.fleet.values.demand import Place
 from garrison.gateway.link import messages
 from garrison.gateway.link.messages import TargetValue
@@ -29,6 +30,8 @@ Report = Used | Spent | Finished | Captured | LiveRequests | Cancelled
 """What a worker says about requests."""
 
 _REPORT_SECONDS = 1.0
+
+_log = logger(__name__)
 
 
 class WorkerDoor:
@@ -150,9 +153,13 @@ class WorkerDoor:
             case messages.Sync():
                 self._starting[message.id] = asyncio.create_task(self._sync(message.id), name="sync")
             case messages.Activate():
-                self._starting[message.id] = asyncio.create_task(self._activate(message), name="activate")
+                self._starting[message.id] = asyncio.create_task(
+                    self._answered(message.id, self._activate(message)), name="activate"
+                )
             case messages.Load():
-                self._starting[message.id] = asyncio.create_task(self._load(message), name="load")
+                self._starting[message.id] = asyncio.create_task(
+                    self._answered(message.id, self._load(message)), name="load"
+                )
             case messages.Abandon():
                 self._forget(message.id)
             case messages.Left():
@@ -194,6 +201,14 @@ class WorkerDoor:
     def _answer_left(self, number: int, left: bool) -> None:
         if (answer := self._asked_left.pop(number, None)) is not None and not answer.done():
             answer.set_result(left)
+
+    async def _answered(self, number: int, work: Coroutine[Any, Any, None]) -> None:
+        """Have a question answered whatever happens: a request waits for that."""
+        try:
+            await work
+        except Exception as error:  # noqa: BLE001 - the outermost frame of a question
+            _log.error("a question of a worker was not answered", exception=error)
+            self._refuse(number, InternalError("the server has failed", hint="Its log has more."))
 
     async def _activate(self, asked: messages.Activate) -> None:
         if asked.route:

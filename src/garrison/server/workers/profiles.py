@@ -65,8 +65,9 @@ def declared_profiles(declarations: Iterable[Declaration]) -> dict[str, Pins]:
 def pinned(routes: Mapping[str, RouteValue], pins: Pins) -> dict[str, RouteValue]:
     """Return the routes while `pins` hold.
 
-    A name goes where the other one goes without a profile, with what changes in requests there. A name whose goal does
-    not exist goes nowhere. Models beneath a name, as in `INSTANCE/ADAPTER`, stay where they are.
+    A name goes where the other one goes without a profile, with what changes in requests there, and shares its limits
+    and its queue. A name whose goal does not exist goes nowhere. Models beneath a name, as in `INSTANCE/ADAPTER`, stay
+    where they are.
     """
     if not pins:
         return dict(routes)
@@ -74,16 +75,32 @@ def pinned(routes: Mapping[str, RouteValue], pins: Pins) -> dict[str, RouteValue
     for name, to in pins.items():
         beneath = routes.get(name)
         if beneath is not None and beneath.nested:
-            found.setdefault(f"{name}/", msgspec.structs.replace(beneath, name=f"{name}/", aliases=()))
+            found.setdefault(f"{name}/", _beneath(beneath))
         goal = None if to is None else _goal(routes, to)
         if goal is not None:
             found[name] = _renamed(goal, to or "", name)
     return found
 
 
-def pinned_ends(ends: Mapping[str, tuple[Place, ...]], pins: Pins) -> Mapping[str, tuple[Place, ...]]:
-    """Return what the targets of routes with adapters stand for, while `pins` hold."""
-    return {**ends, **{name: ends[to] for name, to in pins.items() if to is not None and to in ends}} if pins else ends
+def pinned_ends(
+    ends: Mapping[str, tuple[Place, ...]], routes: Mapping[str, RouteValue], pins: Pins
+) -> Mapping[str, tuple[Place, ...]]:
+    """Return what the targets of routes with adapters stand for, while `pins` hold.
+
+    Args:
+        routes: as they are without a profile.
+    """
+    found = {name: places for name, places in ends.items() if name not in pins}
+    for name, to in pins.items():
+        goal = None if to is None else _goal(routes, to)
+        if goal is not None and goal.name in ends:
+            found[name] = ends[goal.name]
+    return found
+
+
+def _beneath(value: RouteValue) -> RouteValue:
+    """What stays of a route whose name goes elsewhere."""
+    return msgspec.structs.replace(value, name=f"{value.name}/", aliases=(), shares=value.name)
 
 
 def _without(value: RouteValue, pins: Pins) -> RouteValue:
@@ -98,4 +115,4 @@ def _goal(routes: Mapping[str, RouteValue], to: str) -> RouteValue | None:
 
 def _renamed(goal: RouteValue, to: str, name: str) -> RouteValue:
     filters = {name: goal.filters[to]} if to in goal.filters else {}
-    return msgspec.structs.replace(goal, name=name, aliases=(), filters=filters)
+    return msgspec.structs.replace(goal, name=name, aliases=(), filters=filters, shares=goal.name)

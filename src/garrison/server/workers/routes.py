@@ -137,7 +137,7 @@ def known(
                 instances=(str(row["name"]),),
                 nested=True,
                 created=created if isinstance(created, int) else 0,
-                facts={"state": str(row.get("state", "")), "node": view.node.name},
+                facts={"state": str(row.get("state", "")), "node": view.node.name, **_engine_of(row)},
             )
             add(route, models_of(row.get("models")) or ())
     for route in declared.own.values():
@@ -152,8 +152,15 @@ def known(
         if routes.get(name) is route:
             here = tuple(ids.get(one) if _INSTANCE + one in route.targets else None for one in route.instances)
             routes[name] = msgspec.structs.replace(route, instance_ids=here)
-    ends = pinned_ends(declared.ends, declared.pins)
+    ends = pinned_ends(declared.ends, routes, declared.pins)
     return Known(targets, pinned(routes, declared.pins), declared.reasons, ends)
+
+
+def _engine_of(row: Mapping[str, Any]) -> dict[str, str]:
+    """The engine of an instance as another node tells it."""
+    options = row.get("options")
+    engine = options.get("backend_type") if isinstance(options, dict) else None
+    return {"engine": engine} if isinstance(engine, str) else {}
 
 
 def _is_nested(name: str, routes: Mapping[str, RouteValue]) -> bool:

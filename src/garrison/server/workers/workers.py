@@ -152,10 +152,11 @@ class Workers:
         self._begin(self._record(), "record the workers")
 
     def move(self, host: str, port: int) -> None:
-        """Have the workers listen elsewhere; connections that there are go on."""
+        """Have the workers listen elsewhere; connections that there are go on. One that leaves listens nowhere."""
         self._address = (host, port)
         for door in self._doors:
-            door.peer.send(self._told_settings())
+            if not door.leaves:
+                door.peer.send(self._told_settings())
 
     def reconfigure(self, fresh: Settings) -> None:
         """Take other settings. Workers that are too many finish what is in progress; those that are missing start."""

@@ -24,6 +24,7 @@ __all__ = ["Sending"]
 _SMALL = 32 * 1024
 """Bytes that a connection takes at once."""
 _WITH_STREAM_OPTIONS = frozenset((Api.CHAT, Api.COMPLETIONS))
+_DECIDES_STREAM = frozenset(("stream", "stream_options"))
 _TAKE_STREAM_OPTIONS = frozenset(("vllm", "sim", "mlx_lm"))
 """Engines that say what a stream used only when they are asked. llama.cpp always does; others might refuse a field that
 they do not know."""
@@ -169,11 +170,22 @@ class Sending(Answering):
 
     def _asks_usage(self, named: NamedModel, target: "Target") -> bool:
         """Whether a target is asked for the usage of a stream whose client did not ask."""
-        if named.wants_usage or self._request.http10 or self._asked_for.api not in _WITH_STREAM_OPTIONS:
+        if (
+            named.wants_usage
+            or named.continuous
+            or self._request.http10
+            or self._asked_for.api not in _WITH_STREAM_OPTIONS
+        ):
             return False
-        if self._filter is not None and "stream_options" in self._filter.names:
+        if self._filter is not None and not _DECIDES_STREAM.isdisjoint(self._filter.names):
             return False
-        return target.value.hop or target.value.engine in _TAKE_STREAM_OPTIONS
+        return self._engine_of(target) in _TAKE_STREAM_OPTIONS
+
+    def _engine_of(self, target: "Target") -> str:
+        """The engine that answers; that of another server is known if its route says it."""
+        if not target.value.hop:
+            return target.value.engine
+        return "" if self.route is None else str(self.route.value.facts.get("engine", ""))
 
     def writable(self) -> None:
         """The target has read nearly all of the request, unless its connection is lost, when this is called as well."""

@@ -1,4 +1,4 @@
-"""Telling systemd that the server is ready (sd_notify), where it wants to know."""
+"""Telling systemd that a service is ready (sd_notify), where it wants to know."""
 
 import contextlib
 import os
