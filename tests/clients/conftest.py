@@ -1,5 +1,7 @@
 """Servers that clients are pointed at, one for all tests of this directory in a process."""
 
+import gc
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
@@ -8,6 +10,15 @@ from client_lab import Served, on_engines, on_simulators
 from tests_environment import environment
 
 Home = Callable[[str], dict[str, str]]
+
+
+@pytest.fixture(autouse=True)
+def collected() -> Iterator[None]:
+    """What a test leaves of a library's connections is closed before the next test, where it would be an error."""
+    yield
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        gc.collect()
 
 
 @pytest.fixture(scope="package")

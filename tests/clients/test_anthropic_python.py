@@ -7,7 +7,11 @@ import pytest
 from anthropic import Anthropic
 from client_lab import EVERY, LLAMA_CPP, PROMPT, SIMULATED, VLLM, Served, on
 
-pytestmark = [pytest.mark.system, pytest.mark.timeout(400)]
+pytestmark = [
+    pytest.mark.system,
+    pytest.mark.timeout(400),
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),  # the library closes its connections when it is collected
+]
 
 MESSAGES: Any = [{"role": "user", "content": PROMPT}]
 SCHEMA = {"type": "object", "properties": {"unit": {"type": "string", "enum": ["c", "f"]}}, "required": ["unit"]}

@@ -10,7 +10,11 @@ from client_lab import EVERY, LLAMA_CPP, PROMPT, SIMULATED, VLLM, Served, on
 from openai import OpenAI
 from server_lab import wait_for
 
-pytestmark = [pytest.mark.system, pytest.mark.timeout(400)]
+pytestmark = [
+    pytest.mark.system,
+    pytest.mark.timeout(400),
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),  # the library closes its connections when it is collected
+]
 
 MESSAGES: Any = [{"role": "user", "content": PROMPT}]
 SCHEMA = {
