@@ -163,10 +163,11 @@ class Lab:
         return {name: path for name, path in self.server.adapters().items() if name.startswith(self.tag)}
 
     def changes(self, since: int = 0) -> list[tuple[str, str | None]]:
-        """Loads and unloads that Garrison sent, by the last word of the route."""
+        """Loads and unloads that Garrison sent, by the last word of the route. One that names nothing only asks whether
+        there is the route, and changes nothing."""
         routes = {"/v1/load_lora_adapter": "load", "/v1/unload_lora_adapter": "unload"}
         sent = self.dialer.sent[since:]
-        return [(routes[path], name) for method, path, name in sent if method == "POST" and path in routes]
+        return [(routes[path], name) for method, path, name in sent if method == "POST" and path in routes and name]
 
     def recorded(self, name: str = "sql") -> Resource | None:
         key = Key(TARGET, ADAPTER_TYPE, self.name(name))

@@ -1,5 +1,6 @@
 """The console script `garrison`."""
 
+import gc
 import os
 import sys
 from collections.abc import Sequence
@@ -76,7 +77,9 @@ def _run_command(command: Command, argv: list[str]) -> int:
             f"`garrison {command.name}` accepts no arguments after --: {rest[0]!r}",
             hint=f"`garrison {command.name} --help` shows the usage.",
         )
+    gc.disable()  # nothing that the imports make is garbage, and a collection looks at all of it
     program = get_command(import_module(command.module).app)
+    gc.enable()
     helps = not {"-h", "--help"}.isdisjoint(own) or (not own and program.no_args_is_help)
     if helps:
         from garrison.cli.plain_help import show_plain_help
