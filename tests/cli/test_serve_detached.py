@@ -89,3 +89,15 @@ def test_the_status_shows_what_serves_here(garrison: Any, port: int) -> None:
     assert str(port) in shown
     (row,) = json.loads(garrison("status", "--json").stdout)["serving"]
     assert (row["port"], row["kind"]) == (port, "serve")
+
+
+def test_a_second_one_on_the_port_leaves_the_log_of_the_first(garrison: Any, port: int, tmp_path: Path) -> None:
+    words = ("serve", "-e", "sim", "--port", str(port), "--detach")
+    assert garrison(*words).returncode == 0
+    log = tmp_path / "data" / "logs" / f"serve-{port}.log"
+    before = log.read_text()
+    assert "ready after" in before
+    refused = garrison(*words)
+    assert refused.returncode == 2, refused
+    assert "ready after" not in refused.stderr, "only what is new is shown"
+    assert log.read_text().startswith(before)

@@ -1,6 +1,5 @@
 """The console script `garrison`."""
 
-import gc
 import os
 import sys
 from collections.abc import Sequence
@@ -77,9 +76,7 @@ def _run_command(command: Command, argv: list[str]) -> int:
             f"`garrison {command.name}` accepts no arguments after --: {rest[0]!r}",
             hint=f"`garrison {command.name} --help` shows the usage.",
         )
-    gc.disable()  # nothing that the imports make is garbage, and a collection looks at all of it
     program = get_command(import_module(command.module).app)
-    gc.enable()
     helps = not {"-h", "--help"}.isdisjoint(own) or (not own and program.no_args_is_help)
     if helps:
         from garrison.cli.plain_help import show_plain_help
@@ -101,7 +98,7 @@ def _invoked(command: Command, program: Any, own: list[str], rest: list[str]) ->
             from garrison.cli.engine_flags import unknown_option
 
             alike = tuple(getattr(error, "possibilities", None) or ())
-            raise unknown_option(own, option, error.format_message(), alike=alike) from None  # type: ignore[attr-defined]
+            raise unknown_option(own, option, error.format_message(), alike=alike) from None  # type: ignore[attr-defined]  # an error with such an option is the parser's
         raise
     with context:
         result = program.invoke(context)

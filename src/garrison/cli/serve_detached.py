@@ -1,17 +1,16 @@
 """`garrison serve --detach`: the same command in the background, watched until its engine is ready."""
 
 import contextlib
-import os
 import socket
-import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import BinaryIO
 
-from garrison.base.children import SAFE_PYTHON
 from garrison.base.errors import EngineDiedError, all_errors
+from garrison.cli.background import end, spawn
 
 __all__ = ["detach"]
 
@@ -36,42 +35,32 @@ def detach(arguments: Sequence[str], log: Path, address: str) -> int:
         EngineDiedError: it was killed.
     """
     log.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    descriptor = os.open(log, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-    with open(descriptor, "rb", closefd=True) as output, _told() as (told, path):
-        argv = [sys.executable, SAFE_PYTHON, "-m", "garrison.cli.main", *arguments]
-        child = subprocess.Popen(
-            argv, stdin=subprocess.DEVNULL, stdout=descriptor, stderr=descriptor, start_new_session=True,
-            env={**os.environ, "NOTIFY_SOCKET": path},
-        )  # fmt: skip
-        # What the child writes moves the shared position, so this reads at a position of its own.
-        reader = _Shown(output.fileno())
-        try:
-            while not _is_ready(told):
-                reader.show()
-                if (code := child.poll()) is not None:
-                    reader.show()
-                    return _ended(code, log)
-                time.sleep(_POLL_SECONDS)
-            reader.show()
-        except KeyboardInterrupt:
-            _end(child)
-            reader.show()
-            raise
+    with _told() as (told, path):
+        begin, child = spawn(arguments, log, NOTIFY_SOCKET=path)
+        with log.open("rb") as output:
+            output.seek(begin)
+            try:
+                while not _is_ready(told):
+                    _show(output)
+                    if (code := child.poll()) is not None:
+                        _show(output)
+                        return _ended(code, log)
+                    time.sleep(_POLL_SECONDS)
+            except KeyboardInterrupt:  # any signal that stops: nothing outlives the command that was to watch it
+                end(child, _END_SECONDS)
+                _show(output)
+                raise
+            _show(output)
     print(f"it runs in the background: {address}, pid {child.pid}; its log is {log}; `garrison stop` ends it")
     return 0
 
 
-class _Shown:
-    def __init__(self, descriptor: int) -> None:
-        self._descriptor, self._at = descriptor, 0
-
-    def show(self) -> None:
-        """Write what is new to standard error."""
-        while data := os.pread(self._descriptor, _MOST_BYTES, self._at):
-            self._at += len(data)
-            with contextlib.suppress(OSError):
-                sys.stderr.buffer.write(data)
-                sys.stderr.buffer.flush()
+def _show(output: BinaryIO) -> None:
+    """Write what is new to standard error."""
+    while data := output.read(_MOST_BYTES):
+        with contextlib.suppress(OSError):
+            sys.stderr.buffer.write(data)
+            sys.stderr.buffer.flush()
 
 
 @contextlib.contextmanager
@@ -97,12 +86,3 @@ def _ended(code: int, log: Path) -> int:
     if code < 0 or code not in {int(one.exit_code) for one in all_errors()} | {0, 1, 2, 129, 130, 143}:
         raise EngineDiedError(f"it ended with {code} before it was ready", hint=f"Its log is {log}.")
     return code
-
-
-def _end(child: "subprocess.Popen[bytes]") -> None:
-    child.terminate()
-    try:
-        child.wait(_END_SECONDS)
-    except subprocess.TimeoutExpired:
-        child.kill()
-        child.wait()

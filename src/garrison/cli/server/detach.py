@@ -1,25 +1,21 @@
 """`garrison up --detach`: the same command in the background, watched until it is ready."""
 
-import contextlib
-import os
 import subprocess
 import sys
 import time
 from pathlib import Path
 
-from garrison.base.children import SAFE_PYTHON
 from garrison.base.errors import ConflictError, EngineDiedError, EngineTimeoutError, GarrisonError, all_errors
 from garrison.base.settings import Settings
+from garrison.cli.background import end, spawn
 from garrison.cli.server.already import address_of, already_runs
 from garrison.cli.server.client import ServerClient
 
 __all__ = ["detach", "ended_early"]
 
 _READY_SECONDS = 60.0
-_END_SECONDS = 15.0
 _POLL_SECONDS = 0.05
 _TAIL_BYTES = 4000
-_MOST_LOG_BYTES = 32 * 2**20
 
 
 def detach(values: Settings, *arguments: str) -> int:
@@ -38,11 +34,11 @@ def detach(values: Settings, *arguments: str) -> int:
         if there.answers():
             raise already_runs(values)
         values.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-        begin, child = _spawn(log, arguments)
+        begin, child = spawn(["up", *arguments], log)
         try:
             _wait_until_ready(there, child, log, begin)
         except KeyboardInterrupt:
-            _end(child)
+            end(child)
             print("the server was ended again", file=sys.stderr)
             raise
         address = address_of(there)
@@ -59,23 +55,6 @@ def ended_early(code: int, tail: str, log: Path) -> GarrisonError:
     return cls(f"the server ended with {code}:\n{tail}", hint=f"Its log is {log}.", details={"log_path": str(log)})
 
 
-def _spawn(log: Path, arguments: tuple[str, ...]) -> tuple[int, "subprocess.Popen[bytes]"]:
-    """The process, and where its part of the log begins."""
-    with contextlib.suppress(OSError):
-        if log.lstat().st_size >= _MOST_LOG_BYTES:
-            log.replace(log.with_name(log.name + ".1"))
-    descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-    try:
-        begin = os.fstat(descriptor).st_size
-        argv = [sys.executable, SAFE_PYTHON, "-m", "garrison.cli.main", "up", *arguments]
-        child = subprocess.Popen(
-            argv, stdin=subprocess.DEVNULL, stdout=descriptor, stderr=descriptor, start_new_session=True
-        )
-    finally:
-        os.close(descriptor)
-    return begin, child
-
-
 def _wait_until_ready(there: ServerClient, child: "subprocess.Popen[bytes]", log: Path, begin: int) -> None:
     deadline = time.monotonic() + _READY_SECONDS
     while True:
@@ -88,15 +67,6 @@ def _wait_until_ready(there: ServerClient, child: "subprocess.Popen[bytes]", log
                 f"the server is not ready after {_READY_SECONDS:g} s; it goes on starting", hint=f"Its log is {log}."
             )
         time.sleep(_POLL_SECONDS)
-
-
-def _end(child: "subprocess.Popen[bytes]") -> None:
-    child.terminate()
-    try:
-        child.wait(_END_SECONDS)
-    except subprocess.TimeoutExpired:
-        child.kill()
-        child.wait()
 
 
 def _tail(log: Path, begin: int) -> str:

@@ -1,7 +1,6 @@
 """`garrison up`."""
 
 import asyncio
-import gc
 import os
 import signal
 import sys
@@ -69,7 +68,6 @@ def up(
     SIGTERM or Ctrl-C ends the server; its instances go on serving, and the next server adopts them. `garrison down
     --all` stops them, too. On a terminal it shows each step of an instance; --log shows the log instead.
     """
-    gc.disable()  # nothing that the imports make is garbage, and a collection looks at all of it
     if (user or dry_run) and not install_service:
         raise UsageError(
             "--user and --dry-run belong to --install-service", hint="garrison up --install-service --user"
@@ -96,7 +94,6 @@ def up(
             from garrison.cli.fleet.apply import apply_request
             from garrison.cli.fleet.wiring import open_operations
 
-            gc.enable()
             with open_operations() as operations:
                 return apply_request(operations, request, watch=False, yes=yes, everything=False, json=False)
         from garrison.cli.server.already import already_runs
@@ -173,6 +170,9 @@ async def _serve(
     request: "ApplyRequest | None",
     reload: Callable[[], Settings],
 ) -> int:
+    import gc
+
+    gc.disable()  # nothing that the imports make is garbage, and a collection looks at all of it
     from garrison.base.garbage import keep_out_of_collections
     from garrison.server.workers.processes import start_early
 

@@ -23,6 +23,7 @@ def print_table(
     from rich.table import Table
     from rich.text import Text
 
+    from garrison.cli.views.columns import Column, show_rows
     from garrison.cli.views.page import Page
 
     page = Page(console)
@@ -31,10 +32,8 @@ def print_table(
         return
     cells = [[plain(cell) for cell in row] for row in rows]
     if not page.wraps:
-        lines = [list(titles), *cells]
-        widths = [max(len(line[at]) for line in lines) for at in range(len(titles))]
-        for line in lines:
-            page.line("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
+        for line in show_rows(page, [Column(title) for title in titles], cells):
+            page.print(line)
         return
     least = [max(map(_longest_word, (title, *(row[at] for row in cells)))) for at, title in enumerate(titles)]
     shown = shown_columns(least, page.width)

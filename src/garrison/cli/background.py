@@ -1,0 +1,49 @@
+"""A command of `garrison` in a session of its own, with its output in a log."""
+
+import contextlib
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from garrison.base.children import SAFE_PYTHON
+
+__all__ = ["end", "spawn"]
+
+_END_SECONDS = 15.0
+_MOST_LOG_BYTES = 32 * 2**20
+
+
+def spawn(arguments: Sequence[str], log: Path, **variables: str) -> tuple[int, "subprocess.Popen[bytes]"]:
+    """Start `garrison` with `arguments`, and return where its part of the log begins, and the process.
+
+    Its output is appended, since another process may write there. A log of 32 MiB and more becomes `….1` first.
+
+    Args:
+        variables: of its environment, beside those of this process.
+    """
+    with contextlib.suppress(OSError):
+        if log.lstat().st_size >= _MOST_LOG_BYTES:
+            log.replace(log.with_name(log.name + ".1"))
+    descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    try:
+        begin = os.fstat(descriptor).st_size
+        child = subprocess.Popen(
+            [sys.executable, SAFE_PYTHON, "-m", "garrison.cli.main", *arguments],
+            stdin=subprocess.DEVNULL, stdout=descriptor, stderr=descriptor, start_new_session=True,
+            env={**os.environ, **variables},
+        )  # fmt: skip
+    finally:
+        os.close(descriptor)
+    return begin, child
+
+
+def end(child: "subprocess.Popen[bytes]", seconds: float = _END_SECONDS) -> None:
+    """End it; one that does not end in time is killed."""
+    child.terminate()
+    try:
+        child.wait(seconds)
+    except subprocess.TimeoutExpired:
+        child.kill()
+        child.wait()
