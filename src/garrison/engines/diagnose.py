@@ -34,7 +34,7 @@ Explain = Callable[[re.Match[str]], tuple[str, str]]
 @dataclass(frozen=True, slots=True)
 class _Rule:
     cause: str
-    pattern: re.Pattern[str]
+    pattern: str
     explain: Explain
 
 
@@ -45,7 +45,7 @@ def _rule(cause: str, pattern: str) -> Callable[[Explain], Explain]:
     """Register a rule. They are tried in the order of this file; the first match wins."""
 
     def keep(explain: Explain) -> Explain:
-        _RULES.append(_Rule(cause, re.compile(pattern, re.DOTALL), explain))
+        _RULES.append(_Rule(cause, pattern, explain))
         return explain
 
     return keep
@@ -60,7 +60,7 @@ def diagnose(log_tail: Sequence[str], exit_code: int | None, *, catalogue: Catal
     if unknown := _unknown_flag(text, catalogue):
         return unknown
     for rule in _RULES:
-        if found := rule.pattern.search(text):
+        if found := re.search(rule.pattern, text, re.DOTALL):
             try:
                 message, remedy = rule.explain(found)
             except (ValueError, ArithmeticError):  # what should be a number in the log is not one

@@ -7,7 +7,7 @@ is another one. Nothing is held in between. Without a fingerprint it does what i
 
 from collections.abc import AsyncIterator, Callable, Collection
 from datetime import datetime
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from garrison.fleet.management.requests import (
     AdoptRequest,
@@ -19,16 +19,18 @@ from garrison.fleet.management.requests import (
     Stopping,
     TargetPlace,
 )
-from garrison.fleet.operations.adopt import Adopted, Adoption
-from garrison.fleet.operations.apply import Applied
-from garrison.fleet.operations.discover import Discovered
-from garrison.fleet.operations.forget import Forgotten, Loss
-from garrison.fleet.report.drifts import Drifts
-from garrison.fleet.report.extract import Extract
-from garrison.fleet.report.status import FleetStatus
 from garrison.fleet.values.plan import Plan
 from garrison.fleet.values.view import FleetView
 from garrison.store.records import Event, TargetRecord
+
+if TYPE_CHECKING:  # the server starts without them
+    from garrison.fleet.operations.adopt import Adopted, Adoption
+    from garrison.fleet.operations.apply import Applied
+    from garrison.fleet.operations.discover import Discovered
+    from garrison.fleet.operations.forget import Forgotten, Loss
+    from garrison.fleet.report.drifts import Drifts
+    from garrison.fleet.report.extract import Extract
+    from garrison.fleet.report.status import FleetStatus
 
 __all__ = ["Operations", "StackOperations"]
 
@@ -56,17 +58,17 @@ class StackOperations(Protocol):
         *,
         fingerprint: str | None = None,
         stopping: Stopping | None = None,
-    ) -> Applied: ...
+    ) -> "Applied": ...
 
     async def carry_owed(
         self,
         stack: str,
-        applied: Applied,
+        applied: "Applied",
         view: FleetView,
         *,
         waiting: Callable[[int, float], None],
         stopping: Stopping | None = None,
-    ) -> Applied:
+    ) -> "Applied":
         """Wait for the targets on which `applied` owes actions, carry those out, and return `applied` brought up to
         date. `waiting` is called before each wait with the number of owed actions and the seconds.
 
@@ -76,9 +78,9 @@ class StackOperations(Protocol):
         self, stack: str, view: FleetView, *, fingerprint: str | None = None, stopping: Stopping | None = None
     ) -> Destroyed: ...
 
-    async def status(self, view: FleetView, *, stack: str | None = None, cached: bool = False) -> FleetStatus: ...
+    async def status(self, view: FleetView, *, stack: str | None = None, cached: bool = False) -> "FleetStatus": ...
 
-    async def drift(self, view: FleetView, *, stack: str | None = None) -> Drifts: ...
+    async def drift(self, view: FleetView, *, stack: str | None = None) -> "Drifts": ...
 
     async def inventory(self, noun: str, query: str = "") -> Listing:
         """Return the rows of `adapters`, `targets`, `models` or `stacks` that match; see `report.query`."""
@@ -101,19 +103,19 @@ class StackOperations(Protocol):
 class Operations(StackOperations, Protocol):
     """All verbs."""
 
-    async def propose_adoption(self, request: AdoptRequest, view: FleetView) -> Adoption: ...
+    async def propose_adoption(self, request: AdoptRequest, view: FleetView) -> "Adoption": ...
 
-    async def adopt(self, request: AdoptRequest, view: FleetView, *, fingerprint: str | None = None) -> Adopted: ...
+    async def adopt(self, request: AdoptRequest, view: FleetView, *, fingerprint: str | None = None) -> "Adopted": ...
 
-    async def propose_forgetting(self, target: str, view: FleetView, *, force: bool = False) -> Loss: ...
+    async def propose_forgetting(self, target: str, view: FleetView, *, force: bool = False) -> "Loss": ...
 
     async def forget(
         self, target: str, view: FleetView, *, fingerprint: str | None = None, force: bool = False
-    ) -> Forgotten: ...
+    ) -> "Forgotten": ...
 
-    async def discover(self, request: DiscoverRequest, view: FleetView) -> tuple[Discovered, ...]: ...
+    async def discover(self, request: DiscoverRequest, view: FleetView) -> tuple["Discovered", ...]: ...
 
-    async def extract(self, query: str = "", *, stack: str | None = None) -> Extract: ...
+    async def extract(self, query: str = "", *, stack: str | None = None) -> "Extract": ...
 
     async def targets(self, names: Collection[str] = (), *, stack: str | None = None) -> tuple[TargetRecord, ...]:
         """Return those of `names` that are on record, and the targets that `stack` declares or owns something at."""

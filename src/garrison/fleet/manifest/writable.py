@@ -4,6 +4,8 @@ A server takes names that the loader refuses: with a line feed, with white space
 """
 
 import re
+from functools import cache
+from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -13,9 +15,6 @@ __all__ = ["LONGEST_NAME", "unwritable", "unwritable_name"]
 
 LONGEST_NAME = 200
 """In characters: of a stack, a target, a label and a `lora_name`."""
-
-_NAME = TypeAdapter[str](Name)
-_TEXT = TypeAdapter[str](Text)
 
 
 def unwritable(name: str, path: str, base: str | None) -> str | None:
@@ -30,23 +29,23 @@ def unwritable(name: str, path: str, base: str | None) -> str | None:
         return f"its name {why}"
     if re.search(r"\s", name):
         return "its name contains white space"
-    if why := _refused(_TEXT, path):
+    if why := _refused(Text, path):
         return f"its path {why}"
     if path.startswith(("./", "../")) or path in (".", ".."):
         return "its path is relative, and a manifest would read it from its own directory"
-    if base is not None and (why := _refused(_TEXT, base)):
+    if base is not None and (why := _refused(Text, base)):
         return f"the name of its base model {why}"
     return None
 
 
 def unwritable_name(name: str) -> str | None:
     """Return why a manifest refuses `name` as the name of a stack, a target or an adapter; None if it takes it."""
-    return _refused(_NAME, name)
+    return _refused(Name, name)
 
 
-def _refused(kind: TypeAdapter[str], value: str) -> str | None:
+def _refused(kind: Any, value: str) -> str | None:
     try:
-        kind.validate_python(value)
+        _adapter(kind).validate_python(value)
     except ValidationError as error:
         one = error.errors(include_url=False, include_input=False)[0]
         if one["type"] == "string_too_long":
@@ -56,3 +55,8 @@ def _refused(kind: TypeAdapter[str], value: str) -> str | None:
         said = one["msg"].removeprefix("Value error, ")
         return said[:1].lower() + said[1:]
     return None
+
+
+@cache
+def _adapter(kind: Any) -> TypeAdapter[str]:
+    return TypeAdapter(kind)
