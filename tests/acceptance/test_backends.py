@@ -33,7 +33,7 @@ async def start(home_with: Callable[[str], dict[str, str]]) -> AsyncIterator[Sta
         chosen = replace(Settings(data_dir=Path(environ["GARRISON_DATA_DIR"])), **settings)
         runner = EngineRunner(chosen, environ, ports=(FIRST, FIRST + 9), pool=pool)
         spec = InstanceSpec(name="a", engine=engine, options={"model": str(model)})
-        launch = Launch(spec, await runner.free_port(lambda _: False))
+        launch = Launch(spec, await runner.free_port(()))
         running.append(await runner.start(launch, lambda _: None))
         return running[-1]
 

@@ -48,7 +48,7 @@ class Server:
         return EngineRunner(self.settings, self.environ, ports=PORTS, pool=self.pool)
 
     async def start(self, spec: InstanceSpec, port: int | None = None) -> RunningEngine:
-        free = port or await self.runner.free_port(lambda _: False)
+        free = port or await self.runner.free_port(())
         return await self.runner.start(Launch(spec, free, stop_timeout=10), lambda _: None)
 
     async def adopt(self, spec: InstanceSpec, engine: RunningEngine) -> RunningEngine | None:

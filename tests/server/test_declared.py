@@ -1,7 +1,7 @@
 """What stacks declare, as values for the gateway."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, get_args
@@ -12,7 +12,7 @@ from garrison.fleet.context import Fleet
 from garrison.fleet.manifest.route_model import HashModel, PrefixModel, RoutePolicy, SpillModel, StickyModel
 from garrison.fleet.values.declaration import Declaration
 from garrison.gateway.choose.policy import POLICIES, policy_of
-from garrison.gateway.link.messages import TargetValue
+from garrison.gateway.link.messages import RouteValue, TargetValue
 from garrison.gateway.link.route_settings import AffinityValue, FilterValue, LimitsValue, QueueValue, TimeoutsValue
 from garrison.instances.live import Live
 from garrison.instances.values.record import InstanceRecord
@@ -29,7 +29,7 @@ from garrison.server.workers.declared import (
     why_not_routable,
 )
 from garrison.server.workers.declared_routes import DeclaredRoutes
-from garrison.server.workers.routes import changes, known
+from garrison.server.workers.routes import InstanceValues, changes, known
 from garrison.store.records import CommandRecord, Event, StackRecord, TargetRecord
 from garrison.testing.artifacts import MemoryArtifacts
 from garrison.testing.store import MemoryStore
@@ -118,6 +118,10 @@ def test_routes_come_first_and_targets_last() -> None:
     assert {one.name for one in told.routes} == {"r", "other", "edge"}
 
 
+def values(*instances: Live) -> Sequence[tuple[TargetValue, RouteValue]]:
+    return InstanceValues().of(instances, 0.0)
+
+
 def live(name: str, number: int) -> Live:
     return Live(InstanceRecord(number, InstanceSpec(name=name), Condition(State.STOPPED, NOW), NOW, NOW))
 
@@ -126,7 +130,9 @@ def test_what_is_beneath_the_name_of_a_route_is_still_the_instance() -> None:
     declared = routes_of({"a": {"to": "b"}, "r": {"to": "b", "aliases": {"b": {}}}}, a={}, b={})
     node = NodeView(Node(name="n", address="http://n:1"), instances=({"name": "r"}, {"name": "away"}))
     value, own = fleet_target(target(), None)
-    found = known([live("a", 1), live("b", 2)], [node], Declared(declared, {value.id: value}, {"edge": own, "a": own}))
+    found = known(
+        values(live("a", 1), live("b", 2)), [node], Declared(declared, {value.id: value}, {"edge": own, "a": own})
+    )
     assert {name: one.targets for name, one in found.routes.items()} == {
         "a": ("instance:b",), "r": ("instance:b",), "a/": ("instance:a",), "b/": ("instance:b",), "r/": ("node:n",),
         "away": ("node:n",), "edge": ("target:edge",), "n": ("node:n",),
@@ -135,7 +141,7 @@ def test_what_is_beneath_the_name_of_a_route_is_still_the_instance() -> None:
 
 def test_ids_stand_by_the_instances_that_are_behind_a_route() -> None:
     declared = routes_of({"r": {"to": ["a", "away", "b"]}}, a={}, b={}, away={"node": "n2"})
-    found = known([live("a", 1), live("b", 2), live("away", 3)], [], Declared(declared))
+    found = known(values(live("a", 1), live("b", 2), live("away", 3)), [], Declared(declared))
     assert found.routes["r"].instances == ("a", "away", "b")
     assert found.routes["r"].instance_ids == (1, None, 2), "that of another node is not the one here of its name"
 

@@ -7,7 +7,7 @@
 import asyncio
 import secrets
 import shutil
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Container, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -163,7 +163,7 @@ class EngineRunner:
         path = self.directory(name)
         await self._pool.run(lambda: shutil.rmtree(path, ignore_errors=True), f"delete {path}")
 
-    async def free_port(self, taken: Callable[[int], bool], kept: int | None = None) -> int:
+    async def free_port(self, taken: Container[int], kept: int | None = None) -> int:
         """As `Runner.free_port`."""
         return await self._ports.give(taken, kept)
 

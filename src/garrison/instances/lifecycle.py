@@ -127,7 +127,7 @@ class Lifecycle:
         return await self._launch(live, given)
 
     async def _launch(self, live: Live, given: Granted) -> RunningEngine:
-        port = live.spec.port or await self._runner.free_port(self._port_is_taken, live.record.port)
+        port = live.spec.port or await self._runner.free_port(self._ports_taken(), live.record.port)
         if port != live.record.port:
             self._book.note(live, port=port)
             await self._book.writer.flush(_FLUSH_SECONDS)  # without its port, the next server could not adopt it
@@ -178,8 +178,9 @@ class Lifecycle:
     def _waits(self, live: Live, why: str) -> None:
         self._book.move(live, State.STARTING, f"waiting for room: {why}")
 
-    def _port_is_taken(self, port: int) -> bool:
-        return any(port in (one.record.port, one.spec.port) for one in self._book)
+    def _ports_taken(self) -> set[int]:
+        ports = (port for one in self._book for port in (one.record.port, one.spec.port))
+        return {port for port in ports if port is not None}
 
     def _now_runs(self, live: Live, engine: RunningEngine) -> None:
         live.start, live.progress, live.started_at = None, None, None

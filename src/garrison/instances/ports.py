@@ -1,7 +1,8 @@
 """Ports for instances: free now, as a bind would find them, and never given to two."""
 
 import asyncio
-from collections.abc import Callable, Iterable
+import itertools
+from collections.abc import Container, Iterable
 
 from garrison.base.errors import ConflictError
 from garrison.net.thread_pool import ThreadPool
@@ -32,11 +33,11 @@ class Ports:
         self._promised: dict[int, float] = {}
         self._turn = asyncio.Lock()
 
-    async def give(self, taken: Callable[[int], bool], kept: int | None = None) -> int:
+    async def give(self, taken: Container[int], kept: int | None = None) -> int:
         """Return a port that is free now; it is not given to anybody else for the next minute.
 
         Args:
-            taken: whether a port belongs to another instance.
+            taken: ports that belong to instances.
             kept: the one that the instance had, which it gets again if it is free.
 
         Raises:
@@ -45,12 +46,12 @@ class Ports:
         async with self._turn:
             now = asyncio.get_running_loop().time()
             self._promised = {port: until for port, until in self._promised.items() if until > now}
-            wanted = [] if kept is None else [kept]
-            wanted += [
+            others = (
                 port
                 for port in range(self._first, self._last + 1)
-                if port not in self._promised and port != kept and not taken(port)
-            ]
+                if port not in self._promised and port != kept and port not in taken
+            )
+            wanted = others if kept is None else itertools.chain((kept,), others)
             found = await self._pool.run(lambda: self._first_free(wanted), "look for a free port")
             if found is None:
                 raise ConflictError(

@@ -1,6 +1,6 @@
 """The seam to engines: started, adopted, stopped, put to sleep. `EngineRunner` runs them below shims."""
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Container, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -153,9 +153,9 @@ class Runner(Protocol):
     async def forget(self, name: str) -> None:
         """Delete what is kept on disk about an instance that does not run."""
 
-    def free_port(self, taken: Callable[[int], bool], kept: int | None = None) -> Awaitable[int]:
-        """Return a port of the configured range that can be bound now, for which `taken` is false, and that was not
-        given to another instance a moment ago.
+    def free_port(self, taken: Container[int], kept: int | None = None) -> Awaitable[int]:
+        """Return a port of the configured range that can be bound now, is not in `taken`, and was not given to another
+        instance a moment ago.
 
         Args:
             kept: the port that the instance had; it gets it again, whatever `taken` says, if it can be bound.

@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from garrison.base.errors import ConflictError, EngineDiedError, GarrisonError
@@ -122,7 +122,7 @@ class OneServer:
         if not self.killed:
             await self._runner.forget(name)
 
-    def free_port(self, taken: Callable[[int], bool], kept: int | None = None) -> Awaitable[int]:
+    def free_port(self, taken: Container[int], kept: int | None = None) -> Awaitable[int]:
         return self._runner.free_port(taken, kept)
 
     def kill(self) -> None:
@@ -259,9 +259,9 @@ class MemoryRunner:
     async def forget(self, name: str) -> None:
         self.forgotten.append(name)
 
-    def free_port(self, taken: Callable[[int], bool], kept: int | None = None) -> Awaitable[int]:
+    def free_port(self, taken: Container[int], kept: int | None = None) -> Awaitable[int]:
         async def find() -> int:
-            return kept if kept is not None else next(port for port in range(8000, 9000) if not taken(port))
+            return kept if kept is not None else next(port for port in range(8000, 9000) if port not in taken)
 
         return find()
 

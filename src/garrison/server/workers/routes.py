@@ -1,8 +1,8 @@
-"""What there is, as the workers are told it. Pure but for reading the state of instances and nodes."""
+"""What there is, as the workers are told it. Reads the state of instances and nodes; changes nothing."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -16,8 +16,19 @@ from garrison.nodes.node import NodeView
 from garrison.server.workers.declared import Declared
 from garrison.server.workers.profiles import pinned, pinned_ends
 
-__all__ = ["Known", "changes", "facts_of", "instance_target", "known", "name_of", "node_of", "target_id"]
+__all__ = [
+    "InstanceValues",
+    "Known",
+    "changes",
+    "facts_of",
+    "instance_target",
+    "known",
+    "name_of",
+    "node_of",
+    "target_id",
+]
 
+T = TypeVar("T")
 _NOTHING = Declared()
 _INSTANCE = "instance:"
 _NODE = "node:"
@@ -75,12 +86,49 @@ def facts_of(live: Live, idle: float) -> dict[str, Any]:
     return found | {"idle_timeout": idle_limit(live.spec, idle) or 0}
 
 
+class InstanceValues:
+    """Instances as targets and routes. Each is made again only when it has changed: a server may have thousands, and
+    tells its workers whenever one of them does."""
+
+    def __init__(self) -> None:
+        self._made: dict[str, tuple[tuple[object, ...], TargetValue, RouteValue]] = {}
+
+    def of(self, instances: Iterable[Live], idle: float) -> list[tuple[TargetValue, RouteValue]]:
+        """Return the values of all instances, in their order.
+
+        Args:
+            idle: as in `facts_of`.
+        """
+        before, self._made = self._made, {}
+        for live in instances:
+            held = None if live.held is None else tuple(live.held.items())
+            seen = (live.record, live.engine, live.admits, live.context, held, idle)
+            made = before.get(live.name)
+            if made is None or made[0] != seen:
+                target = instance_target(live)
+                made = (seen, target, _instance_route(live, target, idle))
+            self._made[live.name] = made
+        return [(target, route) for _, target, route in self._made.values()]
+
+
+def _instance_route(live: Live, target: TargetValue, idle: float) -> RouteValue:
+    return RouteValue(
+        name=live.name,
+        targets=(target.id,),
+        nested=True,
+        names=_names(live),
+        instances=(live.name,),
+        instance_ids=(live.record.id,),
+        created=int(live.record.created.timestamp()),
+        facts=facts_of(live, idle),
+    )
+
+
 def known(
-    instances: Iterable[Live],
+    instances: Iterable[tuple[TargetValue, RouteValue]],
     nodes: Sequence[NodeView],
     declared: Declared = _NOTHING,
     *,
-    idle: float = 0.0,
     models: Mapping[str, Sequence[RouterModel]] = _NO_MODELS,
 ) -> Known:
     """Return what there is: declared routes, and one for each instance, here and on the nodes, or for each model of one
@@ -89,13 +137,13 @@ def known(
     What does not answer is cold. Of several of one name, the one that is named first here is answered.
 
     Args:
-        idle: as in `facts_of`.
+        instances: their values, in the order in which they were made.
         models: of the routers here, by the name of the instance.
     """
     targets: dict[str, TargetValue] = dict(declared.targets)
     routes: dict[str, RouteValue] = dict(declared.routes)
     aliases = {alias for one in declared.routes.values() for alias in one.aliases}
-    ids: dict[str, int] = {}
+    ids: dict[str, int | None] = {}
 
     def add(route: RouteValue, models: Sequence[RouterModel] = ()) -> None:
         """Add one unless another has its name; where that is a declared one, what is beneath the name is asked here."""
@@ -104,27 +152,17 @@ def known(
             name += "/"
         if name in routes:
             return
-        routes[name] = msgspec.structs.replace(route, name=name, listed=not models)
+        same = name == route.name and not models
+        routes[name] = route if same else msgspec.structs.replace(route, name=name, listed=not models)
         for one in models:
             of_model = _model_route(route, one)
             if of_model.name not in aliases:
                 routes.setdefault(of_model.name, of_model)
 
-    for live in instances:
-        target = instance_target(live)
+    for target, route in instances:
         targets[target.id] = target
-        ids[live.name] = live.record.id
-        route = RouteValue(
-            name=live.name,
-            targets=(target.id,),
-            nested=True,
-            names=_names(live),
-            instances=(live.name,),
-            instance_ids=(live.record.id,),
-            created=int(live.record.created.timestamp()),
-            facts=facts_of(live, idle),
-        )
-        add(route, models.get(live.name, ()))
+        ids[route.name] = route.instance_ids[0]
+        add(route, models.get(route.name, ()))
     for view in nodes:
         url = None if view.reach == "unreachable" else view.node.address
         target = TargetValue(id=_NODE + view.node.name, url=url, key=view.node.key, hop=True)
@@ -189,10 +227,15 @@ def _model_route(router: RouteValue, model: RouterModel) -> RouteValue:
 
 def changes(before: Known, now: Known, version: int) -> Tables | None:
     """Return what a worker has to be told; None for nothing."""
-    targets = [one for key, one in now.targets.items() if before.targets.get(key) != one]
-    routes = [one for name, one in now.routes.items() if before.routes.get(name) != one]
+    targets = _changed(before.targets, now.targets)
+    routes = _changed(before.routes, now.routes)
     gone_targets = [key for key in before.targets if key not in now.targets]
     gone_routes = [name for name in before.routes if name not in now.routes]
     if not (targets or routes or gone_targets or gone_routes):
         return None
     return Tables(version=version, targets=targets, routes=routes, gone_targets=gone_targets, gone_routes=gone_routes)
+
+
+def _changed(before: Mapping[str, T], now: Mapping[str, T]) -> list[T]:
+    """Return the values that are new. Most are the same object, which costs less to see than an equal one."""
+    return [one for key, one in now.items() if (old := before.get(key)) is not one and old != one]

@@ -29,7 +29,7 @@ from garrison.server.workers.door import Report, WorkerDoor
 from garrison.server.workers.guarded import Guarded
 from garrison.server.workers.processes import LINK_NAME, LOG_NAME, start_worker
 from garrison.server.workers.records import RECORD_NAME, WorkerRecord, read_workers, write_workers
-from garrison.server.workers.routes import Known, known
+from garrison.server.workers.routes import InstanceValues, Known, known
 from garrison.server.workers.told import told_keys, told_settings, via_of
 from garrison.server.workers.traffic import Traffic
 from garrison.store.usage_store import UsageStore
@@ -90,6 +90,7 @@ class Workers:
             store, lambda: self._settings, pool=pool, disk=disk, clock=clock, doors=lambda: self._doors,
             targets=lambda: self._known().targets,
         )  # fmt: skip
+        self._values = InstanceValues()
         self._before: list[WorkerRecord] = []
         self._doors: list[WorkerDoor] = []
         self._children: dict[int, asyncio.subprocess.Process] = {}
@@ -335,10 +336,13 @@ class Workers:
 
     async def _follow(self) -> None:
         """Tell the workers what changes about instances and nodes."""
+        loop, took = asyncio.get_running_loop(), 0.0
         while True:
             await self._instances.changed(_NODES_SECONDS)
-            await asyncio.sleep(_SETTLE_SECONDS)
+            await asyncio.sleep(max(_SETTLE_SECONDS, 9 * took))  # a tenth of the time at most
+            began = loop.time()
             self.update()
+            took = loop.time() - began
 
     def update(self) -> None:
         """Tell the workers what has changed."""
@@ -364,8 +368,8 @@ class Workers:
 
     def _known(self) -> Known:
         self._declared.follow_engines()
-        idle, models = self._settings.idle_timeout, self._routers.known()
-        return known(self._instances.list(), self._nodes.list(), self._declared.now, idle=idle, models=models)
+        instances = self._values.of(self._instances.list(), self._settings.idle_timeout)
+        return known(instances, self._nodes.list(), self._declared.now, models=self._routers.known())
 
     async def _fresh(self) -> None:
         await self._declared.fresh()
