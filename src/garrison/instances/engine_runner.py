@@ -53,11 +53,12 @@ _log = logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class _Start:
-    """What is run, where it answers, and the container it runs in."""
+    """What is run, where it answers, the container it runs in, and the one that it ran in before."""
 
     job: Job
     upstream: Upstream
     container: ContainerRecord | None = None
+    before: ContainerRecord | None = None
 
 
 class EngineRunner:
@@ -107,7 +108,6 @@ class EngineRunner:
         name, stop = launch.spec.name, StopToken()
         launch = await with_secrets(launch, self._secrets)
         directory, log = self.directory(name), self.log_path(name)
-        before = await self._pool.run(lambda: read_container(directory), f"read the container of {name}")
         preparing = asyncio.ensure_future(self._pool.run(lambda: self._prepare(launch, stop), f"prepare {name}"))
         try:
             start = await asyncio.shield(preparing)
@@ -116,8 +116,8 @@ class EngineRunner:
             await asyncio.wait([preparing])
             raise
         spawner: Spawner = DetachedSpawner(directory, log, self._pool, self._shims)
-        if before is not None and before != start.container:
-            await self._end_container(name, before)
+        if start.before is not None and start.before != start.container:
+            await self._end_container(name, start.before)
         if start.container is not None:
             containers = self._containers(start.container.program, self._environ)
             await end_containers(containers, start.container.labels)
@@ -173,6 +173,7 @@ class EngineRunner:
             _log.info("preparing a start", name=name, note=note)
         key = secrets.token_hex(32) if plan.spec.api_key_env is not None else None
         environ = {**self._environ, KEY_VARIABLE: key} if key is not None else self._environ
+        before = read_container(self.directory(name))
         directory = make_directory(self._settings, launch.spec)  # first, since a container is to see the preset
         try:
             prepared = prepare(
@@ -199,7 +200,7 @@ class EngineRunner:
             record_container(directory, container)
         endpoint = prepared.chosen.endpoint
         job = self._job(launch, plan.engine, endpoint, command, command.environment(environ))
-        return _Start(job, Upstream(base_url(endpoint), key, model), container)
+        return _Start(job, Upstream(base_url(endpoint), key, model), container, before)
 
     def _adoptable(self, launch: Launch) -> _Start:
         directory = self.directory(launch.spec.name)
