@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -194,3 +195,20 @@ def test_the_number_of_workers_changes_while_requests_go_on(
         wait_for(lambda: lab.workers() == [first], 20, "two fewer")
     assert failed == []
     assert lab.chat("a").is_success
+
+
+def test_connections_that_are_gone_leave_no_memory_behind(lab: ServerLab) -> None:
+    (pid,) = lab.workers()
+    worker = psutil.Process(pid)
+    request = b"GET /v1/models HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
+
+    def connect(times: int) -> None:
+        for _ in range(times):
+            with socket.create_connection(("127.0.0.1", lab.port), timeout=10) as one:
+                one.sendall(request)
+                assert one.recv(65536).startswith(b"HTTP/1.1 200 ")
+
+    connect(1000)
+    before = worker.memory_info().rss
+    connect(4000)
+    assert worker.memory_info().rss - before < 8 * 2**20

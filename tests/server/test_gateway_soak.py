@@ -28,16 +28,18 @@ def test_mixed_traffic_without_an_error_or_growth(labs: Callable[..., ServerLab]
         lab.create(name, tiny_model, backend_options={"tokens_per_second": 200})
     assert lab.chat("a").is_success
     (pid,) = lab.workers()
-    worker = psutil.Process(pid)
+    assert lab.process is not None
+    both = psutil.Process(pid), psutil.Process(lab.process.pid)
     asyncio.run(traffic(str(lab.http.base_url), 5.0, Counter()))
-    before, files = worker.memory_info().rss, worker.num_fds()
+    before = [(one.memory_info().rss, one.num_fds()) for one in both]
     seen: Counter[str] = Counter()
     asyncio.run(traffic(str(lab.http.base_url), SECONDS, seen))
     assert {one for one in seen if one.startswith("wrong")} == set(), seen
     assert {"chat", "stream", "left", "unknown", "bad", "list"} <= set(seen)
     assert lab.workers() == [pid], "it is still the same"
-    assert worker.memory_info().rss - before < MOST_GROWTH
-    wait_for(lambda: worker.num_fds() <= files + 4, 30, "descriptors are back")
+    for one, (memory, files) in zip(both, before, strict=True):
+        assert one.memory_info().rss - memory < MOST_GROWTH
+        wait_for(lambda one=one, files=files: one.num_fds() <= files + 4, 30, "descriptors are back")  # type: ignore[misc]  # defaults in a lambda
     wait_for(lambda: all(not lab.instance(name)["requests"] for name in "abc"), 30, "nothing is counted any more")
 
 

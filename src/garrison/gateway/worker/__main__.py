@@ -14,12 +14,13 @@ async def serve(path: str) -> None:
     worker = Worker(path)
     await worker.startup()
     keep_out_of_collections()
+    gc.enable()  # each connection leaves a cycle behind
     await worker.main_loop()
     await worker.shutdown()
 
 
 def main() -> int:
-    gc.disable()
+    gc.disable()  # nothing that the imports make is garbage, and a collection looks at all of it
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(serve(sys.argv[1]))
     return 0
