@@ -2,6 +2,8 @@
 
 import asyncio
 import contextlib
+import threading
+import time
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -309,6 +311,28 @@ class TestOtherProcesses:
             await command.delete_key(issued.key.id)
             assert await server.refresh()
             assert server.authenticate(issued.token) is Refusal.UNKNOWN
+
+    async def test_many_who_wait_for_a_change_share_one_look(self, clock, tmp_path, monkeypatch):
+        path = tmp_path / "garrison.db"
+        async with on_disk(path, clock) as server, on_disk(path, clock) as command:
+            await server.load()
+            issued = await command.create_key(NewKey(name="ci"))
+            looks, ask = [], server._store.keys_revision
+            monkeypatch.setattr(server._store, "keys_revision", lambda: (looks.append(1), time.sleep(0.05), ask())[-1])
+            await asyncio.gather(*(server.fresh() for _ in range(50)))
+            assert isinstance(server.authenticate(issued.token), Identity)
+            assert len(looks) <= 2
+
+    async def test_a_store_that_hangs_holds_nobody_up_for_long(self, clock, tmp_path, monkeypatch):
+        async with on_disk(tmp_path / "garrison.db", clock) as server:
+            await server.load()
+            gate = threading.Event()
+            monkeypatch.setattr(server._store, "keys_revision", lambda: gate.wait(30) and -1)
+            try:
+                async with asyncio.timeout(5):
+                    await asyncio.gather(*(server.fresh() for _ in range(5)))
+            finally:
+                gate.set()
 
     async def test_keys_of_another_secret_are_shown_and_can_be_rotated(self, clock, tmp_path):
         path = tmp_path / "garrison.db"

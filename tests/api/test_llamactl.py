@@ -8,6 +8,7 @@ from served_api import ServedApi
 
 from garrison.engines.llama_router import RouterModel
 from garrison.instances.values.state import State
+from garrison.server.stack_instances import existing_of
 
 SEED = {
     "backend_type": "vllm",
@@ -258,3 +259,39 @@ async def test_a_router_that_does_not_answer(served: ServedApi) -> None:
     served.llama.down = True
     status, said = await post(served, "/llama-cpp/r/models/one/load")
     assert (status, said["error"]) == (504, "unreachable")
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"backend_type": "vllm", "backend_options": {"model": "m", "max_model_lenn": 1}}, "mean --max-model-len?"),
+        ({"backend_type": "sim", "backend_options": {"model": "m", "bogus_flag": 1}}, "does not list --bogus-flag"),
+        ({"backend_type": "llama_cpp", "backend_options": {"model": "m", "ctx_sizes": 1}}, "did you mean --ctx-size"),
+        ({"backend_type": "mlx_lm", "backend_options": {}}, "it names no model"),
+    ],
+)
+async def test_what_is_odd_about_options_is_noted(served: ServedApi, options: dict[str, Any], said: str) -> None:
+    _, made = await post(served, "/instances/odd", options)
+    assert len(made["notes"]) == 1
+    assert said in made["notes"][0]
+    fixed = await served.client.patch("/api/v1/instances/odd", json={"pin": True})
+    assert fixed.json()["notes"] == made["notes"]
+    assert "notes" not in (await served.client.get("/api/v1/instances/odd")).json()
+
+
+async def test_an_empty_model_is_refused(served: ServedApi) -> None:
+    status, answer = await post(served, "/instances/a", {"backend_type": "vllm", "backend_options": {"model": ""}})
+    assert (status, answer["details"]) == (422, "the model is empty")
+
+
+async def test_a_listed_instance_says_which_options_follow_the_settings(served: ServedApi) -> None:
+    sim = {"backend_type": "sim", "backend_options": {"model": "m"}}
+    for name, options in {"a": sim, "b": sim | {"idle_timeout": 30}, "c": sim | {"idle_timeout": 0}}.items():
+        assert (await post(served, f"/instances/{name}", options))[0] == 201
+    rows = (await served.client.get("/api/v1/instances")).json()
+    assert {one["name"]: (one["options"]["idle_timeout"], one["follows_settings"]) for one in rows} == {
+        "a": (30, ["idle_timeout"]), "b": (30, []), "c": (0, []),
+    }  # fmt: skip
+    for row in rows:
+        spec = served.services.instances.get(row["name"]).spec
+        assert existing_of(row, served.services.settings, None).spec == spec, "as a plan reads it"

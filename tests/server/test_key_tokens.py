@@ -1,6 +1,8 @@
 """`tokens_per_minute` of a key, on a real server with a simulator behind it."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -36,3 +38,27 @@ def test_a_key_that_has_used_its_tokens_is_refused_and_others_are_not(
     # A limit that is raised takes effect at once; what was used stays used.
     lab.api("PATCH", f"/auth/keys/{made['id']}", {"limits": {"tokens_per_minute": 10_000}})
     wait_for(lambda: chat(1)[0] == 200, 5, "accepted with a higher limit")
+
+
+def test_a_key_that_a_command_makes_is_accepted_at_once(labs: Labs, tiny_model: Path) -> None:
+    lab = labs(require_inference_auth="1", require_management_auth="1")
+    lab.start()
+    for number in range(5):
+        argv = [
+            sys.executable,
+            "-m",
+            "garrison.cli.main",
+            "keys",
+            "create",
+            f"k{number}",
+            "--inference",
+            "--read",
+            "-q",
+        ]
+        made = subprocess.run(argv, env=lab.environ, capture_output=True, text=True, timeout=60, check=True)
+        headers = {"Authorization": f"Bearer {made.stdout.strip()}"}
+        path = "/v1/models" if number % 2 else "/api/v1/instances"
+        answer = lab.http.get(path, headers=headers)
+        assert answer.status_code == 200, answer.text
+    refused = lab.http.get("/v1/models", headers={"Authorization": "Bearer sk-nobodys"})
+    assert refused.status_code == 401

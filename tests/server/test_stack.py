@@ -88,6 +88,17 @@ def test_an_apply_beside_a_running_server_goes_through_it(lab: ServerLab, manife
     assert lab.api("GET", "/instances") == []
 
 
+def test_a_second_plan_has_nothing_to_do(lab: ServerLab, tmp_path: Path, tiny_model: Path) -> None:
+    path = tmp_path / "garrison.yaml"
+    path.write_text(f"stack: box\ninstances: {{one: {{model: {tiny_model}, engine: sim}}}}\n")
+    assert garrison(lab, "plan", str(path), "--exit-code").returncode == 32
+    assert garrison(lab, "apply", str(path), "--yes").returncode == 0
+    for _ in range(2):
+        again = garrison(lab, "plan", str(path), "--exit-code")
+        assert again.returncode == 0, again.stdout
+        assert lab.chat("one").is_success, "then it runs"
+
+
 def test_an_instance_of_nobody_is_a_conflict(lab: ServerLab, manifest: Path, tiny_model: Path) -> None:
     lab.create("qwen", tiny_model)
     done = garrison(lab, "apply", str(manifest), "--yes")

@@ -1,6 +1,7 @@
 """The keys of a database: checked in memory, changed in the store."""
 
 import asyncio
+import contextlib
 import functools
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -24,6 +25,7 @@ __all__ = ["Keys"]
 
 T = TypeVar("T")
 
+_FRESH_SECONDS = 0.3
 _LOOK_SECONDS = 1.0
 _WRITE_SECONDS = 60.0
 _ATTEMPTS = 5
@@ -60,6 +62,8 @@ class Keys:
         self._book = self._latest = make_book(KeyTable(-1, ()), hasher, self._config_keys)
         self._used: dict[int, datetime] = {}
         self._stale = False
+        self._looking = asyncio.Lock()
+        self._looked_at = float("-inf")
 
     # --- checking
 
@@ -99,6 +103,19 @@ class Keys:
             return False
         await self.load()
         return True
+
+    async def fresh(self) -> None:
+        """Return when the changes that other processes made before are known, but at the latest after a moment.
+
+        Callers share one look at the store, as there may be many with a token that nobody knows.
+        """
+        loop = asyncio.get_running_loop()
+        asked = loop.time()
+        with contextlib.suppress(TimeoutError, GarrisonError):
+            async with asyncio.timeout(_FRESH_SECONDS), self._looking:
+                if self._looked_at <= asked:
+                    self._looked_at = loop.time()
+                    await self.refresh()
 
     async def write_last_used(self) -> None:
         """Write when keys were used since the last call.

@@ -50,7 +50,7 @@ class Authentication:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return
-        scope[FOUND] = found = self._found(scope)
+        scope[FOUND] = found = await self._found(scope)
         path: str = scope["path"]
         if path in _OPEN or path.startswith(_OF_THE_GATEWAY):
             await self._app(scope, receive, send)
@@ -67,10 +67,15 @@ class Authentication:
         else:
             await self._recorded(who, path, scope, receive, send)
 
-    def _found(self, scope: Scope) -> Identity | Refusal:
+    async def _found(self, scope: Scope) -> Identity | Refusal:
         if scope.get("garrison.local"):
             return owner(os.geteuid())
-        return self._keys.authenticate(token_of(Headers(scope=scope)))
+        token = token_of(Headers(scope=scope))
+        found = self._keys.authenticate(token)
+        if found is Refusal.UNKNOWN:  # a command may just have made it
+            await self._keys.fresh()
+            found = self._keys.authenticate(token)
+        return found
 
     async def _recorded(self, who: Identity, path: str, scope: Scope, receive: Receive, send: Send) -> None:
         headers, peer = Headers(scope=scope), scope.get("client")

@@ -72,10 +72,7 @@ def create(
     server: ServerUrl = None,
     json: Json = False,
 ) -> int:
-    """Create a key and print its token, once.
-
-    A server that runs on this data directory accepts it within a second; that of --server at once.
-    """
+    """Create a key and print its token, once. A server that runs accepts it at once."""
     new = NewKey(
         name=name,
         permissions=permissions(_scopes(inference, read, manage), instance, instance_id, model),

@@ -73,5 +73,5 @@ def _remarks(found: ParsedCommand, catalogue: Catalogue) -> list[str]:
     switches = (flag for flag in found.options if flag in known and known[flag].nargs == "0")
     notes += [f"{flag} takes no value; it was read as on or off" for flag in switches if any(found.options[flag])]
     if found.model is None and found.engine != "llama_cpp":  # which has more ways to name one
-        notes.append("it names no model")
+        notes.append("it names no model, without which it cannot start")
     return notes

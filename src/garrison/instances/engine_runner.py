@@ -152,6 +152,22 @@ class EngineRunner:
             return None
         return _Left(start, Adopted(engine), self._questions(launch, start.upstream))
 
+    async def end_left(self, name: str, stop_timeout: float) -> None:
+        """Stop the engine that an earlier server started, and its container, whatever state they are in."""
+        directory, log = self.directory(name), self.log_path(name)
+        status, container = await self._pool.run(
+            lambda: (read_status(directory), read_container(directory)), f"read the status of {name}"
+        )
+        if status is not None:
+            try:
+                engine = await adopt_engine(directory, log, self._pool)
+            except (OSError, TimeoutError):
+                await self._end_orphan(name, status)
+            else:
+                await engine.stop(stop_timeout)
+                engine.close()
+        await self._end_container(name, container)
+
     def _questions(self, launch: Launch, upstream: Upstream) -> "_Questions":
         return _Questions(
             sleeper=lambda: open_sleeper(launch.spec, upstream, self._dialer),

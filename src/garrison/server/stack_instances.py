@@ -6,6 +6,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from garrison.api.instances.options import InstanceOptions, options_of, spec_of
+from garrison.api.instances.own_options import own_options
 from garrison.base.errors import InternalError, NotFoundError, all_errors
 from garrison.base.server_settings import ServerSettings
 from garrison.base.settings import Settings
@@ -111,10 +112,10 @@ def existing_of(row: Mapping[str, Any], defaults: ServerSettings, node: str | No
         InternalError: the row is not understood.
     """
     try:
-        options = InstanceOptions.model_validate(row["options"])
+        options = InstanceOptions.model_validate(own_options(row))
         spec = spec_of(str(row["name"]), options, defaults, stack=row.get("stack"))
         return Existing(spec=spec, state=State(row["state"]), node=node)
-    except (ValidationError, KeyError, ValueError, TypeError) as error:
+    except (ValidationError, AttributeError, KeyError, ValueError, TypeError) as error:
         where = "the server" if node is None else f"node {node}"
         raise InternalError(f"{where} lists an instance that is not understood: {error}") from None
 

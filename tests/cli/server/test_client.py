@@ -116,8 +116,8 @@ def test_the_key_goes_to_the_url_alone(strange: Any, tmp_path: Path) -> None:
     values = Settings(server_url=strange(answer), server_key="sk-1", data_dir=tmp_path)
     with ServerClient(values) as there:
         assert there._client.headers["Authorization"] == "Bearer sk-1"
-        assert there.call("GET", f"/instances/{part('a/../b c')}") == []
-    assert seen == [("GET", "/api/v1/instances/a%2F..%2Fb%20c")]
+        assert there.call("GET", f"/instances/{part('a%2f b?c')}") == []
+    assert seen == [("GET", "/api/v1/instances/a%252f%20b%3Fc")]
     with ServerClient.of_this_machine(values) as here:
         assert here.local
         assert "Authorization" not in here._client.headers
@@ -160,3 +160,9 @@ def test_a_reported_failure_keeps_its_class_and_its_details() -> None:
     assert type(error) is EngineDiedError
     assert (error.hint, error.details) == ("h", {"log_tail": ["x"]})
     assert isinstance(error_of("unheard-of", "m", {}), GarrisonError)
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "a/b", "/"])
+def test_a_name_that_no_path_can_hold(name: str) -> None:
+    with pytest.raises(InvalidError, match="invalid name"):
+        part(name)

@@ -189,13 +189,13 @@ def test_somebody_else_was_faster(here: Any, server: ServerLab, tiny_model: Path
     assert here("instance", "create", "shared", "-e", "sim", "-m", tiny_model).code == 0
     from garrison.cli.server.instance import edit as module
 
-    read = module.exportable
+    read = module.own_options
 
-    def late(there: Any, found: Any) -> Any:
+    def late(found: Any) -> Any:
         server.api("PATCH", "/instances/shared", {"group": "theirs"})
-        return read(there, found)
+        return read(found)
 
-    monkeypatch.setattr(module, "exportable", late)
+    monkeypatch.setattr(module, "own_options", late)
     done = here("instance", "edit", "shared", "--set", "group=mine")
     assert done.code == 33
     assert "was changed since" in done.err

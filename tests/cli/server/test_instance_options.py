@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from garrison.api.instances.own_options import own_options
 from garrison.base.errors import InvalidError, UsageError
 from garrison.cli.server.instance.options import (
     Flags,
@@ -16,7 +17,6 @@ from garrison.cli.server.instance.options import (
     key_and_value,
     patch_of,
     restarts,
-    without,
 )
 
 DOCKER = (
@@ -191,10 +191,11 @@ def test_what_restarts(change: Any, expected: bool) -> None:
     assert restarts(before, {**before, **change}) is expected
 
 
-def test_a_default_is_not_exported() -> None:
-    assert without({"idle_timeout": 30, "pin": True}, default_idle_seconds=1800.0) == {"pin": True}
-    assert without({"idle_timeout": 31}, default_idle_seconds=1800.0) == {"idle_timeout": 31}
-    assert without({"idle_timeout": 0}, default_idle_seconds=None) == {"idle_timeout": 0}
+def test_an_option_that_follows_a_setting_is_not_its_own() -> None:
+    options = {"idle_timeout": 30, "pin": True}
+    assert own_options({"options": options, "follows_settings": ["idle_timeout"]}) == {"pin": True}
+    assert own_options({"options": options, "follows_settings": []}) == options
+    assert own_options({"options": options}) == options, "as a server of an earlier version lists it"
 
 
 @pytest.mark.parametrize(

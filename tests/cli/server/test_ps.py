@@ -111,11 +111,14 @@ def test_one_list(here: Any, lab: ServerLab, serve: Serve, tiny_model: Path, unt
     assert (left["a"]["state"], left["a"]["pid"]) == ("running", both["a"]["pid"])
     assert "as it left them" in here("ps").err
     assert here("logs", "a", "-n", "1").out == "INFO:     Application startup complete.\n"
-    refused = here("stop", "a")
-    assert refused.code == 31
-    assert "garrison up" in refused.err
+    stopped = here("stop", "a")
+    assert (stopped.code, stopped.out) == (0, "stopped a\n")
+    assert (rows(here)["a"]["state"], rows(here)["a"]["pid"]) == ("stopped", None)
+    assert here("stop", "a").out == "a does not run\n"
 
     lab.start()
+    assert lab.instance("a")["state"] == "stopped", "the next server does not resume it"
+    assert lab.chat("a").is_success
     assert here("stop", "a").out == "a is stopped: stopped by a command\n"
     done = here("stop", str(port))
     assert (done.code, done.out) == (0, f"stopped {name}, pid {both[name]['pid']}\n")
@@ -149,3 +152,39 @@ def test_a_followed_log_ends_with_its_engine(
     assert follower.wait(20) == 0
     assert "Finished server process" in out.read_text()
     assert process.wait(10) == 0
+
+
+def test_down_ends_what_a_killed_server_left(here: Any, lab: ServerLab, tiny_model: Path) -> None:
+    if lab.process is None or lab.process.poll() is not None:
+        lab.start()
+    for name in ("kept", "idle"):
+        lab.create(name, tiny_model)
+    lab.api("POST", "/instances/kept/start")
+    wait_for(lambda: lab.instance("kept")["state"] == "running", 20, "it runs")
+    pid = rows(here)["kept"]["pid"]
+    lab.kill()
+    assert lab.workers(), "the gateway goes on"
+    assert here("down").out == "no server runs\nended the gateway that the last one left\n"
+    assert not lab.workers()
+    assert rows(here)["kept"]["pid"] == pid, "without --all the engines go on"
+    assert here("down", "--all").out == "no server runs\nstopped what the last one left: kept\n"
+    assert rows(here)["kept"]["pid"] is None
+    assert here("down", "--all").out == "no server runs\n"
+    lab.start()
+    wait_for(lambda: lab.instance("kept")["state"] == "running", 20, "what a command started is resumed")
+    assert here("down", "--all").out == "the server and its instances ended\n"
+    assert lab.process is not None
+    assert lab.process.wait(10) == 0
+
+
+def test_down_beside_a_server_that_does_not_answer(here: Any, lab: ServerLab) -> None:
+    if lab.process is None or lab.process.poll() is not None:
+        lab.start()
+    assert lab.process is not None
+    lab.process.send_signal(signal.SIGSTOP)
+    try:
+        done = here("down", "--all")
+        assert done.code == 33, done
+        assert "a server runs on" in done.err
+    finally:
+        lab.process.send_signal(signal.SIGCONT)

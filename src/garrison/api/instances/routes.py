@@ -11,6 +11,7 @@ from garrison.api.audited import note
 from garrison.api.feed import FeedEvent
 from garrison.api.instances.logs import follow, tail
 from garrison.api.instances.options import InstanceOptions, options_of, spec_of
+from garrison.api.instances.remarks import remarks
 from garrison.api.instances.shown import etag, shown
 from garrison.api.match import IfMatch, check_match
 from garrison.api.problems import problems
@@ -94,7 +95,10 @@ async def create_instance(
     response: Response,
     idempotency_key: Annotated[str | None, Header(max_length=200)] = None,
 ) -> Any:
-    """Create a stopped instance. A request for it, or `start`, starts it."""
+    """Create a stopped instance. A request for it, or `start`, starts it.
+
+    `notes` says what is odd about its options.
+    """
     if name in _RESERVED:
         raise InvalidError(f"an instance cannot be called {name!r}", hint="It is the name of a call. Choose another.")
     if (elsewhere := _elsewhere(options, given)) is not None:
@@ -109,7 +113,7 @@ async def create_instance(
     live = await given.instances.create(spec_of(name, options, given.settings))
     note(http, after=options_of(live.spec, given.settings))
     response.headers["ETag"] = etag(live)
-    answer = shown(live, given)
+    answer = shown(live, given) | _notes(live.spec)
     if key is not None:
         given.idempotency.remember(key, request, answer)
     return answer
@@ -119,7 +123,10 @@ async def create_instance(
 async def replace_instance(
     given: Given, name: Name, options: InstanceOptions, http: Request, response: Response, if_match: IfMatch = None
 ) -> dict[str, Any]:
-    """Replace what an instance is. One that runs is restarted if its engine's command changes: `restarted` says so."""
+    """Replace what an instance is. One that runs is restarted if its engine's command changes: `restarted` says so.
+
+    `notes` says what is odd about its options.
+    """
     live = given.instances.get(name)
     _check_match(live, if_match)
     check_secrets(options, http)
@@ -223,7 +230,12 @@ async def _update(given: Services, live: Live, spec: InstanceSpec, http: Request
     note(http, before=options_of(live.spec, given.settings), after=options_of(spec, given.settings))
     restarted = await given.instances.update(live.name, spec, revision=revision)
     response.headers["ETag"] = etag(live)
-    return shown(live, given) | {"restarted": restarted}
+    return shown(live, given) | {"restarted": restarted} | _notes(spec)
+
+
+def _notes(spec: InstanceSpec) -> dict[str, Any]:
+    found = remarks(spec)
+    return {"notes": found} if found else {}
 
 
 def _check_match(live: Live, wanted: str | None) -> None:

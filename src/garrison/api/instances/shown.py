@@ -4,6 +4,7 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 
 from garrison.api.instances.options import options_of
+from garrison.api.instances.own_options import FOLLOWS
 from garrison.instances.live import Live
 from garrison.instances.values.state import State
 
@@ -33,6 +34,7 @@ def shown(live: Live, given: "Services") -> dict[str, Any]:
         "status": _STATUS[condition.state],
         "created": int(record.created.timestamp()),
         "options": options_of(live.spec, given.settings),
+        FOLLOWS: ["idle_timeout"] if live.spec.idle_seconds is None else [],
         "state": str(condition.state),
         "since": condition.since.isoformat(),
         "reason": condition.reason,

@@ -294,7 +294,9 @@ def _check_reader() -> None:
 
 
 def part(name: str) -> str:
-    """A name as one element of a path."""
+    """A name as one element of a path. Raises InvalidError: nothing can have that name."""
+    if name in ("", ".", "..") or "/" in name:
+        raise InvalidError(f"invalid name {name!r}", hint="A name has at least one character, and no slash.")
     return quote(name, safe="")
 
 

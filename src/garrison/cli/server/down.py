@@ -1,5 +1,6 @@
 """`garrison down`."""
 
+import asyncio
 import time
 from collections.abc import Callable
 from typing import Annotated
@@ -24,12 +25,16 @@ def down(
     stop_all: Annotated[bool, typer.Option("--all", help="Stop the instances, too.")] = False,
     server: ServerUrl = None,
 ) -> int:
-    """End the server. Its instances go on serving and are adopted by the next one, unless --all stops them."""
-    values = settings("server", server_url=server)
+    """End the server. Its instances go on serving and are adopted by the next one, unless --all stops them.
+
+    With --all, what a server that has ended left running is stopped, too. What a command started
+    is started again by the next server.
+    """
+    values = settings("server", "instances", "preflight", "start", server_url=server)
     with ServerClient(values) as there:
         if not there.answers():
             print("no server runs")
-            return 0
+            return _end_left(values, stop_all=stop_all) if there.local else 0
         runs = _process_of(values) if there.local else there.answers
         there.call("POST", "/shutdown", body={"instances": stop_all})
         deadline = time.monotonic() + _WAIT_SECONDS
@@ -38,6 +43,17 @@ def down(
                 raise UnreachableError(f"the server at {there.place} does not end", hint="Its log says why.")
             time.sleep(_POLL_SECONDS)
     print("the server and its instances ended" if stop_all else "the server ended; its instances go on serving")
+    return 0
+
+
+def _end_left(values: Settings, *, stop_all: bool) -> int:
+    """End what the last server left."""
+    from garrison.server.left_running import end_left_gateway, stop_left_engines
+
+    if end_left_gateway(values):
+        print("ended the gateway that the last one left")
+    if stop_all and (stopped := asyncio.run(stop_left_engines(values, "garrison down --all"))):
+        print(f"stopped what the last one left: {', '.join(stopped)}")
     return 0
 
 

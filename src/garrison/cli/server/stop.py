@@ -1,6 +1,7 @@
 """`garrison stop`."""
 
-from garrison.base.errors import UnreachableError
+import asyncio
+
 from garrison.cli.options import app as make_app
 from garrison.cli.options import settings
 from garrison.cli.server.instance.arguments import Name
@@ -21,7 +22,7 @@ def stop(name: Name, server: ServerUrl = None) -> int:
     from garrison.cli.server.running import chosen, instances_here, this_machine
     from garrison.launch.served import stop_served
 
-    values = settings("server", "preflight", server_url=server)
+    values = settings("server", "instances", "preflight", "start", server_url=server)
     processes = this_machine()
     instances, told = instances_here(values)
     _, found = chosen(name, instances, values, processes)
@@ -30,10 +31,11 @@ def stop(name: Name, server: ServerUrl = None) -> int:
         print(f"stopped {found.name}, pid {found.main.pid}")
         return 0
     if not told:
-        raise UnreachableError(
-            f"instance {name} belongs to a server that does not run",
-            hint="`garrison up --detach`, then stop it: a server that starts resumes what was running.",
-        )
+        from garrison.server.left_running import stop_left_engines
+
+        stopped_here = asyncio.run(stop_left_engines(values, "garrison stop", [name]))
+        print(f"stopped {name}" if stopped_here else f"{name} does not run")
+        return 0
     with ServerClient(values) as there:
         now = stopped(there, name)
     print(f"{name} is {now['state']}: {now['reason']}")

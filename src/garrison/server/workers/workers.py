@@ -372,7 +372,7 @@ class Workers:
         return known(instances, self._nodes.list(), self._declared.now, models=self._routers.known())
 
     async def _fresh(self) -> None:
-        await self._declared.fresh()
+        await asyncio.gather(self._declared.fresh(), self._keys.fresh())
 
     def _node(self, name: str) -> TargetValue:
         upstream = node_upstream(self._nodes.get(name))

@@ -1,19 +1,23 @@
 """Calls about instances that several commands make, with their answers checked for shape."""
 
+import sys
+from collections.abc import Collection
 from typing import Any
 
 from garrison.base.errors import UnreachableError
 from garrison.cli.server.client import ServerClient, part
-from garrison.cli.server.instance.options import Options, without
 
-__all__ = ["Instance", "all_instances", "exportable", "instance", "path_of", "with_tag"]
+__all__ = ["Instance", "all_instances", "instance", "path_of", "print_notes", "with_tag"]
 
 Instance = dict[str, Any]
 """An instance as the API shows it."""
 
 
 def path_of(name: str, verb: str = "") -> str:
-    """The path of an instance, or of a call about it."""
+    """The path of an instance, or of a call about it. Raises InvalidError: it can have no such name."""
+    from garrison.instances.values.spec import require_name
+
+    require_name(name)
     return f"/instances/{part(name)}" + (f"/{verb}" if verb else "")
 
 
@@ -42,16 +46,18 @@ def all_instances(server: ServerClient, *, node: str | None = None, local: bool 
     return [_checked(server, one) for one in found]
 
 
-def exportable(server: ServerClient, found: Instance) -> Options:
-    """The options of an instance, without those that only show a default of its server."""
-    config = server.call("GET", "/config")
-    idle = config.get("idle_timeout") if isinstance(config, dict) else None
-    default = idle.get("value") if isinstance(idle, dict) else None
-    return without(found["options"], default_idle_seconds=default)
+def print_notes(answer: Instance, said: Collection[str] = ()) -> None:
+    """Print what the server finds odd about the options, but for what was `said`."""
+    notes = answer.get("notes")
+    for note in notes if isinstance(notes, list) else ():
+        if note not in said:
+            print(f"note: {note}", file=sys.stderr)
 
 
 def _checked(server: ServerClient, found: Any) -> Instance:
-    if not isinstance(found, dict) or not isinstance(found.get("name"), str) or "options" not in found:
+    if not isinstance(found, dict):
+        raise _stranger(server)
+    if not isinstance(found.get("name"), str) or not isinstance(found.get("options"), dict):
         raise _stranger(server)
     return {"state": found.get("status", "unknown"), "reason": ""} | found
 

@@ -5,10 +5,11 @@ from typing import Annotated
 
 import typer
 
+from garrison.api.instances.own_options import own_options
 from garrison.base.errors import ApplyFailedError, ConflictError, GarrisonError
 from garrison.cli.options import Json
 from garrison.cli.server.client import ServerClient
-from garrison.cli.server.instance.calls import all_instances, exportable, instance, path_of
+from garrison.cli.server.instance.calls import all_instances, instance, path_of
 from garrison.cli.server.instance.documents import as_yaml, exported, instances_of, read_file
 from garrison.cli.server.instance.options import Options
 from garrison.cli.server.options import ServerUrl, client
@@ -26,7 +27,7 @@ def export(
     """Print what instances are, as YAML that `import` reads. It has the values of their variables."""
     with client(server) as there:
         found = all_instances(there, local=True) if name is None else [instance(there, name)]
-        document = exported({one["name"]: exportable(there, one) for one in found})
+        document = exported({one["name"]: own_options(one) for one in found})
     print(json_module.dumps(document) if json else as_yaml(document), end="\n" if json else "")
     return 0
 

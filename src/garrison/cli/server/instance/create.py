@@ -13,7 +13,7 @@ from garrison.base.errors import UsageError
 from garrison.base.home import home_directory
 from garrison.cli.options import Json
 from garrison.cli.server.instance.arguments import Name, StartTimeout
-from garrison.cli.server.instance.calls import Instance, path_of
+from garrison.cli.server.instance.calls import Instance, path_of, print_notes
 from garrison.cli.server.instance.documents import options_in, read_file, read_text
 from garrison.cli.server.instance.options import Flags, Options, absolute_model, from_line
 from garrison.cli.server.instance.starting import shown_start
@@ -83,11 +83,14 @@ def create(
         memory=memory, env=env or (), on_demand=on_demand, environ=os.environ,
         preset_ini=None if preset is None else read_text(preset)[1],
     )  # fmt: skip
-    options = flags.over(_base(command, context.obj or (), file, engine))
+    base, said = _base(command, context.obj or (), file, engine)
+    options = flags.over(base)
     with client(server) as there:
         if there.local:
             options = absolute_model(options, str(Path.cwd()), str(home_directory() or "/"))
         made: Instance = there.call("POST", path_of(name), body=options)
+        if not json:
+            print_notes(made, said)
         if start:
             begun = there.call("POST", path_of(name, "start"))
             return shown_start(there, begun, wait=True, timeout=timeout, json=json)
@@ -111,18 +114,20 @@ def _serves(options: Options) -> str:
     return str(engine_options.get("model") or "its command")
 
 
-def _base(command: str | None, rest: tuple[str, ...], file: str | None, engine: str | None) -> Options:
-    """What the flags go over."""
+def _base(
+    command: str | None, rest: tuple[str, ...], file: str | None, engine: str | None
+) -> tuple[Options, tuple[str, ...]]:
+    """What the flags go over, and what was said about it."""
     if sum((command is not None, bool(rest), file is not None)) > 1:
         raise UsageError(
             "give a command line or a file, once", hint="garrison instance create NAME -- vllm serve MODEL"
         )
     if file is not None:
-        return options_in(read_file(file), file)
+        return options_in(read_file(file), file), ()
     text = shlex.join(rest) if rest else standard_input(_MOST_CHARACTERS) if command == "-" else command
     if text is None:
-        return {}
+        return {}, ()
     found, notes = from_line(text, engine)
     for note in notes:
         print(f"note: {note}", file=sys.stderr)
-    return found
+    return found, notes

@@ -12,11 +12,12 @@ from typing import Annotated
 
 import typer
 
+from garrison.api.instances.own_options import own_options
 from garrison.base.errors import DeclinedError, InvalidError, UsageError
 from garrison.cli.options import Json
 from garrison.cli.server.client import ServerClient
 from garrison.cli.server.instance.arguments import Name, Yes
-from garrison.cli.server.instance.calls import Instance, exportable, path_of, with_tag
+from garrison.cli.server.instance.calls import Instance, path_of, print_notes, with_tag
 from garrison.cli.server.instance.documents import as_yaml, options_in, read_file
 from garrison.cli.server.instance.options import Options, changed, patch_of, restarts
 from garrison.cli.server.options import ServerUrl, client
@@ -55,7 +56,7 @@ def edit(
         )
     with client(server) as there:
         found, tag = with_tag(there, name)
-        before = exportable(there, found)
+        before = own_options(found)
         after = changed(before, patch) if patch else _edited(name, before)
         if after == before:
             print(json_module.dumps(found) if json else f"{name} is unchanged")
@@ -66,6 +67,7 @@ def edit(
     if json:
         print(json_module.dumps(answer))
     else:
+        print_notes(answer)
         print(f"changed {name}" + (", and restarted it" if restarted else ""))
     return 0
 

@@ -11,7 +11,7 @@ from garrison.base.errors import InvalidError, UsageError
 
 __all__ = [
     "Flags", "Options", "absolute_model", "changed", "from_line", "idle_minutes", "key_and_value", "patch_of",
-    "restarts", "without",
+    "restarts",
 ]  # fmt: skip
 
 Options = dict[str, Any]
@@ -173,15 +173,6 @@ def changed(options: Options, patch: Mapping[str, Any]) -> Options:
 def restarts(before: Mapping[str, Any], after: Mapping[str, Any]) -> bool:
     """Whether an engine that runs has to be restarted to go from the one to the other."""
     return any((before.get(name) or None) != (after.get(name) or None) for name in _OF_THE_ENGINE)
-
-
-def without(options: Mapping[str, Any], *, default_idle_seconds: object) -> Options:
-    """Options without what only shows a default of the server, so that they follow it elsewhere, too."""
-    found = dict(options)
-    idle = found.get("idle_timeout")
-    if isinstance(idle, int | float) and idle * _MINUTE == default_idle_seconds:
-        del found["idle_timeout"]
-    return found
 
 
 def absolute_model(options: Options, directory: str, home: str) -> Options:

@@ -1,0 +1,103 @@
+"""What a server left running when it ended, stopped while no server runs: its engines, and its gateway."""
+
+import os
+import signal
+import time
+from collections.abc import Collection
+from dataclasses import replace
+
+from garrison.base.clock import SystemClock
+from garrison.base.identity import ProcessId, start_time
+from garrison.base.settings import Settings
+from garrison.gateway.ollama.told import RECORD_NAME as OLLAMA
+from garrison.gateway.ollama.told import read_record
+from garrison.instances.book import instance_event
+from garrison.instances.engine_runner import EngineRunner
+from garrison.instances.stored import StoredInstances
+from garrison.instances.values.state import Condition, State
+from garrison.net.thread_pool import ThreadPool
+from garrison.processes.local import local_processes
+from garrison.server.lock import ServerLock
+from garrison.server.offline import stored_instances
+from garrison.server.workers.records import RECORD_NAME as WORKERS
+from garrison.server.workers.records import read_workers
+from garrison.store.sql.store import open_store
+
+__all__ = ["end_left_gateway", "stop_left_engines"]
+
+_POLL_SECONDS = 0.1
+
+
+def end_left_gateway(settings: Settings) -> bool:
+    """End the processes of a gateway whose server was killed, as that would have. Returns whether there were any.
+
+    They finish the requests in progress within the setting `drain_timeout`.
+
+    Raises:
+        ConflictError: a server runs on the data directory, or starts.
+    """
+    if not settings.data_dir.exists():
+        return False
+    lock = ServerLock(settings.data_dir)  # the next server adopts them
+    try:
+        left = [one.process for one in read_workers(settings.data_dir / WORKERS)]
+        if (ollama := read_record(settings.data_dir / OLLAMA)) is not None:
+            left.append(ollama.process)
+        running = [one for one in left if _signal(one, signal.SIGTERM)]
+        deadline = time.monotonic() + settings.drain_timeout + 2.0
+        while any(map(_runs, running)) and time.monotonic() < deadline:
+            time.sleep(_POLL_SECONDS)
+        for one in running:
+            _signal(one, signal.SIGKILL)
+    finally:
+        lock.release()
+    return bool(running)
+
+
+def _runs(process: ProcessId) -> bool:
+    return start_time(process.pid) == process.start
+
+
+def _signal(process: ProcessId, number: int) -> bool:
+    try:
+        return local_processes().signal(process, number)
+    except PermissionError:
+        return False
+
+
+async def stop_left_engines(settings: Settings, reason: str, only: Collection[str] | None = None) -> list[str]:
+    """Stop what runs, as a server would, and record that it has. Returns the names of those that ran.
+
+    Args:
+        only: the instances to stop, which are not resumed by the next server, either; None for all, which are.
+
+    Raises:
+        ConflictError: a server runs on the data directory, or starts.
+        GarrisonError: the database cannot be opened.
+    """
+    if not settings.data_dir.exists():
+        return []
+    lock = ServerLock(settings.data_dir)  # no server may adopt what is being stopped
+    pool = ThreadPool("garrison-left")
+    try:
+        running = [one for one in stored_instances(settings) if one.pid is not None]
+        wanted = [one.record for one in running if only is None or one.record.spec.name in only]
+        runner = EngineRunner(settings, os.environ, ports=settings.instance_port_range, pool=pool)
+        stopped = []
+        for record in wanted:
+            name = record.spec.name
+            await runner.end_left(name, settings.stop_timeout)
+            now = SystemClock().now()
+            condition = Condition(State.STOPPED, now, reason)
+            resumed = record.wanted and only is None
+            stopped.append(replace(record, condition=condition, updated=now, wanted=resumed))
+        if stopped:
+            store = open_store(settings.database)
+            try:
+                events = [instance_event(str(State.STOPPED), one, after={"reason": reason}) for one in stopped]
+                StoredInstances(store, settings.node_name).save(stopped, events)
+            finally:
+                store.close()
+    finally:
+        lock.release()
+    return [one.spec.name for one in stopped]
