@@ -137,7 +137,7 @@ class EngineRunner:
         try:
             engine = await adopt_engine(directory, log, self._pool)
         except (OSError, TimeoutError) as error:
-            _log.warning("an engine cannot be adopted", name=name, error=str(error))
+            _log.warning("an engine cannot be adopted", name=name, error=error.strerror or str(error))
             await self._end_orphan(name, status)
             await self._end_container(name, container)
             return None

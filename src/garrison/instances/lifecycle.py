@@ -82,7 +82,7 @@ class Lifecycle:
         self.cancel_restart(live)
         live.asked_at = asyncio.get_running_loop().time()
         if not placed:
-            self._book.move(live, State.STARTING, "waiting for room")
+            self._book.move(live, State.STARTING, "looking for room")
         steps = self._placed if placed else self._where_there_is_room
         live.start = asyncio.create_task(self._start(live, steps), name=f"start {live.name}")
 

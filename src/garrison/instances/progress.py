@@ -23,7 +23,8 @@ def loading(live: Live, now: float) -> dict[str, object]:
         found["remaining"] = round(max(0.0, live.restart_at - now), 1)
     if live.start is None:
         return found
-    found |= {"phase": "waiting for room", "seconds": round(now - live.asked_at, 1)}
+    waits = live.record.condition.reason.startswith("waiting")
+    found |= {"phase": "waiting for room" if waits else "looking for room", "seconds": round(now - live.asked_at, 1)}
     if live.started_at is None:
         return found
     seconds = now - live.started_at

@@ -3,6 +3,9 @@
 import json
 import os
 import socket
+import subprocess
+import sys
+import tempfile
 import threading
 from pathlib import Path
 from typing import Any
@@ -166,3 +169,27 @@ def test_a_reported_failure_keeps_its_class_and_its_details() -> None:
 def test_a_name_that_no_path_can_hold(name: str) -> None:
     with pytest.raises(InvalidError, match="invalid name"):
         part(name)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs another user, which only root can become")
+@pytest.mark.parametrize("mode", [0o755, 0o700])
+def test_a_server_of_another_user_is_not_said_to_be_absent(mode: int) -> None:
+    code = """
+import os, sys
+from pathlib import Path
+from garrison.base.settings import Settings
+from garrison.cli.server.client import ServerClient
+there = ServerClient(Settings(data_dir=Path(sys.argv[1])))
+there.answers()  # imports everything
+os.setuid(65534)
+there.call("GET", "/instances")
+"""
+    with tempfile.TemporaryDirectory() as name, socket.socket(socket.AF_UNIX) as server:
+        directory = Path(name)
+        server.bind(str(directory / "server.sock"))
+        (directory / "server.sock").chmod(0o600)
+        directory.chmod(mode)
+        argv = [sys.executable, "-c", code, name]
+        done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
+        assert "DeniedError" in done.stderr, done.stderr
+        assert "is not open to this user" in done.stderr

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 from full_pipe import full_pipe
-from server_lab import ServerLab
+from server_lab import ServerLab, wait_for
 from tests_environment import environment
 
 from garrison.base.errors import ConflictError, EngineDiedError, PortForeignError
@@ -159,3 +159,14 @@ def test_a_server_that_ends_early(code: int, expected: type, tmp_path: Path) -> 
     error = ended_early(code, "x\nerror: a server runs there", tmp_path / "server.log")
     assert type(error) is expected
     assert "a server runs there" in error.message
+
+
+def test_a_server_in_the_background_says_what_it_applies(lab: ServerLab, tmp_path: Path, tiny_model: Path) -> None:
+    path = tmp_path / "garrison.yaml"
+    path.write_text(f"stack: box\ninstances: {{one: {{model: {tiny_model}, engine: sim}}}}\n")
+    words = [*UP, "--detach", "-f", str(path)]
+    done = subprocess.run(words, env=lab.environ, capture_output=True, text=True, timeout=_SECONDS, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[1] == "it applies stack box; `garrison status` shows how far it is"
+    wait_for(lambda: lab.http.get("/api/v1/instances/one").is_success, 20, "applied")
+    lab.api("POST", "/shutdown", {"instances": True})

@@ -6,6 +6,7 @@ import json as json_codec
 import os
 import select
 import socket
+import stat
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -263,12 +264,26 @@ class ServerClient:
             )
         if isinstance(error, httpx2.ReadTimeout):
             return UnreachableError(f"the server at {self.place} does not answer", hint="Its log says what it does.")
+        if self.local and self._is_closed_to_us():
+            return DeniedError(
+                f"the server's socket {self.place} is not open to this user",
+                hint="Use its port with --server URL and a key, or become the owner of the data directory.",
+            )
         if self.local:
             return UnreachableError(
                 f"no server runs on this data directory ({self.place})",
                 hint="`garrison up` starts one; `--server URL` or GARRISON_SERVER_URL names another.",
             )
         return UnreachableError(f"{self.place} does not answer: {error}", hint="Check the address and the server.")
+
+    def _is_closed_to_us(self) -> bool:
+        """Whether this user may not even ask if a server runs here."""
+        try:
+            return stat.S_ISSOCK(Path(self.place).stat().st_mode) and not os.access(self.place, os.W_OK)
+        except PermissionError:
+            return True
+        except OSError:
+            return False
 
     def _short(self, path: Path) -> str:
         """A name of the socket that fits into its address."""

@@ -84,7 +84,10 @@ def up(
     if detach and not (request is not None and _runs(values)):
         from garrison.cli.server.detach import detach as in_background
 
-        return in_background(values, *_arguments(config, host, port, log), *_manifests(file))
+        code = in_background(values, *_arguments(config, host, port, log), *_manifests(file))
+        if request is not None:
+            print(f"it applies stack {request.declaration.stack}; `garrison status` shows how far it is")
+        return code
     from garrison.server.lock import ServerLock
 
     try:
