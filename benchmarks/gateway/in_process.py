@@ -15,8 +15,8 @@ import uvloop
 
 from garrison.base.clock import SystemClock
 from garrison.gateway.link import messages
-from garrison.gateway.worker.inbound import Inbound
-from garrison.gateway.worker.outbound import Outbound
+from garrison.gateway.worker.connections.inbound import Inbound
+from garrison.gateway.worker.connections.outbound import Outbound
 from garrison.gateway.worker.plane import Plane
 
 COUNT = 400

@@ -14,7 +14,7 @@ from garrison.base.errors import NotFoundError
 from garrison.fleet.values.declaration import Declaration
 from garrison.gateway.link.messages import RouteValue, Tables, TargetValue
 from garrison.gateway.link.route_settings import FilterValue, LimitsValue
-from garrison.gateway.worker.targets import RouteTable
+from garrison.gateway.worker.table.targets import RouteTable
 from garrison.server.adapters.routes import ends_to_load
 from garrison.server.workers.profiles import Profiles, declared_profiles, pinned, pinned_ends
 

@@ -14,11 +14,11 @@ from typing import Any
 from garrison.base.clock import SystemClock
 from garrison.base.errors import GarrisonError
 from garrison.gateway.link import messages
-from garrison.gateway.worker.exchange import Exchange
-from garrison.gateway.worker.inbound import Inbound
+from garrison.gateway.worker.connections.inbound import Inbound
+from garrison.gateway.worker.exchange.exchange import Exchange
 from garrison.gateway.worker.plane import Plane
-from garrison.gateway.worker.stored_responses import StoredAt
-from garrison.gateway.worker.targets import Target
+from garrison.gateway.worker.table.stored_responses import StoredAt
+from garrison.gateway.worker.table.targets import Target
 
 __all__ = ["JSON", "OK", "Client", "Conn", "FakeLink", "GatewayLab", "Message", "Upstream", "chat", "read_message"]
 

@@ -10,11 +10,11 @@ import msgspec
 from garrison.base.clock import SystemClock
 from garrison.base.errors import GarrisonError
 from garrison.gateway.link.messages import Keys, RouteValue, Settings, Tables, TargetValue
-from garrison.gateway.worker.exchange import Exchange
-from garrison.gateway.worker.inbound import Inbound
+from garrison.gateway.worker.connections.inbound import Inbound
+from garrison.gateway.worker.exchange.exchange import Exchange
 from garrison.gateway.worker.plane import Plane
-from garrison.gateway.worker.stored_responses import StoredAt
-from garrison.gateway.worker.targets import Target
+from garrison.gateway.worker.table.stored_responses import StoredAt
+from garrison.gateway.worker.table.targets import Target
 
 __all__ = ["Place", "Routed", "body_of"]
 

@@ -9,8 +9,8 @@ from routed import Routed, body_of, refuse
 
 from garrison.base.errors import NotReadyError
 from garrison.gateway.link.messages import RouteValue, Tables, TargetValue
-from garrison.gateway.worker.exchange import Exchange
-from garrison.gateway.worker.targets import RouteTable, Target
+from garrison.gateway.worker.exchange.exchange import Exchange
+from garrison.gateway.worker.table.targets import RouteTable, Target
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from garrison.gateway.link.route_settings import AffinityValue
-from garrison.gateway.worker.affinity import Affinity, affinity_of, key_of
+from garrison.gateway.worker.table.affinity import Affinity, affinity_of, key_of
 
 SAID = [{"role": "user", "content": "hi"}]
 

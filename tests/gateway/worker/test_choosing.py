@@ -10,8 +10,8 @@ from routed import Routed, body_of, refuse
 from garrison.base.errors import NotReadyError
 from garrison.gateway.choose.breaker import BreakerState
 from garrison.gateway.link.messages import RouteValue, TargetValue
-from garrison.gateway.worker.exchange import Exchange
-from garrison.gateway.worker.targets import Target
+from garrison.gateway.worker.exchange.exchange import Exchange
+from garrison.gateway.worker.table.targets import Target
 
 
 @pytest.fixture

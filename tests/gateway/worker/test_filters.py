@@ -7,7 +7,7 @@ from gateway_lab import OK, Conn, GatewayLab, chat
 
 from garrison.gateway.link.messages import RouteValue, Tables
 from garrison.gateway.link.route_settings import FilterValue
-from garrison.gateway.worker.targets import Route
+from garrison.gateway.worker.table.targets import Route
 
 HOT = FilterValue(set={"temperature": "1.5", "y": '{"model": null}'}, strip=("logit_bias",))
 
@@ -141,7 +141,7 @@ async def test_a_body_that_cannot_be_changed_is_refused_and_the_connection_is_ke
 
 
 async def test_a_route_without_filters_costs_nothing(filtered: Filtered, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("garrison.gateway.worker.bodies.rewritten", lambda *_: pytest.fail("rewritten"))
+    monkeypatch.setattr("garrison.gateway.worker.exchange.bodies.rewritten", lambda *_: pytest.fail("rewritten"))
     filtered.route()
     assert await filtered.sent(b'{"model":"m"}') == b'{"model":"m"}'
     route = filtered.lab.plane.table.routes["m"]

@@ -130,7 +130,7 @@ async def test_a_client_that_goes_on_sending_after_its_refusal_is_cut_off(
     lab: GatewayLab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("garrison.gateway.worker.sweeping._SWEEP_SECONDS", 0.01)
-    monkeypatch.setattr("garrison.gateway.worker.inbound._LINGER_SECONDS", 0.1)
+    monkeypatch.setattr("garrison.gateway.worker.connections.inbound._LINGER_SECONDS", 0.1)
     lab.sweep()
     client = await lab.client()
     client.send(REFUSED["a huge length"][0])

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from garrison.gateway.worker.heads import (
+from garrison.gateway.worker.heads.heads import (
     DROPPED_TO_COUNT,
     DROPPED_UP,
     KEPT_FOR_CONTROL,

@@ -14,7 +14,7 @@ from garrison.gateway.link import messages
 from garrison.gateway.link.peer import Peer, control_peer, worker_peer
 from garrison.gateway.link.route_settings import AffinityValue, FilterValue, LimitsValue, QueueValue, TimeoutsValue
 from garrison.gateway.worker import link as link_module
-from garrison.gateway.worker.stored_responses import StoredAt
+from garrison.gateway.worker.table.stored_responses import StoredAt
 
 SENT: list[messages.FromControl] = [
     messages.Synced(id=1),

@@ -7,9 +7,9 @@ from garrison.access.permissions import Grants
 from garrison.base.clock import SystemClock
 from garrison.base.errors import DeniedError
 from garrison.gateway.link.messages import RouteValue, Tables, TargetValue
-from garrison.gateway.worker.callers import Callers
-from garrison.gateway.worker.head_facts import HeadFacts
-from garrison.gateway.worker.targets import RouteTable
+from garrison.gateway.worker.heads.head_facts import HeadFacts
+from garrison.gateway.worker.table.callers import Callers
+from garrison.gateway.worker.table.targets import RouteTable
 
 HEAD = HeadFacts(b"GET", b"/", [(b"authorization", b"Bearer k")])
 TARGETS = [TargetValue(id=f"instance:{name}", url=f"http://127.0.0.1:{port}") for name, port in (("a", 1), ("b", 2))]

@@ -10,7 +10,7 @@ from garrison.access.buckets import Standing
 from garrison.access.limiter import LimitKind
 from garrison.access.permissions import Limits
 from garrison.gateway.link.route_settings import LimitsValue
-from garrison.gateway.worker.rates import rate_headers
+from garrison.gateway.worker.table.rates import rate_headers
 
 
 async def answers(conn: Conn) -> None:

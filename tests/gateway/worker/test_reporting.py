@@ -23,7 +23,8 @@ from garrison.gateway.link.reports import (
     SpentStored,
     Used,
 )
-from garrison.gateway.worker import finished, reporting
+from garrison.gateway.worker import reporting
+from garrison.gateway.worker.accounts import finished
 
 USAGE = b'{"usage":{"prompt_tokens":7,"completion_tokens":3,"prompt_tokens_details":{"cached_tokens":2}}}'
 COUNTED = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%b" % (len(USAGE), USAGE)

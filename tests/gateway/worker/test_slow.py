@@ -117,8 +117,8 @@ def short(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(f"{_SWEEPING}._HEAD_SECONDS", 0.15)
     monkeypatch.setattr(f"{_SWEEPING}._BODY_SECONDS", 0.15)
     monkeypatch.setattr(f"{_SWEEPING}._IDLE_SECONDS", 0.3)
-    monkeypatch.setattr("garrison.gateway.worker.inbound._LINGER_SECONDS", 0.1)
-    monkeypatch.setattr("garrison.gateway.worker.inbound._UNREAD_SECONDS", 0.1)
+    monkeypatch.setattr("garrison.gateway.worker.connections.inbound._LINGER_SECONDS", 0.1)
+    monkeypatch.setattr("garrison.gateway.worker.connections.inbound._UNREAD_SECONDS", 0.1)
 
 
 @pytest.mark.usefixtures("short")

@@ -9,10 +9,10 @@ from gateway_lab import Conn, GatewayLab, chat
 
 from garrison.gateway.link.reports import InProgressValue, Used
 from garrison.gateway.requests.paths import classify
-from garrison.gateway.worker.account import Account
-from garrison.gateway.worker.ledger import Ledger
+from garrison.gateway.worker.accounts.account import Account
+from garrison.gateway.worker.accounts.ledger import Ledger
+from garrison.gateway.worker.accounts.stats import Stats
 from garrison.gateway.worker.live import cancel, live_requests
-from garrison.gateway.worker.stats import Stats
 from garrison.server.workers.totals import Totals
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"

@@ -11,7 +11,7 @@ from lab_keys import key, told_keys
 
 from garrison.access.permissions import Grants
 from garrison.gateway.link.messages import RouteValue, Tables, TargetValue
-from garrison.gateway.worker.stored_responses import IdReader, StoredAt, StoredResponses, previous_response
+from garrison.gateway.worker.table.stored_responses import IdReader, StoredAt, StoredResponses, previous_response
 
 
 class Engine:

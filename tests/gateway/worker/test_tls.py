@@ -14,7 +14,7 @@ from served import Certify
 @pytest_asyncio.fixture
 async def over_tls(tmp_path: Path, certify: Certify, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[GatewayLab]:
     monkeypatch.setattr("garrison.gateway.worker.sweeping._SWEEP_SECONDS", 0.01)
-    monkeypatch.setattr("garrison.gateway.worker.inbound._LINGER_SECONDS", 0.2)
+    monkeypatch.setattr("garrison.gateway.worker.connections.inbound._LINGER_SECONDS", 0.2)
     named = certify("localhost")
     made = GatewayLab(tmp_path)
     await made.start(named.server())

@@ -3,7 +3,7 @@
 import pytest
 from gateway_lab import OK, Conn, GatewayLab, Message, chat
 
-from garrison.gateway.worker.finished import finished_value
+from garrison.gateway.worker.accounts.finished import finished_value
 
 ID, PARENT = b"4bf92f3577b34da6a3ce929d0e0e4736", b"00f067aa0ba902b7"
 GIVEN = b"00-%b-%b-01" % (ID, PARENT)

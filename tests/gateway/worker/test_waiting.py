@@ -14,7 +14,7 @@ from garrison.base.errors import NotReadyError
 from garrison.gateway.link.messages import RouteValue, Tables
 from garrison.gateway.link.reports import Phase
 from garrison.gateway.link.route_settings import LimitsValue, QueueValue
-from garrison.gateway.worker.finished import finished_value
+from garrison.gateway.worker.accounts.finished import finished_value
 from garrison.gateway.worker.live import live_requests
 
 

@@ -8,7 +8,7 @@ from framing import Requests, Responses, cuts, damaged
 from hypothesis import given
 from hypothesis import strategies as st
 
-from garrison.gateway.worker.head_facts import HeadFacts
+from garrison.gateway.worker.heads.head_facts import HeadFacts
 from garrison.net.http1.known_heads import KnownHeads, split_head
 from garrison.net.http1.limits import HeaderList, Limits
 

@@ -1,14 +1,13 @@
 """A worker: the process that owns the public port. One event loop, no disk, no database, no lock.
 
-    inbound        connections of clients: requests in, answers out, one after the other
-    exchange       one request to a model, from its head to the last byte of its answer
-    account        what a request uses: tokens against limits, and what is reported at its end
-    passing        one request to the control process, streamed both ways; other protocols after an upgrade
-    outbound       connections to targets
-    targets        what there is: routes by name, targets with their idle connections
-    callers        keys and limits
-    link           the connection to the control process
     worker         startup, main_loop, shutdown
+    link           the connection to the control process; `reporting` says there what was used, and what is in progress
+    plane          what all connections share: settings, tables, callers, and the limits of time
+    exchange       one request to a model, from its head to the last byte of its answer
+    connections    of clients, to targets, and requests that are passed on as they are
+    table          what there is: routes, targets with their idle connections, callers
+    accounts       what a request uses, and what is kept of it until it is reported
+    heads          what is read in heads, and what is passed on of them
 
-A warm request costs callbacks only: no task is made for it, and nothing waits.
+Each imports those below it. A warm request costs callbacks only: no task is made for it, and nothing waits.
 """

@@ -4,11 +4,11 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
 from garrison.base.errors import GarrisonError
-from garrison.gateway.worker.stored_responses import StoredAt
-from garrison.gateway.worker.targets import Target
+from garrison.gateway.worker.table.stored_responses import StoredAt
+from garrison.gateway.worker.table.targets import Target
 
 if TYPE_CHECKING:
-    from garrison.gateway.worker.exchange import Exchange
+    from garrison.gateway.worker.exchange.exchange import Exchange
 
 __all__ = ["ControlLink"]
 

@@ -11,11 +11,11 @@ from garrison.base.logs import logger
 from garrison.gateway.link import messages
 from garrison.gateway.link.peer import Peer, worker_peer
 from garrison.gateway.link.reports import Cancel, ListLive, SpentStored
-from garrison.gateway.worker.exchange import Exchange
+from garrison.gateway.worker.exchange.exchange import Exchange
 from garrison.gateway.worker.plane import Plane
 from garrison.gateway.worker.reporting import Reporting
-from garrison.gateway.worker.stored_responses import StoredAt
-from garrison.gateway.worker.targets import Target
+from garrison.gateway.worker.table.stored_responses import StoredAt
+from garrison.gateway.worker.table.targets import Target
 
 __all__ = ["Link"]
 

@@ -4,9 +4,9 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from garrison.gateway.link.reports import InProgressValue, LiveValue, Phase
-from garrison.gateway.worker.exchange import Exchange
-from garrison.gateway.worker.finished import path_of, shown
-from garrison.gateway.worker.inbound import Inbound
+from garrison.gateway.worker.accounts.finished import path_of, shown
+from garrison.gateway.worker.connections.inbound import Inbound
+from garrison.gateway.worker.exchange.exchange import Exchange
 
 if TYPE_CHECKING:
     from garrison.gateway.worker.plane import Plane

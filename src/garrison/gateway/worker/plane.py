@@ -18,24 +18,24 @@ from garrison.gateway.requests.errors import Answer, error_answer, speaks_anthro
 from garrison.gateway.requests.near import near_names
 from garrison.gateway.requests.nested import needs_one_of
 from garrison.gateway.requests.paths import Asked, Kind
-from garrison.gateway.worker.account import Account
-from garrison.gateway.worker.callers import Callers
+from garrison.gateway.worker.accounts.account import Account
+from garrison.gateway.worker.accounts.finished import FinishedRequests
+from garrison.gateway.worker.accounts.stats import Stats
+from garrison.gateway.worker.connections.inbound import Inbound, Request, Work
+from garrison.gateway.worker.connections.metered import Metered
+from garrison.gateway.worker.connections.outbound import Outbound, connect
+from garrison.gateway.worker.connections.passing import Passing
 from garrison.gateway.worker.control_link import ControlLink
-from garrison.gateway.worker.exchange import Exchange
-from garrison.gateway.worker.finished import FinishedRequests
-from garrison.gateway.worker.heads import KEPT_FOR_CONTROL
-from garrison.gateway.worker.inbound import Inbound, Request, Work
-from garrison.gateway.worker.listing import Listing
-from garrison.gateway.worker.metered import Metered
-from garrison.gateway.worker.outbound import Outbound, connect
-from garrison.gateway.worker.passing import Passing
-from garrison.gateway.worker.response_routes import response_route
-from garrison.gateway.worker.router import Feed, LoadCall, loaded_alone
-from garrison.gateway.worker.stats import Stats
-from garrison.gateway.worker.stored_responses import StoredAt, StoredResponses
+from garrison.gateway.worker.exchange.exchange import Exchange
+from garrison.gateway.worker.exchange.upgrade import Upgrade, wants_upgrade
+from garrison.gateway.worker.heads.heads import KEPT_FOR_CONTROL
 from garrison.gateway.worker.sweeping import Timed, sweep
-from garrison.gateway.worker.targets import End, Route, RouteTable, Target
-from garrison.gateway.worker.upgrade import Upgrade, wants_upgrade
+from garrison.gateway.worker.table.callers import Callers
+from garrison.gateway.worker.table.listing import Listing
+from garrison.gateway.worker.table.response_routes import response_route
+from garrison.gateway.worker.table.router import Feed, LoadCall, loaded_alone
+from garrison.gateway.worker.table.stored_responses import StoredAt, StoredResponses
+from garrison.gateway.worker.table.targets import End, Route, RouteTable, Target
 from garrison.net.http1.known_heads import KnownHeads
 
 __all__ = ["Plane"]

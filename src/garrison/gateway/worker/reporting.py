@@ -17,8 +17,8 @@ from garrison.gateway.link.reports import (
     SpentStored,
     Used,
 )
-from garrison.gateway.worker.finished import finished_value
-from garrison.gateway.worker.ledger import Ledger
+from garrison.gateway.worker.accounts.finished import finished_value
+from garrison.gateway.worker.accounts.ledger import Ledger
 from garrison.gateway.worker.live import cancel, in_progress, live_requests
 
 if TYPE_CHECKING:

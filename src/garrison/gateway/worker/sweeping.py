@@ -7,7 +7,7 @@ import asyncio
 from collections.abc import Callable, Collection
 from typing import Protocol
 
-from garrison.gateway.worker.inbound import Inbound
+from garrison.gateway.worker.connections.inbound import Inbound
 
 __all__ = ["Timed", "sweep"]
 

@@ -12,7 +12,7 @@ from garrison.base.clock import SystemClock
 from garrison.base.identity import start_time
 from garrison.base.logs import logger
 from garrison.gateway.link import messages
-from garrison.gateway.worker.inbound import Inbound
+from garrison.gateway.worker.connections.inbound import Inbound
 from garrison.gateway.worker.link import Link
 from garrison.gateway.worker.plane import Plane
 
