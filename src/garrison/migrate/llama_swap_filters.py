@@ -36,7 +36,7 @@ def add_filters(model: str, name: str, body: Mapping[str, Any], own: Macros, fou
             more["set"] = {**more.get("set", {}), **values}
         elif _is_free(alias, found, at):
             more.setdefault("aliases", {})[alias] = {"set": values} if values else {}
-    if "concurrencyLimit" in body and _limit(body["concurrencyLimit"], found, where):
+    if body.get("concurrencyLimit") is not None and _limit(body["concurrencyLimit"], found, where):
         more["limits"] = {"concurrent": body["concurrencyLimit"]}
         found.remark(f"{where}.concurrencyLimit", "more requests than that wait; `queue` of the route bounds them")
     if more:

@@ -33,6 +33,9 @@ _OF_THE_SERVER = ("host", "port", "api_key", "api_key_file", "uds")
 
 _PATHS_OF_ROUTERS = ("models_dir", "models-dir", "models_preset", "models-preset")
 
+_NO_VALUE = "has no value"
+_GIVE_ONE = "Give it a value, or remove the line."
+
 _LOOPBACK = re.compile(r"https?://(localhost|127\.[0-9.]+|\[::1\])([:/]|\Z)", re.IGNORECASE)
 
 T = TypeVar("T")
@@ -140,7 +143,10 @@ class _Walk:
                 continue
             at = (*source, word)
             if model is None:
-                found[word] = self.value(item, at, (*path, word), _mapping_member(kind))
+                member = _mapping_member(kind)
+                holds_values = _model(member) is not None or path[:1] + path[2:] == ("instances", "options")
+                if not (holds_values and self.refuse_empty(item, (*path, word), at)):
+                    found[word] = self.value(item, at, (*path, word), member)
                 continue
             name = known.get(word)
             if name is None and model is AdapterModel and word.lower() in _READ_ONLY:
@@ -156,7 +162,8 @@ class _Walk:
                 self.mistake((*path, name), at, text, "Remove one of the two.")
             else:
                 spelled[name] = word
-                found[name] = self.value(item, at, (*path, name), model.model_fields[name].annotation)
+                if not self.refuse_empty(item, (*path, name), at):
+                    found[name] = self.value(item, at, (*path, name), model.model_fields[name].annotation)
         return found
 
     def key(self, key: Any, source: Path) -> str | None:
@@ -208,6 +215,16 @@ class _Walk:
         elif self.variables:
             return substitute(text, {})
         return text
+
+    def refuse_empty(self, value: Any, path: Path, source: Path) -> bool:
+        """Refuse a key without a value: it was meant to have one, and the default must not take its place.
+
+        Another program writes null for what is not set, so its output, without variables, may have it.
+        """
+        if value is not None or not self.variables:
+            return False
+        self.mistake(path, source, f"{dotted(path)}: {_NO_VALUE}", _GIVE_ONE)
+        return True
 
     def mistake(self, path: Path, source: Path, text: str, hint: str) -> None:
         self.problems.add(self.document.where(source), path, text, hint)

@@ -41,7 +41,11 @@ def expand(document: Document, directory: Path, problems: Problems, warnings: li
     model = content["model"]
     name = instance_name(model) if isinstance(model, str) else "model"
     for key, why in _OF_SERVE.items():
-        if key in content:
+        if key not in content:
+            continue
+        if content[key] in (None, ""):
+            problems.add(document.where((key,)), (key,), f"{key}: has no value", "Give it a value, or remove the line.")
+        else:
             warnings.append(f"{document.where((key,))}: ignored {key!r}: {why}")
     moved: dict[Place, Place] = {("instances", name): (), ("instances",): ()}
     instance = {key: value for key, value in content.items() if key not in ("stack", "adapters", *_OF_SERVE)}
@@ -52,7 +56,7 @@ def expand(document: Document, directory: Path, problems: Problems, warnings: li
     adapters = content.get("adapters")
     if isinstance(adapters, dict):
         for label, source in adapters.items():
-            if isinstance(source, str) and "/" not in source and source not in (".", ".."):
+            if isinstance(source, str) and "/" not in source and source not in ("", ".", ".."):
                 path: Place = ("adapters", str(label))
                 text = (
                     f"{dotted(path)}: {source!r} is the name of an imported adapter, which only `garrison serve` knows"
@@ -62,8 +66,9 @@ def expand(document: Document, directory: Path, problems: Problems, warnings: li
         stack["adapters"] = {label: _adapter(name, source) for label, source in adapters.items()}
         moved |= {("adapters", label, "lora_path"): ("adapters", label) for label in adapters}
         moved |= {("adapters", label): ("adapters", label) for label in adapters}
-    elif adapters is not None:
+    elif "adapters" in content:
         stack["adapters"] = adapters
+        moved[("adapters",)] = ("adapters",)
     return Document(document.name, stack, _Moved(document.positions, moved))
 
 
