@@ -6,11 +6,13 @@ import subprocess
 import sys
 import threading
 import time
+import urllib.request
 from dataclasses import replace
 
 import pytest
 from fleet_files import write
 from full_pipe import full_pipe
+from server_lab import free_port
 
 from garrison.cli.fleet.agent import _seconds
 from garrison.net.errors import TransportCause
@@ -72,6 +74,20 @@ def test_an_interval_is_written_as_in_the_manifest(text, seconds):
     assert _seconds(text) == seconds
 
 
+@pytest.mark.parametrize("json", [(), ("--json",)], ids=["text", "json"])
+def test_a_stack_that_does_not_exist(cli, world, file, json):
+    done = cli("agent", *json, "--once", "--stack", "nope")
+    assert (done.code, "nothing applied" in done.out) == (1, False)
+    assert "no stack 'nope' on record" in (done.out if json else done.err)
+    assert "On record: lab. `garrison apply` makes a stack of a manifest." in (done.out if json else done.err)
+
+
+def test_a_single_pass_has_no_port(cli, world, file):
+    done = cli("agent", "--once", "--metrics-port", "19000")
+    assert done.code == 64
+    assert "mutually exclusive" in done.err
+
+
 @pytest.mark.parametrize("text", ["soon", "0.01", "-1", "2d"])
 def test_an_invalid_interval(cli, world, text):
     done = cli("agent", "--once", f"--interval={text}")
@@ -116,6 +132,34 @@ def test_a_signal_ends_it_gracefully(running, number):
     assert err == ""
     assert "stopping after work in progress" in out
     assert out.splitlines()[-1].endswith("· stopped")
+
+
+@pytest.mark.system
+def test_it_shows_that_it_is_alive(cli, running):
+    """In `status`, until it ends; on its port; and as dead, after a kill."""
+    port = free_port()
+    process = running("--interval", "0.2", "--metrics-port", str(port))
+    assert "watching 2 targets in 1 stack" in process.stdout.readline()
+    deadline = time.monotonic() + 30
+    while not (found := json.loads(cli("status", "--cached", "--json").out)["agents"]) or not found[0]["looked_at"]:
+        assert time.monotonic() < deadline
+    assert (found[0]["pid"], found[0]["state"]) == (process.pid, "working")
+    assert f"(pid {process.pid})" in cli("status", "--cached").out
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=10) as answer:
+        told = json.load(answer)
+    assert (told["ok"], told["targets"]) == (True, 2)
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
+        assert b"garrison_agent_targets 2.0" in answer.read()
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait(20)
+    assert f"(pid {process.pid}) was killed; last look" in cli("status", "--cached").out
+    after = running("--interval", "0.2")
+    assert "watching" in after.stdout.readline()
+    while [one["pid"] for one in json.loads(cli("status", "--cached", "--json").out)["agents"]] != [after.pid]:
+        assert time.monotonic() < deadline
+    os.kill(after.pid, signal.SIGTERM)
+    after.communicate(timeout=30)
+    assert json.loads(cli("status", "--cached", "--json").out)["agents"] == []
 
 
 def test_hooks_of_the_manifest_are_called(cli, world, tmp_path):

@@ -11,6 +11,7 @@ from garrison.store.records import (
     ActionRecord,
     ActionResult,
     ActionState,
+    AgentRecord,
     CommandRecord,
     Event,
     Holder,
@@ -94,6 +95,11 @@ def lease(token: str = "t1", stack: str = "cabinet", *, until: float = 30, **val
     return Lease(
         **{"stack": stack, "token": token, "holder": holder, "acquired_at": START, "expires_at": at(until)} | values
     )
+
+
+def an_agent(token: str = "a1", *, alive: float = 0, **values: Any) -> AgentRecord:
+    holder = Holder(host="node/boot", pid=8, started=100, user="ada", purpose="agent")
+    return AgentRecord(**{"token": token, "holder": holder, "since": START, "alive_at": at(alive)} | values)
 
 
 def an_api_key(**values: Any) -> KeyRow:

@@ -5,7 +5,22 @@ from datetime import datetime, timedelta, timezone
 from types import MappingProxyType
 
 import pytest
-from store_samples import START, action, at, command, done, event, key, lease, resource, save, seen, stack, target
+from store_samples import (
+    START,
+    action,
+    an_agent,
+    at,
+    command,
+    done,
+    event,
+    key,
+    lease,
+    resource,
+    save,
+    seen,
+    stack,
+    target,
+)
 
 from garrison.base.errors import ConflictError, InternalError
 from garrison.store.fleet_store import FleetStore
@@ -442,6 +457,24 @@ class TestCommands:
             (command("c4"), [action(0, "c4")]),
         ]
         assert store.unfinished("nobody") == []
+
+
+class TestAgents:
+    def test_the_last_sign_of_life_counts(self, store: FleetStore):
+        store.beat(an_agent(stacks=("cabinet",)))
+        store.beat(an_agent("a2", alive=1, since=at(1), looked_at=at(1)))
+        store.beat(an_agent(alive=15, looked_at=at(14)))
+        assert store.agents() == [
+            an_agent(stacks=("cabinet",), alive=15, looked_at=at(14)),
+            an_agent("a2", alive=1, since=at(1), looked_at=at(1)),
+        ]
+
+    def test_one_that_ended_is_dropped(self, store: FleetStore):
+        store.beat(an_agent())
+        store.beat(an_agent("a2"))
+        store.drop_agents(["a1", "nobody"])
+        store.drop_agents([])
+        assert [one.token for one in store.agents()] == ["a2"]
 
 
 def terms(found):

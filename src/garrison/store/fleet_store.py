@@ -10,6 +10,7 @@ UnreachableError (the server is down), DeniedError, InvalidError (damaged, or no
 
 from typing import Protocol
 
+from garrison.store.agent_store import AgentStore
 from garrison.store.audit_store import AuditStore
 from garrison.store.command_store import CommandStore
 from garrison.store.event_store import EventStore
@@ -31,6 +32,7 @@ class FleetStore(
     ResourceStore,
     CommandStore,
     LeaseStore,
+    AgentStore,
     EventStore,
     InstanceStore,
     KeyStore,

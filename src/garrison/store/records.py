@@ -13,6 +13,7 @@ __all__ = [
     "ActionRecord",
     "ActionResult",
     "ActionState",
+    "AgentRecord",
     "Changes",
     "CommandRecord",
     "CommandState",
@@ -246,6 +247,25 @@ class Lease:
     holder: Holder
     acquired_at: datetime
     expires_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AgentRecord:
+    """An agent that keeps the fleet. Times are those of its machine's clock.
+
+    Attributes:
+        token: identifies this run of it.
+        alive_at: when it last said that it lives.
+        looked_at: when it last looked at a target; None for not yet.
+        stacks: those it keeps; None for all.
+    """
+
+    token: str
+    holder: Holder
+    since: datetime
+    alive_at: datetime
+    looked_at: datetime | None = None
+    stacks: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,6 +11,7 @@ from garrison.store.records import (
     ActionRecord,
     ActionResult,
     ActionState,
+    AgentRecord,
     Changes,
     CommandRecord,
     CommandState,
@@ -299,6 +300,22 @@ class MemoryStore(InstancesInMemory, AccessInMemory, UsageInMemory):
         return [
             self._leases[stack] for stack in sorted(self._leases) if now is None or self._leases[stack].expires_at > now
         ]
+
+    # --- agents
+
+    @locked
+    def beat(self, agent: AgentRecord) -> None:
+        known = self._agents.get(agent.token, agent)
+        self._agents[agent.token] = replace(known, alive_at=agent.alive_at, looked_at=agent.looked_at)
+
+    @locked
+    def agents(self) -> list[AgentRecord]:
+        return sorted(self._agents.values(), key=lambda one: (one.since, one.token))
+
+    @locked
+    def drop_agents(self, tokens: Collection[str]) -> None:
+        for token in tokens:
+            self._agents.pop(token, None)
 
     # --- events
 

@@ -15,6 +15,7 @@ from garrison.store.instance_store import InstanceRow
 from garrison.store.key_store import KeyRow
 from garrison.store.records import (
     ActionRecord,
+    AgentRecord,
     CommandRecord,
     Event,
     Key,
@@ -61,6 +62,7 @@ class MemoryState:
         self._commands: dict[str, CommandRecord] = {}
         self._actions: defaultdict[str, dict[int, ActionRecord]] = defaultdict(dict)
         self._leases: dict[str, Lease] = {}
+        self._agents: dict[str, AgentRecord] = {}
         self._events: list[Event] = []
         self._last_event = 0
         self._instances: dict[int, InstanceRow] = {}

@@ -17,6 +17,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import create_engine, inspect, text
 from store_samples import (
     action,
+    an_agent,
     an_api_key,
     an_audited_call,
     at,
@@ -119,6 +120,7 @@ def test_a_database_of_a_released_program_is_brought_up(dump: Path, tmp_path: Pa
     assert store.keys_revision() == with_keys
     assert store.audit() == ([an_audited_call(id=1)] if with_keys else [])
     assert store.usage(at().date(), at().date(), by=UsageBy) == ([used()] if dump.stem >= "0006" else [])
+    assert store.agents() == ([an_agent()] if dump.stem >= "0007" else [])
 
 
 _PLACES = [("cabinet", "a", "x"), (None, "a", "y"), (None, "a", None), ("cabinet", None, None), (None, None, None)]
@@ -326,6 +328,7 @@ def write_fixture(path: Path) -> None:
     store.create_key(an_api_key())
     store.add_audit([an_audited_call()])
     store.add_usage([usage_batch(used())], at())
+    store.beat(an_agent())
     store.close()
     with sqlite3.connect(database) as connection:
         connection.execute("UPDATE meta SET identity = ?", ("0" * 32,))

@@ -2,6 +2,8 @@
 
 import asyncio
 import signal
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING, Annotated
 
@@ -42,6 +44,16 @@ def agent(
         list[str] | None, typer.Option("--stack", "-s", metavar="NAME", help="Only these stacks; repeatable.")
     ] = None,
     once: Annotated[bool, typer.Option("--once", help="Look at every target once, do what is due, and exit.")] = False,
+    metrics_port: Annotated[
+        int | None,
+        typer.Option(
+            "--metrics-port",
+            metavar="PORT",
+            min=1,
+            max=65535,
+            help="Answer GET /health and GET /metrics (Prometheus) on this port of 127.0.0.1.",
+        ),
+    ] = None,
     log: Log = None,
     json: Json = False,
 ) -> int:
@@ -49,6 +61,7 @@ def agent(
 
     Looks at every target on a timer, carries out owed actions, and repairs drift
     where a stack's policy is `on_drift: restore`. Prints one line per event.
+    `garrison status` shows who keeps the fleet, and when it last looked.
 
     SIGTERM or Ctrl-C stops the agent after work in progress. A second one stops
     it now; the next start settles the actions this interrupts. With --once the
@@ -60,6 +73,8 @@ def agent(
     from garrison.cli.fleet.wiring import open_fleet
     from garrison.cli.views.agent import AgentView, SilentAgentView
 
+    if once and metrics_port is not None:
+        raise UsageError("--once and --metrics-port are mutually exclusive", hint="One pass ends before it is scraped.")
     seconds = None if interval is None else _seconds(interval)
     values = settings("fleet", "log", log_format=log)
     options = {"interval": seconds, "stacks": stack, "once": once, "database": values.database}
@@ -70,7 +85,12 @@ def agent(
         asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
     ):
         view = AgentView(fleet.clock, json=json) if json or shows_view(logged) else SilentAgentView()
-        return runner.run(_run(fleet, view, interval=seconds, stacks=stack, once=once, retention=values.retention))
+        return runner.run(
+            _run(
+                fleet, view, interval=seconds, stacks=stack, once=once, retention=values.retention,
+                metrics_port=metrics_port,
+            )
+        )  # fmt: skip
 
 
 def _seconds(text: str) -> float:
@@ -98,6 +118,7 @@ async def _run(
     stacks: list[str] | None,
     once: bool,
     retention: int,
+    metrics_port: int | None,
 ) -> int:
     from garrison.cli.fleet.wiring import INTERRUPTED
     from garrison.fleet.agent.log import AgentLog
@@ -120,7 +141,8 @@ async def _run(
             retention=timedelta(days=retention),
             observer=observer,
         )
-        forced = await _until_stopped(made, view, once=once)
+        async with _asked_on(metrics_port, made, fleet):
+            forced = await _until_stopped(made, view, once=once)
     _log.info("stopped", forced=forced, output_dropped=view.dropped, **made.state.facts())
     if not once:
         view.note("stopped now; the next start settles interrupted actions" if forced else "stopped")
@@ -128,6 +150,27 @@ async def _run(
     if forced:
         return INTERRUPTED
     return _exit_code(made) if once else ExitCode.OK
+
+
+@asynccontextmanager
+async def _asked_on(port: int | None, made: "Agent", fleet: "Fleet") -> AsyncIterator[None]:
+    """Answer about the agent on a port of loopback, if there is one."""
+    if port is None:
+        yield
+        return
+    from garrison.fleet.agent.metrics import AgentMetrics, health
+    from garrison.fleet.agent.port import AgentPort
+
+    since = fleet.clock.now()
+    listener = AgentPort(
+        lambda: health(made.state, fleet.clock.monotonic(), since), AgentMetrics(made.state, since).text
+    )
+    await listener.listen(port)
+    _log.info("listening", url=f"http://127.0.0.1:{listener.number}/metrics")
+    try:
+        yield
+    finally:
+        await listener.close()
 
 
 async def _until_stopped(made: "Agent", view: "AgentView | SilentAgentView", *, once: bool) -> bool:

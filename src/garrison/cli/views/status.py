@@ -8,6 +8,7 @@ from rich.text import Text
 from garrison.cli.views.age import ago, duration, utc
 from garrison.cli.views.not_asked import is_local, local_hint
 from garrison.cli.views.page import Page, counted, plain, sentence, shortened
+from garrison.fleet.report.agents import AgentStatus
 from garrison.fleet.report.status import AdapterStatus, FleetStatus, StackStatus, TargetStatus
 from garrison.fleet.values.cures import is_silent
 
@@ -68,6 +69,37 @@ def _summary(status: FleetStatus, page: Page) -> None:
     if insecure:
         warning = f"INSECURE: the certificate of {sentence(insecure)} is not verified"
         page.line("  ", ("! ", "bold red"), (warning, "bold red"))
+    _agents(status, page)
+
+
+def _agents(status: FleetStatus, page: Page) -> None:
+    """Print who keeps the fleet, since when, and whether it still does."""
+    head = Text("  agent     ", "dim")
+    if not status.agents:
+        page.entry(head, Text("none runs; `garrison agent` keeps the fleet as applied", "dim"))
+        return
+    for one in status.agents:
+        page.entry(head, _agent(one, status.at))
+    if all(one.state != "working" for one in status.agents):
+        page.entry(Text("    → ", "dim"), Text("Until `garrison agent` runs again, nothing is repaired.", "dim"))
+
+
+def _agent(one: AgentStatus, now: datetime) -> Text:
+    looked = f"last look {ago(one.looked_at, now)}" if one.looked_at else "no look yet"
+    kept = f"; keeps {sentence(one.stacks)}" if one.stacks is not None else ""
+    if one.state == "working":
+        return Text.assemble(
+            ("✓ ", "green"),
+            plain(f"{one.holder} (pid {one.pid})"),
+            (plain(f"  since {utc(one.since)} UTC, {looked}{kept}"), "dim"),
+        )
+    silent = duration((now - one.alive_at).total_seconds())
+    what = "was killed" if one.state == "dead" else f"has been silent for {silent}, and may hang"
+    return Text.assemble(
+        ("! ", "yellow"),
+        (plain(f"{one.holder} (pid {one.pid}) {what}"), "yellow"),
+        (plain(f"; {looked}{kept}"), "dim"),
+    )
 
 
 def _counts(counts: Mapping[str, int]) -> list[Text]:

@@ -173,6 +173,7 @@ class Looks:
 
     def _saw(self, seen: Sighting) -> None:
         self._state.looks += 1
+        self._state.looked_at = seen.at
         asked = self._looking.pop(seen.target)
         one = self._list.targets.get(seen.target)
         if one is None:  # forgotten while it was looked at

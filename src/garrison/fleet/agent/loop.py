@@ -30,6 +30,7 @@ from datetime import timedelta
 from garrison.base.bugs import bug_words
 from garrison.base.errors import GarrisonError
 from garrison.base.logs import logger
+from garrison.fleet.agent.heartbeat import Heartbeat
 from garrison.fleet.agent.looks import Looks
 from garrison.fleet.agent.recorder import Recorder
 from garrison.fleet.agent.repairs import Repairs
@@ -41,6 +42,7 @@ from garrison.fleet.context import Fleet
 from garrison.fleet.hooks.queues import Hooks
 from garrison.fleet.observe.observer import Observer
 from garrison.fleet.operations.repair import Repaired
+from garrison.fleet.report.inspect import no_stack
 from garrison.fleet.values.view import FleetView
 from garrison.store.records import Event
 
@@ -101,6 +103,8 @@ class Agent:
         self._step_limit: asyncio.Timeout | None = None
         """Of the step in progress; set when a stop is requested."""
         self._schedule = Schedule()
+        self._only = stacks
+        self._heartbeat = Heartbeat(fleet, self.state, stacks)
         self._list = WatchList(fleet, self.state, stacks=stacks, interval=interval)
         self._recorder = Recorder(fleet, on_event=on_event, hooks=hooks, note=view.note)
         self._upkeep = Upkeep(
@@ -147,10 +151,13 @@ class Agent:
         """Read what to keep, and what killed commands left behind.
 
         Raises:
+            InvalidError: one of the stacks to keep does not exist.
             GarrisonError: the store cannot be read.
         """
         await self._recorder.start()
         await self._follow()
+        if missing := sorted(set(self._only or ()) - self._list.heads.keys()):
+            raise no_stack(missing[0], await self._fleet.read(self._fleet.store.stacks, at=()))
 
     async def main_loop(self) -> None:
         """Run until `request_stop`.
@@ -162,6 +169,7 @@ class Agent:
             try:
                 async with asyncio.timeout(None) as self._step_limit:
                     await self.step()
+                    await self._heartbeat.beat()
             except TimeoutError:
                 self._view.note(f"the store did not answer within {_LAST_WRITE_SECONDS:g} s", "error")
                 return
@@ -175,6 +183,7 @@ class Agent:
                 await self._stopped_within(wait)
                 wait = min(_LONGEST_STORE_WAIT, 2 * wait)
                 continue
+            self.state.stepped_at = self._fleet.clock.monotonic()
             if reported:
                 self._view.note("the store works again", "info")
             wait, reported = _FIRST_STORE_WAIT, set()
@@ -186,6 +195,7 @@ class Agent:
         await self._upkeep.close()
         await self._repairs.close(seconds)
         await self._recorder.close(_LAST_WRITE_SECONDS)
+        await self._heartbeat.close()
         if self._hooks is not None:
             await self._hooks.close(_HOOKS_SECONDS)
 

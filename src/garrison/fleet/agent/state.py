@@ -1,6 +1,7 @@
 """Counters of a running agent, for views and tests."""
 
 from dataclasses import dataclass
+from datetime import datetime
 
 __all__ = ["AgentState"]
 
@@ -11,6 +12,8 @@ class AgentState:
 
     Attributes:
         out_of_reach: number of targets that cannot be observed, or cannot load an adapter that is missing there.
+        looked_at: when a target was last looked at.
+        stepped_at: monotonic seconds, by the clock, of the end of the last step that worked.
         last_believed: monotonic seconds, by the clock, of the last look that was believed.
         bugs: number of unexpected errors; each is counted in `failed` too.
     """
@@ -19,6 +22,8 @@ class AgentState:
     targets: int = 0
     out_of_reach: int = 0
     looks: int = 0
+    looked_at: datetime | None = None
+    stepped_at: float | None = None
     last_believed: float = 0.0
     repaired: int = 0
     failed: int = 0
@@ -31,7 +36,7 @@ class AgentState:
         return {
             "stacks": self.stacks,
             "targets": self.targets,
-            "targets_out_of_reach": self.out_of_reach,
+            "targets_unknown": self.out_of_reach,
             "looks": self.looks,
             "actions_done": self.repaired,
             "actions_failed": self.failed,

@@ -5,7 +5,7 @@ and commands that change targets store observations.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from garrison.base.errors import InvalidError
 from garrison.fleet.context import Fleet
@@ -14,6 +14,7 @@ from garrison.fleet.observe.drift import find_drift_everywhere
 from garrison.fleet.observe.entry_faults import content_drift, entry_faults
 from garrison.fleet.observe.record_sighting import last_sighting
 from garrison.fleet.operations.survey import Seen, look, managed_names, with_memory
+from garrison.fleet.report.agents import agent_statuses
 from garrison.fleet.report.drifts import DriftRow, Drifts
 from garrison.fleet.report.fleet_status import fleet_status
 from garrison.fleet.report.last_failure import read_failures
@@ -24,7 +25,7 @@ from garrison.fleet.values.target import TargetSpec
 from garrison.fleet.values.view import FleetView
 from garrison.store.records import CommandRecord, Resource, StackRecord, TargetRecord
 
-__all__ = ["find_drifts", "status_of"]
+__all__ = ["find_drifts", "no_stack", "status_of"]
 
 _MOST_NAMED = 5
 
@@ -50,7 +51,8 @@ async def status_of(fleet: Fleet, view: FleetView, *, stack: str | None, cached:
     unfinished: dict[str, list[CommandRecord]] = {}
     for command, _ in await fleet.read(fleet.store.unfinished, stack):
         unfinished.setdefault(command.stack, []).append(command)
-    return fleet_status(
+    agents = await fleet.read(fleet.store.agents)
+    found = fleet_status(
         known.stacks,
         records,
         known.resources,
@@ -63,6 +65,8 @@ async def status_of(fleet: Fleet, view: FleetView, *, stack: str | None, cached:
         failures=await fleet.read(read_failures, fleet.store, known.stacks),
         cached=cached,
     )
+    gone = {one.token for one in agents if is_dead(one.holder)}
+    return replace(found, agents=agent_statuses(agents, found.at, gone, stack=stack))
 
 
 async def find_drifts(fleet: Fleet, view: FleetView, *, stack: str | None) -> Drifts:
@@ -126,7 +130,7 @@ async def _known(fleet: Fleet, stack: str | None) -> _Known:
         return _Known(tuple(stacks), tuple(targets), tuple(resources))
     chosen = [one for one in stacks if one.name == stack]
     if not chosen:
-        raise _no_stack(stack, stacks)
+        raise no_stack(stack, stacks)
     names = set(chosen[0].declaration.get("targets", {})) | {one.key.target for one in resources if one.stack == stack}
     return _Known(
         tuple(chosen),
@@ -141,6 +145,9 @@ async def _look(fleet: Fleet, known: _Known, view: FleetView) -> dict[str, Seen]
     return await look(fleet, specs, records, managed_names(known.resources), view)
 
 
-def _no_stack(name: str, stacks: Sequence[StackRecord]) -> InvalidError:
+def no_stack(name: str, stacks: Sequence[StackRecord]) -> InvalidError:
+    """Return the error for a stack that is not on record; `stacks` are those that are."""
     there = ", ".join(one.name for one in stacks) or "none"
-    return InvalidError(f"no stack {name!r} on record", hint=f"On record: {there}.")
+    return InvalidError(
+        f"no stack {name!r} on record", hint=f"On record: {there}. `garrison apply` makes a stack of a manifest."
+    )

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from garrison.fleet.report.agents import AgentStatus
 from garrison.fleet.values.cures import cure_of
 from garrison.fleet.values.declaration import ADAPTER_TYPE
 from garrison.fleet.values.observation import Cause
@@ -280,12 +281,18 @@ class StackStatus:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FleetStatus:
-    """The status of the fleet. `cached`: no target was observed; these are the last recorded observations."""
+    """The status of the fleet.
+
+    Attributes:
+        cached: no target was observed; these are the last recorded observations.
+        agents: the agents that keep it, also those that were killed.
+    """
 
     at: datetime
     cached: bool
     stacks: tuple[StackStatus, ...]
     targets: tuple[TargetStatus, ...]
+    agents: tuple[AgentStatus, ...] = ()
 
     @property
     def adapters(self) -> Counter[str]:
@@ -307,6 +314,7 @@ class FleetStatus:
             },
             "stacks": [one.to_json() for one in self.stacks],
             "targets": [one.to_json() for one in self.targets],
+            "agents": [one.to_json() for one in self.agents],
         }
 
     @classmethod
@@ -316,6 +324,7 @@ class FleetStatus:
             cached=body["cached"],
             stacks=tuple(map(StackStatus.from_json, body["stacks"])),
             targets=tuple(map(TargetStatus.from_json, body["targets"])),
+            agents=tuple(map(AgentStatus.from_json, body.get("agents", ()))),
         )
 
 

@@ -30,6 +30,7 @@ __all__ = [
     "REVISION",
     "VERSION_TABLE",
     "actions",
+    "agents",
     "api_keys",
     "audit",
     "changes",
@@ -52,7 +53,7 @@ __all__ = [
     "usage_batches",
 ]
 
-REVISION = "0006"
+REVISION = "0007"
 """The latest migration, whose schema this program works with."""
 
 VERSION_TABLE = "garrison_revision"
@@ -241,6 +242,17 @@ leases = Table(
     Column("holder", Json, nullable=False),
     Column("acquired_at", Utc, nullable=False),
     Column("expires_at", Utc, nullable=False),
+)
+
+agents = Table(
+    "agents",
+    metadata,
+    Column("token", Words, primary_key=True),
+    Column("holder", Json, nullable=False),
+    Column("since", Utc, nullable=False),
+    Column("alive_at", Utc, nullable=False),
+    Column("looked_at", Utc),
+    Column("stacks", Json),
 )
 
 events = Table(

@@ -11,6 +11,7 @@ from garrison.store.instance_store import InstanceRow
 from garrison.store.records import (
     ActionRecord,
     ActionResult,
+    AgentRecord,
     Changes,
     CommandRecord,
     Declared,
@@ -23,6 +24,7 @@ from garrison.store.records import (
     TargetRecord,
 )
 from garrison.store.rules import without_news_of
+from garrison.store.sql import agents as _agents
 from garrison.store.sql import commands as _commands
 from garrison.store.sql import events as _events
 from garrison.store.sql import instances as _instances
@@ -249,6 +251,20 @@ class SqlStore(AccessInSql, UsageInSql):
     def leases(self, *, now: datetime | None = None) -> list[Lease]:
         with self._database.read() as connection:
             return _leases.all_leases(connection, now)
+
+    # --- agents
+
+    def beat(self, agent: AgentRecord) -> None:
+        with self._database.write(ordered=False) as connection:
+            _agents.beat(connection, agent)
+
+    def agents(self) -> list[AgentRecord]:
+        with self._database.read() as connection:
+            return _agents.all_agents(connection)
+
+    def drop_agents(self, tokens: Collection[str]) -> None:
+        with self._database.write(ordered=False) as connection:
+            _agents.drop(connection, tokens)
 
     # --- events
 
