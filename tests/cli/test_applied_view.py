@@ -1,5 +1,6 @@
 from dataclasses import replace
 
+import pytest
 from plan_samples import action
 from rendered import in_a_pipe
 
@@ -7,6 +8,7 @@ from garrison.cli.views.applied import show_applied
 from garrison.fleet.operations.apply import Applied
 from garrison.fleet.values.failure import Failure, FailureCode
 from garrison.fleet.values.instance_change import InstanceChange, InstanceKind, InstanceOutcome
+from garrison.fleet.values.observation import Cause
 from garrison.fleet.values.plan import ActionKind, Plan
 from garrison.fleet.values.view import Outcome
 from garrison.store.records import ActionState
@@ -49,3 +51,23 @@ def test_a_hint_is_printed_once_below_the_failures_that_share_it():
         "    → Put it there.",
         "  edge-2/odd  who knows",
     ]
+
+
+@pytest.mark.parametrize(
+    ("state", "cause", "code"),
+    [
+        (ActionState.STARTED, None, 30),
+        (ActionState.STARTED, Cause.RESET, 31),
+        (ActionState.SKIPPED, Cause.REFUSED, 31),
+        (ActionState.FAILED, None, 30),
+    ],
+    ids=["a load took too long", "the target was lost meanwhile", "out of reach", "failed"],
+)
+def test_what_took_too_long_at_a_target_that_answers_has_failed(state, cause, code):
+    failure = Failure(code=FailureCode.SERVICE_TIMEOUT, message="late", recoverable=True, cause=cause)
+    outcome = Outcome(action=action(ActionKind.CREATE, "sql", "edge-1"), state=state, failure=failure)
+    applied = Applied(plan=Plan(stack="s", mode="reconcile"), outcomes=(outcome,), command="c")
+    assert applied.exit_code == code
+    shown = in_a_pipe(lambda page: show_applied(applied, page))
+    assert ("cut short" in shown) is (state is ActionState.STARTED and cause is None)
+    assert ("owed" in shown) is (cause is not None)

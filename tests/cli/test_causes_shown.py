@@ -1,6 +1,7 @@
 """What apply, status, discover, drift and the agent say of servers that answer, and not as they should."""
 
 import json
+import re
 
 import pytest
 
@@ -69,11 +70,19 @@ def test_a_load_that_takes_too_long_names_load_timeout(cli, start, adapter, mani
     targets = {"slow": {"base_url": sim.url, "load_timeout": "1s"}}
     file = manifest(targets, {"sql": {"target": "slow", "lora_path": str(adapter("sql"))}})
     done = cli("apply", file, "--yes")
+    assert done.code == 30, "the target is not out of reach, and the load was not done"
+    assert "◐ 1 cut short on 1 target: slow" in done.out
+    assert "owed" not in done.out
     assert "load_timeout, 1 s" in done.out
     assert "Raise the target's `load_timeout`" in done.out
     status = cli("status").out
+    assert "was cut short just now by a load timeout on slow/sql; the next apply or the agent settles it" in re.sub(
+        r"\d+ s ago", "just now", status
+    )
+    told = json.loads(cli("status", "--json").out)["stacks"][0]["interrupted"]
+    assert [one["late"] for one in told] == [["slow/sql"]]
     assert "✗ failed  slow/sql" in status
     assert "Raise the target's `load_timeout`" in status
     again = cli("agent", "--once")
-    assert again.code == 30
+    assert again.code == done.code
     assert "interrupted" not in again.out

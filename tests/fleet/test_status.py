@@ -7,7 +7,7 @@ from fleet_world import adapter
 
 from garrison.fleet.report.fleet_status import fleet_status
 from garrison.fleet.report.last_failure import LastFailure
-from garrison.fleet.report.status import AdapterStatus
+from garrison.fleet.report.status import AdapterStatus, CutShort
 from garrison.fleet.values.declaration import ADAPTER_TYPE, Declaration, Policy
 from garrison.fleet.values.observation import Capabilities, Cause, Served, Sighting
 from garrison.fleet.values.target import TargetSpec
@@ -142,7 +142,8 @@ def test_who_holds_it_and_what_was_interrupted() -> None:
     command = CommandRecord(id="c", kind="apply", stack="lab", started_at=NOW, by="u@h 7")
 
     def of(leases: list[Lease], dead: Any = ()) -> Any:
-        status = fleet_status([stack()], [], [], {}, now=NOW, leases=leases, dead=dead, unfinished={"lab": [command]})
+        unfinished = {"lab": [CutShort.of(command, [])]}
+        status = fleet_status([stack()], [], [], {}, now=NOW, leases=leases, dead=dead, unfinished=unfinished)
         return status.to_json()["stacks"][0]
 
     held = of([lease])

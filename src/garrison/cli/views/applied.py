@@ -38,7 +38,8 @@ def show_applied(applied: Applied, page: Page, *, continued: bool = False, place
     _done(applied.outcomes, page)
     _failed(applied.failed, page)
     if not continued:
-        _owed(applied.owed, page, place)
+        _unanswered([one for one in applied.owed if one.unanswered], page)
+        _owed([one for one in applied.owed if not one.unanswered], page, place)
 
 
 def show_interrupted(
@@ -135,6 +136,19 @@ def _by_hint(failed: Sequence[Outcome]) -> dict[str | None, list[Outcome]]:
     return found
 
 
+def _unanswered(outcomes: Sequence[Outcome], page: Page) -> None:
+    """Print the loads that were not answered in time: nobody knows yet whether they were carried out."""
+    if not outcomes:
+        return
+    targets = sorted({one.action.target for one in outcomes})
+    where = f" on {counted(len(targets), 'target')}: {sentence(targets)}"
+    page.line(("◐ ", "yellow"), (f"{len(outcomes):,} cut short", "yellow"), where)
+    _causes(outcomes, page)
+    page.line(
+        "  ", ("→ ", "dim"), "The next apply or `garrison agent` sees whether it was done, and else does it again."
+    )
+
+
 def _owed(owed: Sequence[Outcome], page: Page, place: str | None) -> None:
     if not owed:
         return
@@ -144,15 +158,19 @@ def _owed(owed: Sequence[Outcome], page: Page, place: str | None) -> None:
         (f"{len(owed):,} owed", "yellow"),
         f" on {counted(len(targets), 'target')}: {sentence(targets)}",
     )
-    causes = _by_cause(owed)
-    for text, names in list(causes.items())[:_MOST]:
-        page.line("  ", f"{sentence(names)}: ", plain(text))
-    if len(causes) > _MOST:
-        page.line("  ", (f"… and {len(causes) - _MOST:,} more causes (`garrison status`, or --json)", "dim"))
+    _causes(owed, page)
     who = plain(place) if place else "`garrison apply`, `garrison apply --watch` or `garrison agent`"
     silent = all(one.failure is None or (one.failure.cause and is_silent(one.failure.cause)) for one in owed)
     ways = f"{who} carries them out once the targets answer{'' if silent else ' as they should'}."
     page.line("  ", ("→ ", "dim"), ways)
+
+
+def _causes(outcomes: Sequence[Outcome], page: Page) -> None:
+    causes = _by_cause(outcomes)
+    for text, names in list(causes.items())[:_MOST]:
+        page.line("  ", f"{sentence(names)}: ", plain(text))
+    if len(causes) > _MOST:
+        page.line("  ", (f"… and {len(causes) - _MOST:,} more causes (`garrison status`, or --json)", "dim"))
 
 
 def _by_cause(owed: Sequence[Outcome]) -> dict[str, list[str]]:

@@ -148,6 +148,7 @@ def _stack(stack: StackStatus, now: datetime, page: Page, *, everything: bool) -
             page.line("  ", ("◐ ", "cyan"), f"held by {who} for {age}: {writer.purpose}")
     for one in stack.interrupted:
         text = f"command {one.command} ({one.kind} by {one.by}) was cut short {ago(one.started_at, now)}"
+        text += f" by a load timeout on {sentence(one.late)}" if one.late else ""
         page.line("  ", ("! ", "yellow"), f"{text}; the next apply or the agent settles it")
     if everything:
         _rows([[one] for one in stack.adapters], page)

@@ -52,8 +52,13 @@ class Applied:
 
     @property
     def exit_code(self) -> ExitCode:
-        """0; 30 if an action failed permanently; 31 if nothing failed and a target could not be observed."""
-        if self.failed or any(one.error is not None for one in self.instances):
+        """0; 30 if an action failed; 31 if nothing failed and a target could not be observed.
+
+        A load that its target did not answer in time counts as failed: the target is not out of reach.
+        """
+        if self.failed or any(one.unanswered for one in self.outcomes):
+            return ExitCode.APPLY_FAILED
+        if any(one.error is not None for one in self.instances):
             return ExitCode.APPLY_FAILED
         if any(action.failure and not action.failure.recoverable for action in self.plan.blocked):
             return ExitCode.APPLY_FAILED

@@ -5,7 +5,7 @@ otherwise be reported as drift.
 """
 
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 from garrison.fleet.context import Fleet
@@ -15,8 +15,9 @@ from garrison.fleet.plan.addresses import as_moved
 from garrison.fleet.plan.interrupted import settle
 from garrison.fleet.values import events
 from garrison.fleet.values.causes import RESTARTED, UNLOADED
+from garrison.fleet.values.cures import is_silent
 from garrison.fleet.values.declaration import Declaration
-from garrison.fleet.values.failure import FailureCode
+from garrison.fleet.values.failure import timed_out
 from garrison.fleet.values.view import FleetView
 from garrison.store.records import ActionRecord, ActionResult, ActionState, CommandState, Event, StackRecord
 
@@ -75,7 +76,7 @@ async def _settle(fleet: Fleet, found: Survey, running: Collection[str], view: F
         left = await fleet.read(fleet.store.actions, command.id)
         waiting = sorted({one.key.target for one in left if one.state is ActionState.STARTED})
         if waiting:
-            view.note(f"command {command.id} was cut short on {', '.join(waiting)}, which is out of reach")
+            view.note(f"command {command.id} was cut short on {_away(waiting, found)}")
             continue
         if not any(_was_cut_short(one) for one in open_actions):
             await fleet.db(fleet.store.finish, replace(command, state=CommandState.FAILED, ended_at=now))
@@ -87,9 +88,18 @@ async def _settle(fleet: Fleet, found: Survey, running: Collection[str], view: F
     return bool(killed)
 
 
+def _away(targets: Sequence[str], found: Survey) -> str:
+    """Return the targets that prove nothing now: `edge-1, which is out of reach`."""
+    silent = [name for name in targets if name not in found.sightings or is_silent(found.sightings[name].cause)]
+    others = [name for name in targets if name not in silent]
+    words = [f"{', '.join(silent)}, which is out of reach"] if silent else []
+    words += [f"{', '.join(others)}, which is not usable"] if others else []
+    return "; and on ".join(words)
+
+
 def _was_cut_short(action: ActionRecord) -> bool:
     """Return whether nobody knows how the action ended. After a load without an answer in time, that was told."""
-    return (action.error or {}).get("code") != FailureCode.SERVICE_TIMEOUT or "cause" in (action.error or {})
+    return not timed_out(action.error)
 
 
 async def _write_tombstones(fleet: Fleet, found: Survey) -> bool:

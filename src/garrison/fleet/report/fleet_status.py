@@ -20,7 +20,7 @@ from garrison.fleet.report.status import (
 from garrison.fleet.values.declaration import Declaration
 from garrison.fleet.values.observation import Cause, Sighting
 from garrison.fleet.values.target import TargetSpec
-from garrison.store.records import CommandRecord, Lease, Resource, StackRecord, TargetRecord
+from garrison.store.records import Lease, Resource, StackRecord, TargetRecord
 
 __all__ = ["fleet_status"]
 
@@ -34,7 +34,7 @@ def fleet_status(
     now: datetime,
     leases: Iterable[Lease] = (),
     dead: Collection[str] = (),
-    unfinished: Mapping[str, Sequence[CommandRecord]] | None = None,
+    unfinished: Mapping[str, Sequence[CutShort]] | None = None,
     failures: Mapping[Place, LastFailure] | None = None,
     faults: Faults | None = None,
     cached: bool = False,
@@ -82,7 +82,7 @@ def _stack(
     declaration: Declaration,
     adapters: Sequence[AdapterStatus],
     lease: Lease | None,
-    interrupted: tuple[CommandRecord, ...],
+    interrupted: tuple[CutShort, ...],
     *,
     dead: bool,
 ) -> StackStatus:
@@ -95,7 +95,7 @@ def _stack(
         targets=tuple(sorted(declaration.targets.keys() | {one.target for one in adapters})),
         adapters=tuple(adapters),
         writer=Writer.of(lease, dead=dead) if lease else None,
-        interrupted=tuple(map(CutShort.of, interrupted)),
+        interrupted=interrupted,
     )
 
 

@@ -18,12 +18,12 @@ from garrison.fleet.report.agents import agent_statuses
 from garrison.fleet.report.drifts import DriftRow, Drifts
 from garrison.fleet.report.fleet_status import fleet_status
 from garrison.fleet.report.last_failure import read_failures
-from garrison.fleet.report.status import FleetStatus
+from garrison.fleet.report.status import CutShort, FleetStatus
 from garrison.fleet.values.declaration import AdapterDeclaration
 from garrison.fleet.values.observation import Cause, Presence, Sighting
 from garrison.fleet.values.target import TargetSpec
 from garrison.fleet.values.view import FleetView
-from garrison.store.records import CommandRecord, Resource, StackRecord, TargetRecord
+from garrison.store.records import Resource, StackRecord, TargetRecord
 
 __all__ = ["find_drifts", "no_stack", "status_of"]
 
@@ -48,9 +48,9 @@ async def status_of(fleet: Fleet, view: FleetView, *, stack: str | None, cached:
         sightings = {name: one.sighting for name, one in seen.items()}
         records = tuple(one.record for _, one in sorted(seen.items()))
     leases = await fleet.read(fleet.store.leases, now=fleet.clock.now())
-    unfinished: dict[str, list[CommandRecord]] = {}
-    for command, _ in await fleet.read(fleet.store.unfinished, stack):
-        unfinished.setdefault(command.stack, []).append(command)
+    unfinished: dict[str, list[CutShort]] = {}
+    for command, actions in await fleet.read(fleet.store.unfinished, stack):
+        unfinished.setdefault(command.stack, []).append(CutShort.of(command, actions))
     agents = await fleet.read(fleet.store.agents)
     found = fleet_status(
         known.stacks,

@@ -1,7 +1,7 @@
 """The status of stacks, targets and adapters as values, and their stable JSON shape."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -9,8 +9,9 @@ from typing import Any
 from garrison.fleet.report.agents import AgentStatus
 from garrison.fleet.values.cures import cure_of
 from garrison.fleet.values.declaration import ADAPTER_TYPE
+from garrison.fleet.values.failure import timed_out
 from garrison.fleet.values.observation import Cause
-from garrison.store.records import CommandRecord, Lease
+from garrison.store.records import ActionRecord, ActionState, CommandRecord, Lease
 
 __all__ = [
     "ADAPTER_STATES",
@@ -204,25 +205,41 @@ class Writer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CutShort:
-    """A command that was killed and is not settled yet."""
+    """A command that is not settled yet: it was killed, or a target did not answer a load in time.
+
+    Attributes:
+        late: the adapters whose loads were not answered in time, as `target/name`; none if it was killed.
+    """
 
     command: str
     kind: str
     by: str
     started_at: datetime
+    late: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, record: CommandRecord) -> "CutShort":
-        return cls(command=record.id, kind=record.kind, by=record.by, started_at=record.started_at)
+    def of(cls, record: CommandRecord, actions: Iterable[ActionRecord]) -> "CutShort":
+        begun = [one for one in actions if one.state is ActionState.STARTED]
+        late = [f"{one.key.target}/{one.key.name}" for one in begun if timed_out(one.error)]
+        return cls(
+            command=record.id,
+            kind=record.kind,
+            by=record.by,
+            started_at=record.started_at,
+            late=tuple(late) if len(late) == len(begun) else (),
+        )
 
     def to_json(self) -> dict[str, Any]:
         at = self.started_at.isoformat()
-        return {"command": self.command, "kind": self.kind, "by": self.by, "started_at": at}
+        return {
+            "command": self.command, "kind": self.kind, "by": self.by, "started_at": at, "late": list(self.late),
+        }  # fmt: skip
 
     @classmethod
     def from_json(cls, body: Mapping[str, Any]) -> "CutShort":
         at = datetime.fromisoformat(body["started_at"])
-        return cls(command=body["command"], kind=body["kind"], by=body["by"], started_at=at)
+        late = tuple(body.get("late", ()))
+        return cls(command=body["command"], kind=body["kind"], by=body["by"], started_at=at, late=late)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -231,7 +248,7 @@ class StackStatus:
 
     Attributes:
         writer: who holds it, if anybody.
-        interrupted: commands that were killed and are not settled yet.
+        interrupted: commands that are not settled yet.
     """
 
     name: str

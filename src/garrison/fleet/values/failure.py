@@ -16,6 +16,7 @@ __all__ = [
     "cause_and_detail",
     "code_of_unknown",
     "same_failure",
+    "timed_out",
     "unknown_message",
 ]
 
@@ -134,3 +135,8 @@ def same_failure(told: Mapping[str, Any], failure: Failure) -> bool:
     """Return whether `told`, a failure as JSON, is `failure` again; how often it was retried makes no difference."""
     was, now = (message.partition(GAVE_UP)[0] for message in (str(told.get("message", "")), failure.message))
     return told.get("code") == failure.code and was == now
+
+
+def timed_out(told: Mapping[str, Any] | None) -> bool:
+    """Return whether `told`, a failure as JSON, says that a target which answers did not answer a request in time."""
+    return told is not None and told.get("code") == FailureCode.SERVICE_TIMEOUT and "cause" not in told

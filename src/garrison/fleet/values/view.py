@@ -31,6 +31,11 @@ class Outcome:
     gap_ms: float | None = None
     notes: tuple[str, ...] = ()
 
+    @property
+    def unanswered(self) -> bool:
+        """Whether nobody knows how it ended, although its target answers: a load took too long."""
+        return self.state is ActionState.STARTED and self.failure is not None and self.failure.cause is None
+
     def to_json(self) -> dict[str, Any]:
         """Return the stable shape of `--json`."""
         return {
