@@ -32,6 +32,7 @@ CONTRACT = {
     "NotFoundError": ("not-found", 1, 404),
     "ApplyFailedError": ("apply-failed", 30, 502),
     "UnreachableError": ("unreachable", 31, 504),
+    "UnusableError": ("unusable", 31, 502),
     "ConflictError": ("conflict", 33, 409),
     "DeniedError": ("denied", 40, 403),
     "UnauthenticatedError": ("unauthenticated", 40, 401),

@@ -173,7 +173,7 @@ def test_gc_reports_what_it_freed_and_why_it_kept_the_rest(cli: Any, clean_envir
     assert cli("adapters", "gc", "--json", "--dry-run").code == 0
     done = cli("adapters", "gc")
     assert f"kept {used.name[:12]}" in done.out
-    assert "sql on edge-2 (unreachable since " in done.out
+    assert "sql on edge-2 (not seen well since " in done.out
     assert "freed 1 entry" in done.out
     assert used.exists()
     assert not unused.exists()

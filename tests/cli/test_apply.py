@@ -103,7 +103,7 @@ def test_out_of_reach_is_31_and_owed(cli, world, file):
     world.targets["edge-2"].down = DOWN
     done = cli("apply", file, "--yes")
     assert done.code == 31
-    assert "⊘ 1 owed on 1 target: edge-2" in done.out
+    assert "○ 1 owed on 1 target: edge-2" in done.out
     assert "garrison agent" in done.out
 
 

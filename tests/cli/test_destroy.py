@@ -41,7 +41,7 @@ def test_unloading_stays_owed_on_targets_out_of_reach(cli, world, file):
     world.targets["edge-2"].down = DOWN
     done = cli("destroy", file, "--yes")
     assert done.code == 31
-    assert "⊘ 1 owed on 1 target: edge-2" in done.out
+    assert "○ 1 owed on 1 target: edge-2" in done.out
     assert "Stack lab will be destroyed once nothing is owed." in done.out
     assert "being destroyed" in cli("status", "--cached").out
     world.targets["edge-2"].down = None

@@ -56,7 +56,7 @@ def test_lines_in_a_pipe():
     ("state", "line"),
     [
         (ActionState.FAILED, "✗ edge-0/sql  create failed  rank 128 is too high"),
-        (ActionState.SKIPPED, "⊘ edge-0/sql  create owed  rank 128 is too high"),
+        (ActionState.SKIPPED, "○ edge-0/sql  create owed  rank 128 is too high"),
         (ActionState.STARTED, "◐ edge-0/sql  create cut short  rank 128 is too high"),
     ],
     ids=str,
@@ -143,7 +143,7 @@ def test_actions_the_plan_shows_as_owed_get_no_lines():
     view = LineProgress(page, Stop(), lambda _: None)
     for one in (action(ActionKind.BLOCKED, "sql"), action(ActionKind.CREATE, "chat")):
         view.ended(Outcome(action=one, state=ActionState.SKIPPED, failure=FAILED))
-    assert out.getvalue().splitlines() == ["", "⊘ edge-2/chat  create owed  rank 128 is too high"]
+    assert out.getvalue().splitlines() == ["", "○ edge-2/chat  create owed  rank 128 is too high"]
 
 
 def test_the_view_fits_the_output():

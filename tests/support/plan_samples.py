@@ -155,7 +155,7 @@ def target_status(name: str, **changes) -> TargetStatus:
 def fleet_status(nodes: int = 2000) -> FleetStatus:
     ago = NOW - timedelta(days=3)
     away = {
-        "state": "unreachable", "cause": "tls", "detail": "signed by nobody we trust", "since": ago, "last_seen": ago,
+        "state": "unusable", "cause": "tls", "detail": "signed by nobody we trust", "since": ago, "last_seen": ago,
         "adapters": {"owed": 7},
     }  # fmt: skip
     adapters = [adapter_status(f"node-{node:04}", f"a{one}", "served") for node in range(nodes) for one in range(10)]

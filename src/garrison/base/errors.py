@@ -25,6 +25,7 @@
     ├── FleetError
     │   ├── ApplyFailedError        apply-failed            30   502
     │   ├── UnreachableError        unreachable             31   504
+    │   ├── UnusableError           unusable                31   502
     │   └── ConflictError           conflict                33   409
     ├── DeniedError                 denied                  40   403
     │   ├── UnauthenticatedError    unauthenticated         40   401
@@ -74,6 +75,7 @@ __all__ = [
     "SleepFailedError",
     "UnauthenticatedError",
     "UnreachableError",
+    "UnusableError",
     "UsageError",
     "all_errors",
 ]
@@ -281,6 +283,14 @@ class UnreachableError(FleetError):
     code = "unreachable"
     exit_code = ExitCode.UNREACHABLE
     http_status = 504
+
+
+class UnusableError(FleetError):
+    """Something answered there, but not as what was expected: with another status, or in another form."""
+
+    code = "unusable"
+    exit_code = ExitCode.UNREACHABLE
+    http_status = 502
 
 
 class ConflictError(FleetError):

@@ -13,7 +13,8 @@ __all__ = ["Node", "NodeView", "Reach", "checked"]
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,49}\Z")
 
-Reach = Literal["unknown", "reachable", "unreachable"]
+Reach = Literal["unknown", "reachable", "unreachable", "unusable"]
+"""`unusable`: something answers there, but refuses the key or is no Garrison server."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +37,7 @@ class NodeView:
 
     Attributes:
         since: when `reach` became what it is; None before the first answer.
-        reason: why it is out of reach.
+        reason: why it is out of reach, or of no use.
         instances: as its API listed them the last time it answered.
     """
 
@@ -46,6 +47,11 @@ class NodeView:
     reason: str = ""
     version: str = ""
     instances: tuple[Mapping[str, Any], ...] = ()
+
+    @property
+    def away(self) -> bool:
+        """Whether it did not answer, or not as it should, when it was last asked."""
+        return self.reach in ("unreachable", "unusable")
 
     def to_json(self) -> dict[str, Any]:
         """llamactl's `address`, and the rest beside it."""

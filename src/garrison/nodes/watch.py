@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from garrison.base.clock import Clock
-from garrison.base.errors import GarrisonError, NotFoundError
+from garrison.base.errors import GarrisonError, NotFoundError, UnreachableError
 from garrison.base.logs import logger
 from garrison.net.thread_pool import ThreadPool
 from garrison.nodes.files import NodeStore
@@ -29,12 +29,27 @@ class NodeAnswer:
     instances: tuple[Mapping[str, Any], ...]
 
 
+def _reach_after(error: GarrisonError) -> Reach:
+    """Return what an error says about a node: only one that does not answer is out of reach."""
+    return "unreachable" if isinstance(error, UnreachableError) else "unusable"
+
+
 class AskNode(Protocol):
     async def __call__(self, node: Node) -> NodeAnswer:
-        """Ask a node, within a deadline. Raises GarrisonError: it is out of reach, or refuses."""
+        """Ask a node, within a deadline.
+
+        Raises:
+            UnreachableError: it does not answer.
+            DeniedError, UnusableError: it answers, and refuses the key or is no Garrison server.
+        """
 
     async def call(self, node: Node, method: str, path: str, body: Any) -> tuple[int, Any]:
-        """Make one management call, within a deadline; return its status and JSON. Raises UnreachableError."""
+        """Make one management call, within a deadline; return its status and JSON.
+
+        Raises:
+            UnreachableError: the node does not answer.
+            UnusableError: it answers, and not as a Garrison server.
+        """
 
 
 class Nodes:
@@ -111,7 +126,12 @@ class Nodes:
         self._views.pop(name, None)
 
     async def call(self, name: str, method: str, path: str, body: Any) -> tuple[int, Any]:
-        """Make one management call on a node; return its status and JSON. Raises NotFoundError, UnreachableError."""
+        """Make one management call on a node; return its status and JSON.
+
+        Raises:
+            NotFoundError: there is no such node.
+            UnreachableError, UnusableError: as for `AskNode.call`.
+        """
         found = await self._ask.call(self.get(name).node, method, path, body)
         self.look(name)
         return found
@@ -134,7 +154,7 @@ class Nodes:
             try:
                 answer = await self._ask(node)
             except GarrisonError as error:
-                after = replace(before, reach="unreachable", reason=error.message)
+                after = replace(before, reach=_reach_after(error), reason=error.message)
                 wait = min(_LONGEST, wait * 2)
             else:
                 after = replace(

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from garrison.base.errors import NotFoundError, UnreachableError
+from garrison.base.errors import NotFoundError, UnreachableError, UnusableError
 from garrison.gateway.activator import Activator, Hold, Served, Upstream
 from garrison.nodes.node import NodeView
 from garrison.nodes.watch import Nodes
@@ -75,11 +75,17 @@ class WithNodes:
 
 
 def node_upstream(view: NodeView) -> Upstream:
-    """Where requests for a node go. Raises UnreachableError for one that did not answer the last time."""
-    if view.reach == "unreachable":
-        raise UnreachableError(
-            f"node {view.node.name} is out of reach: {view.reason}", hint="It is asked again every minute.",
-            details={"node": view.node.name},
+    """Where requests for a node go.
+
+    Raises:
+        UnreachableError: it did not answer the last time.
+        UnusableError: it answered, and not as it should.
+    """
+    if view.away:
+        silent = view.reach == "unreachable"
+        raise (UnreachableError if silent else UnusableError)(
+            f"node {view.node.name} {'is out of reach' if silent else 'cannot be used'}: {view.reason}",
+            hint="It is asked again every minute.", details={"node": view.node.name},
         )  # fmt: skip
     return Upstream(view.node.address, view.node.key, hop=True)
 

@@ -64,11 +64,12 @@ def forget(
 
 def _show(loss: "Loss", page: "Page", now: datetime) -> None:
     from garrison.cli.views.age import ago
+    from garrison.cli.views.alike import reach_words
     from garrison.cli.views.page import counted, sentence
 
     record = loss.target
     seen = f"last seen {ago(record.last_seen, now)}" if record.last_seen else "never seen"
-    state = "it answers" if loss.reachable else f"out of reach ({record.cause}), {seen}"
+    state = "it answers" if loss.reachable else f"{reach_words(record.cause)} ({record.cause}), {seen}"
     page.line(("forget ", "bold red"), (record.name, "bold"), f"  {state}")
     if loss.adapters:
         names = sentence(one.key.name for one in loss.adapters)

@@ -56,7 +56,7 @@ def _reason(kept: Kept, now: datetime) -> str:
 
 
 def _pin(pin: Pin, now: datetime) -> str:
-    away = f" (unreachable since {ago(pin.unreachable_since, now)})" if pin.unreachable_since else ""
+    away = f" (not seen well since {ago(pin.unreachable_since, now)})" if pin.unreachable_since else ""
     return f"{plain(pin.name)} on {plain(pin.target)}{away}{_WHY[pin.why]}"
 
 

@@ -2,18 +2,17 @@
 `live_stream`."""
 
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any, TextIO, cast
 
 from garrison.base.clock import Clock
 from garrison.base.output.live_stream import LiveStream
 from garrison.cli.json_answer import line
 from garrison.cli.views.age import utc
+from garrison.cli.views.alike import alike
 from garrison.cli.views.history import show_event
-from garrison.cli.views.not_asked import is_local, next_step
 from garrison.cli.views.page import Page, counted, sentence
 from garrison.fleet.hooks.queues import event_json
-from garrison.fleet.values.cures import is_silent
 from garrison.fleet.values.observation import Sighting
 from garrison.fleet.values.view import NoteLevel, SilentView
 from garrison.store.records import Event
@@ -52,8 +51,12 @@ class AgentView(SilentView):
         self._seen[sighting.target] = sighting
         if len(self._seen) < self._awaited:
             return
-        for said, names in _by_cause(self._seen.values()).items():
-            self.note(f"{len(names):,} of {counted(self._awaited, 'target')} {said[0]}: {sentence(names)}{said[1]}")
+        said = {one.target: f"{one.cause}: {one.detail}" for one in self._seen.values() if not one.known}
+        for group in alike(said, least=1):
+            step = f"  → {group.step}" if group.step else ""
+            number = f"{len(group.names):,} of {counted(self._awaited, 'target')}"
+            why = group.said.removeprefix("not asked: ")
+            self.note(f"{number} {group.kind}: {sentence(group.names)}  {why}{step}")
         self._awaited, self._seen = 0, {}
 
     def event(self, event: Event) -> None:
@@ -75,22 +78,6 @@ class AgentView(SilentView):
 
     def _print_json(self, body: Mapping[str, Any]) -> None:
         self._out.write(line(body) + "\n")
-
-
-def _by_cause(seen: Iterable[Sighting]) -> dict[tuple[str, str], list[str]]:
-    """Group the targets that are unknown by what is wrong, which is printed before their names, and by the next step,
-    which is printed behind them."""
-    found: dict[tuple[str, str], list[str]] = {}
-    for one in sorted(seen, key=lambda one: (str(one.cause), one.target)):
-        if one.known:
-            continue
-        local = is_local(one.cause)
-        what = "not asked" if local else "out of reach" if is_silent(one.cause) else "not usable"
-        said = f"{one.cause}: {one.detail}"
-        why = f"  {one.detail if local else said}"
-        step = next_step(said)
-        found.setdefault((what, f"{why}  → {step}" if step else why), []).append(one.target)
-    return found
 
 
 class SilentAgentView(SilentView):

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from rich.text import Text
 
 from garrison.cli.json_answer import answer
-from garrison.cli.views.glyphs import DONE_WORDS, MARKS
+from garrison.cli.views.alike import MANY
+from garrison.cli.views.glyphs import DONE_WORDS, MARKS, OWED
 from garrison.cli.views.page import Page, counted, plain, sentence
 from garrison.fleet.operations.apply import Applied
 from garrison.fleet.values.cures import is_silent
@@ -118,21 +119,39 @@ def _failed(failed: Sequence[Outcome], page: Page) -> None:
     if not failed:
         return
     page.line(("✗ ", "bold red"), (f"{len(failed):,} failed", "bold red"))
-    for hint, group in _by_hint(failed[:_MOST]).items():
-        for one in group:
-            head = Text.assemble("  ", (f"{plain(one.action.target)}/{plain(one.action.name)}", "bold"), "  ")
-            page.entry(head, Text(plain(one.failure.message) if one.failure else "failed"))
+    alike: dict[tuple[str, str | None], list[Outcome]] = {}
+    for one in failed:
+        message = one.failure.message if one.failure else "failed"
+        alike.setdefault((message, one.failure.hint if one.failure else None), []).append(one)
+    rows = [row for (message, hint), same in alike.items() for row in _failures(message, hint, same)]
+    for hint, group in _by_hint(rows[:_MOST]).items():
+        for title, message, _, _ in group:
+            page.entry(Text.assemble("  ", (title, "bold"), "  "), Text(plain(message)))
         if hint:
             page.line("    ", ("→ ", "dim"), hint)
-    if len(failed) > _MOST:
-        page.line("  ", (f"… and {len(failed) - _MOST:,} more (see `garrison history`, or use --json)", "dim"))
+    if left := sum(number for *_, number in rows[_MOST:]):
+        page.line("  ", (f"… and {left:,} more (see `garrison history`, or use --json)", "dim"))
 
 
-def _by_hint(failed: Sequence[Outcome]) -> dict[str | None, list[Outcome]]:
+_Row = tuple[str, str, str | None, int]
+"""Where, what is wrong, the next step, and how many actions that is."""
+
+
+def _failures(message: str, hint: str | None, same: Sequence[Outcome]) -> list[_Row]:
+    """Return the rows of actions that failed alike: one for all, if they are many."""
+    if len(same) < MANY:
+        return [(f"{plain(one.action.target)}/{plain(one.action.name)}", message, hint, 1) for one in same]
+    names = list(dict.fromkeys(one.action.name for one in same))
+    targets = list(dict.fromkeys(one.action.target for one in same))
+    title = f"{sentence(names, 2)} on {counted(len(targets), 'target')}"
+    return [(title, f"{message}: {sentence(targets)}" if len(targets) > 1 else message, hint, len(same))]
+
+
+def _by_hint(rows: Sequence[_Row]) -> dict[str | None, list[_Row]]:
     """Group failures by hint, so that each next step is printed once, below its failures."""
-    found: dict[str | None, list[Outcome]] = {}
-    for one in failed:
-        found.setdefault(one.failure.hint if one.failure else None, []).append(one)
+    found: dict[str | None, list[_Row]] = {}
+    for row in rows:
+        found.setdefault(row[2], []).append(row)
     return found
 
 
@@ -154,7 +173,7 @@ def _owed(owed: Sequence[Outcome], page: Page, place: str | None) -> None:
         return
     targets = sorted({one.action.target for one in owed})
     page.line(
-        ("⊘ ", "yellow"),
+        (f"{OWED.glyph} ", "yellow"),
         (f"{len(owed):,} owed", "yellow"),
         f" on {counted(len(targets), 'target')}: {sentence(targets)}",
     )
@@ -176,14 +195,18 @@ def _causes(outcomes: Sequence[Outcome], page: Page) -> None:
 def _by_cause(owed: Sequence[Outcome]) -> dict[str, list[str]]:
     """Group the targets that answered, and whose answer was no use, by the reason and the next step.
 
-    What did not answer is listed above, in the plan.
+    What did not answer is listed above, in the plan. Of causes whose details differ, such as addresses, the first
+    detail stands for all.
     """
     found: dict[str, list[str]] = {}
+    first: dict[tuple[str | None, str | None], str] = {}
     for one in owed:
         failure = one.failure
         if failure is None or (failure.cause is not None and is_silent(failure.cause)):
             continue
         said = cause_and_detail(one.action.target, failure.message)
+        if failure.cause is not None:
+            said = first.setdefault((failure.cause, failure.hint), said)
         text = f"{said}  → {failure.hint}" if failure.hint else said
         names = found.setdefault(text, [])
         if one.action.target not in names:

@@ -1,9 +1,11 @@
 """Rendering of `garrison discover`, target by target."""
 
+from collections import Counter
 from collections.abc import Sequence
 
 from rich.text import Text
 
+from garrison.cli.views.alike import alike, reach_words
 from garrison.cli.views.not_asked import next_step
 from garrison.cli.views.page import Page, counted, plain
 from garrison.fleet.operations.discover import Discovered
@@ -20,13 +22,21 @@ def show_discovered(found: Sequence[Discovered], page: Page) -> None:
             "`garrison discover --target http://HOST:8000`"
         )
         return
+    said = {one.target.name: f"{one.seen.cause}: {one.seen.detail}" for one in found if not one.seen.known}
+    groups = alike(said)
+    many = {name for group in groups if len(group.names) > 1 for name in group.names}
     for one in found:
-        _target(one, page)
-    unseen = sum(not one.seen.known for one in found)
+        if one.target.name not in many:
+            _target(one, page)
+    for group in groups:
+        if len(group.names) > 1:
+            page.entry(Text.assemble(("? ", "yellow"), (group.title, "bold"), "  "),
+                       Text(f"{plain(group.said)}: {group.listed}", "yellow"))  # fmt: skip
+            if group.step:
+                page.line("    ", ("→ ", "dim"), (group.step, "dim"))
+    counts = Counter(reach_words(one.seen.cause) for one in found if not one.seen.known)
     unmanaged = sum(len(one.unmanaged) for one in found)
-    ours = sum(one.seen.cause is Cause.LOCAL for one in found)
-    away = f", {unseen - ours:,} out of reach" if unseen > ours else ""
-    away += f", {ours:,} not asked" if ours else ""
+    away = "".join(f", {counts[word]:,} {word}" for word in ("out of reach", "not usable", "not asked") if counts[word])
     page.line((f"{counted(len(found), 'target')}{away}; {counted(unmanaged, 'unmanaged adapter')}", "bold"))
     if any(one.unmanaged for one in found if one.known):
         page.line(("`garrison extract --query status:unmanaged` writes a manifest for them", "dim"))

@@ -7,7 +7,7 @@ from itertools import groupby
 from rich.text import Text
 
 from garrison.cli.views.age import ago, utc
-from garrison.cli.views.not_asked import detail_of, next_step
+from garrison.cli.views.alike import alike, show_alike
 from garrison.cli.views.page import Page, counted, plain, shortened
 from garrison.fleet.report.drifts import DriftRow, Drifts
 
@@ -70,19 +70,8 @@ def _unknown(unknown: Mapping[str, str], page: Page, *, everything: bool, place:
     page.blank()
     told = f"unknown: not counted as drift  {counted(len(unknown), 'target')}"
     page.heading(Text(told, "yellow"))
-    names = list(unknown) if everything else list(unknown)[:_MOST_UNKNOWN]
-    width = min(_NAME_WIDTH, max(len(name) for name in names))
-    steps: set[str] = set()
-    for name in names:
-        head = Text.assemble("  ", ("? ", "yellow"), (f"{plain(name):<{width}}", "bold"), "  ")
-        fault = detail_of(unknown[name])
-        page.entry(head, Text(plain(unknown[name] if fault is None else f"not asked: {fault}")))
-        step = next_step(unknown[name], place)
-        if step and step not in steps:  # below the first target that needs it
-            steps.add(step)
-            page.line("      ", ("→ ", "dim"), (step, "dim"))
-    if len(unknown) > len(names):
-        page.line("  ", (f"… and {counted(len(unknown) - len(names), 'more target')} (--all, or --json)", "dim"))
+    groups = alike(unknown, place, everything=everything)
+    show_alike(groups, page, most=len(groups) if everything else _MOST_UNKNOWN, width=_NAME_WIDTH)
 
 
 def _since(one: DriftRow, now: datetime) -> str:

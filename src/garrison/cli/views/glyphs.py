@@ -33,8 +33,8 @@ MARKS = {
 }
 """Marks by action kind, in the order in which counts are shown."""
 
-OWED = Mark("⊘", "owed", "yellow")
-"""Blocked by something temporary, usually a target out of reach."""
+OWED = Mark("○", "owed", "yellow")
+"""Blocked by something temporary, usually a target out of reach. What is `blocked` needs somebody to act."""
 
 CONFLICT = Mark("⚠", "conflict", "bold red")
 
@@ -52,7 +52,7 @@ DONE_WORDS = {
 STATE_MARKS = {
     ActionState.DONE: Mark("✓", "done", "green"),
     ActionState.FAILED: Mark("✗", "failed", "bold red"),
-    ActionState.SKIPPED: Mark("⊘", "owed", "yellow"),
+    ActionState.SKIPPED: OWED,
     ActionState.STARTED: Mark("◐", "cut short", "yellow"),
     ActionState.PLANNED: Mark("·", "not started", "dim"),
 }

@@ -7,9 +7,10 @@ from typing import Any
 from rich.text import Text
 
 from garrison.cli.views.age import utc
+from garrison.cli.views.alike import reach_words
 from garrison.cli.views.page import Page, plain, shortened
 from garrison.fleet.values import events
-from garrison.fleet.values.cures import cure_of
+from garrison.fleet.values.cures import cure_of, is_silent
 from garrison.store.records import Event
 
 __all__ = ["show_event"]
@@ -33,10 +34,10 @@ _STYLES = {
 
 def show_event(event: Event, page: Page) -> None:
     """Print time, kind, place, cause and change of an event; for a failed action, its message and next step."""
+    answers = event.kind == events.UNREACHABLE and not is_silent(event.cause)
+    word = reach_words(event.cause) if answers else event.kind
     place = "/".join(plain(part) for part in (event.target, event.name) if part)
-    head = Text.assemble(
-        (f"{utc(event.at)}  ", "dim"), (f"{event.kind:<{_WORD_WIDTH}}", _STYLES.get(event.kind, "")), "  "
-    )
+    head = Text.assemble((f"{utc(event.at)}  ", "dim"), (f"{word:<{_WORD_WIDTH}}", _STYLES.get(event.kind, "")), "  ")
     words = [Text(place, "bold")] if place else []
     words += [Text(plain(event.stack), "" if place else "bold")] if event.stack else []
     words += [Text(shortened(event.cause))] if event.cause else []

@@ -6,6 +6,7 @@ from datetime import datetime
 from rich.text import Text
 
 from garrison.cli.views.age import ago, duration
+from garrison.cli.views.alike import reach_words
 from garrison.cli.views.page import Page, plain, sentence, shortened
 from garrison.cli.views.status import STATE_LOOKS
 from garrison.fleet.report.inventory_rows import UNMANAGED, AdapterRow, ModelRow, Reach, Row, StackRow, TargetRow
@@ -18,8 +19,11 @@ _LOOKS = STATE_LOOKS | {
     UNMANAGED: ("·", "cyan"),
     "reachable": ("✓", "green"),
     "unreachable": ("?", "yellow"),
+    "unusable": ("?", "yellow"),
     "new": ("·", "dim"),
 }
+
+_AWAY = ("unreachable", "unusable")
 
 Cell = str | Text
 
@@ -96,7 +100,7 @@ def _cells(row: Row, now: datetime) -> list[Cell]:
     match row:
         case AdapterRow():
             # The note says why the target is out of reach and since when; "fine when last seen" adds nothing.
-            detail = "" if row.detail == LAST_SEEN_WELL and row.reach.state == "unreachable" else row.detail
+            detail = "" if row.detail == LAST_SEEN_WELL and row.reach.state in _AWAY else row.detail
             return [
                 _look(row.status), row.target, row.name, row.stack or "–", row.path or "–", row.base or "–",
                 _note(detail, row.reach, now),
@@ -118,9 +122,12 @@ def _target(row: TargetRow, now: datetime) -> list[Cell]:
     one = row.status
     counts = dict(one.adapters) | ({UNMANAGED: row.unmanaged} if row.unmanaged else {})
     note = Text("INSECURE: its certificate is not verified", "bold red") if one.insecure else Text()
-    if one.state == "unreachable":
+    if one.state in _AWAY:
         why = f"{one.cause}: {one.detail}" if one.detail else str(one.cause)
-        note.append(f"{'; ' if note else ''}{plain(why)}; out of reach for {_age(one.since, now)}", "not bold yellow")
+        note.append(
+            f"{'; ' if note else ''}{plain(why)}; {reach_words(one.cause)} for {_age(one.since, now)}",
+            "not bold yellow",
+        )
     if one.lora_routes is False:
         named = f"{one.cause}: " if one.cause and one.state == "reachable" else ""
         note.append(f"{'; ' if note else ''}{named}cannot load adapters at run time", "not bold yellow")
@@ -146,7 +153,7 @@ def _note(detail: str, reach: Reach, now: datetime) -> str:
     if reach.state == "new":
         return "; ".join(part for part in (detail, "target never asked") if part)
     why = f"{reach.cause}: {reach.detail}" if reach.detail else str(reach.cause)
-    away = f"out of reach for {_age(reach.since, now)} ({why})"
+    away = f"{reach_words(reach.cause)} for {_age(reach.since, now)} ({why})"
     return "; ".join(part for part in (detail, away, f"last seen {ago(reach.last_seen, now)}") if part)
 
 

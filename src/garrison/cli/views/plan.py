@@ -9,10 +9,9 @@ from itertools import groupby
 from rich.text import Text
 
 from garrison.cli.views.age import ago
+from garrison.cli.views.alike import MANY, alike, counted_unknown, reach_words
 from garrison.cli.views.glyphs import CONFLICT, MARKS, OWED, mark_of
-from garrison.cli.views.not_asked import detail_of, local_hint, next_step
 from garrison.cli.views.page import Page, counted, plain, sentence
-from garrison.fleet.values.cures import is_silent
 from garrison.fleet.values.failure import cause_and_detail
 from garrison.fleet.values.instance_change import InstanceChange, InstanceKind
 from garrison.fleet.values.plan import Action, ActionKind, Change, Plan, TargetChange
@@ -21,6 +20,8 @@ __all__ = ["PlanFacts", "show_counts", "show_plan"]
 
 _MOST_PER_KIND = 12
 _MOST_TARGETS = 8
+_MOST_NAMES = 12
+"""Targets that are named where the same is done at many."""
 _NAME_WIDTH = 28
 _TARGET_GLYPHS = {"create": ("+", "new", "green"), "update": ("✎", "changed", "yellow"), "delete": ("✕", "gone", "red")}
 _INSTANCE_GLYPHS = {
@@ -29,6 +30,14 @@ _INSTANCE_GLYPHS = {
     InstanceKind.DELETE: ("✕", "gone", "red"),
     InstanceKind.CONFLICT: (CONFLICT.glyph, "conflict", CONFLICT.style),
 }
+
+
+_UNKNOWN = (
+    ("not asked", "The targets themselves may be fine", "then"),
+    ("out of reach", "Their silence proves nothing", "they answer again"),
+    ("not usable", "What they answer proves nothing", "that is corrected"),
+)
+"""Why targets are unknown, what that means, and what their owed actions wait for."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,7 +91,8 @@ def _header(plan: Plan, page: Page) -> None:
         # Not green while a target is unknown: nothing proves that it serves what was declared.
         declares = plan.actions or plan.instances
         what = "everything is as declared" if declares else "the stack declares and owns no adapters"
-        tail = f", as far as can be seen: {counted(len(plan.unknown), 'target')} out of reach" if plan.unknown else ""
+        causes = [_cause(name, text).partition(": ")[0] for name, text in plan.unknown.items()]
+        tail = f", as far as can be seen: {counted_unknown(causes)}" if causes else ""
         page.line("  ", (f"No changes needed: {what}{tail}.", "green" if not plan.unknown else "yellow"))
 
 
@@ -141,13 +151,26 @@ def _target_change(target: TargetChange, change: Change) -> Text:
 
 
 def _actions(plan: Plan, page: Page, facts: PlanFacts) -> None:
-    """Print the actions by target, except keeps, conflicts, and actions that wait for a target out of reach."""
+    """Print what is done alike at many targets by adapter, then the other actions by target.
+
+    Keeps, conflicts, and actions that wait for a target that is unknown have sections of their own, or none.
+    """
     work = [
         action
         for action in plan.actions
         if action.kind is not ActionKind.KEEP and not action.conflict and not _waits(action, plan)
     ]
-    shown, left = _bounded(work, facts)
+    blocks, work = _blocks(work, facts)
+    left = Counter[ActionKind]()
+    room = _MOST_PER_KIND
+    for targets, groups in blocks.items():
+        if room > 0:
+            _block(targets, [group[0] for group in groups[:room]], page)
+        for group in groups[max(0, room) :]:
+            left[group[0].kind] += len(group)
+        room -= len(groups)
+    shown, more = _bounded(work, facts)
+    left += more
     width = min(_NAME_WIDTH, max((len(action.name) for action in shown), default=0))
     for target, actions in groupby(shown, key=lambda action: action.target):
         page.blank()
@@ -158,20 +181,66 @@ def _actions(plan: Plan, page: Page, facts: PlanFacts) -> None:
         _ways(group, page)
     if left:
         page.blank()
-        for kind, number in left.items():
-            mark = MARKS[kind]
+        for kind, mark in MARKS.items():
+            if not (number := left[kind]):
+                continue
             page.line(
                 "  ", (mark.glyph, mark.style), f" … and {number:,} more {mark.word} (--all shows them, or --json)"
             )
-    if any(action.kind is ActionKind.DELETE for action in work):
+    if any(action.kind is ActionKind.DELETE for action in plan.actions):
         page.blank()
         page.line("  ", ("Undeclared adapters are never touched.", "dim"))
 
 
-def _bounded(work: Sequence[Action], facts: PlanFacts) -> tuple[list[Action], dict[ActionKind, int]]:
+def _blocks(work: Sequence[Action], facts: PlanFacts) -> tuple[dict[tuple[str, ...], list[list[Action]]], list[Action]]:
+    """Return the actions that are alike at many targets, by these targets, and the others.
+
+    Where everything is shown, nothing is put together. A target whose certificate is not verified stays by itself.
+    """
+    if facts.everything:
+        return {}, list(work)
+    groups: defaultdict[object, list[Action]] = defaultdict(list)
+    for action in work:
+        if action.target not in facts.insecure:
+            groups[_likeness(action)].append(action)
+    blocks: dict[tuple[str, ...], list[list[Action]]] = {}
+    for group in groups.values():
+        if len(group) >= MANY:
+            blocks.setdefault(tuple(action.target for action in group), []).append(group)
+    together = {id(action) for same in blocks.values() for group in same for action in group}
+    return blocks, [action for action in work if id(action) not in together]
+
+
+def _likeness(action: Action) -> object:
+    """Return what two actions have in common if they are shown alike."""
+    failure = (action.failure.message, action.failure.hint) if action.failure else None
+    return (
+        action.kind,
+        action.name,
+        action.reason,
+        action.changes,
+        action.way_reason,
+        _tag(action),
+        action.waits,
+        failure,
+    )
+
+
+def _block(targets: Sequence[str], actions: Sequence[Action], page: Page) -> None:
+    """Print what is done alike at many targets, and which these are."""
+    page.blank()
+    page.heading(Text(counted(len(targets), "target"), "bold"))
+    page.entry(Text("  "), Text(sentence(targets, _MOST_NAMES), "dim"))
+    width = min(_NAME_WIDTH, max(len(action.name) for action in actions))
+    for action in actions:
+        _action(action, width, page)
+    _ways(actions, page)
+
+
+def _bounded(work: Sequence[Action], facts: PlanFacts) -> tuple[list[Action], Counter[ActionKind]]:
     """Return the first actions of each kind, and how many of each kind are left out."""
     if facts.everything:
-        return list(work), {}
+        return list(work), Counter()
     taken: Counter[ActionKind] = Counter()
     shown, left = [], Counter[ActionKind]()
     for action in work:
@@ -180,7 +249,7 @@ def _bounded(work: Sequence[Action], facts: PlanFacts) -> tuple[list[Action], di
             shown.append(action)
         else:
             left[action.kind] += 1
-    return shown, {kind: left[kind] for kind in MARKS if left[kind]}
+    return shown, left
 
 
 def _target_heading(target: str, page: Page, facts: PlanFacts) -> None:
@@ -223,12 +292,14 @@ def _ways(actions: Sequence[Action], page: Page) -> None:
 
 
 def _reason(action: Action) -> Text:
-    tags = Text()
-    if action.drift:
-        tags.append("drift  ", "yellow")
-    elif action.owed and action.on_record:
-        tags.append("owed  ", "yellow")
+    tags = Text(f"{tag}  " if (tag := _tag(action)) else "", "yellow")
     return tags + Text(plain(action.reason), "dim")
+
+
+def _tag(action: Action) -> str:
+    if action.drift:
+        return "drift"
+    return "owed" if action.owed and action.on_record else ""
 
 
 def _card(action: Action, reason: Text, page: Page) -> None:
@@ -277,67 +348,48 @@ def _unknown(plan: Plan, page: Page, facts: PlanFacts) -> None:
     for action in plan.actions:
         if _waits(action, plan):
             waiting[action.target].append(action)
-    faults = {name: fault for name, said in plan.unknown.items() if (fault := detail_of(_cause(name, said)))}
-    if faults:
-        _not_asked(faults, waiting, page, facts)
-    others = [name for name in plan.unknown if name not in faults]
-    silent = [name for name in others if is_silent(_cause(name, plan.unknown[name]).partition(": ")[0])]
-    if silent:
-        _out_of_reach("out of reach", silent, "Their silence proves nothing", plan, waiting, page, facts)
-    if answering := [name for name in others if name not in silent]:
-        _out_of_reach("not usable", answering, "What they answer proves nothing", plan, waiting, page, facts)
+    said = {name: _cause(name, text) for name, text in plan.unknown.items()}
+    for title, why, until in _UNKNOWN:
+        some = {name: text for name, text in said.items() if reach_words(text.partition(": ")[0]) == title}
+        if some:
+            _unknown_for(title, some, waiting, page, facts)
+            owed = sum(len(waiting[name]) for name in some)
+            tail = f"{_stays_owed(owed)} until {until}" if owed else "nothing is owed there"
+            page.line("  ", (f"{why}; {tail}.", "dim"))
 
 
-def _not_asked(
-    faults: Mapping[str, str], waiting: Mapping[str, Sequence[Action]], page: Page, facts: PlanFacts
+def _unknown_for(
+    title: str, said: Mapping[str, str], waiting: Mapping[str, Sequence[Action]], page: Page, facts: PlanFacts
 ) -> None:
-    """Print targets that were not contacted because of a fault on this side, which must be fixed here."""
+    """Print targets that are unknown in one way, grouped by cause; the largest groups, and those with the most owed
+    actions, first."""
     page.blank()
-    page.heading(Text.assemble(("not asked", "bold yellow"), (f"  {counted(len(faults), 'target')}", "dim")))
-    names = sorted(faults) if facts.everything else sorted(faults)[:_MOST_TARGETS]
-    width = min(_NAME_WIDTH, max(len(name) for name in names))
-    for name in names:
-        head = Text.assemble("  ", ("! ", "yellow"), (f"{plain(name):<{width}}", "bold"), "  ")
-        page.entry(head, Text(f"not asked: {faults[name]}"))
-        page.line("      ", ("→ ", "dim"), (local_hint(faults[name], facts.place), "dim"))
-    _more(len(faults) - len(names), "target", page)
-    if owed := sum(len(waiting[name]) for name in faults):
-        page.line("  ", (f"{_stays_owed(owed)} until then.", "dim"))
-
-
-def _out_of_reach(
-    title: str,
-    away: Sequence[str],
-    why: str,
-    plan: Plan,
-    waiting: Mapping[str, Sequence[Action]],
-    page: Page,
-    facts: PlanFacts,
-) -> None:
-    """Print targets that did not answer usefully, those with the most owed actions first."""
-    page.blank()
-    page.heading(Text.assemble((title, "bold yellow"), (f"  {counted(len(away), 'target')}", "dim")))
-    names = sorted(away, key=lambda name: (-len(waiting[name]), name))
-    shown = names if facts.everything else names[:_MOST_TARGETS]
-    width = min(_NAME_WIDTH, max(len(name) for name in shown))
+    page.heading(Text.assemble((title, "bold yellow"), (f"  {counted(len(said), 'target')}", "dim")))
+    groups = alike(said, facts.place, everything=facts.everything)
+    groups.sort(key=lambda one: (-sum(len(waiting[name]) for name in one.names), one.names))
+    shown = groups if facts.everything else groups[:_MOST_TARGETS]
+    width = min(_NAME_WIDTH, max(len(one.title) for one in shown))
+    mark = "!" if title == "not asked" else "?"
     told: set[str] = set()
-    for name in shown:
-        seen = facts.last_seen.get(name)
-        when = f"last seen {ago(seen, facts.now)}" if seen else "never seen"
-        head = Text.assemble("  ", ("? ", "yellow"), (f"{plain(name):<{width}}", "bold"), "  ")
-        page.entry(head, Text.assemble(_cause(name, plan.unknown[name]), (f"  {when}", "dim")))
-        step = next_step(_cause(name, plan.unknown[name]))
-        if step and step not in told:  # below the first target that needs it
-            told.add(step)
-            page.line("      ", ("→ ", "dim"), (step, "dim"))
-        for reason, actions in _by_reason(waiting[name]):
-            said = f"{counted(len(actions), 'adapter')} {reason}: {sentence(action.name for action in actions)}"
-            page.line("      ", ("⊘ ", "yellow"), said)
-    _more(len(names) - len(shown), "target", page)
-    owed = sum(len(waiting[name]) for name in away)
-    until = "they answer again" if title == "out of reach" else "that is corrected"
-    tail = f"{_stays_owed(owed)} until {until}" if owed else "nothing is owed there"
-    page.line("  ", (f"{why}; {tail}.", "dim"))
+    for one in shown:
+        head = Text.assemble("  ", (f"{mark} ", "yellow"), (f"{one.title:<{width}}", "bold"), "  ")
+        named = f": {one.listed}" if one.listed else ""
+        page.entry(head, Text.assemble(one.said + named, (_seen(one.names, facts), "dim")))
+        if one.step and one.step not in told:  # below the first that needs it
+            told.add(one.step)
+            page.line("      ", ("→ ", "dim"), (one.step, "dim"))
+        for reason, actions in _by_reason([action for name in one.names for action in waiting[name]]):
+            names = sentence(dict.fromkeys(action.name for action in actions))
+            page.line("      ", (f"{OWED.glyph} ", OWED.style), f"{counted(len(actions), 'adapter')} {reason}: {names}")
+    _more(sum(len(one.names) for one in groups[len(shown) :]), "target", page)
+
+
+def _seen(names: Sequence[str], facts: PlanFacts) -> str:
+    """Return when targets were last seen; of several, only if none of them ever was."""
+    times = [facts.last_seen.get(name) for name in names]
+    if not any(times):
+        return "  never seen"
+    return f"  last seen {ago(times[0], facts.now)}" if len(names) == 1 else ""
 
 
 def _stays_owed(number: int) -> str:

@@ -6,11 +6,12 @@ from datetime import datetime
 from rich.text import Text
 
 from garrison.cli.views.age import ago, duration, utc
+from garrison.cli.views.alike import MANY, Alike, alike, reach_words
+from garrison.cli.views.glyphs import OWED
 from garrison.cli.views.not_asked import is_local, local_hint
 from garrison.cli.views.page import Page, counted, plain, sentence, shortened
 from garrison.fleet.report.agents import AgentStatus
 from garrison.fleet.report.status import AdapterStatus, FleetStatus, StackStatus, TargetStatus
-from garrison.fleet.values.cures import is_silent
 
 __all__ = ["STATE_LOOKS", "show_status"]
 
@@ -24,13 +25,24 @@ STATE_LOOKS = {
     "failed": ("✗", "bold red"),
     "missing": ("✕", "red"),
     "drifted": ("≠", "red"),
-    "owed": ("⊘", "yellow"),
+    "owed": (OWED.glyph, OWED.style),
     "on-demand": ("·", "dim"),
     "unknown": ("?", "yellow"),
 }
-_TARGET_LOOKS = {"reachable": ("✓", "green"), "unreachable": ("?", "yellow"), "new": ("·", "dim")}
-_TARGET_ORDER = ("unreachable", "new", "reachable")
-_TARGET_WORDS = {"reachable": "reachable", "unreachable": "out of reach", "new": "never asked"}
+_TARGET_LOOKS = {
+    "reachable": ("✓", "green"),
+    "unreachable": ("?", "yellow"),
+    "unusable": ("?", "yellow"),
+    "new": ("·", "dim"),
+}
+_TARGET_ORDER = ("unreachable", "unusable", "new", "reachable")
+_TARGET_WORDS = {
+    "reachable": "reachable",
+    "unreachable": "out of reach",
+    "unusable": "not usable",
+    "new": "never asked",
+}
+_AWAY = ("unreachable", "unusable")
 
 
 def show_status(status: FleetStatus, page: Page, *, everything: bool, place: str | None = None) -> None:
@@ -153,7 +165,7 @@ def _stack(stack: StackStatus, now: datetime, page: Page, *, everything: bool) -
     if everything:
         _rows([[one] for one in stack.adapters], page)
         return
-    groups = _alike(one for one in stack.adapters if one.state != "served")
+    groups = _together(_alike(one for one in stack.adapters if one.state != "served"))
     _rows(groups[:_MOST_ADAPTERS], page)
     if left := sum(len(group) for group in groups[_MOST_ADAPTERS:]):
         page.line("  ", (f"… and {counted(left, 'more adapter')} (--all shows them, or --json)", "dim"))
@@ -168,6 +180,17 @@ def _alike(adapters: Iterable[AdapterStatus]) -> list[list[AdapterStatus]]:
     return [found[key] for key in sorted(found)]
 
 
+def _together(groups: Sequence[list[AdapterStatus]]) -> list[list[AdapterStatus]]:
+    """Put together what is in the same state for the same reason at many targets."""
+    found: dict[tuple[str, str, str | None], list[list[AdapterStatus]]] = {}
+    for group in groups:
+        found.setdefault((group[0].state, group[0].detail, group[0].hint), []).append(group)
+    return [
+        one for same in found.values()
+        for one in ([[adapter for group in same for adapter in group]] if len(same) >= MANY else same)
+    ]  # fmt: skip
+
+
 def _rows(groups: Sequence[Sequence[AdapterStatus]], page: Page) -> None:
     places = [_place(group) for group in groups]
     width = min(_NAME_WIDTH, max(map(len, places), default=0))
@@ -175,7 +198,12 @@ def _rows(groups: Sequence[Sequence[AdapterStatus]], page: Page) -> None:
         one = group[0]
         glyph, style = STATE_LOOKS[one.state]
         head = Text.assemble("  ", (f"{glyph} {one.state:<8}", style), f"{place:<{width}}  ")
-        page.entry(head, Text(shortened(one.detail or one.path or ""), "" if one.state == "failed" else "dim"))
+        targets = list(dict.fromkeys(each.target for each in group))
+        named = f": {sentence(targets)}" if len(targets) > 1 else ""
+        body = shortened(one.detail or ("" if named else one.path or ""))
+        page.entry(
+            head, Text(body + named if body else named.removeprefix(": "), "" if one.state == "failed" else "dim")
+        )
         if one.hint:
             page.entry(Text("    → ", "dim"), Text(shortened(one.hint), "dim"))
 
@@ -184,7 +212,12 @@ def _place(group: Sequence[AdapterStatus]) -> str:
     first = group[0]
     if len(group) == 1:
         return f"{plain(first.target)}/{plain(first.name)}"
-    return f"{plain(first.target)}, {counted(len(group), 'adapter')}"
+    if len({one.target for one in group}) == 1:
+        return f"{plain(first.target)}, {counted(len(group), 'adapter')}"
+    targets = counted(len({one.target for one in group}), "target")
+    if len({one.name for one in group}) == 1:
+        return f"{plain(first.name)} on {targets}"
+    return f"{counted(len(group), 'adapter')} on {targets}"
 
 
 # --- targets
@@ -195,6 +228,11 @@ def _targets(status: FleetStatus, page: Page, *, everything: bool, place: str | 
     few = everything or len(status.targets) <= _MOST_TARGETS
     shown = [one for one in status.targets if few or not one.well or one.insecure]
     calm = len(status.targets) - len(shown)
+    away = {one.name: one for one in shown if one.state in _AWAY and not one.insecure}
+    said = {one.name: f"{one.cause}: {one.detail}" for one in away.values()}
+    groups = [one for one in alike(said, place, everything=everything) if len(one.names) > 1]
+    together = {name for group in groups for name in group.names}
+    shown = [one for one in shown if one.name not in together]
     if not everything:
         shown = sorted(shown, key=lambda one: (_TARGET_ORDER.index(one.state), one.name))[:_MOST_TARGETS]
     page.blank()
@@ -203,11 +241,24 @@ def _targets(status: FleetStatus, page: Page, *, everything: bool, place: str | 
     told: set[str] = set()
     for one in shown:
         _target(one, status.at, width, page, place, told)
-    left = len(status.targets) - len(shown) - calm
+    for group in groups:
+        _away(group, away, status.at, page)
+    left = len(status.targets) - len(shown) - len(together) - calm
     if left > 0:
         page.line("  ", (f"… and {counted(left, 'more target')} with problems (--all, or --json)", "dim"))
     if calm:
         page.line("  ", ("✓ ", "green"), (f"{counted(calm, 'target')} reachable, serving everything", "dim"))
+
+
+def _away(group: Alike, targets: Mapping[str, TargetStatus], now: datetime, page: Page) -> None:
+    """Print targets that are unknown for the same reason, and since when the first of them is."""
+    head = Text.assemble("  ", ("? ", "yellow"), (group.title, "bold"), "  ")
+    times = [at for name in group.names if (at := targets[name].since) is not None]
+    since = f" since {utc(min(times))} UTC ({ago(min(times), now)})" if times else ""
+    page.entry(head, Text.assemble((plain(group.said), "yellow"), (f"  {group.kind}{since}", "dim")))
+    page.line("      ", (group.listed, "dim"))
+    if group.step:
+        page.line("      ", ("→ ", "dim"), (group.step, "dim"))
 
 
 def _target(one: TargetStatus, now: datetime, width: int, page: Page, place: str | None, told: set[str]) -> None:
@@ -217,7 +268,7 @@ def _target(one: TargetStatus, now: datetime, width: int, page: Page, place: str
     indent = Text(" " * 6)
     if is_local(one.cause):
         page.entry(indent + Text("→ ", "dim"), Text(plain(local_hint(one.detail, place)), "dim"))
-    elif one.state == "unreachable" and one.hint and one.hint not in told:  # below the first target that needs it
+    elif one.state in _AWAY and one.hint and one.hint not in told:  # below the first target that needs it
         told.add(one.hint)
         page.entry(indent + Text("→ ", "dim"), Text(plain(one.hint), "dim"))
     if one.insecure:
@@ -231,15 +282,14 @@ def _target(one: TargetStatus, now: datetime, width: int, page: Page, place: str
 def _target_facts(one: TargetStatus, now: datetime) -> Text:
     if one.state == "new":
         return Text.assemble("never asked", (f"  {plain(one.base_url)}", "dim"))
-    if one.state == "unreachable":
+    if one.state in _AWAY:
         if is_local(one.cause):
             said = Text(plain(f"not asked: {one.detail}"), "yellow")
             return said.append(f"  last seen {ago(one.last_seen, now)}  {plain(one.base_url)}", "dim")
         since = f"since {utc(one.since)} UTC ({ago(one.since, now)})" if one.since else ""
         seen = f"last seen {ago(one.last_seen, now)}" if one.last_seen else "never seen"
         said = Text(plain(f"{one.cause}: {one.detail}" if one.detail else str(one.cause)), "yellow")
-        away = "out of reach " if is_silent(one.cause) else ""
-        return said.append(f"  {away}{since}, {seen}  {plain(one.base_url)}", "dim")
+        return said.append(f"  {reach_words(one.cause)} {since}, {seen}  {plain(one.base_url)}", "dim")
     facts = [plain(one.base_url)]
     facts += [plain(one.base)] if one.base else []
     facts += [f"vLLM {plain(one.version)}"] if one.version else []

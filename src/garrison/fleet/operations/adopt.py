@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from garrison.base.errors import ConflictError, InvalidError, UnreachableError
+from garrison.base.errors import ConflictError, InvalidError, UnreachableError, UnusableError
 from garrison.base.redaction import excerpt
 from garrison.fleet.context import Fleet
 from garrison.fleet.execute.commands import action_records, new_command
@@ -16,7 +16,7 @@ from garrison.fleet.operations.apply import patched
 from garrison.fleet.operations.fingerprint import digest_of
 from garrison.fleet.operations.survey import look, managed_names
 from garrison.fleet.values import events
-from garrison.fleet.values.cures import cure_of
+from garrison.fleet.values.cures import cure_of, is_silent
 from garrison.fleet.values.declaration import ADAPTER_TYPE, AdapterDeclaration, Declaration
 from garrison.fleet.values.observation import Served, Sighting
 from garrison.fleet.values.plan import Action, ActionKind, Way
@@ -153,7 +153,7 @@ async def adopt(
         ConflictError: an adapter belongs to another stack, another command holds this stack or has changed a target
             meanwhile, or the adoption is not the one that was confirmed.
         InvalidError: no adapter was chosen, or a target is not on record.
-        UnreachableError: no adapter was chosen, and a target could not be observed.
+        UnreachableError, UnusableError: no adapter was chosen, and a target could not be observed.
     """
     async with hold(fleet, stack, "adopt"):
         drafted = await _draft(fleet, stack, choose, view, only)
@@ -251,8 +251,10 @@ def _refuse(stack: str, chosen: Iterable[Candidate], sightings: Mapping[str, Sig
     unknown = {name: f"{seen.cause}: {seen.detail}" for name, seen in sightings.items() if not seen.known}
     if unknown:
         name, why = next(iter(unknown.items()))
-        raise UnreachableError(
-            f"no matching adapter was found, and target {name} is out of reach ({why})",
+        silent = is_silent(sightings[name].cause)
+        state = "is out of reach" if silent else "cannot be used"
+        raise (UnreachableError if silent else UnusableError)(
+            f"no matching adapter was found, and target {name} {state} ({why})",
             hint=cure_of(sightings[name].cause, sightings[name].detail)
             or "An adapter must be observed to be adopted; try again when the target answers.",
             details={"targets": unknown},

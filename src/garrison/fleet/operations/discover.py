@@ -9,6 +9,7 @@ from garrison.fleet.context import Fleet
 from garrison.fleet.manifest.address import canonical_url
 from garrison.fleet.observe.observer import Look, Observer
 from garrison.fleet.operations.survey import look, managed_names
+from garrison.fleet.values.cures import public_state
 from garrison.fleet.values.observation import Served, Sighting
 from garrison.fleet.values.target import TargetSpec
 from garrison.fleet.values.view import FleetView
@@ -42,7 +43,7 @@ class Discovered:
             "name": self.target.name,
             "base_url": self.target.base_url,
             "known": self.known,
-            "state": "reachable" if self.seen.known else "unreachable",
+            "state": "reachable" if self.seen.known else public_state("unreachable", self.seen.cause),
             "cause": str(self.seen.cause) if self.seen.cause else None,
             "detail": self.seen.detail or None,
             "version": capabilities.version if capabilities else None,

@@ -17,6 +17,7 @@ from garrison.fleet.report.status import (
     TargetStatus,
     Writer,
 )
+from garrison.fleet.values.cures import public_state
 from garrison.fleet.values.declaration import Declaration
 from garrison.fleet.values.observation import Cause, Sighting
 from garrison.fleet.values.target import TargetSpec
@@ -138,7 +139,7 @@ def _target(
     return TargetStatus(
         name=record.name,
         base_url=spec.base_url,
-        state=record.state,
+        state=public_state(record.state, record.cause),
         cause=cause,
         detail=detail,
         since=record.since,

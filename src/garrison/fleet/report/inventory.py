@@ -14,6 +14,7 @@ from garrison.fleet.report.inventory_rows import UNMANAGED, AdapterRow, ModelRow
 from garrison.fleet.report.last_failure import LastFailure, Place
 from garrison.fleet.report.public_names import PublicNames
 from garrison.fleet.report.status import AdapterStatus
+from garrison.fleet.values.cures import public_state
 from garrison.fleet.values.declaration import ADAPTER_TYPE
 from garrison.store.records import Key, Resource, StackRecord, TargetRecord
 
@@ -125,7 +126,7 @@ def _reach(record: TargetRecord | None) -> Reach:
     if record is None:
         return Reach(state="new", since=None, last_seen=None, cause=None)
     return Reach(
-        state=record.state,
+        state=public_state(record.state, record.cause),
         since=record.since,
         last_seen=record.last_seen,
         cause=record.cause,

@@ -38,8 +38,9 @@ FIELDS: Mapping[str, Fields] = {
         "type": _TYPES, "path": None, "base": None, "labels": None,
     },
     "targets": {
-        "name": None, "target": None, "stack": None, "status": ("reachable", "unreachable", "new"), "cause": None,
-        "url": None, "base": None, "version": None, "managed": _YES_NO, "labels": None,
+        "name": None, "target": None, "stack": None, "cause": None,
+        "status": ("reachable", "unreachable", "unusable", "new"), "url": None, "base": None, "version": None,
+        "managed": _YES_NO, "labels": None,
     },
     "models": {
         "name": None, "target": None, "stack": None, "status": ("served", "unknown"), "managed": _YES_NO,

@@ -81,9 +81,9 @@ class TargetStatus:
     """One target.
 
     Attributes:
-        state: `reachable`, `unreachable` or `new` (never asked).
-        cause, detail: why it is unreachable; `no-lora-routes` if it is reachable, but lacks an adapter and cannot load
-            any.
+        state: `reachable`, `unreachable`, `unusable` (it answers, but not as it should) or `new` (never asked).
+        cause, detail: why it is unreachable or unusable; `no-lora-routes` if it is reachable, but lacks an adapter and
+            cannot load any.
         hint: what to do about that.
         since: when it entered that state.
         stacks: stacks that declare it or own adapters on it.

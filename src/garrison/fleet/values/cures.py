@@ -4,7 +4,7 @@ import re
 
 from garrison.fleet.values.observation import Cause
 
-__all__ = ["cure_of", "is_silent"]
+__all__ = ["cure_of", "is_silent", "public_state"]
 
 _SILENT = frozenset({Cause.DNS, Cause.REFUSED, Cause.TIMEOUT, Cause.RESET, Cause.NOT_RUNNING, Cause.NEVER_ASKED})
 
@@ -63,6 +63,16 @@ _KNOWN = {str(one): one for one in Cause}
 def is_silent(cause: str | None) -> bool:
     """Return whether a target gave no answer at all, as opposed to one that proves nothing."""
     return cause is None or cause in _SILENT
+
+
+def public_state(state: str, cause: str | None) -> str:
+    """Return the state of a target as it is shown: one that answers, though not as it should, is `unusable`.
+
+    Args:
+        state: as it is on record: `reachable`, `unreachable` for anything that was not believed, or `new`.
+    """
+    answers = state == "unreachable" and not is_silent(cause) and cause != Cause.LOCAL
+    return "unusable" if answers else state
 
 
 def cure_of(cause: str | None, detail: str = "") -> str | None:

@@ -164,7 +164,7 @@ def known(
         ids[route.name] = route.instance_ids[0]
         add(route, models.get(route.name, ()))
     for view in nodes:
-        url = None if view.reach == "unreachable" else view.node.address
+        url = None if view.away else view.node.address
         target = TargetValue(id=_NODE + view.node.name, url=url, key=view.node.key, hop=True)
         targets[target.id] = target
         for row in view.instances:
