@@ -338,3 +338,21 @@ def test_the_manifest_names_the_place(cli, world, tmp_path):
     done = cli("apply", write(tmp_path / "bad.json", adapters={"sql": {"target": "nope", "lora_path": "/x"}}), "--yes")
     assert done.code == 1
     assert "bad.json" in done.err
+
+
+@pytest.mark.system
+@pytest.mark.filterwarnings("ignore:.*forkpty.*:DeprecationWarning")
+@pytest.mark.parametrize(
+    "words", [("apply", "--yes"), ("plan",), ("status",), ("drift",), ("destroy", "--yes")], ids=str
+)
+def test_a_clock_runs_from_second_0(terminal, slow, words):
+    """Before the manifest is read and the database is open."""
+    sim, file = slow
+    slow_loads(sim, 0.0)
+    assert terminal("apply", file, "--yes").end() == 0
+    shown = terminal(*words, *([file] if words[0] in ("apply", "plan", "destroy") else []))
+    first = "reading the manifest" if words[0] in ("apply", "plan") else "opening the record"
+    shown.until(f"{first}  0 s")
+    assert shown.text[2:].startswith(first), "nothing comes before it"
+    assert shown.end() == 0
+    assert "Traceback" not in shown.text

@@ -1,17 +1,25 @@
 import io
+import re
 
 import pytest
+from fleet_world import World, adapter
 from plan_samples import NOW, action, full_plan
 from rendered import ESCAPE
 from rich.console import Console
 
 from garrison.cli.fleet.wiring import Stop
+from garrison.cli.views import progress
 from garrison.cli.views.page import Page
 from garrison.cli.views.progress import LineProgress, LiveProgress, QuietProgress, progress_view
+from garrison.fleet.execute.steps import ExecuteOptions
+from garrison.fleet.operations.apply import apply
+from garrison.fleet.plan.context import PlanOptions
 from garrison.fleet.values.failure import Failure, FailureCode
 from garrison.fleet.values.observation import Cause, Sighting
 from garrison.fleet.values.plan import ActionKind, Plan
 from garrison.fleet.values.view import Outcome
+from garrison.net.errors import TransportCause
+from garrison.net.transport import TransportError
 from garrison.store.records import ActionState
 
 FAILED = Failure(code=FailureCode.INVALID_REQUEST, message="rank 128 is too high", hint="Train it lower.")
@@ -152,6 +160,125 @@ def test_the_view_fits_the_output():
     kinds = [type(progress_view(page, Stop(), lambda _: None, json=json)) for page, json in
              ((terminal, False), (pipe, False), (terminal, True))]  # fmt: skip
     assert kinds == [LiveProgress, LineProgress, QuietProgress]
+
+
+class Watched(LiveProgress):
+    """Keeps what the screen shows after calls, one in 20 of those that are frequent."""
+
+    def __init__(self, *args, clock, **values):
+        super().__init__(*args, **values)
+        self.screens = []
+        self.calls = 0
+        self._clock = clock
+
+    def __getattribute__(self, name):
+        found = super().__getattribute__(name)
+        if name not in ("begin", "observing", "observed", "planned", "started", "step", "ended"):
+            return found
+
+        def call(*args):
+            self._clock.now += 0.01
+            found(*args)
+            self.calls += 1
+            if self.calls % 20 and name not in ("begin", "observing", "planned") and len(self.outcomes) < self.total:
+                return
+            if self._live is not None:
+                lines = self._page.console.render_lines(self._live.get_renderable())
+                self.screens.append("\n".join("".join(part.text for part in line).rstrip() for line in lines))
+            else:
+                self.screens.append("")
+
+        return call
+
+
+class Seconds:
+    now = 100.0
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    monkeypatch.setattr(progress.time, "monotonic", lambda: Seconds.now)
+    Seconds.now = 100.0
+    return Seconds
+
+
+async def test_an_apply_to_2000_targets_shows_clock_and_counts_all_the_time(clock):
+    world = World(targets=2000)
+    _, page = page_of(terminal=True, height=30)
+    view = Watched(page, Stop(), lambda _: None, since=98.0, clock=clock)
+    view.acts = True
+    for name in list(world.targets.targets)[:40]:
+        world.targets[name].down = TransportError(TransportCause.REFUSED, "connection refused")
+    adapters = [adapter(target=name) for name in world.targets.targets]
+    view.begin("reading what is on record")
+    options = ExecuteOptions(probe=False, sleep=world.sleep)
+    done = await apply(world.fleet, world.declaration(*adapters), view, options=PlanOptions(), execution=options)
+    assert sum(one.state is ActionState.DONE for one in done.outcomes) == 1960
+    assert "" not in view.screens, "something is shown at any time"
+    assert all(re.search(r"  \d+ s$", one, re.MULTILINE) for one in view.screens), "and so is the clock"
+    assert view.screens[0][2:] == "reading what is on record  2 s"
+    phases = [one.partition("  ")[0][2:] for one in view.screens if one.count("\n") == 0]
+    seen = [one for one in phases if one.startswith("looking at 2,000 targets: ")]
+    assert "looking at 2,000 targets: 0 seen" in seen
+    assert any(one.endswith(" out of reach") for one in seen)
+    assert "comparing 2,000 targets" in phases
+    assert "recording the plan" in phases
+    totals = [line for one in view.screens for line in one.splitlines() if " of 2,000 done" in line]
+    assert len(totals) > 300
+    for line in totals:
+        counts = [int(number.replace(",", "")) for number in re.findall(r"([\d,]+) (?:of|owed|failed|left)", line)]
+        assert sum(counts) == 2000, line
+    assert view.screens[-1].partition("  ")[0][2:] == "1,960 of 2,000 done, 40 owed; looking at what was changed"
+    assert all(len(line) <= 80 for one in view.screens for line in one.splitlines())
+    view.end()
+    assert view._live is None
+    world.fleet.close()
+
+
+def test_the_drawing_runs_while_the_command_computes(clock):
+    """The clock is read when a frame is drawn, by a thread of its own, and not when something is reported."""
+    _, page = page_of(terminal=True)
+    view = LiveProgress(page, Stop(), lambda _: None, since=100.0)
+    view.observing(1)
+    view.observed(Sighting(target="edge-0", at=NOW))
+    assert view._live.auto_refresh
+
+    def shown():
+        return "".join(part.text for part in page.console.render_lines(view._live.get_renderable())[0]).strip()
+
+    assert shown().endswith("comparing 1 target  0 s")
+    clock.now = 175.0
+    assert shown().endswith("comparing 1 target  75 s")
+    clock.now = 400.0
+    assert shown().endswith("comparing 1 target  300 s")
+    view.end()
+
+
+def test_a_plan_that_is_only_shown_leaves_nothing_on_the_screen():
+    _, page = page_of(terminal=True)
+    view = LiveProgress(page, Stop(), lambda _: None)
+    view.begin("reading what is on record")
+    view.planned(Plan(stack="s", mode="reconcile"))
+    assert view._live is None
+
+
+def test_a_long_command_tells_now_and_then_in_a_pipe_how_far_it_is():
+    out, page = page_of(terminal=False)
+    play(LineProgress(page, Stop(), lambda _: None), work(2000))
+    lines = out.getvalue().splitlines()
+    assert lines[0] == "· 200 of 2,000 done, 1,800 left"
+    assert lines[-1] == "· 2,000 of 2,000 done"
+    assert len(lines) == 10
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_failures_alike_get_a_few_lines(terminal):
+    out, page = page_of(terminal=terminal)
+    view = (LiveProgress if terminal else LineProgress)(page, Stop(), lambda _: None)
+    play(view, work(2000), ActionState.FAILED, failure=FAILED)
+    text = ESCAPE.sub("", out.getvalue())
+    assert text.count("✗ edge-") == 3
+    assert "2,000 failed" in text
 
 
 def test_a_note_is_printed_once():

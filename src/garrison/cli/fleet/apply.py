@@ -1,5 +1,6 @@
 """`garrison apply`."""
 
+import contextlib
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -14,6 +15,7 @@ from garrison.cli.options import app as make_app
 
 if TYPE_CHECKING:
     from garrison.cli.fleet.applying import Applying
+    from garrison.cli.views.opening import Opening
     from garrison.fleet.management.operations import StackOperations
     from garrison.fleet.management.requests import ApplyRequest
     from garrison.fleet.operations.apply import Applied
@@ -55,31 +57,35 @@ def apply(
     After either, another apply continues. With --server, a server elsewhere does all
     this, and goes on after Ctrl-C.
     """
+    from garrison.cli.views.opening import Opening
     from garrison.fleet.management.requests import ApplyRequest
     from garrison.fleet.plan.context import PlanOptions
 
     options = PlanOptions(force=force, adopt=adopt, accept_stale_cache=accept_stale_cache)
-    request = ApplyRequest(declaration=load(files, file, prop), mode=mode.value, options=options)
-    if simulate:
-        from garrison.cli.fleet.plan import simulate as show
+    if simulate and watch:
+        raise UsageError(
+            "--simulate and --watch are mutually exclusive",
+            hint="--simulate changes nothing that --watch could wait for.",
+        )
+    with Opening("reading the manifest", json=json) as opening, contextlib.ExitStack() as held:
+        request = ApplyRequest(declaration=load(files, file, prop), mode=mode.value, options=options)
+        if simulate:
+            from garrison.cli.fleet.plan import simulate as show
 
-        if watch:
-            raise UsageError(
-                "--simulate and --watch are mutually exclusive",
-                hint="--simulate changes nothing that --watch could wait for.",
-            )
-        return show(request, server=server, exit_code=False, everything=everything, json=json)
-    from garrison.cli.fleet.wiring import open_stacks
+            return show(request, server=server, exit_code=False, everything=everything, json=json, opening=opening)
+        from garrison.cli.fleet.wiring import open_stacks
 
-    with open_stacks(server) as operations:
+        opening.text = "opening the record"
+        operations = held.enter_context(open_stacks(server))
         if watch and operations.place is not None:
             raise UsageError(
                 f"--watch is not for a server elsewhere: {operations.place} carries owed actions out by itself",
                 hint="Leave it out; `garrison status --server URL` shows what is still owed.",
             )
         return apply_request(
-            operations, request, watch=watch, yes=yes, everything=everything, json=json, lock_timeout=lock_timeout
-        )
+            operations, request, watch=watch, yes=yes, everything=everything, json=json, lock_timeout=lock_timeout,
+            opening=opening,
+        )  # fmt: skip
 
 
 def apply_request(
@@ -91,6 +97,7 @@ def apply_request(
     everything: bool,
     json: bool,
     lock_timeout: float = 0.0,
+    opening: "Opening | None" = None,
 ) -> int:
     """Plan, ask, apply and show. Returns the exit code."""
     from garrison.cli.fleet.applying import Applying
@@ -105,6 +112,7 @@ def apply_request(
         json=json,
         again="garrison apply",
         lock_timeout=lock_timeout,
+        opening=opening,
     )
     page, stop, place = applying.page, applying.stop, operations.place
     try:

@@ -8,6 +8,7 @@ from garrison.cli.fleet.lock_wait import once_free
 from garrison.cli.fleet.question import confirm, question_of
 from garrison.cli.fleet.wiring import INTERRUPTED, Stop, run
 from garrison.cli.views.applied import interrupted_json, show_interrupted, show_left
+from garrison.cli.views.opening import Opening
 from garrison.cli.views.page import Page
 from garrison.cli.views.plan import show_plan
 from garrison.cli.views.plan_facts import plan_facts
@@ -28,6 +29,7 @@ class Applying:
     Args:
         again: the command that continues after an interruption.
         lock_timeout: seconds to wait for a stack that is held.
+        opening: what is shown until now.
 
     Attributes:
         place: the server that carries it out; None when this process does.
@@ -43,6 +45,7 @@ class Applying:
         json: bool,
         again: str,
         lock_timeout: float = 0.0,
+        opening: Opening | None = None,
     ) -> None:
         self.page, self.stop = Page(), Stop()
         self.place = operations.place
@@ -51,10 +54,14 @@ class Applying:
         self._yes, self._json = yes, json
         self._again = again
         self._lock_timeout = lock_timeout
-        self._facts = run(plan_facts(operations, request.declaration, everything=everything), self.stop)
         self._shown: Plan | None = None
         self._sent = False
-        self.view = progress_view(self.page, self.stop, self._show, json=json)
+        self.view = progress_view(self.page, self.stop, self._show, json=json, opening=opening)
+        try:
+            self._facts = run(plan_facts(operations, request.declaration, everything=everything), self.stop)
+        except BaseException:
+            self.view.end()
+            raise
 
     def confirm(self) -> None:
         """Show the plan and ask whether to carry it out, unless --yes was given; return if it is to be carried out.
@@ -80,7 +87,8 @@ class Applying:
         Raises:
             ConflictError: the plan is another one now; the message says what has changed.
         """
-        self._sent = True
+        self._sent = self.view.acts = True
+        self.view.begin("reading what is on record")
         try:
             fingerprint = self._shown.fingerprint if self._shown else None
             return run(self._once_free(lambda: change(fingerprint)), self.stop)

@@ -56,13 +56,15 @@ def _destroy(stack: str, *, server: str | None, yes: bool, everything: bool, jso
     from garrison.cli.fleet.applying import Applying
     from garrison.cli.fleet.wiring import INTERRUPTED, open_stacks
     from garrison.cli.views.applied import show_applied, show_interrupted
+    from garrison.cli.views.opening import Opening
     from garrison.fleet.management.requests import ApplyRequest
 
-    with open_stacks(server) as operations:
+    with Opening("opening the record", json=json) as opening, open_stacks(server) as operations:
         request, again = ApplyRequest.destroying(stack), f"garrison destroy --stack {stack}"
         applying = Applying(
-            operations, request, yes=yes, everything=everything, json=json, again=again, lock_timeout=lock_timeout
-        )
+            operations, request, yes=yes, everything=everything, json=json, again=again, lock_timeout=lock_timeout,
+            opening=opening,
+        )  # fmt: skip
         page = applying.page
         try:
             applying.confirm()

@@ -25,12 +25,13 @@ def drift(
     """
     from garrison.cli.fleet.wiring import Stop, open_stacks, run
     from garrison.cli.views.drift import show_drifts
+    from garrison.cli.views.opening import Opening
     from garrison.cli.views.page import Page
     from garrison.cli.views.progress import progress_view
 
-    with open_stacks(server) as operations:
+    with Opening("opening the record", json=json) as opening, open_stacks(server) as operations:
         page, stop = Page(), Stop()
-        view = progress_view(page, stop, lambda _: None, json=json)
+        view = progress_view(page, stop, lambda _: None, json=json, opening=opening)
         try:
             found = run(operations.drift(view, stack=stack), stop)
         finally:

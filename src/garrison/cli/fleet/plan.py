@@ -10,6 +10,7 @@ from garrison.cli.options import Json, ServerUrl
 from garrison.cli.options import app as make_app
 
 if TYPE_CHECKING:
+    from garrison.cli.views.opening import Opening
     from garrison.fleet.management.requests import ApplyRequest
     from garrison.fleet.values.plan import Plan
 
@@ -36,15 +37,19 @@ def plan(
 
     The targets are looked at, but nothing is sent that changes them.
     """
+    from garrison.cli.views.opening import Opening
     from garrison.fleet.management.requests import ApplyRequest
     from garrison.fleet.plan.context import PlanOptions
 
     options = PlanOptions(force=force, adopt=adopt, accept_stale_cache=accept_stale_cache)
-    request = ApplyRequest(declaration=load(files, file, prop), mode=mode.value, options=options)
-    return simulate(request, server=server, exit_code=exit_code, everything=everything, json=json)
+    with Opening("reading the manifest", json=json) as opening:
+        request = ApplyRequest(declaration=load(files, file, prop), mode=mode.value, options=options)
+        return simulate(request, server=server, exit_code=exit_code, everything=everything, json=json, opening=opening)
 
 
-def simulate(request: "ApplyRequest", *, server: str | None, exit_code: bool, everything: bool, json: bool) -> int:
+def simulate(
+    request: "ApplyRequest", *, server: str | None, exit_code: bool, everything: bool, json: bool, opening: "Opening"
+) -> int:
     """Show the plan of a declaration, for `plan` and `apply --simulate`; return the exit code."""
     from garrison.cli.fleet.wiring import Stop, open_stacks, run
     from garrison.cli.views.page import Page
@@ -52,11 +57,12 @@ def simulate(request: "ApplyRequest", *, server: str | None, exit_code: bool, ev
     from garrison.cli.views.plan_facts import plan_facts
     from garrison.cli.views.progress import progress_view
 
+    opening.text = "opening the record"
     with open_stacks(server) as operations:
         page, stop = Page(), Stop()
-        facts = run(plan_facts(operations, request.declaration, everything=everything), stop)
-        view = progress_view(page, stop, lambda drafted: show_plan(drafted, page, facts), json=json)
+        view = progress_view(page, stop, lambda drafted: show_plan(drafted, page, facts), json=json, opening=opening)
         try:
+            facts = run(plan_facts(operations, request.declaration, everything=everything), stop)
             drafted = run(operations.plan(request, view), stop)
         finally:
             view.end()

@@ -31,13 +31,14 @@ def status(
 
     from garrison.cli.fleet.serving import serving_here, show_serving
     from garrison.cli.fleet.wiring import Stop, open_stacks, run
+    from garrison.cli.views.opening import Opening
     from garrison.cli.views.page import Page
     from garrison.cli.views.progress import progress_view
     from garrison.cli.views.status import show_status
 
-    with open_stacks(server) as operations:
+    with Opening("opening the record", json=json) as opening, open_stacks(server) as operations:
         page, stop = Page(), Stop()
-        view = progress_view(page, stop, lambda _: None, json=json)
+        view = progress_view(page, stop, lambda _: None, json=json, opening=opening)
         try:
             found = run(operations.status(view, stack=stack, cached=cached), stop)
         finally:

@@ -1,7 +1,9 @@
 """Progress of a fleet operation: live on a terminal, one line per event in a pipe, nothing under `--json`."""
 
+import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -11,38 +13,61 @@ from rich.table import Table
 from rich.text import Text
 
 from garrison.cli.fleet.wiring import Stop
+from garrison.cli.views.alike import reach_words
 from garrison.cli.views.glyphs import DONE_WORDS, MARKS, STATE_MARKS
+from garrison.cli.views.opening import Opening
 from garrison.cli.views.page import Page, counted, plain
 from garrison.fleet.values.observation import Sighting
 from garrison.fleet.values.plan import Action, ActionKind, Plan
 from garrison.fleet.values.view import FleetView, NoteLevel, Outcome, SilentView
 from garrison.store.records import ActionState
 
-__all__ = ["LineProgress", "LiveProgress", "QuietProgress", "progress_view"]
+__all__ = ["LineProgress", "LiveProgress", "QuietProgress", "clock_line", "progress_view"]
 
 _MOST_ROWS = 8
 _MOST_LINES = 60
+_MOST_ALIKE = 3
+"""Failures of one kind that get a line each. The others are counted, and the summary has them all."""
+_PARTS = 10
+"""How many lines tell in a pipe how far a long command is."""
 _REFRESHES_PER_SECOND = 8
 _STOPPING = "stopping after work in progress; press Ctrl-C again to stop now"
 
 ShowPlan = Callable[[Plan], None]
 
 
-def progress_view(page: Page, stop: Stop, show: ShowPlan, *, json: bool) -> "QuietProgress":
-    """Choose the view for the output at hand; `show` prints the plan once it is made."""
+def progress_view(
+    page: Page, stop: Stop, show: ShowPlan, *, json: bool, opening: Opening | None = None
+) -> "QuietProgress":
+    """Choose the view for the output at hand; `show` prints the plan once it is made.
+
+    `opening` ends here, and the clock of the view goes on from there.
+    """
+    if opening is not None:
+        opening.end()
     if json:
         return QuietProgress(stop)
-    return LiveProgress(page, stop, show) if page.wraps else LineProgress(page, stop, show)
+    if not page.wraps:
+        return LineProgress(page, stop, show)
+    view = LiveProgress(page, stop, show, since=None if opening is None else opening.since)
+    if opening is not None:
+        view.begin("reading what is on record")
+    return view
 
 
 class QuietProgress(SilentView):
-    """Shows nothing, but keeps the outcomes that a command reports when it is interrupted."""
+    """Shows nothing, but keeps the outcomes that a command reports when it is interrupted.
+
+    Attributes:
+        acts: the plan that comes is carried out, and not only shown.
+    """
 
     def __init__(self, stop: Stop) -> None:
         self._stop = stop
         self.outcomes: list[Outcome] = []
         self.under_way: dict[tuple[str, str], Action] = {}
         self.total = 0
+        self.acts = False
 
     @property
     def untouched(self) -> int:
@@ -61,8 +86,11 @@ class QuietProgress(SilentView):
         self.under_way.pop((outcome.action.target, outcome.action.name), None)
         self.outcomes.append(outcome)
 
+    def begin(self, text: str) -> None:
+        """Called when something begins that reports nothing for a while."""
+
     def waiting(self, owed: int, seconds: float) -> None:
-        """Called before each wait for targets that are out of reach."""
+        """Called before each wait for targets on which something is owed."""
 
     def end(self) -> None:
         """Restore the terminal. May be called more than once."""
@@ -78,6 +106,7 @@ class LineProgress(QuietProgress):
         self._lines = 0
         self._owed: int | None = None
         self._noted: set[str] = set()
+        self._alike: Counter[tuple[str, str]] = Counter()
         stop.tell = self.stopping
 
     def planned(self, plan: Plan) -> None:
@@ -91,10 +120,43 @@ class LineProgress(QuietProgress):
         told = outcome.action.kind is ActionKind.BLOCKED or self._stop.asked
         if told and outcome.state is ActionState.SKIPPED:
             return
-        if self._lines == 0:
-            self._page.blank()
-        self._lines += 1
-        self._tell(outcome)
+        if self._says(outcome):
+            if self._lines == 0:
+                self._page.blank()
+            self._lines += 1
+            self._tell(outcome)
+        self._progressed()
+
+    def _says(self, outcome: Outcome) -> bool:
+        """Return whether an outcome gets a line: of a long command only failures, the first few that are alike."""
+        if self.total <= _MOST_LINES:
+            return True
+        if outcome.state is not ActionState.FAILED:
+            return False
+        message = outcome.failure.message if outcome.failure else ""
+        self._alike[outcome.action.name, message] += 1
+        return self._alike[outcome.action.name, message] <= _MOST_ALIKE
+
+    def _progressed(self) -> None:
+        """Print how far a long command is, now and then."""
+        ended, part = len(self.outcomes), max(1, self.total // _PARTS)
+        if self.total > _MOST_LINES and (ended % part == 0 or ended == self.total):
+            self._page.entry(Text("· ", "dim"), self._sum())
+            self._page.flush()
+
+    def _sum(self) -> Text:
+        """Return the counts: `1,200 of 4,000 done, 10 failed, 2,790 left`."""
+        states = Counter(one.state for one in self.outcomes)
+        text = Text(f"{states[ActionState.DONE]:,} of {self.total:,} done", "bold")
+        if failed := states[ActionState.FAILED]:
+            text.append(f", {failed:,} failed", "bold red")
+        if owed := states[ActionState.SKIPPED]:
+            text.append(f", {owed:,} owed", "yellow")
+        if late := states[ActionState.STARTED]:
+            text.append(f", {late:,} cut short", "yellow")
+        if left := self.total - len(self.outcomes):
+            text.append(f", {left:,} left")
+        return text
 
     def note(self, text: str, level: NoteLevel = "warning") -> None:
         if text in self._noted:  # a plan that is confirmed is made twice, and a watch repeats itself
@@ -123,32 +185,43 @@ class LineProgress(QuietProgress):
 
 
 class LiveProgress(LineProgress):
-    """Shows a row per target at work, as many as fit, and a total.
+    """Shows what is going on, with a clock: while targets are changed a row for each of them, as many as fit, and a
+    total.
 
-    Rich redraws from a thread of its own: `_lock` guards the rows.
+    Rich redraws from a thread of its own, so the clock runs while the command computes: `_lock` guards the rows.
+
+    Args:
+        since: monotonic seconds when the command began; now if None.
     """
 
-    def __init__(self, page: Page, stop: Stop, show: ShowPlan) -> None:
+    def __init__(self, page: Page, stop: Stop, show: ShowPlan, *, since: float | None = None) -> None:
         super().__init__(page, stop, show)
+        self._since = time.monotonic() if since is None else since
         self._live: Live | None = None
+        self._make: Callable[[], Table] = Table.grid
         self._lock = threading.Lock()
         self._looked = _Looked()
         self._rows: dict[str, _Row] = {}
 
+    def begin(self, text: str) -> None:
+        self._draw(lambda: clock_line(text, self._seconds))
+
     def observing(self, targets: int) -> None:
-        self.end()
         self._looked = _Looked(targets)
         self._draw(self._looking)
 
     def observed(self, sighting: Sighting) -> None:
         self._looked.seen += 1
-        self._looked.away += not sighting.known
+        if not sighting.known:
+            self._looked.unknown[reach_words(sighting.cause)] += 1
         if self._looked.seen >= self._looked.total:
-            self.end()
+            self.begin(f"comparing {counted(self._looked.total, 'target')}")
 
     def planned(self, plan: Plan) -> None:
         self.end()
         super().planned(plan)
+        if self.acts:
+            self.begin("recording the plan")
 
     def started(self, action: Action) -> None:
         super().started(action)
@@ -168,12 +241,11 @@ class LiveProgress(LineProgress):
             self._rows.pop(outcome.action.target, None)
         super().ended(outcome)
         if len(self.outcomes) >= self.total:
-            self.end()
+            self._draw(self._ending)
 
     def waiting(self, owed: int, seconds: float) -> None:
-        self.end()
-        text = f"waiting for targets out of reach: {counted(owed, 'action')} owed, next look in {seconds:.0f} s"
-        self._draw(lambda: _rows([(_spinner(), Text(text))]))
+        text = f"waiting for targets: {counted(owed, 'action')} owed, next look in {seconds:.0f} s"
+        self.begin(text)
 
     def stopping(self) -> None:
         """Do nothing: the next frame shows it."""
@@ -183,27 +255,34 @@ class LiveProgress(LineProgress):
             self._live.stop()
             self._live = None
 
-    def _tell(self, outcome: Outcome) -> None:
-        """Print an outcome; of a long command only failures, since the total counts the rest."""
-        if self.total <= _MOST_LINES or outcome.state is ActionState.FAILED:
-            super()._tell(outcome)
+    def _progressed(self) -> None:
+        """Do nothing: the total shows it."""
+
+    @property
+    def _seconds(self) -> float:
+        return time.monotonic() - self._since
 
     def _draw(self, make: Callable[[], Table]) -> None:
+        self._make = make
         if self._live is None:
             self._live = Live(
                 console=self._page.console,
-                get_renderable=make,
+                get_renderable=lambda: self._make(),
                 refresh_per_second=_REFRESHES_PER_SECOND,
                 transient=True,
+                redirect_stderr=sys.stderr.isatty(),
             )
             self._live.start()
 
     def _looking(self) -> Table:
         looked = self._looked
         text = Text(f"looking at {counted(looked.total, 'target')}: {looked.seen:,} seen")
-        if looked.away:
-            text.append(f", {looked.away:,} out of reach", "yellow")
-        return _rows([(Spinner("dots", style="cyan"), text)])
+        for word, number in sorted(looked.unknown.items()):
+            text.append(f", {number:,} {word}", "yellow")
+        return clock_line(text, self._seconds)
+
+    def _ending(self) -> Table:
+        return clock_line(self._sum().append("; looking at what was changed"), self._seconds)
 
     def _working(self) -> Table:
         with self._lock:
@@ -212,26 +291,17 @@ class LiveProgress(LineProgress):
         lines: list[tuple[Spinner | Text, Text]] = [(_spinner(), row.text(target)) for target, row in rows[:room]]
         if len(rows) > room:
             lines.append((Text("·"), Text(f"… and {counted(len(rows) - room, 'more target')} at work", "dim")))
-        lines.append((Text("="), self._sum()))
+        lines.append((Text("="), self._sum().append(f"  {self._seconds:.0f} s", "bold")))
         if self._stop.asked:  # on a line of its own: after the total it would be cut off
             lines.append((Text("·"), Text(_STOPPING, "yellow")))
         return _rows(lines)
-
-    def _sum(self) -> Text:
-        states = [one.state for one in self.outcomes]
-        text = Text(f"{states.count(ActionState.DONE):,} of {self.total:,} done", "bold")
-        if failed := states.count(ActionState.FAILED):
-            text.append(f", {failed:,} failed", "bold red")
-        if owed := states.count(ActionState.SKIPPED) + states.count(ActionState.STARTED):
-            text.append(f", {owed:,} owed", "yellow")
-        return text
 
 
 @dataclass(slots=True)
 class _Looked:
     total: int = 0
     seen: int = 0
-    away: int = 0
+    unknown: Counter[str] = field(default_factory=Counter)
 
 
 @dataclass(slots=True)
@@ -250,6 +320,12 @@ class _Row:
             f"{plain(self.action.name)}  ",
             (f"{plain(self.step)} {seconds:.0f} s" if self.step else "", "dim"),
         )
+
+
+def clock_line(text: Text | str, seconds: float) -> Table:
+    """Return a line about work in progress, with its clock."""
+    words = Text(text) if isinstance(text, str) else text
+    return _rows([(_spinner(), Text.assemble(words, (f"  {seconds:.0f} s", "bold")))])
 
 
 def _rows(lines: list[tuple[Spinner | Text, Text]]) -> Table:
