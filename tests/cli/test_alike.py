@@ -2,11 +2,20 @@
 
 import json
 import threading
+from contextlib import contextmanager
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
+import yaml
+from fleet_world import World
 
+from garrison.cli.fleet import wiring
 from garrison.cli.views.alike import alike, counted_unknown
+from garrison.net.errors import TransportCause
+from garrison.net.thread_pool import ThreadPool
+from garrison.net.transport import TransportError
+from garrison.testing.targets import refusal
 
 STATUSES = (401, 403, 404, 500, 302)
 EACH = 4
@@ -103,6 +112,70 @@ def test_a_cause_is_one_entry(cli, fleet):
     everything = cli("status", "--all").out
     assert everything.count("the API key is missing or wrong") == EACH
     assert len(json.loads(cli("plan", fleet, "--json").out)["plan"]["unknown"]) == 24
+
+
+@pytest.fixture
+def many(monkeypatch):
+    """Six targets in memory."""
+    world = World(targets=6)
+
+    @contextmanager
+    def open_fleet():
+        pools = {"_database": ThreadPool("store"), "_readers": ThreadPool("reader", 2), "_disk": ThreadPool("disk")}
+        fleet = replace(world.fleet, **pools)
+        try:
+            yield fleet
+        finally:
+            fleet.close()
+
+    monkeypatch.setattr(wiring, "open_fleet", open_fleet)
+    yield world
+    world.fleet.close()
+
+
+def declared(tmp_path):
+    targets = {f"edge-{one}": {"base_url": f"http://edge-{one}:8000"} for one in range(1, 7)}
+    body = {
+        "stack": "lab",
+        "targets": targets,
+        "adapters": {"sql": {"targets": list(targets), "lora_path": "/models/sql"}},
+        "policy": {"on_drift": "restore"},
+    }
+    path = tmp_path / "lab.yaml"
+    path.write_text(yaml.safe_dump(body))
+    return path
+
+
+def test_a_pass_of_the_agent_has_one_line_for_what_fails_alike(cli, many, tmp_path):
+    assert cli("apply", declared(tmp_path), "--yes").code == 0
+    for one in many.targets.targets.values():
+        one.down = TransportError(TransportCause.REFUSED, "connection refused")
+    done = cli("agent", "--once")
+    assert done.code == 31
+    lines = [line[21:] for line in done.out.splitlines()]
+    assert lines == [
+        "· 6 of 6 targets out of reach: edge-1, edge-2, edge-3, edge-4, edge-5 and 1 more  refused: connection refused"
+        "  → Start the server, or correct the target's `base_url`.",
+        "unreachable    6 targets  refused  → Start the server, or correct the target's `base_url`.  "
+        "edge-1, edge-2, edge-3, edge-4, edge-5 and 1 more",
+    ]
+    told = [json.loads(line) for line in cli("history", "--json").out.splitlines()]
+    assert sum(one["kind"] == "unreachable" for one in told) == 6
+
+
+def test_actions_that_fail_alike_are_one_line_of_a_pass_and_of_an_apply(cli, many, tmp_path):
+    for one in many.targets.targets.values():
+        one.broken["/models/sql"] = refusal(404, "NotFoundError", "no adapter there")
+    done = cli("apply", declared(tmp_path), "--yes")
+    assert done.code == 30
+    assert done.out.count("no adapter there") == 6 + 1, "a line as it happens, and one in the summary"
+    assert "  sql on 6 targets  no adapter there: edge-1, edge-2, edge-3, edge-4, edge-5 and 1 more" in done.out
+    status = cli("status").out
+    assert status.count("no adapter there") == 1
+    assert "✗ failed  sql on 6 targets  no adapter there: edge-1" in status
+    once = cli("agent", "--once")
+    assert once.code == 30
+    assert once.out.count("no adapter there") <= 1
 
 
 def test_details_that_differ_do_not_keep_targets_apart():

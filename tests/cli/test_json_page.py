@@ -72,11 +72,15 @@ def test_a_line_of_a_stream(cli, world, file, command):
 @pytest.mark.parametrize(
     "words",
     [["status", "--nonsense"], ["plan", "nothing.yaml"], ["destroy", "--stack", "nobody", "--yes"], ["nonsense"],
-     ["models", "remove", "nothing", "--yes"]],
+     ["models", "remove", "nothing", "--yes"], ["apply", "nothing.yaml"], ["apply", "--watch", "--simulate", "FILE"],
+     ["eval", "nothing.yaml"], ["status", "--stack", "nobody"], ["drift", "--stack", "nobody"], ["discover", "-t", "no"],
+     ["inventory", "-q", "no:1"], ["extract", "--query", "no:1"], ["history", "--kind", "no"], ["forget", "nobody"],
+     ["adopt", "nobody", "--stack", "lab"], ["agent", "--once", "--stack", "nobody"], ["agent", "--interval", "no"],
+     ["agent", "--once", "--metrics-port", "1"], ["status", "--server", "http://127.0.0.1:1"]],
     ids=lambda words: words[0],
 )  # fmt: skip
 def test_an_error_of_any_command(cli, file, words):
-    done = cli(*words, "--json")
+    done = cli(*(file if word == "FILE" else word for word in words), "--json")
     body = json.loads(done.out)
     assert HEAD | {"code", "error"} <= body.keys()
     assert (body["schema"], body["ok"], body["exit_code"]) == (SCHEMA, False, done.code)

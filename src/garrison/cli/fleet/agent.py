@@ -84,7 +84,7 @@ def agent(
         # uvloop makes a cycle over thousands of targets a third cheaper.
         asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
     ):
-        view = AgentView(fleet.clock, json=json) if json or shows_view(logged) else SilentAgentView()
+        view = AgentView(fleet.clock, json=json, once=once) if json or shows_view(logged) else SilentAgentView()
         return runner.run(
             _run(
                 fleet, view, interval=seconds, stacks=stack, once=once, retention=values.retention,

@@ -9,10 +9,11 @@ from garrison.base.clock import Clock
 from garrison.base.output.live_stream import LiveStream
 from garrison.cli.json_answer import line
 from garrison.cli.views.age import utc
-from garrison.cli.views.alike import alike
-from garrison.cli.views.history import show_event
+from garrison.cli.views.alike import MANY, alike
+from garrison.cli.views.history import likeness, show_alike_events, show_event
 from garrison.cli.views.page import Page, counted, sentence
 from garrison.fleet.hooks.queues import event_json
+from garrison.fleet.values import events as kinds
 from garrison.fleet.values.observation import Sighting
 from garrison.fleet.values.view import NoteLevel, SilentView
 from garrison.store.records import Event
@@ -20,16 +21,23 @@ from garrison.store.records import Event
 __all__ = ["AgentView", "SilentAgentView"]
 
 _DRAIN_SECONDS = 1.0
+_FAILURES = (kinds.UNREACHABLE, kinds.ACTION_FAILED)
 
 
 class AgentView(SilentView):
-    """Prints events and notes. With `json`, each is a line of JSON; a note has the kind `note` and a `text`."""
+    """Prints events and notes. With `json`, each is a line of JSON; a note has the kind `note` and a `text`.
 
-    def __init__(self, clock: Clock, *, json: bool) -> None:
+    Args:
+        once: a single pass is shown, at whose end failures that are alike become one line.
+    """
+
+    def __init__(self, clock: Clock, *, json: bool, once: bool = False) -> None:
         self._clock = clock
         self._out = LiveStream(sys.stdout)
         self._page = Page(out=cast("TextIO", self._out))
         self._json = json
+        self._once = once and not json
+        self._failures: dict[tuple[object, ...], list[Event]] = {}
         self._awaited = 0
         self._seen: dict[str, Sighting] = {}
 
@@ -63,6 +71,9 @@ class AgentView(SilentView):
         if self._json:
             self._print_json(event_json(event))
             return
+        if self._once and event.kind in _FAILURES:
+            self._failures.setdefault(likeness(event), []).append(event)
+            return
         show_event(event, self._page)
 
     def note(self, text: str, level: NoteLevel = "warning") -> None:
@@ -73,7 +84,14 @@ class AgentView(SilentView):
         self._page.line((f"{utc(now)}  ", "dim"), ("· ", "dim"), text)
 
     def end(self) -> None:
-        """Give the reader a moment to take the output that is still waiting."""
+        """Print the failures of a single pass, and give the reader a moment to take what is still waiting."""
+        for events in self._failures.values():
+            if len(events) >= MANY:
+                show_alike_events(events, self._page)
+            else:
+                for event in events:
+                    show_event(event, self._page)
+        self._failures = {}
         self._out.drain(_DRAIN_SECONDS)
 
     def _print_json(self, body: Mapping[str, Any]) -> None:

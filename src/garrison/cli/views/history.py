@@ -1,6 +1,6 @@
 """Rendering of history events, one line each."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -8,12 +8,12 @@ from rich.text import Text
 
 from garrison.cli.views.age import utc
 from garrison.cli.views.alike import reach_words
-from garrison.cli.views.page import Page, plain, shortened
+from garrison.cli.views.page import Page, counted, plain, sentence, shortened
 from garrison.fleet.values import events
 from garrison.fleet.values.cures import cure_of, is_silent
 from garrison.store.records import Event
 
-__all__ = ["show_event"]
+__all__ = ["likeness", "show_alike_events", "show_event"]
 
 _WORD_WIDTH = 13
 _LOST = (events.UNREACHABLE, events.CHANGED)
@@ -32,10 +32,36 @@ _STYLES = {
 }
 
 
+def likeness(event: Event) -> tuple[object, ...]:
+    """Return what two failures have in common if they may be shown as one."""
+    after = event.after or {}
+    step = after.get("hint") or cure_of(event.cause, str(after.get("detail", "")))
+    said = after.get("message") if event.kind == events.ACTION_FAILED else event.cause
+    return event.kind, said, step
+
+
+def show_alike_events(alike: Sequence[Event], page: Page) -> None:
+    """Print failures that are alike as one line: how many, what is wrong, the next step, and a few of the names."""
+    kind, said, step = likeness(alike[0])
+    names = list(dict.fromkeys("/".join(part for part in (one.target, one.name) if part) for one in alike))
+    word = _word(alike[0])
+    head = Text.assemble((f"{utc(alike[0].at)}  ", "dim"), (f"{word:<{_WORD_WIDTH}}", _STYLES.get(str(kind), "")), "  ")
+    what = "adapter" if kind == events.ACTION_FAILED else "target"
+    words = [Text(counted(len(names), what), "bold"), Text(shortened(str(said)))]
+    words += [Text(f"→ {shortened(str(step))}", "dim")] if step else []
+    words.append(Text(sentence(names), "dim"))
+    page.entry(head, Text("  ").join(words))
+
+
+def _word(event: Event) -> str:
+    """Return the kind; of a target that became unknown though it answers, that it is not usable."""
+    answers = event.kind == events.UNREACHABLE and not is_silent(event.cause)
+    return reach_words(event.cause) if answers else event.kind
+
+
 def show_event(event: Event, page: Page) -> None:
     """Print time, kind, place, cause and change of an event; for a failed action, its message and next step."""
-    answers = event.kind == events.UNREACHABLE and not is_silent(event.cause)
-    word = reach_words(event.cause) if answers else event.kind
+    word = _word(event)
     place = "/".join(plain(part) for part in (event.target, event.name) if part)
     head = Text.assemble((f"{utc(event.at)}  ", "dim"), (f"{word:<{_WORD_WIDTH}}", _STYLES.get(event.kind, "")), "  ")
     words = [Text(place, "bold")] if place else []
