@@ -73,7 +73,7 @@ def test_a_line_of_a_stream(cli, world, file, command):
     "words",
     [["status", "--nonsense"], ["plan", "nothing.yaml"], ["destroy", "--stack", "nobody", "--yes"], ["nonsense"],
      ["models", "remove", "nothing", "--yes"], ["apply", "nothing.yaml"], ["apply", "--watch", "--simulate", "FILE"],
-     ["eval", "nothing.yaml"], ["status", "--stack", "nobody"], ["drift", "--stack", "nobody"], ["discover", "-t", "no"],
+     ["eval", "nothing.yaml"], ["status", "--stack", "nobody"], ["drift", "--stack", "no"], ["discover", "-t", "no"],
      ["inventory", "-q", "no:1"], ["extract", "--query", "no:1"], ["history", "--kind", "no"], ["forget", "nobody"],
      ["adopt", "nobody", "--stack", "lab"], ["agent", "--once", "--stack", "nobody"], ["agent", "--interval", "no"],
      ["agent", "--once", "--metrics-port", "1"], ["status", "--server", "http://127.0.0.1:1"]],
