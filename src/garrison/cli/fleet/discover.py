@@ -31,6 +31,7 @@ def discover(
     """
     from garrison.cli.fleet.wiring import Stop, open_operations, run
     from garrison.cli.views.discover import show_discovered
+    from garrison.cli.views.opening import Opening
     from garrison.cli.views.page import Page
     from garrison.fleet.management.requests import DiscoverRequest
     from garrison.fleet.values.view import SilentView
@@ -39,7 +40,7 @@ def discover(
     declared = declaration(file, None, None).targets if file else None
     api_key = Secret("env", key_env) if key_env else None
     request = DiscoverRequest(wanted=tuple(target or ()), declared=declared, api_key=api_key)
-    with open_operations() as operations:
+    with Opening("looking at the targets", json=json), open_operations() as operations:
         found = run(operations.discover(request, SilentView()), Stop())
     code = ExitCode.OK if all(one.seen.known for one in found) else ExitCode.UNREACHABLE
     if json:
