@@ -43,6 +43,27 @@ SAID: dict[str, tuple[Catalogue, tuple[str, ...], str, str]] = {
     "typographic quotes": (VLLM, ("--chat-template", "\u201ca b\u201d"), "warning", "typographic quotation marks"),
     "a second model": (VLLM, ("--seed", "1", "acme/other"), "error", "'acme/other' belongs to no option"),
     "a stray word of llama.cpp": (LLAMA, ("x.gguf",), "error", "belongs to no option"),
+    "a switch and a value in one word": (
+        VLLM, ("--trust-remote-code True",), "error", "write --trust-remote-code alone"
+    ),
+    "a switch and false in one word": (VLLM, ("--enforce-eager false",), "error", "write --no-enforce-eager instead"),
+    "a long dash, flag and value in one word": (
+        VLLM, (f"{EN}max-model-len 4096",), "error", "write two: --max-model-len 4096"
+    ),
+    "a unit behind a number": (VLLM, ("--max-model-len", "4096tokens"), "error", "not '4096tokens'"),
+    "a thousands separator": (VLLM, ("--max-model-len", "4,096"), "error", "a whole number, such as 32k"),
+    "per cent": (VLLM, ("--gpu-memory-utilization", "90%"), "error", "takes a number, not '90%'"),
+    "a decimal comma": (VLLM, ("--gpu-memory-utilization=0,9",), "error", "takes a number"),
+    "a number in words": (VLLM, ("-tp", "two"), "error", "-tp takes a whole number, not 'two'"),
+    "a number of MLX": (MLX, ("--max-tokens", "2k"), "error", "takes a whole number"),
+    "JSON whose quotes a shell took": (VLLM, ("--hf-overrides", "{a:1}"), "error", "put single quotes around it"),
+    "JSON with the quotes of Python": (VLLM, ("--speculative-config", "{'a': 1}"), "error", "takes JSON"),
+    "a JSON list whose quotes a shell took": (VLLM, ("--allowed-origins", "[*]"), "error", "single quotes"),
+    "a star for a JSON list": (VLLM, ("--allowed-origins", "*"), "warning", "write '[\"*\"]'"),
+    "what was JSON in another form once": (
+        VLLM, ("--limit-mm-per-prompt", "image=5"), "warning", "write '{\"image\": 5}'"
+    ),
+    "JSON of llama.cpp": (LLAMA, ("--chat-template-kwargs", "{a:true}"), "error", "takes JSON"),
     "a second separator": (VLLM, ("--seed", "1", "--", "--enforce-eager"), "error", "ends the options"),
 }  # fmt: skip
 
@@ -73,6 +94,8 @@ def test_a_flag_that_another_one_takes_for_its_value() -> None:
         (f"{EM}api-key", "SECRET-1"),
         ("--api-key", "\u201cSECRET-1\u201d"),
         ("--served-model-name", "a", "--api-key SECRET-1"),
+        ("--kv-transfer-config", "{token: SECRET-1}"),
+        ("--kv-transfer-config", "token=SECRET-1"),
     ],
 )
 def test_no_secret_is_shown(args: tuple[str, ...]) -> None:
@@ -90,10 +113,27 @@ def test_no_secret_is_shown(args: tuple[str, ...]) -> None:
         ("--hf-overrides", '{"a": "--seed 1"}'),
         ("--served-model-name", "a b", "c"),
         ("--seed", "-1"),
+        ("--seed", "+1"),
+        ("--max-model-len", "32k"),
+        ("--max-model-len", "1.5K"),
+        ("--max-model-len", "auto"),
+        ("--max-model-len", "-1"),
+        ("--cpu-offload-gb", "4.5"),
+        ("--gpu-memory-utilization", "9e-1"),
+        ("--hf-overrides", ""),
+        ("--speculative-config", "None"),
+        ("--mm-processor-kwargs", "null"),
+        ("--allowed-origins", '["*"]'),
+        ("--compilation-config.mode", "x"),
+        ("-O3", "-cc.mode=3", "-tp=2"),
     ],
 )
 def test_values_may_look_like_nearly_anything(args: tuple[str, ...]) -> None:
     assert check_args(VLLM, args) == []
+
+
+def test_llama_server_reads_the_number_at_the_beginning_of_a_word() -> None:
+    assert check_args(LLAMA, ["--ctx-size", "4096x", "--gpu-layers", "all", "--json-schema-file", "x.json"]) == []
 
 
 def test_the_words_of_a_pasted_command_are_judged_elsewhere() -> None:

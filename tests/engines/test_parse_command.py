@@ -206,6 +206,15 @@ SAME = [
     "docker run --entrypoint /bin/bash vllm/vllm-openai:latest -lc 'vllm serve m --seed 1'",
     "docker run --entrypoint python3 vllm/vllm-openai -m vllm.entrypoints.openai.api_server --model m --seed 1",
     "nvidia-docker run --sysctl net.core.somaxconn=1024 --oom-score-adj=-5 vllm/vllm-openai --model m --seed 1",
+    "docker run --network-alias v --cpu-percent 5 --health-on-failure kill vllm/vllm-openai --model m --seed 1",
+    "podman --hooks-dir /x run --preserve-fds 1 --http-proxy=false vllm/vllm-openai --model m --seed 1",
+    "env -S 'vllm serve m' --seed 1",
+    "env -S '-u VLLM_PORT A=1 vllm' serve m --seed 1",
+    "env -u A -S'vllm serve' m --seed 1",
+    "env --split-string='vllm serve m --seed' 1",
+    "vllm serve m\n  --seed 1",
+    "vllm serve m \\\n  # a remark\n  --seed 1",
+    "docker run nginx\ndocker run vllm/vllm-openai --model m --seed 1",
     "vllm-rs serve m --seed 1",
     "vllm.exe serve m --seed 1",
 ]
@@ -231,6 +240,7 @@ LEFT_OUT = {
     "pip install vllm && vllm serve m": "pip install vllm",
     "sh -c 'vllm serve m' -- x": "`-- x` behind the text of sh",
     "vllm serve m >> log": ">> log",
+    "docker run nginx; vllm serve m": "docker run nginx",
 }
 
 
@@ -239,6 +249,30 @@ def test_what_is_left_out_is_said(text: str) -> None:
     found = parse_command(text)
     assert (found.engine, found.model, found.args) == ("vllm", "m", ())
     assert any(LEFT_OUT[text] in note for note in found.notes)
+
+
+def test_a_line_that_begins_with_a_flag_belongs_to_the_one_above_it() -> None:
+    """Pages lose the backslashes at the ends of lines. A flag is never the name of a program."""
+    found = parse_command("vllm serve m\n  --port 1\n  -tp 2")
+    assert found.args == ("--port", "1", "-tp", "2")
+    assert [note.split()[5] for note in found.notes] == ["--port", "-tp"]
+
+
+def test_lines_that_begin_with_a_word_or_follow_a_pipe_are_commands() -> None:
+    with pytest.raises(InvalidError, match="2 commands"):
+        parse_command("vllm serve a\nvllm serve b")
+    with pytest.raises(InvalidError, match="only arguments were pasted"):
+        parse_command("\n--port 1")
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["ssh host vllm serve m", "tmux new -d -s x 'vllm serve m'", "kubectl exec pod -- /opt/venv/bin/vllm serve m"],
+)
+def test_behind_a_program_that_is_not_known_the_engines_part_is_named(text: str) -> None:
+    with pytest.raises(InvalidError, match="is not the program") as refused:
+        parse_command(text)
+    assert re.search(r"begins with `(/opt/venv/bin/)?vllm`", refused.value.hint or "")
 
 
 def test_words_that_env_takes_apart_itself() -> None:

@@ -39,12 +39,32 @@ EXPECTED = ("m", ("--port", "1", "--chat-template", "a b"))
         "    command: m --port 1 --chat-template 'a b'\n",
         "containers:\n- name: v\n  image: vllm/vllm-openai\n  command: [/bin/sh, -c]\n"
         "  args: [\"vllm serve m --port 1 --chat-template 'a b'\"]\n",
+        "[Service]\nExecStart=/bin/true\nExecStart=\nExecStart=vllm serve m --port 1 --chat-template 'a b'\n",
+        "services:\n  web:\n    image: nginx\n    command: start\n  v:\n    image: vllm/vllm-openai\n"
+        "    command: --model m --port 1 --chat-template 'a b'\n",
+        "services:\n  v:\n    image: vllm/vllm-openai\n    command: |\n      --model m\n      --port 1\n"
+        "      --chat-template 'a b'\n",
+        "CMD vllm serve m --port 1 --chat-template 'a b'",
+        "ENTRYPOINT exec vllm serve m --port 1 --chat-template 'a b'",
+        "vllm\u00a0serve m \\\n\u00a0\u00a0--port\u202f1 --chat-template 'a b'",
+        "\ufeffvllm serve m --port 1 --chat-template 'a b'",
         '  - args: ["vllm", "serve", "m", "--port", "1", "--chat-template", "a b"]',
     ],
 )
 def test_the_command_in_it(text: str) -> None:
     found = parse_command(unwrap(text))
     assert (found.model, found.args) == EXPECTED
+
+
+def test_blanks_of_a_page_stay_in_quotes() -> None:
+    found = parse_command(unwrap('vllm\u00a0serve m --chat-template \'a\u00a0b\' --revision "c\u2003\\"d"'))
+    assert found.args == ("--chat-template", "a\u00a0b", "--revision", 'c\u2003"d')
+
+
+def test_services_that_start_two_engines_are_not_guessed_between() -> None:
+    one = "image: vllm/vllm-openai\n    command: --model m"
+    with pytest.raises(InvalidError, match="2 commands"):
+        parse_command(unwrap(f"services:\n  a:\n    {one}\n  b:\n    {one}\n"))
 
 
 def test_signs_of_a_unit() -> None:

@@ -9,6 +9,7 @@ from garrison.engines.argv import flag_of, is_flag, normal
 from garrison.engines.catalogue import Catalogue, Option, most_values
 from garrison.engines.nearest import nearest_flag, nearest_of, opposite_of
 from garrison.engines.pasted_words import flag_and_value, plain_dashes, quoted
+from garrison.engines.value_types import unreadable
 
 __all__ = ["Finding", "check_args"]
 
@@ -116,6 +117,11 @@ def _of_flag(catalogue: Catalogue, known: Mapping[str, Option], part: _Part, fla
             listed = ", ".join(option.choices)
             message = f"{flag} accepts {listed}, not {value!r}"
             yield Finding("error", flag, message, nearest_of(value, option.choices, cutoff=0.6))
+    judged = option.nargs == "0" or option.choices or any(_is_pasted(known, value) for value in part.values)
+    for value in () if judged else part.values:
+        if (wrong := unreadable(catalogue, option, value)) is not None:
+            yield Finding(wrong[0], flag, f"{flag} {wrong[1]}")
+            return
 
 
 def _of_unknown(catalogue: Catalogue, known: Mapping[str, Option], part: _Part, flag: str) -> Iterator[Finding]:
@@ -155,7 +161,10 @@ def _of_stray(known: Mapping[str, Option], part: _Part) -> Finding:
     word = part.values[0]
     if word == "--":
         return Finding("error", word, "`--` ends the options: no word behind it is one")
-    if (pair := flag_and_value(word, known)) is not None:
+    if (pair := flag_and_value(plain_dashes(word, known) or word, known)) is not None:
+        option = known[normal(pair[0])]
+        if option.nargs == "0":
+            return _of_switch(pair[0], normal(pair[0]), pair[1], option)
         words = shown_command(pair)
         return Finding("error", pair[0], f"{pair[0]} and its value are one word; write two: {words}", words)
     if (plain := plain_dashes(word, known)) is not None:
@@ -163,6 +172,11 @@ def _of_stray(known: Mapping[str, Option], part: _Part) -> Finding:
     if part.behind is not None:
         return _of_switch(part.behind, normal(part.behind), word, known[flag_of(part.behind)])
     return Finding("error", word, f"{word!r} belongs to no option")
+
+
+def _is_pasted(known: Mapping[str, Option], value: str) -> bool:
+    """Whether `_of_pasted_values` has something to say."""
+    return flag_and_value(value, known) is not None or plain_dashes(value, known) is not None or quoted(value)
 
 
 def _of_pasted_values(known: Mapping[str, Option], part: _Part) -> Iterator[Finding]:

@@ -159,10 +159,13 @@ def _only_start(found: Sequence[list[str]], notes: list[str]) -> list[str]:
 
 def _may_start(command: Sequence[str]) -> bool:
     call = shell_call(command)
-    if container_command.is_container(command) or (call is not None and call.text):
+    if call is not None and call.text:
         return True
     try:
-        _recognise(command, None)
+        if container_command.is_container(command):
+            _in_container(command, {}, None)
+        else:
+            _recognise(command, None)
     except InvalidError:
         return False
     return True
@@ -226,8 +229,17 @@ def _recognise(argv: Sequence[str], engine: str | None) -> tuple[str, int]:
         )
     raise InvalidError(
         f"{words[start] if head else words[0]!r} is not the program of a known engine ({known})",
-        hint="Paste a command such as `vllm serve MODEL --port 8000`.",
+        hint=_hint(words),
     )
+
+
+def _hint(words: Sequence[str]) -> str:
+    """What to paste in place of `words`: the part of them that starts an engine, behind a program that is not known."""
+    for word in words[1:]:
+        if PurePosixPath(word.split(None, 1)[0] if word.strip() else "").name in _PROGRAMS:
+            begin = word.split(None, 1)[0]
+            return f"Paste the part that begins with `{begin}`: it is not known what {words[0]} does in front of it."
+    return "Paste a command such as `vllm serve MODEL --port 8000`."
 
 
 def _looks_like_model(engine: str, words: Sequence[str]) -> bool:

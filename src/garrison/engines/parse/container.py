@@ -15,29 +15,34 @@ def _names(text: str) -> frozenset[str]:
 
 _RUNTIMES = {"docker", "nerdctl", "nvidia-docker", "podman", "podman-remote"}
 _BARE = _names(
-    "--detach --disable-content-trust --env-host --init --interactive --no-healthcheck --no-hostname --no-hosts "
-    "--oom-kill-disable --privileged --publish-all --quiet --read-only --read-only-tmpfs --replace --rm --rmi "
-    "--sig-proxy --tls-verify --tty --unsetenv-all"
+    "--detach --disable-content-trust --env-host --help --http-proxy --init --interactive --no-healthcheck "
+    "--no-hostname --no-hosts --oom-kill-disable --passwd --privileged --publish-all --quiet --read-only "
+    "--read-only-tmpfs --replace --rm --rmi --rootfs --sig-proxy --tls-verify --tty --unsetenv-all --use-api-socket"
 )
 _BARE_LETTERS = frozenset("ditPq")
 _WITH_VALUE = _names(
     "--add-host --annotation --arch --attach --authfile --blkio-weight --blkio-weight-device --cap-add --cap-drop "
-    "--cert-dir --cgroup-conf --cgroup-manager --cgroup-parent --cgroupns --cgroups --cidfile --cpu-count --cpu- "
-    "percent --cpu-period --cpu-quota --cpu-rt-period --cpu-rt-runtime --cpu-shares --cpus --cpuset-cpus "
-    "--cpuset-mems --creds --detach-keys --device --device-cgroup-rule --device-read-bps --device-read-iops "
-    "--device-write-bps --device-write-iops --dns --dns-option --dns-search --domainname --entrypoint --env "
-    "--env-file --env-merge --expose --gidmap --gpus --group-add --health-cmd --health-interval --health-retries "
-    "--health-start-interval --health-start-period --health-timeout --hostname --image-volume --init-path --ip "
-    "--ip6 --ipc --isolation --label --label-file --link --link-local-ip --log-driver --log-opt --mac-address "
-    "--memory --memory-reservation --memory-swap --memory-swappiness --mount --name --net --network --network- "
-    "alias --oom-score-adj --os --pid --pids-limit --pidfile --platform --pod --publish --pull --restart --retry "
-    "--retry-delay --runtime --sdnotify --secret --security-opt --shm-size --stop-signal --stop-timeout "
-    "--storage-opt --subgidname --subuidname --sysctl --systemd --timeout --tmpfs --tz --uidmap --ulimit --umask "
-    "--unsetenv --user --userns --uts --variant --volume --volume-driver --volumes-from --workdir"
+    "--cert-dir --cgroup-conf --cgroup-manager --cgroup-parent --cgroupns --cgroups --chrootdirs --cidfile "
+    "--conmon-pidfile --cpu-count --cpu-percent --cpu-period --cpu-quota --cpu-rt-period --cpu-rt-runtime "
+    "--cpu-shares --cpus --cpuset-cpus --cpuset-mems --creds --decryption-key --detach-keys --device "
+    "--device-cgroup-rule --device-read-bps --device-read-iops --device-write-bps --device-write-iops --dns "
+    "--dns-option --dns-search --domainname --entrypoint --env --env-file --env-merge --expose --gidmap --gpus "
+    "--group-add --group-entry --health-cmd --health-interval --health-log-destination --health-max-log-count "
+    "--health-max-log-size --health-on-failure --health-retries --health-start-interval --health-start-period "
+    "--health-startup-cmd --health-startup-interval --health-startup-retries --health-startup-success "
+    "--health-startup-timeout --health-timeout --hostname --hosts-file --hostuser --image-volume --init-path "
+    "--intel-rdt-closid --io-maxbandwidth --io-maxiops --ip --ip6 --ipc --isolation --kernel-memory --label "
+    "--label-file --link --link-local-ip --log-driver --log-opt --mac-address --memory --memory-reservation "
+    "--memory-swap --memory-swappiness --mount --name --net --network --network-alias --oom-score-adj --os "
+    "--passwd-entry --personality --pid --pidfile --pids-limit --platform --pod --pod-id-file --preserve-fd "
+    "--preserve-fds --publish --pull --rdt-class --requires --restart --retry --retry-delay --runtime --sdnotify "
+    "--seccomp-policy --secret --security-opt --shm-size --shm-size-systemd --signature-policy --stop-signal "
+    "--stop-timeout --storage-opt --subgidname --subuidname --sysctl --systemd --timeout --tmpfs --tz --uidmap "
+    "--ulimit --umask --unsetenv --user --userns --uts --variant --volume --volume-driver --volumes-from --workdir"
 )
 _GLOBAL_WITH_VALUE = {
-    "--cgroup-manager", "--config", "--conmon", "--connection", "--context", "--events-backend", "--host", "--identity",
-    "--log-level", "--namespace", "--network-cmd-path", "--root", "--runroot", "--runtime", "--storage-driver",
+    "--cgroup-manager", "--config", "--conmon", "--connection", "--context", "--events-backend", "--hooks-dir", "--host",
+    "--identity", "--log-level", "--namespace", "--network-cmd-path", "--root", "--runroot", "--runtime", "--storage-driver",
     "--storage-opt", "--tlscacert", "--tlscert", "--tlskey", "--tmpdir", "--url", "--volumepath", "-H", "-c", "-l",
 }  # fmt: skip
 _LETTERS = {"-e": "--env", "-v": "--volume", "-p": "--publish", "-m": "--memory", "-u": "--user", "-w": "--workdir",
@@ -90,7 +95,10 @@ def split_run(argv: Sequence[str]) -> RunCommand:
     start = _after_globals(argv)
     position = start + 1 if list(argv[start : start + 1]) == ["container"] else start
     if list(argv[position : position + 1]) != ["run"]:
-        raise InvalidError(f"only `{runtime} run` is supported", hint=f"Paste the whole `{runtime} run` command.")
+        raise InvalidError(
+            f"only `{runtime} run` is supported",
+            hint=f"Paste a whole `{runtime} run` command, a compose service, or what runs in the container.",
+        )
     _, image = _known_options(runtime, argv, position + 1)
     if image >= len(argv):
         raise InvalidError(f"the {runtime} command names no image", hint="Paste the whole command.")

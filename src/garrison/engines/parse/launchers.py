@@ -142,10 +142,11 @@ def leading_launcher(words: Sequence[str]) -> Launcher | None:
         form = _Form(_values("-u --user -g --group -G --supp-group"), matters=True)
     if form is None or list(words[1 : 1 + len(form.subcommand)]) != list(form.subcommand):
         return None
-    count = _length(words, form, 1 + len(form.subcommand))
+    split = _split_string(words) if name == "env" else None
+    count = split[0] if split else _length(words, form, 1 + len(form.subcommand))
     bare = count == 1 and name in ("env", "sudo")
     note = f"`{shown_command(words[:count])}` was left out" if form.matters and not bare else ""
-    return Launcher(count, note, _split_string(words[:count]) if name == "env" else ())
+    return Launcher(count, note, split[1] if split else ())
 
 
 def environment_launcher(words: Sequence[str]) -> int:
@@ -199,18 +200,23 @@ def _skip_options(words: Sequence[str], values: frozenset[str], position: int) -
     return position
 
 
-def _split_string(words: Sequence[str]) -> tuple[str, ...]:
-    """The words in `env -S 'A=1 vllm serve m'`."""
-    for place, word in enumerate(words):
-        flag, equals, value = word.partition("=")
-        if flag == "--split-string" or word == "-S":
-            text = value if equals else words[place + 1] if place + 1 < len(words) else ""
+def _split_string(words: Sequence[str]) -> tuple[int, tuple[str, ...]] | None:
+    """How many words `env -S 'A=1 vllm serve m'` takes, and what it makes of them: another call of env, which goes on
+    with the words behind. None without `-S`."""
+    values = _LEADING["env"].values
+    position = 1
+    while position < len(words) and words[position].startswith("-") and words[position] != "--":
+        word = words[position]
+        flag, equals, text = word.partition("=")
+        position += 2 if word in values else 1
+        if word in ("-S", "--split-string"):
+            text = words[position - 1] if position <= len(words) else ""
         elif word.startswith("-S"):
             text = word[2:]
-        else:
+        elif flag != "--split-string" or not equals:
             continue
         try:
-            return tuple(shlex.split(text))
+            return min(position, len(words)), ("env", *shlex.split(text))
         except ValueError:
-            return ()
-    return ()
+            return None
+    return None

@@ -21,6 +21,8 @@ _FENCE = re.compile(r"\s*(?:```|~~~)[\w-]*[ \t]*\n(.*?)\n[ \t]*(?:```|~~~)\s*\Z"
 _MAGIC = re.compile(r"\s*%%(?:bash|sh)\b[^\n]*\n")
 _CONTINUATION = re.compile(r"(?:\\[ \t]+|[ \t]`[ \t]*|[ \t]\^[ \t]*)(?=\r?\n)")
 """Ends of lines that go on: a backslash with blanks behind it, PowerShell's backtick, the caret of `cmd`."""
+_BLANKS = re.compile(r"""('[^']*'|"(?:\\.|[^"\\])*")|[\u00a0\u2002-\u200a\u202f\u3000]""")
+"""Quoted text, and the blanks of pages and word processors, which no shell takes for blanks."""
 _MOST_BYTES = 64 * 1024
 _MOST_NODES = 10_000
 _WORDS = ("entrypoint", "command", "args")
@@ -49,11 +51,14 @@ def unwrap(text: str) -> str:
         return shlex.join(words)
     if found is not None and ":" in found[0]:
         return _folded(rest)
+    if found is not None and found[1].isupper():
+        return rest
     return _PROMPT.sub("", text, count=1) if _PROMPT.match(text) else text
 
 
 def _of_page(text: str) -> str:
-    """The text in a fenced block, or in a cell of a notebook."""
+    """The text in a fenced block, or in a cell of a notebook, with plain blanks between its words."""
+    text = _BLANKS.sub(lambda found: found[1] or " ", text.lstrip("\ufeff"))
     if fenced := _FENCE.match(text):
         text = fenced[1]
     return _MAGIC.sub("", text, count=1)
@@ -65,6 +70,8 @@ def _from_unit(text: str) -> str | None:
         return None
     entries = [(found[1], found[2]) for found in _UNIT_ENTRY.finditer(text)]
     commands = [value for name, value in entries if name == "ExecStart"]
+    while "" in commands:  # an empty one takes back those above it, as in a drop-in
+        commands = commands[commands.index("") + 1 :]
     if len(commands) != 1:
         return None
     variables = [_unescaped(value) for name, value in entries if name == "Environment"]
@@ -85,7 +92,7 @@ def _unescaped(text: str) -> str:
 
 
 def _from_yaml(text: str) -> str | None:
-    """The only service or container in a YAML text, as a command line; None where there is none, or several."""
+    """The services or containers in a YAML text, a command line each; None where there is none."""
     import yaml
 
     try:
@@ -93,7 +100,10 @@ def _from_yaml(text: str) -> str | None:
     except (yaml.YAMLError, RecursionError):
         return None
     services = [node for node in _mappings(content) if _is_service(node)]
-    return _command(services[0]) if len(services) == 1 else None
+    if len(services) > 1:  # the parser finds the one that starts an engine
+        services = [node for node in services if isinstance(node.get("image"), str)]
+    commands = [command for node in services if (command := _command(node)) is not None]
+    return "\n".join(commands) if commands else None
 
 
 def _mappings(content: Any) -> Iterator[Mapping[str, Any]]:
@@ -119,7 +129,7 @@ def _command(service: Mapping[str, Any]) -> str | None:
     for name in _WORDS:
         value = service.get(name)
         if isinstance(value, str):
-            parts[name] = value.replace("$$", "\\$")
+            parts[name] = " ".join(value.replace("$$", "\\$").splitlines())
         elif isinstance(value, list):
             if not all(isinstance(one, str | int | float) for one in value):
                 return None

@@ -32,6 +32,7 @@ _PASSED = re.compile(
 )
 """A variable with the value that it has already: `HF_TOKEN=$HF_TOKEN`, `--env "HF_TOKEN=$HF_TOKEN"`."""
 _REDIRECTION = re.compile(r"(?:\d+|&)?(?:>>|>\||>&|<&|<>|>|<)(?![<>(])")
+_FLAG_LINE = re.compile(r"\n\s*(?=(?P<flag>--?[A-Za-z][\w.-]*))")
 _SINKS = _names("awk cat grep less logger more multilog rotatelogs sed systemd-cat tee ts")
 """Programs that read the output of another one."""
 
@@ -79,7 +80,7 @@ class _Splitter:
         while cursor.current:
             if cursor.current in _BLANK or cursor.looking_at("\r\n"):
                 cursor.take()
-            elif _skip_continuation(cursor):
+            elif _skip_continuation(cursor) or self._leave_out_line_break():
                 continue
             elif cursor.current in _ENDS:
                 self._end(1)
@@ -112,6 +113,15 @@ class _Splitter:
             self._values |= {match[1]: match[2] for match in found if match}
         self._cursor.position += characters
         self._commands.append([])
+
+    def _leave_out_line_break(self) -> bool:
+        """Pass over a line break before a flag: no command begins with one, and pages lose backslashes."""
+        found = _FLAG_LINE.match(self._cursor.text, self._cursor.position)
+        if found is None or not self._commands[-1] or self._piped_at is not None:
+            return False
+        self._cursor.position = found.end()
+        self._notes.append(f"the line that begins with {found['flag']} was read as part of the one above it")
+        return True
 
     def _leave_out_redirection(self, found: re.Match[str]) -> None:
         cursor = self._cursor
