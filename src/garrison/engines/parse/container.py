@@ -40,11 +40,11 @@ _WITH_VALUE = _names(
     "--stop-timeout --storage-opt --subgidname --subuidname --sysctl --systemd --timeout --tmpfs --tz --uidmap "
     "--ulimit --umask --unsetenv --user --userns --uts --variant --volume --volume-driver --volumes-from --workdir"
 )
-_GLOBAL_WITH_VALUE = {
-    "--cgroup-manager", "--config", "--conmon", "--connection", "--context", "--events-backend", "--hooks-dir", "--host",
-    "--identity", "--log-level", "--namespace", "--network-cmd-path", "--root", "--runroot", "--runtime", "--storage-driver",
-    "--storage-opt", "--tlscacert", "--tlscert", "--tlskey", "--tmpdir", "--url", "--volumepath", "-H", "-c", "-l",
-}  # fmt: skip
+_GLOBAL_WITH_VALUE = _names(
+    "--cgroup-manager --config --conmon --connection --context --events-backend --hooks-dir --host --identity "
+    "--log-level --namespace --network-cmd-path --root --runroot --runtime --storage-driver --storage-opt --tlscacert "
+    "--tlscert --tlskey --tmpdir --url --volumepath -H -c -l"
+)
 _LETTERS = {"-e": "--env", "-v": "--volume", "-p": "--publish", "-m": "--memory", "-u": "--user", "-w": "--workdir",
             "-h": "--hostname", "-l": "--label", "-c": "--cpu-shares", "-a": "--attach"}  # fmt: skip
 _IMAGES = {"vllm-openai": "vllm", "vllm": "vllm", "llama.cpp": "llama_cpp", "mlx": "mlx_lm"}
