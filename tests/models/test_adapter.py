@@ -68,6 +68,59 @@ def test_rank_pattern_names_parameters(tmp_path, make, parameters):
     assert info.refused_by_vllm == ()
 
 
+def test_a_parameter_may_be_named_without_its_module(tmp_path, make):
+    """As PEFT writes `all-linear` for experts in one tensor."""
+    gate = {"base_model.model.model.layers.0.mlp.gate.lora_A.weight": (16, 16)}
+    gate["base_model.model.model.layers.0.mlp.gate.lora_B.weight"] = (2, 16)
+    ranks = {r".*\.gate_up_proj": 4, r".*\.down_proj": 2}
+    names = ["gate.weight", "down_proj", "gate_up_proj"]
+    info = inspect_adapter(fused(make, tmp_path / "a", gate, target_parameters=names, rank_pattern=ranks))
+    assert [(module.name.split("0.")[1], module.rank) for module in info.modules] == [
+        ("mlp.experts", 2), ("mlp.experts.base_layer", 4), ("mlp.gate", 16), ("self_attn.q_proj", 16),
+    ]  # fmt: skip
+    assert info.refused_by_vllm == ()
+
+
+@pytest.mark.parametrize("targets", [["q_proj"], r".*\.q_proj", r"^(?!.*visual).*q_proj$"])
+def test_an_ordinary_module_is_no_owner_of_a_parameter_without_one(tmp_path, make, targets):
+    shapes = {f"{Q}.lora_A.weight": (8, 16), f"{Q}.lora_B.weight": (16, 8)}
+    config = {"target_parameters": ["down_proj", "gate_up_proj"], "target_modules": targets}
+    assert "q_proj has rank 8 in its tensors and 16" in fault(fused(make, tmp_path / "a", shapes, **config))
+
+
+def test_tied_weights_are_adapted_together_and_one_is_named(tmp_path, make):
+    head = {"base_model.model.lm_head.lora_A.weight": (4, 16), "base_model.model.lm_head.lora_B.weight": (64, 4)}
+    table = "base_model.model.model.embed_tokens.lora_embedding"
+    shapes = head | {f"{table}_A": (4, 64), f"{table}_B": (16, 4)}
+    config = {"target_modules": ["embed_tokens"], "ensure_weight_tying": True}
+    info = inspect_adapter(make.adapter(tmp_path / "a", shapes=shapes, **config))
+    assert [module.name for module in info.modules] == ["lm_head", "model.embed_tokens"]
+    untied = make.adapter(tmp_path / "b", shapes=shapes, target_modules=["embed_tokens"])
+    assert "adapts module lm_head, which adapter_config.json does not target" in fault(untied)
+
+
+def test_what_is_excluded_is_not_missed(tmp_path, make):
+    targets = ["q_proj", "v_proj", "down_proj", "up_proj"]
+    path = make.adapter(tmp_path / "a", target_modules=targets, exclude_modules=["down_proj"])
+    (warning,) = inspect_adapter(path).warnings
+    assert "targets up_proj, and no tensor adapts it" in warning
+
+
+def test_without_any_target_the_tensors_tell(tmp_path, make):
+    info = inspect_adapter(make.adapter(tmp_path / "a", target_modules=None))
+    assert (len(info.modules), info.warnings, info.target_modules) == (4, (), ())
+
+
+@pytest.mark.parametrize("place", ["checkpoint-{}", "run-{}", "epoch_{}"])
+def test_a_training_run_with_adapters_below_it_names_them(tmp_path, make, place):
+    for number in (100, 1200, 900):
+        make.adapter(tmp_path / "out" / place.format(number))
+    (tmp_path / "out" / "trainer_state.json").write_text("{}")
+    with pytest.raises(ModelInvalidError, match="is no adapter itself, and has 3 below it") as caught:
+        inspect_adapter(tmp_path / "out")
+    assert caught.value.hint == f"Name one of them, as in {tmp_path / 'out' / place.format(1200)}."
+
+
 def test_a_parameter_without_a_pattern_has_the_rank_of_the_config(tmp_path, make):
     shapes = {f"{E}.lora_A.weight": (32, 32), f"{E}.lora_B.weight": (16, 32)}
     info = inspect_adapter(fused(make, tmp_path / "a", shapes, rank_pattern={"gate_up_proj": 4}))

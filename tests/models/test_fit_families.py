@@ -96,6 +96,22 @@ PIXTRAL = nested("language_model.model.") | layers("vision_tower.transformer.lay
 INTERNVL = nested("language_model.model.") | layers("vision_model.encoder.layers", 3, {"attn.qkv": (36, 12)})
 SMOLVLM = nested("model.text_model.") | layers("model.vision_model.encoder.layers", 3, {Q: (12, 12)})
 
+QWEN3_MOE = layers("model.layers.1.mlp.experts", 4, {"gate_proj": (10, 16), "up_proj": (10, 16), "down_proj": (16, 10)})
+MIXTRAL = layers("model.layers.0.block_sparse_moe.experts", 2, {"w1": (10, 16), "w3": (10, 16), "w2": (16, 10)})
+JAMBA = {"model.layers.0.mamba.in_proj.weight": (64, 16), "model.layers.1.self_attn.q_proj.weight": (16, 16)}
+NEMOTRON_H = {"backbone.layers.0.mixer.in_proj.weight": (70, 16), "backbone.layers.1.mixer.q_proj.weight": (16, 16)}
+GRANITE = layers("model.layers", 2, {"shared_mlp.input_linear": (64, 16), "mamba.in_proj": (70, 16)})
+PHI4_MM = {
+    "model.layers.1.self_attn.qkv_proj.base_layer.weight": (32, 16),
+    **layers("model.embed_tokens_extend.audio_embed.encoder.encoders", 3, {"self_attn.linear_q": (10, 10)}),
+}
+MINICPM_V = (
+    nested("llm.model.") | layers("vpm.encoder.layers", 3, {Q: (12, 12)}) | {"resampler.kv_proj.weight": (16, 12)}
+)
+VOXTRAL = nested("language_model.model.") | layers("audio_tower.layers", 3, {Q: (10, 10)})
+MODERNBERT = layers("layers", 2, {"attn.Wqkv": (48, 16)})
+GLM_MOE = layers("model.layers", 2, {"mlp.shared_experts.up_proj": (8, 16), "self_attn.q_proj": (16, 16)})
+
 FITS = {
     "Llama": (LLAMA, f"model.layers.1.{Q}", 16, 16),
     "Llama, the head": (LLAMA, "lm_head", 16, 64),
@@ -123,6 +139,23 @@ FITS = {
     "experts with outputs first": (
         {"model.layers.0.mlp.experts.gate_up_proj": (4, 64, 16)}, "model.layers.0.mlp.experts.base_layer", 16, 64,
     ),
+    "experts in one tensor, of a checkpoint with a module for each": (
+        QWEN3_MOE, "model.layers.1.mlp.experts.base_layer", 16, 20
+    ),
+    "the second of them": (QWEN3_MOE, "model.layers.1.mlp.experts", 10, 16),
+    "Mixtral's": (MIXTRAL, "model.layers.0.block_sparse_moe.experts.base_layer", 16, 20),
+    "Jamba, attention": (JAMBA, f"model.layers.1.{Q}", 16, 16),
+    "Jamba, mamba": (JAMBA, "model.layers.0.mamba.in_proj", 16, 64),
+    "Nemotron-H": (NEMOTRON_H, "model.layers.1.mixer.q_proj", 16, 16),
+    "Granite hybrid, shared": (GRANITE, "model.layers.0.shared_mlp.input_linear", 16, 64),
+    "Phi-4 multimodal, speech": (PHI4_MM, "model.embed_tokens_extend.audio_embed.encoder.encoders.2.self_attn.linear_q",
+                                 10, 10),
+    "Phi-4 multimodal, fused": (PHI4_MM, "model.layers.1.self_attn.qkv_proj.base_layer", 16, 32),
+    "MiniCPM-V, text": (MINICPM_V, f"llm.model.layers.1.{Q}", 16, 16),
+    "MiniCPM-V, resampler": (MINICPM_V, "resampler.kv_proj", 12, 16),
+    "Voxtral, audio": (VOXTRAL, f"audio_tower.layers.2.{Q}", 10, 10),
+    "ModernBERT": (MODERNBERT, "model.layers.1.attn.Wqkv", 16, 48),
+    "GLM-4.5, shared expert": (GLM_MOE, "model.layers.1.mlp.shared_experts.up_proj", 16, 8),
     "Mistral native": (MISTRAL_NATIVE, "model.layers.1.self_attn.k_proj", 16, 8),
     "Mistral native, mlp": (MISTRAL_NATIVE, "model.layers.1.mlp.down_proj", 32, 16),
     "Mistral native, the head": (MISTRAL_NATIVE, "lm_head", 16, 64),
@@ -191,6 +224,30 @@ def test_packed_experts_prove_nothing():
         found = fit(tensors, module, 3, 5)
         assert found.problems == ()
         assert "packed" in found.untold[0]
+
+
+@pytest.mark.parametrize("packed_as", ["up_proj.qweight", "w3.qweight", "up_proj.weight_packed", "up_proj.W_q"])
+def test_packed_experts_with_a_module_for_each_prove_nothing(packed_as):
+    tensors = {f"model.layers.0.mlp.experts.{n}.{packed_as}": None for n in range(2)}
+    for module in ("model.layers.0.mlp.experts.base_layer", "model.layers.0.mlp.experts"):
+        found = fit(tensors, module, 3, 5)
+        assert found.problems == ()
+        assert "packed" in found.untold[0]
+
+
+@pytest.mark.parametrize(
+    ("tensors", "module"),
+    [
+        ({"encoder.bias.biases.1.table.weight": (4, 8)}, "encoder.bias.biases.0.table"),
+        (layers("model.layers", 1, {Q: (16, 16)}) | {f"model.layers.2.{Q}.weight": (16, 16)}, f"model.layers.1.{Q}"),
+        ({"score.1.weight": (4, 16), "score.4.weight": (2, 4)}, "score.03"),
+    ],
+    ids=["a pair that shares its weights", "a layer without tensors", "a sequence of modules"],
+)
+def test_what_is_missing_within_a_list_proves_nothing(tensors, module):
+    found = fit(tensors, module, 16, 16)
+    assert found.problems == ()
+    assert "no such names" in found.untold[0]
 
 
 def test_what_is_not_packed_beside_packed_weights_is_compared():

@@ -32,6 +32,7 @@ def test_a_good_file_tells_what_it_is(tmp_path, make):
         (b"", "is empty"),
         (b"GGML" + bytes(64), "is not a GGUF file"),
         (b"version https://git-lfs.github.com/spec/v1\n", "Git LFS pointer"),
+        (b"../../blobs/" + b"c" * 64, "text of a link into a hub cache"),
         (b"GGUF\x03\0\0\0", "is truncated"),
         (b"GGUF" + struct.pack("<IQQ", 1, 0, 0), "GGUF version 1"),
         (b"GGUF" + struct.pack(">IQQ", 3, 0, 0), "GGUF version"),
@@ -39,7 +40,7 @@ def test_a_good_file_tells_what_it_is(tmp_path, make):
         (b"GGUF" + struct.pack("<IQQ", 3, 0, 1) + struct.pack("<Q", 2**63) + b"x", "is truncated"),
         (b"GGUF" + struct.pack("<IQQQcI", 3, 0, 1, 1, b"k", 99), "corrupt header"),
     ],
-    ids=["empty", "other-magic", "lfs", "cut", "version-1", "big-endian", "tensors", "string-length", "value-type"],
+    ids=["empty", "other-magic", "lfs", "link", "cut", "version-1", "big-endian", "tensors", "string", "value-type"],
 )
 def test_what_is_none(tmp_path, content, why):
     path = tmp_path / "m.gguf"

@@ -143,8 +143,12 @@ def test_a_truncated_pickle_archive(tmp_path, make, cut):
 
 @pytest.mark.parametrize(
     ("content", "why"),
-    [(b"", "is empty"), (b"version https://git-lfs.github.com/spec/v1\n", "Git LFS pointer")],
-    ids=["empty", "lfs-pointer"],
+    [
+        (b"", "is empty"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "Git LFS pointer"),
+        (b"../../blobs/" + b"b" * 64, "text of a link into a hub cache"),
+    ],
+    ids=["empty", "lfs-pointer", "link"],
 )
 def test_a_pickle_that_is_none(tmp_path, make, content, why):
     path = make.model(tmp_path / "m")

@@ -38,6 +38,13 @@ def test_a_directory_of_several_formats_suits_each_of_their_engines(tmp_path, ma
     assert inspect_adapter(path).format == "peft"
 
 
+@pytest.mark.parametrize("engine", READS)
+def test_a_training_run_is_named_as_one_for_every_engine(tmp_path, make, engine):
+    make.adapter(tmp_path / "out" / "checkpoint-5")
+    with pytest.raises(ModelInvalidError, match="has 1 below it: checkpoint-5"):
+        inspect_for(engine, tmp_path / "out")
+
+
 def test_two_gguf_adapters_in_a_directory_ask_for_a_name(tmp_path, make):
     for name in ("a.gguf", "b.gguf"):
         make.gguf_adapter(tmp_path / name)

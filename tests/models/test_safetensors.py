@@ -121,6 +121,12 @@ def test_a_git_lfs_pointer_is_called_one(tmp_path):
     assert "Git LFS pointer" in fault(path)
 
 
+def test_a_link_of_a_cache_that_was_copied_as_a_file_is_called_one(tmp_path):
+    path = tmp_path / "m.safetensors"
+    path.write_text("../../blobs/" + "a" * 64)
+    assert "text of a link into a hub cache" in fault(path)
+
+
 @pytest.mark.parametrize(
     "length", [MAX_HEADER_BYTES + 1, 2**63, 2**64 - 1], ids=["just-above-the-bound", "huge", "largest"]
 )

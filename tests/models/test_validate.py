@@ -61,6 +61,9 @@ TOKENIZERS = {
 }
 PLAUSIBLE = {
     "SentencePiece of another name": ["ice_text_tokenizer.model"],
+    "SentencePiece of any name": ["ice_text.model", "tokenizer_config.json"],
+    "a type of their own": ["prophetnet.tokenizer"],
+    "a dictionary of words": ["entity_vocab.json"],
     "code": ["tokenization_chatglm.py", "tokenizer_config.json"],
     "byte pairs": ["vocab.bpe"],
     "in Rust's form": ["rwkv_vocab_v20230424.txt"],
@@ -303,6 +306,8 @@ def test_incomplete_safetensors_are_not_excused_by_whole_bins(tmp_path):
 def test_consolidated_beside_shards_is_spare(tmp_path):
     found = verdict(tmp_path, CONFIG | TOKENIZER | SHARDS | {"consolidated.safetensors": 99}, index(SHARDS))
     assert (names(found.spare), found.bytes) == (["consolidated.safetensors"], 30)
+    (remark,) = found.remarks
+    assert remark == "consolidated.safetensors holds the weights again, as Mistral writes them; vLLM loads these"
 
 
 def test_two_indexes_of_one_format_the_engines_own_counts(tmp_path):
@@ -432,6 +437,7 @@ CONFIGS = {
     "empty": (b"", "is empty"),
     "nested too deep": (b"[" * 100_000, "is not valid JSON"),
     "an LFS pointer": (b"version https://git-lfs.github.com/spec/v1\n", "Git LFS pointer"),
+    "a link that was copied as a file": (b"../../blobs/" + b"a" * 40, "text of a link into a hub cache"),
 }
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from garrison.base.beneath import Tree
 from garrison.base.errors import ModelInvalidError
-from garrison.models.files.content import json_object, lfs_pointer, open_file, pointer_error, unreadable
+from garrison.models.files.content import json_object, open_file, require_content, unreadable
 from garrison.models.files.problem import Problem
 from garrison.models.formats.gguf import read_gguf
 from garrison.models.formats.safetensors import Header, read_header
@@ -122,8 +122,7 @@ def check_pytorch(path: Path, tree: Tree | None = None) -> None:
             start = handle.read(64)
             if size == 0:
                 raise Problem(str(path), "is empty").error()
-            if lfs_pointer(start):
-                raise pointer_error(path)
+            require_content(start, path)
             if start.startswith(_ZIP_START):
                 handle.seek(max(0, size - _ZIP_END_MAX))
                 if _ZIP_END not in handle.read():

@@ -31,6 +31,8 @@ _SETS = (
 # Named after the model, as in the first Qwen models; Mistral's with the version.
 _KNOWN = re.compile(r".+\.tiktoken|tokenizer\.model\.v\d+(?:m\d+)?")
 _PLAUSIBLE = re.compile(r"token|vocab|merges|sentencepiece|spiece|spm|bpe", re.IGNORECASE)
+_ALWAYS_PLAUSIBLE = (".model", ".spm", ".tokenizer")
+"""Types that only tokenizers have, whatever the file is called: ChatGLM's `ice_text.model`."""
 _PLAUSIBLE_TYPES = (".json", ".txt", ".model", ".spm", ".bpe", ".vocab", ".codes", ".bin", ".pkl", ".py", ".jsonl")
 # Parts of a known kind, and what says nothing about the vocabulary.
 _NOT_ALONE = {"vocab.json", "merges.txt", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"}
@@ -55,4 +57,6 @@ def _own(name: str) -> str:
 
 
 def _is_plausible(name: str) -> bool:
-    return name not in _NOT_ALONE and name.endswith(_PLAUSIBLE_TYPES) and _PLAUSIBLE.search(name) is not None
+    if name in _NOT_ALONE:
+        return False
+    return name.endswith(_ALWAYS_PLAUSIBLE) or (name.endswith(_PLAUSIBLE_TYPES) and _PLAUSIBLE.search(name) is not None)

@@ -131,9 +131,12 @@ def _is_whole_model(name: str, wanted: WeightFormat) -> bool:
 
 def _with_remarks(found: WeightFiles, at_root: list[str]) -> WeightFiles:
     where = f"{found.index.name} does not name it" if found.index else "its set of shards is incomplete"
-    remarks = [f"{name} is not loaded: {where}" for name in found.spare[:_MOST_REMARKS]]
-    if (left := len(found.spare) - _MOST_REMARKS) > 0:
+    unused = [name for name in found.spare if not name.startswith("consolidated")]
+    remarks = [f"{name} is not loaded: {where}" for name in unused[:_MOST_REMARKS]]
+    if (left := len(unused) - _MOST_REMARKS) > 0:
         remarks.append(f"{left} more weight files are not loaded")
+    if copies := [name for name in found.spare if name not in unused]:
+        remarks.append(f"{copies[0]}{_more(copies)} holds the weights again, as Mistral writes them; vLLM loads these")
     others = [name for name in at_root if format_of(name) not in (None, found.format)]
     if others:
         remarks.append(f"{others[0]}{_more(others)} is not loaded: the {found.format} files are")

@@ -48,7 +48,9 @@ class LoraModule:
 class AdapterConfig:
     """The relevant parts of a PEFT `adapter_config.json`, or what another format says of the same.
 
-    `target_modules` has one entry if it is a pattern; empty where the format does not name any.
+    `target_modules` has one entry if it is a pattern; empty where the format does not name any. `excluded` are modules
+    that it names and that are left out. `ties_weights`: embeddings and output layer are adapted together, and only one
+    of them is named.
     """
 
     peft_type: str
@@ -64,6 +66,8 @@ class AdapterConfig:
     use_dora: bool = False
     use_rslora: bool = False
     fan_in_fan_out: bool = False
+    excluded: tuple[str, ...] = ()
+    ties_weights: bool = False
     refused_by_vllm: tuple[str, ...] = ()
 
 

@@ -154,7 +154,8 @@ class _Comparison:
     def _missing_number(self, path: str) -> str | None:
         for place, number in lists_in(path):
             known = self._base.numbers.get(place)
-            if known is not None and number not in known:
+            # What is missing within a list has no tensors of its own, as the halves of a pair that shares its weights.
+            if known is not None and number not in known and _is_beyond(number, known):
                 kind = "expert" if place.endswith("experts") else "layer"
                 count = f"{len(known)} {kind}{'s' if len(known) > 1 else ''}"
                 return f"is in {kind} {number[:_MOST_DIGITS]}, and the base model has {count} there"
@@ -180,6 +181,18 @@ class _Comparison:
             owner = owner.removesuffix(".base_layer")
         for name in self._parameters - {"weight"}:
             yield from self._base.shapes.get(f"{owner}.{name}", ())
+        if (experts := self._base.numbers.get(owner)) is not None:
+            yield from self._of_separate_experts(f"{owner}.{min(experts)}")
+
+    def _of_separate_experts(self, expert: str) -> Iterator[Shape | None]:
+        """The shapes that the experts have in one tensor, where the checkpoint has a module for each: `gate_up_proj`
+        with the rows of two, and `down_proj`. Of packed experts None."""
+        shapes = [
+            None if shape is None else (1, rows * shape[0], *shape[1:])
+            for name, rows in (("up_proj", 2), ("w3", 2), ("down_proj", 1), ("w2", 1))
+            for shape in self._base.shapes.get(f"{expert}.{name}.weight", ())
+        ]
+        yield from shapes or [None]
 
     def _sizes_of(self, module: LoraModule, shape: Shape) -> _Sizes:
         if module.convolution:
@@ -197,6 +210,16 @@ class _Comparison:
             yield f"{module.name} is in layer {number}, and the base model has {layers} layers"
         elif place == "layers" or not place:
             yield from _by_llama(path, self._sizes).differences(module)
+
+
+def _is_beyond(number: str, known: Iterable[str]) -> bool:
+    """Whether it is larger than all numbers of a list. By their digits: Python converts no number of thousands."""
+
+    def size(text: str) -> tuple[int, str]:
+        digits = text.lstrip("0")
+        return len(digits), digits
+
+    return size(number) > max(map(size, known))
 
 
 def _by_llama(path: str, sizes: Mapping[str, Any]) -> _Sizes:

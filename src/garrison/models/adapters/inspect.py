@@ -13,8 +13,9 @@ from garrison.models.files.content import file_size, is_file, json_object
 from garrison.models.files.problem import Problem
 from garrison.models.validate import list_files
 
-__all__ = ["adapter_formats", "inspect_adapter", "inspect_as"]
+__all__ = ["adapter_formats", "inspect_adapter", "inspect_as", "require_no_other"]
 
+_MOST_PLACES = 5
 _MLX_KEYS = ("fine_tune_type", "lora_parameters")
 
 
@@ -27,10 +28,26 @@ def inspect_adapter(path: Path, tree: Tree | None = None) -> AdapterInfo:
         ModelInvalidError: not an adapter, or not a whole one. The message names the file.
     """
     formats = adapter_formats(path, tree)
-    if not formats and _has(path, "config.json", tree):
+    if not formats:
+        require_no_other(path, tree)
+    return inspect_as(formats[0] if formats else "peft", path, tree)
+
+
+def require_no_other(path: Path, tree: Tree | None = None) -> None:
+    """Raise ModelInvalidError if a directory that is no adapter is a model, or has adapters in directories below it, as
+    a training run leaves them."""
+    if _has(path, "config.json", tree):
         hint = "`garrison models import DIR` imports it; an adapter has an adapter_config.json."
         raise Problem(str(path), "is a model, not an adapter", hint).error()
-    return inspect_as(formats[0] if formats else "peft", path, tree)
+    try:
+        names = list_files(path, depth=2, tree=tree)
+    except ModelInvalidError:
+        return  # what is missing is said next
+    places = [place for place, _, own in (name.rpartition("/") for name in names) if place and own == CONFIG_NAME]
+    if places:
+        places.sort(key=lambda place: (len(place), place))  # of checkpoints the last one trained longest
+        what = f"is no adapter itself, and has {len(places)} below it: {', '.join(places[-_MOST_PLACES:])}"
+        raise Problem(str(path), what, f"Name one of them, as in {path / places[-1]}.").error()
 
 
 def inspect_as(format: AdapterFormat, path: Path, tree: Tree | None = None) -> AdapterInfo:

@@ -6,7 +6,7 @@ from pathlib import Path
 from garrison.base.beneath import Tree
 from garrison.base.errors import ModelInvalidError
 from garrison.models.adapters.adapter import AdapterFormat, AdapterInfo
-from garrison.models.adapters.inspect import adapter_formats, inspect_adapter, inspect_as
+from garrison.models.adapters.inspect import adapter_formats, inspect_adapter, inspect_as, require_no_other
 from garrison.models.files.problem import Problem
 
 __all__ = ["Refusal", "inspect_for", "other_format", "refusal", "serving_engine"]
@@ -66,7 +66,9 @@ def inspect_for(engine: str, path: Path, tree: Tree | None = None) -> AdapterInf
     formats, wanted = adapter_formats(path, tree), _READS.get(engine)
     if wanted is None:
         return inspect_adapter(path, tree)
-    if formats and wanted not in formats:
+    if not formats:
+        require_no_other(path, tree)
+    elif wanted not in formats:
         raise _error(path, other_format(path, formats[0], engine))
     info = inspect_as(wanted, path, tree)
     if (found := refusal(info, engine)) is not None:

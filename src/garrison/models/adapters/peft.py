@@ -31,6 +31,7 @@ _VLLM_TENSOR = re.compile(
 # Both parameters of the experts of a layer, in one tensor each: vLLM wants both.
 _FUSED, _FUSED_INNER = ".experts.lora_A.weight", ".experts.base_layer.lora_A.weight"
 _WRAPPED = ".base_layer"
+_TIED = ("lm_head", "embed_tokens")
 _SHOWN = 80
 _SHOWN_NAMES = 300
 _MOST_WARNINGS = 20
@@ -103,7 +104,11 @@ class _Rules:
 
     def leave_out(self, module: str) -> bool:
         """Whether the config certainly does not target `module`."""
-        return not self.config.target_parameters and self.targets.has(module, self.allowance) is False
+        if self.config.target_parameters or not self.config.target_modules:
+            return False
+        if self.config.ties_weights and module.rpartition(".")[2] in _TIED:
+            return False
+        return self.targets.has(module, self.allowance) is False
 
     def rank_of(self, module: str) -> int | None:
         """The rank that the config gives to a module; PEFT matches `rank_pattern` with the name of the parameter where
@@ -119,10 +124,18 @@ class _Rules:
         owner, depth = module, 0
         while owner.endswith(_WRAPPED):
             owner, depth = owner.removesuffix(_WRAPPED), depth + 1
-        split = (name.rpartition(".") for name in self.config.target_parameters)
-        names = [own for place, _, own in split if f".{owner}".endswith(f".{place}")]
+        split = [name.rpartition(".") for name in self.config.target_parameters]
+        names = [own for place, _, own in split if place and f".{owner}".endswith(f".{place}")]
+        bare = [own for place, _, own in split if not place]
+        if bare and not names and self._may_own_parameters(owner):
+            names = bare
         names.sort(key=lambda name: name != "gate_up_proj")  # it is the first, in whatever order the config has them
         return f"{owner}.{names[-1 - depth]}" if depth < len(names) else None
+
+    def _may_own_parameters(self, owner: str) -> bool:
+        """Whether `owner`, and not its weight, is what a parameter named without a module belongs to."""
+        targeted = self.targets.has(owner, self.allowance)
+        return targeted is False or (targeted is None and owner.endswith(".experts"))
 
     def left_open(self) -> Iterator[str]:
         """What could not be checked, one sentence each."""
@@ -133,6 +146,7 @@ class _Rules:
 
     def without_tensors(self, modules: Iterable[LoraModule]) -> Iterator[str]:
         idle = self.targets.without_modules((module.name for module in modules), self.allowance)
+        idle = [target for target in idle if target not in self.config.excluded]
         for target in idle[:_MOST_WARNINGS]:
             yield f"{CONFIG_NAME} targets {target}, and no tensor adapts it"
         if len(idle) > _MOST_WARNINGS:

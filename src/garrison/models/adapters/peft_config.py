@@ -42,7 +42,8 @@ def parse_config(raw: Mapping[str, Any], path: Path) -> AdapterConfig:
     targets = raw.get("target_modules")
     pattern = isinstance(targets, str)
     modules = (targets,) if isinstance(targets, str) else tuple(sorted(_names(raw, "target_modules", path)))
-    if not any(modules) and not parameters:
+    # vLLM goes by the tensors, and requires the key alone.
+    if "target_modules" not in raw or (targets is not None and not any(modules) and not parameters):
         raise _wrong(path, "target_modules", "a list of module names, or a pattern", targets)
     _check_patterns(rank_pattern, modules, pattern, path)
     base = raw.get("base_model_name_or_path")
@@ -60,8 +61,15 @@ def parse_config(raw: Mapping[str, Any], path: Path) -> AdapterConfig:
         use_dora=raw.get("use_dora") is True,
         use_rslora=raw.get("use_rslora") is True,
         fan_in_fan_out=raw.get("fan_in_fan_out") is True,
+        excluded=_excluded(raw.get("exclude_modules")),
+        ties_weights=raw.get("ensure_weight_tying") is True,
         refused_by_vllm=tuple(_refused_features(raw)),
     )
+
+
+def _excluded(value: Any) -> tuple[str, ...]:
+    """Of `exclude_modules` a list; a pattern excludes what nobody is told of."""
+    return tuple(name for name in value if isinstance(name, str)) if isinstance(value, list) else ()
 
 
 def _check_patterns(rank_pattern: Mapping[str, int], modules: tuple[str, ...], pattern: bool, path: Path) -> None:

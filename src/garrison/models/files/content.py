@@ -19,18 +19,18 @@ __all__ = [
     "is_dir",
     "is_file",
     "json_object",
-    "lfs_pointer",
     "open_file",
     "open_tree",
     "parse_json_object",
-    "pointer_error",
     "read_small",
+    "require_content",
     "unreadable",
 ]
 
 _MAX_JSON_BYTES = 512 * 1024 * 1024
 _MAX_RECORD_BYTES = 64 * 1024
 _LFS_START = b"version https://git-lfs"
+_LINK_START = b"../../blobs/"
 
 
 def open_file(path: Path, tree: Tree | None = None) -> int:
@@ -111,8 +111,7 @@ def json_object(path: Path, tree: Tree | None = None) -> dict[str, Any]:
 def parse_json_object(content: bytes, path: Path) -> dict[str, Any]:
     if not content:
         raise Problem(str(path), "is empty").error()
-    if lfs_pointer(content):
-        raise pointer_error(path)
+    require_content(content[:32], path)
     try:
         value = json.loads(content.decode("utf-8"))
     except UnicodeDecodeError:
@@ -140,15 +139,20 @@ def is_file(path: Path) -> bool:
         return False
 
 
-def lfs_pointer(start: bytes) -> bool:
-    """Whether a file with this start is the pointer that git leaves in place of a large file that was not fetched."""
-    return start.startswith(_LFS_START)
+def require_content(start: bytes, path: Path) -> None:
+    """Raise ModelInvalidError if a file with this start only stands for the real one.
 
-
-def pointer_error(path: Path) -> ModelInvalidError:
-    return Problem(
-        str(path), "is a Git LFS pointer, not the file itself", "Run `git lfs pull` in the clone it came from."
-    ).error()
+    It is the pointer that git leaves in place of a large file that was not fetched, or a link of a hub cache that was
+    copied as a file with the link's text.
+    """
+    if start.startswith(_LFS_START):
+        what, hint = "is a Git LFS pointer, not the file itself", "Run `git lfs pull` in the clone it came from."
+    elif start.startswith(_LINK_START):
+        what = "holds the text of a link into a hub cache, not the file itself"
+        hint = "Copy the cache again with its links: `cp -a`, `rsync -a`, or `tar`."
+    else:
+        return
+    raise Problem(str(path), what, hint).error()
 
 
 def unreadable(path: Path, error: OSError) -> ModelInvalidError:

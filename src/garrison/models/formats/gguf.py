@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from garrison.base.beneath import Tree
 from garrison.base.errors import ModelInvalidError
-from garrison.models.files.content import lfs_pointer, open_file, pointer_error, unreadable
+from garrison.models.files.content import open_file, require_content, unreadable
 from garrison.models.files.problem import Problem
 
 __all__ = ["GgufHeader", "read_gguf"]
@@ -95,8 +95,7 @@ def read_gguf(path: Path, tree: Tree | None = None) -> GgufHeader:
 def _check_start(start: bytes, size: int, path: Path) -> None:
     if size == 0:
         raise Problem(str(path), "is empty").error()
-    if lfs_pointer(start):
-        raise pointer_error(path)
+    require_content(start, path)
     if not start.startswith(_MAGIC):
         raise Problem(str(path), "is not a GGUF file: it does not start with GGUF").error()
     if size < 24:

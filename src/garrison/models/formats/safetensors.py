@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from garrison.base.beneath import Tree
 from garrison.base.errors import ModelInvalidError
-from garrison.models.files.content import lfs_pointer, open_file, pointer_error, unreadable
+from garrison.models.files.content import open_file, require_content, unreadable
 from garrison.models.files.problem import Problem
 
 __all__ = ["MAX_HEADER_BYTES", "Header", "Tensor", "parse_header", "read_header"]
@@ -107,8 +107,7 @@ def _header_length(start: bytes, size: int, path: Path, descriptor: int) -> int:
         raise Problem(str(path), "is empty").error()
     if len(start) < 8:
         raise _truncated(path, size, 8, more=True)
-    if lfs_pointer(start + os.pread(descriptor, 32, 8)):
-        raise pointer_error(path)
+    require_content(start + os.pread(descriptor, 32, 8), path)
     length: int = struct.unpack("<Q", start)[0]
     if length > MAX_HEADER_BYTES:
         raise _corrupt(path, f"it claims to be {length} bytes long, the format allows {MAX_HEADER_BYTES}")
