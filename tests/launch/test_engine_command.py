@@ -396,6 +396,31 @@ def test_a_bare_name_is_an_imported_adapter_first(
     assert prepare_adapters((AdapterSpec("p", "./poet"),), tiny_model, layout, Vllm())[0].info.rank == 16
 
 
+@pytest.mark.parametrize(
+    "args",
+    [("--tokenizer", "acme/other"), ("--skip-tokenizer-init",), ("--config", "engine.yaml")],
+    ids=["another one", "none", "another one, by the config file"],
+)
+def test_an_engine_that_reads_another_tokenizer_needs_none_of_the_model(
+    spec: LaunchSpec, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, args: tuple[str, ...]
+) -> None:
+    import shutil
+
+    bare = shutil.copytree(tiny_model, tmp_path / "bare", ignore=shutil.ignore_patterns("tokenizer*"))
+    (tmp_path / "engine.yaml").write_text("tokenizer: acme/other\n")
+    monkeypatch.chdir(tmp_path)
+
+    def made(*args: str) -> Any:
+        return prepare(
+            replace(spec, model=str(bare), args=args), Settings(data_dir=tmp_path / "data"), {},
+            view=RecordingStartView(), progress=MemoryProgress(), port_was_free=True,
+        )  # fmt: skip
+
+    assert made(*args).model.path == bare
+    with pytest.raises(ModelInvalidError, match="has no tokenizer files"):
+        made("--tokenizer-mode", "auto")
+
+
 class TestRouter:
     @pytest.fixture
     def server(self, tmp_path: Path) -> Path:

@@ -45,6 +45,8 @@ from garrison.preflight.socket_file import clear_socket_file, require_usable_soc
 
 __all__ = ["Prepared", "prepare", "start", "start_by_exec"]
 
+_TOKENIZER_FLAGS = frozenset({"--tokenizer", "--skip-tokenizer-init"})
+"""Flags of vLLM with which the model's own tokenizer is not read."""
 _LOOPBACK = ("127.", "::1", "localhost")
 
 
@@ -106,8 +108,14 @@ def prepare(
         names = served_names(spec, chosen, spec.model)
         made = command(spec, chosen, model=spec.model, names=names, adapters=adapters)
         return Prepared(spec, chosen, None, names[0], adapters, made, request, policy)
+    own_tokenizer = gives((*chosen.file_args, *spec.args), _TOKENIZER_FLAGS)
     wanted = ResolveRequest.from_settings(
-        settings, spec.model, offline=offline, verify=verify, hub_caches=user_hub_caches(environ)
+        settings,
+        spec.model,
+        offline=offline,
+        verify=verify,
+        skip_tokenizer=own_tokenizer or None,
+        hub_caches=user_hub_caches(environ),
     )
     model = resolve(wanted, progress=progress, stop=stop)
     view.note(f"model {model.model_id} from {model.source}: {model.path}")

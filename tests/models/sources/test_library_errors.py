@@ -1,7 +1,9 @@
 """No exception that huggingface_hub, httpx2 or obstore declare leaves a source as it is."""
 
 import inspect
-from collections.abc import Callable
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -126,3 +128,15 @@ def test_the_libraries_own_switches(asking: Any, variable: str, value: str) -> N
 def test_a_switch_that_is_off(asking: Any, monkeypatch: pytest.MonkeyPatch, environ: dict[str, str]) -> None:
     monkeypatch.setattr(huggingface_hub.HfApi, "model_info", raising(httpx2.UnsupportedProtocol("asked")))
     assert "asked" in outcome(asking(), HfHubSource(environ=environ)).message
+
+
+@pytest.mark.parametrize("name", ["HF_HUB_ETAG_TIMEOUT", "HF_HUB_DOWNLOAD_TIMEOUT"])
+def test_a_variable_that_the_library_cannot_read_when_it_is_imported(
+    tmp_path: Path, clean_environ: Mapping[str, str], name: str
+) -> None:
+    environ = {**clean_environ, "HF_ENDPOINT": "http://127.0.0.1:1", name: "ten"}
+    words = [sys.executable, "-m", "garrison.cli.main", "resolve", "acme/tiny"]
+    done = subprocess.run(words, env=environ, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 1
+    assert "HF_HUB_" in done.stderr
+    assert "this is a bug" not in done.stderr

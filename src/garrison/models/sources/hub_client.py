@@ -66,9 +66,15 @@ class HubClient:
         connect_timeout: float,
     ) -> None:
         import httpx2
-        from huggingface_hub import constants, get_session
-        from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]  # exported lazily
 
+        try:
+            from huggingface_hub import constants, get_session
+            from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]  # exported lazily
+        except ValueError as error:  # it reads its variables when it is imported
+            raise InvalidError(
+                f"a variable of huggingface_hub cannot be read: {said(error)}",
+                hint="Check the numbers in variables that begin with HF_, such as HF_HUB_ETAG_TIMEOUT.",
+            ) from None
         constants.HF_HUB_DISABLE_TELEMETRY = True  # read when headers are built; the user did not ask to report
         self.repo_id = request.model.model_id
         self.revision = request.model.revision
