@@ -132,6 +132,11 @@ def test_values_may_look_like_nearly_anything(args: tuple[str, ...]) -> None:
     assert check_args(VLLM, args) == []
 
 
+def test_of_a_flag_that_is_not_listed_the_number_of_values_is_not_known() -> None:
+    (found,) = check_args(VLLM, ["--brand-new", "a", "b", "c"])
+    assert (found.level, found.flag) == ("warning", "--brand-new")
+
+
 def test_llama_server_reads_the_number_at_the_beginning_of_a_word() -> None:
     assert check_args(LLAMA, ["--ctx-size", "4096x", "--gpu-layers", "all", "--json-schema-file", "x.json"]) == []
 

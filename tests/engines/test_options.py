@@ -2,6 +2,7 @@
 
 import json
 import shlex
+from datetime import date
 from typing import Any
 
 import pytest
@@ -88,10 +89,33 @@ def test_what_cannot_be_an_option() -> None:
         normal_keys({"max-model-len": 1, "max_model_len": 2})
     with pytest.raises(InvalidError, match="must be an object"):
         normal_keys({"extra_args": ["--x"]})
-    with pytest.raises(InvalidError, match="no JSON"):
-        args("vllm", seed=object())
+    for value in (object(), {"a": date(2026, 1, 1)}, [b"x"], {"a": [float("nan")]}, float("inf"), {"a": {1, 2}}):
+        with pytest.raises(InvalidError, match="no JSON"):
+            args("vllm", hf_overrides=value)
     with pytest.raises(InvalidError, match="null character"):
         args("vllm", revision="a\0b")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "word"),
+    [
+        ("max_model_len", 1e4, "10000"),
+        ("max_model_len", "1e4", "10000"),
+        ("max_model_len", "1.5e3", "1500"),
+        ("seed", 7.0, "7"),
+        ("max_model_len", 0.5, "0.5"),
+        ("max_model_len", "1.5k", "1.5k"),
+        ("gpu_memory_utilization", 1.0, "1.0"),
+        ("revision", "1e4", "1e4"),
+        ("rope_theta", 1e6, "1000000.0"),
+    ],
+)
+def test_a_whole_number_is_written_as_one_where_the_option_takes_one(name: str, value: Any, word: str) -> None:
+    assert args("vllm", **{name: value})[1] == word
+
+
+def test_numbers_too_large_for_json_stay_as_they_were_written() -> None:
+    assert options("vllm serve m --hf-overrides '{\"a\": 1e999}'") == {"model": "m", "hf_overrides": '{"a": 1e999}'}
 
 
 _WORDS = st.text("abcxyz019.:/=_ {}[]\"'é-", min_size=0, max_size=12)

@@ -82,7 +82,8 @@ def _parts(args: Sequence[str], known: Mapping[str, Option], *, greedy: bool) ->
             switch = None
             continue
         option = known.get(flag_of(plain or word))
-        limit = most_values(option) if option is not None else 1
+        # How many values a flag has that is not listed nobody knows.
+        limit = most_values(option) if option is not None else len(args)
         end = position
         while end < len(args) and end - position < limit and args[end] != "--":
             if is_flag(args[end]) and not (greedy and option is not None):

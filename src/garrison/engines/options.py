@@ -32,6 +32,7 @@ from garrison.base.errors import InvalidError
 from garrison.engines.argv import normal
 from garrison.engines.catalogue import Catalogue, Option
 from garrison.engines.parse.command import ParsedCommand
+from garrison.engines.value_types import takes_whole_number
 
 __all__ = ["EXTRA", "normal_keys", "to_args", "to_options"]
 
@@ -39,6 +40,7 @@ EXTRA = "extra_args"
 _MODEL = "model"
 _NEGATIVE = re.compile(r"-(\d+(\.\d*)?|\.\d+)\Z")
 """What argparse takes for a negative number. `-1e5` is a flag to it."""
+_EXPONENT = re.compile(r"\d{1,9}(?:\.\d{1,9})?[eE]\+?\d{1,2}")
 _NUMBER = re.compile(r"-?(0|[1-9]\d*)\Z")
 
 
@@ -126,9 +128,9 @@ def _words(flag: str, value: Any, catalogue: Catalogue, *, several: bool = True)
             yield option.negations[0]
     elif isinstance(value, list | tuple):
         for values in _occurrences(value, option):
-            yield from _occurrence(flag, [_text(flag, one) for one in values], option, greedy=greedy)
+            yield from _occurrence(flag, [_text(flag, _whole(one, option)) for one in values], option, greedy=greedy)
     else:
-        yield from _occurrence(flag, [_text(flag, value)], option, greedy=greedy)
+        yield from _occurrence(flag, [_text(flag, _whole(value, option))], option, greedy=greedy)
 
 
 def _new_option(flag: str, value: Any, catalogue: Catalogue, *, several: bool) -> Option | None:
@@ -181,6 +183,14 @@ def _needs_equals(value: str, option: Option | None) -> bool:
     return (value.startswith("-") and not negative) or not value or (option is not None and option.nargs == "?")
 
 
+def _whole(value: Any, option: Option | None) -> Any:
+    """10000 for `1e4` and `10000.0`, where the option takes a whole number, which is not written in these forms."""
+    if option is None or not takes_whole_number(option):
+        return value
+    number = float(value) if isinstance(value, str) and _EXPONENT.fullmatch(value) else value
+    return int(number) if isinstance(number, float) and number.is_integer() else value
+
+
 def _text(flag: str, value: Any) -> str:
     if isinstance(value, str):
         if "\0" in value:
@@ -188,11 +198,13 @@ def _text(flag: str, value: Any) -> str:
         return value
     if value is True or value is False:
         return "true" if value else "false"
-    if isinstance(value, int | float):
-        return json.dumps(value)
-    if isinstance(value, Mapping | list | tuple):
-        return json.dumps(value, separators=(",", ":"), ensure_ascii=False)
-    raise InvalidError(f"the value of {flag} is no JSON: {value!r}")
+    try:
+        return json.dumps(value, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    except (TypeError, ValueError, RecursionError):  # a date, bytes, a set, .nan, or a thing that contains itself
+        raise InvalidError(
+            f"the value of {flag} holds something that is no JSON, such as a date or .nan",
+            hint="Put it in quotes if it is text.",
+        ) from None
 
 
 def _switch(flag: str, times: Sequence[Sequence[str]], option: Option) -> bool | str:
@@ -237,7 +249,8 @@ def _scalar(text: str, option: Option | None) -> Any:
     if kind == "json" and text.startswith(("{", "[")) and len(text) < 65536:
         try:
             value = json.loads(text)
+            json.dumps(value, allow_nan=False)
         except (ValueError, RecursionError):
             return text
-        return value if "NaN" not in text and "Infinity" not in text else text
+        return value
     return text

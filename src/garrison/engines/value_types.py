@@ -7,7 +7,7 @@ from typing import Any
 
 from garrison.engines.catalogue import Catalogue, Option
 
-__all__ = ["unreadable"]
+__all__ = ["takes_whole_number", "unreadable"]
 
 _NOTHING = ("", "None")
 _SIZE = re.compile(r"\s*[-+]?\d+(?:\.\d+)?[kKmMgGtT]\s*|auto")
@@ -26,7 +26,7 @@ def unreadable(catalogue: Catalogue, option: Option, value: str) -> tuple[str, s
         return _no_json(catalogue, value)
     if catalogue.engine == "llama_cpp":
         return None
-    size = _OF_A_SIZE in option.help
+    size = _is_size(option)
     if size and _SIZE.fullmatch(value):
         return None
     # An integer may stand for a number in a catalogue, whose types are those of the defaults.
@@ -34,6 +34,15 @@ def unreadable(catalogue: Catalogue, option: Option, value: str) -> tuple[str, s
         what = "a number" if option.type == "number" else "a whole number, such as 32k" if size else "a whole number"
         return "error", f"takes {what}, not {value!r}"
     return None
+
+
+def takes_whole_number(option: Option) -> bool:
+    """Whether the engine's parser refuses `10000.0`."""
+    return option.type == "integer" or _is_size(option)
+
+
+def _is_size(option: Option) -> bool:
+    return _OF_A_SIZE in option.help
 
 
 def _no_json(catalogue: Catalogue, value: str) -> tuple[str, str] | None:
