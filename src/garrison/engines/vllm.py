@@ -178,7 +178,7 @@ def _model_words(words: Sequence[str], model: str | None) -> tuple[str, ...]:
 
 
 def _protocol(argv: Sequence[str], known: frozenset[str]) -> str:
-    if switched_on(argv, "--headless", known) or last_value(argv, {"--api-server-count"}, known) == "0":
+    if switched_on(argv, "--headless", known) or last_value(argv, {"--api-server-count", "-asc"}, known) == "0":
         return "none"
     return "grpc" if switched_on(argv, "--grpc", known) else "http"
 
