@@ -12,6 +12,7 @@ import huggingface_hub
 import obstore
 import pytest
 from huggingface_hub import errors as hub_errors
+from huggingface_hub.hf_api import BlobLfsInfo
 
 from garrison.base.errors import FetchError, GarrisonError, InternalError, InvalidError, ModelNotFoundError
 from garrison.models.layout import Layout
@@ -128,6 +129,26 @@ def test_the_libraries_own_switches(asking: Any, variable: str, value: str) -> N
 def test_a_switch_that_is_off(asking: Any, monkeypatch: pytest.MonkeyPatch, environ: dict[str, str]) -> None:
     monkeypatch.setattr(huggingface_hub.HfApi, "model_info", raising(httpx2.UnsupportedProtocol("asked")))
     assert "asked" in outcome(asking(), HfHubSource(environ=environ)).message
+
+
+LISTED: dict[str, dict[str, Any]] = {
+    "a size as text": {"size": "12"},
+    "a size below zero": {"size": -1},
+    "a size that is a fraction": {"size": 0.5},
+    "a name that is a list": {"rfilename": ["config.json"]},
+    "a name that is a number": {"rfilename": 7},
+    "a digest that is a number": {"blob_id": 7},
+    "a digest that is an object": {"lfs": BlobLfsInfo(size=2, sha256={}, pointer_size=1)},
+}
+
+
+@pytest.mark.parametrize("fields", LISTED.values(), ids=LISTED)
+def test_a_listing_of_other_types(asking: Any, monkeypatch: pytest.MonkeyPatch, fields: dict[str, Any]) -> None:
+    sibling = huggingface_hub.hf_api.RepoSibling(**{"rfilename": "config.json", "size": 2, "blob_id": ""} | fields)
+    info = huggingface_hub.hf_api.ModelInfo(id="acme/tiny", sha="c" * 40, siblings=[])
+    info.siblings = [sibling]
+    monkeypatch.setattr(huggingface_hub.HfApi, "model_info", lambda *_, **__: info)
+    assert "does not behave like a hub" in outcome(asking(), HfHubSource(environ={})).message
 
 
 @pytest.mark.parametrize("name", ["HF_HUB_ETAG_TIMEOUT", "HF_HUB_DOWNLOAD_TIMEOUT"])

@@ -10,7 +10,7 @@ import math
 import socket
 import threading
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urljoin, urlsplit
 
 from garrison.base.clock import Clock
@@ -144,6 +144,9 @@ class HubClient:
             raise self._not_a_hub(f"{type(error).__name__}: {error}") from None
         if not info.sha:
             raise self._not_a_hub("it names no commit")
+        for sibling in info.siblings or []:
+            if not _is_listing(sibling):
+                raise self._not_a_hub(f"it lists a file as {sibling.rfilename!r} of {sibling.size!r} bytes")
         return info
 
     def remote_file(self, sibling: "RepoSibling", commit: str) -> RemoteFile:
@@ -235,7 +238,7 @@ class HubClient:
 
     def explained(self, error: Exception) -> FetchError:
         """The FetchError for what huggingface_hub or httpx2 raised."""
-        from huggingface_hub.errors import GatedRepoError, HfHubHTTPError
+        from huggingface_hub.errors import DisabledRepoError, GatedRepoError, HfHubHTTPError
 
         status = error.response.status_code if isinstance(error, HfHubHTTPError) else None
         details = {"status": status} if status else {}
@@ -243,6 +246,9 @@ class HubClient:
             message = f"{self.place} rejects the request (HTTP {status}); HF_TOKEN was not sent over plain HTTP"
             hint = "Set HF_ENDPOINT to an https address, or reach the hub through a tunnel on a loopback address."
             return FetchError(message, hint=hint, details=details)
+        if isinstance(error, DisabledRepoError):
+            hint = "Its owner or the hub has closed it: use another model, or a copy of your own."
+            return FetchError(f"{self.place} is disabled", hint=hint, details=details)
         if isinstance(error, GatedRepoError):
             hint = f"Accept the licence at {self.place} and set HF_TOKEN to a token of that account."
             return FetchError(f"{self.place} is gated", hint=hint, details=details)
@@ -317,6 +323,16 @@ class HubClient:
             f"{self.endpoint} does not behave like a hub: {first_line(why)}",
             hint="Check HF_ENDPOINT, and whether a login page of the network answers in its place.",
         )
+
+
+def _is_listing(sibling: "RepoSibling") -> bool:
+    """Whether the fields of a file in the listing have their types: the library takes them as they come."""
+    name: Any = sibling.rfilename
+    size: Any = sibling.size
+    tags: tuple[Any, ...] = (sibling.blob_id, sibling.lfs.sha256 if sibling.lfs is not None else None)
+    if not isinstance(name, str) or not all(isinstance(tag, str | None) for tag in tags):
+        return False
+    return size is None or (isinstance(size, int) and size >= 0)
 
 
 def _origin(url: str) -> tuple[str, str | None, int | None]:
