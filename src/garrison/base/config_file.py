@@ -54,11 +54,13 @@ def read_config_file(environ: Mapping[str, str], known: Collection[str], former:
     path = config_path(environ)
     if path is None:
         return ConfigFile("no config file")
-    if not path.is_file():
+    try:
+        present, why = path.is_file(), "is not a file"
+    except OSError as error:  # below a directory of another user, whose HOME a service or a container may have
+        present, why = False, f"cannot be read: {error.strerror}"
+    if not present:
         if environ.get("GARRISON_CONFIG"):
-            raise InvalidError(
-                f"GARRISON_CONFIG names {path}, which is not a file", hint="Unset it, or create the file."
-            )
+            raise InvalidError(f"GARRISON_CONFIG names {path}, which {why}", hint="Unset it, or create the file.")
         return ConfigFile(str(path))
     from garrison.base.documents import read_document  # slow to import, and needed only where there is a config file
 

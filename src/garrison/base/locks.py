@@ -27,6 +27,7 @@ from pathlib import Path
 from garrison.base.clock import Clock, SystemClock
 from garrison.base.errors import DiskFullError, InvalidError, LockedError
 from garrison.base.identity import Identity, is_gone, this_process
+from garrison.base.presence import exists
 
 __all__ = ["FileLock", "file_lock"]
 
@@ -161,7 +162,7 @@ def _open(path: Path) -> tuple[Path, int]:
 
 
 def _make_directory(directory: Path) -> None:
-    missing = [one for one in (directory, *directory.parents) if not one.exists()]
+    missing = [one for one in (directory, *directory.parents) if not exists(one)]
     directory.mkdir(parents=True, exist_ok=True)
     for made in reversed(missing):
         with contextlib.suppress(OSError):

@@ -6,6 +6,7 @@
 """
 
 import json
+import os
 import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -45,10 +46,17 @@ def root(data_dir: Path, engine: str) -> Path:
 
 def environments(data_dir: Path, engine: str) -> list[Environment]:
     """The complete environments, oldest version first."""
-    directory = root(data_dir, engine)
-    markers = (marker for marker in directory.glob(f"*/{MARKER}") if not marker.parent.name.startswith("."))
-    found = [_read(engine, marker) for marker in markers]
+    found = [_read(engine, place / MARKER) for place in _places(root(data_dir, engine))]
     return sorted((item for item in found if item is not None), key=lambda item: (version_key(item.version), item.name))
+
+
+def _places(directory: Path) -> list[Path]:
+    """The directories in `directory` that may be environments; none where this user may not look."""
+    try:
+        with os.scandir(directory) as entries:
+            return [Path(entry.path) for entry in entries if not entry.name.startswith(".")]
+    except OSError:
+        return []
 
 
 def environment_of(data_dir: Path, engine: str, name: str) -> Environment:

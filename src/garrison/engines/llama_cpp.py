@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from garrison.base.errors import InvalidError, ModelInvalidError
+from garrison.base.presence import is_dir
 from garrison.engines.argv import Endpoint, endpoint_of, gives, last_value, port_of
 from garrison.engines.engine import Capabilities, EngineCommand, LoraOptions, Readiness, ServeOptions
 
@@ -45,7 +46,7 @@ class LlamaCpp:
     def locate_model(self, model: str) -> str:
         """A GGUF file: `model` itself, or the only one in that directory. For a split model, its first part."""
         directory = Path(model)
-        if not directory.is_dir():
+        if not is_dir(directory):
             return model
         candidates = _models(directory)
         if len(candidates) == 1:
@@ -67,7 +68,7 @@ class LlamaCpp:
         """`--mmproj FILE` for the projector beside the model, without which it neither sees nor hears: where it is the
         only one, and nothing else in the directory could be what it belongs to."""
         directory = Path(model).parent
-        if not Path(model).is_absolute() or not directory.is_dir() or len(_models(directory)) != 1:
+        if not Path(model).is_absolute() or not is_dir(directory) or len(_models(directory)) != 1:
             return ()
         projectors = [path for path in directory.glob("*.gguf") if _PROJECTOR in path.name.lower()]
         return ("--mmproj", str(projectors[0])) if len(projectors) == 1 else ()

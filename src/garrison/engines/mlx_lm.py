@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from garrison.base.errors import InvalidError, ModelInvalidError
+from garrison.base.presence import exists, is_dir
 from garrison.engines.argv import Endpoint, endpoint_of, gives
 from garrison.engines.engine import Capabilities, EngineCommand, LoraOptions, Readiness, ServeOptions
 
@@ -39,7 +40,7 @@ class MlxLm:
 
     def locate_model(self, model: str) -> str:
         directory = Path(model)
-        if directory.is_dir() and not (directory / "config.json").exists():
+        if is_dir(directory) and not exists(directory / "config.json"):
             raise ModelInvalidError(
                 f"{directory} contains no config.json, and mlx_lm serves nothing else than Hugging Face's layout",
                 hint="Serve it with another engine: GGUF with llama_cpp, Mistral's own layout with vllm.",

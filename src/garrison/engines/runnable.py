@@ -8,6 +8,7 @@ from pathlib import Path, PurePosixPath
 
 from garrison.base.children import DIRECTORY, SAFE_PYTHON, child_environment
 from garrison.base.errors import EngineMissingError
+from garrison.base.presence import is_file, is_missing
 
 __all__ = ["interpreter_of", "problem_of", "require_runnable"]
 
@@ -64,10 +65,10 @@ def interpreter_of(path: Path) -> str | None:
 
 
 def _without_running(path: Path) -> str | None:
-    if not path.exists():
+    if is_missing(path):
         target = path.readlink() if path.is_symlink() else None
         return "does not exist" if target is None else f"leads to {target}, which does not exist"
-    if not path.is_file() or not os.access(path, os.X_OK):
+    if not is_file(path) or not os.access(path, os.X_OK):
         return "is not executable"
     head = _head(path)
     interpreter = interpreter_of(path)

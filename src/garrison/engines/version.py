@@ -11,6 +11,7 @@ from pathlib import Path
 
 from garrison.base.children import DIRECTORY, child_environment
 from garrison.base.errors import EngineMissingError
+from garrison.base.presence import is_missing
 
 __all__ = ["UNKNOWN", "distribution_version", "parse_version", "run_version", "version_of"]
 
@@ -32,7 +33,7 @@ def version_of(executable: Path, distributions: Sequence[str], run_with: Sequenc
     Raises:
         EngineMissingError: there is no such program, or it cannot be run.
     """
-    if not executable.exists():
+    if is_missing(executable):
         raise EngineMissingError(
             f"there is no program {executable}", hint="`garrison engine list` shows the installed engines."
         )

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from garrison.base.children import find_program
 from garrison.base.errors import EngineMissingError, InvalidError, ModelInvalidError
 from garrison.base.home import expanded
+from garrison.base.presence import exists, is_missing
 from garrison.base.settings import Settings
 from garrison.engines import registry
 from garrison.engines.engine import Endpoint, Engine, EngineCommand, LoraModule, LoraOptions, ServeOptions
@@ -202,7 +203,7 @@ def command(
     if spec.container is None:
         return made
     needed = (*map(Path, (file, *beside, *paths.values())), *spec.reads)
-    seen = [path for path in needed if path.is_absolute() and path.exists()]
+    seen = [path for path in needed if path.is_absolute() and exists(path)]
     return container_command(chosen.located.path, spec.container, made, mounts_of(seen))
 
 
@@ -241,7 +242,7 @@ def _adapter_path(adapter: AdapterSpec, layout: Layout) -> Path:
     given, imported = expanded(adapter.source), layout.adapters / adapter.source
     # A bare name means an imported adapter first, as for models, whatever the current directory contains.
     for candidate in (given, imported) if "/" in adapter.source else (imported, given):
-        if adapter.source and candidate.exists():
+        if adapter.source and not is_missing(candidate):
             return candidate.absolute()
     raise InvalidError(
         f"adapter {adapter.name!r}: {adapter.source!r} is neither a path nor an imported adapter",

@@ -22,6 +22,7 @@ from pydantic_core import PydanticCustomError
 from garrison.base.documents import Document, read_document
 from garrison.base.errors import InvalidError
 from garrison.base.home import expanded
+from garrison.base.presence import is_dir, is_file
 from garrison.base.problems import Problems
 from garrison.engines.options import to_args
 from garrison.launch.manifest_problems import EMPTY, add_invalid, add_wrong_engine, add_wrong_options, options_engine
@@ -86,7 +87,7 @@ class ServeManifest(BaseModel):
 
 def default_manifest(directory: Path) -> Path | None:
     """The manifest that `garrison serve` reads in `directory`; None if there is none."""
-    return next((directory / name for name in DEFAULT_FILES if (directory / name).is_file()), None)
+    return next((directory / name for name in DEFAULT_FILES if is_file(directory / name)), None)
 
 
 def load_manifest(path: Path, *, host: str = "127.0.0.1", port: int = 8000, engine: str | None = None) -> LaunchSpec:
@@ -100,7 +101,7 @@ def load_manifest(path: Path, *, host: str = "127.0.0.1", port: int = 8000, engi
         InvalidError: the file cannot be read, or lines are wrong; the message has file, line and column of up to ten
             errors.
     """
-    file = (default_manifest(path) or path / DEFAULT_FILES[-1]) if path.is_dir() else path
+    file = (default_manifest(path) or path / DEFAULT_FILES[-1]) if is_dir(path) else path
     try:
         text = file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:

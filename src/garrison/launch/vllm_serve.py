@@ -11,6 +11,7 @@ from pathlib import Path
 
 from garrison.base.errors import InvalidError
 from garrison.base.files import write_atomic
+from garrison.base.presence import exists, is_dir, is_file
 from garrison.base.settings import Settings, secret_variables, seed_variables
 from garrison.engines.argv import flag_of, is_flag
 from garrison.models.envfile import env_file_path, identity, read_env_file
@@ -143,7 +144,7 @@ def config_file(settings: Settings) -> Path:
         path = settings.engine_config_file
     else:
         path = _cache_directory(settings) / "vllm-config.yaml"
-        if not path.exists():
+        if not exists(path):
             packaged = resources.files("garrison.launch").joinpath("vllm-config.yaml").read_bytes()
             try:
                 write_atomic(path, packaged)
@@ -152,7 +153,7 @@ def config_file(settings: Settings) -> Path:
                     f"config file {path} cannot be written: {error.strerror}",
                     hint="Make FLOX_ENV_CACHE writable, or name a file with VLLM_CONFIG_FILE.",
                 ) from None
-    if not path.is_file() or not os.access(path, os.R_OK):
+    if not is_file(path) or not os.access(path, os.R_OK):
         raise InvalidError(f"config file {path} cannot be read", hint="Create it, or unset VLLM_CONFIG_FILE.")
     return path
 
@@ -171,7 +172,7 @@ def _cache_directory(settings: Settings) -> Path:
     directory = settings.flox_env_cache
     if directory is None:
         raise InvalidError("FLOX_ENV_CACHE is not set", hint="Set it to the directory of env file and engine config.")
-    if not directory.is_dir():
+    if not is_dir(directory):
         raise InvalidError(f"FLOX_ENV_CACHE names {directory}, which is not a directory", hint="Create the directory.")
     return directory
 
@@ -191,7 +192,7 @@ def _env_file_variables(settings: Settings, environ: Mapping[str, str]) -> Mappi
     else:
         _cache_directory(settings)
         path = env_file_path(settings, Layout.from_settings(settings), expected)
-    if not path.is_file():
+    if not is_file(path):
         raise InvalidError(f"env file {path} does not exist", hint="Run vllm-resolve-model first.")
     variables = read_env_file(path, trusted=settings.env_file_trusted, environ=environ)
     if not variables.get("_VLLM_RESOLVED_MODEL"):

@@ -20,6 +20,7 @@ from garrison.base.beneath import Tree
 from garrison.base.clock import Clock
 from garrison.base.errors import GarrisonError, InvalidError
 from garrison.base.locks import file_lock
+from garrison.base.presence import absence, is_dir
 from garrison.models.files.archive import is_archive, unpack
 from garrison.models.files.content import file_size, open_file, open_tree
 from garrison.models.files.copying import copy_files
@@ -146,7 +147,7 @@ def _install(job: Ingest, staged: Path, tree: Tree | None) -> Ingested:
 
 def _held(origin: Path) -> contextlib.AbstractContextManager[Tree | None]:
     """`origin` held open where it is a directory. A file is the one that was named, wherever a link puts it."""
-    return open_tree(origin) if origin.is_dir() else contextlib.nullcontext()
+    return open_tree(origin) if is_dir(origin) else contextlib.nullcontext()
 
 
 def _copy(job: Ingest, tree: Tree | None) -> None:
@@ -175,8 +176,8 @@ def _refused(error: OSError, target: Path, free: FreeBytes) -> GarrisonError:
 
 
 def _refuse_own_place(origin: Path, target: Path) -> None:
-    if not os.path.lexists(origin):
-        raise InvalidError(f"{origin} does not exist", hint="Check the path.")
+    if (absent := absence(origin)) is not None:
+        raise InvalidError(f"{origin} {absent}", hint="Check the path.")
     here, there = origin.resolve(), target.resolve()
     if here == there or there in here.parents or here in there.parents:
         raise InvalidError(
@@ -205,7 +206,7 @@ def _size(path: Path) -> int:
 
 def _belongs_whole(job: Ingest) -> bool:
     """Whether nothing of the origin would be left behind."""
-    if not job.origin.is_dir():
+    if not is_dir(job.origin):
         return False
     files = list_files(job.origin)
     return job.pick(job.origin, files).keys() == files.keys()
@@ -223,8 +224,8 @@ def _prune(job: Ingest) -> None:
 def _already_there(job: Ingest, origin: Path, files: Files, tree: Tree | None = None) -> Ingested:
     """Raise InvalidError unless the target holds the same files; sizes are compared before contents."""
     target = job.target
-    there = list_files(target) if target.is_dir() else {}
-    root = origin if origin.is_dir() else origin.parent
+    there = list_files(target) if is_dir(target) else {}
+    root = origin if is_dir(origin) else origin.parent
     same = files == there and hash_files(root, files, progress=job.progress, tree=tree, stop=job.stop) == (
         read_recorded(target) or hash_files(target, there, progress=job.progress, stop=job.stop)
     )
@@ -243,7 +244,7 @@ def _can_rename(origin: Path, staging: Path) -> bool:
     Raises:
         InvalidError: links in it would lead elsewhere afterwards.
     """
-    if not origin.is_dir() or origin.is_symlink():
+    if not is_dir(origin) or origin.is_symlink():
         return False
     ours = _ours(origin.lstat()) and _keeps_names(origin.absolute().parent.stat())
     for directory, directories, names in os.walk(origin):

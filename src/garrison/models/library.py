@@ -14,6 +14,7 @@ from garrison.base.clock import Clock, SystemClock
 from garrison.base.errors import InvalidError, ModelInvalidError, ModelNotFoundError
 from garrison.base.home import expanded
 from garrison.base.locks import file_lock
+from garrison.base.presence import exists
 from garrison.models.files.content import is_dir, is_file
 from garrison.models.files.hashing import RECORDED_NAME
 from garrison.models.files.problem import Problem
@@ -305,7 +306,7 @@ def _target(layout: Layout, model: ModelName) -> Path:
     target = layout.model_dir(model)
     record = read_record(target)
     own = layout.org_dir(model)
-    if own is not None and (own.exists() or (record is not None and not record.is_for(model))):
+    if own is not None and (exists(own) or (record is not None and not record.is_for(model))):
         return own
     return target
 

@@ -19,6 +19,7 @@ from garrison.base.clock import Clock, SystemClock
 from garrison.base.errors import FetchError, GarrisonError, ModelInvalidError
 from garrison.base.files import fsync_tree
 from garrison.base.locks import file_lock
+from garrison.base.presence import is_file, is_missing
 from garrison.base.redaction import redacted
 from garrison.models import swap
 from garrison.models.attempt import Attempt, not_found
@@ -278,7 +279,7 @@ class _Resolver:
     def _verify(self, path: Path) -> Problem | None:
         from garrison.models.verify import verify  # only --verify needs hashing
 
-        if path.is_file():
+        if is_file(path):
             path = path.parent
         self.progress.step("verify", path=str(path), message=f"verifying {path}")
         try:
@@ -300,7 +301,7 @@ class _Resolver:
 
     def _writable(self) -> bool:
         root = self.request.layout.root
-        return not root.exists() or os.access(root, os.W_OK | os.X_OK, effective_ids=True)
+        return is_missing(root) or os.access(root, os.W_OK | os.X_OK, effective_ids=True)
 
     def _note(self, source: str, outcome: str, why: GarrisonError | str, *, unused: bool = False) -> None:
         reason = redacted(why if isinstance(why, str) else why.message)

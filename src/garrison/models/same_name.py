@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from garrison.base.presence import exists, is_dir
 from garrison.models.layout import Layout
 
 __all__ = ["Meant", "meant"]
@@ -29,13 +30,13 @@ def meant(text: str, layout: Layout, *, here: Path | None = None) -> Meant:
     """
     if text.startswith(_EXPLICIT) or text in ("", ".", "..") or text.endswith("/") or not _is_dir(here, text):
         return Meant(text)
-    if "/" not in text and ((layout.root / text).exists() or (layout.hub / f"models--{text}").exists()):
+    if "/" not in text and (exists(layout.root / text) or exists(layout.hub / f"models--{text}")):
         return Meant(text, f"{text} is the model of the library; the directory here is ./{text}")
     return Meant(f"./{text}", f"{text} is the directory ./{text} here, so the model of that name is not looked for")
 
 
 def _is_dir(here: Path | None, text: str) -> bool:
     try:
-        return (here or Path()).joinpath(text).is_dir()
+        return is_dir((here or Path()) / text)
     except (OSError, ValueError):  # too long for a file name, a null character
         return False

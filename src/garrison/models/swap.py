@@ -18,6 +18,7 @@ from garrison.base.clock import Clock
 from garrison.base.errors import InvalidError
 from garrison.base.files import fsync_dir
 from garrison.base.locks import file_lock
+from garrison.base.presence import is_file
 from garrison.models.layout import Layout, backup_of
 from garrison.models.record import read_record
 
@@ -147,7 +148,7 @@ def _set_aside(backup: Path, target: Path, layout: Layout, clock: Clock, at: At)
 
 
 def _delete(path: Path) -> None:
-    if path.is_symlink() or path.is_file():
+    if path.is_symlink() or is_file(path):
         with contextlib.suppress(OSError):
             path.unlink()
     else:

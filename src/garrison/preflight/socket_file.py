@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from garrison.base.errors import InvalidError, PortForeignError
+from garrison.base.presence import is_dir
 from garrison.preflight import sock_diag
 
 __all__ = ["clear_socket_file", "require_usable_socket_file"]
@@ -84,7 +85,7 @@ def _require_place(path: str) -> None:
             details={"uds": path},
         )
     directory = Path(path).parent
-    if not directory.is_dir():
+    if not is_dir(directory):
         raise InvalidError(
             f"the socket {path} cannot be made: there is no directory {directory}",
             hint="Make the directory, or name another socket.",

@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from garrison.base.presence import is_dir
 from garrison.launch.containers.command import Mount
 
 __all__ = ["mounts_of"]
@@ -26,7 +27,7 @@ def mounts_of(paths: Iterable[Path]) -> tuple[Mount, ...]:
 
 
 def _needed(path: Path) -> Iterator[Path]:
-    if path.is_dir():
+    if is_dir(path):
         yield path
         yield from _outside(path)
     elif found := _SPLIT.match(path.name):

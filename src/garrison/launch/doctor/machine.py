@@ -13,6 +13,7 @@ from pathlib import Path
 
 from garrison.base.children import DIRECTORY, find_program
 from garrison.base.errors import EngineError, GarrisonError
+from garrison.base.presence import exists
 from garrison.base.redaction import redacted
 from garrison.base.settings import Settings
 from garrison.engines import registry
@@ -110,7 +111,7 @@ def _driver() -> tuple[str | None, str | None, str | None]:
 
 def _driver_by_smi(nvml_error: str) -> tuple[str | None, str | None, str | None]:
     program = find_program("nvidia-smi", os.environ)
-    has_card = Path("/proc/driver/nvidia").exists()
+    has_card = exists(Path("/proc/driver/nvidia"))
     if program is None:
         return None, None, f"NVML: {nvml_error}" if has_card else None
     asked = [program, "--query-gpu=driver_version", "--format=csv,noheader"]
@@ -208,6 +209,6 @@ def _soft_limit(which: int) -> int:
 
 
 def _existing(path: Path) -> Path:
-    while not path.exists() and path != path.parent:
+    while not exists(path) and path != path.parent:
         path = path.parent
     return path

@@ -12,6 +12,7 @@ from typing import Any
 
 from garrison.base.beneath import IrregularError, OutsideError, Tree, open_regular
 from garrison.base.errors import ModelInvalidError
+from garrison.base.presence import is_dir, is_file
 from garrison.models.files.problem import Problem
 
 __all__ = [
@@ -121,22 +122,6 @@ def parse_json_object(content: bytes, path: Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise Problem(str(path), f"must hold a JSON object, not {_kind(value)}").error()
     return value
-
-
-def is_dir(path: Path) -> bool:
-    """As `Path.is_dir`, but False where this user has no access; `Path.is_dir` raises there before Python 3.14."""
-    try:
-        return path.is_dir()
-    except OSError:
-        return False
-
-
-def is_file(path: Path) -> bool:
-    """As `is_dir`, for a regular file."""
-    try:
-        return path.is_file()
-    except OSError:
-        return False
 
 
 def require_content(start: bytes, path: Path) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from garrison.base.errors import DiskFullError
+from garrison.base.presence import exists
 from garrison.base.values import size_text
 
 __all__ = ["FreeBytes", "disk_full", "free_bytes", "out_of_space", "require_space"]
@@ -19,7 +20,7 @@ _NO_SPACE = {errno.ENOSPC, errno.EDQUOT}
 
 def free_bytes(directory: Path) -> int:
     """Free bytes on the file system of `directory`, or of its nearest existing parent."""
-    while not directory.exists() and directory != directory.parent:
+    while not exists(directory) and directory != directory.parent:
         directory = directory.parent
     status = os.statvfs(directory)
     return status.f_bavail * status.f_frsize

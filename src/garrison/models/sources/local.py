@@ -1,8 +1,8 @@
 """Source `local`: a directory below the models root, copied by hand or installed, or a path that was given."""
 
-import os
 from pathlib import Path
 
+from garrison.base.presence import absence
 from garrison.models.files.problem import Problem
 from garrison.models.files.progress import Progress
 from garrison.models.record import ModelRecord, read_record
@@ -23,11 +23,12 @@ class LocalSource:
         reasons: list[str] = []
         for directory in _candidates(request):
             path = path_in(directory, request.model)
-            if path is None and os.path.lexists(directory):
+            if path is None and absence(directory) is None:
                 reasons.append(f"{directory} has no GGUF file of {request.model.quantization or 'any quantization'}")
                 continue
-            if path is None or not os.path.lexists(path):
-                reasons.append(f"{path or directory} does not exist")
+            absent = absence(path or directory)
+            if path is None or absent is not None:
+                reasons.append(f"{path or directory} {absent}")
                 continue
             record = read_record(directory)
             if record is not None and request.model.path is None and not record.is_for(request.model):

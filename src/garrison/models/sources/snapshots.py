@@ -6,6 +6,7 @@ one that is whole. Layout: huggingface.co/docs/huggingface_hub/guides/manage-cac
 
 from pathlib import Path
 
+from garrison.base.presence import is_file
 from garrison.models.files.problem import Problem
 from garrison.models.files.progress import Progress
 from garrison.models.names import ModelName
@@ -46,7 +47,7 @@ def _search(caches: list[Path], model: ModelName, workspace: Workspace) -> Outco
             reasons.append(f"no {what} in {repository}")
         for snapshot in snapshots:
             path = path_in(snapshot, model)
-            if path is None or (model.file and not path.is_file()):
+            if path is None or (model.file and not is_file(path)):
                 reasons.append(f"{snapshot} has no {model.file or 'GGUF file of that quantization'}")
                 continue
             fault = workspace.check(path)
